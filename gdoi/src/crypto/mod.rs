@@ -1,0 +1,5 @@
+//! Cryptography of IKEv1 and GDOI on top of well-kept primitives.
+
+pub mod secret;
+
+pub use secret::Secret;

@@ -1,0 +1,92 @@
+//! The group security association: what a GROUPKEY-PULL or GROUPKEY-PUSH delivers (RFC 6407 §1.3).
+
+mod gap;
+mod kek;
+mod selector;
+mod sender;
+mod tek;
+
+use std::collections::BTreeMap;
+
+pub use gap::GroupAssociatedPolicy;
+pub use kek::{KekKeys, KekPolicy};
+pub use selector::{AddressRange, TrafficSelector};
+pub use sender::SenderIds;
+pub use tek::{
+    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection, Spi, TekKeys, TekPolicy,
+    TekProtection, TekProtocol,
+};
+
+/// The number that names a group: an ID_KEY_ID payload of 4 octets (RFC 6407 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u32);
+
+impl core::fmt::Display for GroupId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Policy of a group without any key: the SA payload with its SAK, GAP and SAT payloads (RFC 6407 §5.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupPolicy {
+    /// The group.
+    pub group: GroupId,
+    /// Policy of the rekey SA, if the key server pushes.
+    pub kek: Option<KekPolicy>,
+    /// Policy for the group as a whole.
+    pub gap: GroupAssociatedPolicy,
+    /// One entry per SAT payload, in the order received. Several may share one SPI.
+    pub teks: Vec<TekPolicy>,
+}
+
+/// A group SA with its keys.
+///
+/// [`GroupSa::originate`] is for the key server, which is the authority, and for tests; what a
+/// member received is built inside this crate only, behind a verified HASH or SIG.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GroupSa {
+    policy: GroupPolicy,
+    tek_keys: BTreeMap<Spi, TekKeys>,
+    kek_keys: Option<KekKeys>,
+    sequence_number: Option<u32>,
+    sender_ids: Option<SenderIds>,
+}
+
+impl GroupSa {
+    /// The key server's own group SA.
+    pub fn originate(
+        policy: GroupPolicy,
+        tek_keys: BTreeMap<Spi, TekKeys>,
+        kek_keys: Option<KekKeys>,
+        sequence_number: Option<u32>,
+        sender_ids: Option<SenderIds>,
+    ) -> Self {
+        Self { policy, tek_keys, kek_keys, sequence_number, sender_ids }
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &GroupPolicy {
+        &self.policy
+    }
+
+    /// Keys of the data SAs by SPI.
+    pub fn tek_keys(&self) -> &BTreeMap<Spi, TekKeys> {
+        &self.tek_keys
+    }
+
+    /// Keys of the rekey SA.
+    pub fn kek_keys(&self) -> Option<&KekKeys> {
+        self.kek_keys.as_ref()
+    }
+
+    /// Number of the last push under the KEK, 0 if none was sent yet (RFC 6407 §5.7).
+    pub fn sequence_number(&self) -> Option<u32> {
+        self.sequence_number
+    }
+
+    /// Sender identifiers for counter-mode TEKs (RFC 6407 §5.6.4).
+    pub fn sender_ids(&self) -> Option<&SenderIds> {
+        self.sender_ids.as_ref()
+    }
+}

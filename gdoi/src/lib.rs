@@ -1,0 +1,16 @@
+//! The protocols of a GDOI group (RFC 6407) on IKEv1 (RFC 2408, RFC 2409), for both roles.
+//!
+//! The crate does no input or output, reads no clock and draws no operating system randomness:
+//! time comes in as [`BootTime`], datagrams as slices, randomness as a 32-octet seed. What a
+//! machine wants done comes out of its `poll_*` methods as plain data.
+//!
+//! Methods use one vocabulary: getters, `handle_*` (the world happened), imperative verbs (the
+//! user wishes), `poll_*` (what the machine wants done).
+
+pub mod config;
+pub mod crypto;
+pub mod event;
+pub mod group;
+pub mod time;
+
+pub use time::BootTime;

@@ -1,0 +1,33 @@
+//! Everything that should be in the kernel, as a value.
+
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::{Policy, PolicyId, Sa, SaId};
+use crate::preserve::Preservation;
+
+/// A host route to a placeholder address, with `mtu lock`: a forged "fragmentation needed" would throttle the group otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlaceholderRoute {
+    /// The address that no host has.
+    pub placeholder: IpAddr,
+    /// The WAN interface by name.
+    pub interface: String,
+    /// The next hop, if the WAN has one.
+    pub gateway: Option<IpAddr>,
+    /// MTU of the WAN interface in octets.
+    pub mtu: u32,
+}
+
+/// The desired state.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// States.
+    pub sas: BTreeMap<SaId, Sa>,
+    /// Policies.
+    pub policies: BTreeMap<PolicyId, Policy>,
+    /// nf_tables; `None` removes the tables.
+    pub preservation: Option<Preservation>,
+    /// Placeholder routes.
+    pub routes: BTreeSet<PlaceholderRoute>,
+}

@@ -1,0 +1,120 @@
+//! The kernel's nouns: security association ("state" in XFRM) and policy.
+
+use core::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::algorithm::Protection;
+
+/// Ties a policy's template to its states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reqid(pub u32);
+
+/// What the kernel tells states apart by. The protocol is always ESP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SaId {
+    /// Destination address of the state: LOCAL inbound, PLACEHOLDER outbound.
+    pub destination: IpAddr,
+    /// SPI in host order.
+    pub spi: u32,
+}
+
+/// Which way an SA works. The kernel before 6.10 does not store it; it follows from the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum SaRole {
+    Inbound,
+    Outbound,
+}
+
+/// A tunnel-mode ESP state. Replay window 0: a shared SA has no usable counter (RFC 5374 §4.2.1).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sa {
+    /// Identity.
+    pub id: SaId,
+    /// Source address: unspecified inbound, LOCAL outbound.
+    pub source: IpAddr,
+    /// Which way.
+    pub role: SaRole,
+    /// Link to policies.
+    pub reqid: Reqid,
+    /// Algorithms and keys.
+    pub protection: Protection,
+    /// `flag nopmtudisc`: the outer header's DF bit stays clear.
+    pub no_path_mtu_discovery: bool,
+    /// `extra-flag oseq-may-wrap`: the sequence number may pass 2^32 (RFC 4303 §3.3.3). Never for counter modes.
+    pub sequence_may_wrap: bool,
+    /// A counter-mode sender: every installation starts a new initialisation vector sequence, so a repair must not
+    /// put it back.
+    pub install_once: bool,
+}
+
+/// Which packets a policy is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Selector {
+    /// Source addresses.
+    pub source: IpNet,
+    /// Destination addresses, same family.
+    pub destination: IpNet,
+    /// IP protocol, 0 for any.
+    pub protocol: u8,
+    /// Source port, 0 for any.
+    pub source_port: u16,
+    /// Destination port, 0 for any.
+    pub destination_port: u16,
+    /// Outgoing interface by name; `None` for any. Resolved to its index when applied, and again when it is re-created.
+    pub interface: Option<String>,
+}
+
+/// Where the kernel asks the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "the names are the kernel's")]
+pub enum Direction {
+    In,
+    Out,
+    Forward,
+}
+
+/// What the kernel tells policies apart by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyId {
+    /// Where.
+    pub direction: Direction,
+    /// Which packets.
+    pub selector: Selector,
+}
+
+/// What becomes of the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// They pass as they are.
+    Allow,
+    /// They are dropped.
+    Block,
+    /// They need an SA.
+    Protect(Template),
+}
+
+/// The SA that a policy asks for: tunnel-mode ESP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Template {
+    /// Source address of the SA.
+    pub source: IpAddr,
+    /// Destination address of the SA.
+    pub destination: IpAddr,
+    /// Link to the states.
+    pub reqid: Reqid,
+    /// `level use`: clear packets pass as well (a receive-only member).
+    pub optional: bool,
+}
+
+/// A policy. A lower priority number wins; ties go to the older policy, so priorities are unique where order matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Identity.
+    pub id: PolicyId,
+    /// Priority, lower first.
+    pub priority: u32,
+    /// Verdict.
+    pub action: Action,
+}

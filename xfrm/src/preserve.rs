@@ -1,0 +1,52 @@
+//! What the nf_tables tables named `gdoi` do: put the inner addresses outside, and stand guard.
+
+use core::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+
+use crate::model::{Reqid, Selector};
+
+/// The tables' content.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Preservation {
+    /// Interfaces of the protected hosts, by name.
+    pub lan: BTreeSet<String>,
+    /// Interfaces of the wide area network, by name.
+    pub wan: BTreeSet<String>,
+    /// Source and destination prefixes that never pass in clear between a LAN and anything else.
+    pub guard: BTreeSet<(IpNet, IpNet)>,
+    /// Traffic that the guard lets pass in clear: exclude rules. The interface member is not used.
+    pub exclude: BTreeSet<Selector>,
+    /// Address preservation per placeholder address.
+    pub groups: BTreeMap<Ipv4Addr, GroupPreservation>,
+    /// Packets between group prefixes are put together before policies see them, because fragments carry no ports.
+    pub defragment: bool,
+}
+
+/// Address preservation of one group (or one local address of it).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupPreservation {
+    /// LOCAL: where received ESP is sent to the kernel's XFRM input.
+    pub local: Ipv4Addr,
+    /// Outbound states' reqid: `ipsec out reqid R` stashes the inner addresses.
+    pub outbound_reqid: Reqid,
+    /// SPIs of the inbound states.
+    pub inbound_spis: BTreeSet<u32>,
+    /// Prefix pairs between which later fragments of ESP belong to the group.
+    pub fragments: BTreeSet<(IpNet, IpNet)>,
+    /// The outer header's DF bit.
+    pub dont_fragment: DontFragment,
+}
+
+/// The outer header's DF bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum DontFragment {
+    /// Always clear: the safe default, because an ICMP from the core goes to the inner source, which ignores it.
+    #[default]
+    Clear,
+    /// As the inner header.
+    Copy,
+    /// Always set.
+    Set,
+}
