@@ -1,0 +1,309 @@
+//! Which key server a group registers with, and when: a state machine without clock or sockets.
+//!
+//! The servers are tried in the configured order. Whatever ends an attempt without a key leads to the
+//! next server; after the last one the machine waits, longer from round to round, and starts again with
+//! the first. A served group registers again before its keys end, starting with the first server too.
+//!
+//! Polling order: after every `handle_*`, `start` or `suspend`, take [`Failover::poll_attempt`], then
+//! [`Failover::poll_timeout`]. Time must not run backwards.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use gdoi::BootTime;
+
+/// Position of a server in the configured order, 0 for the first.
+pub type ServerIndex = usize;
+
+/// How many failures are remembered for show commands.
+const HISTORY: usize = 16;
+/// The shortest pause after a round in which no server served.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause between rounds. It also bounds how long a group stays blocked after its servers are back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The least margin before the end of a key.
+const LEAST_MARGIN: Duration = Duration::from_secs(60);
+/// Two registrations of one group are never closer than this, however short the life times are.
+const LEAST_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why an attempt brought no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// No answer within the retransmission budget.
+    NoAnswer,
+    /// An authenticated refusal.
+    Refused,
+    /// The two sides share no phase-1 proposal.
+    NoProposalChosen,
+    /// The server proved another identity, or none.
+    AuthenticationFailed,
+    /// The server's policy is not understood or cannot be installed.
+    PolicyUnusable,
+    /// The server broke the protocol.
+    PeerMisbehaved,
+    /// The attempt as a whole took longer than its messages may take.
+    TookTooLong,
+    /// We could not send: no route, no socket.
+    CannotSend,
+}
+
+impl Reason {
+    /// One word for counters and tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NoAnswer => "no-answer",
+            Self::Refused => "refused",
+            Self::NoProposalChosen => "no-proposal-chosen",
+            Self::AuthenticationFailed => "authentication-failed",
+            Self::PolicyUnusable => "policy-unusable",
+            Self::PeerMisbehaved => "peer-misbehaved",
+            Self::TookTooLong => "took-too-long",
+            Self::CannotSend => "cannot-send",
+        }
+    }
+}
+
+/// A server that was passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Which one.
+    pub server: ServerIndex,
+    /// When the attempt ended.
+    pub at: BootTime,
+    /// Why, as a kind.
+    pub reason: Reason,
+    /// Why, as one clear line.
+    pub detail: String,
+}
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timer {
+    /// When the next round begins.
+    NextRound,
+    /// When to register again, before the keys end.
+    Renewal,
+    /// When an attempt is given up as a whole.
+    Attempt,
+}
+
+/// A deadline and its reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline {
+    /// When.
+    pub at: BootTime,
+    /// Why.
+    pub why: Timer,
+}
+
+/// Where the machine stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing can be tried, for example without a local address.
+    Suspended,
+    /// An attempt is under way.
+    Trying {
+        /// With which server.
+        server: ServerIndex,
+        /// When it is given up.
+        until: BootTime,
+    },
+    /// Every server was passed over; the next round begins at the time given.
+    Pausing {
+        /// When.
+        until: BootTime,
+    },
+    /// A server gave keys.
+    Served {
+        /// Which one.
+        server: ServerIndex,
+        /// When to register again.
+        renewal: BootTime,
+    },
+}
+
+/// The machine of one group.
+#[derive(Debug)]
+pub struct Failover {
+    servers: usize,
+    attempt_limit: Duration,
+    state: State,
+    /// An attempt that the caller has not taken yet.
+    wanted: Option<ServerIndex>,
+    /// Rounds without success in a row.
+    rounds: u32,
+    served_by: Option<ServerIndex>,
+    since_served: Vec<PassedOver>,
+    history: VecDeque<PassedOver>,
+    jitter: Jitter,
+}
+
+impl Failover {
+    /// A machine for `servers` key servers that stands still until [`Failover::start`].
+    ///
+    /// `attempt_limit` bounds one attempt as a whole; `seed` spreads the members of a group in time.
+    pub fn new(servers: usize, attempt_limit: Duration, seed: u64) -> Self {
+        Self {
+            servers,
+            attempt_limit,
+            state: State::Suspended,
+            wanted: None,
+            rounds: 0,
+            served_by: None,
+            since_served: Vec::new(),
+            history: VecDeque::with_capacity(HISTORY),
+            jitter: Jitter(seed),
+        }
+    }
+
+    /// Begins a new round with the first server, whatever is under way.
+    pub fn start(&mut self, now: BootTime) {
+        self.rounds = 0;
+        self.since_served.clear();
+        self.begin(0, now);
+    }
+
+    /// Stops until the next [`Failover::start`].
+    pub fn suspend(&mut self) {
+        self.wanted = None;
+        self.state = State::Suspended;
+        self.served_by = None;
+    }
+
+    /// The attempt under way brought no key.
+    ///
+    /// Without an attempt under way nothing happens.
+    pub fn handle_failure(&mut self, reason: Reason, detail: String, now: BootTime) {
+        let State::Trying { server, .. } = self.state else { return };
+        let passed = PassedOver { server, at: now, reason, detail };
+        self.since_served.retain(|earlier| earlier.server != server);
+        self.since_served.push(passed.clone());
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(passed);
+        let next = server + 1;
+        if next < self.servers {
+            self.begin(next, now);
+        } else {
+            let pause = self.pause();
+            self.rounds = self.rounds.saturating_add(1);
+            self.wanted = None;
+            self.state = State::Pausing { until: now + pause };
+        }
+    }
+
+    /// The attempt under way brought keys of which the first ends at `expiry`.
+    pub fn handle_served(&mut self, expiry: BootTime, now: BootTime) {
+        let State::Trying { server, .. } = self.state else { return };
+        let lifetime = expiry.saturating_since(now);
+        let margin = margin(lifetime);
+        // The jitter shortens the margin, so that members spread out and a server that replaces keys a full
+        // margin before their end has already done so when the first of them asks.
+        let spread = self.jitter.below(margin / 4);
+        let renewal = (expiry - margin + spread).max(now + LEAST_INTERVAL);
+        self.rounds = 0;
+        self.wanted = None;
+        self.served_by = Some(server);
+        self.state = State::Served { server, renewal };
+    }
+
+    /// The keys that the group had are gone; no server serves it now.
+    pub fn handle_expired(&mut self) {
+        self.served_by = None;
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        match self.state {
+            State::Pausing { until } if until <= now => self.begin(0, now),
+            State::Served { renewal, .. } if renewal <= now => {
+                self.since_served.clear();
+                self.begin(0, now);
+            }
+            State::Trying { until, .. } if until <= now => {
+                self.handle_failure(Reason::TookTooLong, "the attempt as a whole took too long".to_owned(), now);
+            }
+            _ => {}
+        }
+    }
+
+    /// The server to begin an attempt with now. Handed out once; it replaces any attempt under way.
+    pub fn poll_attempt(&mut self) -> Option<ServerIndex> {
+        self.wanted.take()
+    }
+
+    /// The next deadline.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        match self.state {
+            State::Suspended => None,
+            State::Trying { until, .. } => Some(Deadline { at: until, why: Timer::Attempt }),
+            State::Pausing { until } => Some(Deadline { at: until, why: Timer::NextRound }),
+            State::Served { renewal, .. } => Some(Deadline { at: renewal, why: Timer::Renewal }),
+        }
+    }
+
+    /// Where the machine stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The server whose keys are in use, also while a renewal is tried.
+    pub fn served_by(&self) -> Option<ServerIndex> {
+        self.served_by
+    }
+
+    /// The servers passed over on the way to the current state, each with its latest reason.
+    pub fn passed_over(&self) -> &[PassedOver] {
+        &self.since_served
+    }
+
+    /// The latest failures, oldest first.
+    pub fn history(&self) -> impl Iterator<Item = &PassedOver> {
+        self.history.iter()
+    }
+
+    fn begin(&mut self, server: ServerIndex, now: BootTime) {
+        self.wanted = Some(server);
+        self.state = State::Trying { server, until: now + self.attempt_limit };
+    }
+
+    /// 5 s, 10 s, 20 s .. 60 s, each less up to a quarter.
+    fn pause(&mut self) -> Duration {
+        let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(self.rounds).unwrap_or(u32::MAX));
+        let pause = doubled.min(LONGEST_PAUSE);
+        pause - self.jitter.below(pause / 4)
+    }
+}
+
+/// How long before the end of a key of this life time a new one is asked for, jitter not counted: 60 s or
+/// 5 % of the life time, whichever is more, but never more than half of it.
+pub fn margin(lifetime: Duration) -> Duration {
+    LEAST_MARGIN.max(lifetime / 20).min(lifetime / 2)
+}
+
+/// A seeded sequence for spreading members in time; nothing secret depends on it (splitmix64).
+#[derive(Debug)]
+struct Jitter(u64);
+
+impl Jitter {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A duration in 0..`bound`, in whole milliseconds.
+    fn below(&mut self, bound: Duration) -> Duration {
+        let milliseconds = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
+        match self.next().checked_rem(milliseconds) {
+            Some(part) => Duration::from_millis(part),
+            None => Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

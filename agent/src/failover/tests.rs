@@ -1,0 +1,177 @@
+//! The machine on a virtual clock.
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(100);
+
+fn at(seconds: u64) -> BootTime {
+    BootTime::new(Duration::from_secs(seconds))
+}
+
+fn machine(servers: usize) -> Failover {
+    let mut failover = Failover::new(servers, LIMIT, 7);
+    failover.start(at(0));
+    failover
+}
+
+fn fail(failover: &mut Failover, reason: Reason, now: BootTime) {
+    failover.handle_failure(reason, reason.word().to_owned(), now);
+}
+
+fn renewal(failover: &Failover) -> BootTime {
+    match failover.state() {
+        State::Served { renewal, .. } => renewal,
+        other => panic!("not served but {other:?}"),
+    }
+}
+
+#[test]
+fn stands_still_until_it_is_started() {
+    let mut failover = Failover::new(2, LIMIT, 1);
+    assert_eq!((failover.poll_attempt(), failover.poll_timeout()), (None, None));
+    failover.handle_timeout(at(1_000));
+    assert_eq!(failover.state(), State::Suspended);
+    failover.start(at(1_000));
+    assert_eq!((failover.poll_attempt(), failover.poll_attempt()), (Some(0), None));
+}
+
+#[test]
+fn every_reason_leads_to_the_next_server_in_order() {
+    let reasons = [Reason::NoAnswer, Reason::Refused, Reason::PolicyUnusable];
+    let mut failover = machine(4);
+    for (server, reason) in reasons.into_iter().enumerate() {
+        assert_eq!(failover.poll_attempt(), Some(server));
+        fail(&mut failover, reason, at(10 * server as u64));
+    }
+    assert_eq!(failover.poll_attempt(), Some(3));
+    failover.handle_served(at(3_630), at(30));
+    assert_eq!(failover.served_by(), Some(3));
+    let passed: Vec<_> = failover.passed_over().iter().map(|p| (p.server, p.at, p.reason)).collect();
+    assert_eq!(
+        passed,
+        [(0, at(0), Reason::NoAnswer), (1, at(10), Reason::Refused), (2, at(20), Reason::PolicyUnusable)]
+    );
+}
+
+#[test]
+fn after_the_last_server_it_pauses_longer_each_round_and_starts_with_the_first() {
+    let mut failover = machine(2);
+    let mut now = at(0);
+    for nominal in [5, 10, 20, 40, 60, 60, 60] {
+        assert_eq!(failover.poll_attempt(), Some(0));
+        fail(&mut failover, Reason::NoAnswer, now);
+        assert_eq!(failover.poll_attempt(), Some(1));
+        fail(&mut failover, Reason::NoAnswer, now);
+        assert_eq!(failover.poll_attempt(), None);
+        let deadline = failover.poll_timeout().unwrap();
+        assert_eq!(deadline.why, Timer::NextRound);
+        let pause = deadline.at.saturating_since(now);
+        let nominal = Duration::from_secs(nominal);
+        assert!(pause <= nominal && pause > nominal * 3 / 4, "{pause:?} for {nominal:?}");
+        failover.handle_timeout(deadline.at - Duration::from_millis(1));
+        assert_eq!(failover.poll_attempt(), None);
+        now = deadline.at;
+        failover.handle_timeout(now);
+    }
+    assert_eq!(failover.history().count(), 14);
+}
+
+#[test]
+fn success_resets_the_pause() {
+    let mut failover = machine(1);
+    for _ in 0..5 {
+        fail(&mut failover, Reason::NoAnswer, at(0));
+        let deadline = failover.poll_timeout().unwrap();
+        failover.handle_timeout(deadline.at);
+    }
+    failover.handle_served(at(4_000), at(400));
+    failover.handle_timeout(renewal(&failover));
+    fail(&mut failover, Reason::NoAnswer, at(3_900));
+    assert!(failover.poll_timeout().unwrap().at <= at(3_905));
+}
+
+#[test]
+fn renewal_comes_a_margin_before_the_end_less_the_jitter() {
+    for (lifetime, margin) in [(86_400, 4_320), (3_600, 180), (1_200, 60), (600, 60), (100, 50), (30, 15)] {
+        for seed in 0..50 {
+            let mut failover = Failover::new(1, LIMIT, seed);
+            failover.start(at(0));
+            failover.handle_served(at(lifetime), at(0));
+            let before = at(lifetime).saturating_since(renewal(&failover));
+            let margin = Duration::from_secs(margin);
+            assert!(before <= margin && before > margin * 3 / 4, "{lifetime} s: {before:?} before the end");
+        }
+    }
+}
+
+#[test]
+fn members_with_different_seeds_spread_out() {
+    let mut times: Vec<_> = (0..100)
+        .map(|seed| {
+            let mut failover = Failover::new(1, LIMIT, seed);
+            failover.start(at(0));
+            failover.handle_served(at(3_600), at(0));
+            renewal(&failover)
+        })
+        .collect();
+    times.sort_unstable();
+    times.dedup();
+    assert!(times.len() > 90);
+}
+
+#[test]
+fn a_life_time_of_nothing_does_not_turn_into_a_storm() {
+    let mut failover = machine(1);
+    failover.handle_served(at(0), at(0));
+    assert_eq!(renewal(&failover), at(5));
+}
+
+#[test]
+fn renewal_starts_with_the_first_server_while_the_old_one_still_serves() {
+    let mut failover = machine(3);
+    fail(&mut failover, Reason::NoAnswer, at(1));
+    failover.handle_served(at(3_600), at(2));
+    assert_eq!(failover.poll_attempt(), None);
+    failover.handle_timeout(renewal(&failover));
+    assert_eq!(failover.poll_attempt(), Some(0));
+    assert_eq!(failover.served_by(), Some(1));
+    assert!(failover.passed_over().is_empty());
+    failover.handle_expired();
+    assert_eq!(failover.served_by(), None);
+}
+
+#[test]
+fn an_attempt_that_never_ends_is_given_up() {
+    let mut failover = machine(2);
+    assert_eq!(failover.poll_attempt(), Some(0));
+    assert_eq!(failover.poll_timeout(), Some(Deadline { at: at(100), why: Timer::Attempt }));
+    failover.handle_timeout(at(99));
+    assert_eq!(failover.poll_attempt(), None);
+    failover.handle_timeout(at(100));
+    assert_eq!(failover.poll_attempt(), Some(1));
+    assert_eq!(failover.passed_over()[0].reason, Reason::TookTooLong);
+}
+
+#[test]
+fn results_without_an_attempt_change_nothing() {
+    let mut failover = machine(2);
+    failover.handle_served(at(3_600), at(0));
+    let before = failover.state();
+    fail(&mut failover, Reason::Refused, at(1));
+    failover.handle_served(at(9_999), at(1));
+    assert_eq!(failover.state(), before);
+    failover.suspend();
+    fail(&mut failover, Reason::Refused, at(1));
+    assert_eq!((failover.state(), failover.poll_timeout()), (State::Suspended, None));
+}
+
+#[test]
+fn history_is_bounded_and_keeps_the_latest() {
+    let mut failover = machine(1);
+    for second in 0..100 {
+        fail(&mut failover, Reason::NoAnswer, at(second * 1_000));
+        failover.handle_timeout(at(second * 1_000 + 999));
+    }
+    assert_eq!(failover.history().count(), HISTORY);
+    assert_eq!(failover.history().last().unwrap().at, at(99_000));
+}
