@@ -11,6 +11,8 @@ pub mod config;
 pub mod crypto;
 pub mod event;
 pub mod group;
+mod number;
 pub mod time;
+pub mod wire;
 
 pub use time::BootTime;

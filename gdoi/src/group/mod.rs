@@ -13,8 +13,8 @@ pub use kek::{KekKeys, KekPolicy};
 pub use selector::{AddressRange, TrafficSelector};
 pub use sender::SenderIds;
 pub use tek::{
-    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection, Spi, TekKeys, TekPolicy,
-    TekProtection, TekProtocol,
+    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection, Spi, TekKeys,
+    TekPolicy, TekProtection, TekProtocol,
 };
 
 /// The number that names a group: an ID_KEY_ID payload of 4 octets (RFC 6407 §5.1).

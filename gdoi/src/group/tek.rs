@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::TrafficSelector;
 use crate::crypto::Secret;
+use crate::number::open_number;
 
 /// SPI of an ESP or AH SA in host order. 0..255 are reserved (RFC 4303 §2.1).
 pub type Spi = u32;
@@ -49,34 +50,6 @@ pub struct TekKeys {
     pub encryption: Secret,
     /// TEK_INTEGRITY_KEY; empty for combined-mode transforms.
     pub integrity: Secret,
-}
-
-macro_rules! open_number {
-    ($(#[$meta:meta])* $name:ident($number:ty) { $($(#[$doc:meta])* $constant:ident = $value:expr;)* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub $number);
-
-        #[allow(missing_docs, reason = "registry names explain themselves")]
-        impl $name {
-            $($(#[$doc])* pub const $constant: Self = Self($value);)*
-        }
-
-        impl core::fmt::Debug for $name {
-            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                match *self {
-                    $(Self::$constant => f.write_str(stringify!($constant)),)*
-                    Self(other) => write!(f, concat!(stringify!($name), "({})"), other),
-                }
-            }
-        }
-
-        impl core::fmt::Display for $name {
-            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                core::fmt::Debug::fmt(self, f)
-            }
-        }
-    };
 }
 
 open_number! {
