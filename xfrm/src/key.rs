@@ -2,10 +2,10 @@
 
 use core::fmt;
 
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// A key for the kernel: zeroed on drop, shown as a length only, never cloned in silence, never serialised.
-#[derive(PartialEq, Eq)]
 pub struct Key(Zeroizing<Vec<u8>>);
 
 impl Key {
@@ -37,6 +37,15 @@ impl Key {
         self.0.is_empty()
     }
 }
+
+impl PartialEq for Key {
+    /// In constant time for equal lengths; the length itself is no secret.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Key {}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

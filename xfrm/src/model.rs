@@ -1,5 +1,6 @@
 //! The kernel's nouns: security association ("state" in XFRM) and policy.
 
+use core::fmt;
 use core::net::IpAddr;
 
 use ipnet::IpNet;
@@ -75,6 +76,17 @@ pub enum Direction {
     Forward,
 }
 
+impl Direction {
+    /// The kernel's number, also the lowest three bits of a policy's index.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::In => 0,
+            Self::Out => 1,
+            Self::Forward => 2,
+        }
+    }
+}
+
 /// What the kernel tells policies apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyId {
@@ -117,4 +129,59 @@ pub struct Policy {
     pub priority: u32,
     /// Verdict.
     pub action: Action,
+}
+
+impl fmt::Display for SaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "to {} SPI {:#010x}", self.destination, self.spi)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.source, self.destination)?;
+        if self.protocol != 0 {
+            write!(f, " protocol {}", self.protocol)?;
+        }
+        if self.source_port != 0 {
+            write!(f, " source port {}", self.source_port)?;
+        }
+        if self.destination_port != 0 {
+            write!(f, " destination port {}", self.destination_port)?;
+        }
+        match &self.interface {
+            Some(name) => write!(f, " out of {name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::In => "in",
+            Self::Out => "out",
+            Self::Forward => "forward",
+        })
+    }
+}
+
+impl fmt::Display for PolicyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.direction, self.selector)
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} priority {} ", self.id, self.priority)?;
+        match self.action {
+            Action::Allow => f.write_str("allow"),
+            Action::Block => f.write_str("block"),
+            Action::Protect(template) => {
+                let level = if template.optional { "use" } else { "required" };
+                write!(f, "ESP {} -> {} reqid {:#x} {level}", template.source, template.destination, template.reqid.0)
+            }
+        }
+    }
 }

@@ -1,0 +1,153 @@
+//! What can go wrong between us and the kernel. Messages name the place and the remedy.
+
+use core::time::Duration;
+use std::io;
+
+use crate::model::{PolicyId, SaId};
+use crate::plan::Op;
+
+/// An error of this crate. No variant can hold key octets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The kernel answered with an error number.
+    #[error("the kernel refused to {operation}: {reason}{}", remedy(*errno))]
+    Kernel {
+        /// What was asked, as "install ESP state ...".
+        operation: String,
+        /// The error number, positive.
+        errno: i32,
+        /// The kernel's own words where it gave any, else the error number's text.
+        reason: String,
+    },
+    /// A policy with the selector that we need exists and is not ours.
+    #[error(
+        "a policy for {selector} exists that is not ours: remove it (`ip xfrm policy`) or take its prefixes out of the group's configuration",
+        selector = .0
+    )]
+    ForeignPolicy(PolicyId),
+    /// A state with the identity that we need exists and is not ours.
+    #[error("an ESP state to {} with SPI {:#010x} exists that is not ours: remove it (`ip xfrm state`)", .0.destination, .0.spi)]
+    ForeignState(SaId),
+    /// The kernel did not answer in time. What was asked may have happened: read back.
+    #[error("the kernel did not answer within {} ms when asked to {operation}", limit.as_millis())]
+    Timeout {
+        /// What was asked.
+        operation: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A netlink socket failed.
+    #[error("netlink socket: {operation}: {reason}")]
+    Socket {
+        /// What was done with it.
+        operation: &'static str,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// The kernel's answer cannot be understood.
+    #[error("the kernel's answer to {operation} cannot be read: {reason}")]
+    Malformed {
+        /// What was asked.
+        operation: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The kernel dropped messages for us because the socket's buffer was full.
+    #[error("the kernel dropped netlink messages for us (receive buffer overrun)")]
+    Overrun,
+    /// An operation names an interface that does not exist (any more).
+    #[error("interface {0:?} does not exist")]
+    NoInterface(String),
+    /// An operation names an entry that the desired state does not hold: a mistake of the caller.
+    #[error("{0} is not part of the desired state")]
+    NotDesired(String),
+    /// A key's length does not fit its algorithm.
+    #[error("{algorithm} takes a key of {expected} octets, not {received}")]
+    KeyLength {
+        /// The kernel's name of the algorithm.
+        algorithm: &'static str,
+        /// What it takes.
+        expected: &'static str,
+        /// What was given.
+        received: usize,
+    },
+    /// What this version cannot do.
+    #[error("not supported: {0}")]
+    Unsupported(String),
+    /// Some operations failed. What could go on safely went on; nothing was removed after the first failure.
+    #[error("{} of {} kernel changes failed; first: {}", failures.len(), failures.len() + done.len(), first(failures))]
+    Incomplete {
+        /// What failed and why, in order.
+        failures: Vec<Failure>,
+        /// What was done, in order.
+        done: Vec<Op>,
+    },
+    /// The kernel acknowledged everything, and still does not hold what was asked for.
+    #[error("the kernel still differs after {rounds} rounds; somebody else may be changing the same entries; first: {}", remaining.first().map_or(String::new(), ToString::to_string))]
+    NotConverged {
+        /// Rounds of reading and changing.
+        rounds: u32,
+        /// What is still to be done.
+        remaining: Vec<Op>,
+    },
+}
+
+/// One operation that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The operation.
+    pub op: Op,
+    /// Why.
+    pub cause: Error,
+}
+
+impl Error {
+    /// From an error number of the kernel (positive or negative).
+    pub(crate) fn from_errno(operation: impl Into<String>, errno: i32, text: Option<String>) -> Self {
+        let errno = errno.saturating_abs();
+        let reason = text.unwrap_or_else(|| io::Error::from_raw_os_error(errno).to_string());
+        Self::Kernel { operation: operation.into(), errno, reason }
+    }
+
+    /// The kernel's error number, if this is its answer.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Kernel { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+
+    /// Whether asking again may help without anybody's doing.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::Overrun | Self::Malformed { .. } | Self::NoInterface(_))
+            || matches!(self.errno(), Some(ENOBUFS | ENOMEM | EINTR | EAGAIN | EBUSY | EEXIST | ENOENT | ESRCH))
+    }
+}
+
+pub(crate) const EPERM: i32 = 1;
+pub(crate) const ENOENT: i32 = 2;
+pub(crate) const ESRCH: i32 = 3;
+pub(crate) const EINTR: i32 = 4;
+pub(crate) const EAGAIN: i32 = 11;
+pub(crate) const ENOMEM: i32 = 12;
+pub(crate) const EBUSY: i32 = 16;
+pub(crate) const EEXIST: i32 = 17;
+pub(crate) const ENOSYS: i32 = 38;
+pub(crate) const EPROTONOSUPPORT: i32 = 93;
+pub(crate) const EOPNOTSUPP: i32 = 95;
+pub(crate) const EAFNOSUPPORT: i32 = 97;
+pub(crate) const ENOBUFS: i32 = 105;
+
+fn remedy(errno: i32) -> &'static str {
+    match errno {
+        EPERM => " (the process needs CAP_NET_ADMIN)",
+        EPROTONOSUPPORT => " (load the module: modprobe esp4)",
+        ENOSYS => " (the kernel lacks the algorithm: load its module)",
+        EOPNOTSUPP | EAFNOSUPPORT => " (load the modules: modprobe -a nf_tables nft_chain_nat)",
+        _ => "",
+    }
+}
+
+fn first(failures: &[Failure]) -> String {
+    failures.first().map_or(String::new(), |failure| format!("{}: {}", failure.op, failure.cause))
+}

@@ -1,0 +1,338 @@
+//! A kernel made up of maps, with faults on request: for tests of this crate and of the daemons.
+//!
+//! It keeps XFRM's rules that matter to a plan: a selector is there once for each direction, whoever owns it; a state
+//! is unique by destination and SPI; "already gone" is success. [`FakeKernel::in_clear`] asks its policies as the
+//! kernel would.
+
+use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::algorithm::Protection;
+use crate::desired::{Desired, PlaceholderRoute};
+use crate::error::{EEXIST, EPERM, Error};
+use crate::kernel::{Current, InstalledSa, Kernel};
+use crate::model::{Direction, Policy, PolicyId, Sa, SaId};
+use crate::nft::Fingerprint;
+use crate::owner::Ownership;
+use crate::plan::{Op, closes};
+use crate::statistics::Counters;
+
+/// A fault for one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The operation is done, and its acknowledgement gets lost.
+    LoseAcknowledgement,
+    /// The operation is not done; the kernel answers with this error number.
+    Refuse(i32),
+    /// The process stops here: this operation and all later ones fail and are not done.
+    Stop,
+}
+
+/// A packet for the policy lookup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Outgoing interface by name.
+    pub interface: Option<String>,
+}
+
+/// The made-up kernel. Clones share one state, so that a test can look into it while a reconciler owns a clone.
+#[derive(Clone, Debug, Default)]
+pub struct FakeKernel(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    interfaces: BTreeMap<String, u32>,
+    next_interface: u32,
+    sas: BTreeMap<SaId, Sa>,
+    foreign_sas: BTreeSet<SaId>,
+    policies: BTreeMap<u32, Policy>,
+    foreign_policies: Vec<Policy>,
+    tables: Fingerprint,
+    routes: BTreeSet<PlaceholderRoute>,
+    faults: BTreeMap<u64, Fault>,
+    stopped: bool,
+    log: Vec<Op>,
+    attempts: u64,
+}
+
+impl FakeKernel {
+    /// A kernel with these interfaces.
+    pub fn new<'a>(interfaces: impl IntoIterator<Item = &'a str>) -> Self {
+        let kernel = Self::default();
+        interfaces.into_iter().for_each(|name| kernel.create_interface(name));
+        kernel
+    }
+
+    /// Lets something happen to the `n`-th operation from now on, counted from 0.
+    pub fn fail(&self, n: u64, fault: Fault) {
+        let mut state = self.state();
+        let at = state.attempts.saturating_add(n);
+        state.faults.insert(at, fault);
+    }
+
+    /// Takes all faults back.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.faults.clear();
+        state.stopped = false;
+    }
+
+    /// Creates an interface, or re-creates it under a new index. Policies keep the old one.
+    pub fn create_interface(&self, name: &str) {
+        let mut state = self.state();
+        self.forget_interface(&mut state, name);
+        state.next_interface += 1;
+        let index = state.next_interface;
+        state.interfaces.insert(name.to_owned(), index);
+    }
+
+    /// Removes an interface, with its routes and netdev chains.
+    pub fn remove_interface(&self, name: &str) {
+        let mut state = self.state();
+        self.forget_interface(&mut state, name);
+    }
+
+    fn forget_interface(&self, state: &mut State, name: &str) {
+        let Some(index) = state.interfaces.remove(name) else { return };
+        let old = format!("/{index}");
+        for policy in state.policies.values_mut() {
+            if policy.id.selector.interface.as_deref() == Some(name) {
+                policy.id.selector.interface = Some(old.clone());
+            }
+        }
+        state.routes.retain(|route| route.interface != name);
+        let chain = Fingerprint::netdev_chain(name);
+        state.tables.chains.retain(|(_, family, key), _| *family != crate::nft::NETDEV || *key != chain);
+    }
+
+    /// Adds a policy of somebody else.
+    pub fn add_foreign_policy(&self, policy: Policy) {
+        self.state().foreign_policies.push(policy);
+    }
+
+    /// Adds a state of somebody else.
+    pub fn add_foreign_sa(&self, id: SaId) {
+        self.state().foreign_sas.insert(id);
+    }
+
+    /// `ip xfrm policy flush`, by somebody else.
+    pub fn flush_policies(&self) {
+        let mut state = self.state();
+        state.policies.clear();
+        state.foreign_policies.clear();
+    }
+
+    /// `ip xfrm state flush`, by somebody else.
+    pub fn flush_states(&self) {
+        let mut state = self.state();
+        state.sas.clear();
+        state.foreign_sas.clear();
+    }
+
+    /// `nft flush ruleset`, by somebody else: the tables owned by our socket stay.
+    pub fn flush_ruleset(&self, ownership: &Ownership) {
+        let mut state = self.state();
+        state.tables.remove(&ownership.table);
+    }
+
+    /// Operations that were done, in order.
+    pub fn log(&self) -> Vec<Op> {
+        self.state().log.clone()
+    }
+
+    /// States of ours.
+    pub fn sas(&self) -> BTreeSet<SaId> {
+        self.state().sas.keys().copied().collect()
+    }
+
+    /// Policies of ours.
+    pub fn policies(&self) -> Vec<Policy> {
+        self.state().policies.values().cloned().collect()
+    }
+
+    /// Policies of others.
+    pub fn foreign_policies(&self) -> Vec<Policy> {
+        self.state().foreign_policies.clone()
+    }
+
+    /// States of others.
+    pub fn foreign_sas(&self) -> BTreeSet<SaId> {
+        self.state().foreign_sas.clone()
+    }
+
+    /// Whether the tables stand.
+    pub fn has_tables(&self) -> bool {
+        !self.state().tables.is_empty()
+    }
+
+    /// Whether this packet finds no policy of ours that closes. Ties of priority count as open, the worse case.
+    pub fn in_clear(&self, direction: Direction, packet: &Packet) -> bool {
+        let state = self.state();
+        let matching = state.policies.values().filter(|policy| matches(&policy.id, direction, packet));
+        matching.min_by_key(|policy| (policy.priority, closes(&policy.action))).is_none_or(|p| !closes(&p.action))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn matches(id: &PolicyId, direction: Direction, packet: &Packet) -> bool {
+    let selector = &id.selector;
+    id.direction == direction
+        && selector.source.contains(&packet.source)
+        && selector.destination.contains(&packet.destination)
+        && (selector.protocol == 0 || selector.protocol == packet.protocol)
+        && (selector.source_port == 0 || selector.source_port == packet.source_port)
+        && (selector.destination_port == 0 || selector.destination_port == packet.destination_port)
+        && (selector.interface.is_none() || selector.interface == packet.interface)
+}
+
+impl Kernel for FakeKernel {
+    async fn read(&mut self, _: &Ownership) -> Result<Current, Error> {
+        let state = self.state();
+        if state.stopped {
+            return Err(stopped());
+        }
+        let installed = |sa: &Sa| InstalledSa { sa: copy(sa), counters: Counters::default(), added: 0 };
+        Ok(Current {
+            interfaces: state.interfaces.clone(),
+            sas: state.sas.iter().map(|(id, sa)| (*id, installed(sa))).collect(),
+            policies: state.policies.clone(),
+            tables: state.tables.clone(),
+            rules: BTreeMap::new(),
+            routes: state.routes.clone(),
+        })
+    }
+
+    async fn execute(&mut self, op: &Op, desired: &Desired, ownership: &Ownership) -> Result<(), Error> {
+        let mut state = self.state();
+        let attempt = state.attempts;
+        state.attempts += 1;
+        let fault = state.faults.remove(&attempt);
+        match fault {
+            Some(Fault::Refuse(errno)) => return Err(Error::from_errno(op.to_string(), errno, None)),
+            Some(Fault::Stop) => state.stopped = true,
+            Some(Fault::LoseAcknowledgement) | None => {}
+        }
+        if state.stopped {
+            return Err(stopped());
+        }
+        state.make(op, desired, ownership)?;
+        state.log.push(op.clone());
+        match fault {
+            Some(Fault::LoseAcknowledgement) => {
+                Err(Error::Timeout { operation: op.to_string(), limit: core::time::Duration::ZERO })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl State {
+    fn make(&mut self, op: &Op, desired: &Desired, ownership: &Ownership) -> Result<(), Error> {
+        match op {
+            Op::AddRoute(route) => {
+                self.routes.retain(|other| other.placeholder != route.placeholder);
+                self.routes.insert(route.clone());
+            }
+            Op::DeleteRoute(route) => {
+                self.routes.remove(route);
+            }
+            Op::ReplaceGuard => self.replace(&ownership.guard_table(), desired, ownership),
+            Op::ReplaceTables => self.replace(&ownership.table, desired, ownership),
+            Op::UpdateSets(changes) => {
+                for change in changes {
+                    let set = self.tables.sets.entry((ownership.table.clone(), change.set.clone())).or_default();
+                    set.retain(|spi| !change.remove.contains(spi));
+                    set.extend(&change.add);
+                }
+            }
+            Op::RemoveTables => self.tables = Fingerprint::default(),
+            Op::AddPolicy { index, policy } => self.add_policy(*index, policy)?,
+            Op::UpdatePolicy { index, policy } => {
+                self.refuse_foreign(policy)?;
+                self.policies.insert(*index, policy.clone());
+            }
+            Op::DeletePolicy { index, .. } => {
+                self.policies.remove(index);
+            }
+            Op::InstallSa(id) => {
+                let sa = desired.sas.get(id).ok_or_else(|| Error::NotDesired(id.to_string()))?;
+                if self.foreign_sas.contains(id) {
+                    return Err(Error::ForeignState(*id));
+                }
+                if self.sas.contains_key(id) {
+                    return Err(Error::from_errno(op.to_string(), EEXIST, None));
+                }
+                self.sas.insert(*id, copy(sa));
+            }
+            Op::DeleteSa(id) => {
+                self.sas.remove(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_policy(&mut self, index: u32, policy: &Policy) -> Result<(), Error> {
+        self.refuse_foreign(policy)?;
+        let taken = self.policies.contains_key(&index) || self.policies.values().any(|other| other.id == policy.id);
+        if taken || policy.id.direction.number() != index & 7 {
+            return Err(Error::from_errno(format!("add policy {policy}"), EEXIST, None));
+        }
+        self.policies.insert(index, policy.clone());
+        Ok(())
+    }
+
+    fn refuse_foreign(&self, policy: &Policy) -> Result<(), Error> {
+        match self.foreign_policies.iter().any(|other| other.id == policy.id) {
+            true => Err(Error::ForeignPolicy(policy.id.clone())),
+            false => Ok(()),
+        }
+    }
+
+    fn replace(&mut self, table: &str, desired: &Desired, ownership: &Ownership) {
+        let Some(preservation) = &desired.preservation else { return };
+        let wanted = Fingerprint::wanted(preservation, &self.interfaces, ownership);
+        self.tables.remove(table);
+        self.tables.take_from(wanted, table);
+    }
+}
+
+fn stopped() -> Error {
+    Error::from_errno("go on (the fake kernel is stopped)", EPERM, None)
+}
+
+fn copy(sa: &Sa) -> Sa {
+    Sa {
+        id: sa.id,
+        source: sa.source,
+        role: sa.role,
+        reqid: sa.reqid,
+        protection: match &sa.protection {
+            Protection::Separate { encryption, encryption_key, integrity, integrity_key } => Protection::Separate {
+                encryption: *encryption,
+                encryption_key: encryption_key.duplicate(),
+                integrity: *integrity,
+                integrity_key: integrity_key.duplicate(),
+            },
+            Protection::Combined { aead, key, icv } => {
+                Protection::Combined { aead: *aead, key: key.duplicate(), icv: *icv }
+            }
+        },
+        no_path_mtu_discovery: sa.no_path_mtu_discovery,
+        sequence_may_wrap: sa.sequence_may_wrap,
+        install_once: false,
+    }
+}

@@ -1,0 +1,56 @@
+//! What the reconciler needs of a kernel, real ([`crate::netlink::Netlink`]) or made up ([`crate::fake::FakeKernel`]).
+
+use core::future::Future;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::desired::{Desired, PlaceholderRoute};
+use crate::error::Error;
+use crate::model::{Policy, Sa, SaId};
+use crate::nft::Fingerprint;
+use crate::owner::Ownership;
+use crate::plan::Op;
+use crate::statistics::Counters;
+
+/// Reads and changes the kernel. Every method leaves foreign entries alone.
+pub trait Kernel: Send {
+    /// Reads everything of ours.
+    fn read(&mut self, ownership: &Ownership) -> impl Future<Output = Result<Current, Error>> + Send;
+
+    /// Makes one change. `desired` holds what the operation names by identity: keys and rules.
+    ///
+    /// Deleting what is already gone is success.
+    fn execute(
+        &mut self,
+        op: &Op,
+        desired: &Desired,
+        ownership: &Ownership,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// What is in the kernel and ours, as read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Current {
+    /// All interfaces that exist now, ours or not: name to index.
+    pub interfaces: BTreeMap<String, u32>,
+    /// States.
+    pub sas: BTreeMap<SaId, InstalledSa>,
+    /// Policies by index. A selector with an interface that is gone names it `/INDEX`, which no interface can be called.
+    pub policies: BTreeMap<u32, Policy>,
+    /// Digest of the nf_tables tables.
+    pub tables: Fingerprint,
+    /// Counters of nf_tables rules by the rule's comment.
+    pub rules: BTreeMap<String, Counters>,
+    /// Placeholder routes. One whose interface is gone is gone as well.
+    pub routes: BTreeSet<PlaceholderRoute>,
+}
+
+/// A state as the kernel holds it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct InstalledSa {
+    /// The state. `install_once` is not known to the kernel and always false here.
+    pub sa: Sa,
+    /// Packets and octets that it carried.
+    pub counters: Counters,
+    /// When it was added, seconds of the wall clock as the kernel saw it.
+    pub added: u64,
+}

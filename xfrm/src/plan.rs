@@ -1,0 +1,312 @@
+//! The difference between the kernel and the desired state, as operations in a safe order.
+//!
+//! **No moment in clear.** An entry *closes* (block; protect with a required SA) or *opens* (allow; protect with an
+//! optional SA). The plan first makes every change that can only close: closing policies are added or win more often,
+//! opening ones go or win less often. Only then come the changes that can only open. So a packet that found a closing
+//! policy before and finds one afterwards finds one after every single operation in between: in the first half nothing
+//! opens, and in the second half everything is still at least as closed as at the end.
+//!
+//! Inside the first half the order keeps traffic flowing: guards and blocks, inbound SAs, the policies that demand
+//! them, outbound SAs, the policies that use them. SAs are deleted last.
+
+use core::fmt;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::desired::{Desired, PlaceholderRoute};
+use crate::kernel::Current;
+use crate::model::{Action, Direction, Policy, PolicyId, Sa, SaId, SaRole};
+use crate::nft::{Fingerprint, SetChange};
+use crate::owner::Ownership;
+
+/// One change of the kernel. Holds no keys: the executor takes those from the desired state by identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Add a placeholder route, or replace the one to the same address.
+    AddRoute(PlaceholderRoute),
+    /// Delete a placeholder route.
+    DeleteRoute(PlaceholderRoute),
+    /// Replace the tables that only this process can remove, in one transaction.
+    ReplaceGuard,
+    /// Replace the tables, in one transaction.
+    ReplaceTables,
+    /// Change the sets of SPIs in place, in one transaction. Counters stay.
+    UpdateSets(Vec<SetChange>),
+    /// Remove all tables.
+    RemoveTables,
+    /// Add a policy under an index of ours.
+    AddPolicy {
+        /// The index.
+        index: u32,
+        /// The policy.
+        policy: Policy,
+    },
+    /// Replace a policy of ours that has the same selector and direction, at once.
+    UpdatePolicy {
+        /// Its index, which stays.
+        index: u32,
+        /// What it becomes.
+        policy: Policy,
+    },
+    /// Delete a policy of ours by its index.
+    DeletePolicy {
+        /// The index.
+        index: u32,
+        /// What it was, for reports.
+        id: PolicyId,
+    },
+    /// Install a state of the desired state.
+    InstallSa(SaId),
+    /// Delete a state of ours.
+    DeleteSa(SaId),
+}
+
+impl Op {
+    /// Whether this takes something away, or lets something pass that may not pass now.
+    ///
+    /// After a failure nothing of this kind is done any more.
+    pub fn opens(&self) -> bool {
+        match self {
+            Self::AddPolicy { policy, .. } | Self::UpdatePolicy { policy, .. } => !closes(&policy.action),
+            Self::DeleteRoute(_) | Self::RemoveTables | Self::DeletePolicy { .. } | Self::DeleteSa(_) => true,
+            Self::AddRoute(_) | Self::ReplaceGuard | Self::ReplaceTables | Self::UpdateSets(_) | Self::InstallSa(_) => {
+                false
+            }
+        }
+    }
+}
+
+/// Names in `desired` that no interface has now. What depends on them is left out of the plan until they appear.
+pub fn missing_interfaces(current: &Current, desired: &Desired) -> BTreeSet<String> {
+    let policies = desired.policies.keys().filter_map(|id| id.selector.interface.as_ref());
+    let routes = desired.routes.iter().map(|route| &route.interface);
+    let zones = desired.preservation.iter().flat_map(|preservation| preservation.wan.iter().chain(&preservation.lan));
+    policies.chain(routes).chain(zones).filter(|name| !current.interfaces.contains_key(*name)).cloned().collect()
+}
+
+/// Computes the operations that turn `current` into `desired`, in order. Nothing to do gives an empty plan.
+pub fn plan(current: &Current, desired: &Desired, ownership: &Ownership) -> Vec<Op> {
+    let mut steps = Steps::default();
+    routes(current, desired, &mut steps);
+    tables(current, desired, ownership, &mut steps);
+    sas(current, desired, &mut steps);
+    policies(current, desired, ownership, &mut steps);
+    steps.in_order()
+}
+
+/// The steps in the order in which they are made.
+#[derive(Default)]
+struct Steps {
+    routes_added: Vec<Op>,
+    tables: Vec<Op>,
+    blocks: Vec<Op>,
+    inbound_sas: Vec<Op>,
+    sets: Vec<Op>,
+    demands: Vec<Op>,
+    outbound_sas: Vec<Op>,
+    uses: Vec<Op>,
+    openings_closed: Vec<Op>,
+    openings: Vec<Op>,
+    closings_opened: Vec<Op>,
+    outbound_sas_deleted: Vec<Op>,
+    inbound_sas_deleted: Vec<Op>,
+    routes_deleted: Vec<Op>,
+    tables_removed: Vec<Op>,
+}
+
+impl Steps {
+    fn in_order(self) -> Vec<Op> {
+        [
+            self.routes_added,
+            self.tables,
+            self.blocks,
+            self.inbound_sas,
+            self.sets,
+            self.demands,
+            self.outbound_sas,
+            self.uses,
+            self.openings_closed,
+            self.openings,
+            self.closings_opened,
+            self.outbound_sas_deleted,
+            self.inbound_sas_deleted,
+            self.routes_deleted,
+            self.tables_removed,
+        ]
+        .concat()
+    }
+
+    /// Where a change belongs that leaves `action` in the kernel and only closes.
+    fn closing(&mut self, direction: Direction, action: &Action) -> &mut Vec<Op> {
+        match (direction, action) {
+            (_, Action::Block) => &mut self.blocks,
+            (Direction::Out, Action::Protect(template)) if !template.optional => &mut self.uses,
+            (_, Action::Protect(template)) if !template.optional => &mut self.demands,
+            _ => &mut self.openings_closed,
+        }
+    }
+}
+
+fn routes(current: &Current, desired: &Desired, steps: &mut Steps) {
+    let possible = |route: &&PlaceholderRoute| current.interfaces.contains_key(&route.interface);
+    let wanted: BTreeSet<&PlaceholderRoute> = desired.routes.iter().filter(possible).collect();
+    let replaced: BTreeSet<_> = wanted.iter().map(|route| route.placeholder).collect();
+    steps.routes_added =
+        wanted.iter().filter(|r| !current.routes.contains(**r)).map(|r| Op::AddRoute((*r).clone())).collect();
+    let obsolete =
+        current.routes.iter().filter(|route| !wanted.contains(route) && !replaced.contains(&route.placeholder));
+    steps.routes_deleted = obsolete.cloned().map(Op::DeleteRoute).collect();
+}
+
+fn tables(current: &Current, desired: &Desired, ownership: &Ownership, steps: &mut Steps) {
+    let Some(preservation) = &desired.preservation else {
+        if !current.tables.is_empty() {
+            steps.tables_removed.push(Op::RemoveTables);
+        }
+        return;
+    };
+    let wanted = Fingerprint::wanted(preservation, &current.interfaces, ownership);
+    let (guard, main) = (ownership.guard_table(), &ownership.table);
+    if !wanted.same_rules(&current.tables, &guard) {
+        steps.tables.push(Op::ReplaceGuard);
+    }
+    if !wanted.same_rules(&current.tables, main) {
+        steps.tables.push(Op::ReplaceTables);
+    } else {
+        let changes = wanted.set_changes(&current.tables, main);
+        if !changes.is_empty() {
+            steps.sets.push(Op::UpdateSets(changes));
+        }
+    }
+}
+
+fn sas(current: &Current, desired: &Desired, steps: &mut Steps) {
+    for (id, sa) in &desired.sas {
+        let step = match sa.role {
+            SaRole::Inbound => &mut steps.inbound_sas,
+            SaRole::Outbound => &mut steps.outbound_sas,
+        };
+        match current.sas.get(id) {
+            Some(installed) if same_in_kernel(sa, &installed.sa) => {}
+            // XFRM cannot change keys in place. The packets of the gap are dropped, not sent in clear.
+            Some(_) => step.extend([Op::DeleteSa(*id), Op::InstallSa(*id)]),
+            None => step.push(Op::InstallSa(*id)),
+        }
+    }
+    for (id, installed) in &current.sas {
+        if !desired.sas.contains_key(id) {
+            match installed.sa.role {
+                SaRole::Inbound => steps.inbound_sas_deleted.push(Op::DeleteSa(*id)),
+                SaRole::Outbound => steps.outbound_sas_deleted.push(Op::DeleteSa(*id)),
+            }
+        }
+    }
+}
+
+fn policies(current: &Current, desired: &Desired, ownership: &Ownership, steps: &mut Steps) {
+    let installed: BTreeMap<&PolicyId, (u32, &Policy)> =
+        current.policies.iter().map(|(index, policy)| (&policy.id, (*index, policy))).collect();
+    let mut free = FreeIndexes::new(current, ownership);
+    for (id, policy) in &desired.policies {
+        if id.selector.interface.as_ref().is_some_and(|name| !current.interfaces.contains_key(name)) {
+            continue;
+        }
+        match installed.get(id) {
+            Some((_, now)) if *now == policy => {}
+            Some((index, now)) => {
+                let op = Op::UpdatePolicy { index: *index, policy: policy.clone() };
+                if only_closes(now, policy) {
+                    steps.closing(id.direction, &policy.action).push(op);
+                } else if closes(&policy.action) {
+                    steps.closings_opened.push(op);
+                } else {
+                    steps.openings.push(op);
+                }
+            }
+            None => {
+                // Without a free index the policy cannot be marked as ours; the read-back reports it as remaining.
+                let index = free.take(id.direction).unwrap_or(*ownership.policy_indexes.end());
+                let op = Op::AddPolicy { index, policy: policy.clone() };
+                if closes(&policy.action) {
+                    steps.closing(id.direction, &policy.action).push(op);
+                } else {
+                    steps.openings.push(op);
+                }
+            }
+        }
+    }
+    for (index, policy) in &current.policies {
+        let gone = policy.id.selector.interface.as_ref().is_some_and(|name| !current.interfaces.contains_key(name));
+        if gone || !desired.policies.contains_key(&policy.id) {
+            let op = Op::DeletePolicy { index: *index, id: policy.id.clone() };
+            if closes(&policy.action) {
+                steps.closings_opened.push(op);
+            } else {
+                steps.openings_closed.push(op);
+            }
+        }
+    }
+}
+
+/// Hands out policy indexes that no policy of ours has.
+struct FreeIndexes<'a> {
+    current: &'a Current,
+    ownership: &'a Ownership,
+    next: BTreeMap<Direction, u32>,
+}
+
+impl<'a> FreeIndexes<'a> {
+    fn new(current: &'a Current, ownership: &'a Ownership) -> Self {
+        Self { current, ownership, next: BTreeMap::new() }
+    }
+
+    fn take(&mut self, direction: Direction) -> Option<u32> {
+        let from = self.next.get(&direction).copied().unwrap_or(0);
+        let mut all = self.ownership.indexes(direction);
+        let index = all.find(|index| *index >= from && !self.current.policies.contains_key(index))?;
+        self.next.insert(direction, index.saturating_add(1));
+        Some(index)
+    }
+}
+
+/// Whether packets that find a policy with this action never pass in clear.
+pub(crate) fn closes(action: &Action) -> bool {
+    match action {
+        Action::Block => true,
+        Action::Protect(template) => !template.optional,
+        Action::Allow => false,
+    }
+}
+
+/// Whether turning `old` into `new` cannot let any packet pass in clear that did not before.
+fn only_closes(old: &Policy, new: &Policy) -> bool {
+    match (closes(&old.action), closes(&new.action)) {
+        (true, true) => new.priority <= old.priority,
+        (true, false) => false,
+        (false, true) => true,
+        (false, false) => new.priority >= old.priority,
+    }
+}
+
+/// Whether the kernel holds this state. A kernel in lockdown shows keys as zeros: then they count as equal.
+pub(crate) fn same_in_kernel(wanted: &Sa, installed: &Sa) -> bool {
+    let facts = |sa: &Sa| (sa.id, sa.source, sa.reqid, sa.no_path_mtu_discovery, sa.sequence_may_wrap);
+    facts(wanted) == facts(installed) && wanted.protection.same_in_kernel(&installed.protection)
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddRoute(route) => write!(f, "add route to {} by {}", route.placeholder, route.interface),
+            Self::DeleteRoute(route) => write!(f, "delete route to {} by {}", route.placeholder, route.interface),
+            Self::ReplaceGuard => write!(f, "replace the nf_tables guard"),
+            Self::ReplaceTables => write!(f, "replace the nf_tables tables"),
+            Self::UpdateSets(changes) => write!(f, "update {} nf_tables sets", changes.len()),
+            Self::RemoveTables => write!(f, "remove the nf_tables tables"),
+            Self::AddPolicy { policy, .. } => write!(f, "add policy {policy}"),
+            Self::UpdatePolicy { policy, .. } => write!(f, "update policy {policy}"),
+            Self::DeletePolicy { id, .. } => write!(f, "delete policy {id}"),
+            Self::InstallSa(id) => write!(f, "install ESP state {id}"),
+            Self::DeleteSa(id) => write!(f, "delete ESP state {id}"),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Makes the kernel what it should be: read, compare, change in order, read back.
+
+use std::collections::BTreeSet;
+
+use crate::desired::Desired;
+use crate::error::{Error, Failure};
+use crate::kernel::Kernel;
+use crate::model::SaId;
+use crate::owner::Ownership;
+use crate::plan::{self, Op};
+use crate::statistics::Statistics;
+
+/// Rounds of reading and changing before the reconciler says that the kernel does not converge.
+const ROUNDS: u32 = 4;
+
+/// Keeps one desired state in the kernel.
+#[derive(Debug)]
+pub struct Reconciler<K: Kernel> {
+    kernel: K,
+    ownership: Ownership,
+    desired: Desired,
+    /// Counter-mode senders that were installed: putting one back would start a second initialisation vector sequence.
+    spent: BTreeSet<SaId>,
+}
+
+/// What an [`apply`](Reconciler::apply) or [`repair`](Reconciler::repair) did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Operations done, in order. Empty: the kernel already was as desired.
+    pub done: Vec<Op>,
+    /// Counter-mode senders that are gone from the kernel and were not put back: each needs a new TEK. Until then their
+    /// packets are dropped.
+    pub withheld: BTreeSet<SaId>,
+    /// Interfaces that are named but do not exist now. Repair again when one appears.
+    pub missing_interfaces: BTreeSet<String>,
+}
+
+impl<K: Kernel> Reconciler<K> {
+    /// A reconciler with nothing desired. It does not touch the kernel yet.
+    pub fn new(kernel: K, ownership: Ownership) -> Self {
+        Self { kernel, ownership, desired: Desired::default(), spent: BTreeSet::new() }
+    }
+
+    /// Makes the kernel hold `desired` and nothing else of ours.
+    ///
+    /// `desired` is kept for repairs even when this fails.
+    pub async fn apply(&mut self, desired: Desired) -> Result<Report, Error> {
+        // A new key under an old identity is a new SA and may be installed once itself.
+        let old = &self.desired.sas;
+        self.spent.retain(|id| match (old.get(id), desired.sas.get(id)) {
+            (Some(old), Some(new)) => old.protection == new.protection,
+            _ => false,
+        });
+        self.desired = desired;
+        self.repair().await
+    }
+
+    /// Makes the kernel hold the desired state again, after somebody else changed it or an interface came or went.
+    pub async fn repair(&mut self) -> Result<Report, Error> {
+        let mut report = Report::default();
+        let mut last_failures = None;
+        for _ in 0..ROUNDS {
+            let current = self.kernel.read(&self.ownership).await?;
+            self.note_installed(&current);
+            report.missing_interfaces = plan::missing_interfaces(&current, &self.desired);
+            let ops = self.without_spent(plan::plan(&current, &self.desired, &self.ownership), &mut report.withheld);
+            if ops.is_empty() {
+                return Ok(report);
+            }
+            // The same refusal twice is not going to change.
+            let failures = self.execute(ops, &mut report.done).await;
+            if !failures.is_empty() {
+                let lasting = failures.iter().any(|failure| !failure.cause.is_transient());
+                if lasting || last_failures.as_ref() == Some(&failures) {
+                    return Err(Error::Incomplete { failures, done: report.done });
+                }
+            }
+            last_failures = Some(failures);
+        }
+        let current = self.kernel.read(&self.ownership).await?;
+        let ops = plan::plan(&current, &self.desired, &self.ownership);
+        let remaining = self.without_spent(ops, &mut report.withheld);
+        if remaining.is_empty() { Ok(report) } else { Err(Error::NotConverged { rounds: ROUNDS, remaining }) }
+    }
+
+    /// What should be in the kernel.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// Removes everything of ours, whoever put it there.
+    pub async fn purge(&mut self) -> Result<Report, Error> {
+        self.apply(Desired::default()).await
+    }
+
+    /// Counters as they are now.
+    pub async fn statistics(&mut self) -> Result<Statistics, Error> {
+        Ok(Statistics::from(&self.kernel.read(&self.ownership).await?))
+    }
+
+    /// What the owner ranges are.
+    pub fn ownership(&self) -> &Ownership {
+        &self.ownership
+    }
+
+    /// The kernel, for what is not reconciled.
+    pub fn kernel(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    async fn execute(&mut self, ops: Vec<Op>, done: &mut Vec<Op>) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        for op in ops {
+            // Closing on is safe with a failure behind us; opening and removing rely on what failed.
+            if !failures.is_empty() && op.opens() {
+                continue;
+            }
+            match self.kernel.execute(&op, &self.desired, &self.ownership).await {
+                Ok(()) => {
+                    if let Op::InstallSa(id) = op {
+                        self.spend(id);
+                    }
+                    done.push(op);
+                }
+                Err(cause) => failures.push(Failure { op, cause }),
+            }
+        }
+        failures
+    }
+
+    /// An acknowledgement may be lost: what is found installed counts as installed by us.
+    fn note_installed(&mut self, current: &crate::kernel::Current) {
+        for (id, sa) in &self.desired.sas {
+            if sa.install_once && current.sas.get(id).is_some_and(|now| plan::same_in_kernel(sa, &now.sa)) {
+                self.spent.insert(*id);
+            }
+        }
+    }
+
+    fn spend(&mut self, id: SaId) {
+        if self.desired.sas.get(&id).is_some_and(|sa| sa.install_once) {
+            self.spent.insert(id);
+        }
+    }
+
+    fn without_spent(&self, ops: Vec<Op>, withheld: &mut BTreeSet<SaId>) -> Vec<Op> {
+        withheld.clear();
+        let keep = |op: &Op| match op {
+            Op::InstallSa(id) if self.spent.contains(id) => {
+                withheld.insert(*id);
+                false
+            }
+            _ => true,
+        };
+        ops.into_iter().filter(keep).collect()
+    }
+}
+
