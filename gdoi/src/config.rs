@@ -173,6 +173,12 @@ pub struct ServerLimits {
     pub half_open_timeout: Duration,
     /// Established ISAKMP SAs in all.
     pub established: usize,
+    /// Established ISAKMP SAs of one peer; a further one replaces the oldest.
+    pub established_per_peer: usize,
+    /// Pulls in progress under one ISAKMP SA.
+    pub pulls: usize,
+    /// How long the answer to a last message is kept for duplicates of it.
+    pub finished_exchange: Duration,
 }
 
 impl Default for ServerLimits {
@@ -182,6 +188,9 @@ impl Default for ServerLimits {
             half_open_per_source: 4,
             half_open_timeout: Duration::from_secs(30),
             established: 20_000,
+            established_per_peer: 4,
+            pulls: 8,
+            finished_exchange: Duration::from_secs(60),
         }
     }
 }

@@ -1,8 +1,13 @@
 //! What the machines of this crate want done: plain, comparable data.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
+use crate::config::{Identity, Phase1Transform};
+use crate::error::Error;
+use crate::group::{GroupId, GroupPolicy, GroupSa};
 use crate::time::BootTime;
+use crate::wire::registry::NotifyType;
 
 /// A datagram to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,4 +40,189 @@ pub enum Timer {
     FinishedExchange,
     /// When an ISAKMP SA ends.
     IsakmpLifetime,
+}
+
+/// What happened to a registration.
+#[derive(Debug, PartialEq, Eq)]
+pub enum RegistrationEvent {
+    /// The key server proved the expected identity; the pull begins.
+    Phase1Established {
+        /// The identity proved.
+        peer_identity: Identity,
+        /// What was negotiated.
+        transform: Phase1Transform,
+        /// How long the ISAKMP SA lives from now on.
+        lifetime: Duration,
+        /// Initiator and responder cookie.
+        cookies: ([u8; 8], [u8; 8]),
+    },
+    /// Message 2 of the pull is authentic and understood. The exchange goes on with
+    /// [`accept_policy`](crate::member::Registration::accept_policy) or ends with
+    /// [`refuse_policy`](crate::member::Registration::refuse_policy); no key has arrived yet.
+    PolicyOffered(GroupPolicy),
+    /// The keys have arrived.
+    Registered(GroupSa),
+    /// The key server deleted the ISAKMP SA (authenticated). Keys already delivered stay valid.
+    PeerDeleted,
+    /// The ISAKMP SA reached the end of its life time. Keys already delivered stay valid.
+    IsakmpSaExpired,
+    /// The attempt has failed; nothing more will come.
+    Failed(RegistrationFailure),
+}
+
+/// Why an attempt to register failed: each calls for another answer by the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistrationFailure {
+    /// Nothing usable came back within the retransmission budget.
+    #[error("no answer in {stage} after {transmissions} transmissions")]
+    NoAnswer {
+        /// Where the exchange stood.
+        stage: Stage,
+        /// How often the message that got no answer was sent.
+        transmissions: u32,
+    },
+    /// The key server refused by an authenticated notification (RFC 2408 §3.14.1).
+    #[error("refused by the key server: notification {notify}")]
+    Refused {
+        /// Notify message type.
+        notify: NotifyType,
+    },
+    /// The key server proved another identity than the configured one.
+    #[error("the key server proved the identity {proved:?}, expected is {expected:?}")]
+    PeerIdentity {
+        /// Whom the configuration names.
+        expected: Identity,
+        /// Who it is.
+        proved: Identity,
+    },
+    /// The key server's proof of the pre-shared key was missing or wrong. Probably the two keys differ.
+    #[error("phase 1 was not authenticated: the pre-shared keys differ, or the identity is not accepted there")]
+    AuthenticationFailed,
+    /// The key server accepts none of the phase-1 transforms offered.
+    #[error("the key server accepts none of the IKE transforms offered")]
+    NoProposalChosen,
+    /// The group's policy has a part that is not understood (RFC 6407 §3.3).
+    #[error("the group's policy cannot be used: {0}")]
+    PolicyNotUnderstood(Error),
+    /// The caller refused the policy.
+    #[error("the group's policy was refused here")]
+    PolicyRefused,
+    /// The authenticated key server broke the protocol.
+    #[error("{0}")]
+    PeerMisbehaved(Error),
+    /// The key server ended the ISAKMP SA before the keys arrived.
+    #[error("the key server deleted the ISAKMP SA before the keys arrived")]
+    PeerDeleted,
+    /// The ISAKMP SA reached the end of its life time before the keys arrived.
+    #[error("the ISAKMP SA ended before the keys arrived")]
+    IsakmpSaExpired,
+    /// The configuration cannot be used: nothing was sent.
+    #[error("{0}")]
+    Configuration(Error),
+}
+
+/// Where a registration stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Main mode.
+    Phase1,
+    /// GROUPKEY-PULL.
+    Pull,
+    /// Keys have arrived; the ISAKMP SA is kept.
+    Registered,
+    /// The ISAKMP SA is gone.
+    Ended,
+}
+
+impl core::fmt::Display for Stage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Phase1 => "phase 1",
+            Self::Pull => "pull",
+            Self::Registered => "registered",
+            Self::Ended => "ended",
+        })
+    }
+}
+
+/// Names one pull for as long as the server lives; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PullId(pub(crate) u64);
+
+/// What happened at a key server's endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerEvent {
+    /// A peer has proved its identity.
+    Phase1Established {
+        /// Where it is.
+        peer: SocketAddr,
+        /// The identity proved.
+        identity: Identity,
+        /// What was negotiated.
+        transform: Phase1Transform,
+        /// Initiator and responder cookie.
+        cookies: ([u8; 8], [u8; 8]),
+    },
+    /// A peer asks for a group: authorise (identity, group), then answer or refuse.
+    PullRequested {
+        /// The pull.
+        pull: PullId,
+        /// Where the peer is.
+        peer: SocketAddr,
+        /// The identity proved in phase 1.
+        identity: Identity,
+        /// The group asked for.
+        group: GroupId,
+    },
+    /// Message 3 was valid and the keys are on their way: from here on the peer is a member (RFC 6407 §3.2).
+    PullCompleted {
+        /// The pull.
+        pull: PullId,
+        /// Where the peer is.
+        peer: SocketAddr,
+        /// The identity proved in phase 1.
+        identity: Identity,
+        /// The group.
+        group: GroupId,
+    },
+    /// A pull ended without keys being sent.
+    PullAborted {
+        /// The pull.
+        pull: PullId,
+        /// Where the peer is.
+        peer: SocketAddr,
+        /// The identity proved in phase 1.
+        identity: Identity,
+        /// The group.
+        group: GroupId,
+        /// Why.
+        reason: PullAbort,
+    },
+    /// A peer deleted its ISAKMP SA (authenticated).
+    PeerDeleted {
+        /// Where it is.
+        peer: SocketAddr,
+        /// The identity proved in phase 1.
+        identity: Identity,
+    },
+}
+
+/// Why a pull ended without keys being sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PullAbort {
+    /// The next message did not come in time.
+    TimedOut,
+    /// The ISAKMP SA under it is gone: deleted by the peer, by us, or at the end of its life time.
+    IsakmpSaEnded,
+}
+
+/// How a key server says no to a pull. RFC 6407 defines no notification for it, so the choice is policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PullRefusal {
+    /// INVALID-ID-INFORMATION: no such group.
+    InvalidId,
+    /// AUTHENTICATION-FAILED: the identity may not have this group.
+    AuthenticationFailed,
+    /// No answer: the member goes on to its next server after its own budget.
+    Silence,
 }

@@ -9,10 +9,14 @@
 
 pub mod config;
 pub mod crypto;
+pub mod error;
 pub mod event;
 pub mod group;
+pub mod member;
 mod number;
+pub mod server;
 pub mod time;
 pub mod wire;
 
+pub use error::Error;
 pub use time::BootTime;

@@ -1,0 +1,34 @@
+//! What a key server counts.
+
+use std::collections::BTreeMap;
+
+/// Figures of a [`Server`](super::Server). All are totals since start, except the first three, which are as of now.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ServerStatistics {
+    /// Half-open exchanges now.
+    pub half_open: usize,
+    /// Established ISAKMP SAs now.
+    pub established: usize,
+    /// Pulls in progress now.
+    pub pulls: usize,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Datagrams queued for sending.
+    pub datagrams_sent: u64,
+    /// Phase 1 completed.
+    pub phase1_established: u64,
+    /// Pulls for which keys were sent.
+    pub pulls_completed: u64,
+    /// Pulls refused.
+    pub pulls_refused: u64,
+    /// Half-open exchanges that ran out of time.
+    pub half_open_expired: u64,
+    /// Half-open exchanges that made room for another.
+    pub half_open_evicted: u64,
+    /// Diffie-Hellman computations (a key pair and a shared secret count as one each).
+    pub diffie_hellman: u64,
+    /// Duplicates answered from memory.
+    pub duplicates_answered: u64,
+    /// Datagrams discarded, by [`Error::reason`](crate::error::Error::reason).
+    pub discards: BTreeMap<&'static str, u64>,
+}
