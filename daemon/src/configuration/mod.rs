@@ -1,0 +1,145 @@
+//! Configuration files: TOML in, typed values or one report of all that is wrong out.
+//!
+//! serde stops at the first error, so a file is walked by [`Table`], which asks for each key by
+//! type, notes every defect with its line and goes on, and reports the keys nobody asked for.
+//!
+//! ```
+//! use daemon::configuration;
+//!
+//! let text = "port = 70000\nprot = 848\n";
+//! let report = configuration::parse("example.toml", text, |mut root| {
+//!     let port = root.optional::<u16>("port");
+//!     root.finish();
+//!     Some(port)
+//! })
+//! .unwrap_err();
+//! assert_eq!(
+//!     report.to_string(),
+//!     "example.toml:1:8: error: port: 70000 is not a number from 0 to 65535\n\
+//!      example.toml:2:1: error: unknown key \"prot\"; did you mean \"port\"?\n\
+//!      example.toml: 2 errors; nothing was started\n",
+//! );
+//! ```
+
+mod identity;
+mod ike;
+mod report;
+mod secret;
+mod selector;
+mod table;
+mod value;
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+pub use ike::{phase1_policy, weak_parts};
+pub use report::{Entry, Report, Severity};
+pub use secret::{check_length, pre_shared_key_source, shared_keys};
+pub use selector::traffic_selector;
+pub use table::{Located, Place, Table};
+pub use value::{Problem, Read, choice, duration_text};
+
+/// Longest configuration file in octets.
+pub const LONGEST_FILE: usize = 4 * 1024 * 1024;
+
+/// A configuration without errors, and what was worth a warning.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// The values.
+    pub value: T,
+    /// One line each.
+    pub warnings: Vec<Entry>,
+}
+
+/// Reads and checks the file at `path`; `read` turns its top-level table into values.
+///
+/// # Errors
+/// A report of everything that is wrong: the file cannot be read, its syntax, what `read` noted.
+pub fn load<T>(path: &Path, read: impl FnOnce(Table<'_>) -> Option<T>) -> Result<Loaded<T>, Report> {
+    let name = path.display().to_string();
+    match text_of(path) {
+        Ok(text) => parse(&name, &text, read),
+        Err(error) => {
+            let remedy = match error.kind() {
+                io::ErrorKind::NotFound => "name an existing file with --config",
+                io::ErrorKind::PermissionDenied => "let the daemon's user read it",
+                _ => "name a configuration file with --config",
+            };
+            let report = Report::new(&name, "");
+            report.error(None, format!("cannot be read: {error}"), remedy);
+            Err(report)
+        }
+    }
+}
+
+/// Checks `text`, which messages call `name`.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse<T>(name: &str, text: &str, read: impl FnOnce(Table<'_>) -> Option<T>) -> Result<Loaded<T>, Report> {
+    let report = Report::new(name, text);
+    let (document, errors) = toml::de::DeTable::parse_recoverable(text);
+    for error in &errors {
+        let message = error.message().trim_end().replace('\n', ", ");
+        report.error(error.span(), format!("not TOML: {message}"), "see https://toml.io for the syntax");
+    }
+    if !errors.is_empty() {
+        // Guesses about a file that does not parse would bury the cause.
+        return Err(report);
+    }
+    let value = read(Table::root(document.get_ref(), &report));
+    match value {
+        Some(value) if !report.has_errors() => Ok(Loaded { value, warnings: report.into_warnings() }),
+        Some(_) => Err(report),
+        None => {
+            if !report.has_errors() {
+                report.error(None, "the configuration is not complete", "compare it with the example file");
+            }
+            Err(report)
+        }
+    }
+}
+
+fn text_of(path: &Path) -> io::Result<String> {
+    let too_long = || io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {LONGEST_FILE} octets"));
+    let mut octets = Vec::new();
+    let limit = u64::try_from(LONGEST_FILE).map_err(|_| too_long())?.saturating_add(1);
+    File::open(path)?.take(limit).read_to_end(&mut octets)?;
+    if octets.len() > LONGEST_FILE {
+        return Err(too_long());
+    }
+    String::from_utf8(octets).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text ({})", error.utf8_error()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_one_clear_line() {
+        let report = load(Path::new("/nonexistent/gcks.toml"), |_| Some(())).unwrap_err();
+        let text = report.to_string();
+        assert!(text.starts_with("/nonexistent/gcks.toml: error: cannot be read: No such file"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_text_is_one_clear_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("binary");
+        std::fs::write(&path, [0xff, 0xfe, 0]).unwrap();
+        let text = load(&path, |_| Some(())).unwrap_err().to_string();
+        assert!(text.contains("not UTF-8"), "{text}");
+    }
+
+    #[test]
+    fn syntax_errors_come_all_at_once_with_their_places() {
+        let text = "a = \nb = 1\nc = [1,\n[[group]\nname = \"x\n";
+        let report = parse("f.toml", text, |_| Some(())).unwrap_err().to_string();
+        assert!(report.contains("f.toml:1:"), "{report}");
+        assert!(report.lines().count() >= 3, "{report}");
+        assert!(report.contains("not TOML"), "{report}");
+    }
+}

@@ -1,0 +1,139 @@
+//! What is wrong with a configuration: all of it, with the place and the remedy.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+
+/// How much an entry matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Nothing is started.
+    Error,
+    /// The daemon starts; somebody should know.
+    Warning,
+}
+
+/// One line of a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Error or warning.
+    pub severity: Severity,
+    /// Line and column from 1; `None` for the file as a whole.
+    pub position: Option<(usize, usize)>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// Collects everything that is wrong with one file. `Display` prints it, sorted by place.
+#[derive(Debug)]
+pub struct Report {
+    file: String,
+    text: String,
+    // Every reader of a part of the file notes into the one report.
+    entries: RefCell<Vec<Entry>>,
+}
+
+impl Report {
+    /// An empty report about `text`, which was read from `file`.
+    pub fn new(file: &str, text: &str) -> Self {
+        Self { file: file.to_owned(), text: text.to_owned(), entries: RefCell::default() }
+    }
+
+    /// Notes an error; `place` is a range of octets of the text.
+    pub fn error(&self, place: Option<Range<usize>>, message: impl Into<String>, remedy: impl Into<String>) {
+        self.note(Severity::Error, place, message.into(), remedy.into());
+    }
+
+    /// Notes a warning.
+    pub fn warning(&self, place: Option<Range<usize>>, message: impl Into<String>, remedy: impl Into<String>) {
+        self.note(Severity::Warning, place, message.into(), remedy.into());
+    }
+
+    /// Whether anything forbids the start.
+    pub fn has_errors(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    /// How many entries of `severity` there are.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.entries.borrow().iter().filter(|entry| entry.severity == severity).count()
+    }
+
+    /// All entries, sorted by place.
+    pub fn entries(&self) -> Vec<Entry> {
+        let mut entries = self.entries.borrow().clone();
+        entries.sort_by_key(|entry| entry.position.unwrap_or((usize::MAX, 0)));
+        entries
+    }
+
+    /// Line and column (in characters, from 1) of an octet of the text.
+    pub fn position(&self, offset: usize) -> (usize, usize) {
+        let before = self.text.get(..offset).unwrap_or(&self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
+        (line, column)
+    }
+
+    pub(super) fn into_warnings(self) -> Vec<Entry> {
+        self.entries().into_iter().filter(|entry| entry.severity == Severity::Warning).collect()
+    }
+
+    fn note(&self, severity: Severity, place: Option<Range<usize>>, message: String, remedy: String) {
+        let position = place.map(|place| self.position(place.start));
+        self.entries.borrow_mut().push(Entry { severity, position, message, remedy });
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Entry { severity, position, message, remedy } in self.entries() {
+            f.write_str(&self.file)?;
+            if let Some((line, column)) = position {
+                write!(f, ":{line}:{column}")?;
+            }
+            let severity = match severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            };
+            writeln!(f, ": {severity}: {message}; {remedy}")?;
+        }
+        match self.count(Severity::Error) {
+            0 => Ok(()),
+            1 => writeln!(f, "{}: 1 error; nothing was started", self.file),
+            errors => writeln!(f, "{}: {errors} errors; nothing was started", self.file),
+        }
+    }
+}
+
+impl std::error::Error for Report {}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((line, column)) = self.position {
+            write!(f, "line {line}, column {column}: ")?;
+        }
+        write!(f, "{}; {}", self.message, self.remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_count_characters_and_places_sort() {
+        let report = Report::new("f", "ä = 1\nsecond\n");
+        report.error(Some(6..7), "second", "remedy");
+        report.warning(None, "whole", "remedy");
+        report.error(Some(5..6), "first", "remedy");
+        assert_eq!(
+            report.to_string(),
+            "f:1:5: error: first; remedy\nf:1:6: error: second; remedy\nf: warning: whole; remedy\n\
+             f: 2 errors; nothing was started\n"
+        );
+        assert_eq!(report.position(7), (2, 1));
+        assert_eq!(report.position(999), (3, 1));
+    }
+}

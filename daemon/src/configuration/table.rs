@@ -1,0 +1,344 @@
+//! A TOML table that is asked for its keys one by one.
+
+use std::collections::BTreeSet;
+use std::ops::{Deref, Range, RangeInclusive};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::report::Report;
+use super::value::{Problem, Read, closest, duration_text};
+
+/// A range of octets of the file.
+pub type Place = Range<usize>;
+
+/// A value and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub place: Place,
+}
+
+impl<T> Located<T> {
+    /// The same place with another value.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Located<U> {
+        Located { value: change(self.value), place: self.place }
+    }
+}
+
+impl<T> Deref for Located<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// One table of the file. Ask for every key it may have, then call [`Table::finish`].
+#[derive(Debug)]
+pub struct Table<'d> {
+    entries: &'d DeTable<'d>,
+    report: &'d Report,
+    /// The path for messages, `group.server`; empty for the top level.
+    path: String,
+    place: Option<Place>,
+    asked: BTreeSet<&'static str>,
+}
+
+impl<'d> Table<'d> {
+    pub(super) fn root(entries: &'d DeTable<'d>, report: &'d Report) -> Self {
+        Self { entries, report, path: String::new(), place: None, asked: BTreeSet::new() }
+    }
+
+    /// Where the table begins; `None` at the top level.
+    pub fn place(&self) -> Option<Place> {
+        self.place.clone()
+    }
+
+    /// The report that defects are noted in.
+    pub fn report(&self) -> &'d Report {
+        self.report
+    }
+
+    /// Notes an error about the table as a whole.
+    pub fn error(&self, message: impl Into<String>, remedy: impl Into<String>) {
+        self.report.error(self.place(), message, remedy);
+    }
+
+    /// Whether the key is there, right or wrong. Does not count as asking for it.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// Where a key's value stands, if the key is there.
+    pub fn place_of(&self, key: &str) -> Option<Place> {
+        self.entries.get(key).map(Spanned::span)
+    }
+
+    /// A value that may be missing. A wrong one is noted and counts as missing.
+    pub fn optional<T: Read>(&mut self, key: &'static str) -> Option<Located<T>> {
+        let value = self.ask(key)?;
+        self.read(key, value)
+    }
+
+    /// A value with a default.
+    pub fn or<T: Read>(&mut self, key: &'static str, default: T) -> T {
+        self.optional(key).map_or(default, |located| located.value)
+    }
+
+    /// A value that must be there; noted when it is not.
+    pub fn required<T: Read>(&mut self, key: &'static str) -> Option<Located<T>> {
+        let Some(value) = self.ask(key) else {
+            self.missing::<T>(key);
+            return None;
+        };
+        self.read(key, value)
+    }
+
+    /// A number within bounds, with a default.
+    pub fn bounded<T>(&mut self, key: &'static str, bounds: RangeInclusive<T>, default: T) -> T
+    where
+        T: Read + PartialOrd + std::fmt::Display,
+    {
+        let Some(located) = self.optional::<T>(key) else { return default };
+        if bounds.contains(&located.value) {
+            return located.value;
+        }
+        let message = format!("{}: {} is out of range", self.key_path(key), located.value);
+        self.report.error(Some(located.place), message, format!("write {} to {}", bounds.start(), bounds.end()));
+        default
+    }
+
+    /// A duration within bounds, with a default.
+    pub fn duration(&mut self, key: &'static str, bounds: RangeInclusive<Duration>, default: Duration) -> Duration {
+        self.optional_duration(key, bounds).unwrap_or(default)
+    }
+
+    /// A duration within bounds, which may be missing.
+    pub fn optional_duration(&mut self, key: &'static str, bounds: RangeInclusive<Duration>) -> Option<Duration> {
+        let located = self.optional::<Duration>(key)?;
+        if bounds.contains(&located.value) {
+            return Some(located.value);
+        }
+        let message = format!("{}: {} is out of range", self.key_path(key), duration_text(located.value));
+        let remedy = format!("write \"{}\" to \"{}\"", duration_text(*bounds.start()), duration_text(*bounds.end()));
+        self.report.error(Some(located.place), message, remedy);
+        None
+    }
+
+    /// A list; every wrong element is noted and left out. `None` when the key is missing.
+    pub fn list<T: Read>(&mut self, key: &'static str) -> Option<Vec<Located<T>>> {
+        let value = self.ask(key)?;
+        let DeValue::Array(elements) = value.get_ref() else {
+            let message = format!("{}: {} is not a list", self.key_path(key), kind(value.get_ref()));
+            self.report.error(Some(value.span()), message, format!("write [{}]", T::EXAMPLE));
+            return Some(Vec::new());
+        };
+        Some(elements.iter().filter_map(|element| self.read(key, element)).collect())
+    }
+
+    /// A list that must be there and have an element.
+    pub fn required_list<T: Read>(&mut self, key: &'static str) -> Vec<Located<T>> {
+        let present = self.entries.contains_key(key);
+        let list = self.list(key);
+        match list {
+            None => self.missing::<T>(key),
+            Some(ref list) if list.is_empty() && present && self.is_empty_list(key) => {
+                let message = format!("{}: the list is empty", self.key_path(key));
+                self.report.error(self.place_of(key), message, format!("write [{}]", T::EXAMPLE));
+            }
+            Some(_) => {}
+        }
+        list.unwrap_or_default()
+    }
+
+    /// A table `[key]` or `key = {}` that may be missing.
+    pub fn table(&mut self, key: &'static str) -> Option<Table<'d>> {
+        let value = self.ask(key)?;
+        if let DeValue::Table(entries) = value.get_ref() {
+            return Some(self.child(key, entries, value.span()));
+        }
+        let message = format!("{}: {} is not a table", self.key_path(key), kind(value.get_ref()));
+        self.report.error(Some(value.span()), message, format!("write [{}]", self.key_path(key)));
+        None
+    }
+
+    /// The tables `[[key]]` in the order of the file.
+    pub fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
+        let Some(value) = self.ask(key) else { return Vec::new() };
+        let remedy = format!("write [[{}]]", self.key_path(key));
+        let DeValue::Array(elements) = value.get_ref() else {
+            let message = format!("{}: {} is not a list of tables", self.key_path(key), kind(value.get_ref()));
+            self.report.error(Some(value.span()), message, remedy);
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for element in elements {
+            if let DeValue::Table(entries) = element.get_ref() {
+                tables.push(self.child(key, entries, element.span()));
+            } else {
+                let message = format!("{}: {} is not a table", self.key_path(key), kind(element.get_ref()));
+                self.report.error(Some(element.span()), message, remedy.clone());
+            }
+        }
+        tables
+    }
+
+    /// Reports every key that nobody asked for.
+    pub fn finish(self) {
+        for (key, _) in self.entries {
+            let name: &str = key.get_ref();
+            if self.asked.contains(name) {
+                continue;
+            }
+            let table = if self.path.is_empty() { String::new() } else { format!(" in {}", self.path) };
+            let remedy = match closest(name, self.asked.iter().copied()) {
+                Some(known) => format!("did you mean \"{known}\"?"),
+                None if self.asked.is_empty() => String::from("remove it"),
+                None => {
+                    let known: Vec<&str> = self.asked.iter().copied().collect();
+                    format!("known keys are {}", known.join(", "))
+                }
+            };
+            self.report.error(Some(key.span()), format!("unknown key \"{name}\"{table}"), remedy);
+        }
+    }
+
+    /// The path of a key for messages: `group.server.port`.
+    pub fn key_path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn ask(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
+        self.asked.insert(key);
+        self.entries.get(key)
+    }
+
+    fn read<T: Read>(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Located<T>> {
+        match T::read(value.get_ref()) {
+            Ok(read) => Some(Located { value: read, place: value.span() }),
+            Err(Problem { message, remedy }) => {
+                self.report.error(Some(value.span()), format!("{}: {message}", self.key_path(key)), remedy);
+                None
+            }
+        }
+    }
+
+    fn missing<T: Read>(&self, key: &str) {
+        self.error(format!("{} is missing", self.key_path(key)), format!("add {key} = {}", T::EXAMPLE));
+    }
+
+    fn is_empty_list(&self, key: &str) -> bool {
+        matches!(self.entries.get(key).map(Spanned::get_ref), Some(DeValue::Array(elements)) if elements.is_empty())
+    }
+
+    fn child(&self, key: &str, entries: &'d DeTable<'d>, place: Place) -> Table<'d> {
+        Table { entries, report: self.report, path: self.key_path(key), place: Some(place), asked: BTreeSet::new() }
+    }
+}
+
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "a truth value",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::super::parse;
+    use super::*;
+
+    fn report(text: &str, read: impl FnOnce(Table<'_>)) -> String {
+        parse("f", text, |table| {
+            read(table);
+            Some(())
+        })
+        .map_or_else(|report| report.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn every_defect_is_told_at_once() {
+        let text = "\
+[[group]]
+name = 7
+servers = [\"10.0.0.1\", \"here\", 5]
+wiat = \"1s\"
+
+[[group]]
+name = \"a\"
+wait = \"1y\"
+";
+        let report = report(text, |mut root| {
+            for mut group in root.tables("group") {
+                group.required::<String>("name");
+                group.required_list::<IpAddr>("servers");
+                group.optional::<Duration>("wait");
+                group.finish();
+            }
+            root.finish();
+        });
+        assert_eq!(
+            report,
+            "\
+f:2:8: error: group.name: a number is not a text; write it in double quotes
+f:3:24: error: group.servers: \"here\" is not an address; write one such as \"192.0.2.1\"
+f:3:32: error: group.servers: a number is not a text; write it in double quotes
+f:4:1: error: unknown key \"wiat\" in group; did you mean \"wait\"?
+f:6:1: error: group.servers is missing; add servers = \"192.0.2.1\"
+f:8:8: error: group.wait: \"1y\" is not a duration; write a whole number and a unit, such as \"30s\", \"10m\", \"8h\" or \"1d\"
+f: 6 errors; nothing was started
+"
+        );
+    }
+
+    #[test]
+    fn tables_and_lists_of_the_wrong_kind() {
+        let report = report("group = 1\nserver = [1]\nike = \"x\"\nlist = 2\nempty = []\n", |mut root| {
+            assert!(root.tables("group").is_empty());
+            assert!(root.tables("server").is_empty());
+            assert!(root.table("ike").is_none());
+            assert!(root.required_list::<u16>("list").is_empty());
+            assert!(root.required_list::<u16>("empty").is_empty());
+            root.finish();
+        });
+        assert_eq!(
+            report,
+            "\
+f:1:9: error: group: a number is not a list of tables; write [[group]]
+f:2:11: error: server: a number is not a table; write [[server]]
+f:3:7: error: ike: a text is not a table; write [ike]
+f:4:8: error: list: a number is not a list; write [1]
+f:5:9: error: empty: the list is empty; write [1]
+f: 5 errors; nothing was started
+"
+        );
+    }
+
+    #[test]
+    fn bounds_are_told() {
+        let report = report("a = 9\nb = \"90s\"\n", |mut root| {
+            assert_eq!(root.bounded::<u8>("a", 1..=4, 2), 2);
+            root.duration("b", Duration::from_secs(1)..=Duration::from_secs(60), Duration::from_secs(5));
+            root.finish();
+        });
+        assert_eq!(
+            report,
+            "\
+f:1:5: error: a: 9 is out of range; write 1 to 4
+f:2:5: error: b: 90s is out of range; write \"1s\" to \"1m\"
+f: 2 errors; nothing was started
+"
+        );
+    }
+}

@@ -1,0 +1,222 @@
+//! Pre-shared keys from files and from systemd credentials.
+
+use std::env;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use gdoi::crypto::Secret;
+use nix::libc;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// Longest pre-shared key in octets.
+pub const LONGEST: usize = 1024;
+
+/// Keys shorter than this can be found by trying: whoever answers a member's first messages learns
+/// enough to try keys at leisure.
+pub const SHORT: usize = 16;
+
+/// Where a pre-shared key is kept.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SecretSource {
+    /// A file of its own.
+    File(PathBuf),
+    /// A credential that the systemd unit loads (systemd.exec(5), LoadCredential=).
+    Credential(String),
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Credential(name) => write!(f, "credential {name:?}"),
+        }
+    }
+}
+
+/// A pre-shared key cannot be used. No variant holds any octet of it.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum SecretError {
+    #[error("{origin}: {error}; {remedy}")]
+    Unreadable { origin: SecretSource, error: io::Error, remedy: &'static str },
+    #[error("{origin} is readable by {who}; run `chmod 600 {path}`", path = .path.display())]
+    Exposed { origin: SecretSource, who: &'static str, path: PathBuf },
+    #[error("{origin} is not a regular file; name a file that holds the key and nothing else")]
+    NotAFile { origin: SecretSource },
+    #[error("{origin} is empty; write the key into it")]
+    Empty { origin: SecretSource },
+    #[error("{origin} holds more than {LONGEST} octets; a pre-shared key has at most {LONGEST}")]
+    TooLong { origin: SecretSource },
+    #[error(
+        "{origin}: the service manager passed no credentials; add LoadCredential={name}:/path/to/key to the unit, or name a file"
+    )]
+    NoCredentials { origin: SecretSource, name: String },
+    #[error("{origin}: a credential's name has no '/' and is not \".\" or \"..\"")]
+    CredentialName { origin: SecretSource },
+}
+
+/// Reads a pre-shared key: all octets of the file but one newline at its end.
+///
+/// # Errors
+/// The file is missing, not regular, open to others, empty or too long.
+pub fn read_pre_shared_key(origin: &SecretSource) -> Result<Secret, SecretError> {
+    read_from(origin, env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).as_deref())
+}
+
+fn read_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Secret, SecretError> {
+    let (path, forbidden_mode) = match origin {
+        // Group and others may neither read nor write it.
+        SecretSource::File(path) => (path.clone(), 0o066),
+        SecretSource::Credential(name) => {
+            if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+                return Err(SecretError::CredentialName { origin: origin.clone() });
+            }
+            let Some(directory) = credentials else {
+                return Err(SecretError::NoCredentials { origin: origin.clone(), name: name.clone() });
+            };
+            // systemd admits the service's user by an access control list, whose mask shows as the
+            // group's mode bits; others have no access in any case.
+            (directory.join(name), 0o006)
+        }
+    };
+    let unreadable = |error: io::Error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => "create it, or correct the path",
+            io::ErrorKind::PermissionDenied => "make the daemon's user its owner (`chown`) and keep mode 600",
+            _ => "check the file",
+        };
+        SecretError::Unreadable { origin: origin.clone(), error, remedy }
+    };
+    // Without O_NONBLOCK a FIFO would hold the daemon until somebody writes.
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(SecretError::NotAFile { origin: origin.clone() });
+    }
+    let exposed = metadata.mode() & forbidden_mode;
+    if exposed != 0 {
+        let who = if exposed & 0o006 != 0 { "everybody" } else { "its group" };
+        return Err(SecretError::Exposed { origin: origin.clone(), who, path });
+    }
+    let octets = read_bounded(&mut file).map_err(unreadable)?;
+    let mut key = octets.as_slice();
+    if let Some(rest) = key.strip_suffix(b"\n") {
+        key = rest.strip_suffix(b"\r").unwrap_or(rest);
+    }
+    match key.len() {
+        0 => Err(SecretError::Empty { origin: origin.clone() }),
+        length if length > LONGEST => Err(SecretError::TooLong { origin: origin.clone() }),
+        _ => Ok(Secret::copy_from(key)),
+    }
+}
+
+/// Reads into one allocation that is wiped, never growing it.
+fn read_bounded(file: &mut File) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Room for the newline and for one octet more, which shows that there is too much.
+    let mut octets = Zeroizing::new(vec![0; LONGEST + 3]);
+    let mut length = 0;
+    while let Some(rest) = octets.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    octets.truncate(length);
+    Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn file(directory: &Path, name: &str, mode: u32, octets: &[u8]) -> SecretSource {
+        let path = directory.join(name);
+        fs::write(&path, octets).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        SecretSource::File(path)
+    }
+
+    #[test]
+    fn one_newline_is_taken_off() {
+        let directory = tempfile::tempdir().unwrap();
+        for (octets, key) in [
+            (&b"correct horse\n"[..], &b"correct horse"[..]),
+            (b"correct horse\r\n", b"correct horse"),
+            (b"correct horse", b"correct horse"),
+            (b"correct horse\n\n", b"correct horse\n"),
+            (b" spaces stay ", b" spaces stay "),
+        ] {
+            let origin = file(directory.path(), "key", 0o600, octets);
+            assert_eq!(read_pre_shared_key(&origin).unwrap(), Secret::copy_from(key));
+        }
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused_with_the_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        for (mode, who) in [(0o644, "everybody"), (0o604, "everybody"), (0o640, "its group"), (0o620, "its group")] {
+            let origin = file(directory.path(), "key", mode, b"key");
+            let error = read_pre_shared_key(&origin).unwrap_err().to_string();
+            let path = directory.path().join("key");
+            assert_eq!(error, format!("file {0} is readable by {who}; run `chmod 600 {0}`", path.display()));
+        }
+        for mode in [0o600, 0o400] {
+            let origin = file(directory.path(), "private", mode, b"key");
+            assert!(read_pre_shared_key(&origin).is_ok());
+            fs::remove_file(directory.path().join("private")).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_key_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let read = |origin: &SecretSource| read_pre_shared_key(origin).unwrap_err();
+        assert!(matches!(read(&file(directory.path(), "empty", 0o600, b"")), SecretError::Empty { .. }));
+        assert!(matches!(read(&file(directory.path(), "newline", 0o600, b"\n")), SecretError::Empty { .. }));
+        assert!(matches!(
+            read(&file(directory.path(), "long", 0o600, &[b'a'; LONGEST + 1])),
+            SecretError::TooLong { .. }
+        ));
+        assert!(matches!(read(&file(directory.path(), "huge", 0o600, &[b'a'; 100_000])), SecretError::TooLong { .. }));
+        assert!(matches!(read(&SecretSource::File(directory.path().into())), SecretError::NotAFile { .. }));
+        let missing = read(&SecretSource::File(directory.path().join("none")));
+        assert!(missing.to_string().contains("create it, or correct the path"), "{missing}");
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        assert!(matches!(read(&SecretSource::File(fifo)), SecretError::NotAFile { .. }));
+        let longest = file(directory.path(), "longest", 0o600, &[&[b'a'; LONGEST][..], b"\r\n"].concat());
+        assert_eq!(read_pre_shared_key(&longest).unwrap().len(), LONGEST);
+    }
+
+    #[test]
+    fn credentials_come_from_the_service_manager() {
+        let directory = tempfile::tempdir().unwrap();
+        file(directory.path(), "branches", 0o440, b"key\n");
+        let origin = SecretSource::Credential(String::from("branches"));
+        assert_eq!(read_from(&origin, Some(directory.path())).unwrap(), Secret::copy_from(b"key"));
+        let error = read_from(&origin, None).unwrap_err().to_string();
+        assert!(error.contains("LoadCredential=branches:"), "{error}");
+        for name in ["../branches", "", ".."] {
+            let origin = SecretSource::Credential(name.to_owned());
+            let error = read_from(&origin, Some(directory.path())).unwrap_err();
+            assert!(matches!(error, SecretError::CredentialName { .. }));
+        }
+    }
+
+    #[test]
+    fn no_error_shows_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let origin = file(directory.path(), "key", 0o644, b"hunter2");
+        let error = read_pre_shared_key(&origin).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+}
