@@ -5,14 +5,18 @@ use super::cert_request::CertificateRequest;
 use super::chain::{Body, RawPayload, encode_with};
 use super::codec::{Codec, EncodeError, InvalidMessage, Writer};
 use super::delete::Delete;
+use super::gap::Gap;
+use super::group_sa::GroupSecurityAssociation;
 use super::hash::Hash;
 use super::id::Identification;
+use super::kd::KeyDownload;
 use super::ke::KeyExchange;
 use super::nat_d::NatDetection;
 use super::nonce::Nonce;
 use super::notify::Notification;
 use super::registry::PayloadKind;
 use super::sa::SecurityAssociation;
+use super::seq::SequenceNumber;
 use super::signature::Signature;
 use super::vendor::VendorId;
 
@@ -77,6 +81,14 @@ payloads! {
     VendorId(VendorId) = VendorId::KIND;
     /// NAT-D.
     NatDetection(NatDetection) = NatDetection::KIND;
+    /// Security Association of a group.
+    GroupSecurityAssociation(GroupSecurityAssociation) = GroupSecurityAssociation::KIND;
+    /// Group Associated Policy, by itself in message 3 of a pull.
+    Gap(Gap) = Gap::KIND;
+    /// Key Download.
+    KeyDownload(KeyDownload) = KeyDownload::KIND;
+    /// Sequence Number.
+    SequenceNumber(SequenceNumber) = SequenceNumber::KIND;
 }
 
 impl Payload {
@@ -84,6 +96,17 @@ impl Payload {
     pub fn read_phase1(raw: &RawPayload<'_>) -> Result<Self, InvalidMessage> {
         match raw.kind {
             PayloadKind::SA => raw.read().map(Self::SecurityAssociation),
+            _ => Self::read_common(raw),
+        }
+    }
+
+    /// Reads a payload of a GDOI exchange.
+    pub fn read_gdoi(raw: &RawPayload<'_>) -> Result<Self, InvalidMessage> {
+        match raw.kind {
+            PayloadKind::SA => raw.read().map(Self::GroupSecurityAssociation),
+            PayloadKind::GROUP_ASSOCIATED_POLICY => raw.read().map(Self::Gap),
+            PayloadKind::KEY_DOWNLOAD => raw.read().map(Self::KeyDownload),
+            PayloadKind::SEQUENCE_NUMBER => raw.read().map(Self::SequenceNumber),
             _ => Self::read_common(raw),
         }
     }
