@@ -2,3 +2,4 @@
 //! that joins the protocol, the kernel and the control socket.
 
 pub mod failover;
+pub mod generation;

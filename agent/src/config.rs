@@ -1,0 +1,149 @@
+//! The configuration in two steps: [`file`] reads what was typed, [`check`] raises it to values that the
+//! daemon can act on. All defects are reported at once, each with its line and a remedy.
+
+pub mod check;
+pub mod file;
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use gdoi::config::{ByteOrder, Identity, Phase1Policy, RetransmissionPolicy};
+use gdoi::crypto::Secret;
+use gdoi::group::GroupId;
+use ipnet::IpNet;
+use xfrm::model::Selector;
+use xfrm::preserve::DontFragment;
+
+/// Where gdoictl looks by default.
+pub const CONTROL_SOCKET: &str = "/run/gdoi-agent/control.sock";
+/// UDP port of GDOI (RFC 6407 §2.2).
+pub const GDOI_PORT: u16 = 848;
+/// Key servers of one group.
+pub const MOST_SERVERS: usize = 4;
+/// Groups of one member; each takes a slot, which gives its reqids and its placeholder address.
+pub const MOST_GROUPS: usize = 64;
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Path of the control socket.
+    pub control_socket: PathBuf,
+    /// UDP port that registrations leave from.
+    pub local_port: u16,
+    /// Memberships; the position is the slot.
+    pub groups: Vec<Group>,
+}
+
+/// One membership.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Name in logs and show commands.
+    pub name: String,
+    /// The group.
+    pub id: GroupId,
+    /// Where it speaks from.
+    pub local: LocalAddress,
+    /// Interfaces of the protected hosts.
+    pub lan: Vec<String>,
+    /// Interfaces of the wide area network.
+    pub wan: Vec<String>,
+    /// Prefixes between which nothing ever passes in clear.
+    pub protected: Vec<IpNet>,
+    /// Traffic that is never encrypted.
+    pub exclude: Vec<Selector>,
+    /// What stays in the kernel after an orderly end.
+    pub on_exit: OnExit,
+    /// Our phase-1 identity; `None` is the local address.
+    pub identity: Option<Identity>,
+    /// Key servers in failover order, 1..=4.
+    pub servers: Vec<Server>,
+    /// What phase 1 may negotiate.
+    pub phase1: Phase1Policy,
+    /// When messages are repeated.
+    pub retransmission: RetransmissionPolicy,
+    /// Interoperability switch for the group id.
+    pub group_id_byte_order: ByteOrder,
+    /// Whether counter-mode TEKs may be sent on.
+    pub counter_mode_send: bool,
+    /// Whether weak algorithms are accepted.
+    pub legacy: bool,
+    /// The outer header's DF bit.
+    pub dont_fragment: DontFragment,
+    /// The outbound states' destination, which no host has.
+    pub placeholder: Ipv4Addr,
+}
+
+/// A key server of a group.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The identity that it must prove.
+    pub identity: Identity,
+    /// The key shared with it.
+    pub pre_shared_key: Arc<Secret>,
+}
+
+/// The address that a group speaks from and where its ESP ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalAddress {
+    /// A fixed address; it may be on any interface.
+    Address(Ipv4Addr),
+    /// The first address of this interface, whatever it is at the moment.
+    Interface(String),
+}
+
+/// What an orderly end leaves in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnExit {
+    /// No keys; blocks and guards stand.
+    #[default]
+    Block,
+    /// Everything.
+    Keep,
+    /// Nothing.
+    Remove,
+}
+
+impl Group {
+    /// The longest that one attempt may take: every message of main mode and of the pull with its whole
+    /// retransmission budget, and a little for the server's arithmetic.
+    pub fn attempt_limit(&self) -> Duration {
+        const MESSAGES: u32 = 5;
+        budget(&self.retransmission).saturating_mul(MESSAGES).saturating_add(Duration::from_secs(10))
+    }
+
+    /// The servers' addresses in failover order.
+    pub fn server_addresses(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(|server| server.address).collect()
+    }
+
+    /// All interfaces that it names.
+    pub fn interfaces(&self) -> impl Iterator<Item = &str> {
+        let local = match &self.local {
+            LocalAddress::Interface(name) => Some(name.as_str()),
+            LocalAddress::Address(_) => None,
+        };
+        self.lan.iter().chain(&self.wan).map(String::as_str).chain(local)
+    }
+}
+
+impl Server {
+    /// Its address without the port.
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip()
+    }
+}
+
+/// How long one message is waited for, repetitions included.
+pub fn budget(policy: &RetransmissionPolicy) -> Duration {
+    let mut wait = policy.initial.min(policy.maximum);
+    let mut total = Duration::ZERO;
+    for _ in 0..=policy.repetitions {
+        total = total.saturating_add(wait);
+        wait = wait.saturating_mul(2).min(policy.maximum);
+    }
+    total
+}

@@ -1,0 +1,388 @@
+//! Second step: from what was typed to values that the daemon can act on, held against the machine.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use daemon::configuration::{self, Loaded, Located, Place, Report, check_length, weak_parts};
+use daemon::secrets::{SecretError, SecretSource};
+use gdoi::config::Identity;
+use gdoi::crypto::Secret;
+use gdoi::group::{AddressRange, GroupId, TrafficSelector};
+use ipnet::{IpNet, Ipv4Net};
+use xfrm::interface::Interface;
+use xfrm::model::Selector;
+
+use super::{Config, Group, LocalAddress, MOST_GROUPS, MOST_SERVERS, Server, file};
+
+/// Interfaces of the machine by name.
+pub type Interfaces = BTreeMap<String, Interface>;
+
+/// What the configuration is held against.
+pub struct Machine<'m> {
+    /// Its interfaces; `None` where they could not be read, then nothing is said about them.
+    pub interfaces: Option<&'m Interfaces>,
+    /// Reads a pre-shared key.
+    pub secret: &'m dyn Fn(&SecretSource) -> Result<Secret, SecretError>,
+}
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// One report of everything that is wrong.
+pub fn load(path: &Path, machine: &Machine<'_>) -> Result<Loaded<Config>, Report> {
+    configuration::load(path, |root| {
+        let report = root.report();
+        raise(file::File::read(root), report, machine)
+    })
+}
+
+/// Checks `text`, which messages call `name`.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(name: &str, text: &str, machine: &Machine<'_>) -> Result<Loaded<Config>, Report> {
+    configuration::parse(name, text, |root| {
+        let report = root.report();
+        raise(file::File::read(root), report, machine)
+    })
+}
+
+/// Raises the file; `None` when something is missing, which is then noted.
+fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Config> {
+    let mut check = Check { report, machine, secrets: BTreeMap::new() };
+    if file.groups.len() > MOST_GROUPS {
+        let place = file.groups.get(MOST_GROUPS).and_then(|group| group.place.clone());
+        let message = format!("{} groups; a member has at most {MOST_GROUPS}", file.groups.len());
+        report.error(place, message, "remove some");
+    }
+    check.twice(&file, "name", |group| group.name.as_ref().map(|name| (name.value.clone(), name.place.clone())));
+    check.twice(&file, "id", |group| group.id.as_ref().map(|id| (id.value.to_string(), id.place.clone())));
+    check.zones(&file);
+    let groups: Vec<Option<Group>> = file.groups.iter().zip(0_u8..).map(|(group, slot)| check.group(group, slot)).collect();
+    let groups: Vec<Group> = groups.into_iter().collect::<Option<_>>()?;
+    check.placeholders(&file, &groups);
+    if groups.is_empty() {
+        return None;
+    }
+    Some(Config { control_socket: file.control_socket, local_port: file.local_port, groups })
+}
+
+struct Check<'c> {
+    report: &'c Report,
+    machine: &'c Machine<'c>,
+    /// A key that several groups or servers use is read once and complained about once.
+    secrets: BTreeMap<SecretSource, Option<Arc<Secret>>>,
+}
+
+impl Check<'_> {
+    fn error(&self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
+        self.report.error(Some(place.clone()), message, remedy);
+    }
+
+    fn twice(&self, file: &file::File, what: &str, value: impl Fn(&file::Group) -> Option<(String, Place)>) {
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        for (text, place) in file.groups.iter().filter_map(value) {
+            let (line, _) = self.report.position(place.start);
+            if let Some(first) = seen.get(&text) {
+                let message = format!("group.{what}: {text} is the {what} of two groups, the first in line {first}");
+                self.error(&place, message, format!("give each group its own {what}, or remove one of them"));
+            } else {
+                seen.insert(text, line);
+            }
+        }
+    }
+
+    /// An interface is on one side, in all groups: the guards know it by name alone.
+    fn zones(&self, file: &file::File) {
+        let mut sides: BTreeMap<&str, (&str, usize)> = BTreeMap::new();
+        for group in &file.groups {
+            for (side, names) in [("lan", &group.lan), ("wan", &group.wan)] {
+                let mut own = Vec::new();
+                for name in names {
+                    let (line, _) = self.report.position(name.place.start);
+                    if own.contains(&name.as_str()) {
+                        self.error(&name.place, format!("group.{side}: {} is named twice", name.value), "name it once");
+                        continue;
+                    }
+                    own.push(name.as_str());
+                    let (first, first_line) = *sides.entry(name.as_str()).or_insert((side, line));
+                    if first != side {
+                        let message = format!("group.{side}: {} is in {first} as well, line {first_line}", name.value);
+                        self.error(&name.place, message, "an interface is on one side: remove it from the other list");
+                    }
+                    self.interface(name, &format!("group.{side}"));
+                }
+            }
+        }
+    }
+
+    fn interface(&self, name: &Located<String>, key: &str) {
+        let Some(interfaces) = self.machine.interfaces else { return };
+        if interfaces.contains_key(name.as_str()) {
+            return;
+        }
+        let known: Vec<&str> = interfaces.keys().map(String::as_str).filter(|name| *name != "lo").take(12).collect();
+        let message = format!("{key}: there is no interface \"{}\"", name.value);
+        let remedy = if known.is_empty() {
+            "create it first, or correct the name".to_owned()
+        } else {
+            format!("create it first, or correct the name: there are {}", known.join(", "))
+        };
+        self.error(&name.place, message, remedy);
+    }
+
+    fn group(&mut self, group: &file::Group, slot: u8) -> Option<Group> {
+        let local = group.local.as_ref().and_then(|local| self.local(local));
+        let servers = self.servers(group, local.as_ref());
+        let protected = self.protected(&group.protected);
+        let exclude: Vec<Selector> = group.exclude.iter().filter_map(|rule| self.exclude(rule)).collect();
+        let placeholder = match &group.placeholder {
+            Some(placeholder) => self.ipv4(placeholder.value, &placeholder.place, "group.placeholder"),
+            None => Some(Ipv4Addr::new(192, 0, 2, slot.saturating_add(1))),
+        };
+        if let Some(weak) = Some(weak_parts(&group.phase1)).filter(|weak| !weak.is_empty()) {
+            let message = format!("group {} allows {} in phase 1", group.label(), weak.join(", "));
+            self.report.warning(group.place.clone(), message, "remove them as soon as the key servers allow it");
+        }
+        Some(Group {
+            name: group.name.as_ref()?.value.clone(),
+            id: GroupId(group.id.as_ref()?.value),
+            local: local?,
+            lan: group.lan.iter().map(|name| name.value.clone()).collect(),
+            wan: group.wan.iter().map(|name| name.value.clone()).collect(),
+            protected,
+            exclude,
+            on_exit: group.on_exit,
+            identity: group.identity.as_ref().map(|identity| identity.value.clone()),
+            servers: servers?,
+            phase1: group.phase1.clone(),
+            retransmission: group.retransmission,
+            group_id_byte_order: group.group_id_byte_order,
+            counter_mode_send: group.counter_mode_send,
+            legacy: group.legacy,
+            dont_fragment: group.dont_fragment,
+            placeholder: placeholder?,
+        })
+    }
+
+    fn local(&self, local: &Located<String>) -> Option<LocalAddress> {
+        const KEY: &str = "group.local-address";
+        let text = local.as_str();
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return self.ipv4(address, &local.place, KEY).map(LocalAddress::Address);
+        }
+        if text.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.') || text.contains('/') {
+            let message = format!("{KEY}: \"{text}\" is neither an address nor an interface name");
+            self.error(&local.place, message, "write one such as \"192.0.2.1\" or \"eth0\"");
+            return None;
+        }
+        self.interface(local, KEY);
+        Some(LocalAddress::Interface(text.to_owned()))
+    }
+
+    fn servers(&mut self, group: &file::Group, local: Option<&LocalAddress>) -> Option<Vec<Server>> {
+        if let Some(fifth) = group.servers.get(MOST_SERVERS) {
+            let count = group.servers.len();
+            let message = format!("group {} has {count} key servers; at most {MOST_SERVERS} are tried", group.label());
+            self.report.error(fifth.place.clone(), message, "remove the ones that matter least");
+        }
+        let shared = match &group.pre_shared_key {
+            Some(source) => self.secret(source),
+            None => None,
+        };
+        let mut raised = Vec::new();
+        let mut seen: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        let mut complete = !group.servers.is_empty();
+        for server in &group.servers {
+            let address = server.address.as_ref().and_then(|address| self.server_address(address, local));
+            let pre_shared_key = match &server.pre_shared_key {
+                Some(source) => self.secret(source),
+                None => {
+                    if !server.names_key && group.pre_shared_key.is_none() {
+                        self.no_key(group, server);
+                    }
+                    shared.clone()
+                }
+            };
+            let (Some(address), Some(pre_shared_key)) = (address, pre_shared_key) else {
+                complete = false;
+                continue;
+            };
+            let place = server.address.as_ref().map(|address| address.place.clone()).unwrap_or_default();
+            let socket = SocketAddr::new(address.into(), server.port);
+            if let Some(first) = seen.get(&socket) {
+                let message = format!("group.server.address: {socket} is the server of line {first} again");
+                self.error(&place, message, "name each key server once; the order is the order of trying");
+            } else {
+                seen.insert(socket, self.report.position(place.start).0);
+            }
+            let identity = match &server.identity {
+                Some(identity) => identity.value.clone(),
+                None => Identity::Address(address.into()),
+            };
+            raised.push(Server { address: socket, identity, pre_shared_key });
+        }
+        complete.then_some(raised)
+    }
+
+    fn no_key(&self, group: &file::Group, server: &file::Server) {
+        let message = format!("group {}: no pre-shared key for this key server", group.label());
+        let remedy = "add pre-shared-key-file or pre-shared-key-credential to the group or to the server";
+        self.report.error(server.place.clone(), message, remedy);
+    }
+
+    fn server_address(&self, address: &Located<IpAddr>, local: Option<&LocalAddress>) -> Option<Ipv4Addr> {
+        const KEY: &str = "group.server.address";
+        let server = self.ipv4(address.value, &address.place, KEY)?;
+        if server.is_unspecified() || server.is_multicast() || server.is_broadcast() {
+            let message = format!("{KEY}: {server} is no host's address");
+            self.error(&address.place, message, "write the address of one key server");
+            return None;
+        }
+        let ours = self.machine.interfaces.and_then(|interfaces| holder(interfaces, server));
+        let holder = match (local, ours) {
+            (_, Some(interface)) => Some(format!("it is on {interface}")),
+            (Some(LocalAddress::Address(local)), None) if *local == server => {
+                Some("it is the group's local-address".to_owned())
+            }
+            _ => None,
+        };
+        if let Some(holder) = holder {
+            let message = format!("{KEY}: {server} is our own address, {holder}");
+            self.error(&address.place, message, "write the key server's address; a member is not its own key server");
+            return None;
+        }
+        Some(server)
+    }
+
+    fn secret(&mut self, source: &Located<SecretSource>) -> Option<Arc<Secret>> {
+        if let Some(known) = self.secrets.get(&source.value) {
+            return known.clone();
+        }
+        let secret = match (self.machine.secret)(&source.value) {
+            Ok(secret) => {
+                check_length(self.report, source.place.clone(), &secret);
+                Some(Arc::new(secret))
+            }
+            Err(error) => {
+                // The reader's one line holds the remedy behind its last semicolon.
+                let line = format!("pre-shared key: {error}");
+                let (message, remedy) = line.rsplit_once("; ").unwrap_or((&line, "correct it"));
+                self.error(&source.place, message, remedy);
+                None
+            }
+        };
+        self.secrets.insert(source.value.clone(), secret.clone());
+        secret
+    }
+
+    fn protected(&self, prefixes: &[Located<IpNet>]) -> Vec<IpNet> {
+        const KEY: &str = "group.protected";
+        let mut protected: Vec<IpNet> = Vec::new();
+        for prefix in prefixes {
+            let IpNet::V4(ipv4) = prefix.value else {
+                self.family(prefix.value.addr(), &prefix.place, KEY);
+                continue;
+            };
+            if protected.contains(&prefix.value) {
+                self.error(&prefix.place, format!("{KEY}: {ipv4} is named twice"), "name it once");
+            } else if let Some(wider) = protected.iter().find(|wider| wider.contains(&prefix.value)) {
+                self.error(&prefix.place, format!("{KEY}: {ipv4} lies within {wider}"), "remove the narrower prefix");
+            } else if ipv4.prefix_len() == 0 {
+                let remedy = "name the group's own prefixes, such as \"172.16.0.0/12\"";
+                self.error(&prefix.place, format!("{KEY}: {ipv4} would block all traffic of this machine"), remedy);
+            } else {
+                protected.push(prefix.value);
+            }
+        }
+        protected
+    }
+
+    fn exclude(&self, rule: &Located<TrafficSelector>) -> Option<Selector> {
+        let side = |range: AddressRange, key: &str| match range {
+            AddressRange::Any => Some(IpNet::V4(Ipv4Net::default())),
+            AddressRange::Address(address) => self.ipv4(address, &rule.place, key).map(|ip| IpNet::from(IpAddr::from(ip))),
+            AddressRange::Subnet(IpNet::V4(prefix)) => Some(IpNet::V4(prefix)),
+            AddressRange::Subnet(prefix) => {
+                self.family(prefix.addr(), &rule.place, key);
+                None
+            }
+            AddressRange::Range(first, last) => {
+                let message = format!("{key}: {first}-{last} is a range");
+                self.error(&rule.place, message, "write one rule for each prefix");
+                None
+            }
+        };
+        let source = side(rule.source, "group.exclude.source");
+        let destination = side(rule.destination, "group.exclude.destination");
+        let (source, destination) = (source?, destination?);
+        if source.prefix_len() == 0 && destination.prefix_len() == 0 && rule.protocol == 0 {
+            let message = "group.exclude: this rule excludes all traffic, so nothing would be encrypted";
+            self.error(&rule.place, message, "narrow it down to what must stay in clear");
+            return None;
+        }
+        Some(Selector {
+            source,
+            destination,
+            protocol: rule.protocol,
+            source_port: rule.source_port,
+            destination_port: rule.destination_port,
+            interface: None,
+        })
+    }
+
+    /// A placeholder is an address that no packet ever carries.
+    fn placeholders(&self, file: &file::File, groups: &[Group]) {
+        let mut seen: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
+        for (group, typed) in groups.iter().zip(&file.groups) {
+            let place = match &typed.placeholder {
+                Some(placeholder) => Some(placeholder.place.clone()),
+                None => typed.place.clone(),
+            };
+            let placeholder = group.placeholder;
+            let address = IpAddr::from(placeholder);
+            let taken_by = if let Some(other) = seen.get(&placeholder) {
+                Some(format!("the placeholder of group {other} as well"))
+            } else if let Some(prefix) = groups.iter().flat_map(|group| &group.protected).find(|p| p.contains(&address)) {
+                Some(format!("within the protected prefix {prefix}"))
+            } else if groups.iter().flat_map(|group| &group.servers).any(|server| server.ip() == address) {
+                Some("a key server's address".to_owned())
+            } else if placeholder.is_unspecified() || placeholder.is_multicast() || placeholder.is_loopback() || placeholder.is_broadcast() {
+                Some("no host's address".to_owned())
+            } else {
+                self.machine.interfaces.and_then(|all| holder(all, placeholder)).map(|name| format!("in use on {name}"))
+            };
+            if let Some(taken_by) = taken_by {
+                let message = format!("group.placeholder: {placeholder} is {taken_by}");
+                self.report.error(place, message, "write placeholder = \"..\" with an IPv4 address that no host has");
+            }
+            seen.insert(placeholder, &group.name);
+        }
+    }
+
+    fn ipv4(&self, address: IpAddr, place: &Place, key: &str) -> Option<Ipv4Addr> {
+        match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => {
+                self.family(address, place, key);
+                None
+            }
+        }
+    }
+
+    fn family(&self, address: IpAddr, place: &Place, key: &str) {
+        let message = format!("{key}: {address} is an IPv6 address, and groups are IPv4 in this version");
+        self.error(place, message, "write an IPv4 address");
+    }
+}
+
+/// The interface that has this address.
+fn holder(interfaces: &Interfaces, address: Ipv4Addr) -> Option<&str> {
+    let has = |interface: &Interface| interface.addresses.iter().any(|net| net.addr() == IpAddr::V4(address));
+    interfaces.iter().find(|(_, interface)| has(interface)).map(|(name, _)| name.as_str())
+}
+
+#[cfg(test)]
+mod tests;

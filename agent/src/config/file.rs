@@ -1,0 +1,225 @@
+//! First step: the file as it was typed. Every value has its place; nothing is decided here.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::path::PathBuf;
+
+use daemon::configuration::{Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source, traffic_selector};
+use daemon::secrets::SecretSource;
+use gdoi::config::{ByteOrder, Identity, Phase1Policy, RetransmissionPolicy};
+use gdoi::group::TrafficSelector;
+use ipnet::IpNet;
+use toml::de::DeValue;
+use xfrm::preserve::DontFragment;
+
+use super::{CONTROL_SOCKET, GDOI_PORT, OnExit};
+
+/// The whole file.
+#[derive(Debug)]
+pub struct File {
+    /// `control-socket`.
+    pub control_socket: PathBuf,
+    /// `local-port`.
+    pub local_port: u16,
+    /// `[[group]]`.
+    pub groups: Vec<Group>,
+}
+
+/// One `[[group]]`. What is missing or wrong is `None` and noted already.
+#[derive(Debug)]
+pub struct Group {
+    /// Where it begins.
+    pub place: Option<Place>,
+    /// `name`.
+    pub name: Option<Located<String>>,
+    /// `id`.
+    pub id: Option<Located<u32>>,
+    /// `local-address`.
+    pub local: Option<Located<String>>,
+    /// `lan`.
+    pub lan: Vec<Located<String>>,
+    /// `wan`.
+    pub wan: Vec<Located<String>>,
+    /// `protected`.
+    pub protected: Vec<Located<IpNet>>,
+    /// `[[group.exclude]]`.
+    pub exclude: Vec<Located<TrafficSelector>>,
+    /// `on-exit`.
+    pub on_exit: OnExit,
+    /// `identity`.
+    pub identity: Option<Located<Identity>>,
+    /// `pre-shared-key-file` or `pre-shared-key-credential`.
+    pub pre_shared_key: Option<Located<SecretSource>>,
+    /// `[[group.server]]`.
+    pub servers: Vec<Server>,
+    /// `[group.ike]`.
+    pub phase1: Phase1Policy,
+    /// `[group.retransmission]`.
+    pub retransmission: RetransmissionPolicy,
+    /// `[group.interoperability]`.
+    pub group_id_byte_order: ByteOrder,
+    /// `counter-mode-send`.
+    pub counter_mode_send: bool,
+    /// `legacy`.
+    pub legacy: bool,
+    /// `df-bit`.
+    pub dont_fragment: DontFragment,
+    /// `placeholder`.
+    pub placeholder: Option<Located<IpAddr>>,
+}
+
+/// One `[[group.server]]`.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it begins.
+    pub place: Option<Place>,
+    /// `address`.
+    pub address: Option<Located<IpAddr>>,
+    /// `port`.
+    pub port: u16,
+    /// `identity`.
+    pub identity: Option<Located<Identity>>,
+    /// Overrides the group's key.
+    pub pre_shared_key: Option<Located<SecretSource>>,
+    /// Whether a key of its own was named, right or wrong.
+    pub names_key: bool,
+}
+
+impl File {
+    /// Reads the top level.
+    pub fn read(mut root: Table<'_>) -> Self {
+        let control_socket = root.or("control-socket", PathBuf::from(CONTROL_SOCKET));
+        let local_port = root.bounded("local-port", 1..=u16::MAX, GDOI_PORT);
+        let place = root.place_of("group");
+        let tables = root.tables("group");
+        if tables.is_empty() && place.is_none() {
+            root.error("there is no group", "add a [[group]] table as in the example file");
+        }
+        let groups = tables.into_iter().map(Group::read).collect();
+        root.finish();
+        Self { control_socket, local_port, groups }
+    }
+}
+
+impl Group {
+    fn read(mut table: Table<'_>) -> Self {
+        let legacy = table.or("legacy", false);
+        let group = Self {
+            place: table.place(),
+            name: table.required("name"),
+            id: table.required("id"),
+            local: table.required("local-address"),
+            lan: table.required_list("lan"),
+            wan: table.required_list("wan"),
+            protected: table.required_list("protected"),
+            exclude: table.tables("exclude").into_iter().filter_map(exclude).collect(),
+            on_exit: table.or("on-exit", OnExit::Block),
+            identity: table.optional("identity"),
+            pre_shared_key: pre_shared_key_source(&mut table),
+            servers: servers(&mut table),
+            phase1: phase1_policy(table.table("ike"), legacy),
+            retransmission: retransmission(table.table("retransmission")),
+            group_id_byte_order: byte_order(table.table("interoperability")),
+            counter_mode_send: table.or("counter-mode-send", false),
+            legacy,
+            dont_fragment: table.or("df-bit", Df(DontFragment::Clear)).0,
+            placeholder: table.optional("placeholder"),
+        };
+        table.finish();
+        group
+    }
+
+    /// The name for messages.
+    pub fn label(&self) -> &str {
+        self.name.as_ref().map_or("?", |name| name.as_str())
+    }
+}
+
+fn servers(table: &mut Table<'_>) -> Vec<Server> {
+    let named = table.has("server");
+    let servers: Vec<Server> = table.tables("server").into_iter().map(Server::read).collect();
+    if !named {
+        table.error("the group has no key server", "add a [[group.server]] table with its address");
+    }
+    servers
+}
+
+impl Server {
+    fn read(mut table: Table<'_>) -> Self {
+        let names_key = table.has("pre-shared-key-file") || table.has("pre-shared-key-credential");
+        let server = Self {
+            place: table.place(),
+            address: table.required("address"),
+            port: table.bounded("port", 1..=u16::MAX, GDOI_PORT),
+            identity: table.optional("identity"),
+            pre_shared_key: pre_shared_key_source(&mut table),
+            names_key,
+        };
+        table.finish();
+        server
+    }
+}
+
+fn exclude(mut table: Table<'_>) -> Option<Located<TrafficSelector>> {
+    let place = table.place().unwrap_or_default();
+    let selector = traffic_selector(&mut table);
+    table.finish();
+    Some(Located { value: selector?, place })
+}
+
+fn retransmission(table: Option<Table<'_>>) -> RetransmissionPolicy {
+    let default = RetransmissionPolicy::default();
+    let Some(mut table) = table else { return default };
+    let seconds = Duration::from_secs;
+    let policy = RetransmissionPolicy {
+        initial: table.duration("initial", seconds(1)..=seconds(60), default.initial),
+        maximum: table.duration("maximum", seconds(1)..=seconds(300), default.maximum),
+        repetitions: table.bounded("repetitions", 0..=20, default.repetitions),
+    };
+    if policy.maximum < policy.initial {
+        table.error(
+            format!("{} is shorter than {}", table.key_path("maximum"), table.key_path("initial")),
+            "make maximum at least as long as initial",
+        );
+    }
+    table.finish();
+    policy
+}
+
+fn byte_order(table: Option<Table<'_>>) -> ByteOrder {
+    let Some(mut table) = table else { return ByteOrder::Network };
+    let order = table.or("group-id-byte-order", Order(ByteOrder::Network)).0;
+    table.finish();
+    order
+}
+
+impl Read for OnExit {
+    const EXAMPLE: &'static str = "\"block\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
+        choice(value, &[("block", Self::Block), ("keep", Self::Keep), ("remove", Self::Remove)])
+    }
+}
+
+/// A word of the file for a type of another crate.
+struct Df(DontFragment);
+
+impl Read for Df {
+    const EXAMPLE: &'static str = "\"clear\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
+        let choices = [("clear", DontFragment::Clear), ("copy", DontFragment::Copy), ("set", DontFragment::Set)];
+        choice(value, &choices).map(Self)
+    }
+}
+
+/// A word of the file for a type of another crate.
+struct Order(ByteOrder);
+
+impl Read for Order {
+    const EXAMPLE: &'static str = "\"network\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
+        choice(value, &[("network", ByteOrder::Network), ("host", ByteOrder::Host)]).map(Self)
+    }
+}

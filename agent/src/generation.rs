@@ -1,0 +1,223 @@
+//! The keys of one group over time: which TEKs are received on, which are sent on, and until when.
+//!
+//! A new generation is received on at once. It is sent on at its activation delay (RFC 6407 §5.4.1), and
+//! the one before is received on until the deactivation delay (§5.4.2) or its own end. All points in time
+//! are on the boot-time clock.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use gdoi::BootTime;
+use gdoi::group::{GroupSa, Spi, TekKeys, TekPolicy};
+
+use crate::failover::margin;
+
+/// One group SA as received.
+#[derive(Debug)]
+struct Generation {
+    sa: GroupSa,
+    received: BootTime,
+    /// When sending on it begins.
+    send_from: BootTime,
+    /// When receiving on it ends because a newer one took over.
+    receive_until: Option<BootTime>,
+    /// End of life by SPI.
+    expiry: BTreeMap<Spi, BootTime>,
+}
+
+/// One TEK as it is to be in the kernel now.
+#[derive(Clone, Copy, Debug)]
+pub struct ActiveTek<'a> {
+    /// SPI.
+    pub spi: Spi,
+    /// Its keys.
+    pub keys: &'a TekKeys,
+    /// When it ends.
+    pub expiry: BootTime,
+    /// Whether packets are sent on it. All active TEKs are received on.
+    pub send: bool,
+}
+
+/// One policy line with the TEK that it belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct ActiveLine<'a> {
+    /// The line, in the order received.
+    pub policy: &'a TekPolicy,
+    /// Keys of its SPI.
+    pub keys: &'a TekKeys,
+    /// Whether packets are sent on it.
+    pub send: bool,
+}
+
+/// All generations of one group, oldest first.
+#[derive(Debug, Default)]
+pub struct Generations {
+    generations: Vec<Generation>,
+}
+
+impl Generations {
+    /// Takes in what a registration brought. Returns the first end of its TEKs.
+    pub fn add(&mut self, sa: GroupSa, now: BootTime) -> Option<BootTime> {
+        self.drop_ended(now);
+        let expiry = expiries(&sa, now);
+        let first_end = expiry.values().min().copied();
+        let gap = &sa.policy().gap;
+        let activation = gap.activation_time_delay.unwrap_or(Duration::ZERO);
+        let deactivation = gap.deactivation_time_delay;
+
+        // The same keys again, with what is left of their life: nothing rolls over.
+        if let Some(latest) = self.generations.last_mut()
+            && latest.sa.tek_keys() == sa.tek_keys()
+        {
+            latest.sa = sa;
+            latest.expiry = expiry;
+            latest.received = now;
+            return first_end;
+        }
+
+        let mut send_from = now;
+        if let Some(current) = self.sending(now) {
+            let counted_from = delays_count_from(current, activation, now);
+            let end = current.last_end();
+            send_from = (counted_from + activation).min(end);
+            if let Some(deactivation) = deactivation {
+                let until = (counted_from + deactivation).max(send_from);
+                for old in &mut self.generations {
+                    old.receive_until = Some(old.receive_until.map_or(until, |earlier| earlier.min(until)));
+                }
+            }
+        }
+        // A generation that waits for its activation is overtaken; it stays for receiving.
+        self.generations.push(Generation { sa, received: now, send_from, receive_until: None, expiry });
+        first_end
+    }
+
+    /// Forgets everything: the keys are of no use any more.
+    pub fn clear(&mut self) {
+        self.generations.clear();
+    }
+
+    /// Drops what has ended. Returns whether anything that [`Generations::active`] shows may have changed.
+    pub fn handle_timeout(&mut self, before: BootTime, now: BootTime) -> bool {
+        let due = self.generations.iter().any(|generation| {
+            generation.deadlines().any(|deadline| deadline > before && deadline <= now)
+        });
+        self.drop_ended(now);
+        due
+    }
+
+    /// When [`Generations::handle_timeout`] has something to do next after `now`.
+    pub fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
+        self.generations.iter().flat_map(Generation::deadlines).filter(|deadline| *deadline > now).min()
+    }
+
+    /// Whether there is no usable TEK.
+    pub fn is_empty(&self, now: BootTime) -> bool {
+        self.generations.iter().all(|generation| generation.is_over(now))
+    }
+
+    /// The first end among the TEKs that are sent on.
+    pub fn first_end(&self, now: BootTime) -> Option<BootTime> {
+        self.sending(now)?.expiry.values().filter(|end| **end > now).min().copied()
+    }
+
+    /// Policy lines with keys: the sending generation's lines in the order received, then what older and
+    /// newer generations add for receiving. An SPI appears under one generation only.
+    pub fn active(&self, now: BootTime) -> Vec<ActiveLine<'_>> {
+        let sending = self.sending(now);
+        let others = self.generations.iter().rev().filter(|generation| {
+            sending.is_none_or(|sending| !std::ptr::eq(*generation, sending)) && !generation.is_over(now)
+        });
+        let mut seen = BTreeSet::new();
+        let mut lines = Vec::new();
+        for generation in sending.into_iter().chain(others) {
+            let send = sending.is_some_and(|sending| std::ptr::eq(generation, sending));
+            let mut fresh = BTreeSet::new();
+            for policy in &generation.sa.policy().teks {
+                let alive = generation.expiry.get(&policy.spi).is_some_and(|end| *end > now);
+                let Some(keys) = generation.sa.tek_keys().get(&policy.spi) else { continue };
+                if alive && !seen.contains(&policy.spi) {
+                    fresh.insert(policy.spi);
+                    lines.push(ActiveLine { policy, keys, send });
+                }
+            }
+            seen.append(&mut fresh);
+        }
+        lines
+    }
+
+    /// The TEKs in use, one entry per SPI, for show commands.
+    pub fn teks(&self, now: BootTime) -> Vec<ActiveTek<'_>> {
+        let mut teks: Vec<ActiveTek<'_>> = Vec::new();
+        for line in self.active(now) {
+            let spi = line.policy.spi;
+            if teks.iter().any(|known| known.spi == spi) {
+                continue;
+            }
+            let end = self.generations.iter().rev().find_map(|generation| generation.expiry.get(&spi));
+            let expiry = end.copied().unwrap_or(now);
+            teks.push(ActiveTek { spi, keys: line.keys, expiry, send: line.send });
+        }
+        teks
+    }
+
+    /// When the newest generation was received.
+    pub fn received(&self) -> Option<BootTime> {
+        self.generations.last().map(|generation| generation.received)
+    }
+
+    /// The newest generation whose activation has come and that is not over.
+    fn sending(&self, now: BootTime) -> Option<&Generation> {
+        let usable = |generation: &&Generation| !generation.is_over(now);
+        let active = |generation: &&Generation| generation.send_from <= now;
+        let newest = self.generations.iter().rev().filter(usable).find(active);
+        // Without an older key nothing is gained by waiting.
+        newest.or_else(|| self.generations.iter().find(usable))
+    }
+
+    fn drop_ended(&mut self, now: BootTime) {
+        self.generations.retain(|generation| !generation.is_over(now));
+    }
+}
+
+impl Generation {
+    fn is_over(&self, now: BootTime) -> bool {
+        self.receive_until.is_some_and(|until| until <= now) || self.last_end() <= now
+    }
+
+    fn last_end(&self) -> BootTime {
+        self.expiry.values().max().copied().unwrap_or_default()
+    }
+
+    fn deadlines(&self) -> impl Iterator<Item = BootTime> {
+        self.expiry.values().copied().chain(Some(self.send_from)).chain(self.receive_until)
+    }
+}
+
+/// End of life by SPI: the shortest life time of the lines that share it.
+fn expiries(sa: &GroupSa, now: BootTime) -> BTreeMap<Spi, BootTime> {
+    let mut expiry = BTreeMap::new();
+    for tek in &sa.policy().teks {
+        let end = now + tek.protection.lifetime;
+        expiry.entry(tek.spi).and_modify(|known: &mut BootTime| *known = end.min(*known)).or_insert(end);
+    }
+    expiry
+}
+
+/// The moment from which the delays of a new generation count.
+///
+/// A push reaches all members at once, and delays count from its receipt. Members that pull instead come
+/// one after the other within the margin before the old key's end, and each must have the new key before
+/// anybody sends on it: within that margin the delays count so that sending begins at half of it. A key
+/// that is replaced long before its end was replaced for a reason, and is not waited for.
+fn delays_count_from(current: &Generation, activation: Duration, now: BootTime) -> BootTime {
+    let Some(end) = current.expiry.values().min().copied() else { return now };
+    let margin = margin(end.saturating_since(current.received));
+    if end.saturating_since(now) > margin {
+        return now;
+    }
+    now.max(end - margin / 2 - activation)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! Generations on a virtual clock.
+
+use gdoi::crypto::Secret;
+use gdoi::group::{
+    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupAssociatedPolicy,
+    GroupId, GroupPolicy, SaDirection, TekProtection, TekProtocol, TrafficSelector,
+};
+
+use super::*;
+
+fn at(seconds: u64) -> BootTime {
+    BootTime::new(Duration::from_secs(seconds))
+}
+
+fn sa(teks: &[(Spi, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
+    let policy = |(spi, lifetime): &(Spi, u64)| TekPolicy {
+        spi: *spi,
+        selector: TrafficSelector {
+            protocol: 0,
+            source: AddressRange::Any,
+            source_port: 0,
+            destination: AddressRange::Any,
+            destination_port: 0,
+        },
+        protection: TekProtection {
+            protocol: TekProtocol::ESP,
+            transform: EspTransform::AES_CBC,
+            key_length: Some(128),
+            authentication: Some(AuthenticationAlgorithm::HMAC_SHA2_256),
+            mode: EncapsulationMode::TUNNEL,
+            address_preservation: AddressPreservation::SOURCE_AND_DESTINATION,
+            direction: SaDirection::SYMMETRIC,
+            lifetime: Duration::from_secs(*lifetime),
+            lifetime_kilobytes: None,
+        },
+    };
+    let keys = |spi: Spi| TekKeys {
+        encryption: Secret::copy_from(&spi.to_be_bytes().repeat(4)),
+        integrity: Secret::copy_from(&spi.to_be_bytes().repeat(8)),
+    };
+    GroupSa::originate(
+        GroupPolicy {
+            group: GroupId(1),
+            kek: None,
+            gap: GroupAssociatedPolicy {
+                activation_time_delay: delays.0.map(Duration::from_secs),
+                deactivation_time_delay: delays.1.map(Duration::from_secs),
+            },
+            teks: teks.iter().map(policy).collect(),
+        },
+        teks.iter().map(|(spi, _)| (*spi, keys(*spi))).collect(),
+        None,
+        None,
+        None,
+    )
+}
+
+/// SPI and whether it is sent on, in the order of the lines.
+fn active(generations: &Generations, seconds: u64) -> Vec<(Spi, bool)> {
+    generations.active(at(seconds)).iter().map(|line| (line.policy.spi, line.send)).collect()
+}
+
+#[test]
+fn the_first_generation_is_sent_on_at_once_whatever_its_activation_delay() {
+    let mut generations = Generations::default();
+    assert_eq!(generations.add(sa(&[(1, 100), (2, 50)], (Some(10), Some(30))), at(0)), Some(at(50)));
+    assert_eq!(active(&generations, 0), [(1, true), (2, true)]);
+    assert_eq!(active(&generations, 50), [(1, true)]);
+    assert_eq!(active(&generations, 100), []);
+    assert!(generations.is_empty(at(100)) && !generations.is_empty(at(99)));
+}
+
+#[test]
+fn a_key_replaced_early_goes_by_the_delays() {
+    let mut generations = Generations::default();
+    generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
+    generations.add(sa(&[(2, 3_600)], (Some(10), Some(30))), at(1_000));
+    assert_eq!(active(&generations, 1_000), [(1, true), (2, false)]);
+    assert_eq!(generations.poll_timeout(at(1_000)), Some(at(1_010)));
+    assert_eq!(active(&generations, 1_010), [(2, true), (1, false)]);
+    assert_eq!(generations.poll_timeout(at(1_010)), Some(at(1_030)));
+    assert_eq!(active(&generations, 1_030), [(2, true)]);
+}
+
+#[test]
+fn without_delays_an_early_replacement_is_sent_on_at_once_and_the_old_key_lives_out() {
+    let mut generations = Generations::default();
+    generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
+    generations.add(sa(&[(2, 3_600)], (None, None)), at(1_000));
+    assert_eq!(active(&generations, 1_000), [(2, true), (1, false)]);
+    assert_eq!(active(&generations, 3_599), [(2, true), (1, false)]);
+    assert_eq!(active(&generations, 3_600), [(2, true)]);
+}
+
+#[test]
+fn within_the_margin_everybody_gets_time_to_pull_before_anybody_sends() {
+    // Margin of an hour: 180 s. Sending on the new key begins 90 s before the old one's end, for the first
+    // member that pulls as for the last.
+    for (pulled, send_from) in [(3_420, 3_510), (3_480, 3_510), (3_550, 3_560)] {
+        let mut generations = Generations::default();
+        generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
+        generations.add(sa(&[(2, 3_600)], (Some(10), None)), at(pulled));
+        assert_eq!(active(&generations, send_from - 1), [(1, true), (2, false)], "pulled at {pulled}");
+        assert_eq!(active(&generations, send_from), [(2, true), (1, false)], "pulled at {pulled}");
+    }
+}
+
+#[test]
+fn no_activation_delay_outlives_the_old_key() {
+    let mut generations = Generations::default();
+    generations.add(sa(&[(1, 100)], (None, None)), at(0));
+    generations.add(sa(&[(2, 3_600)], (Some(1_000), None)), at(90));
+    assert_eq!(active(&generations, 99), [(1, true), (2, false)]);
+    assert_eq!(active(&generations, 100), [(2, true)]);
+}
+
+#[test]
+fn the_same_keys_again_only_change_their_end() {
+    let mut generations = Generations::default();
+    generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
+    assert_eq!(generations.add(sa(&[(1, 2_600)], (Some(10), Some(10))), at(1_000)), Some(at(3_600)));
+    assert_eq!(active(&generations, 1_000), [(1, true)]);
+    assert_eq!(generations.poll_timeout(at(1_000)), Some(at(3_600)));
+}
+
+#[test]
+fn a_key_in_two_generations_is_listed_once() {
+    let mut generations = Generations::default();
+    generations.add(sa(&[(1, 3_600), (2, 3_600)], (None, None)), at(0));
+    generations.add(sa(&[(1, 3_500), (3, 3_600)], (Some(10), Some(30))), at(100));
+    assert_eq!(active(&generations, 100), [(1, true), (2, true), (3, false)]);
+    assert_eq!(active(&generations, 110), [(1, true), (3, true), (2, false)]);
+    assert_eq!(active(&generations, 130), [(1, true), (3, true)]);
+    assert_eq!(generations.teks(at(130)).len(), 2);
+}
+
+#[test]
+fn a_second_replacement_before_the_first_was_activated_overtakes_it() {
+    let mut generations = Generations::default();
+    generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
+    generations.add(sa(&[(2, 3_600)], (Some(100), None)), at(1_000));
+    generations.add(sa(&[(3, 3_600)], (Some(10), None)), at(1_050));
+    assert_eq!(active(&generations, 1_050), [(1, true), (3, false), (2, false)]);
+    assert_eq!(active(&generations, 1_060), [(3, true), (2, false), (1, false)]);
+    assert_eq!(active(&generations, 1_100), [(3, true), (2, false), (1, false)]);
+}
+
+#[test]
+fn a_timeout_tells_whether_something_changed() {
+    let mut generations = Generations::default();
+    generations.add(sa(&[(1, 100)], (None, None)), at(0));
+    assert!(!generations.handle_timeout(at(0), at(50)));
+    assert!(generations.handle_timeout(at(50), at(100)));
+    assert!(!generations.handle_timeout(at(100), at(101)));
+    assert_eq!(generations.poll_timeout(at(101)), None);
+}
