@@ -99,9 +99,10 @@ impl Generations {
 
     /// Drops what has ended. Returns whether anything that [`Generations::active`] shows may have changed.
     pub fn handle_timeout(&mut self, before: BootTime, now: BootTime) -> bool {
-        let due = self.generations.iter().any(|generation| {
-            generation.deadlines().any(|deadline| deadline > before && deadline <= now)
-        });
+        let due = self
+            .generations
+            .iter()
+            .any(|generation| generation.deadlines().any(|deadline| deadline > before && deadline <= now));
         self.drop_ended(now);
         due
     }

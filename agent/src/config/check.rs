@@ -60,7 +60,8 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
     check.twice(&file, "name", |group| group.name.as_ref().map(|name| (name.value.clone(), name.place.clone())));
     check.twice(&file, "id", |group| group.id.as_ref().map(|id| (id.value.to_string(), id.place.clone())));
     check.zones(&file);
-    let groups: Vec<Option<Group>> = file.groups.iter().zip(0_u8..).map(|(group, slot)| check.group(group, slot)).collect();
+    let groups: Vec<Option<Group>> =
+        file.groups.iter().zip(0_u8..).map(|(group, slot)| check.group(group, slot)).collect();
     let groups: Vec<Group> = groups.into_iter().collect::<Option<_>>()?;
     check.placeholders(&file, &groups);
     if groups.is_empty() {
@@ -303,7 +304,9 @@ impl Check<'_> {
     fn exclude(&self, rule: &Located<TrafficSelector>) -> Option<Selector> {
         let side = |range: AddressRange, key: &str| match range {
             AddressRange::Any => Some(IpNet::V4(Ipv4Net::default())),
-            AddressRange::Address(address) => self.ipv4(address, &rule.place, key).map(|ip| IpNet::from(IpAddr::from(ip))),
+            AddressRange::Address(address) => {
+                self.ipv4(address, &rule.place, key).map(|ip| IpNet::from(IpAddr::from(ip)))
+            }
             AddressRange::Subnet(IpNet::V4(prefix)) => Some(IpNet::V4(prefix)),
             AddressRange::Subnet(prefix) => {
                 self.family(prefix.addr(), &rule.place, key);
@@ -345,11 +348,16 @@ impl Check<'_> {
             let address = IpAddr::from(placeholder);
             let taken_by = if let Some(other) = seen.get(&placeholder) {
                 Some(format!("the placeholder of group {other} as well"))
-            } else if let Some(prefix) = groups.iter().flat_map(|group| &group.protected).find(|p| p.contains(&address)) {
+            } else if let Some(prefix) = groups.iter().flat_map(|group| &group.protected).find(|p| p.contains(&address))
+            {
                 Some(format!("within the protected prefix {prefix}"))
             } else if groups.iter().flat_map(|group| &group.servers).any(|server| server.ip() == address) {
                 Some("a key server's address".to_owned())
-            } else if placeholder.is_unspecified() || placeholder.is_multicast() || placeholder.is_loopback() || placeholder.is_broadcast() {
+            } else if placeholder.is_unspecified()
+                || placeholder.is_multicast()
+                || placeholder.is_loopback()
+                || placeholder.is_broadcast()
+            {
                 Some("no host's address".to_owned())
             } else {
                 self.machine.interfaces.and_then(|all| holder(all, placeholder)).map(|name| format!("in use on {name}"))

@@ -4,7 +4,9 @@ use core::net::IpAddr;
 use core::time::Duration;
 use std::path::PathBuf;
 
-use daemon::configuration::{Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source, traffic_selector};
+use daemon::configuration::{
+    Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source, traffic_selector,
+};
 use daemon::secrets::SecretSource;
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, RetransmissionPolicy};
 use gdoi::group::TrafficSelector;
@@ -13,6 +15,9 @@ use toml::de::DeValue;
 use xfrm::preserve::DontFragment;
 
 use super::{CONTROL_SOCKET, GDOI_PORT, OnExit};
+
+/// IFNAMSIZ less the terminating zero.
+const LONGEST_INTERFACE_NAME: usize = 15;
 
 /// The whole file.
 #[derive(Debug)]
@@ -109,8 +114,8 @@ impl Group {
             name: table.required("name"),
             id: table.required("id"),
             local: table.required("local-address"),
-            lan: table.required_list("lan"),
-            wan: table.required_list("wan"),
+            lan: interfaces(&mut table, "lan"),
+            wan: interfaces(&mut table, "wan"),
             protected: table.required_list("protected"),
             exclude: table.tables("exclude").into_iter().filter_map(exclude).collect(),
             on_exit: table.or("on-exit", OnExit::Block),
@@ -133,6 +138,10 @@ impl Group {
     pub fn label(&self) -> &str {
         self.name.as_ref().map_or("?", |name| name.as_str())
     }
+}
+
+fn interfaces(table: &mut Table<'_>, key: &'static str) -> Vec<Located<String>> {
+    table.required_list::<InterfaceName>(key).into_iter().map(|name| name.map(|name| name.0)).collect()
 }
 
 fn servers(table: &mut Table<'_>) -> Vec<Server> {
@@ -191,6 +200,22 @@ fn byte_order(table: Option<Table<'_>>) -> ByteOrder {
     let order = table.or("group-id-byte-order", Order(ByteOrder::Network)).0;
     table.finish();
     order
+}
+
+/// Name of a network interface.
+struct InterfaceName(String);
+
+impl Read for InterfaceName {
+    const EXAMPLE: &'static str = "\"eth0\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
+        let name = String::read(value)?;
+        if name.len() > LONGEST_INTERFACE_NAME || name.contains(|c: char| c == '/' || c.is_whitespace()) {
+            let remedy = format!("write a name that `ip link` shows, of at most {LONGEST_INTERFACE_NAME} octets");
+            return Err(Problem::new(format!("\"{name}\" cannot be an interface"), remedy));
+        }
+        Ok(Self(name))
+    }
 }
 
 impl Read for OnExit {
