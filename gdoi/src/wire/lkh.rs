@@ -191,8 +191,8 @@ fn read_version_and_count(reader: &mut Reader<'_>) -> Result<usize, InvalidMessa
 fn read_keys(reader: &mut Reader<'_>, count: usize) -> Result<Vec<LkhKey>, InvalidMessage> {
     let have = reader.remaining();
     let Some(length) = have.checked_div(count) else {
-        reader.finish("LKH array without keys")?;
-        return Ok(Vec::new());
+        // RFC 6407 §5.6.3.1 and §5.6.3.2: a header is followed by one or more keys.
+        return Err(InvalidMessage::Count { what: "LKH keys", offset: reader.offset(), need: 1, have: 0 });
     };
     if length.saturating_mul(count) != have {
         return Err(InvalidMessage::Count { what: "LKH keys", offset: reader.offset(), need: count, have });
@@ -208,6 +208,9 @@ fn write_version_and_count(writer: &mut Writer, keys: &[LkhKey]) {
 
 fn write_keys(writer: &mut Writer, keys: &[LkhKey]) {
     let length = keys.first().map_or(0, |key| key.data.len());
+    if keys.is_empty() {
+        writer.fail("LKH array without keys", 0, 0);
+    }
     for key in keys {
         if key.data.len() != length {
             writer.fail("data of an LKH key", key.data.len(), length);

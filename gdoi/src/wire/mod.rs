@@ -21,16 +21,20 @@ pub mod header;
 pub mod id;
 pub mod kd;
 pub mod ke;
+mod keys;
+mod lengths;
 pub mod lkh;
 pub mod nat_d;
 pub mod nonce;
 pub mod notify;
 pub mod payload;
+mod policy;
 pub mod proposal;
 pub mod registry;
 pub mod sa;
 pub mod sa_kek;
 pub mod sa_tek;
+mod selector;
 pub mod seq;
 pub mod signature;
 pub mod transform;
@@ -39,7 +43,13 @@ pub mod vendor;
 pub use chain::{Body, Chain, RawPayload};
 pub use codec::{Codec, EncodeError, InvalidMessage, Reader, Writer};
 pub use header::Header;
+pub use keys::{GroupKeys, KeyError, group_keys, key_download};
+pub use lengths::KeyLengths;
 pub use payload::Payload;
+pub use policy::{
+    AttributeName, PolicyError, group_policy, ignored_attributes, security_association, sender_id_request,
+};
+pub use selector::SelectorError;
 
 #[cfg(test)]
 pub(crate) mod testing;
