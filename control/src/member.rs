@@ -1,0 +1,239 @@
+//! What `gdoi-agent` shows. Units are in the names; identities and algorithms are text in the configuration's words.
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A member daemon as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberSnapshot {
+    /// Version of the program.
+    pub program_version: String,
+    /// How long the daemon runs.
+    pub uptime_seconds: u64,
+    /// The groups in the order of the configuration.
+    pub groups: Vec<MemberGroup>,
+    /// Datagrams discarded that belong to no group, by reason.
+    pub discards: BTreeMap<String, u64>,
+    /// What is wrong with the machine, each with its remedy.
+    pub problems: Vec<String>,
+    /// Clear packets between group prefixes that the guards dropped.
+    pub guard_drops: Traffic,
+    /// How often foreign changes of the kernel's tables were repaired.
+    pub repairs: u64,
+}
+
+/// One group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberGroup {
+    /// Name in the configuration.
+    pub name: String,
+    /// Group id.
+    pub id: u32,
+    /// Where it stands.
+    pub state: MembershipState,
+    /// LOCAL: our address at this moment.
+    pub local: Option<IpAddr>,
+    /// The key server whose keys are in use.
+    pub server: Option<SocketAddr>,
+    /// The key server that is being tried.
+    pub trying: Option<SocketAddr>,
+    /// The configured key servers in order.
+    pub servers: Vec<SocketAddr>,
+    /// Servers passed over on the way to the current state.
+    pub passed_over: Vec<PassedOver>,
+    /// The latest failures, oldest first.
+    pub history: Vec<PassedOver>,
+    /// Until the next registration or round of attempts.
+    pub next_registration_seconds: Option<u64>,
+    /// ISAKMP SAs, the newest first.
+    pub isakmp_sas: Vec<IsakmpSa>,
+    /// TEKs, those that send first.
+    pub teks: Vec<Tek>,
+    /// Policies in the order in which they apply.
+    pub policies: Vec<PolicyLine>,
+    /// What has happened.
+    pub counters: MemberCounters,
+    /// Datagrams discarded, by reason.
+    pub discards: BTreeMap<String, u64>,
+}
+
+/// Where a group stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MembershipState {
+    /// Nothing can be tried, for example without a local address. Group traffic is blocked.
+    #[default]
+    Suspended,
+    /// No key yet, a server is being tried. Group traffic is blocked.
+    Registering,
+    /// All servers were passed over; the next round comes later. Group traffic is blocked.
+    Waiting,
+    /// Keys are valid.
+    Registered,
+    /// Keys are valid and new ones are being asked for.
+    ReRegistering,
+    /// The keys have ended. Group traffic is blocked.
+    Expired,
+}
+
+/// A key server that was passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    /// Which one.
+    pub server: SocketAddr,
+    /// When the attempt ended.
+    pub seconds_ago: u64,
+    /// Why, as one word.
+    pub reason: String,
+    /// Why, as one line.
+    pub detail: String,
+}
+
+/// An ISAKMP SA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsakmpSa {
+    /// Where it stands.
+    pub state: IsakmpState,
+    /// Our address and port.
+    pub local: SocketAddr,
+    /// The peer's address and port.
+    pub remote: SocketAddr,
+    /// 16 hexadecimal digits.
+    pub initiator_cookie: String,
+    /// 16 hexadecimal digits; zeros until the peer has answered.
+    pub responder_cookie: String,
+    /// `main`.
+    pub exchange_mode: String,
+    /// Which role we have in it.
+    pub role: Role,
+    /// `pre-shared-key`.
+    pub authentication: String,
+    /// The identity that the peer proved.
+    pub peer_identity: Option<String>,
+    /// What was negotiated.
+    pub transform: Option<Transform>,
+    /// Life time left.
+    pub lifetime_left_seconds: Option<u64>,
+}
+
+/// Where an ISAKMP SA stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IsakmpState {
+    /// Main mode is under way.
+    Negotiating,
+    /// Up.
+    Up,
+}
+
+/// Role in an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the names are the RFC's")]
+pub enum Role {
+    Initiator,
+    Responder,
+}
+
+/// A phase-1 transform in the configuration's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transform {
+    /// For example `aes-256-cbc`.
+    pub encryption: String,
+    /// For example `sha2-256`.
+    pub hash: String,
+    /// Diffie-Hellman group number.
+    pub dh_group: u16,
+}
+
+/// A data SA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tek {
+    /// SPI in host order.
+    pub spi: u32,
+    /// For example `aes-256-cbc`.
+    pub encryption: String,
+    /// For example `hmac-sha2-256-128`; absent for combined-mode algorithms.
+    pub integrity: Option<String>,
+    /// `tunnel, addresses preserved`.
+    pub mode: String,
+    /// The SA direction attribute: `symmetric`, `sender-only` or `receiver-only`.
+    pub direction: String,
+    /// Whether packets are sent with it now.
+    pub sends: bool,
+    /// Whether packets are received with it now.
+    pub receives: bool,
+    /// Until the end of its life.
+    pub hard_life_left_seconds: u64,
+    /// Life in kilobytes, if limited. Shown only; the kernel does not enforce it.
+    pub lifetime_kilobytes: Option<u64>,
+    /// Received and decrypted.
+    pub inbound: Traffic,
+    /// Encrypted and sent.
+    pub outbound: Traffic,
+}
+
+/// Packets and octets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Octets.
+    pub octets: u64,
+}
+
+/// What happens to some traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyLine {
+    /// What happens.
+    pub kind: PolicyKind,
+    /// Source: prefix, address, range or `any`.
+    pub source: String,
+    /// Destination.
+    pub destination: String,
+    /// IP protocol, 0 for any.
+    pub protocol: u8,
+    /// Source port, 0 for any.
+    pub source_port: u16,
+    /// Destination port, 0 for any.
+    pub destination_port: u16,
+    /// The TEK of a secure line.
+    pub spi: Option<u32>,
+    /// Where the line comes from, in a few words.
+    pub note: String,
+}
+
+/// What happens to some traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyKind {
+    /// Encrypted with the group's key.
+    Secure,
+    /// Passes in clear because the configuration says so.
+    Exclude,
+    /// Passes in clear because it stays inside, or goes to a key server.
+    Local,
+    /// Dropped.
+    FailClose,
+}
+
+/// What has happened to a group since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberCounters {
+    /// Registrations begun.
+    pub attempts: u64,
+    /// Pulls that brought keys.
+    pub pulls_succeeded: u64,
+    /// Pulls that were refused or broken.
+    pub pulls_failed: u64,
+    /// Attempts without an answer.
+    pub pulls_timed_out: u64,
+    /// Attempts broken off by us, for example because the address changed.
+    pub pulls_aborted: u64,
+    /// How often another server than the one before served.
+    pub failovers: u64,
+    /// How often all keys ended before new ones came.
+    pub expirations: u64,
+}

@@ -1,0 +1,186 @@
+//! Requests and responses, and the envelope that carries them (`PROTOCOL.md` §2).
+//!
+//! ```text
+//! -> {"version":1,"request":"show-member"}
+//! <- {"version":1,"response":{"member":{..}}}
+//! <- {"version":1,"response":{"refused":{"code":"unknown-request","message":".."}}}
+//! ```
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::member::MemberSnapshot;
+use crate::statistics::ServerSnapshot;
+
+/// Version of the protocol. It changes when a client of the old version could misread an answer; a new field is no
+/// reason, because unknown fields are ignored.
+pub const VERSION: u32 = 1;
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Everything a member can show. Only `gdoi-agent` answers it.
+    ShowMember,
+    /// Everything a key server can show. Only `gcks` answers it.
+    ShowServer,
+}
+
+/// What can be answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// To [`Request::ShowMember`].
+    Member(Box<MemberSnapshot>),
+    /// To [`Request::ShowServer`].
+    Server(Box<ServerSnapshot>),
+    /// The request was not carried out.
+    Refused(Refusal),
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message} ({code})")]
+pub struct Refusal {
+    /// The kind, for programs.
+    pub code: ErrorCode,
+    /// One clear line, for people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// This daemon does not know the answer; the other kind of daemon does.
+    pub fn not_served_here(daemon: &str, request: Request) -> Self {
+        Self::new(ErrorCode::NotServedHere, format!("{daemon} does not answer {request}: wrong --socket?"))
+    }
+}
+
+/// Kinds of refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The line is no JSON object with a version and a request.
+    Malformed,
+    /// The line is longer than the limit. The connection is closed.
+    TooLong,
+    /// The version is not ours.
+    Version,
+    /// The request is unknown.
+    UnknownRequest,
+    /// The other kind of daemon answers this.
+    NotServedHere,
+    /// The peer is neither root nor of the daemon's user or group. The connection is closed.
+    NotAllowed,
+    /// Too many connections. The connection is closed.
+    Busy,
+    /// The daemon is going down or is stuck.
+    Unavailable,
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "malformed",
+            Self::TooLong => "too-long",
+            Self::Version => "version",
+            Self::UnknownRequest => "unknown-request",
+            Self::NotServedHere => "not-served-here",
+            Self::NotAllowed => "not-allowed",
+            Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
+        })
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ShowMember => "show-member",
+            Self::ShowServer => "show-server",
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct RequestEnvelope {
+    version: u32,
+    request: Request,
+}
+
+#[derive(Serialize)]
+struct ResponseEnvelope<'a> {
+    version: u32,
+    response: &'a Response,
+}
+
+impl Request {
+    /// The request as one line, its end included.
+    pub fn to_line(self) -> Vec<u8> {
+        line(&RequestEnvelope { version: VERSION, request: self })
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Malformed`], [`ErrorCode::Version`] or [`ErrorCode::UnknownRequest`]: the answer to send.
+    pub fn from_line(octets: &[u8]) -> Result<Self, Refusal> {
+        let body = open(octets, "request")?;
+        serde_json::from_value(body).map_err(|error| {
+            Refusal::new(ErrorCode::UnknownRequest, format!("unknown request, this daemon may be older: {error}"))
+        })
+    }
+}
+
+impl Response {
+    /// The response as one line, its end included.
+    pub fn to_line(&self) -> Vec<u8> {
+        line(&ResponseEnvelope { version: VERSION, response: self })
+    }
+
+    /// Reads a response.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Malformed`] or [`ErrorCode::Version`]: what is wrong with the line.
+    pub fn from_line(octets: &[u8]) -> Result<Self, Refusal> {
+        let body = open(octets, "response")?;
+        serde_json::from_value(body)
+            .map_err(|error| Refusal::new(ErrorCode::Malformed, format!("the response is not understood: {error}")))
+    }
+}
+
+fn line(envelope: &impl Serialize) -> Vec<u8> {
+    // Only a map with keys that are no strings could fail, and the types have none; an empty object is refused as
+    // malformed at the other end.
+    let mut octets = serde_json::to_vec(envelope).unwrap_or_else(|_| b"{}".to_vec());
+    octets.push(b'\n');
+    octets
+}
+
+/// Checks the envelope and takes out the member `name`. The version comes first: a line of another version may look
+/// different in everything else.
+fn open(octets: &[u8], name: &str) -> Result<Value, Refusal> {
+    let malformed = |what: String| Refusal::new(ErrorCode::Malformed, what);
+    let mut envelope: Value =
+        serde_json::from_slice(octets).map_err(|error| malformed(format!("the line is not JSON: {error}")))?;
+    let version = envelope.get("version").and_then(Value::as_u64);
+    match version {
+        Some(version) if version == u64::from(VERSION) => {}
+        Some(version) => {
+            let message =
+                format!("protocol version {version} is not spoken here, only {VERSION}: use the gdoictl of the daemon");
+            return Err(Refusal::new(ErrorCode::Version, message));
+        }
+        None => return Err(malformed("the line has no \"version\" number".to_owned())),
+    }
+    match envelope.get_mut(name).map(Value::take) {
+        Some(body) => Ok(body),
+        None => Err(malformed(format!("the line has no \"{name}\""))),
+    }
+}
