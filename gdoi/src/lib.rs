@@ -14,6 +14,7 @@ pub mod event;
 pub mod group;
 pub mod member;
 mod number;
+pub mod phase1;
 pub mod server;
 pub mod time;
 pub mod wire;
