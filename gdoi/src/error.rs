@@ -6,9 +6,9 @@
 use core::net::SocketAddr;
 
 use crate::config::{DhGroup, Identity};
-use crate::group::{GroupId, Spi};
-use crate::wire::registry::NotifyType;
-use crate::wire::{EncodeError, InvalidMessage};
+use crate::group::GroupId;
+use crate::wire::registry::{IdType, NotifyType, PayloadKind};
+use crate::wire::{EncodeError, InvalidMessage, KeyError, PolicyError};
 
 /// A datagram that is discarded, or a wish that cannot be followed. The state did not change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,20 +44,20 @@ pub enum PeerMisbehaved {
         payload: &'static str,
     },
     /// A payload that may occur once occurs again.
-    #[error("{message} has more than one {payload} payload")]
+    #[error("{message} has more than one payload of type {kind}")]
     DuplicatePayload {
         /// The message, as the RFC numbers it.
         message: &'static str,
-        /// The payload.
-        payload: &'static str,
+        /// The payload type.
+        kind: PayloadKind,
     },
     /// A payload that has no place in the message.
     #[error("{message} has a payload of type {kind} at octet {offset}, which has no place there")]
     ForeignPayload {
         /// The message, as the RFC numbers it.
         message: &'static str,
-        /// Payload type (RFC 2408 §3.1).
-        kind: u8,
+        /// The payload type.
+        kind: PayloadKind,
         /// Where its generic header starts.
         offset: usize,
     },
@@ -109,51 +109,15 @@ pub enum PeerMisbehaved {
     /// The message identifier does not belong to this exchange, was used already, or is zero.
     #[error("message identifier {0:08x} is used up or not allowed")]
     MessageId(u32),
-    /// A key for an SPI that the policy does not name.
-    #[error("key for SPI {0}, which the policy does not name")]
-    KeyWithoutPolicy(SpiName),
-    /// An SPI of the policy without key.
-    #[error("no key for SPI {0}")]
-    PolicyWithoutKey(SpiName),
-    /// Two keys for one SPI.
-    #[error("two keys for SPI {0}")]
-    TwoKeys(SpiName),
-    /// A key of the wrong length for its algorithm.
-    #[error("{what} of SPI {spi} has {have} octets, its algorithm needs {need}")]
-    KeyLength {
-        /// Which SA.
-        spi: SpiName,
-        /// Which key.
-        what: &'static str,
-        /// Octets that the algorithm needs.
-        need: usize,
-        /// Octets received.
-        have: usize,
-    },
+    /// Keys that do not fit the policy they came with.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
     /// A sequence number without a rekey SA, or a rekey SA without one (RFC 6407 §3.2).
     #[error("the SEQ payload is {}", if *.present { "present without a rekey SA" } else { "missing although there is a rekey SA" })]
     SequenceNumber {
         /// Whether it is present.
         present: bool,
     },
-}
-
-/// The SPI of a TEK or a KEK.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SpiName {
-    /// A data SA.
-    Tek(Spi),
-    /// The rekey SA.
-    Kek([u8; 16]),
-}
-
-impl core::fmt::Display for SpiName {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Tek(spi) => write!(f, "{spi:08x}"),
-            Self::Kek(cookies) => cookies.iter().try_for_each(|octet| write!(f, "{octet:02x}")),
-        }
-    }
 }
 
 /// What the two sides cannot agree on.
@@ -174,18 +138,10 @@ pub enum PeerIncompatible {
     NoProposalChosen,
     /// An identification type that is not understood where it stands.
     #[error("identification type {0}")]
-    IdentificationType(u8),
-    /// Policy of a group that is not understood (RFC 6407 §5.3.2, §5.4, §5.5).
-    #[error("group policy not understood: {what} has value {value}")]
-    Policy {
-        /// The part of the policy.
-        what: &'static str,
-        /// Its value, or the number of the unknown attribute.
-        value: u64,
-    },
-    /// A payload that a pull would need in order to be followed, for example LKH.
-    #[error("{0} is not supported")]
-    Unsupported(&'static str),
+    IdentificationType(IdType),
+    /// Policy of a group that is not understood (RFC 6407 §5.3.2, §5.4).
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
 }
 
 /// Why a well-formed datagram is not for us.
@@ -248,9 +204,30 @@ pub enum ApiMisuse {
     /// A configuration that no exchange can be run with.
     #[error("unusable configuration: {0}")]
     Configuration(&'static str),
+    /// A group SA that no member could use.
+    #[error("group SA without the keys of its policy: {0}")]
+    Keys(KeyError),
     /// A value that does not fit its field on the wire.
     #[error(transparent)]
     DoesNotFit(#[from] EncodeError),
+}
+
+impl From<PolicyError> for Error {
+    fn from(error: PolicyError) -> Self {
+        PeerIncompatible::from(error).into()
+    }
+}
+
+impl From<KeyError> for Error {
+    fn from(error: KeyError) -> Self {
+        PeerMisbehaved::from(error).into()
+    }
+}
+
+impl From<EncodeError> for Error {
+    fn from(error: EncodeError) -> Self {
+        ApiMisuse::from(error).into()
+    }
 }
 
 impl Error {
@@ -290,8 +267,7 @@ impl PeerMisbehaved {
             Self::ForeignTransform => "foreign-transform",
             Self::WrongIdentity { .. } => "wrong-identity",
             Self::MessageId(_) => "message-id",
-            Self::KeyWithoutPolicy(_) | Self::PolicyWithoutKey(_) | Self::TwoKeys(_) => "keys-and-policy-differ",
-            Self::KeyLength { .. } => "key-length",
+            Self::Keys(_) => "keys-and-policy-differ",
             Self::SequenceNumber { .. } => "sequence-number",
         }
     }
@@ -304,12 +280,11 @@ impl PeerMisbehaved {
             Self::ForeignPayload { .. } => NotifyType::INVALID_PAYLOAD_TYPE,
             Self::WrongHash { .. } => NotifyType::INVALID_HASH_INFORMATION,
             Self::Encryption { .. } => NotifyType::INVALID_FLAGS,
-            Self::PublicValue { .. } | Self::KeyLength { .. } => NotifyType::INVALID_KEY_INFORMATION,
+            Self::PublicValue { .. } | Self::Keys(_) => NotifyType::INVALID_KEY_INFORMATION,
             Self::NonceLength { .. } | Self::SequenceNumber { .. } => NotifyType::PAYLOAD_MALFORMED,
             Self::ForeignTransform => NotifyType::BAD_PROPOSAL_SYNTAX,
             Self::WrongIdentity { .. } => NotifyType::INVALID_ID_INFORMATION,
             Self::MessageId(_) => NotifyType::INVALID_MESSAGE_ID,
-            Self::KeyWithoutPolicy(_) | Self::PolicyWithoutKey(_) | Self::TwoKeys(_) => NotifyType::INVALID_SPI,
         }
     }
 }
@@ -322,8 +297,7 @@ impl PeerIncompatible {
             Self::ExchangeType(_) => "exchange-type",
             Self::NoProposalChosen => "no-proposal-chosen",
             Self::IdentificationType(_) => "identification-type",
-            Self::Policy { .. } => "policy-not-understood",
-            Self::Unsupported(_) => "unsupported",
+            Self::Policy(_) => "policy-not-understood",
         }
     }
 
@@ -334,7 +308,7 @@ impl PeerIncompatible {
             Self::ExchangeType(_) => NotifyType::UNSUPPORTED_EXCHANGE_TYPE,
             Self::NoProposalChosen => NotifyType::NO_PROPOSAL_CHOSEN,
             Self::IdentificationType(_) => NotifyType::INVALID_ID_INFORMATION,
-            Self::Policy { .. } | Self::Unsupported(_) => NotifyType::ATTRIBUTES_NOT_SUPPORTED,
+            Self::Policy(_) => NotifyType::ATTRIBUTES_NOT_SUPPORTED,
         }
     }
 }

@@ -17,6 +17,9 @@ pub use tek::{
     TekPolicy, TekProtection, TekProtocol,
 };
 
+use crate::phase1::HashVerified;
+use crate::wire::GroupKeys;
+
 /// The number that names a group: an ID_KEY_ID payload of 4 octets (RFC 6407 §5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u32);
@@ -62,6 +65,17 @@ impl GroupSa {
         sequence_number: Option<u32>,
         sender_ids: Option<SenderIds>,
     ) -> Self {
+        Self { policy, tek_keys, kek_keys, sequence_number, sender_ids }
+    }
+
+    /// What a member received in a pull.
+    pub(crate) fn received(
+        policy: GroupPolicy,
+        keys: GroupKeys,
+        sequence_number: Option<u32>,
+        _proof: HashVerified,
+    ) -> Self {
+        let GroupKeys { tek_keys, kek_keys, sender_ids, lkh: _ } = keys;
         Self { policy, tek_keys, kek_keys, sequence_number, sender_ids }
     }
 

@@ -1,0 +1,140 @@
+//! The member's side of a pull (RFC 6407 §3.3): three states, each consumed by what ends it.
+//!
+//! ```text
+//! ExpectPolicy --message 2--> PolicyOffered --accept--> ExpectKeys --message 4--> GroupSa
+//! ```
+//!
+//! Reading a message borrows a state and changes nothing, so that anybody's octets can be tried; only a message that
+//! was read lets the state go on.
+
+use super::message::{Authentic, Message1, Message2, Message3, Message4};
+use crate::config::ByteOrder;
+use crate::crypto::SeededRng;
+use crate::error::{Error, PeerMisbehaved};
+use crate::group::{GroupId, GroupPolicy, GroupSa};
+use crate::phase1::{ExchangeCipher, IsakmpSa};
+use crate::wire::id::Identification;
+use crate::wire::nonce::Nonce;
+use crate::wire::registry::ExchangeType;
+use crate::wire::{group_keys, group_policy};
+
+/// Message 1 is on its way.
+#[derive(Debug)]
+pub struct ExpectPolicy {
+    cipher: ExchangeCipher,
+    group: GroupId,
+    ni: Nonce,
+}
+
+/// An authentic message 2, read and understood.
+#[derive(Debug)]
+pub struct Policy {
+    cipher: ExchangeCipher,
+    nr: Nonce,
+    policy: GroupPolicy,
+}
+
+/// The policy is known; whether it can be used is for the caller to say.
+#[derive(Debug)]
+pub struct PolicyOffered {
+    cipher: ExchangeCipher,
+    ni: Nonce,
+    nr: Nonce,
+    policy: GroupPolicy,
+}
+
+/// Message 3 is on its way.
+#[derive(Debug)]
+pub struct ExpectKeys {
+    cipher: ExchangeCipher,
+    ni: Nonce,
+    nr: Nonce,
+    policy: GroupPolicy,
+}
+
+impl ExpectPolicy {
+    /// Asks for `group`: the state and message 1, `HDR*, HASH(1), Ni, ID -->`.
+    pub fn start(
+        sa: &IsakmpSa,
+        group: GroupId,
+        order: ByteOrder,
+        message_id: u32,
+        rng: &mut SeededRng,
+    ) -> Result<(Self, Vec<u8>), Error> {
+        let ni = Nonce(rng.array::<NONCE_LENGTH>().to_vec());
+        let message = Message1 { nonce: ni.clone(), group: Identification::group(group, order) };
+        let (first, payloads) = message.rest()?;
+        let exchange = sa.exchange(ExchangeType::GROUPKEY_PULL, message_id);
+        let sealed = sa.seal_authenticated(&exchange, &[], first, &payloads)?;
+        Ok((Self { cipher: sealed.next(), group, ni }, sealed.into_datagram()))
+    }
+
+    /// The message identifier of the pull.
+    pub fn message_id(&self) -> u32 {
+        self.cipher.message_id()
+    }
+
+    /// Reads message 2, `<-- HDR*, HASH(2), Nr, SA`.
+    ///
+    /// # Errors
+    /// The datagram is no message 2 of this pull, or not authentic.
+    pub fn read(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<Authentic<Policy>, Error> {
+        let opened = sa.open(&self.cipher, datagram)?;
+        Ok(Message2::read(sa, &opened, &self.ni)?.and_then(|message| {
+            let policy = group_policy(self.group, &message.policy)?;
+            Ok(Policy { cipher: opened.next(), nr: message.nonce, policy })
+        }))
+    }
+
+    /// Goes on with message 2.
+    pub fn receive(self, message: Policy) -> PolicyOffered {
+        let Policy { cipher, nr, policy } = message;
+        PolicyOffered { cipher, ni: self.ni, nr, policy }
+    }
+}
+
+impl PolicyOffered {
+    /// The policy.
+    pub fn policy(&self) -> &GroupPolicy {
+        &self.policy
+    }
+
+    /// Asks for the keys: the state and message 3, `HDR*, HASH(3) -->`.
+    pub fn accept(&self, sa: &IsakmpSa) -> Result<(ExpectKeys, Vec<u8>), Error> {
+        let (first, payloads) = Message3 { requests: None }.rest()?;
+        let sealed = sa.seal_authenticated(&self.cipher, &[&self.ni.0, &self.nr.0], first, &payloads)?;
+        let (ni, nr, policy) = (self.ni.clone(), self.nr.clone(), self.policy.clone());
+        Ok((ExpectKeys { cipher: sealed.next(), ni, nr, policy }, sealed.into_datagram()))
+    }
+}
+
+impl ExpectKeys {
+    /// The message identifier of the pull.
+    pub fn message_id(&self) -> u32 {
+        self.cipher.message_id()
+    }
+
+    /// Reads message 4, `<-- HDR*, HASH(4) [, SEQ ], KD`, and matches its keys with the policy.
+    ///
+    /// # Errors
+    /// The datagram is no message 4 of this pull, or not authentic.
+    pub fn read(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<Authentic<GroupSa>, Error> {
+        let opened = sa.open(&self.cipher, datagram)?;
+        Ok(Message4::read(sa, &opened, &self.ni, &self.nr)?.and_then(|message| self.group_sa(message)))
+    }
+
+    /// Keys and policy together. What does not fit exactly is refused as a whole: a member that installed half of a
+    /// group would drop, or worse misunderstand, the other half's traffic.
+    fn group_sa(&self, message: Message4) -> Result<GroupSa, Error> {
+        let present = message.sequence_number.is_some();
+        if present != self.policy.kek.is_some() {
+            return Err(PeerMisbehaved::SequenceNumber { present }.into());
+        }
+        let keys = group_keys(&self.policy, message.keys)?;
+        let number = message.sequence_number.map(|number| number.0);
+        Ok(GroupSa::received(self.policy.clone(), keys, number, message.proof))
+    }
+}
+
+/// Octets of our nonces: within 8..=128 (RFC 6407 §5.8), and as much as the strongest prf in use is worth.
+pub(super) const NONCE_LENGTH: usize = 32;

@@ -1,0 +1,119 @@
+//! The key server's side of a pull (RFC 6407 §3.4): two states, each consumed by what ends it.
+//!
+//! ```text
+//! message 1 --> Requested --answer--> ExpectAcceptance --message 3--> message 4
+//! ```
+//!
+//! The group's state must not change before message 3 (RFC 6407 §3.2): a [`Requested`] pull only asks.
+
+use super::member::NONCE_LENGTH;
+use super::message::{Authentic, Message1, Message2, Message3, Message4, Rest};
+use crate::config::ByteOrder;
+use crate::crypto::SeededRng;
+use crate::error::{ApiMisuse, Error, PeerIncompatible, PeerMisbehaved};
+use crate::group::{GroupId, GroupSa};
+use crate::phase1::{ExchangeCipher, IsakmpSa};
+use crate::wire::nonce::Nonce;
+use crate::wire::registry::ExchangeType;
+use crate::wire::sa_kek::Trailer;
+use crate::wire::seq::SequenceNumber;
+use crate::wire::{EncodeError, group_keys, header, key_download, security_association};
+
+/// Message 1 was authentic; nobody has decided yet.
+#[derive(Debug)]
+pub struct Requested {
+    cipher: ExchangeCipher,
+    ni: Nonce,
+    group: GroupId,
+}
+
+/// Message 2 is on its way.
+#[derive(Debug)]
+pub struct ExpectAcceptance {
+    cipher: ExchangeCipher,
+    group: GroupId,
+    ni: Nonce,
+    nr: Nonce,
+    message4: Rest,
+}
+
+impl Requested {
+    /// Reads message 1, `--> HDR*, HASH(1), Ni, ID`.
+    ///
+    /// # Errors
+    /// The datagram is no message 1 under this ISAKMP SA, or not authentic.
+    pub fn read(sa: &IsakmpSa, datagram: &[u8], order: ByteOrder) -> Result<Authentic<Self>, Error> {
+        let (header, _) = header::split(datagram)?;
+        if header.message_id == 0 {
+            return Err(PeerMisbehaved::MessageId(0).into());
+        }
+        let opened = sa.open(&sa.exchange(ExchangeType::GROUPKEY_PULL, header.message_id), datagram)?;
+        Ok(Message1::read(sa, &opened)?.and_then(|message| {
+            let kind = message.group.kind;
+            let group = message.group.as_group(order).ok_or(PeerIncompatible::IdentificationType(kind))?;
+            Ok(Self { cipher: opened.next(), ni: message.nonce, group })
+        }))
+    }
+
+    /// The group asked for.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Gives the group: the next state and message 2, `<-- HDR*, HASH(2), Nr, SA`. Message 4 is prepared too, so
+    /// that nothing can fail once the peer has accepted.
+    pub fn answer(
+        &self,
+        sa: &IsakmpSa,
+        group_sa: &GroupSa,
+        rng: &mut SeededRng,
+    ) -> Result<(ExpectAcceptance, Vec<u8>), Error> {
+        let (asked, given) = (self.group, group_sa.policy().group);
+        if asked != given {
+            return Err(ApiMisuse::WrongGroup { asked, given }.into());
+        }
+        let policy = group_sa.policy();
+        // What members would refuse must not leave here.
+        group_keys(policy, key_download(group_sa)).map_err(ApiMisuse::Keys)?;
+        let number = policy.kek.as_ref().map(|_| SequenceNumber(group_sa.sequence_number().unwrap_or(0)));
+        let message4 = fits(Message4::rest(number, &key_download(group_sa))?)?;
+        let nr = Nonce(rng.array::<NONCE_LENGTH>().to_vec());
+        let message2 = Message2 { nonce: nr.clone(), policy: security_association(policy, Trailer::Standard) };
+        let (first, payloads) = fits(message2.rest()?)?;
+        let sealed = sa.seal_authenticated(&self.cipher, &[&self.ni.0], first, &payloads)?;
+        let ni = self.ni.clone();
+        let next = ExpectAcceptance { cipher: sealed.next(), group: self.group, ni, nr, message4 };
+        Ok((next, sealed.into_datagram()))
+    }
+}
+
+impl ExpectAcceptance {
+    /// The group asked for.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Reads message 3, `--> HDR*, HASH(3) [, GAP ]`, and makes message 4, `<-- HDR*, HASH(4) [, SEQ ], KD`.
+    ///
+    /// # Errors
+    /// The datagram is no message 3 of this pull, or not authentic.
+    pub fn read(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<Authentic<Vec<u8>>, Error> {
+        let opened = sa.open(&self.cipher, datagram)?;
+        Ok(Message3::read(sa, &opened, &self.ni, &self.nr)?.and_then(|_| {
+            let (first, payloads) = &self.message4;
+            let sealed = sa.seal_authenticated(&opened.next(), &[&self.ni.0, &self.nr.0], *first, payloads)?;
+            Ok(sealed.into_datagram())
+        }))
+    }
+}
+
+/// Whether a message with these payloads fits into one UDP datagram.
+fn fits(rest: Rest) -> Result<Rest, Error> {
+    match rest.1.len() {
+        0..=MAXIMUM => Ok(rest),
+        have => Err(EncodeError { what: "group SA in one datagram", have, maximum: MAXIMUM }.into()),
+    }
+}
+
+/// Octets of payloads that fit into a UDP datagram with headers, HASH and padding.
+const MAXIMUM: usize = 65_507 - 28 - 68 - 16;
