@@ -112,8 +112,9 @@ impl Socket {
     /// The kernel reports something that is neither; the socket stays usable.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Incoming> {
         loop {
-            let interest = Interest::READABLE | Interest::ERROR;
-            self.descriptor.ready(interest).await?;
+            let ready = self.descriptor.ready(Interest::READABLE | Interest::ERROR).await?;
+            // One at a time: `try_io` knows no combinations.
+            let interest = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
             match self.descriptor.try_io(interest, || self.receive_now(buffer)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return done,

@@ -225,7 +225,7 @@ mod tests {
         let policy = read(text, true).unwrap();
         assert_eq!(
             weak_parts(&policy),
-            ["3DES", "MD5", "MODP 1024 (group 2)", "MODP 768 (group 1)", "MODP 1536 (group 5)", "DES"]
+            ["3DES", "MD5", "MODP 1024 (group 2)", "DES", "MODP 768 (group 1)", "MODP 1536 (group 5)"]
         );
     }
 

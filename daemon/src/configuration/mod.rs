@@ -15,7 +15,7 @@
 //! .unwrap_err();
 //! assert_eq!(
 //!     report.to_string(),
-//!     "example.toml:1:8: error: port: 70000 is not a number from 0 to 65535\n\
+//!     "example.toml:1:8: error: port: 70000 does not fit; write a number from 0 to 65535\n\
 //!      example.toml:2:1: error: unknown key \"prot\"; did you mean \"port\"?\n\
 //!      example.toml: 2 errors; nothing was started\n",
 //! );

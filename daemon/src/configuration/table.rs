@@ -92,7 +92,7 @@ impl<'d> Table<'d> {
     /// A value that must be there; noted when it is not.
     pub fn required<T: Read>(&mut self, key: &'static str) -> Option<Located<T>> {
         let Some(value) = self.ask(key) else {
-            self.missing::<T>(key);
+            self.missing(key, T::EXAMPLE);
             return None;
         };
         self.read(key, value)
@@ -145,7 +145,7 @@ impl<'d> Table<'d> {
         let present = self.entries.contains_key(key);
         let list = self.list(key);
         match list {
-            None => self.missing::<T>(key),
+            None => self.missing(key, &format!("[{}]", T::EXAMPLE)),
             Some(ref list) if list.is_empty() && present && self.is_empty_list(key) => {
                 let message = format!("{}: the list is empty", self.key_path(key));
                 self.report.error(self.place_of(key), message, format!("write [{}]", T::EXAMPLE));
@@ -227,8 +227,8 @@ impl<'d> Table<'d> {
         }
     }
 
-    fn missing<T: Read>(&self, key: &str) {
-        self.error(format!("{} is missing", self.key_path(key)), format!("add {key} = {}", T::EXAMPLE));
+    fn missing(&self, key: &str, example: &str) {
+        self.error(format!("{} is missing", self.key_path(key)), format!("add {key} = {example}"));
     }
 
     fn is_empty_list(&self, key: &str) -> bool {
@@ -295,7 +295,7 @@ f:2:8: error: group.name: a number is not a text; write it in double quotes
 f:3:24: error: group.servers: \"here\" is not an address; write one such as \"192.0.2.1\"
 f:3:32: error: group.servers: a number is not a text; write it in double quotes
 f:4:1: error: unknown key \"wiat\" in group; did you mean \"wait\"?
-f:6:1: error: group.servers is missing; add servers = \"192.0.2.1\"
+f:6:1: error: group.servers is missing; add servers = [\"192.0.2.1\"]
 f:8:8: error: group.wait: \"1y\" is not a duration; write a whole number and a unit, such as \"30s\", \"10m\", \"8h\" or \"1d\"
 f: 6 errors; nothing was started
 "

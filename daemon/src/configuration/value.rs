@@ -107,8 +107,8 @@ macro_rules! numbers {
             fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
                 match value {
                     DeValue::Integer(digits) => Self::from_str_radix(digits.as_str(), digits.radix()).map_err(|_| {
-                        let message = format!("{digits} is not a number from {} to {}", Self::MIN, Self::MAX);
-                        Problem::new(message, "write one that is")
+                        let remedy = format!("write a number from {} to {}", Self::MIN, Self::MAX);
+                        Problem::new(format!("{digits} does not fit"), remedy)
                     }),
                     other => Err(Problem::new(format!("{} is not a number", kind(other)), "write digits without quotes")),
                 }
@@ -224,8 +224,8 @@ pub fn duration_text(duration: Duration) -> String {
 /// The known word that `word` was probably meant to be.
 pub(super) fn closest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     let word = word.to_ascii_lowercase().replace('_', "-");
-    // A third of the letters may be wrong, two at the most.
-    let tolerance = (word.len() / 3).clamp(1, 2);
+    // Two letters in the wrong order count as two wrong ones.
+    let tolerance = if word.len() < 4 { 1 } else { 2 };
     known
         .map(|candidate| (distance(&word, candidate), candidate))
         .filter(|(distance, _)| *distance <= tolerance)
@@ -315,8 +315,8 @@ mod tests {
     fn numbers_in_all_bases() {
         assert_eq!(read::<u16>("0x350"), Ok(848));
         assert_eq!(read::<u32>("4294967295"), Ok(u32::MAX));
-        assert_eq!(read::<u8>("256").unwrap_err(), "256 is not a number from 0 to 255; write one that is");
-        assert_eq!(read::<u8>("-1").unwrap_err(), "-1 is not a number from 0 to 255; write one that is");
+        assert_eq!(read::<u8>("256").unwrap_err(), "256 does not fit; write a number from 0 to 255");
+        assert_eq!(read::<u8>("-1").unwrap_err(), "-1 does not fit; write a number from 0 to 255");
         assert_eq!(read::<u16>("\"848\"").unwrap_err(), "a text is not a number; write digits without quotes");
     }
 
