@@ -29,8 +29,8 @@ pub struct Preservation {
 pub struct GroupPreservation {
     /// LOCAL: where received ESP is sent to the kernel's XFRM input.
     pub local: Ipv4Addr,
-    /// Outbound states' reqid: `ipsec out reqid R` stashes the inner addresses.
-    pub outbound_reqid: Reqid,
+    /// Outbound states' reqids, one per TEK in use at a time: `ipsec out reqid R` stashes the inner addresses.
+    pub outbound_reqids: BTreeSet<Reqid>,
     /// SPIs of the inbound states.
     pub inbound_spis: BTreeSet<u32>,
     /// Prefix pairs between which later fragments of ESP belong to the group.
