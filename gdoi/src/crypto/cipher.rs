@@ -115,6 +115,11 @@ impl Cipher {
         Ok(Self { encryption, key })
     }
 
+    /// A second copy with its own copy of the key.
+    pub fn duplicate(&self) -> Self {
+        Self { encryption: self.encryption, key: self.key.duplicate() }
+    }
+
     /// The algorithm.
     pub fn encryption(&self) -> Phase1Encryption {
         self.encryption

@@ -14,9 +14,17 @@
 //! Each state is a struct that a message turns into the next one. The methods take the state by reference: a message
 //! that is refused leaves it as it was, a message that is accepted yields the state to put in its place.
 
+mod auth;
 mod exchange;
 pub mod informational;
+pub mod initiator;
 mod isakmp_sa;
+mod message;
+mod proposal;
+pub mod responder;
 
 pub use exchange::{ExchangeCipher, Opened, Sealed};
+pub use informational::Informational;
+pub use initiator::{Initiator, InitiatorConfig, InitiatorStep};
 pub use isakmp_sa::{Cookies, HashVerified, IsakmpSa, PeerAuthenticated, Role};
+pub use message::KeyExchangeMessage;
