@@ -30,8 +30,8 @@ struct Generation {
 pub struct ActiveTek<'a> {
     /// SPI.
     pub spi: Spi,
-    /// Its keys.
-    pub keys: &'a TekKeys,
+    /// The first of its policy lines.
+    pub policy: &'a TekPolicy,
     /// When it ends.
     pub expiry: BootTime,
     /// Whether packets are sent on it. All active TEKs are received on.
@@ -92,9 +92,9 @@ impl Generations {
         first_end
     }
 
-    /// Forgets everything: the keys are of no use any more.
-    pub fn clear(&mut self) {
-        self.generations.clear();
+    /// What was received last and not merged into what was there.
+    pub fn take_latest(&mut self) -> Option<GroupSa> {
+        self.generations.pop().map(|generation| generation.sa)
     }
 
     /// Drops what has ended. Returns whether anything that [`Generations::active`] shows may have changed.
@@ -157,7 +157,7 @@ impl Generations {
             }
             let end = self.generations.iter().rev().find_map(|generation| generation.expiry.get(&spi));
             let expiry = end.copied().unwrap_or(now);
-            teks.push(ActiveTek { spi, keys: line.keys, expiry, send: line.send });
+            teks.push(ActiveTek { spi, policy: line.policy, expiry, send: line.send });
         }
         teks
     }
