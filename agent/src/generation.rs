@@ -53,12 +53,15 @@ pub struct ActiveLine<'a> {
 #[derive(Debug, Default)]
 pub struct Generations {
     generations: Vec<Generation>,
+    /// Lines of the latest group SA. They outlive its keys: what was protected stays blocked.
+    lines: Vec<TekPolicy>,
 }
 
 impl Generations {
     /// Takes in what a registration brought. Returns the first end of its TEKs.
     pub fn add(&mut self, sa: GroupSa, now: BootTime) -> Option<BootTime> {
         self.drop_ended(now);
+        self.lines.clone_from(&sa.policy().teks);
         let expiry = expiries(&sa, now);
         let first_end = expiry.values().min().copied();
         let gap = &sa.policy().gap;
@@ -145,6 +148,11 @@ impl Generations {
             seen.append(&mut fresh);
         }
         lines
+    }
+
+    /// Lines of the latest group SA, whether or not its keys are still valid.
+    pub fn lines(&self) -> &[TekPolicy] {
+        &self.lines
     }
 
     /// The TEKs in use, one entry per SPI, for show commands.
