@@ -184,7 +184,7 @@ pub struct ServerLimits {
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
-            half_open: 1024,
+            half_open: 4096,
             half_open_per_source: 4,
             half_open_timeout: Duration::from_secs(30),
             established: 20_000,

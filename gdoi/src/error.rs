@@ -190,9 +190,9 @@ pub enum ApiMisuse {
     /// No such pull, or it no longer waits for an answer.
     #[error("no pull waits for this answer")]
     NoSuchPull,
-    /// No policy waits for a decision.
-    #[error("no policy waits for a decision")]
-    NoPolicyOffered,
+    /// There is no registration to build on.
+    #[error("not registered")]
+    NotRegistered,
     /// A group SA of another group than the one asked for.
     #[error("group SA of group {given}, asked for was {asked}")]
     WrongGroup {

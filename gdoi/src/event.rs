@@ -208,8 +208,10 @@ pub enum ServerEvent {
 }
 
 /// Why a pull ended without keys being sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PullAbort {
+    /// Message 3 was authentic but cannot be followed.
+    Misbehaved(Error),
     /// The next message did not come in time.
     TimedOut,
     /// The ISAKMP SA under it is gone: deleted by the peer, by us, or at the end of its life time.

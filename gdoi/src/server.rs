@@ -1,5 +1,19 @@
 //! A key server's endpoint: main mode as responder (RFC 2409 §5.4) and GROUPKEY-PULL as key server (RFC 6407 §3), for many peers.
+//!
+//! ```text
+//! source -> credential -> header -> cookies -+-> half-open exchange -> main mode
+//!                                            +-> peer -> pull, or informational
+//! ```
+//!
+//! Every step that costs more than the one before is behind a check: strangers without a credential cost a look-up,
+//! strangers with a credential a bounded piece of memory, and only who repeats our cookie costs arithmetic.
 
+mod credentials;
+mod half_open;
+mod main_mode;
+mod peer;
+mod peers;
+mod pull;
 mod statistics;
 
 use std::collections::VecDeque;
@@ -7,10 +21,20 @@ use std::collections::VecDeque;
 use core::net::SocketAddr;
 
 use crate::config::{Identity, ServerConfig};
-use crate::error::{ApiMisuse, Error, NotAccepted};
-use crate::event::{Deadline, PullId, PullRefusal, ServerEvent, Transmit};
+use crate::crypto::SeededRng;
+use crate::error::{Error, NotAccepted, PeerIncompatible};
+use crate::event::{Deadline, PullAbort, PullId, PullRefusal, ServerEvent, Timer, Transmit};
 use crate::group::GroupSa;
+use crate::phase1::{Cookies, Informational};
 use crate::time::BootTime;
+use crate::wire::header::{self, Header};
+use crate::wire::notify::Notification;
+use crate::wire::registry::{ExchangeType, Flags};
+use crate::wire::{RawPayload, chain};
+use credentials::Credentials;
+use half_open::HalfOpenTable;
+use peer::Peer;
+use peers::Peers;
 
 pub use statistics::ServerStatistics;
 
@@ -21,16 +45,42 @@ pub use statistics::ServerStatistics;
 #[derive(Debug)]
 pub struct Server {
     config: ServerConfig,
+    credentials: Credentials,
+    rng: SeededRng,
+    half_open: HalfOpenTable,
+    peers: Peers,
+    pulls_begun: u64,
+    peers_born: u64,
     transmits: VecDeque<Transmit>,
     events: VecDeque<ServerEvent>,
     statistics: ServerStatistics,
 }
 
+/// A datagram on its way through the stages, with what the ones before found out.
+#[derive(Clone, Copy)]
+struct Inbound<'a> {
+    source: SocketAddr,
+    local: SocketAddr,
+    datagram: &'a [u8],
+    header: Header,
+    now: BootTime,
+}
+
 impl Server {
     /// A key server without any peer. `seed` must come from the operating system's generator and be used once.
     pub fn new(config: ServerConfig, seed: [u8; 32]) -> Self {
-        let _ = seed;
-        Self { config, transmits: VecDeque::new(), events: VecDeque::new(), statistics: ServerStatistics::default() }
+        Self {
+            credentials: Credentials::new(config.peers.clone()),
+            rng: SeededRng::from_seed(seed),
+            half_open: HalfOpenTable::new(config.limits),
+            peers: Peers::new(config.limits),
+            pulls_begun: 0,
+            peers_born: 0,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            statistics: ServerStatistics::default(),
+            config,
+        }
     }
 
     /// What the server was made with.
@@ -49,13 +99,30 @@ impl Server {
         datagram: &[u8],
         now: BootTime,
     ) -> Result<(), Error> {
-        let _ = (source, local, datagram, now);
-        Err(NotAccepted::Unexpected.into())
+        self.statistics.datagrams_received += 1;
+        let result = self.dispatch(source, local, datagram, now);
+        if let Err(error) = &result {
+            *self.statistics.discards.entry(error.reason()).or_default() += 1;
+        }
+        self.measure();
+        result
     }
 
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
     pub fn handle_timeout(&mut self, now: BootTime) {
-        let _ = now;
+        while self.half_open.expire(now).is_some() {
+            self.statistics.half_open_expired += 1;
+        }
+        while let Some((at, timer, cookies, message_id)) = self.peers.next_due().filter(|due| due.0 <= now) {
+            match timer {
+                Timer::IsakmpLifetime => {
+                    self.remove_peer(&cookies);
+                }
+                _ => self.expire_pull(&cookies, message_id),
+            }
+            debug_assert!(self.peers.next_due() != Some((at, timer, cookies, message_id)), "what was due is done");
+        }
+        self.measure();
     }
 
     /// Answers [`ServerEvent::PullRequested`]: the peer may have the group. The policy goes out in
@@ -63,10 +130,11 @@ impl Server {
     ///
     /// # Errors
     /// No pull waits for this answer (it may have timed out), the group is another one, or the
-    /// group SA does not fit on the wire; in the last two cases the pull still waits.
+    /// group SA lacks keys or does not fit into a datagram; in all but the first case the pull still waits.
     pub fn answer_pull(&mut self, pull: PullId, sa: GroupSa, now: BootTime) -> Result<(), Error> {
-        let _ = (pull, sa, now);
-        Err(ApiMisuse::NoSuchPull.into())
+        let result = self.give_policy(pull, &sa, now);
+        self.measure();
+        result
     }
 
     /// Refuses a pull, by a protected notification or in silence.
@@ -74,14 +142,19 @@ impl Server {
     /// # Errors
     /// No pull waits for this answer.
     pub fn refuse_pull(&mut self, pull: PullId, refusal: PullRefusal, now: BootTime) -> Result<(), Error> {
-        let _ = (pull, refusal, now);
-        Err(ApiMisuse::NoSuchPull.into())
+        let result = self.refuse_policy(pull, refusal, now);
+        self.measure();
+        result
     }
 
     /// Ends every ISAKMP SA of `identity`, telling the peers by protected Deletes. Returns how many there were.
-    pub fn delete_peer(&mut self, identity: &Identity, now: BootTime) -> usize {
-        let _ = (identity, now);
-        0
+    pub fn delete_peer(&mut self, identity: &Identity, _now: BootTime) -> usize {
+        let all = self.peers.of_identity(identity);
+        for cookies in &all {
+            self.delete_isakmp_sa(cookies);
+        }
+        self.measure();
+        all.len()
     }
 
     /// The next datagram to send.
@@ -91,7 +164,9 @@ impl Server {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        None
+        let half_open = self.half_open.next_deadline().map(|at| Deadline { at, why: Timer::HalfOpen });
+        let peers = self.peers.next_due().map(|(at, why, ..)| Deadline { at, why });
+        half_open.into_iter().chain(peers).min()
     }
 
     /// What happened next.
@@ -102,5 +177,94 @@ impl Server {
     /// Figures since start.
     pub fn statistics(&self) -> &ServerStatistics {
         &self.statistics
+    }
+
+    fn dispatch(&mut self, source: SocketAddr, local: SocketAddr, datagram: &[u8], now: BootTime) -> Result<(), Error> {
+        if self.credentials.find(source.ip()).is_none() {
+            return Err(NotAccepted::UnknownSource(source).into());
+        }
+        let (header, body) = header::split(datagram)?;
+        let inbound = Inbound { source, local, datagram, header, now };
+        match header.exchange {
+            ExchangeType::IDENTITY_PROTECTION => self.handle_main_mode(inbound),
+            ExchangeType::GROUPKEY_PULL => self.handle_pull(inbound),
+            ExchangeType::INFORMATIONAL if header.flags.contains(Flags::ENCRYPTION) => {
+                self.handle_informational(inbound)
+            }
+            ExchangeType::INFORMATIONAL => Err(unprotected(&header, body)),
+            other => Err(PeerIncompatible::ExchangeType(other.0).into()),
+        }
+    }
+
+    /// A protected Informational message: only a Delete of the ISAKMP SA has a consequence.
+    fn handle_informational(&mut self, inbound: Inbound<'_>) -> Result<(), Error> {
+        let cookies = Cookies::of(&inbound.header);
+        let peer = self.peer(&cookies, inbound.source)?;
+        let said = peer.open_informational(inbound.header.message_id, inbound.datagram)?;
+        let sa = &peer.sa;
+        if said.iter().any(|said| matches!(said, Informational::Delete(delete) if sa.is_deleted_by(delete)))
+            && let Some(peer) = self.remove_peer(&cookies)
+        {
+            let identity = peer.identity().clone();
+            self.events.push_back(ServerEvent::PeerDeleted { peer: peer.source, identity });
+        }
+        Ok(())
+    }
+
+    /// The peer with this cookie pair, if `source` is where it is.
+    fn peer(&mut self, cookies: &Cookies, source: SocketAddr) -> Result<&mut Peer, NotAccepted> {
+        match self.peers.get_mut(cookies) {
+            Some(peer) if peer.source == source => Ok(peer),
+            Some(_) => Err(NotAccepted::WrongSource(source)),
+            None => Err(NotAccepted::UnknownCookies),
+        }
+    }
+
+    /// Ends an ISAKMP SA and says so.
+    fn delete_isakmp_sa(&mut self, cookies: &Cookies) {
+        let Some(peer) = self.remove_peer(cookies) else { return };
+        if let Ok(payload) = peer.sa.seal_delete(&mut self.rng) {
+            self.transmit(peer.local, peer.source, payload);
+        }
+    }
+
+    /// Ends an ISAKMP SA in silence; pulls under it are aborted.
+    fn remove_peer(&mut self, cookies: &Cookies) -> Option<Peer> {
+        let peer = self.peers.remove(cookies)?;
+        for pull in peer.pulls.values().filter(|pull| pull.is_running()) {
+            self.events.push_back(ServerEvent::PullAborted {
+                pull: pull.id,
+                peer: peer.source,
+                identity: peer.identity().clone(),
+                group: pull.group,
+                reason: PullAbort::IsakmpSaEnded,
+            });
+        }
+        Some(peer)
+    }
+
+    fn transmit(&mut self, source: SocketAddr, destination: SocketAddr, payload: Vec<u8>) {
+        self.statistics.datagrams_sent += 1;
+        self.transmits.push_back(Transmit { destination, source, payload });
+    }
+
+    fn measure(&mut self) {
+        self.statistics.half_open = self.half_open.len();
+        self.statistics.established = self.peers.len();
+        self.statistics.pulls = self.peers.running();
+    }
+}
+
+/// A message that nobody vouches for: a hint, whatever it says.
+fn unprotected(header: &Header, body: &[u8]) -> Error {
+    match chain::walk_clear(header.next_payload, body, header::LENGTH) {
+        Ok(chain) => {
+            let notification = |raw: &RawPayload<'_>| raw.read::<Notification>().ok();
+            match chain.payloads.iter().find_map(notification) {
+                Some(notification) => NotAccepted::UnprotectedNotify(notification.kind).into(),
+                None => NotAccepted::Unexpected.into(),
+            }
+        }
+        Err(error) => error.into(),
     }
 }

@@ -19,5 +19,3 @@ pub use secret::Secret;
 
 #[cfg(test)]
 pub(crate) mod testing;
-#[cfg(test)]
-mod tests;

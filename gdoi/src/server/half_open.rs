@@ -1,0 +1,187 @@
+//! Half-open exchanges of main mode: the part of a key server that strangers can reach.
+//!
+//! A message 1 costs the memory of its offer and no arithmetic. Only a message 3 from the same address proves that the
+//! address is real, because it repeats the cookie that went there; from then on the exchange is *running* and nothing
+//! but its own time limit ends it. Until then it is a *stranger's* and makes room for newer ones, the oldest first:
+//! a flood from forged addresses must outrun a round trip to push an honest member out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use core::net::{IpAddr, SocketAddr};
+
+use crate::config::ServerLimits;
+use crate::error::NotAccepted;
+use crate::exchange::{Answered, Digest};
+use crate::phase1::Cookies;
+use crate::phase1::responder::{ExpectAuth, ExpectKe};
+use crate::time::BootTime;
+use crate::wire::header::Cookie;
+
+/// One exchange of main mode that has not come to its end.
+#[derive(Debug)]
+pub(super) struct HalfOpen {
+    pub(super) source: SocketAddr,
+    pub(super) local: SocketAddr,
+    pub(super) phase: Phase,
+    /// The last request and our answer.
+    pub(super) answered: Answered,
+    deadline: BootTime,
+    born: u64,
+}
+
+/// What it waits for.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Message 3; how many came whose public value was unusable.
+    ExpectKe(ExpectKe, u8),
+    /// Message 5.
+    ExpectAuth(Box<ExpectAuth>),
+}
+
+/// All of them, within bounds.
+#[derive(Debug)]
+pub(super) struct HalfOpenTable {
+    limits: ServerLimits,
+    by_cookies: BTreeMap<Cookies, HalfOpen>,
+    by_first_message: BTreeMap<(SocketAddr, Cookie), Cookies>,
+    by_source: BTreeMap<IpAddr, Source>,
+    strangers: BTreeSet<(u64, Cookies)>,
+    deadlines: BTreeSet<(BootTime, Cookies)>,
+    born: u64,
+}
+
+#[derive(Debug, Default)]
+struct Source {
+    strangers: BTreeSet<(u64, Cookies)>,
+    running: usize,
+}
+
+impl HalfOpenTable {
+    pub(super) fn new(limits: ServerLimits) -> Self {
+        Self {
+            limits,
+            by_cookies: BTreeMap::new(),
+            by_first_message: BTreeMap::new(),
+            by_source: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            born: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_cookies.len()
+    }
+
+    pub(super) fn get_mut(&mut self, cookies: &Cookies) -> Option<&mut HalfOpen> {
+        self.by_cookies.get_mut(cookies)
+    }
+
+    /// The exchange that a message 1 with this cookie from `source` began.
+    pub(super) fn begun_by(&mut self, source: SocketAddr, cookie: Cookie) -> Option<&mut HalfOpen> {
+        let cookies = self.by_first_message.get(&(source, cookie))?;
+        self.by_cookies.get_mut(cookies)
+    }
+
+    /// Whether a new exchange of `source` can be taken in, perhaps in the place of an older stranger's.
+    pub(super) fn has_room(&self, source: SocketAddr) -> Result<(), NotAccepted> {
+        let of_source = self.by_source.get(&source.ip());
+        if of_source.is_some_and(|of_source| of_source.strangers.is_empty() && of_source.running >= self.per_source()) {
+            return Err(NotAccepted::HalfOpenLimitOfSource(source));
+        }
+        if self.by_cookies.len() >= self.limits.half_open && self.strangers.is_empty() {
+            return Err(NotAccepted::HalfOpenLimit);
+        }
+        Ok(())
+    }
+
+    /// Takes a new exchange in, for which there must be room; returns how many others had to go.
+    pub(super) fn insert(
+        &mut self,
+        (source, local): (SocketAddr, SocketAddr),
+        state: ExpectKe,
+        answered: Answered,
+        now: BootTime,
+    ) -> u64 {
+        let mut evicted = 0;
+        if let Some(of_source) = self.by_source.get(&source.ip())
+            && of_source.strangers.len().saturating_add(of_source.running) >= self.per_source()
+            && let Some((_, oldest)) = of_source.strangers.first().copied()
+        {
+            self.remove(&oldest);
+            evicted += 1;
+        }
+        if self.by_cookies.len() >= self.limits.half_open
+            && let Some((_, oldest)) = self.strangers.first().copied()
+        {
+            self.remove(&oldest);
+            evicted += 1;
+        }
+        let cookies = state.cookies();
+        self.born = self.born.saturating_add(1);
+        let (born, deadline) = (self.born, now + self.limits.half_open_timeout);
+        self.strangers.insert((born, cookies));
+        self.by_source.entry(source.ip()).or_default().strangers.insert((born, cookies));
+        self.by_first_message.insert((source, cookies.initiator), cookies);
+        self.deadlines.insert((deadline, cookies));
+        let exchange = HalfOpen { source, local, phase: Phase::ExpectKe(state, 0), answered, deadline, born };
+        self.by_cookies.insert(cookies, exchange);
+        evicted
+    }
+
+    /// The source has returned our cookie: from here on the exchange is running.
+    pub(super) fn run(&mut self, cookies: &Cookies, state: ExpectAuth, answered: Answered, now: BootTime) {
+        let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
+        exchange.phase = Phase::ExpectAuth(Box::new(state));
+        exchange.answered = answered;
+        self.strangers.remove(&(exchange.born, *cookies));
+        let of_source = self.by_source.entry(exchange.source.ip()).or_default();
+        if of_source.strangers.remove(&(exchange.born, *cookies)) {
+            of_source.running = of_source.running.saturating_add(1);
+        }
+        self.deadlines.remove(&(exchange.deadline, *cookies));
+        exchange.deadline = now + self.limits.half_open_timeout;
+        self.deadlines.insert((exchange.deadline, *cookies));
+    }
+
+    pub(super) fn remove(&mut self, cookies: &Cookies) -> Option<HalfOpen> {
+        let exchange = self.by_cookies.remove(cookies)?;
+        self.by_first_message.remove(&(exchange.source, cookies.initiator));
+        self.strangers.remove(&(exchange.born, *cookies));
+        self.deadlines.remove(&(exchange.deadline, *cookies));
+        let ip = exchange.source.ip();
+        if let Some(of_source) = self.by_source.get_mut(&ip) {
+            if !of_source.strangers.remove(&(exchange.born, *cookies)) {
+                of_source.running = of_source.running.saturating_sub(1);
+            }
+            if of_source.strangers.is_empty() && of_source.running == 0 {
+                self.by_source.remove(&ip);
+            }
+        }
+        Some(exchange)
+    }
+
+    /// Forgets one exchange whose time is over, if there is one.
+    pub(super) fn expire(&mut self, now: BootTime) -> Option<HalfOpen> {
+        let (deadline, cookies) = self.deadlines.first().copied()?;
+        if deadline > now { None } else { self.remove(&cookies) }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<BootTime> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    fn per_source(&self) -> usize {
+        self.limits.half_open_per_source.max(1)
+    }
+}
+
+/// Unusable public values that one exchange may send before it is given up: each costs arithmetic.
+pub(super) const TOLERATED_PUBLIC_VALUES: u8 = 2;
+
+impl HalfOpen {
+    /// Whether a datagram is a copy of the last request, and the answer to it.
+    pub(super) fn copy(&mut self, digest: &Digest, now: BootTime) -> crate::exchange::Copy<'_> {
+        self.answered.handle(digest, now)
+    }
+}
