@@ -11,9 +11,8 @@ use std::sync::Arc;
 
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, RetransmissionPolicy};
 use gdoi::crypto::Secret;
-use gdoi::group::GroupId;
+use gdoi::group::{GroupId, TrafficSelector};
 use ipnet::IpNet;
-use xfrm::model::Selector;
 use xfrm::preserve::DontFragment;
 
 /// Where gdoictl looks by default.
@@ -51,8 +50,8 @@ pub struct Group {
     pub wan: Vec<String>,
     /// Prefixes between which nothing ever passes in clear.
     pub protected: Vec<IpNet>,
-    /// Traffic that is never encrypted.
-    pub exclude: Vec<Selector>,
+    /// Traffic that is never encrypted, in both directions.
+    pub exclude: Vec<TrafficSelector>,
     /// What stays in the kernel after an orderly end.
     pub on_exit: OnExit,
     /// Our phase-1 identity; `None` is the local address.

@@ -43,8 +43,8 @@ pub enum Reason {
     PeerMisbehaved,
     /// The attempt as a whole took longer than its messages may take.
     TookTooLong,
-    /// We could not send: no route, no socket.
-    CannotSend,
+    /// The attempt could not begin on this side.
+    NotStarted,
 }
 
 impl Reason {
@@ -58,7 +58,7 @@ impl Reason {
             Self::PolicyUnusable => "policy-unusable",
             Self::PeerMisbehaved => "peer-misbehaved",
             Self::TookTooLong => "took-too-long",
-            Self::CannotSend => "cannot-send",
+            Self::NotStarted => "not-started",
         }
     }
 }
@@ -213,8 +213,16 @@ impl Failover {
         self.served_by = None;
     }
 
-    /// Time has passed.
-    pub fn handle_timeout(&mut self, now: BootTime) {
+    /// The keys that the serving server gave cannot be used after all: it counts as passed over.
+    pub fn handle_rejected(&mut self, reason: Reason, detail: String, now: BootTime) {
+        let State::Served { server, .. } = self.state else { return };
+        self.served_by = None;
+        self.state = State::Trying { server, until: now };
+        self.handle_failure(reason, detail, now);
+    }
+
+    /// Time has passed. Returns whether an attempt was given up because of it.
+    pub fn handle_timeout(&mut self, now: BootTime) -> bool {
         match self.state {
             State::Pausing { until } if until <= now => self.begin(0, now),
             State::Served { renewal, .. } if renewal <= now => {
@@ -223,9 +231,11 @@ impl Failover {
             }
             State::Trying { until, .. } if until <= now => {
                 self.handle_failure(Reason::TookTooLong, "the attempt as a whole took too long".to_owned(), now);
+                return true;
             }
             _ => {}
         }
+        false
     }
 
     /// The server to begin an attempt with now. Handed out once; it replaces any attempt under way.

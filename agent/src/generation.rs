@@ -30,8 +30,8 @@ struct Generation {
 pub struct ActiveTek<'a> {
     /// SPI.
     pub spi: Spi,
-    /// Its keys.
-    pub keys: &'a TekKeys,
+    /// The first of its policy lines.
+    pub policy: &'a TekPolicy,
     /// When it ends.
     pub expiry: BootTime,
     /// Whether packets are sent on it. All active TEKs are received on.
@@ -53,12 +53,15 @@ pub struct ActiveLine<'a> {
 #[derive(Debug, Default)]
 pub struct Generations {
     generations: Vec<Generation>,
+    /// Lines of the latest group SA. They outlive its keys: what was protected stays blocked.
+    lines: Vec<TekPolicy>,
 }
 
 impl Generations {
     /// Takes in what a registration brought. Returns the first end of its TEKs.
     pub fn add(&mut self, sa: GroupSa, now: BootTime) -> Option<BootTime> {
         self.drop_ended(now);
+        self.lines.clone_from(&sa.policy().teks);
         let expiry = expiries(&sa, now);
         let first_end = expiry.values().min().copied();
         let gap = &sa.policy().gap;
@@ -92,9 +95,9 @@ impl Generations {
         first_end
     }
 
-    /// Forgets everything: the keys are of no use any more.
-    pub fn clear(&mut self) {
-        self.generations.clear();
+    /// What was received last and not merged into what was there.
+    pub fn take_latest(&mut self) -> Option<GroupSa> {
+        self.generations.pop().map(|generation| generation.sa)
     }
 
     /// Drops what has ended. Returns whether anything that [`Generations::active`] shows may have changed.
@@ -147,6 +150,11 @@ impl Generations {
         lines
     }
 
+    /// Lines of the latest group SA, whether or not its keys are still valid.
+    pub fn lines(&self) -> &[TekPolicy] {
+        &self.lines
+    }
+
     /// The TEKs in use, one entry per SPI, for show commands.
     pub fn teks(&self, now: BootTime) -> Vec<ActiveTek<'_>> {
         let mut teks: Vec<ActiveTek<'_>> = Vec::new();
@@ -157,7 +165,7 @@ impl Generations {
             }
             let end = self.generations.iter().rev().find_map(|generation| generation.expiry.get(&spi));
             let expiry = end.copied().unwrap_or(now);
-            teks.push(ActiveTek { spi, keys: line.keys, expiry, send: line.send });
+            teks.push(ActiveTek { spi, policy: line.policy, expiry, send: line.send });
         }
         teks
     }

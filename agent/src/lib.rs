@@ -2,5 +2,17 @@
 //! that joins the protocol, the kernel and the control socket.
 
 pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod dataplane;
+pub mod eventloop;
+pub mod exit;
+pub mod facts;
 pub mod failover;
 pub mod generation;
+pub mod group;
+pub mod input;
+pub mod net;
+pub mod privileges;
+pub mod status;
+pub mod words;

@@ -104,6 +104,14 @@ impl Socket {
         self.local
     }
 
+    /// Asks the kernel for a receive buffer of so many octets. It grants what its limits allow, and
+    /// less is no error: then a burst loses datagrams that the peers send again.
+    pub fn reserve(&self, octets: usize) {
+        if let Err(errno) = setsockopt(&self.descriptor, sockopt::RcvBuf, &octets) {
+            tracing::debug!(%errno, "receive buffer not changed");
+        }
+    }
+
     /// Waits for the next datagram or ICMP error. Cancel safe.
     ///
     /// A datagram longer than `buffer` is cut; with [`LONGEST_DATAGRAM`] octets none is.

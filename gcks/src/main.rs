@@ -1,2 +1,61 @@
-//! Skeleton.
-fn main() {}
+//! The `gcks` daemon.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// A GDOI (RFC 6407) key server.
+#[derive(Debug, Parser)]
+#[command(name = "gcks", version, about)]
+struct Arguments {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Check the configuration, print every error with its line, and exit.
+    #[arg(long)]
+    check: bool,
+    /// Log filter, for example "debug" or "info,gdoi=trace"; default is RUST_LOG, else "info".
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let loaded = match gcks::config::load(&arguments.config) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            eprint!("{report}");
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.check {
+        for warning in &loaded.warnings {
+            println!("{}: warning: {warning}", arguments.config.display());
+        }
+        let (groups, members) = (loaded.value.groups.len(), loaded.value.members.len());
+        println!("{}: no errors; {groups} groups, {members} members", arguments.config.display());
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = daemon::log::init(arguments.log.as_deref()) {
+        eprintln!("gcks: {error}");
+        return ExitCode::from(2);
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!(file = %arguments.config.display(), "{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let result = runtime.block_on(gcks::daemon::run(loaded.value));
+        // A look-up of somebody's groups for the control socket may hang; it must not hold up the end.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

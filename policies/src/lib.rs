@@ -1,1 +1,44 @@
-//! Skeleton.
+//! From group policy to desired kernel state: a pure function, and the only crate that knows both GDOI and XFRM.
+//!
+//! [`check`] refuses what XFRM cannot do before keys arrive; [`compile`] turns the state of all groups of the machine
+//! into one [`xfrm::Desired`]; [`explain`] says the same in an operator's words.
+//!
+//! ```text
+//! priority   policies                                            verdict
+//! SERVER     LOCAL <-> key server, UDP port of the server        allow
+//! EXCLUDE    exclude rules, in both directions                   allow
+//! LOCAL      TEK selector, LAN prefix -> `dev LAN`               allow
+//! LINES      TEK lines in the order received, group by group     ESP
+//! BLOCK      protected prefixes, and every TEK selector          block
+//! ```
+//!
+//! # Choices that the sources leave open
+//!
+//! - **`any` is 0.0.0.0/0** in XFRM (IPv4: the group's data path has no IPv6 yet). A line `any -> any` makes everything
+//!   group traffic but key server traffic, excludes and the LAN side. The nf_tables guard then stands between the LAN
+//!   prefixes and everything instead of everything and everything, so that a DHCP client on the WAN still works.
+//! - **Explicit lines beat mirrored ones**: a symmetric line A -> B also protects B -> A, unless a line of another TEK
+//!   says exactly B -> A.
+//! - **Exclude rules count in both directions**, for all groups of the machine, since the kernel has one policy database.
+//! - **Lines with a protocol or a port add no guard pair**: the guard works on prefixes, and other traffic between
+//!   them is none of our business. The policies alone protect them.
+
+pub mod compile;
+mod error;
+pub mod explain;
+mod failclose;
+pub mod group;
+mod line;
+mod local;
+pub mod precedence;
+mod protection;
+mod rollover;
+mod selector;
+pub mod zone;
+
+pub use compile::{check, compile};
+pub use error::{GroupUnusable, Unusable};
+pub use explain::explain;
+pub use group::{GroupInput, GroupOptions, GroupState, InstalledTek};
+pub use selector::{PAIRS_PER_LINE, RANGE_PREFIXES};
+pub use zone::{LanInterface, WanInterface, Zones};

@@ -10,9 +10,8 @@ use daemon::secrets::{SecretError, SecretSource};
 use gdoi::config::Identity;
 use gdoi::crypto::Secret;
 use gdoi::group::{AddressRange, GroupId, TrafficSelector};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use xfrm::interface::Interface;
-use xfrm::model::Selector;
 
 use super::{Config, Group, LocalAddress, MOST_GROUPS, MOST_SERVERS, Server, file};
 
@@ -138,7 +137,7 @@ impl Check<'_> {
         let local = group.local.as_ref().and_then(|local| self.local(local));
         let servers = self.servers(group, local.as_ref());
         let protected = self.protected(&group.protected);
-        let exclude: Vec<Selector> = group.exclude.iter().filter_map(|rule| self.exclude(rule)).collect();
+        let exclude: Vec<TrafficSelector> = group.exclude.iter().filter_map(|rule| self.exclude(rule)).collect();
         let placeholder = match &group.placeholder {
             Some(placeholder) => self.ipv4(placeholder.value, &placeholder.place, "group.placeholder"),
             None => Some(Ipv4Addr::new(192, 0, 2, slot.saturating_add(1))),
@@ -301,39 +300,27 @@ impl Check<'_> {
         protected
     }
 
-    fn exclude(&self, rule: &Located<TrafficSelector>) -> Option<Selector> {
+    fn exclude(&self, rule: &Located<TrafficSelector>) -> Option<TrafficSelector> {
         let side = |range: AddressRange, key: &str| match range {
-            AddressRange::Any => Some(IpNet::V4(Ipv4Net::default())),
-            AddressRange::Address(address) => {
-                self.ipv4(address, &rule.place, key).map(|ip| IpNet::from(IpAddr::from(ip)))
+            AddressRange::Any => Some(range),
+            AddressRange::Address(address) | AddressRange::Range(address, _) => {
+                self.ipv4(address, &rule.place, key).map(|_| range)
             }
-            AddressRange::Subnet(IpNet::V4(prefix)) => Some(IpNet::V4(prefix)),
-            AddressRange::Subnet(prefix) => {
-                self.family(prefix.addr(), &rule.place, key);
-                None
-            }
-            AddressRange::Range(first, last) => {
-                let message = format!("{key}: {first}-{last} is a range");
-                self.error(&rule.place, message, "write one rule for each prefix");
-                None
-            }
+            AddressRange::Subnet(prefix) => self.ipv4(prefix.addr(), &rule.place, key).map(|_| range),
+        };
+        let everything = |range| match range {
+            AddressRange::Any => true,
+            AddressRange::Subnet(prefix) => prefix.prefix_len() == 0,
+            _ => false,
         };
         let source = side(rule.source, "group.exclude.source");
         let destination = side(rule.destination, "group.exclude.destination");
-        let (source, destination) = (source?, destination?);
-        if source.prefix_len() == 0 && destination.prefix_len() == 0 && rule.protocol == 0 {
+        if everything(source?) && everything(destination?) && rule.protocol == 0 {
             let message = "group.exclude: this rule excludes all traffic, so nothing would be encrypted";
             self.error(&rule.place, message, "narrow it down to what must stay in clear");
             return None;
         }
-        Some(Selector {
-            source,
-            destination,
-            protocol: rule.protocol,
-            source_port: rule.source_port,
-            destination_port: rule.destination_port,
-            interface: None,
-        })
+        Some(rule.value)
     }
 
     /// A placeholder is an address that no packet ever carries.

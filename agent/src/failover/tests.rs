@@ -147,7 +147,7 @@ fn an_attempt_that_never_ends_is_given_up() {
     assert_eq!(failover.poll_timeout(), Some(Deadline { at: at(100), why: Timer::Attempt }));
     failover.handle_timeout(at(99));
     assert_eq!(failover.poll_attempt(), None);
-    failover.handle_timeout(at(100));
+    assert!(failover.handle_timeout(at(100)));
     assert_eq!(failover.poll_attempt(), Some(1));
     assert_eq!(failover.passed_over()[0].reason, Reason::TookTooLong);
 }
@@ -163,6 +163,15 @@ fn results_without_an_attempt_change_nothing() {
     failover.suspend();
     fail(&mut failover, Reason::Refused, at(1));
     assert_eq!((failover.state(), failover.poll_timeout()), (State::Suspended, None));
+}
+
+#[test]
+fn keys_rejected_later_pass_their_server_over() {
+    let mut failover = machine(2);
+    failover.handle_served(at(3_600), at(0));
+    failover.handle_rejected(Reason::PolicyUnusable, "two groups want one selector".to_owned(), at(1));
+    assert_eq!((failover.poll_attempt(), failover.served_by()), (Some(1), None));
+    assert_eq!(failover.passed_over()[0].reason, Reason::PolicyUnusable);
 }
 
 #[test]

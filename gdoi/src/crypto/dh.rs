@@ -111,6 +111,20 @@ impl KeyPair {
         Self { group, private, public }
     }
 
+    /// A pair from a private value given in octets, for published vectors.
+    #[cfg(test)]
+    pub(crate) fn with_private(group: DhGroup, octets: &[u8]) -> Self {
+        let mut private = Self::generate(group, &mut SeededRng::from_seed([0; 32])).private;
+        match &mut private {
+            Private::Modp(_, exponent) => {
+                **exponent = BoxedUint::from_be_slice(octets, u32::try_from(octets.len() * 8).unwrap()).unwrap();
+            }
+            Private::Ecp256(key) => *key = p256::SecretKey::from_slice(octets).unwrap(),
+            Private::Ecp384(key) => *key = p384::SecretKey::from_slice(octets).unwrap(),
+        }
+        Self::from_private(group, private)
+    }
+
     /// The group.
     pub fn group(&self) -> DhGroup {
         self.group

@@ -81,7 +81,8 @@ pub fn phase2_iv(algorithm: HashAlgorithm, encryption: Phase1Encryption, last_bl
     Iv::leading(encryption, &hash(algorithm, &[last_block.as_slice(), &message_id.to_be_bytes()]))
 }
 
-/// Whether `key` is one of DES's weak or semi-weak keys (RFC 2409 appendix A), whatever its parity bits say.
+/// Whether `key` is one of DES's weak or semi-weak keys, whatever its parity bits say. RFC 2409 appendix A misprints two
+/// of them: 1F1F1F1F goes with 0E0E0E0E, and E0E0E0E0 with F1F1F1F1.
 fn is_weak_des_key(key: &[u8]) -> bool {
     let Some(mut key) = key.first_chunk::<8>().copied().map(Zeroizing::new) else { return false };
     for octet in key.iter_mut() {

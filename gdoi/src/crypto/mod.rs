@@ -19,3 +19,5 @@ pub use secret::Secret;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -265,10 +265,10 @@ impl Pair {
 
     fn deliver(&mut self, transmit: &Transmit, _at: BootTime) {
         let Transmit { destination, source, payload } = transmit;
-        if *destination == server_address() {
-            if let Err(error) = self.server.handle_datagram(*source, *destination, payload, self.now) {
-                self.server_errors.push(error);
-            }
+        if *destination == server_address()
+            && let Err(error) = self.server.handle_datagram(*source, *destination, payload, self.now)
+        {
+            self.server_errors.push(error);
         }
         for member in self.members.iter_mut().filter(|member| member.config().local == *destination) {
             if let Err(error) = member.handle_datagram(*source, payload, self.now) {

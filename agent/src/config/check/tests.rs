@@ -304,8 +304,9 @@ fn each_defect_names_its_place_and_its_remedy() {
         ),
         (
             "[[group.server]]\n",
-            "[[group.exclude]]\nsource = \"any\"\ndestination = \"10.0.0.1-10.0.0.9\"\n[[group.server]]\n",
-            "f:10:1: error: group.exclude.destination: 10.0.0.1-10.0.0.9 is a range; write one rule for each prefix",
+            "[[group.exclude]]\nsource = \"any\"\ndestination = \"2001:db8::1-2001:db8::9\"\n[[group.server]]\n",
+            "f:10:1: error: group.exclude.destination: 2001:db8::1 is an IPv6 address, and groups are IPv4 in this version; \
+             write an IPv4 address",
         ),
     ];
     for (from, to, line) in cases {

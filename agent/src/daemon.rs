@@ -1,0 +1,227 @@
+//! All memberships of one member, without clock, sockets or kernel: what the event loop drives.
+//!
+//! After every `handle_*` or [`Daemon::stop`], drain [`Daemon::poll_transmit`] and [`Daemon::poll_event`], put
+//! [`Daemon::poll_desired`] into the kernel, then read [`Daemon::poll_timeout`].
+
+use core::net::{Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+
+use gdoi::BootTime;
+use gdoi::error::{Error, NotAccepted};
+use gdoi::event::Transmit;
+use xfrm::Desired;
+
+use crate::config::{Config, Group, OnExit};
+use crate::facts::Interfaces;
+use crate::group::{Event, Membership, Seeds};
+use crate::input::{self, Keys, Unusable};
+
+/// What the kernel should hold, and what could not be had.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The desired state; `None` when not even the blocks could be compiled. Then what is in the kernel stays.
+    pub desired: Option<Desired>,
+    /// Groups whose keys had to be left out, and why.
+    pub unusable: Vec<Unusable>,
+}
+
+/// The member.
+pub struct Daemon {
+    memberships: Vec<Membership>,
+    started: BootTime,
+    stray: BTreeMap<&'static str, u64>,
+    discards: Vec<BTreeMap<&'static str, u64>>,
+}
+
+impl Daemon {
+    /// Memberships that wait for [`Daemon::handle_interfaces`]. `seeds` makes a source of seeds for each group.
+    pub fn new(config: &Config, mut seeds: impl FnMut(&Group) -> (Seeds, u64), now: BootTime) -> Self {
+        let memberships: Vec<Membership> = config
+            .groups
+            .iter()
+            .zip(0_u8..)
+            .map(|(group, slot)| {
+                let (seeds, jitter) = seeds(group);
+                Membership::new(group.clone(), slot, config.local_port, seeds, jitter, now)
+            })
+            .collect();
+        let discards = memberships.iter().map(|_| BTreeMap::new()).collect();
+        Self { memberships, started: now, stray: BTreeMap::new(), discards }
+    }
+
+    /// The machine's interfaces as they are now.
+    pub fn handle_interfaces(&mut self, interfaces: &Interfaces, now: BootTime) {
+        for membership in &mut self.memberships {
+            membership.handle_interfaces(interfaces, now);
+        }
+    }
+
+    /// A datagram arrived. Which membership it is for is decided by its source and its cookies.
+    ///
+    /// # Errors
+    /// It belongs to none or is discarded by the one it belongs to; it is counted and nothing changed.
+    pub fn handle_datagram(&mut self, source: SocketAddr, datagram: &[u8], now: BootTime) -> Result<(), Error> {
+        let mut refusal: Option<Error> = None;
+        for (membership, discards) in self.memberships.iter_mut().zip(&mut self.discards) {
+            if !membership.expects(source) {
+                continue;
+            }
+            match membership.handle_datagram(source, datagram, now) {
+                Ok(()) => return Ok(()),
+                // Several groups may register with one server: their cookies tell them apart.
+                Err(Error::NotAccepted(NotAccepted::UnknownCookies)) => {}
+                Err(error) => {
+                    let count = discards.entry(error.reason()).or_insert(0);
+                    *count = count.saturating_add(1);
+                    refusal = Some(error);
+                    break;
+                }
+            }
+        }
+        let error = refusal.unwrap_or_else(|| {
+            let expected = self.memberships.iter().any(|membership| membership.expects(source));
+            let why = if expected { NotAccepted::UnknownCookies } else { NotAccepted::UnknownSource(source) };
+            let error = Error::from(why);
+            let count = self.stray.entry(error.reason()).or_insert(0);
+            *count = count.saturating_add(1);
+            error
+        });
+        Err(error)
+    }
+
+    /// The network, or anybody, says that `destination` cannot be reached.
+    pub fn handle_unreachable(&mut self, destination: SocketAddr, now: BootTime) {
+        for membership in &mut self.memberships {
+            membership.handle_unreachable(destination, now);
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        for membership in &mut self.memberships {
+            membership.handle_timeout(now);
+        }
+    }
+
+    /// Says goodbye to the key servers.
+    pub fn stop(&mut self, now: BootTime) {
+        for membership in &mut self.memberships {
+            membership.stop(now);
+        }
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.memberships.iter_mut().find_map(Membership::poll_transmit)
+    }
+
+    /// What happened next, and to which group (its position).
+    pub fn poll_event(&mut self) -> Option<(usize, Event)> {
+        self.memberships.iter_mut().enumerate().find_map(|(index, group)| Some((index, group.poll_event()?)))
+    }
+
+    /// When [`Daemon::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        self.memberships.iter().filter_map(Membership::poll_timeout).min()
+    }
+
+    /// What the kernel should hold from now on, if that may have changed.
+    ///
+    /// Groups whose keys cannot be used beside the others' lose them, fall back to their blocks and try their next
+    /// server.
+    pub fn poll_desired(&mut self, now: BootTime) -> Option<Outcome> {
+        let mut changed = false;
+        for membership in &mut self.memberships {
+            changed |= membership.take_changed();
+        }
+        changed.then(|| self.desired(now))
+    }
+
+    /// What the kernel should hold after an orderly end; `None` if it stays as it is.
+    ///
+    /// # Errors
+    /// Not even the blocks can be compiled.
+    pub fn desired_on_exit(&self, now: BootTime) -> Result<Option<Desired>, Unusable> {
+        if self.memberships.iter().all(|membership| membership.config().on_exit == OnExit::Keep) {
+            return Ok(None);
+        }
+        let kept = self.memberships.iter().filter(|membership| membership.config().on_exit != OnExit::Remove);
+        let keys = |membership: &Membership| match membership.config().on_exit {
+            OnExit::Keep => Keys::Own,
+            OnExit::Block | OnExit::Remove => Keys::None,
+        };
+        input::compile(kept.map(|membership| (membership, keys(membership))), now).map(Some)
+    }
+
+    /// The memberships in the order of the configuration.
+    pub fn memberships(&self) -> &[Membership] {
+        &self.memberships
+    }
+
+    /// When the daemon started.
+    pub fn started(&self) -> BootTime {
+        self.started
+    }
+
+    /// Addresses that registrations leave from.
+    pub fn local_addresses(&self) -> BTreeSet<Ipv4Addr> {
+        self.memberships.iter().filter_map(Membership::local_address).collect()
+    }
+
+    /// Datagrams discarded that belong to no group, by reason.
+    pub fn stray_datagrams(&self) -> &BTreeMap<&'static str, u64> {
+        &self.stray
+    }
+
+    /// Datagrams that a group discarded, by reason.
+    pub fn discards(&self, group: usize) -> Option<&BTreeMap<&'static str, u64>> {
+        self.discards.get(group)
+    }
+
+    fn desired(&mut self, now: BootTime) -> Outcome {
+        let mut unusable = Vec::new();
+        let mut left_out = BTreeSet::new();
+        // Each round leaves one more group without keys, so it ends.
+        for _ in 0..=self.memberships.len() {
+            let groups = self.memberships.iter().enumerate().map(|(index, membership)| {
+                (membership, if left_out.contains(&index) { Keys::None } else { Keys::Own })
+            });
+            let error = match input::compile(groups, now) {
+                Ok(desired) => return Outcome { desired: Some(desired), unusable },
+                Err(error) => error,
+            };
+            let Some(culprit) = self.culprit(&error, &left_out) else {
+                unusable.push(error);
+                break;
+            };
+            left_out.insert(culprit);
+            if let Some(membership) = self.memberships.get_mut(culprit) {
+                membership.reject_latest(error.reason.clone(), now);
+            }
+            unusable.push(error);
+        }
+        Outcome { desired: None, unusable }
+    }
+
+    /// Whose keys to leave out: those of the group that the error names, else those that came last.
+    fn culprit(&self, error: &Unusable, left_out: &BTreeSet<usize>) -> Option<usize> {
+        let candidates = || self.memberships.iter().enumerate().filter(|(index, _)| !left_out.contains(index));
+        let named = candidates().find(|(_, membership)| error.group.as_deref() == Some(&membership.config().name));
+        let last = || candidates().max_by_key(|(_, membership)| membership.generations().received());
+        named.or_else(last).map(|(index, _)| index)
+    }
+}
+
+/// Compiles the blocks of a configuration for the interfaces as they are, to find what cannot be done before anything
+/// is started.
+///
+/// # Errors
+/// What cannot be done.
+pub fn check_blocks(config: &Config, interfaces: &Interfaces) -> Result<(), Unusable> {
+    let never: fn(&Group) -> (Seeds, u64) = |_| (Box::new(|| Err("only a check".to_owned())), 0);
+    let now = BootTime::default();
+    let mut daemon = Daemon::new(config, never, now);
+    daemon.handle_interfaces(interfaces, now);
+    let blocks = daemon.memberships.iter().map(|membership| (membership, Keys::None));
+    input::compile(blocks, now).map(drop)
+}

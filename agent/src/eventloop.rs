@@ -1,0 +1,317 @@
+//! One task that owns everything: datagrams, kernel events, timers, requests and signals come in one by one.
+
+use core::time::Duration;
+use std::path::Path;
+
+use ::control::server::{Call, serve};
+use ::control::socket::{Access, Listener};
+use anyhow::Context as _;
+use daemon::limit::LogLimiter;
+use daemon::{clock, notify};
+use gdoi::BootTime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{debug, error, info, warn};
+use xfrm::event::{EventSource, KernelEvent};
+use xfrm::{Error, Kernel};
+
+use crate::config::Config;
+use crate::control::{self, Surroundings};
+use crate::daemon::Daemon;
+use crate::dataplane::{Cause, Dataplane};
+use crate::facts::Interfaces;
+use crate::net::{Received, Sockets};
+use crate::{exit, privileges, status};
+
+/// The rest of a burst of kernel events is waited for: a flush reports every entry.
+const BURST: Duration = Duration::from_millis(10);
+/// How often the machine's settings are looked at again.
+const ENVIRONMENT_INTERVAL: Duration = Duration::from_secs(30);
+/// Requests of gdoictl that may wait.
+const CALLS: usize = 8;
+
+/// What kernel events have left to do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Due {
+    facts: bool,
+    repair: bool,
+    at: Option<BootTime>,
+}
+
+/// The running daemon.
+pub struct EventLoop<K: Kernel> {
+    config: Config,
+    daemon: Daemon,
+    dataplane: Dataplane<K>,
+    events: EventSource,
+    sockets: Sockets,
+    calls: mpsc::Receiver<Call>,
+    limiter: LogLimiter,
+    due: Due,
+    problems: Vec<String>,
+    next_environment: BootTime,
+    status_line: String,
+}
+
+/// Listens on the control socket. Done before anything is touched: another agent that runs already holds it.
+///
+/// # Errors
+/// The socket cannot be had; the error names the remedy.
+pub fn open_control(path: &Path) -> anyhow::Result<mpsc::Receiver<Call>> {
+    let listener = Listener::bind(path).context("control socket")?;
+    let (sender, calls) = mpsc::channel(CALLS);
+    tokio::spawn(serve(listener, Access::own(), sender));
+    Ok(calls)
+}
+
+impl<K: Kernel> EventLoop<K> {
+    /// Puts blocks and guards into the kernel, then opens the sockets. Nothing has been sent when it returns.
+    ///
+    /// # Errors
+    /// Blocks and guards could not be installed, or UDP is not to be had. What is in the kernel stays there.
+    pub async fn start(
+        config: Config,
+        mut daemon: Daemon,
+        kernel: K,
+        events: EventSource,
+        interfaces: &Interfaces,
+        calls: mpsc::Receiver<Call>,
+        problems: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let now = clock::now();
+        daemon.handle_interfaces(interfaces, now);
+        let mut dataplane = Dataplane::new(kernel, now);
+        if let Some(outcome) = daemon.poll_desired(now) {
+            for unusable in &outcome.unusable {
+                error!(%unusable, "the groups cannot be protected");
+            }
+            let desired = outcome.desired.context("the blocks cannot be made out of this configuration")?;
+            dataplane
+                .apply(desired, now)
+                .await
+                .context("blocks and guards cannot be installed; nothing was removed")?;
+        }
+        let mut sockets = Sockets::new(config.local_port);
+        if let Some(error) = sockets.set(&daemon.local_addresses(), now).into_iter().next() {
+            return Err(error).context("registrations cannot leave; blocks stay in place");
+        }
+        Ok(Self {
+            config,
+            daemon,
+            dataplane,
+            events,
+            sockets,
+            calls,
+            limiter: LogLimiter::default(),
+            due: Due::default(),
+            problems,
+            next_environment: now + ENVIRONMENT_INTERVAL,
+            status_line: String::new(),
+        })
+    }
+
+    /// Runs until a signal ends it in order. Returns whether the end worked.
+    ///
+    /// # Errors
+    /// The loop cannot go on: no timers, no signals.
+    pub async fn run(mut self) -> anyhow::Result<bool> {
+        let mut timer = clock::Timer::new().context("boot-time timer")?;
+        let mut terminate = handler(SignalKind::terminate())?;
+        let mut interrupt = handler(SignalKind::interrupt())?;
+        let mut hangup = handler(SignalKind::hangup())?;
+        let watchdog = notify::watchdog_interval();
+        let mut next_watchdog = watchdog.map(|interval| clock::now() + interval);
+
+        self.settle().await;
+        self.status_line = status::line(&self.daemon, false, clock::now());
+        notify::ready(&self.status_line);
+        info!("blocks and guards are in place; registering");
+
+        loop {
+            let deadline = [self.poll_timeout(), next_watchdog].into_iter().flatten().min();
+            tokio::select! {
+                received = self.sockets.receive() => self.handle_received(received),
+                event = self.events.next() => self.handle_kernel_event(event).await,
+                Some(call) = self.calls.recv() => self.handle_call(call).await,
+                slept = timer.sleep_until(deadline) => slept.context("boot-time timer")?,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => warn!("SIGHUP does nothing yet: restart the daemon to read the configuration again"),
+            }
+            self.handle_timeout().await;
+            self.settle().await;
+            self.show_status();
+            if let (Some(interval), Some(at)) = (watchdog, next_watchdog) {
+                let now = clock::now();
+                if at <= now {
+                    notify::watchdog();
+                    next_watchdog = Some(now + interval);
+                }
+            }
+        }
+
+        notify::stopping();
+        info!("ending in order");
+        Ok(exit::leave(&mut self.daemon, &self.sockets, &mut self.dataplane, clock::now()).await)
+    }
+
+    fn poll_timeout(&self) -> Option<BootTime> {
+        let fixed = [Some(self.dataplane.poll_timeout()), Some(self.next_environment)];
+        let others = [self.daemon.poll_timeout(), self.sockets.poll_timeout(), self.due.at];
+        fixed.into_iter().chain(others).flatten().min()
+    }
+
+    fn handle_received(&mut self, received: Received) {
+        let now = clock::now();
+        match received {
+            Received::Datagram { source, octets } => {
+                let Err(error) = self.daemon.handle_datagram(source, &octets, now) else { return };
+                if let Some(pass) = self.limiter.admit(error.reason(), now) {
+                    info!(reason = error.reason(), withheld = pass.withheld, "datagram discarded");
+                    debug!(%source, %error, length = octets.len(), "discarded datagram");
+                }
+            }
+            Received::Unreachable { destination } => self.daemon.handle_unreachable(destination, now),
+            Received::Failed(error) => {
+                if let Some(pass) = self.limiter.admit("receive-failed", now) {
+                    warn!(%error, withheld = pass.withheld, "receiving failed");
+                }
+            }
+        }
+    }
+
+    async fn handle_kernel_event(&mut self, event: Result<KernelEvent, Error>) {
+        let now = clock::now();
+        match event {
+            Ok(KernelEvent::Flushed(_) | KernelEvent::Changed { .. } | KernelEvent::SaExpired { .. }) => {
+                self.due.repair = true;
+            }
+            Ok(KernelEvent::LinkChanged | KernelEvent::AddressChanged | KernelEvent::RouteChanged) => {
+                self.due.facts = true;
+            }
+            Ok(KernelEvent::Overrun) => {
+                if let Some(pass) = self.limiter.admit("overrun", now) {
+                    warn!(withheld = pass.withheld, "kernel events were lost; everything is read anew");
+                }
+                self.due.repair = true;
+                self.due.facts = true;
+            }
+            Err(error) => {
+                if let Some(pass) = self.limiter.admit("kernel-events", now) {
+                    error!(%error, withheld = pass.withheld, "kernel events cannot be read; looking every 30 s instead");
+                }
+                // A lasting failure must not eat the processor.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                return;
+            }
+        }
+        self.due.at.get_or_insert(now + BURST);
+    }
+
+    async fn handle_call(&mut self, call: Call) {
+        let now = clock::now();
+        let statistics = match self.dataplane.statistics().await {
+            Ok(statistics) => statistics,
+            Err(error) => {
+                warn!(%error, "counters cannot be read");
+                Default::default()
+            }
+        };
+        let mut problems = self.problems.clone();
+        problems.extend(self.dataplane.last_error().map(str::to_owned));
+        let missing = self.dataplane.missing_interfaces().iter();
+        problems.extend(missing.map(|name| format!("interface {name} is missing: create it")));
+        let surroundings = Surroundings { statistics, problems, repairs: self.dataplane.repairs() };
+        let response = control::answer(call.request(), &self.daemon, &surroundings, now);
+        call.answer(response);
+    }
+
+    async fn handle_timeout(&mut self) {
+        let now = clock::now();
+        self.daemon.handle_timeout(now);
+        if self.due.at.is_some_and(|at| at <= now) {
+            let due = std::mem::take(&mut self.due);
+            if due.facts {
+                self.read_facts(now).await;
+            }
+            let cause = if due.repair { Cause::Foreign } else { Cause::Facts };
+            // Logged there, and tried again from there.
+            let _ = self.dataplane.repair(cause, now).await;
+        }
+        self.dataplane.handle_timeout(now).await;
+        if self.next_environment <= now {
+            self.next_environment = now + ENVIRONMENT_INTERVAL;
+            self.look_at_environment().await;
+            self.read_facts(now).await;
+        }
+    }
+
+    async fn read_facts(&mut self, now: BootTime) {
+        match xfrm::interface::interfaces().await {
+            Ok(interfaces) => self.daemon.handle_interfaces(&interfaces, now),
+            Err(error) => {
+                if let Some(pass) = self.limiter.admit("interfaces", now) {
+                    error!(%error, withheld = pass.withheld, "interfaces cannot be read; the last known ones count");
+                }
+            }
+        }
+    }
+
+    async fn look_at_environment(&mut self) {
+        let problems: Vec<String> = privileges::problems(&self.config).await.iter().map(ToString::to_string).collect();
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            error!(%problem, "the machine no longer does what the groups need");
+        }
+        self.problems = problems;
+    }
+
+    /// Carries out what the daemon wants: the kernel first, datagrams afterwards.
+    async fn settle(&mut self) {
+        loop {
+            let now = clock::now();
+            let mut quiet = true;
+            while let Some((index, event)) = self.daemon.poll_event() {
+                if let Some(membership) = self.daemon.memberships().get(index) {
+                    status::log(membership, &event);
+                }
+            }
+            if let Some(outcome) = self.daemon.poll_desired(now) {
+                quiet = false;
+                for unusable in &outcome.unusable {
+                    error!(%unusable, "keys left out");
+                }
+                if let Some(desired) = outcome.desired {
+                    // Logged there, and tried again from there.
+                    let _ = self.dataplane.apply(desired, now).await;
+                }
+            }
+            for error in self.sockets.set(&self.daemon.local_addresses(), now) {
+                warn!(%error, "registrations cannot leave; trying again");
+            }
+            while let Some(transmit) = self.daemon.poll_transmit() {
+                quiet = false;
+                let Err(error) = self.sockets.send(&transmit).await else { continue };
+                if let Some(pass) = self.limiter.admit("send-failed", now) {
+                    warn!(%error, withheld = pass.withheld, "datagram not sent");
+                    debug!(destination = %transmit.destination, source = %transmit.source, "datagram not sent");
+                }
+                self.daemon.handle_unreachable(transmit.destination, now);
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn show_status(&mut self) {
+        let line = status::line(&self.daemon, self.dataplane.last_error().is_some(), clock::now());
+        if line != self.status_line {
+            notify::status(&line);
+            self.status_line = line;
+        }
+    }
+}
+
+fn handler(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("signals cannot be handled")
+}

@@ -1,0 +1,61 @@
+//! The orderly end: goodbye to the key servers, then what `on-exit` says about the kernel.
+
+use core::time::Duration;
+
+use gdoi::BootTime;
+use tracing::{error, info, warn};
+use xfrm::Kernel;
+
+use crate::daemon::Daemon;
+use crate::dataplane::Dataplane;
+use crate::net::Sockets;
+
+/// The whole end takes no longer than this.
+pub const BOUND: Duration = Duration::from_secs(5);
+
+/// Ends in order. Returns whether all of it worked; what did not is logged.
+pub async fn leave<K: Kernel>(
+    daemon: &mut Daemon,
+    sockets: &Sockets,
+    dataplane: &mut Dataplane<K>,
+    now: BootTime,
+) -> bool {
+    let end = async {
+        daemon.stop(now);
+        while let Some(transmit) = daemon.poll_transmit() {
+            if let Err(error) = sockets.send(&transmit).await {
+                warn!(%error, "the key server was not told that we leave");
+            }
+        }
+        leave_kernel(daemon, dataplane, now).await
+    };
+    match tokio::time::timeout(BOUND, end).await {
+        Ok(worked) => worked,
+        Err(_) => {
+            error!(bound_seconds = BOUND.as_secs(), "the orderly end took too long; kernel entries stay as they are");
+            false
+        }
+    }
+}
+
+/// Brings the kernel into the state that `on-exit` asks for.
+pub async fn leave_kernel<K: Kernel>(daemon: &Daemon, dataplane: &mut Dataplane<K>, now: BootTime) -> bool {
+    match daemon.desired_on_exit(now) {
+        Ok(None) => {
+            info!("kernel entries stay, as on-exit asks");
+            true
+        }
+        Ok(Some(desired)) => match dataplane.apply(desired, now).await {
+            Ok(()) => {
+                info!("kernel entries are as on-exit asks");
+                true
+            }
+            // Logged by the dataplane with its remedy.
+            Err(_) => false,
+        },
+        Err(unusable) => {
+            error!(%unusable, "kernel entries stay as they are");
+            false
+        }
+    }
+}

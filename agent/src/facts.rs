@@ -1,0 +1,86 @@
+//! What the machine's interfaces mean for one group: the address it speaks from, and its zones.
+
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use xfrm::interface::Interface;
+
+use crate::config::{Group, LocalAddress};
+
+/// Interfaces of the machine by name.
+pub type Interfaces = BTreeMap<String, Interface>;
+
+/// The address that a group speaks from, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The interface that has it.
+    pub interface: String,
+    /// That interface's number: another one after it was re-created.
+    pub index: u32,
+}
+
+/// Why a group has no address to speak from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The interfaces have not been read yet.
+    Unknown,
+    /// No interface has the configured address.
+    Address(Ipv4Addr),
+    /// The configured interface does not exist.
+    Interface(String),
+    /// The configured interface has no IPv4 address.
+    AddressOf(String),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("the interfaces have not been read yet"),
+            Self::Address(address) => write!(f, "no interface has the local address {address}"),
+            Self::Interface(name) => write!(f, "interface {name} does not exist"),
+            Self::AddressOf(name) => write!(f, "interface {name} has no IPv4 address"),
+        }
+    }
+}
+
+/// Finds the group's local address.
+///
+/// # Errors
+/// It is missing at the moment.
+pub fn local(group: &Group, interfaces: &Interfaces) -> Result<Local, Missing> {
+    match &group.local {
+        LocalAddress::Address(address) => {
+            let wanted = IpAddr::V4(*address);
+            let holds = |interface: &Interface| interface.addresses.iter().any(|net| net.addr() == wanted);
+            let (name, interface) =
+                interfaces.iter().find(|(_, interface)| holds(interface)).ok_or(Missing::Address(*address))?;
+            Ok(Local { address: *address, interface: name.clone(), index: interface.index })
+        }
+        LocalAddress::Interface(name) => {
+            let interface = interfaces.get(name).ok_or_else(|| Missing::Interface(name.clone()))?;
+            let address = ipv4(interface).next().ok_or_else(|| Missing::AddressOf(name.clone()))?;
+            Ok(Local { address: address.addr(), interface: name.clone(), index: interface.index })
+        }
+    }
+}
+
+/// Prefixes of the networks that an interface is in.
+pub fn prefixes(interface: &Interface) -> Vec<IpNet> {
+    let mut prefixes: Vec<IpNet> = ipv4(interface).map(|net| IpNet::V4(net.trunc())).collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes
+}
+
+/// IPv4 addresses of an interface that other hosts can reach, in the kernel's order.
+fn ipv4(interface: &Interface) -> impl Iterator<Item = ipnet::Ipv4Net> {
+    let reachable = |address: Ipv4Addr| !address.is_link_local() && !address.is_loopback() && !address.is_unspecified();
+    interface.addresses.iter().filter_map(move |net| match net {
+        IpNet::V4(net) if reachable(net.addr()) => Some(*net),
+        _ => None,
+    })
+}

@@ -1,0 +1,157 @@
+//! From memberships to what the kernel should hold: the only file that calls `policies`.
+
+use core::fmt;
+use core::net::IpAddr;
+
+use control::member::{PolicyKind, PolicyLine};
+use gdoi::BootTime;
+use gdoi::group::GroupPolicy;
+use policies::explain::Kind;
+use policies::{GroupInput, GroupOptions, GroupState, InstalledTek, LanInterface, WanInterface, Zones};
+use xfrm::Desired;
+
+use crate::config;
+use crate::facts;
+use crate::generation::{ActiveLine, Generations};
+use crate::group::Membership;
+
+/// Why no kernel state can be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// The group whose policy it is, if that is known.
+    pub group: Option<String>,
+    /// One line.
+    pub reason: String,
+}
+
+impl core::error::Error for Unusable {}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.group {
+            Some(group) => write!(f, "group {group}: {}", self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
+/// Which keys of a membership count.
+#[derive(Clone, Copy, Debug)]
+pub enum Keys<'k> {
+    /// Its own.
+    Own,
+    /// These, for a trial.
+    Candidate(&'k Generations),
+    /// None: blocks and guards only.
+    None,
+}
+
+/// Whether a policy can be used by this group.
+///
+/// # Errors
+/// The reason in one line.
+pub fn check(policy: &GroupPolicy, config: &config::Group) -> Result<(), String> {
+    policies::check(policy, &options(config)).map_err(|unusable| unusable.to_string())
+}
+
+/// What the kernel should hold for these groups.
+///
+/// # Errors
+/// The reason in one line.
+pub fn compile<'m>(
+    groups: impl Iterator<Item = (&'m Membership, Keys<'m>)>,
+    now: BootTime,
+) -> Result<Desired, Unusable> {
+    let inputs: Vec<GroupInput<'m>> = groups.map(|(membership, keys)| input(membership, keys, now)).collect();
+    policies::compile(&inputs).map_err(|error| Unusable { group: Some(error.group), reason: error.reason.to_string() })
+}
+
+/// What happens to which traffic, for show commands.
+pub fn explain(membership: &Membership, now: BootTime) -> Vec<PolicyLine> {
+    let lines = policies::explain(&input(membership, Keys::Own, now));
+    lines
+        .into_iter()
+        .map(|line| PolicyLine {
+            kind: match line.kind {
+                Kind::Secure => PolicyKind::Secure,
+                Kind::Exclude => PolicyKind::Exclude,
+                Kind::Local => PolicyKind::Local,
+                Kind::FailClose => PolicyKind::FailClose,
+            },
+            source: line.source,
+            destination: line.destination,
+            protocol: line.protocol,
+            source_port: line.source_port,
+            destination_port: line.destination_port,
+            spi: line.spi,
+            note: line.note,
+        })
+        .collect()
+}
+
+fn input<'m>(membership: &'m Membership, keys: Keys<'m>, now: BootTime) -> GroupInput<'m> {
+    let config = membership.config();
+    GroupInput {
+        name: &config.name,
+        group: config.id,
+        slot: membership.slot(),
+        zones: zones(membership),
+        protected: config.protected.clone(),
+        exclude: config.exclude.clone(),
+        servers: config.server_addresses(),
+        options: options(config),
+        state: match keys {
+            Keys::Own => state(membership.generations(), now),
+            Keys::Candidate(generations) => state(generations, now),
+            Keys::None => without_keys(membership.generations()),
+        },
+    }
+}
+
+fn state(generations: &Generations, now: BootTime) -> GroupState<'_> {
+    let lines = generations.active(now);
+    if lines.is_empty() {
+        return without_keys(generations);
+    }
+    GroupState::Keyed(lines.into_iter().map(installed).collect())
+}
+
+fn installed(line: ActiveLine<'_>) -> InstalledTek<'_> {
+    InstalledTek { policy: line.policy, keys: line.keys, receive: true, send: line.send }
+}
+
+/// What was protected once stays blocked.
+fn without_keys(generations: &Generations) -> GroupState<'_> {
+    match generations.lines() {
+        [] => GroupState::NoKey,
+        lines => GroupState::Expired(lines.iter().collect()),
+    }
+}
+
+fn options(config: &config::Group) -> GroupOptions {
+    GroupOptions {
+        counter_mode_send: config.counter_mode_send,
+        legacy: config.legacy,
+        dont_fragment: config.dont_fragment,
+        placeholder: config.placeholder,
+    }
+}
+
+fn zones(membership: &Membership) -> Zones {
+    let config = membership.config();
+    let interfaces = membership.interfaces();
+    let lan = config.lan.iter().map(|name| LanInterface {
+        name: name.clone(),
+        prefixes: interfaces.get(name).map(facts::prefixes).unwrap_or_default(),
+    });
+    let wan = config.wan.iter().map(|name| {
+        let interface = interfaces.get(name);
+        WanInterface {
+            name: name.clone(),
+            up: interface.is_some_and(|interface| interface.up),
+            gateway: interface.and_then(|interface| interface.gateway),
+            mtu: interface.map_or(0, |interface| interface.mtu),
+        }
+    });
+    Zones { lan: lan.collect(), wan: wan.collect(), local: membership.local_address().map(IpAddr::V4) }
+}

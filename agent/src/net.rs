@@ -1,0 +1,166 @@
+//! UDP sockets: one for each address that registrations leave from.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use daemon::udp::{BindError, Incoming, LONGEST_DATAGRAM, Socket};
+use futures_util::future::select_all;
+use gdoi::BootTime;
+use gdoi::event::Transmit;
+
+/// Pause before a socket that could not be opened is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// Pause after a failed receive, so that a lasting failure does not eat the processor.
+const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+struct Bound {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+/// What arrived.
+#[derive(Debug)]
+pub enum Received {
+    /// A datagram.
+    Datagram {
+        /// Who sent it.
+        source: SocketAddr,
+        /// Its octets.
+        octets: Vec<u8>,
+    },
+    /// An ICMP error about a datagram of ours, which anyone can forge.
+    Unreachable {
+        /// Where the datagram went.
+        destination: SocketAddr,
+    },
+    /// Receiving failed; the sockets stay usable.
+    Failed(io::Error),
+}
+
+/// The sockets.
+#[derive(Debug)]
+pub struct Sockets {
+    port: u16,
+    bound: BTreeMap<Ipv4Addr, Bound>,
+    /// Addresses without a socket and when to try again.
+    missing: BTreeMap<Ipv4Addr, BootTime>,
+}
+
+impl Sockets {
+    /// No socket yet; `port` is the local port of all.
+    pub fn new(port: u16) -> Self {
+        Self { port, bound: BTreeMap::new(), missing: BTreeMap::new() }
+    }
+
+    /// Opens sockets for the addresses that are new and closes those of addresses that are gone. Returns what could
+    /// not be opened; it is tried again when the pause is over.
+    pub fn set(&mut self, addresses: &BTreeSet<Ipv4Addr>, now: BootTime) -> Vec<BindError> {
+        self.bound.retain(|address, _| addresses.contains(address));
+        self.missing.retain(|address, _| addresses.contains(address));
+        let mut errors = Vec::new();
+        for address in addresses {
+            if self.bound.contains_key(address) || self.missing.get(address).is_some_and(|at| *at > now) {
+                continue;
+            }
+            match Socket::bind(SocketAddr::new(IpAddr::V4(*address), self.port)) {
+                Ok(socket) => {
+                    self.missing.remove(address);
+                    self.bound.insert(*address, Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
+                }
+                Err(error) => {
+                    self.missing.insert(*address, now + RETRY);
+                    errors.push(error);
+                }
+            }
+        }
+        errors
+    }
+
+    /// When [`Sockets::set`] has something to try again.
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        self.missing.values().min().copied()
+    }
+
+    /// Waits for what arrives next on any socket. Cancel safe.
+    pub async fn receive(&mut self) -> Received {
+        if self.bound.is_empty() {
+            return std::future::pending().await;
+        }
+        let receives = self.bound.values_mut().map(|bound| Box::pin(receive_one(bound)));
+        let (received, _, _) = select_all(receives).await;
+        if matches!(received, Received::Failed(_)) {
+            tokio::time::sleep(RECEIVE_PAUSE).await;
+        }
+        received
+    }
+
+    /// Sends a datagram from the address that it names as its source.
+    ///
+    /// # Errors
+    /// There is no socket for that address, or what the kernel says.
+    pub async fn send(&self, transmit: &Transmit) -> io::Result<()> {
+        let bound = match transmit.source.ip() {
+            IpAddr::V4(address) => self.bound.get(&address),
+            IpAddr::V6(_) => None,
+        };
+        match bound {
+            Some(bound) => bound.socket.send(transmit).await,
+            None => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no socket for the local address")),
+        }
+    }
+}
+
+async fn receive_one(bound: &mut Bound) -> Received {
+    match bound.socket.receive(&mut bound.buffer).await {
+        Ok(Incoming::Datagram { source, length, .. }) => {
+            Received::Datagram { source, octets: bound.buffer.get(..length).unwrap_or_default().to_vec() }
+        }
+        Ok(Incoming::Unreachable { destination, .. }) => Received::Unreachable { destination },
+        Err(error) => Received::Failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime::new(Duration::from_secs(seconds))
+    }
+
+    #[tokio::test]
+    async fn a_socket_for_each_address_and_none_for_those_gone() {
+        let (one, two) = (Ipv4Addr::new(127, 0, 84, 1), Ipv4Addr::new(127, 0, 84, 2));
+        let mut member = Sockets::new(28_481);
+        assert!(member.set(&[one, two].into(), at(0)).is_empty());
+        let datagram = |source: Ipv4Addr, destination: Ipv4Addr| Transmit {
+            destination: SocketAddr::new(destination.into(), 28_481),
+            source: SocketAddr::new(source.into(), 28_481),
+            payload: b"octets".to_vec(),
+        };
+        member.send(&datagram(one, two)).await.unwrap();
+        match member.receive().await {
+            Received::Datagram { source, octets } => {
+                assert_eq!((source.ip(), octets.as_slice()), (IpAddr::V4(one), &b"octets"[..]));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(member.set(&[two].into(), at(1)).is_empty());
+        assert!(member.send(&datagram(one, two)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_not_there_is_tried_again_later() {
+        let gone = Ipv4Addr::new(192, 0, 2, 200);
+        let mut member = Sockets::new(28_482);
+        assert_eq!(member.set(&[gone].into(), at(0)).len(), 1);
+        assert_eq!(member.poll_timeout(), Some(at(5)));
+        assert_eq!(member.set(&[gone].into(), at(1)).len(), 0);
+        assert_eq!(member.set(&[gone].into(), at(5)).len(), 1);
+        assert_eq!(member.set(&BTreeSet::new(), at(6)).len(), 0);
+        assert_eq!(member.poll_timeout(), None);
+    }
+}

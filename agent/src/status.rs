@@ -1,0 +1,78 @@
+//! The log of the memberships' events and the status line for the service manager.
+
+use gdoi::BootTime;
+use tracing::{debug, info, info_span, warn};
+
+use crate::daemon::Daemon;
+use crate::failover::{Reason, State};
+use crate::group::{Event, Membership};
+
+/// Writes one event to the log.
+pub fn log(membership: &Membership, event: &Event) {
+    let span = info_span!("group", name = %membership.config().name);
+    let _entered = span.enter();
+    let server = |index: usize| membership.server(index).map_or_else(|| "?".to_owned(), |server| server.to_string());
+    match event {
+        Event::LocalFound(local) => {
+            info!(interface = %local.interface, "local address found; registering");
+            debug!(address = %local.address, "local address");
+        }
+        Event::LocalMissing(missing) => {
+            warn!(%missing, "no local address; group traffic stays blocked until there is one");
+        }
+        Event::Trying(index) => info!(key_server = server(*index), "registering"),
+        Event::Phase1Established { server: index, transform } => {
+            debug!(key_server = server(*index), ?transform, "phase 1 established");
+        }
+        Event::PassedOver(passed) => match passed.reason {
+            Reason::NoAnswer => {
+                info!(key_server = server(passed.server), detail = %passed.detail, "key server passed over");
+            }
+            _ => warn!(
+                key_server = server(passed.server),
+                reason = passed.reason.word(),
+                detail = %passed.detail,
+                "key server passed over"
+            ),
+        },
+        Event::Pausing { pause } => {
+            warn!(pause_seconds = pause.as_secs(), "no key server served; the next round begins after a pause");
+        }
+        Event::Registered { server: index, spis, lifetime } => {
+            info!(
+                key_server = server(*index),
+                spis = %list(spis),
+                lifetime_seconds = lifetime.as_secs(),
+                "registered; keys are valid"
+            );
+        }
+        Event::RolledOver { spis } => info!(spis = %list(spis), "keys rolled over"),
+        Event::Expired => warn!("all keys have ended; group traffic is blocked until the next registration"),
+        Event::IsakmpSaEnded(index) => debug!(key_server = server(*index), "ISAKMP SA ended; keys stay valid"),
+    }
+}
+
+/// One line about all groups, for `systemctl status`.
+pub fn line(daemon: &Daemon, failing: bool, now: BootTime) -> String {
+    let groups: Vec<String> = daemon
+        .memberships()
+        .iter()
+        .map(|membership| format!("{} {}", membership.config().name, word(membership, now)))
+        .collect();
+    let failing = if failing { "; kernel changes fail, see the log" } else { "" };
+    format!("{}{failing}", groups.join(", "))
+}
+
+fn word(membership: &Membership, now: BootTime) -> &'static str {
+    let keyed = !membership.generations().is_empty(now);
+    match (membership.failover().state(), keyed) {
+        (_, true) => "protected",
+        (State::Suspended, false) => "blocked: no local address",
+        (State::Trying { .. } | State::Served { .. }, false) => "blocked: registering",
+        (State::Pausing { .. }, false) => "blocked: no key server serves",
+    }
+}
+
+fn list(spis: &[u32]) -> String {
+    spis.iter().map(|spi| format!("{spi:#010x}")).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,240 @@
+//! Raises the file to values: names become references, pre-shared keys are read, and what
+//! contradicts itself is noted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use daemon::configuration::{Located, Place, Report, check_length, shared_keys, weak_parts};
+use daemon::secrets::read_pre_shared_key;
+use gdoi::config::Identity;
+use gdoi::crypto::Secret;
+use gdoi::group::{GroupId, TrafficSelector};
+use ipnet::IpNet;
+
+use super::file::{self, File};
+use super::{Config, Group, Member, TekTemplate};
+use crate::algorithm::{Encryption, Integrity, Kind};
+
+/// More match lines than this do not fit into one message of a pull.
+const MOST_SELECTORS: usize = 256;
+
+/// Makes the configuration; `None` when something is missing, which is then noted.
+pub fn raise(file: File, report: &Report) -> Option<Config> {
+    let listen = listen(&file, report);
+    let groups: Vec<Option<Group>> = file.groups.iter().map(|entry| group(entry, file.legacy, report)).collect();
+    unique(report, "group.name", file.groups.iter().filter_map(|group| group.name.clone()));
+    unique(report, "group.id", file.groups.iter().filter_map(|group| group.id.clone()));
+    if file.groups.is_empty() {
+        report.error(None, "there is no group", "add [[group]]");
+    }
+    let ids: BTreeMap<&str, u32> = file
+        .groups
+        .iter()
+        .filter_map(|group| Some((group.name.as_ref()?.value.as_str(), group.id.as_ref()?.value)))
+        .collect();
+    let names: BTreeSet<&str> = file.groups.iter().filter_map(|group| Some(group.name.as_ref()?.as_str())).collect();
+    let members: Vec<Option<Member>> = file.members.iter().map(|entry| member(entry, &ids, &names, report)).collect();
+    if file.members.is_empty() {
+        report.error(None, "there is no member", "add [[member]]");
+    }
+    unique(report, "member.name", file.members.iter().filter_map(|member| member.name.clone()));
+    unique(report, "member.address", file.members.iter().filter_map(|member| member.address.clone()));
+    unique_identities(report, &file.members);
+    warn_of_shared_keys(report, &file.members, &members);
+    let weak = weak_parts(&file.phase1);
+    if !weak.is_empty() {
+        let message = format!("ike: {} can be broken", weak.join(", "));
+        report.warning(None, message, "remove them as soon as every member has something better");
+    }
+    Some(Config {
+        control_socket: file.control_socket,
+        listen,
+        identity: file.identity,
+        phase1: file.phase1,
+        group_id_byte_order: file.group_id_byte_order,
+        limits: file.limits,
+        members: members.into_iter().collect::<Option<_>>()?,
+        groups: groups.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+fn listen(file: &File, report: &Report) -> Vec<SocketAddr> {
+    unique(report, "listen", file.listen.iter().cloned());
+    for all in file.listen.iter().filter(|address| address.is_unspecified()) {
+        let others = file.listen.iter().filter(|other| other.is_ipv4() == all.is_ipv4());
+        if others.count() > 1 {
+            let message = format!("listen: {} covers the other addresses of its family", all.value);
+            report.error(Some(all.place.clone()), message, "remove it, or remove the others");
+        }
+    }
+    file.listen.iter().map(|address| SocketAddr::new(address.value, file.port)).collect()
+}
+
+fn member(entry: &file::Member, ids: &BTreeMap<&str, u32>, names: &BTreeSet<&str>, report: &Report) -> Option<Member> {
+    let mut groups = BTreeSet::new();
+    for group in &entry.groups {
+        let name = group.value.as_str();
+        if !names.contains(name) {
+            let message = format!("member.groups: there is no group \"{name}\"");
+            let known: Vec<&str> = names.iter().copied().collect();
+            let remedy = if known.is_empty() { "add it".to_owned() } else { format!("known are {}", known.join(", ")) };
+            report.error(Some(group.place.clone()), message, remedy);
+        } else if let Some(id) = ids.get(name)
+            && !groups.insert(GroupId(*id))
+        {
+            report.error(
+                Some(group.place.clone()),
+                format!("member.groups: \"{name}\" is named twice"),
+                "name it once",
+            );
+        }
+    }
+    if let (Some(address), Some(identity)) = (&entry.address, &entry.identity)
+        && let Identity::Address(identity_address) = &identity.value
+        && identity_address.is_ipv4() != address.value.addr().is_ipv4()
+    {
+        let message = "member.identity: not of the address family of the member's address";
+        report.error(Some(identity.place.clone()), message, "name the address that the member proves");
+    }
+    let key = entry.pre_shared_key.as_ref().and_then(|origin| match read_pre_shared_key(&origin.value) {
+        Ok(key) => {
+            check_length(report, origin.place.clone(), &key);
+            Some(key)
+        }
+        Err(error) => {
+            // The error's own text has its remedy behind the first semicolon, as the report's lines have.
+            let text = error.to_string();
+            let (message, remedy) = text.split_once("; ").unwrap_or((&text, "check the key"));
+            report.error(Some(origin.place.clone()), format!("pre-shared key: {message}"), remedy);
+            None
+        }
+    });
+    Some(Member {
+        name: entry.name.as_ref()?.value.clone(),
+        addresses: entry.address.as_ref()?.value,
+        identity: entry.identity.as_ref().map(|identity| identity.value.clone()),
+        pre_shared_key: Arc::new(key?),
+        groups,
+    })
+}
+
+fn group(entry: &file::Group, legacy: bool, report: &Report) -> Option<Group> {
+    let teks: Vec<Option<TekTemplate>> = entry.teks.iter().map(|entry| tek(entry, legacy, report)).collect();
+    let mut seen: BTreeMap<TrafficSelector, usize> = BTreeMap::new();
+    let mut count = 0;
+    for selector in entry.teks.iter().flat_map(|tek| &tek.selectors) {
+        count += 1;
+        let (line, _) = report.position(selector.place.start);
+        if let Some(first) = seen.insert(selector.value, line) {
+            let message = format!("group.tek.policy: the same selector as in line {first}, which would match first");
+            report.error(Some(selector.place.clone()), message, "remove one of them");
+        }
+    }
+    if count > MOST_SELECTORS {
+        let message = format!("group: {count} policies");
+        report.error(entry.place.clone(), message, format!("a group has at most {MOST_SELECTORS}"));
+    }
+    Some(Group {
+        name: entry.name.as_ref()?.value.clone(),
+        id: GroupId(entry.id.as_ref()?.value),
+        teks: teks.into_iter().collect::<Option<_>>()?,
+        gap: entry.gap.clone(),
+        sender_id_bits: entry.sender_id_bits,
+    })
+}
+
+fn tek(entry: &file::Tek, legacy: bool, report: &Report) -> Option<TekTemplate> {
+    let encryption = entry.encryption.as_ref()?;
+    if encryption.value.kind == Kind::Legacy && !legacy {
+        let message = format!("group.tek.encryption: {} is weak", encryption.name);
+        let remedy = "choose a strong one, or set legacy = true and know why";
+        report.error(Some(encryption.place.clone()), message, remedy);
+    }
+    let integrity = integrity(encryption, entry.integrity.as_ref(), entry.place.clone(), report);
+    Some(TekTemplate {
+        selectors: entry.selectors.iter().map(|selector| selector.value).collect(),
+        encryption: encryption.value,
+        integrity,
+        direction: entry.direction,
+        mode: entry.mode,
+        address_preservation: entry.address_preservation,
+        lifetime: entry.lifetime,
+    })
+}
+
+fn integrity(
+    encryption: &Located<Encryption>,
+    integrity: Option<&Located<Integrity>>,
+    tek: Option<Place>,
+    report: &Report,
+) -> Option<Integrity> {
+    match (encryption.value.kind, integrity) {
+        (Kind::Combined, Some(integrity)) => {
+            let message = format!("group.tek.integrity: {} brings its own", encryption.name);
+            report.error(Some(integrity.place.clone()), message, "remove integrity");
+            None
+        }
+        (Kind::Plain | Kind::Legacy, None) => {
+            let message = format!("group.tek: {} protects no integrity", encryption.name);
+            report.error(tek, message, "add integrity = \"hmac-sha2-256-128\", or encrypt with aes-256-gcm-16");
+            None
+        }
+        (_, integrity) => integrity.map(|integrity| integrity.value),
+    }
+}
+
+fn unique<T: Ord + Debug>(report: &Report, key: &str, values: impl Iterator<Item = Located<T>>) {
+    let mut seen: BTreeMap<T, usize> = BTreeMap::new();
+    for Located { value, place } in values {
+        let (line, _) = report.position(place.start);
+        if let Some(first) = seen.get(&value) {
+            let message = format!("{key}: the same as in line {first}");
+            report.error(Some(place), message, "every one is there once; change or remove it");
+        } else {
+            seen.insert(value, line);
+        }
+    }
+}
+
+/// An identity belongs to one member, or nobody could tell who is authorised.
+fn unique_identities(report: &Report, members: &[file::Member]) {
+    let identities = members.iter().filter_map(|member| match (&member.identity, &member.address) {
+        (Some(identity), _) => Some(identity.clone()),
+        (None, Some(address)) if is_host(&address.value) => {
+            Some(Located { value: Identity::Address(address.value.addr()), place: address.place.clone() })
+        }
+        _ => None,
+    });
+    unique(report, "member.identity", identities);
+}
+
+fn is_host(prefix: &IpNet) -> bool {
+    prefix.prefix_len() == prefix.max_prefix_len()
+}
+
+fn warn_of_shared_keys(report: &Report, entries: &[file::Member], members: &[Option<Member>]) {
+    const REASON: &str = "any of them can pose as this key server to the others";
+    const REMEDY: &str = "give every member a key of its own";
+    let keys = members.iter().flatten().map(|member| (member.name.as_str(), member.pre_shared_key.as_ref()));
+    let keys: Vec<(&str, &Secret)> = keys.collect();
+    for names in shared_keys(keys) {
+        let place = entries
+            .iter()
+            .find(|entry| {
+                entry.name.as_ref().is_some_and(|name| names.first().is_some_and(|first| *first == name.value))
+            })
+            .and_then(|entry| Some(entry.pre_shared_key.as_ref()?.place.clone()));
+        let message = format!("members {} have one pre-shared key: {REASON}", names.join(", "));
+        report.warning(place, message, REMEDY);
+    }
+    for entry in entries {
+        if let (Some(name), Some(address)) = (&entry.name, &entry.address)
+            && !is_host(&address.value)
+        {
+            let message = format!("all hosts of {} have the pre-shared key of {}: {REASON}", address.value, name.value);
+            report.warning(Some(address.place.clone()), message, REMEDY);
+        }
+    }
+}

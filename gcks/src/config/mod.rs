@@ -1,0 +1,130 @@
+//! The configuration: [`file`] is what was typed, [`check`] raises it to the values below.
+
+pub mod check;
+pub mod file;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::configuration::{self, Loaded, Report};
+use gdoi::config::{ByteOrder, Identity, Phase1Policy, ServerLimits};
+use gdoi::crypto::Secret;
+use gdoi::group::{
+    AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection, TekProtection, TekProtocol,
+    TrafficSelector,
+};
+use ipnet::IpNet;
+
+use crate::algorithm::{Encryption, Integrity};
+
+/// Everything the daemon acts on.
+#[derive(Debug)]
+pub struct Config {
+    /// Where `gdoictl` asks.
+    pub control_socket: PathBuf,
+    /// Where members ask.
+    pub listen: Vec<SocketAddr>,
+    /// Our phase-1 identity; `None` is the address the member wrote to.
+    pub identity: Option<Identity>,
+    /// What phase 1 may negotiate.
+    pub phase1: Phase1Policy,
+    /// Interoperability switch for the group id.
+    pub group_id_byte_order: ByteOrder,
+    /// Bounds on work for strangers.
+    pub limits: ServerLimits,
+    /// Who may register.
+    pub members: Vec<Member>,
+    /// The groups.
+    pub groups: Vec<Group>,
+}
+
+/// Somebody who may register: one router, or all within a prefix.
+#[derive(Debug)]
+pub struct Member {
+    /// Name for logs and `gdoictl`.
+    pub name: String,
+    /// Where it registers from.
+    pub addresses: IpNet,
+    /// The identity it must prove; `None` is its address.
+    pub identity: Option<Identity>,
+    /// Its pre-shared key.
+    pub pre_shared_key: Arc<Secret>,
+    /// The groups it may have.
+    pub groups: BTreeSet<GroupId>,
+}
+
+/// A group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Name for logs and `gdoictl`.
+    pub name: String,
+    /// The number by which members ask for it.
+    pub id: GroupId,
+    /// Its data SAs in the order of the file, which is the order of match.
+    pub teks: Vec<TekTemplate>,
+    /// Policy for the group as a whole.
+    pub gap: GroupAssociatedPolicy,
+    /// Width of sender identifiers in bits.
+    pub sender_id_bits: u16,
+}
+
+/// What every TEK made for one data SA of a group has in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TekTemplate {
+    /// Match lines in order.
+    pub selectors: Vec<TrafficSelector>,
+    /// Encryption.
+    pub encryption: Encryption,
+    /// Integrity; `None` for combined-mode encryption.
+    pub integrity: Option<Integrity>,
+    /// Who sends and who receives.
+    pub direction: SaDirection,
+    /// Tunnel or transport.
+    pub mode: EncapsulationMode,
+    /// Which addresses the outer header keeps.
+    pub address_preservation: AddressPreservation,
+    /// Life of a new TEK.
+    pub lifetime: Duration,
+}
+
+impl TekTemplate {
+    /// The protection with `lifetime` left.
+    pub fn protection(&self, lifetime: Duration) -> TekProtection {
+        TekProtection {
+            protocol: TekProtocol::ESP,
+            transform: self.encryption.transform,
+            key_length: self.encryption.key_length,
+            authentication: self.integrity.map(|integrity| integrity.algorithm),
+            mode: self.mode,
+            address_preservation: self.address_preservation,
+            direction: self.direction,
+            lifetime,
+            lifetime_kilobytes: None,
+        }
+    }
+}
+
+/// Reads and checks the file at `path`, pre-shared keys included.
+///
+/// # Errors
+/// A report of everything that is wrong.
+pub fn load(path: &Path) -> Result<Loaded<Config>, Report> {
+    configuration::load(path, |root| {
+        let report = root.report();
+        check::raise(file::read(root), report)
+    })
+}
+
+/// Checks `text`, which messages call `name`.
+///
+/// # Errors
+/// A report of everything that is wrong.
+pub fn parse(name: &str, text: &str) -> Result<Loaded<Config>, Report> {
+    configuration::parse(name, text, |root| {
+        let report = root.report();
+        check::raise(file::read(root), report)
+    })
+}

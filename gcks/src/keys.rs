@@ -1,0 +1,133 @@
+//! New keys and SPIs from the operating system's randomness.
+
+use daemon::entropy::{self, EntropyError};
+use gdoi::crypto::Secret;
+use gdoi::group::{Spi, TekKeys};
+
+use crate::config::TekTemplate;
+
+/// SPIs up to here are reserved (RFC 4303 §2.1).
+const LAST_RESERVED_SPI: Spi = 255;
+
+/// Where randomness comes from.
+pub trait Entropy {
+    /// Fills `octets`.
+    ///
+    /// # Errors
+    /// There is none; nothing may be made of `octets` then.
+    fn fill(&mut self, octets: &mut [u8]) -> Result<(), EntropyError>;
+}
+
+/// The operating system's generator.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsEntropy;
+
+impl Entropy for OsEntropy {
+    fn fill(&mut self, octets: &mut [u8]) -> Result<(), EntropyError> {
+        entropy::fill(octets)
+    }
+}
+
+/// Keys for one TEK, as long as its algorithms need, salt included (RFC 6407 §5.6.1).
+///
+/// # Errors
+/// No randomness.
+pub fn tek_keys(template: &TekTemplate, entropy: &mut impl Entropy) -> Result<TekKeys, EntropyError> {
+    Ok(TekKeys {
+        encryption: secret(template.encryption.octets, entropy)?,
+        integrity: secret(template.integrity.map_or(0, |integrity| integrity.octets), entropy)?,
+    })
+}
+
+/// An SPI that is not reserved and not `in_use`.
+///
+/// # Errors
+/// No randomness.
+pub fn spi(in_use: impl Fn(Spi) -> bool, entropy: &mut impl Entropy) -> Result<Spi, EntropyError> {
+    loop {
+        let mut octets = [0; 4];
+        entropy.fill(&mut octets)?;
+        let spi = Spi::from_be_bytes(octets);
+        if spi > LAST_RESERVED_SPI && !in_use(spi) {
+            return Ok(spi);
+        }
+    }
+}
+
+fn secret(octets: usize, entropy: &mut impl Entropy) -> Result<Secret, EntropyError> {
+    let mut key = vec![0; octets];
+    entropy.fill(&mut key)?;
+    Ok(Secret::new(key))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use gdoi::group::{AddressPreservation, EncapsulationMode, SaDirection};
+    use gdoi::wire::KeyLengths;
+
+    use super::*;
+    use crate::algorithm::{ENCRYPTIONS, INTEGRITIES, Kind};
+
+    /// Octets that count up: 0, 1, 2 and so on.
+    #[derive(Debug, Default)]
+    pub struct Counting(pub u8);
+
+    impl Entropy for Counting {
+        fn fill(&mut self, octets: &mut [u8]) -> Result<(), EntropyError> {
+            for octet in octets {
+                *octet = self.0;
+                self.0 = self.0.wrapping_add(1);
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_suite_gets_keys_that_the_wire_accepts() {
+        for encryption in ENCRYPTIONS {
+            let integrities: Vec<_> = match encryption.kind {
+                Kind::Combined => vec![None],
+                Kind::Plain | Kind::Legacy => INTEGRITIES.map(Some).to_vec(),
+            };
+            for integrity in integrities {
+                let template = TekTemplate {
+                    selectors: Vec::new(),
+                    encryption,
+                    integrity,
+                    direction: SaDirection::SYMMETRIC,
+                    mode: EncapsulationMode::TUNNEL,
+                    address_preservation: AddressPreservation::SOURCE_AND_DESTINATION,
+                    lifetime: Duration::from_secs(60),
+                };
+                let keys = tek_keys(&template, &mut Counting::default()).unwrap();
+                let lengths = KeyLengths::of(&template.protection(template.lifetime)).unwrap();
+                assert_eq!(keys.encryption.len(), lengths.encryption, "{}", encryption.name);
+                assert_eq!(keys.integrity.len(), lengths.integrity, "{}", encryption.name);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_new_octets() {
+        let template_keys = |entropy: &mut Counting| secret(4, entropy).unwrap();
+        let mut entropy = Counting(7);
+        assert_eq!(template_keys(&mut entropy), Secret::copy_from(&[7, 8, 9, 10]));
+        assert_eq!(template_keys(&mut entropy), Secret::copy_from(&[11, 12, 13, 14]));
+    }
+
+    #[test]
+    fn spis_are_neither_reserved_nor_taken() {
+        struct Fixed(Vec<[u8; 4]>);
+        impl Entropy for Fixed {
+            fn fill(&mut self, octets: &mut [u8]) -> Result<(), EntropyError> {
+                octets.copy_from_slice(&self.0.remove(0));
+                Ok(())
+            }
+        }
+        let mut entropy = Fixed(vec![[0, 0, 0, 0], [0, 0, 0, 255], [0, 0, 1, 1], [0, 0, 1, 0]]);
+        assert_eq!(spi(|taken| taken == 257, &mut entropy).unwrap(), 256);
+        assert!(entropy.0.is_empty());
+    }
+}

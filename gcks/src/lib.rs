@@ -1,0 +1,16 @@
+//! gcks: a GDOI key server (RFC 6407) for groups of routers.
+//!
+//! [`config`] turns a file into checked values; [`service`] holds all state and does no input or
+//! output of its own; [`daemon`] is the loop that feeds it datagrams and the time.
+
+pub mod algorithm;
+pub mod authorise;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod keys;
+pub mod net;
+pub mod registry;
+pub mod schedule;
+pub mod senders;
+pub mod service;

@@ -1,0 +1,110 @@
+//! The sockets: one task each receives into a bounded queue; the loop sends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use daemon::udp::{BindError, Incoming, LONGEST_DATAGRAM, Socket};
+use gdoi::event::Transmit;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Datagrams that wait for the loop. What does not fit stays in the kernel's buffer, and is dropped
+/// there in a flood.
+const QUEUE: usize = 256;
+
+/// Room that the kernel is asked for, for datagrams that arrive during a computation.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+
+/// A datagram as it came in.
+#[derive(Debug)]
+pub struct Received {
+    /// Who sent it.
+    pub source: SocketAddr,
+    /// Which of our addresses it was sent to.
+    pub local: SocketAddr,
+    /// The octets.
+    pub octets: Vec<u8>,
+}
+
+/// All sockets of the server.
+#[derive(Debug)]
+pub struct Network {
+    sockets: Vec<Arc<Socket>>,
+    receivers: JoinSet<()>,
+    queue: mpsc::Receiver<Received>,
+}
+
+impl Network {
+    /// Binds every address. Needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound; none is bound then.
+    pub fn bind(listen: &[SocketAddr]) -> Result<Self, BindError> {
+        let sockets =
+            listen.iter().map(|address| Socket::bind(*address).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let mut receivers = JoinSet::new();
+        for socket in &sockets {
+            socket.reserve(RECEIVE_BUFFER);
+            receivers.spawn(receive(Arc::clone(socket), sender.clone()));
+        }
+        Ok(Self { sockets, receivers, queue })
+    }
+
+    /// Where it listens; with port 0 in the configuration, the port that was found.
+    pub fn local(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().map(|socket| socket.local()).collect()
+    }
+
+    /// The next datagram. Cancel safe.
+    pub async fn receive(&mut self) -> Option<Received> {
+        self.queue.recv().await
+    }
+
+    /// Sends a datagram from the address it names.
+    ///
+    /// # Errors
+    /// What the kernel says; the member will ask again.
+    pub async fn send(&self, transmit: &Transmit) -> std::io::Result<()> {
+        let source = transmit.source;
+        let own = |socket: &&Arc<Socket>| {
+            let local = socket.local();
+            local.port() == source.port()
+                && local.is_ipv4() == source.is_ipv4()
+                && (local.ip() == source.ip() || local.ip().is_unspecified())
+        };
+        match self.sockets.iter().find(own) {
+            Some(socket) => socket.send(transmit).await,
+            None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
+        }
+    }
+
+    /// Stops receiving.
+    pub fn close(&mut self) {
+        self.receivers.abort_all();
+        self.queue.close();
+    }
+}
+
+async fn receive(socket: Arc<Socket>, queue: mpsc::Sender<Received>) {
+    let mut buffer = vec![0; LONGEST_DATAGRAM];
+    loop {
+        match socket.receive(&mut buffer).await {
+            Ok(Incoming::Datagram { source, local, length }) => {
+                let Some(octets) = buffer.get(..length) else { continue };
+                if queue.send(Received { source, local, octets: octets.to_vec() }).await.is_err() {
+                    return;
+                }
+            }
+            // The initiator repeats, not we: an answer that did not arrive is asked for again.
+            Ok(Incoming::Unreachable { destination, error }) => {
+                tracing::debug!(%destination, error, "ICMP error for an answer");
+            }
+            Err(error) => {
+                tracing::warn!(%error, listen = %socket.local(), "cannot receive");
+                // Out of memory, for instance: without a pause the loop would only make it worse.
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! From all groups of the machine to one desired state.
+
+use core::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet};
+
+use gdoi::group::{GroupPolicy, Spi};
+use ipnet::IpNet;
+use xfrm::desired::{Desired, PlaceholderRoute};
+use xfrm::model::{Action, Direction, Policy, PolicyId, Sa, SaId, SaRole, Selector, Template};
+use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
+
+use crate::error::{GroupUnusable, Unusable};
+use crate::failclose;
+use crate::group::{GroupInput, GroupOptions};
+use crate::line::{self, Line};
+use crate::local::{self, Inside};
+use crate::precedence::{self, BLOCK, EXCLUDE, LOCAL, Lane, SERVER};
+use crate::rollover;
+use crate::selector::{has_ports, out_of};
+
+/// Policies of one direction that the range of indexes can mark as ours.
+pub const POLICIES_PER_DIRECTION: usize = 8192;
+
+/// Whether XFRM can enforce `policy`. Asked before keys arrive (RFC 6407 §3.3).
+///
+/// # Errors
+/// What it cannot do, and why.
+pub fn check(policy: &GroupPolicy, options: &GroupOptions) -> Result<(), Unusable> {
+    if policy.teks.is_empty() {
+        return Err(Unusable::NoTek);
+    }
+    let lines = line::offered(&policy.teks, options)?;
+    rollover::lanes(&lines).map(|_| ())
+}
+
+/// Everything that should be in the kernel for these groups.
+///
+/// # Errors
+/// The group that cannot be used, and why. The others can be compiled without it, or with it in the state
+/// [`NoKey`](crate::GroupState::NoKey).
+pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
+    let mut ordered: Vec<&GroupInput<'_>> = groups.iter().collect();
+    ordered.sort_by_key(|group| group.slot);
+    places(&ordered)?;
+    let mut parts = Vec::new();
+    for group in ordered {
+        let lines = line::of_group(group).map_err(|reason| unusable(group, reason))?;
+        let inside = Inside::of(group, &lines);
+        parts.push(Part { group, lines, inside });
+    }
+    let mut builder = Builder::default();
+    // Band by band, so that of two policies with one identity the one that would win is the one that stays.
+    for step in [Builder::servers, Builder::excludes, Builder::inside, Builder::lines, Builder::blocks] {
+        for part in &parts {
+            step(&mut builder, part).map_err(|reason| unusable(part.group, reason))?;
+        }
+    }
+    for part in &parts {
+        builder.preservation(part).map_err(|reason| unusable(part.group, reason))?;
+    }
+    let Some(last) = parts.last() else { return Ok(builder.desired) };
+    builder.count().map_err(|reason| unusable(last.group, reason))?;
+    Ok(builder.desired)
+}
+
+fn unusable(group: &GroupInput<'_>, reason: Unusable) -> GroupUnusable {
+    GroupUnusable { group: group.name.to_owned(), reason }
+}
+
+/// Slots and placeholders have one owner each.
+fn places(groups: &[&GroupInput<'_>]) -> Result<(), GroupUnusable> {
+    let mut slots: BTreeMap<u8, &str> = BTreeMap::new();
+    let mut placeholders = BTreeMap::new();
+    for group in groups {
+        let GroupInput { name, slot, .. } = **group;
+        let placeholder = group.options.placeholder;
+        if let Some(other) = slots.insert(slot, name).or(placeholders.insert(placeholder, name)) {
+            return Err(unusable(group, Unusable::PlaceTaken { placeholder, slot, other: other.to_owned() }));
+        }
+        if group.zones.local == Some(IpAddr::V4(placeholder)) {
+            return Err(unusable(group, Unusable::PlaceholderIsLocal { placeholder }));
+        }
+    }
+    Ok(())
+}
+
+/// One group, checked.
+struct Part<'a> {
+    group: &'a GroupInput<'a>,
+    lines: Vec<Line<'a>>,
+    inside: Inside<'a>,
+}
+
+impl Part<'_> {
+    /// LOCAL, if there are keys and an address to use them with.
+    fn endpoint(&self) -> Result<Option<Ipv4Addr>, Unusable> {
+        if !self.lines.iter().any(|line| line.keys.is_some()) {
+            return Ok(None);
+        }
+        match self.group.zones.local {
+            None => Ok(None),
+            Some(IpAddr::V4(local)) => Ok(Some(local)),
+            Some(local) => Err(Unusable::LocalFamily { local }),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    desired: Desired,
+    /// Whose line a policy is.
+    owners: BTreeMap<PolicyId, String>,
+}
+
+impl Builder {
+    /// Adds a policy unless a better one has the same identity.
+    fn add(&mut self, id: PolicyId, priority: u32, action: Action) {
+        self.desired.policies.entry(id.clone()).or_insert(Policy { id, priority, action });
+    }
+
+    fn servers(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        for id in local::servers(part.group) {
+            self.add(id, SERVER, Action::Allow);
+        }
+        Ok(())
+    }
+
+    fn excludes(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        for selector in local::excluded(part.group)? {
+            for direction in [Direction::Out, Direction::In, Direction::Forward] {
+                self.add(PolicyId { direction, selector: selector.clone() }, EXCLUDE, Action::Allow);
+            }
+        }
+        Ok(())
+    }
+
+    fn inside(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        for id in local::inside(&part.inside) {
+            self.add(id, LOCAL, Action::Allow);
+        }
+        if part.endpoint()?.is_some() {
+            for line in part.lines.iter().filter(|line| line.receives()) {
+                let ids = line.all_selectors().into_iter().flat_map(|s| local::towards_lan(part.group, &s));
+                for id in ids {
+                    self.add(id, LOCAL, Action::Allow);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lines(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        let Some(local) = part.endpoint()? else { return self.shut_lines(part) };
+        let lanes = rollover::lanes(&part.lines)?;
+        let slot = part.group.slot;
+        let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let (local, placeholder) = (IpAddr::V4(local), IpAddr::V4(part.group.options.placeholder));
+        for (index, line) in part.lines.iter().enumerate() {
+            let priority = precedence::line(slot, index);
+            let lane = lanes.get(&line.policy.spi).copied().unwrap_or_default();
+            let selectors = with_mirror(line, &part.lines);
+            if line.sends() {
+                let template =
+                    Template { source: local, destination: placeholder, reqid: lane.outbound(slot), optional: false };
+                for selector in &selectors {
+                    let id = PolicyId { direction: Direction::Out, selector: selector.clone() };
+                    self.protect(part, id, priority, template)?;
+                }
+            }
+            if line.receives() {
+                let template =
+                    Template { source: unspecified, destination: local, reqid: lane.inbound(slot), optional: false };
+                for selector in &selectors {
+                    let id = PolicyId { direction: Direction::In, selector: selector.clone() };
+                    self.protect(part, id, priority, template)?;
+                    for lan in part.group.zones.lan_names() {
+                        let id = PolicyId { direction: Direction::Forward, selector: out_of(selector, lan) };
+                        self.protect(part, id, priority, template)?;
+                    }
+                }
+            }
+        }
+        self.sas(part, &lanes, local, placeholder)
+    }
+
+    /// Lines that cannot be protected now keep their place and stop their traffic there.
+    fn shut_lines(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        for (index, line) in part.lines.iter().enumerate() {
+            let priority = precedence::line(part.group.slot, index);
+            for selector in with_mirror(line, &part.lines) {
+                for id in failclose::block(part.group, &selector) {
+                    self.add(id, priority, Action::Block);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn protect(&mut self, part: &Part<'_>, id: PolicyId, priority: u32, template: Template) -> Result<(), Unusable> {
+        // An earlier line of the same group wins; only another group's key makes it an error.
+        if let Some(other) = self.owners.get(&id)
+            && other != part.group.name
+        {
+            return Err(Unusable::TwoGroups { id: Box::new(id), other: other.clone() });
+        }
+        self.owners.entry(id.clone()).or_insert_with(|| part.group.name.to_owned());
+        self.add(id, priority, Action::Protect(template));
+        Ok(())
+    }
+
+    fn blocks(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        for selector in failclose::blocked(part.group, &part.lines) {
+            for id in failclose::block(part.group, &selector) {
+                self.add(id, BLOCK, Action::Block);
+            }
+        }
+        Ok(())
+    }
+
+    fn sas(
+        &mut self,
+        part: &Part<'_>,
+        lanes: &BTreeMap<Spi, Lane>,
+        local: IpAddr,
+        placeholder: IpAddr,
+    ) -> Result<(), Unusable> {
+        let (slot, options) = (part.group.slot, &part.group.options);
+        let mut done = BTreeSet::new();
+        for line in &part.lines {
+            let spi = line.policy.spi;
+            let Some(keys) = line.keys.filter(|_| done.insert(spi)) else { continue };
+            let lane = lanes.get(&spi).copied().unwrap_or_default();
+            let of_spi = || part.lines.iter().filter(|line| line.policy.spi == spi);
+            if of_spi().any(|line| line.receive && line.receives()) {
+                self.install(Sa {
+                    id: SaId { destination: local, spi },
+                    source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                    role: SaRole::Inbound,
+                    reqid: lane.inbound(slot),
+                    protection: line.suite.with_keys(spi, keys)?,
+                    no_path_mtu_discovery: false,
+                    sequence_may_wrap: false,
+                    install_once: false,
+                })?;
+            }
+            let counter_mode = line.suite.is_counter_mode();
+            if of_spi().any(|line| line.send && line.sends()) && (!counter_mode || options.counter_mode_send) {
+                self.install(Sa {
+                    id: SaId { destination: placeholder, spi },
+                    source: local,
+                    role: SaRole::Outbound,
+                    reqid: lane.outbound(slot),
+                    protection: line.suite.with_keys(spi, keys)?,
+                    no_path_mtu_discovery: options.dont_fragment == DontFragment::Clear,
+                    sequence_may_wrap: !counter_mode,
+                    install_once: counter_mode,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn install(&mut self, sa: Sa) -> Result<(), Unusable> {
+        let SaId { destination, spi } = sa.id;
+        match self.desired.sas.insert(sa.id, sa) {
+            None => Ok(()),
+            Some(_) => Err(Unusable::SpiTwice { spi, local: destination }),
+        }
+    }
+
+    fn preservation(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        let Part { group, lines, inside } = part;
+        let guard = failclose::guard(group, lines, inside);
+        if guard.is_empty() && lines.is_empty() {
+            return Ok(());
+        }
+        let excluded = local::excluded(group)?;
+        let preservation = self.desired.preservation.get_or_insert_with(Preservation::default);
+        preservation.lan.extend(group.zones.lan_names().map(str::to_owned));
+        preservation.wan.extend(group.zones.wan.iter().map(|wan| wan.name.clone()));
+        preservation.guard.extend(guard);
+        let ported = |selector: &Selector| has_ports(selector);
+        preservation.defragment |= excluded.iter().any(ported);
+        preservation.defragment |= lines.iter().any(|line| line.selectors.iter().any(ported));
+        preservation.exclude.extend(excluded);
+        preservation.exclude.extend(local::servers_past_guard(group));
+        let Some(local) = part.endpoint()? else { return Ok(()) };
+        let placeholder = group.options.placeholder;
+        let of_role = |role: SaRole| {
+            let lanes = rollover::lanes(lines).unwrap_or_default();
+            let reqids: BTreeSet<_> =
+                lanes.values().flat_map(|lane| [lane.outbound(group.slot), lane.inbound(group.slot)]).collect();
+            self.desired.sas.values().filter(move |sa| sa.role == role && reqids.contains(&sa.reqid))
+        };
+        let entry = GroupPreservation {
+            local,
+            outbound_reqids: of_role(SaRole::Outbound).map(|sa| sa.reqid).collect(),
+            inbound_spis: of_role(SaRole::Inbound).map(|sa| sa.id.spi).collect(),
+            fragments: fragments(lines),
+            dont_fragment: group.options.dont_fragment,
+        };
+        preservation.groups.insert(placeholder, entry);
+        if let Some((uplink, gateway)) = group.zones.uplink(true) {
+            self.desired.routes.insert(PlaceholderRoute {
+                placeholder: IpAddr::V4(placeholder),
+                interface: uplink.name.clone(),
+                gateway,
+                mtu: uplink.mtu,
+            });
+        }
+        Ok(())
+    }
+
+    fn count(&self) -> Result<(), Unusable> {
+        for direction in [Direction::Out, Direction::In, Direction::Forward] {
+            let count = self.desired.policies.keys().filter(|id| id.direction == direction).count();
+            if count > POLICIES_PER_DIRECTION {
+                return Err(Unusable::TooManyPolicies { count, limit: POLICIES_PER_DIRECTION });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The selectors of a line, and those of the other direction if it is symmetric. A direction that a line of another TEK
+/// of the same generation names itself is left to that line.
+fn with_mirror(line: &Line<'_>, lines: &[Line<'_>]) -> Vec<Selector> {
+    let mut selectors = line.selectors.clone();
+    if line.is_symmetric() {
+        let others = || lines.iter().filter(|other| other.policy.spi != line.policy.spi && other.send == line.send);
+        let named = |selector: &Selector| others().any(|other| other.selectors.contains(selector));
+        selectors.extend(line.mirrored().into_iter().filter(|selector| !named(selector)));
+    }
+    selectors
+}
+
+/// Pairs between which received ESP may come in fragments.
+fn fragments(lines: &[Line<'_>]) -> BTreeSet<(IpNet, IpNet)> {
+    let received = lines.iter().filter(|line| line.receives()).flat_map(Line::all_selectors);
+    received.map(|selector| (selector.source, selector.destination)).collect()
+}

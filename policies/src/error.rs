@@ -1,0 +1,99 @@
+//! Why a policy cannot be used. Every variant names the SPI or the line and what would help.
+
+use core::net::{IpAddr, Ipv4Addr};
+
+use gdoi::group::{AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, Spi, TekProtocol};
+use xfrm::model::PolicyId;
+
+/// A policy that this machine cannot enforce. Lines count from 1, in the order received.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the messages explain the variants and their fields")]
+pub enum Unusable {
+    #[error("the policy has no data SA (no SAT payload)")]
+    NoTek,
+    #[error("SPI {spi:#010x}: protocol {protocol:?} is not ESP; AH cannot keep the addresses in XFRM, others it lacks")]
+    Protocol { spi: Spi, protocol: TekProtocol },
+    #[error(
+        "SPI {spi:#010x}: encapsulation {mode:?} is not tunnel mode; a transport-mode state with wildcard unicast \
+         addresses is never found by XFRM, and UDP encapsulation needs one peer"
+    )]
+    Mode { spi: Spi, mode: EncapsulationMode },
+    #[error(
+        "SPI {spi:#010x}: address preservation {preservation:?} is not source and destination; GDOI names no outer \
+         destination for it"
+    )]
+    Preservation { spi: Spi, preservation: AddressPreservation },
+    #[error("SPI {spi:#010x}: unknown SA direction {direction}")]
+    Direction { spi: Spi, direction: u16 },
+    #[error("SPI {spi:#010x} is reserved (RFC 4303 section 2.1)")]
+    ReservedSpi { spi: Spi },
+    #[error("SPI {spi:#010x} is described in two different ways by lines {first} and {second}")]
+    TwoDescriptions { spi: Spi, first: usize, second: usize },
+    #[error("SPI {spi:#010x}: ESP transform {transform:?} is not supported: {reason}")]
+    Transform { spi: Spi, transform: EspTransform, reason: &'static str },
+    #[error("SPI {spi:#010x}: {transform:?} is weak; it needs legacy = true")]
+    Legacy { spi: Spi, transform: EspTransform },
+    #[error("SPI {spi:#010x}: key length {bits:?} bits does not fit {transform:?}")]
+    KeyLength { spi: Spi, transform: EspTransform, bits: Option<u16> },
+    #[error("SPI {spi:#010x}: {transform:?} with integrity algorithm {authentication:?} is not supported: {reason}")]
+    Integrity {
+        spi: Spi,
+        transform: EspTransform,
+        authentication: Option<AuthenticationAlgorithm>,
+        reason: &'static str,
+    },
+    #[error("SPI {spi:#010x}: the {what} key has {have} octets, {need} are needed")]
+    KeyOctets { spi: Spi, what: &'static str, need: usize, have: usize },
+    #[error(
+        "line {line}: IPv6 selectors are not supported yet: nf_tables has no room for two IPv6 addresses per packet"
+    )]
+    Ipv6 { line: usize },
+    #[error("line {line}: multicast selectors are not supported yet")]
+    Multicast { line: usize },
+    #[error("line {line}: source and destination are of different address families")]
+    Families { line: usize },
+    #[error("line {line}: a port without TCP, UDP, DCCP, SCTP or UDP-Lite (protocol {protocol})")]
+    Port { line: usize, protocol: u8 },
+    #[error("line {line}: the address range ends before it begins")]
+    Range { line: usize },
+    #[error("line {line}: its ranges make {count} pairs of prefixes, at most {limit} are supported: use prefixes")]
+    TooManyPairs { line: usize, count: usize, limit: usize },
+    #[error("{count} lines, at most {limit} are supported")]
+    TooManyLines { count: usize, limit: usize },
+    #[error("{count} data SAs with different lines, at most {limit} are supported")]
+    TooManyTeks { count: usize, limit: usize },
+    #[error(
+        "lines {first} and {second} have the same selector and different SPIs {first_spi:#010x}, {second_spi:#010x}"
+    )]
+    SameSelector { first: usize, second: usize, first_spi: Spi, second_spi: Spi },
+    #[error("the policy {id} belongs to group {other} already, with another key: make the groups' lines differ")]
+    TwoGroups { id: Box<PolicyId>, other: String },
+    #[error(
+        "SPI {spi:#010x} is in use by another group on local address {local}; the key servers chose the same number"
+    )]
+    SpiTwice { spi: Spi, local: IpAddr },
+    #[error("placeholder {placeholder} or slot {slot} is in use by group {other}: set another placeholder")]
+    PlaceTaken { placeholder: Ipv4Addr, slot: u8, other: String },
+    #[error("placeholder {placeholder} is the group's own local address: set another placeholder")]
+    PlaceholderIsLocal { placeholder: Ipv4Addr },
+    #[error("local address {local} is not IPv4, which is all that the group's data path can do yet")]
+    LocalFamily { local: IpAddr },
+    #[error(
+        "{count} kernel policies in one direction, at most {limit} can be marked as ours: use fewer or wider lines"
+    )]
+    TooManyPolicies { count: usize, limit: usize },
+    #[error("exclude rule {rule} cannot be used: {reason}")]
+    Exclude { rule: usize, reason: Box<Unusable> },
+}
+
+/// A group whose policy cannot be used beside the others.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("group {group}: {reason}")]
+pub struct GroupUnusable {
+    /// Name of the group.
+    pub group: String,
+    /// Why.
+    #[source]
+    pub reason: Unusable,
+}

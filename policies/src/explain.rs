@@ -1,0 +1,123 @@
+//! What becomes of which traffic, in an operator's words: for `gdoictl show member policy`.
+
+use gdoi::group::{SaDirection, Spi, TrafficSelector};
+
+use crate::group::{GroupInput, GroupState, InstalledTek};
+use crate::line::{self, Line};
+use crate::selector::describe;
+
+/// What becomes of some traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Encrypted with the group's key.
+    Secure,
+    /// Passes in clear because the configuration says so.
+    Exclude,
+    /// Passes in clear to a key server.
+    Local,
+    /// Dropped.
+    FailClose,
+}
+
+/// One line, in the order in which lines apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyLine {
+    /// What happens.
+    pub kind: Kind,
+    /// Source: prefix, address, range or `any`.
+    pub source: String,
+    /// Destination.
+    pub destination: String,
+    /// IP protocol, 0 for any.
+    pub protocol: u8,
+    /// Source port, 0 for any.
+    pub source_port: u16,
+    /// Destination port, 0 for any.
+    pub destination_port: u16,
+    /// The TEK of a secure line.
+    pub spi: Option<Spi>,
+    /// Where the line comes from, and what is special about it.
+    pub note: String,
+}
+
+impl PolicyLine {
+    fn of(kind: Kind, selector: &TrafficSelector, spi: Option<Spi>, note: String) -> Self {
+        Self {
+            kind,
+            source: describe(&selector.source),
+            destination: describe(&selector.destination),
+            protocol: selector.protocol,
+            source_port: selector.source_port,
+            destination_port: selector.destination_port,
+            spi,
+            note,
+        }
+    }
+}
+
+/// The lines of one group. A group that cannot be compiled is explained by its error instead.
+pub fn explain(group: &GroupInput<'_>) -> Vec<PolicyLine> {
+    let mut lines = Vec::new();
+    for server in group.zones.local.iter().flat_map(|local| group.servers.iter().map(move |server| (local, server))) {
+        let (local, server) = server;
+        lines.push(PolicyLine {
+            kind: Kind::Local,
+            source: local.to_string(),
+            destination: server.ip().to_string(),
+            protocol: 17,
+            source_port: 0,
+            destination_port: server.port(),
+            spi: None,
+            note: "key server, and back".to_owned(),
+        });
+    }
+    for rule in &group.exclude {
+        lines.push(PolicyLine::of(Kind::Exclude, rule, None, "exclude rule".to_owned()));
+    }
+    let usable = line::of_group(group).is_ok() && group.zones.local.is_some();
+    match &group.state {
+        GroupState::NoKey => {}
+        GroupState::Expired(policies) => lines.extend(policies.iter().map(|policy| {
+            PolicyLine::of(Kind::FailClose, &policy.selector, Some(policy.spi), "expired: no valid key".to_owned())
+        })),
+        GroupState::Keyed(teks) => lines.extend(teks.iter().map(|tek| {
+            let (kind, note) = if usable { note(tek, group) } else { (Kind::FailClose, "no local address".to_owned()) };
+            PolicyLine::of(kind, &tek.policy.selector, Some(tek.policy.spi), note)
+        })),
+    }
+    for source in &group.protected {
+        for destination in &group.protected {
+            lines.push(PolicyLine {
+                kind: Kind::FailClose,
+                source: source.trunc().to_string(),
+                destination: destination.trunc().to_string(),
+                protocol: 0,
+                source_port: 0,
+                destination_port: 0,
+                spi: None,
+                note: "protected prefixes, whatever no line above covers".to_owned(),
+            });
+        }
+    }
+    lines
+}
+
+fn note(tek: &InstalledTek<'_>, group: &GroupInput<'_>) -> (Kind, String) {
+    let direction = match tek.policy.protection.direction {
+        SaDirection::SENDER_ONLY => "sender only",
+        SaDirection::RECEIVER_ONLY => "receiver only",
+        _ => "both directions",
+    };
+    let suite = line::offered(std::slice::from_ref(tek.policy), &group.options);
+    let counter_mode = suite.is_ok_and(|lines| lines.iter().any(|line: &Line<'_>| line.suite.is_counter_mode()));
+    let use_now = match (tek.send, tek.receive) {
+        (true, _) if counter_mode && !group.options.counter_mode_send => {
+            "receives only: sending in counter mode needs counter-mode-send, until then packets are dropped"
+        }
+        (true, true) => "sends and receives",
+        (true, false) => "sends only",
+        (false, true) => "receives only, another key sends or will send",
+        (false, false) => return (Kind::FailClose, format!("{direction}; no valid key")),
+    };
+    (Kind::Secure, format!("{direction}; {use_now}"))
+}

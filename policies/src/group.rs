@@ -1,0 +1,84 @@
+//! What is known about one group at a moment.
+
+use core::net::{Ipv4Addr, SocketAddr};
+
+use gdoi::group::{GroupId, TekKeys, TekPolicy, TrafficSelector};
+use ipnet::IpNet;
+use xfrm::preserve::DontFragment;
+
+use crate::zone::Zones;
+
+/// One group on this machine.
+#[derive(Debug)]
+pub struct GroupInput<'a> {
+    /// Name in the configuration, for errors.
+    pub name: &'a str,
+    /// Group id.
+    pub group: GroupId,
+    /// Position among the groups: gives reqids and the order of lines between groups.
+    pub slot: u8,
+    /// The machine's interfaces and addresses.
+    pub zones: Zones,
+    /// Fail-close prefixes: nothing between any two of them ever passes in clear.
+    pub protected: Vec<IpNet>,
+    /// Never encrypted.
+    pub exclude: Vec<TrafficSelector>,
+    /// Key servers with their UDP ports.
+    pub servers: Vec<SocketAddr>,
+    /// Choices.
+    pub options: GroupOptions,
+    /// What keys there are.
+    pub state: GroupState<'a>,
+}
+
+/// An operator's choices for one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupOptions {
+    /// Send with GCM and CCM although the kernel's initialisation vectors cannot carry a sender id (RFC 6054).
+    pub counter_mode_send: bool,
+    /// Accept weak algorithms.
+    pub legacy: bool,
+    /// The outer header's DF bit.
+    pub dont_fragment: DontFragment,
+    /// PLACEHOLDER: destination of the outbound states, an address no host has.
+    pub placeholder: Ipv4Addr,
+}
+
+impl GroupOptions {
+    /// The defaults for the group at `slot`: 192.0.2.(slot + 1) as placeholder, the last slot 192.0.2.0.
+    pub fn at_slot(slot: u8) -> Self {
+        Self {
+            counter_mode_send: false,
+            legacy: false,
+            dont_fragment: DontFragment::Clear,
+            placeholder: Ipv4Addr::new(192, 0, 2, slot.wrapping_add(1)),
+        }
+    }
+}
+
+/// What keys a group has.
+#[derive(Debug)]
+pub enum GroupState<'a> {
+    /// None yet: only the protected prefixes are known, and they are blocked.
+    NoKey,
+    /// These lines had keys, and have none now: blocked, like the protected prefixes.
+    Expired(Vec<&'a TekPolicy>),
+    /// Keys are valid. Lines of the TEKs that send come first, in the order received; then older and newer generations.
+    Keyed(Vec<InstalledTek<'a>>),
+}
+
+/// One line with the key of its SPI.
+///
+/// Several generations may have the same line: one of them sends, the others only receive. A line without either flag
+/// stays blocked.
+#[derive(Clone, Copy, Debug)]
+pub struct InstalledTek<'a> {
+    /// The line.
+    pub policy: &'a TekPolicy,
+    /// Keys of its SPI.
+    pub keys: &'a TekKeys,
+    /// Its generation is received on.
+    pub receive: bool,
+    /// Its generation is sent on.
+    pub send: bool,
+}

@@ -1,0 +1,115 @@
+//! A policy line that has been checked and split into the kernel's selectors.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gdoi::group::{SaDirection, Spi, TekKeys, TekPolicy};
+use xfrm::model::Selector;
+
+use crate::error::Unusable;
+use crate::group::{GroupInput, GroupOptions, GroupState};
+use crate::precedence::LINES_PER_GROUP;
+use crate::protection::{Suite, receives, sends};
+use crate::selector::{expand_line, mirror};
+
+/// One line.
+#[derive(Debug)]
+pub(crate) struct Line<'a> {
+    pub(crate) policy: &'a TekPolicy,
+    pub(crate) keys: Option<&'a TekKeys>,
+    pub(crate) suite: Suite,
+    /// As received.
+    pub(crate) selectors: Vec<Selector>,
+    /// The generation's flags; the SA's direction and counter modes come on top.
+    pub(crate) receive: bool,
+    pub(crate) send: bool,
+}
+
+impl Line<'_> {
+    pub(crate) fn is_symmetric(&self) -> bool {
+        self.policy.protection.direction == SaDirection::SYMMETRIC
+    }
+
+    /// Whether the SA may be used for sending at all.
+    pub(crate) fn sends(&self) -> bool {
+        sends(self.policy.protection.direction)
+    }
+
+    /// Whether the SA may be used for receiving at all.
+    pub(crate) fn receives(&self) -> bool {
+        receives(self.policy.protection.direction)
+    }
+
+    /// Both directions of a symmetric line, one of any other.
+    pub(crate) fn all_selectors(&self) -> Vec<Selector> {
+        let mirrored = if self.is_symmetric() { self.mirrored() } else { Vec::new() };
+        self.selectors.iter().cloned().chain(mirrored).collect()
+    }
+
+    pub(crate) fn mirrored(&self) -> Vec<Selector> {
+        self.selectors.iter().map(mirror).collect()
+    }
+}
+
+/// The lines of a policy as it was offered, without keys: one generation.
+pub(crate) fn offered<'a>(teks: &'a [TekPolicy], options: &GroupOptions) -> Result<Vec<Line<'a>>, Unusable> {
+    build(teks.iter().map(|policy| (policy, None, true, true)), options)
+}
+
+/// The lines of a group in its present state.
+pub(crate) fn of_group<'a>(group: &GroupInput<'a>) -> Result<Vec<Line<'a>>, Unusable> {
+    match &group.state {
+        GroupState::NoKey => Ok(Vec::new()),
+        GroupState::Expired(lines) => build(lines.iter().map(|policy| (*policy, None, false, false)), &group.options),
+        GroupState::Keyed(teks) => {
+            build(teks.iter().map(|tek| (tek.policy, Some(tek.keys), tek.receive, tek.send)), &group.options)
+        }
+    }
+}
+
+type Part<'a> = (&'a TekPolicy, Option<&'a TekKeys>, bool, bool);
+
+fn build<'a>(parts: impl Iterator<Item = Part<'a>>, options: &GroupOptions) -> Result<Vec<Line<'a>>, Unusable> {
+    let mut lines: Vec<Line<'a>> = Vec::new();
+    for (index, (policy, keys, receive, send)) in parts.enumerate() {
+        let number = index + 1;
+        let suite = Suite::of(policy, options)?;
+        let selectors = expand_line(&policy.selector, number)?;
+        lines.push(Line { policy, keys, suite, selectors, receive, send });
+    }
+    if lines.len() > LINES_PER_GROUP {
+        return Err(Unusable::TooManyLines { count: lines.len(), limit: LINES_PER_GROUP });
+    }
+    one_description_per_spi(&lines)?;
+    one_tek_per_selector(&lines)?;
+    Ok(lines)
+}
+
+fn one_description_per_spi(lines: &[Line<'_>]) -> Result<(), Unusable> {
+    let mut first_lines: BTreeMap<Spi, (usize, &Line<'_>)> = BTreeMap::new();
+    for (index, line) in lines.iter().enumerate() {
+        let spi = line.policy.spi;
+        let (first, earlier) = *first_lines.entry(spi).or_insert((index, line));
+        if earlier.policy.protection != line.policy.protection {
+            return Err(Unusable::TwoDescriptions { spi, first: first + 1, second: index + 1 });
+        }
+    }
+    Ok(())
+}
+
+/// Within the generation that sends, a selector says one thing only. Other generations give way to it.
+fn one_tek_per_selector(lines: &[Line<'_>]) -> Result<(), Unusable> {
+    no_conflict(lines.iter().enumerate().filter(|(_, line)| line.send && line.sends()))?;
+    no_conflict(lines.iter().enumerate().filter(|(_, line)| line.send && line.receives()))
+}
+
+fn no_conflict<'l, 'a: 'l>(lines: impl Iterator<Item = (usize, &'l Line<'a>)>) -> Result<(), Unusable> {
+    let mut seen: BTreeMap<BTreeSet<&Selector>, (usize, Spi)> = BTreeMap::new();
+    for (index, line) in lines {
+        let spi = line.policy.spi;
+        let (first, first_spi) = *seen.entry(line.selectors.iter().collect()).or_insert((index, spi));
+        if first_spi != spi {
+            return Err(Unusable::SameSelector { first: first + 1, second: index + 1, first_spi, second_spi: spi });
+        }
+    }
+    Ok(())
+}

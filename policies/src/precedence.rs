@@ -1,0 +1,48 @@
+//! Which of our policies wins, and which reqid a TEK has.
+//!
+//! A lower priority number wins. Policies of one band never disagree, so that ties do not matter; lines have a number
+//! each, because there the order received decides.
+
+use xfrm::model::Reqid;
+
+/// LOCAL to and from the key servers.
+pub const SERVER: u32 = 1000;
+/// Exclude rules.
+pub const EXCLUDE: u32 = 1001;
+/// Traffic towards and inside of the LANs.
+pub const LOCAL: u32 = 1002;
+/// The first line of the first group.
+pub const LINES: u32 = 2000;
+/// Lines that one group may have.
+pub const LINES_PER_GROUP: usize = 1024;
+/// Fail-close: worse than everything else of ours.
+pub const BLOCK: u32 = 1_000_000;
+
+/// The reqid of slot 0, lane 0, outbound.
+pub const REQID_BASE: u32 = 0x4744_0000;
+/// Distance between the reqids of two lanes of one group.
+const LANE_STEP: u32 = 0x200;
+/// Lanes that one group may have: what the range of reqids allows.
+pub(crate) const LANES: usize = 128;
+
+/// One of several TEKs that a group uses at the same time for different lines. Generations of one TEK share a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Lane(pub(crate) u8);
+
+impl Lane {
+    /// Link between the policies and the outbound state of this lane.
+    pub fn outbound(self, slot: u8) -> Reqid {
+        Reqid(REQID_BASE + u32::from(self.0) * LANE_STEP + u32::from(slot) * 2)
+    }
+
+    /// Link between the policies and the inbound states of this lane.
+    pub fn inbound(self, slot: u8) -> Reqid {
+        Reqid(self.outbound(slot).0 + 1)
+    }
+}
+
+/// Priority of a line; `line` counts from 0 and is below [`LINES_PER_GROUP`].
+pub(crate) fn line(slot: u8, line: usize) -> u32 {
+    let within = u32::try_from(line.min(LINES_PER_GROUP - 1)).unwrap_or(0);
+    LINES + u32::from(slot) * (LINES_PER_GROUP as u32) + within
+}

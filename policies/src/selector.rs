@@ -1,0 +1,149 @@
+//! From the selectors of a SAT payload (RFC 6407 §5.5.1) to XFRM's, which know prefixes but no ranges.
+
+use core::net::IpAddr;
+
+use gdoi::group::{AddressRange, TrafficSelector};
+use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
+use xfrm::model::Selector;
+
+use crate::error::Unusable;
+
+/// Prefixes that one range may be split into. No IPv4 range needs more than 62.
+pub const RANGE_PREFIXES: usize = 64;
+/// Pairs of prefixes that one line may be split into.
+pub const PAIRS_PER_LINE: usize = 256;
+
+/// Protocols whose ports XFRM looks at: TCP, UDP, DCCP, SCTP, UDP-Lite.
+const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
+
+/// The kernel's selectors for `selector`, in a fixed order and without an interface. `line` is for errors.
+pub(crate) fn expand(selector: &TrafficSelector, line: usize) -> Result<Vec<Selector>, Unusable> {
+    if (selector.source_port != 0 || selector.destination_port != 0) && !WITH_PORTS.contains(&selector.protocol) {
+        return Err(Unusable::Port { line, protocol: selector.protocol });
+    }
+    let ipv4 = match (is_ipv4(&selector.source), is_ipv4(&selector.destination)) {
+        (Some(source), Some(destination)) if source != destination => return Err(Unusable::Families { line }),
+        (Some(ipv4), _) | (None, Some(ipv4)) => ipv4,
+        (None, None) => true,
+    };
+    let sources = prefixes(&selector.source, ipv4, line)?;
+    let destinations = prefixes(&selector.destination, ipv4, line)?;
+    let count = sources.len().saturating_mul(destinations.len());
+    if count > PAIRS_PER_LINE {
+        return Err(Unusable::TooManyPairs { line, count, limit: PAIRS_PER_LINE });
+    }
+    let pairs = sources.iter().flat_map(|source| destinations.iter().map(|destination| (*source, *destination)));
+    Ok(pairs
+        .map(|(source, destination)| Selector {
+            source,
+            destination,
+            protocol: selector.protocol,
+            source_port: selector.source_port,
+            destination_port: selector.destination_port,
+            interface: None,
+        })
+        .collect())
+}
+
+/// The kernel's selectors for the line of a TEK, which has to be something that address preservation can do.
+pub(crate) fn expand_line(selector: &TrafficSelector, line: usize) -> Result<Vec<Selector>, Unusable> {
+    let expanded = expand(selector, line)?;
+    for one in &expanded {
+        let (IpNet::V4(source), IpNet::V4(destination)) = (one.source, one.destination) else {
+            return Err(Unusable::Ipv6 { line });
+        };
+        if is_multicast(source) || is_multicast(destination) {
+            return Err(Unusable::Multicast { line });
+        }
+    }
+    Ok(expanded)
+}
+
+/// The other direction of `selector`.
+pub(crate) fn mirror(selector: &Selector) -> Selector {
+    Selector {
+        source: selector.destination,
+        destination: selector.source,
+        protocol: selector.protocol,
+        source_port: selector.destination_port,
+        destination_port: selector.source_port,
+        interface: selector.interface.clone(),
+    }
+}
+
+/// A selector of everything between two prefixes.
+pub(crate) fn between(source: IpNet, destination: IpNet) -> Selector {
+    Selector { source, destination, protocol: 0, source_port: 0, destination_port: 0, interface: None }
+}
+
+/// `selector`, leaving by `interface` only.
+pub(crate) fn out_of(selector: &Selector, interface: &str) -> Selector {
+    Selector { interface: Some(interface.to_owned()), ..selector.clone() }
+}
+
+pub(crate) fn has_ports(selector: &Selector) -> bool {
+    selector.source_port != 0 || selector.destination_port != 0
+}
+
+/// Whether the selector is about addresses only.
+pub(crate) fn is_plain(selector: &Selector) -> bool {
+    selector.protocol == 0 && !has_ports(selector)
+}
+
+pub(crate) fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
+}
+
+pub(crate) fn is_everything(prefix: &IpNet) -> bool {
+    prefix.prefix_len() == 0
+}
+
+/// A range in the configuration's words.
+pub(crate) fn describe(range: &AddressRange) -> String {
+    match range {
+        AddressRange::Any => "any".to_owned(),
+        AddressRange::Address(address) => address.to_string(),
+        AddressRange::Subnet(prefix) => prefix.to_string(),
+        AddressRange::Range(first, last) => format!("{first}-{last}"),
+    }
+}
+
+fn is_ipv4(range: &AddressRange) -> Option<bool> {
+    match range {
+        AddressRange::Any => None,
+        AddressRange::Address(address) | AddressRange::Range(address, _) => Some(address.is_ipv4()),
+        AddressRange::Subnet(prefix) => Some(prefix.addr().is_ipv4()),
+    }
+}
+
+/// A prefix that only contains part of the multicast space, such as 0.0.0.0/0, is not meant for multicast.
+fn is_multicast(prefix: Ipv4Net) -> bool {
+    prefix.addr().is_multicast() && prefix.prefix_len() >= 4
+}
+
+fn prefixes(range: &AddressRange, ipv4: bool, line: usize) -> Result<Vec<IpNet>, Unusable> {
+    // The default of a prefix type is its prefix of length 0.
+    let everything = if ipv4 { IpNet::V4(Ipv4Net::default()) } else { IpNet::V6(Ipv6Net::default()) };
+    Ok(match range {
+        AddressRange::Any => vec![everything],
+        AddressRange::Address(address) => vec![IpNet::from(*address)],
+        AddressRange::Subnet(prefix) => vec![prefix.trunc()],
+        AddressRange::Range(first, last) if last < first => return Err(Unusable::Range { line }),
+        AddressRange::Range(first, last) => {
+            // One more than allowed is enough to know, and an IPv6 range may have very many.
+            let split: Vec<IpNet> = match (first, last) {
+                (IpAddr::V4(first), IpAddr::V4(last)) => {
+                    Ipv4Subnets::new(*first, *last, 0).take(RANGE_PREFIXES + 1).map(IpNet::V4).collect()
+                }
+                (IpAddr::V6(first), IpAddr::V6(last)) => {
+                    Ipv6Subnets::new(*first, *last, 0).take(RANGE_PREFIXES + 1).map(IpNet::V6).collect()
+                }
+                _ => return Err(Unusable::Families { line }),
+            };
+            if split.len() > RANGE_PREFIXES {
+                return Err(Unusable::TooManyPairs { line, count: split.len(), limit: RANGE_PREFIXES });
+            }
+            split
+        }
+    })
+}

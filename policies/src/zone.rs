@@ -1,0 +1,61 @@
+//! The facts of the machine at this moment. Names come from the configuration and are always there; addresses may be
+//! missing, for example before DHCP has answered.
+
+use core::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// Interfaces and addresses of one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Zones {
+    /// Interfaces of the protected hosts.
+    pub lan: Vec<LanInterface>,
+    /// Interfaces of the wide area network, the preferred one first.
+    pub wan: Vec<WanInterface>,
+    /// LOCAL: our address on the WAN side. Without it there are no states, and all lines are blocked.
+    pub local: Option<IpAddr>,
+}
+
+/// An interface of the protected hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LanInterface {
+    /// Name.
+    pub name: String,
+    /// Prefixes of its addresses (host bits do not matter); empty while it has none.
+    pub prefixes: Vec<IpNet>,
+}
+
+/// An interface of the wide area network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WanInterface {
+    /// Name.
+    pub name: String,
+    /// Whether it exists and is up.
+    pub up: bool,
+    /// Next hop of its default route, if it has one.
+    pub gateway: Option<IpAddr>,
+    /// MTU in octets.
+    pub mtu: u32,
+}
+
+impl Zones {
+    /// Names of the LAN interfaces.
+    pub(crate) fn lan_names(&self) -> impl Iterator<Item = &str> {
+        self.lan.iter().map(|lan| lan.name.as_str())
+    }
+
+    /// Every address prefix that is on the inside, with the interface it is behind; LOCAL counts, without one.
+    pub(crate) fn inside(&self) -> Vec<(IpNet, Option<&str>)> {
+        let lan = self.lan.iter();
+        let lan = lan.flat_map(|lan| lan.prefixes.iter().map(|prefix| (prefix.trunc(), Some(lan.name.as_str()))));
+        lan.chain(self.local.map(|local| (IpNet::from(local), None))).collect()
+    }
+
+    /// The interface that the placeholder route leaves by: the first that is up, better with a next hop of that family.
+    pub(crate) fn uplink(&self, ipv4: bool) -> Option<(&WanInterface, Option<IpAddr>)> {
+        let gateway = |wan: &WanInterface| wan.gateway.filter(|gateway| gateway.is_ipv4() == ipv4);
+        let up = || self.wan.iter().filter(|wan| wan.up);
+        let best = up().find(|wan| gateway(wan).is_some()).or_else(|| up().next())?;
+        Some((best, gateway(best)))
+    }
+}
