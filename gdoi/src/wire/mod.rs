@@ -53,3 +53,5 @@ pub use selector::SelectorError;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

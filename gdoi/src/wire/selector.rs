@@ -117,9 +117,10 @@ fn range(block: &IdBlock) -> Result<AddressRange, SelectorError> {
     let (Some(first), Some(second)) = (address(first), address(second)) else { return Err(wrong) };
     if matches!(block.kind, IdType::IPV4_ADDR_SUBNET | IdType::IPV6_ADDR_SUBNET) {
         let subnet = IpNet::with_netmask(first, second).map_err(|_| SelectorError::Mask(second))?.trunc();
-        return Ok(match subnet.prefix_len() == subnet.max_prefix_len() {
-            true => AddressRange::Address(subnet.addr()),
-            false => AddressRange::Subnet(subnet),
+        return Ok(match subnet.prefix_len() {
+            0 => AddressRange::Any,
+            length if length == subnet.max_prefix_len() => AddressRange::Address(subnet.addr()),
+            _ => AddressRange::Subnet(subnet),
         });
     }
     match first.cmp(&second) {

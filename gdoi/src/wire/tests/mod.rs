@@ -1,0 +1,9 @@
+//! Tests of the wire formats: recorded and computed octets both ways, properties, and what must be refused.
+
+mod computed;
+mod keys;
+mod negative;
+mod policy;
+mod properties;
+mod recorded;
+mod selector;
