@@ -1,0 +1,6 @@
+//! The SAT payload.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| {
+    gdoi_fuzz::stable_payload::<gdoi::wire::sa_tek::SaTek>(octets);
+});
