@@ -55,18 +55,34 @@ impl MainModeKeys {
         g_xy: &Secret,
         exchanged: &Exchanged<'_>,
     ) -> Result<(Self, ExchangeCipher), Error> {
-        let Phase1Transform { hash, encryption, .. } = negotiated.transform;
-        let Exchanged { g_xi, g_xr, ni_b, nr_b } = *exchanged;
-        let skeyid = keymat::skeyid_pre_shared(hash, pre_shared_key, ni_b, nr_b);
+        let Exchanged { ni_b, nr_b, .. } = *exchanged;
+        let skeyid = keymat::skeyid_pre_shared(negotiated.transform.hash, pre_shared_key, ni_b, nr_b);
+        Self::from_skeyid(negotiated, skeyid, g_xy, exchanged)
+    }
+
+    /// As [`derive`](Self::derive), from SKEYID on.
+    pub(super) fn from_skeyid(
+        negotiated: Negotiated,
+        skeyid: Secret,
+        g_xy: &Secret,
+        exchanged: &Exchanged<'_>,
+    ) -> Result<(Self, ExchangeCipher), Error> {
+        let Phase1Transform { hash, encryption, group } = negotiated.transform;
+        let Exchanged { g_xi, g_xr, .. } = *exchanged;
         let Cookies { initiator, responder } = negotiated.cookies;
         let keys = PhaseOneKeys::derive(hash, skeyid, g_xy, &initiator, &responder);
         // Only DES has weak keys; another exchange with other public values gives another key.
-        let key = keymat::cipher_key(hash, &keys.skeyid_e, encryption)
-            .ok_or(PeerMisbehaved::PublicValue { group: negotiated.transform.group })?;
+        let key = keymat::cipher_key(hash, &keys.skeyid_e, encryption).ok_or(PeerMisbehaved::PublicValue { group })?;
         let cipher = cipher(encryption, key)?;
         let iv = keymat::phase1_iv(hash, encryption, g_xi, g_xr);
         let exchange = ExchangeCipher::new(ExchangeType::IDENTITY_PROTECTION, 0, iv);
         Ok((Self { negotiated, keys, cipher, g_xi: g_xi.to_vec(), g_xr: g_xr.to_vec() }, exchange))
+    }
+
+    /// The derived keys, for comparison with recordings.
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> (&PhaseOneKeys, &Cipher) {
+        (&self.keys, &self.cipher)
     }
 
     /// HASH_I or HASH_R, by who proves its identity with it.

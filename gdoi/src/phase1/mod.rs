@@ -28,3 +28,6 @@ pub use informational::Informational;
 pub use initiator::{Initiator, InitiatorConfig, InitiatorStep};
 pub use isakmp_sa::{Cookies, HashVerified, IsakmpSa, PeerAuthenticated, Role};
 pub use message::KeyExchangeMessage;
+
+#[cfg(test)]
+mod tests;
