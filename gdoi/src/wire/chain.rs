@@ -13,6 +13,9 @@ use super::registry::PayloadKind;
 /// Octets of the generic payload header.
 pub const HEADER_LENGTH: usize = 4;
 
+/// Octets of the longest body that Payload Length has room for.
+pub const LONGEST_BODY: usize = u16::MAX as usize - HEADER_LENGTH;
+
 /// A payload body whose struct knows its payload type.
 pub trait Body: Codec {
     /// The payload type.

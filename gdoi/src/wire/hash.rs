@@ -1,6 +1,6 @@
 //! Hash payload (RFC 2408 §3.11): the output of a prf or a hash over parts of the exchange.
 
-use super::chain::Body;
+use super::chain::{Body, LONGEST_BODY};
 use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::registry::PayloadKind;
 
@@ -14,7 +14,7 @@ impl Body for Hash {
 
 impl Codec for Hash {
     fn read(reader: &mut Reader<'_>) -> Result<Self, InvalidMessage> {
-        reader.rest_within("hash", 1, usize::MAX).map(|octets| Self(octets.to_vec()))
+        reader.rest_within("hash", 1, LONGEST_BODY).map(|octets| Self(octets.to_vec()))
     }
 
     fn encode(&self, writer: &mut Writer) {

@@ -1,6 +1,6 @@
 //! Key Exchange payload (RFC 2408 §3.7, RFC 2409 §5): a Diffie-Hellman public value, opaque here.
 
-use super::chain::Body;
+use super::chain::{Body, LONGEST_BODY};
 use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::registry::PayloadKind;
 
@@ -14,7 +14,7 @@ impl Body for KeyExchange {
 
 impl Codec for KeyExchange {
     fn read(reader: &mut Reader<'_>) -> Result<Self, InvalidMessage> {
-        reader.rest_within("public value", 1, usize::MAX).map(|octets| Self(octets.to_vec()))
+        reader.rest_within("public value", 1, LONGEST_BODY).map(|octets| Self(octets.to_vec()))
     }
 
     fn encode(&self, writer: &mut Writer) {

@@ -1,6 +1,6 @@
 //! NAT-D payload (RFC 3947 §3.2): a hash of cookies, address and port as one side sees them.
 
-use super::chain::Body;
+use super::chain::{Body, LONGEST_BODY};
 use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::registry::PayloadKind;
 
@@ -14,7 +14,7 @@ impl Body for NatDetection {
 
 impl Codec for NatDetection {
     fn read(reader: &mut Reader<'_>) -> Result<Self, InvalidMessage> {
-        reader.rest_within("NAT detection hash", 1, usize::MAX).map(|octets| Self(octets.to_vec()))
+        reader.rest_within("NAT detection hash", 1, LONGEST_BODY).map(|octets| Self(octets.to_vec()))
     }
 
     fn encode(&self, writer: &mut Writer) {

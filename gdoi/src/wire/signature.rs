@@ -1,6 +1,6 @@
 //! Signature payload (RFC 2408 §3.12).
 
-use super::chain::Body;
+use super::chain::{Body, LONGEST_BODY};
 use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::registry::PayloadKind;
 
@@ -14,7 +14,7 @@ impl Body for Signature {
 
 impl Codec for Signature {
     fn read(reader: &mut Reader<'_>) -> Result<Self, InvalidMessage> {
-        reader.rest_within("signature", 1, usize::MAX).map(|octets| Self(octets.to_vec()))
+        reader.rest_within("signature", 1, LONGEST_BODY).map(|octets| Self(octets.to_vec()))
     }
 
     fn encode(&self, writer: &mut Writer) {

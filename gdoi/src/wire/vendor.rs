@@ -1,6 +1,6 @@
 //! Vendor ID payload (RFC 2408 §3.16): opaque, and ignored where it is not known.
 
-use super::chain::Body;
+use super::chain::{Body, LONGEST_BODY};
 use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::registry::PayloadKind;
 
@@ -14,7 +14,7 @@ impl Body for VendorId {
 
 impl Codec for VendorId {
     fn read(reader: &mut Reader<'_>) -> Result<Self, InvalidMessage> {
-        reader.rest_within("vendor identification", 0, usize::MAX).map(|octets| Self(octets.to_vec()))
+        reader.rest_within("vendor identification", 0, LONGEST_BODY).map(|octets| Self(octets.to_vec()))
     }
 
     fn encode(&self, writer: &mut Writer) {

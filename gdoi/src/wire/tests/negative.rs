@@ -1,7 +1,7 @@
 //! What must be refused: each length, count and fixed value that a sender could get wrong.
 
 use crate::wire::attribute::Attribute;
-use crate::wire::chain;
+use crate::wire::chain::{self, LONGEST_BODY};
 use crate::wire::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
 use crate::wire::delete::Delete;
 use crate::wire::gap::Gap;
@@ -134,10 +134,10 @@ fn proposals_hold_transforms_only() {
 #[test]
 fn opaque_payloads_and_nonces() {
     let length = |what, minimum, maximum, have| InvalidMessage::Length { what, offset: 0, minimum, maximum, have };
-    assert_eq!(error::<KeyExchange>(&[]), length("public value", 1, usize::MAX, 0));
-    assert_eq!(error::<Hash>(&[]), length("hash", 1, usize::MAX, 0));
-    assert_eq!(error::<Signature>(&[]), length("signature", 1, usize::MAX, 0));
-    assert_eq!(error::<NatDetection>(&[]), length("NAT detection hash", 1, usize::MAX, 0));
+    assert_eq!(error::<KeyExchange>(&[]), length("public value", 1, LONGEST_BODY, 0));
+    assert_eq!(error::<Hash>(&[]), length("hash", 1, LONGEST_BODY, 0));
+    assert_eq!(error::<Signature>(&[]), length("signature", 1, LONGEST_BODY, 0));
+    assert_eq!(error::<NatDetection>(&[]), length("NAT detection hash", 1, LONGEST_BODY, 0));
     assert_eq!(error::<Nonce>(&[0; 7]), length("nonce", 8, 256, 7));
     assert_eq!(error::<Nonce>(&[0; 257]), length("nonce", 8, 256, 257));
     assert!(Nonce::decode(&[0; 256]).is_ok_and(|nonce| !nonce.suits_pull()));

@@ -12,8 +12,10 @@ use crate::wire::header;
 use crate::wire::id::Identification;
 use crate::wire::kd::{KeyDownload, KeyPacket};
 use crate::wire::ke::KeyExchange;
+use crate::wire::nat_d::NatDetection;
 use crate::wire::nonce::Nonce;
 use crate::wire::notify::Notification;
+use crate::wire::payload::{Payload, encode_chain};
 use crate::wire::registry::{
     Doi, EncryptionNumber, ExchangeType, GroupNumber, HashNumber, IdType, KekAttribute, NotifyType, PayloadKind,
     Phase1Attribute, ProtocolId, SaAttribute, TransformId,
@@ -24,6 +26,7 @@ use crate::wire::sa_tek::SaTek;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::signature::Signature;
 use crate::wire::testing::{both_ways, hex, testdata, walk};
+use crate::wire::vendor::VendorId;
 use crate::wire::{PolicyError, RawPayload, SelectorError, group_policy};
 
 fn kinds(chain: &crate::wire::Chain<'_>) -> Vec<PayloadKind> {
@@ -233,4 +236,53 @@ fn a_payload_is_not_read_as_another_type() {
     let error = chain.payloads[0].read::<Nonce>().expect_err("a HASH is no NONCE");
     assert_eq!((error.what(), error.offset()), ("payload type", 28));
     assert_eq!(chain.payloads[0].kind, Hash::KIND);
+}
+
+#[test]
+fn main_mode_of_other_implementations() {
+    let vendor = |text: &str| VendorId(hex(text));
+    let datagram = |number: u8| testdata(&format!("ike-message{number}"));
+
+    let first = datagram(1);
+    let (header, body) = header::split(&first).expect("a good datagram");
+    let chain = walk(header.next_payload, body);
+    let sa: SecurityAssociation = both_ways(&chain.payloads[0]);
+    assert_eq!((sa.doi, sa.situation, sa.proposals.len()), (Doi::IPSEC, 1, 1));
+    let transforms = &sa.proposals[0].transforms;
+    assert_eq!(transforms.iter().map(|one| one.number).collect::<Vec<_>>(), [1, 2, 3]);
+    let groups: Vec<_> = transforms
+        .iter()
+        .flat_map(|one| &one.attributes)
+        .filter(|one| one.class == Phase1Attribute::GROUP_DESCRIPTION.0)
+        .filter_map(Attribute::as_basic)
+        .collect();
+    assert_eq!(groups, [14, 5, 2]);
+    let vendors: Vec<VendorId> = chain.payloads[1..].iter().map(both_ways).collect();
+    let dead_peer_detection = vendor("afcad71368a1f1c96b8696fc77570100");
+    let traversal = vendor("4a131c81070358455c5728f20e95452f");
+    assert_eq!(vendors.len(), 5);
+    assert_eq!((&vendors[1], &vendors[3]), (&dead_peer_detection, &traversal));
+    assert_eq!((vendors[0].0.len(), vendors[2].0.len()), (8, 20));
+
+    let second = datagram(2);
+    let (header, body) = header::split(&second).expect("a good datagram");
+    let chain = walk(header.next_payload, body);
+    let choice: SecurityAssociation = both_ways(&chain.payloads[0]);
+    assert_eq!(choice.proposals[0].transforms, transforms[..1]);
+
+    for number in [3, 4] {
+        let octets = datagram(number);
+        let (header, body) = header::split(&octets).expect("a good datagram");
+        let chain = walk(header.next_payload, body);
+        let expected = [PayloadKind::KEY_EXCHANGE, PayloadKind::NONCE, PayloadKind::NAT_D, PayloadKind::NAT_D];
+        assert_eq!(kinds(&chain), expected);
+        assert_eq!(both_ways::<KeyExchange>(&chain.payloads[0]).0.len(), 256);
+        assert_eq!(both_ways::<Nonce>(&chain.payloads[1]).0.len(), 32);
+        assert_eq!(both_ways::<NatDetection>(&chain.payloads[2]).0.len(), 32);
+        both_ways::<NatDetection>(&chain.payloads[3]);
+        let payloads: Vec<Payload> =
+            chain.payloads.iter().map(|raw| Payload::read_phase1(raw).expect("good")).collect();
+        let written = encode_chain(&payloads).expect("fits");
+        assert_eq!(header.message(&written), Ok(octets));
+    }
 }
