@@ -1,7 +1,13 @@
 //! What the kernel tells about changes that others make.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use crate::error::Error;
 use crate::model::SaId;
+use crate::netlink::channel::{Listener, messages};
+use crate::netlink::event;
+use crate::owner::Ownership;
 
 /// What somebody else's change, or the kernel's own, touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,7 +23,7 @@ pub enum What {
 pub enum KernelEvent {
     /// Entries of this kind were flushed or deleted, ours perhaps among them: repair.
     Flushed(What),
-    /// Entries were added or changed by others.
+    /// Entries were added or changed by others: repair.
     Changed {
         /// Of which kind.
         what: What,
@@ -31,7 +37,7 @@ pub enum KernelEvent {
         /// `false` for the soft limit.
         hard: bool,
     },
-    /// An interface appeared, disappeared or changed.
+    /// An interface appeared, disappeared or changed: repair, and look at the addresses.
     LinkChanged,
     /// An address was added or removed.
     AddressChanged,
@@ -39,13 +45,52 @@ pub enum KernelEvent {
     RouteChanged,
 }
 
-/// The stream of events, on sockets of its own.
-#[derive(Debug)]
-pub struct EventSource {}
+/// The stream of events, on sockets of its own. After an event it pays to wait some milliseconds for the rest of the
+/// burst before repairing: a flush reports every entry.
+pub struct EventSource {
+    xfrm: Listener,
+    netfilter: Listener,
+    route: Listener,
+    own: Arc<[u32]>,
+    ownership: Ownership,
+    ready: VecDeque<KernelEvent>,
+}
 
 impl EventSource {
+    pub(crate) fn open(own: Arc<[u32]>, ownership: Ownership) -> Result<Self, Error> {
+        let [xfrm, netfilter, route] = event::listeners()?;
+        Ok(Self { xfrm, netfilter, route, own, ownership, ready: VecDeque::new() })
+    }
+
     /// Waits for the next event. Cancelling loses nothing.
     pub async fn next(&mut self) -> Result<KernelEvent, Error> {
-        core::future::pending().await
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(event);
+            }
+            let (received, read): (_, event::Read) = tokio::select! {
+                datagram = self.xfrm.receive() => (datagram, event::xfrm),
+                datagram = self.netfilter.receive() => (datagram, event::netfilter),
+                datagram = self.route.receive() => (datagram, event::route),
+            };
+            let datagram = match received {
+                Ok(datagram) => datagram,
+                Err(Error::Overrun) => return Ok(KernelEvent::Overrun),
+                Err(error) => return Err(error),
+            };
+            // Whoever asked for the change is named in the message: our own are no news.
+            let others = messages(&datagram).filter(|message| message.port == 0 || !self.own.contains(&message.port));
+            for event in others.filter_map(|message| read(&message, &self.ownership)) {
+                if self.ready.back() != Some(&event) {
+                    self.ready.push_back(event);
+                }
+            }
+        }
+    }
+}
+
+impl core::fmt::Debug for EventSource {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("EventSource").field("ready", &self.ready).finish_non_exhaustive()
     }
 }

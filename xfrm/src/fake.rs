@@ -112,7 +112,7 @@ impl FakeKernel {
             }
         }
         state.routes.retain(|route| route.interface != name);
-        let chain = Fingerprint::netdev_chain(name);
+        let chain = crate::nft::chain_name(name);
         state.tables.chains.retain(|(_, family, key), _| *family != crate::nft::NETDEV || *key != chain);
     }
 

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod algorithm;
+mod attribute;
 pub mod desired;
 pub mod environment;
 pub mod error;

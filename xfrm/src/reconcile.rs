@@ -155,4 +155,3 @@ impl<K: Kernel> Reconciler<K> {
         ops.into_iter().filter(keep).collect()
     }
 }
-

@@ -1,35 +1,241 @@
-//! The real kernel.
+//! The real kernel: XFRM, nf_tables and routing over netlink.
 
-use crate::desired::Desired;
-use crate::error::Error;
+pub(crate) mod channel;
+pub(crate) mod event;
+pub(crate) mod policy;
+pub(crate) mod route;
+pub(crate) mod state;
+mod tables;
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_xfrm::constants::{
+    XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MSG_GETSA, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA,
+    XFRM_MSG_UPDPOLICY,
+};
+
+use crate::algorithm::{Encryption, Integrity, Protection};
+use crate::desired::{Desired, PlaceholderRoute};
+use crate::error::{EEXIST, ENOENT, ESRCH, Error};
 use crate::event::EventSource;
-use crate::kernel::{Current, Kernel};
+use crate::kernel::{Current, InstalledSa, Kernel};
+use crate::key::Key;
+use crate::model::{Policy, PolicyId, Sa, SaId, SaRole};
+use crate::netlink::channel::Channel;
 use crate::owner::Ownership;
 use crate::plan::Op;
+use crate::statistics::Counters;
+
+const NETLINK_ROUTE: isize = 0;
+const NETLINK_XFRM: isize = 6;
+const NETLINK_NETFILTER: isize = 12;
 
 /// Sockets to XFRM, nf_tables and routing. Needs CAP_NET_ADMIN. Use inside a tokio runtime with I/O and time.
-#[derive(Debug)]
-pub struct Netlink {}
+pub struct Netlink {
+    xfrm: Channel,
+    netfilter: Channel,
+    route: Channel,
+    /// Interfaces as of the last reading: selectors and routes name them, the kernel counts them.
+    interfaces: BTreeMap<String, u32>,
+}
 
 impl Netlink {
     /// Opens the sockets.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self {})
+        Ok(Self {
+            xfrm: Channel::open(NETLINK_XFRM)?,
+            netfilter: Channel::open(NETLINK_NETFILTER)?,
+            route: Channel::open(NETLINK_ROUTE)?,
+            interfaces: BTreeMap::new(),
+        })
     }
 
     /// A stream of what others change. Call before the first change, so that nothing falls in between.
     pub fn events(&self, ownership: &Ownership) -> Result<EventSource, Error> {
-        let _ = ownership;
-        Ok(EventSource {})
+        let own = [self.xfrm.port(), self.netfilter.port(), self.route.port()];
+        EventSource::open(Arc::from(own), ownership.clone())
+    }
+
+    async fn read_interfaces(&mut self) -> Result<(), Error> {
+        let mut interfaces = BTreeMap::new();
+        let each = |message: channel::Message<'_>| {
+            interfaces.extend(route::link(message.body).map(|link| (link.name, link.index)));
+            Ok(())
+        };
+        self.route.dump("list interfaces", route::GET_LINK, &route::ANY_LINK, each).await?;
+        self.interfaces = interfaces;
+        Ok(())
+    }
+
+    async fn read_sas(&mut self, ownership: &Ownership) -> Result<BTreeMap<SaId, InstalledSa>, Error> {
+        let mut sas = BTreeMap::new();
+        let each = |message: channel::Message<'_>| {
+            // SPI 0: a request for an SA that the kernel made of one of our templates. It goes by itself.
+            let seen = state::decode(message.body).filter(|seen| seen.id.spi != 0 && ownership.owns_reqid(seen.reqid));
+            sas.extend(seen.map(|seen| (seen.id, seen.installed.unwrap_or_else(|| strange(seen.id, seen.reqid)))));
+            Ok(())
+        };
+        // Without a body: with one the kernel would take it for attributes of a filter.
+        self.xfrm.dump("list ESP states", XFRM_MSG_GETSA, &[], each).await?;
+        Ok(sas)
+    }
+
+    async fn read_policies(&mut self, keep: impl Fn(u32) -> bool) -> Result<BTreeMap<u32, Policy>, Error> {
+        let names = self.interfaces.iter().map(|(name, index)| (*index, name.clone())).collect();
+        let mut policies = BTreeMap::new();
+        let each = |message: channel::Message<'_>| {
+            if policy::index(message.body).is_some_and(&keep) {
+                policies.extend(policy::decode(message.body, &names));
+            }
+            Ok(())
+        };
+        self.xfrm.dump("list policies", XFRM_MSG_GETPOLICY, &[], each).await?;
+        Ok(policies)
+    }
+
+    async fn read_routes(&mut self) -> Result<Vec<PlaceholderRoute>, Error> {
+        let name =
+            |index: u32| self.interfaces.iter().find(|(_, other)| **other == index).map(|(name, _)| name.clone());
+        let mut routes = Vec::new();
+        let each = |message: channel::Message<'_>| {
+            let route = route::route(message.body).filter(|route| route.ours);
+            routes.extend(route.and_then(|route| {
+                Some(PlaceholderRoute {
+                    placeholder: route.destination?.addr(),
+                    interface: name(route.interface?)?,
+                    gateway: route.gateway,
+                    mtu: route.mtu_locked.unwrap_or(0),
+                })
+            }));
+            Ok(())
+        };
+        self.route.dump("list routes", route::GET_ROUTE, &route::ANY_ROUTE, each).await?;
+        Ok(routes)
+    }
+
+    async fn install_sa(&mut self, op: &Op, sa: &Sa, ownership: &Ownership) -> Result<(), Error> {
+        let body = state::encode(sa)?;
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        let refused = match self.xfrm.change(&op.to_string(), XFRM_MSG_NEWSA, flags, body.as_octets()).await {
+            Err(error) if error.errno() == Some(EEXIST) => error,
+            other => return other,
+        };
+        let ours = self.read_sas(ownership).await?.contains_key(&sa.id);
+        Err(if ours { refused } else { Error::ForeignState(sa.id) })
+    }
+
+    async fn add_policy(&mut self, op: &Op, index: u32, wanted: &Policy, ownership: &Ownership) -> Result<(), Error> {
+        let body = policy::encode(wanted, index, &self.interfaces)?;
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        let refused = match self.xfrm.change(&op.to_string(), XFRM_MSG_NEWPOLICY, flags, body.as_octets()).await {
+            Err(error) if error.errno() == Some(EEXIST) => error,
+            other => return other,
+        };
+        let foreign = self.read_policies(|index| !ownership.owns_policy(index)).await?;
+        let in_the_way = foreign.into_values().any(|policy| policy.id == wanted.id);
+        Err(if in_the_way { Error::ForeignPolicy(wanted.id.clone()) } else { refused })
+    }
+
+    async fn update_policy(&mut self, op: &Op, index: u32, wanted: &Policy) -> Result<(), Error> {
+        let body = policy::encode(wanted, index, &self.interfaces)?;
+        // The kernel replaces by selector, whoever owns the policy: look once more whether it is still ours.
+        let now = self.read_policies(|other| other == index).await?;
+        if now.get(&index).is_none_or(|policy| policy.id != wanted.id) {
+            return Err(Error::from_errno(op.to_string(), ENOENT, None));
+        }
+        self.xfrm.change(&op.to_string(), XFRM_MSG_UPDPOLICY, 0, body.as_octets()).await
+    }
+
+    async fn delete_policy(&mut self, op: &Op, index: u32, id: &PolicyId) -> Result<(), Error> {
+        let body = policy::encode_id(index, id.direction);
+        gone(ENOENT, self.xfrm.change(&op.to_string(), XFRM_MSG_DELPOLICY, 0, &body).await)
+    }
+
+    async fn add_route(&mut self, op: &Op, wanted: &PlaceholderRoute) -> Result<(), Error> {
+        let index = self.interfaces.get(&wanted.interface);
+        let index = *index.ok_or_else(|| Error::NoInterface(wanted.interface.clone()))?;
+        // Replacing in one step would also replace a foreign route to the same address.
+        let old = route::encode_id(wanted.placeholder);
+        gone(ESRCH, self.route.change(&op.to_string(), route::DELETE_ROUTE, 0, &old).await)?;
+        let body = route::encode(wanted, index);
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        self.route.change(&op.to_string(), route::NEW_ROUTE, flags, body.as_octets()).await
+    }
+
+    async fn delete_route(&mut self, op: &Op, old: &PlaceholderRoute) -> Result<(), Error> {
+        let Some(index) = self.interfaces.get(&old.interface) else { return Ok(()) };
+        let body = route::encode(old, *index);
+        gone(ESRCH, self.route.change(&op.to_string(), route::DELETE_ROUTE, 0, body.as_octets()).await)
     }
 }
 
 impl Kernel for Netlink {
-    async fn read(&mut self, _: &Ownership) -> Result<Current, Error> {
-        Err(Error::Unsupported(String::from("netlink")))
+    async fn read(&mut self, ownership: &Ownership) -> Result<Current, Error> {
+        self.read_interfaces().await?;
+        let sas = self.read_sas(ownership).await?;
+        let policies = self.read_policies(|index| ownership.owns_policy(index)).await?;
+        let routes = self.read_routes().await?.into_iter().collect();
+        let (tables, rules) = self.read_tables(ownership).await?;
+        Ok(Current { interfaces: self.interfaces.clone(), sas, policies, tables, rules, routes })
     }
 
-    async fn execute(&mut self, _: &Op, _: &Desired, _: &Ownership) -> Result<(), Error> {
-        Err(Error::Unsupported(String::from("netlink")))
+    async fn execute(&mut self, op: &Op, desired: &Desired, ownership: &Ownership) -> Result<(), Error> {
+        match op {
+            Op::AddRoute(route) => self.add_route(op, route).await,
+            Op::DeleteRoute(route) => self.delete_route(op, route).await,
+            Op::ReplaceGuard | Op::ReplaceTables | Op::UpdateSets(_) | Op::RemoveTables => {
+                self.change_tables(op, desired, ownership).await
+            }
+            Op::AddPolicy { index, policy } => self.add_policy(op, *index, policy, ownership).await,
+            Op::UpdatePolicy { index, policy } => self.update_policy(op, *index, policy).await,
+            Op::DeletePolicy { index, id } => self.delete_policy(op, *index, id).await,
+            Op::InstallSa(id) => {
+                let sa = desired.sas.get(id).ok_or_else(|| Error::NotDesired(id.to_string()))?;
+                self.install_sa(op, sa, ownership).await
+            }
+            Op::DeleteSa(id) => {
+                let body = state::encode_id(id);
+                gone(ESRCH, self.xfrm.change(&op.to_string(), XFRM_MSG_DELSA, 0, &body).await)
+            }
+        }
     }
+}
+
+impl fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Netlink").finish_non_exhaustive()
+    }
+}
+
+/// "Already gone" is success.
+fn gone(errno: i32, outcome: Result<(), Error>) -> Result<(), Error> {
+    match outcome {
+        Err(error) if error.errno() == Some(errno) => Ok(()),
+        other => other,
+    }
+}
+
+/// A state with a reqid of ours that we would never make: equal to nothing, so that a plan replaces or deletes it.
+fn strange(id: SaId, reqid: crate::model::Reqid) -> InstalledSa {
+    let nothing = || Key::copy_from(&[]);
+    let protection = Protection::Separate {
+        encryption: Encryption::Null,
+        encryption_key: nothing(),
+        integrity: Integrity::HmacSha1_96,
+        integrity_key: nothing(),
+    };
+    let sa = Sa {
+        id,
+        source: id.destination,
+        role: SaRole::Outbound,
+        reqid,
+        protection,
+        no_path_mtu_discovery: false,
+        sequence_may_wrap: false,
+        install_once: false,
+    };
+    InstalledSa { sa, counters: Counters::default(), added: 0 }
 }

@@ -1,5 +1,10 @@
 //! The nf_tables tables: what they say, how they are written, and how they are recognised.
 
+pub(crate) mod content;
+pub(crate) mod dump;
+pub(crate) mod rule;
+pub(crate) mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::owner::Ownership;
@@ -8,8 +13,15 @@ use crate::preserve::Preservation;
 /// How the comments of rules that drop a clear packet begin.
 pub const DROP: &str = "drop: ";
 
-/// Number of the netdev family.
+/// Numbers of the families.
 pub(crate) const NETDEV: u8 = 5;
+pub(crate) const IP: u8 = 2;
+pub(crate) const IP6: u8 = 10;
+pub(crate) const ALL_FAMILIES: [u8; 3] = [NETDEV, IP, IP6];
+
+/// Kinds of user data: the comment that nft shows, and ours.
+const USER_COMMENT: u8 = 0;
+const USER_DIGEST: u8 = 0x47;
 
 /// Elements of one set to add and to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +37,8 @@ pub struct SetChange {
 /// What tells one content of the tables from another: chains, a digest of each rule, and the elements of the sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Per table (name, family number) and chain: digests of its rules.
+    /// Per table (name, family number) and chain: digest of its hook, then of each rule. The empty chain name holds the
+    /// table's flags.
     pub chains: BTreeMap<(String, u8, String), Vec<u64>>,
     /// Per table and set of the `ip` family: its elements.
     pub sets: BTreeMap<(String, String), BTreeSet<u32>>,
@@ -34,13 +47,22 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// What `preservation` looks like in the kernel while these interfaces exist.
     pub fn wanted(preservation: &Preservation, interfaces: &BTreeMap<String, u32>, ownership: &Ownership) -> Self {
-        let _ = (preservation, interfaces, ownership);
-        Self::default()
-    }
-
-    /// Name of the chain that guards this interface's ingress.
-    pub(crate) fn netdev_chain(interface: &str) -> String {
-        format!("guard_{interface}")
+        let mut fingerprint = Self::default();
+        let mut tables = content::main_tables(preservation, interfaces, ownership);
+        tables.extend(content::guard_tables(preservation, interfaces, ownership));
+        for table in tables {
+            let key = |chain: &str| (table.name.clone(), table.family, chain.to_owned());
+            fingerprint.chains.insert(key(""), vec![u64::from(table.flags)]);
+            for chain in &table.chains {
+                let hook = chain.hook.as_ref().map_or(0, table::Hook::digest);
+                let digests = [hook].into_iter().chain(chain.rules.iter().map(rule::Rule::digest)).collect();
+                fingerprint.chains.insert(key(&chain.name), digests);
+            }
+            for set in &table.sets {
+                fingerprint.sets.insert((table.name.clone(), set.name.clone()), set.elements.clone());
+            }
+        }
+        fingerprint
     }
 
     /// Forgets table `name` in all families.
@@ -81,4 +103,43 @@ impl Fingerprint {
         })
         .collect()
     }
+}
+
+/// Name of the chain that guards this interface's ingress, in letters that nft reads back.
+pub(crate) fn chain_name(interface: &str) -> String {
+    let mut name = String::from("guard_");
+    for character in interface.chars() {
+        match character {
+            '.' | '-' => name.push(character),
+            _ if character.is_ascii_alphanumeric() => name.push(character),
+            // An underscore introduces a number, so that no two interfaces share a chain.
+            _ => name.push_str(&format!("_{:x}_", u32::from(character))),
+        }
+    }
+    name
+}
+
+/// User data with a comment, as nft writes it.
+fn comment(text: &str) -> Vec<u8> {
+    if text.is_empty() {
+        return Vec::new();
+    }
+    let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+    let mut data = vec![USER_COMMENT, length];
+    data.extend(text.as_bytes().iter().take(usize::from(length) - 1));
+    data.push(0);
+    data
+}
+
+/// FNV-1a over parts and their lengths: tells an older content of ours from this one. Not against forgery: whoever can
+/// write the tables does not need one.
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let mut state: u64 = 0xcbf2_9ce4_8422_2325;
+    for part in parts {
+        let length = (part.len() as u64).to_be_bytes();
+        for octet in length.iter().chain(part) {
+            state = (state ^ u64::from(*octet)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    state
 }

@@ -1,0 +1,290 @@
+//! One netlink socket: a request, its answers, its acknowledgement, and a limit on the time.
+//!
+//! Written directly on the socket instead of on netlink-proto: requests and dumps hold keys, and here every buffer is
+//! wiped, none is logged, and no decoder of the library sees a message that is shorter than its fixed part.
+
+use core::future::poll_fn;
+use core::time::Duration;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use nix::sys::socket::{setsockopt, sockopt};
+use zeroize::Zeroizing;
+
+use crate::attribute::{array, find, text};
+use crate::error::{EINTR, ENOBUFS, Error};
+
+/// How long the kernel may take for one answer. It answers at once; only memory pressure or a held lock delays it.
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+
+const MESSAGE_HEADER: usize = 16;
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+/// Larger than any datagram of the kernel: dumps come in pieces of at most 32 KiB.
+const RECEIVE: usize = 64 * 1024;
+/// For tables with many prefixes: a transaction is one datagram.
+const SEND: usize = 8 << 20;
+/// Extended acknowledgement: `NLMSGERR_ATTR_MSG`.
+const EXT_ACK_TEXT: u16 = 1;
+
+/// A message as received.
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence: u32,
+    /// Port of the socket whose request made the kernel send this; 0 for the kernel itself.
+    pub(crate) port: u32,
+    pub(crate) body: &'a [u8],
+}
+
+/// A socket for requests.
+pub(crate) struct Channel {
+    socket: TokioSocket,
+    port: u32,
+    sequence: u32,
+}
+
+impl Channel {
+    pub(crate) fn open(protocol: isize) -> Result<Self, Error> {
+        let mut socket = TokioSocket::new(protocol).map_err(failed("open"))?;
+        let inner = socket.socket_mut();
+        let address = inner.bind_auto().map_err(failed("bind"))?;
+        // Without it the kernel sends the whole request, keys included, back with every error.
+        inner.set_cap_ack(true).map_err(failed("set NETLINK_CAP_ACK"))?;
+        inner.set_ext_ack(true).map_err(failed("set NETLINK_EXT_ACK"))?;
+        // Best effort: a refusal shows as a clear error only if a transaction is that large.
+        let _ = setsockopt(inner, sockopt::SndBufForce, &SEND);
+        Ok(Self { socket, port: address.port_number(), sequence: 0 })
+    }
+
+    /// The socket's address, which events name as their cause.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Makes one change and waits for its acknowledgement.
+    pub(crate) async fn change(&mut self, operation: &str, kind: u16, flags: u16, body: &[u8]) -> Result<(), Error> {
+        self.request(operation, kind, flags | NLM_F_ACK, body, |_| Ok(())).await
+    }
+
+    /// Reads everything of a kind.
+    pub(crate) async fn dump(
+        &mut self,
+        operation: &str,
+        kind: u16,
+        body: &[u8],
+        each: impl FnMut(Message<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.request(operation, kind, NLM_F_DUMP, body, each).await
+    }
+
+    async fn request(
+        &mut self,
+        operation: &str,
+        kind: u16,
+        flags: u16,
+        body: &[u8],
+        mut each: impl FnMut(Message<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let sequence = self.next_sequence();
+        let mut datagram = Zeroizing::new(Vec::with_capacity(MESSAGE_HEADER + body.len() + 4));
+        push_message(&mut datagram, kind, flags | NLM_F_REQUEST, sequence, body);
+        let mut interrupted = false;
+        self.exchange(operation, &datagram, |message| {
+            if message.sequence != sequence {
+                return Ok(false);
+            }
+            interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+            match message.kind {
+                ERROR | DONE => outcome(operation, &message).map(|()| true),
+                _ => each(message).map(|()| false),
+            }
+        })
+        .await?;
+        if interrupted { Err(Error::from_errno(operation, EINTR, None)) } else { Ok(()) }
+    }
+
+    /// Sends a transaction of nf_tables: all of `messages` (kind, flags, body) happen, or none.
+    pub(crate) async fn transaction(
+        &mut self,
+        operation: &str,
+        begin: (u16, &[u8]),
+        messages: &[(u16, u16, Vec<u8>)],
+        end: (u16, &[u8]),
+    ) -> Result<(), Error> {
+        let first = self.next_sequence();
+        let mut datagram = Zeroizing::new(Vec::new());
+        push_message(&mut datagram, begin.0, NLM_F_REQUEST, first, begin.1);
+        let mut last = first;
+        for (position, (kind, flags, body)) in messages.iter().enumerate() {
+            last = self.next_sequence();
+            // One acknowledgement is enough: a message that fails is answered in any case.
+            let ack = if position + 1 == messages.len() { NLM_F_ACK } else { 0 };
+            push_message(&mut datagram, *kind, flags | ack | NLM_F_REQUEST, last, body);
+        }
+        let after = self.next_sequence();
+        push_message(&mut datagram, end.0, NLM_F_REQUEST, after, end.1);
+        let mut failure = None;
+        self.exchange(operation, &datagram, |message| {
+            if message.kind != ERROR || message.sequence.wrapping_sub(first) > after.wrapping_sub(first) {
+                return Ok(false);
+            }
+            if let Err(error) = outcome(operation, &message) {
+                failure.get_or_insert(error);
+            }
+            Ok(message.sequence == last || message.sequence == first || message.sequence == after)
+        })
+        .await?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        // 0 is what events carry.
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        self.sequence
+    }
+
+    /// Sends and receives until `each` says that this was the last message.
+    async fn exchange(
+        &mut self,
+        operation: &str,
+        datagram: &[u8],
+        mut each: impl FnMut(Message<'_>) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let socket = &mut self.socket;
+        let whole = async {
+            let kernel = SocketAddr::new(0, 0);
+            poll_fn(|context| socket.poll_send_to(context, datagram, &kernel)).await.map_err(failed("send"))?;
+            loop {
+                let answer = receive(socket).await?;
+                let mut outcome = Ok(false);
+                for message in messages(&answer) {
+                    match each(message) {
+                        Ok(false) => {}
+                        last => {
+                            outcome = last;
+                            break;
+                        }
+                    }
+                }
+                if outcome? {
+                    return Ok(());
+                }
+            }
+        };
+        let late = |_| Error::Timeout { operation: operation.to_owned(), limit: LIMIT };
+        tokio::time::timeout(LIMIT, whole).await.map_err(late)?
+    }
+}
+
+/// A socket that only listens.
+pub(crate) struct Listener {
+    socket: TokioSocket,
+}
+
+impl Listener {
+    /// Listens to these groups with a large buffer.
+    pub(crate) fn open(protocol: isize, groups: &[u32]) -> Result<Self, Error> {
+        let mut socket = TokioSocket::new(protocol).map_err(failed("open"))?;
+        let inner = socket.socket_mut();
+        inner.bind_auto().map_err(failed("bind"))?;
+        let _ = setsockopt(inner, sockopt::RcvBufForce, &(4 << 20));
+        for group in groups {
+            inner.add_membership(*group).map_err(failed("join a group"))?;
+        }
+        Ok(Self { socket })
+    }
+
+    /// The next datagram. `Err(Overrun)` when the kernel had to drop some; the socket goes on working.
+    pub(crate) async fn receive(&mut self) -> Result<Zeroizing<Vec<u8>>, Error> {
+        receive(&mut self.socket).await
+    }
+}
+
+async fn receive(socket: &mut TokioSocket) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut buffer = Zeroizing::new(Vec::with_capacity(RECEIVE));
+    match AsyncSocketExt::recv(socket, &mut *buffer).await {
+        Ok(()) => Ok(buffer),
+        Err(error) if error.raw_os_error() == Some(ENOBUFS) => Err(Error::Overrun),
+        Err(error) => Err(failed("receive")(error)),
+    }
+}
+
+/// The messages of one datagram. Stops at the first that does not fit.
+pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    core::iter::from_fn(move || {
+        let length = usize::try_from(u32::from_ne_bytes(array(datagram, 0)?)).ok()?;
+        let message = Message {
+            kind: u16::from_ne_bytes(array(datagram, 4)?),
+            flags: u16::from_ne_bytes(array(datagram, 6)?),
+            sequence: u32::from_ne_bytes(array(datagram, 8)?),
+            port: u32::from_ne_bytes(array(datagram, 12)?),
+            body: datagram.get(MESSAGE_HEADER..length)?,
+        };
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+fn push_message(datagram: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, body: &[u8]) {
+    let length = u32::try_from(MESSAGE_HEADER + body.len()).unwrap_or(u32::MAX);
+    datagram.extend_from_slice(&length.to_ne_bytes());
+    datagram.extend_from_slice(&kind.to_ne_bytes());
+    datagram.extend_from_slice(&flags.to_ne_bytes());
+    datagram.extend_from_slice(&sequence.to_ne_bytes());
+    datagram.extend_from_slice(&0u32.to_ne_bytes());
+    datagram.extend_from_slice(body);
+    datagram.resize(datagram.len().next_multiple_of(4), 0);
+}
+
+/// What an acknowledgement, an error or the end of a dump says.
+fn outcome(operation: &str, message: &Message<'_>) -> Result<(), Error> {
+    let code = array(message.body, 0).map_or(0, i32::from_ne_bytes);
+    if code == 0 {
+        return Ok(());
+    }
+    // With NETLINK_CAP_ACK only the header of the request follows the code.
+    let said = message.body.get(4 + MESSAGE_HEADER..).and_then(|rest| find(rest, EXT_ACK_TEXT)).map(text);
+    Err(Error::from_errno(operation, code, said.filter(|_| message.kind == ERROR)))
+}
+
+pub(crate) fn failed(operation: &'static str) -> impl Fn(std::io::Error) -> Error {
+    move |error| Error::Socket { operation, reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        let mut datagram = Vec::new();
+        push_message(&mut datagram, 0x10, 5, 7, b"abc");
+        push_message(&mut datagram, 2, 0, 8, &(-17i32).to_ne_bytes());
+        let read: Vec<_> = messages(&datagram).collect();
+        assert_eq!((read[0].kind, read[0].flags, read[0].sequence, read[0].body), (0x10, 5, 7, &b"abc"[..]));
+        let error = outcome("add", &read[1]).unwrap_err();
+        assert_eq!(error.errno(), Some(17));
+        assert_eq!(read.len(), 2);
+    }
+
+    #[test]
+    fn stops_at_a_message_that_does_not_fit() {
+        let mut datagram = Vec::new();
+        push_message(&mut datagram, 0x10, 5, 7, b"abcd");
+        for length in 0..datagram.len() {
+            assert_eq!(messages(&datagram[..length]).count(), 0);
+        }
+        datagram[..4].copy_from_slice(&8u32.to_ne_bytes());
+        assert_eq!(messages(&datagram).count(), 0);
+    }
+
+    #[test]
+    fn shows_the_kernels_own_words() {
+        let mut body = (-38i32).to_ne_bytes().to_vec();
+        body.extend([0; 16]);
+        body.extend(b"\x0a\0\x01\0no ESP\0\0\0");
+        let message = Message { kind: ERROR, flags: 0, sequence: 1, port: 0, body: &body };
+        assert!(outcome("install", &message).unwrap_err().to_string().contains("no ESP"));
+    }
+}

@@ -1,0 +1,83 @@
+//! Notifications of the three netlink families, as events.
+
+use netlink_packet_xfrm::constants::{
+    XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_EXPIRE, XFRM_MSG_FLUSHPOLICY, XFRM_MSG_FLUSHSA, XFRM_MSG_NEWPOLICY,
+    XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY, XFRM_MSG_UPDSA, XFRMNLGRP_EXPIRE, XFRMNLGRP_POLICY, XFRMNLGRP_SA,
+};
+
+use crate::attribute::{find, text};
+use crate::error::Error;
+use crate::event::{KernelEvent, What};
+use crate::netlink::channel::{Listener, Message};
+use crate::netlink::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM, policy, route, state};
+use crate::nft::table::SUBSYSTEM;
+use crate::owner::Ownership;
+
+/// Reads one notification.
+pub(crate) type Read = fn(&Message<'_>, &Ownership) -> Option<KernelEvent>;
+
+const NFNLGRP_NFTABLES: u32 = 7;
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_IPV4_ADDRESS: u32 = 5;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV6_ADDRESS: u32 = 9;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+
+/// Length of `struct xfrm_usersa_info` with what follows it in an expiry: the octet that says "hard".
+const EXPIRE_HARD: usize = 224;
+
+/// Sockets for XFRM, nf_tables and routing.
+pub(crate) fn listeners() -> Result<[Listener; 3], Error> {
+    let addresses = [RTNLGRP_IPV4_ADDRESS, RTNLGRP_IPV6_ADDRESS];
+    let routes = [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE];
+    Ok([
+        Listener::open(NETLINK_XFRM, &[XFRMNLGRP_EXPIRE, XFRMNLGRP_SA, XFRMNLGRP_POLICY])?,
+        Listener::open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])?,
+        Listener::open(NETLINK_ROUTE, &[&[RTNLGRP_LINK][..], &addresses, &routes].concat())?,
+    ])
+}
+
+pub(crate) fn xfrm(message: &Message<'_>, ownership: &Ownership) -> Option<KernelEvent> {
+    match message.kind {
+        XFRM_MSG_EXPIRE => {
+            let seen = state::decode(message.body)?;
+            let hard = *message.body.get(EXPIRE_HARD)? != 0;
+            ownership.owns_reqid(seen.reqid).then_some(KernelEvent::SaExpired { id: seen.id, hard })
+        }
+        // The deletion names an identity without a reqid: it may have been ours.
+        XFRM_MSG_DELSA | XFRM_MSG_FLUSHSA => Some(KernelEvent::Flushed(What::States)),
+        XFRM_MSG_DELPOLICY | XFRM_MSG_FLUSHPOLICY => Some(KernelEvent::Flushed(What::Policies)),
+        XFRM_MSG_NEWSA | XFRM_MSG_UPDSA => {
+            let seen = state::decode(message.body).filter(|seen| seen.id.spi != 0)?;
+            ownership.owns_reqid(seen.reqid).then_some(KernelEvent::Changed { what: What::States })
+        }
+        XFRM_MSG_NEWPOLICY | XFRM_MSG_UPDPOLICY => {
+            // A foreign policy's update may have replaced one of ours.
+            let _ = policy::index(message.body)?;
+            Some(KernelEvent::Changed { what: What::Policies })
+        }
+        _ => None,
+    }
+}
+
+pub(crate) fn netfilter(message: &Message<'_>, ownership: &Ownership) -> Option<KernelEvent> {
+    if message.kind >> 8 != SUBSYSTEM {
+        return None;
+    }
+    // Every message about a table's content names the table first.
+    let table = text(find(message.body.get(4..)?, 1)?);
+    let ours = table == ownership.table || table == ownership.guard_table();
+    // Table, chain, rule, set, element: 0 new, 1 get, 2 delete, and so on in threes.
+    let deleted = matches!(message.kind & 0xff, 2 | 5 | 8 | 11 | 14);
+    let what = What::Tables;
+    ours.then_some(if deleted { KernelEvent::Flushed(what) } else { KernelEvent::Changed { what } })
+}
+
+pub(crate) fn route(message: &Message<'_>, _: &Ownership) -> Option<KernelEvent> {
+    match message.kind {
+        route::NEW_LINK | route::DELETE_LINK => Some(KernelEvent::LinkChanged),
+        route::NEW_ADDRESS | route::DELETE_ADDRESS => Some(KernelEvent::AddressChanged),
+        route::NEW_ROUTE | route::DELETE_ROUTE => Some(KernelEvent::RouteChanged),
+        _ => None,
+    }
+}

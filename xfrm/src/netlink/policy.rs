@@ -1,0 +1,133 @@
+//! XFRM policies on the wire of netlink: our type to `XFRM_MSG_NEWPOLICY` and back.
+
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use netlink_packet_core::Emitable;
+use netlink_packet_xfrm::constants::{
+    IPPROTO_ESP, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD, XFRM_POLICY_IN,
+    XFRM_POLICY_OUT, XFRMA_TMPL,
+};
+use netlink_packet_xfrm::{Selector as KernelSelector, UserPolicyId, UserPolicyInfo, UserTemplate};
+
+use crate::attribute::{Attributes, find};
+use crate::error::Error;
+use crate::model::{Action, Direction, Policy, PolicyId, Reqid, Selector, Template};
+use crate::netlink::state::address;
+
+/// Length of `struct xfrm_userpolicy_info`.
+const POLICY_INFO: usize = 168;
+/// Length of `struct xfrm_user_tmpl`.
+const TEMPLATE: usize = 64;
+
+/// The body of `XFRM_MSG_NEWPOLICY` and `XFRM_MSG_UPDPOLICY`.
+pub(crate) fn encode(policy: &Policy, index: u32, interfaces: &BTreeMap<String, u32>) -> Result<Attributes, Error> {
+    let mut info = UserPolicyInfo {
+        selector: encode_selector(&policy.id.selector, interfaces)?,
+        priority: policy.priority,
+        index,
+        direction: direction_number(policy.id.direction),
+        ..UserPolicyInfo::default()
+    };
+    info.action = if policy.action == Action::Block { XFRM_POLICY_BLOCK } else { XFRM_POLICY_ALLOW };
+    let mut header = [0; POLICY_INFO];
+    info.emit(&mut header);
+    let body = Attributes::after(&header);
+    let Action::Protect(wanted) = &policy.action else { return Ok(body) };
+    let mut template = UserTemplate::default();
+    template.source(&wanted.source);
+    template.destination(&wanted.destination);
+    template.protocol(IPPROTO_ESP);
+    template.mode(XFRM_MODE_TUNNEL);
+    template.reqid(wanted.reqid.0);
+    template.optional(wanted.optional);
+    let mut value = [0; TEMPLATE];
+    template.emit(&mut value);
+    Ok(body.octets(XFRMA_TMPL, &value))
+}
+
+/// The body of `XFRM_MSG_DELPOLICY` by index: it cannot hit a policy of somebody else.
+pub(crate) fn encode_id(index: u32, direction: Direction) -> Vec<u8> {
+    let user = UserPolicyId { index, direction: direction_number(direction), ..UserPolicyId::default() };
+    let mut body = vec![0; user.buffer_len()];
+    user.emit(&mut body);
+    body
+}
+
+fn encode_selector(selector: &Selector, interfaces: &BTreeMap<String, u32>) -> Result<KernelSelector, Error> {
+    let mut kernel = KernelSelector::default();
+    kernel.source_prefix(&selector.source.network(), selector.source.prefix_len());
+    kernel.destination_prefix(&selector.destination.network(), selector.destination.prefix_len());
+    kernel.proto = selector.protocol;
+    let mask = |port: u16| if port == 0 { 0 } else { u16::MAX };
+    (kernel.sport, kernel.sport_mask) = (selector.source_port, mask(selector.source_port));
+    (kernel.dport, kernel.dport_mask) = (selector.destination_port, mask(selector.destination_port));
+    if let Some(name) = &selector.interface {
+        let index = interfaces.get(name).ok_or_else(|| Error::NoInterface(name.clone()))?;
+        kernel.ifindex = i32::try_from(*index).map_err(|_| Error::NoInterface(name.clone()))?;
+    }
+    Ok(kernel)
+}
+
+/// Reads the body of `XFRM_MSG_NEWPOLICY`: index and policy. `None`: not a policy as we make them (per-socket
+/// policies, other families, other kinds of templates, several templates).
+pub(crate) fn decode(body: &[u8], names: &BTreeMap<u32, String>) -> Option<(u32, Policy)> {
+    let info = UserPolicyInfo::parse(body.get(..POLICY_INFO)?).ok()?;
+    let direction = match info.direction {
+        XFRM_POLICY_IN => Direction::In,
+        XFRM_POLICY_OUT => Direction::Out,
+        XFRM_POLICY_FWD => Direction::Forward,
+        _ => return None,
+    };
+    let template = find(body.get(POLICY_INFO..)?, XFRMA_TMPL);
+    let action = match (info.action, template) {
+        (XFRM_POLICY_BLOCK, _) => Action::Block,
+        (_, None) => Action::Allow,
+        (_, Some(value)) => Action::Protect(decode_template(value)?),
+    };
+    let id = PolicyId { direction, selector: decode_selector(&info.selector, names)? };
+    Some((info.index, Policy { id, priority: info.priority, action }))
+}
+
+/// Index of a policy in the body of a message, even if it is not as we make them.
+pub(crate) fn index(body: &[u8]) -> Option<u32> {
+    Some(UserPolicyInfo::parse(body.get(..POLICY_INFO)?).ok()?.index)
+}
+
+fn decode_template(value: &[u8]) -> Option<Template> {
+    if value.len() != TEMPLATE {
+        return None;
+    }
+    let template = UserTemplate::parse(value).ok()?;
+    Some(Template {
+        source: address(&template.saddr, template.family)?,
+        destination: address(&template.id.daddr, template.family)?,
+        reqid: Reqid(template.reqid),
+        optional: template.optional != 0,
+    })
+}
+
+fn decode_selector(kernel: &KernelSelector, names: &BTreeMap<u32, String>) -> Option<Selector> {
+    let net = |address: Option<IpAddr>, length| IpNet::new(address?, length).ok();
+    let interface = match u32::try_from(kernel.ifindex).ok()? {
+        0 => None,
+        index => Some(names.get(&index).cloned().unwrap_or_else(|| format!("/{index}"))),
+    };
+    Some(Selector {
+        source: net(address(&kernel.saddr, kernel.family), kernel.prefixlen_s)?,
+        destination: net(address(&kernel.daddr, kernel.family), kernel.prefixlen_d)?,
+        protocol: kernel.proto,
+        source_port: kernel.sport & kernel.sport_mask,
+        destination_port: kernel.dport & kernel.dport_mask,
+        interface,
+    })
+}
+
+fn direction_number(direction: Direction) -> u8 {
+    match direction {
+        Direction::In => XFRM_POLICY_IN,
+        Direction::Out => XFRM_POLICY_OUT,
+        Direction::Forward => XFRM_POLICY_FWD,
+    }
+}

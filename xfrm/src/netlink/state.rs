@@ -1,0 +1,170 @@
+//! XFRM states on the wire of netlink: our type to `XFRM_MSG_NEWSA` and back.
+
+use core::net::IpAddr;
+
+use netlink_packet_core::Emitable;
+use netlink_packet_xfrm::constants::{
+    AF_INET, AF_INET6, IPPROTO_ESP, XFRM_MODE_TUNNEL, XFRM_SA_XFLAG_OSEQ_MAY_WRAP, XFRM_STATE_AF_UNSPEC,
+    XFRM_STATE_NOPMTUDISC, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC, XFRMA_ALG_CRYPT, XFRMA_SA_EXTRA_FLAGS,
+};
+use netlink_packet_xfrm::{Address, UserSaId, UserSaInfo};
+use zeroize::Zeroizing;
+
+use crate::algorithm::{Aead, Encryption, Integrity, Protection};
+use crate::attribute::{Attributes, array, attributes, text};
+use crate::error::Error;
+use crate::kernel::InstalledSa;
+use crate::key::Key;
+use crate::model::{Reqid, Sa, SaId, SaRole};
+use crate::statistics::Counters;
+
+/// Length of `struct xfrm_usersa_info`.
+const SA_INFO: usize = 224;
+/// Length of the name at the beginning of `struct xfrm_algo` and its relatives.
+const NAME: usize = 64;
+
+/// The body of `XFRM_MSG_NEWSA`.
+pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
+    sa.protection.check()?;
+    let mut info = UserSaInfo::default();
+    info.source(&sa.source);
+    info.destination(&sa.id.destination);
+    info.id.spi = sa.id.spi;
+    info.id.proto = IPPROTO_ESP;
+    info.reqid = sa.reqid.0;
+    info.mode = XFRM_MODE_TUNNEL;
+    // Any inner address: without the flag an IPv4 tunnel takes IPv4 only, which is what the model has.
+    info.flags = if sa.no_path_mtu_discovery { XFRM_STATE_NOPMTUDISC } else { 0 };
+    let mut header = [0; SA_INFO];
+    info.emit(&mut header);
+    let mut body = Attributes::after(&header);
+    match &sa.protection {
+        Protection::Separate { encryption, encryption_key, integrity, integrity_key } => {
+            let value = algorithm(integrity.kernel_name(), integrity_key, Some(integrity.truncation()));
+            body = body.octets(XFRMA_ALG_AUTH_TRUNC, &value);
+            body = body.octets(XFRMA_ALG_CRYPT, &algorithm(encryption.kernel_name(), encryption_key, None));
+        }
+        Protection::Combined { aead, key, icv } => {
+            body = body.octets(XFRMA_ALG_AEAD, &algorithm(aead.kernel_name(), key, Some(u32::from(*icv) * 8)));
+        }
+    }
+    if sa.sequence_may_wrap {
+        body = body.octets(XFRMA_SA_EXTRA_FLAGS, &XFRM_SA_XFLAG_OSEQ_MAY_WRAP.to_ne_bytes());
+    }
+    Ok(body)
+}
+
+/// The body of `XFRM_MSG_DELSA`.
+pub(crate) fn encode_id(id: &SaId) -> Vec<u8> {
+    let mut user = UserSaId { spi: id.spi, proto: IPPROTO_ESP, ..UserSaId::default() };
+    user.destination(&id.destination);
+    let mut body = vec![0; user.buffer_len()];
+    user.emit(&mut body);
+    body
+}
+
+/// `struct xfrm_algo`, or with a further length `xfrm_algo_auth` and `xfrm_algo_aead`. Lengths are in bits.
+fn algorithm(name: &str, key: &Key, further: Option<u32>) -> Zeroizing<Vec<u8>> {
+    let mut value = Zeroizing::new(Vec::with_capacity(NAME + 8 + key.len()));
+    value.extend_from_slice(name.as_bytes());
+    value.resize(NAME, 0);
+    let bits = u32::try_from(key.len() * 8).unwrap_or(u32::MAX);
+    value.extend_from_slice(&bits.to_ne_bytes());
+    if let Some(further) = further {
+        value.extend_from_slice(&further.to_ne_bytes());
+    }
+    value.extend_from_slice(key.expose());
+    value
+}
+
+/// What a dumped state says, however foreign.
+pub(crate) struct Seen {
+    /// Identity and reqid, enough to tell whose it is.
+    pub(crate) id: SaId,
+    /// Reqid.
+    pub(crate) reqid: Reqid,
+    /// Everything, if it is a state as we make them.
+    pub(crate) installed: Option<InstalledSa>,
+}
+
+/// Reads the body of `XFRM_MSG_NEWSA`. `None`: not ESP, or too short to be one.
+pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
+    let header = body.get(..SA_INFO)?;
+    let info = UserSaInfo::parse(header).ok()?;
+    if info.id.proto != IPPROTO_ESP {
+        return None;
+    }
+    let id = SaId { destination: address(&info.id.daddr, info.family)?, spi: info.id.spi };
+    let source = address(&info.saddr, info.family)?;
+    let (mut encryption, mut integrity, mut combined, mut extra) = (None, None, None, 0);
+    for (kind, value) in attributes(body.get(SA_INFO..)?) {
+        match kind {
+            XFRMA_ALG_CRYPT => encryption = read_encryption(value),
+            XFRMA_ALG_AUTH_TRUNC => integrity = read_integrity(value),
+            XFRMA_ALG_AEAD => combined = read_aead(value),
+            XFRMA_SA_EXTRA_FLAGS => extra = array(value, 0).map_or(0, u32::from_ne_bytes),
+            // XFRMA_ALG_AUTH repeats the integrity algorithm without its truncation.
+            _ => {}
+        }
+    }
+    let protection = match (combined, encryption, integrity) {
+        (Some(combined), _, _) => Some(combined),
+        (None, Some((encryption, encryption_key)), Some((integrity, integrity_key))) => {
+            Some(Protection::Separate { encryption, encryption_key, integrity, integrity_key })
+        }
+        _ => None,
+    };
+    let role = if source.is_unspecified() { SaRole::Inbound } else { SaRole::Outbound };
+    let reqid = Reqid(info.reqid);
+    let known = info.mode == XFRM_MODE_TUNNEL && info.flags & !(XFRM_STATE_NOPMTUDISC | XFRM_STATE_AF_UNSPEC) == 0;
+    let installed = protection.filter(|_| known).map(|protection| InstalledSa {
+        sa: Sa {
+            id,
+            source,
+            role,
+            reqid,
+            protection,
+            no_path_mtu_discovery: info.flags & XFRM_STATE_NOPMTUDISC != 0,
+            sequence_may_wrap: extra & XFRM_SA_XFLAG_OSEQ_MAY_WRAP != 0,
+            install_once: false,
+        },
+        counters: Counters { packets: info.lifetime_cur.packets, octets: info.lifetime_cur.bytes },
+        added: info.lifetime_cur.add_time,
+    });
+    Some(Seen { id, reqid, installed })
+}
+
+/// An address of a family, `None` for another family.
+pub(crate) fn address(address: &Address, family: u16) -> Option<IpAddr> {
+    match family {
+        AF_INET => Some(IpAddr::V4(address.to_ipv4())),
+        AF_INET6 => Some(IpAddr::V6(address.to_ipv6())),
+        _ => None,
+    }
+}
+
+fn read_encryption(value: &[u8]) -> Option<(Encryption, Key)> {
+    let name = text(value.get(..NAME)?);
+    let found = Encryption::ALL.into_iter().find(|one| one.kernel_name() == name)?;
+    Some((found, key(value, NAME + 4)?))
+}
+
+fn read_integrity(value: &[u8]) -> Option<(Integrity, Key)> {
+    let name = text(value.get(..NAME)?);
+    let bits = u32::from_ne_bytes(array(value, NAME + 4)?);
+    let found = Integrity::ALL.into_iter().find(|one| one.kernel_name() == name && one.truncation() == bits)?;
+    Some((found, key(value, NAME + 8)?))
+}
+
+fn read_aead(value: &[u8]) -> Option<Protection> {
+    let name = text(value.get(..NAME)?);
+    let bits = u32::from_ne_bytes(array(value, NAME + 4)?);
+    let aead = Aead::ALL.into_iter().find(|one| one.kernel_name() == name)?;
+    Some(Protection::Combined { aead, key: key(value, NAME + 8)?, icv: u8::try_from(bits / 8).ok()? })
+}
+
+/// The key that begins at `offset`, as long as the length field says.
+fn key(value: &[u8], offset: usize) -> Option<Key> {
+    let bits = usize::try_from(u32::from_ne_bytes(array(value, NAME)?)).ok()?;
+    Some(Key::copy_from(value.get(offset..offset.checked_add(bits.div_ceil(8))?)?))
+}

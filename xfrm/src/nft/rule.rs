@@ -1,0 +1,293 @@
+//! One nf_tables rule: expressions on registers, in the order of evaluation.
+//!
+//! The nft command line cannot write `ip daddr set meta mark` (its types refuse); the kernel takes it over netlink.
+
+use core::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use crate::attribute::Attributes;
+use crate::model::{Reqid, Selector};
+use crate::nft::{IP, IP6, digest};
+
+/// ESP's protocol number (RFC 4303 §2).
+pub(crate) const ESP: u8 = 50;
+
+// Attribute kinds and values are those of linux/netfilter/nf_tables.h.
+const REGISTER: u32 = 1;
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+const META_PROTOCOL: u32 = 1;
+const META_PRIORITY: u32 = 2;
+const META_MARK: u32 = 3;
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const META_L4PROTO: u32 = 16;
+const META_SECPATH: u32 = 25;
+const RT_IPSEC: u32 = 4;
+const XFRM_OUT: u8 = 1;
+const XFRM_KEY_REQID: u32 = 5;
+const CT_STATE: u32 = 0;
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+const CHECKSUM_INET: u32 = 1;
+const IPV4_CHECKSUM_OFFSET: u32 = 10;
+const DROP: i32 = 0;
+const ACCEPT: i32 = 1;
+const JUMP: i32 = -3;
+
+/// A field of the IPv4 header: offset and length in octets.
+#[derive(Clone, Copy)]
+pub(crate) struct Field(u32, u32);
+
+impl Field {
+    pub(crate) const FRAGMENT: Self = Self(6, 2);
+    pub(crate) const SOURCE: Self = Self(12, 4);
+    pub(crate) const DESTINATION: Self = Self(16, 4);
+}
+
+/// A rule under construction.
+#[derive(Clone)]
+pub(crate) struct Rule {
+    family: u8,
+    comment: String,
+    expressions: Vec<Vec<u8>>,
+}
+
+impl Rule {
+    /// A rule for packets of `family` (`IP` or `IP6`), in a table of `table_family`.
+    pub(crate) fn new(table_family: u8, family: u8, comment: &str) -> Self {
+        let rule = Self { family, comment: comment.to_owned(), expressions: Vec::new() };
+        if table_family == family {
+            return rule;
+        }
+        let ether_type: u16 = if family == IP6 { 0x86dd } else { 0x0800 };
+        rule.meta(META_PROTOCOL).equal(&ether_type.to_be_bytes())
+    }
+
+    pub(crate) fn arrives_by(self, interface: &str) -> Self {
+        self.meta(META_IIFNAME).equal(&name(interface))
+    }
+
+    pub(crate) fn leaves_by(self, interface: &str) -> Self {
+        self.meta(META_OIFNAME).equal(&name(interface))
+    }
+
+    /// `meta ipsec exists` or `missing`: whether XFRM took the packet out of an SA.
+    pub(crate) fn decapsulated(self, yes: bool) -> Self {
+        self.meta(META_SECPATH).equal(&[u8::from(yes)])
+    }
+
+    /// `rt ipsec missing`: XFRM will not put the packet into an SA.
+    pub(crate) fn leaves_in_clear(self) -> Self {
+        self.load("rt", Attributes::new().be32(1, REGISTER).be32(2, RT_IPSEC)).equal(&[0])
+    }
+
+    /// `ipsec out reqid`: the first SA of the packet's bundle.
+    pub(crate) fn goes_into(self, reqid: Reqid) -> Self {
+        let data = Attributes::new().be32(1, REGISTER).be32(2, XFRM_KEY_REQID);
+        // The direction is one octet; the register holds the reqid in host order.
+        let data = data.octets(3, &[XFRM_OUT]).be32(4, 0);
+        self.load("xfrm", data).equal(&reqid.0.to_ne_bytes())
+    }
+
+    pub(crate) fn protocol(self, protocol: u8) -> Self {
+        self.meta(META_L4PROTO).equal(&[protocol])
+    }
+
+    /// Source and destination inside of these prefixes.
+    pub(crate) fn between(self, source: &IpNet, destination: &IpNet) -> Self {
+        let (from, to) = if self.family == IP6 { (8, 24) } else { (12, 16) };
+        self.inside(from, source).inside(to, destination)
+    }
+
+    /// Everything that a selector says but its interface.
+    pub(crate) fn selected(self, selector: &Selector) -> Self {
+        let mut rule = self.between(&selector.source, &selector.destination);
+        if selector.protocol != 0 {
+            rule = rule.protocol(selector.protocol);
+        }
+        for (offset, port) in [(0, selector.source_port), (2, selector.destination_port)] {
+            if port != 0 {
+                rule = rule.payload(TRANSPORT_HEADER, offset, 2).equal(&port.to_be_bytes());
+            }
+        }
+        rule
+    }
+
+    pub(crate) fn field_is(self, field: Field, address: Ipv4Addr) -> Self {
+        self.payload(NETWORK_HEADER, field.0, field.1).equal(&address.octets())
+    }
+
+    /// A later fragment, which has no transport header.
+    pub(crate) fn later_fragment(self) -> Self {
+        self.payload(NETWORK_HEADER, 6, 2).masked(&[0x1f, 0xff], &[0, 0]).compare(NOT_EQUAL, &[0, 0])
+    }
+
+    /// `esp spi @set`.
+    pub(crate) fn spi_in(self, set: &str) -> Self {
+        let rule = self.payload(TRANSPORT_HEADER, 0, 4);
+        rule.push("lookup", Attributes::new().text(1, set).be32(2, REGISTER))
+    }
+
+    /// Nothing was stashed for this packet.
+    pub(crate) fn mark_empty(self) -> Self {
+        self.meta(META_MARK).equal(&[0; 4])
+    }
+
+    /// `ct state new`: its presence turns connection tracking and with it defragmentation on.
+    pub(crate) fn tracked_as_new(self) -> Self {
+        let rule = self.load("ct", Attributes::new().be32(1, REGISTER).be32(2, CT_STATE));
+        rule.masked(&8u32.to_ne_bytes(), &[0; 4]).compare(NOT_EQUAL, &[0; 4])
+    }
+
+    /// Mark and priority take the inner addresses.
+    pub(crate) fn stash(self) -> Self {
+        let rule = self.payload(NETWORK_HEADER, 16, 4).set_meta(META_MARK);
+        rule.payload(NETWORK_HEADER, 12, 4).set_meta(META_PRIORITY)
+    }
+
+    /// The outer addresses become what was stashed; mark and priority are empty afterwards.
+    pub(crate) fn restore_stashed(self) -> Self {
+        let rule = self.meta(META_MARK).store(Field::DESTINATION).meta(META_PRIORITY).store(Field::SOURCE);
+        rule.immediate(&[0; 4]).set_meta(META_MARK).immediate(&[0; 4]).set_meta(META_PRIORITY)
+    }
+
+    /// The outer header's DF bit.
+    pub(crate) fn set_dont_fragment(self) -> Self {
+        let rule = self.payload(NETWORK_HEADER, 6, 2).masked(&[0xbf, 0xff], &[0x40, 0]);
+        rule.store(Field::FRAGMENT)
+    }
+
+    pub(crate) fn set_destination(self, address: Ipv4Addr) -> Self {
+        self.immediate(&address.octets()).store(Field::DESTINATION)
+    }
+
+    /// Connection tracking, and so address translation, leaves the packet alone.
+    pub(crate) fn untracked(self) -> Self {
+        self.push("notrack", Attributes::new())
+    }
+
+    pub(crate) fn counted(self) -> Self {
+        self.push("counter", Attributes::new())
+    }
+
+    pub(crate) fn dropped(self) -> Self {
+        self.verdict(DROP, None)
+    }
+
+    pub(crate) fn accepted(self) -> Self {
+        self.verdict(ACCEPT, None)
+    }
+
+    pub(crate) fn jumps(self, chain: &str) -> Self {
+        self.verdict(JUMP, Some(chain))
+    }
+
+    /// The attribute `NFTA_RULE_EXPRESSIONS`' value.
+    pub(crate) fn expressions(&self) -> Attributes {
+        self.expressions.iter().fold(Attributes::new(), |list, one| list.octets(1 | 0x8000, one))
+    }
+
+    /// What tells this rule from others.
+    pub(crate) fn digest(&self) -> u64 {
+        digest([self.comment.as_bytes(), self.expressions().as_octets()])
+    }
+
+    /// The attribute `NFTA_RULE_USERDATA`'s value: the comment that nft shows, and the digest in a field that it skips.
+    pub(crate) fn user_data(&self) -> Vec<u8> {
+        let mut data = super::comment(&self.comment);
+        data.extend([super::USER_DIGEST, 8]);
+        data.extend(self.digest().to_be_bytes());
+        data
+    }
+
+    fn inside(self, offset: u32, net: &IpNet) -> Self {
+        if net.prefix_len() == 0 {
+            return self;
+        }
+        let (address, mask) = (octets(net.network()), octets(net.netmask()));
+        let length = u32::try_from(address.len()).unwrap_or_default();
+        let rule = self.payload(NETWORK_HEADER, offset, length);
+        let rule =
+            if net.prefix_len() == net.max_prefix_len() { rule } else { rule.masked(&mask, &vec![0; mask.len()]) };
+        rule.equal(&address)
+    }
+
+    fn meta(self, key: u32) -> Self {
+        self.load("meta", Attributes::new().be32(1, REGISTER).be32(2, key))
+    }
+
+    fn set_meta(self, key: u32) -> Self {
+        self.push("meta", Attributes::new().be32(2, key).be32(3, REGISTER))
+    }
+
+    fn payload(self, base: u32, offset: u32, length: u32) -> Self {
+        self.load("payload", Attributes::new().be32(1, REGISTER).be32(2, base).be32(3, offset).be32(4, length))
+    }
+
+    /// Writes the register into the IPv4 header and corrects its checksum.
+    fn store(self, field: Field) -> Self {
+        let data = Attributes::new().be32(2, NETWORK_HEADER).be32(3, field.0).be32(4, field.1).be32(5, REGISTER);
+        self.push("payload", data.be32(6, CHECKSUM_INET).be32(7, IPV4_CHECKSUM_OFFSET).be32(8, 0))
+    }
+
+    fn immediate(self, value: &[u8]) -> Self {
+        self.push("immediate", Attributes::new().be32(1, REGISTER).nested(2, Attributes::new().octets(1, value)))
+    }
+
+    fn masked(self, mask: &[u8], xor: &[u8]) -> Self {
+        let length = u32::try_from(mask.len()).unwrap_or_default();
+        let data = Attributes::new().be32(1, REGISTER).be32(2, REGISTER).be32(3, length);
+        let data = data.nested(4, Attributes::new().octets(1, mask));
+        self.push("bitwise", data.nested(5, Attributes::new().octets(1, xor)))
+    }
+
+    fn equal(self, value: &[u8]) -> Self {
+        self.compare(EQUAL, value)
+    }
+
+    fn compare(self, operator: u32, value: &[u8]) -> Self {
+        let data = Attributes::new().be32(1, REGISTER).be32(2, operator);
+        self.push("cmp", data.nested(3, Attributes::new().octets(1, value)))
+    }
+
+    fn verdict(self, code: i32, chain: Option<&str>) -> Self {
+        let verdict = Attributes::new().octets(1, &code.to_be_bytes());
+        let verdict = chain.into_iter().fold(verdict, |verdict, chain| verdict.text(2, chain));
+        self.push("immediate", Attributes::new().be32(1, 0).nested(2, Attributes::new().nested(2, verdict)))
+    }
+
+    fn load(self, expression: &str, data: Attributes) -> Self {
+        self.push(expression, data)
+    }
+
+    fn push(mut self, expression: &str, data: Attributes) -> Self {
+        let one = Attributes::new().text(1, expression).nested(2, data);
+        self.expressions.push(one.as_octets().to_vec());
+        self
+    }
+}
+
+/// An interface name as the kernel compares it: 16 octets, padded.
+fn name(interface: &str) -> [u8; 16] {
+    let mut padded = [0; 16];
+    // The kernel's names have at most 15 octets; a longer one matches nothing.
+    padded.iter_mut().zip(interface.as_bytes()).for_each(|(to, from)| *to = *from);
+    padded
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Family of a prefix.
+pub(crate) fn family(net: &IpNet) -> u8 {
+    match net {
+        IpNet::V4(_) => IP,
+        IpNet::V6(_) => IP6,
+    }
+}
