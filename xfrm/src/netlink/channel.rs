@@ -88,7 +88,7 @@ impl Channel {
     ) -> Result<(), Error> {
         let sequence = self.next_sequence();
         let mut datagram = Zeroizing::new(Vec::with_capacity(MESSAGE_HEADER + body.len() + 4));
-        push_message(&mut datagram, kind, flags | NLM_F_REQUEST, sequence, body);
+        push_message(&mut datagram, kind, flags | NLM_F_REQUEST, sequence, self.port, body);
         let mut interrupted = false;
         self.exchange(operation, &datagram, |message| {
             if message.sequence != sequence {
@@ -114,16 +114,16 @@ impl Channel {
     ) -> Result<(), Error> {
         let first = self.next_sequence();
         let mut datagram = Zeroizing::new(Vec::new());
-        push_message(&mut datagram, begin.0, NLM_F_REQUEST, first, begin.1);
+        push_message(&mut datagram, begin.0, NLM_F_REQUEST, first, self.port, begin.1);
         let mut last = first;
         for (position, (kind, flags, body)) in messages.iter().enumerate() {
             last = self.next_sequence();
             // One acknowledgement is enough: a message that fails is answered in any case.
             let ack = if position + 1 == messages.len() { NLM_F_ACK } else { 0 };
-            push_message(&mut datagram, *kind, flags | ack | NLM_F_REQUEST, last, body);
+            push_message(&mut datagram, *kind, flags | ack | NLM_F_REQUEST, last, self.port, body);
         }
         let after = self.next_sequence();
-        push_message(&mut datagram, end.0, NLM_F_REQUEST, after, end.1);
+        push_message(&mut datagram, end.0, NLM_F_REQUEST, after, self.port, end.1);
         let mut failure = None;
         self.exchange(operation, &datagram, |message| {
             if message.kind != ERROR || message.sequence.wrapping_sub(first) > after.wrapping_sub(first) {
@@ -226,13 +226,14 @@ pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>>
     })
 }
 
-fn push_message(datagram: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, body: &[u8]) {
+fn push_message(datagram: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, port: u32, body: &[u8]) {
     let length = u32::try_from(MESSAGE_HEADER + body.len()).unwrap_or(u32::MAX);
     datagram.extend_from_slice(&length.to_ne_bytes());
     datagram.extend_from_slice(&kind.to_ne_bytes());
     datagram.extend_from_slice(&flags.to_ne_bytes());
     datagram.extend_from_slice(&sequence.to_ne_bytes());
-    datagram.extend_from_slice(&0u32.to_ne_bytes());
+    // XFRM's events name as their cause what the request says here.
+    datagram.extend_from_slice(&port.to_ne_bytes());
     datagram.extend_from_slice(body);
     datagram.resize(datagram.len().next_multiple_of(4), 0);
 }
@@ -259,8 +260,8 @@ mod tests {
     #[test]
     fn reads_what_it_writes() {
         let mut datagram = Vec::new();
-        push_message(&mut datagram, 0x10, 5, 7, b"abc");
-        push_message(&mut datagram, 2, 0, 8, &(-17i32).to_ne_bytes());
+        push_message(&mut datagram, 0x10, 5, 7, 0, b"abc");
+        push_message(&mut datagram, 2, 0, 8, 0, &(-17i32).to_ne_bytes());
         let read: Vec<_> = messages(&datagram).collect();
         assert_eq!((read[0].kind, read[0].flags, read[0].sequence, read[0].body), (0x10, 5, 7, &b"abc"[..]));
         let error = outcome("add", &read[1]).unwrap_err();
@@ -271,7 +272,7 @@ mod tests {
     #[test]
     fn stops_at_a_message_that_does_not_fit() {
         let mut datagram = Vec::new();
-        push_message(&mut datagram, 0x10, 5, 7, b"abcd");
+        push_message(&mut datagram, 0x10, 5, 7, 0, b"abcd");
         for length in 0..datagram.len() {
             assert_eq!(messages(&datagram[..length]).count(), 0);
         }

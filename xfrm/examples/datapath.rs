@@ -1,0 +1,245 @@
+//! A member without a key server: one TEK by hand, told what to do on its standard input.
+//!
+//! For trying the kernel side alone, in a network namespace of a machine with ESP:
+//!
+//! ```text
+//! datapath GROUP-PREFIX LAN-PREFIX LOCAL GATEWAY [ALGORITHM]      interfaces are called lan, wan and wan2
+//!   receive SPI ...   inbound states for these SPIs, and no others
+//!   send SPI          outbound state and policies that protect; "send none": policies that block
+//!   show              counters
+//!   quiet, watch      stop and start repairing after changes by others
+//! ```
+
+use core::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use ipnet::IpNet;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
+use xfrm::desired::PlaceholderRoute;
+use xfrm::key::Key;
+use xfrm::model::{Action, Direction, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template};
+use xfrm::netlink::Netlink;
+use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
+use xfrm::{Desired, Ownership, Reconciler};
+
+const OUTBOUND: Reqid = Reqid(0x4744_0000);
+const INBOUND: Reqid = Reqid(0x4744_0001);
+const PLACEHOLDER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+struct Member {
+    group: IpNet,
+    lan: IpNet,
+    local: Ipv4Addr,
+    gateway: IpAddr,
+    algorithm: String,
+    receive: BTreeSet<u32>,
+    send: Option<u32>,
+    dont_fragment: DontFragment,
+    defragment: bool,
+}
+
+impl Member {
+    fn protection(&self) -> anyhow::Result<Protection> {
+        let key = |length| Key::copy_from(&(1..=length).collect::<Vec<u8>>());
+        let cbc = |length, integrity, integrity_length| Protection::Separate {
+            encryption: Encryption::AesCbc,
+            encryption_key: key(length),
+            integrity,
+            integrity_key: key(integrity_length),
+        };
+        let null = |integrity, integrity_length| Protection::Separate {
+            encryption: Encryption::Null,
+            encryption_key: key(0),
+            integrity,
+            integrity_key: key(integrity_length),
+        };
+        let combined = |aead, length, icv| Protection::Combined { aead, key: key(length), icv };
+        Ok(match self.algorithm.as_str() {
+            "cbc128-sha1" => cbc(16, Integrity::HmacSha1_96, 20),
+            "cbc128-sha256" => cbc(16, Integrity::HmacSha2_256_128, 32),
+            "cbc192-sha384" => cbc(24, Integrity::HmacSha2_384_192, 48),
+            "cbc256-sha512" => cbc(32, Integrity::HmacSha2_512_256, 64),
+            "null-sha256" => null(Integrity::HmacSha2_256_128, 32),
+            "3des-sha1" => Protection::Separate {
+                encryption: Encryption::TripleDesCbc,
+                encryption_key: key(24),
+                integrity: Integrity::HmacSha1_96,
+                integrity_key: key(20),
+            },
+            "gcm128-8" => combined(Aead::AesGcm, 20, 8),
+            "gcm192-12" => combined(Aead::AesGcm, 28, 12),
+            "gcm256-16" => combined(Aead::AesGcm, 36, 16),
+            "ccm128-8" => combined(Aead::AesCcm, 19, 8),
+            "ccm192-12" => combined(Aead::AesCcm, 27, 12),
+            "ccm256-16" => combined(Aead::AesCcm, 35, 16),
+            other => bail!("no algorithm {other}"),
+        })
+    }
+
+    fn desired(&self) -> anyhow::Result<Desired> {
+        let mut desired = Desired::default();
+        let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let local = IpAddr::V4(self.local);
+        let placeholder = IpAddr::V4(PLACEHOLDER);
+        let counter_mode = self.algorithm.starts_with("gcm") || self.algorithm.starts_with("ccm");
+        for spi in &self.receive {
+            let id = SaId { destination: local, spi: *spi };
+            let sa = Sa {
+                id,
+                source: unspecified,
+                role: SaRole::Inbound,
+                reqid: INBOUND,
+                protection: self.protection()?,
+                no_path_mtu_discovery: false,
+                sequence_may_wrap: false,
+                install_once: false,
+            };
+            desired.sas.insert(id, sa);
+        }
+        if let Some(spi) = self.send {
+            let id = SaId { destination: placeholder, spi };
+            let sa = Sa {
+                id,
+                source: local,
+                role: SaRole::Outbound,
+                reqid: OUTBOUND,
+                protection: self.protection()?,
+                no_path_mtu_discovery: self.dont_fragment == DontFragment::Clear,
+                sequence_may_wrap: !counter_mode,
+                install_once: counter_mode,
+            };
+            desired.sas.insert(id, sa);
+        }
+        let mut add = |direction, source, destination, interface: Option<&str>, priority, action| {
+            let interface = interface.map(str::to_owned);
+            let selector =
+                Selector { source, destination, protocol: 0, source_port: 0, destination_port: 0, interface };
+            let id = PolicyId { direction, selector };
+            desired.policies.insert(id.clone(), Policy { id, priority, action });
+        };
+        let (any, lan) = (self.group, self.lan);
+        let template =
+            |source, destination, reqid| Action::Protect(Template { source, destination, reqid, optional: false });
+        let (out, demand) = match self.send {
+            Some(_) => (template(local, placeholder, OUTBOUND), template(unspecified, local, INBOUND)),
+            None => (Action::Block, Action::Block),
+        };
+        add(Direction::Out, any, any, None, 1000, out);
+        add(Direction::In, any, any, None, 1000, demand);
+        add(Direction::Forward, any, any, Some("lan"), 1000, demand);
+        add(Direction::Out, any, any, Some("lan"), 900, Action::Allow);
+        for direction in [Direction::In, Direction::Out, Direction::Forward] {
+            add(direction, lan, lan, None, 900, Action::Allow);
+        }
+        let group = GroupPreservation {
+            local: self.local,
+            outbound_reqid: OUTBOUND,
+            inbound_spis: self.receive.clone(),
+            fragments: BTreeSet::from([(any, any)]),
+            dont_fragment: self.dont_fragment,
+        };
+        desired.preservation = Some(Preservation {
+            lan: BTreeSet::from([String::from("lan")]),
+            wan: BTreeSet::from([String::from("wan"), String::from("wan2")]),
+            guard: BTreeSet::from([(any, any)]),
+            exclude: BTreeSet::new(),
+            groups: BTreeMap::from([(PLACEHOLDER, group)]),
+            defragment: self.defragment,
+        });
+        desired.routes.insert(PlaceholderRoute {
+            placeholder,
+            interface: String::from("wan"),
+            gateway: Some(self.gateway),
+            mtu: 1500,
+        });
+        Ok(desired)
+    }
+}
+
+fn spi(text: &str) -> anyhow::Result<u32> {
+    u32::from_str_radix(text.trim_start_matches("0x"), 16).with_context(|| format!("{text} is no SPI"))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [group, lan, local, gateway, rest @ ..] = arguments.as_slice() else { bail!("four arguments are needed") };
+    let mut member = Member {
+        group: group.parse()?,
+        lan: lan.parse()?,
+        local: local.parse()?,
+        gateway: gateway.parse()?,
+        algorithm: rest.first().cloned().unwrap_or_else(|| String::from("cbc128-sha256")),
+        receive: BTreeSet::new(),
+        send: None,
+        dont_fragment: DontFragment::Clear,
+        defragment: false,
+    };
+    for problem in xfrm::environment::check_environment(&[String::from("lan"), String::from("wan")]).await {
+        println!("{local}: environment: {problem}");
+    }
+    let netlink = Netlink::open()?;
+    let mut events = netlink.events(&Ownership::default())?;
+    let mut reconciler = Reconciler::new(netlink, Ownership::default());
+    reconciler.purge().await?;
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut watching = true;
+    loop {
+        let line = tokio::select! {
+            line = lines.next_line() => line?,
+            event = events.next() => {
+                let event = event?;
+                if watching {
+                    let begin = Instant::now();
+                    let outcome = reconciler.repair().await;
+                    match outcome {
+                        Ok(report) if report.done.is_empty() && report.withheld.is_empty() => {}
+                        Ok(report) => {
+                            let took = begin.elapsed();
+                            println!("{local}: {event:?}: repaired by {} operations in {took:?}", report.done.len());
+                            for op in report.done { println!("{local}:    {op}"); }
+                            for id in report.withheld { println!("{local}:    withheld: {id}"); }
+                        }
+                        Err(error) => println!("{local}: {event:?}: {error}"),
+                    }
+                }
+                continue;
+            }
+        };
+        let Some(line) = line else { break };
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let begin = Instant::now();
+        match words.as_slice() {
+            ["receive", spis @ ..] => member.receive = spis.iter().copied().map(spi).collect::<Result<_, _>>()?,
+            ["send", "none"] => member.send = None,
+            ["send", one] => member.send = Some(spi(one)?),
+            ["df", "set"] => member.dont_fragment = DontFragment::Set,
+            ["df", "copy"] => member.dont_fragment = DontFragment::Copy,
+            ["df", "clear"] => member.dont_fragment = DontFragment::Clear,
+            ["defragment"] => member.defragment = true,
+            ["quiet"] => watching = false,
+            ["watch"] => watching = true,
+            ["show"] => {
+                let statistics = reconciler.statistics().await?;
+                statistics.sas.iter().for_each(|(id, c)| println!("{local}: {id}: {} packets", c.packets));
+                statistics.rules.iter().for_each(|(rule, c)| println!("{local}: {rule}: {} packets", c.packets));
+                continue;
+            }
+            ["exit"] => break,
+            other => bail!("{other:?} is no command"),
+        }
+        if matches!(words.first(), Some(&("quiet" | "watch"))) {
+            continue;
+        }
+        match reconciler.apply(member.desired()?).await {
+            Ok(report) => println!("{local}: {line}: {} operations in {:?}", report.done.len(), begin.elapsed()),
+            Err(error) => println!("{local}: {line}: {error}"),
+        }
+        // Room for the script that tells us what to do.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
