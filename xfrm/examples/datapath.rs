@@ -136,7 +136,7 @@ impl Member {
         }
         let group = GroupPreservation {
             local: self.local,
-            outbound_reqid: OUTBOUND,
+            outbound_reqids: BTreeSet::from([OUTBOUND]),
             inbound_spis: self.receive.clone(),
             fragments: BTreeSet::from([(any, any)]),
             dont_fragment: self.dont_fragment,

@@ -127,7 +127,9 @@ impl Content<'_> {
                 let fragment = fragment.between(source, destination).set_destination(group.local);
                 restore.push(fragment.untracked().counted().accepted());
             }
-            stash.push(rule("inner addresses").goes_into(group.outbound_reqid).stash().counted());
+            for reqid in &group.outbound_reqids {
+                stash.push(rule("inner addresses").goes_into(*reqid).stash().counted());
+            }
             let ours = |comment: &str| {
                 let rule = rule(comment).protocol(ESP).field_is(Field::SOURCE, group.local);
                 rule.field_is(Field::DESTINATION, *placeholder)
