@@ -14,12 +14,9 @@ use crate::failclose;
 use crate::group::{GroupInput, GroupOptions};
 use crate::line::{self, Line};
 use crate::local::{self, Inside};
-use crate::precedence::{self, BLOCK, EXCLUDE, LOCAL, Lane, SERVER};
+use crate::precedence::{self, BLOCK, EXCLUDE, LOCAL, Lane, POLICIES_PER_DIRECTION, SERVER};
 use crate::rollover;
 use crate::selector::{has_ports, out_of};
-
-/// Policies of one direction that the range of indexes can mark as ours.
-pub const POLICIES_PER_DIRECTION: usize = 8192;
 
 /// Whether XFRM can enforce `policy`. Asked before keys arrive (RFC 6407 §3.3).
 ///
@@ -152,13 +149,14 @@ impl Builder {
     fn lines(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
         let Some(local) = part.endpoint()? else { return self.shut_lines(part) };
         let lanes = rollover::lanes(&part.lines)?;
+        let named = Named::by(&part.lines);
         let slot = part.group.slot;
         let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let (local, placeholder) = (IpAddr::V4(local), IpAddr::V4(part.group.options.placeholder));
         for (index, line) in part.lines.iter().enumerate() {
             let priority = precedence::line(slot, index);
             let lane = lanes.get(&line.policy.spi).copied().unwrap_or_default();
-            let selectors = with_mirror(line, &part.lines);
+            let selectors = named.with_mirror(line);
             if line.sends() {
                 let template =
                     Template { source: local, destination: placeholder, reqid: lane.outbound(slot), optional: false };
@@ -185,9 +183,10 @@ impl Builder {
 
     /// Lines that cannot be protected now keep their place and stop their traffic there.
     fn shut_lines(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        let named = Named::by(&part.lines);
         for (index, line) in part.lines.iter().enumerate() {
             let priority = precedence::line(part.group.slot, index);
-            for selector in with_mirror(line, &part.lines) {
+            for selector in named.with_mirror(line) {
                 for id in failclose::block(part.group, &selector) {
                     self.add(id, priority, Action::Block);
                 }
@@ -322,16 +321,31 @@ impl Builder {
     }
 }
 
-/// The selectors of a line, and those of the other direction if it is symmetric. A direction that a line of another TEK
-/// of the same generation names itself is left to that line.
-fn with_mirror(line: &Line<'_>, lines: &[Line<'_>]) -> Vec<Selector> {
-    let mut selectors = line.selectors.clone();
-    if line.is_symmetric() {
-        let others = || lines.iter().filter(|other| other.policy.spi != line.policy.spi && other.send == line.send);
-        let named = |selector: &Selector| others().any(|other| other.selectors.contains(selector));
-        selectors.extend(line.mirrored().into_iter().filter(|selector| !named(selector)));
+/// Which TEKs name a selector themselves, not as the other direction of another one.
+struct Named<'l>(BTreeMap<&'l Selector, BTreeSet<(bool, Spi)>>);
+
+impl<'l> Named<'l> {
+    fn by(lines: &'l [Line<'_>]) -> Self {
+        let mut named: BTreeMap<&Selector, BTreeSet<(bool, Spi)>> = BTreeMap::new();
+        for line in lines {
+            for selector in &line.selectors {
+                named.entry(selector).or_default().insert((line.send, line.policy.spi));
+            }
+        }
+        Self(named)
     }
-    selectors
+
+    /// The selectors of a line, and those of the other direction if it is symmetric. A direction that a line of another
+    /// TEK of the same generation names itself is left to that line.
+    fn with_mirror(&self, line: &Line<'_>) -> Vec<Selector> {
+        let mut selectors = line.selectors.clone();
+        if line.is_symmetric() {
+            let another = |(send, spi): &(bool, Spi)| *send == line.send && *spi != line.policy.spi;
+            let left = |selector: &Selector| self.0.get(selector).is_some_and(|teks| teks.iter().any(another));
+            selectors.extend(line.mirrored().into_iter().filter(|selector| !left(selector)));
+        }
+        selectors
+    }
 }
 
 /// Pairs between which received ESP may come in fragments.

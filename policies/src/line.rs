@@ -7,7 +7,7 @@ use xfrm::model::Selector;
 
 use crate::error::Unusable;
 use crate::group::{GroupInput, GroupOptions, GroupState};
-use crate::precedence::LINES_PER_GROUP;
+use crate::precedence::{LINES_PER_GROUP, POLICIES_PER_DIRECTION};
 use crate::protection::{Suite, receives, sends};
 use crate::selector::{expand_line, mirror};
 
@@ -70,10 +70,16 @@ type Part<'a> = (&'a TekPolicy, Option<&'a TekKeys>, bool, bool);
 
 fn build<'a>(parts: impl Iterator<Item = Part<'a>>, options: &GroupOptions) -> Result<Vec<Line<'a>>, Unusable> {
     let mut lines: Vec<Line<'a>> = Vec::new();
+    let mut count = 0;
     for (index, (policy, keys, receive, send)) in parts.enumerate() {
         let number = index + 1;
         let suite = Suite::of(policy, options)?;
         let selectors = expand_line(&policy.selector, number)?;
+        // A bound on the work below as well: ranges multiply.
+        count += selectors.len();
+        if count > POLICIES_PER_DIRECTION {
+            return Err(Unusable::TooManyPolicies { count, limit: POLICIES_PER_DIRECTION });
+        }
         lines.push(Line { policy, keys, suite, selectors, receive, send });
     }
     if lines.len() > LINES_PER_GROUP {

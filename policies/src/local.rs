@@ -1,7 +1,5 @@
 //! Traffic that passes in clear: to the key servers, by exclude rules, and on the inside of this router.
 
-use core::net::SocketAddr;
-
 use ipnet::IpNet;
 use xfrm::model::{Direction, PolicyId, Selector};
 
@@ -76,14 +74,11 @@ pub(crate) fn servers(group: &GroupInput<'_>) -> Vec<PolicyId> {
 /// What the nf_tables guard lets pass for the key servers. An answer may come in fragments, which carry no ports at the
 /// guard's place; the IN policy sees it whole, and looks at the port.
 pub(crate) fn servers_past_guard(group: &GroupInput<'_>) -> Vec<Selector> {
-    let Some(local) = group.zones.local else { return Vec::new() };
-    let reachable = group.servers.iter().map(SocketAddr::ip).filter(|server| server.is_ipv4() == local.is_ipv4());
-    reachable
-        .flat_map(|server| {
-            let out = Selector { protocol: UDP, ..between(IpNet::from(local), IpNet::from(server)) };
-            [mirror(&out), out]
-        })
-        .collect()
+    let mut selectors: Vec<Selector> = servers(group).into_iter().map(|id| id.selector).collect();
+    for selector in selectors.iter_mut().filter(|selector| selector.source_port != 0) {
+        selector.source_port = 0;
+    }
+    selectors
 }
 
 /// The exclude rules in both directions. Nothing has a multicast source, so such a rule is not turned round.

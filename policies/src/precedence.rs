@@ -15,6 +15,8 @@ pub const LOCAL: u32 = 1002;
 pub const LINES: u32 = 2000;
 /// Lines that one group may have.
 pub const LINES_PER_GROUP: usize = 1024;
+/// Policies of one direction that the range of indexes can mark as ours.
+pub const POLICIES_PER_DIRECTION: usize = 8192;
 /// Fail-close: worse than everything else of ours.
 pub const BLOCK: u32 = 1_000_000;
 
