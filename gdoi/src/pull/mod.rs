@@ -13,6 +13,3 @@
 pub mod member;
 pub mod message;
 pub mod server;
-
-#[cfg(test)]
-mod tests;

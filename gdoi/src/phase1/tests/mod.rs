@@ -1,10 +1,9 @@
 //! Main mode against recordings of other implementations, against itself, and against tampering.
 
 mod offers;
-pub(crate) mod recordings;
+mod recordings;
 mod tampering;
 mod two_party;
-pub(crate) mod worked;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,325 @@
+//! A member with a made-up kernel and key servers in one process, on a virtual clock, without sockets.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use agent::config::check::{Machine, parse};
+use agent::daemon::Daemon;
+use agent::dataplane::Dataplane;
+use agent::exit;
+use agent::facts::Interfaces;
+use agent::group::{Event, Membership};
+use agent::input::Unusable;
+use gdoi::BootTime;
+use gdoi::config::{
+    ByteOrder, DhGroup, HashAlgorithm, PeerCredential, Phase1Encryption, Phase1Policy, Phase1Transform, ServerConfig,
+    ServerLimits,
+};
+use gdoi::crypto::Secret;
+use gdoi::event::{PullRefusal, ServerEvent, Transmit};
+use gdoi::group::{
+    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupAssociatedPolicy,
+    GroupId, GroupPolicy, GroupSa, SaDirection, Spi, TekKeys, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
+};
+use gdoi::server::Server;
+use xfrm::fake::{FakeKernel, Packet};
+use xfrm::interface::Interface;
+use xfrm::model::Direction;
+
+pub const PLACEHOLDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// A key server and how it behaves.
+pub struct KeyServer {
+    pub server: Server,
+    pub up: bool,
+    pub refusal: Option<PullRefusal>,
+    pub mode: EncapsulationMode,
+    pub lifetime: Duration,
+    pub spi: Spi,
+    /// All groups get the lines of the first one.
+    pub same_lines: bool,
+    pub pulls: usize,
+    pub goodbyes: usize,
+}
+
+pub struct World {
+    pub now: BootTime,
+    pub daemon: Daemon,
+    pub dataplane: Dataplane<FakeKernel>,
+    pub kernel: FakeKernel,
+    pub interfaces: Interfaces,
+    pub servers: BTreeMap<SocketAddr, KeyServer>,
+    pub events: Vec<Event>,
+    pub datagrams: Vec<Transmit>,
+    pub unusable: Vec<Unusable>,
+}
+
+pub fn address(text: &str) -> SocketAddr {
+    SocketAddr::new(text.parse().unwrap(), 848)
+}
+
+/// A configuration with `servers` servers (10.0.11.1, 10.0.12.1 ..) and further lines for the group.
+pub fn configuration(servers: usize, lines: &str) -> String {
+    let mut text = format!(
+        r#"
+[[group]]
+name = "branches"
+id = 1111
+local-address = "wan"
+lan = ["lan"]
+wan = ["wan"]
+protected = ["172.16.0.0/12"]
+pre-shared-key-file = "/psk"
+{lines}
+"#
+    );
+    for server in 1..=servers {
+        text.push_str(&format!("[[group.server]]\naddress = \"10.0.1{server}.1\"\n"));
+    }
+    text
+}
+
+fn interface(index: u32, net: &str) -> Interface {
+    let gateway = Some("10.0.1.254".parse().unwrap()).filter(|_| net.starts_with("10."));
+    Interface { index, up: true, addresses: vec![net.parse().unwrap()], mtu: 1500, gateway }
+}
+
+pub fn interfaces() -> Interfaces {
+    let all = [("lan", interface(2, "172.16.1.1/24")), ("wan", interface(3, "10.0.1.1/24"))];
+    all.map(|(name, interface)| (name.to_owned(), interface)).into()
+}
+
+impl World {
+    /// Everything at rest: nothing read, nothing sent.
+    pub fn new(text: &str) -> Self {
+        Self::with_kernel(text, FakeKernel::new(["lan", "wan"]))
+    }
+
+    /// A new run of the daemon on a kernel that is there already.
+    pub fn with_kernel(text: &str, kernel: FakeKernel) -> Self {
+        let interfaces = interfaces();
+        let secret = |_: &_| Ok(Secret::copy_from(b"a key of thirty-two octets or so"));
+        let machine = Machine { interfaces: Some(&interfaces), secret: &secret };
+        let config = parse("test", text, &machine).unwrap_or_else(|report| panic!("{report}")).value;
+        let now = BootTime::new(Duration::from_secs(1_000));
+        let mut number = 0_u8;
+        let servers = config.groups[0].server_addresses();
+        let daemon = Daemon::new(
+            &config,
+            |_| {
+                let seeds = move || {
+                    number = number.wrapping_add(1);
+                    Ok([number; 32])
+                };
+                (Box::new(seeds), 7)
+            },
+            now,
+        );
+        let servers = servers.into_iter().zip(1_u8..).map(|(address, number)| (address, key_server(number))).collect();
+        Self {
+            now,
+            daemon,
+            dataplane: Dataplane::new(kernel.clone(), now),
+            kernel,
+            interfaces,
+            servers,
+            events: Vec::new(),
+            datagrams: Vec::new(),
+            unusable: Vec::new(),
+        }
+    }
+
+    /// Reads the interfaces, puts the blocks in place, and begins.
+    pub async fn start(&mut self) {
+        self.interfaces_changed().await;
+    }
+
+    /// The interfaces are read anew.
+    pub async fn interfaces_changed(&mut self) {
+        let interfaces = self.interfaces.clone();
+        self.daemon.handle_interfaces(&interfaces, self.now);
+        self.settle().await;
+    }
+
+    pub fn membership(&self) -> &Membership {
+        &self.daemon.memberships()[0]
+    }
+
+    pub fn server(&mut self, number: u8) -> &mut KeyServer {
+        self.servers.get_mut(&SocketAddr::from(([10, 0, 10 + number, 1], 848))).unwrap()
+    }
+
+    /// SPIs in the kernel: inbound, outbound.
+    pub fn spis(&self) -> (Vec<Spi>, Vec<Spi>) {
+        let sas = self.kernel.sas();
+        let spis = |outbound: bool| {
+            sas.iter().filter(|id| (id.destination == PLACEHOLDER) == outbound).map(|id| id.spi).collect()
+        };
+        (spis(false), spis(true))
+    }
+
+    /// Whether the nf_tables guards stand.
+    pub fn tables(&self) -> bool {
+        self.kernel.has_tables()
+    }
+
+    /// Whether a group packet could pass in clear, out or in.
+    pub fn group_in_clear(&self) -> bool {
+        let packet = |source: &str, destination: &str, interface: &str| Packet {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol: 1,
+            source_port: 0,
+            destination_port: 0,
+            interface: Some(interface.to_owned()),
+        };
+        let out = packet("172.16.1.10", "172.16.2.10", "wan");
+        let back = packet("172.16.2.10", "172.16.1.10", "lan");
+        self.kernel.in_clear(Direction::Out, &out) || self.kernel.in_clear(Direction::Forward, &back)
+    }
+
+    /// Carries out what everybody wants until nobody wants anything more, as the event loop does.
+    pub async fn settle(&mut self) {
+        loop {
+            let mut quiet = true;
+            while let Some((_, event)) = self.daemon.poll_event() {
+                self.events.push(event);
+            }
+            if let Some(outcome) = self.daemon.poll_desired(self.now) {
+                quiet = false;
+                self.unusable.extend(outcome.unusable);
+                let _ = self.dataplane.apply(outcome.desired.unwrap(), self.now).await;
+            }
+            while let Some(transmit) = self.daemon.poll_transmit() {
+                quiet = false;
+                // Nothing is sent before the blocks stand.
+                assert!(self.tables() && !self.group_in_clear());
+                self.datagrams.push(transmit.clone());
+                self.deliver(&transmit);
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn deliver(&mut self, transmit: &Transmit) {
+        let now = self.now;
+        let Some(key_server) = self.servers.get_mut(&transmit.destination).filter(|server| server.up) else { return };
+        // What the server discards, it discards; the test sees the outcome.
+        let _ = key_server.server.handle_datagram(transmit.source, transmit.destination, &transmit.payload, now);
+        while let Some(event) = key_server.server.poll_event() {
+            match event {
+                ServerEvent::PullRequested { pull, group, .. } => match key_server.refusal {
+                    Some(refusal) => key_server.server.refuse_pull(pull, refusal, now).unwrap(),
+                    None => {
+                        let sa = key_server.group_sa(group);
+                        key_server.server.answer_pull(pull, sa, now).unwrap();
+                    }
+                },
+                ServerEvent::PullCompleted { .. } => key_server.pulls += 1,
+                ServerEvent::PeerDeleted { .. } => key_server.goodbyes += 1,
+                _ => {}
+            }
+        }
+        let answers: Vec<Transmit> = std::iter::from_fn(|| key_server.server.poll_transmit()).collect();
+        for answer in answers {
+            assert_eq!(answer.source, transmit.destination);
+            // As above.
+            let _ = self.daemon.handle_datagram(answer.source, &answer.payload, now);
+        }
+    }
+
+    /// Lives through `duration`.
+    pub async fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        for _ in 0..100_000 {
+            let due = [self.daemon.poll_timeout(), Some(self.dataplane.poll_timeout())].into_iter().flatten().min();
+            let Some(next) = due.filter(|at| *at <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(next);
+            let now = self.now;
+            self.daemon.handle_timeout(now);
+            self.dataplane.handle_timeout(now).await;
+            for server in self.servers.values_mut() {
+                server.server.handle_timeout(now);
+            }
+            self.settle().await;
+        }
+        panic!("the daemon asks for timers without end");
+    }
+
+    /// The orderly end.
+    pub async fn leave(&mut self) -> bool {
+        self.daemon.stop(self.now);
+        while let Some(transmit) = self.daemon.poll_transmit() {
+            self.deliver(&transmit);
+        }
+        exit::leave_kernel(&self.daemon, &mut self.dataplane, self.now).await
+    }
+}
+
+fn key_server(number: u8) -> KeyServer {
+    let transform =
+        |group| Phase1Transform { encryption: Phase1Encryption::Aes128Cbc, hash: HashAlgorithm::Sha2_256, group };
+    let config = ServerConfig {
+        identity: None,
+        peers: vec![PeerCredential {
+            addresses: "10.0.1.0/24".parse().unwrap(),
+            identity: None,
+            pre_shared_key: Arc::new(Secret::copy_from(b"a key of thirty-two octets or so")),
+        }],
+        phase1: Phase1Policy {
+            transforms: vec![transform(DhGroup::Modp2048), transform(DhGroup::Ecp256)],
+            lifetime: Duration::from_secs(3_600),
+        },
+        group_id_byte_order: ByteOrder::Network,
+        limits: ServerLimits::default(),
+    };
+    KeyServer {
+        server: Server::new(config, [100 + number; 32]),
+        up: true,
+        refusal: None,
+        mode: EncapsulationMode::TUNNEL,
+        lifetime: Duration::from_secs(3_600),
+        spi: 0x1000 * u32::from(number),
+        same_lines: false,
+        pulls: 0,
+        goodbyes: 0,
+    }
+}
+
+impl KeyServer {
+    fn group_sa(&self, group: GroupId) -> GroupSa {
+        let second = group == GroupId(2222);
+        let prefix = if second && !self.same_lines { "192.168.0.0/16" } else { "172.16.0.0/12" };
+        let side = AddressRange::Subnet(prefix.parse().unwrap());
+        group_sa(group, side, self.spi + u32::from(second), self.mode, self.lifetime)
+    }
+}
+
+fn group_sa(group: GroupId, side: AddressRange, spi: Spi, mode: EncapsulationMode, lifetime: Duration) -> GroupSa {
+    let tek = TekPolicy {
+        spi,
+        selector: TrafficSelector { protocol: 0, source: side, source_port: 0, destination: side, destination_port: 0 },
+        protection: TekProtection {
+            protocol: TekProtocol::ESP,
+            transform: EspTransform::AES_CBC,
+            key_length: Some(128),
+            authentication: Some(AuthenticationAlgorithm::HMAC_SHA2_256),
+            mode,
+            address_preservation: AddressPreservation::SOURCE_AND_DESTINATION,
+            direction: SaDirection::SYMMETRIC,
+            lifetime,
+            lifetime_kilobytes: None,
+        },
+    };
+    let octet = spi.to_be_bytes()[2];
+    let keys = TekKeys { encryption: Secret::new(vec![octet; 16]), integrity: Secret::new(vec![octet ^ 0xff; 32]) };
+    let policy = GroupPolicy { group, kek: None, gap: GroupAssociatedPolicy::default(), teks: vec![tek] };
+    GroupSa::originate(policy, [(spi, keys)].into(), None, None, None)
+}
