@@ -14,7 +14,7 @@ use super::policy;
 use crate::config::{Identity, Phase1Encryption, Phase1Policy, Phase1Transform};
 use crate::crypto::testing::{group_named, hash_named, json, octets};
 use crate::crypto::{Secret, SeededRng};
-use crate::error::{Error, PeerMisbehaved};
+use crate::error::{Error, PeerIncompatible, PeerMisbehaved};
 use crate::wire::header;
 use crate::wire::registry::{ExchangeType, NotifyType, PayloadKind, ProtocolId};
 
@@ -114,6 +114,24 @@ fn the_responder_answers_the_recorded_offer_octet_for_octet() {
         assert_eq!(answer, recorded, "{name}");
         assert_eq!(state.transform(), recording.transform());
     }
+}
+
+/// An offer of three transforms, five vendor IDs and attributes in another order than ours; only the DOI is not GDOI's.
+#[test]
+fn the_responder_chooses_from_the_recorded_ipsec_offer() {
+    let recording = Recording::load("ipsec_psk_aes128_sha256_modp2048");
+    let rng = &mut SeededRng::from_seed([9; 32]);
+    let mut offer = recording.message(1);
+    let policy = policy(&[recording.transform()]);
+    assert_eq!(responder::answer_offer(&policy, &offer, rng).unwrap_err(), PeerIncompatible::Doi(1).into());
+    assert_eq!(offer[32..36], [0, 0, 0, 1]);
+    offer[35] = 2;
+    let (state, answer) = responder::answer_offer(&policy, &offer, rng).unwrap();
+    assert_eq!(state.transform(), recording.transform());
+    // The other responder chose the same transform and left it unchanged too.
+    let ours = SaMessage::read("message 2", &answer).unwrap().sa;
+    let theirs = SaMessage::read("message 2", &recording.message(2)).unwrap().sa;
+    assert_eq!(ours.proposals[0].transforms, theirs.proposals[0].transforms);
 }
 
 #[test]
