@@ -1,0 +1,247 @@
+//! The built daemon on the loopback interface: real datagrams, real control socket, real signals.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use control::{Request, Response, ServerSnapshot};
+use daemon::clock;
+use gdoi::member::Registration;
+use support::*;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_gcks");
+
+/// A daemon that ends with its test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Daemon {
+    child: Running,
+    port: u16,
+    directory: tempfile::TempDir,
+    log: std::thread::JoinHandle<String>,
+}
+
+impl Daemon {
+    fn start(head: &str) -> Self {
+        let directory = keys();
+        let port = free_port();
+        let head = format!("listen = [\"127.0.0.1\", \"127.0.0.2\"]\nport = {port}\n{head}");
+        let text = configuration(directory.path(), &head, "127.0.7", CBC);
+        let config = file(directory.path(), "gcks.toml", &text);
+        let mut child = Running(
+            Command::new(PROGRAM)
+                .arg("--config")
+                .arg(config)
+                .args(["--log", "debug"])
+                .env_remove("NOTIFY_SOCKET")
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        let mut lines = BufReader::new(child.0.stderr.take().unwrap());
+        let mut log = String::new();
+        while !log.contains("key server is ready") {
+            assert_ne!(lines.read_line(&mut log).unwrap(), 0, "the daemon ended: {log}");
+        }
+        let log = std::thread::spawn(move || {
+            lines.read_to_string(&mut log).unwrap();
+            log
+        });
+        Self { child, port, directory, log }
+    }
+
+    fn address(&self, last: u8) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, last], self.port))
+    }
+
+    fn show(&self) -> ServerSnapshot {
+        let path = self.directory.path().join("control.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let response = runtime.block_on(control::client::ask(&path, Request::ShowServer)).unwrap();
+        match response {
+            Response::Server(snapshot) => *snapshot,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sends SIGTERM; the log and how long the end took.
+    fn stop(mut self) -> (String, Duration) {
+        let begin = Instant::now();
+        let status = Command::new("kill").args(["-TERM", &self.child.0.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        let status = self.child.0.wait().unwrap();
+        assert!(status.success(), "{status}");
+        assert!(!self.directory.path().join("control.sock").exists());
+        (self.log.join().unwrap(), begin.elapsed())
+    }
+}
+
+fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Registers over a socket of the member's own address.
+fn register_over_udp(number: u8, key_of: u8, group: u32, server: SocketAddr) -> Outcome {
+    let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 7, number], 0))).unwrap();
+    let config = registration(number, key_of, group, socket.local_addr().unwrap(), server);
+    let mut member = Registration::new(config, daemon::entropy::seed().unwrap(), clock::now());
+    let mut buffer = vec![0; 65_535];
+    loop {
+        if let Some(outcome) = outcome(&mut member, clock::now()) {
+            return outcome;
+        }
+        while let Some(transmit) = member.poll_transmit() {
+            socket.send_to(&transmit.payload, transmit.destination).unwrap();
+        }
+        let wait =
+            member.poll_timeout().map_or(Duration::from_secs(1), |deadline| deadline.at.saturating_since(clock::now()));
+        socket.set_read_timeout(Some(wait.max(Duration::from_millis(1)))).unwrap();
+        match socket.recv_from(&mut buffer) {
+            Ok((length, source)) => {
+                assert_eq!(source, server, "the answer comes from the address that was asked");
+                let _ = member.handle_datagram(source, &buffer[..length], clock::now());
+            }
+            Err(_) => member.handle_timeout(clock::now()),
+        }
+    }
+}
+
+fn check(directory: &std::path::Path, text: &str) -> Output {
+    let config = file(directory, "gcks.toml", text);
+    Command::new(PROGRAM).arg("--config").arg(config).arg("--check").output().unwrap()
+}
+
+#[test]
+fn members_register_on_every_address_and_show_up() {
+    let daemon = Daemon::start("");
+    let one = register_over_udp(1, 1, 1, daemon.address(1)).group_sa();
+    let two = register_over_udp(2, 2, 1, daemon.address(2)).group_sa();
+    assert_eq!(one.tek_keys(), two.tek_keys());
+    let shown = daemon.show();
+    assert_eq!(shown.listen, [daemon.address(1), daemon.address(2)]);
+    let names: Vec<&str> = shown.members.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["g1", "g2"]);
+    assert_eq!(shown.statistics.pulls_succeeded, 2);
+    let (log, took) = daemon.stop();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(log.contains("member registered") && log.contains("TEK made") && log.contains("key server ends"), "{log}");
+    for keys in one.tek_keys().values() {
+        let hex: String = keys.encryption.expose().iter().map(|octet| format!("{octet:02x}")).collect();
+        assert!(!log.contains(&hex), "the log shows a key");
+    }
+    assert!(!log.contains(&key(1)), "the log shows a pre-shared key");
+}
+
+#[test]
+fn unauthorised_members_get_no_policy_and_a_line() {
+    let daemon = Daemon::start("");
+    register_over_udp(1, 1, 2, daemon.address(1)).failure();
+    register_over_udp(2, 1, 1, daemon.address(1)).failure();
+    let shown = daemon.show();
+    assert_eq!((shown.statistics.pulls_succeeded, shown.statistics.pulls_refused), (0, 1));
+    let (log, _) = daemon.stop();
+    let refused: Vec<&str> = log.lines().filter(|line| line.contains("pull refused")).collect();
+    assert_eq!(refused.len(), 1, "{log}");
+    assert!(refused[0].contains("member g1 may not have group two"), "{refused:?}");
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains("127.0.7.2")), "{log}");
+}
+
+#[test]
+fn junk_is_counted_logged_at_a_bounded_rate_and_disturbs_nobody() {
+    let daemon = Daemon::start("");
+    // From a stranger's address and from a member's, of all lengths.
+    for address in ["127.0.8.1:0", "127.0.7.2:0"] {
+        let socket = UdpSocket::bind(address).unwrap();
+        let mut octets = vec![0; 65_507];
+        daemon::entropy::fill(&mut octets).unwrap();
+        for round in 0..500 {
+            let length = if round == 0 { octets.len() } else { round * 3 % 600 };
+            socket.send_to(&octets[..length], daemon.address(1)).unwrap();
+            // The kernel's buffer is bounded: let the daemon read.
+            if round % 20 == 0 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+    register_over_udp(1, 1, 1, daemon.address(1)).group_sa();
+    let shown = daemon.show().statistics;
+    let discarded: u64 = shown.discards.values().sum();
+    assert!(discarded >= 900, "{shown:?}");
+    assert_eq!((shown.diffie_hellman, shown.half_open), (2, 0), "{shown:?}");
+    let (log, _) = daemon.stop();
+    let lines = log.lines().filter(|line| line.contains("discarded")).count();
+    assert!((1..100).contains(&lines), "{lines} lines");
+}
+
+#[test]
+fn check_reports_and_starts_nothing() {
+    let directory = keys();
+    let sound = configuration(directory.path(), "", "10.0.0", CBC);
+    let output = check(directory.path(), &sound);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("no errors; 2 groups, 3 members"));
+    let output = check(directory.path(), &sound.replace("id = 2", "id = 1").replace("lan", "wan"));
+    assert!(!output.status.success());
+    let report = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        report.contains("group.id: the same as in line") && report.ends_with("1 error; nothing was started\n"),
+        "{report}"
+    );
+    assert!(!directory.path().join("control.sock").exists());
+}
+
+#[test]
+fn a_taken_port_is_one_clear_line() {
+    let daemon = Daemon::start("");
+    let other = keys();
+    let head = format!("listen = [\"127.0.0.1\"]\nport = {}", daemon.port);
+    let config = file(other.path(), "gcks.toml", &configuration(other.path(), &head, "127.0.7", CBC));
+    let output = Command::new(PROGRAM).arg("--config").arg(config).output().unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("another process holds this port"), "{text}");
+    daemon.stop();
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let directory = keys();
+    let manager = std::os::unix::net::UnixDatagram::bind(directory.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let head = format!("listen = [\"127.0.0.1\"]\nport = {}", free_port());
+    let config = file(directory.path(), "gcks.toml", &configuration(directory.path(), &head, "127.0.7", CBC));
+    let mut child = Running(
+        Command::new(PROGRAM)
+            .arg("--config")
+            .arg(config)
+            .env("NOTIFY_SOCKET", directory.path().join("notify"))
+            .env("WATCHDOG_USEC", "400000")
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let mut messages = String::new();
+    let mut buffer = [0; 4096];
+    while !messages.contains("WATCHDOG=1") {
+        let length = manager.recv(&mut buffer).expect("a message to the service manager");
+        messages += &String::from_utf8_lossy(&buffer[..length]);
+        messages.push('\n');
+    }
+    assert!(messages.starts_with("READY=1\nSTATUS=2 groups, 3 members\n"), "{messages}");
+    assert!(Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().unwrap().success());
+    while !messages.contains("STOPPING=1") {
+        let length = manager.recv(&mut buffer).expect("word of the end");
+        messages += &String::from_utf8_lossy(&buffer[..length]);
+    }
+    assert!(child.0.wait().unwrap().success());
+}

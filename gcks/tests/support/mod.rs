@@ -1,0 +1,191 @@
+//! Members for the tests of the key server.
+
+#![allow(dead_code, reason = "every test uses a part of it")]
+
+use std::fs::{self, Permissions};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gcks::config::{self, Config};
+use gcks::keys::OsEntropy;
+use gcks::service::{Notice, Service};
+use gdoi::BootTime;
+use gdoi::config::{
+    DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform, RegistrationConfig,
+    RetransmissionPolicy,
+};
+use gdoi::crypto::Secret;
+use gdoi::event::{RegistrationEvent, RegistrationFailure};
+use gdoi::group::{GroupId, GroupSa};
+use gdoi::member::Registration;
+
+/// The key server's address in tests without sockets.
+pub const SERVER: &str = "10.0.9.1:848";
+
+pub fn at(seconds: u64) -> BootTime {
+    BootTime::new(Duration::from_secs(seconds))
+}
+
+/// A folder with the key files k1, k2, k3 of the members.
+pub fn keys() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for number in 1..=3 {
+        write(&directory.path().join(format!("k{number}")), &key(number), 0o600);
+    }
+    directory
+}
+
+pub fn key(number: u8) -> String {
+    format!("the pre-shared key of member {number}")
+}
+
+pub fn write(path: &Path, text: &str, mode: u32) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// Members g1 and g2 of group 1, g3 of group 2; addresses are `network`.1 to .3, the groups' TEKs are `tek`.
+pub fn configuration(directory: &Path, head: &str, network: &str, tek: &str) -> String {
+    let mut text = format!("control-socket = \"{}/control.sock\"\n{head}\n", directory.display());
+    for (number, group) in [(1, "one"), (2, "one"), (3, "two")] {
+        text += &format!(
+            "[[member]]\nname = \"g{number}\"\naddress = \"{network}.{number}\"\n\
+             pre-shared-key-file = \"{}/k{number}\"\ngroups = [\"{group}\"]\n",
+            directory.display()
+        );
+    }
+    for (id, name) in [(1, "one"), (2, "two")] {
+        text += &format!(
+            "[[group]]\nname = \"{name}\"\nid = {id}\n[[group.tek]]\n{tek}\n[[group.tek.policy]]\n\
+             source = \"172.16.0.0/12\"\ndestination = \"172.16.0.0/12\"\n"
+        );
+    }
+    text
+}
+
+pub const CBC: &str = "encryption = \"aes-256-cbc\"\nintegrity = \"hmac-sha2-256-128\"";
+pub const GCM: &str = "encryption = \"aes-256-gcm-16\"";
+
+pub fn parse(text: &str) -> Config {
+    config::parse("gcks.toml", text).unwrap_or_else(|report| panic!("{report}")).value
+}
+
+pub fn service(tek: &str) -> Service<OsEntropy> {
+    let directory = keys();
+    Service::new(parse(&configuration(directory.path(), "", "10.0.0", tek)), [1; 32], OsEntropy)
+}
+
+/// What `number` asks for; its key is that of member `key_of`.
+pub fn registration(number: u8, key_of: u8, group: u32, local: SocketAddr, server: SocketAddr) -> RegistrationConfig {
+    RegistrationConfig {
+        server,
+        local,
+        group: GroupId(group),
+        group_id_byte_order: Default::default(),
+        identity: Identity::Address(local.ip()),
+        expected_identity: Identity::Address(server.ip()),
+        pre_shared_key: Arc::new(Secret::copy_from(key(key_of).as_bytes())),
+        phase1: Phase1Policy {
+            transforms: vec![Phase1Transform {
+                encryption: Phase1Encryption::Aes256Cbc,
+                hash: HashAlgorithm::Sha2_256,
+                group: if number == 0 { DhGroup::Ecp256 } else { DhGroup::Modp2048 },
+            }],
+            lifetime: Duration::from_secs(3600),
+        },
+        retransmission: RetransmissionPolicy {
+            initial: Duration::from_secs(1),
+            maximum: Duration::from_secs(2),
+            repetitions: 1,
+        },
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub enum Outcome {
+    Registered(GroupSa),
+    Failed(RegistrationFailure),
+}
+
+impl Outcome {
+    pub fn group_sa(self) -> GroupSa {
+        match self {
+            Self::Registered(sa) => sa,
+            Self::Failed(failure) => panic!("{failure}"),
+        }
+    }
+
+    pub fn failure(self) -> RegistrationFailure {
+        match self {
+            Self::Failed(failure) => failure,
+            Self::Registered(_) => panic!("keys were given"),
+        }
+    }
+}
+
+/// Takes the end of a registration from its events; accepts every policy.
+pub fn outcome(member: &mut Registration, now: BootTime) -> Option<Outcome> {
+    while let Some(event) = member.poll_event() {
+        match event {
+            RegistrationEvent::PolicyOffered(_) => member.accept_policy(now),
+            RegistrationEvent::Registered(sa) => return Some(Outcome::Registered(sa)),
+            RegistrationEvent::Failed(failure) => return Some(Outcome::Failed(failure)),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Registers without a network, everything at one moment; the member gives up when nothing answers.
+pub fn register(service: &mut Service<OsEntropy>, config: RegistrationConfig, now: BootTime) -> Outcome {
+    let (local, server) = (config.local, config.server);
+    let mut seed = [0; 32];
+    daemon::entropy::fill(&mut seed).unwrap();
+    let mut member = Registration::new(config, seed, now);
+    let mut time = now;
+    for _ in 0..100 {
+        if let Some(outcome) = outcome(&mut member, time) {
+            return outcome;
+        }
+        let mut quiet = true;
+        while let Some(transmit) = member.poll_transmit() {
+            quiet = false;
+            let _ = service.handle_datagram(local, server, &transmit.payload, now);
+        }
+        while let Some(transmit) = service.poll_transmit() {
+            quiet = false;
+            assert_eq!((transmit.source, transmit.destination), (server, local));
+            let _ = member.handle_datagram(server, &transmit.payload, time);
+        }
+        if quiet && let Some(deadline) = member.poll_timeout() {
+            time = time.max(deadline.at);
+            member.handle_timeout(time);
+        }
+    }
+    panic!("the registration does not end");
+}
+
+pub fn address(number: u8) -> SocketAddr {
+    SocketAddr::new(IpAddr::from([10, 0, 0, number]), 848)
+}
+
+/// Member `number` registers with its own key.
+pub fn register_member(service: &mut Service<OsEntropy>, number: u8, group: u32, now: BootTime) -> Outcome {
+    let config = registration(number, number, group, address(number), SERVER.parse().unwrap());
+    register(service, config, now)
+}
+
+pub fn notices(service: &mut Service<OsEntropy>) -> Vec<Notice> {
+    std::iter::from_fn(|| service.poll_notice()).collect()
+}
+
+/// A file in `directory`.
+pub fn file(directory: &Path, name: &str, text: &str) -> PathBuf {
+    let path = directory.join(name);
+    write(&path, text, 0o644);
+    path
+}
