@@ -12,7 +12,7 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
@@ -226,20 +226,17 @@ async fn main() -> anyhow::Result<()> {
                 let statistics = reconciler.statistics().await?;
                 statistics.sas.iter().for_each(|(id, c)| println!("{local}: {id}: {} packets", c.packets));
                 statistics.rules.iter().for_each(|(rule, c)| println!("{local}: {rule}: {} packets", c.packets));
-                continue;
             }
             ["exit"] => break,
             other => bail!("{other:?} is no command"),
         }
-        if matches!(words.first(), Some(&("quiet" | "watch"))) {
-            continue;
+        if !matches!(words.first(), Some(&("quiet" | "watch" | "show"))) {
+            match reconciler.apply(member.desired()?).await {
+                Ok(report) => println!("{local}: {} operations in {:?}", report.done.len(), begin.elapsed()),
+                Err(error) => println!("{local}: {error}"),
+            }
         }
-        match reconciler.apply(member.desired()?).await {
-            Ok(report) => println!("{local}: {line}: {} operations in {:?}", report.done.len(), begin.elapsed()),
-            Err(error) => println!("{local}: {line}: {error}"),
-        }
-        // Room for the script that tells us what to do.
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        println!("{local}: {line}: DONE");
     }
     Ok(())
 }

@@ -58,29 +58,32 @@ impl<K: Kernel> Reconciler<K> {
     /// Makes the kernel hold the desired state again, after somebody else changed it or an interface came or went.
     pub async fn repair(&mut self) -> Result<Report, Error> {
         let mut report = Report::default();
-        let mut last_failures = None;
+        let mut failures = Vec::new();
         for _ in 0..ROUNDS {
-            let current = self.kernel.read(&self.ownership).await?;
-            self.note_installed(&current);
-            report.missing_interfaces = plan::missing_interfaces(&current, &self.desired);
-            let ops = self.without_spent(plan::plan(&current, &self.desired, &self.ownership), &mut report.withheld);
+            let ops = self.difference(&mut report).await?;
             if ops.is_empty() {
                 return Ok(report);
             }
-            // The same refusal twice is not going to change.
-            let failures = self.execute(ops, &mut report.done).await;
-            if !failures.is_empty() {
-                let lasting = failures.iter().any(|failure| !failure.cause.is_transient());
-                if lasting || last_failures.as_ref() == Some(&failures) {
-                    return Err(Error::Incomplete { failures, done: report.done });
-                }
+            failures = self.execute(ops, &mut report.done).await;
+            // What the kernel refuses for good it refuses again; the rest is worth another look.
+            if failures.iter().any(|failure| !failure.cause.is_transient()) {
+                break;
             }
-            last_failures = Some(failures);
         }
-        let current = self.kernel.read(&self.ownership).await?;
-        let ops = plan::plan(&current, &self.desired, &self.ownership);
-        let remaining = self.without_spent(ops, &mut report.withheld);
+        if !failures.is_empty() {
+            return Err(Error::Incomplete { failures, done: report.done });
+        }
+        let remaining = self.difference(&mut report).await?;
         if remaining.is_empty() { Ok(report) } else { Err(Error::NotConverged { rounds: ROUNDS, remaining }) }
+    }
+
+    /// Reads the kernel and plans.
+    async fn difference(&mut self, report: &mut Report) -> Result<Vec<Op>, Error> {
+        let current = self.kernel.read(&self.ownership).await?;
+        self.note_installed(&current);
+        report.missing_interfaces = plan::missing_interfaces(&current, &self.desired);
+        let ops = plan::plan(&current, &self.desired, &self.ownership);
+        Ok(self.without_spent(ops, &mut report.withheld))
     }
 
     /// What should be in the kernel.

@@ -143,3 +143,6 @@ fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     }
     state
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,374 @@
+//! The plan and the reconciler against the made-up kernel: properties, faults, foreign entries.
+
+use core::net::IpAddr;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::collection::{btree_map, btree_set};
+use proptest::prelude::*;
+use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
+use xfrm::desired::PlaceholderRoute;
+use xfrm::fake::{FakeKernel, Fault, Packet};
+use xfrm::key::Key;
+use xfrm::model::{Action, Direction, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template};
+use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
+use xfrm::{Desired, Error, Kernel, Op, Ownership, Reconciler, plan};
+
+const DIRECTIONS: [Direction; 3] = [Direction::In, Direction::Out, Direction::Forward];
+const PREFIXES: [&str; 5] = ["172.16.0.0/12", "172.16.1.0/24", "172.16.2.0/24", "172.16.1.0/25", "10.0.0.0/8"];
+const HOSTS: [&str; 4] = ["172.16.1.10", "172.16.1.200", "172.16.2.10", "10.1.2.3"];
+const ENOBUFS: i32 = 105;
+const EINVAL: i32 = 22;
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The made-up kernel never waits: one poll is enough.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("the fake kernel waits"),
+    }
+}
+
+/// What a property draws, from which a `Desired` is made as often as needed.
+#[derive(Clone, Debug)]
+struct Draw {
+    policies: BTreeMap<(Direction, usize, usize, u8, u8), (u8, u32)>,
+    inbound: BTreeMap<u32, u8>,
+    outbound: BTreeMap<u32, u8>,
+    preservation: Option<(bool, u8)>,
+    route: Option<u32>,
+}
+
+fn draw() -> impl Strategy<Value = Draw> {
+    let direction = prop::sample::select(DIRECTIONS.to_vec());
+    let identity = (direction, 0..PREFIXES.len(), 0..PREFIXES.len(), 0..3u8, 0..2u8);
+    (
+        btree_map(identity, (0..4u8, 1..12u32), 0..14),
+        btree_map(0x1300..0x1304u32, 0..2u8, 0..4),
+        btree_map(0x1300..0x1304u32, 0..2u8, 0..3),
+        prop::option::of((any::<bool>(), 0..3u8)),
+        prop::option::of(1400..1403u32),
+    )
+        .prop_map(|(policies, inbound, outbound, preservation, route)| Draw {
+            policies,
+            inbound,
+            outbound,
+            preservation,
+            route,
+        })
+}
+
+impl Draw {
+    fn desired(&self) -> Desired {
+        let mut desired = Desired::default();
+        for (&(direction, source, destination, interface, protocol), &(action, priority)) in &self.policies {
+            let selector = Selector {
+                source: PREFIXES[source].parse().unwrap(),
+                destination: PREFIXES[destination].parse().unwrap(),
+                protocol: protocol * 17,
+                source_port: 0,
+                destination_port: 0,
+                interface: [None, Some("lan"), Some("absent")][usize::from(interface)].map(str::to_owned),
+            };
+            let id = PolicyId { direction, selector };
+            let template = |optional| {
+                let (source, destination) = (address("0.0.0.0"), address("10.0.1.1"));
+                Action::Protect(Template { source, destination, reqid: Reqid(0x4744_0001), optional })
+            };
+            let action = [Action::Allow, Action::Block, template(false), template(true)][usize::from(action)];
+            desired.policies.insert(id.clone(), Policy { id, priority, action });
+        }
+        for (&spi, &key) in &self.inbound {
+            let sa = sa(SaRole::Inbound, spi, key, false);
+            desired.sas.insert(sa.id, sa);
+        }
+        for (&spi, &key) in &self.outbound {
+            let sa = sa(SaRole::Outbound, spi, key, false);
+            desired.sas.insert(sa.id, sa);
+        }
+        desired.preservation = self.preservation.map(|(defragment, guards)| Preservation {
+            lan: BTreeSet::from([String::from("lan")]),
+            wan: BTreeSet::from([String::from("wan"), String::from("absent")]),
+            guard: PREFIXES.iter().take(guards.into()).map(|p| (p.parse().unwrap(), p.parse().unwrap())).collect(),
+            exclude: BTreeSet::new(),
+            groups: BTreeMap::from([(
+                "192.0.2.1".parse().unwrap(),
+                GroupPreservation {
+                    local: "10.0.1.1".parse().unwrap(),
+                    outbound_reqids: BTreeSet::from([Reqid(0x4744_0000)]),
+                    inbound_spis: self.inbound.keys().copied().collect(),
+                    fragments: BTreeSet::new(),
+                    dont_fragment: DontFragment::Clear,
+                },
+            )]),
+            defragment,
+        });
+        desired.routes.extend(self.route.map(|mtu| PlaceholderRoute {
+            placeholder: address("192.0.2.1"),
+            interface: String::from("wan"),
+            gateway: None,
+            mtu,
+        }));
+        desired
+    }
+}
+
+fn sa(role: SaRole, spi: u32, key: u8, counter_mode: bool) -> Sa {
+    let (source, destination, reqid) = match role {
+        SaRole::Inbound => ("0.0.0.0", "10.0.1.1", 0x4744_0001),
+        SaRole::Outbound => ("10.0.1.1", "192.0.2.1", 0x4744_0000),
+    };
+    let protection = match counter_mode {
+        true => Protection::Combined { aead: Aead::AesGcm, key: Key::copy_from(&[key + 1; 36]), icv: 16 },
+        false => Protection::Separate {
+            encryption: Encryption::AesCbc,
+            encryption_key: Key::copy_from(&[key + 1; 32]),
+            integrity: Integrity::HmacSha2_256_128,
+            integrity_key: Key::copy_from(&[key + 2; 32]),
+        },
+    };
+    Sa {
+        id: SaId { destination: address(destination), spi },
+        source: address(source),
+        role,
+        reqid: Reqid(reqid),
+        protection,
+        no_path_mtu_discovery: role == SaRole::Outbound,
+        sequence_may_wrap: role == SaRole::Outbound && !counter_mode,
+        install_once: role == SaRole::Outbound && counter_mode,
+    }
+}
+
+fn packets() -> Vec<(Direction, Packet)> {
+    let mut packets = Vec::new();
+    for direction in DIRECTIONS {
+        for source in HOSTS {
+            for destination in HOSTS {
+                for interface in [None, Some("lan")] {
+                    for protocol in [6, 17] {
+                        packets.push((
+                            direction,
+                            Packet {
+                                source: address(source),
+                                destination: address(destination),
+                                protocol,
+                                source_port: 1,
+                                destination_port: 2,
+                                interface: interface.map(str::to_owned),
+                            },
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    packets
+}
+
+fn foreign() -> Policy {
+    let net = "203.0.113.0/24".parse().unwrap();
+    let selector =
+        Selector { source: net, destination: net, protocol: 0, source_port: 0, destination_port: 0, interface: None };
+    Policy { id: PolicyId { direction: Direction::Out, selector }, priority: 5, action: Action::Block }
+}
+
+fn kernel() -> FakeKernel {
+    let kernel = FakeKernel::new(["lo", "lan", "wan"]);
+    kernel.add_foreign_policy(foreign());
+    kernel.add_foreign_sa(SaId { destination: address("203.0.113.1"), spi: 0x1300 });
+    kernel
+}
+
+fn settled(kernel: &mut FakeKernel, desired: &Desired) -> bool {
+    let ownership = Ownership::default();
+    let current = run(kernel.read(&ownership)).unwrap();
+    plan(&current, desired, &ownership).is_empty()
+}
+
+/// Closed packets by their position in `packets()`.
+fn closed(kernel: &FakeKernel, packets: &[(Direction, Packet)]) -> BTreeSet<usize> {
+    let is_closed = |(_, (direction, packet)): &(usize, &(Direction, Packet))| !kernel.in_clear(*direction, packet);
+    packets.iter().enumerate().filter(is_closed).map(|(position, _)| position).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_plan_leads_there_and_never_through_clear(from in draw(), to in draw()) {
+        let ownership = Ownership::default();
+        let packets = packets();
+        let mut kernel = kernel();
+        run(Reconciler::new(kernel.clone(), ownership.clone()).apply(from.desired())).unwrap();
+        let before = closed(&kernel, &packets);
+        let desired = to.desired();
+        let current = run(kernel.read(&ownership)).unwrap();
+        let mut states = Vec::new();
+        for op in plan(&current, &desired, &ownership) {
+            run(kernel.execute(&op, &desired, &ownership)).unwrap();
+            states.push((op, closed(&kernel, &packets)));
+        }
+        let after = closed(&kernel, &packets);
+        for (op, between) in states {
+            let always: Vec<_> = before.intersection(&after).filter(|packet| !between.contains(packet)).collect();
+            prop_assert!(always.is_empty(), "in clear after {op}: {:?}", packets[*always[0]]);
+        }
+        prop_assert!(settled(&mut kernel, &desired));
+        prop_assert_eq!(kernel.sas(), desired.sas.keys().copied().collect());
+        let possible = desired.policies.values().filter(|p| p.id.selector.interface.as_deref() != Some("absent"));
+        let mut installed = kernel.policies();
+        installed.sort_by(|a, b| a.id.cmp(&b.id));
+        prop_assert_eq!(installed, possible.cloned().collect::<Vec<_>>());
+        prop_assert_eq!(kernel.foreign_policies(), vec![foreign()]);
+        prop_assert_eq!(kernel.foreign_sas().len(), 1);
+    }
+
+    #[test]
+    fn a_lost_acknowledgement_or_a_shortage_changes_nothing(
+        from in draw(), to in draw(), faults in btree_set(0..12u64, 1..3), lose in any::<bool>(),
+    ) {
+        let mut kernel = kernel();
+        let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+        run(reconciler.apply(from.desired())).unwrap();
+        for n in faults {
+            kernel.fail(n, if lose { Fault::LoseAcknowledgement } else { Fault::Refuse(ENOBUFS) });
+        }
+        run(reconciler.apply(to.desired())).unwrap();
+        prop_assert!(settled(&mut kernel, &to.desired()));
+    }
+
+    #[test]
+    fn a_stop_anywhere_leaves_no_hole(from in draw(), to in draw(), at in 0..20u64) {
+        let packets = packets();
+        let mut kernel = kernel();
+        run(Reconciler::new(kernel.clone(), Ownership::default()).apply(from.desired())).unwrap();
+        let before = closed(&kernel, &packets);
+        kernel.fail(at, Fault::Stop);
+        let mut stopped = Reconciler::new(kernel.clone(), Ownership::default());
+        let outcome = run(stopped.apply(to.desired()));
+        let during = closed(&kernel, &packets);
+        kernel.heal();
+        // The next process knows nothing of the one before.
+        run(Reconciler::new(kernel.clone(), Ownership::default()).apply(to.desired())).unwrap();
+        let after = closed(&kernel, &packets);
+        prop_assert!(settled(&mut kernel, &to.desired()));
+        prop_assert!(before.intersection(&after).all(|packet| during.contains(packet)), "{outcome:?}");
+    }
+
+    #[test]
+    fn flushes_and_new_interfaces_are_repaired(to in draw(), which in 0..5u8) {
+        let mut kernel = kernel();
+        let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+        run(reconciler.apply(to.desired())).unwrap();
+        match which {
+            0 => kernel.flush_policies(),
+            1 => kernel.flush_states(),
+            2 => kernel.flush_ruleset(&Ownership::default()),
+            3 => kernel.create_interface("lan"),
+            _ => kernel.create_interface("wan"),
+        }
+        run(reconciler.repair()).unwrap();
+        prop_assert!(settled(&mut kernel, &to.desired()));
+        prop_assert!(run(reconciler.repair()).unwrap().done.is_empty());
+        run(reconciler.purge()).unwrap();
+        prop_assert!(kernel.sas().is_empty() && kernel.policies().is_empty() && !kernel.has_tables());
+    }
+}
+
+fn sending(spi: u32, key: u8) -> Desired {
+    let mut desired = Desired::default();
+    for sa in [sa(SaRole::Inbound, spi, key, true), sa(SaRole::Outbound, spi, key, true)] {
+        desired.sas.insert(sa.id, sa);
+    }
+    desired
+}
+
+#[test]
+fn a_counter_mode_sender_is_not_put_back() {
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(sending(0x1300, 0))).unwrap();
+    kernel.flush_states();
+    let outbound = SaId { destination: address("192.0.2.1"), spi: 0x1300 };
+    for _ in 0..2 {
+        let report = run(reconciler.repair()).unwrap();
+        assert_eq!(report.withheld, BTreeSet::from([outbound]));
+        assert!(!kernel.sas().contains(&outbound));
+    }
+    // Receiving goes on.
+    assert_eq!(kernel.sas().len(), 1);
+    // The same TEK again is still the same TEK; another key under the same SPI is another one.
+    assert_eq!(run(reconciler.apply(sending(0x1300, 0))).unwrap().withheld.len(), 1);
+    assert!(run(reconciler.apply(sending(0x1300, 7))).unwrap().withheld.is_empty());
+    assert!(kernel.sas().contains(&outbound));
+    assert!(run(reconciler.apply(sending(0x1301, 0))).unwrap().withheld.is_empty());
+}
+
+#[test]
+fn a_lost_acknowledgement_does_not_install_a_counter_mode_sender_twice() {
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    kernel.fail(1, Fault::LoseAcknowledgement);
+    run(reconciler.apply(sending(0x1300, 0))).unwrap();
+    let outbound = SaId { destination: address("192.0.2.1"), spi: 0x1300 };
+    let installs = kernel.log().iter().filter(|op| **op == Op::InstallSa(outbound)).count();
+    assert_eq!(installs, 1);
+    kernel.flush_states();
+    assert_eq!(run(reconciler.repair()).unwrap().withheld, BTreeSet::from([outbound]));
+}
+
+#[test]
+fn a_foreign_policy_with_our_selector_is_named_and_left_alone() {
+    let kernel = kernel();
+    let mut desired = Desired::default();
+    let mut other = foreign();
+    other.action = Action::Allow;
+    desired.policies.insert(other.id.clone(), other);
+    let mut block = foreign();
+    block.id.direction = Direction::In;
+    desired.policies.insert(block.id.clone(), block.clone());
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    let Err(Error::Incomplete { failures, .. }) = run(reconciler.apply(desired)) else { panic!("no failure") };
+    assert_eq!(failures[0].cause, Error::ForeignPolicy(foreign().id));
+    let text = failures[0].cause.to_string();
+    assert!(text.contains("203.0.113.0/24 -> 203.0.113.0/24") && text.contains("ip xfrm policy"), "{text}");
+    assert_eq!(kernel.foreign_policies(), [foreign()]);
+    // The rest of the group is closed all the same.
+    assert_eq!(kernel.policies(), [block]);
+}
+
+#[test]
+fn a_foreign_state_with_our_identity_is_named_and_left_alone() {
+    let kernel = kernel();
+    let id = SaId { destination: address("10.0.1.1"), spi: 0x1300 };
+    kernel.add_foreign_sa(id);
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    let Err(Error::Incomplete { failures, .. }) = run(reconciler.apply(sending(0x1300, 0))) else { panic!() };
+    assert_eq!(failures[0].cause, Error::ForeignState(id));
+    assert!(kernel.foreign_sas().contains(&id));
+}
+
+#[test]
+fn nothing_is_removed_after_a_refusal() {
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(sending(0x1300, 0))).unwrap();
+    kernel.fail(0, Fault::Refuse(EINVAL));
+    let outcome = run(reconciler.apply(sending(0x1301, 1)));
+    assert!(matches!(outcome, Err(Error::Incomplete { .. })), "{outcome:?}");
+    assert!(kernel.log().iter().all(|op| !matches!(op, Op::DeleteSa(_))));
+    // What was asked for is kept, and a repair goes on.
+    run(reconciler.repair()).unwrap();
+    assert_eq!(kernel.sas().len(), 2);
+}
+
+#[test]
+fn keys_are_shown_nowhere() {
+    let desired = sending(0x1300, 0x41);
+    let text = format!("{desired:?}");
+    assert!(text.contains("Key(36 octets)") && !text.contains("66, 66") && !text.contains("BB"), "{text}");
+}
