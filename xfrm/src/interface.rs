@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::error::Error;
 use crate::netlink::channel::{Channel, Message};
-use crate::netlink::route;
+use crate::netlink::{NETLINK_ROUTE, route};
 
 /// One interface as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Interface {
 
 /// All interfaces by name. Needs no privilege.
 pub async fn interfaces() -> Result<BTreeMap<String, Interface>, Error> {
-    let mut channel = Channel::open(0)?;
+    let mut channel = Channel::open(NETLINK_ROUTE)?;
     let mut links = Vec::new();
     let each = |message: Message<'_>| {
         links.extend(route::link(message.body));

@@ -29,9 +29,9 @@ use crate::owner::Ownership;
 use crate::plan::Op;
 use crate::statistics::Counters;
 
-const NETLINK_ROUTE: isize = 0;
-const NETLINK_XFRM: isize = 6;
-const NETLINK_NETFILTER: isize = 12;
+pub(crate) const NETLINK_ROUTE: isize = 0;
+pub(crate) const NETLINK_XFRM: isize = 6;
+pub(crate) const NETLINK_NETFILTER: isize = 12;
 
 /// Sockets to XFRM, nf_tables and routing. Needs CAP_NET_ADMIN. Use inside a tokio runtime with I/O and time.
 pub struct Netlink {
