@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(report) => {
             eprint!("{report}");
-            return ExitCode::from(2);
+            return ExitCode::FAILURE;
         }
     };
     if arguments.check {
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
     if let Err(error) = daemon::log::init(arguments.log.as_deref()) {
         eprintln!("gcks: {error}");
-        return ExitCode::from(2);
+        return ExitCode::FAILURE;
     }
     for warning in &loaded.warnings {
         tracing::warn!(file = %arguments.config.display(), "{warning}");

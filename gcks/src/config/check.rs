@@ -128,7 +128,7 @@ fn group(entry: &file::Group, legacy: bool, report: &Report) -> Option<Group> {
         count += 1;
         let (line, _) = report.position(selector.place.start);
         if let Some(first) = seen.insert(selector.value, line) {
-            let message = format!("group.tek.policy: the same selector as in line {first}, which would match first");
+            let message = format!("group.tek.policy: the same selector as in line {first}, which matches first");
             report.error(Some(selector.place.clone()), message, "remove one of them");
         }
     }
@@ -151,6 +151,13 @@ fn tek(entry: &file::Tek, legacy: bool, report: &Report) -> Option<TekTemplate> 
         let message = format!("group.tek.encryption: {} is weak", encryption.name);
         let remedy = "choose a strong one, or set legacy = true and know why";
         report.error(Some(encryption.place.clone()), message, remedy);
+    } else if encryption.value.kind == Kind::Legacy {
+        let message = format!("group.tek.encryption: {} can be broken", encryption.name);
+        report.warning(
+            Some(encryption.place.clone()),
+            message,
+            "change it as soon as every member has something better",
+        );
     }
     let integrity = integrity(encryption, entry.integrity.as_ref(), entry.place.clone(), report);
     Some(TekTemplate {
@@ -191,7 +198,7 @@ fn unique<T: Ord + Debug>(report: &Report, key: &str, values: impl Iterator<Item
         let (line, _) = report.position(place.start);
         if let Some(first) = seen.get(&value) {
             let message = format!("{key}: the same as in line {first}");
-            report.error(Some(place), message, "every one is there once; change or remove it");
+            report.error(Some(place), message, "every one is there once: change or remove it");
         } else {
             seen.insert(value, line);
         }

@@ -30,4 +30,4 @@ pub use isakmp_sa::{Cookies, HashVerified, IsakmpSa, PeerAuthenticated, Role};
 pub use message::KeyExchangeMessage;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -22,7 +22,8 @@ use crate::crypto::{KeyPair, Secret, SeededRng};
 use crate::error::{Error, PeerMisbehaved};
 use crate::wire::InvalidMessage;
 
-/// Answers message 1 with message 2.
+/// Answers message 1 with message 2: the first transform of the offer, in the initiator's order of preference, that
+/// `policy` has. The life time is the smaller of both.
 ///
 /// # Errors
 /// No message 1, or nothing in it that `policy` accepts.

@@ -46,10 +46,10 @@ pub struct PolicyOffered {
 /// Message 3 is on its way.
 #[derive(Debug)]
 pub struct ExpectKeys {
-    cipher: ExchangeCipher,
-    ni: Nonce,
-    nr: Nonce,
-    policy: GroupPolicy,
+    pub(super) cipher: ExchangeCipher,
+    pub(super) ni: Nonce,
+    pub(super) nr: Nonce,
+    pub(super) policy: GroupPolicy,
 }
 
 impl ExpectPolicy {

@@ -13,3 +13,6 @@
 pub mod member;
 pub mod message;
 pub mod server;
+
+#[cfg(test)]
+mod tests;

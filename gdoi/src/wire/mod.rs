@@ -54,4 +54,4 @@ pub use selector::SelectorError;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,10 @@
 //! Main mode against recordings of other implementations, against itself, and against tampering.
 
 mod offers;
-mod recordings;
+pub(crate) mod recordings;
 mod tampering;
 mod two_party;
+pub(crate) mod worked;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -18,10 +18,10 @@ use crate::error::{Error, PeerIncompatible, PeerMisbehaved};
 use crate::wire::header;
 use crate::wire::registry::{ExchangeType, NotifyType, PayloadKind, ProtocolId};
 
-struct Recording(Value);
+pub(crate) struct Recording(Value);
 
 impl Recording {
-    fn load(name: &str) -> Self {
+    pub(crate) fn load(name: &str) -> Self {
         Self(json(&format!("recordings/{name}.json")))
     }
 
@@ -29,11 +29,11 @@ impl Recording {
         octets(&self.0[name])
     }
 
-    fn message(&self, number: usize) -> Vec<u8> {
+    pub(crate) fn message(&self, number: usize) -> Vec<u8> {
         octets(&self.0["messages"][number - 1]["octets"])
     }
 
-    fn plaintext(&self, number: usize) -> Vec<u8> {
+    pub(crate) fn plaintext(&self, number: usize) -> Vec<u8> {
         octets(&self.0["messages"][number - 1]["plaintext"])
     }
 
@@ -73,6 +73,12 @@ impl Recording {
         .unwrap()
     }
 
+    /// The member's and the key server's ISAKMP SA.
+    pub(crate) fn established(&self) -> (IsakmpSa, IsakmpSa) {
+        let (keys, first) = self.keys(None);
+        self.establish(&keys, &first)
+    }
+
     fn check_keys(&self, keys: &MainModeKeys, exchange: &ExchangeCipher) {
         let (derived, _) = keys.keys();
         assert_eq!(derived.skeyid.expose(), self.field("skeyid"));
@@ -99,7 +105,8 @@ impl Recording {
     }
 }
 
-const GDOI: [&str; 2] = ["gdoi_psk_aes128_sha256_modp2048", "gdoi_psk_3des_sha1_modp1024"];
+/// Recordings of main mode, a pull and pushes.
+pub(crate) const GDOI: [&str; 2] = ["gdoi_psk_aes128_sha256_modp2048", "gdoi_psk_3des_sha1_modp1024"];
 
 #[test]
 fn the_responder_answers_the_recorded_offer_octet_for_octet() {

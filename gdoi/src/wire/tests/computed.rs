@@ -34,7 +34,7 @@ use crate::wire::testing::{both_ways, hex, testdata, walk};
 use crate::wire::vendor::VendorId;
 use crate::wire::{group_keys, group_policy, key_download, security_association, sender_id_request};
 
-pub(super) fn policy() -> GroupPolicy {
+pub(crate) fn policy() -> GroupPolicy {
     let net = AddressRange::Subnet("10.0.0.0/8".parse().expect("a subnet"));
     let spi: Vec<u8> = (0xa0..=0xaf).collect();
     GroupPolicy {
@@ -80,7 +80,7 @@ pub(super) fn policy() -> GroupPolicy {
     }
 }
 
-pub(super) fn group_sa() -> GroupSa {
+pub(crate) fn group_sa() -> GroupSa {
     let keys = TekKeys { encryption: Secret::new((0x30..=0x43).collect()), integrity: Secret::new(Vec::new()) };
     GroupSa::originate(
         policy(),

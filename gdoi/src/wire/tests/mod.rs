@@ -1,6 +1,6 @@
 //! Tests of the wire formats: recorded and computed octets both ways, properties, and what must be refused.
 
-mod computed;
+pub(crate) mod computed;
 mod keys;
 mod negative;
 mod policy;

@@ -1,0 +1,380 @@
+//! Configuration files as people write them: the example, and each defect with the line it gets.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use gcks::config::{self, Config};
+
+const EXAMPLE: &str = include_str!("../gcks.example.toml");
+
+/// A sound configuration; each test breaks a copy of it.
+const SOUND: &str = r#"listen = ["127.0.0.1"]
+
+[[member]]
+name = "g1"
+address = "10.0.1.1"
+pre-shared-key-file = "@/g1.psk"
+groups = ["branches"]
+
+[[member]]
+name = "g2"
+address = "10.0.2.1"
+pre-shared-key-file = "@/g2.psk"
+groups = ["branches"]
+
+[[group]]
+name = "branches"
+id = 1111
+
+[[group.tek]]
+encryption = "aes-256-cbc"
+integrity = "hmac-sha2-256-128"
+
+[[group.tek.policy]]
+source = "172.16.0.0/12"
+destination = "172.16.0.0/12"
+"#;
+
+struct Keys(tempfile::TempDir);
+
+impl Keys {
+    fn new() -> Self {
+        let keys = Self(tempfile::tempdir().unwrap());
+        keys.write("g1.psk", "the first key of the tests\n", 0o600);
+        keys.write("g2.psk", "the second key of the tests\n", 0o600);
+        keys
+    }
+
+    fn write(&self, name: &str, key: &str, mode: u32) {
+        let path = self.path().join(name);
+        fs::write(&path, key).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn parse(&self, text: &str) -> Result<(Config, String), String> {
+        let directory = self.path().to_str().unwrap();
+        match config::parse("gcks.toml", &text.replace('@', directory)) {
+            Ok(loaded) => {
+                let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+                Ok((loaded.value, warnings.join("\n")))
+            }
+            Err(report) => Err(report.to_string().replace(directory, "@")),
+        }
+    }
+
+    fn refused(&self, text: &str) -> String {
+        self.parse(text).map(|_| ()).expect_err("a defect must be found")
+    }
+}
+
+#[test]
+fn the_example_loads_without_a_warning() {
+    let (config, warnings) = Keys::new().parse(&EXAMPLE.replace("/etc/gcks/", "@/")).unwrap();
+    assert_eq!(warnings, "");
+    assert_eq!(config.members.len(), 2);
+    assert_eq!(config.groups.len(), 1);
+    assert_eq!(config.groups[0].teks.len(), 1);
+}
+
+#[test]
+fn the_example_loads_with_all_that_is_commented_out() {
+    // A line that begins with `#` and no space is an option; the credential would be a second key.
+    let uncommented: Vec<&str> = EXAMPLE
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+        .filter(|line| !line.starts_with("pre-shared-key-credential"))
+        .collect();
+    let text = uncommented.join("\n").replace("/etc/gcks/", "@/");
+    assert!(text.contains("\ncontrol-socket = ") && text.contains("\nidentity = { fqdn"), "{text}");
+    Keys::new().parse(&text).unwrap();
+}
+
+/// Every text constant in a call of one of the readers is an option.
+fn options(source: &str) -> Vec<&str> {
+    let readers = ["optional", "or", "required", "required_list", "table", "tables", "bounded", "duration", "number"];
+    let code = source.split("#[cfg(test)]").next().unwrap();
+    let mut options = Vec::new();
+    for (position, _) in code.match_indices("(\"") {
+        let before = code[..position].trim_end_matches(|letter: char| letter == '>' || letter.is_alphanumeric());
+        let call = match before.strip_suffix("::<") {
+            Some(before) => before,
+            None => &code[..position],
+        };
+        let reader = call.rsplit(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap();
+        if readers.contains(&reader) || reader == "optional_duration" {
+            options.push(code[position + 2..].split('"').next().unwrap());
+        }
+    }
+    options
+}
+
+#[test]
+fn the_example_names_every_option() {
+    let sources = [
+        include_str!("../src/config/file.rs"),
+        include_str!("../../daemon/src/configuration/secret.rs"),
+        include_str!("../../daemon/src/configuration/selector.rs"),
+    ];
+    let mut options: Vec<&str> = sources.into_iter().flat_map(options).collect();
+    options.extend(["encryption", "hash", "dh-group", "half-open-timeout"]);
+    assert!(options.len() > 40, "the readers are found: {options:?}");
+    for option in options {
+        let named = EXAMPLE.lines().any(|line| {
+            let line = line.trim_start_matches(['#', '[']);
+            let line = line.trim_start_matches("group.").trim_start_matches("tek.");
+            line.strip_prefix(option).is_some_and(|rest| rest.starts_with(" = ") || rest.starts_with(']'))
+        });
+        assert!(named, "the example does not show {option}");
+    }
+}
+
+#[test]
+fn the_sound_configuration_is_sound() {
+    let (config, warnings) = Keys::new().parse(SOUND).unwrap();
+    assert_eq!(warnings, "");
+    assert_eq!(config.listen, ["127.0.0.1:848".parse().unwrap()]);
+}
+
+#[test]
+fn each_defect_has_its_line_and_its_remedy() {
+    let keys = Keys::new();
+    keys.write("open.psk", "a key that everybody can read", 0o644);
+    keys.write("empty.psk", "\n", 0o600);
+    // What is replaced, by what, and the line of the report.
+    let cases = [
+        (
+            "address = \"10.0.1.1\"",
+            "adress = \"10.0.1.1\"\naddress = \"10.0.1.1\"",
+            "5:1: error: unknown key \"adress\" in member; did you mean \"address\"?",
+        ),
+        ("address = \"10.0.1.1\"", "", "3:1: error: member.address is missing; add address = \"192.0.2.0/24\""),
+        (
+            "\"10.0.2.1\"",
+            "\"10.0.1.1/32\"\nidentity = { fqdn = \"g2\" }",
+            "11:11: error: member.address: the same as in line 5; every one is there once: change or remove it",
+        ),
+        (
+            "\"10.0.2.1\"",
+            "\"10.0.2.1/24\"",
+            "11:11: error: member.address: \"10.0.2.1/24\" has host bits; write \"10.0.2.0/24\" or \"10.0.2.1\"",
+        ),
+        (
+            "\"10.0.2.1\"",
+            "\"10.0.2.1\"\nidentity = { address = \"2001:db8::1\" }",
+            "12:12: error: member.identity: not of the address family of the member's address; \
+             name the address that the member proves",
+        ),
+        (
+            "\"10.0.2.1\"",
+            "\"10.0.2.1\"\nidentity = { address = \"10.0.1.1\" }",
+            "12:12: error: member.identity: the same as in line 5; every one is there once: change or remove it",
+        ),
+        (
+            "\"@/g2.psk\"",
+            "\"@/open.psk\"",
+            "12:23: error: pre-shared key: file @/open.psk is readable by everybody; run `chmod 600 @/open.psk`",
+        ),
+        (
+            "\"@/g2.psk\"",
+            "\"@/none.psk\"",
+            "12:23: error: pre-shared key: file @/none.psk: No such file or directory (os error 2); \
+             create it, or correct the path",
+        ),
+        (
+            "\"@/g2.psk\"",
+            "\"@/empty.psk\"",
+            "12:23: error: pre-shared key: file @/empty.psk is empty; write the key into it",
+        ),
+        (
+            "pre-shared-key-file = \"@/g2.psk\"",
+            "",
+            "9:1: error: member: no pre-shared key; \
+             add pre-shared-key-file = \"/path/to/file\" or pre-shared-key-credential = \"name\"",
+        ),
+        (
+            "groups = [\"branches\"]",
+            "groups = [\"brunches\"]",
+            "7:11: error: member.groups: there is no group \"brunches\"; known are branches",
+        ),
+        ("groups = [\"branches\"]", "groups = []", "7:10: error: member.groups: the list is empty; write [\"text\"]"),
+        (
+            "name = \"g2\"",
+            "name = \"g1\"",
+            "10:8: error: member.name: the same as in line 4; every one is there once: change or remove it",
+        ),
+        (
+            "id = 1111",
+            "id = 4294967296",
+            "17:6: error: group.id: 4294967296 does not fit; write a number from 0 to 4294967295",
+        ),
+        (
+            "id = 1111\n",
+            "id = 1111\n[[group.tek]]\nencryption = \"aes-256-gcm-16\"\n[[group.tek.policy]]\nsource = \"any\"\n\
+             destination = \"any\"\n[[group]]\nname = \"other\"\nid = 1111\n",
+            "25:6: error: group.id: the same as in line 17; every one is there once: change or remove it",
+        ),
+        (
+            "encryption = \"aes-256-cbc\"\nintegrity",
+            "encryption = \"3des-cbc\"\nintegrity",
+            "20:14: error: group.tek.encryption: 3des-cbc is weak; \
+             choose a strong one, or set legacy = true and know why",
+        ),
+        (
+            "\"aes-256-cbc\"",
+            "\"aes-256-gmc-16\"",
+            "20:14: error: group.tek.encryption: \"aes-256-gmc-16\" is not known; did you mean \"aes-256-gcm-16\"?",
+        ),
+        (
+            "\"aes-256-cbc\"",
+            "\"aes-256-gcm-16\"",
+            "21:13: error: group.tek.integrity: aes-256-gcm-16 brings its own; remove integrity",
+        ),
+        (
+            "integrity = \"hmac-sha2-256-128\"\n",
+            "",
+            "19:1: error: group.tek: aes-256-cbc protects no integrity; \
+             add integrity = \"hmac-sha2-256-128\", or encrypt with aes-256-gcm-16",
+        ),
+        (
+            "encryption = \"aes-256-cbc\"\n",
+            "",
+            "19:1: error: group.tek: no encryption; \
+             add encryption = \"aes-256-cbc\" here or in [group.tek-defaults]",
+        ),
+        (
+            "integrity = \"hmac",
+            "lifetime = \"1s\"\nintegrity = \"hmac",
+            "21:12: error: group.tek.lifetime: 1s is out of range; write \"30s\" to \"30d\"",
+        ),
+        (
+            "destination = \"172.16.0.0/12\"\n",
+            "destination = \"2001:db8::/32\"\n",
+            "25:15: error: group.tek.policy.destination: not of the source's address family; \
+             use two IPv4 sides or two IPv6 sides",
+        ),
+        (
+            "destination = \"172.16.0.0/12\"\n",
+            "destination = \"172.16.0.0/12\"\n[[group.tek.policy]]\nsource = \"172.16.0.0/12\"\n\
+             destination = \"172.16.0.0/12\"\n",
+            "26:1: error: group.tek.policy: the same selector as in line 23, which matches first; remove one of them",
+        ),
+        (
+            "listen = [\"127.0.0.1\"]",
+            "listen = [\"0.0.0.0\", \"127.0.0.1\"]",
+            "1:11: error: listen: 0.0.0.0 covers the other addresses of its family; remove it, or remove the others",
+        ),
+        ("listen", "port = 0\nlisten", "1:8: error: port: 0 is out of range; write 1 to 65535"),
+        (
+            "[[group]]",
+            "[ike]\nhash = [\"md5\"]\n[[group]]",
+            "16:9: error: ike.hash: MD5 is weak; choose a strong one, or set legacy = true and know why",
+        ),
+        (
+            "[[group.tek]]",
+            "[group.gap]\nactivation-time-delay = \"20s\"\ndeactivation-time-delay = \"10s\"\n[[group.tek]]",
+            "19:1: error: group.gap: the old keys go before the new ones are used; \
+             make deactivation-time-delay longer than activation-time-delay",
+        ),
+    ];
+    for (from, to, line) in cases {
+        assert!(SOUND.contains(from), "{from}");
+        let report = keys.refused(&SOUND.replacen(from, to, 1));
+        assert_eq!(
+            report,
+            format!("gcks.toml:{line}\ngcks.toml: 1 error; nothing was started\n"),
+            "{from:?} -> {to:?}"
+        );
+    }
+}
+
+#[test]
+fn several_defects_come_at_once() {
+    let keys = Keys::new();
+    keys.write("open.psk", "a key that everybody can read", 0o644);
+    let text = r#"liste = ["127.0.0.1"]
+port = "848"
+
+[[member]]
+name = "g1"
+address = "10.0.1.300"
+pre-shared-key-file = "@/open.psk"
+groups = ["nobody"]
+
+[[group]]
+name = "branches"
+id = -1
+
+[[group.tek]]
+encryption = "null"
+[[group.tek.policy]]
+source = "172.16.0.0/12"
+destination-port = 53
+"#;
+    assert_eq!(
+        keys.refused(text),
+        "\
+gcks.toml:1:1: error: unknown key \"liste\"; did you mean \"listen\"?
+gcks.toml:2:8: error: port: a text is not a number; write digits without quotes
+gcks.toml:6:11: error: member.address: \"10.0.1.300\" is not an address or prefix; write one such as \"192.0.2.1\" or \"192.0.2.0/24\"
+gcks.toml:7:23: error: pre-shared key: file @/open.psk is readable by everybody; run `chmod 600 @/open.psk`
+gcks.toml:8:11: error: member.groups: there is no group \"nobody\"; known are branches
+gcks.toml:12:6: error: group.id: -1 does not fit; write a number from 0 to 4294967295
+gcks.toml:14:1: error: group.tek: null protects no integrity; add integrity = \"hmac-sha2-256-128\", or encrypt with aes-256-gcm-16
+gcks.toml:16:1: error: group.tek.policy.destination is missing; add destination = \"192.0.2.0/24\"
+gcks.toml:18:20: error: group.tek.policy.destination-port: protocol 0 has no ports; set protocol = 6 (TCP), 17 (UDP), 33, 132 or 136, or remove the port
+gcks.toml: 9 errors; nothing was started
+"
+    );
+}
+
+#[test]
+fn an_empty_file_is_told_what_is_missing() {
+    assert_eq!(
+        Keys::new().refused(""),
+        "\
+gcks.toml: error: there is no group; add [[group]]
+gcks.toml: error: there is no member; add [[member]]
+gcks.toml: 2 errors; nothing was started
+"
+    );
+}
+
+#[test]
+fn a_shared_key_is_warned_about_with_the_reason() {
+    let keys = Keys::new();
+    keys.write("g2.psk", "the first key of the tests", 0o600);
+    let (_, warnings) = keys.parse(SOUND).unwrap();
+    assert_eq!(
+        warnings,
+        "line 6, column 23: members g1, g2 have one pre-shared key: any of them can pose as this key server to the \
+         others; give every member a key of its own"
+    );
+    let (_, warnings) = Keys::new().parse(&SOUND.replacen("\"10.0.1.1\"", "\"10.0.1.0/24\"", 1)).unwrap();
+    assert_eq!(
+        warnings,
+        "line 5, column 11: all hosts of 10.0.1.0/24 have the pre-shared key of g1: any of them can pose as this key \
+         server to the others; give every member a key of its own"
+    );
+}
+
+#[test]
+fn legacy_algorithms_are_allowed_on_request_and_warned_about() {
+    let text = SOUND.replacen("listen", "legacy = true\nlisten", 1).replacen("aes-256-cbc", "3des-cbc", 1);
+    let (_, warnings) = Keys::new().parse(&format!("{text}\n[ike]\ndh-group = [2]\n")).unwrap();
+    assert!(warnings.contains("ike: MODP 1024 (group 2) can be broken"), "{warnings}");
+    assert!(warnings.contains("3des-cbc can be broken"), "{warnings}");
+}
+
+#[test]
+fn no_report_shows_a_key() {
+    let keys = Keys::new();
+    keys.write("g1.psk", "hunter2", 0o644);
+    keys.write("g2.psk", "hunter3", 0o600);
+    let report = keys.refused(SOUND);
+    assert!(!report.contains("hunter"), "{report}");
+}

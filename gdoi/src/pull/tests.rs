@@ -1,0 +1,354 @@
+//! The four messages against recordings of another implementation and against octets computed from the formulas.
+
+use super::member::{ExpectKeys, ExpectPolicy};
+use super::message::{Message1, Message2, Message3, Message4};
+use super::server::Requested;
+use crate::config::ByteOrder;
+use crate::crypto::testing::hex;
+use crate::crypto::{Secret, SeededRng};
+use crate::error::{ApiMisuse, Error, PeerMisbehaved};
+use crate::group::{GroupId, GroupSa};
+use crate::phase1::tests::recordings::{GDOI, Recording};
+use crate::phase1::tests::worked;
+use crate::phase1::{IsakmpSa, Opened};
+use crate::wire::chain::{Body, encode_one};
+use crate::wire::gap::Gap;
+use crate::wire::header;
+use crate::wire::id::Identification;
+use crate::wire::nonce::Nonce;
+use crate::wire::registry::{ExchangeType, PayloadKind};
+use crate::wire::sa_kek::Trailer;
+use crate::wire::seq::SequenceNumber;
+use crate::wire::tests::computed;
+use crate::wire::vendor::VendorId;
+use crate::wire::{Codec, KeyError, Writer, group_policy, key_download, security_association};
+
+/// The recorded pull, opened message by message by the side that received it.
+struct Recorded {
+    member: IsakmpSa,
+    server: IsakmpSa,
+    opened: Vec<Opened>,
+    datagrams: Vec<Vec<u8>>,
+}
+
+fn recorded(name: &str) -> Recorded {
+    let recording = Recording::load(name);
+    let (member, server) = recording.established();
+    let datagrams: Vec<Vec<u8>> = (7..=10).map(|number| recording.message(number)).collect();
+    let message_id = header::split(&datagrams[0]).unwrap().0.message_id;
+    let mut cipher = server.exchange(ExchangeType::GROUPKEY_PULL, message_id);
+    let mut opened = Vec::new();
+    for (index, datagram) in datagrams.iter().enumerate() {
+        let receiver = if index % 2 == 0 { &server } else { &member };
+        let message = receiver.open(&cipher, datagram).unwrap();
+        cipher = message.next();
+        opened.push(message);
+    }
+    Recorded { member, server, opened, datagrams }
+}
+
+#[test]
+fn recorded_messages_are_read_and_written_to_the_same_octets() {
+    for name in GDOI {
+        let Recorded { member, server, opened, datagrams } = recorded(name);
+        let [one, two, three, four] = opened.as_slice() else { panic!("four messages") };
+
+        // HDR*, HASH(1), Ni, ID -->
+        let message1 = Message1::read(&server, one).unwrap().unwrap();
+        assert_eq!(message1.group.as_group(ByteOrder::Host), Some(GroupId(1234)));
+        let ni = message1.nonce.clone();
+        // HDR*, HASH(2), Nr, SA <--
+        let message2 = Message2::read(&member, two, &ni).unwrap().unwrap();
+        let nr = message2.nonce.clone();
+        assert_eq!(message2.policy.teks.len(), 2);
+        assert!(message2.policy.kek.is_some() && message2.policy.gap.is_some());
+        // HDR*, HASH(3) -->
+        let message3 = Message3::read(&server, three, &ni, &nr).unwrap().unwrap();
+        assert_eq!(message3.requests, None);
+        // HDR*, HASH(4), SEQ, KD <--
+        let message4 = Message4::read(&member, four, &ni, &nr).unwrap().unwrap();
+        assert_eq!(message4.sequence_number, Some(SequenceNumber(0)));
+        assert_eq!(message4.keys.packets.len(), 3);
+
+        let rests = [
+            message1.rest().unwrap(),
+            message2.rest().unwrap(),
+            message3.rest().unwrap(),
+            Message4::rest(message4.sequence_number, &message4.keys).unwrap(),
+        ];
+        let nonces: [Vec<&[u8]>; 4] = [vec![], vec![&ni.0], vec![&ni.0, &nr.0], vec![&ni.0, &nr.0]];
+        let mut cipher = server.exchange(ExchangeType::GROUPKEY_PULL, one.header().message_id);
+        for ((rest, nonces), datagram) in rests.iter().zip(&nonces).zip(&datagrams) {
+            let sealed = member.seal_authenticated(&cipher, nonces, rest.0, &rest.1).unwrap();
+            cipher = sealed.next();
+            assert_eq!(sealed.into_datagram(), *datagram, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_recorded_request_is_understood_by_the_key_server_state() {
+    for name in GDOI {
+        let Recorded { server, datagrams, .. } = recorded(name);
+        let requested = Requested::read(&server, &datagrams[0], ByteOrder::Host).unwrap().unwrap();
+        assert_eq!(requested.group(), GroupId(1234));
+        let reversed = Requested::read(&server, &datagrams[0], ByteOrder::Network).unwrap().unwrap();
+        assert_eq!(reversed.group(), GroupId(0xd204_0000));
+        assert!(Requested::read(&server, &datagrams[1], ByteOrder::Host).is_err(), "message 2 under the first IV");
+    }
+}
+
+#[test]
+fn any_changed_octet_of_a_recorded_message_fails() {
+    let name = GDOI[0];
+    let Recorded { server, datagrams, .. } = recorded(name);
+    for place in header::LENGTH..datagrams[0].len() {
+        let mut forged = datagrams[0].clone();
+        forged[place] ^= 1;
+        let padding = place >= datagrams[0].len() - 16;
+        // A change in the last block makes noise of the last block only: of the padding and the end of ID.
+        let read = Requested::read(&server, &forged, ByteOrder::Host);
+        assert!(read.is_err(), "octet {place}, in the last block: {padding}");
+    }
+}
+
+/// Octets and HASHes computed in another language from RFC 6407 §3.2.
+mod worked_bytes {
+    use super::*;
+
+    const MESSAGE_ID: u32 = 0xdead_beef;
+
+    fn ni() -> Nonce {
+        Nonce((0x20..=0x2f).collect())
+    }
+
+    fn nr() -> Nonce {
+        Nonce((0x40..=0x4f).collect())
+    }
+
+    fn hash(nonces: &[&[u8]], rest: &[u8]) -> Vec<u8> {
+        worked::isakmp_sa().authenticator(MESSAGE_ID, nonces, rest).expose().to_vec()
+    }
+
+    #[test]
+    fn hash_1() {
+        let message = Message1 { nonce: ni(), group: Identification::group(GroupId(1111), ByteOrder::Network) };
+        let (first, rest) = message.rest().unwrap();
+        assert_eq!(first, PayloadKind::NONCE);
+        assert_eq!(*rest, hex("05000014202122232425262728292a2b2c2d2e2f 0000000c0b00000000000457"));
+        assert_eq!(hash(&[], &rest), hex("6068f90bd5a08dafcab51bfb50d9803093adedf7ab3b7b4656bf960654783c01"));
+    }
+
+    #[test]
+    fn hash_2() {
+        let policy = security_association(&computed::policy(), Trailer::Standard);
+        let (_, rest) = Message2 { nonce: nr(), policy }.rest().unwrap();
+        assert_eq!(rest.len(), 20 + 160);
+        assert_eq!(hash(&[&ni().0], &rest), hex("84253b96c9dd6a93f84ef9c6cbc934f37b01f9ee17fb6be854857decea696326"));
+    }
+
+    #[test]
+    fn hash_3_has_no_zero_octet_in_front() {
+        let (first, rest) = Message3 { requests: None }.rest().unwrap();
+        assert_eq!((first, rest.len()), (PayloadKind::NONE, 0));
+        let expected = hex("64d16e0a56b23f4bb1660e428dcf2b474c6bbec4f3fe196fcb813d305b0f761a");
+        assert_eq!(hash(&[&ni().0, &nr().0], &rest), expected);
+        assert_ne!(hash(&[&[0], &ni().0, &nr().0], &rest), expected);
+    }
+
+    #[test]
+    fn hash_4() {
+        let keys = key_download(&computed::group_sa());
+        let (_, rest) = Message4::rest(Some(SequenceNumber(0)), &keys).unwrap();
+        assert_eq!(rest[..8], hex("1100000800000000"));
+        assert_eq!(rest.len(), 8 + 113);
+        assert_eq!(
+            hash(&[&ni().0, &nr().0], &rest),
+            hex("10292f6fed05d9eab6a267500c8ba2f68c95639c9ceaacff86659f63fa68b639")
+        );
+    }
+}
+
+/// A key server's side that says whatever the test wants, properly protected.
+struct Liar {
+    sa: IsakmpSa,
+    ni: Nonce,
+    nr: Nonce,
+}
+
+impl Liar {
+    fn new() -> Self {
+        Self { sa: worked::isakmp_sa(), ni: Nonce(vec![1; 16]), nr: Nonce(vec![2; 16]) }
+    }
+
+    /// A member that waits for the keys of `policy`.
+    fn expect_keys(&self, sa: &GroupSa) -> ExpectKeys {
+        ExpectKeys {
+            cipher: self.sa.exchange(ExchangeType::GROUPKEY_PULL, 7),
+            ni: self.ni.clone(),
+            nr: self.nr.clone(),
+            policy: sa.policy().clone(),
+        }
+    }
+
+    fn say(&self, first: PayloadKind, rest: &[u8]) -> Vec<u8> {
+        let cipher = self.sa.exchange(ExchangeType::GROUPKEY_PULL, 7);
+        self.sa.seal_authenticated(&cipher, &[&self.ni.0, &self.nr.0], first, rest).unwrap().into_datagram()
+    }
+
+    fn keys(&self, expected: &GroupSa, number: Option<u32>, given: &GroupSa) -> Result<GroupSa, Error> {
+        let (first, rest) = Message4::rest(number.map(SequenceNumber), &key_download(given)).unwrap();
+        self.expect_keys(expected).read(&self.sa, &self.say(first, &rest)).unwrap()
+    }
+}
+
+#[test]
+fn keys_must_fit_the_policy_exactly() {
+    let liar = Liar::new();
+    let sa = computed::group_sa();
+    assert_eq!(liar.keys(&sa, Some(0), &sa), Ok(computed::group_sa()));
+    assert_eq!(liar.keys(&sa, None, &sa), Err(PeerMisbehaved::SequenceNumber { present: false }.into()));
+
+    let without_kek = GroupSa::originate(
+        crate::group::GroupPolicy { kek: None, ..computed::policy() },
+        [(0x0bad_c0de, tek_keys(20))].into(),
+        None,
+        None,
+        None,
+    );
+    assert!(liar.keys(&without_kek, None, &without_kek).is_ok());
+    assert_eq!(
+        liar.keys(&without_kek, Some(0), &without_kek),
+        Err(PeerMisbehaved::SequenceNumber { present: true }.into())
+    );
+    assert!(matches!(
+        liar.keys(&without_kek, None, &sa),
+        Err(Error::PeerMisbehaved(PeerMisbehaved::Keys(KeyError::UnannouncedKek(_))))
+    ));
+    let short =
+        GroupSa::originate(without_kek.policy().clone(), [(0x0bad_c0de, tek_keys(19))].into(), None, None, None);
+    assert!(matches!(
+        liar.keys(&without_kek, None, &short),
+        Err(Error::PeerMisbehaved(PeerMisbehaved::Keys(KeyError::Length { need: 20, have: 19, .. })))
+    ));
+}
+
+fn tek_keys(octets: usize) -> crate::group::TekKeys {
+    crate::group::TekKeys { encryption: Secret::new(vec![3; octets]), integrity: Secret::new(Vec::new()) }
+}
+
+#[test]
+fn a_message_holds_its_payloads_once_and_no_others() {
+    let liar = Liar::new();
+    let sa = computed::group_sa();
+    let member = liar.expect_keys(&sa);
+    let keys = key_download(&sa);
+    let chain = |payloads: &[(PayloadKind, &dyn Fn(&mut Writer, PayloadKind))]| {
+        let mut writer = Writer::new();
+        for (index, (_, encode)) in payloads.iter().enumerate() {
+            encode(&mut writer, payloads.get(index + 1).map_or(PayloadKind::NONE, |next| next.0));
+        }
+        let first = payloads.first().map_or(PayloadKind::NONE, |first| first.0);
+        liar.say(first, &writer.finish().unwrap())
+    };
+    let kd: (PayloadKind, &dyn Fn(&mut Writer, PayloadKind)) =
+        (PayloadKind::KEY_DOWNLOAD, &|writer, next| encode_one(writer, next, &keys));
+    let seq: (PayloadKind, &dyn Fn(&mut Writer, PayloadKind)) =
+        (SequenceNumber::KIND, &|writer, next| encode_one(writer, next, &SequenceNumber(3)));
+    let vendor: (PayloadKind, &dyn Fn(&mut Writer, PayloadKind)) =
+        (PayloadKind::VENDOR_ID, &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
+    let foreign: (PayloadKind, &dyn Fn(&mut Writer, PayloadKind)) =
+        (PayloadKind(77), &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
+    let read = |payloads: &[_]| member.read(&liar.sa, &chain(payloads)).unwrap();
+
+    assert_eq!(read(&[seq, kd]).unwrap().sequence_number(), Some(3));
+    assert_eq!(read(&[kd, seq]).unwrap().sequence_number(), Some(3), "in any order");
+    assert!(read(&[vendor, seq, kd, vendor]).is_ok(), "vendor IDs are passed over");
+    let message = Message4::NAME;
+    let duplicate = |kind| Err(PeerMisbehaved::DuplicatePayload { message, kind }.into());
+    assert_eq!(read(&[seq, seq, kd]), duplicate(PayloadKind::SEQUENCE_NUMBER));
+    assert_eq!(read(&[seq, kd, kd]), duplicate(PayloadKind::KEY_DOWNLOAD));
+    assert_eq!(read(&[seq]), Err(PeerMisbehaved::MissingPayload { message, payload: "KD" }.into()));
+    assert_eq!(read(&[]), Err(PeerMisbehaved::MissingPayload { message, payload: "KD" }.into()));
+    assert!(matches!(
+        read(&[seq, kd, foreign]),
+        Err(Error::PeerMisbehaved(PeerMisbehaved::ForeignPayload { kind: PayloadKind(77), .. }))
+    ));
+}
+
+#[test]
+fn nonces_have_8_to_128_octets() {
+    let sa = worked::isakmp_sa();
+    let request = |octets: usize| {
+        let group = Identification::group(GroupId(1), ByteOrder::Network);
+        let (first, rest) = Message1 { nonce: Nonce(vec![5; octets]), group }.rest().unwrap();
+        let cipher = sa.exchange(ExchangeType::GROUPKEY_PULL, 9);
+        let datagram = sa.seal_authenticated(&cipher, &[], first, &rest).unwrap().into_datagram();
+        Requested::read(&sa, &datagram, ByteOrder::Network).unwrap().map(|requested| requested.group())
+    };
+    assert_eq!(request(8), Ok(GroupId(1)));
+    assert_eq!(request(128), Ok(GroupId(1)));
+    assert!(request(7).is_err());
+    assert_eq!(request(129), Err(PeerMisbehaved::NonceLength { have: 129 }.into()));
+}
+
+#[test]
+fn requests_in_message_3_are_understood_or_refused() {
+    let sa = worked::isakmp_sa();
+    let group_sa = computed::group_sa();
+    let rng = &mut SeededRng::from_seed([8; 32]);
+    let (member, message1) = ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
+    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().unwrap();
+    let (server, message2) = requested.answer(&sa, &group_sa, rng).unwrap();
+    let policy = member.read(&sa, &message2).unwrap().unwrap();
+    let offered = member.receive(policy);
+    let (expect_keys, message3) = offered.accept(&sa).unwrap();
+    let message4 = server.read(&sa, &message3).unwrap().unwrap();
+    assert_eq!(expect_keys.read(&sa, &message4).unwrap(), Ok(computed::group_sa()));
+
+    let with = |gap: Gap| {
+        let (cipher, ni, nr) =
+            (offered_cipher(&sa, &message1, &message2), expect_keys.ni.clone(), expect_keys.nr.clone());
+        let (first, rest) = Message3 { requests: Some(gap) }.rest().unwrap();
+        let datagram = sa.seal_authenticated(&cipher, &[&ni.0, &nr.0], first, &rest).unwrap().into_datagram();
+        server.read(&sa, &datagram).unwrap()
+    };
+    let sids = crate::wire::attribute::Attribute::short(3_u16, 2_u16);
+    let unknown = crate::wire::attribute::Attribute::short(99_u16, 2_u16);
+    assert!(with(Gap { attributes: vec![sids] }).is_ok());
+    assert!(matches!(with(Gap { attributes: vec![unknown] }), Err(Error::PeerIncompatible(_))));
+}
+
+fn offered_cipher(sa: &IsakmpSa, message1: &[u8], message2: &[u8]) -> crate::phase1::ExchangeCipher {
+    let first = sa.exchange(ExchangeType::GROUPKEY_PULL, 5);
+    sa.open(&sa.open(&first, message1).unwrap().next(), message2).unwrap().next()
+}
+
+#[test]
+fn a_key_server_does_not_hand_out_what_no_member_could_use() {
+    let sa = worked::isakmp_sa();
+    let rng = &mut SeededRng::from_seed([8; 32]);
+    let (_, message1) = ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
+    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().unwrap();
+    let keyless = GroupSa::originate(computed::policy(), [].into(), None, None, None);
+    assert!(matches!(requested.answer(&sa, &keyless, rng), Err(Error::ApiMisuse(ApiMisuse::Keys(_)))));
+    let mut other = computed::policy();
+    other.group = GroupId(5);
+    let other = GroupSa::originate(other, [].into(), None, None, None);
+    let (asked, given) = (GroupId(1111), GroupId(5));
+    assert_eq!(requested.answer(&sa, &other, rng).map(|_| ()), Err(ApiMisuse::WrongGroup { asked, given }.into()));
+    // A policy of more lines than a datagram holds.
+    let mut long = computed::policy();
+    let line = long.teks[0].clone();
+    long.teks = vec![line; 1200];
+    let sa_payload = security_association(&long, Trailer::Standard);
+    assert!(group_policy(GroupId(1111), &sa_payload).is_ok() && sa_payload.to_octets().is_ok_and(|o| o.len() > 65_535));
+    let long = GroupSa::originate(
+        long,
+        [(0x0bad_c0de, tek_keys(20))].into(),
+        Some(crate::group::KekKeys { algorithm_key: Secret::new(vec![1; 32]), signature_key: None }),
+        Some(0),
+        None,
+    );
+    assert!(matches!(requested.answer(&sa, &long, rng), Err(Error::ApiMisuse(ApiMisuse::DoesNotFit(_)))));
+}
