@@ -208,6 +208,16 @@ fn group_sa() {
 }
 
 #[test]
+fn sak_and_gap_stand_in_front_of_sats() {
+    let (sat, front) = ("00 00 0006 03 00", "00000002 00000000 0010 0000");
+    let behind = |kind: &str, payload: &str| hex(&format!("{front} {kind} {} {payload}", &sat[3..]));
+    let value = |value| InvalidMessage::Value { what: "SA attribute payload", offset: 18, value };
+    assert_eq!(error::<GroupSecurityAssociation>(&behind("16", "00 00 0004")), value(22));
+    assert_eq!(error::<GroupSecurityAssociation>(&behind("0f", "00 00 0004")), value(15));
+    assert!(GroupSecurityAssociation::decode(&behind("10", sat)).is_ok_and(|sa| sa.teks.len() == 2));
+}
+
+#[test]
 fn group_sa_needs_sak_or_sat() {
     let gap_only = error::<GroupSecurityAssociation>(&hex("00000002 00000000 0016 0000 00 00 0008 80010001"));
     assert_eq!(gap_only, InvalidMessage::Count { what: "SAK and SAT payloads", offset: 12, need: 1, have: 0 });
