@@ -1,5 +1,13 @@
 //! The plan and the reconciler against the made-up kernel: properties, faults, foreign entries.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::type_complexity,
+    reason = "a test says what is wrong by failing"
+)]
+
 use core::net::IpAddr;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};

@@ -12,10 +12,11 @@ use nix::sys::socket::{setsockopt, sockopt};
 use zeroize::Zeroizing;
 
 use crate::attribute::{array, find, text};
-use crate::error::{EINTR, ENOBUFS, Error};
+use crate::error::{EINTR, ENOBUFS, EPERM, Error};
 
-/// How long the kernel may take for one answer. It answers at once; only memory pressure or a held lock delays it.
-pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+/// How long the kernel may take for one answer. It answers at once, but for the first use of an algorithm, when it
+/// loads modules meanwhile.
+pub(crate) const LIMIT: Duration = Duration::from_secs(15);
 
 const MESSAGE_HEADER: usize = 16;
 const ERROR: u16 = 2;
@@ -250,7 +251,10 @@ fn outcome(operation: &str, message: &Message<'_>) -> Result<(), Error> {
 }
 
 pub(crate) fn failed(operation: &'static str) -> impl Fn(std::io::Error) -> Error {
-    move |error| Error::Socket { operation, reason: error.to_string() }
+    move |error| {
+        let remedy = if error.raw_os_error() == Some(EPERM) { " (the process needs CAP_NET_ADMIN)" } else { "" };
+        Error::Socket { operation, reason: format!("{error}{remedy}") }
+    }
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ fn encode_selector(selector: &Selector, interfaces: &BTreeMap<String, u32>) -> R
 }
 
 /// Reads the body of `XFRM_MSG_NEWPOLICY`: index and policy. `None`: not a policy as we make them (per-socket
-/// policies, other families, other kinds of templates, several templates).
+/// policies, other families).
 pub(crate) fn decode(body: &[u8], names: &BTreeMap<u32, String>) -> Option<(u32, Policy)> {
     let info = UserPolicyInfo::parse(body.get(..POLICY_INFO)?).ok()?;
     let direction = match info.direction {
@@ -84,7 +84,8 @@ pub(crate) fn decode(body: &[u8], names: &BTreeMap<u32, String>) -> Option<(u32,
     let action = match (info.action, template) {
         (XFRM_POLICY_BLOCK, _) => Action::Block,
         (_, None) => Action::Allow,
-        (_, Some(value)) => Action::Protect(decode_template(value)?),
+        // Templates that we would never make count as none: a plan replaces the policy if it is ours.
+        (_, Some(value)) => decode_template(value).map_or(Action::Allow, Action::Protect),
     };
     let id = PolicyId { direction, selector: decode_selector(&info.selector, names)? };
     Some((info.index, Policy { id, priority: info.priority, action }))
@@ -100,6 +101,9 @@ fn decode_template(value: &[u8]) -> Option<Template> {
         return None;
     }
     let template = UserTemplate::parse(value).ok()?;
+    if template.mode != XFRM_MODE_TUNNEL || template.id.proto != IPPROTO_ESP {
+        return None;
+    }
     Some(Template {
         source: address(&template.saddr, template.family)?,
         destination: address(&template.id.daddr, template.family)?,
@@ -129,5 +133,67 @@ fn direction_number(direction: Direction) -> u8 {
         Direction::In => XFRM_POLICY_IN,
         Direction::Out => XFRM_POLICY_OUT,
         Direction::Forward => XFRM_POLICY_FWD,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policies() -> Vec<Policy> {
+        let template = |optional| {
+            let (source, destination) = ("10.0.1.1".parse().unwrap(), "192.0.2.1".parse().unwrap());
+            Action::Protect(Template { source, destination, reqid: Reqid(0x4744_0000), optional })
+        };
+        let mut policies = Vec::new();
+        for direction in [Direction::In, Direction::Out, Direction::Forward] {
+            for action in [Action::Allow, Action::Block, template(false), template(true)] {
+                for (interface, destination_port) in [(None, 0), (Some("lan"), 848)] {
+                    let selector = Selector {
+                        source: "172.16.0.0/12".parse().unwrap(),
+                        destination: "10.0.0.0/8".parse().unwrap(),
+                        protocol: if destination_port == 0 { 0 } else { 17 },
+                        source_port: 0,
+                        destination_port,
+                        interface: interface.map(str::to_owned),
+                    };
+                    let id = PolicyId { direction, selector };
+                    policies.push(Policy { id, priority: 1000, action });
+                }
+            }
+        }
+        policies
+    }
+
+    #[test]
+    fn every_policy_reads_back() {
+        let interfaces = BTreeMap::from([(String::from("lan"), 7)]);
+        let names = BTreeMap::from([(7, String::from("lan"))]);
+        for policy in policies() {
+            let body = encode(&policy, 0x4744_0008, &interfaces).unwrap();
+            assert_eq!(decode(body.as_octets(), &names), Some((0x4744_0008, policy.clone())));
+            // The interface is gone: no name that an interface can have.
+            let (_, gone) = decode(body.as_octets(), &BTreeMap::new()).unwrap();
+            assert_eq!(gone.id.selector.interface, policy.id.selector.interface.map(|_| String::from("/7")));
+        }
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_named() {
+        let with_interface = policies().into_iter().find(|policy| policy.id.selector.interface.is_some()).unwrap();
+        let error = encode(&with_interface, 0, &BTreeMap::new()).err();
+        assert_eq!(error, Some(Error::NoInterface(String::from("lan"))));
+    }
+
+    #[test]
+    fn short_bodies_are_no_policy() {
+        let interfaces = BTreeMap::from([(String::from("lan"), 7)]);
+        for policy in policies() {
+            let body = encode(&policy, 8, &interfaces).unwrap();
+            for length in 0..POLICY_INFO {
+                assert_eq!(decode(&body.as_octets()[..length], &BTreeMap::new()), None);
+                assert_eq!(index(&body.as_octets()[..length]), None);
+            }
+        }
     }
 }

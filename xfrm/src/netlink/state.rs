@@ -168,3 +168,108 @@ fn key(value: &[u8], offset: usize) -> Option<Key> {
     let bits = usize::try_from(u32::from_ne_bytes(array(value, NAME)?)).ok()?;
     Some(Key::copy_from(value.get(offset..offset.checked_add(bits.div_ceil(8))?)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(length: usize) -> Key {
+        Key::copy_from(&(1..).take(length).collect::<Vec<u8>>())
+    }
+
+    fn all() -> Vec<Protection> {
+        let mut all = Vec::new();
+        for integrity in Integrity::ALL {
+            for encryption in Encryption::ALL {
+                for length in encryption.key_lengths().0 {
+                    all.push(Protection::Separate {
+                        encryption,
+                        encryption_key: key(*length),
+                        integrity,
+                        integrity_key: key(integrity.key_lengths().0[0]),
+                    });
+                }
+            }
+        }
+        for aead in Aead::ALL {
+            for length in aead.key_lengths().0 {
+                all.extend(crate::algorithm::ICV_LENGTHS.map(|icv| Protection::Combined {
+                    aead,
+                    key: key(*length),
+                    icv,
+                }));
+            }
+        }
+        all
+    }
+
+    fn sa(protection: Protection, outbound: bool) -> Sa {
+        let (source, destination) = if outbound { ("10.0.1.1", "192.0.2.1") } else { ("0.0.0.0", "10.0.1.1") };
+        Sa {
+            id: SaId { destination: destination.parse().unwrap(), spi: 0x1300 },
+            source: source.parse().unwrap(),
+            role: if outbound { SaRole::Outbound } else { SaRole::Inbound },
+            reqid: Reqid(0x4744_0000),
+            protection,
+            no_path_mtu_discovery: outbound,
+            sequence_may_wrap: outbound,
+            install_once: false,
+        }
+    }
+
+    #[test]
+    fn every_algorithm_reads_back() {
+        for outbound in [false, true] {
+            for protection in all() {
+                let sa = sa(protection, outbound);
+                let seen = decode(encode(&sa).unwrap().as_octets()).unwrap();
+                assert_eq!((seen.id, seen.reqid), (sa.id, sa.reqid));
+                assert_eq!(seen.installed.unwrap().sa, sa);
+            }
+        }
+    }
+
+    /// `struct xfrm_usersa_info` and the attributes, as linux/xfrm.h lays them out.
+    #[test]
+    fn octets_are_where_the_kernel_looks() {
+        let protection = Protection::Combined { aead: Aead::AesGcm, key: key(20), icv: 16 };
+        let body = encode(&sa(protection, true)).unwrap();
+        let body = body.as_octets();
+        assert_eq!(&body[56..60], [192, 0, 2, 1]);
+        assert_eq!(&body[72..77], [0, 0, 0x13, 0, 50]);
+        assert_eq!(&body[80..84], [10, 0, 1, 1]);
+        assert_eq!(&body[208..212], 0x4744_0000u32.to_ne_bytes());
+        // Family, tunnel, replay window 0, nopmtudisc.
+        assert_eq!(&body[212..217], [2, 0, 1, 0, 4]);
+        assert_eq!(&body[224..228], [96, 0, 18, 0]);
+        assert_eq!(&body[228..245], b"rfc4106(gcm(aes))");
+        assert_eq!(&body[292..300], [160, 0, 0, 0, 128, 0, 0, 0]);
+        assert_eq!(&body[300..304], [1, 2, 3, 4]);
+        assert_eq!(&body[320..328], [8, 0, 24, 0, 2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_wrong_key_length_is_refused_before_the_kernel_sees_it() {
+        let protection = Protection::Combined { aead: Aead::AesGcm, key: key(16), icv: 16 };
+        let error = encode(&sa(protection, true)).err().unwrap();
+        assert_eq!(error.to_string(), "rfc4106(gcm(aes)) takes a key of 20, 28 or 36 (with 4 of salt) octets, not 16");
+    }
+
+    #[test]
+    fn a_short_or_foreign_body_is_no_state_of_ours() {
+        for protection in all() {
+            let body = encode(&sa(protection, true)).unwrap();
+            for length in 0..body.as_octets().len() - 9 {
+                let seen = decode(&body.as_octets()[..length]);
+                assert!(seen.is_none_or(|seen| seen.installed.is_none()), "{length}");
+            }
+        }
+        let body = encode(&sa(all().remove(0), true)).unwrap();
+        // Transport mode, AH, another family.
+        for (offset, value) in [(214, 0), (76, 51), (212, 7)] {
+            let mut changed = body.as_octets().to_vec();
+            changed[offset] = value;
+            assert!(decode(&changed).is_none_or(|seen| seen.installed.is_none()), "{offset}");
+        }
+    }
+}
