@@ -237,13 +237,16 @@ fn tek_keys(octets: usize) -> crate::group::TekKeys {
     crate::group::TekKeys { encryption: Secret::new(vec![3; octets]), integrity: Secret::new(Vec::new()) }
 }
 
+/// A payload type, and what writes such a payload with the type of the one behind it.
+type Encoded<'a> = (PayloadKind, &'a dyn Fn(&mut Writer, PayloadKind));
+
 #[test]
 fn a_message_holds_its_payloads_once_and_no_others() {
     let liar = Liar::new();
     let sa = computed::group_sa();
     let member = liar.expect_keys(&sa);
     let keys = key_download(&sa);
-    let chain = |payloads: &[(PayloadKind, &dyn Fn(&mut Writer, PayloadKind))]| {
+    let chain = |payloads: &[Encoded<'_>]| {
         let mut writer = Writer::new();
         for (index, (_, encode)) in payloads.iter().enumerate() {
             encode(&mut writer, payloads.get(index + 1).map_or(PayloadKind::NONE, |next| next.0));
@@ -251,14 +254,11 @@ fn a_message_holds_its_payloads_once_and_no_others() {
         let first = payloads.first().map_or(PayloadKind::NONE, |first| first.0);
         liar.say(first, &writer.finish().unwrap())
     };
-    let kd: (PayloadKind, &dyn Fn(&mut Writer, PayloadKind)) =
-        (PayloadKind::KEY_DOWNLOAD, &|writer, next| encode_one(writer, next, &keys));
-    let seq: (PayloadKind, &dyn Fn(&mut Writer, PayloadKind)) =
-        (SequenceNumber::KIND, &|writer, next| encode_one(writer, next, &SequenceNumber(3)));
-    let vendor: (PayloadKind, &dyn Fn(&mut Writer, PayloadKind)) =
+    let kd: Encoded<'_> = (PayloadKind::KEY_DOWNLOAD, &|writer, next| encode_one(writer, next, &keys));
+    let seq: Encoded<'_> = (SequenceNumber::KIND, &|writer, next| encode_one(writer, next, &SequenceNumber(3)));
+    let vendor: Encoded<'_> =
         (PayloadKind::VENDOR_ID, &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
-    let foreign: (PayloadKind, &dyn Fn(&mut Writer, PayloadKind)) =
-        (PayloadKind(77), &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
+    let foreign: Encoded<'_> = (PayloadKind(77), &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
     let read = |payloads: &[_]| member.read(&liar.sa, &chain(payloads)).unwrap();
 
     assert_eq!(read(&[seq, kd]).unwrap().sequence_number(), Some(3));

@@ -1,0 +1,408 @@
+//! What the wire may bring, at every moment of a registration: truncated, oversized, foreign, replayed and random
+//! datagrams, and a flood. Each is an error with a reason, changes nothing, and disturbs nobody.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use gdoi::config::{PeerCredential, ServerLimits};
+use gdoi::crypto::{Secret, SeededRng};
+use gdoi::event::{ServerEvent, Transmit};
+use support::*;
+
+/// Registers one member while `attack` may say something after every step; the registration must not notice.
+fn register_under(attack: impl Fn(&mut Pair, usize)) -> Pair {
+    let mut pair = Pair::new(1);
+    pair.settle();
+    let end = pair.now + seconds(5);
+    let mut seen = 0;
+    loop {
+        // Attack after each datagram that was sent.
+        if pair.sent.len() > seen {
+            seen = pair.sent.len();
+            attack(&mut pair, seen);
+        }
+        if !pair.step(end) {
+            break;
+        }
+    }
+    assert!(pair.is_registered(0), "{:?}", pair.failure(0));
+    assert_eq!(pair.registered(0), Some(&group_sa(GROUP)));
+    assert_eq!(pair.completed(), 1);
+    assert_eq!(pair.server.statistics().established, 1);
+    assert_eq!(pair.members[0].stage(), gdoi::event::Stage::Registered);
+    pair
+}
+
+/// Both sides get `datagram` in the other's name; both must refuse it, and nothing may come out.
+fn refused(pair: &mut Pair, what: &str, datagram: &[u8]) {
+    let deadlines = (pair.server.poll_timeout(), pair.members[0].poll_timeout());
+    let now = pair.now;
+    let by_server = pair.server.handle_datagram(member_address(1), server_address(), datagram, now);
+    let by_member = pair.members[0].handle_datagram(server_address(), datagram, now);
+    for error in [by_server, by_member] {
+        let error = error.expect_err(what);
+        assert!(!error.reason().is_empty() && !error.to_string().is_empty());
+    }
+    assert!(pair.server.poll_transmit().is_none() && pair.members[0].poll_transmit().is_none(), "{what}");
+    assert!(pair.server.poll_event().is_none() && pair.members[0].poll_event().is_none(), "{what}");
+    assert_eq!((pair.server.poll_timeout(), pair.members[0].poll_timeout()), deadlines, "{what}");
+}
+
+#[test]
+fn truncated_and_extended_datagrams() {
+    register_under(|pair, seen| {
+        let last = pair.sent[seen - 1].payload.clone();
+        for length in 0..last.len() {
+            refused(pair, "truncated", &last[..length]);
+            // With a length field that fits what is there.
+            if length >= 28 {
+                let mut cut = last[..length].to_vec();
+                cut[24..28].copy_from_slice(&u32::try_from(length).unwrap().to_be_bytes());
+                if cut[16] != 0 {
+                    refused(pair, "truncated, with its length", &cut);
+                }
+            }
+        }
+        for extra in [1, 4, 16, 60_000] {
+            let mut long = last.clone();
+            long.resize(last.len() + extra, 0);
+            refused(pair, "extended", &long);
+        }
+    });
+}
+
+#[test]
+fn oversized_datagrams() {
+    register_under(|pair, seen| {
+        for fill in [0_u8, 0xff, 0x0a] {
+            refused(pair, "65,535 octets", &vec![fill; 65_535]);
+            let mut datagram = pair.sent[seen - 1].payload.clone();
+            datagram.resize(65_535, fill);
+            datagram[24..28].copy_from_slice(&65_535_u32.to_be_bytes());
+            refused(pair, "65,535 octets behind a good header", &datagram);
+        }
+    });
+}
+
+#[test]
+fn wrong_cookies_exchange_types_flags_and_identifiers() {
+    register_under(|pair, seen| {
+        let last = pair.sent[seen - 1].payload.clone();
+        let change = |place: usize, value: u8| {
+            let mut datagram = last.clone();
+            datagram[place] ^= value;
+            datagram
+        };
+        // Message 1 with another initiator cookie is another member's; with a responder cookie it is a good message 2.
+        // In message 2 the member learns the responder's cookie: who knows the first one could write it.
+        let cookies = match seen {
+            1 => 0..0,
+            2 => 0..8,
+            _ => 0..16,
+        };
+        for place in cookies.chain([17]) {
+            refused(pair, "header", &change(place, 0x40));
+        }
+        for exchange in [0, 1, 3, 4, 6, 31, 33, 34, 35, 240, 255] {
+            let mut datagram = last.clone();
+            datagram[18] = exchange;
+            refused(pair, "exchange type", &datagram);
+        }
+        for flags in [1, 2, 4, 8, 0x80] {
+            refused(pair, "flags", &change(19, flags));
+        }
+        for place in 20..24 {
+            refused(pair, "message identifier", &change(place, 1));
+        }
+    });
+}
+
+/// Nothing protects messages 1 to 4 of main mode, but whoever changes one cannot have both sides agree.
+#[test]
+fn changed_octets_of_protected_messages() {
+    let pair = register_under(|pair, seen| {
+        let last = pair.sent[seen - 1].payload.clone();
+        if last[19] & 1 == 1 {
+            for place in 28..last.len() {
+                let mut datagram = last.clone();
+                datagram[place] ^= 0x20;
+                refused(pair, "changed ciphertext", &datagram);
+            }
+        }
+    });
+    assert!(pair.server.statistics().discards.contains_key("wrong-hash"));
+}
+
+#[test]
+fn unknown_payloads_in_clear_messages() {
+    register_under(|pair, seen| {
+        let mut datagram = pair.sent[seen - 1].payload.clone();
+        if datagram[19] == 0 {
+            for kind in [0, 9, 14, 77, 127, 200] {
+                datagram[16] = kind;
+                refused(pair, "unknown first payload", &datagram);
+            }
+        }
+    });
+}
+
+#[test]
+fn random_octets() {
+    let mut rng = SeededRng::from_seed([77; 32]);
+    let datagrams: Vec<Vec<u8>> = (0..600_usize)
+        .map(|index| {
+            let mut datagram = vec![0; index];
+            rng.fill(&mut datagram);
+            datagram
+        })
+        .collect();
+    register_under(|pair, seen| {
+        for datagram in &datagrams {
+            refused(pair, "random octets", datagram);
+            // Behind the good header of the moment, with a fitting length.
+            let mut behind = pair.sent[seen - 1].payload[..28].to_vec();
+            behind.extend_from_slice(datagram);
+            let length = u32::try_from(behind.len()).unwrap();
+            behind[24..28].copy_from_slice(&length.to_be_bytes());
+            refused(pair, "random octets behind a header", &behind);
+        }
+    });
+}
+
+/// Every datagram of the run so far again, to both sides, at once and after the exchange. Requests may be answered
+/// again from memory; nothing else may happen.
+#[test]
+fn replayed_datagrams() {
+    let mut pair = register_under(|pair, seen| {
+        for index in 0..seen.saturating_sub(1) {
+            let Transmit { source, destination, payload } = pair.sent[index].clone();
+            pair.inject(Transmit { source, destination, payload }, seconds(0));
+        }
+    });
+    let completed = pair.completed();
+    let events = pair.server_events.len();
+    for when in [1, 10, 100, 1000] {
+        pair.run(seconds(when));
+        for transmit in pair.sent.clone() {
+            // A message 1 begins a half-open exchange, whoever sends it; that is what the bounds are for.
+            if transmit.payload[8..16] != [0; 8] {
+                pair.inject(transmit, seconds(0));
+            }
+        }
+        pair.run(seconds(1));
+    }
+    assert_eq!(pair.completed(), completed);
+    assert_eq!(pair.server_events.len(), events, "{:?}", pair.server_events);
+    assert!(pair.server.statistics().discards["replayed"] > 0);
+}
+
+/// The messages of one exchange are worth nothing in another, nor from another address.
+#[test]
+fn datagrams_of_another_exchange_and_from_another_address() {
+    let mut other = Pair::with(server_config(), vec![registration_config(member_address(1))]);
+    other.members = vec![gdoi::member::Registration::new(registration_config(member_address(1)), [99; 32], other.now)];
+    other.run(seconds(5));
+    register_under(|pair, seen| {
+        for transmit in &other.sent {
+            if transmit.payload[8..16] != [0; 8] {
+                refused(pair, "another exchange", &transmit.payload);
+            }
+        }
+        let last = pair.sent[seen - 1].clone();
+        let elsewhere = SocketAddr::new(member_address(1).ip(), 4000);
+        if last.payload[8..16] != [0; 8] {
+            let error = pair.server.handle_datagram(elsewhere, server_address(), &last.payload, pair.now).unwrap_err();
+            assert_eq!(error.reason(), "wrong-source");
+        }
+        let error = pair.members[0].handle_datagram(elsewhere, &last.payload, pair.now).unwrap_err();
+        assert_eq!(error.reason(), "wrong-source");
+    });
+}
+
+/// A notification or delete without protection is a hint, whatever it says.
+#[test]
+fn unprotected_notifications_and_deletes_change_nothing() {
+    register_under(|pair, seen| {
+        let last = &pair.sent[seen - 1].payload;
+        let mut header = last[..28].to_vec();
+        header[18] = 5;
+        header[19] = 0;
+        for (kind, body) in [
+            // N: DOI 2, protocol 1, no SPI, type.
+            (11, vec![0, 0, 0, 12, 0, 0, 0, 2, 1, 0, 0, 14]),
+            (11, vec![0, 0, 0, 12, 0, 0, 0, 2, 1, 0, 0, 24]),
+            // D: DOI 2, protocol 1, one SPI of 16 octets.
+            (12, [&[0, 0, 0, 28, 0, 0, 0, 2, 1, 16, 0, 1], &last[..16]].concat()),
+        ] {
+            let mut datagram = [header.as_slice(), &body].concat();
+            datagram[16] = kind;
+            let length = u32::try_from(datagram.len()).unwrap();
+            datagram[24..28].copy_from_slice(&length.to_be_bytes());
+            refused(pair, "unprotected", &datagram);
+            // And with the encryption bit, as if it were protected.
+            datagram[19] = 1;
+            refused(pair, "clear octets behind the encryption bit", &datagram);
+        }
+    });
+}
+
+#[test]
+fn strangers_without_credential_get_nothing() {
+    let mut pair = Pair::new(1);
+    pair.settle();
+    let first = pair.sent[0].payload.clone();
+    let stranger = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 848);
+    let error = pair.server.handle_datagram(stranger, server_address(), &first, pair.now).unwrap_err();
+    assert_eq!(error.reason(), "unknown-source");
+    assert!(pair.server.poll_transmit().is_none());
+    assert_eq!(pair.server.statistics().half_open, 0);
+    assert_eq!(pair.server.statistics().discards["unknown-source"], 1);
+}
+
+/// Message 1 of a member that does not exist: the cookie is all that differs.
+fn forged_first_message(template: &[u8], number: u32) -> Vec<u8> {
+    let mut datagram = template.to_vec();
+    datagram[..4].copy_from_slice(&number.to_be_bytes());
+    datagram[4] = 0xf0;
+    datagram
+}
+
+fn forged_source(number: u32) -> SocketAddr {
+    let [_, _, high, low] = number.to_be_bytes();
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, high, low)), 848)
+}
+
+/// 10,000 first messages while ten members register: with and without a credential for the forged sources, which
+/// arrive within `duration`.
+fn flood(covered: bool, limits: ServerLimits, duration: std::time::Duration) -> Pair {
+    let mut server = server_config();
+    server.limits = limits;
+    if covered {
+        server.peers.push(PeerCredential {
+            addresses: "10.77.0.0/16".parse().unwrap(),
+            identity: None,
+            pre_shared_key: std::sync::Arc::new(Secret::copy_from(b"nobody has it")),
+        });
+    }
+    let members = (1..=10).map(|number| registration_config(member_address(number))).collect();
+    let mut pair = Pair::with(server, members);
+    pair.settle();
+    let template = pair.sent[0].payload.clone();
+    // The flood is under way before the members begin, and goes on while they register.
+    for number in 0..10_000_u32 {
+        let payload = forged_first_message(&template, number);
+        let transmit = Transmit { source: forged_source(number), destination: server_address(), payload };
+        pair.inject(transmit, duration * number / 10_000);
+    }
+    let begin = pair.now;
+    pair.run(seconds(30));
+    for index in 0..10 {
+        assert!(pair.is_registered(index), "member {index}: {:?}", pair.failure(index));
+    }
+    assert_eq!(pair.server.statistics().phase1_established, 10);
+    assert_eq!(pair.server.statistics().diffie_hellman, 20, "none for the flood");
+    assert!(pair.server.statistics().half_open <= limits.half_open);
+    let last = pair.member_events.iter().all(|events| events.len() == 3);
+    assert!(last && pair.now.saturating_since(begin) == seconds(30));
+    // Nothing of it stays.
+    pair.run(seconds(60));
+    assert_eq!(pair.server.statistics().half_open, 0);
+    pair
+}
+
+#[test]
+fn a_flood_from_sources_without_credential() {
+    let pair = flood(false, ServerLimits::default(), seconds(1));
+    assert_eq!(pair.server.statistics().discards["unknown-source"], 10_000);
+    assert_eq!(pair.server.statistics().half_open_evicted, 0);
+}
+
+#[test]
+fn a_flood_from_sources_with_credential() {
+    let pair = flood(true, ServerLimits::default(), seconds(1));
+    assert_eq!(pair.server.statistics().half_open_evicted, 10_000 + 10 - 10 - 4096);
+}
+
+/// A table of 200 places turns over ten times a second; a round trip takes 40 ms.
+#[test]
+fn a_flood_that_a_small_table_cannot_hold() {
+    let limits = ServerLimits { half_open: 200, ..ServerLimits::default() };
+    let pair = flood(true, limits, seconds(5));
+    assert!(pair.server.statistics().half_open_evicted > 9_000);
+}
+
+/// Exchanges past message 3 keep their places even if the table is full of them.
+#[test]
+fn a_running_exchange_is_never_evicted() {
+    let mut server = server_config();
+    server.limits = ServerLimits { half_open: 3, ..ServerLimits::default() };
+    let members = (1..=3).map(|number| registration_config(member_address(number))).collect();
+    let mut pair = Pair::with(server, members);
+    // HDR*, IDii, HASH_I --> is held up.
+    pair.network = Box::new(|transmit| match transmit.payload[19] & 1 == 1 && transmit.payload[18] == 2 {
+        true if transmit.source != server_address() => vec![seconds(10)],
+        _ => vec![LATENCY],
+    });
+    pair.run(seconds(1));
+    assert_eq!((pair.server.statistics().half_open, pair.server.statistics().diffie_hellman), (3, 6));
+    let template = pair.sent[0].payload.clone();
+    for number in 0..100 {
+        let payload = forged_first_message(&template, number);
+        let source = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 200, 1)), 848);
+        let error = pair.server.handle_datagram(source, server_address(), &payload, pair.now).unwrap_err();
+        assert_eq!(error.reason(), "half-open-limit");
+    }
+    pair.run(seconds(20));
+    assert!((0..3).all(|index| pair.is_registered(index)));
+}
+
+/// One address cannot fill the table, and what it sends replaces only its own older attempts.
+#[test]
+fn one_source_has_a_bounded_share() {
+    let mut pair = Pair::new(2);
+    pair.settle();
+    let template = pair.sent[0].payload.clone();
+    let source = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 200, 1)), 848);
+    for number in 0..100 {
+        let payload = forged_first_message(&template, number);
+        assert!(pair.server.handle_datagram(source, server_address(), &payload, pair.now).is_ok());
+    }
+    let limits = ServerLimits::default();
+    assert_eq!(pair.server.statistics().half_open, limits.half_open_per_source);
+    assert_eq!(pair.server.statistics().half_open_evicted, 100 - limits.half_open_per_source as u64);
+    pair.run(seconds(5));
+    assert!(pair.is_registered(0) && pair.is_registered(1));
+}
+
+/// A peer that registers again and again keeps a bounded number of ISAKMP SAs, the newest.
+#[test]
+fn established_isakmp_sas_are_bounded() {
+    let mut pair = Pair::new(1);
+    let limits = ServerLimits { established_per_peer: 2, established: 3, ..ServerLimits::default() };
+    pair.server = gdoi::server::Server::new(gdoi::config::ServerConfig { limits, ..server_config() }, [1; 32]);
+    for number in 10..15 {
+        let config = registration_config(member_address(1));
+        pair.members = vec![gdoi::member::Registration::new(config, [number; 32], pair.now)];
+        pair.member_events = vec![Vec::new()];
+        pair.run(seconds(5));
+        assert!(pair.is_registered(0));
+    }
+    assert_eq!(pair.server.statistics().established, 2);
+    for number in 20..25 {
+        let config = registration_config(member_address(number));
+        pair.members = vec![gdoi::member::Registration::new(config, [number; 32], pair.now)];
+        pair.member_events = vec![Vec::new()];
+        pair.run(seconds(5));
+        assert!(pair.is_registered(0));
+    }
+    assert_eq!(pair.server.statistics().established, 3);
+    assert!(!pair.server_events.iter().any(|event| matches!(event, ServerEvent::PullAborted { .. })));
+}
