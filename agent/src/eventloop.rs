@@ -25,6 +25,8 @@ use crate::{exit, privileges, status};
 
 /// The rest of a burst of kernel events is waited for: a flush reports every entry.
 const BURST: Duration = Duration::from_millis(10);
+/// Changes of routes are looked at this often at most.
+const ROUTE_BURST: Duration = Duration::from_secs(1);
 /// How often the machine's settings are looked at again.
 const ENVIRONMENT_INTERVAL: Duration = Duration::from_secs(30);
 /// Requests of gdoictl that may wait.
@@ -48,7 +50,9 @@ pub struct EventLoop<K: Kernel> {
     calls: mpsc::Receiver<Call>,
     limiter: LogLimiter,
     due: Due,
+    /// What was wrong with the machine at the start, and what is wrong with its settings now.
     problems: Vec<String>,
+    settings: Vec<String>,
     next_environment: BootTime,
     status_line: String,
 }
@@ -105,6 +109,7 @@ impl<K: Kernel> EventLoop<K> {
             limiter: LogLimiter::default(),
             due: Due::default(),
             problems,
+            settings: Vec::new(),
             next_environment: now + ENVIRONMENT_INTERVAL,
             status_line: String::new(),
         })
@@ -186,8 +191,12 @@ impl<K: Kernel> EventLoop<K> {
             Ok(KernelEvent::Flushed(_) | KernelEvent::Changed { .. } | KernelEvent::SaExpired { .. }) => {
                 self.due.repair = true;
             }
-            Ok(KernelEvent::LinkChanged | KernelEvent::AddressChanged | KernelEvent::RouteChanged) => {
+            Ok(KernelEvent::LinkChanged | KernelEvent::AddressChanged) => self.due.facts = true,
+            Ok(KernelEvent::RouteChanged) => {
                 self.due.facts = true;
+                // Routing protocols change routes all the time.
+                self.due.at.get_or_insert(now + ROUTE_BURST);
+                return;
             }
             Ok(KernelEvent::Overrun) => {
                 if let Some(pass) = self.limiter.admit("overrun", now) {
@@ -205,7 +214,8 @@ impl<K: Kernel> EventLoop<K> {
                 return;
             }
         }
-        self.due.at.get_or_insert(now + BURST);
+        let soon = now + BURST;
+        self.due.at = Some(self.due.at.map_or(soon, |at| at.min(soon)));
     }
 
     async fn handle_call(&mut self, call: Call) {
@@ -218,7 +228,12 @@ impl<K: Kernel> EventLoop<K> {
             }
         };
         let mut problems = self.problems.clone();
+        problems.extend(self.settings.iter().filter(|problem| !self.problems.contains(problem)).cloned());
         problems.extend(self.dataplane.last_error().map(str::to_owned));
+        let withheld = self.dataplane.withheld().iter();
+        problems.extend(withheld.map(|sa| {
+            format!("SPI {:#010x} is not sent on, being a counter-mode key that was lost: it needs a new TEK", sa.spi)
+        }));
         let missing = self.dataplane.missing_interfaces().iter();
         problems.extend(missing.map(|name| format!("interface {name} is missing: create it")));
         let surroundings = Surroundings { statistics, problems, repairs: self.dataplane.repairs() };
@@ -241,7 +256,7 @@ impl<K: Kernel> EventLoop<K> {
         self.dataplane.handle_timeout(now).await;
         if self.next_environment <= now {
             self.next_environment = now + ENVIRONMENT_INTERVAL;
-            self.look_at_environment().await;
+            self.look_at_settings();
             self.read_facts(now).await;
         }
     }
@@ -257,12 +272,12 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
-    async fn look_at_environment(&mut self) {
-        let problems: Vec<String> = privileges::problems(&self.config).await.iter().map(ToString::to_string).collect();
-        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+    fn look_at_settings(&mut self) {
+        let problems: Vec<String> = privileges::wrong_settings(&self.config).iter().map(ToString::to_string).collect();
+        for problem in problems.iter().filter(|problem| !self.settings.contains(problem)) {
             error!(%problem, "the machine no longer does what the groups need");
         }
-        self.problems = problems;
+        self.settings = problems;
     }
 
     /// Carries out what the daemon wants: the kernel first, datagrams afterwards.
@@ -286,7 +301,9 @@ impl<K: Kernel> EventLoop<K> {
                 }
             }
             for error in self.sockets.set(&self.daemon.local_addresses(), now) {
-                warn!(%error, "registrations cannot leave; trying again");
+                if let Some(pass) = self.limiter.admit("bind-failed", now) {
+                    warn!(%error, withheld = pass.withheld, "registrations cannot leave; trying again");
+                }
             }
             while let Some(transmit) = self.daemon.poll_transmit() {
                 quiet = false;

@@ -55,6 +55,8 @@ pub struct Generations {
     generations: Vec<Generation>,
     /// Lines of the latest group SA. They outlive its keys: what was protected stays blocked.
     lines: Vec<TekPolicy>,
+    /// SPIs in use and whether they are sent on, when somebody looked last.
+    shown: Vec<(Spi, bool)>,
 }
 
 impl Generations {
@@ -75,6 +77,7 @@ impl Generations {
             latest.sa = sa;
             latest.expiry = expiry;
             latest.received = now;
+            self.shown = self.in_use(now);
             return first_end;
         }
 
@@ -92,6 +95,7 @@ impl Generations {
         }
         // A generation that waits for its activation is overtaken; it stays for receiving.
         self.generations.push(Generation { sa, received: now, send_from, receive_until: None, expiry });
+        self.shown = self.in_use(now);
         first_end
     }
 
@@ -100,14 +104,13 @@ impl Generations {
         self.generations.pop().map(|generation| generation.sa)
     }
 
-    /// Drops what has ended. Returns whether anything that [`Generations::active`] shows may have changed.
-    pub fn handle_timeout(&mut self, before: BootTime, now: BootTime) -> bool {
-        let due = self
-            .generations
-            .iter()
-            .any(|generation| generation.deadlines().any(|deadline| deadline > before && deadline <= now));
+    /// Drops what has ended. Returns whether other keys are in use than before, or in another way.
+    pub fn handle_timeout(&mut self, now: BootTime) -> bool {
         self.drop_ended(now);
-        due
+        let in_use = self.in_use(now);
+        let changed = in_use != self.shown;
+        self.shown = in_use;
+        changed
     }
 
     /// When [`Generations::handle_timeout`] has something to do next after `now`.
@@ -182,6 +185,10 @@ impl Generations {
         let newest = self.generations.iter().rev().filter(usable).find(active);
         // Without an older key nothing is gained by waiting.
         newest.or_else(|| self.generations.iter().find(usable))
+    }
+
+    fn in_use(&self, now: BootTime) -> Vec<(Spi, bool)> {
+        self.active(now).iter().map(|line| (line.policy.spi, line.send)).collect()
     }
 
     fn drop_ended(&mut self, now: BootTime) {

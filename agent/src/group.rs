@@ -191,7 +191,7 @@ impl Membership {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: BootTime) {
-        if self.generations.handle_timeout(self.ticked, now) {
+        if self.generations.handle_timeout(now) {
             self.changed = true;
             if self.generations.is_empty(now) {
                 self.failover.handle_expired();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, bail};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use xfrm::environment::{Problem, check_environment};
+use xfrm::environment::{Problem, check_environment, check_settings};
 
 use crate::config::Config;
 
@@ -25,7 +25,7 @@ pub fn no_core_dumps() -> anyhow::Result<()> {
 /// Starting makes no sense; all reasons, each with its remedy.
 pub async fn check(config: &Config) -> anyhow::Result<Vec<Problem>> {
     let (fatal, warnings): (Vec<Problem>, Vec<Problem>) =
-        problems(config).await.into_iter().partition(Problem::is_fatal);
+        check_environment(&interfaces(config)).await.into_iter().partition(Problem::is_fatal);
     if !fatal.is_empty() {
         let lines: Vec<String> = fatal.iter().map(ToString::to_string).collect();
         bail!("{}", lines.join("\n"));
@@ -33,9 +33,13 @@ pub async fn check(config: &Config) -> anyhow::Result<Vec<Problem>> {
     Ok(warnings)
 }
 
-/// Everything that is wrong with the machine at the moment.
-pub async fn problems(config: &Config) -> Vec<Problem> {
+/// Settings of the machine that are wrong at the moment; they can change at any time.
+pub fn wrong_settings(config: &Config) -> Vec<Problem> {
+    check_settings(&interfaces(config))
+}
+
+fn interfaces(config: &Config) -> Vec<String> {
     let names: BTreeSet<String> =
         config.groups.iter().flat_map(|group| group.interfaces().map(str::to_owned)).collect();
-    check_environment(&names.into_iter().collect::<Vec<_>>()).await
+    names.into_iter().collect()
 }

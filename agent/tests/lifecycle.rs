@@ -65,6 +65,7 @@ async fn a_registration_reaches_the_kernel() {
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
     assert!(!world.group_in_clear());
     assert!(world.events.iter().any(|event| matches!(event, Event::Registered { server: 0, .. })));
+    assert!(!world.events.iter().any(|event| matches!(event, Event::RolledOver { .. })));
     assert_eq!(world.membership().counters().pulls_succeeded, 1);
     assert_eq!(world.membership().isakmp_sa().unwrap().0, 0);
 }

@@ -149,8 +149,10 @@ fn a_second_replacement_before_the_first_was_activated_overtakes_it() {
 fn a_timeout_tells_whether_something_changed() {
     let mut generations = Generations::default();
     generations.add(sa(&[(1, 100)], (None, None)), at(0));
-    assert!(!generations.handle_timeout(at(0), at(50)));
-    assert!(generations.handle_timeout(at(50), at(100)));
-    assert!(!generations.handle_timeout(at(100), at(101)));
-    assert_eq!(generations.poll_timeout(at(101)), None);
+    generations.add(sa(&[(2, 200)], (Some(10), None)), at(0));
+    for (seconds, changed) in [(0, false), (9, false), (10, true), (10, false), (99, false), (100, true), (200, true)] {
+        assert_eq!(generations.handle_timeout(at(seconds)), changed, "{seconds}");
+    }
+    assert_eq!(generations.poll_timeout(at(200)), None);
+    assert_eq!(generations.lines().len(), 1, "what was protected is still known");
 }
