@@ -1,2 +1,58 @@
-//! Skeleton.
-fn main() {}
+//! `gdoictl`: shows what `gdoi-agent` and `gcks` are doing. It knows the control socket and nothing else.
+
+mod commands;
+mod format;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use commands::Command;
+
+/// Shows what the group member gdoi-agent and the key server gcks are doing.
+#[derive(Debug, Parser)]
+#[command(name = "gdoictl", version, max_term_width = 100)]
+struct Arguments {
+    /// The daemon's control socket [default: /run/gdoi-agent/control.sock or /run/gcks/control.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(text) => print(&text),
+        Err(error) => {
+            // One line: the error and what to do about it.
+            let _ = writeln!(std::io::stderr(), "gdoictl: {}", format::clean(&format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let socket = arguments.socket.clone().unwrap_or_else(|| PathBuf::from(arguments.command.default_socket()));
+    let response = runtime.block_on(control::client::ask(&socket, arguments.command.request()))?;
+    arguments.command.render(&response, arguments.json)
+}
+
+/// A reader that has seen enough, such as `head`, is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "gdoictl: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `show member`: each group at a glance.
+
+use control::MemberSnapshot;
+use control::member::{MemberGroup, MembershipState, PassedOver};
+
+use crate::format::{Fields, counts, duration, or_dash};
+
+/// The text.
+pub fn text(snapshot: &MemberSnapshot) -> String {
+    let mut fields = Fields::default();
+    let drops = snapshot.guard_drops;
+    fields
+        .add("Version", &snapshot.program_version)
+        .add("Running for", duration(snapshot.uptime_seconds))
+        .add("Clear packets dropped", format!("{} packets, {} octets", drops.packets, drops.octets))
+        .add("Kernel repairs", snapshot.repairs)
+        .add("Discards", counts(&snapshot.discards));
+    for problem in &snapshot.problems {
+        fields.add("Problem", problem);
+    }
+    let mut text = fields.render(0);
+    for group in &snapshot.groups {
+        text.push('\n');
+        text.push_str(&self::group(group));
+    }
+    text
+}
+
+fn group(group: &MemberGroup) -> String {
+    let mut fields = Fields::default();
+    fields.add("State", state(group.state));
+    fields.add("Local address", or_dash(group.local));
+    fields.add("Key server", or_dash(group.server));
+    if let Some(trying) = group.trying {
+        fields.add("Trying", trying);
+    }
+    let servers: Vec<String> = group.servers.iter().map(ToString::to_string).collect();
+    fields.add("Configured", servers.join(", "));
+    fields.add(
+        "Next registration",
+        or_dash(group.next_registration_seconds.map(|left| format!("in {}", duration(left)))),
+    );
+    list(&mut fields, "Passed over", &group.passed_over);
+    list(&mut fields, "History", &group.history);
+    let used = group.teks.iter().filter(|tek| tek.sends).map(|tek| format!("{:#010x}", tek.spi));
+    let used: Vec<String> = used.collect();
+    fields.add("Sending SPI", if used.is_empty() { "-".to_owned() } else { used.join(", ") });
+    let counters = &group.counters;
+    fields.add(
+        "Pulls",
+        format!(
+            "{} succeeded, {} failed, {} timed out, {} aborted",
+            counters.pulls_succeeded, counters.pulls_failed, counters.pulls_timed_out, counters.pulls_aborted
+        ),
+    );
+    fields.add("Attempts", counters.attempts);
+    fields.add("Server failovers", counters.failovers);
+    fields.add("Key expirations", counters.expirations);
+    fields.add("Discards", counts(&group.discards));
+    format!("Group {} ({})\n{}", crate::format::clean(&group.name), group.id, fields.render(2))
+}
+
+fn list(fields: &mut Fields, name: &str, passed: &[PassedOver]) {
+    for (index, passed) in passed.iter().enumerate() {
+        let line =
+            format!("{} {} ago: {}: {}", passed.server, duration(passed.seconds_ago), passed.reason, passed.detail);
+        fields.add(if index == 0 { name } else { "" }, line);
+    }
+}
+
+fn state(state: MembershipState) -> &'static str {
+    match state {
+        MembershipState::Suspended => "suspended: no local address; group traffic is blocked",
+        MembershipState::Registering => "registering; group traffic is blocked",
+        MembershipState::Waiting => "waiting: every server was passed over; group traffic is blocked",
+        MembershipState::Registered => "registered",
+        MembershipState::ReRegistering => "registered, asking for new keys",
+        MembershipState::Expired => "expired: no valid key; group traffic is blocked",
+    }
+}

@@ -1,0 +1,112 @@
+//! The commands: one file each.
+
+mod member;
+mod member_ike;
+mod member_ipsec;
+mod member_policy;
+mod server;
+mod server_members;
+mod server_statistics;
+
+use anyhow::bail;
+use clap::Subcommand;
+use control::{MEMBER_SOCKET, MemberSnapshot, Request, Response, SERVER_SOCKET, ServerSnapshot};
+use serde::Serialize;
+
+/// What to do.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// Show the state of a daemon
+    #[command(subcommand)]
+    Show(Show),
+}
+
+/// What to show.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Show {
+    /// The group member gdoi-agent
+    Member {
+        #[command(subcommand)]
+        part: Option<MemberPart>,
+    },
+    /// The key server gcks
+    Server {
+        #[command(subcommand)]
+        part: Option<ServerPart>,
+    },
+}
+
+/// Part of a member.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum MemberPart {
+    /// ISAKMP SAs with the key servers
+    Ike,
+    /// Data SAs of the groups
+    Ipsec,
+    /// What is encrypted, what passes in clear, what is blocked
+    Policy,
+}
+
+/// Part of a key server.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum ServerPart {
+    /// Registered members
+    Members,
+    /// Counters
+    Statistics,
+}
+
+impl Command {
+    /// Where the daemon listens unless told otherwise.
+    pub fn default_socket(self) -> &'static str {
+        match self {
+            Self::Show(Show::Member { .. }) => MEMBER_SOCKET,
+            Self::Show(Show::Server { .. }) => SERVER_SOCKET,
+        }
+    }
+
+    /// What to ask.
+    pub fn request(self) -> Request {
+        match self {
+            Self::Show(Show::Member { .. }) => Request::ShowMember,
+            Self::Show(Show::Server { .. }) => Request::ShowServer,
+        }
+    }
+
+    /// The answer as text or JSON.
+    pub fn render(self, response: &Response, json: bool) -> anyhow::Result<String> {
+        match (self, response) {
+            (Self::Show(Show::Member { part }), Response::Member(snapshot)) => member_part(part, snapshot, json),
+            (Self::Show(Show::Server { part }), Response::Server(snapshot)) => server_part(part, snapshot, json),
+            _ => bail!("the daemon answered another question: it is not of this version"),
+        }
+    }
+}
+
+fn member_part(part: Option<MemberPart>, snapshot: &MemberSnapshot, json: bool) -> anyhow::Result<String> {
+    match (part, json) {
+        (None, false) => Ok(member::text(snapshot)),
+        (None, true) => pretty(snapshot),
+        (Some(MemberPart::Ike), false) => Ok(member_ike::text(snapshot)),
+        (Some(MemberPart::Ike), true) => pretty(&member_ike::json(snapshot)),
+        (Some(MemberPart::Ipsec), false) => Ok(member_ipsec::text(snapshot)),
+        (Some(MemberPart::Ipsec), true) => pretty(&member_ipsec::json(snapshot)),
+        (Some(MemberPart::Policy), false) => Ok(member_policy::text(snapshot)),
+        (Some(MemberPart::Policy), true) => pretty(&member_policy::json(snapshot)),
+    }
+}
+
+fn server_part(part: Option<ServerPart>, snapshot: &ServerSnapshot, json: bool) -> anyhow::Result<String> {
+    match (part, json) {
+        (None, false) => Ok(server::text(snapshot)),
+        (None, true) => pretty(snapshot),
+        (Some(ServerPart::Members), false) => Ok(server_members::text(snapshot)),
+        (Some(ServerPart::Members), true) => pretty(&server_members::json(snapshot)),
+        (Some(ServerPart::Statistics), false) => Ok(server_statistics::text(snapshot)),
+        (Some(ServerPart::Statistics), true) => pretty(&server_statistics::json(snapshot)),
+    }
+}
+
+fn pretty(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}

@@ -1,0 +1,47 @@
+//! `show server`: groups and their keys.
+
+use control::ServerSnapshot;
+use control::statistics::ServerGroup;
+
+use crate::format::{Fields, Table, clean, duration, or_dash};
+
+/// The text.
+pub fn text(snapshot: &ServerSnapshot) -> String {
+    let listen: Vec<String> = snapshot.listen.iter().map(ToString::to_string).collect();
+    let mut fields = Fields::default();
+    fields
+        .add("Version", &snapshot.program_version)
+        .add("Running for", duration(snapshot.uptime_seconds))
+        .add("Listening on", listen.join(", "))
+        .add("Members", snapshot.members.len());
+    let mut text = fields.render(0);
+    for group in &snapshot.groups {
+        text.push('\n');
+        text.push_str(&self::group(group));
+    }
+    text
+}
+
+fn group(group: &ServerGroup) -> String {
+    let mut fields = Fields::default();
+    fields.add("Members", group.members);
+    fields.add("Pulls", format!("{} succeeded, {} failed", group.pulls_succeeded, group.pulls_failed));
+    let mut text = format!("Group {} ({})\n{}", clean(&group.name), group.id, fields.render(2));
+    if group.teks.is_empty() {
+        text.push_str("  no key yet\n");
+        return text;
+    }
+    let mut table = Table::new(&["SPI", "ENCRYPTION", "INTEGRITY", "LIFE LEFT", "STATE", "SELECTORS"]);
+    for tek in &group.teks {
+        table.row(&[
+            format!("{:#010x}", tek.spi),
+            tek.encryption.clone(),
+            or_dash(tek.integrity.as_ref()),
+            duration(tek.lifetime_left_seconds),
+            if tek.current { "current" } else { "replaced" }.to_owned(),
+            tek.selectors.join("; "),
+        ]);
+    }
+    text.push_str(&table.render(2));
+    text
+}

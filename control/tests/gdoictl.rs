@@ -1,0 +1,308 @@
+//! Every command of gdoictl against a daemon that answers fixed snapshots: text, JSON, errors, exit status.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use control::member::*;
+use control::server::{Call, serve};
+use control::socket::{Access, Listener};
+use control::statistics::*;
+use control::{MemberSnapshot, Refusal, Request, Response, ServerSnapshot};
+use tokio::sync::mpsc;
+
+fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+}
+
+fn member() -> MemberSnapshot {
+    let passed = PassedOver {
+        server: "10.0.11.1:848".parse().unwrap(),
+        seconds_ago: 65,
+        reason: "no-answer".to_owned(),
+        detail: "no answer in phase 1 after 5 transmissions".to_owned(),
+    };
+    let policy = |kind, source: &str, destination: &str, spi, note: &str| PolicyLine {
+        kind,
+        source: source.to_owned(),
+        destination: destination.to_owned(),
+        protocol: 0,
+        source_port: 0,
+        destination_port: 0,
+        spi,
+        note: note.to_owned(),
+    };
+    let registered = MemberGroup {
+        name: "branches".to_owned(),
+        id: 1111,
+        state: MembershipState::Registered,
+        local: Some("10.0.1.1".parse().unwrap()),
+        server: Some("10.0.12.1:848".parse().unwrap()),
+        trying: None,
+        servers: vec!["10.0.11.1:848".parse().unwrap(), "10.0.12.1:848".parse().unwrap()],
+        passed_over: vec![passed.clone()],
+        history: vec![
+            PassedOver {
+                seconds_ago: 90_061,
+                reason: "refused".to_owned(),
+                detail: "notification 24".to_owned(),
+                ..passed.clone()
+            },
+            passed,
+        ],
+        next_registration_seconds: Some(3300),
+        isakmp_sas: vec![
+            IsakmpSa {
+                state: IsakmpState::Up,
+                local: "10.0.1.1:848".parse().unwrap(),
+                remote: "10.0.12.1:848".parse().unwrap(),
+                initiator_cookie: "0123456789abcdef".to_owned(),
+                responder_cookie: "fedcba9876543210".to_owned(),
+                exchange_mode: "main".to_owned(),
+                role: Role::Initiator,
+                authentication: "pre-shared-key".to_owned(),
+                // A peer may put anything into a name.
+                peer_identity: Some("s2.example\u{1b}[2J\n".to_owned()),
+                transform: Some(Transform {
+                    encryption: "aes-256-cbc".to_owned(),
+                    hash: "sha2-256".to_owned(),
+                    dh_group: 14,
+                }),
+                lifetime_left_seconds: Some(86_000),
+            },
+            IsakmpSa {
+                state: IsakmpState::Negotiating,
+                local: "10.0.1.1:848".parse().unwrap(),
+                remote: "10.0.11.1:848".parse().unwrap(),
+                initiator_cookie: "1111111111111111".to_owned(),
+                responder_cookie: "0000000000000000".to_owned(),
+                exchange_mode: "main".to_owned(),
+                role: Role::Initiator,
+                authentication: "pre-shared-key".to_owned(),
+                peer_identity: None,
+                transform: None,
+                lifetime_left_seconds: None,
+            },
+        ],
+        teks: vec![
+            Tek {
+                spi: 0x1300,
+                encryption: "aes-128-cbc".to_owned(),
+                integrity: Some("hmac-sha2-256-128".to_owned()),
+                mode: "tunnel, addresses preserved".to_owned(),
+                direction: "symmetric".to_owned(),
+                sends: true,
+                receives: true,
+                hard_life_left_seconds: 3_000,
+                lifetime_kilobytes: None,
+                inbound: Traffic { packets: 1234, octets: 123_456 },
+                outbound: Traffic { packets: 4321, octets: 654_321 },
+            },
+            Tek {
+                spi: 0xfeed_f00d,
+                encryption: "aes-256-gcm-16".to_owned(),
+                integrity: None,
+                mode: "tunnel, addresses preserved".to_owned(),
+                direction: "symmetric".to_owned(),
+                sends: false,
+                receives: true,
+                hard_life_left_seconds: 59,
+                lifetime_kilobytes: Some(4_000_000),
+                inbound: Traffic::default(),
+                outbound: Traffic::default(),
+            },
+        ],
+        policies: vec![
+            PolicyLine {
+                protocol: 17,
+                destination_port: 848,
+                ..policy(PolicyKind::Local, "10.0.1.1", "10.0.12.1", None, "key server, and back")
+            },
+            policy(PolicyKind::Exclude, "172.16.0.0/12", "224.0.0.5", None, "exclude rule"),
+            policy(PolicyKind::Secure, "172.16.0.0/12", "any", Some(0x1300), "both directions; sends and receives"),
+            policy(PolicyKind::FailClose, "172.16.0.0/12", "172.16.0.0/12", None, "protected prefixes"),
+        ],
+        counters: MemberCounters {
+            attempts: 7,
+            pulls_succeeded: 4,
+            pulls_failed: 1,
+            pulls_timed_out: 2,
+            pulls_aborted: 0,
+            failovers: 1,
+            expirations: 0,
+        },
+        discards: counts(&[("bad-hash", 2), ("unknown-cookies", 5)]),
+    };
+    let suspended = MemberGroup { name: "lab".to_owned(), id: 7, ..MemberGroup::default() };
+    MemberSnapshot {
+        program_version: "0.1.0".to_owned(),
+        uptime_seconds: 93_784,
+        groups: vec![registered, suspended],
+        discards: counts(&[("truncated", 1)]),
+        problems: vec!["ip_forward is off: sysctl -w net.ipv4.ip_forward=1".to_owned()],
+        guard_drops: Traffic { packets: 12, octets: 1008 },
+        repairs: 1,
+    }
+}
+
+fn server() -> ServerSnapshot {
+    ServerSnapshot {
+        program_version: "0.1.0".to_owned(),
+        uptime_seconds: 3,
+        listen: vec!["10.0.9.1:848".parse().unwrap()],
+        groups: vec![
+            ServerGroup {
+                name: "branches".to_owned(),
+                id: 1111,
+                members: 2,
+                teks: vec![
+                    ServerTek {
+                        spi: 0x1300,
+                        encryption: "aes-128-cbc".to_owned(),
+                        integrity: Some("hmac-sha2-256-128".to_owned()),
+                        lifetime_left_seconds: 3599,
+                        current: true,
+                        selectors: vec!["172.16.0.0/12 -> 172.16.0.0/12".to_owned()],
+                    },
+                    ServerTek {
+                        spi: 0x12ff,
+                        encryption: "aes-128-gcm-16".to_owned(),
+                        integrity: None,
+                        lifetime_left_seconds: 0,
+                        current: false,
+                        selectors: vec!["any -> any".to_owned(), "10.0.0.0/8 -> any".to_owned()],
+                    },
+                ],
+                pulls_succeeded: 3,
+                pulls_failed: 1,
+            },
+            ServerGroup { name: "empty".to_owned(), id: 2, ..ServerGroup::default() },
+        ],
+        members: vec![RegisteredMember {
+            group: "branches".to_owned(),
+            group_id: 1111,
+            name: "g1".to_owned(),
+            address: "10.0.1.1:848".parse().unwrap(),
+            identity: "10.0.1.1".to_owned(),
+            registered_seconds_ago: 7200,
+            last_pull_seconds_ago: 61,
+            pulls: 3,
+            keys_left_seconds: 3539,
+        }],
+        statistics: ServerStatistics {
+            half_open: 1,
+            isakmp_sas: 2,
+            pulls: 3,
+            datagrams_received: 4,
+            datagrams_sent: 5,
+            phase1_established: 6,
+            pulls_succeeded: 7,
+            pulls_refused: 8,
+            pulls_aborted: 9,
+            half_open_expired: 10,
+            half_open_evicted: 11,
+            diffie_hellman: 12,
+            duplicates_answered: 13,
+            discards: counts(&[("half-open-limit", 10_000), ("truncated", 1)]),
+        },
+    }
+}
+
+/// Runs gdoictl against a daemon that knows `response` and answers everything with it.
+fn run(response: Option<Response>, arguments: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        if let Some(response) = response {
+            let listener = Listener::bind(&socket).unwrap();
+            let (sender, mut calls) = mpsc::channel::<Call>(4);
+            tokio::spawn(serve(listener, Access::own(), sender));
+            tokio::spawn(async move {
+                while let Some(call) = calls.recv().await {
+                    call.answer(response.clone());
+                }
+            });
+        }
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_gdoictl"));
+        command.arg("--socket").arg(&socket).args(arguments).output().await.unwrap()
+    })
+}
+
+fn golden(name: &str, text: &str) {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}; run once with UPDATE_GOLDEN=1 and review", path.display()));
+    assert_eq!(text, expected, "{name} differs; review, then run with UPDATE_GOLDEN=1");
+}
+
+fn shows(name: &str, response: Response, arguments: &[&str]) {
+    for (json, ending) in [(false, "txt"), (true, "json")] {
+        let mut arguments = arguments.to_vec();
+        if json {
+            arguments.push("--json");
+        }
+        let output = run(Some(response.clone()), &arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!text.contains('\u{1b}') || json, "a terminal would obey this");
+        golden(&format!("{name}.{ending}"), &text);
+    }
+}
+
+#[test]
+fn show_member() {
+    let member = || Response::Member(Box::new(member()));
+    shows("member", member(), &["show", "member"]);
+    shows("member_ike", member(), &["show", "member", "ike"]);
+    shows("member_ipsec", member(), &["show", "member", "ipsec"]);
+    shows("member_policy", member(), &["show", "member", "policy"]);
+}
+
+#[test]
+fn show_server() {
+    let server = || Response::Server(Box::new(server()));
+    shows("server", server(), &["show", "server"]);
+    shows("server_members", server(), &["show", "server", "members"]);
+    shows("server_statistics", server(), &["show", "server", "statistics"]);
+}
+
+#[test]
+fn nothing_registered() {
+    shows("server_members_none", Response::Server(Box::default()), &["show", "server", "members"]);
+}
+
+fn fails(response: Option<Response>, arguments: &[&str]) -> String {
+    let output = run(response, arguments);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+#[test]
+fn daemon_not_running() {
+    let text = fails(None, &["show", "member"]);
+    assert!(text.contains("the daemon is not running; start it (systemctl start gdoi-agent)"), "{text}");
+    let text = fails(None, &["show", "server"]);
+    assert!(text.contains("systemctl start gcks"), "{text}");
+}
+
+#[test]
+fn the_wrong_daemon() {
+    let refusal = Refusal::not_served_here("gcks", Request::ShowMember);
+    let text = fails(Some(Response::Refused(refusal)), &["show", "member", "ike"]);
+    assert!(text.contains("gcks does not answer show-member: wrong --socket? (not-served-here)"), "{text}");
+    let text = fails(Some(Response::Server(Box::default())), &["show", "member"]);
+    assert!(text.contains("answered another question"), "{text}");
+}
+
+#[test]
+fn a_wrong_command_line() {
+    let output = run(None, &["show", "nonsense"]);
+    assert_eq!(output.status.code(), Some(2));
+}
