@@ -1,1 +1,20 @@
-//! Skeleton.
+//! The lab: the built daemons, a real kernel, network namespaces, captures, and statements about them that are checked.
+//!
+//! Nothing depends on this crate. The binary `lab` runs where the kernel has ESP and nf_tables and where it is root;
+//! `cargo xtask lab` provides such a place.
+
+pub mod bench;
+pub mod capture;
+pub mod daemons;
+pub mod esp;
+pub mod firewall;
+pub mod lab;
+pub mod narrative;
+pub mod nodes;
+pub mod packet;
+pub mod plan;
+pub mod scenarios;
+pub mod statements;
+pub mod states;
+pub mod topology;
+pub mod traffic;

@@ -1,2 +1,52 @@
-//! Skeleton.
-fn main() {}
+//! The project's own commands: `cargo xtask lab`, `cargo xtask test`, `cargo xtask bench`.
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+mod bench;
+mod command;
+mod dependencies;
+mod kernel;
+mod lab;
+mod machine;
+mod packages;
+mod test;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, lab, test and bench commands of the project")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Plays the lab: real daemons, real kernel, real packets. Exit status 0 only if every statement holds.
+    Lab(lab::Lab),
+    /// Runs every test there is: format, lints, unit tests, fuzz corpus, systemd units, lab and sabotage.
+    Test(test::Test),
+    /// Measures the datapath or the key server.
+    Bench(bench::Bench),
+    /// Checks that the arrows between the crates point the way the architecture says.
+    Dependencies,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Lab(lab) => lab::run(&lab),
+        Task::Test(test) => test::run(&test),
+        Task::Bench(bench) => bench::run(&bench),
+        Task::Dependencies => dependencies::check().map(|summary| {
+            println!("{summary}");
+            true
+        }),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The daemons under test as child processes: started on a node, awaited by their readiness, ended as a scenario wants.
+
+use crate::nodes::{Node, Process};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// An orderly end may take this long.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+/// Blocks in place or sockets bound within this time.
+const READY_WITHIN: Duration = Duration::from_secs(90);
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Process,
+    log: PathBuf,
+    name: &'static str,
+}
+
+impl Daemon {
+    /// Starts `program --config FILE` on a node and waits until it says that it is ready (sd_notify).
+    ///
+    /// # Errors
+    /// When it ends or stays silent instead; its log is in the message.
+    pub fn start(program: &Path, node: Node, configuration: &Path, directory: &Path) -> Result<Self> {
+        let socket_path = directory.join(format!("{}.notify", node.0));
+        let _ = fs::remove_file(&socket_path);
+        let socket = UnixDatagram::bind(&socket_path).with_context(|| socket_path.display().to_string())?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let log = directory.join(format!("{}.log", node.0));
+        let output = OpenOptions::new().create(true).append(true).open(&log)?;
+        let arguments = ["--config".to_owned(), configuration.to_string_lossy().into_owned()];
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut command = node.command(&program.to_string_lossy(), &arguments);
+        command.env("NOTIFY_SOCKET", &socket_path).stdout(Stdio::from(output.try_clone()?)).stderr(output);
+        let process = Process::start(&mut command)?;
+        let mut daemon = Self { process, log, name: node.0 };
+        daemon.wait_ready(&socket)?;
+        Ok(daemon)
+    }
+
+    fn wait_ready(&mut self, socket: &UnixDatagram) -> Result<()> {
+        let started = Instant::now();
+        let mut buffer = [0; 4096];
+        while started.elapsed() < READY_WITHIN {
+            if let Ok(length) = socket.recv(&mut buffer)
+                && String::from_utf8_lossy(buffer.get(..length).unwrap_or_default())
+                    .lines()
+                    .any(|line| line == "READY=1")
+            {
+                return Ok(());
+            }
+            if let Some(status) = self.process.ended()? {
+                bail!("the daemon on {} ended at its start ({status}):\n{}", self.name, self.log_tail(12));
+            }
+        }
+        bail!("the daemon on {} is not ready after {READY_WITHIN:?}:\n{}", self.name, self.log_tail(12))
+    }
+
+    /// Asks for an orderly end and waits for it.
+    ///
+    /// # Errors
+    /// When it does not end, or not with status 0.
+    pub fn stop(mut self) -> Result<()> {
+        self.process.signal(Signal::SIGTERM)?;
+        let status = self.process.wait(ENDS_WITHIN)?;
+        if !status.success() {
+            bail!("the daemon on {} ended with {status}:\n{}", self.name, self.log_tail(12));
+        }
+        Ok(())
+    }
+
+    /// Ends it without a chance to do anything.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait(ENDS_WITHIN).map(drop)
+    }
+
+    /// Freezes it: it cannot repair anything until [`Daemon::thaw`].
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.signal(Signal::SIGCONT)
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.process.ended(), Ok(None))
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let all: Vec<&str> = text.lines().collect();
+        all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
+    }
+}
+
+/// Writes a file only its owner may read, as daemons demand of a pre-shared key.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_secret(path: &Path, text: &str) -> Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A pre-shared key of 128 random bits, in hexadecimal.
+///
+/// # Errors
+/// When the operating system gives no randomness.
+pub fn random_key() -> Result<String> {
+    let mut octets = [0u8; 16];
+    std::io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut octets)?;
+    Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>() + "\n")
+}

@@ -1,0 +1,96 @@
+//! `lab`: plays the scenarios where the kernel has ESP and nf_tables. `cargo xtask lab` starts it in such a place.
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use integration::scenarios::{self, Context};
+use integration::{bench, topology, traffic};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+#[derive(Parser)]
+#[command(name = "lab", about = "Network namespaces, the real daemons, real packets; every statement is checked")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Plays scenarios; exit status 0 only if every statement holds.
+    Run {
+        /// Scenario to play; the ordinary ones when none is named.
+        #[arg(long)]
+        scenario: Vec<String>,
+        /// Leaves the last lab up.
+        #[arg(long)]
+        keep: bool,
+        /// A script that sets the members up instead of the daemons (`SCRIPT start|stop NODE NAMESPACE`).
+        #[arg(long, hide = true)]
+        by_hand: Option<PathBuf>,
+    },
+    /// Names the scenarios.
+    List,
+    /// Opens a shell on a node: ha g1 r g2 hb s1 s2 s3 s4.
+    Shell {
+        /// The node.
+        node: String,
+    },
+    /// Removes what a lab left running.
+    Down,
+    /// Measures plain forwarding, a classic tunnel and the group path against each other.
+    Bench {
+        /// Rounds of the three paths.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Seconds of one measurement.
+        #[arg(long, default_value_t = 3)]
+        seconds: u32,
+    },
+    /// Sends or counts packets; scenarios run it on their nodes.
+    #[command(subcommand, hide = true)]
+    Traffic(traffic::Traffic),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(action: Action) -> Result<bool> {
+    match action {
+        Action::Run { scenario, keep, by_hand } => {
+            scenarios::play(&scenario, &Context { binaries: binaries()?, by_hand, keep })
+        }
+        Action::List => {
+            for scenario in scenarios::ALL {
+                println!("{:<12} {}", scenario.name, scenario.about);
+            }
+            Ok(true)
+        }
+        Action::Shell { node } => {
+            let known = topology::ALL.into_iter().find(|known| known.0 == node).context("no such node")?;
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &known.namespace(), "bash", "-i"]);
+            command.env("PS1", format!("{}# ", known.0));
+            Ok(command.status()?.success())
+        }
+        Action::Down => {
+            topology::tear_down();
+            Ok(true)
+        }
+        Action::Bench { rounds, seconds } => bench::run(&binaries()?, rounds, seconds),
+        Action::Traffic(traffic) => traffic::run(&traffic).map(|()| true),
+    }
+}
+
+/// The daemons are where this program is.
+fn binaries() -> Result<PathBuf> {
+    let executable = std::env::current_exe()?;
+    Ok(executable.parent().context("this program has no directory")?.to_path_buf())
+}

@@ -1,0 +1,143 @@
+//! The plan of one run, and the configuration files both daemons get from it.
+
+use crate::topology::{PROTECTED, SERVERS, server_address};
+use std::fmt::Write;
+use std::path::Path;
+
+/// One line of a group's policy.
+#[derive(Debug, Clone)]
+pub struct PolicyLine {
+    /// Source prefix.
+    pub source: &'static str,
+    /// Destination prefix.
+    pub destination: &'static str,
+    /// Protocol and destination port, when the line is for one service.
+    pub service: Option<(u8, u16)>,
+}
+
+/// What varies from run to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Encryption, in the words of the key server's configuration.
+    pub encryption: &'static str,
+    /// Integrity; none for combined modes.
+    pub integrity: Option<&'static str>,
+    /// Life time of a TEK in seconds.
+    pub lifetime_seconds: u32,
+    /// The policy.
+    pub lines: Vec<PolicyLine>,
+    /// Whether the members send with a counter-mode TEK.
+    pub counter_mode_send: bool,
+    /// The first member's local address: an address or an interface name.
+    pub first_local: &'static str,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            encryption: "aes-256-cbc",
+            integrity: Some("hmac-sha2-256-128"),
+            lifetime_seconds: 3600,
+            lines: vec![PolicyLine { source: PROTECTED, destination: PROTECTED, service: None }],
+            counter_mode_send: false,
+            first_local: "10.0.1.1",
+        }
+    }
+}
+
+/// The two members: node name, identity, WAN interfaces.
+pub const MEMBERS: [(&str, &str, &[&str]); 2] = [("g1", "10.0.1.1", &["wan", "wan2"]), ("g2", "10.0.2.1", &["wan"])];
+
+/// A member's file.
+pub fn member_file(plan: &Plan, position: usize, directory: &Path) -> String {
+    let (name, address, wan) = MEMBERS.get(position).copied().unwrap_or(("none", "0.0.0.0", &[]));
+    let local = if position == 0 { plan.first_local } else { address };
+    let directory = directory.display();
+    let mut text = format!(
+        r#"control-socket = "{directory}/{name}.sock"
+state-directory = "{directory}/{name}.state"
+
+[[group]]
+name = "branches"
+id = 1111
+local-address = "{local}"
+identity = {{ address = "{address}" }}
+lan = ["lan"]
+wan = {wan:?}
+protected = ["{PROTECTED}"]
+on-exit = "block"
+pre-shared-key-file = "{directory}/{name}.psk"
+counter-mode-send = {counter}
+
+[group.retransmission]
+initial = "1s"
+maximum = "2s"
+repetitions = 2
+"#,
+        counter = plan.counter_mode_send,
+    );
+    for position in 0..SERVERS.len() {
+        let _ = write!(text, "\n[[group.server]]\naddress = \"{}\"\n", server_address(position));
+    }
+    text
+}
+
+/// A key server's file. `keys` is the directory of the pre-shared keys it knows.
+pub fn server_file(plan: &Plan, position: usize, directory: &Path) -> String {
+    let name = SERVERS.get(position).map_or("none", |node| node.0);
+    let directory = directory.display();
+    let mut text = format!(
+        "control-socket = \"{directory}/{name}.sock\"\nlisten = [\"{address}\"]\nidentity = {{ address = \"{address}\" }}\n",
+        address = server_address(position),
+    );
+    for (member, address, _) in MEMBERS {
+        let _ = write!(
+            text,
+            r#"
+[[member]]
+name = "{member}"
+address = "{address}"
+pre-shared-key-file = "{directory}/{name}-{member}.psk"
+groups = ["branches"]
+"#
+        );
+    }
+    let _ = write!(
+        text,
+        "\n[[group]]\nname = \"branches\"\nid = 1111\n\n[[group.tek]]\nlifetime = \"{}s\"\nencryption = \"{}\"\n",
+        plan.lifetime_seconds, plan.encryption
+    );
+    if let Some(integrity) = plan.integrity {
+        let _ = writeln!(text, "integrity = \"{integrity}\"");
+    }
+    for line in &plan.lines {
+        let _ = write!(
+            text,
+            "\n[[group.tek.policy]]\nsource = \"{}\"\ndestination = \"{}\"\n",
+            line.source, line.destination
+        );
+        if let Some((protocol, port)) = line.service {
+            let _ = writeln!(text, "protocol = {protocol}\ndestination-port = {port}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_member_has_both_uplinks_and_all_servers_in_order() {
+        let text = member_file(&Plan::default(), 0, Path::new("/run/x"));
+        assert!(text.contains("wan = [\"wan\", \"wan2\"]"));
+        let places: Vec<_> = (11..15).map(|net| text.find(&format!("10.0.{net}.1")).unwrap()).collect();
+        assert!(places.is_sorted());
+    }
+
+    #[test]
+    fn a_combined_mode_names_no_integrity() {
+        let plan = Plan { encryption: "aes-128-gcm-16", integrity: None, ..Plan::default() };
+        assert!(!server_file(&plan, 1, Path::new("/run/x")).contains("integrity"));
+    }
+}

@@ -1,0 +1,155 @@
+//! The scenarios and how they are played.
+
+use crate::lab::Lab;
+use crate::narrative::{Finding, Narrative};
+use crate::plan::Plan;
+use crate::statements::clear_count;
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+mod algorithms;
+mod expiry;
+mod flushes;
+mod main;
+mod sabotage;
+mod selectors;
+
+/// What a scenario needs from outside.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Directory of the binaries.
+    pub binaries: PathBuf,
+    /// A script that sets members up instead of the daemons.
+    pub by_hand: Option<PathBuf>,
+    /// Leave the last lab up.
+    pub keep: bool,
+}
+
+impl Context {
+    fn build(&self, plan: Plan) -> Result<Lab> {
+        Lab::build(plan, &self.binaries, self.by_hand.as_deref())
+    }
+
+    /// The program directory.
+    pub fn binaries(&self) -> &Path {
+        &self.binaries
+    }
+}
+
+/// One scenario.
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it shows.
+    pub about: &'static str,
+    /// Whether it is played when none is named.
+    pub ordinary: bool,
+    play: fn(&Context, &mut Narrative) -> Result<()>,
+}
+
+/// Every scenario, in the order in which they are played.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "main",
+        about: "registration, traffic, attacks, mishaps, stop and restart",
+        ordinary: true,
+        play: main::plain,
+    },
+    Scenario {
+        name: "firewall",
+        about: "the same beside a user firewall with conntrack, masquerading, marks and a flowtable",
+        ordinary: true,
+        play: main::beside_a_firewall,
+    },
+    Scenario {
+        name: "selectors",
+        about: "asymmetric prefixes; ports with fragments",
+        ordinary: true,
+        play: selectors::play,
+    },
+    Scenario {
+        name: "algorithms",
+        about: "every cipher, opened in user space",
+        ordinary: true,
+        play: algorithms::play,
+    },
+    Scenario { name: "expiry", about: "keys that end while no server answers", ordinary: true, play: expiry::play },
+    Scenario {
+        name: "sabotage",
+        about: "breaks the lab and demands that the matching statement fails",
+        ordinary: false,
+        play: sabotage::play,
+    },
+];
+
+/// Plays the named scenarios, or the ordinary ones; true when every statement held.
+///
+/// # Errors
+/// When a name is unknown.
+pub fn play(names: &[String], context: &Context) -> Result<bool> {
+    for name in names {
+        if !ALL.iter().any(|scenario| scenario.name == name) {
+            let known: Vec<_> = ALL.iter().map(|scenario| scenario.name).collect();
+            anyhow::bail!("there is no scenario {name}; there are {}", known.join(", "));
+        }
+    }
+    let mut narrative = Narrative::new();
+    for scenario in ALL {
+        let wanted = if names.is_empty() && context.keep {
+            scenario.name == "main"
+        } else if names.is_empty() {
+            scenario.ordinary
+        } else {
+            names.iter().any(|name| name == scenario.name)
+        };
+        if !wanted {
+            continue;
+        }
+        narrative.chapter(&format!("Scenario {}: {}", scenario.name, scenario.about));
+        let played = (scenario.play)(context, &mut narrative);
+        if let Err(error) = played {
+            // What cannot go on has failed, whatever was said before.
+            narrative.state("scenario", &format!("scenario {} can be played to its end", scenario.name), || Err(error));
+        }
+    }
+    Ok(narrative.conclude())
+}
+
+/// Long enough for a registration that first has to pass over a silent server.
+const REGISTERED_WITHIN: Duration = Duration::from_secs(120);
+
+/// Starts one server and both members and waits for the keys.
+fn bring_up(lab: &mut Lab, narrative: &mut Narrative) -> Result<bool> {
+    lab.start_server(0)?;
+    lab.start_member(0)?;
+    lab.start_member(1)?;
+    Ok(registered(lab, narrative, "both members are registered"))
+}
+
+fn registered(lab: &Lab, narrative: &mut Narrative, text: &str) -> bool {
+    narrative.state("registered", text, || {
+        let took = lab.wait_registered(REGISTERED_WITHIN)?;
+        Ok(Finding::new(true, format!("after {:.1} s", took.as_secs_f32())))
+    })
+}
+
+/// Ends the lab with the statement about everything the core has seen.
+fn close(context: &Context, lab: Lab, narrative: &mut Narrative) -> Result<()> {
+    let text = "from before the first daemon until now: no clear packet between protected prefixes";
+    if context.keep {
+        let all = lab.leave_running()?;
+        narrative.state("nothing-clear", text, || Ok(clear_count(&all)));
+        narrative.say("the lab stays up: 'lab shell g1' opens a shell on a node, 'lab down' removes everything");
+        return Ok(());
+    }
+    narrative.chapter("Everything stops");
+    let (all, tally) = lab.finish()?;
+    narrative.state("whole-capture", "the capture of all core links is complete", || {
+        let evidence = format!("{} packets captured, {} dropped by tcpdump", tally.captured, tally.dropped);
+        Ok(Finding::new(tally.captured > 0 && tally.dropped == 0, evidence))
+    });
+    let text = "from before the first daemon until after the last: no clear packet between protected prefixes";
+    narrative.state("nothing-clear", text, || Ok(clear_count(&all)));
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! `cargo xtask bench`: the datapath against a classic tunnel, and the key server's registrations per second.
+
+use crate::lab;
+use crate::machine::{self, Job};
+use crate::{command, packages};
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use std::time::Duration;
+
+#[derive(Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// TCP and UDP through plain forwarding, a classic unicast ESP tunnel and the group path, alternating in one boot.
+    Datapath {
+        /// Rounds of the three paths.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Seconds of one measurement.
+        #[arg(long, default_value_t = 3)]
+        seconds: u32,
+    },
+    /// Registrations per second of `gcks` on one core, and where the time goes.
+    Registration {
+        /// Arguments for the benchmark itself.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
+}
+
+/// Builds with optimisation and measures.
+///
+/// # Errors
+/// When something cannot be built, installed or booted.
+pub fn run(bench: &Bench) -> Result<bool> {
+    match &bench.what {
+        What::Datapath { rounds, seconds } => {
+            packages::ensure(packages::SCENARIOS)?;
+            let binaries = lab::build(true)?;
+            machine::play(&Job {
+                arguments: ["bench", "--rounds", &rounds.to_string(), "--seconds", &seconds.to_string()]
+                    .map(str::to_owned)
+                    .to_vec(),
+                binaries,
+                keep: false,
+                timeout: Duration::from_secs(3600),
+                force_machine: false,
+            })
+        }
+        What::Registration { more } => {
+            let mut cargo = command::cargo(&["bench", "--package", "gcks", "--bench", "registration", "--"]);
+            command::succeeds(cargo.args(more))
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `cargo xtask lab`: builds everything and plays the lab.
+
+use crate::command;
+use crate::machine::{self, Job};
+use anyhow::Result;
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Args, Default)]
+pub struct Lab {
+    /// Leaves the lab running afterwards, with a shell: `lab shell g1` opens one on a node.
+    #[arg(long)]
+    pub keep: bool,
+    /// Plays only these scenarios (`cargo xtask lab --list` names them).
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub scenario: Vec<String>,
+    /// Breaks the lab in every known way and demands that the matching statement fails.
+    #[arg(long)]
+    pub sabotage: bool,
+    /// Names the scenarios.
+    #[arg(long)]
+    pub list: bool,
+    /// Boots the machine even when this host's kernel has ESP and nf_tables.
+    #[arg(long)]
+    pub machine: bool,
+    /// Builds with optimisation.
+    #[arg(long)]
+    pub release: bool,
+    /// A script that sets the members up instead of the daemons.
+    #[arg(long, hide = true)]
+    pub by_hand: Option<String>,
+    /// Ends the machine after this many minutes.
+    #[arg(long, default_value_t = 40, value_name = "MINUTES")]
+    pub timeout: u64,
+}
+
+/// Builds and plays; true when every statement held.
+///
+/// # Errors
+/// When something cannot be built, installed or booted.
+pub fn run(lab: &Lab) -> Result<bool> {
+    let binaries = build(lab.release)?;
+    if lab.list {
+        return command::succeeds(std::process::Command::new(binaries.join("lab")).arg("list"));
+    }
+    let mut arguments = vec!["run".to_owned()];
+    if lab.sabotage {
+        arguments.extend(["--scenario".to_owned(), "sabotage".to_owned()]);
+    }
+    for name in &lab.scenario {
+        arguments.extend(["--scenario".to_owned(), name.clone()]);
+    }
+    if let Some(script) = &lab.by_hand {
+        arguments.extend(["--by-hand".to_owned(), script.clone()]);
+    }
+    if lab.keep {
+        arguments.push("--keep".to_owned());
+    }
+    machine::play(&Job {
+        arguments,
+        binaries,
+        keep: lab.keep,
+        timeout: Duration::from_secs(lab.timeout.max(1) * 60),
+        force_machine: lab.machine,
+    })
+}
+
+/// Builds the daemons, `gdoictl` and the lab; returns where they are.
+///
+/// # Errors
+/// When the build fails.
+pub fn build(release: bool) -> Result<PathBuf> {
+    let mut arguments = vec!["build", "--quiet"];
+    for package in ["agent", "gcks", "control", "integration"] {
+        arguments.extend(["--package", package]);
+    }
+    if release {
+        arguments.push("--release");
+    }
+    println!("xtask: building the daemons and the lab");
+    command::run(&mut command::cargo(&arguments))?;
+    Ok(command::target_directory()?.join(if release { "release" } else { "debug" }))
+}

@@ -1,0 +1,269 @@
+//! Where a lab program runs: in namespaces of this host when its kernel has ESP and nf_tables, otherwise in a
+//! throw-away machine that boots Debian's kernel with this host's file system as its read-only root.
+
+use crate::kernel::{self, Kernel};
+use crate::{command, packages};
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// The binaries a lab needs from the target directory.
+pub const BINARIES: &[&str] = &["lab", "gdoi-agent", "gcks", "gdoictl"];
+
+/// A kernel under hardware virtualisation says its first word within this time, or never will.
+const FIRST_WORD: Duration = Duration::from_secs(20);
+
+/// What to run and how long it may take.
+pub struct Job {
+    /// Arguments of the `lab` binary.
+    pub arguments: Vec<String>,
+    /// Directory of the binaries.
+    pub binaries: PathBuf,
+    /// Leave everything running, with a shell.
+    pub keep: bool,
+    /// The machine is ended after this time.
+    pub timeout: Duration,
+    /// Boot the machine even when this host's kernel would do.
+    pub force_machine: bool,
+}
+
+/// Runs the job in the right place; true when the lab ended with status 0.
+///
+/// # Errors
+/// When the place cannot be prepared or the lab left no status.
+pub fn play(job: &Job) -> Result<bool> {
+    packages::ensure(packages::SCENARIOS)?;
+    if !job.force_machine && host_kernel_serves() {
+        println!("xtask: this kernel has ESP and nf_tables: the lab runs in namespaces of this host");
+        let directory = share(job)?;
+        let status = Command::new(directory.join("bin/lab")).args(&job.arguments).current_dir(&directory).status()?;
+        return Ok(status.success());
+    }
+    packages::ensure(packages::MACHINE)?;
+    let kernel = kernel::fetch()?;
+    let directory = share(job)?;
+    if job.keep {
+        return interactive(job, &kernel, &directory);
+    }
+    if hardware_virtualisation_serves()? {
+        match boot(job, &kernel, &directory, Accelerator::Hardware)? {
+            Ended::Status(ok) => return Ok(ok),
+            Ended::Mute => remember_that_hardware_fails()?,
+        }
+    }
+    match boot(job, &kernel, &directory, Accelerator::Emulation)? {
+        Ended::Status(ok) => Ok(ok),
+        Ended::Mute => bail!("the machine never started"),
+    }
+}
+
+/// Adds a state and a netdev table in a namespace of its own: the only honest answer to "does this kernel have them".
+fn host_kernel_serves() -> bool {
+    if !command::is_root() {
+        return false;
+    }
+    let name = format!("gdoi-probe-{}", std::process::id());
+    if command::output("ip", &["netns", "add", &name]).is_err() {
+        return false;
+    }
+    let key = "0x000102030405060708090a0b0c0d0e0f";
+    let state =
+        ["-n", &name, "xfrm", "state", "add", "src", "192.0.2.1", "dst", "192.0.2.2", "proto", "esp", "spi", "0x100"];
+    let algorithms = ["mode", "tunnel", "enc", "cbc(aes)", key, "auth-trunc", "hmac(sha256)", key, "128"];
+    let esp = command::output("ip", &[&state[..], &algorithms[..]].concat()).is_ok();
+    let tables = command::output("ip", &["netns", "exec", &name, "nft", "add", "table", "netdev", "probe"]).is_ok();
+    let _ = command::output("ip", &["netns", "del", &name]);
+    esp && tables
+}
+
+/// The directory shared with the machine: binaries, arguments, results.
+fn share(job: &Job) -> Result<PathBuf> {
+    let directory = command::target_directory()?.join("lab").join(format!("run-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(directory.join("bin"))?;
+    for name in BINARIES {
+        let source = job.binaries.join(name);
+        let target = directory.join("bin").join(name);
+        // Debug information would be read over and over through the machine's slow file system.
+        let stripped = Command::new("strip").arg("-o").arg(&target).arg(&source).stderr(Stdio::null()).status();
+        if !stripped.is_ok_and(|status| status.success()) {
+            fs::copy(&source, &target).with_context(|| format!("{} is not built", source.display()))?;
+        }
+    }
+    fs::copy(command::workspace().join("integration/machine/guest"), directory.join("guest"))?;
+    fs::write(directory.join("arguments"), job.arguments.join("\n") + "\n")?;
+    if job.keep {
+        fs::write(directory.join("keep"), "")?;
+    }
+    Ok(directory)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accelerator {
+    Hardware,
+    Emulation,
+}
+
+enum Ended {
+    Status(bool),
+    /// The kernel said nothing: virtualisation is there but does not work.
+    Mute,
+}
+
+fn hardware_mark() -> Result<PathBuf> {
+    Ok(kernel::cache_directory()?.join("no-kvm"))
+}
+
+fn hardware_virtualisation_serves() -> Result<bool> {
+    let usable = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+    // What failed on another kernel of the host, or on another host that shares this home, may work here.
+    let failed = fs::read_to_string(hardware_mark()?).is_ok_and(|seen| seen == host_release());
+    Ok(usable && !failed)
+}
+
+fn remember_that_hardware_fails() -> Result<()> {
+    println!("xtask: /dev/kvm is here but a machine does not start with it; using software emulation from now on");
+    fs::write(hardware_mark()?, host_release())?;
+    Ok(())
+}
+
+fn host_release() -> String {
+    command::output("uname", &["-nrv"]).unwrap_or_default()
+}
+
+fn qemu(kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Command {
+    let share = |path: &Path, tag: &str, more: &str| {
+        format!("local,path={},mount_tag={tag},security_model=none{more}", path.display())
+    };
+    let mut command = Command::new("qemu-system-x86_64");
+    match accelerator {
+        Accelerator::Hardware => command.args(["-accel", "kvm"]),
+        Accelerator::Emulation => command.args(["-accel", "tcg,thread=multi"]),
+    };
+    command
+        .args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "2048", "-nic", "none"])
+        .args(["-display", "none", "-no-reboot"])
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(&kernel.initial_disk)
+        .args(["-append", "console=ttyS0 panic=-1 quiet mitigations=off"])
+        .args(["-virtfs", &share(Path::new("/"), "root", ",readonly=on,multidevs=remap")])
+        .args(["-virtfs", &share(directory, "lab", "")])
+        .args(["-virtfs", &share(&kernel.tree, "kernel", ",readonly=on")]);
+    command
+}
+
+/// Boots, passes the guest's narrative through and returns what it left on the share.
+fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Result<Ended> {
+    let how = match accelerator {
+        Accelerator::Hardware => "KVM",
+        Accelerator::Emulation => "software emulation",
+    };
+    println!("xtask: this kernel lacks ESP or we are not root: booting {} under QEMU ({how})", kernel.package);
+    let started = Instant::now();
+    let child = qemu(kernel, directory, accelerator)
+        .args(["-serial", "stdio", "-monitor", "none"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start qemu-system-x86_64")?;
+    let mut machine = Machine(child);
+    let output = machine.0.stdout.take().context("no standard output")?;
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(output);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+            if sender.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                break;
+            }
+            line.clear();
+        }
+    });
+    let (mut spoken, mut ready) = (false, false);
+    loop {
+        let limit = if spoken || accelerator == Accelerator::Emulation { job.timeout } else { FIRST_WORD };
+        let left = limit.saturating_sub(started.elapsed());
+        match receiver.recv_timeout(left) {
+            Ok(line) => {
+                spoken |= line.contains("LAB-KERNEL-UP");
+                if let Some((_, release)) = line.split_once("LAB-GUEST-READY ") {
+                    ready = true;
+                    println!("xtask: machine is up after {:.0} s: Linux {release}", started.elapsed().as_secs_f32());
+                } else if ready && !is_kernel_message(&line) {
+                    println!("{line}");
+                } else if line.contains("LAB-MACHINE:") {
+                    eprintln!("{line}");
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if !spoken && accelerator == Accelerator::Hardware => {
+                return Ok(Ended::Mute);
+            }
+            Err(RecvTimeoutError::Timeout) => bail!("the machine did not end within {} s", job.timeout.as_secs()),
+        }
+    }
+    machine.0.wait()?;
+    if !ready && accelerator == Accelerator::Hardware {
+        return Ok(Ended::Mute);
+    }
+    status(directory)
+}
+
+/// The console belongs to the person; the status still counts.
+fn interactive(job: &Job, kernel: &Kernel, directory: &Path) -> Result<bool> {
+    println!("xtask: booting {} under QEMU with this terminal as its console", kernel.package);
+    println!("xtask: leave the machine with 'exit'; end it at once with Ctrl-A X");
+    let _ = job;
+    command::run(qemu(kernel, directory, Accelerator::Emulation).args(["-serial", "mon:stdio"]))?;
+    match status(directory)? {
+        Ended::Status(ok) => Ok(ok),
+        Ended::Mute => bail!("the machine never started"),
+    }
+}
+
+fn status(directory: &Path) -> Result<Ended> {
+    let status = fs::read_to_string(directory.join("status"))
+        .context("the machine ended before the lab did (it left no status)")?;
+    Ok(Ended::Status(status.trim() == "0"))
+}
+
+/// `[   12.345678] ...`: the kernel's own lines are not part of the narrative.
+fn is_kernel_message(line: &str) -> bool {
+    line.strip_prefix('[').is_some_and(|rest| {
+        let time = rest.trim_start();
+        time.starts_with(|first: char| first.is_ascii_digit()) && time.split(']').next().is_some_and(is_seconds)
+    })
+}
+
+fn is_seconds(text: &str) -> bool {
+    text.contains('.') && text.chars().all(|character| character.is_ascii_digit() || character == '.')
+}
+
+/// Ends the machine when the host gives up on it.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_messages_are_told_from_the_narrative() {
+        assert!(is_kernel_message("[    3.560563] R13: 0000"));
+        assert!(is_kernel_message("[12345.678901] nf_tables: x"));
+        assert!(!is_kernel_message("[ok] 12 a statement"));
+        assert!(!is_kernel_message("  12 ok  a statement [3.5]"));
+    }
+}
