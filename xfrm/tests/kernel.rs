@@ -1,0 +1,213 @@
+//! The reconciler against the real kernel, in a network namespace that each test makes for itself.
+//!
+//! Policies, tables and routes work on every kernel with XFRM and nf_tables; states need ESP, and are proved in the lab.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what is wrong by failing")]
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+use xfrm::desired::PlaceholderRoute;
+use xfrm::event::{EventSource, KernelEvent, What};
+use xfrm::model::{Action, Direction, Policy, PolicyId, Reqid, Selector, Template};
+use xfrm::netlink::Netlink;
+use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
+use xfrm::{Desired, Error, Op, Ownership, Reconciler};
+
+/// Runs a shell command in the namespace and gives its output.
+fn sh(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// A namespace with `lan` and `wan`; the reconciler and its events.
+fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce(Reconciler<Netlink>, EventSource) -> F) {
+    // The thread of the test alone moves, and everything it starts.
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    sh("ip link set lo up; ip link add wan type veth peer name wanp; ip link add lan type veth peer name lanp
+        for i in wan wanp lan lanp; do ip link set $i up; done; ip addr add 10.0.1.1/24 dev wan");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let netlink = Netlink::open().unwrap();
+        let events = netlink.events(&Ownership::default()).unwrap();
+        test(Reconciler::new(netlink, Ownership::default()), events).await;
+    });
+}
+
+fn desired() -> Desired {
+    let group = "172.16.0.0/12".parse().unwrap();
+    let mut desired = Desired::default();
+    let mut add = |direction, interface: Option<&str>, priority, action| {
+        let interface = interface.map(str::to_owned);
+        let (source, destination) = (group, group);
+        let selector = Selector { source, destination, protocol: 0, source_port: 0, destination_port: 0, interface };
+        let id = PolicyId { direction, selector };
+        desired.policies.insert(id.clone(), Policy { id, priority, action });
+    };
+    let template = Template {
+        source: "0.0.0.0".parse().unwrap(),
+        destination: "10.0.1.1".parse().unwrap(),
+        reqid: Reqid(0x4744_0001),
+        optional: false,
+    };
+    add(Direction::Out, None, 1000, Action::Block);
+    add(Direction::In, None, 1000, Action::Protect(template));
+    add(Direction::Forward, Some("lan"), 1000, Action::Protect(template));
+    add(Direction::Out, Some("lan"), 900, Action::Allow);
+    let preservation = GroupPreservation {
+        local: "10.0.1.1".parse().unwrap(),
+        outbound_reqids: BTreeSet::from([Reqid(0x4744_0000)]),
+        inbound_spis: BTreeSet::from([0x1300]),
+        fragments: BTreeSet::from([(group, group)]),
+        dont_fragment: DontFragment::Set,
+    };
+    let excluded = Selector {
+        source: group,
+        destination: "224.0.0.9/32".parse().unwrap(),
+        protocol: 17,
+        source_port: 0,
+        destination_port: 520,
+        interface: None,
+    };
+    desired.preservation = Some(Preservation {
+        lan: BTreeSet::from([String::from("lan")]),
+        wan: BTreeSet::from([String::from("wan")]),
+        guard: BTreeSet::from([(group, group), ("fd00::/16".parse().unwrap(), "fd00::/16".parse().unwrap())]),
+        exclude: BTreeSet::from([excluded]),
+        groups: BTreeMap::from([("192.0.2.1".parse().unwrap(), preservation)]),
+        defragment: true,
+    });
+    desired.routes.insert(PlaceholderRoute {
+        placeholder: "192.0.2.1".parse().unwrap(),
+        interface: String::from("wan"),
+        gateway: Some("10.0.1.254".parse().unwrap()),
+        mtu: 1500,
+    });
+    desired
+}
+
+/// Waits for an event; others may come first.
+async fn expect(events: &mut EventSource, wanted: &KernelEvent) {
+    let search = async { while events.next().await.unwrap() != *wanted {} };
+    tokio::time::timeout(Duration::from_secs(20), search).await.unwrap();
+}
+
+#[test]
+#[ignore = "needs root and nft: makes a network namespace"]
+fn applies_reads_back_and_removes() {
+    in_namespace(async |mut reconciler, _| {
+        let report = reconciler.apply(desired()).await.unwrap();
+        assert!(report.done.contains(&Op::ReplaceTables) && report.missing_interfaces.is_empty(), "{report:?}");
+        assert!(reconciler.repair().await.unwrap().done.is_empty());
+        let tables = sh("nft list ruleset");
+        for line in [
+            "type filter hook ingress device \"wan\" priority -500",
+            "typeof esp spi",
+            "ip daddr set meta mark ip saddr set meta priority",
+            "ipsec out reqid 1195638784 meta mark set ip daddr meta priority set ip saddr",
+            "rt ipsec missing jump leaving",
+            "udp dport 520 accept comment \"excluded\"",
+        ] {
+            assert!(tables.contains(line), "{line} is not in {tables}");
+        }
+        assert!(sh("ip route").contains("192.0.2.1 via 10.0.1.254 dev wan proto 71 mtu lock 1500"));
+        assert_eq!(sh("ip xfrm policy | grep -c ^src"), "4\n");
+        reconciler.purge().await.unwrap();
+        assert_eq!(sh("nft list ruleset; ip xfrm policy; ip route | grep 192.0.2 || true"), "");
+    });
+}
+
+#[test]
+#[ignore = "needs root and nft: makes a network namespace"]
+fn flushes_are_noticed_and_repaired_and_the_guard_outlasts_them() {
+    in_namespace(async |mut reconciler, mut events| {
+        reconciler.apply(desired()).await.unwrap();
+        sh("nft flush ruleset");
+        let left = sh("nft list tables");
+        assert!(left.contains("table ip gdoi-guard") && !left.contains("table ip gdoi\n"), "{left}");
+        assert!(sh("nft list ruleset").contains("drop: leaving in clear"));
+        expect(&mut events, &KernelEvent::Flushed(What::Tables)).await;
+        assert_eq!(reconciler.repair().await.unwrap().done, [Op::ReplaceTables]);
+        sh("ip xfrm policy flush");
+        expect(&mut events, &KernelEvent::Flushed(What::Policies)).await;
+        assert_eq!(reconciler.repair().await.unwrap().done.len(), 4);
+        // One rule is enough, and one rule too many as well.
+        sh("nft flush chain ip gdoi preserve");
+        assert_eq!(reconciler.repair().await.unwrap().done, [Op::ReplaceTables]);
+        sh("nft insert rule ip gdoi restore accept");
+        assert_eq!(reconciler.repair().await.unwrap().done, [Op::ReplaceTables]);
+        sh("nft add table ip gdoi '{ flags dormant; }'");
+        assert_eq!(reconciler.repair().await.unwrap().done, [Op::ReplaceTables]);
+        sh("ip route del 192.0.2.1");
+        assert_eq!(reconciler.repair().await.unwrap().done.len(), 1);
+    });
+}
+
+#[test]
+#[ignore = "needs root and nft: makes a network namespace"]
+fn sets_change_in_place() {
+    in_namespace(async |mut reconciler, _| {
+        reconciler.apply(desired()).await.unwrap();
+        let mut rekeyed = desired();
+        for group in rekeyed.preservation.as_mut().unwrap().groups.values_mut() {
+            group.inbound_spis = BTreeSet::from([0x1301, 0x1302]);
+        }
+        let done = reconciler.apply(rekeyed).await.unwrap().done;
+        assert!(matches!(done.as_slice(), [Op::UpdateSets(_)]), "{done:?}");
+        assert!(sh("nft list set ip gdoi inbound_192.0.2.1").contains("elements = { 4865, 4866 }"));
+    });
+}
+
+#[test]
+#[ignore = "needs root and nft: makes a network namespace"]
+fn recreated_interfaces_are_followed() {
+    in_namespace(async |mut reconciler, mut events| {
+        reconciler.apply(desired()).await.unwrap();
+        sh("ip link del wan; ip link del lan");
+        expect(&mut events, &KernelEvent::LinkChanged).await;
+        let missing = reconciler.repair().await.unwrap().missing_interfaces;
+        assert_eq!(missing, BTreeSet::from([String::from("lan"), String::from("wan")]));
+        sh("ip link add wan type veth peer name wanp; ip link add lan type veth peer name lanp
+            for i in wan wanp lan lanp; do ip link set $i up; done; ip addr add 10.0.1.1/24 dev wan");
+        let report = reconciler.repair().await.unwrap();
+        assert!(report.missing_interfaces.is_empty());
+        assert_eq!(sh("ip xfrm policy | grep -c 'dev lan'"), "2\n");
+        assert!(sh("nft list table netdev gdoi").contains("device \"wan\""));
+        assert!(sh("ip route").contains("192.0.2.1 via 10.0.1.254 dev wan"));
+    });
+}
+
+#[test]
+#[ignore = "needs root: makes a network namespace"]
+fn foreign_entries_stay() {
+    in_namespace(async |mut reconciler, _| {
+        sh("ip xfrm policy add src 172.16.0.0/12 dst 172.16.0.0/12 dir out priority 7
+            ip xfrm policy add src 10.0.0.0/8 dst 10.0.0.0/8 dir in index 0x5000008 action block
+            ip route add 198.51.100.1/32 dev wan
+            nft add table ip gdoi2");
+        let Err(Error::Incomplete { failures, .. }) = reconciler.apply(desired()).await else { panic!("no error") };
+        assert_eq!(failures.len(), 1, "{failures:?}");
+        assert!(matches!(&failures[0].cause, Error::ForeignPolicy(id) if id.direction == Direction::Out));
+        reconciler.purge().await.unwrap();
+        assert_eq!(sh("ip xfrm policy | grep -c ^src"), "2\n");
+        assert_eq!(sh("nft list tables"), "table ip gdoi2\n");
+        assert!(sh("ip route").contains("198.51.100.1"));
+    });
+}
+
+#[test]
+#[ignore = "needs root and nft: makes a network namespace"]
+fn our_own_changes_are_no_events() {
+    in_namespace(async |mut reconciler, mut events| {
+        // What making the interfaces left behind.
+        while tokio::time::timeout(Duration::from_secs(2), events.next()).await.is_ok() {}
+        reconciler.apply(desired()).await.unwrap();
+        reconciler.purge().await.unwrap();
+        let next = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
+        assert!(next.is_err(), "{next:?}");
+    });
+}
