@@ -4,12 +4,13 @@
 //! wiped, none is logged, and no decoder of the library sees a message that is shorter than its fixed part.
 
 use core::future::poll_fn;
+use core::ops::Deref;
 use core::time::Duration;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::attribute::{array, find, text};
 use crate::error::{EINTR, ENOBUFS, EPERM, Error};
@@ -197,14 +198,31 @@ impl Listener {
     }
 
     /// The next datagram. `Err(Overrun)` when the kernel had to drop some; the socket goes on working.
-    pub(crate) async fn receive(&mut self) -> Result<Zeroizing<Vec<u8>>, Error> {
+    pub(crate) async fn receive(&mut self) -> Result<Received, Error> {
         receive(&mut self.socket).await
     }
 }
 
-async fn receive(socket: &mut TokioSocket) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let mut buffer = Zeroizing::new(Vec::with_capacity(RECEIVE));
-    match AsyncSocketExt::recv(socket, &mut *buffer).await {
+/// A datagram of the kernel, wiped when dropped. Only what was received: the buffer is far larger.
+pub(crate) struct Received(Vec<u8>);
+
+impl Deref for Received {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        self.0.as_mut_slice().zeroize();
+    }
+}
+
+async fn receive(socket: &mut TokioSocket) -> Result<Received, Error> {
+    let mut buffer = Received(Vec::with_capacity(RECEIVE));
+    match AsyncSocketExt::recv(socket, &mut buffer.0).await {
         Ok(()) => Ok(buffer),
         Err(error) if error.raw_os_error() == Some(ENOBUFS) => Err(Error::Overrun),
         Err(error) => Err(failed("receive")(error)),
