@@ -204,7 +204,7 @@ fn closed(kernel: &FakeKernel, packets: &[(Direction, Packet)]) -> BTreeSet<usiz
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn a_plan_leads_there_and_never_through_clear(from in draw(), to in draw()) {

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 
 use crate::nft::rule::{ESP, Field, Rule, family};
 use crate::nft::table::{Chain, Hook, OWNED, Set, Table};
-use crate::nft::{DROP, IP, IP6, NETDEV, chain_name};
+use crate::nft::{DROP, IN_CLEAR, IP, IP6, NETDEV, chain_name};
 use crate::owner::Ownership;
 use crate::preserve::{DontFragment, Preservation};
 
@@ -42,6 +42,7 @@ const LAST: i32 = i32::MAX - 7;
 const LOOPBACK: &str = "lo";
 const ARRIVING: &str = "arriving";
 const LEAVING: &str = "leaving";
+const UNKNOWN: &str = "unknown";
 
 /// The tables that stay when the process ends.
 pub(crate) fn main_tables(
@@ -146,9 +147,11 @@ impl Content<'_> {
             let stray = rule(&format!("{DROP}addressed to the placeholder"));
             undelivered.push(stray.field_is(Field::DESTINATION, *placeholder).counted().dropped());
         }
-        // What is left and not decapsulated came in clear, or as ESP that is not the group's.
+        // What is left and not decapsulated is ESP that we have no SA for, or came in clear.
+        restore.push(rule("").protocol(ESP).jumps(UNKNOWN));
         restore.push(rule("").jumps(ARRIVING));
-        let mut chains = vec![self.drop_chain(IP, ARRIVING), self.drop_chain(IP, LEAVING)];
+        let mut chains =
+            vec![self.drop_chain(IP, UNKNOWN), self.drop_chain(IP, ARRIVING), self.drop_chain(IP, LEAVING)];
         if self.preservation.defragment {
             let reason = "fragments are put together before policies ask for their ports";
             let rules = vec![rule(reason).tracked_as_new()];
@@ -207,7 +210,10 @@ impl Content<'_> {
         let excluded = excluded.map(|s| Rule::new(table_family, wanted, "excluded").selected(s).accepted());
         let pairs = widest(&self.preservation.guard);
         let pairs = pairs.into_iter().filter(|(source, _)| family(source) == wanted);
-        let comment = format!("{DROP}{name} in clear");
+        let comment = match name {
+            UNKNOWN => format!("{DROP}ESP without an SA"),
+            _ => format!("{DROP}{name}{IN_CLEAR}"),
+        };
         let dropped = pairs.map(|(source, destination)| {
             Rule::new(table_family, wanted, &comment).between(source, destination).counted().dropped()
         });

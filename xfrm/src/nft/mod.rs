@@ -10,8 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::owner::Ownership;
 use crate::preserve::Preservation;
 
-/// How the comments of rules that drop a clear packet begin.
+/// How the comments of rules that drop a packet begin.
 pub const DROP: &str = "drop: ";
+/// How the comments of rules that drop a clear packet end.
+pub const IN_CLEAR: &str = " in clear";
 
 /// Numbers of the families.
 pub(crate) const NETDEV: u8 = 5;
