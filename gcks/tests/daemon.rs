@@ -1,5 +1,13 @@
 //! The built daemon on the loopback interface: real datagrams, real control socket, real signals.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Read};

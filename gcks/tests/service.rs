@@ -1,5 +1,13 @@
 //! The key server without sockets: who gets which keys, and for how long.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
 mod support;
 
 use std::time::Duration;

@@ -107,14 +107,14 @@ pub fn registration(number: u8, key_of: u8, group: u32, local: SocketAddr, serve
 /// How an attempt ended.
 #[derive(Debug)]
 pub enum Outcome {
-    Registered(GroupSa),
+    Registered(Box<GroupSa>),
     Failed(RegistrationFailure),
 }
 
 impl Outcome {
     pub fn group_sa(self) -> GroupSa {
         match self {
-            Self::Registered(sa) => sa,
+            Self::Registered(sa) => *sa,
             Self::Failed(failure) => panic!("{failure}"),
         }
     }
@@ -132,7 +132,7 @@ pub fn outcome(member: &mut Registration, now: BootTime) -> Option<Outcome> {
     while let Some(event) = member.poll_event() {
         match event {
             RegistrationEvent::PolicyOffered(_) => member.accept_policy(now),
-            RegistrationEvent::Registered(sa) => return Some(Outcome::Registered(sa)),
+            RegistrationEvent::Registered(sa) => return Some(Outcome::Registered(Box::new(sa))),
             RegistrationEvent::Failed(failure) => return Some(Outcome::Failed(failure)),
             _ => {}
         }

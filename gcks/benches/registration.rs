@@ -1,0 +1,210 @@
+//! How many registrations one core of a key server carries, and how much of its time is modular arithmetic.
+//!
+//! The built daemon serves members over the loopback interface, one after the other. What counts is the processor
+//! time that the kernel books for the daemon, system calls included, so that other work on the machine does not
+//! matter; the arithmetic is timed by the same clock in the same run, with the daemon's own implementation.
+//!
+//! `cargo bench -p gcks --bench registration -- [--rounds N] [--registrations N]`
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement that fails has nothing to go on with"
+)]
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use daemon::{clock, entropy};
+use gdoi::config::{
+    DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform, RegistrationConfig,
+    RetransmissionPolicy,
+};
+use gdoi::crypto::Secret;
+use gdoi::crypto::dh::KeyPair;
+use gdoi::crypto::rng::SeededRng;
+use gdoi::event::RegistrationEvent;
+use gdoi::group::GroupId;
+use gdoi::member::Registration;
+
+const KEY: &str = "the pre-shared key of the benchmark";
+const GROUPS: [(DhGroup, &str); 2] = [(DhGroup::Modp2048, "MODP 2048 (14)"), (DhGroup::Ecp256, "ECP 256 (19)")];
+/// A key server has nothing else worth making faster when this share of its time is arithmetic.
+const BAR: f64 = 0.60;
+
+/// A daemon that ends with the benchmark.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Sample {
+    /// The daemon's processor time for one registration.
+    server: f64,
+    /// Processor time of the arithmetic in it.
+    arithmetic: f64,
+    /// Elapsed time of one registration, the member's own work included.
+    elapsed: f64,
+}
+
+fn main() -> ExitCode {
+    let rounds = option("--rounds", 5);
+    let registrations = option("--registrations", 200);
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path());
+    println!("gcks serves {registrations} registrations a round, {rounds} rounds, groups alternating");
+    let mut samples: [Vec<Sample>; GROUPS.len()] = Default::default();
+    for (group, _) in GROUPS {
+        // Tables and caches are warm before anything counts.
+        measure(&server, group, registrations.min(20));
+    }
+    for _ in 0..rounds {
+        for ((group, _), samples) in GROUPS.into_iter().zip(&mut samples) {
+            samples.push(measure(&server, group, registrations));
+        }
+    }
+    println!(
+        "{:<16}{:>16}{:>16}{:>16}{:>12}{:>18}",
+        "group", "per core and s", "CPU each", "arithmetic", "share", "elapsed, 1 member"
+    );
+    let mut met = true;
+    for ((_, name), samples) in GROUPS.into_iter().zip(&samples) {
+        let cpu = median(samples, |sample| sample.server);
+        let arithmetic = median(samples, |sample| sample.arithmetic);
+        let share = median(samples, |sample| sample.arithmetic / sample.server);
+        let elapsed = median(samples, |sample| sample.elapsed);
+        println!(
+            "{name:<16}{:>16.0}{:>13.0} us{:>13.0} us{:>11.0}%{:>15.0} us",
+            1.0 / cpu,
+            cpu * 1e6,
+            arithmetic * 1e6,
+            share * 100.0,
+            elapsed * 1e6
+        );
+        met &= share >= BAR;
+    }
+    let [modp, ecp] = samples.each_ref().map(|samples| median(samples, |sample| sample.server));
+    println!("ECP 256 carries {:.1} times the registrations of MODP 2048", modp / ecp);
+    let bar = BAR * 100.0;
+    println!("at least {bar:.0} % of the time is modular arithmetic: {}", if met { "yes" } else { "no" });
+    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn option(name: &str, default: u32) -> u32 {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
+    arguments.next().map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} takes a number")))
+}
+
+fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
+    let mut values: Vec<f64> = samples.iter().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn start(directory: &Path) -> Server {
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let key = directory.join("key");
+    fs::write(&key, KEY).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let config = directory.join("gcks.toml");
+    let text = format!(
+        "control-socket = \"{0}/control.sock\"\nlisten = [\"127.0.0.1\"]\nport = {port}\n\
+         [ike]\nencryption = [\"aes-256-cbc\"]\nhash = [\"sha2-256\"]\ndh-group = [14, 19]\n\
+         [[member]]\nname = \"member\"\naddress = \"127.0.0.2\"\npre-shared-key-file = \"{0}/key\"\ngroups = [\"group\"]\n\
+         [[group]]\nname = \"group\"\nid = 1\n\
+         [[group.tek]]\nencryption = \"aes-256-cbc\"\nintegrity = \"hmac-sha2-256-128\"\n\
+         [[group.tek.policy]]\nsource = \"172.16.0.0/12\"\ndestination = \"172.16.0.0/12\"\n",
+        directory.display()
+    );
+    fs::write(&config, text).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_gcks")).arg("--config").arg(config).stderr(Stdio::null()).spawn();
+    let server = Server { child: child.unwrap(), address: SocketAddr::from(([127, 0, 0, 1], port)) };
+    let begin = Instant::now();
+    while !directory.join("control.sock").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "gcks does not start");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    server
+}
+
+fn measure(server: &Server, group: DhGroup, registrations: u32) -> Sample {
+    let path = format!("/proc/{}/schedstat", server.child.id());
+    let (before, begin) = (processor_time(&path), Instant::now());
+    for _ in 0..registrations {
+        register(server.address, group);
+    }
+    let each = |time: Duration| time.as_secs_f64() / f64::from(registrations);
+    let (server, elapsed) = (each(processor_time(&path) - before), each(begin.elapsed()));
+    // In the same minute on the same machine: both figures rise and fall together.
+    let mut rng = SeededRng::from_seed(entropy::seed().unwrap());
+    let peer = KeyPair::generate(group, &mut rng);
+    let before = processor_time("/proc/thread-self/schedstat");
+    for _ in 0..registrations {
+        let own = KeyPair::generate(group, &mut rng);
+        std::hint::black_box(own.agree(peer.public()).unwrap());
+    }
+    let arithmetic = each(processor_time("/proc/thread-self/schedstat") - before);
+    Sample { server, arithmetic, elapsed }
+}
+
+/// Time on a processor, user and system together; the first figure of proc(5) schedstat, in nanoseconds.
+fn processor_time(path: &str) -> Duration {
+    let text = fs::read_to_string(path).unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+}
+
+fn register(server: SocketAddr, group: DhGroup) {
+    let socket = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let local = socket.local_addr().unwrap();
+    let transform = Phase1Transform { encryption: Phase1Encryption::Aes256Cbc, hash: HashAlgorithm::Sha2_256, group };
+    let config = RegistrationConfig {
+        server,
+        local,
+        group: GroupId(1),
+        group_id_byte_order: Default::default(),
+        identity: Identity::Address(local.ip()),
+        expected_identity: Identity::Address(server.ip()),
+        pre_shared_key: Arc::new(Secret::copy_from(KEY.as_bytes())),
+        phase1: Phase1Policy { transforms: vec![transform], lifetime: Duration::from_secs(3600) },
+        retransmission: RetransmissionPolicy::default(),
+    };
+    let mut member = Registration::new(config, entropy::seed().unwrap(), clock::now());
+    let mut buffer = [0; 4096];
+    loop {
+        while let Some(event) = member.poll_event() {
+            match event {
+                RegistrationEvent::PolicyOffered(_) => member.accept_policy(clock::now()),
+                RegistrationEvent::Registered(_) => return,
+                RegistrationEvent::Failed(failure) => panic!("{failure}"),
+                _ => {}
+            }
+        }
+        while let Some(transmit) = member.poll_transmit() {
+            socket.send_to(&transmit.payload, transmit.destination).unwrap();
+        }
+        let due = member.poll_timeout().expect("a registration in progress").at;
+        let wait = due.saturating_since(clock::now()).max(Duration::from_millis(1));
+        socket.set_read_timeout(Some(wait)).unwrap();
+        match socket.recv_from(&mut buffer) {
+            Ok((length, source)) => {
+                let _ = member.handle_datagram(source, &buffer[..length], clock::now());
+            }
+            Err(_) => member.handle_timeout(clock::now()),
+        }
+    }
+}
