@@ -9,6 +9,7 @@ mod dependencies;
 mod kernel;
 mod lab;
 mod machine;
+mod man;
 mod packages;
 mod test;
 
@@ -27,6 +28,8 @@ enum Task {
     Test(test::Test),
     /// Measures the datapath or the key server.
     Bench(bench::Bench),
+    /// Makes the manual pages of the configuration files from their examples.
+    Man(man::Man),
     /// Checks that the arrows between the crates point the way the architecture says.
     Dependencies,
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Task::Lab(lab) => lab::run(&lab),
         Task::Test(test) => test::run(&test),
         Task::Bench(bench) => bench::run(&bench),
+        Task::Man(man) => man::run(&man),
         Task::Dependencies => dependencies::check().map(|summary| {
             println!("{summary}");
             true
