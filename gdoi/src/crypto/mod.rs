@@ -10,12 +10,14 @@ mod modp;
 pub mod prf;
 pub mod rng;
 pub mod secret;
+pub mod signature;
 
 pub use cipher::{Cipher, CipherError, Iv};
 pub use dh::{DhError, KeyPair};
 pub use prf::{constant_time_eq, hash, prf};
 pub use rng::SeededRng;
 pub use secret::Secret;
+pub use signature::{KeyKind, PublicKey, RsaForm, SignatureError, SigningKey};
 
 #[cfg(test)]
 pub(crate) mod testing;
