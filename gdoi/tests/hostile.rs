@@ -364,6 +364,31 @@ fn a_running_exchange_is_never_evicted() {
     assert!((0..3).all(|index| pair.is_registered(index)));
 }
 
+/// A public value off the curve costs arithmetic, so one exchange may send two; the true message 3 still counts then.
+#[test]
+fn unusable_public_values_are_tolerated_twice() {
+    for bad in 1..=3_u8 {
+        let mut pair = Pair::new(1);
+        let mut seen = 0;
+        // HDR, KE, Ni --> comes late.
+        pair.network = Box::new(move |_| {
+            seen += 1;
+            if seen == 3 { vec![seconds(3)] } else { vec![LATENCY] }
+        });
+        pair.run(std::time::Duration::from_millis(500));
+        let mut forged = pair.sent[2].clone();
+        for number in 0..bad {
+            // Within the public value: header of 28 octets, generic header of 4.
+            forged.payload[28 + 4 + 10] ^= 1 << number;
+            let error = pair.server.handle_datagram(forged.source, server_address(), &forged.payload, pair.now);
+            assert_eq!(error.unwrap_err().reason(), "public-value");
+        }
+        assert_eq!(pair.server.statistics().diffie_hellman, 2 * u64::from(bad));
+        pair.run(seconds(100));
+        assert_eq!(pair.is_registered(0), bad < 3, "{bad} bad ones");
+    }
+}
+
 /// One address cannot fill the table, and what it sends replaces only its own older attempts.
 #[test]
 fn one_source_has_a_bounded_share() {

@@ -7,7 +7,7 @@
 use zeroize::Zeroizing;
 
 use super::isakmp_sa::{Cookies, HashVerified, IsakmpSa, does_not_fit};
-use crate::crypto::{Cipher, CipherError, Iv};
+use crate::crypto::{Cipher, CipherError, Iv, Secret};
 use crate::error::{ApiMisuse, Error, NotAccepted, PeerMisbehaved};
 use crate::wire::header::{self, Header};
 use crate::wire::registry::{ExchangeType, Flags, PayloadKind};
@@ -46,7 +46,7 @@ impl ExchangeCipher {
 #[derive(Debug)]
 pub struct Opened {
     header: Header,
-    plaintext: Zeroizing<Vec<u8>>,
+    plaintext: Secret,
     next: ExchangeCipher,
     block_length: usize,
 }
@@ -68,7 +68,7 @@ impl Opened {
     /// # Errors
     /// The plain text is no payload chain.
     pub fn chain(&self) -> Result<Chain<'_>, InvalidMessage> {
-        let chain = chain::walk(self.header.next_payload, &self.plaintext, header::LENGTH)?;
+        let chain = chain::walk(self.header.next_payload, self.plaintext.expose(), header::LENGTH)?;
         let have = chain.padding.len();
         if have >= self.block_length.saturating_mul(2) {
             let offset = header::LENGTH.saturating_add(self.plaintext.len()).saturating_sub(have);
@@ -138,6 +138,7 @@ pub(super) fn open_with(
     let mut plaintext = Zeroizing::new(body.to_vec());
     let iv = cipher.decrypt(&exchange.iv, &mut plaintext).map_err(received_cipher_error)?;
     let block_length = cipher.encryption().block_length();
+    let plaintext = Secret::new(core::mem::take(&mut *plaintext));
     Ok(Opened { header, plaintext, next: ExchangeCipher { iv, ..*exchange }, block_length })
 }
 

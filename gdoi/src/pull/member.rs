@@ -65,7 +65,7 @@ impl ExpectPolicy {
         let message = Message1 { nonce: ni.clone(), group: Identification::group(group, order) };
         let (first, payloads) = message.rest()?;
         let exchange = sa.exchange(ExchangeType::GROUPKEY_PULL, message_id);
-        let sealed = sa.seal_authenticated(&exchange, &[], first, &payloads)?;
+        let sealed = sa.seal_authenticated(&exchange, &[], first, payloads.expose())?;
         Ok((Self { cipher: sealed.next(), group, ni }, sealed.into_datagram()))
     }
 
@@ -102,7 +102,7 @@ impl PolicyOffered {
     /// Asks for the keys: the state and message 3, `HDR*, HASH(3) -->`.
     pub fn accept(&self, sa: &IsakmpSa) -> Result<(ExpectKeys, Vec<u8>), Error> {
         let (first, payloads) = Message3 { requests: None }.rest()?;
-        let sealed = sa.seal_authenticated(&self.cipher, &[&self.ni.0, &self.nr.0], first, &payloads)?;
+        let sealed = sa.seal_authenticated(&self.cipher, &[&self.ni.0, &self.nr.0], first, payloads.expose())?;
         let (ni, nr, policy) = (self.ni.clone(), self.nr.clone(), self.policy.clone());
         Ok((ExpectKeys { cipher: sealed.next(), ni, nr, policy }, sealed.into_datagram()))
     }

@@ -1,7 +1,6 @@
 //! The four messages of a pull (RFC 6407 §3.2), each a struct that is read whole before anything changes.
 
-use zeroize::Zeroizing;
-
+use crate::crypto::Secret;
 use crate::error::{Error, PeerMisbehaved};
 use crate::phase1::{HashVerified, IsakmpSa, Opened};
 use crate::wire::chain::{RawPayload, encode_one};
@@ -54,8 +53,8 @@ pub struct Message4 {
 /// error in here is the peer's own word.
 pub type Authentic<T> = Result<T, Error>;
 
-/// A payload chain to send, without the HASH in front: type of its first payload, and its octets.
-pub type Rest = (PayloadKind, Zeroizing<Vec<u8>>);
+/// A payload chain to send, without the HASH in front: type of its first payload, and its octets, which may hold keys.
+pub type Rest = (PayloadKind, Secret);
 
 impl Message1 {
     /// As the RFC numbers it.
@@ -81,7 +80,7 @@ impl Message1 {
         let mut writer = Writer::new();
         encode_one(&mut writer, PayloadKind::IDENTIFICATION, &self.nonce);
         encode_one(&mut writer, PayloadKind::NONE, &self.group);
-        Ok((PayloadKind::NONCE, Zeroizing::new(writer.finish()?)))
+        Ok((PayloadKind::NONCE, Secret::new(writer.finish()?)))
     }
 }
 
@@ -109,7 +108,7 @@ impl Message2 {
         let mut writer = Writer::new();
         encode_one(&mut writer, PayloadKind::SA, &self.nonce);
         encode_one(&mut writer, PayloadKind::NONE, &self.policy);
-        Ok((PayloadKind::NONCE, Zeroizing::new(writer.finish()?)))
+        Ok((PayloadKind::NONCE, Secret::new(writer.finish()?)))
     }
 }
 
@@ -145,7 +144,7 @@ impl Message3 {
             }
             None => PayloadKind::NONE,
         };
-        Ok((first, Zeroizing::new(writer.finish()?)))
+        Ok((first, Secret::new(writer.finish()?)))
     }
 }
 
@@ -180,7 +179,7 @@ impl Message4 {
             None => PayloadKind::KEY_DOWNLOAD,
         };
         encode_one(&mut writer, PayloadKind::NONE, keys);
-        Ok((first, Zeroizing::new(writer.finish()?)))
+        Ok((first, Secret::new(writer.finish()?)))
     }
 }
 

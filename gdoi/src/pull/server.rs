@@ -80,7 +80,7 @@ impl Requested {
         let nr = Nonce(rng.array::<NONCE_LENGTH>().to_vec());
         let message2 = Message2 { nonce: nr.clone(), policy: security_association(policy, Trailer::Standard) };
         let (first, payloads) = fits(message2.rest()?)?;
-        let sealed = sa.seal_authenticated(&self.cipher, &[&self.ni.0], first, &payloads)?;
+        let sealed = sa.seal_authenticated(&self.cipher, &[&self.ni.0], first, payloads.expose())?;
         let ni = self.ni.clone();
         let next = ExpectAcceptance { cipher: sealed.next(), group: self.group, ni, nr, message4 };
         Ok((next, sealed.into_datagram()))
@@ -101,7 +101,7 @@ impl ExpectAcceptance {
         let opened = sa.open(&self.cipher, datagram)?;
         Ok(Message3::read(sa, &opened, &self.ni, &self.nr)?.and_then(|_| {
             let (first, payloads) = &self.message4;
-            let sealed = sa.seal_authenticated(&opened.next(), &[&self.ni.0, &self.nr.0], *first, payloads)?;
+            let sealed = sa.seal_authenticated(&opened.next(), &[&self.ni.0, &self.nr.0], *first, payloads.expose())?;
             Ok(sealed.into_datagram())
         }))
     }

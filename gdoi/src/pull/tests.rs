@@ -79,7 +79,7 @@ fn recorded_messages_are_read_and_written_to_the_same_octets() {
         let nonces: [Vec<&[u8]>; 4] = [vec![], vec![&ni.0], vec![&ni.0, &nr.0], vec![&ni.0, &nr.0]];
         let mut cipher = server.exchange(ExchangeType::GROUPKEY_PULL, one.header().message_id);
         for ((rest, nonces), datagram) in rests.iter().zip(&nonces).zip(&datagrams) {
-            let sealed = member.seal_authenticated(&cipher, nonces, rest.0, &rest.1).unwrap();
+            let sealed = member.seal_authenticated(&cipher, nonces, rest.0, rest.1.expose()).unwrap();
             cipher = sealed.next();
             assert_eq!(sealed.into_datagram(), *datagram, "{name}");
         }
@@ -126,8 +126,8 @@ mod worked_bytes {
         Nonce((0x40..=0x4f).collect())
     }
 
-    fn hash(nonces: &[&[u8]], rest: &[u8]) -> Vec<u8> {
-        worked::isakmp_sa().authenticator(MESSAGE_ID, nonces, rest).expose().to_vec()
+    fn hash(nonces: &[&[u8]], rest: &Secret) -> Vec<u8> {
+        worked::isakmp_sa().authenticator(MESSAGE_ID, nonces, rest.expose()).expose().to_vec()
     }
 
     #[test]
@@ -135,7 +135,7 @@ mod worked_bytes {
         let message = Message1 { nonce: ni(), group: Identification::group(GroupId(1111), ByteOrder::Network) };
         let (first, rest) = message.rest().unwrap();
         assert_eq!(first, PayloadKind::NONCE);
-        assert_eq!(*rest, hex("05000014202122232425262728292a2b2c2d2e2f 0000000c0b00000000000457"));
+        assert_eq!(rest.expose(), hex("05000014202122232425262728292a2b2c2d2e2f 0000000c0b00000000000457"));
         assert_eq!(hash(&[], &rest), hex("6068f90bd5a08dafcab51bfb50d9803093adedf7ab3b7b4656bf960654783c01"));
     }
 
@@ -160,7 +160,7 @@ mod worked_bytes {
     fn hash_4() {
         let keys = key_download(&computed::group_sa());
         let (_, rest) = Message4::rest(Some(SequenceNumber(0)), &keys).unwrap();
-        assert_eq!(rest[..8], hex("1100000800000000"));
+        assert_eq!(rest.expose()[..8], hex("1100000800000000"));
         assert_eq!(rest.len(), 8 + 113);
         assert_eq!(
             hash(&[&ni().0, &nr().0], &rest),
@@ -198,7 +198,7 @@ impl Liar {
 
     fn keys(&self, expected: &GroupSa, number: Option<u32>, given: &GroupSa) -> Result<GroupSa, Error> {
         let (first, rest) = Message4::rest(number.map(SequenceNumber), &key_download(given)).unwrap();
-        self.expect_keys(expected).read(&self.sa, &self.say(first, &rest)).unwrap()
+        self.expect_keys(expected).read(&self.sa, &self.say(first, rest.expose())).unwrap()
     }
 }
 
@@ -283,7 +283,7 @@ fn nonces_have_8_to_128_octets() {
         let group = Identification::group(GroupId(1), ByteOrder::Network);
         let (first, rest) = Message1 { nonce: Nonce(vec![5; octets]), group }.rest().unwrap();
         let cipher = sa.exchange(ExchangeType::GROUPKEY_PULL, 9);
-        let datagram = sa.seal_authenticated(&cipher, &[], first, &rest).unwrap().into_datagram();
+        let datagram = sa.seal_authenticated(&cipher, &[], first, rest.expose()).unwrap().into_datagram();
         Requested::read(&sa, &datagram, ByteOrder::Network).unwrap().map(|requested| requested.group())
     };
     assert_eq!(request(8), Ok(GroupId(1)));
@@ -310,7 +310,7 @@ fn requests_in_message_3_are_understood_or_refused() {
         let (cipher, ni, nr) =
             (offered_cipher(&sa, &message1, &message2), expect_keys.ni.clone(), expect_keys.nr.clone());
         let (first, rest) = Message3 { requests: Some(gap) }.rest().unwrap();
-        let datagram = sa.seal_authenticated(&cipher, &[&ni.0, &nr.0], first, &rest).unwrap().into_datagram();
+        let datagram = sa.seal_authenticated(&cipher, &[&ni.0, &nr.0], first, rest.expose()).unwrap().into_datagram();
         server.read(&sa, &datagram).unwrap()
     };
     let sids = crate::wire::attribute::Attribute::short(3_u16, 2_u16);
@@ -351,4 +351,27 @@ fn a_key_server_does_not_hand_out_what_no_member_could_use() {
         None,
     );
     assert!(matches!(requested.answer(&sa, &long, rng), Err(Error::ApiMisuse(ApiMisuse::DoesNotFit(_)))));
+}
+
+/// Plain text of messages 2 and 4, keys included, stands in states and in opened messages.
+#[test]
+fn debug_output_holds_no_key() {
+    let sa = worked::isakmp_sa();
+    let rng = &mut SeededRng::from_seed([8; 32]);
+    let (member, message1) = ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
+    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().unwrap();
+    let (server, message2) = requested.answer(&sa, &computed::group_sa(), rng).unwrap();
+    let policy = member.read(&sa, &message2).unwrap().unwrap();
+    let offered = member.receive(policy);
+    let (expect_keys, message3) = offered.accept(&sa).unwrap();
+    let message4 = server.read(&sa, &message3).unwrap().unwrap();
+    let opened = sa.open(&expect_keys.cipher, &message4).unwrap();
+    let group_sa = expect_keys.read(&sa, &message4).unwrap().unwrap();
+    // The TEK is 30, 31, 32, 33 and so on.
+    let key = [format!("{:?}", [0x30, 0x31, 0x32]), format!("{:#x?}", [0x30, 0x31, 0x32])];
+    let key = key.map(|text| text.trim_matches(['[', ']']).to_owned());
+    for shown in [format!("{server:?}"), format!("{opened:?}"), format!("{group_sa:?}")] {
+        assert!(key.iter().all(|key| !shown.contains(key.as_str())), "{shown}");
+        assert!(shown.contains("octets)"), "a length and no more: {shown}");
+    }
 }
