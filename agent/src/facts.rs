@@ -84,3 +84,38 @@ fn ipv4(interface: &Interface) -> impl Iterator<Item = ipnet::Ipv4Net> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(index: u32, addresses: &[&str]) -> Interface {
+        let addresses = addresses.iter().map(|net| net.parse().unwrap()).collect();
+        Interface { index, up: true, addresses, mtu: 1500, gateway: None }
+    }
+
+    #[test]
+    fn prefixes_are_those_that_other_hosts_reach_without_host_bits() {
+        let lan = interface(
+            1,
+            &["fe80::1/64", "169.254.7.7/16", "172.16.1.1/24", "172.16.1.2/24", "172.16.9.1/32", "2001:db8::1/64"],
+        );
+        let expected: Vec<IpNet> = vec!["172.16.1.0/24".parse().unwrap(), "172.16.9.1/32".parse().unwrap()];
+        assert_eq!(prefixes(&lan), expected);
+        assert_eq!(prefixes(&interface(1, &[])), []);
+    }
+
+    #[test]
+    fn the_first_address_that_other_hosts_reach_is_the_local_one() {
+        let wan = interface(1, &["fe80::1/64", "169.254.7.7/16", "10.0.1.9/24", "10.0.1.1/24"]);
+        assert_eq!(ipv4(&wan).next().map(|net| net.addr()), Some(Ipv4Addr::new(10, 0, 1, 9)));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(Missing::Interface("ppp0".to_owned()).to_string(), "interface ppp0 does not exist");
+        assert_eq!(Missing::AddressOf("ppp0".to_owned()).to_string(), "interface ppp0 has no IPv4 address");
+        let missing = Missing::Address(Ipv4Addr::new(10, 0, 1, 1));
+        assert_eq!(missing.to_string(), "no interface has the local address 10.0.1.1");
+    }
+}
