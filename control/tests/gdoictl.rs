@@ -1,4 +1,5 @@
 //! Every command of gdoictl against a daemon that answers fixed snapshots: text, JSON, errors, exit status.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

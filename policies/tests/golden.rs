@@ -1,4 +1,5 @@
 //! What becomes of a group in each situation, as a file to read. The names say what must hold.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
 
 mod support;
 
