@@ -127,8 +127,7 @@ fn measure(lab: &Lab, route: &Route, size: Option<usize>, seconds: u32) -> Resul
             ("sink --port 5000".to_owned(), format!("flow --to {target}:5000 --seconds {seconds} --size {size}"))
         }
     };
-    let sink = lab.start_traffic(HB, &sink)?;
-    std::thread::sleep(Duration::from_millis(500));
+    let sink = lab.start_sink(HB, &sink)?;
     let sent = lab.traffic(HA, &flow)?;
     let received = sink.output(Duration::from_secs(60))?;
     let octets = value(&received, "octets").context("the sink did not say how much arrived")?;

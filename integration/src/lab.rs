@@ -284,6 +284,16 @@ impl Lab {
         Process::start(command.stdout(Stdio::piped()).stderr(log))
     }
 
+    /// Starts a sink on a node and returns when it listens.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_sink(&self, node: Node, line: &str) -> Result<Process> {
+        let mut sink = self.start_traffic(node, line)?;
+        sink.first_line()?;
+        Ok(sink)
+    }
+
     /// This moment, to count from.
     ///
     /// # Errors

@@ -188,6 +188,24 @@ impl Process {
         }
     }
 
+    /// Waits for the first line a child prints: a sink says when it listens.
+    ///
+    /// # Errors
+    /// When it ends without one.
+    pub fn first_line(&mut self) -> Result<String> {
+        let mut line = Vec::new();
+        if let Some(output) = self.child.stdout.as_mut() {
+            let mut octet = [0];
+            while std::io::Read::read(output, &mut octet)? == 1 && octet != *b"\n" {
+                line.extend_from_slice(&octet);
+            }
+        }
+        if line.is_empty() {
+            bail!("process {} ended without a word", self.child.id());
+        }
+        Ok(String::from_utf8_lossy(&line).into_owned())
+    }
+
     /// Standard output of a child that has one piped; waits for its end.
     ///
     /// # Errors

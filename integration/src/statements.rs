@@ -55,8 +55,7 @@ pub fn blocked(narrative: &mut Narrative, lab: &Lab, text: &str, node: Node, opt
 pub fn tcp(narrative: &mut Narrative, lab: &Lab, from: Node, to: Node, octets: u64) {
     let address = address_of(to);
     narrative.state("tcp", &format!("{} octets over TCP from {} to {}", octets, from.0, to.0), || {
-        let sink = lab.start_traffic(to, "tcp-sink --port 5002 --silence-seconds 20")?;
-        std::thread::sleep(Duration::from_millis(700));
+        let sink = lab.start_sink(to, "tcp-sink --port 5002 --silence-seconds 20")?;
         let line = lab.traffic(from, &format!("tcp-flow --to {address}:5002 --octets {octets} --seconds 60"))?;
         sink.output(Duration::from_secs(20))?;
         let (received, milliseconds) =
@@ -104,8 +103,7 @@ pub fn flow(
     options: &str,
     meanwhile: impl FnOnce(&mut Lab) -> Result<()>,
 ) -> Result<FlowReport> {
-    let sink = lab.start_traffic(HB, "sink --port 5000 --silence-seconds 15")?;
-    std::thread::sleep(Duration::from_millis(700));
+    let sink = lab.start_sink(HB, "sink --port 5000 --silence-seconds 15")?;
     let sender = lab.start_traffic(
         HA,
         &format!("flow --to {HB_ADDRESS}:5000 --from-port 6000 --count {count} --pause-milliseconds 10 {options}"),

@@ -43,8 +43,7 @@ fn ports(context: &Context, narrative: &mut Narrative) -> Result<()> {
             let text = format!("20 datagrams of {size} octets to port 5001 arrive, as ESP");
             narrative.state("port", &text, || {
                 let since = lab.now()?;
-                let sink = lab.start_traffic(HB, "sink --port 5001 --silence-seconds 8")?;
-                std::thread::sleep(Duration::from_millis(700));
+                let sink = lab.start_sink(HB, "sink --port 5001 --silence-seconds 8")?;
                 let line = format!("flow --to {HB_ADDRESS}:5001 --count 20 --size {size} --pause-milliseconds 20");
                 lab.traffic(HA, &line)?;
                 let received = value(&sink.output(Duration::from_secs(30))?, "received").unwrap_or(0);
