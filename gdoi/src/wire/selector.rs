@@ -147,6 +147,11 @@ fn id(range: &AddressRange, family: Family) -> (IdType, Vec<u8>) {
             Family::V4 => (IdType::IPV4_ADDR_SUBNET, [Ipv4Addr::UNSPECIFIED.octets(); 2].concat()),
             Family::V6 => (IdType::IPV6_ADDR_SUBNET, [Ipv6Addr::UNSPECIFIED.octets(); 2].concat()),
         },
+        // As a plain address of zeros it would be read as "every address".
+        AddressRange::Address(address) if address.is_unspecified() => (
+            by_family(IdType::IPV4_ADDR_SUBNET, IdType::IPV6_ADDR_SUBNET, address),
+            [octets(address), vec![0xff; octets(address).len()]].concat(),
+        ),
         AddressRange::Address(address) => (by_family(IdType::IPV4_ADDR, IdType::IPV6_ADDR, address), octets(address)),
         AddressRange::Subnet(subnet) => (
             by_family(IdType::IPV4_ADDR_SUBNET, IdType::IPV6_ADDR_SUBNET, &subnet.addr()),
@@ -154,6 +159,27 @@ fn id(range: &AddressRange, family: Family) -> (IdType, Vec<u8>) {
         ),
         AddressRange::Range(first, last) => {
             (by_family(IdType::IPV4_ADDR_RANGE, IdType::IPV6_ADDR_RANGE, first), pair(first, last))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the fuzz target `sa_group`.
+    #[test]
+    fn the_unspecified_address_alone_is_not_every_address() {
+        for zeros in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+            let selector = TrafficSelector {
+                protocol: 0,
+                source: AddressRange::Address(zeros),
+                source_port: 0,
+                destination: AddressRange::Address(zeros),
+                destination_port: 0,
+            };
+            let (source, destination) = write(&selector);
+            assert_eq!(read(0, &source, &destination), Ok(selector));
         }
     }
 }
