@@ -107,7 +107,6 @@ impl Lab {
         }
         let file = self.file(&format!("{}.toml", node.0));
         fs::write(&file, member_file(&self.plan, position, &self.directory))?;
-        fs::create_dir_all(self.file(&format!("{}.state", node.0)))?;
         let daemon = Daemon::start(&self.binaries.join("gdoi-agent"), node, &file, &self.directory)?;
         *self.members.get_mut(position).context("no such member")? = Some(daemon);
         Ok(())

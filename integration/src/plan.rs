@@ -55,7 +55,6 @@ pub fn member_file(plan: &Plan, position: usize, directory: &Path) -> String {
     let directory = directory.display();
     let mut text = format!(
         r#"control-socket = "{directory}/{name}.sock"
-state-directory = "{directory}/{name}.state"
 
 [[group]]
 name = "branches"
@@ -71,8 +70,8 @@ counter-mode-send = {counter}
 
 [group.retransmission]
 initial = "1s"
-maximum = "2s"
-repetitions = 2
+maximum = "4s"
+repetitions = 3
 "#,
         counter = plan.counter_mode_send,
     );

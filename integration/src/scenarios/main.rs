@@ -79,7 +79,6 @@ fn before_the_first_key(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> 
     narrative.say("both members run, no key server does");
     blocked(narrative, lab, "ha cannot reach hb", HA, &[], FAR);
     blocked(narrative, lab, "the member itself cannot reach hb from its LAN address", G1, &["-I", "172.16.1.1"], FAR);
-    blocked(narrative, lab, "the member itself cannot reach hb from its WAN address", G1, &[], FAR);
     answered(narrative, "own-lan", "ha reaches its own router", HA, &[], "172.16.1.1");
     answered(narrative, "unrelated", "what is not the group's passes: ha reaches s3", HA, &[], &server_address(2));
     inbound_is_blocked(lab, narrative);
@@ -95,22 +94,23 @@ fn inbound_is_blocked(lab: &Lab, narrative: &mut Narrative) {
 fn failover(lab: &mut Lab, narrative: &mut Narrative, silent: bool) -> Result<bool> {
     narrative.chapter("The first key server is down");
     if silent {
-        narrative.say("s1 swallows everything; gcks starts on s2, s3 and s4");
+        narrative.say("s1 swallows everything; gcks starts on s2");
         R.ip("link set k1 down")?;
         R.ip("route add blackhole 10.0.11.0/24")?;
     } else {
-        narrative.say("no gcks on s1: its kernel answers port unreachable; gcks starts on s2, s3 and s4");
+        narrative.say("no gcks on s1: its kernel answers port unreachable; gcks starts on s2");
     }
     if lab.is_by_hand() {
         lab.start_member(0)?;
         lab.start_member(1)?;
     }
-    for position in 1..SERVERS.len() {
-        lab.start_server(position)?;
-    }
+    lab.start_server(1)?;
     if !registered(lab, narrative, "both members are registered") {
         return Ok(false);
     }
+    // Only now: each stand-alone server has keys of its own, and both members must have come to the same one.
+    lab.start_server(2)?;
+    lab.start_server(3)?;
     served_by_the_second(lab, narrative);
     same_keys(narrative, lab);
     show_kernel(narrative)?;
