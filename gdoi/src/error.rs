@@ -7,6 +7,7 @@ use core::net::SocketAddr;
 
 use crate::config::{DhGroup, Identity};
 use crate::group::GroupId;
+use crate::push::KekUnusable;
 use crate::wire::registry::{IdType, NotifyType, PayloadKind};
 use crate::wire::{EncodeError, InvalidMessage, KeyError, PolicyError};
 
@@ -112,6 +113,19 @@ pub enum PeerMisbehaved {
     /// Keys that do not fit the policy they came with.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// SIG of a push does not fit the public key and the message, in none of the forms that are in use.
+    #[error("the push failed authentication")]
+    WrongSignature,
+    /// A Delete payload of a push that names no SA of GDOI (RFC 6407 §5.9).
+    #[error("Delete payload with DOI {doi}, protocol {protocol}, SPI of {spi_size} octets")]
+    Delete {
+        /// Domain of interpretation.
+        doi: u32,
+        /// Protocol-ID.
+        protocol: u8,
+        /// Octets of an SPI.
+        spi_size: u8,
+    },
     /// A sequence number without a rekey SA, or a rekey SA without one (RFC 6407 §3.2).
     #[error("the SEQ payload is {}", if *.present { "present without a rekey SA" } else { "missing although there is a rekey SA" })]
     SequenceNumber {
@@ -142,6 +156,9 @@ pub enum PeerIncompatible {
     /// Policy of a group that is not understood (RFC 6407 §5.3.2, §5.4).
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A rekey SA that cannot be used here.
+    #[error(transparent)]
+    Kek(#[from] KekUnusable),
 }
 
 /// Why a well-formed datagram is not for us.
@@ -181,6 +198,20 @@ pub enum NotAccepted {
     /// The exchange has ended.
     #[error("the exchange has ended")]
     Ended,
+    /// A push whose number is not greater than that of the last one accepted under its KEK (RFC 6407 §4.4).
+    #[error("push number {received} after number {last}")]
+    StaleSequenceNumber {
+        /// Number of the last push accepted, 0 if none was.
+        last: u32,
+        /// Number of this one.
+        received: u32,
+    },
+    /// A new push under a KEK that has been replaced or deleted.
+    #[error("push under a KEK that is no longer in use")]
+    RetiredKek,
+    /// An acknowledgement of a push that is not, or no longer, waiting for one of this member.
+    #[error("acknowledgement that nobody waits for")]
+    UnexpectedAcknowledgement,
 }
 
 /// What the caller got wrong.
@@ -221,6 +252,12 @@ impl From<PolicyError> for Error {
 impl From<KeyError> for Error {
     fn from(error: KeyError) -> Self {
         PeerMisbehaved::from(error).into()
+    }
+}
+
+impl From<KekUnusable> for Error {
+    fn from(error: KekUnusable) -> Self {
+        PeerIncompatible::from(error).into()
     }
 }
 
@@ -268,6 +305,8 @@ impl PeerMisbehaved {
             Self::WrongIdentity { .. } => "wrong-identity",
             Self::MessageId(_) => "message-id",
             Self::Keys(_) => "keys-and-policy-differ",
+            Self::WrongSignature => "wrong-signature",
+            Self::Delete { .. } => "delete",
             Self::SequenceNumber { .. } => "sequence-number",
         }
     }
@@ -279,6 +318,8 @@ impl PeerMisbehaved {
             }
             Self::ForeignPayload { .. } => NotifyType::INVALID_PAYLOAD_TYPE,
             Self::WrongHash { .. } => NotifyType::INVALID_HASH_INFORMATION,
+            Self::WrongSignature => NotifyType::INVALID_SIGNATURE,
+            Self::Delete { .. } => NotifyType::INVALID_PROTOCOL_ID,
             Self::Encryption { .. } => NotifyType::INVALID_FLAGS,
             Self::PublicValue { .. } | Self::Keys(_) => NotifyType::INVALID_KEY_INFORMATION,
             Self::NonceLength { .. } | Self::SequenceNumber { .. } => NotifyType::PAYLOAD_MALFORMED,
@@ -298,6 +339,7 @@ impl PeerIncompatible {
             Self::NoProposalChosen => "no-proposal-chosen",
             Self::IdentificationType(_) => "identification-type",
             Self::Policy(_) => "policy-not-understood",
+            Self::Kek(_) => "unusable-kek",
         }
     }
 
@@ -308,7 +350,7 @@ impl PeerIncompatible {
             Self::ExchangeType(_) => NotifyType::UNSUPPORTED_EXCHANGE_TYPE,
             Self::NoProposalChosen => NotifyType::NO_PROPOSAL_CHOSEN,
             Self::IdentificationType(_) => NotifyType::INVALID_ID_INFORMATION,
-            Self::Policy(_) => NotifyType::ATTRIBUTES_NOT_SUPPORTED,
+            Self::Policy(_) | Self::Kek(_) => NotifyType::ATTRIBUTES_NOT_SUPPORTED,
         }
     }
 }
@@ -327,6 +369,9 @@ impl NotAccepted {
             Self::EstablishedLimit => "established-limit",
             Self::PullLimit => "pull-limit",
             Self::Ended => "ended",
+            Self::StaleSequenceNumber { .. } => "stale-sequence-number",
+            Self::RetiredKek => "retired-kek",
+            Self::UnexpectedAcknowledgement => "unexpected-acknowledgement",
         }
     }
 }

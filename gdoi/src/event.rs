@@ -40,6 +40,12 @@ pub enum Timer {
     FinishedExchange,
     /// When an ISAKMP SA ends.
     IsakmpLifetime,
+    /// When a KEK ends.
+    KekLifetime,
+    /// When a push is sent again.
+    PushRepetition,
+    /// When a missing acknowledgement is called missing.
+    Acknowledgement,
 }
 
 /// What happened to a registration.

@@ -193,12 +193,8 @@ impl SigningKey {
     pub fn generate_ecdsa(kind: KeyKind, rng: &mut SeededRng) -> Result<Self, SignatureError> {
         Ok(Self(match kind {
             KeyKind::Rsa => return Err(SignatureError::PrivateKey),
-            KeyKind::Ecdsa256 => {
-                Private::Ecdsa256(from_random(|octets| p256::ecdsa::SigningKey::from_slice(octets), 32, rng))
-            }
-            KeyKind::Ecdsa384 => {
-                Private::Ecdsa384(from_random(|octets| p384::ecdsa::SigningKey::from_slice(octets), 48, rng))
-            }
+            KeyKind::Ecdsa256 => Private::Ecdsa256(from_random(p256::ecdsa::SigningKey::from_slice, 32, rng)),
+            KeyKind::Ecdsa384 => Private::Ecdsa384(from_random(p384::ecdsa::SigningKey::from_slice, 48, rng)),
             KeyKind::Ecdsa521 => {
                 // The order has 521 bits: the seven highest of 66 octets are zero.
                 let key = |octets: &[u8]| {
@@ -361,3 +357,6 @@ fn from_random<K, E>(key: impl Fn(&[u8]) -> Result<K, E>, length: usize, rng: &m
 const SHORTEST: u32 = 2048;
 const SHORTEST_LEGACY: u32 = 1024;
 const LONGEST: u32 = 8192;
+
+#[cfg(test)]
+mod tests;

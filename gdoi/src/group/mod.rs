@@ -18,7 +18,9 @@ pub use tek::{
 };
 
 use crate::phase1::HashVerified;
+use crate::push::open::SignatureVerified;
 use crate::wire::GroupKeys;
+use crate::wire::lkh::LkhDownload;
 
 /// The number that names a group: an ID_KEY_ID payload of 4 octets (RFC 6407 §5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +56,7 @@ pub struct GroupSa {
     kek_keys: Option<KekKeys>,
     sequence_number: Option<u32>,
     sender_ids: Option<SenderIds>,
+    key_path: Option<LkhDownload>,
 }
 
 impl GroupSa {
@@ -65,7 +68,13 @@ impl GroupSa {
         sequence_number: Option<u32>,
         sender_ids: Option<SenderIds>,
     ) -> Self {
-        Self { policy, tek_keys, kek_keys, sequence_number, sender_ids }
+        Self { policy, tek_keys, kek_keys, sequence_number, sender_ids, key_path: None }
+    }
+
+    /// The same with one member's path through the key hierarchy, whose root must be the KEK.
+    #[must_use]
+    pub fn with_key_path(self, key_path: LkhDownload) -> Self {
+        Self { key_path: Some(key_path), ..self }
     }
 
     /// What a member received in a pull.
@@ -75,8 +84,14 @@ impl GroupSa {
         sequence_number: Option<u32>,
         _proof: HashVerified,
     ) -> Self {
-        let GroupKeys { tek_keys, kek_keys, sender_ids, lkh: _ } = keys;
-        Self { policy, tek_keys, kek_keys, sequence_number, sender_ids }
+        let GroupKeys { tek_keys, kek_keys, sender_ids, lkh: key_path } = keys;
+        Self { policy, tek_keys, kek_keys, sequence_number, sender_ids, key_path }
+    }
+
+    /// What a member received in a push.
+    pub(crate) fn pushed(policy: GroupPolicy, keys: GroupKeys, _proof: SignatureVerified) -> Self {
+        let GroupKeys { tek_keys, kek_keys, sender_ids, lkh: key_path } = keys;
+        Self { policy, tek_keys, kek_keys, sequence_number: None, sender_ids, key_path }
     }
 
     /// The policy.
@@ -102,5 +117,10 @@ impl GroupSa {
     /// Sender identifiers for counter-mode TEKs (RFC 6407 §5.6.4).
     pub fn sender_ids(&self) -> Option<&SenderIds> {
         self.sender_ids.as_ref()
+    }
+
+    /// The member's path through the key hierarchy, leaf first (RFC 6407 §5.6.3.1).
+    pub fn key_path(&self) -> Option<&LkhDownload> {
+        self.key_path.as_ref()
     }
 }

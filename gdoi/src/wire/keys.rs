@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::attribute::Attribute;
 use super::kd::{KeyDownload, KeyPacket, SecretAttribute};
 use super::lengths::{KeyLengths, is_combined, kek_octets};
-use super::lkh::{LkhAttribute, LkhDownload};
+use super::lkh::{LkhAttribute, LkhDownload, LkhKey};
 use super::registry::{KdType, KekAlgorithm, KekKeyAttribute, SidAttribute, TekKeyAttribute};
 use crate::crypto::Secret;
 use crate::group::{GroupPolicy, GroupSa, KekKeys, KekPolicy, SenderIds, Spi, TekKeys, TekProtection, TekProtocol};
@@ -131,7 +131,7 @@ pub fn group_keys(policy: &GroupPolicy, download: KeyDownload) -> Result<GroupKe
     Ok(keys)
 }
 
-/// The KD payload that hands out the keys of `sa`: KEK, TEKs in order of their policy, SIDs.
+/// The KD payload that hands out the keys of `sa`: KEK, the path of the key hierarchy, TEKs in order of their policy, SIDs.
 pub fn key_download(sa: &GroupSa) -> KeyDownload {
     let mut packets = Vec::new();
     if let (Some(policy), Some(keys)) = (&sa.policy().kek, sa.kek_keys()) {
@@ -141,6 +141,11 @@ pub fn key_download(sa: &GroupSa) -> KeyDownload {
             .as_deref()
             .map(|octets| SecretAttribute::new(KekKeyAttribute::SIG_ALGORITHM_KEY, Secret::copy_from(octets)));
         packets.push(KeyPacket::Kek { spi: policy.spi, attributes: [key].into_iter().chain(signature_key).collect() });
+    }
+    if let (Some(policy), Some(path)) = (&sa.policy().kek, sa.key_path()) {
+        let keys = path.keys.iter().map(LkhKey::duplicate).collect();
+        let attributes = vec![LkhAttribute::Download(LkhDownload { keys })];
+        packets.push(KeyPacket::Lkh { spi: policy.spi, attributes });
     }
     let mut done = BTreeSet::new();
     for tek in &sa.policy().teks {

@@ -41,7 +41,7 @@ pub(super) fn kek_key_octets(algorithm: KekAlgorithm, bits: Option<u16>) -> Opti
 }
 
 /// Octets of KEK_ALGORITHM_KEY: initialisation vector and key.
-pub(super) fn kek_octets(algorithm: KekAlgorithm, bits: Option<u16>) -> Option<usize> {
+pub fn kek_octets(algorithm: KekAlgorithm, bits: Option<u16>) -> Option<usize> {
     let block = if algorithm == KekAlgorithm::AES { 16 } else { 8 };
     kek_key_octets(algorithm, bits).map(|key| key.saturating_add(block))
 }

@@ -165,6 +165,13 @@ impl Codec for LkhKey {
     }
 }
 
+impl LkhKey {
+    /// A second copy, made on purpose and visible at the call.
+    pub fn duplicate(&self) -> Self {
+        Self { data: self.data.duplicate(), ..*self }
+    }
+}
+
 impl LkhDownload {
     fn read_array(reader: &mut Reader<'_>) -> Result<LkhAttribute, InvalidMessage> {
         Self::read(reader).map(LkhAttribute::Download)

@@ -44,7 +44,7 @@ pub use chain::{Body, Chain, RawPayload};
 pub use codec::{Codec, EncodeError, InvalidMessage, Reader, Writer};
 pub use header::Header;
 pub use keys::{GroupKeys, KeyError, group_keys, key_download};
-pub use lengths::KeyLengths;
+pub use lengths::{KeyLengths, kek_octets};
 pub use payload::Payload;
 pub use policy::{
     AttributeName, PolicyError, group_policy, ignored_attributes, security_association, sender_id_request,

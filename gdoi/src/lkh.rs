@@ -1,0 +1,339 @@
+//! Logical key hierarchy (RFC 2627 §5.4, RFC 6407 §5.6.3): a removed member cannot follow to the new KEK.
+//!
+//! ```text
+//!              1  root: the KEK          member of leaf 4 holds 4, 2, 1
+//!           2     3
+//!          4 5   6 7   leaves            it goes: 2 and 1 are new; 5 opens 2 and 1, 3 opens 1
+//! ```
+//!
+//! Nodes are numbered as in a heap: the children of `n` are `2n` and `2n + 1`. Key Data is IV and key, as in
+//! KEK_ALGORITHM_KEY, and is encrypted in CBC mode with the IV of the encrypting key: RFC 6407 leaves that open.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::Phase1Encryption;
+use crate::crypto::{Secret, SeededRng};
+use crate::push::KekUnusable;
+use crate::push::kek::{Kek, encryption};
+use crate::wire::codec::Codec;
+use crate::wire::lkh::{LkhDownload, LkhKey, LkhUpdate};
+
+/// The key of one node.
+#[derive(Debug)]
+struct NodeKey {
+    /// Tells successive keys of the node apart.
+    handle: u32,
+    /// Initialisation vector and key.
+    data: Secret,
+}
+
+/// The keys that one member holds: from its leaf to the root.
+#[derive(Debug)]
+pub struct KeyPath {
+    encryption: Phase1Encryption,
+    leaf: u16,
+    keys: BTreeMap<u16, NodeKey>,
+}
+
+/// New keys of a member's path, not yet taken over.
+#[derive(Debug)]
+pub struct PathUpdate {
+    keys: Vec<(u16, NodeKey)>,
+}
+
+impl KeyPath {
+    /// The path in `download`, for the KEK that `algorithm` and `bits` describe.
+    ///
+    /// # Errors
+    /// The cipher is not known, or the keys are no whole number of its blocks.
+    pub fn new(algorithm: u16, bits: Option<u16>, download: &LkhDownload) -> Result<Option<Self>, KekUnusable> {
+        let encryption = whole_blocks(algorithm, bits)?;
+        let Some(leaf) = download.keys.first() else { return Ok(None) };
+        let keys = download.keys.iter().map(|key| (key.node, NodeKey::of(key)));
+        Ok(Some(Self { encryption, leaf: leaf.node, keys: keys.collect() }))
+    }
+
+    /// Key of the leaf without its IV: the base key of acknowledgements of the LKH kinds (RFC 8263 §2).
+    pub fn leaf_key(&self) -> Option<Secret> {
+        let data = self.keys.get(&self.leaf)?.data.expose();
+        data.get(self.encryption.block_length()..).map(Secret::copy_from)
+    }
+
+    /// Decrypts the update array that starts from a key held here. The root among the new keys is the new KEK.
+    ///
+    /// # Errors
+    /// [`KekUnusable::Excluded`] if no array starts from such a key, or keys of a wrong length.
+    pub fn open(&self, updates: &[LkhUpdate]) -> Result<PathUpdate, KekUnusable> {
+        let held = |update: &&LkhUpdate| self.keys.get(&update.node).is_some_and(|key| key.handle == update.handle);
+        let update = updates.iter().find(held).ok_or(KekUnusable::Excluded)?;
+        let mut keys: Vec<(u16, NodeKey)> = Vec::with_capacity(update.keys.len());
+        for encrypted in &update.keys {
+            let by = keys.last().map(|(_, key)| key).or_else(|| self.keys.get(&update.node));
+            let by = by.ok_or(KekUnusable::Excluded)?;
+            let kek = Kek::with(self.encryption, &by.data)?;
+            let length = encrypted.data.len();
+            let data = kek.decrypt(encrypted.data.expose()).map_err(|_| KekUnusable::Hierarchy(length))?;
+            keys.push((encrypted.node, NodeKey { handle: encrypted.handle, data: Secret::copy_from(&data) }));
+        }
+        match keys.is_empty() {
+            true => Err(KekUnusable::Excluded),
+            false => Ok(PathUpdate { keys }),
+        }
+    }
+
+    /// Takes over new keys.
+    pub fn accept(&mut self, update: PathUpdate) {
+        self.keys.extend(update.keys);
+    }
+
+    /// A second path with its own copies of the keys.
+    pub(crate) fn duplicate(&self) -> Self {
+        let keys = self.keys.iter().map(|(node, key)| (*node, key.duplicate())).collect();
+        Self { encryption: self.encryption, leaf: self.leaf, keys }
+    }
+}
+
+impl PathUpdate {
+    /// The new KEK: IV and key.
+    pub fn root(&self) -> Option<&Secret> {
+        self.keys.last().map(|(_, key)| &key.data)
+    }
+}
+
+/// The key server's tree. Its root is the KEK of the group.
+#[derive(Debug)]
+pub struct KeyTree {
+    encryption: Phase1Encryption,
+    algorithm: u8,
+    depth: u32,
+    keys: BTreeMap<u16, NodeKey>,
+    members: BTreeSet<u16>,
+}
+
+/// Why a tree cannot do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    /// Every leaf is taken.
+    #[error("the key hierarchy has no leaf left; it was made for {0} members")]
+    Full(usize),
+    /// More leaves than LKH IDs of 16 bits can name.
+    #[error("a key hierarchy for {0} members: at most 32768 are possible")]
+    TooLarge(usize),
+    /// The KEK does not suit a hierarchy.
+    #[error(transparent)]
+    Kek(#[from] KekUnusable),
+    /// Exported octets that are no tree.
+    #[error("the stored key hierarchy is damaged")]
+    Damaged,
+}
+
+impl KeyTree {
+    /// A tree for up to `capacity` members with a new KEK at its root.
+    ///
+    /// # Errors
+    /// More than 32,768 members, or a cipher that does not suit a hierarchy.
+    pub fn new(algorithm: u16, bits: Option<u16>, capacity: usize, rng: &mut SeededRng) -> Result<Self, TreeError> {
+        let mut tree = Self::empty(algorithm, bits, capacity)?;
+        tree.renew(ROOT, rng);
+        Ok(tree)
+    }
+
+    fn empty(algorithm: u16, bits: Option<u16>, capacity: usize) -> Result<Self, TreeError> {
+        let encryption = whole_blocks(algorithm, bits)?;
+        let leaves = capacity.max(2).checked_next_power_of_two().unwrap_or(usize::MAX);
+        if leaves > MOST_LEAVES {
+            return Err(TreeError::TooLarge(capacity));
+        }
+        let algorithm = u8::try_from(algorithm).map_err(|_| KekUnusable::Cipher { algorithm, bits })?;
+        let depth = leaves.ilog2();
+        Ok(Self { encryption, algorithm, depth, keys: BTreeMap::new(), members: BTreeSet::new() })
+    }
+
+    /// The KEK: IV and key.
+    pub fn kek(&self) -> Option<&Secret> {
+        self.keys.get(&ROOT).map(|key| &key.data)
+    }
+
+    /// Leaves of the members.
+    pub fn members(&self) -> &BTreeSet<u16> {
+        &self.members
+    }
+
+    /// Key of a member's leaf without its IV: the base key of its acknowledgements of the LKH kinds.
+    pub fn leaf_key(&self, leaf: u16) -> Option<Secret> {
+        let data = self.keys.get(&leaf).filter(|_| self.members.contains(&leaf))?.data.expose();
+        data.get(self.encryption.block_length()..).map(Secret::copy_from)
+    }
+
+    /// Gives a member a leaf with a key of its own. What was sent before it came stays readable to it if it recorded it:
+    /// see [`refresh`](Self::refresh).
+    ///
+    /// # Errors
+    /// No leaf is left.
+    pub fn join(&mut self, rng: &mut SeededRng) -> Result<u16, TreeError> {
+        let first = 1_usize << self.depth;
+        let leaf = (first..first << 1)
+            .filter_map(|leaf| u16::try_from(leaf).ok())
+            .find(|leaf| !self.members.contains(leaf))
+            .ok_or(TreeError::Full(first))?;
+        self.members.insert(leaf);
+        self.renew(leaf, rng);
+        for node in ancestors(leaf) {
+            if !self.keys.contains_key(&node) {
+                self.renew(node, rng);
+            }
+        }
+        Ok(leaf)
+    }
+
+    /// The keys of a member from its leaf to the root, for its pull. `None` if the leaf is nobody's.
+    pub fn download(&self, leaf: u16) -> Option<LkhDownload> {
+        self.members.get(&leaf)?;
+        let path = core::iter::once(leaf).chain(ancestors(leaf));
+        Some(LkhDownload { keys: path.filter_map(|node| self.wire_key(node)).collect() })
+    }
+
+    /// Takes `leaves` out: their members hold none of the new keys, and with them not the new KEK. Everybody else finds
+    /// one update array that starts from a key it holds.
+    ///
+    /// # Errors
+    /// The cipher does not suit a hierarchy; the tree is unchanged then.
+    pub fn remove(&mut self, leaves: &[u16], rng: &mut SeededRng) -> Result<Vec<LkhUpdate>, TreeError> {
+        for leaf in leaves {
+            self.members.remove(leaf);
+            self.keys.remove(leaf);
+        }
+        let mut renewed: BTreeSet<u16> = leaves.iter().flat_map(|leaf| ancestors(*leaf)).collect();
+        renewed.insert(ROOT);
+        for node in &renewed {
+            match *node == ROOT || self.is_occupied(*node) {
+                true => self.renew(*node, rng),
+                false => {
+                    self.keys.remove(node);
+                }
+            }
+        }
+        let edge = renewed.iter().flat_map(|node| children(*node));
+        let edge = edge.filter(|node| !renewed.contains(node) && self.is_occupied(*node));
+        Ok(edge.map(|node| self.update(node)).collect::<Result<_, _>>()?)
+    }
+
+    /// A new KEK for everybody.
+    ///
+    /// # Errors
+    /// As for [`remove`](Self::remove).
+    pub fn refresh(&mut self, rng: &mut SeededRng) -> Result<Vec<LkhUpdate>, TreeError> {
+        self.remove(&[], rng)
+    }
+
+    /// All keys, for the sealed state of a key server.
+    pub fn export(&self) -> Option<Secret> {
+        let all = LkhDownload { keys: self.keys.keys().filter_map(|node| self.wire_key(*node)).collect() };
+        all.to_octets().ok().map(Secret::new)
+    }
+
+    /// The tree that [`export`](Self::export) wrote, made for the same KEK and capacity.
+    ///
+    /// # Errors
+    /// The octets are no such tree.
+    pub fn import(algorithm: u16, bits: Option<u16>, capacity: usize, octets: &Secret) -> Result<Self, TreeError> {
+        let mut tree = Self::empty(algorithm, bits, capacity)?;
+        let all = LkhDownload::decode(octets.expose()).map_err(|_| TreeError::Damaged)?;
+        let first = 1_usize << tree.depth;
+        for key in &all.keys {
+            let node = usize::from(key.node);
+            if key.data.len() != tree.data_length() || node == 0 || node >= first << 1 {
+                return Err(TreeError::Damaged);
+            }
+            tree.keys.insert(key.node, NodeKey::of(key));
+            if node >= first {
+                tree.members.insert(key.node);
+            }
+        }
+        let complete = |leaf: &u16| ancestors(*leaf).all(|node| tree.keys.contains_key(&node));
+        match tree.keys.contains_key(&ROOT) && tree.members.iter().all(complete) {
+            true => Ok(tree),
+            false => Err(TreeError::Damaged),
+        }
+    }
+
+    /// The update array for those who hold the key of `node`: the keys above it, each encrypted with the one below.
+    fn update(&self, node: u16) -> Result<LkhUpdate, KekUnusable> {
+        let missing = KekUnusable::Hierarchy(0);
+        let mut by = self.keys.get(&node).ok_or(missing.clone())?;
+        let mut update = LkhUpdate { node, handle: by.handle, keys: Vec::new() };
+        for above in ancestors(node) {
+            let kek = Kek::with(self.encryption, &by.data)?;
+            let mut key = self.wire_key(above).ok_or(missing.clone())?;
+            key.data = Secret::new(kek.encrypt(key.data.expose())?);
+            update.keys.push(key);
+            by = self.keys.get(&above).ok_or(missing.clone())?;
+        }
+        Ok(update)
+    }
+
+    fn wire_key(&self, node: u16) -> Option<LkhKey> {
+        let NodeKey { handle, data } = self.keys.get(&node)?;
+        let (algorithm, handle, data) = (self.algorithm, *handle, data.duplicate());
+        Some(LkhKey { node, algorithm, creation: 0, expiration: 0, handle, data })
+    }
+
+    fn renew(&mut self, node: u16, rng: &mut SeededRng) {
+        let mut data = vec![0; self.data_length()];
+        rng.fill(&mut data);
+        // Random handles need no memory of those that a node had before.
+        let handle = u32::from_be_bytes(rng.nonzero_array());
+        self.keys.insert(node, NodeKey { handle, data: Secret::new(data) });
+    }
+
+    fn data_length(&self) -> usize {
+        self.encryption.block_length().saturating_add(self.encryption.key_length())
+    }
+
+    /// Whether a member is below `node`.
+    fn is_occupied(&self, node: u16) -> bool {
+        let level = node.checked_ilog2().unwrap_or(0);
+        let below = self.depth.saturating_sub(level);
+        let first = u32::from(node) << below;
+        let last = first | ((1_u32 << below).saturating_sub(1));
+        let (Ok(first), Ok(last)) = (u16::try_from(first), u16::try_from(last)) else { return false };
+        self.members.range(first..=last).next().is_some()
+    }
+}
+
+impl NodeKey {
+    fn of(key: &LkhKey) -> Self {
+        Self { handle: key.handle, data: key.data.duplicate() }
+    }
+
+    fn duplicate(&self) -> Self {
+        Self { handle: self.handle, data: self.data.duplicate() }
+    }
+}
+
+/// Keys of a hierarchy encrypt each other without padding, which cannot be told apart from a key.
+fn whole_blocks(algorithm: u16, bits: Option<u16>) -> Result<Phase1Encryption, KekUnusable> {
+    let encryption = encryption(algorithm, bits)?;
+    match encryption.key_length().is_multiple_of(encryption.block_length()) {
+        true => Ok(encryption),
+        false => Err(KekUnusable::Hierarchy(encryption.key_length())),
+    }
+}
+
+/// The nodes above `node`, root last.
+fn ancestors(node: u16) -> impl Iterator<Item = u16> {
+    core::iter::successors(Some(node >> 1), |node| Some(node >> 1)).take_while(|node| *node != 0)
+}
+
+fn children(node: u16) -> impl Iterator<Item = u16> {
+    let left = node.checked_mul(2);
+    left.into_iter().chain(left.and_then(|left| left.checked_add(1)))
+}
+
+const ROOT: u16 = 1;
+
+/// Leaves 32768 to 65535 fill the 16 bits of an LKH ID.
+const MOST_LEAVES: usize = 32_768;
+
+#[cfg(test)]
+mod tests;

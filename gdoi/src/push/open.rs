@@ -1,0 +1,204 @@
+//! The member's way through a received push: decrypted, well-formed, fresh, verified (RFC 6407 §4.4, §7.3.4).
+//!
+//! Every stage is a type that only the one before can make, and none but the last reads a payload body.
+
+use zeroize::Zeroizing;
+
+use super::kek::{Kek, Verifier};
+use super::message::{self, NAME, PushPayloads, SignatureHabit, SignedLength};
+use super::replay::Replay;
+use crate::crypto::{KeyKind, RsaForm};
+use crate::error::{Error, NotAccepted, PeerIncompatible, PeerMisbehaved};
+use crate::wire::chain::{self, RawPayload};
+use crate::wire::header::{self, Header};
+use crate::wire::registry::{ExchangeType, Flags, PayloadKind};
+use crate::wire::seq::SequenceNumber;
+use crate::wire::signature::Signature;
+
+/// Proof that SIG of a push was verified with the public key of the group's key server.
+#[derive(Debug)]
+pub struct SignatureVerified(());
+
+/// A decrypted push: octets that may be noise.
+#[derive(Debug)]
+pub struct Opened {
+    header: Header,
+    plaintext: Zeroizing<Vec<u8>>,
+}
+
+/// A push whose payload chain is in order: SEQ first, SIG last, SA and KD together or not at all.
+#[derive(Debug)]
+pub struct WellFormed {
+    opened: Opened,
+    sequence_number: u32,
+    signature: Vec<u8>,
+    /// Octets in front of SIG.
+    signed: usize,
+    /// Octets of all payloads, without padding.
+    unpadded: usize,
+}
+
+/// A push with a number that has not been seen yet.
+#[derive(Debug)]
+pub struct Fresh(WellFormed);
+
+/// A push of the group's key server.
+#[derive(Debug)]
+pub struct VerifiedPush {
+    push: WellFormed,
+    proof: SignatureVerified,
+    habit: SignatureHabit,
+}
+
+impl Opened {
+    /// Decrypts `datagram` with the KEK whose SPI is `spi`.
+    ///
+    /// # Errors
+    /// The header is not that of a push under this KEK, or the ciphertext is no whole number of blocks.
+    pub fn decrypt(kek: &Kek, spi: &[u8; 16], datagram: &[u8]) -> Result<Self, Error> {
+        let (header, body) = header::split(datagram)?;
+        if header.exchange != ExchangeType::GROUPKEY_PUSH {
+            return Err(PeerIncompatible::ExchangeType(header.exchange.0).into());
+        }
+        if message::spi_of(&header) != *spi {
+            return Err(NotAccepted::UnknownCookies.into());
+        }
+        if header.flags != Flags::ENCRYPTION {
+            let encrypted = header.flags.contains(Flags::ENCRYPTION);
+            return Err(PeerMisbehaved::Encryption { message: NAME, encrypted }.into());
+        }
+        if header.message_id != 0 {
+            return Err(PeerMisbehaved::MessageId(header.message_id).into());
+        }
+        Ok(Self { header, plaintext: kek.decrypt(body)? })
+    }
+
+    /// Checks the payload chain.
+    ///
+    /// # Errors
+    /// The chain is broken, or a payload is missing, repeated or out of place.
+    pub fn check(self) -> Result<WellFormed, Error> {
+        let chain = chain::walk(self.header.next_payload, &self.plaintext, header::LENGTH)?;
+        let mut payloads = chain.payloads.iter();
+        let sequence_number: SequenceNumber = first("SEQ", PayloadKind::SEQUENCE_NUMBER, payloads.next())?.read()?;
+        let signature: Signature = first("SIG", PayloadKind::SIGNATURE, payloads.next_back())?.read()?;
+        let mut stage = PayloadKind::DELETE;
+        let mut deletes = false;
+        for payload in payloads {
+            match (stage, payload.kind) {
+                (_, PayloadKind::VENDOR_ID) => {}
+                (PayloadKind::DELETE, PayloadKind::DELETE) => deletes = true,
+                (PayloadKind::DELETE, PayloadKind::SA) | (PayloadKind::SA, PayloadKind::KEY_DOWNLOAD) => {
+                    stage = payload.kind;
+                }
+                (_, kind) => {
+                    let offset = payload.offset;
+                    return Err(PeerMisbehaved::ForeignPayload { message: NAME, kind, offset }.into());
+                }
+            }
+        }
+        match stage {
+            PayloadKind::SA => return Err(PeerMisbehaved::MissingPayload { message: NAME, payload: "KD" }.into()),
+            PayloadKind::DELETE if !deletes => {
+                return Err(PeerMisbehaved::MissingPayload { message: NAME, payload: "SA" }.into());
+            }
+            _ => {}
+        }
+        let signed = chain.octets_before(chain.payloads.len().saturating_sub(1)).len();
+        let unpadded = self.plaintext.len().saturating_sub(chain.padding.len());
+        Ok(WellFormed { sequence_number: sequence_number.0, signature: signature.0, signed, unpadded, opened: self })
+    }
+}
+
+impl WellFormed {
+    /// Lets a push go on whose number is new under its KEK.
+    ///
+    /// # Errors
+    /// The number is not greater than the last one accepted.
+    pub(crate) fn fresh(self, replay: &Replay) -> Result<Fresh, Error> {
+        replay.check(self.sequence_number)?;
+        Ok(Fresh(self))
+    }
+}
+
+impl Fresh {
+    /// Verifies SIG, in the forms that key servers use; the one in `habit` is tried first.
+    ///
+    /// # Errors
+    /// [`PeerMisbehaved::WrongSignature`].
+    pub(crate) fn verify(self, verifier: &Verifier, habit: SignatureHabit) -> Result<VerifiedPush, Error> {
+        let Self(push) = self;
+        let whole = push.opened.plaintext.len();
+        let signed = push.opened.plaintext.get(..push.signed).unwrap_or_default();
+        let padded = whole != push.unpadded;
+        for length in in_order(habit.length, [SignedLength::Padded, SignedLength::Unpadded]) {
+            if length == SignedLength::Unpadded && !padded {
+                // The same octets as with the padding that is not there.
+                continue;
+            }
+            let counted = match length {
+                SignedLength::Padded => whole,
+                SignedLength::Unpadded => push.unpadded,
+            };
+            let digest = message::signed_digest(verifier.hash, &push.opened.header, counted, signed)?;
+            for form in in_order(habit.form, [RsaForm::DigestInfo, RsaForm::RawDigest]) {
+                if verifier.key.verify(verifier.hash, form, &digest, &push.signature).is_err() {
+                    continue;
+                }
+                let rsa = verifier.key.kind() == KeyKind::Rsa;
+                let habit = SignatureHabit {
+                    form: if rsa { Some(form) } else { None },
+                    length: if padded { Some(length) } else { habit.length },
+                };
+                return Ok(VerifiedPush { push, proof: SignatureVerified(()), habit });
+            }
+        }
+        Err(PeerMisbehaved::WrongSignature.into())
+    }
+}
+
+impl VerifiedPush {
+    /// Number of the push.
+    pub fn sequence_number(&self) -> u32 {
+        self.push.sequence_number
+    }
+
+    /// How the key server made the signature.
+    pub fn habit(&self) -> SignatureHabit {
+        self.habit
+    }
+
+    /// The payload bodies, and the proof that they may be used.
+    ///
+    /// # Errors
+    /// A body cannot be read.
+    pub(crate) fn read(self) -> Result<(PushPayloads, SignatureVerified), Error> {
+        let opened = &self.push.opened;
+        let chain = chain::walk(opened.header.next_payload, &opened.plaintext, header::LENGTH)?;
+        let mut payloads = PushPayloads::default();
+        for payload in &chain.payloads {
+            match payload.kind {
+                PayloadKind::DELETE => payloads.deletes.push(payload.read()?),
+                PayloadKind::SA => payloads.policy = Some(payload.read()?),
+                PayloadKind::KEY_DOWNLOAD => payloads.keys = Some(payload.read()?),
+                _ => {}
+            }
+        }
+        Ok((payloads, self.proof))
+    }
+}
+
+fn first<'a, 'b>(
+    name: &'static str,
+    kind: PayloadKind,
+    payload: Option<&'b RawPayload<'a>>,
+) -> Result<&'b RawPayload<'a>, PeerMisbehaved> {
+    payload
+        .filter(|payload| payload.kind == kind)
+        .ok_or(PeerMisbehaved::MissingPayload { message: NAME, payload: name })
+}
+
+/// Both of `all`, `habit` first.
+fn in_order<T: Copy + PartialEq>(habit: Option<T>, all: [T; 2]) -> impl Iterator<Item = T> {
+    habit.into_iter().chain(all.into_iter().filter(move |one| habit != Some(*one)))
+}

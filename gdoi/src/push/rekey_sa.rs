@@ -1,0 +1,147 @@
+//! One rekey SA of a member: what opens the pushes under one KEK (RFC 6407 §4.4).
+
+use super::ack::{self, AcknowledgementKind};
+use super::apply::{self, Applied};
+use super::kek::{Kek, KekUnusable, Verifier};
+use super::member::RekeySettings;
+use super::message::SignatureHabit;
+use super::open::Opened;
+use super::replay::{Duplicate, Replay};
+use crate::crypto::Secret;
+use crate::error::Error;
+use crate::exchange::Digest;
+use crate::group::{GroupId, KekKeys, KekPolicy};
+use crate::lkh::KeyPath;
+use crate::time::BootTime;
+
+/// A KEK with everything that its pushes are checked against.
+#[derive(Debug)]
+pub struct RekeySa {
+    pub(super) group: GroupId,
+    pub(super) policy: KekPolicy,
+    pub(super) kek: Kek,
+    pub(super) verifier: Verifier,
+    pub(super) path: Option<KeyPath>,
+    replay: Replay,
+    habit: SignatureHabit,
+}
+
+/// What became of a push.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It is a copy of the last one; the acknowledgement, if it should be sent again.
+    Duplicate(Option<Vec<u8>>),
+    /// It is the key server's and can be used.
+    Applied { sequence_number: u32, applied: Box<Applied>, acknowledgement: Option<Vec<u8>> },
+    /// It is the key server's and cannot be used: its number is used up all the same.
+    Unusable { sequence_number: u32, error: Error },
+}
+
+impl RekeySa {
+    /// The rekey SA of `policy` and `keys`. `sequence_number` is the one of the last push under this KEK.
+    ///
+    /// # Errors
+    /// The KEK, its public key or the key hierarchy cannot be used.
+    pub(super) fn new(
+        group: GroupId,
+        policy: &KekPolicy,
+        keys: &KekKeys,
+        path: Option<KeyPath>,
+        sequence_number: u32,
+        legacy: bool,
+    ) -> Result<Self, KekUnusable> {
+        Ok(Self {
+            group,
+            policy: policy.clone(),
+            kek: Kek::new(policy, &keys.algorithm_key, legacy)?,
+            verifier: Verifier::new(policy, keys.signature_key.as_deref(), legacy)?,
+            path,
+            replay: Replay::new(sequence_number),
+            habit: SignatureHabit::default(),
+        })
+    }
+
+    /// Carries the habit of the key server over from the KEK before.
+    pub(super) fn with_habit(mut self, habit: SignatureHabit) -> Self {
+        self.habit = habit;
+        self
+    }
+
+    /// Policy of the KEK, as the most recent SAK states it.
+    pub fn policy(&self) -> &KekPolicy {
+        &self.policy
+    }
+
+    /// Number of the last push accepted.
+    pub fn sequence_number(&self) -> u32 {
+        self.replay.last()
+    }
+
+    /// How the key server makes its signatures.
+    pub fn habit(&self) -> SignatureHabit {
+        self.habit
+    }
+
+    /// A copy of the last push accepted? Costs one hash.
+    pub(super) fn duplicate(&mut self, digest: &Digest, now: BootTime) -> Option<Option<Vec<u8>>> {
+        match self.replay.duplicate(digest, now) {
+            Duplicate::No => None,
+            Duplicate::Silent => Some(None),
+            Duplicate::Acknowledge(answer) => Some(Some(answer.to_vec())),
+        }
+    }
+
+    /// Takes a push through all its stages.
+    ///
+    /// # Errors
+    /// The push is not the key server's, or not new. Nothing has changed.
+    pub(super) fn handle(
+        &mut self,
+        datagram: &[u8],
+        settings: &RekeySettings,
+        now: BootTime,
+    ) -> Result<Outcome, Error> {
+        let digest = Digest::of(datagram);
+        if let Some(acknowledgement) = self.duplicate(&digest, now) {
+            return Ok(Outcome::Duplicate(acknowledgement));
+        }
+        let fresh = Opened::decrypt(&self.kek, &self.policy.spi, datagram)?.check()?.fresh(&self.replay)?;
+        let verified = fresh.verify(&self.verifier, self.habit)?;
+        let sequence_number = verified.sequence_number();
+        self.habit = verified.habit();
+        self.replay.accept(sequence_number, digest);
+        match apply::apply(self, verified, settings.legacy) {
+            Ok(applied) => {
+                let policy = applied.policy.as_ref().unwrap_or(&self.policy);
+                let acknowledgement = self.acknowledge(policy, sequence_number, settings)?;
+                if let Some(acknowledgement) = &acknowledgement {
+                    self.replay.acknowledged(acknowledgement.clone(), now);
+                }
+                Ok(Outcome::Applied { sequence_number, applied: Box::new(applied), acknowledgement })
+            }
+            Err(error) => Ok(Outcome::Unusable { sequence_number, error }),
+        }
+    }
+
+    /// The acknowledgement that `policy`, the most recent SAK, asks for; made with the KEK that decrypted the push.
+    fn acknowledge(
+        &self,
+        policy: &KekPolicy,
+        sequence_number: u32,
+        settings: &RekeySettings,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let Some(kind) = policy.acknowledgement.and_then(AcknowledgementKind::from_number) else { return Ok(None) };
+        let leaf_key;
+        let base_key: &Secret = match kind.uses_leaf_key() {
+            false => self.kek.base_key(),
+            true => {
+                leaf_key = self.path.as_ref().and_then(KeyPath::leaf_key);
+                // A member that cannot do what is asked goes on without (RFC 8263 §4).
+                let Some(leaf_key) = &leaf_key else { return Ok(None) };
+                leaf_key
+            }
+        };
+        let (length, address) = (settings.acknowledgement_length, settings.address.ip());
+        ack::acknowledge(kind, length, base_key, &self.policy.spi, sequence_number, address).map(Some)
+    }
+}

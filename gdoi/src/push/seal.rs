@@ -1,0 +1,214 @@
+//! The key server's side of a push (RFC 6407 §4.3): numbered, signed once, encrypted once.
+//!
+//! What comes out is a datagram that every member gets and every repetition repeats: receivers know copies by their
+//! octets.
+
+use super::ack::{Acknowledged, AcknowledgementKind, Claim};
+use super::kek::{Kek, KekUnusable, signature_scheme};
+use super::message::{self, Deletion, SignedLength};
+use crate::config::HashAlgorithm;
+use crate::crypto::{RsaForm, Secret, SeededRng, SigningKey};
+use crate::error::{ApiMisuse, Error, NotAccepted};
+use crate::group::{GroupSa, KekKeys, KekPolicy};
+use crate::wire::chain::encode_with;
+use crate::wire::kd::KeyPacket;
+use crate::wire::lkh::{LkhAttribute, LkhUpdate};
+use crate::wire::registry::PayloadKind;
+use crate::wire::sa_kek::Trailer;
+use crate::wire::seq::SequenceNumber;
+use crate::wire::signature::Signature;
+use crate::wire::{Payload, Writer, key_download, security_association};
+
+/// What existing members expect differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct SealOptions {
+    /// What an RSA signature covers.
+    pub form: RsaForm,
+    /// Which Length is signed.
+    pub length: SignedLength,
+    /// Reserved octets of the SAK.
+    pub trailer: Trailer,
+}
+
+/// What a push says.
+#[derive(Debug, Default)]
+pub struct PushContent<'a> {
+    /// SAs to delete.
+    pub deletions: &'a [Deletion],
+    /// New policy and keys. With another KEK than the one that encrypts, members change over to it.
+    pub group_sa: Option<&'a GroupSa>,
+    /// Update arrays of the key hierarchy. They take the place of the KEK packet, which a removed member could read.
+    pub updates: Vec<LkhUpdate>,
+}
+
+/// A push ready to be sent, any number of times.
+#[derive(Debug)]
+pub struct SealedPush {
+    spi: [u8; 16],
+    sequence_number: u32,
+    datagram: Vec<u8>,
+    acknowledgement: Option<AcknowledgementKind>,
+    base_key: Secret,
+}
+
+/// One KEK of a key server, and the number of the last push under it.
+#[derive(Debug)]
+pub struct Sealer {
+    policy: KekPolicy,
+    kek: Kek,
+    hash: HashAlgorithm,
+    sequence_number: u32,
+}
+
+impl Sealer {
+    /// The KEK of `policy`. `sequence_number` is 0 for a new KEK, and what the sealed state says after a restart: a number
+    /// that is used twice is ignored by every member.
+    ///
+    /// # Errors
+    /// The KEK or the signature scheme cannot be used.
+    pub fn new(policy: &KekPolicy, keys: &KekKeys, sequence_number: u32, legacy: bool) -> Result<Self, KekUnusable> {
+        let (_, hash) = signature_scheme(policy, legacy)?;
+        let kek = Kek::new(policy, &keys.algorithm_key, legacy)?;
+        Ok(Self { policy: policy.clone(), kek, hash, sequence_number })
+    }
+
+    /// Policy of the KEK.
+    pub fn policy(&self) -> &KekPolicy {
+        &self.policy
+    }
+
+    /// Number of the last push sealed: what the SEQ payload of a pull says.
+    pub fn sequence_number(&self) -> u32 {
+        self.sequence_number
+    }
+
+    /// Makes the next push. The number counts as used when this returns a push.
+    ///
+    /// # Errors
+    /// Nothing to say, TEKs beside update arrays, a signing key that does not fit the policy, numbers used up, or a
+    /// message that is too long.
+    pub fn seal(
+        &mut self,
+        content: PushContent<'_>,
+        key: &SigningKey,
+        options: SealOptions,
+        rng: &mut SeededRng,
+    ) -> Result<SealedPush, Error> {
+        let number =
+            self.sequence_number.checked_add(1).ok_or(unusable("the sequence numbers of the KEK are used up"))?;
+        let stated = content.group_sa.and_then(|sa| sa.policy().kek.as_ref());
+        let acknowledgement = stated.unwrap_or(&self.policy).acknowledgement;
+        let payloads = payloads(number, content, options.trailer)?;
+        let mut writer = Writer::new();
+        let mut rest = payloads.iter().peekable();
+        while let Some(payload) = rest.next() {
+            let next = rest.peek().map_or(PayloadKind::SIGNATURE, |payload| payload.kind());
+            encode_with(&mut writer, next, |writer| payload.encode(writer));
+        }
+        let mut plaintext = zeroize::Zeroizing::new(writer.finish()?);
+        let unpadded = plaintext.len().saturating_add(GENERIC_HEADER).saturating_add(key.signature_length());
+        let counted = match options.length {
+            SignedLength::Padded => unpadded.next_multiple_of(self.kek.block_length()),
+            SignedLength::Unpadded => unpadded,
+        };
+        let header = message::push_header(&self.policy.spi);
+        let digest = message::signed_digest(self.hash, &header, counted, &plaintext)?;
+        let signature = key.sign(self.hash, options.form, &digest, rng).map_err(KekUnusable::from)?;
+        let mut writer = Writer::new();
+        writer.put(&plaintext);
+        encode_with(&mut writer, PayloadKind::NONE, |writer| {
+            Payload::Signature(Signature(signature)).encode(writer);
+        });
+        plaintext = zeroize::Zeroizing::new(writer.finish()?);
+        let datagram = header.message(&self.kek.encrypt(&plaintext)?)?;
+        if datagram.len() > LONGEST_DATAGRAM {
+            return Err(unusable("the push does not fit into a datagram").into());
+        }
+        self.sequence_number = number;
+        Ok(SealedPush {
+            spi: self.policy.spi,
+            sequence_number: number,
+            datagram,
+            acknowledgement: acknowledgement.and_then(AcknowledgementKind::from_number),
+            base_key: self.kek.base_key().duplicate(),
+        })
+    }
+}
+
+impl SealedPush {
+    /// SPI of the KEK that encrypted it.
+    pub fn spi(&self) -> &[u8; 16] {
+        &self.spi
+    }
+
+    /// Its number.
+    pub fn sequence_number(&self) -> u32 {
+        self.sequence_number
+    }
+
+    /// The octets to send.
+    pub fn datagram(&self) -> &[u8] {
+        &self.datagram
+    }
+
+    /// Which acknowledgement members were asked for.
+    pub fn acknowledgement(&self) -> Option<AcknowledgementKind> {
+        self.acknowledgement
+    }
+
+    /// Verifies an acknowledgement of this push. `leaf_key` finds a member's leaf key for the LKH kinds.
+    ///
+    /// # Errors
+    /// None was asked for, it is of another push, the member has no leaf, or HASH fits no reading of RFC 8263.
+    pub fn verify(
+        &self,
+        claim: &Claim,
+        leaf_key: impl FnOnce(core::net::IpAddr) -> Option<Secret>,
+    ) -> Result<Acknowledged, Error> {
+        let kind = self.acknowledgement.ok_or(NotAccepted::UnexpectedAcknowledgement)?;
+        if claim.spi != self.spi || claim.sequence_number != self.sequence_number {
+            return Err(NotAccepted::UnexpectedAcknowledgement.into());
+        }
+        match kind.uses_leaf_key() {
+            false => claim.verify(kind, &self.base_key),
+            true => claim.verify(kind, &leaf_key(claim.address).ok_or(NotAccepted::UnexpectedAcknowledgement)?),
+        }
+    }
+}
+
+/// SEQ, D, SA, KD.
+fn payloads(number: u32, content: PushContent<'_>, trailer: Trailer) -> Result<Vec<Payload>, Error> {
+    let mut payloads = vec![Payload::SequenceNumber(SequenceNumber(number))];
+    payloads.extend(Deletion::write(content.deletions).into_iter().map(Payload::Delete));
+    let Some(sa) = content.group_sa else {
+        return match content.deletions.is_empty() {
+            true => Err(unusable("a push that says nothing").into()),
+            false => Ok(payloads),
+        };
+    };
+    let mut keys = key_download(sa);
+    // Both are for one member alone (RFC 6407 §5.6.3.1, §5.6.4).
+    keys.packets.retain(|packet| !matches!(packet, KeyPacket::Sid { .. } | KeyPacket::Lkh { .. }));
+    if !content.updates.is_empty() {
+        let Some(kek) = &sa.policy().kek else { return Err(unusable("update arrays without a new KEK").into()) };
+        if !sa.policy().teks.is_empty() {
+            // The removed member reads this push: keys follow under the new KEK (RFC 6407 §7.4).
+            return Err(unusable("TEKs beside update arrays").into());
+        }
+        keys.packets.retain(|packet| !matches!(packet, KeyPacket::Kek { .. }));
+        let attributes = content.updates.into_iter().map(LkhAttribute::Update).collect();
+        keys.packets.push(KeyPacket::Lkh { spi: kek.spi, attributes });
+    }
+    payloads.push(Payload::GroupSecurityAssociation(security_association(sa.policy(), trailer)));
+    payloads.push(Payload::KeyDownload(keys));
+    Ok(payloads)
+}
+
+fn unusable(why: &'static str) -> ApiMisuse {
+    ApiMisuse::Configuration(why)
+}
+
+const GENERIC_HEADER: usize = 4;
+
+/// Of UDP over IPv4, headers taken off.
+const LONGEST_DATAGRAM: usize = 65_507;

@@ -1,0 +1,179 @@
+//! Pushes against recordings of another implementation, against the other side, and against everybody else.
+
+mod acknowledgement;
+mod recorded;
+mod refused;
+mod two_party;
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::*;
+use crate::crypto::{KeyKind, Secret, SeededRng, SigningKey};
+use crate::group::*;
+use crate::time::BootTime;
+
+pub(super) const GROUP: GroupId = GroupId(1111);
+
+pub(super) fn at(seconds: u64) -> BootTime {
+    BootTime::new(Duration::from_secs(seconds))
+}
+
+pub(super) fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+pub(super) fn settings(legacy: bool) -> RekeySettings {
+    RekeySettings {
+        address: address("198.51.100.7:848"),
+        acknowledgement_length: AcknowledgementLength::default(),
+        legacy,
+    }
+}
+
+/// A key server with one KEK, and what it takes to push.
+pub(super) struct KeyServer {
+    pub(super) policy: KekPolicy,
+    pub(super) key: Secret,
+    pub(super) signing: SigningKey,
+    pub(super) sealer: Sealer,
+    pub(super) options: SealOptions,
+    pub(super) rng: SeededRng,
+}
+
+pub(super) fn kek_policy(spi: u8, kind: KeyKind, bits: u16, acknowledgement: Option<u16>) -> KekPolicy {
+    KekPolicy {
+        spi: [spi; 16],
+        protocol: 17,
+        source: (1, 848, vec![192, 0, 2, 1]),
+        destination: (1, 848, vec![239, 192, 1, 1]),
+        algorithm: 3,
+        key_length: Some(bits),
+        lifetime: Duration::from_secs(86_400),
+        signature_hash: Some(match kind {
+            KeyKind::Rsa | KeyKind::Ecdsa256 => 3,
+            KeyKind::Ecdsa384 => 4,
+            KeyKind::Ecdsa521 => 5,
+        }),
+        signature_algorithm: match kind {
+            KeyKind::Rsa => 1,
+            KeyKind::Ecdsa256 => 4,
+            KeyKind::Ecdsa384 => 5,
+            KeyKind::Ecdsa521 => 6,
+        },
+        signature_key_length: None,
+        acknowledgement,
+    }
+}
+
+impl KeyServer {
+    pub(super) fn new(kind: KeyKind, bits: u16, acknowledgement: Option<u16>) -> Self {
+        let mut rng = SeededRng::from_seed([kind as u8; 32]);
+        let signing = match kind {
+            // Making one takes seconds without optimisation.
+            KeyKind::Rsa => SigningKey::from_pkcs8_der(
+                &crate::crypto::testing::octets(
+                    &crate::crypto::testing::json("crypto/signature.json")["rsa_2048_pkcs8"],
+                ),
+                false,
+            )
+            .unwrap(),
+            kind => SigningKey::generate_ecdsa(kind, &mut rng).unwrap(),
+        };
+        let policy = kek_policy(0xa0, kind, bits, acknowledgement);
+        let mut key = vec![0; 16 + usize::from(bits / 8)];
+        rng.fill(&mut key);
+        let key = Secret::new(key);
+        let keys = KekKeys { algorithm_key: key.duplicate(), signature_key: None };
+        let sealer = Sealer::new(&policy, &keys, 0, false).unwrap();
+        Self { policy, key, signing, sealer, options: SealOptions::default(), rng }
+    }
+
+    pub(super) fn keys(&self) -> KekKeys {
+        KekKeys { algorithm_key: self.key.duplicate(), signature_key: Some(self.signing.public_key_der().unwrap()) }
+    }
+
+    /// What a pull delivers.
+    pub(super) fn group_sa(&self) -> GroupSa {
+        let policy =
+            GroupPolicy { group: GROUP, kek: Some(self.policy.clone()), gap: Default::default(), teks: vec![] };
+        let number = Some(self.sealer.sequence_number());
+        GroupSa::originate(policy, BTreeMap::new(), Some(self.keys()), number, None)
+    }
+
+    pub(super) fn member(&self) -> RekeyMember {
+        RekeyMember::new(&self.group_sa(), settings(false), at(0)).unwrap().unwrap()
+    }
+
+    pub(super) fn seal(&mut self, content: PushContent<'_>) -> SealedPush {
+        self.sealer.seal(content, &self.signing, self.options, &mut self.rng).unwrap()
+    }
+
+    pub(super) fn push_tek(&mut self, spi: Spi) -> SealedPush {
+        self.seal(PushContent { group_sa: Some(&tek_sa(spi, None)), ..PushContent::default() })
+    }
+}
+
+/// New TEKs, and a new KEK with its key if one is given.
+pub(super) fn tek_sa(spi: Spi, kek: Option<(KekPolicy, KekKeys)>) -> GroupSa {
+    let (kek, keys) = kek.unzip();
+    let policy = GroupPolicy {
+        group: GROUP,
+        kek,
+        gap: GroupAssociatedPolicy {
+            activation_time_delay: Some(Duration::from_secs(10)),
+            deactivation_time_delay: Some(Duration::from_secs(30)),
+        },
+        teks: vec![tek(spi)],
+    };
+    GroupSa::originate(policy, BTreeMap::from([(spi, tek_keys())]), keys, None, None)
+}
+
+pub(super) fn tek(spi: Spi) -> TekPolicy {
+    TekPolicy {
+        spi,
+        selector: TrafficSelector {
+            protocol: 0,
+            source: AddressRange::Subnet("172.16.0.0/12".parse().unwrap()),
+            source_port: 0,
+            destination: AddressRange::Subnet("172.16.0.0/12".parse().unwrap()),
+            destination_port: 0,
+        },
+        protection: TekProtection {
+            protocol: TekProtocol::ESP,
+            transform: EspTransform::AES_CBC,
+            key_length: Some(128),
+            authentication: Some(AuthenticationAlgorithm::HMAC_SHA2_256),
+            mode: EncapsulationMode::TUNNEL,
+            address_preservation: AddressPreservation::SOURCE_AND_DESTINATION,
+            direction: SaDirection::SYMMETRIC,
+            lifetime: Duration::from_secs(3600),
+            lifetime_kilobytes: None,
+        },
+    }
+}
+
+pub(super) fn tek_keys() -> TekKeys {
+    TekKeys { encryption: Secret::new(vec![7; 16]), integrity: Secret::new(vec![8; 32]) }
+}
+
+/// The push must be accepted.
+pub(super) fn accepted(member: &mut RekeyMember, datagram: &[u8]) -> PushAccepted {
+    member.handle_datagram(address("192.0.2.1:848"), address("239.192.1.1:848"), datagram, at(1)).unwrap();
+    match member.poll_event() {
+        Some(RekeyEvent::Accepted(accepted)) => *accepted,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The push must be discarded.
+pub(super) fn refused(member: &mut RekeyMember, datagram: &[u8]) -> crate::Error {
+    let before = (member.sequence_number(), member.policy().cloned(), member.expiry());
+    let error = member
+        .handle_datagram(address("192.0.2.1:848"), address("239.192.1.1:848"), datagram, at(1))
+        .expect_err("a push that must be refused");
+    assert_eq!(before, (member.sequence_number(), member.policy().cloned(), member.expiry()), "{error}");
+    assert_eq!((member.poll_event(), member.poll_transmit()), (None, None), "{error}");
+    error
+}

@@ -1,0 +1,198 @@
+//! The key server's side and the member's with each other: every key kind, habit and kind of content.
+
+use super::*;
+use crate::crypto::RsaForm;
+use crate::lkh::KeyTree;
+
+const KINDS: [KeyKind; 4] = [KeyKind::Rsa, KeyKind::Ecdsa256, KeyKind::Ecdsa384, KeyKind::Ecdsa521];
+
+#[test]
+fn every_kind_of_key_and_every_habit() {
+    for kind in KINDS {
+        for form in [RsaForm::DigestInfo, RsaForm::RawDigest] {
+            for length in [SignedLength::Padded, SignedLength::Unpadded] {
+                let mut server = KeyServer::new(kind, 256, None);
+                server.options = SealOptions { form, length, ..SealOptions::default() };
+                let mut member = server.member();
+                for number in 1..=3 {
+                    let push = server.push_tek(0x1000 + number);
+                    assert_eq!(push.sequence_number(), number);
+                    let push = accepted(&mut member, push.datagram());
+                    let sa = push.group_sa.unwrap();
+                    assert_eq!(sa.policy().teks, [tek(0x1000 + number)]);
+                    assert_eq!(sa.tek_keys()[&(0x1000 + number)], tek_keys());
+                }
+                let habit = member.habit().unwrap();
+                assert_eq!(habit.form, (kind == KeyKind::Rsa).then_some(form));
+                assert!(habit.length.is_none_or(|seen| seen == length));
+            }
+        }
+    }
+}
+
+#[test]
+fn deletes_alone_and_beside_new_keys() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
+    let mut member = server.member();
+    let deletions = [
+        Deletion::Tek(TekProtocol::ESP, 0x1000),
+        Deletion::Tek(TekProtocol::ESP, 0x1001),
+        Deletion::AllTeks(TekProtocol::AH),
+    ];
+    let push = server.seal(PushContent { deletions: &deletions, ..PushContent::default() });
+    let push = accepted(&mut member, push.datagram());
+    assert_eq!((push.deletions.as_slice(), push.group_sa, push.kek), (&deletions[..], None, KekChange::Unchanged));
+
+    let sa = tek_sa(0x1002, None);
+    let push = server.seal(PushContent { deletions: &deletions[..1], group_sa: Some(&sa), ..Default::default() });
+    let push = accepted(&mut member, push.datagram());
+    assert_eq!((push.deletions.len(), push.group_sa.is_some()), (1, true));
+}
+
+#[test]
+fn a_deleted_kek_is_acknowledged_and_ends_the_pushes() {
+    for deletion in [Deletion::Kek([0xa0; 16]), Deletion::AllKeks] {
+        let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+        let mut member = server.member();
+        let all = [Deletion::AllTeks(TekProtocol::ESP), deletion];
+        let gone = server.seal(PushContent { deletions: &all, ..PushContent::default() });
+        let push = accepted(&mut member, gone.datagram());
+        assert_eq!((push.kek, push.acknowledgement.is_some()), (KekChange::Deleted, true));
+        assert_eq!((member.policy(), member.poll_timeout()), (None, None));
+        let next = server.push_tek(0x1000);
+        refused(&mut member, next.datagram());
+        let (from, to) = (address("192.0.2.1:848"), address("239.192.1.1:848"));
+        member.handle_datagram(from, to, gone.datagram(), at(20)).unwrap();
+        assert_eq!(member.poll_transmit(), push.acknowledgement);
+    }
+}
+
+#[test]
+fn another_keks_delete_changes_nothing() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
+    let mut member = server.member();
+    let push = server.seal(PushContent { deletions: &[Deletion::Kek([1; 16])], ..PushContent::default() });
+    assert_eq!(accepted(&mut member, push.datagram()).kek, KekChange::Unchanged);
+}
+
+#[test]
+fn a_kek_rolls_under_the_old_one() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
+    let mut member = server.member();
+    accepted(&mut member, server.push_tek(0x1000).datagram());
+    let next = kek_policy(0xb0, KeyKind::Ecdsa256, 256, None);
+    let key = Secret::new(vec![9; 48]);
+    let keys = || KekKeys { algorithm_key: Secret::new(vec![9; 48]), signature_key: None };
+    let sa = tek_sa(0x1001, Some((next.clone(), keys())));
+    let roll = server.seal(PushContent { group_sa: Some(&sa), ..PushContent::default() });
+    let push = accepted(&mut member, roll.datagram());
+    assert_eq!(push.kek, KekChange::Replaced { old: [0xa0; 16], new: [0xb0; 16] });
+    assert_eq!(push.group_sa.unwrap().kek_keys().unwrap().algorithm_key, key);
+    assert_eq!((member.sequence_number(), member.expiry()), (Some(0), Some(at(86_401))));
+
+    let late = server.push_tek(0x1002);
+    refused(&mut member, late.datagram());
+    server.sealer = Sealer::new(&next, &keys(), 0, false).unwrap();
+    let push = server.push_tek(0x1003);
+    assert_eq!(push.sequence_number(), 1);
+    accepted(&mut member, push.datagram());
+}
+
+#[test]
+fn a_removed_member_cannot_follow() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
+    let mut tree = KeyTree::new(3, Some(128), 8, &mut server.rng).unwrap();
+    server.key = tree.kek().unwrap().duplicate();
+    server.sealer = Sealer::new(&server.policy, &server.keys(), 0, false).unwrap();
+    let leaves: Vec<u16> = (0..5).map(|_| tree.join(&mut server.rng).unwrap()).collect();
+    let mut members: Vec<RekeyMember> = leaves
+        .iter()
+        .map(|leaf| {
+            let sa = server.group_sa().with_key_path(tree.download(*leaf).unwrap());
+            RekeyMember::new(&sa, settings(false), at(0)).unwrap().unwrap()
+        })
+        .collect();
+    let mut removed = members.remove(2);
+
+    for round in 0..2 {
+        let updates = match round {
+            0 => tree.remove(&leaves[2..3], &mut server.rng).unwrap(),
+            _ => tree.refresh(&mut server.rng).unwrap(),
+        };
+        let policy = kek_policy(0xb0 + round, KeyKind::Ecdsa256, 128, None);
+        let keys = || KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
+        let group = GroupPolicy { group: GROUP, kek: Some(policy.clone()), gap: Default::default(), teks: vec![] };
+        let sa = GroupSa::originate(group, BTreeMap::new(), Some(keys()), None, None);
+        let push = server.seal(PushContent { group_sa: Some(&sa), updates, ..PushContent::default() });
+        for member in &mut members {
+            let push = accepted(member, push.datagram());
+            assert!(matches!(push.kek, KekChange::Replaced { .. }));
+            assert_eq!(&push.group_sa.unwrap().kek_keys().unwrap().algorithm_key, tree.kek().unwrap());
+        }
+        if round == 0 {
+            removed
+                .handle_datagram(address("192.0.2.1:848"), address("192.0.2.9:848"), push.datagram(), at(1))
+                .unwrap();
+            let Some(RekeyEvent::Unusable { sequence_number: 1, error }) = removed.poll_event() else { panic!() };
+            assert_eq!(error, KekUnusable::Excluded.into());
+        }
+        server.sealer = Sealer::new(&policy, &keys(), 0, false).unwrap();
+    }
+    let push = server.push_tek(0x1000);
+    refused(&mut removed, push.datagram());
+    members.iter_mut().for_each(|member| assert!(accepted(member, push.datagram()).group_sa.is_some()));
+}
+
+#[test]
+fn keys_that_all_would_read_stay_out_of_an_update() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
+    let mut tree = KeyTree::new(3, Some(128), 8, &mut server.rng).unwrap();
+    tree.join(&mut server.rng).unwrap();
+    let updates = tree.refresh(&mut server.rng).unwrap();
+    let keys = KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
+    let sa = tek_sa(0x1000, Some((kek_policy(0xb0, KeyKind::Ecdsa256, 128, None), keys)));
+    let content = PushContent { group_sa: Some(&sa), updates, ..PushContent::default() };
+    let error = server.sealer.seal(content, &server.signing, server.options, &mut server.rng).unwrap_err();
+    assert_eq!(error.reason(), "api-misuse");
+    assert_eq!(server.sealer.sequence_number(), 0);
+}
+
+#[test]
+fn sender_identifiers_never_leave_in_a_push() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
+    let mut member = server.member();
+    let policy = GroupPolicy { group: GROUP, kek: None, gap: Default::default(), teks: vec![tek(0x1000)] };
+    let ids = Some(SenderIds { bits: 16, values: vec![7] });
+    let sa = GroupSa::originate(policy, BTreeMap::from([(0x1000, tek_keys())]), None, None, ids);
+    let push = server.seal(PushContent { group_sa: Some(&sa), ..PushContent::default() });
+    assert_eq!(accepted(&mut member, push.datagram()).group_sa.unwrap().sender_ids(), None);
+}
+
+#[test]
+fn a_kek_ends_with_its_life_time() {
+    let mut member = KeyServer::new(KeyKind::Ecdsa256, 128, None).member();
+    assert_eq!(member.poll_timeout().unwrap().at, at(86_400));
+    member.handle_timeout(at(86_399));
+    assert_eq!(member.poll_event(), None);
+    member.handle_timeout(at(86_400));
+    assert_eq!((member.poll_event(), member.policy()), (Some(RekeyEvent::Expired), None));
+}
+
+#[test]
+fn the_number_survives_a_restart_of_either_side() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
+    server.sealer = Sealer::new(&server.policy, &server.keys(), 41, false).unwrap();
+    let mut member = server.member();
+    let push = server.push_tek(0x1000);
+    assert_eq!((push.sequence_number(), member.sequence_number()), (42, Some(41)));
+    accepted(&mut member, push.datagram());
+    assert_eq!(member.sequence_number(), Some(42));
+}
+
+#[test]
+fn numbers_run_out() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
+    server.sealer = Sealer::new(&server.policy, &server.keys(), u32::MAX, false).unwrap();
+    let content = PushContent { deletions: &[Deletion::AllKeks], ..PushContent::default() };
+    assert!(server.sealer.seal(content, &server.signing, server.options, &mut server.rng).is_err());
+}
