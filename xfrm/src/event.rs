@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
 use crate::model::SaId;
@@ -51,15 +52,17 @@ pub struct EventSource {
     xfrm: Listener,
     netfilter: Listener,
     route: Listener,
-    own: Arc<[u32]>,
+    own: [u32; 2],
+    /// Of our connection to rtnetlink, whose address changes when it has to be made anew.
+    own_routing: Arc<AtomicU32>,
     ownership: Ownership,
     ready: VecDeque<KernelEvent>,
 }
 
 impl EventSource {
-    pub(crate) fn open(own: Arc<[u32]>, ownership: Ownership) -> Result<Self, Error> {
+    pub(crate) fn open(own: [u32; 2], own_routing: Arc<AtomicU32>, ownership: Ownership) -> Result<Self, Error> {
         let [xfrm, netfilter, route] = event::listeners()?;
-        Ok(Self { xfrm, netfilter, route, own, ownership, ready: VecDeque::new() })
+        Ok(Self { xfrm, netfilter, route, own, own_routing, ownership, ready: VecDeque::new() })
     }
 
     /// Waits for the next event. Cancelling loses nothing.
@@ -79,7 +82,9 @@ impl EventSource {
                 Err(error) => return Err(error),
             };
             // Whoever asked for the change is named in the message: our own are no news.
-            let others = messages(&datagram).filter(|message| message.port == 0 || !self.own.contains(&message.port));
+            let routing = self.own_routing.load(Ordering::Relaxed);
+            let own = |port| port == routing || self.own.contains(&port);
+            let others = messages(&datagram).filter(|message| message.port == 0 || !own(message.port));
             for event in others.filter_map(|message| read(&message, &self.ownership)) {
                 if self.ready.back() != Some(&event) {
                     self.ready.push_back(event);

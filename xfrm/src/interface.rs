@@ -4,10 +4,11 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use netlink_packet_route::route::RouteProtocol;
 
 use crate::error::Error;
-use crate::netlink::channel::{Channel, Message};
-use crate::netlink::{NETLINK_ROUTE, route};
+use crate::netlink::route::Link;
+use crate::netlink::routing::Routing;
 
 /// One interface as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,32 +27,18 @@ pub struct Interface {
 
 /// All interfaces by name. Needs no privilege.
 pub async fn interfaces() -> Result<BTreeMap<String, Interface>, Error> {
-    let mut channel = Channel::open(NETLINK_ROUTE)?;
-    let mut links = Vec::new();
-    let each = |message: Message<'_>| {
-        links.extend(route::link(message.body));
-        Ok(())
-    };
-    channel.dump("list interfaces", route::GET_LINK, &route::ANY_LINK, each).await?;
-    let mut addresses = Vec::new();
-    let each = |message: Message<'_>| {
-        addresses.extend(route::interface_address(message.body));
-        Ok(())
-    };
-    channel.dump("list addresses", route::GET_ADDRESS, &route::ANY_ADDRESS, each).await?;
-    let mut defaults = Vec::new();
-    let each = |message: Message<'_>| {
-        defaults.extend(route::route(message.body).filter(|route| route.destination.is_none()));
-        Ok(())
-    };
-    channel.dump("list routes", route::GET_ROUTE, &route::ANY_ROUTE, each).await?;
+    let mut routing = Routing::open()?;
+    let links = routing.links().await?;
+    let addresses = routing.addresses().await?;
+    let defaults = routing.routes(RouteProtocol::Unspec, |route| route.destination.is_none()).await?;
     let gateway = |index: u32| {
-        let over = defaults.iter().filter(|route| route.interface == Some(index));
-        let hops = over.filter_map(|route| Some((route.gateway?, route.priority)));
-        hops.min_by_key(|(hop, priority)| (hop.is_ipv6(), *priority)).map(|(hop, _)| hop)
+        let hops = defaults.iter().flat_map(|route| route.next_hops.iter().map(|hop| (hop, route.priority)));
+        let over = hops.filter(|(hop, _)| hop.interface == index);
+        let gateways = over.filter_map(|(hop, priority)| Some((hop.gateway?, priority)));
+        gateways.min_by_key(|(gateway, priority)| (gateway.is_ipv6(), *priority)).map(|(gateway, _)| gateway)
     };
-    let interface = |link: route::Link| {
-        let own = addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, address)| *address);
+    let interface = |link: Link| {
+        let own = addresses.iter().filter(|one| one.index == link.index).map(|one| one.address);
         let facts = Interface {
             index: link.index,
             up: link.up,

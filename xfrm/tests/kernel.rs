@@ -211,3 +211,74 @@ fn our_own_changes_are_no_events() {
         assert!(next.is_err(), "{next:?}");
     });
 }
+
+#[test]
+#[ignore = "needs root: makes a network namespace"]
+fn facts_about_interfaces_are_the_kernels() {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let interfaces = || runtime.block_on(xfrm::interface::interfaces()).unwrap();
+    // Before the first address there is no main table.
+    let lo = interfaces().remove("lo").unwrap();
+    assert_eq!((lo.up, lo.mtu, lo.gateway, lo.addresses.len()), (false, 65536, None, 0));
+    sh("ip link add wan mtu 1400 type veth peer name wanp; ip link add lan type veth peer name lanp
+        for i in wan wanp lan; do ip link set $i up; done
+        ip addr add 10.0.1.1/24 dev wan; ip addr add fd00::1/64 dev wan nodad; ip addr add 10.0.2.1 peer 10.0.2.2 dev wanp
+        ip addr add 172.16.1.1/24 dev lan
+        ip route add default via 10.0.1.253 metric 20; ip route add default via 10.0.1.254 metric 10
+        ip route add default via 10.0.1.252 table 100; ip route add 10.9.0.0/16 via 10.0.1.251
+        ip -6 route add default via fd00::2 metric 1");
+    let mut found = interfaces();
+    let wan = found.remove("wan").unwrap();
+    assert_eq!((wan.up, wan.mtu, wan.gateway), (true, 1400, Some("10.0.1.254".parse().unwrap())));
+    assert!(wan.addresses.contains(&"10.0.1.1/24".parse().unwrap()), "{wan:?}");
+    assert!(wan.addresses.contains(&"fd00::1/64".parse().unwrap()), "{wan:?}");
+    assert_eq!(sh("ip -o link show wan | cut -d: -f1").trim(), wan.index.to_string());
+    let wanp = found.remove("wanp").unwrap();
+    assert!(wanp.addresses.contains(&"10.0.2.1/32".parse().unwrap()), "{wanp:?}");
+    // Its peer is down: no carrier.
+    let lan = found.remove("lan").unwrap();
+    assert_eq!((lan.up, lan.gateway), (false, None));
+    sh("ip route del default; ip route del default; ip -6 route del default; ip link set lanp up
+        ip route add default nexthop via 10.0.1.254 dev wan nexthop via 172.16.1.254 dev lan");
+    let found = interfaces();
+    assert_eq!(found["wan"].gateway, Some("10.0.1.254".parse().unwrap()));
+    assert_eq!(found["lan"].gateway, Some("172.16.1.254".parse().unwrap()));
+    sh("ip route del default; ip route add default via inet6 fe80::1 dev wan");
+    assert_eq!(interfaces()["wan"].gateway, Some("fe80::1".parse().unwrap()));
+}
+
+#[test]
+#[ignore = "needs root: makes a network namespace"]
+fn a_placeholder_route_follows_its_next_hop() {
+    in_namespace(async |mut reconciler, _| {
+        for (gateway, shown) in
+            [(Some("10.0.1.254"), "via 10.0.1.254"), (None, "dev wan"), (Some("fe80::1"), "via inet6 fe80::1")]
+        {
+            let mut wanted = Desired::default();
+            wanted.routes.insert(PlaceholderRoute {
+                placeholder: "192.0.2.1".parse().unwrap(),
+                interface: String::from("wan"),
+                gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+                mtu: 1400,
+            });
+            reconciler.apply(wanted).await.unwrap();
+            assert!(reconciler.repair().await.unwrap().done.is_empty());
+            let route = sh("ip route show 192.0.2.1");
+            assert!(route.starts_with(&format!("192.0.2.1 {shown}")) && route.contains("mtu lock 1400"), "{route}");
+            assert_eq!(route.lines().count(), 1);
+        }
+        // Another MTU.
+        sh("ip route change 192.0.2.1 via inet6 fe80::1 dev wan proto 71 mtu lock 1300");
+        assert_eq!(reconciler.repair().await.unwrap().done.len(), 1);
+        assert!(sh("ip route show 192.0.2.1").contains("mtu lock 1400"));
+        // A foreign route to the same place is left alone, and said.
+        reconciler.purge().await.unwrap();
+        sh("ip route add 192.0.2.1 dev wan");
+        let mut wanted = desired().routes;
+        let routes = wanted.pop_first().into_iter().collect();
+        let refused = reconciler.apply(Desired { routes, ..Desired::default() }).await.unwrap_err();
+        assert!(refused.to_string().contains("File exists"), "{refused}");
+        assert!(sh("ip route show 192.0.2.1").contains("scope link"));
+    });
+}

@@ -1,6 +1,6 @@
 //! One netlink socket: a request, its answers, its acknowledgement, and a limit on the time.
 //!
-//! Written directly on the socket instead of on netlink-proto: requests and dumps hold keys, and here every buffer is
+//! For XFRM and nf_tables. Written directly on the socket instead of on netlink-proto: requests and dumps hold keys, and here every buffer is
 //! wiped, none is logged, and no decoder of the library sees a message that is shorter than its fixed part.
 
 use core::future::poll_fn;
@@ -263,9 +263,14 @@ fn outcome(operation: &str, message: &Message<'_>) -> Result<(), Error> {
     if code == 0 {
         return Ok(());
     }
-    // With NETLINK_CAP_ACK only the header of the request follows the code.
-    let said = message.body.get(4 + MESSAGE_HEADER..).and_then(|rest| find(rest, EXT_ACK_TEXT)).map(text);
+    let said = message.body.get(4..).and_then(words);
     Err(Error::from_errno(operation, code, said.filter(|_| message.kind == ERROR)))
+}
+
+/// The kernel's own words, from what follows the code of an error.
+pub(crate) fn words(after: &[u8]) -> Option<String> {
+    // With NETLINK_CAP_ACK that is only the header of the request.
+    find(after.get(MESSAGE_HEADER..)?, EXT_ACK_TEXT).map(text)
 }
 
 pub(crate) fn failed(operation: &'static str) -> impl Fn(std::io::Error) -> Error {

@@ -5,11 +5,14 @@ use netlink_packet_xfrm::constants::{
     XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY, XFRM_MSG_UPDSA, XFRMNLGRP_EXPIRE, XFRMNLGRP_POLICY, XFRMNLGRP_SA,
 };
 
+use nix::libc::{RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
+use rtnetlink::MulticastGroup;
+
 use crate::attribute::{find, text};
 use crate::error::Error;
 use crate::event::{KernelEvent, What};
 use crate::netlink::channel::{Listener, Message};
-use crate::netlink::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM, policy, route, state};
+use crate::netlink::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM, policy, state};
 use crate::nft::table::SUBSYSTEM;
 use crate::owner::Ownership;
 
@@ -17,23 +20,23 @@ use crate::owner::Ownership;
 pub(crate) type Read = fn(&Message<'_>, &Ownership) -> Option<KernelEvent>;
 
 const NFNLGRP_NFTABLES: u32 = 7;
-const RTNLGRP_LINK: u32 = 1;
-const RTNLGRP_IPV4_ADDRESS: u32 = 5;
-const RTNLGRP_IPV4_ROUTE: u32 = 7;
-const RTNLGRP_IPV6_ADDRESS: u32 = 9;
-const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const ROUTING: [MulticastGroup; 5] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+];
 
 /// Length of `struct xfrm_usersa_info` with what follows it in an expiry: the octet that says "hard".
 const EXPIRE_HARD: usize = 224;
 
 /// Sockets for XFRM, nf_tables and routing.
 pub(crate) fn listeners() -> Result<[Listener; 3], Error> {
-    let addresses = [RTNLGRP_IPV4_ADDRESS, RTNLGRP_IPV6_ADDRESS];
-    let routes = [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE];
     Ok([
         Listener::open(NETLINK_XFRM, &[XFRMNLGRP_EXPIRE, XFRMNLGRP_SA, XFRMNLGRP_POLICY])?,
         Listener::open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])?,
-        Listener::open(NETLINK_ROUTE, &[&[RTNLGRP_LINK][..], &addresses, &routes].concat())?,
+        Listener::open(NETLINK_ROUTE, &ROUTING.map(|group| group as u32))?,
     ])
 }
 
@@ -75,9 +78,9 @@ pub(crate) fn netfilter(message: &Message<'_>, ownership: &Ownership) -> Option<
 
 pub(crate) fn route(message: &Message<'_>, _: &Ownership) -> Option<KernelEvent> {
     match message.kind {
-        route::NEW_LINK | route::DELETE_LINK => Some(KernelEvent::LinkChanged),
-        route::NEW_ADDRESS | route::DELETE_ADDRESS => Some(KernelEvent::AddressChanged),
-        route::NEW_ROUTE | route::DELETE_ROUTE => Some(KernelEvent::RouteChanged),
+        RTM_NEWLINK | RTM_DELLINK => Some(KernelEvent::LinkChanged),
+        RTM_NEWADDR | RTM_DELADDR => Some(KernelEvent::AddressChanged),
+        RTM_NEWROUTE | RTM_DELROUTE => Some(KernelEvent::RouteChanged),
         _ => None,
     }
 }

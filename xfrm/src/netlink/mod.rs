@@ -4,12 +4,12 @@ pub(crate) mod channel;
 pub(crate) mod event;
 pub(crate) mod policy;
 pub(crate) mod route;
+pub(crate) mod routing;
 pub(crate) mod state;
 mod tables;
 
 use core::fmt;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_xfrm::constants::{
@@ -25,6 +25,7 @@ use crate::kernel::{Current, InstalledSa, Kernel};
 use crate::key::Key;
 use crate::model::{Policy, PolicyId, Sa, SaId, SaRole};
 use crate::netlink::channel::Channel;
+use crate::netlink::routing::Routing;
 use crate::owner::Ownership;
 use crate::plan::Op;
 use crate::statistics::Counters;
@@ -37,7 +38,7 @@ pub(crate) const NETLINK_NETFILTER: isize = 12;
 pub struct Netlink {
     xfrm: Channel,
     netfilter: Channel,
-    route: Channel,
+    routing: Routing,
     /// Interfaces as of the last reading: selectors and routes name them, the kernel counts them.
     interfaces: BTreeMap<String, u32>,
 }
@@ -48,25 +49,18 @@ impl Netlink {
         Ok(Self {
             xfrm: Channel::open(NETLINK_XFRM)?,
             netfilter: Channel::open(NETLINK_NETFILTER)?,
-            route: Channel::open(NETLINK_ROUTE)?,
+            routing: Routing::open()?,
             interfaces: BTreeMap::new(),
         })
     }
 
     /// A stream of what others change. Call before the first change, so that nothing falls in between.
     pub fn events(&self, ownership: &Ownership) -> Result<EventSource, Error> {
-        let own = [self.xfrm.port(), self.netfilter.port(), self.route.port()];
-        EventSource::open(Arc::from(own), ownership.clone())
+        EventSource::open([self.xfrm.port(), self.netfilter.port()], self.routing.port(), ownership.clone())
     }
 
     async fn read_interfaces(&mut self) -> Result<(), Error> {
-        let mut interfaces = BTreeMap::new();
-        let each = |message: channel::Message<'_>| {
-            interfaces.extend(route::link(message.body).map(|link| (link.name, link.index)));
-            Ok(())
-        };
-        self.route.dump("list interfaces", route::GET_LINK, &route::ANY_LINK, each).await?;
-        self.interfaces = interfaces;
+        self.interfaces = self.routing.links().await?.into_iter().map(|link| (link.name, link.index)).collect();
         Ok(())
     }
 
@@ -99,21 +93,18 @@ impl Netlink {
     async fn read_routes(&mut self) -> Result<Vec<PlaceholderRoute>, Error> {
         let name =
             |index: u32| self.interfaces.iter().find(|(_, other)| **other == index).map(|(name, _)| name.clone());
-        let mut routes = Vec::new();
-        let each = |message: channel::Message<'_>| {
-            let route = route::route(message.body).filter(|route| route.ours);
-            routes.extend(route.and_then(|route| {
-                Some(PlaceholderRoute {
-                    placeholder: route.destination?.addr(),
-                    interface: name(route.interface?)?,
-                    gateway: route.gateway,
-                    mtu: route.mtu_locked.unwrap_or(0),
-                })
-            }));
-            Ok(())
+        let routes = self.routing.routes(route::PROTOCOL, |route| route.ours).await?;
+        let placeholder = |route: route::Route| {
+            // Ours have one next hop.
+            let hop = route.next_hops.first()?;
+            Some(PlaceholderRoute {
+                placeholder: route.destination?.addr(),
+                interface: name(hop.interface)?,
+                gateway: hop.gateway,
+                mtu: route.mtu_locked.unwrap_or(0),
+            })
         };
-        self.route.dump("list routes", route::GET_ROUTE, &route::ANY_ROUTE, each).await?;
-        Ok(routes)
+        Ok(routes.into_iter().filter_map(placeholder).collect())
     }
 
     async fn install_sa(&mut self, op: &Op, sa: &Sa, ownership: &Ownership) -> Result<(), Error> {
@@ -158,17 +149,14 @@ impl Netlink {
         let index = self.interfaces.get(&wanted.interface);
         let index = *index.ok_or_else(|| Error::NoInterface(wanted.interface.clone()))?;
         // Replacing in one step would also replace a foreign route to the same address.
-        let old = route::encode_id(wanted.placeholder);
-        gone(ESRCH, self.route.change(&op.to_string(), route::DELETE_ROUTE, 0, &old).await)?;
-        let body = route::encode(wanted, index);
-        let flags = NLM_F_CREATE | NLM_F_EXCL;
-        self.route.change(&op.to_string(), route::NEW_ROUTE, flags, body.as_octets()).await
+        let new = route::placeholder(wanted, index)?;
+        self.routing.delete_route(&op.to_string(), route::any_placeholder(wanted.placeholder)?).await?;
+        self.routing.add_route(&op.to_string(), new).await
     }
 
     async fn delete_route(&mut self, op: &Op, old: &PlaceholderRoute) -> Result<(), Error> {
         let Some(index) = self.interfaces.get(&old.interface) else { return Ok(()) };
-        let body = route::encode(old, *index);
-        gone(ESRCH, self.route.change(&op.to_string(), route::DELETE_ROUTE, 0, body.as_octets()).await)
+        self.routing.delete_route(&op.to_string(), route::placeholder(old, *index)?).await
     }
 }
 
