@@ -18,6 +18,7 @@
 
 pub mod ack;
 mod apply;
+pub mod delivery;
 pub mod kek;
 pub mod member;
 pub mod message;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use ack::{AcknowledgementKind, AcknowledgementLength};
 pub use apply::{KekChange, PushAccepted};
+pub use delivery::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients};
 pub use kek::KekUnusable;
 pub use member::{RekeyEvent, RekeyMember, RekeySettings};
 pub use message::{Deletion, SignatureHabit, SignedLength};

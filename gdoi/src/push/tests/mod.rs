@@ -1,6 +1,7 @@
 //! Pushes against recordings of another implementation, against the other side, and against everybody else.
 
 mod acknowledgement;
+mod delivery;
 mod recorded;
 mod refused;
 mod two_party;

@@ -1,0 +1,205 @@
+//! One push on its way to many members: sent, repeated with the same octets, acknowledged (RFC 6407 §4.3, RFC 8263 §5, §6).
+//!
+//! Octets are copied when they are asked for, one datagram at a time: a push to ten thousand members is held once.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use super::ack::{Acknowledged, Claim};
+use super::seal::SealedPush;
+use crate::crypto::Secret;
+use crate::error::{Error, NotAccepted};
+use crate::event::{Deadline, Timer, Transmit};
+use crate::time::BootTime;
+
+/// When a push is repeated, and how long its acknowledgements are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryPolicy {
+    /// From one transmission to the next; 2 to 60 seconds.
+    pub period: Duration,
+    /// How often the push is sent again; 0 to 60.
+    pub repetitions: u32,
+    /// From the last transmission until a missing acknowledgement is called missing; at least 10 seconds (RFC 8263 §5).
+    pub acknowledgement_wait: Duration,
+}
+
+impl Default for DeliveryPolicy {
+    fn default() -> Self {
+        Self { period: Duration::from_secs(10), repetitions: 2, acknowledgement_wait: Duration::from_secs(15) }
+    }
+}
+
+impl DeliveryPolicy {
+    fn bounded(self) -> Self {
+        Self {
+            period: self.period.clamp(Duration::from_secs(2), Duration::from_secs(60)),
+            repetitions: self.repetitions.min(60),
+            acknowledgement_wait: self.acknowledgement_wait.max(Duration::from_secs(10)),
+        }
+    }
+}
+
+/// Whom a push goes to.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Recipients {
+    /// Our address, and the address and port of a member or of a multicast group.
+    pub destinations: Vec<(SocketAddr, SocketAddr)>,
+    /// The addresses that members pulled from: each is asked for an acknowledgement, if the KEK asks for any.
+    pub members: Vec<IpAddr>,
+}
+
+/// What happened to a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeliveryEvent {
+    /// A member has carried out the push.
+    Acknowledged(Acknowledged),
+    /// Every member has, or the wait is over. Without acknowledgements: the last transmission has left.
+    Finished {
+        /// Who did not acknowledge, in order of address. Empty where nobody was asked.
+        missing: Vec<IpAddr>,
+    },
+}
+
+/// A push with its repetitions and acknowledgements.
+///
+/// After every `handle_*`, drain `poll_transmit` and `poll_event`, then read `poll_timeout`. The push must be kept until
+/// [`DeliveryEvent::Finished`], also when its KEK has been replaced: late acknowledgements name the old one.
+#[derive(Debug)]
+pub struct Delivery {
+    push: SealedPush,
+    policy: DeliveryPolicy,
+    destinations: Vec<(SocketAddr, SocketAddr)>,
+    /// Members that are waited for, and whether their acknowledgement has come.
+    acknowledged: BTreeMap<IpAddr, bool>,
+    outstanding: usize,
+    /// The destination that the transmission in progress has reached.
+    next: usize,
+    repetitions_left: u32,
+    deadline: Option<(BootTime, Timer)>,
+    events: VecDeque<DeliveryEvent>,
+}
+
+impl Delivery {
+    /// Begins: the first transmission is queued. Figures of `policy` that are out of bounds are brought back into them.
+    pub fn new(push: SealedPush, recipients: Recipients, policy: DeliveryPolicy, now: BootTime) -> Self {
+        let policy = policy.bounded();
+        let waits = push.acknowledgement().is_some();
+        let members = recipients.members.into_iter().filter(|_| waits).map(|member| (member, false));
+        let acknowledged: BTreeMap<IpAddr, bool> = members.collect();
+        let mut delivery = Self {
+            push,
+            policy,
+            destinations: recipients.destinations,
+            outstanding: acknowledged.len(),
+            acknowledged,
+            next: 0,
+            repetitions_left: policy.repetitions,
+            deadline: None,
+            events: VecDeque::new(),
+        };
+        delivery.schedule(now);
+        delivery
+    }
+
+    /// The push.
+    pub fn push(&self) -> &SealedPush {
+        &self.push
+    }
+
+    /// Whether everything has been done.
+    pub fn is_finished(&self) -> bool {
+        self.deadline.is_none()
+    }
+
+    /// Who has not acknowledged yet.
+    pub fn missing(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.acknowledged.iter().filter(|(_, done)| !**done).map(|(member, _)| *member)
+    }
+
+    /// An acknowledgement arrived. `leaf_key` finds a member's leaf key where the KEK asks for the LKH kinds.
+    ///
+    /// # Errors
+    /// The acknowledgement is not of this push, not of a member that is waited for, a copy, or not authentic. Nothing has
+    /// changed; count it by [`Error::reason`].
+    pub fn handle_acknowledgement(
+        &mut self,
+        claim: &Claim,
+        leaf_key: impl FnOnce(IpAddr) -> Option<Secret>,
+    ) -> Result<(), Error> {
+        if claim.spi != *self.push.spi() || claim.sequence_number != self.push.sequence_number() {
+            return Err(NotAccepted::UnexpectedAcknowledgement.into());
+        }
+        match self.acknowledged.get_mut(&claim.address) {
+            None => Err(NotAccepted::UnexpectedAcknowledgement.into()),
+            // Before any arithmetic (RFC 8263 §5).
+            Some(true) => Err(NotAccepted::Replayed.into()),
+            Some(done) => {
+                let verified = self.push.verify(claim, leaf_key)?;
+                *done = true;
+                self.outstanding = self.outstanding.saturating_sub(1);
+                self.events.push_back(DeliveryEvent::Acknowledged(verified));
+                if self.outstanding == 0 {
+                    self.finish();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        match self.deadline {
+            Some((at, Timer::PushRepetition)) if at <= now => {
+                self.repetitions_left = self.repetitions_left.saturating_sub(1);
+                self.next = 0;
+                self.schedule(now);
+            }
+            Some((at, _)) if at <= now => self.finish(),
+            _ => {}
+        }
+    }
+
+    /// The next datagram to send: to nobody who has acknowledged.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        loop {
+            let (source, destination) = *self.destinations.get(self.next)?;
+            self.next = self.next.saturating_add(1);
+            if self.acknowledged.get(&destination.ip()) != Some(&true) {
+                return Some(Transmit { destination, source, payload: self.push.datagram().to_vec() });
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.deadline.map(|(at, why)| Deadline { at, why })
+    }
+
+    /// What happened next.
+    pub fn poll_event(&mut self) -> Option<DeliveryEvent> {
+        self.events.pop_front()
+    }
+
+    /// After a transmission: the next one, the wait for acknowledgements, or the end.
+    fn schedule(&mut self, now: BootTime) {
+        let waits = self.outstanding > 0;
+        self.deadline = match self.repetitions_left {
+            0 if waits => Some((now + self.policy.acknowledgement_wait, Timer::Acknowledgement)),
+            0 => None,
+            _ => Some((now + self.policy.period, Timer::PushRepetition)),
+        };
+        if self.deadline.is_none() {
+            self.events.push_back(DeliveryEvent::Finished { missing: Vec::new() });
+        }
+    }
+
+    /// Ends, and sends nothing more.
+    fn finish(&mut self) {
+        let missing = self.missing().collect();
+        self.deadline = None;
+        self.next = self.destinations.len();
+        self.events.push_back(DeliveryEvent::Finished { missing });
+    }
+}

@@ -1,0 +1,139 @@
+//! A push to members, some of which do not hear it.
+
+use std::net::IpAddr;
+
+use super::super::ack::Claim;
+use super::super::delivery::*;
+use super::*;
+use crate::event::Transmit;
+
+fn ip(last: u8) -> IpAddr {
+    IpAddr::from([198, 51, 100, last])
+}
+
+fn recipients(count: u8) -> Recipients {
+    Recipients {
+        destinations: (1..=count).map(|last| (address("192.0.2.1:848"), SocketAddr::new(ip(last), 848))).collect(),
+        members: (1..=count).map(ip).collect(),
+    }
+}
+
+fn member_at(server: &KeyServer, last: u8) -> RekeyMember {
+    let settings = RekeySettings { address: SocketAddr::new(ip(last), 848), ..settings(false) };
+    RekeyMember::new(&server.group_sa(), settings, at(0)).unwrap().unwrap()
+}
+
+fn sent(delivery: &mut Delivery) -> Vec<Transmit> {
+    core::iter::from_fn(|| delivery.poll_transmit()).collect()
+}
+
+fn events(delivery: &mut Delivery) -> Vec<DeliveryEvent> {
+    core::iter::from_fn(|| delivery.poll_event()).collect()
+}
+
+#[test]
+fn repetitions_are_the_same_octets_at_the_period() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
+    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
+    let first = sent(&mut delivery);
+    assert_eq!(first.len(), 2);
+    for time in [10, 20] {
+        assert_eq!(delivery.poll_timeout().unwrap().at, at(time));
+        delivery.handle_timeout(at(time - 1));
+        assert_eq!((sent(&mut delivery), events(&mut delivery)), (vec![], vec![]));
+        delivery.handle_timeout(at(time));
+        assert_eq!(sent(&mut delivery), first);
+    }
+    assert_eq!(events(&mut delivery), [DeliveryEvent::Finished { missing: vec![] }]);
+    assert!(delivery.is_finished() && delivery.poll_timeout().is_none());
+}
+
+#[test]
+fn who_has_acknowledged_is_left_alone_and_who_has_not_is_named() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+    let mut members: Vec<RekeyMember> = (1..=3).map(|last| member_at(&server, last)).collect();
+    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(3), DeliveryPolicy::default(), at(0));
+    // Member 2 hears the first repetition, member 3 none.
+    for (time, hears, to) in [(0, 1, vec![1, 2, 3]), (10, 2, vec![2, 3]), (20, 0, vec![3])] {
+        delivery.handle_timeout(at(time));
+        let transmits = sent(&mut delivery);
+        assert_eq!(
+            transmits.iter().map(|one| one.destination.ip()).collect::<Vec<_>>(),
+            to.into_iter().map(ip).collect::<Vec<_>>()
+        );
+        for transmit in transmits.iter().filter(|one| one.destination.ip() == ip(hears)) {
+            let member = &mut members[usize::from(hears) - 1];
+            let ack = accepted(member, &transmit.payload).acknowledgement.unwrap();
+            let claim = Claim::read(&ack.payload).unwrap();
+            delivery.handle_acknowledgement(&claim, |_| None).unwrap();
+            assert!(
+                matches!(events(&mut delivery)[..], [DeliveryEvent::Acknowledged(one)] if one.address == ip(hears))
+            );
+            assert_eq!(delivery.handle_acknowledgement(&claim, |_| None).unwrap_err().reason(), "replayed");
+        }
+    }
+    assert_eq!(delivery.poll_timeout().unwrap().at, at(35));
+    delivery.handle_timeout(at(35));
+    assert_eq!(events(&mut delivery), [DeliveryEvent::Finished { missing: vec![ip(3)] }]);
+}
+
+#[test]
+fn the_last_acknowledgement_ends_the_delivery() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(3));
+    let mut member = member_at(&server, 1);
+    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(1), DeliveryPolicy::default(), at(0));
+    let ack = accepted(&mut member, &sent(&mut delivery)[0].payload).acknowledgement.unwrap();
+    delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap(), |_| None).unwrap();
+    assert_eq!(events(&mut delivery).last(), Some(&DeliveryEvent::Finished { missing: vec![] }));
+    assert!(delivery.is_finished() && sent(&mut delivery).is_empty());
+}
+
+#[test]
+fn acknowledgements_of_others_count_for_nothing() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+    let mut stranger = member_at(&server, 9);
+    let mut member = member_at(&server, 1);
+    let old = server.push_tek(0x0fff);
+    let late = accepted(&mut member, old.datagram()).acknowledgement.unwrap();
+    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(1), DeliveryPolicy::default(), at(0));
+    let foreign = accepted(&mut stranger, delivery.push().datagram()).acknowledgement.unwrap();
+    let mut forged = accepted(&mut member, delivery.push().datagram()).acknowledgement.unwrap();
+    forged.payload[40] ^= 1;
+    for (ack, reason) in
+        [(late, "unexpected-acknowledgement"), (foreign, "unexpected-acknowledgement"), (forged, "wrong-hash")]
+    {
+        let claim = Claim::read(&ack.payload).unwrap();
+        assert_eq!(delivery.handle_acknowledgement(&claim, |_| None).unwrap_err().reason(), reason);
+    }
+    assert_eq!((events(&mut delivery), delivery.missing().collect::<Vec<_>>()), (vec![], vec![ip(1)]));
+}
+
+#[test]
+fn figures_out_of_bounds_are_brought_back() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+    let policy = DeliveryPolicy { period: Duration::ZERO, repetitions: 1000, acknowledgement_wait: Duration::ZERO };
+    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(1), policy, at(0));
+    let mut times = 0;
+    while let Some(deadline) = delivery.poll_timeout() {
+        times += sent(&mut delivery).len();
+        delivery.handle_timeout(deadline.at);
+    }
+    assert_eq!(times, 61);
+    assert_eq!(events(&mut delivery), [DeliveryEvent::Finished { missing: vec![ip(1)] }]);
+}
+
+#[test]
+fn a_multicast_group_is_one_destination_for_many_members() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+    let group = (address("192.0.2.1:848"), address("239.192.1.1:848"));
+    let recipients = Recipients { destinations: vec![group], members: (1..=200).map(ip).collect() };
+    let mut members: Vec<RekeyMember> = (1..=200).map(|last| member_at(&server, last)).collect();
+    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
+    let datagram = sent(&mut delivery).remove(0).payload;
+    for member in &mut members {
+        let ack = accepted(member, &datagram).acknowledgement.unwrap();
+        delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap(), |_| None).unwrap();
+    }
+    assert!(delivery.is_finished());
+    assert_eq!(events(&mut delivery).len(), 201);
+}
