@@ -155,6 +155,10 @@ impl core::fmt::Display for Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PullId(pub(crate) u64);
 
+/// Names one push on its way for as long as the server lives; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PushId(pub(crate) u64);
+
 /// What happened at a key server's endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerEvent {

@@ -14,6 +14,7 @@ mod main_mode;
 mod peer;
 mod peers;
 mod pull;
+mod pushes;
 mod statistics;
 
 use std::collections::VecDeque;
@@ -23,9 +24,10 @@ use core::net::SocketAddr;
 use crate::config::{Identity, ServerConfig};
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted, PeerIncompatible};
-use crate::event::{Deadline, PullAbort, PullId, PullRefusal, ServerEvent, Timer, Transmit};
+use crate::event::{Deadline, PullAbort, PullId, PullRefusal, PushId, ServerEvent, Timer, Transmit};
 use crate::group::GroupSa;
 use crate::phase1::{Cookies, Informational};
+use crate::push::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients, SealedPush};
 use crate::time::BootTime;
 use crate::wire::header::{self, Header};
 use crate::wire::notify::Notification;
@@ -35,6 +37,7 @@ use credentials::Credentials;
 use half_open::HalfOpenTable;
 use peer::Peer;
 use peers::Peers;
+use pushes::Pushes;
 
 pub use statistics::ServerStatistics;
 
@@ -51,6 +54,7 @@ pub struct Server {
     peers: Peers,
     pulls_begun: u64,
     peers_born: u64,
+    pushes: Pushes,
     transmits: VecDeque<Transmit>,
     events: VecDeque<ServerEvent>,
     statistics: ServerStatistics,
@@ -76,6 +80,7 @@ impl Server {
             peers: Peers::new(config.limits),
             pulls_begun: 0,
             peers_born: 0,
+            pushes: Pushes::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             statistics: ServerStatistics::default(),
@@ -110,6 +115,7 @@ impl Server {
 
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
     pub fn handle_timeout(&mut self, now: BootTime) {
+        self.pushes.handle_timeout(now);
         while self.half_open.expire(now).is_some() {
             self.statistics.half_open_expired += 1;
         }
@@ -157,16 +163,37 @@ impl Server {
         all.len()
     }
 
+    /// Sends a push to members, again and again as `policy` says, and waits for their acknowledgements. What becomes of
+    /// it, [`poll_push_event`](Self::poll_push_event) tells.
+    pub fn push(&mut self, push: SealedPush, recipients: Recipients, policy: DeliveryPolicy, now: BootTime) -> PushId {
+        self.pushes.begin(Delivery::new(push, recipients, policy, now))
+    }
+
+    /// Stops a push. Returns whether it was still on its way; no event follows.
+    pub fn cancel_push(&mut self, push: PushId) -> bool {
+        self.pushes.cancel(push)
+    }
+
+    /// What happened to a push next.
+    pub fn poll_push_event(&mut self) -> Option<(PushId, DeliveryEvent)> {
+        self.pushes.poll_event()
+    }
+
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        if let Some(transmit) = self.transmits.pop_front() {
+            return Some(transmit);
+        }
+        let transmit = self.pushes.poll_transmit()?;
+        self.statistics.datagrams_sent += 1;
+        Some(transmit)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let half_open = self.half_open.next_deadline().map(|at| Deadline { at, why: Timer::HalfOpen });
         let peers = self.peers.next_due().map(|(at, why, ..)| Deadline { at, why });
-        half_open.into_iter().chain(peers).min()
+        half_open.into_iter().chain(peers).chain(self.pushes.poll_timeout()).min()
     }
 
     /// What happened next.
@@ -188,6 +215,7 @@ impl Server {
         match header.exchange {
             ExchangeType::IDENTITY_PROTECTION => self.handle_main_mode(inbound),
             ExchangeType::GROUPKEY_PULL => self.handle_pull(inbound),
+            ExchangeType::GROUPKEY_PUSH_ACK => self.pushes.handle_acknowledgement(datagram),
             ExchangeType::INFORMATIONAL if header.flags.contains(Flags::ENCRYPTION) => {
                 self.handle_informational(inbound)
             }

@@ -42,12 +42,13 @@ impl DeliveryPolicy {
 }
 
 /// Whom a push goes to.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub struct Recipients {
     /// Our address, and the address and port of a member or of a multicast group.
     pub destinations: Vec<(SocketAddr, SocketAddr)>,
-    /// The addresses that members pulled from: each is asked for an acknowledgement, if the KEK asks for any.
-    pub members: Vec<IpAddr>,
+    /// The addresses that members pulled from: each is waited for, if the KEK asks for acknowledgements. With the key of
+    /// its leaf where it asks for the LKH kinds.
+    pub members: BTreeMap<IpAddr, Option<Secret>>,
 }
 
 /// What happened to a delivery.
@@ -62,6 +63,13 @@ pub enum DeliveryEvent {
     },
 }
 
+/// A member that is waited for.
+#[derive(Debug)]
+struct Awaited {
+    leaf_key: Option<Secret>,
+    acknowledged: bool,
+}
+
 /// A push with its repetitions and acknowledgements.
 ///
 /// After every `handle_*`, drain `poll_transmit` and `poll_event`, then read `poll_timeout`. The push must be kept until
@@ -71,8 +79,8 @@ pub struct Delivery {
     push: SealedPush,
     policy: DeliveryPolicy,
     destinations: Vec<(SocketAddr, SocketAddr)>,
-    /// Members that are waited for, and whether their acknowledgement has come.
-    acknowledged: BTreeMap<IpAddr, bool>,
+    /// Members that are waited for.
+    members: BTreeMap<IpAddr, Awaited>,
     outstanding: usize,
     /// The destination that the transmission in progress has reached.
     next: usize,
@@ -86,14 +94,15 @@ impl Delivery {
     pub fn new(push: SealedPush, recipients: Recipients, policy: DeliveryPolicy, now: BootTime) -> Self {
         let policy = policy.bounded();
         let waits = push.acknowledgement().is_some();
-        let members = recipients.members.into_iter().filter(|_| waits).map(|member| (member, false));
-        let acknowledged: BTreeMap<IpAddr, bool> = members.collect();
+        let awaited = |(member, leaf_key)| (member, Awaited { leaf_key, acknowledged: false });
+        let members: BTreeMap<IpAddr, Awaited> =
+            recipients.members.into_iter().filter(|_| waits).map(awaited).collect();
         let mut delivery = Self {
             push,
             policy,
             destinations: recipients.destinations,
-            outstanding: acknowledged.len(),
-            acknowledged,
+            outstanding: members.len(),
+            members,
             next: 0,
             repetitions_left: policy.repetitions,
             deadline: None,
@@ -115,37 +124,36 @@ impl Delivery {
 
     /// Who has not acknowledged yet.
     pub fn missing(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.acknowledged.iter().filter(|(_, done)| !**done).map(|(member, _)| *member)
+        self.members.iter().filter(|(_, awaited)| !awaited.acknowledged).map(|(member, _)| *member)
     }
 
-    /// An acknowledgement arrived. `leaf_key` finds a member's leaf key where the KEK asks for the LKH kinds.
+    /// An acknowledgement arrived.
     ///
     /// # Errors
     /// The acknowledgement is not of this push, not of a member that is waited for, a copy, or not authentic. Nothing has
     /// changed; count it by [`Error::reason`].
-    pub fn handle_acknowledgement(
-        &mut self,
-        claim: &Claim,
-        leaf_key: impl FnOnce(IpAddr) -> Option<Secret>,
-    ) -> Result<(), Error> {
-        if claim.spi != *self.push.spi() || claim.sequence_number != self.push.sequence_number() {
+    pub fn handle_acknowledgement(&mut self, claim: &Claim) -> Result<(), Error> {
+        if !self.is_meant(claim) {
             return Err(NotAccepted::UnexpectedAcknowledgement.into());
         }
-        match self.acknowledged.get_mut(&claim.address) {
-            None => Err(NotAccepted::UnexpectedAcknowledgement.into()),
+        let awaited = self.members.get_mut(&claim.address).ok_or(NotAccepted::UnexpectedAcknowledgement)?;
+        if awaited.acknowledged {
             // Before any arithmetic (RFC 8263 §5).
-            Some(true) => Err(NotAccepted::Replayed.into()),
-            Some(done) => {
-                let verified = self.push.verify(claim, leaf_key)?;
-                *done = true;
-                self.outstanding = self.outstanding.saturating_sub(1);
-                self.events.push_back(DeliveryEvent::Acknowledged(verified));
-                if self.outstanding == 0 {
-                    self.finish();
-                }
-                Ok(())
-            }
+            return Err(NotAccepted::Replayed.into());
         }
+        let verified = self.push.verify(claim, awaited.leaf_key.as_ref())?;
+        awaited.acknowledged = true;
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.events.push_back(DeliveryEvent::Acknowledged(verified));
+        if self.outstanding == 0 {
+            self.finish();
+        }
+        Ok(())
+    }
+
+    /// Whether `claim` names this push.
+    pub fn is_meant(&self, claim: &Claim) -> bool {
+        claim.spi == *self.push.spi() && claim.sequence_number == self.push.sequence_number()
     }
 
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
@@ -166,7 +174,7 @@ impl Delivery {
         loop {
             let (source, destination) = *self.destinations.get(self.next)?;
             self.next = self.next.saturating_add(1);
-            if self.acknowledged.get(&destination.ip()) != Some(&true) {
+            if self.members.get(&destination.ip()).is_none_or(|awaited| !awaited.acknowledged) {
                 return Some(Transmit { destination, source, payload: self.push.datagram().to_vec() });
             }
         }

@@ -101,7 +101,10 @@ impl Kek {
     }
 
     /// Encrypts `plaintext`, filled up with zero octets to whole blocks.
-    pub(crate) fn encrypt(&self, plaintext: &[u8]) -> Result<Vec<u8>, KekUnusable> {
+    ///
+    /// # Errors
+    /// There is nothing to encrypt.
+    pub fn encrypt(&self, plaintext: &[u8]) -> Result<Vec<u8>, KekUnusable> {
         let length = plaintext.len().next_multiple_of(self.block_length());
         let mut buffer = Zeroizing::new(Vec::with_capacity(length));
         buffer.extend_from_slice(plaintext);

@@ -156,22 +156,18 @@ impl SealedPush {
         self.acknowledgement
     }
 
-    /// Verifies an acknowledgement of this push. `leaf_key` finds a member's leaf key for the LKH kinds.
+    /// Verifies an acknowledgement of this push; `leaf_key` is the member's, for the LKH kinds.
     ///
     /// # Errors
     /// None was asked for, it is of another push, the member has no leaf, or HASH fits no reading of RFC 8263.
-    pub fn verify(
-        &self,
-        claim: &Claim,
-        leaf_key: impl FnOnce(core::net::IpAddr) -> Option<Secret>,
-    ) -> Result<Acknowledged, Error> {
+    pub fn verify(&self, claim: &Claim, leaf_key: Option<&Secret>) -> Result<Acknowledged, Error> {
         let kind = self.acknowledgement.ok_or(NotAccepted::UnexpectedAcknowledgement)?;
         if claim.spi != self.spi || claim.sequence_number != self.sequence_number {
             return Err(NotAccepted::UnexpectedAcknowledgement.into());
         }
         match kind.uses_leaf_key() {
             false => claim.verify(kind, &self.base_key),
-            true => claim.verify(kind, &leaf_key(claim.address).ok_or(NotAccepted::UnexpectedAcknowledgement)?),
+            true => claim.verify(kind, leaf_key.ok_or(NotAccepted::UnexpectedAcknowledgement)?),
         }
     }
 }

@@ -14,7 +14,7 @@ fn ip(last: u8) -> IpAddr {
 fn recipients(count: u8) -> Recipients {
     Recipients {
         destinations: (1..=count).map(|last| (address("192.0.2.1:848"), SocketAddr::new(ip(last), 848))).collect(),
-        members: (1..=count).map(ip).collect(),
+        members: (1..=count).map(|last| (ip(last), None)).collect(),
     }
 }
 
@@ -65,11 +65,11 @@ fn who_has_acknowledged_is_left_alone_and_who_has_not_is_named() {
             let member = &mut members[usize::from(hears) - 1];
             let ack = accepted(member, &transmit.payload).acknowledgement.unwrap();
             let claim = Claim::read(&ack.payload).unwrap();
-            delivery.handle_acknowledgement(&claim, |_| None).unwrap();
+            delivery.handle_acknowledgement(&claim).unwrap();
             assert!(
                 matches!(events(&mut delivery)[..], [DeliveryEvent::Acknowledged(one)] if one.address == ip(hears))
             );
-            assert_eq!(delivery.handle_acknowledgement(&claim, |_| None).unwrap_err().reason(), "replayed");
+            assert_eq!(delivery.handle_acknowledgement(&claim).unwrap_err().reason(), "replayed");
         }
     }
     assert_eq!(delivery.poll_timeout().unwrap().at, at(35));
@@ -83,7 +83,7 @@ fn the_last_acknowledgement_ends_the_delivery() {
     let mut member = member_at(&server, 1);
     let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(1), DeliveryPolicy::default(), at(0));
     let ack = accepted(&mut member, &sent(&mut delivery)[0].payload).acknowledgement.unwrap();
-    delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap(), |_| None).unwrap();
+    delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap()).unwrap();
     assert_eq!(events(&mut delivery).last(), Some(&DeliveryEvent::Finished { missing: vec![] }));
     assert!(delivery.is_finished() && sent(&mut delivery).is_empty());
 }
@@ -103,7 +103,7 @@ fn acknowledgements_of_others_count_for_nothing() {
         [(late, "unexpected-acknowledgement"), (foreign, "unexpected-acknowledgement"), (forged, "wrong-hash")]
     {
         let claim = Claim::read(&ack.payload).unwrap();
-        assert_eq!(delivery.handle_acknowledgement(&claim, |_| None).unwrap_err().reason(), reason);
+        assert_eq!(delivery.handle_acknowledgement(&claim).unwrap_err().reason(), reason);
     }
     assert_eq!((events(&mut delivery), delivery.missing().collect::<Vec<_>>()), (vec![], vec![ip(1)]));
 }
@@ -126,14 +126,58 @@ fn figures_out_of_bounds_are_brought_back() {
 fn a_multicast_group_is_one_destination_for_many_members() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
     let group = (address("192.0.2.1:848"), address("239.192.1.1:848"));
-    let recipients = Recipients { destinations: vec![group], members: (1..=200).map(ip).collect() };
+    let recipients =
+        Recipients { destinations: vec![group], members: (1..=200).map(|last| (ip(last), None)).collect() };
     let mut members: Vec<RekeyMember> = (1..=200).map(|last| member_at(&server, last)).collect();
     let mut delivery = Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
     let datagram = sent(&mut delivery).remove(0).payload;
     for member in &mut members {
         let ack = accepted(member, &datagram).acknowledgement.unwrap();
-        delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap(), |_| None).unwrap();
+        delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap()).unwrap();
     }
     assert!(delivery.is_finished());
     assert_eq!(events(&mut delivery).len(), 201);
+}
+
+/// The endpoint of a key server sends pushes beside its exchanges and takes acknowledgements from known addresses alone.
+#[test]
+fn through_the_endpoint_of_the_key_server() {
+    use crate::config::{PeerCredential, Phase1Policy, ServerConfig, ServerLimits};
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+    let mut member = member_at(&server, 1);
+    let mut endpoint = crate::server::Server::new(
+        ServerConfig {
+            identity: None,
+            peers: vec![PeerCredential {
+                addresses: "198.51.100.0/24".parse().unwrap(),
+                identity: None,
+                pre_shared_key: std::sync::Arc::new(Secret::new(vec![1; 16])),
+            }],
+            phase1: Phase1Policy { transforms: vec![], lifetime: Duration::from_secs(60) },
+            group_id_byte_order: Default::default(),
+            limits: ServerLimits::default(),
+        },
+        [1; 32],
+    );
+    let id = endpoint.push(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
+    let transmits: Vec<Transmit> = core::iter::from_fn(|| endpoint.poll_transmit()).collect();
+    assert_eq!(transmits.len(), 2);
+    let ack = accepted(&mut member, &transmits[0].payload).acknowledgement.unwrap();
+    let deliver = |endpoint: &mut crate::server::Server, from: &str| {
+        endpoint.handle_datagram(address(from), ack.destination, &ack.payload, at(1))
+    };
+    assert_eq!(deliver(&mut endpoint, "203.0.113.1:848").unwrap_err().reason(), "unknown-source");
+    deliver(&mut endpoint, "198.51.100.1:848").unwrap();
+    assert_eq!(deliver(&mut endpoint, "198.51.100.1:848").unwrap_err().reason(), "replayed");
+    assert!(matches!(endpoint.poll_push_event(), Some((push, DeliveryEvent::Acknowledged(_))) if push == id));
+    while let Some(deadline) = endpoint.poll_timeout() {
+        endpoint.handle_timeout(deadline.at);
+        let again: Vec<IpAddr> =
+            core::iter::from_fn(|| endpoint.poll_transmit()).map(|one| one.destination.ip()).collect();
+        assert!(again.iter().all(|to| *to == ip(2)));
+    }
+    assert_eq!(endpoint.poll_push_event(), Some((id, DeliveryEvent::Finished { missing: vec![ip(2)] })));
+    assert_eq!(endpoint.statistics().datagrams_sent, 4);
+    assert!(!endpoint.cancel_push(id));
+    assert_eq!(deliver(&mut endpoint, "198.51.100.1:848").unwrap_err().reason(), "unexpected-acknowledgement");
 }
