@@ -30,43 +30,51 @@ pub enum Denied {
     },
 }
 
-/// All members by identity.
+/// All members by the addresses that use their key.
+///
+/// Phase 1 proved an identity with the key of one member: the one whose prefix covers the source most closely. Only that
+/// member may be meant. Another member's identity proved with this key, which happens if members are known by private
+/// addresses behind translation, must not give that member's groups.
 #[derive(Debug, Default)]
 pub struct Authorisation {
-    identities: BTreeMap<Identity, Entry>,
-    /// Members that are known by a prefix, longest first.
-    prefixes: Vec<(IpNet, Entry)>,
+    by_prefix: BTreeMap<IpNet, Entry>,
+    /// Prefix lengths in use.
+    lengths: BTreeSet<u8>,
 }
 
 #[derive(Clone, Debug)]
 struct Entry {
     name: Arc<str>,
+    identity: Option<Identity>,
     groups: BTreeSet<GroupId>,
 }
 
 impl Authorisation {
-    /// Takes the members' identities and groups.
+    /// Takes the members' addresses, identities and groups.
     pub fn new(members: &[Member]) -> Self {
-        let mut authorisation = Self::default();
-        for member in members {
-            let entry = Entry { name: member.name.as_str().into(), groups: member.groups.clone() };
-            match &member.identity {
-                Some(identity) => {
-                    authorisation.identities.insert(identity.clone(), entry);
-                }
-                None => authorisation.prefixes.push((member.addresses, entry)),
-            }
-        }
-        authorisation.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix_len()));
-        authorisation
+        let entry = |member: &Member| Entry {
+            name: member.name.as_str().into(),
+            identity: member.identity.clone(),
+            groups: member.groups.clone(),
+        };
+        let by_prefix: BTreeMap<_, _> =
+            members.iter().map(|member| (member.addresses.trunc(), entry(member))).collect();
+        let lengths = by_prefix.keys().map(IpNet::prefix_len).collect();
+        Self { by_prefix, lengths }
     }
 
-    /// Whether `identity` may have `group`; the name of the member if so.
+    /// Whether `identity`, which was proved from the address `source`, may have `group`; the name of the member if so.
     ///
     /// # Errors
     /// Why not.
-    pub fn check(&self, identity: &Identity, group: GroupId, group_name: Option<&str>) -> Result<Arc<str>, Denied> {
-        let entry = self.find(identity).ok_or(Denied::UnknownMember)?;
+    pub fn check(
+        &self,
+        identity: &Identity,
+        source: IpAddr,
+        group: GroupId,
+        group_name: Option<&str>,
+    ) -> Result<Arc<str>, Denied> {
+        let entry = self.find(identity, source.to_canonical()).ok_or(Denied::UnknownMember)?;
         let group_name = group_name.ok_or(Denied::UnknownGroup)?;
         if entry.groups.contains(&group) {
             return Ok(Arc::clone(&entry.name));
@@ -74,14 +82,14 @@ impl Authorisation {
         Err(Denied::NotAuthorised { member: entry.name.to_string(), group: group_name.to_owned() })
     }
 
-    fn find(&self, identity: &Identity) -> Option<&Entry> {
-        let by_prefix = |address: &IpAddr| {
-            self.prefixes.iter().find(|(prefix, _)| prefix.contains(address)).map(|(_, entry)| entry)
+    fn find(&self, identity: &Identity, source: IpAddr) -> Option<&Entry> {
+        let covering = |length: &u8| self.by_prefix.get(&IpNet::new(source, *length).ok()?.trunc());
+        let entry = self.lengths.iter().rev().find_map(covering)?;
+        let proved = match &entry.identity {
+            Some(expected) => expected == identity,
+            None => *identity == Identity::Address(source),
         };
-        self.identities.get(identity).or_else(|| match identity {
-            Identity::Address(address) => by_prefix(address),
-            _ => None,
-        })
+        proved.then_some(entry)
     }
 }
 
@@ -122,18 +130,42 @@ mod tests {
             member("g2", "10.0.2.1/32", Some(Identity::Fqdn(String::from("g2.example"))), &[1, 2]),
             member("rest", "10.0.0.0/16", None, &[2]),
         ]);
-        let check = |identity: &Identity, group| {
+        let check = |identity: &Identity, source: &str, group| {
             let name = (group < 3).then_some("name");
-            authorisation.check(identity, GroupId(group), name).map(|name| name.to_string())
+            let source = source.parse().unwrap();
+            authorisation.check(identity, source, GroupId(group), name).map(|name| name.to_string())
         };
-        assert_eq!(check(&address("10.0.1.1"), 1).as_deref(), Ok("g1"));
-        assert!(matches!(check(&address("10.0.1.1"), 2), Err(Denied::NotAuthorised { .. })));
-        assert_eq!(check(&address("10.0.1.1"), 3), Err(Denied::UnknownGroup));
-        assert_eq!(check(&Identity::Fqdn(String::from("g2.example")), 2).as_deref(), Ok("g2"));
+        let own = |source: &str, group| check(&address(source), source, group);
+        assert_eq!(own("10.0.1.1", 1).as_deref(), Ok("g1"));
+        assert!(matches!(own("10.0.1.1", 2), Err(Denied::NotAuthorised { .. })));
+        assert_eq!(own("10.0.1.1", 3), Err(Denied::UnknownGroup));
+        let g2 = Identity::Fqdn(String::from("g2.example"));
+        assert_eq!(check(&g2, "10.0.2.1", 2).as_deref(), Ok("g2"));
+        assert_eq!(check(&g2, "::ffff:10.0.2.1", 2).as_deref(), Ok("g2"));
         // The longest prefix counts, and an address in a member's prefix is not that member's name.
-        assert_eq!(check(&address("10.0.9.9"), 2).as_deref(), Ok("rest"));
-        assert!(check(&address("10.0.9.9"), 1).is_err());
-        assert_eq!(check(&address("10.1.0.1"), 2), Err(Denied::UnknownMember));
-        assert_eq!(check(&Identity::Fqdn(String::from("g1")), 1), Err(Denied::UnknownMember));
+        assert_eq!(own("10.0.9.9", 2).as_deref(), Ok("rest"));
+        assert!(own("10.0.9.9", 1).is_err());
+        assert_eq!(own("10.1.0.1", 2), Err(Denied::UnknownMember));
+        assert_eq!(check(&Identity::Fqdn(String::from("g1")), "10.0.1.1", 1), Err(Denied::UnknownMember));
+        // Somebody else's identity, whoever proved it with another key.
+        assert_eq!(check(&g2, "10.0.9.9", 2), Err(Denied::UnknownMember));
+        assert_eq!(check(&address("10.0.9.9"), "10.0.1.1", 2), Err(Denied::UnknownMember));
+    }
+
+    /// A member behind address translation proves its private address, which a host of another member's prefix has too.
+    #[test]
+    fn the_key_of_one_member_gives_no_groups_of_another() {
+        let authorisation = Authorisation::new(&[
+            member("translated", "203.0.113.9/32", Some(address("10.0.1.5")), &[1]),
+            member("branches", "10.0.0.0/16", None, &[2]),
+        ]);
+        let proved = address("10.0.1.5");
+        let check = |source: &str, group| {
+            let source = source.parse().unwrap();
+            authorisation.check(&proved, source, GroupId(group), Some("name")).map(|name| name.to_string())
+        };
+        assert_eq!(check("203.0.113.9", 1).as_deref(), Ok("translated"));
+        assert!(matches!(check("10.0.1.5", 1), Err(Denied::NotAuthorised { .. })));
+        assert_eq!(check("10.0.1.5", 2).as_deref(), Ok("branches"));
     }
 }

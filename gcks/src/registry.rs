@@ -29,6 +29,8 @@ pub struct Registration {
 #[derive(Debug, Default)]
 pub struct Registry {
     registrations: BTreeMap<(GroupId, Identity), Registration>,
+    /// No keys end before this. Kept because the loop asks after every datagram, a stranger's too.
+    earliest_end: Option<BootTime>,
 }
 
 impl Registry {
@@ -50,18 +52,24 @@ impl Registry {
         entry.last = now;
         entry.pulls = entry.pulls.saturating_add(1);
         entry.keys_end = keys_end;
+        self.earliest_end = Some(self.earliest_end.map_or(keys_end, |earliest| earliest.min(keys_end)));
         new
     }
 
     /// Forgets the members whose keys have ended; returns them.
     pub fn handle_timeout(&mut self, now: BootTime) -> Vec<(GroupId, Identity, Registration)> {
+        if self.earliest_end.is_none_or(|earliest| earliest > now) {
+            return Vec::new();
+        }
         let ended = self.registrations.extract_if(.., |_, registration| registration.keys_end <= now);
-        ended.map(|((group, identity), registration)| (group, identity, registration)).collect()
+        let ended = ended.map(|((group, identity), registration)| (group, identity, registration)).collect();
+        self.earliest_end = self.registrations.values().map(|registration| registration.keys_end).min();
+        ended
     }
 
-    /// When the next member's keys end.
+    /// When the next member's keys end, or a moment before: a member that has registered again may have had them.
     pub fn poll_timeout(&self) -> Option<BootTime> {
-        self.registrations.values().map(|registration| registration.keys_end).min()
+        self.earliest_end
     }
 
     /// All registrations by group and identity.
@@ -95,11 +103,14 @@ mod tests {
         assert!(!registry.record(key(), "g1".into(), peer, at(200), at(50)));
         assert_eq!(registry.count(GroupId(1)), 1);
         assert_eq!(registry.count(GroupId(2)), 0);
-        assert!(registry.handle_timeout(at(199)).is_empty());
+        assert_eq!(registry.poll_timeout(), Some(at(100)), "what was announced is looked at");
+        assert!(registry.handle_timeout(at(100)).is_empty());
         assert_eq!(registry.poll_timeout(), Some(at(200)));
+        assert!(registry.handle_timeout(at(199)).is_empty());
         let ended = registry.handle_timeout(at(200));
         assert_eq!(ended.len(), 1);
         assert_eq!((ended[0].2.pulls, ended[0].2.first, ended[0].2.last), (2, at(0), at(50)));
         assert_eq!(registry.count(GroupId(1)), 0);
+        assert_eq!(registry.poll_timeout(), None);
     }
 }

@@ -297,7 +297,7 @@ impl<E: Entropy> Service<E> {
                     self.notices.push_back(Notice::Authenticated { peer, identity });
                 }
                 ServerEvent::PullRequested { pull, peer, identity, group } => {
-                    if let Err(reason) = self.answer(pull, &identity, group, now) {
+                    if let Err(reason) = self.answer(pull, &identity, peer, group, now) {
                         self.refuse(pull, peer, identity, group, reason, now);
                     }
                 }
@@ -317,10 +317,17 @@ impl<E: Entropy> Service<E> {
         }
     }
 
-    fn answer(&mut self, pull: PullId, identity: &Identity, group: GroupId, now: BootTime) -> Result<(), Refused> {
+    fn answer(
+        &mut self,
+        pull: PullId,
+        identity: &Identity,
+        peer: SocketAddr,
+        group: GroupId,
+        now: BootTime,
+    ) -> Result<(), Refused> {
         let index = self.groups.iter().position(|state| state.group.id == group);
         let name = index.and_then(|index| self.groups.get(index)).map(|state| state.group.name.as_str());
-        let member = self.authorisation.check(identity, group, name)?;
+        let member = self.authorisation.check(identity, peer.ip(), group, name)?;
         let in_use: Vec<Spi> =
             self.groups.iter().flat_map(|state| state.schedule.lives().map(|(_, life, _)| life.spi)).collect();
         let state = index.and_then(|index| self.groups.get_mut(index)).ok_or(Denied::UnknownGroup)?;
