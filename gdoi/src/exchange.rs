@@ -82,6 +82,7 @@ pub(crate) struct Answered {
     request: Digest,
     answer: Zeroizing<Vec<u8>>,
     sent: BootTime,
+    repetitions_left: u32,
 }
 
 /// What to do with a datagram that may be a copy.
@@ -89,8 +90,8 @@ pub(crate) struct Answered {
 pub(crate) enum Copy<'a> {
     /// It is another message.
     No,
-    /// It is a copy; the answer left a moment ago.
-    TooSoon,
+    /// It is a copy; the answer left a moment ago, or often enough.
+    Unanswered,
     /// It is a copy; this is the answer.
     Answer(&'a [u8]),
 }
@@ -98,18 +99,21 @@ pub(crate) enum Copy<'a> {
 impl Answered {
     /// `request` got `answer`.
     pub(crate) fn new(request: Digest, answer: Vec<u8>, now: BootTime) -> Self {
-        Self { request, answer: Zeroizing::new(answer), sent: now }
+        Self { request, answer: Zeroizing::new(answer), sent: now, repetitions_left: REPETITIONS }
     }
 
-    /// Whether `datagram` is a copy of the request. Copies in quick succession get one answer, so
-    /// that a recorded request is no lever for flooding its sender.
+    /// Whether `datagram` is a copy of the request. Copies in quick succession get one answer, and all copies together
+    /// a bounded number: the answer may be hundreds of times longer than the request, and whoever recorded that must
+    /// not have a lever for flooding its sender.
     pub(crate) fn handle(&mut self, datagram: &Digest, now: BootTime) -> Copy<'_> {
         if self.request != *datagram {
             return Copy::No;
         }
         if now.saturating_since(self.sent) < SHORTEST_WAIT {
-            return Copy::TooSoon;
+            return Copy::Unanswered;
         }
+        let Some(left) = self.repetitions_left.checked_sub(1) else { return Copy::Unanswered };
+        self.repetitions_left = left;
         self.sent = now;
         Copy::Answer(&self.answer)
     }
@@ -134,6 +138,9 @@ impl PartialEq for Digest {
 
 /// Bounds what copies can cost, and keeps a retransmission interval of zero from being a loop.
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+
+/// Repetitions of one answer: several times what any peer repeats a request.
+const REPETITIONS: u32 = 32;
 
 #[cfg(test)]
 mod tests {
@@ -185,9 +192,17 @@ mod tests {
     fn copies_get_the_same_answer_at_a_bounded_rate() {
         let mut answered = Answered::new(Digest::of(b"request"), b"answer".to_vec(), at(0));
         assert_eq!(answered.handle(&Digest::of(b"another"), at(1000)), Copy::No);
-        assert_eq!(answered.handle(&Digest::of(b"request"), at(49)), Copy::TooSoon);
+        assert_eq!(answered.handle(&Digest::of(b"request"), at(49)), Copy::Unanswered);
         assert_eq!(answered.handle(&Digest::of(b"request"), at(50)), Copy::Answer(b"answer"));
-        assert_eq!(answered.handle(&Digest::of(b"request"), at(60)), Copy::TooSoon);
+        assert_eq!(answered.handle(&Digest::of(b"request"), at(60)), Copy::Unanswered);
         assert_eq!(answered.handle(&Digest::of(b"request"), at(100)), Copy::Answer(b"answer"));
+    }
+
+    #[test]
+    fn an_answer_is_repeated_a_bounded_number_of_times() {
+        let mut answered = Answered::new(Digest::of(b"request"), b"answer".to_vec(), at(0));
+        let mut copy =
+            |second: u64| matches!(answered.handle(&Digest::of(b"request"), at(second * 1000)), Copy::Answer(_));
+        assert_eq!((1..1000).filter(|second| copy(*second)).collect::<Vec<_>>(), (1..=32).collect::<Vec<_>>());
     }
 }

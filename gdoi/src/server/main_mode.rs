@@ -167,7 +167,7 @@ impl Server {
 pub(super) fn answer_of(copy: Copy<'_>) -> Result<Option<Vec<u8>>, NotAccepted> {
     match copy {
         Copy::No => Ok(None),
-        Copy::TooSoon => Err(NotAccepted::Replayed),
+        Copy::Unanswered => Err(NotAccepted::Replayed),
         Copy::Answer(answer) => Ok(Some(answer.to_vec())),
     }
 }
