@@ -148,6 +148,8 @@ pub struct Pair {
     pub members: Vec<Registration>,
     pub network: Box<dyn FnMut(&Transmit) -> Fate>,
     pub answer: Box<dyn FnMut(&ServerEvent) -> Answer>,
+    /// What is handed out.
+    pub keys: Box<dyn Fn(GroupId) -> GroupSa>,
     /// Whether members accept what is offered.
     pub accept: bool,
     pub server_events: Vec<ServerEvent>,
@@ -178,6 +180,7 @@ impl Pair {
             members,
             network: fair(),
             answer: Box::new(|_| Answer::Grant),
+            keys: Box::new(group_sa),
             accept: true,
             server_events: Vec::new(),
             server_errors: Vec::new(),
@@ -215,7 +218,7 @@ impl Pair {
             while let Some(event) = self.server.poll_event() {
                 if let ServerEvent::PullRequested { pull, group, .. } = event {
                     match (self.answer)(&event) {
-                        Answer::Grant => self.server.answer_pull(pull, group_sa(group), self.now).unwrap(),
+                        Answer::Grant => self.server.answer_pull(pull, (self.keys)(group), self.now).unwrap(),
                         Answer::Refuse(refusal) => self.server.refuse_pull(pull, refusal, self.now).unwrap(),
                         Answer::Nothing => {}
                     }

@@ -33,14 +33,12 @@ pub(super) fn read(sak: &SaKek) -> Result<KekPolicy, PolicyError> {
     if !(1..=6).contains(&signature_algorithm.0) {
         return Err(attributes.value(KekAttribute::SIG_ALGORITHM.0, signature_algorithm.0.into()));
     }
+    // RFC 6407 §5.3 makes it optional for every signature. Without it a member may not be able to verify pushes, which is
+    // no reason to do without the keys of the pull.
     let signature_hash = attributes.basic(KekAttribute::SIG_HASH_ALGORITHM.0)?;
     match signature_hash {
         Some(hash) if !(SignatureHash::MD5.0..=SignatureHash::SHA512.0).contains(&hash) => {
             return Err(attributes.value(KekAttribute::SIG_HASH_ALGORITHM.0, hash.into()));
-        }
-        // Only ECDSA with a named curve implies its hash (RFC 6407 §5.3.5).
-        None if signature_algorithm < SignatureAlgorithm::ECDSA_256 => {
-            return Err(PolicyError::Missing(attributes.name(KekAttribute::SIG_HASH_ALGORITHM.0)));
         }
         _ => {}
     }
