@@ -183,8 +183,9 @@ impl Message4 {
     }
 }
 
-/// Sorts the payloads behind HASH by `kinds`, each at most once and in any order. Vendor IDs are passed over (RFC 2408 §3.16);
-/// anything else has no place in the message.
+/// Sorts the payloads behind HASH by `kinds`, each at most once and in any order. Vendor IDs, notifications and payloads
+/// of private use are passed over (RFC 2408 §3.1, §3.14, §3.16): peers announce features with them, and HASH covers
+/// them. Anything else has no place in the message.
 fn pick<'a, const N: usize>(
     message: &'static str,
     chain: &Chain<'a>,
@@ -192,7 +193,7 @@ fn pick<'a, const N: usize>(
 ) -> Result<[Option<RawPayload<'a>>; N], PeerMisbehaved> {
     let mut picked = [None; N];
     // The first payload is HASH: verified, and allowed once.
-    for payload in chain.payloads.iter().skip(1).filter(|payload| payload.kind != PayloadKind::VENDOR_ID) {
+    for payload in chain.payloads.iter().skip(1).filter(|payload| !is_passed_over(payload.kind)) {
         let Some(place) =
             kinds.iter().zip(&mut picked).find_map(|(kind, place)| (*kind == payload.kind).then_some(place))
         else {
@@ -204,6 +205,13 @@ fn pick<'a, const N: usize>(
     }
     Ok(picked)
 }
+
+fn is_passed_over(kind: PayloadKind) -> bool {
+    kind == PayloadKind::VENDOR_ID || kind == PayloadKind::NOTIFICATION || kind.0 >= FIRST_PRIVATE
+}
+
+/// Payload types of private use: 128 to 255 (RFC 2408 §3.1).
+const FIRST_PRIVATE: u8 = 128;
 
 fn need<'a>(
     message: &'static str,

@@ -21,7 +21,7 @@ use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::tests::computed;
 use crate::wire::vendor::VendorId;
-use crate::wire::{Codec, KeyError, Writer, group_policy, key_download, security_association};
+use crate::wire::{Codec, GroupKeys, KeyError, Writer, group_keys, group_policy, key_download, security_association};
 
 /// The recorded pull, opened message by message by the side that received it.
 struct Recorded {
@@ -259,11 +259,15 @@ fn a_message_holds_its_payloads_once_and_no_others() {
     let vendor: Encoded<'_> =
         (PayloadKind::VENDOR_ID, &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
     let foreign: Encoded<'_> = (PayloadKind(77), &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
+    let private: Encoded<'_> = (PayloadKind(128), &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
+    let notification: Encoded<'_> =
+        (PayloadKind::NOTIFICATION, &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
     let read = |payloads: &[_]| member.read(&liar.sa, &chain(payloads)).unwrap();
 
     assert_eq!(read(&[seq, kd]).unwrap().sequence_number(), Some(3));
     assert_eq!(read(&[kd, seq]).unwrap().sequence_number(), Some(3), "in any order");
     assert!(read(&[vendor, seq, kd, vendor]).is_ok(), "vendor IDs are passed over");
+    assert_eq!(read(&[private, seq, notification, kd, private]).unwrap(), computed_sa(3), "as is what peers add");
     let message = Message4::NAME;
     let duplicate = |kind| Err(PeerMisbehaved::DuplicatePayload { message, kind }.into());
     assert_eq!(read(&[seq, seq, kd]), duplicate(PayloadKind::SEQUENCE_NUMBER));
@@ -274,6 +278,12 @@ fn a_message_holds_its_payloads_once_and_no_others() {
         read(&[seq, kd, foreign]),
         Err(Error::PeerMisbehaved(PeerMisbehaved::ForeignPayload { kind: PayloadKind(77), .. }))
     ));
+}
+
+fn computed_sa(number: u32) -> GroupSa {
+    let GroupKeys { tek_keys, kek_keys, sender_ids, .. } =
+        group_keys(&computed::policy(), key_download(&computed::group_sa())).unwrap();
+    GroupSa::originate(computed::policy(), tek_keys, kek_keys, Some(number), sender_ids)
 }
 
 #[test]
