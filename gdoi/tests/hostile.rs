@@ -431,3 +431,25 @@ fn established_isakmp_sas_are_bounded() {
     assert_eq!(pair.server.statistics().established, 3);
     assert!(!pair.server_events.iter().any(|event| matches!(event, ServerEvent::PullAborted { .. })));
 }
+
+/// Who sees message 1 can write a message 2 that comes before the true one. It costs that attempt, not the next, and the
+/// attempt ends within its budget; the true key server keeps nothing of it.
+#[test]
+fn a_forged_message_2_costs_one_attempt() {
+    let mut pair = Pair::new(1);
+    pair.run(std::time::Duration::from_millis(30));
+    let mut forged = pair.sent[1].clone();
+    assert_eq!((forged.source, forged.payload[18]), (server_address(), 2));
+    forged.payload[8] ^= 1;
+    pair.inject(forged, seconds(0));
+    pair.run(seconds(100));
+    let failed = gdoi::event::RegistrationFailure::NoAnswer { stage: gdoi::event::Stage::Phase1, transmissions: 5 };
+    assert_eq!(pair.failure(0), Some(&failed));
+    assert_eq!((pair.server.statistics().half_open, pair.server.statistics().diffie_hellman), (0, 0));
+
+    let again = gdoi::member::Registration::new(registration_config(member_address(1)), [66; 32], pair.now);
+    pair.members = vec![again];
+    pair.member_events = vec![Vec::new()];
+    pair.run(seconds(5));
+    assert!(pair.is_registered(0));
+}

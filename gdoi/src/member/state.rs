@@ -117,3 +117,58 @@ impl Kept {
 
 /// Informational messages that one ISAKMP SA may carry to us.
 const HEARD: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SeededRng;
+    use crate::phase1::tests::worked;
+    use crate::wire::header;
+    use crate::wire::registry::NotifyType;
+
+    fn kept() -> Kept {
+        Kept::new(worked::isakmp_sa(), BootTime::default())
+    }
+
+    fn hear(kept: &mut Kept, datagram: &[u8]) -> Result<Vec<Informational>, Error> {
+        let message_id = header::split(datagram).unwrap().0.message_id;
+        kept.open_informational(message_id, datagram)
+    }
+
+    fn refusal(rng: &mut SeededRng) -> Vec<u8> {
+        let sa = worked::isakmp_sa();
+        sa.seal_notification(sa.notification(NotifyType::INVALID_ID_INFORMATION), rng).unwrap()
+    }
+
+    /// Otherwise the recorded refusal of one pull would end every later one under the same ISAKMP SA.
+    #[test]
+    fn an_informational_message_counts_once() {
+        let rng = &mut SeededRng::from_seed([5; 32]);
+        let (first, second) = (refusal(rng), refusal(rng));
+        let mut kept = kept();
+        assert_eq!(hear(&mut kept, &first).unwrap().len(), 1);
+        assert_eq!(hear(&mut kept, &second).unwrap().len(), 1);
+        for datagram in [&first, &second] {
+            assert_eq!(hear(&mut kept, datagram), Err(NotAccepted::Replayed.into()));
+        }
+    }
+
+    #[test]
+    fn a_forgery_does_not_use_an_identifier_up() {
+        let datagram = refusal(&mut SeededRng::from_seed([5; 32]));
+        let mut forged = datagram.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        let mut kept = kept();
+        assert!(hear(&mut kept, &forged).is_err());
+        assert!(hear(&mut kept, &datagram).is_ok());
+    }
+
+    #[test]
+    fn informational_messages_are_bounded() {
+        let rng = &mut SeededRng::from_seed([5; 32]);
+        let mut kept = kept();
+        kept.heard = (1..=HEARD as u32).collect();
+        assert_eq!(hear(&mut kept, &refusal(rng)), Err(NotAccepted::Unexpected.into()));
+        assert_eq!(kept.heard.len(), HEARD);
+    }
+}
