@@ -98,16 +98,17 @@ pub(crate) fn excluded(group: &GroupInput<'_>) -> Result<Vec<Selector>, Unusable
     Ok(selectors)
 }
 
-/// Policies that let the inside talk to itself. Each names the interface it leaves by, so that nothing passes when the
-/// route to a LAN's prefix moves to a WAN.
+/// Policies that let the inside talk to itself. A forwarding one names the interface it leaves by, so that nothing
+/// passes when the route to a LAN's prefix moves to a WAN. An OUT policy cannot: the kernel asks it for the router's own
+/// ICMP errors without an interface, and a "fragmentation needed" inside the group's ESP would never reach the host
+/// that waits for it. There the nf_tables guard alone stands between a moved route and the wire.
 pub(crate) fn inside(inside: &Inside<'_>) -> Vec<PolicyId> {
     let mut ids = Vec::new();
     for (from, to) in inside.pairs() {
         let selector = between(from.prefix, to.prefix);
         if let Some(lan) = to.interface {
-            let selector = out_of(&selector, lan);
             ids.push(PolicyId { direction: Direction::Out, selector: selector.clone() });
-            ids.push(PolicyId { direction: Direction::Forward, selector });
+            ids.push(PolicyId { direction: Direction::Forward, selector: out_of(&selector, lan) });
         }
         ids.push(PolicyId { direction: Direction::In, selector });
     }
