@@ -67,6 +67,13 @@ pub struct Selector {
     pub interface: Option<String>,
 }
 
+impl Selector {
+    /// Whether it names a port.
+    pub fn has_ports(&self) -> bool {
+        self.source_port != 0 || self.destination_port != 0
+    }
+}
+
 /// Where the kernel asks the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "the names are the kernel's")]

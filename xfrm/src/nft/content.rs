@@ -7,9 +7,15 @@
 //!         stash       postrouting last-7      mark, priority := inner addresses
 //!         preserve    output raw, route       outer addresses := mark, priority
 //!         undelivered output raw+1            what still goes to the placeholder: dropped
-//!         leaving     postrouting last-6      clear packets between group prefixes: dropped
+//!         destined    forward, output last-7  remembers what XFRM will put into an SA
+//!         last_guard  forward, output, postrouting last-6
+//!                                             clear packets between group prefixes: dropped
 //! ip6     restore, leaving                    guards only
 //! ```
+//!
+//! The last guard stands before and behind source address translation, which may hide the group's addresses and takes a
+//! packet out of its SA: XFRM looks for a policy again, under the new source. It also stops ICMP errors that quote the
+//! group's packets, for the router sends those from its own address, which no policy of the group covers.
 //!
 //! The guards are there twice. The tables called `gdoi-guard` belong to the process's socket, so `nft flush ruleset`
 //! leaves them, and they go when the process ends; the tables called `gdoi` stay then.
@@ -21,13 +27,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use crate::nft::rule::{ESP, Field, Rule, family};
+use crate::nft::rule::{ESP, Field, QUOTING_TYPES, Rule, VLAN_TYPES, family};
 use crate::nft::table::{Chain, Hook, OWNED, Set, Table};
 use crate::nft::{DROP, IN_CLEAR, IP, IP6, NETDEV, chain_name};
 use crate::owner::Ownership;
 use crate::preserve::{DontFragment, Preservation};
 
 const PREROUTING: u32 = 0;
+const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 const INGRESS: u32 = 0;
@@ -42,6 +49,7 @@ const LAST: i32 = i32::MAX - 7;
 const LOOPBACK: &str = "lo";
 const ARRIVING: &str = "arriving";
 const LEAVING: &str = "leaving";
+const QUOTED: &str = "quoted";
 const UNKNOWN: &str = "unknown";
 
 /// The tables that stay when the process ends.
@@ -95,15 +103,14 @@ impl Content<'_> {
         let guards = present.map(|name| Chain {
             name: chain_name(name),
             hook: Some(Hook { kind: "filter", number: INGRESS, priority: INGRESS_FIRST, device: Some(name.clone()) }),
-            rules: families
-                .iter()
-                .flat_map(|family| {
+            rules: in_vlans()
+                .chain(families.iter().flat_map(|family| {
                     [
                         Rule::new(NETDEV, *family, "").decapsulated(true).accepted(),
                         Rule::new(NETDEV, *family, "").protocol(ESP).accepted(),
                         Rule::new(NETDEV, *family, "").jumps(ARRIVING),
                     ]
-                })
+                }))
                 .collect(),
         });
         let drops = families.iter().flat_map(|family| self.drops(NETDEV, *family, ARRIVING));
@@ -120,6 +127,7 @@ impl Content<'_> {
             .map(|(placeholder, group)| Set { name: set_name(placeholder), elements: group.inbound_spis.clone() });
         let mut restore = self.trusted_arrivals(IP);
         let (mut stash, mut preserve, mut undelivered) = (Vec::new(), Vec::new(), Vec::new());
+        let mut destined = Vec::new();
         for (placeholder, group) in groups {
             let own = rule("to XFRM").protocol(ESP).spi_in(&set_name(placeholder));
             restore.push(own.set_destination(group.local).untracked().counted().accepted());
@@ -129,6 +137,7 @@ impl Content<'_> {
                 restore.push(fragment.untracked().counted().accepted());
             }
             for reqid in &group.outbound_reqids {
+                destined.push(rule("goes into an SA").goes_into(*reqid).mark_destined());
                 stash.push(rule("inner addresses").goes_into(*reqid).stash().counted());
             }
             let ours = |comment: &str| {
@@ -150,8 +159,12 @@ impl Content<'_> {
         // What is left and not decapsulated is ESP that we have no SA for, or came in clear.
         restore.push(rule("").protocol(ESP).jumps(UNKNOWN));
         restore.push(rule("").jumps(ARRIVING));
-        let mut chains =
-            vec![self.drop_chain(IP, UNKNOWN), self.drop_chain(IP, ARRIVING), self.drop_chain(IP, LEAVING)];
+        let mut chains = vec![
+            self.drop_chain(IP, UNKNOWN),
+            self.drop_chain(IP, ARRIVING),
+            self.drop_chain(IP, LEAVING),
+            self.quoted(),
+        ];
         if self.preservation.defragment {
             let reason = "fragments are put together before policies ask for their ports";
             let rules = vec![rule(reason).tracked_as_new()];
@@ -162,8 +175,10 @@ impl Content<'_> {
             chain("stash", "filter", POSTROUTING, LAST, stash),
             chain("preserve", "route", OUTPUT, RAW, preserve),
             chain("undelivered", "filter", OUTPUT, RAW + 1, undelivered),
-            self.leaving(IP),
+            chain("destined_forward", "filter", FORWARD, LAST, destined.clone()),
+            chain("destined_output", "filter", OUTPUT, LAST, destined),
         ]);
+        chains.extend(self.leaving(IP));
         self.table(IP, sets.collect(), chains)
     }
 
@@ -172,12 +187,13 @@ impl Content<'_> {
         let mut rules = self.trusted_arrivals(family);
         rules.push(Rule::new(family, family, "").protocol(ESP).accepted());
         rules.push(Rule::new(family, family, "").jumps(ARRIVING));
-        let chains = vec![
+        let mut chains = vec![
             self.drop_chain(family, ARRIVING),
             self.drop_chain(family, LEAVING),
             chain("arrivals", "filter", PREROUTING, AFTER_RAW, rules),
-            self.leaving(family),
         ];
+        chains.extend((family == IP).then(|| self.quoted()));
+        chains.extend(self.leaving(family));
         self.table(family, Vec::new(), chains)
     }
 
@@ -191,13 +207,39 @@ impl Content<'_> {
         rules
     }
 
-    fn leaving(&self, family: u8) -> Chain {
-        let rule = || Rule::new(family, family, "");
-        let mut rules = vec![rule().leaves_by(LOOPBACK).accepted()];
-        rules.extend(self.preservation.lan.iter().map(|name| rule().leaves_by(name).accepted()));
-        rules.push(rule().protocol(ESP).accepted());
-        rules.push(rule().leaves_in_clear().jumps(LEAVING));
-        chain("last_guard", "filter", POSTROUTING, LAST + 1, rules)
+    /// Before source address translation may have hidden the addresses, and behind it.
+    fn leaving(&self, family: u8) -> [Chain; 3] {
+        let rule = |comment: &str| Rule::new(family, family, comment);
+        let mut rules = vec![rule("").leaves_by(LOOPBACK).accepted()];
+        rules.extend(self.preservation.lan.iter().map(|name| rule("").leaves_by(name).accepted()));
+        rules.push(rule("").protocol(ESP).accepted());
+        if family == IP {
+            let quoting = |kind: u8| rule("").icmp_error(kind).leaves_in_clear().jumps(QUOTED);
+            rules.extend(QUOTING_TYPES.map(quoting));
+        }
+        let comment = format!("{DROP}translated{IN_CLEAR}");
+        let translated = (family == IP).then(|| rule(&comment).leaves_in_clear().destined().counted().dropped());
+        let found = rule("").leaves_in_clear().jumps(LEAVING);
+        let before = rules.iter().cloned().chain([found.clone()]).collect::<Vec<Rule>>();
+        let behind = rules.into_iter().chain(translated).chain([found]).collect();
+        [
+            chain("guard_forward", "filter", FORWARD, LAST + 1, before.clone()),
+            chain("guard_output", "filter", OUTPUT, LAST + 1, before),
+            chain("last_guard", "filter", POSTROUTING, LAST + 1, behind),
+        ]
+    }
+
+    /// ICMP errors, by the packet that they quote.
+    fn quoted(&self) -> Chain {
+        let rule = |comment: &str| Rule::new(IP, IP, comment);
+        let mut rules = vec![rule("ciphertext").quoted_protocol(ESP).accepted()];
+        let excluded = self.preservation.exclude.iter().filter(|selector| family(&selector.source) == IP);
+        rules.extend(excluded.map(|selector| rule("excluded").quoted_selected(selector).accepted()));
+        let comment = format!("{DROP}{QUOTED}{IN_CLEAR}");
+        rules.extend(ipv4(&self.preservation.guard).map(|(source, destination)| {
+            rule(&comment).quoted_between(source, destination).counted().dropped()
+        }));
+        Chain { name: QUOTED.to_owned(), hook: None, rules }
     }
 
     fn drop_chain(&self, family: u8, name: &'static str) -> Chain {
@@ -207,7 +249,13 @@ impl Content<'_> {
     /// Exclude rules first, then every pair of guarded prefixes.
     fn drops(&self, table_family: u8, wanted: u8, name: &str) -> Vec<Rule> {
         let excluded = self.preservation.exclude.iter().filter(|selector| family(&selector.source) == wanted);
-        let excluded = excluded.map(|s| Rule::new(table_family, wanted, "excluded").selected(s).accepted());
+        let excluded = excluded.flat_map(|selector| {
+            let rule = || Rule::new(table_family, wanted, "excluded");
+            // The network device sees fragments; behind it they are put together, and their ports are looked at.
+            let in_pieces = table_family == NETDEV && wanted == IP && selector.has_ports();
+            let later = in_pieces.then(|| rule().selected_without_ports(selector).later_fragment().accepted());
+            [rule().selected(selector).accepted()].into_iter().chain(later)
+        });
         let pairs = widest(&self.preservation.guard);
         let pairs = pairs.into_iter().filter(|(source, _)| family(source) == wanted);
         let comment = match name {
@@ -219,6 +267,12 @@ impl Content<'_> {
         });
         excluded.chain(dropped).collect()
     }
+}
+
+/// Frames of VLANs pass the guard of the interface that carries the VLAN, and then that of the VLAN's own interface,
+/// which may be a LAN. Only a tag without a VLAN, which gives a priority, belongs to the carrying interface itself.
+fn in_vlans() -> impl Iterator<Item = Rule> {
+    VLAN_TYPES.into_iter().map(|kind| Rule::new(NETDEV, NETDEV, "another interface's").in_vlan(kind).accepted())
 }
 
 fn chain(name: &str, kind: &'static str, number: u32, priority: i32, rules: Vec<Rule>) -> Chain {

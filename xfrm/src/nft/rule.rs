@@ -15,6 +15,7 @@ pub(crate) const ESP: u8 = 50;
 
 // Attribute kinds and values are those of linux/netfilter/nf_tables.h.
 const REGISTER: u32 = 1;
+const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const META_PROTOCOL: u32 = 1;
@@ -35,6 +36,17 @@ const IPV4_CHECKSUM_OFFSET: u32 = 10;
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
+
+/// ICMP's protocol number, and the types that quote a packet (RFC 792).
+const ICMP: u8 = 1;
+pub(crate) const QUOTING_TYPES: [u8; 5] = [3, 4, 5, 11, 12];
+/// Where an ICMP error's quoted packet begins in it.
+const QUOTED: u32 = 8;
+/// The priority of packets that XFRM will put into an SA of ours, until the inner addresses take its place. No class
+/// of a queueing discipline has this number.
+const DESTINED: u32 = 0x4744_4f49;
+/// Types of Ethernet frames with a VLAN tag.
+pub(crate) const VLAN_TYPES: [u16; 2] = [0x8100, 0x88a8];
 
 /// A field of the IPv4 header: offset and length in octets.
 #[derive(Clone, Copy)]
@@ -98,7 +110,7 @@ impl Rule {
     /// Source and destination inside of these prefixes.
     pub(crate) fn between(self, source: &IpNet, destination: &IpNet) -> Self {
         let (from, to) = if self.family == IP6 { (8, 24) } else { (12, 16) };
-        self.inside(from, source).inside(to, destination)
+        self.inside(NETWORK_HEADER, from, source).inside(NETWORK_HEADER, to, destination)
     }
 
     /// Everything that a selector says but its interface.
@@ -113,6 +125,57 @@ impl Rule {
             }
         }
         rule
+    }
+
+    /// What a selector says about addresses and protocol, for later fragments, which carry no ports.
+    pub(crate) fn selected_without_ports(self, selector: &Selector) -> Self {
+        self.selected(&Selector { source_port: 0, destination_port: 0, ..selector.clone() })
+    }
+
+    /// An ICMP error of this type.
+    pub(crate) fn icmp_error(self, kind: u8) -> Self {
+        self.protocol(ICMP).payload(TRANSPORT_HEADER, 0, 1).equal(&[kind])
+    }
+
+    /// An ICMP error that quotes a packet of this protocol.
+    pub(crate) fn quoted_protocol(self, protocol: u8) -> Self {
+        self.payload(TRANSPORT_HEADER, QUOTED + 9, 1).equal(&[protocol])
+    }
+
+    /// An ICMP error that quotes a packet between these IPv4 prefixes.
+    pub(crate) fn quoted_between(self, source: &IpNet, destination: &IpNet) -> Self {
+        let rule = self.inside(TRANSPORT_HEADER, QUOTED + 12, source);
+        rule.inside(TRANSPORT_HEADER, QUOTED + 16, destination)
+    }
+
+    /// An ICMP error that quotes a packet of this selector. A quoted IPv4 header with options hides its ports.
+    pub(crate) fn quoted_selected(self, selector: &Selector) -> Self {
+        let mut rule = self.quoted_between(&selector.source, &selector.destination);
+        if selector.protocol != 0 {
+            rule = rule.quoted_protocol(selector.protocol);
+        }
+        for (offset, port) in [(20, selector.source_port), (22, selector.destination_port)] {
+            if port != 0 {
+                rule = rule.payload(TRANSPORT_HEADER, QUOTED + offset, 2).equal(&port.to_be_bytes());
+            }
+        }
+        rule
+    }
+
+    /// A frame with a VLAN tag of this Ethernet type that names a VLAN.
+    pub(crate) fn in_vlan(self, kind: u16) -> Self {
+        let rule = self.payload(LINK_HEADER, 12, 2).equal(&kind.to_be_bytes());
+        rule.payload(LINK_HEADER, 14, 2).masked(&[0x0f, 0xff], &[0, 0]).compare(NOT_EQUAL, &[0, 0])
+    }
+
+    /// Remembers that XFRM was to put the packet into an SA of ours.
+    pub(crate) fn mark_destined(self) -> Self {
+        self.immediate(&DESTINED.to_ne_bytes()).set_meta(META_PRIORITY)
+    }
+
+    /// XFRM was to put the packet into an SA of ours.
+    pub(crate) fn destined(self) -> Self {
+        self.meta(META_PRIORITY).equal(&DESTINED.to_ne_bytes())
     }
 
     pub(crate) fn field_is(self, field: Field, address: Ipv4Addr) -> Self {
@@ -202,13 +265,13 @@ impl Rule {
         data
     }
 
-    fn inside(self, offset: u32, net: &IpNet) -> Self {
+    fn inside(self, header: u32, offset: u32, net: &IpNet) -> Self {
         if net.prefix_len() == 0 {
             return self;
         }
         let (address, mask) = (octets(net.network()), octets(net.netmask()));
         let length = u32::try_from(address.len()).unwrap_or_default();
-        let rule = self.payload(NETWORK_HEADER, offset, length);
+        let rule = self.payload(header, offset, length);
         let rule =
             if net.prefix_len() == net.max_prefix_len() { rule } else { rule.masked(&mask, &vec![0; mask.len()]) };
         rule.equal(&address)

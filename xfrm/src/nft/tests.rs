@@ -2,7 +2,10 @@ use super::content::{guard_tables, main_tables};
 use super::dump::Dump;
 use super::table::{Message, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE, change_elements, remove, replace};
 use super::*;
-use crate::model::Reqid;
+use ipnet::IpNet;
+
+use super::rule::Rule;
+use crate::model::{Reqid, Selector};
 use crate::preserve::{DontFragment, GroupPreservation};
 
 fn preservation() -> Preservation {
@@ -151,4 +154,58 @@ fn chain_names_are_readable_and_distinct() {
     assert_eq!(chain_name("eth0.100"), "guard_eth0.100");
     let names: BTreeSet<String> = ["a_b", "a-b", "a.b", "a:b", "a@b"].into_iter().map(chain_name).collect();
     assert_eq!(names.len(), 5);
+}
+
+fn chains(preservation: &Preservation) -> BTreeMap<(String, u8, String), Vec<u64>> {
+    Fingerprint::wanted(preservation, &interfaces(), &Ownership::default()).chains
+}
+
+#[test]
+fn clear_packets_are_stopped_before_source_translation_and_behind_it() {
+    let chains = chains(&preservation());
+    for table in ["gdoi", "gdoi-guard"] {
+        let rules = |chain: &str| chains[&(table.into(), IP, chain.into())][1..].to_vec();
+        let (forward, output, last) = (rules("guard_forward"), rules("guard_output"), rules("last_guard"));
+        assert_eq!(forward, output);
+        let in_clear = Rule::new(IP, IP, "").leaves_in_clear().jumps("leaving").digest();
+        assert!([&forward, &last].iter().all(|rules| rules.last() == Some(&in_clear)));
+        let translated = Rule::new(IP, IP, "drop: translated in clear");
+        let translated = translated.leaves_in_clear().destined().counted().dropped().digest();
+        assert!(last.contains(&translated) && !forward.contains(&translated));
+    }
+    let destined = Rule::new(IP, IP, "goes into an SA").goes_into(Reqid(0x4744_0000)).mark_destined().digest();
+    for chain in ["destined_forward", "destined_output"] {
+        assert_eq!(chains[&("gdoi".into(), IP, chain.into())][1..], [destined]);
+    }
+}
+
+#[test]
+fn icmp_errors_that_quote_the_group_are_stopped_unless_it_is_excluded() {
+    let mut with_exclude = preservation();
+    let net: IpNet = "172.16.0.0/12".parse().unwrap();
+    let excluded =
+        Selector { source: net, destination: net, protocol: 17, source_port: 0, destination_port: 53, interface: None };
+    with_exclude.exclude.insert(excluded.clone());
+    let chains = chains(&with_exclude);
+    let rule = |comment: &str| Rule::new(IP, IP, comment);
+    let expected = [
+        rule("ciphertext").quoted_protocol(50).accepted().digest(),
+        rule("excluded").quoted_selected(&excluded).accepted().digest(),
+        rule("drop: quoted in clear").quoted_between(&net, &net).counted().dropped().digest(),
+    ];
+    for table in ["gdoi", "gdoi-guard"] {
+        assert_eq!(chains[&(table.into(), IP, "quoted".into())][1..], expected);
+    }
+    // At the network device the excluded datagram may still be in pieces.
+    let device = &chains[&("gdoi".into(), NETDEV, "arriving".into())];
+    let piece = Rule::new(NETDEV, IP, "excluded").selected_without_ports(&excluded).later_fragment().accepted();
+    assert!(device.contains(&piece.digest()));
+}
+
+#[test]
+fn frames_of_a_vlan_on_a_wan_are_left_to_the_interface_of_the_vlan() {
+    let chains = chains(&preservation());
+    let rules = &chains[&("gdoi".into(), NETDEV, "guard_wan".into())];
+    let vlan = |kind| Rule::new(NETDEV, NETDEV, "another interface's").in_vlan(kind).accepted().digest();
+    assert_eq!(rules[1..3], [vlan(0x8100), vlan(0x88a8)]);
 }
