@@ -11,10 +11,12 @@ use control::member::MemberCounters;
 use gdoi::BootTime;
 use gdoi::config::{Identity, Phase1Transform, RegistrationConfig};
 use gdoi::error::Error;
-use gdoi::event::{RegistrationEvent, RegistrationFailure, Stage, Transmit};
+use gdoi::event::{RegistrationEvent, Stage, Transmit};
 use gdoi::group::{GroupPolicy, GroupSa, Spi};
 use gdoi::member::Registration;
 
+pub use crate::attempt::IsakmpSa;
+use crate::attempt::{Attempt, explain};
 use crate::config;
 use crate::facts::{self, Interfaces, Local, Missing};
 use crate::failover::{Failover, PassedOver, Reason, ServerIndex, State};
@@ -65,28 +67,6 @@ pub enum Event {
     Expired,
     /// The key server ended the ISAKMP SA. Keys stay valid.
     IsakmpSaEnded(ServerIndex),
-}
-
-/// The ISAKMP SA in use, for show commands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IsakmpSa {
-    /// Initiator and responder cookie.
-    pub cookies: ([u8; 8], [u8; 8]),
-    /// What was negotiated.
-    pub transform: Phase1Transform,
-    /// Whom the key server proved to be.
-    pub peer_identity: Identity,
-    /// When it ends.
-    pub end: BootTime,
-}
-
-#[derive(Debug)]
-struct Attempt {
-    server: ServerIndex,
-    registration: Registration,
-    isakmp: Option<IsakmpSa>,
-    /// Why we refused the policy, for the failure that follows.
-    unusable: Option<String>,
 }
 
 /// The membership of one group.
@@ -474,24 +454,6 @@ impl Membership {
     pub fn server(&self, index: ServerIndex) -> Option<SocketAddr> {
         self.config.servers.get(index).map(|server| server.address)
     }
-}
-
-/// What a failure means for the failover, and the line that says it.
-fn explain(failure: RegistrationFailure, unusable: Option<String>) -> (Reason, String) {
-    let reason = match &failure {
-        RegistrationFailure::NoAnswer { .. } => Reason::NoAnswer,
-        RegistrationFailure::Refused { .. } => Reason::Refused,
-        RegistrationFailure::PeerIdentity { .. } | RegistrationFailure::AuthenticationFailed => {
-            Reason::AuthenticationFailed
-        }
-        RegistrationFailure::NoProposalChosen => Reason::NoProposalChosen,
-        RegistrationFailure::PolicyNotUnderstood(_) | RegistrationFailure::PolicyRefused => Reason::PolicyUnusable,
-        RegistrationFailure::PeerMisbehaved(_)
-        | RegistrationFailure::PeerDeleted
-        | RegistrationFailure::IsakmpSaExpired => Reason::PeerMisbehaved,
-        RegistrationFailure::Configuration(_) => Reason::NotStarted,
-    };
-    (reason, unusable.unwrap_or_else(|| failure.to_string()))
 }
 
 /// The interfaces that the group's kernel entries depend on.
