@@ -1,7 +1,7 @@
 //! The kernel's side of the event loop: applies, repairs, and tries again what failed.
 //!
-//! Whatever fails, blocks and guards that are in place stay in place: the reconciler removes nothing
-//! after a failure.
+//! Whatever fails, blocks and guards that are in place stay in place: after a failure the reconciler removes nothing
+//! but keys that have ended.
 
 use core::time::Duration;
 use std::collections::BTreeSet;

@@ -80,7 +80,7 @@ pub enum Error {
     /// What this version cannot do.
     #[error("not supported: {0}")]
     Unsupported(String),
-    /// Some operations failed. What could go on safely went on; nothing was removed after the first failure.
+    /// Some operations failed. What could go on safely went on; no policy, table or route was removed after the first failure.
     #[error("{} of {} kernel changes failed; first: {}", failures.len(), failures.len() + done.len(), first(failures))]
     Incomplete {
         /// What failed and why, in order.

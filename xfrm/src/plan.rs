@@ -61,16 +61,17 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whether this takes something away, or lets something pass that may not pass now.
+    /// Whether this takes something away that stops packets, or lets something pass that may not pass now.
     ///
     /// After a failure nothing of this kind is done any more.
     pub fn opens(&self) -> bool {
         match self {
             Self::AddPolicy { policy, .. } | Self::UpdatePolicy { policy, .. } => !closes(&policy.action),
-            Self::DeleteRoute(_) | Self::RemoveTables | Self::DeletePolicy { .. } | Self::DeleteSa(_) => true,
-            Self::AddRoute(_) | Self::ReplaceGuard | Self::ReplaceTables | Self::UpdateSets(_) | Self::InstallSa(_) => {
-                false
-            }
+            Self::DeleteRoute(_) | Self::RemoveTables | Self::DeletePolicy { .. } => true,
+            // An SA that is to go has ended: a failure elsewhere must not prolong the life of its key, and what its
+            // policies cover is dropped without it.
+            Self::DeleteSa(_) | Self::InstallSa(_) => false,
+            Self::AddRoute(_) | Self::ReplaceGuard | Self::ReplaceTables | Self::UpdateSets(_) => false,
         }
     }
 }

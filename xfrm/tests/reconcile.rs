@@ -361,14 +361,16 @@ fn a_foreign_state_with_our_identity_is_named_and_left_alone() {
 }
 
 #[test]
-fn nothing_is_removed_after_a_refusal() {
+fn after_a_refusal_nothing_is_removed_but_keys_that_have_ended() {
     let kernel = kernel();
     let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
     run(reconciler.apply(sending(0x1300, 0))).unwrap();
     kernel.fail(0, Fault::Refuse(EINVAL));
     let outcome = run(reconciler.apply(sending(0x1301, 1)));
     assert!(matches!(outcome, Err(Error::Incomplete { .. })), "{outcome:?}");
-    assert!(kernel.log().iter().all(|op| !matches!(op, Op::DeleteSa(_))));
+    let removals = |op: &Op| matches!(op, Op::DeletePolicy { .. } | Op::DeleteRoute(_) | Op::RemoveTables);
+    assert!(!kernel.log().iter().any(removals));
+    assert!(kernel.sas().iter().all(|id| id.spi != 0x1300));
     // What was asked for is kept, and a repair goes on.
     run(reconciler.repair()).unwrap();
     assert_eq!(kernel.sas().len(), 2);

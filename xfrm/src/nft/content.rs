@@ -236,9 +236,10 @@ impl Content<'_> {
         let excluded = self.preservation.exclude.iter().filter(|selector| family(&selector.source) == IP);
         rules.extend(excluded.map(|selector| rule("excluded").quoted_selected(selector).accepted()));
         let comment = format!("{DROP}{QUOTED}{IN_CLEAR}");
-        rules.extend(ipv4(&self.preservation.guard).map(|(source, destination)| {
-            rule(&comment).quoted_between(source, destination).counted().dropped()
-        }));
+        rules.extend(
+            ipv4(&self.preservation.guard)
+                .map(|(source, destination)| rule(&comment).quoted_between(source, destination).counted().dropped()),
+        );
         Chain { name: QUOTED.to_owned(), hook: None, rules }
     }
 
