@@ -180,9 +180,9 @@ impl Daemon {
 
     fn desired(&mut self, now: BootTime) -> Outcome {
         let mut unusable = Vec::new();
-        let mut left_out = BTreeSet::new();
-        // Each round leaves one more group without keys, so it ends.
-        for _ in 0..=self.memberships.len() {
+        let (mut rejected, mut left_out) = (BTreeSet::new(), BTreeSet::new());
+        // A group first loses what came last, then all its keys, so it ends.
+        for _ in 0..=2 * self.memberships.len() {
             let groups = self.memberships.iter().enumerate().map(|(index, membership)| {
                 (membership, if left_out.contains(&index) { Keys::None } else { Keys::Own })
             });
@@ -194,9 +194,12 @@ impl Daemon {
                 unusable.push(error);
                 break;
             };
-            left_out.insert(culprit);
+            let again = !rejected.insert(culprit);
             if let Some(membership) = self.memberships.get_mut(culprit) {
                 membership.reject_latest(error.reason.clone(), now);
+                if again || membership.generations().is_empty(now) {
+                    left_out.insert(culprit);
+                }
             }
             unusable.push(error);
         }

@@ -23,6 +23,8 @@ struct Generation {
     receive_until: Option<BootTime>,
     /// End of life by SPI.
     expiry: BTreeMap<Spi, BootTime>,
+    /// The lines that its own took the place of.
+    lines_before: Vec<TekPolicy>,
 }
 
 /// One TEK as it is to be in the kernel now.
@@ -45,6 +47,9 @@ pub struct ActiveLine<'a> {
     pub policy: &'a TekPolicy,
     /// Keys of its SPI.
     pub keys: &'a TekKeys,
+    /// Whether packets are received on it. Otherwise its TEK has ended before others of its group SA, and its traffic
+    /// stays blocked.
+    pub receive: bool,
     /// Whether packets are sent on it.
     pub send: bool,
 }
@@ -63,7 +68,7 @@ impl Generations {
     /// Takes in what a registration brought. Returns the first end of its TEKs.
     pub fn add(&mut self, sa: GroupSa, now: BootTime) -> Option<BootTime> {
         self.drop_ended(now);
-        self.lines.clone_from(&sa.policy().teks);
+        let lines_before = std::mem::replace(&mut self.lines, sa.policy().teks.clone());
         let expiry = expiries(&sa, now);
         let first_end = expiry.values().min().copied();
         let gap = &sa.policy().gap;
@@ -94,14 +99,16 @@ impl Generations {
             }
         }
         // A generation that waits for its activation is overtaken; it stays for receiving.
-        self.generations.push(Generation { sa, received: now, send_from, receive_until: None, expiry });
+        self.generations.push(Generation { sa, received: now, send_from, receive_until: None, expiry, lines_before });
         self.shown = self.in_use(now);
         first_end
     }
 
-    /// What was received last and not merged into what was there.
+    /// What was received last and not merged into what was there. What was protected before it counts again.
     pub fn take_latest(&mut self) -> Option<GroupSa> {
-        self.generations.pop().map(|generation| generation.sa)
+        let latest = self.generations.pop()?;
+        self.lines = latest.lines_before;
+        Some(latest.sa)
     }
 
     /// Drops what has ended. Returns whether other keys are in use than before, or in another way.
@@ -129,7 +136,8 @@ impl Generations {
     }
 
     /// Policy lines with keys: the sending generation's lines in the order received, then what older and
-    /// newer generations add for receiving. An SPI appears under one generation only.
+    /// newer generations add for receiving. An SPI appears under one generation only. Lines of the sending generation
+    /// whose TEK has ended keep their place.
     pub fn active(&self, now: BootTime) -> Vec<ActiveLine<'_>> {
         let sending = self.sending(now);
         let others = self.generations.iter().rev().filter(|generation| {
@@ -143,9 +151,10 @@ impl Generations {
             for policy in &generation.sa.policy().teks {
                 let alive = generation.expiry.get(&policy.spi).is_some_and(|end| *end > now);
                 let Some(keys) = generation.sa.tek_keys().get(&policy.spi) else { continue };
-                if alive && !seen.contains(&policy.spi) {
+                let listed = alive || send && !self.is_alive(policy.spi, now);
+                if listed && !seen.contains(&policy.spi) {
                     fresh.insert(policy.spi);
-                    lines.push(ActiveLine { policy, keys, send });
+                    lines.push(ActiveLine { policy, keys, receive: alive, send: alive && send });
                 }
             }
             seen.append(&mut fresh);
@@ -161,7 +170,7 @@ impl Generations {
     /// The TEKs in use, one entry per SPI, for show commands.
     pub fn teks(&self, now: BootTime) -> Vec<ActiveTek<'_>> {
         let mut teks: Vec<ActiveTek<'_>> = Vec::new();
-        for line in self.active(now) {
+        for line in self.active(now).into_iter().filter(|line| line.receive) {
             let spi = line.policy.spi;
             if teks.iter().any(|known| known.spi == spi) {
                 continue;
@@ -188,7 +197,12 @@ impl Generations {
     }
 
     fn in_use(&self, now: BootTime) -> Vec<(Spi, bool)> {
-        self.active(now).iter().map(|line| (line.policy.spi, line.send)).collect()
+        self.active(now).iter().filter(|line| line.receive).map(|line| (line.policy.spi, line.send)).collect()
+    }
+
+    fn is_alive(&self, spi: Spi, now: BootTime) -> bool {
+        let mut usable = self.generations.iter().filter(|generation| !generation.is_over(now));
+        usable.any(|generation| generation.expiry.get(&spi).is_some_and(|end| *end > now))
     }
 
     fn drop_ended(&mut self, now: BootTime) {

@@ -117,7 +117,7 @@ fn state(generations: &Generations, now: BootTime) -> GroupState<'_> {
 }
 
 fn installed(line: ActiveLine<'_>) -> InstalledTek<'_> {
-    InstalledTek { policy: line.policy, keys: line.keys, receive: true, send: line.send }
+    InstalledTek { policy: line.policy, keys: line.keys, receive: line.receive, send: line.send }
 }
 
 /// What was protected once stays blocked.

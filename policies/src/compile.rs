@@ -153,8 +153,8 @@ impl Builder {
         let slot = part.group.slot;
         let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let (local, placeholder) = (IpAddr::V4(local), IpAddr::V4(part.group.options.placeholder));
-        for (index, line) in part.lines.iter().enumerate() {
-            let priority = precedence::line(slot, index);
+        for line in &part.lines {
+            let priority = precedence::line(slot, line.place);
             let lane = lanes.get(&line.policy.spi).copied().unwrap_or_default();
             let selectors = named.with_mirror(line);
             if line.sends() {
@@ -184,8 +184,8 @@ impl Builder {
     /// Lines that cannot be protected now keep their place and stop their traffic there.
     fn shut_lines(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
         let named = Named::by(&part.lines);
-        for (index, line) in part.lines.iter().enumerate() {
-            let priority = precedence::line(part.group.slot, index);
+        for line in &part.lines {
+            let priority = precedence::line(part.group.slot, line.place);
             for selector in named.with_mirror(line) {
                 for id in failclose::block(part.group, &selector) {
                     self.add(id, priority, Action::Block);

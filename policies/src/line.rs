@@ -19,6 +19,8 @@ pub(crate) struct Line<'a> {
     pub(crate) suite: Suite,
     /// As received.
     pub(crate) selectors: Vec<Selector>,
+    /// Its place in the order: the same line of another generation has the same.
+    pub(crate) place: usize,
     /// The generation's flags; the SA's direction and counter modes come on top.
     pub(crate) receive: bool,
     pub(crate) send: bool,
@@ -70,20 +72,25 @@ type Part<'a> = (&'a TekPolicy, Option<&'a TekKeys>, bool, bool);
 
 fn build<'a>(parts: impl Iterator<Item = Part<'a>>, options: &GroupOptions) -> Result<Vec<Line<'a>>, Unusable> {
     let mut lines: Vec<Line<'a>> = Vec::new();
+    let mut places: BTreeMap<Vec<Selector>, usize> = BTreeMap::new();
     let mut count = 0;
     for (index, (policy, keys, receive, send)) in parts.enumerate() {
         let number = index + 1;
         let suite = Suite::of(policy, options)?;
         let selectors = expand_line(&policy.selector, number)?;
         // A bound on the work below as well: ranges multiply.
-        count += selectors.len();
+        let next = places.len();
+        let place = *places.entry(selectors.clone()).or_insert(next);
+        if place == next {
+            count += selectors.len();
+        }
         if count > POLICIES_PER_DIRECTION {
             return Err(Unusable::TooManyPolicies { count, limit: POLICIES_PER_DIRECTION });
         }
-        lines.push(Line { policy, keys, suite, selectors, receive, send });
+        lines.push(Line { policy, keys, suite, selectors, place, receive, send });
     }
-    if lines.len() > LINES_PER_GROUP {
-        return Err(Unusable::TooManyLines { count: lines.len(), limit: LINES_PER_GROUP });
+    if places.len() > LINES_PER_GROUP {
+        return Err(Unusable::TooManyLines { count: places.len(), limit: LINES_PER_GROUP });
     }
     one_description_per_spi(&lines)?;
     one_tek_per_selector(&lines)?;

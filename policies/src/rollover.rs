@@ -17,14 +17,14 @@ use crate::precedence::{LANES, Lane};
 pub(crate) fn lanes(lines: &[Line<'_>]) -> Result<BTreeMap<Spi, Lane>, Unusable> {
     let mut lanes = BTreeMap::new();
     let mut used = 0_usize;
-    let (sending, others): (Vec<&Line<'_>>, Vec<&Line<'_>>) = lines.iter().partition(|line| line.send);
+    let (sending, others): (Vec<&Line<'_>>, Vec<&Line<'_>>) = lines.iter().partition(|line| keeps_number(line));
     for line in sending.iter().chain(&others) {
         let spi = line.policy.spi;
         if lanes.contains_key(&spi) {
             continue;
         }
         // All lines of the SPI count, not just this one: the shared selector may be a later one.
-        let joins = if line.send { None } else { relative(spi, lines, &lanes) };
+        let joins = if keeps_number(line) { None } else { relative(spi, lines, &lanes) };
         let lane = match joins {
             Some(lane) => lane,
             None => {
@@ -36,6 +36,12 @@ pub(crate) fn lanes(lines: &[Line<'_>]) -> Result<BTreeMap<Spi, Lane>, Unusable>
         lanes.insert(spi, lane);
     }
     Ok(lanes)
+}
+
+/// A line whose TEK has ended before others of its generation is in neither direction, and holds its number: the others'
+/// states would have to be made anew, which a counter-mode sender cannot be.
+fn keeps_number(line: &Line<'_>) -> bool {
+    line.send || !line.receive
 }
 
 /// The lane of the first TEK that has a selector and a direction in common with `spi`.

@@ -57,7 +57,31 @@ fn sa(teks: &[(Spi, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
 
 /// SPI and whether it is sent on, in the order of the lines.
 fn active(generations: &Generations, seconds: u64) -> Vec<(Spi, bool)> {
-    generations.active(at(seconds)).iter().map(|line| (line.policy.spi, line.send)).collect()
+    let lines = generations.active(at(seconds));
+    lines.iter().filter(|line| line.receive).map(|line| (line.policy.spi, line.send)).collect()
+}
+
+#[test]
+fn a_line_whose_key_ended_before_others_keeps_its_place_and_stays_known() {
+    let mut generations = Generations::default();
+    generations.add(sa(&[(1, 50), (2, 100)], (None, None)), at(0));
+    let flags: Vec<_> =
+        generations.active(at(50)).iter().map(|line| (line.policy.spi, line.receive, line.send)).collect();
+    assert_eq!(flags, [(1, false, false), (2, true, true)]);
+    assert_eq!(generations.teks(at(50)).len(), 1);
+    // The same key again, with more life: it is used where it came last.
+    generations.add(sa(&[(1, 500), (3, 500)], (Some(10), None)), at(60));
+    assert_eq!(active(&generations, 60), [(2, true), (1, false), (3, false)]);
+    assert_eq!(generations.active(at(60)).len(), 3);
+}
+
+#[test]
+fn a_group_sa_that_is_given_back_leaves_the_lines_before_it() {
+    let mut generations = Generations::default();
+    generations.add(sa(&[(1, 100)], (None, None)), at(0));
+    generations.add(sa(&[(2, 100), (3, 100)], (None, None)), at(10));
+    generations.take_latest();
+    assert_eq!(generations.lines().iter().map(|line| line.spi).collect::<Vec<_>>(), [1]);
 }
 
 #[test]
