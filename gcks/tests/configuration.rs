@@ -1,5 +1,7 @@
 //! Configuration files as people write them: the example, and each defect with the line it gets.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
