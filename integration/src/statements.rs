@@ -206,8 +206,11 @@ pub fn forged(narrative: &mut Narrative, lab: &Lab, forgery: &Forgery) {
 pub fn guard_drops(node: Node) -> Result<u64> {
     let rules = node.run("nft", &["list", "ruleset"])?;
     let mut sum = 0;
-    for line in rules.lines().filter(|line| line.contains("counter packets") && line.trim_end().ends_with("drop")) {
+    for line in rules.lines().filter(|line| line.contains("counter packets")) {
         let words: Vec<&str> = line.split_whitespace().collect();
+        if !words.contains(&"drop") {
+            continue;
+        }
         let counted =
             words.iter().skip_while(|word| **word != "packets").nth(1).and_then(|word| word.parse::<u64>().ok());
         sum += counted.unwrap_or(0);
