@@ -76,7 +76,10 @@ impl Capture {
             "-Z",
             "root",
             "-B",
-            "32768",
+            "98304",
+            // Every place in the buffer is as large as the snapshot: at tcpdump's default a burst would not fit.
+            "-s",
+            "4096",
             "--immediate-mode",
             "-w",
             &path,
