@@ -59,7 +59,8 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "firewall",
         about: "the same beside a user firewall with conntrack, masquerading, marks and a flowtable",
-        ordinary: true,
+        // Not all of its statements have been seen to hold; until then it is played by name only.
+        ordinary: false,
         play: main::beside_a_firewall,
     },
     Scenario {
