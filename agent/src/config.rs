@@ -1,4 +1,4 @@
-//! The configuration in two steps: [`file`] reads what was typed, [`check`] raises it to values that the
+//! The configuration in two steps: [`mod@file`] reads what was typed, [`check`] raises it to values that the
 //! daemon can act on. All defects are reported at once, each with its line and a remedy.
 
 pub mod check;

@@ -1,7 +1,7 @@
 //! From group policy to desired kernel state: a pure function, and the only crate that knows both GDOI and XFRM.
 //!
-//! [`check`] refuses what XFRM cannot do before keys arrive; [`compile`] turns the state of all groups of the machine
-//! into one [`xfrm::Desired`]; [`explain`] says the same in an operator's words.
+//! [`check`] refuses what XFRM cannot do before keys arrive; [`compile()`] turns the state of all groups of the machine
+//! into one [`xfrm::Desired`]; [`explain()`] says the same in an operator's words.
 //!
 //! ```text
 //! priority   policies                                            verdict

@@ -34,6 +34,14 @@ pub fn run(test: &Test) -> Result<bool> {
         command::succeeds(&mut command::cargo(&arguments))
     });
     steps.step("cargo test", || command::succeeds(&mut command::cargo(&["test", "--workspace", "--no-fail-fast"])));
+    if command::is_root() {
+        steps.step("kernel entries", || {
+            let arguments = ["test", "--package", "xfrm", "--test", "kernel", "--", "--ignored"];
+            command::succeeds(&mut command::cargo(&arguments))
+        });
+    } else {
+        println!("== kernel entries: left out, they need root to make network namespaces");
+    }
     steps.step("documentation", || {
         let mut doc = command::cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
         command::succeeds(doc.env("RUSTDOCFLAGS", "-D warnings"))

@@ -1,4 +1,4 @@
-//! The configuration: [`file`] is what was typed, [`check`] raises it to the values below.
+//! The configuration: [`mod@file`] is what was typed, [`check`] raises it to the values below.
 
 pub mod check;
 pub mod file;
