@@ -36,7 +36,7 @@ pub fn run(test: &Test) -> Result<bool> {
     steps.step("cargo test", || command::succeeds(&mut command::cargo(&["test", "--workspace", "--no-fail-fast"])));
     if command::is_root() {
         steps.step("kernel entries", || {
-            let arguments = ["test", "--package", "xfrm", "--test", "kernel", "--", "--ignored"];
+            let arguments = ["test", "--workspace", "--test", "kernel", "--", "--ignored"];
             command::succeeds(&mut command::cargo(&arguments))
         });
     } else {
