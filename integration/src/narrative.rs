@@ -1,6 +1,7 @@
 //! The narrative: numbered statements a person can follow, each one checked, with its evidence.
 
 use anyhow::Result;
+use std::fmt;
 use std::io::Write;
 
 /// What a check found.
@@ -26,39 +27,61 @@ struct Statement {
     holds: bool,
 }
 
-/// Prints the statements and remembers which of them held.
-#[derive(Debug, Default)]
+/// A statement that did not hold, as the closing lines repeat it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failure {
+    number: usize,
+    text: String,
+    chapter: String,
+    evidence: String,
+}
+
+/// Writes the statements and remembers which of them held.
 pub struct Narrative {
+    output: Box<dyn Write>,
     chapter: String,
     statements: Vec<Statement>,
-    failures: Vec<String>,
+    failures: Vec<Failure>,
     /// While something is broken on purpose a failing statement is what is hoped for.
     rehearsing: bool,
     number: usize,
 }
 
+impl fmt::Debug for Narrative {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Narrative").field("number", &self.number).field("failures", &self.failures).finish()
+    }
+}
+
 impl Narrative {
-    /// An empty one.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty one that is written to `output`.
+    pub fn new(output: impl Write + 'static) -> Self {
+        Self {
+            output: Box::new(output),
+            chapter: String::new(),
+            statements: Vec::new(),
+            failures: Vec::new(),
+            rehearsing: false,
+            number: 0,
+        }
     }
 
     /// Begins a chapter.
     pub fn chapter(&mut self, title: &str) {
         self.chapter = title.to_owned();
-        print(&format!("\n== {title}"));
+        self.line(&format!("\n== {title}"));
     }
 
     /// Says what is being done.
-    pub fn say(&self, text: &str) {
-        print(&format!("   {text}"));
+    pub fn say(&mut self, text: &str) {
+        self.line(&format!("   {text}"));
     }
 
     /// Shows something: a table, a capture, a kernel's list.
-    pub fn show(&self, title: &str, text: &str) {
-        print(&format!("   {title}:"));
+    pub fn show(&mut self, title: &str, text: &str) {
+        self.line(&format!("   {title}:"));
         for line in text.lines() {
-            print(&format!("   | {line}"));
+            self.line(&format!("   | {line}"));
         }
     }
 
@@ -71,13 +94,16 @@ impl Narrative {
             (false, true) => "fails",
             (false, false) => "FAILED",
         };
-        print(&format!("{:>4} {verdict:<6} {text}", self.number));
-        for line in finding.evidence.lines() {
-            print(&format!("            {line}"));
-        }
+        self.line(&format!("{:>4} {verdict:<6} {text}", self.number));
+        self.evidence(&finding.evidence);
         self.statements.push(Statement { name, holds: finding.holds });
         if !finding.holds && !self.rehearsing {
-            self.failures.push(format!("{} ({}) in: {}", self.number, text, self.chapter));
+            self.failures.push(Failure {
+                number: self.number,
+                text: text.to_owned(),
+                chapter: self.chapter.clone(),
+                evidence: finding.evidence,
+            });
         }
         finding.holds
     }
@@ -97,32 +123,59 @@ impl Narrative {
         })
     }
 
-    /// The closing lines; true when every statement held and there was one.
-    pub fn conclude(&self) -> bool {
-        print("");
-        for failure in &self.failures {
-            print(&format!("FAILED: statement {failure}"));
+    /// The closing lines, failed statements with their evidence; true when every statement held and there was one.
+    pub fn conclude(&mut self) -> bool {
+        self.line("");
+        for failure in self.failures.clone() {
+            self.line(&format!("FAILED: statement {} ({}) in: {}", failure.number, failure.text, failure.chapter));
+            self.evidence(&failure.evidence);
         }
         let (all, failed) = (self.statements.len(), self.failures.len());
-        print(&format!("lab: {} statements hold, {failed} failed", all - failed.min(all)));
+        self.line(&format!("lab: {} statements hold, {failed} failed", all - failed.min(all)));
         failed == 0 && all > 0
     }
-}
 
-/// A reader who closed the pipe is no reason to leave namespaces behind.
-fn print(line: &str) {
-    let mut output = std::io::stdout().lock();
-    let _ = writeln!(output, "{line}");
-    let _ = output.flush();
+    fn evidence(&mut self, evidence: &str) {
+        for line in evidence.lines() {
+            self.line(&format!("            {line}"));
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        // A reader who closed the pipe is no reason to leave namespaces behind.
+        let _ = writeln!(self.output, "{line}");
+        let _ = self.output.flush();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
+
+    /// What a narrative wrote: cargo captures only what goes through its macros, so tests write here instead.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Written {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for Written {
+        fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(octets)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn one_false_statement_spoils_the_whole() {
-        let mut narrative = Narrative::new();
+        let mut narrative = Narrative::new(std::io::sink());
         assert!(!narrative.conclude());
         assert!(narrative.state("a", "holds", || Ok(Finding::new(true, "seen"))));
         assert!(narrative.conclude());
@@ -131,12 +184,30 @@ mod tests {
     }
 
     #[test]
+    fn the_closing_lines_repeat_what_failed_with_its_evidence() {
+        let written = Written::default();
+        let mut narrative = Narrative::new(written.clone());
+        narrative.chapter("Traffic");
+        narrative.state("a", "ha reaches hb", || Ok(Finding::new(false, "3 requests\n0 answers")));
+        narrative.state("b", "nothing leaks", || Ok(Finding::new(true, "")));
+        let before = written.text().len();
+        assert!(!narrative.conclude());
+        assert_eq!(
+            written.text()[before..],
+            *"\nFAILED: statement 1 (ha reaches hb) in: Traffic\n            3 requests\n            0 answers\n\
+              lab: 1 statements hold, 1 failed\n"
+        );
+    }
+
+    #[test]
     fn a_sabotage_holds_only_if_the_named_statement_fails() {
-        let mut narrative = Narrative::new();
+        let written = Written::default();
+        let mut narrative = Narrative::new(written.clone());
         assert!(narrative.sabotage("broken", "a", |narrative| {
             narrative.state("a", "fails now", || Ok(Finding::new(false, "")));
         }));
         assert!(narrative.conclude());
+        assert!(!written.text().contains("FAILED"), "what fails on purpose is no failure");
         assert!(!narrative.sabotage("broken", "a", |narrative| {
             narrative.state("a", "still holds", || Ok(Finding::new(true, "")));
             narrative.state("b", "another fails", || Ok(Finding::new(false, "")));

@@ -266,7 +266,7 @@ fn open_with_any(packet: &Packet, known: &[State]) -> Result<Packet> {
 ///
 /// # Errors
 /// When iproute2 refuses.
-pub fn show_kernel(narrative: &Narrative) -> Result<()> {
+pub fn show_kernel(narrative: &mut Narrative) -> Result<()> {
     for node in MEMBER_NODES {
         narrative.show(&format!("{}: ip xfrm state", node.0), &states::mask(&node.ip("xfrm state")?));
         narrative.show(&format!("{}: ip xfrm policy", node.0), &node.ip("xfrm policy")?);

@@ -59,7 +59,7 @@ fn play(context: &Context, narrative: &mut Narrative, with_firewall: bool) -> Re
     close(context, lab, narrative)
 }
 
-fn load_firewall(narrative: &Narrative) -> Result<()> {
+fn load_firewall(narrative: &mut Narrative) -> Result<()> {
     narrative.say("both members get a user's firewall: conntrack, masquerading, marks, a flowtable");
     for (node, interfaces) in [(G1, "lan, wan, wan2"), (G2, "lan, wan")] {
         let _ = node.run("nft", &["delete", "table", "ip", "user"]);

@@ -95,7 +95,7 @@ pub fn play(names: &[String], context: &Context) -> Result<bool> {
             anyhow::bail!("there is no scenario {name}; there are {}", known.join(", "));
         }
     }
-    let mut narrative = Narrative::new();
+    let mut narrative = Narrative::new(std::io::stdout());
     for scenario in ALL {
         let wanted = if names.is_empty() && context.keep {
             scenario.name == "main"
