@@ -387,8 +387,9 @@ pub fn is_leak(captured: &Captured) -> bool {
         return false;
     }
     if packet.protocol == ESP {
+        let preserved = is_protected(packet.source) && is_protected(packet.destination);
         let lost = matches!(packet.destination.octets(), [192, 0, 2, _]);
-        return !lost && !(is_protected(packet.source) && is_protected(packet.destination));
+        return !preserved && !lost;
     }
     is_protected(packet.destination)
 }

@@ -11,6 +11,7 @@ mod lab;
 mod machine;
 mod man;
 mod packages;
+mod steps;
 mod test;
 
 #[derive(Parser)]

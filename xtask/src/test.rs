@@ -1,10 +1,10 @@
 //! `cargo xtask test`: every test there is, and one plain line of count at the end.
 
-use crate::{command, dependencies, lab, packages};
+use crate::steps::{self, Ended, Output};
+use crate::{command, dependencies, packages};
 use anyhow::Result;
 use clap::Args;
 use std::process::Command;
-use std::time::Instant;
 
 #[derive(Args)]
 pub struct Test {
@@ -21,91 +21,65 @@ pub struct Test {
 /// # Errors
 /// Never for a failing step; only when the tools themselves cannot be run at all.
 pub fn run(test: &Test) -> Result<bool> {
-    let mut steps = Steps { only: test.only.clone(), passed: Vec::new(), failed: Vec::new() };
-    steps.step("packages", || {
+    let mut steps = Steps { only: test.only.clone(), ended: Vec::new() };
+    steps.step("packages", |_| {
         packages::ensure(packages::SCENARIOS)?;
         packages::ensure(packages::TESTS)?;
         Ok(true)
     });
-    steps.step("format", || command::succeeds(&mut command::cargo(&["fmt", "--all", "--check"])));
-    steps.step("dependencies", || dependencies::check().map(|line| print_line(&line)));
-    steps.step("clippy", || {
-        let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        command::succeeds(&mut command::cargo(&arguments))
+    steps.step("format", |output| output.run(&mut command::cargo(&["fmt", "--all", "--check"])));
+    steps.step("dependencies", |output| {
+        output.line(&dependencies::check()?);
+        Ok(true)
     });
-    steps.step("cargo test", || command::succeeds(&mut command::cargo(&["test", "--workspace", "--no-fail-fast"])));
+    steps.step("clippy", |output| {
+        let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        output.run(&mut command::cargo(&arguments))
+    });
+    steps.step("cargo test", |output| output.run(&mut command::cargo(&["test", "--workspace", "--no-fail-fast"])));
     if command::is_root() {
-        steps.step("kernel entries", || {
+        steps.step("kernel entries", |output| {
             let arguments = ["test", "--workspace", "--test", "kernel", "--", "--ignored"];
-            command::succeeds(&mut command::cargo(&arguments))
+            output.run(&mut command::cargo(&arguments))
         });
     } else {
         println!("== kernel entries: left out, they need root to make network namespaces");
     }
-    steps.step("documentation", || {
+    steps.step("documentation", |output| {
         let mut doc = command::cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
-        command::succeeds(doc.env("RUSTDOCFLAGS", "-D warnings"))
+        output.run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     });
     steps.step("fuzz targets", replay_fuzz_corpus);
     if !test.without_lab {
-        steps.step("lab", || lab::run(&lab::Lab { timeout: 40, ..lab::Lab::default() }));
-        steps.step("lab sabotage", || lab::run(&lab::Lab { sabotage: true, timeout: 20, ..lab::Lab::default() }));
+        steps.step("lab", |output| output.run(lab()?.args(["--timeout", "40"])));
+        steps.step("lab sabotage", |output| output.run(lab()?.args(["--sabotage", "--timeout", "20"])));
     }
-    Ok(steps.report())
+    let (text, ok) = steps::report(&steps.ended);
+    print!("{text}");
+    Ok(ok)
 }
 
-fn print_line(line: &str) -> bool {
-    println!("{line}");
-    true
+/// This program's own `lab`, as a process, so that its output can be kept.
+fn lab() -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("lab").current_dir(command::workspace());
+    Ok(command)
 }
 
 /// Builds every fuzz target, replays its corpus and goes on for a moment.
-fn replay_fuzz_corpus() -> Result<bool> {
-    command::succeeds(Command::new(command::workspace().join("fuzz/run")).arg("2"))
+fn replay_fuzz_corpus(output: &mut Output) -> Result<bool> {
+    output.run(Command::new(command::workspace().join("fuzz/run")).arg("2"))
 }
 
 struct Steps {
     only: Option<String>,
-    passed: Vec<String>,
-    failed: Vec<String>,
+    ended: Vec<Ended>,
 }
 
 impl Steps {
-    fn step(&mut self, name: &str, work: impl FnOnce() -> Result<bool>) {
-        if self.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
-            return;
+    fn step(&mut self, name: &'static str, work: impl FnOnce(&mut Output) -> Result<bool>) {
+        if self.only.as_ref().is_none_or(|only| name.contains(only.as_str())) {
+            self.ended.push(steps::perform(name, "", work));
         }
-        println!("== {name}");
-        let started = Instant::now();
-        let ok = work().unwrap_or_else(|error| {
-            eprintln!("xtask: {name}: {error:#}");
-            false
-        });
-        println!("== {name}: {} in {:.0} s", if ok { "passed" } else { "FAILED" }, started.elapsed().as_secs_f32());
-        if ok { &mut self.passed } else { &mut self.failed }.push(name.to_owned());
-    }
-
-    fn report(&self) -> bool {
-        for name in &self.failed {
-            println!("failed: {name}");
-        }
-        println!("{} passed, {} failed", self.passed.len(), self.failed.len());
-        self.failed.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failing_step_and_an_error_both_count() {
-        let mut steps = Steps { only: None, passed: Vec::new(), failed: Vec::new() };
-        steps.step("good", || Ok(true));
-        steps.step("bad", || Ok(false));
-        steps.step("broken", || anyhow::bail!("no tool"));
-        assert_eq!(steps.passed, ["good"]);
-        assert_eq!(steps.failed, ["bad", "broken"]);
-        assert!(!steps.report());
     }
 }
