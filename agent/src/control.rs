@@ -26,10 +26,10 @@ pub struct Surroundings {
 }
 
 /// Answers a request.
-pub fn answer(request: Request, daemon: &Daemon, surroundings: &Surroundings, now: BootTime) -> Response {
+pub fn answer(request: &Request, daemon: &Daemon, surroundings: &Surroundings, now: BootTime) -> Response {
     match request {
         Request::ShowMember => Response::Member(Box::new(snapshot(daemon, surroundings, now))),
-        Request::ShowServer => Response::Refused(Refusal::not_served_here("gdoi-agent", request)),
+        _ => Response::Refused(Refusal::not_served_here("gdoi-agent", request)),
     }
 }
 

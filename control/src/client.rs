@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::framing::{FrameError, RESPONSE_LIMIT, read_line};
-use crate::protocol::{Refusal, Request, Response};
+use crate::protocol::{Daemon, Refusal, Request, Response};
 
 /// How long an answer may take. Longer than the daemon's own limit, so that its explanation arrives.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -84,9 +84,9 @@ async fn exchange(path: &Path, request: Request) -> Result<Response, ClientError
     let at = || path.to_owned();
     let mut stream = UnixStream::connect(path).await.map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            let unit = match request {
-                Request::ShowMember => "gdoi-agent",
-                Request::ShowServer => "gcks",
+            let unit = match request.served_by() {
+                Daemon::Member => "gdoi-agent",
+                Daemon::Server => "gcks",
             };
             ClientError::NotRunning { path: at(), unit }
         }

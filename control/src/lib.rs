@@ -14,7 +14,7 @@ pub mod socket;
 pub mod statistics;
 
 pub use member::MemberSnapshot;
-pub use protocol::{ErrorCode, Refusal, Request, Response, VERSION};
+pub use protocol::{Daemon, Done, ErrorCode, OfGroup, OfMember, Refusal, Request, Response, VERSION};
 pub use statistics::ServerSnapshot;
 
 /// Where `gdoi-agent` listens unless configured otherwise.

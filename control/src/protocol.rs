@@ -19,13 +19,52 @@ use crate::statistics::ServerSnapshot;
 pub const VERSION: u32 = 1;
 
 /// What can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// Everything a member can show. Only `gdoi-agent` answers it.
     ShowMember,
     /// Everything a key server can show. Only `gcks` answers it.
     ShowServer,
+    /// Pull the keys of a group now. `gdoi-agent`.
+    Register(OfGroup),
+    /// Push new keys to the members of a group now. `gcks`, as all that follow.
+    Rekey(OfGroup),
+    /// Delete the data keys of a group at its members and push new ones.
+    Replace(OfGroup),
+    /// Delete all keys of a group at its members; they register again.
+    Delete(OfGroup),
+    /// Exclude a member from a group: it can neither follow to new keys nor register.
+    Remove(OfMember),
+    /// Delete all keys of a group at its members and forget the members and their ISAKMP SAs.
+    RemoveAll(OfGroup),
+    /// Let a member register again that was removed.
+    Admit(OfMember),
+}
+
+/// The group that a request is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfGroup {
+    /// Its name in the daemon's configuration.
+    pub group: String,
+}
+
+/// The member of a group that a request is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfMember {
+    /// Name of the group in the daemon's configuration.
+    pub group: String,
+    /// Name of the member in the daemon's configuration.
+    pub member: String,
+}
+
+/// The daemon that answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Daemon {
+    /// `gdoi-agent`.
+    Member,
+    /// `gcks`.
+    Server,
 }
 
 /// What can be answered.
@@ -36,8 +75,17 @@ pub enum Response {
     Member(Box<MemberSnapshot>),
     /// To [`Request::ShowServer`].
     Server(Box<ServerSnapshot>),
+    /// To a request that changes something: it was carried out.
+    Done(Done),
     /// The request was not carried out.
     Refused(Refusal),
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// One clear line, for people.
+    pub message: String,
 }
 
 /// Why a request was not carried out.
@@ -57,7 +105,7 @@ impl Refusal {
     }
 
     /// This daemon does not know the answer; the other kind of daemon does.
-    pub fn not_served_here(daemon: &str, request: Request) -> Self {
+    pub fn not_served_here(daemon: &str, request: &Request) -> Self {
         Self::new(ErrorCode::NotServedHere, format!("{daemon} does not answer {request}: wrong --socket?"))
     }
 }
@@ -76,6 +124,12 @@ pub enum ErrorCode {
     UnknownRequest,
     /// The other kind of daemon answers this.
     NotServedHere,
+    /// There is no such group.
+    UnknownGroup,
+    /// There is no such member.
+    UnknownMember,
+    /// The daemon's configuration or state does not allow it.
+    NotPossible,
     /// The peer is neither root nor of the daemon's user or group. The connection is closed.
     NotAllowed,
     /// Too many connections. The connection is closed.
@@ -92,6 +146,9 @@ impl fmt::Display for ErrorCode {
             Self::Version => "version",
             Self::UnknownRequest => "unknown-request",
             Self::NotServedHere => "not-served-here",
+            Self::UnknownGroup => "unknown-group",
+            Self::UnknownMember => "unknown-member",
+            Self::NotPossible => "not-possible",
             Self::NotAllowed => "not-allowed",
             Self::Busy => "busy",
             Self::Unavailable => "unavailable",
@@ -104,14 +161,21 @@ impl fmt::Display for Request {
         f.write_str(match self {
             Self::ShowMember => "show-member",
             Self::ShowServer => "show-server",
+            Self::Register(_) => "register",
+            Self::Rekey(_) => "rekey",
+            Self::Replace(_) => "replace",
+            Self::Delete(_) => "delete",
+            Self::Remove(_) => "remove",
+            Self::RemoveAll(_) => "remove-all",
+            Self::Admit(_) => "admit",
         })
     }
 }
 
 #[derive(Serialize)]
-struct RequestEnvelope {
+struct RequestEnvelope<'a> {
     version: u32,
-    request: Request,
+    request: &'a Request,
 }
 
 #[derive(Serialize)]
@@ -121,8 +185,21 @@ struct ResponseEnvelope<'a> {
 }
 
 impl Request {
+    /// The daemon that answers it.
+    pub fn served_by(&self) -> Daemon {
+        match self {
+            Self::ShowMember | Self::Register(_) => Daemon::Member,
+            _ => Daemon::Server,
+        }
+    }
+
+    /// Whether it changes something. Only root and the daemon's own user may do that.
+    pub fn is_command(&self) -> bool {
+        !matches!(self, Self::ShowMember | Self::ShowServer)
+    }
+
     /// The request as one line, its end included.
-    pub fn to_line(self) -> Vec<u8> {
+    pub fn to_line(&self) -> Vec<u8> {
         line(&RequestEnvelope { version: VERSION, request: self })
     }
 

@@ -31,8 +31,8 @@ pub struct Call {
 
 impl Call {
     /// What is asked.
-    pub fn request(&self) -> Request {
-        self.request
+    pub fn request(&self) -> &Request {
+        &self.request
     }
 
     /// Answers. A client that has gone does not matter.
@@ -92,6 +92,10 @@ async fn connection(mut stream: UnixStream, access: Access, calls: mpsc::Sender<
             Ok(Ok(None) | Err(_)) | Err(_) => return Ok(()),
         };
         let response = match Request::from_line(&line) {
+            Ok(request) if request.is_command() && !access.commands(peer) => {
+                let message = format!("{request}: only root and the daemon's own user may change something: use sudo");
+                Response::Refused(Refusal::new(ErrorCode::NotAllowed, message))
+            }
             Ok(request) => ask(&calls, request).await,
             Err(refusal) => Response::Refused(refusal),
         };

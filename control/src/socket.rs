@@ -128,7 +128,12 @@ impl Access {
 
     /// Whether `peer` gets in. `groups` yields the peer's supplementary groups and is asked only if it matters.
     pub fn admits(&self, peer: Peer, groups: impl FnOnce() -> Vec<u32>) -> bool {
-        peer.uid == 0 || peer.uid == self.uid || peer.gid == self.gid || groups().contains(&self.gid)
+        self.commands(peer) || peer.gid == self.gid || groups().contains(&self.gid)
+    }
+
+    /// Whether `peer` may change something: the group may only look.
+    pub fn commands(&self, peer: Peer) -> bool {
+        peer.uid == 0 || peer.uid == self.uid
     }
 }
 

@@ -37,6 +37,47 @@ pub struct ServerGroup {
     pub pulls_succeeded: u64,
     /// Pulls refused or broken off.
     pub pulls_failed: u64,
+    /// How the group is rekeyed by pushes; absent where members only pull.
+    #[serde(default)]
+    pub rekey: Option<ServerRekey>,
+}
+
+/// Pushes of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerRekey {
+    /// `unicast`, or `multicast` with the address.
+    pub transport: String,
+    /// Algorithm of the KEK, for example `aes-256-cbc`.
+    pub encryption: String,
+    /// What signs, for example `rsa-2048, sha2-256`.
+    pub signature: String,
+    /// The KEK; absent before the first pull and after a delete.
+    pub kek: Option<ServerKek>,
+    /// Until the next push by schedule.
+    pub next_push_seconds: Option<u64>,
+    /// Pushes made, repetitions not counted.
+    pub pushes: u64,
+    /// Acknowledgements accepted.
+    pub acknowledgements: u64,
+    /// Acknowledgements asked for that did not come in time.
+    pub acknowledgements_missing: u64,
+    /// Members that missed the latest push.
+    pub members_silent: u64,
+    /// Members dropped because they were silent.
+    pub members_dropped: u64,
+    /// Members removed by the operator, which may not register.
+    pub removed: Vec<String>,
+}
+
+/// A KEK.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerKek {
+    /// The SPI, which is the cookie pair of pushes: 32 hexadecimal digits.
+    pub spi: String,
+    /// Until the end of its life.
+    pub lifetime_left_seconds: u64,
+    /// Number of the last push under it.
+    pub sequence_number: u32,
 }
 
 /// A TEK that the server made.
@@ -77,6 +118,15 @@ pub struct RegisteredMember {
     pub pulls: u64,
     /// Until the keys it has end.
     pub keys_left_seconds: u64,
+    /// Pushes that it has acknowledged.
+    #[serde(default)]
+    pub acknowledgements: u64,
+    /// Since its latest acknowledgement.
+    #[serde(default)]
+    pub last_acknowledgement_seconds_ago: Option<u64>,
+    /// Pushes in a row that it has not acknowledged.
+    #[serde(default)]
+    pub silent_pushes: u64,
 }
 
 /// Figures of the server. All are totals since start, except the first three, which are as of now.

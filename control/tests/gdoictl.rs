@@ -176,6 +176,23 @@ fn server() -> ServerSnapshot {
                 ],
                 pulls_succeeded: 3,
                 pulls_failed: 1,
+                rekey: Some(ServerRekey {
+                    transport: "unicast".to_owned(),
+                    encryption: "aes-256-cbc".to_owned(),
+                    signature: "rsa-2048, sha2-256".to_owned(),
+                    kek: Some(ServerKek {
+                        spi: "000102030405060708090a0b0c0d0e0f".to_owned(),
+                        lifetime_left_seconds: 86_399,
+                        sequence_number: 17,
+                    }),
+                    next_push_seconds: Some(3374),
+                    pushes: 20,
+                    acknowledgements: 39,
+                    acknowledgements_missing: 1,
+                    members_silent: 1,
+                    members_dropped: 0,
+                    removed: vec!["g9".to_owned()],
+                }),
             },
             ServerGroup { name: "empty".to_owned(), id: 2, ..ServerGroup::default() },
         ],
@@ -189,6 +206,9 @@ fn server() -> ServerSnapshot {
             last_pull_seconds_ago: 61,
             pulls: 3,
             keys_left_seconds: 3539,
+            acknowledgements: 19,
+            last_acknowledgement_seconds_ago: Some(3),
+            silent_pushes: 0,
         }],
         statistics: ServerStatistics {
             half_open: 1,
@@ -295,7 +315,7 @@ fn daemon_not_running() {
 
 #[test]
 fn the_wrong_daemon() {
-    let refusal = Refusal::not_served_here("gcks", Request::ShowMember);
+    let refusal = Refusal::not_served_here("gcks", &Request::ShowMember);
     let text = fails(Some(Response::Refused(refusal)), &["show", "member", "ike"]);
     assert!(text.contains("gcks does not answer show-member: wrong --socket? (not-served-here)"), "{text}");
     let text = fails(Some(Response::Server(Box::default())), &["show", "member"]);
@@ -306,4 +326,25 @@ fn the_wrong_daemon() {
 fn a_wrong_command_line() {
     let output = run(None, &["show", "nonsense"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn commands_say_what_was_done() {
+    let done = || Some(Response::Done(control::Done { message: "push 7 goes to 3 members".to_owned() }));
+    for arguments in [
+        &["rekey", "branches"][..],
+        &["replace", "branches"],
+        &["delete", "branches"],
+        &["remove", "branches", "g1"],
+        &["remove-all", "branches"],
+        &["admit", "branches", "g1"],
+        &["register", "branches"],
+    ] {
+        let output = run(done(), arguments);
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "push 7 goes to 3 members\n", "{arguments:?}");
+        let output = run(done(), &[arguments, &["--json"]].concat());
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "{\n  \"message\": \"push 7 goes to 3 members\"\n}\n");
+    }
+    assert!(fails(Some(Response::Server(Box::default())), &["rekey", "branches"]).contains("another question"));
+    assert_eq!(run(None, &["remove", "branches"]).status.code(), Some(2), "a member must be named");
 }

@@ -28,7 +28,7 @@ fn daemon_for(folder: &Path, access: Access) -> PathBuf {
         while let Some(call) = calls.recv().await {
             let response = match call.request() {
                 Request::ShowServer => Response::Server(Box::default()),
-                request @ Request::ShowMember => Response::Refused(Refusal::not_served_here("gcks", request)),
+                request => Response::Refused(Refusal::not_served_here("gcks", request)),
             };
             call.answer(response);
         }
@@ -52,7 +52,7 @@ fn code(response: Option<Response>) -> ErrorCode {
 async fn one_connection_many_requests() {
     let folder = tempfile::tempdir().unwrap();
     let mut stream = BufReader::new(UnixStream::connect(daemon(folder.path())).await.unwrap());
-    let lines: [(&[u8], Option<ErrorCode>); 11] = [
+    let lines: [(&[u8], Option<ErrorCode>); 12] = [
         (b"{\"version\":1,\"request\":\"show-server\"}\n", None),
         (b"{\"version\":1,\"request\":\"show-member\"}\n", Some(ErrorCode::NotServedHere)),
         (b"{\"version\":1,\"request\":\"reboot\"}\n", Some(ErrorCode::UnknownRequest)),
@@ -63,6 +63,7 @@ async fn one_connection_many_requests() {
         (b"[1,2]\n", Some(ErrorCode::Malformed)),
         (b"\xff\xfe\n", Some(ErrorCode::Malformed)),
         (b"\n", Some(ErrorCode::Malformed)),
+        (b"{\"version\":1,\"request\":{\"rekey\":{\"group\":\"one\"}}}\n", Some(ErrorCode::NotServedHere)),
         // Fields that a newer client adds are ignored.
         (b"{\"version\":1,\"request\":\"show-server\",\"colour\":true}\n", None),
     ];
@@ -208,4 +209,29 @@ async fn a_stranger_is_refused_by_credentials() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success());
     assert!(text.contains("only root and the daemon's user and group may ask"), "{text}");
+}
+
+#[test]
+fn only_root_and_the_daemons_user_may_change_something() {
+    let access = Access::of(500, 600);
+    let commands = |uid, gid| access.commands(Peer { uid, gid });
+    assert!(commands(0, 0) && commands(500, 1));
+    assert!(!commands(501, 600), "the group looks, and no more");
+}
+
+#[test]
+fn requests_on_the_wire() {
+    let group = || control::OfGroup { group: "one".to_owned() };
+    let member = || control::OfMember { group: "one".to_owned(), member: "g1".to_owned() };
+    for (request, text, command) in [
+        (Request::ShowServer, "\"show-server\"", false),
+        (Request::Register(group()), "{\"register\":{\"group\":\"one\"}}", true),
+        (Request::RemoveAll(group()), "{\"remove-all\":{\"group\":\"one\"}}", true),
+        (Request::Remove(member()), "{\"remove\":{\"group\":\"one\",\"member\":\"g1\"}}", true),
+    ] {
+        let line = request.to_line();
+        assert_eq!(String::from_utf8_lossy(&line), format!("{{\"version\":1,\"request\":{text}}}\n"));
+        assert_eq!(Request::from_line(&line).unwrap(), request);
+        assert_eq!(request.is_command(), command);
+    }
 }

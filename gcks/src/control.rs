@@ -30,6 +30,9 @@ pub fn snapshot<E: Entropy>(
             last_pull_seconds_ago: now.saturating_since(registration.last).as_secs(),
             pulls: registration.pulls,
             keys_left_seconds: registration.keys_end.saturating_since(now).as_secs(),
+            acknowledgements: 0,
+            last_acknowledgement_seconds_ago: None,
+            silent_pushes: 0,
         })
     });
     ServerSnapshot {
@@ -59,6 +62,7 @@ fn group<E: Entropy>(service: &Service<E>, state: &GroupState, now: BootTime) ->
         teks: teks.collect(),
         pulls_succeeded,
         pulls_failed,
+        rekey: None,
     }
 }
 

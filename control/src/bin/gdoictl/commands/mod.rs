@@ -9,16 +9,50 @@ mod server_members;
 mod server_statistics;
 
 use anyhow::bail;
-use clap::Subcommand;
-use control::{MEMBER_SOCKET, MemberSnapshot, Request, Response, SERVER_SOCKET, ServerSnapshot};
+use clap::{Args, Subcommand};
+use control::{
+    Daemon, MEMBER_SOCKET, MemberSnapshot, OfGroup, OfMember, Request, Response, SERVER_SOCKET, ServerSnapshot,
+};
 use serde::Serialize;
 
+use crate::format::clean;
+
 /// What to do.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Show the state of a daemon
     #[command(subcommand)]
     Show(Show),
+    /// gdoi-agent: pull the keys of a group now
+    Register(Group),
+    /// gcks: push new keys to the members of a group now
+    Rekey(Group),
+    /// gcks: delete a group's data keys at its members and push new ones, in one message
+    Replace(Group),
+    /// gcks: delete all keys of a group at its members, which then register again
+    Delete(Group),
+    /// gcks: exclude a member from a group; it cannot follow to the new keys nor register
+    Remove(Member),
+    /// gcks: delete all keys of a group and forget its members and their ISAKMP SAs
+    RemoveAll(Group),
+    /// gcks: let a removed member register again
+    Admit(Member),
+}
+
+/// The group of a command.
+#[derive(Clone, Debug, Args)]
+pub struct Group {
+    /// Name of the group in the daemon's configuration
+    group: String,
+}
+
+/// The member of a command.
+#[derive(Clone, Debug, Args)]
+pub struct Member {
+    /// Name of the group in the daemon's configuration
+    group: String,
+    /// Name of the member in the daemon's configuration
+    member: String,
 }
 
 /// What to show.
@@ -58,26 +92,39 @@ pub enum ServerPart {
 
 impl Command {
     /// Where the daemon listens unless told otherwise.
-    pub fn default_socket(self) -> &'static str {
-        match self {
-            Self::Show(Show::Member { .. }) => MEMBER_SOCKET,
-            Self::Show(Show::Server { .. }) => SERVER_SOCKET,
+    pub fn default_socket(&self) -> &'static str {
+        match self.request().served_by() {
+            Daemon::Member => MEMBER_SOCKET,
+            Daemon::Server => SERVER_SOCKET,
         }
     }
 
     /// What to ask.
-    pub fn request(self) -> Request {
+    pub fn request(&self) -> Request {
+        let of_group = |Group { group }: &Group| OfGroup { group: group.clone() };
+        let of_member = |Member { group, member }: &Member| OfMember { group: group.clone(), member: member.clone() };
         match self {
             Self::Show(Show::Member { .. }) => Request::ShowMember,
             Self::Show(Show::Server { .. }) => Request::ShowServer,
+            Self::Register(group) => Request::Register(of_group(group)),
+            Self::Rekey(group) => Request::Rekey(of_group(group)),
+            Self::Replace(group) => Request::Replace(of_group(group)),
+            Self::Delete(group) => Request::Delete(of_group(group)),
+            Self::Remove(member) => Request::Remove(of_member(member)),
+            Self::RemoveAll(group) => Request::RemoveAll(of_group(group)),
+            Self::Admit(member) => Request::Admit(of_member(member)),
         }
     }
 
     /// The answer as text or JSON.
-    pub fn render(self, response: &Response, json: bool) -> anyhow::Result<String> {
+    pub fn render(&self, response: &Response, json: bool) -> anyhow::Result<String> {
         match (self, response) {
-            (Self::Show(Show::Member { part }), Response::Member(snapshot)) => member_part(part, snapshot, json),
-            (Self::Show(Show::Server { part }), Response::Server(snapshot)) => server_part(part, snapshot, json),
+            (Self::Show(Show::Member { part }), Response::Member(snapshot)) => member_part(*part, snapshot, json),
+            (Self::Show(Show::Server { part }), Response::Server(snapshot)) => server_part(*part, snapshot, json),
+            (command, Response::Done(done)) if command.request().is_command() => match json {
+                true => pretty(done),
+                false => Ok(format!("{}\n", clean(&done.message))),
+            },
             _ => bail!("the daemon answered another question: it is not of this version"),
         }
     }

@@ -1,7 +1,7 @@
 //! `show server`: groups and their keys.
 
 use control::ServerSnapshot;
-use control::statistics::ServerGroup;
+use control::statistics::{ServerGroup, ServerRekey};
 
 use crate::format::{Fields, Table, clean, duration, or_dash};
 
@@ -26,6 +26,9 @@ fn group(group: &ServerGroup) -> String {
     let mut fields = Fields::default();
     fields.add("Members", group.members);
     fields.add("Pulls", format!("{} succeeded, {} failed", group.pulls_succeeded, group.pulls_failed));
+    if let Some(rekey) = &group.rekey {
+        self::rekey(rekey, &mut fields);
+    }
     let mut text = format!("Group {} ({})\n{}", clean(&group.name), group.id, fields.render(2));
     if group.teks.is_empty() {
         text.push_str("  no key yet\n");
@@ -44,4 +47,22 @@ fn group(group: &ServerGroup) -> String {
     }
     text.push_str(&table.render(2));
     text
+}
+
+fn rekey(rekey: &ServerRekey, fields: &mut Fields) {
+    fields.add("Rekey", format!("{}, {}, signed with {}", rekey.transport, rekey.encryption, rekey.signature));
+    let kek = rekey.kek.as_ref().map(|kek| {
+        let left = duration(kek.lifetime_left_seconds);
+        format!("{}, life left {left}, last push {}", clean(&kek.spi), kek.sequence_number)
+    });
+    fields.add("KEK", kek.unwrap_or_else(|| String::from("none yet")));
+    fields.add("Next push", rekey.next_push_seconds.map_or_else(|| String::from("-"), duration));
+    let (missing, silent) = (rekey.acknowledgements_missing, rekey.members_silent);
+    fields.add("Pushes", rekey.pushes);
+    fields.add("Acknowledgements", format!("{} received, {missing} missing", rekey.acknowledgements));
+    fields.add("Silent members", format!("{silent} now, {} dropped", rekey.members_dropped));
+    if !rekey.removed.is_empty() {
+        let names: Vec<String> = rekey.removed.iter().map(|name| clean(name)).collect();
+        fields.add("Removed members", names.join(", "));
+    }
 }

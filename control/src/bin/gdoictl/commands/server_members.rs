@@ -10,8 +10,20 @@ pub fn text(snapshot: &ServerSnapshot) -> String {
     if snapshot.members.is_empty() {
         return "no registered members\n".to_owned();
     }
-    let mut table =
-        Table::new(&["GROUP", "ID", "MEMBER", "ADDRESS", "IDENTITY", "REGISTERED", "LAST PULL", "PULLS", "KEYS LEFT"]);
+    let mut table = Table::new(&[
+        "GROUP",
+        "ID",
+        "MEMBER",
+        "ADDRESS",
+        "IDENTITY",
+        "REGISTERED",
+        "LAST PULL",
+        "PULLS",
+        "KEYS LEFT",
+        "ACKS",
+        "LAST ACK",
+        "SILENT",
+    ]);
     for member in &snapshot.members {
         table.row(&[
             member.group.clone(),
@@ -23,6 +35,11 @@ pub fn text(snapshot: &ServerSnapshot) -> String {
             format!("{} ago", duration(member.last_pull_seconds_ago)),
             member.pulls.to_string(),
             duration(member.keys_left_seconds),
+            member.acknowledgements.to_string(),
+            member
+                .last_acknowledgement_seconds_ago
+                .map_or_else(|| "-".to_owned(), |ago| format!("{} ago", duration(ago))),
+            member.silent_pushes.to_string(),
         ]);
     }
     table.render(0)
