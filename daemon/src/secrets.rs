@@ -51,6 +51,8 @@ pub enum SecretError {
     Empty { origin: SecretSource },
     #[error("{origin} holds more than {LONGEST} octets; a pre-shared key has at most {LONGEST}")]
     TooLong { origin: SecretSource },
+    #[error("{origin} holds {have} octets; a key has 16 or 32, as `openssl rand -out FILE 32` makes it")]
+    KeyLength { origin: SecretSource, have: usize },
     #[error(
         "{origin}: the service manager passed no credentials; add LoadCredential={name}:/path/to/key to the unit, or name a file"
     )]
@@ -67,7 +69,33 @@ pub fn read_pre_shared_key(origin: &SecretSource) -> Result<Secret, SecretError>
     read_from(origin, env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).as_deref())
 }
 
+/// Reads an AES key: 16 or 32 octets of any value, and nothing else.
+///
+/// # Errors
+/// The file is missing, not regular, open to others, or of another length.
+pub fn read_aes_key(origin: &SecretSource) -> Result<Secret, SecretError> {
+    let octets = octets_from(origin, env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).as_deref())?;
+    match octets.len() {
+        16 | 32 => Ok(Secret::copy_from(&octets)),
+        have => Err(SecretError::KeyLength { origin: origin.clone(), have }),
+    }
+}
+
 fn read_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Secret, SecretError> {
+    let octets = octets_from(origin, credentials)?;
+    let mut key = octets.as_slice();
+    if let Some(rest) = key.strip_suffix(b"\n") {
+        key = rest.strip_suffix(b"\r").unwrap_or(rest);
+    }
+    match key.len() {
+        0 => Err(SecretError::Empty { origin: origin.clone() }),
+        length if length > LONGEST => Err(SecretError::TooLong { origin: origin.clone() }),
+        _ => Ok(Secret::copy_from(key)),
+    }
+}
+
+/// The octets of a secret, at most a few more than are of use.
+fn octets_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let (path, forbidden_mode) = match origin {
         // Group and others may neither read nor write it.
         SecretSource::File(path) => (path.clone(), 0o066),
@@ -102,16 +130,7 @@ fn read_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Secret
         let who = if exposed & 0o006 != 0 { "everybody" } else { "its group" };
         return Err(SecretError::Exposed { origin: origin.clone(), who, path });
     }
-    let octets = read_bounded(&mut file).map_err(unreadable)?;
-    let mut key = octets.as_slice();
-    if let Some(rest) = key.strip_suffix(b"\n") {
-        key = rest.strip_suffix(b"\r").unwrap_or(rest);
-    }
-    match key.len() {
-        0 => Err(SecretError::Empty { origin: origin.clone() }),
-        length if length > LONGEST => Err(SecretError::TooLong { origin: origin.clone() }),
-        _ => Ok(Secret::copy_from(key)),
-    }
+    read_bounded(&mut file).map_err(unreadable)
 }
 
 /// Reads into one allocation that is wiped, never growing it.
@@ -195,6 +214,19 @@ mod tests {
         assert!(matches!(read(&SecretSource::File(fifo)), SecretError::NotAFile { .. }));
         let longest = file(directory.path(), "longest", 0o600, &[&[b'a'; LONGEST][..], b"\r\n"].concat());
         assert_eq!(read_pre_shared_key(&longest).unwrap().len(), LONGEST);
+    }
+
+    #[test]
+    fn an_aes_key_has_all_its_octets() {
+        let directory = tempfile::tempdir().unwrap();
+        for octets in [&[b'\n'; 16][..], &[0xff; 32]] {
+            let origin = file(directory.path(), "key", 0o600, octets);
+            assert_eq!(read_aes_key(&origin).unwrap(), Secret::copy_from(octets));
+        }
+        let error = read_aes_key(&file(directory.path(), "key", 0o600, &[1; 33])).unwrap_err().to_string();
+        assert!(error.contains("holds 33 octets; a key has 16 or 32"), "{error}");
+        let open = read_aes_key(&file(directory.path(), "open", 0o644, &[1; 32])).unwrap_err();
+        assert!(matches!(open, SecretError::Exposed { .. }));
     }
 
     #[test]

@@ -14,3 +14,4 @@ pub mod registry;
 pub mod schedule;
 pub mod senders;
 pub mod service;
+pub mod signing;

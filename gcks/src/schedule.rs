@@ -11,7 +11,7 @@ use daemon::entropy::EntropyError;
 use gdoi::BootTime;
 use gdoi::group::{GroupPolicy, Spi, TekKeys, TekPolicy};
 
-use crate::config::{Group, TekTemplate};
+use crate::config::{Group, Rekey, TekTemplate};
 use crate::keys::{self, Entropy};
 
 /// Least margin before the end of a TEK.
@@ -21,6 +21,25 @@ const LEAST_MARGIN: Duration = Duration::from_secs(60);
 /// its life, whichever is more, and half of its life at most.
 pub fn margin(lifetime: Duration) -> Duration {
     LEAST_MARGIN.max(lifetime / 20).min(lifetime / 2)
+}
+
+/// How long before the margin of its members a new key is pushed: time for all transmissions, for the acknowledgements,
+/// and until the last member that got the push sends with the new key.
+pub fn lead(rekey: &Rekey, activation: Duration) -> Duration {
+    let delivery = rekey.delivery;
+    let wait = if rekey.acknowledgements { delivery.acknowledgement_wait } else { Duration::ZERO };
+    delivery.period.saturating_mul(delivery.repetitions) + activation + wait
+}
+
+/// How long before its end a key of this life is replaced by a push: before the members' own margin, and three quarters
+/// of the life at most.
+pub fn push_margin(lifetime: Duration, lead: Duration) -> Duration {
+    (margin(lifetime) + lead).min(lifetime / 4 * 3)
+}
+
+/// Whether a life is too short for [`push_margin`] to leave the members their time.
+pub fn is_short(lifetime: Duration, lead: Duration) -> bool {
+    margin(lifetime) + lead > lifetime / 4 * 3
 }
 
 /// The data SAs of one group.
@@ -195,6 +214,7 @@ mod tests {
             teks: lifetimes.iter().map(template).collect(),
             gap: gdoi::group::GroupAssociatedPolicy::default(),
             sender_id_bits: 16,
+            rekey: None,
         }
     }
 

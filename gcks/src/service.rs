@@ -296,12 +296,12 @@ impl<E: Entropy> Service<E> {
                 ServerEvent::Phase1Established { peer, identity, .. } => {
                     self.notices.push_back(Notice::Authenticated { peer, identity });
                 }
-                ServerEvent::PullRequested { pull, peer, identity, group } => {
+                ServerEvent::PullRequested { pull, peer, identity, group, .. } => {
                     if let Err(reason) = self.answer(pull, &identity, peer, group, now) {
                         self.refuse(pull, peer, identity, group, reason, now);
                     }
                 }
-                ServerEvent::PullCompleted { pull, peer, identity, group } => {
+                ServerEvent::PullCompleted { pull, peer, identity, group, .. } => {
                     self.complete(pull, peer, identity, group, now);
                 }
                 ServerEvent::PullAborted { pull, peer, identity, group, reason } => {

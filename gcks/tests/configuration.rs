@@ -45,6 +45,7 @@ impl Keys {
         let keys = Self(tempfile::tempdir().unwrap());
         keys.write("g1.psk", "the first key of the tests\n", 0o600);
         keys.write("g2.psk", "the second key of the tests\n", 0o600);
+        keys.write("state.key", "0123456789abcdef", 0o600);
         keys
     }
 
@@ -89,7 +90,8 @@ fn the_example_loads_with_all_that_is_commented_out() {
     let uncommented: Vec<&str> = EXAMPLE
         .lines()
         .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
-        .filter(|line| !line.starts_with("pre-shared-key-credential"))
+        .filter(|line| !line.starts_with("pre-shared-key-credential") && !line.starts_with("state-key-credential"))
+        .filter(|line| !line.starts_with("multicast-"))
         .collect();
     let text = uncommented.join("\n").replace("/etc/gcks/", "@/");
     assert!(text.contains("\ncontrol-socket = ") && text.contains("\nidentity = { fqdn"), "{text}");
@@ -119,6 +121,7 @@ fn options(source: &str) -> Vec<&str> {
 fn the_example_names_every_option() {
     let sources = [
         include_str!("../src/config/file.rs"),
+        include_str!("../src/config/rekey.rs"),
         include_str!("../../daemon/src/configuration/secret.rs"),
         include_str!("../../daemon/src/configuration/selector.rs"),
     ];
@@ -379,4 +382,92 @@ fn no_report_shows_a_key() {
     keys.write("g2.psk", "hunter3", 0o600);
     let report = keys.refused(SOUND);
     assert!(!report.contains("hunter"), "{report}");
+}
+
+/// [`SOUND`] with a table of pushes.
+fn with_rekey(lines: &str) -> String {
+    format!("{SOUND}[group.rekey]\n{lines}")
+}
+
+#[test]
+fn pushes_have_defaults() {
+    let keys = Keys::new();
+    let (config, warnings) = keys.parse(&with_rekey("")).unwrap();
+    assert_eq!(warnings, "");
+    let rekey = config.groups[0].rekey.as_ref().unwrap();
+    assert_eq!(rekey.transport, config::Transport::Unicast);
+    assert_eq!((rekey.encryption.name, rekey.encryption.octets), ("aes-256-cbc", 48));
+    assert_eq!(rekey.signing_key_file, Path::new("/var/lib/gcks/branches.pem"));
+    assert_eq!((rekey.delivery.period.as_secs(), rekey.delivery.repetitions), (10, 2));
+    assert!(rekey.acknowledgements && !rekey.drop_silent_members && !rekey.lkh);
+    assert!(keys.parse(SOUND).unwrap().0.groups[0].rekey.is_none());
+    let multicast = with_rekey("transport = \"multicast\"\nmulticast-address = \"239.192.1.1\"\n");
+    let (config, _) = keys.parse(&multicast).unwrap();
+    let (source, destination) = ("127.0.0.1:848".parse().unwrap(), "239.192.1.1:848".parse().unwrap());
+    assert_eq!(
+        config.groups[0].rekey.as_ref().unwrap().transport,
+        config::Transport::Multicast { source, destination }
+    );
+    let state = format!("state-key-file = \"@/state.key\"\n{SOUND}");
+    assert_eq!(keys.parse(&state).unwrap().0.state_key.unwrap().len(), 16);
+}
+
+#[test]
+fn each_defect_of_pushes_has_its_line_and_its_remedy() {
+    let keys = Keys::new();
+    let multicast = "transport = \"multicast\"\n";
+    let cases = [
+        ("perod = 1", "27:1: error: unknown key \"perod\" in group.rekey"),
+        (
+            "retransmission-period = \"1s\"",
+            "27:25: error: group.rekey.retransmission-period: 1s is out of range; write \"2s\" to \"1m\"",
+        ),
+        ("retransmissions = 61", "27:19: error: group.rekey.retransmissions: 61 is out of range; write 0 to 60"),
+        ("lifetime = \"30s\"", "27:12: error: group.rekey.lifetime: 30s is out of range"),
+        ("encryption = \"3des-cbc\"", "27:14: error: group.rekey.encryption: 3des-cbc is weak"),
+        ("signature-hash = \"sha1\"", "27:18: error: group.rekey.signature-hash: sha1 is weak"),
+        (
+            "signing-key = \"ecdsa-p384\"\nsignature-hash = \"sha2-256\"",
+            "28:18: error: group.rekey.signature-hash: sha2-256 does not go with the key; write \"sha2-384\"",
+        ),
+        (
+            "encryption = \"aes-192-cbc\"\nlkh = true",
+            "27:14: error: group.rekey: a key hierarchy cannot have keys of 192 bits",
+        ),
+        (
+            "acknowledgements = false\ndrop-silent-members = true",
+            "26:1: error: group.rekey: drop-silent-members without",
+        ),
+        ("multicast-address = \"239.1.1.1\"", "27:21: error: group.rekey.multicast-address: the transport is unicast"),
+        (multicast, "26:1: error: group.rekey.multicast-address is missing; add multicast-address = \"239.192.1.1\""),
+        (
+            "transport = \"multicast\"\nmulticast-address = \"10.0.0.1\"",
+            "28:21: error: group.rekey.multicast-address: 10.0.0.1 is no multicast address",
+        ),
+        (
+            "transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\nmulticast-source = \"10.0.0.1\"",
+            "29:20: error: group.rekey.multicast-source: pushes cannot leave from 10.0.0.1",
+        ),
+    ];
+    for (lines, expected) in cases {
+        let report = keys.refused(&with_rekey(lines));
+        assert!(report.lines().any(|line| line.starts_with(&format!("gcks.toml:{expected}"))), "{lines}: {report}");
+    }
+    let two = "signing-key = \"dsa\"\nlifetime = \"1s\"\ntransport = \"broadcast\"";
+    assert!(keys.refused(&with_rekey(two)).contains("3 errors"), "all at once");
+    let anywhere =
+        with_rekey("transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"").replace("127.0.0.1", "0.0.0.0");
+    assert!(keys.refused(&anywhere).contains("multicast-source is missing"));
+    let short = format!("state-key-file = \"@/g1.psk\"\n{SOUND}");
+    assert!(keys.refused(&short).contains("1:18: error: state key: file @/g1.psk holds"), "{}", keys.refused(&short));
+}
+
+#[test]
+fn lives_without_time_for_a_push_are_warned_about() {
+    let keys = Keys::new();
+    let (_, warnings) = keys.parse(&with_rekey("lifetime = \"2m\"")).unwrap();
+    assert!(warnings.contains("a KEK that lives 2m has no time for a push, 35s and the pulls"), "{warnings}");
+    let (_, warnings) =
+        keys.parse(&with_rekey("").replace("[[group.tek]]", "[[group.tek]]\nlifetime = \"60s\"")).unwrap();
+    assert!(warnings.contains("a TEK that lives 1m has no time"), "{warnings}");
 }

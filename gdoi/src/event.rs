@@ -177,6 +177,8 @@ pub enum ServerEvent {
     PullRequested {
         /// The pull.
         pull: PullId,
+        /// Our address that the peer talks to: pushes leave from it.
+        local: SocketAddr,
         /// Where the peer is.
         peer: SocketAddr,
         /// The identity proved in phase 1.
@@ -188,6 +190,8 @@ pub enum ServerEvent {
     PullCompleted {
         /// The pull.
         pull: PullId,
+        /// Our address that the peer talks to: pushes leave from it.
+        local: SocketAddr,
         /// Where the peer is.
         peer: SocketAddr,
         /// The identity proved in phase 1.

@@ -186,6 +186,13 @@ impl KeyTree {
         Ok(leaf)
     }
 
+    /// Takes a leaf back whose keys never left: nobody holds them, so that no other key has to change.
+    pub fn release(&mut self, leaf: u16) {
+        if self.members.remove(&leaf) {
+            self.keys.remove(&leaf);
+        }
+    }
+
     /// The keys of a member from its leaf to the root, for its pull. `None` if the leaf is nobody's.
     pub fn download(&self, leaf: u16) -> Option<LkhDownload> {
         self.members.get(&leaf)?;

@@ -93,6 +93,15 @@ impl Server {
         &self.config
     }
 
+    /// Takes over another configuration. Exchanges and ISAKMP SAs that there are go on as they began: see
+    /// [`delete_peer`](Self::delete_peer) and [`delete_peers`](Self::delete_peers).
+    pub fn reconfigure(&mut self, config: ServerConfig) {
+        self.credentials = Credentials::new(config.peers.clone());
+        self.half_open.limit(config.limits);
+        self.peers.limit(config.limits);
+        self.config = config;
+    }
+
     /// A datagram arrived from `source` at our address `local`.
     ///
     /// # Errors
@@ -156,6 +165,16 @@ impl Server {
     /// Ends every ISAKMP SA of `identity`, telling the peers by protected Deletes. Returns how many there were.
     pub fn delete_peer(&mut self, identity: &Identity, _now: BootTime) -> usize {
         let all = self.peers.of_identity(identity);
+        for cookies in &all {
+            self.delete_isakmp_sa(cookies);
+        }
+        self.measure();
+        all.len()
+    }
+
+    /// Ends every ISAKMP SA, telling the peers by protected Deletes. Returns how many there were.
+    pub fn delete_peers(&mut self) -> usize {
+        let all = self.peers.all();
         for cookies in &all {
             self.delete_isakmp_sa(cookies);
         }

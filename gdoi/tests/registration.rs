@@ -48,7 +48,8 @@ fn ten_datagrams_register_a_member() {
     let [established, ServerEvent::PullRequested { pull, .. }, completed] = events else { panic!("{events:?}") };
     assert!(matches!(established, ServerEvent::Phase1Established { identity: proved, .. } if *proved == identity));
     let (pull, peer, group) = (*pull, member_address(1), GROUP);
-    assert_eq!(*completed, ServerEvent::PullCompleted { pull, peer, identity, group });
+    let local = server_address();
+    assert_eq!(*completed, ServerEvent::PullCompleted { pull, local, peer, identity, group });
     let events = pair.member_events[0].as_slice();
     assert!(matches!(
         events,

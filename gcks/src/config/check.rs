@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use daemon::configuration::{Located, Place, Report, check_length, shared_keys, weak_parts};
-use daemon::secrets::read_pre_shared_key;
+use daemon::secrets::{read_aes_key, read_pre_shared_key};
 use gdoi::config::Identity;
 use gdoi::crypto::Secret;
 use gdoi::group::{GroupId, TrafficSelector};
 use ipnet::IpNet;
 
 use super::file::{self, File};
+use super::rekey::{self, Surroundings};
 use super::{Config, Group, Member, TekTemplate};
 use crate::algorithm::{Encryption, Integrity, Kind};
 
@@ -23,7 +24,7 @@ const MOST_SELECTORS: usize = 256;
 /// Makes the configuration; `None` when something is missing, which is then noted.
 pub fn raise(file: File, report: &Report) -> Option<Config> {
     let listen = listen(&file, report);
-    let groups: Vec<Option<Group>> = file.groups.iter().map(|entry| group(entry, file.legacy, report)).collect();
+    let groups: Vec<Option<Group>> = file.groups.iter().map(|entry| group(entry, &file, &listen, report)).collect();
     unique(report, "group.name", file.groups.iter().filter_map(|group| group.name.clone()));
     unique(report, "group.id", file.groups.iter().filter_map(|group| group.id.clone()));
     if file.groups.is_empty() {
@@ -48,9 +49,20 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         let message = format!("ike: {} can be broken", weak.join(", "));
         report.warning(None, message, "remove them as soon as every member has something better");
     }
+    let state_key = file.state_key.as_ref().and_then(|origin| match read_aes_key(&origin.value) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            let text = error.to_string();
+            let (message, remedy) = text.split_once("; ").unwrap_or((&text, "check the key"));
+            report.error(Some(origin.place.clone()), format!("state key: {message}"), remedy);
+            None
+        }
+    });
     Some(Config {
         control_socket: file.control_socket,
         listen,
+        state_directory: file.state_directory,
+        state_key,
         identity: file.identity,
         phase1: file.phase1,
         group_id_byte_order: file.group_id_byte_order,
@@ -120,7 +132,8 @@ fn member(entry: &file::Member, ids: &BTreeMap<&str, u32>, names: &BTreeSet<&str
     })
 }
 
-fn group(entry: &file::Group, legacy: bool, report: &Report) -> Option<Group> {
+fn group(entry: &file::Group, file: &File, listen: &[SocketAddr], report: &Report) -> Option<Group> {
+    let legacy = file.legacy;
     let teks: Vec<Option<TekTemplate>> = entry.teks.iter().map(|entry| tek(entry, legacy, report)).collect();
     let mut seen: BTreeMap<TrafficSelector, usize> = BTreeMap::new();
     let mut count = 0;
@@ -136,12 +149,27 @@ fn group(entry: &file::Group, legacy: bool, report: &Report) -> Option<Group> {
         let message = format!("group: {count} policies");
         report.error(entry.place.clone(), message, format!("a group has at most {MOST_SELECTORS}"));
     }
+    let name = entry.name.as_ref().map_or("", |name| name.value.as_str());
+    let sound: Vec<TekTemplate> = teks.iter().flatten().cloned().collect();
+    let surroundings = Surroundings {
+        group: name,
+        listen,
+        state_directory: &file.state_directory,
+        legacy,
+        teks: &sound,
+        activation: entry.gap.activation_time_delay.unwrap_or_default(),
+    };
+    let rekey = entry.rekey.as_ref().map(|rekey| rekey::raise(rekey, &surroundings, report));
     Some(Group {
         name: entry.name.as_ref()?.value.clone(),
         id: GroupId(entry.id.as_ref()?.value),
         teks: teks.into_iter().collect::<Option<_>>()?,
         gap: entry.gap.clone(),
         sender_id_bits: entry.sender_id_bits,
+        rekey: match rekey {
+            None => None,
+            Some(rekey) => Some(rekey?),
+        },
     })
 }
 

@@ -13,6 +13,7 @@ use gdoi::group::{AddressPreservation, EncapsulationMode, GroupAssociatedPolicy,
 use ipnet::IpNet;
 use toml::de::DeValue;
 
+use super::rekey;
 use crate::algorithm::{Encryption, Integrity};
 
 /// UDP port of GDOI (RFC 6407 §2.2).
@@ -33,6 +34,8 @@ pub struct File {
     pub(super) phase1: Phase1Policy,
     pub(super) group_id_byte_order: ByteOrder,
     pub(super) limits: ServerLimits,
+    pub(super) state_directory: PathBuf,
+    pub(super) state_key: Option<Located<SecretSource>>,
     pub(super) members: Vec<Member>,
     pub(super) groups: Vec<Group>,
 }
@@ -54,6 +57,7 @@ pub struct Group {
     pub(super) teks: Vec<Tek>,
     pub(super) gap: GroupAssociatedPolicy,
     pub(super) sender_id_bits: u16,
+    pub(super) rekey: Option<rekey::File>,
 }
 
 /// One `[[group.tek]]`, with the group's defaults filled in.
@@ -146,11 +150,23 @@ pub fn read(mut root: Table<'_>) -> File {
         phase1: phase1_policy(root.table("ike"), legacy),
         group_id_byte_order: root.table("interoperability").map_or(ByteOrder::Network, byte_order),
         limits: root.table("limits").map_or_else(ServerLimits::default, limits),
+        state_directory: root.or("state-directory", PathBuf::from("/var/lib/gcks")),
+        state_key: state_key(&mut root),
         members: root.tables("member").into_iter().map(member).collect(),
         groups: root.tables("group").into_iter().map(group).collect(),
     };
     root.finish();
     file
+}
+
+fn state_key(root: &mut Table<'_>) -> Option<Located<SecretSource>> {
+    let file = root.optional::<PathBuf>("state-key-file");
+    let credential = root.optional::<String>("state-key-credential");
+    if let (Some(_), Some(credential)) = (&file, &credential) {
+        let message = "state-key-file and state-key-credential are both named";
+        root.report().error(Some(credential.place.clone()), message, "keep one of them");
+    }
+    file.map(|file| file.map(SecretSource::File)).or(credential.map(|name| name.map(SecretSource::Credential)))
 }
 
 fn listen(root: &mut Table<'_>) -> Vec<Located<IpAddr>> {
@@ -219,6 +235,7 @@ fn group(mut table: Table<'_>) -> Group {
         teks: teks.into_iter().map(|table| tek(table, &defaults)).collect(),
         gap: table.table("gap").map_or_else(GroupAssociatedPolicy::default, gap),
         sender_id_bits: table.bounded("sender-id-bits", 8..=32, 16),
+        rekey: table.table("rekey").map(rekey::read),
     };
     table.finish();
     group

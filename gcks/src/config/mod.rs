@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod file;
+pub mod rekey;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,6 +21,8 @@ use ipnet::IpNet;
 
 use crate::algorithm::{Encryption, Integrity};
 
+pub use rekey::{KekEncryption, Rekey, SigningKeyKind, Transport};
+
 /// Everything the daemon acts on.
 #[derive(Debug)]
 pub struct Config {
@@ -35,6 +38,10 @@ pub struct Config {
     pub group_id_byte_order: ByteOrder,
     /// Bounds on work for strangers.
     pub limits: ServerLimits,
+    /// Where state and signing keys are kept.
+    pub state_directory: PathBuf,
+    /// What seals the state: 16 or 32 octets; without one nothing is kept across a restart.
+    pub state_key: Option<Secret>,
     /// Who may register.
     pub members: Vec<Member>,
     /// The groups.
@@ -42,7 +49,7 @@ pub struct Config {
 }
 
 /// Somebody who may register: one router, or all within a prefix.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Name for logs and `gdoictl`.
     pub name: String,
@@ -69,6 +76,8 @@ pub struct Group {
     pub gap: GroupAssociatedPolicy,
     /// Width of sender identifiers in bits.
     pub sender_id_bits: u16,
+    /// How its keys are pushed; `None` where members only pull.
+    pub rekey: Option<Rekey>,
 }
 
 /// What every TEK made for one data SA of a group has in common.

@@ -156,6 +156,11 @@ impl Delivery {
         claim.spi == *self.push.spi() && claim.sequence_number == self.push.sequence_number()
     }
 
+    /// Whether `claim` names this push and a member that is waited for.
+    pub fn expects(&self, claim: &Claim) -> bool {
+        self.is_meant(claim) && self.members.contains_key(&claim.address)
+    }
+
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
     pub fn handle_timeout(&mut self, now: BootTime) {
         match self.deadline {

@@ -136,6 +136,18 @@ impl Sealer {
 }
 
 impl SealedPush {
+    /// A second copy, for a member that registers while the first is on its way.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self {
+            spi: self.spi,
+            sequence_number: self.sequence_number,
+            datagram: self.datagram.clone(),
+            acknowledgement: self.acknowledgement,
+            base_key: self.base_key.duplicate(),
+        }
+    }
+
     /// SPI of the KEK that encrypted it.
     pub fn spi(&self) -> &[u8; 16] {
         &self.spi

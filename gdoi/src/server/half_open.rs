@@ -69,6 +69,11 @@ impl HalfOpenTable {
         }
     }
 
+    /// Bounds for what comes from now on.
+    pub(super) fn limit(&mut self, limits: ServerLimits) {
+        self.limits = limits;
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_cookies.len()
     }

@@ -39,6 +39,16 @@ impl Peers {
         }
     }
 
+    /// Bounds for what comes from now on.
+    pub(super) fn limit(&mut self, limits: ServerLimits) {
+        self.limits = limits;
+    }
+
+    /// Every ISAKMP SA.
+    pub(super) fn all(&self) -> Vec<Cookies> {
+        self.by_cookies.keys().copied().collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_cookies.len()
     }

@@ -54,7 +54,7 @@ impl Server {
         }
         let request = Requested::read(&peer.sa, inbound.datagram, order)?;
         peer.begin(message_id);
-        let (source, identity) = (peer.source, peer.identity().clone());
+        let (local, source, identity) = (peer.local, peer.source, peer.identity().clone());
         let request = match request {
             Ok(request) => request,
             Err(error) => {
@@ -70,7 +70,7 @@ impl Server {
         let deadline = inbound.now + limits.half_open_timeout;
         let pull = Pull { id, group, state: PullState::Requested(digest, request), deadline };
         self.peers.put_pull(&cookies, message_id, pull);
-        self.events.push_back(ServerEvent::PullRequested { pull: id, peer: source, identity, group });
+        self.events.push_back(ServerEvent::PullRequested { pull: id, local, peer: source, identity, group });
         Ok(())
     }
 
@@ -125,7 +125,7 @@ impl Server {
                 self.close(&cookies, message_id, (id, group), answered, inbound.now);
                 self.transmit(local, source, message);
                 self.statistics.pulls_completed += 1;
-                self.events.push_back(ServerEvent::PullCompleted { pull: id, peer: source, identity, group });
+                self.events.push_back(ServerEvent::PullCompleted { pull: id, local, peer: source, identity, group });
             }
             Err(error) => {
                 if let Some(message) = error.notify().and_then(|kind| self.notify(&cookies, kind)) {

@@ -32,7 +32,8 @@ impl Pushes {
 
     pub(super) fn handle_acknowledgement(&mut self, datagram: &[u8]) -> Result<(), Error> {
         let claim = Claim::read(datagram)?;
-        let meant = self.running.values_mut().find(|delivery| delivery.is_meant(&claim));
+        // One push may be on its way twice: to all, and to a member that came later.
+        let meant = self.running.values_mut().find(|delivery| delivery.expects(&claim));
         let result = meant.ok_or(NotAccepted::UnexpectedAcknowledgement)?.handle_acknowledgement(&claim);
         self.collect();
         result
