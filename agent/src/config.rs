@@ -12,6 +12,7 @@ use std::sync::Arc;
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, RetransmissionPolicy};
 use gdoi::crypto::Secret;
 use gdoi::group::{GroupId, TrafficSelector};
+use gdoi::push::AcknowledgementLength;
 use ipnet::IpNet;
 use xfrm::preserve::DontFragment;
 
@@ -72,6 +73,10 @@ pub struct Group {
     pub dont_fragment: DontFragment,
     /// The outbound states' destination, which no host has.
     pub placeholder: Ipv4Addr,
+    /// Reading of a field of RFC 8263.
+    pub acknowledgement_length: AcknowledgementLength,
+    /// Where to join the multicast group of pushes; `None` is the interface of the local address.
+    pub multicast_interface: Option<String>,
 }
 
 /// A key server of a group.
@@ -125,7 +130,8 @@ impl Group {
             LocalAddress::Interface(name) => Some(name.as_str()),
             LocalAddress::Address(_) => None,
         };
-        self.lan.iter().chain(&self.wan).map(String::as_str).chain(local)
+        let multicast = self.multicast_interface.as_deref();
+        self.lan.iter().chain(&self.wan).map(String::as_str).chain(local).chain(multicast)
     }
 }
 

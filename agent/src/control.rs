@@ -1,8 +1,11 @@
 //! What gdoictl sees: a snapshot of all groups without any secret.
 
+use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 
-use control::member::{IsakmpSa, IsakmpState, MemberGroup, MembershipState, PassedOver, Role, Tek, Traffic, Transform};
+use control::member::{
+    IsakmpSa, IsakmpState, KekSa, MemberGroup, MembershipState, PassedOver, Role, Tek, Traffic, Transform,
+};
 use control::{MemberSnapshot, Refusal, Request, Response};
 use gdoi::BootTime;
 use gdoi::config::{DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Transform};
@@ -81,10 +84,12 @@ fn group(membership: &Membership, statistics: &Statistics, now: BootTime) -> Mem
         history: failover.history().filter_map(passed).collect(),
         next_registration_seconds: next.map(|at| at.saturating_since(now).as_secs()),
         isakmp_sas: isakmp_sa(membership, now).into_iter().collect(),
+        kek: kek(membership, now),
         teks: teks(membership, statistics, now),
         policies: input::explain(membership, now),
         counters: membership.counters(),
         discards: BTreeMap::new(),
+        push_discards: words(membership.rekey().discards()),
     }
 }
 
@@ -111,14 +116,33 @@ fn isakmp_sa(membership: &Membership, now: BootTime) -> Option<IsakmpSa> {
         state: if established.is_some() { IsakmpState::Up } else { IsakmpState::Negotiating },
         local: membership.local_socket()?,
         remote: membership.server(server)?,
-        initiator_cookie: hexadecimal(cookies.map(|(initiator, _)| initiator).unwrap_or_default()),
-        responder_cookie: hexadecimal(cookies.map(|(_, responder)| responder).unwrap_or_default()),
+        initiator_cookie: hexadecimal(&cookies.map(|(initiator, _)| initiator).unwrap_or_default()),
+        responder_cookie: hexadecimal(&cookies.map(|(_, responder)| responder).unwrap_or_default()),
         exchange_mode: "main".to_owned(),
         role: Role::Initiator,
         authentication: "pre-shared-key".to_owned(),
         peer_identity: established.map(|isakmp| identity(&isakmp.peer_identity)),
         transform: established.map(|isakmp| transform(&isakmp.transform)),
         lifetime_left_seconds: established.map(|isakmp| isakmp.end.saturating_since(now).as_secs()),
+    })
+}
+
+fn kek(membership: &Membership, now: BootTime) -> Option<KekSa> {
+    let member = membership.rekey().member()?;
+    let policy = member.policy()?;
+    let habit = member.habit().unwrap_or_default();
+    let (kind, _, data) = &policy.destination;
+    let destination = <[u8; 4]>::try_from(data.as_slice()).ok().filter(|_| *kind == 1);
+    Some(KekSa {
+        spi: hexadecimal(&policy.spi),
+        encryption: spoken::kek_encryption(policy),
+        signature: spoken::kek_signature(policy),
+        destination: destination.map(|octets| Ipv4Addr::from(octets).into()),
+        acknowledgement: policy.acknowledgement.map(spoken::acknowledgement),
+        lifetime_left_seconds: member.expiry().map_or(0, |end| end.saturating_since(now).as_secs()),
+        sequence_number: member.sequence_number().unwrap_or_default(),
+        signature_form: habit.form.map(|form| spoken::signature_form(form).to_owned()),
+        signed_length: habit.length.map(|length| spoken::signed_length(length).to_owned()),
     })
 }
 
@@ -157,7 +181,7 @@ fn traffic(counters: Counters) -> Traffic {
     Traffic { packets: counters.packets, octets: counters.octets }
 }
 
-fn hexadecimal(octets: [u8; 8]) -> String {
+fn hexadecimal(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use gdoi::BootTime;
 use gdoi::error::{Error, NotAccepted};
 use gdoi::event::Transmit;
+use gdoi::push::addressed_to;
 use xfrm::Desired;
 
 use crate::config::{Config, Group, OnExit};
-use crate::facts::Interfaces;
+use crate::facts::{Interfaces, Multicast};
 use crate::group::{Event, Membership, Seeds};
 use crate::input::{self, Keys, Unusable};
 
@@ -56,11 +57,46 @@ impl Daemon {
         }
     }
 
-    /// A datagram arrived. Which membership it is for is decided by its source and its cookies.
+    /// A datagram arrived from `source` at `local`, an address of ours or a multicast group. A push belongs to the
+    /// membership whose KEK it names, whoever sent it; what else there is to the one whose server sent it and whose
+    /// cookies it has.
     ///
     /// # Errors
     /// It belongs to none or is discarded by the one it belongs to; it is counted and nothing changed.
-    pub fn handle_datagram(&mut self, source: SocketAddr, datagram: &[u8], now: BootTime) -> Result<(), Error> {
+    pub fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
+        match addressed_to(datagram) {
+            Some(spi) => self.handle_push(&spi, source, local, datagram, now),
+            None => self.handle_registration(source, datagram, now),
+        }
+    }
+
+    fn handle_push(
+        &mut self,
+        spi: &[u8; 16],
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
+        match self.memberships.iter_mut().find(|membership| membership.has_kek(spi)) {
+            // Counted there.
+            Some(membership) => membership.handle_push(source, local, datagram, now),
+            None => {
+                let error = Error::from(NotAccepted::UnknownCookies);
+                let count = self.stray.entry(error.reason()).or_insert(0);
+                *count = count.saturating_add(1);
+                Err(error)
+            }
+        }
+    }
+
+    fn handle_registration(&mut self, source: SocketAddr, datagram: &[u8], now: BootTime) -> Result<(), Error> {
         let mut refusal: Option<Error> = None;
         for (membership, discards) in self.memberships.iter_mut().zip(&mut self.discards) {
             if !membership.expects(source) {
@@ -100,6 +136,26 @@ impl Daemon {
     pub fn handle_timeout(&mut self, now: BootTime) {
         for membership in &mut self.memberships {
             membership.handle_timeout(now);
+        }
+    }
+
+    /// The kernel holds what [`Daemon::poll_desired`] gave last: acknowledgements may leave.
+    pub fn handle_applied(&mut self) {
+        self.memberships.iter_mut().for_each(Membership::handle_applied);
+    }
+
+    /// Registers the group of this name again now.
+    ///
+    /// # Errors
+    /// One line: there is no such group, or it cannot register.
+    pub fn register(&mut self, group: &str, now: BootTime) -> Result<(), String> {
+        let known = || self.memberships.iter().map(|one| one.config().name.as_str()).collect::<Vec<_>>().join(", ");
+        let Some(index) = self.memberships.iter().position(|one| one.config().name == group) else {
+            return Err(format!("there is no group {group}: the groups are {}", known()));
+        };
+        match self.memberships.get_mut(index) {
+            Some(membership) => membership.register(now).map_err(|missing| format!("group {group}: {missing}")),
+            None => Ok(()),
         }
     }
 
@@ -166,6 +222,11 @@ impl Daemon {
     /// Addresses that registrations leave from.
     pub fn local_addresses(&self) -> BTreeSet<Ipv4Addr> {
         self.memberships.iter().filter_map(Membership::local_address).collect()
+    }
+
+    /// Multicast groups that pushes come by.
+    pub fn multicasts(&self) -> BTreeSet<Multicast> {
+        self.memberships.iter().filter_map(Membership::multicast).collect()
     }
 
     /// Datagrams discarded that belong to no group, by reason.

@@ -169,8 +169,8 @@ impl<K: Kernel> EventLoop<K> {
     fn handle_received(&mut self, received: Received) {
         let now = clock::now();
         match received {
-            Received::Datagram { source, octets } => {
-                let Err(error) = self.daemon.handle_datagram(source, &octets, now) else { return };
+            Received::Datagram { source, local, octets } => {
+                let Err(error) = self.daemon.handle_datagram(source, local, &octets, now) else { return };
                 if let Some(pass) = self.limiter.admit(error.reason(), now) {
                     info!(reason = error.reason(), withheld = pass.withheld, "datagram discarded");
                     debug!(%source, %error, length = octets.len(), "discarded datagram");
@@ -298,6 +298,14 @@ impl<K: Kernel> EventLoop<K> {
                 if let Some(desired) = outcome.desired {
                     // Logged there, and tried again from there.
                     let _ = self.dataplane.apply(desired, now).await;
+                }
+            }
+            if self.dataplane.last_error().is_none() {
+                self.daemon.handle_applied();
+            }
+            for error in self.sockets.join(&self.daemon.multicasts(), now) {
+                if let Some(pass) = self.limiter.admit("join-failed", now) {
+                    warn!(%error, withheld = pass.withheld, "pushes by multicast are not heard; trying again");
                 }
             }
             for error in self.sockets.set(&self.daemon.local_addresses(), now) {

@@ -23,6 +23,17 @@ pub struct Local {
     pub index: u32,
 }
 
+/// A multicast group to listen to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Multicast {
+    /// Its address.
+    pub group: Ipv4Addr,
+    /// UDP port.
+    pub port: u16,
+    /// Number of the interface to join it on.
+    pub interface: u32,
+}
+
 /// Why a group has no address to speak from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {

@@ -23,6 +23,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The least margin before the end of a key.
 const LEAST_MARGIN: Duration = Duration::from_secs(60);
+/// Members that one message makes register again spread out over this time.
+pub const SPREAD: Duration = Duration::from_secs(5);
 /// Two registrations of one group are never closer than this, however short the life times are.
 const LEAST_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -133,7 +135,9 @@ pub struct Failover {
     /// Rounds without success in a row.
     rounds: u32,
     served_by: Option<ServerIndex>,
-    since_served: Vec<PassedOver>,
+    /// While attempts are under way: when the next one would be due, if they fail and the keys that came by push last.
+    pushed: Option<BootTime>,
+    round: Vec<PassedOver>,
     history: VecDeque<PassedOver>,
     jitter: Jitter,
 }
@@ -150,7 +154,8 @@ impl Failover {
             wanted: None,
             rounds: 0,
             served_by: None,
-            since_served: Vec::new(),
+            pushed: None,
+            round: Vec::new(),
             history: VecDeque::with_capacity(HISTORY),
             jitter: Jitter(seed),
         }
@@ -159,8 +164,37 @@ impl Failover {
     /// Begins a new round with the first server, whatever is under way.
     pub fn start(&mut self, now: BootTime) {
         self.rounds = 0;
-        self.since_served.clear();
+        self.pushed = None;
         self.begin(0, now);
+    }
+
+    /// Registers again soon, at a random moment within `spread`. A round that is under way goes on.
+    pub fn renew(&mut self, spread: Duration, now: BootTime) {
+        self.pushed = None;
+        match self.state {
+            State::Served { .. } | State::Pausing { .. } if spread.is_zero() => self.begin(0, now),
+            State::Served { server, renewal } => {
+                let at = now + self.jitter.below(spread);
+                self.state = State::Served { server, renewal: renewal.min(at) };
+            }
+            State::Suspended | State::Trying { .. } | State::Pausing { .. } => {}
+        }
+    }
+
+    /// A push of `server`'s group brought keys, of which one ends at each of `ends`: the next registration is due later.
+    /// An attempt under way goes on, but its failure is no reason for another round.
+    pub fn handle_pushed(&mut self, server: ServerIndex, ends: impl IntoIterator<Item = BootTime>, now: BootTime) {
+        let Some(renewal) = self.renewal(ends, now) else { return };
+        match self.state {
+            State::Suspended => {}
+            State::Trying { .. } => self.pushed = Some(renewal),
+            State::Pausing { .. } | State::Served { .. } => {
+                self.rounds = 0;
+                self.wanted = None;
+                self.state = State::Served { server, renewal };
+            }
+        }
+        self.served_by.get_or_insert(server);
     }
 
     /// Stops until the next [`Failover::start`].
@@ -176,15 +210,19 @@ impl Failover {
     pub fn handle_failure(&mut self, reason: Reason, detail: String, now: BootTime) {
         let State::Trying { server, .. } = self.state else { return };
         let passed = PassedOver { server, at: now, reason, detail };
-        self.since_served.retain(|earlier| earlier.server != server);
-        self.since_served.push(passed.clone());
+        self.round.push(passed.clone());
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
         self.history.push_back(passed);
         let next = server + 1;
+        let pushed = self.pushed.filter(|renewal| *renewal > now).zip(self.served_by);
         if next < self.servers {
             self.begin(next, now);
+        } else if let Some((renewal, server)) = pushed {
+            self.pushed = None;
+            self.rounds = 0;
+            self.state = State::Served { server, renewal };
         } else {
             let pause = self.pause();
             self.rounds = self.rounds.saturating_add(1);
@@ -193,24 +231,32 @@ impl Failover {
         }
     }
 
-    /// The attempt under way brought keys of which the first ends at `expiry`.
-    pub fn handle_served(&mut self, expiry: BootTime, now: BootTime) {
+    /// The attempt under way brought keys, of which one ends at each of `ends`.
+    pub fn handle_served(&mut self, ends: impl IntoIterator<Item = BootTime>, now: BootTime) {
         let State::Trying { server, .. } = self.state else { return };
-        let lifetime = expiry.saturating_since(now);
-        let margin = margin(lifetime);
-        // The jitter shortens the margin, so that members spread out and a server that replaces keys a full
-        // margin before their end has already done so when the first of them asks.
-        let spread = self.jitter.below(margin / 4);
-        let renewal = (expiry - margin + spread).max(now + LEAST_INTERVAL);
+        let renewal = self.renewal(ends, now).unwrap_or(now + LEAST_INTERVAL);
         self.rounds = 0;
         self.wanted = None;
+        self.pushed = None;
         self.served_by = Some(server);
         self.state = State::Served { server, renewal };
+    }
+
+    /// A margin before the first of `ends`. The jitter shortens the margin, so that members spread out and a server that
+    /// replaces keys a full margin before their end has already done so when the first of them asks.
+    fn renewal(&mut self, ends: impl IntoIterator<Item = BootTime>, now: BootTime) -> Option<BootTime> {
+        let at = |end: BootTime, jitter: &mut Jitter| {
+            let margin = margin(end.saturating_since(now));
+            end - margin + jitter.below(margin / 4)
+        };
+        let first = ends.into_iter().map(|end| at(end, &mut self.jitter)).min()?;
+        Some(first.max(now + LEAST_INTERVAL))
     }
 
     /// The keys that the group had are gone; no server serves it now.
     pub fn handle_expired(&mut self) {
         self.served_by = None;
+        self.pushed = None;
     }
 
     /// The keys that the serving server gave cannot be used after all: it counts as passed over.
@@ -225,10 +271,7 @@ impl Failover {
     pub fn handle_timeout(&mut self, now: BootTime) -> bool {
         match self.state {
             State::Pausing { until } if until <= now => self.begin(0, now),
-            State::Served { renewal, .. } if renewal <= now => {
-                self.since_served.clear();
-                self.begin(0, now);
-            }
+            State::Served { renewal, .. } if renewal <= now => self.begin(0, now),
             State::Trying { until, .. } if until <= now => {
                 self.handle_failure(Reason::TookTooLong, "the attempt as a whole took too long".to_owned(), now);
                 return true;
@@ -263,9 +306,9 @@ impl Failover {
         self.served_by
     }
 
-    /// The servers passed over on the way to the current state, each with its latest reason.
+    /// The servers passed over in the round that led to the current state.
     pub fn passed_over(&self) -> &[PassedOver] {
-        &self.since_served
+        &self.round
     }
 
     /// The latest failures, oldest first.
@@ -274,6 +317,9 @@ impl Failover {
     }
 
     fn begin(&mut self, server: ServerIndex, now: BootTime) {
+        if server == 0 {
+            self.round.clear();
+        }
         self.wanted = Some(server);
         self.state = State::Trying { server, until: now + self.attempt_limit };
     }

@@ -8,9 +8,14 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gdoi::BootTime;
-use gdoi::group::{GroupSa, Spi, TekKeys, TekPolicy};
+use gdoi::group::{GroupSa, Spi, TekKeys, TekPolicy, TekProtocol};
+use gdoi::push::Deletion;
 
 use crate::failover::margin;
+
+/// How long members go on sending on the old TEK where a push states no activation delay: the first repetition of the
+/// push reaches those that missed it (RFC 6407 §5.4.1 leaves the delay to us then).
+const PUSH_ACTIVATION: Duration = Duration::from_secs(15);
 
 /// One group SA as received.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ struct Generation {
     receive_until: Option<BootTime>,
     /// End of life by SPI.
     expiry: BTreeMap<Spi, BootTime>,
+    /// SPIs that the key server deleted.
+    deleted: BTreeSet<Spi>,
     /// The lines that its own took the place of.
     lines_before: Vec<TekPolicy>,
 }
@@ -65,43 +72,98 @@ pub struct Generations {
 }
 
 impl Generations {
-    /// Takes in what a registration brought. Returns the first end of its TEKs.
+    /// Takes in what a registration brought: the group's whole policy. Returns the first end of its TEKs.
     pub fn add(&mut self, sa: GroupSa, now: BootTime) -> Option<BootTime> {
-        self.drop_ended(now);
-        let lines_before = std::mem::replace(&mut self.lines, sa.policy().teks.clone());
-        let expiry = expiries(&sa, now);
-        let first_end = expiry.values().min().copied();
         let gap = &sa.policy().gap;
         let activation = gap.activation_time_delay.unwrap_or(Duration::ZERO);
-        let deactivation = gap.deactivation_time_delay;
+        let counted_from = self.sending(now).map_or(now, |current| delays_count_from(current, activation, now));
+        let delays = Delays { counted_from, activation, deactivation: gap.deactivation_time_delay };
+        let expiry = expiries(&sa, now);
+        let first_end = expiry.values().min().copied();
+        self.insert(sa, expiry, delays, now);
+        first_end
+    }
 
+    /// `sa`, which a push brought, over what is in use: a push need not repeat what stays (RFC 6407 §4.3).
+    pub fn merged(&self, sa: GroupSa, deletions: &[Deletion]) -> GroupSa {
+        match self.generations.last() {
+            Some(latest) => sa.over(&latest.sa, |spi| latest.deleted.contains(&spi) || names(deletions, spi)),
+            None => sa,
+        }
+    }
+
+    /// Carries a push out: deletes, then the new SAs, which [`Generations::merged`] has put over the old ones. Where
+    /// there is a deactivation delay, what is deleted is received on until then (RFC 6407 §5.4.2).
+    pub fn push(&mut self, merged: Option<GroupSa>, deletions: &[Deletion], now: BootTime) {
+        let Some(sa) = merged else {
+            self.delete(deletions, now);
+            self.shown = self.in_use(now);
+            return;
+        };
+        let delays = push_delays(&sa, now);
+        self.delete(deletions, delays.deactivation.map_or(now, |delay| now + delay.max(delays.activation)));
+        let mut expiry = expiries(&sa, now);
+        if let Some(latest) = self.generations.last() {
+            // What was carried over ends when it always did.
+            let carried = |spi: &Spi| latest.sa.tek_keys().get(spi) == sa.tek_keys().get(spi);
+            for (spi, end) in &latest.expiry {
+                if carried(spi) && !latest.deleted.contains(spi) {
+                    expiry.entry(*spi).and_modify(|new| *new = (*new).min(*end));
+                }
+            }
+        }
+        self.insert(sa, expiry, delays, now);
+    }
+
+    /// Ends the SAs that `deletions` name.
+    fn delete(&mut self, deletions: &[Deletion], until: BootTime) {
+        for generation in &mut self.generations {
+            for (spi, end) in generation.expiry.iter_mut().filter(|(spi, _)| names(deletions, **spi)) {
+                *end = until.min(*end);
+                generation.deleted.insert(*spi);
+            }
+        }
+    }
+
+    fn insert(&mut self, sa: GroupSa, expiry: BTreeMap<Spi, BootTime>, delays: Delays, now: BootTime) {
+        self.drop_ended(now);
+        let lines_before = std::mem::replace(&mut self.lines, sa.policy().teks.clone());
         // The same keys again, with what is left of their life: nothing rolls over.
         if let Some(latest) = self.generations.last_mut()
             && latest.sa.tek_keys() == sa.tek_keys()
         {
             latest.sa = sa;
             latest.expiry = expiry;
+            latest.deleted.clear();
             latest.received = now;
             self.shown = self.in_use(now);
-            return first_end;
+            return;
         }
 
         let mut send_from = now;
         if let Some(current) = self.sending(now) {
-            let counted_from = delays_count_from(current, activation, now);
-            let end = current.last_end();
-            send_from = (counted_from + activation).min(end);
-            if let Some(deactivation) = deactivation {
-                let until = (counted_from + deactivation).max(send_from);
+            // What is replaced and gone, or goes before the delay is over, is not waited for.
+            let replaced = current.expiry.iter().filter(|(spi, _)| !sa.tek_keys().contains_key(*spi));
+            let end = replaced.map(|(_, end)| *end).min().unwrap_or(current.last_end());
+            send_from = (delays.counted_from + delays.activation).min(end).max(now);
+            if let Some(deactivation) = delays.deactivation {
+                let until = (delays.counted_from + deactivation).max(send_from);
                 for old in &mut self.generations {
                     old.receive_until = Some(old.receive_until.map_or(until, |earlier| earlier.min(until)));
                 }
             }
         }
         // A generation that waits for its activation is overtaken; it stays for receiving.
-        self.generations.push(Generation { sa, received: now, send_from, receive_until: None, expiry, lines_before });
+        self.generations.push(Generation {
+            sa,
+            received: now,
+            send_from,
+            receive_until: None,
+            expiry,
+            deleted: BTreeSet::new(),
+            lines_before,
+        });
         self.shown = self.in_use(now);
-        first_end
     }
 
     /// What was received last and not merged into what was there. What was protected before it counts again.
@@ -130,9 +192,11 @@ impl Generations {
         self.generations.iter().all(|generation| generation.is_over(now))
     }
 
-    /// The first end among the TEKs that are sent on.
+    /// The first end among the TEKs of the newest generation that nobody deleted: when a further key is needed.
     pub fn first_end(&self, now: BootTime) -> Option<BootTime> {
-        self.sending(now)?.expiry.values().filter(|end| **end > now).min().copied()
+        let latest = self.generations.last()?;
+        let lasting = latest.expiry.iter().filter(|(spi, end)| **end > now && !latest.deleted.contains(*spi));
+        lasting.map(|(_, end)| *end).min()
     }
 
     /// Policy lines with keys: the sending generation's lines in the order received, then what older and
@@ -222,6 +286,31 @@ impl Generation {
     fn deadlines(&self) -> impl Iterator<Item = BootTime> {
         self.expiry.values().copied().chain(Some(self.send_from)).chain(self.receive_until)
     }
+}
+
+/// From when the delays of a new generation count, and how long they are.
+#[derive(Clone, Copy, Debug)]
+struct Delays {
+    counted_from: BootTime,
+    activation: Duration,
+    deactivation: Option<Duration>,
+}
+
+/// A push reaches all members at the same time: its delays count from there.
+fn push_delays(sa: &GroupSa, now: BootTime) -> Delays {
+    let gap = &sa.policy().gap;
+    let deactivation = gap.deactivation_time_delay;
+    let unstated = deactivation.map_or(PUSH_ACTIVATION, |delay| PUSH_ACTIVATION.min(delay / 2));
+    Delays { counted_from: now, activation: gap.activation_time_delay.unwrap_or(unstated), deactivation }
+}
+
+/// Whether one of `deletions` names the ESP SA `spi`.
+fn names(deletions: &[Deletion], spi: Spi) -> bool {
+    deletions.iter().any(|one| match one {
+        Deletion::Tek(protocol, named) => *protocol == TekProtocol::ESP && *named == spi,
+        Deletion::AllTeks(protocol) => *protocol == TekProtocol::ESP,
+        Deletion::Kek(_) | Deletion::AllKeks => false,
+    })
 }
 
 /// End of life by SPI: the shortest life time of the lines that share it.

@@ -3,71 +3,30 @@
 //! Like the machines of `gdoi` it has no clock and no sockets. After every `handle_*`, drain
 //! [`Membership::poll_transmit`] and [`Membership::poll_event`], then read [`Membership::poll_timeout`].
 
+mod event;
+mod push;
+mod registration;
+
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::VecDeque;
 
 use control::member::MemberCounters;
 use gdoi::BootTime;
-use gdoi::config::{Identity, Phase1Transform, RegistrationConfig};
 use gdoi::error::Error;
-use gdoi::event::{RegistrationEvent, Stage, Transmit};
-use gdoi::group::{GroupPolicy, GroupSa, Spi};
-use gdoi::member::Registration;
+use gdoi::event::{Stage, Transmit};
 
+use crate::attempt::Attempt;
 pub use crate::attempt::IsakmpSa;
-use crate::attempt::{Attempt, explain};
 use crate::config;
 use crate::facts::{self, Interfaces, Local, Missing};
-use crate::failover::{Failover, PassedOver, Reason, ServerIndex, State};
+use crate::failover::{Failover, Reason, ServerIndex, State};
 use crate::generation::Generations;
-use crate::input::{self, Keys};
+pub use event::Event;
+use push::Rekey;
 
 /// Gives a fresh seed from the operating system for each attempt, or says why it cannot.
 pub type Seeds = Box<dyn FnMut() -> Result<[u8; 32], String> + Send>;
-
-/// What happened, for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The group has an address to speak from.
-    LocalFound(Local),
-    /// The group lost it, or never had one.
-    LocalMissing(Missing),
-    /// An attempt begins.
-    Trying(ServerIndex),
-    /// The key server proved its identity.
-    Phase1Established {
-        /// Which server.
-        server: ServerIndex,
-        /// What was negotiated.
-        transform: Phase1Transform,
-    },
-    /// An attempt brought no key.
-    PassedOver(PassedOver),
-    /// All servers were passed over.
-    Pausing {
-        /// How long.
-        pause: Duration,
-    },
-    /// Keys have arrived.
-    Registered {
-        /// From which server.
-        server: ServerIndex,
-        /// SPIs of the TEKs.
-        spis: Vec<Spi>,
-        /// Until the first of them ends.
-        lifetime: Duration,
-    },
-    /// Keys were activated, deactivated or have ended; some are left.
-    RolledOver {
-        /// SPIs that are left.
-        spis: Vec<Spi>,
-    },
-    /// All keys have ended.
-    Expired,
-    /// The key server ended the ISAKMP SA. Keys stay valid.
-    IsakmpSaEnded(ServerIndex),
-}
 
 /// The membership of one group.
 pub struct Membership {
@@ -78,6 +37,7 @@ pub struct Membership {
     failover: Failover,
     attempt: Option<Attempt>,
     generations: Generations,
+    rekey: Rekey,
     interfaces: Interfaces,
     local: Result<Local, Missing>,
     counters: MemberCounters,
@@ -101,6 +61,7 @@ impl Membership {
             failover,
             attempt: None,
             generations: Generations::default(),
+            rekey: Rekey::default(),
             interfaces: Interfaces::new(),
             local: Err(Missing::Unknown),
             counters: MemberCounters::default(),
@@ -171,6 +132,7 @@ impl Membership {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: BootTime) {
+        self.handle_rekey_timeout(now);
         if self.generations.handle_timeout(now) {
             self.changed = true;
             if self.generations.is_empty(now) {
@@ -191,6 +153,17 @@ impl Membership {
             self.report_failure(now);
         }
         self.drive(now);
+    }
+
+    /// Registers again now, as an operator wishes. Keys in use stay until new ones have come.
+    ///
+    /// # Errors
+    /// There is no address to register from.
+    pub fn register(&mut self, now: BootTime) -> Result<(), Missing> {
+        self.local.as_ref().map_err(Clone::clone)?;
+        self.failover.renew(Duration::ZERO, now);
+        self.drive(now);
+        Ok(())
     }
 
     /// Says goodbye to the key server and stands still.
@@ -214,7 +187,8 @@ impl Membership {
         let registration = self.attempt.as_ref().and_then(|attempt| attempt.registration.poll_timeout());
         let keys = self.generations.poll_timeout(self.ticked);
         let failover = self.failover.poll_timeout().map(|deadline| deadline.at);
-        [registration.map(|deadline| deadline.at), keys, failover].into_iter().flatten().min()
+        let rekey = self.rekey.poll_timeout();
+        [registration.map(|deadline| deadline.at), keys, failover, rekey].into_iter().flatten().min()
     }
 
     /// Whether what the kernel should hold may have changed since this was asked last.
@@ -281,166 +255,12 @@ impl Membership {
     /// server.
     pub fn reject_latest(&mut self, why: String, now: BootTime) {
         self.generations.take_latest();
+        self.rekey.withhold_acknowledgements();
         self.changed = true;
         self.counters.pulls_failed = self.counters.pulls_failed.saturating_add(1);
         self.failover.handle_rejected(Reason::PolicyUnusable, why, now);
         self.report_failure(now);
         self.drive(now);
-    }
-
-    /// Begins what the failover wants and follows the registration until neither wants anything more.
-    fn drive(&mut self, now: BootTime) {
-        loop {
-            if let Some(mut attempt) = self.attempt.take() {
-                let keep = self.follow(&mut attempt, now);
-                self.drain(&mut attempt);
-                if keep {
-                    self.attempt = Some(attempt);
-                }
-            }
-            let Some(server) = self.failover.poll_attempt() else { break };
-            self.end_attempt(now);
-            self.begin(server, now);
-        }
-        if !matches!(self.failover.state(), State::Trying { .. } | State::Served { .. }) {
-            self.end_attempt(now);
-        }
-    }
-
-    fn begin(&mut self, server: ServerIndex, now: BootTime) {
-        let (Some(local), Some(target)) = (self.local_socket(), self.config.servers.get(server)) else {
-            self.fail(Reason::NotStarted, "no local address".to_owned(), now);
-            return;
-        };
-        let seed = match (self.seeds)() {
-            Ok(seed) => seed,
-            Err(error) => {
-                self.fail(Reason::NotStarted, error, now);
-                return;
-            }
-        };
-        let config = RegistrationConfig {
-            server: target.address,
-            local,
-            group: self.config.id,
-            group_id_byte_order: self.config.group_id_byte_order,
-            identity: self.config.identity.clone().unwrap_or(Identity::Address(local.ip())),
-            expected_identity: target.identity.clone(),
-            pre_shared_key: target.pre_shared_key.clone(),
-            phase1: self.config.phase1.clone(),
-            retransmission: self.config.retransmission,
-        };
-        self.counters.attempts = self.counters.attempts.saturating_add(1);
-        self.events.push_back(Event::Trying(server));
-        let registration = Registration::new(config, seed, now);
-        self.attempt = Some(Attempt { server, registration, isakmp: None, unusable: None });
-    }
-
-    /// Follows the events of an attempt. Returns whether it goes on.
-    fn follow(&mut self, attempt: &mut Attempt, now: BootTime) -> bool {
-        while let Some(event) = attempt.registration.poll_event() {
-            match event {
-                RegistrationEvent::Phase1Established { peer_identity, transform, lifetime, cookies } => {
-                    attempt.isakmp = Some(IsakmpSa { cookies, transform, peer_identity, end: now + lifetime });
-                    self.events.push_back(Event::Phase1Established { server: attempt.server, transform });
-                }
-                RegistrationEvent::PolicyOffered(policy) => match self.judge(&policy) {
-                    Ok(()) => attempt.registration.accept_policy(now),
-                    Err(why) => {
-                        attempt.unusable = Some(why);
-                        attempt.registration.refuse_policy(now);
-                    }
-                },
-                RegistrationEvent::Registered(sa) => {
-                    if let Err(why) = self.take_in(attempt.server, sa, now) {
-                        attempt.registration.delete_isakmp_sa(now);
-                        self.fail(Reason::PolicyUnusable, why, now);
-                        return false;
-                    }
-                }
-                RegistrationEvent::PeerDeleted | RegistrationEvent::IsakmpSaExpired => {
-                    attempt.isakmp = None;
-                    self.events.push_back(Event::IsakmpSaEnded(attempt.server));
-                }
-                RegistrationEvent::Failed(failure) => {
-                    let (reason, detail) = explain(failure, attempt.unusable.take());
-                    self.fail(reason, detail, now);
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    /// Whether the kernel can do what the key server wants, before any key is asked for.
-    fn judge(&self, policy: &GroupPolicy) -> Result<(), String> {
-        input::check(policy, &self.config)
-    }
-
-    fn take_in(&mut self, server: ServerIndex, sa: GroupSa, now: BootTime) -> Result<(), String> {
-        let mut candidate = Generations::default();
-        let first_end = candidate.add(sa, now);
-        let trial = std::iter::once((&*self, Keys::Candidate(&candidate)));
-        input::compile(trial, now).map_err(|unusable| unusable.reason)?;
-        let Some(sa) = candidate.take_latest() else { return Err("the key server sent no TEK".to_owned()) };
-        let Some(first_end) = first_end.filter(|end| *end > now) else {
-            return Err("the key server sent no TEK with life left".to_owned());
-        };
-        let spis = sa.tek_keys().keys().copied().collect();
-        self.generations.add(sa, now);
-        self.failover.handle_served(first_end, now);
-        self.had_keys = true;
-        self.changed = true;
-        self.counters.pulls_succeeded = self.counters.pulls_succeeded.saturating_add(1);
-        if self.last_server.is_some_and(|last| last != server) {
-            self.counters.failovers = self.counters.failovers.saturating_add(1);
-        }
-        self.last_server = Some(server);
-        self.events.push_back(Event::Registered { server, spis, lifetime: first_end.saturating_since(now) });
-        Ok(())
-    }
-
-    fn fail(&mut self, reason: Reason, detail: String, now: BootTime) {
-        let counter = match reason {
-            Reason::NoAnswer | Reason::TookTooLong => &mut self.counters.pulls_timed_out,
-            _ => &mut self.counters.pulls_failed,
-        };
-        *counter = counter.saturating_add(1);
-        self.failover.handle_failure(reason, detail, now);
-        self.report_failure(now);
-    }
-
-    fn report_failure(&mut self, now: BootTime) {
-        if let Some(passed) = self.failover.history().last() {
-            self.events.push_back(Event::PassedOver(passed.clone()));
-        }
-        if let State::Pausing { until } = self.failover.state() {
-            self.events.push_back(Event::Pausing { pause: until.saturating_since(now) });
-        }
-    }
-
-    /// Ends an attempt that another one replaces, with a protected Delete if there is an ISAKMP SA.
-    fn end_attempt(&mut self, now: BootTime) {
-        if let Some(mut attempt) = self.attempt.take() {
-            attempt.registration.delete_isakmp_sa(now);
-            self.drain(&mut attempt);
-        }
-    }
-
-    /// Drops an attempt that has lost its meaning. Nothing can be said to the server: the address is gone.
-    fn abort(&mut self) {
-        if let Some(attempt) = self.attempt.take()
-            && attempt.registration.stage() != Stage::Registered
-            && attempt.registration.stage() != Stage::Ended
-        {
-            self.counters.pulls_aborted = self.counters.pulls_aborted.saturating_add(1);
-        }
-    }
-
-    fn drain(&mut self, attempt: &mut Attempt) {
-        while let Some(transmit) = attempt.registration.poll_transmit() {
-            self.transmits.push_back(transmit);
-        }
     }
 }
 

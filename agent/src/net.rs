@@ -1,4 +1,4 @@
-//! UDP sockets: one for each address that registrations leave from.
+//! UDP sockets: one for each address that registrations leave from, and one for each multicast group of pushes.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -9,6 +9,8 @@ use daemon::udp::{BindError, Incoming, LONGEST_DATAGRAM, Socket};
 use futures_util::future::select_all;
 use gdoi::BootTime;
 use gdoi::event::Transmit;
+
+use crate::facts::Multicast;
 
 /// Pause before a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -28,6 +30,8 @@ pub enum Received {
     Datagram {
         /// Who sent it.
         source: SocketAddr,
+        /// Where it was sent to: an address of ours, or a multicast group.
+        local: SocketAddr,
         /// Its octets.
         octets: Vec<u8>,
     },
@@ -47,12 +51,21 @@ pub struct Sockets {
     bound: BTreeMap<Ipv4Addr, Bound>,
     /// Addresses without a socket and when to try again.
     missing: BTreeMap<Ipv4Addr, BootTime>,
+    joined: BTreeMap<Multicast, Bound>,
+    /// Multicast groups that could not be joined, and when to try again.
+    not_joined: BTreeMap<Multicast, BootTime>,
 }
 
 impl Sockets {
     /// No socket yet; `port` is the local port of all.
     pub fn new(port: u16) -> Self {
-        Self { port, bound: BTreeMap::new(), missing: BTreeMap::new() }
+        Self {
+            port,
+            bound: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            joined: BTreeMap::new(),
+            not_joined: BTreeMap::new(),
+        }
     }
 
     /// Opens sockets for the addresses that are new and closes those of addresses that are gone. Returns what could
@@ -79,9 +92,33 @@ impl Sockets {
         errors
     }
 
-    /// When [`Sockets::set`] has something to try again.
+    /// Joins the multicast groups that are new and leaves those that are gone. Returns what could not be joined; it is
+    /// tried again when the pause is over.
+    pub fn join(&mut self, groups: &BTreeSet<Multicast>, now: BootTime) -> Vec<BindError> {
+        self.joined.retain(|group, _| groups.contains(group));
+        self.not_joined.retain(|group, _| groups.contains(group));
+        let mut errors = Vec::new();
+        for group in groups {
+            if self.joined.contains_key(group) || self.not_joined.get(group).is_some_and(|at| *at > now) {
+                continue;
+            }
+            match Socket::join(group.group, group.port, group.interface) {
+                Ok(socket) => {
+                    self.not_joined.remove(group);
+                    self.joined.insert(*group, Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
+                }
+                Err(error) => {
+                    self.not_joined.insert(*group, now + RETRY);
+                    errors.push(error);
+                }
+            }
+        }
+        errors
+    }
+
+    /// When [`Sockets::set`] or [`Sockets::join`] has something to try again.
     pub fn poll_timeout(&self) -> Option<BootTime> {
-        self.missing.values().min().copied()
+        self.missing.values().chain(self.not_joined.values()).min().copied()
     }
 
     /// Waits for what arrives next on any socket. Cancel safe.
@@ -89,7 +126,8 @@ impl Sockets {
         if self.bound.is_empty() {
             return std::future::pending().await;
         }
-        let receives = self.bound.values_mut().map(|bound| Box::pin(receive_one(bound)));
+        let sockets = self.bound.values_mut().chain(self.joined.values_mut());
+        let receives = sockets.map(|bound| Box::pin(receive_one(bound)));
         let (received, _, _) = select_all(receives).await;
         if matches!(received, Received::Failed(_)) {
             tokio::time::sleep(RECEIVE_PAUSE).await;
@@ -115,8 +153,8 @@ impl Sockets {
 
 async fn receive_one(bound: &mut Bound) -> Received {
     match bound.socket.receive(&mut bound.buffer).await {
-        Ok(Incoming::Datagram { source, length, .. }) => {
-            Received::Datagram { source, octets: bound.buffer.get(..length).unwrap_or_default().to_vec() }
+        Ok(Incoming::Datagram { source, local, length }) => {
+            Received::Datagram { source, local, octets: bound.buffer.get(..length).unwrap_or_default().to_vec() }
         }
         Ok(Incoming::Unreachable { destination, .. }) => Received::Unreachable { destination },
         Err(error) => Received::Failed(error),
@@ -143,7 +181,7 @@ mod tests {
         };
         member.send(&datagram(one, two)).await.unwrap();
         match member.receive().await {
-            Received::Datagram { source, octets } => {
+            Received::Datagram { source, octets, .. } => {
                 assert_eq!((source.ip(), octets.as_slice()), (IpAddr::V4(one), &b"octets"[..]));
             }
             other => panic!("{other:?}"),

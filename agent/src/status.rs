@@ -1,6 +1,7 @@
 //! The log of the memberships' events and the status line for the service manager.
 
 use gdoi::BootTime;
+use gdoi::push::KekChange;
 use tracing::{debug, info, info_span, warn};
 
 use crate::daemon::Daemon;
@@ -48,6 +49,21 @@ pub fn log(membership: &Membership, event: &Event) {
         }
         Event::RolledOver { spis } => info!(spis = %list(spis), "keys rolled over"),
         Event::Expired => warn!("all keys have ended; group traffic is blocked until the next registration"),
+        Event::Pushed { sequence_number, spis, deletions, kek } => {
+            let kek = match kek {
+                KekChange::Unchanged => "unchanged",
+                KekChange::Replaced { .. } => "replaced",
+                KekChange::Deleted => "deleted",
+            };
+            info!(sequence_number, spis = %list(spis), deletions, kek, "push accepted");
+        }
+        Event::PushUnusable { sequence_number, reason } => {
+            warn!(sequence_number, %reason, "push cannot be used; keys stay, registering again");
+        }
+        Event::TeksDeleted => {
+            warn!("the key server deleted all TEKs; group traffic is blocked until there is a new one")
+        }
+        Event::KekExpired => warn!("the KEK has ended; no push can come, registering again"),
         Event::IsakmpSaEnded(index) => debug!(key_server = server(*index), "ISAKMP SA ended; keys stay valid"),
     }
 }

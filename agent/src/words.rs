@@ -1,6 +1,8 @@
-//! Attributes of a TEK in the configuration's words, for show commands.
+//! Attributes of TEKs and KEKs in the configuration's words, for show commands.
 
-use gdoi::group::{AuthenticationAlgorithm, EspTransform, SaDirection, TekProtection};
+use gdoi::crypto::RsaForm;
+use gdoi::group::{AuthenticationAlgorithm, EspTransform, KekPolicy, SaDirection, TekProtection};
+use gdoi::push::{AcknowledgementKind, SignedLength};
 
 /// Encryption and integrity, such as `aes-256-cbc` and `hmac-sha2-256-128`; combined modes have no integrity of their
 /// own.
@@ -48,4 +50,62 @@ pub fn sends(protection: &TekProtection) -> bool {
 /// Whether a member receives on such a TEK.
 pub fn receives(protection: &TekProtection) -> bool {
     protection.direction != SaDirection::SENDER_ONLY
+}
+
+/// Encryption of a rekey SA (RFC 6407 §5.3.3), such as `aes-256-cbc`.
+pub fn kek_encryption(policy: &KekPolicy) -> String {
+    match (policy.algorithm, policy.key_length) {
+        (1, _) => "des-cbc".to_owned(),
+        (2, _) => "3des-cbc".to_owned(),
+        (3, bits) => format!("aes-{}-cbc", bits.unwrap_or(128)),
+        (other, _) => format!("algorithm {other}"),
+    }
+}
+
+/// Signature of a rekey SA (RFC 6407 §5.3.5, §5.3.6), such as `rsa with sha2-256`.
+pub fn kek_signature(policy: &KekPolicy) -> String {
+    let hash = match policy.signature_hash {
+        Some(1) => " with md5",
+        Some(2) => " with sha1",
+        Some(3) => " with sha2-256",
+        Some(4) => " with sha2-384",
+        Some(5) => " with sha2-512",
+        _ => "",
+    };
+    match policy.signature_algorithm {
+        1 => format!("rsa{hash}"),
+        2 => format!("dss{hash}"),
+        3 => format!("ecdss{hash}"),
+        4 => "ecdsa-p256 with sha2-256".to_owned(),
+        5 => "ecdsa-p384 with sha2-384".to_owned(),
+        6 => "ecdsa-p521 with sha2-512".to_owned(),
+        other => format!("algorithm {other}"),
+    }
+}
+
+/// The acknowledgement asked for (RFC 8263 §2).
+pub fn acknowledgement(number: u16) -> String {
+    match AcknowledgementKind::from_number(number) {
+        Some(AcknowledgementKind::KekSha256) => "kek-sha2-256".to_owned(),
+        Some(AcknowledgementKind::LkhSha256) => "lkh-sha2-256".to_owned(),
+        Some(AcknowledgementKind::KekSha512) => "kek-sha2-512".to_owned(),
+        Some(AcknowledgementKind::LkhSha512) => "lkh-sha2-512".to_owned(),
+        None => format!("unknown {number}"),
+    }
+}
+
+/// What a key server's RSA signatures cover.
+pub fn signature_form(form: RsaForm) -> &'static str {
+    match form {
+        RsaForm::DigestInfo => "digest-info",
+        RsaForm::RawDigest => "raw-digest",
+    }
+}
+
+/// Which length a key server's signatures cover.
+pub fn signed_length(length: SignedLength) -> &'static str {
+    match length {
+        SignedLength::Padded => "padded",
+        SignedLength::Unpadded => "unpadded",
+    }
 }

@@ -292,8 +292,9 @@ async fn an_icmp_error_shortens_the_wait_and_counts_for_nothing_after_an_answer(
 async fn strangers_are_counted_and_change_nothing() {
     let mut world = registered(1, "").await;
     let now = world.now;
-    assert!(world.daemon.handle_datagram(address("10.0.66.6"), &[0; 28], now).is_err());
-    assert!(world.daemon.handle_datagram(address("10.0.11.1"), &[0xff; 300], now).is_err());
+    let ours = address("10.0.1.1");
+    assert!(world.daemon.handle_datagram(address("10.0.66.6"), ours, &[0; 28], now).is_err());
+    assert!(world.daemon.handle_datagram(address("10.0.11.1"), ours, &[0xff; 300], now).is_err());
     world.settle().await;
     assert_eq!(world.daemon.stray_datagrams().get("unknown-source"), Some(&1));
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));

@@ -49,6 +49,8 @@ pub struct MemberGroup {
     pub next_registration_seconds: Option<u64>,
     /// ISAKMP SAs, the newest first.
     pub isakmp_sas: Vec<IsakmpSa>,
+    /// The rekey SA, if the key server pushes.
+    pub kek: Option<KekSa>,
     /// TEKs, those that send first.
     pub teks: Vec<Tek>,
     /// Policies in the order in which they apply.
@@ -57,6 +59,8 @@ pub struct MemberGroup {
     pub counters: MemberCounters,
     /// Datagrams discarded, by reason.
     pub discards: BTreeMap<String, u64>,
+    /// Pushes discarded, by reason.
+    pub push_discards: BTreeMap<String, u64>,
 }
 
 /// Where a group stands.
@@ -148,6 +152,29 @@ pub struct Transform {
     pub dh_group: u16,
 }
 
+/// A rekey SA: what the key server's pushes come under.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KekSa {
+    /// 32 hexadecimal digits: the cookie pair of the pushes.
+    pub spi: String,
+    /// For example `aes-256-cbc`.
+    pub encryption: String,
+    /// For example `rsa with sha2-256`.
+    pub signature: String,
+    /// Where pushes go to: an address, of a multicast group where it is one.
+    pub destination: Option<IpAddr>,
+    /// The acknowledgement asked for, such as `kek-sha2-256`.
+    pub acknowledgement: Option<String>,
+    /// Until the end of its life.
+    pub lifetime_left_seconds: u64,
+    /// Number of the last push accepted under it.
+    pub sequence_number: u32,
+    /// What the key server's RSA signatures cover: `digest-info` or `raw-digest`, once a push has shown it.
+    pub signature_form: Option<String>,
+    /// Which length its signatures cover: `padded` or `unpadded`, once a push has shown it.
+    pub signed_length: Option<String>,
+}
+
 /// A data SA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tek {
@@ -236,4 +263,10 @@ pub struct MemberCounters {
     pub failovers: u64,
     /// How often all keys ended before new ones came.
     pub expirations: u64,
+    /// Pushes that were carried out.
+    pub pushes_accepted: u64,
+    /// Authentic pushes that could not be used.
+    pub pushes_unusable: u64,
+    /// Acknowledgements sent, repetitions included.
+    pub acknowledgements_sent: u64,
 }

@@ -131,8 +131,23 @@ fn member() -> MemberSnapshot {
             pulls_aborted: 0,
             failovers: 1,
             expirations: 0,
+            pushes_accepted: 30,
+            pushes_unusable: 1,
+            acknowledgements_sent: 33,
         },
+        kek: Some(KekSa {
+            spi: "00112233445566778899aabbccddeeff".to_owned(),
+            encryption: "aes-256-cbc".to_owned(),
+            signature: "rsa with sha2-256".to_owned(),
+            destination: Some("239.192.1.1".parse().unwrap()),
+            acknowledgement: Some("kek-sha2-256".to_owned()),
+            lifetime_left_seconds: 40_000,
+            sequence_number: 31,
+            signature_form: Some("digest-info".to_owned()),
+            signed_length: None,
+        }),
         discards: counts(&[("bad-hash", 2), ("unknown-cookies", 5)]),
+        push_discards: counts(&[("replayed", 60), ("wrong-signature", 1)]),
     };
     let suspended = MemberGroup { name: "lab".to_owned(), id: 7, ..MemberGroup::default() };
     MemberSnapshot {

@@ -13,7 +13,7 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
     setsockopt, sockopt,
 };
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Type};
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -79,6 +79,26 @@ impl Socket {
         Self::open(local).map_err(|source| BindError { local, source })
     }
 
+    /// Joins the IPv4 multicast group `group` on the interface with this number and hears its datagrams to `port` alone.
+    /// Needs a running tokio reactor.
+    ///
+    /// # Errors
+    /// The interface is gone or knows no multicast, or the port is taken.
+    pub fn join(group: Ipv4Addr, port: u16, interface: u32) -> Result<Self, BindError> {
+        let local = SocketAddr::new(group.into(), port);
+        let open = || {
+            let socket = socket2::Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+            // Several groups may push to one multicast group, on several interfaces.
+            socket.set_reuse_address(true)?;
+            socket.bind(&local.into())?;
+            // Otherwise what other sockets of the machine joined would arrive here too.
+            socket.set_multicast_all_v4(false)?;
+            socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))?;
+            Self::finish(socket)
+        };
+        open().map_err(|source| BindError { local, source })
+    }
+
     fn open(local: SocketAddr) -> io::Result<Self> {
         let socket = socket2::Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
         if local.is_ipv6() {
@@ -86,9 +106,13 @@ impl Socket {
             socket.set_only_v6(true)?;
         }
         socket.bind(&local.into())?;
+        Self::finish(socket)
+    }
+
+    fn finish(socket: socket2::Socket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let socket = std::net::UdpSocket::from(socket);
-        if local.is_ipv4() {
+        if socket.local_addr()?.is_ipv4() {
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
             setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
         } else {
@@ -318,6 +342,31 @@ mod tests {
             .unwrap();
         let incoming = listening.receive(&mut buffer).await.unwrap();
         assert_eq!(incoming, Incoming::Datagram { source: client.local(), local: listening.local(), length: 3 });
+    }
+
+    #[tokio::test]
+    async fn a_multicast_group_is_heard_on_the_interface_it_was_joined_on_alone() {
+        let group = Ipv4Addr::new(239, 192, 84, 8);
+        let Ok(loopback) = nix::net::if_::if_nametoindex("lo") else {
+            eprintln!("this machine has no loopback interface");
+            return;
+        };
+        let Ok(listening) = Socket::join(group, 28_483, loopback) else {
+            eprintln!("this machine's loopback knows no multicast");
+            return;
+        };
+        assert!(Socket::join(group, 28_483, u32::MAX >> 1).is_err());
+        let sender = socket2::Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+        sender.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
+        let destination = SocketAddr::new(group.into(), 28_483);
+        if sender.send_to(b"push", &destination.into()).is_err() {
+            eprintln!("this machine's loopback has no route for multicast");
+            return;
+        }
+        let mut buffer = [0; 64];
+        let incoming =
+            tokio::time::timeout(Duration::from_secs(5), listening.receive(&mut buffer)).await.unwrap().unwrap();
+        assert!(matches!(incoming, Incoming::Datagram { local, length: 4, .. } if local == destination));
     }
 
     #[tokio::test]

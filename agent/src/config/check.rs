@@ -138,6 +138,9 @@ impl Check<'_> {
         let servers = self.servers(group, local.as_ref());
         let protected = self.protected(&group.protected);
         let exclude: Vec<TrafficSelector> = group.exclude.iter().filter_map(|rule| self.exclude(rule)).collect();
+        if let Some(name) = &group.rekey.multicast_interface {
+            self.interface(name, "group.rekey.multicast-interface");
+        }
         let placeholder = match &group.placeholder {
             Some(placeholder) => self.ipv4(placeholder.value, &placeholder.place, "group.placeholder"),
             None => Some(Ipv4Addr::new(192, 0, 2, slot.saturating_add(1))),
@@ -164,6 +167,8 @@ impl Check<'_> {
             legacy: group.legacy,
             dont_fragment: group.dont_fragment,
             placeholder: placeholder?,
+            acknowledgement_length: group.rekey.acknowledgement_length,
+            multicast_interface: group.rekey.multicast_interface.as_ref().map(|name| name.value.clone()),
         })
     }
 

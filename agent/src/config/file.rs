@@ -10,6 +10,7 @@ use daemon::configuration::{
 use daemon::secrets::SecretSource;
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, RetransmissionPolicy};
 use gdoi::group::TrafficSelector;
+use gdoi::push::AcknowledgementLength;
 use ipnet::IpNet;
 use toml::de::DeValue;
 use xfrm::preserve::DontFragment;
@@ -71,6 +72,17 @@ pub struct Group {
     pub dont_fragment: DontFragment,
     /// `placeholder`.
     pub placeholder: Option<Located<IpAddr>>,
+    /// `[group.rekey]`.
+    pub rekey: Rekey,
+}
+
+/// `[group.rekey]`.
+#[derive(Debug, Default)]
+pub struct Rekey {
+    /// `acknowledgement-length`.
+    pub acknowledgement_length: AcknowledgementLength,
+    /// `multicast-interface`.
+    pub multicast_interface: Option<Located<String>>,
 }
 
 /// One `[[group.server]]`.
@@ -129,6 +141,7 @@ impl Group {
             legacy,
             dont_fragment: table.or("df-bit", Df(DontFragment::Clear)).0,
             placeholder: table.optional("placeholder"),
+            rekey: rekey(table.table("rekey")),
         };
         table.finish();
         group
@@ -195,6 +208,17 @@ fn retransmission(table: Option<Table<'_>>) -> RetransmissionPolicy {
     policy
 }
 
+fn rekey(table: Option<Table<'_>>) -> Rekey {
+    let Some(mut table) = table else { return Rekey::default() };
+    let interface: Option<Located<InterfaceName>> = table.optional("multicast-interface");
+    let rekey = Rekey {
+        acknowledgement_length: table.or("acknowledgement-length", Length(AcknowledgementLength::Block)).0,
+        multicast_interface: interface.map(|name| name.map(|name| name.0)),
+    };
+    table.finish();
+    rekey
+}
+
 fn byte_order(table: Option<Table<'_>>) -> ByteOrder {
     let Some(mut table) = table else { return ByteOrder::Network };
     let order = table.or("group-id-byte-order", Order(ByteOrder::Network)).0;
@@ -234,6 +258,22 @@ impl Read for Df {
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         let choices = [("clear", DontFragment::Clear), ("copy", DontFragment::Copy), ("set", DontFragment::Set)];
+        choice(value, &choices).map(Self)
+    }
+}
+
+/// A word of the file for a type of another crate.
+struct Length(AcknowledgementLength);
+
+impl Read for Length {
+    const EXAMPLE: &'static str = "\"printed\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
+        let choices = [
+            ("printed", AcknowledgementLength::Block),
+            ("output", AcknowledgementLength::Output),
+            ("key", AcknowledgementLength::Key),
+        ];
         choice(value, &choices).map(Self)
     }
 }

@@ -44,7 +44,7 @@ fn every_reason_leads_to_the_next_server_in_order() {
         fail(&mut failover, reason, at(10 * server as u64));
     }
     assert_eq!(failover.poll_attempt(), Some(3));
-    failover.handle_served(at(3_630), at(30));
+    failover.handle_served([at(3_630)], at(30));
     assert_eq!(failover.served_by(), Some(3));
     let passed: Vec<_> = failover.passed_over().iter().map(|p| (p.server, p.at, p.reason)).collect();
     assert_eq!(
@@ -84,7 +84,7 @@ fn success_resets_the_pause() {
         let deadline = failover.poll_timeout().unwrap();
         failover.handle_timeout(deadline.at);
     }
-    failover.handle_served(at(4_000), at(400));
+    failover.handle_served([at(4_000)], at(400));
     failover.handle_timeout(renewal(&failover));
     fail(&mut failover, Reason::NoAnswer, at(3_900));
     assert!(failover.poll_timeout().unwrap().at <= at(3_905));
@@ -96,7 +96,7 @@ fn renewal_comes_a_margin_before_the_end_less_the_jitter() {
         for seed in 0..50 {
             let mut failover = Failover::new(1, LIMIT, seed);
             failover.start(at(0));
-            failover.handle_served(at(lifetime), at(0));
+            failover.handle_served([at(lifetime)], at(0));
             let before = at(lifetime).saturating_since(renewal(&failover));
             let margin = Duration::from_secs(margin);
             assert!(before <= margin && before > margin * 3 / 4, "{lifetime} s: {before:?} before the end");
@@ -110,7 +110,7 @@ fn members_with_different_seeds_spread_out() {
         .map(|seed| {
             let mut failover = Failover::new(1, LIMIT, seed);
             failover.start(at(0));
-            failover.handle_served(at(3_600), at(0));
+            failover.handle_served([at(3_600)], at(0));
             renewal(&failover)
         })
         .collect();
@@ -122,7 +122,7 @@ fn members_with_different_seeds_spread_out() {
 #[test]
 fn a_life_time_of_nothing_does_not_turn_into_a_storm() {
     let mut failover = machine(1);
-    failover.handle_served(at(0), at(0));
+    failover.handle_served([at(0)], at(0));
     assert_eq!(renewal(&failover), at(5));
 }
 
@@ -130,7 +130,7 @@ fn a_life_time_of_nothing_does_not_turn_into_a_storm() {
 fn renewal_starts_with_the_first_server_while_the_old_one_still_serves() {
     let mut failover = machine(3);
     fail(&mut failover, Reason::NoAnswer, at(1));
-    failover.handle_served(at(3_600), at(2));
+    failover.handle_served([at(3_600)], at(2));
     assert_eq!(failover.poll_attempt(), None);
     failover.handle_timeout(renewal(&failover));
     assert_eq!(failover.poll_attempt(), Some(0));
@@ -155,10 +155,10 @@ fn an_attempt_that_never_ends_is_given_up() {
 #[test]
 fn results_without_an_attempt_change_nothing() {
     let mut failover = machine(2);
-    failover.handle_served(at(3_600), at(0));
+    failover.handle_served([at(3_600)], at(0));
     let before = failover.state();
     fail(&mut failover, Reason::Refused, at(1));
-    failover.handle_served(at(9_999), at(1));
+    failover.handle_served([at(9_999)], at(1));
     assert_eq!(failover.state(), before);
     failover.suspend();
     fail(&mut failover, Reason::Refused, at(1));
@@ -168,7 +168,7 @@ fn results_without_an_attempt_change_nothing() {
 #[test]
 fn keys_rejected_later_pass_their_server_over() {
     let mut failover = machine(2);
-    failover.handle_served(at(3_600), at(0));
+    failover.handle_served([at(3_600)], at(0));
     failover.handle_rejected(Reason::PolicyUnusable, "two groups want one selector".to_owned(), at(1));
     assert_eq!((failover.poll_attempt(), failover.served_by()), (Some(1), None));
     assert_eq!(failover.passed_over()[0].reason, Reason::PolicyUnusable);

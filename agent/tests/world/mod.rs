@@ -1,5 +1,7 @@
 //! A member with a made-up kernel and key servers in one process, on a virtual clock, without sockets.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -17,12 +19,15 @@ use gdoi::config::{
     ByteOrder, DhGroup, HashAlgorithm, PeerCredential, Phase1Encryption, Phase1Policy, Phase1Transform, ServerConfig,
     ServerLimits,
 };
-use gdoi::crypto::Secret;
+use gdoi::crypto::{KeyKind, Secret, SeededRng, SigningKey};
 use gdoi::event::{PullRefusal, ServerEvent, Transmit};
 use gdoi::group::{
     AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupAssociatedPolicy,
-    GroupId, GroupPolicy, GroupSa, SaDirection, Spi, TekKeys, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
+    GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy, SaDirection, Spi, TekKeys, TekPolicy, TekProtection,
+    TekProtocol, TrafficSelector,
 };
+use gdoi::push::ack::Claim;
+use gdoi::push::{Deletion, PushContent, SealOptions, SealedPush, Sealer};
 use gdoi::server::Server;
 use xfrm::fake::{FakeKernel, Packet};
 use xfrm::interface::Interface;
@@ -40,6 +45,10 @@ pub struct KeyServer {
     pub spi: Spi,
     /// All groups get the lines of the first one.
     pub same_lines: bool,
+    /// What pushes come under, if there are any.
+    pub kek: Option<Kek>,
+    /// All of the first group's lines and keys, if not the usual ones.
+    pub custom: Option<GroupSa>,
     pub pulls: usize,
     pub goodbyes: usize,
 }
@@ -180,6 +189,24 @@ impl World {
         self.kernel.in_clear(Direction::Out, &out) || self.kernel.in_clear(Direction::Forward, &back)
     }
 
+    /// A datagram arrives at the member's own address.
+    pub fn receive(&mut self, source: SocketAddr, datagram: &[u8]) -> Result<(), gdoi::Error> {
+        self.daemon.handle_datagram(source, address("10.0.1.1"), datagram, self.now)
+    }
+
+    /// The key server's push arrives.
+    pub async fn push(&mut self, push: &SealedPush) -> Result<(), gdoi::Error> {
+        let result = self.receive(address("10.0.11.1"), push.datagram());
+        self.settle().await;
+        result
+    }
+
+    /// Acknowledgements sent so far: numbers of the pushes.
+    pub fn acknowledged(&self) -> Vec<u32> {
+        let claims = self.datagrams.iter().filter_map(|transmit| Claim::read(&transmit.payload).ok());
+        claims.map(|claim| claim.sequence_number).collect()
+    }
+
     /// Carries out what everybody wants until nobody wants anything more, as the event loop does.
     pub async fn settle(&mut self) {
         loop {
@@ -191,6 +218,9 @@ impl World {
                 quiet = false;
                 self.unusable.extend(outcome.unusable);
                 let _ = self.dataplane.apply(outcome.desired.unwrap(), self.now).await;
+            }
+            if self.dataplane.last_error().is_none() {
+                self.daemon.handle_applied();
             }
             while let Some(transmit) = self.daemon.poll_transmit() {
                 quiet = false;
@@ -228,15 +258,25 @@ impl World {
         for answer in answers {
             assert_eq!(answer.source, transmit.destination);
             // As above.
-            let _ = self.daemon.handle_datagram(answer.source, &answer.payload, now);
+            let _ = self.daemon.handle_datagram(answer.source, answer.destination, &answer.payload, now);
         }
     }
 
     /// Lives through `duration`.
     pub async fn pass(&mut self, duration: Duration) {
+        self.live(duration, true).await;
+    }
+
+    /// Lives through `duration` without the regular looks at the kernel, which take time.
+    pub async fn leap(&mut self, duration: Duration) {
+        self.live(duration, false).await;
+    }
+
+    async fn live(&mut self, duration: Duration, looks: bool) {
         let end = self.now + duration;
         for _ in 0..100_000 {
-            let due = [self.daemon.poll_timeout(), Some(self.dataplane.poll_timeout())].into_iter().flatten().min();
+            let look = Some(self.dataplane.poll_timeout()).filter(|_| looks);
+            let due = [self.daemon.poll_timeout(), look].into_iter().flatten().min();
             let Some(next) = due.filter(|at| *at <= end) else {
                 self.now = end;
                 return;
@@ -244,7 +284,9 @@ impl World {
             self.now = self.now.max(next);
             let now = self.now;
             self.daemon.handle_timeout(now);
-            self.dataplane.handle_timeout(now).await;
+            if looks {
+                self.dataplane.handle_timeout(now).await;
+            }
             for server in self.servers.values_mut() {
                 server.server.handle_timeout(now);
             }
@@ -288,6 +330,8 @@ fn key_server(number: u8) -> KeyServer {
         lifetime: Duration::from_secs(3_600),
         spi: 0x1000 * u32::from(number),
         same_lines: false,
+        kek: None,
+        custom: None,
         pulls: 0,
         goodbyes: 0,
     }
@@ -295,11 +339,102 @@ fn key_server(number: u8) -> KeyServer {
 
 impl KeyServer {
     fn group_sa(&self, group: GroupId) -> GroupSa {
+        if let Some(custom) = &self.custom {
+            return copy(custom, self.kek.as_ref());
+        }
         let second = group == GroupId(2222);
         let prefix = if second && !self.same_lines { "192.168.0.0/16" } else { "172.16.0.0/12" };
         let side = AddressRange::Subnet(prefix.parse().unwrap());
-        group_sa(group, side, self.spi + u32::from(second), self.mode, self.lifetime)
+        let plain = group_sa(group, side, self.spi + u32::from(second), self.mode, self.lifetime);
+        copy(&plain, self.kek.as_ref())
     }
+}
+
+/// A group SA with the KEK of a key server, or without one.
+fn copy(sa: &GroupSa, kek: Option<&Kek>) -> GroupSa {
+    let policy = GroupPolicy { kek: kek.map(|kek| kek.policy.clone()), ..sa.policy().clone() };
+    let teks = sa.tek_keys().iter().map(|(spi, keys)| (*spi, keys.duplicate())).collect();
+    let number = kek.map(|kek| kek.sealer.sequence_number());
+    GroupSa::originate(policy, teks, kek.map(Kek::keys), number, None)
+}
+
+/// One KEK of a scripted key server.
+pub struct Kek {
+    pub policy: KekPolicy,
+    key: Secret,
+    signing: SigningKey,
+    pub sealer: Sealer,
+    rng: SeededRng,
+}
+
+impl Kek {
+    pub fn new(number: u8, lifetime: u64) -> Self {
+        let policy = KekPolicy {
+            spi: [number; 16],
+            protocol: 17,
+            source: (1, 848, vec![10, 0, 11, 1]),
+            destination: (1, 848, vec![10, 0, 1, 1]),
+            algorithm: 3,
+            key_length: Some(256),
+            lifetime: Duration::from_secs(lifetime),
+            signature_hash: Some(3),
+            signature_algorithm: 4,
+            signature_key_length: None,
+            acknowledgement: Some(1),
+        };
+        let mut rng = SeededRng::from_seed([number; 32]);
+        // The same signing key for every KEK of the group.
+        let mut first = SeededRng::from_seed([77; 32]);
+        let signing = SigningKey::generate_ecdsa(KeyKind::Ecdsa256, &mut first).unwrap();
+        let key = Secret::new(rng.array::<48>().to_vec());
+        let keys = KekKeys { algorithm_key: key.duplicate(), signature_key: None };
+        let sealer = Sealer::new(&policy, &keys, 0, false).unwrap();
+        Self { policy, key, signing, sealer, rng }
+    }
+
+    /// Signs with another key from now on.
+    pub fn sign_as(&mut self, number: u8) {
+        self.signing = SigningKey::generate_ecdsa(KeyKind::Ecdsa256, &mut SeededRng::from_seed([number; 32])).unwrap();
+    }
+
+    pub fn keys(&self) -> KekKeys {
+        let signature_key = Some(self.signing.public_key_der().unwrap());
+        KekKeys { algorithm_key: self.key.duplicate(), signature_key }
+    }
+
+    /// A push of deletes and new TEKs, under this KEK.
+    pub fn push(&mut self, deletions: &[Deletion], group_sa: Option<&GroupSa>) -> SealedPush {
+        let content = PushContent { deletions, group_sa, updates: Vec::new() };
+        self.sealer.seal(content, &self.signing, SealOptions::default(), &mut self.rng).unwrap()
+    }
+
+    /// A push that announces `next`.
+    pub fn announce(&mut self, next: &Kek, teks: &[(Spi, &str, u64)]) -> SealedPush {
+        let sa = copy(&teks_of(teks, (None, None)), Some(next));
+        self.push(&[], Some(&sa))
+    }
+}
+
+/// Symmetric TEKs: SPI, prefix on both sides, life time in seconds; and the delays.
+pub fn teks_of(teks: &[(Spi, &str, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
+    let mut policy = GroupPolicy {
+        group: GroupId(1111),
+        kek: None,
+        gap: GroupAssociatedPolicy {
+            activation_time_delay: delays.0.map(Duration::from_secs),
+            deactivation_time_delay: delays.1.map(Duration::from_secs),
+        },
+        teks: Vec::new(),
+    };
+    let mut keys = BTreeMap::new();
+    for (spi, prefix, lifetime) in teks {
+        let side = AddressRange::Subnet(prefix.parse().unwrap());
+        let lifetime = Duration::from_secs(*lifetime);
+        let one = group_sa(policy.group, side, *spi, EncapsulationMode::TUNNEL, lifetime);
+        policy.teks.extend(one.policy().teks.iter().cloned());
+        keys.extend(one.tek_keys().iter().map(|(spi, keys)| (*spi, keys.duplicate())));
+    }
+    GroupSa::originate(policy, keys, None, None, None)
 }
 
 fn group_sa(group: GroupId, side: AddressRange, spi: Spi, mode: EncapsulationMode, lifetime: Duration) -> GroupSa {
@@ -319,7 +454,9 @@ fn group_sa(group: GroupId, side: AddressRange, spi: Spi, mode: EncapsulationMod
         },
     };
     let octet = spi.to_be_bytes()[2];
-    let keys = TekKeys { encryption: Secret::new(vec![octet; 16]), integrity: Secret::new(vec![octet ^ 0xff; 32]) };
+    let last = spi.to_be_bytes()[3];
+    let encryption = Secret::new([[octet; 15].as_slice(), &[octet ^ last]].concat());
+    let keys = TekKeys { encryption, integrity: Secret::new(vec![octet ^ 0xff; 32]) };
     let policy = GroupPolicy { group, kek: None, gap: GroupAssociatedPolicy::default(), teks: vec![tek] };
     GroupSa::originate(policy, [(spi, keys)].into(), None, None, None)
 }

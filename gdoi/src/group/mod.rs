@@ -77,6 +77,35 @@ impl GroupSa {
         Self { key_path: Some(key_path), ..self }
     }
 
+    /// A pushed group SA over the one in use, of which it need not repeat anything (RFC 6407 §4.3: a push carries what is
+    /// new). A line takes the place of the earlier line with the same selector and direction; lines that take no place
+    /// come first; earlier lines that nobody replaced stay, with their keys, unless `dropped` names their SPI.
+    #[must_use]
+    pub fn over(mut self, earlier: &Self, dropped: impl Fn(Spi) -> bool) -> Self {
+        let same = |one: &TekPolicy, other: &TekPolicy| {
+            one.selector == other.selector && one.protection.direction == other.protection.direction
+        };
+        let mut fresh: Vec<TekPolicy> = core::mem::take(&mut self.policy.teks);
+        let mut kept = Vec::new();
+        for line in &earlier.policy.teks {
+            let successors = fresh.extract_if(.., |new| same(new, line));
+            let before = kept.len();
+            kept.extend(successors);
+            let repeated = self.tek_keys.contains_key(&line.spi);
+            if kept.len() == before && !repeated && !dropped(line.spi) && !kept.iter().any(|one| same(one, line)) {
+                kept.push(line.clone());
+            }
+        }
+        fresh.append(&mut kept);
+        for line in &fresh {
+            if let (None, Some(keys)) = (self.tek_keys.get(&line.spi), earlier.tek_keys.get(&line.spi)) {
+                self.tek_keys.insert(line.spi, keys.duplicate());
+            }
+        }
+        self.policy.teks = fresh;
+        self
+    }
+
     /// What a member received in a pull.
     pub(crate) fn received(
         policy: GroupPolicy,

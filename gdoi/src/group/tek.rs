@@ -52,6 +52,13 @@ pub struct TekKeys {
     pub integrity: Secret,
 }
 
+impl TekKeys {
+    /// A second copy, made on purpose.
+    pub fn duplicate(&self) -> Self {
+        Self { encryption: self.encryption.duplicate(), integrity: self.integrity.duplicate() }
+    }
+}
+
 open_number! {
     /// SAT Protocol-ID (RFC 6407 §5.5). Not the numbers of the IPsec DOI.
     TekProtocol(u8) { ESP = 1; AH = 2; IEC_61850 = 3; }

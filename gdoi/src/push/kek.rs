@@ -126,6 +126,18 @@ pub(crate) fn encryption(algorithm: u16, bits: Option<u16>) -> Result<Phase1Encr
     }
 }
 
+/// Whether a rekey SA of this policy can be used. Asked before keys arrive (RFC 6407 §3.3).
+///
+/// # Errors
+/// Its cipher or signature scheme is unknown, or weak without `legacy`.
+pub fn check_kek(policy: &KekPolicy, legacy: bool) -> Result<(), KekUnusable> {
+    match encryption(policy.algorithm, policy.key_length)? {
+        Phase1Encryption::DesCbc if !legacy => Err(KekUnusable::Legacy("DES")),
+        Phase1Encryption::TripleDesCbc if !legacy => Err(KekUnusable::Legacy("3DES")),
+        _ => signature_scheme(policy, legacy).map(drop),
+    }
+}
+
 /// Kind of key and hash of the pushes under `policy` (RFC 6407 §5.3.5, §5.3.6).
 pub(crate) fn signature_scheme(policy: &KekPolicy, legacy: bool) -> Result<(KeyKind, HashAlgorithm), KekUnusable> {
     let unknown = KekUnusable::Signature { algorithm: policy.signature_algorithm, hash: policy.signature_hash };

@@ -82,6 +82,29 @@ impl RekeyMember {
         }))
     }
 
+    /// Takes the place of `earlier`, which an earlier pull of the same group brought. Under the same KEK numbers that are
+    /// used up stay used up, and copies of the last push are still known.
+    #[must_use]
+    pub fn continuing(mut self, earlier: Self) -> Self {
+        self.current = match (self.current.take(), earlier.current) {
+            (Some(new), Some(old)) if new.policy().spi == old.policy().spi => Some(new.continuing(old)),
+            (new, _) => new,
+        };
+        self
+    }
+
+    /// A push of this number under the KEK `spi` is known to have been accepted before, for example by an earlier run.
+    pub fn note_sequence_number(&mut self, spi: &[u8; 16], number: u32) {
+        if let Some(current) = self.current.as_mut().filter(|sa| sa.policy().spi == *spi) {
+            current.note_sequence_number(number);
+        }
+    }
+
+    /// The push accepted last could not be carried out: copies of it are not acknowledged either.
+    pub fn withhold_acknowledgement(&mut self) {
+        self.current.iter_mut().chain(&mut self.retired).for_each(RekeySa::withhold_acknowledgement);
+    }
+
     /// Policy of the KEK in use; where it says so, its pushes come by multicast.
     pub fn policy(&self) -> Option<&KekPolicy> {
         self.current.as_ref().map(RekeySa::policy)

@@ -140,6 +140,12 @@ pub(crate) fn spi_of(header: &Header) -> [u8; 16] {
     spi
 }
 
+/// SPI of the KEK that a push names; `None` for every other message. Nothing is proved.
+pub fn addressed_to(datagram: &[u8]) -> Option<[u8; 16]> {
+    let (header, _) = header::split(datagram).ok()?;
+    (header.exchange == ExchangeType::GROUPKEY_PUSH).then(|| spi_of(&header))
+}
+
 /// H("rekey" | HDR | SEQ | D ... | SA | KD): what SIG signs. `payloads` are the octets in front of SIG; `octets_behind_header`
 /// is what the Length in HDR counts behind it.
 pub(crate) fn signed_digest(

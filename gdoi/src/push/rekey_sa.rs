@@ -67,6 +67,25 @@ impl RekeySa {
         self
     }
 
+    /// Goes on where `earlier`, the same KEK, stood.
+    pub(super) fn continuing(mut self, earlier: Self) -> Self {
+        let number = self.replay.last();
+        self.replay = earlier.replay;
+        self.replay.note(number);
+        self.habit = earlier.habit;
+        self
+    }
+
+    /// Pushes up to `number` have been accepted before.
+    pub(super) fn note_sequence_number(&mut self, number: u32) {
+        self.replay.note(number);
+    }
+
+    /// Copies of the last push get no answer any more.
+    pub(super) fn withhold_acknowledgement(&mut self) {
+        self.replay.withhold();
+    }
+
     /// Policy of the KEK, as the most recent SAK states it.
     pub fn policy(&self) -> &KekPolicy {
         &self.policy

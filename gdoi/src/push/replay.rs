@@ -52,6 +52,16 @@ impl Replay {
         self.digest = Some(digest);
     }
 
+    /// Numbers up to `number` are used up, whoever used them.
+    pub(crate) fn note(&mut self, number: u32) {
+        self.last = self.last.max(number);
+    }
+
+    /// Copies of the push accepted last get no answer any more.
+    pub(crate) fn withhold(&mut self) {
+        self.accepted = None;
+    }
+
     /// The push accepted last was answered by `acknowledgement`.
     pub(crate) fn acknowledged(&mut self, acknowledgement: Vec<u8>, now: BootTime) {
         self.accepted = self.digest.clone().map(|digest| Answered::new(digest, acknowledgement, now));

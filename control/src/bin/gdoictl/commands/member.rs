@@ -1,7 +1,7 @@
 //! `show member`: each group at a glance.
 
 use control::MemberSnapshot;
-use control::member::{MemberGroup, MembershipState, PassedOver};
+use control::member::{KekSa, MemberGroup, MembershipState, PassedOver};
 
 use crate::format::{Fields, counts, duration, or_dash};
 
@@ -42,6 +42,9 @@ fn group(group: &MemberGroup) -> String {
     );
     list(&mut fields, "Passed over", &group.passed_over);
     list(&mut fields, "History", &group.history);
+    if let Some(sa) = &group.kek {
+        kek(&mut fields, sa);
+    }
     let used = group.teks.iter().filter(|tek| tek.sends).map(|tek| format!("{:#010x}", tek.spi));
     let used: Vec<String> = used.collect();
     fields.add("Sending SPI", if used.is_empty() { "-".to_owned() } else { used.join(", ") });
@@ -53,11 +56,25 @@ fn group(group: &MemberGroup) -> String {
             counters.pulls_succeeded, counters.pulls_failed, counters.pulls_timed_out, counters.pulls_aborted
         ),
     );
+    fields.add("Pushes", format!("{} accepted, {} unusable", counters.pushes_accepted, counters.pushes_unusable));
+    fields.add("Acknowledgements", counters.acknowledgements_sent);
+    fields.add("Pushes discarded", counts(&group.push_discards));
     fields.add("Attempts", counters.attempts);
     fields.add("Server failovers", counters.failovers);
     fields.add("Key expirations", counters.expirations);
     fields.add("Discards", counts(&group.discards));
     format!("Group {} ({})\n{}", crate::format::clean(&group.name), group.id, fields.render(2))
+}
+
+fn kek(fields: &mut Fields, sa: &KekSa) {
+    fields.add("KEK SPI", &sa.spi);
+    fields.add("KEK algorithms", format!("{}, {}", sa.encryption, sa.signature));
+    fields.add("KEK life left", duration(sa.lifetime_left_seconds));
+    fields.add("Pushes go to", or_dash(sa.destination));
+    fields.add("Last push number", sa.sequence_number);
+    fields.add("Asks to acknowledge", or_dash(sa.acknowledgement.as_ref()));
+    let habit: Vec<&str> = sa.signature_form.iter().chain(&sa.signed_length).map(String::as_str).collect();
+    fields.add("Signature habit", if habit.is_empty() { "-".to_owned() } else { habit.join(", ") });
 }
 
 fn list(fields: &mut Fields, name: &str, passed: &[PassedOver]) {

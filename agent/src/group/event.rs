@@ -1,0 +1,75 @@
+//! What happens to a membership, as data for the log.
+
+use core::time::Duration;
+
+use gdoi::config::Phase1Transform;
+use gdoi::group::Spi;
+use gdoi::push::KekChange;
+
+use crate::facts::{Local, Missing};
+use crate::failover::{PassedOver, ServerIndex};
+
+/// What happened, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The group has an address to speak from.
+    LocalFound(Local),
+    /// The group lost it, or never had one.
+    LocalMissing(Missing),
+    /// An attempt begins.
+    Trying(ServerIndex),
+    /// The key server proved its identity.
+    Phase1Established {
+        /// Which server.
+        server: ServerIndex,
+        /// What was negotiated.
+        transform: Phase1Transform,
+    },
+    /// An attempt brought no key.
+    PassedOver(PassedOver),
+    /// All servers were passed over.
+    Pausing {
+        /// How long.
+        pause: Duration,
+    },
+    /// Keys have arrived.
+    Registered {
+        /// From which server.
+        server: ServerIndex,
+        /// SPIs of the TEKs.
+        spis: Vec<Spi>,
+        /// Until the first of them ends.
+        lifetime: Duration,
+    },
+    /// Keys were activated, deactivated or have ended; some are left.
+    RolledOver {
+        /// SPIs that are left.
+        spis: Vec<Spi>,
+    },
+    /// All keys have ended.
+    Expired,
+    /// The key server ended the ISAKMP SA. Keys stay valid.
+    IsakmpSaEnded(ServerIndex),
+    /// A push was carried out.
+    Pushed {
+        /// Its number under its KEK.
+        sequence_number: u32,
+        /// SPIs of the TEKs that it brought.
+        spis: Vec<Spi>,
+        /// How many deletes it held.
+        deletions: usize,
+        /// What became of the KEK.
+        kek: KekChange,
+    },
+    /// An authentic push that cannot be used. The keys in use stay, and the group registers again.
+    PushUnusable {
+        /// Its number under its KEK.
+        sequence_number: u32,
+        /// Why, as one line.
+        reason: String,
+    },
+    /// The key server deleted every TEK: group traffic is blocked until there is a new one.
+    TeksDeleted,
+    /// The KEK has ended: no push can come any more, and the group registers again.
+    KekExpired,
+}

@@ -1,0 +1,228 @@
+//! The push side of a membership (RFC 6407 §4): what the key server sends by itself, and what becomes of it.
+//!
+//! A push is carried out in this order: deletes, new keys, the kernel, and only then its acknowledgement (RFC 8263 §4).
+//! One that is authentic and cannot be used changes no key: the group pulls again (RFC 6407 §4.4).
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, VecDeque};
+
+use gdoi::BootTime;
+use gdoi::error::{Error, NotAccepted};
+use gdoi::event::Transmit;
+use gdoi::group::GroupSa;
+use gdoi::push::{Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember, RekeySettings};
+
+use super::{Event, Membership};
+use crate::facts::Multicast;
+use crate::failover::SPREAD;
+use crate::generation::Generations;
+use crate::input::{self, Keys};
+
+/// ID_IPV4_ADDR (RFC 2407 §4.6.2.1).
+const IPV4_ADDRESS: u8 = 1;
+/// Acknowledgements that may wait for the kernel.
+const WAITING: usize = 8;
+
+/// The rekey SA and what has come under it.
+#[derive(Debug, Default)]
+pub struct Rekey {
+    member: Option<RekeyMember>,
+    /// They leave when the kernel holds what their pushes said.
+    acknowledgements: VecDeque<Transmit>,
+    discards: BTreeMap<&'static str, u64>,
+}
+
+impl Rekey {
+    /// The rekey SA, if the key server pushes.
+    pub fn member(&self) -> Option<&RekeyMember> {
+        self.member.as_ref()
+    }
+
+    /// Pushes discarded, by reason.
+    pub fn discards(&self) -> &BTreeMap<&'static str, u64> {
+        &self.discards
+    }
+
+    /// When the KEK ends.
+    pub(super) fn expiry(&self) -> Option<BootTime> {
+        self.member.as_ref()?.expiry()
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<BootTime> {
+        self.member.as_ref()?.poll_timeout().map(|deadline| deadline.at)
+    }
+
+    /// What was pushed last is not carried out: neither it nor copies of it are acknowledged.
+    pub(super) fn withhold_acknowledgements(&mut self) {
+        self.acknowledgements.clear();
+        if let Some(member) = &mut self.member {
+            member.withhold_acknowledgement();
+        }
+    }
+}
+
+impl Membership {
+    /// The rekey SA and what has come under it.
+    pub fn rekey(&self) -> &Rekey {
+        &self.rekey
+    }
+
+    /// Whether pushes under the KEK with this SPI are for this group.
+    pub fn has_kek(&self, spi: &[u8; 16]) -> bool {
+        self.rekey.member.as_ref().is_some_and(|member| member.has_spi(spi))
+    }
+
+    /// A push arrived from `source` at `local`, our address or a multicast group.
+    ///
+    /// # Errors
+    /// It is discarded and nothing changed.
+    pub fn handle_push(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
+        let Some(member) = &mut self.rekey.member else { return Err(NotAccepted::UnknownCookies.into()) };
+        let result = member.handle_datagram(source, local, datagram, now);
+        if let Err(error) = &result {
+            let count = self.rekey.discards.entry(error.reason()).or_insert(0);
+            *count = count.saturating_add(1);
+        }
+        self.follow_rekey(now);
+        self.drive(now);
+        result
+    }
+
+    /// The kernel holds what this group wants: acknowledgements may leave.
+    pub fn handle_applied(&mut self) {
+        while let Some(acknowledgement) = self.rekey.acknowledgements.pop_front() {
+            self.send_acknowledgement(acknowledgement);
+        }
+    }
+
+    /// The multicast group that pushes come by, and where to join it.
+    pub fn multicast(&self) -> Option<Multicast> {
+        let (kind, port, data) = &self.rekey.member.as_ref()?.policy()?.destination;
+        let octets = <[u8; 4]>::try_from(data.as_slice()).ok().filter(|_| *kind == IPV4_ADDRESS)?;
+        let group = Some(Ipv4Addr::from(octets)).filter(Ipv4Addr::is_multicast)?;
+        let local = self.local.as_ref().ok()?;
+        let index = match &self.config.multicast_interface {
+            Some(name) => self.interfaces.get(name)?.index,
+            None => local.index,
+        };
+        let port = if *port == 0 { crate::config::GDOI_PORT } else { *port };
+        Some(Multicast { group, port, interface: index })
+    }
+
+    /// Takes the rekey SA of a pull into use. Under the same KEK used numbers stay used.
+    ///
+    /// # Errors
+    /// The rekey SA cannot be used; the one before stays.
+    pub(super) fn start_rekey(&mut self, sa: &GroupSa, now: BootTime) -> Result<(), String> {
+        let Some(address) = self.local_socket() else { return Err("no local address".to_owned()) };
+        let settings = RekeySettings {
+            address,
+            acknowledgement_length: self.config.acknowledgement_length,
+            legacy: self.config.legacy,
+        };
+        let new = RekeyMember::new(sa, settings, now).map_err(|error| error.to_string())?;
+        self.rekey.member = match (new, self.rekey.member.take()) {
+            (Some(new), Some(earlier)) => Some(new.continuing(earlier)),
+            (new, _) => new,
+        };
+        Ok(())
+    }
+
+    pub(super) fn handle_rekey_timeout(&mut self, now: BootTime) {
+        if let Some(member) = &mut self.rekey.member {
+            member.handle_timeout(now);
+        }
+        self.follow_rekey(now);
+    }
+
+    fn follow_rekey(&mut self, now: BootTime) {
+        while let Some(event) = self.rekey.member.as_mut().and_then(RekeyMember::poll_event) {
+            match event {
+                RekeyEvent::Accepted(push) => self.carry_out(*push, now),
+                RekeyEvent::Unusable { sequence_number, error } => {
+                    self.give_push_up(sequence_number, error.to_string(), now);
+                }
+                RekeyEvent::Expired => {
+                    self.events.push_back(Event::KekExpired);
+                    self.failover.renew(SPREAD, now);
+                }
+            }
+        }
+        while let Some(copy) = self.rekey.member.as_mut().and_then(RekeyMember::poll_transmit) {
+            // While the first one still waits for the kernel, a copy of its push has nothing to say.
+            if self.rekey.acknowledgements.is_empty() {
+                self.send_acknowledgement(copy);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, push: PushAccepted, now: BootTime) {
+        let PushAccepted { sequence_number, deletions, group_sa, kek, acknowledgement } = push;
+        let fresh = group_sa.filter(|sa| !sa.policy().teks.is_empty());
+        let spis = fresh.iter().flat_map(|sa| sa.tek_keys().keys().copied()).collect();
+        let merged = match fresh.map(|sa| self.try_out(sa, &deletions, now)).transpose() {
+            Ok(merged) => merged,
+            Err(reason) => {
+                self.give_push_up(sequence_number, reason, now);
+                return;
+            }
+        };
+        let had_teks = !self.generations.is_empty(now);
+        self.generations.push(merged, &deletions, now);
+        self.changed = true;
+        self.counters.pushes_accepted = self.counters.pushes_accepted.saturating_add(1);
+        self.events.push_back(Event::Pushed { sequence_number, spis, deletions: deletions.len(), kek });
+        self.rekey.acknowledgements.extend(acknowledgement);
+        if self.rekey.acknowledgements.len() > WAITING {
+            self.rekey.acknowledgements.pop_front();
+        }
+        if let Some(end) = self.generations.first_end(now) {
+            self.had_keys = true;
+            let ends = std::iter::once(end).chain(self.rekey.expiry());
+            self.failover.handle_pushed(self.last_server.unwrap_or(0), ends, now);
+        } else {
+            // All that is in use was deleted; a push with new TEKs may follow, or not.
+            self.failover.renew(SPREAD, now);
+        }
+        if had_teks && self.generations.is_empty(now) {
+            self.failover.handle_expired();
+            self.events.push_back(Event::TeksDeleted);
+        }
+        if kek == KekChange::Deleted {
+            self.failover.renew(SPREAD, now);
+        }
+    }
+
+    /// Puts pushed TEKs over those in use, if the kernel can do the result.
+    fn try_out(&self, sa: GroupSa, deletions: &[Deletion], now: BootTime) -> Result<GroupSa, String> {
+        let merged = self.generations.merged(sa, deletions);
+        input::check(merged.policy(), &self.config)?;
+        let mut candidate = Generations::default();
+        candidate.add(merged, now);
+        let trial = std::iter::once((self, Keys::Candidate(&candidate)));
+        input::compile(trial, now).map_err(|unusable| unusable.reason)?;
+        candidate.take_latest().ok_or_else(|| "the push holds no TEK with life left".to_owned())
+    }
+
+    fn give_push_up(&mut self, sequence_number: u32, reason: String, now: BootTime) {
+        self.rekey.withhold_acknowledgements();
+        self.counters.pushes_unusable = self.counters.pushes_unusable.saturating_add(1);
+        self.events.push_back(Event::PushUnusable { sequence_number, reason });
+        self.failover.renew(SPREAD, now);
+    }
+
+    /// Our own address is known when a push is handled; it may be gone when its acknowledgement leaves.
+    fn send_acknowledgement(&mut self, acknowledgement: Transmit) {
+        let ours = self.local.as_ref().ok().map(|local| IpAddr::V4(local.address));
+        if ours == Some(acknowledgement.source.ip()) {
+            self.counters.acknowledgements_sent = self.counters.acknowledgements_sent.saturating_add(1);
+            self.transmits.push_back(acknowledgement);
+        }
+    }
+}

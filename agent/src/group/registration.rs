@@ -1,0 +1,177 @@
+//! The pull side of a membership: attempts begun, followed and ended as the failover wants.
+
+use gdoi::BootTime;
+use gdoi::config::{Identity, RegistrationConfig};
+use gdoi::event::{RegistrationEvent, Stage};
+use gdoi::group::{GroupPolicy, GroupSa};
+use gdoi::member::Registration;
+use gdoi::push::check_kek;
+
+use super::{Event, IsakmpSa, Membership};
+use crate::attempt::{Attempt, explain};
+use crate::failover::{Reason, ServerIndex, State};
+use crate::generation::Generations;
+use crate::input::{self, Keys};
+
+impl Membership {
+    /// Begins what the failover wants and follows the registration until neither wants anything more.
+    pub(super) fn drive(&mut self, now: BootTime) {
+        loop {
+            if let Some(mut attempt) = self.attempt.take() {
+                let keep = self.follow(&mut attempt, now);
+                self.drain(&mut attempt);
+                if keep {
+                    self.attempt = Some(attempt);
+                }
+            }
+            let Some(server) = self.failover.poll_attempt() else { break };
+            self.end_attempt(now);
+            self.begin(server, now);
+        }
+        if !matches!(self.failover.state(), State::Trying { .. } | State::Served { .. }) {
+            self.end_attempt(now);
+        }
+    }
+
+    pub(super) fn begin(&mut self, server: ServerIndex, now: BootTime) {
+        let (Some(local), Some(target)) = (self.local_socket(), self.config.servers.get(server)) else {
+            self.fail(Reason::NotStarted, "no local address".to_owned(), now);
+            return;
+        };
+        let seed = match (self.seeds)() {
+            Ok(seed) => seed,
+            Err(error) => {
+                self.fail(Reason::NotStarted, error, now);
+                return;
+            }
+        };
+        let config = RegistrationConfig {
+            server: target.address,
+            local,
+            group: self.config.id,
+            group_id_byte_order: self.config.group_id_byte_order,
+            identity: self.config.identity.clone().unwrap_or(Identity::Address(local.ip())),
+            expected_identity: target.identity.clone(),
+            pre_shared_key: target.pre_shared_key.clone(),
+            phase1: self.config.phase1.clone(),
+            retransmission: self.config.retransmission,
+        };
+        self.counters.attempts = self.counters.attempts.saturating_add(1);
+        self.events.push_back(Event::Trying(server));
+        let registration = Registration::new(config, seed, now);
+        self.attempt = Some(Attempt { server, registration, isakmp: None, unusable: None });
+    }
+
+    /// Follows the events of an attempt. Returns whether it goes on.
+    pub(super) fn follow(&mut self, attempt: &mut Attempt, now: BootTime) -> bool {
+        while let Some(event) = attempt.registration.poll_event() {
+            match event {
+                RegistrationEvent::Phase1Established { peer_identity, transform, lifetime, cookies } => {
+                    attempt.isakmp = Some(IsakmpSa { cookies, transform, peer_identity, end: now + lifetime });
+                    self.events.push_back(Event::Phase1Established { server: attempt.server, transform });
+                }
+                RegistrationEvent::PolicyOffered(policy) => match self.judge(&policy) {
+                    Ok(()) => attempt.registration.accept_policy(now),
+                    Err(why) => {
+                        attempt.unusable = Some(why);
+                        attempt.registration.refuse_policy(now);
+                    }
+                },
+                RegistrationEvent::Registered(sa) => {
+                    if let Err(why) = self.take_in(attempt.server, sa, now) {
+                        attempt.registration.delete_isakmp_sa(now);
+                        self.fail(Reason::PolicyUnusable, why, now);
+                        return false;
+                    }
+                }
+                RegistrationEvent::PeerDeleted | RegistrationEvent::IsakmpSaExpired => {
+                    attempt.isakmp = None;
+                    self.events.push_back(Event::IsakmpSaEnded(attempt.server));
+                }
+                RegistrationEvent::Failed(failure) => {
+                    let (reason, detail) = explain(failure, attempt.unusable.take());
+                    self.fail(reason, detail, now);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Whether the kernel can do what the key server wants, before any key is asked for.
+    pub(super) fn judge(&self, policy: &GroupPolicy) -> Result<(), String> {
+        input::check(policy, &self.config)?;
+        match &policy.kek {
+            Some(kek) => check_kek(kek, self.config.legacy).map_err(|unusable| unusable.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn take_in(&mut self, server: ServerIndex, sa: GroupSa, now: BootTime) -> Result<(), String> {
+        let mut candidate = Generations::default();
+        let first_end = candidate.add(sa, now);
+        let trial = std::iter::once((&*self, Keys::Candidate(&candidate)));
+        input::compile(trial, now).map_err(|unusable| unusable.reason)?;
+        let Some(sa) = candidate.take_latest() else { return Err("the key server sent no TEK".to_owned()) };
+        let Some(first_end) = first_end.filter(|end| *end > now) else {
+            return Err("the key server sent no TEK with life left".to_owned());
+        };
+        let spis = sa.tek_keys().keys().copied().collect();
+        self.start_rekey(&sa, now)?;
+        self.generations.add(sa, now);
+        let ends = std::iter::once(first_end).chain(self.rekey.expiry());
+        self.failover.handle_served(ends, now);
+        self.had_keys = true;
+        self.changed = true;
+        self.counters.pulls_succeeded = self.counters.pulls_succeeded.saturating_add(1);
+        if self.last_server.is_some_and(|last| last != server) {
+            self.counters.failovers = self.counters.failovers.saturating_add(1);
+        }
+        self.last_server = Some(server);
+        self.events.push_back(Event::Registered { server, spis, lifetime: first_end.saturating_since(now) });
+        Ok(())
+    }
+
+    pub(super) fn fail(&mut self, reason: Reason, detail: String, now: BootTime) {
+        let counter = match reason {
+            Reason::NoAnswer | Reason::TookTooLong => &mut self.counters.pulls_timed_out,
+            _ => &mut self.counters.pulls_failed,
+        };
+        *counter = counter.saturating_add(1);
+        self.failover.handle_failure(reason, detail, now);
+        self.report_failure(now);
+    }
+
+    pub(super) fn report_failure(&mut self, now: BootTime) {
+        if let Some(passed) = self.failover.history().last() {
+            self.events.push_back(Event::PassedOver(passed.clone()));
+        }
+        if let State::Pausing { until } = self.failover.state() {
+            self.events.push_back(Event::Pausing { pause: until.saturating_since(now) });
+        }
+    }
+
+    /// Ends an attempt that another one replaces, with a protected Delete if there is an ISAKMP SA.
+    pub(super) fn end_attempt(&mut self, now: BootTime) {
+        if let Some(mut attempt) = self.attempt.take() {
+            attempt.registration.delete_isakmp_sa(now);
+            self.drain(&mut attempt);
+        }
+    }
+
+    /// Drops an attempt that has lost its meaning. Nothing can be said to the server: the address is gone.
+    pub(super) fn abort(&mut self) {
+        if let Some(attempt) = self.attempt.take()
+            && attempt.registration.stage() != Stage::Registered
+            && attempt.registration.stage() != Stage::Ended
+        {
+            self.counters.pulls_aborted = self.counters.pulls_aborted.saturating_add(1);
+        }
+    }
+
+    pub(super) fn drain(&mut self, attempt: &mut Attempt) {
+        while let Some(transmit) = attempt.registration.poll_transmit() {
+            self.transmits.push_back(transmit);
+        }
+    }
+}
