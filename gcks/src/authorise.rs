@@ -28,6 +28,14 @@ pub enum Denied {
         /// Name of the group.
         group: String,
     },
+    /// The operator removed the member.
+    #[error("member {member} was removed from group {group}; gdoictl admit {group} {member} lets it in again")]
+    Removed {
+        /// Name of the member.
+        member: String,
+        /// Name of the group.
+        group: String,
+    },
 }
 
 /// All members by the addresses that use their key.

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 
 use ::control::ServerSnapshot;
-use ::control::statistics::{RegisteredMember, ServerGroup, ServerStatistics, ServerTek};
+use ::control::statistics::{RegisteredMember, ServerGroup, ServerKek, ServerRekey, ServerStatistics, ServerTek};
 use gdoi::BootTime;
 use gdoi::config::Identity;
 use gdoi::group::{AddressRange, TrafficSelector};
 
 use crate::keys::Entropy;
+use crate::registry::Registration;
+use crate::rekey::GroupRekey;
 use crate::service::{GroupState, Service};
 
 /// The server as of `now`.
@@ -29,10 +31,12 @@ pub fn snapshot<E: Entropy>(
             registered_seconds_ago: now.saturating_since(registration.first).as_secs(),
             last_pull_seconds_ago: now.saturating_since(registration.last).as_secs(),
             pulls: registration.pulls,
-            keys_left_seconds: registration.keys_end.saturating_since(now).as_secs(),
-            acknowledgements: 0,
-            last_acknowledgement_seconds_ago: None,
-            silent_pushes: 0,
+            keys_left_seconds: keys_end(state, registration, now).saturating_since(now).as_secs(),
+            acknowledgements: registration.acknowledgements,
+            last_acknowledgement_seconds_ago: registration
+                .last_acknowledgement
+                .map(|last| now.saturating_since(last).as_secs()),
+            silent_pushes: registration.silent,
         })
     });
     ServerSnapshot {
@@ -62,8 +66,40 @@ fn group<E: Entropy>(service: &Service<E>, state: &GroupState, now: BootTime) ->
         teks: teks.collect(),
         pulls_succeeded,
         pulls_failed,
-        rekey: None,
+        rekey: state.rekey().map(|of_group| rekey(service, state, of_group, now)),
     }
+}
+
+/// When the keys of a member end. One that gets pushes has the keys of the latest.
+fn keys_end(state: &GroupState, registration: &Registration, now: BootTime) -> BootTime {
+    let current = state.schedule().lives().filter(|(_, _, current)| *current).map(|(_, life, _)| life.ends);
+    registration.keys_end.or(current.min()).unwrap_or(now)
+}
+
+fn rekey<E: Entropy>(service: &Service<E>, state: &GroupState, rekey: &GroupRekey, now: BootTime) -> ServerRekey {
+    let group = state.group().id;
+    let counters = rekey.counters();
+    ServerRekey {
+        transport: rekey.transport(),
+        encryption: rekey.settings().encryption.name.to_owned(),
+        signature: rekey.signature(),
+        kek: rekey.kek().map(|kek| ServerKek {
+            spi: hexadecimal(&kek.spi()),
+            lifetime_left_seconds: kek.ends().saturating_since(now).as_secs(),
+            sequence_number: kek.sequence_number(),
+        }),
+        next_push_seconds: service.next_push_of(group).map(|at| at.saturating_since(now).as_secs()),
+        pushes: counters.pushes,
+        acknowledgements: counters.acknowledgements,
+        acknowledgements_missing: counters.missing,
+        members_silent: count(service.registry().of_group(group).filter(|(_, member)| member.silent > 0).count()),
+        members_dropped: counters.dropped,
+        removed: service.removed(group).map(str::to_owned).collect(),
+    }
+}
+
+fn hexadecimal(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn statistics<E: Entropy>(service: &Service<E>) -> ServerStatistics {

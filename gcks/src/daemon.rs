@@ -20,7 +20,9 @@ use crate::config::Config;
 use crate::control::{identity_text, snapshot};
 use crate::keys::OsEntropy;
 use crate::net::Network;
-use crate::service::{Notice, Service};
+use crate::notice::Notice;
+use crate::service::Service;
+use crate::signing;
 
 /// Questions that wait for the loop.
 const CALLS: usize = 16;
@@ -37,7 +39,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut network = Network::bind(&config.listen)?;
     let listen = network.local();
     let mut calls = answer_calls(control_socket)?;
-    let service = Service::new(config, entropy::seed()?, OsEntropy);
+    let signing_keys = signing::load_all(&config.groups)?;
+    let service = Service::new(config, &signing_keys, entropy::seed()?, OsEntropy);
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut reload = signal(SignalKind::hangup()).context("SIGHUP")?;
@@ -167,6 +170,25 @@ impl State {
                 }
                 Notice::Expired { group, member } => {
                     tracing::info!(%group, %member, "keys of a member ended without a new pull");
+                }
+                Notice::KekMade { group, spi } => {
+                    let spi: String = spi.iter().map(|octet| format!("{octet:02x}")).collect();
+                    tracing::info!(%group, spi, "KEK made");
+                }
+                Notice::Pushed { group, purpose, sequence_number, members } => {
+                    tracing::info!(%group, purpose, sequence_number, members, "push");
+                }
+                Notice::PushFailed { group, error } => {
+                    tracing::error!(%group, error, "a push cannot be made");
+                }
+                Notice::Silent { group, member, pushes } => {
+                    tracing::warn!(%group, %member, pushes, "no acknowledgement");
+                }
+                Notice::Dropped { group, member } => {
+                    tracing::warn!(%group, %member, "silent member dropped; it may register again");
+                }
+                Notice::StartedOver { group } => {
+                    tracing::warn!(%group, "all sender identifiers were in use: all members register again");
                 }
                 Notice::PeerDeleted { peer, identity } => {
                     tracing::debug!(%peer, identity = identity_text(&identity), "member deleted its ISAKMP SA");

@@ -54,7 +54,21 @@ pub fn spi(in_use: impl Fn(Spi) -> bool, entropy: &mut impl Entropy) -> Result<S
     }
 }
 
-fn secret(octets: usize, entropy: &mut impl Entropy) -> Result<Secret, EntropyError> {
+/// A seed for a generator.
+///
+/// # Errors
+/// No randomness.
+pub fn seed(entropy: &mut impl Entropy) -> Result<[u8; 32], EntropyError> {
+    let mut seed = [0; 32];
+    entropy.fill(&mut seed)?;
+    Ok(seed)
+}
+
+/// A key of so many octets.
+///
+/// # Errors
+/// No randomness.
+pub fn secret(octets: usize, entropy: &mut impl Entropy) -> Result<Secret, EntropyError> {
     let mut key = vec![0; octets];
     entropy.fill(&mut key)?;
     Ok(Secret::new(key))

@@ -1,15 +1,16 @@
 //! When a TEK is replaced: the life of the data SAs of one group.
 //!
-//! A TEK is handed out with the life it has left, and a pull that comes when too little is left
-//! makes the next one. Members come back within the same margin before the end, so the first of
-//! them finds a new TEK and the others get that one.
+//! A TEK is handed out with the life it has left. Where members only pull, a pull that comes when too little is left
+//! makes the next one: members come back within the same margin before the end, so the first of them finds a new TEK and
+//! the others get that one. Where keys are pushed, the next one is made and pushed before that margin, early enough for
+//! all repetitions: see [`lead`]. TEKs are prepared first and handed out when the push is sealed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use daemon::entropy::EntropyError;
 use gdoi::BootTime;
-use gdoi::group::{GroupPolicy, Spi, TekKeys, TekPolicy};
+use gdoi::group::{GroupPolicy, KekPolicy, Spi, TekKeys, TekPolicy};
 
 use crate::config::{Group, Rekey, TekTemplate};
 use crate::keys::{self, Entropy};
@@ -46,6 +47,8 @@ pub fn is_short(lifetime: Duration, lead: Duration) -> bool {
 #[derive(Debug)]
 pub struct Schedule {
     slots: Vec<Slot>,
+    /// SPIs of data SAs that the group has no more; members may still have them.
+    gone: Vec<Life>,
 }
 
 /// One data SA: the TEK handed out now, and older ones that members may still use.
@@ -53,13 +56,22 @@ pub struct Schedule {
 struct Slot {
     template: TekTemplate,
     current: Option<Tek>,
+    /// The TEK before, and until when members send with it: who joins before that gets it first.
+    before: Option<(Tek, BootTime)>,
     retired: Vec<Life>,
 }
 
+/// A TEK with its keys.
 #[derive(Debug)]
-struct Tek {
-    life: Life,
-    keys: TekKeys,
+pub struct Tek {
+    /// SPI and end.
+    pub life: Life,
+    /// The keys.
+    pub keys: TekKeys,
+    /// What it was made for: the configuration may say something else by now.
+    pub template: TekTemplate,
+    /// Whether its successor is pushed. The members of one that was made before there were pushes come for it.
+    pub pushed: bool,
 }
 
 /// An SPI and when its TEK ends.
@@ -71,7 +83,31 @@ pub struct Life {
     pub ends: BootTime,
 }
 
-/// What a pull gets.
+/// Which TEKs are replaced. A data SA without a TEK gets one in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// Those within the margin in which members come by themselves.
+    Margin,
+    /// Those whose time for a push with this [`lead`] has come.
+    Ahead(Duration),
+    /// Those within the margin whose members get no push.
+    Unpushed,
+    /// All.
+    All,
+}
+
+/// New TEKs that nobody has yet, by the place of their data SA.
+#[derive(Debug, Default)]
+pub struct Prepared(BTreeMap<usize, Tek>);
+
+impl Prepared {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What a pull or a push hands out.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HandOut {
     /// The data SAs' part of the policy, with the life left.
@@ -87,60 +123,78 @@ pub struct HandOut {
 impl Schedule {
     /// The schedule of `group`, without any TEK yet.
     pub fn new(group: &Group) -> Self {
-        let slot = |template: &TekTemplate| Slot { template: template.clone(), current: None, retired: Vec::new() };
-        Self { slots: group.teks.iter().map(slot).collect() }
+        let slot = |template: &TekTemplate| Slot::new(template.clone());
+        Self { slots: group.teks.iter().map(slot).collect(), gone: Vec::new() }
     }
 
-    /// Makes the TEKs that are missing or have too little life left, and returns them.
+    /// Makes TEKs without handing them out: [`Schedule::commit`] does that.
     ///
     /// # Errors
-    /// No randomness; what was there before stays.
-    pub fn renew(
-        &mut self,
+    /// No randomness.
+    pub fn prepare(
+        &self,
+        renewal: Renewal,
+        pushed: bool,
         now: BootTime,
         in_use: impl Fn(Spi) -> bool,
         entropy: &mut impl Entropy,
-    ) -> Result<Vec<Life>, EntropyError> {
-        self.handle_timeout(now);
-        let mut made: Vec<Life> = Vec::new();
-        for slot in &mut self.slots {
-            let enough = now + margin(slot.template.lifetime);
-            if slot.current.as_ref().is_some_and(|tek| tek.life.ends > enough) {
+    ) -> Result<Prepared, EntropyError> {
+        let mut prepared = Prepared::default();
+        for (place, slot) in self.slots.iter().enumerate() {
+            if !slot.wants(renewal, now) {
                 continue;
             }
-            let taken = |spi| in_use(spi) || made.iter().any(|life| life.spi == spi);
+            let taken = |spi| in_use(spi) || self.uses(spi) || prepared.0.values().any(|tek| tek.life.spi == spi);
             let spi = keys::spi(taken, entropy)?;
             let keys = keys::tek_keys(&slot.template, entropy)?;
             let life = Life { spi, ends: now + slot.template.lifetime };
-            // Of a replaced TEK only the SPI is remembered; its keys are wiped here.
-            slot.retired.extend(slot.current.replace(Tek { life, keys }).map(|tek| tek.life));
-            made.push(life);
+            prepared.0.insert(place, Tek { life, keys, template: slot.template.clone(), pushed });
         }
-        Ok(made)
+        Ok(prepared)
     }
 
-    /// The TEKs to hand out. Call [`Schedule::renew`] first.
-    pub fn hand_out(&self, now: BootTime) -> HandOut {
-        let mut out = HandOut { teks: Vec::new(), keys: BTreeMap::new(), first_end: now, last_end: now };
+    /// Hands out what was prepared from now on; returns the lives of the new TEKs. Of a replaced TEK only the SPI is
+    /// remembered and its keys are wiped, unless members send with it until `hold`.
+    pub fn commit(&mut self, prepared: Prepared, hold: Option<BootTime>) -> Vec<Life> {
+        let mut made = Vec::new();
+        for (place, tek) in prepared.0 {
+            let Some(slot) = self.slots.get_mut(place) else { continue };
+            made.push(tek.life);
+            let Some(old) = slot.current.replace(tek) else { continue };
+            slot.retired.push(old.life);
+            slot.before = hold.filter(|until| old.life.ends > *until).map(|until| (old, until));
+        }
+        made
+    }
+
+    /// The TEKs to hand out: with `prepared` in their places, or to somebody who gets the latest push afterwards, with
+    /// those `before` that push.
+    pub fn hand_out(&self, prepared: Option<&Prepared>, before: bool, now: BootTime) -> HandOut {
+        let mut out = HandOut { teks: Vec::new(), keys: BTreeMap::new(), first_end: now, last_end: self.last_end(now) };
         let mut first_end: Option<BootTime> = None;
-        for slot in &self.slots {
-            let Some(tek) = &slot.current else { continue };
+        for (place, slot) in self.slots.iter().enumerate() {
+            let new = prepared.and_then(|prepared| prepared.0.get(&place));
+            let old = slot.before.as_ref().map(|(tek, _)| tek).filter(|_| before);
+            let Some(tek) = new.or(old).or(slot.current.as_ref()) else { continue };
             let left = tek.life.ends.saturating_since(now);
             // Whole seconds, rounded down: no member keeps a key longer than the server thinks.
-            let protection = slot.template.protection(Duration::from_secs(left.as_secs()));
-            for selector in &slot.template.selectors {
+            let protection = tek.template.protection(Duration::from_secs(left.as_secs()));
+            for selector in &tek.template.selectors {
                 out.teks.push(TekPolicy { spi: tek.life.spi, selector: *selector, protection: protection.clone() });
             }
             let keys =
                 TekKeys { encryption: tek.keys.encryption.duplicate(), integrity: tek.keys.integrity.duplicate() };
             out.keys.insert(tek.life.spi, keys);
             first_end = Some(first_end.map_or(tek.life.ends, |end| end.min(tek.life.ends)));
-            for life in slot.retired.iter().chain([&tek.life]) {
-                out.last_end = out.last_end.max(life.ends);
-            }
+            out.last_end = out.last_end.max(tek.life.ends);
         }
         out.first_end = first_end.unwrap_or(now);
         out
+    }
+
+    /// Whether members may still send with TEKs that a push has replaced.
+    pub fn is_pending(&self, now: BootTime) -> bool {
+        self.slots.iter().any(|slot| slot.before.as_ref().is_some_and(|(_, until)| *until > now))
     }
 
     /// Forgets the TEKs that have ended, keys first.
@@ -149,34 +203,104 @@ impl Schedule {
             if slot.current.as_ref().is_some_and(|tek| tek.life.ends <= now) {
                 slot.current = None;
             }
+            if slot.before.as_ref().is_some_and(|(_, until)| *until <= now) {
+                slot.before = None;
+            }
             slot.retired.retain(|life| life.ends > now);
+        }
+        self.gone.retain(|life| life.ends > now);
+    }
+
+    /// When [`Schedule::handle_timeout`] has something to do next.
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        let before = self.slots.iter().filter_map(|slot| slot.before.as_ref().map(|(_, until)| *until));
+        let gone = self.gone.iter().map(|life| life.ends);
+        self.lives().map(|(_, life, _)| life.ends).chain(before).chain(gone).min()
+    }
+
+    /// When the next TEK is to be pushed.
+    pub fn next_push(&self, lead: Duration) -> Option<BootTime> {
+        self.slots.iter().filter_map(|slot| slot.next_push(lead)).min()
+    }
+
+    /// Wipes all keys. Their SPIs are remembered until their end.
+    pub fn clear(&mut self) {
+        for slot in &mut self.slots {
+            slot.before = None;
+            self.gone.append(&mut slot.retired);
+            self.gone.extend(slot.current.take().map(|tek| tek.life));
         }
     }
 
-    /// When the next TEK ends.
-    pub fn poll_timeout(&self) -> Option<BootTime> {
-        self.lives().map(|(_, life, _)| life.ends).min()
+    /// SPIs of all TEKs that members may have.
+    pub fn spis(&self) -> impl Iterator<Item = Spi> {
+        self.lives().map(|(_, life, _)| life.spi)
+    }
+
+    /// Members have been told to drop all TEKs but the current ones. The SPIs stay taken until their end.
+    pub fn forget_replaced(&mut self) {
+        self.drop_replaced();
+        for slot in &mut self.slots {
+            self.gone.append(&mut slot.retired);
+        }
+    }
+
+    /// Drops the keys of replaced TEKs: nobody may send with them any more.
+    pub fn drop_replaced(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.before = None);
+    }
+
+    /// When the last TEK ends that any member may use now.
+    pub fn last_end(&self, now: BootTime) -> BootTime {
+        self.lives()
+            .map(|(_, life, _)| life)
+            .chain(self.gone.iter().copied())
+            .map(|life| life.ends)
+            .max()
+            .unwrap_or(now)
     }
 
     /// Whether a living TEK has this SPI.
     pub fn uses(&self, spi: Spi) -> bool {
-        self.lives().any(|(_, life, _)| life.spi == spi)
+        self.lives().any(|(_, life, _)| life.spi == spi) || self.gone.iter().any(|life| life.spi == spi)
     }
 
     /// All living TEKs with their template, and whether they are handed out now.
     pub fn lives(&self) -> impl Iterator<Item = (&TekTemplate, Life, bool)> {
         self.slots.iter().flat_map(|slot| {
-            let current = slot.current.iter().map(|tek| (&slot.template, tek.life, true));
+            let current = slot.current.iter().map(|tek| (&tek.template, tek.life, true));
             current.chain(slot.retired.iter().map(|life| (&slot.template, *life, false)))
         })
     }
 }
 
+impl Slot {
+    fn new(template: TekTemplate) -> Self {
+        Self { template, current: None, before: None, retired: Vec::new() }
+    }
+
+    fn wants(&self, renewal: Renewal, now: BootTime) -> bool {
+        let Some(tek) = &self.current else { return true };
+        let within = |margin: Duration| tek.life.ends <= now + margin;
+        let usual = margin(tek.template.lifetime);
+        match renewal {
+            Renewal::All => true,
+            Renewal::Margin => within(usual),
+            Renewal::Unpushed => !tek.pushed && within(usual),
+            Renewal::Ahead(lead) if tek.pushed => within(push_margin(tek.template.lifetime, lead)),
+            Renewal::Ahead(_) => within(usual),
+        }
+    }
+
+    fn next_push(&self, lead: Duration) -> Option<BootTime> {
+        let tek = self.current.as_ref().filter(|tek| tek.pushed)?;
+        Some(tek.life.ends - push_margin(tek.template.lifetime, lead))
+    }
+}
+
 /// The policy of `group` with these TEKs.
-///
-/// There is no SAK: a member that gets one waits for pushes, and this server sends none yet.
-pub fn policy(group: &Group, teks: Vec<TekPolicy>) -> GroupPolicy {
-    GroupPolicy { group: group.id, kek: None, gap: group.gap.clone(), teks }
+pub fn policy(group: &Group, kek: Option<KekPolicy>, teks: Vec<TekPolicy>) -> GroupPolicy {
+    GroupPolicy { group: group.id, kek, gap: group.gap.clone(), teks }
 }
 
 #[cfg(test)]
@@ -219,8 +343,10 @@ mod tests {
     }
 
     fn pull(schedule: &mut Schedule, now: BootTime) -> HandOut {
-        schedule.renew(now, |_| false, &mut OsEntropy).unwrap();
-        schedule.hand_out(now)
+        schedule.handle_timeout(now);
+        let prepared = schedule.prepare(Renewal::Margin, false, now, |_| false, &mut OsEntropy).unwrap();
+        schedule.commit(prepared, None);
+        schedule.hand_out(None, false, now)
     }
 
     #[test]
@@ -280,7 +406,7 @@ mod tests {
         pull(&mut schedule, at(0));
         schedule.handle_timeout(at(60));
         assert_eq!(schedule.lives().count(), 0);
-        assert!(schedule.hand_out(at(60)).keys.is_empty());
+        assert!(schedule.hand_out(None, false, at(60)).keys.is_empty());
     }
 
     #[test]
@@ -288,7 +414,48 @@ mod tests {
         let mut schedule = Schedule::new(&group(&[60]));
         let mut entropy = crate::keys::tests::Counting(1);
         // The first SPI drawn would be 01020304.
-        schedule.renew(at(0), |spi| spi == 0x0102_0304, &mut entropy).unwrap();
+        let in_use = |spi| spi == 0x0102_0304;
+        let prepared = schedule.prepare(Renewal::Margin, false, at(0), in_use, &mut entropy).unwrap();
+        schedule.commit(prepared, None);
         assert_eq!(schedule.lives().next().unwrap().1.spi, 0x0506_0708);
+    }
+
+    #[test]
+    fn a_push_comes_before_the_members_do() {
+        let rekey = crate::kek::tests::rekey(crate::config::Transport::Unicast);
+        let lead = lead(&rekey, Duration::from_secs(10));
+        // Two repetitions of 10 s, the activation delay, and 15 s for acknowledgements.
+        assert_eq!(lead, Duration::from_secs(45));
+        let mut schedule = Schedule::new(&group(&[3600]));
+        let prepared = schedule.prepare(Renewal::Margin, true, at(0), |_| false, &mut OsEntropy).unwrap();
+        let old = schedule.commit(prepared, None)[0];
+        assert_eq!(schedule.next_push(lead), Some(at(3600 - 180 - 45)));
+        let due = |schedule: &Schedule, now| {
+            !schedule.prepare(Renewal::Ahead(lead), true, now, |_| false, &mut OsEntropy).unwrap().is_empty()
+        };
+        assert!(!due(&schedule, at(3374)) && due(&schedule, at(3375)));
+        let prepared = schedule.prepare(Renewal::Ahead(lead), true, at(3375), |_| false, &mut OsEntropy).unwrap();
+        assert_ne!(schedule.hand_out(Some(&prepared), false, at(3375)).teks[0].spi, old.spi);
+        assert_eq!(schedule.hand_out(None, false, at(3375)).teks[0].spi, old.spi, "nobody has it yet");
+        let new = schedule.commit(prepared, Some(at(3385)))[0];
+        // Until the activation delay, who joins begins with the old one and gets the push.
+        assert!(schedule.is_pending(at(3384)) && !schedule.is_pending(at(3385)));
+        assert_eq!(schedule.hand_out(None, true, at(3380)).teks[0].spi, old.spi);
+        assert_eq!(schedule.hand_out(None, false, at(3380)).teks[0].spi, new.spi);
+        assert_eq!(schedule.poll_timeout(), Some(at(3385)));
+        schedule.handle_timeout(at(3385));
+        assert_eq!(schedule.hand_out(None, true, at(3385)).teks[0].spi, new.spi, "the old keys are wiped");
+        assert_eq!(schedule.lives().count(), 2);
+        assert!(is_short(Duration::from_secs(100), lead) && !is_short(Duration::from_secs(300), lead));
+    }
+
+    #[test]
+    fn the_members_of_a_tek_from_before_pushes_come_for_the_next() {
+        let mut schedule = Schedule::new(&group(&[3600]));
+        pull(&mut schedule, at(0));
+        let lead = Duration::from_secs(45);
+        assert_eq!(schedule.next_push(lead), None);
+        let wanted = |now| schedule.prepare(Renewal::Unpushed, true, now, |_| false, &mut OsEntropy).unwrap();
+        assert!(wanted(at(3419)).is_empty() && !wanted(at(3420)).is_empty());
     }
 }

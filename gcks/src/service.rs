@@ -1,151 +1,46 @@
 //! All state of the key server, without input, output or clock: datagrams and the time come in,
 //! datagrams and notices go out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use daemon::entropy::EntropyError;
 use gdoi::BootTime;
-use gdoi::config::{Identity, ServerConfig};
+use gdoi::config::ServerConfig;
+use gdoi::crypto::SeededRng;
 use gdoi::error::Error;
-use gdoi::event::{PullAbort, PullId, PullRefusal, ServerEvent, Transmit};
-use gdoi::group::{GroupId, GroupSa, SenderIds, Spi};
+use gdoi::event::{PullId, PushId, ServerEvent, Transmit};
+use gdoi::group::GroupId;
 use gdoi::server::{Server, ServerStatistics};
-use thiserror::Error as ThisError;
 
-use crate::algorithm::Kind;
-use crate::authorise::{Authorisation, Denied, credentials};
-use crate::config::{Config, Group};
+use crate::authorise::{Authorisation, credentials};
+use crate::config::{Config, Group, Member};
 use crate::keys::Entropy;
+use crate::notice::Notice;
+use crate::pulls::Pull;
+use crate::pushes::Delivered;
 use crate::registry::Registry;
-use crate::schedule::{Life, Schedule, policy};
-use crate::senders::{Exhausted, SenderPool};
-
-/// Something that an operator may want to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// A peer proved its identity.
-    Authenticated {
-        /// Where it is.
-        peer: SocketAddr,
-        /// Who it is.
-        identity: Identity,
-    },
-    /// A new TEK was made.
-    TekMade {
-        /// Name of the group.
-        group: Arc<str>,
-        /// SPI and end.
-        life: Life,
-    },
-    /// Keys were sent.
-    Registered {
-        /// Name of the group.
-        group: Arc<str>,
-        /// Name of the member.
-        member: Arc<str>,
-        /// Where it is.
-        peer: SocketAddr,
-        /// Whether it had no keys before.
-        new: bool,
-    },
-    /// A pull got no policy.
-    Refused {
-        /// Where the peer is.
-        peer: SocketAddr,
-        /// The identity proved.
-        identity: Identity,
-        /// The group asked for.
-        group: GroupId,
-        /// Why.
-        reason: Refused,
-    },
-    /// A pull was broken off before the keys were sent.
-    Aborted {
-        /// Where the peer is.
-        peer: SocketAddr,
-        /// The identity proved.
-        identity: Identity,
-        /// The group asked for.
-        group: GroupId,
-        /// Why.
-        reason: PullAbort,
-    },
-    /// The keys of a member ended and it did not come for new ones.
-    Expired {
-        /// Name of the group.
-        group: Arc<str>,
-        /// Name of the member.
-        member: Arc<str>,
-    },
-    /// A peer ended its ISAKMP SA. Its keys stay valid.
-    PeerDeleted {
-        /// Where it is.
-        peer: SocketAddr,
-        /// Who it is.
-        identity: Identity,
-    },
-}
-
-/// Why a pull got no policy.
-#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
-pub enum Refused {
-    /// Not allowed.
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    /// Counter-mode TEKs cannot have more senders.
-    #[error(transparent)]
-    Exhausted(#[from] Exhausted),
-    /// No randomness for keys.
-    #[error("{0}")]
-    Entropy(String),
-    /// The group SA cannot be sent.
-    #[error("the policy cannot be sent: {0}; give the group fewer policies")]
-    Answer(Error),
-}
-
-impl From<EntropyError> for Refused {
-    fn from(error: EntropyError) -> Self {
-        Self::Entropy(error.to_string())
-    }
-}
-
-impl Refused {
-    /// A short constant for limiting the rate of logs.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Denied(Denied::UnknownMember) => "unknown-member",
-            Self::Denied(Denied::UnknownGroup) => "unknown-group",
-            Self::Denied(Denied::NotAuthorised { .. }) => "not-authorised",
-            Self::Exhausted(_) => "sender-identifiers-exhausted",
-            Self::Entropy(_) => "no-randomness",
-            Self::Answer(_) => "policy-not-sendable",
-        }
-    }
-
-    /// What the member is told. It has proved its identity, so it may know.
-    fn answer(&self) -> PullRefusal {
-        match self {
-            Self::Denied(Denied::UnknownGroup) => PullRefusal::InvalidId,
-            Self::Denied(_) => PullRefusal::AuthenticationFailed,
-            // The trouble is ours: the member's next server may do better.
-            Self::Exhausted(_) | Self::Entropy(_) | Self::Answer(_) => PullRefusal::Silence,
-        }
-    }
-}
+use crate::rekey::GroupRekey;
+use crate::schedule::Schedule;
+use crate::senders::SenderPool;
+use crate::signing::SigningKeys;
 
 /// The key server.
 #[derive(Debug)]
 pub struct Service<E> {
-    server: Server,
-    authorisation: Authorisation,
-    groups: Vec<GroupState>,
-    registry: Registry,
-    pulls: BTreeMap<PullId, Pull>,
-    notices: VecDeque<Notice>,
-    counters: Counters,
-    entropy: E,
+    pub(crate) server: Server,
+    pub(crate) authorisation: Authorisation,
+    pub(crate) members: Vec<Member>,
+    pub(crate) groups: Vec<GroupState>,
+    pub(crate) registry: Registry,
+    /// Members that the operator removed, by group and name.
+    pub(crate) removed: BTreeSet<(GroupId, String)>,
+    pub(crate) pulls: BTreeMap<PullId, Pull>,
+    pub(crate) deliveries: BTreeMap<PushId, Delivered>,
+    pub(crate) notices: VecDeque<Notice>,
+    pub(crate) counters: Counters,
+    pub(crate) rng: SeededRng,
+    pub(crate) entropy: E,
 }
 
 /// Pulls that did not end with keys.
@@ -160,15 +55,31 @@ pub struct Counters {
 /// One group and what was made for it.
 #[derive(Debug)]
 pub struct GroupState {
-    group: Group,
-    name: Arc<str>,
-    schedule: Schedule,
-    senders: SenderPool,
-    succeeded: u64,
-    failed: u64,
+    pub(crate) group: Group,
+    pub(crate) name: Arc<str>,
+    pub(crate) schedule: Schedule,
+    pub(crate) senders: SenderPool,
+    pub(crate) rekey: Option<GroupRekey>,
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
 }
 
 impl GroupState {
+    pub(crate) fn new(group: Group, keys: &SigningKeys) -> Self {
+        let signing = keys.get(&group.name).map(Arc::clone);
+        let rekey = group.rekey.clone().zip(signing);
+        Self {
+            name: group.name.as_str().into(),
+            schedule: Schedule::new(&group),
+            senders: SenderPool::new(group.sender_id_bits),
+            // A key that was loaded has a public form.
+            rekey: rekey.and_then(|(settings, signing)| GroupRekey::new(settings, signing).ok()),
+            group,
+            succeeded: 0,
+            failed: 0,
+        }
+    }
+
     /// The configuration.
     pub fn group(&self) -> &Group {
         &self.group
@@ -179,47 +90,34 @@ impl GroupState {
         &self.schedule
     }
 
+    /// How its keys are pushed.
+    pub fn rekey(&self) -> Option<&GroupRekey> {
+        self.rekey.as_ref()
+    }
+
     /// Pulls for which keys were sent, and those that ended otherwise.
     pub fn pulls(&self) -> (u64, u64) {
         (self.succeeded, self.failed)
     }
 }
 
-/// A pull that was answered and is not complete.
-#[derive(Debug)]
-struct Pull {
-    group: GroupId,
-    member: Arc<str>,
-    sender: Option<u64>,
-    keys_end: BootTime,
-}
-
 impl<E: Entropy> Service<E> {
-    /// The key server of `config`. `seed` comes from the operating system and is used once.
-    pub fn new(config: Config, seed: [u8; 32], entropy: E) -> Self {
-        let server = ServerConfig {
-            identity: config.identity,
-            peers: credentials(&config.members),
-            phase1: config.phase1,
-            group_id_byte_order: config.group_id_byte_order,
-            limits: config.limits,
-        };
-        let state = |group: Group| GroupState {
-            name: group.name.as_str().into(),
-            schedule: Schedule::new(&group),
-            senders: SenderPool::new(group.sender_id_bits),
-            group,
-            succeeded: 0,
-            failed: 0,
-        };
+    /// The key server of `config`, whose groups sign pushes with `keys`. `seed` comes from the operating system and is
+    /// used once.
+    pub fn new(config: Config, keys: &SigningKeys, seed: [u8; 32], entropy: E) -> Self {
+        let mut rng = SeededRng::from_seed(seed);
         Self {
-            server: Server::new(server, seed),
+            server: Server::new(server_config(&config), rng.array()),
             authorisation: Authorisation::new(&config.members),
-            groups: config.groups.into_iter().map(state).collect(),
+            members: config.members,
+            groups: config.groups.into_iter().map(|group| GroupState::new(group, keys)).collect(),
             registry: Registry::default(),
+            removed: BTreeSet::new(),
             pulls: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
             notices: VecDeque::new(),
             counters: Counters::default(),
+            rng,
             entropy,
         }
     }
@@ -244,13 +142,18 @@ impl<E: Entropy> Service<E> {
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.server.handle_timeout(now);
         self.handle_events(now);
-        for state in &mut self.groups {
-            state.schedule.handle_timeout(now);
+        for index in 0..self.groups.len() {
+            if let Some(state) = self.groups.get_mut(index) {
+                state.schedule.handle_timeout(now);
+            }
+            self.expire_kek(index, now);
+            self.push_due(index, now);
         }
         for (group, _, registration) in self.registry.handle_timeout(now) {
             let Some(state) = self.groups.iter().find(|state| state.group.id == group) else { continue };
             self.notices.push_back(Notice::Expired { group: Arc::clone(&state.name), member: registration.name });
         }
+        self.handle_events(now);
     }
 
     /// The next datagram to send.
@@ -267,7 +170,9 @@ impl<E: Entropy> Service<E> {
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let server = self.server.poll_timeout().map(|deadline| deadline.at);
         let teks = self.groups.iter().filter_map(|state| state.schedule.poll_timeout()).min();
-        [server, teks, self.registry.poll_timeout()].into_iter().flatten().min()
+        let keks = self.groups.iter().filter_map(|state| Some(state.rekey.as_ref()?.kek()?.ends())).min();
+        let pushes = (0..self.groups.len()).filter_map(|index| self.next_push(index)).min();
+        [server, teks, keks, pushes, self.registry.poll_timeout()].into_iter().flatten().min()
     }
 
     /// The groups in the order of the configuration.
@@ -280,6 +185,16 @@ impl<E: Entropy> Service<E> {
         &self.registry
     }
 
+    /// When the next push of a group is due by schedule.
+    pub fn next_push_of(&self, group: GroupId) -> Option<BootTime> {
+        self.next_push(self.index_of(group)?)
+    }
+
+    /// Names of the members that the operator removed from `group`.
+    pub fn removed(&self, group: GroupId) -> impl Iterator<Item = &str> {
+        self.removed.iter().filter(move |(of, _)| *of == group).map(|(_, name)| name.as_str())
+    }
+
     /// Figures of the protocol.
     pub fn statistics(&self) -> &ServerStatistics {
         self.server.statistics()
@@ -290,19 +205,19 @@ impl<E: Entropy> Service<E> {
         self.counters
     }
 
-    fn handle_events(&mut self, now: BootTime) {
+    pub(crate) fn handle_events(&mut self, now: BootTime) {
         while let Some(event) = self.server.poll_event() {
             match event {
                 ServerEvent::Phase1Established { peer, identity, .. } => {
                     self.notices.push_back(Notice::Authenticated { peer, identity });
                 }
-                ServerEvent::PullRequested { pull, peer, identity, group, .. } => {
-                    if let Err(reason) = self.answer(pull, &identity, peer, group, now) {
+                ServerEvent::PullRequested { pull, local, peer, identity, group } => {
+                    if let Err(reason) = self.answer(pull, &identity, (local, peer), group, now) {
                         self.refuse(pull, peer, identity, group, reason, now);
                     }
                 }
-                ServerEvent::PullCompleted { pull, peer, identity, group, .. } => {
-                    self.complete(pull, peer, identity, group, now);
+                ServerEvent::PullCompleted { pull, local, peer, identity, group } => {
+                    self.complete(pull, (local, peer), identity, group, now);
                 }
                 ServerEvent::PullAborted { pull, peer, identity, group, reason } => {
                     self.forget(pull);
@@ -315,76 +230,30 @@ impl<E: Entropy> Service<E> {
                 }
             }
         }
-    }
-
-    fn answer(
-        &mut self,
-        pull: PullId,
-        identity: &Identity,
-        peer: SocketAddr,
-        group: GroupId,
-        now: BootTime,
-    ) -> Result<(), Refused> {
-        let index = self.groups.iter().position(|state| state.group.id == group);
-        let name = index.and_then(|index| self.groups.get(index)).map(|state| state.group.name.as_str());
-        let member = self.authorisation.check(identity, peer.ip(), group, name)?;
-        let in_use: Vec<Spi> =
-            self.groups.iter().flat_map(|state| state.schedule.lives().map(|(_, life, _)| life.spi)).collect();
-        let state = index.and_then(|index| self.groups.get_mut(index)).ok_or(Denied::UnknownGroup)?;
-        for life in state.schedule.renew(now, |spi| in_use.contains(&spi), &mut self.entropy)? {
-            self.notices.push_back(Notice::TekMade { group: Arc::clone(&state.name), life });
-        }
-        let out = state.schedule.hand_out(now);
-        let counter_mode = state.group.teks.iter().any(|tek| tek.encryption.kind == Kind::Combined);
-        let sender = if counter_mode { Some(state.senders.take(out.last_end, now)?) } else { None };
-        let senders = sender.map(|value| SenderIds { bits: state.senders.bits(), values: vec![value] });
-        let sa = GroupSa::originate(policy(&state.group, out.teks), out.keys, None, None, senders);
-        self.pulls.insert(pull, Pull { group, member, sender, keys_end: out.first_end });
-        if let Err(error) = self.server.answer_pull(pull, sa, now) {
-            self.forget(pull);
-            return Err(Refused::Answer(error));
-        }
-        Ok(())
-    }
-
-    fn refuse(
-        &mut self,
-        pull: PullId,
-        peer: SocketAddr,
-        identity: Identity,
-        group: GroupId,
-        reason: Refused,
-        now: BootTime,
-    ) {
-        // A pull that is gone already needs no refusal.
-        let _ = self.server.refuse_pull(pull, reason.answer(), now);
-        self.counters.refused = self.counters.refused.saturating_add(1);
-        self.count_failure(group);
-        self.notices.push_back(Notice::Refused { peer, identity, group, reason });
-    }
-
-    fn complete(&mut self, pull: PullId, peer: SocketAddr, identity: Identity, group: GroupId, now: BootTime) {
-        let Some(pull) = self.pulls.remove(&pull) else { return };
-        let Some(state) = self.groups.iter_mut().find(|state| state.group.id == group) else { return };
-        state.succeeded = state.succeeded.saturating_add(1);
-        let member = Arc::clone(&pull.member);
-        let new = self.registry.record((group, identity), pull.member, peer, pull.keys_end, now);
-        self.notices.push_back(Notice::Registered { group: Arc::clone(&state.name), member, peer, new });
-    }
-
-    /// Drops a pull whose keys were not sent.
-    fn forget(&mut self, pull: PullId) {
-        let Some(pull) = self.pulls.remove(&pull) else { return };
-        if let (Some(sender), Some(state)) =
-            (pull.sender, self.groups.iter_mut().find(|state| state.group.id == pull.group))
-        {
-            state.senders.give_back(sender);
+        while let Some((push, event)) = self.server.poll_push_event() {
+            self.handle_push_event(push, event, now);
         }
     }
 
-    fn count_failure(&mut self, group: GroupId) {
+    /// The place of the group with this number.
+    pub(crate) fn index_of(&self, group: GroupId) -> Option<usize> {
+        self.groups.iter().position(|state| state.group.id == group)
+    }
+
+    pub(crate) fn count_failure(&mut self, group: GroupId) {
         if let Some(state) = self.groups.iter_mut().find(|state| state.group.id == group) {
             state.failed = state.failed.saturating_add(1);
         }
+    }
+}
+
+/// The protocol's part of a configuration.
+pub(crate) fn server_config(config: &Config) -> ServerConfig {
+    ServerConfig {
+        identity: config.identity.clone(),
+        peers: credentials(&config.members),
+        phase1: config.phase1.clone(),
+        group_id_byte_order: config.group_id_byte_order,
+        limits: config.limits,
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use gcks::authorise::Denied;
 use gcks::control::snapshot;
-use gcks::service::{Notice, Refused};
+use gcks::notice::{Notice, Refused};
 use gdoi::event::RegistrationFailure;
 use gdoi::group::{EspTransform, GroupId, Spi};
 use gdoi::wire::registry::NotifyType;

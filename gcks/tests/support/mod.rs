@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+pub mod world;
+
 use std::fs::{self, Permissions};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +13,9 @@ use std::time::Duration;
 
 use gcks::config::{self, Config};
 use gcks::keys::OsEntropy;
-use gcks::service::{Notice, Service};
+use gcks::notice::Notice;
+use gcks::service::Service;
+use gcks::signing::{self, SigningKeys};
 use gdoi::BootTime;
 use gdoi::config::{
     DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform, RegistrationConfig,
@@ -49,6 +53,11 @@ pub fn write(path: &Path, text: &str, mode: u32) {
 
 /// Members g1 and g2 of group 1, g3 of group 2; addresses are `network`.1 to .3, the groups' TEKs are `tek`.
 pub fn configuration(directory: &Path, head: &str, network: &str, tek: &str) -> String {
+    configuration_with(directory, head, network, tek, "")
+}
+
+/// The same with `tail` at the end of every group.
+pub fn configuration_with(directory: &Path, head: &str, network: &str, tek: &str, tail: &str) -> String {
     let mut text = format!("control-socket = \"{}/control.sock\"\n{head}\n", directory.display());
     for (number, group) in [(1, "one"), (2, "one"), (3, "two")] {
         text += &format!(
@@ -60,7 +69,7 @@ pub fn configuration(directory: &Path, head: &str, network: &str, tek: &str) -> 
     for (id, name) in [(1, "one"), (2, "two")] {
         text += &format!(
             "[[group]]\nname = \"{name}\"\nid = {id}\n[[group.tek]]\n{tek}\n[[group.tek.policy]]\n\
-             source = \"172.16.0.0/12\"\ndestination = \"172.16.0.0/12\"\n"
+             source = \"172.16.0.0/12\"\ndestination = \"172.16.0.0/12\"\n{tail}\n"
         );
     }
     text
@@ -75,7 +84,33 @@ pub fn parse(text: &str) -> Config {
 
 pub fn service(tek: &str) -> Service<OsEntropy> {
     let directory = keys();
-    Service::new(parse(&configuration(directory.path(), "", "10.0.0", tek)), [1; 32], OsEntropy)
+    start(parse(&configuration(directory.path(), "", "10.0.0", tek)))
+}
+
+/// Keys that sign the pushes of all groups, made for this test.
+pub fn signing_keys(config: &Config) -> SigningKeys {
+    let with_pushes = config.groups.iter().filter_map(|group| Some((group.name.clone(), group.rekey.as_ref()?)));
+    let make = |kind| Arc::new(signing::generate(kind).unwrap().unwrap());
+    with_pushes.map(|(name, rekey)| (name, make(rekey.signing_key))).collect()
+}
+
+pub fn start(config: Config) -> Service<OsEntropy> {
+    let keys = signing_keys(&config);
+    Service::new(config, &keys, [1; 32], OsEntropy)
+}
+
+/// Activation after 10 s, deactivation after 30 s, pushes with these settings beside an ECDSA key.
+pub fn pushes(settings: &str) -> String {
+    format!(
+        "[group.gap]\nactivation-time-delay = \"10s\"\ndeactivation-time-delay = \"30s\"\n\
+         [group.rekey]\nsigning-key = \"ecdsa-p256\"\n{settings}"
+    )
+}
+
+/// A key server whose groups push.
+pub fn pushing(tek: &str, settings: &str) -> Service<OsEntropy> {
+    let directory = keys();
+    start(parse(&configuration_with(directory.path(), "", "10.0.0", tek, &pushes(settings))))
 }
 
 /// What `number` asks for; its key is that of member `key_of`.

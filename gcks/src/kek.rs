@@ -1,0 +1,319 @@
+//! The KEK of a group: what encrypts and numbers its pushes (RFC 6407 §4.3, §5.3).
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use daemon::entropy::EntropyError;
+use gdoi::BootTime;
+use gdoi::config::HashAlgorithm;
+use gdoi::crypto::{KeyKind, Secret, SeededRng, SignatureError, SigningKey};
+use gdoi::error::Error;
+use gdoi::group::{KekKeys, KekPolicy};
+use gdoi::lkh::{KeyTree, TreeError};
+use gdoi::push::{KekUnusable, PushContent, SealOptions, SealedPush, Sealer};
+use gdoi::wire::lkh::{LkhDownload, LkhUpdate};
+use thiserror::Error as ThisError;
+
+use crate::config::{Rekey, Transport};
+use crate::keys::{self, Entropy};
+
+/// UDP.
+const PROTOCOL: u8 = 17;
+
+/// A KEK cannot be made or used.
+#[derive(Debug, ThisError)]
+pub enum KekError {
+    /// No randomness.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+    /// Cipher or signature.
+    #[error(transparent)]
+    Unusable(#[from] KekUnusable),
+    /// The signing key has no public form.
+    #[error(transparent)]
+    SigningKey(#[from] SignatureError),
+    /// No leaf of the key hierarchy is left, or it cannot be made.
+    #[error("{0}; a KEK by a new registration of all (gdoictl remove-all) makes a larger one")]
+    Tree(#[from] TreeError),
+    /// The push cannot be made.
+    #[error("{0}")]
+    Push(#[from] Error),
+}
+
+/// A KEK in use.
+#[derive(Debug)]
+pub struct Kek {
+    policy: KekPolicy,
+    key: Secret,
+    sealer: Sealer,
+    ends: BootTime,
+    tree: Option<KeyTree>,
+    /// Most members that the tree was made for.
+    capacity: usize,
+    /// The last push under it: whoever registered while it was made gets it afterwards.
+    last: Option<SealedPush>,
+}
+
+/// What a pull gets of a KEK.
+#[derive(Debug)]
+pub struct HandOut {
+    /// With the life left.
+    pub policy: KekPolicy,
+    /// Key and public signing key.
+    pub keys: KekKeys,
+    /// The member's path through the hierarchy.
+    pub path: Option<LkhDownload>,
+}
+
+impl Kek {
+    /// A new KEK, with a new hierarchy for up to `capacity` members if the group has one.
+    ///
+    /// # Errors
+    /// No randomness, or an algorithm that cannot be used.
+    pub fn make(
+        rekey: &Rekey,
+        signing: &SigningKey,
+        capacity: usize,
+        rng: &mut SeededRng,
+        entropy: &mut impl Entropy,
+        now: BootTime,
+    ) -> Result<Self, KekError> {
+        let tree = match rekey.lkh {
+            true => {
+                // A generator of its own, from new randomness: keys of members come out of it.
+                let mut rng = SeededRng::from_seed(keys::seed(entropy)?);
+                Some(KeyTree::new(rekey.encryption.algorithm, rekey.encryption.key_length, capacity, &mut rng)?)
+            }
+            false => None,
+        };
+        let key = match tree.as_ref().and_then(KeyTree::kek) {
+            Some(root) => root.duplicate(),
+            None => keys::secret(rekey.encryption.octets, entropy)?,
+        };
+        let policy = policy(rekey, signing, rng.nonzero_array());
+        Self::with(policy, key, 0, tree, capacity, now + rekey.lifetime, rekey.legacy)
+    }
+
+    /// A KEK of these parts, as the sealed state has them.
+    ///
+    /// # Errors
+    /// The KEK cannot be used.
+    pub fn with(
+        policy: KekPolicy,
+        key: Secret,
+        sequence_number: u32,
+        tree: Option<KeyTree>,
+        capacity: usize,
+        ends: BootTime,
+        legacy: bool,
+    ) -> Result<Self, KekError> {
+        let keys = KekKeys { algorithm_key: key.duplicate(), signature_key: None };
+        let sealer = Sealer::new(&policy, &keys, sequence_number, legacy)?;
+        Ok(Self { policy, key, sealer, ends, tree, capacity, last: None })
+    }
+
+    /// The successor of this KEK by its hierarchy, which excludes the holders of `leaves`, and the update arrays that
+    /// lead everybody else there. This KEK seals them and has no hierarchy any more.
+    ///
+    /// # Errors
+    /// There is no hierarchy, or no randomness.
+    pub fn succeed_by_tree(
+        &mut self,
+        rekey: &Rekey,
+        signing: &SigningKey,
+        leaves: &[u16],
+        entropy: &mut impl Entropy,
+        now: BootTime,
+    ) -> Result<(Self, Vec<LkhUpdate>), KekError> {
+        let mut rng = SeededRng::from_seed(keys::seed(entropy)?);
+        let missing = KekError::Tree(TreeError::Damaged);
+        let mut tree = self.tree.take().ok_or(missing)?;
+        let updates = tree.remove(leaves, &mut rng)?;
+        let key = tree.kek().map(Secret::duplicate).ok_or(KekError::Tree(TreeError::Damaged))?;
+        let policy = policy(rekey, signing, rng.nonzero_array());
+        let ends = now + rekey.lifetime;
+        let next = Self::with(policy, key, 0, Some(tree), self.capacity, ends, rekey.legacy)?;
+        Ok((next, updates))
+    }
+
+    /// The SPI: the cookie pair of its pushes.
+    pub fn spi(&self) -> [u8; 16] {
+        self.policy.spi
+    }
+
+    /// When it ends.
+    pub fn ends(&self) -> BootTime {
+        self.ends
+    }
+
+    /// Number of the last push.
+    pub fn sequence_number(&self) -> u32 {
+        self.sealer.sequence_number()
+    }
+
+    /// The last push since start.
+    pub fn last(&self) -> Option<&SealedPush> {
+        self.last.as_ref()
+    }
+
+    /// Its hierarchy.
+    pub fn tree(&self) -> Option<&KeyTree> {
+        self.tree.as_ref()
+    }
+
+    /// Its hierarchy.
+    pub fn tree_mut(&mut self) -> Option<&mut KeyTree> {
+        self.tree.as_mut()
+    }
+
+    /// Most members that the hierarchy was made for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Initialisation vector and key.
+    pub fn key(&self) -> &Secret {
+        &self.key
+    }
+
+    /// Policy, with the life left in whole seconds, rounded down.
+    pub fn policy(&self, now: BootTime) -> KekPolicy {
+        let lifetime = Duration::from_secs(self.ends.saturating_since(now).as_secs());
+        KekPolicy { lifetime, ..self.policy.clone() }
+    }
+
+    /// Policy and key as a push of the KEK before hands them out.
+    pub fn pushed(&self, public_key: &[u8], now: BootTime) -> (KekPolicy, KekKeys) {
+        (self.policy(now), self.keys(public_key))
+    }
+
+    /// What the member at `peer` gets that asked at `local`.
+    pub fn hand_out(
+        &self,
+        transport: Transport,
+        (local, peer): (SocketAddr, SocketAddr),
+        leaf: Option<u16>,
+        public_key: &[u8],
+        now: BootTime,
+    ) -> HandOut {
+        let mut policy = self.policy(now);
+        if transport == Transport::Unicast {
+            (policy.source, policy.destination) = (identification(local), identification(peer));
+        }
+        let path = leaf.and_then(|leaf| self.tree.as_ref()?.download(leaf));
+        HandOut { policy, keys: self.keys(public_key), path }
+    }
+
+    /// Makes the next push, which is kept.
+    ///
+    /// # Errors
+    /// It cannot be made; the number is not used.
+    pub fn seal(
+        &mut self,
+        content: PushContent<'_>,
+        signing: &SigningKey,
+        rng: &mut SeededRng,
+    ) -> Result<SealedPush, KekError> {
+        let push = self.sealer.seal(content, signing, SealOptions::default(), rng)?;
+        self.last = Some(push.duplicate());
+        Ok(push)
+    }
+
+    fn keys(&self, public_key: &[u8]) -> KekKeys {
+        KekKeys { algorithm_key: self.key.duplicate(), signature_key: Some(public_key.to_vec()) }
+    }
+}
+
+/// Policy of a new KEK. Where it goes by unicast, a push names no member: all get the same octets.
+pub fn policy(rekey: &Rekey, signing: &SigningKey, spi: [u8; 16]) -> KekPolicy {
+    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 848);
+    let (source, destination) = match rekey.transport {
+        Transport::Unicast => (any, any),
+        Transport::Multicast { source, destination } => (source, destination),
+    };
+    KekPolicy {
+        spi,
+        protocol: PROTOCOL,
+        source: identification(source),
+        destination: identification(destination),
+        algorithm: rekey.encryption.algorithm,
+        key_length: rekey.encryption.key_length,
+        lifetime: rekey.lifetime,
+        signature_hash: Some(match rekey.signature_hash {
+            HashAlgorithm::Md5 => 1,
+            HashAlgorithm::Sha1 => 2,
+            HashAlgorithm::Sha2_256 => 3,
+            HashAlgorithm::Sha2_384 => 4,
+            HashAlgorithm::Sha2_512 => 5,
+        }),
+        signature_algorithm: match signing.kind() {
+            KeyKind::Rsa => 1,
+            KeyKind::Ecdsa256 => 4,
+            KeyKind::Ecdsa384 => 5,
+            KeyKind::Ecdsa521 => 6,
+        },
+        signature_key_length: Some(signing.public_key().bits()),
+        acknowledgement: rekey.acknowledgements.then_some(match (rekey.lkh, rekey.signature_hash) {
+            (false, HashAlgorithm::Sha2_512) => 3,
+            (true, HashAlgorithm::Sha2_512) => 4,
+            (false, _) => 1,
+            (true, _) => 2,
+        }),
+    }
+}
+
+/// ID_IPV4_ADDR or ID_IPV6_ADDR with port (RFC 6407 §5.3).
+fn identification(address: SocketAddr) -> (u8, u16, Vec<u8>) {
+    match address.ip() {
+        IpAddr::V4(ip) => (1, address.port(), ip.octets().to_vec()),
+        IpAddr::V6(ip) => (5, address.port(), ip.octets().to_vec()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use gdoi::push::DeliveryPolicy;
+
+    use super::*;
+    use crate::config::SigningKeyKind;
+    use crate::config::rekey::KEK_ENCRYPTIONS;
+    use crate::keys::OsEntropy;
+
+    /// The table's defaults, with a signing key that is made quickly.
+    pub fn rekey(transport: Transport) -> Rekey {
+        Rekey {
+            transport,
+            encryption: KEK_ENCRYPTIONS[2],
+            signing_key: SigningKeyKind::EcdsaP256,
+            signing_key_file: "/var/lib/gcks/g.pem".into(),
+            signature_hash: HashAlgorithm::Sha2_256,
+            lifetime: Duration::from_secs(86_400),
+            delivery: DeliveryPolicy::default(),
+            acknowledgements: true,
+            drop_silent_members: false,
+            lkh: false,
+            legacy: false,
+        }
+    }
+
+    #[test]
+    fn the_policy_names_where_pushes_come_from_and_go_to() {
+        let mut rng = SeededRng::from_seed([7; 32]);
+        let signing = SigningKey::generate_ecdsa(KeyKind::Ecdsa256, &mut rng).unwrap();
+        let now = BootTime::new(Duration::from_secs(100));
+        let (local, peer) = ("10.0.9.1:848".parse().unwrap(), "10.0.1.1:500".parse().unwrap());
+        let rekey = rekey(Transport::Unicast);
+        let kek = Kek::make(&rekey, &signing, 8, &mut rng, &mut OsEntropy, now).unwrap();
+        let later = now + Duration::from_millis(1500);
+        let out = kek.hand_out(rekey.transport, (local, peer), None, &[1], later);
+        assert_eq!(out.policy.source, (1, 848, vec![10, 0, 9, 1]));
+        assert_eq!(out.policy.destination, (1, 500, vec![10, 0, 1, 1]));
+        assert_eq!(out.policy.lifetime, Duration::from_secs(86_398));
+        assert_eq!((out.policy.signature_algorithm, out.policy.signature_hash), (4, Some(3)));
+        assert_eq!(out.policy.acknowledgement, Some(1));
+        assert_eq!(out.keys.algorithm_key.len(), 48);
+        assert!(out.path.is_none());
+        let rekey = Rekey { lkh: true, signature_hash: HashAlgorithm::Sha2_512, ..rekey };
+        assert_eq!(policy(&rekey, &signing, [1; 16]).acknowledgement, Some(4));
+    }
+}

@@ -1,0 +1,158 @@
+//! The pushing side of one group: its KEK, the ones before it, and figures.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gdoi::BootTime;
+use gdoi::crypto::{SignatureError, SigningKey};
+use gdoi::push::SealedPush;
+
+use crate::config::{Rekey, Transport, rekey::hash_name};
+use crate::kek::Kek;
+use crate::schedule::{lead, push_margin};
+
+/// How long the last push of a replaced KEK is kept: a pull that began before it may take so long.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// The pushing side of one group.
+#[derive(Debug)]
+pub struct GroupRekey {
+    /// What is in effect; a changed configuration takes effect with the next KEK.
+    pub(crate) settings: Rekey,
+    pub(crate) signing: Arc<SigningKey>,
+    /// DER SubjectPublicKeyInfo.
+    pub(crate) public_key: Vec<u8>,
+    pub(crate) kek: Option<Kek>,
+    retired: Vec<RetiredKek>,
+    /// Leaves of members that were dropped: their keys go with the next KEK.
+    pub(crate) abandoned: Vec<u16>,
+    /// After a push that could not be made.
+    pub(crate) retry_at: Option<BootTime>,
+    pub(crate) counters: RekeyCounters,
+}
+
+/// A KEK that members hold no more, or will not when they have its last push.
+#[derive(Debug)]
+struct RetiredKek {
+    last: SealedPush,
+    /// Whether it has no successor.
+    deleted: bool,
+    until: BootTime,
+}
+
+/// Figures since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RekeyCounters {
+    /// Pushes made, repetitions not counted.
+    pub pushes: u64,
+    /// Acknowledgements accepted.
+    pub acknowledgements: u64,
+    /// Acknowledgements that did not come.
+    pub missing: u64,
+    /// Members dropped because they were silent.
+    pub dropped: u64,
+}
+
+/// What a member that was given a KEK in a pull has missed since.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    /// The pushes, in order.
+    pub(crate) pushes: Vec<SealedPush>,
+    /// Whether the keys it was given are deleted.
+    pub(crate) dead: bool,
+}
+
+impl GroupRekey {
+    /// A group without a KEK yet.
+    ///
+    /// # Errors
+    /// The key has no public form.
+    pub fn new(settings: Rekey, signing: Arc<SigningKey>) -> Result<Self, SignatureError> {
+        let public_key = signing.public_key_der()?;
+        Ok(Self {
+            settings,
+            signing,
+            public_key,
+            kek: None,
+            retired: Vec::new(),
+            abandoned: Vec::new(),
+            retry_at: None,
+            counters: RekeyCounters::default(),
+        })
+    }
+
+    /// The KEK.
+    pub fn kek(&self) -> Option<&Kek> {
+        self.kek.as_ref()
+    }
+
+    /// What is in effect.
+    pub fn settings(&self) -> &Rekey {
+        &self.settings
+    }
+
+    /// Figures since start.
+    pub fn counters(&self) -> RekeyCounters {
+        self.counters
+    }
+
+    /// What signs, as text.
+    pub fn signature(&self) -> String {
+        let key = match self.signing.public_key().bits() {
+            bits @ (256 | 384 | 521) => format!("ecdsa-p{bits}"),
+            bits => format!("rsa-{bits}"),
+        };
+        format!("{key}, {}", hash_name(self.settings.signature_hash))
+    }
+
+    /// Where pushes go, as text.
+    pub fn transport(&self) -> String {
+        match self.settings.transport {
+            Transport::Unicast => String::from("unicast"),
+            Transport::Multicast { destination, .. } => format!("multicast to {destination}"),
+        }
+    }
+
+    /// How long before the margin of the members a push begins.
+    pub(crate) fn lead(&self, activation: Duration) -> Duration {
+        lead(&self.settings, activation)
+    }
+
+    /// When the KEK is to be replaced by a push.
+    pub(crate) fn next_roll(&self, activation: Duration) -> Option<BootTime> {
+        let kek = self.kek.as_ref()?;
+        Some(kek.ends() - push_margin(self.settings.lifetime, self.lead(activation)))
+    }
+
+    /// The KEK is replaced, or deleted without a successor: `last` is its last push.
+    pub(crate) fn retire(&mut self, last: SealedPush, successor: Option<Kek>, now: BootTime) {
+        self.retired.retain(|retired| retired.until > now);
+        self.retired.push(RetiredKek { last, deleted: successor.is_none(), until: now + KEPT });
+        if successor.is_none() {
+            self.abandoned.clear();
+        }
+        self.kek = successor;
+    }
+
+    /// What a member has missed that was told that push `number` was the last under the KEK `spi`.
+    pub(crate) fn missed(&self, spi: &[u8; 16], number: u32) -> Missed {
+        let mut missed = Missed::default();
+        let last = self.kek.as_ref().and_then(Kek::last).map(SealedPush::duplicate);
+        if let Some(kek) = self.kek.as_ref().filter(|kek| kek.spi() == *spi) {
+            missed.pushes.extend(last.filter(|last| last.sequence_number() > number && kek.spi() == *last.spi()));
+            return missed;
+        }
+        let Some(first) = self.retired.iter().position(|retired| retired.last.spi() == spi) else {
+            return Missed { pushes: Vec::new(), dead: true };
+        };
+        for retired in self.retired.iter().skip(first) {
+            missed.pushes.push(retired.last.duplicate());
+            if retired.deleted {
+                missed.dead = true;
+                return missed;
+            }
+        }
+        missed.pushes.extend(last);
+        missed
+    }
+}

@@ -1,0 +1,336 @@
+//! Pushes to members that really follow them: months on a virtual clock, and networks that lose, repeat and reorder.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use gcks::control::snapshot;
+use gcks::notice::Notice;
+use gdoi::group::Spi;
+use support::world::*;
+use support::*;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const DAY: u64 = 86_400;
+
+/// A generator that is the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+fn group(world: &World) -> control::statistics::ServerGroup {
+    snapshot(&world.service, &[], at(0), world.now).groups.remove(0)
+}
+
+#[test]
+fn a_member_of_a_group_with_pushes_gets_a_kek() {
+    let mut service = pushing(CBC, "");
+    let sa = register_member(&mut service, 1, 1, at(100)).group_sa();
+    let kek = sa.policy().kek.as_ref().unwrap();
+    assert_eq!((kek.lifetime, sa.sequence_number()), (seconds(DAY), Some(0)));
+    assert_eq!((kek.signature_algorithm, kek.acknowledgement), (4, Some(1)));
+    assert_eq!(kek.destination, (1, 848, vec![10, 0, 0, 1]));
+    let other = register_member(&mut service, 2, 1, at(200)).group_sa();
+    assert_eq!(other.kek_keys(), sa.kek_keys(), "one KEK for the group");
+    assert_eq!(other.policy().kek.as_ref().unwrap().lifetime, seconds(DAY - 100));
+    let elsewhere = register_member(&mut service, 3, 2, at(200)).group_sa();
+    assert_ne!(elsewhere.kek_keys(), sa.kek_keys());
+}
+
+#[test]
+fn keys_roll_for_two_months_without_a_pull_and_without_a_split() {
+    let mut world = World::new(pushing(CBC, ""));
+    for number in 1..=2 {
+        world.join(number, 1);
+    }
+    world.join(3, 2);
+    let mut spis: BTreeSet<Spi> = BTreeSet::new();
+    let (mut keks, mut last_spi) = (0, String::new());
+    for _ in 0..60 * 24 {
+        world.run(seconds(3600));
+        let current = world.spis(1);
+        assert_eq!(current.len(), 1, "{current:?}");
+        spis.extend(current);
+        let spi = group(&world).rekey.unwrap().kek.unwrap().spi;
+        keks += u32::from(spi != last_spi);
+        last_spi = spi;
+    }
+    assert_eq!(world.splits, []);
+    assert!(world.nodes.iter().all(|node| node.pulls == 1 && node.unusable == 0), "nobody had to pull");
+    let shown = group(&world).rekey.unwrap();
+    // One TEK in 3375 s, one KEK in 82,035 s.
+    assert_eq!(shown.pushes, 60 * DAY / 3375 + 60 * DAY / 82_035, "{shown:?}");
+    assert_eq!((shown.acknowledgements, shown.acknowledgements_missing), (2 * shown.pushes, 0));
+    assert!(spis.len() > 1400 && keks >= 63, "{} {keks}", spis.len());
+    let pushes = world.sent.iter().filter(|sent| is_push(sent) && sent.destination == address(1));
+    assert_eq!(pushes.count() as u64, shown.pushes, "who has acknowledged gets no repetition");
+}
+
+#[test]
+fn a_push_comes_in_time_and_says_when_the_next_comes() {
+    let mut world = World::new(pushing(CBC, ""));
+    let node = world.join(1, 1);
+    assert_eq!(group(&world).rekey.unwrap().next_push_seconds, Some(3374));
+    world.run(seconds(3370));
+    assert!(world.nodes[node].accepted.is_empty());
+    world.run(seconds(10));
+    let sa = world.nodes[node].accepted[0].group_sa.as_ref().unwrap();
+    assert_eq!(sa.policy().teks[0].protection.lifetime, seconds(3600));
+    assert_eq!(sa.policy().gap.activation_time_delay, Some(seconds(10)));
+    assert!(sa.policy().kek.is_none() && sa.sender_ids().is_none());
+    let shown = snapshot(&world.service, &[], at(0), world.now);
+    assert_eq!((shown.members[0].acknowledgements, shown.members[0].silent_pushes), (1, 0));
+    assert_eq!(shown.groups[0].teks.iter().map(|tek| tek.current).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn nobody_is_pushed_to_and_keys_end_where_nobody_is() {
+    let mut world = World::new(pushing(CBC, ""));
+    world.run(seconds(10 * DAY));
+    assert!(world.sent.is_empty() && world.service.poll_timeout().is_none());
+}
+
+#[test]
+fn multicast_goes_once_to_all() {
+    let multicast = "transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\nmulticast-source = \"10.0.9.1\"\nretransmissions = 1";
+    let mut world = World::new(pushing(CBC, multicast));
+    for number in 1..=2 {
+        world.join(number, 1);
+    }
+    world.run(seconds(7 * DAY));
+    assert_eq!(world.splits, []);
+    assert!(world.nodes.iter().all(|node| node.pulls == 1));
+    let shown = group(&world).rekey.unwrap();
+    assert_eq!(shown.acknowledgements, 2 * shown.pushes);
+    assert_eq!(shown.transport, "multicast to 239.1.1.1:848");
+    let pushes: Vec<_> = world.sent.iter().filter(|sent| is_push(sent)).collect();
+    assert!(pushes.iter().all(|push| push.destination == "239.1.1.1:848".parse().unwrap() && push.source == server()));
+    // Both had acknowledged before the repetition was due.
+    assert_eq!(pushes.len() as u64, shown.pushes);
+}
+
+#[test]
+fn every_repetition_has_the_same_octets() {
+    let mut world = World::new(pushing(CBC, "retransmissions = 3\nretransmission-period = \"5s\""));
+    world.join(1, 1);
+    // Acknowledgements are lost, so that everything is repeated.
+    world.network = Box::new(|sent| if sent.payload[18] == 35 { vec![] } else { vec![LATENCY] });
+    world.run(seconds(3500));
+    let pushes: Vec<_> = world.sent.iter().filter(|sent| is_push(sent)).collect();
+    assert_eq!(pushes.len(), 4);
+    assert!(pushes.iter().all(|push| **push == *pushes[0]));
+    assert_eq!(world.nodes[0].accepted.len(), 1, "it was carried out once");
+    let shown = group(&world).rekey.unwrap();
+    assert_eq!((shown.acknowledgements, shown.acknowledgements_missing, shown.members_silent), (0, 1, 1));
+}
+
+#[test]
+fn a_network_that_loses_repeats_and_reorders() {
+    for seed in 1..=4_u64 {
+        let mut world = World::new(pushing(CBC, "retransmissions = 4\nretransmission-period = \"4s\""));
+        let mut dice = Dice(seed);
+        for number in 1..=2 {
+            world.join(number, 1);
+        }
+        world.network = Box::new(move |_| {
+            let copies = match dice.below(10) {
+                0..3 => 0,
+                3..9 => 1,
+                _ => 2,
+            };
+            (0..copies).map(|_| Duration::from_millis(10 + dice.below(3000))).collect()
+        });
+        // A push that is lost five times over is made good by a pull within the margin: such a split is short.
+        for _ in 0..7 * 24 {
+            world.run(seconds(3600));
+            assert!(world.nodes.iter().all(|node| node.sending(world.now).is_some()), "nobody is ever without a key");
+        }
+        let shown = group(&world).rekey.unwrap();
+        assert!(shown.pushes >= 170, "{shown:?}");
+        let split: BTreeSet<_> = world.splits.iter().map(|(_, _, _, spi)| spi).collect();
+        assert!(split.len() as u64 <= shown.pushes / 20, "{} of {}", split.len(), shown.pushes);
+        world.network = Box::new(|_| vec![LATENCY]);
+        world.run(seconds(2 * 3600));
+        assert_eq!(world.spis(1).len(), 1, "in the end all are together");
+    }
+}
+
+#[test]
+fn who_joins_or_pulls_around_a_push_splits_nothing() {
+    // Every second from before the push until after the deactivation delay, one member joins and another pulls again.
+    for offset in 0..45 {
+        let mut world = World::new(pushing(CBC, ""));
+        world.join(1, 1);
+        world.join(2, 1);
+        world.run(seconds(3370 - 2 + offset));
+        let late = world.join(2, 1);
+        world.pull(0);
+        world.run(seconds(60));
+        assert_eq!(world.splits, [], "offset {offset}");
+        assert_eq!(world.spis(1).len(), 1, "offset {offset}");
+        assert_eq!(world.nodes[late].pulls, 1);
+        world.run(seconds(2 * DAY));
+        assert_eq!(world.splits, [], "offset {offset}");
+        assert_eq!(world.spis(1).len(), 1);
+    }
+}
+
+#[test]
+fn a_push_during_a_pull_reaches_the_member_afterwards() {
+    for (lifetime, settings) in [("1h", ""), ("30d", "lifetime = \"1h\""), ("30d", "lifetime = \"1h\"\nlkh = true")] {
+        let mut world = World::new(pushing(&format!("{CBC}\nlifetime = \"{lifetime}\""), settings));
+        world.join(1, 1);
+        world.run(seconds(3374) - Duration::from_millis(900));
+        // The answers to this one take so long that the push is made between message 1 and message 3.
+        world.network = Box::new(|sent| {
+            let slow = sent.payload[18] == 32 && sent.destination == address(2);
+            vec![if slow { Duration::from_millis(700) } else { Duration::from_millis(200) }]
+        });
+        world.join(2, 1);
+        world.run(seconds(60));
+        assert_eq!(world.nodes[1].pulls, 1);
+        assert!(!world.nodes[1].accepted.is_empty(), "{settings}: the push came after the keys");
+        assert_eq!(world.spis(1).len(), 1, "{settings}");
+        let spi = |node: usize| world.nodes[node].rekey.as_ref().unwrap().policy().unwrap().spi;
+        assert_eq!(spi(0), spi(1), "{settings}: both have the same KEK");
+        world.run(seconds(2 * DAY));
+        assert_eq!(world.spis(1).len(), 1);
+        assert!(world.nodes.iter().all(|node| node.pulls == 1), "{settings}");
+    }
+}
+
+#[test]
+fn silent_members_are_dropped_where_that_is_wanted() {
+    for wanted in [true, false] {
+        let mut world = World::new(pushing(CBC, &format!("drop-silent-members = {wanted}")));
+        world.join(1, 1);
+        world.join(2, 1);
+        world.run(seconds(3500));
+        assert_eq!(group(&world).rekey.unwrap().acknowledgements, 2);
+        // Member 2 is off from here on.
+        world.node(1).alive = false;
+        world.network = Box::new(|sent| match [sent.source, sent.destination].contains(&address(2)) {
+            true => vec![],
+            false => vec![LATENCY],
+        });
+        world.run(seconds(2 * 3375 + 100));
+        assert_eq!(snapshot(&world.service, &[], at(0), world.now).members[1].silent_pushes, 2);
+        world.run(seconds(3375));
+        let shown = group(&world);
+        assert_eq!(shown.members, if wanted { 1 } else { 2 });
+        let rekey = shown.rekey.unwrap();
+        assert_eq!((rekey.members_dropped, rekey.acknowledgements_missing), (u64::from(wanted), 3));
+        assert_eq!(world.notices.iter().any(|notice| matches!(notice, Notice::Dropped { .. })), wanted);
+        // It comes back by a pull.
+        world.network = Box::new(|_| vec![LATENCY]);
+        world.node(1).alive = true;
+        world.pull(1);
+        world.run(seconds(4000));
+        assert_eq!(group(&world).members, 2);
+        assert_eq!(world.spis(1).len(), 1);
+    }
+}
+
+#[test]
+fn a_member_that_never_acknowledged_is_not_dropped() {
+    let mut world = World::new(pushing(CBC, "drop-silent-members = true"));
+    world.join(1, 1);
+    world.network = Box::new(|sent| if sent.payload[18] == 35 { vec![] } else { vec![LATENCY] });
+    world.run(seconds(DAY));
+    assert_eq!((group(&world).members, world.nodes[0].pulls), (1, 1));
+    assert!(group(&world).rekey.unwrap().acknowledgements_missing > 20);
+}
+
+#[test]
+fn pushes_without_acknowledgements() {
+    let mut world = World::new(pushing(CBC, "acknowledgements = false"));
+    world.join(1, 1);
+    world.run(seconds(DAY));
+    let shown = group(&world).rekey.unwrap();
+    assert_eq!((shown.acknowledgements, shown.acknowledgements_missing), (0, 0));
+    let pushes = world.sent.iter().filter(|sent| is_push(sent)).count() as u64;
+    assert_eq!(pushes, 3 * shown.pushes, "every push is sent three times");
+    assert!(world.nodes[0].pulls == 1 && world.splits.is_empty());
+}
+
+#[test]
+fn forged_and_old_pushes_change_nothing() {
+    let mut world = World::new(pushing(CBC, ""));
+    world.join(1, 1);
+    world.run(seconds(2 * 3375 + 100));
+    let pushes: Vec<_> = world.sent.iter().filter(|sent| is_push(sent)).cloned().collect();
+    let before = (world.spis(1), world.nodes[0].accepted.len());
+    let mut wrong = pushes[1].clone();
+    *wrong.payload.last_mut().unwrap() ^= 1;
+    for forged in [pushes[0].clone(), wrong] {
+        world.inject(forged, LATENCY);
+        world.run(seconds(1));
+    }
+    assert_eq!((world.spis(1), world.nodes[0].accepted.len()), before);
+    assert_eq!(world.nodes[0].errors.values().sum::<u64>(), 2, "{:?}", world.nodes[0].errors);
+}
+
+#[test]
+fn members_keep_their_sender_identifiers_through_pushes() {
+    let mut world = World::new(pushing(GCM, ""));
+    world.join(1, 1);
+    world.join(2, 1);
+    world.run(seconds(3 * DAY));
+    assert_eq!((world.nodes[0].senders.as_slice(), world.nodes[1].senders.as_slice()), (&[0][..], &[1][..]));
+    // A member that restarted gets another one, and nobody ever the one of a member that is there.
+    for _ in 0..300 {
+        world.pull(1);
+        world.run(seconds(100));
+    }
+    let taken: BTreeSet<u64> = world.nodes[1].senders.iter().copied().collect();
+    assert_eq!(taken.len(), 301);
+    assert!(!taken.contains(&0));
+    assert_eq!(world.spis(1).len(), 1);
+}
+
+#[test]
+fn sender_identifiers_that_are_used_up_begin_anew_with_new_keys() {
+    let text = |service: &str| format!("{service}\nlifetime = \"30d\"");
+    let directory = keys();
+    let text = configuration_with(directory.path(), "", "10.0.0", &text(GCM), &pushes(""));
+    let mut world = World::new(start(parse(&text.replace("id = 1\n", "id = 1\nsender-id-bits = 8\n"))));
+    world.join(1, 1);
+    world.join(2, 1);
+    let mut used: BTreeSet<(Spi, u64)> = BTreeSet::new();
+    for round in 0..600 {
+        world.pull(1);
+        world.run(seconds(20));
+        if world.notices.iter().any(|notice| matches!(notice, Notice::StartedOver { .. })) {
+            assert!(round > 250);
+            world.notices.clear();
+            world.run(seconds(10));
+            assert_eq!(world.nodes[0].senders.len(), world.nodes[0].pulls as usize);
+            continue;
+        }
+        let sender = *world.nodes[1].senders.last().unwrap();
+        assert!(used.insert((world.nodes[1].sending(world.now).unwrap(), sender)), "round {round}: {sender} twice");
+    }
+    let sender = |node: usize| *world.nodes[node].senders.last().unwrap();
+    assert_ne!(sender(0), sender(1));
+    assert!(world.nodes[0].pulls >= 2, "the other member had to pull, too");
+    assert_eq!(world.spis(1).len(), 1);
+}
