@@ -269,6 +269,7 @@ impl<E: Entropy> Service<E> {
     }
 
     /// Deletes some keys of the group at its members.
+    #[allow(dead_code, reason = "the reload of the configuration uses it")]
     pub(crate) fn push_deletions(
         &mut self,
         index: usize,
