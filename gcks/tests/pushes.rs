@@ -146,7 +146,11 @@ fn every_repetition_has_the_same_octets() {
 #[test]
 fn a_network_that_loses_repeats_and_reorders() {
     for seed in 1..=4_u64 {
-        let mut world = World::new(pushing(CBC, "retransmissions = 4\nretransmission-period = \"4s\""));
+        // Activation waits for all five transmissions and the longest delay.
+        let tail = pushes("retransmissions = 4\nretransmission-period = \"4s\"");
+        let tail = tail.replace("\"10s\"", "\"20s\"").replace("\"30s\"", "\"60s\"");
+        let directory = keys();
+        let mut world = World::new(start(parse(&configuration_with(directory.path(), "", "10.0.0", CBC, &tail))));
         let mut dice = Dice(seed);
         for number in 1..=2 {
             world.join(number, 1);
@@ -162,12 +166,13 @@ fn a_network_that_loses_repeats_and_reorders() {
         // A push that is lost five times over is made good by a pull within the margin: such a split is short.
         for _ in 0..7 * 24 {
             world.run(seconds(3600));
-            assert!(world.nodes.iter().all(|node| node.sending(world.now).is_some()), "nobody is ever without a key");
+            let without: Vec<_> = world.nodes.iter().filter(|node| node.sending(world.now).is_none()).collect();
+            assert!(without.is_empty(), "seed {seed}, {:?}: {without:?} {:?}", world.now, group(&world));
         }
         let shown = group(&world).rekey.unwrap();
         assert!(shown.pushes >= 170, "{shown:?}");
         let split: BTreeSet<_> = world.splits.iter().map(|(_, _, _, spi)| spi).collect();
-        assert!(split.len() as u64 <= shown.pushes / 20, "{} of {}", split.len(), shown.pushes);
+        assert!(split.len() as u64 <= shown.pushes / 40, "{} of {}", split.len(), shown.pushes);
         world.network = Box::new(|_| vec![LATENCY]);
         world.run(seconds(2 * 3600));
         assert_eq!(world.spis(1).len(), 1, "in the end all are together");
