@@ -30,6 +30,8 @@ pub const MOST_GROUPS: usize = 64;
 pub struct Config {
     /// Path of the control socket.
     pub control_socket: PathBuf,
+    /// What must outlive the process is kept in this file.
+    pub state_file: PathBuf,
     /// UDP port that registrations leave from.
     pub local_port: u16,
     /// Memberships; the position is the slot.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use control::member::{
     IsakmpSa, IsakmpState, KekSa, MemberGroup, MembershipState, PassedOver, Role, Tek, Traffic, Transform,
 };
-use control::{MemberSnapshot, Refusal, Request, Response};
+use control::{Done, ErrorCode, MemberSnapshot, Refusal, Request, Response};
 use gdoi::BootTime;
 use gdoi::config::{DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Transform};
 use gdoi::event::Stage;
@@ -33,6 +33,19 @@ pub fn answer(request: &Request, daemon: &Daemon, surroundings: &Surroundings, n
     match request {
         Request::ShowMember => Response::Member(Box::new(snapshot(daemon, surroundings, now))),
         _ => Response::Refused(Refusal::not_served_here("gdoi-agent", request)),
+    }
+}
+
+/// Registers a group again, as an operator wishes.
+pub fn register(daemon: &mut Daemon, group: &str, now: BootTime) -> Response {
+    if daemon.memberships().iter().all(|membership| membership.config().name != group) {
+        return Response::Refused(Refusal::new(ErrorCode::UnknownGroup, format!("there is no group {group}")));
+    }
+    match daemon.register(group, now) {
+        Ok(()) => {
+            Response::Done(Done { message: format!("group {group} registers; keys in use stay until new ones come") })
+        }
+        Err(message) => Response::Refused(Refusal::new(ErrorCode::NotPossible, message)),
     }
 }
 

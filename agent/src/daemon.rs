@@ -3,7 +3,7 @@
 //! After every `handle_*` or [`Daemon::stop`], drain [`Daemon::poll_transmit`] and [`Daemon::poll_event`], put
 //! [`Daemon::poll_desired`] into the kernel, then read [`Daemon::poll_timeout`].
 
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet};
 
 use gdoi::BootTime;
@@ -11,11 +11,14 @@ use gdoi::error::{Error, NotAccepted};
 use gdoi::event::Transmit;
 use gdoi::push::addressed_to;
 use xfrm::Desired;
+use xfrm::model::SaId;
 
+use crate::adoption::Installed;
 use crate::config::{Config, Group, OnExit};
 use crate::facts::{Interfaces, Multicast};
 use crate::group::{Event, Membership, Seeds};
 use crate::input::{self, Keys, Unusable};
+use crate::saved::Saved;
 
 /// What the kernel should hold, and what could not be had.
 #[derive(Debug)]
@@ -48,6 +51,31 @@ impl Daemon {
             .collect();
         let discards = memberships.iter().map(|_| BTreeMap::new()).collect();
         Self { memberships, started: now, stray: BTreeMap::new(), discards }
+    }
+
+    /// Goes on with what an earlier run left in the kernel. Called once, before anything else.
+    pub fn adopt(&mut self, saved: &Saved, installed: &Installed, now: BootTime) {
+        for membership in &mut self.memberships {
+            if let Some(group) = saved.group(membership.config().id.0) {
+                membership.adopt(&group, installed, now);
+            }
+        }
+    }
+
+    /// What a later run needs to know, to be written before [`Daemon::poll_desired`]'s outcome goes into the kernel.
+    pub fn save(&self, now: BootTime) -> Saved {
+        Saved::new(self.memberships.iter().map(|membership| membership.save(now)).collect())
+    }
+
+    /// Senders whose sequence numbers have nearly been used up.
+    pub fn handle_worn(&mut self, worn: &BTreeSet<SaId>, now: BootTime) {
+        for id in worn {
+            for membership in &mut self.memberships {
+                if id.destination == IpAddr::V4(membership.config().placeholder) {
+                    membership.handle_worn(id.spi, now);
+                }
+            }
+        }
     }
 
     /// The machine's interfaces as they are now.

@@ -7,6 +7,8 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use gdoi::BootTime;
+
+use crate::adoption::Installed;
 use tracing::{debug, error, info, warn};
 use xfrm::model::SaId;
 use xfrm::statistics::Statistics;
@@ -27,6 +29,7 @@ pub struct Dataplane<K: Kernel> {
     last_error: Option<String>,
     repairs: u64,
     withheld: BTreeSet<SaId>,
+    worn: BTreeSet<SaId>,
     missing_interfaces: BTreeSet<String>,
 }
 
@@ -53,6 +56,7 @@ impl<K: Kernel> Dataplane<K> {
             last_error: None,
             repairs: 0,
             withheld: BTreeSet::new(),
+            worn: BTreeSet::new(),
             missing_interfaces: BTreeSet::new(),
         }
     }
@@ -117,6 +121,19 @@ impl<K: Kernel> Dataplane<K> {
         &self.withheld
     }
 
+    /// Senders whose sequence numbers have nearly been used up.
+    pub fn worn(&self) -> &BTreeSet<SaId> {
+        &self.worn
+    }
+
+    /// States of ours that the kernel holds, for example those of an earlier run.
+    ///
+    /// # Errors
+    /// The kernel cannot be read.
+    pub async fn installed(&mut self) -> Result<Installed, Error> {
+        Ok(self.reconciler.read().await?.sas)
+    }
+
     /// Interfaces that entries name and that do not exist.
     pub fn missing_interfaces(&self) -> &BTreeSet<String> {
         &self.missing_interfaces
@@ -179,6 +196,7 @@ impl<K: Kernel> Dataplane<K> {
             warn!(interface = %name, "interface is missing; its entries follow when it is back");
         }
         self.withheld = report.withheld;
+        self.worn = report.worn;
         self.missing_interfaces = report.missing_interfaces;
     }
 }

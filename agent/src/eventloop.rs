@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ::control::server::{Call, serve};
 use ::control::socket::{Access, Listener};
+use ::control::{OfGroup, Request};
 use anyhow::Context as _;
 use daemon::limit::LogLimiter;
 use daemon::{clock, notify};
@@ -21,6 +22,7 @@ use crate::daemon::Daemon;
 use crate::dataplane::{Cause, Dataplane};
 use crate::facts::Interfaces;
 use crate::net::{Received, Sockets};
+use crate::saved::StateFile;
 use crate::{exit, privileges, status};
 
 /// The rest of a burst of kernel events is waited for: a flush reports every entry.
@@ -47,6 +49,7 @@ pub struct EventLoop<K: Kernel> {
     dataplane: Dataplane<K>,
     events: EventSource,
     sockets: Sockets,
+    state_file: StateFile,
     calls: mpsc::Receiver<Call>,
     limiter: LogLimiter,
     due: Due,
@@ -83,8 +86,11 @@ impl<K: Kernel> EventLoop<K> {
         problems: Vec<String>,
     ) -> anyhow::Result<Self> {
         let now = clock::now();
-        daemon.handle_interfaces(interfaces, now);
         let mut dataplane = Dataplane::new(kernel, now);
+        let mut state_file = StateFile::new(config.state_file.clone());
+        adopt(&state_file, &mut daemon, &mut dataplane, now).await;
+        save(&mut state_file, &daemon, now);
+        daemon.handle_interfaces(interfaces, now);
         if let Some(outcome) = daemon.poll_desired(now) {
             for unusable in &outcome.unusable {
                 error!(%unusable, "the groups cannot be protected");
@@ -105,6 +111,7 @@ impl<K: Kernel> EventLoop<K> {
             dataplane,
             events,
             sockets,
+            state_file,
             calls,
             limiter: LogLimiter::default(),
             due: Due::default(),
@@ -237,7 +244,10 @@ impl<K: Kernel> EventLoop<K> {
         let missing = self.dataplane.missing_interfaces().iter();
         problems.extend(missing.map(|name| format!("interface {name} is missing: create it")));
         let surroundings = Surroundings { statistics, problems, repairs: self.dataplane.repairs() };
-        let response = control::answer(call.request(), &self.daemon, &surroundings, now);
+        let response = match call.request() {
+            Request::Register(OfGroup { group }) => control::register(&mut self.daemon, group, now),
+            request => control::answer(request, &self.daemon, &surroundings, now),
+        };
         call.answer(response);
     }
 
@@ -254,6 +264,7 @@ impl<K: Kernel> EventLoop<K> {
             let _ = self.dataplane.repair(cause, now).await;
         }
         self.dataplane.handle_timeout(now).await;
+        self.daemon.handle_worn(self.dataplane.worn(), now);
         if self.next_environment <= now {
             self.next_environment = now + ENVIRONMENT_INTERVAL;
             self.look_at_settings();
@@ -295,6 +306,7 @@ impl<K: Kernel> EventLoop<K> {
                 for unusable in &outcome.unusable {
                     error!(%unusable, "keys left out");
                 }
+                save(&mut self.state_file, &self.daemon, now);
                 if let Some(desired) = outcome.desired {
                     // Logged there, and tried again from there.
                     let _ = self.dataplane.apply(desired, now).await;
@@ -334,6 +346,31 @@ impl<K: Kernel> EventLoop<K> {
             notify::status(&line);
             self.status_line = line;
         }
+    }
+}
+
+/// Takes up what an earlier run left in the kernel. Without its file, or with a damaged one, keys in the kernel count as
+/// stale and go.
+async fn adopt<K: Kernel>(file: &StateFile, daemon: &mut Daemon, dataplane: &mut Dataplane<K>, now: BootTime) {
+    let path = file.path().display();
+    let saved = match file.read() {
+        Ok(Some(saved)) => saved,
+        Ok(None) => return,
+        Err(error) => {
+            warn!(%error, file = %path, "what an earlier run left is not known; its keys go");
+            return;
+        }
+    };
+    match dataplane.installed().await {
+        Ok(installed) => daemon.adopt(&saved, &installed, now),
+        Err(error) => warn!(%error, "what an earlier run left in the kernel cannot be read; its keys go"),
+    }
+}
+
+fn save(file: &mut StateFile, daemon: &Daemon, now: BootTime) {
+    if let Err(error) = file.write(&daemon.save(now)) {
+        let file = file.path().display();
+        error!(%error, %file, "the state cannot be written; after a crash keys in the kernel will be lost");
     }
 }
 

@@ -59,6 +59,8 @@ pub struct ActiveLine<'a> {
     pub receive: bool,
     /// Whether packets are sent on it.
     pub send: bool,
+    /// How much longer it lives.
+    pub life_left: Duration,
 }
 
 /// All generations of one group, oldest first.
@@ -215,10 +217,12 @@ impl Generations {
             for policy in &generation.sa.policy().teks {
                 let alive = generation.expiry.get(&policy.spi).is_some_and(|end| *end > now);
                 let Some(keys) = generation.sa.tek_keys().get(&policy.spi) else { continue };
+                let life_left =
+                    generation.expiry.get(&policy.spi).map_or(Duration::ZERO, |end| end.saturating_since(now));
                 let listed = alive || send && !self.is_alive(policy.spi, now);
                 if listed && !seen.contains(&policy.spi) {
                     fresh.insert(policy.spi);
-                    lines.push(ActiveLine { policy, keys, receive: alive, send: alive && send });
+                    lines.push(ActiveLine { policy, keys, receive: alive, send: alive && send, life_left });
                 }
             }
             seen.append(&mut fresh);
@@ -338,5 +342,6 @@ fn delays_count_from(current: &Generation, activation: Duration, now: BootTime) 
     now.max(end - margin / 2 - activation)
 }
 
+mod adopted;
 #[cfg(test)]
 mod tests;

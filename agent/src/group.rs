@@ -9,19 +9,21 @@ mod registration;
 
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use control::member::MemberCounters;
 use gdoi::BootTime;
 use gdoi::error::Error;
 use gdoi::event::{Stage, Transmit};
+use gdoi::group::Spi;
 
 use crate::attempt::Attempt;
 pub use crate::attempt::IsakmpSa;
 use crate::config;
 use crate::facts::{self, Interfaces, Local, Missing};
-use crate::failover::{Failover, Reason, ServerIndex, State};
+use crate::failover::{Failover, Reason, SPREAD, ServerIndex, State};
 use crate::generation::Generations;
+use crate::saved::SavedGroup;
 pub use event::Event;
 use push::Rekey;
 
@@ -43,6 +45,10 @@ pub struct Membership {
     counters: MemberCounters,
     last_server: Option<ServerIndex>,
     had_keys: bool,
+    /// TEKs that an earlier run sent on in counter mode.
+    spent: BTreeSet<Spi>,
+    /// TEKs whose sequence numbers have nearly been used up.
+    worn: BTreeSet<Spi>,
     ticked: BootTime,
     changed: bool,
     transmits: VecDeque<Transmit>,
@@ -67,6 +73,8 @@ impl Membership {
             counters: MemberCounters::default(),
             last_server: None,
             had_keys: false,
+            spent: BTreeSet::new(),
+            worn: BTreeSet::new(),
             ticked: now,
             changed: true,
             transmits: VecDeque::new(),
@@ -239,6 +247,32 @@ impl Membership {
     /// Whether it has had keys since the daemon started.
     pub fn had_keys(&self) -> bool {
         self.had_keys
+    }
+
+    /// TEKs that an earlier run sent on in counter mode.
+    pub fn spent(&self) -> &BTreeSet<Spi> {
+        &self.spent
+    }
+
+    /// A sender of this TEK has nearly used its sequence numbers up: asks for a new TEK.
+    pub fn handle_worn(&mut self, spi: Spi, now: BootTime) {
+        if self.worn.insert(spi) {
+            self.events.push_back(Event::Worn { spi });
+            self.failover.renew(SPREAD, now);
+        }
+    }
+
+    /// Goes on with the keys of an earlier run.
+    pub(crate) fn take_up(&mut self, generations: Generations, saved: &SavedGroup) {
+        let spis: Vec<Spi> = generations.teks(self.ticked).iter().map(|tek| tek.spi).collect();
+        if !spis.is_empty() {
+            self.had_keys = true;
+            self.events.push_back(Event::Adopted { spis });
+        }
+        self.generations = generations;
+        self.spent = saved.spent.clone();
+        self.rekey.note_used_number(saved.kek);
+        self.changed = true;
     }
 
     /// The ISAKMP SA in use and its server.

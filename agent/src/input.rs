@@ -101,23 +101,30 @@ fn input<'m>(membership: &'m Membership, keys: Keys<'m>, now: BootTime) -> Group
         servers: config.server_addresses(),
         options: options(config),
         state: match keys {
-            Keys::Own => state(membership.generations(), now),
-            Keys::Candidate(generations) => state(generations, now),
+            Keys::Own => state(membership.generations(), membership, now),
+            Keys::Candidate(generations) => state(generations, membership, now),
             Keys::None => without_keys(membership.generations()),
         },
     }
 }
 
-fn state(generations: &Generations, now: BootTime) -> GroupState<'_> {
+fn state<'g>(generations: &'g Generations, membership: &Membership, now: BootTime) -> GroupState<'g> {
     let lines = generations.active(now);
     if lines.is_empty() {
         return without_keys(generations);
     }
-    GroupState::Keyed(lines.into_iter().map(installed).collect())
+    GroupState::Keyed(lines.into_iter().map(|line| installed(line, membership)).collect())
 }
 
-fn installed(line: ActiveLine<'_>) -> InstalledTek<'_> {
-    InstalledTek { policy: line.policy, keys: line.keys, receive: line.receive, send: line.send }
+fn installed<'g>(line: ActiveLine<'g>, membership: &Membership) -> InstalledTek<'g> {
+    InstalledTek {
+        policy: line.policy,
+        keys: line.keys,
+        receive: line.receive,
+        send: line.send,
+        spent: membership.spent().contains(&line.policy.spi),
+        life_left: Some(line.life_left),
+    }
 }
 
 /// What was protected once stays blocked.

@@ -1,6 +1,7 @@
 //! The member daemon `gdoi-agent`: configuration, failover among key servers, memberships, and the loop
 //! that joins the protocol, the kernel and the control socket.
 
+pub mod adoption;
 pub mod attempt;
 pub mod config;
 pub mod control;
@@ -15,5 +16,6 @@ pub mod group;
 pub mod input;
 pub mod net;
 pub mod privileges;
+pub mod saved;
 pub mod status;
 pub mod words;

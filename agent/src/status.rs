@@ -60,6 +60,13 @@ pub fn log(membership: &Membership, event: &Event) {
         Event::PushUnusable { sequence_number, reason } => {
             warn!(sequence_number, %reason, "push cannot be used; keys stay, registering again");
         }
+        Event::Adopted { spis } => info!(spis = %list(spis), "keys of an earlier run stay in use until new ones come"),
+        Event::Worn { spi } => {
+            warn!(
+                spi = format_args!("{spi:#010x}"),
+                "sequence numbers of a counter-mode sender run out; asking for a new TEK"
+            );
+        }
         Event::TeksDeleted => {
             warn!("the key server deleted all TEKs; group traffic is blocked until there is a new one")
         }

@@ -79,22 +79,26 @@ async fn without_a_stated_delay_members_that_missed_the_first_copy_are_waited_fo
 
 #[tokio::test]
 async fn keys_roll_for_a_month_of_pushes_alone() {
-    let (mut world, mut kek) = member().await;
+    let mut world = World::new(&configuration(1, IKE));
+    world.server(1).kek = Some(Kek::new(1, 86_400));
+    world.server(1).lifetime = seconds(14_400);
+    world.start().await;
+    let mut kek = Kek::new(1, 86_400);
     let mut spi = 0x1000;
-    for push in 0..24 * 30 {
-        world.leap(seconds(3_300)).await;
-        if push % 20 == 19 {
-            let next = Kek::new(2 + (push / 20) as u8, 86_400);
+    for push in 0..8 * 30 {
+        world.leap(seconds(3 * 3_600 - 40)).await;
+        if push % 7 == 6 {
+            let next = Kek::new(2 + (push / 7) as u8, 86_400);
             world.push(&kek.announce(&next, &[])).await.unwrap();
             kek = next;
         }
         spi += 1;
-        world.push(&kek.push(&[], Some(&tek(spi, 3_600, (Some(10), Some(30)))))).await.unwrap();
+        world.push(&kek.push(&[], Some(&tek(spi, 14_400, (Some(10), Some(30)))))).await.unwrap();
         world.leap(seconds(40)).await;
         assert_eq!(world.spis(), (vec![spi], vec![spi]));
     }
     assert_eq!(world.server(1).pulls, 1);
-    assert_eq!(world.membership().counters().pushes_accepted, 24 * 30 + 36);
+    assert_eq!(world.membership().counters().pushes_accepted, 8 * 30 + 34);
     assert_eq!(world.membership().counters().expirations, 0);
 }
 

@@ -1,12 +1,13 @@
 //! From all groups of the machine to one desired state.
 
 use core::net::{IpAddr, Ipv4Addr};
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use gdoi::group::{GroupPolicy, Spi};
+use gdoi::group::{GroupPolicy, Spi, TekKeys};
 use ipnet::IpNet;
 use xfrm::desired::{Desired, PlaceholderRoute};
-use xfrm::model::{Action, Direction, Policy, PolicyId, Sa, SaId, SaRole, Selector, Template};
+use xfrm::model::{Action, Direction, Install, Policy, PolicyId, Sa, SaId, SaRole, Selector, Template};
 use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
 
 use crate::error::{GroupUnusable, Unusable};
@@ -229,6 +230,8 @@ impl Builder {
             let spi = line.policy.spi;
             let Some(keys) = line.keys.filter(|_| done.insert(spi)) else { continue };
             let lane = lanes.get(&spi).copied().unwrap_or_default();
+            let unknown = is_hidden(keys);
+            let hard_limit = line.life_left.map(|left| left + KERNEL_SLACK);
             let of_spi = || part.lines.iter().filter(|line| line.policy.spi == spi);
             if of_spi().any(|line| line.receive && line.receives()) {
                 self.install(Sa {
@@ -239,7 +242,8 @@ impl Builder {
                     protection: line.suite.with_keys(spi, keys)?,
                     no_path_mtu_discovery: false,
                     sequence_may_wrap: false,
-                    install_once: false,
+                    install: if unknown { Install::Never } else { Install::Freely },
+                    hard_limit,
                 })?;
             }
             let counter_mode = line.suite.is_counter_mode();
@@ -252,7 +256,13 @@ impl Builder {
                     protection: line.suite.with_keys(spi, keys)?,
                     no_path_mtu_discovery: options.dont_fragment == DontFragment::Clear,
                     sequence_may_wrap: !counter_mode,
-                    install_once: counter_mode,
+                    install: match counter_mode {
+                        _ if unknown => Install::Never,
+                        true if line.spent => Install::Never,
+                        true => Install::Once,
+                        false => Install::Freely,
+                    },
+                    hard_limit,
                 })?;
             }
         }
@@ -347,6 +357,15 @@ impl<'l> Named<'l> {
         selectors
     }
 }
+
+/// A key that a kernel in lockdown showed as zeros: it works where it is, and cannot be put anywhere.
+fn is_hidden(keys: &TekKeys) -> bool {
+    let mut octets = keys.encryption.expose().iter().chain(keys.integrity.expose());
+    octets.all(|octet| *octet == 0)
+}
+
+/// The kernel's own limit comes this much after the TEK's end, which the daemon keeps: it is for a daemon that is gone.
+const KERNEL_SLACK: Duration = Duration::from_secs(30);
 
 /// Pairs between which received ESP may come in fragments.
 fn fragments(lines: &[Line<'_>]) -> BTreeSet<(IpNet, IpNet)> {

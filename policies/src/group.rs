@@ -1,6 +1,7 @@
 //! What is known about one group at a moment.
 
 use core::net::{Ipv4Addr, SocketAddr};
+use core::time::Duration;
 
 use gdoi::group::{GroupId, TekKeys, TekPolicy, TrafficSelector};
 use ipnet::IpNet;
@@ -81,4 +82,8 @@ pub struct InstalledTek<'a> {
     pub receive: bool,
     /// Its generation is sent on.
     pub send: bool,
+    /// An earlier run sent on it in counter mode: its sender stays while the kernel has it, and is not installed again.
+    pub spent: bool,
+    /// How much longer it lives; `None` for without end.
+    pub life_left: Option<Duration>,
 }

@@ -1,12 +1,13 @@
 //! A policy line that has been checked and split into the kernel's selectors.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gdoi::group::{SaDirection, Spi, TekKeys, TekPolicy};
 use xfrm::model::Selector;
 
 use crate::error::Unusable;
-use crate::group::{GroupInput, GroupOptions, GroupState};
+use crate::group::{GroupInput, GroupOptions, GroupState, InstalledTek};
 use crate::precedence::{LINES_PER_GROUP, POLICIES_PER_DIRECTION};
 use crate::protection::{Suite, receives, sends};
 use crate::selector::{expand_line, mirror};
@@ -24,6 +25,9 @@ pub(crate) struct Line<'a> {
     /// The generation's flags; the SA's direction and counter modes come on top.
     pub(crate) receive: bool,
     pub(crate) send: bool,
+    /// An earlier run was a counter-mode sender on it.
+    pub(crate) spent: bool,
+    pub(crate) life_left: Option<Duration>,
 }
 
 impl Line<'_> {
@@ -54,27 +58,48 @@ impl Line<'_> {
 
 /// The lines of a policy as it was offered, without keys: one generation.
 pub(crate) fn offered<'a>(teks: &'a [TekPolicy], options: &GroupOptions) -> Result<Vec<Line<'a>>, Unusable> {
-    build(teks.iter().map(|policy| (policy, None, true, true)), options)
+    build(
+        teks.iter().map(|policy| Part { policy, keys: None, receive: true, send: true, spent: false, life: None }),
+        options,
+    )
 }
 
 /// The lines of a group in its present state.
 pub(crate) fn of_group<'a>(group: &GroupInput<'a>) -> Result<Vec<Line<'a>>, Unusable> {
     match &group.state {
         GroupState::NoKey => Ok(Vec::new()),
-        GroupState::Expired(lines) => build(lines.iter().map(|policy| (*policy, None, false, false)), &group.options),
+        GroupState::Expired(lines) => {
+            let shut = |policy| Part { policy, keys: None, receive: false, send: false, spent: false, life: None };
+            build(lines.iter().copied().map(shut), &group.options)
+        }
         GroupState::Keyed(teks) => {
-            build(teks.iter().map(|tek| (tek.policy, Some(tek.keys), tek.receive, tek.send)), &group.options)
+            let part = |tek: &InstalledTek<'a>| Part {
+                policy: tek.policy,
+                keys: Some(tek.keys),
+                receive: tek.receive,
+                send: tek.send,
+                spent: tek.spent,
+                life: tek.life_left,
+            };
+            build(teks.iter().map(part), &group.options)
         }
     }
 }
 
-type Part<'a> = (&'a TekPolicy, Option<&'a TekKeys>, bool, bool);
+struct Part<'a> {
+    policy: &'a TekPolicy,
+    keys: Option<&'a TekKeys>,
+    receive: bool,
+    send: bool,
+    spent: bool,
+    life: Option<Duration>,
+}
 
 fn build<'a>(parts: impl Iterator<Item = Part<'a>>, options: &GroupOptions) -> Result<Vec<Line<'a>>, Unusable> {
     let mut lines: Vec<Line<'a>> = Vec::new();
     let mut places: BTreeMap<Vec<Selector>, usize> = BTreeMap::new();
     let mut count = 0;
-    for (index, (policy, keys, receive, send)) in parts.enumerate() {
+    for (index, Part { policy, keys, receive, send, spent, life: life_left }) in parts.enumerate() {
         let number = index + 1;
         let suite = Suite::of(policy, options)?;
         let selectors = expand_line(&policy.selector, number)?;
@@ -87,7 +112,7 @@ fn build<'a>(parts: impl Iterator<Item = Part<'a>>, options: &GroupOptions) -> R
         if count > POLICIES_PER_DIRECTION {
             return Err(Unusable::TooManyPolicies { count, limit: POLICIES_PER_DIRECTION });
         }
-        lines.push(Line { policy, keys, suite, selectors, place, receive, send });
+        lines.push(Line { policy, keys, suite, selectors, place, receive, send, spent, life_left });
     }
     if places.len() > LINES_PER_GROUP {
         return Err(Unusable::TooManyLines { count: places.len(), limit: LINES_PER_GROUP });

@@ -43,6 +43,12 @@ impl Lane {
     }
 }
 
+/// The slot that a reqid of ours belongs to.
+pub fn slot_of(reqid: Reqid) -> Option<u8> {
+    let within = reqid.0.checked_sub(REQID_BASE)? % LANE_STEP;
+    u8::try_from(within / 2).ok()
+}
+
 /// Priority of a line; `line` counts from 0 and is below [`LINES_PER_GROUP`].
 pub(crate) fn line(slot: u8, line: usize) -> u32 {
     let within = u32::try_from(line.min(LINES_PER_GROUP - 1)).unwrap_or(0);

@@ -241,7 +241,14 @@ fn inputs<'a>(scene: &'a Scene, keys: &'a TekKeys) -> Vec<GroupInput<'a>> {
                 group
                     .lines
                     .iter()
-                    .map(|(policy, receive, send)| InstalledTek { policy, keys, receive: *receive, send: *send })
+                    .map(|(policy, receive, send)| InstalledTek {
+                        policy,
+                        keys,
+                        receive: *receive,
+                        send: *send,
+                        spent: false,
+                        life_left: None,
+                    })
                     .collect(),
             ),
         };

@@ -194,7 +194,7 @@ fn every_algorithm_the_kernel_has() {
             assert_eq!(encryption_key.expose(), vec![0x11; encryption_octets]);
             assert_eq!(integrity_key.expose(), vec![0x22; integrity_octets]);
             assert_eq!(sa.sequence_may_wrap, sa.role == xfrm::model::SaRole::Outbound);
-            assert!(!sa.install_once);
+            assert_eq!(sa.install, xfrm::model::Install::Freely);
         }
     }
     for (transform, length, octets, aead, icv) in combined {
@@ -205,7 +205,7 @@ fn every_algorithm_the_kernel_has() {
             let Protection::Combined { aead: a, key, icv: i } = &sa.protection else { panic!("{sa:?}") };
             assert_eq!((*a, *i, key.len()), (aead, icv, octets));
             assert!(!sa.sequence_may_wrap);
-            assert_eq!(sa.install_once, sa.role == xfrm::model::SaRole::Outbound);
+            assert_eq!(sa.install == xfrm::model::Install::Once, sa.role == xfrm::model::SaRole::Outbound);
         }
     }
 }

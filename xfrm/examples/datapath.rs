@@ -20,7 +20,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
 use xfrm::desired::PlaceholderRoute;
 use xfrm::key::Key;
-use xfrm::model::{Action, Direction, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template};
+use xfrm::model::{Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template};
 use xfrm::netlink::Netlink;
 use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
 use xfrm::{Desired, Ownership, Reconciler};
@@ -95,7 +95,8 @@ impl Member {
                 protection: self.protection()?,
                 no_path_mtu_discovery: false,
                 sequence_may_wrap: false,
-                install_once: false,
+                install: Install::Freely,
+                hard_limit: None,
             };
             desired.sas.insert(id, sa);
         }
@@ -109,7 +110,8 @@ impl Member {
                 protection: self.protection()?,
                 no_path_mtu_discovery: self.dont_fragment == DontFragment::Clear,
                 sequence_may_wrap: !counter_mode,
-                install_once: counter_mode,
+                install: if counter_mode { Install::Once } else { Install::Freely },
+                hard_limit: None,
             };
             desired.sas.insert(id, sa);
         }

@@ -11,7 +11,7 @@ use netlink_packet_xfrm::constants::{XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MS
 use crate::algorithm::{Aead, Encryption, Integrity, Protection};
 use crate::error::{EEXIST, ENOSYS, EPERM, EPROTONOSUPPORT, Error};
 use crate::key::Key;
-use crate::model::{Reqid, Sa, SaId, SaRole};
+use crate::model::{Install, Reqid, Sa, SaId, SaRole};
 use crate::netlink::channel::Channel;
 use crate::netlink::{NETLINK_NETFILTER, NETLINK_XFRM, state};
 use crate::nft::table::{BATCH, BATCH_BEGIN, BATCH_END, GET_TABLE, header};
@@ -201,7 +201,8 @@ fn probe(protection: Protection) -> Sa {
         protection,
         no_path_mtu_discovery: false,
         sequence_may_wrap: false,
-        install_once: false,
+        install: Install::Freely,
+        hard_limit: None,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::algorithm::Protection;
 use crate::desired::{Desired, PlaceholderRoute};
 use crate::error::{EEXIST, EPERM, Error};
 use crate::kernel::{Current, InstalledSa, Kernel};
-use crate::model::{Direction, Policy, PolicyId, Sa, SaId};
+use crate::model::{Direction, Install, Policy, PolicyId, Sa, SaId};
 use crate::nft::Fingerprint;
 use crate::owner::Ownership;
 use crate::plan::{Op, closes};
@@ -55,6 +55,7 @@ struct State {
     interfaces: BTreeMap<String, u32>,
     next_interface: u32,
     sas: BTreeMap<SaId, Sa>,
+    sequences: BTreeMap<SaId, u32>,
     foreign_sas: BTreeSet<SaId>,
     policies: BTreeMap<u32, Policy>,
     foreign_policies: Vec<Policy>,
@@ -116,6 +117,11 @@ impl FakeKernel {
         state.tables.chains.retain(|(_, family, key), _| *family != crate::nft::NETDEV || *key != chain);
     }
 
+    /// Lets so many packets have been sent on a state.
+    pub fn send(&self, id: SaId, packets: u32) {
+        self.state().sequences.insert(id, packets);
+    }
+
     /// Adds a policy of somebody else.
     pub fn add_foreign_policy(&self, policy: Policy) {
         self.state().foreign_policies.push(policy);
@@ -144,6 +150,12 @@ impl FakeKernel {
     pub fn flush_ruleset(&self, ownership: &Ownership) {
         let mut state = self.state();
         state.tables.remove(&ownership.table);
+    }
+
+    /// The process that owned tables has ended, however: the kernel removes them.
+    pub fn end_of_process(&self, ownership: &Ownership) {
+        self.heal();
+        self.state().tables.remove(&ownership.guard_table());
     }
 
     /// Operations that were done, in order.
@@ -205,7 +217,12 @@ impl Kernel for FakeKernel {
         if state.stopped {
             return Err(stopped());
         }
-        let installed = |sa: &Sa| InstalledSa { sa: copy(sa), counters: Counters::default(), added: 0 };
+        let installed = |sa: &Sa| InstalledSa {
+            sa: copy(sa),
+            counters: Counters::default(),
+            sequence: state.sequences.get(&sa.id).copied().unwrap_or_default(),
+            added: 0,
+        };
         Ok(Current {
             interfaces: state.interfaces.clone(),
             sas: state.sas.iter().map(|(id, sa)| (*id, installed(sa))).collect(),
@@ -333,6 +350,7 @@ fn copy(sa: &Sa) -> Sa {
         },
         no_path_mtu_discovery: sa.no_path_mtu_discovery,
         sequence_may_wrap: sa.sequence_may_wrap,
-        install_once: false,
+        install: Install::Freely,
+        hard_limit: None,
     }
 }

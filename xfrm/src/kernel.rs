@@ -47,10 +47,12 @@ pub struct Current {
 /// A state as the kernel holds it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InstalledSa {
-    /// The state. `install_once` is not known to the kernel and always false here.
+    /// The state. Whether it may be installed is not known to the kernel.
     pub sa: Sa,
     /// Packets and octets that it carried.
     pub counters: Counters,
+    /// Sequence number of the last packet sent on it, 32 bits.
+    pub sequence: u32,
     /// When it was added, seconds of the wall clock as the kernel saw it.
     pub added: u64,
 }

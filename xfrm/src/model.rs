@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::net::IpAddr;
+use core::time::Duration;
 
 use ipnet::IpNet;
 
@@ -45,9 +46,24 @@ pub struct Sa {
     pub no_path_mtu_discovery: bool,
     /// `extra-flag oseq-may-wrap`: the sequence number may pass 2^32 (RFC 4303 §3.3.3). Never for counter modes.
     pub sequence_may_wrap: bool,
-    /// A counter-mode sender: every installation starts a new initialisation vector sequence, so a repair must not
-    /// put it back.
-    pub install_once: bool,
+    /// Whether it may be installed.
+    pub install: Install,
+    /// When the kernel itself ends the SA, counted from its installation; `None` for never. The kernel counts by the wall
+    /// clock, so this is a backstop for a process that is gone, and it is not compared.
+    pub hard_limit: Option<Duration>,
+}
+
+/// Whether a state may be installed, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Install {
+    /// As often as it is missing.
+    #[default]
+    Freely,
+    /// A counter-mode sender: every installation starts a new initialisation vector sequence, so a repair must not put
+    /// it back.
+    Once,
+    /// It was installed by an earlier run, or its key is not known: it stays while it is there.
+    Never,
 }
 
 /// Which packets a policy is for.

@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 
 use crate::desired::Desired;
 use crate::error::{Error, Failure};
-use crate::kernel::Kernel;
-use crate::model::SaId;
+use crate::kernel::{Current, Kernel};
+use crate::model::{Install, Sa, SaId, SaRole};
 use crate::owner::Ownership;
 use crate::plan::{self, Op};
 use crate::statistics::Statistics;
 
 /// Rounds of reading and changing before the reconciler says that the kernel does not converge.
 const ROUNDS: u32 = 4;
+
+/// Sequence number from which a sender that must not wrap needs a new TEK: a quarter of 2^32 packets is left, 17 minutes
+/// at a million a second.
+const WORN: u32 = 0xc000_0000;
 
 /// Keeps one desired state in the kernel.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub struct Report {
     /// Counter-mode senders that are gone from the kernel and were not put back: each needs a new TEK. Until then their
     /// packets are dropped.
     pub withheld: BTreeSet<SaId>,
+    /// Senders whose sequence number must not wrap and has come near its end: each needs a new TEK.
+    pub worn: BTreeSet<SaId>,
     /// Interfaces that are named but do not exist now. Repair again when one appears.
     pub missing_interfaces: BTreeSet<String>,
 }
@@ -81,6 +87,7 @@ impl<K: Kernel> Reconciler<K> {
     async fn difference(&mut self, report: &mut Report) -> Result<Vec<Op>, Error> {
         let current = self.kernel.read(&self.ownership).await?;
         self.note_installed(&current);
+        report.worn = self.worn(&current);
         report.missing_interfaces = plan::missing_interfaces(&current, &self.desired);
         let ops = plan::plan(&current, &self.desired, &self.ownership);
         Ok(self.without_spent(ops, &mut report.withheld))
@@ -94,6 +101,11 @@ impl<K: Kernel> Reconciler<K> {
     /// Removes everything of ours, whoever put it there.
     pub async fn purge(&mut self) -> Result<Report, Error> {
         self.apply(Desired::default()).await
+    }
+
+    /// Everything of ours that the kernel holds now, for example what an earlier run left.
+    pub async fn read(&mut self) -> Result<Current, Error> {
+        self.kernel.read(&self.ownership).await
     }
 
     /// Counters as they are now.
@@ -132,24 +144,33 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// An acknowledgement may be lost: what is found installed counts as installed by us.
-    fn note_installed(&mut self, current: &crate::kernel::Current) {
+    fn note_installed(&mut self, current: &Current) {
         for (id, sa) in &self.desired.sas {
-            if sa.install_once && current.sas.get(id).is_some_and(|now| plan::same_in_kernel(sa, &now.sa)) {
+            if sa.install == Install::Once && current.sas.get(id).is_some_and(|now| plan::same_in_kernel(sa, &now.sa)) {
                 self.spent.insert(*id);
             }
         }
     }
 
+    fn worn(&self, current: &Current) -> BTreeSet<SaId> {
+        let worn = |id: &SaId, wanted: &Sa| {
+            let limited = wanted.role == SaRole::Outbound && !wanted.sequence_may_wrap;
+            limited && current.sas.get(id).is_some_and(|now| now.sequence >= WORN)
+        };
+        self.desired.sas.iter().filter(|(id, sa)| worn(id, sa)).map(|(id, _)| *id).collect()
+    }
+
     fn spend(&mut self, id: SaId) {
-        if self.desired.sas.get(&id).is_some_and(|sa| sa.install_once) {
+        if self.desired.sas.get(&id).is_some_and(|sa| sa.install == Install::Once) {
             self.spent.insert(id);
         }
     }
 
     fn without_spent(&self, ops: Vec<Op>, withheld: &mut BTreeSet<SaId>) -> Vec<Op> {
         withheld.clear();
+        let never = |id: &SaId| self.desired.sas.get(id).is_some_and(|sa| sa.install == Install::Never);
         let keep = |op: &Op| match op {
-            Op::InstallSa(id) if self.spent.contains(id) => {
+            Op::InstallSa(id) if self.spent.contains(id) || never(id) => {
                 withheld.insert(*id);
                 false
             }

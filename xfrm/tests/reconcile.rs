@@ -19,7 +19,7 @@ use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
 use xfrm::desired::PlaceholderRoute;
 use xfrm::fake::{FakeKernel, Fault, Packet};
 use xfrm::key::Key;
-use xfrm::model::{Action, Direction, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template};
+use xfrm::model::{Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template};
 use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
 use xfrm::{Desired, Error, Kernel, Op, Ownership, Reconciler, plan};
 
@@ -147,7 +147,8 @@ fn sa(role: SaRole, spi: u32, key: u8, counter_mode: bool) -> Sa {
         protection,
         no_path_mtu_discovery: role == SaRole::Outbound,
         sequence_may_wrap: role == SaRole::Outbound && !counter_mode,
-        install_once: role == SaRole::Outbound && counter_mode,
+        install: if role == SaRole::Outbound && counter_mode { Install::Once } else { Install::Freely },
+        hard_limit: None,
     }
 }
 

@@ -66,7 +66,11 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
     if groups.is_empty() {
         return None;
     }
-    Some(Config { control_socket: file.control_socket, local_port: file.local_port, groups })
+    let state_file = match &file.state_directory {
+        Some(directory) => directory.join("gdoi-agent.state"),
+        None => file.control_socket.with_extension("state"),
+    };
+    Some(Config { control_socket: file.control_socket, state_file, local_port: file.local_port, groups })
 }
 
 struct Check<'c> {

@@ -25,6 +25,8 @@ const LONGEST_INTERFACE_NAME: usize = 15;
 pub struct File {
     /// `control-socket`.
     pub control_socket: PathBuf,
+    /// `state-directory`.
+    pub state_directory: Option<PathBuf>,
     /// `local-port`.
     pub local_port: u16,
     /// `[[group]]`.
@@ -106,6 +108,7 @@ impl File {
     /// Reads the top level.
     pub fn read(mut root: Table<'_>) -> Self {
         let control_socket = root.or("control-socket", PathBuf::from(CONTROL_SOCKET));
+        let state_directory = root.optional::<PathBuf>("state-directory").map(|path| path.value);
         let local_port = root.bounded("local-port", 1..=u16::MAX, GDOI_PORT);
         let place = root.place_of("group");
         let tables = root.tables("group");
@@ -114,7 +117,7 @@ impl File {
         }
         let groups = tables.into_iter().map(Group::read).collect();
         root.finish();
-        Self { control_socket, local_port, groups }
+        Self { control_socket, state_directory, local_port, groups }
     }
 }
 

@@ -70,6 +70,16 @@ pub enum Event {
     },
     /// The key server deleted every TEK: group traffic is blocked until there is a new one.
     TeksDeleted,
+    /// Keys that an earlier run left in the kernel stay in use.
+    Adopted {
+        /// SPIs of the TEKs.
+        spis: Vec<Spi>,
+    },
+    /// A sender whose sequence number must not wrap has come near its end: a new TEK is asked for.
+    Worn {
+        /// Of this TEK.
+        spi: Spi,
+    },
     /// The KEK has ended: no push can come any more, and the group registers again.
     KekExpired,
 }

@@ -30,6 +30,8 @@ pub struct Rekey {
     /// They leave when the kernel holds what their pushes said.
     acknowledgements: VecDeque<Transmit>,
     discards: BTreeMap<&'static str, u64>,
+    /// SPI of the KEK that the last push came under, and its number; of an earlier run at first.
+    used: Option<([u8; 16], u32)>,
 }
 
 impl Rekey {
@@ -41,6 +43,15 @@ impl Rekey {
     /// Pushes discarded, by reason.
     pub fn discards(&self) -> &BTreeMap<&'static str, u64> {
         &self.discards
+    }
+
+    /// SPI of the KEK that the last push came under, and its number: what must survive the process.
+    pub fn used_number(&self) -> Option<([u8; 16], u32)> {
+        self.used
+    }
+
+    pub(super) fn note_used_number(&mut self, used: Option<([u8; 16], u32)>) {
+        self.used = used;
     }
 
     /// When the KEK ends.
@@ -84,12 +95,13 @@ impl Membership {
         now: BootTime,
     ) -> Result<(), Error> {
         let Some(member) = &mut self.rekey.member else { return Err(NotAccepted::UnknownCookies.into()) };
+        let spi = member.policy().map(|policy| policy.spi);
         let result = member.handle_datagram(source, local, datagram, now);
         if let Err(error) = &result {
             let count = self.rekey.discards.entry(error.reason()).or_insert(0);
             *count = count.saturating_add(1);
         }
-        self.follow_rekey(now);
+        self.follow_rekey(spi, now);
         self.drive(now);
         result
     }
@@ -131,6 +143,9 @@ impl Membership {
             (Some(new), Some(earlier)) => Some(new.continuing(earlier)),
             (new, _) => new,
         };
+        if let (Some(member), Some((spi, number))) = (&mut self.rekey.member, self.rekey.used) {
+            member.note_sequence_number(&spi, number);
+        }
         Ok(())
     }
 
@@ -138,14 +153,21 @@ impl Membership {
         if let Some(member) = &mut self.rekey.member {
             member.handle_timeout(now);
         }
-        self.follow_rekey(now);
+        self.follow_rekey(None, now);
     }
 
-    fn follow_rekey(&mut self, now: BootTime) {
+    /// `spi`: of the KEK under which something may have come.
+    fn follow_rekey(&mut self, spi: Option<[u8; 16]>, now: BootTime) {
         while let Some(event) = self.rekey.member.as_mut().and_then(RekeyMember::poll_event) {
             match event {
-                RekeyEvent::Accepted(push) => self.carry_out(*push, now),
+                RekeyEvent::Accepted(push) => {
+                    self.rekey.used = spi.map(|spi| (spi, push.sequence_number)).or(self.rekey.used);
+                    self.carry_out(*push, now);
+                }
                 RekeyEvent::Unusable { sequence_number, error } => {
+                    self.rekey.used = spi.map(|spi| (spi, sequence_number)).or(self.rekey.used);
+                    // Only what has changed is written down.
+                    self.changed = true;
                     self.give_push_up(sequence_number, error.to_string(), now);
                 }
                 RekeyEvent::Expired => {

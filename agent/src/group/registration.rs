@@ -118,6 +118,8 @@ impl Membership {
         };
         let spis = sa.tek_keys().keys().copied().collect();
         self.start_rekey(&sa, now)?;
+        self.spent.retain(|spi| sa.tek_keys().contains_key(spi));
+        self.worn.retain(|spi| sa.tek_keys().contains_key(spi));
         self.generations.add(sa, now);
         let ends = std::iter::once(first_end).chain(self.rekey.expiry());
         self.failover.handle_served(ends, now);

@@ -84,7 +84,7 @@ pub fn keyed<'a>(teks: &'a [TekPolicy], keys: &'a TekKeys) -> GroupState<'a> {
 }
 
 pub fn generation<'a>(teks: &'a [TekPolicy], keys: &'a TekKeys, receive: bool, send: bool) -> Vec<InstalledTek<'a>> {
-    teks.iter().map(|policy| InstalledTek { policy, keys, receive, send }).collect()
+    teks.iter().map(|policy| InstalledTek { policy, keys, receive, send, spent: false, life_left: None }).collect()
 }
 
 /// The member g1: LAN 172.16.1.0/24, WAN 10.0.1.1/24, key server 10.0.9.1.
@@ -120,7 +120,8 @@ pub fn render(desired: &Desired) -> String {
         for (set, flag) in [
             (sa.no_path_mtu_discovery, " flag nopmtudisc"),
             (sa.sequence_may_wrap, " extra-flag oseq-may-wrap"),
-            (sa.install_once, " (install once)"),
+            (sa.install == xfrm::model::Install::Once, " (install once)"),
+            (sa.install == xfrm::model::Install::Never, " (never installed)"),
         ] {
             text.push_str(if set { flag } else { "" });
         }

@@ -23,7 +23,7 @@ use crate::error::{EEXIST, ENOENT, ESRCH, Error};
 use crate::event::EventSource;
 use crate::kernel::{Current, InstalledSa, Kernel};
 use crate::key::Key;
-use crate::model::{Policy, PolicyId, Sa, SaId, SaRole};
+use crate::model::{Install, Policy, PolicyId, Sa, SaId, SaRole};
 use crate::netlink::channel::Channel;
 use crate::netlink::routing::Routing;
 use crate::owner::Ownership;
@@ -223,7 +223,8 @@ fn strange(id: SaId, reqid: crate::model::Reqid) -> InstalledSa {
         protection,
         no_path_mtu_discovery: false,
         sequence_may_wrap: false,
-        install_once: false,
+        install: Install::Freely,
+        hard_limit: None,
     };
-    InstalledSa { sa, counters: Counters::default(), added: 0 }
+    InstalledSa { sa, counters: Counters::default(), sequence: 0, added: 0 }
 }

@@ -1,11 +1,13 @@
 //! XFRM states on the wire of netlink: our type to `XFRM_MSG_NEWSA` and back.
 
 use core::net::IpAddr;
+use core::time::Duration;
 
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::constants::{
-    AF_INET, AF_INET6, IPPROTO_ESP, XFRM_MODE_TUNNEL, XFRM_SA_XFLAG_OSEQ_MAY_WRAP, XFRM_STATE_AF_UNSPEC,
-    XFRM_STATE_NOPMTUDISC, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC, XFRMA_ALG_CRYPT, XFRMA_SA_EXTRA_FLAGS,
+    AF_INET, AF_INET6, IPPROTO_ESP, XFRM_INF, XFRM_MODE_TUNNEL, XFRM_SA_XFLAG_OSEQ_MAY_WRAP, XFRM_STATE_AF_UNSPEC,
+    XFRM_STATE_NOPMTUDISC, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC, XFRMA_ALG_CRYPT, XFRMA_REPLAY_VAL,
+    XFRMA_SA_EXTRA_FLAGS,
 };
 use netlink_packet_xfrm::{Address, UserSaId, UserSaInfo};
 use zeroize::Zeroizing;
@@ -15,7 +17,7 @@ use crate::attribute::{Attributes, array, attributes, text};
 use crate::error::Error;
 use crate::kernel::InstalledSa;
 use crate::key::Key;
-use crate::model::{Reqid, Sa, SaId, SaRole};
+use crate::model::{Install, Reqid, Sa, SaId, SaRole};
 use crate::statistics::Counters;
 
 /// Length of `struct xfrm_usersa_info`.
@@ -35,6 +37,9 @@ pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
     info.mode = XFRM_MODE_TUNNEL;
     // Any inner address: without the flag an IPv4 tunnel takes IPv4 only, which is what the model has.
     info.flags = if sa.no_path_mtu_discovery { XFRM_STATE_NOPMTUDISC } else { 0 };
+    if let Some(limit) = sa.hard_limit {
+        info.lifetime_cfg.hard_add_expires_seconds = limit.as_secs().max(1);
+    }
     let mut header = [0; SA_INFO];
     info.emit(&mut header);
     let mut body = Attributes::after(&header);
@@ -96,13 +101,14 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
     }
     let id = SaId { destination: address(&info.id.daddr, info.family)?, spi: info.id.spi };
     let source = address(&info.saddr, info.family)?;
-    let (mut encryption, mut integrity, mut combined, mut extra) = (None, None, None, 0);
+    let (mut encryption, mut integrity, mut combined, mut extra, mut sequence) = (None, None, None, 0, 0);
     for (kind, value) in attributes(body.get(SA_INFO..)?) {
         match kind {
             XFRMA_ALG_CRYPT => encryption = read_encryption(value),
             XFRMA_ALG_AUTH_TRUNC => integrity = read_integrity(value),
             XFRMA_ALG_AEAD => combined = read_aead(value),
             XFRMA_SA_EXTRA_FLAGS => extra = array(value, 0).map_or(0, u32::from_ne_bytes),
+            XFRMA_REPLAY_VAL => sequence = array(value, 0).map_or(0, u32::from_ne_bytes),
             // XFRMA_ALG_AUTH repeats the integrity algorithm without its truncation.
             _ => {}
         }
@@ -126,8 +132,12 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
             protection,
             no_path_mtu_discovery: info.flags & XFRM_STATE_NOPMTUDISC != 0,
             sequence_may_wrap: extra & XFRM_SA_XFLAG_OSEQ_MAY_WRAP != 0,
-            install_once: false,
+            install: Install::Freely,
+            hard_limit: Some(info.lifetime_cfg.hard_add_expires_seconds)
+                .filter(|seconds| !matches!(*seconds, 0 | XFRM_INF))
+                .map(Duration::from_secs),
         },
+        sequence,
         counters: Counters { packets: info.lifetime_cur.packets, octets: info.lifetime_cur.bytes },
         added: info.lifetime_cur.add_time,
     });
@@ -213,7 +223,8 @@ mod tests {
             protection,
             no_path_mtu_discovery: outbound,
             sequence_may_wrap: outbound,
-            install_once: false,
+            install: Install::Freely,
+            hard_limit: outbound.then_some(Duration::from_secs(3_600)),
         }
     }
 

@@ -90,6 +90,8 @@ fn the_example_loads_and_shows_the_defaults() {
     let spelled_out = load_text(&text).unwrap().value;
     let mut expected = load_text(EXAMPLE).unwrap().value;
     expected.groups[0].identity = Some(Identity::Address("10.0.1.1".parse().unwrap()));
+    expected.groups[0].multicast_interface = Some("wan".to_owned());
+    expected.state_file = "/var/lib/gdoi-agent/gdoi-agent.state".into();
     assert_eq!(format!("{spelled_out:?}"), format!("{expected:?}"));
 }
 
@@ -103,6 +105,7 @@ fn the_example_names_every_key() {
         ("exclude", "[[group]]\n[[group.exclude]]\nzzzzzzzz = 1\n"),
         ("ike", "[[group]]\n[group.ike]\nzzzzzzzz = 1\n"),
         ("retransmission", "[[group]]\n[group.retransmission]\nzzzzzzzz = 1\n"),
+        ("rekey", "[[group]]\n[group.rekey]\nzzzzzzzz = 1\n"),
         ("interoperability", "[[group]]\n[group.interoperability]\nzzzzzzzz = 1\n"),
     ] {
         let report = load_text(text).unwrap_err();
@@ -382,7 +385,7 @@ hash = ["md5"]
     assert_eq!(
         load_text(text).map(|_| ()).unwrap_err(),
         "\
-f:2:1: error: unknown key \"port\"; known keys are control-socket, group, local-port
+f:2:1: error: unknown key \"port\"; known keys are control-socket, group, local-port, state-directory
 f:3:1: error: group.id is missing; add id = 1
 f:5:17: error: group.local-address: 2001:db8::1 is an IPv6 address, and groups are IPv4 in this version; write an IPv4 address
 f:6:8: error: group.lan: there is no interface \"eth7\"; create it first, or correct the name: there are lan, wan, wan2

@@ -1,0 +1,77 @@
+//! Generations of an earlier run: what was written down about them, with the keys that the kernel still holds.
+
+use std::collections::BTreeMap;
+
+use gdoi::BootTime;
+use gdoi::crypto::Secret;
+use gdoi::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, Spi, TekKeys, TekPolicy};
+
+use super::{Generation, Generations};
+use crate::saved::{SavedGeneration, SavedLine, boot_time, milliseconds};
+
+impl Generations {
+    /// What a later run needs to know beside the keys.
+    pub fn save(&self) -> Vec<SavedGeneration> {
+        let save = |generation: &Generation| SavedGeneration {
+            lines: generation.sa.policy().teks.iter().map(SavedLine::from).collect(),
+            received: milliseconds(generation.received),
+            send_from: milliseconds(generation.send_from),
+            receive_until: generation.receive_until.map(milliseconds),
+            expiry: generation.expiry.iter().map(|(spi, end)| (*spi, milliseconds(*end))).collect(),
+            deleted: generation.deleted.clone(),
+        };
+        self.generations.iter().map(save).collect()
+    }
+
+    /// Takes up what an earlier run saved, as far as `keys` has it. A TEK whose key is not there keeps its lines, whose
+    /// traffic is blocked; a group SA without any key is left out, and does not end the ones before it.
+    pub fn adopt(
+        group: GroupId,
+        saved: &[SavedGeneration],
+        lines: &[SavedLine],
+        keys: impl Fn(Spi) -> Option<TekKeys>,
+        now: BootTime,
+    ) -> Self {
+        let mut adopted = Self { lines: lines.iter().map(TekPolicy::from).collect(), ..Self::default() };
+        let mut bridged = true;
+        for saved in saved.iter().rev() {
+            let mut expiry: BTreeMap<Spi, BootTime> =
+                saved.expiry.iter().map(|(spi, end)| (*spi, boot_time(*end))).collect();
+            let alive = |spi: &Spi| expiry.get(spi).is_some_and(|end| *end > now);
+            let mut held: BTreeMap<Spi, TekKeys> =
+                expiry.keys().filter(|spi| alive(spi)).filter_map(|spi| Some((*spi, keys(*spi)?))).collect();
+            let has_key = !held.is_empty();
+            for (spi, end) in &mut expiry {
+                // A line without a key keeps its place as one that has ended.
+                held.entry(*spi).or_insert_with(|| {
+                    *end = now.min(*end);
+                    TekKeys { encryption: Secret::new(Vec::new()), integrity: Secret::new(Vec::new()) }
+                });
+            }
+            if has_key {
+                let policy = GroupPolicy {
+                    group,
+                    kek: None,
+                    gap: GroupAssociatedPolicy::default(),
+                    teks: saved.lines.iter().map(TekPolicy::from).collect(),
+                };
+                adopted.generations.insert(
+                    0,
+                    Generation {
+                        sa: GroupSa::originate(policy, held, None, None, None),
+                        received: boot_time(saved.received),
+                        send_from: boot_time(saved.send_from),
+                        receive_until: saved.receive_until.filter(|_| bridged).map(boot_time),
+                        expiry,
+                        deleted: saved.deleted.clone(),
+                        lines_before: adopted.lines.clone(),
+                    },
+                );
+            }
+            bridged &= has_key;
+        }
+        adopted.drop_ended(now);
+        adopted.shown = adopted.in_use(now);
+        adopted
+    }
+}
