@@ -2,16 +2,50 @@
 
 use std::net::SocketAddr;
 
-use ::control::ServerSnapshot;
 use ::control::statistics::{RegisteredMember, ServerGroup, ServerKek, ServerRekey, ServerStatistics, ServerTek};
+use ::control::{Done, ErrorCode, Refusal, Request, Response, ServerSnapshot};
 use gdoi::BootTime;
 use gdoi::config::Identity;
 use gdoi::group::{AddressRange, TrafficSelector};
 
 use crate::keys::Entropy;
+use crate::operator::WishError;
 use crate::registry::Registration;
 use crate::rekey::GroupRekey;
 use crate::service::{GroupState, Service};
+
+/// Carries out a command or shows the server.
+pub fn answer<E: Entropy>(
+    service: &mut Service<E>,
+    request: &Request,
+    listen: &[SocketAddr],
+    started: BootTime,
+    now: BootTime,
+) -> Response {
+    let done = match request {
+        Request::ShowServer => return Response::Server(Box::new(snapshot(service, listen, started, now))),
+        Request::ShowMember | Request::Register(_) => {
+            return Response::Refused(Refusal::not_served_here("gcks", request));
+        }
+        Request::Rekey(of) => service.rekey(&of.group, now),
+        Request::Replace(of) => service.replace(&of.group, now),
+        Request::Delete(of) => service.delete(&of.group, now),
+        Request::Remove(of) => service.remove(&of.group, &of.member, now),
+        Request::RemoveAll(of) => service.remove_all(&of.group, now),
+        Request::Admit(of) => service.admit(&of.group, &of.member),
+    };
+    match done {
+        Ok(message) => Response::Done(Done { message }),
+        Err(error) => {
+            let code = match &error {
+                WishError::UnknownGroup { .. } => ErrorCode::UnknownGroup,
+                WishError::UnknownMember { .. } => ErrorCode::UnknownMember,
+                WishError::NotRemoved { .. } | WishError::Push(_) => ErrorCode::NotPossible,
+            };
+            Response::Refused(Refusal::new(code, error.to_string()))
+        }
+    }
+}
 
 /// The server as of `now`.
 pub fn snapshot<E: Entropy>(

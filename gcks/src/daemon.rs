@@ -3,10 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use ::control::protocol::Refusal;
+use ::control::Response;
 use ::control::server::Call;
 use ::control::socket::{Access, Listener};
-use ::control::{Request, Response};
 use anyhow::Context;
 use daemon::clock::{self, Timer};
 use daemon::limit::LogLimiter;
@@ -17,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::control::{identity_text, snapshot};
+use crate::control::{self, identity_text};
 use crate::keys::OsEntropy;
 use crate::net::Network;
 use crate::notice::Notice;
@@ -116,15 +115,16 @@ impl State {
         }
     }
 
-    fn answer(&self, call: Call) {
+    fn answer(&mut self, call: Call) {
         let request = call.request();
-        let response = match request {
-            Request::ShowServer => {
-                let snapshot = snapshot(&self.service, &self.listen, self.started, clock::now());
-                Response::Server(Box::new(snapshot))
+        let response = control::answer(&mut self.service, request, &self.listen, self.started, clock::now());
+        if request.is_command() {
+            match &response {
+                Response::Done(done) => tracing::info!(%request, message = done.message, "command"),
+                Response::Refused(refusal) => tracing::warn!(%request, %refusal, "command refused"),
+                _ => {}
             }
-            _ => Response::Refused(Refusal::not_served_here("gcks", request)),
-        };
+        }
         call.answer(response);
     }
 

@@ -12,6 +12,7 @@ pub mod kek;
 pub mod keys;
 pub mod net;
 pub mod notice;
+pub mod operator;
 mod pulls;
 pub mod pushes;
 pub mod registry;

@@ -25,8 +25,8 @@ use crate::service::Service;
 #[derive(Debug)]
 pub(crate) struct Pull {
     pub(crate) group: GroupId,
-    identity: Identity,
-    member: Arc<str>,
+    pub(crate) identity: Identity,
+    pub(crate) member: Arc<str>,
     pub(crate) sender: Option<u64>,
     leaf: Option<u16>,
     /// SPI of the KEK, and the number of the last push that the member will not ask for.

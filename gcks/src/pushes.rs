@@ -460,7 +460,7 @@ impl<E: Entropy> Service<E> {
     }
 
     /// Whether the next KEK comes out of the hierarchy of this one: a hierarchy has one cipher.
-    fn keeps_tree(&self, index: usize) -> bool {
+    pub(crate) fn keeps_tree(&self, index: usize) -> bool {
         let Some(state) = self.groups.get(index) else { return false };
         let Some(rekey) = &state.rekey else { return false };
         let same = state.group.rekey.as_ref().is_some_and(|to| to.lkh && to.encryption == rekey.settings.encryption);

@@ -11,7 +11,7 @@ use gcks::notice::Notice;
 use gcks::service::Service;
 use gdoi::BootTime;
 use gdoi::config::RetransmissionPolicy;
-use gdoi::event::{RegistrationEvent, Transmit};
+use gdoi::event::{RegistrationEvent, RegistrationFailure, Transmit};
 use gdoi::group::{GroupSa, Spi, TekKeys};
 use gdoi::member::Registration;
 use gdoi::push::{AcknowledgementLength, Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember, RekeySettings};
@@ -47,6 +47,8 @@ pub struct Node {
     pub refused: u64,
     /// Whether it pulls again by itself.
     pub alive: bool,
+    /// Whether it was removed: it need not understand the others.
+    pub removed: bool,
     again_at: Option<BootTime>,
 }
 
@@ -111,6 +113,7 @@ impl World {
             errors: BTreeMap::new(),
             refused: 0,
             alive: true,
+            removed: false,
             again_at: Some(self.now),
         });
         let place = self.nodes.len() - 1;
@@ -197,9 +200,11 @@ impl World {
         if !self.watch {
             return;
         }
-        for sender in &self.nodes {
+        for sender in self.nodes.iter().filter(|node| !node.removed) {
             let Some(spi) = sender.sending(self.now) else { continue };
-            for receiver in self.nodes.iter().filter(|other| other.group == sender.group && other.alive) {
+            for receiver in
+                self.nodes.iter().filter(|other| other.group == sender.group && other.alive && !other.removed)
+            {
                 if receiver.sending(self.now).is_some() && !receiver.receives(spi, self.now) {
                     self.splits.push((self.now, sender.number, receiver.number, spi));
                 }
@@ -209,7 +214,7 @@ impl World {
 
     /// Distinct SPIs that anybody holds now.
     pub fn spis(&self, group: u32) -> BTreeSet<Spi> {
-        let nodes = self.nodes.iter().filter(|node| node.group == group && node.alive);
+        let nodes = self.nodes.iter().filter(|node| node.group == group && node.alive && !node.removed);
         nodes.filter_map(|node| node.sending(self.now)).collect()
     }
 }
@@ -316,9 +321,10 @@ impl Node {
                 match event {
                     RegistrationEvent::PolicyOffered(_) => registration.accept_policy(now),
                     RegistrationEvent::Registered(sa) => registered = Some(sa),
-                    RegistrationEvent::Failed(_) => {
-                        self.refused += 1;
-                        self.again_at = Some(now + Duration::from_secs(5));
+                    RegistrationEvent::Failed(failure) => {
+                        let refused = matches!(failure, RegistrationFailure::Refused { .. });
+                        self.refused += u64::from(refused);
+                        self.again_at = Some(now + Duration::from_secs(if refused { 3600 } else { 5 }));
                     }
                     _ => {}
                 }
