@@ -30,7 +30,7 @@ const ROUTES: [Route; 3] = [
 /// # Errors
 /// When the lab cannot be built or a measurement gives nothing.
 pub fn run(binaries: &Path, rounds: u32, seconds: u32) -> Result<bool> {
-    let mut lab = Lab::build_unwatched(Plan::default(), binaries, None)?;
+    let mut lab = Lab::build_unwatched(Plan::default(), binaries)?;
     lab.start_server(0)?;
     lab.start_member(0)?;
     lab.start_member(1)?;

@@ -4,6 +4,7 @@ use crate::nodes::{Node, Process};
 use crate::packet::Packet;
 use anyhow::{Context, Result, bail};
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -120,8 +121,20 @@ impl Capture {
     }
 
     fn recorded(&self, mark: Mark) -> Result<(Vec<Captured>, Mark)> {
-        let octets = fs::read(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
-        read(&octets, mark)
+        self.read_from(mark).with_context(|| format!("cannot read {}", self.file.display()))
+    }
+
+    /// Only what stands behind the mark is read: the file of a long scenario is large.
+    fn read_from(&self, Mark(offset): Mark) -> Result<(Vec<Captured>, Mark)> {
+        let mut file = fs::File::open(&self.file)?;
+        let mut octets = vec![0; FILE_HEADER];
+        if file.read_exact(&mut octets).is_err() {
+            return Ok((Vec::new(), Mark::START));
+        }
+        file.seek(SeekFrom::Start(u64::try_from(offset)?))?;
+        file.read_to_end(&mut octets)?;
+        let (packets, Mark(end)) = read(&octets, Mark::START)?;
+        Ok((packets, Mark(offset + (end - FILE_HEADER))))
     }
 
     /// Ends it.

@@ -9,6 +9,7 @@ pub mod daemons;
 pub mod esp;
 pub mod firewall;
 pub mod lab;
+pub mod leak;
 pub mod narrative;
 pub mod nodes;
 pub mod packet;

@@ -24,13 +24,10 @@ enum Action {
         /// Leaves the last lab up.
         #[arg(long)]
         keep: bool,
-        /// A script that sets the members up instead of the daemons (`SCRIPT start|stop NODE NAMESPACE`).
-        #[arg(long, hide = true)]
-        by_hand: Option<PathBuf>,
     },
     /// Names the scenarios.
     List,
-    /// Opens a shell on a node: ha g1 r g2 hb s1 s2 s3 s4.
+    /// Opens a shell on a node: ha g1 r g2 hb g3 hc s1 s2 s3 s4.
     Shell {
         /// The node.
         node: String,
@@ -64,9 +61,7 @@ fn main() -> ExitCode {
 
 fn run(action: Action) -> Result<bool> {
     match action {
-        Action::Run { scenario, keep, by_hand } => {
-            scenarios::play(&scenario, &Context { binaries: binaries()?, by_hand, keep })
-        }
+        Action::Run { scenario, keep } => scenarios::play(&scenario, &Context { binaries: binaries()?, keep }),
         Action::List => {
             for scenario in scenarios::ALL {
                 println!("{:<12} {}", scenario.name, scenario.about);

@@ -45,8 +45,9 @@ impl Default for Plan {
     }
 }
 
-/// The two members: node name, identity, WAN interfaces.
-pub const MEMBERS: [(&str, &str, &[&str]); 2] = [("g1", "10.0.1.1", &["wan", "wan2"]), ("g2", "10.0.2.1", &["wan"])];
+/// The members: node name, identity, WAN interfaces.
+pub const MEMBERS: [(&str, &str, &[&str]); 3] =
+    [("g1", "10.0.1.1", &["wan", "wan2"]), ("g2", "10.0.2.1", &["wan"]), ("g3", "10.0.5.1", &["wan"])];
 
 /// A member's file.
 pub fn member_file(plan: &Plan, position: usize, directory: &Path) -> String {

@@ -1,7 +1,8 @@
 //! The statements that scenarios share: each does something to the lab, looks, and says what it found.
 
 use crate::capture::Captured;
-use crate::lab::{Lab, MEMBER_NODES, Moment, from_member, is_leak};
+use crate::lab::{Lab, Moment};
+use crate::leak::{from_member, is_leak};
 use crate::narrative::{Finding, Narrative};
 use crate::nodes::Node;
 use crate::packet::{ESP, Packet, reassemble};
@@ -267,7 +268,7 @@ fn open_with_any(packet: &Packet, known: &[State]) -> Result<Packet> {
 /// # Errors
 /// When iproute2 refuses.
 pub fn show_kernel(narrative: &mut Narrative) -> Result<()> {
-    for node in MEMBER_NODES {
+    for node in [G1, G2] {
         narrative.show(&format!("{}: ip xfrm state", node.0), &states::mask(&node.ip("xfrm state")?));
         narrative.show(&format!("{}: ip xfrm policy", node.0), &node.ip("xfrm policy")?);
     }

@@ -1,8 +1,9 @@
-//! The seeds' topology: four key servers and two members round a core router, a host behind each member.
+//! The seeds' topology: four key servers and three members round a core router, a host behind each member.
 //!
 //! ```text
 //!   ha 172.16.1.10 --lan-- g1 --wan---- w1 r w2 ----wan-- g2 --lan-- hb 172.16.2.10
 //!                          g1 --wan2--- w3 r k1..k4 -- s1 10.0.11.1 .. s4 10.0.14.1
+//!                                          r w5 ----wan-- g3 --lan-- hc 172.16.3.10
 //! ```
 
 use crate::nodes::{NAMESPACE_PREFIX, Node, batch};
@@ -22,15 +23,21 @@ pub const R: Node = Node("r");
 pub const G2: Node = Node("g2");
 /// Host behind the second member.
 pub const HB: Node = Node("hb");
+/// Third member; only some scenarios start it.
+pub const G3: Node = Node("g3");
+/// Host behind the third member.
+pub const HC: Node = Node("hc");
 /// Key servers in failover order.
 pub const SERVERS: [Node; 4] = [Node("s1"), Node("s2"), Node("s3"), Node("s4")];
 /// Every node.
-pub const ALL: [Node; 9] = [HA, G1, R, G2, HB, Node("s1"), Node("s2"), Node("s3"), Node("s4")];
+pub const ALL: [Node; 11] = [HA, G1, R, G2, HB, G3, HC, Node("s1"), Node("s2"), Node("s3"), Node("s4")];
 
 /// Address of the host behind the first member.
 pub const HA_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 10);
 /// Address of the host behind the second member.
 pub const HB_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 2, 10);
+/// Address of the host behind the third member.
+pub const HC_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 3, 10);
 /// What the group protects.
 pub const PROTECTED: &str = "172.16.0.0/12";
 /// Link-layer addresses that begin so belong to members: only what they send can be a leak.
@@ -67,21 +74,26 @@ pub fn build() -> Result<()> {
     // A lab sends more ICMP errors in a minute than a network should.
     let router = ["net.ipv4.ip_forward=1", "net.ipv4.icmp_ratelimit=0"];
     for node in ALL {
-        let more: &[&str] = if [G1, R, G2].contains(&node) { &router } else { &[] };
+        let more: &[&str] = if [G1, R, G2, G3].contains(&node) { &router } else { &[] };
         node.sysctl(&[&common, more].concat())?;
     }
     link(HA, "eth0", "02:00:00:00:01:0a", G1, "lan", "02:67:31:00:01:ff")?;
     link(HB, "eth0", "02:00:00:00:02:0a", G2, "lan", "02:67:31:00:02:ff")?;
+    link(HC, "eth0", "02:00:00:00:03:0a", G3, "lan", "02:67:31:00:03:ff")?;
     HA.batch("link set lo up\naddr add 172.16.1.10/24 dev eth0\nroute add default via 172.16.1.1\n")?;
     HB.batch("link set lo up\naddr add 172.16.2.10/24 dev eth0\nroute add default via 172.16.2.1\n")?;
+    HC.batch("link set lo up\naddr add 172.16.3.10/24 dev eth0\nroute add default via 172.16.3.1\n")?;
     G1.batch("link set lo up\naddr add 172.16.1.1/24 dev lan\n")?;
     G2.batch("link set lo up\naddr add 172.16.2.1/24 dev lan\n")?;
+    G3.batch("link set lo up\naddr add 172.16.3.1/24 dev lan\n")?;
     uplink(G1, "wan", "w1", 1)?;
     uplink(G2, "wan", "w2", 2)?;
     uplink(G1, "wan2", "w3", 3)?;
+    uplink(G3, "wan", "w5", 5)?;
     G1.ip("route add default via 10.0.1.254")?;
     G2.ip("route add default via 10.0.2.254")?;
-    R.batch("link set lo up\nroute add 172.16.1.0/24 via 10.0.1.1\nroute add 172.16.2.0/24 via 10.0.2.1\n")?;
+    G3.ip("route add default via 10.0.5.254")?;
+    R.batch("link set lo up\nroute add 172.16.1.0/24 via 10.0.1.1\nroute add 172.16.2.0/24 via 10.0.2.1\nroute add 172.16.3.0/24 via 10.0.5.1\n")?;
     for (position, server) in SERVERS.into_iter().enumerate() {
         let number = 11 + position;
         let core = format!("k{}", position + 1);

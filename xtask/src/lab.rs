@@ -27,9 +27,6 @@ pub struct Lab {
     /// Builds with optimisation.
     #[arg(long)]
     pub release: bool,
-    /// A script that sets the members up instead of the daemons.
-    #[arg(long, hide = true)]
-    pub by_hand: Option<String>,
     /// Ends the machine after this many minutes.
     #[arg(long, default_value_t = 40, value_name = "MINUTES")]
     pub timeout: u64,
@@ -50,9 +47,6 @@ pub fn run(lab: &Lab) -> Result<bool> {
     }
     for name in &lab.scenario {
         arguments.extend(["--scenario".to_owned(), name.clone()]);
-    }
-    if let Some(script) = &lab.by_hand {
-        arguments.extend(["--by-hand".to_owned(), script.clone()]);
     }
     if lab.keep {
         arguments.push("--keep".to_owned());

@@ -18,9 +18,6 @@ const SUITES: &[(&str, Option<&str>)] = &[
 
 /// One group after the other.
 pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
-    if context.by_hand.is_some() {
-        return Ok(());
-    }
     for (encryption, integrity) in SUITES.iter().copied() {
         narrative.chapter(&format!("{encryption} {}", integrity.unwrap_or("(combined mode, sending allowed)")));
         let plan = Plan { encryption, integrity, counter_mode_send: integrity.is_none(), ..Plan::default() };

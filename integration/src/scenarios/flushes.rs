@@ -14,9 +14,6 @@ const DATAGRAMS: u64 = 400;
 /// One flush after the other, on both members.
 pub fn play(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("Foreign flushes under traffic");
-    if lab.is_by_hand() {
-        return Ok(());
-    }
     let flushes: [(&str, &str, &[&str]); 3] = [
         ("nft flush ruleset", "nft", &["flush", "ruleset"]),
         ("ip xfrm policy flush", "ip", &["xfrm", "policy", "flush"]),

@@ -3,7 +3,7 @@
 
 use super::{Context, close, flushes, registered};
 use crate::firewall;
-use crate::lab::{Lab, MEMBER_NODES};
+use crate::lab::Lab;
 use crate::narrative::{Finding, Narrative};
 use crate::plan::Plan;
 use crate::statements::{
@@ -71,9 +71,6 @@ fn load_firewall(narrative: &mut Narrative) -> Result<()> {
 fn before_the_first_key(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("Before the first key");
     answered(narrative, "unprotected", "the network routes: ha reaches hb while no daemon has run yet", HA, &[], FAR);
-    if lab.is_by_hand() {
-        return Ok(());
-    }
     lab.start_member(0)?;
     lab.start_member(1)?;
     narrative.say("both members run, no key server does");
@@ -100,10 +97,6 @@ fn failover(lab: &mut Lab, narrative: &mut Narrative, silent: bool) -> Result<bo
     } else {
         narrative.say("no gcks on s1: its kernel answers port unreachable; gcks starts on s2");
     }
-    if lab.is_by_hand() {
-        lab.start_member(0)?;
-        lab.start_member(1)?;
-    }
     lab.start_server(1)?;
     if !registered(lab, narrative, "both members are registered") {
         return Ok(false);
@@ -114,20 +107,15 @@ fn failover(lab: &mut Lab, narrative: &mut Narrative, silent: bool) -> Result<bo
     served_by_the_second(lab, narrative);
     same_keys(narrative, lab);
     show_kernel(narrative)?;
-    if !lab.is_by_hand() {
-        narrative.show("g1: gdoictl show member", &lab.show_text(G1, &["member"])?);
-        narrative.show("s2: gdoictl show server members", &lab.show_text(SERVERS[1], &["server", "members"])?);
-    }
+    narrative.show("g1: gdoictl show member", &lab.show_text(G1, &["member"])?);
+    narrative.show("s2: gdoictl show server members", &lab.show_text(SERVERS[1], &["server", "members"])?);
     Ok(true)
 }
 
 fn served_by_the_second(lab: &Lab, narrative: &mut Narrative) {
-    if lab.is_by_hand() {
-        return;
-    }
     narrative.state("failover", "s2 serves both members, and both say why s1 was passed over", || {
         let (mut holds, mut evidence) = (true, String::new());
-        for node in MEMBER_NODES {
+        for node in [G1, G2] {
             let groups = lab.show(node, &["member"], "groups")?;
             let group = groups.get(0).cloned().unwrap_or_default();
             let server = group.get("server").map(ToString::to_string).unwrap_or_default();
@@ -309,9 +297,6 @@ fn recreate_uplink() -> Result<()> {
 
 fn stop_and_restart(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("A member stops and starts again");
-    if lab.is_by_hand() {
-        return Ok(());
-    }
     let moment = lab.now()?;
     lab.stop_member(0)?;
     narrative.state("keys-removed", "after an orderly end no key is left in the kernel", || {
@@ -330,9 +315,6 @@ fn stop_and_restart(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
 
 fn killed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("A member's daemon is killed");
-    if lab.is_by_hand() {
-        return Ok(());
-    }
     let moment = lab.now()?;
     lab.kill_member(0)?;
     narrative.say("kill -9: nobody is left who could clean up or repair");

@@ -20,15 +20,13 @@ mod selectors;
 pub struct Context {
     /// Directory of the binaries.
     pub binaries: PathBuf,
-    /// A script that sets members up instead of the daemons.
-    pub by_hand: Option<PathBuf>,
     /// Leave the last lab up.
     pub keep: bool,
 }
 
 impl Context {
     fn build(&self, plan: Plan) -> Result<Lab> {
-        Lab::build(plan, &self.binaries, self.by_hand.as_deref())
+        Lab::build(plan, &self.binaries)
     }
 
     /// The program directory.

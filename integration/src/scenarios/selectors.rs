@@ -11,9 +11,6 @@ use std::time::Duration;
 
 /// Asymmetric prefixes first, then a port.
 pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
-    if context.by_hand.is_some() {
-        return Ok(());
-    }
     asymmetric(context, narrative)?;
     ports(context, narrative)
 }

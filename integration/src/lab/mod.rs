@@ -1,0 +1,125 @@
+//! A lab that is up: topology, captures, daemons, and what a scenario does with them.
+
+use crate::capture::{Capture, Captured, Mark, Tally};
+use crate::daemons::{Daemon, random_key, write_secret};
+use crate::nodes::Node;
+use crate::plan::{MEMBERS, Plan};
+use crate::topology::{self, G1, G2, G3, HA, HB, HC, R, SERVERS};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use watch::Captures;
+
+mod control;
+mod start;
+mod watch;
+
+pub use watch::Moment;
+
+/// Where a lab keeps its files while it runs.
+pub const DIRECTORY: &str = "/run/gdoi-lab";
+
+/// Packets travel through a buffer before they are in a capture's file.
+const SETTLES: Duration = Duration::from_millis(300);
+
+/// The members' nodes.
+pub const MEMBER_NODES: [Node; 3] = [G1, G2, G3];
+
+/// A lab that is up.
+pub struct Lab {
+    /// What varies from run to run.
+    pub plan: Plan,
+    directory: PathBuf,
+    binaries: PathBuf,
+    captures: Option<Captures>,
+    /// When the first member was started: what crossed before was nobody's to protect.
+    guarded_since: Option<Mark>,
+    members: [Option<Daemon>; 3],
+    servers: [Option<Daemon>; 4],
+}
+
+impl Lab {
+    /// Builds the topology and starts the captures; no daemon runs yet.
+    ///
+    /// # Errors
+    /// When a namespace, a link or a capture cannot be made.
+    pub fn build(plan: Plan, binaries: &Path) -> Result<Self> {
+        let mut lab = Self::build_unwatched(plan, binaries)?;
+        let start = |node| Capture::start(node, &lab.directory);
+        lab.captures = Some(Captures { core: start(R)?, ha: start(HA)?, hb: start(HB)?, hc: start(HC)? });
+        Ok(lab)
+    }
+
+    /// Builds the topology only: a capture would be part of what a benchmark measures.
+    ///
+    /// # Errors
+    /// When a namespace or a link cannot be made.
+    pub fn build_unwatched(plan: Plan, binaries: &Path) -> Result<Self> {
+        let directory = PathBuf::from(DIRECTORY);
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory)?;
+        topology::build()?;
+        let lab = Self {
+            plan,
+            binaries: binaries.to_path_buf(),
+            directory,
+            captures: None,
+            guarded_since: None,
+            members: [None, None, None],
+            servers: [None, None, None, None],
+        };
+        for (member, _, _) in MEMBERS {
+            let key = random_key()?;
+            write_secret(&lab.file(&format!("{member}.psk")), &key)?;
+            for server in SERVERS {
+                write_secret(&lab.file(&format!("{}-{member}.psk", server.0)), &key)?;
+            }
+        }
+        Ok(lab)
+    }
+
+    /// A file of this lab.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Ends daemons and captures; returns all that crossed the core and what tcpdump counted.
+    ///
+    /// # Errors
+    /// When a daemon does not end in order or the capture cannot be read.
+    pub fn finish(mut self) -> Result<(Vec<Captured>, Tally)> {
+        for position in 0..self.members.len() {
+            if self.member(position).is_some() {
+                self.stop_member(position)?;
+            }
+        }
+        for position in 0..self.servers.len() {
+            self.stop_server(position)?;
+        }
+        std::thread::sleep(SETTLES);
+        let captures = self.captures.take().context("this lab captures nothing")?;
+        let all = captures.core.since(self.guarded_since.unwrap_or(Mark::START))?;
+        let file = captures.core.file().to_path_buf();
+        let tally = captures.core.stop()?;
+        captures.ha.stop()?;
+        captures.hb.stop()?;
+        captures.hc.stop()?;
+        // Beside the binaries is the place a person finds it: in the machine that is the directory shared with the host.
+        let keep = self.binaries.parent().unwrap_or(Path::new("/")).join("core.pcap");
+        let _ = fs::copy(file, keep);
+        topology::tear_down();
+        Ok((all, tally))
+    }
+
+    /// Leaves everything running when this program ends; `lab down` removes it.
+    ///
+    /// # Errors
+    /// When the capture cannot be read.
+    pub fn leave_running(self) -> Result<Vec<Captured>> {
+        std::thread::sleep(SETTLES);
+        let all = self.captures()?.core.since(self.guarded_since.unwrap_or(Mark::START))?;
+        std::mem::forget(self);
+        Ok(all)
+    }
+}

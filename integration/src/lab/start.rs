@@ -1,0 +1,138 @@
+//! Daemons of a lab: started, ended, killed, and awaited until they have keys.
+
+use super::{Lab, MEMBER_NODES};
+use crate::daemons::Daemon;
+use crate::nodes::Node;
+use crate::plan::{member_file, server_file};
+use crate::states::{self, State};
+use crate::topology::SERVERS;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::time::{Duration, Instant};
+
+impl Lab {
+    /// Starts a member and returns when its blocks are in place.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub fn start_member(&mut self, position: usize) -> Result<()> {
+        let node = *MEMBER_NODES.get(position).context("no such member")?;
+        if self.guarded_since.is_none()
+            && let Some(captures) = &self.captures
+        {
+            self.guarded_since = Some(captures.core.mark()?);
+        }
+        let file = self.file(&format!("{}.toml", node.0));
+        fs::write(&file, member_file(&self.plan, position, &self.directory))?;
+        let daemon = Daemon::start(&self.binaries.join("gdoi-agent"), node, &file, &self.directory)?;
+        *self.members.get_mut(position).context("no such member")? = Some(daemon);
+        Ok(())
+    }
+
+    /// Starts a key server.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub fn start_server(&mut self, position: usize) -> Result<()> {
+        let node = *SERVERS.get(position).context("no such server")?;
+        let file = self.file(&format!("{}.toml", node.0));
+        fs::write(&file, server_file(&self.plan, position, &self.directory))?;
+        let daemon = Daemon::start(&self.binaries.join("gcks"), node, &file, &self.directory)?;
+        *self.servers.get_mut(position).context("no such server")? = Some(daemon);
+        Ok(())
+    }
+
+    /// Ends a member in order.
+    ///
+    /// # Errors
+    /// When it does not end in time or not with status 0.
+    pub fn stop_member(&mut self, position: usize) -> Result<()> {
+        self.members.get_mut(position).and_then(Option::take).context("the member does not run")?.stop()
+    }
+
+    /// Ends a key server in order.
+    ///
+    /// # Errors
+    /// When it does not end in time or not with status 0.
+    pub fn stop_server(&mut self, position: usize) -> Result<()> {
+        match self.servers.get_mut(position).and_then(Option::take) {
+            Some(server) => server.stop(),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a key server with SIGKILL.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill_server(&mut self, position: usize) -> Result<()> {
+        self.servers.get_mut(position).and_then(Option::take).context("the server does not run")?.kill()
+    }
+
+    /// Ends a member with SIGKILL.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn kill_member(&mut self, position: usize) -> Result<()> {
+        match self.members.get_mut(position).and_then(Option::take) {
+            Some(member) => member.kill(),
+            None => bail!("the member does not run"),
+        }
+    }
+
+    /// The members whose daemons run.
+    pub fn running(&self) -> Vec<Node> {
+        MEMBER_NODES.into_iter().zip(&self.members).filter_map(|(node, daemon)| daemon.as_ref().map(|_| node)).collect()
+    }
+
+    /// A member's daemon.
+    pub fn member(&self, position: usize) -> Option<&Daemon> {
+        self.members.get(position)?.as_ref()
+    }
+
+    /// The last lines of the log of whatever runs on a node.
+    pub fn log_tail(&self, node: Node, lines: usize) -> String {
+        let text = fs::read_to_string(self.file(&format!("{}.log", node.0))).unwrap_or_default();
+        let all: Vec<&str> = text.lines().collect();
+        all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
+    }
+
+    /// Waits until every member that runs has a state to send with; returns how long it took.
+    ///
+    /// # Errors
+    /// When a member has none after the time; its log is in the message.
+    pub fn wait_registered(&self, limit: Duration) -> Result<Duration> {
+        let started = Instant::now();
+        for node in self.running() {
+            while self.outbound(node)?.is_empty() {
+                if started.elapsed() > limit {
+                    bail!(
+                        "{} has no key after {} s; its log ends:\n{}",
+                        node.0,
+                        limit.as_secs(),
+                        self.log_tail(node, 15)
+                    );
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+        Ok(started.elapsed())
+    }
+
+    /// The kernel's states on a node, keys included: never to be printed.
+    ///
+    /// # Errors
+    /// When iproute2 refuses or prints what is not understood.
+    pub fn states(&self, node: Node) -> Result<Vec<State>> {
+        states::parse(&node.ip("xfrm state")?)
+    }
+
+    /// States that send.
+    ///
+    /// # Errors
+    /// As [`Lab::states`].
+    pub fn outbound(&self, node: Node) -> Result<Vec<State>> {
+        // Inbound states of a group name no source.
+        Ok(self.states(node)?.into_iter().filter(|state| state.source != "0.0.0.0").collect())
+    }
+}

@@ -1,0 +1,69 @@
+//! Looking at a lab: what crossed the core's links, and what came to or left the hosts, since a moment.
+
+use super::{Lab, SETTLES};
+use crate::capture::{Capture, Captured, Mark};
+use crate::nodes::Node;
+use crate::topology::{HA, HB};
+use anyhow::{Context, Result};
+
+/// Moments in the captures.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    core: Mark,
+    ha: Mark,
+    hb: Mark,
+    hc: Mark,
+}
+
+/// The captures of a lab: all links of the core router and of the hosts.
+#[derive(Debug)]
+pub(super) struct Captures {
+    pub(super) core: Capture,
+    pub(super) ha: Capture,
+    pub(super) hb: Capture,
+    pub(super) hc: Capture,
+}
+
+impl Lab {
+    /// This moment, to count from.
+    ///
+    /// # Errors
+    /// When a capture cannot be read.
+    pub fn now(&self) -> Result<Moment> {
+        std::thread::sleep(SETTLES);
+        let captures = self.captures()?;
+        Ok(Moment {
+            core: captures.core.mark()?,
+            ha: captures.ha.mark()?,
+            hb: captures.hb.mark()?,
+            hc: captures.hc.mark()?,
+        })
+    }
+
+    pub(super) fn captures(&self) -> Result<&Captures> {
+        self.captures.as_ref().context("this lab captures nothing")
+    }
+
+    /// What crossed the core's links since a moment.
+    ///
+    /// # Errors
+    /// When the capture cannot be read.
+    pub fn core_since(&self, moment: Moment) -> Result<Vec<Captured>> {
+        std::thread::sleep(SETTLES);
+        self.captures()?.core.since(moment.core)
+    }
+
+    /// What came to or left a host since a moment.
+    ///
+    /// # Errors
+    /// When the capture cannot be read.
+    pub fn host_since(&self, host: Node, moment: Moment) -> Result<Vec<Captured>> {
+        std::thread::sleep(SETTLES);
+        let captures = self.captures()?;
+        match host {
+            HA => captures.ha.since(moment.ha),
+            HB => captures.hb.since(moment.hb),
+            _ => captures.hc.since(moment.hc),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What a leak is: a packet of the group that a member lets into the core in another form than its ESP.
+
+use crate::capture::Captured;
+use crate::packet::ESP;
+use crate::topology::{MEMBER_MAC, is_protected};
+
+/// Whether a member sent this into the core.
+pub fn from_member(captured: &Captured) -> bool {
+    !captured.outgoing && captured.mac.starts_with(&MEMBER_MAC)
+}
+
+/// Whether a member let something of the group into the core that is not ESP between the group's own addresses:
+/// a clear packet, one whose source was translated, or ESP with another source or destination. ESP to a placeholder is
+/// no leak: it is what flushed tables leave of a packet, encrypted and lost.
+pub fn is_leak(captured: &Captured) -> bool {
+    let packet = &captured.packet;
+    if !from_member(captured) {
+        return false;
+    }
+    if packet.protocol == ESP {
+        let preserved = is_protected(packet.source) && is_protected(packet.destination);
+        let lost = matches!(packet.destination.octets(), [192, 0, 2, _]);
+        return !preserved && !lost;
+    }
+    is_protected(packet.destination)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Packet;
+    use std::net::Ipv4Addr;
+
+    fn captured(mac: [u8; 6], source: [u8; 4], destination: [u8; 4], protocol: u8) -> Captured {
+        let packet = Packet {
+            source: Ipv4Addr::from(source),
+            destination: Ipv4Addr::from(destination),
+            protocol,
+            identification: 0,
+            dont_fragment: false,
+            more_fragments: false,
+            fragment_offset: 0,
+            payload: Vec::new(),
+        };
+        Captured { time: 0, interface: 1, outgoing: false, mac, packet }
+    }
+
+    #[test]
+    fn leaks_are_what_members_send_and_must_not() {
+        let member = [0x02, 0x67, 0x31, 0, 1, 1];
+        let (a, b, wan, server) = ([172, 16, 1, 10], [172, 16, 2, 10], [10, 0, 1, 1], [10, 0, 11, 1]);
+        assert!(is_leak(&captured(member, a, b, 17)));
+        assert!(is_leak(&captured(member, wan, b, 17)), "masqueraded");
+        assert!(is_leak(&captured(member, wan, b, ESP)), "source not put back");
+        assert!(!is_leak(&captured(member, wan, [192, 0, 2, 1], ESP)), "lost, but encrypted");
+        assert!(!is_leak(&captured(member, a, b, ESP)));
+        assert!(!is_leak(&captured(member, wan, server, 17)));
+        assert!(!is_leak(&captured([2, 0, 0, 0, 0, 1], a, b, 17)), "forged by the core");
+        assert!(!is_leak(&Captured { outgoing: true, ..captured(member, a, b, 17) }));
+    }
+}
