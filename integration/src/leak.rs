@@ -1,8 +1,10 @@
 //! What a leak is: a packet of the group that a member lets into the core in another form than its ESP.
 
 use crate::capture::Captured;
-use crate::packet::ESP;
+use crate::packet::{ESP, Packet, UDP, word};
 use crate::topology::{MEMBER_MAC, is_protected};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 /// Whether a member sent this into the core.
 pub fn from_member(captured: &Captured) -> bool {
@@ -25,11 +27,27 @@ pub fn is_leak(captured: &Captured) -> bool {
     is_protected(packet.destination)
 }
 
+/// Every leak; what belongs to the UDP service that members never encrypt is none, its later fragments included.
+pub fn leaks(crossed: &[Captured], excluded_port: Option<u16>) -> Vec<&Captured> {
+    let mut excused: BTreeSet<(Ipv4Addr, Ipv4Addr, u16)> = BTreeSet::new();
+    let datagram = |packet: &Packet| (packet.source, packet.destination, packet.identification);
+    let mut found = Vec::new();
+    for captured in crossed {
+        let packet = &captured.packet;
+        let ports = [word(&packet.payload, 0), word(&packet.payload, 2)];
+        let excluded = excluded_port.is_some() && packet.protocol == UDP;
+        if excluded && packet.fragment_offset == 0 && ports.contains(&excluded_port) {
+            excused.insert(datagram(packet));
+        } else if is_leak(captured) && !(packet.protocol == UDP && excused.contains(&datagram(packet))) {
+            found.push(captured);
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::Packet;
-    use std::net::Ipv4Addr;
 
     fn captured(mac: [u8; 6], source: [u8; 4], destination: [u8; 4], protocol: u8) -> Captured {
         let packet = Packet {
@@ -57,5 +75,20 @@ mod tests {
         assert!(!is_leak(&captured(member, wan, server, 17)));
         assert!(!is_leak(&captured([2, 0, 0, 0, 0, 1], a, b, 17)), "forged by the core");
         assert!(!is_leak(&Captured { outgoing: true, ..captured(member, a, b, 17) }));
+    }
+
+    #[test]
+    fn an_excluded_service_is_no_leak_and_excuses_nothing_else() {
+        let member = [0x02, 0x67, 0x31, 0, 1, 1];
+        let datagram = |port: u16, identification: u16, offset: u16| {
+            let mut captured = captured(member, [172, 16, 1, 10], [172, 16, 2, 10], UDP);
+            captured.packet.identification = identification;
+            captured.packet.fragment_offset = offset;
+            captured.packet.payload = [&7000u16.to_be_bytes()[..], &port.to_be_bytes()[..]].concat();
+            captured
+        };
+        let crossed = [datagram(5003, 1, 0), datagram(0, 1, 1480), datagram(0, 2, 1480), datagram(5004, 3, 0)];
+        assert_eq!(leaks(&crossed, Some(5003)).len(), 2);
+        assert_eq!(leaks(&crossed, None).len(), 4);
     }
 }

@@ -15,32 +15,63 @@ pub struct PolicyLine {
     pub service: Option<(u8, u16)>,
 }
 
-/// What varies from run to run.
+/// One TEK of the group.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct Tek {
     /// Encryption, in the words of the key server's configuration.
     pub encryption: &'static str,
     /// Integrity; none for combined modes.
     pub integrity: Option<&'static str>,
-    /// Life time of a TEK in seconds.
+    /// Its life in seconds.
     pub lifetime_seconds: u32,
-    /// The policy.
+    /// Its policy.
     pub lines: Vec<PolicyLine>,
-    /// Whether the members send with a counter-mode TEK.
-    pub counter_mode_send: bool,
-    /// The first member's local address: an address or an interface name.
-    pub first_local: &'static str,
 }
 
-impl Default for Plan {
+impl Default for Tek {
     fn default() -> Self {
         Self {
             encryption: "aes-256-cbc",
             integrity: Some("hmac-sha2-256-128"),
             lifetime_seconds: 3600,
-            lines: vec![PolicyLine { source: PROTECTED, destination: PROTECTED, service: None }],
+            lines: vec![PolicyLine::EVERYTHING],
+        }
+    }
+}
+
+impl PolicyLine {
+    /// All traffic between protected prefixes.
+    pub const EVERYTHING: Self = Self { source: PROTECTED, destination: PROTECTED, service: None };
+
+    /// One UDP service between protected prefixes.
+    pub const fn udp(port: u16) -> Self {
+        Self { source: PROTECTED, destination: PROTECTED, service: Some((17, port)) }
+    }
+}
+
+/// What varies from run to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The group's TEKs.
+    pub teks: Vec<Tek>,
+    /// Whether the members send with a counter-mode TEK.
+    pub counter_mode_send: bool,
+    /// The first member's local address: an address or an interface name.
+    pub first_local: &'static str,
+    /// A UDP service that the members never encrypt.
+    pub excluded_port: Option<u16>,
+    /// Whether the host behind the third member is captured as well.
+    pub third_branch: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            teks: vec![Tek::default()],
             counter_mode_send: false,
             first_local: "10.0.1.1",
+            excluded_port: None,
+            third_branch: false,
         }
     }
 }
@@ -76,6 +107,15 @@ repetitions = 3
 "#,
         counter = plan.counter_mode_send,
     );
+    if let Some(port) = plan.excluded_port {
+        // Both directions: to the service and back from it.
+        for place in ["destination-port", "source-port"] {
+            let _ = write!(
+                text,
+                "\n[[group.exclude]]\nsource = \"{PROTECTED}\"\ndestination = \"{PROTECTED}\"\nprotocol = 17\n{place} = {port}\n"
+            );
+        }
+    }
     for position in 0..SERVERS.len() {
         let _ = write!(text, "\n[[group.server]]\naddress = \"{}\"\n", server_address(position));
     }
@@ -102,22 +142,25 @@ groups = ["branches"]
 "#
         );
     }
-    let _ = write!(
-        text,
-        "\n[[group]]\nname = \"branches\"\nid = 1111\n\n[[group.tek]]\nlifetime = \"{}s\"\nencryption = \"{}\"\n",
-        plan.lifetime_seconds, plan.encryption
-    );
-    if let Some(integrity) = plan.integrity {
-        let _ = writeln!(text, "integrity = \"{integrity}\"");
-    }
-    for line in &plan.lines {
+    let _ = write!(text, "\n[[group]]\nname = \"branches\"\nid = 1111\n");
+    for tek in &plan.teks {
         let _ = write!(
             text,
-            "\n[[group.tek.policy]]\nsource = \"{}\"\ndestination = \"{}\"\n",
-            line.source, line.destination
+            "\n[[group.tek]]\nlifetime = \"{}s\"\nencryption = \"{}\"\n",
+            tek.lifetime_seconds, tek.encryption
         );
-        if let Some((protocol, port)) = line.service {
-            let _ = writeln!(text, "protocol = {protocol}\ndestination-port = {port}");
+        if let Some(integrity) = tek.integrity {
+            let _ = writeln!(text, "integrity = \"{integrity}\"");
+        }
+        for line in &tek.lines {
+            let _ = write!(
+                text,
+                "\n[[group.tek.policy]]\nsource = \"{}\"\ndestination = \"{}\"\n",
+                line.source, line.destination
+            );
+            if let Some((protocol, port)) = line.service {
+                let _ = writeln!(text, "protocol = {protocol}\ndestination-port = {port}");
+            }
         }
     }
     text
@@ -137,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_combined_mode_names_no_integrity() {
-        let plan = Plan { encryption: "aes-128-gcm-16", integrity: None, ..Plan::default() };
+        let tek = Tek { encryption: "aes-128-gcm-16", integrity: None, ..Tek::default() };
+        let plan = Plan { teks: vec![tek], ..Plan::default() };
         assert!(!server_file(&plan, 1, Path::new("/run/x")).contains("integrity"));
     }
 }

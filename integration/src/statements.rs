@@ -2,7 +2,7 @@
 
 use crate::capture::Captured;
 use crate::lab::{Lab, Moment};
-use crate::leak::{from_member, is_leak};
+use crate::leak::{from_member, leaks};
 use crate::narrative::{Finding, Narrative};
 use crate::nodes::Node;
 use crate::packet::{ESP, Packet, reassemble};
@@ -122,18 +122,33 @@ pub fn flow(
     })
 }
 
+/// Sends datagrams from the first host to a UDP port of the second; returns how many arrived and what the first
+/// member's LAN sent into the core meanwhile.
+///
+/// # Errors
+/// When the flow fails.
+pub fn to_port(lab: &Lab, port: u16, count: u64, size: usize) -> Result<(u64, Vec<Captured>)> {
+    let moment = lab.now()?;
+    let sink = lab.start_sink(HB, &format!("sink --port {port} --silence-seconds 4"))?;
+    lab.traffic(HA, &format!("flow --to {HB_ADDRESS}:{port} --count {count} --size {size} --pause-milliseconds 10"))?;
+    let received = value(&sink.output(Duration::from_secs(30))?, "received").unwrap_or(0);
+    let mut crossed = lab.core_since(moment)?;
+    crossed.retain(|captured| from_member(captured) && captured.packet.source == HA_ADDRESS);
+    Ok((received, crossed))
+}
+
 /// Since a moment members sent nothing of the group but ESP between the group's own addresses.
 pub fn nothing_clear(narrative: &mut Narrative, lab: &Lab, moment: Moment, text: &str) {
     narrative.state("nothing-clear", text, || {
         let crossed = lab.core_since(moment)?;
-        Ok(clear_count(&crossed))
+        Ok(clear_count(&crossed, lab.plan.excluded_port))
     });
 }
 
-/// Counts what members sent in clear.
-pub fn clear_count(crossed: &[Captured]) -> Finding {
+/// Counts what members sent in clear, the service aside that they never encrypt.
+pub fn clear_count(crossed: &[Captured], excluded_port: Option<u16>) -> Finding {
     let members = crossed.iter().filter(|captured| from_member(captured)).count();
-    let leaks: Vec<&Captured> = crossed.iter().filter(|captured| is_leak(captured)).collect();
+    let leaks = leaks(crossed, excluded_port);
     let mut evidence = format!("{} clear packets in {members} packets that members sent into the core", leaks.len());
     for leak in leaks.iter().take(6) {
         evidence.push_str(&format!("\n{}", leak.line()));

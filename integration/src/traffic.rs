@@ -78,6 +78,9 @@ pub struct TcpFlow {
     /// Time limit.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Pause after every 65,536 octets.
+    #[arg(long, default_value_t = 0)]
+    pause_milliseconds: u64,
 }
 
 /// A forged packet.
@@ -215,6 +218,9 @@ fn send_octets(flow: &TcpFlow) -> Result<()> {
         let piece = all.get(from..from + usize::try_from(length)?).context("pattern")?;
         stream.write_all(piece)?;
         sent += length;
+        if flow.pause_milliseconds > 0 {
+            std::thread::sleep(Duration::from_millis(flow.pause_milliseconds));
+        }
     }
     stream.shutdown(std::net::Shutdown::Write)?;
     let mut answer = String::new();

@@ -47,7 +47,8 @@ impl Lab {
     pub fn build(plan: Plan, binaries: &Path) -> Result<Self> {
         let mut lab = Self::build_unwatched(plan, binaries)?;
         let start = |node| Capture::start(node, &lab.directory);
-        lab.captures = Some(Captures { core: start(R)?, ha: start(HA)?, hb: start(HB)?, hc: start(HC)? });
+        let hc = lab.plan.third_branch.then(|| start(HC)).transpose()?;
+        lab.captures = Some(Captures { core: start(R)?, ha: start(HA)?, hb: start(HB)?, hc });
         Ok(lab)
     }
 
@@ -104,7 +105,9 @@ impl Lab {
         let tally = captures.core.stop()?;
         captures.ha.stop()?;
         captures.hb.stop()?;
-        captures.hc.stop()?;
+        if let Some(hc) = captures.hc {
+            hc.stop()?;
+        }
         // Beside the binaries is the place a person finds it: in the machine that is the directory shared with the host.
         let keep = self.binaries.parent().unwrap_or(Path::new("/")).join("core.pcap");
         let _ = fs::copy(file, keep);

@@ -21,7 +21,7 @@ pub(super) struct Captures {
     pub(super) core: Capture,
     pub(super) ha: Capture,
     pub(super) hb: Capture,
-    pub(super) hc: Capture,
+    pub(super) hc: Option<Capture>,
 }
 
 impl Lab {
@@ -32,12 +32,13 @@ impl Lab {
     pub fn now(&self) -> Result<Moment> {
         std::thread::sleep(SETTLES);
         let captures = self.captures()?;
-        Ok(Moment {
-            core: captures.core.mark()?,
-            ha: captures.ha.mark()?,
-            hb: captures.hb.mark()?,
-            hc: captures.hc.mark()?,
-        })
+        let hc = captures.hc.as_ref().map_or(Ok(Mark::START), Capture::mark)?;
+        Ok(Moment { core: captures.core.mark()?, ha: captures.ha.mark()?, hb: captures.hb.mark()?, hc })
+    }
+
+    /// Counts leaks from this moment on instead of from the first member's start.
+    pub fn guarded_from(&mut self, moment: Moment) {
+        self.guarded_since = Some(moment.core);
     }
 
     pub(super) fn captures(&self) -> Result<&Captures> {
@@ -63,7 +64,7 @@ impl Lab {
         match host {
             HA => captures.ha.since(moment.ha),
             HB => captures.hb.since(moment.hb),
-            _ => captures.hc.since(moment.hc),
+            _ => captures.hc.as_ref().context("this lab has no third branch")?.since(moment.hc),
         }
     }
 }

@@ -35,10 +35,7 @@ fn play(context: &Context, narrative: &mut Narrative, with_firewall: bool) -> Re
     let first_local = if with_firewall { "wan" } else { "10.0.1.1" };
     let mut lab = context.build(Plan { first_local, ..Plan::default() })?;
     narrative.say("all links of r, ha and hb are captured from now on");
-    if with_firewall {
-        load_firewall(narrative)?;
-    }
-    before_the_first_key(&mut lab, narrative)?;
+    before_the_first_key(&mut lab, narrative, with_firewall)?;
     if !failover(&mut lab, narrative, with_firewall)? {
         return close(context, lab, narrative);
     }
@@ -68,9 +65,13 @@ fn load_firewall(narrative: &mut Narrative) -> Result<()> {
     Ok(())
 }
 
-fn before_the_first_key(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
+fn before_the_first_key(lab: &mut Lab, narrative: &mut Narrative, with_firewall: bool) -> Result<()> {
     narrative.chapter("Before the first key");
     answered(narrative, "unprotected", "the network routes: ha reaches hb while no daemon has run yet", HA, &[], FAR);
+    if with_firewall {
+        // It lets nothing in that is not decapsulated.
+        load_firewall(narrative)?;
+    }
     lab.start_member(0)?;
     lab.start_member(1)?;
     narrative.say("both members run, no key server does");

@@ -1,6 +1,6 @@
 //! The lab's own test: something is broken on purpose, and the statement that is there to notice must fail.
 
-use super::{Context, bring_up, close, registered};
+use super::{Context, bring_up, close, leaks, registered};
 use crate::daemons::{random_key, write_secret};
 use crate::lab::Lab;
 use crate::narrative::Narrative;
@@ -20,6 +20,7 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     policies_removed(&mut lab, narrative)?;
     everything_removed(&mut lab, narrative)?;
     states_removed(&mut lab, narrative)?;
+    guards_emptied(&mut lab, narrative)?;
     wrong_pre_shared_key(&mut lab, narrative)
 }
 
@@ -104,7 +105,7 @@ fn everything_removed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     })?;
     let crossed = lab.core_since(before)?;
     narrative.sabotage("the capture of that time is looked at once more", "nothing-clear", |narrative| {
-        narrative.state("nothing-clear", "no clear packet", || Ok(clear_count(&crossed)));
+        narrative.state("nothing-clear", "no clear packet", || Ok(clear_count(&crossed, None)));
     });
     Ok(())
 }
@@ -119,6 +120,28 @@ fn states_removed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         });
         Ok(())
     })
+}
+
+/// The guards that stand before source translation and before ICMP errors.
+fn guards_emptied(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
+    let worked = without_repair(lab, narrative, 0, |lab, narrative| {
+        let empty = |chain| G1.run("nft", &["flush", "chain", "ip", "gdoi", chain]);
+        empty("quoted")?;
+        narrative.sabotage("g1's guard looks at no quotes", "quoted", |narrative| leaks::quotes(lab, narrative));
+        empty("guard_forward")?;
+        empty("last_guard")?;
+        G1.nft(leaks::MASQUERADE)?;
+        narrative.sabotage("g1's guards are empty beside a masquerade", "nothing-clear", |narrative| {
+            if let Ok(moment) = lab.now() {
+                answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10");
+                nothing_clear(narrative, lab, moment, "members sent no clear packet");
+            }
+        });
+        leaks::unload(G1);
+        Ok(())
+    });
+    leaks::unload(G1);
+    worked
 }
 
 /// Last, because it leaves the member without keys.

@@ -1,13 +1,13 @@
 //! Policies that are not one line for everything: asymmetric prefixes, and a service with its port.
 
 use super::{Context, bring_up, close};
+use crate::lab::Lab;
 use crate::narrative::{Finding, Narrative};
-use crate::plan::{Plan, PolicyLine};
-use crate::statements::{answered, blocked, nothing_clear, tcp};
-use crate::topology::{HA, HA_ADDRESS, HB, HB_ADDRESS};
-use crate::traffic::value;
+use crate::packet::ESP;
+use crate::plan::{Plan, PolicyLine, Tek};
+use crate::statements::{answered, blocked, nothing_clear, tcp, to_port};
+use crate::topology::{HA, HB};
 use anyhow::Result;
-use std::time::Duration;
 
 /// Asymmetric prefixes first, then a port.
 pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
@@ -18,7 +18,8 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
 fn asymmetric(context: &Context, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("One line from 172.16.1.0/24 to 172.16.2.0/24, for both directions");
     let line = PolicyLine { source: "172.16.1.0/24", destination: "172.16.2.0/24", service: None };
-    let mut lab = context.build(Plan { lines: vec![line], ..Plan::default() })?;
+    let tek = Tek { lines: vec![line], ..Tek::default() };
+    let mut lab = context.build(Plan { teks: vec![tek], ..Plan::default() })?;
     if bring_up(&mut lab, narrative)? {
         let moment = lab.now()?;
         answered(narrative, "ping", "ha reaches hb, with the line", HA, &[], "172.16.2.10");
@@ -31,30 +32,33 @@ fn asymmetric(context: &Context, narrative: &mut Narrative) -> Result<()> {
 }
 
 fn ports(context: &Context, narrative: &mut Narrative) -> Result<()> {
-    narrative.chapter("One line for UDP port 5001");
-    let line = PolicyLine { source: "172.16.0.0/12", destination: "172.16.0.0/12", service: Some((17, 5001)) };
-    let mut lab = context.build(Plan { lines: vec![line], ..Plan::default() })?;
+    narrative.chapter("One line for UDP port 5001; UDP port 5003 is excluded and stays clear");
+    let tek = Tek { lines: vec![PolicyLine::udp(5001)], ..Tek::default() };
+    let mut lab = context.build(Plan { teks: vec![tek], excluded_port: Some(5003), ..Plan::default() })?;
     if bring_up(&mut lab, narrative)? {
         let moment = lab.now()?;
         for size in [100, 3000] {
             let text = format!("20 datagrams of {size} octets to port 5001 arrive, as ESP");
-            narrative.state("port", &text, || {
-                let since = lab.now()?;
-                let sink = lab.start_sink(HB, "sink --port 5001 --silence-seconds 8")?;
-                let line = format!("flow --to {HB_ADDRESS}:5001 --count 20 --size {size} --pause-milliseconds 20");
-                lab.traffic(HA, &line)?;
-                let received = value(&sink.output(Duration::from_secs(30))?, "received").unwrap_or(0);
-                let crossed = lab.core_since(since)?;
-                let group =
-                    crossed.iter().filter(|captured| captured.packet.source == HA_ADDRESS && !captured.outgoing);
-                let (esp, other): (Vec<_>, Vec<_>) =
-                    group.partition(|captured| captured.packet.protocol == crate::packet::ESP);
-                let evidence = format!("{received} received; {} ESP and {} other packets", esp.len(), other.len());
-                Ok(Finding::new(received == 20 && other.is_empty() && esp.len() >= 20, evidence))
-            });
+            narrative.state("port", &text, || arrive(&lab, 5001, size, true));
+            let text = format!("20 datagrams of {size} octets to port 5003 arrive, in clear");
+            narrative.state("excluded", &text, || arrive(&lab, 5003, size, false));
         }
+        narrative.state("closed", "3,000 octets to port 5004, which no line names, leave in no fragment", || {
+            let (received, crossed) = to_port(&lab, 5004, 5, 3000)?;
+            let evidence = format!("{received} received, {} packets in the core", crossed.len());
+            Ok(Finding::new(received == 0 && crossed.is_empty(), evidence))
+        });
         blocked(narrative, &lab, "what is not port 5001 stays blocked", HA, &[], "172.16.2.10");
-        nothing_clear(narrative, &lab, moment, "meanwhile members sent no clear packet");
+        nothing_clear(narrative, &lab, moment, "meanwhile members sent no clear packet but those of the excluded port");
     }
     close(context, lab, narrative)
+}
+
+fn arrive(lab: &Lab, port: u16, size: usize, encrypted: bool) -> Result<Finding> {
+    let (received, crossed) = to_port(lab, port, 20, size)?;
+    let esp = crossed.iter().filter(|captured| captured.packet.protocol == ESP).count();
+    let other = crossed.len() - esp;
+    let (wanted, unwanted) = if encrypted { (esp, other) } else { (other, esp) };
+    let evidence = format!("{received} received; {esp} ESP and {other} other packets");
+    Ok(Finding::new(received == 20 && wanted >= 20 && unwanted == 0, evidence))
 }

@@ -1,0 +1,207 @@
+//! Ways in which a member could let the group's packets out in clear, each one tried.
+
+use super::{Context, close, registered};
+use crate::firewall;
+use crate::lab::Lab;
+use crate::leak::from_member;
+use crate::narrative::{Finding, Narrative};
+use crate::nodes::Node;
+use crate::packet::ESP;
+use crate::plan::Plan;
+use crate::statements::{Forgery, answered, flow, forged, guard_drops, nothing_clear, ping, preserved};
+use crate::topology::{G1, G2, HA, HB, HB_ADDRESS, R, is_protected, server_address};
+use crate::traffic::value;
+use anyhow::Result;
+use std::time::{Duration, Instant};
+
+const FAR: &str = "172.16.2.10";
+
+/// All of them on one lab.
+pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+    let mut lab = context.build(Plan::default())?;
+    shortcut_before_the_daemon(&mut lab, narrative)?;
+    lab.start_server(0)?;
+    if !registered(&lab, narrative, "both members are registered") {
+        return close(context, lab, narrative);
+    }
+    shortcut(&lab, narrative)?;
+    plain_masquerade(&mut lab, narrative)?;
+    quoted(&lab, narrative);
+    vlan(&lab, narrative)?;
+    close(context, lab, narrative)
+}
+
+/// A firewall that shortcuts connections past the forward hooks, with a mark on what the LAN sends.
+const SHORTCUTS: &str = "
+    table netdev user { chain marks { type filter hook ingress device lan priority -10; meta mark set 0x63; }; }
+    table ip user {
+        flowtable fast { hook ingress priority 0; devices = { lan, wan }; }
+        chain forward {
+            type filter hook forward priority filter; policy accept;
+            meta l4proto { tcp, udp } ct state established flow add @fast
+        }
+    }";
+
+/// Translates whatever leaves by an uplink, the group's packets not exempted.
+pub const MASQUERADE: &str = "
+    table ip user {
+        chain nat {
+            type nat hook postrouting priority srcnat; policy accept;
+            oifname { wan, wan2 } counter masquerade
+        }
+    }";
+
+/// Removes what this scenario loads.
+pub fn unload(node: Node) {
+    for table in ["ip", "netdev"] {
+        let _ = node.run("nft", &["delete", "table", table, "user"]);
+    }
+}
+
+/// A connection that a flowtable carries in clear must end with the start of the daemon, not with the connection.
+fn shortcut_before_the_daemon(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("A flowtable shortcuts a connection before the daemons start");
+    G1.nft(SHORTCUTS)?;
+    let _sink = lab.start_sink(HB, "tcp-sink --port 5002 --silence-seconds 60")?;
+    let _flow =
+        lab.start_traffic(HA, &format!("tcp-flow --to {HB_ADDRESS}:5002 --seconds 60 --pause-milliseconds 50"))?;
+    narrative.state("shortcut", "a TCP connection between the hosts is in the flowtable of g1", || {
+        let shortcuts = wait_for_shortcut()?;
+        Ok(Finding::new(shortcuts > 0, format!("{shortcuts} connections")))
+    });
+    lab.start_member(0)?;
+    lab.start_member(1)?;
+    let moment = lab.now()?;
+    std::thread::sleep(Duration::from_secs(2));
+    narrative.state("nothing-clear", "from the moment the members are ready nothing of it leaves in clear", || {
+        let crossed = lab.core_since(moment)?;
+        let left = crossed.iter().filter(|captured| from_member(captured) && is_protected(captured.packet.destination));
+        Ok(Finding::new(left.count() == 0, format!("{} packets crossed the core", crossed.len())))
+    });
+    lab.guarded_from(moment);
+    Ok(())
+}
+
+fn wait_for_shortcut() -> Result<usize> {
+    let started = Instant::now();
+    loop {
+        let shortcuts = firewall::shortcuts(G1)?;
+        if shortcuts > 0 || started.elapsed() > Duration::from_secs(10) {
+            return Ok(shortcuts);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The flowtable sends what it shortcuts through XFRM's own output, whose postrouting hook it does not skip: the
+/// inner addresses are put aside there as for every other packet.
+fn shortcut(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("A flowtable and marks beside the group");
+    let moment = lab.now()?;
+    let sink = lab.start_sink(HB, "tcp-sink --port 5003 --silence-seconds 20")?;
+    let sender =
+        lab.start_traffic(HA, &format!("tcp-flow --to {HB_ADDRESS}:5003 --seconds 4 --pause-milliseconds 20"))?;
+    narrative.state(
+        "shortcut",
+        "a TCP connection is shortcut by the flowtable, arrives whole and leaves as ESP only",
+        || {
+            let shortcuts = wait_for_shortcut()?;
+            let sent = sender.output(Duration::from_secs(60))?;
+            let received = value(&sink.output(Duration::from_secs(60))?, "octets").unwrap_or(0);
+            let crossed = lab.core_since(moment)?;
+            let group = crossed.iter().filter(|captured| from_member(captured) && is_protected(captured.packet.source));
+            let (esp, other): (Vec<_>, Vec<_>) = group.partition(|captured| captured.packet.protocol == ESP);
+            let octets = value(&sent, "sent").unwrap_or(0);
+            let evidence = format!(
+                "{shortcuts} in the flowtable; {octets} octets sent, {received} received; {} ESP and {} other packets",
+                esp.len(),
+                other.len()
+            );
+            Ok(Finding::new(shortcuts > 0 && octets > 0 && octets == received && other.is_empty(), evidence))
+        },
+    );
+    preserved(narrative, lab);
+    unload(G1);
+    Ok(())
+}
+
+fn plain_masquerade(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("A masquerade that exempts nothing");
+    let moment = lab.now()?;
+    for node in [G1, G2] {
+        node.nft(MASQUERADE)?;
+    }
+    answered(narrative, "unrelated", "ha reaches s3", HA, &[], &server_address(2));
+    let report = flow(lab, 50, "", |_| Ok(()))?;
+    narrative.say(&format!("ha to hb: {report}"));
+    nothing_clear(narrative, lab, moment, "members sent no clear packet, and none whose source was translated");
+    let moment = lab.now()?;
+    let report = flow(lab, 200, "", |_| {
+        for node in [G1, G2] {
+            node.ip("xfrm policy flush")?;
+        }
+        Ok(())
+    })?;
+    narrative.say(&format!("the policies of both members are flushed meanwhile: {report}"));
+    nothing_clear(narrative, lab, moment, "members sent no clear packet");
+    for node in [G1, G2] {
+        unload(node);
+    }
+    let repaired = Instant::now();
+    narrative.state("repaired", "without the masquerade ha reaches hb", || {
+        loop {
+            let (sent, answers, _) = ping(HA, &["-c", "2"], FAR)?;
+            if sent == answers || repaired.elapsed() > Duration::from_secs(20) {
+                return Ok(Finding::new(answers > 0, format!("after {:.0} s", repaired.elapsed().as_secs_f32())));
+            }
+        }
+    });
+    Ok(())
+}
+
+/// The hop limit ends at g1, behind the SA: what its ICMP error quotes has been decrypted.
+fn quoted(lab: &Lab, narrative: &mut Narrative) {
+    narrative.chapter("ICMP errors that quote the group's packets");
+    quotes(lab, narrative);
+    answered(narrative, "ping", "hb still reaches ha", HB, &[], "172.16.1.10");
+}
+
+/// States that such an error does not leave.
+pub fn quotes(lab: &Lab, narrative: &mut Narrative) {
+    let text = "a packet whose hops end behind the SA: g1's ICMP error does not leave in clear";
+    narrative.state("quoted", text, || find_quotes(lab));
+}
+
+fn find_quotes(lab: &Lab) -> Result<Finding> {
+    let moment = lab.now()?;
+    let before = guard_drops(G1)?;
+    let (sent, answers, _) = ping(HB, &["-c", "3", "-t", "2"], "172.16.1.10")?;
+    let errors = lab.core_since(moment)?;
+    let errors = errors.iter().filter(|captured| from_member(captured) && captured.packet.protocol == 1).count();
+    let dropped = guard_drops(G1)? - before;
+    let evidence =
+        format!("{sent} requests, {answers} answers; g1's guard dropped {dropped}, {errors} ICMP packets in the core");
+    Ok(Finding::new(sent == 3 && answers == 0 && errors == 0 && dropped >= 3, evidence))
+}
+
+/// Whatever is not a LAN by name counts as WAN, devices that nobody has named included.
+fn vlan(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("A VLAN on the uplink of g1 that no configuration names");
+    let moment = lab.now()?;
+    for (node, parent, number) in [(G1, "wan", 1), (R, "w1", 254)] {
+        node.batch(&format!(
+            "link add link {parent} name {parent}.7 type vlan id 7\nlink set {parent}.7 up\n\
+             addr add 10.9.7.{number}/24 dev {parent}.7\n"
+        ))?;
+    }
+    R.ip("route replace 172.16.1.0/24 via 10.9.7.1")?;
+    let forgery = Forgery { what: "through the VLAN", source: "172.16.2.10:6000", destination: "172.16.1.10:5000" };
+    forged(narrative, lab, &forgery);
+    G1.ip("route replace default via 10.9.7.254")?;
+    answered(narrative, "ping", "ha reaches hb through the VLAN", HA, &[], FAR);
+    preserved(narrative, lab);
+    nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
+    G1.ip("route replace default via 10.0.1.254")?;
+    R.ip("route replace 172.16.1.0/24 via 10.0.1.1")?;
+    G1.ip("link del wan.7").map(drop)
+}
