@@ -1,6 +1,6 @@
 //! `lab`: plays the scenarios where the kernel has ESP and nf_tables. `cargo xtask lab` starts it in such a place.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use integration::scenarios::{self, Context};
 use integration::{bench, topology, traffic};
@@ -21,6 +21,9 @@ enum Action {
         /// Scenario to play; the ordinary ones when none is named.
         #[arg(long)]
         scenario: Vec<String>,
+        /// Plays the sabotage as well.
+        #[arg(long)]
+        sabotage: bool,
         /// Leaves the last lab up.
         #[arg(long)]
         keep: bool,
@@ -61,7 +64,9 @@ fn main() -> ExitCode {
 
 fn run(action: Action) -> Result<bool> {
     match action {
-        Action::Run { scenario, keep } => scenarios::play(&scenario, &Context { binaries: binaries()?, keep }),
+        Action::Run { scenario, sabotage, keep } => {
+            scenarios::play(&scenario, sabotage, &Context { binaries: binaries()?, keep })
+        }
         Action::List => {
             for scenario in scenarios::ALL {
                 println!("{:<12} {}", scenario.name, scenario.about);
@@ -69,7 +74,12 @@ fn run(action: Action) -> Result<bool> {
             Ok(true)
         }
         Action::Shell { node } => {
-            let known = topology::ALL.into_iter().find(|known| known.0 == node).context("no such node")?;
+            let known = topology::ALL.into_iter().find(|known| known.0 == node).with_context(|| {
+                format!("there is no node {node}; there are {}", topology::ALL.map(|node| node.0).join(" "))
+            })?;
+            if !known.is_up() {
+                bail!("no lab is up: start one with 'cargo xtask lab --keep'");
+            }
             let mut command = Command::new("ip");
             command.args(["netns", "exec", &known.namespace(), "bash", "-i"]);
             command.env("PS1", format!("{}# ", known.0));

@@ -16,6 +16,11 @@ impl Node {
         format!("{NAMESPACE_PREFIX}{}", self.0)
     }
 
+    /// Whether the namespace is there.
+    pub fn is_up(self) -> bool {
+        std::path::Path::new("/run/netns").join(self.namespace()).exists()
+    }
+
     /// A command that will run on this node.
     pub fn command(self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");

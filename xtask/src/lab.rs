@@ -15,9 +15,12 @@ pub struct Lab {
     /// Plays only these scenarios (`cargo xtask lab --list` names them).
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub scenario: Vec<String>,
-    /// Breaks the lab in every known way and demands that the matching statement fails.
+    /// Breaks the lab in every known way as well, and demands that the matching statement fails.
     #[arg(long)]
     pub sabotage: bool,
+    /// Plays what has been built already.
+    #[arg(long)]
+    pub no_build: bool,
     /// Names the scenarios.
     #[arg(long)]
     pub list: bool,
@@ -37,13 +40,13 @@ pub struct Lab {
 /// # Errors
 /// When something cannot be built, installed or booted.
 pub fn run(lab: &Lab) -> Result<bool> {
-    let binaries = build(lab.release)?;
+    let binaries = if lab.no_build { directory(lab.release)? } else { build(lab.release)? };
     if lab.list {
         return command::succeeds(std::process::Command::new(binaries.join("lab")).arg("list"));
     }
     let mut arguments = vec!["run".to_owned()];
     if lab.sabotage {
-        arguments.extend(["--scenario".to_owned(), "sabotage".to_owned()]);
+        arguments.push("--sabotage".to_owned());
     }
     for name in &lab.scenario {
         arguments.extend(["--scenario".to_owned(), name.clone()]);
@@ -65,14 +68,16 @@ pub fn run(lab: &Lab) -> Result<bool> {
 /// # Errors
 /// When the build fails.
 pub fn build(release: bool) -> Result<PathBuf> {
-    let mut arguments = vec!["build", "--quiet"];
-    for package in ["agent", "gcks", "control", "integration"] {
-        arguments.extend(["--package", package]);
-    }
+    // The whole workspace: with fewer packages other features of the dependencies would be on, and all be built anew.
+    let mut arguments = vec!["build", "--quiet", "--workspace", "--bins"];
     if release {
         arguments.push("--release");
     }
     println!("xtask: building the daemons and the lab");
     command::run(&mut command::cargo(&arguments))?;
+    directory(release)
+}
+
+fn directory(release: bool) -> Result<PathBuf> {
     Ok(command::target_directory()?.join(if release { "release" } else { "debug" }))
 }

@@ -67,6 +67,13 @@ pub struct Ended {
     output: Output,
 }
 
+impl Ended {
+    /// Whether it passed.
+    pub fn ok(&self) -> bool {
+        self.ok
+    }
+}
+
 /// Runs a step and says how it went. `prefix` stands before its lines, for a step that runs beside others.
 pub fn perform(name: &'static str, prefix: &'static str, work: impl FnOnce(&mut Output) -> Result<bool>) -> Ended {
     let mut output = Output { prefix, ..Output::default() };

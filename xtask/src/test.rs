@@ -2,9 +2,10 @@
 
 use crate::steps::{self, Ended, Output};
 use crate::{command, dependencies, packages};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use std::process::Command;
+use std::thread;
 
 #[derive(Args)]
 pub struct Test {
@@ -18,68 +19,96 @@ pub struct Test {
 
 /// Runs the steps; true when all passed.
 ///
+/// The lab mostly waits for its packets, so the steps that only compile and compute run beside it.
+///
 /// # Errors
 /// Never for a failing step; only when the tools themselves cannot be run at all.
 pub fn run(test: &Test) -> Result<bool> {
-    let mut steps = Steps { only: test.only.clone(), ended: Vec::new() };
-    steps.step("packages", |_| {
+    let mut first = Lane::new(test, "");
+    first.step("packages", |_| {
         packages::ensure(packages::SCENARIOS)?;
         packages::ensure(packages::TESTS)?;
         Ok(true)
     });
-    steps.step("format", |output| output.run(&mut command::cargo(&["fmt", "--all", "--check"])));
-    steps.step("dependencies", |output| {
+    // This also builds what the lab plays: a build of its own would have other features and compile everything again.
+    let built = first.step("build", |output| output.run(&mut command::cargo(&["test", "--workspace", "--no-run"])));
+    let mut ended = first.ended;
+    let lanes = thread::scope(|scope| {
+        let lab = scope.spawn(|| {
+            let mut lane = Lane::new(test, "lab | ");
+            if !test.without_lab {
+                lane.step("lab", |output| output.run(&mut lab(built)?));
+            }
+            lane.ended
+        });
+        let others = everything_else(test);
+        let crashed = |_| vec![steps::perform("lab", "", |_| bail!("its thread panicked"))];
+        [others, lab.join().unwrap_or_else(crashed)]
+    });
+    ended.extend(lanes.into_iter().flatten());
+    let (text, ok) = steps::report(&ended);
+    print!("{text}");
+    Ok(ok)
+}
+
+fn everything_else(test: &Test) -> Vec<Ended> {
+    let mut lane = Lane::new(test, "");
+    lane.step("format", |output| output.run(&mut command::cargo(&["fmt", "--all", "--check"])));
+    lane.step("dependencies", |output| {
         output.line(&dependencies::check()?);
         Ok(true)
     });
-    steps.step("clippy", |output| {
-        let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        output.run(&mut command::cargo(&arguments))
-    });
-    steps.step("cargo test", |output| output.run(&mut command::cargo(&["test", "--workspace", "--no-fail-fast"])));
+    lane.step("cargo test", |output| output.run(&mut command::cargo(&["test", "--workspace", "--no-fail-fast"])));
     if command::is_root() {
-        steps.step("kernel entries", |output| {
+        lane.step("kernel entries", |output| {
             let arguments = ["test", "--workspace", "--test", "kernel", "--", "--ignored"];
             output.run(&mut command::cargo(&arguments))
         });
     } else {
         println!("== kernel entries: left out, they need root to make network namespaces");
     }
-    steps.step("documentation", |output| {
+    lane.step("clippy", |output| {
+        let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        output.run(&mut command::cargo(&arguments))
+    });
+    lane.step("documentation", |output| {
         let mut doc = command::cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
         output.run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     });
-    steps.step("fuzz targets", replay_fuzz_corpus);
-    if !test.without_lab {
-        steps.step("lab", |output| output.run(lab()?.args(["--timeout", "40"])));
-        steps.step("lab sabotage", |output| output.run(lab()?.args(["--sabotage", "--timeout", "20"])));
-    }
-    let (text, ok) = steps::report(&steps.ended);
-    print!("{text}");
-    Ok(ok)
+    lane.step("fuzz targets", |output| output.run(Command::new(command::workspace().join("fuzz/run")).arg("2")));
+    lane.ended
 }
 
 /// This program's own `lab`, as a process, so that its output can be kept.
-fn lab() -> Result<Command> {
+fn lab(built: bool) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("lab").current_dir(command::workspace());
+    command.args(["lab", "--sabotage", "--timeout", "60"]).current_dir(command::workspace());
+    if built {
+        command.arg("--no-build");
+    }
     Ok(command)
 }
 
-/// Builds every fuzz target, replays its corpus and goes on for a moment.
-fn replay_fuzz_corpus(output: &mut Output) -> Result<bool> {
-    output.run(Command::new(command::workspace().join("fuzz/run")).arg("2"))
-}
-
-struct Steps {
-    only: Option<String>,
+/// Steps one after the other.
+struct Lane<'a> {
+    test: &'a Test,
+    prefix: &'static str,
     ended: Vec<Ended>,
 }
 
-impl Steps {
-    fn step(&mut self, name: &'static str, work: impl FnOnce(&mut Output) -> Result<bool>) {
-        if self.only.as_ref().is_none_or(|only| name.contains(only.as_str())) {
-            self.ended.push(steps::perform(name, "", work));
+impl<'a> Lane<'a> {
+    fn new(test: &'a Test, prefix: &'static str) -> Self {
+        Self { test, prefix, ended: Vec::new() }
+    }
+
+    /// Whether it was wished and passed.
+    fn step(&mut self, name: &'static str, work: impl FnOnce(&mut Output) -> Result<bool>) -> bool {
+        if self.test.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
+            return false;
         }
+        let step = steps::perform(name, self.prefix, work);
+        let ok = step.ok();
+        self.ended.push(step);
+        ok
     }
 }

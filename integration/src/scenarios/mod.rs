@@ -88,11 +88,11 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// Plays the named scenarios, or the ordinary ones; true when every statement held.
+/// Plays the named scenarios, or the ordinary ones, and the sabotage where it is wished; true when every statement held.
 ///
 /// # Errors
 /// When a name is unknown.
-pub fn play(names: &[String], context: &Context) -> Result<bool> {
+pub fn play(names: &[String], sabotage: bool, context: &Context) -> Result<bool> {
     for name in names {
         if !ALL.iter().any(|scenario| scenario.name == name) {
             let known: Vec<_> = ALL.iter().map(|scenario| scenario.name).collect();
@@ -101,7 +101,9 @@ pub fn play(names: &[String], context: &Context) -> Result<bool> {
     }
     let mut narrative = Narrative::new(std::io::stdout());
     for scenario in ALL {
-        let wanted = if names.is_empty() && context.keep {
+        let wanted = if sabotage && scenario.name == "sabotage" {
+            true
+        } else if names.is_empty() && context.keep {
             scenario.name == "main"
         } else if names.is_empty() {
             scenario.ordinary
