@@ -49,6 +49,15 @@ pub struct Capture {
     log: PathBuf,
 }
 
+/// How much of a packet is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// All of it.
+    Whole,
+    /// The headers and a little more.
+    Headers,
+}
+
 /// What tcpdump counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
@@ -63,7 +72,7 @@ impl Capture {
     ///
     /// # Errors
     /// When tcpdump does not start listening.
-    pub fn start(node: Node, directory: &Path) -> Result<Self> {
+    pub fn start(node: Node, directory: &Path, depth: Depth) -> Result<Self> {
         let file = directory.join(format!("{}.pcap", node.0));
         let log = directory.join(format!("{}.tcpdump.log", node.0));
         let path = file.to_string_lossy().into_owned();
@@ -80,7 +89,7 @@ impl Capture {
             "98304",
             // Every place in the buffer is as large as the snapshot: at tcpdump's default a burst would not fit.
             "-s",
-            "4096",
+            if depth == Depth::Whole { "4096" } else { "128" },
             "--immediate-mode",
             "-w",
             &path,

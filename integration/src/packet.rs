@@ -31,7 +31,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Reads an IPv4 packet; `None` when it is none or is cut short.
+    /// Reads an IPv4 packet; `None` when it is none or its header is cut short.
     pub fn read(octets: &[u8]) -> Option<Self> {
         let first = *octets.first()?;
         if first >> 4 != 4 {
@@ -52,7 +52,8 @@ impl Packet {
             dont_fragment: fragment & 0x4000 != 0,
             more_fragments: fragment & 0x2000 != 0,
             fragment_offset: (fragment & 0x1fff) * 8,
-            payload: octets.get(header..total)?.to_vec(),
+            // A capture of headers ends before the packet does.
+            payload: octets.get(header..total.min(octets.len()))?.to_vec(),
         })
     }
 

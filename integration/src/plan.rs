@@ -49,6 +49,48 @@ impl PolicyLine {
     }
 }
 
+/// How the key server pushes.
+#[derive(Debug, Clone)]
+pub struct Rekey {
+    /// To all members at once, at [`MULTICAST`], instead of to each one.
+    pub multicast: bool,
+    /// The key that signs.
+    pub signing_key: &'static str,
+    /// Life of the KEK in seconds.
+    pub lifetime_seconds: u32,
+    /// Seconds between two copies of a push.
+    pub period_seconds: u32,
+    /// Copies after the first.
+    pub retransmissions: u32,
+    /// Seconds from the receipt of a TEK until sending with it.
+    pub activation_seconds: u32,
+    /// Seconds from the receipt of a TEK until the old one is removed.
+    pub deactivation_seconds: u32,
+    /// Whether members get a path through a key hierarchy.
+    pub key_hierarchy: bool,
+    /// Whether the server seals its state and goes on from it after a restart.
+    pub sealed: bool,
+}
+
+/// Where multicast pushes go.
+pub const MULTICAST: &str = "239.192.1.1";
+
+impl Default for Rekey {
+    fn default() -> Self {
+        Self {
+            multicast: false,
+            signing_key: "rsa-2048",
+            lifetime_seconds: 86_400,
+            period_seconds: 2,
+            retransmissions: 2,
+            activation_seconds: 1,
+            deactivation_seconds: 3,
+            key_hierarchy: false,
+            sealed: false,
+        }
+    }
+}
+
 /// What varies from run to run.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -62,6 +104,10 @@ pub struct Plan {
     pub excluded_port: Option<u16>,
     /// Whether the host behind the third member is captured as well.
     pub third_branch: bool,
+    /// How the servers push; absent where members only pull.
+    pub rekey: Option<Rekey>,
+    /// Whether the core's capture holds packets up to 128 octets only, and the hosts are not captured: for long runs.
+    pub headers_only: bool,
 }
 
 impl Default for Plan {
@@ -72,6 +118,8 @@ impl Default for Plan {
             first_local: "10.0.1.1",
             excluded_port: None,
             third_branch: false,
+            rekey: None,
+            headers_only: false,
         }
     }
 }
@@ -130,6 +178,12 @@ pub fn server_file(plan: &Plan, position: usize, directory: &Path) -> String {
         "control-socket = \"{directory}/{name}.sock\"\nlisten = [\"{address}\"]\nidentity = {{ address = \"{address}\" }}\n",
         address = server_address(position),
     );
+    if let Some(rekey) = &plan.rekey {
+        text.insert_str(0, &format!("state-directory = \"{directory}/{name}.state\"\n"));
+        if rekey.sealed {
+            text.insert_str(0, &format!("state-key-file = \"{directory}/{name}.state.key\"\n"));
+        }
+    }
     for (member, address, _) in MEMBERS {
         let _ = write!(
             text,
@@ -143,6 +197,9 @@ groups = ["branches"]
         );
     }
     let _ = write!(text, "\n[[group]]\nname = \"branches\"\nid = 1111\n");
+    if let Some(rekey) = &plan.rekey {
+        write_rekey(&mut text, rekey, position);
+    }
     for tek in &plan.teks {
         let _ = write!(
             text,
@@ -164,6 +221,35 @@ groups = ["branches"]
         }
     }
     text
+}
+
+fn write_rekey(text: &mut String, rekey: &Rekey, position: usize) {
+    let _ = write!(
+        text,
+        "\n[group.gap]\nactivation-time-delay = \"{}s\"\ndeactivation-time-delay = \"{}s\"\n",
+        rekey.activation_seconds, rekey.deactivation_seconds
+    );
+    let transport = if rekey.multicast { "multicast" } else { "unicast" };
+    let hash = if rekey.signing_key == "ecdsa-p384" { "sha2-384" } else { "sha2-256" };
+    let _ = write!(
+        text,
+        r#"
+[group.rekey]
+transport = "{transport}"
+signing-key = "{}"
+signature-hash = "{hash}"
+lifetime = "{}s"
+retransmission-period = "{}s"
+retransmissions = {}
+acknowledgements = true
+lkh = {}
+"#,
+        rekey.signing_key, rekey.lifetime_seconds, rekey.period_seconds, rekey.retransmissions, rekey.key_hierarchy
+    );
+    if rekey.multicast {
+        let _ =
+            write!(text, "multicast-address = \"{MULTICAST}\"\nmulticast-source = \"{}\"\n", server_address(position));
+    }
 }
 
 #[cfg(test)]

@@ -80,6 +80,23 @@ pub struct FlowReport {
     pub last: u64,
 }
 
+impl FlowReport {
+    /// Reads what the generator and the sink printed.
+    ///
+    /// # Errors
+    /// When one of them did not print what is needed.
+    pub fn read(sent: &str, received: &str) -> Result<Self> {
+        let wanted = |line: &str, name: &str| value(line, name).with_context(|| format!("no {name} in: {line}"));
+        Ok(Self {
+            sent: wanted(sent, "sent")? + value(sent, "refused").unwrap_or(0),
+            received: wanted(received, "received")?,
+            duplicates: wanted(received, "duplicates")?,
+            gap_milliseconds: wanted(received, "gap")?,
+            last: wanted(received, "last")?,
+        })
+    }
+}
+
 impl std::fmt::Display for FlowReport {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -112,14 +129,7 @@ pub fn flow(
     meanwhile(lab)?;
     let sent = sender.output(Duration::from_secs(120))?;
     let received = sink.output(Duration::from_secs(60))?;
-    let wanted = |line: &str, name: &str| value(line, name).with_context(|| format!("no {name} in: {line}"));
-    Ok(FlowReport {
-        sent: wanted(&sent, "sent")? + value(&sent, "refused").unwrap_or(0),
-        received: wanted(&received, "received")?,
-        duplicates: wanted(&received, "duplicates")?,
-        gap_milliseconds: wanted(&received, "gap")?,
-        last: wanted(&received, "last")?,
-    })
+    FlowReport::read(&sent, &received)
 }
 
 /// Sends datagrams from the first host to a UDP port of the second; returns how many arrived and what the first

@@ -64,6 +64,9 @@ pub struct Flow {
     /// Pause between datagrams.
     #[arg(long, default_value_t = 0)]
     pause_milliseconds: u64,
+    /// Datagrams a second; 0 for no limit but the pause.
+    #[arg(long, default_value_t = 0)]
+    per_second: u64,
 }
 
 /// A TCP transfer.
@@ -98,6 +101,9 @@ pub struct Forge {
     /// ESP with this SPI instead of UDP.
     #[arg(long)]
     spi: Option<u32>,
+    /// UDP payload in hexadecimal digits, instead of a marked one.
+    #[arg(long)]
+    payload: Option<String>,
 }
 
 /// Runs one generator or sink; prints one line of `name=value`.
@@ -138,6 +144,11 @@ fn send_datagrams(flow: &Flow) -> Result<()> {
     let (mut sent, mut refused, mut sequence) = (0u64, 0u64, 0u64);
     let mut octets = datagram(0, flow.size);
     while (flow.count == 0 || sequence < flow.count) && started.elapsed() < limit {
+        let due = u128::from(flow.per_second) * started.elapsed().as_micros() / 1_000_000;
+        if flow.per_second > 0 && u128::from(sequence) >= due {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
         if let Some(place) = octets.get_mut(MARKER.len()..MARKER.len() + 8) {
             place.copy_from_slice(&sequence.to_be_bytes());
         }
@@ -267,7 +278,7 @@ fn send_forged(forge: &Forge) -> Result<()> {
     for number in 0..forge.count {
         let (protocol, payload) = match forge.spi {
             Some(spi) => (crate::packet::ESP, forged_esp(spi, number)),
-            None => (crate::packet::UDP, forged_udp(forge, number)),
+            None => (crate::packet::UDP, forged_udp(forge, number)?),
         };
         let mut packet = vec![0x45, 0];
         packet.extend_from_slice(&u16::try_from(20 + payload.len())?.to_be_bytes());
@@ -282,15 +293,22 @@ fn send_forged(forge: &Forge) -> Result<()> {
     Ok(())
 }
 
-fn forged_udp(forge: &Forge, number: u32) -> Vec<u8> {
-    let mut text = FORGED_MARKER.to_vec();
-    text.extend_from_slice(number.to_string().as_bytes());
+fn forged_udp(forge: &Forge, number: u32) -> Result<Vec<u8>> {
+    let text = match &forge.payload {
+        Some(digits) => octets_of(digits).context("the payload is not hexadecimal")?,
+        None => [FORGED_MARKER, number.to_string().as_bytes()].concat(),
+    };
     let mut octets = Vec::new();
     for word in [forge.source.port(), forge.destination.port(), (8 + text.len()) as u16, 0] {
         octets.extend_from_slice(&word.to_be_bytes());
     }
     octets.extend_from_slice(&text);
-    octets
+    Ok(octets)
+}
+
+fn octets_of(digits: &str) -> Option<Vec<u8>> {
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.as_bytes().chunks(2).map(pair).collect()
 }
 
 /// ESP that nobody with the key has made: header, IV and as many blocks as a ping has, all of them noise.

@@ -1,6 +1,6 @@
 //! A lab that is up: topology, captures, daemons, and what a scenario does with them.
 
-use crate::capture::{Capture, Captured, Mark, Tally};
+use crate::capture::{Capture, Captured, Depth, Mark, Tally};
 use crate::daemons::{Daemon, random_key, write_secret};
 use crate::nodes::Node;
 use crate::plan::{MEMBERS, Plan};
@@ -46,9 +46,14 @@ impl Lab {
     /// When a namespace, a link or a capture cannot be made.
     pub fn build(plan: Plan, binaries: &Path) -> Result<Self> {
         let mut lab = Self::build_unwatched(plan, binaries)?;
-        let start = |node| Capture::start(node, &lab.directory);
+        if lab.plan.headers_only {
+            let core = Capture::start(R, &lab.directory, Depth::Headers)?;
+            lab.captures = Some(Captures { core, ha: None, hb: None, hc: None });
+            return Ok(lab);
+        }
+        let start = |node| Capture::start(node, &lab.directory, Depth::Whole);
         let hc = lab.plan.third_branch.then(|| start(HC)).transpose()?;
-        lab.captures = Some(Captures { core: start(R)?, ha: start(HA)?, hb: start(HB)?, hc });
+        lab.captures = Some(Captures { core: start(R)?, ha: Some(start(HA)?), hb: Some(start(HB)?), hc });
         Ok(lab)
     }
 
@@ -77,6 +82,11 @@ impl Lab {
                 write_secret(&lab.file(&format!("{}-{member}.psk", server.0)), &key)?;
             }
         }
+        for server in SERVERS {
+            fs::create_dir_all(lab.file(&format!("{}.state", server.0)))?;
+            // 32 hexadecimal digits: as octets, a key of AES-256.
+            write_secret(&lab.file(&format!("{}.state.key", server.0)), random_key()?.trim_end())?;
+        }
         Ok(lab)
     }
 
@@ -103,10 +113,8 @@ impl Lab {
         let all = captures.core.since(self.guarded_since.unwrap_or(Mark::START))?;
         let file = captures.core.file().to_path_buf();
         let tally = captures.core.stop()?;
-        captures.ha.stop()?;
-        captures.hb.stop()?;
-        if let Some(hc) = captures.hc {
-            hc.stop()?;
+        for host in [captures.ha, captures.hb, captures.hc].into_iter().flatten() {
+            host.stop()?;
         }
         // Beside the binaries is the place a person finds it: in the machine that is the directory shared with the host.
         let keep = self.binaries.parent().unwrap_or(Path::new("/")).join("core.pcap");

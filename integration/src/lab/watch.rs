@@ -19,8 +19,8 @@ pub struct Moment {
 #[derive(Debug)]
 pub(super) struct Captures {
     pub(super) core: Capture,
-    pub(super) ha: Capture,
-    pub(super) hb: Capture,
+    pub(super) ha: Option<Capture>,
+    pub(super) hb: Option<Capture>,
     pub(super) hc: Option<Capture>,
 }
 
@@ -32,8 +32,8 @@ impl Lab {
     pub fn now(&self) -> Result<Moment> {
         std::thread::sleep(SETTLES);
         let captures = self.captures()?;
-        let hc = captures.hc.as_ref().map_or(Ok(Mark::START), Capture::mark)?;
-        Ok(Moment { core: captures.core.mark()?, ha: captures.ha.mark()?, hb: captures.hb.mark()?, hc })
+        let of = |host: &Option<Capture>| host.as_ref().map_or(Ok(Mark::START), Capture::mark);
+        Ok(Moment { core: captures.core.mark()?, ha: of(&captures.ha)?, hb: of(&captures.hb)?, hc: of(&captures.hc)? })
     }
 
     /// Counts leaks from this moment on instead of from the first member's start.
@@ -61,10 +61,11 @@ impl Lab {
     pub fn host_since(&self, host: Node, moment: Moment) -> Result<Vec<Captured>> {
         std::thread::sleep(SETTLES);
         let captures = self.captures()?;
-        match host {
-            HA => captures.ha.since(moment.ha),
-            HB => captures.hb.since(moment.hb),
-            _ => captures.hc.as_ref().context("this lab has no third branch")?.since(moment.hc),
-        }
+        let (capture, mark) = match host {
+            HA => (&captures.ha, moment.ha),
+            HB => (&captures.hb, moment.hb),
+            _ => (&captures.hc, moment.hc),
+        };
+        capture.as_ref().with_context(|| format!("{} is not captured in this lab", host.0))?.since(mark)
     }
 }

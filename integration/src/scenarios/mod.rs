@@ -13,6 +13,7 @@ mod expiry;
 mod flushes;
 mod leaks;
 mod main;
+mod rekey;
 mod sabotage;
 mod selectors;
 
@@ -80,6 +81,19 @@ pub const ALL: &[Scenario] = &[
         ordinary: true,
         play: leaks::play,
     },
+    Scenario {
+        name: "rekey",
+        about: "20 rekeys by pushes under load, forged pushes, steps of the clock, a new KEK",
+        ordinary: false,
+        play: rekey::short,
+    },
+    Scenario {
+        name: "rekey-multicast",
+        about: "pushes to a multicast address, signed with ECDSA",
+        ordinary: false,
+        play: rekey::multicast,
+    },
+    Scenario { name: "rekey-long", about: "200 rekeys under load", ordinary: false, play: rekey::long },
     Scenario {
         name: "sabotage",
         about: "breaks the lab and demands that the matching statement fails",
