@@ -11,9 +11,12 @@ use std::time::Duration;
 mod algorithms;
 mod expiry;
 mod flushes;
+mod kills;
 mod leaks;
+mod lost;
 mod main;
 mod rekey;
+mod removal;
 mod sabotage;
 mod selectors;
 
@@ -92,6 +95,19 @@ pub const ALL: &[Scenario] = &[
         about: "pushes to a multicast address, signed with ECDSA",
         ordinary: false,
         play: rekey::multicast,
+    },
+    Scenario { name: "rekey-lost", about: "lost pushes and acknowledgements", ordinary: false, play: lost::play },
+    Scenario {
+        name: "removal",
+        about: "one of three members is removed and cannot follow",
+        ordinary: false,
+        play: removal::play,
+    },
+    Scenario {
+        name: "kills",
+        about: "daemons killed at random moments while keys roll",
+        ordinary: false,
+        play: kills::play,
     },
     Scenario { name: "rekey-long", about: "200 rekeys under load", ordinary: false, play: rekey::long },
     Scenario {
