@@ -40,11 +40,14 @@ pub fn run(bench: &Bench) -> Result<bool> {
     match &bench.what {
         What::Datapath { rounds, seconds } => {
             packages::ensure(packages::SCENARIOS)?;
-            let binaries = lab::build(true)?;
+            let binaries = lab::build(false)?;
+            // No daemon is on a packet's path, but the generators must not be what is measured.
+            command::run(&mut command::cargo(&["build", "--quiet", "--release", "--package", "integration"]))?;
             machine::play(&Job {
                 arguments: ["bench", "--rounds", &rounds.to_string(), "--seconds", &seconds.to_string()]
                     .map(str::to_owned)
                     .to_vec(),
+                lab: Some(command::target_directory()?.join("release/lab")),
                 binaries,
                 keep: false,
                 timeout: Duration::from_secs(3600),

@@ -57,6 +57,7 @@ pub fn run(lab: &Lab) -> Result<bool> {
     machine::play(&Job {
         arguments,
         binaries,
+        lab: None,
         keep: lab.keep,
         timeout: Duration::from_secs(lab.timeout.max(1) * 60),
         force_machine: lab.machine,

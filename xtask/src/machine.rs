@@ -23,6 +23,8 @@ pub struct Job {
     pub arguments: Vec<String>,
     /// Directory of the binaries.
     pub binaries: PathBuf,
+    /// The lab's own binary, where it is not among them.
+    pub lab: Option<PathBuf>,
     /// Leave everything running, with a shell.
     pub keep: bool,
     /// The machine is ended after this time.
@@ -86,7 +88,10 @@ fn share(job: &Job) -> Result<PathBuf> {
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(directory.join("bin"))?;
     for name in BINARIES {
-        let source = job.binaries.join(name);
+        let source = match &job.lab {
+            Some(lab) if *name == "lab" => lab.clone(),
+            _ => job.binaries.join(name),
+        };
         let target = directory.join("bin").join(name);
         // Debug information would be read over and over through the machine's slow file system.
         let stripped = Command::new("strip").arg("-o").arg(&target).arg(&source).stderr(Stdio::null()).status();
