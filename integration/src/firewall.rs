@@ -34,11 +34,12 @@ pub fn load(member: Node, interfaces: &str) -> Result<()> {
     ))
 }
 
-/// How many connections the flowtable shortcuts at this moment.
+/// How many connections to a port the flowtable shortcuts at this moment.
 ///
 /// # Errors
 /// When the connection table cannot be read.
-pub fn shortcuts(member: Node) -> Result<usize> {
+pub fn shortcuts(member: Node, port: u16) -> Result<usize> {
     let table = member.run("cat", &["/proc/net/nf_conntrack"])?;
-    Ok(table.lines().filter(|line| line.contains("OFFLOAD")).count())
+    let to = format!("dport={port} ");
+    Ok(table.lines().filter(|line| line.contains("OFFLOAD") && line.contains(&to)).count())
 }

@@ -66,7 +66,7 @@ fn shortcut_before_the_daemon(lab: &mut Lab, narrative: &mut Narrative) -> Resul
     let _flow =
         lab.start_traffic(HA, &format!("tcp-flow --to {HB_ADDRESS}:5002 --seconds 60 --pause-milliseconds 50"))?;
     narrative.state("shortcut", "a TCP connection between the hosts is in the flowtable of g1", || {
-        let shortcuts = wait_for_shortcut()?;
+        let shortcuts = wait_for_shortcut(5002)?;
         Ok(Finding::new(shortcuts > 0, format!("{shortcuts} connections")))
     });
     lab.start_member(0)?;
@@ -82,10 +82,10 @@ fn shortcut_before_the_daemon(lab: &mut Lab, narrative: &mut Narrative) -> Resul
     Ok(())
 }
 
-fn wait_for_shortcut() -> Result<usize> {
+fn wait_for_shortcut(port: u16) -> Result<usize> {
     let started = Instant::now();
     loop {
-        let shortcuts = firewall::shortcuts(G1)?;
+        let shortcuts = firewall::shortcuts(G1, port)?;
         if shortcuts > 0 || started.elapsed() > Duration::from_secs(10) {
             return Ok(shortcuts);
         }
@@ -105,7 +105,7 @@ fn shortcut(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
         "shortcut",
         "a TCP connection is shortcut by the flowtable, arrives whole and leaves as ESP only",
         || {
-            let shortcuts = wait_for_shortcut()?;
+            let shortcuts = wait_for_shortcut(5003)?;
             let sent = sender.output(Duration::from_secs(60))?;
             let received = value(&sink.output(Duration::from_secs(60))?, "octets").unwrap_or(0);
             let crossed = lab.core_since(moment)?;
