@@ -136,6 +136,18 @@ impl Socket {
         }
     }
 
+    /// How many routers datagrams to multicast groups may pass; the kernel's default is none.
+    pub fn set_multicast_hops(&self, hops: u8) {
+        let socket = socket2::SockRef::from(&self.descriptor);
+        let set = match self.local.is_ipv4() {
+            true => socket.set_multicast_ttl_v4(hops.into()),
+            false => socket.set_multicast_hops_v6(hops.into()),
+        };
+        if let Err(error) = set {
+            tracing::debug!(%error, "multicast hops not changed");
+        }
+    }
+
     /// Waits for the next datagram or ICMP error. Cancel safe.
     ///
     /// A datagram longer than `buffer` is cut; with [`LONGEST_DATAGRAM`] octets none is.

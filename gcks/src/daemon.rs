@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ::control::Response;
 use ::control::server::Call;
@@ -21,7 +22,14 @@ use crate::keys::OsEntropy;
 use crate::net::Network;
 use crate::notice::Notice;
 use crate::service::Service;
-use crate::signing;
+use crate::signing::{self, SigningKeys};
+use crate::state::file::{Moment, StateFile};
+
+/// Datagrams that are handled before their answers leave.
+const BATCH: usize = 64;
+
+/// After a state that could not be written.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Questions that wait for the loop.
 const CALLS: usize = 16;
@@ -31,7 +39,7 @@ const CALLS: usize = 16;
 /// # Errors
 /// An address or the control socket cannot be bound, or the system gives no randomness, timer or
 /// signals.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, _path: PathBuf) -> anyhow::Result<()> {
     let started = clock::now();
     let control_socket = config.control_socket.clone();
     let (groups, members) = (config.groups.len(), config.members.len());
@@ -39,19 +47,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listen = network.local();
     let mut calls = answer_calls(control_socket)?;
     let signing_keys = signing::load_all(&config.groups)?;
-    let service = Service::new(config, &signing_keys, entropy::seed()?, OsEntropy);
+    let (service, state_file) = restore(config, &signing_keys)?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut reload = signal(SignalKind::hangup()).context("SIGHUP")?;
     let mut timer = Timer::new().context("timer")?;
-    let mut state = State { service, listen, started, limiter: LogLimiter::default() };
+    let mut state = State { service, state_file, listen, started, limiter: LogLimiter::default(), save_again: None };
     let watchdog = notify::watchdog_interval();
     let mut next_watchdog = watchdog.map(|interval| started + interval);
 
     tracing::info!(groups, members, listen = ?state.listen, "key server is ready");
     notify::ready(&format!("{groups} groups, {members} members"));
     loop {
-        let deadline = [state.service.poll_timeout(), next_watchdog].into_iter().flatten().min();
+        let deadline = [state.service.poll_timeout(), next_watchdog, state.save_again].into_iter().flatten().min();
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
@@ -64,9 +72,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             }
             Some(received) = network.receive() => {
                 state.handle_datagram(received.source, received.local, &received.octets);
+                // What waits already shares one writing of the state.
+                for _ in 0..BATCH {
+                    let Some(received) = network.receive_now() else { break };
+                    state.handle_datagram(received.source, received.local, &received.octets);
+                }
             }
         }
         state.log_notices();
+        state.save();
         state.send(&network).await;
         if let (Some(interval), Some(due)) = (watchdog, next_watchdog)
             && clock::now() >= due
@@ -77,9 +91,33 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     notify::stopping();
     network.close();
+    state.save();
     // Members keep their keys and ISAKMP SAs end by themselves: a restart disturbs nobody.
     tracing::info!("key server ends");
     Ok(())
+}
+
+/// The service with its state, if one is kept.
+fn restore(config: Config, keys: &SigningKeys) -> anyhow::Result<(Service<OsEntropy>, Option<StateFile>)> {
+    let Some(key) = &config.state_key else {
+        return Ok((Service::new(config, keys, entropy::seed()?, OsEntropy), None));
+    };
+    let file = StateFile::new(&config.state_directory, key)?;
+    let now = clock::now();
+    let service = match file.load(&Moment::at(now))? {
+        None => Service::new(config, keys, entropy::seed()?, OsEntropy),
+        Some((state, clock)) => {
+            let restored = Service::restore(config, keys, entropy::seed()?, OsEntropy, (&state, clock), now);
+            let service = restored.with_context(|| {
+                let path = file.path().display();
+                format!("{path}: another version wrote this state; remove it and let all members register again")
+            })?;
+            let members = service.registry().iter().count();
+            tracing::info!(path = %file.path().display(), members, "state restored");
+            service
+        }
+    };
+    Ok((service, Some(file)))
 }
 
 fn answer_calls(path: PathBuf) -> anyhow::Result<mpsc::Receiver<Call>> {
@@ -91,9 +129,11 @@ fn answer_calls(path: PathBuf) -> anyhow::Result<mpsc::Receiver<Call>> {
 
 struct State {
     service: Service<OsEntropy>,
+    state_file: Option<StateFile>,
     listen: Vec<SocketAddr>,
     started: BootTime,
     limiter: LogLimiter,
+    save_again: Option<BootTime>,
 }
 
 impl State {
@@ -101,6 +141,24 @@ impl State {
         let now = clock::now();
         if let Err(error) = self.service.handle_datagram(source, local, octets, now) {
             self.log_discard(source, &error, now);
+        }
+    }
+
+    /// Writes the state if there is something in it that must not be forgotten. Nothing leaves before.
+    fn save(&mut self) {
+        self.save_again = None;
+        let Some(file) = self.state_file.as_ref().filter(|_| self.service.is_unsaved()) else { return };
+        let now = clock::now();
+        match file.save(&self.service.export(), &Moment::at(now)) {
+            Ok(()) => self.service.saved(),
+            Err(error) => {
+                self.service.discard_transmits();
+                self.save_again = Some(now + SAVE_AGAIN);
+                if let Some(pass) = self.limiter.admit("state-not-written", now) {
+                    let withheld = pass.withheld;
+                    tracing::error!(%error, withheld, "nothing is sent until the state can be written");
+                }
+            }
         }
     }
 
@@ -186,6 +244,9 @@ impl State {
                 }
                 Notice::Dropped { group, member } => {
                     tracing::warn!(%group, %member, "silent member dropped; it may register again");
+                }
+                Notice::GroupGone { group } => {
+                    tracing::warn!(%group, "the configuration has this group no more; its members' keys end by themselves");
                 }
                 Notice::StartedOver { group } => {
                     tracing::warn!(%group, "all sender identifiers were in use: all members register again");

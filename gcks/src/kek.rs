@@ -52,6 +52,8 @@ pub struct Kek {
     capacity: usize,
     /// The last push under it: whoever registered while it was made gets it afterwards.
     last: Option<SealedPush>,
+    /// When that was made.
+    last_at: BootTime,
 }
 
 /// What a pull gets of a KEK.
@@ -109,7 +111,7 @@ impl Kek {
     ) -> Result<Self, KekError> {
         let keys = KekKeys { algorithm_key: key.duplicate(), signature_key: None };
         let sealer = Sealer::new(&policy, &keys, sequence_number, legacy)?;
-        Ok(Self { policy, key, sealer, ends, tree, capacity, last: None })
+        Ok(Self { policy, key, sealer, ends, tree, capacity, last: None, last_at: BootTime::default() })
     }
 
     /// The successor of this KEK by its hierarchy, which excludes the holders of `leaves`, and the update arrays that
@@ -151,9 +153,24 @@ impl Kek {
         self.sealer.sequence_number()
     }
 
-    /// The last push since start.
+    /// The last push.
     pub fn last(&self) -> Option<&SealedPush> {
         self.last.as_ref()
+    }
+
+    /// When the last push was made.
+    pub fn last_at(&self) -> BootTime {
+        self.last_at
+    }
+
+    /// Takes the last push of the sealed state.
+    pub(crate) fn restore_last(&mut self, last: SealedPush, at: BootTime) {
+        (self.last, self.last_at) = (Some(last), at);
+    }
+
+    /// Policy with the whole life, for the sealed state.
+    pub(crate) fn stored_policy(&self) -> &KekPolicy {
+        &self.policy
     }
 
     /// Its hierarchy.
@@ -213,9 +230,10 @@ impl Kek {
         content: PushContent<'_>,
         signing: &SigningKey,
         rng: &mut SeededRng,
+        now: BootTime,
     ) -> Result<SealedPush, KekError> {
         let push = self.sealer.seal(content, signing, SealOptions::default(), rng)?;
-        self.last = Some(push.duplicate());
+        (self.last, self.last_at) = (Some(push.duplicate()), now);
         Ok(push)
     }
 

@@ -21,3 +21,4 @@ pub mod schedule;
 pub mod senders;
 pub mod service;
 pub mod signing;
+pub mod state;

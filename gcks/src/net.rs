@@ -15,6 +15,9 @@ const QUEUE: usize = 256;
 /// Room that the kernel is asked for, for datagrams that arrive during a computation.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 
+/// Routers that a push by multicast may pass.
+const MULTICAST_HOPS: u8 = 64;
+
 /// A datagram as it came in.
 #[derive(Debug)]
 pub struct Received {
@@ -46,6 +49,7 @@ impl Network {
         let mut receivers = JoinSet::new();
         for socket in &sockets {
             socket.reserve(RECEIVE_BUFFER);
+            socket.set_multicast_hops(MULTICAST_HOPS);
             receivers.spawn(receive(Arc::clone(socket), sender.clone()));
         }
         Ok(Self { sockets, receivers, queue })
@@ -59,6 +63,11 @@ impl Network {
     /// The next datagram. Cancel safe.
     pub async fn receive(&mut self) -> Option<Received> {
         self.queue.recv().await
+    }
+
+    /// A datagram that waits already.
+    pub fn receive_now(&mut self) -> Option<Received> {
+        self.queue.try_recv().ok()
     }
 
     /// Sends a datagram from the address it names.

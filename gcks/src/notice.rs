@@ -106,6 +106,11 @@ pub enum Notice {
         /// How many pushes in a row.
         pushes: u64,
     },
+    /// The state has a group that the configuration has not: its members keep their keys until they end.
+    GroupGone {
+        /// Name of the group.
+        group: Arc<str>,
+    },
     /// A silent member is no longer pushed to.
     Dropped {
         /// Name of the group.

@@ -106,6 +106,7 @@ impl<E: Entropy> Service<E> {
         let index = self.group_named(group)?;
         let id = self.member_of(index, group, member)?;
         self.removed.insert((id, member.to_owned()));
+        self.changed = true;
         self.exclude(index, id, group, member, now)
     }
 
@@ -117,7 +118,10 @@ impl<E: Entropy> Service<E> {
         let index = self.group_named(group)?;
         let id = self.groups.get(index).map_or(GroupId(0), |state| state.group.id);
         match self.removed.remove(&(id, member.to_owned())) {
-            true => Ok(format!("member {member} may register for group {group} again")),
+            true => {
+                self.changed = true;
+                Ok(format!("member {member} may register for group {group} again"))
+            }
             false => Err(WishError::NotRemoved { group: group.to_owned(), member: member.to_owned() }),
         }
     }

@@ -89,6 +89,7 @@ impl<E: Entropy> Service<E> {
         }
         let keys_end = handle.is_none().then_some(out.first_end);
         let identity = identity.clone();
+        self.changed = true;
         self.pulls.insert(pull, Pull { group, identity, member, sender, leaf, kek: handle, keys_end });
         if let Err(error) = self.server.answer_pull(pull, sa, now) {
             self.forget(pull);
@@ -125,6 +126,7 @@ impl<E: Entropy> Service<E> {
         let Some(index) = self.index_of(group) else { return };
         let Some(state) = self.groups.get_mut(index) else { return };
         state.succeeded = state.succeeded.saturating_add(1);
+        self.changed = true;
         let missed = match (&state.rekey, &pull.kek) {
             (Some(rekey), Some((spi, number))) => rekey.missed(spi, *number),
             _ => Missed::default(),

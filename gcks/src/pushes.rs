@@ -145,10 +145,19 @@ impl<E: Entropy> Service<E> {
             if prepared.is_empty() && !order.delete {
                 return Ok(rolled);
             }
-            return self.push_teks(index, prepared, Order { roll: false, ..order }, now);
+            let deletions = self.deletions(index, order.delete);
+            return self.push_teks(index, prepared, Order { roll: false, ..order }, deletions, now);
         }
         let prepared = self.prepare(index, order.renewal, now)?;
-        self.push_teks(index, prepared, order, now)
+        let deletions = self.deletions(index, order.delete);
+        self.push_teks(index, prepared, order, deletions, now)
+    }
+
+    /// Deletes of all TEKs that members may have, if wanted.
+    fn deletions(&self, index: usize, wanted: bool) -> Vec<Deletion> {
+        let schedule = self.groups.get(index).map(|state| &state.schedule).filter(|_| wanted);
+        let spis = schedule.into_iter().flat_map(|schedule| schedule.spis());
+        spis.map(|spi| Deletion::Tek(TekProtocol::ESP, spi)).collect()
     }
 
     fn push_teks(
@@ -156,16 +165,13 @@ impl<E: Entropy> Service<E> {
         index: usize,
         prepared: crate::schedule::Prepared,
         order: Order,
+        deletions: Vec<Deletion>,
         now: BootTime,
     ) -> Result<Pushed, PushError> {
         let capacity = self.capacity(index);
         let recipients = self.recipients(index);
         let Some(state) = self.groups.get_mut(index) else { return Ok(Pushed { sequence_number: 0, members: 0 }) };
         let Some(rekey) = state.rekey.as_mut() else { return Err(no_pushes(&state.name)) };
-        let deletions: Vec<Deletion> = match order.delete {
-            true => state.schedule.spis().map(|spi| Deletion::Tek(TekProtocol::ESP, spi)).collect(),
-            false => Vec::new(),
-        };
         let out = state.schedule.hand_out(Some(&prepared), false, now);
         let mut next = None;
         if order.roll {
@@ -183,19 +189,22 @@ impl<E: Entropy> Service<E> {
         let sa = GroupSa::originate(policy(&state.group, kek_policy, out.teks), out.keys, kek_keys, None, None);
         let content = PushContent { deletions: &deletions, group_sa: Some(&sa), updates: Vec::new() };
         let Some(kek) = rekey.kek.as_mut() else { return Err(no_keys(&state.name)) };
-        let push = kek.seal(content, &rekey.signing, &mut self.rng)?;
+        let push = kek.seal(content, &rekey.signing, &mut self.rng, now)?;
         if let Some((next, settings)) = next {
             self.notices.push_back(Notice::KekMade { group: Arc::clone(&state.name), spi: next.spi() });
             rekey.retire(push.duplicate(), Some(next), now);
             rekey.settings = settings;
         }
         rekey.retry_at = None;
-        let hold = state.group.gap.activation_time_delay.filter(|_| !order.delete).map(|delay| now + delay);
+        let deleted = !deletions.is_empty();
+        let hold = state.group.gap.activation_time_delay.filter(|_| !deleted).map(|delay| now + delay);
         for life in state.schedule.commit(prepared, hold) {
             self.notices.push_back(Notice::TekMade { group: Arc::clone(&state.name), life });
         }
         if order.delete {
             state.schedule.forget_replaced();
+        } else if deleted {
+            state.schedule.drop_replaced();
         }
         Ok(self.begin(index, push, recipients, order.purpose, now))
     }
@@ -224,7 +233,7 @@ impl<E: Entropy> Service<E> {
                 let policy = policy(&state.group, Some(kek_policy), Vec::new());
                 let sa = GroupSa::originate(policy, BTreeMap::new(), Some(kek_keys), None, None);
                 let content = PushContent { deletions: &[], group_sa: Some(&sa), updates };
-                Ok((kek.seal(content, signing, &mut self.rng)?, next))
+                Ok((kek.seal(content, signing, &mut self.rng, now)?, next))
             });
         let (push, next) = match result {
             Ok(made) => made,
@@ -254,7 +263,7 @@ impl<E: Entropy> Service<E> {
         self.check_pushes(index)?;
         let recipients = self.recipients(index);
         let deletions = [Deletion::AllTeks(TekProtocol::ESP), Deletion::AllKeks];
-        let push = self.seal_deletions(index, &deletions)?;
+        let push = self.seal_deletions(index, &deletions, now)?;
         let pushed = self.begin(index, push.duplicate(), recipients, purpose, now);
         if let Some(state) = self.groups.get_mut(index) {
             let last_end = state.schedule.last_end(now);
@@ -265,25 +274,44 @@ impl<E: Entropy> Service<E> {
             }
             self.registry.remove_group(state.group.id);
         }
+        self.changed = true;
         Ok(pushed)
     }
 
-    /// Deletes some keys of the group at its members.
-    #[allow(dead_code, reason = "the reload of the configuration uses it")]
-    pub(crate) fn push_deletions(
+    /// Tells members of data SAs that have gone or come with the configuration. Who has no keys hears nothing.
+    pub(crate) fn push_lines(
         &mut self,
         index: usize,
-        deletions: &[Deletion],
-        purpose: &'static str,
+        deletions: Vec<Deletion>,
         now: BootTime,
-    ) -> Result<Pushed, PushError> {
-        self.check_pushes(index)?;
-        let recipients = self.recipients(index);
-        let push = self.seal_deletions(index, deletions)?;
-        if let Some(state) = self.groups.get_mut(index) {
-            state.schedule.drop_replaced();
+    ) -> Result<(), PushError> {
+        if self.check_pushes(index).is_err() || !self.has_audience(index) {
+            return Ok(());
         }
-        Ok(self.begin(index, push, recipients, purpose, now))
+        let renewal = Renewal::Missing;
+        let prepared = self.prepare(index, renewal, now)?;
+        if !prepared.is_empty() || !deletions.is_empty() {
+            let order = Order { renewal, roll: false, delete: false, purpose: "configuration" };
+            self.push_teks(index, prepared, order, deletions, now)?;
+        }
+        Ok(())
+    }
+
+    /// After a restart: the last push under each KEK once more, with the octets that it had. Who has carried it out knows
+    /// it again; who has not would wait in vain.
+    pub(crate) fn push_again(&mut self, index: usize, now: BootTime) {
+        let recipients = || self.recipients(index);
+        let Some(state) = self.groups.get(index) else { return };
+        let Some(rekey) = &state.rekey else { return };
+        let retired = rekey.retired.iter().map(|retired| &retired.last);
+        let last = retired.chain(rekey.kek().and_then(Kek::last));
+        let (group, policy) = (state.group.id, rekey.settings.delivery);
+        let again: Vec<_> = last.map(|push| (push.duplicate(), recipients())).collect();
+        for (push, recipients) in again {
+            let spi = *push.spi();
+            let id = self.server.push(push, recipients, policy, now);
+            self.deliveries.insert(id, Delivered { group, spi });
+        }
     }
 
     /// All sender identifiers are in use (RFC 6407 §3.5).
@@ -310,6 +338,7 @@ impl<E: Entropy> Service<E> {
             return;
         }
         rekey.kek = None;
+        self.changed = true;
         state.senders.release_all(state.schedule.last_end(now));
         for (_, registration) in self.registry.remove_group(state.group.id) {
             self.notices.push_back(Notice::Expired { group: Arc::clone(&state.name), member: registration.name });
@@ -372,6 +401,7 @@ impl<E: Entropy> Service<E> {
         let Some(gone) = self.registry.remove_at(group, address) else { return };
         rekey.counters.dropped = rekey.counters.dropped.saturating_add(1);
         rekey.abandoned.extend(gone.leaf);
+        self.changed = true;
         // By multicast it may still hear new TEKs and send with its identifier.
         if let (Some(sender), Transport::Unicast) = (gone.sender, rekey.settings.transport) {
             state.senders.release(sender, state.schedule.last_end(now));
@@ -404,19 +434,20 @@ impl<E: Entropy> Service<E> {
         rekey.counters.pushes = rekey.counters.pushes.saturating_add(1);
         let id = self.server.push(push, recipients, rekey.settings.delivery, now);
         self.deliveries.insert(id, Delivered { group: state.group.id, spi });
+        self.changed = true;
         let group = Arc::clone(&state.name);
         self.notices.push_back(Notice::Pushed { group, purpose, sequence_number, members });
         pushed
     }
 
-    fn seal_deletions(&mut self, index: usize, deletions: &[Deletion]) -> Result<SealedPush, PushError> {
+    fn seal_deletions(&mut self, index: usize, deletions: &[Deletion], now: BootTime) -> Result<SealedPush, PushError> {
         let Some(state) = self.groups.get_mut(index) else { return Err(no_pushes("")) };
         let GroupRekey { signing, kek: Some(kek), .. } = state.rekey.as_mut().ok_or_else(|| no_pushes(&state.name))?
         else {
             return Err(no_keys(&state.name));
         };
         let content = PushContent { deletions, group_sa: None, updates: Vec::new() };
-        Ok(kek.seal(content, signing, &mut self.rng)?)
+        Ok(kek.seal(content, signing, &mut self.rng, now)?)
     }
 
     fn prepare(

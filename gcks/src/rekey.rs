@@ -23,7 +23,7 @@ pub struct GroupRekey {
     /// DER SubjectPublicKeyInfo.
     pub(crate) public_key: Vec<u8>,
     pub(crate) kek: Option<Kek>,
-    retired: Vec<RetiredKek>,
+    pub(crate) retired: Vec<RetiredKek>,
     /// Leaves of members that were dropped: their keys go with the next KEK.
     pub(crate) abandoned: Vec<u16>,
     /// After a push that could not be made.
@@ -33,11 +33,12 @@ pub struct GroupRekey {
 
 /// A KEK that members hold no more, or will not when they have its last push.
 #[derive(Debug)]
-struct RetiredKek {
-    last: SealedPush,
+pub(crate) struct RetiredKek {
+    pub(crate) last: SealedPush,
     /// Whether it has no successor.
-    deleted: bool,
-    until: BootTime,
+    pub(crate) deleted: bool,
+    /// When its last push was made.
+    pub(crate) at: BootTime,
 }
 
 /// Figures since start.
@@ -126,8 +127,8 @@ impl GroupRekey {
 
     /// The KEK is replaced, or deleted without a successor: `last` is its last push.
     pub(crate) fn retire(&mut self, last: SealedPush, successor: Option<Kek>, now: BootTime) {
-        self.retired.retain(|retired| retired.until > now);
-        self.retired.push(RetiredKek { last, deleted: successor.is_none(), until: now + KEPT });
+        self.retired.retain(|retired| retired.at + KEPT > now);
+        self.retired.push(RetiredKek { last, deleted: successor.is_none(), at: now });
         if successor.is_none() {
             self.abandoned.clear();
         }

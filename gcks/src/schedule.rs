@@ -14,6 +14,9 @@ use gdoi::group::{GroupPolicy, KekPolicy, Spi, TekKeys, TekPolicy};
 
 use crate::config::{Group, Rekey, TekTemplate};
 use crate::keys::{self, Entropy};
+use crate::state::codec::Encoder;
+use crate::state::export;
+use crate::state::restore::StoredSlot;
 
 /// Least margin before the end of a TEK.
 const LEAST_MARGIN: Duration = Duration::from_secs(60);
@@ -86,6 +89,8 @@ pub struct Life {
 /// Which TEKs are replaced. A data SA without a TEK gets one in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
+    /// None but that.
+    Missing,
     /// Those within the margin in which members come by themselves.
     Margin,
     /// Those whose time for a push with this [`lead`] has come.
@@ -125,6 +130,36 @@ impl Schedule {
     pub fn new(group: &Group) -> Self {
         let slot = |template: &TekTemplate| Slot::new(template.clone());
         Self { slots: group.teks.iter().map(slot).collect(), gone: Vec::new() }
+    }
+
+    /// Writes all of it for the sealed state.
+    pub(crate) fn export(&self, out: &mut Encoder) {
+        out.count(self.slots.len());
+        for slot in &self.slots {
+            export::template(out, &slot.template);
+            out.option(slot.current.as_ref(), export::tek);
+            out.option(slot.before.as_ref(), export::held);
+            out.count(slot.retired.len());
+            slot.retired.iter().for_each(|life| export::life(out, *life));
+        }
+        out.count(self.gone.len());
+        self.gone.iter().for_each(|life| export::life(out, *life));
+    }
+
+    /// Puts the keys of the sealed state into the data SAs with the same lines. Returns the TEKs of lines that there are
+    /// no more.
+    pub(crate) fn restore(&mut self, slots: Vec<StoredSlot>, gone: Vec<Life>) -> Vec<Life> {
+        self.gone.extend(gone);
+        let mut orphans = Vec::new();
+        for StoredSlot { template, current, before, retired } in slots {
+            let alike = |slot: &&mut Slot| slot.is_empty() && slot.template.selectors == template.selectors;
+            match self.slots.iter_mut().find(alike) {
+                Some(slot) => (slot.current, slot.before, slot.retired) = (current, before, retired),
+                None => orphans.extend(retired.into_iter().chain(current.map(|tek| tek.life))),
+            }
+        }
+        self.gone.extend(&orphans);
+        orphans
     }
 
     /// Makes TEKs without handing them out: [`Schedule::commit`] does that.
@@ -279,11 +314,16 @@ impl Slot {
         Self { template, current: None, before: None, retired: Vec::new() }
     }
 
+    fn is_empty(&self) -> bool {
+        self.current.is_none() && self.before.is_none() && self.retired.is_empty()
+    }
+
     fn wants(&self, renewal: Renewal, now: BootTime) -> bool {
         let Some(tek) = &self.current else { return true };
         let within = |margin: Duration| tek.life.ends <= now + margin;
         let usual = margin(tek.template.lifetime);
         match renewal {
+            Renewal::Missing => false,
             Renewal::All => true,
             Renewal::Margin => within(usual),
             Renewal::Unpushed => !tek.pushed && within(usual),

@@ -41,6 +41,10 @@ pub struct Service<E> {
     pub(crate) counters: Counters,
     pub(crate) rng: SeededRng,
     pub(crate) entropy: E,
+    /// Whether there is something that must not be forgotten.
+    pub(crate) changed: bool,
+    /// Whether datagrams wait until the state is written.
+    keeps_state: bool,
 }
 
 /// Pulls that did not end with keys.
@@ -119,6 +123,8 @@ impl<E: Entropy> Service<E> {
             counters: Counters::default(),
             rng,
             entropy,
+            changed: false,
+            keeps_state: config.state_key.is_some(),
         }
     }
 
@@ -150,15 +156,34 @@ impl<E: Entropy> Service<E> {
             self.push_due(index, now);
         }
         for (group, _, registration) in self.registry.handle_timeout(now) {
+            self.changed = true;
             let Some(state) = self.groups.iter().find(|state| state.group.id == group) else { continue };
             self.notices.push_back(Notice::Expired { group: Arc::clone(&state.name), member: registration.name });
         }
         self.handle_events(now);
     }
 
-    /// The next datagram to send.
+    /// The next datagram to send. Where the state is kept, nothing is sent before it is: see [`Service::is_unsaved`].
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.server.poll_transmit()
+        match self.is_unsaved() {
+            true => None,
+            false => self.server.poll_transmit(),
+        }
+    }
+
+    /// Whether the state has to be written, by [`Service::export`] and [`Service::saved`], before anything is sent.
+    pub fn is_unsaved(&self) -> bool {
+        self.keeps_state && self.changed
+    }
+
+    /// The state has been written.
+    pub fn saved(&mut self) {
+        self.changed = false;
+    }
+
+    /// The state cannot be written: what waits is dropped, as the network might do it.
+    pub fn discard_transmits(&mut self) {
+        while self.server.poll_transmit().is_some() {}
     }
 
     /// What happened next.

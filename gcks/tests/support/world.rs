@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use gcks::config::Config;
 use gcks::keys::OsEntropy;
 use gcks::notice::Notice;
 use gcks::service::Service;
+use gcks::signing::SigningKeys;
+use gcks::state::codec::Clock;
 use gdoi::BootTime;
 use gdoi::config::RetransmissionPolicy;
 use gdoi::event::{RegistrationEvent, RegistrationFailure, Transmit};
@@ -119,6 +122,17 @@ impl World {
         let place = self.nodes.len() - 1;
         self.run(Duration::from_millis(400));
         place
+    }
+
+    /// The key server ends and starts again with the state it kept; datagrams on the way are lost.
+    pub fn restart(&mut self, config: Config, keys: &SigningKeys) {
+        let state = self.service.export();
+        let clock = Clock::same(self.now);
+        let seed = [self.number as u8 ^ 0x55; 32];
+        self.service = Service::restore(config, keys, seed, OsEntropy, (&state, clock), self.now).unwrap();
+        self.wire.clear();
+        self.in_flight.clear();
+        self.settle();
     }
 
     /// The member pulls now.

@@ -47,6 +47,16 @@ impl AcknowledgementKind {
         }
     }
 
+    /// Its number.
+    pub fn number(self) -> u16 {
+        match self {
+            Self::KekSha256 => RekeyAcknowledgement::KEK_SHA256.0,
+            Self::LkhSha256 => RekeyAcknowledgement::LKH_SHA256.0,
+            Self::KekSha512 => RekeyAcknowledgement::KEK_SHA512.0,
+            Self::LkhSha512 => RekeyAcknowledgement::LKH_SHA512.0,
+        }
+    }
+
     /// Whether the base key is the member's own leaf key of the hierarchy, and not the KEK that all members hold.
     pub fn uses_leaf_key(self) -> bool {
         matches!(self, Self::LkhSha256 | Self::LkhSha512)

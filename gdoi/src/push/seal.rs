@@ -148,6 +148,23 @@ impl SealedPush {
         }
     }
 
+    /// A push of the sealed state, as its parts were told by this type. `acknowledgement` is KEK_ACK_REQUESTED.
+    pub fn restore(
+        spi: [u8; 16],
+        sequence_number: u32,
+        datagram: Vec<u8>,
+        acknowledgement: Option<u16>,
+        base_key: Secret,
+    ) -> Self {
+        let acknowledgement = acknowledgement.and_then(AcknowledgementKind::from_number);
+        Self { spi, sequence_number, datagram, acknowledgement, base_key }
+    }
+
+    /// Base key of acknowledgements of the KEK kinds (RFC 8263 §3.2), for the sealed state.
+    pub fn base_key(&self) -> &Secret {
+        &self.base_key
+    }
+
     /// SPI of the KEK that encrypted it.
     pub fn spi(&self) -> &[u8; 16] {
         &self.spi

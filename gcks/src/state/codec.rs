@@ -1,0 +1,364 @@
+//! Octets of the sealed state: numbers in network order, texts and octet strings behind their length.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use gdoi::BootTime;
+use gdoi::config::Identity;
+use gdoi::crypto::Secret;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// The octets are no state, although they were sealed with the right key: another version wrote them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the state is not understood at octet {offset}: {what}")]
+pub struct StateError {
+    /// Where.
+    pub offset: usize,
+    /// What was expected there.
+    pub what: &'static str,
+}
+
+/// Writes. What it holds is wiped, also when it grows.
+#[derive(Debug, Default)]
+pub struct Encoder(Zeroizing<Vec<u8>>);
+
+impl Encoder {
+    /// All octets.
+    pub fn finish(mut self) -> Secret {
+        Secret::new(std::mem::take(&mut *self.0))
+    }
+
+    /// Octets as they are.
+    pub fn put(&mut self, octets: &[u8]) {
+        let need = self.0.len().saturating_add(octets.len());
+        if need > self.0.capacity() {
+            // Growing in place would leave an unwiped copy behind.
+            let mut larger = Zeroizing::new(Vec::with_capacity(need.saturating_mul(2).max(4096)));
+            larger.extend_from_slice(&self.0);
+            self.0 = larger;
+        }
+        self.0.extend_from_slice(octets);
+    }
+
+    /// One octet.
+    pub fn u8(&mut self, value: u8) {
+        self.put(&[value]);
+    }
+
+    /// Two octets.
+    pub fn u16(&mut self, value: u16) {
+        self.put(&value.to_be_bytes());
+    }
+
+    /// Four octets.
+    pub fn u32(&mut self, value: u32) {
+        self.put(&value.to_be_bytes());
+    }
+
+    /// Eight octets.
+    pub fn u64(&mut self, value: u64) {
+        self.put(&value.to_be_bytes());
+    }
+
+    /// A number of things that follow.
+    pub fn count(&mut self, count: usize) {
+        self.u32(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
+    /// Length and octets.
+    pub fn octets(&mut self, octets: &[u8]) {
+        self.count(octets.len());
+        self.put(octets);
+    }
+
+    /// Something that may be missing.
+    pub fn option<T>(&mut self, value: Option<T>, some: impl FnOnce(&mut Self, T)) {
+        self.u8(value.is_some().into());
+        if let Some(value) = value {
+            some(self, value);
+        }
+    }
+
+    /// A point in time.
+    pub fn time(&mut self, time: BootTime) {
+        let since = time.since_boot();
+        self.u64(since.as_secs());
+        self.u32(since.subsec_nanos());
+    }
+
+    /// An address.
+    pub fn address(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => {
+                self.u8(4);
+                self.put(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                self.u8(6);
+                self.put(&address.octets());
+            }
+        }
+    }
+
+    /// Address and port.
+    pub fn socket(&mut self, address: SocketAddr) {
+        self.address(address.ip());
+        self.u16(address.port());
+    }
+
+    /// A phase-1 identity.
+    pub fn identity(&mut self, identity: &Identity) {
+        match identity {
+            Identity::Address(address) => {
+                self.u8(0);
+                self.address(*address);
+            }
+            Identity::Fqdn(name) => {
+                self.u8(1);
+                self.octets(name.as_bytes());
+            }
+            Identity::UserFqdn(name) => {
+                self.u8(2);
+                self.octets(name.as_bytes());
+            }
+            Identity::KeyId(octets) => {
+                self.u8(3);
+                self.octets(octets);
+            }
+        }
+    }
+}
+
+/// Reads what [`Encoder`] wrote.
+#[derive(Debug)]
+pub struct Decoder<'a> {
+    octets: &'a [u8],
+    offset: usize,
+    clock: Clock,
+}
+
+/// How points in time of the state become points in time of this boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// The boot-time clock when the state was written.
+    pub written: BootTime,
+    /// The moment of this boot that is as long after boot as `written` and everything since.
+    pub now: BootTime,
+    /// How much time passed since the state was written.
+    pub elapsed: Duration,
+}
+
+impl Clock {
+    /// Nothing has passed on the same clock.
+    pub fn same(now: BootTime) -> Self {
+        Self { written: now, now, elapsed: Duration::ZERO }
+    }
+
+    /// The point of this boot for one of the state.
+    pub fn translate(self, time: BootTime) -> BootTime {
+        match time >= self.written {
+            true => {
+                let left = time.saturating_since(self.written);
+                self.now - self.elapsed.saturating_sub(left) + left.saturating_sub(self.elapsed)
+            }
+            false => self.now - self.elapsed - self.written.saturating_since(time),
+        }
+    }
+}
+
+type Decoded<T> = Result<T, StateError>;
+
+impl<'a> Decoder<'a> {
+    /// Reads `octets`, translating points in time by `clock`.
+    pub fn new(octets: &'a [u8], clock: Clock) -> Self {
+        Self { octets, offset: 0, clock }
+    }
+
+    /// An error here.
+    pub fn error(&self, what: &'static str) -> StateError {
+        StateError { offset: self.offset, what }
+    }
+
+    /// Nothing is left.
+    ///
+    /// # Errors
+    /// Something is.
+    pub fn finish(self) -> Decoded<()> {
+        match self.offset == self.octets.len() {
+            true => Ok(()),
+            false => Err(self.error("the end")),
+        }
+    }
+
+    /// So many octets.
+    ///
+    /// # Errors
+    /// As for all that follow: they are not there, or mean nothing.
+    pub fn take(&mut self, count: usize) -> Decoded<&'a [u8]> {
+        let end = self.offset.saturating_add(count);
+        let taken = self.octets.get(self.offset..end).ok_or_else(|| self.error("more octets"))?;
+        self.offset = end;
+        Ok(taken)
+    }
+
+    /// So many octets as an array.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn array<const N: usize>(&mut self) -> Decoded<[u8; N]> {
+        let taken = self.take(N)?;
+        taken.try_into().map_err(|_| self.error("more octets"))
+    }
+
+    /// One octet.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn u8(&mut self) -> Decoded<u8> {
+        self.array().map(u8::from_be_bytes)
+    }
+
+    /// Two octets.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn u16(&mut self) -> Decoded<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    /// Four octets.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn u32(&mut self) -> Decoded<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    /// Eight octets.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn u64(&mut self) -> Decoded<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// A number of things that follow.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn count(&mut self) -> Decoded<usize> {
+        let count = self.u32()?;
+        usize::try_from(count).map_err(|_| self.error("a smaller count"))
+    }
+
+    /// Length and octets.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn octets(&mut self) -> Decoded<&'a [u8]> {
+        let count = self.count()?;
+        self.take(count)
+    }
+
+    /// A text.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn text(&mut self) -> Decoded<&'a str> {
+        let octets = self.octets()?;
+        std::str::from_utf8(octets).map_err(|_| self.error("a text"))
+    }
+
+    /// Key octets.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn secret(&mut self) -> Decoded<Secret> {
+        self.octets().map(Secret::copy_from)
+    }
+
+    /// Something that may be missing.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn option<T>(&mut self, some: impl FnOnce(&mut Self) -> Decoded<T>) -> Decoded<Option<T>> {
+        match self.u8()? {
+            0 => Ok(None),
+            1 => some(self).map(Some),
+            _ => Err(self.error("0 or 1")),
+        }
+    }
+
+    /// Several things.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn list<T>(&mut self, mut one: impl FnMut(&mut Self) -> Decoded<T>) -> Decoded<Vec<T>> {
+        let count = self.count()?;
+        (0..count).map(|_| one(self)).collect()
+    }
+
+    /// A point in time of this boot.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn time(&mut self) -> Decoded<BootTime> {
+        let (seconds, nanoseconds) = (self.u64()?, self.u32()?);
+        if nanoseconds >= 1_000_000_000 {
+            return Err(self.error("a time"));
+        }
+        Ok(self.clock.translate(BootTime::new(Duration::new(seconds, nanoseconds))))
+    }
+
+    /// An address.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn address(&mut self) -> Decoded<IpAddr> {
+        match self.u8()? {
+            4 => Ok(IpAddr::from(self.array::<4>()?)),
+            6 => Ok(IpAddr::from(self.array::<16>()?)),
+            _ => Err(self.error("an address")),
+        }
+    }
+
+    /// Address and port.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn socket(&mut self) -> Decoded<SocketAddr> {
+        Ok(SocketAddr::new(self.address()?, self.u16()?))
+    }
+
+    /// A phase-1 identity.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn identity(&mut self) -> Decoded<Identity> {
+        Ok(match self.u8()? {
+            0 => Identity::Address(self.address()?),
+            1 => Identity::Fqdn(self.text()?.to_owned()),
+            2 => Identity::UserFqdn(self.text()?.to_owned()),
+            3 => Identity::KeyId(self.octets()?.to_vec()),
+            _ => return Err(self.error("an identity")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime::new(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn points_in_time_keep_their_distance() {
+        let same = Clock::same(at(1000));
+        assert_eq!((same.translate(at(1500)), same.translate(at(400))), (at(1500), at(400)));
+        // 200 s later, on another boot that is 5000 s old.
+        let other = Clock { written: at(1000), now: at(5000), elapsed: Duration::from_secs(200) };
+        assert_eq!(other.translate(at(1500)), at(5300));
+        assert_eq!(other.translate(at(1100)), at(4900), "it is over");
+        assert_eq!(other.translate(at(900)), at(4700));
+        let fresh = Clock { written: at(1000), now: at(10), elapsed: Duration::from_secs(200) };
+        assert_eq!(fresh.translate(at(1500)), at(310));
+        assert_eq!(fresh.translate(at(1100)), at(0), "before this boot");
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut encoder = Encoder::default();
+        encoder.u64(7);
+        encoder.octets(&vec![5; 10_000]);
+        encoder.option(Some(3), Encoder::u16);
+        encoder.option(None, Encoder::u16);
+        encoder.time(at(12));
+        encoder.socket("[2001:db8::1]:848".parse().unwrap());
+        encoder.identity(&Identity::KeyId(vec![0, 255]));
+        let octets = encoder.finish();
+        let mut decoder = Decoder::new(octets.expose(), Clock::same(at(0)));
+        assert_eq!(decoder.u64(), Ok(7));
+        assert_eq!(decoder.octets().unwrap().len(), 10_000);
+        assert_eq!(decoder.option(Decoder::u16), Ok(Some(3)));
+        assert_eq!(decoder.option(Decoder::u16), Ok(None));
+        assert_eq!(decoder.time(), Ok(at(12)));
+        assert_eq!(decoder.socket().unwrap(), "[2001:db8::1]:848".parse().unwrap());
+        assert_eq!(decoder.identity(), Ok(Identity::KeyId(vec![0, 255])));
+        decoder.finish().unwrap();
+        let mut short = Decoder::new(&[0, 0, 0, 9, 1], Clock::same(at(0)));
+        assert_eq!(short.octets().unwrap_err().offset, 4);
+    }
+}

@@ -1,0 +1,183 @@
+//! A key server as octets. No key leaves but in a [`Secret`].
+
+use gdoi::BootTime;
+use gdoi::crypto::Secret;
+use gdoi::group::{AddressRange, KekPolicy, TrafficSelector};
+use gdoi::lkh::KeyTree;
+use gdoi::push::{AcknowledgementKind, SealedPush};
+
+use super::codec::Encoder;
+use crate::config::TekTemplate;
+use crate::kek::Kek;
+use crate::keys::Entropy;
+use crate::registry::Registration;
+use crate::rekey::GroupRekey;
+use crate::schedule::{Life, Tek};
+use crate::service::{GroupState, Service};
+
+/// Changes when the octets do.
+pub(super) const VERSION: u8 = 1;
+
+impl<E: Entropy> Service<E> {
+    /// All that a restart must not forget.
+    pub fn export(&self) -> Secret {
+        let mut out = Encoder::default();
+        out.u8(VERSION);
+        out.count(self.groups.len());
+        for state in &self.groups {
+            group(&mut out, state);
+        }
+        out.count(self.registry.iter().count());
+        for (group, identity, registration) in self.registry.iter() {
+            out.u32(group.0);
+            out.identity(identity);
+            self::registration(&mut out, registration);
+        }
+        out.count(self.removed.len());
+        for (group, name) in &self.removed {
+            out.u32(group.0);
+            out.octets(name.as_bytes());
+        }
+        out.finish()
+    }
+}
+
+fn group(out: &mut Encoder, state: &GroupState) {
+    out.u32(state.group.id.0);
+    out.octets(state.name.as_bytes());
+    state.schedule.export(out);
+    let (held, next) = state.senders.held();
+    out.u16(state.senders.bits());
+    out.u64(next);
+    out.count(held.len());
+    for (identifier, until) in held {
+        out.u64(*identifier);
+        out.option(*until, Encoder::time);
+    }
+    out.option(state.rekey.as_ref(), rekey);
+}
+
+fn rekey(out: &mut Encoder, rekey: &GroupRekey) {
+    out.octets(&rekey.public_key);
+    out.option(rekey.kek(), kek);
+    out.count(rekey.retired.len());
+    for retired in &rekey.retired {
+        push(out, &retired.last);
+        out.u8(retired.deleted.into());
+        out.time(retired.at);
+    }
+    out.count(rekey.abandoned.len());
+    rekey.abandoned.iter().for_each(|leaf| out.u16(*leaf));
+}
+
+fn kek(out: &mut Encoder, kek: &Kek) {
+    policy(out, kek.stored_policy());
+    out.octets(kek.key().expose());
+    out.u32(kek.sequence_number());
+    out.time(kek.ends());
+    out.count(kek.capacity());
+    out.option(kek.tree().and_then(KeyTree::export), |out, tree| out.octets(tree.expose()));
+    out.option(kek.last(), push);
+    out.time(kek.last_at());
+}
+
+fn push(out: &mut Encoder, push: &SealedPush) {
+    out.put(push.spi());
+    out.u32(push.sequence_number());
+    out.octets(push.datagram());
+    out.option(push.acknowledgement().map(AcknowledgementKind::number), Encoder::u16);
+    out.octets(push.base_key().expose());
+}
+
+fn policy(out: &mut Encoder, policy: &KekPolicy) {
+    out.put(&policy.spi);
+    out.u8(policy.protocol);
+    for (kind, port, data) in [&policy.source, &policy.destination] {
+        out.u8(*kind);
+        out.u16(*port);
+        out.octets(data);
+    }
+    out.u16(policy.algorithm);
+    out.option(policy.key_length, Encoder::u16);
+    out.u64(policy.lifetime.as_secs());
+    out.option(policy.signature_hash, Encoder::u16);
+    out.u16(policy.signature_algorithm);
+    out.option(policy.signature_key_length, Encoder::u16);
+    out.option(policy.acknowledgement, Encoder::u16);
+}
+
+fn registration(out: &mut Encoder, registration: &Registration) {
+    out.octets(registration.name.as_bytes());
+    out.socket(registration.address);
+    out.socket(registration.local);
+    out.time(registration.first);
+    out.time(registration.last);
+    out.u64(registration.pulls);
+    out.option(registration.keys_end, Encoder::time);
+    out.option(registration.sender, Encoder::u64);
+    out.option(registration.leaf, Encoder::u16);
+    out.u64(registration.acknowledgements);
+    out.option(registration.last_acknowledgement, Encoder::time);
+    out.u64(registration.silent);
+}
+
+/// A TEK with its keys.
+pub(crate) fn tek(out: &mut Encoder, tek: &Tek) {
+    life(out, tek.life);
+    out.octets(tek.keys.encryption.expose());
+    out.octets(tek.keys.integrity.expose());
+    template(out, &tek.template);
+    out.u8(tek.pushed.into());
+}
+
+/// A TEK that is past with its SPI.
+pub(crate) fn life(out: &mut Encoder, life: Life) {
+    out.u32(life.spi);
+    out.time(life.ends);
+}
+
+/// A TEK that is held until a moment.
+pub(crate) fn held(out: &mut Encoder, (tek, until): &(Tek, BootTime)) {
+    self::tek(out, tek);
+    out.time(*until);
+}
+
+/// What a TEK was made for.
+pub(crate) fn template(out: &mut Encoder, template: &TekTemplate) {
+    selectors(out, &template.selectors);
+    out.octets(template.encryption.name.as_bytes());
+    out.option(template.integrity, |out, integrity| out.octets(integrity.name.as_bytes()));
+    out.u16(template.direction.0);
+    out.u16(template.mode.0);
+    out.u16(template.address_preservation.0);
+    out.u64(template.lifetime.as_secs());
+}
+
+fn selectors(out: &mut Encoder, selectors: &[TrafficSelector]) {
+    out.count(selectors.len());
+    for selector in selectors {
+        out.u8(selector.protocol);
+        for (range, port) in
+            [(&selector.source, selector.source_port), (&selector.destination, selector.destination_port)]
+        {
+            match range {
+                AddressRange::Any => out.u8(0),
+                AddressRange::Address(address) => {
+                    out.u8(1);
+                    out.address(*address);
+                }
+                AddressRange::Subnet(prefix) => {
+                    out.u8(2);
+                    out.address(prefix.addr());
+                    out.u8(prefix.prefix_len());
+                }
+                AddressRange::Range(first, last) => {
+                    out.u8(3);
+                    out.address(*first);
+                    out.address(*last);
+                }
+            }
+            out.u16(port);
+        }
+    }
+}

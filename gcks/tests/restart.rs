@@ -1,0 +1,254 @@
+//! Restarts with sealed state: members notice nothing, and no number is used twice.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use gcks::config::Config;
+use gcks::control::snapshot;
+use gcks::keys::OsEntropy;
+use gcks::service::Service;
+use gcks::signing::SigningKeys;
+use gcks::state::codec::Clock;
+use gdoi::event::Transmit;
+use support::world::*;
+use support::*;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A configuration that can be read again and again.
+struct Configuration {
+    text: String,
+    _keys: tempfile::TempDir,
+    signing: SigningKeys,
+}
+
+impl Configuration {
+    fn new(tek: &str, settings: &str) -> Self {
+        let directory = keys();
+        let text = configuration_with(directory.path(), "", "10.0.0", tek, &pushes(settings));
+        let signing = signing_keys(&parse(&text));
+        Self { text, _keys: directory, signing }
+    }
+
+    fn config(&self) -> Config {
+        parse(&self.text)
+    }
+
+    fn world(&self) -> World {
+        World::new(Service::new(self.config(), &self.signing, [1; 32], OsEntropy))
+    }
+}
+
+/// There are as many different pushes under the KEK as it has numbers: none was used for two.
+fn numbers_are_used_once(world: &World) {
+    let kek = world.service.groups()[0].rekey().unwrap().kek().unwrap();
+    let under = |sent: &&Transmit| is_push(sent) && sent.payload[..16] == kek.spi();
+    let different: BTreeSet<&[u8]> = world.sent.iter().filter(under).map(|sent| sent.payload.as_slice()).collect();
+    assert!(kek.sequence_number() > 3);
+    assert_eq!(different.len(), kek.sequence_number() as usize);
+}
+
+#[test]
+fn members_notice_nothing_of_a_hundred_restarts() {
+    for settings in ["", "lkh = true"] {
+        let configuration = Configuration::new(CBC, settings);
+        let mut world = configuration.world();
+        world.join(1, 1);
+        world.join(2, 1);
+        world.join(3, 2);
+        let mut pause = 977;
+        for _ in 0..100 {
+            pause = (pause * 7 + 13) % 4001;
+            world.run(seconds(pause));
+            world.restart(configuration.config(), &configuration.signing);
+        }
+        world.run(seconds(4000));
+        assert_eq!(world.splits, []);
+        assert!(world.nodes.iter().all(|node| node.pulls == 1 && node.unusable == 0), "{settings}");
+        assert!(world.nodes.iter().all(|node| !node.errors.contains_key("stale-sequence-number")));
+        assert_eq!(world.spis(1).len(), 1);
+        numbers_are_used_once(&world);
+        let shown = snapshot(&world.service, &[], at(0), world.now);
+        assert_eq!((shown.groups[0].members, shown.groups[1].members), (2, 1));
+        assert!(shown.members[0].acknowledgements > 40, "figures of members survive, too");
+    }
+}
+
+#[test]
+fn a_restart_at_every_moment_of_a_push_loses_nobody() {
+    let configuration = Configuration::new(CBC, "");
+    for offset in 0..60 {
+        let mut world = configuration.world();
+        world.join(1, 1);
+        world.join(2, 1);
+        world.run(seconds(3373));
+        // The push of this second is lost to member 2, and what was on the way when the server ended to all.
+        let mut lost = 0;
+        world.network = Box::new(move |sent| {
+            lost += u32::from(is_push(sent) && sent.destination == address(2));
+            if is_push(sent) && sent.destination == address(2) && lost == 1 { vec![] } else { vec![LATENCY] }
+        });
+        world.run(Duration::from_millis(offset * 100));
+        world.restart(configuration.config(), &configuration.signing);
+        world.run(seconds(40));
+        assert_eq!(world.spis(1).len(), 1, "offset {offset}");
+        assert!(world.nodes.iter().all(|node| node.accepted.len() == 1 && node.pulls == 1), "offset {offset}");
+        world.run(seconds(86_400));
+        assert!(world.nodes.iter().all(|node| node.pulls == 1), "offset {offset}");
+    }
+}
+
+#[test]
+fn a_removed_member_stays_out_after_a_restart() {
+    let configuration = Configuration::new(CBC, "lkh = true");
+    let mut world = configuration.world();
+    world.join(1, 1);
+    world.join(2, 1);
+    world.service.remove("one", "g2", world.now).unwrap();
+    world.node(1).removed = true;
+    world.restart(configuration.config(), &configuration.signing);
+    world.run(seconds(30));
+    world.pull(1);
+    world.run(seconds(30));
+    assert!(world.nodes[1].refused > 0 && world.nodes[1].pulls == 1);
+    assert!(!world.nodes[1].receives(*world.spis(1).first().unwrap(), world.now));
+    assert_eq!(world.nodes[0].pulls, 1);
+}
+
+#[test]
+fn sender_identifiers_stay_taken() {
+    let configuration = Configuration::new(GCM, "");
+    let mut world = configuration.world();
+    world.join(1, 1);
+    world.join(2, 1);
+    for round in 0..20 {
+        world.restart(configuration.config(), &configuration.signing);
+        world.pull(1);
+        world.run(seconds(5));
+        assert_eq!(world.nodes[1].senders.last(), Some(&(round + 2)));
+    }
+}
+
+#[test]
+fn groups_without_pushes_keep_their_keys_too() {
+    let directory = keys();
+    let text = configuration(directory.path(), "", "10.0.0", CBC);
+    let mut world = World::new(start(parse(&text)));
+    world.join(1, 1);
+    world.run(seconds(100));
+    world.restart(parse(&text), &SigningKeys::new());
+    world.join(2, 1);
+    assert_eq!(world.spis(1).len(), 1);
+    assert_eq!(snapshot(&world.service, &[], at(0), world.now).groups[0].members, 2);
+}
+
+#[test]
+fn another_signing_key_makes_members_come_by_themselves() {
+    let configuration = Configuration::new(CBC, "");
+    let mut world = configuration.world();
+    world.join(1, 1);
+    world.run(seconds(100));
+    world.restart(configuration.config(), &signing_keys(&configuration.config()));
+    world.run(seconds(4000));
+    assert_eq!(world.nodes[0].pulls, 2, "once, before its key ended");
+    world.run(seconds(86_400));
+    assert_eq!(world.nodes[0].pulls, 2, "and it follows the pushes again");
+    assert_eq!(world.splits, []);
+}
+
+#[test]
+fn lines_that_changed_while_the_server_was_down_are_replaced_by_a_push() {
+    let configuration = Configuration::new(CBC, "");
+    let mut world = configuration.world();
+    world.join(1, 1);
+    let old = world.spis(1);
+    world.run(seconds(10));
+    let changed = configuration.text.replace("source = \"172.16.0.0/12\"", "source = \"172.20.0.0/16\"");
+    world.restart(parse(&changed), &configuration.signing);
+    world.run(seconds(10));
+    let push = world.nodes[0].accepted.last().unwrap();
+    assert_eq!(push.deletions.len(), 1);
+    assert!(world.spis(1).is_disjoint(&old) && world.nodes[0].teks.len() == 1);
+}
+
+#[test]
+fn keys_age_over_a_reboot() {
+    let configuration = Configuration::new(CBC, "");
+    let mut world = configuration.world();
+    world.join(1, 1);
+    let written = world.now;
+    let state = world.service.export();
+    let restore = |elapsed| {
+        let clock = Clock { written, now: at(20), elapsed: seconds(elapsed) };
+        let (config, keys) = (configuration.config(), &configuration.signing);
+        let service = Service::restore(config, keys, [3; 32], OsEntropy, (&state, clock), at(20)).unwrap();
+        let shown = snapshot(&service, &[], at(0), at(20));
+        let left = shown.groups[0].teks.first().map(|tek| tek.lifetime_left_seconds);
+        (left, shown.groups[0].rekey.clone().unwrap().kek.map(|kek| kek.lifetime_left_seconds), shown.members.len())
+    };
+    assert_eq!(restore(600), (Some(2999), Some(85_799), 1));
+    assert_eq!(restore(90_000).1, None, "the KEK has ended");
+    assert_eq!(restore(90_000).2, 0, "and its members come by themselves");
+}
+
+#[test]
+fn octets_of_another_version_or_cut_ones_are_refused() {
+    let configuration = Configuration::new(GCM, "lkh = true");
+    let mut world = configuration.world();
+    world.join(1, 1);
+    let state = world.service.export();
+    let restore = |octets: &[u8]| {
+        let state = gdoi::crypto::Secret::copy_from(octets);
+        let (config, keys) = (configuration.config(), &configuration.signing);
+        Service::restore(config, keys, [3; 32], OsEntropy, (&state, Clock::same(at(1))), at(1)).map(|_| ())
+    };
+    restore(state.expose()).unwrap();
+    for length in (0..state.len()).step_by(7) {
+        assert!(restore(&state.expose()[..length]).is_err(), "{length}");
+    }
+    let mut other = state.expose().to_vec();
+    other[0] = 99;
+    assert!(restore(&other).is_err());
+}
+
+#[test]
+fn nothing_leaves_before_the_state_is_written() {
+    let directory = keys();
+    write(&directory.path().join("state.key"), "0123456789abcdef", 0o600);
+    let head = format!("state-key-file = \"{}/state.key\"", directory.path().display());
+    let config = parse(&configuration_with(directory.path(), &head, "10.0.0", CBC, &pushes("")));
+    let mut service = start(config);
+    let mut member = gdoi::member::Registration::new(registration(1, 1, 1, address(1), server()), [9; 32], at(0));
+    let mut written = 0;
+    for _ in 0..40 {
+        while let Some(transmit) = member.poll_transmit() {
+            service.handle_datagram(address(1), server(), &transmit.payload, at(0)).unwrap();
+        }
+        if service.is_unsaved() {
+            assert!(service.poll_transmit().is_none(), "keys that nobody would remember");
+            service.saved();
+            written += 1;
+        }
+        while let Some(transmit) = service.poll_transmit() {
+            member.handle_datagram(server(), &transmit.payload, at(0)).unwrap();
+        }
+        let _ = outcome(&mut member, at(0));
+    }
+    assert_eq!(written, 2, "for the keys and the identifier, and for the registration");
+    service.rekey("one", at(5)).unwrap();
+    assert!(service.is_unsaved() && service.poll_transmit().is_none());
+    service.saved();
+    assert!(service.poll_transmit().is_some_and(|push| is_push(&push)));
+}
