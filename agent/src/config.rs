@@ -14,6 +14,7 @@ use gdoi::crypto::Secret;
 use gdoi::group::{GroupId, TrafficSelector};
 use gdoi::push::AcknowledgementLength;
 use ipnet::IpNet;
+use policies::{FailurePolicy, Mode};
 use xfrm::preserve::DontFragment;
 
 /// Where gdoictl looks by default.
@@ -26,7 +27,7 @@ pub const MOST_SERVERS: usize = 4;
 pub const MOST_GROUPS: usize = 64;
 
 /// A checked configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Path of the control socket.
     pub control_socket: PathBuf,
@@ -39,7 +40,7 @@ pub struct Config {
 }
 
 /// One membership.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Name in logs and show commands.
     pub name: String,
@@ -55,6 +56,12 @@ pub struct Group {
     pub protected: Vec<IpNet>,
     /// Traffic that is never encrypted, in both directions.
     pub exclude: Vec<TrafficSelector>,
+    /// Traffic that may pass in clear while there is no valid key, in both directions.
+    pub fail_open: Vec<TrafficSelector>,
+    /// What becomes of the rest of the group's traffic then.
+    pub failure_policy: FailurePolicy,
+    /// How far the group has come from clear to protected traffic.
+    pub mode: Mode,
     /// What stays in the kernel after an orderly end.
     pub on_exit: OnExit,
     /// Our phase-1 identity; `None` is the local address.
@@ -82,7 +89,7 @@ pub struct Group {
 }
 
 /// A key server of a group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
@@ -119,6 +126,17 @@ impl Group {
     pub fn attempt_limit(&self) -> Duration {
         const MESSAGES: u32 = 5;
         budget(&self.retransmission).saturating_mul(MESSAGES).saturating_add(Duration::from_secs(10))
+    }
+
+    /// Whether a membership with `other` has to register in another way than with this one.
+    pub fn registers_like(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.local == other.local
+            && self.identity == other.identity
+            && self.servers == other.servers
+            && self.phase1 == other.phase1
+            && self.retransmission == other.retransmission
+            && self.group_id_byte_order == other.group_id_byte_order
     }
 
     /// The servers' addresses in failover order.

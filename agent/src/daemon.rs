@@ -4,7 +4,7 @@
 //! [`Daemon::poll_desired`] into the kernel, then read [`Daemon::poll_timeout`].
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use gdoi::BootTime;
 use gdoi::error::{Error, NotAccepted};
@@ -35,6 +35,11 @@ pub struct Daemon {
     started: BootTime,
     stray: BTreeMap<&'static str, u64>,
     discards: Vec<BTreeMap<&'static str, u64>>,
+    local_port: u16,
+    /// What groups that are gone had left to say.
+    parting: VecDeque<Transmit>,
+    /// Groups have come or gone.
+    reshaped: bool,
 }
 
 impl Daemon {
@@ -50,7 +55,51 @@ impl Daemon {
             })
             .collect();
         let discards = memberships.iter().map(|_| BTreeMap::new()).collect();
-        Self { memberships, started: now, stray: BTreeMap::new(), discards }
+        Self {
+            memberships,
+            started: now,
+            stray: BTreeMap::new(),
+            discards,
+            local_port: config.local_port,
+            parting: VecDeque::new(),
+            reshaped: false,
+        }
+    }
+
+    /// Changes over to another configuration: the difference only. Groups are the same if their number is. What belongs
+    /// to the process as a whole (sockets, files) stays as it was.
+    pub fn reload(
+        &mut self,
+        config: &Config,
+        mut seeds: impl FnMut(&Group) -> (Seeds, u64),
+        interfaces: &Interfaces,
+        now: BootTime,
+    ) {
+        let discards = std::mem::take(&mut self.discards);
+        let mut before: Vec<_> = std::mem::take(&mut self.memberships).into_iter().zip(discards).collect();
+        for (group, slot) in config.groups.iter().zip(0_u8..) {
+            let known = before.iter().position(|(membership, _)| membership.config().id == group.id);
+            let (membership, discards) = match known.map(|position| before.remove(position)) {
+                Some((mut membership, discards)) => {
+                    membership.reconfigure(group.clone(), slot, now);
+                    membership.handle_interfaces(interfaces, now);
+                    (membership, discards)
+                }
+                None => {
+                    let (seeds, jitter) = seeds(group);
+                    let mut new = Membership::new(group.clone(), slot, self.local_port, seeds, jitter, now);
+                    new.handle_interfaces(interfaces, now);
+                    (new, BTreeMap::new())
+                }
+            };
+            self.memberships.push(membership);
+            self.discards.push(discards);
+        }
+        for (mut gone, _) in before {
+            gone.stop(now);
+            self.parting.extend(std::iter::from_fn(|| gone.poll_transmit()));
+            self.reshaped = true;
+        }
     }
 
     /// Goes on with what an earlier run left in the kernel. Called once, before anything else.
@@ -196,7 +245,7 @@ impl Daemon {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.memberships.iter_mut().find_map(Membership::poll_transmit)
+        self.parting.pop_front().or_else(|| self.memberships.iter_mut().find_map(Membership::poll_transmit))
     }
 
     /// What happened next, and to which group (its position).
@@ -214,7 +263,7 @@ impl Daemon {
     /// Groups whose keys cannot be used beside the others' lose them, fall back to their blocks and try their next
     /// server.
     pub fn poll_desired(&mut self, now: BootTime) -> Option<Outcome> {
-        let mut changed = false;
+        let mut changed = std::mem::take(&mut self.reshaped);
         for membership in &mut self.memberships {
             changed |= membership.take_changed();
         }

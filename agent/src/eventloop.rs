@@ -1,7 +1,7 @@
 //! One task that owns everything: datagrams, kernel events, timers, requests and signals come in one by one.
 
 use core::time::Duration;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::control::server::{Call, serve};
 use ::control::socket::{Access, Listener};
@@ -16,11 +16,13 @@ use tracing::{debug, error, info, warn};
 use xfrm::event::{EventSource, KernelEvent};
 use xfrm::{Error, Kernel};
 
-use crate::config::Config;
+use crate::config::check::{Machine, load};
+use crate::config::{Config, Group};
 use crate::control::{self, Surroundings};
 use crate::daemon::Daemon;
 use crate::dataplane::{Cause, Dataplane};
 use crate::facts::Interfaces;
+use crate::group::Seeds;
 use crate::net::{Received, Sockets};
 use crate::saved::StateFile;
 use crate::{exit, privileges, status};
@@ -42,8 +44,13 @@ struct Due {
     at: Option<BootTime>,
 }
 
+/// Makes a source of seeds for a group.
+pub type SeedsOf = Box<dyn FnMut(&Group) -> (Seeds, u64)>;
+
 /// The running daemon.
 pub struct EventLoop<K: Kernel> {
+    path: PathBuf,
+    seeds: SeedsOf,
     config: Config,
     daemon: Daemon,
     dataplane: Dataplane<K>,
@@ -77,8 +84,8 @@ impl<K: Kernel> EventLoop<K> {
     /// # Errors
     /// Blocks and guards could not be installed, or UDP is not to be had. What is in the kernel stays there.
     pub async fn start(
-        config: Config,
-        mut daemon: Daemon,
+        (path, config): (PathBuf, Config),
+        mut seeds: SeedsOf,
         kernel: K,
         events: EventSource,
         interfaces: &Interfaces,
@@ -86,6 +93,7 @@ impl<K: Kernel> EventLoop<K> {
         problems: Vec<String>,
     ) -> anyhow::Result<Self> {
         let now = clock::now();
+        let mut daemon = Daemon::new(&config, &mut seeds, now);
         let mut dataplane = Dataplane::new(kernel, now);
         let mut state_file = StateFile::new(config.state_file.clone());
         adopt(&state_file, &mut daemon, &mut dataplane, now).await;
@@ -106,6 +114,8 @@ impl<K: Kernel> EventLoop<K> {
             return Err(error).context("registrations cannot leave; blocks stay in place");
         }
         Ok(Self {
+            path,
+            seeds,
             config,
             daemon,
             dataplane,
@@ -148,7 +158,7 @@ impl<K: Kernel> EventLoop<K> {
                 slept = timer.sleep_until(deadline) => slept.context("boot-time timer")?,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => warn!("SIGHUP does nothing yet: restart the daemon to read the configuration again"),
+                _ = hangup.recv() => self.reload().await,
             }
             self.handle_timeout().await;
             self.settle().await;
@@ -270,6 +280,40 @@ impl<K: Kernel> EventLoop<K> {
             self.look_at_settings();
             self.read_facts(now).await;
         }
+    }
+
+    /// Reads the configuration again and changes over to the difference. A file with a defect changes nothing.
+    async fn reload(&mut self) {
+        let now = clock::now();
+        let interfaces = match xfrm::interface::interfaces().await {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                error!(%error, "interfaces cannot be read; the configuration before stays");
+                return;
+            }
+        };
+        let machine = Machine { interfaces: Some(&interfaces), secret: &daemon::secrets::read_pre_shared_key };
+        let loaded = match load(&self.path, &machine) {
+            Ok(loaded) => loaded,
+            Err(report) => {
+                error!(file = %self.path.display(), "the configuration has defects; the one before stays");
+                report.to_string().lines().for_each(|line| error!("{line}"));
+                return;
+            }
+        };
+        loaded.warnings.iter().for_each(|warning| warn!(%warning, "configuration"));
+        let config = loaded.value;
+        let fixed = |config: &Config| (config.control_socket.clone(), config.state_file.clone(), config.local_port);
+        if fixed(&config) != fixed(&self.config) {
+            warn!(
+                "control-socket, state-directory and local-port stay as they were: restart the daemon to change them"
+            );
+        }
+        let changed = config.groups != self.config.groups;
+        self.daemon.reload(&config, &mut self.seeds, &interfaces, now);
+        self.config.groups = config.groups;
+        self.look_at_settings();
+        info!(changed, groups = self.config.groups.len(), "configuration read again");
     }
 
     async fn read_facts(&mut self, now: BootTime) {

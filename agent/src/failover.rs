@@ -161,6 +161,16 @@ impl Failover {
         }
     }
 
+    /// Other servers: stands still until [`Failover::start`].
+    pub fn reset(&mut self, servers: usize, attempt_limit: Duration) {
+        self.suspend();
+        self.servers = servers;
+        self.attempt_limit = attempt_limit;
+        // Positions in it belong to the servers before.
+        self.history.clear();
+        self.round.clear();
+    }
+
     /// Begins a new round with the first server, whatever is under way.
     pub fn start(&mut self, now: BootTime) {
         self.rounds = 0;

@@ -82,6 +82,29 @@ impl Membership {
         }
     }
 
+    /// The configuration is another one, or the group has another place among the groups. Keys stay in use; the group
+    /// registers again only if servers, identity or the way to register are others.
+    pub fn reconfigure(&mut self, config: config::Group, slot: u8, now: BootTime) {
+        if config == self.config && slot == self.slot {
+            return;
+        }
+        let again = !config.registers_like(&self.config);
+        if again {
+            self.end_attempt(now);
+        }
+        self.config = config;
+        self.slot = slot;
+        self.changed = true;
+        if again {
+            self.last_server = None;
+            self.failover.reset(self.config.servers.len(), self.config.attempt_limit());
+            if self.local.is_ok() {
+                self.failover.start(now);
+            }
+            self.drive(now);
+        }
+    }
+
     /// The machine's interfaces as they are now. An address that came, went or moved starts a new registration; keys
     /// that are valid stay in use under the new address.
     pub fn handle_interfaces(&mut self, interfaces: &Interfaces, now: BootTime) {

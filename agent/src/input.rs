@@ -76,6 +76,7 @@ pub fn explain(membership: &Membership, now: BootTime) -> Vec<PolicyLine> {
                 Kind::Secure => PolicyKind::Secure,
                 Kind::Exclude => PolicyKind::Exclude,
                 Kind::Local => PolicyKind::Local,
+                Kind::FailOpen => PolicyKind::FailOpen,
                 Kind::FailClose => PolicyKind::FailClose,
             },
             source: line.source,
@@ -98,6 +99,7 @@ fn input<'m>(membership: &'m Membership, keys: Keys<'m>, now: BootTime) -> Group
         zones: zones(membership),
         protected: config.protected.clone(),
         exclude: config.exclude.clone(),
+        fail_open: config.fail_open.clone(),
         servers: config.server_addresses(),
         options: options(config),
         state: match keys {
@@ -140,6 +142,8 @@ fn options(config: &config::Group) -> GroupOptions {
         counter_mode_send: config.counter_mode_send,
         legacy: config.legacy,
         dont_fragment: config.dont_fragment,
+        mode: config.mode,
+        failure: config.failure_policy,
         placeholder: config.placeholder,
     }
 }

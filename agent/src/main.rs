@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agent::config::Config;
 use agent::config::check::{Machine, load};
-use agent::daemon::{Daemon, check_blocks};
+use agent::config::{Config, Group};
+use agent::daemon::check_blocks;
 use agent::eventloop::{EventLoop, open_control};
 use agent::facts::Interfaces;
 use agent::group::Seeds;
@@ -62,7 +62,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         let interfaces =
             interfaces.context("interfaces cannot be read; allow netlink sockets in the service's filter")?;
-        serve(config, &interfaces).await
+        serve(arguments.config.clone(), config, &interfaces).await
     })
 }
 
@@ -83,7 +83,7 @@ fn configuration(arguments: &Arguments, interfaces: Option<&Interfaces>) -> Opti
     }
 }
 
-async fn serve(config: Config, interfaces: &Interfaces) -> anyhow::Result<ExitCode> {
+async fn serve(path: PathBuf, config: Config, interfaces: &Interfaces) -> anyhow::Result<ExitCode> {
     // Another agent that runs holds the control socket: then nothing of its entries may be touched.
     let calls = open_control(&config.control_socket)?;
     let warnings: Vec<String> = privileges::check(&config).await?.iter().map(ToString::to_string).collect();
@@ -94,16 +94,12 @@ async fn serve(config: Config, interfaces: &Interfaces) -> anyhow::Result<ExitCo
     let events = kernel.events(&Ownership::default()).context("netlink events")?;
     let jitter = daemon::entropy::seed()?;
     let mut slot = 0_u64;
-    let daemon = Daemon::new(
-        &config,
-        |_| {
-            slot = slot.wrapping_add(1);
-            let seeds: Seeds = Box::new(|| daemon::entropy::seed().map_err(|error| error.to_string()));
-            (seeds, slot.wrapping_add(jitter_of(&jitter)))
-        },
-        daemon::clock::now(),
-    );
-    let running = EventLoop::start(config, daemon, kernel, events, interfaces, calls, warnings).await?;
+    let seeds_of = Box::new(move |_: &Group| {
+        slot = slot.wrapping_add(1);
+        let seeds: Seeds = Box::new(|| daemon::entropy::seed().map_err(|error| error.to_string()));
+        (seeds, slot.wrapping_add(jitter_of(&jitter)))
+    });
+    let running = EventLoop::start((path, config), seeds_of, kernel, events, interfaces, calls, warnings).await?;
     let orderly = running.run().await?;
     Ok(if orderly { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -242,6 +242,8 @@ pub enum PolicyKind {
     Exclude,
     /// Passes in clear because it stays inside, or goes to a key server.
     Local,
+    /// Passes in clear while there is no valid key.
+    FailOpen,
     /// Dropped.
     FailClose,
 }

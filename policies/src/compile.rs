@@ -12,10 +12,11 @@ use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
 
 use crate::error::{GroupUnusable, Unusable};
 use crate::failclose;
-use crate::group::{GroupInput, GroupOptions};
+use crate::group::{GroupInput, GroupOptions, Mode};
 use crate::line::{self, Line};
 use crate::local::{self, Inside};
-use crate::precedence::{self, BLOCK, EXCLUDE, LOCAL, Lane, POLICIES_PER_DIRECTION, SERVER};
+use crate::open;
+use crate::precedence::{self, BLOCK, EXCLUDE, LOCAL, Lane, MIGRATING, POLICIES_PER_DIRECTION, SERVER};
 use crate::rollover;
 use crate::selector::{has_ports, out_of};
 
@@ -48,7 +49,15 @@ pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
     }
     let mut builder = Builder::default();
     // Band by band, so that of two policies with one identity the one that would win is the one that stays.
-    for step in [Builder::servers, Builder::excludes, Builder::inside, Builder::lines, Builder::blocks] {
+    for step in [
+        Builder::servers,
+        Builder::excludes,
+        Builder::inside,
+        Builder::opened,
+        Builder::lines,
+        Builder::unencrypted,
+        Builder::blocks,
+    ] {
         for part in &parts {
             step(&mut builder, part).map_err(|reason| unusable(part.group, reason))?;
         }
@@ -147,6 +156,27 @@ impl Builder {
         Ok(())
     }
 
+    /// Without a valid key: what may pass in clear then.
+    fn opened(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        for selector in open::opened(part.group, &part.lines)? {
+            self.allow(&selector, precedence::fail_open(part.group.slot));
+        }
+        Ok(())
+    }
+
+    fn unencrypted(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        for selector in open::unencrypted(part.group, &part.lines) {
+            self.allow(&selector, MIGRATING);
+        }
+        Ok(())
+    }
+
+    fn allow(&mut self, selector: &Selector, priority: u32) {
+        for direction in [Direction::Out, Direction::In, Direction::Forward] {
+            self.add(PolicyId { direction, selector: selector.clone() }, priority, Action::Allow);
+        }
+    }
+
     fn lines(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
         let Some(local) = part.endpoint()? else { return self.shut_lines(part) };
         let lanes = rollover::lanes(&part.lines)?;
@@ -154,10 +184,20 @@ impl Builder {
         let slot = part.group.slot;
         let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let (local, placeholder) = (IpAddr::V4(local), IpAddr::V4(part.group.options.placeholder));
+        let optional = open::takes_clear(part.group);
         for line in &part.lines {
             let priority = precedence::line(slot, line.place);
             let lane = lanes.get(&line.policy.spi).copied().unwrap_or_default();
             let selectors = named.with_mirror(line);
+            if part.group.options.mode == Mode::ReceiveOnly {
+                for selector in &selectors {
+                    self.add(
+                        PolicyId { direction: Direction::Out, selector: selector.clone() },
+                        priority,
+                        Action::Allow,
+                    );
+                }
+            }
             if line.sends() {
                 let template =
                     Template { source: local, destination: placeholder, reqid: lane.outbound(slot), optional: false };
@@ -168,7 +208,7 @@ impl Builder {
             }
             if line.receives() {
                 let template =
-                    Template { source: unspecified, destination: local, reqid: lane.inbound(slot), optional: false };
+                    Template { source: unspecified, destination: local, reqid: lane.inbound(slot), optional };
                 for selector in &selectors {
                     let id = PolicyId { direction: Direction::In, selector: selector.clone() };
                     self.protect(part, id, priority, template)?;
@@ -283,7 +323,12 @@ impl Builder {
         if guard.is_empty() && lines.is_empty() {
             return Ok(());
         }
-        let excluded = local::excluded(group)?;
+        let mut excluded = local::excluded(group)?;
+        excluded.extend(open::opened(group, lines)?);
+        excluded.extend(open::unencrypted(group, lines));
+        if open::takes_clear(group) {
+            excluded.extend(lines.iter().flat_map(Line::all_selectors));
+        }
         let preservation = self.desired.preservation.get_or_insert_with(Preservation::default);
         preservation.lan.extend(group.zones.lan_names().map(str::to_owned));
         preservation.wan.extend(group.zones.wan.iter().map(|wan| wan.name.clone()));

@@ -85,6 +85,8 @@ pub enum Unusable {
     TooManyPolicies { count: usize, limit: usize },
     #[error("exclude rule {rule} cannot be used: {reason}")]
     Exclude { rule: usize, reason: Box<Unusable> },
+    #[error("fail-open rule {rule} cannot be used: {reason}")]
+    FailOpen { rule: usize, reason: Box<Unusable> },
 }
 
 /// A group whose policy cannot be used beside the others.

@@ -2,7 +2,7 @@
 
 use gdoi::group::{SaDirection, Spi, TrafficSelector};
 
-use crate::group::{GroupInput, GroupState, InstalledTek};
+use crate::group::{FailurePolicy, GroupInput, GroupState, InstalledTek, Mode};
 use crate::line::{self, Line};
 use crate::selector::describe;
 
@@ -15,6 +15,8 @@ pub enum Kind {
     Exclude,
     /// Passes in clear to a key server.
     Local,
+    /// Passes in clear while there is no valid key.
+    FailOpen,
     /// Dropped.
     FailClose,
 }
@@ -74,11 +76,19 @@ pub fn explain(group: &GroupInput<'_>) -> Vec<PolicyLine> {
     for rule in &group.exclude {
         lines.push(PolicyLine::of(Kind::Exclude, rule, None, "exclude rule".to_owned()));
     }
+    let keyless = !matches!(group.state, GroupState::Keyed(_));
+    let opens = group.options.failure == FailurePolicy::Open || group.options.mode == Mode::ReceiveOnly;
+    let without_key = if opens { Kind::FailOpen } else { Kind::FailClose };
+    for rule in &group.fail_open {
+        let note = if keyless { "no valid key: passes in clear" } else { "only while there is no valid key" };
+        lines.push(PolicyLine::of(Kind::FailOpen, rule, None, note.to_owned()));
+    }
     let usable = line::of_group(group).is_ok() && group.zones.local.is_some();
     match &group.state {
         GroupState::NoKey => {}
         GroupState::Expired(policies) => lines.extend(policies.iter().map(|policy| {
-            PolicyLine::of(Kind::FailClose, &policy.selector, Some(policy.spi), "expired: no valid key".to_owned())
+            let kind = if without_key == Kind::FailOpen { Kind::FailOpen } else { Kind::FailClose };
+            PolicyLine::of(kind, &policy.selector, Some(policy.spi), "expired: no valid key".to_owned())
         })),
         GroupState::Keyed(teks) => lines.extend(teks.iter().map(|tek| {
             let (kind, note) = if usable { note(tek, group) } else { (Kind::FailClose, "no local address".to_owned()) };
@@ -88,7 +98,7 @@ pub fn explain(group: &GroupInput<'_>) -> Vec<PolicyLine> {
     for source in &group.protected {
         for destination in &group.protected {
             lines.push(PolicyLine {
-                kind: Kind::FailClose,
+                kind: if keyless || group.options.mode == Mode::ReceiveOnly { without_key } else { Kind::FailClose },
                 source: source.trunc().to_string(),
                 destination: destination.trunc().to_string(),
                 protocol: 0,
@@ -110,6 +120,13 @@ fn note(tek: &InstalledTek<'_>, group: &GroupInput<'_>) -> (Kind, String) {
     };
     let suite = line::offered(std::slice::from_ref(tek.policy), &group.options);
     let counter_mode = suite.is_ok_and(|lines| lines.iter().any(|line: &Line<'_>| line.suite.is_counter_mode()));
+    match group.options.mode {
+        Mode::Normal => {}
+        Mode::ReceiveOnly => {
+            return (Kind::Secure, format!("{direction}; receive-only mode: sends in clear, takes both"));
+        }
+        Mode::Passive => return (Kind::Secure, format!("{direction}; passive mode: sends ESP, takes both")),
+    }
     let use_now = match (tek.send, tek.receive) {
         (true, _) if counter_mode && !group.options.counter_mode_send => {
             "receives only: sending in counter mode needs counter-mode-send, until then packets are dropped"

@@ -24,6 +24,8 @@ pub struct GroupInput<'a> {
     pub protected: Vec<IpNet>,
     /// Never encrypted.
     pub exclude: Vec<TrafficSelector>,
+    /// May pass in clear while there is no valid key.
+    pub fail_open: Vec<TrafficSelector>,
     /// Key servers with their UDP ports.
     pub servers: Vec<SocketAddr>,
     /// Choices.
@@ -41,6 +43,10 @@ pub struct GroupOptions {
     pub legacy: bool,
     /// The outer header's DF bit.
     pub dont_fragment: DontFragment,
+    /// What the group does while it is being migrated.
+    pub mode: Mode,
+    /// What becomes of the group's traffic without a valid key.
+    pub failure: FailurePolicy,
     /// PLACEHOLDER: destination of the outbound states, an address no host has.
     pub placeholder: Ipv4Addr,
 }
@@ -52,9 +58,34 @@ impl GroupOptions {
             counter_mode_send: false,
             legacy: false,
             dont_fragment: DontFragment::Clear,
+            mode: Mode::Normal,
+            failure: FailurePolicy::Close,
             placeholder: Ipv4Addr::new(192, 0, 2, slot.wrapping_add(1)),
         }
     }
+}
+
+/// How far a group has come from clear traffic to protected traffic: all members go through these one after the other,
+/// and no step loses a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Mode {
+    /// Sends ESP and takes ESP alone.
+    #[default]
+    Normal,
+    /// Sends in clear; takes ESP and clear packets.
+    ReceiveOnly,
+    /// Sends ESP, also on a TEK that the key server meant for receiving; takes ESP and clear packets.
+    Passive,
+}
+
+/// What becomes of a group's traffic while it has no valid key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum FailurePolicy {
+    /// It is blocked, but for the fail-open rules.
+    #[default]
+    Close,
+    /// It passes in clear.
+    Open,
 }
 
 /// What keys a group has.

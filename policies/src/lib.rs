@@ -8,7 +8,9 @@
 //! SERVER     LOCAL <-> key server, UDP port of the server        allow
 //! EXCLUDE    exclude rules, in both directions                   allow
 //! LOCAL      TEK selector, LAN prefix -> `dev LAN`               allow
+//! FAIL_OPEN  fail-open rules of a group without a key            allow
 //! LINES      TEK lines in the order received, group by group     ESP
+//! MIGRATING  protected prefixes of a group that only receives    allow
 //! BLOCK      protected prefixes, and every TEK selector          block
 //! ```
 //!
@@ -30,6 +32,7 @@ mod failclose;
 pub mod group;
 mod line;
 mod local;
+mod open;
 pub mod precedence;
 mod protection;
 mod rollover;
@@ -39,6 +42,6 @@ pub mod zone;
 pub use compile::{check, compile};
 pub use error::{GroupUnusable, Unusable};
 pub use explain::explain;
-pub use group::{GroupInput, GroupOptions, GroupState, InstalledTek};
+pub use group::{FailurePolicy, GroupInput, GroupOptions, GroupState, InstalledTek, Mode};
 pub use selector::{PAIRS_PER_LINE, RANGE_PREFIXES};
 pub use zone::{LanInterface, WanInterface, Zones};

@@ -7,7 +7,7 @@ use gdoi::group::{SaDirection, Spi, TekKeys, TekPolicy};
 use xfrm::model::Selector;
 
 use crate::error::Unusable;
-use crate::group::{GroupInput, GroupOptions, GroupState, InstalledTek};
+use crate::group::{GroupInput, GroupOptions, GroupState, InstalledTek, Mode};
 use crate::precedence::{LINES_PER_GROUP, POLICIES_PER_DIRECTION};
 use crate::protection::{Suite, receives, sends};
 use crate::selector::{expand_line, mirror};
@@ -28,6 +28,7 @@ pub(crate) struct Line<'a> {
     /// An earlier run was a counter-mode sender on it.
     pub(crate) spent: bool,
     pub(crate) life_left: Option<Duration>,
+    pub(crate) mode: Mode,
 }
 
 impl Line<'_> {
@@ -37,7 +38,11 @@ impl Line<'_> {
 
     /// Whether the SA may be used for sending at all.
     pub(crate) fn sends(&self) -> bool {
-        sends(self.policy.protection.direction)
+        match self.mode {
+            Mode::Normal => sends(self.policy.protection.direction),
+            Mode::ReceiveOnly => false,
+            Mode::Passive => true,
+        }
     }
 
     /// Whether the SA may be used for receiving at all.
@@ -112,7 +117,7 @@ fn build<'a>(parts: impl Iterator<Item = Part<'a>>, options: &GroupOptions) -> R
         if count > POLICIES_PER_DIRECTION {
             return Err(Unusable::TooManyPolicies { count, limit: POLICIES_PER_DIRECTION });
         }
-        lines.push(Line { policy, keys, suite, selectors, place, receive, send, spent, life_left });
+        lines.push(Line { policy, keys, suite, selectors, place, receive, send, spent, life_left, mode: options.mode });
     }
     if places.len() > LINES_PER_GROUP {
         return Err(Unusable::TooManyLines { count: places.len(), limit: LINES_PER_GROUP });

@@ -1,5 +1,6 @@
 //! Traffic that passes in clear: to the key servers, by exclude rules, and on the inside of this router.
 
+use gdoi::group::TrafficSelector;
 use ipnet::IpNet;
 use xfrm::model::{Direction, PolicyId, Selector};
 
@@ -81,13 +82,20 @@ pub(crate) fn servers_past_guard(group: &GroupInput<'_>) -> Vec<Selector> {
     selectors
 }
 
-/// The exclude rules in both directions. Nothing has a multicast source, so such a rule is not turned round.
+/// The exclude rules in both directions.
 pub(crate) fn excluded(group: &GroupInput<'_>) -> Result<Vec<Selector>, Unusable> {
+    both_ways(&group.exclude, |rule, reason| Unusable::Exclude { rule, reason: Box::new(reason) })
+}
+
+/// Rules in both directions. Nothing has a multicast source, so a rule with a multicast destination is not turned round.
+pub(crate) fn both_ways(
+    rules: &[TrafficSelector],
+    refused: impl Fn(usize, Unusable) -> Unusable,
+) -> Result<Vec<Selector>, Unusable> {
     let mut selectors = Vec::new();
-    for (index, rule) in group.exclude.iter().enumerate() {
+    for (index, rule) in rules.iter().enumerate() {
         let rule_number = index + 1;
-        let expanded = expand(rule, rule_number)
-            .map_err(|reason| Unusable::Exclude { rule: rule_number, reason: Box::new(reason) })?;
+        let expanded = expand(rule, rule_number).map_err(|reason| refused(rule_number, reason))?;
         for selector in expanded {
             if !selector.destination.addr().is_multicast() {
                 selectors.push(mirror(&selector));

@@ -14,7 +14,11 @@ pub const LOCAL: u32 = 1002;
 /// The first line of the first group.
 pub const LINES: u32 = 2000;
 /// Lines that one group may have.
-pub const LINES_PER_GROUP: usize = 1024;
+pub const LINES_PER_GROUP: usize = 1023;
+/// Distance between the first lines of two groups.
+const GROUP_STEP: u32 = 1024;
+/// The protected prefixes of a group that only receives: behind all lines.
+pub const MIGRATING: u32 = BLOCK - 1;
 /// Policies of one direction that the range of indexes can mark as ours.
 pub const POLICIES_PER_DIRECTION: usize = 8192;
 /// Fail-close: worse than everything else of ours.
@@ -52,5 +56,10 @@ pub fn slot_of(reqid: Reqid) -> Option<u8> {
 /// Priority of a line; `line` counts from 0 and is below [`LINES_PER_GROUP`].
 pub(crate) fn line(slot: u8, line: usize) -> u32 {
     let within = u32::try_from(line.min(LINES_PER_GROUP - 1)).unwrap_or(0);
-    LINES + u32::from(slot) * (LINES_PER_GROUP as u32) + within
+    LINES + u32::from(slot) * GROUP_STEP + within
+}
+
+/// Priority of what a group lets pass in clear without a key: right before its lines.
+pub(crate) fn fail_open(slot: u8) -> u32 {
+    line(slot, 0) - 1
 }

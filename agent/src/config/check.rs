@@ -11,6 +11,7 @@ use gdoi::config::Identity;
 use gdoi::crypto::Secret;
 use gdoi::group::{AddressRange, GroupId, TrafficSelector};
 use ipnet::IpNet;
+use policies::{FailurePolicy, Mode};
 use xfrm::interface::Interface;
 
 use super::{Config, Group, LocalAddress, MOST_GROUPS, MOST_SERVERS, Server, file};
@@ -141,7 +142,19 @@ impl Check<'_> {
         let local = group.local.as_ref().and_then(|local| self.local(local));
         let servers = self.servers(group, local.as_ref());
         let protected = self.protected(&group.protected);
-        let exclude: Vec<TrafficSelector> = group.exclude.iter().filter_map(|rule| self.exclude(rule)).collect();
+        let exclude: Vec<TrafficSelector> =
+            group.exclude.iter().filter_map(|rule| self.clear_rule(rule, "exclude")).collect();
+        let fail_open = group.fail_open.iter().filter_map(|rule| self.clear_rule(rule, "fail-open")).collect();
+        if group.failure_policy == FailurePolicy::Open {
+            let message = format!("group {}: without a valid key all of its traffic passes in clear", group.label());
+            let remedy =
+                "whoever can block UDP port 848 can bring that about; prefer fail-open rules for what needs it";
+            self.report.warning(group.place.clone(), message, remedy);
+        }
+        if group.mode != Mode::Normal {
+            let message = format!("group {}: clear packets are taken, as its mode says", group.label());
+            self.report.warning(group.place.clone(), message, "set mode = \"normal\" when all members send ESP");
+        }
         if let Some(name) = &group.rekey.multicast_interface {
             self.interface(name, "group.rekey.multicast-interface");
         }
@@ -161,6 +174,9 @@ impl Check<'_> {
             wan: group.wan.iter().map(|name| name.value.clone()).collect(),
             protected,
             exclude,
+            fail_open,
+            failure_policy: group.failure_policy,
+            mode: group.mode,
             on_exit: group.on_exit,
             identity: group.identity.as_ref().map(|identity| identity.value.clone()),
             servers: servers?,
@@ -309,7 +325,8 @@ impl Check<'_> {
         protected
     }
 
-    fn exclude(&self, rule: &Located<TrafficSelector>) -> Option<TrafficSelector> {
+    /// A rule of `table` for traffic that passes in clear.
+    fn clear_rule(&self, rule: &Located<TrafficSelector>, table: &str) -> Option<TrafficSelector> {
         let side = |range: AddressRange, key: &str| match range {
             AddressRange::Any => Some(range),
             AddressRange::Address(address) | AddressRange::Range(address, _) => {
@@ -322,11 +339,20 @@ impl Check<'_> {
             AddressRange::Subnet(prefix) => prefix.prefix_len() == 0,
             _ => false,
         };
-        let source = side(rule.source, "group.exclude.source");
-        let destination = side(rule.destination, "group.exclude.destination");
+        let source = side(rule.source, &format!("group.{table}.source"));
+        let destination = side(rule.destination, &format!("group.{table}.destination"));
         if everything(source?) && everything(destination?) && rule.protocol == 0 {
-            let message = "group.exclude: this rule excludes all traffic, so nothing would be encrypted";
-            self.error(&rule.place, message, "narrow it down to what must stay in clear");
+            let (message, remedy) = match table {
+                "exclude" => (
+                    "group.exclude: this rule excludes all traffic, so nothing would be encrypted",
+                    "narrow it down to what must stay in clear",
+                ),
+                _ => (
+                    "group.fail-open: this rule opens the whole group",
+                    "narrow it down, or set failure-policy = \"open\" and know why",
+                ),
+            };
+            self.error(&rule.place, message, remedy);
             return None;
         }
         Some(rule.value)

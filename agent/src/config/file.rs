@@ -12,6 +12,7 @@ use gdoi::config::{ByteOrder, Identity, Phase1Policy, RetransmissionPolicy};
 use gdoi::group::TrafficSelector;
 use gdoi::push::AcknowledgementLength;
 use ipnet::IpNet;
+use policies::{FailurePolicy, Mode};
 use toml::de::DeValue;
 use xfrm::preserve::DontFragment;
 
@@ -52,6 +53,12 @@ pub struct Group {
     pub protected: Vec<Located<IpNet>>,
     /// `[[group.exclude]]`.
     pub exclude: Vec<Located<TrafficSelector>>,
+    /// `[[group.fail-open]]`.
+    pub fail_open: Vec<Located<TrafficSelector>>,
+    /// `failure-policy`.
+    pub failure_policy: FailurePolicy,
+    /// `mode`.
+    pub mode: Mode,
     /// `on-exit`.
     pub on_exit: OnExit,
     /// `identity`.
@@ -133,6 +140,9 @@ impl Group {
             wan: interfaces(&mut table, "wan"),
             protected: table.required_list("protected"),
             exclude: table.tables("exclude").into_iter().filter_map(exclude).collect(),
+            fail_open: table.tables("fail-open").into_iter().filter_map(exclude).collect(),
+            failure_policy: table.or("failure-policy", Failure(FailurePolicy::Close)).0,
+            mode: table.or("mode", GroupMode(Mode::Normal)).0,
             on_exit: table.or("on-exit", OnExit::Block),
             identity: table.optional("identity"),
             pre_shared_key: pre_shared_key_source(&mut table),
@@ -277,6 +287,29 @@ impl Read for Length {
             ("output", AcknowledgementLength::Output),
             ("key", AcknowledgementLength::Key),
         ];
+        choice(value, &choices).map(Self)
+    }
+}
+
+/// A word of the file for a type of another crate.
+struct Failure(FailurePolicy);
+
+impl Read for Failure {
+    const EXAMPLE: &'static str = "\"close\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
+        choice(value, &[("close", FailurePolicy::Close), ("open", FailurePolicy::Open)]).map(Self)
+    }
+}
+
+/// A word of the file for a type of another crate.
+struct GroupMode(Mode);
+
+impl Read for GroupMode {
+    const EXAMPLE: &'static str = "\"normal\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
+        let choices = [("normal", Mode::Normal), ("receive-only", Mode::ReceiveOnly), ("passive", Mode::Passive)];
         choice(value, &choices).map(Self)
     }
 }

@@ -7,6 +7,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use agent::config::Config;
 use agent::config::check::{Machine, parse};
 use agent::daemon::Daemon;
 use agent::dataplane::Dataplane;
@@ -108,6 +109,12 @@ pub fn interfaces() -> Interfaces {
     all.map(|(name, interface)| (name.to_owned(), interface)).into()
 }
 
+fn parsed(text: &str, interfaces: &Interfaces) -> Config {
+    let secret = |_: &_| Ok(Secret::copy_from(b"a key of thirty-two octets or so"));
+    let machine = Machine { interfaces: Some(interfaces), secret: &secret };
+    parse("test", text, &machine).unwrap_or_else(|report| panic!("{report}")).value
+}
+
 impl World {
     /// Everything at rest: nothing read, nothing sent.
     pub fn new(text: &str) -> Self {
@@ -117,9 +124,7 @@ impl World {
     /// A new run of the daemon on a kernel that is there already.
     pub fn with_kernel(text: &str, kernel: FakeKernel) -> Self {
         let interfaces = interfaces();
-        let secret = |_: &_| Ok(Secret::copy_from(b"a key of thirty-two octets or so"));
-        let machine = Machine { interfaces: Some(&interfaces), secret: &secret };
-        let config = parse("test", text, &machine).unwrap_or_else(|report| panic!("{report}")).value;
+        let config = parsed(text, &interfaces);
         let now = BootTime::new(Duration::from_secs(1_000));
         let mut number = 0_u8;
         let servers = config.groups[0].server_addresses();
@@ -165,6 +170,15 @@ impl World {
         let installed = next.dataplane.installed().await.unwrap();
         next.daemon.adopt(&next.saved, &installed, next.now);
         next
+    }
+
+    /// SIGHUP, with this file.
+    pub async fn reload(&mut self, text: &str) {
+        let config = parsed(text, &self.interfaces);
+        let interfaces = self.interfaces.clone();
+        self.daemon.reload(&config, |_| (Box::new(|| Ok([200; 32])), 9), &interfaces, self.now);
+        self.text = text.to_owned();
+        self.settle().await;
     }
 
     /// Reads the interfaces, puts the blocks in place, and begins.

@@ -100,6 +100,7 @@ pub fn g1<'a>(state: GroupState<'a>) -> GroupInput<'a> {
         },
         protected: vec!["172.16.0.0/12".parse().unwrap()],
         exclude: Vec::new(),
+        fail_open: Vec::new(),
         servers: vec!["10.0.9.1:848".parse::<SocketAddr>().unwrap()],
         options: GroupOptions::at_slot(0),
         state,

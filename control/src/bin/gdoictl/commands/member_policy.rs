@@ -29,6 +29,7 @@ fn row(line: &PolicyLine) -> [String; 8] {
         PolicyKind::Secure => "secure",
         PolicyKind::Exclude => "exclude",
         PolicyKind::Local => "local",
+        PolicyKind::FailOpen => "fail-open",
         PolicyKind::FailClose => "fail-close",
     };
     [
