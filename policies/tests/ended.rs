@@ -1,5 +1,5 @@
 //! A TEK that ends before the others of its group SA, and a rekey of a group with many lines.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops where it fails")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
 
 mod support;
 

@@ -130,8 +130,8 @@ fn one_spi_has_one_description() {
 fn bounds() {
     let line = |index: u32| tek(0x1300, &format!("10.{}.{}.0/24", index / 256, index % 256), GROUP);
     let lines = |count: u32| check(&offer((0..count).map(line).collect()), &options());
-    assert_eq!(lines(1024), Ok(()));
-    assert_eq!(lines(1025).unwrap_err().to_string(), "1025 lines, at most 1024 are supported");
+    assert_eq!(lines(1023), Ok(()));
+    assert_eq!(lines(1024).unwrap_err().to_string(), "1024 lines, at most 1023 are supported");
     let key = |index: u32| TekPolicy { spi: 0x1000 + index, ..line(index) };
     let keys = |count: u32| check(&offer((0..count).map(key).collect()), &options());
     assert_eq!(keys(128), Ok(()));
