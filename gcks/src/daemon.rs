@@ -1,7 +1,7 @@
 //! The loop: one task owns the key server and feeds it datagrams, the time and questions.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::control::Response;
@@ -12,11 +12,12 @@ use daemon::clock::{self, Timer};
 use daemon::limit::LogLimiter;
 use daemon::{entropy, notify};
 use gdoi::BootTime;
+use gdoi::crypto::Secret;
 use gdoi::error::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::{self, identity_text};
 use crate::keys::OsEntropy;
 use crate::net::Network;
@@ -39,9 +40,10 @@ const CALLS: usize = 16;
 /// # Errors
 /// An address or the control socket cannot be bound, or the system gives no randomness, timer or
 /// signals.
-pub async fn run(config: Config, _path: PathBuf) -> anyhow::Result<()> {
+pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let started = clock::now();
     let control_socket = config.control_socket.clone();
+    let fixed = Fixed::of(&config);
     let (groups, members) = (config.groups.len(), config.members.len());
     let mut network = Network::bind(&config.listen)?;
     let listen = network.local();
@@ -64,7 +66,7 @@ pub async fn run(config: Config, _path: PathBuf) -> anyhow::Result<()> {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = reload.recv() => tracing::warn!("SIGHUP: reloading is not supported; restart the key server"),
+            _ = reload.recv() => state.reload(&path, &fixed),
             Some(call) = calls.recv() => state.answer(call),
             slept = timer.sleep_until(deadline) => {
                 slept.context("timer")?;
@@ -95,6 +97,26 @@ pub async fn run(config: Config, _path: PathBuf) -> anyhow::Result<()> {
     // Members keep their keys and ISAKMP SAs end by themselves: a restart disturbs nobody.
     tracing::info!("key server ends");
     Ok(())
+}
+
+/// What only a restart changes.
+#[derive(PartialEq, Eq)]
+struct Fixed {
+    control_socket: PathBuf,
+    listen: Vec<SocketAddr>,
+    state_directory: PathBuf,
+    state_key: Option<Secret>,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        Self {
+            control_socket: config.control_socket.clone(),
+            listen: config.listen.clone(),
+            state_directory: config.state_directory.clone(),
+            state_key: config.state_key.as_ref().map(Secret::duplicate),
+        }
+    }
 }
 
 /// The service with its state, if one is kept.
@@ -141,6 +163,42 @@ impl State {
         let now = clock::now();
         if let Err(error) = self.service.handle_datagram(source, local, octets, now) {
             self.log_discard(source, &error, now);
+        }
+    }
+
+    /// Reads the configuration again. One with defects changes nothing.
+    fn reload(&mut self, path: &Path, fixed: &Fixed) {
+        let loaded = match config::load(path) {
+            Ok(loaded) => loaded,
+            Err(report) => {
+                for line in report.to_string().lines() {
+                    tracing::error!("{line}");
+                }
+                tracing::error!("the configuration is as it was");
+                return;
+            }
+        };
+        for warning in &loaded.warnings {
+            tracing::warn!(file = %path.display(), "{warning}");
+        }
+        if Fixed::of(&loaded.value) != *fixed {
+            tracing::warn!(
+                "control-socket, listen, port, state-directory and the state key change with a restart only"
+            );
+        }
+        let keys = match signing::load_all(&loaded.value.groups) {
+            Ok(keys) => keys,
+            Err(error) => {
+                tracing::error!(%error, "the configuration is as it was");
+                return;
+            }
+        };
+        let changes = self.service.reload(loaded.value, &keys, clock::now());
+        if changes.is_empty() {
+            tracing::info!("configuration read again: nothing has changed");
+        }
+        for change in changes {
+            tracing::info!("configuration read again: {change}");
         }
     }
 

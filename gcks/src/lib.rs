@@ -17,6 +17,7 @@ mod pulls;
 pub mod pushes;
 pub mod registry;
 pub mod rekey;
+pub mod reload;
 pub mod schedule;
 pub mod senders;
 pub mod service;

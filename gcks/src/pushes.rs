@@ -278,6 +278,22 @@ impl<E: Entropy> Service<E> {
         Ok(pushed)
     }
 
+    /// Deletes the KEK at the members, which register again, and keeps the TEKs. Returns how many were told.
+    pub(crate) fn delete_kek(&mut self, index: usize, now: BootTime) -> usize {
+        let recipients = self.recipients(index);
+        let Ok(push) = self.seal_deletions(index, &[Deletion::AllKeks], now) else { return 0 };
+        let pushed = self.begin(index, push.duplicate(), recipients, "pushes end", now);
+        if let Some(state) = self.groups.get_mut(index) {
+            state.schedule.drop_replaced();
+            state.senders.release_all(state.schedule.last_end(now));
+            if let Some(rekey) = &mut state.rekey {
+                rekey.retire(push, None, now);
+            }
+            self.registry.remove_group(state.group.id);
+        }
+        pushed.members
+    }
+
     /// Tells members of data SAs that have gone or come with the configuration. Who has no keys hears nothing.
     pub(crate) fn push_lines(
         &mut self,
@@ -324,7 +340,7 @@ impl<E: Entropy> Service<E> {
             return;
         }
         // Identifiers belong to keys, and the keys are gone.
-        state.senders.reset();
+        state.senders.reset(state.group.sender_id_bits);
         let group = state.group.id;
         self.pulls.values_mut().filter(|pull| pull.group == group).for_each(|pull| pull.sender = None);
         self.notices.push_back(Notice::StartedOver { group: Arc::clone(&state.name) });

@@ -162,6 +162,25 @@ impl Schedule {
         orphans
     }
 
+    /// Takes over other data SAs. One with the same lines keeps its TEK, and the next one is made as the template says.
+    /// Returns the TEKs of lines that there are no more.
+    pub(crate) fn reconfigure(&mut self, templates: &[TekTemplate]) -> Vec<Life> {
+        let mut before = std::mem::take(&mut self.slots);
+        for template in templates {
+            let alike = before.iter().position(|slot| slot.template.selectors == template.selectors);
+            let slot = alike.map(|place| before.remove(place));
+            self.slots.push(match slot {
+                Some(slot) => Slot { template: template.clone(), ..slot },
+                None => Slot::new(template.clone()),
+            });
+        }
+        let lives =
+            before.into_iter().flat_map(|slot| slot.retired.into_iter().chain(slot.current.map(|tek| tek.life)));
+        let orphans: Vec<Life> = lives.collect();
+        self.gone.extend(&orphans);
+        orphans
+    }
+
     /// Makes TEKs without handing them out: [`Schedule::commit`] does that.
     ///
     /// # Errors

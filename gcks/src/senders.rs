@@ -80,9 +80,8 @@ impl SenderPool {
     }
 
     /// All identifiers are free: no TEK lives that anybody may send on with one.
-    pub fn reset(&mut self) {
-        self.held.clear();
-        self.next = 0;
+    pub fn reset(&mut self, bits: u16) {
+        *self = Self::new(bits);
     }
 
     /// What is held, until when, and the next to try: what the sealed state keeps.
@@ -159,7 +158,7 @@ mod tests {
         pool.release_all(at(2000));
         assert!(pool.take(None, at(2299)).is_err());
         assert!(pool.take(None, at(2300)).is_ok());
-        pool.reset();
+        pool.reset(8);
         assert_eq!(pool.take(None, at(0)), Ok(0));
     }
 }

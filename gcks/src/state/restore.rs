@@ -154,7 +154,9 @@ impl Stored {
     fn apply(self, state: &mut GroupState, now: BootTime) -> Decoded<Vec<Life>> {
         let orphans = state.schedule.restore(self.slots, self.gone);
         // Identifiers of another width belong to keys that are still in use.
-        state.senders = self.senders;
+        if !self.senders.held().0.is_empty() {
+            state.senders = self.senders;
+        }
         let (Some(rekey), Some(stored)) = (&mut state.rekey, self.rekey) else { return Ok(orphans) };
         if rekey.public_key != stored.public_key {
             // Members could verify nothing that the new key signs: they come when their keys end.

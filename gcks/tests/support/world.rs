@@ -274,7 +274,9 @@ impl Node {
 
     /// When it comes by itself if no push does: 60 s or a twentieth before the first end.
     fn plan(&mut self, now: BootTime) {
-        let margin = |left: Duration| Duration::from_secs(60).max(left / 20).min(left / 2);
+        // Less a little, as the agent's jitter does: the server replaces keys a full margin before their end.
+        let jitter = Duration::from_secs(2);
+        let margin = |left: Duration| Duration::from_secs(60).max(left / 20).min(left / 2) - jitter.min(left / 4);
         let newest = self.teks.last().map(|held| held.ends);
         let kek = self.rekey.as_ref().and_then(RekeyMember::expiry);
         let ends = newest.into_iter().chain(kek);

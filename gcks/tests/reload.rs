@@ -1,0 +1,239 @@
+//! Another configuration while members hold keys: what changes, and that nothing else does.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use gcks::control::snapshot;
+use gcks::keys::OsEntropy;
+use gcks::service::Service;
+use gcks::signing::SigningKeys;
+use gdoi::push::{Deletion, KekChange};
+use support::world::*;
+use support::*;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A key server with members 1 and 2 of group one and 3 of group two, and the text that it was configured with.
+struct Lab {
+    world: World,
+    text: String,
+    signing: SigningKeys,
+    _keys: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new(tek: &str, tail: &str) -> Self {
+        let keys = keys();
+        let text = configuration_with(keys.path(), "", "10.0.0", tek, tail);
+        // Keys for groups that get pushes later, too.
+        let with_pushes = configuration_with(keys.path(), "", "10.0.0", tek, &pushes(""));
+        let signing = signing_keys(&parse(&with_pushes));
+        let mut world = World::new(Service::new(parse(&text), &signing, [1; 32], OsEntropy));
+        for (number, group) in [(1, 1), (2, 1), (3, 2)] {
+            world.join(number, group);
+        }
+        world.run(seconds(5));
+        world.sent.clear();
+        Self { world, text, signing, _keys: keys }
+    }
+
+    /// Reads the text again, changed by `change`.
+    fn reload(&mut self, change: impl Fn(&str) -> String) -> Vec<String> {
+        let text = change(&self.text);
+        let changes = self.world.service.reload(parse(&text), &self.signing, self.world.now);
+        self.text = text;
+        self.world.settle();
+        changes
+    }
+
+    fn pulls(&self) -> Vec<u64> {
+        self.world.nodes.iter().map(|node| node.pulls).collect()
+    }
+
+    fn pushes(&self) -> usize {
+        self.world.sent.iter().filter(|sent| is_push(sent)).count()
+    }
+}
+
+#[test]
+fn an_unchanged_file_changes_nothing() {
+    for tail in [String::new(), pushes(""), pushes("lkh = true")] {
+        let mut lab = Lab::new(CBC, &tail);
+        let before = lab.world.service.export();
+        assert_eq!(lab.reload(str::to_owned), Vec::<String>::new());
+        assert!(lab.world.sent.is_empty());
+        assert_eq!(lab.world.service.export(), before);
+    }
+}
+
+#[test]
+fn other_algorithms_come_with_the_next_tek() {
+    let mut lab = Lab::new(CBC, &pushes(""));
+    let old = lab.world.spis(1);
+    let changes = lab.reload(|text| text.replace("aes-256-cbc\"\nintegrity", "aes-128-cbc\"\nintegrity"));
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    lab.world.run(seconds(60));
+    assert_eq!((lab.pushes(), lab.world.spis(1)), (0, old));
+    // Who joins now gets the key that there is, as it was made.
+    let late = lab.world.join(2, 1);
+    assert_eq!(lab.world.nodes[late].teks[0].keys.encryption.len(), 32);
+    lab.world.run(seconds(3400));
+    assert!(lab.world.nodes[..3].iter().all(|node| node.teks.last().unwrap().keys.encryption.len() == 16));
+    assert_eq!(lab.world.splits, []);
+    assert_eq!(lab.pulls()[..3], [1, 1, 1]);
+}
+
+#[test]
+fn other_lines_delete_the_tek_at_once_and_bring_a_new_one() {
+    let mut lab = Lab::new(CBC, &pushes(""));
+    let old = lab.world.spis(1);
+    let changes = lab.reload(|text| text.replacen("destination = \"172.16.0.0/12\"", "destination = \"any\"", 1));
+    assert_eq!(changes, ["group one: 1 TEKs deleted because their lines changed"]);
+    lab.world.run(seconds(1));
+    let push = lab.world.nodes[0].accepted.last().unwrap();
+    assert!(matches!(push.deletions.as_slice(), [Deletion::Tek(_, spi)] if old.contains(spi)));
+    assert!(lab.world.spis(1).is_disjoint(&old) && lab.world.spis(1).len() == 1);
+    assert!(lab.world.nodes[2].accepted.is_empty(), "the other group hears nothing");
+    assert_eq!(lab.pulls(), [1, 1, 1]);
+}
+
+#[test]
+fn a_tek_comes_and_goes_by_push() {
+    let more = "[[group.tek]]\nencryption = \"aes-256-cbc\"\nintegrity = \"hmac-sha2-256-128\"\n[[group.tek.policy]]\nsource = \"10.1.0.0/16\"\ndestination = \"10.1.0.0/16\"\n[group.gap]";
+    let mut lab = Lab::new(CBC, &pushes(""));
+    let old = lab.world.spis(1);
+    lab.reload(|text| text.replacen("[group.gap]", more, 1));
+    lab.world.run(seconds(20));
+    let sa = lab.world.nodes[0].accepted.last().unwrap().group_sa.as_ref().unwrap();
+    assert_eq!(sa.policy().teks.len(), 2);
+    assert_eq!(lab.world.nodes[0].teks.len(), 2);
+    assert!(lab.world.nodes[0].teks.iter().any(|held| old.contains(&held.spi)), "the other one stays");
+    lab.reload(|text| text.replacen(more, "[group.gap]", 1));
+    lab.world.run(seconds(20));
+    assert_eq!(lab.world.nodes[0].teks.len(), 1);
+    assert_eq!(lab.world.spis(1), old);
+    assert_eq!(lab.pulls(), [1, 1, 1]);
+}
+
+#[test]
+fn pushes_come_change_and_go() {
+    let mut lab = Lab::new(CBC, "");
+    assert!(lab.world.nodes.iter().all(|node| node.rekey.is_none()));
+    let changes = lab.reload(|text| {
+        text.replace("destination = \"172.16.0.0/12\"\n", &format!("destination = \"172.16.0.0/12\"\n{}", pushes("")))
+    });
+    assert!(
+        changes.iter().any(|line| line.contains("has pushes for members that register from now on")),
+        "{changes:?}"
+    );
+    assert!(snapshot(&lab.world.service, &[], at(0), lab.world.now).members.is_empty());
+    // They come within the margin before the end of their keys, and get a KEK then.
+    lab.world.run(seconds(3600));
+    assert_eq!((lab.pulls(), lab.world.spis(1).len()), (vec![2, 2, 2], 1));
+    assert_eq!(lab.world.splits, []);
+    lab.world.run(seconds(86_400));
+    assert_eq!(lab.pulls(), [2, 2, 2]);
+    let encryption =
+        |lab: &Lab| snapshot(&lab.world.service, &[], at(0), lab.world.now).groups[0].rekey.clone().unwrap().encryption;
+    lab.reload(|text| {
+        text.replace("signing-key = \"ecdsa-p256\"\n", "signing-key = \"ecdsa-p256\"\nencryption = \"aes-128-cbc\"\n")
+    });
+    assert_eq!(encryption(&lab), "aes-256-cbc");
+    lab.world.run(seconds(86_400));
+    assert_eq!(encryption(&lab), "aes-128-cbc");
+    assert_eq!((lab.pulls(), lab.world.splits.len()), (vec![2, 2, 2], 0));
+    let changes = lab
+        .reload(|text| text.replace("[group.rekey]\nsigning-key = \"ecdsa-p256\"\nencryption = \"aes-128-cbc\"\n", ""));
+    assert!(
+        changes.iter().any(|line| line == "group one: KEK deleted, 2 members told; they register again"),
+        "{changes:?}"
+    );
+    lab.world.run(seconds(5));
+    assert!(lab.world.nodes.iter().all(|node| node.rekey.is_none() && node.pulls == 3));
+    assert!(lab.world.nodes.iter().all(|node| node.accepted.last().unwrap().kek == KekChange::Deleted));
+    assert_eq!(lab.world.splits, [], "the TEKs went on");
+}
+
+#[test]
+fn another_signing_key_makes_members_register_again() {
+    let mut lab = Lab::new(CBC, &pushes(""));
+    lab.signing = signing_keys(&parse(&lab.text));
+    let changes = lab.reload(str::to_owned);
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    lab.world.run(seconds(4000));
+    assert_eq!(lab.pulls(), [2, 2, 2]);
+    assert!(lab.world.splits.is_empty() && lab.world.spis(1).len() == 1);
+}
+
+#[test]
+fn a_group_that_goes_takes_its_keys_along() {
+    for change in ["name", "id"] {
+        let mut lab = Lab::new(CBC, &pushes(""));
+        let changes = lab.reload(|text| match change {
+            "name" => text.replace("\"two\"", "\"other\""),
+            _ => text.replace("id = 2\n", "id = 7\n"),
+        });
+        assert!(changes.iter().any(|line| line == "group two: gone; 1 members told to delete its keys"), "{changes:?}");
+        assert_eq!(snapshot(&lab.world.service, &[], at(0), lab.world.now).statistics.isakmp_sas, 2);
+        lab.world.run(seconds(2));
+        let push = lab.world.nodes[2].accepted.last().unwrap();
+        assert_eq!(push.kek, KekChange::Deleted);
+        assert!(push.deletions.iter().any(|one| matches!(one, Deletion::AllTeks(_))));
+        assert!(lab.world.nodes[0].accepted.is_empty());
+        lab.world.run(seconds(60));
+        assert_eq!(lab.world.nodes[2].pulls, if change == "name" { 2 } else { 1 });
+        assert_eq!(lab.world.nodes[2].refused > 0, change == "id", "nobody knows the number any more");
+    }
+}
+
+#[test]
+fn a_member_that_goes_is_left_behind_by_the_hierarchy() {
+    let without = |text: &str| {
+        let start = text.find("[[member]]\nname = \"g2\"").unwrap();
+        let end = start + text[start + 1..].find("[[member]]").unwrap() + 1;
+        format!("{}{}", &text[..start], &text[end..])
+    };
+    for (settings, expected) in
+        [("lkh = true", "new keys under a KEK that it cannot reach"), ("", "forgotten: it holds the KEK")]
+    {
+        let mut lab = Lab::new(CBC, &pushes(settings));
+        let changes = lab.reload(without);
+        assert!(changes.iter().any(|line| line.contains(expected)), "{changes:?}");
+        assert!(changes.iter().any(|line| line == "member g2: 1 ISAKMP SAs ended"), "{changes:?}");
+        lab.world.node(1).removed = true;
+        lab.world.run(seconds(60));
+        assert_eq!(snapshot(&lab.world.service, &[], at(0), lab.world.now).groups[0].members, 1);
+        let follows = lab.world.nodes[1].receives(*lab.world.spis(1).first().unwrap(), lab.world.now);
+        assert_eq!(follows, settings.is_empty());
+        assert_eq!(lab.world.nodes[0].pulls, 1);
+        // It may not come back.
+        lab.world.pull(1);
+        lab.world.run(seconds(60));
+        assert_eq!(lab.world.nodes[1].pulls, 1);
+    }
+}
+
+#[test]
+fn another_phase_1_or_key_ends_isakmp_sas_and_nothing_else() {
+    let mut lab = Lab::new(CBC, &pushes(""));
+    let sas = |lab: &Lab| snapshot(&lab.world.service, &[], at(0), lab.world.now).statistics.isakmp_sas;
+    assert_eq!(sas(&lab), 3);
+    let changes = lab.reload(|text| text.replacen("/k1\"", "/k2\"", 1));
+    assert_eq!((changes, sas(&lab)), (vec![String::from("member g1: 1 ISAKMP SAs ended")], 2));
+    let changes = lab.reload(|text| format!("identity = {{ fqdn = \"ks\" }}\n{text}"));
+    assert_eq!((changes, sas(&lab)), (vec![String::from("phase 1: 2 ISAKMP SAs ended")], 0));
+    lab.world.run(seconds(86_400));
+    assert!(lab.world.splits.is_empty());
+    assert_eq!(lab.pulls(), [1, 1, 1], "keys go on, and pushes");
+}
