@@ -15,7 +15,7 @@ use gdoi::group::{GroupId, TrafficSelector};
 use gdoi::push::AcknowledgementLength;
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};
-use xfrm::preserve::DontFragment;
+use xfrm::preserve::{DontFragment, SegmentSize};
 
 /// Where gdoictl looks by default.
 pub const CONTROL_SOCKET: &str = "/run/gdoi-agent/control.sock";
@@ -80,6 +80,8 @@ pub struct Group {
     pub legacy: bool,
     /// The outer header's DF bit.
     pub dont_fragment: DontFragment,
+    /// The segment size that TCP connections through the group agree on.
+    pub segment_size: SegmentSize,
     /// The outbound states' destination, which no host has.
     pub placeholder: Ipv4Addr,
     /// Reading of a field of RFC 8263.

@@ -1,7 +1,7 @@
 //! From memberships to what the kernel should hold: the only file that calls `policies`.
 
 use core::fmt;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use control::member::{PolicyKind, PolicyLine};
 use gdoi::BootTime;
@@ -101,6 +101,7 @@ fn input<'m>(membership: &'m Membership, keys: Keys<'m>, now: BootTime) -> Group
         exclude: config.exclude.clone(),
         fail_open: config.fail_open.clone(),
         servers: config.server_addresses(),
+        pushes: membership.multicast().map(|multicast| SocketAddr::new(multicast.group.into(), multicast.port)),
         options: options(config),
         state: match keys {
             Keys::Own => state(membership.generations(), membership, now),
@@ -142,6 +143,7 @@ fn options(config: &config::Group) -> GroupOptions {
         counter_mode_send: config.counter_mode_send,
         legacy: config.legacy,
         dont_fragment: config.dont_fragment,
+        segment_size: config.segment_size,
         mode: config.mode,
         failure: config.failure_policy,
         placeholder: config.placeholder,

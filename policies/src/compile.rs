@@ -352,6 +352,7 @@ impl Builder {
             inbound_spis: of_role(SaRole::Inbound).map(|sa| sa.id.spi).collect(),
             fragments: fragments(lines),
             dont_fragment: group.options.dont_fragment,
+            segment_size: group.options.segment_size,
         };
         preservation.groups.insert(placeholder, entry);
         if let Some((uplink, gateway)) = group.zones.uplink(true) {

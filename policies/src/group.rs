@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use gdoi::group::{GroupId, TekKeys, TekPolicy, TrafficSelector};
 use ipnet::IpNet;
-use xfrm::preserve::DontFragment;
+use xfrm::preserve::{DontFragment, SegmentSize};
 
 use crate::zone::Zones;
 
@@ -28,6 +28,8 @@ pub struct GroupInput<'a> {
     pub fail_open: Vec<TrafficSelector>,
     /// Key servers with their UDP ports.
     pub servers: Vec<SocketAddr>,
+    /// The multicast group and UDP port of the key server's pushes, if they come that way.
+    pub pushes: Option<SocketAddr>,
     /// Choices.
     pub options: GroupOptions,
     /// What keys there are.
@@ -43,6 +45,8 @@ pub struct GroupOptions {
     pub legacy: bool,
     /// The outer header's DF bit.
     pub dont_fragment: DontFragment,
+    /// The segment size that TCP connections through the group agree on.
+    pub segment_size: SegmentSize,
     /// What the group does while it is being migrated.
     pub mode: Mode,
     /// What becomes of the group's traffic without a valid key.
@@ -58,6 +62,7 @@ impl GroupOptions {
             counter_mode_send: false,
             legacy: false,
             dont_fragment: DontFragment::Clear,
+            segment_size: SegmentSize::Unchanged,
             mode: Mode::Normal,
             failure: FailurePolicy::Close,
             placeholder: Ipv4Addr::new(192, 0, 2, slot.wrapping_add(1)),

@@ -52,11 +52,19 @@ impl<'a> Inside<'a> {
     }
 }
 
-/// LOCAL to and from the key servers, their UDP port only.
+/// LOCAL to and from the key servers, their UDP port only, and their pushes by multicast.
 pub(crate) fn servers(group: &GroupInput<'_>) -> Vec<PolicyId> {
     let Some(local) = group.zones.local else { return Vec::new() };
-    let reachable = group.servers.iter().filter(|server| server.is_ipv4() == local.is_ipv4());
-    reachable
+    let reachable = || group.servers.iter().filter(|server| server.is_ipv4() == local.is_ipv4());
+    let by_multicast = group.pushes.into_iter().flat_map(|to| {
+        reachable().map(move |server| {
+            let ports = (server.port(), to.port());
+            let pair = between(IpNet::from(server.ip()), IpNet::from(to.ip()));
+            let selector = Selector { protocol: UDP, source_port: ports.0, destination_port: ports.1, ..pair };
+            PolicyId { direction: Direction::In, selector }
+        })
+    });
+    reachable()
         .flat_map(|server| {
             let out = Selector {
                 protocol: UDP,
@@ -69,6 +77,7 @@ pub(crate) fn servers(group: &GroupInput<'_>) -> Vec<PolicyId> {
                 PolicyId { direction: Direction::In, selector: back },
             ]
         })
+        .chain(by_multicast)
         .collect()
 }
 

@@ -105,3 +105,13 @@ fn modes_say_what_is_sent_and_what_is_taken() {
         assert_eq!(passes_guard, optional, "{mode:?}");
     }
 }
+
+#[test]
+fn pushes_by_multicast_come_in_from_the_key_servers_alone() {
+    let mut group = g1(GroupState::NoKey);
+    group.pushes = Some("239.192.1.1:848".parse().unwrap());
+    let desired = compile(&[group]).unwrap();
+    let selectors: Vec<String> = desired.policies.keys().map(ToString::to_string).collect();
+    let expected = "in 10.0.9.1/32 -> 239.192.1.1/32 protocol 17 source port 848 destination port 848";
+    assert_eq!(selectors.iter().filter(|text| text.contains("239.192.1.1")).collect::<Vec<_>>(), [expected]);
+}

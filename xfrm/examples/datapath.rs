@@ -22,7 +22,7 @@ use xfrm::desired::PlaceholderRoute;
 use xfrm::key::Key;
 use xfrm::model::{Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template};
 use xfrm::netlink::Netlink;
-use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
+use xfrm::preserve::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Desired, Ownership, Reconciler};
 
 const OUTBOUND: Reqid = Reqid(0x4744_0000);
@@ -142,6 +142,7 @@ impl Member {
             inbound_spis: self.receive.clone(),
             fragments: BTreeSet::from([(any, any)]),
             dont_fragment: self.dont_fragment,
+            segment_size: SegmentSize::Unchanged,
         };
         desired.preservation = Some(Preservation {
             lan: BTreeSet::from([String::from("lan")]),

@@ -37,6 +37,20 @@ pub struct GroupPreservation {
     pub fragments: BTreeSet<(IpNet, IpNet)>,
     /// The outer header's DF bit.
     pub dont_fragment: DontFragment,
+    /// The segment size that TCP connections through the SA agree on.
+    pub segment_size: SegmentSize,
+}
+
+/// The maximum segment size that a SYN announces on its way into an SA. It is only ever lowered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum SegmentSize {
+    /// As the host says.
+    #[default]
+    Unchanged,
+    /// What fits into the path with the SA's overhead.
+    Path,
+    /// At most so many octets.
+    AtMost(u16),
 }
 
 /// The outer header's DF bit.

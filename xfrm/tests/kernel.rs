@@ -13,7 +13,7 @@ use xfrm::desired::PlaceholderRoute;
 use xfrm::event::{EventSource, KernelEvent, What};
 use xfrm::model::{Action, Direction, Policy, PolicyId, Reqid, Selector, Template};
 use xfrm::netlink::Netlink;
-use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
+use xfrm::preserve::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Desired, Error, Op, Ownership, Reconciler};
 
 /// Runs a shell command in the namespace and gives its output.
@@ -64,6 +64,7 @@ fn desired() -> Desired {
         inbound_spis: BTreeSet::from([0x1300]),
         fragments: BTreeSet::from([(group, group)]),
         dont_fragment: DontFragment::Set,
+        segment_size: SegmentSize::Path,
     };
     let excluded = Selector {
         source: group,

@@ -20,7 +20,7 @@ use xfrm::desired::PlaceholderRoute;
 use xfrm::fake::{FakeKernel, Fault, Packet};
 use xfrm::key::Key;
 use xfrm::model::{Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template};
-use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
+use xfrm::preserve::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Desired, Error, Kernel, Op, Ownership, Reconciler, plan};
 
 const DIRECTIONS: [Direction; 3] = [Direction::In, Direction::Out, Direction::Forward];
@@ -111,6 +111,7 @@ impl Draw {
                     inbound_spis: self.inbound.keys().copied().collect(),
                     fragments: BTreeSet::new(),
                     dont_fragment: DontFragment::Clear,
+                    segment_size: SegmentSize::Unchanged,
                 },
             )]),
             defragment,

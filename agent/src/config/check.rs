@@ -186,6 +186,7 @@ impl Check<'_> {
             counter_mode_send: group.counter_mode_send,
             legacy: group.legacy,
             dont_fragment: group.dont_fragment,
+            segment_size: group.segment_size,
             placeholder: placeholder?,
             acknowledgement_length: group.rekey.acknowledgement_length,
             multicast_interface: group.rekey.multicast_interface.as_ref().map(|name| name.value.clone()),

@@ -14,7 +14,7 @@ use gdoi::push::AcknowledgementLength;
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};
 use toml::de::DeValue;
-use xfrm::preserve::DontFragment;
+use xfrm::preserve::{DontFragment, SegmentSize};
 
 use super::{CONTROL_SOCKET, GDOI_PORT, OnExit};
 
@@ -79,6 +79,8 @@ pub struct Group {
     pub legacy: bool,
     /// `df-bit`.
     pub dont_fragment: DontFragment,
+    /// `mss-clamp`.
+    pub segment_size: SegmentSize,
     /// `placeholder`.
     pub placeholder: Option<Located<IpAddr>>,
     /// `[group.rekey]`.
@@ -153,6 +155,7 @@ impl Group {
             counter_mode_send: table.or("counter-mode-send", false),
             legacy,
             dont_fragment: table.or("df-bit", Df(DontFragment::Clear)).0,
+            segment_size: table.or("mss-clamp", Clamp(SegmentSize::Unchanged)).0,
             placeholder: table.optional("placeholder"),
             rekey: rekey(table.table("rekey")),
         };
@@ -288,6 +291,31 @@ impl Read for Length {
             ("key", AcknowledgementLength::Key),
         ];
         choice(value, &choices).map(Self)
+    }
+}
+
+/// Smallest and largest segment size that makes sense (RFC 9293 §3.7.1).
+const SEGMENT_SIZES: core::ops::RangeInclusive<u16> = 536..=8_960;
+
+/// A word or a number of the file for a type of another crate.
+struct Clamp(SegmentSize);
+
+impl Read for Clamp {
+    const EXAMPLE: &'static str = "\"path\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
+        if matches!(value, DeValue::Integer(_)) {
+            let octets = u16::read(value)?;
+            return match SEGMENT_SIZES.contains(&octets) {
+                true => Ok(Self(SegmentSize::AtMost(octets))),
+                false => {
+                    let (least, most) = (SEGMENT_SIZES.start(), SEGMENT_SIZES.end());
+                    let message = format!("{octets} octets are no segment size");
+                    Err(Problem::new(message, format!("write a number from {least} to {most}, or \"path\"")))
+                }
+            };
+        }
+        choice(value, &[("off", SegmentSize::Unchanged), ("path", SegmentSize::Path)]).map(Self)
     }
 }
 

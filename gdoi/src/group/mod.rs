@@ -47,8 +47,8 @@ pub struct GroupPolicy {
 
 /// A group SA with its keys.
 ///
-/// [`GroupSa::originate`] is for the key server, which is the authority, and for tests; what a
-/// member received is built inside this crate only, behind a verified HASH or SIG.
+/// [`GroupSa::originate`] is for the key server, which is the authority, for what a restarted member has in its kernel,
+/// and for tests; what a member received is built inside this crate only, behind a verified HASH or SIG.
 #[derive(Debug, PartialEq, Eq)]
 pub struct GroupSa {
     policy: GroupPolicy,
@@ -60,7 +60,7 @@ pub struct GroupSa {
 }
 
 impl GroupSa {
-    /// The key server's own group SA.
+    /// The key server's own group SA, or what a restarted member finds in its own kernel.
     pub fn originate(
         policy: GroupPolicy,
         tek_keys: BTreeMap<Spi, TekKeys>,
@@ -151,5 +151,81 @@ impl GroupSa {
     /// The member's path through the key hierarchy, leaf first (RFC 6407 §5.6.3.1).
     pub fn key_path(&self) -> Option<&LkhDownload> {
         self.key_path.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::crypto::Secret;
+
+    fn sa(lines: &[(Spi, &str, SaDirection)]) -> GroupSa {
+        let tek = |(spi, prefix, direction): &(Spi, &str, SaDirection)| TekPolicy {
+            spi: *spi,
+            selector: TrafficSelector {
+                protocol: 0,
+                source: AddressRange::Subnet(prefix.parse().unwrap()),
+                source_port: 0,
+                destination: AddressRange::Any,
+                destination_port: 0,
+            },
+            protection: TekProtection {
+                protocol: TekProtocol::ESP,
+                transform: EspTransform::AES_CBC,
+                key_length: Some(128),
+                authentication: Some(AuthenticationAlgorithm::HMAC_SHA2_256),
+                mode: EncapsulationMode::TUNNEL,
+                address_preservation: AddressPreservation::SOURCE_AND_DESTINATION,
+                direction: *direction,
+                lifetime: Duration::from_secs(3_600),
+                lifetime_kilobytes: None,
+            },
+        };
+        let keys = |spi: Spi| TekKeys {
+            encryption: Secret::copy_from(&spi.to_be_bytes().repeat(4)),
+            integrity: Secret::copy_from(&spi.to_be_bytes().repeat(8)),
+        };
+        let policy = GroupPolicy {
+            group: GroupId(1),
+            kek: None,
+            gap: GroupAssociatedPolicy::default(),
+            teks: lines.iter().map(tek).collect(),
+        };
+        GroupSa::originate(policy, lines.iter().map(|line| (line.0, keys(line.0))).collect(), None, None, None)
+    }
+
+    fn lines(sa: &GroupSa) -> Vec<(Spi, String)> {
+        let prefix = |tek: &TekPolicy| match tek.selector.source {
+            AddressRange::Subnet(net) => net.to_string(),
+            other => format!("{other:?}"),
+        };
+        sa.policy().teks.iter().map(|tek| (tek.spi, prefix(tek))).collect()
+    }
+
+    const BOTH: SaDirection = SaDirection::SYMMETRIC;
+
+    #[test]
+    fn a_pushed_line_takes_the_place_of_its_predecessor_and_leaves_the_others() {
+        let earlier = || sa(&[(1, "10.1.0.0/16", BOTH), (2, "10.2.0.0/16", BOTH), (2, "10.3.0.0/16", BOTH)]);
+        let merged = sa(&[(4, "10.2.0.0/16", BOTH)]).over(&earlier(), |_| false);
+        let expected = [(1, "10.1.0.0/16"), (4, "10.2.0.0/16"), (2, "10.3.0.0/16")];
+        assert_eq!(lines(&merged), expected.map(|(spi, text)| (spi, text.to_owned())));
+        assert_eq!(merged.tek_keys().keys().copied().collect::<Vec<_>>(), [1, 2, 4]);
+        assert_eq!(merged.tek_keys().get(&1), earlier().tek_keys().get(&1));
+        let merged = sa(&[(4, "10.2.0.0/16", BOTH)]).over(&earlier(), |spi| spi == 2);
+        assert_eq!(lines(&merged).iter().map(|line| line.0).collect::<Vec<_>>(), [1, 4]);
+    }
+
+    #[test]
+    fn what_replaces_nothing_comes_first_and_what_is_stated_again_is_stated_wholly() {
+        let earlier = sa(&[(1, "10.1.0.0/16", BOTH), (2, "10.2.0.0/16", BOTH), (2, "10.3.0.0/16", BOTH)]);
+        let merged = sa(&[(5, "10.5.0.0/16", BOTH), (2, "10.2.0.0/16", BOTH)]).over(&earlier, |_| false);
+        let expected = [(5, "10.5.0.0/16"), (1, "10.1.0.0/16"), (2, "10.2.0.0/16")];
+        assert_eq!(lines(&merged), expected.map(|(spi, text)| (spi, text.to_owned())));
+        // Another direction is another line.
+        let merged = sa(&[(6, "10.1.0.0/16", SaDirection::RECEIVER_ONLY)]).over(&earlier, |_| false);
+        assert_eq!(lines(&merged).iter().map(|line| line.0).collect::<Vec<_>>(), [6, 1, 2, 2]);
     }
 }

@@ -102,6 +102,7 @@ pub fn g1<'a>(state: GroupState<'a>) -> GroupInput<'a> {
         exclude: Vec::new(),
         fail_open: Vec::new(),
         servers: vec!["10.0.9.1:848".parse::<SocketAddr>().unwrap()],
+        pushes: None,
         options: GroupOptions::at_slot(0),
         state,
     }

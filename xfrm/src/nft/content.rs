@@ -31,7 +31,7 @@ use crate::nft::rule::{ESP, Field, QUOTING_TYPES, Rule, VLAN_TYPES, family};
 use crate::nft::table::{Chain, Hook, OWNED, Set, Table};
 use crate::nft::{DROP, IN_CLEAR, IP, IP6, NETDEV, chain_name};
 use crate::owner::Ownership;
-use crate::preserve::{DontFragment, Preservation};
+use crate::preserve::{DontFragment, Preservation, SegmentSize};
 
 const PREROUTING: u32 = 0;
 const FORWARD: u32 = 2;
@@ -137,6 +137,12 @@ impl Content<'_> {
                 restore.push(fragment.untracked().counted().accepted());
             }
             for reqid in &group.outbound_reqids {
+                let clamp = || rule("segment size of TCP").goes_into(*reqid).opens_connection();
+                match group.segment_size {
+                    SegmentSize::Unchanged => {}
+                    SegmentSize::Path => destined.push(clamp().clamp_to_path()),
+                    SegmentSize::AtMost(octets) => destined.push(clamp().clamp_to(octets)),
+                }
                 destined.push(rule("goes into an SA").goes_into(*reqid).mark_destined());
                 stash.push(rule("inner addresses").goes_into(*reqid).stash().counted());
             }

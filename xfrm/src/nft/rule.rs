@@ -25,7 +25,10 @@ const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_L4PROTO: u32 = 16;
 const META_SECPATH: u32 = 25;
+const RT_TCPMSS: u32 = 3;
 const RT_IPSEC: u32 = 4;
+const TO_NETWORK: u32 = 1;
+const TCP_OPTION: u32 = 1;
 const XFRM_OUT: u8 = 1;
 const XFRM_KEY_REQID: u32 = 5;
 const CT_STATE: u32 = 0;
@@ -37,6 +40,9 @@ const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
 
+/// TCP's protocol number, and the number of its option with the maximum segment size (RFC 9293 §3.2).
+const TCP: u8 = 6;
+const TCP_MAXSEG: u8 = 2;
 /// ICMP's protocol number, and the types that quote a packet (RFC 792).
 const ICMP: u8 = 1;
 pub(crate) const QUOTING_TYPES: [u8; 5] = [3, 4, 5, 11, 12];
@@ -202,6 +208,28 @@ impl Rule {
     pub(crate) fn tracked_as_new(self) -> Self {
         let rule = self.load("ct", Attributes::new().be32(1, REGISTER).be32(2, CT_STATE));
         rule.masked(&8u32.to_ne_bytes(), &[0; 4]).compare(NOT_EQUAL, &[0; 4])
+    }
+
+    /// A TCP segment that opens a connection: SYN without RST.
+    pub(crate) fn opens_connection(self) -> Self {
+        self.protocol(TCP).payload(TRANSPORT_HEADER, 13, 1).masked(&[0x06], &[0]).equal(&[0x02])
+    }
+
+    /// `tcp option maxseg size set rt mtu`: what fits into the packet's route and SA. The kernel never raises it.
+    pub(crate) fn clamp_to_path(self) -> Self {
+        let swap = Attributes::new().be32(1, REGISTER).be32(2, REGISTER).be32(3, TO_NETWORK).be32(4, 2).be32(5, 2);
+        let size = Attributes::new().be32(1, REGISTER).be32(2, RT_TCPMSS);
+        self.load("rt", size).push("byteorder", swap).store_segment_size()
+    }
+
+    /// `tcp option maxseg size set N`.
+    pub(crate) fn clamp_to(self, octets: u16) -> Self {
+        self.immediate(&octets.to_be_bytes()).store_segment_size()
+    }
+
+    fn store_segment_size(self) -> Self {
+        let data = Attributes::new().octets(2, &[TCP_MAXSEG]).be32(3, 2).be32(4, 2);
+        self.push("exthdr", data.be32(6, TCP_OPTION).be32(7, REGISTER))
     }
 
     /// Mark and priority take the inner addresses.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::rule::Rule;
 use crate::model::{Reqid, Selector};
-use crate::preserve::{DontFragment, GroupPreservation};
+use crate::preserve::{DontFragment, GroupPreservation, SegmentSize};
 
 fn preservation() -> Preservation {
     let net = |text: &str| text.parse().unwrap();
@@ -24,6 +24,7 @@ fn preservation() -> Preservation {
                 inbound_spis: BTreeSet::from([0x1300, 0x1301]),
                 fragments: BTreeSet::from([pair("172.16.0.0/12")]),
                 dont_fragment: DontFragment::Clear,
+                segment_size: SegmentSize::Unchanged,
             },
         )]),
         defragment: false,
@@ -208,4 +209,30 @@ fn frames_of_a_vlan_on_a_wan_are_left_to_the_interface_of_the_vlan() {
     let rules = &chains[&("gdoi".into(), NETDEV, "guard_wan".into())];
     let vlan = |kind| Rule::new(NETDEV, NETDEV, "another interface's").in_vlan(kind).accepted().digest();
     assert_eq!(rules[1..3], [vlan(0x8100), vlan(0x88a8)]);
+}
+
+/// As nft writes `tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu`.
+#[test]
+fn segment_sizes_are_clamped_before_a_packet_is_marked_for_its_sa() {
+    let mut clamped = preservation();
+    let group = clamped.groups.values_mut().next().unwrap();
+    group.segment_size = SegmentSize::Path;
+    let rules = |preservation: &Preservation| -> Vec<u64> {
+        let fingerprint = Fingerprint::wanted(preservation, &interfaces(), &Ownership::default());
+        fingerprint.chains[&("gdoi".to_owned(), IP, "destined_forward".to_owned())].clone()
+    };
+    let (plain, clamped) = (rules(&preservation()), rules(&clamped));
+    assert_eq!((plain.len(), clamped.len()), (2, 3));
+    assert_eq!(plain[1], clamped[2]);
+    let octets = |rule: Rule| rule.expressions().as_octets().to_vec();
+    let path = octets(Rule::new(IP, IP, "").clamp_to_path());
+    for part in [&b"rt\0"[..], b"byteorder\0", b"exthdr\0"] {
+        assert!(path.windows(part.len()).any(|window| window == part));
+    }
+    // Option 2, offset 2, length 2, a TCP option, from register 1.
+    let write = b"\x05\0\x02\0\x02\0\0\0\x08\0\x03\0\0\0\0\x02\x08\0\x04\0\0\0\0\x02\x08\0\x06\0\0\0\0\x01\x08\0\x07\0\0\0\0\x01";
+    assert!(path.ends_with(write), "{path:02x?}");
+    assert!(octets(Rule::new(IP, IP, "").clamp_to(1_360)).ends_with(write));
+    let opens = octets(Rule::new(IP, IP, "").opens_connection());
+    assert!(opens.windows(4).filter(|window| *window == [0x08, 0, 0x02, 0]).count() > 0);
 }
