@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use gdoi::BootTime;
-use gdoi::config::ServerConfig;
+use gdoi::config::{Identity, ServerConfig};
 use gdoi::crypto::SeededRng;
 use gdoi::error::Error;
 use gdoi::event::{PullId, PushId, ServerEvent, Transmit};
@@ -19,7 +19,7 @@ use crate::keys::Entropy;
 use crate::notice::Notice;
 use crate::pulls::Pull;
 use crate::pushes::Delivered;
-use crate::registry::Registry;
+use crate::registry::{Pulled, Registry};
 use crate::rekey::GroupRekey;
 use crate::schedule::Schedule;
 use crate::senders::SenderPool;
@@ -218,6 +218,12 @@ impl<E: Entropy> Service<E> {
     /// Names of the members that the operator removed from `group`.
     pub fn removed(&self, group: GroupId) -> impl Iterator<Item = &str> {
         self.removed.iter().filter(move |(of, _)| *of == group).map(|(_, name)| name.as_str())
+    }
+
+    /// Enters a member that has the keys of its group by other means than a pull, for example a simulated one.
+    pub fn enrol(&mut self, key: (GroupId, Identity), pulled: Pulled, now: BootTime) {
+        self.registry.record(key, pulled, now);
+        self.changed = true;
     }
 
     /// Figures of the protocol.

@@ -45,7 +45,11 @@ impl Daemon {
         let port = free_port();
         let head = format!("listen = [\"127.0.0.1\", \"127.0.0.2\"]\nport = {port}\n{head}");
         let text = configuration(directory.path(), &head, "127.0.7", CBC);
-        let config = file(directory.path(), "gcks.toml", &text);
+        Self::start_in(directory, port, &text)
+    }
+
+    fn start_in(directory: tempfile::TempDir, port: u16, text: &str) -> Self {
+        let config = file(directory.path(), "gcks.toml", text);
         let mut child = Running(
             Command::new(PROGRAM)
                 .arg("--config")
@@ -72,11 +76,22 @@ impl Daemon {
         SocketAddr::from(([127, 0, 0, last], self.port))
     }
 
-    fn show(&self) -> ServerSnapshot {
+    fn ask(&self, request: Request) -> Result<Response, control::client::ClientError> {
         let path = self.directory.path().join("control.sock");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let response = runtime.block_on(control::client::ask(&path, Request::ShowServer)).unwrap();
-        match response {
+        runtime.block_on(control::client::ask(&path, request))
+    }
+
+    /// Dies without a word; what is left is its folder.
+    fn kill(mut self) -> tempfile::TempDir {
+        self.child.0.kill().unwrap();
+        self.child.0.wait().unwrap();
+        self.log.join().unwrap();
+        self.directory
+    }
+
+    fn show(&self) -> ServerSnapshot {
+        match self.ask(Request::ShowServer).unwrap() {
             Response::Server(snapshot) => *snapshot,
             other => panic!("{other:?}"),
         }
@@ -252,4 +267,67 @@ fn the_service_manager_is_told() {
         messages += &String::from_utf8_lossy(&buffer[..length]);
     }
     assert!(child.0.wait().unwrap().success());
+}
+
+/// A configuration with pushes and sealed state in `directory`.
+fn keeping(directory: &std::path::Path, port: u16) -> String {
+    write(&directory.join("state.key"), "0123456789abcdef0123456789abcdef", 0o600);
+    let folder = directory.display();
+    let head = format!(
+        "listen = [\"127.0.0.1\"]\nport = {port}\nstate-directory = \"{folder}\"\nstate-key-file = \"{folder}/state.key\""
+    );
+    configuration_with(directory, &head, "127.0.7", CBC, &pushes("retransmissions = 0"))
+}
+
+#[test]
+fn a_killed_server_goes_on_with_the_keys_and_numbers_that_it_had() {
+    let directory = keys();
+    let port = free_port();
+    let text = keeping(directory.path(), port);
+    let daemon = Daemon::start_in(directory, port, &text);
+    let before = register_over_udp(1, 1, 1, daemon.address(1)).group_sa();
+    let group = |name: &str| control::OfGroup { group: name.to_owned() };
+    let Response::Done(done) = daemon.ask(Request::Rekey(group("one"))).unwrap() else { panic!() };
+    assert_eq!(done.message, "new keys for group one: push 1 goes to 1 member");
+    let mut directory = daemon.kill();
+    for round in 2..5 {
+        let daemon = Daemon::start_in(directory, port, &text);
+        let shown = daemon.show();
+        let kek = shown.groups[0].rekey.clone().unwrap().kek.unwrap();
+        assert_eq!((shown.members.len(), kek.sequence_number), (1, round - 1));
+        let Response::Done(done) = daemon.ask(Request::Rekey(group("one"))).unwrap() else { panic!() };
+        assert_eq!(done.message, format!("new keys for group one: push {round} goes to 1 member"));
+        let after = register_over_udp(1, 1, 1, daemon.address(1)).group_sa();
+        assert_eq!(after.kek_keys(), before.kek_keys());
+        directory = daemon.kill();
+    }
+    let state = directory.path().join("gcks.state");
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&state).unwrap()) & 0o777, 0o600);
+    let mut octets = std::fs::read(&state).unwrap();
+    let middle = octets.len() / 2;
+    octets[middle] ^= 1;
+    std::fs::write(&state, octets).unwrap();
+    let output = Command::new(PROGRAM).arg("--config").arg(directory.path().join("gcks.toml")).output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(!output.status.success() && text.contains("the state is damaged or was sealed with another key"), "{text}");
+}
+
+#[test]
+fn sighup_reads_the_configuration_again() {
+    let daemon = Daemon::start("");
+    register_over_udp(1, 1, 1, daemon.address(1)).group_sa();
+    let path = daemon.directory.path().join("gcks.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let hang_up = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        assert!(Command::new("kill").args(["-HUP", &daemon.child.0.id().to_string()]).status().unwrap().success());
+        std::thread::sleep(Duration::from_millis(300));
+        daemon.show().groups.into_iter().map(|group| group.name).collect::<Vec<_>>()
+    };
+    assert_eq!(hang_up(&text), ["one", "two"]);
+    assert_eq!(hang_up(&text.replace("id = 2", "id = 1")), ["one", "two"], "a file with defects changes nothing");
+    assert_eq!(hang_up(&text.replace("\"two\"", "\"three\"")), ["one", "three"]);
+    let (log, _) = daemon.stop();
+    assert!(log.contains("nothing has changed") && log.contains("the configuration is as it was"), "{log}");
+    assert!(log.contains("group two: gone") && log.contains("group three: new"), "{log}");
 }
