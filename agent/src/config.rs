@@ -82,6 +82,8 @@ pub struct Group {
     pub dont_fragment: DontFragment,
     /// The segment size that TCP connections through the group agree on.
     pub segment_size: SegmentSize,
+    /// Whether ESP with unknown SPIs makes the group pull.
+    pub recovery_probe: bool,
     /// The outbound states' destination, which no host has.
     pub placeholder: Ipv4Addr,
     /// Reading of a field of RFC 8263.

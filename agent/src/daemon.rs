@@ -29,6 +29,9 @@ pub struct Outcome {
     pub unusable: Vec<Unusable>,
 }
 
+/// Packets of ESP with unknown SPIs between two looks that are worth a pull: late ones of a key that has ended are not.
+const UNKNOWN_ESP: u64 = 10;
+
 /// The member.
 pub struct Daemon {
     memberships: Vec<Membership>,
@@ -40,6 +43,8 @@ pub struct Daemon {
     parting: VecDeque<Transmit>,
     /// Groups have come or gone.
     reshaped: bool,
+    /// Packets of ESP with unknown SPIs at the last look.
+    unknown_esp: Option<u64>,
 }
 
 impl Daemon {
@@ -63,6 +68,7 @@ impl Daemon {
             local_port: config.local_port,
             parting: VecDeque::new(),
             reshaped: false,
+            unknown_esp: None,
         }
     }
 
@@ -124,6 +130,15 @@ impl Daemon {
                     membership.handle_worn(id.spi, now);
                 }
             }
+        }
+    }
+
+    /// So many packets of ESP have been dropped so far because their SPI is not known here.
+    pub fn handle_unknown_esp(&mut self, packets: u64, now: BootTime) {
+        // The counter begins anew with the tables.
+        let before = self.unknown_esp.replace(packets).unwrap_or(packets).min(packets);
+        if packets - before >= UNKNOWN_ESP {
+            self.memberships.iter_mut().for_each(|membership| membership.probe(now));
         }
     }
 

@@ -30,6 +30,7 @@ pub struct Dataplane<K: Kernel> {
     repairs: u64,
     withheld: BTreeSet<SaId>,
     worn: BTreeSet<SaId>,
+    unknown_esp: u64,
     missing_interfaces: BTreeSet<String>,
 }
 
@@ -57,6 +58,7 @@ impl<K: Kernel> Dataplane<K> {
             repairs: 0,
             withheld: BTreeSet::new(),
             worn: BTreeSet::new(),
+            unknown_esp: 0,
             missing_interfaces: BTreeSet::new(),
         }
     }
@@ -124,6 +126,11 @@ impl<K: Kernel> Dataplane<K> {
     /// Senders whose sequence numbers have nearly been used up.
     pub fn worn(&self) -> &BTreeSet<SaId> {
         &self.worn
+    }
+
+    /// Packets of ESP dropped for their SPI, as of the last look.
+    pub fn unknown_esp(&self) -> u64 {
+        self.unknown_esp
     }
 
     /// States of ours that the kernel holds, for example those of an earlier run.
@@ -197,6 +204,7 @@ impl<K: Kernel> Dataplane<K> {
         }
         self.withheld = report.withheld;
         self.worn = report.worn;
+        self.unknown_esp = report.unknown_esp;
         self.missing_interfaces = report.missing_interfaces;
     }
 }

@@ -30,6 +30,9 @@ use push::Rekey;
 /// Gives a fresh seed from the operating system for each attempt, or says why it cannot.
 pub type Seeds = Box<dyn FnMut() -> Result<[u8; 32], String> + Send>;
 
+/// Unknown ESP, which anybody can forge, makes a group pull this often at most.
+const PROBE_INTERVAL: Duration = Duration::from_secs(300);
+
 /// The membership of one group.
 pub struct Membership {
     config: config::Group,
@@ -49,6 +52,7 @@ pub struct Membership {
     spent: BTreeSet<Spi>,
     /// TEKs whose sequence numbers have nearly been used up.
     worn: BTreeSet<Spi>,
+    probed: Option<BootTime>,
     ticked: BootTime,
     changed: bool,
     transmits: VecDeque<Transmit>,
@@ -75,6 +79,7 @@ impl Membership {
             had_keys: false,
             spent: BTreeSet::new(),
             worn: BTreeSet::new(),
+            probed: None,
             ticked: now,
             changed: true,
             transmits: VecDeque::new(),
@@ -281,6 +286,16 @@ impl Membership {
     pub fn handle_worn(&mut self, spi: Spi, now: BootTime) {
         if self.worn.insert(spi) {
             self.events.push_back(Event::Worn { spi });
+            self.failover.renew(SPREAD, now);
+        }
+    }
+
+    /// ESP arrives that no key here fits: pulls and compares, if that is wished and was not done a moment ago.
+    pub fn probe(&mut self, now: BootTime) {
+        let lately = self.probed.is_some_and(|at| now.saturating_since(at) < PROBE_INTERVAL);
+        if self.config.recovery_probe && !lately && !self.generations.is_empty(now) {
+            self.probed = Some(now);
+            self.events.push_back(Event::Probing);
             self.failover.renew(SPREAD, now);
         }
     }

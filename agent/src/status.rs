@@ -61,6 +61,7 @@ pub fn log(membership: &Membership, event: &Event) {
             warn!(sequence_number, %reason, "push cannot be used; keys stay, registering again");
         }
         Event::Adopted { spis } => info!(spis = %list(spis), "keys of an earlier run stay in use until new ones come"),
+        Event::Probing => info!("ESP with unknown SPIs arrives; asking the key server for the keys"),
         Event::Worn { spi } => {
             warn!(
                 spi = format_args!("{spi:#010x}"),

@@ -311,3 +311,19 @@ async fn the_multicast_group_of_the_pushes_is_to_be_joined() {
     world.settle().await;
     assert_eq!(world.datagrams.last().unwrap().source, address("10.0.1.1"), "never from the multicast address");
 }
+
+#[tokio::test]
+async fn unknown_esp_makes_a_member_pull_now_and_then_if_that_is_wished() {
+    for (wished, pulls) in [(false, 1), (true, 3)] {
+        let mut world = World::new(&configuration(1, &format!("recovery-probe = {wished}\n{IKE}")));
+        world.start().await;
+        world.pass(seconds(31)).await;
+        for look in 1..=18 {
+            world.kernel.count(xfrm::nft::UNKNOWN_ESP, 100 * look);
+            world.pass(seconds(31)).await;
+        }
+        assert_eq!(world.server(1).pulls, pulls, "once in five minutes");
+        world.pass(seconds(600)).await;
+        assert_eq!(world.server(1).pulls, pulls, "without further packets nothing");
+    }
+}

@@ -56,6 +56,7 @@ struct State {
     next_interface: u32,
     sas: BTreeMap<SaId, Sa>,
     sequences: BTreeMap<SaId, u32>,
+    rules: BTreeMap<String, Counters>,
     foreign_sas: BTreeSet<SaId>,
     policies: BTreeMap<u32, Policy>,
     foreign_policies: Vec<Policy>,
@@ -120,6 +121,11 @@ impl FakeKernel {
     /// Lets so many packets have been sent on a state.
     pub fn send(&self, id: SaId, packets: u32) {
         self.state().sequences.insert(id, packets);
+    }
+
+    /// Lets so many packets have met the nf_tables rules with this comment.
+    pub fn count(&self, comment: &str, packets: u64) {
+        self.state().rules.insert(comment.to_owned(), Counters { packets, octets: 100 * packets });
     }
 
     /// Adds a policy of somebody else.
@@ -228,7 +234,7 @@ impl Kernel for FakeKernel {
             sas: state.sas.iter().map(|(id, sa)| (*id, installed(sa))).collect(),
             policies: state.policies.clone(),
             tables: state.tables.clone(),
-            rules: BTreeMap::new(),
+            rules: state.rules.clone(),
             routes: state.routes.clone(),
         })
     }

@@ -6,6 +6,7 @@ use crate::desired::Desired;
 use crate::error::{Error, Failure};
 use crate::kernel::{Current, Kernel};
 use crate::model::{Install, Sa, SaId, SaRole};
+use crate::nft::UNKNOWN_ESP;
 use crate::owner::Ownership;
 use crate::plan::{self, Op};
 use crate::statistics::Statistics;
@@ -37,6 +38,9 @@ pub struct Report {
     pub withheld: BTreeSet<SaId>,
     /// Senders whose sequence number must not wrap and has come near its end: each needs a new TEK.
     pub worn: BTreeSet<SaId>,
+    /// Packets of ESP between group prefixes that were dropped because their SPI is not known here, since the tables were
+    /// made.
+    pub unknown_esp: u64,
     /// Interfaces that are named but do not exist now. Repair again when one appears.
     pub missing_interfaces: BTreeSet<String>,
 }
@@ -88,6 +92,7 @@ impl<K: Kernel> Reconciler<K> {
         let current = self.kernel.read(&self.ownership).await?;
         self.note_installed(&current);
         report.worn = self.worn(&current);
+        report.unknown_esp = current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
         report.missing_interfaces = plan::missing_interfaces(&current, &self.desired);
         let ops = plan::plan(&current, &self.desired, &self.ownership);
         Ok(self.without_spent(ops, &mut report.withheld))

@@ -187,6 +187,7 @@ impl Check<'_> {
             legacy: group.legacy,
             dont_fragment: group.dont_fragment,
             segment_size: group.segment_size,
+            recovery_probe: group.recovery_probe,
             placeholder: placeholder?,
             acknowledgement_length: group.rekey.acknowledgement_length,
             multicast_interface: group.rekey.multicast_interface.as_ref().map(|name| name.value.clone()),

@@ -81,6 +81,8 @@ pub struct Group {
     pub dont_fragment: DontFragment,
     /// `mss-clamp`.
     pub segment_size: SegmentSize,
+    /// `recovery-probe`.
+    pub recovery_probe: bool,
     /// `placeholder`.
     pub placeholder: Option<Located<IpAddr>>,
     /// `[group.rekey]`.
@@ -156,6 +158,7 @@ impl Group {
             legacy,
             dont_fragment: table.or("df-bit", Df(DontFragment::Clear)).0,
             segment_size: table.or("mss-clamp", Clamp(SegmentSize::Unchanged)).0,
+            recovery_probe: table.or("recovery-probe", false),
             placeholder: table.optional("placeholder"),
             rekey: rekey(table.table("rekey")),
         };

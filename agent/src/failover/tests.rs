@@ -1,5 +1,7 @@
 //! The machine on a virtual clock.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(100);
@@ -183,4 +185,62 @@ fn history_is_bounded_and_keeps_the_latest() {
     }
     assert_eq!(failover.history().count(), HISTORY);
     assert_eq!(failover.history().last().unwrap().at, at(99_000));
+}
+
+#[test]
+fn only_the_round_that_led_to_the_present_state_is_shown() {
+    let mut failover = machine(2);
+    fail(&mut failover, Reason::NoAnswer, at(0));
+    fail(&mut failover, Reason::Refused, at(1));
+    assert_eq!(failover.passed_over().len(), 2, "every server of the round that led to the pause");
+    let deadline = failover.poll_timeout().unwrap();
+    failover.handle_timeout(deadline.at);
+    assert!(failover.passed_over().is_empty());
+    fail(&mut failover, Reason::NoAnswer, deadline.at);
+    failover.handle_served([at(9_000)], deadline.at);
+    // The server that serves now failed in the round before.
+    assert_eq!(failover.passed_over().iter().map(|passed| passed.server).collect::<Vec<_>>(), [0]);
+}
+
+#[test]
+fn pushed_keys_move_the_renewal_and_end_a_pause() {
+    let mut failover = machine(2);
+    failover.handle_served([at(3_600)], at(0));
+    failover.handle_pushed(0, [at(7_200), at(90_000)], at(3_000));
+    let before = at(7_200).saturating_since(renewal(&failover));
+    assert!(before <= Duration::from_secs(210) && before > Duration::from_secs(157), "{before:?}");
+    // A pull that is under way when the push comes may fail without another round.
+    failover.handle_timeout(renewal(&failover));
+    failover.handle_pushed(0, [at(14_400)], at(7_100));
+    assert!(matches!(failover.state(), State::Trying { .. }));
+    fail(&mut failover, Reason::NoAnswer, at(7_110));
+    fail(&mut failover, Reason::NoAnswer, at(7_120));
+    assert!(renewal(&failover) > at(14_000));
+    assert_eq!(failover.served_by(), Some(0));
+    failover.handle_timeout(renewal(&failover));
+    fail(&mut failover, Reason::NoAnswer, at(14_210));
+    fail(&mut failover, Reason::NoAnswer, at(14_220));
+    assert!(matches!(failover.state(), State::Pausing { .. }));
+    failover.handle_pushed(0, [at(20_000)], at(14_221));
+    assert!(renewal(&failover) > at(19_000));
+}
+
+#[test]
+fn whoever_asks_all_members_to_come_is_answered_by_all_in_their_own_time() {
+    let times: BTreeSet<_> = (0..100)
+        .map(|seed| {
+            let mut failover = Failover::new(1, LIMIT, seed);
+            failover.start(at(0));
+            failover.handle_served([at(3_600)], at(0));
+            failover.renew(SPREAD, at(100));
+            assert!(renewal(&failover) >= at(100) && renewal(&failover) < at(105));
+            renewal(&failover)
+        })
+        .collect();
+    assert!(times.len() > 90);
+    let mut failover = machine(1);
+    failover.handle_served([at(3_600)], at(0));
+    assert_eq!(failover.poll_attempt(), None);
+    failover.renew(Duration::ZERO, at(100));
+    assert_eq!(failover.poll_attempt(), Some(0), "an operator does not wait");
 }

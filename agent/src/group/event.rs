@@ -75,6 +75,8 @@ pub enum Event {
         /// SPIs of the TEKs.
         spis: Vec<Spi>,
     },
+    /// ESP arrives whose SPI is not known: a push may have been lost, and the group pulls and compares.
+    Probing,
     /// A sender whose sequence number must not wrap has come near its end: a new TEK is asked for.
     Worn {
         /// Of this TEK.

@@ -329,6 +329,7 @@ impl World {
             if looks {
                 self.dataplane.handle_timeout(now).await;
                 self.daemon.handle_worn(self.dataplane.worn(), now);
+                self.daemon.handle_unknown_esp(self.dataplane.unknown_esp(), now);
             }
             for server in self.servers.values_mut() {
                 server.server.handle_timeout(now);

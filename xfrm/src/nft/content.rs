@@ -29,7 +29,7 @@ use ipnet::IpNet;
 
 use crate::nft::rule::{ESP, Field, QUOTING_TYPES, Rule, VLAN_TYPES, family};
 use crate::nft::table::{Chain, Hook, OWNED, Set, Table};
-use crate::nft::{DROP, IN_CLEAR, IP, IP6, NETDEV, chain_name};
+use crate::nft::{DROP, IN_CLEAR, IP, IP6, NETDEV, UNKNOWN_ESP, chain_name};
 use crate::owner::Ownership;
 use crate::preserve::{DontFragment, Preservation, SegmentSize};
 
@@ -266,7 +266,7 @@ impl Content<'_> {
         let pairs = widest(&self.preservation.guard);
         let pairs = pairs.into_iter().filter(|(source, _)| family(source) == wanted);
         let comment = match name {
-            UNKNOWN => format!("{DROP}ESP without an SA"),
+            UNKNOWN => UNKNOWN_ESP.to_owned(),
             _ => format!("{DROP}{name}{IN_CLEAR}"),
         };
         let dropped = pairs.map(|(source, destination)| {

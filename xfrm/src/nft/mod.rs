@@ -12,6 +12,8 @@ use crate::preserve::Preservation;
 
 /// How the comments of rules that drop a packet begin.
 pub const DROP: &str = "drop: ";
+/// Comment of the rules that drop ESP between group prefixes whose SPI is not known here.
+pub const UNKNOWN_ESP: &str = "drop: ESP without an SA";
 /// How the comments of rules that drop a clear packet end.
 pub const IN_CLEAR: &str = " in clear";
 
