@@ -13,7 +13,7 @@ use gdoi::crypto::Secret;
 use gdoi::event::PushId;
 use gdoi::group::{GroupId, GroupSa, Spi, TekProtocol};
 use gdoi::lkh::KeyTree;
-use gdoi::push::{Deletion, DeliveryEvent, PushContent, Recipients, SealedPush};
+use gdoi::push::{Deletion, DeliveryEvent, DeliveryPolicy, PushContent, Recipients, SealedPush};
 use thiserror::Error as ThisError;
 
 use crate::config::Transport;
@@ -28,6 +28,8 @@ use crate::service::Service;
 const RETRY: std::time::Duration = std::time::Duration::from_secs(10);
 /// Pushes in a row without an acknowledgement after which a member may be dropped (RFC 8263 §6).
 const SILENT: u64 = 3;
+/// Repetitions of a push to a member that has just registered.
+const LEAST_FOR_ONE: u32 = 2;
 /// A hierarchy has room for so many times the members that the configuration names.
 const HEADROOM: usize = 2;
 const SMALLEST_TREE: usize = 64;
@@ -314,9 +316,9 @@ impl<E: Entropy> Service<E> {
     }
 
     /// After a restart: the last push under each KEK once more, with the octets that it had. Who has carried it out knows
-    /// it again; who has not would wait in vain.
+    /// it again; who has not would wait in vain. Nobody is waited for: who registered after it does not answer to it.
     pub(crate) fn push_again(&mut self, index: usize, now: BootTime) {
-        let recipients = || self.recipients(index);
+        let recipients = || Recipients { members: BTreeMap::new(), ..self.recipients(index) };
         let Some(state) = self.groups.get(index) else { return };
         let Some(rekey) = &state.rekey else { return };
         let retired = rekey.retired.iter().map(|retired| &retired.last);
@@ -377,7 +379,10 @@ impl<E: Entropy> Service<E> {
         let leaf_key = leaf.and_then(|leaf| rekey.kek()?.tree()?.leaf_key(leaf));
         let recipients = Recipients { destinations: vec![ends], members: BTreeMap::from([(ip, leaf_key)]) };
         let delivered = Delivered { group: state.group.id, spi: *push.spi() };
-        let id = self.server.push(push, recipients, rekey.settings.delivery, now);
+        // It comes right behind the keys, which may be lost on the way: one transmission is not enough.
+        let usual = rekey.settings.delivery;
+        let policy = DeliveryPolicy { repetitions: usual.repetitions.max(LEAST_FOR_ONE), ..usual };
+        let id = self.server.push(push, recipients, policy, now);
         self.deliveries.insert(id, delivered);
     }
 

@@ -339,3 +339,26 @@ fn sender_identifiers_that_are_used_up_begin_anew_with_new_keys() {
     assert!(world.nodes[0].pulls >= 2, "the other member had to pull, too");
     assert_eq!(world.spis(1).len(), 1);
 }
+
+/// Message 4 of a pull around a push is lost, and with it the push that follows it.
+#[test]
+fn a_lost_message_4_costs_nobody_the_push() {
+    let mut world = World::new(pushing(CBC, "retransmissions = 0"));
+    world.join(1, 1);
+    world.run(seconds(60));
+    world.service.rekey("one", world.now).unwrap();
+    world.settle();
+    world.run(seconds(1));
+    let mut lost = false;
+    world.network = Box::new(move |sent| {
+        // Message 4 is the second of the pull that the server sends; what follows at once is the push.
+        let late = sent.destination == address(2) && matches!(sent.payload[18], 32 | 33) && sent.payload.len() > 300;
+        let loses = late && !lost;
+        lost |= sent.payload[18] == 33 && sent.destination == address(2);
+        if loses { vec![] } else { vec![LATENCY] }
+    });
+    world.join(2, 1);
+    world.run(seconds(40));
+    assert_eq!(world.nodes[1].pulls, 1);
+    assert_eq!(world.spis(1).len(), 1);
+}

@@ -252,3 +252,20 @@ fn nothing_leaves_before_the_state_is_written() {
     service.saved();
     assert!(service.poll_transmit().is_some_and(|push| is_push(&push)));
 }
+
+/// A member that registered after the last push never answers to it.
+#[test]
+fn restarts_do_not_make_members_silent() {
+    let configuration = Configuration::new(CBC, "drop-silent-members = true");
+    let mut world = configuration.world();
+    world.join(1, 1);
+    world.run(seconds(3500));
+    world.pull(0);
+    for _ in 0..5 {
+        world.run(seconds(60));
+        world.restart(configuration.config(), &configuration.signing);
+    }
+    world.run(seconds(60));
+    let shown = snapshot(&world.service, &[], at(0), world.now);
+    assert_eq!((shown.members.len(), shown.members[0].silent_pushes), (1, 0));
+}
