@@ -23,15 +23,20 @@ pub type Installed = BTreeMap<SaId, InstalledSa>;
 impl Membership {
     /// Goes on with what an earlier run left. Called once, before anything else.
     pub fn adopt(&mut self, saved: &SavedGroup, installed: &Installed, now: BootTime) {
+        let (slot, placeholder) = (self.slot(), core::net::IpAddr::V4(self.config().placeholder));
         let keys = |spi: Spi| {
             let ours = |id: &SaId, one: &InstalledSa| {
-                let placeholder = id.destination == core::net::IpAddr::V4(self.config().placeholder);
-                id.spi == spi && (placeholder || slot_of(one.sa.reqid) == Some(self.slot()))
+                id.spi == spi && (id.destination == placeholder || slot_of(one.sa.reqid) == Some(slot))
             };
             installed.iter().find(|(id, one)| ours(id, one)).map(|(_, one)| keys(&one.sa.protection))
         };
         let generations = Generations::adopt(self.config().id, &saved.generations, &saved.lines, keys, now);
-        self.take_up(generations, saved);
+        // A push that was cut off has to be carried out when it comes again.
+        let used = match Generations::is_complete(&saved.generations, keys, now) {
+            true => saved.kek,
+            false => saved.kek.map(|(spi, number)| (spi, number.saturating_sub(1))),
+        };
+        self.take_up(generations, &SavedGroup { kek: used, ..saved.clone() });
     }
 
     /// What a later run needs to know.

@@ -30,6 +30,8 @@ struct Generation {
     expiry: BTreeMap<Spi, BootTime>,
     /// SPIs that the key server deleted.
     deleted: BTreeSet<Spi>,
+    /// Whether it came by push.
+    pushed: bool,
     /// The lines that its own took the place of.
     lines_before: Vec<TekPolicy>,
 }
@@ -82,8 +84,25 @@ impl Generations {
         let delays = Delays { counted_from, activation, deactivation: gap.deactivation_time_delay };
         let expiry = expiries(&sa, now);
         let first_end = expiry.values().min().copied();
-        self.insert(sa, expiry, delays, now);
+        if !self.is_ahead_of(&sa, now) {
+            self.insert(sa, expiry, delays, false, now);
+        }
         first_end
+    }
+
+    /// Whether a push has brought more than this pull knows. While members change over to a pushed key, a key server may
+    /// answer a pull with the keys before, and expects the member to follow its last push: this one has done so.
+    fn is_ahead_of(&self, pulled: &GroupSa, now: BootTime) -> bool {
+        let Some((latest, earlier)) = self.generations.split_last() else { return false };
+        let usable = |generation: &Generation, spi: &Spi| {
+            let alive = generation.expiry.get(spi).is_some_and(|end| *end > now) && !generation.is_over(now);
+            alive && !generation.deleted.contains(spi)
+        };
+        let mut newer = latest.expiry.keys().filter(|spi| !pulled.tek_keys().contains_key(*spi));
+        let mut pulled = pulled.tek_keys().keys();
+        latest.pushed
+            && newer.any(|spi| usable(latest, spi))
+            && pulled.all(|spi| earlier.iter().any(|generation| usable(generation, spi)))
     }
 
     /// `sa`, which a push brought, over what is in use: a push need not repeat what stays (RFC 6407 §4.3).
@@ -114,7 +133,7 @@ impl Generations {
                 }
             }
         }
-        self.insert(sa, expiry, delays, now);
+        self.insert(sa, expiry, delays, true, now);
     }
 
     /// Ends the SAs that `deletions` name.
@@ -127,7 +146,7 @@ impl Generations {
         }
     }
 
-    fn insert(&mut self, sa: GroupSa, expiry: BTreeMap<Spi, BootTime>, delays: Delays, now: BootTime) {
+    fn insert(&mut self, sa: GroupSa, expiry: BTreeMap<Spi, BootTime>, delays: Delays, pushed: bool, now: BootTime) {
         self.drop_ended(now);
         let lines_before = std::mem::replace(&mut self.lines, sa.policy().teks.clone());
         // The same keys again, with what is left of their life: nothing rolls over.
@@ -163,6 +182,7 @@ impl Generations {
             receive_until: None,
             expiry,
             deleted: BTreeSet::new(),
+            pushed,
             lines_before,
         });
         self.shown = self.in_use(now);

@@ -62,6 +62,8 @@ pub struct SavedGeneration {
     pub expiry: Vec<(Spi, u64)>,
     /// SPIs that the key server deleted.
     pub deleted: BTreeSet<Spi>,
+    /// Whether it came by push.
+    pub pushed: bool,
 }
 
 /// One policy line, by the numbers of the SAT payload.

@@ -257,3 +257,24 @@ async fn a_sender_that_must_not_wrap_gets_a_new_key_in_time() {
     world.pass(seconds(60)).await;
     assert_eq!((world.server(1).pulls, world.spis().1), (2, vec![0x2000]));
 }
+
+#[tokio::test]
+async fn a_push_that_was_cut_off_is_carried_out_when_it_comes_again() {
+    for (at, again) in [(0, true), (1, false)] {
+        let (mut world, mut kek) = before(Step::Push).await;
+        let sa = teks_of(&[(0x2000, ALL, 3_600)], (Some(10), Some(30)));
+        let push = kek.push(&[], Some(&sa));
+        world.kernel.fail(at, Fault::Stop);
+        world.stopping = true;
+        world.push(&push).await.unwrap();
+        let mut world = world.restart().await;
+        world.start().await;
+        // The server hands out what members still send on, and repeats its push.
+        let inbound = if again { vec![0x1000] } else { vec![0x1000, 0x2000] };
+        assert_eq!(world.spis(), (inbound, vec![0x1000]), "{at}");
+        assert_eq!(world.push(&push).await.is_ok(), again, "{at}");
+        assert_eq!(world.spis(), (vec![0x1000, 0x2000], vec![0x1000]), "{at}");
+        world.pass(seconds(10)).await;
+        assert_eq!(world.spis(), (vec![0x1000, 0x2000], vec![0x2000]), "{at}");
+    }
+}

@@ -327,3 +327,20 @@ async fn unknown_esp_makes_a_member_pull_now_and_then_if_that_is_wished() {
         assert_eq!(world.server(1).pulls, pulls, "without further packets nothing");
     }
 }
+
+#[tokio::test]
+async fn a_pull_that_brings_the_keys_before_the_last_push_takes_nothing_back() {
+    let (mut world, mut kek) = member().await;
+    world.push(&kek.push(&[], Some(&tek(0x2000, 3_600, (Some(10), Some(30)))))).await.unwrap();
+    world.pass(seconds(5)).await;
+    // The server still hands the old TEK out, because members still send on it.
+    let now = world.now;
+    world.daemon.register("branches", now).unwrap();
+    world.settle().await;
+    assert_eq!((world.server(1).pulls, world.spis()), (2, (vec![0x1000, 0x2000], vec![0x1000])));
+    assert!(renewal_in(&world) > seconds(3_300));
+    world.pass(seconds(5)).await;
+    assert_eq!(world.spis(), (vec![0x1000, 0x2000], vec![0x2000]));
+    world.pass(seconds(20)).await;
+    assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]));
+}

@@ -19,8 +19,22 @@ impl Generations {
             receive_until: generation.receive_until.map(milliseconds),
             expiry: generation.expiry.iter().map(|(spi, end)| (*spi, milliseconds(*end))).collect(),
             deleted: generation.deleted.clone(),
+            pushed: generation.pushed,
         };
         self.generations.iter().map(save).collect()
+    }
+
+    /// Whether the kernel holds all keys in use of what an earlier run saved. Otherwise that run was cut off before it had
+    /// carried the last push out.
+    pub fn is_complete(saved: &[SavedGeneration], keys: impl Fn(Spi) -> Option<TekKeys>, now: BootTime) -> bool {
+        let in_use = saved.iter().flat_map(|generation| {
+            let until = generation.receive_until.map_or(u64::MAX, |until| until);
+            let alive = move |end: u64| boot_time(end.min(until)) > now;
+            let used = move |(spi, end): &&(Spi, u64)| alive(*end) && !generation.deleted.contains(spi);
+            generation.expiry.iter().filter(used).map(|(spi, _)| *spi)
+        });
+        let mut in_use = in_use;
+        in_use.all(|spi| keys(spi).is_some())
     }
 
     /// Takes up what an earlier run saved, as far as `keys` has it. A TEK whose key is not there keeps its lines, whose
@@ -64,6 +78,7 @@ impl Generations {
                         receive_until: saved.receive_until.filter(|_| bridged).map(boot_time),
                         expiry,
                         deleted: saved.deleted.clone(),
+                        pushed: saved.pushed,
                         lines_before: adopted.lines.clone(),
                     },
                 );

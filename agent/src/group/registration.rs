@@ -121,7 +121,8 @@ impl Membership {
         self.spent.retain(|spi| sa.tek_keys().contains_key(spi));
         self.worn.retain(|spi| sa.tek_keys().contains_key(spi));
         self.generations.add(sa, now);
-        let ends = std::iter::once(first_end).chain(self.rekey.expiry());
+        let end = self.generations.first_end(now).unwrap_or(first_end);
+        let ends = std::iter::once(end).chain(self.rekey.expiry());
         self.failover.handle_served(ends, now);
         self.had_keys = true;
         self.changed = true;
