@@ -8,6 +8,7 @@ pub mod authorise;
 pub mod config;
 pub mod control;
 pub mod daemon;
+mod deliveries;
 pub mod kek;
 pub mod keys;
 pub mod net;

@@ -1,22 +1,17 @@
-//! Pushes (RFC 6407 §4.3): what they say, to whom they go, and what comes back.
+//! Pushes (RFC 6407 §4.3): when they are due and what they say.
 //!
 //! Every push with keys states all TEKs of the group as they are from then on, so that the latest push under a KEK says
 //! everything that those before it said: a member that missed one loses nothing, and the repetitions of the one before
 //! stop. A new KEK goes under the old one (§4.3), by update arrays where the group has a key hierarchy (§5.6.3).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use gdoi::BootTime;
-use gdoi::crypto::Secret;
-use gdoi::event::PushId;
-use gdoi::group::{GroupId, GroupSa, Spi, TekProtocol};
-use gdoi::lkh::KeyTree;
-use gdoi::push::{Deletion, DeliveryEvent, DeliveryPolicy, PushContent, Recipients, SealedPush};
+use gdoi::group::{GroupSa, Spi, TekProtocol};
+use gdoi::push::{Deletion, PushContent, SealedPush};
 use thiserror::Error as ThisError;
 
-use crate::config::Transport;
 use crate::kek::{Kek, KekError};
 use crate::keys::Entropy;
 use crate::notice::Notice;
@@ -26,21 +21,10 @@ use crate::service::Service;
 
 /// After a push that could not be made.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(10);
-/// Pushes in a row without an acknowledgement after which a member may be dropped (RFC 8263 §6).
-const SILENT: u64 = 3;
-/// Repetitions of a push to a member that has just registered.
-const LEAST_FOR_ONE: u32 = 2;
 /// A hierarchy has room for so many times the members that the configuration names.
 const HEADROOM: usize = 2;
 const SMALLEST_TREE: usize = 64;
 const LARGEST_TREE: usize = 32_768;
-
-/// A push on its way.
-#[derive(Debug)]
-pub(crate) struct Delivered {
-    group: GroupId,
-    spi: [u8; 16],
-}
 
 /// What to push.
 #[derive(Clone, Copy, Debug)]
@@ -315,23 +299,6 @@ impl<E: Entropy> Service<E> {
         Ok(())
     }
 
-    /// After a restart: the last push under each KEK once more, with the octets that it had. Who has carried it out knows
-    /// it again; who has not would wait in vain. Nobody is waited for: who registered after it does not answer to it.
-    pub(crate) fn push_again(&mut self, index: usize, now: BootTime) {
-        let recipients = || Recipients { members: BTreeMap::new(), ..self.recipients(index) };
-        let Some(state) = self.groups.get(index) else { return };
-        let Some(rekey) = &state.rekey else { return };
-        let retired = rekey.retired.iter().map(|retired| &retired.last);
-        let last = retired.chain(rekey.kek().and_then(Kek::last));
-        let (group, policy) = (state.group.id, rekey.settings.delivery);
-        let again: Vec<_> = last.map(|push| (push.duplicate(), recipients())).collect();
-        for (push, recipients) in again {
-            let spi = *push.spi();
-            let id = self.server.push(push, recipients, policy, now);
-            self.deliveries.insert(id, Delivered { group, spi });
-        }
-    }
-
     /// All sender identifiers are in use (RFC 6407 §3.5).
     pub(crate) fn start_over(&mut self, index: usize, now: BootTime) {
         let result = self.delete_all(index, "sender identifiers used up", now);
@@ -363,104 +330,6 @@ impl<E: Entropy> Service<E> {
         }
     }
 
-    /// A member that has just registered gets a push that was made while it did.
-    pub(crate) fn push_to_one(
-        &mut self,
-        index: usize,
-        push: SealedPush,
-        ends: (SocketAddr, SocketAddr),
-        now: BootTime,
-    ) {
-        let Some(state) = self.groups.get(index) else { return };
-        let Some(rekey) = &state.rekey else { return };
-        let ip = ends.1.ip();
-        let registered = self.registry.of_group(state.group.id).find(|(_, member)| member.address.ip() == ip);
-        let leaf = registered.and_then(|(_, member)| member.leaf);
-        let leaf_key = leaf.and_then(|leaf| rekey.kek()?.tree()?.leaf_key(leaf));
-        let recipients = Recipients { destinations: vec![ends], members: BTreeMap::from([(ip, leaf_key)]) };
-        let delivered = Delivered { group: state.group.id, spi: *push.spi() };
-        // It comes right behind the keys, which may be lost on the way: one transmission is not enough.
-        let usual = rekey.settings.delivery;
-        let policy = DeliveryPolicy { repetitions: usual.repetitions.max(LEAST_FOR_ONE), ..usual };
-        let id = self.server.push(push, recipients, policy, now);
-        self.deliveries.insert(id, delivered);
-    }
-
-    pub(crate) fn handle_push_event(&mut self, push: PushId, event: DeliveryEvent, now: BootTime) {
-        let Some(Delivered { group, .. }) = self.deliveries.get(&push) else { return };
-        let group = *group;
-        let index = self.index_of(group);
-        match event {
-            DeliveryEvent::Acknowledged(acknowledged) => {
-                self.registry.acknowledged(group, acknowledged.address, now);
-                if let Some(rekey) = self.rekey_mut(index) {
-                    rekey.counters.acknowledgements = rekey.counters.acknowledgements.saturating_add(1);
-                }
-            }
-            DeliveryEvent::Finished { missing } => {
-                self.deliveries.remove(&push);
-                for address in missing {
-                    self.handle_silence(index, group, address, now);
-                }
-            }
-        }
-    }
-
-    fn handle_silence(&mut self, index: Option<usize>, group: GroupId, address: std::net::IpAddr, now: BootTime) {
-        let Some(state) = index.and_then(|index| self.groups.get_mut(index)) else { return };
-        let Some(rekey) = &mut state.rekey else { return };
-        let Some(registration) = self.registry.missed(group, address) else { return };
-        rekey.counters.missing = rekey.counters.missing.saturating_add(1);
-        let (name, member) = (Arc::clone(&state.name), Arc::clone(&registration.name));
-        // Who has never acknowledged may not know how (RFC 8263 §6).
-        let droppable = rekey.settings.drop_silent_members && registration.last_acknowledgement.is_some();
-        if !droppable || registration.silent < SILENT {
-            let pushes = registration.silent;
-            self.notices.push_back(Notice::Silent { group: name, member, pushes });
-            return;
-        }
-        let Some(gone) = self.registry.remove_at(group, address) else { return };
-        rekey.counters.dropped = rekey.counters.dropped.saturating_add(1);
-        rekey.abandoned.extend(gone.leaf);
-        self.changed = true;
-        // By multicast it may still hear new TEKs and send with its identifier.
-        if let (Some(sender), Transport::Unicast) = (gone.sender, rekey.settings.transport) {
-            state.senders.release(sender, state.schedule.last_end(now));
-        }
-        self.notices.push_back(Notice::Dropped { group: name, member });
-    }
-
-    /// Sends a push to all, in the place of what is still on its way under the same KEK: nobody who gets this one could
-    /// use that any more.
-    fn begin(
-        &mut self,
-        index: usize,
-        push: SealedPush,
-        recipients: Recipients,
-        purpose: &'static str,
-        now: BootTime,
-    ) -> Pushed {
-        let sequence_number = push.sequence_number();
-        let spi = *push.spi();
-        let members = recipients.members.len();
-        let pushed = Pushed { sequence_number, members };
-        let superseded: Vec<PushId> =
-            self.deliveries.iter().filter(|(_, other)| other.spi == spi).map(|(id, _)| *id).collect();
-        for id in superseded {
-            self.server.cancel_push(id);
-            self.deliveries.remove(&id);
-        }
-        let Some(state) = self.groups.get_mut(index) else { return pushed };
-        let Some(rekey) = &mut state.rekey else { return pushed };
-        rekey.counters.pushes = rekey.counters.pushes.saturating_add(1);
-        let id = self.server.push(push, recipients, rekey.settings.delivery, now);
-        self.deliveries.insert(id, Delivered { group: state.group.id, spi });
-        self.changed = true;
-        let group = Arc::clone(&state.name);
-        self.notices.push_back(Notice::Pushed { group, purpose, sequence_number, members });
-        pushed
-    }
-
     fn seal_deletions(&mut self, index: usize, deletions: &[Deletion], now: BootTime) -> Result<SealedPush, PushError> {
         let Some(state) = self.groups.get_mut(index) else { return Err(no_pushes("")) };
         let GroupRekey { signing, kek: Some(kek), .. } = state.rekey.as_mut().ok_or_else(|| no_pushes(&state.name))?
@@ -484,24 +353,6 @@ impl<E: Entropy> Service<E> {
         Ok(prepared.map_err(KekError::from)?)
     }
 
-    fn recipients(&self, index: usize) -> Recipients {
-        let mut recipients = Recipients::default();
-        let Some(state) = self.groups.get(index) else { return recipients };
-        let Some(rekey) = &state.rekey else { return recipients };
-        let tree = rekey.kek().and_then(Kek::tree);
-        let leaf_key = |leaf: Option<u16>, tree: Option<&KeyTree>| -> Option<Secret> { tree?.leaf_key(leaf?) };
-        for (_, member) in self.registry.of_group(state.group.id) {
-            recipients.members.insert(member.address.ip(), leaf_key(member.leaf, tree));
-            if rekey.settings.transport == Transport::Unicast {
-                recipients.destinations.push((member.local, member.address));
-            }
-        }
-        if let Transport::Multicast { source, destination } = rekey.settings.transport {
-            recipients.destinations.push((source, destination));
-        }
-        recipients
-    }
-
     fn check_pushes(&self, index: usize) -> Result<(), PushError> {
         let Some(state) = self.groups.get(index) else { return Err(no_pushes("")) };
         match state.rekey.as_ref().map(GroupRekey::kek) {
@@ -517,10 +368,6 @@ impl<E: Entropy> Service<E> {
         let Some(rekey) = &state.rekey else { return false };
         let same = state.group.rekey.as_ref().is_some_and(|to| to.lkh && to.encryption == rekey.settings.encryption);
         same && rekey.kek().is_some_and(|kek| kek.tree().is_some())
-    }
-
-    fn rekey_mut(&mut self, index: Option<usize>) -> Option<&mut GroupRekey> {
-        self.groups.get_mut(index?)?.rekey.as_mut()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::kek::Kek;
 use crate::schedule::{lead, push_margin};
 
 /// How long the last push of a replaced KEK is kept: a pull that began before it may take so long.
-const KEPT: Duration = Duration::from_secs(600);
+pub(crate) const KEPT: Duration = Duration::from_secs(600);
 
 /// The pushing side of one group.
 #[derive(Debug)]

@@ -15,10 +15,10 @@ use gdoi::server::{Server, ServerStatistics};
 
 use crate::authorise::{Authorisation, credentials};
 use crate::config::{Config, Group, Member};
+use crate::deliveries::Delivered;
 use crate::keys::Entropy;
 use crate::notice::Notice;
 use crate::pulls::Pull;
-use crate::pushes::Delivered;
 use crate::registry::{Pulled, Registry};
 use crate::rekey::GroupRekey;
 use crate::schedule::Schedule;
