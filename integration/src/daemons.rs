@@ -86,6 +86,14 @@ impl Daemon {
         self.process.wait(ENDS_WITHIN).map(drop)
     }
 
+    /// Has it read its configuration again.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn reload(&self) -> Result<()> {
+        self.process.signal(Signal::SIGHUP)
+    }
+
     /// Freezes it: it cannot repair anything until [`Daemon::thaw`].
     ///
     /// # Errors

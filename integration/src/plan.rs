@@ -102,6 +102,10 @@ pub struct Plan {
     pub first_local: &'static str,
     /// A UDP service that the members never encrypt.
     pub excluded_port: Option<u16>,
+    /// A UDP service that may pass in clear while there is no key.
+    pub fail_open_port: Option<u16>,
+    /// How far the members have come from clear to protected traffic.
+    pub mode: &'static str,
     /// Whether the host behind the third member is captured as well.
     pub third_branch: bool,
     /// How the servers push; absent where members only pull.
@@ -117,6 +121,8 @@ impl Default for Plan {
             counter_mode_send: false,
             first_local: "10.0.1.1",
             excluded_port: None,
+            fail_open_port: None,
+            mode: "normal",
             third_branch: false,
             rekey: None,
             headers_only: false,
@@ -145,6 +151,7 @@ lan = ["lan"]
 wan = {wan:?}
 protected = ["{PROTECTED}"]
 on-exit = "block"
+mode = "{mode}"
 pre-shared-key-file = "{directory}/{name}.psk"
 counter-mode-send = {counter}
 
@@ -154,13 +161,15 @@ maximum = "4s"
 repetitions = 3
 "#,
         counter = plan.counter_mode_send,
+        mode = plan.mode,
     );
-    if let Some(port) = plan.excluded_port {
+    let services = [("exclude", plan.excluded_port), ("fail-open", plan.fail_open_port)];
+    for (table, port) in services.into_iter().filter_map(|(table, port)| Some((table, port?))) {
         // Both directions: to the service and back from it.
         for place in ["destination-port", "source-port"] {
             let _ = write!(
                 text,
-                "\n[[group.exclude]]\nsource = \"{PROTECTED}\"\ndestination = \"{PROTECTED}\"\nprotocol = 17\n{place} = {port}\n"
+                "\n[[group.{table}]]\nsource = \"{PROTECTED}\"\ndestination = \"{PROTECTED}\"\nprotocol = 17\n{place} = {port}\n"
             );
         }
     }

@@ -29,6 +29,21 @@ impl Lab {
         Ok(())
     }
 
+    /// Has every running member read its file again, changed to another mode.
+    ///
+    /// # Errors
+    /// When a file cannot be written or a member is gone.
+    pub fn change_mode(&mut self, mode: &'static str) -> Result<()> {
+        self.plan.mode = mode;
+        for (position, (node, daemon)) in MEMBER_NODES.iter().zip(&self.members).enumerate() {
+            if let Some(daemon) = daemon {
+                fs::write(self.file(&format!("{}.toml", node.0)), member_file(&self.plan, position, &self.directory))?;
+                daemon.reload()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Starts a key server.
     ///
     /// # Errors

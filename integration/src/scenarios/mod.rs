@@ -10,11 +10,13 @@ use std::time::Duration;
 
 mod algorithms;
 mod expiry;
+mod failopen;
 mod flushes;
 mod kills;
 mod leaks;
 mod lost;
 mod main;
+mod migration;
 mod rekey;
 mod removal;
 mod sabotage;
@@ -95,6 +97,18 @@ pub const ALL: &[Scenario] = &[
         about: "pushes to a multicast address, signed with ECDSA",
         ordinary: false,
         play: rekey::multicast,
+    },
+    Scenario {
+        name: "migration",
+        about: "from clear to protected traffic without a lost packet",
+        ordinary: false,
+        play: migration::play,
+    },
+    Scenario {
+        name: "fail-open",
+        about: "a service that passes in clear while there is no key",
+        ordinary: false,
+        play: failopen::play,
     },
     Scenario { name: "rekey-lost", about: "lost pushes and acknowledgements", ordinary: false, play: lost::play },
     Scenario {
