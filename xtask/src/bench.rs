@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the datapath against a classic tunnel, and the key server's registrations per second.
+//! `cargo xtask bench`: the datapath against a classic tunnel, and the key server's registrations and pushes.
 
 use crate::lab;
 use crate::machine::{self, Job};
@@ -30,6 +30,12 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
     },
+    /// One push of `gcks` to 10,000 members with all their acknowledgements.
+    Push {
+        /// Arguments for the benchmark itself.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
 }
 
 /// Builds with optimisation and measures.
@@ -54,9 +60,13 @@ pub fn run(bench: &Bench) -> Result<bool> {
                 force_machine: false,
             })
         }
-        What::Registration { more } => {
-            let mut cargo = command::cargo(&["bench", "--package", "gcks", "--bench", "registration", "--"]);
-            command::succeeds(cargo.args(more))
-        }
+        What::Registration { more } => benchmark("registration", more),
+        What::Push { more } => benchmark("push", more),
     }
+}
+
+/// A benchmark of `gcks`.
+fn benchmark(name: &str, more: &[String]) -> Result<bool> {
+    let mut cargo = command::cargo(&["bench", "--package", "gcks", "--bench", name, "--"]);
+    command::succeeds(cargo.args(more))
 }
