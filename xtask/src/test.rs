@@ -75,7 +75,12 @@ fn everything_else(test: &Test) -> Vec<Ended> {
         let mut doc = command::cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
         output.run(doc.env("RUSTDOCFLAGS", "-D warnings"))
     });
-    lane.step("fuzz targets", |output| output.run(Command::new(command::workspace().join("fuzz/run")).arg("2")));
+    lane.step("fuzz targets", |output| {
+        // Hunting wants speed, replaying what was found wants to be built soon.
+        let mut run = Command::new(command::workspace().join("fuzz/run"));
+        run.arg("2").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+        output.run(&mut run)
+    });
     lane.ended
 }
 
