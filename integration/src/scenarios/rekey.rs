@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const FAR: &str = "172.16.2.10";
 /// A push, its copies and the activation delay are over within this time.
 const WITHIN: Duration = Duration::from_secs(30);
+/// A rekey that takes longer is shown with the daemons' logs.
+const SLOW: Duration = Duration::from_secs(10);
 const MEMBERS: [Node; 2] = [G1, G2];
 
 /// Twenty rekeys, and what must not disturb them.
@@ -96,22 +98,27 @@ fn rekeys_under_load(lab: &mut Lab, narrative: &mut Narrative, count: u32) -> Re
     let (rate, told) = highest_rate(lab, 4)?;
     narrative.show("rates", &told);
     // A machine at its very edge loses datagrams by itself.
-    let rate = rate * 3 / 4;
+    let rate = rate / 2;
     let moment = lab.now()?;
     let first = sending_spi(lab, G1)?;
     let mut seen = vec![first];
-    let mut slowest = Duration::ZERO;
+    let mut took: Vec<Duration> = Vec::new();
+    let mut slow = None;
     // Each one waits for its predecessor, deactivation included.
     let plan = lab.plan.rekey.clone().unwrap_or_default();
     let pause = Duration::from_secs(u64::from(plan.deactivation_seconds));
-    let seconds = u64::from(count) * (pause.as_secs() + 2) + 5;
+    let seconds = u64::from(count) * (pause.as_secs() + 4) + 5;
     let report = load(lab, rate, seconds, |lab| {
         let started = Instant::now();
         std::thread::sleep(Duration::from_secs(1));
         for _ in 0..count {
             let begun = Instant::now();
             seen.push(rekey(lab, SERVERS[0], &MEMBERS, WITHIN)?);
-            slowest = slowest.max(begun.elapsed());
+            took.push(begun.elapsed());
+            if slow.is_none() && begun.elapsed() > SLOW {
+                slow =
+                    Some([G1, G2, SERVERS[0]].map(|node| format!("{}\n{}", node.0, lab.log_tail(node, 12))).join("\n"));
+            }
             std::thread::sleep((pause + Duration::from_secs(1)).saturating_sub(begun.elapsed()));
             if started.elapsed().as_secs() > seconds + 60 {
                 anyhow::bail!("the rekeys take longer than the load: {} of {count}", seen.len() - 1);
@@ -120,12 +127,19 @@ fn rekeys_under_load(lab: &mut Lab, narrative: &mut Narrative, count: u32) -> Re
         Ok(())
     });
     let crossed = lab.core_since(moment)?;
-    narrative.state("rekeyed", &format!("{count} pushes, {count} new SPIs, each one on the wire from both members"), || {
+    let text = format!("{count} pushes, {count} new SPIs, each one on the wire from both members");
+    narrative.state("rekeyed", &text, || {
         let distinct: std::collections::BTreeSet<u32> = seen.iter().copied().collect();
         let (near, far) = (spis(&crossed, HA_ADDRESS), spis(&crossed, HB_ADDRESS));
+        let took: Vec<String> = took.iter().map(|took| format!("{:.1}", took.as_secs_f32())).collect();
         let evidence = format!(
-            "{} SPIs by the members' kernels, {} on the wire from g1, {} from g2; the slowest rekey took {:.1} s, activation delay included",
-            distinct.len(), near.len(), far.len(), slowest.as_secs_f32()
+            "{} SPIs by the members' kernels, {} on the wire from g1, {} from g2\n\
+             seconds from the command to sending, activation delay included: {}\n{}",
+            distinct.len(),
+            near.len(),
+            far.len(),
+            took.join(" "),
+            slow.map(|logs| format!("after a slow one:\n{logs}")).unwrap_or_default()
         );
         let wanted = count as usize + 1;
         Ok(Finding::new([distinct.len(), near.len(), far.len()] == [wanted; 3], evidence))
