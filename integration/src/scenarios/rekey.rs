@@ -262,7 +262,7 @@ fn kek_rolls(lab: &Lab, narrative: &mut Narrative, first: &str) {
             let server =
                 server_rekey(lab, SERVERS[0])?.pointer("/kek/spi").and_then(|spi| spi.as_str().map(str::to_owned));
             if near == far && near != first && server.as_ref() == Some(&near) {
-                return Ok(Finding::new(true, format!("from {first} to {near}, without a pull")));
+                return Ok(Finding::new(true, format!("from {first} to {near}")));
             }
             if started.elapsed() > limit {
                 return Ok(Finding::new(false, format!("at first {first}; g1 {near}, g2 {far}, server {server:?}")));
