@@ -83,8 +83,9 @@ impl Default for Rekey {
             lifetime_seconds: 86_400,
             period_seconds: 2,
             retransmissions: 2,
-            activation_seconds: 1,
-            deactivation_seconds: 3,
+            // A loaded machine under emulation needs seconds from a push to its state in the kernel.
+            activation_seconds: 3,
+            deactivation_seconds: 6,
             key_hierarchy: false,
             sealed: false,
         }
