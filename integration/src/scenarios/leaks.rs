@@ -8,7 +8,6 @@ use crate::narrative::{Finding, Narrative};
 use crate::nodes::Node;
 use crate::packet::ESP;
 use crate::plan::Plan;
-use crate::pushes::GROUP;
 use crate::statements::{Forgery, answered, flow, forged, guard_drops, nothing_clear, ping, preserved};
 use crate::topology::{G1, G2, HA, HB, HB_ADDRESS, R, is_protected, server_address};
 use crate::traffic::value;
@@ -22,10 +21,6 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut lab = context.build(Plan::default())?;
     shortcut_before_the_daemon(&mut lab, narrative)?;
     lab.start_server(0)?;
-    // They have given up on it for a while.
-    for member in [G1, G2] {
-        lab.gdoictl(member, &["register", GROUP])?;
-    }
     if !registered(&lab, narrative, "both members are registered") {
         return close(context, lab, narrative);
     }
