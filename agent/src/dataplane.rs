@@ -12,7 +12,7 @@ use crate::adoption::Installed;
 use tracing::{debug, error, info, warn};
 use xfrm::model::SaId;
 use xfrm::statistics::Statistics;
-use xfrm::{Desired, Error, Kernel, Ownership, Reconciler, Report};
+use xfrm::{Desired, Error, Kernel, Ownership, Parts, Reconciler, Report};
 
 /// How often the kernel is compared with what it should hold, whether or not anything was heard of a change.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(30);
@@ -72,12 +72,17 @@ impl<K: Kernel> Dataplane<K> {
         self.conclude(result, Cause::Desired, now)
     }
 
-    /// Puts back what is missing and removes what should not be there.
+    /// Others may have changed these parts of the kernel: nothing is decided before they are read again.
+    pub fn doubt(&mut self, parts: Parts) {
+        self.reconciler.doubt(parts);
+    }
+
+    /// Reads what is in doubt, puts back what is missing and removes what should not be there.
     ///
     /// # Errors
     /// As [`Dataplane::apply`].
     pub async fn repair(&mut self, cause: Cause, now: BootTime) -> Result<(), Error> {
-        let result = self.reconciler.repair().await;
+        let result = self.reconciler.repair(Parts::NONE).await;
         self.conclude(result, cause, now)
     }
 
@@ -85,6 +90,7 @@ impl<K: Kernel> Dataplane<K> {
     pub async fn handle_timeout(&mut self, now: BootTime) {
         if self.next_check <= now {
             let cause = if self.failures > 0 { Cause::Retry } else { Cause::Foreign };
+            self.doubt(Parts::ALL);
             // Logged there, and the next attempt is set.
             let _ = self.repair(cause, now).await;
         }

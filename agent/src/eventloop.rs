@@ -205,22 +205,27 @@ impl<K: Kernel> EventLoop<K> {
     async fn handle_kernel_event(&mut self, event: Result<KernelEvent, Error>) {
         let now = clock::now();
         match event {
-            Ok(KernelEvent::Flushed(_) | KernelEvent::Changed { .. } | KernelEvent::SaExpired { .. }) => {
-                self.due.repair = true;
-            }
-            Ok(KernelEvent::LinkChanged | KernelEvent::AddressChanged) => self.due.facts = true,
-            Ok(KernelEvent::RouteChanged) => {
-                self.due.facts = true;
-                // Routing protocols change routes all the time.
-                self.due.at.get_or_insert(now + ROUTE_BURST);
-                return;
-            }
-            Ok(KernelEvent::Overrun) => {
-                if let Some(pass) = self.limiter.admit("overrun", now) {
-                    warn!(withheld = pass.withheld, "kernel events were lost; everything is read anew");
+            Ok(event) => {
+                self.dataplane.doubt(event.doubts());
+                match event {
+                    KernelEvent::Flushed(_) | KernelEvent::Changed { .. } | KernelEvent::SaExpired { .. } => {
+                        self.due.repair = true;
+                    }
+                    KernelEvent::LinkChanged | KernelEvent::AddressChanged => self.due.facts = true,
+                    KernelEvent::RouteChanged => {
+                        self.due.facts = true;
+                        // Routing protocols change routes all the time.
+                        self.due.at.get_or_insert(now + ROUTE_BURST);
+                        return;
+                    }
+                    KernelEvent::Overrun => {
+                        if let Some(pass) = self.limiter.admit("overrun", now) {
+                            warn!(withheld = pass.withheld, "kernel events were lost; everything is read anew");
+                        }
+                        self.due.repair = true;
+                        self.due.facts = true;
+                    }
                 }
-                self.due.repair = true;
-                self.due.facts = true;
             }
             Err(error) => {
                 if let Some(pass) = self.limiter.admit("kernel-events", now) {

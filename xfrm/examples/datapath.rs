@@ -197,7 +197,7 @@ async fn main() -> anyhow::Result<()> {
                 let event = event?;
                 if watching {
                     let begin = Instant::now();
-                    let outcome = reconciler.repair().await;
+                    let outcome = reconciler.repair(xfrm::Parts::ALL).await;
                     match outcome {
                         Ok(report) if report.done.is_empty() && report.withheld.is_empty() => {}
                         Ok(report) => {

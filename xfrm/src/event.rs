@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
+use crate::kernel::Parts;
 use crate::model::SaId;
 use crate::netlink::channel::{Listener, messages};
 use crate::netlink::event;
@@ -44,6 +45,21 @@ pub enum KernelEvent {
     AddressChanged,
     /// A route was added or removed.
     RouteChanged,
+}
+
+impl KernelEvent {
+    /// What may be different afterwards.
+    pub fn doubts(&self) -> Parts {
+        match self {
+            Self::Flushed(What::States) | Self::Changed { what: What::States } | Self::SaExpired { .. } => {
+                Parts::STATES
+            }
+            Self::Flushed(What::Policies) | Self::Changed { what: What::Policies } => Parts::POLICIES,
+            Self::Flushed(What::Tables) | Self::Changed { what: What::Tables } => Parts::TABLES,
+            Self::Overrun => Parts::ALL,
+            Self::LinkChanged | Self::AddressChanged | Self::RouteChanged => Parts::INTERFACES,
+        }
+    }
 }
 
 /// The stream of events, on sockets of its own. After an event it pays to wait some milliseconds for the rest of the

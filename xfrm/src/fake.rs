@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::algorithm::Protection;
 use crate::desired::{Desired, PlaceholderRoute};
 use crate::error::{EEXIST, EPERM, Error};
-use crate::kernel::{Current, InstalledSa, Kernel};
+use crate::kernel::{Current, InstalledSa, Kernel, Parts};
 use crate::model::{Direction, Install, Policy, PolicyId, Sa, SaId};
 use crate::nft::Fingerprint;
 use crate::owner::Ownership;
@@ -65,6 +65,7 @@ struct State {
     faults: BTreeMap<u64, Fault>,
     stopped: bool,
     log: Vec<Op>,
+    reads: Vec<Parts>,
     attempts: u64,
 }
 
@@ -169,6 +170,11 @@ impl FakeKernel {
         self.state().log.clone()
     }
 
+    /// What was read, in order.
+    pub fn reads(&self) -> Vec<Parts> {
+        self.state().reads.clone()
+    }
+
     /// States of ours.
     pub fn sas(&self) -> BTreeSet<SaId> {
         self.state().sas.keys().copied().collect()
@@ -218,25 +224,43 @@ fn matches(id: &PolicyId, direction: Direction, packet: &Packet) -> bool {
 }
 
 impl Kernel for FakeKernel {
-    async fn read(&mut self, _: &Ownership) -> Result<Current, Error> {
-        let state = self.state();
+    async fn read(&mut self, _: &Ownership, parts: Parts, current: &mut Current) -> Result<(), Error> {
+        let mut state = self.state();
         if state.stopped {
             return Err(stopped());
         }
+        state.reads.push(parts);
         let installed = |sa: &Sa| InstalledSa {
             sa: copy(sa),
             counters: Counters::default(),
             sequence: state.sequences.get(&sa.id).copied().unwrap_or_default(),
             added: 0,
         };
-        Ok(Current {
-            interfaces: state.interfaces.clone(),
-            sas: state.sas.iter().map(|(id, sa)| (*id, installed(sa))).collect(),
-            policies: state.policies.clone(),
-            tables: state.tables.clone(),
-            rules: state.rules.clone(),
-            routes: state.routes.clone(),
-        })
+        if parts.interfaces {
+            current.interfaces.clone_from(&state.interfaces);
+            current.routes.clone_from(&state.routes);
+        }
+        if parts.states {
+            current.sas = state.sas.iter().map(|(id, sa)| (*id, installed(sa))).collect();
+        }
+        if parts.policies {
+            current.policies.clone_from(&state.policies);
+        }
+        if parts.tables {
+            let sets = state.tables.sets.keys().map(|key| (key.clone(), BTreeSet::new()));
+            // Elements that are not asked for stay as they were.
+            let known = core::mem::take(&mut current.tables.sets);
+            current.tables.sets = sets.collect();
+            current.tables.sets.extend(known.into_iter().filter(|(key, _)| state.tables.sets.contains_key(key)));
+            current.tables.chains.clone_from(&state.tables.chains);
+            current.rules.clone_from(&state.rules);
+        }
+        if parts.sets {
+            for (key, elements) in &mut current.tables.sets {
+                *elements = state.tables.sets.get(key).cloned().unwrap_or_default();
+            }
+        }
+        Ok(())
     }
 
     async fn execute(&mut self, op: &Op, desired: &Desired, ownership: &Ownership) -> Result<(), Error> {

@@ -30,7 +30,7 @@ pub mod statistics;
 
 pub use desired::Desired;
 pub use error::Error;
-pub use kernel::{Current, Kernel};
+pub use kernel::{Current, Kernel, Parts};
 pub use owner::Ownership;
 pub use plan::{Op, plan};
 pub use reconcile::{Reconciler, Report};

@@ -13,7 +13,7 @@ use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{Desired, PlaceholderRoute};
-use crate::kernel::Current;
+use crate::kernel::{Current, Parts};
 use crate::model::{Action, Direction, Policy, PolicyId, Sa, SaId, SaRole};
 use crate::nft::{Fingerprint, SetChange};
 use crate::owner::Ownership;
@@ -72,6 +72,17 @@ impl Op {
             // policies cover is dropped without it.
             Self::DeleteSa(_) | Self::InstallSa(_) => false,
             Self::AddRoute(_) | Self::ReplaceGuard | Self::ReplaceTables | Self::UpdateSets(_) => false,
+        }
+    }
+
+    /// What of the kernel is different afterwards.
+    pub(crate) fn touches(&self) -> Parts {
+        match self {
+            Self::AddRoute(_) | Self::DeleteRoute(_) => Parts::INTERFACES,
+            Self::ReplaceGuard | Self::ReplaceTables | Self::RemoveTables => Parts::TABLES,
+            Self::UpdateSets(_) => Parts::SETS,
+            Self::AddPolicy { .. } | Self::UpdatePolicy { .. } | Self::DeletePolicy { .. } => Parts::POLICIES,
+            Self::InstallSa(_) | Self::DeleteSa(_) => Parts::STATES,
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Makes the kernel what it should be: read, compare, change in order, read back.
+//!
+//! What was read is remembered. It is read again where we changed it, and where somebody said that it may have changed
+//! ([`Reconciler::doubt`]): a new key costs a reading of the states and sets, not of every rule and route.
 
 use std::collections::BTreeSet;
 
 use crate::desired::Desired;
 use crate::error::{Error, Failure};
-use crate::kernel::{Current, Kernel};
+use crate::kernel::{Current, Kernel, Parts};
 use crate::model::{Install, Sa, SaId, SaRole};
 use crate::nft::UNKNOWN_ESP;
 use crate::owner::Ownership;
@@ -26,6 +29,10 @@ pub struct Reconciler<K: Kernel> {
     desired: Desired,
     /// Counter-mode senders that were installed: putting one back would start a second initialisation vector sequence.
     spent: BTreeSet<SaId>,
+    /// As last read.
+    current: Current,
+    /// What may be different by now.
+    stale: Parts,
 }
 
 /// What an [`apply`](Reconciler::apply) or [`repair`](Reconciler::repair) did.
@@ -48,12 +55,19 @@ pub struct Report {
 impl<K: Kernel> Reconciler<K> {
     /// A reconciler with nothing desired. It does not touch the kernel yet.
     pub fn new(kernel: K, ownership: Ownership) -> Self {
-        Self { kernel, ownership, desired: Desired::default(), spent: BTreeSet::new() }
+        let (desired, current) = Default::default();
+        Self { kernel, ownership, desired, spent: BTreeSet::new(), current, stale: Parts::ALL }
+    }
+
+    /// These parts of the kernel may have been changed by others: they are read before anything is decided.
+    pub fn doubt(&mut self, parts: Parts) {
+        self.stale |= parts;
     }
 
     /// Makes the kernel hold `desired` and nothing else of ours.
     ///
-    /// `desired` is kept for repairs even when this fails.
+    /// `desired` is kept for repairs even when this fails. What others changed and nobody [doubts](Self::doubt) yet is not
+    /// seen.
     pub async fn apply(&mut self, desired: Desired) -> Result<Report, Error> {
         // A new key under an old identity is a new SA and may be installed once itself.
         let old = &self.desired.sas;
@@ -62,11 +76,16 @@ impl<K: Kernel> Reconciler<K> {
             _ => false,
         });
         self.desired = desired;
-        self.repair().await
+        self.reconcile().await
     }
 
-    /// Makes the kernel hold the desired state again, after somebody else changed it or an interface came or went.
-    pub async fn repair(&mut self) -> Result<Report, Error> {
+    /// Makes the kernel hold the desired state again, after somebody else changed these parts of it.
+    pub async fn repair(&mut self, parts: Parts) -> Result<Report, Error> {
+        self.doubt(parts);
+        self.reconcile().await
+    }
+
+    async fn reconcile(&mut self) -> Result<Report, Error> {
         let mut report = Report::default();
         let mut failures = Vec::new();
         for _ in 0..ROUNDS {
@@ -81,21 +100,39 @@ impl<K: Kernel> Reconciler<K> {
             }
         }
         if !failures.is_empty() {
+            self.stale = Parts::ALL;
             return Err(Error::Incomplete { failures, done: report.done });
         }
         let remaining = self.difference(&mut report).await?;
-        if remaining.is_empty() { Ok(report) } else { Err(Error::NotConverged { rounds: ROUNDS, remaining }) }
+        if remaining.is_empty() {
+            return Ok(report);
+        }
+        self.stale = Parts::ALL;
+        Err(Error::NotConverged { rounds: ROUNDS, remaining })
     }
 
-    /// Reads the kernel and plans.
+    /// Reads what may be different and plans.
     async fn difference(&mut self, report: &mut Report) -> Result<Vec<Op>, Error> {
-        let current = self.kernel.read(&self.ownership).await?;
-        self.note_installed(&current);
-        report.worn = self.worn(&current);
-        report.unknown_esp = current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
-        report.missing_interfaces = plan::missing_interfaces(&current, &self.desired);
-        let ops = plan::plan(&current, &self.desired, &self.ownership);
+        self.refresh().await?;
+        self.note_installed();
+        report.worn = self.worn();
+        report.unknown_esp = self.current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
+        report.missing_interfaces = plan::missing_interfaces(&self.current, &self.desired);
+        let ops = plan::plan(&self.current, &self.desired, &self.ownership);
         Ok(self.without_spent(ops, &mut report.withheld))
+    }
+
+    async fn refresh(&mut self) -> Result<(), Error> {
+        // Selectors and chains name interfaces.
+        if self.stale.interfaces {
+            self.stale |= Parts::POLICIES;
+            self.stale |= Parts::TABLES;
+        }
+        if self.stale != Parts::NONE {
+            self.kernel.read(&self.ownership, self.stale, &mut self.current).await?;
+            self.stale = Parts::NONE;
+        }
+        Ok(())
     }
 
     /// What should be in the kernel.
@@ -110,12 +147,18 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Everything of ours that the kernel holds now, for example what an earlier run left.
     pub async fn read(&mut self) -> Result<Current, Error> {
-        self.kernel.read(&self.ownership).await
+        self.stale = Parts::ALL;
+        self.refresh().await?;
+        self.stale = Parts::ALL;
+        Ok(core::mem::take(&mut self.current))
     }
 
     /// Counters as they are now.
     pub async fn statistics(&mut self) -> Result<Statistics, Error> {
-        Ok(Statistics::from(&self.kernel.read(&self.ownership).await?))
+        self.stale |= Parts::STATES;
+        self.stale |= Parts::TABLES;
+        self.refresh().await?;
+        Ok(Statistics::from(&self.current))
     }
 
     /// What the owner ranges are.
@@ -135,6 +178,8 @@ impl<K: Kernel> Reconciler<K> {
             if !failures.is_empty() && op.opens() {
                 continue;
             }
+            // Before its end is known: an acknowledgement may be lost.
+            self.stale |= op.touches();
             match self.kernel.execute(&op, &self.desired, &self.ownership).await {
                 Ok(()) => {
                     if let Op::InstallSa(id) = op {
@@ -149,18 +194,20 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// An acknowledgement may be lost: what is found installed counts as installed by us.
-    fn note_installed(&mut self, current: &Current) {
+    fn note_installed(&mut self) {
         for (id, sa) in &self.desired.sas {
-            if sa.install == Install::Once && current.sas.get(id).is_some_and(|now| plan::same_in_kernel(sa, &now.sa)) {
+            if sa.install == Install::Once
+                && self.current.sas.get(id).is_some_and(|now| plan::same_in_kernel(sa, &now.sa))
+            {
                 self.spent.insert(*id);
             }
         }
     }
 
-    fn worn(&self, current: &Current) -> BTreeSet<SaId> {
+    fn worn(&self) -> BTreeSet<SaId> {
         let worn = |id: &SaId, wanted: &Sa| {
             let limited = wanted.role == SaRole::Outbound && !wanted.sequence_may_wrap;
-            limited && current.sas.get(id).is_some_and(|now| now.sequence >= WORN)
+            limited && self.current.sas.get(id).is_some_and(|now| now.sequence >= WORN)
         };
         self.desired.sas.iter().filter(|(id, sa)| worn(id, sa)).map(|(id, _)| *id).collect()
     }

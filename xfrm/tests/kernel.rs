@@ -14,7 +14,7 @@ use xfrm::event::{EventSource, KernelEvent, What};
 use xfrm::model::{Action, Direction, Policy, PolicyId, Reqid, Selector, Template};
 use xfrm::netlink::Netlink;
 use xfrm::preserve::{DontFragment, GroupPreservation, Preservation, SegmentSize};
-use xfrm::{Desired, Error, Op, Ownership, Reconciler};
+use xfrm::{Desired, Error, Op, Ownership, Parts, Reconciler};
 
 /// Runs a shell command in the namespace and gives its output.
 fn sh(command: &str) -> String {
@@ -103,7 +103,7 @@ fn applies_reads_back_and_removes() {
     in_namespace(async |mut reconciler, _| {
         let report = reconciler.apply(desired()).await.unwrap();
         assert!(report.done.contains(&Op::ReplaceTables) && report.missing_interfaces.is_empty(), "{report:?}");
-        assert!(reconciler.repair().await.unwrap().done.is_empty());
+        assert!(reconciler.repair(Parts::ALL).await.unwrap().done.is_empty());
         let tables = sh("nft list ruleset");
         for line in [
             "type filter hook ingress device \"wan\" priority -500",
@@ -132,19 +132,19 @@ fn flushes_are_noticed_and_repaired_and_the_guard_outlasts_them() {
         assert!(left.contains("table ip gdoi-guard") && !left.contains("table ip gdoi\n"), "{left}");
         assert!(sh("nft list ruleset").contains("drop: leaving in clear"));
         expect(&mut events, &KernelEvent::Flushed(What::Tables)).await;
-        assert_eq!(reconciler.repair().await.unwrap().done, [Op::ReplaceTables]);
+        assert_eq!(reconciler.repair(Parts::ALL).await.unwrap().done, [Op::ReplaceTables]);
         sh("ip xfrm policy flush");
         expect(&mut events, &KernelEvent::Flushed(What::Policies)).await;
-        assert_eq!(reconciler.repair().await.unwrap().done.len(), 4);
+        assert_eq!(reconciler.repair(Parts::ALL).await.unwrap().done.len(), 4);
         // One rule is enough, and one rule too many as well.
         sh("nft flush chain ip gdoi preserve");
-        assert_eq!(reconciler.repair().await.unwrap().done, [Op::ReplaceTables]);
+        assert_eq!(reconciler.repair(Parts::ALL).await.unwrap().done, [Op::ReplaceTables]);
         sh("nft insert rule ip gdoi restore accept");
-        assert_eq!(reconciler.repair().await.unwrap().done, [Op::ReplaceTables]);
+        assert_eq!(reconciler.repair(Parts::ALL).await.unwrap().done, [Op::ReplaceTables]);
         sh("nft add table ip gdoi '{ flags dormant; }'");
-        assert_eq!(reconciler.repair().await.unwrap().done, [Op::ReplaceTables]);
+        assert_eq!(reconciler.repair(Parts::ALL).await.unwrap().done, [Op::ReplaceTables]);
         sh("ip route del 192.0.2.1");
-        assert_eq!(reconciler.repair().await.unwrap().done.len(), 1);
+        assert_eq!(reconciler.repair(Parts::ALL).await.unwrap().done.len(), 1);
     });
 }
 
@@ -170,11 +170,11 @@ fn recreated_interfaces_are_followed() {
         reconciler.apply(desired()).await.unwrap();
         sh("ip link del wan; ip link del lan");
         expect(&mut events, &KernelEvent::LinkChanged).await;
-        let missing = reconciler.repair().await.unwrap().missing_interfaces;
+        let missing = reconciler.repair(Parts::ALL).await.unwrap().missing_interfaces;
         assert_eq!(missing, BTreeSet::from([String::from("lan"), String::from("wan")]));
         sh("ip link add wan type veth peer name wanp; ip link add lan type veth peer name lanp
             for i in wan wanp lan lanp; do ip link set $i up; done; ip addr add 10.0.1.1/24 dev wan");
-        let report = reconciler.repair().await.unwrap();
+        let report = reconciler.repair(Parts::ALL).await.unwrap();
         assert!(report.missing_interfaces.is_empty());
         assert_eq!(sh("ip xfrm policy | grep -c 'dev lan'"), "2\n");
         assert!(sh("nft list table netdev gdoi").contains("device \"wan\""));
@@ -264,14 +264,14 @@ fn a_placeholder_route_follows_its_next_hop() {
                 mtu: 1400,
             });
             reconciler.apply(wanted).await.unwrap();
-            assert!(reconciler.repair().await.unwrap().done.is_empty());
+            assert!(reconciler.repair(Parts::ALL).await.unwrap().done.is_empty());
             let route = sh("ip route show 192.0.2.1");
             assert!(route.starts_with(&format!("192.0.2.1 {shown}")) && route.contains("mtu lock 1400"), "{route}");
             assert_eq!(route.lines().count(), 1);
         }
         // Another MTU.
         sh("ip route change 192.0.2.1 via inet6 fe80::1 dev wan proto 71 mtu lock 1300");
-        assert_eq!(reconciler.repair().await.unwrap().done.len(), 1);
+        assert_eq!(reconciler.repair(Parts::ALL).await.unwrap().done.len(), 1);
         assert!(sh("ip route show 192.0.2.1").contains("mtu lock 1400"));
         // A foreign route to the same place is left alone, and said.
         reconciler.purge().await.unwrap();

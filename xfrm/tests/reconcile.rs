@@ -21,7 +21,7 @@ use xfrm::fake::{FakeKernel, Fault, Packet};
 use xfrm::key::Key;
 use xfrm::model::{Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template};
 use xfrm::preserve::{DontFragment, GroupPreservation, Preservation, SegmentSize};
-use xfrm::{Desired, Error, Kernel, Op, Ownership, Reconciler, plan};
+use xfrm::{Current, Desired, Error, Kernel, Op, Ownership, Parts, Reconciler, plan};
 
 const DIRECTIONS: [Direction; 3] = [Direction::In, Direction::Out, Direction::Forward];
 const PREFIXES: [&str; 5] = ["172.16.0.0/12", "172.16.1.0/24", "172.16.2.0/24", "172.16.1.0/25", "10.0.0.0/8"];
@@ -193,9 +193,15 @@ fn kernel() -> FakeKernel {
     kernel
 }
 
+fn read_all(kernel: &mut FakeKernel) -> Current {
+    let mut current = Current::default();
+    run(kernel.read(&Ownership::default(), Parts::ALL, &mut current)).unwrap();
+    current
+}
+
 fn settled(kernel: &mut FakeKernel, desired: &Desired) -> bool {
     let ownership = Ownership::default();
-    let current = run(kernel.read(&ownership)).unwrap();
+    let current = read_all(kernel);
     plan(&current, desired, &ownership).is_empty()
 }
 
@@ -216,7 +222,7 @@ proptest! {
         run(Reconciler::new(kernel.clone(), ownership.clone()).apply(from.desired())).unwrap();
         let before = closed(&kernel, &packets);
         let desired = to.desired();
-        let current = run(kernel.read(&ownership)).unwrap();
+        let current = read_all(&mut kernel);
         let mut states = Vec::new();
         for op in plan(&current, &desired, &ownership) {
             run(kernel.execute(&op, &desired, &ownership)).unwrap();
@@ -281,9 +287,9 @@ proptest! {
             3 => kernel.create_interface("lan"),
             _ => kernel.create_interface("wan"),
         }
-        run(reconciler.repair()).unwrap();
+        run(reconciler.repair(Parts::ALL)).unwrap();
         prop_assert!(settled(&mut kernel, &to.desired()));
-        prop_assert!(run(reconciler.repair()).unwrap().done.is_empty());
+        prop_assert!(run(reconciler.repair(Parts::ALL)).unwrap().done.is_empty());
         run(reconciler.purge()).unwrap();
         prop_assert!(kernel.sas().is_empty() && kernel.policies().is_empty() && !kernel.has_tables());
     }
@@ -305,7 +311,7 @@ fn a_counter_mode_sender_is_not_put_back() {
     kernel.flush_states();
     let outbound = SaId { destination: address("192.0.2.1"), spi: 0x1300 };
     for _ in 0..2 {
-        let report = run(reconciler.repair()).unwrap();
+        let report = run(reconciler.repair(Parts::ALL)).unwrap();
         assert_eq!(report.withheld, BTreeSet::from([outbound]));
         assert!(!kernel.sas().contains(&outbound));
     }
@@ -328,7 +334,48 @@ fn a_lost_acknowledgement_does_not_install_a_counter_mode_sender_twice() {
     let installs = kernel.log().iter().filter(|op| **op == Op::InstallSa(outbound)).count();
     assert_eq!(installs, 1);
     kernel.flush_states();
-    assert_eq!(run(reconciler.repair()).unwrap().withheld, BTreeSet::from([outbound]));
+    assert_eq!(run(reconciler.repair(Parts::ALL)).unwrap().withheld, BTreeSet::from([outbound]));
+}
+
+#[test]
+fn a_new_key_costs_a_reading_of_the_states_alone() {
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(sending(0x1300, 0))).unwrap();
+    let before = kernel.reads().len();
+    run(reconciler.apply(sending(0x1301, 1))).unwrap();
+    assert_eq!(kernel.reads()[before..], [Parts::STATES]);
+    // Nothing wanted that is not there: nothing to read.
+    run(reconciler.apply(sending(0x1301, 1))).unwrap();
+    assert_eq!(kernel.reads().len(), before + 1);
+}
+
+#[test]
+fn what_is_in_doubt_is_read_before_anything_is_decided() {
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(sending(0x1300, 0))).unwrap();
+    let installed = kernel.sas();
+    kernel.flush_states();
+    run(reconciler.apply(sending(0x1300, 0))).unwrap();
+    assert!(kernel.sas().is_empty(), "nobody has said a word");
+    reconciler.doubt(Parts::STATES);
+    let report = run(reconciler.apply(sending(0x1300, 0))).unwrap();
+    // The receiver is back; the sender counts its packets and is not put back.
+    assert_eq!((report.done.len(), report.withheld.len()), (1, 1));
+    assert!(kernel.sas().is_subset(&installed));
+}
+
+#[test]
+fn after_a_failure_everything_is_read_again() {
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(sending(0x1300, 0))).unwrap();
+    kernel.fail(0, Fault::Refuse(EINVAL));
+    run(reconciler.apply(sending(0x1301, 1))).unwrap_err();
+    run(reconciler.repair(Parts::NONE)).unwrap();
+    assert!(kernel.reads().contains(&Parts::ALL));
+    assert_eq!(kernel.reads().iter().filter(|parts| **parts == Parts::ALL).count(), 2, "{:?}", kernel.reads());
 }
 
 #[test]
@@ -374,7 +421,7 @@ fn after_a_refusal_nothing_is_removed_but_keys_that_have_ended() {
     assert!(!kernel.log().iter().any(removals));
     assert!(kernel.sas().iter().all(|id| id.spi != 0x1300));
     // What was asked for is kept, and a repair goes on.
-    run(reconciler.repair()).unwrap();
+    run(reconciler.repair(Parts::ALL)).unwrap();
     assert_eq!(kernel.sas().len(), 2);
 }
 

@@ -69,6 +69,17 @@ impl Channel {
         self.request(operation, kind, flags | NLM_F_ACK, body, |_| Ok(())).await
     }
 
+    /// Reads one thing.
+    pub(crate) async fn query(
+        &mut self,
+        operation: &str,
+        kind: u16,
+        body: &[u8],
+        each: impl FnMut(Message<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.request(operation, kind, NLM_F_ACK, body, each).await
+    }
+
     /// Reads everything of a kind.
     pub(crate) async fn dump(
         &mut self,

@@ -21,7 +21,7 @@ use crate::algorithm::{Encryption, Integrity, Protection};
 use crate::desired::{Desired, PlaceholderRoute};
 use crate::error::{EEXIST, ENOENT, ESRCH, Error};
 use crate::event::EventSource;
-use crate::kernel::{Current, InstalledSa, Kernel};
+use crate::kernel::{Current, InstalledSa, Kernel, Parts};
 use crate::key::Key;
 use crate::model::{Install, Policy, PolicyId, Sa, SaId, SaRole};
 use crate::netlink::channel::Channel;
@@ -64,6 +64,10 @@ impl Netlink {
         Ok(())
     }
 
+    fn names(&self) -> BTreeMap<u32, String> {
+        self.interfaces.iter().map(|(name, index)| (*index, name.clone())).collect()
+    }
+
     async fn read_sas(&mut self, ownership: &Ownership) -> Result<BTreeMap<SaId, InstalledSa>, Error> {
         let mut sas = BTreeMap::new();
         let each = |message: channel::Message<'_>| {
@@ -78,7 +82,7 @@ impl Netlink {
     }
 
     async fn read_policies(&mut self, keep: impl Fn(u32) -> bool) -> Result<BTreeMap<u32, Policy>, Error> {
-        let names = self.interfaces.iter().map(|(name, index)| (*index, name.clone())).collect();
+        let names = self.names();
         let mut policies = BTreeMap::new();
         let each = |message: channel::Message<'_>| {
             if policy::index(message.body).is_some_and(&keep) {
@@ -133,8 +137,15 @@ impl Netlink {
     async fn update_policy(&mut self, op: &Op, index: u32, wanted: &Policy) -> Result<(), Error> {
         let body = policy::encode(wanted, index, &self.interfaces)?;
         // The kernel replaces by selector, whoever owns the policy: look once more whether it is still ours.
-        let now = self.read_policies(|other| other == index).await?;
-        if now.get(&index).is_none_or(|policy| policy.id != wanted.id) {
+        let mut now = None;
+        let names = self.names();
+        let each = |message: channel::Message<'_>| {
+            now = policy::decode(message.body, &names).or(now.take());
+            Ok(())
+        };
+        let known = policy::encode_id(index, wanted.id.direction);
+        self.xfrm.query("read a policy", XFRM_MSG_GETPOLICY, &known, each).await?;
+        if now.is_none_or(|(found, policy)| found != index || policy.id != wanted.id) {
             return Err(Error::from_errno(op.to_string(), ENOENT, None));
         }
         self.xfrm.change(&op.to_string(), XFRM_MSG_UPDPOLICY, 0, body.as_octets()).await
@@ -161,13 +172,25 @@ impl Netlink {
 }
 
 impl Kernel for Netlink {
-    async fn read(&mut self, ownership: &Ownership) -> Result<Current, Error> {
-        self.read_interfaces().await?;
-        let sas = self.read_sas(ownership).await?;
-        let policies = self.read_policies(|index| ownership.owns_policy(index)).await?;
-        let routes = self.read_routes().await?.into_iter().collect();
-        let (tables, rules) = self.read_tables(ownership).await?;
-        Ok(Current { interfaces: self.interfaces.clone(), sas, policies, tables, rules, routes })
+    async fn read(&mut self, ownership: &Ownership, parts: Parts, current: &mut Current) -> Result<(), Error> {
+        if parts.interfaces {
+            self.read_interfaces().await?;
+            current.interfaces.clone_from(&self.interfaces);
+            current.routes = self.read_routes().await?.into_iter().collect();
+        }
+        if parts.states {
+            current.sas = self.read_sas(ownership).await?;
+        }
+        if parts.policies {
+            current.policies = self.read_policies(|index| ownership.owns_policy(index)).await?;
+        }
+        if parts.tables {
+            self.read_tables(ownership, current).await?;
+        }
+        if parts.sets {
+            self.read_elements(ownership, &mut current.tables).await?;
+        }
+        Ok(())
     }
 
     async fn execute(&mut self, op: &Op, desired: &Desired, ownership: &Ownership) -> Result<(), Error> {

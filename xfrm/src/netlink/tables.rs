@@ -1,52 +1,68 @@
 //! nf_tables over netlink: the dumps and the transactions.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::attribute::Attributes;
 use crate::desired::Desired;
-use crate::error::Error;
+use crate::error::{ENOENT, Error};
+use crate::kernel::Current;
 use crate::netlink::Netlink;
 use crate::nft::dump::Dump;
 use crate::nft::table::{
     BATCH, BATCH_BEGIN, BATCH_END, GET_CHAIN, GET_ELEMENT, GET_RULE, GET_SET, GET_TABLE, Message, OWNED,
     change_elements, header, remove, replace,
 };
-use crate::nft::{Fingerprint, content};
+use crate::nft::{Fingerprint, IP, content};
 use crate::owner::Ownership;
 use crate::plan::Op;
-use crate::statistics::Counters;
 
 impl Netlink {
-    pub(super) async fn read_tables(
-        &mut self,
-        ownership: &Ownership,
-    ) -> Result<(Fingerprint, BTreeMap<String, Counters>), Error> {
+    /// Chains, rules and counters, and which sets there are. Elements that were known stay.
+    pub(super) async fn read_tables(&mut self, ownership: &Ownership, current: &mut Current) -> Result<(), Error> {
         let mut dump = Dump::new(ownership);
         let any = header(0);
         let netfilter = &mut self.netfilter;
         let ignore = |_: Option<()>| Ok(());
         netfilter.dump("list nf_tables tables", GET_TABLE, &any, |m| ignore(dump.table(m.body))).await?;
-        if dump.fingerprint.is_empty() {
-            return Ok((dump.fingerprint, dump.counters));
+        if !dump.fingerprint.is_empty() {
+            netfilter.dump("list nf_tables chains", GET_CHAIN, &any, |m| ignore(dump.chain(m.body))).await?;
+            // With a table's name the kernel stops at the first table that has it: ask family by family.
+            for (family, table) in dump.tables() {
+                let body = Attributes::after(&header(family)).text(1, &table);
+                netfilter
+                    .dump("list nf_tables rules", GET_RULE, body.as_octets(), |m| ignore(dump.rule(m.body)))
+                    .await?;
+            }
+            netfilter.dump("list nf_tables sets", GET_SET, &any, |m| ignore(dump.set(m.body))).await?;
         }
-        netfilter.dump("list nf_tables chains", GET_CHAIN, &any, |m| ignore(dump.chain(m.body))).await?;
-        // With a table's name the kernel stops at the first table that has it: ask family by family.
-        for (family, table) in dump.tables() {
-            let body = Attributes::after(&header(family)).text(1, &table);
-            netfilter.dump("list nf_tables rules", GET_RULE, body.as_octets(), |m| ignore(dump.rule(m.body))).await?;
+        let Dump { mut fingerprint, counters, .. } = dump;
+        let known = core::mem::take(&mut current.tables.sets);
+        let still = known.into_iter().filter(|(key, _)| fingerprint.sets.contains_key(key)).collect::<Vec<_>>();
+        fingerprint.sets.extend(still);
+        current.tables = fingerprint;
+        current.rules = counters;
+        Ok(())
+    }
+
+    /// The elements of the sets that `tables` names.
+    pub(super) async fn read_elements(&mut self, ownership: &Ownership, tables: &mut Fingerprint) -> Result<(), Error> {
+        let mut dump = Dump::new(ownership);
+        for (table, set) in tables.sets.keys() {
+            dump.fingerprint.sets.insert((table.clone(), set.clone()), BTreeSet::new());
+            // Sets of SPIs stand in the `ip` tables alone.
+            let body = Attributes::after(&header(IP)).text(1, table).text(2, set);
+            let each = |message: super::channel::Message<'_>| {
+                dump.elements(message.body);
+                Ok(())
+            };
+            match self.netfilter.dump("list nf_tables elements", GET_ELEMENT, body.as_octets(), each).await {
+                // The set is gone: as empty as one that never was, and the event of its end is on its way.
+                Err(error) if error.errno() == Some(ENOENT) => {}
+                other => other?,
+            }
         }
-        let mut sets = Vec::new();
-        let each = |message: super::channel::Message<'_>| {
-            sets.extend(dump.set(message.body));
-            Ok(())
-        };
-        netfilter.dump("list nf_tables sets", GET_SET, &any, each).await?;
-        for (family, table, set) in sets {
-            let body = Attributes::after(&header(family)).text(1, &table).text(2, &set);
-            let each = |message: super::channel::Message<'_>| ignore(dump.elements(message.body));
-            netfilter.dump("list nf_tables elements", GET_ELEMENT, body.as_octets(), each).await?;
-        }
-        Ok((dump.fingerprint, dump.counters))
+        tables.sets = dump.fingerprint.sets;
+        Ok(())
     }
 
     pub(super) async fn change_tables(

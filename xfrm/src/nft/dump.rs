@@ -69,12 +69,11 @@ impl<'a> Dump<'a> {
         Some(())
     }
 
-    /// A body of `NFT_MSG_NEWSET`: the set's family, table and name, if it is ours.
-    pub(crate) fn set(&mut self, body: &[u8]) -> Option<(u8, String, String)> {
-        let (family, table, rest) = self.ours(body, 1)?;
-        let name = text(find(rest, 2)?);
-        self.fingerprint.sets.entry((table.clone(), name.clone())).or_default();
-        Some((family, table, name))
+    /// A body of `NFT_MSG_NEWSET`.
+    pub(crate) fn set(&mut self, body: &[u8]) -> Option<()> {
+        let (_, table, rest) = self.ours(body, 1)?;
+        self.fingerprint.sets.entry((table, text(find(rest, 2)?))).or_default();
+        Some(())
     }
 
     /// A body of `NFT_MSG_NEWSETELEM`.
