@@ -14,7 +14,7 @@ const RATES: [u64; 6] = [2000, 1000, 500, 250, 100, 50];
 const SIZE: usize = 200;
 
 /// What a load found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Load {
     /// From the first host to the second.
     pub forward: FlowReport,

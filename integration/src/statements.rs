@@ -8,7 +8,7 @@ use crate::nodes::Node;
 use crate::packet::{ESP, Packet, reassemble};
 use crate::states::State;
 use crate::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, R, is_protected};
-use crate::traffic::{FORGED_MARKER, MARKER, value};
+use crate::traffic::{FORGED_MARKER, MARKER, value, word};
 use crate::{esp, states};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -66,7 +66,7 @@ pub fn tcp(narrative: &mut Narrative, lab: &Lab, from: Node, to: Node, octets: u
 }
 
 /// What a flow of numbered datagrams found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct FlowReport {
     /// Datagrams the sender's kernel took.
     pub sent: u64,
@@ -78,6 +78,8 @@ pub struct FlowReport {
     pub gap_milliseconds: u64,
     /// Number of the last datagram that arrived.
     pub last: u64,
+    /// The first holes: numbers, and the time of day at which the next datagram arrived.
+    pub missing: String,
 }
 
 impl FlowReport {
@@ -93,6 +95,7 @@ impl FlowReport {
             duplicates: wanted(received, "duplicates")?,
             gap_milliseconds: wanted(received, "gap")?,
             last: wanted(received, "last")?,
+            missing: word(received, "missing").unwrap_or_default().to_owned(),
         })
     }
 }
@@ -107,7 +110,11 @@ impl std::fmt::Display for FlowReport {
             self.sent.saturating_sub(self.received),
             self.duplicates,
             self.gap_milliseconds
-        )
+        )?;
+        if !self.missing.is_empty() {
+            write!(formatter, "\nmissing: {}", self.missing)?;
+        }
+        Ok(())
     }
 }
 

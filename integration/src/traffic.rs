@@ -6,7 +6,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// First octets of every datagram: what a search in a capture looks for.
 pub const MARKER: &[u8] = b"lab flow ";
@@ -120,9 +120,14 @@ pub fn run(traffic: &Traffic) -> Result<()> {
     }
 }
 
-/// One value of a line of `name=value`.
+/// One number of a line of `name=value`.
 pub fn value(line: &str, name: &str) -> Option<u64> {
-    line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+    word(line, name)?.parse().ok()
+}
+
+/// One value of a line of `name=value`.
+pub fn word<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
 fn datagram(sequence: u64, size: usize) -> Vec<u8> {
@@ -181,6 +186,7 @@ fn count_datagrams(sink: &Sink) -> Result<()> {
     println!("listening");
     let (mut seen, mut duplicates, mut octets) = (BTreeSet::new(), 0u64, 0u64);
     let (mut first, mut latest, mut gap) = (None, Instant::now(), Duration::ZERO);
+    let mut missing = Missing::default();
     let mut buffer = vec![0; 65_536];
     while let Ok(length) = socket.recv(&mut buffer) {
         let Some(sequence) = buffer.get(..length).and_then(sequence_of) else { continue };
@@ -194,18 +200,47 @@ fn count_datagrams(sink: &Sink) -> Result<()> {
         first.get_or_insert(now);
         latest = now;
         octets += length as u64;
+        let expected = seen.last().map_or(0, |last| last + 1);
+        if sequence > expected {
+            missing.note(expected..sequence);
+        }
         if !seen.insert(sequence) {
             duplicates += 1;
         }
     }
     let milliseconds = first.map_or(0, |first| (latest - first).as_millis());
     println!(
-        "received={} duplicates={duplicates} octets={octets} last={} gap={} milliseconds={milliseconds}",
+        "received={} duplicates={duplicates} octets={octets} last={} gap={} milliseconds={milliseconds} missing={missing}",
         seen.len(),
         seen.last().copied().unwrap_or(0),
         gap.as_millis()
     );
     Ok(())
+}
+
+/// Holes in the numbers as they were found, with the time of day: what a log beside them can be held against.
+#[derive(Default)]
+struct Missing(Vec<String>);
+
+impl Missing {
+    /// More holes than a person would look at.
+    const LIMIT: usize = 8;
+
+    fn note(&mut self, hole: std::ops::Range<u64>) {
+        if self.0.len() < Self::LIMIT {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let second = now.as_secs();
+            let (hour, minute) = (second / 3600 % 24, second / 60 % 60);
+            let time = format!("{hour:02}:{minute:02}:{:02}.{:03}", second % 60, now.subsec_millis());
+            self.0.push(format!("{}-{}@{time}", hole.start, hole.end - 1));
+        }
+    }
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0.join(","))
+    }
 }
 
 /// A pattern whose octets differ at every place a segment could be shifted to.

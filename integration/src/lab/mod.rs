@@ -116,9 +116,8 @@ impl Lab {
         for host in [captures.ha, captures.hb, captures.hc].into_iter().flatten() {
             host.stop()?;
         }
-        // Beside the binaries is the place a person finds it: in the machine that is the directory shared with the host.
-        let keep = self.binaries.parent().unwrap_or(Path::new("/")).join("core.pcap");
-        let _ = fs::copy(file, keep);
+        // The working directory outlives the lab: in the machine it is the one shared with the host.
+        let _ = fs::copy(file, "core.pcap");
         topology::tear_down();
         Ok((all, tally))
     }
