@@ -30,6 +30,17 @@ pub fn now() -> BootTime {
     }
 }
 
+/// The number that the kernel drew for this boot; zero where it cannot be read, which is then the same as no other.
+pub fn boot_identifier() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: Vec<u8> = text.bytes().filter_map(|digit| char::from(digit).to_digit(16)?.try_into().ok()).collect();
+    let mut boot = [0; 16];
+    for (octet, pair) in boot.iter_mut().zip(digits.chunks_exact(2)) {
+        *octet = pair.iter().fold(0, |octet, digit| octet << 4 | digit);
+    }
+    boot
+}
+
 /// One timer on the boot-time clock, for one event loop.
 #[derive(Debug)]
 pub struct Timer {

@@ -10,6 +10,7 @@ use ::control::socket::{Access, Listener};
 use anyhow::Context;
 use daemon::clock::{self, Timer};
 use daemon::limit::LogLimiter;
+use daemon::sealed::file::{Moment, Owner, SealedFile};
 use daemon::{entropy, notify};
 use gdoi::BootTime;
 use gdoi::crypto::Secret;
@@ -24,7 +25,6 @@ use crate::net::Network;
 use crate::notice::Notice;
 use crate::service::Service;
 use crate::signing::{self, SigningKeys};
-use crate::state::file::{Moment, StateFile};
 
 /// Datagrams that are handled before their answers leave.
 const BATCH: usize = 64;
@@ -99,6 +99,10 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A state is written before anything leaves that it describes, so that no number is ever used twice.
+const STATE: Owner =
+    Owner { program: "gcks", magic: b"gcks state\x01", otherwise: "remove it and let all members register again" };
+
 /// What only a restart changes.
 #[derive(PartialEq, Eq)]
 struct Fixed {
@@ -120,11 +124,11 @@ impl Fixed {
 }
 
 /// The service with its state, if one is kept.
-fn restore(config: Config, keys: &SigningKeys) -> anyhow::Result<(Service<OsEntropy>, Option<StateFile>)> {
+fn restore(config: Config, keys: &SigningKeys) -> anyhow::Result<(Service<OsEntropy>, Option<SealedFile>)> {
     let Some(key) = &config.state_key else {
         return Ok((Service::new(config, keys, entropy::seed()?, OsEntropy), None));
     };
-    let file = StateFile::new(&config.state_directory, key)?;
+    let file = SealedFile::new(config.state_directory.join("gcks.state"), STATE, key)?;
     let now = clock::now();
     let service = match file.load(&Moment::at(now))? {
         None => Service::new(config, keys, entropy::seed()?, OsEntropy),
@@ -151,7 +155,7 @@ fn answer_calls(path: PathBuf) -> anyhow::Result<mpsc::Receiver<Call>> {
 
 struct State {
     service: Service<OsEntropy>,
-    state_file: Option<StateFile>,
+    state_file: Option<SealedFile>,
     listen: Vec<SocketAddr>,
     started: BootTime,
     limiter: LogLimiter,

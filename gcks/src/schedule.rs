@@ -14,9 +14,9 @@ use gdoi::group::{GroupPolicy, KekPolicy, Spi, TekKeys, TekPolicy};
 
 use crate::config::{Group, Rekey, TekTemplate};
 use crate::keys::{self, Entropy};
-use crate::state::codec::Encoder;
 use crate::state::export;
 use crate::state::restore::StoredSlot;
+use daemon::sealed::codec::Encoder;
 
 /// Least margin before the end of a TEK.
 const LEAST_MARGIN: Duration = Duration::from_secs(60);

@@ -3,13 +3,14 @@
 //! A key that is missing is made. It appears under its name complete or not at all, readable by the daemon's user alone.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use daemon::entropy::{self, EntropyError};
+use daemon::replace::write_atomically;
 use gdoi::crypto::{KeyKind, SeededRng, SignatureError, SigningKey};
 use pem_rfc7468::LineEnding;
 use thiserror::Error;
@@ -135,30 +136,9 @@ fn create(path: &Path, kind: SigningKeyKind) -> Result<SigningKey, SigningKeyErr
     Ok(key)
 }
 
-/// Writes a file that is there complete or as it was before, whenever the machine stops: a new file beside it, fsync,
-/// rename, fsync of the folder. Mode 0600.
-///
-/// # Errors
-/// What the system says; the old file is as it was.
-pub fn write_atomically(path: &Path, octets: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut beside = name.to_owned();
-    beside.push(".new");
-    let beside = folder.join(beside);
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    file.write_all(octets)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 

@@ -13,12 +13,12 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use daemon::sealed::codec::Clock;
 use gcks::config::Config;
 use gcks::control::snapshot;
 use gcks::keys::OsEntropy;
 use gcks::service::Service;
 use gcks::signing::SigningKeys;
-use gcks::state::codec::Clock;
 use gdoi::event::Transmit;
 use support::world::*;
 use support::*;

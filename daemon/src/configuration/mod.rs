@@ -35,7 +35,7 @@ use std::path::Path;
 
 pub use ike::{phase1_policy, weak_parts};
 pub use report::{Entry, Report, Severity};
-pub use secret::{check_length, pre_shared_key_source, shared_keys};
+pub use secret::{check_length, pre_shared_key_source, shared_keys, state_key, state_key_source};
 pub use selector::traffic_selector;
 pub use table::{Located, Place, Table};
 pub use value::{Problem, Read, choice, duration_text};

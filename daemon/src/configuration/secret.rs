@@ -1,4 +1,4 @@
-//! Where a pre-shared key is named in a configuration, and what is worth a warning about keys.
+//! Where keys are named in a configuration, and what is worth a warning about them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,20 +7,41 @@ use gdoi::crypto::Secret;
 
 use super::report::Report;
 use super::table::{Located, Place, Table};
-use crate::secrets::{SHORT, SecretSource};
+use crate::secrets::{SHORT, SecretError, SecretSource};
 
 /// Reads `pre-shared-key-file` or `pre-shared-key-credential`; naming both is an error. `None` when
 /// neither is there or what is there is wrong (then it is noted).
 pub fn pre_shared_key_source(table: &mut Table<'_>) -> Option<Located<SecretSource>> {
-    let file = table.optional::<PathBuf>("pre-shared-key-file");
-    let credential = table.optional::<String>("pre-shared-key-credential");
+    source(table, "pre-shared-key-file", "pre-shared-key-credential")
+}
+
+/// Reads `state-key-file` or `state-key-credential` like [`pre_shared_key_source`].
+pub fn state_key_source(table: &mut Table<'_>) -> Option<Located<SecretSource>> {
+    source(table, "state-key-file", "state-key-credential")
+}
+
+/// Takes the state key out of `read`'s result; an error is noted.
+pub fn state_key(
+    report: &Report,
+    origin: &Located<SecretSource>,
+    read: impl FnOnce(&SecretSource) -> Result<Secret, SecretError>,
+) -> Option<Secret> {
+    read(&origin.value)
+        .map_err(|error| {
+            let text = error.to_string();
+            let (message, remedy) = text.split_once("; ").unwrap_or((&text, "check the key"));
+            report.error(Some(origin.place.clone()), format!("state key: {message}"), remedy);
+        })
+        .ok()
+}
+
+fn source(table: &mut Table<'_>, in_file: &'static str, as_credential: &'static str) -> Option<Located<SecretSource>> {
+    let file = table.optional::<PathBuf>(in_file);
+    let credential = table.optional::<String>(as_credential);
     match (file, credential) {
         (Some(_), Some(credential)) => {
-            table.report().error(
-                Some(credential.place),
-                "pre-shared-key-file and pre-shared-key-credential are both named",
-                "keep one of them",
-            );
+            let message = format!("{in_file} and {as_credential} are both named");
+            table.report().error(Some(credential.place), message, "keep one of them");
             None
         }
         (Some(file), None) => Some(file.map(SecretSource::File)),

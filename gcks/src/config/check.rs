@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use daemon::configuration::{Located, Place, Report, check_length, shared_keys, weak_parts};
+use daemon::configuration::{Located, Place, Report, check_length, shared_keys, state_key, weak_parts};
 use daemon::secrets::{read_aes_key, read_pre_shared_key};
 use gdoi::config::Identity;
 use gdoi::crypto::Secret;
@@ -49,15 +49,7 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         let message = format!("ike: {} can be broken", weak.join(", "));
         report.warning(None, message, "remove them as soon as every member has something better");
     }
-    let state_key = file.state_key.as_ref().and_then(|origin| match read_aes_key(&origin.value) {
-        Ok(key) => Some(key),
-        Err(error) => {
-            let text = error.to_string();
-            let (message, remedy) = text.split_once("; ").unwrap_or((&text, "check the key"));
-            report.error(Some(origin.place.clone()), format!("state key: {message}"), remedy);
-            None
-        }
-    });
+    let state_key = file.state_key.as_ref().and_then(|origin| state_key(report, origin, read_aes_key));
     Some(Config {
         control_socket: file.control_socket,
         listen,

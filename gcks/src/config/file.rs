@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::configuration::{
-    Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source, traffic_selector,
+    Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source, state_key_source,
+    traffic_selector,
 };
 use daemon::secrets::SecretSource;
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, ServerLimits};
@@ -151,22 +152,12 @@ pub fn read(mut root: Table<'_>) -> File {
         group_id_byte_order: root.table("interoperability").map_or(ByteOrder::Network, byte_order),
         limits: root.table("limits").map_or_else(ServerLimits::default, limits),
         state_directory: root.or("state-directory", PathBuf::from("/var/lib/gcks")),
-        state_key: state_key(&mut root),
+        state_key: state_key_source(&mut root),
         members: root.tables("member").into_iter().map(member).collect(),
         groups: root.tables("group").into_iter().map(group).collect(),
     };
     root.finish();
     file
-}
-
-fn state_key(root: &mut Table<'_>) -> Option<Located<SecretSource>> {
-    let file = root.optional::<PathBuf>("state-key-file");
-    let credential = root.optional::<String>("state-key-credential");
-    if let (Some(_), Some(credential)) = (&file, &credential) {
-        let message = "state-key-file and state-key-credential are both named";
-        root.report().error(Some(credential.place.clone()), message, "keep one of them");
-    }
-    file.map(|file| file.map(SecretSource::File)).or(credential.map(|name| name.map(SecretSource::Credential)))
 }
 
 fn listen(root: &mut Table<'_>) -> Vec<Located<IpAddr>> {

@@ -2,11 +2,10 @@
 
 use gdoi::BootTime;
 use gdoi::crypto::Secret;
-use gdoi::group::{AddressRange, KekPolicy, TrafficSelector};
+use gdoi::group::{AddressRange, TrafficSelector};
 use gdoi::lkh::KeyTree;
 use gdoi::push::{AcknowledgementKind, SealedPush};
 
-use super::codec::Encoder;
 use crate::config::TekTemplate;
 use crate::kek::Kek;
 use crate::keys::Entropy;
@@ -14,6 +13,7 @@ use crate::registry::Registration;
 use crate::rekey::GroupRekey;
 use crate::schedule::{Life, Tek};
 use crate::service::{GroupState, Service};
+use daemon::sealed::codec::Encoder;
 
 /// Changes when the octets do.
 pub(super) const VERSION: u8 = 1;
@@ -71,7 +71,7 @@ fn rekey(out: &mut Encoder, rekey: &GroupRekey) {
 }
 
 fn kek(out: &mut Encoder, kek: &Kek) {
-    policy(out, kek.stored_policy());
+    out.kek_policy(kek.stored_policy());
     out.octets(kek.key().expose());
     out.u32(kek.sequence_number());
     out.time(kek.ends());
@@ -87,23 +87,6 @@ fn push(out: &mut Encoder, push: &SealedPush) {
     out.octets(push.datagram());
     out.option(push.acknowledgement().map(AcknowledgementKind::number), Encoder::u16);
     out.octets(push.base_key().expose());
-}
-
-fn policy(out: &mut Encoder, policy: &KekPolicy) {
-    out.put(&policy.spi);
-    out.u8(policy.protocol);
-    for (kind, port, data) in [&policy.source, &policy.destination] {
-        out.u8(*kind);
-        out.u16(*port);
-        out.octets(data);
-    }
-    out.u16(policy.algorithm);
-    out.option(policy.key_length, Encoder::u16);
-    out.u64(policy.lifetime.as_secs());
-    out.option(policy.signature_hash, Encoder::u16);
-    out.u16(policy.signature_algorithm);
-    out.option(policy.signature_key_length, Encoder::u16);
-    out.option(policy.acknowledgement, Encoder::u16);
 }
 
 fn registration(out: &mut Encoder, registration: &Registration) {

@@ -14,7 +14,6 @@ use gdoi::lkh::KeyTree;
 use gdoi::push::{Deletion, SealedPush};
 use ipnet::IpNet;
 
-use super::codec::{Clock, Decoder, StateError};
 use super::export::VERSION;
 use crate::algorithm::{ENCRYPTIONS, INTEGRITIES};
 use crate::config::rekey::KEK_ENCRYPTIONS;
@@ -28,6 +27,7 @@ use crate::schedule::{Life, Tek};
 use crate::senders::SenderPool;
 use crate::service::{GroupState, Service};
 use crate::signing::SigningKeys;
+use daemon::sealed::codec::{Clock, Decoder, StateError};
 
 type Decoded<T> = Result<T, StateError>;
 
@@ -192,7 +192,7 @@ impl StoredRekey {
         let public_key = from.octets()?.to_vec();
         let kek = from.option(|from| {
             Ok(StoredKek {
-                policy: policy(from)?,
+                policy: from.kek_policy()?,
                 key: from.secret()?,
                 sequence_number: from.u32()?,
                 ends: from.time()?,
@@ -212,25 +212,6 @@ fn push(from: &mut Decoder<'_>) -> Decoded<SealedPush> {
     let (spi, number, datagram) = (from.array()?, from.u32()?, from.octets()?.to_vec());
     let acknowledgement = from.option(Decoder::u16)?;
     Ok(SealedPush::restore(spi, number, datagram, acknowledgement, from.secret()?))
-}
-
-fn policy(from: &mut Decoder<'_>) -> Decoded<KekPolicy> {
-    let (spi, protocol) = (from.array()?, from.u8()?);
-    let mut end = || Ok((from.u8()?, from.u16()?, from.octets()?.to_vec()));
-    let (source, destination) = (end()?, end()?);
-    Ok(KekPolicy {
-        spi,
-        protocol,
-        source,
-        destination,
-        algorithm: from.u16()?,
-        key_length: from.option(Decoder::u16)?,
-        lifetime: Duration::from_secs(from.u64()?),
-        signature_hash: from.option(Decoder::u16)?,
-        signature_algorithm: from.u16()?,
-        signature_key_length: from.option(Decoder::u16)?,
-        acknowledgement: from.option(Decoder::u16)?,
-    })
 }
 
 fn registration(from: &mut Decoder<'_>) -> Decoded<Registration> {

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use daemon::sealed::codec::Clock;
 use gcks::config::Config;
 use gcks::keys::OsEntropy;
 use gcks::notice::Notice;
 use gcks::service::Service;
 use gcks::signing::SigningKeys;
-use gcks::state::codec::Clock;
 use gdoi::BootTime;
 use gdoi::config::RetransmissionPolicy;
 use gdoi::event::{RegistrationEvent, RegistrationFailure, Transmit};

@@ -1,10 +1,10 @@
 //! The state on disk, sealed with AES-CCM (RFC 3610): who can read the file learns nothing and can change nothing.
 //!
 //! ```text
-//! "gcks state" | version | nonce (11) | AES-CCM( boot identifier | boot-time clock | wall clock | state ) | tag (16)
+//! name | version | nonce (11) | AES-CCM( boot identifier | boot-time clock | wall clock | state ) | tag (16)
 //! ```
 //!
-//! A state is written before anything leaves that it describes, so that no number is ever used twice.
+//! Name and version are authenticated as well, so that the state of one program is never taken for that of another.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -15,16 +15,16 @@ use aes::{Aes128, Aes256};
 use ccm::aead::{AeadInOut, KeyInit};
 use ccm::consts::{U11, U16};
 use ccm::{Ccm, Nonce};
-use daemon::entropy::{self, EntropyError};
 use gdoi::BootTime;
 use gdoi::crypto::Secret;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::codec::{Clock, Encoder};
-use crate::signing::write_atomically;
+use crate::clock::boot_identifier;
+use crate::entropy::{self, EntropyError};
+use crate::replace::write_atomically;
 
-const MAGIC: &[u8; 11] = b"gcks state\x01";
 /// The length of a message has the four octets that 15 leave.
 const NONCE: usize = 11;
 const TAG: usize = 16;
@@ -36,23 +36,36 @@ const LONGEST: u64 = 256 * 1024 * 1024;
 /// The state cannot be kept. One line, with the remedy.
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say it")]
-pub enum StateFileError {
+pub enum SealedFileError {
     #[error("{path}: the state cannot be {what}: {source}; let the daemon's user read and write in the folder")]
     File { path: PathBuf, what: &'static str, source: io::Error },
-    #[error("{path}: this is no state of gcks; restore the file, or remove it and let all members register again")]
-    Foreign { path: PathBuf },
+    #[error("{path}: this is no state of {program}; restore the file, or {otherwise}", program = .owner.program, otherwise = .owner.otherwise)]
+    Foreign { path: PathBuf, owner: Owner },
     #[error(
-        "{path}: the state is damaged or was sealed with another key; restore the file or the key, or remove the file and let all members register again"
+        "{path}: the state is damaged or was sealed with another key; restore the file or the key, or {otherwise}",
+        otherwise = .owner.otherwise
     )]
-    Damaged { path: PathBuf },
+    Damaged { path: PathBuf, owner: Owner },
     #[error(
-        "{path}: the clock shows a time before the state was written; set the clock, or remove the file and let all members register again"
+        "{path}: the clock shows a time before the state was written; set the clock, or {otherwise}",
+        otherwise = .owner.otherwise
     )]
-    Clock { path: PathBuf },
+    Clock { path: PathBuf, owner: Owner },
     #[error("the state key has {0} octets; it must have 16 or 32")]
     Key(usize),
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+}
+
+/// Whose states they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Name of the program.
+    pub program: &'static str,
+    /// What a file begins with; it ends with the version of the octets inside.
+    pub magic: &'static [u8],
+    /// What a person can do who cannot get the file back, as the rest of a sentence.
+    pub otherwise: &'static str,
 }
 
 /// The clocks of this machine.
@@ -69,15 +82,8 @@ pub struct Moment {
 impl Moment {
     /// This moment; `now` is what the boot-time clock shows.
     pub fn at(now: BootTime) -> Self {
-        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let digits: Vec<u8> =
-            text.bytes().filter_map(|digit| char::from(digit).to_digit(16)?.try_into().ok()).collect();
-        let mut boot = [0; 16];
-        for (octet, pair) in boot.iter_mut().zip(digits.chunks_exact(2)) {
-            *octet = pair.iter().fold(0, |octet, digit| octet << 4 | digit);
-        }
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self { boot, now, wall }
+        Self { boot: boot_identifier(), now, wall }
     }
 
     /// How points in time that were written at `written` read now; `None` if the wall clock went back over a reboot.
@@ -92,8 +98,9 @@ impl Moment {
 }
 
 /// A file that holds the sealed state.
-pub struct StateFile {
+pub struct SealedFile {
     path: PathBuf,
+    owner: Owner,
     cipher: Cipher,
 }
 
@@ -102,24 +109,24 @@ enum Cipher {
     Aes256(Box<Ccm<Aes256, U16, U11>>),
 }
 
-impl std::fmt::Debug for StateFile {
+impl std::fmt::Debug for SealedFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StateFile({})", self.path.display())
+        write!(f, "SealedFile({})", self.path.display())
     }
 }
 
-impl StateFile {
-    /// The state in `folder`, sealed with `key` of 16 or 32 octets.
+impl SealedFile {
+    /// The state of `owner` at `path`, sealed with `key` of 16 or 32 octets.
     ///
     /// # Errors
     /// The key has another length.
-    pub fn new(folder: &Path, key: &Secret) -> Result<Self, StateFileError> {
-        let wrong = |_| StateFileError::Key(key.len());
+    pub fn new(path: PathBuf, owner: Owner, key: &Secret) -> Result<Self, SealedFileError> {
+        let wrong = |_| SealedFileError::Key(key.len());
         let cipher = match key.len() {
             16 => Cipher::Aes128(Box::new(Ccm::new_from_slice(key.expose()).map_err(wrong)?)),
             _ => Cipher::Aes256(Box::new(Ccm::new_from_slice(key.expose()).map_err(wrong)?)),
         };
-        Ok(Self { path: folder.join("gcks.state"), cipher })
+        Ok(Self { path, owner, cipher })
     }
 
     /// Where it is.
@@ -131,7 +138,7 @@ impl StateFile {
     ///
     /// # Errors
     /// What the system says; the state before is still there.
-    pub fn save(&self, state: &Secret, moment: &Moment) -> Result<(), StateFileError> {
+    pub fn save(&self, state: &Secret, moment: &Moment) -> Result<(), SealedFileError> {
         let mut plain = Encoder::default();
         plain.put(&moment.boot);
         plain.time(moment.now);
@@ -143,11 +150,11 @@ impl StateFile {
         let mut nonce = [0; NONCE];
         entropy::fill(&mut nonce)?;
         let sealed = match &self.cipher {
-            Cipher::Aes128(cipher) => cipher.encrypt_in_place(&Nonce::from(nonce), MAGIC, &mut *buffer),
-            Cipher::Aes256(cipher) => cipher.encrypt_in_place(&Nonce::from(nonce), MAGIC, &mut *buffer),
+            Cipher::Aes128(cipher) => cipher.encrypt_in_place(&Nonce::from(nonce), self.owner.magic, &mut *buffer),
+            Cipher::Aes256(cipher) => cipher.encrypt_in_place(&Nonce::from(nonce), self.owner.magic, &mut *buffer),
         };
-        sealed.map_err(|_| StateFileError::Damaged { path: self.path.clone() })?;
-        let octets = [MAGIC.as_slice(), &nonce, &buffer].concat();
+        sealed.map_err(|_| self.damaged())?;
+        let octets = [self.owner.magic, &nonce, &buffer].concat();
         write_atomically(&self.path, &octets).map_err(|source| self.failed("written", source))
     }
 
@@ -155,8 +162,7 @@ impl StateFile {
     ///
     /// # Errors
     /// The file cannot be read, is damaged, was sealed with another key, or its age cannot be known.
-    pub fn load(&self, moment: &Moment) -> Result<Option<(Secret, Clock)>, StateFileError> {
-        let path = || self.path.clone();
+    pub fn load(&self, moment: &Moment) -> Result<Option<(Secret, Clock)>, SealedFileError> {
         let file = match OpenOptions::new().read(true).open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -164,23 +170,29 @@ impl StateFile {
         };
         let mut octets = Vec::new();
         file.take(LONGEST).read_to_end(&mut octets).map_err(|source| self.failed("read", source))?;
-        let sealed = octets.strip_prefix(MAGIC).ok_or(StateFileError::Foreign { path: path() })?;
-        let damaged = || StateFileError::Damaged { path: path() };
+        let sealed = octets.strip_prefix(self.owner.magic);
+        let sealed = sealed.ok_or_else(|| SealedFileError::Foreign { path: self.path.clone(), owner: self.owner })?;
+        let damaged = || self.damaged();
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE>().ok_or_else(damaged)?;
         let mut plain = Zeroizing::new(sealed.to_vec());
         let opened = match &self.cipher {
-            Cipher::Aes128(cipher) => cipher.decrypt_in_place(&Nonce::from(*nonce), MAGIC, &mut *plain),
-            Cipher::Aes256(cipher) => cipher.decrypt_in_place(&Nonce::from(*nonce), MAGIC, &mut *plain),
+            Cipher::Aes128(cipher) => cipher.decrypt_in_place(&Nonce::from(*nonce), self.owner.magic, &mut *plain),
+            Cipher::Aes256(cipher) => cipher.decrypt_in_place(&Nonce::from(*nonce), self.owner.magic, &mut *plain),
         };
         opened.map_err(|_| damaged())?;
         let written = stamp(&plain).ok_or_else(damaged)?;
-        let clock = moment.clock_since(&written).ok_or(StateFileError::Clock { path: path() })?;
+        let clock = moment.clock_since(&written);
+        let clock = clock.ok_or_else(|| SealedFileError::Clock { path: self.path.clone(), owner: self.owner })?;
         let state = plain.get(STAMP..).ok_or_else(damaged)?;
         Ok(Some((Secret::copy_from(state), clock)))
     }
 
-    fn failed(&self, what: &'static str, source: io::Error) -> StateFileError {
-        StateFileError::File { path: self.path.clone(), what, source }
+    fn damaged(&self) -> SealedFileError {
+        SealedFileError::Damaged { path: self.path.clone(), owner: self.owner }
+    }
+
+    fn failed(&self, what: &'static str, source: io::Error) -> SealedFileError {
+        SealedFileError::File { path: self.path.clone(), what, source }
     }
 }
 
@@ -195,6 +207,8 @@ fn stamp(plain: &[u8]) -> Option<Moment> {
 mod tests {
     use super::*;
 
+    const OWNER: Owner = Owner { program: "test", magic: b"test state\x01", otherwise: "remove it" };
+
     fn moment(boot: u8, now: u64, wall: u64) -> Moment {
         let (now, wall) = (BootTime::new(Duration::from_secs(now)), Duration::from_secs(wall));
         Moment { boot: [boot; 16], now, wall }
@@ -204,7 +218,7 @@ mod tests {
     fn a_state_comes_back_with_its_clock() {
         let folder = tempfile::tempdir().unwrap();
         for length in [16, 32] {
-            let file = StateFile::new(folder.path(), &Secret::new(vec![9; length])).unwrap();
+            let file = SealedFile::new(folder.path().join("state"), OWNER, &Secret::new(vec![9; length])).unwrap();
             let _ = std::fs::remove_file(file.path());
             assert!(file.load(&moment(1, 1, 1)).unwrap().is_none());
             let state = Secret::new(b"keys and numbers".to_vec());
@@ -214,16 +228,16 @@ mod tests {
             let (_, clock) = file.load(&moment(2, 7, 5060)).unwrap().unwrap();
             assert_eq!((clock.now.since_boot().as_secs(), clock.elapsed.as_secs()), (7, 60));
             let error = file.load(&moment(2, 7, 4000)).unwrap_err();
-            assert!(matches!(error, StateFileError::Clock { .. }), "its age cannot be known");
+            assert!(matches!(error, SealedFileError::Clock { .. }), "its age cannot be known");
         }
-        let file = StateFile::new(folder.path(), &Secret::new(vec![9; 16])).unwrap();
-        assert!(matches!(file.load(&moment(1, 200, 5000)), Err(StateFileError::Damaged { .. })), "another key");
+        let file = SealedFile::new(folder.path().join("state"), OWNER, &Secret::new(vec![9; 16])).unwrap();
+        assert!(matches!(file.load(&moment(1, 200, 5000)), Err(SealedFileError::Damaged { .. })), "another key");
     }
 
     #[test]
     fn every_damaged_octet_is_noticed_and_nothing_is_in_clear() {
         let folder = tempfile::tempdir().unwrap();
-        let file = StateFile::new(folder.path(), &Secret::new(vec![9; 32])).unwrap();
+        let file = SealedFile::new(folder.path().join("state"), OWNER, &Secret::new(vec![9; 32])).unwrap();
         file.save(&Secret::new(b"keys and numbers".to_vec()), &moment(1, 1, 1)).unwrap();
         let whole = std::fs::read(file.path()).unwrap();
         assert!(!whole.windows(4).any(|window| window == b"keys"));
@@ -238,6 +252,9 @@ mod tests {
         }
         std::fs::write(file.path(), &whole).unwrap();
         assert!(file.load(&moment(1, 2, 2)).is_ok());
+        let other = Owner { magic: b"other state\x01", ..OWNER };
+        let other = SealedFile::new(file.path().to_owned(), other, &Secret::new(vec![9; 32])).unwrap();
+        assert!(matches!(other.load(&moment(1, 2, 2)), Err(SealedFileError::Foreign { .. })));
         file.save(&Secret::new(b"keys and numbers".to_vec()), &moment(1, 1, 1)).unwrap();
         assert_ne!(std::fs::read(file.path()).unwrap(), whole, "a new nonce every time");
     }

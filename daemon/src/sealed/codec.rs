@@ -6,6 +6,7 @@ use std::time::Duration;
 use gdoi::BootTime;
 use gdoi::config::Identity;
 use gdoi::crypto::Secret;
+use gdoi::group::KekPolicy;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -127,6 +128,26 @@ impl Encoder {
                 self.octets(octets);
             }
         }
+    }
+}
+
+impl Encoder {
+    /// Policy of a KEK.
+    pub fn kek_policy(&mut self, policy: &KekPolicy) {
+        self.put(&policy.spi);
+        self.u8(policy.protocol);
+        for (kind, port, data) in [&policy.source, &policy.destination] {
+            self.u8(*kind);
+            self.u16(*port);
+            self.octets(data);
+        }
+        self.u16(policy.algorithm);
+        self.option(policy.key_length, Self::u16);
+        self.u64(policy.lifetime.as_secs());
+        self.option(policy.signature_hash, Self::u16);
+        self.u16(policy.signature_algorithm);
+        self.option(policy.signature_key_length, Self::u16);
+        self.option(policy.acknowledgement, Self::u16);
     }
 }
 
@@ -312,6 +333,27 @@ impl<'a> Decoder<'a> {
             2 => Identity::UserFqdn(self.text()?.to_owned()),
             3 => Identity::KeyId(self.octets()?.to_vec()),
             _ => return Err(self.error("an identity")),
+        })
+    }
+
+    /// Policy of a KEK.
+    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    pub fn kek_policy(&mut self) -> Decoded<KekPolicy> {
+        let (spi, protocol) = (self.array()?, self.u8()?);
+        let mut end = || Ok((self.u8()?, self.u16()?, self.octets()?.to_vec()));
+        let (source, destination) = (end()?, end()?);
+        Ok(KekPolicy {
+            spi,
+            protocol,
+            source,
+            destination,
+            algorithm: self.u16()?,
+            key_length: self.option(Self::u16)?,
+            lifetime: Duration::from_secs(self.u64()?),
+            signature_hash: self.option(Self::u16)?,
+            signature_algorithm: self.u16()?,
+            signature_key_length: self.option(Self::u16)?,
+            acknowledgement: self.option(Self::u16)?,
         })
     }
 }
