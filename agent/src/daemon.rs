@@ -232,8 +232,8 @@ impl Daemon {
     }
 
     /// The kernel holds what [`Daemon::poll_desired`] gave last: acknowledgements may leave.
-    pub fn handle_applied(&mut self) {
-        self.memberships.iter_mut().for_each(Membership::handle_applied);
+    pub fn handle_applied(&mut self, now: BootTime) {
+        self.memberships.iter_mut().for_each(|membership| membership.handle_applied(now));
     }
 
     /// Registers the group of this name again now.

@@ -363,7 +363,7 @@ impl<K: Kernel> EventLoop<K> {
                 }
             }
             if self.dataplane.last_error().is_none() {
-                self.daemon.handle_applied();
+                self.daemon.handle_applied(clock::now());
             }
             for error in self.sockets.join(&self.daemon.multicasts(), now) {
                 if let Some(pass) = self.limiter.admit("join-failed", now) {

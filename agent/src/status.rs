@@ -57,6 +57,10 @@ pub fn log(membership: &Membership, event: &Event) {
             };
             info!(sequence_number, spis = %list(spis), deletions, kek, "push accepted");
         }
+        Event::PushApplied { sequence_number, after } => {
+            let microseconds = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+            info!(sequence_number, microseconds, "push is in the kernel");
+        }
         Event::PushUnusable { sequence_number, reason } => {
             warn!(sequence_number, %reason, "push cannot be used; keys stay, registering again");
         }

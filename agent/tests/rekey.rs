@@ -181,8 +181,14 @@ async fn no_acknowledgement_leaves_before_the_kernel_holds_the_keys() {
     assert!(world.acknowledged().is_empty());
     let _ = world.push(&push).await;
     assert!(world.acknowledged().is_empty());
+    let applied =
+        |world: &World| world.events.iter().any(|e| matches!(e, Event::PushApplied { sequence_number: 1, .. }));
+    assert!(!applied(&world));
     world.pass(seconds(60)).await;
     assert_eq!((world.spis().1, world.acknowledged()), (vec![0x2000], vec![1]));
+    // The kernel was asked again after a second.
+    let took = Duration::from_micros(world.membership().counters().push_to_kernel_microseconds);
+    assert!(applied(&world) && took >= seconds(1) && took < seconds(60), "{took:?}");
 }
 
 #[tokio::test]

@@ -269,6 +269,12 @@ pub struct MemberCounters {
     pub pushes_accepted: u64,
     /// Authentic pushes that could not be used.
     pub pushes_unusable: u64,
+    /// From the receipt of the latest push until the kernel held what it said, microseconds. 0: there was none.
+    #[serde(default)]
+    pub push_to_kernel_microseconds: u64,
+    /// The longest of these times.
+    #[serde(default)]
+    pub push_to_kernel_longest_microseconds: u64,
     /// Acknowledgements sent, repetitions included.
     pub acknowledgements_sent: u64,
 }

@@ -133,6 +133,8 @@ fn member() -> MemberSnapshot {
             expirations: 0,
             pushes_accepted: 30,
             pushes_unusable: 1,
+            push_to_kernel_microseconds: 2_345,
+            push_to_kernel_longest_microseconds: 14_080,
             acknowledgements_sent: 33,
         },
         kek: Some(KekSa {

@@ -61,6 +61,13 @@ pub enum Event {
         /// What became of the KEK.
         kek: KekChange,
     },
+    /// The kernel holds what a push said.
+    PushApplied {
+        /// Its number under its KEK.
+        sequence_number: u32,
+        /// Time since it was received.
+        after: Duration,
+    },
     /// An authentic push that cannot be used. The keys in use stay, and the group registers again.
     PushUnusable {
         /// Its number under its KEK.

@@ -32,6 +32,8 @@ pub struct Rekey {
     discards: BTreeMap<&'static str, u64>,
     /// SPI of the KEK that the last push came under, and its number; of an earlier run at first.
     used: Option<([u8; 16], u32)>,
+    /// Number of the latest push and when it was received, until the kernel holds what it said.
+    under_way: Option<(u32, BootTime)>,
 }
 
 impl Rekey {
@@ -66,6 +68,7 @@ impl Rekey {
     /// What was pushed last is not carried out: neither it nor copies of it are acknowledged.
     pub(super) fn withhold_acknowledgements(&mut self) {
         self.acknowledgements.clear();
+        self.under_way = None;
         if let Some(member) = &mut self.member {
             member.withhold_acknowledgement();
         }
@@ -107,7 +110,15 @@ impl Membership {
     }
 
     /// The kernel holds what this group wants: acknowledgements may leave.
-    pub fn handle_applied(&mut self) {
+    pub fn handle_applied(&mut self, now: BootTime) {
+        if let Some((sequence_number, received)) = self.rekey.under_way.take() {
+            let after = now.saturating_since(received);
+            let microseconds = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+            self.counters.push_to_kernel_microseconds = microseconds;
+            let longest = &mut self.counters.push_to_kernel_longest_microseconds;
+            *longest = microseconds.max(*longest);
+            self.events.push_back(Event::PushApplied { sequence_number, after });
+        }
         while let Some(acknowledgement) = self.rekey.acknowledgements.pop_front() {
             self.send_acknowledgement(acknowledgement);
         }
@@ -200,6 +211,7 @@ impl Membership {
         self.changed = true;
         self.counters.pushes_accepted = self.counters.pushes_accepted.saturating_add(1);
         self.events.push_back(Event::Pushed { sequence_number, spis, deletions: deletions.len(), kek });
+        self.rekey.under_way = Some((sequence_number, now));
         self.rekey.acknowledgements.extend(acknowledgement);
         if self.rekey.acknowledgements.len() > WAITING {
             self.rekey.acknowledgements.pop_front();

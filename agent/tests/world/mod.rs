@@ -262,7 +262,7 @@ impl World {
                 let _ = self.dataplane.apply(outcome.desired.unwrap(), self.now).await;
             }
             if self.dataplane.last_error().is_none() {
-                self.daemon.handle_applied();
+                self.daemon.handle_applied(self.now);
             }
             while let Some(transmit) = self.daemon.poll_transmit() {
                 quiet = false;

@@ -57,6 +57,10 @@ fn group(group: &MemberGroup) -> String {
         ),
     );
     fields.add("Pushes", format!("{} accepted, {} unusable", counters.pushes_accepted, counters.pushes_unusable));
+    let milliseconds = |micro: u64| format!("{}.{} ms", micro / 1000, micro % 1000 / 100);
+    let times = [counters.push_to_kernel_microseconds, counters.push_to_kernel_longest_microseconds];
+    let [last, longest] = times.map(milliseconds);
+    fields.add("Push to kernel", or_dash((times[0] > 0).then(|| format!("last {last}, longest {longest}"))));
     fields.add("Acknowledgements", counters.acknowledgements_sent);
     fields.add("Pushes discarded", counts(&group.push_discards));
     fields.add("Attempts", counters.attempts);
