@@ -6,6 +6,9 @@
 //! policy before and finds one afterwards finds one after every single operation in between: in the first half nothing
 //! opens, and in the second half everything is still at least as closed as at the end.
 //!
+//! Where nothing of ours is in the kernel yet there is no closing policy to lose, and what only opens comes first: traffic
+//! that is to pass in clear does not stop at a start.
+//!
 //! Inside the first half the order keeps traffic flowing: guards and blocks, inbound SAs, the policies that demand
 //! them, outbound SAs, the policies that use them. SAs are deleted last.
 
@@ -102,6 +105,10 @@ pub fn plan(current: &Current, desired: &Desired, ownership: &Ownership) -> Vec<
     tables(current, desired, ownership, &mut steps);
     sas(current, desired, &mut steps);
     policies(current, desired, ownership, &mut steps);
+    if current.policies.is_empty() && current.tables.is_empty() {
+        // Nothing of ours is there and everything passes: what is to pass on need not meet the blocks first.
+        steps.openings_kept = std::mem::take(&mut steps.openings);
+    }
     steps.in_order()
 }
 
@@ -109,6 +116,7 @@ pub fn plan(current: &Current, desired: &Desired, ownership: &Ownership) -> Vec<
 #[derive(Default)]
 struct Steps {
     routes_added: Vec<Op>,
+    openings_kept: Vec<Op>,
     tables: Vec<Op>,
     blocks: Vec<Op>,
     inbound_sas: Vec<Op>,
@@ -129,6 +137,7 @@ impl Steps {
     fn in_order(self) -> Vec<Op> {
         [
             self.routes_added,
+            self.openings_kept,
             self.tables,
             self.blocks,
             self.inbound_sas,

@@ -243,6 +243,23 @@ proptest! {
         prop_assert_eq!(kernel.foreign_sas().len(), 1);
     }
 
+    /// What passes before, with nothing of ours there, and passes at the end, passes all the time.
+    #[test]
+    fn what_is_to_pass_in_clear_does_not_stop_at_a_start(to in draw()) {
+        let (ownership, desired, packets) = (Ownership::default(), to.desired(), packets());
+        let mut kernel = kernel();
+        let before = closed(&kernel, &packets);
+        let mut states = Vec::new();
+        for op in plan(&read_all(&mut kernel), &desired, &ownership) {
+            run(kernel.execute(&op, &desired, &ownership)).unwrap();
+            states.push((op, closed(&kernel, &packets)));
+        }
+        let after = closed(&kernel, &packets);
+        for (op, between) in states {
+            prop_assert!(between.iter().all(|packet| before.contains(packet) || after.contains(packet)), "after {op}");
+        }
+    }
+
     #[test]
     fn a_lost_acknowledgement_or_a_shortage_changes_nothing(
         from in draw(), to in draw(), faults in btree_set(0..12u64, 1..3), lose in any::<bool>(),
