@@ -19,5 +19,7 @@ pub mod pushes;
 pub mod scenarios;
 pub mod statements;
 pub mod states;
+pub mod table;
 pub mod topology;
 pub mod traffic;
+pub mod volley;

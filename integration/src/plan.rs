@@ -107,6 +107,12 @@ pub struct Plan {
     pub fail_open_port: Option<u16>,
     /// How far the members have come from clear to protected traffic.
     pub mode: &'static str,
+    /// What an orderly end leaves in the members' kernels.
+    pub on_exit: &'static str,
+    /// The DF bit of the members' outer headers.
+    pub df_bit: &'static str,
+    /// The segment size that the members have TCP agree on.
+    pub mss_clamp: &'static str,
     /// Whether the host behind the third member is captured as well.
     pub third_branch: bool,
     /// How the servers push; absent where members only pull.
@@ -124,6 +130,9 @@ impl Default for Plan {
             excluded_port: None,
             fail_open_port: None,
             mode: "normal",
+            on_exit: "block",
+            df_bit: "clear",
+            mss_clamp: "off",
             third_branch: false,
             rekey: None,
             headers_only: false,
@@ -151,8 +160,10 @@ identity = {{ address = "{address}" }}
 lan = ["lan"]
 wan = {wan:?}
 protected = ["{PROTECTED}"]
-on-exit = "block"
+on-exit = "{on_exit}"
 mode = "{mode}"
+df-bit = "{df_bit}"
+mss-clamp = "{mss_clamp}"
 pre-shared-key-file = "{directory}/{name}.psk"
 counter-mode-send = {counter}
 
@@ -163,6 +174,9 @@ repetitions = 3
 "#,
         counter = plan.counter_mode_send,
         mode = plan.mode,
+        on_exit = plan.on_exit,
+        df_bit = plan.df_bit,
+        mss_clamp = plan.mss_clamp,
     );
     let services = [("exclude", plan.excluded_port), ("fail-open", plan.fail_open_port)];
     for (table, port) in services.into_iter().filter_map(|(table, port)| Some((table, port?))) {

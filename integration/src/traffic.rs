@@ -28,6 +28,8 @@ pub enum Traffic {
     TcpSink(Sink),
     /// Sends octets over TCP.
     TcpFlow(TcpFlow),
+    /// Sends a few datagrams of several kinds.
+    Volley(Volley),
     /// Sends packets with a source address that is not the sender's.
     Forge(Forge),
 }
@@ -86,6 +88,47 @@ pub struct TcpFlow {
     pause_milliseconds: u64,
 }
 
+/// A few datagrams of several kinds.
+#[derive(Debug, Args)]
+pub struct Volley {
+    /// `SOURCE:PORT>DESTINATION:PORT/SIZE`, the size being the UDP payload's in octets.
+    #[arg(required = true)]
+    shots: Vec<Shot>,
+    /// How many of each.
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// The source addresses are not the sender's.
+    #[arg(long)]
+    forged: bool,
+}
+
+/// One kind of datagram of a volley.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shot {
+    /// Source address and port.
+    pub source: SocketAddrV4,
+    /// Destination address and port.
+    pub destination: SocketAddrV4,
+    /// UDP payload in octets.
+    pub size: usize,
+}
+
+impl std::fmt::Display for Shot {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}>{}/{}", self.source, self.destination, self.size)
+    }
+}
+
+impl std::str::FromStr for Shot {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (source, rest) = text.split_once('>').context("no '>' between source and destination")?;
+        let (destination, size) = rest.split_once('/').context("no '/' before the size")?;
+        Ok(Self { source: source.parse()?, destination: destination.parse()?, size: size.parse()? })
+    }
+}
+
 /// A forged packet.
 #[derive(Debug, Args)]
 pub struct Forge {
@@ -116,6 +159,7 @@ pub fn run(traffic: &Traffic) -> Result<()> {
         Traffic::Flow(flow) => send_datagrams(flow),
         Traffic::TcpSink(sink) => count_octets(sink),
         Traffic::TcpFlow(flow) => send_octets(flow),
+        Traffic::Volley(volley) => send_volley(volley),
         Traffic::Forge(forge) => send_forged(forge),
     }
 }
@@ -305,26 +349,65 @@ fn count_octets(sink: &Sink) -> Result<()> {
     Ok(())
 }
 
+fn send_volley(volley: &Volley) -> Result<()> {
+    let (mut sent, mut refused) = (0u64, 0u64);
+    let raw = volley.forged.then(raw_socket).transpose()?;
+    for shot in &volley.shots {
+        let own = if raw.is_none() { Some(UdpSocket::bind(shot.source)?) } else { None };
+        for number in 0..volley.count {
+            let text = datagram(number, shot.size);
+            let result = match (&raw, &own) {
+                (Some(raw), _) => {
+                    let payload = udp(shot.source, shot.destination, &text)?;
+                    send_raw(raw, shot.source, shot.destination, crate::packet::UDP, &payload)
+                }
+                (None, Some(own)) => own.send_to(&text, shot.destination).map(drop).map_err(Into::into),
+                (None, None) => bail!("no socket"),
+            };
+            // A blocked path answers with an error: that is a finding.
+            match result {
+                Ok(()) => sent += 1,
+                Err(_) => refused += 1,
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    println!("sent={sent} refused={refused}");
+    Ok(())
+}
+
 fn send_forged(forge: &Forge) -> Result<()> {
-    // IPPROTO_RAW: the header is ours to write.
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).context("raw socket")?;
-    let target = SockAddr::from(SocketAddrV4::new(*forge.destination.ip(), 0));
-    let mut sent = 0;
+    let socket = raw_socket()?;
     for number in 0..forge.count {
         let (protocol, payload) = match forge.spi {
             Some(spi) => (crate::packet::ESP, forged_esp(spi, number)),
             None => (crate::packet::UDP, forged_udp(forge, number)?),
         };
-        let mut packet = vec![0x45, 0];
-        packet.extend_from_slice(&u16::try_from(20 + payload.len())?.to_be_bytes());
-        packet.extend_from_slice(&[0x1a, 0xb0, 0, 0, 64, protocol, 0, 0]);
-        packet.extend_from_slice(&forge.source.ip().octets());
-        packet.extend_from_slice(&forge.destination.ip().octets());
-        packet.extend_from_slice(&payload);
-        socket.send_to(&packet, &target)?;
-        sent += 1;
+        send_raw(&socket, forge.source, forge.destination, protocol, &payload)?;
     }
-    println!("sent={sent}");
+    println!("sent={}", forge.count);
+    Ok(())
+}
+
+/// IPPROTO_RAW: the header is ours to write.
+fn raw_socket() -> Result<Socket> {
+    Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255))).context("raw socket")
+}
+
+fn send_raw(
+    socket: &Socket,
+    source: SocketAddrV4,
+    destination: SocketAddrV4,
+    protocol: u8,
+    payload: &[u8],
+) -> Result<()> {
+    let mut packet = vec![0x45, 0];
+    packet.extend_from_slice(&u16::try_from(20 + payload.len())?.to_be_bytes());
+    packet.extend_from_slice(&[0x1a, 0xb0, 0, 0, 64, protocol, 0, 0]);
+    packet.extend_from_slice(&source.ip().octets());
+    packet.extend_from_slice(&destination.ip().octets());
+    packet.extend_from_slice(payload);
+    socket.send_to(&packet, &SockAddr::from(SocketAddrV4::new(*destination.ip(), 0)))?;
     Ok(())
 }
 
@@ -333,11 +416,16 @@ fn forged_udp(forge: &Forge, number: u32) -> Result<Vec<u8>> {
         Some(digits) => octets_of(digits).context("the payload is not hexadecimal")?,
         None => [FORGED_MARKER, number.to_string().as_bytes()].concat(),
     };
+    udp(forge.source, forge.destination, &text)
+}
+
+/// A UDP datagram without a checksum (RFC 768 allows that).
+fn udp(source: SocketAddrV4, destination: SocketAddrV4, text: &[u8]) -> Result<Vec<u8>> {
     let mut octets = Vec::new();
-    for word in [forge.source.port(), forge.destination.port(), (8 + text.len()) as u16, 0] {
+    for word in [source.port(), destination.port(), u16::try_from(8 + text.len())?, 0] {
         octets.extend_from_slice(&word.to_be_bytes());
     }
-    octets.extend_from_slice(&text);
+    octets.extend_from_slice(text);
     Ok(octets)
 }
 
@@ -369,6 +457,13 @@ mod tests {
     fn the_pattern_repeats_where_the_sender_says() {
         assert!((0..1000).all(|offset| pattern(offset) == pattern(offset + 65_536)));
         assert_ne!((0..256).map(pattern).collect::<Vec<_>>(), (1..257).map(pattern).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn shots_are_read_as_they_are_written() {
+        let text = "172.16.1.1:6000>172.16.2.10:5000/200";
+        assert_eq!(text.parse::<Shot>().unwrap().to_string(), text);
+        assert!("172.16.1.1:6000>172.16.2.10:5000".parse::<Shot>().is_err());
     }
 
     #[test]

@@ -23,12 +23,8 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     if bring_up(&mut lab, narrative)? {
         let losses = [
             ("the first copies for g2 are lost", "ip daddr 10.0.2.1 udp sport 848 drop", Some(3)),
-            ("every acknowledgement is lost", "udp dport 848 drop", None),
-            (
-                "three of ten datagrams are lost, each way",
-                "udp sport 848 numgen random mod 10 < 3 drop; udp dport 848 numgen random mod 10 < 3 drop",
-                None,
-            ),
+            ("every acknowledgement is lost", "ip daddr 10.0.11.1 udp dport 848 drop", None),
+            ("three of ten datagrams are lost, each way", "udp dport 848 numgen random mod 10 < 3 drop", None),
         ];
         for (what, rules, seconds) in losses {
             lossy(&mut lab, narrative, what, rules, seconds)?;

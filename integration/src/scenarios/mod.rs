@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod algorithms;
+mod cells;
 mod expiry;
 mod failopen;
 mod flushes;
@@ -124,6 +125,7 @@ pub const ALL: &[Scenario] = &[
         play: kills::play,
     },
     Scenario { name: "rekey-long", about: "200 rekeys under load", ordinary: false, play: rekey::long },
+    Scenario { name: "cells", about: "every cell of the table of SECURITY.md", ordinary: false, play: cells::play },
     Scenario {
         name: "sabotage",
         about: "breaks the lab and demands that the matching statement fails",

@@ -55,16 +55,17 @@ fn remove(lab: &mut Lab, narrative: &mut Narrative, key_hierarchy: bool) -> Resu
     let before = sending_spi(lab, G1)?;
     let moment = lab.now()?;
     let mut after = 0;
-    let report = flow(lab, 800, "", |lab| {
+    // Without a hierarchy everybody has to pull first.
+    let datagrams = if key_hierarchy { 800 } else { 2500 };
+    let report = flow(lab, datagrams, "", |lab| {
         lab.gdoictl(SERVERS[0], &["remove", GROUP, "g3"])?;
         after = wait_new_spi(lab, &[G1, G2], before, WITHIN)?;
         Ok(())
     });
     narrative.state("removed", "g1 and g2 go on with a new key", || {
         let report = report?;
-        // Without a hierarchy everybody has to pull first.
-        let whole = report.received == 800 || !key_hierarchy;
-        Ok(Finding::new(whole && report.last == 799, format!("SPI {after:#010x}; {report}")))
+        let whole = report.received == datagrams || !key_hierarchy;
+        Ok(Finding::new(whole && report.last == datagrams - 1, format!("SPI {after:#010x}; {report}")))
     });
     nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
     narrative.state("excluded", "g3 sees the others' packets pass and has no key that opens one", || {
