@@ -59,6 +59,17 @@ impl KeyPath {
         data.get(self.encryption.block_length()..).map(Secret::copy_from)
     }
 
+    /// The same keys as [`new`](Self::new) takes them, for the KEK_ALGORITHM `algorithm`.
+    pub(crate) fn download(&self, algorithm: u16) -> LkhDownload {
+        let algorithm = u8::try_from(algorithm).unwrap_or_default();
+        // The leaf has the highest number of a path, the root the lowest.
+        let keys = self.keys.iter().rev().map(|(node, NodeKey { handle, data })| {
+            let (node, handle, data) = (*node, *handle, data.duplicate());
+            LkhKey { node, algorithm, creation: 0, expiration: 0, handle, data }
+        });
+        LkhDownload { keys: keys.collect() }
+    }
+
     /// Decrypts the update array that starts from a key held here. The root among the new keys is the new KEK.
     ///
     /// # Errors

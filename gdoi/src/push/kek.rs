@@ -86,6 +86,15 @@ impl Kek {
         &self.base_key
     }
 
+    /// KEK_ALGORITHM_KEY: initialisation vector, then key (RFC 6407 §5.6.2.1).
+    pub(crate) fn algorithm_key(&self) -> Secret {
+        let (iv, key) = (self.iv.as_slice(), self.base_key.expose());
+        let mut both = Zeroizing::new(Vec::with_capacity(iv.len().saturating_add(key.len())));
+        both.extend_from_slice(iv);
+        both.extend_from_slice(key);
+        Secret::new(core::mem::take(&mut *both))
+    }
+
     /// Octets of a cipher block.
     pub fn block_length(&self) -> usize {
         self.cipher.encryption().block_length()

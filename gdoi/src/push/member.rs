@@ -115,6 +115,12 @@ impl RekeyMember {
         self.current.as_ref().map(RekeySa::sequence_number)
     }
 
+    /// The rekey SA in use as a pull would deliver it, number of the last push included: for what a member keeps across a
+    /// reboot. The life time is the one stated; [`expiry`](Self::expiry) says when it ends.
+    pub fn export(&self) -> Option<GroupSa> {
+        self.current.as_ref().map(RekeySa::export)
+    }
+
     /// How the key server makes its signatures, as far as its pushes have shown.
     pub fn habit(&self) -> Option<SignatureHabit> {
         self.current.as_ref().map(RekeySa::habit)

@@ -1,5 +1,7 @@
 //! One rekey SA of a member: what opens the pushes under one KEK (RFC 6407 §4.4).
 
+use std::collections::BTreeMap;
+
 use super::ack::{self, AcknowledgementKind};
 use super::apply::{self, Applied};
 use super::kek::{Kek, KekUnusable, Verifier};
@@ -10,7 +12,7 @@ use super::replay::{Duplicate, Replay};
 use crate::crypto::Secret;
 use crate::error::Error;
 use crate::exchange::Digest;
-use crate::group::{GroupId, KekKeys, KekPolicy};
+use crate::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
 use crate::lkh::KeyPath;
 use crate::time::BootTime;
 
@@ -84,6 +86,19 @@ impl RekeySa {
     /// Copies of the last push get no answer any more.
     pub(super) fn withhold_acknowledgement(&mut self) {
         self.replay.withhold();
+    }
+
+    /// The rekey SA as a pull would deliver it now.
+    pub(super) fn export(&self) -> GroupSa {
+        let kek = Some(self.policy.clone());
+        let policy = GroupPolicy { group: self.group, kek, gap: GroupAssociatedPolicy::default(), teks: Vec::new() };
+        let signature_key = Some(self.verifier.der.clone());
+        let keys = KekKeys { algorithm_key: self.kek.algorithm_key(), signature_key };
+        let sa = GroupSa::originate(policy, BTreeMap::new(), Some(keys), Some(self.sequence_number()), None);
+        match &self.path {
+            Some(path) => sa.with_key_path(path.download(self.policy.algorithm)),
+            None => sa,
+        }
     }
 
     /// Policy of the KEK, as the most recent SAK states it.

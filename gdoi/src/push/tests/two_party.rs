@@ -190,6 +190,42 @@ fn the_number_survives_a_restart_of_either_side() {
 }
 
 #[test]
+fn a_member_goes_on_from_what_it_exported() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(2));
+    let mut tree = KeyTree::new(3, Some(128), 8, &mut server.rng).unwrap();
+    server.key = tree.kek().unwrap().duplicate();
+    server.sealer = Sealer::new(&server.policy, &server.keys(), 0, false).unwrap();
+    let leaves: Vec<u16> = (0..3).map(|_| tree.join(&mut server.rng).unwrap()).collect();
+    let pulled = server.group_sa().with_key_path(tree.download(leaves[1]).unwrap());
+    let mut before = RekeyMember::new(&pulled, settings(false), at(0)).unwrap().unwrap();
+    let used = server.push_tek(0x1000);
+    let acknowledged = accepted(&mut before, used.datagram()).acknowledgement.unwrap();
+    let exported = before.export().unwrap();
+    assert_eq!((exported.sequence_number(), exported.policy()), (Some(1), pulled.policy()));
+    assert_eq!((exported.kek_keys(), exported.key_path()), (pulled.kek_keys(), pulled.key_path()));
+
+    let mut after = RekeyMember::new(&exported, settings(false), at(1)).unwrap().unwrap();
+    assert_eq!(refused(&mut after, used.datagram()).reason(), "stale-sequence-number");
+    let next = server.push_tek(0x1001);
+    let acknowledgement = accepted(&mut after, next.datagram()).acknowledgement.unwrap();
+    assert_eq!(acknowledgement.payload.len(), acknowledged.payload.len(), "made with the key of the leaf");
+    assert_ne!(acknowledgement.payload, acknowledged.payload);
+
+    // It follows the hierarchy to a new KEK, and exports that one.
+    let updates = tree.remove(&leaves[..1], &mut server.rng).unwrap();
+    let policy = kek_policy(0xb0, KeyKind::Ecdsa256, 128, None);
+    let keys = || KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
+    let group = GroupPolicy { group: GROUP, kek: Some(policy.clone()), gap: Default::default(), teks: vec![] };
+    let sa = GroupSa::originate(group, BTreeMap::new(), Some(keys()), None, None);
+    let roll = server.seal(PushContent { group_sa: Some(&sa), updates, ..PushContent::default() });
+    assert!(matches!(accepted(&mut after, roll.datagram()).kek, KekChange::Replaced { .. }));
+    let exported = after.export().unwrap();
+    assert_eq!(exported.policy().kek.as_ref(), Some(&policy));
+    assert_eq!(&exported.kek_keys().unwrap().algorithm_key, tree.kek().unwrap());
+    assert_eq!(exported.key_path(), tree.download(leaves[1]).as_ref());
+}
+
+#[test]
 fn numbers_run_out() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
     server.sealer = Sealer::new(&server.policy, &server.keys(), u32::MAX, false).unwrap();
