@@ -1,7 +1,8 @@
-//! What an earlier run left in the kernel, taken up: keys from the kernel, everything else from the state file.
+//! What an earlier run left, taken up: keys from the kernel or the sealed state, everything else from the state file.
 //!
 //! A run that was cut off at any point leaves states, policies and tables that go on working. The new run makes of them
-//! the generations that it would have had, so that its first desired state is what is there already.
+//! the generations that it would have had, so that its first desired state is what is there already. After a reboot the
+//! kernel is empty, and the sealed state alone says what there was.
 
 use std::collections::BTreeMap;
 
@@ -15,28 +16,76 @@ use xfrm::model::SaId;
 
 use crate::generation::Generations;
 use crate::group::Membership;
-use crate::saved::{SavedGroup, SavedLine};
+use crate::saved::{Boot, Saved, SavedGroup, SavedLine};
+use crate::sealed::{GroupKeys, Unsealed};
 
 /// States of ours, as the kernel shows them.
 pub type Installed = BTreeMap<SaId, InstalledSa>;
 
+/// All that an earlier run left.
+#[derive(Debug)]
+pub struct Earlier<'e> {
+    /// The boot that runs now.
+    pub boot: Boot,
+    /// The state file, of whatever boot.
+    pub saved: Option<&'e Saved>,
+    /// The sealed state, on the clock of this boot; groups are taken out of it.
+    pub sealed: Option<&'e mut Unsealed>,
+    /// States of ours in the kernel.
+    pub installed: &'e Installed,
+}
+
 impl Membership {
     /// Goes on with what an earlier run left. Called once, before anything else.
-    pub fn adopt(&mut self, saved: &SavedGroup, installed: &Installed, now: BootTime) {
+    pub fn adopt(&mut self, earlier: &mut Earlier<'_>, now: BootTime) {
+        let id = self.config().id.0;
+        let saved = earlier.saved.and_then(|saved| saved.group(id)).cloned();
+        let sealed = earlier.sealed.as_mut().and_then(|sealed| sealed.take(id));
+        let same_boot = earlier.saved.is_some_and(|saved| saved.is_of(earlier.boot));
+        match (saved, sealed) {
+            (Some(saved), sealed) if same_boot => {
+                self.go_on(saved, sealed.map(|(_, keys)| keys).unwrap_or_default(), earlier.installed, now);
+            }
+            (saved, Some((described, keys))) => self.resume(saved, described, keys, now),
+            (Some(saved), None) => {
+                let lines = Generations::adopt(self.config().id, &[], &saved.lines, |_| None, now);
+                self.take_up(lines, |_| false, saved, None);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// After a restart: the state file is the newest, and was written before the kernel was changed.
+    fn go_on(&mut self, saved: SavedGroup, sealed: GroupKeys, installed: &Installed, now: BootTime) {
         let (slot, placeholder) = (self.slot(), core::net::IpAddr::V4(self.config().placeholder));
-        let keys = |spi: Spi| {
+        let in_kernel = |spi: Spi| {
             let ours = |id: &SaId, one: &InstalledSa| {
                 id.spi == spi && (id.destination == placeholder || slot_of(one.sa.reqid) == Some(slot))
             };
-            installed.iter().find(|(id, one)| ours(id, one)).map(|(_, one)| keys(&one.sa.protection))
+            installed.iter().find(|(id, one)| ours(id, one)).map(|(_, one)| one)
         };
+        let keys = |spi: Spi| in_kernel(spi).map(|one| keys(&one.sa.protection)).or_else(|| sealed.tek(spi));
         let generations = Generations::adopt(self.config().id, &saved.generations, &saved.lines, keys, now);
         // A push that was cut off has to be carried out when it comes again.
         let used = match Generations::is_complete(&saved.generations, keys, now) {
             true => saved.kek,
             false => saved.kek.map(|(spi, number)| (spi, number.saturating_sub(1))),
         };
-        self.take_up(generations, &SavedGroup { kek: used, ..saved.clone() });
+        let has = |spi: Spi| in_kernel(spi).is_some();
+        self.take_up(generations, has, SavedGroup { kek: used, ..saved }, sealed.kek);
+    }
+
+    /// After a reboot: the sealed state, which was written after the kernel was changed, is complete in itself.
+    fn resume(&mut self, saved: Option<SavedGroup>, described: SavedGroup, keys: GroupKeys, now: BootTime) {
+        let SavedGroup { generations, lines, .. } = &described;
+        let generations = Generations::adopt(self.config().id, generations, lines, |spi| keys.tek(spi), now);
+        // A counter-mode sender would begin with new initialisation vectors under an old key, whether or not anything
+        // shows that it sent before.
+        let lines = described.generations.iter().flat_map(|generation| &generation.lines);
+        let counted = lines.filter(|line| is_counter_mode(EspTransform(line.transform))).map(|line| line.spi);
+        let known = saved.into_iter().flat_map(|saved| saved.spent);
+        let spent = described.spent.iter().copied().chain(known).chain(counted).collect();
+        self.take_up(generations, |_| false, SavedGroup { spent, ..described }, keys.kek);
     }
 
     /// What a later run needs to know.

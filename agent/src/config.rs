@@ -33,6 +33,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// What must outlive the process is kept in this file.
     pub state_file: PathBuf,
+    /// What seals the keys in a file beside it: 16 or 32 octets; without one no key survives a reboot.
+    pub state_key: Option<Arc<Secret>>,
     /// UDP port that registrations leave from.
     pub local_port: u16,
     /// Memberships; the position is the slot.
@@ -122,6 +124,16 @@ pub enum OnExit {
     Keep,
     /// Nothing.
     Remove,
+}
+
+impl Config {
+    /// Whether both can be carried out by one process after the other: the rest changes with a restart only.
+    pub fn is_one_process_with(&self, other: &Self) -> bool {
+        self.control_socket == other.control_socket
+            && self.state_file == other.state_file
+            && self.state_key == other.state_key
+            && self.local_port == other.local_port
+    }
 }
 
 impl Group {

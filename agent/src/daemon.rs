@@ -13,12 +13,12 @@ use gdoi::push::addressed_to;
 use xfrm::Desired;
 use xfrm::model::SaId;
 
-use crate::adoption::Installed;
+use crate::adoption::Earlier;
 use crate::config::{Config, Group, OnExit};
 use crate::facts::{Interfaces, Multicast};
 use crate::group::{Event, Membership, Seeds};
 use crate::input::{self, Keys, Unusable};
-use crate::saved::Saved;
+use crate::saved::{Boot, Saved};
 
 /// What the kernel should hold, and what could not be had.
 #[derive(Debug)]
@@ -108,18 +108,16 @@ impl Daemon {
         }
     }
 
-    /// Goes on with what an earlier run left in the kernel. Called once, before anything else.
-    pub fn adopt(&mut self, saved: &Saved, installed: &Installed, now: BootTime) {
+    /// Goes on with what an earlier run left. Called once, before anything else.
+    pub fn adopt(&mut self, mut earlier: Earlier<'_>, now: BootTime) {
         for membership in &mut self.memberships {
-            if let Some(group) = saved.group(membership.config().id.0) {
-                membership.adopt(&group, installed, now);
-            }
+            membership.adopt(&mut earlier, now);
         }
     }
 
     /// What a later run needs to know, to be written before [`Daemon::poll_desired`]'s outcome goes into the kernel.
-    pub fn save(&self, now: BootTime) -> Saved {
-        Saved::new(self.memberships.iter().map(|membership| membership.save(now)).collect())
+    pub fn save(&self, boot: Boot, now: BootTime) -> Saved {
+        Saved::new(boot, self.memberships.iter().map(|membership| membership.save(now)).collect())
     }
 
     /// Senders whose sequence numbers have nearly been used up.

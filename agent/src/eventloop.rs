@@ -24,7 +24,7 @@ use crate::dataplane::{Cause, Dataplane};
 use crate::facts::Interfaces;
 use crate::group::Seeds;
 use crate::net::{Received, Sockets};
-use crate::saved::StateFile;
+use crate::records::{self, Records};
 use crate::{exit, privileges, status};
 
 /// The rest of a burst of kernel events is waited for: a flush reports every entry.
@@ -56,7 +56,7 @@ pub struct EventLoop<K: Kernel> {
     dataplane: Dataplane<K>,
     events: EventSource,
     sockets: Sockets,
-    state_file: StateFile,
+    records: Records,
     calls: mpsc::Receiver<Call>,
     limiter: LogLimiter,
     due: Due,
@@ -95,9 +95,12 @@ impl<K: Kernel> EventLoop<K> {
         let now = clock::now();
         let mut daemon = Daemon::new(&config, &mut seeds, now);
         let mut dataplane = Dataplane::new(kernel, now);
-        let mut state_file = StateFile::new(config.state_file.clone());
-        adopt(&state_file, &mut daemon, &mut dataplane, now).await;
-        save(&mut state_file, &daemon, now);
+        if records::remove_orphan(&config).context("a sealed state without a state key")? {
+            info!("a sealed state of an earlier run is removed: no state key is configured");
+        }
+        let mut records = Records::new(&config, clock::boot_identifier())?;
+        records.adopt(&mut daemon, &mut dataplane, clock::wall(), now).await;
+        records.before_change(&daemon, now);
         daemon.handle_interfaces(interfaces, now);
         if let Some(outcome) = daemon.poll_desired(now) {
             for unusable in &outcome.unusable {
@@ -121,7 +124,7 @@ impl<K: Kernel> EventLoop<K> {
             dataplane,
             events,
             sockets,
-            state_file,
+            records,
             calls,
             limiter: LogLimiter::default(),
             due: Due::default(),
@@ -298,8 +301,7 @@ impl<K: Kernel> EventLoop<K> {
                 return;
             }
         };
-        let machine = Machine { interfaces: Some(&interfaces), secret: &daemon::secrets::read_pre_shared_key };
-        let loaded = match load(&self.path, &machine) {
+        let loaded = match load(&self.path, &Machine::this(Some(&interfaces))) {
             Ok(loaded) => loaded,
             Err(report) => {
                 error!(file = %self.path.display(), "the configuration has defects; the one before stays");
@@ -309,10 +311,10 @@ impl<K: Kernel> EventLoop<K> {
         };
         loaded.warnings.iter().for_each(|warning| warn!(%warning, "configuration"));
         let config = loaded.value;
-        let fixed = |config: &Config| (config.control_socket.clone(), config.state_file.clone(), config.local_port);
-        if fixed(&config) != fixed(&self.config) {
+        if !config.is_one_process_with(&self.config) {
             warn!(
-                "control-socket, state-directory and local-port stay as they were: restart the daemon to change them"
+                "control-socket, state-directory, state key and local-port stay as they were: restart the daemon to \
+                 change them"
             );
         }
         let changed = config.groups != self.config.groups;
@@ -356,14 +358,16 @@ impl<K: Kernel> EventLoop<K> {
                 for unusable in &outcome.unusable {
                     error!(%unusable, "keys left out");
                 }
-                save(&mut self.state_file, &self.daemon, now);
+                self.records.before_change(&self.daemon, now);
                 if let Some(desired) = outcome.desired {
                     // Logged there, and tried again from there.
                     let _ = self.dataplane.apply(desired, now).await;
                 }
             }
             if self.dataplane.last_error().is_none() {
-                self.daemon.handle_applied(clock::now());
+                let applied = clock::now();
+                self.records.after_change(&self.daemon, clock::wall(), now);
+                self.daemon.handle_applied(applied);
             }
             for error in self.sockets.join(&self.daemon.multicasts(), now) {
                 if let Some(pass) = self.limiter.admit("join-failed", now) {
@@ -396,31 +400,6 @@ impl<K: Kernel> EventLoop<K> {
             notify::status(&line);
             self.status_line = line;
         }
-    }
-}
-
-/// Takes up what an earlier run left in the kernel. Without its file, or with a damaged one, keys in the kernel count as
-/// stale and go.
-async fn adopt<K: Kernel>(file: &StateFile, daemon: &mut Daemon, dataplane: &mut Dataplane<K>, now: BootTime) {
-    let path = file.path().display();
-    let saved = match file.read() {
-        Ok(Some(saved)) => saved,
-        Ok(None) => return,
-        Err(error) => {
-            warn!(%error, file = %path, "what an earlier run left is not known; its keys go");
-            return;
-        }
-    };
-    match dataplane.installed().await {
-        Ok(installed) => daemon.adopt(&saved, &installed, now),
-        Err(error) => warn!(%error, "what an earlier run left in the kernel cannot be read; its keys go"),
-    }
-}
-
-fn save(file: &mut StateFile, daemon: &Daemon, now: BootTime) {
-    if let Err(error) = file.write(&daemon.save(now)) {
-        let file = file.path().display();
-        error!(%error, %file, "the state cannot be written; after a crash keys in the kernel will be lost");
     }
 }
 

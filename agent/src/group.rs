@@ -24,6 +24,7 @@ use crate::facts::{self, Interfaces, Local, Missing};
 use crate::failover::{Failover, Reason, SPREAD, ServerIndex, State};
 use crate::generation::Generations;
 use crate::saved::SavedGroup;
+use crate::sealed::KeptKek;
 pub use event::Event;
 use push::Rekey;
 
@@ -137,6 +138,7 @@ impl Membership {
             self.local = local;
             self.changed = true;
         }
+        self.resume_rekey(now);
         self.drive(now);
     }
 
@@ -300,16 +302,23 @@ impl Membership {
         }
     }
 
-    /// Goes on with the keys of an earlier run.
-    pub(crate) fn take_up(&mut self, generations: Generations, saved: &SavedGroup) {
+    /// Goes on with the keys of an earlier run, of which those that `in_kernel` does not name come from elsewhere.
+    pub(crate) fn take_up(
+        &mut self,
+        generations: Generations,
+        in_kernel: impl Fn(Spi) -> bool,
+        saved: SavedGroup,
+        kek: Option<KeptKek>,
+    ) {
         let spis: Vec<Spi> = generations.teks(self.ticked).iter().map(|tek| tek.spi).collect();
         if !spis.is_empty() {
             self.had_keys = true;
-            self.events.push_back(Event::Adopted { spis });
+            let sealed = spis.iter().any(|spi| !in_kernel(*spi));
+            self.events.push_back(Event::Adopted { spis, sealed });
         }
         self.generations = generations;
-        self.spent = saved.spent.clone();
-        self.rekey.note_used_number(saved.kek);
+        self.spent = saved.spent;
+        self.rekey.resume(saved.kek, kek);
         self.changed = true;
     }
 

@@ -16,6 +16,8 @@ pub mod group;
 pub mod input;
 pub mod net;
 pub mod privileges;
+pub mod records;
 pub mod saved;
+pub mod sealed;
 pub mod status;
 pub mod words;

@@ -68,8 +68,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 /// Reads the configuration; a report of what is wrong goes to standard error.
 fn configuration(arguments: &Arguments, interfaces: Option<&Interfaces>) -> Option<Config> {
-    let machine = Machine { interfaces, secret: &daemon::secrets::read_pre_shared_key };
-    match load(&arguments.config, &machine) {
+    match load(&arguments.config, &Machine::this(interfaces)) {
         Ok(loaded) => {
             for warning in loaded.warnings {
                 eprintln!("{}: warning: {warning}", arguments.config.display());

@@ -1,15 +1,19 @@
 //! What must outlive the process: policy, points in time and numbers of pushes, and no key.
 //!
-//! The keys themselves stay in the kernel. A new run finds them there and learns here what they are for and until when,
-//! so that it goes on where the one before was cut off. The file is written before the kernel is changed: what it
-//! describes and the kernel does not hold yet is left out when it is read.
+//! The keys themselves stay in the kernel, and in the [sealed state](mod@crate::sealed) if there is one. A new run finds them
+//! there and learns here what they are for and until when, so that it goes on where the one before was cut off. The file
+//! is written before the kernel is changed: what it describes and nobody holds yet is left out when it is read.
+//!
+//! A process that dies loses nothing that it wrote, whether or not the disk has it yet, and a machine that loses its power
+//! loses the kernel's keys as well. So the file waits for the disk only where it names counter-mode senders, which must
+//! not send again after that either.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use daemon::replace::write_atomically;
 use gdoi::BootTime;
 use gdoi::group::{
     AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection, Spi,
@@ -18,16 +22,17 @@ use gdoi::group::{
 use serde::{Deserialize, Serialize};
 
 /// Version of the format. A file of another version counts as missing.
-const VERSION: u32 = 1;
-/// A number that the kernel draws at every boot.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const VERSION: u32 = 2;
+
+/// The number that the kernel draws at every boot; zero if it is not known.
+pub type Boot = [u8; 16];
 
 /// All groups at a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
     version: u32,
     /// Points in time count from this boot.
-    boot: String,
+    boot: Boot,
     /// The groups.
     pub groups: Vec<SavedGroup>,
 }
@@ -100,17 +105,55 @@ pub enum SavedRange {
 
 impl Saved {
     /// The groups as of this boot.
-    pub fn new(groups: Vec<SavedGroup>) -> Self {
-        Self { version: VERSION, boot: boot(), groups }
+    pub fn new(boot: Boot, groups: Vec<SavedGroup>) -> Self {
+        Self { version: VERSION, boot, groups }
     }
 
-    /// The group with this id. Of another boot only what no boot changes is left.
-    pub fn group(&self, id: u32) -> Option<SavedGroup> {
-        let group = self.groups.iter().find(|group| group.id == id)?.clone();
-        match self.boot == boot() {
-            true => Some(group),
-            false => Some(SavedGroup { generations: Vec::new(), ..group }),
+    /// Whether its points in time are of this boot.
+    pub fn is_of(&self, boot: Boot) -> bool {
+        self.boot == boot && boot != Boot::default()
+    }
+
+    /// The group with this id.
+    pub fn group(&self, id: u32) -> Option<&SavedGroup> {
+        self.groups.iter().find(|group| group.id == id)
+    }
+
+    /// The same with its points in time on another clock.
+    #[must_use]
+    pub fn on_clock(mut self, boot: Boot, translate: impl Fn(BootTime) -> BootTime) -> Self {
+        let move_over = |time: &mut u64| *time = milliseconds(translate(boot_time(*time)));
+        for generation in self.groups.iter_mut().flat_map(|group| &mut group.generations) {
+            let SavedGeneration { received, send_from, receive_until, expiry, .. } = generation;
+            [received, send_from].into_iter().chain(receive_until).for_each(move_over);
+            expiry.iter_mut().for_each(|(_, end)| move_over(end));
         }
+        Self { boot, ..self }
+    }
+
+    /// Octets of the file.
+    ///
+    /// # Errors
+    /// None that the values can cause.
+    pub fn to_octets(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// What [`Saved::to_octets`] wrote; `None` of another version.
+    ///
+    /// # Errors
+    /// The octets are damaged.
+    pub fn from_octets(octets: &[u8]) -> io::Result<Option<Self>> {
+        let saved: Self = serde_json::from_slice(octets)?;
+        Ok(Some(saved).filter(|saved| saved.version == VERSION))
+    }
+}
+
+impl SavedGroup {
+    /// What no boot changes.
+    #[must_use]
+    pub fn without_keys(self) -> Self {
+        Self { generations: Vec::new(), ..self }
     }
 }
 
@@ -142,8 +185,7 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let saved: Saved = serde_json::from_slice(&octets)?;
-        Ok(Some(saved).filter(|saved| saved.version == VERSION))
+        Saved::from_octets(&octets)
     }
 
     /// Writes `saved` unless it is there already. The file is always whole: it is replaced in one step.
@@ -151,22 +193,20 @@ impl StateFile {
     /// # Errors
     /// The disk or the directory is not to be had; the file before stays.
     pub fn write(&mut self, saved: &Saved) -> io::Result<()> {
-        let octets = serde_json::to_vec(saved)?;
+        let octets = saved.to_octets()?;
         if self.written.as_ref() == Some(&octets) {
             return Ok(());
         }
-        let temporary = self.path.with_extension("new");
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(&octets)?;
-        file.sync_data()?;
-        fs::rename(&temporary, &self.path)?;
+        if saved.groups.iter().any(|group| !group.spent.is_empty()) {
+            write_atomically(&self.path, &octets)?;
+        } else {
+            let beside = self.path.with_extension("new");
+            fs::write(&beside, &octets)?;
+            fs::rename(&beside, &self.path)?;
+        }
         self.written = Some(octets);
         Ok(())
     }
-}
-
-fn boot() -> String {
-    fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
 /// Milliseconds since boot.

@@ -64,7 +64,15 @@ pub fn log(membership: &Membership, event: &Event) {
         Event::PushUnusable { sequence_number, reason } => {
             warn!(sequence_number, %reason, "push cannot be used; keys stay, registering again");
         }
-        Event::Adopted { spis } => info!(spis = %list(spis), "keys of an earlier run stay in use until new ones come"),
+        Event::Adopted { spis, sealed: false } => {
+            info!(spis = %list(spis), "keys of an earlier run stay in use until new ones come");
+        }
+        Event::Adopted { spis, sealed: true } => {
+            info!(spis = %list(spis), "keys of the sealed state are in use again until new ones come");
+        }
+        Event::KekUnusable { reason } => {
+            warn!(%reason, "the KEK of an earlier run is not used; pushes are heard again after the next registration");
+        }
         Event::Probing => info!("ESP with unknown SPIs arrives; asking the key server for the keys"),
         Event::Worn { spi } => {
             warn!(

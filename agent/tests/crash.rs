@@ -233,8 +233,8 @@ async fn a_counter_mode_sender_goes_on_untouched_and_is_never_put_back() {
 
 #[tokio::test]
 async fn without_the_file_keys_of_an_earlier_run_go() {
-    let (mut world, _) = before(Step::Push).await;
-    world.saved = agent::saved::Saved::default();
+    let (world, _) = before(Step::Push).await;
+    std::fs::remove_file(world.directory.path().join("gdoi-agent.state")).unwrap();
     let mut world = world.restart().await;
     world.server(1).up = false;
     world.start().await;

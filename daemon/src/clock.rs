@@ -30,6 +30,11 @@ pub fn now() -> BootTime {
     }
 }
 
+/// The wall clock: the time since 1970. No deadline depends on it; it says how long a reboot took.
+pub fn wall() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
 /// The number that the kernel drew for this boot; zero where it cannot be read, which is then the same as no other.
 pub fn boot_identifier() -> [u8; 16] {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

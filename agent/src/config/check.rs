@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use daemon::configuration::{self, Loaded, Located, Place, Report, check_length, weak_parts};
-use daemon::secrets::{SecretError, SecretSource};
+use daemon::configuration::{self, Loaded, Located, Place, Report, check_length, state_key, weak_parts};
+use daemon::secrets::{SecretError, SecretSource, read_aes_key, read_pre_shared_key};
 use gdoi::config::Identity;
 use gdoi::crypto::Secret;
 use gdoi::group::{AddressRange, GroupId, TrafficSelector};
@@ -25,6 +25,15 @@ pub struct Machine<'m> {
     pub interfaces: Option<&'m Interfaces>,
     /// Reads a pre-shared key.
     pub secret: &'m dyn Fn(&SecretSource) -> Result<Secret, SecretError>,
+    /// Reads the state key.
+    pub state_key: &'m dyn Fn(&SecretSource) -> Result<Secret, SecretError>,
+}
+
+impl<'m> Machine<'m> {
+    /// The machine that this runs on.
+    pub fn this(interfaces: Option<&'m Interfaces>) -> Self {
+        Self { interfaces, secret: &read_pre_shared_key, state_key: &read_aes_key }
+    }
 }
 
 /// Reads and checks the file at `path`.
@@ -71,7 +80,14 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
         Some(directory) => directory.join("gdoi-agent.state"),
         None => file.control_socket.with_extension("state"),
     };
-    Some(Config { control_socket: file.control_socket, state_file, local_port: file.local_port, groups })
+    let state_key = file.state_key.as_ref().and_then(|origin| {
+        if file.state_directory.is_none() {
+            let message = "a state key without state-directory: what it seals would be lost with the reboot";
+            report.error(Some(origin.place.clone()), message, "add state-directory = \"/var/lib/gdoi-agent\"");
+        }
+        state_key(report, origin, machine.state_key).map(Arc::new)
+    });
+    Some(Config { control_socket: file.control_socket, state_file, state_key, local_port: file.local_port, groups })
 }
 
 struct Check<'c> {

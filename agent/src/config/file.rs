@@ -5,7 +5,8 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use daemon::configuration::{
-    Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source, traffic_selector,
+    Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source, state_key_source,
+    traffic_selector,
 };
 use daemon::secrets::SecretSource;
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, RetransmissionPolicy};
@@ -28,6 +29,8 @@ pub struct File {
     pub control_socket: PathBuf,
     /// `state-directory`.
     pub state_directory: Option<PathBuf>,
+    /// `state-key-file` or `state-key-credential`.
+    pub state_key: Option<Located<SecretSource>>,
     /// `local-port`.
     pub local_port: u16,
     /// `[[group]]`.
@@ -120,6 +123,7 @@ impl File {
     pub fn read(mut root: Table<'_>) -> Self {
         let control_socket = root.or("control-socket", PathBuf::from(CONTROL_SOCKET));
         let state_directory = root.optional::<PathBuf>("state-directory").map(|path| path.value);
+        let state_key = state_key_source(&mut root);
         let local_port = root.bounded("local-port", 1..=u16::MAX, GDOI_PORT);
         let place = root.place_of("group");
         let tables = root.tables("group");
@@ -128,7 +132,7 @@ impl File {
         }
         let groups = tables.into_iter().map(Group::read).collect();
         root.finish();
-        Self { control_socket, state_directory, local_port, groups }
+        Self { control_socket, state_directory, state_key, local_port, groups }
     }
 }
 

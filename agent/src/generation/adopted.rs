@@ -24,7 +24,18 @@ impl Generations {
         self.generations.iter().map(save).collect()
     }
 
-    /// Whether the kernel holds all keys in use of what an earlier run saved. Otherwise that run was cut off before it had
+    /// Keys with life left that nobody deleted.
+    pub fn keys(&self, now: BootTime) -> BTreeMap<Spi, &TekKeys> {
+        let usable = self.generations.iter().filter(|generation| !generation.is_over(now));
+        let keys = usable.flat_map(|generation| {
+            let alive = |spi: &Spi| generation.expiry.get(spi).is_some_and(|end| *end > now);
+            generation.sa.tek_keys().iter().filter(move |(spi, _)| alive(spi)).map(|(spi, keys)| (*spi, keys))
+        });
+        // A line whose key is not known keeps its place with an empty one.
+        keys.filter(|(_, keys)| !keys.encryption.is_empty() || !keys.integrity.is_empty()).collect()
+    }
+
+    /// Whether `keys` has all keys in use of what an earlier run saved. Otherwise that run was cut off before it had
     /// carried the last push out.
     pub fn is_complete(saved: &[SavedGeneration], keys: impl Fn(Spi) -> Option<TekKeys>, now: BootTime) -> bool {
         let in_use = saved.iter().flat_map(|generation| {

@@ -77,10 +77,17 @@ pub enum Event {
     },
     /// The key server deleted every TEK: group traffic is blocked until there is a new one.
     TeksDeleted,
-    /// Keys that an earlier run left in the kernel stay in use.
+    /// Keys of an earlier run stay in use.
     Adopted {
         /// SPIs of the TEKs.
         spis: Vec<Spi>,
+        /// Whether some were not in the kernel any more, but in the sealed state.
+        sealed: bool,
+    },
+    /// The KEK of an earlier run cannot be used under this configuration.
+    KekUnusable {
+        /// Why, as one line.
+        reason: String,
     },
     /// ESP arrives whose SPI is not known: a push may have been lost, and the group pulls and compares.
     Probing,

@@ -17,6 +17,7 @@ use crate::facts::Multicast;
 use crate::failover::SPREAD;
 use crate::generation::Generations;
 use crate::input::{self, Keys};
+use crate::sealed::KeptKek;
 
 /// ID_IPV4_ADDR (RFC 2407 §4.6.2.1).
 const IPV4_ADDRESS: u8 = 1;
@@ -34,6 +35,8 @@ pub struct Rekey {
     used: Option<([u8; 16], u32)>,
     /// Number of the latest push and when it was received, until the kernel holds what it said.
     under_way: Option<(u32, BootTime)>,
+    /// The rekey SA of an earlier run, which goes on as soon as there is an address to answer from.
+    resumed: Option<KeptKek>,
 }
 
 impl Rekey {
@@ -52,8 +55,18 @@ impl Rekey {
         self.used
     }
 
-    pub(super) fn note_used_number(&mut self, used: Option<([u8; 16], u32)>) {
+    /// The rekey SA and its end, as far as there is one to keep for a later run.
+    pub fn with_kept<T>(&self, keep: impl FnOnce(&GroupSa, BootTime) -> T) -> Option<T> {
+        match (&self.member, &self.resumed) {
+            (Some(member), _) => member.export().zip(member.expiry()).map(|(sa, end)| keep(&sa, end)),
+            (None, Some(KeptKek { sa, end })) => Some(keep(sa, *end)),
+            (None, None) => None,
+        }
+    }
+
+    pub(super) fn resume(&mut self, used: Option<([u8; 16], u32)>, resumed: Option<KeptKek>) {
         self.used = used;
+        self.resumed = resumed;
     }
 
     /// When the KEK ends.
@@ -158,6 +171,18 @@ impl Membership {
             member.note_sequence_number(&spi, number);
         }
         Ok(())
+    }
+
+    /// Goes on with the rekey SA of an earlier run, if its life is not over.
+    pub(super) fn resume_rekey(&mut self, now: BootTime) {
+        let Some(KeptKek { sa, end }) = self.rekey.resumed.take_if(|_| self.local.is_ok()) else { return };
+        if end <= now || self.rekey.member.is_some() {
+            return;
+        }
+        match self.start_rekey(&sa, now) {
+            Ok(()) => self.rekey.member = self.rekey.member.take().map(|member| member.ending_by(end)),
+            Err(reason) => self.events.push_back(Event::KekUnusable { reason }),
+        }
     }
 
     pub(super) fn handle_rekey_timeout(&mut self, now: BootTime) {

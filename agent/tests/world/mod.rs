@@ -5,6 +5,7 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent::config::Config;
@@ -15,7 +16,8 @@ use agent::exit;
 use agent::facts::Interfaces;
 use agent::group::{Event, Membership};
 use agent::input::Unusable;
-use agent::saved::Saved;
+use agent::records::Records;
+use agent::saved::Boot;
 use gdoi::BootTime;
 use gdoi::config::{
     ByteOrder, DhGroup, HashAlgorithm, PeerCredential, Phase1Encryption, Phase1Policy, Phase1Transform, ServerConfig,
@@ -31,12 +33,18 @@ use gdoi::group::{
 use gdoi::push::ack::Claim;
 use gdoi::push::{Deletion, PushContent, SealOptions, SealedPush, Sealer};
 use gdoi::server::Server;
+use tempfile::TempDir;
 use xfrm::Ownership;
 use xfrm::fake::{FakeKernel, Packet};
 use xfrm::interface::Interface;
 use xfrm::model::Direction;
 
 pub const PLACEHOLDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// What seals the state where a configuration names a state key.
+pub const STATE_KEY: [u8; 32] = [0x5e; 32];
+/// Lines before all groups that ask for a sealed state.
+pub const SEALED: &str = "state-directory = \"/state\"\nstate-key-file = \"/state-key\"\n";
 
 /// A key server and how it behaves.
 pub struct KeyServer {
@@ -69,8 +77,12 @@ pub struct World {
     pub unusable: Vec<Unusable>,
     /// The kernel may stop at any operation.
     pub stopping: bool,
-    /// The state file.
-    pub saved: Saved,
+    pub records: Records,
+    /// Where the files are.
+    pub directory: Arc<TempDir>,
+    pub boot: Boot,
+    /// The wall clock when the boot-time clock was zero.
+    pub booted: Duration,
     text: String,
 }
 
@@ -111,7 +123,8 @@ pub fn interfaces() -> Interfaces {
 
 fn parsed(text: &str, interfaces: &Interfaces) -> Config {
     let secret = |_: &_| Ok(Secret::copy_from(b"a key of thirty-two octets or so"));
-    let machine = Machine { interfaces: Some(interfaces), secret: &secret };
+    let state_key = |_: &_| Ok(Secret::copy_from(&STATE_KEY));
+    let machine = Machine { interfaces: Some(interfaces), secret: &secret, state_key: &state_key };
     parse("test", text, &machine).unwrap_or_else(|report| panic!("{report}")).value
 }
 
@@ -123,8 +136,13 @@ impl World {
 
     /// A new run of the daemon on a kernel that is there already.
     pub fn with_kernel(text: &str, kernel: FakeKernel) -> Self {
+        Self::with_files(text, kernel, Arc::new(tempfile::tempdir().unwrap()), [1; 16])
+    }
+
+    fn with_files(text: &str, kernel: FakeKernel, directory: Arc<TempDir>, boot: Boot) -> Self {
         let interfaces = interfaces();
-        let config = parsed(text, &interfaces);
+        let mut config = parsed(text, &interfaces);
+        config.state_file = directory.path().join("gdoi-agent.state");
         let now = BootTime::new(Duration::from_secs(1_000));
         let mut number = 0_u8;
         let servers = config.groups[0].server_addresses();
@@ -151,24 +169,51 @@ impl World {
             datagrams: Vec::new(),
             unusable: Vec::new(),
             stopping: false,
-            saved: Saved::default(),
+            records: Records::new(&config, boot).unwrap(),
+            directory,
+            boot,
+            booted: Duration::from_secs(1_800_000_000),
             text: text.to_owned(),
         }
+    }
+
+    /// The wall clock.
+    pub fn wall(&self) -> Duration {
+        self.booted + self.now.since_boot()
+    }
+
+    /// Octets of the sealed state.
+    pub fn sealed(&self) -> Vec<u8> {
+        std::fs::read(self.sealed_path()).unwrap()
+    }
+
+    pub fn sealed_path(&self) -> PathBuf {
+        self.directory.path().join("gdoi-agent.sealed")
     }
 
     /// `kill -9` and a new start, with the servers as they are.
     pub async fn restart(self) -> Self {
         let ownership = Ownership::default();
         self.kernel.end_of_process(&ownership);
-        let mut next = Self::with_kernel(&self.text, self.kernel.clone());
-        next.now = self.now;
-        next.dataplane = Dataplane::new(self.kernel, self.now);
+        let (kernel, boot, now, booted) = (self.kernel.clone(), self.boot, self.now, self.booted);
+        self.again(kernel, boot, now, booted).await
+    }
+
+    /// Power is lost. `pause` later, as the wall clock has it, the machine has been up for half a minute.
+    pub async fn reboot(self, pause: Duration) -> Self {
+        let up = Duration::from_secs(30);
+        let (boot, booted) = (self.boot.map(|octet| octet + 1), self.wall() + pause - up);
+        self.again(FakeKernel::new(["lan", "wan"]), boot, BootTime::new(up), booted).await
+    }
+
+    async fn again(self, kernel: FakeKernel, boot: Boot, now: BootTime, booted: Duration) -> Self {
+        let mut next = Self::with_files(&self.text, kernel.clone(), self.directory, boot);
+        (next.now, next.booted) = (now, booted);
+        next.dataplane = Dataplane::new(kernel, now);
         next.servers = self.servers;
         next.interfaces = self.interfaces;
-        // A file, not a value.
-        next.saved = serde_json::from_slice(&serde_json::to_vec(&self.saved).unwrap()).unwrap();
-        let installed = next.dataplane.installed().await.unwrap();
-        next.daemon.adopt(&next.saved, &installed, next.now);
+        let wall = next.wall();
+        next.records.adopt(&mut next.daemon, &mut next.dataplane, wall, now).await;
         next
     }
 
@@ -258,10 +303,12 @@ impl World {
             if let Some(outcome) = self.daemon.poll_desired(self.now) {
                 quiet = false;
                 self.unusable.extend(outcome.unusable);
-                self.saved = self.daemon.save(self.now);
+                self.records.before_change(&self.daemon, self.now);
                 let _ = self.dataplane.apply(outcome.desired.unwrap(), self.now).await;
             }
             if self.dataplane.last_error().is_none() {
+                let wall = self.wall();
+                self.records.after_change(&self.daemon, wall, self.now);
                 self.daemon.handle_applied(self.now);
             }
             while let Some(transmit) = self.daemon.poll_transmit() {

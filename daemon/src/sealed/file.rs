@@ -21,7 +21,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::codec::{Clock, Encoder};
-use crate::clock::boot_identifier;
+use crate::clock::{boot_identifier, wall};
 use crate::entropy::{self, EntropyError};
 use crate::replace::write_atomically;
 
@@ -82,8 +82,7 @@ pub struct Moment {
 impl Moment {
     /// This moment; `now` is what the boot-time clock shows.
     pub fn at(now: BootTime) -> Self {
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self { boot: boot_identifier(), now, wall }
+        Self { boot: boot_identifier(), now, wall: wall() }
     }
 
     /// How points in time that were written at `written` read now; `None` if the wall clock went back over a reboot.

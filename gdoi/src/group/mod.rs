@@ -47,8 +47,8 @@ pub struct GroupPolicy {
 
 /// A group SA with its keys.
 ///
-/// [`GroupSa::originate`] is for the key server, which is the authority, for what a restarted member has in its kernel,
-/// and for tests; what a member received is built inside this crate only, behind a verified HASH or SIG.
+/// [`GroupSa::originate`] is for the key server, which is the authority, for what a restarted member has in its kernel
+/// or sealed state, and for tests; what a member received is built inside this crate only, behind a verified HASH or SIG.
 #[derive(Debug, PartialEq, Eq)]
 pub struct GroupSa {
     policy: GroupPolicy,
@@ -60,7 +60,7 @@ pub struct GroupSa {
 }
 
 impl GroupSa {
-    /// The key server's own group SA, or what a restarted member finds in its own kernel.
+    /// The key server's own group SA, or what a restarted member finds in its own kernel or sealed state.
     pub fn originate(
         policy: GroupPolicy,
         tek_keys: BTreeMap<Spi, TekKeys>,

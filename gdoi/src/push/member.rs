@@ -93,6 +93,12 @@ impl RekeyMember {
         self
     }
 
+    /// The same, ending at `end` if that is earlier: what an earlier run had left of its life.
+    #[must_use]
+    pub fn ending_by(self, end: BootTime) -> Self {
+        Self { expires: self.expires.min(end), ..self }
+    }
+
     /// A push of this number under the KEK `spi` is known to have been accepted before, for example by an earlier run.
     pub fn note_sequence_number(&mut self, spi: &[u8; 16], number: u32) {
         if let Some(current) = self.current.as_mut().filter(|sa| sa.policy().spi == *spi) {

@@ -43,9 +43,18 @@ fn secret(source: &SecretSource) -> Result<Secret, SecretError> {
     Err(SecretError::Unreadable { origin: source.clone(), error, remedy: "create it, or correct the path" })
 }
 
+fn state_key(source: &SecretSource) -> Result<Secret, SecretError> {
+    match source {
+        SecretSource::File(path) if path.ends_with("short") => {
+            Err(SecretError::KeyLength { origin: source.clone(), have: 5 })
+        }
+        _ => Ok(Secret::new(vec![7; 32])),
+    }
+}
+
 fn load_text(text: &str) -> Result<Loaded<Config>, String> {
     let interfaces = interfaces();
-    let machine = Machine { interfaces: Some(&interfaces), secret: &secret };
+    let machine = Machine { interfaces: Some(&interfaces), secret: &secret, state_key: &state_key };
     parse("f", text, &machine).map_err(|report| report.to_string())
 }
 
@@ -82,7 +91,8 @@ fn the_example_loads_and_shows_the_defaults() {
     for line in EXAMPLE.lines() {
         let default = line.strip_prefix("# ").filter(|rest| {
             let key = rest.split(" = ").next().unwrap_or_default();
-            rest.contains(" = ") && !key.contains(' ') && !key.starts_with("pre-shared") && !key.starts_with('{')
+            let a_key = key.starts_with("pre-shared") || key.starts_with("state-key");
+            rest.contains(" = ") && !key.contains(' ') && !a_key && !key.starts_with('{')
         });
         text.push_str(default.unwrap_or(line));
         text.push('\n');
@@ -121,6 +131,23 @@ fn the_example_names_every_key() {
             assert!(named, "{table}: {key} is not in the example");
         }
     }
+}
+
+#[test]
+fn a_state_key_needs_a_place_that_survives() {
+    let directory = "state-directory = \"/var/lib/a\"\n";
+    for source in ["state-key-file = \"/state.key\"\n", "state-key-credential = \"state\"\n"] {
+        let config = load_text(&format!("{directory}{source}{GROUP}")).unwrap().value;
+        assert_eq!(config.state_key.map(|key| key.len()), Some(32));
+        let report = load_text(&format!("{source}{GROUP}")).unwrap_err();
+        assert!(report.contains("f:1:") && report.contains("add state-directory = "), "{report}");
+    }
+    let report = load_text(&format!("{directory}state-key-file = \"/short\"\n{GROUP}")).unwrap_err();
+    assert!(report.contains("f:2:18: error: state key: file /short holds 5 octets"), "{report}");
+    let both = "state-key-file = \"/k\"\nstate-key-credential = \"k\"\n";
+    let report = load_text(&format!("{directory}{both}{GROUP}")).unwrap_err();
+    assert!(report.contains("state-key-file and state-key-credential are both named"), "{report}");
+    assert_eq!(load_text(GROUP).unwrap().value.state_key, None);
 }
 
 #[test]
@@ -385,7 +412,7 @@ hash = ["md5"]
     assert_eq!(
         load_text(text).map(|_| ()).unwrap_err(),
         "\
-f:2:1: error: unknown key \"port\"; known keys are control-socket, group, local-port, state-directory
+f:2:1: error: unknown key \"port\"; known keys are control-socket, group, local-port, state-directory, state-key-credential, state-key-file
 f:3:1: error: group.id is missing; add id = 1
 f:5:17: error: group.local-address: 2001:db8::1 is an IPv6 address, and groups are IPv4 in this version; write an IPv4 address
 f:6:8: error: group.lan: there is no interface \"eth7\"; create it first, or correct the name: there are lan, wan, wan2
@@ -410,7 +437,7 @@ fn an_empty_file_is_an_error() {
 
 #[test]
 fn a_short_key_is_a_warning() {
-    let machine = Machine { interfaces: None, secret: &|_| Ok(Secret::copy_from(b"short")) };
+    let machine = Machine { interfaces: None, secret: &|_| Ok(Secret::copy_from(b"short")), state_key: &state_key };
     let loaded = parse("f", GROUP, &machine).unwrap();
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].to_string().contains("5 octets only"));

@@ -204,7 +204,8 @@ fn a_member_goes_on_from_what_it_exported() {
     assert_eq!((exported.sequence_number(), exported.policy()), (Some(1), pulled.policy()));
     assert_eq!((exported.kek_keys(), exported.key_path()), (pulled.kek_keys(), pulled.key_path()));
 
-    let mut after = RekeyMember::new(&exported, settings(false), at(1)).unwrap().unwrap();
+    let mut after = RekeyMember::new(&exported, settings(false), at(1)).unwrap().unwrap().ending_by(at(86_400));
+    assert_eq!((before.expiry(), after.expiry()), (Some(at(86_400)), Some(at(86_400))), "not a second longer");
     assert_eq!(refused(&mut after, used.datagram()).reason(), "stale-sequence-number");
     let next = server.push_tek(0x1001);
     let acknowledgement = accepted(&mut after, next.datagram()).acknowledgement.unwrap();

@@ -1,0 +1,160 @@
+//! The agent's two files: read once at the start, written around every change of the kernel.
+//!
+//! ```text
+//! push accepted -> state file -> kernel -> sealed state, on the disk -> acknowledgement
+//! ```
+//!
+//! The state file comes before the kernel, so that a crash finds what the kernel may hold described. The sealed state comes
+//! after it, because the disk is slow and the keys are waited for, and before the acknowledgement, so that a key that
+//! the key server knows to be here is still here after a loss of power.
+
+use core::time::Duration;
+use std::io;
+use std::path::PathBuf;
+
+use daemon::sealed::file::{Moment, SealedFile, SealedFileError};
+use gdoi::BootTime;
+use gdoi::crypto::Secret;
+use tracing::{error, info, warn};
+use xfrm::Kernel;
+
+use crate::adoption::{Earlier, Installed};
+use crate::config::Config;
+use crate::daemon::Daemon;
+use crate::dataplane::Dataplane;
+use crate::saved::{Boot, StateFile};
+use crate::sealed::{self, Unsealed};
+
+/// Both files.
+#[derive(Debug)]
+pub struct Records {
+    boot: Boot,
+    state: StateFile,
+    sealed: Option<SealedFile>,
+    /// What the sealed file holds, as far as this run wrote it.
+    written: Option<Secret>,
+    /// A sealed file that was refused may be another one's, or its key the wrong one: it stays until there are keys.
+    refused: bool,
+    /// The kernel was changed, and the sealed file was not.
+    behind: bool,
+    last_error: Option<String>,
+}
+
+impl Records {
+    /// The files that `config` names.
+    ///
+    /// # Errors
+    /// The state key has a wrong length.
+    pub fn new(config: &Config, boot: Boot) -> Result<Self, SealedFileError> {
+        let path = sealed_path(config);
+        let sealed = config.state_key.as_ref().map(|key| SealedFile::new(path, sealed::OWNER, key)).transpose()?;
+        Ok(Self {
+            boot,
+            state: StateFile::new(config.state_file.clone()),
+            sealed,
+            written: None,
+            refused: false,
+            behind: false,
+            last_error: None,
+        })
+    }
+
+    /// Takes up what an earlier run left. What cannot be read is left out; without the state file keys in the kernel count
+    /// as stale and go. `wall` is the time since 1970.
+    pub async fn adopt<K: Kernel>(
+        &mut self,
+        daemon: &mut Daemon,
+        dataplane: &mut Dataplane<K>,
+        wall: Duration,
+        now: BootTime,
+    ) {
+        let saved = self.state.read().unwrap_or_else(|error| {
+            let file = self.state.path().display();
+            warn!(%error, %file, "what an earlier run left is not known; its keys go");
+            None
+        });
+        let mut unsealed = self.unseal(Moment { boot: self.boot, now, wall });
+        if saved.is_none() && unsealed.is_none() {
+            return;
+        }
+        let installed = dataplane.installed().await.unwrap_or_else(|error| {
+            warn!(%error, "what an earlier run left in the kernel cannot be read; its keys go");
+            Installed::new()
+        });
+        let (boot, sealed) = (self.boot, unsealed.as_mut());
+        daemon.adopt(Earlier { boot, saved: saved.as_ref(), sealed, installed: &installed }, now);
+        for id in unsealed.iter().flat_map(Unsealed::left) {
+            info!(group = id, "the sealed state holds keys of a group that is not configured; they are dropped");
+        }
+    }
+
+    /// To be called before the kernel is changed.
+    pub fn before_change(&mut self, daemon: &Daemon, now: BootTime) {
+        self.behind = true;
+        if let Err(error) = self.state.write(&daemon.save(self.boot, now)) {
+            let file = self.state.path().display();
+            error!(%error, %file, "the state cannot be written; after a crash keys in the kernel will be lost");
+        }
+    }
+
+    /// To be called when the kernel holds what it should, before anybody is told.
+    pub fn after_change(&mut self, daemon: &Daemon, wall: Duration, now: BootTime) {
+        if !std::mem::take(&mut self.behind) {
+            return;
+        }
+        let Some(file) = &self.sealed else { return };
+        let Ok(saved) = daemon.save(self.boot, now).to_octets() else { return };
+        let (state, any) = sealed::encode(daemon, &saved, now);
+        if self.written.as_ref() == Some(&state) || self.refused && !any {
+            return;
+        }
+        match file.save(&state, &Moment { boot: self.boot, now, wall }) {
+            Ok(()) => {
+                (self.written, self.refused, self.last_error) = (Some(state), false, None);
+            }
+            Err(error) => {
+                // With the next change it is tried again.
+                let text = error.to_string();
+                if self.last_error.as_ref() != Some(&text) {
+                    error!(error = %text, "the sealed state is out of date; after a reboot newer keys will be lost");
+                }
+                self.last_error = Some(text);
+            }
+        }
+    }
+
+    fn unseal(&mut self, moment: Moment) -> Option<Unsealed> {
+        let file = self.sealed.as_ref()?;
+        let unsealed = match file.load(&moment) {
+            Ok(None) => return None,
+            Ok(Some((octets, clock))) => sealed::decode(&octets, self.boot, clock)
+                .map_err(|error| format!("{}: {error}; it was written by another version", file.path().display())),
+            Err(error) => Err(error.to_string()),
+        };
+        unsealed
+            .map_err(|error| {
+                self.refused = true;
+                warn!(%error, "the sealed state is refused; starting without its keys");
+            })
+            .ok()
+    }
+}
+
+/// Removes a sealed state that no key is configured for: deletes of the key server no longer reach it.
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub fn remove_orphan(config: &Config) -> io::Result<bool> {
+    if config.state_key.is_some() {
+        return Ok(false);
+    }
+    match std::fs::remove_file(sealed_path(config)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn sealed_path(config: &Config) -> PathBuf {
+    config.state_file.with_extension("sealed")
+}

@@ -1,0 +1,270 @@
+//! A machine that comes up again while every key server is down: what the sealed state gives back, and what it must not.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "helpers of tests are tests"
+)]
+
+mod world;
+
+use core::time::Duration;
+
+use agent::group::Event;
+use gdoi::group::{EspTransform, TekProtocol};
+use gdoi::push::{Deletion, KekChange};
+use world::{Kek, SEALED, World, configuration, teks_of};
+use xfrm::fake::Fault;
+
+const IKE: &str = "[group.ike]\ndh-group = [19]\n";
+const ALL: &str = "172.16.0.0/12";
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn sealed(lines: &str) -> String {
+    format!("{SEALED}{}", configuration(1, lines))
+}
+
+/// A member with a key of one hour and a KEK of one day, and its server's KEK.
+async fn member() -> (World, Kek) {
+    let mut world = World::new(&sealed(IKE));
+    world.server(1).kek = Some(Kek::new(1, 86_400));
+    world.start().await;
+    world.pass(seconds(1)).await;
+    (world, Kek::new(1, 86_400))
+}
+
+/// After the reboot no server answers.
+async fn alone(mut world: World, pause: u64) -> World {
+    world.server(1).up = false;
+    let mut world = world.reboot(seconds(pause)).await;
+    world.start().await;
+    assert!(world.tables() && !world.group_in_clear());
+    world
+}
+
+fn resumed(world: &World) -> bool {
+    world.events.iter().any(|event| matches!(event, Event::Adopted { sealed: true, .. }))
+}
+
+#[tokio::test]
+async fn keys_go_on_until_they_would_have_ended() {
+    let (world, _) = member().await;
+    let mut world = alone(world, 600).await;
+    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+    assert!(resumed(&world));
+    // One second before the reboot, ten minutes between, and half a minute that belongs to them.
+    world.leap(seconds(3_600 - 601 - 1)).await;
+    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+    world.leap(seconds(2)).await;
+    assert_eq!(world.spis(), (vec![], vec![]));
+    assert!(world.events.contains(&Event::Expired) && !world.group_in_clear());
+    assert_eq!(world.server(1).pulls, 1);
+}
+
+#[tokio::test]
+async fn the_servers_are_asked_all_the_while() {
+    let (world, _) = member().await;
+    let mut world = alone(world, 600).await;
+    assert!(world.events.contains(&Event::Trying(0)));
+    world.pass(seconds(100)).await;
+    world.server(1).up = true;
+    world.server(1).spi = 0x2000;
+    world.pass(seconds(61)).await;
+    assert_eq!(world.server(1).pulls, 2);
+    assert!(world.spis().0.contains(&0x2000));
+}
+
+#[tokio::test]
+async fn pushes_are_heard_again_from_the_number_reached() {
+    let (mut world, mut kek) = member().await;
+    let first = kek.push(&[], Some(&teks_of(&[(0x2000, ALL, 3_600)], (Some(1), Some(5)))));
+    world.push(&first).await.unwrap();
+    world.pass(seconds(10)).await;
+    assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]));
+    let mut world = alone(world, 60).await;
+    assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]));
+    assert_eq!(world.push(&first).await.unwrap_err().reason(), "stale-sequence-number");
+    let next = kek.push(&[], Some(&teks_of(&[(0x3000, ALL, 3_600)], (Some(1), Some(5)))));
+    world.push(&next).await.unwrap();
+    assert_eq!(world.acknowledged(), [2]);
+    world.pass(seconds(5)).await;
+    assert_eq!(world.spis(), (vec![0x3000], vec![0x3000]));
+    // The KEK rolls, and the next reboot knows that.
+    let mut second = Kek::new(2, 86_400);
+    world.push(&kek.announce(&second, &[])).await.unwrap();
+    let mut world = alone(world, 60).await;
+    let replaced = kek.push(&[Deletion::AllTeks(TekProtocol::ESP)], None);
+    assert_eq!(world.push(&replaced).await.unwrap_err().reason(), "unknown-cookies");
+    world.push(&second.push(&[], Some(&teks_of(&[(0x4000, ALL, 3_600)], (Some(1), Some(5)))))).await.unwrap();
+    let pushed = |event: &&Event| matches!(event, Event::Pushed { kek: KekChange::Unchanged, .. });
+    assert_eq!(world.events.iter().filter(pushed).count(), 1);
+}
+
+#[tokio::test]
+async fn a_kek_ends_when_it_always_did() {
+    let (mut world, mut kek) = member().await;
+    world.server(1).kek = Some(Kek::new(2, 1_000));
+    let short = Kek::new(2, 1_000);
+    world.push(&kek.announce(&short, &[])).await.unwrap();
+    let mut world = alone(world, 400).await;
+    world.leap(seconds(1_000 - 400 - 1)).await;
+    assert!(!world.events.contains(&Event::KekExpired));
+    world.leap(seconds(2)).await;
+    assert!(world.events.contains(&Event::KekExpired));
+    // And one that ended while the power was off never comes up.
+    let mut world = alone(world, 10).await;
+    let mut short = short;
+    let push = short.push(&[], Some(&teks_of(&[(0x5000, ALL, 3_600)], (None, None))));
+    assert_eq!(world.push(&push).await.unwrap_err().reason(), "unknown-cookies");
+    assert_eq!(world.spis().1, [0x1000]);
+}
+
+#[tokio::test]
+async fn what_has_ended_or_was_deleted_does_not_come_back() {
+    let (world, _) = member().await;
+    let world = alone(world, 3_600).await;
+    assert_eq!(world.spis(), (vec![], vec![]));
+    assert!(!resumed(&world));
+
+    let (mut world, mut kek) = member().await;
+    world.push(&kek.push(&[Deletion::AllTeks(TekProtocol::ESP)], None)).await.unwrap();
+    assert_eq!(world.acknowledged(), [1]);
+    let world = alone(world, 10).await;
+    assert_eq!(world.spis(), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_push_is_acknowledged_when_it_would_survive() {
+    let (mut world, mut kek) = member().await;
+    let before = world.sealed();
+    let push = kek.push(&[], Some(&teks_of(&[(0x2000, ALL, 3_600)], (Some(10), Some(30)))));
+    world.kernel.fail(0, Fault::Stop);
+    world.stopping = true;
+    world.push(&push).await.unwrap();
+    assert_eq!((world.acknowledged(), world.sealed() == before), (vec![], true), "the kernel does not hold it");
+    world.kernel.heal();
+    world.pass(seconds(2)).await;
+    assert_eq!((world.acknowledged(), world.sealed() == before), (vec![1], false));
+    assert_eq!(alone(world, 1).await.spis(), (vec![0x1000, 0x2000], vec![0x1000]), "the delays go on, too");
+}
+
+#[tokio::test]
+async fn nothing_is_written_when_nothing_changed() {
+    let (mut world, _) = member().await;
+    let before = world.sealed();
+    world.pass(seconds(300)).await;
+    let interfaces = world.interfaces.clone();
+    world.daemon.handle_interfaces(&interfaces, world.now);
+    world.settle().await;
+    assert_eq!(world.sealed(), before, "each sealing has a nonce of its own");
+}
+
+#[tokio::test]
+async fn a_clock_from_before_the_state_is_refused_and_the_file_stays() {
+    let (mut world, _) = member().await;
+    let file = world.sealed();
+    world.booted -= seconds(86_400);
+    let mut world = alone(world, 600).await;
+    assert_eq!(world.spis(), (vec![], vec![]));
+    world.pass(seconds(300)).await;
+    assert_eq!(world.sealed(), file, "with the clock set right it can be used yet");
+    world.booted += seconds(86_400);
+    let mut world = alone(world, 600).await;
+    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+    // New keys take its place.
+    world.server(1).up = true;
+    world.pass(seconds(61)).await;
+    assert_ne!(world.sealed(), file);
+}
+
+#[tokio::test]
+async fn what_is_no_state_of_ours_is_refused() {
+    let (world, _) = member().await;
+    let whole = world.sealed();
+    let mut world = world;
+    let half = whole.len() / 2;
+    let mut changed = whole.clone();
+    changed[half] ^= 1;
+    for damaged in [&b""[..], b"gcks state\x01", &whole[..10], &whole[..half], &whole[..whole.len() - 1], &changed] {
+        std::fs::write(world.sealed_path(), damaged).unwrap();
+        world = alone(world, 1).await;
+        assert_eq!(world.spis(), (vec![], vec![]), "{} octets", damaged.len());
+        assert_eq!(world.sealed(), damaged, "left for a person to look at");
+    }
+    std::fs::write(world.sealed_path(), &whole).unwrap();
+    world = alone(world, 1).await;
+    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+}
+
+#[tokio::test]
+async fn keys_of_another_group_stay_out() {
+    let (world, _) = member().await;
+    let mut other = World::new(&sealed(IKE).replace("id = 1111", "id = 4444"));
+    other.directory = world.directory.clone();
+    assert_eq!(alone(other, 1).await.spis(), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_counter_mode_key_is_received_on_and_never_sent_on() {
+    let text = sealed(&format!("counter-mode-send = true\n{IKE}"));
+    for saved in [true, false] {
+        let mut world = World::new(&text);
+        world.server(1).transform = EspTransform::AES_GCM_16;
+        world.start().await;
+        world.pass(seconds(1)).await;
+        assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+        if !saved {
+            std::fs::remove_file(world.directory.path().join("gdoi-agent.state")).unwrap();
+        }
+        let mut world = alone(world, 60).await;
+        assert_eq!(world.spis(), (vec![0x1000], vec![]));
+        // Nor after the server has given the same one once more.
+        world.server(1).up = true;
+        world.pass(seconds(61)).await;
+        assert_eq!((world.server(1).pulls, world.spis()), (2, (vec![0x1000], vec![])));
+        let now = world.now;
+        world.server(1).spi = 0x2000;
+        world.daemon.register("branches", now).unwrap();
+        world.settle().await;
+        world.pass(seconds(2)).await;
+        assert_eq!(world.spis().1, [0x2000]);
+    }
+}
+
+#[tokio::test]
+async fn keys_that_were_flushed_while_no_daemon_ran_come_back_as_well() {
+    let (mut world, mut kek) = member().await;
+    world.server(1).up = false;
+    world.kernel.flush_states();
+    let mut world = world.restart().await;
+    world.start().await;
+    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+    assert!(resumed(&world));
+    // And the KEK, which never was in the kernel.
+    world.push(&kek.push(&[], Some(&teks_of(&[(0x2000, ALL, 3_600)], (Some(1), Some(5)))))).await.unwrap();
+    assert_eq!(world.acknowledged(), [1]);
+}
+
+#[tokio::test]
+async fn an_orderly_end_is_no_end_of_the_keys() {
+    let (mut world, _) = member().await;
+    assert!(world.leave().await);
+    assert_eq!(world.spis(), (vec![], vec![]));
+    assert_eq!(alone(world, 60).await.spis(), (vec![0x1000], vec![0x1000]));
+}
+
+#[tokio::test]
+async fn without_a_state_key_a_reboot_loses_the_keys_and_nothing_else() {
+    let mut world = World::new(&configuration(1, IKE));
+    world.start().await;
+    world.pass(seconds(1)).await;
+    assert!(!world.sealed_path().exists());
+    let world = alone(world, 60).await;
+    assert_eq!(world.spis(), (vec![], vec![]));
+}
