@@ -147,6 +147,7 @@ mod tests {
             destination: Ipv4Addr::new(172, 16, 2, 10),
             protocol: crate::packet::ESP,
             identification: 1,
+            dscp: 0,
             dont_fragment: false,
             more_fragments: false,
             fragment_offset: 0,

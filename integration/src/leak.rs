@@ -55,6 +55,7 @@ mod tests {
             destination: Ipv4Addr::from(destination),
             protocol,
             identification: 0,
+            dscp: 0,
             dont_fragment: false,
             more_fragments: false,
             fragment_offset: 0,

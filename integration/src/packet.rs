@@ -6,6 +6,10 @@ use std::net::Ipv4Addr;
 
 /// IP protocol number of ESP (RFC 4303 §2).
 pub const ESP: u8 = 50;
+/// IP protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// IP protocol number of TCP.
+pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
 
@@ -20,6 +24,8 @@ pub struct Packet {
     pub protocol: u8,
     /// Identification, common to the fragments of one packet.
     pub identification: u16,
+    /// Differentiated services code point (RFC 2474 §3).
+    pub dscp: u8,
     /// Don't Fragment.
     pub dont_fragment: bool,
     /// More Fragments.
@@ -49,6 +55,7 @@ impl Packet {
             destination: address(octets, 16)?,
             protocol: *octets.get(9)?,
             identification: word(octets, 4)?,
+            dscp: *octets.get(1)? >> 2,
             dont_fragment: fragment & 0x4000 != 0,
             more_fragments: fragment & 0x2000 != 0,
             fragment_offset: (fragment & 0x1fff) * 8,
@@ -65,6 +72,21 @@ impl Packet {
     /// Sequence number of an ESP packet that is whole or the first fragment.
     pub fn sequence(&self) -> Option<u32> {
         (self.protocol == ESP && self.fragment_offset == 0).then(|| long(&self.payload, 4)).flatten()
+    }
+
+    /// The maximum segment size that a TCP SYN announces (RFC 9293 §3.2).
+    pub fn announced_segment(&self) -> Option<u16> {
+        let is_syn = self.protocol == TCP && !self.is_fragment() && self.octet(13) & 0x02 != 0;
+        let header = usize::from(self.octet(12) >> 4) * 4;
+        let mut options = is_syn.then(|| self.payload.get(20..header)).flatten()?;
+        loop {
+            match options {
+                [2, 4, high, low, ..] => return Some(u16::from_be_bytes([*high, *low])),
+                [1, rest @ ..] => options = rest,
+                [0, ..] | [] | [_] => return None,
+                [_, length, ..] => options = options.get(usize::from(*length).max(2)..)?,
+            }
+        }
     }
 
     /// Whether this is a part of a packet.
@@ -93,8 +115,8 @@ impl fmt::Display for Packet {
                     "IP {source} > {destination}: ESP(spi={spi:#010x},seq={sequence:#x}), length {length}"
                 )
             }
-            1 => write!(formatter, "IP {source} > {destination}: ICMP type {}, length {length}", self.octet(0)),
-            UDP | 6 => {
+            ICMP => write!(formatter, "IP {source} > {destination}: ICMP type {}, length {length}", self.octet(0)),
+            UDP | TCP => {
                 let (from, to) = (word(&self.payload, 0).unwrap_or(0), word(&self.payload, 2).unwrap_or(0));
                 let name = if self.protocol == UDP { "UDP" } else { "TCP" };
                 write!(formatter, "IP {source}.{from} > {destination}.{to}: {name}, length {length}")
@@ -177,6 +199,7 @@ mod tests {
             destination: Ipv4Addr::new(172, 16, 2, 10),
             protocol: ESP,
             identification: 7,
+            dscp: 0,
             dont_fragment: false,
             more_fragments: more,
             fragment_offset: offset,
@@ -194,6 +217,23 @@ mod tests {
         assert!(packet.dont_fragment);
         assert_eq!(packet.to_string(), "IP 172.16.1.10 > 172.16.2.10: ESP(spi=0x00001300,seq=0x5), length 10");
         assert_eq!(Packet::read(&octets[..19]), None);
+    }
+
+    #[test]
+    fn a_syn_tells_its_segment_size_and_others_tell_nothing() {
+        let syn = |flags: u8, options: &[u8]| {
+            let mut octets = vec![0x45, 0xb8, 0, 48, 0, 7, 0, 0, 64, 6, 0, 0, 172, 16, 1, 10, 172, 16, 2, 10];
+            octets.extend_from_slice(&[0, 80, 0, 81, 0, 0, 0, 0, 0, 0, 0, 0, 0x70, flags, 0, 0, 0, 0, 0, 0]);
+            octets.extend_from_slice(options);
+            Packet::read(&octets).unwrap()
+        };
+        assert_eq!(syn(2, &[3, 3, 7, 1, 2, 4, 5, 180]).announced_segment(), Some(1460));
+        assert_eq!(syn(2, &[3, 3, 7, 1, 1, 2, 4, 5]).announced_segment(), None, "cut short");
+        assert_eq!(syn(2, &[1, 1, 1, 1, 2, 4, 5, 180]).dscp, 46);
+        assert_eq!(syn(0x12, &[1, 1, 1, 1, 2, 4, 5, 180]).announced_segment(), Some(1460));
+        assert_eq!(syn(0x10, &[1, 1, 1, 1, 2, 4, 5, 180]).announced_segment(), None);
+        assert_eq!(syn(2, &[0; 8]).announced_segment(), None);
+        assert_eq!(syn(2, &[3, 0, 3, 0, 3, 0, 3, 0]).announced_segment(), None);
     }
 
     #[test]

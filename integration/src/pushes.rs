@@ -145,6 +145,7 @@ mod tests {
             destination: Ipv4Addr::new(10, 0, 2, 1),
             protocol: UDP,
             identification: 0,
+            dscp: 0,
             dont_fragment: false,
             more_fragments: false,
             fragment_offset: 0,

@@ -30,6 +30,9 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 0, 13, 1);
 /// Ports of the first member itself at which somebody listens: for what its peer sent, for what was forged.
 const LISTENS: [u16; 2] = [5110, 5210];
 
+/// What has been sent is there or lost after this time.
+const ARRIVES: Duration = Duration::from_millis(500);
+
 /// Where a kind of datagram goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -139,7 +142,7 @@ impl Volley {
         let moment = lab.now()?;
         let sinks: Vec<Process> = LISTENS
             .iter()
-            .map(|port| lab.start_sink(G1, &format!("sink --port {port} --silence-seconds 4")))
+            .map(|port| lab.start_sink(G1, &format!("sink --port {port} --silence-seconds 30")))
             .collect::<Result<_>>()?;
         let mut shooters = Vec::new();
         for node in [HA, G1, HB, R, SERVERS[2]] {
@@ -150,6 +153,11 @@ impl Volley {
         }
         for shooter in shooters {
             shooter.output(Duration::from_secs(30))?;
+        }
+        std::thread::sleep(ARRIVES);
+        for port in LISTENS {
+            // Nothing but the word that a flow has ended.
+            lab.traffic(G1, &format!("flow --to 127.0.0.1:{port} --seconds 0"))?;
         }
         let mut listened = [0; 2];
         for (count, sink) in listened.iter_mut().zip(sinks) {
@@ -192,13 +200,17 @@ impl Volley {
                 Way::In => "from the other side",
                 Way::Forged => "forged in clear in the core",
             };
+            let Seen { clear, esp, arrived } = seen;
+            // What is forged no member sends.
+            let crossed = match (kind.way, kind.column) {
+                (Way::Forged, _) => String::new(),
+                (_, Column::Unrelated) => format!(" {clear} in clear into the core,"),
+                _ => format!(" {clear} in clear and {esp} as ESP into the core,"),
+            };
             told.push(format!(
-                "{COUNT} {way}, {} > {}: {} in clear and {} as ESP into the core, {} arrived{}",
+                "{COUNT} {way}, {} > {}:{crossed} {arrived} arrived{}",
                 kind.shot.source,
                 kind.shot.destination,
-                seen.clear,
-                seen.esp,
-                seen.arrived,
                 if keeps && through { "" } else { "   <-- not as promised" }
             ));
         }

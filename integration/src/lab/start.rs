@@ -3,7 +3,7 @@
 use super::{Lab, MEMBER_NODES};
 use crate::daemons::Daemon;
 use crate::nodes::Node;
-use crate::plan::{member_file, server_file};
+use crate::plan::{Plan, member_file, server_file};
 use crate::states::{self, State};
 use crate::topology::SERVERS;
 use anyhow::{Context, Result, bail};
@@ -29,12 +29,12 @@ impl Lab {
         Ok(())
     }
 
-    /// Has every running member read its file again, changed to another mode.
+    /// Has every running member read its file again, made of another plan.
     ///
     /// # Errors
     /// When a file cannot be written or a member is gone.
-    pub fn change_mode(&mut self, mode: &'static str) -> Result<()> {
-        self.plan.mode = mode;
+    pub fn change(&mut self, change: impl FnOnce(&mut Plan)) -> Result<()> {
+        change(&mut self.plan);
         for (position, (node, daemon)) in MEMBER_NODES.iter().zip(&self.members).enumerate() {
             if let Some(daemon) = daemon {
                 fs::write(self.file(&format!("{}.toml", node.0)), member_file(&self.plan, position, &self.directory))?;

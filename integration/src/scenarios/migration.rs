@@ -34,7 +34,7 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
             narrative.chapter(&format!("Then {mode}"));
             let report = flow(&mut lab, DATAGRAMS, "", |lab| {
                 std::thread::sleep(Duration::from_secs(1));
-                lab.change_mode(mode)
+                lab.change(|plan| plan.mode = mode)
             });
             nothing_lost(narrative, &format!("both members become {mode}"), DATAGRAMS, report);
             let moment = lab.now()?;

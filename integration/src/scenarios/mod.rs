@@ -13,6 +13,7 @@ mod cells;
 mod expiry;
 mod failopen;
 mod flushes;
+mod headers;
 mod kills;
 mod leaks;
 mod lost;
@@ -125,6 +126,12 @@ pub const ALL: &[Scenario] = &[
         play: kills::play,
     },
     Scenario { name: "rekey-long", about: "200 rekeys under load", ordinary: false, play: rekey::long },
+    Scenario {
+        name: "headers",
+        about: "DF bit, DSCP and TCP's segment size on the wire, for each setting",
+        ordinary: false,
+        play: headers::play,
+    },
     Scenario { name: "cells", about: "every cell of the table of SECURITY.md", ordinary: false, play: cells::play },
     Scenario {
         name: "sabotage",
