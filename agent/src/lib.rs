@@ -19,5 +19,6 @@ pub mod privileges;
 pub mod records;
 pub mod saved;
 pub mod sealed;
+pub mod start;
 pub mod status;
 pub mod words;

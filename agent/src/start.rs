@@ -1,0 +1,65 @@
+//! The start of the daemon: configuration, control socket, kernel, then the event loop.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use xfrm::netlink::Netlink;
+use xfrm::{Kernel, Ownership};
+
+use crate::config::check::{Machine, load};
+use crate::config::{Config, Group};
+use crate::eventloop::{EventLoop, open_control};
+use crate::facts::Interfaces;
+use crate::group::Seeds;
+use crate::privileges;
+
+/// Reads the configuration; a report of what is wrong goes to standard error.
+pub fn configuration(path: &Path, interfaces: Option<&Interfaces>) -> Option<Config> {
+    match load(path, &Machine::this(interfaces)) {
+        Ok(loaded) => {
+            for warning in loaded.warnings {
+                eprintln!("{}: warning: {warning}", path.display());
+            }
+            Some(loaded.value)
+        }
+        Err(report) => {
+            eprint!("{report}");
+            None
+        }
+    }
+}
+
+/// Runs the daemon until a signal ends it; returns whether the end worked. `kernel_of` may put something between the
+/// daemon and the kernel.
+///
+/// # Errors
+/// Another agent runs, the machine lacks something, or the blocks cannot be installed: see [`EventLoop::start`].
+pub async fn serve<K: Kernel>(
+    path: PathBuf,
+    config: Config,
+    interfaces: &Interfaces,
+    kernel_of: impl FnOnce(Netlink) -> K,
+) -> anyhow::Result<bool> {
+    // Another agent that runs holds the control socket: then nothing of its entries may be touched.
+    let calls = open_control(&config.control_socket)?;
+    let warnings: Vec<String> = privileges::check(&config).await?.iter().map(ToString::to_string).collect();
+    for problem in &warnings {
+        tracing::warn!(%problem, "the machine lacks something");
+    }
+    let kernel = Netlink::open().context("netlink")?;
+    let events = kernel.events(&Ownership::default()).context("netlink events")?;
+    let jitter = daemon::entropy::seed()?;
+    let mut slot = 0_u64;
+    let seeds_of = Box::new(move |_: &Group| {
+        slot = slot.wrapping_add(1);
+        let seeds: Seeds = Box::new(|| daemon::entropy::seed().map_err(|error| error.to_string()));
+        (seeds, slot.wrapping_add(jitter_of(&jitter)))
+    });
+    let kernel = kernel_of(kernel);
+    let running = EventLoop::start((path, config), seeds_of, kernel, events, interfaces, calls, warnings).await?;
+    running.run().await
+}
+
+fn jitter_of(seed: &[u8; 32]) -> u64 {
+    seed.iter().take(8).fold(0, |sum, octet| (sum << 8) | u64::from(*octet))
+}
