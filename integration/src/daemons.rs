@@ -30,6 +30,22 @@ impl Daemon {
     /// # Errors
     /// When it ends or stays silent instead; its log is in the message.
     pub fn start(program: &Path, node: Node, configuration: &Path, directory: &Path) -> Result<Self> {
+        let (mut daemon, socket) = Self::spawn(program, node, configuration, directory, &[])?;
+        daemon.wait_ready(&socket)?;
+        Ok(daemon)
+    }
+
+    /// Starts it with more in its environment, and does not wait: it may die at any time.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(
+        program: &Path,
+        node: Node,
+        configuration: &Path,
+        directory: &Path,
+        environment: &[(&str, &Path)],
+    ) -> Result<(Self, UnixDatagram)> {
         let socket_path = directory.join(format!("{}.notify", node.0));
         let _ = fs::remove_file(&socket_path);
         let socket = UnixDatagram::bind(&socket_path).with_context(|| socket_path.display().to_string())?;
@@ -39,11 +55,10 @@ impl Daemon {
         let arguments = ["--config".to_owned(), configuration.to_string_lossy().into_owned()];
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut command = node.command(&program.to_string_lossy(), &arguments);
-        command.env("NOTIFY_SOCKET", &socket_path).stdout(Stdio::from(output.try_clone()?)).stderr(output);
+        command.envs(environment.iter().copied()).env("NOTIFY_SOCKET", &socket_path);
+        command.stdout(Stdio::from(output.try_clone()?)).stderr(output);
         let process = Process::start(&mut command)?;
-        let mut daemon = Self { process, log, name: node.0 };
-        daemon.wait_ready(&socket)?;
-        Ok(daemon)
+        Ok((Self { process, log, name: node.0 }, socket))
     }
 
     fn wait_ready(&mut self, socket: &UnixDatagram) -> Result<()> {
@@ -84,6 +99,14 @@ impl Daemon {
     pub fn kill(mut self) -> Result<()> {
         self.process.signal(Signal::SIGKILL)?;
         self.process.wait(ENDS_WITHIN).map(drop)
+    }
+
+    /// Asks for an orderly end without waiting for it.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn terminate(&self) -> Result<()> {
+        self.process.signal(Signal::SIGTERM)
     }
 
     /// Has it read its configuration again.

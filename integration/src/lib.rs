@@ -8,6 +8,7 @@ pub mod capture;
 pub mod daemons;
 pub mod esp;
 pub mod firewall;
+pub mod kernel;
 pub mod lab;
 pub mod leak;
 pub mod load;

@@ -139,6 +139,23 @@ pub fn flow(
     FlowReport::read(&sent, &received)
 }
 
+/// Runs a flow as [`flow`] does, for as long as what happens takes.
+///
+/// # Errors
+/// As [`flow`].
+pub fn flow_during(lab: &mut Lab, meanwhile: impl FnOnce(&mut Lab) -> Result<()>) -> Result<FlowReport> {
+    let over = lab.file("over");
+    let _ = std::fs::remove_file(&over);
+    let happened = std::cell::Cell::new(Ok(()));
+    let report = flow(lab, 0, &format!("--until {}", over.display()), |lab| {
+        happened.set(meanwhile(lab));
+        std::fs::write(&over, "")?;
+        Ok(())
+    });
+    happened.into_inner()?;
+    report
+}
+
 /// Sends datagrams from the first host to a UDP port of the second; returns how many arrived and what the first
 /// member's LAN sent into the core meanwhile.
 ///

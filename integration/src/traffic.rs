@@ -6,6 +6,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 /// First octets of every datagram: what a search in a capture looks for.
@@ -60,6 +61,9 @@ pub struct Flow {
     /// Time limit.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
+    /// Ends as soon as this file is there.
+    #[arg(long)]
+    until: Option<PathBuf>,
     /// UDP payload in octets.
     #[arg(long, default_value_t = 200)]
     size: usize,
@@ -192,7 +196,8 @@ fn send_datagrams(flow: &Flow) -> Result<()> {
     let limit = Duration::from_secs(flow.seconds);
     let (mut sent, mut refused, mut sequence) = (0u64, 0u64, 0u64);
     let mut octets = datagram(0, flow.size);
-    while (flow.count == 0 || sequence < flow.count) && started.elapsed() < limit {
+    let ended = || flow.until.as_ref().is_some_and(|file| file.exists());
+    while (flow.count == 0 || sequence < flow.count) && started.elapsed() < limit && !ended() {
         let due = u128::from(flow.per_second) * started.elapsed().as_micros() / 1_000_000;
         if flow.per_second > 0 && u128::from(sequence) >= due {
             std::thread::sleep(Duration::from_millis(1));

@@ -13,7 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("daemon", &["gdoi"]),
     ("agent", &["control", "daemon", "gdoi", "policies", "xfrm"]),
     ("gcks", &["control", "daemon", "gdoi"]),
-    ("integration", &["gdoi"]),
+    ("integration", &["agent", "daemon", "gdoi", "xfrm"]),
     ("xtask", &[]),
 ];
 

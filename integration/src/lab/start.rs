@@ -8,7 +8,11 @@ use crate::states::{self, State};
 use crate::topology::SERVERS;
 use anyhow::{Context, Result, bail};
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// Where the mortal member looks how long it has to live.
+const COUNTDOWN: &str = "countdown";
 
 impl Lab {
     /// Starts a member and returns when its blocks are in place.
@@ -16,6 +20,47 @@ impl Lab {
     /// # Errors
     /// When it is not ready in time.
     pub fn start_member(&mut self, position: usize) -> Result<()> {
+        let (node, file) = self.member_to_start(position)?;
+        let daemon = Daemon::start(&self.binaries.join("gdoi-agent"), node, &file, &self.directory)?;
+        *self.members.get_mut(position).context("no such member")? = Some(daemon);
+        Ok(())
+    }
+
+    /// Starts a member that dies right after so many kernel operations from [`Lab::arm`] on, and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_mortal(&mut self, position: usize) -> Result<()> {
+        let (node, file) = self.member_to_start(position)?;
+        let environment = [("LAB_COUNTDOWN", self.file(COUNTDOWN))];
+        let environment = environment.each_ref().map(|(name, path)| (*name, path.as_path()));
+        let program = self.binaries.join("mortal-agent");
+        let (daemon, _) = Daemon::spawn(&program, node, &file, &self.directory, &environment)?;
+        *self.members.get_mut(position).context("no such member")? = Some(daemon);
+        Ok(())
+    }
+
+    /// From now on the mortal member has so many kernel operations to live; none counts them any more with `None`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn arm(&self, operations: Option<u64>) -> Result<()> {
+        let text = operations.map(|count| count.to_string()).unwrap_or_default();
+        Ok(fs::write(self.file(COUNTDOWN), text)?)
+    }
+
+    /// How many operations the mortal member has left.
+    pub fn left_to_live(&self) -> Option<u64> {
+        fs::read_to_string(self.file(COUNTDOWN)).ok()?.trim().parse().ok()
+    }
+
+    /// Whether a member that was started runs still.
+    pub fn is_alive(&mut self, position: usize) -> bool {
+        self.members.get_mut(position).and_then(Option::as_mut).is_some_and(Daemon::is_running)
+    }
+
+    /// A member that is about to be started: its node and its file.
+    fn member_to_start(&mut self, position: usize) -> Result<(Node, PathBuf)> {
         let node = *MEMBER_NODES.get(position).context("no such member")?;
         if self.guarded_since.is_none()
             && let Some(captures) = &self.captures
@@ -24,9 +69,7 @@ impl Lab {
         }
         let file = self.file(&format!("{}.toml", node.0));
         fs::write(&file, member_file(&self.plan, position, &self.directory))?;
-        let daemon = Daemon::start(&self.binaries.join("gdoi-agent"), node, &file, &self.directory)?;
-        *self.members.get_mut(position).context("no such member")? = Some(daemon);
-        Ok(())
+        Ok((node, file))
     }
 
     /// Has every running member read its file again, made of another plan.

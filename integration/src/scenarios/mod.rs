@@ -23,6 +23,7 @@ mod rekey;
 mod removal;
 mod sabotage;
 mod selectors;
+mod steps;
 
 /// What a scenario needs from outside.
 #[derive(Debug, Clone)]
@@ -131,6 +132,12 @@ pub const ALL: &[Scenario] = &[
         about: "DF bit, DSCP and TCP's segment size on the wire, for each setting",
         ordinary: false,
         play: headers::play,
+    },
+    Scenario {
+        name: "steps",
+        about: "the member is killed after every single kernel operation of its life",
+        ordinary: false,
+        play: steps::play,
     },
     Scenario { name: "cells", about: "every cell of the table of SECURITY.md", ordinary: false, play: cells::play },
     Scenario {
