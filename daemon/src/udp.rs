@@ -136,18 +136,6 @@ impl Socket {
         }
     }
 
-    /// How many routers datagrams to multicast groups may pass; the kernel's default is none.
-    pub fn set_multicast_hops(&self, hops: u8) {
-        let socket = socket2::SockRef::from(&self.descriptor);
-        let set = match self.local.is_ipv4() {
-            true => socket.set_multicast_ttl_v4(hops.into()),
-            false => socket.set_multicast_hops_v6(hops.into()),
-        };
-        if let Err(error) = set {
-            tracing::debug!(%error, "multicast hops not changed");
-        }
-    }
-
     /// Waits for the next datagram or ICMP error. Cancel safe.
     ///
     /// A datagram longer than `buffer` is cut; with [`LONGEST_DATAGRAM`] octets none is.
@@ -229,12 +217,25 @@ impl Socket {
     /// # Errors
     /// No route, the source address is gone, the datagram is too long: what the kernel says.
     pub async fn send(&self, transmit: &Transmit) -> io::Result<()> {
+        self.send_on(transmit, 0, None).await
+    }
+
+    /// Sends one datagram to a multicast group, by the interface with this number or else by the one that has the source
+    /// address. `ttl` is the number of routers that it may pass, and one; the kernel's default is one.
+    ///
+    /// # Errors
+    /// As for [`Socket::send`], or the interface is gone.
+    pub async fn send_multicast(&self, transmit: &Transmit, interface: Option<u32>, ttl: u8) -> io::Result<()> {
+        self.send_on(transmit, interface.unwrap_or_default(), Some(ttl)).await
+    }
+
+    async fn send_on(&self, transmit: &Transmit, interface: u32, ttl: Option<u8>) -> io::Result<()> {
         // An ICMP error of an earlier datagram is reported by the next call, which then sends
         // nothing; that says nothing about this datagram.
         let mut stale_errors = 0;
         loop {
             self.descriptor.writable().await?;
-            match self.descriptor.try_io(Interest::WRITABLE, || Ok(self.send_now(transmit)?)) {
+            match self.descriptor.try_io(Interest::WRITABLE, || Ok(self.send_now(transmit, interface, ttl)?)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error)
                     if stale_errors < 2 && error.raw_os_error().is_some_and(|code| is_icmp(Errno::from_raw(code))) =>
@@ -246,23 +247,26 @@ impl Socket {
         }
     }
 
-    fn send_now(&self, transmit: &Transmit) -> Result<(), Errno> {
+    fn send_now(&self, transmit: &Transmit, interface: u32, ttl: Option<u8>) -> Result<(), Errno> {
+        let hops = ttl.map(libc::c_int::from);
         let slices = [IoSlice::new(&transmit.payload)];
         let flags = MsgFlags::MSG_DONTWAIT;
         match (transmit.source.ip(), transmit.destination) {
             (IpAddr::V4(source), SocketAddr::V4(destination)) => {
                 let info = libc::in_pktinfo {
-                    ipi_ifindex: 0,
+                    ipi_ifindex: libc::c_int::try_from(interface).map_err(|_| Errno::ENODEV)?,
                     ipi_spec_dst: libc::in_addr { s_addr: u32::from(source).to_be() },
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
-                let control = [ControlMessage::Ipv4PacketInfo(&info)];
+                let hops = hops.as_ref().map(ControlMessage::Ipv4Ttl);
+                let control: Vec<_> = hops.into_iter().chain([ControlMessage::Ipv4PacketInfo(&info)]).collect();
                 sendmsg(self.raw(), &slices, &control, flags, Some(&SockaddrIn::from(destination)))?;
             }
             (IpAddr::V6(source), SocketAddr::V6(destination)) => {
-                let info =
-                    libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: source.octets() }, ipi6_ifindex: 0 };
-                let control = [ControlMessage::Ipv6PacketInfo(&info)];
+                let address = libc::in6_addr { s6_addr: source.octets() };
+                let info = libc::in6_pktinfo { ipi6_addr: address, ipi6_ifindex: interface };
+                let hops = hops.as_ref().map(ControlMessage::Ipv6HopLimit);
+                let control: Vec<_> = hops.into_iter().chain([ControlMessage::Ipv6PacketInfo(&info)]).collect();
                 sendmsg(self.raw(), &slices, &control, flags, Some(&SockaddrIn6::from(destination)))?;
             }
             _ => return Err(Errno::EAFNOSUPPORT),
@@ -379,6 +383,40 @@ mod tests {
         let incoming =
             tokio::time::timeout(Duration::from_secs(5), listening.receive(&mut buffer)).await.unwrap().unwrap();
         assert!(matches!(incoming, Incoming::Datagram { local, length: 4, .. } if local == destination));
+    }
+
+    #[tokio::test]
+    async fn a_datagram_to_a_multicast_group_leaves_by_the_interface_and_with_the_hops_asked_for() {
+        let group = Ipv4Addr::new(239, 192, 84, 9);
+        let Ok(loopback) = nix::net::if_::if_nametoindex("lo") else {
+            eprintln!("this machine has no loopback interface");
+            return;
+        };
+        let Ok(listening) = Socket::join(group, 28_484, loopback) else {
+            eprintln!("this machine's loopback knows no multicast");
+            return;
+        };
+        setsockopt(&listening.descriptor, sockopt::Ipv4RecvTtl, &true).unwrap();
+        let sender = Socket::bind(any_port("127.0.0.1")).unwrap();
+        let destination = SocketAddr::new(group.into(), 28_484);
+        let transmit = Transmit { destination, source: sender.local(), payload: b"push".to_vec() };
+        assert!(sender.send_multicast(&transmit, Some(u32::MAX >> 1), 9).await.is_err(), "there is no such interface");
+        for (interface, ttl) in [(Some(loopback), 9), (None, 200)] {
+            if sender.send_multicast(&transmit, interface, ttl).await.is_err() {
+                eprintln!("this machine's loopback has no route for multicast");
+                return;
+            }
+            listening.descriptor.readable().await.unwrap();
+            let (mut buffer, mut control) = ([0; 64], cmsg_space!(libc::in_pktinfo, libc::c_int));
+            let mut slices = [IoSliceMut::new(&mut buffer)];
+            let received =
+                recvmsg::<SockaddrStorage>(listening.raw(), &mut slices, Some(&mut control), MsgFlags::empty());
+            let hops = received.unwrap().cmsgs().unwrap().find_map(|control| match control {
+                ControlMessageOwned::Ipv4Ttl(hops) => Some(hops),
+                _ => None,
+            });
+            assert_eq!(hops, Some(i32::from(ttl)));
+        }
     }
 
     #[tokio::test]

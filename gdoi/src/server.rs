@@ -193,6 +193,17 @@ impl Server {
         self.pushes.cancel(push)
     }
 
+    /// Stops sending a push because a later one says all that it says. Its acknowledgements still count while they may be
+    /// on their way, and nobody is called missing.
+    pub fn supersede_push(&mut self, push: PushId, now: BootTime) {
+        self.pushes.supersede(push, now);
+    }
+
+    /// A push on its way.
+    pub fn push_in_progress(&self, push: PushId) -> Option<&Delivery> {
+        self.pushes.get(push)
+    }
+
     /// What happened to a push next.
     pub fn poll_push_event(&mut self) -> Option<(PushId, DeliveryEvent)> {
         self.pushes.poll_event()

@@ -49,6 +49,9 @@ pub struct Recipients {
     /// The addresses that members pulled from: each is waited for, if the KEK asks for acknowledgements. With the key of
     /// its leaf where it asks for the LKH kinds.
     pub members: BTreeMap<IpAddr, Option<Secret>>,
+    /// Whether members may stay silent: who acknowledges is heard, and nobody is called missing. For copies of a push that
+    /// some members may have carried out and acknowledged before.
+    pub excused: bool,
 }
 
 /// What happened to a delivery.
@@ -82,6 +85,8 @@ pub struct Delivery {
     /// Members that are waited for.
     members: BTreeMap<IpAddr, Awaited>,
     outstanding: usize,
+    excused: bool,
+    superseded: bool,
     /// The destination that the transmission in progress has reached.
     next: usize,
     repetitions_left: u32,
@@ -103,6 +108,8 @@ impl Delivery {
             destinations: recipients.destinations,
             outstanding: members.len(),
             members,
+            excused: recipients.excused,
+            superseded: false,
             next: 0,
             repetitions_left: policy.repetitions,
             deadline: None,
@@ -115,6 +122,41 @@ impl Delivery {
     /// The push.
     pub fn push(&self) -> &SealedPush {
         &self.push
+    }
+
+    /// Where it still goes: our address and that of a member who has not acknowledged, or of a multicast group. With the
+    /// key of the member's leaf, where acknowledgements need it. Nowhere once it is superseded.
+    pub fn destinations(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr, Option<&Secret>)> {
+        let waits = !self.superseded && (self.is_unsent() || !self.is_finished());
+        let waiting = self.destinations.iter().filter(move |_| waits);
+        waiting.filter_map(|(source, destination)| match self.members.get(&destination.ip()) {
+            Some(awaited) if awaited.acknowledged => None,
+            awaited => Some((*source, *destination, awaited.and_then(|awaited| awaited.leaf_key.as_ref()))),
+        })
+    }
+
+    /// Whether a transmission has datagrams left to send.
+    pub fn is_unsent(&self) -> bool {
+        self.next < self.destinations.len()
+    }
+
+    /// Whether it was [superseded](Self::supersede).
+    pub fn is_superseded(&self) -> bool {
+        self.superseded
+    }
+
+    /// A later push says all that this one says: it is not sent any more and nobody has to acknowledge it. Acknowledgements
+    /// on their way are heard for the time that they may take.
+    pub fn supersede(&mut self, now: BootTime) {
+        if self.superseded || self.is_finished() {
+            return;
+        }
+        (self.superseded, self.excused) = (true, true);
+        self.next = self.destinations.len();
+        match self.outstanding {
+            0 => self.finish(),
+            _ => self.deadline = Some((now + self.policy.acknowledgement_wait, Timer::Acknowledgement)),
+        }
     }
 
     /// Whether everything has been done.
@@ -210,7 +252,7 @@ impl Delivery {
 
     /// Ends, and sends nothing more.
     fn finish(&mut self) {
-        let missing = self.missing().collect();
+        let missing = if self.excused { Vec::new() } else { self.missing().collect() };
         self.deadline = None;
         self.next = self.destinations.len();
         self.events.push_back(DeliveryEvent::Finished { missing });

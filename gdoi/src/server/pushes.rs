@@ -30,6 +30,18 @@ impl Pushes {
         self.running.remove(&id).is_some()
     }
 
+    /// Stops sending; acknowledgements on their way still count.
+    pub(super) fn supersede(&mut self, id: PushId, now: BootTime) {
+        if let Some(delivery) = self.running.get_mut(&id) {
+            delivery.supersede(now);
+            self.collect();
+        }
+    }
+
+    pub(super) fn get(&self, id: PushId) -> Option<&Delivery> {
+        self.running.get(&id)
+    }
+
     pub(super) fn handle_acknowledgement(&mut self, datagram: &[u8]) -> Result<(), Error> {
         let claim = Claim::read(datagram)?;
         // One push may be on its way twice: to all, and to a member that came later.

@@ -15,6 +15,7 @@ fn recipients(count: u8) -> Recipients {
     Recipients {
         destinations: (1..=count).map(|last| (address("192.0.2.1:848"), SocketAddr::new(ip(last), 848))).collect(),
         members: (1..=count).map(|last| (ip(last), None)).collect(),
+        excused: false,
     }
 }
 
@@ -126,8 +127,8 @@ fn figures_out_of_bounds_are_brought_back() {
 fn a_multicast_group_is_one_destination_for_many_members() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
     let group = (address("192.0.2.1:848"), address("239.192.1.1:848"));
-    let recipients =
-        Recipients { destinations: vec![group], members: (1..=200).map(|last| (ip(last), None)).collect() };
+    let members = (1..=200).map(|last| (ip(last), None)).collect();
+    let recipients = Recipients { destinations: vec![group], members, excused: false };
     let mut members: Vec<RekeyMember> = (1..=200).map(|last| member_at(&server, last)).collect();
     let mut delivery = Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
     let datagram = sent(&mut delivery).remove(0).payload;
@@ -137,6 +138,41 @@ fn a_multicast_group_is_one_destination_for_many_members() {
     }
     assert!(delivery.is_finished());
     assert_eq!(events(&mut delivery).len(), 201);
+}
+
+#[test]
+fn a_superseded_push_is_not_sent_and_its_acknowledgements_count() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+    let mut member = member_at(&server, 1);
+    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
+    let unsent = delivery.destinations().count();
+    sent(&mut delivery);
+    let ack = accepted(&mut member, delivery.push().datagram()).acknowledgement.unwrap();
+    delivery.supersede(at(5));
+    assert_eq!((unsent, delivery.destinations().count()), (2, 0));
+    assert_eq!((sent(&mut delivery), delivery.poll_timeout().unwrap().at), (vec![], at(20)));
+    delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap()).unwrap();
+    delivery.handle_timeout(at(20));
+    assert!(sent(&mut delivery).is_empty() && delivery.is_finished());
+    let events = events(&mut delivery);
+    assert!(matches!(events[0], DeliveryEvent::Acknowledged(one) if one.address == ip(1)));
+    assert_eq!(events[1..], [DeliveryEvent::Finished { missing: vec![] }], "nobody is missed");
+}
+
+#[test]
+fn excused_members_are_heard_and_not_missed() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+    let mut member = member_at(&server, 1);
+    let recipients = Recipients { excused: true, ..recipients(2) };
+    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
+    assert_eq!(sent(&mut delivery).len(), 2);
+    let ack = accepted(&mut member, delivery.push().datagram()).acknowledgement.unwrap();
+    delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap()).unwrap();
+    assert_eq!(delivery.destinations().map(|(_, to, _)| to.ip()).collect::<Vec<_>>(), [ip(2)]);
+    while let Some(deadline) = delivery.poll_timeout() {
+        delivery.handle_timeout(deadline.at);
+    }
+    assert_eq!(events(&mut delivery)[1..], [DeliveryEvent::Finished { missing: vec![] }]);
 }
 
 /// The endpoint of a key server sends pushes beside its exchanges and takes acknowledgements from known addresses alone.
