@@ -54,7 +54,15 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut reload = signal(SignalKind::hangup()).context("SIGHUP")?;
     let mut timer = Timer::new().context("timer")?;
-    let mut state = State { service, state_file, listen, started, limiter: LogLimiter::default(), save_again: None };
+    let mut state = State {
+        service,
+        state_file,
+        listen,
+        started,
+        limiter: LogLimiter::default(),
+        save_again: None,
+        answers: Vec::new(),
+    };
     let watchdog = notify::watchdog_interval();
     let mut next_watchdog = watchdog.map(|interval| started + interval);
 
@@ -83,6 +91,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         }
         state.log_notices();
         state.save();
+        state.send_answers();
         state.send(&network).await;
         if let (Some(interval), Some(due)) = (watchdog, next_watchdog)
             && clock::now() >= due
@@ -94,6 +103,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     notify::stopping();
     network.close();
     state.save();
+    state.send_answers();
     // Members keep their keys and ISAKMP SAs end by themselves: a restart disturbs nobody.
     tracing::info!("key server ends");
     Ok(())
@@ -160,6 +170,8 @@ struct State {
     started: BootTime,
     limiter: LogLimiter,
     save_again: Option<BootTime>,
+    /// Answers to commands whose consequences are not written yet.
+    answers: Vec<(Call, Response)>,
 }
 
 impl State {
@@ -226,7 +238,8 @@ impl State {
 
     async fn send(&mut self, network: &Network) {
         while let Some(transmit) = self.service.poll_transmit() {
-            if let Err(error) = network.send(&transmit).await
+            let path = self.service.multicast_path(&transmit);
+            if let Err(error) = network.send(&transmit, &path).await
                 && let Some(pass) = self.limiter.admit("cannot-send", clock::now())
             {
                 let (peer, withheld) = (transmit.destination, pass.withheld);
@@ -245,7 +258,17 @@ impl State {
                 _ => {}
             }
         }
-        call.answer(response);
+        match call.request().is_command() {
+            // Nobody is told that something is done that a crash could still undo.
+            true => self.answers.push((call, response)),
+            false => call.answer(response),
+        }
+    }
+
+    fn send_answers(&mut self) {
+        if !self.service.is_unsaved() {
+            self.answers.drain(..).for_each(|(call, response)| call.answer(response));
+        }
     }
 
     fn log_discard(&mut self, peer: SocketAddr, error: &Error, now: BootTime) {
@@ -307,8 +330,8 @@ impl State {
                 Notice::Dropped { group, member } => {
                     tracing::warn!(%group, %member, "silent member dropped; it may register again");
                 }
-                Notice::GroupGone { group } => {
-                    tracing::warn!(%group, "the configuration has this group no more; its members' keys end by themselves");
+                Notice::Changed { change } => {
+                    tracing::info!("configuration changed since the last run: {change}");
                 }
                 Notice::StartedOver { group } => {
                     tracing::warn!(%group, "all sender identifiers were in use: all members register again");

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use gdoi::BootTime;
 use gdoi::crypto::Secret;
-use gdoi::event::PushId;
+use gdoi::event::{PushId, Transmit};
 use gdoi::group::GroupId;
 use gdoi::lkh::KeyTree;
-use gdoi::push::{DeliveryEvent, DeliveryPolicy, Recipients, SealedPush};
+use gdoi::push::ack::Acknowledged;
+use gdoi::push::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients, SealedPush};
 
-use crate::config::Transport;
+use crate::config::{MulticastPath, Transport};
 use crate::kek::Kek;
 use crate::keys::Entropy;
 use crate::notice::Notice;
@@ -24,30 +25,72 @@ const SILENT: u64 = 3;
 /// Repetitions of a push to a member that has just registered.
 const LEAST_FOR_ONE: u32 = 2;
 
+/// Pushes under one KEK whose acknowledgements are still heard when a later one has taken their place.
+const HEARD: usize = 4;
+
 /// A push on its way.
 #[derive(Debug)]
 pub(crate) struct Delivered {
     group: GroupId,
     spi: [u8; 16],
+    policy: DeliveryPolicy,
 }
 
 impl<E: Entropy> Service<E> {
     /// After a restart: the last push under each KEK once more, with the octets that it had. Who has carried it out knows
-    /// it again; who has not would wait in vain. Nobody is waited for: who registered after it does not answer to it.
+    /// it again; who has not would wait in vain. Nobody has to acknowledge: who registered after it does not answer to it.
     pub(crate) fn push_again(&mut self, index: usize, now: BootTime) {
-        let recipients = || Recipients { members: BTreeMap::new(), ..self.recipients(index) };
         let Some(state) = self.groups.get(index) else { return };
         let Some(rekey) = &state.rekey else { return };
-        let recent = rekey.retired.iter().filter(|retired| retired.at + KEPT > now);
-        let retired = recent.map(|retired| &retired.last);
-        let last = retired.chain(rekey.kek().and_then(Kek::last));
         let (group, policy) = (state.group.id, rekey.settings.delivery);
-        let again: Vec<_> = last.map(|push| (push.duplicate(), recipients())).collect();
+        let recipients = || Recipients { excused: true, ..self.recipients(index) };
+        let recent = rekey.retired.iter().filter(|retired| retired.at + KEPT > now);
+        let again: Vec<_> = recent
+            .map(|retired| &retired.last)
+            .chain(rekey.kek().and_then(Kek::last))
+            .map(|push| (push.duplicate(), recipients()))
+            .collect();
         for (push, recipients) in again {
-            let spi = *push.spi();
-            let id = self.server.push(push, recipients, policy, now);
-            self.deliveries.insert(id, Delivered { group, spi });
+            self.deliver(group, push, recipients, policy, now);
         }
+    }
+
+    /// Pushes on their way that a restart would not send again by itself: their recipients are no members any more.
+    pub(crate) fn pending(&self) -> Vec<(GroupId, DeliveryPolicy, &Delivery)> {
+        let running = self.deliveries.iter().filter_map(|(id, delivered)| {
+            let delivery = self.server.push_in_progress(*id)?;
+            Some((delivered.group, delivered.policy, delivery))
+        });
+        running.filter(|(group, _, delivery)| !self.is_sent_again(*group, delivery)).collect()
+    }
+
+    /// Whether a restart sends this push again, or nobody waits for it.
+    fn is_sent_again(&self, group: GroupId, delivery: &Delivery) -> bool {
+        let state = self.groups.iter().find(|state| state.group.id == group);
+        let rekey = state.and_then(|state| state.rekey.as_ref());
+        let kept = rekey.is_some_and(|rekey| {
+            let retired = rekey.retired.iter().map(|retired| &retired.last);
+            let mut kept = retired.chain(rekey.kek().and_then(Kek::last));
+            kept.any(|push| push.datagram() == delivery.push().datagram())
+        });
+        let multicast = rekey.is_some_and(|rekey| matches!(rekey.settings.transport, Transport::Multicast { .. }));
+        let mut destinations = delivery.destinations();
+        destinations.all(|(_, to, _)| kept && (multicast || self.registry.is_at(group, to)))
+    }
+
+    /// Sends a push and waits for its acknowledgements.
+    pub(crate) fn deliver(
+        &mut self,
+        group: GroupId,
+        push: SealedPush,
+        recipients: Recipients,
+        policy: DeliveryPolicy,
+        now: BootTime,
+    ) {
+        self.deliveries.retain(|id, _| self.server.push_in_progress(*id).is_some());
+        let spi = *push.spi();
+        let id = self.server.push(push, recipients, policy, now);
+        self.deliveries.insert(id, Delivered { group, spi, policy });
     }
 
     /// A member that has just registered gets a push that was made while it did.
@@ -64,13 +107,13 @@ impl<E: Entropy> Service<E> {
         let registered = self.registry.of_group(state.group.id).find(|(_, member)| member.address.ip() == ip);
         let leaf = registered.and_then(|(_, member)| member.leaf);
         let leaf_key = leaf.and_then(|leaf| rekey.kek()?.tree()?.leaf_key(leaf));
-        let recipients = Recipients { destinations: vec![ends], members: BTreeMap::from([(ip, leaf_key)]) };
-        let delivered = Delivered { group: state.group.id, spi: *push.spi() };
+        let members = BTreeMap::from([(ip, leaf_key)]);
+        let recipients = Recipients { destinations: vec![ends], members, excused: false };
+        let group = state.group.id;
         // It comes right behind the keys, which may be lost on the way: one transmission is not enough.
         let usual = rekey.settings.delivery;
         let policy = DeliveryPolicy { repetitions: usual.repetitions.max(LEAST_FOR_ONE), ..usual };
-        let id = self.server.push(push, recipients, policy, now);
-        self.deliveries.insert(id, delivered);
+        self.deliver(group, push, recipients, policy, now);
     }
 
     pub(crate) fn handle_push_event(&mut self, push: PushId, event: DeliveryEvent, now: BootTime) {
@@ -79,13 +122,18 @@ impl<E: Entropy> Service<E> {
         let index = self.index_of(group);
         match event {
             DeliveryEvent::Acknowledged(acknowledged) => {
-                self.registry.acknowledged(group, acknowledged.address, now);
+                let Acknowledged { address, spi, sequence_number, .. } = acknowledged;
+                self.registry.acknowledged(group, (address, spi, sequence_number), now);
                 if let Some(rekey) = self.rekey_mut(index) {
                     rekey.counters.acknowledgements = rekey.counters.acknowledgements.saturating_add(1);
                 }
             }
             DeliveryEvent::Finished { missing } => {
-                self.deliveries.remove(&push);
+                if !self.server.push_in_progress(push).is_some_and(Delivery::is_unsent) {
+                    self.deliveries.remove(&push);
+                }
+                // The state has its recipients no more.
+                self.changed = true;
                 for address in missing {
                     self.handle_silence(index, group, address, now);
                 }
@@ -131,19 +179,22 @@ impl<E: Entropy> Service<E> {
         let spi = *push.spi();
         let members = recipients.members.len();
         let pushed = Pushed { sequence_number, members };
-        let superseded: Vec<PushId> =
-            self.deliveries.iter().filter(|(_, other)| other.spi == spi).map(|(id, _)| *id).collect();
-        for id in superseded {
-            self.server.cancel_push(id);
-            self.deliveries.remove(&id);
+        let under_it = self.deliveries.iter().filter(|(_, other)| other.spi == spi).map(|(id, _)| *id);
+        let superseded: Vec<PushId> = under_it.collect();
+        let forgotten = superseded.len().saturating_sub(HEARD);
+        for (place, id) in superseded.into_iter().enumerate() {
+            self.server.supersede_push(id, now);
+            if place < forgotten {
+                self.server.cancel_push(id);
+                self.deliveries.remove(&id);
+            }
         }
         let Some(state) = self.groups.get_mut(index) else { return pushed };
         let Some(rekey) = &mut state.rekey else { return pushed };
         rekey.counters.pushes = rekey.counters.pushes.saturating_add(1);
-        let id = self.server.push(push, recipients, rekey.settings.delivery, now);
-        self.deliveries.insert(id, Delivered { group: state.group.id, spi });
+        let (id, policy, group) = (state.group.id, rekey.settings.delivery, Arc::clone(&state.name));
+        self.deliver(id, push, recipients, policy, now);
         self.changed = true;
-        let group = Arc::clone(&state.name);
         self.notices.push_back(Notice::Pushed { group, purpose, sequence_number, members });
         pushed
     }
@@ -164,6 +215,23 @@ impl<E: Entropy> Service<E> {
             recipients.destinations.push((source, destination));
         }
         recipients
+    }
+
+    /// On which path a datagram leaves if it goes to a multicast group: as the configuration says now, or as it said when
+    /// the KEK was made.
+    pub fn multicast_path(&self, transmit: &Transmit) -> MulticastPath {
+        let ends = (transmit.source, transmit.destination);
+        if !ends.1.ip().is_multicast() {
+            return MulticastPath::default();
+        }
+        let configured = self.groups.iter().filter_map(|state| state.group.rekey.as_ref());
+        let in_effect = self.groups.iter().filter_map(|state| state.rekey.as_ref()).map(|rekey| &rekey.settings);
+        let mut all = configured.chain(in_effect);
+        let meant = all.find(|rekey| match rekey.transport {
+            Transport::Multicast { source, destination } => (source, destination) == ends,
+            Transport::Unicast => false,
+        });
+        meant.map(|rekey| rekey.path.clone()).unwrap_or_default()
     }
 
     fn rekey_mut(&mut self, index: Option<usize>) -> Option<&mut GroupRekey> {

@@ -301,6 +301,7 @@ pub(crate) mod tests {
     pub fn rekey(transport: Transport) -> Rekey {
         Rekey {
             transport,
+            path: Default::default(),
             encryption: KEK_ENCRYPTIONS[2],
             signing_key: SigningKeyKind::EcdsaP256,
             signing_key_file: "/var/lib/gcks/g.pem".into(),

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use daemon::udp::{BindError, Incoming, LONGEST_DATAGRAM, Socket};
 use gdoi::event::Transmit;
+use nix::net::if_::if_nametoindex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+
+use crate::config::MulticastPath;
 
 /// Datagrams that wait for the loop. What does not fit stays in the kernel's buffer, and is dropped
 /// there in a flood.
@@ -14,9 +17,6 @@ const QUEUE: usize = 256;
 
 /// Room that the kernel is asked for, for datagrams that arrive during a computation.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
-
-/// Routers that a push by multicast may pass.
-const MULTICAST_HOPS: u8 = 64;
 
 /// A datagram as it came in.
 #[derive(Debug)]
@@ -49,7 +49,6 @@ impl Network {
         let mut receivers = JoinSet::new();
         for socket in &sockets {
             socket.reserve(RECEIVE_BUFFER);
-            socket.set_multicast_hops(MULTICAST_HOPS);
             receivers.spawn(receive(Arc::clone(socket), sender.clone()));
         }
         Ok(Self { sockets, receivers, queue })
@@ -70,11 +69,11 @@ impl Network {
         self.queue.try_recv().ok()
     }
 
-    /// Sends a datagram from the address it names.
+    /// Sends a datagram from the address it names; one to a multicast group on this path.
     ///
     /// # Errors
-    /// What the kernel says; the member will ask again.
-    pub async fn send(&self, transmit: &Transmit) -> std::io::Result<()> {
+    /// What the kernel says, or there is no such interface; the member will ask again.
+    pub async fn send(&self, transmit: &Transmit, path: &MulticastPath) -> std::io::Result<()> {
         let source = transmit.source;
         let own = |socket: &&Arc<Socket>| {
             let local = socket.local();
@@ -83,6 +82,11 @@ impl Network {
                 && (local.ip() == source.ip() || local.ip().is_unspecified())
         };
         match self.sockets.iter().find(own) {
+            Some(socket) if transmit.destination.ip().is_multicast() => {
+                // By name every time: an interface that is made anew has another number.
+                let interface = path.interface.as_deref().map(interface_number).transpose()?;
+                socket.send_multicast(transmit, interface, path.ttl).await
+            }
             Some(socket) => socket.send(transmit).await,
             None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
         }
@@ -93,6 +97,13 @@ impl Network {
         self.receivers.abort_all();
         self.queue.close();
     }
+}
+
+fn interface_number(name: &str) -> std::io::Result<u32> {
+    if_nametoindex(name).map_err(|errno| {
+        let message = format!("multicast-interface {name}: {errno}; create it, or name another one");
+        std::io::Error::new(std::io::Error::from(errno).kind(), message)
+    })
 }
 
 async fn receive(socket: Arc<Socket>, queue: mpsc::Sender<Received>) {

@@ -106,10 +106,10 @@ pub enum Notice {
         /// How many pushes in a row.
         pushes: u64,
     },
-    /// The state has a group that the configuration has not: its members keep their keys until they end.
-    GroupGone {
-        /// Name of the group.
-        group: Arc<str>,
+    /// The configuration changed while the server was down.
+    Changed {
+        /// What follows, as a line.
+        change: String,
     },
     /// A silent member is no longer pushed to.
     Dropped {

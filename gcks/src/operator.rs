@@ -107,7 +107,7 @@ impl<E: Entropy> Service<E> {
         let id = self.member_of(index, group, member)?;
         self.removed.insert((id, member.to_owned()));
         self.changed = true;
-        self.exclude(index, id, group, member, now)
+        self.exclude(index, id, (group, member), "operator: remove a member", now)
     }
 
     /// Lets a removed member register again. What was done, as a line.
@@ -131,8 +131,8 @@ impl<E: Entropy> Service<E> {
         &mut self,
         index: usize,
         id: GroupId,
-        group: &str,
-        member: &str,
+        (group, member): (&str, &str),
+        purpose: &'static str,
         now: BootTime,
     ) -> Result<String, WishError> {
         let is_meant = |name: &Arc<str>| name.as_ref() == member;
@@ -161,7 +161,7 @@ impl<E: Entropy> Service<E> {
         }
         let Some(leaves) = by_tree else {
             // The member is told like the others: deletes are no secret, and they end what it sends.
-            let pushed = self.delete_all(index, "operator: remove a member", now)?;
+            let pushed = self.delete_all(index, purpose, now)?;
             return Ok(format!(
                 "member {member} removed from group {group}; all keys deleted, the others register again: {}",
                 sent(pushed)
@@ -174,11 +174,11 @@ impl<E: Entropy> Service<E> {
                 state.senders.release(sender, last_end);
             }
         }
-        self.roll_by_tree(index, &leaves, "operator: remove a member", now)?;
+        self.roll_by_tree(index, &leaves, purpose, now)?;
         // Without a delay after which the others drop the old TEKs by themselves, the removed one could go on for their
         // whole life.
         let delete = self.groups.get(index).is_none_or(|state| state.group.gap.deactivation_time_delay.is_none());
-        let order = Order { renewal: Renewal::All, roll: false, delete, purpose: "operator: remove a member" };
+        let order = Order { renewal: Renewal::All, roll: false, delete, purpose };
         let pushed = self.push_keys(index, order, now)?;
         Ok(format!(
             "member {member} removed from group {group}; new keys under a KEK that it cannot reach: {}",

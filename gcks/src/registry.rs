@@ -34,6 +34,8 @@ pub struct Registration {
     pub leaf: Option<u16>,
     /// Pushes that it has acknowledged.
     pub acknowledgements: u64,
+    /// The last of these, by the SPI of its KEK and its number.
+    pub acknowledged: Option<([u8; 16], u32)>,
     /// When it last did.
     pub last_acknowledgement: Option<BootTime>,
     /// Pushes in a row that it has not acknowledged.
@@ -93,6 +95,7 @@ impl Registry {
                 sender: None,
                 leaf,
                 acknowledgements: 0,
+                acknowledged: None,
                 last_acknowledgement: None,
                 silent: 0,
             }
@@ -113,10 +116,18 @@ impl Registry {
         self.registrations.insert(key, registration);
     }
 
-    /// A member of `group` has acknowledged a push. Returns its name if it is there.
-    pub fn acknowledged(&mut self, group: GroupId, address: IpAddr, now: BootTime) -> Option<Arc<str>> {
+    /// A member of `group` has acknowledged push `number` under the KEK `spi`. Returns its name if it is there. A push that
+    /// was sent again after a restart is acknowledged again, and counts once.
+    pub fn acknowledged(
+        &mut self,
+        group: GroupId,
+        (address, spi, number): (IpAddr, [u8; 16], u32),
+        now: BootTime,
+    ) -> Option<Arc<str>> {
         let registration = self.at_mut(group, address)?;
-        registration.acknowledgements = registration.acknowledgements.saturating_add(1);
+        if registration.acknowledged.replace((spi, number)) != Some((spi, number)) {
+            registration.acknowledgements = registration.acknowledgements.saturating_add(1);
+        }
         registration.last_acknowledgement = Some(now);
         registration.silent = 0;
         Some(Arc::clone(&registration.name))
@@ -127,6 +138,12 @@ impl Registry {
         let registration = self.at_mut(group, address)?;
         registration.silent = registration.silent.saturating_add(1);
         Some(registration)
+    }
+
+    /// Whether a member of `group` registered from this address and port.
+    pub fn is_at(&self, group: GroupId, address: SocketAddr) -> bool {
+        let identity = self.by_address.get(&(group, address.ip()));
+        identity.and_then(|identity| self.find(group, identity)).is_some_and(|member| member.address == address)
     }
 
     /// Forgets the member of `group` at `address`.
@@ -229,7 +246,7 @@ mod tests {
         assert_eq!((ended[0].2.pulls, ended[0].2.first, ended[0].2.last), (2, at(0), at(50)));
         assert_eq!(registry.count(GroupId(1)), 0);
         assert_eq!(registry.poll_timeout(), None);
-        assert_eq!(registry.acknowledged(GroupId(1), "10.0.1.1".parse().unwrap(), at(201)), None);
+        assert_eq!(registry.acknowledged(GroupId(1), ("10.0.1.1".parse().unwrap(), [1; 16], 1), at(201)), None);
     }
 
     #[test]
@@ -241,13 +258,13 @@ mod tests {
         let ip = "10.0.1.1".parse().unwrap();
         assert_eq!(registry.missed(GroupId(1), ip).unwrap().silent, 1);
         assert_eq!(registry.missed(GroupId(1), ip).unwrap().silent, 2);
-        assert_eq!(registry.acknowledged(GroupId(1), ip, at(5)).as_deref(), Some("g1"));
-        assert_eq!(registry.acknowledged(GroupId(2), ip, at(5)), None);
+        assert_eq!(registry.acknowledged(GroupId(1), (ip, [1; 16], 1), at(5)).as_deref(), Some("g1"));
+        assert_eq!(registry.acknowledged(GroupId(2), (ip, [1; 16], 1), at(5)), None);
         let registration = registry.find(GroupId(1), &identity).unwrap();
         assert_eq!((registration.acknowledgements, registration.silent), (1, 0));
         let moved = Pulled { address: "10.0.7.7:500".parse().unwrap(), ..pulled(None, None) };
         registry.record((GroupId(1), identity.clone()), moved, at(6));
-        assert_eq!(registry.acknowledged(GroupId(1), ip, at(7)), None, "it is elsewhere");
+        assert_eq!(registry.acknowledged(GroupId(1), (ip, [1; 16], 1), at(7)), None, "it is elsewhere");
         assert!(registry.remove_at(GroupId(1), "10.0.7.7".parse().unwrap()).is_some());
         assert_eq!(registry.count(GroupId(1)), 0);
     }

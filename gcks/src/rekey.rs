@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gdoi::BootTime;
-use gdoi::crypto::{SignatureError, SigningKey};
+use gdoi::crypto::{Secret, SignatureError, SigningKey};
 use gdoi::push::SealedPush;
 
 use crate::config::{Rekey, Transport, rekey::hash_name};
@@ -22,6 +22,9 @@ pub struct GroupRekey {
     pub(crate) signing: Arc<SigningKey>,
     /// DER SubjectPublicKeyInfo.
     pub(crate) public_key: Vec<u8>,
+    /// PKCS #8, for the sealed state: a group that has gone from the configuration, and its key file with it, can still tell
+    /// its members.
+    pub(crate) private_key: Secret,
     pub(crate) kek: Option<Kek>,
     pub(crate) retired: Vec<RetiredKek>,
     /// Leaves of members that were dropped: their keys go with the next KEK.
@@ -69,11 +72,12 @@ impl GroupRekey {
     /// # Errors
     /// The key has no public form.
     pub fn new(settings: Rekey, signing: Arc<SigningKey>) -> Result<Self, SignatureError> {
-        let public_key = signing.public_key_der()?;
+        let (public_key, private_key) = (signing.public_key_der()?, signing.to_pkcs8_der()?);
         Ok(Self {
             settings,
             signing,
             public_key,
+            private_key,
             kek: None,
             retired: Vec::new(),
             abandoned: Vec::new(),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | phase 1, our identity | all ISAKMP SAs end |
 //! | key, identity or address of a member | its ISAKMP SAs end |
-//! | a member goes, or loses a group | its ISAKMP SAs end; it is excluded by the key hierarchy, or at least forgotten |
+//! | a member goes, or loses a group | its ISAKMP SAs end; it is excluded as by `gdoictl remove` |
 //! | a group goes, or gets another number | all its keys are deleted, its members' ISAKMP SAs end |
 //! | algorithms or life of a TEK | with the next TEK |
 //! | lines of a TEK | the TEK is deleted at once, and a new one pushed |
@@ -12,6 +12,8 @@
 //! | `[group.rekey]` comes | members are forgotten, and get a KEK when they pull |
 //! | `[group.rekey]` changes | with the next KEK; with another signing key, as if it went and came |
 //! | `[group.rekey]` goes | the KEK is deleted; members register again |
+//!
+//! A restart with sealed state does the same for what changed while the server was down.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -63,7 +65,7 @@ impl<E: Entropy> Service<E> {
         }
     }
 
-    fn reload_members(&mut self, old: &[Member], changes: &mut Vec<String>, now: BootTime) {
+    pub(crate) fn reload_members(&mut self, old: &[Member], changes: &mut Vec<String>, now: BootTime) {
         for before in old {
             let after = self.members.iter().find(|after| after.name == before.name).cloned();
             if after.as_ref() == Some(before) {
@@ -97,39 +99,38 @@ impl<E: Entropy> Service<E> {
     /// A member may not have a group any more.
     fn lose(&mut self, group: GroupId, member: &str, changes: &mut Vec<String>, now: BootTime) {
         let Some(index) = self.index_of(group) else { return };
-        let Some(name) = self.groups.get(index).map(|state| Arc::clone(&state.name)) else { return };
+        let Some(state) = self.groups.get(index) else { return };
+        let (name, pushes) = (Arc::clone(&state.name), state.rekey.is_some());
         let registered = self.registry.of_group(group).filter(|(_, entry)| entry.name.as_ref() == member);
-        let registered: Vec<(Identity, Option<u16>)> =
-            registered.map(|(identity, entry)| (identity.clone(), entry.leaf)).collect();
-        if registered.is_empty() {
+        let registered: Vec<Identity> = registered.map(|(identity, _)| identity.clone()).collect();
+        let running = self.pulls.values().any(|pull| pull.group == group && pull.member.as_ref() == member);
+        if registered.is_empty() && !running {
             return;
         }
-        if self.keeps_tree(index) && registered.iter().all(|(_, leaf)| leaf.is_some()) {
-            match self.exclude(index, group, &name, member, now) {
+        if pushes {
+            match self.exclude(index, group, (&name, member), "configuration: a member has gone", now) {
                 Ok(line) => changes.push(line),
                 Err(error) => changes.push(format!("member {member} cannot be excluded from group {name}: {error}")),
             }
             return;
         }
-        let pushes = self.groups.get(index).is_some_and(|state| state.rekey.is_some());
-        for (identity, _) in registered {
+        for identity in registered {
             let gone = self.registry.remove(group, &identity);
-            if let (Some(sender), Some(state)) = (gone.and_then(|gone| gone.sender), self.groups.get_mut(index))
-                && !pushes
-            {
+            if let (Some(sender), Some(state)) = (gone.and_then(|gone| gone.sender), self.groups.get_mut(index)) {
                 let last_end = state.schedule.last_end(now);
                 state.senders.release(sender, last_end);
             }
         }
-        let follows = if pushes {
-            "it holds the KEK; `gdoictl delete` makes the others register again without it"
-        } else {
-            "its keys end by themselves"
-        };
-        changes.push(format!("member {member} of group {name} forgotten: {follows}"));
+        changes.push(format!("member {member} of group {name} forgotten: its keys end by themselves"));
     }
 
-    fn reload_groups(&mut self, groups: Vec<Group>, keys: &SigningKeys, changes: &mut Vec<String>, now: BootTime) {
+    pub(crate) fn reload_groups(
+        &mut self,
+        groups: Vec<Group>,
+        keys: &SigningKeys,
+        changes: &mut Vec<String>,
+        now: BootTime,
+    ) {
         let is_kept = |state: &GroupState| {
             groups.iter().any(|group| group.name == state.group.name && group.id == state.group.id)
         };

@@ -146,20 +146,11 @@ impl Schedule {
         self.gone.iter().for_each(|life| export::life(out, *life));
     }
 
-    /// Puts the keys of the sealed state into the data SAs with the same lines. Returns the TEKs of lines that there are
-    /// no more.
-    pub(crate) fn restore(&mut self, slots: Vec<StoredSlot>, gone: Vec<Life>) -> Vec<Life> {
-        self.gone.extend(gone);
-        let mut orphans = Vec::new();
-        for StoredSlot { template, current, before, retired } in slots {
-            let alike = |slot: &&mut Slot| slot.is_empty() && slot.template.selectors == template.selectors;
-            match self.slots.iter_mut().find(alike) {
-                Some(slot) => (slot.current, slot.before, slot.retired) = (current, before, retired),
-                None => orphans.extend(retired.into_iter().chain(current.map(|tek| tek.life))),
-            }
-        }
-        self.gone.extend(&orphans);
-        orphans
+    /// Takes the data SAs of the sealed state, with their keys.
+    pub(crate) fn restore(&mut self, slots: Vec<StoredSlot>, gone: Vec<Life>) {
+        let slot = |StoredSlot { template, current, before, retired }| Slot { template, current, before, retired };
+        self.slots = slots.into_iter().map(slot).collect();
+        self.gone = gone;
     }
 
     /// Takes over other data SAs. One with the same lines keeps its TEK, and the next one is made as the template says.
@@ -331,10 +322,6 @@ impl Schedule {
 impl Slot {
     fn new(template: TekTemplate) -> Self {
         Self { template, current: None, before: None, retired: Vec::new() }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.current.is_none() && self.before.is_none() && self.retired.is_empty()
     }
 
     fn wants(&self, renewal: Renewal, now: BootTime) -> bool {

@@ -152,6 +152,7 @@ mod tests {
     fn rekey(path: &Path, kind: SigningKeyKind, hash: HashAlgorithm) -> Rekey {
         Rekey {
             transport: Transport::Unicast,
+            path: Default::default(),
             encryption: KEK_ENCRYPTIONS[2],
             signing_key: kind,
             signing_key_file: path.to_owned(),

@@ -392,7 +392,9 @@ fn with_rekey(lines: &str) -> String {
 #[test]
 fn pushes_have_defaults() {
     let keys = Keys::new();
-    let (config, warnings) = keys.parse(&with_rekey("")).unwrap();
+    let gap = "[group.gap]\nactivation-time-delay = \"20s\"\n";
+    let (config, warnings) =
+        keys.parse(&with_rekey("").replace("[group.rekey]", &format!("{gap}[group.rekey]"))).unwrap();
     assert_eq!(warnings, "");
     let rekey = config.groups[0].rekey.as_ref().unwrap();
     assert_eq!(rekey.transport, config::Transport::Unicast);
@@ -400,6 +402,7 @@ fn pushes_have_defaults() {
     assert_eq!(rekey.signing_key_file, Path::new("/var/lib/gcks/branches.pem"));
     assert_eq!((rekey.delivery.period.as_secs(), rekey.delivery.repetitions), (10, 2));
     assert!(rekey.acknowledgements && !rekey.drop_silent_members && !rekey.lkh);
+    assert_eq!(rekey.path, config::MulticastPath { interface: None, ttl: 64 });
     assert!(keys.parse(SOUND).unwrap().0.groups[0].rekey.is_none());
     let multicast = with_rekey("transport = \"multicast\"\nmulticast-address = \"239.192.1.1\"\n");
     let (config, _) = keys.parse(&multicast).unwrap();
@@ -408,6 +411,9 @@ fn pushes_have_defaults() {
         config.groups[0].rekey.as_ref().unwrap().transport,
         config::Transport::Multicast { source, destination }
     );
+    let path = format!("{multicast}multicast-interface = \"eth1\"\nmulticast-ttl = 8\n");
+    let path = keys.parse(&path).unwrap().0.groups[0].rekey.as_ref().unwrap().path.clone();
+    assert_eq!(path, config::MulticastPath { interface: Some(String::from("eth1")), ttl: 8 });
     let state = format!("state-key-file = \"@/state.key\"\n{SOUND}");
     assert_eq!(keys.parse(&state).unwrap().0.state_key.unwrap().len(), 16);
 }
@@ -439,6 +445,16 @@ fn each_defect_of_pushes_has_its_line_and_its_remedy() {
             "26:1: error: group.rekey: drop-silent-members without",
         ),
         ("multicast-address = \"239.1.1.1\"", "27:21: error: group.rekey.multicast-address: the transport is unicast"),
+        ("multicast-interface = \"eth1\"", "27:23: error: group.rekey.multicast-interface: the transport is unicast"),
+        ("multicast-ttl = 9", "27:17: error: group.rekey.multicast-ttl: the transport is unicast"),
+        (
+            "transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\nmulticast-ttl = 0",
+            "29:17: error: group.rekey.multicast-ttl: pushes would not leave this host; write a number from 1 to 255",
+        ),
+        (
+            "transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\nmulticast-interface = \"a/b\"",
+            "29:23: error: group.rekey.multicast-interface: no interface can be called \"a/b\"; write a name",
+        ),
         (multicast, "26:1: error: group.rekey.multicast-address is missing; add multicast-address = \"239.192.1.1\""),
         (
             "transport = \"multicast\"\nmulticast-address = \"10.0.0.1\"",
@@ -460,6 +476,37 @@ fn each_defect_of_pushes_has_its_line_and_its_remedy() {
     assert!(keys.refused(&anywhere).contains("multicast-source is missing"));
     let short = format!("state-key-file = \"@/g1.psk\"\n{SOUND}");
     assert!(keys.refused(&short).contains("1:18: error: state key: file @/g1.psk holds"), "{}", keys.refused(&short));
+}
+
+#[test]
+fn copies_that_come_after_the_change_of_keys_are_warned_about() {
+    let keys = Keys::new();
+    let with_gap =
+        |gap: &str, rekey: &str| keys.parse(&format!("{SOUND}[group.gap]\n{gap}\n[group.rekey]\n{rekey}\n")).unwrap().1;
+    assert_eq!(
+        with_gap("activation-time-delay = \"10s\"", ""),
+        "line 28, column 1: group.gap.activation-time-delay: 10s is less than the 20s in which a push is repeated: who \
+         gets a late copy cannot decrypt until then; make it longer than that, or retransmissions and their period smaller"
+    );
+    assert!(with_gap("", "").contains("0s is less than the 20s"), "without a delay members change over at once");
+    assert_eq!(with_gap("activation-time-delay = \"20s\"", ""), "");
+    assert_eq!(with_gap("activation-time-delay = \"10s\"", "retransmission-period = \"5s\""), "");
+    assert_eq!(with_gap("", "retransmissions = 0"), "", "there are no late copies");
+}
+
+#[test]
+fn a_multicast_group_has_one_path() {
+    let keys = Keys::new();
+    let second =
+        SOUND.find("[[group]]").map(|start| SOUND[start..].replace("branches", "other").replace("= 1111", "= 2"));
+    let rekey = "[group.rekey]\ntransport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\n";
+    let both = |first: &str, other: &str| {
+        let second = second.as_deref().unwrap();
+        format!("{SOUND}{rekey}{first}\n{second}{rekey}{other}\n")
+    };
+    keys.parse(&both("multicast-ttl = 8", "multicast-ttl = 8")).unwrap();
+    let report = keys.refused(&both("multicast-ttl = 8", ""));
+    assert!(report.contains("groups branches and other push to 239.1.1.1:848 on different paths"), "{report}");
 }
 
 #[test]

@@ -265,6 +265,33 @@ fn a_member_that_never_acknowledged_is_not_dropped() {
     assert!(group(&world).rekey.unwrap().acknowledgements_missing > 20);
 }
 
+/// Acknowledgements are on their way for three seconds, and every second another push takes the place of the one before.
+#[test]
+fn acknowledgements_that_come_after_the_next_push_or_a_new_kek_count() {
+    const ACKNOWLEDGEMENT: u8 = 35;
+    for settings in ["", "lkh = true"] {
+        let mut world = World::new(pushing(CBC, settings));
+        world.join(1, 1);
+        world.join(2, 1);
+        world.network = Box::new(|sent| match sent.payload[18] {
+            ACKNOWLEDGEMENT => vec![seconds(3)],
+            _ => vec![LATENCY],
+        });
+        // The KEK is replaced 4365 s before its end, by the schedule: amid the orders that follow.
+        world.run(seconds(DAY - 4365 - 15));
+        let first = group(&world).rekey.unwrap().kek.unwrap().spi;
+        for _ in 0..30 {
+            world.service.rekey("one", world.now).unwrap();
+            world.run(seconds(1));
+        }
+        world.run(seconds(60));
+        let rekey = group(&world).rekey.unwrap();
+        assert_ne!(rekey.kek.unwrap().spi, first);
+        assert_eq!((rekey.acknowledgements, rekey.acknowledgements_missing), (rekey.pushes * 2, 0), "{settings}");
+        assert_eq!(world.service.statistics().discards.get("unexpected-acknowledgement"), None);
+    }
+}
+
 #[test]
 fn pushes_without_acknowledgements() {
     let mut world = World::new(pushing(CBC, "acknowledgements = false"));

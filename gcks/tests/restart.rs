@@ -17,6 +17,7 @@ use daemon::sealed::codec::Clock;
 use gcks::config::Config;
 use gcks::control::snapshot;
 use gcks::keys::OsEntropy;
+use gcks::notice::Notice;
 use gcks::service::Service;
 use gcks::signing::SigningKeys;
 use gdoi::event::Transmit;
@@ -155,17 +156,115 @@ fn groups_without_pushes_keep_their_keys_too() {
 }
 
 #[test]
-fn another_signing_key_makes_members_come_by_themselves() {
+fn another_signing_key_makes_members_register_again() {
     let configuration = Configuration::new(CBC, "");
     let mut world = configuration.world();
     world.join(1, 1);
     world.run(seconds(100));
     world.restart(configuration.config(), &signing_keys(&configuration.config()));
     world.run(seconds(4000));
-    assert_eq!(world.nodes[0].pulls, 2, "once, before its key ended");
+    assert_eq!(world.nodes[0].pulls, 2, "once, because its KEK was deleted");
     world.run(seconds(86_400));
     assert_eq!(world.nodes[0].pulls, 2, "and it follows the pushes again");
     assert_eq!(world.splits, []);
+}
+
+/// Its recipients are members no more when a delete is made: the registry cannot tell whom to send it to.
+#[test]
+fn deletes_that_were_written_and_not_sent_are_sent_after_the_restart() {
+    for (settings, removed) in [
+        ("", None),
+        ("retransmissions = 0\nacknowledgements = false", None),
+        ("", Some("g2")),
+        ("retransmissions = 0\nacknowledgements = false", Some("g2")),
+    ] {
+        let configuration = Configuration::new(CBC, settings);
+        let mut world = configuration.world();
+        world.join(1, 1);
+        world.join(2, 1);
+        let old = world.spis(1);
+        let now = world.now;
+        match removed {
+            None => world.service.delete("one", now).unwrap(),
+            Some(name) => world.service.remove("one", name, now).unwrap(),
+        };
+        // Twice: the second run has not sent it either.
+        for _ in 0..2 {
+            let state = world.service.export();
+            let (config, keys) = (configuration.config(), &configuration.signing);
+            let clock = Clock::same(world.now);
+            world.service = Service::restore(config, keys, [7; 32], OsEntropy, (&state, clock), world.now).unwrap();
+        }
+        world.run(seconds(30));
+        let told = |node: &Node| node.accepted.iter().any(|push| push.kek == gdoi::push::KekChange::Deleted);
+        assert!(world.nodes.iter().all(told), "{settings}");
+        assert_eq!(
+            world.nodes.iter().map(|node| node.pulls).collect::<Vec<_>>(),
+            [2, 2 - removed.iter().count() as u64]
+        );
+        assert!(world.spis(1).is_disjoint(&old));
+        // What was acknowledged, or sent to the end, is not sent once more.
+        world.run(seconds(60));
+        world.sent.clear();
+        world.restart(configuration.config(), &configuration.signing);
+        let pushes = world.sent.iter().filter(|sent| is_push(sent)).count();
+        assert_eq!(pushes, 2 - removed.iter().count(), "the delete to who is a member again: it does not know the KEK");
+    }
+}
+
+#[test]
+fn a_group_or_member_that_went_while_the_server_was_down_is_told() {
+    let without = |text: &str, from: &str, to: &str| {
+        let start = text.find(from).unwrap();
+        let end = text[start + 1..].find(to).map_or(text.len(), |end| start + 1 + end);
+        format!("{}{}", &text[..start], &text[end..])
+    };
+    let told = |node: &Node| node.accepted.iter().any(|push| push.kek == gdoi::push::KekChange::Deleted);
+    for settings in ["", "lkh = true"] {
+        let configuration = Configuration::new(CBC, settings);
+        let start = || {
+            let mut world = configuration.world();
+            for (number, group) in [(1, 1), (2, 1), (3, 2)] {
+                world.join(number, group);
+            }
+            world
+        };
+        // The group of member 3, and with it the member.
+        let mut world = start();
+        let text = without(&configuration.text, "[[group]]\nname = \"two\"", "[[group]]");
+        let text = without(&text, "[[member]]\nname = \"g3\"", "[[group]]");
+        world.restart(parse(&text), &configuration.signing);
+        world.run(seconds(5));
+        assert!(told(&world.nodes[2]) && world.nodes[2].teks.is_empty());
+        assert!(!told(&world.nodes[0]) && world.nodes[0].pulls == 1);
+        let change = "group two: gone; 1 members told to delete its keys";
+        assert!(world.notices.contains(&Notice::Changed { change: change.to_owned() }), "{:?}", world.notices);
+        // Member 2 alone.
+        let mut world = start();
+        let text = without(&configuration.text, "[[member]]\nname = \"g2\"", "[[member]]");
+        world.node(1).removed = true;
+        world.restart(parse(&text), &configuration.signing);
+        world.run(seconds(60));
+        let lkh = !settings.is_empty();
+        assert_eq!((told(&world.nodes[0]), told(&world.nodes[1])), (!lkh, !lkh));
+        assert_eq!(world.nodes[0].pulls, if lkh { 1 } else { 2 });
+        assert!(!world.nodes[1].receives(*world.spis(1).first().unwrap(), world.now));
+        world.pull(1);
+        world.run(seconds(60));
+        assert_eq!(world.nodes[1].pulls, 1, "nobody knows it any more");
+        // Another number.
+        let mut world = start();
+        world.restart(parse(&configuration.text.replace("id = 2\n", "id = 7\n")), &configuration.signing);
+        world.run(seconds(5));
+        assert!(told(&world.nodes[2]) && !told(&world.nodes[0]));
+        // No pushes any more.
+        let mut world = start();
+        let text = configuration.text.replace(&pushes(settings), "");
+        world.restart(parse(&text), &SigningKeys::new());
+        world.run(seconds(5));
+        assert!(world.nodes.iter().all(|node| told(node) && node.pulls == 2 && node.rekey.is_none()));
+        assert_eq!(world.splits, []);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use super::file::{self, File};
 use super::rekey::{self, Surroundings};
-use super::{Config, Group, Member, TekTemplate};
+use super::{Config, Group, Member, MulticastPath, TekTemplate, Transport};
 use crate::algorithm::{Encryption, Integrity, Kind};
 
 /// More match lines than this do not fit into one message of a pull.
@@ -49,6 +49,7 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         let message = format!("ike: {} can be broken", weak.join(", "));
         report.warning(None, message, "remove them as soon as every member has something better");
     }
+    one_path_each(&file, &groups, report);
     let state_key = file.state_key.as_ref().and_then(|origin| state_key(report, origin, read_aes_key));
     Some(Config {
         control_socket: file.control_socket,
@@ -62,6 +63,21 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         members: members.into_iter().collect::<Option<_>>()?,
         groups: groups.into_iter().collect::<Option<_>>()?,
     })
+}
+
+/// A multicast group is reached on one path, whichever groups push to it.
+fn one_path_each(file: &File, groups: &[Option<Group>], report: &Report) {
+    let mut seen: BTreeMap<(SocketAddr, SocketAddr), (&str, &MulticastPath)> = BTreeMap::new();
+    for (entry, group) in file.groups.iter().zip(groups) {
+        let Some(Group { name, rekey: Some(rekey), .. }) = group else { continue };
+        let Transport::Multicast { source, destination } = rekey.transport else { continue };
+        let (first, path) = *seen.entry((source, destination)).or_insert((name, &rekey.path));
+        if *path != rekey.path {
+            let message = format!("group.rekey: groups {first} and {name} push to {destination} on different paths");
+            let remedy = "give both the same multicast-interface and multicast-ttl, or another multicast-address";
+            report.error(entry.place.clone(), message, remedy);
+        }
+    }
 }
 
 fn listen(file: &File, report: &Report) -> Vec<SocketAddr> {

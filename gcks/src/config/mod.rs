@@ -21,7 +21,7 @@ use ipnet::IpNet;
 
 use crate::algorithm::{Encryption, Integrity};
 
-pub use rekey::{KekEncryption, Rekey, SigningKeyKind, Transport};
+pub use rekey::{KekEncryption, MulticastPath, Rekey, SigningKeyKind, Transport};
 
 /// Everything the daemon acts on.
 #[derive(Debug)]

@@ -17,6 +17,8 @@ use crate::schedule;
 pub struct Rekey {
     /// Where pushes go.
     pub transport: Transport,
+    /// How those leave that go by multicast.
+    pub path: MulticastPath,
     /// Cipher of the KEK.
     pub encryption: KekEncryption,
     /// Kind of the signing key that is made when there is none.
@@ -46,11 +48,26 @@ pub enum Transport {
     Unicast,
     /// To all at once.
     Multicast {
-        /// Our address and port; the interface that has the address is used.
+        /// Our address and port.
         source: SocketAddr,
         /// The multicast group, and the port.
         destination: SocketAddr,
     },
+}
+
+/// How datagrams to a multicast group leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MulticastPath {
+    /// By this interface; `None` is the one that has the source address.
+    pub interface: Option<String>,
+    /// Routers that they may pass, and one.
+    pub ttl: u8,
+}
+
+impl Default for MulticastPath {
+    fn default() -> Self {
+        Self { interface: None, ttl: 64 }
+    }
 }
 
 /// Cipher of a KEK (RFC 6407 §5.3.3).
@@ -168,6 +185,8 @@ pub struct File {
     transport: TransportKind,
     multicast_address: Option<Located<IpAddr>>,
     multicast_source: Option<Located<IpAddr>>,
+    multicast_interface: Option<Located<String>>,
+    multicast_ttl: Option<Located<u8>>,
     encryption: Option<Located<KekEncryption>>,
     signing_key: Option<Located<SigningKeyKind>>,
     signing_key_file: Option<PathBuf>,
@@ -188,6 +207,8 @@ pub fn read(mut table: Table<'_>) -> File {
         transport: table.or("transport", TransportKind::Unicast),
         multicast_address: table.optional("multicast-address"),
         multicast_source: table.optional("multicast-source"),
+        multicast_interface: table.optional("multicast-interface"),
+        multicast_ttl: table.optional("multicast-ttl"),
         encryption: table.optional("encryption"),
         signing_key: table.optional("signing-key"),
         signing_key_file: table.optional("signing-key-file").map(|file| file.value),
@@ -221,6 +242,9 @@ pub struct Surroundings<'a> {
     /// From the receipt of new keys until sending with them.
     pub activation: Duration,
 }
+
+/// Octets of an interface's name (IFNAMSIZ without its end).
+const LONGEST_INTERFACE: usize = 15;
 
 /// Raises the table to values; `None` when something is wrong, which is then noted.
 pub fn raise(file: &File, surroundings: &Surroundings<'_>, report: &Report) -> Option<Rekey> {
@@ -275,6 +299,7 @@ pub fn raise(file: &File, surroundings: &Surroundings<'_>, report: &Report) -> O
     };
     let rekey = Rekey {
         transport: transport?,
+        path: path(file, report),
         encryption,
         signing_key,
         signing_key_file: signing_key_file?,
@@ -287,16 +312,21 @@ pub fn raise(file: &File, surroundings: &Surroundings<'_>, report: &Report) -> O
         legacy,
     };
     warn_of_short_lives(file, &rekey, surroundings, report);
+    warn_of_late_copies(file, &rekey, surroundings, report);
     Some(rekey)
 }
 
 fn transport(file: &File, listen: &[SocketAddr], report: &Report) -> Option<Transport> {
     if file.transport == TransportKind::Unicast {
-        for (key, named) in [("address", &file.multicast_address), ("source", &file.multicast_source)] {
-            if let Some(named) = named {
-                let message = format!("group.rekey.multicast-{key}: the transport is unicast");
-                report.error(Some(named.place.clone()), message, "remove it, or set transport = \"multicast\"");
-            }
+        let named = [
+            ("address", file.multicast_address.as_ref().map(|named| &named.place)),
+            ("source", file.multicast_source.as_ref().map(|named| &named.place)),
+            ("interface", file.multicast_interface.as_ref().map(|named| &named.place)),
+            ("ttl", file.multicast_ttl.as_ref().map(|named| &named.place)),
+        ];
+        for (key, place) in named.into_iter().filter_map(|(key, place)| Some((key, place?))) {
+            let message = format!("group.rekey.multicast-{key}: the transport is unicast");
+            report.error(Some(place.clone()), message, "remove it, or set transport = \"multicast\"");
         }
         return Some(Transport::Unicast);
     }
@@ -337,6 +367,41 @@ fn transport(file: &File, listen: &[SocketAddr], report: &Report) -> Option<Tran
     };
     let destination = SocketAddr::new(address.value, port);
     Some(Transport::Multicast { source: SocketAddr::new(source, port), destination })
+}
+
+fn path(file: &File, report: &Report) -> MulticastPath {
+    let usual = MulticastPath::default();
+    if let Some(interface) = &file.multicast_interface {
+        let odd = |letter: char| letter == '/' || letter == ':' || letter.is_whitespace() || letter.is_control();
+        let name = &interface.value;
+        if name.is_empty() || name.len() > LONGEST_INTERFACE || name.contains(odd) || name == "." || name == ".." {
+            let message = format!("group.rekey.multicast-interface: no interface can be called \"{name}\"");
+            report.error(Some(interface.place.clone()), message, "write a name that `ip link` shows");
+        }
+    }
+    if let Some(ttl) = file.multicast_ttl.as_ref().filter(|ttl| ttl.value == 0) {
+        let message = "group.rekey.multicast-ttl: pushes would not leave this host";
+        report.error(Some(ttl.place.clone()), message, "write a number from 1 to 255");
+    }
+    MulticastPath {
+        interface: file.multicast_interface.as_ref().map(|interface| interface.value.clone()),
+        ttl: file.multicast_ttl.as_ref().map_or(usual.ttl, |ttl| ttl.value),
+    }
+}
+
+/// Members that hear a push change over so long after they got it: who got the last copy must have it before others send.
+fn warn_of_late_copies(file: &File, rekey: &Rekey, surroundings: &Surroundings<'_>, report: &Report) {
+    let repeated = rekey.delivery.period.saturating_mul(rekey.delivery.repetitions);
+    if surroundings.activation < repeated {
+        let message = format!(
+            "group.gap.activation-time-delay: {} is less than the {} in which a push is repeated: who gets a late copy \
+             cannot decrypt until then",
+            duration_text(surroundings.activation),
+            duration_text(repeated),
+        );
+        let remedy = "make it longer than that, or retransmissions and their period smaller";
+        report.warning(file.place.clone(), message, remedy);
+    }
 }
 
 /// A life must leave time for a push, its repetitions and the pulls of those that it did not reach.

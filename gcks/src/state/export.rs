@@ -6,6 +6,7 @@ use gdoi::group::{AddressRange, TrafficSelector};
 use gdoi::lkh::KeyTree;
 use gdoi::push::{AcknowledgementKind, SealedPush};
 
+use super::settings;
 use crate::config::TekTemplate;
 use crate::kek::Kek;
 use crate::keys::Entropy;
@@ -16,13 +17,15 @@ use crate::service::{GroupState, Service};
 use daemon::sealed::codec::Encoder;
 
 /// Changes when the octets do.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 
 impl<E: Entropy> Service<E> {
     /// All that a restart must not forget.
     pub fn export(&self) -> Secret {
         let mut out = Encoder::default();
         out.u8(VERSION);
+        out.count(self.members.len());
+        self.members.iter().for_each(|member| settings::put_member(&mut out, member));
         out.count(self.groups.len());
         for state in &self.groups {
             group(&mut out, state);
@@ -38,13 +41,26 @@ impl<E: Entropy> Service<E> {
             out.u32(group.0);
             out.octets(name.as_bytes());
         }
+        let pending = self.pending();
+        out.count(pending.len());
+        for (group, policy, delivery) in pending {
+            out.u32(group.0);
+            settings::put_delivery_policy(&mut out, policy);
+            push(&mut out, delivery.push());
+            let destinations: Vec<_> = delivery.destinations().collect();
+            out.count(destinations.len());
+            for (source, destination, leaf_key) in destinations {
+                out.socket(source);
+                out.socket(destination);
+                out.option(leaf_key, |out, key| out.octets(key.expose()));
+            }
+        }
         out.finish()
     }
 }
 
 fn group(out: &mut Encoder, state: &GroupState) {
-    out.u32(state.group.id.0);
-    out.octets(state.name.as_bytes());
+    settings::put_group(out, &state.group);
     state.schedule.export(out);
     let (held, next) = state.senders.held();
     out.u16(state.senders.bits());
@@ -58,7 +74,8 @@ fn group(out: &mut Encoder, state: &GroupState) {
 }
 
 fn rekey(out: &mut Encoder, rekey: &GroupRekey) {
-    out.octets(&rekey.public_key);
+    settings::put_rekey(out, &rekey.settings);
+    out.octets(rekey.private_key.expose());
     out.option(rekey.kek(), kek);
     out.count(rekey.retired.len());
     for retired in &rekey.retired {
@@ -102,6 +119,10 @@ fn registration(out: &mut Encoder, registration: &Registration) {
     out.u64(registration.acknowledgements);
     out.option(registration.last_acknowledgement, Encoder::time);
     out.u64(registration.silent);
+    out.option(registration.acknowledged, |out, (spi, number)| {
+        out.put(&spi);
+        out.u32(number);
+    });
 }
 
 /// A TEK with its keys.

@@ -5,24 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gdoi::BootTime;
-use gdoi::crypto::Secret;
+use gdoi::crypto::{Secret, SigningKey};
 use gdoi::group::{
-    AddressPreservation, AddressRange, EncapsulationMode, GroupId, KekPolicy, SaDirection, TekKeys, TekProtocol,
-    TrafficSelector,
+    AddressPreservation, AddressRange, EncapsulationMode, GroupId, SaDirection, TekKeys, TrafficSelector,
 };
 use gdoi::lkh::KeyTree;
-use gdoi::push::{Deletion, SealedPush};
+use gdoi::push::{DeliveryPolicy, Recipients, SealedPush};
 use ipnet::IpNet;
 
 use super::export::VERSION;
+use super::settings;
 use crate::algorithm::{ENCRYPTIONS, INTEGRITIES};
-use crate::config::rekey::KEK_ENCRYPTIONS;
 use crate::config::{Config, TekTemplate};
 use crate::kek::Kek;
 use crate::keys::Entropy;
 use crate::notice::Notice;
 use crate::registry::Registration;
-use crate::rekey::RetiredKek;
+use crate::rekey::{GroupRekey, RetiredKek};
 use crate::schedule::{Life, Tek};
 use crate::senders::SenderPool;
 use crate::service::{GroupState, Service};
@@ -33,33 +32,26 @@ type Decoded<T> = Result<T, StateError>;
 
 impl<E: Entropy> Service<E> {
     /// The key server of `config` with the state that [`Service::export`] wrote. What was on its way when it ended is
-    /// sent again.
+    /// sent again, and what the configuration says differently since then is done as [`Service::reload`] does it.
     ///
     /// # Errors
     /// The octets are no state of this version.
     pub fn restore(
-        config: Config,
+        mut config: Config,
         keys: &SigningKeys,
         seed: [u8; 32],
         entropy: E,
         (state, clock): (&Secret, Clock),
         now: BootTime,
     ) -> Decoded<Self> {
+        let groups = std::mem::take(&mut config.groups);
         let mut service = Self::new(config, keys, seed, entropy);
         let mut from = Decoder::new(state.expose(), clock);
         if from.u8()? != VERSION {
             return Err(from.error("another version of gcks"));
         }
-        let mut orphans: Vec<(GroupId, Vec<Life>)> = Vec::new();
-        for _ in 0..from.count()? {
-            let id = GroupId(from.u32()?);
-            let name: Arc<str> = from.text()?.into();
-            let stored = Stored::read(&mut from)?;
-            match service.groups.iter_mut().find(|state| state.group.id == id && state.name == name) {
-                Some(state) => orphans.push((id, stored.apply(state, now)?)),
-                None => service.notices.push_back(Notice::GroupGone { group: name }),
-            }
-        }
+        let members = from.list(|from| settings::member(from, &service.members))?;
+        service.groups = from.list(|from| group(from, now))?;
         for _ in 0..from.count()? {
             let key = (GroupId(from.u32()?), from.identity()?);
             let registration = registration(&mut from)?;
@@ -74,36 +66,21 @@ impl<E: Entropy> Service<E> {
             let (group, name) = (GroupId(from.u32()?), from.text()?.to_owned());
             service.removed.insert((group, name));
         }
+        let pending = from.list(pending)?;
         from.finish()?;
         for index in 0..service.groups.len() {
             service.push_again(index, now);
         }
-        for (group, lives) in orphans {
-            let Some(index) = service.index_of(group).filter(|_| !lives.is_empty()) else { continue };
-            service.drop_lines(index, &lives, now);
+        for (group, policy, push, recipients) in pending {
+            service.deliver(group, push, recipients, policy, now);
         }
+        let mut changes = Vec::new();
+        service.reload_groups(groups, keys, &mut changes, now);
+        service.reload_members(&members, &mut changes, now);
+        service.notices.extend(changes.into_iter().map(|change| Notice::Changed { change }));
         service.changed = true;
         Ok(service)
     }
-
-    /// Lines have gone from the group or others came in their place: members drop their keys and get the others.
-    pub(crate) fn drop_lines(&mut self, index: usize, lives: &[Life], now: BootTime) {
-        let deletions = lives.iter().map(|life| Deletion::Tek(TekProtocol::ESP, life.spi)).collect();
-        if let Err(error) = self.push_lines(index, deletions, now)
-            && let Some(state) = self.groups.get(index)
-        {
-            let (group, error) = (Arc::clone(&state.name), error.to_string());
-            self.notices.push_back(Notice::PushFailed { group, error });
-        }
-    }
-}
-
-/// One group of the state.
-struct Stored {
-    slots: Vec<StoredSlot>,
-    gone: Vec<Life>,
-    senders: SenderPool,
-    rekey: Option<StoredRekey>,
 }
 
 /// One data SA of the state.
@@ -114,98 +91,71 @@ pub(crate) struct StoredSlot {
     pub(crate) retired: Vec<Life>,
 }
 
-struct StoredRekey {
-    public_key: Vec<u8>,
-    kek: Option<StoredKek>,
-    retired: Vec<RetiredKek>,
-    abandoned: Vec<u16>,
+/// One group with what was made for it.
+fn group(from: &mut Decoder<'_>, now: BootTime) -> Decoded<GroupState> {
+    let group = settings::group(from)?;
+    let slots = from.list(|from| {
+        Ok(StoredSlot {
+            template: template(from)?,
+            current: from.option(tek)?,
+            before: from.option(|from| Ok((tek(from)?, from.time()?)))?,
+            retired: from.list(life)?,
+        })
+    })?;
+    let gone = from.list(life)?;
+    let (bits, next) = (from.u16()?, from.u64()?);
+    let held = from.list(|from| Ok((from.u64()?, from.option(Decoder::time)?)))?;
+    let held: BTreeMap<_, _> = held.into_iter().collect();
+    let rekey = from.option(|from| rekey(from, now))?;
+    let mut state = GroupState::new(group, &SigningKeys::new());
+    state.schedule.restore(slots, gone);
+    state.senders = SenderPool::restore(bits, held, next);
+    state.rekey = rekey;
+    Ok(state)
 }
 
-struct StoredKek {
-    policy: KekPolicy,
-    key: Secret,
-    sequence_number: u32,
-    ends: BootTime,
-    capacity: usize,
-    tree: Option<Secret>,
-    last: Option<SealedPush>,
-    last_at: BootTime,
+fn rekey(from: &mut Decoder<'_>, now: BootTime) -> Decoded<GroupRekey> {
+    let settings = settings::rekey(from)?;
+    let legacy = settings.legacy;
+    // A key that was loaded once may be used to the end, whatever is thought of its kind today.
+    let key = SigningKey::from_pkcs8_der(from.octets()?, true).map_err(|_| from.error("a signing key"))?;
+    let mut rekey = GroupRekey::new(settings, Arc::new(key)).map_err(|_| from.error("a signing key"))?;
+    rekey.kek = from.option(|from| kek(from, legacy))?.filter(|kek| kek.ends() > now);
+    rekey.retired =
+        from.list(|from| Ok(RetiredKek { last: push(from)?, deleted: from.u8()? != 0, at: from.time()? }))?;
+    rekey.abandoned = from.list(Decoder::u16)?;
+    Ok(rekey)
 }
 
-impl Stored {
-    fn read(from: &mut Decoder<'_>) -> Decoded<Self> {
-        let slots = from.list(|from| {
-            Ok(StoredSlot {
-                template: template(from)?,
-                current: from.option(tek)?,
-                before: from.option(|from| Ok((tek(from)?, from.time()?)))?,
-                retired: from.list(life)?,
-            })
-        })?;
-        let gone = from.list(life)?;
-        let (bits, next) = (from.u16()?, from.u64()?);
-        let held = from.list(|from| Ok((from.u64()?, from.option(Decoder::time)?)))?;
-        let held: BTreeMap<_, _> = held.into_iter().collect();
-        let rekey = from.option(StoredRekey::read)?;
-        Ok(Self { slots, gone, senders: SenderPool::restore(bits, held, next), rekey })
+fn kek(from: &mut Decoder<'_>, legacy: bool) -> Decoded<Kek> {
+    let (policy, key) = (from.kek_policy()?, from.secret()?);
+    let (sequence_number, ends, capacity) = (from.u32()?, from.time()?, from.count()?);
+    let tree = match from.option(Decoder::secret)? {
+        Some(octets) => {
+            let tree = KeyTree::import(policy.algorithm, policy.key_length, capacity, &octets);
+            Some(tree.map_err(|_| from.error("a key hierarchy"))?)
+        }
+        None => None,
+    };
+    let (last, last_at) = (from.option(push)?, from.time()?);
+    let kek = Kek::with(policy, key, sequence_number, tree, capacity, ends, legacy);
+    let mut kek = kek.map_err(|_| from.error("a KEK"))?;
+    if let Some(last) = last {
+        kek.restore_last(last, last_at);
     }
-
-    /// Puts the keys into their places. Returns the TEKs of lines that the configuration has no more.
-    fn apply(self, state: &mut GroupState, now: BootTime) -> Decoded<Vec<Life>> {
-        let orphans = state.schedule.restore(self.slots, self.gone);
-        // Identifiers of another width belong to keys that are still in use.
-        if !self.senders.held().0.is_empty() {
-            state.senders = self.senders;
-        }
-        let (Some(rekey), Some(stored)) = (&mut state.rekey, self.rekey) else { return Ok(orphans) };
-        if rekey.public_key != stored.public_key {
-            // Members could verify nothing that the new key signs: they come when their keys end.
-            return Ok(orphans);
-        }
-        rekey.retired = stored.retired;
-        rekey.abandoned = stored.abandoned;
-        let Some(stored) = stored.kek.filter(|kek| kek.ends > now) else { return Ok(orphans) };
-        let damaged = StateError { offset: 0, what: "a KEK" };
-        let StoredKek { policy, key, sequence_number, ends, capacity, tree, last, last_at } = stored;
-        let lengths = (policy.algorithm, policy.key_length);
-        let cipher = KEK_ENCRYPTIONS.iter().find(|cipher| (cipher.algorithm, cipher.key_length) == lengths);
-        rekey.settings.encryption = *cipher.ok_or(damaged)?;
-        let tree = match tree {
-            Some(octets) => {
-                let tree = KeyTree::import(policy.algorithm, policy.key_length, capacity, &octets);
-                Some(tree.map_err(|_| StateError { offset: 0, what: "a key hierarchy" })?)
-            }
-            None => None,
-        };
-        let legacy = rekey.settings.legacy;
-        let mut kek = Kek::with(policy, key, sequence_number, tree, capacity, ends, legacy).map_err(|_| damaged)?;
-        if let Some(last) = last {
-            kek.restore_last(last, last_at);
-        }
-        rekey.kek = Some(kek);
-        Ok(orphans)
-    }
+    Ok(kek)
 }
 
-impl StoredRekey {
-    fn read(from: &mut Decoder<'_>) -> Decoded<Self> {
-        let public_key = from.octets()?.to_vec();
-        let kek = from.option(|from| {
-            Ok(StoredKek {
-                policy: from.kek_policy()?,
-                key: from.secret()?,
-                sequence_number: from.u32()?,
-                ends: from.time()?,
-                capacity: from.count()?,
-                tree: from.option(Decoder::secret)?,
-                last: from.option(push)?,
-                last_at: from.time()?,
-            })
-        })?;
-        let retired =
-            from.list(|from| Ok(RetiredKek { last: push(from)?, deleted: from.u8()? != 0, at: from.time()? }))?;
-        Ok(Self { public_key, kek, retired, abandoned: from.list(Decoder::u16)? })
+/// A push that was on its way to somebody who is no member any more. Who has it may have acknowledged it before.
+fn pending(from: &mut Decoder<'_>) -> Decoded<(GroupId, DeliveryPolicy, SealedPush, Recipients)> {
+    let (group, policy, push) = (GroupId(from.u32()?), settings::delivery_policy(from)?, push(from)?);
+    let mut recipients = Recipients { excused: true, ..Recipients::default() };
+    for _ in 0..from.count()? {
+        let (source, destination) = (from.socket()?, from.socket()?);
+        recipients.destinations.push((source, destination));
+        recipients.members.insert(destination.ip(), from.option(Decoder::secret)?);
     }
+    Ok((group, policy, push, recipients))
 }
 
 fn push(from: &mut Decoder<'_>) -> Decoded<SealedPush> {
@@ -228,6 +178,7 @@ fn registration(from: &mut Decoder<'_>) -> Decoded<Registration> {
         acknowledgements: from.u64()?,
         last_acknowledgement: from.option(Decoder::time)?,
         silent: from.u64()?,
+        acknowledged: from.option(|from| Ok((from.array()?, from.u32()?)))?,
     })
 }
 
@@ -241,7 +192,8 @@ fn tek(from: &mut Decoder<'_>) -> Decoded<Tek> {
     Ok(Tek { life, keys, template: template(from)?, pushed: from.u8()? != 0 })
 }
 
-fn template(from: &mut Decoder<'_>) -> Decoded<TekTemplate> {
+/// What a TEK was made for.
+pub(super) fn template(from: &mut Decoder<'_>) -> Decoded<TekTemplate> {
     let selectors = from.list(selector)?;
     let name = from.text()?;
     let encryption = ENCRYPTIONS.iter().find(|encryption| encryption.name == name);

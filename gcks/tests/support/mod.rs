@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+pub mod witness;
 pub mod world;
 
 use std::fs::{self, Permissions};

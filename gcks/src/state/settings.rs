@@ -1,0 +1,158 @@
+//! The configuration that a state was written under: members without their keys, groups, and how their keys are pushed.
+//!
+//! With it a restart under another configuration does what a running server does when its configuration changes.
+
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::sealed::codec::{Decoder, Encoder, StateError};
+use gdoi::config::HashAlgorithm;
+use gdoi::crypto::Secret;
+use gdoi::group::{GroupAssociatedPolicy, GroupId};
+use gdoi::push::DeliveryPolicy;
+use ipnet::IpNet;
+
+use super::{export, restore};
+use crate::config::rekey::KEK_ENCRYPTIONS;
+use crate::config::{Group, Member, MulticastPath, Rekey, SigningKeyKind, Transport};
+
+type Decoded<T> = Result<T, StateError>;
+
+const HASHES: [HashAlgorithm; 5] = [
+    HashAlgorithm::Md5,
+    HashAlgorithm::Sha1,
+    HashAlgorithm::Sha2_256,
+    HashAlgorithm::Sha2_384,
+    HashAlgorithm::Sha2_512,
+];
+
+pub(super) fn put_member(out: &mut Encoder, member: &Member) {
+    out.octets(member.name.as_bytes());
+    out.address(member.addresses.addr());
+    out.u8(member.addresses.prefix_len());
+    out.option(member.identity.as_ref(), Encoder::identity);
+    out.count(member.groups.len());
+    member.groups.iter().for_each(|group| out.u32(group.0));
+}
+
+/// A member; its key is the one that it has now in `members`, because no ISAKMP SA outlives a restart.
+pub(super) fn member(from: &mut Decoder<'_>, members: &[Member]) -> Decoded<Member> {
+    let name = from.text()?.to_owned();
+    let addresses = IpNet::new(from.address()?, from.u8()?).map_err(|_| from.error("a prefix"))?;
+    let identity = from.option(Decoder::identity)?;
+    let groups = from.list(|from| from.u32().map(GroupId))?.into_iter().collect();
+    let now = members.iter().find(|member| member.name == name);
+    let pre_shared_key = now.map_or_else(|| Arc::new(Secret::new(Vec::new())), |now| Arc::clone(&now.pre_shared_key));
+    Ok(Member { name, addresses, identity, pre_shared_key, groups })
+}
+
+pub(super) fn put_group(out: &mut Encoder, group: &Group) {
+    out.octets(group.name.as_bytes());
+    out.u32(group.id.0);
+    out.count(group.teks.len());
+    group.teks.iter().for_each(|template| export::template(out, template));
+    out.option(group.gap.activation_time_delay, put_duration);
+    out.option(group.gap.deactivation_time_delay, put_duration);
+    out.u16(group.sender_id_bits);
+    out.option(group.rekey.as_ref(), put_rekey);
+}
+
+pub(super) fn group(from: &mut Decoder<'_>) -> Decoded<Group> {
+    Ok(Group {
+        name: from.text()?.to_owned(),
+        id: GroupId(from.u32()?),
+        teks: from.list(restore::template)?,
+        gap: GroupAssociatedPolicy {
+            activation_time_delay: from.option(duration)?,
+            deactivation_time_delay: from.option(duration)?,
+        },
+        sender_id_bits: from.u16()?,
+        rekey: from.option(rekey)?,
+    })
+}
+
+pub(super) fn put_rekey(out: &mut Encoder, rekey: &Rekey) {
+    match rekey.transport {
+        Transport::Unicast => out.u8(0),
+        Transport::Multicast { source, destination } => {
+            out.u8(1);
+            out.socket(source);
+            out.socket(destination);
+        }
+    }
+    out.option(rekey.path.interface.as_deref(), |out, name| out.octets(name.as_bytes()));
+    out.u8(rekey.path.ttl);
+    out.octets(rekey.encryption.name.as_bytes());
+    match rekey.signing_key {
+        SigningKeyKind::Rsa(bits) => out.u16(bits),
+        SigningKeyKind::EcdsaP256 => out.u16(256),
+        SigningKeyKind::EcdsaP384 => out.u16(384),
+    }
+    out.octets(rekey.signing_key_file.as_os_str().as_bytes());
+    let hash = HASHES.iter().position(|hash| *hash == rekey.signature_hash).unwrap_or_default();
+    out.count(hash);
+    put_duration(out, rekey.lifetime);
+    put_delivery_policy(out, rekey.delivery);
+    for flag in [rekey.acknowledgements, rekey.drop_silent_members, rekey.lkh, rekey.legacy] {
+        out.u8(flag.into());
+    }
+}
+
+pub(super) fn rekey(from: &mut Decoder<'_>) -> Decoded<Rekey> {
+    let transport = match from.u8()? {
+        0 => Transport::Unicast,
+        1 => Transport::Multicast { source: from.socket()?, destination: from.socket()? },
+        _ => return Err(from.error("a transport")),
+    };
+    let interface = from.option(|from| from.text().map(str::to_owned))?;
+    let path = MulticastPath { interface, ttl: from.u8()? };
+    let name = from.text()?;
+    let encryption = KEK_ENCRYPTIONS.iter().find(|encryption| encryption.name == name);
+    let encryption = *encryption.ok_or_else(|| from.error("a cipher of a KEK"))?;
+    let signing_key = match from.u16()? {
+        256 => SigningKeyKind::EcdsaP256,
+        384 => SigningKeyKind::EcdsaP384,
+        bits => SigningKeyKind::Rsa(bits),
+    };
+    let signing_key_file = PathBuf::from(std::ffi::OsString::from_vec(from.octets()?.to_vec()));
+    let hash = from.count()?;
+    let signature_hash = *HASHES.get(hash).ok_or_else(|| from.error("a hash"))?;
+    let lifetime = duration(from)?;
+    let delivery = delivery_policy(from)?;
+    let mut flag = || Ok(from.u8()? != 0);
+    Ok(Rekey {
+        transport,
+        path,
+        encryption,
+        signing_key,
+        signing_key_file,
+        signature_hash,
+        lifetime,
+        delivery,
+        acknowledgements: flag()?,
+        drop_silent_members: flag()?,
+        lkh: flag()?,
+        legacy: flag()?,
+    })
+}
+
+pub(super) fn put_delivery_policy(out: &mut Encoder, policy: DeliveryPolicy) {
+    put_duration(out, policy.period);
+    out.u32(policy.repetitions);
+    put_duration(out, policy.acknowledgement_wait);
+}
+
+pub(super) fn delivery_policy(from: &mut Decoder<'_>) -> Decoded<DeliveryPolicy> {
+    Ok(DeliveryPolicy { period: duration(from)?, repetitions: from.u32()?, acknowledgement_wait: duration(from)? })
+}
+
+/// All durations of a configuration are whole seconds.
+fn put_duration(out: &mut Encoder, duration: Duration) {
+    out.u64(duration.as_secs());
+}
+
+fn duration(from: &mut Decoder<'_>) -> Decoded<Duration> {
+    from.u64().map(Duration::from_secs)
+}
