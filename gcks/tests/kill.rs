@@ -192,6 +192,8 @@ impl Lab {
                 Some((group, member)) => {
                     // Whether it was done is not known when the server dies over it.
                     self.removed.remove(&(group, member.clone()));
+                    // It may not even know that it was out.
+                    self.handles[&member[1..].parse().unwrap()].pull.store(true, Ordering::Relaxed);
                     self.ask(Request::Admit(OfMember { group: GROUPS[group].1.to_owned(), member }))
                 }
                 None => None,
