@@ -16,6 +16,7 @@ pub mod narrative;
 pub mod nodes;
 pub mod packet;
 pub mod plan;
+pub mod push_time;
 pub mod pushes;
 pub mod scenarios;
 pub mod statements;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use integration::scenarios::{self, Context};
-use integration::{bench, topology, traffic};
+use integration::{bench, push_time, topology, traffic};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -45,6 +45,12 @@ enum Action {
         /// Seconds of one measurement.
         #[arg(long, default_value_t = 3)]
         seconds: u32,
+    },
+    /// Measures the time from a push to its key in the kernel.
+    BenchPush {
+        /// Keys that are pushed, one after the other.
+        #[arg(long, default_value_t = 50)]
+        pushes: u32,
     },
     /// Sends or counts packets; scenarios run it on their nodes.
     #[command(subcommand, hide = true)]
@@ -90,6 +96,7 @@ fn run(action: Action) -> Result<bool> {
             Ok(true)
         }
         Action::Bench { rounds, seconds } => bench::run(&binaries()?, rounds, seconds),
+        Action::BenchPush { pushes } => push_time::run(&binaries()?, pushes),
         Action::Traffic(traffic) => traffic::run(&traffic).map(|()| true),
     }
 }

@@ -24,6 +24,18 @@ enum What {
         #[arg(long, default_value_t = 3)]
         seconds: u32,
     },
+    /// The time from a push to its key in the member's kernel, in the lab.
+    PushToKernel {
+        /// Keys that are pushed.
+        #[arg(long, default_value_t = 50)]
+        pushes: u32,
+    },
+    /// What a push costs a member's processor.
+    PushCost {
+        /// Arguments for the benchmark itself.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
     /// Registrations per second of `gcks` on one core, and where the time goes.
     Registration {
         /// Arguments for the benchmark itself.
@@ -60,13 +72,26 @@ pub fn run(bench: &Bench) -> Result<bool> {
                 force_machine: false,
             })
         }
-        What::Registration { more } => benchmark("registration", more),
-        What::Push { more } => benchmark("push", more),
+        What::PushToKernel { pushes } => {
+            packages::ensure(packages::SCENARIOS)?;
+            let binaries = lab::build(true)?;
+            machine::play(&Job {
+                arguments: ["bench-push", "--pushes", &pushes.to_string()].map(str::to_owned).to_vec(),
+                lab: None,
+                binaries,
+                keep: false,
+                timeout: Duration::from_secs(3600),
+                force_machine: false,
+            })
+        }
+        What::PushCost { more } => benchmark("agent", "push", more),
+        What::Registration { more } => benchmark("gcks", "registration", more),
+        What::Push { more } => benchmark("gcks", "push", more),
     }
 }
 
-/// A benchmark of `gcks`.
-fn benchmark(name: &str, more: &[String]) -> Result<bool> {
-    let mut cargo = command::cargo(&["bench", "--package", "gcks", "--bench", name, "--"]);
+/// A benchmark without a kernel of its own.
+fn benchmark(package: &str, name: &str, more: &[String]) -> Result<bool> {
+    let mut cargo = command::cargo(&["bench", "--package", package, "--bench", name, "--"]);
     command::succeeds(cargo.args(more))
 }
