@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::desired::{Desired, PlaceholderRoute};
 use crate::kernel::{Current, Parts};
 use crate::model::{Action, Direction, Policy, PolicyId, Sa, SaId, SaRole};
-use crate::nft::{Fingerprint, SetChange};
+use crate::nft::{SetChange, Wanted};
 use crate::owner::Ownership;
 
 /// One change of the kernel. Holds no keys: the executor takes those from the desired state by identity.
@@ -100,9 +100,19 @@ pub fn missing_interfaces(current: &Current, desired: &Desired) -> BTreeSet<Stri
 
 /// Computes the operations that turn `current` into `desired`, in order. Nothing to do gives an empty plan.
 pub fn plan(current: &Current, desired: &Desired, ownership: &Ownership) -> Vec<Op> {
+    plan_knowing(current, desired, ownership, &mut Wanted::default())
+}
+
+/// As [`plan`], with what is remembered of the plan before.
+pub(crate) fn plan_knowing(
+    current: &Current,
+    desired: &Desired,
+    ownership: &Ownership,
+    wanted: &mut Wanted,
+) -> Vec<Op> {
     let mut steps = Steps::default();
     routes(current, desired, &mut steps);
-    tables(current, desired, ownership, &mut steps);
+    tables(current, desired, ownership, wanted, &mut steps);
     sas(current, desired, &mut steps);
     policies(current, desired, ownership, &mut steps);
     if current.policies.is_empty() && current.tables.is_empty() {
@@ -178,14 +188,14 @@ fn routes(current: &Current, desired: &Desired, steps: &mut Steps) {
     steps.routes_deleted = obsolete.cloned().map(Op::DeleteRoute).collect();
 }
 
-fn tables(current: &Current, desired: &Desired, ownership: &Ownership, steps: &mut Steps) {
+fn tables(current: &Current, desired: &Desired, ownership: &Ownership, wanted: &mut Wanted, steps: &mut Steps) {
     let Some(preservation) = &desired.preservation else {
         if !current.tables.is_empty() {
             steps.tables_removed.push(Op::RemoveTables);
         }
         return;
     };
-    let wanted = Fingerprint::wanted(preservation, &current.interfaces, ownership);
+    let wanted = wanted.fingerprint(preservation, &current.interfaces, ownership);
     let (guard, main) = (ownership.guard_table(), &ownership.table);
     if !wanted.same_rules(&current.tables, &guard) {
         steps.tables.push(Op::ReplaceGuard);

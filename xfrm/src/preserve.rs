@@ -24,6 +24,15 @@ pub struct Preservation {
     pub defragment: bool,
 }
 
+impl Preservation {
+    /// What the rules depend on: all but the elements of the sets.
+    pub(crate) fn without_spis(&self) -> Self {
+        let mut rules = self.clone();
+        rules.groups.values_mut().for_each(|group| group.inbound_spis.clear());
+        rules
+    }
+}
+
 /// Address preservation of one group (or one local address of it).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupPreservation {

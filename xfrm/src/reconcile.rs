@@ -9,7 +9,7 @@ use crate::desired::Desired;
 use crate::error::{Error, Failure};
 use crate::kernel::{Current, Kernel, Parts};
 use crate::model::{Install, Sa, SaId, SaRole};
-use crate::nft::UNKNOWN_ESP;
+use crate::nft::{UNKNOWN_ESP, Wanted};
 use crate::owner::Ownership;
 use crate::plan::{self, Op};
 use crate::statistics::Statistics;
@@ -33,6 +33,7 @@ pub struct Reconciler<K: Kernel> {
     current: Current,
     /// What may be different by now.
     stale: Parts,
+    wanted: Wanted,
 }
 
 /// What an [`apply`](Reconciler::apply) or [`repair`](Reconciler::repair) did.
@@ -56,7 +57,15 @@ impl<K: Kernel> Reconciler<K> {
     /// A reconciler with nothing desired. It does not touch the kernel yet.
     pub fn new(kernel: K, ownership: Ownership) -> Self {
         let (desired, current) = Default::default();
-        Self { kernel, ownership, desired, spent: BTreeSet::new(), current, stale: Parts::ALL }
+        Self {
+            kernel,
+            ownership,
+            desired,
+            spent: BTreeSet::new(),
+            current,
+            stale: Parts::ALL,
+            wanted: Wanted::default(),
+        }
     }
 
     /// These parts of the kernel may have been changed by others: they are read before anything is decided.
@@ -118,7 +127,7 @@ impl<K: Kernel> Reconciler<K> {
         report.worn = self.worn();
         report.unknown_esp = self.current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
         report.missing_interfaces = plan::missing_interfaces(&self.current, &self.desired);
-        let ops = plan::plan(&self.current, &self.desired, &self.ownership);
+        let ops = plan::plan_knowing(&self.current, &self.desired, &self.ownership, &mut self.wanted);
         Ok(self.without_spent(ops, &mut report.withheld))
     }
 

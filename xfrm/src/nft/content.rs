@@ -23,6 +23,7 @@
 //! After `ip xfrm policy flush` by somebody else, and until the repair, these guards alone keep the group's packets
 //! from leaving and arriving in clear. A default block of XFRM is no way to help: it would hit everybody's traffic.
 
+use core::net::Ipv4Addr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
@@ -76,6 +77,11 @@ pub(crate) fn guard_tables(
     tables
 }
 
+/// Name of the set of a group's inbound SPIs.
+pub(crate) fn set_name(placeholder: Ipv4Addr) -> String {
+    format!("inbound_{placeholder}")
+}
+
 struct Content<'a> {
     preservation: &'a Preservation,
     name: String,
@@ -121,15 +127,14 @@ impl Content<'_> {
     fn ip(&self) -> Table {
         let rule = |comment: &str| Rule::new(IP, IP, comment);
         let groups = &self.preservation.groups;
-        let set_name = |placeholder| format!("inbound_{placeholder}");
         let sets = groups
             .iter()
-            .map(|(placeholder, group)| Set { name: set_name(placeholder), elements: group.inbound_spis.clone() });
+            .map(|(placeholder, group)| Set { name: set_name(*placeholder), elements: group.inbound_spis.clone() });
         let mut restore = self.trusted_arrivals(IP);
         let (mut stash, mut preserve, mut undelivered) = (Vec::new(), Vec::new(), Vec::new());
         let mut destined = Vec::new();
         for (placeholder, group) in groups {
-            let own = rule("to XFRM").protocol(ESP).spi_in(&set_name(placeholder));
+            let own = rule("to XFRM").protocol(ESP).spi_in(&set_name(*placeholder));
             restore.push(own.set_destination(group.local).untracked().counted().accepted());
             for (source, destination) in ipv4(&group.fragments) {
                 let fragment = rule("later fragments to XFRM").protocol(ESP).later_fragment();

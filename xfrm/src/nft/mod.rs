@@ -69,6 +69,18 @@ impl Fingerprint {
         fingerprint
     }
 
+    /// Puts the SPIs of `preservation` into the sets.
+    fn fill_sets(&mut self, preservation: &Preservation) {
+        for (placeholder, group) in &preservation.groups {
+            let name = content::set_name(*placeholder);
+            for ((_, set), elements) in &mut self.sets {
+                if *set == name {
+                    elements.clone_from(&group.inbound_spis);
+                }
+            }
+        }
+    }
+
     /// Forgets table `name` in all families.
     pub(crate) fn remove(&mut self, name: &str) {
         self.chains.retain(|(table, ..), _| table != name);
@@ -106,6 +118,30 @@ impl Fingerprint {
             (!add.is_empty() || !remove.is_empty()).then(|| SetChange { set: key.1.clone(), add, remove })
         })
         .collect()
+    }
+}
+
+/// [`Fingerprint::wanted`], computed anew only when more than SPIs has changed: rules outlast many keys.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    latest: Option<(Preservation, BTreeMap<String, u32>, Fingerprint)>,
+}
+
+impl Wanted {
+    /// What `preservation` looks like in the kernel while these interfaces exist.
+    pub(crate) fn fingerprint(
+        &mut self,
+        preservation: &Preservation,
+        interfaces: &BTreeMap<String, u32>,
+        ownership: &Ownership,
+    ) -> &Fingerprint {
+        let rules = preservation.without_spis();
+        let latest = self.latest.take().filter(|(known, among, _)| *known == rules && among == interfaces);
+        let latest = latest
+            .unwrap_or_else(|| (rules, interfaces.clone(), Fingerprint::wanted(preservation, interfaces, ownership)));
+        let (.., fingerprint) = self.latest.insert(latest);
+        fingerprint.fill_sets(preservation);
+        fingerprint
     }
 }
 
