@@ -163,7 +163,7 @@ protected = ["{PROTECTED}"]
 on-exit = "{on_exit}"
 mode = "{mode}"
 df-bit = "{df_bit}"
-mss-clamp = "{mss_clamp}"
+mss-clamp = {mss_clamp}
 pre-shared-key-file = "{directory}/{name}.psk"
 counter-mode-send = {counter}
 
@@ -176,7 +176,8 @@ repetitions = 3
         mode = plan.mode,
         on_exit = plan.on_exit,
         df_bit = plan.df_bit,
-        mss_clamp = plan.mss_clamp,
+        // A word, or a number of octets.
+        mss_clamp = plan.mss_clamp.parse::<u16>().map_or(format!("{:?}", plan.mss_clamp), |octets| octets.to_string()),
     );
     let services = [("exclude", plan.excluded_port), ("fail-open", plan.fail_open_port)];
     for (table, port) in services.into_iter().filter_map(|(table, port)| Some((table, port?))) {

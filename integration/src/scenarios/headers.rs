@@ -8,7 +8,7 @@ use crate::narrative::{Finding, Narrative};
 use crate::packet::{ESP, ICMP, word};
 use crate::plan::Plan;
 use crate::statements::{answered, nothing_clear, ping, tcp};
-use crate::topology::{G2, HA, HA_ADDRESS, HB, HB_ADDRESS, R};
+use crate::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, R};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
@@ -31,17 +31,18 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
         for setting in ["clear", "copy", "set"] {
             narrative.chapter(&format!("df-bit = \"{setting}\""));
             lab.change(|plan| plan.df_bit = setting)?;
-            settle(narrative);
+            settle(&lab, narrative);
             outer_bits(&lab, narrative, setting);
             too_big_for_the_member(&lab, narrative);
+            too_big_without_bit(&lab, narrative, setting);
             narrow_core(&lab, narrative, setting)?;
         }
         lab.change(|plan| plan.df_bit = "clear")?;
-        settle(narrative);
+        settle(&lab, narrative);
         for (setting, most) in [("off", ETHERNET_SEGMENT), ("path", INSIDE - 40), ("1200", 1200)] {
             narrative.chapter(&format!("mss-clamp = \"{setting}\""));
             lab.change(|plan| plan.mss_clamp = setting)?;
-            settle(narrative);
+            settle(&lab, narrative);
             segments(&lab, narrative, most)?;
         }
         nothing_clear(narrative, &lab, moment, "meanwhile members sent no clear packet");
@@ -50,12 +51,16 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
 }
 
 /// A reload is over when traffic passes and the daemons have fallen silent.
-fn settle(narrative: &mut Narrative) {
+fn settle(lab: &Lab, narrative: &mut Narrative) {
     narrative.state("reloaded", "both members have read their file again, and ha reaches hb", || {
         std::thread::sleep(Duration::from_secs(3));
         let started = Instant::now();
         loop {
             let (sent, answers, _) = ping(HA, &["-c", "3"], FAR)?;
+            for member in [G1, G2] {
+                let log = lab.log_tail(member, 6);
+                anyhow::ensure!(!log.contains("the one before stays"), "{} refuses its file:\n{log}", member.0);
+            }
             if answers == sent || started.elapsed() > Duration::from_secs(30) {
                 return Ok(Finding::new(answers > 0, format!("{sent} requests, {answers} answers")));
             }
@@ -126,6 +131,23 @@ fn too_big_for_the_member(lab: &Lab, narrative: &mut Narrative) {
             Ok(Finding::new(holds, format!("{said}; {sent} ESP packets")))
         },
     );
+}
+
+/// Without DF inside, ESP that is too big for the uplink is cut, unless DF outside forbids it.
+fn too_big_without_bit(lab: &Lab, narrative: &mut Narrative, setting: &str) {
+    let cut = setting != "set";
+    let how = if cut { "ESP leaves in fragments" } else { "nothing leaves" };
+    narrative.state("fragments", &format!("too big for ESP without DF: {how}"), || {
+        let moment = lab.now()?;
+        let (sent, answers, _) = ping(HA, &["-c", "2", "-M", "dont", "-s", "1460"], FAR)?;
+        let crossed = lab.core_since(moment)?;
+        let esp = esp_of_ha(&crossed);
+        let parts = esp.iter().filter(|captured| captured.packet.is_fragment()).count();
+        let evidence =
+            format!("{sent} requests, {answers} answers; {} ESP packets, {parts} of them fragments", esp.len());
+        let holds = if cut { answers == sent && parts >= 4 } else { answers == 0 && esp.is_empty() };
+        Ok(Finding::new(holds, evidence))
+    });
 }
 
 /// A link in the core that is narrower than the member's uplink.
