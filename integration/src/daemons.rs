@@ -52,9 +52,16 @@ impl Daemon {
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let log = directory.join(format!("{}.log", node.0));
         let output = OpenOptions::new().create(true).append(true).open(&log)?;
-        let arguments = ["--config".to_owned(), configuration.to_string_lossy().into_owned()];
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut command = node.command(&program.to_string_lossy(), &arguments);
+        let (program, configuration) = (program.to_string_lossy(), configuration.to_string_lossy());
+        let boot = boot_file(node, directory);
+        let mut command = match boot.exists() {
+            false => node.command(&program, &["--config", &configuration]),
+            // A program on a node has a mount namespace of its own, so nobody else sees this.
+            true => {
+                let line = r#"mount --bind "$1" /proc/sys/kernel/random/boot_id && exec "$2" --config "$3""#;
+                node.command("sh", &["-c", line, "sh", &boot.to_string_lossy(), &program, &configuration])
+            }
+        };
         command.envs(environment.iter().copied()).env("NOTIFY_SOCKET", &socket_path);
         command.stdout(Stdio::from(output.try_clone()?)).stderr(output);
         let process = Process::start(&mut command)?;
@@ -144,6 +151,11 @@ impl Daemon {
         let all: Vec<&str> = text.lines().collect();
         all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
     }
+}
+
+/// Where daemons of a node find the identifier of their boot, if it is to be another one than the machine's.
+pub fn boot_file(node: Node, directory: &Path) -> PathBuf {
+    directory.join(format!("{}.boot_id", node.0))
 }
 
 /// Writes a file only its owner may read, as daemons demand of a pre-shared key.

@@ -115,6 +115,8 @@ pub struct Plan {
     pub mss_clamp: &'static str,
     /// Whether the host behind the third member is captured as well.
     pub third_branch: bool,
+    /// Whether the members seal their keys and go on from them after a reboot.
+    pub sealed_members: bool,
     /// How the servers push; absent where members only pull.
     pub rekey: Option<Rekey>,
     /// Whether the core's capture holds packets up to 128 octets only, and the hosts are not captured: for long runs.
@@ -134,6 +136,7 @@ impl Default for Plan {
             df_bit: "clear",
             mss_clamp: "off",
             third_branch: false,
+            sealed_members: false,
             rekey: None,
             headers_only: false,
         }
@@ -179,6 +182,12 @@ repetitions = 3
         // A word, or a number of octets.
         mss_clamp = plan.mss_clamp.parse::<u16>().map_or(format!("{:?}", plan.mss_clamp), |octets| octets.to_string()),
     );
+    if plan.sealed_members {
+        let lines = format!(
+            "state-directory = \"{directory}/{name}.state\"\nstate-key-file = \"{directory}/{name}.state.key\"\n"
+        );
+        text.insert_str(0, &lines);
+    }
     let services = [("exclude", plan.excluded_port), ("fail-open", plan.fail_open_port)];
     for (table, port) in services.into_iter().filter_map(|(table, port)| Some((table, port?))) {
         // Both directions: to the service and back from it.

@@ -82,10 +82,10 @@ impl Lab {
                 write_secret(&lab.file(&format!("{}-{member}.psk", server.0)), &key)?;
             }
         }
-        for server in SERVERS {
-            fs::create_dir_all(lab.file(&format!("{}.state", server.0)))?;
+        for node in SERVERS.iter().chain(&MEMBER_NODES) {
+            fs::create_dir_all(lab.file(&format!("{}.state", node.0)))?;
             // 32 hexadecimal digits: as octets, a key of AES-256.
-            write_secret(&lab.file(&format!("{}.state.key", server.0)), random_key()?.trim_end())?;
+            write_secret(&lab.file(&format!("{}.state.key", node.0)), random_key()?.trim_end())?;
         }
         Ok(lab)
     }

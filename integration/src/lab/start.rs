@@ -1,7 +1,7 @@
 //! Daemons of a lab: started, ended, killed, and awaited until they have keys.
 
 use super::{Lab, MEMBER_NODES};
-use crate::daemons::Daemon;
+use crate::daemons::{Daemon, boot_file};
 use crate::nodes::Node;
 use crate::plan::{Plan, member_file, server_file};
 use crate::states::{self, State};
@@ -136,6 +136,25 @@ impl Lab {
             Some(member) => member.kill(),
             None => bail!("the member does not run"),
         }
+    }
+
+    /// Ends a member as a loss of power does: nothing is left in its kernel, and its next start is in another boot.
+    ///
+    /// # Errors
+    /// When it does not run or something stays.
+    pub fn cut_power(&mut self, position: usize) -> Result<()> {
+        let node = *MEMBER_NODES.get(position).context("no such member")?;
+        self.kill_member(position)?;
+        node.ip("xfrm state flush")?;
+        node.ip("xfrm policy flush")?;
+        node.run("nft", &["flush", "ruleset"])?;
+        for line in node.ip("route show type unicast")?.lines().filter(|line| line.starts_with("192.0.2.")) {
+            node.ip(&format!("route delete {}", line.split_whitespace().next().unwrap_or_default()))?;
+        }
+        // As random as the kernel's own.
+        let boot = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+        fs::write(boot_file(node, &self.directory), boot)?;
+        Ok(())
     }
 
     /// The members whose daemons run.

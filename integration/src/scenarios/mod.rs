@@ -19,6 +19,7 @@ mod leaks;
 mod lost;
 mod main;
 mod migration;
+mod reboot;
 mod rekey;
 mod removal;
 mod sabotage;
@@ -125,6 +126,12 @@ pub const ALL: &[Scenario] = &[
         about: "daemons killed at random moments while keys roll",
         ordinary: false,
         play: kills::play,
+    },
+    Scenario {
+        name: "reboot",
+        about: "a member that comes up again while no key server answers",
+        ordinary: false,
+        play: reboot::play,
     },
     Scenario { name: "rekey-long", about: "200 rekeys under load", ordinary: false, play: rekey::long },
     Scenario {

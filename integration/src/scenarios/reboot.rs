@@ -1,0 +1,103 @@
+//! A member loses its power while every key server is down: what it had sealed carries the group's traffic on.
+
+use super::{Context, bring_up, close, registered};
+use crate::lab::Lab;
+use crate::leak::from_member;
+use crate::narrative::{Finding, Narrative};
+use crate::plan::{Plan, Rekey};
+use crate::pushes::{rekey, sending_spi, spis};
+use crate::statements::{answered, blocked, flow, nothing_clear};
+use crate::topology::{G1, G2, HA, HA_ADDRESS, HB, SERVERS};
+use anyhow::Result;
+use std::time::Duration;
+
+const WITHIN: Duration = Duration::from_secs(90);
+const DATAGRAMS: u64 = 300;
+
+/// One rekey, then the power goes, twice: once with the sealed state, once with a damaged one.
+pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+    let rekey = Rekey { sealed: true, signing_key: "ecdsa-p256", ..Rekey::default() };
+    let plan = Plan { rekey: Some(rekey), sealed_members: true, ..Plan::default() };
+    let mut lab = context.build(plan)?;
+    if bring_up(&mut lab, narrative)? {
+        alone(&mut lab, narrative)?;
+        narrative.chapter("The key server comes back");
+        lab.start_server(0)?;
+        registered(&lab, narrative, "g1 is registered again");
+        narrative.state("rekeyed", "the next rekey reaches both members", || {
+            let spi = self::rekey(&lab, SERVERS[0], &[G1, G2], WITHIN)?;
+            Ok(Finding::new(true, format!("SPI {spi:#010x}")))
+        });
+        answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10");
+        damaged(&mut lab, narrative)?;
+    }
+    close(context, lab, narrative)
+}
+
+/// The keys come back and nothing passes in clear.
+fn alone(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
+    let mut pushed = None;
+    narrative.state("rekeyed", "a push has brought both members a new key", || {
+        let spi = rekey(lab, SERVERS[0], &[G1, G2], WITHIN)?;
+        pushed = Some(spi);
+        Ok(Finding::new(true, format!("SPI {spi:#010x}")))
+    });
+    narrative.chapter("g1 loses its power, and no key server answers when it comes up");
+    lab.kill_server(0)?;
+    lab.cut_power(0)?;
+    narrative.state("empty", "g1's kernel holds neither state nor policy nor table", || {
+        let left = [G1.ip("xfrm state")?, G1.ip("xfrm policy")?, G1.run("nft", &["list", "ruleset"])?];
+        Ok(Finding::new(left.iter().all(|text| text.trim().is_empty()), ""))
+    });
+    let moment = lab.now()?;
+    lab.start_member(0)?;
+    narrative.state("resumed", "g1 sends on the key that it had", || {
+        let spi = sending_spi(lab, G1)?;
+        let log = lab.log_tail(G1, 20);
+        let line = log.lines().find(|line| line.contains("keys of the sealed state are in use again"));
+        Ok(Finding::new(Some(spi) == pushed && line.is_some(), line.unwrap_or("its log does not say so")))
+    });
+    answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10");
+    answered(narrative, "ping", "hb reaches ha", HB, &[], "172.16.1.10");
+    let report = flow(lab, DATAGRAMS, "", |_| Ok(()));
+    narrative.state("flow", &format!("{DATAGRAMS} datagrams from ha arrive at hb"), || {
+        let report = report?;
+        Ok(Finding::new(report.received == DATAGRAMS, report.to_string()))
+    });
+    narrative.state("sequence", "the ESP of g1 has begun anew at number 1, under the same SPI", || {
+        let crossed = lab.core_since(moment)?;
+        let sent = crossed.iter().filter(|one| from_member(one) && one.packet.source == HA_ADDRESS);
+        let first = sent.filter_map(|one| one.packet.sequence()).min();
+        let used = spis(&crossed, HA_ADDRESS);
+        let evidence = format!("first number {first:?}, SPIs {used:08x?}");
+        Ok(Finding::new(first == Some(1) && used.into_iter().eq(pushed), evidence))
+    });
+    nothing_clear(narrative, lab, moment, "since g1's start members sent no clear packet");
+    Ok(())
+}
+
+/// One octet of the file is another one.
+fn damaged(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("g1 loses its power again, and its sealed state is damaged");
+    lab.kill_server(0)?;
+    lab.cut_power(0)?;
+    let path = lab.file("g1.state").join("gdoi-agent.sealed");
+    let mut octets = std::fs::read(&path)?;
+    let middle = octets.len() / 2;
+    if let Some(octet) = octets.get_mut(middle) {
+        *octet ^= 1;
+    }
+    std::fs::write(&path, octets)?;
+    lab.start_member(0)?;
+    narrative.state("refused", "g1 says so in one line and starts without keys", || {
+        let log = lab.log_tail(G1, 20);
+        let line = log.lines().find(|line| line.contains("the sealed state is refused"));
+        let keys = lab.outbound(G1)?.len();
+        Ok(Finding::new(keys == 0 && line.is_some(), line.unwrap_or("not a word")))
+    });
+    blocked(narrative, lab, "ha cannot reach hb", HA, &[], "172.16.2.10");
+    lab.start_server(0)?;
+    registered(lab, narrative, "with the key server g1 has keys again");
+    answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10");
+    Ok(())
+}
