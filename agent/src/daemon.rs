@@ -16,7 +16,7 @@ use xfrm::model::SaId;
 use crate::adoption::Earlier;
 use crate::config::{Config, Group, OnExit};
 use crate::facts::{Interfaces, Multicast};
-use crate::group::{Event, Membership, Seeds};
+use crate::group::{Event, Membership, Seeds, Suspicion};
 use crate::input::{self, Keys, Unusable};
 use crate::saved::{Boot, Saved};
 
@@ -31,6 +31,9 @@ pub struct Outcome {
 
 /// Packets of ESP with unknown SPIs between two looks that are worth a pull: late ones of a key that has ended are not.
 const UNKNOWN_ESP: u64 = 10;
+/// Packets that fail the integrity check of one state between two looks that are worth a pull: now and then a line damages
+/// one.
+const UNAUTHENTIC_ESP: u32 = 10;
 
 /// The member.
 pub struct Daemon {
@@ -45,6 +48,8 @@ pub struct Daemon {
     reshaped: bool,
     /// Packets of ESP with unknown SPIs at the last look.
     unknown_esp: Option<u64>,
+    /// Packets that failed the integrity check of each state, at the last look.
+    unauthentic_esp: Option<BTreeMap<SaId, u32>>,
 }
 
 impl Daemon {
@@ -69,6 +74,7 @@ impl Daemon {
             parting: VecDeque::new(),
             reshaped: false,
             unknown_esp: None,
+            unauthentic_esp: None,
         }
     }
 
@@ -136,7 +142,27 @@ impl Daemon {
         // The counter begins anew with the tables.
         let before = self.unknown_esp.replace(packets).unwrap_or(packets).min(packets);
         if packets - before >= UNKNOWN_ESP {
-            self.memberships.iter_mut().for_each(|membership| membership.probe(now));
+            self.memberships.iter_mut().for_each(|membership| membership.probe(Suspicion::UnknownSpi, now));
+        }
+    }
+
+    /// So many packets have failed the integrity check of each state so far.
+    pub fn handle_unauthentic_esp(&mut self, packets: &BTreeMap<SaId, u32>, now: BootTime) {
+        // What an earlier run saw is no news.
+        let Some(before) = self.unauthentic_esp.replace(packets.clone()) else { return };
+        for (id, packets) in packets {
+            // A counter begins anew with its state.
+            let before = before.get(id).copied().filter(|before| before <= packets).unwrap_or_default();
+            if packets - before < UNAUTHENTIC_ESP {
+                continue;
+            }
+            for membership in &mut self.memberships {
+                if membership.local_address().map(IpAddr::V4) == Some(id.destination)
+                    && membership.receives(id.spi, now)
+                {
+                    membership.probe(Suspicion::Unauthentic(id.spi), now);
+                }
+            }
         }
     }
 

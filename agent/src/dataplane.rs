@@ -4,7 +4,7 @@
 //! but keys that have ended.
 
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gdoi::BootTime;
 
@@ -31,6 +31,7 @@ pub struct Dataplane<K: Kernel> {
     withheld: BTreeSet<SaId>,
     worn: BTreeSet<SaId>,
     unknown_esp: u64,
+    unauthentic: BTreeMap<SaId, u32>,
     missing_interfaces: BTreeSet<String>,
 }
 
@@ -59,6 +60,7 @@ impl<K: Kernel> Dataplane<K> {
             withheld: BTreeSet::new(),
             worn: BTreeSet::new(),
             unknown_esp: 0,
+            unauthentic: BTreeMap::new(),
             missing_interfaces: BTreeSet::new(),
         }
     }
@@ -139,6 +141,11 @@ impl<K: Kernel> Dataplane<K> {
         self.unknown_esp
     }
 
+    /// Packets that failed the integrity check of a state, as of the last look.
+    pub fn unauthentic(&self) -> &BTreeMap<SaId, u32> {
+        &self.unauthentic
+    }
+
     /// States of ours that the kernel holds, for example those of an earlier run.
     ///
     /// # Errors
@@ -211,6 +218,7 @@ impl<K: Kernel> Dataplane<K> {
         self.withheld = report.withheld;
         self.worn = report.worn;
         self.unknown_esp = report.unknown_esp;
+        self.unauthentic = report.unauthentic;
         self.missing_interfaces = report.missing_interfaces;
     }
 }

@@ -284,6 +284,7 @@ impl<K: Kernel> EventLoop<K> {
         self.dataplane.handle_timeout(now).await;
         self.daemon.handle_worn(self.dataplane.worn(), now);
         self.daemon.handle_unknown_esp(self.dataplane.unknown_esp(), now);
+        self.daemon.handle_unauthentic_esp(self.dataplane.unauthentic(), now);
         if self.next_environment <= now {
             self.next_environment = now + ENVIRONMENT_INTERVAL;
             self.look_at_settings();

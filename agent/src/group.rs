@@ -25,13 +25,13 @@ use crate::failover::{Failover, Reason, SPREAD, ServerIndex, State};
 use crate::generation::Generations;
 use crate::saved::SavedGroup;
 use crate::sealed::KeptKek;
-pub use event::Event;
+pub use event::{Event, Suspicion};
 use push::Rekey;
 
 /// Gives a fresh seed from the operating system for each attempt, or says why it cannot.
 pub type Seeds = Box<dyn FnMut() -> Result<[u8; 32], String> + Send>;
 
-/// Unknown ESP, which anybody can forge, makes a group pull this often at most.
+/// ESP that no key opens, which anybody can forge, makes a group pull this often at most.
 const PROBE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The membership of one group.
@@ -279,6 +279,11 @@ impl Membership {
         self.had_keys
     }
 
+    /// Whether it receives on this SPI.
+    pub fn receives(&self, spi: Spi, now: BootTime) -> bool {
+        self.generations.teks(now).iter().any(|tek| tek.spi == spi)
+    }
+
     /// TEKs that an earlier run sent on in counter mode.
     pub fn spent(&self) -> &BTreeSet<Spi> {
         &self.spent
@@ -292,12 +297,12 @@ impl Membership {
         }
     }
 
-    /// ESP arrives that no key here fits: pulls and compares, if that is wished and was not done a moment ago.
-    pub fn probe(&mut self, now: BootTime) {
+    /// ESP arrives that no key here opens: pulls and compares, if that is wished and was not done a moment ago.
+    pub fn probe(&mut self, why: Suspicion, now: BootTime) {
         let lately = self.probed.is_some_and(|at| now.saturating_since(at) < PROBE_INTERVAL);
         if self.config.recovery_probe && !lately && !self.generations.is_empty(now) {
             self.probed = Some(now);
-            self.events.push_back(Event::Probing);
+            self.events.push_back(Event::Probing(why));
             self.failover.renew(SPREAD, now);
         }
     }

@@ -6,7 +6,7 @@ use tracing::{debug, info, info_span, warn};
 
 use crate::daemon::Daemon;
 use crate::failover::{Reason, State};
-use crate::group::{Event, Membership};
+use crate::group::{Event, Membership, Suspicion};
 
 /// Writes one event to the log.
 pub fn log(membership: &Membership, event: &Event) {
@@ -73,7 +73,13 @@ pub fn log(membership: &Membership, event: &Event) {
         Event::KekUnusable { reason } => {
             warn!(%reason, "the KEK of an earlier run is not used; pushes are heard again after the next registration");
         }
-        Event::Probing => info!("ESP with unknown SPIs arrives; asking the key server for the keys"),
+        Event::Probing(Suspicion::UnknownSpi) => {
+            info!("ESP with unknown SPIs arrives; asking the key server for the keys");
+        }
+        Event::Probing(Suspicion::Unauthentic(spi)) => info!(
+            spi = format_args!("{spi:#010x}"),
+            "ESP arrives that fails the integrity check; asking the key server for the keys"
+        ),
         Event::Worn { spi } => {
             warn!(
                 spi = format_args!("{spi:#010x}"),

@@ -14,11 +14,12 @@ mod world;
 use core::time::Duration;
 
 use agent::failover::State;
-use agent::group::Event;
+use agent::group::{Event, Suspicion};
 use gdoi::group::{Spi, TekProtocol};
 use gdoi::push::{Deletion, KekChange};
 use world::{Kek, World, address, configuration, teks_of};
 use xfrm::fake::Fault;
+use xfrm::model::SaId;
 
 const IKE: &str = "[group.ike]\ndh-group = [19]\n";
 const ALL: &str = "172.16.0.0/12";
@@ -331,6 +332,35 @@ async fn unknown_esp_makes_a_member_pull_now_and_then_if_that_is_wished() {
         assert_eq!(world.server(1).pulls, pulls, "once in five minutes");
         world.pass(seconds(600)).await;
         assert_eq!(world.server(1).pulls, pulls, "without further packets nothing");
+    }
+}
+
+#[tokio::test]
+async fn esp_that_fails_its_check_makes_a_member_pull_now_and_then_if_that_is_wished() {
+    for (wished, pulls) in [(false, 1), (true, 3)] {
+        let mut world = World::new(&configuration(1, &format!("recovery-probe = {wished}\n{IKE}")));
+        world.start().await;
+        world.pass(seconds(31)).await;
+        let inbound = SaId { destination: "10.0.1.1".parse().unwrap(), spi: 0x1000 };
+        // A line that damages a packet now and then is no reason.
+        for look in 1..=18 {
+            world.kernel.forge(inbound, 9 * look);
+            world.pass(seconds(31)).await;
+        }
+        assert_eq!(world.server(1).pulls, 1);
+        for look in 1..=18 {
+            world.kernel.forge(inbound, 200 + 10 * look);
+            world.pass(seconds(31)).await;
+        }
+        assert_eq!(world.server(1).pulls, pulls, "once in five minutes");
+        let suspicions = world.events.iter().filter(|event| matches!(event, Event::Probing(_)));
+        assert!(suspicions.clone().all(|event| *event == Event::Probing(Suspicion::Unauthentic(0x1000))));
+        assert_eq!(suspicions.count(), pulls - 1);
+        // The counter begins anew with the state, and nobody else's counts.
+        world.kernel.forge(inbound, 5);
+        world.kernel.forge(SaId { spi: 0x9999, ..inbound }, 5_000);
+        world.pass(seconds(600)).await;
+        assert_eq!(world.server(1).pulls, pulls);
     }
 }
 

@@ -56,6 +56,7 @@ struct State {
     next_interface: u32,
     sas: BTreeMap<SaId, Sa>,
     sequences: BTreeMap<SaId, u32>,
+    unauthentic: BTreeMap<SaId, u32>,
     rules: BTreeMap<String, Counters>,
     foreign_sas: BTreeSet<SaId>,
     policies: BTreeMap<u32, Policy>,
@@ -122,6 +123,11 @@ impl FakeKernel {
     /// Lets so many packets have been sent on a state.
     pub fn send(&self, id: SaId, packets: u32) {
         self.state().sequences.insert(id, packets);
+    }
+
+    /// Lets so many packets have failed the integrity check of a state.
+    pub fn forge(&self, id: SaId, packets: u32) {
+        self.state().unauthentic.insert(id, packets);
     }
 
     /// Lets so many packets have met the nf_tables rules with this comment.
@@ -234,6 +240,7 @@ impl Kernel for FakeKernel {
             sa: copy(sa),
             counters: Counters::default(),
             sequence: state.sequences.get(&sa.id).copied().unwrap_or_default(),
+            unauthentic: state.unauthentic.get(&sa.id).copied().unwrap_or_default(),
             added: 0,
         };
         if parts.interfaces {

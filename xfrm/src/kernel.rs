@@ -104,6 +104,8 @@ pub struct InstalledSa {
     pub counters: Counters,
     /// Sequence number of the last packet sent on it, 32 bits.
     pub sequence: u32,
+    /// Packets that failed its integrity check.
+    pub unauthentic: u32,
     /// When it was added, seconds of the wall clock as the kernel saw it.
     pub added: u64,
 }

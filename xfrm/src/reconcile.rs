@@ -3,7 +3,7 @@
 //! What was read is remembered. It is read again where we changed it, and where somebody said that it may have changed
 //! ([`Reconciler::doubt`]): a new key costs a reading of the states and sets, not of every rule and route.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::Desired;
 use crate::error::{Error, Failure};
@@ -49,6 +49,8 @@ pub struct Report {
     /// Packets of ESP between group prefixes that were dropped because their SPI is not known here, since the tables were
     /// made.
     pub unknown_esp: u64,
+    /// Packets that failed the integrity check of an inbound state, since the state was made; only where there were any.
+    pub unauthentic: BTreeMap<SaId, u32>,
     /// Interfaces that are named but do not exist now. Repair again when one appears.
     pub missing_interfaces: BTreeSet<String>,
 }
@@ -126,6 +128,7 @@ impl<K: Kernel> Reconciler<K> {
         self.note_installed();
         report.worn = self.worn();
         report.unknown_esp = self.current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
+        report.unauthentic = self.unauthentic();
         report.missing_interfaces = plan::missing_interfaces(&self.current, &self.desired);
         let ops = plan::plan_knowing(&self.current, &self.desired, &self.ownership, &mut self.wanted);
         Ok(self.without_spent(ops, &mut report.withheld))
@@ -219,6 +222,12 @@ impl<K: Kernel> Reconciler<K> {
             limited && self.current.sas.get(id).is_some_and(|now| now.sequence >= WORN)
         };
         self.desired.sas.iter().filter(|(id, sa)| worn(id, sa)).map(|(id, _)| *id).collect()
+    }
+
+    fn unauthentic(&self) -> BTreeMap<SaId, u32> {
+        let inbound = |id: &SaId| self.desired.sas.get(id).is_some_and(|sa| sa.role == SaRole::Inbound);
+        let failed = self.current.sas.iter().map(|(id, now)| (*id, now.unauthentic));
+        failed.filter(|(id, packets)| *packets > 0 && inbound(id)).collect()
     }
 
     fn spend(&mut self, id: SaId) {

@@ -9,6 +9,15 @@ use gdoi::push::KekChange;
 use crate::facts::{Local, Missing};
 use crate::failover::{PassedOver, ServerIndex};
 
+/// What makes a group doubt its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspicion {
+    /// ESP with SPIs that are not known here.
+    UnknownSpi,
+    /// ESP with this SPI that fails the integrity check: others may have another key under it.
+    Unauthentic(Spi),
+}
+
 /// What happened, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -89,8 +98,8 @@ pub enum Event {
         /// Why, as one line.
         reason: String,
     },
-    /// ESP arrives whose SPI is not known: a push may have been lost, and the group pulls and compares.
-    Probing,
+    /// ESP arrives that no key here opens: a push may have been lost, and the group pulls and compares.
+    Probing(Suspicion),
     /// A sender whose sequence number must not wrap has come near its end: a new TEK is asked for.
     Worn {
         /// Of this TEK.

@@ -377,6 +377,7 @@ impl World {
                 self.dataplane.handle_timeout(now).await;
                 self.daemon.handle_worn(self.dataplane.worn(), now);
                 self.daemon.handle_unknown_esp(self.dataplane.unknown_esp(), now);
+                self.daemon.handle_unauthentic_esp(self.dataplane.unauthentic(), now);
             }
             for server in self.servers.values_mut() {
                 server.server.handle_timeout(now);

@@ -249,5 +249,5 @@ fn strange(id: SaId, reqid: crate::model::Reqid) -> InstalledSa {
         install: Install::Freely,
         hard_limit: None,
     };
-    InstalledSa { sa, counters: Counters::default(), sequence: 0, added: 0 }
+    InstalledSa { sa, counters: Counters::default(), sequence: 0, unauthentic: 0, added: 0 }
 }

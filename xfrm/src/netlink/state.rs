@@ -138,6 +138,7 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
                 .map(Duration::from_secs),
         },
         sequence,
+        unauthentic: info.stats.integrity_failed,
         counters: Counters { packets: info.lifetime_cur.packets, octets: info.lifetime_cur.bytes },
         added: info.lifetime_cur.add_time,
     });
