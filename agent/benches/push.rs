@@ -46,10 +46,11 @@ async fn main() {
         let received = processor();
         world.settle().await;
         let settled = processor();
-        file.write(&world.saved).unwrap();
+        // Once more, to know its part.
+        file.write(&world.daemon.save(world.boot, world.now)).unwrap();
         let written = processor();
         assert!(world.spis().0.contains(&spi), "push {number} has not reached the kernel");
-        all.push(written - begin);
+        all.push(settled - begin);
         verified.push(received - begin);
         saved.push(written - settled);
         // Activation, deactivation and the end of the key before happen meanwhile.
