@@ -90,6 +90,8 @@ pub struct Group {
     pub placeholder: Ipv4Addr,
     /// Reading of a field of RFC 8263.
     pub acknowledgement_length: AcknowledgementLength,
+    /// Acknowledgements of pushes by multicast leave within this time.
+    pub acknowledgement_jitter: Duration,
     /// Where to join the multicast group of pushes; `None` is the interface of the local address.
     pub multicast_interface: Option<String>,
 }

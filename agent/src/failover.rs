@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 
 use gdoi::BootTime;
 
+use crate::jitter::Jitter;
+
 /// Position of a server in the configured order, 0 for the first.
 pub type ServerIndex = usize;
 
@@ -157,7 +159,7 @@ impl Failover {
             pushed: None,
             round: Vec::new(),
             history: VecDeque::with_capacity(HISTORY),
-            jitter: Jitter(seed),
+            jitter: Jitter::new(seed),
         }
     }
 
@@ -346,29 +348,6 @@ impl Failover {
 /// 5 % of the life time, whichever is more, but never more than half of it.
 pub fn margin(lifetime: Duration) -> Duration {
     LEAST_MARGIN.max(lifetime / 20).min(lifetime / 2)
-}
-
-/// A seeded sequence for spreading members in time; nothing secret depends on it (splitmix64).
-#[derive(Debug)]
-struct Jitter(u64);
-
-impl Jitter {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A duration in 0..`bound`, in whole milliseconds.
-    fn below(&mut self, bound: Duration) -> Duration {
-        let milliseconds = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
-        match self.next().checked_rem(milliseconds) {
-            Some(part) => Duration::from_millis(part),
-            None => Duration::ZERO,
-        }
-    }
 }
 
 #[cfg(test)]

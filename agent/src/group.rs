@@ -3,6 +3,7 @@
 //! Like the machines of `gdoi` it has no clock and no sockets. After every `handle_*`, drain
 //! [`Membership::poll_transmit`] and [`Membership::poll_event`], then read [`Membership::poll_timeout`].
 
+pub mod acknowledgements;
 mod event;
 mod push;
 mod registration;
@@ -23,6 +24,7 @@ use crate::config;
 use crate::facts::{self, Interfaces, Local, Missing};
 use crate::failover::{Failover, Reason, SPREAD, ServerIndex, State};
 use crate::generation::Generations;
+use crate::jitter::Jitter;
 use crate::saved::SavedGroup;
 use crate::sealed::KeptKek;
 pub use event::{Event, Suspicion};
@@ -41,6 +43,7 @@ pub struct Membership {
     local_port: u16,
     seeds: Seeds,
     failover: Failover,
+    jitter: Jitter,
     attempt: Option<Attempt>,
     generations: Generations,
     rekey: Rekey,
@@ -70,6 +73,8 @@ impl Membership {
             local_port,
             seeds,
             failover,
+            // Not the failover's own sequence.
+            jitter: Jitter::new(!jitter),
             attempt: None,
             generations: Generations::default(),
             rekey: Rekey::default(),
@@ -225,7 +230,7 @@ impl Membership {
         let registration = self.attempt.as_ref().and_then(|attempt| attempt.registration.poll_timeout());
         let keys = self.generations.poll_timeout(self.ticked);
         let failover = self.failover.poll_timeout().map(|deadline| deadline.at);
-        let rekey = self.rekey.poll_timeout();
+        let rekey = self.rekey.poll_timeout(self.ticked);
         [registration.map(|deadline| deadline.at), keys, failover, rekey].into_iter().flatten().min()
     }
 

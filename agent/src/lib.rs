@@ -14,6 +14,7 @@ pub mod failover;
 pub mod generation;
 pub mod group;
 pub mod input;
+pub mod jitter;
 pub mod net;
 pub mod privileges;
 pub mod records;

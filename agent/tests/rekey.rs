@@ -311,12 +311,52 @@ async fn the_multicast_group_of_the_pushes_is_to_be_joined() {
     let mut kek = Kek::new(1, 86_400);
     let push = kek.push(&[], Some(&tek(0x2000, 3_600, (None, None))));
     let now = world.now;
-    world
-        .daemon
-        .handle_datagram(address("10.0.11.1"), "239.192.1.1:848".parse().unwrap(), push.datagram(), now)
-        .unwrap();
+    let group = "239.192.1.1:848".parse().unwrap();
+    world.daemon.handle_datagram(address("10.0.11.1"), group, push.datagram(), now).unwrap();
     world.settle().await;
+    assert_eq!((world.spis().0, world.acknowledged()), (vec![0x1000, 0x2000], vec![]), "its turn has not come");
+    // A copy changes nothing about that.
+    let copy = world.daemon.handle_datagram(address("10.0.11.1"), group, push.datagram(), now);
+    assert_eq!(copy.unwrap_err().reason(), "replayed");
+    world.pass(seconds(2)).await;
+    assert_eq!(world.acknowledged(), [1]);
     assert_eq!(world.datagrams.last().unwrap().source, address("10.0.1.1"), "never from the multicast address");
+    // Nor does a kernel that is not ready when the turn comes, but the acknowledgement waits for it.
+    let push = kek.push(&[], Some(&tek(0x3000, 3_600, (None, None))));
+    world.kernel.fail(0, Fault::Stop);
+    world.stopping = true;
+    let now = world.now;
+    world.daemon.handle_datagram(address("10.0.11.1"), group, push.datagram(), now).unwrap();
+    world.settle().await;
+    world.pass(seconds(3)).await;
+    assert_eq!(world.acknowledged(), [1]);
+    world.kernel.heal();
+    world.pass(seconds(8)).await;
+    assert_eq!(world.acknowledged(), [1, 2]);
+}
+
+#[tokio::test]
+async fn members_acknowledge_a_multicast_push_at_different_moments_and_none_later_than_it_may() {
+    let mut turns = std::collections::BTreeSet::new();
+    for number in 0..8 {
+        let mut world = World::with_jitter(&configuration(1, IKE), number);
+        let mut kek = Kek::new(1, 86_400);
+        world.server(1).kek = Some(Kek::new(1, 86_400));
+        world.start().await;
+        world.pass(seconds(1)).await;
+        let push = kek.push(&[], Some(&tek(0x2000, 3_600, (None, None))));
+        let (group, now) = ("239.192.1.1:848".parse().unwrap(), world.now);
+        world.daemon.handle_datagram(address("10.0.11.1"), group, push.datagram(), now).unwrap();
+        let mut waited = 0;
+        while world.acknowledged().is_empty() {
+            world.settle().await;
+            world.pass(Duration::from_millis(10)).await;
+            waited += 10;
+            assert!(waited <= 2_000);
+        }
+        turns.insert(waited);
+    }
+    assert!(turns.len() >= 6, "{turns:?}");
 }
 
 #[tokio::test]

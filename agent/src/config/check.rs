@@ -206,6 +206,7 @@ impl Check<'_> {
             recovery_probe: group.recovery_probe,
             placeholder: placeholder?,
             acknowledgement_length: group.rekey.acknowledgement_length,
+            acknowledgement_jitter: group.rekey.acknowledgement_jitter,
             multicast_interface: group.rekey.multicast_interface.as_ref().map(|name| name.value.clone()),
         })
     }

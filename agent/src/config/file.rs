@@ -18,6 +18,7 @@ use toml::de::DeValue;
 use xfrm::preserve::{DontFragment, SegmentSize};
 
 use super::{CONTROL_SOCKET, GDOI_PORT, OnExit};
+use crate::group::acknowledgements::{JITTER, LONGEST_JITTER};
 
 /// IFNAMSIZ less the terminating zero.
 const LONGEST_INTERFACE_NAME: usize = 15;
@@ -93,10 +94,12 @@ pub struct Group {
 }
 
 /// `[group.rekey]`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rekey {
     /// `acknowledgement-length`.
     pub acknowledgement_length: AcknowledgementLength,
+    /// `acknowledgement-jitter`.
+    pub acknowledgement_jitter: Duration,
     /// `multicast-interface`.
     pub multicast_interface: Option<Located<String>>,
 }
@@ -232,10 +235,17 @@ fn retransmission(table: Option<Table<'_>>) -> RetransmissionPolicy {
 }
 
 fn rekey(table: Option<Table<'_>>) -> Rekey {
-    let Some(mut table) = table else { return Rekey::default() };
+    let Some(mut table) = table else {
+        return Rekey {
+            acknowledgement_length: AcknowledgementLength::default(),
+            acknowledgement_jitter: JITTER,
+            multicast_interface: None,
+        };
+    };
     let interface: Option<Located<InterfaceName>> = table.optional("multicast-interface");
     let rekey = Rekey {
         acknowledgement_length: table.or("acknowledgement-length", Length(AcknowledgementLength::Block)).0,
+        acknowledgement_jitter: table.duration("acknowledgement-jitter", Duration::ZERO..=LONGEST_JITTER, JITTER),
         multicast_interface: interface.map(|name| name.map(|name| name.0)),
     };
     table.finish();

@@ -4,7 +4,7 @@
 //! One that is authentic and cannot be used changes no key: the group pulls again (RFC 6407 §4.4).
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use gdoi::BootTime;
 use gdoi::error::{Error, NotAccepted};
@@ -12,6 +12,7 @@ use gdoi::event::Transmit;
 use gdoi::group::GroupSa;
 use gdoi::push::{Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember, RekeySettings};
 
+use super::acknowledgements::Acknowledgements;
 use super::{Event, Membership};
 use crate::facts::Multicast;
 use crate::failover::SPREAD;
@@ -21,15 +22,13 @@ use crate::sealed::KeptKek;
 
 /// ID_IPV4_ADDR (RFC 2407 §4.6.2.1).
 const IPV4_ADDRESS: u8 = 1;
-/// Acknowledgements that may wait for the kernel.
-const WAITING: usize = 8;
 
 /// The rekey SA and what has come under it.
 #[derive(Debug, Default)]
 pub struct Rekey {
     member: Option<RekeyMember>,
     /// They leave when the kernel holds what their pushes said.
-    acknowledgements: VecDeque<Transmit>,
+    acknowledgements: Acknowledgements,
     discards: BTreeMap<&'static str, u64>,
     /// SPI of the KEK that the last push came under, and its number; of an earlier run at first.
     used: Option<([u8; 16], u32)>,
@@ -74,13 +73,15 @@ impl Rekey {
         self.member.as_ref()?.expiry()
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<BootTime> {
-        self.member.as_ref()?.poll_timeout().map(|deadline| deadline.at)
+    /// After `now`.
+    pub(super) fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
+        let kek = self.member.as_ref().and_then(RekeyMember::poll_timeout).map(|deadline| deadline.at);
+        kek.into_iter().chain(self.acknowledgements.poll_timeout(now)).min()
     }
 
     /// What was pushed last is not carried out: neither it nor copies of it are acknowledged.
     pub(super) fn withhold_acknowledgements(&mut self) {
-        self.acknowledgements.clear();
+        self.acknowledgements.withhold();
         self.under_way = None;
         if let Some(member) = &mut self.member {
             member.withhold_acknowledgement();
@@ -117,7 +118,11 @@ impl Membership {
             let count = self.rekey.discards.entry(error.reason()).or_insert(0);
             *count = count.saturating_add(1);
         }
-        self.follow_rekey(spi, now);
+        let turn = match local.ip().is_multicast() {
+            true => now + self.jitter.below(self.config.acknowledgement_jitter),
+            false => now,
+        };
+        self.follow_rekey(spi, turn, now);
         self.drive(now);
         result
     }
@@ -132,7 +137,7 @@ impl Membership {
             *longest = microseconds.max(*longest);
             self.events.push_back(Event::PushApplied { sequence_number, after });
         }
-        while let Some(acknowledgement) = self.rekey.acknowledgements.pop_front() {
+        for acknowledgement in self.rekey.acknowledgements.handle_applied(now) {
             self.send_acknowledgement(acknowledgement);
         }
     }
@@ -189,16 +194,16 @@ impl Membership {
         if let Some(member) = &mut self.rekey.member {
             member.handle_timeout(now);
         }
-        self.follow_rekey(None, now);
+        self.follow_rekey(None, now, now);
     }
 
-    /// `spi`: of the KEK under which something may have come.
-    fn follow_rekey(&mut self, spi: Option<[u8; 16]>, now: BootTime) {
+    /// `spi`: of the KEK under which something may have come; `turn`: when it may be acknowledged.
+    fn follow_rekey(&mut self, spi: Option<[u8; 16]>, turn: BootTime, now: BootTime) {
         while let Some(event) = self.rekey.member.as_mut().and_then(RekeyMember::poll_event) {
             match event {
                 RekeyEvent::Accepted(push) => {
                     self.rekey.used = spi.map(|spi| (spi, push.sequence_number)).or(self.rekey.used);
-                    self.carry_out(*push, now);
+                    self.carry_out(*push, turn, now);
                 }
                 RekeyEvent::Unusable { sequence_number, error } => {
                     self.rekey.used = spi.map(|spi| (spi, sequence_number)).or(self.rekey.used);
@@ -213,14 +218,14 @@ impl Membership {
             }
         }
         while let Some(copy) = self.rekey.member.as_mut().and_then(RekeyMember::poll_transmit) {
-            // While the first one still waits for the kernel, a copy of its push has nothing to say.
+            // While the first one still waits, a copy of its push has nothing to say.
             if self.rekey.acknowledgements.is_empty() {
-                self.send_acknowledgement(copy);
+                self.rekey.acknowledgements.push(copy, turn);
             }
         }
     }
 
-    fn carry_out(&mut self, push: PushAccepted, now: BootTime) {
+    fn carry_out(&mut self, push: PushAccepted, turn: BootTime, now: BootTime) {
         let PushAccepted { sequence_number, deletions, group_sa, kek, acknowledgement } = push;
         let fresh = group_sa.filter(|sa| !sa.policy().teks.is_empty());
         let spis = fresh.iter().flat_map(|sa| sa.tek_keys().keys().copied()).collect();
@@ -237,9 +242,8 @@ impl Membership {
         self.counters.pushes_accepted = self.counters.pushes_accepted.saturating_add(1);
         self.events.push_back(Event::Pushed { sequence_number, spis, deletions: deletions.len(), kek });
         self.rekey.under_way = Some((sequence_number, now));
-        self.rekey.acknowledgements.extend(acknowledgement);
-        if self.rekey.acknowledgements.len() > WAITING {
-            self.rekey.acknowledgements.pop_front();
+        if let Some(acknowledgement) = acknowledgement {
+            self.rekey.acknowledgements.push(acknowledgement, turn);
         }
         if let Some(end) = self.generations.first_end(now) {
             self.had_keys = true;

@@ -136,10 +136,16 @@ impl World {
 
     /// A new run of the daemon on a kernel that is there already.
     pub fn with_kernel(text: &str, kernel: FakeKernel) -> Self {
-        Self::with_files(text, kernel, Arc::new(tempfile::tempdir().unwrap()), [1; 16])
+        Self::with_files(text, kernel, Arc::new(tempfile::tempdir().unwrap()), [1; 16], 7)
     }
 
-    fn with_files(text: &str, kernel: FakeKernel, directory: Arc<TempDir>, boot: Boot) -> Self {
+    /// One of several members, which differ in what they do at random.
+    pub fn with_jitter(text: &str, jitter: u64) -> Self {
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        Self::with_files(text, FakeKernel::new(["lan", "wan"]), directory, [1; 16], jitter)
+    }
+
+    fn with_files(text: &str, kernel: FakeKernel, directory: Arc<TempDir>, boot: Boot, jitter: u64) -> Self {
         let interfaces = interfaces();
         let mut config = parsed(text, &interfaces);
         config.state_file = directory.path().join("gdoi-agent.state");
@@ -153,7 +159,7 @@ impl World {
                     number = number.wrapping_add(1);
                     Ok([number; 32])
                 };
-                (Box::new(seeds), 7)
+                (Box::new(seeds), jitter)
             },
             now,
         );
@@ -207,7 +213,7 @@ impl World {
     }
 
     async fn again(self, kernel: FakeKernel, boot: Boot, now: BootTime, booted: Duration) -> Self {
-        let mut next = Self::with_files(&self.text, kernel.clone(), self.directory, boot);
+        let mut next = Self::with_files(&self.text, kernel.clone(), self.directory, boot, 7);
         (next.now, next.booted) = (now, booted);
         next.dataplane = Dataplane::new(kernel, now);
         next.servers = self.servers;
