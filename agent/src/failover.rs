@@ -27,6 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LEAST_MARGIN: Duration = Duration::from_secs(60);
 /// Members that one message makes register again spread out over this time.
 pub const SPREAD: Duration = Duration::from_secs(5);
+/// A server that gave a KEK alone is expected to push a TEK within this time.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Two registrations of one group are never closer than this, however short the life times are.
 const LEAST_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -43,6 +45,8 @@ pub enum Reason {
     AuthenticationFailed,
     /// The server's policy is not understood or cannot be installed.
     PolicyUnusable,
+    /// The server gave a KEK, and no TEK, nor was one pushed.
+    NoTek,
     /// The server broke the protocol.
     PeerMisbehaved,
     /// The attempt as a whole took longer than its messages may take.
@@ -60,6 +64,7 @@ impl Reason {
             Self::NoProposalChosen => "no-proposal-chosen",
             Self::AuthenticationFailed => "authentication-failed",
             Self::PolicyUnusable => "policy-unusable",
+            Self::NoTek => "no-tek",
             Self::PeerMisbehaved => "peer-misbehaved",
             Self::TookTooLong => "took-too-long",
             Self::NotStarted => "not-started",
@@ -139,6 +144,8 @@ pub struct Failover {
     served_by: Option<ServerIndex>,
     /// While attempts are under way: when the next one would be due, if they fail and the keys that came by push last.
     pushed: Option<BootTime>,
+    /// The server in use gave a KEK alone, and has pushed nothing yet.
+    awaits_tek: bool,
     round: Vec<PassedOver>,
     history: VecDeque<PassedOver>,
     jitter: Jitter,
@@ -157,6 +164,7 @@ impl Failover {
             rounds: 0,
             served_by: None,
             pushed: None,
+            awaits_tek: false,
             round: Vec::new(),
             history: VecDeque::with_capacity(HISTORY),
             jitter: Jitter::new(seed),
@@ -187,6 +195,7 @@ impl Failover {
             State::Served { .. } | State::Pausing { .. } if spread.is_zero() => self.begin(0, now),
             State::Served { server, renewal } => {
                 let at = now + self.jitter.below(spread);
+                self.awaits_tek = false;
                 self.state = State::Served { server, renewal: renewal.min(at) };
             }
             State::Suspended | State::Trying { .. } | State::Pausing { .. } => {}
@@ -203,6 +212,7 @@ impl Failover {
             State::Pausing { .. } | State::Served { .. } => {
                 self.rounds = 0;
                 self.wanted = None;
+                self.awaits_tek = false;
                 self.state = State::Served { server, renewal };
             }
         }
@@ -250,8 +260,20 @@ impl Failover {
         self.rounds = 0;
         self.wanted = None;
         self.pushed = None;
+        self.awaits_tek = false;
         self.served_by = Some(server);
         self.state = State::Served { server, renewal };
+    }
+
+    /// The attempt under way brought a KEK and no TEK (RFC 6407 §5.2.1): a push is waited for, and then the next server
+    /// is tried.
+    pub fn handle_served_without_tek(&mut self, now: BootTime) {
+        let State::Trying { server, .. } = self.state else { return };
+        self.wanted = None;
+        self.pushed = None;
+        self.awaits_tek = true;
+        self.served_by = Some(server);
+        self.state = State::Served { server, renewal: now + PATIENCE };
     }
 
     /// A margin before the first of `ends`. The jitter shortens the margin, so that members spread out and a server that
@@ -282,6 +304,11 @@ impl Failover {
     /// Time has passed. Returns whether an attempt was given up because of it.
     pub fn handle_timeout(&mut self, now: BootTime) -> bool {
         match self.state {
+            State::Served { server, renewal } if renewal <= now && self.awaits_tek => {
+                self.state = State::Trying { server, until: now };
+                self.handle_failure(Reason::NoTek, "it gave a KEK, and no TEK came by push".to_owned(), now);
+                return true;
+            }
             State::Pausing { until } if until <= now => self.begin(0, now),
             State::Served { renewal, .. } if renewal <= now => self.begin(0, now),
             State::Trying { until, .. } if until <= now => {
@@ -332,6 +359,7 @@ impl Failover {
         if server == 0 {
             self.round.clear();
         }
+        self.awaits_tek = false;
         self.wanted = Some(server);
         self.state = State::Trying { server, until: now + self.attempt_limit };
     }

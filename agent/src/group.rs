@@ -192,7 +192,9 @@ impl Membership {
             attempt.registration.handle_timeout(now);
         }
         if self.failover.handle_timeout(now) {
-            self.counters.pulls_timed_out = self.counters.pulls_timed_out.saturating_add(1);
+            if self.failover.history().last().is_some_and(|passed| passed.reason == Reason::TookTooLong) {
+                self.counters.pulls_timed_out = self.counters.pulls_timed_out.saturating_add(1);
+            }
             self.report_failure(now);
         }
         self.drive(now);

@@ -5,7 +5,7 @@ use gdoi::push::KekChange;
 use tracing::{debug, info, info_span, warn};
 
 use crate::daemon::Daemon;
-use crate::failover::{Reason, State};
+use crate::failover::{PATIENCE, Reason, State};
 use crate::group::{Event, Membership, Suspicion};
 
 /// Writes one event to the log.
@@ -47,6 +47,11 @@ pub fn log(membership: &Membership, event: &Event) {
                 "registered; keys are valid"
             );
         }
+        Event::AwaitingTek { server: index } => info!(
+            key_server = server(*index),
+            patience_seconds = PATIENCE.as_secs(),
+            "registered without a TEK; one is to come by push, or the next key server is tried"
+        ),
         Event::RolledOver { spis } => info!(spis = %list(spis), "keys rolled over"),
         Event::Expired => warn!("all keys have ended; group traffic is blocked until the next registration"),
         Event::Pushed { sequence_number, spis, deletions, kek } => {

@@ -13,7 +13,7 @@ mod world;
 
 use core::time::Duration;
 
-use agent::failover::State;
+use agent::failover::{Reason, State};
 use agent::group::{Event, Suspicion};
 use gdoi::group::{Spi, TekProtocol};
 use gdoi::push::{Deletion, KekChange};
@@ -373,6 +373,56 @@ async fn unknown_esp_makes_a_member_pull_now_and_then_if_that_is_wished() {
         world.pass(seconds(600)).await;
         assert_eq!(world.server(1).pulls, pulls, "without further packets nothing");
     }
+}
+
+/// A group of two servers, of which the first gives its KEK and no TEK.
+async fn without_tek() -> (World, Kek) {
+    let mut world = World::new(&configuration(2, IKE));
+    world.server(1).kek = Some(Kek::new(1, 86_400));
+    world.server(1).custom = Some(teks_of(&[], (None, None)));
+    world.start().await;
+    world.pass(seconds(1)).await;
+    assert_eq!((world.server(1).pulls, world.spis()), (1, (vec![], vec![])));
+    assert!(world.events.contains(&Event::AwaitingTek { server: 0 }) && !world.group_in_clear());
+    (world, Kek::new(1, 86_400))
+}
+
+#[tokio::test]
+async fn a_pull_without_a_tek_waits_for_the_push_that_brings_one() {
+    let (mut world, mut kek) = without_tek().await;
+    world.pass(seconds(50)).await;
+    world.push(&kek.push(&[], Some(&tek(0x2000, 3_600, (None, None))))).await.unwrap();
+    assert_eq!((world.spis(), world.acknowledged()), ((vec![0x2000], vec![0x2000]), vec![1]));
+    world.pass(seconds(600)).await;
+    assert_eq!((world.server(1).pulls, world.server(2).pulls), (1, 0));
+    assert!(renewal_in(&world) > seconds(2_700));
+}
+
+#[tokio::test]
+async fn where_no_push_brings_a_tek_the_next_server_is_asked() {
+    let (mut world, mut kek) = without_tek().await;
+    world.pass(seconds(58)).await;
+    assert_eq!(world.server(2).pulls, 0);
+    world.pass(seconds(3)).await;
+    assert_eq!((world.server(2).pulls, world.spis().1), (1, vec![0x2000]));
+    let passed = &world.membership().failover().passed_over()[0];
+    assert_eq!((passed.server, passed.reason), (0, Reason::NoTek));
+    // The second server does not push, and the first one's KEK is no longer the group's.
+    let late = kek.push(&[], Some(&tek(0x3000, 3_600, (None, None))));
+    assert_eq!(world.push(&late).await.unwrap_err().reason(), "unknown-cookies");
+}
+
+#[tokio::test]
+async fn a_pull_without_a_tek_leaves_the_keys_in_use() {
+    let (mut world, mut kek) = member().await;
+    world.server(1).custom = Some(teks_of(&[], (None, None)));
+    let now = world.now;
+    world.daemon.register("branches", now).unwrap();
+    world.settle().await;
+    assert_eq!((world.server(1).pulls, world.spis()), (2, (vec![0x1000], vec![0x1000])));
+    world.push(&kek.push(&[], Some(&tek(0x2000, 3_600, (Some(0), Some(0)))))).await.unwrap();
+    assert_eq!(world.spis().1, [0x2000]);
+    assert!(renewal_in(&world) > seconds(3_300));
 }
 
 #[tokio::test]

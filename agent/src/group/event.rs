@@ -50,6 +50,11 @@ pub enum Event {
         /// Until the first of them ends.
         lifetime: Duration,
     },
+    /// The key server gave a KEK and no TEK, which is to come by push.
+    AwaitingTek {
+        /// Which server.
+        server: ServerIndex,
+    },
     /// Keys were activated, deactivated or have ended; some are left.
     RolledOver {
         /// SPIs that are left.

@@ -100,7 +100,10 @@ impl Membership {
 
     /// Whether the kernel can do what the key server wants, before any key is asked for.
     pub(super) fn judge(&self, policy: &GroupPolicy) -> Result<(), String> {
-        input::check(policy, &self.config)?;
+        // A KEK alone is a policy, too (RFC 6407 §5.2.1): TEKs are to come by push.
+        if !policy.teks.is_empty() || policy.kek.is_none() {
+            input::check(policy, &self.config)?;
+        }
         match &policy.kek {
             Some(kek) => check_kek(kek, self.config.legacy).map_err(|unusable| unusable.to_string()),
             None => Ok(()),
@@ -108,6 +111,9 @@ impl Membership {
     }
 
     pub(super) fn take_in(&mut self, server: ServerIndex, sa: GroupSa, now: BootTime) -> Result<(), String> {
+        if sa.policy().teks.is_empty() {
+            return self.take_kek_in(server, &sa, now);
+        }
         let mut candidate = Generations::default();
         let first_end = candidate.add(sa, now);
         let trial = std::iter::once((&*self, Keys::Candidate(&candidate)));
@@ -126,13 +132,27 @@ impl Membership {
         self.failover.handle_served(ends, now);
         self.had_keys = true;
         self.changed = true;
+        self.note_served(server);
+        self.events.push_back(Event::Registered { server, spis, lifetime: first_end.saturating_since(now) });
+        Ok(())
+    }
+
+    /// A pull without a TEK: keys in use stay in use, and a push is waited for.
+    fn take_kek_in(&mut self, server: ServerIndex, sa: &GroupSa, now: BootTime) -> Result<(), String> {
+        self.start_rekey(sa, now)?;
+        self.failover.handle_served_without_tek(now);
+        self.changed = true;
+        self.note_served(server);
+        self.events.push_back(Event::AwaitingTek { server });
+        Ok(())
+    }
+
+    fn note_served(&mut self, server: ServerIndex) {
         self.counters.pulls_succeeded = self.counters.pulls_succeeded.saturating_add(1);
         if self.last_server.is_some_and(|last| last != server) {
             self.counters.failovers = self.counters.failovers.saturating_add(1);
         }
         self.last_server = Some(server);
-        self.events.push_back(Event::Registered { server, spis, lifetime: first_end.saturating_since(now) });
-        Ok(())
     }
 
     pub(super) fn fail(&mut self, reason: Reason, detail: String, now: BootTime) {
