@@ -18,6 +18,8 @@ use agent::group::{Event, Membership};
 use agent::input::Unusable;
 use agent::records::Records;
 use agent::saved::Boot;
+use agent::sealed::{self, Unsealed};
+use daemon::sealed::file::{Moment, SealedFile};
 use gdoi::BootTime;
 use gdoi::config::{
     ByteOrder, DhGroup, HashAlgorithm, PeerCredential, Phase1Encryption, Phase1Policy, Phase1Transform, ServerConfig,
@@ -41,6 +43,8 @@ use xfrm::model::Direction;
 
 pub const PLACEHOLDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
+/// What the member shares with its servers.
+pub const PRE_SHARED_KEY: &[u8] = b"q7#Zk2!vR9wLx4$Tn8@Hd3%Bm6^Yc1&f";
 /// What seals the state where a configuration names a state key.
 pub const STATE_KEY: [u8; 32] = [0x5e; 32];
 /// Lines before all groups that ask for a sealed state.
@@ -122,7 +126,7 @@ pub fn interfaces() -> Interfaces {
 }
 
 fn parsed(text: &str, interfaces: &Interfaces) -> Config {
-    let secret = |_: &_| Ok(Secret::copy_from(b"a key of thirty-two octets or so"));
+    let secret = |_: &_| Ok(Secret::copy_from(PRE_SHARED_KEY));
     let state_key = |_: &_| Ok(Secret::copy_from(&STATE_KEY));
     let machine = Machine { interfaces: Some(interfaces), secret: &secret, state_key: &state_key };
     parse("test", text, &machine).unwrap_or_else(|report| panic!("{report}")).value
@@ -191,6 +195,15 @@ impl World {
     /// Octets of the sealed state.
     pub fn sealed(&self) -> Vec<u8> {
         std::fs::read(self.sealed_path()).unwrap()
+    }
+
+    /// What it holds.
+    pub fn unsealed(&self) -> Unsealed {
+        let key = Secret::copy_from(&STATE_KEY);
+        let file = SealedFile::new(self.sealed_path(), sealed::OWNER, &key).unwrap();
+        let moment = Moment { boot: self.boot, now: self.now, wall: self.wall() };
+        let (octets, clock) = file.load(&moment).unwrap().unwrap();
+        sealed::decode(&octets, self.boot, clock).unwrap()
     }
 
     pub fn sealed_path(&self) -> PathBuf {
@@ -403,25 +416,35 @@ impl World {
     }
 }
 
-fn key_server(number: u8) -> KeyServer {
+/// What the servers accept in phase 1.
+pub fn phase1() -> Phase1Policy {
     let transform =
         |group| Phase1Transform { encryption: Phase1Encryption::Aes128Cbc, hash: HashAlgorithm::Sha2_256, group };
+    Phase1Policy {
+        transforms: vec![transform(DhGroup::Modp2048), transform(DhGroup::Ecp256)],
+        lifetime: Duration::from_secs(3_600),
+    }
+}
+
+/// The protocol machine of a server.
+pub fn gdoi_server(number: u8) -> Server {
     let config = ServerConfig {
         identity: None,
         peers: vec![PeerCredential {
             addresses: "10.0.1.0/24".parse().unwrap(),
             identity: None,
-            pre_shared_key: Arc::new(Secret::copy_from(b"a key of thirty-two octets or so")),
+            pre_shared_key: Arc::new(Secret::copy_from(PRE_SHARED_KEY)),
         }],
-        phase1: Phase1Policy {
-            transforms: vec![transform(DhGroup::Modp2048), transform(DhGroup::Ecp256)],
-            lifetime: Duration::from_secs(3_600),
-        },
+        phase1: phase1(),
         group_id_byte_order: ByteOrder::Network,
         limits: ServerLimits::default(),
     };
+    Server::new(config, [100 + number; 32])
+}
+
+fn key_server(number: u8) -> KeyServer {
     KeyServer {
-        server: Server::new(config, [100 + number; 32]),
+        server: gdoi_server(number),
         up: true,
         refusal: None,
         mode: EncapsulationMode::TUNNEL,
@@ -460,7 +483,7 @@ impl KeyServer {
 }
 
 /// A group SA with the KEK of a key server, or without one.
-fn copy(sa: &GroupSa, kek: Option<&Kek>) -> GroupSa {
+pub fn copy(sa: &GroupSa, kek: Option<&Kek>) -> GroupSa {
     let policy = GroupPolicy { kek: kek.map(|kek| kek.policy.clone()), ..sa.policy().clone() };
     let teks = sa.tek_keys().iter().map(|(spi, keys)| (*spi, keys.duplicate())).collect();
     let number = kek.map(|kek| kek.sealer.sequence_number());

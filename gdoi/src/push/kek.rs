@@ -50,12 +50,18 @@ pub enum KekUnusable {
 }
 
 /// Cipher and base key of one KEK. Keys are zeroed on drop.
-#[derive(Debug)]
 pub struct Kek {
     cipher: Cipher,
     iv: Iv,
     /// KEK_ALGORITHM_KEY without its initialisation vector (RFC 8263 §3.2).
     base_key: Secret,
+}
+
+impl core::fmt::Debug for Kek {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // The initialisation vector comes as a part of the key.
+        f.debug_struct("Kek").field("base_key", &self.base_key).finish_non_exhaustive()
+    }
 }
 
 impl Kek {

@@ -1,0 +1,362 @@
+//! No octet of a key is seen where somebody may look: not in logs of any level, not in files, not in answers to gdoictl, not
+//! in the printed form of any value that holds one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "helpers of tests are tests"
+)]
+
+mod world;
+
+use core::time::Duration;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use agent::control::{Surroundings, snapshot};
+use agent::status;
+use gdoi::config::{ByteOrder, Identity, RegistrationConfig};
+use gdoi::crypto::{KeyKind, Secret, SeededRng, SigningKey};
+use gdoi::event::{RegistrationEvent, ServerEvent};
+use gdoi::group::{GroupSa, KekKeys, Spi, TekKeys, TekProtocol};
+use gdoi::lkh::{KeyPath, KeyTree};
+use gdoi::member::Registration;
+use gdoi::push::{Deletion, RekeyMember, RekeySettings};
+use tracing_subscriber::fmt::MakeWriter;
+use world::{Kek, PRE_SHARED_KEY, SEALED, STATE_KEY, World, address, configuration, teks_of};
+
+const ALL: &str = "172.16.0.0/12";
+/// So many octets of a key in a row count as a key.
+const TELLING: usize = 6;
+
+/// Everything that anybody may see.
+#[derive(Clone, Default)]
+struct Shown(Arc<Mutex<Vec<u8>>>);
+
+impl Shown {
+    fn text(&self, text: &str) {
+        self.octets(text.as_bytes());
+    }
+
+    fn octets(&self, octets: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(octets);
+    }
+
+    fn debug(&self, value: &dyn core::fmt::Debug) {
+        // Octets as numbers, and as the hexadecimal ones of `{:x?}`.
+        self.text(&format!("{value:?} {value:x?}\n"));
+    }
+}
+
+impl io::Write for Shown {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.octets(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'w> MakeWriter<'w> for Shown {
+    type Writer = Self;
+
+    fn make_writer(&'w self) -> Self {
+        self.clone()
+    }
+}
+
+/// The ways in which octets are written.
+fn written(octets: &[u8]) -> Vec<Vec<u8>> {
+    let joined = |separator: &str, one: &dyn Fn(&u8) -> String| {
+        octets.iter().map(one).collect::<Vec<_>>().join(separator).into_bytes()
+    };
+    let lower = |octet: &u8| format!("{octet:02x}");
+    let upper = |octet: &u8| format!("{octet:02X}");
+    let mut forms = vec![joined("", &lower), joined("", &upper)];
+    for separator in [",", ":"] {
+        forms.push(joined(separator, &lower));
+        forms.push(joined(separator, &upper));
+        forms.push(joined(separator, &|octet| format!("{octet:x}")));
+        forms.push(joined(separator, &|octet| format!("0x{octet:02x}")));
+    }
+    forms.push(joined(",", &u8::to_string));
+    forms
+}
+
+/// Base64 of `octets` wherever in a longer text they begin, less the characters that their neighbours share.
+fn base64(octets: &[u8]) -> Vec<Vec<u8>> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let forms = (0..3_usize).map(|before| {
+        let mut bits: Vec<bool> = vec![false; before * 8];
+        bits.extend(octets.iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1 == 1)));
+        let whole = bits.chunks_exact(6).skip((before * 8).div_ceil(6));
+        whole.map(|six| DIGITS[six.iter().fold(0, |sum, bit| sum << 1 | usize::from(*bit))]).collect()
+    });
+    forms.collect()
+}
+
+/// The first key that is seen, if one is.
+fn found(shown: &[u8], secrets: &BTreeMap<String, Vec<u8>>) -> Option<String> {
+    let (mut raw, mut text) = (Needles::default(), Needles::default());
+    for (name, octets) in secrets {
+        for window in octets.windows(TELLING) {
+            raw.add(window.to_vec(), name);
+            written(window).into_iter().for_each(|form| text.add(form, name));
+        }
+        // Fewer octets are a few letters of base64, which may be anything.
+        for window in octets.windows(9) {
+            base64(window).into_iter().for_each(|form| text.add(form, name));
+        }
+    }
+    let dense: Vec<u8> = shown.iter().copied().filter(|octet| !octet.is_ascii_whitespace()).collect();
+    raw.find(shown).or_else(|| text.find(&dense))
+}
+
+/// Octets to look for, by their first four.
+#[derive(Default)]
+struct Needles(HashMap<[u8; 4], Vec<(Vec<u8>, String)>>);
+
+impl Needles {
+    fn add(&mut self, octets: Vec<u8>, name: &str) {
+        self.0.entry(*octets.first_chunk().unwrap()).or_default().push((octets, name.to_owned()));
+    }
+
+    fn find(&self, haystack: &[u8]) -> Option<String> {
+        (0..haystack.len()).find_map(|at| {
+            let rest = &haystack[at..];
+            let candidates = self.0.get(rest.first_chunk()?)?;
+            candidates.iter().find(|(octets, _)| rest.starts_with(octets)).map(|(_, name)| name.clone())
+        })
+    }
+}
+
+/// All keys of a run, by name.
+struct Keys {
+    all: BTreeMap<String, Vec<u8>>,
+    rng: SeededRng,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let mut all = BTreeMap::new();
+        all.insert("pre-shared key".to_owned(), PRE_SHARED_KEY.to_vec());
+        all.insert("state key".to_owned(), STATE_KEY.to_vec());
+        Self { all, rng: SeededRng::from_seed([42; 32]) }
+    }
+
+    fn note(&mut self, name: &str, octets: &[u8]) {
+        self.all.insert(name.to_owned(), octets.to_vec());
+    }
+
+    /// A TEK whose octets are not found anywhere by chance.
+    fn tek(&mut self, spi: Spi, delays: (Option<u64>, Option<u64>)) -> GroupSa {
+        let (encryption, integrity) = (self.rng.array::<16>(), self.rng.array::<32>());
+        self.note(&format!("encryption key of {spi:#x}"), &encryption);
+        self.note(&format!("integrity key of {spi:#x}"), &integrity);
+        let policy = teks_of(&[(spi, ALL, 3_600)], delays).policy().clone();
+        let keys = TekKeys { encryption: Secret::new(encryption.to_vec()), integrity: Secret::new(integrity.to_vec()) };
+        GroupSa::originate(policy, [(spi, keys)].into(), None, None, None)
+    }
+
+    fn kek(&mut self, number: u8) -> Kek {
+        let kek = Kek::new(number, 86_400);
+        self.note(&format!("KEK {number}"), kek.keys().algorithm_key.expose());
+        kek
+    }
+}
+
+#[test]
+fn a_key_is_found_in_every_form() {
+    let key: Vec<u8> = (0..16).map(|octet| octet * 13 + 7).collect();
+    let secrets = BTreeMap::from([("key".to_owned(), key.clone())]);
+    let hexadecimal: String = key.iter().map(|octet| format!("{octet:02x}")).collect();
+    let forms = [
+        format!("before {key:?} after"),
+        format!("{key:#?}"),
+        format!("{key:x?} {key:X?}"),
+        hexadecimal.clone(),
+        hexadecimal.to_uppercase(),
+        format!("..{}..", &hexadecimal[4..20]),
+        "BxQhLjtIVWJvfImWo7C9yg==".to_owned(),
+        "eHgHFCEuO0hVYm98iZajsL3K".to_owned(),
+    ];
+    for form in forms {
+        assert_eq!(found(form.as_bytes(), &secrets), Some("key".to_owned()), "{form}");
+    }
+    assert_eq!(found(&[b"raw".as_slice(), &key[3..12]].concat(), &secrets), Some("key".to_owned()));
+    assert_eq!(found(b"Secret(16 octets) 7, 20, 33, 46, 59", &secrets), None, "five octets are no key");
+}
+
+#[tokio::test]
+async fn a_member_that_lives_through_everything_shows_no_key() {
+    let shown = Shown::default();
+    let lines = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(shown.clone())
+        .finish();
+    let _log = tracing::subscriber::set_default(lines);
+    let mut keys = Keys::new();
+    let text = format!("{SEALED}{}", configuration(1, "[group.ike]\ndh-group = [19]\n"));
+    let mut world = World::new(&text);
+    // Numbers whose random sequences nobody else has.
+    let mut kek = keys.kek(91);
+    world.server(1).kek = Some(keys.kek(91));
+    world.server(1).custom = Some(keys.tek(0x1000, (None, None)));
+    world.start().await;
+    look(&world, &shown);
+    world.pass(Duration::from_secs(40)).await;
+    let push = keys.tek(0x2000, (Some(5), Some(10)));
+    world.push(&kek.push(&[], Some(&push))).await.unwrap();
+    look(&world, &shown);
+    world.pass(Duration::from_secs(7)).await;
+    look(&world, &shown);
+    // What is refused is told about, too.
+    let mut damaged = kek.push(&[], Some(&keys.tek(0x3000, (None, None)))).datagram().to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    let _ = world.receive(address("10.0.11.1"), &damaged);
+    world.settle().await;
+    let mut next = keys.kek(92);
+    let roll = world::copy(&keys.tek(0x4000, (None, None)), Some(&next));
+    world.push(&kek.push(&[], Some(&roll))).await.unwrap();
+    world.pass(Duration::from_secs(20)).await;
+    world.kernel.flush_states();
+    world.pass(Duration::from_secs(31)).await;
+    look(&world, &shown);
+    world.server(1).up = false;
+    let mut world = world.restart().await;
+    world.start().await;
+    look(&world, &shown);
+    let mut world = world.reboot(Duration::from_secs(60)).await;
+    world.start().await;
+    look(&world, &shown);
+    world.push(&next.push(&[Deletion::AllTeks(TekProtocol::ESP), Deletion::AllKeks], None)).await.unwrap();
+    look(&world, &shown);
+    world.leave().await;
+    let told = shown.0.lock().unwrap();
+    let text = String::from_utf8_lossy(&told);
+    // It was told about all that happened, so that silence is no reason.
+    for what in ["registered", "push accepted", "kernel changed", "sealed state", "KeptKek", "put back"] {
+        assert!(text.contains(what), "{what}");
+    }
+    assert_eq!(found(&told, &keys.all), None);
+}
+
+/// Events as the daemon logs them, the files, an answer to gdoictl, and the printed form of what holds keys.
+fn look(world: &World, shown: &Shown) {
+    for event in &world.events {
+        status::log(world.membership(), event);
+        shown.debug(event);
+    }
+    for transmit in &world.datagrams {
+        shown.debug(&transmit.destination);
+    }
+    for entry in std::fs::read_dir(world.directory.path()).unwrap() {
+        shown.octets(&std::fs::read(entry.unwrap().path()).unwrap());
+    }
+    let answer = snapshot(&world.daemon, &Surroundings::default(), world.now);
+    shown.text(&serde_json::to_string(&answer).unwrap());
+    let membership = world.membership();
+    shown.debug(&membership.config());
+    shown.debug(&membership.generations());
+    shown.debug(&membership.rekey());
+    shown.debug(&membership.failover());
+    shown.debug(&world.dataplane);
+    shown.debug(&world.dataplane.desired());
+    shown.debug(&world.kernel);
+    shown.debug(&world.records);
+    for server in world.servers.values() {
+        shown.debug(&server.server);
+        shown.debug(&server.custom);
+    }
+    shown.debug(&world.unsealed());
+}
+
+#[test]
+fn the_machines_of_both_sides_print_no_key() {
+    let shown = Shown::default();
+    let mut keys = Keys::new();
+    let kek = keys.kek(7);
+    let sa = world::copy(&keys.tek(0x1000, (None, None)), Some(&kek));
+    let now = gdoi::BootTime::new(Duration::from_secs(1));
+    let (ours, theirs) = (address("10.0.1.1"), address("10.0.11.1"));
+    let mut server = world::gdoi_server(1);
+    let config = RegistrationConfig {
+        server: theirs,
+        local: ours,
+        group: sa.policy().group,
+        group_id_byte_order: ByteOrder::Network,
+        identity: Identity::Address(ours.ip()),
+        expected_identity: Identity::Address(theirs.ip()),
+        pre_shared_key: Arc::new(Secret::copy_from(PRE_SHARED_KEY)),
+        phase1: world::phase1(),
+        retransmission: Default::default(),
+    };
+    shown.debug(&config);
+    let mut member = Registration::new(config, [3; 32], now);
+    let mut answer = Some(sa);
+    let mut received = None;
+    for _ in 0..32 {
+        shown.debug(&member);
+        shown.debug(&server);
+        while let Some(transmit) = member.poll_transmit() {
+            server.handle_datagram(ours, theirs, &transmit.payload, now).unwrap();
+        }
+        while let Some(event) = server.poll_event() {
+            shown.debug(&event);
+            if let ServerEvent::PullRequested { pull, .. } = event {
+                server.answer_pull(pull, answer.take().unwrap(), now).unwrap();
+            }
+        }
+        while let Some(transmit) = server.poll_transmit() {
+            member.handle_datagram(theirs, &transmit.payload, now).unwrap();
+        }
+        while let Some(event) = member.poll_event() {
+            shown.debug(&event);
+            match event {
+                RegistrationEvent::PolicyOffered(_) => member.accept_policy(now),
+                RegistrationEvent::Registered(sa) => received = Some(sa),
+                _ => {}
+            }
+        }
+    }
+    let received = received.expect("registered");
+    let settings = RekeySettings { address: ours, acknowledgement_length: Default::default(), legacy: false };
+    let mut rekey = RekeyMember::new(&received, settings, now).unwrap().unwrap();
+    shown.debug(&rekey);
+    let mut kek = kek;
+    let push = kek.push(&[], Some(&keys.tek(0x2000, (None, None))));
+    shown.debug(&kek.sealer);
+    rekey.handle_datagram(theirs, ours, push.datagram(), now).unwrap();
+    shown.debug(&rekey.poll_event());
+    shown.debug(&rekey);
+
+    let mut tree = KeyTree::new(3, Some(128), 4, &mut keys.rng).unwrap();
+    let leaf = tree.join(&mut keys.rng).unwrap();
+    let download = tree.download(leaf).unwrap();
+    for key in &download.keys {
+        keys.note(&format!("key of node {}", key.node), key.data.expose());
+    }
+    shown.debug(&tree);
+    shown.debug(&KeyPath::new(3, Some(128), &download).unwrap());
+    shown.debug(&download);
+    let update = tree.refresh(&mut keys.rng).unwrap();
+    keys.note("new KEK of the hierarchy", tree.kek().unwrap().expose());
+    shown.debug(&tree);
+    shown.debug(&update);
+    let signing = SigningKey::generate_ecdsa(KeyKind::Ecdsa256, &mut keys.rng).unwrap();
+    let private = signing.to_pkcs8_der().unwrap();
+    // The scalar (RFC 5915): what stands before and behind it is public.
+    keys.note("signing key", &private.expose()[36..68]);
+    shown.debug(&signing);
+    shown.debug(&KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None });
+    let told = shown.0.lock().unwrap();
+    assert!(String::from_utf8_lossy(&told).contains("RekeyMember"));
+    assert_eq!(found(&told, &keys.all), None);
+}
