@@ -169,6 +169,30 @@ fn another_signing_key_makes_members_register_again() {
     assert_eq!(world.splits, []);
 }
 
+/// Message 1 with an offer that a member has proved takes no memory: nobody who forges it keeps the member out.
+#[test]
+fn offers_that_members_have_proved_are_known_after_a_restart() {
+    let configuration = Configuration::new(CBC, "");
+    let mut world = configuration.world();
+    let half_open = |world: &World| snapshot(&world.service, &[], at(0), world.now).statistics.half_open;
+    world.join(1, 1);
+    let mut first = world.sent.iter().find(|sent| sent.payload[8..16] == [0; 8]).unwrap().clone();
+    world.restart(configuration.config(), &configuration.signing);
+    world.sent.clear();
+    for (number, known) in [(1, true), (2, true), (3, false)] {
+        first.payload[0] = number;
+        if !known {
+            let life = [0, 0, 0x0e, 0x10];
+            let place = first.payload.windows(4).position(|octets| octets == life).unwrap();
+            first.payload[place + 3] ^= 1;
+        }
+        world.service.handle_datagram(first.source, server(), &first.payload, world.now).unwrap();
+        assert_eq!(half_open(&world) == 0, known);
+        assert!(std::iter::from_fn(|| world.service.poll_transmit()).any(|sent| sent.payload[18] == 2));
+        world.service.saved();
+    }
+}
+
 /// Its recipients are members no more when a delete is made: the registry cannot tell whom to send it to.
 #[test]
 fn deletes_that_were_written_and_not_sent_are_sent_after_the_restart() {

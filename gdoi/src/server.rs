@@ -6,11 +6,13 @@
 //! ```
 //!
 //! Every step that costs more than the one before is behind a check: strangers without a credential cost a look-up,
-//! strangers with a credential a bounded piece of memory, and only who repeats our cookie costs arithmetic.
+//! strangers with a credential a bounded piece of memory, and only who repeats our cookie costs arithmetic. Who offers what
+//! a peer has proved before costs no memory either.
 
 mod credentials;
 mod half_open;
 mod main_mode;
+mod offers;
 mod peer;
 mod peers;
 mod pull;
@@ -19,7 +21,7 @@ mod statistics;
 
 use std::collections::VecDeque;
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use crate::config::{Identity, ServerConfig};
 use crate::crypto::SeededRng;
@@ -35,6 +37,7 @@ use crate::wire::registry::{ExchangeType, Flags};
 use crate::wire::{RawPayload, chain};
 use credentials::Credentials;
 use half_open::HalfOpenTable;
+use offers::Offers;
 use peer::Peer;
 use peers::Peers;
 use pushes::Pushes;
@@ -51,6 +54,7 @@ pub struct Server {
     credentials: Credentials,
     rng: SeededRng,
     half_open: HalfOpenTable,
+    offers: Offers,
     peers: Peers,
     pulls_begun: u64,
     peers_born: u64,
@@ -73,9 +77,11 @@ struct Inbound<'a> {
 impl Server {
     /// A key server without any peer. `seed` must come from the operating system's generator and be used once.
     pub fn new(config: ServerConfig, seed: [u8; 32]) -> Self {
+        let mut rng = SeededRng::from_seed(seed);
         Self {
             credentials: Credentials::new(config.peers.clone()),
-            rng: SeededRng::from_seed(seed),
+            offers: Offers::new(config.limits.half_open_timeout, &mut rng),
+            rng,
             half_open: HalfOpenTable::new(config.limits),
             peers: Peers::new(config.limits),
             pulls_begun: 0,
@@ -100,6 +106,17 @@ impl Server {
         self.half_open.limit(config.limits);
         self.peers.limit(config.limits);
         self.config = config;
+    }
+
+    /// Peers with the offer of main mode that each has proved: with them, nobody who forges message 1 in a peer's name can
+    /// keep that peer out. For [`remember_offer`](Self::remember_offer) after a restart.
+    pub fn proved_offers(&self) -> impl Iterator<Item = (IpAddr, &[u8])> {
+        self.offers.iter()
+    }
+
+    /// The peer at `source` proved earlier that it makes this offer.
+    pub fn remember_offer(&mut self, source: IpAddr, offer: &[u8]) {
+        self.offers.prove(source, offer, self.config.limits.established);
     }
 
     /// A datagram arrived from `source` at our address `local`.

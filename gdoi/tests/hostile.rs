@@ -12,7 +12,7 @@ mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use gdoi::config::{PeerCredential, ServerLimits};
+use gdoi::config::{PeerCredential, RetransmissionPolicy, ServerLimits};
 use gdoi::crypto::{Secret, SeededRng};
 use gdoi::event::{ServerEvent, Transmit};
 use support::*;
@@ -184,6 +184,10 @@ fn replayed_datagrams() {
     let mut pair = register_under(|pair, seen| {
         for index in 0..seen.saturating_sub(1) {
             let Transmit { source, destination, payload } = pair.sent[index].clone();
+            // Every copy of a message 1 whose offer is known gets an answer, which is no longer: that would never end.
+            if seen > 20 && payload[8..16] == [0; 8] {
+                continue;
+            }
             pair.inject(Transmit { source, destination, payload }, seconds(0));
         }
     });
@@ -267,11 +271,16 @@ fn strangers_without_credential_get_nothing() {
     assert_eq!(pair.server.statistics().discards["unknown-source"], 1);
 }
 
-/// Message 1 of a member that does not exist: the cookie is all that differs.
+/// Message 1 of a member that does not exist, with an offer that nobody has proved: the life time of each is another.
 fn forged_first_message(template: &[u8], number: u32) -> Vec<u8> {
     let mut datagram = template.to_vec();
     datagram[..4].copy_from_slice(&number.to_be_bytes());
     datagram[4] = 0xf0;
+    // Life duration: 3600 s.
+    let life = [0, 0, 0x0e, 0x10];
+    let place = datagram.windows(4).position(|octets| octets == life).unwrap() + 2;
+    let other = u16::try_from(4000 + number % 50_000).unwrap();
+    datagram[place..place + 2].copy_from_slice(&other.to_be_bytes());
     datagram
 }
 
@@ -328,7 +337,9 @@ fn a_flood_from_sources_without_credential() {
 #[test]
 fn a_flood_from_sources_with_credential() {
     let pair = flood(true, ServerLimits::default(), seconds(1));
-    assert_eq!(pair.server.statistics().half_open_evicted, 10_000 + 10 - 10 - 4096);
+    // The members, and who comes when the first has proved the offer of all, take no place or leave theirs in order.
+    let evicted = pair.server.statistics().half_open_evicted;
+    assert!((10_000 - 4096 - 10..=10_000 - 4096).contains(&evicted), "{evicted}");
 }
 
 /// A table of 200 places turns over ten times a second; a round trip takes 40 ms.
@@ -337,6 +348,67 @@ fn a_flood_that_a_small_table_cannot_hold() {
     let limits = ServerLimits { half_open: 200, ..ServerLimits::default() };
     let pair = flood(true, limits, seconds(5));
     assert!(pair.server.statistics().half_open_evicted > 9_000);
+}
+
+/// Registers `member` at `pair.server` while somebody forges 1000 messages 1 in its name in every round trip, some of them
+/// with the member's own offer. Returns whether it has keys within its patience.
+fn register_under_forgery(pair: &mut Pair, member: u8) -> bool {
+    let mut config = registration_config(member_address(member));
+    config.retransmission = RetransmissionPolicy { initial: LATENCY * 10, maximum: LATENCY * 20, repetitions: 3 };
+    pair.members = vec![gdoi::member::Registration::new(config, [member ^ 0x3c; 32], pair.now)];
+    pair.member_events = vec![Vec::new()];
+    pair.sent.clear();
+    pair.settle();
+    let template = pair.sent[0].payload.clone();
+    let end = pair.now + seconds(60);
+    let mut number = 0;
+    while pair.now < end && !pair.is_registered(0) && pair.failure(0).is_none() {
+        let round_trip = pair.now + LATENCY * 2;
+        for place in 0..1000 {
+            number += 1;
+            let mut payload = match place % 10 {
+                0 => template.clone(),
+                _ => forged_first_message(&template, number),
+            };
+            payload[..4].copy_from_slice(&number.to_be_bytes());
+            payload[4] = 0xf0;
+            let transmit = Transmit { source: member_address(member), destination: server_address(), payload };
+            pair.inject(transmit, LATENCY * 2 * place / 1000);
+        }
+        while pair.step(round_trip.min(end)) {}
+    }
+    pair.is_registered(0)
+}
+
+#[test]
+fn forged_messages_1_do_not_keep_out_whose_offer_is_known() {
+    let mut pair = Pair::new(1);
+    pair.members.clear();
+    pair.member_events.clear();
+    assert!(!register_under_forgery(&mut pair, 1), "nothing is known yet: the forger wins, and so the test can fail");
+    let computed = pair.server.statistics().diffie_hellman;
+    assert_eq!(computed, 0, "forgeries cost no arithmetic");
+    pair.run(seconds(100));
+    // Without forgery, once.
+    pair.members = vec![gdoi::member::Registration::new(registration_config(member_address(1)), [77; 32], pair.now)];
+    pair.member_events = vec![Vec::new()];
+    pair.run(seconds(5));
+    assert!(pair.is_registered(0));
+    // From then on always, and so does every member that makes the same offer.
+    for member in [1, 1, 2] {
+        pair.run(seconds(100));
+        let before = pair.now;
+        assert!(register_under_forgery(&mut pair, member), "member {member}: {:?}", pair.failure(0));
+        assert!(pair.now.saturating_since(before) < seconds(1), "without a repetition");
+        assert!(pair.server.statistics().half_open <= ServerLimits::default().half_open_per_source);
+    }
+    assert_eq!(pair.server.statistics().diffie_hellman, 8);
+    // After a restart, by what the server was told to remember.
+    let known: Vec<_> = pair.server.proved_offers().map(|(source, offer)| (source, offer.to_vec())).collect();
+    assert_eq!(known.len(), 2);
+    pair.server = gdoi::server::Server::new(server_config(), [0xab; 32]);
+    known.iter().for_each(|(source, offer)| pair.server.remember_offer(*source, offer));
+    assert!(register_under_forgery(&mut pair, 1));
 }
 
 /// Exchanges past message 3 keep their places even if the table is full of them.

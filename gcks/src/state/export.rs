@@ -41,6 +41,12 @@ impl<E: Entropy> Service<E> {
             out.u32(group.0);
             out.octets(name.as_bytes());
         }
+        let offers: Vec<_> = self.server.proved_offers().collect();
+        out.count(offers.len());
+        for (source, offer) in offers {
+            out.address(source);
+            out.octets(offer);
+        }
         let pending = self.pending();
         out.count(pending.len());
         for (group, policy, delivery) in pending {

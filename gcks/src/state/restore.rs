@@ -66,6 +66,10 @@ impl<E: Entropy> Service<E> {
             let (group, name) = (GroupId(from.u32()?), from.text()?.to_owned());
             service.removed.insert((group, name));
         }
+        for _ in 0..from.count()? {
+            let (source, offer) = (from.address()?, from.octets()?);
+            service.server.remember_offer(source, offer);
+        }
         let pending = from.list(pending)?;
         from.finish()?;
         for index in 0..service.groups.len() {

@@ -48,6 +48,11 @@ pub(super) struct MainModeKeys {
 }
 
 impl MainModeKeys {
+    /// SAi_b.
+    pub(super) fn offer(&self) -> &[u8] {
+        &self.negotiated.sai_b
+    }
+
     /// Derives the keys. Also returns the cipher state in front of message 5.
     pub(super) fn derive(
         negotiated: Negotiated,

@@ -10,34 +10,68 @@
 //! ```
 //!
 //! Until message 3 comes from the address that message 2 went to, an exchange costs no arithmetic and the memory of
-//! [`ExpectKe`] only.
+//! [`ExpectKe`] only: none at all where the offer is known from elsewhere and [`ExpectKe::resume`] makes it once more.
 
 use super::auth::{Exchanged, MainModeKeys, Negotiated};
 use super::exchange::ExchangeCipher;
 use super::isakmp_sa::{Cookies, IsakmpSa, Role};
 use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
-use super::proposal;
+use super::proposal::{self, Agreement};
 use crate::config::{Identity, Phase1Policy, Phase1Transform};
 use crate::crypto::{KeyPair, Secret, SeededRng};
 use crate::error::{Error, PeerMisbehaved};
-use crate::wire::InvalidMessage;
+use crate::wire::header::Cookie;
+use crate::wire::sa::SecurityAssociation;
+use crate::wire::{Codec, InvalidMessage};
 
-/// Answers message 1 with message 2: the first transform of the offer, in the initiator's order of preference, that
-/// `policy` has. The life time is the smaller of both.
+/// Answers message 1 with message 2 under a responder cookie by chance.
 ///
 /// # Errors
-/// No message 1, or nothing in it that `policy` accepts.
+/// As for [`Offer::read`].
 pub fn answer_offer(policy: &Phase1Policy, datagram: &[u8], rng: &mut SeededRng) -> Result<(ExpectKe, Vec<u8>), Error> {
-    let SaMessage { cookies, sa, sa_b } = SaMessage::read("message 1", datagram)?;
-    if cookies.responder != [0; 8] {
-        let value = u64::from_be_bytes(cookies.responder);
-        return Err(InvalidMessage::Value { what: "responder cookie", offset: 8, value }.into());
+    Offer::read(policy, datagram)?.answer(rng.nonzero_array())
+}
+
+/// Message 1, read and found acceptable.
+#[derive(Debug)]
+pub struct Offer {
+    initiator: Cookie,
+    agreement: Agreement,
+    choice: SecurityAssociation,
+    sai_b: Vec<u8>,
+}
+
+impl Offer {
+    /// Reads message 1 and chooses: the first transform of the offer, in the initiator's order of preference, that
+    /// `policy` has. The life time is the smaller of both.
+    ///
+    /// # Errors
+    /// No message 1, or nothing in it that `policy` accepts.
+    pub fn read(policy: &Phase1Policy, datagram: &[u8]) -> Result<Self, Error> {
+        let SaMessage { cookies, sa, sa_b } = SaMessage::read("message 1", datagram)?;
+        if cookies.responder != [0; 8] {
+            let value = u64::from_be_bytes(cookies.responder);
+            return Err(InvalidMessage::Value { what: "responder cookie", offset: 8, value }.into());
+        }
+        let (agreement, choice) = proposal::choose(policy, &sa)?;
+        Ok(Self { initiator: cookies.initiator, agreement, choice, sai_b: sa_b })
     }
-    let (agreement, choice) = proposal::choose(policy, &sa)?;
-    let cookies = Cookies { initiator: cookies.initiator, responder: rng.nonzero_array() };
-    let (message, _) = SaMessage::write(cookies, choice)?;
-    let negotiated = Negotiated { cookies, transform: agreement.transform, lifetime: agreement.lifetime, sai_b: sa_b };
-    Ok((ExpectKe { negotiated }, message))
+
+    /// The body of its SA payload, which HASH_I covers.
+    pub fn octets(&self) -> &[u8] {
+        &self.sai_b
+    }
+
+    /// Answers it with message 2 under this responder cookie, which is not zero.
+    ///
+    /// # Errors
+    /// The answer does not fit; does not happen.
+    pub fn answer(self, responder: Cookie) -> Result<(ExpectKe, Vec<u8>), Error> {
+        let Self { initiator, agreement: Agreement { transform, lifetime, .. }, choice, sai_b } = self;
+        let cookies = Cookies { initiator, responder };
+        let (message, _) = SaMessage::write(cookies, choice)?;
+        Ok((ExpectKe { negotiated: Negotiated { cookies, transform, lifetime, sai_b } }, message))
+    }
 }
 
 /// Message 2 is sent: cookies, the chosen transform and SAi_b, nothing else.
@@ -50,6 +84,17 @@ impl ExpectKe {
     /// The cookie pair.
     pub fn cookies(&self) -> Cookies {
         self.negotiated.cookies
+    }
+
+    /// The state behind message 2 of `cookies` once more, made of the offer that it answered. The choice is the same as then
+    /// if `policy` is.
+    ///
+    /// # Errors
+    /// The octets are no offer, or nothing in it is acceptable.
+    pub fn resume(policy: &Phase1Policy, cookies: Cookies, sai_b: &[u8]) -> Result<Self, Error> {
+        let sa = SecurityAssociation::decode(sai_b)?;
+        let (Agreement { transform, lifetime, .. }, _) = proposal::choose(policy, &sa)?;
+        Ok(Self { negotiated: Negotiated { cookies, transform, lifetime, sai_b: sai_b.to_vec() } })
     }
 
     /// What was chosen.
@@ -101,6 +146,11 @@ impl ExpectAuth {
     /// The cookie pair.
     pub fn cookies(&self) -> Cookies {
         self.cookies
+    }
+
+    /// The body of the SA payload of message 1, which HASH_I covers.
+    pub fn offer(&self) -> &[u8] {
+        self.keys.offer()
     }
 
     /// `HDR*, IDii, HASH_I <--`, then `HDR*, IDir, HASH_R -->`. The peer must prove the identity `expected`; `ours` is

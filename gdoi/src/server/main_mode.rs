@@ -8,7 +8,8 @@ use crate::config::Identity;
 use crate::error::{Error, NotAccepted, PeerIncompatible};
 use crate::event::ServerEvent;
 use crate::exchange::{Answered, Copy, Digest};
-use crate::phase1::{Cookies, IsakmpSa, responder};
+use crate::phase1::responder::{ExpectKe, Offer};
+use crate::phase1::{Cookies, IsakmpSa};
 use crate::wire::header::{self, Header};
 use crate::wire::notify::Notification;
 use crate::wire::payload::{encode_chain, first_kind};
@@ -29,6 +30,9 @@ impl Server {
                 Phase::ExpectAuth(_) => self.handle_proof(inbound, cookies),
             };
         }
+        if self.peers.get(&cookies).is_none() && self.resume(inbound, cookies)? {
+            return self.handle_key_exchange(inbound, cookies);
+        }
         let peer = self.peer(&cookies, inbound.source)?;
         let (local, source) = (peer.local, peer.source);
         let copy = peer.proof.handle(&Digest::of(inbound.datagram), inbound.now);
@@ -46,9 +50,8 @@ impl Server {
             self.repeat(local, source, answer);
             return Ok(());
         }
-        self.half_open.has_room(source)?;
-        let (state, message) = match responder::answer_offer(&self.config.phase1, datagram, &mut self.rng) {
-            Ok(answer) => answer,
+        let offer = match Offer::read(&self.config.phase1, datagram) {
+            Ok(offer) => offer,
             Err(error) => {
                 if error == PeerIncompatible::NoProposalChosen.into() {
                     self.say_no_proposal_chosen(&inbound);
@@ -56,10 +59,31 @@ impl Server {
                 return Err(error);
             }
         };
+        let known = self.offers.cookie((source, local), header.initiator_cookie, offer.octets(), now, &mut self.rng);
+        if let Some(cookie) = known {
+            let (_, message) = offer.answer(cookie)?;
+            self.transmit(local, source, message);
+            return Ok(());
+        }
+        self.half_open.has_room(source)?;
+        let (state, message) = offer.answer(self.rng.nonzero_array())?;
         let answered = Answered::new(digest, message.clone(), now);
         self.statistics.half_open_evicted += self.half_open.insert((source, local), state, answered, now);
         self.transmit(local, source, message);
         Ok(())
+    }
+
+    /// Takes up an exchange whose message 1 was answered without being kept, if `inbound` is its message 3.
+    fn resume(&mut self, inbound: Inbound<'_>, cookies: Cookies) -> Result<bool, Error> {
+        let Inbound { source, local, datagram, now, .. } = inbound;
+        let Some(offer) = self.offers.recognise((source, local), cookies, now, &mut self.rng) else { return Ok(false) };
+        let state = ExpectKe::resume(&self.config.phase1, cookies, offer)?;
+        state.read(datagram)?;
+        self.half_open.has_room(source)?;
+        // Of message 1 no copy is known any more: one begins another exchange.
+        let answered = Answered::new(Digest::of(&[]), Vec::new(), now);
+        self.statistics.half_open_evicted += self.half_open.insert((source, local), state, answered, now);
+        Ok(true)
     }
 
     /// `--> HDR, KE, Ni`, then `<-- HDR, KE, Nr`. The address has returned our cookie: the arithmetic is worth it.
@@ -105,6 +129,7 @@ impl Server {
         let ours = self.config.identity.clone().unwrap_or(Identity::Address(local.ip().to_canonical()));
         let expected = expected_identity(credential, source.ip());
         let (sa, message) = state.handle(datagram, &ours, &expected)?;
+        self.offers.prove(source.ip(), state.offer(), self.config.limits.established);
         if let Some(oldest) = self.peers.to_replace(sa.peer_identity(), source.ip())? {
             self.delete_isakmp_sa(&oldest);
         }
