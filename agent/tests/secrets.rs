@@ -10,6 +10,8 @@
     reason = "helpers of tests are tests"
 )]
 
+// In a program of its own: which log lines are wanted is remembered for the whole process.
+#[path = "member/world.rs"]
 mod world;
 
 use core::time::Duration;
@@ -27,9 +29,9 @@ use gdoi::lkh::{KeyPath, KeyTree};
 use gdoi::member::Registration;
 use gdoi::push::{Deletion, RekeyMember, RekeySettings};
 use tracing_subscriber::fmt::MakeWriter;
-use world::{Kek, PRE_SHARED_KEY, SEALED, STATE_KEY, World, address, configuration, teks_of};
 
-const ALL: &str = "172.16.0.0/12";
+use world::{ALL, Kek, PRE_SHARED_KEY, SEALED, STATE_KEY, World, address, configuration, teks_of};
+
 /// So many octets of a key in a row count as a key.
 const TELLING: usize = 6;
 

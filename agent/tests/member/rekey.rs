@@ -1,32 +1,15 @@
 //! Pushes of a scripted key server: keys roll, are deleted, come forged, copied or not at all.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    missing_docs,
-    reason = "helpers of tests are tests"
-)]
-
-mod world;
-
 use core::time::Duration;
 
 use agent::failover::{Reason, State};
 use agent::group::{Event, Suspicion};
 use gdoi::group::{Spi, TekProtocol};
 use gdoi::push::{Deletion, KekChange};
-use world::{Kek, World, address, configuration, teks_of};
 use xfrm::fake::Fault;
 use xfrm::model::SaId;
 
-const IKE: &str = "[group.ike]\ndh-group = [19]\n";
-const ALL: &str = "172.16.0.0/12";
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+use super::world::{ALL, IKE, Kek, World, address, configuration, seconds, teks_of};
 
 /// A member of a group that pushes: KEK number 1, a TEK for an hour.
 async fn member() -> (World, Kek) {

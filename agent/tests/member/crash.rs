@@ -1,33 +1,15 @@
 //! `kill -9` after every single operation of every plan, and a new start on what is left.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    missing_docs,
-    reason = "helpers of tests are tests"
-)]
-
-mod world;
-
-use core::time::Duration;
 use std::collections::BTreeSet;
 
 use agent::group::Event;
 use gdoi::group::{EspTransform, Spi, TekProtocol};
 use gdoi::push::Deletion;
-use world::{Kek, World, configuration, teks_of};
 use xfrm::fake::Fault;
 use xfrm::model::SaId;
 use xfrm::plan::Op;
 
-const IKE: &str = "[group.ike]\ndh-group = [19]\n";
-const ALL: &str = "172.16.0.0/12";
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+use super::world::{ALL, IKE, Kek, World, configuration, seconds, teks_of};
 
 /// What changes the kernel, one way after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,7 +230,7 @@ async fn a_sender_that_must_not_wrap_gets_a_new_key_in_time() {
     let mut world = World::new(&configuration(1, &lines));
     world.server(1).transform = EspTransform::AES_GCM_16;
     world.start().await;
-    let sender = SaId { destination: world::PLACEHOLDER, spi: 0x1000 };
+    let sender = SaId { destination: super::world::PLACEHOLDER, spi: 0x1000 };
     world.kernel.send(sender, 0xbfff_ffff);
     world.pass(seconds(60)).await;
     assert_eq!(world.server(1).pulls, 1);

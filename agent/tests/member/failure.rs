@@ -1,28 +1,11 @@
 //! What passes in clear without a key and during a migration, and what a reload changes.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    missing_docs,
-    reason = "helpers of tests are tests"
-)]
-
-mod world;
-
-use core::time::Duration;
-
-use world::{World, configuration};
 use xfrm::fake::Packet;
 use xfrm::model::Direction;
 
-const IKE: &str = "[group.ike]\ndh-group = [19]\n";
-const TIME: &str = "[[group.fail-open]]\nsource = \"172.16.0.0/12\"\ndestination = \"172.16.9.1\"\nprotocol = 17\ndestination-port = 123\n";
+use super::world::{IKE, World, address, configuration, seconds};
 
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+const TIME: &str = "[[group.fail-open]]\nsource = \"172.16.0.0/12\"\ndestination = \"172.16.9.1\"\nprotocol = 17\ndestination-port = 123\n";
 
 /// Whether a UDP packet passes in clear: out of the WAN, and in to the LAN from there.
 fn in_clear(world: &World, destination: &str, port: u16) -> (bool, bool) {
@@ -128,7 +111,7 @@ async fn a_reload_changes_what_differs() {
     world.reload(&other).await;
     world.pass(seconds(60)).await;
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
-    assert!(world.datagrams.iter().skip(sent).any(|sent| sent.destination == world::address("10.0.12.1")));
+    assert!(world.datagrams.iter().skip(sent).any(|sent| sent.destination == address("10.0.12.1")));
     // Another group comes, this one goes.
     let replaced = wider.replace("1111", "2222").replace("branches", "other");
     world.server(1).up = true;

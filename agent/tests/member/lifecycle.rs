@@ -1,34 +1,16 @@
 //! A membership from its first block to its last: registration, rollover, expiry, failover, changes of the machine
 //! and the orderly end, with real key servers and a made-up kernel.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    missing_docs,
-    reason = "helpers of tests are tests"
-)]
-
-mod world;
-
-use core::time::Duration;
-
 use ::control::member::{IsakmpState, MembershipState, PolicyKind};
 use agent::control::{self, Surroundings};
 use agent::failover::Reason;
 use agent::group::Event;
 use gdoi::event::PullRefusal;
 use gdoi::group::EncapsulationMode;
-use world::{World, address, configuration, interfaces};
 use xfrm::fake::Fault;
 use xfrm::plan::Op;
 
-const IKE: &str = "[group.ike]\ndh-group = [19]\n";
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+use super::world::{IKE, World, address, configuration, interfaces, seconds};
 
 async fn registered(servers: usize, lines: &str) -> World {
     let mut world = World::new(&configuration(servers, &format!("{lines}\n{IKE}")));
@@ -154,7 +136,7 @@ async fn an_address_change_keeps_the_keys_and_registers_again() {
         .kernel
         .sas()
         .into_iter()
-        .filter(|id| id.destination != world::PLACEHOLDER)
+        .filter(|id| id.destination != super::world::PLACEHOLDER)
         .map(|id| id.destination)
         .collect();
     assert_eq!(inbound, [address("10.0.1.77").ip()]);

@@ -43,6 +43,10 @@ use xfrm::model::Direction;
 
 pub const PLACEHOLDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
+/// The cheapest group of phase 1.
+pub const IKE: &str = "[group.ike]\ndh-group = [19]\n";
+/// What the group protects.
+pub const ALL: &str = "172.16.0.0/12";
 /// What the member shares with its servers.
 pub const PRE_SHARED_KEY: &[u8] = b"q7#Zk2!vR9wLx4$Tn8@Hd3%Bm6^Yc1&f";
 /// What seals the state where a configuration names a state key.
@@ -88,6 +92,10 @@ pub struct World {
     /// The wall clock when the boot-time clock was zero.
     pub booted: Duration,
     text: String,
+}
+
+pub fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
 
 pub fn address(text: &str) -> SocketAddr {

@@ -1,30 +1,11 @@
 //! A machine that comes up again while every key server is down: what the sealed state gives back, and what it must not.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    missing_docs,
-    reason = "helpers of tests are tests"
-)]
-
-mod world;
-
-use core::time::Duration;
-
 use agent::group::Event;
 use gdoi::group::{EspTransform, TekProtocol};
 use gdoi::push::{Deletion, KekChange};
-use world::{Kek, SEALED, World, configuration, teks_of};
 use xfrm::fake::Fault;
 
-const IKE: &str = "[group.ike]\ndh-group = [19]\n";
-const ALL: &str = "172.16.0.0/12";
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
+use super::world::{ALL, IKE, Kek, SEALED, World, configuration, seconds, teks_of};
 
 fn sealed(lines: &str) -> String {
     format!("{SEALED}{}", configuration(1, lines))

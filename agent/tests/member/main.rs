@@ -1,0 +1,17 @@
+//! A member as a whole, on a virtual clock, with scripted key servers and a made-up kernel.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "helpers of tests are tests"
+)]
+
+mod crash;
+mod failure;
+mod lifecycle;
+mod reboot;
+mod rekey;
+mod world;
