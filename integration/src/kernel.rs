@@ -17,7 +17,7 @@ pub fn picture(node: Node) -> Result<String> {
     let parts = [
         sorted_blocks(&states::mask(&states)),
         sorted_blocks(&node.ip("xfrm policy")?),
-        node.run("nft", &["list", "ruleset"])?,
+        sorted_tables(&node.run("nft", &["list", "ruleset"])?),
         node.ip("route show table all")?.lines().filter(|line| line.starts_with("192.0.2.")).collect(),
     ];
     Ok(parts.iter().map(|part| without_numbers(part, &spis)).collect::<Vec<_>>().join("\n"))
@@ -68,6 +68,13 @@ fn sorted_blocks(text: &str) -> String {
     blocks.join("\n")
 }
 
+/// A table that is made anew moves behind the others.
+fn sorted_tables(text: &str) -> String {
+    let mut tables: Vec<&str> = text.split_inclusive("\n}\n").collect();
+    tables.sort_unstable();
+    tables.concat()
+}
+
 fn without_numbers(text: &str, spis: &BTreeSet<u32>) -> String {
     let mut lines = Vec::new();
     for line in text.lines().filter(|line| !line.contains("anti-replay context") && !line.contains("expires")) {
@@ -112,6 +119,7 @@ mod tests {
     #[test]
     fn entries_are_sorted_whole_and_differences_named() {
         assert_eq!(sorted_blocks("b\n\t1\na\n\t2\n"), "a\n\t2\nb\n\t1");
+        assert_eq!(sorted_tables("table b {\n\tx\n}\ntable a {\n}\n"), "table a {\n}\ntable b {\n\tx\n}\n");
         assert_eq!(difference("a\nb", "a\nc"), "- b\n+ c");
         assert_eq!(difference("a\nb", "a\nb"), "");
         assert_ne!(difference("a\nb", "a\nb\nb"), "", "an entry twice is a difference");

@@ -28,7 +28,7 @@ const IDLE: Duration = Duration::from_secs(3);
 /// More operations than any course has.
 const MOST: u64 = 80;
 
-/// The three courses.
+/// The courses.
 pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut lab = context.build(Plan { rekey: Some(REKEY()), ..Plan::default() })?;
     lab.start_server(0)?;
@@ -38,10 +38,9 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
         std::thread::sleep(IDLE);
         let fresh = picture(G1)?;
         narrative.say("what g1's kernel holds now is what it must hold after each death");
-        course(&mut lab, narrative, &fresh, &FIRST_START)?;
-        course(&mut lab, narrative, &fresh, &RESTART)?;
-        course(&mut lab, narrative, &fresh, &ROLL)?;
-        course(&mut lab, narrative, &fresh, &EXIT)?;
+        for one in [&ROLL, &EXIT, &RESTART, &FIRST_START] {
+            course(&mut lab, narrative, &fresh, one)?;
+        }
         let moment = lab.now()?;
         // Before each first start nothing of ours was there, as on a machine that has just been booted.
         lab.guarded_from(moment);
