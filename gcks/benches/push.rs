@@ -7,15 +7,14 @@
 
 #![allow(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a measurement that fails has nothing to go on with"
 )]
 
-use std::fs;
+mod support;
+
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,18 +24,14 @@ use gcks::registry::Pulled;
 use gcks::service::Service;
 use gcks::signing;
 use gdoi::BootTime;
-use gdoi::config::{
-    DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform, RegistrationConfig,
-    RetransmissionPolicy,
-};
+use gdoi::config::{DhGroup, Identity};
 use gdoi::crypto::Secret;
 use gdoi::event::RegistrationEvent;
 use gdoi::group::{GroupId, GroupSa};
 use gdoi::member::Registration;
 use gdoi::push::ack::acknowledge;
 use gdoi::push::{AcknowledgementKind, AcknowledgementLength};
-
-const KEY: &str = "the pre-shared key of the benchmark";
+use support::{option, processor_time};
 
 fn main() {
     let members = option("--members", 10_000);
@@ -47,17 +42,11 @@ fn main() {
 
 fn measure(kind: &str, members: u32) {
     let directory = tempfile::tempdir().unwrap();
-    let key = directory.path().join("key");
-    fs::write(&key, KEY).unwrap();
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-    let text = format!(
-        "listen = [\"10.255.0.1\"]\n[[member]]\nname = \"branch\"\naddress = \"10.0.0.0/8\"\n\
-         pre-shared-key-file = \"{0}/key\"\ngroups = [\"group\"]\n[[group]]\nname = \"group\"\nid = 1\n\
-         [[group.tek]]\nencryption = \"aes-256-cbc\"\nintegrity = \"hmac-sha2-256-128\"\n\
-         [[group.tek.policy]]\nsource = \"172.16.0.0/12\"\ndestination = \"172.16.0.0/12\"\n\
-         [group.rekey]\nsigning-key = \"{kind}\"\nsigning-key-file = \"{0}/signing.pem\"\n",
+    let rekey = format!(
+        "[group.rekey]\nsigning-key = \"{kind}\"\nsigning-key-file = \"{}/signing.pem\"",
         directory.path().display()
     );
+    let text = support::configuration(directory.path(), "listen = [\"10.255.0.1\"]", "10.0.0.0/8", &rekey);
     let config = config::parse("bench.toml", &text).unwrap_or_else(|report| panic!("{report}")).value;
     let keys = signing::load_all(&config.groups).unwrap();
     let mut service = Service::new(config, &keys, daemon::entropy::seed().unwrap(), OsEntropy);
@@ -68,7 +57,7 @@ fn measure(kind: &str, members: u32) {
     for number in 1..members {
         let address = address(number);
         let pulled =
-            Pulled { name: Arc::from("branch"), address, local: server, keys_end: None, sender: None, leaf: None };
+            Pulled { name: Arc::from("member"), address, local: server, keys_end: None, sender: None, leaf: None };
         service.enrol((GroupId(1), Identity::Address(address.ip())), pulled, now);
     }
     let (policy, kek) = (sa.policy().kek.as_ref().unwrap(), sa.kek_keys().unwrap());
@@ -81,20 +70,20 @@ fn measure(kind: &str, members: u32) {
         })
         .collect();
 
-    let begin = (Instant::now(), processor_time());
+    let begin = (Instant::now(), processor_time("thread-self"));
     service.rekey("group", now).unwrap();
-    let sealed = (begin.0.elapsed(), processor_time() - begin.1);
+    let sealed = (begin.0.elapsed(), processor_time("thread-self") - begin.1);
     let mut sent = 0_u32;
     let mut octets = 0;
     while let Some(transmit) = service.poll_transmit() {
         octets += transmit.payload.len();
         sent += 1;
     }
-    let transmitted = (begin.0.elapsed(), processor_time() - begin.1);
+    let transmitted = (begin.0.elapsed(), processor_time("thread-self") - begin.1);
     for (address, acknowledgement) in &acknowledgements {
         service.handle_datagram(*address, server, acknowledgement, now).unwrap();
     }
-    let done = (begin.0.elapsed(), processor_time() - begin.1);
+    let done = (begin.0.elapsed(), processor_time("thread-self") - begin.1);
     assert_eq!(sent, members);
     let counted = service.groups()[0].rekey().unwrap().counters();
     assert_eq!(counted.acknowledgements, u64::from(members));
@@ -110,39 +99,13 @@ fn measure(kind: &str, members: u32) {
     println!("  an acknowledgement costs {each:.1} us");
 }
 
-fn option(name: &str, default: u32) -> u32 {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
-    arguments.next().map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} takes a number")))
-}
-
 fn address(number: u32) -> SocketAddr {
     let [_, high, middle, low] = (number + 1).to_be_bytes();
     SocketAddr::new(IpAddr::from([10, high, middle, low]), 848)
 }
 
-/// Time on a processor, user and system together; the first figure of proc(5) schedstat, in nanoseconds.
-fn processor_time() -> Duration {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
-}
-
 fn register(service: &mut Service<OsEntropy>, local: SocketAddr, server: SocketAddr, now: BootTime) -> GroupSa {
-    let transform = Phase1Transform {
-        encryption: Phase1Encryption::Aes256Cbc,
-        hash: HashAlgorithm::Sha2_256,
-        group: DhGroup::Modp2048,
-    };
-    let config = RegistrationConfig {
-        server,
-        local,
-        group: GroupId(1),
-        group_id_byte_order: Default::default(),
-        identity: Identity::Address(local.ip()),
-        expected_identity: Identity::Address(server.ip()),
-        pre_shared_key: Arc::new(Secret::copy_from(KEY.as_bytes())),
-        phase1: Phase1Policy { transforms: vec![transform], lifetime: Duration::from_secs(3600) },
-        retransmission: RetransmissionPolicy::default(),
-    };
+    let config = support::registration(local, server, DhGroup::Modp2048);
     let mut member = Registration::new(config, daemon::entropy::seed().unwrap(), now);
     for _ in 0..100 {
         while let Some(event) = member.poll_event() {

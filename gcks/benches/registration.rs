@@ -14,27 +14,22 @@
     reason = "a measurement that fails has nothing to go on with"
 )]
 
+mod support;
+
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use daemon::{clock, entropy};
-use gdoi::config::{
-    DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform, RegistrationConfig,
-    RetransmissionPolicy,
-};
-use gdoi::crypto::Secret;
+use gdoi::config::DhGroup;
 use gdoi::crypto::dh::KeyPair;
 use gdoi::crypto::rng::SeededRng;
 use gdoi::event::RegistrationEvent;
-use gdoi::group::GroupId;
 use gdoi::member::Registration;
+use support::{option, processor_time};
 
-const KEY: &str = "the pre-shared key of the benchmark";
 const GROUPS: [(DhGroup, &str); 2] = [(DhGroup::Modp2048, "MODP 2048 (14)"), (DhGroup::Ecp256, "ECP 256 (19)")];
 /// A key server has nothing else worth making faster when this share of its time is arithmetic.
 const BAR: f64 = 0.60;
@@ -105,11 +100,6 @@ fn main() -> ExitCode {
     if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn option(name: &str, default: u32) -> u32 {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
-    arguments.next().map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} takes a number")))
-}
-
 fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
     let mut values: Vec<f64> = samples.iter().map(value).collect();
     values.sort_by(f64::total_cmp);
@@ -118,19 +108,13 @@ fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
 
 fn start(directory: &Path) -> Server {
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let key = directory.join("key");
-    fs::write(&key, KEY).unwrap();
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     let config = directory.join("gcks.toml");
-    let text = format!(
-        "control-socket = \"{0}/control.sock\"\nlisten = [\"127.0.0.1\"]\nport = {port}\n\
-         [ike]\nencryption = [\"aes-256-cbc\"]\nhash = [\"sha2-256\"]\ndh-group = [14, 19]\n\
-         [[member]]\nname = \"member\"\naddress = \"127.0.0.2\"\npre-shared-key-file = \"{0}/key\"\ngroups = [\"group\"]\n\
-         [[group]]\nname = \"group\"\nid = 1\n\
-         [[group.tek]]\nencryption = \"aes-256-cbc\"\nintegrity = \"hmac-sha2-256-128\"\n\
-         [[group.tek.policy]]\nsource = \"172.16.0.0/12\"\ndestination = \"172.16.0.0/12\"\n",
+    let head = format!(
+        "control-socket = \"{}/control.sock\"\nlisten = [\"127.0.0.1\"]\nport = {port}\n\
+         [ike]\nencryption = [\"aes-256-cbc\"]\nhash = [\"sha2-256\"]\ndh-group = [14, 19]",
         directory.display()
     );
+    let text = support::configuration(directory, &head, "127.0.0.2", "");
     fs::write(&config, text).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_gcks")).arg("--config").arg(config).stderr(Stdio::null()).spawn();
     let server = Server { child: child.unwrap(), address: SocketAddr::from(([127, 0, 0, 1], port)) };
@@ -143,46 +127,29 @@ fn start(directory: &Path) -> Server {
 }
 
 fn measure(server: &Server, group: DhGroup, registrations: u32) -> Sample {
-    let path = format!("/proc/{}/schedstat", server.child.id());
-    let (before, begin) = (processor_time(&path), Instant::now());
+    let process = server.child.id().to_string();
+    let (before, begin) = (processor_time(&process), Instant::now());
     for _ in 0..registrations {
         register(server.address, group);
     }
     let each = |time: Duration| time.as_secs_f64() / f64::from(registrations);
-    let (server, elapsed) = (each(processor_time(&path) - before), each(begin.elapsed()));
+    let (server, elapsed) = (each(processor_time(&process) - before), each(begin.elapsed()));
     // In the same minute on the same machine: both figures rise and fall together.
     let mut rng = SeededRng::from_seed(entropy::seed().unwrap());
     let peer = KeyPair::generate(group, &mut rng);
-    let before = processor_time("/proc/thread-self/schedstat");
+    let before = processor_time("thread-self");
     for _ in 0..registrations {
         let own = KeyPair::generate(group, &mut rng);
         std::hint::black_box(own.agree(peer.public()).unwrap());
     }
-    let arithmetic = each(processor_time("/proc/thread-self/schedstat") - before);
+    let arithmetic = each(processor_time("thread-self") - before);
     Sample { server, arithmetic, elapsed }
-}
-
-/// Time on a processor, user and system together; the first figure of proc(5) schedstat, in nanoseconds.
-fn processor_time(path: &str) -> Duration {
-    let text = fs::read_to_string(path).unwrap();
-    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
 }
 
 fn register(server: SocketAddr, group: DhGroup) {
     let socket = UdpSocket::bind("127.0.0.2:0").unwrap();
     let local = socket.local_addr().unwrap();
-    let transform = Phase1Transform { encryption: Phase1Encryption::Aes256Cbc, hash: HashAlgorithm::Sha2_256, group };
-    let config = RegistrationConfig {
-        server,
-        local,
-        group: GroupId(1),
-        group_id_byte_order: Default::default(),
-        identity: Identity::Address(local.ip()),
-        expected_identity: Identity::Address(server.ip()),
-        pre_shared_key: Arc::new(Secret::copy_from(KEY.as_bytes())),
-        phase1: Phase1Policy { transforms: vec![transform], lifetime: Duration::from_secs(3600) },
-        retransmission: RetransmissionPolicy::default(),
-    };
+    let config = support::registration(local, server, group);
     let mut member = Registration::new(config, entropy::seed().unwrap(), clock::now());
     let mut buffer = [0; 4096];
     loop {

@@ -140,30 +140,15 @@ fn create(path: &Path, kind: SigningKeyKind) -> Result<SigningKey, SigningKeyErr
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
 
     use gdoi::config::HashAlgorithm;
-    use gdoi::push::DeliveryPolicy;
 
     use super::*;
     use crate::config::Transport;
-    use crate::config::rekey::KEK_ENCRYPTIONS;
 
     fn rekey(path: &Path, kind: SigningKeyKind, hash: HashAlgorithm) -> Rekey {
-        Rekey {
-            transport: Transport::Unicast,
-            path: Default::default(),
-            encryption: KEK_ENCRYPTIONS[2],
-            signing_key: kind,
-            signing_key_file: path.to_owned(),
-            signature_hash: hash,
-            lifetime: Duration::from_secs(86_400),
-            delivery: DeliveryPolicy::default(),
-            acknowledgements: true,
-            drop_silent_members: false,
-            lkh: false,
-            legacy: false,
-        }
+        let usual = crate::kek::tests::rekey(Transport::Unicast);
+        Rekey { signing_key: kind, signing_key_file: path.to_owned(), signature_hash: hash, ..usual }
     }
 
     #[test]

@@ -1,13 +1,7 @@
 //! The built server killed at random moments, while members follow it over UDP and an operator gives orders: no number,
 //! key or identifier comes twice, nobody is forgotten, and what was said to be done stays done.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod support;
 

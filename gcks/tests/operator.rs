@@ -1,12 +1,6 @@
 //! What an operator wishes, and what members and removed members make of it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod support;
 
@@ -17,10 +11,6 @@ use gcks::control::{answer, snapshot};
 use gdoi::push::{Deletion, KekChange};
 use support::world::*;
 use support::*;
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 fn of(group: &str) -> OfGroup {
     OfGroup { group: group.to_owned() }

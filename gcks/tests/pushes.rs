@@ -1,12 +1,6 @@
 //! Pushes to members that really follow them: months on a virtual clock, and networks that lose, repeat and reorder.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod support;
 
@@ -18,10 +12,6 @@ use gcks::notice::Notice;
 use gdoi::group::Spi;
 use support::world::*;
 use support::*;
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 const DAY: u64 = 86_400;
 

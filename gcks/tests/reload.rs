@@ -1,16 +1,8 @@
 //! Another configuration while members hold keys: what changes, and that nothing else does.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod support;
-
-use std::time::Duration;
 
 use gcks::control::snapshot;
 use gcks::keys::OsEntropy;
@@ -19,10 +11,6 @@ use gcks::signing::SigningKeys;
 use gdoi::push::{Deletion, KekChange};
 use support::world::*;
 use support::*;
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 /// A key server with members 1 and 2 of group one and 3 of group two, and the text that it was configured with.
 struct Lab {

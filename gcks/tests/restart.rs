@@ -1,12 +1,6 @@
 //! Restarts with sealed state: members notice nothing, and no number is used twice.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
 mod support;
 
@@ -23,10 +17,6 @@ use gcks::signing::SigningKeys;
 use gdoi::event::Transmit;
 use support::world::*;
 use support::*;
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 /// A configuration that can be read again and again.
 struct Configuration {

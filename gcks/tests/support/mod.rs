@@ -1,6 +1,7 @@
 //! Members for the tests of the key server.
 
 #![allow(dead_code, reason = "every test uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
 pub mod witness;
 pub mod world;
@@ -32,6 +33,10 @@ pub const SERVER: &str = "10.0.9.1:848";
 
 pub fn at(seconds: u64) -> BootTime {
     BootTime::new(Duration::from_secs(seconds))
+}
+
+pub fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
 
 /// A folder with the key files k1, k2, k3 of the members.

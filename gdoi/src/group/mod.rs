@@ -5,6 +5,8 @@ mod kek;
 mod selector;
 mod sender;
 mod tek;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 
@@ -156,8 +158,6 @@ impl GroupSa {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
-
     use super::*;
     use crate::crypto::Secret;
 
@@ -171,17 +171,7 @@ mod tests {
                 destination: AddressRange::Any,
                 destination_port: 0,
             },
-            protection: TekProtection {
-                protocol: TekProtocol::ESP,
-                transform: EspTransform::AES_CBC,
-                key_length: Some(128),
-                authentication: Some(AuthenticationAlgorithm::HMAC_SHA2_256),
-                mode: EncapsulationMode::TUNNEL,
-                address_preservation: AddressPreservation::SOURCE_AND_DESTINATION,
-                direction: *direction,
-                lifetime: Duration::from_secs(3_600),
-                lifetime_kilobytes: None,
-            },
+            protection: testing::protection(*direction),
         };
         let keys = |spi: Spi| TekKeys {
             encryption: Secret::copy_from(&spi.to_be_bytes().repeat(4)),

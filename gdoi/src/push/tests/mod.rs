@@ -141,17 +141,7 @@ pub(super) fn tek(spi: Spi) -> TekPolicy {
             destination: AddressRange::Subnet("172.16.0.0/12".parse().unwrap()),
             destination_port: 0,
         },
-        protection: TekProtection {
-            protocol: TekProtocol::ESP,
-            transform: EspTransform::AES_CBC,
-            key_length: Some(128),
-            authentication: Some(AuthenticationAlgorithm::HMAC_SHA2_256),
-            mode: EncapsulationMode::TUNNEL,
-            address_preservation: AddressPreservation::SOURCE_AND_DESTINATION,
-            direction: SaDirection::SYMMETRIC,
-            lifetime: Duration::from_secs(3600),
-            lifetime_kilobytes: None,
-        },
+        protection: crate::group::testing::protection(SaDirection::SYMMETRIC),
     }
 }
 
