@@ -8,8 +8,11 @@
     reason = "helpers of tests"
 )]
 
+#[path = "../../agent/tests/search/mod.rs"]
+mod search;
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
@@ -54,7 +57,7 @@ impl Daemon {
             Command::new(PROGRAM)
                 .arg("--config")
                 .arg(config)
-                .args(["--log", "debug"])
+                .args(["--log", "trace"])
                 .env_remove("NOTIFY_SOCKET")
                 .stderr(Stdio::piped())
                 .spawn()
@@ -310,6 +313,42 @@ fn a_killed_server_goes_on_with_the_keys_and_numbers_that_it_had() {
     let output = Command::new(PROGRAM).arg("--config").arg(directory.path().join("gcks.toml")).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!output.status.success() && text.contains("the state is damaged or was sealed with another key"), "{text}");
+}
+
+#[test]
+fn no_key_is_in_the_log_the_state_or_an_answer() {
+    let directory = keys();
+    let port = free_port();
+    let text = keeping(directory.path(), port);
+    let daemon = Daemon::start_in(directory, port, &text);
+    let mut secrets = BTreeMap::new();
+    secrets.insert("state key".to_owned(), b"0123456789abcdef0123456789abcdef".to_vec());
+    for number in 1..=3 {
+        secrets.insert(format!("pre-shared key {number}"), key(number).into_bytes());
+    }
+    let mut note = |sa: gdoi::group::GroupSa| {
+        let kek = sa.kek_keys().unwrap();
+        secrets.insert("KEK".to_owned(), kek.algorithm_key.expose().to_vec());
+        for (spi, keys) in sa.tek_keys() {
+            secrets.insert(format!("encryption key of {spi:#x}"), keys.encryption.expose().to_vec());
+            secrets.insert(format!("integrity key of {spi:#x}"), keys.integrity.expose().to_vec());
+        }
+    };
+    let group = || control::OfGroup { group: "one".to_owned() };
+    let mut shown = Vec::new();
+    for _ in 0..3 {
+        note(register_over_udp(1, 1, 1, daemon.address(1)).group_sa());
+        shown.extend(format!("{:?} {:?}", daemon.ask(Request::Rekey(group())).unwrap(), daemon.show()).into_bytes());
+        // A wrong key and junk have their lines as well.
+        register_over_udp(2, 1, 1, daemon.address(1)).failure();
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[0x5a; 60], daemon.address(1)).unwrap();
+        shown.extend(std::fs::read(daemon.directory.path().join("gcks.state")).unwrap());
+    }
+    let (log, _) = daemon.stop();
+    assert!(log.contains("command") && log.contains("datagram discarded"), "{log}");
+    shown.extend(log.into_bytes());
+    assert!(secrets.len() > 8, "{:?}", secrets.keys());
+    assert_eq!(search::found(&shown, &secrets), None);
 }
 
 #[test]
