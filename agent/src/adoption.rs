@@ -85,6 +85,9 @@ impl Membership {
         let counted = lines.filter(|line| is_counter_mode(EspTransform(line.transform))).map(|line| line.spi);
         let known = saved.into_iter().flat_map(|saved| saved.spent);
         let spent = described.spent.iter().copied().chain(known).chain(counted).collect();
+        if generations.is_empty(now) && !described.generations.is_empty() {
+            self.note_sealed_keys_ended();
+        }
         self.take_up(generations, |_| false, SavedGroup { spent, ..described }, keys.kek);
     }
 

@@ -314,6 +314,10 @@ impl Membership {
         }
     }
 
+    pub(crate) fn note_sealed_keys_ended(&mut self) {
+        self.events.push_back(Event::SealedKeysEnded);
+    }
+
     /// Goes on with the keys of an earlier run, of which those that `in_kernel` does not name come from elsewhere.
     pub(crate) fn take_up(
         &mut self,

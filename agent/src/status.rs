@@ -75,6 +75,9 @@ pub fn log(membership: &Membership, event: &Event) {
         Event::Adopted { spis, sealed: true } => {
             info!(spis = %list(spis), "keys of the sealed state are in use again until new ones come");
         }
+        Event::SealedKeysEnded => {
+            info!("the keys of the sealed state have ended by the wall clock; starting without keys")
+        }
         Event::KekUnusable { reason } => {
             warn!(%reason, "the KEK of an earlier run is not used; pushes are heard again after the next registration");
         }

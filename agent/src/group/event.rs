@@ -98,6 +98,8 @@ pub enum Event {
         /// Whether some were not in the kernel any more, but in the sealed state.
         sealed: bool,
     },
+    /// The sealed state holds keys, and by the wall clock all of them have ended.
+    SealedKeysEnded,
     /// The KEK of an earlier run cannot be used under this configuration.
     KekUnusable {
         /// Why, as one line.

@@ -1,6 +1,7 @@
 //! A machine that comes up again while every key server is down: what the sealed state gives back, and what it must not.
 
 use agent::group::Event;
+use agent::records::remove_orphan;
 use gdoi::group::{EspTransform, TekProtocol};
 use gdoi::push::{Deletion, KekChange};
 use xfrm::fake::Fault;
@@ -111,7 +112,7 @@ async fn what_has_ended_or_was_deleted_does_not_come_back() {
     let (world, _) = member().await;
     let world = alone(world, 3_600).await;
     assert_eq!(world.spis(), (vec![], vec![]));
-    assert!(!resumed(&world));
+    assert!(!resumed(&world) && world.events.contains(&Event::SealedKeysEnded));
 
     let (mut world, mut kek) = member().await;
     world.push(&kek.push(&[Deletion::AllTeks(TekProtocol::ESP)], None)).await.unwrap();
@@ -189,6 +190,24 @@ async fn keys_of_another_group_stay_out() {
     let mut other = World::new(&sealed(IKE).replace("id = 1111", "id = 4444"));
     other.directory = world.directory.clone();
     assert_eq!(alone(other, 1).await.spis(), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn keys_of_a_group_that_a_reload_takes_out_are_gone_from_the_file() {
+    let (mut world, _) = member().await;
+    assert!(world.unsealed().take(1111).unwrap().1.tek(0x1000).is_some());
+    world.server(1).up = false;
+    world.reload(&sealed(IKE).replace("id = 1111", "id = 4444")).await;
+    assert_eq!(world.unsealed().left().collect::<Vec<_>>(), [4444]);
+}
+
+#[tokio::test]
+async fn a_file_without_a_key_to_it_is_removed() {
+    let (world, _) = member().await;
+    let with = |text: &str| world.configured(text);
+    assert!(!remove_orphan(&with(&sealed(IKE))).unwrap() && world.sealed_path().exists());
+    assert!(remove_orphan(&with(&configuration(1, IKE))).unwrap() && !world.sealed_path().exists());
+    assert!(!remove_orphan(&with(&configuration(1, IKE))).unwrap(), "nor is there one");
 }
 
 #[tokio::test]

@@ -195,6 +195,11 @@ impl World {
         }
     }
 
+    /// The configuration of `text`, with the files of this world.
+    pub fn configured(&self, text: &str) -> Config {
+        Config { state_file: self.directory.path().join("gdoi-agent.state"), ..parsed(text, &self.interfaces) }
+    }
+
     /// The wall clock.
     pub fn wall(&self) -> Duration {
         self.booted + self.now.since_boot()
