@@ -149,7 +149,10 @@ fn rekeys_under_load(lab: &mut Lab, narrative: &mut Narrative, count: u32) -> Re
     let text = format!("{rate} datagrams a second each way and a TCP transfer meanwhile, nothing lost");
     narrative.state("load", &text, || {
         let report = report?;
-        Ok(Finding::new(report.is_whole(), report.to_string()))
+        let whole = report.is_whole();
+        let tails = || [G1, G2, SERVERS[0]].map(|node| format!("{}\n{}", node.0, lab.log_tail(node, 60))).join("\n");
+        let logs = if whole { String::new() } else { format!("\nthe daemons' logs end:\n{}", tails()) };
+        Ok(Finding::new(whole, format!("{report}{logs}")))
     });
     nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
     narrative.state("acknowledged", "the server has every acknowledgement", || {
