@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 use xfrm::event::{EventSource, KernelEvent};
-use xfrm::{Error, Kernel};
+use xfrm::{Error, Kernel, Parts};
 
 use crate::config::check::{Machine, load};
 use crate::config::{Config, Group};
@@ -231,6 +231,8 @@ impl<K: Kernel> EventLoop<K> {
                 }
             }
             Err(error) => {
+                // Nobody tells what changes now: what was read before cannot be relied on.
+                self.dataplane.doubt(Parts::ALL);
                 if let Some(pass) = self.limiter.admit("kernel-events", now) {
                     error!(%error, withheld = pass.withheld, "kernel events cannot be read; looking every 30 s instead");
                 }
