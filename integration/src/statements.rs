@@ -112,7 +112,7 @@ impl std::fmt::Display for FlowReport {
             self.gap_milliseconds
         )?;
         if !self.missing.is_empty() {
-            write!(formatter, "\nmissing: {}", self.missing)?;
+            write!(formatter, "\nmissing or late: {}", self.missing)?;
         }
         Ok(())
     }
