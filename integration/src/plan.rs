@@ -184,7 +184,7 @@ repetitions = 3
     );
     if plan.sealed_members {
         let lines = format!(
-            "state-directory = \"{directory}/{name}.state\"\nstate-key-file = \"{directory}/{name}.state.key\"\n"
+            "state-directory = \"{directory}/{name}-state\"\nstate-key-file = \"{directory}/{name}-state.key\"\n"
         );
         text.insert_str(0, &lines);
     }
@@ -213,9 +213,9 @@ pub fn server_file(plan: &Plan, position: usize, directory: &Path) -> String {
         address = server_address(position),
     );
     if let Some(rekey) = &plan.rekey {
-        text.insert_str(0, &format!("state-directory = \"{directory}/{name}.state\"\n"));
+        text.insert_str(0, &format!("state-directory = \"{directory}/{name}-state\"\n"));
         if rekey.sealed {
-            text.insert_str(0, &format!("state-key-file = \"{directory}/{name}.state.key\"\n"));
+            text.insert_str(0, &format!("state-key-file = \"{directory}/{name}-state.key\"\n"));
         }
     }
     for (member, address, _) in MEMBERS {

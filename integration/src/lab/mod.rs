@@ -83,9 +83,9 @@ impl Lab {
             }
         }
         for node in SERVERS.iter().chain(&MEMBER_NODES) {
-            fs::create_dir_all(lab.file(&format!("{}.state", node.0)))?;
+            fs::create_dir_all(lab.file(&format!("{}-state", node.0)))?;
             // 32 hexadecimal digits: as octets, a key of AES-256.
-            write_secret(&lab.file(&format!("{}.state.key", node.0)), random_key()?.trim_end())?;
+            write_secret(&lab.file(&format!("{}-state.key", node.0)), random_key()?.trim_end())?;
         }
         Ok(lab)
     }

@@ -92,7 +92,7 @@ fn damaged(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("g1 loses its power again, and its sealed state is damaged");
     lab.kill_server(0)?;
     lab.cut_power(0)?;
-    let path = lab.file("g1.state").join("gdoi-agent.sealed");
+    let path = lab.file("g1-state").join("gdoi-agent.sealed");
     let mut octets = std::fs::read(&path)?;
     let middle = octets.len() / 2;
     if let Some(octet) = octets.get_mut(middle) {
