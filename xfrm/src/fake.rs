@@ -67,6 +67,7 @@ struct State {
     stopped: bool,
     log: Vec<Op>,
     reads: Vec<Parts>,
+    state_reads: Vec<BTreeSet<SaId>>,
     attempts: u64,
 }
 
@@ -181,6 +182,11 @@ impl FakeKernel {
         self.state().reads.clone()
     }
 
+    /// States that were read one by one, in order.
+    pub fn state_reads(&self) -> Vec<BTreeSet<SaId>> {
+        self.state().state_reads.clone()
+    }
+
     /// States of ours.
     pub fn sas(&self) -> BTreeSet<SaId> {
         self.state().sas.keys().copied().collect()
@@ -236,19 +242,12 @@ impl Kernel for FakeKernel {
             return Err(stopped());
         }
         state.reads.push(parts);
-        let installed = |sa: &Sa| InstalledSa {
-            sa: copy(sa),
-            counters: Counters::default(),
-            sequence: state.sequences.get(&sa.id).copied().unwrap_or_default(),
-            unauthentic: state.unauthentic.get(&sa.id).copied().unwrap_or_default(),
-            added: 0,
-        };
         if parts.interfaces {
             current.interfaces.clone_from(&state.interfaces);
             current.routes.clone_from(&state.routes);
         }
         if parts.states {
-            current.sas = state.sas.iter().map(|(id, sa)| (*id, installed(sa))).collect();
+            current.sas = state.sas.iter().map(|(id, sa)| (*id, state.installed(sa))).collect();
         }
         if parts.policies {
             current.policies.clone_from(&state.policies);
@@ -266,6 +265,26 @@ impl Kernel for FakeKernel {
             for (key, elements) in &mut current.tables.sets {
                 *elements = state.tables.sets.get(key).cloned().unwrap_or_default();
             }
+        }
+        Ok(())
+    }
+
+    async fn read_states(
+        &mut self,
+        _: &Ownership,
+        states: &BTreeSet<SaId>,
+        current: &mut Current,
+    ) -> Result<(), Error> {
+        let mut state = self.state();
+        if state.stopped {
+            return Err(stopped());
+        }
+        state.state_reads.push(states.clone());
+        for id in states {
+            match state.sas.get(id) {
+                Some(sa) => current.sas.insert(*id, state.installed(sa)),
+                None => current.sas.remove(id),
+            };
         }
         Ok(())
     }
@@ -295,6 +314,16 @@ impl Kernel for FakeKernel {
 }
 
 impl State {
+    fn installed(&self, sa: &Sa) -> InstalledSa {
+        InstalledSa {
+            sa: copy(sa),
+            counters: Counters::default(),
+            sequence: self.sequences.get(&sa.id).copied().unwrap_or_default(),
+            unauthentic: self.unauthentic.get(&sa.id).copied().unwrap_or_default(),
+            added: 0,
+        }
+    }
+
     fn make(&mut self, op: &Op, desired: &Desired, ownership: &Ownership) -> Result<(), Error> {
         match op {
             Op::AddRoute(route) => {

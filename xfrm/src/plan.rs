@@ -100,21 +100,30 @@ pub fn missing_interfaces(current: &Current, desired: &Desired) -> BTreeSet<Stri
 
 /// Computes the operations that turn `current` into `desired`, in order. Nothing to do gives an empty plan.
 pub fn plan(current: &Current, desired: &Desired, ownership: &Ownership) -> Vec<Op> {
-    plan_knowing(current, desired, ownership, &mut Wanted::default())
+    plan_knowing(current, desired, ownership, &mut Wanted::default(), Parts::ALL)
 }
 
-/// As [`plan`], with what is remembered of the plan before.
+/// As [`plan`], with what is remembered of the plan before, and for `parts` only: the others are known to be as desired.
 pub(crate) fn plan_knowing(
     current: &Current,
     desired: &Desired,
     ownership: &Ownership,
     wanted: &mut Wanted,
+    parts: Parts,
 ) -> Vec<Op> {
     let mut steps = Steps::default();
-    routes(current, desired, &mut steps);
-    tables(current, desired, ownership, wanted, &mut steps);
-    sas(current, desired, &mut steps);
-    policies(current, desired, ownership, &mut steps);
+    if parts.interfaces {
+        routes(current, desired, &mut steps);
+    }
+    if parts.tables || parts.sets {
+        tables(current, desired, ownership, wanted, &mut steps);
+    }
+    if parts.states {
+        sas(current, desired, &mut steps);
+    }
+    if parts.policies {
+        policies(current, desired, ownership, &mut steps);
+    }
     if current.policies.is_empty() && current.tables.is_empty() {
         // Nothing of ours is there and everything passes: what is to pass on need not meet the blocks first.
         steps.openings_kept = std::mem::take(&mut steps.openings);

@@ -25,11 +25,16 @@ pub struct Preservation {
 }
 
 impl Preservation {
-    /// What the rules depend on: all but the elements of the sets.
-    pub(crate) fn without_spis(&self) -> Self {
-        let mut rules = self.clone();
-        rules.groups.values_mut().for_each(|group| group.inbound_spis.clear());
-        rules
+    /// Whether both make the same rules: all is equal but the elements of the sets.
+    pub(crate) fn same_rules(&self, other: &Self) -> bool {
+        let Self { lan, wan, guard, exclude, groups, defragment } = self;
+        let same = |((placeholder, group), (other, others)): ((_, &GroupPreservation), (_, _))| {
+            placeholder == other && group.same_rules(others)
+        };
+        (lan, wan, defragment) == (&other.lan, &other.wan, &other.defragment)
+            && (guard, exclude) == (&other.guard, &other.exclude)
+            && groups.len() == other.groups.len()
+            && groups.iter().zip(&other.groups).all(same)
     }
 }
 
@@ -48,6 +53,14 @@ pub struct GroupPreservation {
     pub dont_fragment: DontFragment,
     /// The segment size that TCP connections through the SA agree on.
     pub segment_size: SegmentSize,
+}
+
+impl GroupPreservation {
+    fn same_rules(&self, other: &Self) -> bool {
+        let Self { local, outbound_reqids, inbound_spis: _, fragments, dont_fragment, segment_size } = self;
+        (local, outbound_reqids, fragments) == (&other.local, &other.outbound_reqids, &other.fragments)
+            && (dont_fragment, segment_size) == (&other.dont_fragment, &other.segment_size)
+    }
 }
 
 /// The maximum segment size that a SYN announces on its way into an SA. It is only ever lowered.

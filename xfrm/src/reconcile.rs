@@ -1,7 +1,8 @@
 //! Makes the kernel what it should be: read, compare, change in order, read back.
 //!
 //! What was read is remembered. It is read again where we changed it, and where somebody said that it may have changed
-//! ([`Reconciler::doubt`]): a new key costs a reading of the states and sets, not of every rule and route.
+//! ([`Reconciler::doubt`]): a new key costs a reading of its states and of the sets, not of every rule and route. What
+//! was found as desired, and neither read nor desired otherwise since, is not compared again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,9 @@ use crate::statistics::Statistics;
 
 /// Rounds of reading and changing before the reconciler says that the kernel does not converge.
 const ROUNDS: u32 = 4;
+
+/// So many states at most are read one by one: more of them are sooner read in one go.
+const FEW: usize = 8;
 
 /// Sequence number from which a sender that must not wrap needs a new TEK: a quarter of 2^32 packets is left, 17 minutes
 /// at a million a second.
@@ -33,6 +37,10 @@ pub struct Reconciler<K: Kernel> {
     current: Current,
     /// What may be different by now.
     stale: Parts,
+    /// States that we changed since the last reading.
+    touched: BTreeSet<SaId>,
+    /// Where `current` is not known to be as desired.
+    unsettled: Parts,
     wanted: Wanted,
 }
 
@@ -66,6 +74,8 @@ impl<K: Kernel> Reconciler<K> {
             spent: BTreeSet::new(),
             current,
             stale: Parts::ALL,
+            touched: BTreeSet::new(),
+            unsettled: Parts::ALL,
             wanted: Wanted::default(),
         }
     }
@@ -86,6 +96,7 @@ impl<K: Kernel> Reconciler<K> {
             (Some(old), Some(new)) => old.protection == new.protection,
             _ => false,
         });
+        self.unsettled |= changes(&self.desired, &desired);
         self.desired = desired;
         self.reconcile().await
     }
@@ -130,7 +141,11 @@ impl<K: Kernel> Reconciler<K> {
         report.unknown_esp = self.current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
         report.unauthentic = self.unauthentic();
         report.missing_interfaces = plan::missing_interfaces(&self.current, &self.desired);
-        let ops = plan::plan_knowing(&self.current, &self.desired, &self.ownership, &mut self.wanted);
+        let (current, desired) = (&self.current, &self.desired);
+        let ops = plan::plan_knowing(current, desired, &self.ownership, &mut self.wanted, self.unsettled);
+        // Also what is withheld below: it is not as desired.
+        self.unsettled = Parts::NONE;
+        ops.iter().for_each(|op| self.unsettled |= op.touches());
         Ok(self.without_spent(ops, &mut report.withheld))
     }
 
@@ -140,9 +155,21 @@ impl<K: Kernel> Reconciler<K> {
             self.stale |= Parts::POLICIES;
             self.stale |= Parts::TABLES;
         }
+        if self.touched.len() > FEW {
+            self.stale |= Parts::STATES;
+        }
+        self.unsettled |= self.stale;
         if self.stale != Parts::NONE {
             self.kernel.read(&self.ownership, self.stale, &mut self.current).await?;
+            if self.stale.states {
+                self.touched.clear();
+            }
             self.stale = Parts::NONE;
+        }
+        if !self.touched.is_empty() {
+            self.unsettled |= Parts::STATES;
+            self.kernel.read_states(&self.ownership, &self.touched, &mut self.current).await?;
+            self.touched.clear();
         }
         Ok(())
     }
@@ -191,7 +218,10 @@ impl<K: Kernel> Reconciler<K> {
                 continue;
             }
             // Before its end is known: an acknowledgement may be lost.
-            self.stale |= op.touches();
+            match op {
+                Op::InstallSa(id) | Op::DeleteSa(id) => drop(self.touched.insert(id)),
+                _ => self.stale |= op.touches(),
+            }
             match self.kernel.execute(&op, &self.desired, &self.ownership).await {
                 Ok(()) => {
                     if let Op::InstallSa(id) = op {
@@ -248,4 +278,16 @@ impl<K: Kernel> Reconciler<K> {
         };
         ops.into_iter().filter(keep).collect()
     }
+}
+
+/// Where a kernel as `old` desires may not be as `new` does.
+fn changes(old: &Desired, new: &Desired) -> Parts {
+    let mut parts =
+        Parts { interfaces: old.routes != new.routes, policies: old.policies != new.policies, ..Parts::STATES };
+    parts |= match (&old.preservation, &new.preservation) {
+        (Some(old), Some(new)) if old.same_rules(new) => Parts::SETS,
+        (None, None) => Parts::NONE,
+        _ => Parts::TABLES,
+    };
+    parts
 }

@@ -3,6 +3,7 @@
 //!
 //! `mortal-agent --config FILE`, with `LAB_COUNTDOWN` naming the file that holds how many operations are left to do.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use xfrm::model::SaId;
 use xfrm::netlink::Netlink;
 use xfrm::{Current, Desired, Error, Kernel, Op, Ownership, Parts};
 
@@ -70,6 +72,15 @@ impl Mortal {
 impl Kernel for Mortal {
     async fn read(&mut self, ownership: &Ownership, parts: Parts, current: &mut Current) -> Result<(), Error> {
         self.kernel.read(ownership, parts, current).await
+    }
+
+    async fn read_states(
+        &mut self,
+        ownership: &Ownership,
+        states: &BTreeSet<SaId>,
+        current: &mut Current,
+    ) -> Result<(), Error> {
+        self.kernel.read_states(ownership, states, current).await
     }
 
     async fn execute(&mut self, op: &Op, desired: &Desired, ownership: &Ownership) -> Result<(), Error> {

@@ -9,7 +9,7 @@ pub(crate) mod state;
 mod tables;
 
 use core::fmt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_xfrm::constants::{
@@ -79,6 +79,18 @@ impl Netlink {
         // Without a body: with one the kernel would take it for attributes of a filter.
         self.xfrm.dump("list ESP states", XFRM_MSG_GETSA, &[], each).await?;
         Ok(sas)
+    }
+
+    /// One state, if it is there and ours.
+    async fn read_sa(&mut self, id: &SaId, ownership: &Ownership) -> Result<Option<InstalledSa>, Error> {
+        let mut found = None;
+        let each = |message: channel::Message<'_>| {
+            let seen = state::decode(message.body).filter(|seen| seen.id == *id && ownership.owns_reqid(seen.reqid));
+            found = seen.map(|seen| seen.installed.unwrap_or_else(|| strange(seen.id, seen.reqid))).or(found.take());
+            Ok(())
+        };
+        gone(ESRCH, self.xfrm.query("read an ESP state", XFRM_MSG_GETSA, &state::encode_id(id), each).await)?;
+        Ok(found)
     }
 
     async fn read_policies(&mut self, keep: impl Fn(u32) -> bool) -> Result<BTreeMap<u32, Policy>, Error> {
@@ -189,6 +201,22 @@ impl Kernel for Netlink {
         }
         if parts.sets {
             self.read_elements(ownership, &mut current.tables).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_states(
+        &mut self,
+        ownership: &Ownership,
+        states: &BTreeSet<SaId>,
+        current: &mut Current,
+    ) -> Result<(), Error> {
+        for id in states {
+            let found = self.read_sa(id, ownership).await?;
+            match found {
+                Some(installed) => current.sas.insert(*id, installed),
+                None => current.sas.remove(id),
+            };
         }
         Ok(())
     }

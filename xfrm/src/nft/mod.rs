@@ -100,11 +100,16 @@ impl Fingerprint {
 
     /// Whether table `name` has the same chains, rules and set names in both.
     pub fn same_rules(&self, other: &Self, name: &str) -> bool {
-        let chains = |of: &Self| -> Vec<_> {
-            of.chains.iter().filter(|((table, ..), _)| table == name).map(|(k, v)| (k.clone(), v.clone())).collect()
-        };
-        let sets = |of: &Self| -> Vec<_> { of.sets.keys().filter(|(table, _)| table == name).cloned().collect() };
-        chains(self) == chains(other) && sets(self) == sets(other)
+        fn chains<'a>(
+            of: &'a Fingerprint,
+            name: &str,
+        ) -> impl Iterator<Item = (&'a (String, u8, String), &'a Vec<u64>)> {
+            of.chains.iter().filter(move |((table, ..), _)| table == name)
+        }
+        fn sets<'a>(of: &'a Fingerprint, name: &str) -> impl Iterator<Item = &'a (String, String)> {
+            of.sets.keys().filter(move |(table, _)| table == name)
+        }
+        chains(self, name).eq(chains(other, name)) && sets(self, name).eq(sets(other, name))
     }
 
     /// How the sets of table `name` in `now` have to change.
@@ -135,10 +140,11 @@ impl Wanted {
         interfaces: &BTreeMap<String, u32>,
         ownership: &Ownership,
     ) -> &Fingerprint {
-        let rules = preservation.without_spis();
-        let latest = self.latest.take().filter(|(known, among, _)| *known == rules && among == interfaces);
-        let latest = latest
-            .unwrap_or_else(|| (rules, interfaces.clone(), Fingerprint::wanted(preservation, interfaces, ownership)));
+        let same = |known: &Preservation, among: &BTreeMap<_, _>| known.same_rules(preservation) && among == interfaces;
+        let latest = self.latest.take().filter(|(known, among, _)| same(known, among)).unwrap_or_else(|| {
+            let fingerprint = Fingerprint::wanted(preservation, interfaces, ownership);
+            (preservation.clone(), interfaces.clone(), fingerprint)
+        });
         let (.., fingerprint) = self.latest.insert(latest);
         fingerprint.fill_sets(preservation);
         fingerprint
