@@ -70,8 +70,17 @@ impl<K: Kernel> Dataplane<K> {
     /// # Errors
     /// Logged already; [`Dataplane::handle_timeout`] tries again.
     pub async fn apply(&mut self, desired: Desired, now: BootTime) -> Result<(), Error> {
-        let result = self.reconciler.apply(desired).await;
+        let result = self.change(desired).await;
         self.conclude(result, Cause::Desired, now)
+    }
+
+    /// The change alone. What came of it goes to [`Dataplane::conclude`], which logs it: who waits for the kernel need
+    /// not wait for the log.
+    ///
+    /// # Errors
+    /// Neither logged nor tried again yet.
+    pub async fn change(&mut self, desired: Desired) -> Result<Report, Error> {
+        self.reconciler.apply(desired).await
     }
 
     /// Others may have changed these parts of the kernel: nothing is decided before they are read again.
@@ -159,7 +168,11 @@ impl<K: Kernel> Dataplane<K> {
         &self.missing_interfaces
     }
 
-    fn conclude(&mut self, result: Result<Report, Error>, cause: Cause, now: BootTime) -> Result<(), Error> {
+    /// Notes and logs what came of a change that was made because of `cause`.
+    ///
+    /// # Errors
+    /// As [`Dataplane::apply`].
+    pub fn conclude(&mut self, result: Result<Report, Error>, cause: Cause, now: BootTime) -> Result<(), Error> {
         match result {
             Ok(report) => {
                 self.note(report, cause);

@@ -350,12 +350,8 @@ impl<K: Kernel> EventLoop<K> {
     async fn settle(&mut self) {
         loop {
             let now = clock::now();
+            let mut applied = now;
             let mut quiet = true;
-            while let Some((index, event)) = self.daemon.poll_event() {
-                if let Some(membership) = self.daemon.memberships().get(index) {
-                    status::log(membership, &event);
-                }
-            }
             if let Some(outcome) = self.daemon.poll_desired(now) {
                 quiet = false;
                 for unusable in &outcome.unusable {
@@ -363,12 +359,16 @@ impl<K: Kernel> EventLoop<K> {
                 }
                 self.records.before_change(&self.daemon, now);
                 if let Some(desired) = outcome.desired {
+                    let result = self.dataplane.change(desired).await;
+                    applied = clock::now();
+                    // What made it necessary comes first in the log.
+                    self.log_events();
                     // Logged there, and tried again from there.
-                    let _ = self.dataplane.apply(desired, now).await;
+                    let _ = self.dataplane.conclude(result, Cause::Desired, now);
                 }
             }
+            self.log_events();
             if self.dataplane.last_error().is_none() {
-                let applied = clock::now();
                 self.records.after_change(&self.daemon, clock::wall(), now);
                 self.daemon.handle_applied(applied);
             }
@@ -393,6 +393,14 @@ impl<K: Kernel> EventLoop<K> {
             }
             if quiet {
                 return;
+            }
+        }
+    }
+
+    fn log_events(&mut self) {
+        while let Some((index, event)) = self.daemon.poll_event() {
+            if let Some(membership) = self.daemon.memberships().get(index) {
+                status::log(membership, &event);
             }
         }
     }
