@@ -29,6 +29,9 @@ enum What {
         /// Keys that are pushed.
         #[arg(long, default_value_t = 50)]
         pushes: u32,
+        /// Measures what has been built already.
+        #[arg(long)]
+        no_build: bool,
     },
     /// What a push costs a member's processor.
     PushCost {
@@ -72,9 +75,9 @@ pub fn run(bench: &Bench) -> Result<bool> {
                 force_machine: false,
             })
         }
-        What::PushToKernel { pushes } => {
+        What::PushToKernel { pushes, no_build } => {
             packages::ensure(packages::SCENARIOS)?;
-            let binaries = lab::build(true)?;
+            let binaries = if *no_build { lab::directory(true)? } else { lab::build(true)? };
             machine::play(&Job {
                 arguments: ["bench-push", "--pushes", &pushes.to_string()].map(str::to_owned).to_vec(),
                 lab: None,

@@ -79,6 +79,10 @@ pub fn build(release: bool) -> Result<PathBuf> {
     directory(release)
 }
 
-fn directory(release: bool) -> Result<PathBuf> {
+/// Where a build leaves its programs.
+///
+/// # Errors
+/// When cargo does not say.
+pub fn directory(release: bool) -> Result<PathBuf> {
     Ok(command::target_directory()?.join(if release { "release" } else { "debug" }))
 }
