@@ -16,6 +16,8 @@ use xfrm::{Desired, Error, Kernel, Ownership, Parts, Reconciler, Report};
 
 /// How often the kernel is compared with what it should hold, whether or not anything was heard of a change.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// How long an outbound state stays when another one has taken its place: packets under way may be about to use it.
+const RELEASE_AFTER: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
@@ -24,6 +26,10 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 pub struct Dataplane<K: Kernel> {
     reconciler: Reconciler<K>,
     next_check: BootTime,
+    /// When the states go that others have taken the place of.
+    release_at: Option<BootTime>,
+    /// These were there when somebody looked last.
+    leaving: BTreeSet<SaId>,
     /// Failures in a row and the latest one.
     failures: u32,
     last_error: Option<String>,
@@ -54,6 +60,8 @@ impl<K: Kernel> Dataplane<K> {
         Self {
             reconciler: Reconciler::new(kernel, Ownership::default()),
             next_check: now + CHECK_INTERVAL,
+            release_at: None,
+            leaving: BTreeSet::new(),
             failures: 0,
             last_error: None,
             repairs: 0,
@@ -97,8 +105,9 @@ impl<K: Kernel> Dataplane<K> {
         self.conclude(result, cause, now)
     }
 
-    /// The regular look, or the next attempt after a failure, if it is due.
+    /// The end of what others have taken the place of, the regular look, or the next attempt after a failure, if it is due.
     pub async fn handle_timeout(&mut self, now: BootTime) {
+        self.handle_release(now).await;
         if self.next_check <= now {
             let cause = if self.failures > 0 { Cause::Retry } else { Cause::Foreign };
             self.doubt(Parts::ALL);
@@ -109,7 +118,26 @@ impl<K: Kernel> Dataplane<K> {
 
     /// When [`Dataplane::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> BootTime {
-        self.next_check
+        self.release_at.map_or(self.next_check, |at| at.min(self.next_check))
+    }
+
+    /// Removes the outbound states that others have taken the place of, if their time is over.
+    pub async fn handle_release(&mut self, now: BootTime) {
+        if self.release_at.take_if(|at| *at <= now).is_some() {
+            let result = self.reconciler.release().await;
+            // Logged there, and the next attempt is set.
+            let _ = self.conclude(result, Cause::Desired, now);
+        }
+    }
+
+    /// Outbound states that stay for packets under way alone.
+    pub fn replaced(&self) -> &BTreeSet<SaId> {
+        self.reconciler.replaced()
+    }
+
+    /// When [`Dataplane::handle_release`] is due.
+    pub fn poll_release(&self) -> Option<BootTime> {
+        self.release_at
     }
 
     /// Counters as they are now.
@@ -173,6 +201,11 @@ impl<K: Kernel> Dataplane<K> {
     /// # Errors
     /// As [`Dataplane::apply`].
     pub fn conclude(&mut self, result: Result<Report, Error>, cause: Cause, now: BootTime) -> Result<(), Error> {
+        let replaced = self.reconciler.replaced();
+        if !replaced.is_subset(&self.leaving) {
+            self.release_at = Some(now + RELEASE_AFTER);
+        }
+        self.leaving.clone_from(replaced);
         match result {
             Ok(report) => {
                 self.note(report, cause);

@@ -33,6 +33,8 @@ pub struct Reconciler<K: Kernel> {
     desired: Desired,
     /// Counter-mode senders that were installed: putting one back would start a second initialisation vector sequence.
     spent: BTreeSet<SaId>,
+    /// Outbound states that others have taken the place of, and that packets under way may still be about to use.
+    replaced: BTreeSet<SaId>,
     /// As last read.
     current: Current,
     /// What may be different by now.
@@ -72,6 +74,7 @@ impl<K: Kernel> Reconciler<K> {
             ownership,
             desired,
             spent: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             current,
             stale: Parts::ALL,
             touched: BTreeSet::new(),
@@ -88,8 +91,10 @@ impl<K: Kernel> Reconciler<K> {
     /// Makes the kernel hold `desired` and nothing else of ours.
     ///
     /// `desired` is kept for repairs even when this fails. What others changed and nobody [doubts](Self::doubt) yet is not
-    /// seen.
-    pub async fn apply(&mut self, desired: Desired) -> Result<Report, Error> {
+    /// seen. An outbound state that another one takes the place of stays until [`Reconciler::release`]: the kernel gives
+    /// packets the newer one, and drops (XfrmOutStateInvalid) those that were given the older one when that goes.
+    pub async fn apply(&mut self, mut desired: Desired) -> Result<Report, Error> {
+        self.keep_replaced(&mut desired);
         // A new key under an old identity is a new SA and may be installed once itself.
         let old = &self.desired.sas;
         self.spent.retain(|id| match (old.get(id), desired.sas.get(id)) {
@@ -104,7 +109,42 @@ impl<K: Kernel> Reconciler<K> {
     /// Makes the kernel hold the desired state again, after somebody else changed these parts of it.
     pub async fn repair(&mut self, parts: Parts) -> Result<Report, Error> {
         self.doubt(parts);
+        // Installed anew, they would be as young as what took their place.
+        self.forget_replaced();
         self.reconcile().await
+    }
+
+    /// Outbound states that [`Reconciler::apply`] left for packets under way.
+    pub fn replaced(&self) -> &BTreeSet<SaId> {
+        &self.replaced
+    }
+
+    /// Removes them, in a while: a packet needs far less than a second from the choice of its state to the use of it.
+    pub async fn release(&mut self) -> Result<Report, Error> {
+        self.forget_replaced();
+        self.reconcile().await
+    }
+
+    fn keep_replaced(&mut self, desired: &mut Desired) {
+        let took_place = |old: &Sa, new: &Sa| {
+            let path = |sa: &Sa| (sa.role, sa.reqid, sa.source, sa.id.destination);
+            old.role == SaRole::Outbound && path(old) == path(new)
+        };
+        // What may be missing would be installed anew, and be as young as what takes its place.
+        let there = !self.stale.states;
+        let kept = |id: &SaId, old: &mut Sa| {
+            there && !desired.sas.contains_key(id) && desired.sas.values().any(|new| took_place(old, new))
+        };
+        let kept: Vec<(SaId, Sa)> = self.desired.sas.extract_if(.., kept).collect();
+        self.replaced = kept.iter().map(|(id, _)| *id).collect();
+        desired.sas.extend(kept);
+    }
+
+    fn forget_replaced(&mut self) {
+        for id in core::mem::take(&mut self.replaced) {
+            self.unsettled |= Parts::STATES;
+            self.desired.sas.remove(&id);
+        }
     }
 
     async fn reconcile(&mut self) -> Result<Report, Error> {

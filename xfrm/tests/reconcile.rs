@@ -271,6 +271,7 @@ proptest! {
             kernel.fail(n, if lose { Fault::LoseAcknowledgement } else { Fault::Refuse(ENOBUFS) });
         }
         run(reconciler.apply(to.desired())).unwrap();
+        run(reconciler.release()).unwrap();
         prop_assert!(settled(&mut kernel, &to.desired()));
     }
 
@@ -311,6 +312,7 @@ proptest! {
                 _ => Parts::NONE,
             });
             run(reconciler.apply(step.desired())).unwrap();
+            run(reconciler.release()).unwrap();
             prop_assert!(settled(&mut kernel, &step.desired()));
             kernel.heal();
         }
@@ -386,10 +388,14 @@ fn a_new_key_costs_a_reading_of_its_states_alone() {
     let before = kernel.reads().len();
     run(reconciler.apply(sending(0x1301, 1))).unwrap();
     // What came and what went, and nothing else.
-    let ids = |spi| [address("10.0.1.1"), address("192.0.2.1")].map(|destination| SaId { destination, spi });
-    let changed = BTreeSet::from_iter([ids(0x1300), ids(0x1301)].concat());
+    let [inbound, outbound] = ["10.0.1.1", "192.0.2.1"].map(address);
+    let ids = |ids: &[(core::net::IpAddr, u32)]| -> BTreeSet<SaId> {
+        ids.iter().map(|(destination, spi)| SaId { destination: *destination, spi: *spi }).collect()
+    };
+    assert_eq!(kernel.state_reads().last(), Some(&ids(&[(inbound, 0x1300), (inbound, 0x1301), (outbound, 0x1301)])));
+    run(reconciler.release()).unwrap();
     let read: Vec<_> = kernel.state_reads();
-    assert_eq!(read.last(), Some(&changed));
+    assert_eq!(read.last(), Some(&ids(&[(outbound, 0x1300)])));
     // Nothing wanted that is not there: nothing to read.
     run(reconciler.apply(sending(0x1301, 1))).unwrap();
     assert_eq!((kernel.reads().len(), kernel.state_reads().len()), (before, read.len()));
@@ -455,6 +461,24 @@ fn a_foreign_state_with_our_identity_is_named_and_left_alone() {
 }
 
 #[test]
+fn a_replaced_sender_stays_until_it_is_released() {
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(sending(0x1300, 0))).unwrap();
+    let report = run(reconciler.apply(sending(0x1301, 1))).unwrap();
+    let of_0x1300 = || kernel.sas().into_iter().filter(|id| id.spi == 0x1300).map(|id| id.destination);
+    assert_eq!(of_0x1300().collect::<Vec<_>>(), [address("192.0.2.1")], "{report:?}");
+    // Nothing more happens by itself, and another state in between does not end it.
+    assert!(run(reconciler.apply(sending(0x1301, 1))).unwrap().done.is_empty());
+    assert_eq!(run(reconciler.release()).unwrap().done.len(), 1);
+    assert_eq!(of_0x1300().count(), 0);
+    assert!(reconciler.replaced().is_empty());
+    // Without anything in its place a sender goes at once.
+    run(reconciler.apply(Desired::default())).unwrap();
+    assert!(kernel.sas().is_empty());
+}
+
+#[test]
 fn after_a_refusal_nothing_is_removed_but_keys_that_have_ended() {
     let kernel = kernel();
     let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
@@ -464,7 +488,9 @@ fn after_a_refusal_nothing_is_removed_but_keys_that_have_ended() {
     assert!(matches!(outcome, Err(Error::Incomplete { .. })), "{outcome:?}");
     let removals = |op: &Op| matches!(op, Op::DeletePolicy { .. } | Op::DeleteRoute(_) | Op::RemoveTables);
     assert!(!kernel.log().iter().any(removals));
-    assert!(kernel.sas().iter().all(|id| id.spi != 0x1300));
+    // The sender stays for packets under way, the receiver does not.
+    assert!(!kernel.sas().contains(&SaId { destination: address("10.0.1.1"), spi: 0x1300 }));
+    assert_eq!(reconciler.replaced().iter().map(|id| id.spi).collect::<Vec<_>>(), [0x1300]);
     // What was asked for is kept, and a repair goes on.
     run(reconciler.repair(Parts::ALL)).unwrap();
     assert_eq!(kernel.sas().len(), 2);

@@ -2,14 +2,16 @@
 
 use core::time::Duration;
 
+use agent::dataplane::Cause;
 use agent::failover::{Reason, State};
 use agent::group::{Event, Suspicion};
 use gdoi::group::{Spi, TekProtocol};
 use gdoi::push::{Deletion, KekChange};
+use xfrm::Parts;
 use xfrm::fake::Fault;
 use xfrm::model::SaId;
 
-use super::world::{ALL, IKE, Kek, World, address, configuration, seconds, teks_of};
+use super::world::{ALL, IKE, Kek, PLACEHOLDER, World, address, configuration, seconds, teks_of};
 
 /// A member of a group that pushes: KEK number 1, a TEK for an hour.
 async fn member() -> (World, Kek) {
@@ -49,6 +51,34 @@ async fn a_push_rolls_the_key_by_its_delays_and_is_acknowledged_once_the_kernel_
     world.pass(seconds(20)).await;
     assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]));
     assert_eq!(world.server(1).pulls, 1);
+}
+
+/// A packet that was given the old state drops when that goes (XfrmOutStateInvalid).
+#[tokio::test]
+async fn the_old_outbound_state_stays_a_second_for_packets_under_way() {
+    let (mut world, mut kek) = member().await;
+    world.push(&kek.push(&[], Some(&tek(0x2000, 3_600, (Some(10), Some(30)))))).await.unwrap();
+    world.pass(seconds(10)).await;
+    let outbound = |world: &World| -> Vec<u32> {
+        let sas = world.kernel.sas();
+        sas.iter().filter(|id| id.destination == PLACEHOLDER).map(|id| id.spi).collect()
+    };
+    assert_eq!(outbound(&world), [0x1000, 0x2000]);
+    world.pass(Duration::from_millis(999)).await;
+    assert_eq!(outbound(&world), [0x1000, 0x2000]);
+    world.pass(Duration::from_millis(1)).await;
+    assert_eq!(outbound(&world), [0x2000]);
+
+    // After a flush it would be as young as the new one, and the kernel could choose either.
+    world.push(&kek.push(&[], Some(&tek(0x3000, 3_600, (Some(10), Some(30)))))).await.unwrap();
+    world.pass(seconds(10)).await;
+    assert_eq!(outbound(&world), [0x2000, 0x3000]);
+    world.kernel.flush_states();
+    world.dataplane.doubt(Parts::ALL);
+    world.dataplane.repair(Cause::Foreign, world.now).await.unwrap();
+    assert_eq!(outbound(&world), [0x3000]);
+    world.pass(seconds(2)).await;
+    assert_eq!(world.spis().1, outbound(&world));
 }
 
 #[tokio::test]

@@ -278,9 +278,10 @@ impl World {
         self.servers.get_mut(&SocketAddr::from(([10, 0, 10 + number, 1], 848))).unwrap()
     }
 
-    /// SPIs in the kernel: inbound, outbound.
+    /// SPIs in the kernel: inbound, outbound; of these not what stays for packets under way alone.
     pub fn spis(&self) -> (Vec<Spi>, Vec<Spi>) {
-        let sas = self.kernel.sas();
+        let mut sas = self.kernel.sas();
+        sas.retain(|id| !self.dataplane.replaced().contains(id));
         let spis = |outbound: bool| {
             sas.iter().filter(|id| (id.destination == PLACEHOLDER) == outbound).map(|id| id.spi).collect()
         };
@@ -396,7 +397,7 @@ impl World {
     async fn live(&mut self, duration: Duration, looks: bool) {
         let end = self.now + duration;
         for _ in 0..100_000 {
-            let look = Some(self.dataplane.poll_timeout()).filter(|_| looks);
+            let look = if looks { Some(self.dataplane.poll_timeout()) } else { self.dataplane.poll_release() };
             let due = [self.daemon.poll_timeout(), look].into_iter().flatten().min();
             let Some(next) = due.filter(|at| *at <= end) else {
                 self.now = end;
@@ -405,6 +406,7 @@ impl World {
             self.now = self.now.max(next);
             let now = self.now;
             self.daemon.handle_timeout(now);
+            self.dataplane.handle_release(now).await;
             if looks {
                 self.dataplane.handle_timeout(now).await;
                 self.daemon.handle_worn(self.dataplane.worn(), now);
