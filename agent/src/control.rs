@@ -89,6 +89,7 @@ fn group(membership: &Membership, statistics: &Statistics, now: BootTime) -> Mem
         name: config.name.clone(),
         id: config.id.0,
         state: state(membership, now),
+        open_without_key: membership.is_open_without_key(),
         local: membership.local_address().map(Into::into),
         server: failover.served_by().and_then(|server| membership.server(server)),
         trying,

@@ -17,6 +17,7 @@ use gdoi::BootTime;
 use gdoi::error::Error;
 use gdoi::event::{Stage, Transmit};
 use gdoi::group::Spi;
+use policies::{FailurePolicy, Mode};
 
 use crate::attempt::Attempt;
 pub use crate::attempt::IsakmpSa;
@@ -284,6 +285,11 @@ impl Membership {
     /// Whether it has had keys since the daemon started.
     pub fn had_keys(&self) -> bool {
         self.had_keys
+    }
+
+    /// Whether its traffic passes in clear, instead of being blocked, while there is no valid key.
+    pub fn is_open_without_key(&self) -> bool {
+        self.config.failure_policy == FailurePolicy::Open || self.config.mode == Mode::ReceiveOnly
     }
 
     /// Whether it receives on this SPI.

@@ -13,13 +13,14 @@ pub fn log(membership: &Membership, event: &Event) {
     let span = info_span!("group", name = %membership.config().name);
     let _entered = span.enter();
     let server = |index: usize| membership.server(index).map_or_else(|| "?".to_owned(), |server| server.to_string());
+    let group_traffic = traffic_without_key(membership);
     match event {
         Event::LocalFound(local) => {
             info!(interface = %local.interface, "local address found; registering");
             debug!(address = %local.address, "local address");
         }
         Event::LocalMissing(missing) => {
-            warn!(%missing, "no local address; group traffic stays blocked until there is one");
+            warn!(%missing, "no local address; no key server is asked until there is one");
         }
         Event::Trying(index) => info!(key_server = server(*index), "registering"),
         Event::Phase1Established { server: index, transform } => {
@@ -53,7 +54,7 @@ pub fn log(membership: &Membership, event: &Event) {
             "registered without a TEK; one is to come by push, or the next key server is tried"
         ),
         Event::RolledOver { spis } => info!(spis = %list(spis), "keys rolled over"),
-        Event::Expired => warn!("all keys have ended; group traffic is blocked until the next registration"),
+        Event::Expired => warn!(group_traffic, "all keys have ended"),
         Event::Pushed { sequence_number, spis, deletions, kek } => {
             let kek = match kek {
                 KekChange::Unchanged => "unchanged",
@@ -94,9 +95,7 @@ pub fn log(membership: &Membership, event: &Event) {
                 "sequence numbers of a counter-mode sender run out; asking for a new TEK"
             );
         }
-        Event::TeksDeleted => {
-            warn!("the key server deleted all TEKs; group traffic is blocked until there is a new one")
-        }
+        Event::TeksDeleted => warn!(group_traffic, "the key server deleted all TEKs"),
         Event::KekExpired => warn!("the KEK has ended; no push can come, registering again"),
         Event::IsakmpSaEnded(index) => debug!(key_server = server(*index), "ISAKMP SA ended; keys stay valid"),
     }
@@ -113,14 +112,18 @@ pub fn line(daemon: &Daemon, failing: bool, now: BootTime) -> String {
     format!("{}{failing}", groups.join(", "))
 }
 
-fn word(membership: &Membership, now: BootTime) -> &'static str {
-    let keyed = !membership.generations().is_empty(now);
-    match (membership.failover().state(), keyed) {
-        (_, true) => "protected",
-        (State::Suspended, false) => "blocked: no local address",
-        (State::Trying { .. } | State::Served { .. }, false) => "blocked: registering",
-        (State::Pausing { .. }, false) => "blocked: no key server serves",
-    }
+fn word(membership: &Membership, now: BootTime) -> String {
+    let why = match membership.failover().state() {
+        _ if !membership.generations().is_empty(now) => return String::from("protected"),
+        State::Suspended => "no local address",
+        State::Trying { .. } | State::Served { .. } => "registering",
+        State::Pausing { .. } => "no key server serves",
+    };
+    format!("{}: {why}", traffic_without_key(membership))
+}
+
+fn traffic_without_key(membership: &Membership) -> &'static str {
+    if membership.is_open_without_key() { "in clear" } else { "blocked" }
 }
 
 fn list(spis: &[u32]) -> String {

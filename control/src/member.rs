@@ -33,6 +33,9 @@ pub struct MemberGroup {
     pub id: u32,
     /// Where it stands.
     pub state: MembershipState,
+    /// Whether its traffic passes in clear, instead of being blocked, while there is no valid key.
+    #[serde(default)]
+    pub open_without_key: bool,
     /// LOCAL: our address at this moment.
     pub local: Option<IpAddr>,
     /// The key server whose keys are in use.
@@ -63,22 +66,22 @@ pub struct MemberGroup {
     pub push_discards: BTreeMap<String, u64>,
 }
 
-/// Where a group stands.
+/// Where a group stands. Without a key its traffic is blocked, or passes in clear where the group is open then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MembershipState {
-    /// Nothing can be tried, for example without a local address. Group traffic is blocked.
+    /// Nothing can be tried, for example without a local address. There is no key.
     #[default]
     Suspended,
-    /// No key yet, a server is being tried. Group traffic is blocked.
+    /// No key yet, a server is being tried.
     Registering,
-    /// All servers were passed over; the next round comes later. Group traffic is blocked.
+    /// No key yet, and all servers were passed over; the next round comes later.
     Waiting,
     /// Keys are valid.
     Registered,
     /// Keys are valid and new ones are being asked for.
     ReRegistering,
-    /// The keys have ended. Group traffic is blocked.
+    /// The keys have ended.
     Expired,
 }
 

@@ -37,6 +37,7 @@ fn member() -> MemberSnapshot {
         name: "branches".to_owned(),
         id: 1111,
         state: MembershipState::Registered,
+        open_without_key: false,
         local: Some("10.0.1.1".parse().unwrap()),
         server: Some("10.0.12.1:848".parse().unwrap()),
         trying: None,
@@ -152,10 +153,17 @@ fn member() -> MemberSnapshot {
         push_discards: counts(&[("replayed", 60), ("wrong-signature", 1)]),
     };
     let suspended = MemberGroup { name: "lab".to_owned(), id: 7, ..MemberGroup::default() };
+    let open = MemberGroup {
+        name: "open".to_owned(),
+        id: 8,
+        state: MembershipState::Expired,
+        open_without_key: true,
+        ..MemberGroup::default()
+    };
     MemberSnapshot {
         program_version: "0.1.0".to_owned(),
         uptime_seconds: 93_784,
-        groups: vec![registered, suspended],
+        groups: vec![registered, suspended, open],
         discards: counts(&[("truncated", 1)]),
         problems: vec!["ip_forward is off: sysctl -w net.ipv4.ip_forward=1".to_owned()],
         guard_drops: Traffic { packets: 12, octets: 1008 },

@@ -89,7 +89,7 @@ pub enum Event {
         /// Why, as one line.
         reason: String,
     },
-    /// The key server deleted every TEK: group traffic is blocked until there is a new one.
+    /// The key server deleted every TEK.
     TeksDeleted,
     /// Keys of an earlier run stay in use.
     Adopted {

@@ -58,12 +58,23 @@ async fn a_group_that_is_open_as_a_whole_is_open_without_a_key_only() {
     world.server(1).up = false;
     world.start().await;
     assert_eq!(in_clear(&world, "172.16.9.2", 123), (true, true));
+    assert_eq!(status_line(&world), "branches in clear: registering");
     world.server(1).up = true;
     world.pass(seconds(30)).await;
     assert_eq!(in_clear(&world, "172.16.9.2", 123), (false, false));
+    assert_eq!(status_line(&world), "branches protected");
     world.server(1).up = false;
     world.leap(seconds(3_700)).await;
     assert_eq!(in_clear(&world, "172.16.9.2", 123), (true, true));
+    assert!(status_line(&world).starts_with("branches in clear: "));
+    let mut world = self::world("");
+    world.server(1).up = false;
+    world.start().await;
+    assert_eq!(status_line(&world), "branches blocked: registering");
+}
+
+fn status_line(world: &World) -> String {
+    agent::status::line(&world.daemon, false, world.now)
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub fn text(snapshot: &MemberSnapshot) -> String {
 
 fn group(group: &MemberGroup) -> String {
     let mut fields = Fields::default();
-    fields.add("State", state(group.state));
+    fields.add("State", state(group));
     fields.add("Local address", or_dash(group.local));
     fields.add("Key server", or_dash(group.server));
     if let Some(trying) = group.trying {
@@ -89,13 +89,15 @@ fn list(fields: &mut Fields, name: &str, passed: &[PassedOver]) {
     }
 }
 
-fn state(state: MembershipState) -> &'static str {
-    match state {
-        MembershipState::Suspended => "suspended: no local address; group traffic is blocked",
-        MembershipState::Registering => "registering; group traffic is blocked",
-        MembershipState::Waiting => "waiting: every server was passed over; group traffic is blocked",
-        MembershipState::Registered => "registered",
-        MembershipState::ReRegistering => "registered, asking for new keys",
-        MembershipState::Expired => "expired: no valid key; group traffic is blocked",
-    }
+fn state(group: &MemberGroup) -> String {
+    let state = match group.state {
+        MembershipState::Suspended => "suspended: no local address",
+        MembershipState::Registering => "registering",
+        MembershipState::Waiting => "waiting: every server was passed over",
+        MembershipState::Registered => return String::from("registered"),
+        MembershipState::ReRegistering => return String::from("registered, asking for new keys"),
+        MembershipState::Expired => "expired: no valid key",
+    };
+    let traffic = if group.open_without_key { "passes in clear" } else { "is blocked" };
+    format!("{state}; group traffic {traffic}")
 }
