@@ -9,6 +9,7 @@ pub mod keymat;
 mod modp;
 pub mod prf;
 pub mod rng;
+mod rsa_signature;
 pub mod secret;
 pub mod signature;
 
