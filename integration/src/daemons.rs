@@ -3,6 +3,7 @@
 use crate::nodes::{Node, Process};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -25,17 +26,24 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program --config FILE` on a node and waits until it says that it is ready (sd_notify).
+    /// Starts `program --config FILE` on a node, with more in its environment, and waits until it says that it is ready
+    /// (sd_notify).
     ///
     /// # Errors
     /// When it ends or stays silent instead; its log is in the message.
-    pub fn start(program: &Path, node: Node, configuration: &Path, directory: &Path) -> Result<Self> {
-        let (mut daemon, socket) = Self::spawn(program, node, configuration, directory, &[])?;
+    pub fn start(
+        program: &Path,
+        node: Node,
+        configuration: &Path,
+        directory: &Path,
+        environment: &[(&str, &OsStr)],
+    ) -> Result<Self> {
+        let (mut daemon, socket) = Self::spawn(program, node, configuration, directory, environment)?;
         daemon.wait_ready(&socket)?;
         Ok(daemon)
     }
 
-    /// Starts it with more in its environment, and does not wait: it may die at any time.
+    /// Starts it as [`Daemon::start`] does, and does not wait: it may die at any time.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -44,7 +52,7 @@ impl Daemon {
         node: Node,
         configuration: &Path,
         directory: &Path,
-        environment: &[(&str, &Path)],
+        environment: &[(&str, &OsStr)],
     ) -> Result<(Self, UnixDatagram)> {
         let socket_path = directory.join(format!("{}.notify", node.0));
         let _ = fs::remove_file(&socket_path);

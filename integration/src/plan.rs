@@ -119,6 +119,14 @@ pub struct Plan {
     pub sealed_members: bool,
     /// How the servers push; absent where members only pull.
     pub rekey: Option<Rekey>,
+    /// What the members do with group traffic while there is no key.
+    pub failure_policy: &'static str,
+    /// Whether the members ask for keys when ESP arrives that they cannot open.
+    pub recovery_probe: bool,
+    /// What the daemons log, where it is not the usual.
+    pub log: Option<&'static str>,
+    /// Parts of the ERROR lines that the scenario brings about and that daemons may log.
+    pub expected_errors: &'static [&'static str],
     /// Whether the core's capture holds packets up to 128 octets only, and the hosts are not captured: for long runs.
     pub headers_only: bool,
 }
@@ -138,6 +146,10 @@ impl Default for Plan {
             third_branch: false,
             sealed_members: false,
             rekey: None,
+            failure_policy: "close",
+            recovery_probe: false,
+            log: None,
+            expected_errors: &[],
             headers_only: false,
         }
     }
@@ -165,6 +177,8 @@ wan = {wan:?}
 protected = ["{PROTECTED}"]
 on-exit = "{on_exit}"
 mode = "{mode}"
+failure-policy = "{failure_policy}"
+recovery-probe = {recovery_probe}
 df-bit = "{df_bit}"
 mss-clamp = {mss_clamp}
 pre-shared-key-file = "{directory}/{name}.psk"
@@ -177,6 +191,8 @@ repetitions = 3
 "#,
         counter = plan.counter_mode_send,
         mode = plan.mode,
+        failure_policy = plan.failure_policy,
+        recovery_probe = plan.recovery_probe,
         on_exit = plan.on_exit,
         df_bit = plan.df_bit,
         // A word, or a number of octets.

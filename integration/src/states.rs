@@ -28,6 +28,23 @@ impl fmt::Debug for State {
     }
 }
 
+/// A key that a member holds, without the addresses that differ from member to member.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeldKey {
+    receives: bool,
+    spi: u32,
+    key: Option<Vec<u8>>,
+}
+
+impl State {
+    /// Its key and what it is for.
+    pub fn held(self) -> HeldKey {
+        // Inbound states of a group name no source.
+        let key = self.encryption.map(|part| part.1).or(self.combined.map(|part| part.1));
+        HeldKey { receives: self.source == "0.0.0.0", spi: self.spi, key }
+    }
+}
+
 /// Reads the output of `ip xfrm state`.
 ///
 /// # Errors

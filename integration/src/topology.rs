@@ -77,22 +77,16 @@ pub fn build() -> Result<()> {
         let more: &[&str] = if [G1, R, G2, G3].contains(&node) { &router } else { &[] };
         node.sysctl(&[&common, more].concat())?;
     }
-    link(HA, "eth0", "02:00:00:00:01:0a", G1, "lan", "02:67:31:00:01:ff")?;
-    link(HB, "eth0", "02:00:00:00:02:0a", G2, "lan", "02:67:31:00:02:ff")?;
-    link(HC, "eth0", "02:00:00:00:03:0a", G3, "lan", "02:67:31:00:03:ff")?;
-    HA.batch("link set lo up\naddr add 172.16.1.10/24 dev eth0\nroute add default via 172.16.1.1\n")?;
-    HB.batch("link set lo up\naddr add 172.16.2.10/24 dev eth0\nroute add default via 172.16.2.1\n")?;
-    HC.batch("link set lo up\naddr add 172.16.3.10/24 dev eth0\nroute add default via 172.16.3.1\n")?;
-    G1.batch("link set lo up\naddr add 172.16.1.1/24 dev lan\n")?;
-    G2.batch("link set lo up\naddr add 172.16.2.1/24 dev lan\n")?;
-    G3.batch("link set lo up\naddr add 172.16.3.1/24 dev lan\n")?;
+    branch(HA, G1, 1)?;
+    branch(HB, G2, 2)?;
+    branch(HC, G3, 3)?;
     uplink(G1, "wan", "w1", 1)?;
     uplink(G2, "wan", "w2", 2)?;
     uplink(G1, "wan2", "w3", 3)?;
     uplink(G3, "wan", "w5", 5)?;
-    G1.ip("route add default via 10.0.1.254")?;
-    G2.ip("route add default via 10.0.2.254")?;
-    G3.ip("route add default via 10.0.5.254")?;
+    G1.batch("link set lo up\nroute add default via 10.0.1.254\n")?;
+    G2.batch("link set lo up\nroute add default via 10.0.2.254\n")?;
+    G3.batch("link set lo up\nroute add default via 10.0.5.254\n")?;
     R.batch("link set lo up\nroute add 172.16.1.0/24 via 10.0.1.1\nroute add 172.16.2.0/24 via 10.0.2.1\nroute add 172.16.3.0/24 via 10.0.5.1\n")?;
     for (position, server) in SERVERS.into_iter().enumerate() {
         let number = 11 + position;
@@ -103,6 +97,18 @@ pub fn build() -> Result<()> {
         R.ip(&format!("addr add 10.0.{number}.254/24 dev {core}"))?;
     }
     Ok(())
+}
+
+/// A member's LAN with its host: `172.16.NUMBER.1` on the member, `.10` on the host.
+///
+/// # Errors
+/// When iproute2 refuses.
+pub fn branch(host: Node, member: Node, number: u8) -> Result<()> {
+    let macs = [format!("02:00:00:00:{number:02x}:0a"), format!("02:67:31:00:{number:02x}:ff")];
+    link(host, "eth0", &macs[0], member, "lan", &macs[1])?;
+    let net = format!("172.16.{number}");
+    host.batch(&format!("link set lo up\naddr add {net}.10/24 dev eth0\nroute add default via {net}.1\n"))?;
+    address(member, "lan", &format!("{net}.1/24"))
 }
 
 /// A member's uplink to the core: `10.0.NUMBER.1` on the member, `.254` on the router.

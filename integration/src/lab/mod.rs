@@ -12,9 +12,11 @@ use std::time::Duration;
 use watch::Captures;
 
 mod control;
+mod errors;
 mod start;
 mod watch;
 
+pub use errors::Errors;
 pub use watch::Moment;
 
 /// Where a lab keeps its files while it runs.

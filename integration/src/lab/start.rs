@@ -4,9 +4,11 @@ use super::{Lab, MEMBER_NODES};
 use crate::daemons::{Daemon, boot_file};
 use crate::nodes::Node;
 use crate::plan::{Plan, member_file, server_file};
-use crate::states::{self, State};
+use crate::states::{self, HeldKey, State};
 use crate::topology::SERVERS;
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,7 +23,8 @@ impl Lab {
     /// When it is not ready in time.
     pub fn start_member(&mut self, position: usize) -> Result<()> {
         let (node, file) = self.member_to_start(position)?;
-        let daemon = Daemon::start(&self.binaries.join("gdoi-agent"), node, &file, &self.directory)?;
+        let daemon =
+            Daemon::start(&self.binaries.join("gdoi-agent"), node, &file, &self.directory, &self.environment())?;
         *self.members.get_mut(position).context("no such member")? = Some(daemon);
         Ok(())
     }
@@ -32,12 +35,16 @@ impl Lab {
     /// When it cannot be started.
     pub fn start_mortal(&mut self, position: usize) -> Result<()> {
         let (node, file) = self.member_to_start(position)?;
-        let environment = [("LAB_COUNTDOWN", self.file(COUNTDOWN))];
-        let environment = environment.each_ref().map(|(name, path)| (*name, path.as_path()));
+        let countdown = self.file(COUNTDOWN);
+        let environment = [("LAB_COUNTDOWN", countdown.as_os_str())];
         let program = self.binaries.join("mortal-agent");
         let (daemon, _) = Daemon::spawn(&program, node, &file, &self.directory, &environment)?;
         *self.members.get_mut(position).context("no such member")? = Some(daemon);
         Ok(())
+    }
+
+    fn environment(&self) -> Vec<(&'static str, &'static OsStr)> {
+        self.plan.log.map(|filter| ("RUST_LOG", OsStr::new(filter))).into_iter().collect()
     }
 
     /// From now on the mortal member has so many kernel operations to live; none counts them any more with `None`.
@@ -95,7 +102,7 @@ impl Lab {
         let node = *SERVERS.get(position).context("no such server")?;
         let file = self.file(&format!("{}.toml", node.0));
         fs::write(&file, server_file(&self.plan, position, &self.directory))?;
-        let daemon = Daemon::start(&self.binaries.join("gcks"), node, &file, &self.directory)?;
+        let daemon = Daemon::start(&self.binaries.join("gcks"), node, &file, &self.directory, &self.environment())?;
         *self.servers.get_mut(position).context("no such server")? = Some(daemon);
         Ok(())
     }
@@ -208,6 +215,14 @@ impl Lab {
     /// When iproute2 refuses or prints what is not understood.
     pub fn states(&self, node: Node) -> Result<Vec<State>> {
         states::parse(&node.ip("xfrm state")?)
+    }
+
+    /// The keys on a node.
+    ///
+    /// # Errors
+    /// As [`Lab::states`].
+    pub fn held_keys(&self, node: Node) -> Result<BTreeSet<HeldKey>> {
+        Ok(self.states(node)?.into_iter().map(State::held).collect())
     }
 
     /// States that send.

@@ -1,7 +1,7 @@
 //! Every cell of the table of `SECURITY.md`: each of its states is brought about, a volley of every kind of traffic is
 //! sent, and captures say whether what the cell promises is kept.
 
-use super::{Context, bring_up, close, registered};
+use super::{Context, bring_up, close, no_errors, registered};
 use crate::lab::{Lab, Moment};
 use crate::narrative::{Finding, Narrative};
 use crate::plan::{Plan, PolicyLine, Rekey, Tek};
@@ -100,17 +100,19 @@ fn living(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result
 }
 
 /// Not all that members sent in clear here was a leak: each cell has looked at its own traffic.
-fn only_intended(context: &Context, mut lab: Lab, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn only_intended(context: &Context, mut lab: Lab, narrative: &mut Narrative) -> Result<()> {
     let moment = lab.now()?;
     lab.guarded_from(moment);
     if context.keep {
         return close(context, lab, narrative);
     }
+    let errors = lab.errors();
     let (_, tally) = lab.finish()?;
     narrative.state("whole-capture", "the capture of all core links is complete", || {
         let evidence = format!("{} packets captured, {} dropped by tcpdump", tally.captured, tally.dropped);
         Ok(Finding::new(tally.captured > 0 && tally.dropped == 0, evidence))
     });
+    no_errors(narrative, &errors);
     Ok(())
 }
 
@@ -205,11 +207,11 @@ fn killed(lab: &mut Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()>
 }
 
 /// The group's columns alone, with another promise than the table's.
-fn cells_of(lab: &Lab, narrative: &mut Narrative, state: &str, remark: &str, promise: Promise) {
+pub(super) fn cells_of(lab: &Lab, narrative: &mut Narrative, state: &str, remark: &str, promise: Promise) {
     narrative.chapter(&format!("{state}{remark}"));
     let volley = Volley::fire(lab);
     for (column, heading) in COLUMNS.into_iter().take(3) {
-        narrative.state("cell", &format!("{heading}: blocked"), || {
+        narrative.state("cell", &format!("{heading}: {}", format!("{promise:?}").to_lowercase()), || {
             let volley = volley.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
             let (kept, seen) = volley.keeps(column, promise);
             Ok(Finding::new(kept, seen))
@@ -270,7 +272,7 @@ fn wait_states(lab: &Lab, count: usize, lifetime: u32) -> Result<()> {
     })
 }
 
-fn wait_until(limit: Duration, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(super) fn wait_until(limit: Duration, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !holds()? {
         if started.elapsed() > limit {

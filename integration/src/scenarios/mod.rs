@@ -1,6 +1,6 @@
 //! The scenarios and how they are played.
 
-use crate::lab::Lab;
+use crate::lab::{Errors, Lab};
 use crate::narrative::{Finding, Narrative};
 use crate::plan::Plan;
 use crate::statements::clear_count;
@@ -16,13 +16,18 @@ mod flushes;
 mod headers;
 mod kills;
 mod leaks;
+mod links;
 mod lost;
 mod main;
 mod migration;
+mod open;
+mod probe;
+mod races;
 mod reboot;
 mod rekey;
 mod removal;
 mod sabotage;
+mod secrets;
 mod selectors;
 mod steps;
 
@@ -113,6 +118,31 @@ pub const ALL: &[Scenario] = &[
         about: "a service that passes in clear while there is no key",
         ordinary: false,
         play: failopen::play,
+    },
+    Scenario {
+        name: "open",
+        about: "a whole group that passes in clear while there is no key",
+        ordinary: false,
+        play: open::play,
+    },
+    Scenario {
+        name: "probe",
+        about: "ESP that no key here opens makes a member ask for keys, once",
+        ordinary: false,
+        play: probe::play,
+    },
+    Scenario {
+        name: "links",
+        about: "links and addresses of a member that go and come back",
+        ordinary: false,
+        play: links::play,
+    },
+    Scenario { name: "races", about: "foreign flushes at the moment of a push", ordinary: false, play: races::play },
+    Scenario {
+        name: "secrets",
+        about: "no octet of a key in logs of every level, files and answers",
+        ordinary: false,
+        play: secrets::play,
     },
     Scenario { name: "rekey-lost", about: "lost pushes and acknowledgements", ordinary: false, play: lost::play },
     Scenario {
@@ -211,10 +241,12 @@ fn registered(lab: &Lab, narrative: &mut Narrative, text: &str) -> bool {
 /// Ends the lab with the statement about everything the core has seen.
 fn close(context: &Context, lab: Lab, narrative: &mut Narrative) -> Result<()> {
     let excluded = lab.plan.excluded_port;
+    let errors = lab.errors();
     let text = "from before the first daemon until now: no clear packet between protected prefixes";
     if context.keep {
         let all = lab.leave_running()?;
         narrative.state("nothing-clear", text, || Ok(clear_count(&all, excluded)));
+        no_errors(narrative, &errors);
         narrative.say("the lab stays up: 'lab shell g1' opens a shell on a node, 'lab down' removes everything");
         return Ok(());
     }
@@ -226,5 +258,18 @@ fn close(context: &Context, lab: Lab, narrative: &mut Narrative) -> Result<()> {
     });
     let text = "from before the first daemon until after the last: no clear packet between protected prefixes";
     narrative.state("nothing-clear", text, || Ok(clear_count(&all, excluded)));
+    no_errors(narrative, &errors);
     Ok(())
+}
+
+/// No daemon said that something is broken, but where the scenario breaks it.
+fn no_errors(narrative: &mut Narrative, errors: &Errors) {
+    narrative.state("no-errors", "no daemon logged an unexpected error", || {
+        let (lines, errors) = errors.find()?;
+        let mut evidence = format!("{} in {lines} lines", errors.len());
+        for error in errors.iter().take(6) {
+            evidence.push_str(&format!("\n{error}"));
+        }
+        Ok(Finding::new(lines > 0 && errors.is_empty(), evidence))
+    });
 }

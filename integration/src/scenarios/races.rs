@@ -1,0 +1,105 @@
+//! Somebody flushes a member's tables at the moment in which a push arrives: the repair and the new key meet.
+
+use super::{Context, bring_up, close};
+use crate::kernel::{difference, picture};
+use crate::lab::Lab;
+use crate::narrative::{Finding, Narrative};
+use crate::plan::{Plan, Rekey};
+use crate::pushes::{GROUP, sending_spi};
+use crate::statements::{nothing_clear, ping};
+use crate::topology::{G1, G2, HA, HB, SERVERS};
+use anyhow::{Context as _, Result};
+use std::fs::File;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 12;
+const REPAIRED_WITHIN: Duration = Duration::from_secs(5);
+/// From a push until the old generation is gone, and a little more.
+const ROLLED_WITHIN: Duration = Duration::from_secs(20);
+
+const FLUSHES: [(&str, &[&str]); 4] = [
+    ("nf_tables flushed", &["nft flush ruleset"]),
+    ("policies flushed", &["ip xfrm policy flush"]),
+    ("states flushed", &["ip xfrm state flush"]),
+    ("everything flushed", &["ip xfrm state flush", "ip xfrm policy flush", "nft flush ruleset"]),
+];
+
+/// A push and a flush, so many times.
+pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+    let mut lab = context.build(Plan { rekey: Some(Rekey::default()), ..Plan::default() })?;
+    if bring_up(&mut lab, narrative)? {
+        // What is left after a roll is what there was before.
+        let whole = picture(G1)?;
+        for round in 0..ROUNDS {
+            play_round(&lab, narrative, round, &whole)?;
+        }
+    }
+    close(context, lab, narrative)
+}
+
+fn random(below: u16) -> Result<u16> {
+    let mut octets = [0; 2];
+    File::open("/dev/urandom")?.read_exact(&mut octets)?;
+    Ok(u16::from_be_bytes(octets) % below)
+}
+
+fn flush(commands: &[&str]) -> Result<()> {
+    for command in commands {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let (program, arguments) = words.split_first().context("no command")?;
+        G1.run(program, arguments)?;
+    }
+    Ok(())
+}
+
+fn play_round(lab: &Lab, narrative: &mut Narrative, round: usize, whole: &str) -> Result<()> {
+    let (what, commands) = FLUSHES.get(round % FLUSHES.len()).context("no flush")?;
+    let delay = Duration::from_millis(u64::from(random(50)?));
+    narrative.chapter(&format!("Push {}: {what} {} ms after it was ordered", round + 1, delay.as_millis()));
+    let moment = lab.now()?;
+    let before = sending_spi(lab, G2)?;
+    let flushed = std::thread::scope(|scope| -> Result<Instant> {
+        let flusher = scope.spawn(|| {
+            std::thread::sleep(delay);
+            flush(commands).map(|()| Instant::now())
+        });
+        let ordered = lab.gdoictl(SERVERS[0], &["rekey", GROUP]);
+        let flushed = flusher.join().map_err(|_| anyhow::anyhow!("the flush panicked"))?;
+        ordered.and(flushed)
+    })?;
+    narrative.state("repaired", "within 5 s g1 has the keys that g2 has, and packets pass both ways", || {
+        loop {
+            let (first, second) = (lab.held_keys(G1)?, lab.held_keys(G2)?);
+            let there = ping(HA, &["-c", "1"], "172.16.2.10")?.1;
+            let back = ping(HB, &["-c", "1"], "172.16.1.10")?.1;
+            let elapsed = flushed.elapsed();
+            let repaired = first == second && !first.is_empty() && there + back == 2;
+            if repaired || elapsed > REPAIRED_WITHIN {
+                let evidence = format!(
+                    "after {:.1} s: {} states on g1, {} on g2, {there} and {back} answers{}",
+                    elapsed.as_secs_f32(),
+                    first.len(),
+                    second.len(),
+                    if repaired { String::new() } else { format!("\n{}", lab.log_tail(G1, 8)) }
+                );
+                return Ok(Finding::new(repaired && elapsed <= REPAIRED_WITHIN, evidence));
+            }
+        }
+    });
+    narrative.state("rolled", "the keys roll to their end, and g1's kernel then holds what it held before", || {
+        loop {
+            let sends = lab.outbound(G1)?.first().map(|state| state.spi);
+            let left = difference(whole, &picture(G1)?);
+            let rolled = left.is_empty() && sends.is_some_and(|spi| spi != before);
+            if rolled || flushed.elapsed() > ROLLED_WITHIN {
+                let evidence =
+                    format!("SPI {:#010x} after {:.1} s\n{left}", sends.unwrap_or(0), flushed.elapsed().as_secs_f32());
+                return Ok(Finding::new(rolled, evidence));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
+    nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
+    Ok(())
+}
