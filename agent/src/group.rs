@@ -7,6 +7,7 @@ pub mod acknowledgements;
 mod event;
 mod push;
 mod registration;
+mod trial;
 
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -107,6 +108,7 @@ impl Membership {
         self.config = config;
         self.slot = slot;
         self.changed = true;
+        self.rekey.forget_trial();
         if again {
             self.last_server = None;
             self.failover.reset(self.config.servers.len(), self.config.attempt_limit());
@@ -124,6 +126,7 @@ impl Membership {
         if relevant != self.interfaces {
             self.interfaces = relevant;
             self.changed = true;
+            self.rekey.forget_trial();
         }
         let local = facts::local(&self.config, interfaces);
         let suspended = self.failover.state() == State::Suspended;

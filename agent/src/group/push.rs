@@ -13,6 +13,7 @@ use gdoi::group::GroupSa;
 use gdoi::push::{Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember, RekeySettings};
 
 use super::acknowledgements::Acknowledgements;
+use super::trial::Trial;
 use super::{Event, Membership};
 use crate::facts::Multicast;
 use crate::failover::SPREAD;
@@ -36,6 +37,8 @@ pub struct Rekey {
     under_way: Option<(u32, BootTime)>,
     /// The rekey SA of an earlier run, which goes on as soon as there is an address to answer from.
     resumed: Option<KeptKek>,
+    /// What the kernel can do, by the latest push that was tried out under this configuration with these interfaces.
+    tried: Option<Trial>,
 }
 
 impl Rekey {
@@ -66,6 +69,11 @@ impl Rekey {
     pub(super) fn resume(&mut self, used: Option<([u8; 16], u32)>, resumed: Option<KeptKek>) {
         self.used = used;
         self.resumed = resumed;
+    }
+
+    /// The configuration or the interfaces are others.
+    pub(super) fn forget_trial(&mut self) {
+        self.tried = None;
     }
 
     /// When the KEK ends.
@@ -263,13 +271,18 @@ impl Membership {
     }
 
     /// Puts pushed TEKs over those in use, if the kernel can do the result.
-    fn try_out(&self, sa: GroupSa, deletions: &[Deletion], now: BootTime) -> Result<GroupSa, String> {
+    fn try_out(&mut self, sa: GroupSa, deletions: &[Deletion], now: BootTime) -> Result<GroupSa, String> {
         let merged = self.generations.merged(sa, deletions);
+        let trial = Some(Trial::of(&merged, self.local_address(), self.multicast()));
+        if trial == self.rekey.tried {
+            return Ok(merged);
+        }
         input::check(merged.policy(), &self.config)?;
         let mut candidate = Generations::default();
         candidate.add(merged, now);
-        let trial = std::iter::once((self, Keys::Candidate(&candidate)));
-        input::compile(trial, now).map_err(|unusable| unusable.reason)?;
+        let group = std::iter::once((&*self, Keys::Candidate(&candidate)));
+        input::compile(group, now).map_err(|unusable| unusable.reason)?;
+        self.rekey.tried = trial;
         candidate.take_latest().ok_or_else(|| "the push holds no TEK with life left".to_owned())
     }
 
