@@ -116,7 +116,7 @@ pub(crate) fn plan_knowing(
         routes(current, desired, &mut steps);
     }
     if parts.tables || parts.sets {
-        tables(current, desired, ownership, wanted, &mut steps);
+        tables(current, desired, ownership, wanted, parts.tables, &mut steps);
     }
     if parts.states {
         sas(current, desired, &mut steps);
@@ -197,7 +197,15 @@ fn routes(current: &Current, desired: &Desired, steps: &mut Steps) {
     steps.routes_deleted = obsolete.cloned().map(Op::DeleteRoute).collect();
 }
 
-fn tables(current: &Current, desired: &Desired, ownership: &Ownership, wanted: &mut Wanted, steps: &mut Steps) {
+/// Without `rules` for the elements of the sets only.
+fn tables(
+    current: &Current,
+    desired: &Desired,
+    ownership: &Ownership,
+    wanted: &mut Wanted,
+    rules: bool,
+    steps: &mut Steps,
+) {
     let Some(preservation) = &desired.preservation else {
         if !current.tables.is_empty() {
             steps.tables_removed.push(Op::RemoveTables);
@@ -206,10 +214,10 @@ fn tables(current: &Current, desired: &Desired, ownership: &Ownership, wanted: &
     };
     let wanted = wanted.fingerprint(preservation, &current.interfaces, ownership);
     let (guard, main) = (ownership.guard_table(), &ownership.table);
-    if !wanted.same_rules(&current.tables, &guard) {
+    if rules && !wanted.same_rules(&current.tables, &guard) {
         steps.tables.push(Op::ReplaceGuard);
     }
-    if !wanted.same_rules(&current.tables, main) {
+    if rules && !wanted.same_rules(&current.tables, main) {
         steps.tables.push(Op::ReplaceTables);
     } else {
         let changes = wanted.set_changes(&current.tables, main);
