@@ -14,6 +14,8 @@ const LINK_TYPE_SLL2: u32 = 276;
 const FILE_HEADER: usize = 24;
 const RECORD_HEADER: usize = 16;
 const SLL2_HEADER: usize = 20;
+/// libpcap's own time limit for a block of packets, and a little.
+const BLOCK: Duration = Duration::from_millis(1200);
 /// `sll2_pkttype` of a packet the node itself sends.
 const OUTGOING: u8 = 4;
 
@@ -47,14 +49,15 @@ pub struct Capture {
     process: Process,
     file: PathBuf,
     log: PathBuf,
+    depth: Depth,
 }
 
 /// How much of a packet is captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// All of it.
+    /// All of it, in the file at once.
     Whole,
-    /// The headers and a little more.
+    /// The headers and a little more, in blocks: many packets a second must not cost a wakeup each.
     Headers,
 }
 
@@ -76,13 +79,12 @@ impl Capture {
         let file = directory.join(format!("{}.pcap", node.0));
         let log = directory.join(format!("{}.tcpdump.log", node.0));
         let path = file.to_string_lossy().into_owned();
-        let arguments = [
+        let mut arguments = vec![
             "-i",
             "any",
             "-y",
             "LINUX_SLL2",
             "-n",
-            "-U",
             "-Z",
             "root",
             "-B",
@@ -90,14 +92,16 @@ impl Capture {
             // Every place in the buffer is as large as the snapshot: at tcpdump's default a burst would not fit.
             "-s",
             if depth == Depth::Whole { "4096" } else { "128" },
-            "--immediate-mode",
             "-w",
             &path,
-            "ip",
         ];
+        if depth == Depth::Whole {
+            arguments.extend(["-U", "--immediate-mode"]);
+        }
+        arguments.push("ip");
         let mut command = node.command("tcpdump", &arguments);
         let process = Process::start(command.stdout(Stdio::null()).stderr(fs::File::create(&log)?))?;
-        let capture = Self { process, file, log };
+        let capture = Self { process, file, log, depth };
         let started = Instant::now();
         while !fs::read_to_string(&capture.log)?.contains("listening on") {
             if started.elapsed() > Duration::from_secs(60) {
@@ -135,6 +139,12 @@ impl Capture {
 
     /// Only what stands behind the mark is read: the file of a long scenario is large.
     fn read_from(&self, Mark(offset): Mark) -> Result<(Vec<Captured>, Mark)> {
+        if self.depth == Depth::Headers {
+            std::thread::sleep(BLOCK);
+            // Writes to the file what it has.
+            self.process.signal(nix::sys::signal::Signal::SIGUSR2)?;
+            std::thread::sleep(BLOCK / 4);
+        }
         let mut file = fs::File::open(&self.file)?;
         let mut octets = vec![0; FILE_HEADER];
         if file.read_exact(&mut octets).is_err() {

@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod capture;
 pub mod daemons;
+pub mod drops;
 pub mod esp;
 pub mod firewall;
 pub mod kernel;

@@ -1,5 +1,6 @@
 //! A load on the group: datagrams both ways at a rate, and a TCP transfer beside them.
 
+use crate::drops::Drops;
 use crate::lab::Lab;
 use crate::statements::FlowReport;
 use crate::topology::{HA, HA_ADDRESS, HB, HB_ADDRESS};
@@ -22,6 +23,10 @@ pub struct Load {
     pub backward: FlowReport,
     /// Octets that arrived over TCP, whole and unchanged.
     pub octets: u64,
+    /// How long it lasted.
+    pub seconds: u64,
+    /// What the kernels say that they have dropped meanwhile.
+    pub dropped: Drops,
 }
 
 impl Load {
@@ -34,8 +39,13 @@ impl Load {
 
 impl fmt::Display for Load {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { forward, backward, octets } = self;
-        write!(formatter, "ha to hb: {forward}\nhb to ha: {backward}\n{octets} octets over TCP arrived unchanged")
+        let Self { forward, backward, octets, seconds, dropped } = self;
+        let each_way = (forward.sent + backward.sent) / 2 / (*seconds).max(1);
+        write!(
+            formatter,
+            "ha to hb: {forward}\nhb to ha: {backward}\n{octets} octets over TCP arrived unchanged\n{each_way} datagrams a second each way were sent"
+        )?;
+        if dropped.is_empty() { Ok(()) } else { write!(formatter, "\ncounted by the kernels meanwhile: {dropped}") }
     }
 }
 
@@ -45,6 +55,7 @@ impl fmt::Display for Load {
 /// When a generator, a sink or what happens meanwhile fails.
 pub fn load(lab: &mut Lab, rate: u64, seconds: u64, meanwhile: impl FnOnce(&mut Lab) -> Result<()>) -> Result<Load> {
     let ends = Duration::from_secs(seconds + 60);
+    let before = Drops::read()?;
     let far = lab.start_sink(HB, "sink --port 5000 --silence-seconds 10")?;
     let near = lab.start_sink(HA, "sink --port 5000 --silence-seconds 10")?;
     let stream_sink = lab.start_sink(HB, "tcp-sink --port 5002 --silence-seconds 30")?;
@@ -66,6 +77,8 @@ pub fn load(lab: &mut Lab, rate: u64, seconds: u64, meanwhile: impl FnOnce(&mut 
         forward: FlowReport::read(&forward, &far)?,
         backward: FlowReport::read(&backward, &near)?,
         octets: octets.with_context(|| format!("the TCP transfer failed: {stream} {stream_sink}"))?,
+        seconds,
+        dropped: Drops::read()?.since(&before),
     })
 }
 
@@ -79,7 +92,7 @@ pub fn highest_rate(lab: &mut Lab, seconds: u64) -> Result<(u64, String)> {
         let load = load(lab, rate, seconds, |_| Ok(()))?;
         let sent = load.forward.sent + load.backward.sent;
         let lost = sent.saturating_sub(load.forward.received + load.backward.received);
-        told.push_str(&format!("{rate} a second each way: {sent} sent in {seconds} s, {lost} lost\n"));
+        told.push_str(&format!("{rate} a second each way: {sent} sent in {seconds} s, {lost} lost {}\n", load.dropped));
         // A generator that does not come along has not tried the rate.
         if lost == 0 && sent * 10 >= rate * seconds * 2 * 9 {
             return Ok((rate, told));

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -17,6 +18,8 @@ pub const FORGED_MARKER: &[u8] = b"lab forged ";
 const LAST: u64 = u64::MAX;
 /// A flow's end is said more than once, since datagrams get lost.
 const ENDS: u32 = 5;
+/// The end may overtake what a kernel still has in its hands: the rest is waited for.
+const REST: Duration = Duration::from_secs(5);
 
 /// The generators and sinks.
 #[derive(Debug, Subcommand)]
@@ -219,7 +222,9 @@ fn send_datagrams(flow: &Flow) -> Result<()> {
     let milliseconds = started.elapsed().as_millis();
     for _ in 0..ENDS {
         std::thread::sleep(Duration::from_millis(50));
-        let _ = socket.send_to(&datagram(LAST, 0), flow.to);
+        let mut end = datagram(LAST, 0);
+        end.extend_from_slice(&sent.to_be_bytes());
+        let _ = socket.send_to(&end, flow.to);
     }
     println!("sent={sent} refused={refused} milliseconds={milliseconds}");
     Ok(())
@@ -227,8 +232,8 @@ fn send_datagrams(flow: &Flow) -> Result<()> {
 
 fn count_datagrams(sink: &Sink) -> Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    // The sink must not be what loses packets.
-    let _ = socket.set_recv_buffer_size(8 << 20);
+    // The sink must not be what loses packets, and a request without force ends at the system's limit.
+    setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20))?;
     socket.bind(&SockAddr::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, sink.port)))?;
     let socket = UdpSocket::from(socket);
     socket.set_read_timeout(Some(Duration::from_secs(sink.silence_seconds)))?;
@@ -237,10 +242,15 @@ fn count_datagrams(sink: &Sink) -> Result<()> {
     let (mut first, mut latest, mut gap) = (None, Instant::now(), Duration::ZERO);
     let mut missing = Missing::default();
     let mut buffer = vec![0; 65_536];
-    while let Ok(length) = socket.recv(&mut buffer) {
+    let mut all = None;
+    while all.is_none_or(|all| (seen.len() as u64) < all)
+        && let Ok(length) = socket.recv(&mut buffer)
+    {
         let Some(sequence) = buffer.get(..length).and_then(sequence_of) else { continue };
         if sequence == LAST {
-            break;
+            all = buffer.get(..length).and_then(|octets| octets.last_chunk()).map(|all| u64::from_be_bytes(*all));
+            socket.set_read_timeout(Some(REST))?;
+            continue;
         }
         let now = Instant::now();
         if first.is_some() {

@@ -113,6 +113,17 @@ enum Accelerator {
     Emulation,
 }
 
+impl Accelerator {
+    /// An emulated kernel does not trust the processor's time stamps and reads an emulated timer instead, which takes 5
+    /// microseconds every time.
+    fn clock(self) -> &'static str {
+        match self {
+            Self::Hardware => "",
+            Self::Emulation => " tsc=reliable clocksource=tsc",
+        }
+    }
+}
+
 enum Ended {
     Status(bool),
     /// The kernel said nothing: virtualisation is there but does not work.
@@ -156,7 +167,7 @@ fn qemu(kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Command 
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(&kernel.initial_disk)
-        .args(["-append", "console=ttyS0 panic=-1 quiet mitigations=off"])
+        .args(["-append", &format!("console=ttyS0 panic=-1 quiet mitigations=off{}", accelerator.clock())])
         .args(["-virtfs", &share(Path::new("/"), "root", ",readonly=on,multidevs=remap")])
         .args(["-virtfs", &share(directory, "lab", "")])
         .args(["-virtfs", &share(&kernel.tree, "kernel", ",readonly=on")]);

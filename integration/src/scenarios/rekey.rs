@@ -99,8 +99,6 @@ fn rekeys_under_load(lab: &mut Lab, narrative: &mut Narrative, count: u32) -> Re
     narrative.say("how much this machine carries with keys that stay as they are:");
     let (rate, told) = highest_rate(lab, 4)?;
     narrative.show("rates", &told);
-    // A machine at its very edge loses datagrams by itself.
-    let rate = rate / 2;
     let moment = lab.now()?;
     let first = sending_spi(lab, G1)?;
     let mut seen = vec![first];
