@@ -13,7 +13,7 @@ use crate::topology::{G1, G2, HA, HB};
 use anyhow::Result;
 use std::time::Duration;
 
-const LIFETIME: u32 = 60;
+const LIFETIME: u32 = 45;
 /// The kernel ends a key so long after its life time when nobody else does.
 const KERNEL_GRACE: u32 = 30;
 
