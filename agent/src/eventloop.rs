@@ -279,6 +279,8 @@ impl<K: Kernel> EventLoop<K> {
             if due.facts {
                 self.read_facts(now).await;
             }
+            // A repair by what was wanted before would put back what went with an address or a link, and fail.
+            self.settle().await;
             let cause = if due.repair { Cause::Foreign } else { Cause::Facts };
             // Logged there, and tried again from there.
             let _ = self.dataplane.repair(cause, now).await;
