@@ -9,7 +9,6 @@ pub mod keymat;
 mod modp;
 pub mod prf;
 pub mod rng;
-mod rsa_signature;
 pub mod secret;
 pub mod signature;
 

@@ -7,7 +7,7 @@ use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePubl
 use rsa::traits::PublicKeyParts;
 use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
 
-use super::{Secret, SeededRng, rsa_signature};
+use super::{Secret, SeededRng};
 use crate::config::HashAlgorithm;
 
 /// What an RSA signature covers inside its padding.
@@ -140,10 +140,7 @@ impl PublicKey {
         signature: &[u8],
     ) -> Result<(), SignatureError> {
         let valid = match &self.0 {
-            Public::Rsa(key) => {
-                let scheme = scheme(hash, form);
-                digest.len() == hash.output_length() && rsa_signature::verifies(key, &scheme.prefix, digest, signature)
-            }
+            Public::Rsa(key) => key.verify(scheme(hash, form), digest, signature).is_ok(),
             Public::Ecdsa256(key) => p256::ecdsa::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok()),
             Public::Ecdsa384(key) => p384::ecdsa::Signature::from_slice(signature)
