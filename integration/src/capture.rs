@@ -57,7 +57,8 @@ pub struct Capture {
 pub enum Depth {
     /// All of it, in the file at once.
     Whole,
-    /// The headers and a little more, in blocks: many packets a second must not cost a wakeup each.
+    /// The headers and a little more of what comes in, in blocks: millions of packets must fit into the machine's memory,
+    /// and many a second must not cost a wakeup each.
     Headers,
 }
 
@@ -95,9 +96,10 @@ impl Capture {
             "-w",
             &path,
         ];
-        if depth == Depth::Whole {
-            arguments.extend(["-U", "--immediate-mode"]);
-        }
+        arguments.extend(match depth {
+            Depth::Whole => ["-U", "--immediate-mode"],
+            Depth::Headers => ["-Q", "in"],
+        });
         arguments.push("ip");
         let mut command = node.command("tcpdump", &arguments);
         let process = Process::start(command.stdout(Stdio::null()).stderr(fs::File::create(&log)?))?;

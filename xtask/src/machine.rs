@@ -161,7 +161,7 @@ fn qemu(kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Command 
         Accelerator::Emulation => command.args(["-accel", "tcg,thread=multi"]),
     };
     command
-        .args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "2048", "-nic", "none"])
+        .args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "4096", "-nic", "none"])
         .args(["-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(&kernel.image)

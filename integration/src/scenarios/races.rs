@@ -90,7 +90,7 @@ fn play_round(lab: &Lab, narrative: &mut Narrative, round: usize, whole: &str) -
                     second.len(),
                     same_after.map_or("-".to_owned(), seconds),
                     if passes { seconds(flushed.elapsed()) } else { "-".to_owned() },
-                    lab.log_tail(G1, 5)
+                    lab.log_tail(G1, 14)
                 );
                 return Ok(Finding::new(passes && elapsed <= REPAIRED_WITHIN, evidence));
             }
