@@ -160,7 +160,8 @@ fn flushed(lab: &mut Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()
     Ok(())
 }
 
-fn flush(commands: &[&str]) -> Result<()> {
+/// Runs commands on g1, as somebody there would type them.
+pub(super) fn flush(commands: &[&str]) -> Result<()> {
     for command in commands {
         let words: Vec<&str> = command.split_whitespace().collect();
         let (program, arguments) = words.split_first().context("no command")?;

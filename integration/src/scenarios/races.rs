@@ -1,5 +1,6 @@
 //! Somebody flushes a member's tables at the moment in which a push arrives: the repair and the new key meet.
 
+use super::cells::flush;
 use super::{Context, bring_up, close};
 use crate::kernel::{difference, picture};
 use crate::lab::Lab;
@@ -43,15 +44,6 @@ fn random(below: u16) -> Result<u16> {
     let mut octets = [0; 2];
     File::open("/dev/urandom")?.read_exact(&mut octets)?;
     Ok(u16::from_be_bytes(octets) % below)
-}
-
-fn flush(commands: &[&str]) -> Result<()> {
-    for command in commands {
-        let words: Vec<&str> = command.split_whitespace().collect();
-        let (program, arguments) = words.split_first().context("no command")?;
-        G1.run(program, arguments)?;
-    }
-    Ok(())
 }
 
 /// One request, and not much patience: a whole second would blur the time of the repair.
