@@ -6,6 +6,7 @@
 use core::future::poll_fn;
 use core::ops::Deref;
 use core::time::Duration;
+use std::io::ErrorKind;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
@@ -169,7 +170,10 @@ impl Channel {
             let kernel = SocketAddr::new(0, 0);
             poll_fn(|context| socket.poll_send_to(context, datagram, &kernel)).await.map_err(failed("send"))?;
             loop {
-                let answer = receive(socket).await?;
+                let answer = match received(socket)? {
+                    Some(answer) => answer,
+                    None => receive(socket).await?,
+                };
                 let mut outcome = Ok(false);
                 for message in messages(&answer) {
                     match each(message) {
@@ -233,10 +237,25 @@ impl Drop for Received {
 
 async fn receive(socket: &mut TokioSocket) -> Result<Received, Error> {
     let mut buffer = Received(Vec::with_capacity(RECEIVE));
-    match AsyncSocketExt::recv(socket, &mut buffer.0).await {
-        Ok(()) => Ok(buffer),
-        Err(error) if error.raw_os_error() == Some(ENOBUFS) => Err(Error::Overrun),
-        Err(error) => Err(failed("receive")(error)),
+    AsyncSocketExt::recv(socket, &mut buffer.0).await.map_err(not_received)?;
+    Ok(buffer)
+}
+
+/// What is there already. The kernel answers most requests before it returns from their sending, and what need not be
+/// waited for takes no turn of the event loop.
+fn received(socket: &TokioSocket) -> Result<Option<Received>, Error> {
+    let mut buffer = Received(Vec::with_capacity(RECEIVE));
+    match socket.socket_ref().recv(&mut buffer.0, 0) {
+        Ok(_) => Ok(Some(buffer)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(not_received(error)),
+    }
+}
+
+fn not_received(error: std::io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(ENOBUFS) => Error::Overrun,
+        _ => failed("receive")(error),
     }
 }
 
