@@ -10,8 +10,10 @@
 
 use core::time::Duration;
 use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use daemon::replace::write_atomically;
 use gdoi::BootTime;
@@ -22,7 +24,10 @@ use gdoi::group::{
 use serde::{Deserialize, Serialize};
 
 /// Version of the format. A file of another version counts as missing.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+
+/// Octets after which the file begins anew.
+const LONGEST: usize = 64 * 1024;
 
 /// The number that the kernel draws at every boot; zero if it is not known.
 pub type Boot = [u8; 16];
@@ -157,17 +162,22 @@ impl SavedGroup {
     }
 }
 
-/// Where it is kept.
-#[derive(Clone, Debug)]
+/// Where it is kept: one line for each change, of which the last whole one counts.
+///
+/// A line more is one system call, a new file is many; a change of keys waits for it.
+#[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    written: Option<Vec<u8>>,
+    /// Open for lines more, as long as it is known to end with a whole one.
+    file: Option<File>,
+    length: usize,
+    written: Vec<u8>,
 }
 
 impl StateFile {
     /// The file at `path`, which need not be there yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, written: None }
+        Self { path, file: None, length: 0, written: Vec::new() }
     }
 
     /// Where it is.
@@ -185,28 +195,56 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        Saved::from_octets(&octets)
+        // A line without an end was cut off while it was written, before the kernel was changed.
+        let end = octets.iter().rposition(|octet| *octet == b'\n').unwrap_or(octets.len());
+        let lines = octets.get(..end).unwrap_or_default();
+        Saved::from_octets(lines.rsplit(|octet| *octet == b'\n').next().unwrap_or_default())
     }
 
-    /// Writes `saved` unless it is there already. The file is always whole: it is replaced in one step.
+    /// Writes `saved` unless it is there already.
     ///
     /// # Errors
-    /// The disk or the directory is not to be had; the file before stays.
+    /// The disk or the directory is not to be had; what was written before stays.
     pub fn write(&mut self, saved: &Saved) -> io::Result<()> {
-        let octets = saved.to_octets()?;
-        if self.written.as_ref() == Some(&octets) {
+        let mut line = saved.to_octets()?;
+        line.push(b'\n');
+        if self.written == line {
             return Ok(());
         }
-        if saved.groups.iter().any(|group| !group.spent.is_empty()) {
-            write_atomically(&self.path, &octets)?;
-        } else {
-            let beside = self.path.with_extension("new");
-            fs::write(&beside, &octets)?;
-            fs::rename(&beside, &self.path)?;
-        }
-        self.written = Some(octets);
+        let durable = saved.groups.iter().any(|group| !group.spent.is_empty());
+        // Not to be used again if anything fails.
+        let open = self.file.take().filter(|_| !durable && self.length + line.len() <= LONGEST);
+        let file = match open.filter(is_in_place) {
+            Some(mut file) => {
+                file.write_all(&line)?;
+                self.length += line.len();
+                file
+            }
+            None => {
+                self.replace(&line, durable)?;
+                self.length = line.len();
+                OpenOptions::new().append(true).open(&self.path)?
+            }
+        };
+        self.file = Some(file);
+        self.written = line;
         Ok(())
     }
+
+    /// A file with this line alone, in one step.
+    fn replace(&self, line: &[u8], durable: bool) -> io::Result<()> {
+        if durable {
+            return write_atomically(&self.path, line);
+        }
+        let beside = self.path.with_extension("new");
+        fs::write(&beside, line)?;
+        fs::rename(&beside, &self.path)
+    }
+}
+
+/// Whether the file still has its name: somebody may have removed it.
+fn is_in_place(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
 }
 
 /// Milliseconds since boot.
@@ -279,3 +317,6 @@ impl From<&SavedLine> for TekPolicy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
