@@ -10,6 +10,7 @@ use gdoi::BootTime;
 use gdoi::error::{Error, NotAccepted};
 use gdoi::event::Transmit;
 use gdoi::push::addressed_to;
+use policies::Compiler;
 use xfrm::Desired;
 use xfrm::model::SaId;
 
@@ -50,6 +51,7 @@ pub struct Daemon {
     unknown_esp: Option<u64>,
     /// Packets that failed the integrity check of each state, at the last look.
     unauthentic_esp: Option<BTreeMap<SaId, u32>>,
+    compiler: Compiler,
 }
 
 impl Daemon {
@@ -75,6 +77,7 @@ impl Daemon {
             reshaped: false,
             unknown_esp: None,
             unauthentic_esp: None,
+            compiler: Compiler::default(),
         }
     }
 
@@ -363,7 +366,7 @@ impl Daemon {
             let groups = self.memberships.iter().enumerate().map(|(index, membership)| {
                 (membership, if left_out.contains(&index) { Keys::None } else { Keys::Own })
             });
-            let error = match input::compile(groups, now) {
+            let error = match input::compile_with(&mut self.compiler, groups, now) {
                 Ok(desired) => return Outcome { desired: Some(desired), unusable },
                 Err(error) => error,
             };

@@ -7,7 +7,9 @@ use control::member::{PolicyKind, PolicyLine};
 use gdoi::BootTime;
 use gdoi::group::GroupPolicy;
 use policies::explain::Kind;
-use policies::{GroupInput, GroupOptions, GroupState, InstalledTek, LanInterface, WanInterface, Zones};
+use policies::{
+    Compiler, GroupInput, GroupOptions, GroupState, GroupUnusable, InstalledTek, LanInterface, WanInterface, Zones,
+};
 use xfrm::Desired;
 
 use crate::config;
@@ -62,8 +64,27 @@ pub fn compile<'m>(
     groups: impl Iterator<Item = (&'m Membership, Keys<'m>)>,
     now: BootTime,
 ) -> Result<Desired, Unusable> {
-    let inputs: Vec<GroupInput<'m>> = groups.map(|(membership, keys)| input(membership, keys, now)).collect();
-    policies::compile(&inputs).map_err(|error| Unusable { group: Some(error.group), reason: error.reason.to_string() })
+    policies::compile(&inputs(groups, now)).map_err(unusable)
+}
+
+/// As [`compile`], with what `compiler` remembers.
+///
+/// # Errors
+/// The reason in one line.
+pub fn compile_with<'m>(
+    compiler: &mut Compiler,
+    groups: impl Iterator<Item = (&'m Membership, Keys<'m>)>,
+    now: BootTime,
+) -> Result<Desired, Unusable> {
+    compiler.compile(&inputs(groups, now)).map_err(unusable)
+}
+
+fn inputs<'m>(groups: impl Iterator<Item = (&'m Membership, Keys<'m>)>, now: BootTime) -> Vec<GroupInput<'m>> {
+    groups.map(|(membership, keys)| input(membership, keys, now)).collect()
+}
+
+fn unusable(error: GroupUnusable) -> Unusable {
+    Unusable { group: Some(error.group), reason: error.reason.to_string() }
 }
 
 /// What happens to which traffic, for show commands.

@@ -38,12 +38,23 @@ pub fn check(policy: &GroupPolicy, options: &GroupOptions) -> Result<(), Unusabl
 /// The group that cannot be used, and why. The others can be compiled without it, or with it in the state
 /// [`NoKey`](crate::GroupState::NoKey).
 pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
+    build(of_groups(groups)?)
+}
+
+/// The groups in order, each with its lines.
+type Groups<'a> = Vec<(&'a GroupInput<'a>, Vec<Line<'a>>)>;
+
+fn of_groups<'a>(groups: &'a [GroupInput<'a>]) -> Result<Groups<'a>, GroupUnusable> {
     let mut ordered: Vec<&GroupInput<'_>> = groups.iter().collect();
     ordered.sort_by_key(|group| group.slot);
-    places(&ordered)?;
+    let with_lines = |group| Ok((group, line::of_group(group).map_err(|reason| unusable(group, reason))?));
+    ordered.into_iter().map(with_lines).collect()
+}
+
+fn build(groups: Groups<'_>) -> Result<Desired, GroupUnusable> {
+    places(&groups)?;
     let mut parts = Vec::new();
-    for group in ordered {
-        let lines = line::of_group(group).map_err(|reason| unusable(group, reason))?;
+    for (group, lines) in groups {
         let inside = Inside::of(group, &lines);
         parts.push(Part { group, lines, inside });
     }
@@ -75,10 +86,10 @@ fn unusable(group: &GroupInput<'_>, reason: Unusable) -> GroupUnusable {
 }
 
 /// Slots and placeholders have one owner each.
-fn places(groups: &[&GroupInput<'_>]) -> Result<(), GroupUnusable> {
+fn places(groups: &Groups<'_>) -> Result<(), GroupUnusable> {
     let mut slots: BTreeMap<u8, &str> = BTreeMap::new();
     let mut placeholders = BTreeMap::new();
-    for group in groups {
+    for (group, _) in groups {
         let GroupInput { name, slot, .. } = **group;
         let placeholder = group.options.placeholder;
         if let Some(other) = slots.insert(slot, name).or(placeholders.insert(placeholder, name)) {
@@ -99,16 +110,20 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// LOCAL, if there are keys and an address to use them with.
     fn endpoint(&self) -> Result<Option<Ipv4Addr>, Unusable> {
-        if !self.lines.iter().any(|line| line.keys.is_some()) {
-            return Ok(None);
-        }
-        match self.group.zones.local {
-            None => Ok(None),
-            Some(IpAddr::V4(local)) => Ok(Some(local)),
-            Some(local) => Err(Unusable::LocalFamily { local }),
-        }
+        endpoint(self.group, &self.lines)
+    }
+}
+
+/// LOCAL, if there are keys and an address to use them with.
+fn endpoint(group: &GroupInput<'_>, lines: &[Line<'_>]) -> Result<Option<Ipv4Addr>, Unusable> {
+    if !lines.iter().any(|line| line.keys.is_some()) {
+        return Ok(None);
+    }
+    match group.zones.local {
+        None => Ok(None),
+        Some(IpAddr::V4(local)) => Ok(Some(local)),
+        Some(local) => Err(Unusable::LocalFamily { local }),
     }
 }
 
@@ -219,7 +234,7 @@ impl Builder {
                 }
             }
         }
-        self.sas(part, &lanes, local, placeholder)
+        self.sas(part.group, &part.lines, &lanes)
     }
 
     /// Lines that cannot be protected now keep their place and stop their traffic there.
@@ -257,22 +272,19 @@ impl Builder {
         Ok(())
     }
 
-    fn sas(
-        &mut self,
-        part: &Part<'_>,
-        lanes: &BTreeMap<Spi, Lane>,
-        local: IpAddr,
-        placeholder: IpAddr,
-    ) -> Result<(), Unusable> {
-        let (slot, options) = (part.group.slot, &part.group.options);
+    /// The states of one group that has an address.
+    fn sas(&mut self, group: &GroupInput<'_>, lines: &[Line<'_>], lanes: &BTreeMap<Spi, Lane>) -> Result<(), Unusable> {
+        let Some(local) = endpoint(group, lines)?.map(IpAddr::V4) else { return Ok(()) };
+        let (slot, options) = (group.slot, &group.options);
+        let placeholder = IpAddr::V4(options.placeholder);
         let mut done = BTreeSet::new();
-        for line in &part.lines {
+        for line in lines {
             let spi = line.policy.spi;
             let Some(keys) = line.keys.filter(|_| done.insert(spi)) else { continue };
             let lane = lanes.get(&spi).copied().unwrap_or_default();
             let unknown = is_hidden(keys);
             let hard_limit = line.life_left.map(|left| left + KERNEL_SLACK);
-            let of_spi = || part.lines.iter().filter(|line| line.policy.spi == spi);
+            let of_spi = || lines.iter().filter(|line| line.policy.spi == spi);
             if of_spi().any(|line| line.receive && line.receives()) {
                 self.install(Sa {
                     id: SaId { destination: local, spi },
@@ -340,16 +352,13 @@ impl Builder {
         preservation.exclude.extend(local::servers_past_guard(group));
         let Some(local) = part.endpoint()? else { return Ok(()) };
         let placeholder = group.options.placeholder;
-        let of_role = |role: SaRole| {
-            let lanes = rollover::lanes(lines).unwrap_or_default();
-            let reqids: BTreeSet<_> =
-                lanes.values().flat_map(|lane| [lane.outbound(group.slot), lane.inbound(group.slot)]).collect();
-            self.desired.sas.values().filter(move |sa| sa.role == role && reqids.contains(&sa.reqid))
-        };
+        let lanes = rollover::lanes(lines)?;
+        let reqids: BTreeSet<_> = lanes.values().map(|lane| lane.outbound(group.slot)).collect();
+        let of_group = |sa: &&Sa| sa.role == SaRole::Outbound && reqids.contains(&sa.reqid);
         let entry = GroupPreservation {
             local,
-            outbound_reqids: of_role(SaRole::Outbound).map(|sa| sa.reqid).collect(),
-            inbound_spis: of_role(SaRole::Inbound).map(|sa| sa.id.spi).collect(),
+            outbound_reqids: self.desired.sas.values().filter(of_group).map(|sa| sa.reqid).collect(),
+            inbound_spis: inbound_spis(&self.desired.sas, &lanes, group.slot),
             fragments: fragments(lines),
             dont_fragment: group.options.dont_fragment,
             segment_size: group.options.segment_size,
@@ -375,6 +384,13 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+/// SPIs that the group at `slot` is received on.
+fn inbound_spis(sas: &BTreeMap<SaId, Sa>, lanes: &BTreeMap<Spi, Lane>, slot: u8) -> BTreeSet<Spi> {
+    let reqids: BTreeSet<_> = lanes.values().map(|lane| lane.inbound(slot)).collect();
+    let of_group = |sa: &&Sa| sa.role == SaRole::Inbound && reqids.contains(&sa.reqid);
+    sas.values().filter(of_group).map(|sa| sa.id.spi).collect()
 }
 
 /// Which TEKs name a selector themselves, not as the other direction of another one.
@@ -412,6 +428,9 @@ fn is_hidden(keys: &TekKeys) -> bool {
 
 /// The kernel's own limit comes this much after the TEK's end, which the daemon keeps: it is for a daemon that is gone.
 const KERNEL_SLACK: Duration = Duration::from_secs(30);
+
+mod memory;
+pub use memory::Compiler;
 
 /// Pairs between which received ESP may come in fragments.
 fn fragments(lines: &[Line<'_>]) -> BTreeSet<(IpNet, IpNet)> {

@@ -1,0 +1,147 @@
+//! Whatever was compiled before, a compiler that remembers gives what a fresh one gives.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
+
+mod support;
+
+use gdoi::group::{SaDirection, TekKeys, TekPolicy};
+use policies::{Compiler, FailurePolicy, GroupState, InstalledTek, Mode, compile};
+use proptest::prelude::*;
+use support::*;
+use xfrm::model::SaRole;
+
+/// What may differ from one moment to the next.
+#[derive(Clone, Debug)]
+struct Moment {
+    /// SPI, selector, whether it is of AES-GCM, direction, which keys, receive, send, spent.
+    lines: Vec<(u32, usize, bool, u16, usize, bool, bool, bool)>,
+    expired: bool,
+    local: Option<u8>,
+    lans: usize,
+    up: bool,
+    excluded: bool,
+    mode: Mode,
+    failure: FailurePolicy,
+    slot: u8,
+}
+
+const SELECTORS: [(&str, &str); 3] =
+    [("172.16.0.0/12", "172.16.0.0/12"), ("172.16.1.0/24", "172.16.2.0/24"), ("any", "10.9.0.0/16")];
+
+fn moment() -> impl Strategy<Value = Moment> {
+    let line = (0x1300_u32..0x1304, 0_usize..3, prop::bool::weighted(0.1), 1_u16..=3, 0_usize..3, any::<[bool; 3]>())
+        .prop_map(|(spi, selector, gcm, direction, keys, [receive, send, spent])| {
+            (spi, selector, gcm, direction, keys, receive, send, spent)
+        });
+    let lines = prop::collection::vec(line, 0..4);
+    let mode = prop_oneof![8 => Just(Mode::Normal), 1 => Just(Mode::ReceiveOnly), 1 => Just(Mode::Passive)];
+    let failure = prop_oneof![3 => Just(FailurePolicy::Close), 1 => Just(FailurePolicy::Open)];
+    let facts = (prop::bool::weighted(0.1), prop::option::weighted(0.9, 1_u8..3), 1_usize..3);
+    (lines, facts, any::<[bool; 2]>(), mode, failure, 0_u8..2).prop_map(
+        |(lines, (expired, local, lans), [up, excluded], mode, failure, slot)| Moment {
+            lines,
+            expired,
+            local,
+            lans,
+            up,
+            excluded,
+            mode,
+            failure,
+            slot,
+        },
+    )
+}
+
+fn tek_of((spi, selector, is_gcm, direction, ..): (u32, usize, bool, u16, usize, bool, bool, bool)) -> TekPolicy {
+    let (source, destination) = SELECTORS[selector];
+    let line = directed(tek(spi, source, destination), SaDirection(direction));
+    if is_gcm { gcm(line) } else { line }
+}
+
+fn group<'a>(moment: &Moment, teks: &'a [TekPolicy], keys: &'a [TekKeys; 3]) -> policies::GroupInput<'a> {
+    let installed = |(policy, line): (&'a TekPolicy, &(u32, usize, bool, u16, usize, bool, bool, bool))| {
+        let (_, _, _, _, which, receive, send, spent) = *line;
+        InstalledTek { policy, keys: &keys[which], receive, send, spent, life_left: None }
+    };
+    let state = match (teks, moment.expired) {
+        ([], _) => GroupState::NoKey,
+        (teks, true) => GroupState::Expired(teks.iter().collect()),
+        (teks, false) => GroupState::Keyed(teks.iter().zip(&moment.lines).map(installed).collect()),
+    };
+    let mut group = g1(state);
+    group.zones.local = moment.local.map(|last| [10, 0, 1, last].into());
+    group.zones.wan[0].up = moment.up;
+    for number in 1..moment.lans {
+        let mut lan = group.zones.lan[0].clone();
+        lan.name = format!("lan{number}");
+        group.zones.lan.push(lan);
+    }
+    if moment.excluded {
+        group.exclude.push(selector("172.16.1.9", "any"));
+    }
+    group.slot = moment.slot;
+    group.options = policies::GroupOptions {
+        mode: moment.mode,
+        failure: moment.failure,
+        counter_mode_send: true,
+        ..policies::GroupOptions::at_slot(moment.slot)
+    };
+    group
+}
+
+proptest! {
+    // What a shape leaves out shows only where two moments differ in that alone.
+    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_compiled_before_makes_no_difference(
+        moments in prop::collection::vec(moment(), 1..4),
+        order in prop::collection::vec((any::<prop::sample::Index>(), 0_u32..3, 0_u8..10), 1..16),
+    ) {
+        let keys = [cbc_keys(), keys(20, 0), keys(16, 0)];
+        let mut compiler = Compiler::default();
+        for (index, shift, other) in order {
+            let mut moment = index.get(&moments).clone();
+            // Or nearly the same moment: one thing is different.
+            if let Some(line) = moment.lines.first_mut() {
+                match other {
+                    1 => line.0 = 0x1303,
+                    2 => line.1 = (line.1 + 1) % 3,
+                    3 => line.3 = line.3 % 3 + 1,
+                    4 => line.5 = !line.5,
+                    5 => line.6 = !line.6,
+                    _ => {}
+                }
+            }
+            // The same lines with other SPIs are what it remembers.
+            moment.lines.iter_mut().for_each(|line| line.0 += 0x100 * shift);
+            let teks: Vec<_> = moment.lines.iter().map(|line| tek_of(*line)).collect();
+            let fresh = compile(&[group(&moment, &teks, &keys)]);
+            let remembered = compiler.compile(&[group(&moment, &teks, &keys)]);
+            prop_assert_eq!(remembered.map_err(|error| error.to_string()), fresh.map_err(|error| error.to_string()));
+        }
+    }
+}
+
+#[test]
+fn a_rekey_changes_states_and_sets_alone() {
+    let keys = cbc_keys();
+    let lines = |spi| [tek(spi, "172.16.0.0/12", "172.16.0.0/12")];
+    let teks: Vec<_> = (0x1300..0x1308).map(lines).collect();
+    let mut compiler = Compiler::default();
+    for pair in teks.windows(2) {
+        let [old, new] = pair else { panic!() };
+        let moments = |send_on_new: bool| {
+            let (first, second) = if send_on_new { (new, old) } else { (old, new) };
+            let mut lines = generation(first, &keys, true, true);
+            lines.extend(generation(second, &keys, true, false));
+            GroupState::Keyed(lines)
+        };
+        for state in [moments(false), moments(true), keyed(new, &keys)] {
+            let desired = compiler.compile(&[g1(state)]).unwrap();
+            let inbound: Vec<_> = desired.sas.values().filter(|sa| sa.role == SaRole::Inbound).collect();
+            let preserved = &desired.preservation.as_ref().unwrap().groups[&[192, 0, 2, 1].into()];
+            assert!(preserved.inbound_spis.iter().copied().eq(inbound.iter().map(|sa| sa.id.spi)));
+            assert!(preserved.inbound_spis.contains(&new[0].spi));
+        }
+    }
+}
