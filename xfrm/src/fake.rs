@@ -57,6 +57,9 @@ struct State {
     sas: BTreeMap<SaId, Sa>,
     sequences: BTreeMap<SaId, u32>,
     unauthentic: BTreeMap<SaId, u32>,
+    /// Seconds of the wall clock, and what it showed when each state was added.
+    wall: u64,
+    added: BTreeMap<SaId, u64>,
     rules: BTreeMap<String, Counters>,
     foreign_sas: BTreeSet<SaId>,
     policies: BTreeMap<u32, Policy>,
@@ -124,6 +127,11 @@ impl FakeKernel {
     /// Lets so many packets have been sent on a state.
     pub fn send(&self, id: SaId, packets: u32) {
         self.state().sequences.insert(id, packets);
+    }
+
+    /// Sets the wall clock, in seconds.
+    pub fn set_clock(&self, seconds: u64) {
+        self.state().wall = seconds;
     }
 
     /// Lets so many packets have failed the integrity check of a state.
@@ -320,7 +328,7 @@ impl State {
             counters: Counters::default(),
             sequence: self.sequences.get(&sa.id).copied().unwrap_or_default(),
             unauthentic: self.unauthentic.get(&sa.id).copied().unwrap_or_default(),
-            added: 0,
+            added: self.added.get(&sa.id).copied().unwrap_or_default(),
         }
     }
 
@@ -360,6 +368,7 @@ impl State {
                     return Err(Error::from_errno(op.to_string(), EEXIST, None));
                 }
                 self.sas.insert(*id, copy(sa));
+                self.added.insert(*id, self.wall);
             }
             Op::DeleteSa(id) => {
                 self.sas.remove(id);

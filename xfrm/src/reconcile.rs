@@ -65,6 +65,23 @@ pub struct Report {
     pub missing_interfaces: BTreeSet<String>,
 }
 
+/// Changes that have been made and not been read back.
+#[derive(Debug)]
+#[must_use = "changes count when they have been read back"]
+pub struct Changed {
+    report: Report,
+    /// Operations that failed in the latest round.
+    failures: Vec<Failure>,
+    nothing_to_do: bool,
+}
+
+impl Changed {
+    /// Whether the kernel has acknowledged every change.
+    pub fn is_complete(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
 impl<K: Kernel> Reconciler<K> {
     /// A reconciler with nothing desired. It does not touch the kernel yet.
     pub fn new(kernel: K, ownership: Ownership) -> Self {
@@ -93,7 +110,14 @@ impl<K: Kernel> Reconciler<K> {
     /// `desired` is kept for repairs even when this fails. What others changed and nobody [doubts](Self::doubt) yet is not
     /// seen. An outbound state that another one takes the place of stays until [`Reconciler::release`]: the kernel gives
     /// packets the newer one, and drops (XfrmOutStateInvalid) those that were given the older one when that goes.
-    pub async fn apply(&mut self, mut desired: Desired) -> Result<Report, Error> {
+    pub async fn apply(&mut self, desired: Desired) -> Result<Report, Error> {
+        let changed = self.change(desired).await?;
+        self.confirm(changed).await
+    }
+
+    /// The first half of [`Reconciler::apply`]: when it returns, the kernel has acknowledged the changes, and what they put
+    /// there is in use. [`Reconciler::confirm`] is still to be called.
+    pub async fn change(&mut self, mut desired: Desired) -> Result<Changed, Error> {
         self.keep_replaced(&mut desired);
         // A new key under an old identity is a new SA and may be installed once itself.
         let old = &self.desired.sas;
@@ -103,7 +127,57 @@ impl<K: Kernel> Reconciler<K> {
         });
         self.unsettled |= changes(&self.desired, &desired);
         self.desired = desired;
-        self.reconcile().await
+        self.round(Report::default()).await
+    }
+
+    /// The second half: reads the changes back, and changes what is not as desired yet.
+    ///
+    /// The younger of two states is the one added later by the wall clock. After a step back that is the one that was
+    /// replaced, and it goes at once.
+    pub async fn confirm(&mut self, changed: Changed) -> Result<Report, Error> {
+        let mut report = self.settle(changed).await?;
+        if self.prefers_replaced() {
+            let released = self.release().await?;
+            report = Report { done: [report.done, released.done].concat(), ..released };
+        }
+        Ok(report)
+    }
+
+    /// Whether the kernel gives packets a state that another one has taken the place of.
+    fn prefers_replaced(&self) -> bool {
+        let added = |id: &SaId| self.current.sas.get(id).map(|now| now.added);
+        let stands_behind = |old: &SaId| {
+            let Some(replaced) = self.desired.sas.get(old) else { return false };
+            let successors = self.desired.sas.values().filter(|new| takes_place(replaced, new));
+            let mut successors = successors.filter(|new| !self.replaced.contains(&new.id));
+            successors.any(|new| added(&new.id) < added(old))
+        };
+        self.replaced.iter().any(stands_behind)
+    }
+
+    async fn settle(&mut self, changed: Changed) -> Result<Report, Error> {
+        let mut last = changed;
+        for _ in 1..ROUNDS {
+            // What the kernel refuses for good it refuses again; the rest is worth another look.
+            if last.nothing_to_do || last.failures.iter().any(|failure| !failure.cause.is_transient()) {
+                break;
+            }
+            last = self.round(last.report).await?;
+        }
+        let Changed { mut report, failures, nothing_to_do } = last;
+        if nothing_to_do {
+            return Ok(report);
+        }
+        if !failures.is_empty() {
+            self.stale = Parts::ALL;
+            return Err(Error::Incomplete { failures, done: report.done });
+        }
+        let remaining = self.difference(&mut report).await?;
+        if remaining.is_empty() {
+            return Ok(report);
+        }
+        self.stale = Parts::ALL;
+        Err(Error::NotConverged { rounds: ROUNDS, remaining })
     }
 
     /// Makes the kernel hold the desired state again, after somebody else changed these parts of it.
@@ -126,14 +200,10 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn keep_replaced(&mut self, desired: &mut Desired) {
-        let took_place = |old: &Sa, new: &Sa| {
-            let path = |sa: &Sa| (sa.role, sa.reqid, sa.source, sa.id.destination);
-            old.role == SaRole::Outbound && path(old) == path(new)
-        };
         // What may be missing would be installed anew, and be as young as what takes its place.
         let there = !self.stale.states;
         let kept = |id: &SaId, old: &mut Sa| {
-            there && !desired.sas.contains_key(id) && desired.sas.values().any(|new| took_place(old, new))
+            there && !desired.sas.contains_key(id) && desired.sas.values().any(|new| takes_place(old, new))
         };
         let kept: Vec<(SaId, Sa)> = self.desired.sas.extract_if(.., kept).collect();
         self.replaced = kept.iter().map(|(id, _)| *id).collect();
@@ -148,29 +218,16 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     async fn reconcile(&mut self) -> Result<Report, Error> {
-        let mut report = Report::default();
-        let mut failures = Vec::new();
-        for _ in 0..ROUNDS {
-            let ops = self.difference(&mut report).await?;
-            if ops.is_empty() {
-                return Ok(report);
-            }
-            failures = self.execute(ops, &mut report.done).await;
-            // What the kernel refuses for good it refuses again; the rest is worth another look.
-            if failures.iter().any(|failure| !failure.cause.is_transient()) {
-                break;
-            }
-        }
-        if !failures.is_empty() {
-            self.stale = Parts::ALL;
-            return Err(Error::Incomplete { failures, done: report.done });
-        }
-        let remaining = self.difference(&mut report).await?;
-        if remaining.is_empty() {
-            return Ok(report);
-        }
-        self.stale = Parts::ALL;
-        Err(Error::NotConverged { rounds: ROUNDS, remaining })
+        let changed = self.round(Report::default()).await?;
+        self.settle(changed).await
+    }
+
+    /// Reads, compares and changes once.
+    async fn round(&mut self, mut report: Report) -> Result<Changed, Error> {
+        let ops = self.difference(&mut report).await?;
+        let nothing_to_do = ops.is_empty();
+        let failures = self.execute(ops, &mut report.done).await;
+        Ok(Changed { report, failures, nothing_to_do })
     }
 
     /// Reads what may be different and plans.
@@ -318,6 +375,12 @@ impl<K: Kernel> Reconciler<K> {
         };
         ops.into_iter().filter(keep).collect()
     }
+}
+
+/// Whether packets that were sent on `old` are sent on `new`.
+fn takes_place(old: &Sa, new: &Sa) -> bool {
+    let path = |sa: &Sa| (sa.role, sa.reqid, sa.source, sa.id.destination);
+    old.role == SaRole::Outbound && path(old) == path(new)
 }
 
 /// Where a kernel as `old` desires may not be as `new` does.

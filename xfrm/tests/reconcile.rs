@@ -479,6 +479,32 @@ fn a_replaced_sender_stays_until_it_is_released() {
 }
 
 #[test]
+fn a_replaced_sender_goes_at_once_where_the_kernel_would_prefer_it() {
+    for (step, senders) in [(1000, 2), (0, 2), (-1, 1), (-1000, 1)] {
+        let kernel = kernel();
+        kernel.set_clock(5000);
+        let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+        run(reconciler.apply(sending(0x1300, 0))).unwrap();
+        kernel.set_clock(5000_u64.checked_add_signed(step).unwrap());
+        let report = run(reconciler.apply(sending(0x1301, 1))).unwrap();
+        let outbound: Vec<_> = kernel.sas().into_iter().filter(|id| id.destination == address("192.0.2.1")).collect();
+        assert_eq!(outbound.len(), senders, "{step} s: {report:?}");
+        assert_eq!(outbound.last().unwrap().spi, 0x1301);
+        assert_eq!(reconciler.replaced().len(), senders - 1);
+        // The new one was there before the old one went.
+        let place = |spi, installed: bool| {
+            let is = |op: &Op| match op {
+                Op::InstallSa(id) => installed && id.spi == spi && id.destination == address("192.0.2.1"),
+                Op::DeleteSa(id) => !installed && id.spi == spi && id.destination == address("192.0.2.1"),
+                _ => false,
+            };
+            report.done.iter().position(is)
+        };
+        assert!(place(0x1300, false).is_none_or(|deleted| place(0x1301, true).unwrap() < deleted));
+    }
+}
+
+#[test]
 fn after_a_refusal_nothing_is_removed_but_keys_that_have_ended() {
     let kernel = kernel();
     let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
