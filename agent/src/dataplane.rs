@@ -11,6 +11,7 @@ use gdoi::BootTime;
 use crate::adoption::Installed;
 use tracing::{debug, error, info, warn};
 use xfrm::model::SaId;
+use xfrm::reconcile::Changed;
 use xfrm::statistics::Statistics;
 use xfrm::{Desired, Error, Kernel, Ownership, Parts, Reconciler, Report};
 
@@ -78,17 +79,26 @@ impl<K: Kernel> Dataplane<K> {
     /// # Errors
     /// Logged already; [`Dataplane::handle_timeout`] tries again.
     pub async fn apply(&mut self, desired: Desired, now: BootTime) -> Result<(), Error> {
-        let result = self.change(desired).await;
+        let changed = self.change(desired).await;
+        let result = self.confirm(changed).await;
         self.conclude(result, Cause::Desired, now)
     }
 
-    /// The change alone. What came of it goes to [`Dataplane::conclude`], which logs it: who waits for the kernel need
-    /// not wait for the log.
+    /// The change alone: when it returns, the kernel has the keys. [`Dataplane::confirm`] reads them back, and what came
+    /// of it goes to [`Dataplane::conclude`], which logs it: who waits for the kernel need not wait for the log.
     ///
     /// # Errors
     /// Neither logged nor tried again yet.
-    pub async fn change(&mut self, desired: Desired) -> Result<Report, Error> {
-        self.reconciler.apply(desired).await
+    pub async fn change(&mut self, desired: Desired) -> Result<Changed, Error> {
+        self.reconciler.change(desired).await
+    }
+
+    /// Reads back what was changed.
+    ///
+    /// # Errors
+    /// As [`Dataplane::change`].
+    pub async fn confirm(&mut self, changed: Result<Changed, Error>) -> Result<Report, Error> {
+        self.reconciler.confirm(changed?).await
     }
 
     /// Others may have changed these parts of the kernel: nothing is decided before they are read again.

@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 use xfrm::event::{EventSource, KernelEvent};
+use xfrm::reconcile::Changed;
 use xfrm::{Error, Kernel, Parts};
 
 use crate::config::check::{Machine, load};
@@ -361,8 +362,10 @@ impl<K: Kernel> EventLoop<K> {
                 }
                 self.records.before_change(&self.daemon, now);
                 if let Some(desired) = outcome.desired {
-                    let result = self.dataplane.change(desired).await;
-                    applied = clock::now();
+                    let changed = self.dataplane.change(desired).await;
+                    let in_kernel = changed.as_ref().is_ok_and(Changed::is_complete).then(clock::now);
+                    let result = self.dataplane.confirm(changed).await;
+                    applied = in_kernel.unwrap_or_else(clock::now);
                     // What made it necessary comes first in the log.
                     self.log_events();
                     // Logged there, and tried again from there.

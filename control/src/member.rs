@@ -272,7 +272,8 @@ pub struct MemberCounters {
     pub pushes_accepted: u64,
     /// Authentic pushes that could not be used.
     pub pushes_unusable: u64,
-    /// From the receipt of the latest push until the kernel held what it said, microseconds. 0: there was none.
+    /// From the receipt of the latest push until the kernel had acknowledged all that it said, microseconds; that it holds
+    /// it is then read back. 0: there was none.
     #[serde(default)]
     pub push_to_kernel_microseconds: u64,
     /// The longest of these times.
