@@ -17,6 +17,15 @@ const ENDS_WITHIN: Duration = Duration::from_secs(60);
 /// Blocks in place or sockets bound within this time.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
+/// The niceness of a daemon, as its unit says.
+fn niceness(program: &Path) -> &'static str {
+    let unit = match program.ends_with("gcks") {
+        true => include_str!("../../systemd/gcks.service"),
+        false => include_str!("../../systemd/gdoi-agent.service"),
+    };
+    unit.lines().find_map(|line| line.strip_prefix("Nice=")).unwrap_or("0")
+}
+
 /// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
@@ -60,14 +69,17 @@ impl Daemon {
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let log = directory.join(format!("{}.log", node.0));
         let output = OpenOptions::new().create(true).append(true).open(&log)?;
+        let niceness = niceness(program);
         let (program, configuration) = (program.to_string_lossy(), configuration.to_string_lossy());
+        let line = ["-n", niceness, &program, "--config", &configuration];
         let boot = boot_file(node, directory);
         let mut command = match boot.exists() {
-            false => node.command(&program, &["--config", &configuration]),
+            false => node.command("nice", &line),
             // A program on a node has a mount namespace of its own, so nobody else sees this.
             true => {
-                let line = r#"mount --bind "$1" /proc/sys/kernel/random/boot_id && exec "$2" --config "$3""#;
-                node.command("sh", &["-c", line, "sh", &boot.to_string_lossy(), &program, &configuration])
+                let mount = r#"mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec nice "$@""#;
+                let boot = boot.to_string_lossy();
+                node.command("sh", &[&["-c", mount, "sh", &boot], &line[..]].concat())
             }
         };
         command.envs(environment.iter().copied()).env("NOTIFY_SOCKET", &socket_path);
