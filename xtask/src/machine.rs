@@ -114,6 +114,15 @@ enum Accelerator {
 }
 
 impl Accelerator {
+    /// Emulated, a fifth level of page tables, string moves octet by octet and protections that are switched at every
+    /// copy cost time at every turn and show nothing that a scenario asks for.
+    fn processor(self) -> &'static str {
+        match self {
+            Self::Hardware => "max",
+            Self::Emulation => "max,la57=off,erms=off,fsrm=off,smap=off,smep=off,pku=off,umip=off",
+        }
+    }
+
     /// An emulated kernel does not trust the processor's time stamps and reads an emulated timer instead, which takes 5
     /// microseconds every time.
     fn clock(self) -> &'static str {
@@ -161,7 +170,7 @@ fn qemu(kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Command 
         Accelerator::Emulation => command.args(["-accel", "tcg,thread=multi"]),
     };
     command
-        .args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "4096", "-nic", "none"])
+        .args(["-machine", "q35", "-cpu", accelerator.processor(), "-smp", "2", "-m", "4096", "-nic", "none"])
         .args(["-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(&kernel.image)
