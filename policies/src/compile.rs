@@ -20,6 +20,9 @@ use crate::precedence::{self, BLOCK, EXCLUDE, LOCAL, Lane, MIGRATING, POLICIES_P
 use crate::rollover;
 use crate::selector::{has_ports, out_of};
 
+mod memory;
+pub use memory::Compiler;
+
 /// Whether XFRM can enforce `policy`. Asked before keys arrive (RFC 6407 §3.3).
 ///
 /// # Errors
@@ -428,9 +431,6 @@ fn is_hidden(keys: &TekKeys) -> bool {
 
 /// The kernel's own limit comes this much after the TEK's end, which the daemon keeps: it is for a daemon that is gone.
 const KERNEL_SLACK: Duration = Duration::from_secs(30);
-
-mod memory;
-pub use memory::Compiler;
 
 /// Pairs between which received ESP may come in fragments.
 fn fragments(lines: &[Line<'_>]) -> BTreeSet<(IpNet, IpNet)> {

@@ -1,8 +1,8 @@
 //! A change of keys alone changes states and the sets of SPIs. It is waited for, so the rest is not made again for it.
 
+use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use core::net::SocketAddr;
 use gdoi::group::{GroupId, TekProtection, TrafficSelector};
 use ipnet::IpNet;
 use xfrm::desired::{Desired, PlaceholderRoute};
