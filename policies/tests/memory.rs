@@ -9,11 +9,23 @@ use proptest::prelude::*;
 use support::*;
 use xfrm::model::SaRole;
 
+/// One line. Selector and keys are positions.
+#[derive(Clone, Copy, Debug)]
+struct Drawn {
+    spi: u32,
+    selector: usize,
+    gcm: bool,
+    direction: u16,
+    keys: usize,
+    receive: bool,
+    send: bool,
+    spent: bool,
+}
+
 /// What may differ from one moment to the next.
 #[derive(Clone, Debug)]
 struct Moment {
-    /// SPI, selector, whether it is of AES-GCM, direction, which keys, receive, send, spent.
-    lines: Vec<(u32, usize, bool, u16, usize, bool, bool, bool)>,
+    lines: Vec<Drawn>,
     expired: bool,
     local: Option<u8>,
     lans: usize,
@@ -29,8 +41,15 @@ const SELECTORS: [(&str, &str); 3] =
 
 fn moment() -> impl Strategy<Value = Moment> {
     let line = (0x1300_u32..0x1304, 0_usize..3, prop::bool::weighted(0.1), 1_u16..=3, 0_usize..3, any::<[bool; 3]>())
-        .prop_map(|(spi, selector, gcm, direction, keys, [receive, send, spent])| {
-            (spi, selector, gcm, direction, keys, receive, send, spent)
+        .prop_map(|(spi, selector, gcm, direction, keys, [receive, send, spent])| Drawn {
+            spi,
+            selector,
+            gcm,
+            direction,
+            keys,
+            receive,
+            send,
+            spent,
         });
     let lines = prop::collection::vec(line, 0..4);
     let mode = prop_oneof![8 => Just(Mode::Normal), 1 => Just(Mode::ReceiveOnly), 1 => Just(Mode::Passive)];
@@ -51,15 +70,15 @@ fn moment() -> impl Strategy<Value = Moment> {
     )
 }
 
-fn tek_of((spi, selector, is_gcm, direction, ..): (u32, usize, bool, u16, usize, bool, bool, bool)) -> TekPolicy {
-    let (source, destination) = SELECTORS[selector];
-    let line = directed(tek(spi, source, destination), SaDirection(direction));
-    if is_gcm { gcm(line) } else { line }
+fn tek_of(drawn: &Drawn) -> TekPolicy {
+    let (source, destination) = SELECTORS[drawn.selector];
+    let line = directed(tek(drawn.spi, source, destination), SaDirection(drawn.direction));
+    if drawn.gcm { gcm(line) } else { line }
 }
 
 fn group<'a>(moment: &Moment, teks: &'a [TekPolicy], keys: &'a [TekKeys; 3]) -> policies::GroupInput<'a> {
-    let installed = |(policy, line): (&'a TekPolicy, &(u32, usize, bool, u16, usize, bool, bool, bool))| {
-        let (_, _, _, _, which, receive, send, spent) = *line;
+    let installed = |(policy, drawn): (&'a TekPolicy, &Drawn)| {
+        let Drawn { keys: which, receive, send, spent, .. } = *drawn;
         InstalledTek { policy, keys: &keys[which], receive, send, spent, life_left: None }
     };
     let state = match (teks, moment.expired) {
@@ -104,17 +123,17 @@ proptest! {
             // Or nearly the same moment: one thing is different.
             if let Some(line) = moment.lines.first_mut() {
                 match other {
-                    1 => line.0 = 0x1303,
-                    2 => line.1 = (line.1 + 1) % 3,
-                    3 => line.3 = line.3 % 3 + 1,
-                    4 => line.5 = !line.5,
-                    5 => line.6 = !line.6,
+                    1 => line.spi = 0x1303,
+                    2 => line.selector = (line.selector + 1) % 3,
+                    3 => line.direction = line.direction % 3 + 1,
+                    4 => line.receive = !line.receive,
+                    5 => line.send = !line.send,
                     _ => {}
                 }
             }
             // The same lines with other SPIs are what it remembers.
-            moment.lines.iter_mut().for_each(|line| line.0 += 0x100 * shift);
-            let teks: Vec<_> = moment.lines.iter().map(|line| tek_of(*line)).collect();
+            moment.lines.iter_mut().for_each(|line| line.spi += 0x100 * shift);
+            let teks: Vec<_> = moment.lines.iter().map(tek_of).collect();
             let fresh = compile(&[group(&moment, &teks, &keys)]);
             let remembered = compiler.compile(&[group(&moment, &teks, &keys)]);
             prop_assert_eq!(remembered.map_err(|error| error.to_string()), fresh.map_err(|error| error.to_string()));
