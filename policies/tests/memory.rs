@@ -114,11 +114,11 @@ proptest! {
     #[test]
     fn what_was_compiled_before_makes_no_difference(
         moments in prop::collection::vec(moment(), 1..4),
-        order in prop::collection::vec((any::<prop::sample::Index>(), 0_u32..3, 0_u8..10), 1..16),
+        order in prop::collection::vec((any::<prop::sample::Index>(), 0_u32..3, 0_u8..10, any::<Option<[bool; 2]>>()), 1..16),
     ) {
         let keys = [cbc_keys(), keys(20, 0), keys(16, 0)];
         let mut compiler = Compiler::default();
-        for (index, shift, other) in order {
+        for (index, shift, other, second) in order {
             let mut moment = index.get(&moments).clone();
             // Or nearly the same moment: one thing is different.
             if let Some(line) = moment.lines.first_mut() {
@@ -134,8 +134,22 @@ proptest! {
             // The same lines with other SPIs are what it remembers.
             moment.lines.iter_mut().for_each(|line| line.spi += 0x100 * shift);
             let teks: Vec<_> = moment.lines.iter().map(tek_of).collect();
-            let fresh = compile(&[group(&moment, &teks, &keys)]);
-            let remembered = compiler.compile(&[group(&moment, &teks, &keys)]);
+            let others = [tek(0x2300 + shift, "10.77.0.0/16", "10.77.0.0/16")];
+            let groups = || {
+                let mut both = vec![group(&moment, &teks, &keys)];
+                if let Some([receive, send]) = second {
+                    both.push(policies::GroupInput {
+                        name: "others",
+                        group: gdoi::group::GroupId(2222),
+                        slot: 5,
+                        options: policies::GroupOptions::at_slot(5),
+                        ..g1(GroupState::Keyed(generation(&others, &keys[0], receive, send)))
+                    });
+                }
+                both
+            };
+            let fresh = compile(&groups());
+            let remembered = compiler.compile(&groups());
             prop_assert_eq!(remembered.map_err(|error| error.to_string()), fresh.map_err(|error| error.to_string()));
         }
     }
