@@ -1,14 +1,18 @@
 //! Signatures over a digest that the caller computed: RSASSA-PKCS1-v1_5 (RFC 8017 §8.2), with and without DigestInfo,
 //! and ECDSA in the form of RFC 4754 §3: r and s side by side, each as long as the curve's order.
 
-use p256::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
+use p256::ecdsa::signature::hazmat::PrehashSigner;
+use rsa::Pkcs1v15Sign;
 use rsa::pkcs1::DecodeRsaPublicKey;
 use rsa::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use rsa::traits::PublicKeyParts;
-use rsa::{Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
 
+use self::ecdsa_key::EcdsaKey;
 use super::{Secret, SeededRng};
 use crate::config::HashAlgorithm;
+
+mod ecdsa_key;
+mod rsa_key;
 
 /// What an RSA signature covers inside its padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -78,10 +82,10 @@ pub struct PublicKey(Public);
 
 #[derive(Clone, PartialEq, Eq)]
 enum Public {
-    Rsa(Box<RsaPublicKey>),
-    Ecdsa256(p256::ecdsa::VerifyingKey),
-    Ecdsa384(p384::ecdsa::VerifyingKey),
-    Ecdsa521(Box<p521::ecdsa::VerifyingKey>),
+    Rsa(Box<rsa::PublicKey>),
+    Ecdsa256(Box<EcdsaKey<p256::NistP256>>),
+    Ecdsa384(Box<EcdsaKey<p384::NistP384>>),
+    Ecdsa521(Box<EcdsaKey<p521::NistP521>>),
 }
 
 impl PublicKey {
@@ -93,19 +97,33 @@ impl PublicKey {
         let no_key = SignatureError::PublicKey(kind);
         let public = match kind {
             KeyKind::Rsa => {
-                let key = RsaPublicKey::from_public_key_der(der).or_else(|_| RsaPublicKey::from_pkcs1_der(der));
+                let key = rsa::PublicKey::from_public_key_der(der).or_else(|_| rsa::PublicKey::from_pkcs1_der(der));
                 let key = key.map_err(|_| no_key)?;
                 check_modulus(&key, legacy)?;
                 Public::Rsa(Box::new(key))
             }
-            KeyKind::Ecdsa256 => Public::Ecdsa256(DecodePublicKey::from_public_key_der(der).map_err(|_| no_key)?),
-            KeyKind::Ecdsa384 => Public::Ecdsa384(DecodePublicKey::from_public_key_der(der).map_err(|_| no_key)?),
+            KeyKind::Ecdsa256 => {
+                Public::Ecdsa256(EcdsaKey::of(p256::PublicKey::from_public_key_der(der).map_err(|_| no_key)?))
+            }
+            KeyKind::Ecdsa384 => {
+                Public::Ecdsa384(EcdsaKey::of(p384::PublicKey::from_public_key_der(der).map_err(|_| no_key)?))
+            }
             KeyKind::Ecdsa521 => {
-                let key = p521::PublicKey::from_public_key_der(der).map_err(|_| no_key)?;
-                Public::Ecdsa521(Box::new(key.into()))
+                Public::Ecdsa521(EcdsaKey::of(p521::PublicKey::from_public_key_der(der).map_err(|_| no_key)?))
             }
         };
         Ok(Self(public))
+    }
+
+    /// Makes [`verify`](Self::verify) with an ECDSA key about three times as fast from now on. Takes as long as some
+    /// verifications; done again it takes nothing.
+    pub fn prepare(&mut self) {
+        match &mut self.0 {
+            Public::Rsa(_) => {}
+            Public::Ecdsa256(key) => key.prepare(),
+            Public::Ecdsa384(key) => key.prepare(),
+            Public::Ecdsa521(key) => key.prepare(),
+        }
     }
 
     /// Kind of the key.
@@ -121,7 +139,7 @@ impl PublicKey {
     /// Bits of the modulus, or of the curve.
     pub fn bits(&self) -> u16 {
         match &self.0 {
-            Public::Rsa(key) => u16::try_from(key.n().bits()).unwrap_or(u16::MAX),
+            Public::Rsa(key) => u16::try_from(key.n().bit_width()).unwrap_or(u16::MAX),
             Public::Ecdsa256(_) => 256,
             Public::Ecdsa384(_) => 384,
             Public::Ecdsa521(_) => 521,
@@ -140,13 +158,10 @@ impl PublicKey {
         signature: &[u8],
     ) -> Result<(), SignatureError> {
         let valid = match &self.0 {
-            Public::Rsa(key) => key.verify(scheme(hash, form), digest, signature).is_ok(),
-            Public::Ecdsa256(key) => p256::ecdsa::Signature::from_slice(signature)
-                .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok()),
-            Public::Ecdsa384(key) => p384::ecdsa::Signature::from_slice(signature)
-                .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok()),
-            Public::Ecdsa521(key) => p521::ecdsa::Signature::from_slice(signature)
-                .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok()),
+            Public::Rsa(key) => rsa_key::verify(key, &scheme(hash, form), digest, signature),
+            Public::Ecdsa256(key) => key.verify(digest, signature),
+            Public::Ecdsa384(key) => key.verify(digest, signature),
+            Public::Ecdsa521(key) => key.verify(digest, signature),
         };
         // RFC 4754 §3 ties the hash to the curve: a digest of another one is nothing this key signed.
         match valid && self.kind().fixed_hash().is_none_or(|fixed| fixed == hash) {
@@ -166,7 +181,7 @@ impl core::fmt::Debug for PublicKey {
 pub struct SigningKey(Private);
 
 enum Private {
-    Rsa(Box<RsaPrivateKey>),
+    Rsa(Box<rsa::PrivateKey>),
     Ecdsa256(p256::ecdsa::SigningKey),
     Ecdsa384(p384::ecdsa::SigningKey),
     Ecdsa521(Box<p521::ecdsa::SigningKey>),
@@ -182,7 +197,7 @@ impl SigningKey {
         if !(SHORTEST..=LONGEST).contains(&bits.into()) {
             return Err(length(()));
         }
-        let key = RsaPrivateKey::new(rng, bits.into()).map_err(|_| length(()))?;
+        let key = rsa::PrivateKey::new(rng, bits.into()).map_err(|_| length(()))?;
         Ok(Self(Private::Rsa(Box::new(key))))
     }
 
@@ -214,7 +229,7 @@ impl SigningKey {
     /// # Errors
     /// The octets are no such key, or its modulus is out of bounds.
     pub fn from_pkcs8_der(der: &[u8], legacy: bool) -> Result<Self, SignatureError> {
-        if let Ok(key) = RsaPrivateKey::from_pkcs8_der(der) {
+        if let Ok(key) = rsa::PrivateKey::from_pkcs8_der(der) {
             check_modulus(key.as_public_key(), legacy)?;
             return Ok(Self(Private::Rsa(Box::new(key))));
         }
@@ -258,9 +273,9 @@ impl SigningKey {
     pub fn public_key(&self) -> PublicKey {
         PublicKey(match &self.0 {
             Private::Rsa(key) => Public::Rsa(Box::new(key.to_public_key())),
-            Private::Ecdsa256(key) => Public::Ecdsa256(*key.verifying_key()),
-            Private::Ecdsa384(key) => Public::Ecdsa384(*key.verifying_key()),
-            Private::Ecdsa521(key) => Public::Ecdsa521(Box::new(*key.verifying_key())),
+            Private::Ecdsa256(key) => Public::Ecdsa256(EcdsaKey::of(*key.verifying_key())),
+            Private::Ecdsa384(key) => Public::Ecdsa384(EcdsaKey::of(*key.verifying_key())),
+            Private::Ecdsa521(key) => Public::Ecdsa521(EcdsaKey::of(*key.verifying_key())),
         })
     }
 
@@ -334,8 +349,8 @@ fn scheme(hash: HashAlgorithm, form: RsaForm) -> Pkcs1v15Sign {
     }
 }
 
-fn check_modulus(key: &RsaPublicKey, legacy: bool) -> Result<(), SignatureError> {
-    let (bits, minimum) = (key.n().bits(), if legacy { SHORTEST_LEGACY } else { SHORTEST });
+fn check_modulus(key: &rsa::PublicKey, legacy: bool) -> Result<(), SignatureError> {
+    let (bits, minimum) = (key.n().bit_width(), if legacy { SHORTEST_LEGACY } else { SHORTEST });
     match (minimum..=LONGEST).contains(&bits) {
         true => Ok(()),
         false => Err(SignatureError::ModulusLength { bits, minimum, maximum: LONGEST }),
