@@ -397,6 +397,7 @@ impl<K: Kernel> EventLoop<K> {
                 self.daemon.handle_unreachable(transmit.destination, now);
             }
             if quiet {
+                self.daemon.prepare();
                 return;
             }
         }

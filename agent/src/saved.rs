@@ -12,7 +12,6 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use daemon::replace::write_atomically;
@@ -242,9 +241,10 @@ impl StateFile {
     }
 }
 
-/// Whether the file still has its name: somebody may have removed it.
+/// Whether the file still has its name: somebody may have removed it. The library's own question goes by way of a path,
+/// which takes the kernel far longer.
 fn is_in_place(file: &File) -> bool {
-    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
+    nix::sys::stat::fstat(file).is_ok_and(|facts| facts.st_nlink > 0)
 }
 
 /// Milliseconds since boot.

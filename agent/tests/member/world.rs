@@ -352,6 +352,7 @@ impl World {
                 self.deliver(&transmit);
             }
             if quiet {
+                self.daemon.prepare();
                 return;
             }
         }
