@@ -3,6 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use gdoi::group::{GroupPolicy, Spi, TekKeys};
 use ipnet::IpNet;
@@ -140,7 +141,7 @@ struct Builder {
 impl Builder {
     /// Adds a policy unless a better one has the same identity.
     fn add(&mut self, id: PolicyId, priority: u32, action: Action) {
-        self.desired.policies.entry(id.clone()).or_insert(Policy { id, priority, action });
+        Arc::make_mut(&mut self.desired.policies).entry(id.clone()).or_insert(Policy { id, priority, action });
     }
 
     fn servers(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
@@ -368,7 +369,7 @@ impl Builder {
         };
         preservation.groups.insert(placeholder, entry);
         if let Some((uplink, gateway)) = group.zones.uplink(true) {
-            self.desired.routes.insert(PlaceholderRoute {
+            Arc::make_mut(&mut self.desired.routes).insert(PlaceholderRoute {
                 placeholder: IpAddr::V4(placeholder),
                 interface: uplink.name.clone(),
                 gateway,

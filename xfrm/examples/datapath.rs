@@ -12,6 +12,7 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -120,7 +121,7 @@ impl Member {
             let selector =
                 Selector { source, destination, protocol: 0, source_port: 0, destination_port: 0, interface };
             let id = PolicyId { direction, selector };
-            desired.policies.insert(id.clone(), Policy { id, priority, action });
+            Arc::make_mut(&mut desired.policies).insert(id.clone(), Policy { id, priority, action });
         };
         let (any, lan) = (self.group, self.lan);
         let template =
@@ -152,7 +153,7 @@ impl Member {
             groups: BTreeMap::from([(PLACEHOLDER, group)]),
             defragment: self.defragment,
         });
-        desired.routes.insert(PlaceholderRoute {
+        Arc::make_mut(&mut desired.routes).insert(PlaceholderRoute {
             placeholder,
             interface: String::from("wan"),
             gateway: Some(self.gateway),

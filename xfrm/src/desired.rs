@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::model::{Policy, PolicyId, Sa, SaId};
 use crate::preserve::Preservation;
@@ -20,14 +21,16 @@ pub struct PlaceholderRoute {
 }
 
 /// The desired state.
+///
+/// A change of keys leaves policies and routes as they were: two states of which one was made from the other share them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// States.
     pub sas: BTreeMap<SaId, Sa>,
     /// Policies.
-    pub policies: BTreeMap<PolicyId, Policy>,
+    pub policies: Arc<BTreeMap<PolicyId, Policy>>,
     /// nf_tables; `None` removes the tables.
     pub preservation: Option<Preservation>,
     /// Placeholder routes.
-    pub routes: BTreeSet<PlaceholderRoute>,
+    pub routes: Arc<BTreeSet<PlaceholderRoute>>,
 }

@@ -172,7 +172,9 @@ impl Steps {
             self.routes_deleted,
             self.tables_removed,
         ]
-        .concat()
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// Where a change belongs that leaves `action` in the kernel and only closes.
@@ -254,7 +256,7 @@ fn policies(current: &Current, desired: &Desired, ownership: &Ownership, steps: 
     let installed: BTreeMap<&PolicyId, (u32, &Policy)> =
         current.policies.iter().map(|(index, policy)| (&policy.id, (*index, policy))).collect();
     let mut free = FreeIndexes::new(current, ownership);
-    for (id, policy) in &desired.policies {
+    for (id, policy) in desired.policies.as_ref() {
         if id.selector.interface.as_ref().is_some_and(|name| !current.interfaces.contains_key(name)) {
             continue;
         }

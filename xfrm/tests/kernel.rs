@@ -7,6 +7,7 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use std::sync::Arc;
 
 use nix::sched::{CloneFlags, unshare};
 use xfrm::desired::PlaceholderRoute;
@@ -46,7 +47,7 @@ fn desired() -> Desired {
         let (source, destination) = (group, group);
         let selector = Selector { source, destination, protocol: 0, source_port: 0, destination_port: 0, interface };
         let id = PolicyId { direction, selector };
-        desired.policies.insert(id.clone(), Policy { id, priority, action });
+        Arc::make_mut(&mut desired.policies).insert(id.clone(), Policy { id, priority, action });
     };
     let template = Template {
         source: "0.0.0.0".parse().unwrap(),
@@ -82,7 +83,7 @@ fn desired() -> Desired {
         groups: BTreeMap::from([("192.0.2.1".parse().unwrap(), preservation)]),
         defragment: true,
     });
-    desired.routes.insert(PlaceholderRoute {
+    Arc::make_mut(&mut desired.routes).insert(PlaceholderRoute {
         placeholder: "192.0.2.1".parse().unwrap(),
         interface: String::from("wan"),
         gateway: Some("10.0.1.254".parse().unwrap()),
@@ -257,7 +258,7 @@ fn a_placeholder_route_follows_its_next_hop() {
             [(Some("10.0.1.254"), "via 10.0.1.254"), (None, "dev wan"), (Some("fe80::1"), "via inet6 fe80::1")]
         {
             let mut wanted = Desired::default();
-            wanted.routes.insert(PlaceholderRoute {
+            Arc::make_mut(&mut wanted.routes).insert(PlaceholderRoute {
                 placeholder: "192.0.2.1".parse().unwrap(),
                 interface: String::from("wan"),
                 gateway: gateway.map(|gateway| gateway.parse().unwrap()),
@@ -277,7 +278,7 @@ fn a_placeholder_route_follows_its_next_hop() {
         reconciler.purge().await.unwrap();
         sh("ip route add 192.0.2.1 dev wan");
         let mut wanted = desired().routes;
-        let routes = wanted.pop_first().into_iter().collect();
+        let routes = Arc::new(Arc::make_mut(&mut wanted).pop_first().into_iter().collect());
         let refused = reconciler.apply(Desired { routes, ..Desired::default() }).await.unwrap_err();
         assert!(refused.to_string().contains("File exists"), "{refused}");
         assert!(sh("ip route show 192.0.2.1").contains("scope link"));

@@ -12,6 +12,7 @@ use core::net::IpAddr;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
@@ -88,7 +89,7 @@ impl Draw {
                 Action::Protect(Template { source, destination, reqid: Reqid(0x4744_0001), optional })
             };
             let action = [Action::Allow, Action::Block, template(false), template(true)][usize::from(action)];
-            desired.policies.insert(id.clone(), Policy { id, priority, action });
+            Arc::make_mut(&mut desired.policies).insert(id.clone(), Policy { id, priority, action });
         }
         for (&spi, &key) in &self.inbound {
             let sa = sa(SaRole::Inbound, spi, key, false);
@@ -116,7 +117,7 @@ impl Draw {
             )]),
             defragment,
         });
-        desired.routes.extend(self.route.map(|mtu| PlaceholderRoute {
+        Arc::make_mut(&mut desired.routes).extend(self.route.map(|mtu| PlaceholderRoute {
             placeholder: address("192.0.2.1"),
             interface: String::from("wan"),
             gateway: None,
@@ -435,10 +436,10 @@ fn a_foreign_policy_with_our_selector_is_named_and_left_alone() {
     let mut desired = Desired::default();
     let mut other = foreign();
     other.action = Action::Allow;
-    desired.policies.insert(other.id.clone(), other);
+    Arc::make_mut(&mut desired.policies).insert(other.id.clone(), other);
     let mut block = foreign();
     block.id.direction = Direction::In;
-    desired.policies.insert(block.id.clone(), block.clone());
+    Arc::make_mut(&mut desired.policies).insert(block.id.clone(), block.clone());
     let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
     let Err(Error::Incomplete { failures, .. }) = run(reconciler.apply(desired)) else { panic!("no failure") };
     assert_eq!(failures[0].cause, Error::ForeignPolicy(foreign().id));

@@ -1,7 +1,9 @@
 //! A change of keys alone changes states and the sets of SPIs. It is waited for, so the rest is not made again for it.
 
 use core::net::SocketAddr;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use gdoi::group::{GroupId, TekProtection, TrafficSelector};
 use ipnet::IpNet;
@@ -22,7 +24,7 @@ const REMEMBERED: usize = 4;
 /// Compiles as [`compile`](super::compile()) does, and remembers policies, routes and rules for the next time.
 #[derive(Debug, Default)]
 pub struct Compiler {
-    remembered: VecDeque<(Vec<Shape>, Frame)>,
+    remembered: VecDeque<(Vec<Shape<'static>>, Frame)>,
 }
 
 impl Compiler {
@@ -32,10 +34,11 @@ impl Compiler {
     /// As [`compile`](super::compile()).
     pub fn compile(&mut self, groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
         let groups = of_groups(groups)?;
-        let shapes: Vec<Shape> = groups.iter().map(|(group, lines)| Shape::of(group, lines)).collect();
+        let shapes: Vec<Shape<'_>> = groups.iter().map(|(group, lines)| Shape::of(group, lines)).collect();
         if let Some((_, frame)) = self.remembered.iter().find(|(known, _)| *known == shapes) {
             return frame.with_keys(&groups);
         }
+        let shapes = shapes.into_iter().map(Shape::into_owned).collect();
         let desired = build(groups)?;
         self.remembered.truncate(REMEMBERED - 1);
         self.remembered.push_front((shapes, Frame::of(&desired)));
@@ -45,65 +48,88 @@ impl Compiler {
 
 /// A group without its SPIs, keys and life times: what the frame depends on.
 #[derive(Debug, PartialEq, Eq)]
-struct Shape {
-    name: String,
+struct Shape<'a> {
+    name: Cow<'a, str>,
     group: GroupId,
     slot: u8,
-    zones: Zones,
-    protected: Vec<IpNet>,
-    exclude: Vec<TrafficSelector>,
-    fail_open: Vec<TrafficSelector>,
-    servers: Vec<SocketAddr>,
+    zones: Cow<'a, Zones>,
+    protected: Cow<'a, [IpNet]>,
+    exclude: Cow<'a, [TrafficSelector]>,
+    fail_open: Cow<'a, [TrafficSelector]>,
+    servers: Cow<'a, [SocketAddr]>,
     pushes: Option<SocketAddr>,
     options: GroupOptions,
-    lines: Vec<ShapeLine>,
+    lines: Vec<ShapeLine<'a>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct ShapeLine {
+struct ShapeLine<'a> {
     /// Position of the first line with the same SPI.
     first: usize,
     selector: TrafficSelector,
-    protection: TekProtection,
+    protection: Cow<'a, TekProtection>,
     has_keys: bool,
     receive: bool,
     send: bool,
 }
 
-impl Shape {
-    fn of(input: &GroupInput<'_>, lines: &[Line<'_>]) -> Self {
+impl<'a> Shape<'a> {
+    fn of(input: &'a GroupInput<'_>, lines: &[Line<'a>]) -> Self {
         let GroupInput { name, group, slot, zones, protected, exclude, fail_open, servers, pushes, options, state: _ } =
             input;
-        let line = |(position, line): (usize, &Line<'_>)| ShapeLine {
+        let line = |(position, line): (usize, &Line<'a>)| ShapeLine {
             first: lines.iter().position(|one| one.policy.spi == line.policy.spi).unwrap_or(position),
             selector: line.policy.selector,
-            protection: line.policy.protection.clone(),
+            protection: Cow::Borrowed(&line.policy.protection),
             has_keys: line.keys.is_some(),
             receive: line.receive,
             send: line.send,
         };
         Self {
-            name: (*name).to_owned(),
+            name: Cow::Borrowed(name),
             group: *group,
             slot: *slot,
-            zones: zones.clone(),
-            protected: protected.clone(),
-            exclude: exclude.clone(),
-            fail_open: fail_open.clone(),
-            servers: servers.clone(),
+            zones: Cow::Borrowed(zones),
+            protected: protected.into(),
+            exclude: exclude.into(),
+            fail_open: fail_open.into(),
+            servers: servers.into(),
             pushes: *pushes,
             options: *options,
             lines: lines.iter().enumerate().map(line).collect(),
         }
     }
+
+    fn into_owned(self) -> Shape<'static> {
+        Shape {
+            name: owned(self.name),
+            zones: owned(self.zones),
+            protected: owned(self.protected),
+            exclude: owned(self.exclude),
+            fail_open: owned(self.fail_open),
+            servers: owned(self.servers),
+            lines: self.lines.into_iter().map(ShapeLine::into_owned).collect(),
+            ..self
+        }
+    }
+}
+
+impl ShapeLine<'_> {
+    fn into_owned(self) -> ShapeLine<'static> {
+        ShapeLine { protection: owned(self.protection), ..self }
+    }
+}
+
+fn owned<T: ToOwned + ?Sized>(value: Cow<'_, T>) -> Cow<'static, T> {
+    Cow::Owned(value.into_owned())
 }
 
 /// A desired state without states.
 #[derive(Debug)]
 struct Frame {
-    policies: BTreeMap<PolicyId, Policy>,
+    policies: Arc<BTreeMap<PolicyId, Policy>>,
     preservation: Option<Preservation>,
-    routes: BTreeSet<PlaceholderRoute>,
+    routes: Arc<BTreeSet<PlaceholderRoute>>,
 }
 
 impl Frame {
@@ -113,21 +139,17 @@ impl Frame {
     }
 
     fn with_keys(&self, groups: &Groups<'_>) -> Result<Desired, GroupUnusable> {
-        let Self { policies, preservation, routes } = self;
         let mut builder = Builder::default();
+        let mut preservation = self.preservation.clone();
         for (group, lines) in groups {
             let lanes = rollover::lanes(lines).map_err(|reason| unusable(group, reason))?;
             builder.sas(group, lines, &lanes).map_err(|reason| unusable(group, reason))?;
-        }
-        let mut preservation = preservation.clone();
-        for (group, lines) in groups {
             let placeholder = &group.options.placeholder;
             if let Some(entry) = preservation.as_mut().and_then(|whole| whole.groups.get_mut(placeholder)) {
-                let lanes = rollover::lanes(lines).map_err(|reason| unusable(group, reason))?;
                 entry.inbound_spis = inbound_spis(&builder.desired.sas, &lanes, group.slot);
             }
         }
-        let sas = builder.desired.sas;
-        Ok(Desired { sas, policies: policies.clone(), preservation, routes: routes.clone() })
+        let (policies, routes) = (Arc::clone(&self.policies), Arc::clone(&self.routes));
+        Ok(Desired { sas: builder.desired.sas, policies, preservation, routes })
     }
 }

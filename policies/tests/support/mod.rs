@@ -152,7 +152,7 @@ pub fn render(desired: &Desired) -> String {
             ),
         };
     }
-    for route in &desired.routes {
+    for route in desired.routes.iter() {
         let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
         let _ = writeln!(text, "route {}{via} dev {} mtu lock {}", route.placeholder, route.interface, route.mtu);
     }
