@@ -49,10 +49,14 @@ pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
 type Groups<'a> = Vec<(&'a GroupInput<'a>, Vec<Line<'a>>)>;
 
 fn of_groups<'a>(groups: &'a [GroupInput<'a>]) -> Result<Groups<'a>, GroupUnusable> {
+    let with_lines = |group| Ok((group, line::of_group(group).map_err(|reason| unusable(group, reason))?));
+    in_order(groups).into_iter().map(with_lines).collect()
+}
+
+fn in_order<'a>(groups: &'a [GroupInput<'a>]) -> Vec<&'a GroupInput<'a>> {
     let mut ordered: Vec<&GroupInput<'_>> = groups.iter().collect();
     ordered.sort_by_key(|group| group.slot);
-    let with_lines = |group| Ok((group, line::of_group(group).map_err(|reason| unusable(group, reason))?));
-    ordered.into_iter().map(with_lines).collect()
+    ordered
 }
 
 fn build(groups: Groups<'_>) -> Result<Desired, GroupUnusable> {

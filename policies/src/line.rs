@@ -63,51 +63,60 @@ impl Line<'_> {
 
 /// The lines of a policy as it was offered, without keys: one generation.
 pub(crate) fn offered<'a>(teks: &'a [TekPolicy], options: &GroupOptions) -> Result<Vec<Line<'a>>, Unusable> {
-    build(
-        teks.iter().map(|policy| Part { policy, keys: None, receive: true, send: true, spent: false, life: None }),
-        options,
-    )
+    let part = |policy| Part { policy, keys: None, receive: true, send: true, spent: false, life_left: None };
+    build(teks.iter().map(part), options)
 }
 
 /// The lines of a group in its present state.
 pub(crate) fn of_group<'a>(group: &GroupInput<'a>) -> Result<Vec<Line<'a>>, Unusable> {
-    match &group.state {
-        GroupState::NoKey => Ok(Vec::new()),
-        GroupState::Expired(lines) => {
-            let shut = |policy| Part { policy, keys: None, receive: false, send: false, spent: false, life: None };
-            build(lines.iter().copied().map(shut), &group.options)
-        }
-        GroupState::Keyed(teks) => {
-            let part = |tek: &InstalledTek<'a>| Part {
-                policy: tek.policy,
-                keys: Some(tek.keys),
-                receive: tek.receive,
-                send: tek.send,
-                spent: tek.spent,
-                life: tek.life_left,
-            };
-            build(teks.iter().map(part), &group.options)
-        }
+    build(parts(group).into_iter(), &group.options)
+}
+
+/// What a line is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part<'a> {
+    pub(crate) policy: &'a TekPolicy,
+    pub(crate) keys: Option<&'a TekKeys>,
+    pub(crate) receive: bool,
+    pub(crate) send: bool,
+    pub(crate) spent: bool,
+    pub(crate) life_left: Option<Duration>,
+}
+
+impl<'a> Part<'a> {
+    /// The line.
+    pub(crate) fn line(self, suite: Suite, selectors: Vec<Selector>, place: usize, mode: Mode) -> Line<'a> {
+        let Self { policy, keys, receive, send, spent, life_left } = self;
+        Line { policy, keys, suite, selectors, place, receive, send, spent, life_left, mode }
     }
 }
 
-struct Part<'a> {
-    policy: &'a TekPolicy,
-    keys: Option<&'a TekKeys>,
-    receive: bool,
-    send: bool,
-    spent: bool,
-    life: Option<Duration>,
+/// The lines of a group in its present state, unchecked.
+pub(crate) fn parts<'a>(group: &GroupInput<'a>) -> Vec<Part<'a>> {
+    match &group.state {
+        GroupState::NoKey => Vec::new(),
+        GroupState::Expired(lines) => {
+            let shut = |policy| Part { policy, keys: None, receive: false, send: false, spent: false, life_left: None };
+            lines.iter().copied().map(shut).collect()
+        }
+        GroupState::Keyed(teks) => {
+            let part = |tek: &InstalledTek<'a>| {
+                let InstalledTek { policy, keys, receive, send, spent, life_left } = *tek;
+                Part { policy, keys: Some(keys), receive, send, spent, life_left }
+            };
+            teks.iter().map(part).collect()
+        }
+    }
 }
 
 fn build<'a>(parts: impl Iterator<Item = Part<'a>>, options: &GroupOptions) -> Result<Vec<Line<'a>>, Unusable> {
     let mut lines: Vec<Line<'a>> = Vec::new();
     let mut places: BTreeMap<Vec<Selector>, usize> = BTreeMap::new();
     let mut count = 0;
-    for (index, Part { policy, keys, receive, send, spent, life: life_left }) in parts.enumerate() {
+    for (index, part) in parts.enumerate() {
         let number = index + 1;
-        let suite = Suite::of(policy, options)?;
-        let selectors = expand_line(&policy.selector, number)?;
+        let suite = Suite::of(part.policy, options)?;
+        let selectors = expand_line(&part.policy.selector, number)?;
         // A bound on the work below as well: ranges multiply.
         let next = places.len();
         let place = *places.entry(selectors.clone()).or_insert(next);
@@ -117,7 +126,7 @@ fn build<'a>(parts: impl Iterator<Item = Part<'a>>, options: &GroupOptions) -> R
         if count > POLICIES_PER_DIRECTION {
             return Err(Unusable::TooManyPolicies { count, limit: POLICIES_PER_DIRECTION });
         }
-        lines.push(Line { policy, keys, suite, selectors, place, receive, send, spent, life_left, mode: options.mode });
+        lines.push(part.line(suite, selectors, place, options.mode));
     }
     if places.len() > LINES_PER_GROUP {
         return Err(Unusable::TooManyLines { count: places.len(), limit: LINES_PER_GROUP });

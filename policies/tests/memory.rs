@@ -178,3 +178,21 @@ fn a_rekey_changes_states_and_sets_alone() {
         }
     }
 }
+
+/// Without an address there are no states, and nobody asks for lanes that would not suffice.
+#[test]
+fn more_teks_than_lanes_matter_only_with_an_address() {
+    let keys = cbc_keys();
+    let teks: Vec<_> = (0..129).map(|n| tek(0x1300 + n, &format!("10.0.{n}.0/24"), "10.9.0.0/16")).collect();
+    let mut compiler = Compiler::default();
+    for local in [None, None, Some([10, 0, 1, 1].into()), None] {
+        let groups = || {
+            let mut group = g1(keyed(&teks, &keys));
+            group.zones.local = local;
+            [group]
+        };
+        let fresh = compile(&groups()).map_err(|error| error.to_string());
+        assert_eq!(fresh.is_ok(), local.is_none());
+        assert_eq!(compiler.compile(&groups()).map_err(|error| error.to_string()), fresh);
+    }
+}

@@ -11,10 +11,12 @@ use xfrm::desired::{Desired, PlaceholderRoute};
 use xfrm::model::{Policy, PolicyId};
 use xfrm::preserve::Preservation;
 
-use super::{Builder, Groups, build, inbound_spis, of_groups, unusable};
-use crate::error::GroupUnusable;
+use super::{Builder, build, in_order, inbound_spis, of_groups, unusable};
+use crate::error::{GroupUnusable, Unusable};
 use crate::group::{GroupInput, GroupOptions};
-use crate::line::Line;
+use crate::line::{self, Line, Part};
+use crate::precedence::Lane;
+use crate::protection::Suite;
 use crate::rollover;
 use crate::zone::Zones;
 
@@ -33,15 +35,19 @@ impl Compiler {
     /// # Errors
     /// As [`compile`](super::compile()).
     pub fn compile(&mut self, groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
-        let groups = of_groups(groups)?;
-        let shapes: Vec<Shape<'_>> = groups.iter().map(|(group, lines)| Shape::of(group, lines)).collect();
+        let unchecked: Vec<_> = in_order(groups).into_iter().map(|group| (group, line::parts(group))).collect();
+        let shapes: Vec<Shape<'_>> = unchecked.iter().map(|(group, parts)| Shape::of(group, parts)).collect();
         if let Some((_, frame)) = self.remembered.iter().find(|(known, _)| *known == shapes) {
-            return frame.with_keys(&groups);
+            return frame.with_keys(&unchecked);
         }
-        let shapes = shapes.into_iter().map(Shape::into_owned).collect();
+        let groups = of_groups(groups)?;
+        let lines: Result<_, Unusable> = groups.iter().map(|(_, lines)| checked(lines)).collect();
         let desired = build(groups)?;
-        self.remembered.truncate(REMEMBERED - 1);
-        self.remembered.push_front((shapes, Frame::of(&desired)));
+        if let Ok(lines) = lines {
+            let shapes = shapes.into_iter().map(Shape::into_owned).collect();
+            self.remembered.truncate(REMEMBERED - 1);
+            self.remembered.push_front((shapes, Frame::of(&desired, lines)));
+        }
         Ok(desired)
     }
 }
@@ -74,10 +80,10 @@ struct ShapeLine<'a> {
 }
 
 impl<'a> Shape<'a> {
-    fn of(input: &'a GroupInput<'_>, lines: &[Line<'a>]) -> Self {
+    fn of(input: &'a GroupInput<'_>, lines: &[Part<'a>]) -> Self {
         let GroupInput { name, group, slot, zones, protected, exclude, fail_open, servers, pushes, options, state: _ } =
             input;
-        let line = |(position, line): (usize, &Line<'a>)| ShapeLine {
+        let line = |(position, line): (usize, &Part<'a>)| ShapeLine {
             first: lines.iter().position(|one| one.policy.spi == line.policy.spi).unwrap_or(position),
             selector: line.policy.selector,
             protection: Cow::Borrowed(&line.policy.protection),
@@ -124,26 +130,46 @@ fn owned<T: ToOwned + ?Sized>(value: Cow<'_, T>) -> Cow<'static, T> {
     Cow::Owned(value.into_owned())
 }
 
+/// What checking a line has found that its keys do not change.
+#[derive(Clone, Copy, Debug)]
+struct Checked {
+    suite: Suite,
+    lane: Lane,
+}
+
+fn checked(lines: &[Line<'_>]) -> Result<Vec<Checked>, Unusable> {
+    let lanes = rollover::lanes(lines)?;
+    let lane = |line: &Line<'_>| lanes.get(&line.policy.spi).copied().unwrap_or_default();
+    Ok(lines.iter().map(|line| Checked { suite: line.suite, lane: lane(line) }).collect())
+}
+
 /// A desired state without states.
 #[derive(Debug)]
 struct Frame {
     policies: Arc<BTreeMap<PolicyId, Policy>>,
     preservation: Option<Preservation>,
     routes: Arc<BTreeSet<PlaceholderRoute>>,
+    /// By group and line.
+    lines: Vec<Vec<Checked>>,
 }
 
 impl Frame {
-    fn of(desired: &Desired) -> Self {
+    fn of(desired: &Desired, lines: Vec<Vec<Checked>>) -> Self {
         let Desired { sas: _, policies, preservation, routes } = desired;
-        Self { policies: policies.clone(), preservation: preservation.clone(), routes: routes.clone() }
+        Self { policies: policies.clone(), preservation: preservation.clone(), routes: routes.clone(), lines }
     }
 
-    fn with_keys(&self, groups: &Groups<'_>) -> Result<Desired, GroupUnusable> {
+    fn with_keys(&self, groups: &[(&GroupInput<'_>, Vec<Part<'_>>)]) -> Result<Desired, GroupUnusable> {
         let mut builder = Builder::default();
         let mut preservation = self.preservation.clone();
-        for (group, lines) in groups {
-            let lanes = rollover::lanes(lines).map_err(|reason| unusable(group, reason))?;
-            builder.sas(group, lines, &lanes).map_err(|reason| unusable(group, reason))?;
+        for ((group, parts), checked) in groups.iter().zip(&self.lines) {
+            let mut lines = Vec::with_capacity(parts.len());
+            for (part, checked) in parts.iter().zip(checked) {
+                // States take nothing from the selectors of a line.
+                lines.push(part.line(checked.suite, Vec::new(), 0, group.options.mode));
+            }
+            let lanes = lines.iter().zip(checked).map(|(line, checked)| (line.policy.spi, checked.lane)).collect();
+            builder.sas(group, &lines, &lanes).map_err(|reason| unusable(group, reason))?;
             let placeholder = &group.options.placeholder;
             if let Some(entry) = preservation.as_mut().and_then(|whole| whole.groups.get_mut(placeholder)) {
                 entry.inbound_spis = inbound_spis(&builder.desired.sas, &lanes, group.slot);
