@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::io::ErrorKind;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -235,10 +235,15 @@ impl Drop for Received {
     }
 }
 
+/// Holds no buffer while there is nothing to receive: a few of that size make the allocator give pages back to the kernel
+/// and ask for them again at every turn of the event loop.
 async fn receive(socket: &mut TokioSocket) -> Result<Received, Error> {
-    let mut buffer = Received(Vec::with_capacity(RECEIVE));
-    AsyncSocketExt::recv(socket, &mut buffer.0).await.map_err(not_received)?;
-    Ok(buffer)
+    poll_fn(|context| {
+        let mut buffer = Received(Vec::with_capacity(RECEIVE));
+        socket.poll_recv(context, &mut buffer.0).map_ok(|()| buffer)
+    })
+    .await
+    .map_err(not_received)
 }
 
 /// What is there already. The kernel answers most requests before it returns from their sending, and what need not be
