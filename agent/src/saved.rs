@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use crc::{CRC_32_ISO_HDLC, Crc};
 use daemon::replace::write_atomically;
 use gdoi::BootTime;
 use gdoi::group::{
@@ -23,7 +24,13 @@ use gdoi::group::{
 use serde::{Deserialize, Serialize};
 
 /// Version of the format. A file of another version counts as missing.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
+
+/// A checksum, not against forgery: whoever can write the file can compute it.
+const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
+/// Octets of the length in front of a record.
+const LENGTH: usize = 4;
 
 /// Octets after which the file begins anew.
 const LONGEST: usize = 64 * 1024;
@@ -98,7 +105,6 @@ pub struct SavedLine {
 
 /// The addresses of one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "the names are those of AddressRange")]
 pub enum SavedRange {
     Any,
@@ -135,12 +141,12 @@ impl Saved {
         Self { boot, ..self }
     }
 
-    /// Octets of the file.
+    /// All values and their checksum.
     ///
     /// # Errors
     /// None that the values can cause.
     pub fn to_octets(&self) -> io::Result<Vec<u8>> {
-        Ok(serde_json::to_vec(self)?)
+        postcard::to_allocvec_crc32(self, CHECKSUM.digest()).map_err(io::Error::other)
     }
 
     /// What [`Saved::to_octets`] wrote; `None` of another version.
@@ -148,8 +154,14 @@ impl Saved {
     /// # Errors
     /// The octets are damaged.
     pub fn from_octets(octets: &[u8]) -> io::Result<Option<Self>> {
-        let saved: Self = serde_json::from_slice(octets)?;
-        Ok(Some(saved).filter(|saved| saved.version == VERSION))
+        let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        if postcard::take_from_bytes::<u32>(octets).map_err(damaged)?.0 != VERSION {
+            return Ok(None);
+        }
+        match postcard::take_from_bytes_crc32(octets, CHECKSUM.digest()).map_err(damaged)? {
+            (saved, []) => Ok(Some(saved)),
+            (_, behind) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} octets too many", behind.len()))),
+        }
     }
 }
 
@@ -161,13 +173,13 @@ impl SavedGroup {
     }
 }
 
-/// Where it is kept: one line for each change, of which the last whole one counts.
+/// Where it is kept: one record for each change, its length in network order in front of it. The last whole one counts.
 ///
-/// A line more is one system call, a new file is many; a change of keys waits for it.
+/// A record more is one system call, a new file is many; a change of keys waits for it.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    /// Open for lines more, as long as it is known to end with a whole one.
+    /// Open for records more, as long as it is known to end with a whole one.
     file: Option<File>,
     length: usize,
     written: Vec<u8>,
@@ -194,10 +206,9 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        // A line without an end was cut off while it was written, before the kernel was changed.
-        let end = octets.iter().rposition(|octet| *octet == b'\n').unwrap_or(octets.len());
-        let lines = octets.get(..end).unwrap_or_default();
-        Saved::from_octets(lines.rsplit(|octet| *octet == b'\n').next().unwrap_or_default())
+        let last = whole_records(&octets).last();
+        let nothing = || io::Error::new(io::ErrorKind::InvalidData, "it holds no whole record");
+        last.map_or_else(|| Err(nothing()), Saved::from_octets)
     }
 
     /// Writes `saved` unless it is there already.
@@ -205,40 +216,51 @@ impl StateFile {
     /// # Errors
     /// The disk or the directory is not to be had; what was written before stays.
     pub fn write(&mut self, saved: &Saved) -> io::Result<()> {
-        let mut line = saved.to_octets()?;
-        line.push(b'\n');
-        if self.written == line {
+        let octets = saved.to_octets()?;
+        let length = u32::try_from(octets.len()).map_err(io::Error::other)?;
+        let record = [&length.to_be_bytes(), octets.as_slice()].concat();
+        if self.written == record {
             return Ok(());
         }
         let durable = saved.groups.iter().any(|group| !group.spent.is_empty());
         // Not to be used again if anything fails.
-        let open = self.file.take().filter(|_| !durable && self.length + line.len() <= LONGEST);
+        let open = self.file.take().filter(|_| !durable && self.length + record.len() <= LONGEST);
         let file = match open.filter(is_in_place) {
             Some(mut file) => {
-                file.write_all(&line)?;
-                self.length += line.len();
+                file.write_all(&record)?;
+                self.length += record.len();
                 file
             }
             None => {
-                self.replace(&line, durable)?;
-                self.length = line.len();
+                self.replace(&record, durable)?;
+                self.length = record.len();
                 OpenOptions::new().append(true).open(&self.path)?
             }
         };
         self.file = Some(file);
-        self.written = line;
+        self.written = record;
         Ok(())
     }
 
-    /// A file with this line alone, in one step.
-    fn replace(&self, line: &[u8], durable: bool) -> io::Result<()> {
+    /// A file with this record alone, in one step.
+    fn replace(&self, record: &[u8], durable: bool) -> io::Result<()> {
         if durable {
-            return write_atomically(&self.path, line);
+            return write_atomically(&self.path, record);
         }
         let beside = self.path.with_extension("new");
-        fs::write(&beside, line)?;
+        fs::write(&beside, record)?;
         fs::rename(&beside, &self.path)
     }
+}
+
+/// The records up to the first that was cut off while it was written, before the kernel was changed.
+fn whole_records(mut octets: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, behind) = octets.split_first_chunk::<LENGTH>()?;
+        let (record, others) = behind.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+        octets = others;
+        Some(record)
+    })
 }
 
 /// Whether the file still has its name: somebody may have removed it. The library's own question goes by way of a path,

@@ -23,7 +23,7 @@ use crate::group::Membership;
 use crate::saved::{Boot, Saved, SavedGroup};
 
 /// Changes when the octets do.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What the file says about itself.
 pub const OWNER: Owner =
