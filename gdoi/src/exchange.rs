@@ -78,34 +78,34 @@ impl Retransmission {
 
 /// A request that was answered, kept in order to know copies of it.
 #[derive(Debug)]
-pub(crate) struct Answered {
+pub(crate) struct Answered<A = Zeroizing<Vec<u8>>> {
     request: Digest,
-    answer: Zeroizing<Vec<u8>>,
+    answer: A,
     sent: BootTime,
     repetitions_left: u32,
 }
 
 /// What to do with a datagram that may be a copy.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Copy<'a> {
+pub(crate) enum Copy<'a, A = Zeroizing<Vec<u8>>> {
     /// It is another message.
     No,
     /// It is a copy; the answer left a moment ago, or often enough.
     Unanswered,
     /// It is a copy; this is the answer.
-    Answer(&'a [u8]),
+    Answer(&'a A),
 }
 
-impl Answered {
+impl<A> Answered<A> {
     /// `request` got `answer`.
-    pub(crate) fn new(request: Digest, answer: Vec<u8>, now: BootTime) -> Self {
-        Self { request, answer: Zeroizing::new(answer), sent: now, repetitions_left: REPETITIONS }
+    pub(crate) fn new(request: Digest, answer: impl Into<A>, now: BootTime) -> Self {
+        Self { request, answer: answer.into(), sent: now, repetitions_left: REPETITIONS }
     }
 
     /// Whether `datagram` is a copy of the request. Copies in quick succession get one answer, and all copies together
     /// a bounded number: the answer may be hundreds of times longer than the request, and whoever recorded that must
     /// not have a lever for flooding its sender.
-    pub(crate) fn handle(&mut self, datagram: &Digest, now: BootTime) -> Copy<'_> {
+    pub(crate) fn handle(&mut self, datagram: &Digest, now: BootTime) -> Copy<'_, A> {
         if self.request != *datagram {
             return Copy::No;
         }
@@ -190,17 +190,17 @@ mod tests {
 
     #[test]
     fn copies_get_the_same_answer_at_a_bounded_rate() {
-        let mut answered = Answered::new(Digest::of(b"request"), b"answer".to_vec(), at(0));
+        let mut answered: Answered = Answered::new(Digest::of(b"request"), b"answer".to_vec(), at(0));
         assert_eq!(answered.handle(&Digest::of(b"another"), at(1000)), Copy::No);
         assert_eq!(answered.handle(&Digest::of(b"request"), at(49)), Copy::Unanswered);
-        assert_eq!(answered.handle(&Digest::of(b"request"), at(50)), Copy::Answer(b"answer"));
+        assert_eq!(answered.handle(&Digest::of(b"request"), at(50)), Copy::Answer(&b"answer".to_vec().into()));
         assert_eq!(answered.handle(&Digest::of(b"request"), at(60)), Copy::Unanswered);
-        assert_eq!(answered.handle(&Digest::of(b"request"), at(100)), Copy::Answer(b"answer"));
+        assert_eq!(answered.handle(&Digest::of(b"request"), at(100)), Copy::Answer(&b"answer".to_vec().into()));
     }
 
     #[test]
     fn an_answer_is_repeated_a_bounded_number_of_times() {
-        let mut answered = Answered::new(Digest::of(b"request"), b"answer".to_vec(), at(0));
+        let mut answered: Answered = Answered::new(Digest::of(b"request"), b"answer".to_vec(), at(0));
         let mut copy =
             |second: u64| matches!(answered.handle(&Digest::of(b"request"), at(second * 1000)), Copy::Answer(_));
         assert_eq!((1..1000).filter(|second| copy(*second)).collect::<Vec<_>>(), (1..=32).collect::<Vec<_>>());

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use gdoi::BootTime;
 use gdoi::event::Transmit;
+use gdoi::push::Acknowledgement;
 
 /// The longest that an acknowledgement may be held back (RFC 8263 §6).
 pub const LONGEST_JITTER: Duration = Duration::from_secs(5);
@@ -20,9 +21,18 @@ const WAITING: usize = 8;
 #[derive(Debug, Default)]
 pub struct Acknowledgements(VecDeque<Waiting>);
 
+/// What waits.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is made when it leaves, behind the keys.
+    First(Acknowledgement),
+    /// Once more, for a copy of its push.
+    Again(Transmit),
+}
+
 #[derive(Debug)]
 struct Waiting {
-    transmit: Transmit,
+    answer: Answer,
     due: BootTime,
     /// Whether the kernel holds what its push said.
     applied: bool,
@@ -31,8 +41,8 @@ struct Waiting {
 impl Acknowledgements {
     /// One more, of a push that the kernel does not know yet. Where there are too many the oldest goes: the key server
     /// repeats its push.
-    pub fn push(&mut self, transmit: Transmit, due: BootTime) {
-        self.0.push_back(Waiting { transmit, due, applied: false });
+    pub fn push(&mut self, answer: Answer, due: BootTime) {
+        self.0.push_back(Waiting { answer, due, applied: false });
         if self.0.len() > WAITING {
             self.0.pop_front();
         }
@@ -48,7 +58,7 @@ impl Acknowledgements {
         let (due, later): (VecDeque<_>, _) = std::mem::take(&mut self.0).into_iter().partition(|one| one.due <= now);
         self.0 = later;
         self.0.iter_mut().for_each(|one| one.applied = true);
-        due.into_iter().map(|one| one.transmit).collect()
+        due.into_iter().filter_map(|one| one.answer.transmit()).collect()
     }
 
     /// What the kernel does not hold will not be carried out, and not acknowledged.
@@ -62,6 +72,15 @@ impl Acknowledgements {
     }
 }
 
+impl Answer {
+    fn transmit(self) -> Option<Transmit> {
+        match self {
+            Self::First(acknowledgement) => acknowledgement.transmit().ok(),
+            Self::Again(transmit) => Some(transmit),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,9 +89,9 @@ mod tests {
         BootTime::new(Duration::from_millis(milliseconds))
     }
 
-    fn transmit(number: u8) -> Transmit {
+    fn answer(number: u8) -> Answer {
         let address = "10.0.1.1:848".parse().unwrap();
-        Transmit { destination: address, source: address, payload: vec![number] }
+        Answer::Again(Transmit { destination: address, source: address, payload: vec![number] })
     }
 
     fn numbers(due: &[Transmit]) -> Vec<u8> {
@@ -82,8 +101,8 @@ mod tests {
     #[test]
     fn each_leaves_at_its_turn_once_the_kernel_is_done() {
         let mut all = Acknowledgements::default();
-        all.push(transmit(1), at(500));
-        all.push(transmit(2), at(0));
+        all.push(answer(1), at(500));
+        all.push(answer(2), at(0));
         assert_eq!((all.poll_timeout(at(0)), all.poll_timeout(at(500))), (Some(at(500)), None));
         assert_eq!(numbers(&all.handle_applied(at(10))), [2]);
         assert!(all.handle_applied(at(499)).is_empty());
@@ -94,9 +113,9 @@ mod tests {
     #[test]
     fn what_the_kernel_does_not_hold_is_withheld_and_the_rest_is_not() {
         let mut all = Acknowledgements::default();
-        all.push(transmit(1), at(500));
+        all.push(answer(1), at(500));
         assert!(all.handle_applied(at(10)).is_empty());
-        all.push(transmit(2), at(20));
+        all.push(answer(2), at(20));
         all.withhold();
         assert_eq!(numbers(&all.handle_applied(at(500))), [1]);
     }
@@ -104,7 +123,7 @@ mod tests {
     #[test]
     fn the_oldest_goes_where_too_many_wait() {
         let mut all = Acknowledgements::default();
-        (0..10).for_each(|number| all.push(transmit(number), at(0)));
+        (0..10).for_each(|number| all.push(answer(number), at(0)));
         assert_eq!(numbers(&all.handle_applied(at(0))), [2, 3, 4, 5, 6, 7, 8, 9]);
     }
 }

@@ -12,7 +12,7 @@ use gdoi::event::Transmit;
 use gdoi::group::GroupSa;
 use gdoi::push::{Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember, RekeySettings};
 
-use super::acknowledgements::Acknowledgements;
+use super::acknowledgements::{Acknowledgements, Answer};
 use super::trial::Trial;
 use super::{Event, Membership};
 use crate::facts::Multicast;
@@ -235,7 +235,7 @@ impl Membership {
         while let Some(copy) = self.rekey.member.as_mut().and_then(RekeyMember::poll_transmit) {
             // While the first one still waits, a copy of its push has nothing to say.
             if self.rekey.acknowledgements.is_empty() {
-                self.rekey.acknowledgements.push(copy, turn);
+                self.rekey.acknowledgements.push(Answer::Again(copy), turn);
             }
         }
     }
@@ -258,7 +258,7 @@ impl Membership {
         self.events.push_back(Event::Pushed { sequence_number, spis, deletions: deletions.len(), kek });
         self.rekey.under_way = Some((sequence_number, now));
         if let Some(acknowledgement) = acknowledgement {
-            self.rekey.acknowledgements.push(acknowledgement, turn);
+            self.rekey.acknowledgements.push(Answer::First(acknowledgement), turn);
         }
         if let Some(end) = self.generations.first_end(now) {
             self.had_keys = true;

@@ -303,7 +303,8 @@ impl Member {
             }
             self.witness.lock().unwrap().learn(&Arc::new(sa));
         }
-        if let Some(transmit) = push.acknowledgement {
+        if let Some(acknowledgement) = push.acknowledgement {
+            let transmit = acknowledgement.transmit().unwrap();
             let _ = self.socket.send_to(&transmit.payload, transmit.destination);
         }
         if push.kek == KekChange::Deleted {

@@ -364,7 +364,7 @@ impl Node {
             match event {
                 RekeyEvent::Accepted(push) => {
                     self.carry_out(&push, now);
-                    sent.extend(push.acknowledgement.clone());
+                    sent.extend(push.acknowledgement.iter().map(|one| one.transmit().unwrap()));
                     self.accepted.push(*push);
                 }
                 RekeyEvent::Unusable { .. } => {

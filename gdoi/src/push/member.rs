@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use core::net::SocketAddr;
 
-use super::ack::AcknowledgementLength;
+use super::ack::{Acknowledgement, AcknowledgementLength};
 use super::apply::{Applied, KekChange, PushAccepted};
 use super::message::{SignatureHabit, spi_of};
 use super::rekey_sa::{Outcome, RekeySa};
@@ -180,7 +180,8 @@ impl RekeyMember {
                 Ok(())
             }
             Outcome::Applied { sequence_number, applied, acknowledgement } => {
-                let acknowledgement = acknowledgement.map(|payload| self.reply(payload, source, local));
+                let ours = self.leaving_from(local);
+                let acknowledgement = acknowledgement.map(|unmade| Acknowledgement::new(unmade, ours, source));
                 self.accept(sequence_number, *applied, acknowledgement, now);
                 Ok(())
             }
@@ -211,7 +212,13 @@ impl RekeyMember {
         self.events.pop_front()
     }
 
-    fn accept(&mut self, sequence_number: u32, applied: Applied, acknowledgement: Option<Transmit>, now: BootTime) {
+    fn accept(
+        &mut self,
+        sequence_number: u32,
+        applied: Applied,
+        acknowledgement: Option<Acknowledgement>,
+        now: BootTime,
+    ) {
         let Applied { deletions, group_sa, policy, successor, deleted, path } = applied;
         let mut kek = KekChange::Unchanged;
         if let Some(policy) = policy {
@@ -244,13 +251,12 @@ impl RekeyMember {
     /// A copy of the last push: the acknowledgement may have been lost.
     fn repeat(&mut self, copy: Option<Vec<u8>>, source: SocketAddr, local: SocketAddr) -> Result<(), Error> {
         let payload = copy.ok_or(NotAccepted::Replayed)?;
-        let transmit = self.reply(payload, source, local);
-        self.transmits.push_back(transmit);
+        self.transmits.push_back(Transmit { destination: source, source: self.leaving_from(local), payload });
         Ok(())
     }
 
     /// To where the push came from, from our own address even if it came by multicast (RFC 8263 §3).
-    fn reply(&self, payload: Vec<u8>, destination: SocketAddr, local: SocketAddr) -> Transmit {
-        Transmit { destination, source: SocketAddr::new(self.settings.address.ip(), local.port()), payload }
+    fn leaving_from(&self, local: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.settings.address.ip(), local.port())
     }
 }

@@ -1,15 +1,15 @@
 //! One rekey SA of a member: what opens the pushes under one KEK (RFC 6407 §4.4).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::ack::{self, AcknowledgementKind};
+use super::ack::{AcknowledgementKind, Unmade};
 use super::apply::{self, Applied};
 use super::kek::{Kek, KekUnusable, Verifier};
 use super::member::RekeySettings;
 use super::message::SignatureHabit;
 use super::open::Opened;
 use super::replay::{Duplicate, Replay};
-use crate::crypto::Secret;
 use crate::error::Error;
 use crate::exchange::Digest;
 use crate::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
@@ -34,7 +34,7 @@ pub(super) enum Outcome {
     /// It is a copy of the last one; the acknowledgement, if it should be sent again.
     Duplicate(Option<Vec<u8>>),
     /// It is the key server's and can be used.
-    Applied { sequence_number: u32, applied: Box<Applied>, acknowledgement: Option<Vec<u8>> },
+    Applied { sequence_number: u32, applied: Box<Applied>, acknowledgement: Option<Arc<Unmade>> },
     /// It is the key server's and cannot be used: its number is used up all the same.
     Unusable { sequence_number: u32, error: Error },
 }
@@ -126,7 +126,7 @@ impl RekeySa {
         match self.replay.duplicate(digest, now) {
             Duplicate::No => None,
             Duplicate::Silent => Some(None),
-            Duplicate::Acknowledge(answer) => Some(Some(answer.to_vec())),
+            Duplicate::Acknowledge(answer) => Some(answer.make().ok()),
         }
     }
 
@@ -152,9 +152,9 @@ impl RekeySa {
         match apply::apply(self, verified, settings.legacy) {
             Ok(applied) => {
                 let policy = applied.policy.as_ref().unwrap_or(&self.policy);
-                let acknowledgement = self.acknowledge(policy, sequence_number, settings)?;
+                let acknowledgement = self.acknowledge(policy, sequence_number, settings).map(Arc::new);
                 if let Some(acknowledgement) = &acknowledgement {
-                    self.replay.acknowledged(acknowledgement.clone(), now);
+                    self.replay.acknowledged(Arc::clone(acknowledgement), now);
                 }
                 Ok(Outcome::Applied { sequence_number, applied: Box::new(applied), acknowledgement })
             }
@@ -163,24 +163,14 @@ impl RekeySa {
     }
 
     /// The acknowledgement that `policy`, the most recent SAK, asks for; made with the KEK that decrypted the push.
-    fn acknowledge(
-        &self,
-        policy: &KekPolicy,
-        sequence_number: u32,
-        settings: &RekeySettings,
-    ) -> Result<Option<Vec<u8>>, Error> {
-        let Some(kind) = policy.acknowledgement.and_then(AcknowledgementKind::from_number) else { return Ok(None) };
-        let leaf_key;
-        let base_key: &Secret = match kind.uses_leaf_key() {
-            false => self.kek.base_key(),
-            true => {
-                leaf_key = self.path.as_ref().and_then(KeyPath::leaf_key);
-                // A member that cannot do what is asked goes on without (RFC 8263 §4).
-                let Some(leaf_key) = &leaf_key else { return Ok(None) };
-                leaf_key
-            }
+    fn acknowledge(&self, policy: &KekPolicy, sequence_number: u32, settings: &RekeySettings) -> Option<Unmade> {
+        let kind = policy.acknowledgement.and_then(AcknowledgementKind::from_number)?;
+        let base_key = match kind.uses_leaf_key() {
+            false => self.kek.base_key().duplicate(),
+            // A member that cannot do what is asked goes on without (RFC 8263 §4).
+            true => self.path.as_ref().and_then(KeyPath::leaf_key)?,
         };
         let (length, address) = (settings.acknowledgement_length, settings.address.ip());
-        ack::acknowledge(kind, length, base_key, &self.policy.spi, sequence_number, address).map(Some)
+        Some(Unmade { kind, length, base_key, spi: self.policy.spi, sequence_number, address })
     }
 }

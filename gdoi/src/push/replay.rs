@@ -3,6 +3,9 @@
 //! RFC 3547 §5.6 asked for a sliding window. Key servers repeat a push with the same number and the same octets, so that
 //! "strictly greater" loses nothing and leaves nothing to reorder.
 
+use std::sync::Arc;
+
+use super::ack::Unmade;
 use crate::error::NotAccepted;
 use crate::exchange::{Answered, Copy, Digest};
 use crate::time::BootTime;
@@ -11,19 +14,19 @@ use crate::time::BootTime;
 #[derive(Debug)]
 pub(crate) struct Replay {
     last: u32,
-    accepted: Option<Answered>,
+    accepted: Option<Answered<Arc<Unmade>>>,
     digest: Option<Digest>,
 }
 
 /// What a copy of the last push accepted calls for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Duplicate<'a> {
+pub(super) enum Duplicate<'a> {
     /// It is no copy.
     No,
     /// Silence: no acknowledgement was asked for, or one left a moment ago.
     Silent,
     /// The acknowledgement once more.
-    Acknowledge(&'a [u8]),
+    Acknowledge(&'a Unmade),
 }
 
 impl Replay {
@@ -63,12 +66,12 @@ impl Replay {
     }
 
     /// The push accepted last was answered by `acknowledgement`.
-    pub(crate) fn acknowledged(&mut self, acknowledgement: Vec<u8>, now: BootTime) {
+    pub(super) fn acknowledged(&mut self, acknowledgement: Arc<Unmade>, now: BootTime) {
         self.accepted = self.digest.clone().map(|digest| Answered::new(digest, acknowledgement, now));
     }
 
     /// Whether `digest` names a copy of the push accepted last.
-    pub(crate) fn duplicate(&mut self, digest: &Digest, now: BootTime) -> Duplicate<'_> {
+    pub(super) fn duplicate(&mut self, digest: &Digest, now: BootTime) -> Duplicate<'_> {
         if self.digest.as_ref() != Some(digest) {
             return Duplicate::No;
         }

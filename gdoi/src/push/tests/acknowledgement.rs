@@ -80,7 +80,7 @@ fn a_push_is_acknowledged_and_its_copies_again() {
         let mut server = KeyServer::new(KeyKind::Ecdsa256, 256, Some(kind));
         let mut member = server.member();
         let push = server.push_tek(0x1000);
-        let sent = accepted(&mut member, push.datagram()).acknowledgement.unwrap();
+        let sent = accepted(&mut member, push.datagram()).acknowledgement.unwrap().transmit().unwrap();
         assert_eq!((sent.source, sent.destination), (address("198.51.100.7:848"), address("192.0.2.1:848")));
         let claim = Claim::read(&sent.payload).unwrap();
         let verified = push.verify(&claim, None).unwrap();
@@ -121,7 +121,7 @@ fn a_push_asks_by_its_own_sak() {
     let policy = KekPolicy { acknowledgement: Some(1), ..kek_policy(0xb0, KeyKind::Ecdsa256, 128, None) };
     let keys = KekKeys { algorithm_key: Secret::new(vec![3; 32]), signature_key: None };
     let push = server.seal(PushContent { group_sa: Some(&tek_sa(0x1000, Some((policy, keys)))), ..Default::default() });
-    let sent = accepted(&mut member, push.datagram()).acknowledgement.unwrap();
+    let sent = accepted(&mut member, push.datagram()).acknowledgement.unwrap().transmit().unwrap();
     // The base key is the KEK that decrypted the push, not the new one.
     assert!(push.verify(&Claim::read(&sent.payload).unwrap(), None).is_ok());
 }
@@ -134,7 +134,7 @@ fn a_leaf_key_proves_one_member() {
     let sa = server.group_sa().with_key_path(tree.download(one).unwrap());
     let mut member = RekeyMember::new(&sa, settings(false), at(0)).unwrap().unwrap();
     let push = server.push_tek(0x1000);
-    let sent = accepted(&mut member, push.datagram()).acknowledgement.unwrap();
+    let sent = accepted(&mut member, push.datagram()).acknowledgement.unwrap().transmit().unwrap();
     let claim = Claim::read(&sent.payload).unwrap();
     assert!(push.verify(&claim, tree.leaf_key(one).as_ref()).is_ok());
     assert_eq!(
