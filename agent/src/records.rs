@@ -102,6 +102,10 @@ impl Records {
         if !std::mem::take(&mut self.behind) {
             return;
         }
+        if let Err(error) = self.state.look_after() {
+            let file = self.state.path().display();
+            error!(%error, %file, "the state was removed and cannot be written again; after a crash keys in the kernel will be lost");
+        }
         let Some(file) = &self.sealed else { return };
         let Ok(saved) = daemon.save(self.boot, now).to_octets() else { return };
         let (state, any) = sealed::encode(daemon, &saved, now);

@@ -12,6 +12,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crc::{CRC_32_ISO_HDLC, Crc};
@@ -183,12 +184,14 @@ pub struct StateFile {
     file: Option<File>,
     length: usize,
     written: Vec<u8>,
+    /// Whether what was written last had to be on the disk.
+    durable: bool,
 }
 
 impl StateFile {
     /// The file at `path`, which need not be there yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, file: None, length: 0, written: Vec::new() }
+        Self { path, file: None, length: 0, written: Vec::new(), durable: false }
     }
 
     /// Where it is.
@@ -222,34 +225,49 @@ impl StateFile {
         if self.written == record {
             return Ok(());
         }
-        let durable = saved.groups.iter().any(|group| !group.spent.is_empty());
-        // Not to be used again if anything fails.
-        let open = self.file.take().filter(|_| !durable && self.length + record.len() <= LONGEST);
-        let file = match open.filter(is_in_place) {
+        self.durable = saved.groups.iter().any(|group| !group.spent.is_empty());
+        // Neither counts if anything fails.
+        self.written.clear();
+        let open = self.file.take().filter(|_| !self.durable && self.length + record.len() <= LONGEST);
+        let file = match open {
             Some(mut file) => {
                 file.write_all(&record)?;
                 self.length += record.len();
                 file
             }
-            None => {
-                self.replace(&record, durable)?;
-                self.length = record.len();
-                OpenOptions::new().append(true).open(&self.path)?
-            }
+            None => self.replace(&record)?,
         };
         self.file = Some(file);
         self.written = record;
         Ok(())
     }
 
-    /// A file with this record alone, in one step.
-    fn replace(&self, record: &[u8], durable: bool) -> io::Result<()> {
-        if durable {
-            return write_atomically(&self.path, record);
+    /// Writes the last record anew if somebody has removed the file. To be called when nobody waits.
+    ///
+    /// # Errors
+    /// As [`StateFile::write`].
+    pub fn look_after(&mut self) -> io::Result<()> {
+        if self.file.as_ref().is_none_or(is_in_place) {
+            return Ok(());
         }
-        let beside = self.path.with_extension("new");
-        fs::write(&beside, record)?;
-        fs::rename(&beside, &self.path)
+        self.file = None;
+        let record = std::mem::take(&mut self.written);
+        self.file = Some(self.replace(&record)?);
+        self.written = record;
+        Ok(())
+    }
+
+    /// A file with this record alone, in one step; open for more.
+    fn replace(&mut self, record: &[u8]) -> io::Result<File> {
+        if self.durable {
+            write_atomically(&self.path, record)?;
+        } else {
+            let beside = self.path.with_extension("new");
+            fs::write(&beside, record)?;
+            fs::rename(&beside, &self.path)?;
+        }
+        self.length = record.len();
+        OpenOptions::new().append(true).open(&self.path)
     }
 }
 
@@ -263,10 +281,9 @@ fn whole_records(mut octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Whether the file still has its name: somebody may have removed it. The library's own question goes by way of a path,
-/// which takes the kernel far longer.
+/// Whether the file still has its name.
 fn is_in_place(file: &File) -> bool {
-    nix::sys::stat::fstat(file).is_ok_and(|facts| facts.st_nlink > 0)
+    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
 }
 
 /// Milliseconds since boot.

@@ -141,12 +141,18 @@ fn everything_comes_back() {
 fn a_file_that_somebody_removed_comes_back() {
     let (_folder, mut file) = fresh();
     file.write(&saved(1)).unwrap();
+    file.look_after().unwrap();
+    let first = length(&file);
     fs::remove_file(file.path()).unwrap();
     file.write(&saved(2)).unwrap();
-    assert_eq!(file.read().unwrap(), Some(saved(2)));
-    // In its folder's place there is nothing for a while.
+    file.look_after().unwrap();
+    assert_eq!((file.read().unwrap(), length(&file)), (Some(saved(2)), first));
+    file.write(&saved(3)).unwrap();
+    assert_eq!((file.read().unwrap(), length(&file)), (Some(saved(3)), 2 * first));
+    // In its folder's place there is nothing for a while. What could not be written does not count as written.
     let folder = file.path().parent().unwrap().to_owned();
     fs::remove_dir_all(&folder).unwrap();
+    file.look_after().unwrap_err();
     file.write(&saved(3)).unwrap_err();
     fs::create_dir(&folder).unwrap();
     file.write(&saved(3)).unwrap();

@@ -3,6 +3,7 @@
 //! For XFRM and nf_tables. Written directly on the socket instead of on netlink-proto: requests and dumps hold keys, and here every buffer is
 //! wiped, none is logged, and no decoder of the library sees a message that is shorter than its fixed part.
 
+use core::fmt::Display;
 use core::future::poll_fn;
 use core::ops::Deref;
 use core::time::Duration;
@@ -66,14 +67,20 @@ impl Channel {
     }
 
     /// Makes one change and waits for its acknowledgement.
-    pub(crate) async fn change(&mut self, operation: &str, kind: u16, flags: u16, body: &[u8]) -> Result<(), Error> {
+    pub(crate) async fn change(
+        &mut self,
+        operation: impl Display + Copy,
+        kind: u16,
+        flags: u16,
+        body: &[u8],
+    ) -> Result<(), Error> {
         self.request(operation, kind, flags | NLM_F_ACK, body, |_| Ok(())).await
     }
 
     /// Reads one thing.
     pub(crate) async fn query(
         &mut self,
-        operation: &str,
+        operation: impl Display + Copy,
         kind: u16,
         body: &[u8],
         each: impl FnMut(Message<'_>) -> Result<(), Error>,
@@ -84,7 +91,7 @@ impl Channel {
     /// Reads everything of a kind.
     pub(crate) async fn dump(
         &mut self,
-        operation: &str,
+        operation: impl Display + Copy,
         kind: u16,
         body: &[u8],
         each: impl FnMut(Message<'_>) -> Result<(), Error>,
@@ -94,7 +101,7 @@ impl Channel {
 
     async fn request(
         &mut self,
-        operation: &str,
+        operation: impl Display + Copy,
         kind: u16,
         flags: u16,
         body: &[u8],
@@ -115,13 +122,13 @@ impl Channel {
             }
         })
         .await?;
-        if interrupted { Err(Error::from_errno(operation, EINTR, None)) } else { Ok(()) }
+        if interrupted { Err(Error::from_errno(operation.to_string(), EINTR, None)) } else { Ok(()) }
     }
 
     /// Sends a transaction of nf_tables: all of `messages` (kind, flags, body) happen, or none.
     pub(crate) async fn transaction(
         &mut self,
-        operation: &str,
+        operation: impl Display + Copy,
         begin: (u16, &[u8]),
         messages: &[(u16, u16, Vec<u8>)],
         end: (u16, &[u8]),
@@ -161,7 +168,7 @@ impl Channel {
     /// Sends and receives until `each` says that this was the last message.
     async fn exchange(
         &mut self,
-        operation: &str,
+        operation: impl Display + Copy,
         datagram: &[u8],
         mut each: impl FnMut(Message<'_>) -> Result<bool, Error>,
     ) -> Result<(), Error> {
@@ -189,7 +196,7 @@ impl Channel {
                 }
             }
         };
-        let late = |_| Error::Timeout { operation: operation.to_owned(), limit: LIMIT };
+        let late = |_| Error::Timeout { operation: operation.to_string(), limit: LIMIT };
         tokio::time::timeout(LIMIT, whole).await.map_err(late)?
     }
 }
@@ -293,13 +300,13 @@ fn push_message(datagram: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, po
 }
 
 /// What an acknowledgement, an error or the end of a dump says.
-fn outcome(operation: &str, message: &Message<'_>) -> Result<(), Error> {
+fn outcome(operation: impl Display + Copy, message: &Message<'_>) -> Result<(), Error> {
     let code = array(message.body, 0).map_or(0, i32::from_ne_bytes);
     if code == 0 {
         return Ok(());
     }
     let said = message.body.get(4..).and_then(words);
-    Err(Error::from_errno(operation, code, said.filter(|_| message.kind == ERROR)))
+    Err(Error::from_errno(operation.to_string(), code, said.filter(|_| message.kind == ERROR)))
 }
 
 /// The kernel's own words, from what follows the code of an error.

@@ -126,7 +126,7 @@ impl Netlink {
     async fn install_sa(&mut self, op: &Op, sa: &Sa, ownership: &Ownership) -> Result<(), Error> {
         let body = state::encode(sa)?;
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        let refused = match self.xfrm.change(&op.to_string(), XFRM_MSG_NEWSA, flags, body.as_octets()).await {
+        let refused = match self.xfrm.change(op, XFRM_MSG_NEWSA, flags, body.as_octets()).await {
             Err(error) if error.errno() == Some(EEXIST) => error,
             other => return other,
         };
@@ -137,7 +137,7 @@ impl Netlink {
     async fn add_policy(&mut self, op: &Op, index: u32, wanted: &Policy, ownership: &Ownership) -> Result<(), Error> {
         let body = policy::encode(wanted, index, &self.interfaces)?;
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        let refused = match self.xfrm.change(&op.to_string(), XFRM_MSG_NEWPOLICY, flags, body.as_octets()).await {
+        let refused = match self.xfrm.change(op, XFRM_MSG_NEWPOLICY, flags, body.as_octets()).await {
             Err(error) if error.errno() == Some(EEXIST) => error,
             other => return other,
         };
@@ -160,12 +160,12 @@ impl Netlink {
         if now.is_none_or(|(found, policy)| found != index || policy.id != wanted.id) {
             return Err(Error::from_errno(op.to_string(), ENOENT, None));
         }
-        self.xfrm.change(&op.to_string(), XFRM_MSG_UPDPOLICY, 0, body.as_octets()).await
+        self.xfrm.change(op, XFRM_MSG_UPDPOLICY, 0, body.as_octets()).await
     }
 
     async fn delete_policy(&mut self, op: &Op, index: u32, id: &PolicyId) -> Result<(), Error> {
         let body = policy::encode_id(index, id.direction);
-        gone(ENOENT, self.xfrm.change(&op.to_string(), XFRM_MSG_DELPOLICY, 0, &body).await)
+        gone(ENOENT, self.xfrm.change(op, XFRM_MSG_DELPOLICY, 0, &body).await)
     }
 
     async fn add_route(&mut self, op: &Op, wanted: &PlaceholderRoute) -> Result<(), Error> {
@@ -237,7 +237,7 @@ impl Kernel for Netlink {
             }
             Op::DeleteSa(id) => {
                 let body = state::encode_id(id);
-                gone(ESRCH, self.xfrm.change(&op.to_string(), XFRM_MSG_DELSA, 0, &body).await)
+                gone(ESRCH, self.xfrm.change(op, XFRM_MSG_DELSA, 0, &body).await)
             }
         }
     }

@@ -96,6 +96,6 @@ impl Netlink {
 
     async fn transact(&mut self, op: &Op, messages: &[Message]) -> Result<(), Error> {
         let (begin, end) = ((BATCH_BEGIN, &BATCH[..]), (BATCH_END, &BATCH[..]));
-        self.netfilter.transaction(&op.to_string(), begin, messages, end).await
+        self.netfilter.transaction(op, begin, messages, end).await
     }
 }
