@@ -154,11 +154,6 @@ impl Acknowledgement {
         Self { unmade, source, destination }
     }
 
-    /// Our own address, which it leaves from.
-    pub fn source(&self) -> SocketAddr {
-        self.source
-    }
-
     /// Makes its datagram: four hashes.
     ///
     /// # Errors
