@@ -115,7 +115,7 @@ impl PublicKey {
         Ok(Self(public))
     }
 
-    /// Makes [`verify`](Self::verify) with an ECDSA key about three times as fast from now on. Takes as long as some
+    /// Makes [`verify`](Self::verify) with an ECDSA key about three and a half times as fast from now on. Takes as long as some
     /// verifications; done again it takes nothing.
     pub fn prepare(&mut self) {
         match &mut self.0 {
