@@ -80,7 +80,12 @@ fn a_push_is_acknowledged_and_its_copies_again() {
         let mut server = KeyServer::new(KeyKind::Ecdsa256, 256, Some(kind));
         let mut member = server.member();
         let push = server.push_tek(0x1000);
-        let sent = accepted(&mut member, push.datagram()).acknowledgement.unwrap().transmit().unwrap();
+        let waiting = accepted(&mut member, push.datagram()).acknowledgement.unwrap();
+        // It holds the KEK until it leaves.
+        let shown = format!("{waiting:?}");
+        let octets = format!("{:?}", &server.key.expose()[16..]);
+        assert!(shown.contains("base_key: Secret(32 octets)") && !shown.contains(octets.trim_matches(['[', ']'])));
+        let sent = waiting.transmit().unwrap();
         assert_eq!((sent.source, sent.destination), (address("198.51.100.7:848"), address("192.0.2.1:848")));
         let claim = Claim::read(&sent.payload).unwrap();
         let verified = push.verify(&claim, None).unwrap();
