@@ -1,7 +1,9 @@
-//! What one push costs a member's processor: from the datagram to its keys in the kernel and the acknowledgement.
+//! What one push costs a member's processor: from the datagram to its keys in the kernel and the
+//! acknowledgement.
 //!
-//! The kernel is a made-up one, so that only the member's own work is measured: decrypting, verifying, compiling,
-//! planning and the state file. Each push brings a TEK, and pushes follow each other as they do in months.
+//! The kernel is a made-up one, so that only the member's own work is measured: decrypting,
+//! verifying, compiling, planning and the state file. Each push brings a TEK, and pushes follow
+//! each other as they do in months.
 //!
 //! `cargo bench -p agent --bench push -- [--pushes N]`
 
@@ -57,14 +59,24 @@ async fn main() {
     }
     assert_eq!(world.acknowledged().len(), pushes as usize);
     println!("{pushes} pushes, microseconds of processor time");
-    for (name, times) in
-        [("push to kernel", &mut all), ("  decrypt, verify, try out", &mut verified), ("  state file", &mut saved)]
-    {
+    for (name, times) in [
+        ("push to kernel", &mut all),
+        ("  decrypt, verify, try out", &mut verified),
+        ("  state file", &mut saved),
+    ] {
         let (median, high) = percentiles(times);
-        println!("{name:<28} median {:>6} 99th percentile {:>6}", median.as_micros(), high.as_micros());
+        println!(
+            "{name:<28} median {:>6} 99th percentile {:>6}",
+            median.as_micros(),
+            high.as_micros()
+        );
     }
     let median = percentiles(&mut all).0;
-    println!("bar {} microseconds: {}", BAR.as_micros(), if median < BAR { "met" } else { "missed" });
+    println!(
+        "bar {} microseconds: {}",
+        BAR.as_micros(),
+        if median < BAR { "met" } else { "missed" }
+    );
 }
 
 /// Processor time of this thread.
@@ -79,6 +91,9 @@ fn percentiles(times: &mut [Duration]) -> (Duration, Duration) {
 
 fn option(name: &str, default: u32) -> u32 {
     let arguments: Vec<String> = std::env::args().collect();
-    let value = arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1));
-    value.map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} takes a number, not {value}")))
+    let value =
+        arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1));
+    value.map_or(default, |value| {
+        value.parse().unwrap_or_else(|_| panic!("{name} takes a number, not {value}"))
+    })
 }

@@ -1,8 +1,10 @@
-//! What an earlier run left, taken up: keys from the kernel or the sealed state, everything else from the state file.
+//! What an earlier run left, taken up: keys from the kernel or the sealed state, everything else
+//! from the state file.
 //!
-//! A run that was cut off at any point leaves states, policies and tables that go on working. The new run makes of them
-//! the generations that it would have had, so that its first desired state is what is there already. After a reboot the
-//! kernel is empty, and the sealed state alone says what there was.
+//! A run that was cut off at any point leaves states, policies and tables that go on working. The
+//! new run makes of them the generations that it would have had, so that its first desired state is
+//! what is there already. After a reboot the kernel is empty, and the sealed state alone says what
+//! there was.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +46,12 @@ impl Membership {
         let same_boot = earlier.saved.is_some_and(|saved| saved.is_of(earlier.boot));
         match (saved, sealed) {
             (Some(saved), sealed) if same_boot => {
-                self.go_on(saved, sealed.map(|(_, keys)| keys).unwrap_or_default(), earlier.installed, now);
+                self.go_on(
+                    saved,
+                    sealed.map(|(_, keys)| keys).unwrap_or_default(),
+                    earlier.installed,
+                    now,
+                );
             }
             (saved, Some((described, keys))) => self.resume(saved, described, keys, now),
             (Some(saved), None) => {
@@ -55,17 +62,28 @@ impl Membership {
         }
     }
 
-    /// After a restart: the state file is the newest, and was written before the kernel was changed.
-    fn go_on(&mut self, saved: SavedGroup, sealed: GroupKeys, installed: &Installed, now: BootTime) {
+    /// After a restart: the state file is the newest, and was written before the kernel was
+    /// changed.
+    fn go_on(
+        &mut self,
+        saved: SavedGroup,
+        sealed: GroupKeys,
+        installed: &Installed,
+        now: BootTime,
+    ) {
         let (slot, placeholder) = (self.slot(), core::net::IpAddr::V4(self.config().placeholder));
         let in_kernel = |spi: Spi| {
             let ours = |id: &SaId, one: &InstalledSa| {
-                id.spi == spi && (id.destination == placeholder || slot_of(one.sa.reqid) == Some(slot))
+                id.spi == spi
+                    && (id.destination == placeholder || slot_of(one.sa.reqid) == Some(slot))
             };
             installed.iter().find(|(id, one)| ours(id, one)).map(|(_, one)| one)
         };
-        let keys = |spi: Spi| in_kernel(spi).map(|one| keys(&one.sa.protection)).or_else(|| sealed.tek(spi));
-        let generations = Generations::adopt(self.config().id, &saved.generations, &saved.lines, keys, now);
+        let keys = |spi: Spi| {
+            in_kernel(spi).map(|one| keys(&one.sa.protection)).or_else(|| sealed.tek(spi))
+        };
+        let generations =
+            Generations::adopt(self.config().id, &saved.generations, &saved.lines, keys, now);
         // A push that was cut off has to be carried out when it comes again.
         let used = match Generations::is_complete(&saved.generations, keys, now) {
             true => saved.kek,
@@ -75,14 +93,23 @@ impl Membership {
         self.take_up(generations, has, SavedGroup { kek: used, ..saved }, sealed.kek);
     }
 
-    /// After a reboot: the sealed state, which was written after the kernel was changed, is complete in itself.
-    fn resume(&mut self, saved: Option<SavedGroup>, described: SavedGroup, keys: GroupKeys, now: BootTime) {
+    /// After a reboot: the sealed state, which was written after the kernel was changed, is
+    /// complete in itself.
+    fn resume(
+        &mut self,
+        saved: Option<SavedGroup>,
+        described: SavedGroup,
+        keys: GroupKeys,
+        now: BootTime,
+    ) {
         let SavedGroup { generations, lines, .. } = &described;
-        let generations = Generations::adopt(self.config().id, generations, lines, |spi| keys.tek(spi), now);
-        // A counter-mode sender would begin with new initialisation vectors under an old key, whether or not anything
-        // shows that it sent before.
+        let generations =
+            Generations::adopt(self.config().id, generations, lines, |spi| keys.tek(spi), now);
+        // A counter-mode sender would begin with new initialisation vectors under an old key,
+        // whether or not anything shows that it sent before.
         let lines = described.generations.iter().flat_map(|generation| &generation.lines);
-        let counted = lines.filter(|line| is_counter_mode(EspTransform(line.transform))).map(|line| line.spi);
+        let counted =
+            lines.filter(|line| is_counter_mode(EspTransform(line.transform))).map(|line| line.spi);
         let known = saved.into_iter().flat_map(|saved| saved.spent);
         let spent = described.spent.iter().copied().chain(known).chain(counted).collect();
         if generations.is_empty(now) && !described.generations.is_empty() {
@@ -93,8 +120,15 @@ impl Membership {
 
     /// What a later run needs to know.
     pub fn save(&self, now: BootTime) -> SavedGroup {
-        let sent = self.generations().active(now).into_iter().filter(|line| line.send).map(|line| line.policy);
-        let counted = sent.filter(|policy| is_counter_mode(policy.protection.transform)).map(|policy| policy.spi);
+        let sent = self
+            .generations()
+            .active(now)
+            .into_iter()
+            .filter(|line| line.send)
+            .map(|line| line.policy);
+        let counted = sent
+            .filter(|policy| is_counter_mode(policy.protection.transform))
+            .map(|policy| policy.spi);
         let sends = self.config().counter_mode_send;
         SavedGroup {
             id: self.config().id.0,
@@ -109,12 +143,17 @@ impl Membership {
 /// The keys in KD's layout, which is the kernel's (RFC 6407 §5.6.1).
 fn keys(protection: &Protection) -> TekKeys {
     let (encryption, integrity) = match protection {
-        Protection::Separate { encryption_key, integrity_key, .. } => (encryption_key.expose(), integrity_key.expose()),
+        Protection::Separate { encryption_key, integrity_key, .. } => {
+            (encryption_key.expose(), integrity_key.expose())
+        }
         Protection::Combined { key, .. } => (key.expose(), &[][..]),
     };
     TekKeys { encryption: Secret::copy_from(encryption), integrity: Secret::copy_from(integrity) }
 }
 
 fn is_counter_mode(transform: EspTransform) -> bool {
-    !matches!(transform, EspTransform::DES | EspTransform::TRIPLE_DES | EspTransform::NULL | EspTransform::AES_CBC)
+    !matches!(
+        transform,
+        EspTransform::DES | EspTransform::TRIPLE_DES | EspTransform::NULL | EspTransform::AES_CBC
+    )
 }

@@ -40,7 +40,9 @@ pub(crate) fn explain(failure: RegistrationFailure, unusable: Option<String>) ->
             Reason::AuthenticationFailed
         }
         RegistrationFailure::NoProposalChosen => Reason::NoProposalChosen,
-        RegistrationFailure::PolicyNotUnderstood(_) | RegistrationFailure::PolicyRefused => Reason::PolicyUnusable,
+        RegistrationFailure::PolicyNotUnderstood(_) | RegistrationFailure::PolicyRefused => {
+            Reason::PolicyUnusable
+        }
         RegistrationFailure::PeerMisbehaved(_)
         | RegistrationFailure::PeerDeleted
         | RegistrationFailure::IsakmpSaExpired => Reason::PeerMisbehaved,

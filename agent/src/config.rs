@@ -1,5 +1,5 @@
-//! The configuration in two steps: [`mod@file`] reads what was typed, [`check`] raises it to values that the
-//! daemon can act on. All defects are reported at once, each with its line and a remedy.
+//! The configuration in two steps: [`mod@file`] reads what was typed, [`check`] raises it to values
+//! that the daemon can act on. All defects are reported at once, each with its line and a remedy.
 
 pub mod check;
 pub mod file;
@@ -33,7 +33,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// What must outlive the process is kept in this file.
     pub state_file: PathBuf,
-    /// What seals the keys in a file beside it: 16 or 32 octets; without one no key survives a reboot.
+    /// What seals the keys in a file beside it: 16 or 32 octets; without one no key survives a
+    /// reboot.
     pub state_key: Option<Arc<Secret>>,
     /// UDP port that registrations leave from.
     pub local_port: u16,
@@ -129,7 +130,8 @@ pub enum OnExit {
 }
 
 impl Config {
-    /// Whether both can be carried out by one process after the other: the rest changes with a restart only.
+    /// Whether both can be carried out by one process after the other: the rest changes with a
+    /// restart only.
     pub fn is_one_process_with(&self, other: &Self) -> bool {
         self.control_socket == other.control_socket
             && self.state_file == other.state_file
@@ -139,11 +141,13 @@ impl Config {
 }
 
 impl Group {
-    /// The longest that one attempt may take: every message of main mode and of the pull with its whole
-    /// retransmission budget, and a little for the server's arithmetic.
+    /// The longest that one attempt may take: every message of main mode and of the pull with its
+    /// whole retransmission budget, and a little for the server's arithmetic.
     pub fn attempt_limit(&self) -> Duration {
         const MESSAGES: u32 = 5;
-        budget(&self.retransmission).saturating_mul(MESSAGES).saturating_add(Duration::from_secs(10))
+        budget(&self.retransmission)
+            .saturating_mul(MESSAGES)
+            .saturating_add(Duration::from_secs(10))
     }
 
     /// Whether a membership with `other` has to register in another way than with this one.

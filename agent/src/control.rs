@@ -4,7 +4,8 @@ use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 
 use control::member::{
-    IsakmpSa, IsakmpState, KekSa, MemberGroup, MembershipState, PassedOver, Role, Tek, Traffic, Transform,
+    IsakmpSa, IsakmpState, KekSa, MemberGroup, MembershipState, PassedOver, Role, Tek, Traffic,
+    Transform,
 };
 use control::{Done, ErrorCode, MemberSnapshot, Refusal, Request, Response};
 use gdoi::BootTime;
@@ -29,7 +30,12 @@ pub struct Surroundings {
 }
 
 /// Answers a request.
-pub fn answer(request: &Request, daemon: &Daemon, surroundings: &Surroundings, now: BootTime) -> Response {
+pub fn answer(
+    request: &Request,
+    daemon: &Daemon,
+    surroundings: &Surroundings,
+    now: BootTime,
+) -> Response {
     match request {
         Request::ShowMember => Response::Member(Box::new(snapshot(daemon, surroundings, now))),
         _ => Response::Refused(Refusal::not_served_here("gdoi-agent", request)),
@@ -39,12 +45,15 @@ pub fn answer(request: &Request, daemon: &Daemon, surroundings: &Surroundings, n
 /// Registers a group again, as an operator wishes.
 pub fn register(daemon: &mut Daemon, group: &str, now: BootTime) -> Response {
     if daemon.memberships().iter().all(|membership| membership.config().name != group) {
-        return Response::Refused(Refusal::new(ErrorCode::UnknownGroup, format!("there is no group {group}")));
+        return Response::Refused(Refusal::new(
+            ErrorCode::UnknownGroup,
+            format!("there is no group {group}"),
+        ));
     }
     match daemon.register(group, now) {
-        Ok(()) => {
-            Response::Done(Done { message: format!("group {group} registers; keys in use stay until new ones come") })
-        }
+        Ok(()) => Response::Done(Done {
+            message: format!("group {group} registers; keys in use stay until new ones come"),
+        }),
         Err(message) => Response::Refused(Refusal::new(ErrorCode::NotPossible, message)),
     }
 }
@@ -164,7 +173,8 @@ fn teks(membership: &Membership, statistics: &Statistics, now: BootTime) -> Vec<
     let config = membership.config();
     let local = membership.local_address();
     let counters = |destination: Option<std::net::Ipv4Addr>, spi: u32| {
-        let id = destination.map(|destination| xfrm::model::SaId { destination: destination.into(), spi });
+        let id = destination
+            .map(|destination| xfrm::model::SaId { destination: destination.into(), spi });
         traffic(id.and_then(|id| statistics.sas.get(&id).copied()).unwrap_or_default())
     };
     let teks = membership.generations().teks(now).into_iter().map(|tek| {

@@ -1,7 +1,8 @@
 //! All memberships of one member, without clock, sockets or kernel: what the event loop drives.
 //!
-//! After every `handle_*` or [`Daemon::stop`], drain [`Daemon::poll_transmit`] and [`Daemon::poll_event`], put
-//! [`Daemon::poll_desired`] into the kernel, then read [`Daemon::poll_timeout`].
+//! After every `handle_*` or [`Daemon::stop`], drain [`Daemon::poll_transmit`] and
+//! [`Daemon::poll_event`], put [`Daemon::poll_desired`] into the kernel, then read
+//! [`Daemon::poll_timeout`].
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,16 +25,18 @@ use crate::saved::{Boot, Saved};
 /// What the kernel should hold, and what could not be had.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The desired state; `None` when not even the blocks could be compiled. Then what is in the kernel stays.
+    /// The desired state; `None` when not even the blocks could be compiled. Then what is in the
+    /// kernel stays.
     pub desired: Option<Desired>,
     /// Groups whose keys had to be left out, and why.
     pub unusable: Vec<Unusable>,
 }
 
-/// Packets of ESP with unknown SPIs between two looks that are worth a pull: late ones of a key that has ended are not.
+/// Packets of ESP with unknown SPIs between two looks that are worth a pull: late ones of a key
+/// that has ended are not.
 const UNKNOWN_ESP: u64 = 10;
-/// Packets that fail the integrity check of one state between two looks that are worth a pull: now and then a line damages
-/// one.
+/// Packets that fail the integrity check of one state between two looks that are worth a pull: now
+/// and then a line damages one.
 const UNAUTHENTIC_ESP: u32 = 10;
 
 /// The member.
@@ -55,8 +58,13 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Memberships that wait for [`Daemon::handle_interfaces`]. `seeds` makes a source of seeds for each group.
-    pub fn new(config: &Config, mut seeds: impl FnMut(&Group) -> (Seeds, u64), now: BootTime) -> Self {
+    /// Memberships that wait for [`Daemon::handle_interfaces`]. `seeds` makes a source of seeds for
+    /// each group.
+    pub fn new(
+        config: &Config,
+        mut seeds: impl FnMut(&Group) -> (Seeds, u64),
+        now: BootTime,
+    ) -> Self {
         let memberships: Vec<Membership> = config
             .groups
             .iter()
@@ -81,8 +89,8 @@ impl Daemon {
         }
     }
 
-    /// Changes over to another configuration: the difference only. Groups are the same if their number is. What belongs
-    /// to the process as a whole (sockets, files) stays as it was.
+    /// Changes over to another configuration: the difference only. Groups are the same if their
+    /// number is. What belongs to the process as a whole (sockets, files) stays as it was.
     pub fn reload(
         &mut self,
         config: &Config,
@@ -91,9 +99,11 @@ impl Daemon {
         now: BootTime,
     ) {
         let discards = std::mem::take(&mut self.discards);
-        let mut before: Vec<_> = std::mem::take(&mut self.memberships).into_iter().zip(discards).collect();
+        let mut before: Vec<_> =
+            std::mem::take(&mut self.memberships).into_iter().zip(discards).collect();
         for (group, slot) in config.groups.iter().zip(0_u8..) {
-            let known = before.iter().position(|(membership, _)| membership.config().id == group.id);
+            let known =
+                before.iter().position(|(membership, _)| membership.config().id == group.id);
             let (membership, discards) = match known.map(|position| before.remove(position)) {
                 Some((mut membership, discards)) => {
                     membership.reconfigure(group.clone(), slot, now);
@@ -102,7 +112,8 @@ impl Daemon {
                 }
                 None => {
                     let (seeds, jitter) = seeds(group);
-                    let mut new = Membership::new(group.clone(), slot, self.local_port, seeds, jitter, now);
+                    let mut new =
+                        Membership::new(group.clone(), slot, self.local_port, seeds, jitter, now);
                     new.handle_interfaces(interfaces, now);
                     (new, BTreeMap::new())
                 }
@@ -124,7 +135,8 @@ impl Daemon {
         }
     }
 
-    /// What a later run needs to know, to be written before [`Daemon::poll_desired`]'s outcome goes into the kernel.
+    /// What a later run needs to know, to be written before [`Daemon::poll_desired`]'s outcome goes
+    /// into the kernel.
     pub fn save(&self, boot: Boot, now: BootTime) -> Saved {
         Saved::new(boot, self.memberships.iter().map(|membership| membership.save(now)).collect())
     }
@@ -145,7 +157,9 @@ impl Daemon {
         // The counter begins anew with the tables.
         let before = self.unknown_esp.replace(packets).unwrap_or(packets).min(packets);
         if packets - before >= UNKNOWN_ESP {
-            self.memberships.iter_mut().for_each(|membership| membership.probe(Suspicion::UnknownSpi, now));
+            self.memberships
+                .iter_mut()
+                .for_each(|membership| membership.probe(Suspicion::UnknownSpi, now));
         }
     }
 
@@ -155,7 +169,8 @@ impl Daemon {
         let Some(before) = self.unauthentic_esp.replace(packets.clone()) else { return };
         for (id, packets) in packets {
             // A counter begins anew with its state.
-            let before = before.get(id).copied().filter(|before| before <= packets).unwrap_or_default();
+            let before =
+                before.get(id).copied().filter(|before| before <= packets).unwrap_or_default();
             if packets - before < UNAUTHENTIC_ESP {
                 continue;
             }
@@ -176,12 +191,13 @@ impl Daemon {
         }
     }
 
-    /// A datagram arrived from `source` at `local`, an address of ours or a multicast group. A push belongs to the
-    /// membership whose KEK it names, whoever sent it; what else there is to the one whose server sent it and whose
-    /// cookies it has.
+    /// A datagram arrived from `source` at `local`, an address of ours or a multicast group. A push
+    /// belongs to the membership whose KEK it names, whoever sent it; what else there is to the one
+    /// whose server sent it and whose cookies it has.
     ///
     /// # Errors
-    /// It belongs to none or is discarded by the one it belongs to; it is counted and nothing changed.
+    /// It belongs to none or is discarded by the one it belongs to; it is counted and nothing
+    /// changed.
     pub fn handle_datagram(
         &mut self,
         source: SocketAddr,
@@ -215,7 +231,12 @@ impl Daemon {
         }
     }
 
-    fn handle_registration(&mut self, source: SocketAddr, datagram: &[u8], now: BootTime) -> Result<(), Error> {
+    fn handle_registration(
+        &mut self,
+        source: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
         let mut refusal: Option<Error> = None;
         for (membership, discards) in self.memberships.iter_mut().zip(&mut self.discards) {
             if !membership.expects(source) {
@@ -235,7 +256,11 @@ impl Daemon {
         }
         let error = refusal.unwrap_or_else(|| {
             let expected = self.memberships.iter().any(|membership| membership.expects(source));
-            let why = if expected { NotAccepted::UnknownCookies } else { NotAccepted::UnknownSource(source) };
+            let why = if expected {
+                NotAccepted::UnknownCookies
+            } else {
+                NotAccepted::UnknownSource(source)
+            };
             let error = Error::from(why);
             let count = self.stray.entry(error.reason()).or_insert(0);
             *count = count.saturating_add(1);
@@ -273,12 +298,20 @@ impl Daemon {
     /// # Errors
     /// One line: there is no such group, or it cannot register.
     pub fn register(&mut self, group: &str, now: BootTime) -> Result<(), String> {
-        let known = || self.memberships.iter().map(|one| one.config().name.as_str()).collect::<Vec<_>>().join(", ");
+        let known = || {
+            self.memberships
+                .iter()
+                .map(|one| one.config().name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let Some(index) = self.memberships.iter().position(|one| one.config().name == group) else {
             return Err(format!("there is no group {group}: the groups are {}", known()));
         };
         match self.memberships.get_mut(index) {
-            Some(membership) => membership.register(now).map_err(|missing| format!("group {group}: {missing}")),
+            Some(membership) => {
+                membership.register(now).map_err(|missing| format!("group {group}: {missing}"))
+            }
             None => Ok(()),
         }
     }
@@ -292,12 +325,17 @@ impl Daemon {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.parting.pop_front().or_else(|| self.memberships.iter_mut().find_map(Membership::poll_transmit))
+        self.parting
+            .pop_front()
+            .or_else(|| self.memberships.iter_mut().find_map(Membership::poll_transmit))
     }
 
     /// What happened next, and to which group (its position).
     pub fn poll_event(&mut self) -> Option<(usize, Event)> {
-        self.memberships.iter_mut().enumerate().find_map(|(index, group)| Some((index, group.poll_event()?)))
+        self.memberships
+            .iter_mut()
+            .enumerate()
+            .find_map(|(index, group)| Some((index, group.poll_event()?)))
     }
 
     /// When [`Daemon::handle_timeout`] is due.
@@ -307,8 +345,8 @@ impl Daemon {
 
     /// What the kernel should hold from now on, if that may have changed.
     ///
-    /// Groups whose keys cannot be used beside the others' lose them, fall back to their blocks and try their next
-    /// server.
+    /// Groups whose keys cannot be used beside the others' lose them, fall back to their blocks and
+    /// try their next server.
     pub fn poll_desired(&mut self, now: BootTime) -> Option<Outcome> {
         let mut changed = std::mem::take(&mut self.reshaped);
         for membership in &mut self.memberships {
@@ -325,7 +363,10 @@ impl Daemon {
         if self.memberships.iter().all(|membership| membership.config().on_exit == OnExit::Keep) {
             return Ok(None);
         }
-        let kept = self.memberships.iter().filter(|membership| membership.config().on_exit != OnExit::Remove);
+        let kept = self
+            .memberships
+            .iter()
+            .filter(|membership| membership.config().on_exit != OnExit::Remove);
         let keys = |membership: &Membership| match membership.config().on_exit {
             OnExit::Keep => Keys::Own,
             OnExit::Block | OnExit::Remove => Keys::None,
@@ -393,15 +434,18 @@ impl Daemon {
 
     /// Whose keys to leave out: those of the group that the error names, else those that came last.
     fn culprit(&self, error: &Unusable, left_out: &BTreeSet<usize>) -> Option<usize> {
-        let candidates = || self.memberships.iter().enumerate().filter(|(index, _)| !left_out.contains(index));
-        let named = candidates().find(|(_, membership)| error.group.as_deref() == Some(&membership.config().name));
-        let last = || candidates().max_by_key(|(_, membership)| membership.generations().received());
+        let candidates =
+            || self.memberships.iter().enumerate().filter(|(index, _)| !left_out.contains(index));
+        let named = candidates()
+            .find(|(_, membership)| error.group.as_deref() == Some(&membership.config().name));
+        let last =
+            || candidates().max_by_key(|(_, membership)| membership.generations().received());
         named.or_else(last).map(|(index, _)| index)
     }
 }
 
-/// Compiles the blocks of a configuration for the interfaces as they are, to find what cannot be done before anything
-/// is started.
+/// Compiles the blocks of a configuration for the interfaces as they are, to find what cannot be
+/// done before anything is started.
 ///
 /// # Errors
 /// What cannot be done.

@@ -1,7 +1,7 @@
 //! The kernel's side of the event loop: applies, repairs, and tries again what failed.
 //!
-//! Whatever fails, blocks and guards that are in place stay in place: after a failure the reconciler removes nothing
-//! but keys that have ended.
+//! Whatever fails, blocks and guards that are in place stay in place: after a failure the
+//! reconciler removes nothing but keys that have ended.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,9 +15,11 @@ use xfrm::reconcile::Changed;
 use xfrm::statistics::Statistics;
 use xfrm::{Desired, Error, Kernel, Ownership, Parts, Reconciler, Report};
 
-/// How often the kernel is compared with what it should hold, whether or not anything was heard of a change.
+/// How often the kernel is compared with what it should hold, whether or not anything was heard of
+/// a change.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// How long an outbound state stays when another one has taken its place: packets under way may be about to use it.
+/// How long an outbound state stays when another one has taken its place: packets under way may be
+/// about to use it.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -74,7 +76,8 @@ impl<K: Kernel> Dataplane<K> {
         }
     }
 
-    /// Makes the kernel hold `desired`. Entries that an earlier run left are compared, not removed first.
+    /// Makes the kernel hold `desired`. Entries that an earlier run left are compared, not removed
+    /// first.
     ///
     /// # Errors
     /// Logged already; [`Dataplane::handle_timeout`] tries again.
@@ -84,8 +87,9 @@ impl<K: Kernel> Dataplane<K> {
         self.conclude(result, Cause::Desired, now)
     }
 
-    /// The change alone: when it returns, the kernel has the keys. [`Dataplane::confirm`] reads them back, and what came
-    /// of it goes to [`Dataplane::conclude`], which logs it: who waits for the kernel need not wait for the log.
+    /// The change alone: when it returns, the kernel has the keys. [`Dataplane::confirm`] reads
+    /// them back, and what came of it goes to [`Dataplane::conclude`], which logs it: who waits for
+    /// the kernel need not wait for the log.
     ///
     /// # Errors
     /// Neither logged nor tried again yet.
@@ -101,7 +105,8 @@ impl<K: Kernel> Dataplane<K> {
         self.reconciler.confirm(changed?).await
     }
 
-    /// Others may have changed these parts of the kernel: nothing is decided before they are read again.
+    /// Others may have changed these parts of the kernel: nothing is decided before they are read
+    /// again.
     pub fn doubt(&mut self, parts: Parts) {
         self.reconciler.doubt(parts);
     }
@@ -115,7 +120,8 @@ impl<K: Kernel> Dataplane<K> {
         self.conclude(result, cause, now)
     }
 
-    /// The end of what others have taken the place of, the regular look, or the next attempt after a failure, if it is due.
+    /// The end of what others have taken the place of, the regular look, or the next attempt after
+    /// a failure, if it is due.
     pub async fn handle_timeout(&mut self, now: BootTime) {
         self.handle_release(now).await;
         if self.next_check <= now {
@@ -210,7 +216,12 @@ impl<K: Kernel> Dataplane<K> {
     ///
     /// # Errors
     /// As [`Dataplane::apply`].
-    pub fn conclude(&mut self, result: Result<Report, Error>, cause: Cause, now: BootTime) -> Result<(), Error> {
+    pub fn conclude(
+        &mut self,
+        result: Result<Report, Error>,
+        cause: Cause,
+        now: BootTime,
+    ) -> Result<(), Error> {
         let replaced = self.reconciler.replaced();
         if !replaced.is_subset(&self.leaving) {
             self.release_at = Some(now + RELEASE_AFTER);
@@ -228,7 +239,8 @@ impl<K: Kernel> Dataplane<K> {
                 Ok(())
             }
             Err(error) => {
-                let wait = FIRST_RETRY.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+                let wait = FIRST_RETRY
+                    .saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
                 self.next_check = now + wait.min(LONGEST_RETRY);
                 let text = error.to_string();
                 // The same failure again and again is one piece of news.
@@ -257,8 +269,12 @@ impl<K: Kernel> Dataplane<K> {
                         "somebody else changed kernel entries of ours; they are put back"
                     );
                 }
-                Cause::Facts => info!(changes = report.done.len(), "kernel entries follow the interfaces"),
-                Cause::Desired | Cause::Retry => info!(changes = report.done.len(), "kernel entries changed"),
+                Cause::Facts => {
+                    info!(changes = report.done.len(), "kernel entries follow the interfaces")
+                }
+                Cause::Desired | Cause::Retry => {
+                    info!(changes = report.done.len(), "kernel entries changed")
+                }
             }
         }
         for sa in report.withheld.difference(&self.withheld) {

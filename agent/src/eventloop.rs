@@ -1,4 +1,5 @@
-//! One task that owns everything: datagrams, kernel events, timers, requests and signals come in one by one.
+//! One task that owns everything: datagrams, kernel events, timers, requests and signals come in
+//! one by one.
 
 use core::time::Duration;
 use std::path::{Path, PathBuf};
@@ -68,7 +69,8 @@ pub struct EventLoop<K: Kernel> {
     status_line: String,
 }
 
-/// Listens on the control socket. Done before anything is touched: another agent that runs already holds it.
+/// Listens on the control socket. Done before anything is touched: another agent that runs already
+/// holds it.
 ///
 /// # Errors
 /// The socket cannot be had; the error names the remedy.
@@ -80,10 +82,12 @@ pub fn open_control(path: &Path) -> anyhow::Result<mpsc::Receiver<Call>> {
 }
 
 impl<K: Kernel> EventLoop<K> {
-    /// Puts blocks and guards into the kernel, then opens the sockets. Nothing has been sent when it returns.
+    /// Puts blocks and guards into the kernel, then opens the sockets. Nothing has been sent when
+    /// it returns.
     ///
     /// # Errors
-    /// Blocks and guards could not be installed, or UDP is not to be had. What is in the kernel stays there.
+    /// Blocks and guards could not be installed, or UDP is not to be had. What is in the kernel
+    /// stays there.
     pub async fn start(
         (path, config): (PathBuf, Config),
         mut seeds: SeedsOf,
@@ -107,7 +111,8 @@ impl<K: Kernel> EventLoop<K> {
             for unusable in &outcome.unusable {
                 error!(%unusable, "the groups cannot be protected");
             }
-            let desired = outcome.desired.context("the blocks cannot be made out of this configuration")?;
+            let desired =
+                outcome.desired.context("the blocks cannot be made out of this configuration")?;
             dataplane
                 .apply(desired, now)
                 .await
@@ -191,13 +196,17 @@ impl<K: Kernel> EventLoop<K> {
         let now = clock::now();
         match received {
             Received::Datagram { source, local, octets } => {
-                let Err(error) = self.daemon.handle_datagram(source, local, &octets, now) else { return };
+                let Err(error) = self.daemon.handle_datagram(source, local, &octets, now) else {
+                    return;
+                };
                 if let Some(pass) = self.limiter.admit(error.reason(), now) {
                     info!(reason = error.reason(), withheld = pass.withheld, "datagram discarded");
                     debug!(%source, %error, length = octets.len(), "discarded datagram");
                 }
             }
-            Received::Unreachable { destination } => self.daemon.handle_unreachable(destination, now),
+            Received::Unreachable { destination } => {
+                self.daemon.handle_unreachable(destination, now)
+            }
             Received::Failed(error) => {
                 if let Some(pass) = self.limiter.admit("receive-failed", now) {
                     warn!(%error, withheld = pass.withheld, "receiving failed");
@@ -212,7 +221,9 @@ impl<K: Kernel> EventLoop<K> {
             Ok(event) => {
                 self.dataplane.doubt(event.doubts());
                 match event {
-                    KernelEvent::Flushed(_) | KernelEvent::Changed { .. } | KernelEvent::SaExpired { .. } => {
+                    KernelEvent::Flushed(_)
+                    | KernelEvent::Changed { .. }
+                    | KernelEvent::SaExpired { .. } => {
                         self.due.repair = true;
                     }
                     KernelEvent::LinkChanged | KernelEvent::AddressChanged => self.due.facts = true,
@@ -224,7 +235,10 @@ impl<K: Kernel> EventLoop<K> {
                     }
                     KernelEvent::Overrun => {
                         if let Some(pass) = self.limiter.admit("overrun", now) {
-                            warn!(withheld = pass.withheld, "kernel events were lost; everything is read anew");
+                            warn!(
+                                withheld = pass.withheld,
+                                "kernel events were lost; everything is read anew"
+                            );
                         }
                         self.due.repair = true;
                         self.due.facts = true;
@@ -256,7 +270,9 @@ impl<K: Kernel> EventLoop<K> {
             }
         };
         let mut problems = self.problems.clone();
-        problems.extend(self.settings.iter().filter(|problem| !self.problems.contains(problem)).cloned());
+        problems.extend(
+            self.settings.iter().filter(|problem| !self.problems.contains(problem)).cloned(),
+        );
         problems.extend(self.dataplane.last_error().map(str::to_owned));
         let withheld = self.dataplane.withheld().iter();
         problems.extend(withheld.map(|sa| {
@@ -280,7 +296,8 @@ impl<K: Kernel> EventLoop<K> {
             if due.facts {
                 self.read_facts(now).await;
             }
-            // A repair by what was wanted before would put back what went with an address or a link, and fail.
+            // A repair by what was wanted before would put back what went with an address or a
+            // link, and fail.
             self.settle().await;
             let cause = if due.repair { Cause::Foreign } else { Cause::Facts };
             // Logged there, and tried again from there.
@@ -297,7 +314,8 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
-    /// Reads the configuration again and changes over to the difference. A file with a defect changes nothing.
+    /// Reads the configuration again and changes over to the difference. A file with a defect
+    /// changes nothing.
     async fn reload(&mut self) {
         let now = clock::now();
         let interfaces = match xfrm::interface::interfaces().await {
@@ -342,7 +360,8 @@ impl<K: Kernel> EventLoop<K> {
     }
 
     fn look_at_settings(&mut self) {
-        let problems: Vec<String> = privileges::wrong_settings(&self.config).iter().map(ToString::to_string).collect();
+        let problems: Vec<String> =
+            privileges::wrong_settings(&self.config).iter().map(ToString::to_string).collect();
         for problem in problems.iter().filter(|problem| !self.settings.contains(problem)) {
             error!(%problem, "the machine no longer does what the groups need");
         }
@@ -363,7 +382,8 @@ impl<K: Kernel> EventLoop<K> {
                 self.records.before_change(&self.daemon, now);
                 if let Some(desired) = outcome.desired {
                     let changed = self.dataplane.change(desired).await;
-                    let in_kernel = changed.as_ref().is_ok_and(Changed::is_complete).then(clock::now);
+                    let in_kernel =
+                        changed.as_ref().is_ok_and(Changed::is_complete).then(clock::now);
                     let result = self.dataplane.confirm(changed).await;
                     applied = in_kernel.unwrap_or_else(clock::now);
                     // What made it necessary comes first in the log.

@@ -32,14 +32,21 @@ pub async fn leave<K: Kernel>(
     match tokio::time::timeout(BOUND, end).await {
         Ok(worked) => worked,
         Err(_) => {
-            error!(bound_seconds = BOUND.as_secs(), "the orderly end took too long; kernel entries stay as they are");
+            error!(
+                bound_seconds = BOUND.as_secs(),
+                "the orderly end took too long; kernel entries stay as they are"
+            );
             false
         }
     }
 }
 
 /// Brings the kernel into the state that `on-exit` asks for.
-pub async fn leave_kernel<K: Kernel>(daemon: &Daemon, dataplane: &mut Dataplane<K>, now: BootTime) -> bool {
+pub async fn leave_kernel<K: Kernel>(
+    daemon: &Daemon,
+    dataplane: &mut Dataplane<K>,
+    now: BootTime,
+) -> bool {
     match daemon.desired_on_exit(now) {
         Ok(None) => {
             info!("kernel entries stay, as on-exit asks");

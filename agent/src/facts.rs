@@ -66,9 +66,12 @@ pub fn local(group: &Group, interfaces: &Interfaces) -> Result<Local, Missing> {
     match &group.local {
         LocalAddress::Address(address) => {
             let wanted = IpAddr::V4(*address);
-            let holds = |interface: &Interface| interface.addresses.iter().any(|net| net.addr() == wanted);
-            let (name, interface) =
-                interfaces.iter().find(|(_, interface)| holds(interface)).ok_or(Missing::Address(*address))?;
+            let holds =
+                |interface: &Interface| interface.addresses.iter().any(|net| net.addr() == wanted);
+            let (name, interface) = interfaces
+                .iter()
+                .find(|(_, interface)| holds(interface))
+                .ok_or(Missing::Address(*address))?;
             Ok(Local { address: *address, interface: name.clone(), index: interface.index })
         }
         LocalAddress::Interface(name) => {
@@ -89,7 +92,9 @@ pub fn prefixes(interface: &Interface) -> Vec<IpNet> {
 
 /// IPv4 addresses of an interface that other hosts can reach, in the kernel's order.
 fn ipv4(interface: &Interface) -> impl Iterator<Item = ipnet::Ipv4Net> {
-    let reachable = |address: Ipv4Addr| !address.is_link_local() && !address.is_loopback() && !address.is_unspecified();
+    let reachable = |address: Ipv4Addr| {
+        !address.is_link_local() && !address.is_loopback() && !address.is_unspecified()
+    };
     interface.addresses.iter().filter_map(move |net| match net {
         IpNet::V4(net) if reachable(net.addr()) => Some(*net),
         _ => None,
@@ -109,9 +114,17 @@ mod tests {
     fn prefixes_are_those_that_other_hosts_reach_without_host_bits() {
         let lan = interface(
             1,
-            &["fe80::1/64", "169.254.7.7/16", "172.16.1.1/24", "172.16.1.2/24", "172.16.9.1/32", "2001:db8::1/64"],
+            &[
+                "fe80::1/64",
+                "169.254.7.7/16",
+                "172.16.1.1/24",
+                "172.16.1.2/24",
+                "172.16.9.1/32",
+                "2001:db8::1/64",
+            ],
         );
-        let expected: Vec<IpNet> = vec!["172.16.1.0/24".parse().unwrap(), "172.16.9.1/32".parse().unwrap()];
+        let expected: Vec<IpNet> =
+            vec!["172.16.1.0/24".parse().unwrap(), "172.16.9.1/32".parse().unwrap()];
         assert_eq!(prefixes(&lan), expected);
         assert_eq!(prefixes(&interface(1, &[])), []);
     }
@@ -124,8 +137,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        assert_eq!(Missing::Interface("ppp0".to_owned()).to_string(), "interface ppp0 does not exist");
-        assert_eq!(Missing::AddressOf("ppp0".to_owned()).to_string(), "interface ppp0 has no IPv4 address");
+        assert_eq!(
+            Missing::Interface("ppp0".to_owned()).to_string(),
+            "interface ppp0 does not exist"
+        );
+        assert_eq!(
+            Missing::AddressOf("ppp0".to_owned()).to_string(),
+            "interface ppp0 has no IPv4 address"
+        );
         let missing = Missing::Address(Ipv4Addr::new(10, 0, 1, 1));
         assert_eq!(missing.to_string(), "no interface has the local address 10.0.1.1");
     }

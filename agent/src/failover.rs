@@ -1,11 +1,12 @@
 //! Which key server a group registers with, and when: a state machine without clock or sockets.
 //!
-//! The servers are tried in the configured order. Whatever ends an attempt without a key leads to the
-//! next server; after the last one the machine waits, longer from round to round, and starts again with
-//! the first. A served group registers again before its keys end, starting with the first server too.
+//! The servers are tried in the configured order. Whatever ends an attempt without a key leads to
+//! the next server; after the last one the machine waits, longer from round to round, and starts
+//! again with the first. A served group registers again before its keys end, starting with the
+//! first server too.
 //!
-//! Polling order: after every `handle_*`, `start` or `suspend`, take [`Failover::poll_attempt`], then
-//! [`Failover::poll_timeout`]. Time must not run backwards.
+//! Polling order: after every `handle_*`, `start` or `suspend`, take [`Failover::poll_attempt`],
+//! then [`Failover::poll_timeout`]. Time must not run backwards.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -21,7 +22,8 @@ pub type ServerIndex = usize;
 const HISTORY: usize = 16;
 /// The shortest pause after a round in which no server served.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// The longest pause between rounds. It also bounds how long a group stays blocked after its servers are back.
+/// The longest pause between rounds. It also bounds how long a group stays blocked after its
+/// servers are back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The least margin before the end of a key.
 const LEAST_MARGIN: Duration = Duration::from_secs(60);
@@ -142,7 +144,8 @@ pub struct Failover {
     /// Rounds without success in a row.
     rounds: u32,
     served_by: Option<ServerIndex>,
-    /// While attempts are under way: when the next one would be due, if they fail and the keys that came by push last.
+    /// While attempts are under way: when the next one would be due, if they fail and the keys that
+    /// came by push last.
     pushed: Option<BootTime>,
     /// The server in use gave a KEK alone, and has pushed nothing yet.
     awaits_tek: bool,
@@ -154,7 +157,8 @@ pub struct Failover {
 impl Failover {
     /// A machine for `servers` key servers that stands still until [`Failover::start`].
     ///
-    /// `attempt_limit` bounds one attempt as a whole; `seed` spreads the members of a group in time.
+    /// `attempt_limit` bounds one attempt as a whole; `seed` spreads the members of a group in
+    /// time.
     pub fn new(servers: usize, attempt_limit: Duration, seed: u64) -> Self {
         Self {
             servers,
@@ -202,9 +206,15 @@ impl Failover {
         }
     }
 
-    /// A push of `server`'s group brought keys, of which one ends at each of `ends`: the next registration is due later.
-    /// An attempt under way goes on, but its failure is no reason for another round.
-    pub fn handle_pushed(&mut self, server: ServerIndex, ends: impl IntoIterator<Item = BootTime>, now: BootTime) {
+    /// A push of `server`'s group brought keys, of which one ends at each of `ends`: the next
+    /// registration is due later. An attempt under way goes on, but its failure is no reason for
+    /// another round.
+    pub fn handle_pushed(
+        &mut self,
+        server: ServerIndex,
+        ends: impl IntoIterator<Item = BootTime>,
+        now: BootTime,
+    ) {
         let Some(renewal) = self.renewal(ends, now) else { return };
         match self.state {
             State::Suspended => {}
@@ -265,8 +275,8 @@ impl Failover {
         self.state = State::Served { server, renewal };
     }
 
-    /// The attempt under way brought a KEK and no TEK (RFC 6407 §5.2.1): a push is waited for, and then the next server
-    /// is tried.
+    /// The attempt under way brought a KEK and no TEK (RFC 6407 §5.2.1): a push is waited for, and
+    /// then the next server is tried.
     pub fn handle_served_without_tek(&mut self, now: BootTime) {
         let State::Trying { server, .. } = self.state else { return };
         self.wanted = None;
@@ -276,9 +286,14 @@ impl Failover {
         self.state = State::Served { server, renewal: now + PATIENCE };
     }
 
-    /// A margin before the first of `ends`. The jitter shortens the margin, so that members spread out and a server that
-    /// replaces keys a full margin before their end has already done so when the first of them asks.
-    fn renewal(&mut self, ends: impl IntoIterator<Item = BootTime>, now: BootTime) -> Option<BootTime> {
+    /// A margin before the first of `ends`. The jitter shortens the margin, so that members spread
+    /// out and a server that replaces keys a full margin before their end has already done so when
+    /// the first of them asks.
+    fn renewal(
+        &mut self,
+        ends: impl IntoIterator<Item = BootTime>,
+        now: BootTime,
+    ) -> Option<BootTime> {
         let at = |end: BootTime, jitter: &mut Jitter| {
             let margin = margin(end.saturating_since(now));
             end - margin + jitter.below(margin / 4)
@@ -306,13 +321,21 @@ impl Failover {
         match self.state {
             State::Served { server, renewal } if renewal <= now && self.awaits_tek => {
                 self.state = State::Trying { server, until: now };
-                self.handle_failure(Reason::NoTek, "it gave a KEK, and no TEK came by push".to_owned(), now);
+                self.handle_failure(
+                    Reason::NoTek,
+                    "it gave a KEK, and no TEK came by push".to_owned(),
+                    now,
+                );
                 return true;
             }
             State::Pausing { until } if until <= now => self.begin(0, now),
             State::Served { renewal, .. } if renewal <= now => self.begin(0, now),
             State::Trying { until, .. } if until <= now => {
-                self.handle_failure(Reason::TookTooLong, "the attempt as a whole took too long".to_owned(), now);
+                self.handle_failure(
+                    Reason::TookTooLong,
+                    "the attempt as a whole took too long".to_owned(),
+                    now,
+                );
                 return true;
             }
             _ => {}
@@ -366,14 +389,15 @@ impl Failover {
 
     /// 5 s, 10 s, 20 s .. 60 s, each less up to a quarter.
     fn pause(&mut self) -> Duration {
-        let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(self.rounds).unwrap_or(u32::MAX));
+        let doubled =
+            FIRST_PAUSE.saturating_mul(1_u32.checked_shl(self.rounds).unwrap_or(u32::MAX));
         let pause = doubled.min(LONGEST_PAUSE);
         pause - self.jitter.below(pause / 4)
     }
 }
 
-/// How long before the end of a key of this life time a new one is asked for, jitter not counted: 60 s or
-/// 5 % of the life time, whichever is more, but never more than half of it.
+/// How long before the end of a key of this life time a new one is asked for, jitter not counted:
+/// 60 s or 5 % of the life time, whichever is more, but never more than half of it.
 pub fn margin(lifetime: Duration) -> Duration {
     LEAST_MARGIN.max(lifetime / 20).min(lifetime / 2)
 }

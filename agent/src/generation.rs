@@ -1,8 +1,8 @@
 //! The keys of one group over time: which TEKs are received on, which are sent on, and until when.
 //!
-//! A new generation is received on at once. It is sent on at its activation delay (RFC 6407 §5.4.1), and
-//! the one before is received on until the deactivation delay (§5.4.2) or its own end. All points in time
-//! are on the boot-time clock.
+//! A new generation is received on at once. It is sent on at its activation delay (RFC 6407
+//! §5.4.1), and the one before is received on until the deactivation delay (§5.4.2) or its own end.
+//! All points in time are on the boot-time clock.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +13,9 @@ use gdoi::push::Deletion;
 
 use crate::failover::margin;
 
-/// How long members go on sending on the old TEK where a push states no activation delay: the first repetition of the
-/// push reaches those that missed it (RFC 6407 §5.4.1 leaves the delay to us then).
+/// How long members go on sending on the old TEK where a push states no activation delay: the first
+/// repetition of the push reaches those that missed it (RFC 6407 §5.4.1 leaves the delay to us
+/// then).
 const PUSH_ACTIVATION: Duration = Duration::from_secs(15);
 
 /// One group SA as received.
@@ -56,8 +57,8 @@ pub struct ActiveLine<'a> {
     pub policy: &'a TekPolicy,
     /// Keys of its SPI.
     pub keys: &'a TekKeys,
-    /// Whether packets are received on it. Otherwise its TEK has ended before others of its group SA, and its traffic
-    /// stays blocked.
+    /// Whether packets are received on it. Otherwise its TEK has ended before others of its group
+    /// SA, and its traffic stays blocked.
     pub receive: bool,
     /// Whether packets are sent on it.
     pub send: bool,
@@ -76,11 +77,13 @@ pub struct Generations {
 }
 
 impl Generations {
-    /// Takes in what a registration brought: the group's whole policy. Returns the first end of its TEKs.
+    /// Takes in what a registration brought: the group's whole policy. Returns the first end of its
+    /// TEKs.
     pub fn add(&mut self, sa: GroupSa, now: BootTime) -> Option<BootTime> {
         let gap = &sa.policy().gap;
         let activation = gap.activation_time_delay.unwrap_or(Duration::ZERO);
-        let counted_from = self.sending(now).map_or(now, |current| delays_count_from(current, activation, now));
+        let counted_from =
+            self.sending(now).map_or(now, |current| delays_count_from(current, activation, now));
         let delays = Delays { counted_from, activation, deactivation: gap.deactivation_time_delay };
         let expiry = expiries(&sa, now);
         let first_end = expiry.values().min().copied();
@@ -90,12 +93,14 @@ impl Generations {
         first_end
     }
 
-    /// Whether a push has brought more than this pull knows. While members change over to a pushed key, a key server may
-    /// answer a pull with the keys before, and expects the member to follow its last push: this one has done so.
+    /// Whether a push has brought more than this pull knows. While members change over to a pushed
+    /// key, a key server may answer a pull with the keys before, and expects the member to follow
+    /// its last push: this one has done so.
     fn is_ahead_of(&self, pulled: &GroupSa, now: BootTime) -> bool {
         let Some((latest, earlier)) = self.generations.split_last() else { return false };
         let usable = |generation: &Generation, spi: &Spi| {
-            let alive = generation.expiry.get(spi).is_some_and(|end| *end > now) && !generation.is_over(now);
+            let alive = generation.expiry.get(spi).is_some_and(|end| *end > now)
+                && !generation.is_over(now);
             alive && !generation.deleted.contains(spi)
         };
         let mut newer = latest.expiry.keys().filter(|spi| !pulled.tek_keys().contains_key(*spi));
@@ -105,16 +110,20 @@ impl Generations {
             && pulled.all(|spi| earlier.iter().any(|generation| usable(generation, spi)))
     }
 
-    /// `sa`, which a push brought, over what is in use: a push need not repeat what stays (RFC 6407 §4.3).
+    /// `sa`, which a push brought, over what is in use: a push need not repeat what stays (RFC 6407
+    /// §4.3).
     pub fn merged(&self, sa: GroupSa, deletions: &[Deletion]) -> GroupSa {
         match self.generations.last() {
-            Some(latest) => sa.over(&latest.sa, |spi| latest.deleted.contains(&spi) || names(deletions, spi)),
+            Some(latest) => {
+                sa.over(&latest.sa, |spi| latest.deleted.contains(&spi) || names(deletions, spi))
+            }
             None => sa,
         }
     }
 
-    /// Carries a push out: deletes, then the new SAs, which [`Generations::merged`] has put over the old ones. Where
-    /// there is a deactivation delay, what is deleted is received on until then (RFC 6407 §5.4.2).
+    /// Carries a push out: deletes, then the new SAs, which [`Generations::merged`] has put over
+    /// the old ones. Where there is a deactivation delay, what is deleted is received on until then
+    /// (RFC 6407 §5.4.2).
     pub fn push(&mut self, merged: Option<GroupSa>, deletions: &[Deletion], now: BootTime) {
         let Some(sa) = merged else {
             self.delete(deletions, now);
@@ -122,7 +131,10 @@ impl Generations {
             return;
         };
         let delays = push_delays(&sa, now);
-        self.delete(deletions, delays.deactivation.map_or(now, |delay| now + delay.max(delays.activation)));
+        self.delete(
+            deletions,
+            delays.deactivation.map_or(now, |delay| now + delay.max(delays.activation)),
+        );
         let mut expiry = expiries(&sa, now);
         if let Some(latest) = self.generations.last() {
             // What was carried over ends when it always did.
@@ -139,14 +151,23 @@ impl Generations {
     /// Ends the SAs that `deletions` name.
     fn delete(&mut self, deletions: &[Deletion], until: BootTime) {
         for generation in &mut self.generations {
-            for (spi, end) in generation.expiry.iter_mut().filter(|(spi, _)| names(deletions, **spi)) {
+            for (spi, end) in
+                generation.expiry.iter_mut().filter(|(spi, _)| names(deletions, **spi))
+            {
                 *end = until.min(*end);
                 generation.deleted.insert(*spi);
             }
         }
     }
 
-    fn insert(&mut self, sa: GroupSa, expiry: BTreeMap<Spi, BootTime>, delays: Delays, pushed: bool, now: BootTime) {
+    fn insert(
+        &mut self,
+        sa: GroupSa,
+        expiry: BTreeMap<Spi, BootTime>,
+        delays: Delays,
+        pushed: bool,
+        now: BootTime,
+    ) {
         self.drop_ended(now);
         let lines_before = std::mem::replace(&mut self.lines, sa.policy().teks.clone());
         // The same keys again, with what is left of their life: nothing rolls over.
@@ -164,13 +185,15 @@ impl Generations {
         let mut send_from = now;
         if let Some(current) = self.sending(now) {
             // What is replaced and gone, or goes before the delay is over, is not waited for.
-            let replaced = current.expiry.iter().filter(|(spi, _)| !sa.tek_keys().contains_key(*spi));
+            let replaced =
+                current.expiry.iter().filter(|(spi, _)| !sa.tek_keys().contains_key(*spi));
             let end = replaced.map(|(_, end)| *end).min().unwrap_or(current.last_end());
             send_from = (delays.counted_from + delays.activation).min(end).max(now);
             if let Some(deactivation) = delays.deactivation {
                 let until = (delays.counted_from + deactivation).max(send_from);
                 for old in &mut self.generations {
-                    old.receive_until = Some(old.receive_until.map_or(until, |earlier| earlier.min(until)));
+                    old.receive_until =
+                        Some(old.receive_until.map_or(until, |earlier| earlier.min(until)));
                 }
             }
         }
@@ -188,7 +211,8 @@ impl Generations {
         self.shown = self.in_use(now);
     }
 
-    /// What was received last and not merged into what was there. What was protected before it counts again.
+    /// What was received last and not merged into what was there. What was protected before it
+    /// counts again.
     pub fn take_latest(&mut self) -> Option<GroupSa> {
         let latest = self.generations.pop()?;
         self.lines = latest.lines_before;
@@ -206,7 +230,11 @@ impl Generations {
 
     /// When [`Generations::handle_timeout`] has something to do next after `now`.
     pub fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
-        self.generations.iter().flat_map(Generation::deadlines).filter(|deadline| *deadline > now).min()
+        self.generations
+            .iter()
+            .flat_map(Generation::deadlines)
+            .filter(|deadline| *deadline > now)
+            .min()
     }
 
     /// Whether there is no usable TEK.
@@ -214,20 +242,23 @@ impl Generations {
         self.generations.iter().all(|generation| generation.is_over(now))
     }
 
-    /// The first end among the TEKs of the newest generation that nobody deleted: when a further key is needed.
+    /// The first end among the TEKs of the newest generation that nobody deleted: when a further
+    /// key is needed.
     pub fn first_end(&self, now: BootTime) -> Option<BootTime> {
         let latest = self.generations.last()?;
-        let lasting = latest.expiry.iter().filter(|(spi, end)| **end > now && !latest.deleted.contains(*spi));
+        let lasting =
+            latest.expiry.iter().filter(|(spi, end)| **end > now && !latest.deleted.contains(*spi));
         lasting.map(|(_, end)| *end).min()
     }
 
-    /// Policy lines with keys: the sending generation's lines in the order received, then what older and
-    /// newer generations add for receiving. An SPI appears under one generation only. Lines of the sending generation
-    /// whose TEK has ended keep their place.
+    /// Policy lines with keys: the sending generation's lines in the order received, then what
+    /// older and newer generations add for receiving. An SPI appears under one generation only.
+    /// Lines of the sending generation whose TEK has ended keep their place.
     pub fn active(&self, now: BootTime) -> Vec<ActiveLine<'_>> {
         let sending = self.sending(now);
         let others = self.generations.iter().rev().filter(|generation| {
-            sending.is_none_or(|sending| !std::ptr::eq(*generation, sending)) && !generation.is_over(now)
+            sending.is_none_or(|sending| !std::ptr::eq(*generation, sending))
+                && !generation.is_over(now)
         });
         let mut seen = BTreeSet::new();
         let mut lines = Vec::new();
@@ -237,12 +268,20 @@ impl Generations {
             for policy in &generation.sa.policy().teks {
                 let alive = generation.expiry.get(&policy.spi).is_some_and(|end| *end > now);
                 let Some(keys) = generation.sa.tek_keys().get(&policy.spi) else { continue };
-                let life_left =
-                    generation.expiry.get(&policy.spi).map_or(Duration::ZERO, |end| end.saturating_since(now));
+                let life_left = generation
+                    .expiry
+                    .get(&policy.spi)
+                    .map_or(Duration::ZERO, |end| end.saturating_since(now));
                 let listed = alive || send && !self.is_alive(policy.spi, now);
                 if listed && !seen.contains(&policy.spi) {
                     fresh.insert(policy.spi);
-                    lines.push(ActiveLine { policy, keys, receive: alive, send: alive && send, life_left });
+                    lines.push(ActiveLine {
+                        policy,
+                        keys,
+                        receive: alive,
+                        send: alive && send,
+                        life_left,
+                    });
                 }
             }
             seen.append(&mut fresh);
@@ -263,7 +302,8 @@ impl Generations {
             if teks.iter().any(|known| known.spi == spi) {
                 continue;
             }
-            let end = self.generations.iter().rev().find_map(|generation| generation.expiry.get(&spi));
+            let end =
+                self.generations.iter().rev().find_map(|generation| generation.expiry.get(&spi));
             let expiry = end.copied().unwrap_or(now);
             teks.push(ActiveTek { spi, policy: line.policy, expiry, send: line.send });
         }
@@ -285,7 +325,11 @@ impl Generations {
     }
 
     fn in_use(&self, now: BootTime) -> Vec<(Spi, bool)> {
-        self.active(now).iter().filter(|line| line.receive).map(|line| (line.policy.spi, line.send)).collect()
+        self.active(now)
+            .iter()
+            .filter(|line| line.receive)
+            .map(|line| (line.policy.spi, line.send))
+            .collect()
     }
 
     fn is_alive(&self, spi: Spi, now: BootTime) -> bool {
@@ -325,7 +369,11 @@ fn push_delays(sa: &GroupSa, now: BootTime) -> Delays {
     let gap = &sa.policy().gap;
     let deactivation = gap.deactivation_time_delay;
     let unstated = deactivation.map_or(PUSH_ACTIVATION, |delay| PUSH_ACTIVATION.min(delay / 2));
-    Delays { counted_from: now, activation: gap.activation_time_delay.unwrap_or(unstated), deactivation }
+    Delays {
+        counted_from: now,
+        activation: gap.activation_time_delay.unwrap_or(unstated),
+        deactivation,
+    }
 }
 
 /// Whether one of `deletions` names the ESP SA `spi`.
@@ -342,17 +390,21 @@ fn expiries(sa: &GroupSa, now: BootTime) -> BTreeMap<Spi, BootTime> {
     let mut expiry = BTreeMap::new();
     for tek in &sa.policy().teks {
         let end = now + tek.protection.lifetime;
-        expiry.entry(tek.spi).and_modify(|known: &mut BootTime| *known = end.min(*known)).or_insert(end);
+        expiry
+            .entry(tek.spi)
+            .and_modify(|known: &mut BootTime| *known = end.min(*known))
+            .or_insert(end);
     }
     expiry
 }
 
 /// The moment from which the delays of a new generation count.
 ///
-/// A push reaches all members at once, and delays count from its receipt. Members that pull instead come
-/// one after the other within the margin before the old key's end, and each must have the new key before
-/// anybody sends on it: within that margin the delays count so that sending begins at half of it. A key
-/// that is replaced long before its end was replaced for a reason, and is not waited for.
+/// A push reaches all members at once, and delays count from its receipt. Members that pull instead
+/// come one after the other within the margin before the old key's end, and each must have the new
+/// key before anybody sends on it: within that margin the delays count so that sending begins at
+/// half of it. A key that is replaced long before its end was replaced for a reason, and is not
+/// waited for.
 fn delays_count_from(current: &Generation, activation: Duration, now: BootTime) -> BootTime {
     let Some(end) = current.expiry.values().min().copied() else { return now };
     let margin = margin(end.saturating_since(current.received));

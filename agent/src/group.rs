@@ -1,7 +1,8 @@
 //! One membership: the registration in use, the keys it brought, and the address it speaks from.
 //!
 //! Like the machines of `gdoi` it has no clock and no sockets. After every `handle_*`, drain
-//! [`Membership::poll_transmit`] and [`Membership::poll_event`], then read [`Membership::poll_timeout`].
+//! [`Membership::poll_transmit`] and [`Membership::poll_event`], then read
+//! [`Membership::poll_timeout`].
 
 pub mod acknowledgements;
 mod event;
@@ -66,8 +67,16 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// A membership that waits for [`Membership::handle_interfaces`]. `jitter` spreads members in time.
-    pub fn new(config: config::Group, slot: u8, local_port: u16, seeds: Seeds, jitter: u64, now: BootTime) -> Self {
+    /// A membership that waits for [`Membership::handle_interfaces`]. `jitter` spreads members in
+    /// time.
+    pub fn new(
+        config: config::Group,
+        slot: u8,
+        local_port: u16,
+        seeds: Seeds,
+        jitter: u64,
+        now: BootTime,
+    ) -> Self {
         let failover = Failover::new(config.servers.len(), config.attempt_limit(), jitter);
         Self {
             config,
@@ -95,8 +104,9 @@ impl Membership {
         }
     }
 
-    /// The configuration is another one, or the group has another place among the groups. Keys stay in use; the group
-    /// registers again only if servers, identity or the way to register are others.
+    /// The configuration is another one, or the group has another place among the groups. Keys stay
+    /// in use; the group registers again only if servers, identity or the way to register are
+    /// others.
     pub fn reconfigure(&mut self, config: config::Group, slot: u8, now: BootTime) {
         if config == self.config && slot == self.slot {
             return;
@@ -119,8 +129,8 @@ impl Membership {
         }
     }
 
-    /// The machine's interfaces as they are now. An address that came, went or moved starts a new registration; keys
-    /// that are valid stay in use under the new address.
+    /// The machine's interfaces as they are now. An address that came, went or moved starts a new
+    /// registration; keys that are valid stay in use under the new address.
     pub fn handle_interfaces(&mut self, interfaces: &Interfaces, now: BootTime) {
         let relevant = relevant(&self.config, interfaces);
         if relevant != self.interfaces {
@@ -160,8 +170,15 @@ impl Membership {
     ///
     /// # Errors
     /// It is discarded and nothing changed.
-    pub fn handle_datagram(&mut self, source: SocketAddr, datagram: &[u8], now: BootTime) -> Result<(), Error> {
-        let Some(attempt) = &mut self.attempt else { return Err(gdoi::error::NotAccepted::UnknownCookies.into()) };
+    pub fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
+        let Some(attempt) = &mut self.attempt else {
+            return Err(gdoi::error::NotAccepted::UnknownCookies.into());
+        };
         let result = attempt.registration.handle_datagram(source, datagram, now);
         self.drive(now);
         result
@@ -196,7 +213,12 @@ impl Membership {
             attempt.registration.handle_timeout(now);
         }
         if self.failover.handle_timeout(now) {
-            if self.failover.history().last().is_some_and(|passed| passed.reason == Reason::TookTooLong) {
+            if self
+                .failover
+                .history()
+                .last()
+                .is_some_and(|passed| passed.reason == Reason::TookTooLong)
+            {
                 self.counters.pulls_timed_out = self.counters.pulls_timed_out.saturating_add(1);
             }
             self.report_failure(now);
@@ -233,11 +255,15 @@ impl Membership {
 
     /// When [`Membership::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<BootTime> {
-        let registration = self.attempt.as_ref().and_then(|attempt| attempt.registration.poll_timeout());
+        let registration =
+            self.attempt.as_ref().and_then(|attempt| attempt.registration.poll_timeout());
         let keys = self.generations.poll_timeout(self.ticked);
         let failover = self.failover.poll_timeout().map(|deadline| deadline.at);
         let rekey = self.rekey.poll_timeout(self.ticked);
-        [registration.map(|deadline| deadline.at), keys, failover, rekey].into_iter().flatten().min()
+        [registration.map(|deadline| deadline.at), keys, failover, rekey]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether what the kernel should hold may have changed since this was asked last.
@@ -313,7 +339,8 @@ impl Membership {
         }
     }
 
-    /// ESP arrives that no key here opens: pulls and compares, if that is wished and was not done a moment ago.
+    /// ESP arrives that no key here opens: pulls and compares, if that is wished and was not done a
+    /// moment ago.
     pub fn probe(&mut self, why: Suspicion, now: BootTime) {
         let lately = self.probed.is_some_and(|at| now.saturating_since(at) < PROBE_INTERVAL);
         if self.config.recovery_probe && !lately && !self.generations.is_empty(now) {
@@ -327,7 +354,8 @@ impl Membership {
         self.events.push_back(Event::SealedKeysEnded);
     }
 
-    /// Goes on with the keys of an earlier run, of which those that `in_kernel` does not name come from elsewhere.
+    /// Goes on with the keys of an earlier run, of which those that `in_kernel` does not name come
+    /// from elsewhere.
     pub(crate) fn take_up(
         &mut self,
         generations: Generations,
@@ -349,7 +377,9 @@ impl Membership {
 
     /// The ISAKMP SA in use and its server.
     pub fn isakmp_sa(&self) -> Option<(ServerIndex, &IsakmpSa)> {
-        self.attempt.as_ref().and_then(|attempt| attempt.isakmp.as_ref().map(|isakmp| (attempt.server, isakmp)))
+        self.attempt
+            .as_ref()
+            .and_then(|attempt| attempt.isakmp.as_ref().map(|isakmp| (attempt.server, isakmp)))
     }
 
     /// The attempt under way: its server and stage.
@@ -357,8 +387,8 @@ impl Membership {
         self.attempt.as_ref().map(|attempt| (attempt.server, attempt.registration.stage()))
     }
 
-    /// The keys received last cannot be used beside the other groups' after all: drops them and goes on to the next
-    /// server.
+    /// The keys received last cannot be used beside the other groups' after all: drops them and
+    /// goes on to the next server.
     pub fn reject_latest(&mut self, why: String, now: BootTime) {
         self.generations.take_latest();
         self.rekey.withhold_acknowledgements();
@@ -386,6 +416,8 @@ impl Membership {
 fn relevant(config: &config::Group, interfaces: &Interfaces) -> Interfaces {
     config
         .interfaces()
-        .filter_map(|name| interfaces.get(name).map(|interface| (name.to_owned(), interface.clone())))
+        .filter_map(|name| {
+            interfaces.get(name).map(|interface| (name.to_owned(), interface.clone()))
+        })
         .collect()
 }

@@ -8,7 +8,8 @@ use gdoi::BootTime;
 use gdoi::group::GroupPolicy;
 use policies::explain::Kind;
 use policies::{
-    Compiler, GroupInput, GroupOptions, GroupState, GroupUnusable, InstalledTek, LanInterface, WanInterface, Zones,
+    Compiler, GroupInput, GroupOptions, GroupState, GroupUnusable, InstalledTek, LanInterface,
+    WanInterface, Zones,
 };
 use xfrm::Desired;
 
@@ -79,7 +80,10 @@ pub fn compile_with<'m>(
     compiler.compile(&inputs(groups, now)).map_err(unusable)
 }
 
-fn inputs<'m>(groups: impl Iterator<Item = (&'m Membership, Keys<'m>)>, now: BootTime) -> Vec<GroupInput<'m>> {
+fn inputs<'m>(
+    groups: impl Iterator<Item = (&'m Membership, Keys<'m>)>,
+    now: BootTime,
+) -> Vec<GroupInput<'m>> {
     groups.map(|(membership, keys)| input(membership, keys, now)).collect()
 }
 
@@ -122,7 +126,9 @@ fn input<'m>(membership: &'m Membership, keys: Keys<'m>, now: BootTime) -> Group
         exclude: config.exclude.clone(),
         fail_open: config.fail_open.clone(),
         servers: config.server_addresses(),
-        pushes: membership.multicast().map(|multicast| SocketAddr::new(multicast.group.into(), multicast.port)),
+        pushes: membership
+            .multicast()
+            .map(|multicast| SocketAddr::new(multicast.group.into(), multicast.port)),
         options: options(config),
         state: match keys {
             Keys::Own => state(membership.generations(), membership, now),
@@ -132,7 +138,11 @@ fn input<'m>(membership: &'m Membership, keys: Keys<'m>, now: BootTime) -> Group
     }
 }
 
-fn state<'g>(generations: &'g Generations, membership: &Membership, now: BootTime) -> GroupState<'g> {
+fn state<'g>(
+    generations: &'g Generations,
+    membership: &Membership,
+    now: BootTime,
+) -> GroupState<'g> {
     let lines = generations.active(now);
     if lines.is_empty() {
         return without_keys(generations);
@@ -187,5 +197,9 @@ fn zones(membership: &Membership) -> Zones {
             mtu: interface.map_or(0, |interface| interface.mtu),
         }
     });
-    Zones { lan: lan.collect(), wan: wan.collect(), local: membership.local_address().map(IpAddr::V4) }
+    Zones {
+        lan: lan.collect(),
+        wan: wan.collect(),
+        local: membership.local_address().map(IpAddr::V4),
+    }
 }

@@ -1,5 +1,5 @@
-//! The member daemon `gdoi-agent`: configuration, failover among key servers, memberships, and the loop
-//! that joins the protocol, the kernel and the control socket.
+//! The member daemon `gdoi-agent`: configuration, failover among key servers, memberships, and the
+//! loop that joins the protocol, the kernel and the control socket.
 
 pub mod adoption;
 pub mod attempt;

@@ -10,8 +10,8 @@ use agent::start::{configuration, serve};
 use anyhow::Context as _;
 use clap::Parser;
 
-/// A GDOI group member (RFC 6407): registers with the first key server that answers, and the kernel encrypts the
-/// group's traffic.
+/// A GDOI group member (RFC 6407): registers with the first key server that answers, and the kernel
+/// encrypts the group's traffic.
 #[derive(Debug, Parser)]
 #[command(name = "gdoi-agent", version)]
 struct Arguments {
@@ -40,7 +40,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     privileges::no_core_dumps()?;
     daemon::log::init(arguments.log.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("tokio runtime")?;
     runtime.block_on(async {
         let interfaces = match xfrm::interface::interfaces().await {
             Ok(interfaces) => Some(interfaces),
@@ -49,14 +52,16 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 None
             }
         };
-        let Some(config) = configuration(&arguments.config, interfaces.as_ref()) else { return Ok(ExitCode::FAILURE) };
+        let Some(config) = configuration(&arguments.config, interfaces.as_ref()) else {
+            return Ok(ExitCode::FAILURE);
+        };
         if arguments.check {
             check_blocks(&config, interfaces.as_ref().unwrap_or(&Interfaces::new()))?;
             println!("{}: {} group(s), no errors", arguments.config.display(), config.groups.len());
             return Ok(ExitCode::SUCCESS);
         }
-        let interfaces =
-            interfaces.context("interfaces cannot be read; allow netlink sockets in the service's filter")?;
+        let interfaces = interfaces
+            .context("interfaces cannot be read; allow netlink sockets in the service's filter")?;
         let orderly = serve(arguments.config.clone(), config, &interfaces, |kernel| kernel).await?;
         Ok(if orderly { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })

@@ -1,4 +1,5 @@
-//! UDP sockets: one for each address that registrations leave from, and one for each multicast group of pushes.
+//! UDP sockets: one for each address that registrations leave from, and one for each multicast
+//! group of pushes.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -68,20 +69,23 @@ impl Sockets {
         }
     }
 
-    /// Opens sockets for the addresses that are new and closes those of addresses that are gone. Returns what could
-    /// not be opened; it is tried again when the pause is over.
+    /// Opens sockets for the addresses that are new and closes those of addresses that are gone.
+    /// Returns what could not be opened; it is tried again when the pause is over.
     pub fn set(&mut self, addresses: &BTreeSet<Ipv4Addr>, now: BootTime) -> Vec<BindError> {
         self.bound.retain(|address, _| addresses.contains(address));
         self.missing.retain(|address, _| addresses.contains(address));
         let mut errors = Vec::new();
         for address in addresses {
-            if self.bound.contains_key(address) || self.missing.get(address).is_some_and(|at| *at > now) {
+            if self.bound.contains_key(address)
+                || self.missing.get(address).is_some_and(|at| *at > now)
+            {
                 continue;
             }
             match Socket::bind(SocketAddr::new(IpAddr::V4(*address), self.port)) {
                 Ok(socket) => {
                     self.missing.remove(address);
-                    self.bound.insert(*address, Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
+                    self.bound
+                        .insert(*address, Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
                 }
                 Err(error) => {
                     self.missing.insert(*address, now + RETRY);
@@ -92,14 +96,16 @@ impl Sockets {
         errors
     }
 
-    /// Joins the multicast groups that are new and leaves those that are gone. Returns what could not be joined; it is
-    /// tried again when the pause is over.
+    /// Joins the multicast groups that are new and leaves those that are gone. Returns what could
+    /// not be joined; it is tried again when the pause is over.
     pub fn join(&mut self, groups: &BTreeSet<Multicast>, now: BootTime) -> Vec<BindError> {
         self.joined.retain(|group, _| groups.contains(group));
         self.not_joined.retain(|group, _| groups.contains(group));
         let mut errors = Vec::new();
         for group in groups {
-            if self.joined.contains_key(group) || self.not_joined.get(group).is_some_and(|at| *at > now) {
+            if self.joined.contains_key(group)
+                || self.not_joined.get(group).is_some_and(|at| *at > now)
+            {
                 continue;
             }
             match Socket::join(group.group, group.port, group.interface) {
@@ -146,16 +152,21 @@ impl Sockets {
         };
         match bound {
             Some(bound) => bound.socket.send(transmit).await,
-            None => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no socket for the local address")),
+            None => Err(io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                "no socket for the local address",
+            )),
         }
     }
 }
 
 async fn receive_one(bound: &mut Bound) -> Received {
     match bound.socket.receive(&mut bound.buffer).await {
-        Ok(Incoming::Datagram { source, local, length }) => {
-            Received::Datagram { source, local, octets: bound.buffer.get(..length).unwrap_or_default().to_vec() }
-        }
+        Ok(Incoming::Datagram { source, local, length }) => Received::Datagram {
+            source,
+            local,
+            octets: bound.buffer.get(..length).unwrap_or_default().to_vec(),
+        },
         Ok(Incoming::Unreachable { destination, .. }) => Received::Unreachable { destination },
         Err(error) => Received::Failed(error),
     }

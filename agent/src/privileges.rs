@@ -1,4 +1,5 @@
-//! What the process gives up and what it needs: no core dumps, two capabilities, a kernel with ESP and nf_tables.
+//! What the process gives up and what it needs: no core dumps, two capabilities, a kernel with ESP
+//! and nf_tables.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +10,8 @@ use xfrm::environment::{Problem, check_environment, check_settings};
 
 use crate::config::Config;
 
-/// Turns core dumps off, so that keys in memory do not reach a disk, and keeps processes of the same user from
-/// reading that memory.
+/// Turns core dumps off, so that keys in memory do not reach a disk, and keeps processes of the
+/// same user from reading that memory.
 ///
 /// # Errors
 /// The kernel refuses.

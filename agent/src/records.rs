@@ -4,9 +4,10 @@
 //! push accepted -> state file -> kernel -> sealed state, on the disk -> acknowledgement
 //! ```
 //!
-//! The state file comes before the kernel, so that a crash finds what the kernel may hold described. The sealed state comes
-//! after it, because the disk is slow and the keys are waited for, and before the acknowledgement, so that a key that
-//! the key server knows to be here is still here after a loss of power.
+//! The state file comes before the kernel, so that a crash finds what the kernel may hold
+//! described. The sealed state comes after it, because the disk is slow and the keys are waited
+//! for, and before the acknowledgement, so that a key that the key server knows to be here is still
+//! here after a loss of power.
 
 use core::time::Duration;
 use std::io;
@@ -33,7 +34,8 @@ pub struct Records {
     sealed: Option<SealedFile>,
     /// What the sealed file holds, as far as this run wrote it.
     written: Option<Secret>,
-    /// A sealed file that was refused may be another one's, or its key the wrong one: it stays until there are keys.
+    /// A sealed file that was refused may be another one's, or its key the wrong one: it stays
+    /// until there are keys.
     refused: bool,
     /// The kernel was changed, and the sealed file was not.
     behind: bool,
@@ -47,7 +49,11 @@ impl Records {
     /// The state key has a wrong length.
     pub fn new(config: &Config, boot: Boot) -> Result<Self, SealedFileError> {
         let path = sealed_path(config);
-        let sealed = config.state_key.as_ref().map(|key| SealedFile::new(path, sealed::OWNER, key)).transpose()?;
+        let sealed = config
+            .state_key
+            .as_ref()
+            .map(|key| SealedFile::new(path, sealed::OWNER, key))
+            .transpose()?;
         Ok(Self {
             boot,
             state: StateFile::new(config.state_file.clone()),
@@ -59,8 +65,8 @@ impl Records {
         })
     }
 
-    /// Takes up what an earlier run left. What cannot be read is left out; without the state file keys in the kernel count
-    /// as stale and go. `wall` is the time since 1970.
+    /// Takes up what an earlier run left. What cannot be read is left out; without the state file
+    /// keys in the kernel count as stale and go. `wall` is the time since 1970.
     pub async fn adopt<K: Kernel>(
         &mut self,
         daemon: &mut Daemon,
@@ -84,7 +90,10 @@ impl Records {
         let (boot, sealed) = (self.boot, unsealed.as_mut());
         daemon.adopt(Earlier { boot, saved: saved.as_ref(), sealed, installed: &installed }, now);
         for id in unsealed.iter().flat_map(Unsealed::left) {
-            info!(group = id, "the sealed state holds keys of a group that is not configured; they are dropped");
+            info!(
+                group = id,
+                "the sealed state holds keys of a group that is not configured; they are dropped"
+            );
         }
     }
 
@@ -131,8 +140,11 @@ impl Records {
         let file = self.sealed.as_ref()?;
         let unsealed = match file.load(&moment) {
             Ok(None) => return None,
-            Ok(Some((octets, clock))) => sealed::decode(&octets, self.boot, clock)
-                .map_err(|error| format!("{}: {error}; it was written by another version", file.path().display())),
+            Ok(Some((octets, clock))) => {
+                sealed::decode(&octets, self.boot, clock).map_err(|error| {
+                    format!("{}: {error}; it was written by another version", file.path().display())
+                })
+            }
             Err(error) => Err(error.to_string()),
         };
         unsealed
@@ -144,7 +156,8 @@ impl Records {
     }
 }
 
-/// Removes a sealed state that no key is configured for: deletes of the key server no longer reach it.
+/// Removes a sealed state that no key is configured for: deletes of the key server no longer reach
+/// it.
 ///
 /// # Errors
 /// It is there and cannot be removed.

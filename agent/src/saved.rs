@@ -1,12 +1,13 @@
 //! What must outlive the process: policy, points in time and numbers of pushes, and no key.
 //!
-//! The keys themselves stay in the kernel, and in the [sealed state](mod@crate::sealed) if there is one. A new run finds them
-//! there and learns here what they are for and until when, so that it goes on where the one before was cut off. The file
-//! is written before the kernel is changed: what it describes and nobody holds yet is left out when it is read.
+//! The keys themselves stay in the kernel, and in the [sealed state](mod@crate::sealed) if there is
+//! one. A new run finds them there and learns here what they are for and until when, so that it
+//! goes on where the one before was cut off. The file is written before the kernel is changed: what
+//! it describes and nobody holds yet is left out when it is read.
 //!
-//! A process that dies loses nothing that it wrote, whether or not the disk has it yet, and a machine that loses its power
-//! loses the kernel's keys as well. So the file waits for the disk only where it names counter-mode senders, which must
-//! not send again after that either.
+//! A process that dies loses nothing that it wrote, whether or not the disk has it yet, and a
+//! machine that loses its power loses the kernel's keys as well. So the file waits for the disk
+//! only where it names counter-mode senders, which must not send again after that either.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -19,8 +20,8 @@ use crc::{CRC_32_ISO_HDLC, Crc};
 use daemon::replace::write_atomically;
 use gdoi::BootTime;
 use gdoi::group::{
-    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection, Spi,
-    TekPolicy, TekProtection, TekProtocol, TrafficSelector,
+    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
+    SaDirection, Spi, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
 };
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +59,8 @@ pub struct SavedGroup {
     pub generations: Vec<SavedGeneration>,
     /// What was protected last, with or without a key.
     pub lines: Vec<SavedLine>,
-    /// TEKs that were sent on in counter mode: none of them is sent on again after a new installation.
+    /// TEKs that were sent on in counter mode: none of them is sent on again after a new
+    /// installation.
     pub spent: BTreeSet<Spi>,
     /// SPI of the KEK and number of the last push under it.
     pub kek: Option<([u8; 16], u32)>,
@@ -161,7 +163,10 @@ impl Saved {
         }
         match postcard::take_from_bytes_crc32(octets, CHECKSUM.digest()).map_err(damaged)? {
             (saved, []) => Ok(Some(saved)),
-            (_, behind) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} octets too many", behind.len()))),
+            (_, behind) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} octets too many", behind.len()),
+            )),
         }
     }
 }
@@ -174,7 +179,8 @@ impl SavedGroup {
     }
 }
 
-/// Where it is kept: one record for each change, its length in network order in front of it. The last whole one counts.
+/// Where it is kept: one record for each change, its length in network order in front of it. The
+/// last whole one counts.
 ///
 /// A record more is one system call, a new file is many; a change of keys waits for it.
 #[derive(Debug)]
@@ -228,7 +234,8 @@ impl StateFile {
         self.durable = saved.groups.iter().any(|group| !group.spent.is_empty());
         // Neither counts if anything fails.
         self.written.clear();
-        let open = self.file.take().filter(|_| !self.durable && self.length + record.len() <= LONGEST);
+        let open =
+            self.file.take().filter(|_| !self.durable && self.length + record.len() <= LONGEST);
         let file = match open {
             Some(mut file) => {
                 file.write_all(&record)?;
@@ -242,7 +249,8 @@ impl StateFile {
         Ok(())
     }
 
-    /// Writes the last record anew if somebody has removed the file. To be called when nobody waits.
+    /// Writes the last record anew if somebody has removed the file. To be called when nobody
+    /// waits.
     ///
     /// # Errors
     /// As [`StateFile::write`].
@@ -271,11 +279,13 @@ impl StateFile {
     }
 }
 
-/// The records up to the first that was cut off while it was written, before the kernel was changed.
+/// The records up to the first that was cut off while it was written, before the kernel was
+/// changed.
 fn whole_records(mut octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, behind) = octets.split_first_chunk::<LENGTH>()?;
-        let (record, others) = behind.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+        let (record, others) =
+            behind.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
         octets = others;
         Some(record)
     })

@@ -1,12 +1,14 @@
-//! The member's sealed state: its keys, beside the description that [`saved`](mod@crate::saved) keeps without them.
+//! The member's sealed state: its keys, beside the description that [`saved`](mod@crate::saved)
+//! keeps without them.
 //!
 //! ```text
 //! version | description | groups: id | TEKs: SPI, encryption key, integrity key
 //!                                    | KEK:  policy, key, public key, number of the last push, end, key path
 //! ```
 //!
-//! Keys that have ended or were deleted are left out. Points in time of another boot are moved over by the wall clock,
-//! which never makes a life longer: a clock that shows a time before the state was written is refused.
+//! Keys that have ended or were deleted are left out. Points in time of another boot are moved over
+//! by the wall clock, which never makes a life longer: a clock that shows a time before the state
+//! was written is refused.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +28,11 @@ use crate::saved::{Boot, Saved, SavedGroup};
 const VERSION: u8 = 2;
 
 /// What the file says about itself.
-pub const OWNER: Owner =
-    Owner { program: "gdoi-agent", magic: b"gdoi-agent state\x01", otherwise: "let it be replaced when new keys come" };
+pub const OWNER: Owner = Owner {
+    program: "gdoi-agent",
+    magic: b"gdoi-agent state\x01",
+    otherwise: "let it be replaced when new keys come",
+};
 
 /// All that the sealed state holds.
 #[derive(Debug)]
@@ -144,7 +149,12 @@ pub fn decode(octets: &Secret, boot: Boot, clock: Clock) -> Result<Unsealed, Sta
 
 fn kept_kek(from: &mut Decoder<'_>, group: u32) -> Result<KeptKek, StateError> {
     let kek = Some(from.kek_policy()?);
-    let policy = GroupPolicy { group: GroupId(group), kek, gap: GroupAssociatedPolicy::default(), teks: Vec::new() };
+    let policy = GroupPolicy {
+        group: GroupId(group),
+        kek,
+        gap: GroupAssociatedPolicy::default(),
+        teks: Vec::new(),
+    };
     let algorithm_key = from.secret()?;
     let signature_key = from.option(|from| from.octets().map(<[u8]>::to_vec))?;
     let number = from.u32()?;
@@ -194,7 +204,8 @@ mod tests {
         };
         let gap = GroupAssociatedPolicy::default();
         let policy = GroupPolicy { group: GroupId(9), kek: Some(kek), gap, teks: Vec::new() };
-        let keys = KekKeys { algorithm_key: Secret::new(vec![1; 32]), signature_key: Some(vec![2; 91]) };
+        let keys =
+            KekKeys { algorithm_key: Secret::new(vec![1; 32]), signature_key: Some(vec![2; 91]) };
         let sa = GroupSa::originate(policy, BTreeMap::new(), Some(keys), Some(77), None);
         let key = |node: u16| LkhKey {
             node,
@@ -228,7 +239,10 @@ mod tests {
             let mut unsealed = decode(&octets(path), [2; 16], Clock::same(at(0))).unwrap();
             let keys = unsealed.keys.remove(&9).unwrap();
             let tek = keys.tek(0x1000).unwrap();
-            assert_eq!((tek.encryption, tek.integrity), (Secret::new(vec![3; 16]), Secret::new(vec![4; 32])));
+            assert_eq!(
+                (tek.encryption, tek.integrity),
+                (Secret::new(vec![3; 16]), Secret::new(vec![4; 32]))
+            );
             assert_eq!(keys.tek(0x1001), None);
             let KeptKek { sa, end } = keys.kek.unwrap();
             assert_eq!((sa, end), (rekey_sa(path), at(500)));
@@ -239,7 +253,9 @@ mod tests {
     fn cut_or_overlong_octets_are_refused_at_every_place() {
         let whole = octets(true);
         let whole = whole.expose();
-        let refused = |octets: &[u8]| decode(&Secret::copy_from(octets), [2; 16], Clock::same(at(0))).is_err();
+        let refused = |octets: &[u8]| {
+            decode(&Secret::copy_from(octets), [2; 16], Clock::same(at(0))).is_err()
+        };
         assert!((0..whole.len()).all(|length| refused(&whole[..length])));
         assert!(refused(&[whole, &[0]].concat()));
         assert!(refused(&[&[VERSION + 1], &whole[1..]].concat()), "another version");

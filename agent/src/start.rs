@@ -29,11 +29,12 @@ pub fn configuration(path: &Path, interfaces: Option<&Interfaces>) -> Option<Con
     }
 }
 
-/// Runs the daemon until a signal ends it; returns whether the end worked. `kernel_of` may put something between the
-/// daemon and the kernel.
+/// Runs the daemon until a signal ends it; returns whether the end worked. `kernel_of` may put
+/// something between the daemon and the kernel.
 ///
 /// # Errors
-/// Another agent runs, the machine lacks something, or the blocks cannot be installed: see [`EventLoop::start`].
+/// Another agent runs, the machine lacks something, or the blocks cannot be installed: see
+/// [`EventLoop::start`].
 pub async fn serve<K: Kernel>(
     path: PathBuf,
     config: Config,
@@ -42,7 +43,8 @@ pub async fn serve<K: Kernel>(
 ) -> anyhow::Result<bool> {
     // Another agent that runs holds the control socket: then nothing of its entries may be touched.
     let calls = open_control(&config.control_socket)?;
-    let warnings: Vec<String> = privileges::check(&config).await?.iter().map(ToString::to_string).collect();
+    let warnings: Vec<String> =
+        privileges::check(&config).await?.iter().map(ToString::to_string).collect();
     for problem in &warnings {
         tracing::warn!(%problem, "the machine lacks something");
     }
@@ -56,7 +58,9 @@ pub async fn serve<K: Kernel>(
         (seeds, slot.wrapping_add(jitter_of(&jitter)))
     });
     let kernel = kernel_of(kernel);
-    let running = EventLoop::start((path, config), seeds_of, kernel, events, interfaces, calls, warnings).await?;
+    let running =
+        EventLoop::start((path, config), seeds_of, kernel, events, interfaces, calls, warnings)
+            .await?;
     running.run().await
 }
 

@@ -12,7 +12,9 @@ use crate::group::{Event, Membership, Suspicion};
 pub fn log(membership: &Membership, event: &Event) {
     let span = info_span!("group", name = %membership.config().name);
     let _entered = span.enter();
-    let server = |index: usize| membership.server(index).map_or_else(|| "?".to_owned(), |server| server.to_string());
+    let server = |index: usize| {
+        membership.server(index).map_or_else(|| "?".to_owned(), |server| server.to_string())
+    };
     let group_traffic = traffic_without_key(membership);
     match event {
         Event::LocalFound(local) => {
@@ -38,7 +40,10 @@ pub fn log(membership: &Membership, event: &Event) {
             ),
         },
         Event::Pausing { pause } => {
-            warn!(pause_seconds = pause.as_secs(), "no key server served; the next round begins after a pause");
+            warn!(
+                pause_seconds = pause.as_secs(),
+                "no key server served; the next round begins after a pause"
+            );
         }
         Event::Registered { server: index, spis, lifetime } => {
             info!(
@@ -77,7 +82,9 @@ pub fn log(membership: &Membership, event: &Event) {
             info!(spis = %list(spis), "keys of the sealed state are in use again until new ones come");
         }
         Event::SealedKeysEnded => {
-            info!("the keys of the sealed state have ended by the wall clock; starting without keys")
+            info!(
+                "the keys of the sealed state have ended by the wall clock; starting without keys"
+            )
         }
         Event::KekUnusable { reason } => {
             warn!(%reason, "the KEK of an earlier run is not used; pushes are heard again after the next registration");
@@ -97,7 +104,9 @@ pub fn log(membership: &Membership, event: &Event) {
         }
         Event::TeksDeleted => warn!(group_traffic, "the key server deleted all TEKs"),
         Event::KekExpired => warn!("the KEK has ended; no push can come, registering again"),
-        Event::IsakmpSaEnded(index) => debug!(key_server = server(*index), "ISAKMP SA ended; keys stay valid"),
+        Event::IsakmpSaEnded(index) => {
+            debug!(key_server = server(*index), "ISAKMP SA ended; keys stay valid")
+        }
     }
 }
 

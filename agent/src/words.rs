@@ -4,8 +4,8 @@ use gdoi::crypto::RsaForm;
 use gdoi::group::{AuthenticationAlgorithm, EspTransform, KekPolicy, SaDirection, TekProtection};
 use gdoi::push::{AcknowledgementKind, SignedLength};
 
-/// Encryption and integrity, such as `aes-256-cbc` and `hmac-sha2-256-128`; combined modes have no integrity of their
-/// own.
+/// Encryption and integrity, such as `aes-256-cbc` and `hmac-sha2-256-128`; combined modes have no
+/// integrity of their own.
 pub fn algorithms(protection: &TekProtection) -> (String, Option<String>) {
     let bits = protection.key_length.unwrap_or(128);
     let encryption = match protection.transform {

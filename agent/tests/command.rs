@@ -44,7 +44,9 @@ fn check_reports_every_defect_and_starts_nothing() {
     let file = directory.path().join("agent.toml").display().to_string();
     for line in [
         format!("{file}:5:8: error: group.lan: there is no interface \"nolan0\"; create it first"),
-        format!("{file}:8:23: error: pre-shared key: file {open} is readable by everybody; run `chmod 600 {open}`"),
+        format!(
+            "{file}:8:23: error: pre-shared key: file {open} is readable by everybody; run `chmod 600 {open}`"
+        ),
         format!("{file}:11:1: error: unknown key \"prot\" in group.server; did you mean \"port\"?"),
         format!("{file}: 3 errors; nothing was started"),
     ] {
@@ -56,7 +58,8 @@ fn check_reports_every_defect_and_starts_nothing() {
 #[test]
 fn a_missing_file_is_one_clear_line() {
     let agent = env!("CARGO_BIN_EXE_gdoi-agent");
-    let output = Command::new(agent).args(["--config", "/nonexistent/agent.toml"]).output().unwrap();
+    let output =
+        Command::new(agent).args(["--config", "/nonexistent/agent.toml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let report = String::from_utf8(output.stderr).unwrap();
     assert!(report.contains("/nonexistent/agent.toml: error: cannot be read"), "{report}");

@@ -1,5 +1,5 @@
-//! No octet of a key is seen where somebody may look: not in logs of any level, not in files, not in answers to gdoictl, not
-//! in the printed form of any value that holds one.
+//! No octet of a key is seen where somebody may look: not in logs of any level, not in files, not
+//! in answers to gdoictl, not in the printed form of any value that holds one.
 
 #![allow(
     clippy::unwrap_used,
@@ -96,7 +96,10 @@ impl Keys {
         self.note(&format!("encryption key of {spi:#x}"), &encryption);
         self.note(&format!("integrity key of {spi:#x}"), &integrity);
         let policy = teks_of(&[(spi, ALL, 3_600)], delays).policy().clone();
-        let keys = TekKeys { encryption: Secret::new(encryption.to_vec()), integrity: Secret::new(integrity.to_vec()) };
+        let keys = TekKeys {
+            encryption: Secret::new(encryption.to_vec()),
+            integrity: Secret::new(integrity.to_vec()),
+        };
         GroupSa::originate(policy, [(spi, keys)].into(), None, None, None)
     }
 
@@ -150,19 +153,25 @@ async fn a_member_that_lives_through_everything_shows_no_key() {
     let mut world = world.reboot(Duration::from_secs(60)).await;
     world.start().await;
     look(&world, &shown);
-    world.push(&next.push(&[Deletion::AllTeks(TekProtocol::ESP), Deletion::AllKeks], None)).await.unwrap();
+    world
+        .push(&next.push(&[Deletion::AllTeks(TekProtocol::ESP), Deletion::AllKeks], None))
+        .await
+        .unwrap();
     look(&world, &shown);
     world.leave().await;
     let told = shown.0.lock().unwrap();
     let text = String::from_utf8_lossy(&told);
     // It was told about all that happened, so that silence is no reason.
-    for what in ["registered", "push accepted", "kernel changed", "sealed state", "KeptKek", "put back"] {
+    for what in
+        ["registered", "push accepted", "kernel changed", "sealed state", "KeptKek", "put back"]
+    {
         assert!(text.contains(what), "{what}");
     }
     assert_eq!(found(&told, &keys.all), None);
 }
 
-/// Events as the daemon logs them, the files, an answer to gdoictl, and the printed form of what holds keys.
+/// Events as the daemon logs them, the files, an answer to gdoictl, and the printed form of what
+/// holds keys.
 fn look(world: &World, shown: &Shown) {
     for event in &world.events {
         status::log(world.membership(), event);
@@ -241,7 +250,8 @@ fn the_machines_of_both_sides_print_no_key() {
         }
     }
     let received = received.expect("registered");
-    let settings = RekeySettings { address: ours, acknowledgement_length: Default::default(), legacy: false };
+    let settings =
+        RekeySettings { address: ours, acknowledgement_length: Default::default(), legacy: false };
     let mut rekey = RekeyMember::new(&received, settings, now).unwrap().unwrap();
     shown.debug(&rekey);
     let mut kek = kek;

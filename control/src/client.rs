@@ -11,14 +11,17 @@ use tokio::time::timeout;
 use crate::framing::{FrameError, RESPONSE_LIMIT, read_line};
 use crate::protocol::{Daemon, Refusal, Request, Response};
 
-/// How long an answer may take. Longer than the daemon's own limit, so that its explanation arrives.
+/// How long an answer may take. Longer than the daemon's own limit, so that its explanation
+/// arrives.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("{path}: the daemon is not running; start it (systemctl start {unit}), or name its socket with --socket")]
+    #[error(
+        "{path}: the daemon is not running; start it (systemctl start {unit}), or name its socket with --socket"
+    )]
     NotRunning {
         /// Where.
         path: PathBuf,
@@ -93,7 +96,8 @@ async fn exchange(path: &Path, request: Request) -> Result<Response, ClientError
         io::ErrorKind::PermissionDenied => ClientError::Denied { path: at() },
         _ => ClientError::Io { path: at(), source },
     })?;
-    // A daemon that refuses the connection answers before it reads; its explanation matters more than our line.
+    // A daemon that refuses the connection answers before it reads; its explanation matters more
+    // than our line.
     let written = stream.write_all(&request.to_line()).await;
     let mut reader = BufReader::new(stream);
     let line = match read_line(&mut reader, RESPONSE_LIMIT).await {
@@ -107,7 +111,9 @@ async fn exchange(path: &Path, request: Request) -> Result<Response, ClientError
         Err(source) => return Err(ClientError::Frame { path: at(), source }),
     };
     match Response::from_line(&line) {
-        Ok(Response::Refused(source)) | Err(source) => Err(ClientError::Refused { path: at(), source }),
+        Ok(Response::Refused(source)) | Err(source) => {
+            Err(ClientError::Refused { path: at(), source })
+        }
         Ok(response) => Ok(response),
     }
 }

@@ -27,16 +27,24 @@ pub enum FrameError {
     Io(#[from] std::io::Error),
 }
 
-/// Reads one line without its end; `None` at the end of the stream. Never holds more than `limit` octets.
+/// Reads one line without its end; `None` at the end of the stream. Never holds more than `limit`
+/// octets.
 ///
 /// # Errors
 /// [`FrameError`]; after one the stream cannot be used any more.
-pub async fn read_line<R: AsyncBufRead + Unpin>(reader: &mut R, limit: usize) -> Result<Option<Vec<u8>>, FrameError> {
+pub async fn read_line<R: AsyncBufRead + Unpin>(
+    reader: &mut R,
+    limit: usize,
+) -> Result<Option<Vec<u8>>, FrameError> {
     let mut line = Vec::new();
     loop {
         let buffer = reader.fill_buf().await?;
         if buffer.is_empty() {
-            return if line.is_empty() { Ok(None) } else { Err(FrameError::Truncated { have: line.len() }) };
+            return if line.is_empty() {
+                Ok(None)
+            } else {
+                Err(FrameError::Truncated { have: line.len() })
+            };
         }
         let end = buffer.iter().position(|octet| *octet == b'\n');
         let part = buffer.get(..end.unwrap_or(buffer.len())).unwrap_or_default();

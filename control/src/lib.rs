@@ -1,9 +1,10 @@
-//! The control-socket protocol of `gdoi-agent` and `gcks`: what can be asked, what the answers hold, and both ends of
-//! the socket. `PROTOCOL.md` beside this crate is the specification.
+//! The control-socket protocol of `gdoi-agent` and `gcks`: what can be asked, what the answers
+//! hold, and both ends of the socket. `PROTOCOL.md` beside this crate is the specification.
 //!
-//! The crate depends on no other crate of the workspace: a snapshot is plain data that a daemon fills in. No type here
-//! can hold a key, so no key can leave by the socket. Points in time travel as durations ("seconds ago", "seconds
-//! left"), because the daemons run on the boot-time clock, which means nothing to another process.
+//! The crate depends on no other crate of the workspace: a snapshot is plain data that a daemon
+//! fills in. No type here can hold a key, so no key can leave by the socket. Points in time travel
+//! as durations ("seconds ago", "seconds left"), because the daemons run on the boot-time clock,
+//! which means nothing to another process.
 
 pub mod client;
 pub mod framing;
@@ -14,7 +15,9 @@ pub mod socket;
 pub mod statistics;
 
 pub use member::MemberSnapshot;
-pub use protocol::{Daemon, Done, ErrorCode, OfGroup, OfMember, Refusal, Request, Response, VERSION};
+pub use protocol::{
+    Daemon, Done, ErrorCode, OfGroup, OfMember, Refusal, Request, Response, VERSION,
+};
 pub use statistics::ServerSnapshot;
 
 /// Where `gdoi-agent` listens unless configured otherwise.

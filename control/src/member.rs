@@ -1,4 +1,5 @@
-//! What `gdoi-agent` shows. Units are in the names; identities and algorithms are text in the configuration's words.
+//! What `gdoi-agent` shows. Units are in the names; identities and algorithms are text in the
+//! configuration's words.
 
 use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
@@ -66,7 +67,8 @@ pub struct MemberGroup {
     pub push_discards: BTreeMap<String, u64>,
 }
 
-/// Where a group stands. Without a key its traffic is blocked, or passes in clear where the group is open then.
+/// Where a group stands. Without a key its traffic is blocked, or passes in clear where the group
+/// is open then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MembershipState {
@@ -172,7 +174,8 @@ pub struct KekSa {
     pub lifetime_left_seconds: u64,
     /// Number of the last push accepted under it.
     pub sequence_number: u32,
-    /// What the key server's RSA signatures cover: `digest-info` or `raw-digest`, once a push has shown it.
+    /// What the key server's RSA signatures cover: `digest-info` or `raw-digest`, once a push has
+    /// shown it.
     pub signature_form: Option<String>,
     /// Which length its signatures cover: `padded` or `unpadded`, once a push has shown it.
     pub signed_length: Option<String>,
@@ -272,8 +275,8 @@ pub struct MemberCounters {
     pub pushes_accepted: u64,
     /// Authentic pushes that could not be used.
     pub pushes_unusable: u64,
-    /// From the receipt of the latest push until the kernel had acknowledged all that it said, microseconds; that it holds
-    /// it is then read back. 0: there was none.
+    /// From the receipt of the latest push until the kernel had acknowledged all that it said,
+    /// microseconds; that it holds it is then read back. 0: there was none.
     #[serde(default)]
     pub push_to_kernel_microseconds: u64,
     /// The longest of these times.

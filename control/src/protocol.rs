@@ -14,8 +14,8 @@ use serde_json::Value;
 use crate::member::MemberSnapshot;
 use crate::statistics::ServerSnapshot;
 
-/// Version of the protocol. It changes when a client of the old version could misread an answer; a new field is no
-/// reason, because unknown fields are ignored.
+/// Version of the protocol. It changes when a client of the old version could misread an answer; a
+/// new field is no reason, because unknown fields are ignored.
 pub const VERSION: u32 = 1;
 
 /// What can be asked.
@@ -106,7 +106,10 @@ impl Refusal {
 
     /// This daemon does not know the answer; the other kind of daemon does.
     pub fn not_served_here(daemon: &str, request: &Request) -> Self {
-        Self::new(ErrorCode::NotServedHere, format!("{daemon} does not answer {request}: wrong --socket?"))
+        Self::new(
+            ErrorCode::NotServedHere,
+            format!("{daemon} does not answer {request}: wrong --socket?"),
+        )
     }
 }
 
@@ -206,11 +209,15 @@ impl Request {
     /// Reads a request.
     ///
     /// # Errors
-    /// [`ErrorCode::Malformed`], [`ErrorCode::Version`] or [`ErrorCode::UnknownRequest`]: the answer to send.
+    /// [`ErrorCode::Malformed`], [`ErrorCode::Version`] or [`ErrorCode::UnknownRequest`]: the
+    /// answer to send.
     pub fn from_line(octets: &[u8]) -> Result<Self, Refusal> {
         let body = open(octets, "request")?;
         serde_json::from_value(body).map_err(|error| {
-            Refusal::new(ErrorCode::UnknownRequest, format!("unknown request, this daemon may be older: {error}"))
+            Refusal::new(
+                ErrorCode::UnknownRequest,
+                format!("unknown request, this daemon may be older: {error}"),
+            )
         })
     }
 }
@@ -227,31 +234,33 @@ impl Response {
     /// [`ErrorCode::Malformed`] or [`ErrorCode::Version`]: what is wrong with the line.
     pub fn from_line(octets: &[u8]) -> Result<Self, Refusal> {
         let body = open(octets, "response")?;
-        serde_json::from_value(body)
-            .map_err(|error| Refusal::new(ErrorCode::Malformed, format!("the response is not understood: {error}")))
+        serde_json::from_value(body).map_err(|error| {
+            Refusal::new(ErrorCode::Malformed, format!("the response is not understood: {error}"))
+        })
     }
 }
 
 fn line(envelope: &impl Serialize) -> Vec<u8> {
-    // Only a map with keys that are no strings could fail, and the types have none; an empty object is refused as
-    // malformed at the other end.
+    // Only a map with keys that are no strings could fail, and the types have none; an empty object
+    // is refused as malformed at the other end.
     let mut octets = serde_json::to_vec(envelope).unwrap_or_else(|_| b"{}".to_vec());
     octets.push(b'\n');
     octets
 }
 
-/// Checks the envelope and takes out the member `name`. The version comes first: a line of another version may look
-/// different in everything else.
+/// Checks the envelope and takes out the member `name`. The version comes first: a line of another
+/// version may look different in everything else.
 fn open(octets: &[u8], name: &str) -> Result<Value, Refusal> {
     let malformed = |what: String| Refusal::new(ErrorCode::Malformed, what);
-    let mut envelope: Value =
-        serde_json::from_slice(octets).map_err(|error| malformed(format!("the line is not JSON: {error}")))?;
+    let mut envelope: Value = serde_json::from_slice(octets)
+        .map_err(|error| malformed(format!("the line is not JSON: {error}")))?;
     let version = envelope.get("version").and_then(Value::as_u64);
     match version {
         Some(version) if version == u64::from(VERSION) => {}
         Some(version) => {
-            let message =
-                format!("protocol version {version} is not spoken here, only {VERSION}: use the gdoictl of the daemon");
+            let message = format!(
+                "protocol version {version} is not spoken here, only {VERSION}: use the gdoictl of the daemon"
+            );
             return Err(Refusal::new(ErrorCode::Version, message));
         }
         None => return Err(malformed("the line has no \"version\" number".to_owned())),

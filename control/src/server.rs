@@ -1,4 +1,5 @@
-//! The daemon's end of the control socket. Requests reach the task that owns the daemon's state as [`Call`]s.
+//! The daemon's end of the control socket. Requests reach the task that owns the daemon's state as
+//! [`Call`]s.
 
 use std::io;
 use std::sync::Arc;
@@ -41,8 +42,8 @@ impl Call {
     }
 }
 
-/// Serves `listener` until the receiver of `calls` is dropped. A small channel does: every connection has at most one
-/// call under way.
+/// Serves `listener` until the receiver of `calls` is dropped. A small channel does: every
+/// connection has at most one call under way.
 pub async fn serve(listener: Listener, access: Access, calls: mpsc::Sender<Call>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -72,14 +73,21 @@ pub async fn serve(listener: Listener, access: Access, calls: mpsc::Sender<Call>
     }
 }
 
-async fn connection(mut stream: UnixStream, access: Access, calls: mpsc::Sender<Call>) -> io::Result<()> {
+async fn connection(
+    mut stream: UnixStream,
+    access: Access,
+    calls: mpsc::Sender<Call>,
+) -> io::Result<()> {
     let credentials = stream.peer_cred()?;
     let peer = Peer { uid: credentials.uid(), gid: credentials.gid() };
-    let admitted = tokio::task::spawn_blocking(move || access.admits(peer, || groups_of(peer))).await.unwrap_or(false);
+    let admitted = tokio::task::spawn_blocking(move || access.admits(peer, || groups_of(peer)))
+        .await
+        .unwrap_or(false);
     let (read, mut write) = stream.split();
     if !admitted {
         let message = "only root and the daemon's user and group may ask: use sudo, or join the daemon's group";
-        return send(&mut write, &Response::Refused(Refusal::new(ErrorCode::NotAllowed, message))).await;
+        return send(&mut write, &Response::Refused(Refusal::new(ErrorCode::NotAllowed, message)))
+            .await;
     }
     let mut reader = BufReader::new(read);
     loop {
@@ -87,13 +95,19 @@ async fn connection(mut stream: UnixStream, access: Access, calls: mpsc::Sender<
             Ok(Ok(Some(line))) => line,
             Ok(Err(FrameError::TooLong { limit })) => {
                 let message = format!("a request has at most {limit} octets");
-                return send(&mut write, &Response::Refused(Refusal::new(ErrorCode::TooLong, message))).await;
+                return send(
+                    &mut write,
+                    &Response::Refused(Refusal::new(ErrorCode::TooLong, message)),
+                )
+                .await;
             }
             Ok(Ok(None) | Err(_)) | Err(_) => return Ok(()),
         };
         let response = match Request::from_line(&line) {
             Ok(request) if request.is_command() && !access.commands(peer) => {
-                let message = format!("{request}: only root and the daemon's own user may change something: use sudo");
+                let message = format!(
+                    "{request}: only root and the daemon's own user may change something: use sudo"
+                );
                 Response::Refused(Refusal::new(ErrorCode::NotAllowed, message))
             }
             Ok(request) => ask(&calls, request).await,
@@ -111,7 +125,9 @@ async fn ask(calls: &mpsc::Sender<Call>, request: Request) -> Response {
     };
     match timeout(ANSWER, asked).await {
         Ok(Some(response)) => response,
-        Ok(None) => Response::Refused(Refusal::new(ErrorCode::Unavailable, "the daemon is going down")),
+        Ok(None) => {
+            Response::Refused(Refusal::new(ErrorCode::Unavailable, "the daemon is going down"))
+        }
         Err(_) => Response::Refused(Refusal::new(
             ErrorCode::Unavailable,
             format!("the daemon did not answer within {} s: see its log", ANSWER.as_secs()),
@@ -120,5 +136,7 @@ async fn ask(calls: &mpsc::Sender<Call>, request: Request) -> Response {
 }
 
 async fn send<W: AsyncWriteExt + Unpin>(write: &mut W, response: &Response) -> io::Result<()> {
-    timeout(PATIENCE, write.write_all(&response.to_line())).await.map_err(|_| io::ErrorKind::TimedOut)?
+    timeout(PATIENCE, write.write_all(&response.to_line()))
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)?
 }

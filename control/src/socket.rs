@@ -1,5 +1,5 @@
-//! The socket file: a stale one is replaced, a live one is not, and only root, the daemon's user and the daemon's group
-//! get in.
+//! The socket file: a stale one is replaced, a live one is not, and only root, the daemon's user
+//! and the daemon's group get in.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -15,7 +15,9 @@ const MODE: u32 = 0o660;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process answers there.
-    #[error("{path}: another process listens on this control socket; stop it, or set another control-socket")]
+    #[error(
+        "{path}: another process listens on this control socket; stop it, or set another control-socket"
+    )]
     InUse {
         /// Where.
         path: PathBuf,
@@ -27,7 +29,9 @@ pub enum BindError {
         path: PathBuf,
     },
     /// The folder is missing.
-    #[error("{path}: the folder does not exist; create it (the systemd unit's RuntimeDirectory= does)")]
+    #[error(
+        "{path}: the folder does not exist; create it (the systemd unit's RuntimeDirectory= does)"
+    )]
     NoFolder {
         /// Where.
         path: PathBuf,
@@ -70,7 +74,10 @@ impl Listener {
                 _ => return Err(BindError::InUse { path: path.to_owned() }),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+                if path
+                    .parent()
+                    .is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+                {
                     return Err(BindError::NoFolder { path: path.to_owned() });
                 }
             }
@@ -78,7 +85,8 @@ impl Listener {
         }
         let listener = UnixListener::bind(path).map_err(failed("create"))?;
         let listener = Self { path: path.to_owned(), listener };
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE)).map_err(failed("set the mode of"))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))
+            .map_err(failed("set the mode of"))?;
         Ok(listener)
     }
 
@@ -126,7 +134,8 @@ impl Access {
         Self { uid, gid }
     }
 
-    /// Whether `peer` gets in. `groups` yields the peer's supplementary groups and is asked only if it matters.
+    /// Whether `peer` gets in. `groups` yields the peer's supplementary groups and is asked only if
+    /// it matters.
     pub fn admits(&self, peer: Peer, groups: impl FnOnce() -> Vec<u32>) -> bool {
         self.commands(peer) || peer.gid == self.gid || groups().contains(&self.gid)
     }

@@ -1,5 +1,11 @@
-//! Every command of gdoictl against a daemon that answers fixed snapshots: text, JSON, errors, exit status.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
+//! Every command of gdoictl against a daemon that answers fixed snapshots: text, JSON, errors, exit
+//! status.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -121,8 +127,20 @@ fn member() -> MemberSnapshot {
                 ..policy(PolicyKind::Local, "10.0.1.1", "10.0.12.1", None, "key server, and back")
             },
             policy(PolicyKind::Exclude, "172.16.0.0/12", "224.0.0.5", None, "exclude rule"),
-            policy(PolicyKind::Secure, "172.16.0.0/12", "any", Some(0x1300), "both directions; sends and receives"),
-            policy(PolicyKind::FailClose, "172.16.0.0/12", "172.16.0.0/12", None, "protected prefixes"),
+            policy(
+                PolicyKind::Secure,
+                "172.16.0.0/12",
+                "any",
+                Some(0x1300),
+                "both directions; sends and receives",
+            ),
+            policy(
+                PolicyKind::FailClose,
+                "172.16.0.0/12",
+                "172.16.0.0/12",
+                None,
+                "protected prefixes",
+            ),
         ],
         counters: MemberCounters {
             attempts: 7,
@@ -280,8 +298,9 @@ fn golden(name: &str, text: &str) {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, text).unwrap();
     }
-    let expected = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}; run once with UPDATE_GOLDEN=1 and review", path.display()));
+    let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}; run once with UPDATE_GOLDEN=1 and review", path.display())
+    });
     assert_eq!(text, expected, "{name} differs; review, then run with UPDATE_GOLDEN=1");
 }
 
@@ -333,7 +352,10 @@ fn fails(response: Option<Response>, arguments: &[&str]) -> String {
 #[test]
 fn daemon_not_running() {
     let text = fails(None, &["show", "member"]);
-    assert!(text.contains("the daemon is not running; start it (systemctl start gdoi-agent)"), "{text}");
+    assert!(
+        text.contains("the daemon is not running; start it (systemctl start gdoi-agent)"),
+        "{text}"
+    );
     let text = fails(None, &["show", "server"]);
     assert!(text.contains("systemctl start gcks"), "{text}");
 }
@@ -342,7 +364,10 @@ fn daemon_not_running() {
 fn the_wrong_daemon() {
     let refusal = Refusal::not_served_here("gcks", &Request::ShowMember);
     let text = fails(Some(Response::Refused(refusal)), &["show", "member", "ike"]);
-    assert!(text.contains("gcks does not answer show-member: wrong --socket? (not-served-here)"), "{text}");
+    assert!(
+        text.contains("gcks does not answer show-member: wrong --socket? (not-served-here)"),
+        "{text}"
+    );
     let text = fails(Some(Response::Server(Box::default())), &["show", "member"]);
     assert!(text.contains("answered another question"), "{text}");
 }
@@ -355,7 +380,8 @@ fn a_wrong_command_line() {
 
 #[test]
 fn commands_say_what_was_done() {
-    let done = || Some(Response::Done(control::Done { message: "push 7 goes to 3 members".to_owned() }));
+    let done =
+        || Some(Response::Done(control::Done { message: "push 7 goes to 3 members".to_owned() }));
     for arguments in [
         &["rekey", "branches"][..],
         &["replace", "branches"],
@@ -366,10 +392,20 @@ fn commands_say_what_was_done() {
         &["register", "branches"],
     ] {
         let output = run(done(), arguments);
-        assert_eq!(String::from_utf8(output.stdout).unwrap(), "push 7 goes to 3 members\n", "{arguments:?}");
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap(),
+            "push 7 goes to 3 members\n",
+            "{arguments:?}"
+        );
         let output = run(done(), &[arguments, &["--json"]].concat());
-        assert_eq!(String::from_utf8(output.stdout).unwrap(), "{\n  \"message\": \"push 7 goes to 3 members\"\n}\n");
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap(),
+            "{\n  \"message\": \"push 7 goes to 3 members\"\n}\n"
+        );
     }
-    assert!(fails(Some(Response::Server(Box::default())), &["rekey", "branches"]).contains("another question"));
+    assert!(
+        fails(Some(Response::Server(Box::default())), &["rekey", "branches"])
+            .contains("another question")
+    );
     assert_eq!(run(None, &["remove", "branches"]).status.code(), Some(2), "a member must be named");
 }

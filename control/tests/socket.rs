@@ -1,5 +1,10 @@
 //! Both ends of the socket: framing, refusals, limits, the socket file.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -56,14 +61,20 @@ async fn one_connection_many_requests() {
         (b"{\"version\":1,\"request\":\"show-server\"}\n", None),
         (b"{\"version\":1,\"request\":\"show-member\"}\n", Some(ErrorCode::NotServedHere)),
         (b"{\"version\":1,\"request\":\"reboot\"}\n", Some(ErrorCode::UnknownRequest)),
-        (b"{\"version\":1,\"request\":{\"clear\":{\"group\":1}}}\n", Some(ErrorCode::UnknownRequest)),
+        (
+            b"{\"version\":1,\"request\":{\"clear\":{\"group\":1}}}\n",
+            Some(ErrorCode::UnknownRequest),
+        ),
         (b"{\"version\":2,\"request\":\"show-server\"}\n", Some(ErrorCode::Version)),
         (b"{\"request\":\"show-server\"}\n", Some(ErrorCode::Malformed)),
         (b"{\"version\":1}\n", Some(ErrorCode::Malformed)),
         (b"[1,2]\n", Some(ErrorCode::Malformed)),
         (b"\xff\xfe\n", Some(ErrorCode::Malformed)),
         (b"\n", Some(ErrorCode::Malformed)),
-        (b"{\"version\":1,\"request\":{\"rekey\":{\"group\":\"one\"}}}\n", Some(ErrorCode::NotServedHere)),
+        (
+            b"{\"version\":1,\"request\":{\"rekey\":{\"group\":\"one\"}}}\n",
+            Some(ErrorCode::NotServedHere),
+        ),
         // Fields that a newer client adds are ignored.
         (b"{\"version\":1,\"request\":\"show-server\",\"colour\":true}\n", None),
     ];
@@ -71,7 +82,9 @@ async fn one_connection_many_requests() {
         stream.get_mut().write_all(line).await.unwrap();
         let response = read(&mut stream).await;
         match expected {
-            Some(expected) => assert_eq!(code(response), expected, "{}", String::from_utf8_lossy(line)),
+            Some(expected) => {
+                assert_eq!(code(response), expected, "{}", String::from_utf8_lossy(line))
+            }
             None => assert!(matches!(response, Some(Response::Server(_)))),
         }
     }
@@ -111,8 +124,14 @@ async fn an_oversized_line_ends_the_connection() {
 async fn the_limit_is_exact() {
     let at_limit = [vec![b'x'; 10], vec![b'\n']].concat();
     assert_eq!(read_line(&mut at_limit.as_slice(), 10).await.unwrap().unwrap().len(), 10);
-    assert!(matches!(read_line(&mut at_limit.as_slice(), 9).await, Err(FrameError::TooLong { limit: 9 })));
-    assert!(matches!(read_line(&mut b"abc".as_slice(), 9).await, Err(FrameError::Truncated { have: 3 })));
+    assert!(matches!(
+        read_line(&mut at_limit.as_slice(), 9).await,
+        Err(FrameError::TooLong { limit: 9 })
+    ));
+    assert!(matches!(
+        read_line(&mut b"abc".as_slice(), 9).await,
+        Err(FrameError::Truncated { have: 3 })
+    ));
     assert!(read_line(&mut b"".as_slice(), 9).await.unwrap().is_none());
 }
 
@@ -157,7 +176,10 @@ async fn a_daemon_that_goes_down_says_so() {
     drop(calls);
     served.await.unwrap();
     assert!(!path.exists(), "the socket file goes with the listener");
-    assert!(matches!(ask(&path, Request::ShowServer).await, Err(ClientError::NotRunning { unit: "gcks", .. })));
+    assert!(matches!(
+        ask(&path, Request::ShowServer).await,
+        Err(ClientError::NotRunning { unit: "gcks", .. })
+    ));
 }
 
 #[tokio::test]
@@ -190,8 +212,8 @@ fn who_gets_in() {
     assert!(!access.admits(Peer { uid: 200, gid: 100 }, none));
 }
 
-/// The peer's credentials come from the kernel: a process of another user is refused although it may open the file.
-/// Needs root, to start such a process.
+/// The peer's credentials come from the kernel: a process of another user is refused although it
+/// may open the file. Needs root, to start such a process.
 #[tokio::test]
 async fn a_stranger_is_refused_by_credentials() {
     if !nix::unistd::geteuid().is_root() {
@@ -230,7 +252,10 @@ fn requests_on_the_wire() {
         (Request::Remove(member()), "{\"remove\":{\"group\":\"one\",\"member\":\"g1\"}}", true),
     ] {
         let line = request.to_line();
-        assert_eq!(String::from_utf8_lossy(&line), format!("{{\"version\":1,\"request\":{text}}}\n"));
+        assert_eq!(
+            String::from_utf8_lossy(&line),
+            format!("{{\"version\":1,\"request\":{text}}}\n")
+        );
         assert_eq!(Request::from_line(&line).unwrap(), request);
         assert_eq!(request.is_command(), command);
     }

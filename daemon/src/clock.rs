@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use gdoi::BootTime;
 use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::sys::timerfd::{
+    ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags,
+};
 use nix::time::{ClockId, clock_gettime};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -35,10 +37,12 @@ pub fn wall() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The number that the kernel drew for this boot; zero where it cannot be read, which is then the same as no other.
+/// The number that the kernel drew for this boot; zero where it cannot be read, which is then the
+/// same as no other.
 pub fn boot_identifier() -> [u8; 16] {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: Vec<u8> = text.bytes().filter_map(|digit| char::from(digit).to_digit(16)?.try_into().ok()).collect();
+    let digits: Vec<u8> =
+        text.bytes().filter_map(|digit| char::from(digit).to_digit(16)?.try_into().ok()).collect();
     let mut boot = [0; 16];
     for (octet, pair) in boot.iter_mut().zip(digits.chunks_exact(2)) {
         *octet = pair.iter().fold(0, |octet, digit| octet << 4 | digit);
@@ -74,7 +78,10 @@ impl Timer {
     /// # Errors
     /// No file descriptor is left.
     pub fn new() -> io::Result<Self> {
-        let timer = TimerFd::new(TimerClock::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+        let timer = TimerFd::new(
+            TimerClock::CLOCK_BOOTTIME,
+            TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+        )?;
         #[expect(
             deprecated,
             reason = "its successor is unsafe for types that change their descriptor; this one does not"
@@ -137,7 +144,8 @@ mod tests {
     async fn a_deadline_can_be_replaced_by_a_later_one() {
         let mut timer = Timer::new().unwrap();
         let early = now() + Duration::from_millis(5);
-        let cancelled = tokio::time::timeout(Duration::from_millis(1), timer.sleep_until(Some(early))).await;
+        let cancelled =
+            tokio::time::timeout(Duration::from_millis(1), timer.sleep_until(Some(early))).await;
         assert!(cancelled.is_err());
         std::thread::sleep(Duration::from_millis(8));
         let late = now() + Duration::from_millis(30);

@@ -4,7 +4,9 @@ use thiserror::Error;
 
 /// The kernel gave no randomness; nothing secret can be made without it.
 #[derive(Debug, Error)]
-#[error("the kernel gives no randomness ({0}); allow getrandom in the service's system call filter")]
+#[error(
+    "the kernel gives no randomness ({0}); allow getrandom in the service's system call filter"
+)]
 pub struct EntropyError(#[from] getrandom::Error);
 
 /// A fresh seed for one protocol machine. Never use one twice.

@@ -1,5 +1,5 @@
-//! What both daemons share with the operating system: clock, entropy, secrets, sealed state, configuration
-//! files, UDP with a chosen source address, logs and the service manager.
+//! What both daemons share with the operating system: clock, entropy, secrets, sealed state,
+//! configuration files, UDP with a chosen source address, logs and the service manager.
 //!
 //! The protocol crates know none of these; whatever they need of them comes in as an argument.
 

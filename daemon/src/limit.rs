@@ -44,7 +44,8 @@ impl LogLimiter {
 
     /// Asks for one line about `reason`; `None` means that it is withheld.
     pub fn admit(&mut self, reason: &'static str, now: BootTime) -> Option<Pass> {
-        let window = self.reasons.entry(reason).or_insert(Window { since: now, passed: 0, withheld: 0 });
+        let window =
+            self.reasons.entry(reason).or_insert(Window { since: now, passed: 0, withheld: 0 });
         if now.saturating_since(window.since) >= self.interval {
             window.since = now;
             window.passed = 0;

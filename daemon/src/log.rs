@@ -12,7 +12,9 @@ use tracing_subscriber::{Registry, fmt};
 #[derive(Debug, Error)]
 pub enum LogError {
     /// The filter does not parse.
-    #[error("log filter {text:?}: {source}; write a level such as \"info\" or \"debug,gdoi=trace\"")]
+    #[error(
+        "log filter {text:?}: {source}; write a level such as \"info\" or \"debug,gdoi=trace\""
+    )]
     Filter {
         /// The filter as given.
         text: String,
@@ -42,10 +44,14 @@ pub fn init(filter: Option<&str>) -> Result<(), LogError> {
     let lines = fmt::layer().with_writer(io::stderr).with_target(false);
     let result = if journal {
         let lines = lines.with_ansi(false).without_time();
-        tracing::subscriber::set_global_default(Registry::default().with(harmless()).with(filter).with(lines))
+        tracing::subscriber::set_global_default(
+            Registry::default().with(harmless()).with(filter).with(lines),
+        )
     } else {
         let lines = lines.with_ansi(io::stderr().is_terminal());
-        tracing::subscriber::set_global_default(Registry::default().with(harmless()).with(filter).with(lines))
+        tracing::subscriber::set_global_default(
+            Registry::default().with(harmless()).with(filter).with(lines),
+        )
     };
     result.map_err(|_| LogError::Twice)
 }

@@ -24,7 +24,8 @@ pub fn watchdog() {
     send(&[NotifyState::Watchdog]);
 }
 
-/// How often [`watchdog`] is to be called: half of what the service manager waits, if it waits at all.
+/// How often [`watchdog`] is to be called: half of what the service manager waits, if it waits at
+/// all.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2).filter(|interval| !interval.is_zero())
 }

@@ -5,13 +5,14 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// Writes a file that is there complete or as it was before, whenever the machine stops: a new file beside it, fsync,
-/// rename, fsync of the folder. Mode 0600.
+/// Writes a file that is there complete or as it was before, whenever the machine stops: a new file
+/// beside it, fsync, rename, fsync of the folder. Mode 0600.
 ///
 /// # Errors
 /// What the system says; the old file is as it was.
 pub fn write_atomically(path: &Path, octets: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut beside = name.to_owned();
     beside.push(".new");

@@ -51,7 +51,9 @@ pub enum SecretError {
     Empty { origin: SecretSource },
     #[error("{origin} holds more than {LONGEST} octets; a pre-shared key has at most {LONGEST}")]
     TooLong { origin: SecretSource },
-    #[error("{origin} holds {have} octets; a key has 16 or 32, as `openssl rand -out FILE 32` makes it")]
+    #[error(
+        "{origin} holds {have} octets; a key has 16 or 32, as `openssl rand -out FILE 32` makes it"
+    )]
     KeyLength { origin: SecretSource, have: usize },
     #[error(
         "{origin}: the service manager passed no credentials; add LoadCredential={name}:/path/to/key to the unit, or name a file"
@@ -74,7 +76,8 @@ pub fn read_pre_shared_key(origin: &SecretSource) -> Result<Secret, SecretError>
 /// # Errors
 /// The file is missing, not regular, open to others, or of another length.
 pub fn read_aes_key(origin: &SecretSource) -> Result<Secret, SecretError> {
-    let octets = octets_from(origin, env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).as_deref())?;
+    let octets =
+        octets_from(origin, env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).as_deref())?;
     match octets.len() {
         16 | 32 => Ok(Secret::copy_from(&octets)),
         have => Err(SecretError::KeyLength { origin: origin.clone(), have }),
@@ -95,7 +98,10 @@ fn read_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Secret
 }
 
 /// The octets of a secret, at most a few more than are of use.
-fn octets_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+fn octets_from(
+    origin: &SecretSource,
+    credentials: Option<&Path>,
+) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let (path, forbidden_mode) = match origin {
         // Group and others may neither read nor write it.
         SecretSource::File(path) => (path.clone(), 0o066),
@@ -104,7 +110,10 @@ fn octets_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Zero
                 return Err(SecretError::CredentialName { origin: origin.clone() });
             }
             let Some(directory) = credentials else {
-                return Err(SecretError::NoCredentials { origin: origin.clone(), name: name.clone() });
+                return Err(SecretError::NoCredentials {
+                    origin: origin.clone(),
+                    name: name.clone(),
+                });
             };
             // systemd admits the service's user by an access control list, whose mask shows as the
             // group's mode bits; others have no access in any case.
@@ -114,13 +123,19 @@ fn octets_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Zero
     let unreadable = |error: io::Error| {
         let remedy = match error.kind() {
             io::ErrorKind::NotFound => "create it, or correct the path",
-            io::ErrorKind::PermissionDenied => "make the daemon's user its owner (`chown`) and keep mode 600",
+            io::ErrorKind::PermissionDenied => {
+                "make the daemon's user its owner (`chown`) and keep mode 600"
+            }
             _ => "check the file",
         };
         SecretError::Unreadable { origin: origin.clone(), error, remedy }
     };
     // Without O_NONBLOCK a FIFO would hold the daemon until somebody writes.
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).map_err(unreadable)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)
+        .map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(SecretError::NotAFile { origin: origin.clone() });
@@ -182,11 +197,16 @@ mod tests {
     #[test]
     fn a_key_that_others_can_read_is_refused_with_the_remedy() {
         let directory = tempfile::tempdir().unwrap();
-        for (mode, who) in [(0o644, "everybody"), (0o604, "everybody"), (0o640, "its group"), (0o620, "its group")] {
+        for (mode, who) in
+            [(0o644, "everybody"), (0o604, "everybody"), (0o640, "its group"), (0o620, "its group")]
+        {
             let origin = file(directory.path(), "key", mode, b"key");
             let error = read_pre_shared_key(&origin).unwrap_err().to_string();
             let path = directory.path().join("key");
-            assert_eq!(error, format!("file {0} is readable by {who}; run `chmod 600 {0}`", path.display()));
+            assert_eq!(
+                error,
+                format!("file {0} is readable by {who}; run `chmod 600 {0}`", path.display())
+            );
         }
         for mode in [0o600, 0o400] {
             let origin = file(directory.path(), "private", mode, b"key");
@@ -199,20 +219,33 @@ mod tests {
     fn what_is_not_a_key_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let read = |origin: &SecretSource| read_pre_shared_key(origin).unwrap_err();
-        assert!(matches!(read(&file(directory.path(), "empty", 0o600, b"")), SecretError::Empty { .. }));
-        assert!(matches!(read(&file(directory.path(), "newline", 0o600, b"\n")), SecretError::Empty { .. }));
+        assert!(matches!(
+            read(&file(directory.path(), "empty", 0o600, b"")),
+            SecretError::Empty { .. }
+        ));
+        assert!(matches!(
+            read(&file(directory.path(), "newline", 0o600, b"\n")),
+            SecretError::Empty { .. }
+        ));
         assert!(matches!(
             read(&file(directory.path(), "long", 0o600, &[b'a'; LONGEST + 1])),
             SecretError::TooLong { .. }
         ));
-        assert!(matches!(read(&file(directory.path(), "huge", 0o600, &[b'a'; 100_000])), SecretError::TooLong { .. }));
-        assert!(matches!(read(&SecretSource::File(directory.path().into())), SecretError::NotAFile { .. }));
+        assert!(matches!(
+            read(&file(directory.path(), "huge", 0o600, &[b'a'; 100_000])),
+            SecretError::TooLong { .. }
+        ));
+        assert!(matches!(
+            read(&SecretSource::File(directory.path().into())),
+            SecretError::NotAFile { .. }
+        ));
         let missing = read(&SecretSource::File(directory.path().join("none")));
         assert!(missing.to_string().contains("create it, or correct the path"), "{missing}");
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
         assert!(matches!(read(&SecretSource::File(fifo)), SecretError::NotAFile { .. }));
-        let longest = file(directory.path(), "longest", 0o600, &[&[b'a'; LONGEST][..], b"\r\n"].concat());
+        let longest =
+            file(directory.path(), "longest", 0o600, &[&[b'a'; LONGEST][..], b"\r\n"].concat());
         assert_eq!(read_pre_shared_key(&longest).unwrap().len(), LONGEST);
     }
 
@@ -223,7 +256,8 @@ mod tests {
             let origin = file(directory.path(), "key", 0o600, octets);
             assert_eq!(read_aes_key(&origin).unwrap(), Secret::copy_from(octets));
         }
-        let error = read_aes_key(&file(directory.path(), "key", 0o600, &[1; 33])).unwrap_err().to_string();
+        let error =
+            read_aes_key(&file(directory.path(), "key", 0o600, &[1; 33])).unwrap_err().to_string();
         assert!(error.contains("holds 33 octets; a key has 16 or 32"), "{error}");
         let open = read_aes_key(&file(directory.path(), "open", 0o644, &[1; 32])).unwrap_err();
         assert!(matches!(open, SecretError::Exposed { .. }));

@@ -10,8 +10,8 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
-    setsockopt, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage,
+    recvmsg, sendmsg, setsockopt, sockopt,
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Type};
 use thiserror::Error;
@@ -33,8 +33,12 @@ pub struct BindError {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "another process holds this port: find it with `ss -ulnp` and stop it",
-        io::ErrorKind::AddrNotAvailable => "no interface has this address: add it or listen on another one",
+        io::ErrorKind::AddrInUse => {
+            "another process holds this port: find it with `ss -ulnp` and stop it"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface has this address: add it or listen on another one"
+        }
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE: start the daemon by its systemd unit or as root"
         }
@@ -79,8 +83,8 @@ impl Socket {
         Self::open(local).map_err(|source| BindError { local, source })
     }
 
-    /// Joins the IPv4 multicast group `group` on the interface with this number and hears its datagrams to `port` alone.
-    /// Needs a running tokio reactor.
+    /// Joins the IPv4 multicast group `group` on the interface with this number and hears its
+    /// datagrams to `port` alone. Needs a running tokio reactor.
     ///
     /// # Errors
     /// The interface is gone or knows no multicast, or the port is taken.
@@ -100,7 +104,8 @@ impl Socket {
     }
 
     fn open(local: SocketAddr) -> io::Result<Self> {
-        let socket = socket2::Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+        let socket =
+            socket2::Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
         if local.is_ipv6() {
             // IPv4 has sockets of its own, so that an address never shows in two forms.
             socket.set_only_v6(true)?;
@@ -172,14 +177,18 @@ impl Socket {
 
     fn receive_datagram(&self, buffer: &mut [u8]) -> Result<Option<Incoming>, Errno> {
         let mut slices = [IoSliceMut::new(buffer)];
-        let mut control = cmsg_space!(libc::in6_pktinfo, libc::sock_extended_err, libc::sockaddr_in6);
+        let mut control =
+            cmsg_space!(libc::in6_pktinfo, libc::sock_extended_err, libc::sockaddr_in6);
         let flags = MsgFlags::MSG_DONTWAIT;
-        let message = recvmsg::<SockaddrStorage>(self.raw(), &mut slices, Some(&mut control), flags)?;
+        let message =
+            recvmsg::<SockaddrStorage>(self.raw(), &mut slices, Some(&mut control), flags)?;
         let local = message.cmsgs()?.find_map(|control| match control {
             ControlMessageOwned::Ipv4PacketInfo(info) => {
                 Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr))))
             }
-            ControlMessageOwned::Ipv6PacketInfo(info) => Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr))),
+            ControlMessageOwned::Ipv6PacketInfo(info) => {
+                Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)))
+            }
             _ => None,
         });
         let local = SocketAddr::new(local.unwrap_or(self.local.ip()), self.local.port());
@@ -192,17 +201,18 @@ impl Socket {
         // Nothing of our own datagram is wanted back.
         let mut nothing = [0; 1];
         let mut slices = [IoSliceMut::new(&mut nothing)];
-        let mut control = cmsg_space!(libc::in6_pktinfo, libc::sock_extended_err, libc::sockaddr_in6);
+        let mut control =
+            cmsg_space!(libc::in6_pktinfo, libc::sock_extended_err, libc::sockaddr_in6);
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_ERRQUEUE;
-        let message = match recvmsg::<SockaddrStorage>(self.raw(), &mut slices, Some(&mut control), flags) {
-            Ok(message) => message,
-            Err(Errno::EAGAIN) => return Ok(None),
-            Err(errno) => return Err(errno.into()),
-        };
+        let message =
+            match recvmsg::<SockaddrStorage>(self.raw(), &mut slices, Some(&mut control), flags) {
+                Ok(message) => message,
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(errno) => return Err(errno.into()),
+            };
         let error = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
-                Some(error.ee_errno)
-            }
+            ControlMessageOwned::Ipv4RecvErr(error, _)
+            | ControlMessageOwned::Ipv6RecvErr(error, _) => Some(error.ee_errno),
             _ => None,
         });
         let destination = message.address.as_ref().and_then(socket_address);
@@ -220,25 +230,42 @@ impl Socket {
         self.send_on(transmit, 0, None).await
     }
 
-    /// Sends one datagram to a multicast group, by the interface with this number or else by the one that has the source
-    /// address. `ttl` is the number of routers that it may pass, and one; the kernel's default is one.
+    /// Sends one datagram to a multicast group, by the interface with this number or else by the
+    /// one that has the source address. `ttl` is the number of routers that it may pass, and one;
+    /// the kernel's default is one.
     ///
     /// # Errors
     /// As for [`Socket::send`], or the interface is gone.
-    pub async fn send_multicast(&self, transmit: &Transmit, interface: Option<u32>, ttl: u8) -> io::Result<()> {
+    pub async fn send_multicast(
+        &self,
+        transmit: &Transmit,
+        interface: Option<u32>,
+        ttl: u8,
+    ) -> io::Result<()> {
         self.send_on(transmit, interface.unwrap_or_default(), Some(ttl)).await
     }
 
-    async fn send_on(&self, transmit: &Transmit, interface: u32, ttl: Option<u8>) -> io::Result<()> {
+    async fn send_on(
+        &self,
+        transmit: &Transmit,
+        interface: u32,
+        ttl: Option<u8>,
+    ) -> io::Result<()> {
         // An ICMP error of an earlier datagram is reported by the next call, which then sends
         // nothing; that says nothing about this datagram.
         let mut stale_errors = 0;
         loop {
             self.descriptor.writable().await?;
-            match self.descriptor.try_io(Interest::WRITABLE, || Ok(self.send_now(transmit, interface, ttl)?)) {
+            match self
+                .descriptor
+                .try_io(Interest::WRITABLE, || Ok(self.send_now(transmit, interface, ttl)?))
+            {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error)
-                    if stale_errors < 2 && error.raw_os_error().is_some_and(|code| is_icmp(Errno::from_raw(code))) =>
+                    if stale_errors < 2
+                        && error
+                            .raw_os_error()
+                            .is_some_and(|code| is_icmp(Errno::from_raw(code))) =>
                 {
                     stale_errors += 1;
                 }
@@ -259,15 +286,29 @@ impl Socket {
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
                 let hops = hops.as_ref().map(ControlMessage::Ipv4Ttl);
-                let control: Vec<_> = hops.into_iter().chain([ControlMessage::Ipv4PacketInfo(&info)]).collect();
-                sendmsg(self.raw(), &slices, &control, flags, Some(&SockaddrIn::from(destination)))?;
+                let control: Vec<_> =
+                    hops.into_iter().chain([ControlMessage::Ipv4PacketInfo(&info)]).collect();
+                sendmsg(
+                    self.raw(),
+                    &slices,
+                    &control,
+                    flags,
+                    Some(&SockaddrIn::from(destination)),
+                )?;
             }
             (IpAddr::V6(source), SocketAddr::V6(destination)) => {
                 let address = libc::in6_addr { s6_addr: source.octets() };
                 let info = libc::in6_pktinfo { ipi6_addr: address, ipi6_ifindex: interface };
                 let hops = hops.as_ref().map(ControlMessage::Ipv6HopLimit);
-                let control: Vec<_> = hops.into_iter().chain([ControlMessage::Ipv6PacketInfo(&info)]).collect();
-                sendmsg(self.raw(), &slices, &control, flags, Some(&SockaddrIn6::from(destination)))?;
+                let control: Vec<_> =
+                    hops.into_iter().chain([ControlMessage::Ipv6PacketInfo(&info)]).collect();
+                sendmsg(
+                    self.raw(),
+                    &slices,
+                    &control,
+                    flags,
+                    Some(&SockaddrIn6::from(destination)),
+                )?;
             }
             _ => return Err(Errno::EAFNOSUPPORT),
         }
@@ -294,7 +335,9 @@ fn is_icmp(errno: Errno) -> bool {
 
 fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|address| SocketAddr::V4(SocketAddrV4::from(*address)));
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddr::V6(SocketAddrV6::from(*address))))
+    v4.or_else(|| {
+        address.as_sockaddr_in6().map(|address| SocketAddr::V6(SocketAddrV6::from(*address)))
+    })
 }
 
 #[cfg(test)]
@@ -310,12 +353,22 @@ mod tests {
     async fn exchange(server: Socket, server_address: &str, client: Socket, client_address: &str) {
         let source = SocketAddr::new(client_address.parse().unwrap(), client.local().port());
         let destination = SocketAddr::new(server_address.parse().unwrap(), server.local().port());
-        client.send(&Transmit { destination, source, payload: b"question".to_vec() }).await.unwrap();
+        client
+            .send(&Transmit { destination, source, payload: b"question".to_vec() })
+            .await
+            .unwrap();
         let mut buffer = [0; 64];
         let incoming = server.receive(&mut buffer).await.unwrap();
         assert_eq!(incoming, Incoming::Datagram { source, local: destination, length: 8 });
         assert_eq!(&buffer[..8], b"question");
-        server.send(&Transmit { destination: source, source: destination, payload: b"answer".to_vec() }).await.unwrap();
+        server
+            .send(&Transmit {
+                destination: source,
+                source: destination,
+                payload: b"answer".to_vec(),
+            })
+            .await
+            .unwrap();
         let incoming = client.receive(&mut buffer).await.unwrap();
         assert_eq!(incoming, Incoming::Datagram { source: destination, local: source, length: 6 });
     }
@@ -346,18 +399,27 @@ mod tests {
         let transmit = Transmit { destination, source: client.local(), payload: vec![0; 10] };
         client.send(&transmit).await.unwrap();
         let mut buffer = [0; 64];
-        let incoming =
-            tokio::time::timeout(Duration::from_secs(5), client.receive(&mut buffer)).await.unwrap().unwrap();
+        let incoming = tokio::time::timeout(Duration::from_secs(5), client.receive(&mut buffer))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(incoming, Incoming::Unreachable { destination, error: libc::ECONNREFUSED });
         // The socket goes on: with the error still pending, the next datagram leaves all the same.
         client.send(&transmit).await.unwrap();
         let listening = Socket::bind(any_port("127.0.0.1")).unwrap();
         client
-            .send(&Transmit { destination: listening.local(), source: client.local(), payload: vec![1; 3] })
+            .send(&Transmit {
+                destination: listening.local(),
+                source: client.local(),
+                payload: vec![1; 3],
+            })
             .await
             .unwrap();
         let incoming = listening.receive(&mut buffer).await.unwrap();
-        assert_eq!(incoming, Incoming::Datagram { source: client.local(), local: listening.local(), length: 3 });
+        assert_eq!(
+            incoming,
+            Incoming::Datagram { source: client.local(), local: listening.local(), length: 3 }
+        );
     }
 
     #[tokio::test]
@@ -380,9 +442,13 @@ mod tests {
             return;
         }
         let mut buffer = [0; 64];
-        let incoming =
-            tokio::time::timeout(Duration::from_secs(5), listening.receive(&mut buffer)).await.unwrap().unwrap();
-        assert!(matches!(incoming, Incoming::Datagram { local, length: 4, .. } if local == destination));
+        let incoming = tokio::time::timeout(Duration::from_secs(5), listening.receive(&mut buffer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            matches!(incoming, Incoming::Datagram { local, length: 4, .. } if local == destination)
+        );
     }
 
     #[tokio::test]
@@ -400,7 +466,10 @@ mod tests {
         let sender = Socket::bind(any_port("127.0.0.1")).unwrap();
         let destination = SocketAddr::new(group.into(), 28_484);
         let transmit = Transmit { destination, source: sender.local(), payload: b"push".to_vec() };
-        assert!(sender.send_multicast(&transmit, Some(u32::MAX >> 1), 9).await.is_err(), "there is no such interface");
+        assert!(
+            sender.send_multicast(&transmit, Some(u32::MAX >> 1), 9).await.is_err(),
+            "there is no such interface"
+        );
         for (interface, ttl) in [(Some(loopback), 9), (None, 200)] {
             if sender.send_multicast(&transmit, interface, ttl).await.is_err() {
                 eprintln!("this machine's loopback has no route for multicast");
@@ -409,8 +478,12 @@ mod tests {
             listening.descriptor.readable().await.unwrap();
             let (mut buffer, mut control) = ([0; 64], cmsg_space!(libc::in_pktinfo, libc::c_int));
             let mut slices = [IoSliceMut::new(&mut buffer)];
-            let received =
-                recvmsg::<SockaddrStorage>(listening.raw(), &mut slices, Some(&mut control), MsgFlags::empty());
+            let received = recvmsg::<SockaddrStorage>(
+                listening.raw(),
+                &mut slices,
+                Some(&mut control),
+                MsgFlags::empty(),
+            );
             let hops = received.unwrap().cmsgs().unwrap().find_map(|control| match control {
                 ControlMessageOwned::Ipv4Ttl(hops) => Some(hops),
                 _ => None,
@@ -433,9 +506,15 @@ mod tests {
         let server = Socket::bind(any_port("127.0.0.1")).unwrap();
         let client = Socket::bind(any_port("127.0.0.1")).unwrap();
         let payload = vec![7; 65_507];
-        client.send(&Transmit { destination: server.local(), source: client.local(), payload }).await.unwrap();
+        client
+            .send(&Transmit { destination: server.local(), source: client.local(), payload })
+            .await
+            .unwrap();
         let mut buffer = vec![0; LONGEST_DATAGRAM];
         let incoming = server.receive(&mut buffer).await.unwrap();
-        assert_eq!(incoming, Incoming::Datagram { source: client.local(), local: server.local(), length: 65_507 });
+        assert_eq!(
+            incoming,
+            Incoming::Datagram { source: client.local(), local: server.local(), length: 65_507 }
+        );
     }
 }

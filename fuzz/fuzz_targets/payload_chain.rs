@@ -1,4 +1,5 @@
-//! The payload chain and every payload in it. The first octet of the input is the type of the first payload.
+//! The payload chain and every payload in it. The first octet of the input is the type of the first
+//! payload.
 #![no_main]
 
 use gdoi::wire::payload::{Payload, encode_chain, first_kind};
@@ -10,7 +11,8 @@ type Read = fn(&RawPayload<'_>) -> Result<Payload, InvalidMessage>;
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let Some((first, octets)) = input.split_first() else { return };
     let Ok(walked) = chain::walk(PayloadKind(*first), octets, 28) else { return };
-    let mut joined: Vec<u8> = walked.payloads.iter().flat_map(|payload| payload.octets).copied().collect();
+    let mut joined: Vec<u8> =
+        walked.payloads.iter().flat_map(|payload| payload.octets).copied().collect();
     joined.extend_from_slice(walked.padding);
     assert_eq!(joined, octets);
     for index in 0..walked.payloads.len() {
@@ -19,10 +21,14 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         assert_eq!(before.len() + own + behind.len() + walked.padding.len(), octets.len());
     }
     for read in [Payload::read_phase1 as Read, Payload::read_gdoi] {
-        let Ok(payloads) = walked.payloads.iter().map(read).collect::<Result<Vec<_>, _>>() else { continue };
+        let Ok(payloads) = walked.payloads.iter().map(read).collect::<Result<Vec<_>, _>>() else {
+            continue;
+        };
         let written = encode_chain(&payloads).expect("what was read can be written");
-        let again = chain::walk_clear(first_kind(&payloads), &written, 28).expect("what was written can be walked");
-        let again: Vec<Payload> = again.payloads.iter().map(read).collect::<Result<_, _>>().expect("and read");
+        let again = chain::walk_clear(first_kind(&payloads), &written, 28)
+            .expect("what was written can be walked");
+        let again: Vec<Payload> =
+            again.payloads.iter().map(read).collect::<Result<_, _>>().expect("and read");
         assert_eq!(again, payloads);
     }
 });

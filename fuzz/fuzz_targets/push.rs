@@ -1,6 +1,6 @@
-//! A push under a KEK that the attacker knows, as every member does. The first octet of the input decides:
-//! even, the rest is the whole plain text; odd, the rest are the payloads between SEQ and SIG (first their type), which
-//! the key server has signed, so that the bodies are read as well.
+//! A push under a KEK that the attacker knows, as every member does. The first octet of the input
+//! decides: even, the rest is the whole plain text; odd, the rest are the payloads between SEQ and
+//! SIG (first their type), which the key server has signed, so that the bodies are read as well.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -44,7 +44,10 @@ static GROUP: LazyLock<Group> = LazyLock::new(|| {
         acknowledgement: Some(2),
     };
     let kek = Kek::new(&policy, &key, false).expect("a KEK");
-    let keys = KekKeys { algorithm_key: key, signature_key: Some(signing.public_key_der().expect("a public key")) };
+    let keys = KekKeys {
+        algorithm_key: key,
+        signature_key: Some(signing.public_key_der().expect("a public key")),
+    };
     let group = GroupPolicy {
         group: GroupId(1111),
         kek: Some(policy),
@@ -71,11 +74,13 @@ fn signed(group: &Group, first: u8, payloads: &[u8]) -> Vec<u8> {
     plaintext.extend_from_slice(payloads);
     let unpadded = plaintext.len() + 4 + group.signing.signature_length();
     let mut header = HEADER;
-    header.length = u32::try_from(header::LENGTH + unpadded.next_multiple_of(16)).expect("a short input");
+    header.length =
+        u32::try_from(header::LENGTH + unpadded.next_multiple_of(16)).expect("a short input");
     let header = header.to_octets().expect("a header");
     let digest = hash(HashAlgorithm::Sha2_256, &[b"rekey", &header, &plaintext]);
     let mut rng = SeededRng::from_seed([2; 32]);
-    let signature = group.signing.sign(HashAlgorithm::Sha2_256, RsaForm::DigestInfo, &digest, &mut rng);
+    let signature =
+        group.signing.sign(HashAlgorithm::Sha2_256, RsaForm::DigestInfo, &digest, &mut rng);
     plaintext.extend([0, 0, 0, 68]);
     plaintext.extend(signature.expect("a signature"));
     plaintext
@@ -92,9 +97,15 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let Ok(ciphertext) = group.kek.encrypt(&plaintext) else { return };
     let Ok(datagram) = HEADER.message(&ciphertext) else { return };
     let now = BootTime::new(Duration::from_secs(1));
-    let (source, local) = ("192.0.2.1:848".parse().expect("an address"), "192.0.2.9:848".parse().expect("an address"));
-    let settings =
-        RekeySettings { address: local, acknowledgement_length: AcknowledgementLength::default(), legacy: false };
+    let (source, local) = (
+        "192.0.2.1:848".parse().expect("an address"),
+        "192.0.2.9:848".parse().expect("an address"),
+    );
+    let settings = RekeySettings {
+        address: local,
+        acknowledgement_length: AcknowledgementLength::default(),
+        legacy: false,
+    };
     let mut member = RekeyMember::new(&group.sa, settings, now).expect("usable").expect("a KEK");
     let result = member.handle_datagram(source, local, &datagram, now);
     let event = member.poll_event();
@@ -103,7 +114,10 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         (Err(_), None) => assert_eq!(member.sequence_number(), Some(0)),
         (Ok(()), Some(RekeyEvent::Accepted(_) | RekeyEvent::Unusable { .. })) => {
             assert!(is_signed, "accepted without a signature");
-            assert_eq!(member.handle_datagram(source, local, &datagram, now).expect_err("a copy").reason(), "replayed");
+            assert_eq!(
+                member.handle_datagram(source, local, &datagram, now).expect_err("a copy").reason(),
+                "replayed"
+            );
         }
         other => panic!("{other:?}"),
     }

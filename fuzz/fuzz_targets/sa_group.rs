@@ -11,6 +11,9 @@ libfuzzer_sys::fuzz_target!(|octets: &[u8]| {
     ignored_attributes(&sa);
     let Ok(policy) = group_policy(GroupId(1), &sa) else { return };
     for trailer in [Trailer::Standard, Trailer::TwoMore] {
-        assert_eq!(group_policy(GroupId(1), &security_association(&policy, trailer)).as_ref(), Ok(&policy));
+        assert_eq!(
+            group_policy(GroupId(1), &security_association(&policy, trailer)).as_ref(),
+            Ok(&policy)
+        );
     }
 });

@@ -16,7 +16,8 @@ pub fn stable<T: Codec + PartialEq + Debug>(octets: &[u8]) -> Option<T> {
     Some(value)
 }
 
-/// As [`stable`], for the body of a payload that stands at some offset of a message: faults must lie within it.
+/// As [`stable`], for the body of a payload that stands at some offset of a message: faults must
+/// lie within it.
 pub fn stable_payload<T: Body + PartialEq + Debug>(octets: &[u8]) -> Option<T> {
     let mut payload = vec![0, 0, 0, 0];
     payload.extend_from_slice(octets);

@@ -1,7 +1,9 @@
-//! One push to many members, with all their acknowledgements: how long it takes and what it costs one core.
+//! One push to many members, with all their acknowledgements: how long it takes and what it costs
+//! one core.
 //!
-//! The key server's service is driven directly, without sockets, so that nothing but its own work is measured. The
-//! acknowledgements are made beforehand. The push is signed and encrypted once, whatever the number of members.
+//! The key server's service is driven directly, without sockets, so that nothing but its own work
+//! is measured. The acknowledgements are made beforehand. The push is signed and encrypted once,
+//! whatever the number of members.
 //!
 //! `cargo bench -p gcks --bench push -- [--members N]`
 
@@ -46,8 +48,10 @@ fn measure(kind: &str, members: u32) {
         "[group.rekey]\nsigning-key = \"{kind}\"\nsigning-key-file = \"{}/signing.pem\"",
         directory.path().display()
     );
-    let text = support::configuration(directory.path(), "listen = [\"10.255.0.1\"]", "10.0.0.0/8", &rekey);
-    let config = config::parse("bench.toml", &text).unwrap_or_else(|report| panic!("{report}")).value;
+    let text =
+        support::configuration(directory.path(), "listen = [\"10.255.0.1\"]", "10.0.0.0/8", &rekey);
+    let config =
+        config::parse("bench.toml", &text).unwrap_or_else(|report| panic!("{report}")).value;
     let keys = signing::load_all(&config.groups).unwrap();
     let mut service = Service::new(config, &keys, daemon::entropy::seed().unwrap(), OsEntropy);
     let now = BootTime::new(Duration::from_secs(1000));
@@ -56,8 +60,14 @@ fn measure(kind: &str, members: u32) {
     let sa = register(&mut service, address(0), server, now);
     for number in 1..members {
         let address = address(number);
-        let pulled =
-            Pulled { name: Arc::from("member"), address, local: server, keys_end: None, sender: None, leaf: None };
+        let pulled = Pulled {
+            name: Arc::from("member"),
+            address,
+            local: server,
+            keys_end: None,
+            sender: None,
+            leaf: None,
+        };
         service.enrol((GroupId(1), Identity::Address(address.ip())), pulled, now);
     }
     let (policy, kek) = (sa.policy().kek.as_ref().unwrap(), sa.kek_keys().unwrap());
@@ -89,9 +99,16 @@ fn measure(kind: &str, members: u32) {
     assert_eq!(counted.acknowledgements, u64::from(members));
 
     let row = |what: &str, (elapsed, cpu): (Duration, Duration)| {
-        println!("  {what:<44}{:>10.1} ms{:>10.1} ms CPU", elapsed.as_secs_f64() * 1e3, cpu.as_secs_f64() * 1e3);
+        println!(
+            "  {what:<44}{:>10.1} ms{:>10.1} ms CPU",
+            elapsed.as_secs_f64() * 1e3,
+            cpu.as_secs_f64() * 1e3
+        );
     };
-    println!("one push to {members} members, signed with {kind}, {} octets each", octets / sent as usize);
+    println!(
+        "one push to {members} members, signed with {kind}, {} octets each",
+        octets / sent as usize
+    );
     row("keys made, push signed and encrypted once", sealed);
     row("and all datagrams made", transmitted);
     row("and all acknowledgements verified and counted", done);
@@ -104,7 +121,12 @@ fn address(number: u32) -> SocketAddr {
     SocketAddr::new(IpAddr::from([10, high, middle, low]), 848)
 }
 
-fn register(service: &mut Service<OsEntropy>, local: SocketAddr, server: SocketAddr, now: BootTime) -> GroupSa {
+fn register(
+    service: &mut Service<OsEntropy>,
+    local: SocketAddr,
+    server: SocketAddr,
+    now: BootTime,
+) -> GroupSa {
     let config = support::registration(local, server, DhGroup::Modp2048);
     let mut member = Registration::new(config, daemon::entropy::seed().unwrap(), now);
     for _ in 0..100 {

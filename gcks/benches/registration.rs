@@ -1,8 +1,10 @@
-//! How many registrations one core of a key server carries, and how much of its time is modular arithmetic.
+//! How many registrations one core of a key server carries, and how much of its time is modular
+//! arithmetic.
 //!
-//! The built daemon serves members over the loopback interface, one after the other. What counts is the processor
-//! time that the kernel books for the daemon, system calls included, so that other work on the machine does not
-//! matter; the arithmetic is timed by the same clock in the same run, with the daemon's own implementation.
+//! The built daemon serves members over the loopback interface, one after the other. What counts is
+//! the processor time that the kernel books for the daemon, system calls included, so that other
+//! work on the machine does not matter; the arithmetic is timed by the same clock in the same run,
+//! with the daemon's own implementation.
 //!
 //! `cargo bench -p gcks --bench registration -- [--rounds N] [--registrations N]`
 
@@ -30,7 +32,8 @@ use gdoi::event::RegistrationEvent;
 use gdoi::member::Registration;
 use support::{option, processor_time};
 
-const GROUPS: [(DhGroup, &str); 2] = [(DhGroup::Modp2048, "MODP 2048 (14)"), (DhGroup::Ecp256, "ECP 256 (19)")];
+const GROUPS: [(DhGroup, &str); 2] =
+    [(DhGroup::Modp2048, "MODP 2048 (14)"), (DhGroup::Ecp256, "ECP 256 (19)")];
 /// A key server has nothing else worth making faster when this share of its time is arithmetic.
 const BAR: f64 = 0.60;
 
@@ -62,7 +65,9 @@ fn main() -> ExitCode {
     let registrations = option("--registrations", 200);
     let directory = tempfile::tempdir().unwrap();
     let server = start(directory.path());
-    println!("gcks serves {registrations} registrations a round, {rounds} rounds, groups alternating");
+    println!(
+        "gcks serves {registrations} registrations a round, {rounds} rounds, groups alternating"
+    );
     let mut samples: [Vec<Sample>; GROUPS.len()] = Default::default();
     for (group, _) in GROUPS {
         // Tables and caches are warm before anything counts.
@@ -96,7 +101,10 @@ fn main() -> ExitCode {
     let [modp, ecp] = samples.each_ref().map(|samples| median(samples, |sample| sample.server));
     println!("ECP 256 carries {:.1} times the registrations of MODP 2048", modp / ecp);
     let bar = BAR * 100.0;
-    println!("at least {bar:.0} % of the time is modular arithmetic: {}", if met { "yes" } else { "no" });
+    println!(
+        "at least {bar:.0} % of the time is modular arithmetic: {}",
+        if met { "yes" } else { "no" }
+    );
     if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -116,8 +124,13 @@ fn start(directory: &Path) -> Server {
     );
     let text = support::configuration(directory, &head, "127.0.0.2", "");
     fs::write(&config, text).unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_gcks")).arg("--config").arg(config).stderr(Stdio::null()).spawn();
-    let server = Server { child: child.unwrap(), address: SocketAddr::from(([127, 0, 0, 1], port)) };
+    let child = Command::new(env!("CARGO_BIN_EXE_gcks"))
+        .arg("--config")
+        .arg(config)
+        .stderr(Stdio::null())
+        .spawn();
+    let server =
+        Server { child: child.unwrap(), address: SocketAddr::from(([127, 0, 0, 1], port)) };
     let begin = Instant::now();
     while !directory.join("control.sock").exists() {
         assert!(begin.elapsed() < Duration::from_secs(20), "gcks does not start");

@@ -26,7 +26,8 @@ pub enum Kind {
     Plain,
     /// The same, and weak.
     Legacy,
-    /// Counter mode with integrity of its own; senders need a sender identifier each (RFC 6407 §3.5).
+    /// Counter mode with integrity of its own; senders need a sender identifier each (RFC 6407
+    /// §3.5).
     Combined,
 }
 
@@ -41,7 +42,13 @@ pub struct Integrity {
     pub octets: usize,
 }
 
-const fn cipher(name: &'static str, transform: EspTransform, bits: u16, salt: usize, kind: Kind) -> Encryption {
+const fn cipher(
+    name: &'static str,
+    transform: EspTransform,
+    bits: u16,
+    salt: usize,
+    kind: Kind,
+) -> Encryption {
     Encryption { name, transform, key_length: Some(bits), octets: bits as usize / 8 + salt, kind }
 }
 
@@ -76,7 +83,13 @@ pub const ENCRYPTIONS: [Encryption; 23] = [
     ccm("aes-128-ccm-16", EspTransform::AES_CCM_16, 128),
     ccm("aes-192-ccm-16", EspTransform::AES_CCM_16, 192),
     ccm("aes-256-ccm-16", EspTransform::AES_CCM_16, 256),
-    Encryption { name: "null", transform: EspTransform::NULL, key_length: None, octets: 0, kind: Kind::Plain },
+    Encryption {
+        name: "null",
+        transform: EspTransform::NULL,
+        key_length: None,
+        octets: 0,
+        kind: Kind::Plain,
+    },
     Encryption {
         name: "3des-cbc",
         transform: EspTransform::TRIPLE_DES,
@@ -89,9 +102,21 @@ pub const ENCRYPTIONS: [Encryption; 23] = [
 /// All integrity algorithms.
 pub const INTEGRITIES: [Integrity; 4] = [
     Integrity { name: "hmac-sha1-96", algorithm: AuthenticationAlgorithm::HMAC_SHA1, octets: 20 },
-    Integrity { name: "hmac-sha2-256-128", algorithm: AuthenticationAlgorithm::HMAC_SHA2_256, octets: 32 },
-    Integrity { name: "hmac-sha2-384-192", algorithm: AuthenticationAlgorithm::HMAC_SHA2_384, octets: 48 },
-    Integrity { name: "hmac-sha2-512-256", algorithm: AuthenticationAlgorithm::HMAC_SHA2_512, octets: 64 },
+    Integrity {
+        name: "hmac-sha2-256-128",
+        algorithm: AuthenticationAlgorithm::HMAC_SHA2_256,
+        octets: 32,
+    },
+    Integrity {
+        name: "hmac-sha2-384-192",
+        algorithm: AuthenticationAlgorithm::HMAC_SHA2_384,
+        octets: 48,
+    },
+    Integrity {
+        name: "hmac-sha2-512-256",
+        algorithm: AuthenticationAlgorithm::HMAC_SHA2_512,
+        octets: 64,
+    },
 ];
 
 impl Read for Encryption {
@@ -116,13 +141,16 @@ mod tests {
 
     #[test]
     fn names_differ() {
-        let names: std::collections::BTreeSet<_> = ENCRYPTIONS.iter().map(|encryption| encryption.name).collect();
+        let names: std::collections::BTreeSet<_> =
+            ENCRYPTIONS.iter().map(|encryption| encryption.name).collect();
         assert_eq!(names.len(), ENCRYPTIONS.len());
     }
 
     #[test]
     fn keys_are_as_long_as_the_rfcs_say() {
-        let octets = |name: &str| ENCRYPTIONS.iter().find(|encryption| encryption.name == name).unwrap().octets;
+        let octets = |name: &str| {
+            ENCRYPTIONS.iter().find(|encryption| encryption.name == name).unwrap().octets
+        };
         // RFC 3602 §2.2, RFC 4106 §8.1, RFC 4309 §7.1, RFC 2451 §2.2.
         assert_eq!(["aes-128-cbc", "aes-192-cbc", "aes-256-cbc"].map(octets), [16, 24, 32]);
         assert_eq!(["aes-128-gcm-16", "aes-192-gcm-8", "aes-256-gcm-12"].map(octets), [20, 28, 36]);

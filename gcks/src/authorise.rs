@@ -29,7 +29,9 @@ pub enum Denied {
         group: String,
     },
     /// The operator removed the member.
-    #[error("member {member} was removed from group {group}; gdoictl admit {group} {member} lets it in again")]
+    #[error(
+        "member {member} was removed from group {group}; gdoictl admit {group} {member} lets it in again"
+    )]
     Removed {
         /// Name of the member.
         member: String,
@@ -40,9 +42,10 @@ pub enum Denied {
 
 /// All members by the addresses that use their key.
 ///
-/// Phase 1 proved an identity with the key of one member: the one whose prefix covers the source most closely. Only that
-/// member may be meant. Another member's identity proved with this key, which happens if members are known by private
-/// addresses behind translation, must not give that member's groups.
+/// Phase 1 proved an identity with the key of one member: the one whose prefix covers the source
+/// most closely. Only that member may be meant. Another member's identity proved with this key,
+/// which happens if members are known by private addresses behind translation, must not give that
+/// member's groups.
 #[derive(Debug, Default)]
 pub struct Authorisation {
     by_prefix: BTreeMap<IpNet, Entry>,
@@ -71,7 +74,8 @@ impl Authorisation {
         Self { by_prefix, lengths }
     }
 
-    /// Whether `identity`, which was proved from the address `source`, may have `group`; the name of the member if so.
+    /// Whether `identity`, which was proved from the address `source`, may have `group`; the name
+    /// of the member if so.
     ///
     /// # Errors
     /// Why not.
@@ -154,13 +158,17 @@ mod tests {
         assert_eq!(own("10.0.9.9", 2).as_deref(), Ok("rest"));
         assert!(own("10.0.9.9", 1).is_err());
         assert_eq!(own("10.1.0.1", 2), Err(Denied::UnknownMember));
-        assert_eq!(check(&Identity::Fqdn(String::from("g1")), "10.0.1.1", 1), Err(Denied::UnknownMember));
+        assert_eq!(
+            check(&Identity::Fqdn(String::from("g1")), "10.0.1.1", 1),
+            Err(Denied::UnknownMember)
+        );
         // Somebody else's identity, whoever proved it with another key.
         assert_eq!(check(&g2, "10.0.9.9", 2), Err(Denied::UnknownMember));
         assert_eq!(check(&address("10.0.9.9"), "10.0.1.1", 2), Err(Denied::UnknownMember));
     }
 
-    /// A member behind address translation proves its private address, which a host of another member's prefix has too.
+    /// A member behind address translation proves its private address, which a host of another
+    /// member's prefix has too.
     #[test]
     fn the_key_of_one_member_gives_no_groups_of_another() {
         let authorisation = Authorisation::new(&[
@@ -170,7 +178,9 @@ mod tests {
         let proved = address("10.0.1.5");
         let check = |source: &str, group| {
             let source = source.parse().unwrap();
-            authorisation.check(&proved, source, GroupId(group), Some("name")).map(|name| name.to_string())
+            authorisation
+                .check(&proved, source, GroupId(group), Some("name"))
+                .map(|name| name.to_string())
         };
         assert_eq!(check("203.0.113.9", 1).as_deref(), Ok("translated"));
         assert!(matches!(check("10.0.1.5", 1), Err(Denied::NotAuthorised { .. })));

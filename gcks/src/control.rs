@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use ::control::statistics::{RegisteredMember, ServerGroup, ServerKek, ServerRekey, ServerStatistics, ServerTek};
+use ::control::statistics::{
+    RegisteredMember, ServerGroup, ServerKek, ServerRekey, ServerStatistics, ServerTek,
+};
 use ::control::{Done, ErrorCode, Refusal, Request, Response, ServerSnapshot};
 use gdoi::BootTime;
 use gdoi::config::Identity;
@@ -23,7 +25,9 @@ pub fn answer<E: Entropy>(
     now: BootTime,
 ) -> Response {
     let done = match request {
-        Request::ShowServer => return Response::Server(Box::new(snapshot(service, listen, started, now))),
+        Request::ShowServer => {
+            return Response::Server(Box::new(snapshot(service, listen, started, now)));
+        }
         Request::ShowMember | Request::Register(_) => {
             return Response::Refused(Refusal::not_served_here("gcks", request));
         }
@@ -106,11 +110,17 @@ fn group<E: Entropy>(service: &Service<E>, state: &GroupState, now: BootTime) ->
 
 /// When the keys of a member end. One that gets pushes has the keys of the latest.
 fn keys_end(state: &GroupState, registration: &Registration, now: BootTime) -> BootTime {
-    let current = state.schedule().lives().filter(|(_, _, current)| *current).map(|(_, life, _)| life.ends);
+    let current =
+        state.schedule().lives().filter(|(_, _, current)| *current).map(|(_, life, _)| life.ends);
     registration.keys_end.or(current.min()).unwrap_or(now)
 }
 
-fn rekey<E: Entropy>(service: &Service<E>, state: &GroupState, rekey: &GroupRekey, now: BootTime) -> ServerRekey {
+fn rekey<E: Entropy>(
+    service: &Service<E>,
+    state: &GroupState,
+    rekey: &GroupRekey,
+    now: BootTime,
+) -> ServerRekey {
     let group = state.group().id;
     let counters = rekey.counters();
     ServerRekey {
@@ -126,7 +136,9 @@ fn rekey<E: Entropy>(service: &Service<E>, state: &GroupState, rekey: &GroupReke
         pushes: counters.pushes,
         acknowledgements: counters.acknowledgements,
         acknowledgements_missing: counters.missing,
-        members_silent: count(service.registry().of_group(group).filter(|(_, member)| member.silent > 0).count()),
+        members_silent: count(
+            service.registry().of_group(group).filter(|(_, member)| member.silent > 0).count(),
+        ),
         members_dropped: counters.dropped,
         removed: service.removed(group).map(str::to_owned).collect(),
     }
@@ -153,7 +165,11 @@ fn statistics<E: Entropy>(service: &Service<E>) -> ServerStatistics {
         half_open_evicted: protocol.half_open_evicted,
         diffie_hellman: protocol.diffie_hellman,
         duplicates_answered: protocol.duplicates_answered,
-        discards: protocol.discards.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+        discards: protocol
+            .discards
+            .iter()
+            .map(|(reason, count)| ((*reason).to_owned(), *count))
+            .collect(),
     }
 }
 
@@ -198,7 +214,10 @@ mod tests {
             protocol: 17,
             source: AddressRange::Subnet("10.0.0.0/8".parse().unwrap()),
             source_port: 0,
-            destination: AddressRange::Range("10.0.0.1".parse().unwrap(), "10.0.0.9".parse().unwrap()),
+            destination: AddressRange::Range(
+                "10.0.0.1".parse().unwrap(),
+                "10.0.0.9".parse().unwrap(),
+            ),
             destination_port: 53,
         };
         assert_eq!(selector_text(&selector), "10.0.0.0/8 -> 10.0.0.1-10.0.0.9 port 53 protocol 17");

@@ -69,7 +69,10 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     tracing::info!(groups, members, listen = ?state.listen, "key server is ready");
     notify::ready(&format!("{groups} groups, {members} members"));
     loop {
-        let deadline = [state.service.poll_timeout(), next_watchdog, state.save_again].into_iter().flatten().min();
+        let deadline = [state.service.poll_timeout(), next_watchdog, state.save_again]
+            .into_iter()
+            .flatten()
+            .min();
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
@@ -109,9 +112,13 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A state is written before anything leaves that it describes, so that no number is ever used twice.
-const STATE: Owner =
-    Owner { program: "gcks", magic: b"gcks state\x01", otherwise: "remove it and let all members register again" };
+/// A state is written before anything leaves that it describes, so that no number is ever used
+/// twice.
+const STATE: Owner = Owner {
+    program: "gcks",
+    magic: b"gcks state\x01",
+    otherwise: "remove it and let all members register again",
+};
 
 /// What only a restart changes.
 #[derive(PartialEq, Eq)]
@@ -134,7 +141,10 @@ impl Fixed {
 }
 
 /// The service with its state, if one is kept.
-fn restore(config: Config, keys: &SigningKeys) -> anyhow::Result<(Service<OsEntropy>, Option<SealedFile>)> {
+fn restore(
+    config: Config,
+    keys: &SigningKeys,
+) -> anyhow::Result<(Service<OsEntropy>, Option<SealedFile>)> {
     let Some(key) = &config.state_key else {
         return Ok((Service::new(config, keys, entropy::seed()?, OsEntropy), None));
     };
@@ -143,7 +153,8 @@ fn restore(config: Config, keys: &SigningKeys) -> anyhow::Result<(Service<OsEntr
     let service = match file.load(&Moment::at(now))? {
         None => Service::new(config, keys, entropy::seed()?, OsEntropy),
         Some((state, clock)) => {
-            let restored = Service::restore(config, keys, entropy::seed()?, OsEntropy, (&state, clock), now);
+            let restored =
+                Service::restore(config, keys, entropy::seed()?, OsEntropy, (&state, clock), now);
             let service = restored.with_context(|| {
                 let path = file.path().display();
                 format!("{path}: another version wrote this state; remove it and let all members register again")
@@ -218,10 +229,13 @@ impl State {
         }
     }
 
-    /// Writes the state if there is something in it that must not be forgotten. Nothing leaves before.
+    /// Writes the state if there is something in it that must not be forgotten. Nothing leaves
+    /// before.
     fn save(&mut self) {
         self.save_again = None;
-        let Some(file) = self.state_file.as_ref().filter(|_| self.service.is_unsaved()) else { return };
+        let Some(file) = self.state_file.as_ref().filter(|_| self.service.is_unsaved()) else {
+            return;
+        };
         let now = clock::now();
         match file.save(&self.service.export(), &Moment::at(now)) {
             Ok(()) => self.service.saved(),
@@ -250,7 +264,8 @@ impl State {
 
     fn answer(&mut self, call: Call) {
         let request = call.request();
-        let response = control::answer(&mut self.service, request, &self.listen, self.started, clock::now());
+        let response =
+            control::answer(&mut self.service, request, &self.listen, self.started, clock::now());
         if request.is_command() {
             match &response {
                 Response::Done(done) => tracing::info!(%request, message = done.message, "command"),

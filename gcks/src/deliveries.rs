@@ -25,7 +25,8 @@ const SILENT: u64 = 3;
 /// Repetitions of a push to a member that has just registered.
 const LEAST_FOR_ONE: u32 = 2;
 
-/// Pushes under one KEK whose acknowledgements are still heard when a later one has taken their place.
+/// Pushes under one KEK whose acknowledgements are still heard when a later one has taken their
+/// place.
 const HEARD: usize = 4;
 
 /// A push on its way.
@@ -37,8 +38,9 @@ pub(crate) struct Delivered {
 }
 
 impl<E: Entropy> Service<E> {
-    /// After a restart: the last push under each KEK once more, with the octets that it had. Who has carried it out knows
-    /// it again; who has not would wait in vain. Nobody has to acknowledge: who registered after it does not answer to it.
+    /// After a restart: the last push under each KEK once more, with the octets that it had. Who
+    /// has carried it out knows it again; who has not would wait in vain. Nobody has to
+    /// acknowledge: who registered after it does not answer to it.
     pub(crate) fn push_again(&mut self, index: usize, now: BootTime) {
         let Some(state) = self.groups.get(index) else { return };
         let Some(rekey) = &state.rekey else { return };
@@ -55,7 +57,8 @@ impl<E: Entropy> Service<E> {
         }
     }
 
-    /// Pushes on their way that a restart would not send again by itself: their recipients are no members any more.
+    /// Pushes on their way that a restart would not send again by itself: their recipients are no
+    /// members any more.
     pub(crate) fn pending(&self) -> Vec<(GroupId, DeliveryPolicy, &Delivery)> {
         let running = self.deliveries.iter().filter_map(|(id, delivered)| {
             let delivery = self.server.push_in_progress(*id)?;
@@ -73,7 +76,8 @@ impl<E: Entropy> Service<E> {
             let mut kept = retired.chain(rekey.kek().and_then(Kek::last));
             kept.any(|push| push.datagram() == delivery.push().datagram())
         });
-        let multicast = rekey.is_some_and(|rekey| matches!(rekey.settings.transport, Transport::Multicast { .. }));
+        let multicast = rekey
+            .is_some_and(|rekey| matches!(rekey.settings.transport, Transport::Multicast { .. }));
         let mut destinations = delivery.destinations();
         destinations.all(|(_, to, _)| kept && (multicast || self.registry.is_at(group, to)))
     }
@@ -104,13 +108,15 @@ impl<E: Entropy> Service<E> {
         let Some(state) = self.groups.get(index) else { return };
         let Some(rekey) = &state.rekey else { return };
         let ip = ends.1.ip();
-        let registered = self.registry.of_group(state.group.id).find(|(_, member)| member.address.ip() == ip);
+        let registered =
+            self.registry.of_group(state.group.id).find(|(_, member)| member.address.ip() == ip);
         let leaf = registered.and_then(|(_, member)| member.leaf);
         let leaf_key = leaf.and_then(|leaf| rekey.kek()?.tree()?.leaf_key(leaf));
         let members = BTreeMap::from([(ip, leaf_key)]);
         let recipients = Recipients { destinations: vec![ends], members, excused: false };
         let group = state.group.id;
-        // It comes right behind the keys, which may be lost on the way: one transmission is not enough.
+        // It comes right behind the keys, which may be lost on the way: one transmission is not
+        // enough.
         let usual = rekey.settings.delivery;
         let policy = DeliveryPolicy { repetitions: usual.repetitions.max(LEAST_FOR_ONE), ..usual };
         self.deliver(group, push, recipients, policy, now);
@@ -125,7 +131,8 @@ impl<E: Entropy> Service<E> {
                 let Acknowledged { address, spi, sequence_number, .. } = acknowledged;
                 self.registry.acknowledged(group, (address, spi, sequence_number), now);
                 if let Some(rekey) = self.rekey_mut(index) {
-                    rekey.counters.acknowledgements = rekey.counters.acknowledgements.saturating_add(1);
+                    rekey.counters.acknowledgements =
+                        rekey.counters.acknowledgements.saturating_add(1);
                 }
             }
             DeliveryEvent::Finished { missing } => {
@@ -141,14 +148,21 @@ impl<E: Entropy> Service<E> {
         }
     }
 
-    fn handle_silence(&mut self, index: Option<usize>, group: GroupId, address: IpAddr, now: BootTime) {
+    fn handle_silence(
+        &mut self,
+        index: Option<usize>,
+        group: GroupId,
+        address: IpAddr,
+        now: BootTime,
+    ) {
         let Some(state) = index.and_then(|index| self.groups.get_mut(index)) else { return };
         let Some(rekey) = &mut state.rekey else { return };
         let Some(registration) = self.registry.missed(group, address) else { return };
         rekey.counters.missing = rekey.counters.missing.saturating_add(1);
         let (name, member) = (Arc::clone(&state.name), Arc::clone(&registration.name));
         // Who has never acknowledged may not know how (RFC 8263 §6).
-        let droppable = rekey.settings.drop_silent_members && registration.last_acknowledgement.is_some();
+        let droppable =
+            rekey.settings.drop_silent_members && registration.last_acknowledgement.is_some();
         if !droppable || registration.silent < SILENT {
             let pushes = registration.silent;
             self.notices.push_back(Notice::Silent { group: name, member, pushes });
@@ -165,8 +179,8 @@ impl<E: Entropy> Service<E> {
         self.notices.push_back(Notice::Dropped { group: name, member });
     }
 
-    /// Sends a push to all, in the place of what is still on its way under the same KEK: nobody who gets this one could
-    /// use that any more.
+    /// Sends a push to all, in the place of what is still on its way under the same KEK: nobody who
+    /// gets this one could use that any more.
     pub(crate) fn begin(
         &mut self,
         index: usize,
@@ -179,7 +193,8 @@ impl<E: Entropy> Service<E> {
         let spi = *push.spi();
         let members = recipients.members.len();
         let pushed = Pushed { sequence_number, members };
-        let under_it = self.deliveries.iter().filter(|(_, other)| other.spi == spi).map(|(id, _)| *id);
+        let under_it =
+            self.deliveries.iter().filter(|(_, other)| other.spi == spi).map(|(id, _)| *id);
         let superseded: Vec<PushId> = under_it.collect();
         let forgotten = superseded.len().saturating_sub(HEARD);
         for (place, id) in superseded.into_iter().enumerate() {
@@ -192,7 +207,8 @@ impl<E: Entropy> Service<E> {
         let Some(state) = self.groups.get_mut(index) else { return pushed };
         let Some(rekey) = &mut state.rekey else { return pushed };
         rekey.counters.pushes = rekey.counters.pushes.saturating_add(1);
-        let (id, policy, group) = (state.group.id, rekey.settings.delivery, Arc::clone(&state.name));
+        let (id, policy, group) =
+            (state.group.id, rekey.settings.delivery, Arc::clone(&state.name));
         self.deliver(id, push, recipients, policy, now);
         self.changed = true;
         self.notices.push_back(Notice::Pushed { group, purpose, sequence_number, members });
@@ -204,7 +220,8 @@ impl<E: Entropy> Service<E> {
         let Some(state) = self.groups.get(index) else { return recipients };
         let Some(rekey) = &state.rekey else { return recipients };
         let tree = rekey.kek().and_then(Kek::tree);
-        let leaf_key = |leaf: Option<u16>, tree: Option<&KeyTree>| -> Option<Secret> { tree?.leaf_key(leaf?) };
+        let leaf_key =
+            |leaf: Option<u16>, tree: Option<&KeyTree>| -> Option<Secret> { tree?.leaf_key(leaf?) };
         for (_, member) in self.registry.of_group(state.group.id) {
             recipients.members.insert(member.address.ip(), leaf_key(member.leaf, tree));
             if rekey.settings.transport == Transport::Unicast {
@@ -217,15 +234,19 @@ impl<E: Entropy> Service<E> {
         recipients
     }
 
-    /// On which path a datagram leaves if it goes to a multicast group: as the configuration says now, or as it said when
-    /// the KEK was made.
+    /// On which path a datagram leaves if it goes to a multicast group: as the configuration says
+    /// now, or as it said when the KEK was made.
     pub fn multicast_path(&self, transmit: &Transmit) -> MulticastPath {
         let ends = (transmit.source, transmit.destination);
         if !ends.1.ip().is_multicast() {
             return MulticastPath::default();
         }
         let configured = self.groups.iter().filter_map(|state| state.group.rekey.as_ref());
-        let in_effect = self.groups.iter().filter_map(|state| state.rekey.as_ref()).map(|rekey| &rekey.settings);
+        let in_effect = self
+            .groups
+            .iter()
+            .filter_map(|state| state.rekey.as_ref())
+            .map(|rekey| &rekey.settings);
         let mut all = configured.chain(in_effect);
         let meant = all.find(|rekey| match rekey.transport {
             Transport::Multicast { source, destination } => (source, destination) == ends,

@@ -84,7 +84,12 @@ impl Kek {
             true => {
                 // A generator of its own, from new randomness: keys of members come out of it.
                 let mut rng = SeededRng::from_seed(keys::seed(entropy)?);
-                Some(KeyTree::new(rekey.encryption.algorithm, rekey.encryption.key_length, capacity, &mut rng)?)
+                Some(KeyTree::new(
+                    rekey.encryption.algorithm,
+                    rekey.encryption.key_length,
+                    capacity,
+                    &mut rng,
+                )?)
             }
             false => None,
         };
@@ -111,11 +116,21 @@ impl Kek {
     ) -> Result<Self, KekError> {
         let keys = KekKeys { algorithm_key: key.duplicate(), signature_key: None };
         let sealer = Sealer::new(&policy, &keys, sequence_number, legacy)?;
-        Ok(Self { policy, key, sealer, ends, tree, capacity, last: None, last_at: BootTime::default() })
+        Ok(Self {
+            policy,
+            key,
+            sealer,
+            ends,
+            tree,
+            capacity,
+            last: None,
+            last_at: BootTime::default(),
+        })
     }
 
-    /// The successor of this KEK by its hierarchy, which excludes the holders of `leaves`, and the update arrays that
-    /// lead everybody else there. This KEK seals them and has no hierarchy any more.
+    /// The successor of this KEK by its hierarchy, which excludes the holders of `leaves`, and the
+    /// update arrays that lead everybody else there. This KEK seals them and has no hierarchy any
+    /// more.
     ///
     /// # Errors
     /// There is no hierarchy, or no randomness.
@@ -271,12 +286,14 @@ pub fn policy(rekey: &Rekey, signing: &SigningKey, spi: [u8; 16]) -> KekPolicy {
             KeyKind::Ecdsa521 => 6,
         },
         signature_key_length: Some(signing.public_key().bits()),
-        acknowledgement: rekey.acknowledgements.then_some(match (rekey.lkh, rekey.signature_hash) {
-            (false, HashAlgorithm::Sha2_512) => 3,
-            (true, HashAlgorithm::Sha2_512) => 4,
-            (false, _) => 1,
-            (true, _) => 2,
-        }),
+        acknowledgement: rekey.acknowledgements.then_some(
+            match (rekey.lkh, rekey.signature_hash) {
+                (false, HashAlgorithm::Sha2_512) => 3,
+                (true, HashAlgorithm::Sha2_512) => 4,
+                (false, _) => 1,
+                (true, _) => 2,
+            },
+        ),
     }
 }
 

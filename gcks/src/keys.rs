@@ -32,7 +32,10 @@ impl Entropy for OsEntropy {
 ///
 /// # Errors
 /// No randomness.
-pub fn tek_keys(template: &TekTemplate, entropy: &mut impl Entropy) -> Result<TekKeys, EntropyError> {
+pub fn tek_keys(
+    template: &TekTemplate,
+    entropy: &mut impl Entropy,
+) -> Result<TekKeys, EntropyError> {
     Ok(TekKeys {
         encryption: secret(template.encryption.octets, entropy)?,
         integrity: secret(template.integrity.map_or(0, |integrity| integrity.octets), entropy)?,

@@ -43,8 +43,10 @@ impl Network {
     /// # Errors
     /// The first address that cannot be bound; none is bound then.
     pub fn bind(listen: &[SocketAddr]) -> Result<Self, BindError> {
-        let sockets =
-            listen.iter().map(|address| Socket::bind(*address).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let sockets = listen
+            .iter()
+            .map(|address| Socket::bind(*address).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
         let (sender, queue) = mpsc::channel(QUEUE);
         let mut receivers = JoinSet::new();
         for socket in &sockets {
@@ -101,7 +103,8 @@ impl Network {
 
 fn interface_number(name: &str) -> std::io::Result<u32> {
     if_nametoindex(name).map_err(|errno| {
-        let message = format!("multicast-interface {name}: {errno}; create it, or name another one");
+        let message =
+            format!("multicast-interface {name}: {errno}; create it, or name another one");
         std::io::Error::new(std::io::Error::from(errno).kind(), message)
     })
 }

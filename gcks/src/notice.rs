@@ -185,7 +185,9 @@ impl Refused {
             Self::Denied(Denied::UnknownGroup) => PullRefusal::InvalidId,
             Self::Denied(_) => PullRefusal::AuthenticationFailed,
             // The trouble is ours: the member's next server may do better.
-            Self::Exhausted(_) | Self::Entropy(_) | Self::Kek(_) | Self::Answer(_) => PullRefusal::Silence,
+            Self::Exhausted(_) | Self::Entropy(_) | Self::Kek(_) | Self::Answer(_) => {
+                PullRefusal::Silence
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What an operator wishes: new keys now, keys gone, a member out.
 //!
-//! A removed member holds the KEK. With a key hierarchy the others are led to a new one that it cannot reach; without,
-//! all keys are deleted and everybody else registers again (RFC 6407 §7.4).
+//! A removed member holds the KEK. With a key hierarchy the others are led to a new one that it
+//! cannot reach; without, all keys are deleted and everybody else registers again (RFC 6407 §7.4).
 
 use std::sync::Arc;
 
@@ -54,18 +54,25 @@ impl<E: Entropy> Service<E> {
     /// There is no such group, or it has no pushes or no keys.
     pub fn rekey(&mut self, group: &str, now: BootTime) -> Result<String, WishError> {
         let index = self.group_named(group)?;
-        let order = Order { renewal: Renewal::All, roll: false, delete: false, purpose: "operator: rekey" };
+        let order =
+            Order { renewal: Renewal::All, roll: false, delete: false, purpose: "operator: rekey" };
         let pushed = self.push_keys(index, order, now)?;
         Ok(format!("new keys for group {group}: {}", sent(pushed)))
     }
 
-    /// Deletes the TEKs at the members and pushes new ones, in one message. What was done, as a line.
+    /// Deletes the TEKs at the members and pushes new ones, in one message. What was done, as a
+    /// line.
     ///
     /// # Errors
     /// As for [`Service::rekey`].
     pub fn replace(&mut self, group: &str, now: BootTime) -> Result<String, WishError> {
         let index = self.group_named(group)?;
-        let order = Order { renewal: Renewal::All, roll: false, delete: true, purpose: "operator: replace" };
+        let order = Order {
+            renewal: Renewal::All,
+            roll: false,
+            delete: true,
+            purpose: "operator: replace",
+        };
         let pushed = self.push_keys(index, order, now)?;
         Ok(format!("old keys of group {group} deleted, new ones sent: {}", sent(pushed)))
     }
@@ -80,15 +87,19 @@ impl<E: Entropy> Service<E> {
         Ok(format!("all keys of group {group} deleted: {}", sent(pushed)))
     }
 
-    /// Deletes all keys at the members, and forgets the members and their ISAKMP SAs. What was done, as a line.
+    /// Deletes all keys at the members, and forgets the members and their ISAKMP SAs. What was
+    /// done, as a line.
     ///
     /// # Errors
     /// As for [`Service::rekey`].
     pub fn remove_all(&mut self, group: &str, now: BootTime) -> Result<String, WishError> {
         let index = self.group_named(group)?;
         let id = self.groups.get(index).map(|state| state.group.id);
-        let members: Vec<Identity> =
-            id.into_iter().flat_map(|id| self.registry.of_group(id)).map(|(identity, _)| identity.clone()).collect();
+        let members: Vec<Identity> = id
+            .into_iter()
+            .flat_map(|id| self.registry.of_group(id))
+            .map(|(identity, _)| identity.clone())
+            .collect();
         let pushed = self.delete_all(index, "operator: remove all", now)?;
         for identity in &members {
             self.server.delete_peer(identity, now);
@@ -97,12 +108,18 @@ impl<E: Entropy> Service<E> {
         Ok(format!("all {} members of group {group} removed: {}", members.len(), sent(pushed)))
     }
 
-    /// Takes a member out: it can neither follow to new keys nor register. What was done, as a line.
+    /// Takes a member out: it can neither follow to new keys nor register. What was done, as a
+    /// line.
     ///
     /// # Errors
-    /// There is no such group or member, or the others cannot be told. The member may not register any more in any case
-    /// but the first.
-    pub fn remove(&mut self, group: &str, member: &str, now: BootTime) -> Result<String, WishError> {
+    /// There is no such group or member, or the others cannot be told. The member may not register
+    /// any more in any case but the first.
+    pub fn remove(
+        &mut self,
+        group: &str,
+        member: &str,
+        now: BootTime,
+    ) -> Result<String, WishError> {
         let index = self.group_named(group)?;
         let id = self.member_of(index, group, member)?;
         self.removed.insert((id, member.to_owned()));
@@ -122,7 +139,9 @@ impl<E: Entropy> Service<E> {
                 self.changed = true;
                 Ok(format!("member {member} may register for group {group} again"))
             }
-            false => Err(WishError::NotRemoved { group: group.to_owned(), member: member.to_owned() }),
+            false => {
+                Err(WishError::NotRemoved { group: group.to_owned(), member: member.to_owned() })
+            }
         }
     }
 
@@ -147,12 +166,17 @@ impl<E: Entropy> Service<E> {
         }
         self.handle_events(now);
         if registered.is_empty() {
-            return Ok(format!("member {member} has no keys of group {group} and may not register any more"));
+            return Ok(format!(
+                "member {member} has no keys of group {group} and may not register any more"
+            ));
         }
         let leaves: Option<Vec<u16>> = registered.iter().map(|(_, leaf)| *leaf).collect();
-        let by_tree = leaves.filter(|leaves| self.keeps_tree(index) && self.are_in_tree(index, leaves));
+        let by_tree =
+            leaves.filter(|leaves| self.keeps_tree(index) && self.are_in_tree(index, leaves));
         if self.groups.get(index).is_some_and(|state| state.rekey.is_none()) {
-            let ends = registered.iter().filter_map(|(identity, _)| self.registry.find(id, identity)?.keys_end);
+            let ends = registered
+                .iter()
+                .filter_map(|(identity, _)| self.registry.find(id, identity)?.keys_end);
             let seconds = ends.max().map_or(0, |end| end.saturating_since(now).as_secs());
             return Ok(format!(
                 "member {member} may not register for group {group} any more; the keys it has end in {seconds} s, \
@@ -160,7 +184,8 @@ impl<E: Entropy> Service<E> {
             ));
         }
         let Some(leaves) = by_tree else {
-            // The member is told like the others: deletes are no secret, and they end what it sends.
+            // The member is told like the others: deletes are no secret, and they end what it
+            // sends.
             let pushed = self.delete_all(index, purpose, now)?;
             return Ok(format!(
                 "member {member} removed from group {group}; all keys deleted, the others register again: {}",
@@ -175,9 +200,12 @@ impl<E: Entropy> Service<E> {
             }
         }
         self.roll_by_tree(index, &leaves, purpose, now)?;
-        // Without a delay after which the others drop the old TEKs by themselves, the removed one could go on for their
-        // whole life.
-        let delete = self.groups.get(index).is_none_or(|state| state.group.gap.deactivation_time_delay.is_none());
+        // Without a delay after which the others drop the old TEKs by themselves, the removed one
+        // could go on for their whole life.
+        let delete = self
+            .groups
+            .get(index)
+            .is_none_or(|state| state.group.gap.deactivation_time_delay.is_none());
         let order = Order { renewal: Renewal::All, roll: false, delete, purpose };
         let pushed = self.push_keys(index, order, now)?;
         Ok(format!(
@@ -195,15 +223,19 @@ impl<E: Entropy> Service<E> {
 
     fn group_named(&self, name: &str) -> Result<usize, WishError> {
         self.groups.iter().position(|state| state.group.name == name).ok_or_else(|| {
-            let known: Vec<&str> = self.groups.iter().map(|state| state.group.name.as_str()).collect();
+            let known: Vec<&str> =
+                self.groups.iter().map(|state| state.group.name.as_str()).collect();
             WishError::UnknownGroup { name: name.to_owned(), known: known.join(", ") }
         })
     }
 
     fn member_of(&self, index: usize, group: &str, member: &str) -> Result<GroupId, WishError> {
         let id = self.groups.get(index).map(|state| state.group.id);
-        let of_group = |id: &GroupId| self.members.iter().any(|one| one.name == member && one.groups.contains(id));
-        let unknown = || WishError::UnknownMember { group: group.to_owned(), member: member.to_owned() };
+        let of_group = |id: &GroupId| {
+            self.members.iter().any(|one| one.name == member && one.groups.contains(id))
+        };
+        let unknown =
+            || WishError::UnknownMember { group: group.to_owned(), member: member.to_owned() };
         id.filter(of_group).ok_or_else(unknown)
     }
 }

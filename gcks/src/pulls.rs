@@ -1,7 +1,8 @@
 //! Pulls (RFC 6407 §3): who asks gets what everybody has, and what was pushed meanwhile.
 //!
-//! Keys are handed out with message 4 and a member counts from then on. What is pushed between the answer to message 1
-//! and then, the member gets afterwards, as if it had been there: the same octets, under the numbers that its pull told.
+//! Keys are handed out with message 4 and a member counts from then on. What is pushed between the
+//! answer to message 1 and then, the member gets afterwards, as if it had been there: the same
+//! octets, under the numbers that its pull told.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,7 +45,8 @@ impl<E: Entropy> Service<E> {
         now: BootTime,
     ) -> Result<(), Refused> {
         let index = self.index_of(group);
-        let name = index.and_then(|index| self.groups.get(index)).map(|state| state.group.name.as_str());
+        let name =
+            index.and_then(|index| self.groups.get(index)).map(|state| state.group.name.as_str());
         let member = self.authorisation.check(identity, peer.ip(), group, name)?;
         if self.removed.contains(&(group, member.to_string())) {
             let group = name.unwrap_or_default().to_owned();
@@ -63,16 +65,23 @@ impl<E: Entropy> Service<E> {
         };
         let state = self.groups.get(index).ok_or(Denied::UnknownGroup)?;
         let kek = state.rekey.as_ref().and_then(|rekey| Some((rekey, rekey.kek()?)));
-        // Who joins while members still send with the TEKs before begins with those, and gets the push that replaced
-        // them at once: it changes over with everybody else.
-        let latest = kek.and_then(|(_, kek)| kek.last().filter(|last| last.sequence_number() == kek.sequence_number()));
+        // Who joins while members still send with the TEKs before begins with those, and gets the
+        // push that replaced them at once: it changes over with everybody else.
+        let latest = kek.and_then(|(_, kek)| {
+            kek.last().filter(|last| last.sequence_number() == kek.sequence_number())
+        });
         let before = latest.is_some() && state.schedule.is_pending(now);
         let out = state.schedule.hand_out(None, before, now);
         let given = kek.map(|(rekey, kek)| {
             let number = kek.sequence_number().saturating_sub(u32::from(before));
-            (kek.spi(), number, kek.hand_out(rekey.settings.transport, (local, peer), leaf, &rekey.public_key, now))
+            (
+                kek.spi(),
+                number,
+                kek.hand_out(rekey.settings.transport, (local, peer), leaf, &rekey.public_key, now),
+            )
         });
-        let senders = sender.map(|value| SenderIds { bits: state.senders.bits(), values: vec![value] });
+        let senders =
+            sender.map(|value| SenderIds { bits: state.senders.bits(), values: vec![value] });
         let (handle, kek) = match given {
             Some((spi, number, given)) => (Some((spi, number)), Some(given)),
             None => (None, None),
@@ -90,7 +99,8 @@ impl<E: Entropy> Service<E> {
         let keys_end = handle.is_none().then_some(out.first_end);
         let identity = identity.clone();
         self.changed = true;
-        self.pulls.insert(pull, Pull { group, identity, member, sender, leaf, kek: handle, keys_end });
+        self.pulls
+            .insert(pull, Pull { group, identity, member, sender, leaf, kek: handle, keys_end });
         if let Err(error) = self.server.answer_pull(pull, sa, now) {
             self.forget(pull);
             return Err(Refused::Answer(error));
@@ -140,7 +150,8 @@ impl<E: Entropy> Service<E> {
         } else {
             let Pull { member, sender, leaf, keys_end, .. } = pull;
             let name = Arc::clone(&state.name);
-            let pulled = Pulled { name: Arc::clone(&member), address: peer, local, keys_end, sender, leaf };
+            let pulled =
+                Pulled { name: Arc::clone(&member), address: peer, local, keys_end, sender, leaf };
             let (before, new) = self.registry.record((group, identity), pulled, now);
             if let Some(before) = before {
                 state.senders.release(before, last_end);
@@ -159,7 +170,10 @@ impl<E: Entropy> Service<E> {
         let held = |leaf: &u16| {
             let registered = self.registry.find(pull.group, &pull.identity);
             registered.is_some_and(|registered| registered.leaf == Some(*leaf))
-                || self.pulls.values().any(|other| other.group == pull.group && other.leaf == Some(*leaf))
+                || self
+                    .pulls
+                    .values()
+                    .any(|other| other.group == pull.group && other.leaf == Some(*leaf))
         };
         let leaf = pull.leaf.filter(|leaf| !held(leaf));
         self.give_back(index, pull.sender, leaf);
@@ -170,7 +184,8 @@ impl<E: Entropy> Service<E> {
         if let Some(sender) = sender {
             state.senders.give_back(sender);
         }
-        let tree = state.rekey.as_mut().and_then(|rekey| rekey.kek.as_mut()).and_then(Kek::tree_mut);
+        let tree =
+            state.rekey.as_mut().and_then(|rekey| rekey.kek.as_mut()).and_then(Kek::tree_mut);
         if let (Some(leaf), Some(tree)) = (leaf, tree) {
             tree.release(leaf);
         }
@@ -200,7 +215,8 @@ impl<E: Entropy> Service<E> {
                 }
                 let (rng, entropy) = (&mut self.rng, &mut self.entropy);
                 let kek = Kek::make(&rekey.settings, &rekey.signing, capacity, rng, entropy, now)?;
-                self.notices.push_back(Notice::KekMade { group: Arc::clone(&state.name), spi: kek.spi() });
+                self.notices
+                    .push_back(Notice::KekMade { group: Arc::clone(&state.name), spi: kek.spi() });
                 rekey.kek = Some(kek);
                 rekey.abandoned.clear();
             }
@@ -231,15 +247,21 @@ impl<E: Entropy> Service<E> {
         }
     }
 
-    /// The leaf that the member has, or a new one. All that one member ever got must go when it is removed, so that it
-    /// never gets a second leaf.
-    fn leaf_for_pull(&mut self, index: usize, identity: &Identity) -> Result<Option<u16>, KekError> {
+    /// The leaf that the member has, or a new one. All that one member ever got must go when it is
+    /// removed, so that it never gets a second leaf.
+    fn leaf_for_pull(
+        &mut self,
+        index: usize,
+        identity: &Identity,
+    ) -> Result<Option<u16>, KekError> {
         let Some(state) = self.groups.get_mut(index) else { return Ok(None) };
         let group = state.group.id;
-        let tree = state.rekey.as_mut().and_then(|rekey| rekey.kek.as_mut()).and_then(Kek::tree_mut);
+        let tree =
+            state.rekey.as_mut().and_then(|rekey| rekey.kek.as_mut()).and_then(Kek::tree_mut);
         let Some(tree) = tree else { return Ok(None) };
         let registered = self.registry.find(group, identity).and_then(|registered| registered.leaf);
-        let running = self.pulls.values().filter(|pull| pull.group == group && pull.identity == *identity);
+        let running =
+            self.pulls.values().filter(|pull| pull.group == group && pull.identity == *identity);
         let leaf = registered.into_iter().chain(running.filter_map(|pull| pull.leaf));
         if let Some(leaf) = leaf.into_iter().find(|leaf| tree.members().contains(leaf)) {
             return Ok(Some(leaf));

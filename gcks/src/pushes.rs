@@ -1,8 +1,9 @@
 //! Pushes (RFC 6407 §4.3): when they are due and what they say.
 //!
-//! Every push with keys states all TEKs of the group as they are from then on, so that the latest push under a KEK says
-//! everything that those before it said: a member that missed one loses nothing, and the repetitions of the one before
-//! stop. A new KEK goes under the old one (§4.3), by update arrays where the group has a key hierarchy (§5.6.3).
+//! Every push with keys states all TEKs of the group as they are from then on, so that the latest
+//! push under a KEK says everything that those before it said: a member that missed one loses
+//! nothing, and the repetitions of the one before stop. A new KEK goes under the old one (§4.3), by
+//! update arrays where the group has a key hierarchy (§5.6.3).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -67,7 +68,8 @@ impl<E: Entropy> Service<E> {
     pub(crate) fn has_audience(&self, index: usize) -> bool {
         let Some(state) = self.groups.get(index) else { return false };
         let group = state.group.id;
-        self.registry.of_group(group).next().is_some() || self.pulls.values().any(|pull| pull.group == group)
+        self.registry.of_group(group).next().is_some()
+            || self.pulls.values().any(|pull| pull.group == group)
     }
 
     /// SPIs of all groups: a member of two groups may not have one twice.
@@ -81,7 +83,8 @@ impl<E: Entropy> Service<E> {
         let Some(state) = self.groups.get(index) else { return SMALLEST_TREE };
         let members = self.members.iter().filter(|member| member.groups.contains(&state.group.id));
         let hosts = members.map(|member| {
-            let bits = member.addresses.max_prefix_len().saturating_sub(member.addresses.prefix_len());
+            let bits =
+                member.addresses.max_prefix_len().saturating_sub(member.addresses.prefix_len());
             1_usize.checked_shl(bits.into()).unwrap_or(LARGEST_TREE)
         });
         let hosts = hosts.fold(0, usize::saturating_add);
@@ -113,7 +116,9 @@ impl<E: Entropy> Service<E> {
         let renewal = Renewal::Ahead(rekey.lead(activation));
         let roll = rekey.next_roll(activation).is_some_and(|due| due <= now);
         let name = Arc::clone(&state.name);
-        if let Err(error) = self.push_keys(index, Order { renewal, roll, delete: false, purpose: "schedule" }, now) {
+        if let Err(error) =
+            self.push_keys(index, Order { renewal, roll, delete: false, purpose: "schedule" }, now)
+        {
             self.notices.push_back(Notice::PushFailed { group: name, error: error.to_string() });
             if let Some(rekey) = self.groups.get_mut(index).and_then(|state| state.rekey.as_mut()) {
                 rekey.retry_at = Some(now + RETRY);
@@ -122,7 +127,12 @@ impl<E: Entropy> Service<E> {
     }
 
     /// Makes new keys and pushes them. Nothing is handed out before the push is sealed.
-    pub(crate) fn push_keys(&mut self, index: usize, order: Order, now: BootTime) -> Result<Pushed, PushError> {
+    pub(crate) fn push_keys(
+        &mut self,
+        index: usize,
+        order: Order,
+        now: BootTime,
+    ) -> Result<Pushed, PushError> {
         self.check_pushes(index)?;
         let by_tree = self.keeps_tree(index);
         if order.roll && by_tree {
@@ -156,14 +166,19 @@ impl<E: Entropy> Service<E> {
     ) -> Result<Pushed, PushError> {
         let capacity = self.capacity(index);
         let recipients = self.recipients(index);
-        let Some(state) = self.groups.get_mut(index) else { return Ok(Pushed { sequence_number: 0, members: 0 }) };
+        let Some(state) = self.groups.get_mut(index) else {
+            return Ok(Pushed { sequence_number: 0, members: 0 });
+        };
         let Some(rekey) = state.rekey.as_mut() else { return Err(no_pushes(&state.name)) };
         let out = state.schedule.hand_out(Some(&prepared), false, now);
         let mut next = None;
         if order.roll {
             let settings = state.group.rekey.clone().unwrap_or_else(|| rekey.settings.clone());
             let (rng, entropy) = (&mut self.rng, &mut self.entropy);
-            next = Some((Kek::make(&settings, &rekey.signing, capacity, rng, entropy, now)?, settings));
+            next = Some((
+                Kek::make(&settings, &rekey.signing, capacity, rng, entropy, now)?,
+                settings,
+            ));
         }
         let (kek_policy, kek_keys) = match &next {
             Some((next, _)) => {
@@ -172,18 +187,27 @@ impl<E: Entropy> Service<E> {
             }
             None => (None, None),
         };
-        let sa = GroupSa::originate(policy(&state.group, kek_policy, out.teks), out.keys, kek_keys, None, None);
-        let content = PushContent { deletions: &deletions, group_sa: Some(&sa), updates: Vec::new() };
+        let sa = GroupSa::originate(
+            policy(&state.group, kek_policy, out.teks),
+            out.keys,
+            kek_keys,
+            None,
+            None,
+        );
+        let content =
+            PushContent { deletions: &deletions, group_sa: Some(&sa), updates: Vec::new() };
         let Some(kek) = rekey.kek.as_mut() else { return Err(no_keys(&state.name)) };
         let push = kek.seal(content, &rekey.signing, &mut self.rng, now)?;
         if let Some((next, settings)) = next {
-            self.notices.push_back(Notice::KekMade { group: Arc::clone(&state.name), spi: next.spi() });
+            self.notices
+                .push_back(Notice::KekMade { group: Arc::clone(&state.name), spi: next.spi() });
             rekey.retire(push.duplicate(), Some(next), now);
             rekey.settings = settings;
         }
         rekey.retry_at = None;
         let deleted = !deletions.is_empty();
-        let hold = state.group.gap.activation_time_delay.filter(|_| !deleted).map(|delay| now + delay);
+        let hold =
+            state.group.gap.activation_time_delay.filter(|_| !deleted).map(|delay| now + delay);
         for life in state.schedule.commit(prepared, hold) {
             self.notices.push_back(Notice::TekMade { group: Arc::clone(&state.name), life });
         }
@@ -195,7 +219,8 @@ impl<E: Entropy> Service<E> {
         Ok(self.begin(index, push, recipients, order.purpose, now))
     }
 
-    /// A new KEK that the holders of `leaves` cannot reach. TEKs follow in a push of their own (RFC 6407 §7.4).
+    /// A new KEK that the holders of `leaves` cannot reach. TEKs follow in a push of their own (RFC
+    /// 6407 §7.4).
     pub(crate) fn roll_by_tree(
         &mut self,
         index: usize,
@@ -204,17 +229,21 @@ impl<E: Entropy> Service<E> {
         now: BootTime,
     ) -> Result<Pushed, PushError> {
         let recipients = self.recipients(index);
-        let Some(state) = self.groups.get_mut(index) else { return Ok(Pushed { sequence_number: 0, members: 0 }) };
+        let Some(state) = self.groups.get_mut(index) else {
+            return Ok(Pushed { sequence_number: 0, members: 0 });
+        };
         let Some(rekey) = state.rekey.as_mut() else { return Err(no_pushes(&state.name)) };
         if let Some(configured) = &state.group.rekey {
             rekey.settings = configured.clone();
         }
-        let GroupRekey { signing, public_key, abandoned, kek: Some(kek), settings, .. } = rekey else {
+        let GroupRekey { signing, public_key, abandoned, kek: Some(kek), settings, .. } = rekey
+        else {
             return Err(no_keys(&state.name));
         };
         let leaves: Vec<u16> = leaves.iter().copied().chain(abandoned.iter().copied()).collect();
-        let result =
-            kek.succeed_by_tree(settings, signing, &leaves, &mut self.entropy, now).and_then(|(next, updates)| {
+        let result = kek
+            .succeed_by_tree(settings, signing, &leaves, &mut self.entropy, now)
+            .and_then(|(next, updates)| {
                 let (kek_policy, kek_keys) = next.pushed(public_key, now);
                 let policy = policy(&state.group, Some(kek_policy), Vec::new());
                 let sa = GroupSa::originate(policy, BTreeMap::new(), Some(kek_keys), None, None);
@@ -226,7 +255,8 @@ impl<E: Entropy> Service<E> {
             Err(error) => {
                 // The hierarchy has moved and cannot be told: everybody begins anew.
                 let name = Arc::clone(&state.name);
-                self.notices.push_back(Notice::PushFailed { group: name, error: error.to_string() });
+                self.notices
+                    .push_back(Notice::PushFailed { group: name, error: error.to_string() });
                 self.delete_all(index, "hierarchy lost", now)?;
                 return Err(error.into());
             }
@@ -264,7 +294,8 @@ impl<E: Entropy> Service<E> {
         Ok(pushed)
     }
 
-    /// Deletes the KEK at the members, which register again, and keeps the TEKs. Returns how many were told.
+    /// Deletes the KEK at the members, which register again, and keeps the TEKs. Returns how many
+    /// were told.
     pub(crate) fn delete_kek(&mut self, index: usize, now: BootTime) -> usize {
         let recipients = self.recipients(index);
         let Ok(push) = self.seal_deletions(index, &[Deletion::AllKeks], now) else { return 0 };
@@ -280,7 +311,8 @@ impl<E: Entropy> Service<E> {
         pushed.members
     }
 
-    /// Tells members of data SAs that have gone or come with the configuration. Who has no keys hears nothing.
+    /// Tells members of data SAs that have gone or come with the configuration. Who has no keys
+    /// hears nothing.
     pub(crate) fn push_lines(
         &mut self,
         index: usize,
@@ -311,7 +343,10 @@ impl<E: Entropy> Service<E> {
         // Identifiers belong to keys, and the keys are gone.
         state.senders.reset(state.group.sender_id_bits);
         let group = state.group.id;
-        self.pulls.values_mut().filter(|pull| pull.group == group).for_each(|pull| pull.sender = None);
+        self.pulls
+            .values_mut()
+            .filter(|pull| pull.group == group)
+            .for_each(|pull| pull.sender = None);
         self.notices.push_back(Notice::StartedOver { group: Arc::clone(&state.name) });
     }
 
@@ -326,13 +361,22 @@ impl<E: Entropy> Service<E> {
         self.changed = true;
         state.senders.release_all(state.schedule.last_end(now));
         for (_, registration) in self.registry.remove_group(state.group.id) {
-            self.notices.push_back(Notice::Expired { group: Arc::clone(&state.name), member: registration.name });
+            self.notices.push_back(Notice::Expired {
+                group: Arc::clone(&state.name),
+                member: registration.name,
+            });
         }
     }
 
-    fn seal_deletions(&mut self, index: usize, deletions: &[Deletion], now: BootTime) -> Result<SealedPush, PushError> {
+    fn seal_deletions(
+        &mut self,
+        index: usize,
+        deletions: &[Deletion],
+        now: BootTime,
+    ) -> Result<SealedPush, PushError> {
         let Some(state) = self.groups.get_mut(index) else { return Err(no_pushes("")) };
-        let GroupRekey { signing, kek: Some(kek), .. } = state.rekey.as_mut().ok_or_else(|| no_pushes(&state.name))?
+        let GroupRekey { signing, kek: Some(kek), .. } =
+            state.rekey.as_mut().ok_or_else(|| no_pushes(&state.name))?
         else {
             return Err(no_keys(&state.name));
         };
@@ -366,7 +410,11 @@ impl<E: Entropy> Service<E> {
     pub(crate) fn keeps_tree(&self, index: usize) -> bool {
         let Some(state) = self.groups.get(index) else { return false };
         let Some(rekey) = &state.rekey else { return false };
-        let same = state.group.rekey.as_ref().is_some_and(|to| to.lkh && to.encryption == rekey.settings.encryption);
+        let same = state
+            .group
+            .rekey
+            .as_ref()
+            .is_some_and(|to| to.lkh && to.encryption == rekey.settings.encryption);
         same && rekey.kek().is_some_and(|kek| kek.tree().is_some())
     }
 }

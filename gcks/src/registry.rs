@@ -1,7 +1,7 @@
 //! Who has keys: one entry a member and group.
 //!
-//! Where members only pull, a member is in until the keys it got have ended. Where keys are pushed it is in until it is
-//! removed or dropped, or the KEK ends without a successor.
+//! Where members only pull, a member is in until the keys it got have ended. Where keys are pushed
+//! it is in until it is removed or dropped, or the KEK ends without a successor.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -70,12 +70,18 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Keys were sent to a member. Returns the sender identifier that it had before and uses no more, and whether it had
-    /// no keys before.
-    pub fn record(&mut self, key: (GroupId, Identity), pulled: Pulled, now: BootTime) -> (Option<u64>, bool) {
+    /// Keys were sent to a member. Returns the sender identifier that it had before and uses no
+    /// more, and whether it had no keys before.
+    pub fn record(
+        &mut self,
+        key: (GroupId, Identity),
+        pulled: Pulled,
+        now: BootTime,
+    ) -> (Option<u64>, bool) {
         let Pulled { name, address, local, keys_end, sender, leaf } = pulled;
         if let Some(keys_end) = keys_end {
-            self.earliest_end = Some(self.earliest_end.map_or(keys_end, |earliest| earliest.min(keys_end)));
+            self.earliest_end =
+                Some(self.earliest_end.map_or(keys_end, |earliest| earliest.min(keys_end)));
         }
         if let Some(old) = self.registrations.get(&key) {
             self.by_address.remove(&(key.0, old.address.ip()));
@@ -116,8 +122,9 @@ impl Registry {
         self.registrations.insert(key, registration);
     }
 
-    /// A member of `group` has acknowledged push `number` under the KEK `spi`. Returns its name if it is there. A push that
-    /// was sent again after a restart is acknowledged again, and counts once.
+    /// A member of `group` has acknowledged push `number` under the KEK `spi`. Returns its name if
+    /// it is there. A push that was sent again after a restart is acknowledged again, and counts
+    /// once.
     pub fn acknowledged(
         &mut self,
         group: GroupId,
@@ -143,7 +150,9 @@ impl Registry {
     /// Whether a member of `group` registered from this address and port.
     pub fn is_at(&self, group: GroupId, address: SocketAddr) -> bool {
         let identity = self.by_address.get(&(group, address.ip()));
-        identity.and_then(|identity| self.find(group, identity)).is_some_and(|member| member.address == address)
+        identity
+            .and_then(|identity| self.find(group, identity))
+            .is_some_and(|member| member.address == address)
     }
 
     /// Forgets the member of `group` at `address`.
@@ -171,17 +180,22 @@ impl Registry {
         if self.earliest_end.is_none_or(|earliest| earliest > now) {
             return Vec::new();
         }
-        let over = |registration: &Registration| registration.keys_end.is_some_and(|end| end <= now);
+        let over =
+            |registration: &Registration| registration.keys_end.is_some_and(|end| end <= now);
         let ended = self.registrations.extract_if(.., |_, registration| over(registration));
-        let ended: Vec<_> = ended.map(|((group, identity), registration)| (group, identity, registration)).collect();
+        let ended: Vec<_> = ended
+            .map(|((group, identity), registration)| (group, identity, registration))
+            .collect();
         for (group, _, registration) in &ended {
             self.by_address.remove(&(*group, registration.address.ip()));
         }
-        self.earliest_end = self.registrations.values().filter_map(|registration| registration.keys_end).min();
+        self.earliest_end =
+            self.registrations.values().filter_map(|registration| registration.keys_end).min();
         ended
     }
 
-    /// When the next member's keys end, or a moment before: a member that has registered again may have had them.
+    /// When the next member's keys end, or a moment before: a member that has registered again may
+    /// have had them.
     pub fn poll_timeout(&self) -> Option<BootTime> {
         self.earliest_end
     }
@@ -193,13 +207,16 @@ impl Registry {
 
     /// All registrations by group and identity.
     pub fn iter(&self) -> impl Iterator<Item = (GroupId, &Identity, &Registration)> {
-        self.registrations.iter().map(|((group, identity), registration)| (*group, identity, registration))
+        self.registrations
+            .iter()
+            .map(|((group, identity), registration)| (*group, identity, registration))
     }
 
     /// The members of a group.
     pub fn of_group(&self, group: GroupId) -> impl Iterator<Item = (&Identity, &Registration)> {
         let first = (group, Identity::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
-        let members = self.registrations.range(first..).take_while(move |((of, _), _)| *of == group);
+        let members =
+            self.registrations.range(first..).take_while(move |((of, _), _)| *of == group);
         members.map(|((_, identity), registration)| (identity, registration))
     }
 
@@ -234,7 +251,10 @@ mod tests {
         let mut registry = Registry::default();
         let key = || (GroupId(1), Identity::Fqdn(String::from("g1")));
         assert_eq!(registry.record(key(), pulled(Some(at(100)), Some(7)), at(0)), (None, true));
-        assert_eq!(registry.record(key(), pulled(Some(at(200)), Some(8)), at(50)), (Some(7), false));
+        assert_eq!(
+            registry.record(key(), pulled(Some(at(200)), Some(8)), at(50)),
+            (Some(7), false)
+        );
         assert_eq!(registry.count(GroupId(1)), 1);
         assert_eq!(registry.count(GroupId(2)), 0);
         assert_eq!(registry.poll_timeout(), Some(at(100)), "what was announced is looked at");
@@ -246,7 +266,10 @@ mod tests {
         assert_eq!((ended[0].2.pulls, ended[0].2.first, ended[0].2.last), (2, at(0), at(50)));
         assert_eq!(registry.count(GroupId(1)), 0);
         assert_eq!(registry.poll_timeout(), None);
-        assert_eq!(registry.acknowledged(GroupId(1), ("10.0.1.1".parse().unwrap(), [1; 16], 1), at(201)), None);
+        assert_eq!(
+            registry.acknowledged(GroupId(1), ("10.0.1.1".parse().unwrap(), [1; 16], 1), at(201)),
+            None
+        );
     }
 
     #[test]
@@ -254,17 +277,26 @@ mod tests {
         let mut registry = Registry::default();
         let identity = Identity::Fqdn(String::from("g1"));
         registry.record((GroupId(1), identity.clone()), pulled(None, None), at(0));
-        assert!(registry.poll_timeout().is_none() && registry.handle_timeout(at(1 << 40)).is_empty());
+        assert!(
+            registry.poll_timeout().is_none() && registry.handle_timeout(at(1 << 40)).is_empty()
+        );
         let ip = "10.0.1.1".parse().unwrap();
         assert_eq!(registry.missed(GroupId(1), ip).unwrap().silent, 1);
         assert_eq!(registry.missed(GroupId(1), ip).unwrap().silent, 2);
-        assert_eq!(registry.acknowledged(GroupId(1), (ip, [1; 16], 1), at(5)).as_deref(), Some("g1"));
+        assert_eq!(
+            registry.acknowledged(GroupId(1), (ip, [1; 16], 1), at(5)).as_deref(),
+            Some("g1")
+        );
         assert_eq!(registry.acknowledged(GroupId(2), (ip, [1; 16], 1), at(5)), None);
         let registration = registry.find(GroupId(1), &identity).unwrap();
         assert_eq!((registration.acknowledgements, registration.silent), (1, 0));
         let moved = Pulled { address: "10.0.7.7:500".parse().unwrap(), ..pulled(None, None) };
         registry.record((GroupId(1), identity.clone()), moved, at(6));
-        assert_eq!(registry.acknowledged(GroupId(1), (ip, [1; 16], 1), at(7)), None, "it is elsewhere");
+        assert_eq!(
+            registry.acknowledged(GroupId(1), (ip, [1; 16], 1), at(7)),
+            None,
+            "it is elsewhere"
+        );
         assert!(registry.remove_at(GroupId(1), "10.0.7.7".parse().unwrap()).is_some());
         assert_eq!(registry.count(GroupId(1)), 0);
     }

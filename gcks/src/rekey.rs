@@ -22,8 +22,8 @@ pub struct GroupRekey {
     pub(crate) signing: Arc<SigningKey>,
     /// DER SubjectPublicKeyInfo.
     pub(crate) public_key: Vec<u8>,
-    /// PKCS #8, for the sealed state: a group that has gone from the configuration, and its key file with it, can still tell
-    /// its members.
+    /// PKCS #8, for the sealed state: a group that has gone from the configuration, and its key
+    /// file with it, can still tell its members.
     pub(crate) private_key: Secret,
     pub(crate) kek: Option<Kek>,
     pub(crate) retired: Vec<RetiredKek>,
@@ -144,7 +144,9 @@ impl GroupRekey {
         let mut missed = Missed::default();
         let last = self.kek.as_ref().and_then(Kek::last).map(SealedPush::duplicate);
         if let Some(kek) = self.kek.as_ref().filter(|kek| kek.spi() == *spi) {
-            missed.pushes.extend(last.filter(|last| last.sequence_number() > number && kek.spi() == *last.spi()));
+            missed.pushes.extend(
+                last.filter(|last| last.sequence_number() > number && kek.spi() == *last.spi()),
+            );
             return missed;
         }
         let Some(first) = self.retired.iter().position(|retired| retired.last.spi() == spi) else {

@@ -33,8 +33,8 @@ use crate::service::{GroupState, Service, server_config};
 use crate::signing::SigningKeys;
 
 impl<E: Entropy> Service<E> {
-    /// Takes over `config`, whose groups sign pushes with `keys`. Returns what changed, a line each; none if the
-    /// configuration is the one that there was.
+    /// Takes over `config`, whose groups sign pushes with `keys`. Returns what changed, a line
+    /// each; none if the configuration is the one that there was.
     pub fn reload(&mut self, config: Config, keys: &SigningKeys, now: BootTime) -> Vec<String> {
         let mut changes = Vec::new();
         self.reload_phase1(&config, &mut changes);
@@ -65,7 +65,12 @@ impl<E: Entropy> Service<E> {
         }
     }
 
-    pub(crate) fn reload_members(&mut self, old: &[Member], changes: &mut Vec<String>, now: BootTime) {
+    pub(crate) fn reload_members(
+        &mut self,
+        old: &[Member],
+        changes: &mut Vec<String>,
+        now: BootTime,
+    ) {
         for before in old {
             let after = self.members.iter().find(|after| after.name == before.name).cloned();
             if after.as_ref() == Some(before) {
@@ -79,8 +84,11 @@ impl<E: Entropy> Service<E> {
                     && after.pre_shared_key == before.pre_shared_key
             };
             if !after.as_ref().is_some_and(alike) || !lost.is_empty() {
-                let ended: usize =
-                    self.identities_of(before).iter().map(|identity| self.server.delete_peer(identity, now)).sum();
+                let ended: usize = self
+                    .identities_of(before)
+                    .iter()
+                    .map(|identity| self.server.delete_peer(identity, now))
+                    .sum();
                 changes.push(format!("member {}: {ended} ISAKMP SAs ended", before.name));
             }
             for group in lost {
@@ -101,27 +109,39 @@ impl<E: Entropy> Service<E> {
         let Some(index) = self.index_of(group) else { return };
         let Some(state) = self.groups.get(index) else { return };
         let (name, pushes) = (Arc::clone(&state.name), state.rekey.is_some());
-        let registered = self.registry.of_group(group).filter(|(_, entry)| entry.name.as_ref() == member);
+        let registered =
+            self.registry.of_group(group).filter(|(_, entry)| entry.name.as_ref() == member);
         let registered: Vec<Identity> = registered.map(|(identity, _)| identity.clone()).collect();
-        let running = self.pulls.values().any(|pull| pull.group == group && pull.member.as_ref() == member);
+        let running =
+            self.pulls.values().any(|pull| pull.group == group && pull.member.as_ref() == member);
         if registered.is_empty() && !running {
             return;
         }
         if pushes {
-            match self.exclude(index, group, (&name, member), "configuration: a member has gone", now) {
+            match self.exclude(
+                index,
+                group,
+                (&name, member),
+                "configuration: a member has gone",
+                now,
+            ) {
                 Ok(line) => changes.push(line),
-                Err(error) => changes.push(format!("member {member} cannot be excluded from group {name}: {error}")),
+                Err(error) => changes
+                    .push(format!("member {member} cannot be excluded from group {name}: {error}")),
             }
             return;
         }
         for identity in registered {
             let gone = self.registry.remove(group, &identity);
-            if let (Some(sender), Some(state)) = (gone.and_then(|gone| gone.sender), self.groups.get_mut(index)) {
+            if let (Some(sender), Some(state)) =
+                (gone.and_then(|gone| gone.sender), self.groups.get_mut(index))
+            {
                 let last_end = state.schedule.last_end(now);
                 state.senders.release(sender, last_end);
             }
         }
-        changes.push(format!("member {member} of group {name} forgotten: its keys end by themselves"));
+        changes
+            .push(format!("member {member} of group {name} forgotten: its keys end by themselves"));
     }
 
     pub(crate) fn reload_groups(
@@ -134,8 +154,12 @@ impl<E: Entropy> Service<E> {
         let is_kept = |state: &GroupState| {
             groups.iter().any(|group| group.name == state.group.name && group.id == state.group.id)
         };
-        let gone: Vec<GroupId> =
-            self.groups.iter().filter(|state| !is_kept(state)).map(|state| state.group.id).collect();
+        let gone: Vec<GroupId> = self
+            .groups
+            .iter()
+            .filter(|state| !is_kept(state))
+            .map(|state| state.group.id)
+            .collect();
         for group in gone {
             self.end_group(group, changes, now);
         }
@@ -176,7 +200,13 @@ impl<E: Entropy> Service<E> {
         changes.push(format!("group {}: gone; {told} members told to delete its keys", state.name));
     }
 
-    fn change_group(&mut self, group: Group, keys: &SigningKeys, changes: &mut Vec<String>, now: BootTime) {
+    fn change_group(
+        &mut self,
+        group: Group,
+        keys: &SigningKeys,
+        changes: &mut Vec<String>,
+        now: BootTime,
+    ) {
         let Some(index) = self.index_of(group.id) else { return };
         let Some(state) = self.groups.get_mut(index) else { return };
         let name = Arc::clone(&state.name);
@@ -190,9 +220,12 @@ impl<E: Entropy> Service<E> {
         match (state.rekey.is_some(), group.rekey.clone().zip(signing)) {
             (true, after) if after.is_none() || other_key => {
                 let told = self.delete_kek(index, now);
-                changes.push(format!("group {name}: KEK deleted, {told} members told; they register again"));
+                changes.push(format!(
+                    "group {name}: KEK deleted, {told} members told; they register again"
+                ));
                 if let Some(state) = self.groups.get_mut(index) {
-                    state.rekey = after.and_then(|(settings, signing)| GroupRekey::new(settings, signing).ok());
+                    state.rekey = after
+                        .and_then(|(settings, signing)| GroupRekey::new(settings, signing).ok());
                 }
             }
             (false, Some((settings, signing))) => {
@@ -200,29 +233,38 @@ impl<E: Entropy> Service<E> {
                 let last_end = state.schedule.last_end(now);
                 state.senders.release_all(last_end);
                 self.registry.remove_group(group.id);
-                changes.push(format!("group {name}: has pushes for members that register from now on"));
+                changes.push(format!(
+                    "group {name}: has pushes for members that register from now on"
+                ));
             }
-            _ if old.rekey != group.rekey => changes.push(format!("group {name}: rekey in effect with the next KEK")),
+            _ if old.rekey != group.rekey => {
+                changes.push(format!("group {name}: rekey in effect with the next KEK"))
+            }
             _ => {}
         }
         if old.gap != group.gap || old.sender_id_bits != group.sender_id_bits {
-            changes.push(format!("group {name}: delays and sender identifiers in effect with the next keys"));
+            changes.push(format!(
+                "group {name}: delays and sender identifiers in effect with the next keys"
+            ));
         }
         if old.teks != group.teks {
-            let deletions: Vec<Deletion> = lives.iter().map(|life| Deletion::Tek(TekProtocol::ESP, life.spi)).collect();
+            let deletions: Vec<Deletion> =
+                lives.iter().map(|life| Deletion::Tek(TekProtocol::ESP, life.spi)).collect();
             changes.push(match deletions.len() {
                 0 => format!("group {name}: TEKs in effect with the next keys"),
                 count => format!("group {name}: {count} TEKs deleted because their lines changed"),
             });
             if let Err(error) = self.push_lines(index, deletions, now) {
-                self.notices.push_back(Notice::PushFailed { group: name, error: error.to_string() });
+                self.notices
+                    .push_back(Notice::PushFailed { group: name, error: error.to_string() });
             }
         }
     }
 
     /// Who may have proved to be this member.
     fn identities_of(&self, member: &Member) -> BTreeSet<Identity> {
-        let registered = self.registry.iter().filter(|(_, _, entry)| entry.name.as_ref() == member.name);
+        let registered =
+            self.registry.iter().filter(|(_, _, entry)| entry.name.as_ref() == member.name);
         let own = member.identity.clone().unwrap_or(Identity::Address(member.addresses.addr()));
         registered.map(|(_, identity, _)| identity.clone()).chain([own]).collect()
     }

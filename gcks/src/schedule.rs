@@ -1,9 +1,10 @@
 //! When a TEK is replaced: the life of the data SAs of one group.
 //!
-//! A TEK is handed out with the life it has left. Where members only pull, a pull that comes when too little is left
-//! makes the next one: members come back within the same margin before the end, so the first of them finds a new TEK and
-//! the others get that one. Where keys are pushed, the next one is made and pushed before that margin, early enough for
-//! all repetitions: see [`lead`]. TEKs are prepared first and handed out when the push is sealed.
+//! A TEK is handed out with the life it has left. Where members only pull, a pull that comes when
+//! too little is left makes the next one: members come back within the same margin before the end,
+//! so the first of them finds a new TEK and the others get that one. Where keys are pushed, the
+//! next one is made and pushed before that margin, early enough for all repetitions: see [`lead`].
+//! TEKs are prepared first and handed out when the push is sealed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,16 +28,16 @@ pub fn margin(lifetime: Duration) -> Duration {
     LEAST_MARGIN.max(lifetime / 20).min(lifetime / 2)
 }
 
-/// How long before the margin of its members a new key is pushed: time for all transmissions, for the acknowledgements,
-/// and until the last member that got the push sends with the new key.
+/// How long before the margin of its members a new key is pushed: time for all transmissions, for
+/// the acknowledgements, and until the last member that got the push sends with the new key.
 pub fn lead(rekey: &Rekey, activation: Duration) -> Duration {
     let delivery = rekey.delivery;
     let wait = if rekey.acknowledgements { delivery.acknowledgement_wait } else { Duration::ZERO };
     delivery.period.saturating_mul(delivery.repetitions) + activation + wait
 }
 
-/// How long before its end a key of this life is replaced by a push: before the members' own margin, and three quarters
-/// of the life at most.
+/// How long before its end a key of this life is replaced by a push: before the members' own
+/// margin, and three quarters of the life at most.
 pub fn push_margin(lifetime: Duration, lead: Duration) -> Duration {
     (margin(lifetime) + lead).min(lifetime / 4 * 3)
 }
@@ -73,7 +74,8 @@ pub struct Tek {
     pub keys: TekKeys,
     /// What it was made for: the configuration may say something else by now.
     pub template: TekTemplate,
-    /// Whether its successor is pushed. The members of one that was made before there were pushes come for it.
+    /// Whether its successor is pushed. The members of one that was made before there were pushes
+    /// come for it.
     pub pushed: bool,
 }
 
@@ -148,25 +150,32 @@ impl Schedule {
 
     /// Takes the data SAs of the sealed state, with their keys.
     pub(crate) fn restore(&mut self, slots: Vec<StoredSlot>, gone: Vec<Life>) {
-        let slot = |StoredSlot { template, current, before, retired }| Slot { template, current, before, retired };
+        let slot = |StoredSlot { template, current, before, retired }| Slot {
+            template,
+            current,
+            before,
+            retired,
+        };
         self.slots = slots.into_iter().map(slot).collect();
         self.gone = gone;
     }
 
-    /// Takes over other data SAs. One with the same lines keeps its TEK, and the next one is made as the template says.
-    /// Returns the TEKs of lines that there are no more.
+    /// Takes over other data SAs. One with the same lines keeps its TEK, and the next one is made
+    /// as the template says. Returns the TEKs of lines that there are no more.
     pub(crate) fn reconfigure(&mut self, templates: &[TekTemplate]) -> Vec<Life> {
         let mut before = std::mem::take(&mut self.slots);
         for template in templates {
-            let alike = before.iter().position(|slot| slot.template.selectors == template.selectors);
+            let alike =
+                before.iter().position(|slot| slot.template.selectors == template.selectors);
             let slot = alike.map(|place| before.remove(place));
             self.slots.push(match slot {
                 Some(slot) => Slot { template: template.clone(), ..slot },
                 None => Slot::new(template.clone()),
             });
         }
-        let lives =
-            before.into_iter().flat_map(|slot| slot.retired.into_iter().chain(slot.current.map(|tek| tek.life)));
+        let lives = before
+            .into_iter()
+            .flat_map(|slot| slot.retired.into_iter().chain(slot.current.map(|tek| tek.life)));
         let orphans: Vec<Life> = lives.collect();
         self.gone.extend(&orphans);
         orphans
@@ -189,7 +198,9 @@ impl Schedule {
             if !slot.wants(renewal, now) {
                 continue;
             }
-            let taken = |spi| in_use(spi) || self.uses(spi) || prepared.0.values().any(|tek| tek.life.spi == spi);
+            let taken = |spi| {
+                in_use(spi) || self.uses(spi) || prepared.0.values().any(|tek| tek.life.spi == spi)
+            };
             let spi = keys::spi(taken, entropy)?;
             let keys = keys::tek_keys(&slot.template, entropy)?;
             let life = Life { spi, ends: now + slot.template.lifetime };
@@ -198,8 +209,9 @@ impl Schedule {
         Ok(prepared)
     }
 
-    /// Hands out what was prepared from now on; returns the lives of the new TEKs. Of a replaced TEK only the SPI is
-    /// remembered and its keys are wiped, unless members send with it until `hold`.
+    /// Hands out what was prepared from now on; returns the lives of the new TEKs. Of a replaced
+    /// TEK only the SPI is remembered and its keys are wiped, unless members send with it until
+    /// `hold`.
     pub fn commit(&mut self, prepared: Prepared, hold: Option<BootTime>) -> Vec<Life> {
         let mut made = Vec::new();
         for (place, tek) in prepared.0 {
@@ -212,10 +224,15 @@ impl Schedule {
         made
     }
 
-    /// The TEKs to hand out: with `prepared` in their places, or to somebody who gets the latest push afterwards, with
-    /// those `before` that push.
+    /// The TEKs to hand out: with `prepared` in their places, or to somebody who gets the latest
+    /// push afterwards, with those `before` that push.
     pub fn hand_out(&self, prepared: Option<&Prepared>, before: bool, now: BootTime) -> HandOut {
-        let mut out = HandOut { teks: Vec::new(), keys: BTreeMap::new(), first_end: now, last_end: self.last_end(now) };
+        let mut out = HandOut {
+            teks: Vec::new(),
+            keys: BTreeMap::new(),
+            first_end: now,
+            last_end: self.last_end(now),
+        };
         let mut first_end: Option<BootTime> = None;
         for (place, slot) in self.slots.iter().enumerate() {
             let new = prepared.and_then(|prepared| prepared.0.get(&place));
@@ -225,10 +242,16 @@ impl Schedule {
             // Whole seconds, rounded down: no member keeps a key longer than the server thinks.
             let protection = tek.template.protection(Duration::from_secs(left.as_secs()));
             for selector in &tek.template.selectors {
-                out.teks.push(TekPolicy { spi: tek.life.spi, selector: *selector, protection: protection.clone() });
+                out.teks.push(TekPolicy {
+                    spi: tek.life.spi,
+                    selector: *selector,
+                    protection: protection.clone(),
+                });
             }
-            let keys =
-                TekKeys { encryption: tek.keys.encryption.duplicate(), integrity: tek.keys.integrity.duplicate() };
+            let keys = TekKeys {
+                encryption: tek.keys.encryption.duplicate(),
+                integrity: tek.keys.integrity.duplicate(),
+            };
             out.keys.insert(tek.life.spi, keys);
             first_end = Some(first_end.map_or(tek.life.ends, |end| end.min(tek.life.ends)));
             out.last_end = out.last_end.max(tek.life.ends);
@@ -258,7 +281,8 @@ impl Schedule {
 
     /// When [`Schedule::handle_timeout`] has something to do next.
     pub fn poll_timeout(&self) -> Option<BootTime> {
-        let before = self.slots.iter().filter_map(|slot| slot.before.as_ref().map(|(_, until)| *until));
+        let before =
+            self.slots.iter().filter_map(|slot| slot.before.as_ref().map(|(_, until)| *until));
         let gone = self.gone.iter().map(|life| life.ends);
         self.lives().map(|(_, life, _)| life.ends).chain(before).chain(gone).min()
     }
@@ -282,7 +306,8 @@ impl Schedule {
         self.lives().map(|(_, life, _)| life.spi)
     }
 
-    /// Members have been told to drop all TEKs but the current ones. The SPIs stay taken until their end.
+    /// Members have been told to drop all TEKs but the current ones. The SPIs stay taken until
+    /// their end.
     pub fn forget_replaced(&mut self) {
         self.drop_replaced();
         for slot in &mut self.slots {
@@ -307,7 +332,8 @@ impl Schedule {
 
     /// Whether a living TEK has this SPI.
     pub fn uses(&self, spi: Spi) -> bool {
-        self.lives().any(|(_, life, _)| life.spi == spi) || self.gone.iter().any(|life| life.spi == spi)
+        self.lives().any(|(_, life, _)| life.spi == spi)
+            || self.gone.iter().any(|life| life.spi == spi)
     }
 
     /// All living TEKs with their template, and whether they are handed out now.

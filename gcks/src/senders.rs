@@ -3,8 +3,8 @@
 //! All members share the key of a TEK, so only the sender identifier at the left of the IV keeps
 //! two of them from using one IV twice. Every pull gets a new one: a member that restarted has
 //! forgotten its packet counter. An identifier is free again when every TEK that its holder may
-//! send on has ended. A member that gets new TEKs by pushes keeps its identifier, so that it is free only after the
-//! member has taken another one or is out.
+//! send on has ended. A member that gets new TEKs by pushes keeps its identifier, so that it is
+//! free only after the member has taken another one or is out.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,9 @@ const DELIVERY: Duration = Duration::from_secs(300);
 
 /// All identifiers of this width are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("all sender identifiers of {bits} bits are in use; raise sender-id-bits or shorten the TEKs' life time")]
+#[error(
+    "all sender identifiers of {bits} bits are in use; raise sender-id-bits or shorten the TEKs' life time"
+)]
 pub struct Exhausted {
     /// The width.
     pub bits: u16,
@@ -43,8 +45,8 @@ impl SenderPool {
         self.bits
     }
 
-    /// Takes an identifier for a member that may send on TEKs that end by `last_end`; `None` if it gets new ones by
-    /// pushes.
+    /// Takes an identifier for a member that may send on TEKs that end by `last_end`; `None` if it
+    /// gets new ones by pushes.
     ///
     /// # Errors
     /// All are held.
@@ -56,7 +58,8 @@ impl SenderPool {
         // Upward from the last one, so that one that has just become free rests for a while.
         for step in 0..=u64::try_from(self.held.len()).unwrap_or(u64::MAX) {
             let candidate = self.next.wrapping_add(step) % count;
-            if self.held.get(&candidate).is_none_or(|until| until.is_some_and(|until| until <= now)) {
+            if self.held.get(&candidate).is_none_or(|until| until.is_some_and(|until| until <= now))
+            {
                 self.held.insert(candidate, last_end.map(|end| end + DELIVERY));
                 self.next = candidate.wrapping_add(1) % count;
                 return Ok(candidate);
@@ -68,7 +71,8 @@ impl SenderPool {
     /// The holder of an identifier gets no TEKs beyond those that end by `last_end`.
     pub fn release(&mut self, identifier: u64, last_end: BootTime) {
         if let Some(until) = self.held.get_mut(&identifier) {
-            *until = Some(until.map_or(last_end + DELIVERY, |until| until.min(last_end + DELIVERY)));
+            *until =
+                Some(until.map_or(last_end + DELIVERY, |until| until.min(last_end + DELIVERY)));
         }
     }
 
@@ -117,7 +121,8 @@ mod tests {
     #[test]
     fn no_identifier_is_given_twice_while_a_tek_lives() {
         let mut pool = SenderPool::new(8);
-        let all: std::collections::BTreeSet<u64> = (0..256).map(|_| pool.take(Some(at(100)), at(0)).unwrap()).collect();
+        let all: std::collections::BTreeSet<u64> =
+            (0..256).map(|_| pool.take(Some(at(100)), at(0)).unwrap()).collect();
         assert_eq!(all.len(), 256);
         assert_eq!(pool.take(Some(at(100)), at(0)), Err(Exhausted { bits: 8 }));
         // Until all keys have surely ended at the members too.
@@ -141,7 +146,8 @@ mod tests {
     fn a_pool_goes_on_for_ever_when_teks_end() {
         let mut pool = SenderPool::new(8);
         for pull in 0..10_000 {
-            // 10 pulls a second, each TEK ends within 10 seconds: never more than 3,200 seconds' worth held.
+            // 10 pulls a second, each TEK ends within 10 seconds: never more than 3,200 seconds'
+            // worth held.
             let now = at(pull * 2);
             pool.take(Some(now + Duration::from_secs(100)), now).unwrap();
         }

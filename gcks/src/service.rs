@@ -106,8 +106,8 @@ impl GroupState {
 }
 
 impl<E: Entropy> Service<E> {
-    /// The key server of `config`, whose groups sign pushes with `keys`. `seed` comes from the operating system and is
-    /// used once.
+    /// The key server of `config`, whose groups sign pushes with `keys`. `seed` comes from the
+    /// operating system and is used once.
     pub fn new(config: Config, keys: &SigningKeys, seed: [u8; 32], entropy: E) -> Self {
         let mut rng = SeededRng::from_seed(seed);
         Self {
@@ -157,13 +157,19 @@ impl<E: Entropy> Service<E> {
         }
         for (group, _, registration) in self.registry.handle_timeout(now) {
             self.changed = true;
-            let Some(state) = self.groups.iter().find(|state| state.group.id == group) else { continue };
-            self.notices.push_back(Notice::Expired { group: Arc::clone(&state.name), member: registration.name });
+            let Some(state) = self.groups.iter().find(|state| state.group.id == group) else {
+                continue;
+            };
+            self.notices.push_back(Notice::Expired {
+                group: Arc::clone(&state.name),
+                member: registration.name,
+            });
         }
         self.handle_events(now);
     }
 
-    /// The next datagram to send. Where the state is kept, nothing is sent before it is: see [`Service::is_unsaved`].
+    /// The next datagram to send. Where the state is kept, nothing is sent before it is: see
+    /// [`Service::is_unsaved`].
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         match self.is_unsaved() {
             true => None,
@@ -171,7 +177,8 @@ impl<E: Entropy> Service<E> {
         }
     }
 
-    /// Whether the state has to be written, by [`Service::export`] and [`Service::saved`], before anything is sent.
+    /// Whether the state has to be written, by [`Service::export`] and [`Service::saved`], before
+    /// anything is sent.
     pub fn is_unsaved(&self) -> bool {
         self.keeps_state && self.changed
     }
@@ -195,7 +202,8 @@ impl<E: Entropy> Service<E> {
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let server = self.server.poll_timeout().map(|deadline| deadline.at);
         let teks = self.groups.iter().filter_map(|state| state.schedule.poll_timeout()).min();
-        let keks = self.groups.iter().filter_map(|state| Some(state.rekey.as_ref()?.kek()?.ends())).min();
+        let keks =
+            self.groups.iter().filter_map(|state| Some(state.rekey.as_ref()?.kek()?.ends())).min();
         let pushes = (0..self.groups.len()).filter_map(|index| self.next_push(index)).min();
         [server, teks, keks, pushes, self.registry.poll_timeout()].into_iter().flatten().min()
     }
@@ -220,7 +228,8 @@ impl<E: Entropy> Service<E> {
         self.removed.iter().filter(move |(of, _)| *of == group).map(|(_, name)| name.as_str())
     }
 
-    /// Enters a member that has the keys of its group by other means than a pull, for example a simulated one.
+    /// Enters a member that has the keys of its group by other means than a pull, for example a
+    /// simulated one.
     pub fn enrol(&mut self, key: (GroupId, Identity), pulled: Pulled, now: BootTime) {
         self.registry.record(key, pulled, now);
         self.changed = true;

@@ -1,6 +1,7 @@
 //! The keys that sign pushes, in files of their own (PKCS #8, PEM, RFC 7468).
 //!
-//! A key that is missing is made. It appears under its name complete or not at all, readable by the daemon's user alone.
+//! A key that is missing is made. It appears under its name complete or not at all, readable by the
+//! daemon's user alone.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -26,9 +27,13 @@ const LABEL: &str = "PRIVATE KEY";
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum SigningKeyError {
-    #[error("{path}: the signing key cannot be {what}: {source}; let the daemon's user write in the folder")]
+    #[error(
+        "{path}: the signing key cannot be {what}: {source}; let the daemon's user write in the folder"
+    )]
     File { path: PathBuf, what: &'static str, source: io::Error },
-    #[error("{path}: the signing key can be read by others; run `chmod 600 {path}`, and replace it if anybody did")]
+    #[error(
+        "{path}: the signing key can be read by others; run `chmod 600 {path}`, and replace it if anybody did"
+    )]
     Exposed { path: PathBuf },
     #[error(
         "{path}: this is no RSA or ECDSA key in PKCS #8 PEM form; restore the file, or remove it to have a new key made"
@@ -52,7 +57,8 @@ pub type SigningKeys = BTreeMap<String, Arc<SigningKey>>;
 /// # Errors
 /// The first that cannot be loaded or made.
 pub fn load_all(groups: &[Group]) -> Result<SigningKeys, SigningKeyError> {
-    let with_pushes = groups.iter().filter_map(|group| Some((group.name.clone(), group.rekey.as_ref()?)));
+    let with_pushes =
+        groups.iter().filter_map(|group| Some((group.name.clone(), group.rekey.as_ref()?)));
     with_pushes.map(|(name, rekey)| Ok((name, Arc::new(load(rekey)?)))).collect()
 }
 
@@ -104,7 +110,9 @@ fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, SigningKeyError> {
     if metadata.mode() & 0o066 != 0 {
         return Err(SigningKeyError::Exposed { path: path.to_owned() });
     }
-    let mut pem = Zeroizing::new(Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).saturating_add(1)));
+    let mut pem = Zeroizing::new(Vec::with_capacity(
+        usize::try_from(metadata.len()).unwrap_or(0).saturating_add(1),
+    ));
     file.take(LONGEST).read_to_end(&mut pem).map_err(failed)?;
     Ok(Some(pem))
 }
@@ -127,7 +135,9 @@ fn create(path: &Path, kind: SigningKeyKind) -> Result<SigningKey, SigningKeyErr
     let key = generate(kind)?.map_err(unusable)?;
     let der = key.to_pkcs8_der().map_err(unusable)?;
     let damaged = |_| SigningKeyError::Damaged { path: path.to_owned() };
-    let pem = Zeroizing::new(pem_rfc7468::encode_string(LABEL, LineEnding::LF, der.expose()).map_err(damaged)?);
+    let pem = Zeroizing::new(
+        pem_rfc7468::encode_string(LABEL, LineEnding::LF, der.expose()).map_err(damaged)?,
+    );
     write_atomically(path, pem.as_bytes()).map_err(|source| SigningKeyError::File {
         path: path.to_owned(),
         what: "written",
@@ -148,7 +158,12 @@ mod tests {
 
     fn rekey(path: &Path, kind: SigningKeyKind, hash: HashAlgorithm) -> Rekey {
         let usual = crate::kek::tests::rekey(Transport::Unicast);
-        Rekey { signing_key: kind, signing_key_file: path.to_owned(), signature_hash: hash, ..usual }
+        Rekey {
+            signing_key: kind,
+            signing_key_file: path.to_owned(),
+            signature_hash: hash,
+            ..usual
+        }
     }
 
     #[test]
@@ -163,7 +178,9 @@ mod tests {
             let rekey = rekey(&path, kind, hash);
             let made = load(&rekey).unwrap().public_key_der().unwrap();
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-            assert!(fs::read_to_string(&path).unwrap().starts_with("-----BEGIN PRIVATE KEY-----\n"));
+            assert!(
+                fs::read_to_string(&path).unwrap().starts_with("-----BEGIN PRIVATE KEY-----\n")
+            );
             assert_eq!(load(&rekey).unwrap().public_key_der().unwrap(), made);
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "nothing else is left");
@@ -177,17 +194,26 @@ mod tests {
         load(&at(HashAlgorithm::Sha2_256)).unwrap();
         let pem = fs::read_to_string(&path).unwrap();
         let error = load(&at(HashAlgorithm::Sha2_384)).unwrap_err().to_string();
-        assert!(error.contains("does not go with signature-hash = \"sha2-384\"; write \"sha2-256\""), "{error}");
+        assert!(
+            error.contains("does not go with signature-hash = \"sha2-384\"; write \"sha2-256\""),
+            "{error}"
+        );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(load(&at(HashAlgorithm::Sha2_256)), Err(SigningKeyError::Exposed { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        for damaged in ["", "hello", &pem[..100], &pem.replace("PRIVATE", "PUBLIC"), &pem.replace('M', "N")] {
+        for damaged in
+            ["", "hello", &pem[..100], &pem.replace("PRIVATE", "PUBLIC"), &pem.replace('M', "N")]
+        {
             fs::write(&path, damaged).unwrap();
             let error = load(&at(HashAlgorithm::Sha2_256)).unwrap_err();
             assert!(matches!(error, SigningKeyError::Damaged { .. }), "{error}");
             assert_eq!(error.to_string().lines().count(), 1);
         }
-        let missing = rekey(&directory.path().join("no/key"), SigningKeyKind::EcdsaP256, HashAlgorithm::Sha2_256);
+        let missing = rekey(
+            &directory.path().join("no/key"),
+            SigningKeyKind::EcdsaP256,
+            HashAlgorithm::Sha2_256,
+        );
         assert!(matches!(load(&missing), Err(SigningKeyError::File { what: "written", .. })));
     }
 }

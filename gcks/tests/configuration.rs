@@ -63,7 +63,8 @@ impl Keys {
         let directory = self.path().to_str().unwrap();
         match config::parse("gcks.toml", &text.replace('@', directory)) {
             Ok(loaded) => {
-                let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+                let warnings: Vec<String> =
+                    loaded.warnings.iter().map(ToString::to_string).collect();
                 Ok((loaded.value, warnings.join("\n")))
             }
             Err(report) => Err(report.to_string().replace(directory, "@")),
@@ -90,7 +91,10 @@ fn the_example_loads_with_all_that_is_commented_out() {
     let uncommented: Vec<&str> = EXAMPLE
         .lines()
         .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
-        .filter(|line| !line.starts_with("pre-shared-key-credential") && !line.starts_with("state-key-credential"))
+        .filter(|line| {
+            !line.starts_with("pre-shared-key-credential")
+                && !line.starts_with("state-key-credential")
+        })
         .filter(|line| !line.starts_with("multicast-"))
         .collect();
     let text = uncommented.join("\n").replace("/etc/gcks/", "@/");
@@ -100,16 +104,28 @@ fn the_example_loads_with_all_that_is_commented_out() {
 
 /// Every text constant in a call of one of the readers is an option.
 fn options(source: &str) -> Vec<&str> {
-    let readers = ["optional", "or", "required", "required_list", "table", "tables", "bounded", "duration", "number"];
+    let readers = [
+        "optional",
+        "or",
+        "required",
+        "required_list",
+        "table",
+        "tables",
+        "bounded",
+        "duration",
+        "number",
+    ];
     let code = source.split("#[cfg(test)]").next().unwrap();
     let mut options = Vec::new();
     for (position, _) in code.match_indices("(\"") {
-        let before = code[..position].trim_end_matches(|letter: char| letter == '>' || letter.is_alphanumeric());
+        let before = code[..position]
+            .trim_end_matches(|letter: char| letter == '>' || letter.is_alphanumeric());
         let call = match before.strip_suffix("::<") {
             Some(before) => before,
             None => &code[..position],
         };
-        let reader = call.rsplit(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap();
+        let reader =
+            call.rsplit(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap();
         if readers.contains(&reader) || reader == "optional_duration" {
             options.push(code[position + 2..].split('"').next().unwrap());
         }
@@ -132,7 +148,8 @@ fn the_example_names_every_option() {
         let named = EXAMPLE.lines().any(|line| {
             let line = line.trim_start_matches(['#', '[']);
             let line = line.trim_start_matches("group.").trim_start_matches("tek.");
-            line.strip_prefix(option).is_some_and(|rest| rest.starts_with(" = ") || rest.starts_with(']'))
+            line.strip_prefix(option)
+                .is_some_and(|rest| rest.starts_with(" = ") || rest.starts_with(']'))
         });
         assert!(named, "the example does not show {option}");
     }
@@ -157,7 +174,11 @@ fn each_defect_has_its_line_and_its_remedy() {
             "adress = \"10.0.1.1\"\naddress = \"10.0.1.1\"",
             "5:1: error: unknown key \"adress\" in member; did you mean \"address\"?",
         ),
-        ("address = \"10.0.1.1\"", "", "3:1: error: member.address is missing; add address = \"192.0.2.0/24\""),
+        (
+            "address = \"10.0.1.1\"",
+            "",
+            "3:1: error: member.address is missing; add address = \"192.0.2.0/24\"",
+        ),
         (
             "\"10.0.2.1\"",
             "\"10.0.1.1/32\"\nidentity = { fqdn = \"g2\" }",
@@ -206,7 +227,11 @@ fn each_defect_has_its_line_and_its_remedy() {
             "groups = [\"brunches\"]",
             "7:11: error: member.groups: there is no group \"brunches\"; known are branches",
         ),
-        ("groups = [\"branches\"]", "groups = []", "7:10: error: member.groups: the list is empty; write [\"text\"]"),
+        (
+            "groups = [\"branches\"]",
+            "groups = []",
+            "7:10: error: member.groups: the list is empty; write [\"text\"]",
+        ),
         (
             "name = \"g2\"",
             "name = \"g1\"",
@@ -359,7 +384,8 @@ fn a_shared_key_is_warned_about_with_the_reason() {
         "line 6, column 23: members g1, g2 have one pre-shared key: any of them can pose as this key server to the \
          others; give every member a key of its own"
     );
-    let (_, warnings) = Keys::new().parse(&SOUND.replacen("\"10.0.1.1\"", "\"10.0.1.0/24\"", 1)).unwrap();
+    let (_, warnings) =
+        Keys::new().parse(&SOUND.replacen("\"10.0.1.1\"", "\"10.0.1.0/24\"", 1)).unwrap();
     assert_eq!(
         warnings,
         "line 5, column 11: all hosts of 10.0.1.0/24 have the pre-shared key of g1: any of them can pose as this key \
@@ -369,7 +395,8 @@ fn a_shared_key_is_warned_about_with_the_reason() {
 
 #[test]
 fn legacy_algorithms_are_allowed_on_request_and_warned_about() {
-    let text = SOUND.replacen("listen", "legacy = true\nlisten", 1).replacen("aes-256-cbc", "3des-cbc", 1);
+    let text =
+        SOUND.replacen("listen", "legacy = true\nlisten", 1).replacen("aes-256-cbc", "3des-cbc", 1);
     let (_, warnings) = Keys::new().parse(&format!("{text}\n[ike]\ndh-group = [2]\n")).unwrap();
     assert!(warnings.contains("ike: MODP 1024 (group 2) can be broken"), "{warnings}");
     assert!(warnings.contains("3des-cbc can be broken"), "{warnings}");
@@ -393,8 +420,9 @@ fn with_rekey(lines: &str) -> String {
 fn pushes_have_defaults() {
     let keys = Keys::new();
     let gap = "[group.gap]\nactivation-time-delay = \"20s\"\n";
-    let (config, warnings) =
-        keys.parse(&with_rekey("").replace("[group.rekey]", &format!("{gap}[group.rekey]"))).unwrap();
+    let (config, warnings) = keys
+        .parse(&with_rekey("").replace("[group.rekey]", &format!("{gap}[group.rekey]")))
+        .unwrap();
     assert_eq!(warnings, "");
     let rekey = config.groups[0].rekey.as_ref().unwrap();
     assert_eq!(rekey.transport, config::Transport::Unicast);
@@ -406,7 +434,8 @@ fn pushes_have_defaults() {
     assert!(keys.parse(SOUND).unwrap().0.groups[0].rekey.is_none());
     let multicast = with_rekey("transport = \"multicast\"\nmulticast-address = \"239.192.1.1\"\n");
     let (config, _) = keys.parse(&multicast).unwrap();
-    let (source, destination) = ("127.0.0.1:848".parse().unwrap(), "239.192.1.1:848".parse().unwrap());
+    let (source, destination) =
+        ("127.0.0.1:848".parse().unwrap(), "239.192.1.1:848".parse().unwrap());
     assert_eq!(
         config.groups[0].rekey.as_ref().unwrap().transport,
         config::Transport::Multicast { source, destination }
@@ -428,7 +457,10 @@ fn each_defect_of_pushes_has_its_line_and_its_remedy() {
             "retransmission-period = \"1s\"",
             "27:25: error: group.rekey.retransmission-period: 1s is out of range; write \"2s\" to \"1m\"",
         ),
-        ("retransmissions = 61", "27:19: error: group.rekey.retransmissions: 61 is out of range; write 0 to 60"),
+        (
+            "retransmissions = 61",
+            "27:19: error: group.rekey.retransmissions: 61 is out of range; write 0 to 60",
+        ),
         ("lifetime = \"30s\"", "27:12: error: group.rekey.lifetime: 30s is out of range"),
         ("encryption = \"3des-cbc\"", "27:14: error: group.rekey.encryption: 3des-cbc is weak"),
         ("signature-hash = \"sha1\"", "27:18: error: group.rekey.signature-hash: sha1 is weak"),
@@ -444,8 +476,14 @@ fn each_defect_of_pushes_has_its_line_and_its_remedy() {
             "acknowledgements = false\ndrop-silent-members = true",
             "26:1: error: group.rekey: drop-silent-members without",
         ),
-        ("multicast-address = \"239.1.1.1\"", "27:21: error: group.rekey.multicast-address: the transport is unicast"),
-        ("multicast-interface = \"eth1\"", "27:23: error: group.rekey.multicast-interface: the transport is unicast"),
+        (
+            "multicast-address = \"239.1.1.1\"",
+            "27:21: error: group.rekey.multicast-address: the transport is unicast",
+        ),
+        (
+            "multicast-interface = \"eth1\"",
+            "27:23: error: group.rekey.multicast-interface: the transport is unicast",
+        ),
         ("multicast-ttl = 9", "27:17: error: group.rekey.multicast-ttl: the transport is unicast"),
         (
             "transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\nmulticast-ttl = 0",
@@ -455,7 +493,10 @@ fn each_defect_of_pushes_has_its_line_and_its_remedy() {
             "transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\nmulticast-interface = \"a/b\"",
             "29:23: error: group.rekey.multicast-interface: no interface can be called \"a/b\"; write a name",
         ),
-        (multicast, "26:1: error: group.rekey.multicast-address is missing; add multicast-address = \"239.192.1.1\""),
+        (
+            multicast,
+            "26:1: error: group.rekey.multicast-address is missing; add multicast-address = \"239.192.1.1\"",
+        ),
         (
             "transport = \"multicast\"\nmulticast-address = \"10.0.0.1\"",
             "28:21: error: group.rekey.multicast-address: 10.0.0.1 is no multicast address",
@@ -467,28 +508,39 @@ fn each_defect_of_pushes_has_its_line_and_its_remedy() {
     ];
     for (lines, expected) in cases {
         let report = keys.refused(&with_rekey(lines));
-        assert!(report.lines().any(|line| line.starts_with(&format!("gcks.toml:{expected}"))), "{lines}: {report}");
+        assert!(
+            report.lines().any(|line| line.starts_with(&format!("gcks.toml:{expected}"))),
+            "{lines}: {report}"
+        );
     }
     let two = "signing-key = \"dsa\"\nlifetime = \"1s\"\ntransport = \"broadcast\"";
     assert!(keys.refused(&with_rekey(two)).contains("3 errors"), "all at once");
-    let anywhere =
-        with_rekey("transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"").replace("127.0.0.1", "0.0.0.0");
+    let anywhere = with_rekey("transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"")
+        .replace("127.0.0.1", "0.0.0.0");
     assert!(keys.refused(&anywhere).contains("multicast-source is missing"));
     let short = format!("state-key-file = \"@/g1.psk\"\n{SOUND}");
-    assert!(keys.refused(&short).contains("1:18: error: state key: file @/g1.psk holds"), "{}", keys.refused(&short));
+    assert!(
+        keys.refused(&short).contains("1:18: error: state key: file @/g1.psk holds"),
+        "{}",
+        keys.refused(&short)
+    );
 }
 
 #[test]
 fn copies_that_come_after_the_change_of_keys_are_warned_about() {
     let keys = Keys::new();
-    let with_gap =
-        |gap: &str, rekey: &str| keys.parse(&format!("{SOUND}[group.gap]\n{gap}\n[group.rekey]\n{rekey}\n")).unwrap().1;
+    let with_gap = |gap: &str, rekey: &str| {
+        keys.parse(&format!("{SOUND}[group.gap]\n{gap}\n[group.rekey]\n{rekey}\n")).unwrap().1
+    };
     assert_eq!(
         with_gap("activation-time-delay = \"10s\"", ""),
         "line 28, column 1: group.gap.activation-time-delay: 10s is less than the 20s in which a push is repeated: who \
          gets a late copy cannot decrypt until then; make it longer than that, or retransmissions and their period smaller"
     );
-    assert!(with_gap("", "").contains("0s is less than the 20s"), "without a delay members change over at once");
+    assert!(
+        with_gap("", "").contains("0s is less than the 20s"),
+        "without a delay members change over at once"
+    );
     assert_eq!(with_gap("activation-time-delay = \"20s\"", ""), "");
     assert_eq!(with_gap("activation-time-delay = \"10s\"", "retransmission-period = \"5s\""), "");
     assert_eq!(with_gap("", "retransmissions = 0"), "", "there are no late copies");
@@ -497,8 +549,9 @@ fn copies_that_come_after_the_change_of_keys_are_warned_about() {
 #[test]
 fn a_multicast_group_has_one_path() {
     let keys = Keys::new();
-    let second =
-        SOUND.find("[[group]]").map(|start| SOUND[start..].replace("branches", "other").replace("= 1111", "= 2"));
+    let second = SOUND
+        .find("[[group]]")
+        .map(|start| SOUND[start..].replace("branches", "other").replace("= 1111", "= 2"));
     let rekey = "[group.rekey]\ntransport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\n";
     let both = |first: &str, other: &str| {
         let second = second.as_deref().unwrap();
@@ -506,15 +559,22 @@ fn a_multicast_group_has_one_path() {
     };
     keys.parse(&both("multicast-ttl = 8", "multicast-ttl = 8")).unwrap();
     let report = keys.refused(&both("multicast-ttl = 8", ""));
-    assert!(report.contains("groups branches and other push to 239.1.1.1:848 on different paths"), "{report}");
+    assert!(
+        report.contains("groups branches and other push to 239.1.1.1:848 on different paths"),
+        "{report}"
+    );
 }
 
 #[test]
 fn lives_without_time_for_a_push_are_warned_about() {
     let keys = Keys::new();
     let (_, warnings) = keys.parse(&with_rekey("lifetime = \"2m\"")).unwrap();
-    assert!(warnings.contains("a KEK that lives 2m has no time for a push, 35s and the pulls"), "{warnings}");
-    let (_, warnings) =
-        keys.parse(&with_rekey("").replace("[[group.tek]]", "[[group.tek]]\nlifetime = \"60s\"")).unwrap();
+    assert!(
+        warnings.contains("a KEK that lives 2m has no time for a push, 35s and the pulls"),
+        "{warnings}"
+    );
+    let (_, warnings) = keys
+        .parse(&with_rekey("").replace("[[group.tek]]", "[[group.tek]]\nlifetime = \"60s\""))
+        .unwrap();
     assert!(warnings.contains("a TEK that lives 1m has no time"), "{warnings}");
 }

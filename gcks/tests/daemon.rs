@@ -103,7 +103,8 @@ impl Daemon {
     /// Sends SIGTERM; the log and how long the end took.
     fn stop(mut self) -> (String, Duration) {
         let begin = Instant::now();
-        let status = Command::new("kill").args(["-TERM", &self.child.0.id().to_string()]).status().unwrap();
+        let status =
+            Command::new("kill").args(["-TERM", &self.child.0.id().to_string()]).status().unwrap();
         assert!(status.success());
         let status = self.child.0.wait().unwrap();
         assert!(status.success(), "{status}");
@@ -129,8 +130,9 @@ fn register_over_udp(number: u8, key_of: u8, group: u32, server: SocketAddr) -> 
         while let Some(transmit) = member.poll_transmit() {
             socket.send_to(&transmit.payload, transmit.destination).unwrap();
         }
-        let wait =
-            member.poll_timeout().map_or(Duration::from_secs(1), |deadline| deadline.at.saturating_since(clock::now()));
+        let wait = member
+            .poll_timeout()
+            .map_or(Duration::from_secs(1), |deadline| deadline.at.saturating_since(clock::now()));
         socket.set_read_timeout(Some(wait.max(Duration::from_millis(1)))).unwrap();
         match socket.recv_from(&mut buffer) {
             Ok((length, source)) => {
@@ -160,9 +162,15 @@ fn members_register_on_every_address_and_show_up() {
     assert_eq!(shown.statistics.pulls_succeeded, 2);
     let (log, took) = daemon.stop();
     assert!(took < Duration::from_secs(3), "{took:?}");
-    assert!(log.contains("member registered") && log.contains("TEK made") && log.contains("key server ends"), "{log}");
+    assert!(
+        log.contains("member registered")
+            && log.contains("TEK made")
+            && log.contains("key server ends"),
+        "{log}"
+    );
     for keys in one.tek_keys().values() {
-        let hex: String = keys.encryption.expose().iter().map(|octet| format!("{octet:02x}")).collect();
+        let hex: String =
+            keys.encryption.expose().iter().map(|octet| format!("{octet:02x}")).collect();
         assert!(!log.contains(&hex), "the log shows a key");
     }
     assert!(!log.contains(&key(1)), "the log shows a pre-shared key");
@@ -220,7 +228,8 @@ fn check_reports_and_starts_nothing() {
     assert!(!output.status.success());
     let report = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        report.contains("group.id: the same as in line") && report.ends_with("1 error; nothing was started\n"),
+        report.contains("group.id: the same as in line")
+            && report.ends_with("1 error; nothing was started\n"),
         "{report}"
     );
     assert!(!directory.path().join("control.sock").exists());
@@ -231,7 +240,8 @@ fn a_taken_port_is_one_clear_line() {
     let daemon = Daemon::start("");
     let other = keys();
     let head = format!("listen = [\"127.0.0.1\"]\nport = {}", daemon.port);
-    let config = file(other.path(), "gcks.toml", &configuration(other.path(), &head, "127.0.7", CBC));
+    let config =
+        file(other.path(), "gcks.toml", &configuration(other.path(), &head, "127.0.7", CBC));
     let output = Command::new(PROGRAM).arg("--config").arg(config).output().unwrap();
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -245,7 +255,11 @@ fn the_service_manager_is_told() {
     let manager = std::os::unix::net::UnixDatagram::bind(directory.path().join("notify")).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let head = format!("listen = [\"127.0.0.1\"]\nport = {}", free_port());
-    let config = file(directory.path(), "gcks.toml", &configuration(directory.path(), &head, "127.0.7", CBC));
+    let config = file(
+        directory.path(),
+        "gcks.toml",
+        &configuration(directory.path(), &head, "127.0.7", CBC),
+    );
     let mut child = Running(
         Command::new(PROGRAM)
             .arg("--config")
@@ -264,7 +278,9 @@ fn the_service_manager_is_told() {
         messages.push('\n');
     }
     assert!(messages.starts_with("READY=1\nSTATUS=2 groups, 3 members\n"), "{messages}");
-    assert!(Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().unwrap().success()
+    );
     while !messages.contains("STOPPING=1") {
         let length = manager.recv(&mut buffer).expect("word of the end");
         messages += &String::from_utf8_lossy(&buffer[..length]);
@@ -298,21 +314,38 @@ fn a_killed_server_goes_on_with_the_keys_and_numbers_that_it_had() {
         let shown = daemon.show();
         let kek = shown.groups[0].rekey.clone().unwrap().kek.unwrap();
         assert_eq!((shown.members.len(), kek.sequence_number), (1, round - 1));
-        let Response::Done(done) = daemon.ask(Request::Rekey(group("one"))).unwrap() else { panic!() };
+        let Response::Done(done) = daemon.ask(Request::Rekey(group("one"))).unwrap() else {
+            panic!()
+        };
         assert_eq!(done.message, format!("new keys for group one: push {round} goes to 1 member"));
         let after = register_over_udp(1, 1, 1, daemon.address(1)).group_sa();
         assert_eq!(after.kek_keys(), before.kek_keys());
         directory = daemon.kill();
     }
     let state = directory.path().join("gcks.state");
-    assert_eq!(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&state).unwrap()) & 0o777, 0o600);
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&state).unwrap()) & 0o777,
+        0o600
+    );
     let mut octets = std::fs::read(&state).unwrap();
     let middle = octets.len() / 2;
     octets[middle] ^= 1;
     std::fs::write(&state, octets).unwrap();
-    let output = Command::new(PROGRAM).arg("--config").arg(directory.path().join("gcks.toml")).output().unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(!output.status.success() && text.contains("the state is damaged or was sealed with another key"), "{text}");
+    let output = Command::new(PROGRAM)
+        .arg("--config")
+        .arg(directory.path().join("gcks.toml"))
+        .output()
+        .unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        !output.status.success()
+            && text.contains("the state is damaged or was sealed with another key"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -330,7 +363,8 @@ fn no_key_is_in_the_log_the_state_or_an_answer() {
         let kek = sa.kek_keys().unwrap();
         secrets.insert("KEK".to_owned(), kek.algorithm_key.expose().to_vec());
         for (spi, keys) in sa.tek_keys() {
-            secrets.insert(format!("encryption key of {spi:#x}"), keys.encryption.expose().to_vec());
+            secrets
+                .insert(format!("encryption key of {spi:#x}"), keys.encryption.expose().to_vec());
             secrets.insert(format!("integrity key of {spi:#x}"), keys.integrity.expose().to_vec());
         }
     };
@@ -338,7 +372,10 @@ fn no_key_is_in_the_log_the_state_or_an_answer() {
     let mut shown = Vec::new();
     for _ in 0..3 {
         note(register_over_udp(1, 1, 1, daemon.address(1)).group_sa());
-        shown.extend(format!("{:?} {:?}", daemon.ask(Request::Rekey(group())).unwrap(), daemon.show()).into_bytes());
+        shown.extend(
+            format!("{:?} {:?}", daemon.ask(Request::Rekey(group())).unwrap(), daemon.show())
+                .into_bytes(),
+        );
         // A wrong key and junk have their lines as well.
         register_over_udp(2, 1, 1, daemon.address(1)).failure();
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[0x5a; 60], daemon.address(1)).unwrap();
@@ -359,14 +396,27 @@ fn sighup_reads_the_configuration_again() {
     let text = std::fs::read_to_string(&path).unwrap();
     let hang_up = |text: &str| {
         std::fs::write(&path, text).unwrap();
-        assert!(Command::new("kill").args(["-HUP", &daemon.child.0.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-HUP", &daemon.child.0.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
         std::thread::sleep(Duration::from_millis(300));
         daemon.show().groups.into_iter().map(|group| group.name).collect::<Vec<_>>()
     };
     assert_eq!(hang_up(&text), ["one", "two"]);
-    assert_eq!(hang_up(&text.replace("id = 2", "id = 1")), ["one", "two"], "a file with defects changes nothing");
+    assert_eq!(
+        hang_up(&text.replace("id = 2", "id = 1")),
+        ["one", "two"],
+        "a file with defects changes nothing"
+    );
     assert_eq!(hang_up(&text.replace("\"two\"", "\"three\"")), ["one", "three"]);
     let (log, _) = daemon.stop();
-    assert!(log.contains("nothing has changed") && log.contains("the configuration is as it was"), "{log}");
+    assert!(
+        log.contains("nothing has changed") && log.contains("the configuration is as it was"),
+        "{log}"
+    );
     assert!(log.contains("group two: gone") && log.contains("group three: new"), "{log}");
 }

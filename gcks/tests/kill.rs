@@ -1,5 +1,6 @@
-//! The built server killed at random moments, while members follow it over UDP and an operator gives orders: no number,
-//! key or identifier comes twice, nobody is forgotten, and what was said to be done stays done.
+//! The built server killed at random moments, while members follow it over UDP and an operator
+//! gives orders: no number, key or identifier comes twice, nobody is forgotten, and what was said
+//! to be done stays done.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
@@ -39,8 +40,13 @@ struct Dice(u64);
 impl Dice {
     /// From the environment, or a new one; shown, so that a run can be repeated.
     fn cast() -> Self {
-        let fresh = || u64::from_be_bytes(daemon::entropy::seed().unwrap()[..8].try_into().unwrap());
-        let seed = std::env::var("GCKS_KILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(fresh) | 1;
+        let fresh =
+            || u64::from_be_bytes(daemon::entropy::seed().unwrap()[..8].try_into().unwrap());
+        let seed = std::env::var("GCKS_KILL_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(fresh)
+            | 1;
         eprintln!("GCKS_KILL_SEED={seed}");
         Self(seed)
     }
@@ -88,7 +94,12 @@ impl Server {
     fn bury(mut self) {
         let status = self.child.wait().unwrap();
         let log = || std::fs::read_to_string(&self.log).unwrap();
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}\n{}", log());
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(9),
+            "{status}\n{}",
+            log()
+        );
     }
 }
 
@@ -159,7 +170,9 @@ impl Lab {
     }
 
     fn ask(&self, request: Request) -> Option<Response> {
-        self.runtime.block_on(control::client::ask(&self.folder.path().join("control.sock"), request)).ok()
+        self.runtime
+            .block_on(control::client::ask(&self.folder.path().join("control.sock"), request))
+            .ok()
     }
 
     fn show(&self) -> Option<ServerSnapshot> {
@@ -206,13 +219,18 @@ impl Lab {
         sleep(Duration::from_micros(self.dice.below(5_000)));
     }
 
-    /// Nobody gives orders: all come to have the same keys by what is pushed to them, and only who was removed has to pull.
+    /// Nobody gives orders: all come to have the same keys by what is pushed to them, and only who
+    /// was removed has to pull.
     fn calm(&mut self) {
         let snapshot = self.wait("the server answers", |lab| lab.show());
         for (index, (_, name, _)) in GROUPS.iter().enumerate() {
             let shown: BTreeSet<String> =
                 snapshot.groups[index].rekey.iter().flat_map(|it| it.removed.clone()).collect();
-            let told = self.removed.iter().filter(|(group, _)| *group == index).map(|(_, name)| name.clone());
+            let told = self
+                .removed
+                .iter()
+                .filter(|(group, _)| *group == index)
+                .map(|(_, name)| name.clone());
             let forgotten: Vec<String> = told.filter(|name| !shown.contains(name)).collect();
             assert!(forgotten.is_empty(), "removed from {name} and in again: {forgotten:?}");
             for member in shown {
@@ -222,7 +240,9 @@ impl Lab {
             }
         }
         self.removed.clear();
-        self.wait("everybody has the keys", |lab| lab.show().filter(|snapshot| lab.agrees(snapshot)));
+        self.wait("everybody has the keys", |lab| {
+            lab.show().filter(|snapshot| lab.agrees(snapshot))
+        });
     }
 
     /// Whether every member is registered and holds what the server has.
@@ -233,7 +253,8 @@ impl Lab {
             let name = format!("g{number}");
             let kek = shown.rekey.as_ref().and_then(|rekey| rekey.kek.as_ref());
             let held = view.kek.map(|(spi, number)| (hexadecimal(&spi), number));
-            let current: BTreeSet<u32> = shown.teks.iter().filter(|tek| tek.current).map(|tek| tek.spi).collect();
+            let current: BTreeSet<u32> =
+                shown.teks.iter().filter(|tek| tek.current).map(|tek| tek.spi).collect();
             !view.pulling
                 && kek.map(|kek| (kek.spi.clone(), kek.sequence_number)) == held
                 && current == view.teks
@@ -248,7 +269,10 @@ impl Lab {
                 return found;
             }
             if begin.elapsed() > SETTLED {
-                let views = self.handles.iter().map(|(number, handle)| format!("{number}: {:?}\n", handle.view()));
+                let views = self
+                    .handles
+                    .iter()
+                    .map(|(number, handle)| format!("{number}: {:?}\n", handle.view()));
                 let views: String = views.collect();
                 let groups = self.show().map(|shown| shown.groups);
                 panic!("not within {SETTLED:?}: {what}\n{views}{groups:?}\n{}", self.log());
@@ -263,7 +287,11 @@ impl Lab {
         for (_, group, _) in GROUPS {
             let done = self.ask(Request::Rekey(OfGroup { group: group.to_owned() }));
             let Some(Response::Done(done)) = done else { panic!("{done:?}") };
-            assert!(done.message.ends_with("goes to 3 members"), "somebody was forgotten: {}", done.message);
+            assert!(
+                done.message.ends_with("goes to 3 members"),
+                "somebody was forgotten: {}",
+                done.message
+            );
         }
         self.wait("everybody follows", |lab| lab.show().filter(|snapshot| lab.agrees(snapshot)));
         for (before, after) in before.iter().zip(self.handles.values().map(Handle::view)) {
@@ -328,7 +356,9 @@ fn a_kill_while_signing_keys_are_made_leaves_whole_keys_or_none() {
         let server = Server::start(folder.path());
         server.kill_after(Duration::from_micros(dice.below(60_000))).join().unwrap();
         server.bury();
-        let keys = || GROUPS.map(|(_, name, _)| std::fs::read(folder.path().join(format!("{name}.pem"))).ok());
+        let keys = || {
+            GROUPS.map(|(_, name, _)| std::fs::read(folder.path().join(format!("{name}.pem"))).ok())
+        };
         let before = keys();
         made[before.iter().flatten().count()] += 1;
         // What a write that was cut off may have left.

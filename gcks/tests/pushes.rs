@@ -1,4 +1,5 @@
-//! Pushes to members that really follow them: months on a virtual clock, and networks that lose, repeat and reorder.
+//! Pushes to members that really follow them: months on a virtual clock, and networks that lose,
+//! repeat and reorder.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests")]
 
@@ -65,7 +66,10 @@ fn keys_roll_for_two_months_without_a_pull_and_without_a_split() {
         last_spi = spi;
     }
     assert_eq!(world.splits, []);
-    assert!(world.nodes.iter().all(|node| node.pulls == 1 && node.unusable == 0), "nobody had to pull");
+    assert!(
+        world.nodes.iter().all(|node| node.pulls == 1 && node.unusable == 0),
+        "nobody had to pull"
+    );
     let shown = group(&world).rekey.unwrap();
     // One TEK in 3375 s, one KEK in 82,035 s.
     assert_eq!(shown.pushes, 60 * DAY / 3375 + 60 * DAY / 82_035, "{shown:?}");
@@ -89,7 +93,10 @@ fn a_push_comes_in_time_and_says_when_the_next_comes() {
     assert!(sa.policy().kek.is_none() && sa.sender_ids().is_none());
     let shown = snapshot(&world.service, &[], at(0), world.now);
     assert_eq!((shown.members[0].acknowledgements, shown.members[0].silent_pushes), (1, 0));
-    assert_eq!(shown.groups[0].teks.iter().map(|tek| tek.current).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(
+        shown.groups[0].teks.iter().map(|tek| tek.current).collect::<Vec<_>>(),
+        [true, false]
+    );
 }
 
 #[test]
@@ -113,7 +120,9 @@ fn multicast_goes_once_to_all() {
     assert_eq!(shown.acknowledgements, 2 * shown.pushes);
     assert_eq!(shown.transport, "multicast to 239.1.1.1:848");
     let pushes: Vec<_> = world.sent.iter().filter(|sent| is_push(sent)).collect();
-    assert!(pushes.iter().all(|push| push.destination == "239.1.1.1:848".parse().unwrap() && push.source == server()));
+    assert!(pushes.iter().all(
+        |push| push.destination == "239.1.1.1:848".parse().unwrap() && push.source == server()
+    ));
     // Both had acknowledged before the repetition was due.
     assert_eq!(pushes.len() as u64, shown.pushes);
 }
@@ -130,7 +139,10 @@ fn every_repetition_has_the_same_octets() {
     assert!(pushes.iter().all(|push| **push == *pushes[0]));
     assert_eq!(world.nodes[0].accepted.len(), 1, "it was carried out once");
     let shown = group(&world).rekey.unwrap();
-    assert_eq!((shown.acknowledgements, shown.acknowledgements_missing, shown.members_silent), (0, 1, 1));
+    assert_eq!(
+        (shown.acknowledgements, shown.acknowledgements_missing, shown.members_silent),
+        (0, 1, 1)
+    );
 }
 
 #[test]
@@ -140,7 +152,13 @@ fn a_network_that_loses_repeats_and_reorders() {
         let tail = pushes("retransmissions = 4\nretransmission-period = \"4s\"");
         let tail = tail.replace("\"10s\"", "\"20s\"").replace("\"30s\"", "\"60s\"");
         let directory = keys();
-        let mut world = World::new(start(parse(&configuration_with(directory.path(), "", "10.0.0", CBC, &tail))));
+        let mut world = World::new(start(parse(&configuration_with(
+            directory.path(),
+            "",
+            "10.0.0",
+            CBC,
+            &tail,
+        ))));
         let mut dice = Dice(seed);
         for number in 1..=2 {
             world.join(number, 1);
@@ -153,11 +171,18 @@ fn a_network_that_loses_repeats_and_reorders() {
             };
             (0..copies).map(|_| Duration::from_millis(10 + dice.below(3000))).collect()
         });
-        // A push that is lost five times over is made good by a pull within the margin: such a split is short.
+        // A push that is lost five times over is made good by a pull within the margin: such a
+        // split is short.
         for _ in 0..7 * 24 {
             world.run(seconds(3600));
-            let without: Vec<_> = world.nodes.iter().filter(|node| node.sending(world.now).is_none()).collect();
-            assert!(without.is_empty(), "seed {seed}, {:?}: {without:?} {:?}", world.now, group(&world));
+            let without: Vec<_> =
+                world.nodes.iter().filter(|node| node.sending(world.now).is_none()).collect();
+            assert!(
+                without.is_empty(),
+                "seed {seed}, {:?}: {without:?} {:?}",
+                world.now,
+                group(&world)
+            );
         }
         let shown = group(&world).rekey.unwrap();
         assert!(shown.pushes >= 170, "{shown:?}");
@@ -171,7 +196,8 @@ fn a_network_that_loses_repeats_and_reorders() {
 
 #[test]
 fn who_joins_or_pulls_around_a_push_splits_nothing() {
-    // Every second from before the push until after the deactivation delay, one member joins and another pulls again.
+    // Every second from before the push until after the deactivation delay, one member joins and
+    // another pulls again.
     for offset in 0..45 {
         let mut world = World::new(pushing(CBC, ""));
         world.join(1, 1);
@@ -191,11 +217,14 @@ fn who_joins_or_pulls_around_a_push_splits_nothing() {
 
 #[test]
 fn a_push_during_a_pull_reaches_the_member_afterwards() {
-    for (lifetime, settings) in [("1h", ""), ("30d", "lifetime = \"1h\""), ("30d", "lifetime = \"1h\"\nlkh = true")] {
+    for (lifetime, settings) in
+        [("1h", ""), ("30d", "lifetime = \"1h\""), ("30d", "lifetime = \"1h\"\nlkh = true")]
+    {
         let mut world = World::new(pushing(&format!("{CBC}\nlifetime = \"{lifetime}\""), settings));
         world.join(1, 1);
         world.run(seconds(3374) - Duration::from_millis(900));
-        // The answers to this one take so long that the push is made between message 1 and message 3.
+        // The answers to this one take so long that the push is made between message 1 and message
+        // 3.
         world.network = Box::new(|sent| {
             let slow = sent.payload[18] == 32 && sent.destination == address(2);
             vec![if slow { Duration::from_millis(700) } else { Duration::from_millis(200) }]
@@ -223,10 +252,11 @@ fn silent_members_are_dropped_where_that_is_wanted() {
         assert_eq!(group(&world).rekey.unwrap().acknowledgements, 2);
         // Member 2 is off from here on.
         world.node(1).alive = false;
-        world.network = Box::new(|sent| match [sent.source, sent.destination].contains(&address(2)) {
-            true => vec![],
-            false => vec![LATENCY],
-        });
+        world.network =
+            Box::new(|sent| match [sent.source, sent.destination].contains(&address(2)) {
+                true => vec![],
+                false => vec![LATENCY],
+            });
         world.run(seconds(2 * 3375 + 100));
         assert_eq!(snapshot(&world.service, &[], at(0), world.now).members[1].silent_pushes, 2);
         world.run(seconds(3375));
@@ -234,7 +264,10 @@ fn silent_members_are_dropped_where_that_is_wanted() {
         assert_eq!(shown.members, if wanted { 1 } else { 2 });
         let rekey = shown.rekey.unwrap();
         assert_eq!((rekey.members_dropped, rekey.acknowledgements_missing), (u64::from(wanted), 3));
-        assert_eq!(world.notices.iter().any(|notice| matches!(notice, Notice::Dropped { .. })), wanted);
+        assert_eq!(
+            world.notices.iter().any(|notice| matches!(notice, Notice::Dropped { .. })),
+            wanted
+        );
         // It comes back by a pull.
         world.network = Box::new(|_| vec![LATENCY]);
         world.node(1).alive = true;
@@ -255,7 +288,8 @@ fn a_member_that_never_acknowledged_is_not_dropped() {
     assert!(group(&world).rekey.unwrap().acknowledgements_missing > 20);
 }
 
-/// Acknowledgements are on their way for three seconds, and every second another push takes the place of the one before.
+/// Acknowledgements are on their way for three seconds, and every second another push takes the
+/// place of the one before.
 #[test]
 fn acknowledgements_that_come_after_the_next_push_or_a_new_kek_count() {
     const ACKNOWLEDGEMENT: u8 = 35;
@@ -277,7 +311,11 @@ fn acknowledgements_that_come_after_the_next_push_or_a_new_kek_count() {
         world.run(seconds(60));
         let rekey = group(&world).rekey.unwrap();
         assert_ne!(rekey.kek.unwrap().spi, first);
-        assert_eq!((rekey.acknowledgements, rekey.acknowledgements_missing), (rekey.pushes * 2, 0), "{settings}");
+        assert_eq!(
+            (rekey.acknowledgements, rekey.acknowledgements_missing),
+            (rekey.pushes * 2, 0),
+            "{settings}"
+        );
         assert_eq!(world.service.statistics().discards.get("unexpected-acknowledgement"), None);
     }
 }
@@ -317,7 +355,10 @@ fn members_keep_their_sender_identifiers_through_pushes() {
     world.join(1, 1);
     world.join(2, 1);
     world.run(seconds(3 * DAY));
-    assert_eq!((world.nodes[0].senders.as_slice(), world.nodes[1].senders.as_slice()), (&[0][..], &[1][..]));
+    assert_eq!(
+        (world.nodes[0].senders.as_slice(), world.nodes[1].senders.as_slice()),
+        (&[0][..], &[1][..])
+    );
     // A member that restarted gets another one, and nobody ever the one of a member that is there.
     for _ in 0..300 {
         world.pull(1);
@@ -334,7 +375,8 @@ fn sender_identifiers_that_are_used_up_begin_anew_with_new_keys() {
     let text = |service: &str| format!("{service}\nlifetime = \"30d\"");
     let directory = keys();
     let text = configuration_with(directory.path(), "", "10.0.0", &text(GCM), &pushes(""));
-    let mut world = World::new(start(parse(&text.replace("id = 1\n", "id = 1\nsender-id-bits = 8\n"))));
+    let mut world =
+        World::new(start(parse(&text.replace("id = 1\n", "id = 1\nsender-id-bits = 8\n"))));
     world.join(1, 1);
     world.join(2, 1);
     let mut used: BTreeSet<(Spi, u64)> = BTreeSet::new();
@@ -349,7 +391,10 @@ fn sender_identifiers_that_are_used_up_begin_anew_with_new_keys() {
             continue;
         }
         let sender = *world.nodes[1].senders.last().unwrap();
-        assert!(used.insert((world.nodes[1].sending(world.now).unwrap(), sender)), "round {round}: {sender} twice");
+        assert!(
+            used.insert((world.nodes[1].sending(world.now).unwrap(), sender)),
+            "round {round}: {sender} twice"
+        );
     }
     let sender = |node: usize| *world.nodes[node].senders.last().unwrap();
     assert_ne!(sender(0), sender(1));
@@ -368,8 +413,11 @@ fn a_lost_message_4_costs_nobody_the_push() {
     world.run(seconds(1));
     let mut lost = false;
     world.network = Box::new(move |sent| {
-        // Message 4 is the second of the pull that the server sends; what follows at once is the push.
-        let late = sent.destination == address(2) && matches!(sent.payload[18], 32 | 33) && sent.payload.len() > 300;
+        // Message 4 is the second of the pull that the server sends; what follows at once is the
+        // push.
+        let late = sent.destination == address(2)
+            && matches!(sent.payload[18], 32 | 33)
+            && sent.payload.len() > 300;
         let loses = late && !lost;
         lost |= sent.payload[18] == 33 && sent.destination == address(2);
         if loses { vec![] } else { vec![LATENCY] }

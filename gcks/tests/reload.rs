@@ -12,7 +12,8 @@ use gdoi::push::{Deletion, KekChange};
 use support::world::*;
 use support::*;
 
-/// A key server with members 1 and 2 of group one and 3 of group two, and the text that it was configured with.
+/// A key server with members 1 and 2 of group one and 3 of group two, and the text that it was
+/// configured with.
 struct Lab {
     world: World,
     text: String,
@@ -69,7 +70,8 @@ fn an_unchanged_file_changes_nothing() {
 fn other_algorithms_come_with_the_next_tek() {
     let mut lab = Lab::new(CBC, &pushes(""));
     let old = lab.world.spis(1);
-    let changes = lab.reload(|text| text.replace("aes-256-cbc\"\nintegrity", "aes-128-cbc\"\nintegrity"));
+    let changes =
+        lab.reload(|text| text.replace("aes-256-cbc\"\nintegrity", "aes-128-cbc\"\nintegrity"));
     assert_eq!(changes.len(), 2, "{changes:?}");
     lab.world.run(seconds(60));
     assert_eq!((lab.pushes(), lab.world.spis(1)), (0, old));
@@ -77,7 +79,11 @@ fn other_algorithms_come_with_the_next_tek() {
     let late = lab.world.join(2, 1);
     assert_eq!(lab.world.nodes[late].teks[0].keys.encryption.len(), 32);
     lab.world.run(seconds(3400));
-    assert!(lab.world.nodes[..3].iter().all(|node| node.teks.last().unwrap().keys.encryption.len() == 16));
+    assert!(
+        lab.world.nodes[..3]
+            .iter()
+            .all(|node| node.teks.last().unwrap().keys.encryption.len() == 16)
+    );
     assert_eq!(lab.world.splits, []);
     assert_eq!(lab.pulls()[..3], [1, 1, 1]);
 }
@@ -86,7 +92,9 @@ fn other_algorithms_come_with_the_next_tek() {
 fn other_lines_delete_the_tek_at_once_and_bring_a_new_one() {
     let mut lab = Lab::new(CBC, &pushes(""));
     let old = lab.world.spis(1);
-    let changes = lab.reload(|text| text.replacen("destination = \"172.16.0.0/12\"", "destination = \"any\"", 1));
+    let changes = lab.reload(|text| {
+        text.replacen("destination = \"172.16.0.0/12\"", "destination = \"any\"", 1)
+    });
     assert_eq!(changes, ["group one: 1 TEKs deleted because their lines changed"]);
     lab.world.run(seconds(1));
     let push = lab.world.nodes[0].accepted.last().unwrap();
@@ -106,7 +114,10 @@ fn a_tek_comes_and_goes_by_push() {
     let sa = lab.world.nodes[0].accepted.last().unwrap().group_sa.as_ref().unwrap();
     assert_eq!(sa.policy().teks.len(), 2);
     assert_eq!(lab.world.nodes[0].teks.len(), 2);
-    assert!(lab.world.nodes[0].teks.iter().any(|held| old.contains(&held.spi)), "the other one stays");
+    assert!(
+        lab.world.nodes[0].teks.iter().any(|held| old.contains(&held.spi)),
+        "the other one stays"
+    );
     lab.reload(|text| text.replacen(more, "[group.gap]", 1));
     lab.world.run(seconds(20));
     assert_eq!(lab.world.nodes[0].teks.len(), 1);
@@ -119,10 +130,15 @@ fn pushes_come_change_and_go() {
     let mut lab = Lab::new(CBC, "");
     assert!(lab.world.nodes.iter().all(|node| node.rekey.is_none()));
     let changes = lab.reload(|text| {
-        text.replace("destination = \"172.16.0.0/12\"\n", &format!("destination = \"172.16.0.0/12\"\n{}", pushes("")))
+        text.replace(
+            "destination = \"172.16.0.0/12\"\n",
+            &format!("destination = \"172.16.0.0/12\"\n{}", pushes("")),
+        )
     });
     assert!(
-        changes.iter().any(|line| line.contains("has pushes for members that register from now on")),
+        changes
+            .iter()
+            .any(|line| line.contains("has pushes for members that register from now on")),
         "{changes:?}"
     );
     assert!(snapshot(&lab.world.service, &[], at(0), lab.world.now).members.is_empty());
@@ -132,24 +148,40 @@ fn pushes_come_change_and_go() {
     assert_eq!(lab.world.splits, []);
     lab.world.run(seconds(86_400));
     assert_eq!(lab.pulls(), [2, 2, 2]);
-    let encryption =
-        |lab: &Lab| snapshot(&lab.world.service, &[], at(0), lab.world.now).groups[0].rekey.clone().unwrap().encryption;
+    let encryption = |lab: &Lab| {
+        snapshot(&lab.world.service, &[], at(0), lab.world.now).groups[0]
+            .rekey
+            .clone()
+            .unwrap()
+            .encryption
+    };
     lab.reload(|text| {
-        text.replace("signing-key = \"ecdsa-p256\"\n", "signing-key = \"ecdsa-p256\"\nencryption = \"aes-128-cbc\"\n")
+        text.replace(
+            "signing-key = \"ecdsa-p256\"\n",
+            "signing-key = \"ecdsa-p256\"\nencryption = \"aes-128-cbc\"\n",
+        )
     });
     assert_eq!(encryption(&lab), "aes-256-cbc");
     lab.world.run(seconds(86_400));
     assert_eq!(encryption(&lab), "aes-128-cbc");
     assert_eq!((lab.pulls(), lab.world.splits.len()), (vec![2, 2, 2], 0));
-    let changes = lab
-        .reload(|text| text.replace("[group.rekey]\nsigning-key = \"ecdsa-p256\"\nencryption = \"aes-128-cbc\"\n", ""));
+    let changes = lab.reload(|text| {
+        text.replace(
+            "[group.rekey]\nsigning-key = \"ecdsa-p256\"\nencryption = \"aes-128-cbc\"\n",
+            "",
+        )
+    });
     assert!(
-        changes.iter().any(|line| line == "group one: KEK deleted, 2 members told; they register again"),
+        changes
+            .iter()
+            .any(|line| line == "group one: KEK deleted, 2 members told; they register again"),
         "{changes:?}"
     );
     lab.world.run(seconds(5));
     assert!(lab.world.nodes.iter().all(|node| node.rekey.is_none() && node.pulls == 3));
-    assert!(lab.world.nodes.iter().all(|node| node.accepted.last().unwrap().kek == KekChange::Deleted));
+    assert!(
+        lab.world.nodes.iter().all(|node| node.accepted.last().unwrap().kek == KekChange::Deleted)
+    );
     assert_eq!(lab.world.splits, [], "the TEKs went on");
 }
 
@@ -172,8 +204,14 @@ fn a_group_that_goes_takes_its_keys_along() {
             "name" => text.replace("\"two\"", "\"other\""),
             _ => text.replace("id = 2\n", "id = 7\n"),
         });
-        assert!(changes.iter().any(|line| line == "group two: gone; 1 members told to delete its keys"), "{changes:?}");
-        assert_eq!(snapshot(&lab.world.service, &[], at(0), lab.world.now).statistics.isakmp_sas, 2);
+        assert!(
+            changes.iter().any(|line| line == "group two: gone; 1 members told to delete its keys"),
+            "{changes:?}"
+        );
+        assert_eq!(
+            snapshot(&lab.world.service, &[], at(0), lab.world.now).statistics.isakmp_sas,
+            2
+        );
         lab.world.run(seconds(2));
         let push = lab.world.nodes[2].accepted.last().unwrap();
         assert_eq!(push.kek, KekChange::Deleted);
@@ -181,14 +219,21 @@ fn a_group_that_goes_takes_its_keys_along() {
         assert!(lab.world.nodes[0].accepted.is_empty());
         lab.world.run(seconds(60));
         assert_eq!(lab.world.nodes[2].pulls, if change == "name" { 2 } else { 1 });
-        assert_eq!(lab.world.nodes[2].refused > 0, change == "id", "nobody knows the number any more");
+        assert_eq!(
+            lab.world.nodes[2].refused > 0,
+            change == "id",
+            "nobody knows the number any more"
+        );
     }
 }
 
-/// Whether the member was told to delete all keys: it then does not go on with keys that nobody else uses.
+/// Whether the member was told to delete all keys: it then does not go on with keys that nobody
+/// else uses.
 fn is_told(node: &Node) -> bool {
     let all = |one: &Deletion| matches!(one, Deletion::AllTeks(_));
-    node.accepted.iter().any(|push| push.kek == KekChange::Deleted && push.deletions.iter().any(all))
+    node.accepted
+        .iter()
+        .any(|push| push.kek == KekChange::Deleted && push.deletions.iter().any(all))
 }
 
 #[test]
@@ -209,10 +254,14 @@ fn a_member_that_goes_is_left_behind_by_the_hierarchy() {
         lab.world.node(1).removed = true;
         lab.world.run(seconds(60));
         assert_eq!(snapshot(&lab.world.service, &[], at(0), lab.world.now).groups[0].members, 1);
-        let follows = lab.world.nodes[1].receives(*lab.world.spis(1).first().unwrap(), lab.world.now);
+        let follows =
+            lab.world.nodes[1].receives(*lab.world.spis(1).first().unwrap(), lab.world.now);
         assert!(!follows);
         let hears = is_told(&lab.world.nodes[1]);
-        assert_eq!((lab.world.nodes[0].pulls, hears), if settings.is_empty() { (2, true) } else { (1, false) });
+        assert_eq!(
+            (lab.world.nodes[0].pulls, hears),
+            if settings.is_empty() { (2, true) } else { (1, false) }
+        );
         // It may not come back.
         lab.world.pull(1);
         lab.world.run(seconds(60));
@@ -223,7 +272,8 @@ fn a_member_that_goes_is_left_behind_by_the_hierarchy() {
 #[test]
 fn another_phase_1_or_key_ends_isakmp_sas_and_nothing_else() {
     let mut lab = Lab::new(CBC, &pushes(""));
-    let sas = |lab: &Lab| snapshot(&lab.world.service, &[], at(0), lab.world.now).statistics.isakmp_sas;
+    let sas =
+        |lab: &Lab| snapshot(&lab.world.service, &[], at(0), lab.world.now).statistics.isakmp_sas;
     assert_eq!(sas(&lab), 3);
     let changes = lab.reload(|text| text.replacen("/k1\"", "/k2\"", 1));
     assert_eq!((changes, sas(&lab)), (vec![String::from("member g1: 1 ISAKMP SAs ended")], 2));

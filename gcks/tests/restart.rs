@@ -46,7 +46,8 @@ impl Configuration {
 fn numbers_are_used_once(world: &World) {
     let kek = world.service.groups()[0].rekey().unwrap().kek().unwrap();
     let under = |sent: &&Transmit| is_push(sent) && sent.payload[..16] == kek.spi();
-    let different: BTreeSet<&[u8]> = world.sent.iter().filter(under).map(|sent| sent.payload.as_slice()).collect();
+    let different: BTreeSet<&[u8]> =
+        world.sent.iter().filter(under).map(|sent| sent.payload.as_slice()).collect();
     assert!(kek.sequence_number() > 3);
     assert_eq!(different.len(), kek.sequence_number() as usize);
 }
@@ -85,17 +86,25 @@ fn a_restart_at_every_moment_of_a_push_loses_nobody() {
         world.join(1, 1);
         world.join(2, 1);
         world.run(seconds(3373));
-        // The push of this second is lost to member 2, and what was on the way when the server ended to all.
+        // The push of this second is lost to member 2, and what was on the way when the server
+        // ended to all.
         let mut lost = 0;
         world.network = Box::new(move |sent| {
             lost += u32::from(is_push(sent) && sent.destination == address(2));
-            if is_push(sent) && sent.destination == address(2) && lost == 1 { vec![] } else { vec![LATENCY] }
+            if is_push(sent) && sent.destination == address(2) && lost == 1 {
+                vec![]
+            } else {
+                vec![LATENCY]
+            }
         });
         world.run(Duration::from_millis(offset * 100));
         world.restart(configuration.config(), &configuration.signing);
         world.run(seconds(40));
         assert_eq!(world.spis(1).len(), 1, "offset {offset}");
-        assert!(world.nodes.iter().all(|node| node.accepted.len() == 1 && node.pulls == 1), "offset {offset}");
+        assert!(
+            world.nodes.iter().all(|node| node.accepted.len() == 1 && node.pulls == 1),
+            "offset {offset}"
+        );
         world.run(seconds(86_400));
         assert!(world.nodes.iter().all(|node| node.pulls == 1), "offset {offset}");
     }
@@ -159,12 +168,14 @@ fn another_signing_key_makes_members_register_again() {
     assert_eq!(world.splits, []);
 }
 
-/// Message 1 with an offer that a member has proved takes no memory: nobody who forges it keeps the member out.
+/// Message 1 with an offer that a member has proved takes no memory: nobody who forges it keeps the
+/// member out.
 #[test]
 fn offers_that_members_have_proved_are_known_after_a_restart() {
     let configuration = Configuration::new(CBC, "");
     let mut world = configuration.world();
-    let half_open = |world: &World| snapshot(&world.service, &[], at(0), world.now).statistics.half_open;
+    let half_open =
+        |world: &World| snapshot(&world.service, &[], at(0), world.now).statistics.half_open;
     world.join(1, 1);
     let mut first = world.sent.iter().find(|sent| sent.payload[8..16] == [0; 8]).unwrap().clone();
     world.restart(configuration.config(), &configuration.signing);
@@ -178,12 +189,15 @@ fn offers_that_members_have_proved_are_known_after_a_restart() {
         }
         world.service.handle_datagram(first.source, server(), &first.payload, world.now).unwrap();
         assert_eq!(half_open(&world) == 0, known);
-        assert!(std::iter::from_fn(|| world.service.poll_transmit()).any(|sent| sent.payload[18] == 2));
+        assert!(
+            std::iter::from_fn(|| world.service.poll_transmit()).any(|sent| sent.payload[18] == 2)
+        );
         world.service.saved();
     }
 }
 
-/// Its recipients are members no more when a delete is made: the registry cannot tell whom to send it to.
+/// Its recipients are members no more when a delete is made: the registry cannot tell whom to send
+/// it to.
 #[test]
 fn deletes_that_were_written_and_not_sent_are_sent_after_the_restart() {
     for (settings, removed) in [
@@ -207,10 +221,14 @@ fn deletes_that_were_written_and_not_sent_are_sent_after_the_restart() {
             let state = world.service.export();
             let (config, keys) = (configuration.config(), &configuration.signing);
             let clock = Clock::same(world.now);
-            world.service = Service::restore(config, keys, [7; 32], OsEntropy, (&state, clock), world.now).unwrap();
+            world.service =
+                Service::restore(config, keys, [7; 32], OsEntropy, (&state, clock), world.now)
+                    .unwrap();
         }
         world.run(seconds(30));
-        let told = |node: &Node| node.accepted.iter().any(|push| push.kek == gdoi::push::KekChange::Deleted);
+        let told = |node: &Node| {
+            node.accepted.iter().any(|push| push.kek == gdoi::push::KekChange::Deleted)
+        };
         assert!(world.nodes.iter().all(told), "{settings}");
         assert_eq!(
             world.nodes.iter().map(|node| node.pulls).collect::<Vec<_>>(),
@@ -222,7 +240,11 @@ fn deletes_that_were_written_and_not_sent_are_sent_after_the_restart() {
         world.sent.clear();
         world.restart(configuration.config(), &configuration.signing);
         let pushes = world.sent.iter().filter(|sent| is_push(sent)).count();
-        assert_eq!(pushes, 2 - removed.iter().count(), "the delete to who is a member again: it does not know the KEK");
+        assert_eq!(
+            pushes,
+            2 - removed.iter().count(),
+            "the delete to who is a member again: it does not know the KEK"
+        );
     }
 }
 
@@ -233,7 +255,8 @@ fn a_group_or_member_that_went_while_the_server_was_down_is_told() {
         let end = text[start + 1..].find(to).map_or(text.len(), |end| start + 1 + end);
         format!("{}{}", &text[..start], &text[end..])
     };
-    let told = |node: &Node| node.accepted.iter().any(|push| push.kek == gdoi::push::KekChange::Deleted);
+    let told =
+        |node: &Node| node.accepted.iter().any(|push| push.kek == gdoi::push::KekChange::Deleted);
     for settings in ["", "lkh = true"] {
         let configuration = Configuration::new(CBC, settings);
         let start = || {
@@ -252,7 +275,11 @@ fn a_group_or_member_that_went_while_the_server_was_down_is_told() {
         assert!(told(&world.nodes[2]) && world.nodes[2].teks.is_empty());
         assert!(!told(&world.nodes[0]) && world.nodes[0].pulls == 1);
         let change = "group two: gone; 1 members told to delete its keys";
-        assert!(world.notices.contains(&Notice::Changed { change: change.to_owned() }), "{:?}", world.notices);
+        assert!(
+            world.notices.contains(&Notice::Changed { change: change.to_owned() }),
+            "{:?}",
+            world.notices
+        );
         // Member 2 alone.
         let mut world = start();
         let text = without(&configuration.text, "[[member]]\nname = \"g2\"", "[[member]]");
@@ -268,7 +295,10 @@ fn a_group_or_member_that_went_while_the_server_was_down_is_told() {
         assert_eq!(world.nodes[1].pulls, 1, "nobody knows it any more");
         // Another number.
         let mut world = start();
-        world.restart(parse(&configuration.text.replace("id = 2\n", "id = 7\n")), &configuration.signing);
+        world.restart(
+            parse(&configuration.text.replace("id = 2\n", "id = 7\n")),
+            &configuration.signing,
+        );
         world.run(seconds(5));
         assert!(told(&world.nodes[2]) && !told(&world.nodes[0]));
         // No pushes any more.
@@ -276,7 +306,9 @@ fn a_group_or_member_that_went_while_the_server_was_down_is_told() {
         let text = configuration.text.replace(&pushes(settings), "");
         world.restart(parse(&text), &SigningKeys::new());
         world.run(seconds(5));
-        assert!(world.nodes.iter().all(|node| told(node) && node.pulls == 2 && node.rekey.is_none()));
+        assert!(
+            world.nodes.iter().all(|node| told(node) && node.pulls == 2 && node.rekey.is_none())
+        );
         assert_eq!(world.splits, []);
     }
 }
@@ -288,7 +320,8 @@ fn lines_that_changed_while_the_server_was_down_are_replaced_by_a_push() {
     world.join(1, 1);
     let old = world.spis(1);
     world.run(seconds(10));
-    let changed = configuration.text.replace("source = \"172.16.0.0/12\"", "source = \"172.20.0.0/16\"");
+    let changed =
+        configuration.text.replace("source = \"172.16.0.0/12\"", "source = \"172.20.0.0/16\"");
     world.restart(parse(&changed), &configuration.signing);
     world.run(seconds(10));
     let push = world.nodes[0].accepted.last().unwrap();
@@ -306,10 +339,15 @@ fn keys_age_over_a_reboot() {
     let restore = |elapsed| {
         let clock = Clock { written, now: at(20), elapsed: seconds(elapsed) };
         let (config, keys) = (configuration.config(), &configuration.signing);
-        let service = Service::restore(config, keys, [3; 32], OsEntropy, (&state, clock), at(20)).unwrap();
+        let service =
+            Service::restore(config, keys, [3; 32], OsEntropy, (&state, clock), at(20)).unwrap();
         let shown = snapshot(&service, &[], at(0), at(20));
         let left = shown.groups[0].teks.first().map(|tek| tek.lifetime_left_seconds);
-        (left, shown.groups[0].rekey.clone().unwrap().kek.map(|kek| kek.lifetime_left_seconds), shown.members.len())
+        (
+            left,
+            shown.groups[0].rekey.clone().unwrap().kek.map(|kek| kek.lifetime_left_seconds),
+            shown.members.len(),
+        )
     };
     assert_eq!(restore(600), (Some(2999), Some(85_799), 1));
     assert_eq!(restore(90_000).1, None, "the KEK has ended");
@@ -325,7 +363,8 @@ fn octets_of_another_version_or_cut_ones_are_refused() {
     let restore = |octets: &[u8]| {
         let state = gdoi::crypto::Secret::copy_from(octets);
         let (config, keys) = (configuration.config(), &configuration.signing);
-        Service::restore(config, keys, [3; 32], OsEntropy, (&state, Clock::same(at(1))), at(1)).map(|_| ())
+        Service::restore(config, keys, [3; 32], OsEntropy, (&state, Clock::same(at(1))), at(1))
+            .map(|_| ())
     };
     restore(state.expose()).unwrap();
     for length in (0..state.len()).step_by(7) {
@@ -343,7 +382,11 @@ fn nothing_leaves_before_the_state_is_written() {
     let head = format!("state-key-file = \"{}/state.key\"", directory.path().display());
     let config = parse(&configuration_with(directory.path(), &head, "10.0.0", CBC, &pushes("")));
     let mut service = start(config);
-    let mut member = gdoi::member::Registration::new(registration(1, 1, 1, address(1), server()), [9; 32], at(0));
+    let mut member = gdoi::member::Registration::new(
+        registration(1, 1, 1, address(1), server()),
+        [9; 32],
+        at(0),
+    );
     let mut written = 0;
     for _ in 0..40 {
         while let Some(transmit) = member.poll_transmit() {

@@ -58,7 +58,10 @@ fn a_tek_near_its_end_is_replaced_for_everybody() {
     assert_ne!(new.tek_keys(), old.tek_keys());
     assert_eq!(register_member(&mut service, 2, 1, at(3501)).group_sa().tek_keys(), new.tek_keys());
     let shown = snapshot(&service, &[], at(0), at(3502));
-    assert_eq!(shown.groups[0].teks.iter().map(|tek| tek.current).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(
+        shown.groups[0].teks.iter().map(|tek| tek.current).collect::<Vec<_>>(),
+        [true, false]
+    );
     service.handle_timeout(at(3600));
     let shown = snapshot(&service, &[], at(0), at(3600));
     assert_eq!(shown.groups[0].teks.iter().map(|tek| tek.current).collect::<Vec<_>>(), [true]);
@@ -90,17 +93,22 @@ fn a_member_gets_no_other_group() {
         Notice::Refused { reason: Refused::Denied(reason), group: GroupId(2), .. } if *reason == denied
     )));
     let failure = register_member(&mut service, 1, 77, at(0)).failure();
-    assert_eq!(failure, RegistrationFailure::Refused { notify: NotifyType::INVALID_ID_INFORMATION });
-    assert!(
-        notices(&mut service)
-            .iter()
-            .any(|notice| matches!(notice, Notice::Refused { reason: Refused::Denied(Denied::UnknownGroup), .. }))
+    assert_eq!(
+        failure,
+        RegistrationFailure::Refused { notify: NotifyType::INVALID_ID_INFORMATION }
     );
+    assert!(notices(&mut service).iter().any(|notice| matches!(
+        notice,
+        Notice::Refused { reason: Refused::Denied(Denied::UnknownGroup), .. }
+    )));
     let shown = snapshot(&service, &[], at(0), at(1));
     assert_eq!((shown.statistics.pulls_refused, shown.statistics.pulls_succeeded), (2, 0));
     assert_eq!(shown.groups[1].pulls_failed, 1);
     assert!(shown.members.is_empty());
-    assert!(shown.groups.iter().all(|group| group.teks.is_empty()), "no key is made for a refused pull");
+    assert!(
+        shown.groups.iter().all(|group| group.teks.is_empty()),
+        "no key is made for a refused pull"
+    );
 }
 
 #[test]
@@ -110,7 +118,11 @@ fn a_wrong_key_gets_nothing_and_is_counted() {
     register(&mut service, config, at(0)).failure();
     let shown = snapshot(&service, &[], at(0), at(0));
     assert_eq!((shown.statistics.phase1_established, shown.statistics.pulls_succeeded), (0, 0));
-    assert!(shown.statistics.discards.values().sum::<u64>() >= 1, "{:?}", shown.statistics.discards);
+    assert!(
+        shown.statistics.discards.values().sum::<u64>() >= 1,
+        "{:?}",
+        shown.statistics.discards
+    );
 }
 
 #[test]
@@ -151,13 +163,23 @@ fn the_snapshot_tells_who_has_keys_until_they_end() {
     register_member(&mut service, 1, 1, at(160)).group_sa();
     let shown = snapshot(&service, &["127.0.0.1:848".parse().unwrap()], at(0), at(200));
     let member = &shown.members[0];
-    assert_eq!((member.name.as_str(), member.group.as_str(), member.identity.as_str()), ("g1", "one", "10.0.0.1"));
-    assert_eq!((member.registered_seconds_ago, member.last_pull_seconds_ago, member.pulls), (100, 40, 2));
+    assert_eq!(
+        (member.name.as_str(), member.group.as_str(), member.identity.as_str()),
+        ("g1", "one", "10.0.0.1")
+    );
+    assert_eq!(
+        (member.registered_seconds_ago, member.last_pull_seconds_ago, member.pulls),
+        (100, 40, 2)
+    );
     assert_eq!(member.keys_left_seconds, 3500);
     assert_eq!(shown.groups[0].teks[0].spi, sa.policy().teks[0].spi);
     assert_eq!(shown.groups[0].teks[0].selectors, ["172.16.0.0/12 -> 172.16.0.0/12"]);
-    assert_eq!((shown.groups[0].members, shown.groups[0].pulls_succeeded, shown.uptime_seconds), (1, 2, 200));
-    // No octet of a key can be in it: keys have no text form, and the SPI is all that is shown of a TEK.
+    assert_eq!(
+        (shown.groups[0].members, shown.groups[0].pulls_succeeded, shown.uptime_seconds),
+        (1, 2, 200)
+    );
+    // No octet of a key can be in it: keys have no text form, and the SPI is all that is shown of a
+    // TEK.
     notices(&mut service);
     service.handle_timeout(at(3700));
     assert!(snapshot(&service, &[], at(0), at(3700)).members.is_empty());
@@ -168,7 +190,8 @@ fn the_snapshot_tells_who_has_keys_until_they_end() {
 fn a_pull_that_breaks_off_is_told_and_its_identifier_is_free_again() {
     let mut service = service(GCM);
     let server = SERVER.parse().unwrap();
-    let mut member = gdoi::member::Registration::new(registration(1, 1, 1, address(1), server), [9; 32], at(0));
+    let mut member =
+        gdoi::member::Registration::new(registration(1, 1, 1, address(1), server), [9; 32], at(0));
     // Up to the offer of the policy: message 3 never comes.
     for _ in 0..20 {
         while let Some(transmit) = member.poll_transmit() {

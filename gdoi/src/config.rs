@@ -20,7 +20,8 @@ pub enum Identity {
     KeyId(Vec<u8>),
 }
 
-/// Order of the 4 octets of a group id. RFC 6407 §5.1 means network order; some implementations copy host order.
+/// Order of the 4 octets of a group id. RFC 6407 §5.1 means network order; some implementations
+/// copy host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ByteOrder {
     /// Network order, most significant octet first.
@@ -92,7 +93,8 @@ impl Phase1Transform {
 pub struct Phase1Policy {
     /// Acceptable transforms in order of preference; the member offers them all.
     pub transforms: Vec<Phase1Transform>,
-    /// Life time of the ISAKMP SA that the member offers; the responder accepts any and applies the smaller.
+    /// Life time of the ISAKMP SA that the member offers; the responder accepts any and applies the
+    /// smaller.
     pub lifetime: Duration,
 }
 
@@ -139,7 +141,8 @@ pub struct RegistrationConfig {
 /// A peer that may start phase 1 with a key server.
 #[derive(Clone, Debug)]
 pub struct PeerCredential {
-    /// Addresses that use this key: a host or a prefix. The longest match wins (RFC 2409 §5.4: main mode knows no more).
+    /// Addresses that use this key: a host or a prefix. The longest match wins (RFC 2409 §5.4: main
+    /// mode knows no more).
     pub addresses: ipnet::IpNet,
     /// The identity that the peer must prove; `None` accepts the one that equals its address.
     pub identity: Option<Identity>,

@@ -1,4 +1,5 @@
-//! Why a datagram or a wish was not followed: errors that say who is to blame and carry the evidence.
+//! Why a datagram or a wish was not followed: errors that say who is to blame and carry the
+//! evidence.
 //!
 //! One function, [`Error::notify`], maps an error to the notification of RFC 2408 §3.14.1 that may
 //! be sent for it; one other, [`Error::reason`], to the short constant under which it is counted.
@@ -113,7 +114,8 @@ pub enum PeerMisbehaved {
     /// Keys that do not fit the policy they came with.
     #[error(transparent)]
     Keys(#[from] KeyError),
-    /// SIG of a push does not fit the public key and the message, in none of the forms that are in use.
+    /// SIG of a push does not fit the public key and the message, in none of the forms that are in
+    /// use.
     #[error("the push failed authentication")]
     WrongSignature,
     /// A Delete payload of a push that names no SA of GDOI (RFC 6407 §5.9).
@@ -198,7 +200,8 @@ pub enum NotAccepted {
     /// The exchange has ended.
     #[error("the exchange has ended")]
     Ended,
-    /// A push whose number is not greater than that of the last one accepted under its KEK (RFC 6407 §4.4).
+    /// A push whose number is not greater than that of the last one accepted under its KEK (RFC
+    /// 6407 §4.4).
     #[error("push number {received} after number {last}")]
     StaleSequenceNumber {
         /// Number of the last push accepted, 0 if none was.
@@ -279,7 +282,8 @@ impl Error {
         }
     }
 
-    /// The notification that names the error to an authenticated peer (RFC 2408 §3.14.1); `None` where silence is right.
+    /// The notification that names the error to an authenticated peer (RFC 2408 §3.14.1); `None`
+    /// where silence is right.
     pub fn notify(&self) -> Option<NotifyType> {
         match self {
             Self::InvalidMessage(_) => Some(NotifyType::PAYLOAD_MALFORMED),
@@ -313,9 +317,9 @@ impl PeerMisbehaved {
 
     fn notify(&self) -> NotifyType {
         match self {
-            Self::MissingPayload { .. } | Self::DuplicatePayload { .. } | Self::PartialBlock { .. } => {
-                NotifyType::PAYLOAD_MALFORMED
-            }
+            Self::MissingPayload { .. }
+            | Self::DuplicatePayload { .. }
+            | Self::PartialBlock { .. } => NotifyType::PAYLOAD_MALFORMED,
             Self::ForeignPayload { .. } => NotifyType::INVALID_PAYLOAD_TYPE,
             Self::WrongHash { .. } => NotifyType::INVALID_HASH_INFORMATION,
             Self::WrongSignature => NotifyType::INVALID_SIGNATURE,

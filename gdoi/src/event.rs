@@ -101,8 +101,11 @@ pub enum RegistrationFailure {
         /// Who it is.
         proved: Identity,
     },
-    /// The key server's proof of the pre-shared key was missing or wrong. Probably the two keys differ.
-    #[error("phase 1 was not authenticated: the pre-shared keys differ, or the identity is not accepted there")]
+    /// The key server's proof of the pre-shared key was missing or wrong. Probably the two keys
+    /// differ.
+    #[error(
+        "phase 1 was not authenticated: the pre-shared keys differ, or the identity is not accepted there"
+    )]
     AuthenticationFailed,
     /// The key server accepts none of the phase-1 transforms offered.
     #[error("the key server accepts none of the IKE transforms offered")]
@@ -186,7 +189,8 @@ pub enum ServerEvent {
         /// The group asked for.
         group: GroupId,
     },
-    /// Message 3 was valid and the keys are on their way: from here on the peer is a member (RFC 6407 §3.2).
+    /// Message 3 was valid and the keys are on their way: from here on the peer is a member (RFC
+    /// 6407 §3.2).
     PullCompleted {
         /// The pull.
         pull: PullId,
@@ -232,7 +236,8 @@ pub enum PullAbort {
     IsakmpSaEnded,
 }
 
-/// How a key server says no to a pull. RFC 6407 defines no notification for it, so the choice is policy.
+/// How a key server says no to a pull. RFC 6407 defines no notification for it, so the choice is
+/// policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PullRefusal {
     /// INVALID-ID-INFORMATION: no such group.

@@ -38,7 +38,14 @@ impl Retransmission {
     pub(crate) fn new(policy: &RetransmissionPolicy, message: Vec<u8>, now: BootTime) -> Self {
         let wait = policy.initial.max(SHORTEST_WAIT);
         let maximum = policy.maximum.max(wait);
-        Self { message, transmissions: 1, repetitions_left: policy.repetitions, wait, maximum, at: now + wait }
+        Self {
+            message,
+            transmissions: 1,
+            repetitions_left: policy.repetitions,
+            wait,
+            maximum,
+            at: now + wait,
+        }
     }
 
     /// The octets.
@@ -102,9 +109,9 @@ impl<A> Answered<A> {
         Self { request, answer: answer.into(), sent: now, repetitions_left: REPETITIONS }
     }
 
-    /// Whether `datagram` is a copy of the request. Copies in quick succession get one answer, and all copies together
-    /// a bounded number: the answer may be hundreds of times longer than the request, and whoever recorded that must
-    /// not have a lever for flooding its sender.
+    /// Whether `datagram` is a copy of the request. Copies in quick succession get one answer, and
+    /// all copies together a bounded number: the answer may be hundreds of times longer than the
+    /// request, and whoever recorded that must not have a lever for flooding its sender.
     pub(crate) fn handle(&mut self, datagram: &Digest, now: BootTime) -> Copy<'_, A> {
         if self.request != *datagram {
             return Copy::No;
@@ -166,7 +173,10 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_maximum() {
-        assert_eq!(times(&RetransmissionPolicy::default(), 0), (vec![1000, 3000, 7000, 15_000], 23_000));
+        assert_eq!(
+            times(&RetransmissionPolicy::default(), 0),
+            (vec![1000, 3000, 7000, 15_000], 23_000)
+        );
     }
 
     #[test]
@@ -177,32 +187,49 @@ mod tests {
 
     #[test]
     fn a_zero_interval_is_no_loop() {
-        let policy = RetransmissionPolicy { initial: Duration::ZERO, maximum: Duration::ZERO, repetitions: 2 };
+        let policy = RetransmissionPolicy {
+            initial: Duration::ZERO,
+            maximum: Duration::ZERO,
+            repetitions: 2,
+        };
         assert_eq!(times(&policy, 0), (vec![50, 100], 150));
     }
 
     #[test]
     fn nothing_is_due_before_its_time() {
-        let mut retransmission = Retransmission::new(&RetransmissionPolicy::default(), vec![1], at(0));
+        let mut retransmission =
+            Retransmission::new(&RetransmissionPolicy::default(), vec![1], at(0));
         assert_eq!(retransmission.handle_timeout(at(999)), Due::NotYet);
         assert_eq!(retransmission.transmissions(), 1);
     }
 
     #[test]
     fn copies_get_the_same_answer_at_a_bounded_rate() {
-        let mut answered: Answered = Answered::new(Digest::of(b"request"), b"answer".to_vec(), at(0));
+        let mut answered: Answered =
+            Answered::new(Digest::of(b"request"), b"answer".to_vec(), at(0));
         assert_eq!(answered.handle(&Digest::of(b"another"), at(1000)), Copy::No);
         assert_eq!(answered.handle(&Digest::of(b"request"), at(49)), Copy::Unanswered);
-        assert_eq!(answered.handle(&Digest::of(b"request"), at(50)), Copy::Answer(&b"answer".to_vec().into()));
+        assert_eq!(
+            answered.handle(&Digest::of(b"request"), at(50)),
+            Copy::Answer(&b"answer".to_vec().into())
+        );
         assert_eq!(answered.handle(&Digest::of(b"request"), at(60)), Copy::Unanswered);
-        assert_eq!(answered.handle(&Digest::of(b"request"), at(100)), Copy::Answer(&b"answer".to_vec().into()));
+        assert_eq!(
+            answered.handle(&Digest::of(b"request"), at(100)),
+            Copy::Answer(&b"answer".to_vec().into())
+        );
     }
 
     #[test]
     fn an_answer_is_repeated_a_bounded_number_of_times() {
-        let mut answered: Answered = Answered::new(Digest::of(b"request"), b"answer".to_vec(), at(0));
-        let mut copy =
-            |second: u64| matches!(answered.handle(&Digest::of(b"request"), at(second * 1000)), Copy::Answer(_));
-        assert_eq!((1..1000).filter(|second| copy(*second)).collect::<Vec<_>>(), (1..=32).collect::<Vec<_>>());
+        let mut answered: Answered =
+            Answered::new(Digest::of(b"request"), b"answer".to_vec(), at(0));
+        let mut copy = |second: u64| {
+            matches!(answered.handle(&Digest::of(b"request"), at(second * 1000)), Copy::Answer(_))
+        };
+        assert_eq!(
+            (1..1000).filter(|second| copy(*second)).collect::<Vec<_>>(),
+            (1..=32).collect::<Vec<_>>()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Logical key hierarchy (RFC 2627 §5.4, RFC 6407 §5.6.3): a removed member cannot follow to the new KEK.
+//! Logical key hierarchy (RFC 2627 §5.4, RFC 6407 §5.6.3): a removed member cannot follow to the
+//! new KEK.
 //!
 //! ```text
 //!              1  root: the KEK          member of leaf 4 holds 4, 2, 1
@@ -6,8 +7,9 @@
 //!          4 5   6 7   leaves            it goes: 2 and 1 are new; 5 opens 2 and 1, 3 opens 1
 //! ```
 //!
-//! Nodes are numbered as in a heap: the children of `n` are `2n` and `2n + 1`. Key Data is IV and key, as in
-//! KEK_ALGORITHM_KEY, and is encrypted in CBC mode with the IV of the encrypting key: RFC 6407 leaves that open.
+//! Nodes are numbered as in a heap: the children of `n` are `2n` and `2n + 1`. Key Data is IV and
+//! key, as in KEK_ALGORITHM_KEY, and is encrypted in CBC mode with the IV of the encrypting key:
+//! RFC 6407 leaves that open.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,14 +48,19 @@ impl KeyPath {
     ///
     /// # Errors
     /// The cipher is not known, or the keys are no whole number of its blocks.
-    pub fn new(algorithm: u16, bits: Option<u16>, download: &LkhDownload) -> Result<Option<Self>, KekUnusable> {
+    pub fn new(
+        algorithm: u16,
+        bits: Option<u16>,
+        download: &LkhDownload,
+    ) -> Result<Option<Self>, KekUnusable> {
         let encryption = whole_blocks(algorithm, bits)?;
         let Some(leaf) = download.keys.first() else { return Ok(None) };
         let keys = download.keys.iter().map(|key| (key.node, NodeKey::of(key)));
         Ok(Some(Self { encryption, leaf: leaf.node, keys: keys.collect() }))
     }
 
-    /// Key of the leaf without its IV: the base key of acknowledgements of the LKH kinds (RFC 8263 §2).
+    /// Key of the leaf without its IV: the base key of acknowledgements of the LKH kinds (RFC 8263
+    /// §2).
     pub fn leaf_key(&self) -> Option<Secret> {
         let data = self.keys.get(&self.leaf)?.data.expose();
         data.get(self.encryption.block_length()..).map(Secret::copy_from)
@@ -70,12 +77,15 @@ impl KeyPath {
         LkhDownload { keys: keys.collect() }
     }
 
-    /// Decrypts the update array that starts from a key held here. The root among the new keys is the new KEK.
+    /// Decrypts the update array that starts from a key held here. The root among the new keys is
+    /// the new KEK.
     ///
     /// # Errors
     /// [`KekUnusable::Excluded`] if no array starts from such a key, or keys of a wrong length.
     pub fn open(&self, updates: &[LkhUpdate]) -> Result<PathUpdate, KekUnusable> {
-        let held = |update: &&LkhUpdate| self.keys.get(&update.node).is_some_and(|key| key.handle == update.handle);
+        let held = |update: &&LkhUpdate| {
+            self.keys.get(&update.node).is_some_and(|key| key.handle == update.handle)
+        };
         let update = updates.iter().find(held).ok_or(KekUnusable::Excluded)?;
         let mut keys: Vec<(u16, NodeKey)> = Vec::with_capacity(update.keys.len());
         for encrypted in &update.keys {
@@ -83,8 +93,12 @@ impl KeyPath {
             let by = by.ok_or(KekUnusable::Excluded)?;
             let kek = Kek::with(self.encryption, &by.data)?;
             let length = encrypted.data.len();
-            let data = kek.decrypt(encrypted.data.expose()).map_err(|_| KekUnusable::Hierarchy(length))?;
-            keys.push((encrypted.node, NodeKey { handle: encrypted.handle, data: Secret::copy_from(&data) }));
+            let data =
+                kek.decrypt(encrypted.data.expose()).map_err(|_| KekUnusable::Hierarchy(length))?;
+            keys.push((
+                encrypted.node,
+                NodeKey { handle: encrypted.handle, data: Secret::copy_from(&data) },
+            ));
         }
         match keys.is_empty() {
             true => Err(KekUnusable::Excluded),
@@ -143,7 +157,12 @@ impl KeyTree {
     ///
     /// # Errors
     /// More than 32,768 members, or a cipher that does not suit a hierarchy.
-    pub fn new(algorithm: u16, bits: Option<u16>, capacity: usize, rng: &mut SeededRng) -> Result<Self, TreeError> {
+    pub fn new(
+        algorithm: u16,
+        bits: Option<u16>,
+        capacity: usize,
+        rng: &mut SeededRng,
+    ) -> Result<Self, TreeError> {
         let mut tree = Self::empty(algorithm, bits, capacity)?;
         tree.renew(ROOT, rng);
         Ok(tree)
@@ -155,7 +174,8 @@ impl KeyTree {
         if leaves > MOST_LEAVES {
             return Err(TreeError::TooLarge(capacity));
         }
-        let algorithm = u8::try_from(algorithm).map_err(|_| KekUnusable::Cipher { algorithm, bits })?;
+        let algorithm =
+            u8::try_from(algorithm).map_err(|_| KekUnusable::Cipher { algorithm, bits })?;
         let depth = leaves.ilog2();
         Ok(Self { encryption, algorithm, depth, keys: BTreeMap::new(), members: BTreeSet::new() })
     }
@@ -170,14 +190,15 @@ impl KeyTree {
         &self.members
     }
 
-    /// Key of a member's leaf without its IV: the base key of its acknowledgements of the LKH kinds.
+    /// Key of a member's leaf without its IV: the base key of its acknowledgements of the LKH
+    /// kinds.
     pub fn leaf_key(&self, leaf: u16) -> Option<Secret> {
         let data = self.keys.get(&leaf).filter(|_| self.members.contains(&leaf))?.data.expose();
         data.get(self.encryption.block_length()..).map(Secret::copy_from)
     }
 
-    /// Gives a member a leaf with a key of its own. What was sent before it came stays readable to it if it recorded it:
-    /// see [`refresh`](Self::refresh).
+    /// Gives a member a leaf with a key of its own. What was sent before it came stays readable to
+    /// it if it recorded it: see [`refresh`](Self::refresh).
     ///
     /// # Errors
     /// No leaf is left.
@@ -197,26 +218,32 @@ impl KeyTree {
         Ok(leaf)
     }
 
-    /// Takes a leaf back whose keys never left: nobody holds them, so that no other key has to change.
+    /// Takes a leaf back whose keys never left: nobody holds them, so that no other key has to
+    /// change.
     pub fn release(&mut self, leaf: u16) {
         if self.members.remove(&leaf) {
             self.keys.remove(&leaf);
         }
     }
 
-    /// The keys of a member from its leaf to the root, for its pull. `None` if the leaf is nobody's.
+    /// The keys of a member from its leaf to the root, for its pull. `None` if the leaf is
+    /// nobody's.
     pub fn download(&self, leaf: u16) -> Option<LkhDownload> {
         self.members.get(&leaf)?;
         let path = core::iter::once(leaf).chain(ancestors(leaf));
         Some(LkhDownload { keys: path.filter_map(|node| self.wire_key(node)).collect() })
     }
 
-    /// Takes `leaves` out: their members hold none of the new keys, and with them not the new KEK. Everybody else finds
-    /// one update array that starts from a key it holds.
+    /// Takes `leaves` out: their members hold none of the new keys, and with them not the new KEK.
+    /// Everybody else finds one update array that starts from a key it holds.
     ///
     /// # Errors
     /// The cipher does not suit a hierarchy; the tree is unchanged then.
-    pub fn remove(&mut self, leaves: &[u16], rng: &mut SeededRng) -> Result<Vec<LkhUpdate>, TreeError> {
+    pub fn remove(
+        &mut self,
+        leaves: &[u16],
+        rng: &mut SeededRng,
+    ) -> Result<Vec<LkhUpdate>, TreeError> {
         for leaf in leaves {
             self.members.remove(leaf);
             self.keys.remove(leaf);
@@ -246,7 +273,9 @@ impl KeyTree {
 
     /// All keys, for the sealed state of a key server.
     pub fn export(&self) -> Option<Secret> {
-        let all = LkhDownload { keys: self.keys.keys().filter_map(|node| self.wire_key(*node)).collect() };
+        let all = LkhDownload {
+            keys: self.keys.keys().filter_map(|node| self.wire_key(*node)).collect(),
+        };
         all.to_octets().ok().map(Secret::new)
     }
 
@@ -254,7 +283,12 @@ impl KeyTree {
     ///
     /// # Errors
     /// The octets are no such tree.
-    pub fn import(algorithm: u16, bits: Option<u16>, capacity: usize, octets: &Secret) -> Result<Self, TreeError> {
+    pub fn import(
+        algorithm: u16,
+        bits: Option<u16>,
+        capacity: usize,
+        octets: &Secret,
+    ) -> Result<Self, TreeError> {
         let mut tree = Self::empty(algorithm, bits, capacity)?;
         let all = LkhDownload::decode(octets.expose()).map_err(|_| TreeError::Damaged)?;
         let first = 1_usize << tree.depth;
@@ -275,7 +309,8 @@ impl KeyTree {
         }
     }
 
-    /// The update array for those who hold the key of `node`: the keys above it, each encrypted with the one below.
+    /// The update array for those who hold the key of `node`: the keys above it, each encrypted
+    /// with the one below.
     fn update(&self, node: u16) -> Result<LkhUpdate, KekUnusable> {
         let missing = KekUnusable::Hierarchy(0);
         let mut by = self.keys.get(&node).ok_or(missing.clone())?;
@@ -314,7 +349,9 @@ impl KeyTree {
         let below = self.depth.saturating_sub(level);
         let first = u32::from(node) << below;
         let last = first | ((1_u32 << below).saturating_sub(1));
-        let (Ok(first), Ok(last)) = (u16::try_from(first), u16::try_from(last)) else { return false };
+        let (Ok(first), Ok(last)) = (u16::try_from(first), u16::try_from(last)) else {
+            return false;
+        };
         self.members.range(first..=last).next().is_some()
     }
 }

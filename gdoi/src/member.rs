@@ -1,4 +1,5 @@
-//! A group member's attempt to register with one key server: main mode (RFC 2409 §5.4), then GROUPKEY-PULL (RFC 6407 §3).
+//! A group member's attempt to register with one key server: main mode (RFC 2409 §5.4), then
+//! GROUPKEY-PULL (RFC 6407 §3).
 
 mod state;
 
@@ -34,16 +35,19 @@ pub struct Registration {
     accepted: Option<Digest>,
     /// Whether an unreachable key server has been reported already.
     unreachable: bool,
-    /// Whether somebody without proof said that no transform is acceptable: it names the failure, should it come.
+    /// Whether somebody without proof said that no transform is acceptable: it names the failure,
+    /// should it come.
     no_proposal_chosen: bool,
     transmits: VecDeque<Transmit>,
     events: VecDeque<RegistrationEvent>,
 }
 
 impl Registration {
-    /// Begins: message 1 of main mode is queued. `seed` must come from the operating system's generator and be used once.
+    /// Begins: message 1 of main mode is queued. `seed` must come from the operating system's
+    /// generator and be used once.
     ///
-    /// A configuration that no exchange can be run with shows as [`RegistrationFailure::Configuration`].
+    /// A configuration that no exchange can be run with shows as
+    /// [`RegistrationFailure::Configuration`].
     pub fn new(config: RegistrationConfig, seed: [u8; 32], now: BootTime) -> Self {
         let mut rng = SeededRng::from_seed(seed);
         let started = Initiator::start(InitiatorConfig::from(&config), &mut rng);
@@ -91,7 +95,12 @@ impl Registration {
     ///
     /// # Errors
     /// The datagram is discarded and the state unchanged; count it by [`Error::reason`].
-    pub fn handle_datagram(&mut self, source: SocketAddr, datagram: &[u8], now: BootTime) -> Result<(), Error> {
+    pub fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
         if source != self.config.server {
             return Err(NotAccepted::WrongSource(source).into());
         }
@@ -119,8 +128,9 @@ impl Registration {
         Ok(())
     }
 
-    /// The network said that the key server cannot be reached. Anybody can say that: all such reports together take
-    /// one repetition off the budget, and none counts once the key server has answered.
+    /// The network said that the key server cannot be reached. Anybody can say that: all such
+    /// reports together take one repetition off the budget, and none counts once the key server has
+    /// answered.
     pub fn handle_unreachable(&mut self, _now: BootTime) {
         if self.accepted.is_some() || self.unreachable {
             return;
@@ -170,14 +180,16 @@ impl Registration {
         }
     }
 
-    /// The caller cannot use the policy offered: deletes the ISAKMP SA (RFC 6407 §3.3) and fails. Without an offer nothing happens.
+    /// The caller cannot use the policy offered: deletes the ISAKMP SA (RFC 6407 §3.3) and fails.
+    /// Without an offer nothing happens.
     pub fn refuse_policy(&mut self, _now: BootTime) {
         if matches!(self.state, State::Offered { .. }) {
             self.fail(RegistrationFailure::PolicyRefused);
         }
     }
 
-    /// Pulls once more under the ISAKMP SA that stayed after a registration (RFC 6407 §3: several pulls may share one).
+    /// Pulls once more under the ISAKMP SA that stayed after a registration (RFC 6407 §3: several
+    /// pulls may share one).
     ///
     /// # Errors
     /// The registration is not in [`Stage::Registered`].
@@ -194,7 +206,8 @@ impl Registration {
         }
     }
 
-    /// Ends in order: tells the key server by a protected Delete if there is an ISAKMP SA. No event follows.
+    /// Ends in order: tells the key server by a protected Delete if there is an ISAKMP SA. No event
+    /// follows.
     pub fn delete_isakmp_sa(&mut self, _now: BootTime) {
         self.say_goodbye();
         self.state = State::Ended;
@@ -209,7 +222,8 @@ impl Registration {
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let repeat = self.state.retransmission().map(|retransmission| retransmission.at());
         let repeat = repeat.map(|at| Deadline { at, why: Timer::Retransmission });
-        let expiry = self.state.kept().map(|kept| Deadline { at: kept.expires, why: Timer::IsakmpLifetime });
+        let expiry =
+            self.state.kept().map(|kept| Deadline { at: kept.expires, why: Timer::IsakmpLifetime });
         repeat.into_iter().chain(expiry).min()
     }
 
@@ -219,7 +233,9 @@ impl Registration {
     }
 
     fn handle_main_mode(&mut self, datagram: &[u8], now: BootTime) -> Result<(), Error> {
-        let State::MainMode { initiator, .. } = &self.state else { return Err(NotAccepted::Unexpected.into()) };
+        let State::MainMode { initiator, .. } = &self.state else {
+            return Err(NotAccepted::Unexpected.into());
+        };
         match initiator.handle(datagram, &mut self.rng) {
             Ok(InitiatorStep::Continue { next, message }) => {
                 let retransmission = self.request(message, now);
@@ -245,7 +261,9 @@ impl Registration {
 
     fn handle_pull(&mut self, datagram: &[u8]) -> Result<(), Error> {
         match core::mem::replace(&mut self.state, State::Ended) {
-            State::ExpectPolicy { kept, pull, retransmission } => match pull.read(&kept.sa, datagram) {
+            State::ExpectPolicy { kept, pull, retransmission } => match pull
+                .read(&kept.sa, datagram)
+            {
                 Err(error) => {
                     self.state = State::ExpectPolicy { kept, pull, retransmission };
                     return Err(error);
@@ -257,7 +275,8 @@ impl Registration {
                 }
                 Ok(Err(error)) => self.refuse(kept, error),
             },
-            State::ExpectKeys { kept, pull, retransmission } => match pull.read(&kept.sa, datagram) {
+            State::ExpectKeys { kept, pull, retransmission } => match pull.read(&kept.sa, datagram)
+            {
                 Err(error) => {
                     self.state = State::ExpectKeys { kept, pull, retransmission };
                     return Err(error);
@@ -279,15 +298,20 @@ impl Registration {
     fn handle_informational(&mut self, header: &Header, datagram: &[u8]) -> Result<(), Error> {
         let Some(kept) = self.state.kept_mut() else { return Err(NotAccepted::Unexpected.into()) };
         let said = kept.open_informational(header.message_id, datagram)?;
-        let deleted =
-            said.iter().any(|said| matches!(said, Informational::Delete(delete) if kept.sa.is_deleted_by(delete)));
+        let deleted = said.iter().any(
+            |said| matches!(said, Informational::Delete(delete) if kept.sa.is_deleted_by(delete)),
+        );
         let refused = said.iter().find_map(|said| match said {
-            Informational::Notification(notification) if notification.kind.is_error() => Some(notification.kind),
+            Informational::Notification(notification) if notification.kind.is_error() => {
+                Some(notification.kind)
+            }
             _ => None,
         });
         match (self.state.stage(), deleted, refused) {
             (Stage::Registered, true, _) => self.end(RegistrationEvent::PeerDeleted),
-            (_, _, Some(notify)) if self.stage() == Stage::Pull => self.fail(RegistrationFailure::Refused { notify }),
+            (_, _, Some(notify)) if self.stage() == Stage::Pull => {
+                self.fail(RegistrationFailure::Refused { notify })
+            }
             // The peer has no SA left that a Delete of ours could name.
             (_, true, _) => self.end(RegistrationEvent::Failed(RegistrationFailure::PeerDeleted)),
             _ => {}
@@ -301,9 +325,13 @@ impl Registration {
             Ok(chain) => chain.payloads,
             Err(error) => return error.into(),
         };
-        let kind = payloads.iter().find_map(|raw: &RawPayload<'_>| raw.read::<Notification>().ok()).map(|n| n.kind);
+        let kind = payloads
+            .iter()
+            .find_map(|raw: &RawPayload<'_>| raw.read::<Notification>().ok())
+            .map(|n| n.kind);
         let Some(kind) = kind else { return NotAccepted::Unexpected.into() };
-        self.no_proposal_chosen |= kind == NotifyType::NO_PROPOSAL_CHOSEN && self.accepted.is_none();
+        self.no_proposal_chosen |=
+            kind == NotifyType::NO_PROPOSAL_CHOSEN && self.accepted.is_none();
         NotAccepted::UnprotectedNotify(kind).into()
     }
 
@@ -330,7 +358,9 @@ impl Registration {
 
     fn unanswered(&self, transmissions: u32) -> RegistrationFailure {
         match &self.state {
-            State::MainMode { initiator: Initiator::ExpectAuth(_), .. } => RegistrationFailure::AuthenticationFailed,
+            State::MainMode { initiator: Initiator::ExpectAuth(_), .. } => {
+                RegistrationFailure::AuthenticationFailed
+            }
             _ if self.no_proposal_chosen => RegistrationFailure::NoProposalChosen,
             state => RegistrationFailure::NoAnswer { stage: state.stage(), transmissions },
         }
@@ -346,7 +376,8 @@ impl Registration {
         self.events.push_back(event);
     }
 
-    /// Tells the key server that its ISAKMP SA is of no more use, if there is one. Nobody answers that.
+    /// Tells the key server that its ISAKMP SA is of no more use, if there is one. Nobody answers
+    /// that.
     fn say_goodbye(&mut self) {
         let Some(kept) = self.state.kept() else { return };
         if let Ok(message) = kept.sa.seal_delete(&mut self.rng) {

@@ -2,8 +2,9 @@
 
 /// Declares newtypes over an unsigned number with named constants.
 ///
-/// `Debug` and `Display` show the name where there is one and the number otherwise. Whether a value is acceptable is
-/// decided where it is used, not where it is read, so that unknown values survive a round trip.
+/// `Debug` and `Display` show the name where there is one and the number otherwise. Whether a value
+/// is acceptable is decided where it is used, not where it is read, so that unknown values survive
+/// a round trip.
 macro_rules! open_number {
     ($(#[$meta:meta])* $name:ident($number:ty) { $($(#[$doc:meta])* $constant:ident = $value:expr;)* }) => {
         $(#[$meta])*

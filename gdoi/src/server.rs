@@ -1,13 +1,14 @@
-//! A key server's endpoint: main mode as responder (RFC 2409 §5.4) and GROUPKEY-PULL as key server (RFC 6407 §3), for many peers.
+//! A key server's endpoint: main mode as responder (RFC 2409 §5.4) and GROUPKEY-PULL as key server
+//! (RFC 6407 §3), for many peers.
 //!
 //! ```text
 //! source -> credential -> header -> cookies -+-> half-open exchange -> main mode
 //!                                            +-> peer -> pull, or informational
 //! ```
 //!
-//! Every step that costs more than the one before is behind a check: strangers without a credential cost a look-up,
-//! strangers with a credential a bounded piece of memory, and only who repeats our cookie costs arithmetic. Who offers what
-//! a peer has proved before costs no memory either.
+//! Every step that costs more than the one before is behind a check: strangers without a credential
+//! cost a look-up, strangers with a credential a bounded piece of memory, and only who repeats our
+//! cookie costs arithmetic. Who offers what a peer has proved before costs no memory either.
 
 mod credentials;
 mod half_open;
@@ -26,7 +27,9 @@ use core::net::{IpAddr, SocketAddr};
 use crate::config::{Identity, ServerConfig};
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted, PeerIncompatible};
-use crate::event::{Deadline, PullAbort, PullId, PullRefusal, PushId, ServerEvent, Timer, Transmit};
+use crate::event::{
+    Deadline, PullAbort, PullId, PullRefusal, PushId, ServerEvent, Timer, Transmit,
+};
 use crate::group::GroupSa;
 use crate::phase1::{Cookies, Informational};
 use crate::push::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients, SealedPush};
@@ -75,7 +78,8 @@ struct Inbound<'a> {
 }
 
 impl Server {
-    /// A key server without any peer. `seed` must come from the operating system's generator and be used once.
+    /// A key server without any peer. `seed` must come from the operating system's generator and be
+    /// used once.
     pub fn new(config: ServerConfig, seed: [u8; 32]) -> Self {
         let mut rng = SeededRng::from_seed(seed);
         Self {
@@ -99,8 +103,8 @@ impl Server {
         &self.config
     }
 
-    /// Takes over another configuration. Exchanges and ISAKMP SAs that there are go on as they began: see
-    /// [`delete_peer`](Self::delete_peer) and [`delete_peers`](Self::delete_peers).
+    /// Takes over another configuration. Exchanges and ISAKMP SAs that there are go on as they
+    /// began: see [`delete_peer`](Self::delete_peer) and [`delete_peers`](Self::delete_peers).
     pub fn reconfigure(&mut self, config: ServerConfig) {
         self.credentials = Credentials::new(config.peers.clone());
         self.half_open.limit(config.limits);
@@ -108,8 +112,9 @@ impl Server {
         self.config = config;
     }
 
-    /// Peers with the offer of main mode that each has proved: with them, nobody who forges message 1 in a peer's name can
-    /// keep that peer out. For [`remember_offer`](Self::remember_offer) after a restart.
+    /// Peers with the offer of main mode that each has proved: with them, nobody who forges message
+    /// 1 in a peer's name can keep that peer out. For [`remember_offer`](Self::remember_offer)
+    /// after a restart.
     pub fn proved_offers(&self) -> impl Iterator<Item = (IpAddr, &[u8])> {
         self.offers.iter()
     }
@@ -122,7 +127,8 @@ impl Server {
     /// A datagram arrived from `source` at our address `local`.
     ///
     /// # Errors
-    /// The datagram is discarded, counted by [`Error::reason`] in the statistics, and the state unchanged.
+    /// The datagram is discarded, counted by [`Error::reason`] in the statistics, and the state
+    /// unchanged.
     pub fn handle_datagram(
         &mut self,
         source: SocketAddr,
@@ -145,14 +151,19 @@ impl Server {
         while self.half_open.expire(now).is_some() {
             self.statistics.half_open_expired += 1;
         }
-        while let Some((at, timer, cookies, message_id)) = self.peers.next_due().filter(|due| due.0 <= now) {
+        while let Some((at, timer, cookies, message_id)) =
+            self.peers.next_due().filter(|due| due.0 <= now)
+        {
             match timer {
                 Timer::IsakmpLifetime => {
                     self.remove_peer(&cookies);
                 }
                 _ => self.expire_pull(&cookies, message_id),
             }
-            debug_assert!(self.peers.next_due() != Some((at, timer, cookies, message_id)), "what was due is done");
+            debug_assert!(
+                self.peers.next_due() != Some((at, timer, cookies, message_id)),
+                "what was due is done"
+            );
         }
         self.measure();
     }
@@ -162,7 +173,8 @@ impl Server {
     ///
     /// # Errors
     /// No pull waits for this answer (it may have timed out), the group is another one, or the
-    /// group SA lacks keys or does not fit into a datagram; in all but the first case the pull still waits.
+    /// group SA lacks keys or does not fit into a datagram; in all but the first case the pull
+    /// still waits.
     pub fn answer_pull(&mut self, pull: PullId, sa: GroupSa, now: BootTime) -> Result<(), Error> {
         let result = self.give_policy(pull, &sa, now);
         self.measure();
@@ -173,13 +185,19 @@ impl Server {
     ///
     /// # Errors
     /// No pull waits for this answer.
-    pub fn refuse_pull(&mut self, pull: PullId, refusal: PullRefusal, now: BootTime) -> Result<(), Error> {
+    pub fn refuse_pull(
+        &mut self,
+        pull: PullId,
+        refusal: PullRefusal,
+        now: BootTime,
+    ) -> Result<(), Error> {
         let result = self.refuse_policy(pull, refusal, now);
         self.measure();
         result
     }
 
-    /// Ends every ISAKMP SA of `identity`, telling the peers by protected Deletes. Returns how many there were.
+    /// Ends every ISAKMP SA of `identity`, telling the peers by protected Deletes. Returns how many
+    /// there were.
     pub fn delete_peer(&mut self, identity: &Identity, _now: BootTime) -> usize {
         let all = self.peers.of_identity(identity);
         for cookies in &all {
@@ -199,9 +217,15 @@ impl Server {
         all.len()
     }
 
-    /// Sends a push to members, again and again as `policy` says, and waits for their acknowledgements. What becomes of
-    /// it, [`poll_push_event`](Self::poll_push_event) tells.
-    pub fn push(&mut self, push: SealedPush, recipients: Recipients, policy: DeliveryPolicy, now: BootTime) -> PushId {
+    /// Sends a push to members, again and again as `policy` says, and waits for their
+    /// acknowledgements. What becomes of it, [`poll_push_event`](Self::poll_push_event) tells.
+    pub fn push(
+        &mut self,
+        push: SealedPush,
+        recipients: Recipients,
+        policy: DeliveryPolicy,
+        now: BootTime,
+    ) -> PushId {
         self.pushes.begin(Delivery::new(push, recipients, policy, now))
     }
 
@@ -210,8 +234,8 @@ impl Server {
         self.pushes.cancel(push)
     }
 
-    /// Stops sending a push because a later one says all that it says. Its acknowledgements still count while they may be
-    /// on their way, and nobody is called missing.
+    /// Stops sending a push because a later one says all that it says. Its acknowledgements still
+    /// count while they may be on their way, and nobody is called missing.
     pub fn supersede_push(&mut self, push: PushId, now: BootTime) {
         self.pushes.supersede(push, now);
     }
@@ -238,7 +262,8 @@ impl Server {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let half_open = self.half_open.next_deadline().map(|at| Deadline { at, why: Timer::HalfOpen });
+        let half_open =
+            self.half_open.next_deadline().map(|at| Deadline { at, why: Timer::HalfOpen });
         let peers = self.peers.next_due().map(|(at, why, ..)| Deadline { at, why });
         half_open.into_iter().chain(peers).chain(self.pushes.poll_timeout()).min()
     }
@@ -253,7 +278,13 @@ impl Server {
         &self.statistics
     }
 
-    fn dispatch(&mut self, source: SocketAddr, local: SocketAddr, datagram: &[u8], now: BootTime) -> Result<(), Error> {
+    fn dispatch(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
         if self.credentials.find(source.ip()).is_none() {
             return Err(NotAccepted::UnknownSource(source).into());
         }
@@ -277,7 +308,9 @@ impl Server {
         let peer = self.peer(&cookies, inbound.source)?;
         let said = peer.open_informational(inbound.header.message_id, inbound.datagram)?;
         let sa = &peer.sa;
-        if said.iter().any(|said| matches!(said, Informational::Delete(delete) if sa.is_deleted_by(delete)))
+        if said
+            .iter()
+            .any(|said| matches!(said, Informational::Delete(delete) if sa.is_deleted_by(delete)))
             && let Some(peer) = self.remove_peer(&cookies)
         {
             let identity = peer.identity().clone();

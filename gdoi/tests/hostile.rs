@@ -1,5 +1,6 @@
-//! What the wire may bring, at every moment of a registration: truncated, oversized, foreign, replayed and random
-//! datagrams, and a flood. Each is an error with a reason, changes nothing, and disturbs nobody.
+//! What the wire may bring, at every moment of a registration: truncated, oversized, foreign,
+//! replayed and random datagrams, and a flood. Each is an error with a reason, changes nothing, and
+//! disturbs nobody.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +18,8 @@ use gdoi::crypto::{Secret, SeededRng};
 use gdoi::event::{ServerEvent, Transmit};
 use support::*;
 
-/// Registers one member while `attack` may say something after every step; the registration must not notice.
+/// Registers one member while `attack` may say something after every step; the registration must
+/// not notice.
 fn register_under(attack: impl Fn(&mut Pair, usize)) -> Pair {
     let mut pair = Pair::new(1);
     pair.settle();
@@ -51,7 +53,10 @@ fn refused(pair: &mut Pair, what: &str, datagram: &[u8]) {
         let error = error.expect_err(what);
         assert!(!error.reason().is_empty() && !error.to_string().is_empty());
     }
-    assert!(pair.server.poll_transmit().is_none() && pair.members[0].poll_transmit().is_none(), "{what}");
+    assert!(
+        pair.server.poll_transmit().is_none() && pair.members[0].poll_transmit().is_none(),
+        "{what}"
+    );
     assert!(pair.server.poll_event().is_none() && pair.members[0].poll_event().is_none(), "{what}");
     assert_eq!((pair.server.poll_timeout(), pair.members[0].poll_timeout()), deadlines, "{what}");
 }
@@ -101,8 +106,9 @@ fn wrong_cookies_exchange_types_flags_and_identifiers() {
             datagram[place] ^= value;
             datagram
         };
-        // Message 1 with another initiator cookie is another member's; with a responder cookie it is a good message 2.
-        // In message 2 the member learns the responder's cookie: who knows the first one could write it.
+        // Message 1 with another initiator cookie is another member's; with a responder cookie it
+        // is a good message 2. In message 2 the member learns the responder's cookie: who knows the
+        // first one could write it.
         let cookies = match seen {
             1 => 0..0,
             2 => 0..8,
@@ -125,7 +131,8 @@ fn wrong_cookies_exchange_types_flags_and_identifiers() {
     });
 }
 
-/// Nothing protects messages 1 to 4 of main mode, but whoever changes one cannot have both sides agree.
+/// Nothing protects messages 1 to 4 of main mode, but whoever changes one cannot have both sides
+/// agree.
 #[test]
 fn changed_octets_of_protected_messages() {
     let pair = register_under(|pair, seen| {
@@ -177,14 +184,15 @@ fn random_octets() {
     });
 }
 
-/// Every datagram of the run so far again, to both sides, at once and after the exchange. Requests may be answered
-/// again from memory; nothing else may happen.
+/// Every datagram of the run so far again, to both sides, at once and after the exchange. Requests
+/// may be answered again from memory; nothing else may happen.
 #[test]
 fn replayed_datagrams() {
     let mut pair = register_under(|pair, seen| {
         for index in 0..seen.saturating_sub(1) {
             let Transmit { source, destination, payload } = pair.sent[index].clone();
-            // Every copy of a message 1 whose offer is known gets an answer, which is no longer: that would never end.
+            // Every copy of a message 1 whose offer is known gets an answer, which is no longer:
+            // that would never end.
             if seen > 20 && payload[8..16] == [0; 8] {
                 continue;
             }
@@ -196,7 +204,8 @@ fn replayed_datagrams() {
     for when in [1, 10, 100, 1000] {
         pair.run(seconds(when));
         for transmit in pair.sent.clone() {
-            // A message 1 begins a half-open exchange, whoever sends it; that is what the bounds are for.
+            // A message 1 begins a half-open exchange, whoever sends it; that is what the bounds
+            // are for.
             if transmit.payload[8..16] != [0; 8] {
                 pair.inject(transmit, seconds(0));
             }
@@ -212,7 +221,11 @@ fn replayed_datagrams() {
 #[test]
 fn datagrams_of_another_exchange_and_from_another_address() {
     let mut other = Pair::with(server_config(), vec![registration_config(member_address(1))]);
-    other.members = vec![gdoi::member::Registration::new(registration_config(member_address(1)), [99; 32], other.now)];
+    other.members = vec![gdoi::member::Registration::new(
+        registration_config(member_address(1)),
+        [99; 32],
+        other.now,
+    )];
     other.run(seconds(5));
     register_under(|pair, seen| {
         for transmit in &other.sent {
@@ -223,10 +236,14 @@ fn datagrams_of_another_exchange_and_from_another_address() {
         let last = pair.sent[seen - 1].clone();
         let elsewhere = SocketAddr::new(member_address(1).ip(), 4000);
         if last.payload[8..16] != [0; 8] {
-            let error = pair.server.handle_datagram(elsewhere, server_address(), &last.payload, pair.now).unwrap_err();
+            let error = pair
+                .server
+                .handle_datagram(elsewhere, server_address(), &last.payload, pair.now)
+                .unwrap_err();
             assert_eq!(error.reason(), "wrong-source");
         }
-        let error = pair.members[0].handle_datagram(elsewhere, &last.payload, pair.now).unwrap_err();
+        let error =
+            pair.members[0].handle_datagram(elsewhere, &last.payload, pair.now).unwrap_err();
         assert_eq!(error.reason(), "wrong-source");
     });
 }
@@ -264,14 +281,16 @@ fn strangers_without_credential_get_nothing() {
     pair.settle();
     let first = pair.sent[0].payload.clone();
     let stranger = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 848);
-    let error = pair.server.handle_datagram(stranger, server_address(), &first, pair.now).unwrap_err();
+    let error =
+        pair.server.handle_datagram(stranger, server_address(), &first, pair.now).unwrap_err();
     assert_eq!(error.reason(), "unknown-source");
     assert!(pair.server.poll_transmit().is_none());
     assert_eq!(pair.server.statistics().half_open, 0);
     assert_eq!(pair.server.statistics().discards["unknown-source"], 1);
 }
 
-/// Message 1 of a member that does not exist, with an offer that nobody has proved: the life time of each is another.
+/// Message 1 of a member that does not exist, with an offer that nobody has proved: the life time
+/// of each is another.
 fn forged_first_message(template: &[u8], number: u32) -> Vec<u8> {
     let mut datagram = template.to_vec();
     datagram[..4].copy_from_slice(&number.to_be_bytes());
@@ -289,8 +308,8 @@ fn forged_source(number: u32) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, high, low)), 848)
 }
 
-/// 10,000 first messages while ten members register: with and without a credential for the forged sources, which
-/// arrive within `duration`.
+/// 10,000 first messages while ten members register: with and without a credential for the forged
+/// sources, which arrive within `duration`.
 fn flood(covered: bool, limits: ServerLimits, duration: std::time::Duration) -> Pair {
     let mut server = server_config();
     server.limits = limits;
@@ -308,7 +327,8 @@ fn flood(covered: bool, limits: ServerLimits, duration: std::time::Duration) -> 
     // The flood is under way before the members begin, and goes on while they register.
     for number in 0..10_000_u32 {
         let payload = forged_first_message(&template, number);
-        let transmit = Transmit { source: forged_source(number), destination: server_address(), payload };
+        let transmit =
+            Transmit { source: forged_source(number), destination: server_address(), payload };
         pair.inject(transmit, duration * number / 10_000);
     }
     let begin = pair.now;
@@ -337,7 +357,8 @@ fn a_flood_from_sources_without_credential() {
 #[test]
 fn a_flood_from_sources_with_credential() {
     let pair = flood(true, ServerLimits::default(), seconds(1));
-    // The members, and who comes when the first has proved the offer of all, take no place or leave theirs in order.
+    // The members, and who comes when the first has proved the offer of all, take no place or leave
+    // theirs in order.
     let evicted = pair.server.statistics().half_open_evicted;
     assert!((10_000 - 4096 - 10..=10_000 - 4096).contains(&evicted), "{evicted}");
 }
@@ -350,11 +371,13 @@ fn a_flood_that_a_small_table_cannot_hold() {
     assert!(pair.server.statistics().half_open_evicted > 9_000);
 }
 
-/// Registers `member` at `pair.server` while somebody forges 1000 messages 1 in its name in every round trip, some of them
-/// with the member's own offer. Returns whether it has keys within its patience.
+/// Registers `member` at `pair.server` while somebody forges 1000 messages 1 in its name in every
+/// round trip, some of them with the member's own offer. Returns whether it has keys within its
+/// patience.
 fn register_under_forgery(pair: &mut Pair, member: u8) -> bool {
     let mut config = registration_config(member_address(member));
-    config.retransmission = RetransmissionPolicy { initial: LATENCY * 10, maximum: LATENCY * 20, repetitions: 3 };
+    config.retransmission =
+        RetransmissionPolicy { initial: LATENCY * 10, maximum: LATENCY * 20, repetitions: 3 };
     pair.members = vec![gdoi::member::Registration::new(config, [member ^ 0x3c; 32], pair.now)];
     pair.member_events = vec![Vec::new()];
     pair.sent.clear();
@@ -372,7 +395,8 @@ fn register_under_forgery(pair: &mut Pair, member: u8) -> bool {
             };
             payload[..4].copy_from_slice(&number.to_be_bytes());
             payload[4] = 0xf0;
-            let transmit = Transmit { source: member_address(member), destination: server_address(), payload };
+            let transmit =
+                Transmit { source: member_address(member), destination: server_address(), payload };
             pair.inject(transmit, LATENCY * 2 * place / 1000);
         }
         while pair.step(round_trip.min(end)) {}
@@ -385,12 +409,19 @@ fn forged_messages_1_do_not_keep_out_whose_offer_is_known() {
     let mut pair = Pair::new(1);
     pair.members.clear();
     pair.member_events.clear();
-    assert!(!register_under_forgery(&mut pair, 1), "nothing is known yet: the forger wins, and so the test can fail");
+    assert!(
+        !register_under_forgery(&mut pair, 1),
+        "nothing is known yet: the forger wins, and so the test can fail"
+    );
     let computed = pair.server.statistics().diffie_hellman;
     assert_eq!(computed, 0, "forgeries cost no arithmetic");
     pair.run(seconds(100));
     // Without forgery, once.
-    pair.members = vec![gdoi::member::Registration::new(registration_config(member_address(1)), [77; 32], pair.now)];
+    pair.members = vec![gdoi::member::Registration::new(
+        registration_config(member_address(1)),
+        [77; 32],
+        pair.now,
+    )];
     pair.member_events = vec![Vec::new()];
     pair.run(seconds(5));
     assert!(pair.is_registered(0));
@@ -398,13 +429,18 @@ fn forged_messages_1_do_not_keep_out_whose_offer_is_known() {
     for member in [1, 1, 2] {
         pair.run(seconds(100));
         let before = pair.now;
-        assert!(register_under_forgery(&mut pair, member), "member {member}: {:?}", pair.failure(0));
+        assert!(
+            register_under_forgery(&mut pair, member),
+            "member {member}: {:?}",
+            pair.failure(0)
+        );
         assert!(pair.now.saturating_since(before) < seconds(1), "without a repetition");
         assert!(pair.server.statistics().half_open <= ServerLimits::default().half_open_per_source);
     }
     assert_eq!(pair.server.statistics().diffie_hellman, 8);
     // After a restart, by what the server was told to remember.
-    let known: Vec<_> = pair.server.proved_offers().map(|(source, offer)| (source, offer.to_vec())).collect();
+    let known: Vec<_> =
+        pair.server.proved_offers().map(|(source, offer)| (source, offer.to_vec())).collect();
     assert_eq!(known.len(), 2);
     pair.server = gdoi::server::Server::new(server_config(), [0xab; 32]);
     known.iter().for_each(|(source, offer)| pair.server.remember_offer(*source, offer));
@@ -419,24 +455,30 @@ fn a_running_exchange_is_never_evicted() {
     let members = (1..=3).map(|number| registration_config(member_address(number))).collect();
     let mut pair = Pair::with(server, members);
     // HDR*, IDii, HASH_I --> is held up.
-    pair.network = Box::new(|transmit| match transmit.payload[19] & 1 == 1 && transmit.payload[18] == 2 {
-        true if transmit.source != server_address() => vec![seconds(10)],
-        _ => vec![LATENCY],
-    });
+    pair.network =
+        Box::new(|transmit| match transmit.payload[19] & 1 == 1 && transmit.payload[18] == 2 {
+            true if transmit.source != server_address() => vec![seconds(10)],
+            _ => vec![LATENCY],
+        });
     pair.run(seconds(1));
-    assert_eq!((pair.server.statistics().half_open, pair.server.statistics().diffie_hellman), (3, 6));
+    assert_eq!(
+        (pair.server.statistics().half_open, pair.server.statistics().diffie_hellman),
+        (3, 6)
+    );
     let template = pair.sent[0].payload.clone();
     for number in 0..100 {
         let payload = forged_first_message(&template, number);
         let source = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 200, 1)), 848);
-        let error = pair.server.handle_datagram(source, server_address(), &payload, pair.now).unwrap_err();
+        let error =
+            pair.server.handle_datagram(source, server_address(), &payload, pair.now).unwrap_err();
         assert_eq!(error.reason(), "half-open-limit");
     }
     pair.run(seconds(20));
     assert!((0..3).all(|index| pair.is_registered(index)));
 }
 
-/// A public value off the curve costs arithmetic, so one exchange may send two; the true message 3 still counts then.
+/// A public value off the curve costs arithmetic, so one exchange may send two; the true message 3
+/// still counts then.
 #[test]
 fn unusable_public_values_are_tolerated_twice() {
     for bad in 1..=3_u8 {
@@ -452,7 +494,12 @@ fn unusable_public_values_are_tolerated_twice() {
         for number in 0..bad {
             // Within the public value: header of 28 octets, generic header of 4.
             forged.payload[28 + 4 + 10] ^= 1 << number;
-            let error = pair.server.handle_datagram(forged.source, server_address(), &forged.payload, pair.now);
+            let error = pair.server.handle_datagram(
+                forged.source,
+                server_address(),
+                &forged.payload,
+                pair.now,
+            );
             assert_eq!(error.unwrap_err().reason(), "public-value");
         }
         assert_eq!(pair.server.statistics().diffie_hellman, 2 * u64::from(bad));
@@ -474,7 +521,10 @@ fn one_source_has_a_bounded_share() {
     }
     let limits = ServerLimits::default();
     assert_eq!(pair.server.statistics().half_open, limits.half_open_per_source);
-    assert_eq!(pair.server.statistics().half_open_evicted, 100 - limits.half_open_per_source as u64);
+    assert_eq!(
+        pair.server.statistics().half_open_evicted,
+        100 - limits.half_open_per_source as u64
+    );
     pair.run(seconds(5));
     assert!(pair.is_registered(0) && pair.is_registered(1));
 }
@@ -483,8 +533,12 @@ fn one_source_has_a_bounded_share() {
 #[test]
 fn established_isakmp_sas_are_bounded() {
     let mut pair = Pair::new(1);
-    let limits = ServerLimits { established_per_peer: 2, established: 3, ..ServerLimits::default() };
-    pair.server = gdoi::server::Server::new(gdoi::config::ServerConfig { limits, ..server_config() }, [1; 32]);
+    let limits =
+        ServerLimits { established_per_peer: 2, established: 3, ..ServerLimits::default() };
+    pair.server = gdoi::server::Server::new(
+        gdoi::config::ServerConfig { limits, ..server_config() },
+        [1; 32],
+    );
     for number in 10..15 {
         let config = registration_config(member_address(1));
         pair.members = vec![gdoi::member::Registration::new(config, [number; 32], pair.now)];
@@ -501,11 +555,13 @@ fn established_isakmp_sas_are_bounded() {
         assert!(pair.is_registered(0));
     }
     assert_eq!(pair.server.statistics().established, 3);
-    assert!(!pair.server_events.iter().any(|event| matches!(event, ServerEvent::PullAborted { .. })));
+    assert!(
+        !pair.server_events.iter().any(|event| matches!(event, ServerEvent::PullAborted { .. }))
+    );
 }
 
-/// Who sees message 1 can write a message 2 that comes before the true one. It costs that attempt, not the next, and the
-/// attempt ends within its budget; the true key server keeps nothing of it.
+/// Who sees message 1 can write a message 2 that comes before the true one. It costs that attempt,
+/// not the next, and the attempt ends within its budget; the true key server keeps nothing of it.
 #[test]
 fn a_forged_message_2_costs_one_attempt() {
     let mut pair = Pair::new(1);
@@ -515,11 +571,18 @@ fn a_forged_message_2_costs_one_attempt() {
     forged.payload[8] ^= 1;
     pair.inject(forged, seconds(0));
     pair.run(seconds(100));
-    let failed = gdoi::event::RegistrationFailure::NoAnswer { stage: gdoi::event::Stage::Phase1, transmissions: 5 };
+    let failed = gdoi::event::RegistrationFailure::NoAnswer {
+        stage: gdoi::event::Stage::Phase1,
+        transmissions: 5,
+    };
     assert_eq!(pair.failure(0), Some(&failed));
-    assert_eq!((pair.server.statistics().half_open, pair.server.statistics().diffie_hellman), (0, 0));
+    assert_eq!(
+        (pair.server.statistics().half_open, pair.server.statistics().diffie_hellman),
+        (0, 0)
+    );
 
-    let again = gdoi::member::Registration::new(registration_config(member_address(1)), [66; 32], pair.now);
+    let again =
+        gdoi::member::Registration::new(registration_config(member_address(1)), [66; 32], pair.now);
     pair.members = vec![again];
     pair.member_events = vec![Vec::new()];
     pair.run(seconds(5));

@@ -1,7 +1,11 @@
-//! A network that loses, repeats, delays and reorders: a registration ends in its keys or in a clean failure, and below
-//! the retransmission budget always in its keys.
+//! A network that loses, repeats, delays and reorders: a registration ends in its keys or in a
+//! clean failure, and below the retransmission budget always in its keys.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod support;
 
@@ -44,7 +48,9 @@ fn run(impairments: Vec<Impairment>) -> Pair {
 fn check(pair: &Pair) {
     let outcomes = pair.member_events[0]
         .iter()
-        .filter(|event| matches!(event, RegistrationEvent::Registered(_) | RegistrationEvent::Failed(_)))
+        .filter(|event| {
+            matches!(event, RegistrationEvent::Registered(_) | RegistrationEvent::Failed(_))
+        })
         .count();
     assert_eq!(outcomes, 1, "{:?}", pair.member_events[0]);
     match pair.failure(0) {
@@ -54,8 +60,10 @@ fn check(pair: &Pair) {
             assert_eq!(pair.completed(), 1);
         }
         Some(failure) => {
-            let clean =
-                matches!(failure, RegistrationFailure::NoAnswer { .. } | RegistrationFailure::AuthenticationFailed);
+            let clean = matches!(
+                failure,
+                RegistrationFailure::NoAnswer { .. } | RegistrationFailure::AuthenticationFailed
+            );
             assert!(clean, "{failure:?}");
             assert_eq!(pair.members[0].stage(), Stage::Ended);
             assert_eq!(pair.members[0].poll_timeout(), None);
@@ -75,8 +83,8 @@ proptest! {
         check(&run(impairments));
     }
 
-    /// Each request is sent five times. If at most four of the tries of one step fail, by a loss on either way, and
-    /// answers come within the first wait, every step succeeds.
+    /// Each request is sent five times. If at most four of the tries of one step fail, by a loss on
+    /// either way, and answers come within the first wait, every step succeeds.
     #[test]
     fn loss_below_the_budget_always_registers(
         // For each of the five steps, which way fails on each of the first four tries.
@@ -117,11 +125,14 @@ proptest! {
     }
 }
 
-/// The same for each single datagram of a registration: lost, repeated at once, repeated late, overtaken.
+/// The same for each single datagram of a registration: lost, repeated at once, repeated late,
+/// overtaken.
 #[test]
 fn each_datagram_impaired_alone() {
     for index in 0..10 {
-        for fate in [vec![], vec![20, 20], vec![20, 70], vec![20, 2000], vec![1500], vec![20, 29_000]] {
+        for fate in
+            [vec![], vec![20, 20], vec![20, 70], vec![20, 2000], vec![1500], vec![20, 29_000]]
+        {
             let mut impairments = vec![Impairment::Copies(vec![20]); index];
             impairments.push(Impairment::Copies(fate.clone()));
             let pair = run(impairments);
@@ -143,7 +154,11 @@ fn ten_members_on_a_bad_network() {
     });
     pair.run(seconds(300));
     let registered = (0..10).filter(|index| pair.is_registered(*index)).count();
-    assert!(registered >= 5, "{registered} of 10: {:?}", (0..10).map(|index| pair.failure(index)).collect::<Vec<_>>());
+    assert!(
+        registered >= 5,
+        "{registered} of 10: {:?}",
+        (0..10).map(|index| pair.failure(index)).collect::<Vec<_>>()
+    );
     assert!((0..10).all(|index| pair.is_registered(index) || pair.failure(index).is_some()));
     assert_eq!(pair.server.statistics().pulls_completed, pair.completed() as u64);
 }

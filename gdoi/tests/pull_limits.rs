@@ -1,6 +1,12 @@
-//! What one authenticated member may have of a key server: pulls in progress, kept answers, and requests in message 3.
+//! What one authenticated member may have of a key server: pulls in progress, kept answers, and
+//! requests in message 3.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod support;
 
@@ -36,14 +42,17 @@ impl Insider {
             server.handle_datagram(member_address(1), server_address(), &message, now).unwrap();
             let answer = server.poll_transmit().unwrap().payload;
             match initiator.handle(&answer, &mut rng).unwrap() {
-                InitiatorStep::Continue { next, message: said } => (initiator, message) = (next, said),
+                InitiatorStep::Continue { next, message: said } => {
+                    (initiator, message) = (next, said)
+                }
                 InitiatorStep::Established(sa) => return Self { server, sa, rng, now },
             }
         }
     }
 
     fn say(&mut self, datagram: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
-        let said = self.server.handle_datagram(member_address(1), server_address(), datagram, self.now);
+        let said =
+            self.server.handle_datagram(member_address(1), server_address(), datagram, self.now);
         said.map_err(|error| error.reason())?;
         Ok(self.server.poll_transmit().map(|transmit| transmit.payload))
     }
@@ -98,11 +107,13 @@ fn kept_answers_are_bounded() {
         })
         .collect();
     insider.now = insider.now + seconds(1);
-    let answered: Vec<bool> = last_messages.iter().map(|message3| insider.say(message3).is_ok()).collect();
+    let answered: Vec<bool> =
+        last_messages.iter().map(|message3| insider.say(message3).is_ok()).collect();
     assert_eq!(answered, [[false; 7].as_slice(), &[true; 3]].concat(), "the newest three");
 }
 
-/// Requests for sender identifiers are heard; how many a member gets is for the key server to say (RFC 6407 §5.4.2).
+/// Requests for sender identifiers are heard; how many a member gets is for the key server to say
+/// (RFC 6407 §5.4.2).
 #[test]
 fn a_request_for_sender_identifiers_gets_keys() {
     for (class, served) in [(GapAttribute::SENDER_ID_REQUEST, true), (GapAttribute(4), false)] {
@@ -112,16 +123,23 @@ fn a_request_for_sender_identifiers_gets_keys() {
         let first = insider.sa.exchange(ExchangeType::GROUPKEY_PULL, 9);
         let opened1 = insider.sa.open(&first, &message1).unwrap();
         let opened2 = insider.sa.open(&opened1.next(), &message2).unwrap();
-        let nonce = |opened: &gdoi::phase1::Opened| opened.chain().unwrap().payloads[1].body().to_vec();
+        let nonce =
+            |opened: &gdoi::phase1::Opened| opened.chain().unwrap().payloads[1].body().to_vec();
         let (ni, nr) = (nonce(&opened1), nonce(&opened2));
         let gap = Gap { attributes: vec![Attribute::short(class, 2_u16)] };
         let (kind, rest) = Message3 { requests: Some(gap) }.rest().unwrap();
-        let sealed = insider.sa.seal_authenticated(&opened2.next(), &[&ni, &nr], kind, rest.expose()).unwrap();
+        let sealed = insider
+            .sa
+            .seal_authenticated(&opened2.next(), &[&ni, &nr], kind, rest.expose())
+            .unwrap();
         assert_eq!(offer.policy().group, GROUP);
         let answer = insider.say(sealed.datagram()).unwrap().unwrap();
         let pull = ExchangeType::GROUPKEY_PULL.0;
         assert_eq!(exchange_type(&answer) == pull, served, "keys, or a notification");
         let events: Vec<_> = std::iter::from_fn(|| insider.server.poll_event()).collect();
-        assert_eq!(events.iter().any(|event| matches!(event, ServerEvent::PullCompleted { .. })), served);
+        assert_eq!(
+            events.iter().any(|event| matches!(event, ServerEvent::PullCompleted { .. })),
+            served
+        );
     }
 }

@@ -16,7 +16,8 @@ use gdoi::config::{ByteOrder, DhGroup, Identity, Phase1Transform};
 use gdoi::crypto::Secret;
 use gdoi::error::{Error, NotAccepted};
 use gdoi::event::{
-    PullAbort, PullRefusal, RegistrationEvent, RegistrationFailure, ServerEvent, Stage, Timer, Transmit,
+    PullAbort, PullRefusal, RegistrationEvent, RegistrationFailure, ServerEvent, Stage, Timer,
+    Transmit,
 };
 use gdoi::group::{GroupPolicy, GroupSa};
 use gdoi::wire::registry::NotifyType;
@@ -36,17 +37,24 @@ fn ten_datagrams_register_a_member() {
     let arrows: Vec<(bool, u8, u8)> = pair
         .sent
         .iter()
-        .map(|sent| (sent.source == member_address(1), exchange_type(&sent.payload), sent.payload[19]))
+        .map(|sent| {
+            (sent.source == member_address(1), exchange_type(&sent.payload), sent.payload[19])
+        })
         .collect();
-    let clear = [(true, 2, 0), (false, 2, 0), (true, 2, 0), (false, 2, 0), (true, 2, 1), (false, 2, 1)];
+    let clear =
+        [(true, 2, 0), (false, 2, 0), (true, 2, 0), (false, 2, 0), (true, 2, 1), (false, 2, 1)];
     let pull = [(true, 32, 1), (false, 32, 1), (true, 32, 1), (false, 32, 1)];
     assert_eq!(arrows, [clear.as_slice(), &pull].concat());
     assert_eq!(pair.members[0].stage(), Stage::Registered);
     assert!(pair.server_errors.is_empty() && pair.member_errors.is_empty());
     let identity = Identity::Address(member_address(1).ip());
     let events = pair.server_events.as_slice();
-    let [established, ServerEvent::PullRequested { pull, .. }, completed] = events else { panic!("{events:?}") };
-    assert!(matches!(established, ServerEvent::Phase1Established { identity: proved, .. } if *proved == identity));
+    let [established, ServerEvent::PullRequested { pull, .. }, completed] = events else {
+        panic!("{events:?}")
+    };
+    assert!(
+        matches!(established, ServerEvent::Phase1Established { identity: proved, .. } if *proved == identity)
+    );
     let (pull, peer, group) = (*pull, member_address(1), GROUP);
     let local = server_address();
     assert_eq!(*completed, ServerEvent::PullCompleted { pull, local, peer, identity, group });
@@ -84,7 +92,10 @@ fn the_pull_is_complete_only_after_message_3() {
         ]
     ));
     assert!(
-        matches!(pair.failure(0), Some(RegistrationFailure::NoAnswer { stage: Stage::Pull, transmissions: 5 })),
+        matches!(
+            pair.failure(0),
+            Some(RegistrationFailure::NoAnswer { stage: Stage::Pull, transmissions: 5 })
+        ),
         "{:?}",
         pair.failure(0)
     );
@@ -127,11 +138,9 @@ fn host_byte_order_by_switch() {
     pair.answer = Box::new(|_| Answer::Nothing);
     pair.run(seconds(1));
     let asked = GROUP.0.swap_bytes();
-    assert!(
-        pair.server_events
-            .iter()
-            .any(|event| matches!(event, ServerEvent::PullRequested { group, .. } if group.0 == asked))
-    );
+    assert!(pair.server_events.iter().any(
+        |event| matches!(event, ServerEvent::PullRequested { group, .. } if group.0 == asked)
+    ));
 }
 
 fn fails_with(pair: &mut Pair) -> RegistrationFailure {
@@ -152,7 +161,10 @@ fn a_dead_server_is_no_answer_after_the_budget() {
     assert_eq!(failure, RegistrationFailure::NoAnswer { stage: Stage::Phase1, transmissions: 5 });
     assert_eq!(failure.to_string(), "no answer in phase 1 after 5 transmissions");
     assert_eq!(pair.sent.len(), 5);
-    assert!(pair.sent.iter().all(|sent| sent.payload == pair.sent[0].payload), "the same octets each time");
+    assert!(
+        pair.sent.iter().all(|sent| sent.payload == pair.sent[0].payload),
+        "the same octets each time"
+    );
     let mut member = Pair::new(1).members.remove(0);
     let mut waits = Vec::new();
     while let Some(deadline) = member.poll_timeout() {
@@ -231,7 +243,11 @@ fn refused_policy_deletes_the_isakmp_sa_on_both_sides() {
     assert_eq!(exchange_type(&pair.sent.last().unwrap().payload), 5);
     assert!(matches!(
         pair.server_events.as_slice(),
-        [.., ServerEvent::PullAborted { reason: PullAbort::IsakmpSaEnded, .. }, ServerEvent::PeerDeleted { .. }]
+        [
+            ..,
+            ServerEvent::PullAborted { reason: PullAbort::IsakmpSaEnded, .. },
+            ServerEvent::PeerDeleted { .. }
+        ]
     ));
 }
 
@@ -251,15 +267,20 @@ fn policy_that_is_not_understood_is_refused_before_keys_arrive() {
             for tek in &mut policy.teks {
                 tek.spi = 5;
             }
-            let keys =
-                gdoi::group::TekKeys { encryption: Secret::new(vec![1; 16]), integrity: Secret::new(vec![2; 32]) };
+            let keys = gdoi::group::TekKeys {
+                encryption: Secret::new(vec![1; 16]),
+                integrity: Secret::new(vec![2; 32]),
+            };
             let sa = GroupSa::originate(policy, [(5, keys)].into(), None, None, None);
             pair.server.answer_pull(pull, sa, pair.now).unwrap();
             break;
         }
     }
     let failure = fails_with(&mut pair);
-    assert!(matches!(failure, RegistrationFailure::PolicyNotUnderstood(Error::PeerIncompatible(_))), "{failure:?}");
+    assert!(
+        matches!(failure, RegistrationFailure::PolicyNotUnderstood(Error::PeerIncompatible(_))),
+        "{failure:?}"
+    );
     assert!(failure.to_string().contains("SPI 5 is reserved"), "{failure}");
     assert_eq!(pair.server.statistics().pulls_completed, 0);
     assert_eq!(pair.server.statistics().established, 0);
@@ -271,7 +292,12 @@ fn another_pre_shared_key_is_an_authentication_failure() {
     member.pre_shared_key = Arc::new(Secret::copy_from(b"another"));
     let mut pair = Pair::with(server_config(), vec![member]);
     assert_eq!(fails_with(&mut pair), RegistrationFailure::AuthenticationFailed);
-    assert_eq!(pair.server.statistics().discards.get("wrong-hash"), Some(&5), "{:?}", pair.server.statistics());
+    assert_eq!(
+        pair.server.statistics().discards.get("wrong-hash"),
+        Some(&5),
+        "{:?}",
+        pair.server.statistics()
+    );
     assert!(pair.server_events.is_empty());
 }
 
@@ -303,7 +329,10 @@ fn no_common_transform() {
     assert_eq!(fails_with(&mut pair), RegistrationFailure::NoProposalChosen);
     assert_eq!(pair.server.statistics().discards.get("no-proposal-chosen"), Some(&5));
     assert_eq!(pair.server.statistics().half_open, 0);
-    assert!(pair.member_errors.contains(&NotAccepted::UnprotectedNotify(NotifyType::NO_PROPOSAL_CHOSEN).into()));
+    assert!(
+        pair.member_errors
+            .contains(&NotAccepted::UnprotectedNotify(NotifyType::NO_PROPOSAL_CHOSEN).into())
+    );
 }
 
 #[test]
@@ -347,7 +376,10 @@ fn the_life_time_ends_the_isakmp_sa_on_both_sides() {
     let mut pair = Pair::new(1);
     pair.run(seconds(5));
     let expiry = pair.members[0].isakmp_expiry().unwrap();
-    assert_eq!(pair.members[0].poll_timeout().map(|d| (d.at, d.why)), Some((expiry, Timer::IsakmpLifetime)));
+    assert_eq!(
+        pair.members[0].poll_timeout().map(|d| (d.at, d.why)),
+        Some((expiry, Timer::IsakmpLifetime))
+    );
     pair.run(seconds(3590));
     assert_eq!(pair.members[0].stage(), Stage::Registered);
     pair.run(seconds(20));
@@ -356,7 +388,8 @@ fn the_life_time_ends_the_isakmp_sa_on_both_sides() {
     assert_eq!(pair.server.poll_timeout(), None, "nothing is left behind");
 }
 
-/// HDR*, HASH(4), KD <-- lost once: the repeated message 3 gets the same octets, and the event comes once.
+/// HDR*, HASH(4), KD <-- lost once: the repeated message 3 gets the same octets, and the event
+/// comes once.
 #[test]
 fn message_4_is_answered_again_until_the_finished_exchange_is_forgotten() {
     let mut pair = Pair::new(1);
@@ -366,10 +399,17 @@ fn message_4_is_answered_again_until_the_finished_exchange_is_forgotten() {
     let before = pair.sent.len();
     pair.inject(message_3.clone(), LATENCY);
     pair.run(seconds(1));
-    assert_eq!(pair.sent[before..].iter().map(|sent| &sent.payload).collect::<Vec<_>>(), [&message_4]);
+    assert_eq!(
+        pair.sent[before..].iter().map(|sent| &sent.payload).collect::<Vec<_>>(),
+        [&message_4]
+    );
     assert_eq!(pair.completed(), 1);
     assert_eq!(pair.server.statistics().duplicates_answered, 1);
-    assert_eq!(pair.member_errors, [Error::from(NotAccepted::Replayed)], "the member has it already");
+    assert_eq!(
+        pair.member_errors,
+        [Error::from(NotAccepted::Replayed)],
+        "the member has it already"
+    );
 
     pair.run(seconds(120));
     pair.inject(message_3, LATENCY);
@@ -383,7 +423,9 @@ fn a_server_that_never_answers_a_request_forgets_it() {
     let mut pair = Pair::new(1);
     pair.answer = Box::new(|_| Answer::Nothing);
     pair.run(seconds(10));
-    let Some(ServerEvent::PullRequested { pull, .. }) = pair.server_events.last().cloned() else { panic!() };
+    let Some(ServerEvent::PullRequested { pull, .. }) = pair.server_events.last().cloned() else {
+        panic!()
+    };
     assert_eq!(pair.server.statistics().pulls, 1);
     pair.run(seconds(60));
     assert_eq!(pair.server.statistics().pulls, 0);
@@ -391,7 +433,9 @@ fn a_server_that_never_answers_a_request_forgets_it() {
         .server_events
         .iter()
         .filter_map(|event| match event {
-            ServerEvent::PullAborted { pull: aborted, reason, .. } if *aborted == pull => Some(reason.clone()),
+            ServerEvent::PullAborted { pull: aborted, reason, .. } if *aborted == pull => {
+                Some(reason.clone())
+            }
             _ => None,
         })
         .collect();

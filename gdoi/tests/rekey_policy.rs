@@ -1,7 +1,11 @@
-//! Pulls of groups whose key server pushes: a member registers whatever signs the pushes, and whether or not the pull
-//! brings keys for data (RFC 6407 §5.3, §5.6.1, §5.6.2).
+//! Pulls of groups whose key server pushes: a member registers whatever signs the pushes, and
+//! whether or not the pull brings keys for data (RFC 6407 §5.3, §5.6.1, §5.6.2).
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod support;
 
@@ -29,7 +33,10 @@ fn kek() -> KekPolicy {
 
 /// The start of a SubjectPublicKeyInfo of RSA with 2048 bits, then octets that no pull looks at.
 fn public_key() -> Vec<u8> {
-    let mut key = vec![0x30, 0x82, 0x01, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
+    let mut key = vec![
+        0x30, 0x82, 0x01, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01,
+        0x01,
+    ];
     key.resize(294, 0x5a);
     key
 }
@@ -46,8 +53,15 @@ fn pushing(group: GroupId, kek: KekPolicy, octets: usize, data: bool) -> GroupSa
         }
         false => (GroupPolicy { teks: vec![], ..group_policy(group) }, BTreeMap::new()),
     };
-    let keys = KekKeys { algorithm_key: Secret::new(vec![7; octets]), signature_key: Some(public_key()) };
-    GroupSa::originate(GroupPolicy { kek: Some(kek), ..policy }, tek_keys, Some(keys), Some(77), None)
+    let keys =
+        KekKeys { algorithm_key: Secret::new(vec![7; octets]), signature_key: Some(public_key()) };
+    GroupSa::originate(
+        GroupPolicy { kek: Some(kek), ..policy },
+        tek_keys,
+        Some(keys),
+        Some(77),
+        None,
+    )
 }
 
 fn registers(kek: KekPolicy, octets: usize, data: bool) {
@@ -63,9 +77,14 @@ fn registers(kek: KekPolicy, octets: usize, data: bool) {
 
 #[test]
 fn every_cipher_of_pushes() {
-    for (algorithm, key_length, octets) in
-        [(1, None, 16), (2, None, 32), (2, Some(192), 32), (3, Some(128), 32), (3, Some(192), 40), (3, Some(256), 48)]
-    {
+    for (algorithm, key_length, octets) in [
+        (1, None, 16),
+        (2, None, 32),
+        (2, Some(192), 32),
+        (3, Some(128), 32),
+        (3, Some(192), 40),
+        (3, Some(256), 48),
+    ] {
         registers(KekPolicy { algorithm, key_length, ..kek() }, octets, true);
     }
 }

@@ -1,4 +1,5 @@
-//! The datapath's price: plain forwarding, a classic unicast ESP tunnel and the group path, alternating in one boot.
+//! The datapath's price: plain forwarding, a classic unicast ESP tunnel and the group path,
+//! alternating in one boot.
 
 use crate::lab::Lab;
 use crate::plan::Plan;
@@ -70,7 +71,10 @@ pub fn run(binaries: &Path, rounds: u32, seconds: u32) -> Result<bool> {
     }
     let overall = median(&ratios);
     let met = overall >= BAR;
-    println!("group/classic, median of all: {overall:.2} (bar {BAR}: {})", if met { "met" } else { "missed" });
+    println!(
+        "group/classic, median of all: {overall:.2} (bar {BAR}: {})",
+        if met { "met" } else { "missed" }
+    );
     crate::topology::tear_down();
     Ok(met)
 }
@@ -93,10 +97,14 @@ fn other_routes() -> Result<()> {
 /// An ordinary site-to-site tunnel with the group's cipher and a key of its own.
 fn classic_tunnel(lab: &Lab) -> Result<()> {
     let model = lab.outbound(G1)?;
-    let (cipher, key) =
-        model.first().and_then(|state| state.encryption.clone()).context("the group has no CBC cipher")?;
-    let (hash, _, bits) =
-        model.first().and_then(|state| state.integrity.clone()).context("the group has no integrity")?;
+    let (cipher, key) = model
+        .first()
+        .and_then(|state| state.encryption.clone())
+        .context("the group has no CBC cipher")?;
+    let (hash, _, bits) = model
+        .first()
+        .and_then(|state| state.integrity.clone())
+        .context("the group has no integrity")?;
     let enc: String = (0..key.len()).map(|number| format!("{:02x}", number + 1)).collect();
     let auth: String = (0..32).map(|number| format!("{:02x}", number + 3)).collect();
     let algorithms = format!("enc {cipher} 0x{enc} auth-trunc {hash} 0x{auth} {bits}");
@@ -106,13 +114,24 @@ fn classic_tunnel(lab: &Lab) -> Result<()> {
     ] {
         let spi = |address: &str| if address == "10.0.1.1" { "0x7001" } else { "0x7002" };
         for (source, destination) in [(own, peer), (peer, own)] {
-            let id = format!("src {source} dst {destination} proto esp spi {} reqid 77 mode tunnel", spi(destination));
+            let id = format!(
+                "src {source} dst {destination} proto esp spi {} reqid 77 mode tunnel",
+                spi(destination)
+            );
             node.ip(&format!("xfrm state add {id} flag nopmtudisc {algorithms}"))?;
         }
-        let template = |from: &str, to: &str| format!("tmpl src {from} dst {to} proto esp reqid 77 mode tunnel");
-        node.ip(&format!("xfrm policy add src {inside} dst {outside} dir out {}", template(own, peer)))?;
+        let template = |from: &str, to: &str| {
+            format!("tmpl src {from} dst {to} proto esp reqid 77 mode tunnel")
+        };
+        node.ip(&format!(
+            "xfrm policy add src {inside} dst {outside} dir out {}",
+            template(own, peer)
+        ))?;
         for direction in ["in", "fwd"] {
-            node.ip(&format!("xfrm policy add src {outside} dst {inside} dir {direction} {}", template(peer, own)))?;
+            node.ip(&format!(
+                "xfrm policy add src {outside} dst {inside} dir {direction} {}",
+                template(peer, own)
+            ))?;
         }
     }
     Ok(())
@@ -122,10 +141,14 @@ fn classic_tunnel(lab: &Lab) -> Result<()> {
 fn measure(lab: &Lab, route: &Route, size: Option<usize>, seconds: u32) -> Result<f64> {
     let target = route.target;
     let (sink, flow) = match size {
-        None => ("tcp-sink --port 5002".to_owned(), format!("tcp-flow --to {target}:5002 --seconds {seconds}")),
-        Some(size) => {
-            ("sink --port 5000".to_owned(), format!("flow --to {target}:5000 --seconds {seconds} --size {size}"))
-        }
+        None => (
+            "tcp-sink --port 5002".to_owned(),
+            format!("tcp-flow --to {target}:5002 --seconds {seconds}"),
+        ),
+        Some(size) => (
+            "sink --port 5000".to_owned(),
+            format!("flow --to {target}:5000 --seconds {seconds} --size {size}"),
+        ),
     };
     let sink = lab.start_sink(HB, &sink)?;
     let sent = lab.traffic(HA, &flow)?;

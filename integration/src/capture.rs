@@ -39,7 +39,12 @@ impl Captured {
     pub fn line(&self) -> String {
         let second = self.time / 1_000_000;
         let (hour, minute) = (second / 3600 % 24, second / 60 % 60);
-        format!("{hour:02}:{minute:02}:{:02}.{:06} {}", second % 60, self.time % 1_000_000, self.packet)
+        format!(
+            "{hour:02}:{minute:02}:{:02}.{:06} {}",
+            second % 60,
+            self.time % 1_000_000,
+            self.packet
+        )
     }
 }
 
@@ -57,8 +62,8 @@ pub struct Capture {
 pub enum Depth {
     /// All of it, in the file at once.
     Whole,
-    /// The headers and a little more of what comes in, in blocks: millions of packets must fit into the machine's memory,
-    /// and many a second must not cost a wakeup each.
+    /// The headers and a little more of what comes in, in blocks: millions of packets must fit into
+    /// the machine's memory, and many a second must not cost a wakeup each.
     Headers,
 }
 
@@ -67,7 +72,8 @@ pub enum Depth {
 pub struct Tally {
     /// Packets in the file.
     pub captured: u64,
-    /// Packets the kernel had to drop because tcpdump was too slow: then the capture proves nothing.
+    /// Packets the kernel had to drop because tcpdump was too slow: then the capture proves
+    /// nothing.
     pub dropped: u64,
 }
 
@@ -90,7 +96,8 @@ impl Capture {
             "root",
             "-B",
             "98304",
-            // Every place in the buffer is as large as the snapshot: at tcpdump's default a burst would not fit.
+            // Every place in the buffer is as large as the snapshot: at tcpdump's default a burst
+            // would not fit.
             "-s",
             if depth == Depth::Whole { "4096" } else { "128" },
             "-w",
@@ -102,7 +109,8 @@ impl Capture {
         });
         arguments.push("ip");
         let mut command = node.command("tcpdump", &arguments);
-        let process = Process::start(command.stdout(Stdio::null()).stderr(fs::File::create(&log)?))?;
+        let process =
+            Process::start(command.stdout(Stdio::null()).stderr(fs::File::create(&log)?))?;
         let capture = Self { process, file, log, depth };
         let started = Instant::now();
         while !fs::read_to_string(&capture.log)?.contains("listening on") {
@@ -195,7 +203,9 @@ pub fn read(octets: &[u8], from: Mark) -> Result<(Vec<Captured>, Mark)> {
     if octets.len() < FILE_HEADER {
         return Ok((packets, Mark::START));
     }
-    if little(octets, 0) != Some(0xa1b2_c3d4) || little(octets, 20).map(|link| link & 0xffff) != Some(LINK_TYPE_SLL2) {
+    if little(octets, 0) != Some(0xa1b2_c3d4)
+        || little(octets, 20).map(|link| link & 0xffff) != Some(LINK_TYPE_SLL2)
+    {
         bail!("not a capture of cooked packets");
     }
     let Mark(mut offset) = from;
@@ -205,7 +215,8 @@ pub fn read(octets: &[u8], from: Mark) -> Result<(Vec<Captured>, Mark)> {
         let start = offset + RECORD_HEADER;
         let Some(frame) = octets.get(start..start + length as usize) else { break };
         offset = start + length as usize;
-        if let Some(captured) = frame_of(frame, u64::from(seconds) * 1_000_000 + u64::from(micros)) {
+        if let Some(captured) = frame_of(frame, u64::from(seconds) * 1_000_000 + u64::from(micros))
+        {
             packets.push(captured);
         }
     }
@@ -244,8 +255,11 @@ mod tests {
     }
 
     fn frame() -> Vec<u8> {
-        let mut frame = vec![8, 0, 0, 0, 0, 0, 0, 9, 0, 1, OUTGOING, 6, 2, 0x67, 0x31, 0, 1, 1, 0, 0];
-        frame.extend_from_slice(&[0x45, 0, 0, 24, 0, 1, 0, 0, 64, 1, 0, 0, 172, 16, 1, 10, 172, 16, 2, 10, 8, 0, 0, 0]);
+        let mut frame =
+            vec![8, 0, 0, 0, 0, 0, 0, 9, 0, 1, OUTGOING, 6, 2, 0x67, 0x31, 0, 1, 1, 0, 0];
+        frame.extend_from_slice(&[
+            0x45, 0, 0, 24, 0, 1, 0, 0, 64, 1, 0, 0, 172, 16, 1, 10, 172, 16, 2, 10, 8, 0, 0, 0,
+        ]);
         frame
     }
 
@@ -255,8 +269,14 @@ mod tests {
         assert_eq!(packets.len(), 2);
         assert!(read(&file(&[&frame(), &frame()]), end).unwrap().0.is_empty());
         let first = &packets[0];
-        assert_eq!((first.interface, first.outgoing, first.mac), (9, true, [2, 0x67, 0x31, 0, 1, 1]));
-        assert_eq!(first.line(), "01:02:03.000005 IP 172.16.1.10 > 172.16.2.10: ICMP type 8, length 4");
+        assert_eq!(
+            (first.interface, first.outgoing, first.mac),
+            (9, true, [2, 0x67, 0x31, 0, 1, 1])
+        );
+        assert_eq!(
+            first.line(),
+            "01:02:03.000005 IP 172.16.1.10 > 172.16.2.10: ICMP type 8, length 4"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The daemons under test as child processes: started on a node, awaited by their readiness, ended as a scenario wants.
+//! The daemons under test as child processes: started on a node, awaited by their readiness, ended
+//! as a scenario wants.
 
 use crate::nodes::{Node, Process};
 use anyhow::{Context, Result, bail};
@@ -35,8 +36,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program --config FILE` on a node, with more in its environment, and waits until it says that it is ready
-    /// (sd_notify).
+    /// Starts `program --config FILE` on a node, with more in its environment, and waits until it
+    /// says that it is ready (sd_notify).
     ///
     /// # Errors
     /// When it ends or stays silent instead; its log is in the message.
@@ -47,7 +48,8 @@ impl Daemon {
         directory: &Path,
         environment: &[(&str, &OsStr)],
     ) -> Result<Self> {
-        let (mut daemon, socket) = Self::spawn(program, node, configuration, directory, environment)?;
+        let (mut daemon, socket) =
+            Self::spawn(program, node, configuration, directory, environment)?;
         daemon.wait_ready(&socket)?;
         Ok(daemon)
     }
@@ -65,7 +67,8 @@ impl Daemon {
     ) -> Result<(Self, UnixDatagram)> {
         let socket_path = directory.join(format!("{}.notify", node.0));
         let _ = fs::remove_file(&socket_path);
-        let socket = UnixDatagram::bind(&socket_path).with_context(|| socket_path.display().to_string())?;
+        let socket =
+            UnixDatagram::bind(&socket_path).with_context(|| socket_path.display().to_string())?;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let log = directory.join(format!("{}.log", node.0));
         let output = OpenOptions::new().create(true).append(true).open(&log)?;
@@ -100,10 +103,18 @@ impl Daemon {
                 return Ok(());
             }
             if let Some(status) = self.process.ended()? {
-                bail!("the daemon on {} ended at its start ({status}):\n{}", self.name, self.log_tail(12));
+                bail!(
+                    "the daemon on {} ended at its start ({status}):\n{}",
+                    self.name,
+                    self.log_tail(12)
+                );
             }
         }
-        bail!("the daemon on {} is not ready after {READY_WITHIN:?}:\n{}", self.name, self.log_tail(12))
+        bail!(
+            "the daemon on {} is not ready after {READY_WITHIN:?}:\n{}",
+            self.name,
+            self.log_tail(12)
+        )
     }
 
     /// Asks for an orderly end and waits for it.
@@ -173,7 +184,8 @@ impl Daemon {
     }
 }
 
-/// Where daemons of a node find the identifier of their boot, if it is to be another one than the machine's.
+/// Where daemons of a node find the identifier of their boot, if it is to be another one than the
+/// machine's.
 pub fn boot_file(node: Node, directory: &Path) -> PathBuf {
     directory.join(format!("{}.boot_id", node.0))
 }
@@ -183,7 +195,8 @@ pub fn boot_file(node: Node, directory: &Path) -> PathBuf {
 /// # Errors
 /// When it cannot be written.
 pub fn write_secret(path: &Path, text: &str) -> Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -9,8 +9,16 @@ use std::fmt;
 /// The nodes of the path between the hosts.
 const PATH: [Node; 5] = [HA, G1, R, G2, HB];
 /// Columns of /proc/net/snmp that count packets which were there and did not go on.
-const COLUMNS: [&str; 8] =
-    ["InDiscards", "OutDiscards", "OutNoRoutes", "ReasmFails", "InErrors", "RcvbufErrors", "SndbufErrors", "MemErrors"];
+const COLUMNS: [&str; 8] = [
+    "InDiscards",
+    "OutDiscards",
+    "OutNoRoutes",
+    "ReasmFails",
+    "InErrors",
+    "RcvbufErrors",
+    "SndbufErrors",
+    "MemErrors",
+];
 
 /// Counters by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,12 +33,16 @@ impl Drops {
         let mut counters = BTreeMap::new();
         for node in PATH {
             let read = |file: &str| node.run("cat", &[file]);
-            for (name, count) in snmp(&read("/proc/net/snmp")?).into_iter().chain(xfrm(&read("/proc/net/xfrm_stat")?)) {
+            for (name, count) in snmp(&read("/proc/net/snmp")?)
+                .into_iter()
+                .chain(xfrm(&read("/proc/net/xfrm_stat")?))
+            {
                 counters.insert(format!("{} {name}", node.0), count);
             }
         }
         // Shared by all nodes: one queue for each processor.
-        let queues = std::fs::read_to_string("/proc/net/softnet_stat").context("/proc/net/softnet_stat")?;
+        let queues =
+            std::fs::read_to_string("/proc/net/softnet_stat").context("/proc/net/softnet_stat")?;
         counters.insert("backlog of a processor".to_owned(), backlog(&queues));
         Ok(Self(counters))
     }
@@ -53,7 +65,8 @@ impl Drops {
 
 impl fmt::Display for Drops {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let each: Vec<String> = self.0.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let each: Vec<String> =
+            self.0.iter().map(|(name, count)| format!("{name} {count}")).collect();
         formatter.write_str(&each.join(", "))
     }
 }
@@ -99,7 +112,8 @@ mod tests {
         let found = snmp(text);
         assert_eq!(
             found,
-            [("Ip InDiscards", 3), ("Udp InErrors", 7), ("Udp RcvbufErrors", 6)].map(|(a, b)| (a.to_owned(), b))
+            [("Ip InDiscards", 3), ("Udp InErrors", 7), ("Udp RcvbufErrors", 6)]
+                .map(|(a, b)| (a.to_owned(), b))
         );
         assert_eq!(xfrm("XfrmInNoStates          \t12\n"), [("XfrmInNoStates".to_owned(), 12)]);
         assert_eq!(backlog("000000ff 00000010 00000000\n00000001 00000001 00000000\n"), 17);
@@ -108,7 +122,10 @@ mod tests {
     #[test]
     fn tells_what_was_added() {
         let of = |count| {
-            Drops(BTreeMap::from([("g1 XfrmInNoStates".to_owned(), count), ("ha Ip InDiscards".to_owned(), 1)]))
+            Drops(BTreeMap::from([
+                ("g1 XfrmInNoStates".to_owned(), count),
+                ("ha Ip InDiscards".to_owned(), 1),
+            ]))
         };
         assert_eq!(of(5).since(&of(2)).to_string(), "g1 XfrmInNoStates 3");
         assert!(of(5).since(&of(5)).is_empty());

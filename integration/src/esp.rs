@@ -1,4 +1,5 @@
-//! ESP in user space (RFC 4303 §3.4): verifies and decrypts what was captured, with nothing of the kernel's but its key.
+//! ESP in user space (RFC 4303 §3.4): verifies and decrypts what was captured, with nothing of the
+//! kernel's but its key.
 
 use crate::packet::{Packet, word};
 use crate::states::State;
@@ -28,7 +29,8 @@ pub fn open(packet: &Packet, state: &State) -> Result<Packet> {
     let clear = match (&state.combined, &state.encryption) {
         (Some((name, key, bits)), _) => open_combined(&packet.payload, name, key, *bits)?,
         (None, Some((name, key))) => {
-            let (hash, integrity_key, bits) = state.integrity.as_ref().context("the state has no integrity")?;
+            let (hash, integrity_key, bits) =
+                state.integrity.as_ref().context("the state has no integrity")?;
             let covered = verify(&packet.payload, hash, integrity_key, bits / 8)?;
             decrypt(covered, name, key)?
         }
@@ -55,7 +57,8 @@ fn verify<'a>(payload: &'a [u8], hash: &str, key: &[u8], length: usize) -> Resul
 }
 
 fn tag_is<M: Mac + KeyInit>(key: &[u8], covered: &[u8], icv: &[u8]) -> Result<bool> {
-    let mut mac = <M as KeyInit>::new_from_slice(key).ok().context("integrity key of a wrong length")?;
+    let mut mac =
+        <M as KeyInit>::new_from_slice(key).ok().context("integrity key of a wrong length")?;
     mac.update(covered);
     Ok(mac.verify_truncated_left(icv).is_ok())
 }
@@ -75,7 +78,11 @@ fn decrypt_cbc<D: BlockModeDecrypt + KeyIvInit>(body: &[u8], key: &[u8]) -> Resu
     let (iv, text) = body.split_at_checked(16).context("no room for an IV")?;
     let cipher = D::new_from_slices(key, iv).ok().context("cipher key of a wrong length")?;
     let mut clear = text.to_vec();
-    let length = cipher.decrypt_padded::<NoPadding>(&mut clear).ok().context("not a whole number of blocks")?.len();
+    let length = cipher
+        .decrypt_padded::<NoPadding>(&mut clear)
+        .ok()
+        .context("not a whole number of blocks")?
+        .len();
     clear.truncate(length);
     Ok(clear)
 }
@@ -99,7 +106,9 @@ fn open_combined(payload: &[u8], name: &str, key: &[u8], bits: usize) -> Result<
         ("rfc4309(ccm(aes))", 32, 128) => unseal::<Ccm<Aes256, U16, U11>>(key, &nonce, input),
         ("rfc4309(ccm(aes))", 16, 96) => unseal::<Ccm<Aes128, U12, U11>>(key, &nonce, input),
         ("rfc4309(ccm(aes))", 16, 64) => unseal::<Ccm<Aes128, U8, U11>>(key, &nonce, input),
-        (other, length, bits) => bail!("the verifier does not know {other}, {length} octets of key, {bits}-bit ICV"),
+        (other, length, bits) => {
+            bail!("the verifier does not know {other}, {length} octets of key, {bits}-bit ICV")
+        }
     }
 }
 
@@ -109,7 +118,8 @@ fn unseal<A: Aead + KeyInit>(key: &[u8], nonce: &[u8], input: Payload<'_, '_>) -
     cipher.decrypt(&nonce, input).ok().context("ICV does not verify")
 }
 
-/// Takes padding, pad length and next header off (RFC 4303 §2.4 to §2.6) and checks the padding's octets 1, 2, 3...
+/// Takes padding, pad length and next header off (RFC 4303 §2.4 to §2.6) and checks the padding's
+/// octets 1, 2, 3...
 fn without_trailer(clear: &[u8]) -> Result<&[u8]> {
     let (rest, trailer) = split_end(clear, 2)?;
     let (&[padding, next], _) = trailer.split_first_chunk::<2>().context("no trailer")?;
@@ -120,7 +130,8 @@ fn without_trailer(clear: &[u8]) -> Result<&[u8]> {
     if !pad.iter().zip(1u8..).all(|(octet, expected)| *octet == expected) {
         bail!("padding is not 1, 2, 3...");
     }
-    // The inner packet's own length must agree: what is left over is traffic flow padding, which Linux does not send.
+    // The inner packet's own length must agree: what is left over is traffic flow padding, which
+    // Linux does not send.
     if word(inner, 2).map(usize::from) != Some(inner.len()) {
         bail!("the packet inside is not as long as it says");
     }
@@ -138,8 +149,10 @@ mod tests {
     use std::net::Ipv4Addr;
 
     /// 172.16.1.10 > 172.16.2.10, ICMP echo request without data.
-    const INNER: [u8; 28] =
-        [0x45, 0, 0, 28, 0, 9, 0, 0, 64, 1, 0, 0, 172, 16, 1, 10, 172, 16, 2, 10, 8, 0, 0xf7, 0xff, 0, 0, 0, 0];
+    const INNER: [u8; 28] = [
+        0x45, 0, 0, 28, 0, 9, 0, 0, 64, 1, 0, 0, 172, 16, 1, 10, 172, 16, 2, 10, 8, 0, 0xf7, 0xff,
+        0, 0, 0, 0,
+    ];
 
     fn packet(payload: Vec<u8>) -> Packet {
         Packet {

@@ -1,4 +1,5 @@
-//! An ordinary user's firewall beside ours: connection tracking, masquerading, marks and a flowtable.
+//! An ordinary user's firewall beside ours: connection tracking, masquerading, marks and a
+//! flowtable.
 
 use crate::nodes::Node;
 use anyhow::Result;

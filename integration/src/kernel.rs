@@ -1,13 +1,13 @@
-//! Everything of ours in a member's kernel as text without what differs from run to run, to compare two members or two
-//! moments.
+//! Everything of ours in a member's kernel as text without what differs from run to run, to compare
+//! two members or two moments.
 
 use crate::nodes::Node;
 use crate::states;
 use anyhow::Result;
 use std::collections::BTreeSet;
 
-/// States, policies, tables and routes on a node. SPIs, keys, counters and handles are left out; what is listed in no
-/// particular order is sorted.
+/// States, policies, tables and routes on a node. SPIs, keys, counters and handles are left out;
+/// what is listed in no particular order is sorted.
 ///
 /// # Errors
 /// When iproute2 or nft refuse.
@@ -18,12 +18,16 @@ pub fn picture(node: Node) -> Result<String> {
         sorted_blocks(&states::mask(&states)),
         sorted_blocks(&node.ip("xfrm policy")?),
         sorted_tables(&node.run("nft", &["list", "ruleset"])?),
-        node.ip("route show table all")?.lines().filter(|line| line.starts_with("192.0.2.")).collect(),
+        node.ip("route show table all")?
+            .lines()
+            .filter(|line| line.starts_with("192.0.2."))
+            .collect(),
     ];
     Ok(parts.iter().map(|part| without_numbers(part, &spis)).collect::<Vec<_>>().join("\n"))
 }
 
-/// Removes everything of ours and everything else of that kind, as if the machine had just been started.
+/// Removes everything of ours and everything else of that kind, as if the machine had just been
+/// started.
 ///
 /// # Errors
 /// When iproute2 or nft refuse.
@@ -31,7 +35,8 @@ pub fn clean(node: Node) -> Result<()> {
     node.ip("xfrm policy flush")?;
     node.ip("xfrm state flush")?;
     node.run("nft", &["flush", "ruleset"])?;
-    for line in node.ip("route show table all")?.lines().filter(|line| line.starts_with("192.0.2.")) {
+    for line in node.ip("route show table all")?.lines().filter(|line| line.starts_with("192.0.2."))
+    {
         let target = line.split_whitespace().next().unwrap_or_default();
         node.ip(&format!("route del {target}"))?;
     }
@@ -42,12 +47,19 @@ pub fn clean(node: Node) -> Result<()> {
 pub fn difference(first: &str, second: &str) -> String {
     let only = |one: &str, other: &str, sign: char| -> Vec<String> {
         let known: Vec<&str> = other.lines().collect();
-        one.lines().filter(|line| !known.contains(line)).map(|line| format!("{sign} {}", line.trim())).collect()
+        one.lines()
+            .filter(|line| !known.contains(line))
+            .map(|line| format!("{sign} {}", line.trim()))
+            .collect()
     };
     let mut lines = only(first, second, '-');
     lines.extend(only(second, first, '+'));
     if lines.is_empty() && first != second {
-        lines.push(format!("{} lines against {}, the same ones", first.lines().count(), second.lines().count()));
+        lines.push(format!(
+            "{} lines against {}, the same ones",
+            first.lines().count(),
+            second.lines().count()
+        ));
     }
     lines.join("\n")
 }
@@ -77,13 +89,18 @@ fn sorted_tables(text: &str) -> String {
 
 fn without_numbers(text: &str, spis: &BTreeSet<u32>) -> String {
     let mut lines = Vec::new();
-    for line in text.lines().filter(|line| !line.contains("anti-replay context") && !line.contains("expires")) {
+    for line in text
+        .lines()
+        .filter(|line| !line.contains("anti-replay context") && !line.contains("expires"))
+    {
         let mut words: Vec<String> = Vec::new();
         let mut counter = 0;
         for word in line.split_whitespace() {
             let bare = word.trim_matches([',', '{', '}']);
             let number = match bare.strip_prefix("0x") {
-                Some(digits) => u32::from_str_radix(digits.split('(').next().unwrap_or_default(), 16).ok(),
+                Some(digits) => {
+                    u32::from_str_radix(digits.split('(').next().unwrap_or_default(), 16).ok()
+                }
                 None => bare.parse().ok(),
             };
             counter = match word {
@@ -110,16 +127,25 @@ mod tests {
     fn what_differs_from_run_to_run_is_left_out() {
         let spis = BTreeSet::from([0x1300]);
         let line = "ip saddr 10.0.1.1 counter packets 5 bytes 77 drop comment \"x\"";
-        assert_eq!(without_numbers(line, &spis), "ip saddr 10.0.1.1 counter packets N bytes N drop comment \"x\"");
+        assert_eq!(
+            without_numbers(line, &spis),
+            "ip saddr 10.0.1.1 counter packets N bytes N drop comment \"x\""
+        );
         assert_eq!(without_numbers("elements = { 0x00001300, 7 }", &spis), "elements = { SPI 7 }");
-        assert_eq!(without_numbers("  proto esp spi 0x00001300 reqid 9", &spis), "proto esp spi SPI reqid 9");
+        assert_eq!(
+            without_numbers("  proto esp spi 0x00001300 reqid 9", &spis),
+            "proto esp spi SPI reqid 9"
+        );
         assert_eq!(without_numbers("spi 4864(0x1300) anti-replay context: seq 1", &spis), "");
     }
 
     #[test]
     fn entries_are_sorted_whole_and_differences_named() {
         assert_eq!(sorted_blocks("b\n\t1\na\n\t2\n"), "a\n\t2\nb\n\t1");
-        assert_eq!(sorted_tables("table b {\n\tx\n}\ntable a {\n}\n"), "table a {\n}\ntable b {\n\tx\n}\n");
+        assert_eq!(
+            sorted_tables("table b {\n\tx\n}\ntable a {\n}\n"),
+            "table a {\n}\ntable b {\n\tx\n}\n"
+        );
         assert_eq!(difference("a\nb", "a\nc"), "- b\n+ c");
         assert_eq!(difference("a\nb", "a\nb"), "");
         assert_ne!(difference("a\nb", "a\nb\nb"), "", "an entry twice is a difference");

@@ -1,4 +1,5 @@
-//! What a leak is: a packet of the group that a member lets into the core in another form than its ESP.
+//! What a leak is: a packet of the group that a member lets into the core in another form than its
+//! ESP.
 
 use crate::capture::Captured;
 use crate::packet::{ESP, Packet, UDP, word};
@@ -11,9 +12,10 @@ pub fn from_member(captured: &Captured) -> bool {
     !captured.outgoing && captured.mac.starts_with(&MEMBER_MAC)
 }
 
-/// Whether a member let something of the group into the core that is not ESP between the group's own addresses:
-/// a clear packet, one whose source was translated, or ESP with another source or destination. ESP to a placeholder is
-/// no leak: it is what flushed tables leave of a packet, encrypted and lost.
+/// Whether a member let something of the group into the core that is not ESP between the group's
+/// own addresses: a clear packet, one whose source was translated, or ESP with another source or
+/// destination. ESP to a placeholder is no leak: it is what flushed tables leave of a packet,
+/// encrypted and lost.
 pub fn is_leak(captured: &Captured) -> bool {
     let packet = &captured.packet;
     if !from_member(captured) {
@@ -27,7 +29,8 @@ pub fn is_leak(captured: &Captured) -> bool {
     is_protected(packet.destination)
 }
 
-/// Every leak; what belongs to the UDP service that members never encrypt is none, its later fragments included.
+/// Every leak; what belongs to the UDP service that members never encrypt is none, its later
+/// fragments included.
 pub fn leaks(crossed: &[Captured], excluded_port: Option<u16>) -> Vec<&Captured> {
     let mut excused: BTreeSet<(Ipv4Addr, Ipv4Addr, u16)> = BTreeSet::new();
     let datagram = |packet: &Packet| (packet.source, packet.destination, packet.identification);
@@ -38,7 +41,9 @@ pub fn leaks(crossed: &[Captured], excluded_port: Option<u16>) -> Vec<&Captured>
         let excluded = excluded_port.is_some() && packet.protocol == UDP;
         if excluded && packet.fragment_offset == 0 && ports.contains(&excluded_port) {
             excused.insert(datagram(packet));
-        } else if is_leak(captured) && !(packet.protocol == UDP && excused.contains(&datagram(packet))) {
+        } else if is_leak(captured)
+            && !(packet.protocol == UDP && excused.contains(&datagram(packet)))
+        {
             found.push(captured);
         }
     }
@@ -67,7 +72,8 @@ mod tests {
     #[test]
     fn leaks_are_what_members_send_and_must_not() {
         let member = [0x02, 0x67, 0x31, 0, 1, 1];
-        let (a, b, wan, server) = ([172, 16, 1, 10], [172, 16, 2, 10], [10, 0, 1, 1], [10, 0, 11, 1]);
+        let (a, b, wan, server) =
+            ([172, 16, 1, 10], [172, 16, 2, 10], [10, 0, 1, 1], [10, 0, 11, 1]);
         assert!(is_leak(&captured(member, a, b, 17)));
         assert!(is_leak(&captured(member, wan, b, 17)), "masqueraded");
         assert!(is_leak(&captured(member, wan, b, ESP)), "source not put back");
@@ -85,10 +91,16 @@ mod tests {
             let mut captured = captured(member, [172, 16, 1, 10], [172, 16, 2, 10], UDP);
             captured.packet.identification = identification;
             captured.packet.fragment_offset = offset;
-            captured.packet.payload = [&7000u16.to_be_bytes()[..], &port.to_be_bytes()[..]].concat();
+            captured.packet.payload =
+                [&7000u16.to_be_bytes()[..], &port.to_be_bytes()[..]].concat();
             captured
         };
-        let crossed = [datagram(5003, 1, 0), datagram(0, 1, 1480), datagram(0, 2, 1480), datagram(5004, 3, 0)];
+        let crossed = [
+            datagram(5003, 1, 0),
+            datagram(0, 1, 1480),
+            datagram(0, 2, 1480),
+            datagram(5004, 3, 0),
+        ];
         assert_eq!(leaks(&crossed, Some(5003)).len(), 2);
         assert_eq!(leaks(&crossed, None).len(), 4);
     }

@@ -1,7 +1,8 @@
-//! The lab: the built daemons, a real kernel, network namespaces, captures, and statements about them that are checked.
+//! The lab: the built daemons, a real kernel, network namespaces, captures, and statements about
+//! them that are checked.
 //!
-//! Nothing depends on this crate. The binary `lab` runs where the kernel has ESP and nf_tables and where it is root;
-//! `cargo xtask lab` provides such a place.
+//! Nothing depends on this crate. The binary `lab` runs where the kernel has ESP and nf_tables and
+//! where it is root; `cargo xtask lab` provides such a place.
 
 pub mod bench;
 pub mod capture;

@@ -45,7 +45,11 @@ impl fmt::Display for Load {
             formatter,
             "ha to hb: {forward}\nhb to ha: {backward}\n{octets} octets over TCP arrived unchanged\n{each_way} datagrams a second each way were sent"
         )?;
-        if dropped.is_empty() { Ok(()) } else { write!(formatter, "\ncounted by the kernels meanwhile: {dropped}") }
+        if dropped.is_empty() {
+            Ok(())
+        } else {
+            write!(formatter, "\ncounted by the kernels meanwhile: {dropped}")
+        }
     }
 }
 
@@ -53,18 +57,28 @@ impl fmt::Display for Load {
 ///
 /// # Errors
 /// When a generator, a sink or what happens meanwhile fails.
-pub fn load(lab: &mut Lab, rate: u64, seconds: u64, meanwhile: impl FnOnce(&mut Lab) -> Result<()>) -> Result<Load> {
+pub fn load(
+    lab: &mut Lab,
+    rate: u64,
+    seconds: u64,
+    meanwhile: impl FnOnce(&mut Lab) -> Result<()>,
+) -> Result<Load> {
     let ends = Duration::from_secs(seconds + 60);
     let before = Drops::read()?;
     let far = lab.start_sink(HB, "sink --port 5000 --silence-seconds 10")?;
     let near = lab.start_sink(HA, "sink --port 5000 --silence-seconds 10")?;
     let stream_sink = lab.start_sink(HB, "tcp-sink --port 5002 --silence-seconds 30")?;
-    let flow =
-        |to| format!("flow --to {to}:5000 --from-port 6000 --seconds {seconds} --per-second {rate} --size {SIZE}");
+    let flow = |to| {
+        format!(
+            "flow --to {to}:5000 --from-port 6000 --seconds {seconds} --per-second {rate} --size {SIZE}"
+        )
+    };
     let forward = lab.start_traffic(HA, &flow(HB_ADDRESS))?;
     let backward = lab.start_traffic(HB, &flow(HA_ADDRESS))?;
-    // Enough to be in the middle of something all the time, not so much that it takes the place of the datagrams.
-    let line = format!("tcp-flow --to {HB_ADDRESS}:5002 --seconds {seconds} --pause-milliseconds 500");
+    // Enough to be in the middle of something all the time, not so much that it takes the place of
+    // the datagrams.
+    let line =
+        format!("tcp-flow --to {HB_ADDRESS}:5002 --seconds {seconds} --pause-milliseconds 500");
     let stream = lab.start_traffic(HA, &line)?;
     let happened = meanwhile(lab);
     let (forward, backward) = (forward.output(ends)?, backward.output(ends)?);
@@ -72,11 +86,13 @@ pub fn load(lab: &mut Lab, rate: u64, seconds: u64, meanwhile: impl FnOnce(&mut 
     let stream = stream.output(ends)?;
     let stream_sink = stream_sink.output(ends)?;
     happened?;
-    let octets = value(&stream, "received").filter(|received| Some(*received) == value(&stream, "sent"));
+    let octets =
+        value(&stream, "received").filter(|received| Some(*received) == value(&stream, "sent"));
     Ok(Load {
         forward: FlowReport::read(&forward, &far)?,
         backward: FlowReport::read(&backward, &near)?,
-        octets: octets.with_context(|| format!("the TCP transfer failed: {stream} {stream_sink}"))?,
+        octets: octets
+            .with_context(|| format!("the TCP transfer failed: {stream} {stream_sink}"))?,
         seconds,
         dropped: Drops::read()?.since(&before),
     })
@@ -92,7 +108,10 @@ pub fn highest_rate(lab: &mut Lab, seconds: u64) -> Result<(u64, String)> {
         let load = load(lab, rate, seconds, |_| Ok(()))?;
         let sent = load.forward.sent + load.backward.sent;
         let lost = sent.saturating_sub(load.forward.received + load.backward.received);
-        told.push_str(&format!("{rate} a second each way: {sent} sent in {seconds} s, {lost} lost {}\n", load.dropped));
+        told.push_str(&format!(
+            "{rate} a second each way: {sent} sent in {seconds} s, {lost} lost {}\n",
+            load.dropped
+        ));
         // A generator that does not come along has not tried the rate.
         if lost == 0 && sent * 10 >= rate * seconds * 2 * 9 {
             return Ok((rate, told));

@@ -1,4 +1,5 @@
-//! `lab`: plays the scenarios where the kernel has ESP and nf_tables. `cargo xtask lab` starts it in such a place.
+//! `lab`: plays the scenarios where the kernel has ESP and nf_tables. `cargo xtask lab` starts it
+//! in such a place.
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
@@ -8,7 +9,10 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 #[derive(Parser)]
-#[command(name = "lab", about = "Network namespaces, the real daemons, real packets; every statement is checked")]
+#[command(
+    name = "lab",
+    about = "Network namespaces, the real daemons, real packets; every statement is checked"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Action,
@@ -80,9 +84,13 @@ fn run(action: Action) -> Result<bool> {
             Ok(true)
         }
         Action::Shell { node } => {
-            let known = topology::ALL.into_iter().find(|known| known.0 == node).with_context(|| {
-                format!("there is no node {node}; there are {}", topology::ALL.map(|node| node.0).join(" "))
-            })?;
+            let known =
+                topology::ALL.into_iter().find(|known| known.0 == node).with_context(|| {
+                    format!(
+                        "there is no node {node}; there are {}",
+                        topology::ALL.map(|node| node.0).join(" ")
+                    )
+                })?;
             if !known.is_up() {
                 bail!("no lab is up: start one with 'cargo xtask lab --keep'");
             }

@@ -49,7 +49,11 @@ pub struct Narrative {
 
 impl fmt::Debug for Narrative {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Narrative").field("number", &self.number).field("failures", &self.failures).finish()
+        formatter
+            .debug_struct("Narrative")
+            .field("number", &self.number)
+            .field("failures", &self.failures)
+            .finish()
     }
 }
 
@@ -85,8 +89,14 @@ impl Narrative {
         }
     }
 
-    /// Makes a statement and checks it; an error while checking makes it fail. `name` is what the sabotage calls it.
-    pub fn state(&mut self, name: &'static str, text: &str, check: impl FnOnce() -> Result<Finding>) -> bool {
+    /// Makes a statement and checks it; an error while checking makes it fail. `name` is what the
+    /// sabotage calls it.
+    pub fn state(
+        &mut self,
+        name: &'static str,
+        text: &str,
+        check: impl FnOnce() -> Result<Finding>,
+    ) -> bool {
         let finding = check().unwrap_or_else(|error| Finding::new(false, format!("{error:#}")));
         self.number += 1;
         let verdict = match (finding.holds, self.rehearsing) {
@@ -108,14 +118,21 @@ impl Narrative {
         finding.holds
     }
 
-    /// Makes statements while something is broken on purpose, then states that the one named failed.
-    pub fn sabotage(&mut self, what: &str, name: &'static str, statements: impl FnOnce(&mut Self)) -> bool {
+    /// Makes statements while something is broken on purpose, then states that the one named
+    /// failed.
+    pub fn sabotage(
+        &mut self,
+        what: &str,
+        name: &'static str,
+        statements: impl FnOnce(&mut Self),
+    ) -> bool {
         let first = self.statements.len();
         self.rehearsing = true;
         statements(self);
         self.rehearsing = false;
         let made: Vec<Statement> = self.statements.drain(first..).collect();
-        let named: Vec<&Statement> = made.iter().filter(|statement| statement.name == name).collect();
+        let named: Vec<&Statement> =
+            made.iter().filter(|statement| statement.name == name).collect();
         let fails = named.iter().any(|statement| !statement.holds);
         self.state("sabotage", &format!("{what}: the statement '{name}' fails"), || {
             let evidence = if named.is_empty() { "the statement was not even made" } else { "" };
@@ -123,11 +140,15 @@ impl Narrative {
         })
     }
 
-    /// The closing lines, failed statements with their evidence; true when every statement held and there was one.
+    /// The closing lines, failed statements with their evidence; true when every statement held and
+    /// there was one.
     pub fn conclude(&mut self) -> bool {
         self.line("");
         for failure in self.failures.clone() {
-            self.line(&format!("FAILED: statement {} ({}) in: {}", failure.number, failure.text, failure.chapter));
+            self.line(&format!(
+                "FAILED: statement {} ({}) in: {}",
+                failure.number, failure.text, failure.chapter
+            ));
             self.evidence(&failure.evidence);
         }
         let (all, failed) = (self.statements.len(), self.failures.len());
@@ -153,7 +174,8 @@ mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
 
-    /// What a narrative wrote: cargo captures only what goes through its macros, so tests write here instead.
+    /// What a narrative wrote: cargo captures only what goes through its macros, so tests write
+    /// here instead.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 

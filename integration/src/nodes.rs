@@ -24,7 +24,10 @@ impl Node {
     /// A command that will run on this node.
     pub fn command(self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace(), program]).args(arguments).stdin(Stdio::null());
+        command
+            .args(["netns", "exec", &self.namespace(), program])
+            .args(arguments)
+            .stdin(Stdio::null());
         command
     }
 
@@ -33,7 +36,9 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn output(self, program: &str, arguments: &[&str]) -> Result<Output> {
-        self.command(program, arguments).output().with_context(|| format!("cannot start {program} on {}", self.0))
+        self.command(program, arguments)
+            .output()
+            .with_context(|| format!("cannot start {program} on {}", self.0))
     }
 
     /// Runs a program on the node and demands status 0.
@@ -148,7 +153,8 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(command: &mut Command) -> Result<Self> {
-        let child = command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        let child =
+            command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
         Ok(Self::new(child))
     }
 
@@ -163,7 +169,8 @@ impl Process {
     /// When the process is gone.
     pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {
         let id = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
-        nix::sys::signal::kill(id, signal).with_context(|| format!("cannot send {signal} to process {id}"))
+        nix::sys::signal::kill(id, signal)
+            .with_context(|| format!("cannot send {signal} to process {id}"))
     }
 
     /// Whether it has ended, and how.

@@ -1,4 +1,5 @@
-//! IPv4 packets as captured: the fields the lab's statements are about, tcpdump's way of printing them, reassembly.
+//! IPv4 packets as captured: the fields the lab's statements are about, tcpdump's way of printing
+//! them, reassembly.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,7 +45,8 @@ impl Packet {
             return None;
         }
         let header = usize::from(first & 0x0f) * 4;
-        // A total length of 0 is a segment the network card would still have to cut (segmentation offload).
+        // A total length of 0 is a segment the network card would still have to cut (segmentation
+        // offload).
         let total = match usize::from(word(octets, 2)?) {
             0 => octets.len(),
             total => total,
@@ -66,12 +68,16 @@ impl Packet {
 
     /// SPI of an ESP packet that is whole or the first fragment.
     pub fn spi(&self) -> Option<u32> {
-        (self.protocol == ESP && self.fragment_offset == 0).then(|| long(&self.payload, 0)).flatten()
+        (self.protocol == ESP && self.fragment_offset == 0)
+            .then(|| long(&self.payload, 0))
+            .flatten()
     }
 
     /// Sequence number of an ESP packet that is whole or the first fragment.
     pub fn sequence(&self) -> Option<u32> {
-        (self.protocol == ESP && self.fragment_offset == 0).then(|| long(&self.payload, 4)).flatten()
+        (self.protocol == ESP && self.fragment_offset == 0)
+            .then(|| long(&self.payload, 4))
+            .flatten()
     }
 
     /// The maximum segment size that a TCP SYN announces (RFC 9293 §3.2).
@@ -105,7 +111,11 @@ impl fmt::Display for Packet {
         let length = self.payload.len();
         let (source, destination) = (self.source, self.destination);
         if self.fragment_offset != 0 {
-            return write!(formatter, "IP {source} > {destination}: ip-proto-{}, length {length}", self.protocol);
+            return write!(
+                formatter,
+                "IP {source} > {destination}: ip-proto-{}, length {length}",
+                self.protocol
+            );
         }
         match self.protocol {
             ESP => {
@@ -115,13 +125,23 @@ impl fmt::Display for Packet {
                     "IP {source} > {destination}: ESP(spi={spi:#010x},seq={sequence:#x}), length {length}"
                 )
             }
-            ICMP => write!(formatter, "IP {source} > {destination}: ICMP type {}, length {length}", self.octet(0)),
+            ICMP => write!(
+                formatter,
+                "IP {source} > {destination}: ICMP type {}, length {length}",
+                self.octet(0)
+            ),
             UDP | TCP => {
-                let (from, to) = (word(&self.payload, 0).unwrap_or(0), word(&self.payload, 2).unwrap_or(0));
+                let (from, to) =
+                    (word(&self.payload, 0).unwrap_or(0), word(&self.payload, 2).unwrap_or(0));
                 let name = if self.protocol == UDP { "UDP" } else { "TCP" };
-                write!(formatter, "IP {source}.{from} > {destination}.{to}: {name}, length {length}")
+                write!(
+                    formatter,
+                    "IP {source}.{from} > {destination}.{to}: {name}, length {length}"
+                )
             }
-            other => write!(formatter, "IP {source} > {destination}: ip-proto-{other}, length {length}"),
+            other => {
+                write!(formatter, "IP {source} > {destination}: ip-proto-{other}, length {length}")
+            }
         }
     }
 }
@@ -167,7 +187,12 @@ fn join(parts: &[&Packet]) -> Option<Packet> {
         payload.extend_from_slice(&part.payload);
         if !part.more_fragments {
             let first = sorted.first()?;
-            return Some(Packet { more_fragments: false, fragment_offset: 0, payload, ..(*first).clone() });
+            return Some(Packet {
+                more_fragments: false,
+                fragment_offset: 0,
+                payload,
+                ..(*first).clone()
+            });
         }
     }
     None
@@ -209,21 +234,28 @@ mod tests {
 
     #[test]
     fn reads_a_header_and_prints_it_as_tcpdump_does() {
-        let mut octets = vec![0x45, 0, 0, 30, 0, 7, 0x40, 0, 64, 50, 0, 0, 172, 16, 1, 10, 172, 16, 2, 10];
+        let mut octets =
+            vec![0x45, 0, 0, 30, 0, 7, 0x40, 0, 64, 50, 0, 0, 172, 16, 1, 10, 172, 16, 2, 10];
         octets.extend_from_slice(&[0, 0, 0x13, 0, 0, 0, 0, 5, 1, 2]);
         octets.extend_from_slice(&[0; 6]); // padding of the Ethernet frame
         let packet = Packet::read(&octets).unwrap();
         assert_eq!(packet.payload.len(), 10);
         assert!(packet.dont_fragment);
-        assert_eq!(packet.to_string(), "IP 172.16.1.10 > 172.16.2.10: ESP(spi=0x00001300,seq=0x5), length 10");
+        assert_eq!(
+            packet.to_string(),
+            "IP 172.16.1.10 > 172.16.2.10: ESP(spi=0x00001300,seq=0x5), length 10"
+        );
         assert_eq!(Packet::read(&octets[..19]), None);
     }
 
     #[test]
     fn a_syn_tells_its_segment_size_and_others_tell_nothing() {
         let syn = |flags: u8, options: &[u8]| {
-            let mut octets = vec![0x45, 0xb8, 0, 48, 0, 7, 0, 0, 64, 6, 0, 0, 172, 16, 1, 10, 172, 16, 2, 10];
-            octets.extend_from_slice(&[0, 80, 0, 81, 0, 0, 0, 0, 0, 0, 0, 0, 0x70, flags, 0, 0, 0, 0, 0, 0]);
+            let mut octets =
+                vec![0x45, 0xb8, 0, 48, 0, 7, 0, 0, 64, 6, 0, 0, 172, 16, 1, 10, 172, 16, 2, 10];
+            octets.extend_from_slice(&[
+                0, 80, 0, 81, 0, 0, 0, 0, 0, 0, 0, 0, 0x70, flags, 0, 0, 0, 0, 0, 0,
+            ]);
             octets.extend_from_slice(options);
             Packet::read(&octets).unwrap()
         };
@@ -238,7 +270,8 @@ mod tests {
 
     #[test]
     fn fragments_join_in_any_order_and_only_when_all_are_there() {
-        let parts = [fragment(16, false, &[3; 5]), fragment(0, true, &[1; 8]), fragment(8, true, &[2; 8])];
+        let parts =
+            [fragment(16, false, &[3; 5]), fragment(0, true, &[1; 8]), fragment(8, true, &[2; 8])];
         let whole = reassemble(&parts);
         assert_eq!(whole.len(), 1);
         assert_eq!(whole[0].payload.len(), 21);

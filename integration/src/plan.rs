@@ -83,7 +83,8 @@ impl Default for Rekey {
             lifetime_seconds: 86_400,
             period_seconds: 2,
             retransmissions: 2,
-            // A loaded machine under emulation needs seconds from a push to its state in the kernel.
+            // A loaded machine under emulation needs seconds from a push to its state in the
+            // kernel.
             activation_seconds: 3,
             deactivation_seconds: 6,
             key_hierarchy: false,
@@ -127,7 +128,8 @@ pub struct Plan {
     pub log: Option<&'static str>,
     /// Parts of the ERROR lines that the scenario brings about and that daemons may log.
     pub expected_errors: &'static [&'static str],
-    /// Whether the core's capture holds packets up to 128 octets only, and the hosts are not captured: for long runs.
+    /// Whether the core's capture holds packets up to 128 octets only, and the hosts are not
+    /// captured: for long runs.
     pub headers_only: bool,
 }
 
@@ -156,8 +158,11 @@ impl Default for Plan {
 }
 
 /// The members: node name, identity, WAN interfaces.
-pub const MEMBERS: [(&str, &str, &[&str]); 3] =
-    [("g1", "10.0.1.1", &["wan", "wan2"]), ("g2", "10.0.2.1", &["wan"]), ("g3", "10.0.5.1", &["wan"])];
+pub const MEMBERS: [(&str, &str, &[&str]); 3] = [
+    ("g1", "10.0.1.1", &["wan", "wan2"]),
+    ("g2", "10.0.2.1", &["wan"]),
+    ("g3", "10.0.5.1", &["wan"]),
+];
 
 /// A member's file.
 pub fn member_file(plan: &Plan, position: usize, directory: &Path) -> String {
@@ -196,7 +201,10 @@ repetitions = 3
         on_exit = plan.on_exit,
         df_bit = plan.df_bit,
         // A word, or a number of octets.
-        mss_clamp = plan.mss_clamp.parse::<u16>().map_or(format!("{:?}", plan.mss_clamp), |octets| octets.to_string()),
+        mss_clamp = plan
+            .mss_clamp
+            .parse::<u16>()
+            .map_or(format!("{:?}", plan.mss_clamp), |octets| octets.to_string()),
     );
     if plan.sealed_members {
         let lines = format!(
@@ -294,11 +302,18 @@ retransmissions = {}
 acknowledgements = true
 lkh = {}
 "#,
-        rekey.signing_key, rekey.lifetime_seconds, rekey.period_seconds, rekey.retransmissions, rekey.key_hierarchy
+        rekey.signing_key,
+        rekey.lifetime_seconds,
+        rekey.period_seconds,
+        rekey.retransmissions,
+        rekey.key_hierarchy
     );
     if rekey.multicast {
-        let _ =
-            write!(text, "multicast-address = \"{MULTICAST}\"\nmulticast-source = \"{}\"\n", server_address(position));
+        let _ = write!(
+            text,
+            "multicast-address = \"{MULTICAST}\"\nmulticast-source = \"{}\"\n",
+            server_address(position)
+        );
     }
 }
 
@@ -310,7 +325,8 @@ mod tests {
     fn the_first_member_has_both_uplinks_and_all_servers_in_order() {
         let text = member_file(&Plan::default(), 0, Path::new("/run/x"));
         assert!(text.contains("wan = [\"wan\", \"wan2\"]"));
-        let places: Vec<_> = (11..15).map(|net| text.find(&format!("10.0.{net}.1")).unwrap()).collect();
+        let places: Vec<_> =
+            (11..15).map(|net| text.find(&format!("10.0.{net}.1")).unwrap()).collect();
         assert!(places.is_sorted());
     }
 

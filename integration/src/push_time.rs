@@ -1,7 +1,8 @@
-//! How soon a pushed key can be used: from the receipt of a push until the kernel has acknowledged the last of its entries.
-//! The member itself measures it, and reads the entries back afterwards.
+//! How soon a pushed key can be used: from the receipt of a push until the kernel has acknowledged
+//! the last of its entries. The member itself measures it, and reads the entries back afterwards.
 //!
-//! What a few things cost by themselves on the same machine says how much of the time could be ours.
+//! What a few things cost by themselves on the same machine says how much of the time could be
+//! ours.
 
 use crate::lab::{DIRECTORY, Lab};
 use crate::plan::{Plan, Rekey};
@@ -21,18 +22,19 @@ use xfrm::{Current, Kernel, Ownership};
 const BAR: Duration = Duration::from_millis(5);
 /// A push arrives and is carried out within this time, or the lab is broken.
 const LIMIT: Duration = Duration::from_secs(60);
-/// When the key of a push is sent on, and when the one before is let go: the next push finds one key, as in a group that
-/// rekeys by the hour.
+/// When the key of a push is sent on, and when the one before is let go: the next push finds one
+/// key, as in a group that rekeys by the hour.
 const DELAYS: (u32, u32) = (1, 2);
-/// The members are left alone for this long after a push: whoever asks them takes processor time from them.
+/// The members are left alone for this long after a push: whoever asks them takes processor time
+/// from them.
 const QUIET: Duration = Duration::from_secs(3);
 /// The keys that sign.
 const SIGNING_KEYS: [&str; 2] = ["rsa-2048", "ecdsa-p256"];
 /// How often a single thing is done to know its cost.
 const REPETITIONS: usize = 100;
 
-/// Pushes so many keys for each kind of signature, to two members and to one, and prints the times; true when every
-/// median meets the bar.
+/// Pushes so many keys for each kind of signature, to two members and to one, and prints the times;
+/// true when every median meets the bar.
 ///
 /// # Errors
 /// When the lab cannot be built or a push does not arrive.
@@ -40,9 +42,15 @@ pub fn run(binaries: &Path, pushes: u32) -> Result<bool> {
     let mut met = true;
     for signing_key in SIGNING_KEYS {
         let (activation_seconds, deactivation_seconds) = DELAYS;
-        let rekey =
-            Rekey { signing_key, retransmissions: 0, activation_seconds, deactivation_seconds, ..Rekey::default() };
-        let mut lab = Lab::build_unwatched(Plan { rekey: Some(rekey), ..Plan::default() }, binaries)?;
+        let rekey = Rekey {
+            signing_key,
+            retransmissions: 0,
+            activation_seconds,
+            deactivation_seconds,
+            ..Rekey::default()
+        };
+        let mut lab =
+            Lab::build_unwatched(Plan { rekey: Some(rekey), ..Plan::default() }, binaries)?;
         lab.start_server(0)?;
         lab.start_member(0)?;
         lab.start_member(1)?;
@@ -55,12 +63,15 @@ pub fn run(binaries: &Path, pushes: u32) -> Result<bool> {
         drop(lab);
         crate::topology::tear_down();
     }
-    println!("from the receipt of a push until its SAs are usable in the kernel; the bar is for the medians");
+    println!(
+        "from the receipt of a push until its SAs are usable in the kernel; the bar is for the medians"
+    );
     single_costs()?;
     Ok(met)
 }
 
-/// Pushes to the members in these positions and prints one line; true when the median meets the bar.
+/// Pushes to the members in these positions and prints one line; true when the median meets the
+/// bar.
 fn measure(lab: &Lab, pushes: u32, signing_key: &str, members: &[usize]) -> Result<bool> {
     let mut times = Vec::new();
     for _ in 0..pushes {
@@ -81,7 +92,10 @@ fn measure(lab: &Lab, pushes: u32, signing_key: &str, members: &[usize]) -> Resu
 
 /// Pushes one key; returns how long each of these members took.
 fn push(lab: &Lab, members: &[usize]) -> Result<Vec<Duration>> {
-    let before = members.iter().map(|position| Ok(accepted(lab, *position)?.0)).collect::<Result<Vec<_>>>()?;
+    let before = members
+        .iter()
+        .map(|position| Ok(accepted(lab, *position)?.0))
+        .collect::<Result<Vec<_>>>()?;
     lab.gdoictl(SERVERS[0], &["rekey", GROUP])?;
     std::thread::sleep(QUIET);
     members.iter().zip(before).map(|(position, before)| wait(lab, *position, before)).collect()
@@ -119,7 +133,8 @@ fn single_costs() -> Result<()> {
     std::fs::create_dir_all(DIRECTORY)?;
     let file = Path::new(DIRECTORY).join("replaced");
     let beside = file.with_extension("new");
-    let replace = || std::fs::write(&beside, [0; 1500]).and_then(|()| std::fs::rename(&beside, &file));
+    let replace =
+        || std::fs::write(&beside, [0; 1500]).and_then(|()| std::fs::rename(&beside, &file));
     show("one file of 1,500 octets replaced", (0..REPETITIONS).map(|_| timed(replace).1).collect());
     Ok(())
 }
@@ -132,12 +147,18 @@ fn timed<T>(action: impl Fn() -> T) -> (T, Duration) {
 
 fn show(what: &str, mut times: Vec<Duration>) {
     let [median, high] = percentiles(&mut times);
-    println!("{what}: median {:.2} ms, 99th percentile {:.2} ms", milliseconds(median), milliseconds(high));
+    println!(
+        "{what}: median {:.2} ms, 99th percentile {:.2} ms",
+        milliseconds(median),
+        milliseconds(high)
+    );
 }
 
 fn percentiles(times: &mut [Duration]) -> [Duration; 2] {
     times.sort_unstable();
-    let at = |share: usize| times.get((times.len() * share / 100).min(times.len().saturating_sub(1))).copied();
+    let at = |share: usize| {
+        times.get((times.len() * share / 100).min(times.len().saturating_sub(1))).copied()
+    };
     [50, 99].map(|share| at(share).unwrap_or_default())
 }
 
@@ -148,8 +169,11 @@ fn milliseconds(time: Duration) -> f64 {
 /// Pushes carried out, and the time of the latest.
 fn accepted(lab: &Lab, position: usize) -> Result<(u64, Duration)> {
     let group = member_group(lab, if position == 0 { G1 } else { G2 })?;
-    let counter = |name: &str| group.pointer(&format!("/counters/{name}")).and_then(serde_json::Value::as_u64);
-    let both = counter("pushes_accepted").zip(counter("push_to_kernel_microseconds").map(Duration::from_micros));
+    let counter = |name: &str| {
+        group.pointer(&format!("/counters/{name}")).and_then(serde_json::Value::as_u64)
+    };
+    let both = counter("pushes_accepted")
+        .zip(counter("push_to_kernel_microseconds").map(Duration::from_micros));
     both.with_context(|| format!("no counters: {group}"))
 }
 

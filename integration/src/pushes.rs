@@ -1,4 +1,5 @@
-//! GROUPKEY-PUSH messages (RFC 6407 §4) as the lab sees them: in captures, in the kernel's SPIs, at the control sockets.
+//! GROUPKEY-PUSH messages (RFC 6407 §4) as the lab sees them: in captures, in the kernel's SPIs, at
+//! the control sockets.
 
 use crate::capture::Captured;
 use crate::lab::Lab;
@@ -34,7 +35,9 @@ pub fn push_of(captured: &Captured) -> Option<&[u8]> {
 /// Different pushes that a server sent to an address, in their order.
 pub fn pushes_to(crossed: &[Captured], destination: Ipv4Addr) -> Vec<Vec<u8>> {
     let mut found: Vec<Vec<u8>> = Vec::new();
-    let sent = crossed.iter().filter(|captured| !from_member(captured) && captured.packet.destination == destination);
+    let sent = crossed
+        .iter()
+        .filter(|captured| !from_member(captured) && captured.packet.destination == destination);
     for message in sent.filter_map(push_of) {
         if !found.iter().any(|known| known == message) {
             found.push(message.to_vec());
@@ -45,7 +48,8 @@ pub fn pushes_to(crossed: &[Captured], destination: Ipv4Addr) -> Vec<Vec<u8>> {
 
 /// SPIs that a member sent ESP with.
 pub fn spis(crossed: &[Captured], source: Ipv4Addr) -> BTreeSet<u32> {
-    let sent = crossed.iter().filter(|captured| from_member(captured) && captured.packet.source == source);
+    let sent =
+        crossed.iter().filter(|captured| from_member(captured) && captured.packet.source == source);
     sent.filter_map(|captured| captured.packet.spi()).collect()
 }
 
@@ -55,7 +59,11 @@ pub fn spis(crossed: &[Captured], source: Ipv4Addr) -> BTreeSet<u32> {
 /// When it cannot be sent.
 pub fn forge(lab: &Lab, server: &str, member: &str, message: &[u8]) -> Result<()> {
     let digits: String = message.iter().map(|octet| format!("{octet:02x}")).collect();
-    lab.traffic(R, &format!("forge --source {server}:848 --destination {member}:848 --payload {digits}")).map(drop)
+    lab.traffic(
+        R,
+        &format!("forge --source {server}:848 --destination {member}:848 --payload {digits}"),
+    )
+    .map(drop)
 }
 
 /// The SPI that a member sends with.
@@ -74,10 +82,15 @@ pub fn sending_spi(lab: &Lab, member: Node) -> Result<u32> {
 /// When iproute2 refuses.
 pub fn receiving_spis(lab: &Lab, member: Node) -> Result<BTreeSet<u32>> {
     let states = lab.states(member)?;
-    Ok(states.into_iter().filter(|state| state.source == "0.0.0.0").map(|state| state.spi).collect())
+    Ok(states
+        .into_iter()
+        .filter(|state| state.source == "0.0.0.0")
+        .map(|state| state.spi)
+        .collect())
 }
 
-/// Has the first server push new keys and waits until the members named send with one and the same new SPI.
+/// Has the first server push new keys and waits until the members named send with one and the same
+/// new SPI.
 ///
 /// # Errors
 /// When the server refuses or the members do not come to it in time; their logs are in the message.
@@ -96,7 +109,8 @@ pub fn wait_new_spi(lab: &Lab, members: &[Node], before: u32, limit: Duration) -
     let started = Instant::now();
     loop {
         // Between a delete and the pull that follows there is none.
-        let sending = members.iter().map(|member| Ok(lab.outbound(*member)?.first().map(|state| state.spi)));
+        let sending =
+            members.iter().map(|member| Ok(lab.outbound(*member)?.first().map(|state| state.spi)));
         let spis = sending.collect::<Result<BTreeSet<Option<u32>>>>()?;
         if let (1, Some(Some(spi))) = (spis.len(), spis.first())
             && *spi != before
@@ -104,9 +118,15 @@ pub fn wait_new_spi(lab: &Lab, members: &[Node], before: u32, limit: Duration) -
             return Ok(*spi);
         }
         if started.elapsed() > limit {
-            let logs: Vec<String> =
-                members.iter().map(|member| format!("{}: {}", member.0, lab.log_tail(*member, 6))).collect();
-            bail!("no common new SPI after {} s ({spis:x?}, before {before:#x})\n{}", limit.as_secs(), logs.join("\n"));
+            let logs: Vec<String> = members
+                .iter()
+                .map(|member| format!("{}: {}", member.0, lab.log_tail(*member, 6)))
+                .collect();
+            bail!(
+                "no common new SPI after {} s ({spis:x?}, before {before:#x})\n{}",
+                limit.as_secs(),
+                logs.join("\n")
+            );
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -156,7 +176,8 @@ mod tests {
 
     #[test]
     fn pushes_are_told_by_port_and_exchange_type_and_counted_once() {
-        let crossed = [captured([848, 848], PUSH), captured([848, 848], PUSH), captured([848, 848], 32)];
+        let crossed =
+            [captured([848, 848], PUSH), captured([848, 848], PUSH), captured([848, 848], 32)];
         assert_eq!(pushes_to(&crossed, Ipv4Addr::new(10, 0, 2, 1)).len(), 1);
         assert!(push_of(&captured([5000, 848], PUSH)).is_none());
     }

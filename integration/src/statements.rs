@@ -1,4 +1,5 @@
-//! The statements that scenarios share: each does something to the lab, looks, and says what it found.
+//! The statements that scenarios share: each does something to the lab, looks, and says what it
+//! found.
 
 use crate::capture::Captured;
 use crate::lab::{Lab, Moment};
@@ -19,15 +20,30 @@ use std::time::Duration;
 /// # Errors
 /// When ping cannot be started.
 pub fn ping(node: Node, options: &[&str], target: &str) -> Result<(u64, u64, String)> {
-    let output = node.output("ping", &[&["-n", "-i", "0.2", "-W", "1"], options, &[target]].concat())?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    let summary = text.lines().find(|line| line.contains("packets transmitted")).unwrap_or_default().to_owned();
-    let number = |position| summary.split_whitespace().nth(position).and_then(|word: &str| word.parse().ok());
+    let output =
+        node.output("ping", &[&["-n", "-i", "0.2", "-W", "1"], options, &[target]].concat())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    let summary = text
+        .lines()
+        .find(|line| line.contains("packets transmitted"))
+        .unwrap_or_default()
+        .to_owned();
+    let number = |position| {
+        summary.split_whitespace().nth(position).and_then(|word: &str| word.parse().ok())
+    };
     Ok((number(0).unwrap_or(0), number(3).unwrap_or(0), text))
 }
 
 /// Every echo request is answered.
-pub fn answered(narrative: &mut Narrative, name: &'static str, text: &str, node: Node, options: &[&str], target: &str) {
+pub fn answered(
+    narrative: &mut Narrative,
+    name: &'static str,
+    text: &str,
+    node: Node,
+    options: &[&str],
+    target: &str,
+) {
     narrative.state(name, text, || {
         let (sent, answers, _) = ping(node, &[&["-c", "3"], options].concat(), target)?;
         Ok(Finding::new(sent > 0 && sent == answers, format!("{sent} requests, {answers} answers")))
@@ -35,7 +51,14 @@ pub fn answered(narrative: &mut Narrative, name: &'static str, text: &str, node:
 }
 
 /// No echo request is answered, and a member sends nothing of the group into the core.
-pub fn blocked(narrative: &mut Narrative, lab: &Lab, text: &str, node: Node, options: &[&str], target: &str) {
+pub fn blocked(
+    narrative: &mut Narrative,
+    lab: &Lab,
+    text: &str,
+    node: Node,
+    options: &[&str],
+    target: &str,
+) {
     narrative.state("blocked", text, || {
         let moment = lab.now()?;
         let (sent, answers, _) = ping(node, &[&["-c", "3"], options].concat(), target)?;
@@ -44,7 +67,8 @@ pub fn blocked(narrative: &mut Narrative, lab: &Lab, text: &str, node: Node, opt
             .iter()
             .filter(|captured| from_member(captured) && is_protected(captured.packet.destination))
             .collect();
-        let mut evidence = format!("{sent} requests, {answers} answers, {} packets in the core", group.len());
+        let mut evidence =
+            format!("{sent} requests, {answers} answers, {} packets in the core", group.len());
         for captured in group.iter().take(4) {
             evidence.push_str(&format!("\n{}", captured.line()));
         }
@@ -55,14 +79,24 @@ pub fn blocked(narrative: &mut Narrative, lab: &Lab, text: &str, node: Node, opt
 /// A TCP transfer from one host to the other arrives octet for octet.
 pub fn tcp(narrative: &mut Narrative, lab: &Lab, from: Node, to: Node, octets: u64) {
     let address = address_of(to);
-    narrative.state("tcp", &format!("{} octets over TCP from {} to {}", octets, from.0, to.0), || {
-        let sink = lab.start_sink(to, "tcp-sink --port 5002 --silence-seconds 20")?;
-        let line = lab.traffic(from, &format!("tcp-flow --to {address}:5002 --octets {octets} --seconds 60"))?;
-        sink.output(Duration::from_secs(20))?;
-        let (received, milliseconds) =
-            (value(&line, "received").unwrap_or(0), value(&line, "milliseconds").unwrap_or(0));
-        Ok(Finding::new(received == octets, format!("{received} octets arrived unchanged in {milliseconds} ms")))
-    });
+    narrative.state(
+        "tcp",
+        &format!("{} octets over TCP from {} to {}", octets, from.0, to.0),
+        || {
+            let sink = lab.start_sink(to, "tcp-sink --port 5002 --silence-seconds 20")?;
+            let line = lab.traffic(
+                from,
+                &format!("tcp-flow --to {address}:5002 --octets {octets} --seconds 60"),
+            )?;
+            sink.output(Duration::from_secs(20))?;
+            let (received, milliseconds) =
+                (value(&line, "received").unwrap_or(0), value(&line, "milliseconds").unwrap_or(0));
+            Ok(Finding::new(
+                received == octets,
+                format!("{received} octets arrived unchanged in {milliseconds} ms"),
+            ))
+        },
+    );
 }
 
 /// What a flow of numbered datagrams found.
@@ -88,7 +122,9 @@ impl FlowReport {
     /// # Errors
     /// When one of them did not print what is needed.
     pub fn read(sent: &str, received: &str) -> Result<Self> {
-        let wanted = |line: &str, name: &str| value(line, name).with_context(|| format!("no {name} in: {line}"));
+        let wanted = |line: &str, name: &str| {
+            value(line, name).with_context(|| format!("no {name} in: {line}"))
+        };
         Ok(Self {
             sent: wanted(sent, "sent")? + value(sent, "refused").unwrap_or(0),
             received: wanted(received, "received")?,
@@ -118,7 +154,8 @@ impl std::fmt::Display for FlowReport {
     }
 }
 
-/// Runs a flow from the first host to the second (port 6000 to port 5000) while something happens to the lab.
+/// Runs a flow from the first host to the second (port 6000 to port 5000) while something happens
+/// to the lab.
 ///
 /// # Errors
 /// When the flow or what happens fails.
@@ -143,7 +180,10 @@ pub fn flow(
 ///
 /// # Errors
 /// As [`flow`].
-pub fn flow_during(lab: &mut Lab, meanwhile: impl FnOnce(&mut Lab) -> Result<()>) -> Result<FlowReport> {
+pub fn flow_during(
+    lab: &mut Lab,
+    meanwhile: impl FnOnce(&mut Lab) -> Result<()>,
+) -> Result<FlowReport> {
     let over = lab.file("over");
     let _ = std::fs::remove_file(&over);
     let happened = std::cell::Cell::new(Ok(()));
@@ -156,15 +196,20 @@ pub fn flow_during(lab: &mut Lab, meanwhile: impl FnOnce(&mut Lab) -> Result<()>
     report
 }
 
-/// Sends datagrams from the first host to a UDP port of the second; returns how many arrived and what the first
-/// member's LAN sent into the core meanwhile.
+/// Sends datagrams from the first host to a UDP port of the second; returns how many arrived and
+/// what the first member's LAN sent into the core meanwhile.
 ///
 /// # Errors
 /// When the flow fails.
 pub fn to_port(lab: &Lab, port: u16, count: u64, size: usize) -> Result<(u64, Vec<Captured>)> {
     let moment = lab.now()?;
     let sink = lab.start_sink(HB, &format!("sink --port {port} --silence-seconds 4"))?;
-    lab.traffic(HA, &format!("flow --to {HB_ADDRESS}:{port} --count {count} --size {size} --pause-milliseconds 10"))?;
+    lab.traffic(
+        HA,
+        &format!(
+            "flow --to {HB_ADDRESS}:{port} --count {count} --size {size} --pause-milliseconds 10"
+        ),
+    )?;
     let received = value(&sink.output(Duration::from_secs(30))?, "received").unwrap_or(0);
     let mut crossed = lab.core_since(moment)?;
     crossed.retain(|captured| from_member(captured) && captured.packet.source == HA_ADDRESS);
@@ -183,7 +228,10 @@ pub fn nothing_clear(narrative: &mut Narrative, lab: &Lab, moment: Moment, text:
 pub fn clear_count(crossed: &[Captured], excluded_port: Option<u16>) -> Finding {
     let members = crossed.iter().filter(|captured| from_member(captured)).count();
     let leaks = leaks(crossed, excluded_port);
-    let mut evidence = format!("{} clear packets in {members} packets that members sent into the core", leaks.len());
+    let mut evidence = format!(
+        "{} clear packets in {members} packets that members sent into the core",
+        leaks.len()
+    );
     for leak in leaks.iter().take(6) {
         evidence.push_str(&format!("\n{}", leak.line()));
     }
@@ -192,24 +240,33 @@ pub fn clear_count(crossed: &[Captured], excluded_port: Option<u16>) -> Finding 
 
 /// On the core links: ESP, one SPI, the hosts' own addresses outside.
 pub fn preserved(narrative: &mut Narrative, lab: &Lab) {
-    narrative.state("preserved", "the core sees ESP only, one SPI, with the hosts' own addresses outside", || {
-        let moment = lab.now()?;
-        ping(HA, &["-c", "3"], &HB_ADDRESS.to_string())?;
-        let crossed = lab.core_since(moment)?;
-        let group: Vec<&Captured> = crossed
-            .iter()
-            .filter(|captured| from_member(captured))
-            .filter(|captured| is_protected(captured.packet.source) || captured.packet.protocol == ESP)
-            .collect();
-        let spis: BTreeSet<u32> = group.iter().filter_map(|captured| captured.packet.spi()).collect();
-        let hosts = [HA_ADDRESS, HB_ADDRESS];
-        let foreign = group.iter().any(|captured| {
-            let packet = &captured.packet;
-            packet.protocol != ESP || !hosts.contains(&packet.source) || !hosts.contains(&packet.destination)
-        });
-        let lines: Vec<String> = group.iter().take(6).map(|captured| captured.line()).collect();
-        Ok(Finding::new(group.len() >= 6 && spis.len() == 1 && !foreign, lines.join("\n")))
-    });
+    narrative.state(
+        "preserved",
+        "the core sees ESP only, one SPI, with the hosts' own addresses outside",
+        || {
+            let moment = lab.now()?;
+            ping(HA, &["-c", "3"], &HB_ADDRESS.to_string())?;
+            let crossed = lab.core_since(moment)?;
+            let group: Vec<&Captured> = crossed
+                .iter()
+                .filter(|captured| from_member(captured))
+                .filter(|captured| {
+                    is_protected(captured.packet.source) || captured.packet.protocol == ESP
+                })
+                .collect();
+            let spis: BTreeSet<u32> =
+                group.iter().filter_map(|captured| captured.packet.spi()).collect();
+            let hosts = [HA_ADDRESS, HB_ADDRESS];
+            let foreign = group.iter().any(|captured| {
+                let packet = &captured.packet;
+                packet.protocol != ESP
+                    || !hosts.contains(&packet.source)
+                    || !hosts.contains(&packet.destination)
+            });
+            let lines: Vec<String> = group.iter().take(6).map(|captured| captured.line()).collect();
+            Ok(Finding::new(group.len() >= 6 && spis.len() == 1 && !foreign, lines.join("\n")))
+        },
+    );
 }
 
 /// A packet forged in the core must not arrive behind a member.
@@ -227,10 +284,18 @@ pub fn forged(narrative: &mut Narrative, lab: &Lab, forgery: &Forgery) {
     let text = format!("clear packets from the core, {}, are dropped", forgery.what);
     narrative.state("forged", &text, || {
         let moment = lab.now()?;
-        let line = format!("forge --source {} --destination {} --count 5", forgery.source, forgery.destination);
+        let line = format!(
+            "forge --source {} --destination {} --count 5",
+            forgery.source, forgery.destination
+        );
         lab.traffic(R, &line)?;
         let is_forged = |captured: &&Captured| captured.packet.contains(FORGED_MARKER);
-        let crossed = lab.core_since(moment)?.iter().filter(|captured| captured.outgoing).filter(is_forged).count();
+        let crossed = lab
+            .core_since(moment)?
+            .iter()
+            .filter(|captured| captured.outgoing)
+            .filter(is_forged)
+            .count();
         let arrived: Vec<Captured> = [HA, HB]
             .into_iter()
             .map(|host| lab.host_since(host, moment))
@@ -240,12 +305,13 @@ pub fn forged(narrative: &mut Narrative, lab: &Lab, forgery: &Forgery) {
             .filter(is_forged)
             .cloned()
             .collect();
-        let mut evidence = format!("{crossed} crossed the core's link to the member, {} arrived", arrived.len());
+        let mut evidence =
+            format!("{crossed} crossed the core's link to the member, {} arrived", arrived.len());
         if let Some(first) = arrived.first() {
             evidence.push_str(&format!("\n{}", first.line()));
         }
-        // The shared address of a member's own is checked by its guard's counter, since nobody listens behind it.
-        // A VLAN's packets are captured on its parent as well.
+        // The shared address of a member's own is checked by its guard's counter, since nobody
+        // listens behind it. A VLAN's packets are captured on its parent as well.
         Ok(Finding::new(crossed >= 5 && arrived.is_empty(), evidence))
     });
 }
@@ -262,14 +328,18 @@ pub fn guard_drops(node: Node) -> Result<u64> {
         if !words.contains(&"drop") {
             continue;
         }
-        let counted =
-            words.iter().skip_while(|word| **word != "packets").nth(1).and_then(|word| word.parse::<u64>().ok());
+        let counted = words
+            .iter()
+            .skip_while(|word| **word != "packets")
+            .nth(1)
+            .and_then(|word| word.parse::<u64>().ok());
         sum += counted.unwrap_or(0);
     }
     Ok(sum)
 }
 
-/// What was captured since a moment decrypts with the keys the kernel has, and says the same addresses inside.
+/// What was captured since a moment decrypts with the keys the kernel has, and says the same
+/// addresses inside.
 pub fn decrypts(narrative: &mut Narrative, lab: &Lab, known: &[State], moment: Moment) {
     narrative.state("decrypts", "the capture decrypts with the TEK in user space", || {
         let crossed = lab.core_since(moment)?;
@@ -319,7 +389,8 @@ fn open_with_any(packet: &Packet, known: &[State]) -> Result<Packet> {
 /// When iproute2 refuses.
 pub fn show_kernel(narrative: &mut Narrative) -> Result<()> {
     for node in [G1, G2] {
-        narrative.show(&format!("{}: ip xfrm state", node.0), &states::mask(&node.ip("xfrm state")?));
+        narrative
+            .show(&format!("{}: ip xfrm state", node.0), &states::mask(&node.ip("xfrm state")?));
         narrative.show(&format!("{}: ip xfrm policy", node.0), &node.ip("xfrm policy")?);
     }
     Ok(())
@@ -327,17 +398,26 @@ pub fn show_kernel(narrative: &mut Narrative) -> Result<()> {
 
 /// Both members have the same SPI and key: one state that sends, one that receives.
 pub fn same_keys(narrative: &mut Narrative, lab: &Lab) {
-    narrative.state("same-keys", "both members hold the same TEK: one SPI, one key, each once in and once out", || {
-        let (first, second) = (lab.states(G1)?, lab.states(G2)?);
-        let all: Vec<&State> = first.iter().chain(&second).collect();
-        let one = all.first().context("no state")?;
-        let same = all.iter().all(|state| {
-            (state.spi, &state.encryption, &state.integrity, &state.combined)
-                == (one.spi, &one.encryption, &one.integrity, &one.combined)
-        });
-        let evidence = format!("g1 has {} states, g2 {}; SPI {:#010x}", first.len(), second.len(), one.spi);
-        Ok(Finding::new(same && first.len() == 2 && second.len() == 2, evidence))
-    });
+    narrative.state(
+        "same-keys",
+        "both members hold the same TEK: one SPI, one key, each once in and once out",
+        || {
+            let (first, second) = (lab.states(G1)?, lab.states(G2)?);
+            let all: Vec<&State> = first.iter().chain(&second).collect();
+            let one = all.first().context("no state")?;
+            let same = all.iter().all(|state| {
+                (state.spi, &state.encryption, &state.integrity, &state.combined)
+                    == (one.spi, &one.encryption, &one.integrity, &one.combined)
+            });
+            let evidence = format!(
+                "g1 has {} states, g2 {}; SPI {:#010x}",
+                first.len(),
+                second.len(),
+                one.spi
+            );
+            Ok(Finding::new(same && first.len() == 2 && second.len() == 2, evidence))
+        },
+    );
 }
 
 /// A host's address.

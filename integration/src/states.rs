@@ -54,7 +54,9 @@ pub fn parse(text: &str) -> Result<Vec<State>> {
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         match (words.as_slice(), states.last_mut()) {
-            (["src", source, "dst", destination, ..], _) if !line.starts_with(char::is_whitespace) => {
+            (["src", source, "dst", destination, ..], _)
+                if !line.starts_with(char::is_whitespace) =>
+            {
                 states.push(State {
                     source: (*source).to_owned(),
                     destination: (*destination).to_owned(),
@@ -75,9 +77,13 @@ pub fn parse(text: &str) -> Result<Vec<State>> {
             (["auth-trunc", name, key, bits, ..], Some(state)) => {
                 state.integrity = Some(((*name).to_owned(), octets(key)?, bits.parse()?));
             }
-            (["enc", name, key], Some(state)) => state.encryption = Some(((*name).to_owned(), octets(key)?)),
+            (["enc", name, key], Some(state)) => {
+                state.encryption = Some(((*name).to_owned(), octets(key)?))
+            }
             // A NULL cipher has no key to print.
-            (["enc", name], Some(state)) => state.encryption = Some(((*name).to_owned(), Vec::new())),
+            (["enc", name], Some(state)) => {
+                state.encryption = Some(((*name).to_owned(), Vec::new()))
+            }
             (["aead", name, key, bits, ..], Some(state)) => {
                 state.combined = Some(((*name).to_owned(), octets(key)?, bits.parse()?));
             }
@@ -115,7 +121,9 @@ fn octets(hexadecimal: &str) -> Result<Vec<u8>> {
     digits
         .as_bytes()
         .chunks(2)
-        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+        .map(|pair| {
+            std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())
+        })
         .collect::<Option<Vec<u8>>>()
         .context("a key that is not hexadecimal")
 }
@@ -160,6 +168,9 @@ src 0.0.0.0 dst 10.0.1.1
 
     #[test]
     fn a_state_does_not_print_its_key() {
-        assert_eq!(format!("{:?}", parse(TEXT).unwrap()[1]), "State(0.0.0.0 -> 10.0.1.1, spi 0x1301)");
+        assert_eq!(
+            format!("{:?}", parse(TEXT).unwrap()[1]),
+            "State(0.0.0.0 -> 10.0.1.1, spi 0x1301)"
+        );
     }
 }

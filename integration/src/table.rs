@@ -1,5 +1,5 @@
-//! The table of `SECURITY.md`: which packets may pass in clear in which state. The lab reads it and checks what it says,
-//! so that the two cannot drift apart.
+//! The table of `SECURITY.md`: which packets may pass in clear in which state. The lab reads it and
+//! checks what it says, so that the two cannot drift apart.
 
 use anyhow::{Context, Result, bail};
 
@@ -68,7 +68,8 @@ pub struct Row {
 pub fn read(document: &str) -> Result<Vec<Row>> {
     let mut lines = document.lines().skip_while(|line| !line.starts_with(HEADING));
     let heading = fields(lines.next().context("there is no table of states")?);
-    let expected: Vec<&str> = std::iter::once("state").chain(COLUMNS.iter().map(|column| column.1)).collect();
+    let expected: Vec<&str> =
+        std::iter::once("state").chain(COLUMNS.iter().map(|column| column.1)).collect();
     if heading != expected {
         bail!("the table's columns are {heading:?}, not {expected:?}");
     }
@@ -91,7 +92,9 @@ fn row(line: &str, above: &[Row]) -> Result<Row> {
     for (column, text) in texts.iter().enumerate() {
         let text = text.trim_matches('*');
         // "before" is the row of the valid key.
-        let before = || above.iter().find(|row| row.state == "key valid").and_then(|row| row.cells.get(column));
+        let before = || {
+            above.iter().find(|row| row.state == "key valid").and_then(|row| row.cells.get(column))
+        };
         let promise = match text {
             "the same" => promises.last().copied(),
             "as group traffic" => promises.first().copied(),
@@ -102,7 +105,8 @@ fn row(line: &str, above: &[Row]) -> Result<Row> {
     }
     let cells: Vec<(Promise, String)> =
         promises.into_iter().zip(texts.iter().map(|text| text.replace('*', ""))).collect();
-    let cells = cells.try_into().map_err(|cells: Vec<_>| anyhow::anyhow!("{} cells", cells.len()))?;
+    let cells =
+        cells.try_into().map_err(|cells: Vec<_>| anyhow::anyhow!("{} cells", cells.len()))?;
     Ok(Row { state: (*state).to_owned(), cells })
 }
 
@@ -133,7 +137,10 @@ mod tests {
             row.cells.each_ref().map(|cell| cell.0)
         };
         use Promise::{Blocked, Clear, Lost, Protected};
-        assert_eq!(promises("daemon running, no key yet"), [Blocked, Blocked, Blocked, Clear, Clear, Clear]);
+        assert_eq!(
+            promises("daemon running, no key yet"),
+            [Blocked, Blocked, Blocked, Clear, Clear, Clear]
+        );
         let valid = [Protected, Protected, Protected, Clear, Protected, Clear];
         assert_eq!(promises("key valid"), valid);
         assert_eq!(promises("daemon killed"), valid);

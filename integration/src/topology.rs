@@ -1,4 +1,5 @@
-//! The seeds' topology: four key servers and three members round a core router, a host behind each member.
+//! The seeds' topology: four key servers and three members round a core router, a host behind each
+//! member.
 //!
 //! ```text
 //!   ha 172.16.1.10 --lan-- g1 --wan---- w1 r w2 ----wan-- g2 --lan-- hb 172.16.2.10
@@ -30,7 +31,8 @@ pub const HC: Node = Node("hc");
 /// Key servers in failover order.
 pub const SERVERS: [Node; 4] = [Node("s1"), Node("s2"), Node("s3"), Node("s4")];
 /// Every node.
-pub const ALL: [Node; 11] = [HA, G1, R, G2, HB, G3, HC, Node("s1"), Node("s2"), Node("s3"), Node("s4")];
+pub const ALL: [Node; 11] =
+    [HA, G1, R, G2, HB, G3, HC, Node("s1"), Node("s2"), Node("s3"), Node("s4")];
 
 /// Address of the host behind the first member.
 pub const HA_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 10);
@@ -91,9 +93,17 @@ pub fn build() -> Result<()> {
     for (position, server) in SERVERS.into_iter().enumerate() {
         let number = 11 + position;
         let core = format!("k{}", position + 1);
-        link(server, "eth0", &format!("02:00:00:00:{number}:01"), R, &core, &format!("02:00:00:00:{number}:fe"))?;
+        link(
+            server,
+            "eth0",
+            &format!("02:00:00:00:{number}:01"),
+            R,
+            &core,
+            &format!("02:00:00:00:{number}:fe"),
+        )?;
         let default = format!("route add default via 10.0.{number}.254");
-        server.batch(&format!("link set lo up\naddr add 10.0.{number}.1/24 dev eth0\n{default}\n"))?;
+        server
+            .batch(&format!("link set lo up\naddr add 10.0.{number}.1/24 dev eth0\n{default}\n"))?;
         R.ip(&format!("addr add 10.0.{number}.254/24 dev {core}"))?;
     }
     Ok(())
@@ -107,7 +117,9 @@ pub fn branch(host: Node, member: Node, number: u8) -> Result<()> {
     let macs = [format!("02:00:00:00:{number:02x}:0a"), format!("02:67:31:00:{number:02x}:ff")];
     link(host, "eth0", &macs[0], member, "lan", &macs[1])?;
     let net = format!("172.16.{number}");
-    host.batch(&format!("link set lo up\naddr add {net}.10/24 dev eth0\nroute add default via {net}.1\n"))?;
+    host.batch(&format!(
+        "link set lo up\naddr add {net}.10/24 dev eth0\nroute add default via {net}.1\n"
+    ))?;
     address(member, "lan", &format!("{net}.1/24"))
 }
 
@@ -141,7 +153,14 @@ pub fn tear_down() {
     }
 }
 
-fn link(left: Node, left_name: &str, left_mac: &str, right: Node, right_name: &str, right_mac: &str) -> Result<()> {
+fn link(
+    left: Node,
+    left_name: &str,
+    left_mac: &str,
+    right: Node,
+    right_name: &str,
+    right_mac: &str,
+) -> Result<()> {
     let (left_space, right_space) = (left.namespace(), right.namespace());
     batch(&format!(
         "link add {left_name} address {left_mac} netns {left_space} type veth \

@@ -1,4 +1,5 @@
-//! Traffic generators and sinks, run on nodes as subcommands of the lab binary. Only ever between nodes of the lab.
+//! Traffic generators and sinks, run on nodes as subcommands of the lab binary. Only ever between
+//! nodes of the lab.
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -130,7 +131,8 @@ impl std::str::FromStr for Shot {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (source, rest) = text.split_once('>').context("no '>' between source and destination")?;
+        let (source, rest) =
+            text.split_once('>').context("no '>' between source and destination")?;
         let (destination, size) = rest.split_once('/').context("no '/' before the size")?;
         Ok(Self { source: source.parse()?, destination: destination.parse()?, size: size.parse()? })
     }
@@ -232,7 +234,8 @@ fn send_datagrams(flow: &Flow) -> Result<()> {
 
 fn count_datagrams(sink: &Sink) -> Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    // The sink must not be what loses packets, and a request without force ends at the system's limit.
+    // The sink must not be what loses packets, and a request without force ends at the system's
+    // limit.
     setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20))?;
     socket.bind(&SockAddr::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, sink.port)))?;
     let socket = UdpSocket::from(socket);
@@ -248,7 +251,10 @@ fn count_datagrams(sink: &Sink) -> Result<()> {
     {
         let Some(sequence) = buffer.get(..length).and_then(sequence_of) else { continue };
         if sequence == LAST {
-            all = buffer.get(..length).and_then(|octets| octets.last_chunk()).map(|all| u64::from_be_bytes(*all));
+            all = buffer
+                .get(..length)
+                .and_then(|octets| octets.last_chunk())
+                .map(|all| u64::from_be_bytes(*all));
             socket.set_read_timeout(Some(REST))?;
             continue;
         }
@@ -277,7 +283,8 @@ fn count_datagrams(sink: &Sink) -> Result<()> {
     Ok(())
 }
 
-/// Holes in the numbers as they were found, with the time of day: what a log beside them can be held against.
+/// Holes in the numbers as they were found, with the time of day: what a log beside them can be
+/// held against.
 #[derive(Default)]
 struct Missing(Vec<String>);
 
@@ -290,7 +297,8 @@ impl Missing {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let second = now.as_secs();
             let (hour, minute) = (second / 3600 % 24, second / 60 % 60);
-            let time = format!("{hour:02}:{minute:02}:{:02}.{:03}", second % 60, now.subsec_millis());
+            let time =
+                format!("{hour:02}:{minute:02}:{:02}.{:03}", second % 60, now.subsec_millis());
             self.0.push(format!("{}-{}@{time}", hole.start, hole.end - 1));
         }
     }
@@ -309,7 +317,8 @@ fn pattern(offset: u64) -> u8 {
 
 fn send_octets(flow: &TcpFlow) -> Result<()> {
     let limit = Duration::from_secs(flow.seconds);
-    let mut stream = TcpStream::connect_timeout(&flow.to.into(), limit).context("cannot connect")?;
+    let mut stream =
+        TcpStream::connect_timeout(&flow.to.into(), limit).context("cannot connect")?;
     stream.set_write_timeout(Some(limit))?;
     stream.set_read_timeout(Some(limit))?;
     let started = Instant::now();
@@ -376,7 +385,9 @@ fn send_volley(volley: &Volley) -> Result<()> {
                     let payload = udp(shot.source, shot.destination, &text)?;
                     send_raw(raw, shot.source, shot.destination, crate::packet::UDP, &payload)
                 }
-                (None, Some(own)) => own.send_to(&text, shot.destination).map(drop).map_err(Into::into),
+                (None, Some(own)) => {
+                    own.send_to(&text, shot.destination).map(drop).map_err(Into::into)
+                }
                 (None, None) => bail!("no socket"),
             };
             // A blocked path answers with an error: that is a finding.
@@ -449,7 +460,8 @@ fn octets_of(digits: &str) -> Option<Vec<u8>> {
     digits.as_bytes().chunks(2).map(pair).collect()
 }
 
-/// ESP that nobody with the key has made: header, IV and as many blocks as a ping has, all of them noise.
+/// ESP that nobody with the key has made: header, IV and as many blocks as a ping has, all of them
+/// noise.
 fn forged_esp(spi: u32, number: u32) -> Vec<u8> {
     let mut octets = spi.to_be_bytes().to_vec();
     octets.extend_from_slice(&(0x00f0_0000 + number).to_be_bytes());
@@ -471,7 +483,10 @@ mod tests {
     #[test]
     fn the_pattern_repeats_where_the_sender_says() {
         assert!((0..1000).all(|offset| pattern(offset) == pattern(offset + 65_536)));
-        assert_ne!((0..256).map(pattern).collect::<Vec<_>>(), (1..257).map(pattern).collect::<Vec<_>>());
+        assert_ne!(
+            (0..256).map(pattern).collect::<Vec<_>>(),
+            (1..257).map(pattern).collect::<Vec<_>>()
+        );
     }
 
     #[test]

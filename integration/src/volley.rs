@@ -1,5 +1,5 @@
-//! One volley of datagrams: a few of every kind that `SECURITY.md` distinguishes, both ways through the first member and
-//! forged in the core, and what became of each kind.
+//! One volley of datagrams: a few of every kind that `SECURITY.md` distinguishes, both ways through
+//! the first member and forged in the core, and what became of each kind.
 
 use crate::capture::Captured;
 use crate::lab::{Lab, Moment};
@@ -27,7 +27,8 @@ const OWN: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 1);
 const WAN: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(172, 16, 2, 10);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 0, 13, 1);
-/// Ports of the first member itself at which somebody listens: for what its peer sent, for what was forged.
+/// Ports of the first member itself at which somebody listens: for what its peer sent, for what was
+/// forged.
 const LISTENS: [u16; 2] = [5110, 5210];
 
 /// What has been sent is there or lost after this time.
@@ -71,7 +72,8 @@ const fn kind(
     Kind { column, way, service: destination.1 == SERVICE, from, shot }
 }
 
-/// Sizes differ, so that ESP tells by its length what is inside; ICMP errors that quote a datagram have other lengths.
+/// Sizes differ, so that ESP tells by its length what is inside; ICMP errors that quote a datagram
+/// have other lengths.
 const KINDS: [Kind; 19] = [
     kind(Column::Out, Way::Out, HA, (HOST, 6000), (FAR, 5000), 100),
     kind(Column::Out, Way::Out, HA, (HOST, 6001), (FAR, SERVICE), 600),
@@ -118,7 +120,9 @@ impl Seen {
             // Its destination may be behind a member that takes no clear packets.
             (Promise::Clear, Way::Out) => self.clear == COUNT && self.esp == 0,
             (Promise::Clear, Way::In) => true,
-            (Promise::Protected, _) => self.clear == 0 && self.esp >= COUNT && self.arrived == COUNT,
+            (Promise::Protected, _) => {
+                self.clear == 0 && self.esp >= COUNT && self.arrived == COUNT
+            }
             (Promise::ProtectedOrLost, _) => self.clear == 0,
             (Promise::Blocked, Way::Out) => self == nothing,
             (Promise::Lost, Way::Out) => self.clear == 0 && self.arrived == 0,
@@ -146,10 +150,16 @@ impl Volley {
             .collect::<Result<_>>()?;
         let mut shooters = Vec::new();
         for node in [HA, G1, HB, R, SERVERS[2]] {
-            let shots: Vec<String> =
-                KINDS.iter().filter(|kind| kind.from == node).map(|kind| kind.shot.to_string()).collect();
+            let shots: Vec<String> = KINDS
+                .iter()
+                .filter(|kind| kind.from == node)
+                .map(|kind| kind.shot.to_string())
+                .collect();
             let forged = if node == R { "--forged" } else { "" };
-            shooters.push(lab.start_traffic(node, &format!("volley --count {COUNT} {forged} {}", shots.join(" ")))?);
+            shooters.push(lab.start_traffic(
+                node,
+                &format!("volley --count {COUNT} {forged} {}", shots.join(" ")),
+            )?);
         }
         for shooter in shooters {
             shooter.output(Duration::from_secs(30))?;
@@ -170,17 +180,23 @@ impl Volley {
         let core = lab.core_since(moment)?;
         let (near, far) = (lab.host_since(HA, moment)?, lab.host_since(HB, moment)?);
         let seen = KINDS.iter().map(|kind| {
-            let sent = core.iter().filter(|captured| from_member(captured)).map(|captured| &captured.packet);
+            let sent = core
+                .iter()
+                .filter(|captured| from_member(captured))
+                .map(|captured| &captured.packet);
             let clear = sent.clone().filter(|packet| is_clear(packet, &kind.shot));
-            let esp =
-                sent.filter(|packet| packet.protocol == ESP && packet.payload.len() == esp_length(kind.shot.size));
+            let esp = sent.filter(|packet| {
+                packet.protocol == ESP && packet.payload.len() == esp_length(kind.shot.size)
+            });
             let arrived = match *kind.shot.destination.ip() {
                 HOST => arrivals(&near, &kind.shot),
                 FAR => arrivals(&far, &kind.shot),
                 OWN => listened.get(usize::from(kind.way == Way::Forged)).copied().unwrap_or(0),
                 // No capture there: the core's last link.
-                _ => core.iter().filter(|captured| captured.outgoing && is_clear(&captured.packet, &kind.shot)).count()
-                    as u64,
+                _ => core
+                    .iter()
+                    .filter(|captured| captured.outgoing && is_clear(&captured.packet, &kind.shot))
+                    .count() as u64,
             };
             (*kind, Seen { clear: clear.count() as u64, esp: esp.count() as u64, arrived })
         });
@@ -193,7 +209,8 @@ impl Volley {
         for (kind, seen) in self.seen.iter().filter(|(kind, _)| kind.column == column) {
             let keeps = seen.keeps(promise, kind.way, kind.service);
             // An excluded or unrelated datagram has nobody in its way.
-            let through = column != Column::Excluded && column != Column::Unrelated || seen.arrived == COUNT;
+            let through =
+                column != Column::Excluded && column != Column::Unrelated || seen.arrived == COUNT;
             kept &= keeps && through;
             let way = match kind.way {
                 Way::Out => "sent",
@@ -226,11 +243,14 @@ fn is_clear(packet: &Packet, shot: &Shot) -> bool {
 }
 
 fn arrivals(captured: &[Captured], shot: &Shot) -> u64 {
-    captured.iter().filter(|captured| !captured.outgoing && is_clear(&captured.packet, shot)).count() as u64
+    captured
+        .iter()
+        .filter(|captured| !captured.outgoing && is_clear(&captured.packet, shot))
+        .count() as u64
 }
 
-/// Length of an ESP packet behind the IP header that carries a UDP payload of this size in a tunnel, with AES-CBC and a
-/// 128-bit ICV (RFC 4303 §2, RFC 3602 §2).
+/// Length of an ESP packet behind the IP header that carries a UDP payload of this size in a
+/// tunnel, with AES-CBC and a 128-bit ICV (RFC 4303 §2, RFC 3602 §2).
 pub fn esp_length(size: usize) -> usize {
     let inner = 20 + 8 + size;
     8 + 16 + (inner + 2).next_multiple_of(16) + 16
@@ -264,16 +284,25 @@ mod tests {
         let clear = Seen { clear: COUNT, esp: 0, arrived: COUNT };
         let lost = Seen { clear: 0, esp: COUNT, arrived: 0 };
         let nothing = Seen::default();
-        let kept_by =
-            |promise| [protected, clear, lost, nothing].map(|seen: Seen| seen.keeps(promise, Way::Out, false));
+        let kept_by = |promise| {
+            [protected, clear, lost, nothing].map(|seen: Seen| seen.keeps(promise, Way::Out, false))
+        };
         assert_eq!(kept_by(Promise::Protected), [true, false, false, false]);
         assert_eq!(kept_by(Promise::Clear), [false, true, false, false]);
         assert_eq!(kept_by(Promise::Lost), [false, false, true, true]);
         assert_eq!(kept_by(Promise::Blocked), [false, false, false, true]);
         assert_eq!(kept_by(Promise::ProtectedOrLost), [true, false, true, true]);
-        assert!(nothing.keeps(Promise::ByLine, Way::Out, true) && !nothing.keeps(Promise::ByLine, Way::Out, false));
-        for promise in [Promise::Protected, Promise::Blocked, Promise::Lost, Promise::ProtectedOrLost] {
-            assert!(!Seen { clear: 0, esp: 0, arrived: 1 }.keeps(promise, Way::Forged, false), "{promise:?}");
+        assert!(
+            nothing.keeps(Promise::ByLine, Way::Out, true)
+                && !nothing.keeps(Promise::ByLine, Way::Out, false)
+        );
+        for promise in
+            [Promise::Protected, Promise::Blocked, Promise::Lost, Promise::ProtectedOrLost]
+        {
+            assert!(
+                !Seen { clear: 0, esp: 0, arrived: 1 }.keeps(promise, Way::Forged, false),
+                "{promise:?}"
+            );
         }
     }
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use gdoi::group::{GroupPolicy, Spi, TekKeys};
 use ipnet::IpNet;
 use xfrm::desired::{Desired, PlaceholderRoute};
-use xfrm::model::{Action, Direction, Install, Policy, PolicyId, Sa, SaId, SaRole, Selector, Template};
+use xfrm::model::{
+    Action, Direction, Install, Policy, PolicyId, Sa, SaId, SaRole, Selector, Template,
+};
 use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
 
 use crate::error::{GroupUnusable, Unusable};
@@ -17,7 +19,9 @@ use crate::group::{GroupInput, GroupOptions, Mode};
 use crate::line::{self, Line};
 use crate::local::{self, Inside};
 use crate::open;
-use crate::precedence::{self, BLOCK, EXCLUDE, LOCAL, Lane, MIGRATING, POLICIES_PER_DIRECTION, SERVER};
+use crate::precedence::{
+    self, BLOCK, EXCLUDE, LOCAL, Lane, MIGRATING, POLICIES_PER_DIRECTION, SERVER,
+};
 use crate::rollover;
 use crate::selector::{has_ports, out_of};
 
@@ -39,8 +43,8 @@ pub fn check(policy: &GroupPolicy, options: &GroupOptions) -> Result<(), Unusabl
 /// Everything that should be in the kernel for these groups.
 ///
 /// # Errors
-/// The group that cannot be used, and why. The others can be compiled without it, or with it in the state
-/// [`NoKey`](crate::GroupState::NoKey).
+/// The group that cannot be used, and why. The others can be compiled without it, or with it in the
+/// state [`NoKey`](crate::GroupState::NoKey).
 pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
     build(of_groups(groups)?)
 }
@@ -49,7 +53,8 @@ pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
 type Groups<'a> = Vec<(&'a GroupInput<'a>, Vec<Line<'a>>)>;
 
 fn of_groups<'a>(groups: &'a [GroupInput<'a>]) -> Result<Groups<'a>, GroupUnusable> {
-    let with_lines = |group| Ok((group, line::of_group(group).map_err(|reason| unusable(group, reason))?));
+    let with_lines =
+        |group| Ok((group, line::of_group(group).map_err(|reason| unusable(group, reason))?));
     in_order(groups).into_iter().map(with_lines).collect()
 }
 
@@ -67,7 +72,8 @@ fn build(groups: Groups<'_>) -> Result<Desired, GroupUnusable> {
         parts.push(Part { group, lines, inside });
     }
     let mut builder = Builder::default();
-    // Band by band, so that of two policies with one identity the one that would win is the one that stays.
+    // Band by band, so that of two policies with one identity the one that would win is the one
+    // that stays.
     for step in [
         Builder::servers,
         Builder::excludes,
@@ -101,7 +107,10 @@ fn places(groups: &Groups<'_>) -> Result<(), GroupUnusable> {
         let GroupInput { name, slot, .. } = **group;
         let placeholder = group.options.placeholder;
         if let Some(other) = slots.insert(slot, name).or(placeholders.insert(placeholder, name)) {
-            return Err(unusable(group, Unusable::PlaceTaken { placeholder, slot, other: other.to_owned() }));
+            return Err(unusable(
+                group,
+                Unusable::PlaceTaken { placeholder, slot, other: other.to_owned() },
+            ));
         }
         if group.zones.local == Some(IpAddr::V4(placeholder)) {
             return Err(unusable(group, Unusable::PlaceholderIsLocal { placeholder }));
@@ -145,7 +154,11 @@ struct Builder {
 impl Builder {
     /// Adds a policy unless a better one has the same identity.
     fn add(&mut self, id: PolicyId, priority: u32, action: Action) {
-        Arc::make_mut(&mut self.desired.policies).entry(id.clone()).or_insert(Policy { id, priority, action });
+        Arc::make_mut(&mut self.desired.policies).entry(id.clone()).or_insert(Policy {
+            id,
+            priority,
+            action,
+        });
     }
 
     fn servers(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
@@ -158,7 +171,11 @@ impl Builder {
     fn excludes(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
         for selector in local::excluded(part.group)? {
             for direction in [Direction::Out, Direction::In, Direction::Forward] {
-                self.add(PolicyId { direction, selector: selector.clone() }, EXCLUDE, Action::Allow);
+                self.add(
+                    PolicyId { direction, selector: selector.clone() },
+                    EXCLUDE,
+                    Action::Allow,
+                );
             }
         }
         Ok(())
@@ -170,7 +187,10 @@ impl Builder {
         }
         if part.endpoint()?.is_some() {
             for line in part.lines.iter().filter(|line| line.receives()) {
-                let ids = line.all_selectors().into_iter().flat_map(|s| local::towards_lan(part.group, &s));
+                let ids = line
+                    .all_selectors()
+                    .into_iter()
+                    .flat_map(|s| local::towards_lan(part.group, &s));
                 for id in ids {
                     self.add(id, LOCAL, Action::Allow);
                 }
@@ -222,21 +242,32 @@ impl Builder {
                 }
             }
             if line.sends() {
-                let template =
-                    Template { source: local, destination: placeholder, reqid: lane.outbound(slot), optional: false };
+                let template = Template {
+                    source: local,
+                    destination: placeholder,
+                    reqid: lane.outbound(slot),
+                    optional: false,
+                };
                 for selector in &selectors {
                     let id = PolicyId { direction: Direction::Out, selector: selector.clone() };
                     self.protect(part, id, priority, template)?;
                 }
             }
             if line.receives() {
-                let template =
-                    Template { source: unspecified, destination: local, reqid: lane.inbound(slot), optional };
+                let template = Template {
+                    source: unspecified,
+                    destination: local,
+                    reqid: lane.inbound(slot),
+                    optional,
+                };
                 for selector in &selectors {
                     let id = PolicyId { direction: Direction::In, selector: selector.clone() };
                     self.protect(part, id, priority, template)?;
                     for lan in part.group.zones.lan_names() {
-                        let id = PolicyId { direction: Direction::Forward, selector: out_of(selector, lan) };
+                        let id = PolicyId {
+                            direction: Direction::Forward,
+                            selector: out_of(selector, lan),
+                        };
                         self.protect(part, id, priority, template)?;
                     }
                 }
@@ -259,7 +290,13 @@ impl Builder {
         Ok(())
     }
 
-    fn protect(&mut self, part: &Part<'_>, id: PolicyId, priority: u32, template: Template) -> Result<(), Unusable> {
+    fn protect(
+        &mut self,
+        part: &Part<'_>,
+        id: PolicyId,
+        priority: u32,
+        template: Template,
+    ) -> Result<(), Unusable> {
         // An earlier line of the same group wins; only another group's key makes it an error.
         if let Some(other) = self.owners.get(&id)
             && other != part.group.name
@@ -281,7 +318,12 @@ impl Builder {
     }
 
     /// The states of one group that has an address.
-    fn sas(&mut self, group: &GroupInput<'_>, lines: &[Line<'_>], lanes: &BTreeMap<Spi, Lane>) -> Result<(), Unusable> {
+    fn sas(
+        &mut self,
+        group: &GroupInput<'_>,
+        lines: &[Line<'_>],
+        lanes: &BTreeMap<Spi, Lane>,
+    ) -> Result<(), Unusable> {
         let Some(local) = endpoint(group, lines)?.map(IpAddr::V4) else { return Ok(()) };
         let (slot, options) = (group.slot, &group.options);
         let placeholder = IpAddr::V4(options.placeholder);
@@ -307,7 +349,9 @@ impl Builder {
                 })?;
             }
             let counter_mode = line.suite.is_counter_mode();
-            if of_spi().any(|line| line.send && line.sends()) && (!counter_mode || options.counter_mode_send) {
+            if of_spi().any(|line| line.send && line.sends())
+                && (!counter_mode || options.counter_mode_send)
+            {
                 self.install(Sa {
                     id: SaId { destination: placeholder, spi },
                     source: local,
@@ -365,7 +409,13 @@ impl Builder {
         let of_group = |sa: &&Sa| sa.role == SaRole::Outbound && reqids.contains(&sa.reqid);
         let entry = GroupPreservation {
             local,
-            outbound_reqids: self.desired.sas.values().filter(of_group).map(|sa| sa.reqid).collect(),
+            outbound_reqids: self
+                .desired
+                .sas
+                .values()
+                .filter(of_group)
+                .map(|sa| sa.reqid)
+                .collect(),
             inbound_spis: inbound_spis(&self.desired.sas, &lanes, group.slot),
             fragments: fragments(lines),
             dont_fragment: group.options.dont_fragment,
@@ -415,26 +465,30 @@ impl<'l> Named<'l> {
         Self(named)
     }
 
-    /// The selectors of a line, and those of the other direction if it is symmetric. A direction that a line of another
-    /// TEK of the same generation names itself is left to that line.
+    /// The selectors of a line, and those of the other direction if it is symmetric. A direction
+    /// that a line of another TEK of the same generation names itself is left to that line.
     fn with_mirror(&self, line: &Line<'_>) -> Vec<Selector> {
         let mut selectors = line.selectors.clone();
         if line.is_symmetric() {
             let another = |(send, spi): &(bool, Spi)| *send == line.send && *spi != line.policy.spi;
-            let left = |selector: &Selector| self.0.get(selector).is_some_and(|teks| teks.iter().any(another));
+            let left = |selector: &Selector| {
+                self.0.get(selector).is_some_and(|teks| teks.iter().any(another))
+            };
             selectors.extend(line.mirrored().into_iter().filter(|selector| !left(selector)));
         }
         selectors
     }
 }
 
-/// A key that a kernel in lockdown showed as zeros: it works where it is, and cannot be put anywhere.
+/// A key that a kernel in lockdown showed as zeros: it works where it is, and cannot be put
+/// anywhere.
 fn is_hidden(keys: &TekKeys) -> bool {
     let mut octets = keys.encryption.expose().iter().chain(keys.integrity.expose());
     octets.all(|octet| *octet == 0)
 }
 
-/// The kernel's own limit comes this much after the TEK's end, which the daemon keeps: it is for a daemon that is gone.
+/// The kernel's own limit comes this much after the TEK's end, which the daemon keeps: it is for a
+/// daemon that is gone.
 const KERNEL_SLACK: Duration = Duration::from_secs(30);
 
 /// Pairs between which received ESP may come in fragments.

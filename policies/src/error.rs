@@ -2,7 +2,9 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 
-use gdoi::group::{AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, Spi, TekProtocol};
+use gdoi::group::{
+    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, Spi, TekProtocol,
+};
 use xfrm::model::PolicyId;
 
 /// A policy that this machine cannot enforce. Lines count from 1, in the order received.
@@ -12,7 +14,9 @@ use xfrm::model::PolicyId;
 pub enum Unusable {
     #[error("the policy has no data SA (no SAT payload)")]
     NoTek,
-    #[error("SPI {spi:#010x}: protocol {protocol:?} is not ESP; AH cannot keep the addresses in XFRM, others it lacks")]
+    #[error(
+        "SPI {spi:#010x}: protocol {protocol:?} is not ESP; AH cannot keep the addresses in XFRM, others it lacks"
+    )]
     Protocol { spi: Spi, protocol: TekProtocol },
     #[error(
         "SPI {spi:#010x}: encapsulation {mode:?} is not tunnel mode; a transport-mode state with wildcard unicast \
@@ -36,7 +40,9 @@ pub enum Unusable {
     Legacy { spi: Spi, transform: EspTransform },
     #[error("SPI {spi:#010x}: key length {bits:?} bits does not fit {transform:?}")]
     KeyLength { spi: Spi, transform: EspTransform, bits: Option<u16> },
-    #[error("SPI {spi:#010x}: {transform:?} with integrity algorithm {authentication:?} is not supported: {reason}")]
+    #[error(
+        "SPI {spi:#010x}: {transform:?} with integrity algorithm {authentication:?} is not supported: {reason}"
+    )]
     Integrity {
         spi: Spi,
         transform: EspTransform,
@@ -57,7 +63,9 @@ pub enum Unusable {
     Port { line: usize, protocol: u8 },
     #[error("line {line}: the address range ends before it begins")]
     Range { line: usize },
-    #[error("line {line}: its ranges make {count} pairs of prefixes, at most {limit} are supported: use prefixes")]
+    #[error(
+        "line {line}: its ranges make {count} pairs of prefixes, at most {limit} are supported: use prefixes"
+    )]
     TooManyPairs { line: usize, count: usize, limit: usize },
     #[error("{count} lines, at most {limit} are supported")]
     TooManyLines { count: usize, limit: usize },
@@ -67,17 +75,23 @@ pub enum Unusable {
         "lines {first} and {second} have the same selector and different SPIs {first_spi:#010x}, {second_spi:#010x}"
     )]
     SameSelector { first: usize, second: usize, first_spi: Spi, second_spi: Spi },
-    #[error("the policy {id} belongs to group {other} already, with another key: make the groups' lines differ")]
+    #[error(
+        "the policy {id} belongs to group {other} already, with another key: make the groups' lines differ"
+    )]
     TwoGroups { id: Box<PolicyId>, other: String },
     #[error(
         "SPI {spi:#010x} is in use by another group on local address {local}; the key servers chose the same number"
     )]
     SpiTwice { spi: Spi, local: IpAddr },
-    #[error("placeholder {placeholder} or slot {slot} is in use by group {other}: set another placeholder")]
+    #[error(
+        "placeholder {placeholder} or slot {slot} is in use by group {other}: set another placeholder"
+    )]
     PlaceTaken { placeholder: Ipv4Addr, slot: u8, other: String },
     #[error("placeholder {placeholder} is the group's own local address: set another placeholder")]
     PlaceholderIsLocal { placeholder: Ipv4Addr },
-    #[error("local address {local} is not IPv4, which is all that the group's data path can do yet")]
+    #[error(
+        "local address {local} is not IPv4, which is all that the group's data path can do yet"
+    )]
     LocalFamily { local: IpAddr },
     #[error(
         "{count} kernel policies in one direction, at most {limit} can be marked as ours: use fewer or wider lines"

@@ -60,7 +60,12 @@ impl PolicyLine {
 /// The lines of one group. A group that cannot be compiled is explained by its error instead.
 pub fn explain(group: &GroupInput<'_>) -> Vec<PolicyLine> {
     let mut lines = Vec::new();
-    for server in group.zones.local.iter().flat_map(|local| group.servers.iter().map(move |server| (local, server))) {
+    for server in group
+        .zones
+        .local
+        .iter()
+        .flat_map(|local| group.servers.iter().map(move |server| (local, server)))
+    {
         let (local, server) = server;
         lines.push(PolicyLine {
             kind: Kind::Local,
@@ -77,10 +82,15 @@ pub fn explain(group: &GroupInput<'_>) -> Vec<PolicyLine> {
         lines.push(PolicyLine::of(Kind::Exclude, rule, None, "exclude rule".to_owned()));
     }
     let keyless = !matches!(group.state, GroupState::Keyed(_));
-    let opens = group.options.failure == FailurePolicy::Open || group.options.mode == Mode::ReceiveOnly;
+    let opens =
+        group.options.failure == FailurePolicy::Open || group.options.mode == Mode::ReceiveOnly;
     let without_key = if opens { Kind::FailOpen } else { Kind::FailClose };
     for rule in &group.fail_open {
-        let note = if keyless { "no valid key: passes in clear" } else { "only while there is no valid key" };
+        let note = if keyless {
+            "no valid key: passes in clear"
+        } else {
+            "only while there is no valid key"
+        };
         lines.push(PolicyLine::of(Kind::FailOpen, rule, None, note.to_owned()));
     }
     let usable = line::of_group(group).is_ok() && group.zones.local.is_some();
@@ -88,17 +98,30 @@ pub fn explain(group: &GroupInput<'_>) -> Vec<PolicyLine> {
         GroupState::NoKey => {}
         GroupState::Expired(policies) => lines.extend(policies.iter().map(|policy| {
             let kind = if without_key == Kind::FailOpen { Kind::FailOpen } else { Kind::FailClose };
-            PolicyLine::of(kind, &policy.selector, Some(policy.spi), "expired: no valid key".to_owned())
+            PolicyLine::of(
+                kind,
+                &policy.selector,
+                Some(policy.spi),
+                "expired: no valid key".to_owned(),
+            )
         })),
         GroupState::Keyed(teks) => lines.extend(teks.iter().map(|tek| {
-            let (kind, note) = if usable { note(tek, group) } else { (Kind::FailClose, "no local address".to_owned()) };
+            let (kind, note) = if usable {
+                note(tek, group)
+            } else {
+                (Kind::FailClose, "no local address".to_owned())
+            };
             PolicyLine::of(kind, &tek.policy.selector, Some(tek.policy.spi), note)
         })),
     }
     for source in &group.protected {
         for destination in &group.protected {
             lines.push(PolicyLine {
-                kind: if keyless || group.options.mode == Mode::ReceiveOnly { without_key } else { Kind::FailClose },
+                kind: if keyless || group.options.mode == Mode::ReceiveOnly {
+                    without_key
+                } else {
+                    Kind::FailClose
+                },
                 source: source.trunc().to_string(),
                 destination: destination.trunc().to_string(),
                 protocol: 0,
@@ -119,13 +142,19 @@ fn note(tek: &InstalledTek<'_>, group: &GroupInput<'_>) -> (Kind, String) {
         _ => "both directions",
     };
     let suite = line::offered(std::slice::from_ref(tek.policy), &group.options);
-    let counter_mode = suite.is_ok_and(|lines| lines.iter().any(|line: &Line<'_>| line.suite.is_counter_mode()));
+    let counter_mode =
+        suite.is_ok_and(|lines| lines.iter().any(|line: &Line<'_>| line.suite.is_counter_mode()));
     match group.options.mode {
         Mode::Normal => {}
         Mode::ReceiveOnly => {
-            return (Kind::Secure, format!("{direction}; receive-only mode: sends in clear, takes both"));
+            return (
+                Kind::Secure,
+                format!("{direction}; receive-only mode: sends in clear, takes both"),
+            );
         }
-        Mode::Passive => return (Kind::Secure, format!("{direction}; passive mode: sends ESP, takes both")),
+        Mode::Passive => {
+            return (Kind::Secure, format!("{direction}; passive mode: sends ESP, takes both"));
+        }
     }
     let use_now = match (tek.send, tek.receive) {
         (true, _) if counter_mode && !group.options.counter_mode_send => {

@@ -1,8 +1,9 @@
 //! What stays shut whatever happens: the protected prefixes, and every selector that a TEK covers.
 //!
-//! The kernel's part is block policies that lose against everything else of ours. OUT and IN have no device. Forwarding
-//! is blocked towards the LANs only: a packet on its way out passes the forward check first, and OUT decides about it.
-//! The nf_tables part is prefix pairs that are dropped in clear on any interface that is not a LAN.
+//! The kernel's part is block policies that lose against everything else of ours. OUT and IN have
+//! no device. Forwarding is blocked towards the LANs only: a packet on its way out passes the
+//! forward check first, and OUT decides about it. The nf_tables part is prefix pairs that are
+//! dropped in clear on any interface that is not a LAN.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,10 @@ use crate::selector::{between, is_everything, is_plain, out_of};
 pub(crate) fn protected_pairs(group: &GroupInput<'_>) -> BTreeSet<(IpNet, IpNet)> {
     let prefixes = || group.protected.iter().map(IpNet::trunc);
     let same_family = |pair: &(IpNet, IpNet)| pair.0.addr().is_ipv4() == pair.1.addr().is_ipv4();
-    prefixes().flat_map(|source| prefixes().map(move |destination| (source, destination))).filter(same_family).collect()
+    prefixes()
+        .flat_map(|source| prefixes().map(move |destination| (source, destination)))
+        .filter(same_family)
+        .collect()
 }
 
 /// Where a selector is blocked.
@@ -32,17 +36,24 @@ pub(crate) fn block(group: &GroupInput<'_>, selector: &Selector) -> Vec<PolicyId
 
 /// Everything that the group's block policies are about.
 pub(crate) fn blocked(group: &GroupInput<'_>, lines: &[Line<'_>]) -> BTreeSet<Selector> {
-    let protected = protected_pairs(group).into_iter().map(|(source, destination)| between(source, destination));
+    let protected = protected_pairs(group)
+        .into_iter()
+        .map(|(source, destination)| between(source, destination));
     protected.chain(lines.iter().flat_map(Line::all_selectors)).collect()
 }
 
 /// The pairs that the nf_tables guard drops in clear.
-pub(crate) fn guard(group: &GroupInput<'_>, lines: &[Line<'_>], inside: &Inside<'_>) -> BTreeSet<(IpNet, IpNet)> {
+pub(crate) fn guard(
+    group: &GroupInput<'_>,
+    lines: &[Line<'_>],
+    inside: &Inside<'_>,
+) -> BTreeSet<(IpNet, IpNet)> {
     let mut pairs = protected_pairs(group);
     let plain = lines.iter().flat_map(Line::all_selectors).filter(is_plain);
     for Selector { source, destination, .. } in plain {
         if is_everything(&source) && is_everything(&destination) {
-            // Between everything and everything there is also what keeps a WAN alive, for example DHCP.
+            // Between everything and everything there is also what keeps a WAN alive, for example
+            // DHCP.
             pairs.extend(inside.lan_prefixes().flat_map(|lan| [(lan, destination), (source, lan)]));
         } else {
             pairs.insert((source, destination));

@@ -39,7 +39,8 @@ pub struct GroupInput<'a> {
 /// An operator's choices for one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupOptions {
-    /// Send with GCM and CCM although the kernel's initialisation vectors cannot carry a sender id (RFC 6054).
+    /// Send with GCM and CCM although the kernel's initialisation vectors cannot carry a sender id
+    /// (RFC 6054).
     pub counter_mode_send: bool,
     /// Accept weak algorithms.
     pub legacy: bool,
@@ -56,7 +57,8 @@ pub struct GroupOptions {
 }
 
 impl GroupOptions {
-    /// The defaults for the group at `slot`: 192.0.2.(slot + 1) as placeholder, the last slot 192.0.2.0.
+    /// The defaults for the group at `slot`: 192.0.2.(slot + 1) as placeholder, the last slot
+    /// 192.0.2.0.
     pub fn at_slot(slot: u8) -> Self {
         Self {
             counter_mode_send: false,
@@ -70,8 +72,8 @@ impl GroupOptions {
     }
 }
 
-/// How far a group has come from clear traffic to protected traffic: all members go through these one after the other,
-/// and no step loses a packet.
+/// How far a group has come from clear traffic to protected traffic: all members go through these
+/// one after the other, and no step loses a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Mode {
     /// Sends ESP and takes ESP alone.
@@ -79,7 +81,8 @@ pub enum Mode {
     Normal,
     /// Sends in clear; takes ESP and clear packets.
     ReceiveOnly,
-    /// Sends ESP, also on a TEK that the key server meant for receiving; takes ESP and clear packets.
+    /// Sends ESP, also on a TEK that the key server meant for receiving; takes ESP and clear
+    /// packets.
     Passive,
 }
 
@@ -100,14 +103,15 @@ pub enum GroupState<'a> {
     NoKey,
     /// These lines had keys, and have none now: blocked, like the protected prefixes.
     Expired(Vec<&'a TekPolicy>),
-    /// Keys are valid. Lines of the TEKs that send come first, in the order received; then older and newer generations.
+    /// Keys are valid. Lines of the TEKs that send come first, in the order received; then older
+    /// and newer generations.
     Keyed(Vec<InstalledTek<'a>>),
 }
 
 /// One line with the key of its SPI.
 ///
-/// Several generations may have the same line: one of them sends, the others only receive. A line without either flag
-/// stays blocked.
+/// Several generations may have the same line: one of them sends, the others only receive. A line
+/// without either flag stays blocked.
 #[derive(Clone, Copy, Debug)]
 pub struct InstalledTek<'a> {
     /// The line.
@@ -118,7 +122,8 @@ pub struct InstalledTek<'a> {
     pub receive: bool,
     /// Its generation is sent on.
     pub send: bool,
-    /// An earlier run sent on it in counter mode: its sender stays while the kernel has it, and is not installed again.
+    /// An earlier run sent on it in counter mode: its sender stays while the kernel has it, and is
+    /// not installed again.
     pub spent: bool,
     /// How much longer it lives; `None` for without end.
     pub life_left: Option<Duration>,

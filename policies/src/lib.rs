@@ -1,7 +1,9 @@
-//! From group policy to desired kernel state: a pure function, and the only crate that knows both GDOI and XFRM.
+//! From group policy to desired kernel state: a pure function, and the only crate that knows both
+//! GDOI and XFRM.
 //!
-//! [`check`] refuses what XFRM cannot do before keys arrive; [`compile()`] turns the state of all groups of the machine
-//! into one [`xfrm::Desired`]; [`explain()`] says the same in an operator's words.
+//! [`check`] refuses what XFRM cannot do before keys arrive; [`compile()`] turns the state of all
+//! groups of the machine into one [`xfrm::Desired`]; [`explain()`] says the same in an operator's
+//! words.
 //!
 //! ```text
 //! priority   policies                                            verdict
@@ -16,14 +18,16 @@
 //!
 //! # Choices that the sources leave open
 //!
-//! - **`any` is 0.0.0.0/0** in XFRM (IPv4: the group's data path has no IPv6 yet). A line `any -> any` makes everything
-//!   group traffic but key server traffic, excludes and the LAN side. The nf_tables guard then stands between the LAN
-//!   prefixes and everything instead of everything and everything, so that a DHCP client on the WAN still works.
-//! - **Explicit lines beat mirrored ones**: a symmetric line A -> B also protects B -> A, unless a line of another TEK
-//!   says exactly B -> A.
-//! - **Exclude rules count in both directions**, for all groups of the machine, since the kernel has one policy database.
-//! - **Lines with a protocol or a port add no guard pair**: the guard works on prefixes, and other traffic between
-//!   them is none of our business. The policies alone protect them.
+//! - **`any` is 0.0.0.0/0** in XFRM (IPv4: the group's data path has no IPv6 yet). A line
+//!   `any -> any` makes everything group traffic but key server traffic, excludes and the LAN side.
+//!   The nf_tables guard then stands between the LAN prefixes and everything instead of everything
+//!   and everything, so that a DHCP client on the WAN still works.
+//! - **Explicit lines beat mirrored ones**: a symmetric line A -> B also protects B -> A, unless a
+//!   line of another TEK says exactly B -> A.
+//! - **Exclude rules count in both directions**, for all groups of the machine, since the kernel
+//!   has one policy database.
+//! - **Lines with a protocol or a port add no guard pair**: the guard works on prefixes, and other
+//!   traffic between them is none of our business. The policies alone protect them.
 
 pub mod compile;
 mod error;

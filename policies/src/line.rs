@@ -62,8 +62,18 @@ impl Line<'_> {
 }
 
 /// The lines of a policy as it was offered, without keys: one generation.
-pub(crate) fn offered<'a>(teks: &'a [TekPolicy], options: &GroupOptions) -> Result<Vec<Line<'a>>, Unusable> {
-    let part = |policy| Part { policy, keys: None, receive: true, send: true, spent: false, life_left: None };
+pub(crate) fn offered<'a>(
+    teks: &'a [TekPolicy],
+    options: &GroupOptions,
+) -> Result<Vec<Line<'a>>, Unusable> {
+    let part = |policy| Part {
+        policy,
+        keys: None,
+        receive: true,
+        send: true,
+        spent: false,
+        life_left: None,
+    };
     build(teks.iter().map(part), options)
 }
 
@@ -85,7 +95,13 @@ pub(crate) struct Part<'a> {
 
 impl<'a> Part<'a> {
     /// The line.
-    pub(crate) fn line(self, suite: Suite, selectors: Vec<Selector>, place: usize, mode: Mode) -> Line<'a> {
+    pub(crate) fn line(
+        self,
+        suite: Suite,
+        selectors: Vec<Selector>,
+        place: usize,
+        mode: Mode,
+    ) -> Line<'a> {
         let Self { policy, keys, receive, send, spent, life_left } = self;
         Line { policy, keys, suite, selectors, place, receive, send, spent, life_left, mode }
     }
@@ -96,7 +112,14 @@ pub(crate) fn parts<'a>(group: &GroupInput<'a>) -> Vec<Part<'a>> {
     match &group.state {
         GroupState::NoKey => Vec::new(),
         GroupState::Expired(lines) => {
-            let shut = |policy| Part { policy, keys: None, receive: false, send: false, spent: false, life_left: None };
+            let shut = |policy| Part {
+                policy,
+                keys: None,
+                receive: false,
+                send: false,
+                spent: false,
+                life_left: None,
+            };
             lines.iter().copied().map(shut).collect()
         }
         GroupState::Keyed(teks) => {
@@ -109,7 +132,10 @@ pub(crate) fn parts<'a>(group: &GroupInput<'a>) -> Vec<Part<'a>> {
     }
 }
 
-fn build<'a>(parts: impl Iterator<Item = Part<'a>>, options: &GroupOptions) -> Result<Vec<Line<'a>>, Unusable> {
+fn build<'a>(
+    parts: impl Iterator<Item = Part<'a>>,
+    options: &GroupOptions,
+) -> Result<Vec<Line<'a>>, Unusable> {
     let mut lines: Vec<Line<'a>> = Vec::new();
     let mut places: BTreeMap<Vec<Selector>, usize> = BTreeMap::new();
     let mut count = 0;
@@ -148,19 +174,28 @@ fn one_description_per_spi(lines: &[Line<'_>]) -> Result<(), Unusable> {
     Ok(())
 }
 
-/// Within the generation that sends, a selector says one thing only. Other generations give way to it.
+/// Within the generation that sends, a selector says one thing only. Other generations give way to
+/// it.
 fn one_tek_per_selector(lines: &[Line<'_>]) -> Result<(), Unusable> {
     no_conflict(lines.iter().enumerate().filter(|(_, line)| line.send && line.sends()))?;
     no_conflict(lines.iter().enumerate().filter(|(_, line)| line.send && line.receives()))
 }
 
-fn no_conflict<'l, 'a: 'l>(lines: impl Iterator<Item = (usize, &'l Line<'a>)>) -> Result<(), Unusable> {
+fn no_conflict<'l, 'a: 'l>(
+    lines: impl Iterator<Item = (usize, &'l Line<'a>)>,
+) -> Result<(), Unusable> {
     let mut seen: BTreeMap<BTreeSet<&Selector>, (usize, Spi)> = BTreeMap::new();
     for (index, line) in lines {
         let spi = line.policy.spi;
-        let (first, first_spi) = *seen.entry(line.selectors.iter().collect()).or_insert((index, spi));
+        let (first, first_spi) =
+            *seen.entry(line.selectors.iter().collect()).or_insert((index, spi));
         if first_spi != spi {
-            return Err(Unusable::SameSelector { first: first + 1, second: index + 1, first_spi, second_spi: spi });
+            return Err(Unusable::SameSelector {
+                first: first + 1,
+                second: index + 1,
+                first_spi,
+                second_spi: spi,
+            });
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Traffic that passes in clear: to the key servers, by exclude rules, and on the inside of this router.
+//! Traffic that passes in clear: to the key servers, by exclude rules, and on the inside of this
+//! router.
 
 use gdoi::group::TrafficSelector;
 use ipnet::IpNet;
@@ -30,20 +31,28 @@ pub(crate) struct Inside<'a> {
 impl<'a> Inside<'a> {
     pub(crate) fn of(group: &'a GroupInput<'_>, lines: &[Line<'_>]) -> Self {
         let prefixes = group.zones.inside();
-        let prefixes = prefixes.into_iter().map(|(prefix, interface)| InsidePrefix { prefix, interface }).collect();
-        let lines = lines.iter().flat_map(Line::all_selectors).map(|selector| (selector.source, selector.destination));
+        let prefixes = prefixes
+            .into_iter()
+            .map(|(prefix, interface)| InsidePrefix { prefix, interface })
+            .collect();
+        let lines = lines
+            .iter()
+            .flat_map(Line::all_selectors)
+            .map(|selector| (selector.source, selector.destination));
         Self { prefixes, group_pairs: protected_pairs(group).into_iter().chain(lines).collect() }
     }
 
-    /// Pairs of prefixes on the inside whose traffic a policy of the group would stop. All others need no help.
+    /// Pairs of prefixes on the inside whose traffic a policy of the group would stop. All others
+    /// need no help.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (InsidePrefix<'a>, InsidePrefix<'a>)> + '_ {
-        let all = self.prefixes.iter().flat_map(|from| self.prefixes.iter().map(move |to| (*from, *to)));
+        let all =
+            self.prefixes.iter().flat_map(|from| self.prefixes.iter().map(move |to| (*from, *to)));
         // The router's own address is on the inside for the hosts behind it only.
         let all = all.filter(|(from, to)| from.interface.is_some() || to.interface.is_some());
         all.filter(|(from, to)| {
-            self.group_pairs
-                .iter()
-                .any(|(source, destination)| overlap(source, &from.prefix) && overlap(destination, &to.prefix))
+            self.group_pairs.iter().any(|(source, destination)| {
+                overlap(source, &from.prefix) && overlap(destination, &to.prefix)
+            })
         })
     }
 
@@ -60,7 +69,8 @@ pub(crate) fn servers(group: &GroupInput<'_>) -> Vec<PolicyId> {
         reachable().map(move |server| {
             let ports = (server.port(), to.port());
             let pair = between(IpNet::from(server.ip()), IpNet::from(to.ip()));
-            let selector = Selector { protocol: UDP, source_port: ports.0, destination_port: ports.1, ..pair };
+            let selector =
+                Selector { protocol: UDP, source_port: ports.0, destination_port: ports.1, ..pair };
             PolicyId { direction: Direction::In, selector }
         })
     });
@@ -81,8 +91,8 @@ pub(crate) fn servers(group: &GroupInput<'_>) -> Vec<PolicyId> {
         .collect()
 }
 
-/// What the nf_tables guard lets pass for the key servers. An answer may come in fragments, which carry no ports at the
-/// guard's place; the IN policy sees it whole, and looks at the port.
+/// What the nf_tables guard lets pass for the key servers. An answer may come in fragments, which
+/// carry no ports at the guard's place; the IN policy sees it whole, and looks at the port.
 pub(crate) fn servers_past_guard(group: &GroupInput<'_>) -> Vec<Selector> {
     let mut selectors: Vec<Selector> = servers(group).into_iter().map(|id| id.selector).collect();
     for selector in selectors.iter_mut().filter(|selector| selector.source_port != 0) {
@@ -96,7 +106,8 @@ pub(crate) fn excluded(group: &GroupInput<'_>) -> Result<Vec<Selector>, Unusable
     both_ways(&group.exclude, |rule, reason| Unusable::Exclude { rule, reason: Box::new(reason) })
 }
 
-/// Rules in both directions. Nothing has a multicast source, so a rule with a multicast destination is not turned round.
+/// Rules in both directions. Nothing has a multicast source, so a rule with a multicast destination
+/// is not turned round.
 pub(crate) fn both_ways(
     rules: &[TrafficSelector],
     refused: impl Fn(usize, Unusable) -> Unusable,
@@ -115,10 +126,11 @@ pub(crate) fn both_ways(
     Ok(selectors)
 }
 
-/// Policies that let the inside talk to itself. A forwarding one names the interface it leaves by, so that nothing
-/// passes when the route to a LAN's prefix moves to a WAN. An OUT policy cannot: the kernel asks it for the router's own
-/// ICMP errors without an interface, and a "fragmentation needed" inside the group's ESP would never reach the host
-/// that waits for it. There the nf_tables guard alone stands between a moved route and the wire.
+/// Policies that let the inside talk to itself. A forwarding one names the interface it leaves by,
+/// so that nothing passes when the route to a LAN's prefix moves to a WAN. An OUT policy cannot:
+/// the kernel asks it for the router's own ICMP errors without an interface, and a "fragmentation
+/// needed" inside the group's ESP would never reach the host that waits for it. There the nf_tables
+/// guard alone stands between a moved route and the wire.
 pub(crate) fn inside(inside: &Inside<'_>) -> Vec<PolicyId> {
     let mut ids = Vec::new();
     for (from, to) in inside.pairs() {

@@ -1,7 +1,7 @@
 //! Which of our policies wins, and which reqid a TEK has.
 //!
-//! A lower priority number wins. Policies of one band never disagree, so that ties do not matter; lines have a number
-//! each, because there the order received decides.
+//! A lower priority number wins. Policies of one band never disagree, so that ties do not matter;
+//! lines have a number each, because there the order received decides.
 
 use xfrm::model::Reqid;
 
@@ -31,7 +31,8 @@ const LANE_STEP: u32 = 0x200;
 /// Lanes that one group may have: what the range of reqids allows.
 pub(crate) const LANES: usize = 128;
 
-/// One of several TEKs that a group uses at the same time for different lines. Generations of one TEK share a lane.
+/// One of several TEKs that a group uses at the same time for different lines. Generations of one
+/// TEK share a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lane(pub(crate) u8);
 

@@ -1,8 +1,9 @@
-//! Which protection of a TEK XFRM can give, and the way of its keys from the KD payload into the kernel's layout.
+//! Which protection of a TEK XFRM can give, and the way of its keys from the KD payload into the
+//! kernel's layout.
 
 use gdoi::group::{
-    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection, Spi, TekKeys,
-    TekPolicy, TekProtection, TekProtocol,
+    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection,
+    Spi, TekKeys, TekPolicy, TekProtection, TekProtocol,
 };
 use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
 use xfrm::key::Key;
@@ -13,8 +14,17 @@ use crate::group::GroupOptions;
 /// Algorithms of a TEK that the kernel has, with the lengths of their keys in octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suite {
-    Separate { encryption: Encryption, encryption_octets: usize, integrity: Integrity, integrity_octets: usize },
-    Combined { aead: Aead, octets: usize, icv: u8 },
+    Separate {
+        encryption: Encryption,
+        encryption_octets: usize,
+        integrity: Integrity,
+        integrity_octets: usize,
+    },
+    Combined {
+        aead: Aead,
+        octets: usize,
+        icv: u8,
+    },
 }
 
 impl Suite {
@@ -32,7 +42,10 @@ impl Suite {
             return Err(Unusable::Mode { spi, mode: protection.mode });
         }
         if protection.address_preservation != AddressPreservation::SOURCE_AND_DESTINATION {
-            return Err(Unusable::Preservation { spi, preservation: protection.address_preservation });
+            return Err(Unusable::Preservation {
+                spi,
+                preservation: protection.address_preservation,
+            });
         }
         let known = [SaDirection::SYMMETRIC, SaDirection::SENDER_ONLY, SaDirection::RECEIVER_ONLY];
         if !known.contains(&protection.direction) {
@@ -41,7 +54,11 @@ impl Suite {
         Self::algorithms(spi, protection, options)
     }
 
-    fn algorithms(spi: Spi, protection: &TekProtection, options: &GroupOptions) -> Result<Self, Unusable> {
+    fn algorithms(
+        spi: Spi,
+        protection: &TekProtection,
+        options: &GroupOptions,
+    ) -> Result<Self, Unusable> {
         let transform = protection.transform;
         let refuse = |reason| Err(Unusable::Transform { spi, transform, reason });
         match transform {
@@ -68,7 +85,9 @@ impl Suite {
             EspTransform::AES_CTR => {
                 refuse("XFRM cannot give a counter mode without integrity a sender id; use AES-CBC")
             }
-            EspTransform::NULL_AUTH_AES_GMAC => refuse("XFRM cannot give GMAC a sender id; use NULL with HMAC"),
+            EspTransform::NULL_AUTH_AES_GMAC => {
+                refuse("XFRM cannot give GMAC a sender id; use NULL with HMAC")
+            }
             _ => refuse("it is unknown here; use AES-CBC, AES-GCM or AES-CCM"),
         }
     }
@@ -80,20 +99,37 @@ impl Suite {
         encryption_octets: usize,
     ) -> Result<Self, Unusable> {
         let authentication = protection.authentication;
-        let refuse = |reason| Err(Unusable::Integrity { spi, transform: protection.transform, authentication, reason });
+        let refuse = |reason| {
+            Err(Unusable::Integrity {
+                spi,
+                transform: protection.transform,
+                authentication,
+                reason,
+            })
+        };
         let (integrity, integrity_octets) = match authentication {
             Some(AuthenticationAlgorithm::HMAC_SHA1) => (Integrity::HmacSha1_96, 20),
             Some(AuthenticationAlgorithm::HMAC_SHA2_256) => (Integrity::HmacSha2_256_128, 32),
             Some(AuthenticationAlgorithm::HMAC_SHA2_384) => (Integrity::HmacSha2_384_192, 48),
             Some(AuthenticationAlgorithm::HMAC_SHA2_512) => (Integrity::HmacSha2_512_256, 64),
-            Some(AuthenticationAlgorithm::HMAC_MD5) => return refuse("HMAC-MD5 is never installed"),
+            Some(AuthenticationAlgorithm::HMAC_MD5) => {
+                return refuse("HMAC-MD5 is never installed");
+            }
             Some(_) => return refuse("it is unknown here; use HMAC-SHA2-256"),
-            None => return refuse("without integrity anybody can change packets; use HMAC-SHA2-256"),
+            None => {
+                return refuse("without integrity anybody can change packets; use HMAC-SHA2-256");
+            }
         };
         Ok(Self::Separate { encryption, encryption_octets, integrity, integrity_octets })
     }
 
-    fn combined(spi: Spi, protection: &TekProtection, aead: Aead, salt: usize, icv: u8) -> Result<Self, Unusable> {
+    fn combined(
+        spi: Spi,
+        protection: &TekProtection,
+        aead: Aead,
+        salt: usize,
+        icv: u8,
+    ) -> Result<Self, Unusable> {
         if protection.authentication.is_some() {
             return Err(Unusable::Integrity {
                 spi,
@@ -105,35 +141,47 @@ impl Suite {
         Ok(Self::Combined { aead, octets: aes_key(spi, protection)? + salt, icv })
     }
 
-    /// A combined-mode TEK. Its initialisation vectors count packets, which several senders cannot share.
+    /// A combined-mode TEK. Its initialisation vectors count packets, which several senders cannot
+    /// share.
     pub(crate) fn is_counter_mode(self) -> bool {
         matches!(self, Self::Combined { .. })
     }
 
-    /// The keys in the kernel's layout. KD and kernel agree: the salt follows the key (RFC 6407 §5.6.1, RFC 4106 §8.1,
-    /// RFC 4309 §7.1).
+    /// The keys in the kernel's layout. KD and kernel agree: the salt follows the key (RFC 6407
+    /// §5.6.1, RFC 4106 §8.1, RFC 4309 §7.1).
     pub(crate) fn with_keys(self, spi: Spi, keys: &TekKeys) -> Result<Protection, Unusable> {
         let key = |what, octets: &[u8], need: usize| {
             let have = octets.len();
-            if have == need { Ok(Key::copy_from(octets)) } else { Err(Unusable::KeyOctets { spi, what, need, have }) }
+            if have == need {
+                Ok(Key::copy_from(octets))
+            } else {
+                Err(Unusable::KeyOctets { spi, what, need, have })
+            }
         };
         let (encryption_key, integrity_key) = (keys.encryption.expose(), keys.integrity.expose());
         match self {
-            Self::Separate { encryption, encryption_octets, integrity, integrity_octets } => Ok(Protection::Separate {
-                encryption,
-                encryption_key: key("encryption", encryption_key, encryption_octets)?,
-                integrity,
-                integrity_key: key("integrity", integrity_key, integrity_octets)?,
-            }),
+            Self::Separate { encryption, encryption_octets, integrity, integrity_octets } => {
+                Ok(Protection::Separate {
+                    encryption,
+                    encryption_key: key("encryption", encryption_key, encryption_octets)?,
+                    integrity,
+                    integrity_key: key("integrity", integrity_key, integrity_octets)?,
+                })
+            }
             Self::Combined { aead, octets, icv } => {
                 key("integrity", integrity_key, 0)?;
-                Ok(Protection::Combined { aead, key: key("encryption", encryption_key, octets)?, icv })
+                Ok(Protection::Combined {
+                    aead,
+                    key: key("encryption", encryption_key, octets)?,
+                    icv,
+                })
             }
         }
     }
 }
 
-/// Length of an AES key in octets. The attribute is mandatory (RFC 3602 §5.3, RFC 4106 §8.3, RFC 4309 §7.4).
+/// Length of an AES key in octets. The attribute is mandatory (RFC 3602 §5.3, RFC 4106 §8.3, RFC
+/// 4309 §7.4).
 fn aes_key(spi: Spi, protection: &TekProtection) -> Result<usize, Unusable> {
     match protection.key_length {
         Some(bits @ (128 | 192 | 256)) => Ok(usize::from(bits / 8)),

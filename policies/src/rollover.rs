@@ -1,9 +1,10 @@
 //! Generations of a TEK: which SPIs share a lane, and so the policies that stay while keys change.
 //!
-//! A policy names a reqid, not an SPI. A new generation of the same line gets the reqid of the old one, so a rekey adds
-//! and deletes states and touches no policy. The TEKs that send are numbered in the order received; every other TEK
-//! joins the first one with which it shares a selector. When a key server changes lines between TEKs, numbers may
-//! change at the moment of activation: packets under way under the old ones are then lost, but never let through.
+//! A policy names a reqid, not an SPI. A new generation of the same line gets the reqid of the old
+//! one, so a rekey adds and deletes states and touches no policy. The TEKs that send are numbered
+//! in the order received; every other TEK joins the first one with which it shares a selector. When
+//! a key server changes lines between TEKs, numbers may change at the moment of activation: packets
+//! under way under the old ones are then lost, but never let through.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,8 @@ use crate::precedence::{LANES, Lane};
 pub(crate) fn lanes(lines: &[Line<'_>]) -> Result<BTreeMap<Spi, Lane>, Unusable> {
     let mut lanes = BTreeMap::new();
     let mut used = 0_usize;
-    let (sending, others): (Vec<&Line<'_>>, Vec<&Line<'_>>) = lines.iter().partition(|line| keeps_number(line));
+    let (sending, others): (Vec<&Line<'_>>, Vec<&Line<'_>>) =
+        lines.iter().partition(|line| keeps_number(line));
     for line in sending.iter().chain(&others) {
         let spi = line.policy.spi;
         if lanes.contains_key(&spi) {
@@ -38,8 +40,9 @@ pub(crate) fn lanes(lines: &[Line<'_>]) -> Result<BTreeMap<Spi, Lane>, Unusable>
     Ok(lanes)
 }
 
-/// A line whose TEK has ended before others of its generation is in neither direction, and holds its number: the others'
-/// states would have to be made anew, which a counter-mode sender cannot be.
+/// A line whose TEK has ended before others of its generation is in neither direction, and holds
+/// its number: the others' states would have to be made anew, which a counter-mode sender cannot
+/// be.
 fn keeps_number(line: &Line<'_>) -> bool {
     line.send || !line.receive
 }
@@ -49,7 +52,8 @@ fn relative(spi: Spi, lines: &[Line<'_>], lanes: &BTreeMap<Spi, Lane>) -> Option
     let own = || lines.iter().filter(|line| line.policy.spi == spi);
     let alike = |line: &&Line<'_>| {
         own().any(|own| {
-            own.selectors == line.selectors && own.policy.protection.direction == line.policy.protection.direction
+            own.selectors == line.selectors
+                && own.policy.protection.direction == line.policy.protection.direction
         })
     };
     lines.iter().filter(alike).find_map(|line| lanes.get(&line.policy.spi).copied())

@@ -1,4 +1,5 @@
-//! From the selectors of a SAT payload (RFC 6407 §5.5.1) to XFRM's, which know prefixes but no ranges.
+//! From the selectors of a SAT payload (RFC 6407 §5.5.1) to XFRM's, which know prefixes but no
+//! ranges.
 
 use core::net::IpAddr;
 
@@ -16,13 +17,18 @@ pub const PAIRS_PER_LINE: usize = 256;
 /// Protocols whose ports XFRM looks at: TCP, UDP, DCCP, SCTP, UDP-Lite.
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
-/// The kernel's selectors for `selector`, in a fixed order and without an interface. `line` is for errors.
+/// The kernel's selectors for `selector`, in a fixed order and without an interface. `line` is for
+/// errors.
 pub(crate) fn expand(selector: &TrafficSelector, line: usize) -> Result<Vec<Selector>, Unusable> {
-    if (selector.source_port != 0 || selector.destination_port != 0) && !WITH_PORTS.contains(&selector.protocol) {
+    if (selector.source_port != 0 || selector.destination_port != 0)
+        && !WITH_PORTS.contains(&selector.protocol)
+    {
         return Err(Unusable::Port { line, protocol: selector.protocol });
     }
     let ipv4 = match (is_ipv4(&selector.source), is_ipv4(&selector.destination)) {
-        (Some(source), Some(destination)) if source != destination => return Err(Unusable::Families { line }),
+        (Some(source), Some(destination)) if source != destination => {
+            return Err(Unusable::Families { line });
+        }
         (Some(ipv4), _) | (None, Some(ipv4)) => ipv4,
         (None, None) => true,
     };
@@ -32,7 +38,9 @@ pub(crate) fn expand(selector: &TrafficSelector, line: usize) -> Result<Vec<Sele
     if count > PAIRS_PER_LINE {
         return Err(Unusable::TooManyPairs { line, count, limit: PAIRS_PER_LINE });
     }
-    let pairs = sources.iter().flat_map(|source| destinations.iter().map(|destination| (*source, *destination)));
+    let pairs = sources
+        .iter()
+        .flat_map(|source| destinations.iter().map(|destination| (*source, *destination)));
     Ok(pairs
         .map(|(source, destination)| Selector {
             source,
@@ -45,8 +53,12 @@ pub(crate) fn expand(selector: &TrafficSelector, line: usize) -> Result<Vec<Sele
         .collect())
 }
 
-/// The kernel's selectors for the line of a TEK, which has to be something that address preservation can do.
-pub(crate) fn expand_line(selector: &TrafficSelector, line: usize) -> Result<Vec<Selector>, Unusable> {
+/// The kernel's selectors for the line of a TEK, which has to be something that address
+/// preservation can do.
+pub(crate) fn expand_line(
+    selector: &TrafficSelector,
+    line: usize,
+) -> Result<Vec<Selector>, Unusable> {
     let expanded = expand(selector, line)?;
     for one in &expanded {
         let (IpNet::V4(source), IpNet::V4(destination)) = (one.source, one.destination) else {
@@ -73,7 +85,14 @@ pub(crate) fn mirror(selector: &Selector) -> Selector {
 
 /// A selector of everything between two prefixes.
 pub(crate) fn between(source: IpNet, destination: IpNet) -> Selector {
-    Selector { source, destination, protocol: 0, source_port: 0, destination_port: 0, interface: None }
+    Selector {
+        source,
+        destination,
+        protocol: 0,
+        source_port: 0,
+        destination_port: 0,
+        interface: None,
+    }
 }
 
 /// `selector`, leaving by `interface` only.
@@ -116,14 +135,16 @@ fn is_ipv4(range: &AddressRange) -> Option<bool> {
     }
 }
 
-/// A prefix that only contains part of the multicast space, such as 0.0.0.0/0, is not meant for multicast.
+/// A prefix that only contains part of the multicast space, such as 0.0.0.0/0, is not meant for
+/// multicast.
 fn is_multicast(prefix: Ipv4Net) -> bool {
     prefix.addr().is_multicast() && prefix.prefix_len() >= 4
 }
 
 fn prefixes(range: &AddressRange, ipv4: bool, line: usize) -> Result<Vec<IpNet>, Unusable> {
     // The default of a prefix type is its prefix of length 0.
-    let everything = if ipv4 { IpNet::V4(Ipv4Net::default()) } else { IpNet::V6(Ipv6Net::default()) };
+    let everything =
+        if ipv4 { IpNet::V4(Ipv4Net::default()) } else { IpNet::V6(Ipv6Net::default()) };
     Ok(match range {
         AddressRange::Any => vec![everything],
         AddressRange::Address(address) => vec![IpNet::from(*address)],
@@ -132,16 +153,22 @@ fn prefixes(range: &AddressRange, ipv4: bool, line: usize) -> Result<Vec<IpNet>,
         AddressRange::Range(first, last) => {
             // One more than allowed is enough to know, and an IPv6 range may have very many.
             let split: Vec<IpNet> = match (first, last) {
-                (IpAddr::V4(first), IpAddr::V4(last)) => {
-                    Ipv4Subnets::new(*first, *last, 0).take(RANGE_PREFIXES + 1).map(IpNet::V4).collect()
-                }
-                (IpAddr::V6(first), IpAddr::V6(last)) => {
-                    Ipv6Subnets::new(*first, *last, 0).take(RANGE_PREFIXES + 1).map(IpNet::V6).collect()
-                }
+                (IpAddr::V4(first), IpAddr::V4(last)) => Ipv4Subnets::new(*first, *last, 0)
+                    .take(RANGE_PREFIXES + 1)
+                    .map(IpNet::V4)
+                    .collect(),
+                (IpAddr::V6(first), IpAddr::V6(last)) => Ipv6Subnets::new(*first, *last, 0)
+                    .take(RANGE_PREFIXES + 1)
+                    .map(IpNet::V6)
+                    .collect(),
                 _ => return Err(Unusable::Families { line }),
             };
             if split.len() > RANGE_PREFIXES {
-                return Err(Unusable::TooManyPairs { line, count: split.len(), limit: RANGE_PREFIXES });
+                return Err(Unusable::TooManyPairs {
+                    line,
+                    count: split.len(),
+                    limit: RANGE_PREFIXES,
+                });
             }
             split
         }

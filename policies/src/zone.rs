@@ -1,5 +1,5 @@
-//! The facts of the machine at this moment. Names come from the configuration and are always there; addresses may be
-//! missing, for example before DHCP has answered.
+//! The facts of the machine at this moment. Names come from the configuration and are always there;
+//! addresses may be missing, for example before DHCP has answered.
 
 use core::net::IpAddr;
 
@@ -12,7 +12,8 @@ pub struct Zones {
     pub lan: Vec<LanInterface>,
     /// Interfaces of the wide area network, the preferred one first.
     pub wan: Vec<WanInterface>,
-    /// LOCAL: our address on the WAN side. Without it there are no states, and all lines are blocked.
+    /// LOCAL: our address on the WAN side. Without it there are no states, and all lines are
+    /// blocked.
     pub local: Option<IpAddr>,
 }
 
@@ -44,14 +45,18 @@ impl Zones {
         self.lan.iter().map(|lan| lan.name.as_str())
     }
 
-    /// Every address prefix that is on the inside, with the interface it is behind; LOCAL counts, without one.
+    /// Every address prefix that is on the inside, with the interface it is behind; LOCAL counts,
+    /// without one.
     pub(crate) fn inside(&self) -> Vec<(IpNet, Option<&str>)> {
         let lan = self.lan.iter();
-        let lan = lan.flat_map(|lan| lan.prefixes.iter().map(|prefix| (prefix.trunc(), Some(lan.name.as_str()))));
+        let lan = lan.flat_map(|lan| {
+            lan.prefixes.iter().map(|prefix| (prefix.trunc(), Some(lan.name.as_str())))
+        });
         lan.chain(self.local.map(|local| (IpNet::from(local), None))).collect()
     }
 
-    /// The interface that the placeholder route leaves by: the first that is up, better with a next hop of that family.
+    /// The interface that the placeholder route leaves by: the first that is up, better with a next
+    /// hop of that family.
     pub(crate) fn uplink(&self, ipv4: bool) -> Option<(&WanInterface, Option<IpAddr>)> {
         let gateway = |wan: &WanInterface| wan.gateway.filter(|gateway| gateway.is_ipv4() == ipv4);
         let up = || self.wan.iter().filter(|wan| wan.up);

@@ -1,5 +1,10 @@
 //! A TEK that ends before the others of its group SA, and a rekey of a group with many lines.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
 
 mod support;
 
@@ -11,7 +16,10 @@ use xfrm::model::{Action, Direction, SaRole};
 #[test]
 fn a_tek_that_has_ended_alone_closes_its_lines_and_moves_no_other() {
     // Outside of the protected prefixes: nothing else blocks it.
-    let teks = [tek(0x1300, "10.8.0.0/16", "10.9.0.0/16"), gcm(tek(0x1301, "172.16.0.0/12", "172.16.0.0/12"))];
+    let teks = [
+        tek(0x1300, "10.8.0.0/16", "10.9.0.0/16"),
+        gcm(tek(0x1301, "172.16.0.0/12", "172.16.0.0/12")),
+    ];
     let (cbc, gcm) = (cbc_keys(), keys(20, 0));
     let state = |ended: bool| {
         let mut lines = generation(&teks[..1], &cbc, !ended, !ended);
@@ -24,7 +32,12 @@ fn a_tek_that_has_ended_alone_closes_its_lines_and_moves_no_other() {
     assert!(after.sas.values().all(|sa| sa.id.spi == 0x1301));
     assert_eq!(before.policies, after.policies);
     let outbound = |desired: &xfrm::Desired| {
-        desired.sas.values().find(|sa| sa.role == SaRole::Outbound && sa.id.spi == 0x1301).unwrap().reqid
+        desired
+            .sas
+            .values()
+            .find(|sa| sa.role == SaRole::Outbound && sa.id.spi == 0x1301)
+            .unwrap()
+            .reqid
     };
     assert_eq!(outbound(&before), outbound(&after));
     let closed = after.policies.values().filter(|policy| {
@@ -32,20 +45,25 @@ fn a_tek_that_has_ended_alone_closes_its_lines_and_moves_no_other() {
             && policy.id.selector.interface.is_none()
             && policy.id.selector.source == "10.8.0.0/16".parse().unwrap()
     });
-    assert!(closed.clone().count() > 0 && closed.clone().all(|policy| policy.action != Action::Allow));
+    assert!(
+        closed.clone().count() > 0 && closed.clone().all(|policy| policy.action != Action::Allow)
+    );
 }
 
 #[test]
 fn a_group_with_all_its_lines_in_use_can_be_rekeyed() {
     let lines = |spi: u32| -> Vec<_> {
-        let line = |n: usize| tek(spi, &format!("172.{}.{}.0/24", 16 + n / 256, n % 256), "172.31.0.0/24");
+        let line =
+            |n: usize| tek(spi, &format!("172.{}.{}.0/24", 16 + n / 256, n % 256), "172.31.0.0/24");
         (0..LINES_PER_GROUP).map(line).collect()
     };
     let (old, new, keys) = (lines(0x1300), lines(0x1301), cbc_keys());
     let mut both = generation(&new, &keys, true, true);
     both.extend(generation(&old, &keys, true, false));
-    let (rekeying, settled) =
-        (compile(&[g1(GroupState::Keyed(both))]).unwrap(), compile(&[g1(keyed(&new, &keys))]).unwrap());
+    let (rekeying, settled) = (
+        compile(&[g1(GroupState::Keyed(both))]).unwrap(),
+        compile(&[g1(keyed(&new, &keys))]).unwrap(),
+    );
     assert_eq!((rekeying.sas.len(), settled.sas.len()), (3, 2));
     assert_eq!(rekeying.policies, settled.policies);
 }

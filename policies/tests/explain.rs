@@ -1,5 +1,10 @@
 //! What `show member policy` says, for each state of a group.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
 
 mod support;
 
@@ -34,7 +39,8 @@ fn no_key() {
 
 #[test]
 fn rolling() {
-    let (old, new, keys) = ([tek(0x1300, GROUP, "any")], [tek(0x1400, GROUP, "10.0.0.1-10.0.0.9")], cbc_keys());
+    let (old, new, keys) =
+        ([tek(0x1300, GROUP, "any")], [tek(0x1400, GROUP, "10.0.0.1-10.0.0.9")], cbc_keys());
     let mut teks = generation(&new, &keys, true, true);
     teks.extend(generation(&old, &keys, true, false));
     shows("explain_rolling", &g1(GroupState::Keyed(teks)));

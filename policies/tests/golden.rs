@@ -1,5 +1,10 @@
 //! What becomes of a group in each situation, as a file to read. The names say what must hold.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
 
 mod support;
 
@@ -63,9 +68,13 @@ fn symmetric_lines_protect_both_directions() {
 #[test]
 fn mirrored_lines_are_merged() {
     let keys = cbc_keys();
-    let teks = [tek(0x1300, "172.16.1.0/24", "172.16.2.0/24"), tek(0x1300, "172.16.2.0/24", "172.16.1.0/24")];
+    let teks = [
+        tek(0x1300, "172.16.1.0/24", "172.16.2.0/24"),
+        tek(0x1300, "172.16.2.0/24", "172.16.1.0/24"),
+    ];
     let one = [teks[0].clone()];
-    let (merged, alone) = (compile(&[g1(keyed(&teks, &keys))]).unwrap(), compile(&[g1(keyed(&one, &keys))]).unwrap());
+    let (merged, alone) =
+        (compile(&[g1(keyed(&teks, &keys))]).unwrap(), compile(&[g1(keyed(&one, &keys))]).unwrap());
     assert_eq!(render(&merged), render(&alone));
 }
 
@@ -86,7 +95,10 @@ fn a_second_uplink_needs_no_second_out_policy() {
 fn every_lan_has_its_forward_policies() {
     let (teks, keys) = ([tek(0x1300, GROUP, GROUP)], cbc_keys());
     let mut group = g1(keyed(&teks, &keys));
-    group.zones.lan.push(LanInterface { name: "lab".to_owned(), prefixes: vec!["172.16.5.1/24".parse().unwrap()] });
+    group.zones.lan.push(LanInterface {
+        name: "lab".to_owned(),
+        prefixes: vec!["172.16.5.1/24".parse().unwrap()],
+    });
     show("every_lan_has_its_forward_policies", &[group]);
 }
 
@@ -102,7 +114,8 @@ fn excludes_pass_in_clear_both_ways() {
     show("excludes_pass_in_clear_both_ways", &[group]);
 }
 
-/// LOCAL and the key server lie in the protected prefixes: port 848 between the two passes, nothing else.
+/// LOCAL and the key server lie in the protected prefixes: port 848 between the two passes, nothing
+/// else.
 #[test]
 fn key_servers_inside_the_protected_prefixes_stay_reachable() {
     let (teks, keys) = ([tek(0x1300, "10.0.0.0/8", "10.0.0.0/8")], cbc_keys());
@@ -157,7 +170,10 @@ fn the_first_of_overlapping_lines_wins() {
 #[test]
 fn an_explicit_line_beats_a_mirrored_one() {
     let keys = cbc_keys();
-    let teks = [tek(0x1300, "172.16.1.0/24", "172.16.2.0/24"), tek(0x1400, "172.16.2.0/24", "172.16.1.0/24")];
+    let teks = [
+        tek(0x1300, "172.16.1.0/24", "172.16.2.0/24"),
+        tek(0x1400, "172.16.2.0/24", "172.16.1.0/24"),
+    ];
     show("an_explicit_line_beats_a_mirrored_one", &[g1(keyed(&teks, &keys))]);
 }
 
@@ -190,13 +206,17 @@ fn counter_mode_sends_once_with_opt_in() {
 #[test]
 fn df_bit() {
     let (teks, keys) = ([tek(0x1300, GROUP, GROUP)], cbc_keys());
-    for (df, sets_flag) in [(DontFragment::Clear, true), (DontFragment::Copy, false), (DontFragment::Set, false)] {
+    for (df, sets_flag) in
+        [(DontFragment::Clear, true), (DontFragment::Copy, false), (DontFragment::Set, false)]
+    {
         let mut group = g1(keyed(&teks, &keys));
         group.options.dont_fragment = df;
         let desired = compile(&[group]).unwrap();
         let outbound = desired.sas.values().find(|sa| sa.sequence_may_wrap).unwrap();
         assert_eq!(outbound.no_path_mtu_discovery, sets_flag, "{df:?}");
-        assert!(desired.preservation.unwrap().groups.values().all(|group| group.dont_fragment == df));
+        assert!(
+            desired.preservation.unwrap().groups.values().all(|group| group.dont_fragment == df)
+        );
     }
 }
 
@@ -211,7 +231,8 @@ fn triple_des_under_legacy() {
     show("triple_des_under_legacy", &[group]);
 }
 
-/// Receive on the new key at once, send later, stop receiving on the old one last; no policy changes on the way.
+/// Receive on the new key at once, send later, stop receiving on the old one last; no policy
+/// changes on the way.
 #[test]
 fn rollover_touches_no_policy() {
     let (old, new, keys) = ([tek(0x1300, GROUP, GROUP)], [tek(0x1400, GROUP, GROUP)], cbc_keys());
@@ -226,7 +247,10 @@ fn rollover_touches_no_policy() {
             "rollover_2_new_key_received",
             stage(generation(&old, &keys, true, true), generation(&new, &keys, true, false)),
         ),
-        ("rollover_3_new_key_sends", stage(generation(&new, &keys, true, true), generation(&old, &keys, true, false))),
+        (
+            "rollover_3_new_key_sends",
+            stage(generation(&new, &keys, true, true), generation(&old, &keys, true, false)),
+        ),
         ("rollover_4_after", stage(generation(&new, &keys, true, true), Vec::new())),
     ];
     for (name, desired) in &stages {
@@ -237,8 +261,11 @@ fn rollover_touches_no_policy() {
 
 #[test]
 fn two_groups_share_what_they_have_in_common() {
-    let (north, south, keys) =
-        ([tek(0x1300, "172.16.0.0/16", "172.16.0.0/16")], [tek(0x1301, "172.17.0.0/16", "172.17.0.0/16")], cbc_keys());
+    let (north, south, keys) = (
+        [tek(0x1300, "172.16.0.0/16", "172.16.0.0/16")],
+        [tek(0x1301, "172.17.0.0/16", "172.17.0.0/16")],
+        cbc_keys(),
+    );
     let mut second = g1(keyed(&south, &keys));
     (second.name, second.slot, second.options) = ("south", 1, GroupOptions::at_slot(1));
     second.zones.lan[0].prefixes = vec!["172.17.1.1/24".parse().unwrap()];

@@ -1,6 +1,11 @@
-//! Random groups and packets against a model of how the kernel picks a policy: what may pass in clear, and under which
-//! key the rest goes.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
+//! Random groups and packets against a model of how the kernel picks a policy: what may pass in
+//! clear, and under which key the rest goes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
 
 mod support;
 
@@ -35,7 +40,8 @@ impl Packet {
     }
 
     fn is_between(&self, source: &IpNet, destination: &IpNet) -> bool {
-        source.contains(&IpAddr::V4(self.source)) && destination.contains(&IpAddr::V4(self.destination))
+        source.contains(&IpAddr::V4(self.source))
+            && destination.contains(&IpAddr::V4(self.destination))
     }
 
     fn is_selected_by(&self, selector: &Selector) -> bool {
@@ -66,7 +72,12 @@ impl Packet {
 }
 
 /// The policies that win, all of one priority; `device` is where the packet leaves.
-fn winners<'d>(desired: &'d Desired, direction: Direction, packet: &Packet, device: &str) -> Vec<&'d Policy> {
+fn winners<'d>(
+    desired: &'d Desired,
+    direction: Direction,
+    packet: &Packet,
+    device: &str,
+) -> Vec<&'d Policy> {
     let matching = || {
         desired.policies.values().filter(move |policy| {
             let selector = &policy.id.selector;
@@ -93,10 +104,18 @@ fn passes_in_clear(desired: &Desired, direction: Direction, packet: &Packet, dev
 fn guard_passes(desired: &Desired, packet: &Packet) -> bool {
     let Some(preservation) = &desired.preservation else { return true };
     preservation.exclude.iter().any(|selector| packet.is_selected_by(selector))
-        || !preservation.guard.iter().any(|(source, destination)| packet.is_between(source, destination))
+        || !preservation
+            .guard
+            .iter()
+            .any(|(source, destination)| packet.is_between(source, destination))
 }
 
-fn template(desired: &Desired, direction: Direction, packet: &Packet, device: &str) -> Option<Reqid> {
+fn template(
+    desired: &Desired,
+    direction: Direction,
+    packet: &Packet,
+    device: &str,
+) -> Option<Reqid> {
     match winners(desired, direction, packet, device).first()?.action {
         Action::Protect(template) => Some(template.reqid),
         _ => None,
@@ -171,9 +190,15 @@ fn any_selector() -> impl Strategy<Value = TrafficSelector> {
         1 => Just((6, 22, 0)),
         1 => Just((1, 0, 0)),
     ];
-    (any_range(), any_range(), ports).prop_map(|(source, destination, (protocol, source_port, destination_port))| {
-        TrafficSelector { protocol, source, source_port, destination, destination_port }
-    })
+    (any_range(), any_range(), ports).prop_map(
+        |(source, destination, (protocol, source_port, destination_port))| TrafficSelector {
+            protocol,
+            source,
+            source_port,
+            destination,
+            destination_port,
+        },
+    )
 }
 
 fn any_line() -> impl Strategy<Value = (TekPolicy, bool, bool)> {
@@ -185,7 +210,8 @@ fn any_line() -> impl Strategy<Value = (TekPolicy, bool, bool)> {
     (any_selector(), 0_u32..4, direction, any::<bool>(), any::<bool>()).prop_map(
         |(selector, spi, direction, receive, send)| {
             // The direction belongs to the SPI.
-            let mut line = directed(tek(0x1300 + spi * 8 + u32::from(direction.0), "any", "any"), direction);
+            let mut line =
+                directed(tek(0x1300 + spi * 8 + u32::from(direction.0), "any", "any"), direction);
             line.selector = selector;
             (line, receive, send)
         },
@@ -222,13 +248,15 @@ fn any_packet() -> impl Strategy<Value = Packet> {
         Just((17, 40000, 848)),
         Just((17, 848, 40000)),
     ];
-    (address(), address(), ports).prop_map(|(source, destination, (protocol, source_port, destination_port))| Packet {
-        source,
-        destination,
-        protocol,
-        source_port,
-        destination_port,
-    })
+    (address(), address(), ports).prop_map(
+        |(source, destination, (protocol, source_port, destination_port))| Packet {
+            source,
+            destination,
+            protocol,
+            source_port,
+            destination_port,
+        },
+    )
 }
 
 fn inputs<'a>(scene: &'a Scene, keys: &'a TekKeys) -> Vec<GroupInput<'a>> {
@@ -280,8 +308,8 @@ fn is_exempt(scene: &Scene, packet: &Packet) -> bool {
         || server(&packet.turned_round())
 }
 
-/// UDP from a key server whose address lies in a LAN's prefix: the guard cannot tell its ports apart in fragments, and
-/// the inside may talk to the router.
+/// UDP from a key server whose address lies in a LAN's prefix: the guard cannot tell its ports
+/// apart in fragments, and the inside may talk to the router.
 fn is_server_on_the_inside(scene: &Scene, packet: &Packet) -> bool {
     packet.source == Ipv4Addr::new(10, 0, 9, 1)
         && packet.destination == Ipv4Addr::new(10, 0, 1, 1)
@@ -291,27 +319,39 @@ fn is_server_on_the_inside(scene: &Scene, packet: &Packet) -> bool {
 
 fn is_protected(scene: &Scene, packet: &Packet) -> bool {
     scene.groups.iter().any(|group| {
-        let within =
-            |address| group.protected.iter().any(|p| p.parse::<IpNet>().unwrap().contains(&IpAddr::V4(address)));
+        let within = |address| {
+            group
+                .protected
+                .iter()
+                .any(|p| p.parse::<IpNet>().unwrap().contains(&IpAddr::V4(address)))
+        };
         within(packet.source) && within(packet.destination)
     })
 }
 
 /// Whether a line covers the packet, in the directions that the line has.
 fn is_covered(scene: &Scene, packet: &Packet) -> bool {
-    scene.groups.iter().filter(|group| group.has_lines()).flat_map(|group| &group.lines).any(|(line, ..)| {
-        let symmetric = line.protection.direction == SaDirection::SYMMETRIC;
-        packet.is_meant_by(&line.selector) || symmetric && packet.turned_round().is_meant_by(&line.selector)
-    })
+    scene.groups.iter().filter(|group| group.has_lines()).flat_map(|group| &group.lines).any(
+        |(line, ..)| {
+            let symmetric = line.protection.direction == SaDirection::SYMMETRIC;
+            packet.is_meant_by(&line.selector)
+                || symmetric && packet.turned_round().is_meant_by(&line.selector)
+        },
+    )
 }
 
 /// Whether the packet stays inside by its addresses: what a forged source looks like.
 fn looks_inside(scene: &Scene, packet: &Packet) -> bool {
     scene.groups.iter().any(|group| {
-        let lan =
-            |address| group.lan_prefixes.iter().any(|p| p.parse::<IpNet>().unwrap().contains(&IpAddr::V4(address)));
+        let lan = |address| {
+            group
+                .lan_prefixes
+                .iter()
+                .any(|p| p.parse::<IpNet>().unwrap().contains(&IpAddr::V4(address)))
+        };
         let local = |address| address == Ipv4Addr::new(10, 0, 1, 1);
-        (lan(packet.source) || local(packet.source)) && (lan(packet.destination) || local(packet.destination))
+        (lan(packet.source) || local(packet.source))
+            && (lan(packet.destination) || local(packet.destination))
     })
 }
 
@@ -336,8 +376,9 @@ fn most_scenes_compile() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Nothing of the group leaves in clear by any interface that is not a LAN, listed or not: the policies stop it, and
-    /// the guard stops what stays inside by its addresses but is routed elsewhere.
+    /// Nothing of the group leaves in clear by any interface that is not a LAN, listed or not: the
+    /// policies stop it, and the guard stops what stays inside by its addresses but is routed
+    /// elsewhere.
     #[test]
     fn group_traffic_never_leaves_in_clear(scene in scenes(), packets in prop::collection::vec(any_packet(), 24)) {
         let keys = cbc_keys();
@@ -360,7 +401,8 @@ proptest! {
         }
     }
 
-    /// Nothing of the group comes in in clear: the policies stop it, and the guard stops what looks like the inside.
+    /// Nothing of the group comes in in clear: the policies stop it, and the guard stops what looks
+    /// like the inside.
     #[test]
     fn group_traffic_never_comes_in_in_clear(scene in scenes(), packets in prop::collection::vec(any_packet(), 24)) {
         let keys = cbc_keys();
@@ -399,8 +441,8 @@ proptest! {
         }
     }
 
-    /// The first line that covers a packet decides about its key, at the sender and at the receiver; decapsulated
-    /// packets reach the LAN.
+    /// The first line that covers a packet decides about its key, at the sender and at the
+    /// receiver; decapsulated packets reach the LAN.
     #[test]
     fn the_first_line_decides(group in any_group(), packets in prop::collection::vec(any_packet(), 24)) {
         let mut group = group;

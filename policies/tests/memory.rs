@@ -1,5 +1,10 @@
 //! Whatever was compiled before, a compiler that remembers gives what a fresh one gives.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
 
 mod support;
 
@@ -36,21 +41,25 @@ struct Moment {
     slot: u8,
 }
 
-const SELECTORS: [(&str, &str); 3] =
-    [("172.16.0.0/12", "172.16.0.0/12"), ("172.16.1.0/24", "172.16.2.0/24"), ("any", "10.9.0.0/16")];
+const SELECTORS: [(&str, &str); 3] = [
+    ("172.16.0.0/12", "172.16.0.0/12"),
+    ("172.16.1.0/24", "172.16.2.0/24"),
+    ("any", "10.9.0.0/16"),
+];
 
 fn moment() -> impl Strategy<Value = Moment> {
-    let line = (0x1300_u32..0x1304, 0_usize..3, prop::bool::weighted(0.1), 1_u16..=3, 0_usize..3, any::<[bool; 3]>())
-        .prop_map(|(spi, selector, gcm, direction, keys, [receive, send, spent])| Drawn {
-            spi,
-            selector,
-            gcm,
-            direction,
-            keys,
-            receive,
-            send,
-            spent,
-        });
+    let line =
+        (
+            0x1300_u32..0x1304,
+            0_usize..3,
+            prop::bool::weighted(0.1),
+            1_u16..=3,
+            0_usize..3,
+            any::<[bool; 3]>(),
+        )
+            .prop_map(|(spi, selector, gcm, direction, keys, [receive, send, spent])| {
+                Drawn { spi, selector, gcm, direction, keys, receive, send, spent }
+            });
     let lines = prop::collection::vec(line, 0..4);
     let mode = prop_oneof![8 => Just(Mode::Normal), 1 => Just(Mode::ReceiveOnly), 1 => Just(Mode::Passive)];
     let failure = prop_oneof![3 => Just(FailurePolicy::Close), 1 => Just(FailurePolicy::Open)];
@@ -76,7 +85,11 @@ fn tek_of(drawn: &Drawn) -> TekPolicy {
     if drawn.gcm { gcm(line) } else { line }
 }
 
-fn group<'a>(moment: &Moment, teks: &'a [TekPolicy], keys: &'a [TekKeys; 3]) -> policies::GroupInput<'a> {
+fn group<'a>(
+    moment: &Moment,
+    teks: &'a [TekPolicy],
+    keys: &'a [TekKeys; 3],
+) -> policies::GroupInput<'a> {
     let installed = |(policy, drawn): (&'a TekPolicy, &Drawn)| {
         let Drawn { keys: which, receive, send, spent, .. } = *drawn;
         InstalledTek { policy, keys: &keys[which], receive, send, spent, life_left: None }
@@ -171,7 +184,8 @@ fn a_rekey_changes_states_and_sets_alone() {
         };
         for state in [moments(false), moments(true), keyed(new, &keys)] {
             let desired = compiler.compile(&[g1(state)]).unwrap();
-            let inbound: Vec<_> = desired.sas.values().filter(|sa| sa.role == SaRole::Inbound).collect();
+            let inbound: Vec<_> =
+                desired.sas.values().filter(|sa| sa.role == SaRole::Inbound).collect();
             let preserved = &desired.preservation.as_ref().unwrap().groups[&[192, 0, 2, 1].into()];
             assert!(preserved.inbound_spis.iter().copied().eq(inbound.iter().map(|sa| sa.id.spi)));
             assert!(preserved.inbound_spis.contains(&new[0].spi));
@@ -183,7 +197,8 @@ fn a_rekey_changes_states_and_sets_alone() {
 #[test]
 fn more_teks_than_lanes_matter_only_with_an_address() {
     let keys = cbc_keys();
-    let teks: Vec<_> = (0..129).map(|n| tek(0x1300 + n, &format!("10.0.{n}.0/24"), "10.9.0.0/16")).collect();
+    let teks: Vec<_> =
+        (0..129).map(|n| tek(0x1300 + n, &format!("10.0.{n}.0/24"), "10.9.0.0/16")).collect();
     let mut compiler = Compiler::default();
     for local in [None, None, Some([10, 0, 1, 1].into()), None] {
         let groups = || {

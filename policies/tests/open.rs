@@ -57,10 +57,18 @@ fn fail_open_rules_open_policies_and_guard_without_a_key_and_neither_with_one() 
         }
         let guard = excluded(&desired);
         assert!(guard.contains(&THERE.to_owned()) && guard.contains(&BACK.to_owned()), "{guard:?}");
-        assert!(lines.iter().any(|line| line.kind == Kind::FailOpen && line.note.contains("passes in clear")));
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.kind == Kind::FailOpen && line.note.contains("passes in clear"))
+        );
     }
     let group = with(GroupState::Keyed(generation(&teks, &keys, true, true)));
-    assert!(explain(&group).iter().any(|line| line.kind == Kind::FailOpen && line.note.starts_with("only while")));
+    assert!(
+        explain(&group)
+            .iter()
+            .any(|line| line.kind == Kind::FailOpen && line.note.starts_with("only while"))
+    );
     let desired = compile(&[group]).unwrap();
     assert!(excluded(&desired).iter().all(|selector| !selector.contains("172.16.9.1")));
     assert!(desired.policies.keys().all(|id| !id.selector.to_string().contains("172.16.9.1")));
@@ -88,7 +96,8 @@ fn failing_open_wins_over_the_lines_that_have_ended() {
 fn modes_say_what_is_sent_and_what_is_taken() {
     let keys = keys(16, 32);
     let teks = [tek(0x1300, "172.16.0.0/12", "172.16.0.0/12")];
-    for (mode, senders, optional) in [(Mode::Normal, 1, false), (Mode::ReceiveOnly, 0, true), (Mode::Passive, 1, true)]
+    for (mode, senders, optional) in
+        [(Mode::Normal, 1, false), (Mode::ReceiveOnly, 0, true), (Mode::Passive, 1, true)]
     {
         let mut group = g1(GroupState::Keyed(generation(&teks, &keys, true, true)));
         group.options.mode = mode;
@@ -101,7 +110,8 @@ fn modes_say_what_is_sent_and_what_is_taken() {
                 assert_eq!(template.optional, expected, "{mode:?} {policy}");
             }
         }
-        let passes_guard = excluded(&desired).contains(&"172.16.0.0/12 -> 172.16.0.0/12".to_owned());
+        let passes_guard =
+            excluded(&desired).contains(&"172.16.0.0/12 -> 172.16.0.0/12".to_owned());
         assert_eq!(passes_guard, optional, "{mode:?}");
     }
 }
@@ -112,6 +122,10 @@ fn pushes_by_multicast_come_in_from_the_key_servers_alone() {
     group.pushes = Some("239.192.1.1:848".parse().unwrap());
     let desired = compile(&[group]).unwrap();
     let selectors: Vec<String> = desired.policies.keys().map(ToString::to_string).collect();
-    let expected = "in 10.0.9.1/32 -> 239.192.1.1/32 protocol 17 source port 848 destination port 848";
-    assert_eq!(selectors.iter().filter(|text| text.contains("239.192.1.1")).collect::<Vec<_>>(), [expected]);
+    let expected =
+        "in 10.0.9.1/32 -> 239.192.1.1/32 protocol 17 source port 848 destination port 848";
+    assert_eq!(
+        selectors.iter().filter(|text| text.contains("239.192.1.1")).collect::<Vec<_>>(),
+        [expected]
+    );
 }

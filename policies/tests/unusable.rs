@@ -1,13 +1,18 @@
 //! What is refused, before keys arrive or when groups meet, and in which words.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test stops where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
 
 mod support;
 
 use std::time::Duration;
 
 use gdoi::group::{
-    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupAssociatedPolicy, GroupId,
-    GroupPolicy, SaDirection, TekKeys, TekPolicy, TekProtocol,
+    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
+    GroupAssociatedPolicy, GroupId, GroupPolicy, SaDirection, TekKeys, TekPolicy, TekProtocol,
 };
 use policies::{GroupOptions, GroupState, check, compile};
 use support::*;
@@ -48,9 +53,18 @@ fn what_xfrm_cannot_do_is_refused_with_its_reason() {
         ("is not ESP; AH cannot keep", refusal(|t| t.protection.protocol = TekProtocol::AH)),
         ("is not ESP", refusal(|t| t.protection.protocol = TekProtocol::IEC_61850)),
         ("never found by XFRM", refusal(|t| t.protection.mode = EncapsulationMode::TRANSPORT)),
-        ("UDP encapsulation needs one peer", refusal(|t| t.protection.mode = EncapsulationMode::UDP_TUNNEL)),
-        ("no outer destination", refusal(|t| t.protection.address_preservation = AddressPreservation::NONE)),
-        ("no outer destination", refusal(|t| t.protection.address_preservation = AddressPreservation::SOURCE_ONLY)),
+        (
+            "UDP encapsulation needs one peer",
+            refusal(|t| t.protection.mode = EncapsulationMode::UDP_TUNNEL),
+        ),
+        (
+            "no outer destination",
+            refusal(|t| t.protection.address_preservation = AddressPreservation::NONE),
+        ),
+        (
+            "no outer destination",
+            refusal(|t| t.protection.address_preservation = AddressPreservation::SOURCE_ONLY),
+        ),
         (
             "no outer destination",
             refusal(|t| t.protection.address_preservation = AddressPreservation::DESTINATION_ONLY),
@@ -62,8 +76,14 @@ fn what_xfrm_cannot_do_is_refused_with_its_reason() {
         ("sender id", refusal(|t| t.protection.transform = EspTransform::AES_CTR)),
         ("sender id", refusal(|t| t.protection.transform = EspTransform::NULL_AUTH_AES_GMAC)),
         ("unknown here", refusal(|t| t.protection.transform = EspTransform(77))),
-        ("HMAC-MD5 is never", refusal(|t| t.protection.authentication = Some(AuthenticationAlgorithm::HMAC_MD5))),
-        ("unknown here", refusal(|t| t.protection.authentication = Some(AuthenticationAlgorithm(99)))),
+        (
+            "HMAC-MD5 is never",
+            refusal(|t| t.protection.authentication = Some(AuthenticationAlgorithm::HMAC_MD5)),
+        ),
+        (
+            "unknown here",
+            refusal(|t| t.protection.authentication = Some(AuthenticationAlgorithm(99))),
+        ),
         ("without integrity", refusal(|t| t.protection.authentication = None)),
         ("its own integrity", refusal(|t| t.protection.transform = EspTransform::AES_GCM_16)),
         ("key length None bits", refusal(|t| t.protection.key_length = None)),
@@ -81,7 +101,9 @@ fn selectors_that_cannot_be_used() {
         let policy = offer(vec![tek(0x1300, source, destination)]);
         check(&policy, &options()).err().map(|error| error.to_string()).unwrap_or_default()
     };
-    assert!(selector("fd00::/16", "fd00::/16").contains("line 1: IPv6 selectors are not supported yet"));
+    assert!(
+        selector("fd00::/16", "fd00::/16").contains("line 1: IPv6 selectors are not supported yet")
+    );
     assert!(selector("any", "fd00::/16").contains("IPv6"));
     assert!(selector(GROUP, "239.1.1.1").contains("line 1: multicast selectors"));
     assert!(selector(GROUP, "224.0.0.0/4").contains("multicast"));
@@ -104,17 +126,24 @@ fn one_selector_belongs_to_one_key() {
         "lines 1 and 2 have the same selector and different SPIs 0x00001300, 0x00001400"
     );
     let ways = |first, second| {
-        let lines = vec![directed(tek(0x1300, GROUP, GROUP), first), directed(tek(0x1400, GROUP, GROUP), second)];
+        let lines = vec![
+            directed(tek(0x1300, GROUP, GROUP), first),
+            directed(tek(0x1400, GROUP, GROUP), second),
+        ];
         check(&offer(lines), &options())
     };
     assert_eq!(ways(SaDirection::SENDER_ONLY, SaDirection::RECEIVER_ONLY), Ok(()));
     assert!(ways(SaDirection::SENDER_ONLY, SaDirection::SENDER_ONLY).is_err());
     assert!(ways(SaDirection::SYMMETRIC, SaDirection::RECEIVER_ONLY).is_err());
     // An address and a prefix of full length are the same selector.
-    let written = offer(vec![tek(0x1300, "172.16.1.1", GROUP), tek(0x1400, "172.16.1.1/32", GROUP)]);
+    let written =
+        offer(vec![tek(0x1300, "172.16.1.1", GROUP), tek(0x1400, "172.16.1.1/32", GROUP)]);
     assert!(check(&written, &options()).is_err());
     // A range that contains the prefix is an overlap, and overlaps are normal.
-    let overlap = offer(vec![tek(0x1300, "172.16.1.0-172.16.2.127", GROUP), tek(0x1400, "172.16.1.0/24", GROUP)]);
+    let overlap = offer(vec![
+        tek(0x1300, "172.16.1.0-172.16.2.127", GROUP),
+        tek(0x1400, "172.16.1.0/24", GROUP),
+    ]);
     assert_eq!(check(&overlap, &options()), Ok(()));
 }
 
@@ -123,7 +152,10 @@ fn one_spi_has_one_description() {
     let mut second = tek(0x1300, "172.17.0.0/16", GROUP);
     second.protection.lifetime = Duration::from_secs(1);
     let refused = check(&offer(vec![tek(0x1300, GROUP, GROUP), second]), &options()).unwrap_err();
-    assert_eq!(refused.to_string(), "SPI 0x00001300 is described in two different ways by lines 1 and 2");
+    assert_eq!(
+        refused.to_string(),
+        "SPI 0x00001300 is described in two different ways by lines 1 and 2"
+    );
 }
 
 #[test]
@@ -136,7 +168,9 @@ fn bounds() {
     let keys = |count: u32| check(&offer((0..count).map(key).collect()), &options());
     assert_eq!(keys(128), Ok(()));
     assert!(keys(129).unwrap_err().to_string().contains("at most 128"));
-    let wide = |index: u32| tek(0x1300, &format!("10.{index}.0.1-10.{index}.255.254"), "11.0.0.1-11.0.0.14");
+    let wide = |index: u32| {
+        tek(0x1300, &format!("10.{index}.0.1-10.{index}.255.254"), "11.0.0.1-11.0.0.14")
+    };
     let many = check(&offer((0..60).map(wide).collect()), &options()).unwrap_err().to_string();
     assert!(many.contains("at most 8192 can be marked as ours"), "{many}");
 }
@@ -145,8 +179,14 @@ fn bounds() {
 fn keys_have_to_fit() {
     let line = [tek(0x1300, GROUP, GROUP)];
     let error = |keys: TekKeys| compile(&[g1(keyed(&line, &keys))]).unwrap_err().to_string();
-    assert_eq!(error(keys(15, 32)), "group branches: SPI 0x00001300: the encryption key has 15 octets, 16 are needed");
-    assert_eq!(error(keys(16, 20)), "group branches: SPI 0x00001300: the integrity key has 20 octets, 32 are needed");
+    assert_eq!(
+        error(keys(15, 32)),
+        "group branches: SPI 0x00001300: the encryption key has 15 octets, 16 are needed"
+    );
+    assert_eq!(
+        error(keys(16, 20)),
+        "group branches: SPI 0x00001300: the integrity key has 20 octets, 32 are needed"
+    );
     let line = [gcm(tek(0x1300, GROUP, GROUP))];
     let error = |keys: TekKeys| compile(&[g1(keyed(&line, &keys))]).unwrap_err().to_string();
     assert!(error(keys(16, 0)).contains("has 16 octets, 20 are needed"));
@@ -159,10 +199,34 @@ fn every_algorithm_the_kernel_has() {
     use EspTransform as E;
     let separate = [
         (E::AES_CBC, Some(128), A::HMAC_SHA1, 16, 20, Encryption::AesCbc, Integrity::HmacSha1_96),
-        (E::AES_CBC, Some(192), A::HMAC_SHA2_256, 24, 32, Encryption::AesCbc, Integrity::HmacSha2_256_128),
-        (E::AES_CBC, Some(256), A::HMAC_SHA2_384, 32, 48, Encryption::AesCbc, Integrity::HmacSha2_384_192),
+        (
+            E::AES_CBC,
+            Some(192),
+            A::HMAC_SHA2_256,
+            24,
+            32,
+            Encryption::AesCbc,
+            Integrity::HmacSha2_256_128,
+        ),
+        (
+            E::AES_CBC,
+            Some(256),
+            A::HMAC_SHA2_384,
+            32,
+            48,
+            Encryption::AesCbc,
+            Integrity::HmacSha2_384_192,
+        ),
         (E::NULL, None, A::HMAC_SHA2_512, 0, 64, Encryption::Null, Integrity::HmacSha2_512_256),
-        (E::TRIPLE_DES, None, A::HMAC_SHA1, 24, 20, Encryption::TripleDesCbc, Integrity::HmacSha1_96),
+        (
+            E::TRIPLE_DES,
+            None,
+            A::HMAC_SHA1,
+            24,
+            20,
+            Encryption::TripleDesCbc,
+            Integrity::HmacSha1_96,
+        ),
     ];
     let combined = [
         (E::AES_GCM_8, 128, 20, Aead::AesGcm, 8),
@@ -180,13 +244,23 @@ fn every_algorithm_the_kernel_has() {
         assert_eq!(desired.sas.len(), 2);
         desired
     };
-    for (transform, length, authentication, encryption_octets, integrity_octets, encryption, integrity) in separate {
+    for (
+        transform,
+        length,
+        authentication,
+        encryption_octets,
+        integrity_octets,
+        encryption,
+        integrity,
+    ) in separate
+    {
         let mut line = tek(0x1300, GROUP, GROUP);
         (line.protection.transform, line.protection.key_length) = (transform, length);
         line.protection.authentication = Some(authentication);
         let desired = install(line, &keys(encryption_octets, integrity_octets));
         for sa in desired.sas.values() {
-            let Protection::Separate { encryption: e, integrity: i, encryption_key, integrity_key } = &sa.protection
+            let Protection::Separate { encryption: e, integrity: i, encryption_key, integrity_key } =
+                &sa.protection
             else {
                 panic!("{sa:?}")
             };
@@ -202,10 +276,15 @@ fn every_algorithm_the_kernel_has() {
         (line.protection.transform, line.protection.key_length) = (transform, Some(length));
         let desired = install(line, &keys(octets, 0));
         for sa in desired.sas.values() {
-            let Protection::Combined { aead: a, key, icv: i } = &sa.protection else { panic!("{sa:?}") };
+            let Protection::Combined { aead: a, key, icv: i } = &sa.protection else {
+                panic!("{sa:?}")
+            };
             assert_eq!((*a, *i, key.len()), (aead, icv, octets));
             assert!(!sa.sequence_may_wrap);
-            assert_eq!(sa.install == xfrm::model::Install::Once, sa.role == xfrm::model::SaRole::Outbound);
+            assert_eq!(
+                sa.install == xfrm::model::Install::Once,
+                sa.role == xfrm::model::SaRole::Outbound
+            );
         }
     }
 }
@@ -215,7 +294,8 @@ fn groups_that_cannot_live_together() {
     let keys = cbc_keys();
     let both = |first: &[TekPolicy], second: &[TekPolicy], slot: u8, placeholder_slot: u8| {
         let mut other = g1(keyed(second, &keys));
-        (other.name, other.slot, other.options) = ("south", slot, GroupOptions::at_slot(placeholder_slot));
+        (other.name, other.slot, other.options) =
+            ("south", slot, GroupOptions::at_slot(placeholder_slot));
         compile(&[g1(keyed(first, &keys)), other]).map(|_| ()).map_err(|error| error.to_string())
     };
     let north = [tek(0x1300, "172.16.0.0/16", GROUP)];
@@ -224,11 +304,17 @@ fn groups_that_cannot_live_together() {
     let same = [tek(0x1400, "172.16.0.0/16", GROUP)];
     let refused = both(&north, &same, 1, 1).unwrap_err();
     assert!(
-        refused.starts_with("group south: the policy out 172.16.0.0/16 -> 172.16.0.0/12 belongs to group branches"),
+        refused.starts_with(
+            "group south: the policy out 172.16.0.0/16 -> 172.16.0.0/12 belongs to group branches"
+        ),
         "{refused}"
     );
     let same_spi = [tek(0x1300, "172.17.0.0/16", GROUP)];
-    assert!(both(&north, &same_spi, 1, 1).unwrap_err().contains("SPI 0x00001300 is in use by another group"));
+    assert!(
+        both(&north, &same_spi, 1, 1)
+            .unwrap_err()
+            .contains("SPI 0x00001300 is in use by another group")
+    );
     assert!(both(&north, &south, 0, 1).unwrap_err().contains("slot 0 is in use by group branches"));
     assert!(both(&north, &south, 1, 0).unwrap_err().contains("placeholder 192.0.2.1"));
 }
@@ -238,7 +324,9 @@ fn local_addresses_that_cannot_be_used() {
     let (line, keys) = ([tek(0x1300, GROUP, GROUP)], cbc_keys());
     let mut group = g1(keyed(&line, &keys));
     group.zones.local = Some("fd00::1".parse().unwrap());
-    assert!(compile(&[group]).unwrap_err().to_string().contains("local address fd00::1 is not IPv4"));
+    assert!(
+        compile(&[group]).unwrap_err().to_string().contains("local address fd00::1 is not IPv4")
+    );
     let mut group = g1(GroupState::NoKey);
     group.zones.local = Some("192.0.2.1".parse().unwrap());
     assert!(compile(&[group]).unwrap_err().to_string().contains("set another placeholder"));

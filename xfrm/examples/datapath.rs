@@ -21,7 +21,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
 use xfrm::desired::PlaceholderRoute;
 use xfrm::key::Key;
-use xfrm::model::{Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template};
+use xfrm::model::{
+    Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
+};
 use xfrm::netlink::Netlink;
 use xfrm::preserve::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Desired, Ownership, Reconciler};
@@ -116,18 +118,29 @@ impl Member {
             };
             desired.sas.insert(id, sa);
         }
-        let mut add = |direction, source, destination, interface: Option<&str>, priority, action| {
-            let interface = interface.map(str::to_owned);
-            let selector =
-                Selector { source, destination, protocol: 0, source_port: 0, destination_port: 0, interface };
-            let id = PolicyId { direction, selector };
-            Arc::make_mut(&mut desired.policies).insert(id.clone(), Policy { id, priority, action });
-        };
+        let mut add =
+            |direction, source, destination, interface: Option<&str>, priority, action| {
+                let interface = interface.map(str::to_owned);
+                let selector = Selector {
+                    source,
+                    destination,
+                    protocol: 0,
+                    source_port: 0,
+                    destination_port: 0,
+                    interface,
+                };
+                let id = PolicyId { direction, selector };
+                Arc::make_mut(&mut desired.policies)
+                    .insert(id.clone(), Policy { id, priority, action });
+            };
         let (any, lan) = (self.group, self.lan);
-        let template =
-            |source, destination, reqid| Action::Protect(Template { source, destination, reqid, optional: false });
+        let template = |source, destination, reqid| {
+            Action::Protect(Template { source, destination, reqid, optional: false })
+        };
         let (out, demand) = match self.send {
-            Some(_) => (template(local, placeholder, OUTBOUND), template(unspecified, local, INBOUND)),
+            Some(_) => {
+                (template(local, placeholder, OUTBOUND), template(unspecified, local, INBOUND))
+            }
             None => (Action::Block, Action::Block),
         };
         add(Direction::Out, any, any, None, 1000, out);
@@ -164,13 +177,16 @@ impl Member {
 }
 
 fn spi(text: &str) -> anyhow::Result<u32> {
-    u32::from_str_radix(text.trim_start_matches("0x"), 16).with_context(|| format!("{text} is no SPI"))
+    u32::from_str_radix(text.trim_start_matches("0x"), 16)
+        .with_context(|| format!("{text} is no SPI"))
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [group, lan, local, gateway, rest @ ..] = arguments.as_slice() else { bail!("four arguments are needed") };
+    let [group, lan, local, gateway, rest @ ..] = arguments.as_slice() else {
+        bail!("four arguments are needed")
+    };
     let mut member = Member {
         group: group.parse()?,
         lan: lan.parse()?,
@@ -182,7 +198,9 @@ async fn main() -> anyhow::Result<()> {
         dont_fragment: DontFragment::Clear,
         defragment: false,
     };
-    for problem in xfrm::environment::check_environment(&[String::from("lan"), String::from("wan")]).await {
+    for problem in
+        xfrm::environment::check_environment(&[String::from("lan"), String::from("wan")]).await
+    {
         println!("{local}: environment: {problem}");
     }
     let netlink = Netlink::open()?;
@@ -217,7 +235,9 @@ async fn main() -> anyhow::Result<()> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let begin = Instant::now();
         match words.as_slice() {
-            ["receive", spis @ ..] => member.receive = spis.iter().copied().map(spi).collect::<Result<_, _>>()?,
+            ["receive", spis @ ..] => {
+                member.receive = spis.iter().copied().map(spi).collect::<Result<_, _>>()?
+            }
             ["send", "none"] => member.send = None,
             ["send", one] => member.send = Some(spi(one)?),
             ["df", "set"] => member.dont_fragment = DontFragment::Set,
@@ -228,15 +248,23 @@ async fn main() -> anyhow::Result<()> {
             ["watch"] => watching = true,
             ["show"] => {
                 let statistics = reconciler.statistics().await?;
-                statistics.sas.iter().for_each(|(id, c)| println!("{local}: {id}: {} packets", c.packets));
-                statistics.rules.iter().for_each(|(rule, c)| println!("{local}: {rule}: {} packets", c.packets));
+                statistics
+                    .sas
+                    .iter()
+                    .for_each(|(id, c)| println!("{local}: {id}: {} packets", c.packets));
+                statistics
+                    .rules
+                    .iter()
+                    .for_each(|(rule, c)| println!("{local}: {rule}: {} packets", c.packets));
             }
             ["exit"] => break,
             other => bail!("{other:?} is no command"),
         }
         if !matches!(words.first(), Some(&("quiet" | "watch" | "show"))) {
             match reconciler.apply(member.desired()?).await {
-                Ok(report) => println!("{local}: {} operations in {:?}", report.done.len(), begin.elapsed()),
+                Ok(report) => {
+                    println!("{local}: {} operations in {:?}", report.done.len(), begin.elapsed())
+                }
                 Err(error) => println!("{local}: {error}"),
             }
         }

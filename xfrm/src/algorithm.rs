@@ -13,7 +13,8 @@ pub enum Integrity {
     HmacSha2_512_256,
 }
 
-/// Encryption algorithms that need a separate integrity algorithm. The key length follows from the key.
+/// Encryption algorithms that need a separate integrity algorithm. The key length follows from the
+/// key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "the names are the registry's")]
 pub enum Encryption {
@@ -93,8 +94,8 @@ impl Integrity {
         }
     }
 
-    /// Length of the integrity check value in bits (RFC 2404 §2, RFC 4868 §2.3). The kernel's own default for SHA2-256
-    /// is the 96 of a draft, so it is always given.
+    /// Length of the integrity check value in bits (RFC 2404 §2, RFC 4868 §2.3). The kernel's own
+    /// default for SHA2-256 is the 96 of a draft, so it is always given.
     pub fn truncation(self) -> u32 {
         match self {
             Self::HmacSha1_96 => 96,
@@ -127,7 +128,8 @@ impl Aead {
         }
     }
 
-    /// Key lengths in octets that it takes, with the salt (RFC 4106 §8.1, RFC 4309 §7.1), and the same in words.
+    /// Key lengths in octets that it takes, with the salt (RFC 4106 §8.1, RFC 4309 §7.1), and the
+    /// same in words.
     pub fn key_lengths(self) -> (&'static [usize], &'static str) {
         match self {
             Self::AesGcm => (&[20, 28, 36], "20, 28 or 36 (with 4 of salt)"),
@@ -140,9 +142,12 @@ impl Aead {
 pub const ICV_LENGTHS: [u8; 3] = [8, 12, 16];
 
 impl Protection {
-    /// Refuses key and check value lengths that the kernel would refuse, with words that it does not have.
+    /// Refuses key and check value lengths that the kernel would refuse, with words that it does
+    /// not have.
     pub fn check(&self) -> Result<(), Error> {
-        let length = |algorithm, (lengths, expected): (&[usize], _), key: &Key| match lengths.contains(&key.len()) {
+        let length = |algorithm, (lengths, expected): (&[usize], _), key: &Key| match lengths
+            .contains(&key.len())
+        {
             true => Ok(()),
             false => Err(Error::KeyLength { algorithm, expected, received: key.len() }),
         };
@@ -154,15 +159,17 @@ impl Protection {
             Self::Combined { aead, key, icv } => {
                 if !ICV_LENGTHS.contains(icv) {
                     let name = aead.kernel_name();
-                    return Err(Error::Unsupported(format!("{name} with a check value of {icv} octets")));
+                    return Err(Error::Unsupported(format!(
+                        "{name} with a check value of {icv} octets"
+                    )));
                 }
                 length(aead.kernel_name(), aead.key_lengths(), key)
             }
         }
     }
 
-    /// Whether the kernel's entry `installed` is this one. A kernel in lockdown shows keys as zeros: then they count as
-    /// equal. Compared in constant time.
+    /// Whether the kernel's entry `installed` is this one. A kernel in lockdown shows keys as
+    /// zeros: then they count as equal. Compared in constant time.
     pub(crate) fn same_in_kernel(&self, installed: &Self) -> bool {
         let same = |wanted: &Key, installed: &Key| wanted == installed || hidden(wanted, installed);
         match (self, installed) {
@@ -180,9 +187,10 @@ impl Protection {
                     && same(encryption_key, encryption_key_now)
                     && same(integrity_key, integrity_key_now)
             }
-            (Self::Combined { aead, key, icv }, Self::Combined { aead: aead_now, key: key_now, icv: icv_now }) => {
-                aead == aead_now && icv == icv_now && same(key, key_now)
-            }
+            (
+                Self::Combined { aead, key, icv },
+                Self::Combined { aead: aead_now, key: key_now, icv: icv_now },
+            ) => aead == aead_now && icv == icv_now && same(key, key_now),
             _ => false,
         }
     }
@@ -196,7 +204,12 @@ fn hidden(wanted: &Key, installed: &Key) -> bool {
 mod tests {
     use super::*;
 
-    fn separate(encryption: Encryption, key: usize, integrity: Integrity, mac: usize) -> Protection {
+    fn separate(
+        encryption: Encryption,
+        key: usize,
+        integrity: Integrity,
+        mac: usize,
+    ) -> Protection {
         Protection::Separate {
             encryption,
             encryption_key: Key::copy_from(&vec![1; key]),
@@ -213,18 +226,32 @@ mod tests {
                 ok(separate(Encryption::AesCbc, length, Integrity::HmacSha1_96, 20)),
                 [16, 24, 32].contains(&length)
             );
-            assert_eq!(ok(separate(Encryption::Null, length, Integrity::HmacSha1_96, 20)), length == 0);
-            assert_eq!(ok(separate(Encryption::TripleDesCbc, length, Integrity::HmacSha1_96, 20)), length == 24);
+            assert_eq!(
+                ok(separate(Encryption::Null, length, Integrity::HmacSha1_96, 20)),
+                length == 0
+            );
+            assert_eq!(
+                ok(separate(Encryption::TripleDesCbc, length, Integrity::HmacSha1_96, 20)),
+                length == 24
+            );
             for integrity in Integrity::ALL {
                 // The key is as long as the hash: twice the truncation, but for SHA1.
-                let expected =
-                    if integrity == Integrity::HmacSha1_96 { 20 } else { integrity.truncation() as usize / 4 };
-                assert_eq!(ok(separate(Encryption::AesCbc, 16, integrity, length)), length == expected);
+                let expected = if integrity == Integrity::HmacSha1_96 {
+                    20
+                } else {
+                    integrity.truncation() as usize / 4
+                };
+                assert_eq!(
+                    ok(separate(Encryption::AesCbc, 16, integrity, length)),
+                    length == expected
+                );
             }
             for (aead, salt) in [(Aead::AesGcm, 4), (Aead::AesCcm, 3)] {
                 for icv in 0..20 {
-                    let protection = Protection::Combined { aead, key: Key::copy_from(&vec![3; length]), icv };
-                    let expected = [16, 24, 32].contains(&(length.wrapping_sub(salt))) && [8, 12, 16].contains(&icv);
+                    let protection =
+                        Protection::Combined { aead, key: Key::copy_from(&vec![3; length]), icv };
+                    let expected = [16, 24, 32].contains(&(length.wrapping_sub(salt)))
+                        && [8, 12, 16].contains(&icv);
                     assert_eq!(ok(protection), expected, "{aead:?} {length} {icv}");
                 }
             }
@@ -233,11 +260,19 @@ mod tests {
 
     #[test]
     fn compares_keys_and_takes_hidden_ones_as_equal() {
-        let protection =
-            |octet| Protection::Combined { aead: Aead::AesGcm, key: Key::copy_from(&[octet; 20]), icv: 16 };
+        let protection = |octet| Protection::Combined {
+            aead: Aead::AesGcm,
+            key: Key::copy_from(&[octet; 20]),
+            icv: 16,
+        };
         assert!(protection(1).same_in_kernel(&protection(1)));
         assert!(!protection(1).same_in_kernel(&protection(2)));
         assert!(protection(1).same_in_kernel(&protection(0)));
-        assert!(!protection(1).same_in_kernel(&separate(Encryption::Null, 0, Integrity::HmacSha1_96, 20)));
+        assert!(!protection(1).same_in_kernel(&separate(
+            Encryption::Null,
+            0,
+            Integrity::HmacSha1_96,
+            20
+        )));
     }
 }

@@ -1,4 +1,5 @@
-//! Netlink attributes (length, kind, value, padded to four octets) and messages, written and read without panics.
+//! Netlink attributes (length, kind, value, padded to four octets) and messages, written and read
+//! without panics.
 
 use zeroize::Zeroizing;
 
@@ -8,8 +9,8 @@ const NESTED: u16 = 0x8000;
 const KIND: u16 = 0x3fff;
 const HEADER: usize = 4;
 
-/// Writes attributes one after another. The buffer is wiped when dropped; growing leaves copies behind, so buffers for
-/// keys are made large enough at once.
+/// Writes attributes one after another. The buffer is wiped when dropped; growing leaves copies
+/// behind, so buffers for keys are made large enough at once.
 #[derive(Default)]
 pub(crate) struct Attributes(Zeroizing<Vec<u8>>);
 
@@ -51,7 +52,8 @@ impl Attributes {
     }
 
     fn push(&mut self, kind: u16, value: &[u8]) {
-        // Nothing that this crate writes comes near 64 KiB; a longer value would be cut by the kernel's check.
+        // Nothing that this crate writes comes near 64 KiB; a longer value would be cut by the
+        // kernel's check.
         let length = u16::try_from(HEADER + value.len()).unwrap_or(u16::MAX);
         self.0.extend_from_slice(&length.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -99,10 +101,16 @@ mod tests {
 
     #[test]
     fn writes_and_reads() {
-        let written = Attributes::new().text(1, "gdoi").be32(2, 7).nested(4, Attributes::new().octets(1, b"x"));
+        let written = Attributes::new()
+            .text(1, "gdoi")
+            .be32(2, 7)
+            .nested(4, Attributes::new().octets(1, b"x"));
         assert_eq!(&written.as_octets()[..12], b"\x09\0\x01\0gdoi\0\0\0\0");
         let read: Vec<_> = attributes(written.as_octets()).collect();
-        assert_eq!(read, [(1, &b"gdoi\0"[..]), (2, &[0, 0, 0, 7][..]), (4, &b"\x05\0\x01\0x\0\0\0"[..])]);
+        assert_eq!(
+            read,
+            [(1, &b"gdoi\0"[..]), (2, &[0, 0, 0, 7][..]), (4, &b"\x05\0\x01\0x\0\0\0"[..])]
+        );
         assert_eq!(text(read[0].1), "gdoi");
     }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::model::{Policy, PolicyId, Sa, SaId};
 use crate::preserve::Preservation;
 
-/// A host route to a placeholder address, with `mtu lock`: a forged "fragmentation needed" would throttle the group otherwise.
+/// A host route to a placeholder address, with `mtu lock`: a forged "fragmentation needed" would
+/// throttle the group otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PlaceholderRoute {
     /// The address that no host has.
@@ -22,7 +23,8 @@ pub struct PlaceholderRoute {
 
 /// The desired state.
 ///
-/// A change of keys leaves policies and routes as they were: two states of which one was made from the other share them.
+/// A change of keys leaves policies and routes as they were: two states of which one was made from
+/// the other share them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// States.

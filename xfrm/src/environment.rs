@@ -30,7 +30,8 @@ pub enum Problem {
     NoAlgorithm(&'static str),
     /// The kernel has no nf_tables, or not all that the tables need.
     NoNfTables(String),
-    /// `disable_xfrm` or `disable_policy` is set on this interface: XFRM does nothing there, in silence.
+    /// `disable_xfrm` or `disable_policy` is set on this interface: XFRM does nothing there, in
+    /// silence.
     XfrmDisabled {
         /// The interface, or `all`.
         interface: String,
@@ -58,17 +59,27 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Permission => write!(f, "XFRM and nf_tables may not be changed: the process needs CAP_NET_ADMIN"),
-            Self::NoXfrm(reason) => write!(f, "the kernel has no XFRM ({reason}): modprobe xfrm_user"),
+            Self::Permission => {
+                write!(f, "XFRM and nf_tables may not be changed: the process needs CAP_NET_ADMIN")
+            }
+            Self::NoXfrm(reason) => {
+                write!(f, "the kernel has no XFRM ({reason}): modprobe xfrm_user")
+            }
             Self::NoEsp => write!(f, "the kernel has no ESP: modprobe esp4"),
-            Self::NoAlgorithm(name) => write!(f, "the kernel has no {name} for ESP: load its module"),
-            Self::NoNfTables(what) => write!(f, "the kernel lacks nf_tables ({what}): modprobe nf_tables"),
+            Self::NoAlgorithm(name) => {
+                write!(f, "the kernel has no {name} for ESP: load its module")
+            }
+            Self::NoNfTables(what) => {
+                write!(f, "the kernel lacks nf_tables ({what}): modprobe nf_tables")
+            }
             Self::XfrmDisabled { interface, setting } => write!(
                 f,
                 "{setting} is set on {interface} and turns protection off in silence: \
                  sysctl -w net/ipv4/conf/{interface}/{setting}=0"
             ),
-            Self::ForwardingOff => write!(f, "IPv4 forwarding is off: sysctl -w net.ipv4.ip_forward=1"),
+            Self::ForwardingOff => {
+                write!(f, "IPv4 forwarding is off: sysctl -w net.ipv4.ip_forward=1")
+            }
             Self::Unreadable { what, reason } => write!(f, "{what} cannot be read: {reason}"),
         }
     }
@@ -76,8 +87,8 @@ impl fmt::Display for Problem {
 
 /// Looks at the machine. `interfaces` are those of the zones, by name. Empty: all is well.
 ///
-/// Trying algorithms installs and deletes an inbound state to 192.0.2.255, which no packet carries; this also makes
-/// the kernel load the modules before a registration needs them.
+/// Trying algorithms installs and deletes an inbound state to 192.0.2.255, which no packet carries;
+/// this also makes the kernel load the modules before a registration needs them.
 pub async fn check_environment(interfaces: &[String]) -> Vec<Problem> {
     let mut problems = Vec::new();
     match check_xfrm().await {
@@ -96,7 +107,8 @@ pub fn check_settings(interfaces: &[String]) -> Vec<Problem> {
     for interface in all {
         for setting in ["disable_xfrm", "disable_policy"] {
             match read_setting(&format!("conf/{interface}/{setting}")) {
-                Ok(Some(true)) => problems.push(Problem::XfrmDisabled { interface: interface.to_owned(), setting }),
+                Ok(Some(true)) => problems
+                    .push(Problem::XfrmDisabled { interface: interface.to_owned(), setting }),
                 // An interface that is not there has no settings; other checks name it.
                 Ok(Some(false) | None) => {}
                 Err(problem) => problems.push(problem),
@@ -137,7 +149,8 @@ async fn check_nf_tables() -> Result<(), Problem> {
     let mut channel = Channel::open(NETLINK_NETFILTER).map_err(none)?;
     let any = header(0);
     channel.dump("list nf_tables tables", GET_TABLE, &any, |_| Ok(())).await.map_err(none)?;
-    // Adding a table and taking it back in one transaction: asks for the permission and changes nothing.
+    // Adding a table and taking it back in one transaction: asks for the permission and changes
+    // nothing.
     let messages = crate::nft::table::remove("gdoi-probe", 0);
     let (begin, end) = ((BATCH_BEGIN, &BATCH[..]), (BATCH_END, &BATCH[..]));
     channel.transaction("try nf_tables", begin, &messages, end).await.map_err(none)
@@ -154,18 +167,22 @@ async fn check_esp() -> Vec<Problem> {
         let sa = probe(protection);
         let Ok(body) = state::encode(&sa) else { continue };
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        let outcome = channel.change("try an ESP state", XFRM_MSG_NEWSA, flags, body.as_octets()).await;
+        let outcome =
+            channel.change("try an ESP state", XFRM_MSG_NEWSA, flags, body.as_octets()).await;
         match outcome {
             Ok(()) => {
-                // The state of a failed deletion is removed by the next reconciliation: it carries a reqid of ours.
-                let _ = channel.change("delete it", XFRM_MSG_DELSA, 0, &state::encode_id(&sa.id)).await;
+                // The state of a failed deletion is removed by the next reconciliation: it carries
+                // a reqid of ours.
+                let _ =
+                    channel.change("delete it", XFRM_MSG_DELSA, 0, &state::encode_id(&sa.id)).await;
             }
             Err(error) => match error.errno() {
                 Some(EEXIST) => {}
                 Some(EPROTONOSUPPORT) => return vec![Problem::NoEsp],
                 Some(EPERM) => return vec![Problem::Permission],
                 Some(ENOSYS) => problems.push(Problem::NoAlgorithm(name)),
-                _ => problems.push(Problem::Unreadable { what: name.to_owned(), reason: error.to_string() }),
+                _ => problems
+                    .push(Problem::Unreadable { what: name.to_owned(), reason: error.to_string() }),
             },
         }
     }
@@ -185,9 +202,15 @@ fn samples() -> Vec<(&'static str, Protection)> {
     for integrity in Integrity::ALL {
         samples.push((integrity.kernel_name(), separate(Encryption::AesCbc, integrity)));
     }
-    samples.push((Encryption::Null.kernel_name(), separate(Encryption::Null, Integrity::HmacSha2_256_128)));
+    samples.push((
+        Encryption::Null.kernel_name(),
+        separate(Encryption::Null, Integrity::HmacSha2_256_128),
+    ));
     for aead in Aead::ALL {
-        samples.push((aead.kernel_name(), Protection::Combined { aead, key: key(aead.key_lengths().0), icv: 16 }));
+        samples.push((
+            aead.kernel_name(),
+            Protection::Combined { aead, key: key(aead.key_lengths().0), icv: 16 },
+        ));
     }
     samples
 }
@@ -212,7 +235,8 @@ mod tests {
 
     #[test]
     fn every_problem_names_its_remedy() {
-        let disabled = Problem::XfrmDisabled { interface: String::from("eth0.1"), setting: "disable_xfrm" };
+        let disabled =
+            Problem::XfrmDisabled { interface: String::from("eth0.1"), setting: "disable_xfrm" };
         for (problem, remedy, fatal) in [
             (Problem::Permission, "CAP_NET_ADMIN", true),
             (Problem::NoXfrm(String::new()), "modprobe xfrm_user", true),

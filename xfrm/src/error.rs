@@ -44,7 +44,8 @@ pub enum Error {
         /// The operating system's words.
         reason: String,
     },
-    /// The connection to rtnetlink broke. What was asked may have happened: read back. The next request makes a new one.
+    /// The connection to rtnetlink broke. What was asked may have happened: read back. The next
+    /// request makes a new one.
     #[error("the connection to rtnetlink ended when the kernel was asked to {operation}")]
     ConnectionEnded {
         /// What was asked.
@@ -80,7 +81,8 @@ pub enum Error {
     /// What this version cannot do.
     #[error("not supported: {0}")]
     Unsupported(String),
-    /// Some operations failed. What could go on safely went on; no policy, table or route was removed after the first failure.
+    /// Some operations failed. What could go on safely went on; no policy, table or route was
+    /// removed after the first failure.
     #[error("{} of {} kernel changes failed; first: {}", failures.len(), failures.len() + done.len(), first(failures))]
     Incomplete {
         /// What failed and why, in order.
@@ -109,7 +111,11 @@ pub struct Failure {
 
 impl Error {
     /// From an error number of the kernel (positive or negative).
-    pub(crate) fn from_errno(operation: impl Into<String>, errno: i32, text: Option<String>) -> Self {
+    pub(crate) fn from_errno(
+        operation: impl Into<String>,
+        errno: i32,
+        text: Option<String>,
+    ) -> Self {
         let errno = errno.saturating_abs();
         let reason = text.unwrap_or_else(|| io::Error::from_raw_os_error(errno).to_string());
         Self::Kernel { operation: operation.into(), errno, reason }
@@ -127,7 +133,10 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Timeout { .. } | Self::ConnectionEnded { .. } | Self::Overrun)
             || matches!(self, Self::Malformed { .. } | Self::NoInterface(_))
-            || matches!(self.errno(), Some(ENOBUFS | ENOMEM | EINTR | EAGAIN | EBUSY | EEXIST | ENOENT | ESRCH))
+            || matches!(
+                self.errno(),
+                Some(ENOBUFS | ENOMEM | EINTR | EAGAIN | EBUSY | EEXIST | ENOENT | ESRCH)
+            )
     }
 }
 

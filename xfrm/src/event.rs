@@ -51,10 +51,12 @@ impl KernelEvent {
     /// What may be different afterwards.
     pub fn doubts(&self) -> Parts {
         match self {
-            Self::Flushed(What::States) | Self::Changed { what: What::States } | Self::SaExpired { .. } => {
-                Parts::STATES
+            Self::Flushed(What::States)
+            | Self::Changed { what: What::States }
+            | Self::SaExpired { .. } => Parts::STATES,
+            Self::Flushed(What::Policies) | Self::Changed { what: What::Policies } => {
+                Parts::POLICIES
             }
-            Self::Flushed(What::Policies) | Self::Changed { what: What::Policies } => Parts::POLICIES,
             Self::Flushed(What::Tables) | Self::Changed { what: What::Tables } => Parts::TABLES,
             Self::Overrun => Parts::ALL,
             Self::LinkChanged | Self::AddressChanged | Self::RouteChanged => Parts::INTERFACES,
@@ -62,8 +64,8 @@ impl KernelEvent {
     }
 }
 
-/// The stream of events, on sockets of its own. After an event it pays to wait some milliseconds for the rest of the
-/// burst before repairing: a flush reports every entry.
+/// The stream of events, on sockets of its own. After an event it pays to wait some milliseconds
+/// for the rest of the burst before repairing: a flush reports every entry.
 pub struct EventSource {
     xfrm: Listener,
     netfilter: Listener,
@@ -76,7 +78,11 @@ pub struct EventSource {
 }
 
 impl EventSource {
-    pub(crate) fn open(own: [u32; 2], own_routing: Arc<AtomicU32>, ownership: Ownership) -> Result<Self, Error> {
+    pub(crate) fn open(
+        own: [u32; 2],
+        own_routing: Arc<AtomicU32>,
+        ownership: Ownership,
+    ) -> Result<Self, Error> {
         let [xfrm, netfilter, route] = event::listeners()?;
         Ok(Self { xfrm, netfilter, route, own, own_routing, ownership, ready: VecDeque::new() })
     }
@@ -100,7 +106,8 @@ impl EventSource {
             // Whoever asked for the change is named in the message: our own are no news.
             let routing = self.own_routing.load(Ordering::Relaxed);
             let own = |port| port == routing || self.own.contains(&port);
-            let others = messages(&datagram).filter(|message| message.port == 0 || !own(message.port));
+            let others =
+                messages(&datagram).filter(|message| message.port == 0 || !own(message.port));
             for event in others.filter_map(|message| read(&message, &self.ownership)) {
                 if self.ready.back() != Some(&event) {
                     self.ready.push_back(event);

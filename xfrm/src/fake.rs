@@ -1,8 +1,8 @@
 //! A kernel made up of maps, with faults on request: for tests of this crate and of the daemons.
 //!
-//! It keeps XFRM's rules that matter to a plan: a selector is there once for each direction, whoever owns it; a state
-//! is unique by destination and SPI; "already gone" is success. [`FakeKernel::in_clear`] asks its policies as the
-//! kernel would.
+//! It keeps XFRM's rules that matter to a plan: a selector is there once for each direction,
+//! whoever owns it; a state is unique by destination and SPI; "already gone" is success.
+//! [`FakeKernel::in_clear`] asks its policies as the kernel would.
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +46,8 @@ pub struct Packet {
     pub interface: Option<String>,
 }
 
-/// The made-up kernel. Clones share one state, so that a test can look into it while a reconciler owns a clone.
+/// The made-up kernel. Clones share one state, so that a test can look into it while a reconciler
+/// owns a clone.
 #[derive(Clone, Debug, Default)]
 pub struct FakeKernel(Arc<Mutex<State>>);
 
@@ -121,7 +122,10 @@ impl FakeKernel {
         }
         state.routes.retain(|route| route.interface != name);
         let chain = crate::nft::chain_name(name);
-        state.tables.chains.retain(|(_, family, key), _| *family != crate::nft::NETDEV || *key != chain);
+        state
+            .tables
+            .chains
+            .retain(|(_, family, key), _| *family != crate::nft::NETDEV || *key != chain);
     }
 
     /// Lets so many packets have been sent on a state.
@@ -220,11 +224,15 @@ impl FakeKernel {
         !self.state().tables.is_empty()
     }
 
-    /// Whether this packet finds no policy of ours that closes. Ties of priority count as open, the worse case.
+    /// Whether this packet finds no policy of ours that closes. Ties of priority count as open, the
+    /// worse case.
     pub fn in_clear(&self, direction: Direction, packet: &Packet) -> bool {
         let state = self.state();
-        let matching = state.policies.values().filter(|policy| matches(&policy.id, direction, packet));
-        matching.min_by_key(|policy| (policy.priority, closes(&policy.action))).is_none_or(|p| !closes(&p.action))
+        let matching =
+            state.policies.values().filter(|policy| matches(&policy.id, direction, packet));
+        matching
+            .min_by_key(|policy| (policy.priority, closes(&policy.action)))
+            .is_none_or(|p| !closes(&p.action))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -244,7 +252,12 @@ fn matches(id: &PolicyId, direction: Direction, packet: &Packet) -> bool {
 }
 
 impl Kernel for FakeKernel {
-    async fn read(&mut self, _: &Ownership, parts: Parts, current: &mut Current) -> Result<(), Error> {
+    async fn read(
+        &mut self,
+        _: &Ownership,
+        parts: Parts,
+        current: &mut Current,
+    ) -> Result<(), Error> {
         let mut state = self.state();
         if state.stopped {
             return Err(stopped());
@@ -265,7 +278,10 @@ impl Kernel for FakeKernel {
             // Elements that are not asked for stay as they were.
             let known = core::mem::take(&mut current.tables.sets);
             current.tables.sets = sets.collect();
-            current.tables.sets.extend(known.into_iter().filter(|(key, _)| state.tables.sets.contains_key(key)));
+            current
+                .tables
+                .sets
+                .extend(known.into_iter().filter(|(key, _)| state.tables.sets.contains_key(key)));
             current.tables.chains.clone_from(&state.tables.chains);
             current.rules.clone_from(&state.rules);
         }
@@ -297,13 +313,20 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    async fn execute(&mut self, op: &Op, desired: &Desired, ownership: &Ownership) -> Result<(), Error> {
+    async fn execute(
+        &mut self,
+        op: &Op,
+        desired: &Desired,
+        ownership: &Ownership,
+    ) -> Result<(), Error> {
         let mut state = self.state();
         let attempt = state.attempts;
         state.attempts += 1;
         let fault = state.faults.remove(&attempt);
         match fault {
-            Some(Fault::Refuse(errno)) => return Err(Error::from_errno(op.to_string(), errno, None)),
+            Some(Fault::Refuse(errno)) => {
+                return Err(Error::from_errno(op.to_string(), errno, None));
+            }
             Some(Fault::Stop) => state.stopped = true,
             Some(Fault::LoseAcknowledgement) | None => {}
         }
@@ -345,7 +368,11 @@ impl State {
             Op::ReplaceTables => self.replace(&ownership.table, desired, ownership),
             Op::UpdateSets(changes) => {
                 for change in changes {
-                    let set = self.tables.sets.entry((ownership.table.clone(), change.set.clone())).or_default();
+                    let set = self
+                        .tables
+                        .sets
+                        .entry((ownership.table.clone(), change.set.clone()))
+                        .or_default();
                     set.retain(|spi| !change.remove.contains(spi));
                     set.extend(&change.add);
                 }
@@ -379,7 +406,8 @@ impl State {
 
     fn add_policy(&mut self, index: u32, policy: &Policy) -> Result<(), Error> {
         self.refuse_foreign(policy)?;
-        let taken = self.policies.contains_key(&index) || self.policies.values().any(|other| other.id == policy.id);
+        let taken = self.policies.contains_key(&index)
+            || self.policies.values().any(|other| other.id == policy.id);
         if taken || policy.id.direction.number() != index & 7 {
             return Err(Error::from_errno(format!("add policy {policy}"), EEXIST, None));
         }
@@ -413,12 +441,14 @@ fn copy(sa: &Sa) -> Sa {
         role: sa.role,
         reqid: sa.reqid,
         protection: match &sa.protection {
-            Protection::Separate { encryption, encryption_key, integrity, integrity_key } => Protection::Separate {
-                encryption: *encryption,
-                encryption_key: encryption_key.duplicate(),
-                integrity: *integrity,
-                integrity_key: integrity_key.duplicate(),
-            },
+            Protection::Separate { encryption, encryption_key, integrity, integrity_key } => {
+                Protection::Separate {
+                    encryption: *encryption,
+                    encryption_key: encryption_key.duplicate(),
+                    integrity: *integrity,
+                    integrity_key: integrity_key.duplicate(),
+                }
+            }
             Protection::Combined { aead, key, icv } => {
                 Protection::Combined { aead: *aead, key: key.duplicate(), icv: *icv }
             }

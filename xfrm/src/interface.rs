@@ -21,7 +21,8 @@ pub struct Interface {
     pub addresses: Vec<IpNet>,
     /// MTU in octets.
     pub mtu: u32,
-    /// Next hop of the default route of the main table over this interface, IPv4 first; the one with the smallest metric.
+    /// Next hop of the default route of the main table over this interface, IPv4 first; the one
+    /// with the smallest metric.
     pub gateway: Option<IpAddr>,
 }
 
@@ -30,12 +31,17 @@ pub async fn interfaces() -> Result<BTreeMap<String, Interface>, Error> {
     let mut routing = Routing::open()?;
     let links = routing.links().await?;
     let addresses = routing.addresses().await?;
-    let defaults = routing.routes(RouteProtocol::Unspec, |route| route.destination.is_none()).await?;
+    let defaults =
+        routing.routes(RouteProtocol::Unspec, |route| route.destination.is_none()).await?;
     let gateway = |index: u32| {
-        let hops = defaults.iter().flat_map(|route| route.next_hops.iter().map(|hop| (hop, route.priority)));
+        let hops = defaults
+            .iter()
+            .flat_map(|route| route.next_hops.iter().map(|hop| (hop, route.priority)));
         let over = hops.filter(|(hop, _)| hop.interface == index);
         let gateways = over.filter_map(|(hop, priority)| Some((hop.gateway?, priority)));
-        gateways.min_by_key(|(gateway, priority)| (gateway.is_ipv6(), *priority)).map(|(gateway, _)| gateway)
+        gateways
+            .min_by_key(|(gateway, priority)| (gateway.is_ipv6(), *priority))
+            .map(|(gateway, _)| gateway)
     };
     let interface = |link: Link| {
         let own = addresses.iter().filter(|one| one.index == link.index).map(|one| one.address);

@@ -1,4 +1,5 @@
-//! What the reconciler needs of a kernel, real ([`crate::netlink::Netlink`]) or made up ([`crate::fake::FakeKernel`]).
+//! What the reconciler needs of a kernel, real ([`crate::netlink::Netlink`]) or made up
+//! ([`crate::fake::FakeKernel`]).
 
 use core::future::Future;
 use core::ops::BitOrAssign;
@@ -25,7 +26,8 @@ pub trait Kernel: Send {
         current: &mut Current,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Reads these states into `current`. One that is gone, or is somebody else's, is not in it afterwards.
+    /// Reads these states into `current`. One that is gone, or is somebody else's, is not in it
+    /// afterwards.
     ///
     /// # Errors
     /// Something cannot be read; some may have been replaced already.
@@ -64,9 +66,11 @@ pub struct Parts {
 
 impl Parts {
     /// Nothing.
-    pub const NONE: Self = Self { interfaces: false, states: false, policies: false, tables: false, sets: false };
+    pub const NONE: Self =
+        Self { interfaces: false, states: false, policies: false, tables: false, sets: false };
     /// Everything.
-    pub const ALL: Self = Self { interfaces: true, states: true, policies: true, tables: true, sets: true };
+    pub const ALL: Self =
+        Self { interfaces: true, states: true, policies: true, tables: true, sets: true };
     /// Interfaces and routes.
     pub const INTERFACES: Self = Self { interfaces: true, ..Self::NONE };
     /// States.
@@ -96,7 +100,8 @@ pub struct Current {
     pub interfaces: BTreeMap<String, u32>,
     /// States.
     pub sas: BTreeMap<SaId, InstalledSa>,
-    /// Policies by index. A selector with an interface that is gone names it `/INDEX`, which no interface can be called.
+    /// Policies by index. A selector with an interface that is gone names it `/INDEX`, which no
+    /// interface can be called.
     pub policies: BTreeMap<u32, Policy>,
     /// Digest of the nf_tables tables.
     pub tables: Fingerprint,

@@ -5,7 +5,8 @@ use core::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// A key for the kernel: zeroed on drop, shown as a length only, never cloned in silence, never serialised.
+/// A key for the kernel: zeroed on drop, shown as a length only, never cloned in silence, never
+/// serialised.
 pub struct Key(Zeroizing<Vec<u8>>);
 
 impl Key {

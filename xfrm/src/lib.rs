@@ -1,5 +1,6 @@
-//! The entries that a group member keeps in the Linux kernel: XFRM states and policies, nf_tables rules
-//! and a placeholder route, as one desired state that is compared, applied in order and read back.
+//! The entries that a group member keeps in the Linux kernel: XFRM states and policies, nf_tables
+//! rules and a placeholder route, as one desired state that is compared, applied in order and read
+//! back.
 //!
 //! The crate knows nothing of IKE or GDOI.
 //!

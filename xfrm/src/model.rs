@@ -21,7 +21,8 @@ pub struct SaId {
     pub spi: u32,
 }
 
-/// Which way an SA works. The kernel before 6.10 does not store it; it follows from the destination.
+/// Which way an SA works. The kernel before 6.10 does not store it; it follows from the
+/// destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum SaRole {
@@ -44,12 +45,14 @@ pub struct Sa {
     pub protection: Protection,
     /// `flag nopmtudisc`: the outer header's DF bit stays clear.
     pub no_path_mtu_discovery: bool,
-    /// `extra-flag oseq-may-wrap`: the sequence number may pass 2^32 (RFC 4303 §3.3.3). Never for counter modes.
+    /// `extra-flag oseq-may-wrap`: the sequence number may pass 2^32 (RFC 4303 §3.3.3). Never for
+    /// counter modes.
     pub sequence_may_wrap: bool,
     /// Whether it may be installed.
     pub install: Install,
-    /// When the kernel itself ends the SA, counted from its installation; `None` for never. The kernel counts by the wall
-    /// clock, so this is a backstop for a process that is gone, and it is not compared.
+    /// When the kernel itself ends the SA, counted from its installation; `None` for never. The
+    /// kernel counts by the wall clock, so this is a backstop for a process that is gone, and it is
+    /// not compared.
     pub hard_limit: Option<Duration>,
 }
 
@@ -59,8 +62,8 @@ pub enum Install {
     /// As often as it is missing.
     #[default]
     Freely,
-    /// A counter-mode sender: every installation starts a new initialisation vector sequence, so a repair must not put
-    /// it back.
+    /// A counter-mode sender: every installation starts a new initialisation vector sequence, so a
+    /// repair must not put it back.
     Once,
     /// It was installed by an earlier run, or its key is not known: it stays while it is there.
     Never,
@@ -79,7 +82,8 @@ pub struct Selector {
     pub source_port: u16,
     /// Destination port, 0 for any.
     pub destination_port: u16,
-    /// Outgoing interface by name; `None` for any. Resolved to its index when applied, and again when it is re-created.
+    /// Outgoing interface by name; `None` for any. Resolved to its index when applied, and again
+    /// when it is re-created.
     pub interface: Option<String>,
 }
 
@@ -143,7 +147,8 @@ pub struct Template {
     pub optional: bool,
 }
 
-/// A policy. A lower priority number wins; ties go to the older policy, so priorities are unique where order matters.
+/// A policy. A lower priority number wins; ties go to the older policy, so priorities are unique
+/// where order matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Identity.
@@ -203,7 +208,11 @@ impl fmt::Display for Policy {
             Action::Block => f.write_str("block"),
             Action::Protect(template) => {
                 let level = if template.optional { "use" } else { "required" };
-                write!(f, "ESP {} -> {} reqid {:#x} {level}", template.source, template.destination, template.reqid.0)
+                write!(
+                    f,
+                    "ESP {} -> {} reqid {:#x} {level}",
+                    template.source, template.destination, template.reqid.0
+                )
             }
         }
     }

@@ -1,7 +1,8 @@
 //! How entries of ours are recognised among everybody else's.
 //!
-//! A state carries a reqid of our range. A policy without a template (allow, block) has no reqid, so the policy index
-//! is the mark: the kernel keeps the index that the creator asks for. Tables of nf_tables are recognised by name.
+//! A state carries a reqid of our range. A policy without a template (allow, block) has no reqid,
+//! so the policy index is the mark: the kernel keeps the index that the creator asks for. Tables of
+//! nf_tables are recognised by name.
 
 use core::ops::RangeInclusive;
 
@@ -14,8 +15,9 @@ pub struct Ownership {
     pub reqids: RangeInclusive<u32>,
     /// Indexes of our policies. The kernel wants the direction in the lowest three bits.
     pub policy_indexes: RangeInclusive<u32>,
-    /// Name of our tables in each nf_tables family. A second table, of this name with `-guard` added, is owned by the
-    /// process's socket: it cannot be flushed by others and goes when the process does.
+    /// Name of our tables in each nf_tables family. A second table, of this name with `-guard`
+    /// added, is owned by the process's socket: it cannot be flushed by others and goes when the
+    /// process does.
     pub table: String,
 }
 

@@ -1,16 +1,17 @@
 //! The difference between the kernel and the desired state, as operations in a safe order.
 //!
-//! **No moment in clear.** An entry *closes* (block; protect with a required SA) or *opens* (allow; protect with an
-//! optional SA). The plan first makes every change that can only close: closing policies are added or win more often,
-//! opening ones go or win less often. Only then come the changes that can only open. So a packet that found a closing
-//! policy before and finds one afterwards finds one after every single operation in between: in the first half nothing
-//! opens, and in the second half everything is still at least as closed as at the end.
+//! **No moment in clear.** An entry *closes* (block; protect with a required SA) or *opens* (allow;
+//! protect with an optional SA). The plan first makes every change that can only close: closing
+//! policies are added or win more often, opening ones go or win less often. Only then come the
+//! changes that can only open. So a packet that found a closing policy before and finds one
+//! afterwards finds one after every single operation in between: in the first half nothing opens,
+//! and in the second half everything is still at least as closed as at the end.
 //!
-//! Where nothing of ours is in the kernel yet there is no closing policy to lose, and what only opens comes first: traffic
-//! that is to pass in clear does not stop at a start.
+//! Where nothing of ours is in the kernel yet there is no closing policy to lose, and what only
+//! opens comes first: traffic that is to pass in clear does not stop at a start.
 //!
-//! Inside the first half the order keeps traffic flowing: guards and blocks, inbound SAs, the policies that demand
-//! them, outbound SAs, the policies that use them. SAs are deleted last.
+//! Inside the first half the order keeps traffic flowing: guards and blocks, inbound SAs, the
+//! policies that demand them, outbound SAs, the policies that use them. SAs are deleted last.
 
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,8 @@ use crate::model::{Action, Direction, Policy, PolicyId, Sa, SaId, SaRole};
 use crate::nft::{SetChange, Wanted};
 use crate::owner::Ownership;
 
-/// One change of the kernel. Holds no keys: the executor takes those from the desired state by identity.
+/// One change of the kernel. Holds no keys: the executor takes those from the desired state by
+/// identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Add a placeholder route, or replace the one to the same address.
@@ -64,17 +66,22 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whether this takes something away that stops packets, or lets something pass that may not pass now.
+    /// Whether this takes something away that stops packets, or lets something pass that may not
+    /// pass now.
     ///
     /// After a failure nothing of this kind is done any more.
     pub fn opens(&self) -> bool {
         match self {
-            Self::AddPolicy { policy, .. } | Self::UpdatePolicy { policy, .. } => !closes(&policy.action),
+            Self::AddPolicy { policy, .. } | Self::UpdatePolicy { policy, .. } => {
+                !closes(&policy.action)
+            }
             Self::DeleteRoute(_) | Self::RemoveTables | Self::DeletePolicy { .. } => true,
-            // An SA that is to go has ended: a failure elsewhere must not prolong the life of its key, and what its
-            // policies cover is dropped without it.
+            // An SA that is to go has ended: a failure elsewhere must not prolong the life of its
+            // key, and what its policies cover is dropped without it.
             Self::DeleteSa(_) | Self::InstallSa(_) => false,
-            Self::AddRoute(_) | Self::ReplaceGuard | Self::ReplaceTables | Self::UpdateSets(_) => false,
+            Self::AddRoute(_) | Self::ReplaceGuard | Self::ReplaceTables | Self::UpdateSets(_) => {
+                false
+            }
         }
     }
 
@@ -84,26 +91,39 @@ impl Op {
             Self::AddRoute(_) | Self::DeleteRoute(_) => Parts::INTERFACES,
             Self::ReplaceGuard | Self::ReplaceTables | Self::RemoveTables => Parts::TABLES,
             Self::UpdateSets(_) => Parts::SETS,
-            Self::AddPolicy { .. } | Self::UpdatePolicy { .. } | Self::DeletePolicy { .. } => Parts::POLICIES,
+            Self::AddPolicy { .. } | Self::UpdatePolicy { .. } | Self::DeletePolicy { .. } => {
+                Parts::POLICIES
+            }
             Self::InstallSa(_) | Self::DeleteSa(_) => Parts::STATES,
         }
     }
 }
 
-/// Names in `desired` that no interface has now. What depends on them is left out of the plan until they appear.
+/// Names in `desired` that no interface has now. What depends on them is left out of the plan until
+/// they appear.
 pub fn missing_interfaces(current: &Current, desired: &Desired) -> BTreeSet<String> {
     let policies = desired.policies.keys().filter_map(|id| id.selector.interface.as_ref());
     let routes = desired.routes.iter().map(|route| &route.interface);
-    let zones = desired.preservation.iter().flat_map(|preservation| preservation.wan.iter().chain(&preservation.lan));
-    policies.chain(routes).chain(zones).filter(|name| !current.interfaces.contains_key(*name)).cloned().collect()
+    let zones = desired
+        .preservation
+        .iter()
+        .flat_map(|preservation| preservation.wan.iter().chain(&preservation.lan));
+    policies
+        .chain(routes)
+        .chain(zones)
+        .filter(|name| !current.interfaces.contains_key(*name))
+        .cloned()
+        .collect()
 }
 
-/// Computes the operations that turn `current` into `desired`, in order. Nothing to do gives an empty plan.
+/// Computes the operations that turn `current` into `desired`, in order. Nothing to do gives an
+/// empty plan.
 pub fn plan(current: &Current, desired: &Desired, ownership: &Ownership) -> Vec<Op> {
     plan_knowing(current, desired, ownership, &mut Wanted::default(), Parts::ALL)
 }
 
-/// As [`plan`], with what is remembered of the plan before, and for `parts` only: the others are known to be as desired.
+/// As [`plan`], with what is remembered of the plan before, and for `parts` only: the others are
+/// known to be as desired.
 pub(crate) fn plan_knowing(
     current: &Current,
     desired: &Desired,
@@ -125,7 +145,8 @@ pub(crate) fn plan_knowing(
         policies(current, desired, ownership, &mut steps);
     }
     if current.policies.is_empty() && current.tables.is_empty() {
-        // Nothing of ours is there and everything passes: what is to pass on need not meet the blocks first.
+        // Nothing of ours is there and everything passes: what is to pass on need not meet the
+        // blocks first.
         steps.openings_kept = std::mem::take(&mut steps.openings);
     }
     steps.in_order()
@@ -192,10 +213,15 @@ fn routes(current: &Current, desired: &Desired, steps: &mut Steps) {
     let possible = |route: &&PlaceholderRoute| current.interfaces.contains_key(&route.interface);
     let wanted: BTreeSet<&PlaceholderRoute> = desired.routes.iter().filter(possible).collect();
     let replaced: BTreeSet<_> = wanted.iter().map(|route| route.placeholder).collect();
-    steps.routes_added =
-        wanted.iter().filter(|r| !current.routes.contains(**r)).map(|r| Op::AddRoute((*r).clone())).collect();
-    let obsolete =
-        current.routes.iter().filter(|route| !wanted.contains(route) && !replaced.contains(&route.placeholder));
+    steps.routes_added = wanted
+        .iter()
+        .filter(|r| !current.routes.contains(**r))
+        .map(|r| Op::AddRoute((*r).clone()))
+        .collect();
+    let obsolete = current
+        .routes
+        .iter()
+        .filter(|route| !wanted.contains(route) && !replaced.contains(&route.placeholder));
     steps.routes_deleted = obsolete.cloned().map(Op::DeleteRoute).collect();
 }
 
@@ -237,7 +263,8 @@ fn sas(current: &Current, desired: &Desired, steps: &mut Steps) {
         };
         match current.sas.get(id) {
             Some(installed) if same_in_kernel(sa, &installed.sa) => {}
-            // XFRM cannot change keys in place. The packets of the gap are dropped, not sent in clear.
+            // XFRM cannot change keys in place. The packets of the gap are dropped, not sent in
+            // clear.
             Some(_) => step.extend([Op::DeleteSa(*id), Op::InstallSa(*id)]),
             None => step.push(Op::InstallSa(*id)),
         }
@@ -257,7 +284,8 @@ fn policies(current: &Current, desired: &Desired, ownership: &Ownership, steps: 
         current.policies.iter().map(|(index, policy)| (&policy.id, (*index, policy))).collect();
     let mut free = FreeIndexes::new(current, ownership);
     for (id, policy) in desired.policies.as_ref() {
-        if id.selector.interface.as_ref().is_some_and(|name| !current.interfaces.contains_key(name)) {
+        if id.selector.interface.as_ref().is_some_and(|name| !current.interfaces.contains_key(name))
+        {
             continue;
         }
         match installed.get(id) {
@@ -273,7 +301,8 @@ fn policies(current: &Current, desired: &Desired, ownership: &Ownership, steps: 
                 }
             }
             None => {
-                // Without a free index the policy cannot be marked as ours; the read-back reports it as remaining.
+                // Without a free index the policy cannot be marked as ours; the read-back reports
+                // it as remaining.
                 let index = free.take(id.direction).unwrap_or(*ownership.policy_indexes.end());
                 let op = Op::AddPolicy { index, policy: policy.clone() };
                 if closes(&policy.action) {
@@ -285,7 +314,12 @@ fn policies(current: &Current, desired: &Desired, ownership: &Ownership, steps: 
         }
     }
     for (index, policy) in &current.policies {
-        let gone = policy.id.selector.interface.as_ref().is_some_and(|name| !current.interfaces.contains_key(name));
+        let gone = policy
+            .id
+            .selector
+            .interface
+            .as_ref()
+            .is_some_and(|name| !current.interfaces.contains_key(name));
         if gone || !desired.policies.contains_key(&policy.id) {
             let op = Op::DeletePolicy { index: *index, id: policy.id.clone() };
             if closes(&policy.action) {
@@ -312,7 +346,8 @@ impl<'a> FreeIndexes<'a> {
     fn take(&mut self, direction: Direction) -> Option<u32> {
         let from = self.next.get(&direction).copied().unwrap_or(0);
         let mut all = self.ownership.indexes(direction);
-        let index = all.find(|index| *index >= from && !self.current.policies.contains_key(index))?;
+        let index =
+            all.find(|index| *index >= from && !self.current.policies.contains_key(index))?;
         self.next.insert(direction, index.saturating_add(1));
         Some(index)
     }
@@ -337,17 +372,23 @@ fn only_closes(old: &Policy, new: &Policy) -> bool {
     }
 }
 
-/// Whether the kernel holds this state. A kernel in lockdown shows keys as zeros: then they count as equal.
+/// Whether the kernel holds this state. A kernel in lockdown shows keys as zeros: then they count
+/// as equal.
 pub(crate) fn same_in_kernel(wanted: &Sa, installed: &Sa) -> bool {
-    let facts = |sa: &Sa| (sa.id, sa.source, sa.reqid, sa.no_path_mtu_discovery, sa.sequence_may_wrap);
+    let facts =
+        |sa: &Sa| (sa.id, sa.source, sa.reqid, sa.no_path_mtu_discovery, sa.sequence_may_wrap);
     facts(wanted) == facts(installed) && wanted.protection.same_in_kernel(&installed.protection)
 }
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AddRoute(route) => write!(f, "add route to {} by {}", route.placeholder, route.interface),
-            Self::DeleteRoute(route) => write!(f, "delete route to {} by {}", route.placeholder, route.interface),
+            Self::AddRoute(route) => {
+                write!(f, "add route to {} by {}", route.placeholder, route.interface)
+            }
+            Self::DeleteRoute(route) => {
+                write!(f, "delete route to {} by {}", route.placeholder, route.interface)
+            }
             Self::ReplaceGuard => write!(f, "replace the nf_tables guard"),
             Self::ReplaceTables => write!(f, "replace the nf_tables tables"),
             Self::UpdateSets(changes) => write!(f, "update {} nf_tables sets", changes.len()),

@@ -20,7 +20,8 @@ pub struct Preservation {
     pub exclude: BTreeSet<Selector>,
     /// Address preservation per placeholder address.
     pub groups: BTreeMap<Ipv4Addr, GroupPreservation>,
-    /// Packets between group prefixes are put together before policies see them, because fragments carry no ports.
+    /// Packets between group prefixes are put together before policies see them, because fragments
+    /// carry no ports.
     pub defragment: bool,
 }
 
@@ -43,7 +44,8 @@ impl Preservation {
 pub struct GroupPreservation {
     /// LOCAL: where received ESP is sent to the kernel's XFRM input.
     pub local: Ipv4Addr,
-    /// Outbound states' reqids, one per TEK in use at a time: `ipsec out reqid R` stashes the inner addresses.
+    /// Outbound states' reqids, one per TEK in use at a time: `ipsec out reqid R` stashes the inner
+    /// addresses.
     pub outbound_reqids: BTreeSet<Reqid>,
     /// SPIs of the inbound states.
     pub inbound_spis: BTreeSet<u32>,
@@ -57,8 +59,16 @@ pub struct GroupPreservation {
 
 impl GroupPreservation {
     fn same_rules(&self, other: &Self) -> bool {
-        let Self { local, outbound_reqids, inbound_spis: _, fragments, dont_fragment, segment_size } = self;
-        (local, outbound_reqids, fragments) == (&other.local, &other.outbound_reqids, &other.fragments)
+        let Self {
+            local,
+            outbound_reqids,
+            inbound_spis: _,
+            fragments,
+            dont_fragment,
+            segment_size,
+        } = self;
+        (local, outbound_reqids, fragments)
+            == (&other.local, &other.outbound_reqids, &other.fragments)
             && (dont_fragment, segment_size) == (&other.dont_fragment, &other.segment_size)
     }
 }
@@ -78,7 +88,8 @@ pub enum SegmentSize {
 /// The outer header's DF bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum DontFragment {
-    /// Always clear: the safe default, because an ICMP from the core goes to the inner source, which ignores it.
+    /// Always clear: the safe default, because an ICMP from the core goes to the inner source,
+    /// which ignores it.
     #[default]
     Clear,
     /// As the inner header.

@@ -1,8 +1,9 @@
 //! Makes the kernel what it should be: read, compare, change in order, read back.
 //!
-//! What was read is remembered. It is read again where we changed it, and where somebody said that it may have changed
-//! ([`Reconciler::doubt`]): a new key costs a reading of its states and of the sets, not of every rule and route. What
-//! was found as desired, and neither read nor desired otherwise since, is not compared again.
+//! What was read is remembered. It is read again where we changed it, and where somebody said that
+//! it may have changed ([`Reconciler::doubt`]): a new key costs a reading of its states and of the
+//! sets, not of every rule and route. What was found as desired, and neither read nor desired
+//! otherwise since, is not compared again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +22,8 @@ const ROUNDS: u32 = 4;
 /// So many states at most are read one by one: more of them are sooner read in one go.
 const FEW: usize = 8;
 
-/// Sequence number from which a sender that must not wrap needs a new TEK: a quarter of 2^32 packets is left, 17 minutes
-/// at a million a second.
+/// Sequence number from which a sender that must not wrap needs a new TEK: a quarter of 2^32
+/// packets is left, 17 minutes at a million a second.
 const WORN: u32 = 0xc000_0000;
 
 /// Keeps one desired state in the kernel.
@@ -31,9 +32,11 @@ pub struct Reconciler<K: Kernel> {
     kernel: K,
     ownership: Ownership,
     desired: Desired,
-    /// Counter-mode senders that were installed: putting one back would start a second initialisation vector sequence.
+    /// Counter-mode senders that were installed: putting one back would start a second
+    /// initialisation vector sequence.
     spent: BTreeSet<SaId>,
-    /// Outbound states that others have taken the place of, and that packets under way may still be about to use.
+    /// Outbound states that others have taken the place of, and that packets under way may still be
+    /// about to use.
     replaced: BTreeSet<SaId>,
     /// As last read.
     current: Current,
@@ -51,15 +54,16 @@ pub struct Reconciler<K: Kernel> {
 pub struct Report {
     /// Operations done, in order. Empty: the kernel already was as desired.
     pub done: Vec<Op>,
-    /// Counter-mode senders that are gone from the kernel and were not put back: each needs a new TEK. Until then their
-    /// packets are dropped.
+    /// Counter-mode senders that are gone from the kernel and were not put back: each needs a new
+    /// TEK. Until then their packets are dropped.
     pub withheld: BTreeSet<SaId>,
     /// Senders whose sequence number must not wrap and has come near its end: each needs a new TEK.
     pub worn: BTreeSet<SaId>,
-    /// Packets of ESP between group prefixes that were dropped because their SPI is not known here, since the tables were
-    /// made.
+    /// Packets of ESP between group prefixes that were dropped because their SPI is not known here,
+    /// since the tables were made.
     pub unknown_esp: u64,
-    /// Packets that failed the integrity check of an inbound state, since the state was made; only where there were any.
+    /// Packets that failed the integrity check of an inbound state, since the state was made; only
+    /// where there were any.
     pub unauthentic: BTreeMap<SaId, u32>,
     /// Interfaces that are named but do not exist now. Repair again when one appears.
     pub missing_interfaces: BTreeSet<String>,
@@ -100,23 +104,25 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    /// These parts of the kernel may have been changed by others: they are read before anything is decided.
+    /// These parts of the kernel may have been changed by others: they are read before anything is
+    /// decided.
     pub fn doubt(&mut self, parts: Parts) {
         self.stale |= parts;
     }
 
     /// Makes the kernel hold `desired` and nothing else of ours.
     ///
-    /// `desired` is kept for repairs even when this fails. What others changed and nobody [doubts](Self::doubt) yet is not
-    /// seen. An outbound state that another one takes the place of stays until [`Reconciler::release`]: the kernel gives
-    /// packets the newer one, and drops (XfrmOutStateInvalid) those that were given the older one when that goes.
+    /// `desired` is kept for repairs even when this fails. What others changed and nobody
+    /// [doubts](Self::doubt) yet is not seen. An outbound state that another one takes the place of
+    /// stays until [`Reconciler::release`]: the kernel gives packets the newer one, and drops
+    /// (XfrmOutStateInvalid) those that were given the older one when that goes.
     pub async fn apply(&mut self, desired: Desired) -> Result<Report, Error> {
         let changed = self.change(desired).await?;
         self.confirm(changed).await
     }
 
-    /// The first half of [`Reconciler::apply`]: when it returns, the kernel has acknowledged the changes, and what they put
-    /// there is in use. [`Reconciler::confirm`] is still to be called.
+    /// The first half of [`Reconciler::apply`]: when it returns, the kernel has acknowledged the
+    /// changes, and what they put there is in use. [`Reconciler::confirm`] is still to be called.
     pub async fn change(&mut self, mut desired: Desired) -> Result<Changed, Error> {
         self.keep_replaced(&mut desired);
         // A new key under an old identity is a new SA and may be installed once itself.
@@ -132,8 +138,8 @@ impl<K: Kernel> Reconciler<K> {
 
     /// The second half: reads the changes back, and changes what is not as desired yet.
     ///
-    /// The younger of two states is the one added later by the wall clock. After a step back that is the one that was
-    /// replaced, and it goes at once.
+    /// The younger of two states is the one added later by the wall clock. After a step back that
+    /// is the one that was replaced, and it goes at once.
     pub async fn confirm(&mut self, changed: Changed) -> Result<Report, Error> {
         let mut report = self.settle(changed).await?;
         if self.prefers_replaced() {
@@ -159,7 +165,9 @@ impl<K: Kernel> Reconciler<K> {
         let mut last = changed;
         for _ in 1..ROUNDS {
             // What the kernel refuses for good it refuses again; the rest is worth another look.
-            if last.nothing_to_do || last.failures.iter().any(|failure| !failure.cause.is_transient()) {
+            if last.nothing_to_do
+                || last.failures.iter().any(|failure| !failure.cause.is_transient())
+            {
                 break;
             }
             last = self.round(last.report).await?;
@@ -180,7 +188,8 @@ impl<K: Kernel> Reconciler<K> {
         Err(Error::NotConverged { rounds: ROUNDS, remaining })
     }
 
-    /// Makes the kernel hold the desired state again, after somebody else changed these parts of it.
+    /// Makes the kernel hold the desired state again, after somebody else changed these parts of
+    /// it.
     pub async fn repair(&mut self, parts: Parts) -> Result<Report, Error> {
         self.doubt(parts);
         // Installed anew, they would be as young as what took their place.
@@ -193,7 +202,8 @@ impl<K: Kernel> Reconciler<K> {
         &self.replaced
     }
 
-    /// Removes them, in a while: a packet needs far less than a second from the choice of its state to the use of it.
+    /// Removes them, in a while: a packet needs far less than a second from the choice of its state
+    /// to the use of it.
     pub async fn release(&mut self) -> Result<Report, Error> {
         self.forget_replaced();
         self.reconcile().await
@@ -203,7 +213,9 @@ impl<K: Kernel> Reconciler<K> {
         // What may be missing would be installed anew, and be as young as what takes its place.
         let there = !self.stale.states;
         let kept = |id: &SaId, old: &mut Sa| {
-            there && !desired.sas.contains_key(id) && desired.sas.values().any(|new| takes_place(old, new))
+            there
+                && !desired.sas.contains_key(id)
+                && desired.sas.values().any(|new| takes_place(old, new))
         };
         let kept: Vec<(SaId, Sa)> = self.desired.sas.extract_if(.., kept).collect();
         self.replaced = kept.iter().map(|(id, _)| *id).collect();
@@ -235,11 +247,13 @@ impl<K: Kernel> Reconciler<K> {
         self.refresh().await?;
         self.note_installed();
         report.worn = self.worn();
-        report.unknown_esp = self.current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
+        report.unknown_esp =
+            self.current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
         report.unauthentic = self.unauthentic();
         report.missing_interfaces = plan::missing_interfaces(&self.current, &self.desired);
         let (current, desired) = (&self.current, &self.desired);
-        let ops = plan::plan_knowing(current, desired, &self.ownership, &mut self.wanted, self.unsettled);
+        let ops =
+            plan::plan_knowing(current, desired, &self.ownership, &mut self.wanted, self.unsettled);
         // Also what is withheld below: it is not as desired.
         self.unsettled = Parts::NONE;
         ops.iter().for_each(|op| self.unsettled |= op.touches());
@@ -310,7 +324,8 @@ impl<K: Kernel> Reconciler<K> {
     async fn execute(&mut self, ops: Vec<Op>, done: &mut Vec<Op>) -> Vec<Failure> {
         let mut failures = Vec::new();
         for op in ops {
-            // Closing on is safe with a failure behind us; opening and removing rely on what failed.
+            // Closing on is safe with a failure behind us; opening and removing rely on what
+            // failed.
             if !failures.is_empty() && op.opens() {
                 continue;
             }
@@ -352,7 +367,8 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn unauthentic(&self) -> BTreeMap<SaId, u32> {
-        let inbound = |id: &SaId| self.desired.sas.get(id).is_some_and(|sa| sa.role == SaRole::Inbound);
+        let inbound =
+            |id: &SaId| self.desired.sas.get(id).is_some_and(|sa| sa.role == SaRole::Inbound);
         let failed = self.current.sas.iter().map(|(id, now)| (*id, now.unauthentic));
         failed.filter(|(id, packets)| *packets > 0 && inbound(id)).collect()
     }
@@ -365,7 +381,8 @@ impl<K: Kernel> Reconciler<K> {
 
     fn without_spent(&self, ops: Vec<Op>, withheld: &mut BTreeSet<SaId>) -> Vec<Op> {
         withheld.clear();
-        let never = |id: &SaId| self.desired.sas.get(id).is_some_and(|sa| sa.install == Install::Never);
+        let never =
+            |id: &SaId| self.desired.sas.get(id).is_some_and(|sa| sa.install == Install::Never);
         let keep = |op: &Op| match op {
             Op::InstallSa(id) if self.spent.contains(id) || never(id) => {
                 withheld.insert(*id);
@@ -385,8 +402,11 @@ fn takes_place(old: &Sa, new: &Sa) -> bool {
 
 /// Where a kernel as `old` desires may not be as `new` does.
 fn changes(old: &Desired, new: &Desired) -> Parts {
-    let mut parts =
-        Parts { interfaces: old.routes != new.routes, policies: old.policies != new.policies, ..Parts::STATES };
+    let mut parts = Parts {
+        interfaces: old.routes != new.routes,
+        policies: old.policies != new.policies,
+        ..Parts::STATES
+    };
     parts |= match (&old.preservation, &new.preservation) {
         (Some(old), Some(new)) if old.same_rules(new) => Parts::SETS,
         (None, None) => Parts::NONE,

@@ -20,8 +20,8 @@ pub struct Counters {
 pub struct Statistics {
     /// Per state.
     pub sas: BTreeMap<SaId, Counters>,
-    /// Per nf_tables rule with a counter, by the rule's comment. Those of rules that drop begin with [`DROP`], and end
-    /// with [`IN_CLEAR`] where the packet was in clear.
+    /// Per nf_tables rule with a counter, by the rule's comment. Those of rules that drop begin
+    /// with [`DROP`], and end with [`IN_CLEAR`] where the packet was in clear.
     pub rules: BTreeMap<String, Counters>,
 }
 
@@ -37,7 +37,10 @@ impl From<&Current> for Statistics {
 impl Statistics {
     /// Clear packets between group prefixes that the guards dropped, arriving or leaving.
     pub fn guard_drops(&self) -> Counters {
-        let drops = self.rules.iter().filter(|(comment, _)| comment.starts_with(DROP) && comment.ends_with(IN_CLEAR));
+        let drops = self
+            .rules
+            .iter()
+            .filter(|(comment, _)| comment.starts_with(DROP) && comment.ends_with(IN_CLEAR));
         drops.fold(Counters::default(), |sum, (_, one)| Counters {
             packets: sum.packets.saturating_add(one.packets),
             octets: sum.octets.saturating_add(one.octets),
@@ -58,7 +61,8 @@ mod tests {
             ("drop: ESP without an SA", 4),
             ("to XFRM", 8),
         ];
-        let rules = rules.into_iter().map(|(rule, packets)| (rule.to_owned(), counters(packets))).collect();
+        let rules =
+            rules.into_iter().map(|(rule, packets)| (rule.to_owned(), counters(packets))).collect();
         let statistics = Statistics { sas: BTreeMap::new(), rules };
         assert_eq!(statistics.guard_drops(), counters(3));
     }

@@ -1,8 +1,14 @@
 //! The reconciler against the real kernel, in a network namespace that each test makes for itself.
 //!
-//! Policies, tables and routes work on every kernel with XFRM and nf_tables; states need ESP, and are proved in the lab.
+//! Policies, tables and routes work on every kernel with XFRM and nf_tables; states need ESP, and
+//! are proved in the lab.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test says what is wrong by failing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what is wrong by failing"
+)]
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +27,11 @@ use xfrm::{Desired, Error, Op, Ownership, Parts, Reconciler};
 fn sh(command: &str) -> String {
     let output = Command::new("sh").args(["-c", command]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     text
 }
 
@@ -45,7 +55,14 @@ fn desired() -> Desired {
     let mut add = |direction, interface: Option<&str>, priority, action| {
         let interface = interface.map(str::to_owned);
         let (source, destination) = (group, group);
-        let selector = Selector { source, destination, protocol: 0, source_port: 0, destination_port: 0, interface };
+        let selector = Selector {
+            source,
+            destination,
+            protocol: 0,
+            source_port: 0,
+            destination_port: 0,
+            interface,
+        };
         let id = PolicyId { direction, selector };
         Arc::make_mut(&mut desired.policies).insert(id.clone(), Policy { id, priority, action });
     };
@@ -78,7 +95,10 @@ fn desired() -> Desired {
     desired.preservation = Some(Preservation {
         lan: BTreeSet::from([String::from("lan")]),
         wan: BTreeSet::from([String::from("wan")]),
-        guard: BTreeSet::from([(group, group), ("fd00::/16".parse().unwrap(), "fd00::/16".parse().unwrap())]),
+        guard: BTreeSet::from([
+            (group, group),
+            ("fd00::/16".parse().unwrap(), "fd00::/16".parse().unwrap()),
+        ]),
         exclude: BTreeSet::from([excluded]),
         groups: BTreeMap::from([("192.0.2.1".parse().unwrap(), preservation)]),
         defragment: true,
@@ -103,7 +123,10 @@ async fn expect(events: &mut EventSource, wanted: &KernelEvent) {
 fn applies_reads_back_and_removes() {
     in_namespace(async |mut reconciler, _| {
         let report = reconciler.apply(desired()).await.unwrap();
-        assert!(report.done.contains(&Op::ReplaceTables) && report.missing_interfaces.is_empty(), "{report:?}");
+        assert!(
+            report.done.contains(&Op::ReplaceTables) && report.missing_interfaces.is_empty(),
+            "{report:?}"
+        );
         assert!(reconciler.repair(Parts::ALL).await.unwrap().done.is_empty());
         let tables = sh("nft list ruleset");
         for line in [
@@ -130,7 +153,10 @@ fn flushes_are_noticed_and_repaired_and_the_guard_outlasts_them() {
         reconciler.apply(desired()).await.unwrap();
         sh("nft flush ruleset");
         let left = sh("nft list tables");
-        assert!(left.contains("table ip gdoi-guard") && !left.contains("table ip gdoi\n"), "{left}");
+        assert!(
+            left.contains("table ip gdoi-guard") && !left.contains("table ip gdoi\n"),
+            "{left}"
+        );
         assert!(sh("nft list ruleset").contains("drop: leaving in clear"));
         expect(&mut events, &KernelEvent::Flushed(What::Tables)).await;
         assert_eq!(reconciler.repair(Parts::ALL).await.unwrap().done, [Op::ReplaceTables]);
@@ -191,9 +217,13 @@ fn foreign_entries_stay() {
             ip xfrm policy add src 10.0.0.0/8 dst 10.0.0.0/8 dir in index 0x5000008 action block
             ip route add 198.51.100.1/32 dev wan
             nft add table ip gdoi2");
-        let Err(Error::Incomplete { failures, .. }) = reconciler.apply(desired()).await else { panic!("no error") };
+        let Err(Error::Incomplete { failures, .. }) = reconciler.apply(desired()).await else {
+            panic!("no error")
+        };
         assert_eq!(failures.len(), 1, "{failures:?}");
-        assert!(matches!(&failures[0].cause, Error::ForeignPolicy(id) if id.direction == Direction::Out));
+        assert!(
+            matches!(&failures[0].cause, Error::ForeignPolicy(id) if id.direction == Direction::Out)
+        );
         reconciler.purge().await.unwrap();
         assert_eq!(sh("ip xfrm policy | grep -c ^src"), "2\n");
         assert_eq!(sh("nft list tables"), "table ip gdoi2\n");
@@ -254,9 +284,11 @@ fn facts_about_interfaces_are_the_kernels() {
 #[ignore = "needs root: makes a network namespace"]
 fn a_placeholder_route_follows_its_next_hop() {
     in_namespace(async |mut reconciler, _| {
-        for (gateway, shown) in
-            [(Some("10.0.1.254"), "via 10.0.1.254"), (None, "dev wan"), (Some("fe80::1"), "via inet6 fe80::1")]
-        {
+        for (gateway, shown) in [
+            (Some("10.0.1.254"), "via 10.0.1.254"),
+            (None, "dev wan"),
+            (Some("fe80::1"), "via inet6 fe80::1"),
+        ] {
             let mut wanted = Desired::default();
             Arc::make_mut(&mut wanted.routes).insert(PlaceholderRoute {
                 placeholder: "192.0.2.1".parse().unwrap(),
@@ -267,7 +299,10 @@ fn a_placeholder_route_follows_its_next_hop() {
             reconciler.apply(wanted).await.unwrap();
             assert!(reconciler.repair(Parts::ALL).await.unwrap().done.is_empty());
             let route = sh("ip route show 192.0.2.1");
-            assert!(route.starts_with(&format!("192.0.2.1 {shown}")) && route.contains("mtu lock 1400"), "{route}");
+            assert!(
+                route.starts_with(&format!("192.0.2.1 {shown}")) && route.contains("mtu lock 1400"),
+                "{route}"
+            );
             assert_eq!(route.lines().count(), 1);
         }
         // Another MTU.

@@ -20,12 +20,15 @@ use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
 use xfrm::desired::PlaceholderRoute;
 use xfrm::fake::{FakeKernel, Fault, Packet};
 use xfrm::key::Key;
-use xfrm::model::{Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template};
+use xfrm::model::{
+    Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
+};
 use xfrm::preserve::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Current, Desired, Error, Kernel, Op, Ownership, Parts, Reconciler, plan};
 
 const DIRECTIONS: [Direction; 3] = [Direction::In, Direction::Out, Direction::Forward];
-const PREFIXES: [&str; 5] = ["172.16.0.0/12", "172.16.1.0/24", "172.16.2.0/24", "172.16.1.0/25", "10.0.0.0/8"];
+const PREFIXES: [&str; 5] =
+    ["172.16.0.0/12", "172.16.1.0/24", "172.16.2.0/24", "172.16.1.0/25", "10.0.0.0/8"];
 const HOSTS: [&str; 4] = ["172.16.1.10", "172.16.1.200", "172.16.2.10", "10.1.2.3"];
 const ENOBUFS: i32 = 105;
 const EINVAL: i32 = 22;
@@ -74,22 +77,32 @@ fn draw() -> impl Strategy<Value = Draw> {
 impl Draw {
     fn desired(&self) -> Desired {
         let mut desired = Desired::default();
-        for (&(direction, source, destination, interface, protocol), &(action, priority)) in &self.policies {
+        for (&(direction, source, destination, interface, protocol), &(action, priority)) in
+            &self.policies
+        {
             let selector = Selector {
                 source: PREFIXES[source].parse().unwrap(),
                 destination: PREFIXES[destination].parse().unwrap(),
                 protocol: protocol * 17,
                 source_port: 0,
                 destination_port: 0,
-                interface: [None, Some("lan"), Some("absent")][usize::from(interface)].map(str::to_owned),
+                interface: [None, Some("lan"), Some("absent")][usize::from(interface)]
+                    .map(str::to_owned),
             };
             let id = PolicyId { direction, selector };
             let template = |optional| {
                 let (source, destination) = (address("0.0.0.0"), address("10.0.1.1"));
-                Action::Protect(Template { source, destination, reqid: Reqid(0x4744_0001), optional })
+                Action::Protect(Template {
+                    source,
+                    destination,
+                    reqid: Reqid(0x4744_0001),
+                    optional,
+                })
             };
-            let action = [Action::Allow, Action::Block, template(false), template(true)][usize::from(action)];
-            Arc::make_mut(&mut desired.policies).insert(id.clone(), Policy { id, priority, action });
+            let action = [Action::Allow, Action::Block, template(false), template(true)]
+                [usize::from(action)];
+            Arc::make_mut(&mut desired.policies)
+                .insert(id.clone(), Policy { id, priority, action });
         }
         for (&spi, &key) in &self.inbound {
             let sa = sa(SaRole::Inbound, spi, key, false);
@@ -102,7 +115,11 @@ impl Draw {
         desired.preservation = self.preservation.map(|(defragment, guards)| Preservation {
             lan: BTreeSet::from([String::from("lan")]),
             wan: BTreeSet::from([String::from("wan"), String::from("absent")]),
-            guard: PREFIXES.iter().take(guards.into()).map(|p| (p.parse().unwrap(), p.parse().unwrap())).collect(),
+            guard: PREFIXES
+                .iter()
+                .take(guards.into())
+                .map(|p| (p.parse().unwrap(), p.parse().unwrap()))
+                .collect(),
             exclude: BTreeSet::new(),
             groups: BTreeMap::from([(
                 "192.0.2.1".parse().unwrap(),
@@ -133,7 +150,11 @@ fn sa(role: SaRole, spi: u32, key: u8, counter_mode: bool) -> Sa {
         SaRole::Outbound => ("10.0.1.1", "192.0.2.1", 0x4744_0000),
     };
     let protection = match counter_mode {
-        true => Protection::Combined { aead: Aead::AesGcm, key: Key::copy_from(&[key + 1; 36]), icv: 16 },
+        true => Protection::Combined {
+            aead: Aead::AesGcm,
+            key: Key::copy_from(&[key + 1; 36]),
+            icv: 16,
+        },
         false => Protection::Separate {
             encryption: Encryption::AesCbc,
             encryption_key: Key::copy_from(&[key + 1; 32]),
@@ -149,7 +170,11 @@ fn sa(role: SaRole, spi: u32, key: u8, counter_mode: bool) -> Sa {
         protection,
         no_path_mtu_discovery: role == SaRole::Outbound,
         sequence_may_wrap: role == SaRole::Outbound && !counter_mode,
-        install: if role == SaRole::Outbound && counter_mode { Install::Once } else { Install::Freely },
+        install: if role == SaRole::Outbound && counter_mode {
+            Install::Once
+        } else {
+            Install::Freely
+        },
         hard_limit: None,
     }
 }
@@ -182,9 +207,19 @@ fn packets() -> Vec<(Direction, Packet)> {
 
 fn foreign() -> Policy {
     let net = "203.0.113.0/24".parse().unwrap();
-    let selector =
-        Selector { source: net, destination: net, protocol: 0, source_port: 0, destination_port: 0, interface: None };
-    Policy { id: PolicyId { direction: Direction::Out, selector }, priority: 5, action: Action::Block }
+    let selector = Selector {
+        source: net,
+        destination: net,
+        protocol: 0,
+        source_port: 0,
+        destination_port: 0,
+        interface: None,
+    };
+    Policy {
+        id: PolicyId { direction: Direction::Out, selector },
+        priority: 5,
+        action: Action::Block,
+    }
 }
 
 fn kernel() -> FakeKernel {
@@ -208,7 +243,9 @@ fn settled(kernel: &mut FakeKernel, desired: &Desired) -> bool {
 
 /// Closed packets by their position in `packets()`.
 fn closed(kernel: &FakeKernel, packets: &[(Direction, Packet)]) -> BTreeSet<usize> {
-    let is_closed = |(_, (direction, packet)): &(usize, &(Direction, Packet))| !kernel.in_clear(*direction, packet);
+    let is_closed = |(_, (direction, packet)): &(usize, &(Direction, Packet))| {
+        !kernel.in_clear(*direction, packet)
+    };
     packets.iter().enumerate().filter(is_closed).map(|(position, _)| position).collect()
 }
 
@@ -393,7 +430,10 @@ fn a_new_key_costs_a_reading_of_its_states_alone() {
     let ids = |ids: &[(core::net::IpAddr, u32)]| -> BTreeSet<SaId> {
         ids.iter().map(|(destination, spi)| SaId { destination: *destination, spi: *spi }).collect()
     };
-    assert_eq!(kernel.state_reads().last(), Some(&ids(&[(inbound, 0x1300), (inbound, 0x1301), (outbound, 0x1301)])));
+    assert_eq!(
+        kernel.state_reads().last(),
+        Some(&ids(&[(inbound, 0x1300), (inbound, 0x1301), (outbound, 0x1301)]))
+    );
     run(reconciler.release()).unwrap();
     let read: Vec<_> = kernel.state_reads();
     assert_eq!(read.last(), Some(&ids(&[(outbound, 0x1300)])));
@@ -427,7 +467,12 @@ fn after_a_failure_everything_is_read_again() {
     run(reconciler.apply(sending(0x1301, 1))).unwrap_err();
     run(reconciler.repair(Parts::NONE)).unwrap();
     assert!(kernel.reads().contains(&Parts::ALL));
-    assert_eq!(kernel.reads().iter().filter(|parts| **parts == Parts::ALL).count(), 2, "{:?}", kernel.reads());
+    assert_eq!(
+        kernel.reads().iter().filter(|parts| **parts == Parts::ALL).count(),
+        2,
+        "{:?}",
+        kernel.reads()
+    );
 }
 
 #[test]
@@ -441,10 +486,15 @@ fn a_foreign_policy_with_our_selector_is_named_and_left_alone() {
     block.id.direction = Direction::In;
     Arc::make_mut(&mut desired.policies).insert(block.id.clone(), block.clone());
     let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
-    let Err(Error::Incomplete { failures, .. }) = run(reconciler.apply(desired)) else { panic!("no failure") };
+    let Err(Error::Incomplete { failures, .. }) = run(reconciler.apply(desired)) else {
+        panic!("no failure")
+    };
     assert_eq!(failures[0].cause, Error::ForeignPolicy(foreign().id));
     let text = failures[0].cause.to_string();
-    assert!(text.contains("203.0.113.0/24 -> 203.0.113.0/24") && text.contains("ip xfrm policy"), "{text}");
+    assert!(
+        text.contains("203.0.113.0/24 -> 203.0.113.0/24") && text.contains("ip xfrm policy"),
+        "{text}"
+    );
     assert_eq!(kernel.foreign_policies(), [foreign()]);
     // The rest of the group is closed all the same.
     assert_eq!(kernel.policies(), [block]);
@@ -456,7 +506,9 @@ fn a_foreign_state_with_our_identity_is_named_and_left_alone() {
     let id = SaId { destination: address("10.0.1.1"), spi: 0x1300 };
     kernel.add_foreign_sa(id);
     let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
-    let Err(Error::Incomplete { failures, .. }) = run(reconciler.apply(sending(0x1300, 0))) else { panic!() };
+    let Err(Error::Incomplete { failures, .. }) = run(reconciler.apply(sending(0x1300, 0))) else {
+        panic!()
+    };
     assert_eq!(failures[0].cause, Error::ForeignState(id));
     assert!(kernel.foreign_sas().contains(&id));
 }
@@ -467,7 +519,8 @@ fn a_replaced_sender_stays_until_it_is_released() {
     let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
     run(reconciler.apply(sending(0x1300, 0))).unwrap();
     let report = run(reconciler.apply(sending(0x1301, 1))).unwrap();
-    let of_0x1300 = || kernel.sas().into_iter().filter(|id| id.spi == 0x1300).map(|id| id.destination);
+    let of_0x1300 =
+        || kernel.sas().into_iter().filter(|id| id.spi == 0x1300).map(|id| id.destination);
     assert_eq!(of_0x1300().collect::<Vec<_>>(), [address("192.0.2.1")], "{report:?}");
     // Nothing more happens by itself, and another state in between does not end it.
     assert!(run(reconciler.apply(sending(0x1301, 1))).unwrap().done.is_empty());
@@ -488,15 +541,20 @@ fn a_replaced_sender_goes_at_once_where_the_kernel_would_prefer_it() {
         run(reconciler.apply(sending(0x1300, 0))).unwrap();
         kernel.set_clock(5000_u64.checked_add_signed(step).unwrap());
         let report = run(reconciler.apply(sending(0x1301, 1))).unwrap();
-        let outbound: Vec<_> = kernel.sas().into_iter().filter(|id| id.destination == address("192.0.2.1")).collect();
+        let outbound: Vec<_> =
+            kernel.sas().into_iter().filter(|id| id.destination == address("192.0.2.1")).collect();
         assert_eq!(outbound.len(), senders, "{step} s: {report:?}");
         assert_eq!(outbound.last().unwrap().spi, 0x1301);
         assert_eq!(reconciler.replaced().len(), senders - 1);
         // The new one was there before the old one went.
         let place = |spi, installed: bool| {
             let is = |op: &Op| match op {
-                Op::InstallSa(id) => installed && id.spi == spi && id.destination == address("192.0.2.1"),
-                Op::DeleteSa(id) => !installed && id.spi == spi && id.destination == address("192.0.2.1"),
+                Op::InstallSa(id) => {
+                    installed && id.spi == spi && id.destination == address("192.0.2.1")
+                }
+                Op::DeleteSa(id) => {
+                    !installed && id.spi == spi && id.destination == address("192.0.2.1")
+                }
                 _ => false,
             };
             report.done.iter().position(is)
@@ -513,7 +571,8 @@ fn after_a_refusal_nothing_is_removed_but_keys_that_have_ended() {
     kernel.fail(0, Fault::Refuse(EINVAL));
     let outcome = run(reconciler.apply(sending(0x1301, 1)));
     assert!(matches!(outcome, Err(Error::Incomplete { .. })), "{outcome:?}");
-    let removals = |op: &Op| matches!(op, Op::DeletePolicy { .. } | Op::DeleteRoute(_) | Op::RemoveTables);
+    let removals =
+        |op: &Op| matches!(op, Op::DeletePolicy { .. } | Op::DeleteRoute(_) | Op::RemoveTables);
     assert!(!kernel.log().iter().any(removals));
     // The sender stays for packets under way, the receiver does not.
     assert!(!kernel.sas().contains(&SaId { destination: address("10.0.1.1"), spi: 0x1300 }));
@@ -527,5 +586,8 @@ fn after_a_refusal_nothing_is_removed_but_keys_that_have_ended() {
 fn keys_are_shown_nowhere() {
     let desired = sending(0x1300, 0x41);
     let text = format!("{desired:?}");
-    assert!(text.contains("Key(36 octets)") && !text.contains("66, 66") && !text.contains("BB"), "{text}");
+    assert!(
+        text.contains("Key(36 octets)") && !text.contains("66, 66") && !text.contains("BB"),
+        "{text}"
+    );
 }

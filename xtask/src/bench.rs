@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: the datapath against a classic tunnel, and the key server's registrations and pushes.
+//! `cargo xtask bench`: the datapath against a classic tunnel, and the key server's registrations
+//! and pushes.
 
 use crate::lab;
 use crate::machine::{self, Job};
@@ -15,7 +16,8 @@ pub struct Bench {
 
 #[derive(Subcommand)]
 enum What {
-    /// TCP and UDP through plain forwarding, a classic unicast ESP tunnel and the group path, alternating in one boot.
+    /// TCP and UDP through plain forwarding, a classic unicast ESP tunnel and the group path,
+    /// alternating in one boot.
     Datapath {
         /// Rounds of the three paths.
         #[arg(long, default_value_t = 5)]
@@ -63,11 +65,23 @@ pub fn run(bench: &Bench) -> Result<bool> {
             packages::ensure(packages::SCENARIOS)?;
             let binaries = lab::build(false)?;
             // No daemon is on a packet's path, but the generators must not be what is measured.
-            command::run(&mut command::cargo(&["build", "--quiet", "--release", "--package", "integration"]))?;
+            command::run(&mut command::cargo(&[
+                "build",
+                "--quiet",
+                "--release",
+                "--package",
+                "integration",
+            ]))?;
             machine::play(&Job {
-                arguments: ["bench", "--rounds", &rounds.to_string(), "--seconds", &seconds.to_string()]
-                    .map(str::to_owned)
-                    .to_vec(),
+                arguments: [
+                    "bench",
+                    "--rounds",
+                    &rounds.to_string(),
+                    "--seconds",
+                    &seconds.to_string(),
+                ]
+                .map(str::to_owned)
+                .to_vec(),
                 lab: Some(command::target_directory()?.join("release/lab")),
                 binaries,
                 keep: false,
@@ -79,7 +93,9 @@ pub fn run(bench: &Bench) -> Result<bool> {
             packages::ensure(packages::SCENARIOS)?;
             let binaries = if *no_build { lab::directory(true)? } else { lab::build(true)? };
             machine::play(&Job {
-                arguments: ["bench-push", "--pushes", &pushes.to_string()].map(str::to_owned).to_vec(),
+                arguments: ["bench-push", "--pushes", &pushes.to_string()]
+                    .map(str::to_owned)
+                    .to_vec(),
                 lab: None,
                 binaries,
                 keep: false,

@@ -18,7 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that bring I/O, a clock, threads or the operating system's randomness.
-const IMPURE: &[&str] = &["async-std", "getrandom", "mio", "nix", "rand", "rustix", "smol", "socket2", "tokio"];
+const IMPURE: &[&str] =
+    &["async-std", "getrandom", "mio", "nix", "rand", "rustix", "smol", "socket2", "tokio"];
 
 /// Checks every arrow; the answer is one line for the reader.
 ///
@@ -42,7 +43,9 @@ pub fn check() -> Result<String> {
     }
     for member in members()? {
         if !ALLOWED.iter().any(|(name, _)| *name == member) {
-            wrong.push(format!("{member} is new: say in xtask/src/dependencies.rs what it may depend on"));
+            wrong.push(format!(
+                "{member} is new: say in xtask/src/dependencies.rs what it may depend on"
+            ));
         }
     }
     if !wrong.is_empty() {
@@ -53,8 +56,17 @@ pub fn check() -> Result<String> {
 
 /// Names of the packages in a crate's tree, itself included.
 fn packages_of(name: &str, more: &[&str]) -> Result<BTreeSet<String>> {
-    let mut arguments =
-        vec!["tree", "--package", name, "--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
+    let mut arguments = vec![
+        "tree",
+        "--package",
+        name,
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ];
     arguments.extend(more);
     let output = command::cargo(&arguments).output().context("cannot start cargo tree")?;
     if !output.status.success() {
@@ -70,7 +82,10 @@ fn packages_of(name: &str, more: &[&str]) -> Result<BTreeSet<String>> {
 /// The members as the workspace's manifest lists them.
 fn members() -> Result<Vec<String>> {
     let manifest = std::fs::read_to_string(command::workspace().join("Cargo.toml"))?;
-    let line = manifest.lines().find(|line| line.starts_with("members")).context("no members in Cargo.toml")?;
+    let line = manifest
+        .lines()
+        .find(|line| line.starts_with("members"))
+        .context("no members in Cargo.toml")?;
     Ok(line.split('"').skip(1).step_by(2).map(str::to_owned).collect())
 }
 
@@ -84,6 +99,8 @@ mod tests {
     #[test]
     fn a_tree_lists_the_crate_and_its_dependencies() {
         let packages = super::packages_of("policies", &["--depth", "1"]).unwrap();
-        assert!(packages.contains("policies") && packages.contains("gdoi") && packages.contains("xfrm"));
+        assert!(
+            packages.contains("policies") && packages.contains("gdoi") && packages.contains("xfrm")
+        );
     }
 }

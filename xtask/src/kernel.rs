@@ -1,4 +1,5 @@
-//! Debian's own kernel for the throw-away machine: downloaded as a package, unpacked and never installed.
+//! Debian's own kernel for the throw-away machine: downloaded as a package, unpacked and never
+//! installed.
 
 use crate::{command, packages};
 use anyhow::{Context, Result, bail};
@@ -28,7 +29,10 @@ pub struct Kernel {
 pub fn fetch() -> Result<Kernel> {
     let architecture = command::output("dpkg", &["--print-architecture"])?;
     if architecture.trim() != "amd64" {
-        bail!("the lab's machine knows amd64 only; on {} use a kernel with ESP and nf_tables", architecture.trim());
+        bail!(
+            "the lab's machine knows amd64 only; on {} use a kernel with ESP and nf_tables",
+            architecture.trim()
+        );
     }
     let cache = cache_directory()?;
     // A kernel that is here already serves: the lab must also run without a network.
@@ -61,7 +65,8 @@ pub fn cache_directory() -> Result<PathBuf> {
         _ => command::target_directory()?,
     };
     let directory = base.join("gdoi-lab");
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
     Ok(directory)
 }
 
@@ -77,7 +82,8 @@ fn cached(cache: &Path) -> Result<Option<String>> {
     Ok(names.pop())
 }
 
-/// The meta package names the newest kernel; its `-unsigned` twin can be unpacked without installing anything.
+/// The meta package names the newest kernel; its `-unsigned` twin can be unpacked without
+/// installing anything.
 fn newest_package() -> Result<String> {
     packages::fill_lists()?;
     let depends = command::output("apt-cache", &["depends", "linux-image-amd64"])?;
@@ -92,7 +98,12 @@ fn newest_package() -> Result<String> {
 fn unpack(package: &str, directory: &Path, tree: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(directory);
     fs::create_dir_all(tree)?;
-    let download = || Command::new("apt-get").args(["download", "--quiet", package]).current_dir(directory).output();
+    let download = || {
+        Command::new("apt-get")
+            .args(["download", "--quiet", package])
+            .current_dir(directory)
+            .output()
+    };
     if !download()?.status.success() && command::is_root() {
         command::run(Command::new("apt-get").args(["update", "--quiet"]))?;
     }
@@ -101,7 +112,10 @@ fn unpack(package: &str, directory: &Path, tree: &Path) -> Result<()> {
         None => {
             let second = download()?;
             package_file(directory)?.with_context(|| {
-                format!("apt-get download {package}: {}", String::from_utf8_lossy(&second.stderr).trim())
+                format!(
+                    "apt-get download {package}: {}",
+                    String::from_utf8_lossy(&second.stderr).trim()
+                )
             })?
         }
     };
@@ -122,8 +136,8 @@ fn package_file(directory: &Path) -> Result<Option<PathBuf>> {
 }
 
 fn only_entry(directory: &Path) -> Result<String> {
-    let mut entries =
-        fs::read_dir(directory).with_context(|| format!("the kernel package has no {}", directory.display()))?;
+    let mut entries = fs::read_dir(directory)
+        .with_context(|| format!("the kernel package has no {}", directory.display()))?;
     let entry = entries.next().with_context(|| format!("{} is empty", directory.display()))??;
     Ok(entry.file_name().to_string_lossy().into_owned())
 }
@@ -148,7 +162,11 @@ fn write_initial_disk(tree: &Path, release: &str, file: &Path) -> Result<()> {
     }
     archive.file("modules/order", order.as_bytes(), 0o644);
     let init = command::workspace().join("integration/machine/init");
-    archive.file("init", &fs::read(&init).with_context(|| format!("cannot read {}", init.display()))?, 0o755);
+    archive.file(
+        "init",
+        &fs::read(&init).with_context(|| format!("cannot read {}", init.display()))?,
+        0o755,
+    );
     fs::write(file, archive.finish())?;
     Ok(())
 }
@@ -158,7 +176,8 @@ fn module_files(tree: &Path, release: &str) -> Result<Vec<PathBuf>> {
     let tree = tree.to_string_lossy();
     let mut files: Vec<PathBuf> = Vec::new();
     for name in EARLY_MODULES {
-        let plan = command::output(&modprobe, &["-d", &tree, "-S", release, "--show-depends", name])?;
+        let plan =
+            command::output(&modprobe, &["-d", &tree, "-S", release, "--show-depends", name])?;
         for line in plan.lines() {
             // "insmod FILE" or "builtin NAME"
             if let Some(path) = line.strip_prefix("insmod ") {
@@ -176,13 +195,18 @@ fn module_files(tree: &Path, release: &str) -> Result<Vec<PathBuf>> {
 fn module(path: &Path) -> Result<(String, Vec<u8>)> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if let Some(plain) = name.strip_suffix(".xz") {
-        let output = Command::new("xz").arg("-dc").arg(path).output().context("xz is not installed (xz-utils)")?;
+        let output = Command::new("xz")
+            .arg("-dc")
+            .arg(path)
+            .output()
+            .context("xz is not installed (xz-utils)")?;
         return Ok((plain.to_owned(), output.stdout));
     }
     Ok((name, fs::read(path)?))
 }
 
-/// The kernel's own archive format, "newc" (Documentation/driver-api/early-userspace/buffer-format.rst).
+/// The kernel's own archive format, "newc"
+/// (Documentation/driver-api/early-userspace/buffer-format.rst).
 #[derive(Default)]
 struct Archive {
     octets: Vec<u8>,
@@ -200,7 +224,21 @@ impl Archive {
 
     fn entry(&mut self, name: &str, mode: u32, content: &[u8]) {
         self.inode += 1;
-        let fields = [self.inode, mode, 0, 0, 1, 0, content.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
+        let fields = [
+            self.inode,
+            mode,
+            0,
+            0,
+            1,
+            0,
+            content.len() as u32,
+            0,
+            0,
+            0,
+            0,
+            name.len() as u32 + 1,
+            0,
+        ];
         self.octets.extend_from_slice(b"070701");
         for field in fields {
             self.octets.extend_from_slice(format!("{field:08x}").as_bytes());

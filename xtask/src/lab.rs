@@ -69,7 +69,8 @@ pub fn run(lab: &Lab) -> Result<bool> {
 /// # Errors
 /// When the build fails.
 pub fn build(release: bool) -> Result<PathBuf> {
-    // The whole workspace: with fewer packages other features of the dependencies would be on, and all be built anew.
+    // The whole workspace: with fewer packages other features of the dependencies would be on, and
+    // all be built anew.
     let mut arguments = vec!["build", "--quiet", "--workspace", "--bins"];
     if release {
         arguments.push("--release");

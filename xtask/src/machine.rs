@@ -1,5 +1,6 @@
-//! Where a lab program runs: in namespaces of this host when its kernel has ESP and nf_tables, otherwise in a
-//! throw-away machine that boots Debian's kernel with this host's file system as its read-only root.
+//! Where a lab program runs: in namespaces of this host when its kernel has ESP and nf_tables,
+//! otherwise in a throw-away machine that boots Debian's kernel with this host's file system as its
+//! read-only root.
 
 use crate::kernel::{self, Kernel};
 use crate::{command, packages};
@@ -40,9 +41,14 @@ pub struct Job {
 pub fn play(job: &Job) -> Result<bool> {
     packages::ensure(packages::SCENARIOS)?;
     if !job.force_machine && host_kernel_serves() {
-        println!("xtask: this kernel has ESP and nf_tables: the lab runs in namespaces of this host");
+        println!(
+            "xtask: this kernel has ESP and nf_tables: the lab runs in namespaces of this host"
+        );
         let directory = share(job)?;
-        let status = Command::new(directory.join("bin/lab")).args(&job.arguments).current_dir(&directory).status()?;
+        let status = Command::new(directory.join("bin/lab"))
+            .args(&job.arguments)
+            .current_dir(&directory)
+            .status()?;
         return Ok(status.success());
     }
     packages::ensure(packages::MACHINE)?;
@@ -63,7 +69,8 @@ pub fn play(job: &Job) -> Result<bool> {
     }
 }
 
-/// Adds a state and a netdev table in a namespace of its own: the only honest answer to "does this kernel have them".
+/// Adds a state and a netdev table in a namespace of its own: the only honest answer to "does this
+/// kernel have them".
 fn host_kernel_serves() -> bool {
     if !command::is_root() {
         return false;
@@ -73,18 +80,35 @@ fn host_kernel_serves() -> bool {
         return false;
     }
     let key = "0x000102030405060708090a0b0c0d0e0f";
-    let state =
-        ["-n", &name, "xfrm", "state", "add", "src", "192.0.2.1", "dst", "192.0.2.2", "proto", "esp", "spi", "0x100"];
-    let algorithms = ["mode", "tunnel", "enc", "cbc(aes)", key, "auth-trunc", "hmac(sha256)", key, "128"];
+    let state = [
+        "-n",
+        &name,
+        "xfrm",
+        "state",
+        "add",
+        "src",
+        "192.0.2.1",
+        "dst",
+        "192.0.2.2",
+        "proto",
+        "esp",
+        "spi",
+        "0x100",
+    ];
+    let algorithms =
+        ["mode", "tunnel", "enc", "cbc(aes)", key, "auth-trunc", "hmac(sha256)", key, "128"];
     let esp = command::output("ip", &[&state[..], &algorithms[..]].concat()).is_ok();
-    let tables = command::output("ip", &["netns", "exec", &name, "nft", "add", "table", "netdev", "probe"]).is_ok();
+    let tables =
+        command::output("ip", &["netns", "exec", &name, "nft", "add", "table", "netdev", "probe"])
+            .is_ok();
     let _ = command::output("ip", &["netns", "del", &name]);
     esp && tables
 }
 
 /// The directory shared with the machine: binaries, arguments, results.
 fn share(job: &Job) -> Result<PathBuf> {
-    let directory = command::target_directory()?.join("lab").join(format!("run-{}", std::process::id()));
+    let directory =
+        command::target_directory()?.join("lab").join(format!("run-{}", std::process::id()));
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(directory.join("bin"))?;
     for name in BINARIES {
@@ -94,9 +118,15 @@ fn share(job: &Job) -> Result<PathBuf> {
         };
         let target = directory.join("bin").join(name);
         // Debug information would be read over and over through the machine's slow file system.
-        let stripped = Command::new("strip").arg("-o").arg(&target).arg(&source).stderr(Stdio::null()).status();
+        let stripped = Command::new("strip")
+            .arg("-o")
+            .arg(&target)
+            .arg(&source)
+            .stderr(Stdio::null())
+            .status();
         if !stripped.is_ok_and(|status| status.success()) {
-            fs::copy(&source, &target).with_context(|| format!("{} is not built", source.display()))?;
+            fs::copy(&source, &target)
+                .with_context(|| format!("{} is not built", source.display()))?;
         }
     }
     fs::copy(command::workspace().join("integration/machine/guest"), directory.join("guest"))?;
@@ -114,8 +144,8 @@ enum Accelerator {
 }
 
 impl Accelerator {
-    /// Emulated, a fifth level of page tables, string moves octet by octet and protections that are switched at every
-    /// copy cost time at every turn and show nothing that a scenario asks for.
+    /// Emulated, a fifth level of page tables, string moves octet by octet and protections that are
+    /// switched at every copy cost time at every turn and show nothing that a scenario asks for.
     fn processor(self) -> &'static str {
         match self {
             Self::Hardware => "max",
@@ -123,8 +153,8 @@ impl Accelerator {
         }
     }
 
-    /// An emulated kernel does not trust the processor's time stamps and reads an emulated timer instead, which takes 5
-    /// microseconds every time.
+    /// An emulated kernel does not trust the processor's time stamps and reads an emulated timer
+    /// instead, which takes 5 microseconds every time.
     fn clock(self) -> &'static str {
         match self {
             Self::Hardware => "",
@@ -145,13 +175,16 @@ fn hardware_mark() -> Result<PathBuf> {
 
 fn hardware_virtualisation_serves() -> Result<bool> {
     let usable = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
-    // What failed on another kernel of the host, or on another host that shares this home, may work here.
+    // What failed on another kernel of the host, or on another host that shares this home, may work
+    // here.
     let failed = fs::read_to_string(hardware_mark()?).is_ok_and(|seen| seen == host_release());
     Ok(usable && !failed)
 }
 
 fn remember_that_hardware_fails() -> Result<()> {
-    println!("xtask: /dev/kvm is here but a machine does not start with it; using software emulation from now on");
+    println!(
+        "xtask: /dev/kvm is here but a machine does not start with it; using software emulation from now on"
+    );
     fs::write(hardware_mark()?, host_release())?;
     Ok(())
 }
@@ -170,13 +203,27 @@ fn qemu(kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Command 
         Accelerator::Emulation => command.args(["-accel", "tcg,thread=multi"]),
     };
     command
-        .args(["-machine", "q35", "-cpu", accelerator.processor(), "-smp", "2", "-m", "4096", "-nic", "none"])
+        .args([
+            "-machine",
+            "q35",
+            "-cpu",
+            accelerator.processor(),
+            "-smp",
+            "2",
+            "-m",
+            "4096",
+            "-nic",
+            "none",
+        ])
         .args(["-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
         .arg(&kernel.initial_disk)
-        .args(["-append", &format!("console=ttyS0 panic=-1 quiet mitigations=off{}", accelerator.clock())])
+        .args([
+            "-append",
+            &format!("console=ttyS0 panic=-1 quiet mitigations=off{}", accelerator.clock()),
+        ])
         .args(["-virtfs", &share(Path::new("/"), "root", ",readonly=on,multidevs=remap")])
         .args(["-virtfs", &share(directory, "lab", "")])
         .args(["-virtfs", &share(&kernel.tree, "kernel", ",readonly=on")]);
@@ -189,7 +236,10 @@ fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) 
         Accelerator::Hardware => "KVM",
         Accelerator::Emulation => "software emulation",
     };
-    println!("xtask: this kernel lacks ESP or we are not root: booting {} under QEMU ({how})", kernel.package);
+    println!(
+        "xtask: this kernel lacks ESP or we are not root: booting {} under QEMU ({how})",
+        kernel.package
+    );
     let started = Instant::now();
     let child = qemu(kernel, directory, accelerator)
         .args(["-serial", "stdio", "-monitor", "none"])
@@ -212,14 +262,18 @@ fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) 
     });
     let (mut spoken, mut ready) = (false, false);
     loop {
-        let limit = if spoken || accelerator == Accelerator::Emulation { job.timeout } else { FIRST_WORD };
+        let limit =
+            if spoken || accelerator == Accelerator::Emulation { job.timeout } else { FIRST_WORD };
         let left = limit.saturating_sub(started.elapsed());
         match receiver.recv_timeout(left) {
             Ok(line) => {
                 spoken |= line.contains("LAB-KERNEL-UP");
                 if let Some((_, release)) = line.split_once("LAB-GUEST-READY ") {
                     ready = true;
-                    println!("xtask: machine is up after {:.0} s: Linux {release}", started.elapsed().as_secs_f32());
+                    println!(
+                        "xtask: machine is up after {:.0} s: Linux {release}",
+                        started.elapsed().as_secs_f32()
+                    );
                 } else if ready && !is_kernel_message(&line) {
                     println!("{line}");
                 } else if line.contains("LAB-MACHINE:") {
@@ -230,7 +284,9 @@ fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) 
             Err(RecvTimeoutError::Timeout) if !spoken && accelerator == Accelerator::Hardware => {
                 return Ok(Ended::Mute);
             }
-            Err(RecvTimeoutError::Timeout) => bail!("the machine did not end within {} s", job.timeout.as_secs()),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the machine did not end within {} s", job.timeout.as_secs())
+            }
         }
     }
     machine.0.wait()?;
@@ -262,12 +318,14 @@ fn status(directory: &Path) -> Result<Ended> {
 fn is_kernel_message(line: &str) -> bool {
     line.strip_prefix('[').is_some_and(|rest| {
         let time = rest.trim_start();
-        time.starts_with(|first: char| first.is_ascii_digit()) && time.split(']').next().is_some_and(is_seconds)
+        time.starts_with(|first: char| first.is_ascii_digit())
+            && time.split(']').next().is_some_and(is_seconds)
     })
 }
 
 fn is_seconds(text: &str) -> bool {
-    text.contains('.') && text.chars().all(|character| character.is_ascii_digit() || character == '.')
+    text.contains('.')
+        && text.chars().all(|character| character.is_ascii_digit() || character == '.')
 }
 
 /// Ends the machine when the host gives up on it.

@@ -23,9 +23,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Plays the lab: real daemons, real kernel, real packets. Exit status 0 only if every statement holds.
+    /// Plays the lab: real daemons, real kernel, real packets. Exit status 0 only if every
+    /// statement holds.
     Lab(lab::Lab),
-    /// Runs every test there is: format, lints, unit tests, fuzz corpus, systemd units, lab and sabotage.
+    /// Runs every test there is: format, lints, unit tests, fuzz corpus, systemd units, lab and
+    /// sabotage.
     Test(test::Test),
     /// Measures the datapath or the key server.
     Bench(bench::Bench),

@@ -1,4 +1,5 @@
-//! `cargo xtask man`: the manual pages of the configuration files, made from the example files that explain every option.
+//! `cargo xtask man`: the manual pages of the configuration files, made from the example files that
+//! explain every option.
 
 use crate::command;
 use anyhow::{Context, Result, bail};
@@ -45,7 +46,8 @@ pub fn run(man: &Man) -> Result<bool> {
     let mut stale = Vec::new();
     for page in PAGES {
         let example = command::workspace().join(page.example);
-        let example = fs::read_to_string(&example).with_context(|| format!("cannot read {}", example.display()))?;
+        let example = fs::read_to_string(&example)
+            .with_context(|| format!("cannot read {}", example.display()))?;
         let path = command::workspace().join(page.page);
         let wanted = render(page, &example);
         if !man.check {

@@ -28,16 +28,21 @@ pub const SCENARIOS: &[Need] = &[
 ];
 
 /// What the throw-away machine needs on top.
-pub const MACHINE: &[Need] = &[need("qemu-system-x86_64", "qemu-system-x86"), need("busybox", "busybox-static")];
+pub const MACHINE: &[Need] =
+    &[need("qemu-system-x86_64", "qemu-system-x86"), need("busybox", "busybox-static")];
 
 /// What the remaining tests need on top.
 pub const TESTS: &[Need] = &[need("systemd-analyze", "systemd")];
 
-const DIRECTORIES: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const DIRECTORIES: &[&str] =
+    &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// Where a program is installed; root's directories count for everybody.
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
-    DIRECTORIES.iter().map(|directory| Path::new(directory).join(program)).find(|path| path.exists())
+    DIRECTORIES
+        .iter()
+        .map(|directory| Path::new(directory).join(program))
+        .find(|path| path.exists())
 }
 
 /// Installs what is missing.
@@ -81,7 +86,10 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
 /// When there are none and we may not, or the archive cannot be reached.
 pub fn fill_lists() -> Result<()> {
     let known = command::output("apt-cache", &["policy", "linux-image-amd64"]).unwrap_or_default();
-    if known.lines().any(|line| line.trim_start().starts_with("Candidate:") && !line.contains("(none)")) {
+    if known
+        .lines()
+        .any(|line| line.trim_start().starts_with("Candidate:") && !line.contains("(none)"))
+    {
         return Ok(());
     }
     if !command::is_root() {

@@ -1,5 +1,5 @@
-//! The steps of `cargo xtask test`: what each prints is passed on and its end kept, so that the closing lines can say
-//! why a step failed even where only the end of a log is shown.
+//! The steps of `cargo xtask test`: what each prints is passed on and its end kept, so that the
+//! closing lines can say why a step failed even where only the end of a log is shown.
 
 use anyhow::{Context, Result};
 use std::collections::VecDeque;
@@ -7,7 +7,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Lines of a failed step that the closing lines repeat: its last ones, and as many that name a failure.
+/// Lines of a failed step that the closing lines repeat: its last ones, and as many that name a
+/// failure.
 const REPEATED: usize = 40;
 
 /// What marks a line as one that names a failure, wherever in the output it stands.
@@ -48,7 +49,8 @@ impl Output {
         let program = command.get_program().to_owned();
         let (reader, writer) = std::io::pipe().context("no pipe")?;
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-        let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         // The command holds the pipe's other end: the reader would wait for it as well.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         for line in BufReader::new(reader).split(b'\n') {
@@ -74,8 +76,13 @@ impl Ended {
     }
 }
 
-/// Runs a step and says how it went. `prefix` stands before its lines, for a step that runs beside others.
-pub fn perform(name: &'static str, prefix: &'static str, work: impl FnOnce(&mut Output) -> Result<bool>) -> Ended {
+/// Runs a step and says how it went. `prefix` stands before its lines, for a step that runs beside
+/// others.
+pub fn perform(
+    name: &'static str,
+    prefix: &'static str,
+    work: impl FnOnce(&mut Output) -> Result<bool>,
+) -> Ended {
     let mut output = Output { prefix, ..Output::default() };
     println!("{prefix}== {name}");
     let started = Instant::now();
@@ -84,11 +91,16 @@ pub fn perform(name: &'static str, prefix: &'static str, work: impl FnOnce(&mut 
         false
     });
     let took = started.elapsed();
-    println!("{prefix}== {name}: {} in {:.0} s", if ok { "passed" } else { "FAILED" }, took.as_secs_f32());
+    println!(
+        "{prefix}== {name}: {} in {:.0} s",
+        if ok { "passed" } else { "FAILED" },
+        took.as_secs_f32()
+    );
     Ended { name, ok, took, output }
 }
 
-/// The closing lines: how long each step took, the end of each failed one, their names, and the count last.
+/// The closing lines: how long each step took, the end of each failed one, their names, and the
+/// count last.
 pub fn report(ended: &[Ended]) -> (String, bool) {
     let mut text = String::from("\n");
     for step in ended.iter().filter(|step| !step.ok) {

@@ -30,8 +30,11 @@ pub fn run(test: &Test) -> Result<bool> {
         packages::ensure(packages::TESTS)?;
         Ok(true)
     });
-    // This also builds what the lab plays: a build of its own would have other features and compile everything again.
-    let built = first.step("build", |output| output.run(&mut command::cargo(&["test", "--workspace", "--no-run"])));
+    // This also builds what the lab plays: a build of its own would have other features and compile
+    // everything again.
+    let built = first.step("build", |output| {
+        output.run(&mut command::cargo(&["test", "--workspace", "--no-run"]))
+    });
     let mut ended = first.ended;
     let lanes = thread::scope(|scope| {
         let lab = scope.spawn(|| {
@@ -58,7 +61,9 @@ fn everything_else(test: &Test) -> Vec<Ended> {
         output.line(&dependencies::check()?);
         Ok(true)
     });
-    lane.step("cargo test", |output| output.run(&mut command::cargo(&["test", "--workspace", "--no-fail-fast"])));
+    lane.step("cargo test", |output| {
+        output.run(&mut command::cargo(&["test", "--workspace", "--no-fail-fast"]))
+    });
     if command::is_root() {
         lane.step("kernel entries", |output| {
             let arguments = ["test", "--workspace", "--test", "kernel", "--", "--ignored"];
@@ -68,7 +73,8 @@ fn everything_else(test: &Test) -> Vec<Ended> {
         println!("== kernel entries: left out, they need root to make network namespaces");
     }
     lane.step("clippy", |output| {
-        let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        let arguments =
+            ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
         output.run(&mut command::cargo(&arguments))
     });
     lane.step("documentation", |output| {
@@ -78,7 +84,9 @@ fn everything_else(test: &Test) -> Vec<Ended> {
     lane.step("fuzz targets", |output| {
         // Hunting wants speed, replaying what was found wants to be built soon.
         let mut run = Command::new(command::workspace().join("fuzz/run"));
-        run.arg("2").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_DEBUG", "false");
+        run.arg("2")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
         output.run(&mut run)
     });
     lane.ended

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use daemon::configuration::{self, Loaded, Located, Place, Report, check_length, state_key, weak_parts};
+use daemon::configuration::{
+    self, Loaded, Located, Place, Report, check_length, state_key, weak_parts,
+};
 use daemon::secrets::{SecretError, SecretSource, read_aes_key, read_pre_shared_key};
 use gdoi::config::Identity;
 use gdoi::crypto::Secret;
@@ -66,8 +68,12 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
         let message = format!("{} groups; a member has at most {MOST_GROUPS}", file.groups.len());
         report.error(place, message, "remove some");
     }
-    check.twice(&file, "name", |group| group.name.as_ref().map(|name| (name.value.clone(), name.place.clone())));
-    check.twice(&file, "id", |group| group.id.as_ref().map(|id| (id.value.to_string(), id.place.clone())));
+    check.twice(&file, "name", |group| {
+        group.name.as_ref().map(|name| (name.value.clone(), name.place.clone()))
+    });
+    check.twice(&file, "id", |group| {
+        group.id.as_ref().map(|id| (id.value.to_string(), id.place.clone()))
+    });
     check.zones(&file);
     let groups: Vec<Option<Group>> =
         file.groups.iter().zip(0_u8..).map(|(group, slot)| check.group(group, slot)).collect();
@@ -82,12 +88,23 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
     };
     let state_key = file.state_key.as_ref().and_then(|origin| {
         if file.state_directory.is_none() {
-            let message = "a state key without state-directory: what it seals would be lost with the reboot";
-            report.error(Some(origin.place.clone()), message, "add state-directory = \"/var/lib/gdoi-agent\"");
+            let message =
+                "a state key without state-directory: what it seals would be lost with the reboot";
+            report.error(
+                Some(origin.place.clone()),
+                message,
+                "add state-directory = \"/var/lib/gdoi-agent\"",
+            );
         }
         state_key(report, origin, machine.state_key).map(Arc::new)
     });
-    Some(Config { control_socket: file.control_socket, state_file, state_key, local_port: file.local_port, groups })
+    Some(Config {
+        control_socket: file.control_socket,
+        state_file,
+        state_key,
+        local_port: file.local_port,
+        groups,
+    })
 }
 
 struct Check<'c> {
@@ -102,13 +119,24 @@ impl Check<'_> {
         self.report.error(Some(place.clone()), message, remedy);
     }
 
-    fn twice(&self, file: &file::File, what: &str, value: impl Fn(&file::Group) -> Option<(String, Place)>) {
+    fn twice(
+        &self,
+        file: &file::File,
+        what: &str,
+        value: impl Fn(&file::Group) -> Option<(String, Place)>,
+    ) {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         for (text, place) in file.groups.iter().filter_map(value) {
             let (line, _) = self.report.position(place.start);
             if let Some(first) = seen.get(&text) {
-                let message = format!("group.{what}: {text} is the {what} of two groups, the first in line {first}");
-                self.error(&place, message, format!("give each group its own {what}, or remove one of them"));
+                let message = format!(
+                    "group.{what}: {text} is the {what} of two groups, the first in line {first}"
+                );
+                self.error(
+                    &place,
+                    message,
+                    format!("give each group its own {what}, or remove one of them"),
+                );
             } else {
                 seen.insert(text, line);
             }
@@ -124,14 +152,25 @@ impl Check<'_> {
                 for name in names {
                     let (line, _) = self.report.position(name.place.start);
                     if own.contains(&name.as_str()) {
-                        self.error(&name.place, format!("group.{side}: {} is named twice", name.value), "name it once");
+                        self.error(
+                            &name.place,
+                            format!("group.{side}: {} is named twice", name.value),
+                            "name it once",
+                        );
                         continue;
                     }
                     own.push(name.as_str());
                     let (first, first_line) = *sides.entry(name.as_str()).or_insert((side, line));
                     if first != side {
-                        let message = format!("group.{side}: {} is in {first} as well, line {first_line}", name.value);
-                        self.error(&name.place, message, "an interface is on one side: remove it from the other list");
+                        let message = format!(
+                            "group.{side}: {} is in {first} as well, line {first_line}",
+                            name.value
+                        );
+                        self.error(
+                            &name.place,
+                            message,
+                            "an interface is on one side: remove it from the other list",
+                        );
                     }
                     self.interface(name, &format!("group.{side}"));
                 }
@@ -144,7 +183,8 @@ impl Check<'_> {
         if interfaces.contains_key(name.as_str()) {
             return;
         }
-        let known: Vec<&str> = interfaces.keys().map(String::as_str).filter(|name| *name != "lo").take(12).collect();
+        let known: Vec<&str> =
+            interfaces.keys().map(String::as_str).filter(|name| *name != "lo").take(12).collect();
         let message = format!("{key}: there is no interface \"{}\"", name.value);
         let remedy = if known.is_empty() {
             "create it first, or correct the name".to_owned()
@@ -160,27 +200,41 @@ impl Check<'_> {
         let protected = self.protected(&group.protected);
         let exclude: Vec<TrafficSelector> =
             group.exclude.iter().filter_map(|rule| self.clear_rule(rule, "exclude")).collect();
-        let fail_open = group.fail_open.iter().filter_map(|rule| self.clear_rule(rule, "fail-open")).collect();
+        let fail_open =
+            group.fail_open.iter().filter_map(|rule| self.clear_rule(rule, "fail-open")).collect();
         if group.failure_policy == FailurePolicy::Open {
-            let message = format!("group {}: without a valid key all of its traffic passes in clear", group.label());
-            let remedy =
-                "whoever can block UDP port 848 can bring that about; prefer fail-open rules for what needs it";
+            let message = format!(
+                "group {}: without a valid key all of its traffic passes in clear",
+                group.label()
+            );
+            let remedy = "whoever can block UDP port 848 can bring that about; prefer fail-open rules for what needs it";
             self.report.warning(group.place.clone(), message, remedy);
         }
         if group.mode != Mode::Normal {
-            let message = format!("group {}: clear packets are taken, as its mode says", group.label());
-            self.report.warning(group.place.clone(), message, "set mode = \"normal\" when all members send ESP");
+            let message =
+                format!("group {}: clear packets are taken, as its mode says", group.label());
+            self.report.warning(
+                group.place.clone(),
+                message,
+                "set mode = \"normal\" when all members send ESP",
+            );
         }
         if let Some(name) = &group.rekey.multicast_interface {
             self.interface(name, "group.rekey.multicast-interface");
         }
         let placeholder = match &group.placeholder {
-            Some(placeholder) => self.ipv4(placeholder.value, &placeholder.place, "group.placeholder"),
+            Some(placeholder) => {
+                self.ipv4(placeholder.value, &placeholder.place, "group.placeholder")
+            }
             None => Some(Ipv4Addr::new(192, 0, 2, slot.saturating_add(1))),
         };
         if let Some(weak) = Some(weak_parts(&group.phase1)).filter(|weak| !weak.is_empty()) {
             let message = format!("group {} allows {} in phase 1", group.label(), weak.join(", "));
-            self.report.warning(group.place.clone(), message, "remove them as soon as the key servers allow it");
+            self.report.warning(
+                group.place.clone(),
+                message,
+                "remove them as soon as the key servers allow it",
+            );
         }
         Some(Group {
             name: group.name.as_ref()?.value.clone(),
@@ -207,7 +261,11 @@ impl Check<'_> {
             placeholder: placeholder?,
             acknowledgement_length: group.rekey.acknowledgement_length,
             acknowledgement_jitter: group.rekey.acknowledgement_jitter,
-            multicast_interface: group.rekey.multicast_interface.as_ref().map(|name| name.value.clone()),
+            multicast_interface: group
+                .rekey
+                .multicast_interface
+                .as_ref()
+                .map(|name| name.value.clone()),
         })
     }
 
@@ -226,10 +284,17 @@ impl Check<'_> {
         Some(LocalAddress::Interface(text.to_owned()))
     }
 
-    fn servers(&mut self, group: &file::Group, local: Option<&LocalAddress>) -> Option<Vec<Server>> {
+    fn servers(
+        &mut self,
+        group: &file::Group,
+        local: Option<&LocalAddress>,
+    ) -> Option<Vec<Server>> {
         if let Some(fifth) = group.servers.get(MOST_SERVERS) {
             let count = group.servers.len();
-            let message = format!("group {} has {count} key servers; at most {MOST_SERVERS} are tried", group.label());
+            let message = format!(
+                "group {} has {count} key servers; at most {MOST_SERVERS} are tried",
+                group.label()
+            );
             self.report.error(fifth.place.clone(), message, "remove the ones that matter least");
         }
         let shared = match &group.pre_shared_key {
@@ -240,7 +305,8 @@ impl Check<'_> {
         let mut seen: BTreeMap<SocketAddr, usize> = BTreeMap::new();
         let mut complete = !group.servers.is_empty();
         for server in &group.servers {
-            let address = server.address.as_ref().and_then(|address| self.server_address(address, local));
+            let address =
+                server.address.as_ref().and_then(|address| self.server_address(address, local));
             let pre_shared_key = match &server.pre_shared_key {
                 Some(source) => self.secret(source),
                 None => {
@@ -254,11 +320,17 @@ impl Check<'_> {
                 complete = false;
                 continue;
             };
-            let place = server.address.as_ref().map(|address| address.place.clone()).unwrap_or_default();
+            let place =
+                server.address.as_ref().map(|address| address.place.clone()).unwrap_or_default();
             let socket = SocketAddr::new(address.into(), server.port);
             if let Some(first) = seen.get(&socket) {
-                let message = format!("group.server.address: {socket} is the server of line {first} again");
-                self.error(&place, message, "name each key server once; the order is the order of trying");
+                let message =
+                    format!("group.server.address: {socket} is the server of line {first} again");
+                self.error(
+                    &place,
+                    message,
+                    "name each key server once; the order is the order of trying",
+                );
             } else {
                 seen.insert(socket, self.report.position(place.start).0);
             }
@@ -273,11 +345,16 @@ impl Check<'_> {
 
     fn no_key(&self, group: &file::Group, server: &file::Server) {
         let message = format!("group {}: no pre-shared key for this key server", group.label());
-        let remedy = "add pre-shared-key-file or pre-shared-key-credential to the group or to the server";
+        let remedy =
+            "add pre-shared-key-file or pre-shared-key-credential to the group or to the server";
         self.report.error(server.place.clone(), message, remedy);
     }
 
-    fn server_address(&self, address: &Located<IpAddr>, local: Option<&LocalAddress>) -> Option<Ipv4Addr> {
+    fn server_address(
+        &self,
+        address: &Located<IpAddr>,
+        local: Option<&LocalAddress>,
+    ) -> Option<Ipv4Addr> {
         const KEY: &str = "group.server.address";
         let server = self.ipv4(address.value, &address.place, KEY)?;
         if server.is_unspecified() || server.is_multicast() || server.is_broadcast() {
@@ -295,7 +372,11 @@ impl Check<'_> {
         };
         if let Some(holder) = holder {
             let message = format!("{KEY}: {server} is our own address, {holder}");
-            self.error(&address.place, message, "write the key server's address; a member is not its own key server");
+            self.error(
+                &address.place,
+                message,
+                "write the key server's address; a member is not its own key server",
+            );
             return None;
         }
         Some(server)
@@ -332,11 +413,20 @@ impl Check<'_> {
             };
             if protected.contains(&prefix.value) {
                 self.error(&prefix.place, format!("{KEY}: {ipv4} is named twice"), "name it once");
-            } else if let Some(wider) = protected.iter().find(|wider| wider.contains(&prefix.value)) {
-                self.error(&prefix.place, format!("{KEY}: {ipv4} lies within {wider}"), "remove the narrower prefix");
+            } else if let Some(wider) = protected.iter().find(|wider| wider.contains(&prefix.value))
+            {
+                self.error(
+                    &prefix.place,
+                    format!("{KEY}: {ipv4} lies within {wider}"),
+                    "remove the narrower prefix",
+                );
             } else if ipv4.prefix_len() == 0 {
                 let remedy = "name the group's own prefixes, such as \"172.16.0.0/12\"";
-                self.error(&prefix.place, format!("{KEY}: {ipv4} would block all traffic of this machine"), remedy);
+                self.error(
+                    &prefix.place,
+                    format!("{KEY}: {ipv4} would block all traffic of this machine"),
+                    remedy,
+                );
             } else {
                 protected.push(prefix.value);
             }
@@ -351,7 +441,9 @@ impl Check<'_> {
             AddressRange::Address(address) | AddressRange::Range(address, _) => {
                 self.ipv4(address, &rule.place, key).map(|_| range)
             }
-            AddressRange::Subnet(prefix) => self.ipv4(prefix.addr(), &rule.place, key).map(|_| range),
+            AddressRange::Subnet(prefix) => {
+                self.ipv4(prefix.addr(), &rule.place, key).map(|_| range)
+            }
         };
         let everything = |range| match range {
             AddressRange::Any => true,
@@ -389,10 +481,15 @@ impl Check<'_> {
             let address = IpAddr::from(placeholder);
             let taken_by = if let Some(other) = seen.get(&placeholder) {
                 Some(format!("the placeholder of group {other} as well"))
-            } else if let Some(prefix) = groups.iter().flat_map(|group| &group.protected).find(|p| p.contains(&address))
+            } else if let Some(prefix) =
+                groups.iter().flat_map(|group| &group.protected).find(|p| p.contains(&address))
             {
                 Some(format!("within the protected prefix {prefix}"))
-            } else if groups.iter().flat_map(|group| &group.servers).any(|server| server.ip() == address) {
+            } else if groups
+                .iter()
+                .flat_map(|group| &group.servers)
+                .any(|server| server.ip() == address)
+            {
                 Some("a key server's address".to_owned())
             } else if placeholder.is_unspecified()
                 || placeholder.is_multicast()
@@ -401,11 +498,18 @@ impl Check<'_> {
             {
                 Some("no host's address".to_owned())
             } else {
-                self.machine.interfaces.and_then(|all| holder(all, placeholder)).map(|name| format!("in use on {name}"))
+                self.machine
+                    .interfaces
+                    .and_then(|all| holder(all, placeholder))
+                    .map(|name| format!("in use on {name}"))
             };
             if let Some(taken_by) = taken_by {
                 let message = format!("group.placeholder: {placeholder} is {taken_by}");
-                self.report.error(place, message, "write placeholder = \"..\" with an IPv4 address that no host has");
+                self.report.error(
+                    place,
+                    message,
+                    "write placeholder = \"..\" with an IPv4 address that no host has",
+                );
             }
             seen.insert(placeholder, &group.name);
         }
@@ -422,14 +526,17 @@ impl Check<'_> {
     }
 
     fn family(&self, address: IpAddr, place: &Place, key: &str) {
-        let message = format!("{key}: {address} is an IPv6 address, and groups are IPv4 in this version");
+        let message =
+            format!("{key}: {address} is an IPv6 address, and groups are IPv4 in this version");
         self.error(place, message, "write an IPv4 address");
     }
 }
 
 /// The interface that has this address.
 fn holder(interfaces: &Interfaces, address: Ipv4Addr) -> Option<&str> {
-    let has = |interface: &Interface| interface.addresses.iter().any(|net| net.addr() == IpAddr::V4(address));
+    let has = |interface: &Interface| {
+        interface.addresses.iter().any(|net| net.addr() == IpAddr::V4(address))
+    };
     interfaces.iter().find(|(_, interface)| has(interface)).map(|(name, _)| name.as_str())
 }
 

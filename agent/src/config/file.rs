@@ -5,8 +5,8 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use daemon::configuration::{
-    Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source, state_key_source,
-    traffic_selector,
+    Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source,
+    state_key_source, traffic_selector,
 };
 use daemon::secrets::SecretSource;
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, RetransmissionPolicy};
@@ -180,7 +180,11 @@ impl Group {
 }
 
 fn interfaces(table: &mut Table<'_>, key: &'static str) -> Vec<Located<String>> {
-    table.required_list::<InterfaceName>(key).into_iter().map(|name| name.map(|name| name.0)).collect()
+    table
+        .required_list::<InterfaceName>(key)
+        .into_iter()
+        .map(|name| name.map(|name| name.0))
+        .collect()
 }
 
 fn servers(table: &mut Table<'_>) -> Vec<Server> {
@@ -244,8 +248,14 @@ fn rekey(table: Option<Table<'_>>) -> Rekey {
     };
     let interface: Option<Located<InterfaceName>> = table.optional("multicast-interface");
     let rekey = Rekey {
-        acknowledgement_length: table.or("acknowledgement-length", Length(AcknowledgementLength::Block)).0,
-        acknowledgement_jitter: table.duration("acknowledgement-jitter", Duration::ZERO..=LONGEST_JITTER, JITTER),
+        acknowledgement_length: table
+            .or("acknowledgement-length", Length(AcknowledgementLength::Block))
+            .0,
+        acknowledgement_jitter: table.duration(
+            "acknowledgement-jitter",
+            Duration::ZERO..=LONGEST_JITTER,
+            JITTER,
+        ),
         multicast_interface: interface.map(|name| name.map(|name| name.0)),
     };
     table.finish();
@@ -267,8 +277,12 @@ impl Read for InterfaceName {
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         let name = String::read(value)?;
-        if name.len() > LONGEST_INTERFACE_NAME || name.contains(|c: char| c == '/' || c.is_whitespace()) {
-            let remedy = format!("write a name that `ip link` shows, of at most {LONGEST_INTERFACE_NAME} octets");
+        if name.len() > LONGEST_INTERFACE_NAME
+            || name.contains(|c: char| c == '/' || c.is_whitespace())
+        {
+            let remedy = format!(
+                "write a name that `ip link` shows, of at most {LONGEST_INTERFACE_NAME} octets"
+            );
             return Err(Problem::new(format!("\"{name}\" cannot be an interface"), remedy));
         }
         Ok(Self(name))
@@ -290,7 +304,11 @@ impl Read for Df {
     const EXAMPLE: &'static str = "\"clear\"";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        let choices = [("clear", DontFragment::Clear), ("copy", DontFragment::Copy), ("set", DontFragment::Set)];
+        let choices = [
+            ("clear", DontFragment::Clear),
+            ("copy", DontFragment::Copy),
+            ("set", DontFragment::Set),
+        ];
         choice(value, &choices).map(Self)
     }
 }
@@ -328,7 +346,10 @@ impl Read for Clamp {
                 false => {
                     let (least, most) = (SEGMENT_SIZES.start(), SEGMENT_SIZES.end());
                     let message = format!("{octets} octets are no segment size");
-                    Err(Problem::new(message, format!("write a number from {least} to {most}, or \"path\"")))
+                    Err(Problem::new(
+                        message,
+                        format!("write a number from {least} to {most}, or \"path\""),
+                    ))
                 }
             };
         }
@@ -354,7 +375,11 @@ impl Read for GroupMode {
     const EXAMPLE: &'static str = "\"normal\"";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        let choices = [("normal", Mode::Normal), ("receive-only", Mode::ReceiveOnly), ("passive", Mode::Passive)];
+        let choices = [
+            ("normal", Mode::Normal),
+            ("receive-only", Mode::ReceiveOnly),
+            ("passive", Mode::Passive),
+        ];
         choice(value, &choices).map(Self)
     }
 }

@@ -48,10 +48,15 @@ fn every_reason_leads_to_the_next_server_in_order() {
     assert_eq!(failover.poll_attempt(), Some(3));
     failover.handle_served([at(3_630)], at(30));
     assert_eq!(failover.served_by(), Some(3));
-    let passed: Vec<_> = failover.passed_over().iter().map(|p| (p.server, p.at, p.reason)).collect();
+    let passed: Vec<_> =
+        failover.passed_over().iter().map(|p| (p.server, p.at, p.reason)).collect();
     assert_eq!(
         passed,
-        [(0, at(0), Reason::NoAnswer), (1, at(10), Reason::Refused), (2, at(20), Reason::PolicyUnusable)]
+        [
+            (0, at(0), Reason::NoAnswer),
+            (1, at(10), Reason::Refused),
+            (2, at(20), Reason::PolicyUnusable)
+        ]
     );
 }
 
@@ -94,14 +99,19 @@ fn success_resets_the_pause() {
 
 #[test]
 fn renewal_comes_a_margin_before_the_end_less_the_jitter() {
-    for (lifetime, margin) in [(86_400, 4_320), (3_600, 180), (1_200, 60), (600, 60), (100, 50), (30, 15)] {
+    for (lifetime, margin) in
+        [(86_400, 4_320), (3_600, 180), (1_200, 60), (600, 60), (100, 50), (30, 15)]
+    {
         for seed in 0..50 {
             let mut failover = Failover::new(1, LIMIT, seed);
             failover.start(at(0));
             failover.handle_served([at(lifetime)], at(0));
             let before = at(lifetime).saturating_since(renewal(&failover));
             let margin = Duration::from_secs(margin);
-            assert!(before <= margin && before > margin * 3 / 4, "{lifetime} s: {before:?} before the end");
+            assert!(
+                before <= margin && before > margin * 3 / 4,
+                "{lifetime} s: {before:?} before the end"
+            );
         }
     }
 }
@@ -171,7 +181,11 @@ fn results_without_an_attempt_change_nothing() {
 fn keys_rejected_later_pass_their_server_over() {
     let mut failover = machine(2);
     failover.handle_served([at(3_600)], at(0));
-    failover.handle_rejected(Reason::PolicyUnusable, "two groups want one selector".to_owned(), at(1));
+    failover.handle_rejected(
+        Reason::PolicyUnusable,
+        "two groups want one selector".to_owned(),
+        at(1),
+    );
     assert_eq!((failover.poll_attempt(), failover.served_by()), (Some(1), None));
     assert_eq!(failover.passed_over()[0].reason, Reason::PolicyUnusable);
 }

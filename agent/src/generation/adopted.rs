@@ -1,4 +1,5 @@
-//! Generations of an earlier run: what was written down about them, with the keys that the kernel still holds.
+//! Generations of an earlier run: what was written down about them, with the keys that the kernel
+//! still holds.
 
 use std::collections::BTreeMap;
 
@@ -29,27 +30,38 @@ impl Generations {
         let usable = self.generations.iter().filter(|generation| !generation.is_over(now));
         let keys = usable.flat_map(|generation| {
             let alive = |spi: &Spi| generation.expiry.get(spi).is_some_and(|end| *end > now);
-            generation.sa.tek_keys().iter().filter(move |(spi, _)| alive(spi)).map(|(spi, keys)| (*spi, keys))
+            generation
+                .sa
+                .tek_keys()
+                .iter()
+                .filter(move |(spi, _)| alive(spi))
+                .map(|(spi, keys)| (*spi, keys))
         });
         // A line whose key is not known keeps its place with an empty one.
         keys.filter(|(_, keys)| !keys.encryption.is_empty() || !keys.integrity.is_empty()).collect()
     }
 
-    /// Whether `keys` has all keys in use of what an earlier run saved. Otherwise that run was cut off before it had
-    /// carried the last push out.
-    pub fn is_complete(saved: &[SavedGeneration], keys: impl Fn(Spi) -> Option<TekKeys>, now: BootTime) -> bool {
+    /// Whether `keys` has all keys in use of what an earlier run saved. Otherwise that run was cut
+    /// off before it had carried the last push out.
+    pub fn is_complete(
+        saved: &[SavedGeneration],
+        keys: impl Fn(Spi) -> Option<TekKeys>,
+        now: BootTime,
+    ) -> bool {
         let in_use = saved.iter().flat_map(|generation| {
             let until = generation.receive_until.map_or(u64::MAX, |until| until);
             let alive = move |end: u64| boot_time(end.min(until)) > now;
-            let used = move |(spi, end): &&(Spi, u64)| alive(*end) && !generation.deleted.contains(spi);
+            let used =
+                move |(spi, end): &&(Spi, u64)| alive(*end) && !generation.deleted.contains(spi);
             generation.expiry.iter().filter(used).map(|(spi, _)| *spi)
         });
         let mut in_use = in_use;
         in_use.all(|spi| keys(spi).is_some())
     }
 
-    /// Takes up what an earlier run saved, as far as `keys` has it. A TEK whose key is not there keeps its lines, whose
-    /// traffic is blocked; a group SA without any key is left out, and does not end the ones before it.
+    /// Takes up what an earlier run saved, as far as `keys` has it. A TEK whose key is not there
+    /// keeps its lines, whose traffic is blocked; a group SA without any key is left out, and does
+    /// not end the ones before it.
     pub fn adopt(
         group: GroupId,
         saved: &[SavedGeneration],
@@ -57,20 +69,27 @@ impl Generations {
         keys: impl Fn(Spi) -> Option<TekKeys>,
         now: BootTime,
     ) -> Self {
-        let mut adopted = Self { lines: lines.iter().map(TekPolicy::from).collect(), ..Self::default() };
+        let mut adopted =
+            Self { lines: lines.iter().map(TekPolicy::from).collect(), ..Self::default() };
         let mut bridged = true;
         for saved in saved.iter().rev() {
             let mut expiry: BTreeMap<Spi, BootTime> =
                 saved.expiry.iter().map(|(spi, end)| (*spi, boot_time(*end))).collect();
             let alive = |spi: &Spi| expiry.get(spi).is_some_and(|end| *end > now);
-            let mut held: BTreeMap<Spi, TekKeys> =
-                expiry.keys().filter(|spi| alive(spi)).filter_map(|spi| Some((*spi, keys(*spi)?))).collect();
+            let mut held: BTreeMap<Spi, TekKeys> = expiry
+                .keys()
+                .filter(|spi| alive(spi))
+                .filter_map(|spi| Some((*spi, keys(*spi)?)))
+                .collect();
             let has_key = !held.is_empty();
             for (spi, end) in &mut expiry {
                 // A line without a key keeps its place as one that has ended.
                 held.entry(*spi).or_insert_with(|| {
                     *end = now.min(*end);
-                    TekKeys { encryption: Secret::new(Vec::new()), integrity: Secret::new(Vec::new()) }
+                    TekKeys {
+                        encryption: Secret::new(Vec::new()),
+                        integrity: Secret::new(Vec::new()),
+                    }
                 });
             }
             if has_key {

@@ -2,8 +2,9 @@
 
 use gdoi::crypto::Secret;
 use gdoi::group::{
-    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupAssociatedPolicy,
-    GroupId, GroupPolicy, SaDirection, TekProtection, TekProtocol, TrafficSelector,
+    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
+    GroupAssociatedPolicy, GroupId, GroupPolicy, SaDirection, TekProtection, TekProtocol,
+    TrafficSelector,
 };
 
 use super::*;
@@ -65,8 +66,11 @@ fn active(generations: &Generations, seconds: u64) -> Vec<(Spi, bool)> {
 fn a_line_whose_key_ended_before_others_keeps_its_place_and_stays_known() {
     let mut generations = Generations::default();
     generations.add(sa(&[(1, 50), (2, 100)], (None, None)), at(0));
-    let flags: Vec<_> =
-        generations.active(at(50)).iter().map(|line| (line.policy.spi, line.receive, line.send)).collect();
+    let flags: Vec<_> = generations
+        .active(at(50))
+        .iter()
+        .map(|line| (line.policy.spi, line.receive, line.send))
+        .collect();
     assert_eq!(flags, [(1, false, false), (2, true, true)]);
     assert_eq!(generations.teks(at(50)).len(), 1);
     // The same key again, with more life: it is used where it came last.
@@ -87,7 +91,10 @@ fn a_group_sa_that_is_given_back_leaves_the_lines_before_it() {
 #[test]
 fn the_first_generation_is_sent_on_at_once_whatever_its_activation_delay() {
     let mut generations = Generations::default();
-    assert_eq!(generations.add(sa(&[(1, 100), (2, 50)], (Some(10), Some(30))), at(0)), Some(at(50)));
+    assert_eq!(
+        generations.add(sa(&[(1, 100), (2, 50)], (Some(10), Some(30))), at(0)),
+        Some(at(50))
+    );
     assert_eq!(active(&generations, 0), [(1, true), (2, true)]);
     assert_eq!(active(&generations, 50), [(1, true)]);
     assert_eq!(active(&generations, 100), []);
@@ -118,13 +125,17 @@ fn without_delays_an_early_replacement_is_sent_on_at_once_and_the_old_key_lives_
 
 #[test]
 fn within_the_margin_everybody_gets_time_to_pull_before_anybody_sends() {
-    // Margin of an hour: 180 s. Sending on the new key begins 90 s before the old one's end, for the first
-    // member that pulls as for the last.
+    // Margin of an hour: 180 s. Sending on the new key begins 90 s before the old one's end, for
+    // the first member that pulls as for the last.
     for (pulled, send_from) in [(3_420, 3_510), (3_480, 3_510), (3_550, 3_560)] {
         let mut generations = Generations::default();
         generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
         generations.add(sa(&[(2, 3_600)], (Some(10), None)), at(pulled));
-        assert_eq!(active(&generations, send_from - 1), [(1, true), (2, false)], "pulled at {pulled}");
+        assert_eq!(
+            active(&generations, send_from - 1),
+            [(1, true), (2, false)],
+            "pulled at {pulled}"
+        );
         assert_eq!(active(&generations, send_from), [(2, true), (1, false)], "pulled at {pulled}");
     }
 }
@@ -142,7 +153,10 @@ fn no_activation_delay_outlives_the_old_key() {
 fn the_same_keys_again_only_change_their_end() {
     let mut generations = Generations::default();
     generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
-    assert_eq!(generations.add(sa(&[(1, 2_600)], (Some(10), Some(10))), at(1_000)), Some(at(3_600)));
+    assert_eq!(
+        generations.add(sa(&[(1, 2_600)], (Some(10), Some(10))), at(1_000)),
+        Some(at(3_600))
+    );
     assert_eq!(active(&generations, 1_000), [(1, true)]);
     assert_eq!(generations.poll_timeout(at(1_000)), Some(at(3_600)));
 }
@@ -174,7 +188,9 @@ fn a_timeout_tells_whether_something_changed() {
     let mut generations = Generations::default();
     generations.add(sa(&[(1, 100)], (None, None)), at(0));
     generations.add(sa(&[(2, 200)], (Some(10), None)), at(0));
-    for (seconds, changed) in [(0, false), (9, false), (10, true), (10, false), (99, false), (100, true), (200, true)] {
+    for (seconds, changed) in
+        [(0, false), (9, false), (10, true), (10, false), (99, false), (100, true), (200, true)]
+    {
         assert_eq!(generations.handle_timeout(at(seconds)), changed, "{seconds}");
     }
     assert_eq!(generations.poll_timeout(at(200)), None);

@@ -1,7 +1,7 @@
 //! Acknowledgements that wait: for the kernel to hold what their pushes said, and for their turn.
 //!
-//! A push by multicast reaches all members at the same moment. Each lets a random time pass before it answers, so that the
-//! key server is not met by all answers at once (RFC 8263 §6).
+//! A push by multicast reaches all members at the same moment. Each lets a random time pass before
+//! it answers, so that the key server is not met by all answers at once (RFC 8263 §6).
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -39,8 +39,8 @@ struct Waiting {
 }
 
 impl Acknowledgements {
-    /// One more, of a push that the kernel does not know yet. Where there are too many the oldest goes: the key server
-    /// repeats its push.
+    /// One more, of a push that the kernel does not know yet. Where there are too many the oldest
+    /// goes: the key server repeats its push.
     pub fn push(&mut self, answer: Answer, due: BootTime) {
         self.0.push_back(Waiting { answer, due, applied: false });
         if self.0.len() > WAITING {
@@ -55,7 +55,8 @@ impl Acknowledgements {
 
     /// The kernel holds what all pushes so far said. Returns those whose turn has come.
     pub fn handle_applied(&mut self, now: BootTime) -> Vec<Transmit> {
-        let (due, later): (VecDeque<_>, _) = std::mem::take(&mut self.0).into_iter().partition(|one| one.due <= now);
+        let (due, later): (VecDeque<_>, _) =
+            std::mem::take(&mut self.0).into_iter().partition(|one| one.due <= now);
         self.0 = later;
         self.0.iter_mut().for_each(|one| one.applied = true);
         due.into_iter().filter_map(|one| one.answer.transmit()).collect()

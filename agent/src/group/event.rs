@@ -105,7 +105,8 @@ pub enum Event {
         /// Why, as one line.
         reason: String,
     },
-    /// ESP arrives that no key here opens: a push may have been lost, and the group pulls and compares.
+    /// ESP arrives that no key here opens: a push may have been lost, and the group pulls and
+    /// compares.
     Probing(Suspicion),
     /// A sender whose sequence number must not wrap has come near its end: a new TEK is asked for.
     Worn {

@@ -1,7 +1,9 @@
-//! The push side of a membership (RFC 6407 §4): what the key server sends by itself, and what becomes of it.
+//! The push side of a membership (RFC 6407 §4): what the key server sends by itself, and what
+//! becomes of it.
 //!
-//! A push is carried out in this order: deletes, new keys, the kernel, and only then its acknowledgement (RFC 8263 §4).
-//! One that is authentic and cannot be used changes no key: the group pulls again (RFC 6407 §4.4).
+//! A push is carried out in this order: deletes, new keys, the kernel, and only then its
+//! acknowledgement (RFC 8263 §4). One that is authentic and cannot be used changes no key: the
+//! group pulls again (RFC 6407 §4.4).
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::BTreeMap;
@@ -37,7 +39,8 @@ pub struct Rekey {
     under_way: Option<(u32, BootTime)>,
     /// The rekey SA of an earlier run, which goes on as soon as there is an address to answer from.
     resumed: Option<KeptKek>,
-    /// What the kernel can do, by the latest push that was tried out under this configuration with these interfaces.
+    /// What the kernel can do, by the latest push that was tried out under this configuration with
+    /// these interfaces.
     tried: Option<Trial>,
 }
 
@@ -60,7 +63,9 @@ impl Rekey {
     /// The rekey SA and its end, as far as there is one to keep for a later run.
     pub fn with_kept<T>(&self, keep: impl FnOnce(&GroupSa, BootTime) -> T) -> Option<T> {
         match (&self.member, &self.resumed) {
-            (Some(member), _) => member.export().zip(member.expiry()).map(|(sa, end)| keep(&sa, end)),
+            (Some(member), _) => {
+                member.export().zip(member.expiry()).map(|(sa, end)| keep(&sa, end))
+            }
             (None, Some(KeptKek { sa, end })) => Some(keep(sa, *end)),
             (None, None) => None,
         }
@@ -83,7 +88,8 @@ impl Rekey {
 
     /// After `now`.
     pub(super) fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
-        let kek = self.member.as_ref().and_then(RekeyMember::poll_timeout).map(|deadline| deadline.at);
+        let kek =
+            self.member.as_ref().and_then(RekeyMember::poll_timeout).map(|deadline| deadline.at);
         kek.into_iter().chain(self.acknowledgements.poll_timeout(now)).min()
     }
 
@@ -119,7 +125,9 @@ impl Membership {
         datagram: &[u8],
         now: BootTime,
     ) -> Result<(), Error> {
-        let Some(member) = &mut self.rekey.member else { return Err(NotAccepted::UnknownCookies.into()) };
+        let Some(member) = &mut self.rekey.member else {
+            return Err(NotAccepted::UnknownCookies.into());
+        };
         let spi = member.policy().map(|policy| policy.spi);
         let result = member.handle_datagram(source, local, datagram, now);
         if let Err(error) = &result {
@@ -195,12 +203,16 @@ impl Membership {
 
     /// Goes on with the rekey SA of an earlier run, if its life is not over.
     pub(super) fn resume_rekey(&mut self, now: BootTime) {
-        let Some(KeptKek { sa, end }) = self.rekey.resumed.take_if(|_| self.local.is_ok()) else { return };
+        let Some(KeptKek { sa, end }) = self.rekey.resumed.take_if(|_| self.local.is_ok()) else {
+            return;
+        };
         if end <= now || self.rekey.member.is_some() {
             return;
         }
         match self.start_rekey(&sa, now) {
-            Ok(()) => self.rekey.member = self.rekey.member.take().map(|member| member.ending_by(end)),
+            Ok(()) => {
+                self.rekey.member = self.rekey.member.take().map(|member| member.ending_by(end))
+            }
             Err(reason) => self.events.push_back(Event::KekUnusable { reason }),
         }
     }
@@ -217,7 +229,8 @@ impl Membership {
         while let Some(event) = self.rekey.member.as_mut().and_then(RekeyMember::poll_event) {
             match event {
                 RekeyEvent::Accepted(push) => {
-                    self.rekey.used = spi.map(|spi| (spi, push.sequence_number)).or(self.rekey.used);
+                    self.rekey.used =
+                        spi.map(|spi| (spi, push.sequence_number)).or(self.rekey.used);
                     self.carry_out(*push, turn, now);
                 }
                 RekeyEvent::Unusable { sequence_number, error } => {
@@ -255,7 +268,12 @@ impl Membership {
         self.generations.push(merged, &deletions, now);
         self.changed = true;
         self.counters.pushes_accepted = self.counters.pushes_accepted.saturating_add(1);
-        self.events.push_back(Event::Pushed { sequence_number, spis, deletions: deletions.len(), kek });
+        self.events.push_back(Event::Pushed {
+            sequence_number,
+            spis,
+            deletions: deletions.len(),
+            kek,
+        });
         self.rekey.under_way = Some((sequence_number, now));
         if let Some(acknowledgement) = acknowledgement {
             self.rekey.acknowledgements.push(Answer::First(acknowledgement), turn);
@@ -278,7 +296,12 @@ impl Membership {
     }
 
     /// Puts pushed TEKs over those in use, if the kernel can do the result.
-    fn try_out(&mut self, sa: GroupSa, deletions: &[Deletion], now: BootTime) -> Result<GroupSa, String> {
+    fn try_out(
+        &mut self,
+        sa: GroupSa,
+        deletions: &[Deletion],
+        now: BootTime,
+    ) -> Result<GroupSa, String> {
         let merged = self.generations.merged(sa, deletions);
         let trial = Some(Trial::of(&merged, self.local_address(), self.multicast()));
         if trial == self.rekey.tried {
@@ -300,11 +323,13 @@ impl Membership {
         self.failover.renew(SPREAD, now);
     }
 
-    /// Our own address is known when a push is handled; it may be gone when its acknowledgement leaves.
+    /// Our own address is known when a push is handled; it may be gone when its acknowledgement
+    /// leaves.
     fn send_acknowledgement(&mut self, acknowledgement: Transmit) {
         let ours = self.local.as_ref().ok().map(|local| IpAddr::V4(local.address));
         if ours == Some(acknowledgement.source.ip()) {
-            self.counters.acknowledgements_sent = self.counters.acknowledgements_sent.saturating_add(1);
+            self.counters.acknowledgements_sent =
+                self.counters.acknowledgements_sent.saturating_add(1);
             self.transmits.push_back(acknowledgement);
         }
     }

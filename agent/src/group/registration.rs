@@ -14,7 +14,8 @@ use crate::generation::Generations;
 use crate::input::{self, Keys};
 
 impl Membership {
-    /// Begins what the failover wants and follows the registration until neither wants anything more.
+    /// Begins what the failover wants and follows the registration until neither wants anything
+    /// more.
     pub(super) fn drive(&mut self, now: BootTime) {
         loop {
             if let Some(mut attempt) = self.attempt.take() {
@@ -34,7 +35,8 @@ impl Membership {
     }
 
     pub(super) fn begin(&mut self, server: ServerIndex, now: BootTime) {
-        let (Some(local), Some(target)) = (self.local_socket(), self.config.servers.get(server)) else {
+        let (Some(local), Some(target)) = (self.local_socket(), self.config.servers.get(server))
+        else {
             self.fail(Reason::NotStarted, "no local address".to_owned(), now);
             return;
         };
@@ -66,9 +68,16 @@ impl Membership {
     pub(super) fn follow(&mut self, attempt: &mut Attempt, now: BootTime) -> bool {
         while let Some(event) = attempt.registration.poll_event() {
             match event {
-                RegistrationEvent::Phase1Established { peer_identity, transform, lifetime, cookies } => {
-                    attempt.isakmp = Some(IsakmpSa { cookies, transform, peer_identity, end: now + lifetime });
-                    self.events.push_back(Event::Phase1Established { server: attempt.server, transform });
+                RegistrationEvent::Phase1Established {
+                    peer_identity,
+                    transform,
+                    lifetime,
+                    cookies,
+                } => {
+                    attempt.isakmp =
+                        Some(IsakmpSa { cookies, transform, peer_identity, end: now + lifetime });
+                    self.events
+                        .push_back(Event::Phase1Established { server: attempt.server, transform });
                 }
                 RegistrationEvent::PolicyOffered(policy) => match self.judge(&policy) {
                     Ok(()) => attempt.registration.accept_policy(now),
@@ -105,12 +114,19 @@ impl Membership {
             input::check(policy, &self.config)?;
         }
         match &policy.kek {
-            Some(kek) => check_kek(kek, self.config.legacy).map_err(|unusable| unusable.to_string()),
+            Some(kek) => {
+                check_kek(kek, self.config.legacy).map_err(|unusable| unusable.to_string())
+            }
             None => Ok(()),
         }
     }
 
-    pub(super) fn take_in(&mut self, server: ServerIndex, sa: GroupSa, now: BootTime) -> Result<(), String> {
+    pub(super) fn take_in(
+        &mut self,
+        server: ServerIndex,
+        sa: GroupSa,
+        now: BootTime,
+    ) -> Result<(), String> {
         if sa.policy().teks.is_empty() {
             return self.take_kek_in(server, &sa, now);
         }
@@ -118,7 +134,9 @@ impl Membership {
         let first_end = candidate.add(sa, now);
         let trial = std::iter::once((&*self, Keys::Candidate(&candidate)));
         input::compile(trial, now).map_err(|unusable| unusable.reason)?;
-        let Some(sa) = candidate.take_latest() else { return Err("the key server sent no TEK".to_owned()) };
+        let Some(sa) = candidate.take_latest() else {
+            return Err("the key server sent no TEK".to_owned());
+        };
         let Some(first_end) = first_end.filter(|end| *end > now) else {
             return Err("the key server sent no TEK with life left".to_owned());
         };
@@ -133,12 +151,21 @@ impl Membership {
         self.had_keys = true;
         self.changed = true;
         self.note_served(server);
-        self.events.push_back(Event::Registered { server, spis, lifetime: first_end.saturating_since(now) });
+        self.events.push_back(Event::Registered {
+            server,
+            spis,
+            lifetime: first_end.saturating_since(now),
+        });
         Ok(())
     }
 
     /// A pull without a TEK: keys in use stay in use, and a push is waited for.
-    fn take_kek_in(&mut self, server: ServerIndex, sa: &GroupSa, now: BootTime) -> Result<(), String> {
+    fn take_kek_in(
+        &mut self,
+        server: ServerIndex,
+        sa: &GroupSa,
+        now: BootTime,
+    ) -> Result<(), String> {
         self.start_rekey(sa, now)?;
         self.failover.handle_served_without_tek(now);
         self.changed = true;
@@ -182,7 +209,8 @@ impl Membership {
         }
     }
 
-    /// Drops an attempt that has lost its meaning. Nothing can be said to the server: the address is gone.
+    /// Drops an attempt that has lost its meaning. Nothing can be said to the server: the address
+    /// is gone.
     pub(super) fn abort(&mut self) {
         if let Some(attempt) = self.attempt.take()
             && attempt.registration.stage() != Stage::Registered

@@ -1,4 +1,5 @@
-//! What pushed TEKs were tried out with: the same lines with other SPIs and keys have the same outcome.
+//! What pushed TEKs were tried out with: the same lines with other SPIs and keys have the same
+//! outcome.
 
 use core::net::Ipv4Addr;
 
@@ -6,7 +7,8 @@ use gdoi::group::{GroupSa, TekProtection, TrafficSelector};
 
 use crate::facts::Multicast;
 
-/// All that decides whether the kernel can do a group SA, but for the configuration and the interfaces.
+/// All that decides whether the kernel can do a group SA, but for the configuration and the
+/// interfaces.
 ///
 /// SPIs and keys are no part of it. Which lines share an SPI is, and so is how long the keys are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +36,10 @@ impl Trial {
             first: teks.iter().position(|one| one.spi == tek.spi).unwrap_or(position),
             selector: tek.selector,
             protection: tek.protection.clone(),
-            keys: sa.tek_keys().get(&tek.spi).map(|keys| (keys.encryption.len(), keys.integrity.len())),
+            keys: sa
+                .tek_keys()
+                .get(&tek.spi)
+                .map(|keys| (keys.encryption.len(), keys.integrity.len())),
         };
         Self { lines: teks.iter().enumerate().map(line).collect(), local, multicast }
     }
@@ -47,8 +52,9 @@ mod tests {
 
     use gdoi::crypto::Secret;
     use gdoi::group::{
-        AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
-        GroupAssociatedPolicy, GroupId, GroupPolicy, SaDirection, Spi, TekKeys, TekPolicy, TekProtocol,
+        AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode,
+        EspTransform, GroupAssociatedPolicy, GroupId, GroupPolicy, SaDirection, Spi, TekKeys,
+        TekPolicy, TekProtocol,
     };
 
     use super::*;
@@ -77,7 +83,12 @@ mod tests {
             },
         };
         let gap = GroupAssociatedPolicy::default();
-        let policy = GroupPolicy { group: GroupId(9), kek: None, gap, teks: lines.iter().map(tek).collect() };
+        let policy = GroupPolicy {
+            group: GroupId(9),
+            kek: None,
+            gap,
+            teks: lines.iter().map(tek).collect(),
+        };
         let octet = |spi: Spi| spi.to_be_bytes()[3];
         let keys = |spi| TekKeys {
             encryption: Secret::new(vec![octet(spi); octets]),

@@ -4,7 +4,10 @@ use super::*;
 
 /// What a run saves after so many pushes.
 fn saved(number: u32) -> Saved {
-    Saved::new([7; 16], vec![SavedGroup { id: 9, kek: Some(([1; 16], number)), ..SavedGroup::default() }])
+    Saved::new(
+        [7; 16],
+        vec![SavedGroup { id: 9, kek: Some(([1; 16], number)), ..SavedGroup::default() }],
+    )
 }
 
 /// Every kind of value that there is.
@@ -28,7 +31,11 @@ fn everything() -> Saved {
     };
     let (first, last) = ("10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
     let generation = SavedGeneration {
-        lines: vec![line(SavedRange::Any, SavedRange::Subnet("10.0.0.0/8".parse().unwrap()), Some(256))],
+        lines: vec![line(
+            SavedRange::Any,
+            SavedRange::Subnet("10.0.0.0/8".parse().unwrap()),
+            Some(256),
+        )],
         received: 1,
         send_from: 2,
         receive_until: Some(3),
@@ -149,7 +156,8 @@ fn a_file_that_somebody_removed_comes_back() {
     assert_eq!((file.read().unwrap(), length(&file)), (Some(saved(2)), first));
     file.write(&saved(3)).unwrap();
     assert_eq!((file.read().unwrap(), length(&file)), (Some(saved(3)), 2 * first));
-    // In its folder's place there is nothing for a while. What could not be written does not count as written.
+    // In its folder's place there is nothing for a while. What could not be written does not count
+    // as written.
     let folder = file.path().parent().unwrap().to_owned();
     fs::remove_dir_all(&folder).unwrap();
     file.look_after().unwrap_err();

@@ -62,15 +62,19 @@ async fn take(step: Step, world: &mut World, kek: &mut Kek) {
             let sa = teks_of(&[(0x2000, ALL, 3_600)], (None, None));
             world.push(&kek.push(&[Deletion::AllTeks(TekProtocol::ESP)], Some(&sa))).await.unwrap();
         }
-        Step::Delete => world.push(&kek.push(&[Deletion::AllTeks(TekProtocol::ESP)], None)).await.unwrap(),
+        Step::Delete => {
+            world.push(&kek.push(&[Deletion::AllTeks(TekProtocol::ESP)], None)).await.unwrap()
+        }
         Step::AddressChange => {
-            world.interfaces.get_mut("wan").unwrap().addresses = vec!["10.0.1.77/24".parse().unwrap()];
+            world.interfaces.get_mut("wan").unwrap().addresses =
+                vec!["10.0.1.77/24".parse().unwrap()];
             world.interfaces_changed().await;
         }
     }
 }
 
-/// How many operations `step` has when nothing goes wrong, and what is in the kernel when it is over.
+/// How many operations `step` has when nothing goes wrong, and what is in the kernel when it is
+/// over.
 async fn undisturbed(step: Step) -> (u64, BTreeSet<SaId>) {
     let (mut world, mut kek) = before(step).await;
     let already = world.kernel.log().len();
@@ -104,17 +108,30 @@ async fn killed_at_every_operation(step: Step) {
         if !ends_anyway && step != Step::AddressChange {
             let deleted: Vec<_> = ops.iter().filter(|op| matches!(op, Op::DeleteSa(_))).collect();
             // At the activation and the deactivation the plan itself was about to delete.
-            assert!(deleted.is_empty() || matches!(step, Step::Activation | Step::Deactivation), "{what}: {ops:?}");
+            assert!(
+                deleted.is_empty() || matches!(step, Step::Activation | Step::Deactivation),
+                "{what}: {ops:?}"
+            );
             assert!(outbound.is_empty() || !outbound_now.is_empty(), "{what}");
-            assert!(outbound_now.iter().all(|spi| inbound_now.contains(spi)), "{what}: {inbound:?} {inbound_now:?}");
-            assert!(!ops.iter().any(|op| matches!(op, Op::ReplaceTables)) || open_before, "{what}: {ops:?}");
+            assert!(
+                outbound_now.iter().all(|spi| inbound_now.contains(spi)),
+                "{what}: {inbound:?} {inbound_now:?}"
+            );
+            assert!(
+                !ops.iter().any(|op| matches!(op, Op::ReplaceTables)) || open_before,
+                "{what}: {ops:?}"
+            );
         }
         if step == Step::AddressChange {
-            // States of the old address are rebuilt under the new one with the keys that the kernel had.
+            // States of the old address are rebuilt under the new one with the keys that the kernel
+            // had.
             assert_eq!(inbound_now, [0x1000], "{what}");
         }
         if !left.is_empty() && !ends_anyway {
-            assert!(world.events.iter().any(|event| matches!(event, Event::Adopted { .. })), "{what}");
+            assert!(
+                world.events.iter().any(|event| matches!(event, Event::Adopted { .. })),
+                "{what}"
+            );
         }
 
         // And then one: nothing is left that an undisturbed run would not have.
@@ -123,7 +140,10 @@ async fn killed_at_every_operation(step: Step) {
         world.pass(seconds(70)).await;
         let (inbound, outbound) = world.spis();
         let known: &[Spi] = &[0x1000, 0x2000, 0x3000];
-        assert!(inbound.contains(&0x3000) && outbound.len() == 1, "{what}: {inbound:?} {outbound:?}");
+        assert!(
+            inbound.contains(&0x3000) && outbound.len() == 1,
+            "{what}: {inbound:?} {outbound:?}"
+        );
         assert!(inbound.iter().all(|spi| known.contains(spi)), "{what}");
         world.leap(seconds(3_300)).await;
         world.pass(seconds(31)).await;

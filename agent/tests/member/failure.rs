@@ -19,7 +19,10 @@ fn in_clear(world: &World, destination: &str, port: u16) -> (bool, bool) {
     };
     let there = packet("172.16.1.10", destination, (4_000, port), "wan");
     let back = packet(destination, "172.16.1.10", (port, 4_000), "lan");
-    (world.kernel.in_clear(Direction::Out, &there), world.kernel.in_clear(Direction::Forward, &back))
+    (
+        world.kernel.in_clear(Direction::Out, &there),
+        world.kernel.in_clear(Direction::Forward, &back),
+    )
 }
 
 fn world(lines: &str) -> World {
@@ -85,11 +88,20 @@ async fn a_group_is_migrated_by_receive_only_and_passive_members() {
     assert_eq!(in_clear(&world, "172.16.9.2", 123), (true, true));
     world.server(1).up = true;
     world.pass(seconds(30)).await;
-    assert_eq!((world.spis(), in_clear(&world, "172.16.9.2", 123)), ((vec![0x1000], vec![]), (true, true)));
+    assert_eq!(
+        (world.spis(), in_clear(&world, "172.16.9.2", 123)),
+        ((vec![0x1000], vec![]), (true, true))
+    );
     world.reload(&configuration(1, &format!("mode = \"passive\"\n{IKE}"))).await;
-    assert_eq!((world.spis(), in_clear(&world, "172.16.9.2", 123)), ((vec![0x1000], vec![0x1000]), (false, true)));
+    assert_eq!(
+        (world.spis(), in_clear(&world, "172.16.9.2", 123)),
+        ((vec![0x1000], vec![0x1000]), (false, true))
+    );
     world.reload(&configuration(1, IKE)).await;
-    assert_eq!((world.spis(), in_clear(&world, "172.16.9.2", 123)), ((vec![0x1000], vec![0x1000]), (false, false)));
+    assert_eq!(
+        (world.spis(), in_clear(&world, "172.16.9.2", 123)),
+        ((vec![0x1000], vec![0x1000]), (false, false))
+    );
     assert_eq!(world.server(1).pulls, 1, "no step registers again");
 }
 
@@ -111,7 +123,8 @@ async fn a_reload_changes_what_differs() {
     world.start().await;
     let sent = world.datagrams.len();
     // Other blocks: no registration.
-    let wider = configuration(1, IKE).replace("172.16.0.0/12\"]", "172.16.0.0/12\", \"192.168.0.0/16\"]");
+    let wider =
+        configuration(1, IKE).replace("172.16.0.0/12\"]", "172.16.0.0/12\", \"192.168.0.0/16\"]");
     let policies = world.kernel.policies().len();
     world.reload(&wider).await;
     assert!(world.kernel.policies().len() > policies);

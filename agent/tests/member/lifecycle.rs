@@ -1,5 +1,5 @@
-//! A membership from its first block to its last: registration, rollover, expiry, failover, changes of the machine
-//! and the orderly end, with real key servers and a made-up kernel.
+//! A membership from its first block to its last: registration, rollover, expiry, failover, changes
+//! of the machine and the orderly end, with real key servers and a made-up kernel.
 
 use ::control::member::{IsakmpState, MembershipState, PolicyKind};
 use agent::control::{self, Surroundings};
@@ -20,7 +20,13 @@ async fn registered(servers: usize, lines: &str) -> World {
 }
 
 fn passed_over(world: &World) -> Vec<(usize, Reason)> {
-    world.membership().failover().passed_over().iter().map(|passed| (passed.server, passed.reason)).collect()
+    world
+        .membership()
+        .failover()
+        .passed_over()
+        .iter()
+        .map(|passed| (passed.server, passed.reason))
+        .collect()
 }
 
 #[tokio::test]
@@ -75,7 +81,11 @@ async fn expiry_without_a_new_key_falls_to_the_blocks_and_recovers() {
     world.server(1).up = false;
     world.server(2).up = false;
     world.pass(seconds(3_590)).await;
-    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]), "the old key stays in use while new ones are asked for");
+    assert_eq!(
+        world.spis(),
+        (vec![0x1000], vec![0x1000]),
+        "the old key stays in use while new ones are asked for"
+    );
     world.pass(seconds(20)).await;
     assert_eq!(world.spis(), (vec![], vec![]));
     assert!(!world.group_in_clear() && world.tables());
@@ -201,7 +211,8 @@ async fn blocks_that_cannot_be_installed_are_an_error_and_nothing_is_removed() {
     let desired = world.daemon.poll_desired(world.now).unwrap().desired.unwrap();
     let error = world.dataplane.apply(desired, world.now).await.unwrap_err();
     assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
-    let removals = |op: &Op| matches!(op, Op::DeletePolicy { .. } | Op::DeleteSa(_) | Op::RemoveTables);
+    let removals =
+        |op: &Op| matches!(op, Op::DeletePolicy { .. } | Op::DeleteSa(_) | Op::RemoveTables);
     assert!(!world.kernel.log().iter().any(removals));
 }
 
@@ -246,7 +257,10 @@ async fn a_second_run_takes_over_the_blocks_of_the_first_without_touching_them()
     assert_eq!(second.kernel.policies(), policies);
     let ops = second.kernel.log().split_off(before);
     assert!(
-        !ops.iter().any(|op| matches!(op, Op::DeletePolicy { .. } | Op::AddPolicy { .. } | Op::RemoveTables)),
+        !ops.iter().any(|op| matches!(
+            op,
+            Op::DeletePolicy { .. } | Op::AddPolicy { .. } | Op::RemoveTables
+        )),
         "{ops:?}"
     );
 }
@@ -294,7 +308,10 @@ async fn gdoictl_sees_every_state_and_no_key() {
     assert_eq!(group(&world).state, MembershipState::Suspended);
     world.start().await;
     let shown = group(&world);
-    assert_eq!((shown.state, shown.trying), (MembershipState::Registering, Some(address("10.0.11.1"))));
+    assert_eq!(
+        (shown.state, shown.trying),
+        (MembershipState::Registering, Some(address("10.0.11.1")))
+    );
     assert_eq!(shown.isakmp_sas[0].state, IsakmpState::Negotiating);
     world.pass(seconds(47)).await;
     let shown = group(&world);
@@ -305,14 +322,26 @@ async fn gdoictl_sees_every_state_and_no_key() {
     world.server(2).up = true;
     world.pass(seconds(5 + 23 + 1)).await;
     let shown = group(&world);
-    assert_eq!((shown.state, shown.server), (MembershipState::Registered, Some(address("10.0.12.1"))));
-    assert_eq!((shown.teks[0].spi, shown.teks[0].sends, shown.teks[0].receives), (0x2000, true, true));
+    assert_eq!(
+        (shown.state, shown.server),
+        (MembershipState::Registered, Some(address("10.0.12.1")))
+    );
+    assert_eq!(
+        (shown.teks[0].spi, shown.teks[0].sends, shown.teks[0].receives),
+        (0x2000, true, true)
+    );
     assert_eq!(shown.teks[0].encryption, "aes-128-cbc");
     assert_eq!(shown.teks[0].integrity.as_deref(), Some("hmac-sha2-256-128"));
     assert_eq!(shown.isakmp_sas[0].peer_identity.as_deref(), Some("address 10.0.12.1"));
-    assert!(shown.policies.iter().any(|line| line.kind == PolicyKind::Secure && line.spi == Some(0x2000)));
+    assert!(
+        shown
+            .policies
+            .iter()
+            .any(|line| line.kind == PolicyKind::Secure && line.spi == Some(0x2000))
+    );
     assert_eq!(shown.counters.failovers, 0, "the first server that serves is no failover");
-    let text = format!("{:?}", control::snapshot(&world.daemon, &Surroundings::default(), world.now));
+    let text =
+        format!("{:?}", control::snapshot(&world.daemon, &Surroundings::default(), world.now));
     assert!(!text.contains("thirty-two") && !text.contains("0x20, 0x20"));
     world.server(2).up = false;
     world.pass(seconds(3_450)).await;
@@ -323,7 +352,10 @@ async fn gdoictl_sees_every_state_and_no_key() {
 
 async fn two_groups(same_lines: bool) -> World {
     let first = configuration(1, IKE);
-    let second = first.replace("branches", "other").replace("1111", "2222").replace("172.16.0.0/12", "192.168.0.0/16");
+    let second = first
+        .replace("branches", "other")
+        .replace("1111", "2222")
+        .replace("172.16.0.0/12", "192.168.0.0/16");
     let mut world = World::new(&format!("{first}{second}"));
     world.server(1).same_lines = same_lines;
     world.start().await;
@@ -336,8 +368,13 @@ async fn two_groups_at_one_server_are_told_apart_by_their_cookies() {
     let world = two_groups(false).await;
     assert_eq!(world.unusable, []);
     assert_eq!(world.spis().1, [0x1000]);
-    assert_eq!(world.kernel.sas().len(), 4, "inbound and outbound, and one placeholder for each group");
-    let discards: Vec<_> = (0..2).map(|group| world.daemon.discards(group).unwrap().len()).collect();
+    assert_eq!(
+        world.kernel.sas().len(),
+        4,
+        "inbound and outbound, and one placeholder for each group"
+    );
+    let discards: Vec<_> =
+        (0..2).map(|group| world.daemon.discards(group).unwrap().len()).collect();
     assert_eq!((discards, world.daemon.stray_datagrams().len()), (vec![0, 0], 0));
 }
 
@@ -348,6 +385,10 @@ async fn a_group_that_cannot_stand_beside_another_falls_to_its_blocks_alone() {
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
     let other = world.daemon.memberships()[1].failover();
     assert_eq!(other.passed_over()[0].reason, Reason::PolicyUnusable);
-    assert!(other.passed_over()[0].detail.contains("belongs to group branches"), "{:?}", other.passed_over());
+    assert!(
+        other.passed_over()[0].detail.contains("belongs to group branches"),
+        "{:?}",
+        other.passed_over()
+    );
     assert!(!world.group_in_clear());
 }

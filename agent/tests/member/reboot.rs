@@ -1,4 +1,5 @@
-//! A machine that comes up again while every key server is down: what the sealed state gives back, and what it must not.
+//! A machine that comes up again while every key server is down: what the sealed state gives back,
+//! and what it must not.
 
 use agent::group::Event;
 use agent::records::remove_orphan;
@@ -83,7 +84,10 @@ async fn pushes_are_heard_again_from_the_number_reached() {
     let mut world = alone(world, 60).await;
     let replaced = kek.push(&[Deletion::AllTeks(TekProtocol::ESP)], None);
     assert_eq!(world.push(&replaced).await.unwrap_err().reason(), "unknown-cookies");
-    world.push(&second.push(&[], Some(&teks_of(&[(0x4000, ALL, 3_600)], (Some(1), Some(5)))))).await.unwrap();
+    world
+        .push(&second.push(&[], Some(&teks_of(&[(0x4000, ALL, 3_600)], (Some(1), Some(5))))))
+        .await
+        .unwrap();
     let pushed = |event: &&Event| matches!(event, Event::Pushed { kek: KekChange::Unchanged, .. });
     assert_eq!(world.events.iter().filter(pushed).count(), 1);
 }
@@ -129,11 +133,19 @@ async fn a_push_is_acknowledged_when_it_would_survive() {
     world.kernel.fail(0, Fault::Stop);
     world.stopping = true;
     world.push(&push).await.unwrap();
-    assert_eq!((world.acknowledged(), world.sealed() == before), (vec![], true), "the kernel does not hold it");
+    assert_eq!(
+        (world.acknowledged(), world.sealed() == before),
+        (vec![], true),
+        "the kernel does not hold it"
+    );
     world.kernel.heal();
     world.pass(seconds(2)).await;
     assert_eq!((world.acknowledged(), world.sealed() == before), (vec![1], false));
-    assert_eq!(alone(world, 1).await.spis(), (vec![0x1000, 0x2000], vec![0x1000]), "the delays go on, too");
+    assert_eq!(
+        alone(world, 1).await.spis(),
+        (vec![0x1000, 0x2000], vec![0x1000]),
+        "the delays go on, too"
+    );
 }
 
 #[tokio::test]
@@ -173,7 +185,14 @@ async fn what_is_no_state_of_ours_is_refused() {
     let half = whole.len() / 2;
     let mut changed = whole.clone();
     changed[half] ^= 1;
-    for damaged in [&b""[..], b"gcks state\x01", &whole[..10], &whole[..half], &whole[..whole.len() - 1], &changed] {
+    for damaged in [
+        &b""[..],
+        b"gcks state\x01",
+        &whole[..10],
+        &whole[..half],
+        &whole[..whole.len() - 1],
+        &changed,
+    ] {
         std::fs::write(world.sealed_path(), damaged).unwrap();
         world = alone(world, 1).await;
         assert_eq!(world.spis(), (vec![], vec![]), "{} octets", damaged.len());
@@ -247,7 +266,10 @@ async fn keys_that_were_flushed_while_no_daemon_ran_come_back_as_well() {
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
     assert!(resumed(&world));
     // And the KEK, which never was in the kernel.
-    world.push(&kek.push(&[], Some(&teks_of(&[(0x2000, ALL, 3_600)], (Some(1), Some(5)))))).await.unwrap();
+    world
+        .push(&kek.push(&[], Some(&teks_of(&[(0x2000, ALL, 3_600)], (Some(1), Some(5))))))
+        .await
+        .unwrap();
     assert_eq!(world.acknowledged(), [1]);
 }
 

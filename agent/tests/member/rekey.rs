@@ -42,7 +42,10 @@ async fn a_push_rolls_the_key_by_its_delays_and_is_acknowledged_once_the_kernel_
     assert_eq!(world.spis(), (vec![0x1000, 0x2000], vec![0x1000]));
     assert_eq!(world.acknowledged(), [1]);
     let acknowledgement = world.datagrams.last().unwrap();
-    assert_eq!((acknowledgement.source, acknowledgement.destination), (address("10.0.1.1"), address("10.0.11.1")));
+    assert_eq!(
+        (acknowledgement.source, acknowledgement.destination),
+        (address("10.0.1.1"), address("10.0.11.1"))
+    );
     assert!(renewal_in(&world) > seconds(3_400), "the new TEK's end counts");
     world.pass(seconds(9)).await;
     assert_eq!(world.spis().1, [0x1000]);
@@ -142,7 +145,10 @@ async fn forgeries_and_copies_change_nothing_and_are_never_answered() {
         let error = world.push(&forged).await.unwrap_err();
         assert_eq!(error.reason(), "wrong-signature");
     }
-    assert_eq!((world.spis(), world.acknowledged()), ((vec![0x1000], vec![0x1000]), Vec::<u32>::new()));
+    assert_eq!(
+        (world.spis(), world.acknowledged()),
+        ((vec![0x1000], vec![0x1000]), Vec::<u32>::new())
+    );
     world.push(&push).await.unwrap();
     world.pass(seconds(10)).await;
     // An exact copy is acknowledged again, an older number never.
@@ -161,7 +167,8 @@ async fn forgeries_and_copies_change_nothing_and_are_never_answered() {
 #[tokio::test]
 async fn a_registration_under_the_same_kek_does_not_open_the_door_to_old_pushes() {
     let (mut world, mut kek) = member().await;
-    let push = kek.push(&[Deletion::AllTeks(TekProtocol::ESP)], Some(&tek(0x2000, 3_600, (None, None))));
+    let push =
+        kek.push(&[Deletion::AllTeks(TekProtocol::ESP)], Some(&tek(0x2000, 3_600, (None, None))));
     world.push(&push).await.unwrap();
     // The scripted server answers the pull as if nothing had been pushed: number 0.
     let now = world.now;
@@ -195,8 +202,9 @@ async fn no_acknowledgement_leaves_before_the_kernel_holds_the_keys() {
     assert!(world.acknowledged().is_empty());
     let _ = world.push(&push).await;
     assert!(world.acknowledged().is_empty());
-    let applied =
-        |world: &World| world.events.iter().any(|e| matches!(e, Event::PushApplied { sequence_number: 1, .. }));
+    let applied = |world: &World| {
+        world.events.iter().any(|e| matches!(e, Event::PushApplied { sequence_number: 1, .. }))
+    };
     assert!(!applied(&world));
     world.pass(seconds(60)).await;
     assert_eq!((world.spis().1, world.acknowledged()), (vec![0x2000], vec![1]));
@@ -212,7 +220,12 @@ async fn a_push_that_the_kernel_cannot_do_leaves_the_keys_and_leads_to_a_pull() 
     let push = kek.push(&[Deletion::AllTeks(TekProtocol::ESP)], Some(&multicast));
     world.push(&push).await.unwrap();
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
-    assert!(world.events.iter().any(|event| matches!(event, Event::PushUnusable { sequence_number: 1, .. })));
+    assert!(
+        world
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::PushUnusable { sequence_number: 1, .. }))
+    );
     world.pass(seconds(6)).await;
     assert_eq!(world.server(1).pulls, 2);
     let _ = world.push(&push).await;
@@ -242,7 +255,10 @@ async fn a_replacement_takes_the_old_key_out_at_once_without_a_deactivation_dela
     let deletions = [Deletion::AllTeks(TekProtocol::ESP)];
     world.push(&kek.push(&deletions, Some(&tek(0x2000, 3_600, (None, None))))).await.unwrap();
     assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]));
-    world.push(&kek.push(&deletions, Some(&tek(0x3000, 3_600, (Some(5), Some(20)))))).await.unwrap();
+    world
+        .push(&kek.push(&deletions, Some(&tek(0x3000, 3_600, (Some(5), Some(20))))))
+        .await
+        .unwrap();
     assert_eq!(world.spis(), (vec![0x2000, 0x3000], vec![0x2000]));
     world.pass(seconds(5)).await;
     assert_eq!(world.spis(), (vec![0x2000, 0x3000], vec![0x3000]));
@@ -259,7 +275,12 @@ async fn a_push_without_a_tek_drops_none_and_rolls_the_kek() {
     world.push(&roll).await.unwrap();
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
     let replaced = KekChange::Replaced { old: [1; 16], new: [2; 16] };
-    assert!(world.events.iter().any(|event| matches!(event, Event::Pushed { kek, .. } if *kek == replaced)));
+    assert!(
+        world
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Pushed { kek, .. } if *kek == replaced))
+    );
     // The old KEK answers copies of its last push and nothing else.
     let old = kek.push(&[Deletion::AllKeks], None);
     assert_eq!(world.push(&old).await.unwrap_err().reason(), "retired-kek");
@@ -273,7 +294,11 @@ async fn a_push_without_a_tek_drops_none_and_rolls_the_kek() {
 async fn a_deleted_kek_and_an_expired_one_lead_to_a_new_registration_with_the_keys_in_use() {
     let (mut world, mut kek) = member().await;
     world.push(&kek.push(&[Deletion::AllKeks], None)).await.unwrap();
-    assert_eq!(world.acknowledged(), [1], "a push that deletes its own KEK is acknowledged with it");
+    assert_eq!(
+        world.acknowledged(),
+        [1],
+        "a push that deletes its own KEK is acknowledged with it"
+    );
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
     world.server(1).kek = Some(Kek::new(2, 1_000));
     world.pass(seconds(6)).await;
@@ -289,8 +314,10 @@ async fn a_deleted_kek_and_an_expired_one_lead_to_a_new_registration_with_the_ke
 async fn a_push_replaces_the_lines_that_it_names_and_leaves_the_others() {
     let mut world = World::new(&configuration(1, IKE));
     world.server(1).kek = Some(Kek::new(1, 86_400));
-    world.server(1).custom =
-        Some(teks_of(&[(0x1000, "172.16.0.0/24", 3_600), (0x1100, "172.17.0.0/24", 3_000)], (None, None)));
+    world.server(1).custom = Some(teks_of(
+        &[(0x1000, "172.16.0.0/24", 3_600), (0x1100, "172.17.0.0/24", 3_000)],
+        (None, None),
+    ));
     world.start().await;
     world.pass(seconds(1)).await;
     assert_eq!(world.spis().1, [0x1000, 0x1100]);
@@ -303,7 +330,10 @@ async fn a_push_replaces_the_lines_that_it_names_and_leaves_the_others() {
     assert!(renewal_in(&world) < seconds(2_900), "what was not replaced ends when it always did");
     world.push(&kek.push(&[Deletion::Tek(TekProtocol::ESP, 0x1100)], None)).await.unwrap();
     assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]));
-    let both = teks_of(&[(0x3000, "172.16.0.0/24", 3_600), (0x3100, "172.18.0.0/24", 3_600)], (Some(0), Some(0)));
+    let both = teks_of(
+        &[(0x3000, "172.16.0.0/24", 3_600), (0x3100, "172.18.0.0/24", 3_600)],
+        (Some(0), Some(0)),
+    );
     world.push(&kek.push(&[], Some(&both))).await.unwrap();
     assert_eq!(world.spis(), (vec![0x3000, 0x3100], vec![0x3000, 0x3100]));
     assert!(!world.group_in_clear());
@@ -320,21 +350,33 @@ async fn the_multicast_group_of_the_pushes_is_to_be_joined() {
     world.pass(seconds(1)).await;
     let joined: Vec<_> = world.daemon.multicasts().into_iter().collect();
     assert_eq!(joined.len(), 1);
-    assert_eq!((joined[0].group, joined[0].port, joined[0].interface), ("239.192.1.1".parse().unwrap(), 8480, 3));
+    assert_eq!(
+        (joined[0].group, joined[0].port, joined[0].interface),
+        ("239.192.1.1".parse().unwrap(), 8480, 3)
+    );
     let mut kek = Kek::new(1, 86_400);
     let push = kek.push(&[], Some(&tek(0x2000, 3_600, (None, None))));
     let now = world.now;
     let group = "239.192.1.1:848".parse().unwrap();
     world.daemon.handle_datagram(address("10.0.11.1"), group, push.datagram(), now).unwrap();
     world.settle().await;
-    assert_eq!((world.spis().0, world.acknowledged()), (vec![0x1000, 0x2000], vec![]), "its turn has not come");
+    assert_eq!(
+        (world.spis().0, world.acknowledged()),
+        (vec![0x1000, 0x2000], vec![]),
+        "its turn has not come"
+    );
     // A copy changes nothing about that.
     let copy = world.daemon.handle_datagram(address("10.0.11.1"), group, push.datagram(), now);
     assert_eq!(copy.unwrap_err().reason(), "replayed");
     world.pass(seconds(2)).await;
     assert_eq!(world.acknowledged(), [1]);
-    assert_eq!(world.datagrams.last().unwrap().source, address("10.0.1.1"), "never from the multicast address");
-    // Nor does a kernel that is not ready when the turn comes, but the acknowledgement waits for it.
+    assert_eq!(
+        world.datagrams.last().unwrap().source,
+        address("10.0.1.1"),
+        "never from the multicast address"
+    );
+    // Nor does a kernel that is not ready when the turn comes, but the acknowledgement waits for
+    // it.
     let push = kek.push(&[], Some(&tek(0x3000, 3_600, (None, None))));
     world.kernel.fail(0, Fault::Stop);
     world.stopping = true;
@@ -457,7 +499,11 @@ async fn esp_that_fails_its_check_makes_a_member_pull_now_and_then_if_that_is_wi
         }
         assert_eq!(world.server(1).pulls, pulls, "once in five minutes");
         let suspicions = world.events.iter().filter(|event| matches!(event, Event::Probing(_)));
-        assert!(suspicions.clone().all(|event| *event == Event::Probing(Suspicion::Unauthentic(0x1000))));
+        assert!(
+            suspicions
+                .clone()
+                .all(|event| *event == Event::Probing(Suspicion::Unauthentic(0x1000)))
+        );
         assert_eq!(suspicions.count(), pulls - 1);
         // The counter begins anew with the state, and nobody else's counts.
         world.kernel.forge(inbound, 5);

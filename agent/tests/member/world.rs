@@ -1,4 +1,5 @@
-//! A member with a made-up kernel and key servers in one process, on a virtual clock, without sockets.
+//! A member with a made-up kernel and key servers in one process, on a virtual clock, without
+//! sockets.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -22,15 +23,15 @@ use agent::sealed::{self, Unsealed};
 use daemon::sealed::file::{Moment, SealedFile};
 use gdoi::BootTime;
 use gdoi::config::{
-    ByteOrder, DhGroup, HashAlgorithm, PeerCredential, Phase1Encryption, Phase1Policy, Phase1Transform, ServerConfig,
-    ServerLimits,
+    ByteOrder, DhGroup, HashAlgorithm, PeerCredential, Phase1Encryption, Phase1Policy,
+    Phase1Transform, ServerConfig, ServerLimits,
 };
 use gdoi::crypto::{KeyKind, Secret, SeededRng, SigningKey};
 use gdoi::event::{PullRefusal, ServerEvent, Transmit};
 use gdoi::group::{
-    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupAssociatedPolicy,
-    GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy, SaDirection, Spi, TekKeys, TekPolicy, TekProtection,
-    TekProtocol, TrafficSelector,
+    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
+    GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy, SaDirection, Spi,
+    TekKeys, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
 };
 use gdoi::push::ack::Claim;
 use gdoi::push::{Deletion, PushContent, SealOptions, SealedPush, Sealer};
@@ -102,7 +103,8 @@ pub fn address(text: &str) -> SocketAddr {
     SocketAddr::new(text.parse().unwrap(), 848)
 }
 
-/// A configuration with `servers` servers (10.0.11.1, 10.0.12.1 ..) and further lines for the group.
+/// A configuration with `servers` servers (10.0.11.1, 10.0.12.1 ..) and further lines for the
+/// group.
 pub fn configuration(servers: usize, lines: &str) -> String {
     let mut text = format!(
         r#"
@@ -157,7 +159,13 @@ impl World {
         Self::with_files(text, FakeKernel::new(["lan", "wan"]), directory, [1; 16], jitter)
     }
 
-    fn with_files(text: &str, kernel: FakeKernel, directory: Arc<TempDir>, boot: Boot, jitter: u64) -> Self {
+    fn with_files(
+        text: &str,
+        kernel: FakeKernel,
+        directory: Arc<TempDir>,
+        boot: Boot,
+        jitter: u64,
+    ) -> Self {
         let interfaces = interfaces();
         let mut config = parsed(text, &interfaces);
         config.state_file = directory.path().join("gdoi-agent.state");
@@ -175,7 +183,11 @@ impl World {
             },
             now,
         );
-        let servers = servers.into_iter().zip(1_u8..).map(|(address, number)| (address, key_server(number))).collect();
+        let servers = servers
+            .into_iter()
+            .zip(1_u8..)
+            .map(|(address, number)| (address, key_server(number)))
+            .collect();
         Self {
             now,
             daemon,
@@ -197,7 +209,10 @@ impl World {
 
     /// The configuration of `text`, with the files of this world.
     pub fn configured(&self, text: &str) -> Config {
-        Config { state_file: self.directory.path().join("gdoi-agent.state"), ..parsed(text, &self.interfaces) }
+        Config {
+            state_file: self.directory.path().join("gdoi-agent.state"),
+            ..parsed(text, &self.interfaces)
+        }
     }
 
     /// The wall clock.
@@ -231,7 +246,8 @@ impl World {
         self.again(kernel, boot, now, booted).await
     }
 
-    /// Power is lost. `pause` later, as the wall clock has it, the machine has been up for half a minute.
+    /// Power is lost. `pause` later, as the wall clock has it, the machine has been up for half a
+    /// minute.
     pub async fn reboot(self, pause: Duration) -> Self {
         let up = Duration::from_secs(30);
         let (boot, booted) = (self.boot.map(|octet| octet + 1), self.wall() + pause - up);
@@ -283,7 +299,10 @@ impl World {
         let mut sas = self.kernel.sas();
         sas.retain(|id| !self.dataplane.replaced().contains(id));
         let spis = |outbound: bool| {
-            sas.iter().filter(|id| (id.destination == PLACEHOLDER) == outbound).map(|id| id.spi).collect()
+            sas.iter()
+                .filter(|id| (id.destination == PLACEHOLDER) == outbound)
+                .map(|id| id.spi)
+                .collect()
         };
         (spis(false), spis(true))
     }
@@ -305,7 +324,8 @@ impl World {
         };
         let out = packet("172.16.1.10", "172.16.2.10", "wan");
         let back = packet("172.16.2.10", "172.16.1.10", "lan");
-        self.kernel.in_clear(Direction::Out, &out) || self.kernel.in_clear(Direction::Forward, &back)
+        self.kernel.in_clear(Direction::Out, &out)
+            || self.kernel.in_clear(Direction::Forward, &back)
     }
 
     /// A datagram arrives at the member's own address.
@@ -322,7 +342,8 @@ impl World {
 
     /// Acknowledgements sent so far: numbers of the pushes.
     pub fn acknowledged(&self) -> Vec<u32> {
-        let claims = self.datagrams.iter().filter_map(|transmit| Claim::read(&transmit.payload).ok());
+        let claims =
+            self.datagrams.iter().filter_map(|transmit| Claim::read(&transmit.payload).ok());
         claims.map(|claim| claim.sequence_number).collect()
     }
 
@@ -346,7 +367,8 @@ impl World {
             }
             while let Some(transmit) = self.daemon.poll_transmit() {
                 quiet = false;
-                // Nothing is sent before the blocks stand; a test that stops the kernel looks for itself.
+                // Nothing is sent before the blocks stand; a test that stops the kernel looks for
+                // itself.
                 assert!(self.stopping || self.tables() && !self.group_in_clear());
                 self.datagrams.push(transmit.clone());
                 self.deliver(&transmit);
@@ -360,9 +382,18 @@ impl World {
 
     fn deliver(&mut self, transmit: &Transmit) {
         let now = self.now;
-        let Some(key_server) = self.servers.get_mut(&transmit.destination).filter(|server| server.up) else { return };
+        let Some(key_server) =
+            self.servers.get_mut(&transmit.destination).filter(|server| server.up)
+        else {
+            return;
+        };
         // What the server discards, it discards; the test sees the outcome.
-        let _ = key_server.server.handle_datagram(transmit.source, transmit.destination, &transmit.payload, now);
+        let _ = key_server.server.handle_datagram(
+            transmit.source,
+            transmit.destination,
+            &transmit.payload,
+            now,
+        );
         while let Some(event) = key_server.server.poll_event() {
             match event {
                 ServerEvent::PullRequested { pull, group, .. } => match key_server.refusal {
@@ -377,11 +408,17 @@ impl World {
                 _ => {}
             }
         }
-        let answers: Vec<Transmit> = std::iter::from_fn(|| key_server.server.poll_transmit()).collect();
+        let answers: Vec<Transmit> =
+            std::iter::from_fn(|| key_server.server.poll_transmit()).collect();
         for answer in answers {
             assert_eq!(answer.source, transmit.destination);
             // As above.
-            let _ = self.daemon.handle_datagram(answer.source, answer.destination, &answer.payload, now);
+            let _ = self.daemon.handle_datagram(
+                answer.source,
+                answer.destination,
+                &answer.payload,
+                now,
+            );
         }
     }
 
@@ -398,7 +435,11 @@ impl World {
     async fn live(&mut self, duration: Duration, looks: bool) {
         let end = self.now + duration;
         for _ in 0..100_000 {
-            let look = if looks { Some(self.dataplane.poll_timeout()) } else { self.dataplane.poll_release() };
+            let look = if looks {
+                Some(self.dataplane.poll_timeout())
+            } else {
+                self.dataplane.poll_release()
+            };
             let due = [self.daemon.poll_timeout(), look].into_iter().flatten().min();
             let Some(next) = due.filter(|at| *at <= end) else {
                 self.now = end;
@@ -434,8 +475,11 @@ impl World {
 
 /// What the servers accept in phase 1.
 pub fn phase1() -> Phase1Policy {
-    let transform =
-        |group| Phase1Transform { encryption: Phase1Encryption::Aes128Cbc, hash: HashAlgorithm::Sha2_256, group };
+    let transform = |group| Phase1Transform {
+        encryption: Phase1Encryption::Aes128Cbc,
+        hash: HashAlgorithm::Sha2_256,
+        group,
+    };
     Phase1Policy {
         transforms: vec![transform(DhGroup::Modp2048), transform(DhGroup::Ecp256)],
         lifetime: Duration::from_secs(3_600),
@@ -489,8 +533,10 @@ impl KeyServer {
             let mut policy = plain.policy().clone();
             policy.teks[0].protection.transform = self.transform;
             policy.teks[0].protection.authentication = None;
-            let keys =
-                TekKeys { encryption: Secret::new(vec![spi.to_be_bytes()[2]; 20]), integrity: Secret::new(vec![]) };
+            let keys = TekKeys {
+                encryption: Secret::new(vec![spi.to_be_bytes()[2]; 20]),
+                integrity: Secret::new(vec![]),
+            };
             let combined = GroupSa::originate(policy, [(spi, keys)].into(), None, None, None);
             return copy(&combined, self.kek.as_ref());
         }
@@ -542,7 +588,9 @@ impl Kek {
 
     /// Signs with another key from now on.
     pub fn sign_as(&mut self, number: u8) {
-        self.signing = SigningKey::generate_ecdsa(KeyKind::Ecdsa256, &mut SeededRng::from_seed([number; 32])).unwrap();
+        self.signing =
+            SigningKey::generate_ecdsa(KeyKind::Ecdsa256, &mut SeededRng::from_seed([number; 32]))
+                .unwrap();
     }
 
     pub fn keys(&self) -> KekKeys {
@@ -585,10 +633,22 @@ pub fn teks_of(teks: &[(Spi, &str, u64)], delays: (Option<u64>, Option<u64>)) ->
     GroupSa::originate(policy, keys, None, None, None)
 }
 
-fn group_sa(group: GroupId, side: AddressRange, spi: Spi, mode: EncapsulationMode, lifetime: Duration) -> GroupSa {
+fn group_sa(
+    group: GroupId,
+    side: AddressRange,
+    spi: Spi,
+    mode: EncapsulationMode,
+    lifetime: Duration,
+) -> GroupSa {
     let tek = TekPolicy {
         spi,
-        selector: TrafficSelector { protocol: 0, source: side, source_port: 0, destination: side, destination_port: 0 },
+        selector: TrafficSelector {
+            protocol: 0,
+            source: side,
+            source_port: 0,
+            destination: side,
+            destination_port: 0,
+        },
         protection: TekProtection {
             protocol: TekProtocol::ESP,
             transform: EspTransform::AES_CBC,
@@ -605,6 +665,7 @@ fn group_sa(group: GroupId, side: AddressRange, spi: Spi, mode: EncapsulationMod
     let last = spi.to_be_bytes()[3];
     let encryption = Secret::new([[octet; 15].as_slice(), &[octet ^ last]].concat());
     let keys = TekKeys { encryption, integrity: Secret::new(vec![octet ^ 0xff; 32]) };
-    let policy = GroupPolicy { group, kek: None, gap: GroupAssociatedPolicy::default(), teks: vec![tek] };
+    let policy =
+        GroupPolicy { group, kek: None, gap: GroupAssociatedPolicy::default(), teks: vec![tek] };
     GroupSa::originate(policy, [(spi, keys)].into(), None, None, None)
 }

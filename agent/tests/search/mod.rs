@@ -1,4 +1,5 @@
-//! Looks for octets of keys in whatever form, in whatever can be seen. The key server's tests use it as well.
+//! Looks for octets of keys in whatever form, in whatever can be seen. The key server's tests use
+//! it as well.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,14 +24,19 @@ fn written(octets: &[u8]) -> Vec<Vec<u8>> {
     forms
 }
 
-/// Base64 of `octets` wherever in a longer text they begin, less the characters that their neighbours share.
+/// Base64 of `octets` wherever in a longer text they begin, less the characters that their
+/// neighbours share.
 fn base64(octets: &[u8]) -> Vec<Vec<u8>> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let forms = (0..3_usize).map(|before| {
         let mut bits: Vec<bool> = vec![false; before * 8];
-        bits.extend(octets.iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1 == 1)));
+        bits.extend(
+            octets.iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1 == 1)),
+        );
         let whole = bits.chunks_exact(6).skip((before * 8).div_ceil(6));
-        whole.map(|six| DIGITS[six.iter().fold(0, |sum, bit| sum << 1 | usize::from(*bit))]).collect()
+        whole
+            .map(|six| DIGITS[six.iter().fold(0, |sum, bit| sum << 1 | usize::from(*bit))])
+            .collect()
     });
     forms.collect()
 }
@@ -48,7 +54,8 @@ pub fn found(shown: &[u8], secrets: &BTreeMap<String, Vec<u8>>) -> Option<String
             base64(window).into_iter().for_each(|form| text.add(form, name));
         }
     }
-    let dense: Vec<u8> = shown.iter().copied().filter(|octet| !octet.is_ascii_whitespace()).collect();
+    let dense: Vec<u8> =
+        shown.iter().copied().filter(|octet| !octet.is_ascii_whitespace()).collect();
     raw.find(shown).or_else(|| text.find(&dense))
 }
 
@@ -65,7 +72,10 @@ impl Needles {
         (0..haystack.len()).find_map(|at| {
             let rest = &haystack[at..];
             let candidates = self.0.get(rest.first_chunk()?)?;
-            candidates.iter().find(|(octets, _)| rest.starts_with(octets)).map(|(_, name)| name.clone())
+            candidates
+                .iter()
+                .find(|(octets, _)| rest.starts_with(octets))
+                .map(|(_, name)| name.clone())
         })
     }
 }
@@ -89,5 +99,9 @@ fn a_key_is_found_in_every_form() {
         assert_eq!(found(form.as_bytes(), &secrets), Some("key".to_owned()), "{form}");
     }
     assert_eq!(found(&[b"raw".as_slice(), &key[3..12]].concat(), &secrets), Some("key".to_owned()));
-    assert_eq!(found(b"Secret(16 octets) 7, 20, 33, 46, 59", &secrets), None, "five octets are no key");
+    assert_eq!(
+        found(b"Secret(16 octets) 7, 20, 33, 46, 59", &secrets),
+        None,
+        "five octets are no key"
+    );
 }

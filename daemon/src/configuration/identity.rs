@@ -16,8 +16,7 @@ impl Read for Identity {
     const EXAMPLE: &'static str = "{ address = \"192.0.2.1\" }";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        const REMEDY: &str =
-            "write one of { address = \"..\" }, { fqdn = \"..\" }, { user-fqdn = \"..\" }, { key-id = \"..\" }";
+        const REMEDY: &str = "write one of { address = \"..\" }, { fqdn = \"..\" }, { user-fqdn = \"..\" }, { key-id = \"..\" }";
         let DeValue::Table(entries) = value else {
             return Err(Problem::new(format!("{} is not an identity", kind(value)), REMEDY));
         };
@@ -61,14 +60,24 @@ mod tests {
     fn read(text: &str) -> Result<Identity, String> {
         let text = format!("x = {text}");
         let table = toml::de::DeTable::parse(&text).unwrap();
-        Identity::read(table.get_ref().get("x").unwrap().get_ref()).map_err(|problem| problem.message)
+        Identity::read(table.get_ref().get("x").unwrap().get_ref())
+            .map_err(|problem| problem.message)
     }
 
     #[test]
     fn all_kinds() {
-        assert_eq!(read("{ address = \"192.0.2.1\" }"), Ok(Identity::Address("192.0.2.1".parse().unwrap())));
-        assert_eq!(read("{ fqdn = \"gm.example\" }"), Ok(Identity::Fqdn(String::from("gm.example"))));
-        assert_eq!(read("{ user-fqdn = \"a@gm.example\" }"), Ok(Identity::UserFqdn(String::from("a@gm.example"))));
+        assert_eq!(
+            read("{ address = \"192.0.2.1\" }"),
+            Ok(Identity::Address("192.0.2.1".parse().unwrap()))
+        );
+        assert_eq!(
+            read("{ fqdn = \"gm.example\" }"),
+            Ok(Identity::Fqdn(String::from("gm.example")))
+        );
+        assert_eq!(
+            read("{ user-fqdn = \"a@gm.example\" }"),
+            Ok(Identity::UserFqdn(String::from("a@gm.example")))
+        );
         assert_eq!(read("{ key-id = \"abc\" }"), Ok(Identity::KeyId(b"abc".to_vec())));
     }
 
@@ -76,10 +85,16 @@ mod tests {
     fn what_is_not_one() {
         assert_eq!(read("\"192.0.2.1\"").unwrap_err(), "a text is not an identity");
         assert_eq!(read("{}").unwrap_err(), "an identity has exactly one kind");
-        assert_eq!(read("{ fqdn = \"a\", key-id = \"b\" }").unwrap_err(), "an identity has exactly one kind");
+        assert_eq!(
+            read("{ fqdn = \"a\", key-id = \"b\" }").unwrap_err(),
+            "an identity has exactly one kind"
+        );
         assert_eq!(read("{ name = \"a\" }").unwrap_err(), "\"name\" is no kind of identity");
         assert_eq!(read("{ user-fqdn = \"a\" }").unwrap_err(), "\"a\" is no user FQDN");
         assert_eq!(read("{ address = \"a\" }").unwrap_err(), "\"a\" is not an address");
-        assert_eq!(read(&format!("{{ fqdn = \"{}\" }}", "a".repeat(256))).unwrap_err(), "an identity of 256 octets");
+        assert_eq!(
+            read(&format!("{{ fqdn = \"{}\" }}", "a".repeat(256))).unwrap_err(),
+            "an identity of 256 octets"
+        );
     }
 }

@@ -92,7 +92,10 @@ pub fn phase1_policy(table: Option<Table<'_>>, legacy: bool) -> Phase1Policy {
         let transforms = encryptions.len() * hashes.len() * groups.len();
         if transforms > MOST_TRANSFORMS {
             let message = format!("{transforms} combinations of encryption, hash and dh-group");
-            table.error(message, format!("name fewer: at most {MOST_TRANSFORMS} combinations fit into one datagram"));
+            table.error(
+                message,
+                format!("name fewer: at most {MOST_TRANSFORMS} combinations fit into one datagram"),
+            );
         }
         table.finish();
     }
@@ -124,7 +127,11 @@ fn strong_list<T>(
     for Located { value, place } in table.required_list::<T>(key) {
         if let Some(name) = weak(value).filter(|_| !legacy) {
             let message = format!("{}: {name} is weak", table.key_path(key));
-            table.report().error(Some(place), message, "choose a strong one, or set legacy = true and know why");
+            table.report().error(
+                Some(place),
+                message,
+                "choose a strong one, or set legacy = true and know why",
+            );
         } else if chosen.contains(&value) {
             let message = format!("{}: named twice", table.key_path(key));
             table.report().error(Some(place), message, "name it once");
@@ -141,7 +148,11 @@ fn strong_list<T>(
 pub fn weak_parts(policy: &Phase1Policy) -> Vec<&'static str> {
     let mut parts = Vec::new();
     for transform in &policy.transforms {
-        let weak = [weak_encryption(transform.encryption), weak_hash(transform.hash), weak_group(transform.group)];
+        let weak = [
+            weak_encryption(transform.encryption),
+            weak_hash(transform.hash),
+            weak_group(transform.group),
+        ];
         for name in weak.into_iter().flatten() {
             if !parts.contains(&name) {
                 parts.push(name);
@@ -202,7 +213,11 @@ mod tests {
     fn the_order_of_the_file_is_the_preference() {
         let text = "[ike]\nencryption = [\"aes-128-cbc\", \"aes-256-cbc\"]\nhash = [\"sha1\"]\ndh-group = [19, 14]\nlifetime = \"8h\"\n";
         let policy = read(text, false).unwrap();
-        let order: Vec<_> = policy.transforms.iter().map(|transform| (transform.group, transform.encryption)).collect();
+        let order: Vec<_> = policy
+            .transforms
+            .iter()
+            .map(|transform| (transform.group, transform.encryption))
+            .collect();
         assert_eq!(
             order,
             [
@@ -219,20 +234,33 @@ mod tests {
     fn weak_algorithms_need_legacy() {
         let text = "[ike]\nencryption = [\"3des-cbc\", \"des-cbc\"]\nhash = [\"md5\"]\ndh-group = [2, 1, 5]\n";
         let report = read(text, false).unwrap_err();
-        for name in ["3DES", "DES", "MD5", "MODP 768 (group 1)", "MODP 1024 (group 2)", "MODP 1536 (group 5)"] {
+        for name in [
+            "3DES",
+            "DES",
+            "MD5",
+            "MODP 768 (group 1)",
+            "MODP 1024 (group 2)",
+            "MODP 1536 (group 5)",
+        ] {
             assert!(report.contains(&format!("{name} is weak; ")), "{report}");
         }
         let policy = read(text, true).unwrap();
         assert_eq!(
             weak_parts(&policy),
-            ["3DES", "MD5", "MODP 1024 (group 2)", "DES", "MODP 768 (group 1)", "MODP 1536 (group 5)"]
+            [
+                "3DES",
+                "MD5",
+                "MODP 1024 (group 2)",
+                "DES",
+                "MODP 768 (group 1)",
+                "MODP 1536 (group 5)"
+            ]
         );
     }
 
     #[test]
     fn defects() {
-        let text =
-            "[ike]\nencryption = [\"aes-265-cbc\"]\nhash = []\ndh-group = [14, 14, 17]\nlifetime = \"1s\"\nlife = 1\n";
+        let text = "[ike]\nencryption = [\"aes-265-cbc\"]\nhash = []\ndh-group = [14, 14, 17]\nlifetime = \"1s\"\nlife = 1\n";
         assert_eq!(
             read(text, false).unwrap_err(),
             "\

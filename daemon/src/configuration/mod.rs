@@ -56,7 +56,10 @@ pub struct Loaded<T> {
 ///
 /// # Errors
 /// A report of everything that is wrong: the file cannot be read, its syntax, what `read` noted.
-pub fn load<T>(path: &Path, read: impl FnOnce(Table<'_>) -> Option<T>) -> Result<Loaded<T>, Report> {
+pub fn load<T>(
+    path: &Path,
+    read: impl FnOnce(Table<'_>) -> Option<T>,
+) -> Result<Loaded<T>, Report> {
     let name = path.display().to_string();
     match text_of(path) {
         Ok(text) => parse(&name, &text, read),
@@ -77,12 +80,20 @@ pub fn load<T>(path: &Path, read: impl FnOnce(Table<'_>) -> Option<T>) -> Result
 ///
 /// # Errors
 /// As [`load`].
-pub fn parse<T>(name: &str, text: &str, read: impl FnOnce(Table<'_>) -> Option<T>) -> Result<Loaded<T>, Report> {
+pub fn parse<T>(
+    name: &str,
+    text: &str,
+    read: impl FnOnce(Table<'_>) -> Option<T>,
+) -> Result<Loaded<T>, Report> {
     let report = Report::new(name, text);
     let (document, errors) = toml::de::DeTable::parse_recoverable(text);
     for error in &errors {
         let message = error.message().trim_end().replace('\n', ", ");
-        report.error(error.span(), format!("not TOML: {message}"), "see https://toml.io for the syntax");
+        report.error(
+            error.span(),
+            format!("not TOML: {message}"),
+            "see https://toml.io for the syntax",
+        );
     }
     if !errors.is_empty() {
         // Guesses about a file that does not parse would bury the cause.
@@ -90,11 +101,17 @@ pub fn parse<T>(name: &str, text: &str, read: impl FnOnce(Table<'_>) -> Option<T
     }
     let value = read(Table::root(document.get_ref(), &report));
     match value {
-        Some(value) if !report.has_errors() => Ok(Loaded { value, warnings: report.into_warnings() }),
+        Some(value) if !report.has_errors() => {
+            Ok(Loaded { value, warnings: report.into_warnings() })
+        }
         Some(_) => Err(report),
         None => {
             if !report.has_errors() {
-                report.error(None, "the configuration is not complete", "compare it with the example file");
+                report.error(
+                    None,
+                    "the configuration is not complete",
+                    "compare it with the example file",
+                );
             }
             Err(report)
         }
@@ -102,7 +119,12 @@ pub fn parse<T>(name: &str, text: &str, read: impl FnOnce(Table<'_>) -> Option<T
 }
 
 fn text_of(path: &Path) -> io::Result<String> {
-    let too_long = || io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {LONGEST_FILE} octets"));
+    let too_long = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it has more than {LONGEST_FILE} octets"),
+        )
+    };
     let mut octets = Vec::new();
     let limit = u64::try_from(LONGEST_FILE).map_err(|_| too_long())?.saturating_add(1);
     File::open(path)?.take(limit).read_to_end(&mut octets)?;
@@ -110,7 +132,10 @@ fn text_of(path: &Path) -> io::Result<String> {
         return Err(too_long());
     }
     String::from_utf8(octets).map_err(|error| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text ({})", error.utf8_error()))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it is not UTF-8 text ({})", error.utf8_error()),
+        )
     })
 }
 
@@ -122,7 +147,10 @@ mod tests {
     fn a_missing_file_is_one_clear_line() {
         let report = load(Path::new("/nonexistent/gcks.toml"), |_| Some(())).unwrap_err();
         let text = report.to_string();
-        assert!(text.starts_with("/nonexistent/gcks.toml: error: cannot be read: No such file"), "{text}");
+        assert!(
+            text.starts_with("/nonexistent/gcks.toml: error: cannot be read: No such file"),
+            "{text}"
+        );
     }
 
     #[test]

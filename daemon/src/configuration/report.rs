@@ -42,12 +42,22 @@ impl Report {
     }
 
     /// Notes an error; `place` is a range of octets of the text.
-    pub fn error(&self, place: Option<Range<usize>>, message: impl Into<String>, remedy: impl Into<String>) {
+    pub fn error(
+        &self,
+        place: Option<Range<usize>>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.note(Severity::Error, place, message.into(), remedy.into());
     }
 
     /// Notes a warning.
-    pub fn warning(&self, place: Option<Range<usize>>, message: impl Into<String>, remedy: impl Into<String>) {
+    pub fn warning(
+        &self,
+        place: Option<Range<usize>>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.note(Severity::Warning, place, message.into(), remedy.into());
     }
 
@@ -80,7 +90,13 @@ impl Report {
         self.entries().into_iter().filter(|entry| entry.severity == Severity::Warning).collect()
     }
 
-    fn note(&self, severity: Severity, place: Option<Range<usize>>, message: String, remedy: String) {
+    fn note(
+        &self,
+        severity: Severity,
+        place: Option<Range<usize>>,
+        message: String,
+        remedy: String,
+    ) {
         let position = place.map(|place| self.position(place.start));
         self.entries.borrow_mut().push(Entry { severity, position, message, remedy });
     }

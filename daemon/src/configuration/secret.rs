@@ -35,7 +35,11 @@ pub fn state_key(
         .ok()
 }
 
-fn source(table: &mut Table<'_>, in_file: &'static str, as_credential: &'static str) -> Option<Located<SecretSource>> {
+fn source(
+    table: &mut Table<'_>,
+    in_file: &'static str,
+    as_credential: &'static str,
+) -> Option<Located<SecretSource>> {
     let file = table.optional::<PathBuf>(in_file);
     let credential = table.optional::<String>(as_credential);
     match (file, credential) {
@@ -55,7 +59,10 @@ pub fn check_length(report: &Report, place: Place, key: &Secret) {
     if key.len() < SHORT {
         report.warning(
             Some(place),
-            format!("the pre-shared key has {} octets only, so it can be found by trying", key.len()),
+            format!(
+                "the pre-shared key has {} octets only, so it can be found by trying",
+                key.len()
+            ),
             format!("use {SHORT} random octets or more, such as `openssl rand -base64 32` prints"),
         );
     }
@@ -69,7 +76,8 @@ pub fn shared_keys<'n>(keys: impl IntoIterator<Item = (&'n str, &'n Secret)>) ->
     for (name, key) in keys {
         holders.entry(key.expose()).or_default().push(name);
     }
-    let mut shared: Vec<Vec<&str>> = holders.into_values().filter(|names| names.len() > 1).collect();
+    let mut shared: Vec<Vec<&str>> =
+        holders.into_values().filter(|names| names.len() > 1).collect();
     // Not in the order of the keys, which is nobody's business.
     shared.sort();
     shared
@@ -95,8 +103,10 @@ mod tests {
             ),
             "{report}"
         );
-        let loaded =
-            parse("f", "pre-shared-key-credential = \"b\"\n", |mut root| pre_shared_key_source(&mut root)).unwrap();
+        let loaded = parse("f", "pre-shared-key-credential = \"b\"\n", |mut root| {
+            pre_shared_key_source(&mut root)
+        })
+        .unwrap();
         assert_eq!(loaded.value.value, SecretSource::Credential(String::from("b")));
     }
 

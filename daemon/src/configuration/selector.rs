@@ -28,8 +28,13 @@ pub fn traffic_selector(table: &mut Table<'_>) -> Option<TrafficSelector> {
     if let (Some(left), Some(right)) = (is_ipv4(&source), is_ipv4(&destination))
         && left != right
     {
-        let message = format!("{}: not of the source's address family", table.key_path("destination"));
-        table.report().error(Some(destination.place.clone()), message, "use two IPv4 sides or two IPv6 sides");
+        let message =
+            format!("{}: not of the source's address family", table.key_path("destination"));
+        table.report().error(
+            Some(destination.place.clone()),
+            message,
+            "use two IPv4 sides or two IPv6 sides",
+        );
         sound = false;
     }
     let selector = TrafficSelector {
@@ -89,6 +94,10 @@ f:3:15: error: source-port: protocol 0 has no ports; set protocol = 6 (TCP), 17 
 f: 2 errors; nothing was started
 "
         );
-        assert!(read("source = \"any\"\n").unwrap_err().contains("destination is missing; add destination = "));
+        assert!(
+            read("source = \"any\"\n")
+                .unwrap_err()
+                .contains("destination is missing; add destination = ")
+        );
     }
 }

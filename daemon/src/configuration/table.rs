@@ -108,23 +108,41 @@ impl<'d> Table<'d> {
             return located.value;
         }
         let message = format!("{}: {} is out of range", self.key_path(key), located.value);
-        self.report.error(Some(located.place), message, format!("write {} to {}", bounds.start(), bounds.end()));
+        self.report.error(
+            Some(located.place),
+            message,
+            format!("write {} to {}", bounds.start(), bounds.end()),
+        );
         default
     }
 
     /// A duration within bounds, with a default.
-    pub fn duration(&mut self, key: &'static str, bounds: RangeInclusive<Duration>, default: Duration) -> Duration {
+    pub fn duration(
+        &mut self,
+        key: &'static str,
+        bounds: RangeInclusive<Duration>,
+        default: Duration,
+    ) -> Duration {
         self.optional_duration(key, bounds).unwrap_or(default)
     }
 
     /// A duration within bounds, which may be missing.
-    pub fn optional_duration(&mut self, key: &'static str, bounds: RangeInclusive<Duration>) -> Option<Duration> {
+    pub fn optional_duration(
+        &mut self,
+        key: &'static str,
+        bounds: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
         let located = self.optional::<Duration>(key)?;
         if bounds.contains(&located.value) {
             return Some(located.value);
         }
-        let message = format!("{}: {} is out of range", self.key_path(key), duration_text(located.value));
-        let remedy = format!("write \"{}\" to \"{}\"", duration_text(*bounds.start()), duration_text(*bounds.end()));
+        let message =
+            format!("{}: {} is out of range", self.key_path(key), duration_text(located.value));
+        let remedy = format!(
+            "write \"{}\" to \"{}\"",
+            duration_text(*bounds.start()),
+            duration_text(*bounds.end())
+        );
         self.report.error(Some(located.place), message, remedy);
         None
     }
@@ -133,7 +151,8 @@ impl<'d> Table<'d> {
     pub fn list<T: Read>(&mut self, key: &'static str) -> Option<Vec<Located<T>>> {
         let value = self.ask(key)?;
         let DeValue::Array(elements) = value.get_ref() else {
-            let message = format!("{}: {} is not a list", self.key_path(key), kind(value.get_ref()));
+            let message =
+                format!("{}: {} is not a list", self.key_path(key), kind(value.get_ref()));
             self.report.error(Some(value.span()), message, format!("write [{}]", T::EXAMPLE));
             return Some(Vec::new());
         };
@@ -171,7 +190,11 @@ impl<'d> Table<'d> {
         let Some(value) = self.ask(key) else { return Vec::new() };
         let remedy = format!("write [[{}]]", self.key_path(key));
         let DeValue::Array(elements) = value.get_ref() else {
-            let message = format!("{}: {} is not a list of tables", self.key_path(key), kind(value.get_ref()));
+            let message = format!(
+                "{}: {} is not a list of tables",
+                self.key_path(key),
+                kind(value.get_ref())
+            );
             self.report.error(Some(value.span()), message, remedy);
             return Vec::new();
         };
@@ -180,7 +203,8 @@ impl<'d> Table<'d> {
             if let DeValue::Table(entries) = element.get_ref() {
                 tables.push(self.child(key, entries, element.span()));
             } else {
-                let message = format!("{}: {} is not a table", self.key_path(key), kind(element.get_ref()));
+                let message =
+                    format!("{}: {} is not a table", self.key_path(key), kind(element.get_ref()));
                 self.report.error(Some(element.span()), message, remedy.clone());
             }
         }
@@ -194,7 +218,8 @@ impl<'d> Table<'d> {
             if self.asked.contains(name) {
                 continue;
             }
-            let table = if self.path.is_empty() { String::new() } else { format!(" in {}", self.path) };
+            let table =
+                if self.path.is_empty() { String::new() } else { format!(" in {}", self.path) };
             let remedy = match closest(name, self.asked.iter().copied()) {
                 Some(known) => format!("did you mean \"{known}\"?"),
                 None if self.asked.is_empty() => String::from("remove it"),
@@ -221,7 +246,11 @@ impl<'d> Table<'d> {
         match T::read(value.get_ref()) {
             Ok(read) => Some(Located { value: read, place: value.span() }),
             Err(Problem { message, remedy }) => {
-                self.report.error(Some(value.span()), format!("{}: {message}", self.key_path(key)), remedy);
+                self.report.error(
+                    Some(value.span()),
+                    format!("{}: {message}", self.key_path(key)),
+                    remedy,
+                );
                 None
             }
         }
@@ -236,7 +265,13 @@ impl<'d> Table<'d> {
     }
 
     fn child(&self, key: &str, entries: &'d DeTable<'d>, place: Place) -> Table<'d> {
-        Table { entries, report: self.report, path: self.key_path(key), place: Some(place), asked: BTreeSet::new() }
+        Table {
+            entries,
+            report: self.report,
+            path: self.key_path(key),
+            place: Some(place),
+            asked: BTreeSet::new(),
+        }
     }
 }
 
@@ -304,14 +339,15 @@ f: 6 errors; nothing was started
 
     #[test]
     fn tables_and_lists_of_the_wrong_kind() {
-        let report = report("group = 1\nserver = [1]\nike = \"x\"\nlist = 2\nempty = []\n", |mut root| {
-            assert!(root.tables("group").is_empty());
-            assert!(root.tables("server").is_empty());
-            assert!(root.table("ike").is_none());
-            assert!(root.required_list::<u16>("list").is_empty());
-            assert!(root.required_list::<u16>("empty").is_empty());
-            root.finish();
-        });
+        let report =
+            report("group = 1\nserver = [1]\nike = \"x\"\nlist = 2\nempty = []\n", |mut root| {
+                assert!(root.tables("group").is_empty());
+                assert!(root.tables("server").is_empty());
+                assert!(root.table("ike").is_none());
+                assert!(root.required_list::<u16>("list").is_empty());
+                assert!(root.required_list::<u16>("empty").is_empty());
+                root.finish();
+            });
         assert_eq!(
             report,
             "\
@@ -329,7 +365,11 @@ f: 5 errors; nothing was started
     fn bounds_are_told() {
         let report = report("a = 9\nb = \"90s\"\n", |mut root| {
             assert_eq!(root.bounded::<u8>("a", 1..=4, 2), 2);
-            root.duration("b", Duration::from_secs(1)..=Duration::from_secs(60), Duration::from_secs(5));
+            root.duration(
+                "b",
+                Duration::from_secs(1)..=Duration::from_secs(60),
+                Duration::from_secs(5),
+            );
             root.finish();
         });
         assert_eq!(

@@ -42,7 +42,9 @@ pub trait Read: Sized {
 fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Problem> {
     match value {
         DeValue::String(text) => Ok(text),
-        other => Err(Problem::new(format!("{} is not a text", kind(other)), "write it in double quotes")),
+        other => {
+            Err(Problem::new(format!("{} is not a text", kind(other)), "write it in double quotes"))
+        }
     }
 }
 
@@ -58,7 +60,10 @@ pub fn choice<T: Clone>(value: &DeValue<'_>, choices: &[(&'static str, T)]) -> R
     let names = || choices.iter().map(|(name, _)| *name);
     let remedy = match closest(text, names()) {
         Some(name) => format!("did you mean \"{name}\"?"),
-        None => format!("write one of {}", names().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")),
+        None => format!(
+            "write one of {}",
+            names().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+        ),
     };
     Err(Problem::new(format!("\"{text}\" is not known"), remedy))
 }
@@ -83,7 +88,10 @@ impl Read for PathBuf {
         if path.is_absolute() {
             Ok(path)
         } else {
-            Err(Problem::new(format!("\"{}\" is not an absolute path", path.display()), "begin it with /"))
+            Err(Problem::new(
+                format!("\"{}\" is not an absolute path", path.display()),
+                "begin it with /",
+            ))
         }
     }
 }
@@ -94,7 +102,10 @@ impl Read for bool {
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         match value {
             DeValue::Boolean(value) => Ok(*value),
-            other => Err(Problem::new(format!("{} is not a truth value", kind(other)), "write true or false")),
+            other => Err(Problem::new(
+                format!("{} is not a truth value", kind(other)),
+                "write true or false",
+            )),
         }
     }
 }
@@ -123,8 +134,9 @@ impl Read for IpAddr {
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         let text = text(value)?;
-        text.parse()
-            .map_err(|_| Problem::new(format!("\"{text}\" is not an address"), "write one such as \"192.0.2.1\""))
+        text.parse().map_err(|_| {
+            Problem::new(format!("\"{text}\" is not an address"), "write one such as \"192.0.2.1\"")
+        })
     }
 }
 
@@ -168,7 +180,10 @@ impl Read for AddressRange {
                     Ok(Self::Range(first, last))
                 }
                 (Some(first), Some(last)) if first.is_ipv4() == last.is_ipv4() => {
-                    Err(Problem::new(format!("\"{text}\" runs backwards"), format!("write \"{last}-{first}\"")))
+                    Err(Problem::new(
+                        format!("\"{text}\" runs backwards"),
+                        format!("write \"{last}-{first}\""),
+                    ))
                 }
                 _ => Err(Problem::new(
                     format!("\"{text}\" is not a range of addresses"),
@@ -181,7 +196,10 @@ impl Read for AddressRange {
                 return problem;
             }
             let message = format!("\"{text}\" is not an address, prefix, range or \"any\"");
-            Problem::new(message, "write one such as \"192.0.2.0/24\", \"192.0.2.10-192.0.2.20\" or \"any\"")
+            Problem::new(
+                message,
+                "write one such as \"192.0.2.0/24\", \"192.0.2.10-192.0.2.20\" or \"any\"",
+            )
         })?;
         let whole = prefix.prefix_len() == prefix.max_prefix_len();
         Ok(if whole { Self::Address(prefix.addr()) } else { Self::Subnet(prefix) })
@@ -197,7 +215,9 @@ impl Read for Duration {
         let remedy = "write a whole number and a unit, such as \"30s\", \"10m\", \"8h\" or \"1d\"";
         let text = match value {
             DeValue::String(text) => text.as_ref(),
-            other => return Err(Problem::new(format!("{} is not a duration", kind(other)), remedy)),
+            other => {
+                return Err(Problem::new(format!("{} is not a duration", kind(other)), remedy));
+            }
         };
         let seconds = || {
             let unit = text.chars().next_back()?;
@@ -208,7 +228,8 @@ impl Read for Duration {
             }
             digits.parse::<u64>().ok()?.checked_mul(*seconds)
         };
-        let seconds = seconds().ok_or_else(|| Problem::new(format!("\"{text}\" is not a duration"), remedy))?;
+        let seconds = seconds()
+            .ok_or_else(|| Problem::new(format!("\"{text}\" is not a duration"), remedy))?;
         Ok(Self::from_secs(seconds))
     }
 }
@@ -258,12 +279,15 @@ mod tests {
 
     fn read<T: Read>(text: &str) -> Result<T, String> {
         let value = DeValue::parse(text).unwrap();
-        T::read(value.get_ref()).map_err(|problem| format!("{}; {}", problem.message, problem.remedy))
+        T::read(value.get_ref())
+            .map_err(|problem| format!("{}; {}", problem.message, problem.remedy))
     }
 
     #[test]
     fn durations() {
-        for (text, seconds) in [("30s", 30), ("10m", 600), ("8h", 28_800), ("1d", 86_400), ("0s", 0)] {
+        for (text, seconds) in
+            [("30s", 30), ("10m", 600), ("8h", 28_800), ("1d", 86_400), ("0s", 0)]
+        {
             let duration = read::<Duration>(&format!("\"{text}\"")).unwrap();
             assert_eq!(duration, Duration::from_secs(seconds));
             assert_eq!(duration_text(duration), if seconds == 0 { "0s" } else { text });
@@ -288,8 +312,14 @@ mod tests {
     fn addresses_prefixes_and_ranges() {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         assert_eq!(read::<AddressRange>("\"any\""), Ok(AddressRange::Any));
-        assert_eq!(read::<AddressRange>("\"10.0.0.1\""), Ok(AddressRange::Address(address("10.0.0.1"))));
-        assert_eq!(read::<AddressRange>("\"10.0.0.1/32\""), Ok(AddressRange::Address(address("10.0.0.1"))));
+        assert_eq!(
+            read::<AddressRange>("\"10.0.0.1\""),
+            Ok(AddressRange::Address(address("10.0.0.1")))
+        );
+        assert_eq!(
+            read::<AddressRange>("\"10.0.0.1/32\""),
+            Ok(AddressRange::Address(address("10.0.0.1")))
+        );
         assert_eq!(
             read::<AddressRange>("\"2001:db8::/32\""),
             Ok(AddressRange::Subnet("2001:db8::/32".parse().unwrap()))
@@ -315,15 +345,24 @@ mod tests {
     fn numbers_in_all_bases() {
         assert_eq!(read::<u16>("0x350"), Ok(848));
         assert_eq!(read::<u32>("4294967295"), Ok(u32::MAX));
-        assert_eq!(read::<u8>("256").unwrap_err(), "256 does not fit; write a number from 0 to 255");
+        assert_eq!(
+            read::<u8>("256").unwrap_err(),
+            "256 does not fit; write a number from 0 to 255"
+        );
         assert_eq!(read::<u8>("-1").unwrap_err(), "-1 does not fit; write a number from 0 to 255");
-        assert_eq!(read::<u16>("\"848\"").unwrap_err(), "a text is not a number; write digits without quotes");
+        assert_eq!(
+            read::<u16>("\"848\"").unwrap_err(),
+            "a text is not a number; write digits without quotes"
+        );
     }
 
     #[test]
     fn paths_are_absolute() {
         assert!(read::<PathBuf>("\"/etc/x\"").is_ok());
-        assert_eq!(read::<PathBuf>("\"x\"").unwrap_err(), "\"x\" is not an absolute path; begin it with /");
+        assert_eq!(
+            read::<PathBuf>("\"x\"").unwrap_err(),
+            "\"x\" is not an absolute path; begin it with /"
+        );
         assert!(read::<String>("\"\"").is_err());
     }
 
@@ -334,7 +373,10 @@ mod tests {
             DeValue::parse(text).unwrap().into_inner()
         }
         assert_eq!(choice(&value("\"copy\""), &choices), Ok(2));
-        assert_eq!(choice(&value("\"cpoy\""), &choices).unwrap_err().remedy, "did you mean \"copy\"?");
+        assert_eq!(
+            choice(&value("\"cpoy\""), &choices).unwrap_err().remedy,
+            "did you mean \"copy\"?"
+        );
         assert_eq!(
             choice(&value("\"banana\""), &choices).unwrap_err().remedy,
             "write one of \"clear\", \"copy\", \"set\""

@@ -1,4 +1,5 @@
-//! Octets of the sealed state: numbers in network order, texts and octet strings behind their length.
+//! Octets of the sealed state: numbers in network order, texts and octet strings behind their
+//! length.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use gdoi::group::KekPolicy;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// The octets are no state, although they were sealed with the right key: another version wrote them.
+/// The octets are no state, although they were sealed with the right key: another version wrote
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the state is not understood at octet {offset}: {what}")]
 pub struct StateError {

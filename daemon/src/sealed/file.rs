@@ -1,10 +1,12 @@
-//! The state on disk, sealed with AES-CCM (RFC 3610): who can read the file learns nothing and can change nothing.
+//! The state on disk, sealed with AES-CCM (RFC 3610): who can read the file learns nothing and can
+//! change nothing.
 //!
 //! ```text
 //! name | version | nonce (11) | AES-CCM( boot identifier | boot-time clock | wall clock | state ) | tag (16)
 //! ```
 //!
-//! Name and version are authenticated as well, so that the state of one program is never taken for that of another.
+//! Name and version are authenticated as well, so that the state of one program is never taken for
+//! that of another.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -37,7 +39,9 @@ const LONGEST: u64 = 256 * 1024 * 1024;
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum SealedFileError {
-    #[error("{path}: the state cannot be {what}: {source}; let the daemon's user read and write in the folder")]
+    #[error(
+        "{path}: the state cannot be {what}: {source}; let the daemon's user read and write in the folder"
+    )]
     File { path: PathBuf, what: &'static str, source: io::Error },
     #[error("{path}: this is no state of {program}; restore the file, or {otherwise}", program = .owner.program, otherwise = .owner.otherwise)]
     Foreign { path: PathBuf, owner: Owner },
@@ -85,13 +89,15 @@ impl Moment {
         Self { boot: boot_identifier(), now, wall: wall() }
     }
 
-    /// How points in time that were written at `written` read now; `None` if the wall clock went back over a reboot.
+    /// How points in time that were written at `written` read now; `None` if the wall clock went
+    /// back over a reboot.
     fn clock_since(&self, written: &Self) -> Option<Clock> {
-        let elapsed = match self.boot == written.boot && self.boot != [0; 16] && self.now >= written.now {
-            // The same boot: the clock went on, whatever happened to the wall clock.
-            true => return Some(Clock::same(written.now)),
-            false => self.wall.checked_sub(written.wall)?,
-        };
+        let elapsed =
+            match self.boot == written.boot && self.boot != [0; 16] && self.now >= written.now {
+                // The same boot: the clock went on, whatever happened to the wall clock.
+                true => return Some(Clock::same(written.now)),
+                false => self.wall.checked_sub(written.wall)?,
+            };
         Some(Clock { written: written.now, now: self.now, elapsed })
     }
 }
@@ -149,8 +155,12 @@ impl SealedFile {
         let mut nonce = [0; NONCE];
         entropy::fill(&mut nonce)?;
         let sealed = match &self.cipher {
-            Cipher::Aes128(cipher) => cipher.encrypt_in_place(&Nonce::from(nonce), self.owner.magic, &mut *buffer),
-            Cipher::Aes256(cipher) => cipher.encrypt_in_place(&Nonce::from(nonce), self.owner.magic, &mut *buffer),
+            Cipher::Aes128(cipher) => {
+                cipher.encrypt_in_place(&Nonce::from(nonce), self.owner.magic, &mut *buffer)
+            }
+            Cipher::Aes256(cipher) => {
+                cipher.encrypt_in_place(&Nonce::from(nonce), self.owner.magic, &mut *buffer)
+            }
         };
         sealed.map_err(|_| self.damaged())?;
         let octets = [self.owner.magic, &nonce, &buffer].concat();
@@ -160,7 +170,8 @@ impl SealedFile {
     /// Reads and opens the state, if there is one, and how its points in time read at `moment`.
     ///
     /// # Errors
-    /// The file cannot be read, is damaged, was sealed with another key, or its age cannot be known.
+    /// The file cannot be read, is damaged, was sealed with another key, or its age cannot be
+    /// known.
     pub fn load(&self, moment: &Moment) -> Result<Option<(Secret, Clock)>, SealedFileError> {
         let file = match OpenOptions::new().read(true).open(&self.path) {
             Ok(file) => file,
@@ -168,20 +179,30 @@ impl SealedFile {
             Err(error) => return Err(self.failed("read", error)),
         };
         let mut octets = Vec::new();
-        file.take(LONGEST).read_to_end(&mut octets).map_err(|source| self.failed("read", source))?;
+        file.take(LONGEST)
+            .read_to_end(&mut octets)
+            .map_err(|source| self.failed("read", source))?;
         let sealed = octets.strip_prefix(self.owner.magic);
-        let sealed = sealed.ok_or_else(|| SealedFileError::Foreign { path: self.path.clone(), owner: self.owner })?;
+        let sealed = sealed.ok_or_else(|| SealedFileError::Foreign {
+            path: self.path.clone(),
+            owner: self.owner,
+        })?;
         let damaged = || self.damaged();
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE>().ok_or_else(damaged)?;
         let mut plain = Zeroizing::new(sealed.to_vec());
         let opened = match &self.cipher {
-            Cipher::Aes128(cipher) => cipher.decrypt_in_place(&Nonce::from(*nonce), self.owner.magic, &mut *plain),
-            Cipher::Aes256(cipher) => cipher.decrypt_in_place(&Nonce::from(*nonce), self.owner.magic, &mut *plain),
+            Cipher::Aes128(cipher) => {
+                cipher.decrypt_in_place(&Nonce::from(*nonce), self.owner.magic, &mut *plain)
+            }
+            Cipher::Aes256(cipher) => {
+                cipher.decrypt_in_place(&Nonce::from(*nonce), self.owner.magic, &mut *plain)
+            }
         };
         opened.map_err(|_| damaged())?;
         let written = stamp(&plain).ok_or_else(damaged)?;
         let clock = moment.clock_since(&written);
-        let clock = clock.ok_or_else(|| SealedFileError::Clock { path: self.path.clone(), owner: self.owner })?;
+        let clock = clock
+            .ok_or_else(|| SealedFileError::Clock { path: self.path.clone(), owner: self.owner })?;
         let state = plain.get(STAMP..).ok_or_else(damaged)?;
         Ok(Some((Secret::copy_from(state), clock)))
     }
@@ -206,7 +227,8 @@ fn stamp(plain: &[u8]) -> Option<Moment> {
 mod tests {
     use super::*;
 
-    const OWNER: Owner = Owner { program: "test", magic: b"test state\x01", otherwise: "remove it" };
+    const OWNER: Owner =
+        Owner { program: "test", magic: b"test state\x01", otherwise: "remove it" };
 
     fn moment(boot: u8, now: u64, wall: u64) -> Moment {
         let (now, wall) = (BootTime::new(Duration::from_secs(now)), Duration::from_secs(wall));
@@ -217,26 +239,36 @@ mod tests {
     fn a_state_comes_back_with_its_clock() {
         let folder = tempfile::tempdir().unwrap();
         for length in [16, 32] {
-            let file = SealedFile::new(folder.path().join("state"), OWNER, &Secret::new(vec![9; length])).unwrap();
+            let file =
+                SealedFile::new(folder.path().join("state"), OWNER, &Secret::new(vec![9; length]))
+                    .unwrap();
             let _ = std::fs::remove_file(file.path());
             assert!(file.load(&moment(1, 1, 1)).unwrap().is_none());
             let state = Secret::new(b"keys and numbers".to_vec());
             file.save(&state, &moment(1, 100, 5000)).unwrap();
             let (read, clock) = file.load(&moment(1, 150, 4000)).unwrap().unwrap();
-            assert_eq!((read, clock), (state, Clock::same(BootTime::new(Duration::from_secs(100)))));
+            assert_eq!(
+                (read, clock),
+                (state, Clock::same(BootTime::new(Duration::from_secs(100))))
+            );
             let (_, clock) = file.load(&moment(2, 7, 5060)).unwrap().unwrap();
             assert_eq!((clock.now.since_boot().as_secs(), clock.elapsed.as_secs()), (7, 60));
             let error = file.load(&moment(2, 7, 4000)).unwrap_err();
             assert!(matches!(error, SealedFileError::Clock { .. }), "its age cannot be known");
         }
-        let file = SealedFile::new(folder.path().join("state"), OWNER, &Secret::new(vec![9; 16])).unwrap();
-        assert!(matches!(file.load(&moment(1, 200, 5000)), Err(SealedFileError::Damaged { .. })), "another key");
+        let file =
+            SealedFile::new(folder.path().join("state"), OWNER, &Secret::new(vec![9; 16])).unwrap();
+        assert!(
+            matches!(file.load(&moment(1, 200, 5000)), Err(SealedFileError::Damaged { .. })),
+            "another key"
+        );
     }
 
     #[test]
     fn every_damaged_octet_is_noticed_and_nothing_is_in_clear() {
         let folder = tempfile::tempdir().unwrap();
-        let file = SealedFile::new(folder.path().join("state"), OWNER, &Secret::new(vec![9; 32])).unwrap();
+        let file =
+            SealedFile::new(folder.path().join("state"), OWNER, &Secret::new(vec![9; 32])).unwrap();
         file.save(&Secret::new(b"keys and numbers".to_vec()), &moment(1, 1, 1)).unwrap();
         let whole = std::fs::read(file.path()).unwrap();
         assert!(!whole.windows(4).any(|window| window == b"keys"));
@@ -252,7 +284,8 @@ mod tests {
         std::fs::write(file.path(), &whole).unwrap();
         assert!(file.load(&moment(1, 2, 2)).is_ok());
         let other = Owner { magic: b"other state\x01", ..OWNER };
-        let other = SealedFile::new(file.path().to_owned(), other, &Secret::new(vec![9; 32])).unwrap();
+        let other =
+            SealedFile::new(file.path().to_owned(), other, &Secret::new(vec![9; 32])).unwrap();
         assert!(matches!(other.load(&moment(1, 2, 2)), Err(SealedFileError::Foreign { .. })));
         file.save(&Secret::new(b"keys and numbers".to_vec()), &moment(1, 1, 1)).unwrap();
         assert_ne!(std::fs::read(file.path()).unwrap(), whole, "a new nonce every time");

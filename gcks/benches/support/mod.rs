@@ -1,7 +1,12 @@
-//! What the benchmarks of the key server share: one group, one member's key, and how the kernel counts time.
+//! What the benchmarks of the key server share: one group, one member's key, and how the kernel
+//! counts time.
 
 #![allow(dead_code, reason = "every benchmark uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a measurement that fails has nothing to go on with")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a measurement that fails has nothing to go on with"
+)]
 
 use std::fs::{self, Permissions};
 use std::net::SocketAddr;
@@ -11,15 +16,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gdoi::config::{
-    DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform, RegistrationConfig,
-    RetransmissionPolicy,
+    DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform,
+    RegistrationConfig, RetransmissionPolicy,
 };
 use gdoi::crypto::Secret;
 use gdoi::group::GroupId;
 
 const KEY: &str = "the pre-shared key of the benchmark";
 
-/// A configuration with one group and members of the prefix `members`, whose key is written beside it.
+/// A configuration with one group and members of the prefix `members`, whose key is written beside
+/// it.
 pub fn configuration(directory: &Path, head: &str, members: &str, tail: &str) -> String {
     let key = directory.join("key");
     fs::write(&key, KEY).unwrap();
@@ -35,7 +41,11 @@ pub fn configuration(directory: &Path, head: &str, members: &str, tail: &str) ->
 
 /// What a member at `local` asks for.
 pub fn registration(local: SocketAddr, server: SocketAddr, group: DhGroup) -> RegistrationConfig {
-    let transform = Phase1Transform { encryption: Phase1Encryption::Aes256Cbc, hash: HashAlgorithm::Sha2_256, group };
+    let transform = Phase1Transform {
+        encryption: Phase1Encryption::Aes256Cbc,
+        hash: HashAlgorithm::Sha2_256,
+        group,
+    };
     RegistrationConfig {
         server,
         local,
@@ -52,11 +62,13 @@ pub fn registration(local: SocketAddr, server: SocketAddr, group: DhGroup) -> Re
 /// The number behind `name` on the command line.
 pub fn option(name: &str, default: u32) -> u32 {
     let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
-    arguments.next().map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} takes a number")))
+    arguments
+        .next()
+        .map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} takes a number")))
 }
 
-/// Time on a processor, user and system together; the first figure of proc(5) schedstat, in nanoseconds. `process` is a
-/// process identifier or `thread-self`.
+/// Time on a processor, user and system together; the first figure of proc(5) schedstat, in
+/// nanoseconds. `process` is a process identifier or `thread-self`.
 pub fn processor_time(process: &str) -> Duration {
     let text = fs::read_to_string(format!("/proc/{process}/schedstat")).unwrap();
     Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())

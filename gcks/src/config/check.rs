@@ -6,7 +6,9 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use daemon::configuration::{Located, Place, Report, check_length, shared_keys, state_key, weak_parts};
+use daemon::configuration::{
+    Located, Place, Report, check_length, shared_keys, state_key, weak_parts,
+};
 use daemon::secrets::{read_aes_key, read_pre_shared_key};
 use gdoi::config::Identity;
 use gdoi::crypto::Secret;
@@ -24,7 +26,8 @@ const MOST_SELECTORS: usize = 256;
 /// Makes the configuration; `None` when something is missing, which is then noted.
 pub fn raise(file: File, report: &Report) -> Option<Config> {
     let listen = listen(&file, report);
-    let groups: Vec<Option<Group>> = file.groups.iter().map(|entry| group(entry, &file, &listen, report)).collect();
+    let groups: Vec<Option<Group>> =
+        file.groups.iter().map(|entry| group(entry, &file, &listen, report)).collect();
     unique(report, "group.name", file.groups.iter().filter_map(|group| group.name.clone()));
     unique(report, "group.id", file.groups.iter().filter_map(|group| group.id.clone()));
     if file.groups.is_empty() {
@@ -35,13 +38,19 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         .iter()
         .filter_map(|group| Some((group.name.as_ref()?.value.as_str(), group.id.as_ref()?.value)))
         .collect();
-    let names: BTreeSet<&str> = file.groups.iter().filter_map(|group| Some(group.name.as_ref()?.as_str())).collect();
-    let members: Vec<Option<Member>> = file.members.iter().map(|entry| member(entry, &ids, &names, report)).collect();
+    let names: BTreeSet<&str> =
+        file.groups.iter().filter_map(|group| Some(group.name.as_ref()?.as_str())).collect();
+    let members: Vec<Option<Member>> =
+        file.members.iter().map(|entry| member(entry, &ids, &names, report)).collect();
     if file.members.is_empty() {
         report.error(None, "there is no member", "add [[member]]");
     }
     unique(report, "member.name", file.members.iter().filter_map(|member| member.name.clone()));
-    unique(report, "member.address", file.members.iter().filter_map(|member| member.address.clone()));
+    unique(
+        report,
+        "member.address",
+        file.members.iter().filter_map(|member| member.address.clone()),
+    );
     unique_identities(report, &file.members);
     warn_of_shared_keys(report, &file.members, &members);
     let weak = weak_parts(&file.phase1);
@@ -50,7 +59,8 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         report.warning(None, message, "remove them as soon as every member has something better");
     }
     one_path_each(&file, &groups, report);
-    let state_key = file.state_key.as_ref().and_then(|origin| state_key(report, origin, read_aes_key));
+    let state_key =
+        file.state_key.as_ref().and_then(|origin| state_key(report, origin, read_aes_key));
     Some(Config {
         control_socket: file.control_socket,
         listen,
@@ -73,7 +83,9 @@ fn one_path_each(file: &File, groups: &[Option<Group>], report: &Report) {
         let Transport::Multicast { source, destination } = rekey.transport else { continue };
         let (first, path) = *seen.entry((source, destination)).or_insert((name, &rekey.path));
         if *path != rekey.path {
-            let message = format!("group.rekey: groups {first} and {name} push to {destination} on different paths");
+            let message = format!(
+                "group.rekey: groups {first} and {name} push to {destination} on different paths"
+            );
             let remedy = "give both the same multicast-interface and multicast-ttl, or another multicast-address";
             report.error(entry.place.clone(), message, remedy);
         }
@@ -92,14 +104,23 @@ fn listen(file: &File, report: &Report) -> Vec<SocketAddr> {
     file.listen.iter().map(|address| SocketAddr::new(address.value, file.port)).collect()
 }
 
-fn member(entry: &file::Member, ids: &BTreeMap<&str, u32>, names: &BTreeSet<&str>, report: &Report) -> Option<Member> {
+fn member(
+    entry: &file::Member,
+    ids: &BTreeMap<&str, u32>,
+    names: &BTreeSet<&str>,
+    report: &Report,
+) -> Option<Member> {
     let mut groups = BTreeSet::new();
     for group in &entry.groups {
         let name = group.value.as_str();
         if !names.contains(name) {
             let message = format!("member.groups: there is no group \"{name}\"");
             let known: Vec<&str> = names.iter().copied().collect();
-            let remedy = if known.is_empty() { "add it".to_owned() } else { format!("known are {}", known.join(", ")) };
+            let remedy = if known.is_empty() {
+                "add it".to_owned()
+            } else {
+                format!("known are {}", known.join(", "))
+            };
             report.error(Some(group.place.clone()), message, remedy);
         } else if let Some(id) = ids.get(name)
             && !groups.insert(GroupId(*id))
@@ -116,21 +137,31 @@ fn member(entry: &file::Member, ids: &BTreeMap<&str, u32>, names: &BTreeSet<&str
         && identity_address.is_ipv4() != address.value.addr().is_ipv4()
     {
         let message = "member.identity: not of the address family of the member's address";
-        report.error(Some(identity.place.clone()), message, "name the address that the member proves");
+        report.error(
+            Some(identity.place.clone()),
+            message,
+            "name the address that the member proves",
+        );
     }
-    let key = entry.pre_shared_key.as_ref().and_then(|origin| match read_pre_shared_key(&origin.value) {
-        Ok(key) => {
-            check_length(report, origin.place.clone(), &key);
-            Some(key)
-        }
-        Err(error) => {
-            // The error's own text has its remedy behind the first semicolon, as the report's lines have.
-            let text = error.to_string();
-            let (message, remedy) = text.split_once("; ").unwrap_or((&text, "check the key"));
-            report.error(Some(origin.place.clone()), format!("pre-shared key: {message}"), remedy);
-            None
-        }
-    });
+    let key =
+        entry.pre_shared_key.as_ref().and_then(|origin| match read_pre_shared_key(&origin.value) {
+            Ok(key) => {
+                check_length(report, origin.place.clone(), &key);
+                Some(key)
+            }
+            Err(error) => {
+                // The error's own text has its remedy behind the first semicolon, as the report's
+                // lines have.
+                let text = error.to_string();
+                let (message, remedy) = text.split_once("; ").unwrap_or((&text, "check the key"));
+                report.error(
+                    Some(origin.place.clone()),
+                    format!("pre-shared key: {message}"),
+                    remedy,
+                );
+                None
+            }
+        });
     Some(Member {
         name: entry.name.as_ref()?.value.clone(),
         addresses: entry.address.as_ref()?.value,
@@ -140,16 +171,24 @@ fn member(entry: &file::Member, ids: &BTreeMap<&str, u32>, names: &BTreeSet<&str
     })
 }
 
-fn group(entry: &file::Group, file: &File, listen: &[SocketAddr], report: &Report) -> Option<Group> {
+fn group(
+    entry: &file::Group,
+    file: &File,
+    listen: &[SocketAddr],
+    report: &Report,
+) -> Option<Group> {
     let legacy = file.legacy;
-    let teks: Vec<Option<TekTemplate>> = entry.teks.iter().map(|entry| tek(entry, legacy, report)).collect();
+    let teks: Vec<Option<TekTemplate>> =
+        entry.teks.iter().map(|entry| tek(entry, legacy, report)).collect();
     let mut seen: BTreeMap<TrafficSelector, usize> = BTreeMap::new();
     let mut count = 0;
     for selector in entry.teks.iter().flat_map(|tek| &tek.selectors) {
         count += 1;
         let (line, _) = report.position(selector.place.start);
         if let Some(first) = seen.insert(selector.value, line) {
-            let message = format!("group.tek.policy: the same selector as in line {first}, which matches first");
+            let message = format!(
+                "group.tek.policy: the same selector as in line {first}, which matches first"
+            );
             report.error(Some(selector.place.clone()), message, "remove one of them");
         }
     }
@@ -221,7 +260,11 @@ fn integrity(
         }
         (Kind::Plain | Kind::Legacy, None) => {
             let message = format!("group.tek: {} protects no integrity", encryption.name);
-            report.error(tek, message, "add integrity = \"hmac-sha2-256-128\", or encrypt with aes-256-gcm-16");
+            report.error(
+                tek,
+                message,
+                "add integrity = \"hmac-sha2-256-128\", or encrypt with aes-256-gcm-16",
+            );
             None
         }
         (_, integrity) => integrity.map(|integrity| integrity.value),
@@ -243,13 +286,15 @@ fn unique<T: Ord + Debug>(report: &Report, key: &str, values: impl Iterator<Item
 
 /// An identity belongs to one member, or nobody could tell who is authorised.
 fn unique_identities(report: &Report, members: &[file::Member]) {
-    let identities = members.iter().filter_map(|member| match (&member.identity, &member.address) {
-        (Some(identity), _) => Some(identity.clone()),
-        (None, Some(address)) if is_host(&address.value) => {
-            Some(Located { value: Identity::Address(address.value.addr()), place: address.place.clone() })
-        }
-        _ => None,
-    });
+    let identities =
+        members.iter().filter_map(|member| match (&member.identity, &member.address) {
+            (Some(identity), _) => Some(identity.clone()),
+            (None, Some(address)) if is_host(&address.value) => Some(Located {
+                value: Identity::Address(address.value.addr()),
+                place: address.place.clone(),
+            }),
+            _ => None,
+        });
     unique(report, "member.identity", identities);
 }
 
@@ -260,13 +305,19 @@ fn is_host(prefix: &IpNet) -> bool {
 fn warn_of_shared_keys(report: &Report, entries: &[file::Member], members: &[Option<Member>]) {
     const REASON: &str = "any of them can pose as this key server to the others";
     const REMEDY: &str = "give every member a key of its own";
-    let keys = members.iter().flatten().map(|member| (member.name.as_str(), member.pre_shared_key.as_ref()));
+    let keys = members
+        .iter()
+        .flatten()
+        .map(|member| (member.name.as_str(), member.pre_shared_key.as_ref()));
     let keys: Vec<(&str, &Secret)> = keys.collect();
     for names in shared_keys(keys) {
         let place = entries
             .iter()
             .find(|entry| {
-                entry.name.as_ref().is_some_and(|name| names.first().is_some_and(|first| *first == name.value))
+                entry
+                    .name
+                    .as_ref()
+                    .is_some_and(|name| names.first().is_some_and(|first| *first == name.value))
             })
             .and_then(|entry| Some(entry.pre_shared_key.as_ref()?.place.clone()));
         let message = format!("members {} have one pre-shared key: {REASON}", names.join(", "));
@@ -276,7 +327,10 @@ fn warn_of_shared_keys(report: &Report, entries: &[file::Member], members: &[Opt
         if let (Some(name), Some(address)) = (&entry.name, &entry.address)
             && !is_host(&address.value)
         {
-            let message = format!("all hosts of {} have the pre-shared key of {}: {REASON}", address.value, name.value);
+            let message = format!(
+                "all hosts of {} have the pre-shared key of {}: {REASON}",
+                address.value, name.value
+            );
             report.warning(Some(address.place.clone()), message, REMEDY);
         }
     }

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::configuration::{
-    Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source, state_key_source,
-    traffic_selector,
+    Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source,
+    state_key_source, traffic_selector,
 };
 use daemon::secrets::SecretSource;
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, ServerLimits};
-use gdoi::group::{AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, SaDirection, TrafficSelector};
+use gdoi::group::{
+    AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, SaDirection, TrafficSelector,
+};
 use ipnet::IpNet;
 use toml::de::DeValue;
 
@@ -107,7 +109,11 @@ impl Read for Mode {
     const EXAMPLE: &'static str = "\"tunnel\"";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        choice(value, &[("tunnel", EncapsulationMode::TUNNEL), ("transport", EncapsulationMode::TRANSPORT)]).map(Self)
+        choice(
+            value,
+            &[("tunnel", EncapsulationMode::TUNNEL), ("transport", EncapsulationMode::TRANSPORT)],
+        )
+        .map(Self)
     }
 }
 
@@ -184,8 +190,11 @@ fn limits(mut table: Table<'_>) -> ServerLimits {
     let half_open = number("half-open", 1_000_000, usual.half_open);
     let half_open_per_source = number("half-open-per-source", 1000, usual.half_open_per_source);
     let established = number("established", 1_000_000, usual.established);
-    let half_open_timeout =
-        table.duration("half-open-timeout", Duration::from_secs(5)..=Duration::from_secs(300), usual.half_open_timeout);
+    let half_open_timeout = table.duration(
+        "half-open-timeout",
+        Duration::from_secs(5)..=Duration::from_secs(300),
+        usual.half_open_timeout,
+    );
     table.finish();
     ServerLimits { half_open, half_open_per_source, half_open_timeout, established, ..usual }
 }
@@ -239,7 +248,8 @@ fn gap(mut table: Table<'_>) -> GroupAssociatedPolicy {
         activation_time_delay: table.optional_duration("activation-time-delay", bounds.clone()),
         deactivation_time_delay: table.optional_duration("deactivation-time-delay", bounds),
     };
-    if let (Some(activation), Some(deactivation)) = (gap.activation_time_delay, gap.deactivation_time_delay)
+    if let (Some(activation), Some(deactivation)) =
+        (gap.activation_time_delay, gap.deactivation_time_delay)
         && deactivation < activation
     {
         table.error(
@@ -258,7 +268,9 @@ fn tek_keys(table: &mut Table<'_>) -> TekKeys {
         integrity: table.optional("integrity"),
         direction: table.optional("direction").map(|direction| direction.value),
         mode: table.optional("mode").map(|mode| mode.value),
-        address_preservation: table.optional("address-preservation").map(|preservation| preservation.value),
+        address_preservation: table
+            .optional("address-preservation")
+            .map(|preservation| preservation.value),
     }
 }
 
@@ -278,7 +290,10 @@ fn tek(mut table: Table<'_>, defaults: &TekKeys) -> Tek {
         lifetime: own.lifetime.or(defaults.lifetime).unwrap_or(DEFAULT_TEK),
         encryption,
         integrity: own.integrity.or_else(|| defaults.integrity.clone()),
-        direction: own.direction.or(defaults.direction).map_or(SaDirection::SYMMETRIC, |direction| direction.0),
+        direction: own
+            .direction
+            .or(defaults.direction)
+            .map_or(SaDirection::SYMMETRIC, |direction| direction.0),
         mode: own.mode.or(defaults.mode).map_or(EncapsulationMode::TUNNEL, |mode| mode.0),
         address_preservation: own
             .address_preservation

@@ -14,8 +14,8 @@ use daemon::configuration::{self, Loaded, Report};
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, ServerLimits};
 use gdoi::crypto::Secret;
 use gdoi::group::{
-    AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection, TekProtection, TekProtocol,
-    TrafficSelector,
+    AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection,
+    TekProtection, TekProtocol, TrafficSelector,
 };
 use ipnet::IpNet;
 

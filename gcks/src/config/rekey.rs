@@ -33,7 +33,8 @@ pub struct Rekey {
     pub delivery: DeliveryPolicy,
     /// Whether members are asked for acknowledgements (RFC 8263).
     pub acknowledgements: bool,
-    /// Whether a member that has acknowledged before and is silent for three pushes is dropped (RFC 8263 §6).
+    /// Whether a member that has acknowledged before and is silent for three pushes is dropped (RFC
+    /// 8263 §6).
     pub drop_silent_members: bool,
     /// Whether members get a path through a key hierarchy (RFC 6407 §5.6.3).
     pub lkh: bool,
@@ -95,7 +96,13 @@ pub enum SigningKeyKind {
     EcdsaP384,
 }
 
-const fn cbc(name: &'static str, algorithm: u16, bits: Option<u16>, octets: usize, weak: bool) -> KekEncryption {
+const fn cbc(
+    name: &'static str,
+    algorithm: u16,
+    bits: Option<u16>,
+    octets: usize,
+    weak: bool,
+) -> KekEncryption {
     KekEncryption { name, algorithm, key_length: bits, octets, weak }
 }
 
@@ -160,7 +167,12 @@ impl Read for SignatureHash {
     const EXAMPLE: &'static str = "\"sha2-256\"";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        let hashes = [HashAlgorithm::Sha2_256, HashAlgorithm::Sha2_384, HashAlgorithm::Sha2_512, HashAlgorithm::Sha1];
+        let hashes = [
+            HashAlgorithm::Sha2_256,
+            HashAlgorithm::Sha2_384,
+            HashAlgorithm::Sha2_512,
+            HashAlgorithm::Sha1,
+        ];
         choice(value, &hashes.map(|hash| (hash_name(hash), Self(hash))))
     }
 }
@@ -250,23 +262,30 @@ const LONGEST_INTERFACE: usize = 15;
 pub fn raise(file: &File, surroundings: &Surroundings<'_>, report: &Report) -> Option<Rekey> {
     let Surroundings { group, listen, state_directory, legacy, .. } = *surroundings;
     let transport = transport(file, listen, report);
-    let encryption = file.encryption.as_ref().map_or(KEK_ENCRYPTIONS[2], |encryption| encryption.value);
-    let signing_key = file.signing_key.as_ref().map_or(SigningKeyKind::Rsa(2048), |kind| kind.value);
+    let encryption =
+        file.encryption.as_ref().map_or(KEK_ENCRYPTIONS[2], |encryption| encryption.value);
+    let signing_key =
+        file.signing_key.as_ref().map_or(SigningKeyKind::Rsa(2048), |kind| kind.value);
     let usual = signing_key.hash().unwrap_or(HashAlgorithm::Sha2_256);
     let signature_hash = file.signature_hash.as_ref().map_or(usual, |hash| hash.value.0);
     if let (Some(fixed), Some(named)) = (signing_key.hash(), &file.signature_hash)
         && fixed != named.value.0
     {
-        let message = format!("group.rekey.signature-hash: {} does not go with the key", hash_name(named.value.0));
-        let remedy = format!("write \"{}\", which belongs to the curve, or remove it", hash_name(fixed));
+        let message = format!(
+            "group.rekey.signature-hash: {} does not go with the key",
+            hash_name(named.value.0)
+        );
+        let remedy =
+            format!("write \"{}\", which belongs to the curve, or remove it", hash_name(fixed));
         report.error(Some(named.place.clone()), message, remedy);
     }
     let weak_hash = file.signature_hash.as_ref().filter(|hash| hash.value.0 == HashAlgorithm::Sha1);
     let weak_cipher = file.encryption.as_ref().filter(|encryption| encryption.value.weak);
-    let weak = weak_hash
-        .map(|hash| ("signature-hash", "sha1", hash.place.clone()))
-        .into_iter()
-        .chain(weak_cipher.map(|encryption| ("encryption", encryption.value.name, encryption.place.clone())));
+    let weak =
+        weak_hash.map(|hash| ("signature-hash", "sha1", hash.place.clone())).into_iter().chain(
+            weak_cipher
+                .map(|encryption| ("encryption", encryption.value.name, encryption.place.clone())),
+        );
     for (key, name, place) in weak {
         match legacy {
             false => {
@@ -275,7 +294,11 @@ pub fn raise(file: &File, surroundings: &Surroundings<'_>, report: &Report) -> O
             }
             true => {
                 let remedy = "change it as soon as every member has something better";
-                report.warning(Some(place), format!("group.rekey.{key}: {name} can be broken"), remedy);
+                report.warning(
+                    Some(place),
+                    format!("group.rekey.{key}: {name} can be broken"),
+                    remedy,
+                );
             }
         }
     }
@@ -285,14 +308,23 @@ pub fn raise(file: &File, surroundings: &Surroundings<'_>, report: &Report) -> O
         report.error(place, message, "choose aes-128-cbc or aes-256-cbc, or lkh = false");
     }
     if file.drop_silent_members && !file.acknowledgements {
-        let message = "group.rekey: drop-silent-members without acknowledgements would drop everybody";
-        report.error(file.place.clone(), message, "set acknowledgements = true, or drop-silent-members = false");
+        let message =
+            "group.rekey: drop-silent-members without acknowledgements would drop everybody";
+        report.error(
+            file.place.clone(),
+            message,
+            "set acknowledgements = true, or drop-silent-members = false",
+        );
     }
     let signing_key_file = match &file.signing_key_file {
         Some(path) => Some(path.clone()),
         None if group.contains('/') || group.starts_with('.') => {
             let message = "group.rekey: the group's name makes no file name for its signing key";
-            report.error(file.place.clone(), message, "add signing-key-file = \"/path/to/key.pem\"");
+            report.error(
+                file.place.clone(),
+                message,
+                "add signing-key-file = \"/path/to/key.pem\"",
+            );
             None
         }
         None => Some(state_directory.join(format!("{group}.pem"))),
@@ -326,7 +358,11 @@ fn transport(file: &File, listen: &[SocketAddr], report: &Report) -> Option<Tran
         ];
         for (key, place) in named.into_iter().filter_map(|(key, place)| Some((key, place?))) {
             let message = format!("group.rekey.multicast-{key}: the transport is unicast");
-            report.error(Some(place.clone()), message, "remove it, or set transport = \"multicast\"");
+            report.error(
+                Some(place.clone()),
+                message,
+                "remove it, or set transport = \"multicast\"",
+            );
         }
         return Some(Transport::Unicast);
     }
@@ -336,7 +372,8 @@ fn transport(file: &File, listen: &[SocketAddr], report: &Report) -> Option<Tran
         return None;
     };
     if !address.value.is_multicast() {
-        let message = format!("group.rekey.multicast-address: {} is no multicast address", address.value);
+        let message =
+            format!("group.rekey.multicast-address: {} is no multicast address", address.value);
         report.error(Some(address.place.clone()), message, "write one such as \"239.192.1.1\"");
         return None;
     }
@@ -349,8 +386,15 @@ fn transport(file: &File, listen: &[SocketAddr], report: &Report) -> Option<Tran
                     || listen.ip().is_unspecified() && listen.is_ipv4() == source.value.is_ipv4()
             };
             if !family(&source.value) || source.value.is_multicast() || !listen.iter().any(heard) {
-                let message = format!("group.rekey.multicast-source: pushes cannot leave from {}", source.value);
-                report.error(Some(source.place.clone()), message, "name one of the addresses of listen");
+                let message = format!(
+                    "group.rekey.multicast-source: pushes cannot leave from {}",
+                    source.value
+                );
+                report.error(
+                    Some(source.place.clone()),
+                    message,
+                    "name one of the addresses of listen",
+                );
                 return None;
             }
             source.value
@@ -358,8 +402,13 @@ fn transport(file: &File, listen: &[SocketAddr], report: &Report) -> Option<Tran
         None => {
             let own: Vec<IpAddr> = listen.iter().map(SocketAddr::ip).filter(family).collect();
             let [source] = own.as_slice() else {
-                let message = "group.rekey.multicast-source is missing: the server has several addresses";
-                report.error(file.place.clone(), message, "add multicast-source = the address that pushes come from");
+                let message =
+                    "group.rekey.multicast-source is missing: the server has several addresses";
+                report.error(
+                    file.place.clone(),
+                    message,
+                    "add multicast-source = the address that pushes come from",
+                );
                 return None;
             };
             *source
@@ -372,11 +421,23 @@ fn transport(file: &File, listen: &[SocketAddr], report: &Report) -> Option<Tran
 fn path(file: &File, report: &Report) -> MulticastPath {
     let usual = MulticastPath::default();
     if let Some(interface) = &file.multicast_interface {
-        let odd = |letter: char| letter == '/' || letter == ':' || letter.is_whitespace() || letter.is_control();
+        let odd = |letter: char| {
+            letter == '/' || letter == ':' || letter.is_whitespace() || letter.is_control()
+        };
         let name = &interface.value;
-        if name.is_empty() || name.len() > LONGEST_INTERFACE || name.contains(odd) || name == "." || name == ".." {
-            let message = format!("group.rekey.multicast-interface: no interface can be called \"{name}\"");
-            report.error(Some(interface.place.clone()), message, "write a name that `ip link` shows");
+        if name.is_empty()
+            || name.len() > LONGEST_INTERFACE
+            || name.contains(odd)
+            || name == "."
+            || name == ".."
+        {
+            let message =
+                format!("group.rekey.multicast-interface: no interface can be called \"{name}\"");
+            report.error(
+                Some(interface.place.clone()),
+                message,
+                "write a name that `ip link` shows",
+            );
         }
     }
     if let Some(ttl) = file.multicast_ttl.as_ref().filter(|ttl| ttl.value == 0) {
@@ -389,8 +450,14 @@ fn path(file: &File, report: &Report) -> MulticastPath {
     }
 }
 
-/// Members that hear a push change over so long after they got it: who got the last copy must have it before others send.
-fn warn_of_late_copies(file: &File, rekey: &Rekey, surroundings: &Surroundings<'_>, report: &Report) {
+/// Members that hear a push change over so long after they got it: who got the last copy must have
+/// it before others send.
+fn warn_of_late_copies(
+    file: &File,
+    rekey: &Rekey,
+    surroundings: &Surroundings<'_>,
+    report: &Report,
+) {
     let repeated = rekey.delivery.period.saturating_mul(rekey.delivery.repetitions);
     if surroundings.activation < repeated {
         let message = format!(
@@ -405,9 +472,15 @@ fn warn_of_late_copies(file: &File, rekey: &Rekey, surroundings: &Surroundings<'
 }
 
 /// A life must leave time for a push, its repetitions and the pulls of those that it did not reach.
-fn warn_of_short_lives(file: &File, rekey: &Rekey, surroundings: &Surroundings<'_>, report: &Report) {
+fn warn_of_short_lives(
+    file: &File,
+    rekey: &Rekey,
+    surroundings: &Surroundings<'_>,
+    report: &Report,
+) {
     let lead = schedule::lead(rekey, surroundings.activation);
-    let lives = surroundings.teks.iter().map(|tek| ("TEK", tek.lifetime)).chain([("KEK", rekey.lifetime)]);
+    let lives =
+        surroundings.teks.iter().map(|tek| ("TEK", tek.lifetime)).chain([("KEK", rekey.lifetime)]);
     for (what, lifetime) in lives {
         if schedule::is_short(lifetime, lead) {
             let message = format!(

@@ -39,7 +39,8 @@ fn group(lifetimes: &[u64]) -> Group {
 
 fn pull(schedule: &mut Schedule, now: BootTime) -> HandOut {
     schedule.handle_timeout(now);
-    let prepared = schedule.prepare(Renewal::Margin, false, now, |_| false, &mut OsEntropy).unwrap();
+    let prepared =
+        schedule.prepare(Renewal::Margin, false, now, |_| false, &mut OsEntropy).unwrap();
     schedule.commit(prepared, None);
     schedule.hand_out(None, false, now)
 }
@@ -122,14 +123,19 @@ fn a_push_comes_before_the_members_do() {
     // Two repetitions of 10 s, the activation delay, and 15 s for acknowledgements.
     assert_eq!(lead, Duration::from_secs(45));
     let mut schedule = Schedule::new(&group(&[3600]));
-    let prepared = schedule.prepare(Renewal::Margin, true, at(0), |_| false, &mut OsEntropy).unwrap();
+    let prepared =
+        schedule.prepare(Renewal::Margin, true, at(0), |_| false, &mut OsEntropy).unwrap();
     let old = schedule.commit(prepared, None)[0];
     assert_eq!(schedule.next_push(lead), Some(at(3600 - 180 - 45)));
     let due = |schedule: &Schedule, now| {
-        !schedule.prepare(Renewal::Ahead(lead), true, now, |_| false, &mut OsEntropy).unwrap().is_empty()
+        !schedule
+            .prepare(Renewal::Ahead(lead), true, now, |_| false, &mut OsEntropy)
+            .unwrap()
+            .is_empty()
     };
     assert!(!due(&schedule, at(3374)) && due(&schedule, at(3375)));
-    let prepared = schedule.prepare(Renewal::Ahead(lead), true, at(3375), |_| false, &mut OsEntropy).unwrap();
+    let prepared =
+        schedule.prepare(Renewal::Ahead(lead), true, at(3375), |_| false, &mut OsEntropy).unwrap();
     assert_ne!(schedule.hand_out(Some(&prepared), false, at(3375)).teks[0].spi, old.spi);
     assert_eq!(schedule.hand_out(None, false, at(3375)).teks[0].spi, old.spi, "nobody has it yet");
     let new = schedule.commit(prepared, Some(at(3385)))[0];
@@ -139,7 +145,11 @@ fn a_push_comes_before_the_members_do() {
     assert_eq!(schedule.hand_out(None, false, at(3380)).teks[0].spi, new.spi);
     assert_eq!(schedule.poll_timeout(), Some(at(3385)));
     schedule.handle_timeout(at(3385));
-    assert_eq!(schedule.hand_out(None, true, at(3385)).teks[0].spi, new.spi, "the old keys are wiped");
+    assert_eq!(
+        schedule.hand_out(None, true, at(3385)).teks[0].spi,
+        new.spi,
+        "the old keys are wiped"
+    );
     assert_eq!(schedule.lives().count(), 2);
     assert!(is_short(Duration::from_secs(100), lead) && !is_short(Duration::from_secs(300), lead));
 }
@@ -150,6 +160,7 @@ fn the_members_of_a_tek_from_before_pushes_come_for_the_next() {
     pull(&mut schedule, at(0));
     let lead = Duration::from_secs(45);
     assert_eq!(schedule.next_push(lead), None);
-    let wanted = |now| schedule.prepare(Renewal::Unpushed, true, now, |_| false, &mut OsEntropy).unwrap();
+    let wanted =
+        |now| schedule.prepare(Renewal::Unpushed, true, now, |_| false, &mut OsEntropy).unwrap();
     assert!(wanted(at(3419)).is_empty() && !wanted(at(3420)).is_empty());
 }

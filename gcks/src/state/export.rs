@@ -167,9 +167,10 @@ fn selectors(out: &mut Encoder, selectors: &[TrafficSelector]) {
     out.count(selectors.len());
     for selector in selectors {
         out.u8(selector.protocol);
-        for (range, port) in
-            [(&selector.source, selector.source_port), (&selector.destination, selector.destination_port)]
-        {
+        for (range, port) in [
+            (&selector.source, selector.source_port),
+            (&selector.destination, selector.destination_port),
+        ] {
             match range {
                 AddressRange::Any => out.u8(0),
                 AddressRange::Address(address) => {

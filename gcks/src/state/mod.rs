@@ -1,4 +1,5 @@
-//! What survives a restart: keys, SPIs, numbers of pushes, sender identifiers, registrations, the key hierarchy.
+//! What survives a restart: keys, SPIs, numbers of pushes, sender identifiers, registrations, the
+//! key hierarchy.
 
 pub mod export;
 pub mod restore;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use gdoi::BootTime;
 use gdoi::crypto::{Secret, SigningKey};
 use gdoi::group::{
-    AddressPreservation, AddressRange, EncapsulationMode, GroupId, SaDirection, TekKeys, TrafficSelector,
+    AddressPreservation, AddressRange, EncapsulationMode, GroupId, SaDirection, TekKeys,
+    TrafficSelector,
 };
 use gdoi::lkh::KeyTree;
 use gdoi::push::{DeliveryPolicy, Recipients, SealedPush};
@@ -31,8 +32,9 @@ use daemon::sealed::codec::{Clock, Decoder, StateError};
 type Decoded<T> = Result<T, StateError>;
 
 impl<E: Entropy> Service<E> {
-    /// The key server of `config` with the state that [`Service::export`] wrote. What was on its way when it ended is
-    /// sent again, and what the configuration says differently since then is done as [`Service::reload`] does it.
+    /// The key server of `config` with the state that [`Service::export`] wrote. What was on its
+    /// way when it ended is sent again, and what the configuration says differently since then is
+    /// done as [`Service::reload`] does it.
     ///
     /// # Errors
     /// The octets are no state of this version.
@@ -56,7 +58,9 @@ impl<E: Entropy> Service<E> {
             let key = (GroupId(from.u32()?), from.identity()?);
             let registration = registration(&mut from)?;
             let state = service.groups.iter().find(|state| state.group.id == key.0);
-            let pushes = state.is_some_and(|state| state.rekey.as_ref().is_some_and(|rekey| rekey.kek().is_some()));
+            let pushes = state.is_some_and(|state| {
+                state.rekey.as_ref().is_some_and(|rekey| rekey.kek().is_some())
+            });
             // Without its KEK a member gets no pushes: it comes by itself.
             if state.is_some() && (pushes || registration.keys_end.is_some()) {
                 service.registry.restore(key, registration);
@@ -122,11 +126,14 @@ fn rekey(from: &mut Decoder<'_>, now: BootTime) -> Decoded<GroupRekey> {
     let settings = settings::rekey(from)?;
     let legacy = settings.legacy;
     // A key that was loaded once may be used to the end, whatever is thought of its kind today.
-    let key = SigningKey::from_pkcs8_der(from.octets()?, true).map_err(|_| from.error("a signing key"))?;
-    let mut rekey = GroupRekey::new(settings, Arc::new(key)).map_err(|_| from.error("a signing key"))?;
+    let key = SigningKey::from_pkcs8_der(from.octets()?, true)
+        .map_err(|_| from.error("a signing key"))?;
+    let mut rekey =
+        GroupRekey::new(settings, Arc::new(key)).map_err(|_| from.error("a signing key"))?;
     rekey.kek = from.option(|from| kek(from, legacy))?.filter(|kek| kek.ends() > now);
-    rekey.retired =
-        from.list(|from| Ok(RetiredKek { last: push(from)?, deleted: from.u8()? != 0, at: from.time()? }))?;
+    rekey.retired = from.list(|from| {
+        Ok(RetiredKek { last: push(from)?, deleted: from.u8()? != 0, at: from.time()? })
+    })?;
     rekey.abandoned = from.list(Decoder::u16)?;
     Ok(rekey)
 }
@@ -150,9 +157,11 @@ fn kek(from: &mut Decoder<'_>, legacy: bool) -> Decoded<Kek> {
     Ok(kek)
 }
 
-/// A push that was on its way to somebody who is no member any more. Who has it may have acknowledged it before.
+/// A push that was on its way to somebody who is no member any more. Who has it may have
+/// acknowledged it before.
 fn pending(from: &mut Decoder<'_>) -> Decoded<(GroupId, DeliveryPolicy, SealedPush, Recipients)> {
-    let (group, policy, push) = (GroupId(from.u32()?), settings::delivery_policy(from)?, push(from)?);
+    let (group, policy, push) =
+        (GroupId(from.u32()?), settings::delivery_policy(from)?, push(from)?);
     let mut recipients = Recipients { excused: true, ..Recipients::default() };
     for _ in 0..from.count()? {
         let (source, destination) = (from.socket()?, from.socket()?);

@@ -1,6 +1,8 @@
-//! The configuration that a state was written under: members without their keys, groups, and how their keys are pushed.
+//! The configuration that a state was written under: members without their keys, groups, and how
+//! their keys are pushed.
 //!
-//! With it a restart under another configuration does what a running server does when its configuration changes.
+//! With it a restart under another configuration does what a running server does when its
+//! configuration changes.
 
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -37,14 +39,16 @@ pub(super) fn put_member(out: &mut Encoder, member: &Member) {
     member.groups.iter().for_each(|group| out.u32(group.0));
 }
 
-/// A member; its key is the one that it has now in `members`, because no ISAKMP SA outlives a restart.
+/// A member; its key is the one that it has now in `members`, because no ISAKMP SA outlives a
+/// restart.
 pub(super) fn member(from: &mut Decoder<'_>, members: &[Member]) -> Decoded<Member> {
     let name = from.text()?.to_owned();
     let addresses = IpNet::new(from.address()?, from.u8()?).map_err(|_| from.error("a prefix"))?;
     let identity = from.option(Decoder::identity)?;
     let groups = from.list(|from| from.u32().map(GroupId))?.into_iter().collect();
     let now = members.iter().find(|member| member.name == name);
-    let pre_shared_key = now.map_or_else(|| Arc::new(Secret::new(Vec::new())), |now| Arc::clone(&now.pre_shared_key));
+    let pre_shared_key = now
+        .map_or_else(|| Arc::new(Secret::new(Vec::new())), |now| Arc::clone(&now.pre_shared_key));
     Ok(Member { name, addresses, identity, pre_shared_key, groups })
 }
 
@@ -145,7 +149,11 @@ pub(super) fn put_delivery_policy(out: &mut Encoder, policy: DeliveryPolicy) {
 }
 
 pub(super) fn delivery_policy(from: &mut Decoder<'_>) -> Decoded<DeliveryPolicy> {
-    Ok(DeliveryPolicy { period: duration(from)?, repetitions: from.u32()?, acknowledgement_wait: duration(from)? })
+    Ok(DeliveryPolicy {
+        period: duration(from)?,
+        repetitions: from.u32()?,
+        acknowledgement_wait: duration(from)?,
+    })
 }
 
 /// All durations of a configuration are whole seconds.

@@ -20,8 +20,8 @@ use gcks::service::Service;
 use gcks::signing::{self, SigningKeys};
 use gdoi::BootTime;
 use gdoi::config::{
-    DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform, RegistrationConfig,
-    RetransmissionPolicy,
+    DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform,
+    RegistrationConfig, RetransmissionPolicy,
 };
 use gdoi::crypto::Secret;
 use gdoi::event::{RegistrationEvent, RegistrationFailure};
@@ -58,13 +58,20 @@ pub fn write(path: &Path, text: &str, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Members g1 and g2 of group 1, g3 of group 2; addresses are `network`.1 to .3, the groups' TEKs are `tek`.
+/// Members g1 and g2 of group 1, g3 of group 2; addresses are `network`.1 to .3, the groups' TEKs
+/// are `tek`.
 pub fn configuration(directory: &Path, head: &str, network: &str, tek: &str) -> String {
     configuration_with(directory, head, network, tek, "")
 }
 
 /// The same with `tail` at the end of every group.
-pub fn configuration_with(directory: &Path, head: &str, network: &str, tek: &str, tail: &str) -> String {
+pub fn configuration_with(
+    directory: &Path,
+    head: &str,
+    network: &str,
+    tek: &str,
+    tail: &str,
+) -> String {
     let mut text = format!("control-socket = \"{}/control.sock\"\n{head}\n", directory.display());
     for (number, group) in [(1, "one"), (2, "one"), (3, "two")] {
         text += &format!(
@@ -96,7 +103,8 @@ pub fn service(tek: &str) -> Service<OsEntropy> {
 
 /// Keys that sign the pushes of all groups, made for this test.
 pub fn signing_keys(config: &Config) -> SigningKeys {
-    let with_pushes = config.groups.iter().filter_map(|group| Some((group.name.clone(), group.rekey.as_ref()?)));
+    let with_pushes =
+        config.groups.iter().filter_map(|group| Some((group.name.clone(), group.rekey.as_ref()?)));
     let make = |kind| Arc::new(signing::generate(kind).unwrap().unwrap());
     with_pushes.map(|(name, rekey)| (name, make(rekey.signing_key))).collect()
 }
@@ -121,7 +129,13 @@ pub fn pushing(tek: &str, settings: &str) -> Service<OsEntropy> {
 }
 
 /// What `number` asks for; its key is that of member `key_of`.
-pub fn registration(number: u8, key_of: u8, group: u32, local: SocketAddr, server: SocketAddr) -> RegistrationConfig {
+pub fn registration(
+    number: u8,
+    key_of: u8,
+    group: u32,
+    local: SocketAddr,
+    server: SocketAddr,
+) -> RegistrationConfig {
     RegistrationConfig {
         server,
         local,
@@ -183,7 +197,11 @@ pub fn outcome(member: &mut Registration, now: BootTime) -> Option<Outcome> {
 }
 
 /// Registers without a network, everything at one moment; the member gives up when nothing answers.
-pub fn register(service: &mut Service<OsEntropy>, config: RegistrationConfig, now: BootTime) -> Outcome {
+pub fn register(
+    service: &mut Service<OsEntropy>,
+    config: RegistrationConfig,
+    now: BootTime,
+) -> Outcome {
     let (local, server) = (config.local, config.server);
     let mut seed = [0; 32];
     daemon::entropy::fill(&mut seed).unwrap();
@@ -216,7 +234,12 @@ pub fn address(number: u8) -> SocketAddr {
 }
 
 /// Member `number` registers with its own key.
-pub fn register_member(service: &mut Service<OsEntropy>, number: u8, group: u32, now: BootTime) -> Outcome {
+pub fn register_member(
+    service: &mut Service<OsEntropy>,
+    number: u8,
+    group: u32,
+    now: BootTime,
+) -> Outcome {
     let config = registration(number, number, group, address(number), SERVER.parse().unwrap());
     register(service, config, now)
 }

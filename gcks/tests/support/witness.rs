@@ -1,4 +1,5 @@
-//! What members of a real server see over UDP, and what none of them may ever see: a number, key or identifier used twice.
+//! What members of a real server see over UDP, and what none of them may ever see: a number, key or
+//! identifier used twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
@@ -61,7 +62,8 @@ impl Witness {
     fn take_senders(&mut self, group: u32, sa: &GroupSa) {
         for value in sa.sender_ids().iter().flat_map(|ids| &ids.values) {
             if !self.senders.insert((group, *value)) {
-                self.faults.push(format!("sender identifier {value} of group {group} was given twice"));
+                self.faults
+                    .push(format!("sender identifier {value} of group {group} was given twice"));
             }
         }
     }
@@ -92,14 +94,20 @@ impl Witness {
 }
 
 fn settings(address: SocketAddr) -> RekeySettings {
-    RekeySettings { address, acknowledgement_length: AcknowledgementLength::default(), legacy: false }
+    RekeySettings {
+        address,
+        acknowledgement_length: AcknowledgementLength::default(),
+        legacy: false,
+    }
 }
 
 fn number_under(sa: &GroupSa, datagram: &[u8]) -> Option<u32> {
     let (now, anywhere) = (BootTime::default(), SocketAddr::from(([127, 0, 0, 1], 848)));
     let mut reader = RekeyMember::new(sa, settings(anywhere), now).unwrap().unwrap();
     match reader.handle_datagram(anywhere, anywhere, datagram, now) {
-        Err(Error::NotAccepted(NotAccepted::StaleSequenceNumber { received, .. })) => Some(received),
+        Err(Error::NotAccepted(NotAccepted::StaleSequenceNumber { received, .. })) => {
+            Some(received)
+        }
         Err(_) => None,
         Ok(()) => match reader.poll_event()? {
             RekeyEvent::Accepted(push) => Some(push.sequence_number),
@@ -162,8 +170,21 @@ impl Member {
         socket.set_read_timeout(Some(TICK)).unwrap();
         let local = socket.local_addr().unwrap();
         let (handle, witness) = (Handle::default(), Arc::clone(witness));
-        let (registration, rekey, highest, again_at) = (None, None, BTreeMap::new(), Some(clock::now()));
-        Self { number, group, server, socket, local, handle, witness, registration, rekey, highest, again_at }
+        let (registration, rekey, highest, again_at) =
+            (None, None, BTreeMap::new(), Some(clock::now()));
+        Self {
+            number,
+            group,
+            server,
+            socket,
+            local,
+            handle,
+            witness,
+            registration,
+            rekey,
+            highest,
+            again_at,
+        }
     }
 
     pub fn handle(&self) -> Handle {
@@ -200,14 +221,20 @@ impl Member {
 
     fn is_registering(&self) -> bool {
         use gdoi::event::Stage;
-        self.registration.as_ref().is_some_and(|one| matches!(one.stage(), Stage::Phase1 | Stage::Pull))
+        self.registration
+            .as_ref()
+            .is_some_and(|one| matches!(one.stage(), Stage::Phase1 | Stage::Pull))
     }
 
     fn register(&mut self, now: BootTime) {
-        let mut config = registration(self.number, self.number, self.group, self.local, self.server);
+        let mut config =
+            registration(self.number, self.number, self.group, self.local, self.server);
         config.phase1.transforms[0].group = DhGroup::Ecp256;
-        config.retransmission =
-            RetransmissionPolicy { initial: Duration::from_millis(100), maximum: AGAIN * 2, repetitions: 3 };
+        config.retransmission = RetransmissionPolicy {
+            initial: Duration::from_millis(100),
+            maximum: AGAIN * 2,
+            repetitions: 3,
+        };
         self.registration = Some(Registration::new(config, daemon::entropy::seed().unwrap(), now));
     }
 
@@ -223,7 +250,10 @@ impl Member {
         if let Some(number) = witness.number_of(datagram) {
             let highest = self.highest.entry(spi).or_default();
             if number < *highest {
-                let fault = format!("member {}: number {number} after {highest} under {spi:02x?}", self.number);
+                let fault = format!(
+                    "member {}: number {number} after {highest} under {spi:02x?}",
+                    self.number
+                );
                 witness.faults.push(fault);
             }
             *highest = number.max(*highest);
@@ -266,7 +296,10 @@ impl Member {
         for event in events {
             self.carry_out(event, now);
         }
-        let kek = self.rekey.as_ref().and_then(|rekey| Some((rekey.policy()?.spi, rekey.sequence_number()?)));
+        let kek = self
+            .rekey
+            .as_ref()
+            .and_then(|rekey| Some((rekey.policy()?.spi, rekey.sequence_number()?)));
         let pulling = self.is_registering() || self.again_at.is_some();
         let mut view = self.handle.view.lock().unwrap();
         (view.kek, view.pulling) = (kek, pulling);

@@ -1,5 +1,5 @@
-//! `World`: a key server and members that really hold keys, in one process, with a virtual clock between them and a
-//! network that does what the test tells it to.
+//! `World`: a key server and members that really hold keys, in one process, with a virtual clock
+//! between them and a network that does what the test tells it to.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -17,7 +17,10 @@ use gdoi::config::RetransmissionPolicy;
 use gdoi::event::{RegistrationEvent, RegistrationFailure, Transmit};
 use gdoi::group::{GroupSa, Spi, TekKeys};
 use gdoi::member::Registration;
-use gdoi::push::{AcknowledgementLength, Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember, RekeySettings};
+use gdoi::push::{
+    AcknowledgementLength, Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember,
+    RekeySettings,
+};
 
 use super::{SERVER, address, at, registration};
 
@@ -129,7 +132,8 @@ impl World {
         let state = self.service.export();
         let clock = Clock::same(self.now);
         let seed = [self.number as u8 ^ 0x55; 32];
-        self.service = Service::restore(config, keys, seed, OsEntropy, (&state, clock), self.now).unwrap();
+        self.service =
+            Service::restore(config, keys, seed, OsEntropy, (&state, clock), self.now).unwrap();
         self.wire.clear();
         self.in_flight.clear();
         self.settle();
@@ -150,7 +154,8 @@ impl World {
         self.settle();
         while let Some(next) = self.next().filter(|next| *next <= end) {
             self.now = self.now.max(next);
-            while let Some(Reverse((_, number))) = self.wire.peek().copied().filter(|Reverse((at, _))| *at <= self.now)
+            while let Some(Reverse((_, number))) =
+                self.wire.peek().copied().filter(|Reverse((at, _))| *at <= self.now)
             {
                 self.wire.pop();
                 let transmit = self.in_flight.remove(&number).unwrap();
@@ -175,7 +180,8 @@ impl World {
     pub fn settle(&mut self) {
         loop {
             self.notices.extend(std::iter::from_fn(|| self.service.poll_notice()));
-            let mut sent: Vec<Transmit> = std::iter::from_fn(|| self.service.poll_transmit()).collect();
+            let mut sent: Vec<Transmit> =
+                std::iter::from_fn(|| self.service.poll_transmit()).collect();
             let now = self.now;
             self.nodes.iter_mut().for_each(|node| sent.extend(node.settle(now)));
             if sent.is_empty() {
@@ -216,8 +222,10 @@ impl World {
         }
         for sender in self.nodes.iter().filter(|node| !node.removed) {
             let Some(spi) = sender.sending(self.now) else { continue };
-            for receiver in
-                self.nodes.iter().filter(|other| other.group == sender.group && other.alive && !other.removed)
+            for receiver in self
+                .nodes
+                .iter()
+                .filter(|other| other.group == sender.group && other.alive && !other.removed)
             {
                 if receiver.sending(self.now).is_some() && !receiver.receives(spi, self.now) {
                     self.splits.push((self.now, sender.number, receiver.number, spi));
@@ -228,7 +236,8 @@ impl World {
 
     /// Distinct SPIs that anybody holds now.
     pub fn spis(&self, group: u32) -> BTreeSet<Spi> {
-        let nodes = self.nodes.iter().filter(|node| node.group == group && node.alive && !node.removed);
+        let nodes =
+            self.nodes.iter().filter(|node| node.group == group && node.alive && !node.removed);
         nodes.filter_map(|node| node.sending(self.now)).collect()
     }
 }
@@ -245,8 +254,8 @@ impl Node {
         self.teks.iter().any(|held| held.spi == spi && held.ends > now && held.receive_until > now)
     }
 
-    /// Takes keys in: received on at once, sent on after the activation delay, the ones before gone after the
-    /// deactivation delay.
+    /// Takes keys in: received on at once, sent on after the activation delay, the ones before gone
+    /// after the deactivation delay.
     fn take(&mut self, sa: &GroupSa, now: BootTime) {
         let gap = &sa.policy().gap;
         let spis: BTreeSet<Spi> = sa.policy().teks.iter().map(|tek| tek.spi).collect();
@@ -259,7 +268,10 @@ impl Node {
                 continue;
             }
             let keys = &sa.tek_keys()[spi];
-            let keys = TekKeys { encryption: keys.encryption.duplicate(), integrity: keys.integrity.duplicate() };
+            let keys = TekKeys {
+                encryption: keys.encryption.duplicate(),
+                integrity: keys.integrity.duplicate(),
+            };
             let delay = gap.activation_time_delay.filter(|_| !first).unwrap_or_default();
             let send_from = now + delay;
             self.teks.push(Held { spi: *spi, keys, ends, send_from, receive_until: ends });
@@ -274,16 +286,26 @@ impl Node {
 
     /// When it comes by itself if no push does: 60 s or a twentieth before the first end.
     fn plan(&mut self, now: BootTime) {
-        // Less a little, as the agent's jitter does: the server replaces keys a full margin before their end.
+        // Less a little, as the agent's jitter does: the server replaces keys a full margin before
+        // their end.
         let jitter = Duration::from_secs(2);
-        let margin = |left: Duration| Duration::from_secs(60).max(left / 20).min(left / 2) - jitter.min(left / 4);
+        let margin = |left: Duration| {
+            Duration::from_secs(60).max(left / 20).min(left / 2) - jitter.min(left / 4)
+        };
         let newest = self.teks.last().map(|held| held.ends);
         let kek = self.rekey.as_ref().and_then(RekeyMember::expiry);
         let ends = newest.into_iter().chain(kek);
-        self.again_at = ends.map(|end| end - margin(end.saturating_since(now))).min().map(|at| at.max(now));
+        self.again_at =
+            ends.map(|end| end - margin(end.saturating_since(now))).min().map(|at| at.max(now));
     }
 
-    fn handle_datagram(&mut self, source: SocketAddr, local: SocketAddr, datagram: &[u8], now: BootTime) {
+    fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) {
         let result = if datagram[18] == 33 {
             match &mut self.rekey {
                 Some(rekey) => rekey.handle_datagram(source, local, datagram, now),
@@ -312,7 +334,8 @@ impl Node {
             self.again_at = None;
             let mut seed = [self.number; 32];
             seed[..8].copy_from_slice(&now.since_boot().as_nanos().to_be_bytes()[8..]);
-            let mut config = registration(self.number, self.number, self.group, address(self.number), server());
+            let mut config =
+                registration(self.number, self.number, self.group, address(self.number), server());
             config.retransmission = RetransmissionPolicy::default();
             self.registration = Some(Registration::new(config, seed, now));
         }
@@ -340,7 +363,8 @@ impl Node {
                     RegistrationEvent::Failed(failure) => {
                         let refused = matches!(failure, RegistrationFailure::Refused { .. });
                         self.refused += u64::from(refused);
-                        self.again_at = Some(now + Duration::from_secs(if refused { 3600 } else { 5 }));
+                        self.again_at =
+                            Some(now + Duration::from_secs(if refused { 3600 } else { 5 }));
                     }
                     _ => {}
                 }
@@ -351,7 +375,11 @@ impl Node {
             self.pulls += 1;
             self.senders.extend(sa.sender_ids().iter().flat_map(|ids| ids.values.clone()));
             let acknowledgement_length = AcknowledgementLength::default();
-            let settings = RekeySettings { address: address(self.number), acknowledgement_length, legacy: false };
+            let settings = RekeySettings {
+                address: address(self.number),
+                acknowledgement_length,
+                legacy: false,
+            };
             self.rekey = RekeyMember::new(&sa, settings, now).unwrap();
             self.take(&sa, now);
         }

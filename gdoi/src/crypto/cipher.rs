@@ -1,8 +1,11 @@
-//! Cipher block chaining with an explicit IV and no padding of its own (RFC 2409 appendix B, RFC 3602 §2).
+//! Cipher block chaining with an explicit IV and no padding of its own (RFC 2409 appendix B, RFC
+//! 3602 §2).
 
 use aes::{Aes128, Aes192, Aes256};
 use cbc::cipher::array::Array;
-use cbc::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
+use cbc::cipher::{
+    BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, KeyIvInit,
+};
 use des::{Des, TdesEde3};
 
 use super::Secret;
@@ -72,7 +75,9 @@ impl Iv {
 
     /// The last block of `ciphertext`: the IV of the message behind it in the same exchange.
     pub fn last_block(encryption: Phase1Encryption, ciphertext: &[u8]) -> Self {
-        Self::copy(ciphertext.iter().skip(ciphertext.len().saturating_sub(encryption.block_length())))
+        Self::copy(
+            ciphertext.iter().skip(ciphertext.len().saturating_sub(encryption.block_length())),
+        )
     }
 
     /// The octets.
@@ -139,7 +144,8 @@ impl Cipher {
         Ok(Iv::last_block(self.encryption, buffer))
     }
 
-    /// Decrypts `buffer` in place and returns the last block it had, the IV of the message that follows.
+    /// Decrypts `buffer` in place and returns the last block it had, the IV of the message that
+    /// follows.
     ///
     /// The buffer holds plain text afterwards: wiping it is the caller's duty.
     pub fn decrypt(&self, iv: &Iv, buffer: &mut [u8]) -> Result<Iv, CipherError> {

@@ -1,8 +1,8 @@
 //! Diffie-Hellman: MODP groups 1, 2, 5, 14, 15, 16, 24 and ECP groups 19, 20
 //! (RFC 2409 §6, RFC 3526, RFC 5114 §2.3, RFC 5903).
 //!
-//! Exponentiation with a private exponent takes time that depends on the group only. A peer's value is checked before
-//! the private exponent meets it.
+//! Exponentiation with a private exponent takes time that depends on the group only. A peer's value
+//! is checked before the private exponent meets it.
 
 use std::sync::OnceLock;
 
@@ -117,7 +117,9 @@ impl KeyPair {
         let mut private = Self::generate(group, &mut SeededRng::from_seed([0; 32])).private;
         match &mut private {
             Private::Modp(_, exponent) => {
-                **exponent = BoxedUint::from_be_slice(octets, u32::try_from(octets.len() * 8).unwrap()).unwrap();
+                **exponent =
+                    BoxedUint::from_be_slice(octets, u32::try_from(octets.len() * 8).unwrap())
+                        .unwrap();
             }
             Private::Ecp256(key) => *key = p256::SecretKey::from_slice(octets).unwrap(),
             Private::Ecp384(key) => *key = p384::SecretKey::from_slice(octets).unwrap(),
@@ -135,8 +137,8 @@ impl KeyPair {
         &self.public
     }
 
-    /// The shared secret with `peer`, a KE payload's body, padded on the left to the group's length. Costs one
-    /// exponentiation or point multiplication, two for group 24.
+    /// The shared secret with `peer`, a KE payload's body, padded on the left to the group's
+    /// length. Costs one exponentiation or point multiplication, two for group 24.
     pub fn agree(&self, peer: &[u8]) -> Result<Secret, DhError> {
         let group = self.group;
         let expected = group.public_length();
@@ -146,13 +148,13 @@ impl KeyPair {
         match &self.private {
             Private::Modp(modp, exponent) => modp.agree(group, exponent, peer),
             Private::Ecp256(key) => {
-                let point =
-                    p256::PublicKey::from_sec1_bytes(&uncompressed(peer)).map_err(|_| DhError::NotOnCurve { group })?;
+                let point = p256::PublicKey::from_sec1_bytes(&uncompressed(peer))
+                    .map_err(|_| DhError::NotOnCurve { group })?;
                 Ok(Secret::copy_from(key.diffie_hellman(&point).raw_secret_bytes()))
             }
             Private::Ecp384(key) => {
-                let point =
-                    p384::PublicKey::from_sec1_bytes(&uncompressed(peer)).map_err(|_| DhError::NotOnCurve { group })?;
+                let point = p384::PublicKey::from_sec1_bytes(&uncompressed(peer))
+                    .map_err(|_| DhError::NotOnCurve { group })?;
                 Ok(Secret::copy_from(key.diffie_hellman(&point).raw_secret_bytes()))
             }
         }
@@ -165,7 +167,8 @@ impl core::fmt::Debug for KeyPair {
     }
 }
 
-/// x | y of a SEC1 point, whose first octet says "uncompressed" (RFC 5903 §7 leaves that octet out).
+/// x | y of a SEC1 point, whose first octet says "uncompressed" (RFC 5903 §7 leaves that octet
+/// out).
 fn coordinates(sec1: &[u8]) -> Vec<u8> {
     sec1.get(1..).unwrap_or_default().to_vec()
 }
@@ -178,15 +181,16 @@ fn uncompressed(coordinates: &[u8]) -> Vec<u8> {
     sec1
 }
 
-/// A MODP group made ready for arithmetic. The Montgomery parameters cost as much as an exponentiation, so each group
-/// has them once.
+/// A MODP group made ready for arithmetic. The Montgomery parameters cost as much as an
+/// exponentiation, so each group has them once.
 struct Modp {
     parameters: BoxedMontyParams,
     generator: BoxedUint,
     /// Order of the generator where p is not a safe prime.
     order: Option<BoxedUint>,
     p_minus_one: BoxedUint,
-    /// Bits of a private exponent: twice the strength that RFC 3526 §8 credits the group with, rounded up to limbs.
+    /// Bits of a private exponent: twice the strength that RFC 3526 §8 credits the group with,
+    /// rounded up to limbs.
     exponent_bits: u32,
 }
 
@@ -224,15 +228,23 @@ impl Modp {
             _ => (BoxedUint::from(2_u8).resize(bits), None),
         };
         let p_minus_one = prime.as_ref().wrapping_sub(BoxedUint::one_with_precision(bits));
-        Self { parameters: BoxedMontyParams::new_vartime(prime), generator, order, p_minus_one, exponent_bits }
+        Self {
+            parameters: BoxedMontyParams::new_vartime(prime),
+            generator,
+            order,
+            p_minus_one,
+            exponent_bits,
+        }
     }
 
     /// An exponent x with 1 < x < 2^bits, or 1 < x < q where the group has an order.
     fn random_exponent(&self, rng: &mut SeededRng) -> Zeroizing<BoxedUint> {
-        let mut octets = Zeroizing::new(vec![0; usize::try_from(self.exponent_bits / 8).unwrap_or(usize::MAX)]);
+        let mut octets =
+            Zeroizing::new(vec![0; usize::try_from(self.exponent_bits / 8).unwrap_or(usize::MAX)]);
         loop {
             rng.fill(&mut octets);
-            let exponent = Zeroizing::new(BoxedUint::from_be_slice_truncated(&octets, self.exponent_bits));
+            let exponent =
+                Zeroizing::new(BoxedUint::from_be_slice_truncated(&octets, self.exponent_bits));
             // Rejection tells nothing about the number that is kept.
             let below_order = self.order.as_ref().is_none_or(|order| *exponent < *order);
             if below_order && *exponent > BoxedUint::one_with_precision(self.exponent_bits) {
@@ -265,7 +277,9 @@ impl Modp {
 
 #[expect(clippy::expect_used, reason = "a constant of this crate, every one of which a test loads")]
 fn constant(hexadecimal: &str, bits: u32) -> BoxedUint {
-    BoxedUint::from_be_hex(hexadecimal, bits).into_option().expect("a hexadecimal constant of the group's length")
+    BoxedUint::from_be_hex(hexadecimal, bits)
+        .into_option()
+        .expect("a hexadecimal constant of the group's length")
 }
 
 #[expect(clippy::expect_used, reason = "a constant of this crate, every one of which a test loads")]

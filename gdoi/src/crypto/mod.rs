@@ -1,7 +1,7 @@
 //! Cryptography of IKEv1 and GDOI on top of well-kept primitives.
 //!
-//! Nothing here knows a message format: octets go in, octets come out. Which algorithm may be used is the business of
-//! the policy; which key feeds which formula stands in [`keymat`].
+//! Nothing here knows a message format: octets go in, octets come out. Which algorithm may be used
+//! is the business of the policy; which key feeds which formula stands in [`keymat`].
 
 pub mod cipher;
 pub mod dh;

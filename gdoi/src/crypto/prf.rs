@@ -1,6 +1,7 @@
 //! Negotiated hash and prf (RFC 2409 §4, §5; RFC 4868 §2).
 //!
-//! IKEv1 has no prf values of its own: prf(key, data) is the HMAC of the negotiated hash, at full length.
+//! IKEv1 has no prf values of its own: prf(key, data) is the HMAC of the negotiated hash, at full
+//! length.
 
 use hmac::digest::block_api::EagerHash;
 use hmac::{Hmac, KeyInit, Mac};
@@ -58,7 +59,8 @@ fn hmac_of<D: EagerHash>(key: &[u8], parts: &[&[u8]]) -> Secret
 where
     Hmac<D>: Mac + KeyInit,
 {
-    let mut mac = <Hmac<D> as KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
+    let mut mac =
+        <Hmac<D> as KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
     for part in parts {
         mac.update(part);
     }

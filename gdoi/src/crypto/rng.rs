@@ -1,7 +1,7 @@
 //! The generator behind every cookie, nonce, message ID and private exponent.
 //!
-//! This crate draws nothing from the operating system: the caller hands in 32 octets of entropy once, and the same seed
-//! gives the same run.
+//! This crate draws nothing from the operating system: the caller hands in 32 octets of entropy
+//! once, and the same seed gives the same run.
 
 use chacha20::ChaCha20Rng;
 use rand_core::{Infallible, Rng, SeedableRng, TryCryptoRng, TryRng};
@@ -11,13 +11,15 @@ use zeroize::Zeroizing;
 pub struct SeededRng(ChaCha20Rng);
 
 impl SeededRng {
-    /// A generator whose whole output follows from `seed`, which must be 32 unpredictable octets in production.
+    /// A generator whose whole output follows from `seed`, which must be 32 unpredictable octets in
+    /// production.
     pub fn from_seed(seed: [u8; 32]) -> Self {
         let seed = Zeroizing::new(seed);
         Self(ChaCha20Rng::from_seed(*seed))
     }
 
-    /// A generator of its own for a part of the machine, so that the parts cannot disturb each other's numbers.
+    /// A generator of its own for a part of the machine, so that the parts cannot disturb each
+    /// other's numbers.
     pub fn fork(&mut self) -> Self {
         Self::from_seed(self.array())
     }
@@ -34,7 +36,8 @@ impl SeededRng {
         octets
     }
 
-    /// `N` random octets that are not all zero: cookies and message IDs, where zero means "none yet".
+    /// `N` random octets that are not all zero: cookies and message IDs, where zero means "none
+    /// yet".
     pub fn nonzero_array<const N: usize>(&mut self) -> [u8; N] {
         loop {
             let octets = self.array();
@@ -82,7 +85,9 @@ mod tests {
     #[test]
     fn the_zero_seed_gives_the_published_keystream() {
         let mut rng = SeededRng::from_seed([0; 32]);
-        let published = crate::crypto::testing::hex("76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7");
+        let published = crate::crypto::testing::hex(
+            "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7",
+        );
         assert_eq!(rng.array::<32>().as_slice(), published);
     }
 

@@ -5,7 +5,8 @@ use core::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// Secret octets: zeroed on drop, shown as a length only, never cloned in silence, never serialised.
+/// Secret octets: zeroed on drop, shown as a length only, never cloned in silence, never
+/// serialised.
 ///
 /// Comparison takes constant time for equal lengths.
 pub struct Secret(Zeroizing<Vec<u8>>);

@@ -1,5 +1,6 @@
-//! Signatures over a digest that the caller computed: RSASSA-PKCS1-v1_5 (RFC 8017 §8.2), with and without DigestInfo,
-//! and ECDSA in the form of RFC 4754 §3: r and s side by side, each as long as the curve's order.
+//! Signatures over a digest that the caller computed: RSASSA-PKCS1-v1_5 (RFC 8017 §8.2), with and
+//! without DigestInfo, and ECDSA in the form of RFC 4754 §3: r and s side by side, each as long as
+//! the curve's order.
 
 use p256::ecdsa::signature::hazmat::PrehashSigner;
 use rsa::Pkcs1v15Sign;
@@ -20,7 +21,8 @@ pub enum RsaForm {
     /// DigestInfo: algorithm identifier and digest, as RFC 8017 §9.2 says.
     #[default]
     DigestInfo,
-    /// The bare digest, as signatures of IKEv1 are made (RFC 2409 §5.1) and as an existing key server sends.
+    /// The bare digest, as signatures of IKEv1 are made (RFC 2409 §5.1) and as an existing key
+    /// server sends.
     RawDigest,
 }
 
@@ -89,34 +91,37 @@ enum Public {
 }
 
 impl PublicKey {
-    /// Reads a DER SubjectPublicKeyInfo (RFC 5280 §4.1), or for RSA a bare RSAPublicKey (RFC 8017 appendix A.1.1).
+    /// Reads a DER SubjectPublicKeyInfo (RFC 5280 §4.1), or for RSA a bare RSAPublicKey (RFC 8017
+    /// appendix A.1.1).
     ///
     /// # Errors
-    /// The octets are no such key, or an RSA modulus is outside 2048 to 8192 bits; `legacy` allows 1024.
+    /// The octets are no such key, or an RSA modulus is outside 2048 to 8192 bits; `legacy` allows
+    /// 1024.
     pub fn from_der(kind: KeyKind, der: &[u8], legacy: bool) -> Result<Self, SignatureError> {
         let no_key = SignatureError::PublicKey(kind);
         let public = match kind {
             KeyKind::Rsa => {
-                let key = rsa::PublicKey::from_public_key_der(der).or_else(|_| rsa::PublicKey::from_pkcs1_der(der));
+                let key = rsa::PublicKey::from_public_key_der(der)
+                    .or_else(|_| rsa::PublicKey::from_pkcs1_der(der));
                 let key = key.map_err(|_| no_key)?;
                 check_modulus(&key, legacy)?;
                 Public::Rsa(Box::new(key))
             }
-            KeyKind::Ecdsa256 => {
-                Public::Ecdsa256(EcdsaKey::of(p256::PublicKey::from_public_key_der(der).map_err(|_| no_key)?))
-            }
-            KeyKind::Ecdsa384 => {
-                Public::Ecdsa384(EcdsaKey::of(p384::PublicKey::from_public_key_der(der).map_err(|_| no_key)?))
-            }
-            KeyKind::Ecdsa521 => {
-                Public::Ecdsa521(EcdsaKey::of(p521::PublicKey::from_public_key_der(der).map_err(|_| no_key)?))
-            }
+            KeyKind::Ecdsa256 => Public::Ecdsa256(EcdsaKey::of(
+                p256::PublicKey::from_public_key_der(der).map_err(|_| no_key)?,
+            )),
+            KeyKind::Ecdsa384 => Public::Ecdsa384(EcdsaKey::of(
+                p384::PublicKey::from_public_key_der(der).map_err(|_| no_key)?,
+            )),
+            KeyKind::Ecdsa521 => Public::Ecdsa521(EcdsaKey::of(
+                p521::PublicKey::from_public_key_der(der).map_err(|_| no_key)?,
+            )),
         };
         Ok(Self(public))
     }
 
-    /// Makes [`verify`](Self::verify) with an ECDSA key about three and a half times as fast from now on. Takes as long as some
-    /// verifications; done again it takes nothing.
+    /// Makes [`verify`](Self::verify) with an ECDSA key about three and a half times as fast from
+    /// now on. Takes as long as some verifications; done again it takes nothing.
     pub fn prepare(&mut self) {
         match &mut self.0 {
             Public::Rsa(_) => {}
@@ -163,7 +168,8 @@ impl PublicKey {
             Public::Ecdsa384(key) => key.verify(digest, signature),
             Public::Ecdsa521(key) => key.verify(digest, signature),
         };
-        // RFC 4754 §3 ties the hash to the curve: a digest of another one is nothing this key signed.
+        // RFC 4754 §3 ties the hash to the curve: a digest of another one is nothing this key
+        // signed.
         match valid && self.kind().fixed_hash().is_none_or(|fixed| fixed == hash) {
             true => Ok(()),
             false => Err(SignatureError::Mismatch),
@@ -188,12 +194,17 @@ enum Private {
 }
 
 impl SigningKey {
-    /// A new RSA key with a modulus of `bits` bits, 2048 to 8192. Takes from milliseconds to seconds.
+    /// A new RSA key with a modulus of `bits` bits, 2048 to 8192. Takes from milliseconds to
+    /// seconds.
     ///
     /// # Errors
     /// The length is out of bounds.
     pub fn generate_rsa(bits: u16, rng: &mut SeededRng) -> Result<Self, SignatureError> {
-        let length = |_| SignatureError::ModulusLength { bits: bits.into(), minimum: SHORTEST, maximum: LONGEST };
+        let length = |_| SignatureError::ModulusLength {
+            bits: bits.into(),
+            minimum: SHORTEST,
+            maximum: LONGEST,
+        };
         if !(SHORTEST..=LONGEST).contains(&bits.into()) {
             return Err(length(()));
         }
@@ -208,8 +219,12 @@ impl SigningKey {
     pub fn generate_ecdsa(kind: KeyKind, rng: &mut SeededRng) -> Result<Self, SignatureError> {
         Ok(Self(match kind {
             KeyKind::Rsa => return Err(SignatureError::PrivateKey),
-            KeyKind::Ecdsa256 => Private::Ecdsa256(from_random(p256::ecdsa::SigningKey::from_slice, 32, rng)),
-            KeyKind::Ecdsa384 => Private::Ecdsa384(from_random(p384::ecdsa::SigningKey::from_slice, 48, rng)),
+            KeyKind::Ecdsa256 => {
+                Private::Ecdsa256(from_random(p256::ecdsa::SigningKey::from_slice, 32, rng))
+            }
+            KeyKind::Ecdsa384 => {
+                Private::Ecdsa384(from_random(p384::ecdsa::SigningKey::from_slice, 48, rng))
+            }
             KeyKind::Ecdsa521 => {
                 // The order has 521 bits: the seven highest of 66 octets are zero.
                 let key = |octets: &[u8]| {
@@ -256,7 +271,9 @@ impl SigningKey {
             Private::Ecdsa384(key) => key.to_pkcs8_der(),
             Private::Ecdsa521(key) => p521::SecretKey::from(key.as_nonzero_scalar()).to_pkcs8_der(),
         };
-        document.map(|document| Secret::copy_from(document.as_bytes())).map_err(|_| SignatureError::PrivateKey)
+        document
+            .map(|document| Secret::copy_from(document.as_bytes()))
+            .map_err(|_| SignatureError::PrivateKey)
     }
 
     /// Kind of the key.
@@ -288,9 +305,13 @@ impl SigningKey {
             Private::Rsa(key) => key.as_public_key().to_public_key_der(),
             Private::Ecdsa256(key) => key.verifying_key().to_public_key_der(),
             Private::Ecdsa384(key) => key.verifying_key().to_public_key_der(),
-            Private::Ecdsa521(key) => p521::PublicKey::from(*key.verifying_key()).to_public_key_der(),
+            Private::Ecdsa521(key) => {
+                p521::PublicKey::from(*key.verifying_key()).to_public_key_der()
+            }
         };
-        document.map(|document| document.as_bytes().to_vec()).map_err(|_| SignatureError::PublicKey(self.kind()))
+        document
+            .map(|document| document.as_bytes().to_vec())
+            .map_err(|_| SignatureError::PublicKey(self.kind()))
     }
 
     /// Octets that a signature has.
@@ -303,7 +324,8 @@ impl SigningKey {
         }
     }
 
-    /// Signs `digest`, which `hash` made. RSA is blinded by `rng`; ECDSA is deterministic (RFC 6979).
+    /// Signs `digest`, which `hash` made. RSA is blinded by `rng`; ECDSA is deterministic (RFC
+    /// 6979).
     ///
     /// # Errors
     /// The modulus is too short for the digest, or the hash is not the curve's own.
@@ -318,10 +340,18 @@ impl SigningKey {
             return Err(SignatureError::Sign);
         }
         match &self.0 {
-            Private::Rsa(key) => key.sign_with_rng(rng, scheme(hash, form), digest).map_err(|_| SignatureError::Sign),
-            Private::Ecdsa256(key) => ecdsa(key.sign_prehash(digest).map(|s: p256::ecdsa::Signature| s.to_vec())),
-            Private::Ecdsa384(key) => ecdsa(key.sign_prehash(digest).map(|s: p384::ecdsa::Signature| s.to_vec())),
-            Private::Ecdsa521(key) => ecdsa(key.sign_prehash(digest).map(|s: p521::ecdsa::Signature| s.to_vec())),
+            Private::Rsa(key) => {
+                key.sign_with_rng(rng, scheme(hash, form), digest).map_err(|_| SignatureError::Sign)
+            }
+            Private::Ecdsa256(key) => {
+                ecdsa(key.sign_prehash(digest).map(|s: p256::ecdsa::Signature| s.to_vec()))
+            }
+            Private::Ecdsa384(key) => {
+                ecdsa(key.sign_prehash(digest).map(|s: p384::ecdsa::Signature| s.to_vec()))
+            }
+            Private::Ecdsa521(key) => {
+                ecdsa(key.sign_prehash(digest).map(|s: p521::ecdsa::Signature| s.to_vec()))
+            }
         }
     }
 }
@@ -357,7 +387,8 @@ fn check_modulus(key: &rsa::PublicKey, legacy: bool) -> Result<(), SignatureErro
     }
 }
 
-/// Draws octets until `key` takes them, which it does unless they are zero or reach the curve's order.
+/// Draws octets until `key` takes them, which it does unless they are zero or reach the curve's
+/// order.
 fn from_random<K, E>(key: impl Fn(&[u8]) -> Result<K, E>, length: usize, rng: &mut SeededRng) -> K {
     let mut octets = zeroize::Zeroizing::new(vec![0; length]);
     loop {

@@ -1,4 +1,5 @@
-//! Published vectors and recordings of other implementations; nothing here compares the crate with itself alone.
+//! Published vectors and recordings of other implementations; nothing here compares the crate with
+//! itself alone.
 
 use super::keymat::{self, PhaseOneKeys};
 use super::testing::{GROUPS, group_named, hash_named, hex, json, octets};
@@ -101,7 +102,11 @@ fn ciphers_give_the_published_ciphertext_and_back() {
         let next = cipher.encrypt(&iv, &mut buffer).unwrap();
         assert_eq!(buffer, hex(secret), "{encryption:?}");
         assert_eq!(next.as_slice(), &hex(secret)[hex(secret).len() - encryption.block_length()..]);
-        assert_eq!(cipher.decrypt(&iv, &mut buffer).unwrap(), next, "both sides continue the chain alike");
+        assert_eq!(
+            cipher.decrypt(&iv, &mut buffer).unwrap(),
+            next,
+            "both sides continue the chain alike"
+        );
         assert_eq!(buffer, hex(plain));
     }
 }
@@ -113,12 +118,21 @@ fn ciphers_refuse_what_is_not_whole_blocks_and_leave_it_alone() {
     let iv = Iv::leading(encryption, &[0; 16]);
     for have in [0, 1, 15, 17, 31] {
         let mut buffer = vec![7; have];
-        assert_eq!(cipher.decrypt(&iv, &mut buffer), Err(CipherError::NotWholeBlocks { block: 16, have }));
-        assert_eq!(cipher.encrypt(&iv, &mut buffer), Err(CipherError::NotWholeBlocks { block: 16, have }));
+        assert_eq!(
+            cipher.decrypt(&iv, &mut buffer),
+            Err(CipherError::NotWholeBlocks { block: 16, have })
+        );
+        assert_eq!(
+            cipher.encrypt(&iv, &mut buffer),
+            Err(CipherError::NotWholeBlocks { block: 16, have })
+        );
         assert_eq!(buffer, vec![7; have]);
     }
     let short = Iv::leading(Phase1Encryption::DesCbc, &[0; 16]);
-    assert_eq!(cipher.decrypt(&short, &mut [0; 16]), Err(CipherError::IvLength { expected: 16, received: 8 }));
+    assert_eq!(
+        cipher.decrypt(&short, &mut [0; 16]),
+        Err(CipherError::IvLength { expected: 16, received: 8 })
+    );
     assert_eq!(
         Cipher::new(encryption, Secret::new(vec![0; 24])).unwrap_err(),
         CipherError::KeyLength { expected: 16, received: 24 }
@@ -138,11 +152,16 @@ fn key_derivation_vectors() {
         let expected = field("output");
         let derived = match vector["formula"].as_str().unwrap() {
             "prf" => prf(algorithm, &field("key"), &[&field("data")]),
-            "skeyid" => keymat::skeyid_pre_shared(algorithm, &secret("pre_shared_key"), &field("ni"), &field("nr")),
+            "skeyid" => keymat::skeyid_pre_shared(
+                algorithm,
+                &secret("pre_shared_key"),
+                &field("ni"),
+                &field("nr"),
+            ),
             "expand" => keymat::expand(algorithm, &secret("key"), expected.len()),
             "keymat" => {
-                // Key material of Quick Mode, which the prf must be able to give: K1 = prf(key, g_xy | seed),
-                // Kn = prf(key, Kn-1 | g_xy | seed).
+                // Key material of Quick Mode, which the prf must be able to give: K1 = prf(key,
+                // g_xy | seed), Kn = prf(key, Kn-1 | g_xy | seed).
                 let (key, g_xy, seed) = (field("key"), field("g_xy"), field("seed"));
                 let mut material = Vec::new();
                 let mut block = Vec::new();
@@ -155,7 +174,13 @@ fn key_derivation_vectors() {
             }
             step => {
                 let (cky_i, cky_r) = (cookie("cky_i"), cookie("cky_r"));
-                let keys = PhaseOneKeys::derive(algorithm, secret("skeyid"), &secret("g_xy"), &cky_i, &cky_r);
+                let keys = PhaseOneKeys::derive(
+                    algorithm,
+                    secret("skeyid"),
+                    &secret("g_xy"),
+                    &cky_i,
+                    &cky_r,
+                );
                 match step {
                     "skeyid_d" => keys.skeyid_d,
                     "skeyid_a" => {
@@ -179,7 +204,8 @@ fn key_derivation_vectors() {
 /// Figures computed in another language from the formulas of RFC 2409 §5 and appendix B.
 #[test]
 fn worked_keys_and_ivs() {
-    let (cky_i, cky_r) = ([1, 2, 3, 4, 5, 6, 7, 8], [0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18]);
+    let (cky_i, cky_r) =
+        ([1, 2, 3, 4, 5, 6, 7, 8], [0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18]);
     let ni_b: Vec<u8> = (0x20..0x30).collect();
     let nr_b: Vec<u8> = (0x40..0x50).collect();
     let cases = [
@@ -206,7 +232,8 @@ fn worked_keys_and_ivs() {
         let psk = Secret::copy_from(b"lab-psk");
         let derived = keymat::skeyid_pre_shared(algorithm, &psk, &ni_b, &nr_b);
         assert_eq!(derived.expose(), hex(skeyid));
-        let keys = PhaseOneKeys::derive(algorithm, derived, &Secret::new(vec![0xaa; 256]), &cky_i, &cky_r);
+        let keys =
+            PhaseOneKeys::derive(algorithm, derived, &Secret::new(vec![0xaa; 256]), &cky_i, &cky_r);
         assert_eq!(keys.skeyid_d.expose(), hex(d));
         assert_eq!(keys.skeyid_a.expose(), hex(a));
         assert_eq!(keys.skeyid_e.expose(), hex(e));
@@ -225,18 +252,26 @@ fn worked_keys_and_ivs() {
 /// RFC 2409 appendix A and B: the key is made of the first octets that are no weak key.
 #[test]
 fn des_keys_are_never_weak() {
-    let weak = ["0101010101010101", "1f1f1f1f0e0e0e0e", "011f011f010e010e", "fee0fee0fef1fef1", "0000000000000000"];
+    let weak = [
+        "0101010101010101",
+        "1f1f1f1f0e0e0e0e",
+        "011f011f010e010e",
+        "fee0fee0fef1fef1",
+        "0000000000000000",
+    ];
     for weak in weak {
         let strong = hex("133457799bbcdff1");
         let skeyid_e = Secret::new([hex(weak), strong.clone()].concat());
-        let key = keymat::cipher_key(HashAlgorithm::Md5, &skeyid_e, Phase1Encryption::DesCbc).unwrap();
+        let key =
+            keymat::cipher_key(HashAlgorithm::Md5, &skeyid_e, Phase1Encryption::DesCbc).unwrap();
         assert_eq!(key.expose(), strong, "{weak}");
     }
     let hopeless = Secret::new(vec![0xfe; 16]);
     assert!(keymat::cipher_key(HashAlgorithm::Md5, &hopeless, Phase1Encryption::DesCbc).is_none());
 }
 
-/// RFC 5903 §8, RFC 5114 appendix A.3, and figures from another language's integers for the other groups.
+/// RFC 5903 §8, RFC 5114 appendix A.3, and figures from another language's integers for the other
+/// groups.
 #[test]
 fn diffie_hellman_vectors_of_every_group() {
     let mut groups = Vec::new();
@@ -316,7 +351,11 @@ fn public_values_out_of_range_are_refused() {
             match own.agree(&inside) {
                 Err(error) => {
                     assert_eq!(error, DhError::Subgroup { group });
-                    assert_eq!(group, DhGroup::Modp2048Subgroup256, "only this group has a subgroup to check");
+                    assert_eq!(
+                        group,
+                        DhGroup::Modp2048Subgroup256,
+                        "only this group has a subgroup to check"
+                    );
                 }
                 Ok(_) => assert_ne!(group, DhGroup::Modp2048Subgroup256),
             }

@@ -36,6 +36,7 @@ pub struct KekPolicy {
 pub struct KekKeys {
     /// KEK_ALGORITHM_KEY: initialisation vector, then key (RFC 6407 §5.6.2.1).
     pub algorithm_key: Secret,
-    /// SIG_ALGORITHM_KEY: the public key that verifies pushes, a DER SubjectPublicKeyInfo; absent when it does not change.
+    /// SIG_ALGORITHM_KEY: the public key that verifies pushes, a DER SubjectPublicKeyInfo; absent
+    /// when it does not change.
     pub signature_key: Option<Vec<u8>>,
 }

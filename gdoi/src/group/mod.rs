@@ -15,8 +15,8 @@ pub use kek::{KekKeys, KekPolicy};
 pub use selector::{AddressRange, TrafficSelector};
 pub use sender::SenderIds;
 pub use tek::{
-    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection, Spi, TekKeys,
-    TekPolicy, TekProtection, TekProtocol,
+    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection,
+    Spi, TekKeys, TekPolicy, TekProtection, TekProtocol,
 };
 
 use crate::phase1::HashVerified;
@@ -34,7 +34,8 @@ impl core::fmt::Display for GroupId {
     }
 }
 
-/// Policy of a group without any key: the SA payload with its SAK, GAP and SAT payloads (RFC 6407 §5.2).
+/// Policy of a group without any key: the SA payload with its SAK, GAP and SAT payloads (RFC 6407
+/// §5.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupPolicy {
     /// The group.
@@ -49,8 +50,9 @@ pub struct GroupPolicy {
 
 /// A group SA with its keys.
 ///
-/// [`GroupSa::originate`] is for the key server, which is the authority, for what a restarted member has in its kernel
-/// or sealed state, and for tests; what a member received is built inside this crate only, behind a verified HASH or SIG.
+/// [`GroupSa::originate`] is for the key server, which is the authority, for what a restarted
+/// member has in its kernel or sealed state, and for tests; what a member received is built inside
+/// this crate only, behind a verified HASH or SIG.
 #[derive(Debug, PartialEq, Eq)]
 pub struct GroupSa {
     policy: GroupPolicy,
@@ -62,7 +64,8 @@ pub struct GroupSa {
 }
 
 impl GroupSa {
-    /// The key server's own group SA, or what a restarted member finds in its own kernel or sealed state.
+    /// The key server's own group SA, or what a restarted member finds in its own kernel or sealed
+    /// state.
     pub fn originate(
         policy: GroupPolicy,
         tek_keys: BTreeMap<Spi, TekKeys>,
@@ -79,9 +82,10 @@ impl GroupSa {
         Self { key_path: Some(key_path), ..self }
     }
 
-    /// A pushed group SA over the one in use, of which it need not repeat anything (RFC 6407 §4.3: a push carries what is
-    /// new). A line takes the place of the earlier line with the same selector and direction; lines that take no place
-    /// come first; earlier lines that nobody replaced stay, with their keys, unless `dropped` names their SPI.
+    /// A pushed group SA over the one in use, of which it need not repeat anything (RFC 6407 §4.3:
+    /// a push carries what is new). A line takes the place of the earlier line with the same
+    /// selector and direction; lines that take no place come first; earlier lines that nobody
+    /// replaced stay, with their keys, unless `dropped` names their SPI.
     #[must_use]
     pub fn over(mut self, earlier: &Self, dropped: impl Fn(Spi) -> bool) -> Self {
         let same = |one: &TekPolicy, other: &TekPolicy| {
@@ -94,13 +98,19 @@ impl GroupSa {
             let before = kept.len();
             kept.extend(successors);
             let repeated = self.tek_keys.contains_key(&line.spi);
-            if kept.len() == before && !repeated && !dropped(line.spi) && !kept.iter().any(|one| same(one, line)) {
+            if kept.len() == before
+                && !repeated
+                && !dropped(line.spi)
+                && !kept.iter().any(|one| same(one, line))
+            {
                 kept.push(line.clone());
             }
         }
         fresh.append(&mut kept);
         for line in &fresh {
-            if let (None, Some(keys)) = (self.tek_keys.get(&line.spi), earlier.tek_keys.get(&line.spi)) {
+            if let (None, Some(keys)) =
+                (self.tek_keys.get(&line.spi), earlier.tek_keys.get(&line.spi))
+            {
                 self.tek_keys.insert(line.spi, keys.duplicate());
             }
         }
@@ -183,7 +193,13 @@ mod tests {
             gap: GroupAssociatedPolicy::default(),
             teks: lines.iter().map(tek).collect(),
         };
-        GroupSa::originate(policy, lines.iter().map(|line| (line.0, keys(line.0))).collect(), None, None, None)
+        GroupSa::originate(
+            policy,
+            lines.iter().map(|line| (line.0, keys(line.0))).collect(),
+            None,
+            None,
+            None,
+        )
     }
 
     fn lines(sa: &GroupSa) -> Vec<(Spi, String)> {
@@ -198,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_pushed_line_takes_the_place_of_its_predecessor_and_leaves_the_others() {
-        let earlier = || sa(&[(1, "10.1.0.0/16", BOTH), (2, "10.2.0.0/16", BOTH), (2, "10.3.0.0/16", BOTH)]);
+        let earlier =
+            || sa(&[(1, "10.1.0.0/16", BOTH), (2, "10.2.0.0/16", BOTH), (2, "10.3.0.0/16", BOTH)]);
         let merged = sa(&[(4, "10.2.0.0/16", BOTH)]).over(&earlier(), |_| false);
         let expected = [(1, "10.1.0.0/16"), (4, "10.2.0.0/16"), (2, "10.3.0.0/16")];
         assert_eq!(lines(&merged), expected.map(|(spi, text)| (spi, text.to_owned())));
@@ -210,12 +227,15 @@ mod tests {
 
     #[test]
     fn what_replaces_nothing_comes_first_and_what_is_stated_again_is_stated_wholly() {
-        let earlier = sa(&[(1, "10.1.0.0/16", BOTH), (2, "10.2.0.0/16", BOTH), (2, "10.3.0.0/16", BOTH)]);
-        let merged = sa(&[(5, "10.5.0.0/16", BOTH), (2, "10.2.0.0/16", BOTH)]).over(&earlier, |_| false);
+        let earlier =
+            sa(&[(1, "10.1.0.0/16", BOTH), (2, "10.2.0.0/16", BOTH), (2, "10.3.0.0/16", BOTH)]);
+        let merged =
+            sa(&[(5, "10.5.0.0/16", BOTH), (2, "10.2.0.0/16", BOTH)]).over(&earlier, |_| false);
         let expected = [(5, "10.5.0.0/16"), (1, "10.1.0.0/16"), (2, "10.2.0.0/16")];
         assert_eq!(lines(&merged), expected.map(|(spi, text)| (spi, text.to_owned())));
         // Another direction is another line.
-        let merged = sa(&[(6, "10.1.0.0/16", SaDirection::RECEIVER_ONLY)]).over(&earlier, |_| false);
+        let merged =
+            sa(&[(6, "10.1.0.0/16", SaDirection::RECEIVER_ONLY)]).over(&earlier, |_| false);
         assert_eq!(lines(&merged).iter().map(|line| line.0).collect::<Vec<_>>(), [6, 1, 2, 2]);
     }
 }

@@ -1,4 +1,5 @@
-//! The traffic of one TEK: identification types of RFC 2407 §4.6.2.1 as a SAT carries them (RFC 6407 §5.5.1).
+//! The traffic of one TEK: identification types of RFC 2407 §4.6.2.1 as a SAT carries them (RFC
+//! 6407 §5.5.1).
 
 use core::net::IpAddr;
 
@@ -9,7 +10,8 @@ pub enum AddressRange {
     Any,
     /// ID_IPV4_ADDR, ID_IPV6_ADDR, or a subnet of full length.
     Address(IpAddr),
-    /// ID_IPV4_ADDR_SUBNET, ID_IPV6_ADDR_SUBNET: network address without host bits and a contiguous mask.
+    /// ID_IPV4_ADDR_SUBNET, ID_IPV6_ADDR_SUBNET: network address without host bits and a contiguous
+    /// mask.
     Subnet(ipnet::IpNet),
     /// ID_IPV4_ADDR_RANGE, ID_IPV6_ADDR_RANGE: first and last address of one family, first <= last.
     Range(IpAddr, IpAddr),

@@ -65,7 +65,8 @@ open_number! {
 }
 
 open_number! {
-    /// ESP transform identifiers (RFC 2407 §4.4.4, RFC 3602, RFC 3686, RFC 4106, RFC 4309, RFC 4543).
+    /// ESP transform identifiers (RFC 2407 §4.4.4, RFC 3602, RFC 3686, RFC 4106, RFC 4309, RFC
+    /// 4543).
     EspTransform(u8) {
         DES = 2; TRIPLE_DES = 3; NULL = 11; AES_CBC = 12; AES_CTR = 13;
         AES_CCM_8 = 14; AES_CCM_12 = 15; AES_CCM_16 = 16;

@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use super::{
-    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection, TekProtection,
-    TekProtocol,
+    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection,
+    TekProtection, TekProtocol,
 };
 
 /// ESP with AES-CBC-128 and HMAC-SHA2-256 in tunnel mode that keeps both addresses, for an hour.

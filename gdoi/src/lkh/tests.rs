@@ -30,16 +30,26 @@ fn a_removal_costs_what_the_depth_costs() {
     let leaves: Vec<u16> = (0..8).map(|_| tree.join(&mut rng()).unwrap()).collect();
     assert_eq!(tree.join(&mut rng()), Err(TreeError::Full(8)));
     let updates = tree.remove(&leaves[5..6], &mut rng()).unwrap();
-    let shape: Vec<(u16, usize)> = updates.iter().map(|update| (update.node, update.keys.len())).collect();
+    let shape: Vec<(u16, usize)> =
+        updates.iter().map(|update| (update.node, update.keys.len())).collect();
     assert_eq!(shape, [(2, 1), (7, 2), (12, 3)]);
     assert!(updates.iter().all(|update| update.keys.last().unwrap().node == 1));
 }
 
 #[test]
 fn ciphers_without_whole_blocks_and_trees_too_large() {
-    assert_eq!(KeyTree::new(3, Some(192), 8, &mut rng()).unwrap_err(), TreeError::Kek(KekUnusable::Hierarchy(24)));
-    assert!(matches!(KeyTree::new(3, None, 8, &mut rng()), Err(TreeError::Kek(KekUnusable::Cipher { .. }))));
-    assert_eq!(KeyTree::new(3, Some(128), 32_769, &mut rng()).unwrap_err(), TreeError::TooLarge(32_769));
+    assert_eq!(
+        KeyTree::new(3, Some(192), 8, &mut rng()).unwrap_err(),
+        TreeError::Kek(KekUnusable::Hierarchy(24))
+    );
+    assert!(matches!(
+        KeyTree::new(3, None, 8, &mut rng()),
+        Err(TreeError::Kek(KekUnusable::Cipher { .. }))
+    ));
+    assert_eq!(
+        KeyTree::new(3, Some(128), 32_769, &mut rng()).unwrap_err(),
+        TreeError::TooLarge(32_769)
+    );
     let mut largest = KeyTree::new(3, Some(128), 32_768, &mut rng()).unwrap();
     largest.members.extend(32_768..u16::MAX);
     assert_eq!(largest.join(&mut rng()), Ok(u16::MAX));
@@ -53,7 +63,10 @@ fn a_tree_survives_its_stored_form() {
     tree.join(&mut rng()).unwrap();
     let stored = tree.export().unwrap();
     let again = KeyTree::import(3, Some(128), 8, &stored).unwrap();
-    assert_eq!((again.members(), again.kek(), again.download(leaf)), (tree.members(), tree.kek(), tree.download(leaf)));
+    assert_eq!(
+        (again.members(), again.kek(), again.download(leaf)),
+        (tree.members(), tree.kek(), tree.download(leaf))
+    );
     for cut in 0..stored.len() {
         let cut = Secret::copy_from(&stored.expose()[..cut]);
         assert_eq!(KeyTree::import(3, Some(128), 8, &cut).unwrap_err(), TreeError::Damaged);
@@ -65,8 +78,8 @@ fn a_tree_survives_its_stored_form() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Whatever the order of joins and removals: who is in follows to every new KEK, who is out follows to none,
-    /// even with everything it ever held and every update ever sent.
+    /// Whatever the order of joins and removals: who is in follows to every new KEK, who is out
+    /// follows to none, even with everything it ever held and every update ever sent.
     #[test]
     fn who_is_in_follows_and_who_is_out_does_not(steps in prop::collection::vec((0..4_u8, any::<u16>()), 1..40)) {
         let mut rng = rng();

@@ -30,7 +30,9 @@ impl State {
     pub(super) fn stage(&self) -> Stage {
         match self {
             Self::MainMode { .. } => Stage::Phase1,
-            Self::ExpectPolicy { .. } | Self::Offered { .. } | Self::ExpectKeys { .. } => Stage::Pull,
+            Self::ExpectPolicy { .. } | Self::Offered { .. } | Self::ExpectKeys { .. } => {
+                Stage::Pull
+            }
             Self::Registered { .. } => Stage::Registered,
             Self::Ended => Stage::Ended,
         }
@@ -101,13 +103,18 @@ impl Kept {
     }
 
     /// Reads a protected Informational message that was not heard before.
-    pub(super) fn open_informational(&mut self, message_id: u32, datagram: &[u8]) -> Result<Vec<Informational>, Error> {
+    pub(super) fn open_informational(
+        &mut self,
+        message_id: u32,
+        datagram: &[u8],
+    ) -> Result<Vec<Informational>, Error> {
         if self.heard.contains(&message_id) {
             return Err(NotAccepted::Replayed.into());
         }
         let said = self.sa.open_informational(datagram)?;
         if self.heard.len() >= HEARD {
-            // Forgetting any would let it be said again; a peer that talks that much has nothing to say.
+            // Forgetting any would let it be said again; a peer that talks that much has nothing to
+            // say.
             return Err(NotAccepted::Unexpected.into());
         }
         self.heard.insert(message_id);
@@ -140,7 +147,8 @@ mod tests {
         sa.seal_notification(sa.notification(NotifyType::INVALID_ID_INFORMATION), rng).unwrap()
     }
 
-    /// Otherwise the recorded refusal of one pull would end every later one under the same ISAKMP SA.
+    /// Otherwise the recorded refusal of one pull would end every later one under the same ISAKMP
+    /// SA.
     #[test]
     fn an_informational_message_counts_once() {
         let rng = &mut SeededRng::from_seed([5; 32]);

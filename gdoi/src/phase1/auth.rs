@@ -61,7 +61,8 @@ impl MainModeKeys {
         exchanged: &Exchanged<'_>,
     ) -> Result<(Self, ExchangeCipher), Error> {
         let Exchanged { ni_b, nr_b, .. } = *exchanged;
-        let skeyid = keymat::skeyid_pre_shared(negotiated.transform.hash, pre_shared_key, ni_b, nr_b);
+        let skeyid =
+            keymat::skeyid_pre_shared(negotiated.transform.hash, pre_shared_key, ni_b, nr_b);
         Self::from_skeyid(negotiated, skeyid, g_xy, exchanged)
     }
 
@@ -77,7 +78,8 @@ impl MainModeKeys {
         let Cookies { initiator, responder } = negotiated.cookies;
         let keys = PhaseOneKeys::derive(hash, skeyid, g_xy, &initiator, &responder);
         // Only DES has weak keys; another exchange with other public values gives another key.
-        let key = keymat::cipher_key(hash, &keys.skeyid_e, encryption).ok_or(PeerMisbehaved::PublicValue { group })?;
+        let key = keymat::cipher_key(hash, &keys.skeyid_e, encryption)
+            .ok_or(PeerMisbehaved::PublicValue { group })?;
         let cipher = cipher(encryption, key)?;
         let iv = keymat::phase1_iv(hash, encryption, g_xi, g_xr);
         let exchange = ExchangeCipher::new(ExchangeType::IDENTITY_PROTECTION, 0, iv);
@@ -92,7 +94,8 @@ impl MainModeKeys {
 
     /// HASH_I or HASH_R, by who proves its identity with it.
     pub(super) fn authenticator(&self, prover: Role, id_b: &[u8]) -> Secret {
-        let Negotiated { cookies: Cookies { initiator, responder }, transform, sai_b, .. } = &self.negotiated;
+        let Negotiated { cookies: Cookies { initiator, responder }, transform, sai_b, .. } =
+            &self.negotiated;
         let parts: [&[u8]; 6] = match prover {
             Role::Initiator => [&self.g_xi, &self.g_xr, initiator, responder, sai_b, id_b],
             Role::Responder => [&self.g_xr, &self.g_xi, responder, initiator, sai_b, id_b],
@@ -101,15 +104,20 @@ impl MainModeKeys {
     }
 
     /// Writes `HDR*, ID, HASH` for our identity.
-    pub(super) fn seal(&self, exchange: &ExchangeCipher, prover: Role, ours: &Identity) -> Result<Sealed, Error> {
+    pub(super) fn seal(
+        &self,
+        exchange: &ExchangeCipher,
+        prover: Role,
+        ours: &Identity,
+    ) -> Result<Sealed, Error> {
         let id = Identification::of(ours);
         let id_b = id.to_octets().map_err(super::isakmp_sa::does_not_fit)?;
         let (first, payloads) = auth_payloads(id, self.authenticator(prover, &id_b).expose())?;
         seal_with(&self.cipher, self.negotiated.cookies, exchange, first, &payloads)
     }
 
-    /// Reads the peer's `HDR*, ID, HASH`, verifies the proof and the identity, and yields them with the cipher
-    /// state behind the message.
+    /// Reads the peer's `HDR*, ID, HASH`, verifies the proof and the identity, and yields them with
+    /// the cipher state behind the message.
     pub(super) fn open(
         &self,
         message: &'static str,
@@ -126,12 +134,18 @@ impl MainModeKeys {
         let opened: Opened = open_with(&self.cipher, exchange, message, header, body)?;
         let AuthMessage { identity, id_b, hash } = AuthMessage::read(message, &opened)?;
         let computed = self.authenticator(prover, &id_b);
-        let authenticated = PeerAuthenticated::verify(message, &computed, &hash, &identity, expected)?;
+        let authenticated =
+            PeerAuthenticated::verify(message, &computed, &hash, &identity, expected)?;
         Ok((PeerProof { identity, authenticated }, opened.next()))
     }
 
     /// The ISAKMP SA of a finished main mode; `last` is the cipher state behind message 6.
-    pub(super) fn establish(&self, role: Role, proof: PeerProof, last: &ExchangeCipher) -> IsakmpSa {
+    pub(super) fn establish(
+        &self,
+        role: Role,
+        proof: PeerProof,
+        last: &ExchangeCipher,
+    ) -> IsakmpSa {
         let Negotiated { cookies, transform, lifetime, .. } = self.negotiated;
         let established = Established {
             cookies,
@@ -156,5 +170,6 @@ pub(super) struct PeerProof {
 
 fn cipher(encryption: crate::config::Phase1Encryption, key: Secret) -> Result<Cipher, Error> {
     // The derivation cuts the key to the cipher's length.
-    Cipher::new(encryption, key).map_err(|_| ApiMisuse::Configuration("key of a wrong length for the cipher").into())
+    Cipher::new(encryption, key)
+        .map_err(|_| ApiMisuse::Configuration("key of a wrong length for the cipher").into())
 }

@@ -1,8 +1,9 @@
 //! One exchange's cipher state, and messages in and out of it (RFC 2409 appendix B).
 //!
-//! The IV of a message is the last ciphertext block of the message before it in the same exchange, whichever side sent
-//! that. The state is a small value: reading or writing a message yields the state behind it and leaves the old one
-//! alone, so that a forged or repeated message cannot move the chain.
+//! The IV of a message is the last ciphertext block of the message before it in the same exchange,
+//! whichever side sent that. The state is a small value: reading or writing a message yields the
+//! state behind it and leaves the old one alone, so that a forged or repeated message cannot move
+//! the chain.
 
 use zeroize::Zeroizing;
 
@@ -62,8 +63,8 @@ impl Opened {
         self.next
     }
 
-    /// The payloads, with offsets from the start of the datagram. Padding may hold anything (RFC 2409 appendix B says
-    /// zeros, peers differ) but is never two blocks or more.
+    /// The payloads, with offsets from the start of the datagram. Padding may hold anything (RFC
+    /// 2409 appendix B says zeros, peers differ) but is never two blocks or more.
     ///
     /// # Errors
     /// The plain text is no payload chain.
@@ -77,8 +78,9 @@ impl Opened {
         Ok(chain)
     }
 
-    /// Checks `HASH = prf(SKEYID_a, M-ID | nonces... | all payloads behind HASH, as received)`. HASH must be the first
-    /// payload (RFC 2409 §5.5, RFC 6407 §3.2); payloads of the chain count from 1 for what follows it.
+    /// Checks `HASH = prf(SKEYID_a, M-ID | nonces... | all payloads behind HASH, as received)`.
+    /// HASH must be the first payload (RFC 2409 §5.5, RFC 6407 §3.2); payloads of the chain count
+    /// from 1 for what follows it.
     ///
     /// `message` names the message in errors.
     ///
@@ -91,10 +93,17 @@ impl Opened {
         nonces: &[&[u8]],
     ) -> Result<(Chain<'_>, HashVerified), Error> {
         let chain = self.chain()?;
-        let Some(hash) = chain.payloads.first().filter(|payload| payload.kind == PayloadKind::HASH) else {
+        let Some(hash) = chain.payloads.first().filter(|payload| payload.kind == PayloadKind::HASH)
+        else {
             return Err(PeerMisbehaved::MissingPayload { message, payload: "HASH" }.into());
         };
-        let verified = sa.verify(message, hash.body(), self.header.message_id, nonces, chain.octets_behind(0))?;
+        let verified = sa.verify(
+            message,
+            hash.body(),
+            self.header.message_id,
+            nonces,
+            chain.octets_behind(0),
+        )?;
         Ok((chain, verified))
     }
 }
@@ -170,25 +179,37 @@ pub(super) fn seal_with(
 }
 
 /// Checks that the encryption bit is as the message demands and no other flag is set.
-pub(super) fn check_flags(header: &Header, message: &'static str, encrypted: bool) -> Result<(), Error> {
+pub(super) fn check_flags(
+    header: &Header,
+    message: &'static str,
+    encrypted: bool,
+) -> Result<(), Error> {
     let flag = header.flags.contains(Flags::ENCRYPTION);
     if flag != encrypted {
         return Err(PeerMisbehaved::Encryption { message, encrypted: flag }.into());
     }
     if header.flags.0 & !Flags::ENCRYPTION.0 != 0 {
-        return Err(InvalidMessage::Value { what: "flags", offset: 19, value: header.flags.0.into() }.into());
+        return Err(InvalidMessage::Value {
+            what: "flags",
+            offset: 19,
+            value: header.flags.0.into(),
+        }
+        .into());
     }
     Ok(())
 }
 
 fn received_cipher_error(error: CipherError) -> Error {
     match error {
-        CipherError::NotWholeBlocks { block, have } => PeerMisbehaved::PartialBlock { block, have }.into(),
+        CipherError::NotWholeBlocks { block, have } => {
+            PeerMisbehaved::PartialBlock { block, have }.into()
+        }
         other => own_cipher_error(other),
     }
 }
 
 fn own_cipher_error(_: CipherError) -> Error {
-    // Key and IV are made by this crate at the cipher's own lengths, and a message of ours is never empty.
+    // Key and IV are made by this crate at the cipher's own lengths, and a message of ours is never
+    // empty.
     ApiMisuse::Configuration("a message without payloads cannot be encrypted").into()
 }

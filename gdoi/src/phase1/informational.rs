@@ -1,4 +1,5 @@
-//! Informational exchange under an ISAKMP SA (RFC 2409 §5.7): one protected message, no answer, never repeated.
+//! Informational exchange under an ISAKMP SA (RFC 2409 §5.7): one protected message, no answer,
+//! never repeated.
 //!
 //! ```text
 //! HDR*, HASH(1), N/D      HASH(1) = prf(SKEYID_a, M-ID | N/D)
@@ -34,7 +35,11 @@ impl IsakmpSa {
     ///
     /// # Errors
     /// SPI or data do not fit.
-    pub fn seal_notification(&self, notification: Notification, rng: &mut SeededRng) -> Result<Vec<u8>, Error> {
+    pub fn seal_notification(
+        &self,
+        notification: Notification,
+        rng: &mut SeededRng,
+    ) -> Result<Vec<u8>, Error> {
         self.seal_informational(&[notification.into()], rng)
     }
 
@@ -51,13 +56,16 @@ impl IsakmpSa {
     /// Whether `delete` names this ISAKMP SA.
     pub fn is_deleted_by(&self, delete: &Delete) -> bool {
         let spi = self.cookies().spi();
-        delete.protocol == ProtocolId::ISAKMP && delete.spis.iter().any(|named| named.as_slice() == spi.as_slice())
+        delete.protocol == ProtocolId::ISAKMP
+            && delete.spis.iter().any(|named| named.as_slice() == spi.as_slice())
     }
 
-    /// Reads a protected Informational message. Payloads of types that are none of ours are left out.
+    /// Reads a protected Informational message. Payloads of types that are none of ours are left
+    /// out.
     ///
     /// # Errors
-    /// Not a message under this SA, malformed, or a HASH that does not fit: in each case it says nothing.
+    /// Not a message under this SA, malformed, or a HASH that does not fit: in each case it says
+    /// nothing.
     pub fn open_informational(&self, datagram: &[u8]) -> Result<Vec<Informational>, Error> {
         const MESSAGE: &str = "informational message";
         let (header, _) = header::split(datagram)?;
@@ -67,12 +75,15 @@ impl IsakmpSa {
         if header.message_id == 0 {
             return Err(PeerMisbehaved::MessageId(0).into());
         }
-        let opened = self.open(&self.exchange(ExchangeType::INFORMATIONAL, header.message_id), datagram)?;
+        let opened =
+            self.open(&self.exchange(ExchangeType::INFORMATIONAL, header.message_id), datagram)?;
         let (chain, _verified) = opened.authenticate(self, MESSAGE, &[])?;
         let mut said = Vec::new();
         for payload in chain.payloads.iter().skip(1) {
             match payload.kind {
-                PayloadKind::NOTIFICATION => said.push(Informational::Notification(payload.read()?)),
+                PayloadKind::NOTIFICATION => {
+                    said.push(Informational::Notification(payload.read()?))
+                }
                 PayloadKind::DELETE => said.push(Informational::Delete(payload.read()?)),
                 _ => {}
             }
@@ -80,7 +91,11 @@ impl IsakmpSa {
         Ok(said)
     }
 
-    fn seal_informational(&self, payloads: &[Payload], rng: &mut SeededRng) -> Result<Vec<u8>, Error> {
+    fn seal_informational(
+        &self,
+        payloads: &[Payload],
+        rng: &mut SeededRng,
+    ) -> Result<Vec<u8>, Error> {
         let exchange = self.exchange(ExchangeType::INFORMATIONAL, rng.message_id());
         let octets = encode_chain(payloads).map_err(does_not_fit)?;
         Ok(self.seal_authenticated(&exchange, &[], first_kind(payloads), &octets)?.into_datagram())

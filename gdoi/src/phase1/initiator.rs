@@ -79,7 +79,8 @@ impl Initiator {
     pub fn start(config: InitiatorConfig, rng: &mut SeededRng) -> Result<(Self, Vec<u8>), Error> {
         let cookie = rng.nonzero_array();
         let offer = proposal::offer(&config.policy)?;
-        let (message, sai_b) = SaMessage::write(Cookies { initiator: cookie, responder: [0; 8] }, offer)?;
+        let (message, sai_b) =
+            SaMessage::write(Cookies { initiator: cookie, responder: [0; 8] }, offer)?;
         Ok((Self::ExpectSa(ExpectSa { config: Arc::new(config), cookie, sai_b }), message))
     }
 
@@ -120,14 +121,17 @@ pub struct ExpectSa {
 }
 
 impl ExpectSa {
-    /// `HDR, SA <--`, then `HDR, KE, Ni -->`. Costs one exponentiation once the message is accepted.
+    /// `HDR, SA <--`, then `HDR, KE, Ni -->`. Costs one exponentiation once the message is
+    /// accepted.
     fn handle(&self, datagram: &[u8], rng: &mut SeededRng) -> Result<(ExpectKe, Vec<u8>), Error> {
         let SaMessage { cookies, sa, .. } = SaMessage::read("message 2", datagram)?;
         if cookies.initiator != self.cookie {
             return Err(NotAccepted::UnknownCookies.into());
         }
         if cookies.responder == [0; 8] {
-            return Err(InvalidMessage::Value { what: "responder cookie", offset: 8, value: 0 }.into());
+            return Err(
+                InvalidMessage::Value { what: "responder cookie", offset: 8, value: 0 }.into()
+            );
         }
         let agreement = proposal::check_choice(&self.config.policy, &sa)?;
         let negotiated = Negotiated {
@@ -162,8 +166,14 @@ impl ExpectKe {
         if public == self.key_pair.public() {
             return Err(PeerMisbehaved::PublicValue { group }.into());
         }
-        let g_xy = self.key_pair.agree(&public).map_err(|_| PeerMisbehaved::PublicValue { group })?;
-        let exchanged = Exchanged { g_xi: self.key_pair.public(), g_xr: &public, ni_b: &self.nonce, nr_b: &nonce };
+        let g_xy =
+            self.key_pair.agree(&public).map_err(|_| PeerMisbehaved::PublicValue { group })?;
+        let exchanged = Exchanged {
+            g_xi: self.key_pair.public(),
+            g_xr: &public,
+            ni_b: &self.nonce,
+            nr_b: &nonce,
+        };
         ExpectAuth::begin(&self.config, self.negotiated.clone(), &g_xy, &exchanged)
     }
 }
@@ -186,7 +196,8 @@ impl ExpectAuth {
         exchanged: &Exchanged<'_>,
     ) -> Result<(Self, Vec<u8>), Error> {
         let cookies = negotiated.cookies;
-        let (keys, exchange) = MainModeKeys::derive(negotiated, &config.pre_shared_key, g_xy, exchanged)?;
+        let (keys, exchange) =
+            MainModeKeys::derive(negotiated, &config.pre_shared_key, g_xy, exchanged)?;
         let sealed = keys.seal(&exchange, Role::Initiator, &config.identity)?;
         let next = Self { config: Arc::clone(config), cookies, keys, exchange: sealed.next() };
         Ok((next, sealed.into_datagram()))
@@ -195,7 +206,8 @@ impl ExpectAuth {
     /// `HDR*, IDir, HASH_R <--`.
     fn handle(&self, datagram: &[u8]) -> Result<IsakmpSa, Error> {
         let expected = &self.config.expected_identity;
-        let (proof, last) = self.keys.open("message 6", &self.exchange, Role::Responder, expected, datagram)?;
+        let (proof, last) =
+            self.keys.open("message 6", &self.exchange, Role::Responder, expected, datagram)?;
         Ok(self.keys.establish(Role::Initiator, proof, &last))
     }
 }

@@ -61,8 +61,8 @@ pub enum Role {
     Responder,
 }
 
-/// Proof that the peer's HASH_I or HASH_R was verified and its identity is an accepted one. Minted where that is
-/// checked and nowhere else; an [`IsakmpSa`] cannot be made without it.
+/// Proof that the peer's HASH_I or HASH_R was verified and its identity is an accepted one. Minted
+/// where that is checked and nowhere else; an [`IsakmpSa`] cannot be made without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAuthenticated(());
 
@@ -79,7 +79,10 @@ impl PeerAuthenticated {
             return Err(PeerMisbehaved::WrongHash { message });
         }
         if proved != expected {
-            return Err(PeerMisbehaved::WrongIdentity { expected: expected.clone(), proved: proved.clone() });
+            return Err(PeerMisbehaved::WrongIdentity {
+                expected: expected.clone(),
+                proved: proved.clone(),
+            });
         }
         Ok(Self(()))
     }
@@ -120,8 +123,17 @@ pub(super) struct Established {
 
 impl IsakmpSa {
     pub(super) fn new(established: Established, proof: PeerAuthenticated) -> Self {
-        let Established { cookies, role, transform, skeyid_d, skeyid_a, cipher, last_block, peer_identity, lifetime } =
-            established;
+        let Established {
+            cookies,
+            role,
+            transform,
+            skeyid_d,
+            skeyid_a,
+            cipher,
+            last_block,
+            peer_identity,
+            lifetime,
+        } = established;
         Self {
             cookies,
             role,
@@ -169,15 +181,21 @@ impl IsakmpSa {
     /// The cipher state in front of the first message of a phase-2 exchange, whoever sends it.
     pub fn exchange(&self, kind: ExchangeType, message_id: u32) -> ExchangeCipher {
         let Phase1Transform { hash, encryption, .. } = self.transform;
-        ExchangeCipher::new(kind, message_id, keymat::phase2_iv(hash, encryption, &self.last_block, message_id))
+        ExchangeCipher::new(
+            kind,
+            message_id,
+            keymat::phase2_iv(hash, encryption, &self.last_block, message_id),
+        )
     }
 
-    /// Decrypts `datagram`, the next message of `exchange`. Nothing is authenticated yet: see [`Opened::authenticate`].
+    /// Decrypts `datagram`, the next message of `exchange`. Nothing is authenticated yet: see
+    /// [`Opened::authenticate`].
     ///
     /// `exchange` does not move. Put [`Opened::next`] in its place once the message is accepted.
     ///
     /// # Errors
-    /// A header of another SA or exchange, a clear message, or ciphertext that is no whole number of blocks.
+    /// A header of another SA or exchange, a clear message, or ciphertext that is no whole number
+    /// of blocks.
     pub fn open(&self, exchange: &ExchangeCipher, datagram: &[u8]) -> Result<Opened, Error> {
         let (header, body) = header::split(datagram)?;
         if Cookies::of(&header) != self.cookies {
@@ -186,19 +204,26 @@ impl IsakmpSa {
         open_with(&self.cipher, exchange, "message of phase 2", header, body)
     }
 
-    /// Encrypts `payloads`, a payload chain whose first payload is of type `first`, as the next message of `exchange`.
+    /// Encrypts `payloads`, a payload chain whose first payload is of type `first`, as the next
+    /// message of `exchange`.
     ///
     /// `exchange` does not move. Put [`Sealed::next`] in its place when the message is sent.
     ///
     /// # Errors
     /// The message is longer than the header's length field allows.
-    pub fn seal(&self, exchange: &ExchangeCipher, first: PayloadKind, payloads: &[u8]) -> Result<Sealed, Error> {
+    pub fn seal(
+        &self,
+        exchange: &ExchangeCipher,
+        first: PayloadKind,
+        payloads: &[u8],
+    ) -> Result<Sealed, Error> {
         seal_with(&self.cipher, self.cookies, exchange, first, payloads)
     }
 
     /// As [`seal`](Self::seal), with a HASH payload in front:
-    /// `HASH = prf(SKEYID_a, M-ID | nonces... | payloads)`, the form of every message of GROUPKEY-PULL (RFC 6407 §3.2)
-    /// and of Informational exchanges (RFC 2409 §5.7). Without payloads pass [`PayloadKind::NONE`] and no octets.
+    /// `HASH = prf(SKEYID_a, M-ID | nonces... | payloads)`, the form of every message of
+    /// GROUPKEY-PULL (RFC 6407 §3.2) and of Informational exchanges (RFC 2409 §5.7). Without
+    /// payloads pass [`PayloadKind::NONE`] and no octets.
     ///
     /// # Errors
     /// As for [`seal`](Self::seal).
@@ -209,7 +234,8 @@ impl IsakmpSa {
         first: PayloadKind,
         payloads: &[u8],
     ) -> Result<Sealed, Error> {
-        let hash = Hash(self.authenticator(exchange.message_id(), nonces, payloads).expose().to_vec());
+        let hash =
+            Hash(self.authenticator(exchange.message_id(), nonces, payloads).expose().to_vec());
         let mut writer = Writer::new();
         encode_one(&mut writer, first, &hash);
         writer.put(payloads);

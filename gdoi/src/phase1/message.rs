@@ -13,7 +13,8 @@ use crate::wire::registry::{ExchangeType, Flags, PayloadKind};
 use crate::wire::sa::SecurityAssociation;
 use crate::wire::{Chain, Codec, InvalidMessage, RawPayload, chain};
 
-/// Longest SA payload body that an offer may have, in octets: some 200 transforms. A half-open exchange keeps it.
+/// Longest SA payload body that an offer may have, in octets: some 200 transforms. A half-open
+/// exchange keeps it.
 pub(super) const MAXIMUM_OFFER: usize = 8192;
 
 /// Octets of our nonces.
@@ -46,18 +47,23 @@ pub(super) struct AuthMessage {
 }
 
 impl SaMessage {
-    /// Reads message 1 or 2. SA comes first (RFC 2409 §5); vendor IDs and notifications behind it say nothing here.
+    /// Reads message 1 or 2. SA comes first (RFC 2409 §5); vendor IDs and notifications behind it
+    /// say nothing here.
     pub(super) fn read(message: &'static str, datagram: &[u8]) -> Result<Self, Error> {
         let (header, body) = split(message, datagram)?;
         if header.initiator_cookie == [0; 8] {
-            return Err(InvalidMessage::Value { what: "initiator cookie", offset: 0, value: 0 }.into());
+            return Err(
+                InvalidMessage::Value { what: "initiator cookie", offset: 0, value: 0 }.into()
+            );
         }
         let chain = chain::walk_clear(header.next_payload, body, header::LENGTH)?;
         check_kinds(message, &chain, &[PayloadKind::SA])?;
         let sa = only(message, &chain, PayloadKind::SA, "SA")?;
         if chain.kinds().next() != Some(PayloadKind::SA) {
             let kind = chain.kinds().next().unwrap_or(PayloadKind::NONE);
-            return Err(PeerMisbehaved::ForeignPayload { message, kind, offset: header::LENGTH }.into());
+            return Err(
+                PeerMisbehaved::ForeignPayload { message, kind, offset: header::LENGTH }.into()
+            );
         }
         let have = sa.body().len();
         if have > MAXIMUM_OFFER {
@@ -75,7 +81,10 @@ impl SaMessage {
     }
 
     /// Writes message 1 or 2. Also returns the SA payload's body.
-    pub(super) fn write(cookies: Cookies, sa: SecurityAssociation) -> Result<(Vec<u8>, Vec<u8>), Error> {
+    pub(super) fn write(
+        cookies: Cookies,
+        sa: SecurityAssociation,
+    ) -> Result<(Vec<u8>, Vec<u8>), Error> {
         let sa_b = sa.to_octets().map_err(does_not_fit)?;
         let datagram = clear(cookies, &[Payload::SecurityAssociation(sa)])?;
         Ok((datagram, sa_b))
@@ -83,7 +92,8 @@ impl SaMessage {
 }
 
 impl KeyExchangeMessage {
-    /// Reads message 3 or 4 of the exchange `cookies`. The public value has its group's length; no arithmetic is done.
+    /// Reads message 3 or 4 of the exchange `cookies`. The public value has its group's length; no
+    /// arithmetic is done.
     pub(super) fn read(
         message: &'static str,
         cookies: Cookies,
@@ -113,8 +123,9 @@ impl KeyExchangeMessage {
 impl AuthMessage {
     /// Reads the plain text of message 5 or 6. Nothing is verified yet.
     pub(super) fn read(message: &'static str, opened: &Opened) -> Result<Self, Error> {
-        // Under keys from another pre-shared key the plain text is noise: no chain, or one of odd payloads. That is
-        // what the operator wants to hear, not which octet of the noise is at fault.
+        // Under keys from another pre-shared key the plain text is noise: no chain, or one of odd
+        // payloads. That is what the operator wants to hear, not which octet of the noise is at
+        // fault.
         let noise = || Error::from(PeerMisbehaved::WrongHash { message });
         let chain = opened.chain().map_err(|_| noise())?;
         let id = only(message, &chain, PayloadKind::IDENTIFICATION, "ID").map_err(|_| noise())?;
@@ -128,7 +139,10 @@ impl AuthMessage {
 }
 
 /// The chain `ID, HASH` of message 5 or 6 and the type of its first payload.
-pub(super) fn auth_payloads(id: Identification, hash: &[u8]) -> Result<(PayloadKind, Vec<u8>), Error> {
+pub(super) fn auth_payloads(
+    id: Identification,
+    hash: &[u8],
+) -> Result<(PayloadKind, Vec<u8>), Error> {
     let payloads = [id.into(), crate::wire::hash::Hash(hash.to_vec()).into()];
     Ok((first_kind(&payloads), encode_chain(&payloads).map_err(does_not_fit)?))
 }
@@ -176,11 +190,18 @@ fn check_kinds(message: &'static str, chain: &Chain<'_>, own: &[PayloadKind]) ->
         PayloadKind::NAT_D,
         NAT_D_DRAFT,
     ];
-    match chain.payloads.iter().find(|payload| !own.contains(&payload.kind) && !HARMLESS.contains(&payload.kind)) {
+    match chain
+        .payloads
+        .iter()
+        .find(|payload| !own.contains(&payload.kind) && !HARMLESS.contains(&payload.kind))
+    {
         None => Ok(()),
-        Some(payload) => {
-            Err(PeerMisbehaved::ForeignPayload { message, kind: payload.kind, offset: payload.offset }.into())
+        Some(payload) => Err(PeerMisbehaved::ForeignPayload {
+            message,
+            kind: payload.kind,
+            offset: payload.offset,
         }
+        .into()),
     }
 }
 
@@ -198,15 +219,19 @@ fn only<'a>(
     }
 }
 
-/// Protocol and port of a phase-1 identity are 0/0 or UDP with IKE's port (RFC 2407 §4.6.2), with address translation
-/// UDP and 0 (RFC 3947 §4); on the GDOI's port peers may put that one.
+/// Protocol and port of a phase-1 identity are 0/0 or UDP with IKE's port (RFC 2407 §4.6.2), with
+/// address translation UDP and 0 (RFC 3947 §4); on the GDOI's port peers may put that one.
 fn check_protocol_and_port(id: &Identification, payload_offset: usize) -> Result<(), Error> {
     match (id.protocol, id.port) {
         (0 | 17, 0) | (17, 500 | 848) => Ok(()),
         _ => {
             let offset = payload_offset.saturating_add(chain::HEADER_LENGTH).saturating_add(1);
-            Err(InvalidMessage::Value { what: "protocol and port of the identity", offset, value: id.port.into() }
-                .into())
+            Err(InvalidMessage::Value {
+                what: "protocol and port of the identity",
+                offset,
+                value: id.port.into(),
+            }
+            .into())
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Phase 1: IKEv1 main mode with a pre-shared key (RFC 2409 §5.4) under the GDOI (RFC 6407 §2.1), for both roles, and
-//! the ISAKMP SA that it yields.
+//! Phase 1: IKEv1 main mode with a pre-shared key (RFC 2409 §5.4) under the GDOI (RFC 6407 §2.1),
+//! for both roles, and the ISAKMP SA that it yields.
 //!
 //! ```text
 //! initiator                        responder
@@ -11,8 +11,9 @@
 //!                          <--     HDR*, IDir, HASH_R
 //! ```
 //!
-//! Each state is a struct that a message turns into the next one. The methods take the state by reference: a message
-//! that is refused leaves it as it was, a message that is accepted yields the state to put in its place.
+//! Each state is a struct that a message turns into the next one. The methods take the state by
+//! reference: a message that is refused leaves it as it was, a message that is accepted yields the
+//! state to put in its place.
 
 mod auth;
 mod exchange;

@@ -1,7 +1,7 @@
 //! Offer, choice and its check (RFC 2409 §5 and appendix A, RFC 2408 §4.2, RFC 3602 §5.3).
 //!
-//! The offer is one SA with one proposal and a transform for each set of algorithms, in order of preference. The
-//! responder answers with one of these transforms, its attributes unchanged.
+//! The offer is one SA with one proposal and a transform for each set of algorithms, in order of
+//! preference. The responder answers with one of these transforms, its attributes unchanged.
 
 use core::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::error::{ApiMisuse, Error, PeerIncompatible, PeerMisbehaved};
 use crate::wire::attribute::{Attribute, AttributeValue};
 use crate::wire::proposal::Proposal;
 use crate::wire::registry::{
-    AuthenticationMethod, Doi, EncryptionNumber, GroupNumber, HashNumber, LifeType, PayloadKind, Phase1Attribute,
-    ProtocolId, TransformId,
+    AuthenticationMethod, Doi, EncryptionNumber, GroupNumber, HashNumber, LifeType, PayloadKind,
+    Phase1Attribute, ProtocolId, TransformId,
 };
 use crate::wire::sa::SecurityAssociation;
 use crate::wire::transform::Transform;
@@ -37,12 +37,20 @@ pub(super) fn offer(policy: &Phase1Policy) -> Result<SecurityAssociation, Error>
         })
         .collect::<Vec<_>>();
     if transforms.len() != policy.transforms.len() {
-        return Err(ApiMisuse::Configuration("phase 1 has more than 255 transforms to offer").into());
+        return Err(
+            ApiMisuse::Configuration("phase 1 has more than 255 transforms to offer").into()
+        );
     }
-    Ok(security_association(Proposal { number: 1, protocol: ProtocolId::ISAKMP, spi: Vec::new(), transforms }))
+    Ok(security_association(Proposal {
+        number: 1,
+        protocol: ProtocolId::ISAKMP,
+        spi: Vec::new(),
+        transforms,
+    }))
 }
 
-/// The responder's choice: the first transform of the offer that the policy has, and the SA payload that says so.
+/// The responder's choice: the first transform of the offer that the policy has, and the SA payload
+/// that says so.
 pub(super) fn choose(
     policy: &Phase1Policy,
     offer: &SecurityAssociation,
@@ -58,22 +66,32 @@ pub(super) fn choose(
                 spi: Vec::new(),
                 transforms: vec![transform.clone()],
             };
-            return Ok((Agreement { transform: understood, lifetime }, security_association(chosen)));
+            return Ok((
+                Agreement { transform: understood, lifetime },
+                security_association(chosen),
+            ));
         }
     }
     Err(PeerIncompatible::NoProposalChosen.into())
 }
 
-/// The initiator's check of the responder's choice: exactly one transform of the offer, no attribute changed, added or
-/// removed. Variable classes may come back in the other form (RFC 2409 appendix A).
-pub(super) fn check_choice(policy: &Phase1Policy, choice: &SecurityAssociation) -> Result<Agreement, Error> {
+/// The initiator's check of the responder's choice: exactly one transform of the offer, no
+/// attribute changed, added or removed. Variable classes may come back in the other form (RFC 2409
+/// appendix A).
+pub(super) fn check_choice(
+    policy: &Phase1Policy,
+    choice: &SecurityAssociation,
+) -> Result<Agreement, Error> {
     let proposal = only_proposal("message 2", choice)?;
-    let [chosen] = proposal.transforms.as_slice() else { return Err(PeerMisbehaved::ForeignTransform.into()) };
+    let [chosen] = proposal.transforms.as_slice() else {
+        return Err(PeerMisbehaved::ForeignTransform.into());
+    };
     policy
         .transforms
         .iter()
         .find(|offered| {
-            chosen.id == TransformId::KEY_IKE && same_set(&attributes(**offered, policy.lifetime), &chosen.attributes)
+            chosen.id == TransformId::KEY_IKE
+                && same_set(&attributes(**offered, policy.lifetime), &chosen.attributes)
         })
         .map(|offered| Agreement { transform: *offered, lifetime: policy.lifetime })
         .ok_or_else(|| PeerMisbehaved::ForeignTransform.into())
@@ -84,7 +102,10 @@ fn security_association(proposal: Proposal) -> SecurityAssociation {
 }
 
 /// The one proposal that phase 1 may have (RFC 2409 §5).
-fn only_proposal<'a>(message: &'static str, sa: &'a SecurityAssociation) -> Result<&'a Proposal, Error> {
+fn only_proposal<'a>(
+    message: &'static str,
+    sa: &'a SecurityAssociation,
+) -> Result<&'a Proposal, Error> {
     if sa.doi != Doi::GDOI {
         return Err(PeerIncompatible::Doi(sa.doi.0).into());
     }
@@ -102,23 +123,30 @@ fn attributes(transform: Phase1Transform, lifetime: Duration) -> Vec<Attribute> 
     let mut attributes = vec![
         Attribute::short(Phase1Attribute::ENCRYPTION_ALGORITHM, encryption),
         Attribute::short(Phase1Attribute::HASH_ALGORITHM, hash_number(transform.hash)),
-        Attribute::short(Phase1Attribute::AUTHENTICATION_METHOD, AuthenticationMethod::PRE_SHARED_KEY),
+        Attribute::short(
+            Phase1Attribute::AUTHENTICATION_METHOD,
+            AuthenticationMethod::PRE_SHARED_KEY,
+        ),
         Attribute::short(Phase1Attribute::GROUP_DESCRIPTION, group_number(transform.group)),
         Attribute::short(Phase1Attribute::LIFE_TYPE, LifeType::SECONDS),
-        Attribute::number(Phase1Attribute::LIFE_DURATION, u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX)),
+        Attribute::number(
+            Phase1Attribute::LIFE_DURATION,
+            u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX),
+        ),
     ];
     // Only ciphers with keys of several lengths have the attribute.
     attributes.extend(key_length.map(|bits| Attribute::short(Phase1Attribute::KEY_LENGTH, bits)));
     attributes
 }
 
-/// The algorithms and the life time in seconds of an offered transform; `None` if a part of it is unknown, missing,
-/// said twice, or in a form its class must not have.
+/// The algorithms and the life time in seconds of an offered transform; `None` if a part of it is
+/// unknown, missing, said twice, or in a form its class must not have.
 fn understand(transform: &Transform) -> Option<(Phase1Transform, Option<Duration>)> {
     if transform.id != TransformId::KEY_IKE {
         return None;
     }
-    let (mut encryption, mut hash, mut method, mut group, mut key_length) = (None, None, None, None, None);
+    let (mut encryption, mut hash, mut method, mut group, mut key_length) =
+        (None, None, None, None, None);
     let (mut life_type, mut seconds) = (None, None);
     for attribute in &transform.attributes {
         let class = Phase1Attribute(attribute.class);
@@ -139,7 +167,8 @@ fn understand(transform: &Transform) -> Option<(Phase1Transform, Option<Duration
                     LifeType::SECONDS if duration > 0 && seconds.is_none() => {
                         seconds = Some(Duration::from_secs(duration));
                     }
-                    // A bound on kilobytes is out of reach: the SA carries a few messages of a few hundred octets.
+                    // A bound on kilobytes is out of reach: the SA carries a few messages of a few
+                    // hundred octets.
                     LifeType::KILOBYTES if duration > 0 => {}
                     _ => return None,
                 }
@@ -177,7 +206,8 @@ fn same_set(offered: &[Attribute], received: &[Attribute]) -> bool {
         let form_allowed = ours.as_basic().is_none() || theirs.as_basic().is_some();
         form_allowed && ours.same(theirs)
     };
-    offered.len() == received.len() && offered.iter().all(|ours| received.iter().any(|theirs| same(ours, theirs)))
+    offered.len() == received.len()
+        && offered.iter().all(|ours| received.iter().any(|theirs| same(ours, theirs)))
 }
 
 fn encryption_numbers(encryption: Phase1Encryption) -> (EncryptionNumber, Option<u16>) {

@@ -9,8 +9,9 @@
 //!                --> HDR*, IDir, HASH_R      IsakmpSa
 //! ```
 //!
-//! Until message 3 comes from the address that message 2 went to, an exchange costs no arithmetic and the memory of
-//! [`ExpectKe`] only: none at all where the offer is known from elsewhere and [`ExpectKe::resume`] makes it once more.
+//! Until message 3 comes from the address that message 2 went to, an exchange costs no arithmetic
+//! and the memory of [`ExpectKe`] only: none at all where the offer is known from elsewhere and
+//! [`ExpectKe::resume`] makes it once more.
 
 use super::auth::{Exchanged, MainModeKeys, Negotiated};
 use super::exchange::ExchangeCipher;
@@ -28,7 +29,11 @@ use crate::wire::{Codec, InvalidMessage};
 ///
 /// # Errors
 /// As for [`Offer::read`].
-pub fn answer_offer(policy: &Phase1Policy, datagram: &[u8], rng: &mut SeededRng) -> Result<(ExpectKe, Vec<u8>), Error> {
+pub fn answer_offer(
+    policy: &Phase1Policy,
+    datagram: &[u8],
+    rng: &mut SeededRng,
+) -> Result<(ExpectKe, Vec<u8>), Error> {
     Offer::read(policy, datagram)?.answer(rng.nonzero_array())
 }
 
@@ -42,8 +47,8 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// Reads message 1 and chooses: the first transform of the offer, in the initiator's order of preference, that
-    /// `policy` has. The life time is the smaller of both.
+    /// Reads message 1 and chooses: the first transform of the offer, in the initiator's order of
+    /// preference, that `policy` has. The life time is the smaller of both.
     ///
     /// # Errors
     /// No message 1, or nothing in it that `policy` accepts.
@@ -67,7 +72,8 @@ impl Offer {
     /// # Errors
     /// The answer does not fit; does not happen.
     pub fn answer(self, responder: Cookie) -> Result<(ExpectKe, Vec<u8>), Error> {
-        let Self { initiator, agreement: Agreement { transform, lifetime, .. }, choice, sai_b } = self;
+        let Self { initiator, agreement: Agreement { transform, lifetime, .. }, choice, sai_b } =
+            self;
         let cookies = Cookies { initiator, responder };
         let (message, _) = SaMessage::write(cookies, choice)?;
         Ok((ExpectKe { negotiated: Negotiated { cookies, transform, lifetime, sai_b } }, message))
@@ -86,8 +92,8 @@ impl ExpectKe {
         self.negotiated.cookies
     }
 
-    /// The state behind message 2 of `cookies` once more, made of the offer that it answered. The choice is the same as then
-    /// if `policy` is.
+    /// The state behind message 2 of `cookies` once more, made of the offer that it answered. The
+    /// choice is the same as then if `policy` is.
     ///
     /// # Errors
     /// The octets are no offer, or nothing in it is acceptable.
@@ -110,8 +116,8 @@ impl ExpectKe {
         KeyExchangeMessage::read("message 3", self.cookies(), self.transform().group, datagram)
     }
 
-    /// Does the Diffie-Hellman of the exchange, two exponentiations (three in group 24), and returns
-    /// `HDR, KE, Nr -->`.
+    /// Does the Diffie-Hellman of the exchange, two exponentiations (three in group 24), and
+    /// returns `HDR, KE, Nr -->`.
     ///
     /// # Errors
     /// The peer's public value is unusable; this state stays good for another message 3.
@@ -124,11 +130,17 @@ impl ExpectKe {
         let group = self.transform().group;
         let key_pair = KeyPair::generate(group, rng);
         let nonce: [u8; NONCE_LENGTH] = rng.array();
-        let g_xy = key_pair.agree(&received.public).map_err(|_| PeerMisbehaved::PublicValue { group })?;
-        let exchanged =
-            Exchanged { g_xi: &received.public, g_xr: key_pair.public(), ni_b: &received.nonce, nr_b: &nonce };
+        let g_xy =
+            key_pair.agree(&received.public).map_err(|_| PeerMisbehaved::PublicValue { group })?;
+        let exchanged = Exchanged {
+            g_xi: &received.public,
+            g_xr: key_pair.public(),
+            ni_b: &received.nonce,
+            nr_b: &nonce,
+        };
         let message = KeyExchangeMessage::write(self.cookies(), key_pair.public(), &nonce)?;
-        let (keys, exchange) = MainModeKeys::derive(self.negotiated.clone(), pre_shared_key, &g_xy, &exchanged)?;
+        let (keys, exchange) =
+            MainModeKeys::derive(self.negotiated.clone(), pre_shared_key, &g_xy, &exchanged)?;
         Ok((ExpectAuth { cookies: self.cookies(), keys, exchange }, message))
     }
 }
@@ -153,13 +165,19 @@ impl ExpectAuth {
         self.keys.offer()
     }
 
-    /// `HDR*, IDii, HASH_I <--`, then `HDR*, IDir, HASH_R -->`. The peer must prove the identity `expected`; `ours` is
-    /// the one we prove.
+    /// `HDR*, IDii, HASH_I <--`, then `HDR*, IDir, HASH_R -->`. The peer must prove the identity
+    /// `expected`; `ours` is the one we prove.
     ///
     /// # Errors
     /// The message is discarded; this state stays good for the true one.
-    pub fn handle(&self, datagram: &[u8], ours: &Identity, expected: &Identity) -> Result<(IsakmpSa, Vec<u8>), Error> {
-        let (proof, behind) = self.keys.open("message 5", &self.exchange, Role::Initiator, expected, datagram)?;
+    pub fn handle(
+        &self,
+        datagram: &[u8],
+        ours: &Identity,
+        expected: &Identity,
+    ) -> Result<(IsakmpSa, Vec<u8>), Error> {
+        let (proof, behind) =
+            self.keys.open("message 5", &self.exchange, Role::Initiator, expected, datagram)?;
         let sealed = self.keys.seal(&behind, Role::Responder, ours)?;
         let sa = self.keys.establish(Role::Responder, proof, &sealed.next());
         Ok((sa, sealed.into_datagram()))

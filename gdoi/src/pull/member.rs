@@ -4,8 +4,8 @@
 //! ExpectPolicy --message 2--> PolicyOffered --accept--> ExpectKeys --message 4--> GroupSa
 //! ```
 //!
-//! Reading a message borrows a state and changes nothing, so that anybody's octets can be tried; only a message that
-//! was read lets the state go on.
+//! Reading a message borrows a state and changes nothing, so that anybody's octets can be tried;
+//! only a message that was read lets the state go on.
 
 use super::message::{Authentic, Message1, Message2, Message3, Message4};
 use crate::config::ByteOrder;
@@ -102,7 +102,12 @@ impl PolicyOffered {
     /// Asks for the keys: the state and message 3, `HDR*, HASH(3) -->`.
     pub fn accept(&self, sa: &IsakmpSa) -> Result<(ExpectKeys, Vec<u8>), Error> {
         let (first, payloads) = Message3 { requests: None }.rest()?;
-        let sealed = sa.seal_authenticated(&self.cipher, &[&self.ni.0, &self.nr.0], first, payloads.expose())?;
+        let sealed = sa.seal_authenticated(
+            &self.cipher,
+            &[&self.ni.0, &self.nr.0],
+            first,
+            payloads.expose(),
+        )?;
         let (ni, nr, policy) = (self.ni.clone(), self.nr.clone(), self.policy.clone());
         Ok((ExpectKeys { cipher: sealed.next(), ni, nr, policy }, sealed.into_datagram()))
     }
@@ -120,11 +125,12 @@ impl ExpectKeys {
     /// The datagram is no message 4 of this pull, or not authentic.
     pub fn read(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<Authentic<GroupSa>, Error> {
         let opened = sa.open(&self.cipher, datagram)?;
-        Ok(Message4::read(sa, &opened, &self.ni, &self.nr)?.and_then(|message| self.group_sa(message)))
+        Ok(Message4::read(sa, &opened, &self.ni, &self.nr)?
+            .and_then(|message| self.group_sa(message)))
     }
 
-    /// Keys and policy together. What does not fit exactly is refused as a whole: a member that installed half of a
-    /// group would drop, or worse misunderstand, the other half's traffic.
+    /// Keys and policy together. What does not fit exactly is refused as a whole: a member that
+    /// installed half of a group would drop, or worse misunderstand, the other half's traffic.
     fn group_sa(&self, message: Message4) -> Result<GroupSa, Error> {
         let present = message.sequence_number.is_some();
         if present != self.policy.kek.is_some() {
@@ -136,5 +142,6 @@ impl ExpectKeys {
     }
 }
 
-/// Octets of our nonces: within 8..=128 (RFC 6407 §5.8), and as much as the strongest prf in use is worth.
+/// Octets of our nonces: within 8..=128 (RFC 6407 §5.8), and as much as the strongest prf in use is
+/// worth.
 pub(super) const NONCE_LENGTH: usize = 32;

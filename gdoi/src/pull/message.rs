@@ -1,4 +1,5 @@
-//! The four messages of a pull (RFC 6407 §3.2), each a struct that is read whole before anything changes.
+//! The four messages of a pull (RFC 6407 §3.2), each a struct that is read whole before anything
+//! changes.
 
 use crate::crypto::Secret;
 use crate::error::{Error, PeerMisbehaved};
@@ -49,11 +50,12 @@ pub struct Message4 {
     pub proof: HashVerified,
 }
 
-/// What an authentic message said: something usable, or why it is not. Noise and forgeries never get this far; an
-/// error in here is the peer's own word.
+/// What an authentic message said: something usable, or why it is not. Noise and forgeries never
+/// get this far; an error in here is the peer's own word.
 pub type Authentic<T> = Result<T, Error>;
 
-/// A payload chain to send, without the HASH in front: type of its first payload, and its octets, which may hold keys.
+/// A payload chain to send, without the HASH in front: type of its first payload, and its octets,
+/// which may hold keys.
 pub type Rest = (PayloadKind, Secret);
 
 impl Message1 {
@@ -70,7 +72,8 @@ impl Message1 {
     }
 
     fn from_payloads(chain: &Chain<'_>) -> Result<Self, Error> {
-        let [nonce, group] = pick(Self::NAME, chain, [PayloadKind::NONCE, PayloadKind::IDENTIFICATION])?;
+        let [nonce, group] =
+            pick(Self::NAME, chain, [PayloadKind::NONCE, PayloadKind::IDENTIFICATION])?;
         let nonce = read_nonce(&need(Self::NAME, "Nonce", nonce)?)?;
         Ok(Self { nonce, group: need(Self::NAME, "ID", group)?.read()? })
     }
@@ -120,7 +123,12 @@ impl Message3 {
     ///
     /// # Errors
     /// The message is noise, or HASH(3) does not fit.
-    pub fn read(sa: &IsakmpSa, opened: &Opened, ni: &Nonce, nr: &Nonce) -> Result<Authentic<Self>, Error> {
+    pub fn read(
+        sa: &IsakmpSa,
+        opened: &Opened,
+        ni: &Nonce,
+        nr: &Nonce,
+    ) -> Result<Authentic<Self>, Error> {
         let (chain, _) = opened.authenticate(sa, Self::NAME, &[&ni.0, &nr.0])?;
         Ok(Self::from_payloads(&chain))
     }
@@ -156,7 +164,12 @@ impl Message4 {
     ///
     /// # Errors
     /// The message is noise, or HASH(4) does not fit.
-    pub fn read(sa: &IsakmpSa, opened: &Opened, ni: &Nonce, nr: &Nonce) -> Result<Authentic<Self>, Error> {
+    pub fn read(
+        sa: &IsakmpSa,
+        opened: &Opened,
+        ni: &Nonce,
+        nr: &Nonce,
+    ) -> Result<Authentic<Self>, Error> {
         let (chain, proof) = opened.authenticate(sa, Self::NAME, &[&ni.0, &nr.0])?;
         Ok(Self::from_payloads(&chain, proof))
     }
@@ -165,11 +178,18 @@ impl Message4 {
         let kinds = [PayloadKind::SEQUENCE_NUMBER, PayloadKind::KEY_DOWNLOAD];
         let [sequence_number, keys] = pick(Self::NAME, chain, kinds)?;
         let keys = need(Self::NAME, "KD", keys)?.read()?;
-        Ok(Self { sequence_number: sequence_number.map(|raw| raw.read()).transpose()?, keys, proof })
+        Ok(Self {
+            sequence_number: sequence_number.map(|raw| raw.read()).transpose()?,
+            keys,
+            proof,
+        })
     }
 
     /// The payloads behind HASH(4).
-    pub fn rest(sequence_number: Option<SequenceNumber>, keys: &KeyDownload) -> Result<Rest, EncodeError> {
+    pub fn rest(
+        sequence_number: Option<SequenceNumber>,
+        keys: &KeyDownload,
+    ) -> Result<Rest, EncodeError> {
         let mut writer = Writer::new();
         let first = match sequence_number {
             Some(number) => {
@@ -183,9 +203,9 @@ impl Message4 {
     }
 }
 
-/// Sorts the payloads behind HASH by `kinds`, each at most once and in any order. Vendor IDs, notifications and payloads
-/// of private use are passed over (RFC 2408 §3.1, §3.14, §3.16): peers announce features with them, and HASH covers
-/// them. Anything else has no place in the message.
+/// Sorts the payloads behind HASH by `kinds`, each at most once and in any order. Vendor IDs,
+/// notifications and payloads of private use are passed over (RFC 2408 §3.1, §3.14, §3.16): peers
+/// announce features with them, and HASH covers them. Anything else has no place in the message.
 fn pick<'a, const N: usize>(
     message: &'static str,
     chain: &Chain<'a>,
@@ -194,10 +214,16 @@ fn pick<'a, const N: usize>(
     let mut picked = [None; N];
     // The first payload is HASH: verified, and allowed once.
     for payload in chain.payloads.iter().skip(1).filter(|payload| !is_passed_over(payload.kind)) {
-        let Some(place) =
-            kinds.iter().zip(&mut picked).find_map(|(kind, place)| (*kind == payload.kind).then_some(place))
+        let Some(place) = kinds
+            .iter()
+            .zip(&mut picked)
+            .find_map(|(kind, place)| (*kind == payload.kind).then_some(place))
         else {
-            return Err(PeerMisbehaved::ForeignPayload { message, kind: payload.kind, offset: payload.offset });
+            return Err(PeerMisbehaved::ForeignPayload {
+                message,
+                kind: payload.kind,
+                offset: payload.offset,
+            });
         };
         if place.replace(*payload).is_some() {
             return Err(PeerMisbehaved::DuplicatePayload { message, kind: payload.kind });

@@ -1,4 +1,5 @@
-//! GROUPKEY-PULL (RFC 6407 §3): a member registers with a key server under the protection of an ISAKMP SA.
+//! GROUPKEY-PULL (RFC 6407 §3): a member registers with a key server under the protection of an
+//! ISAKMP SA.
 //!
 //! ```text
 //! GM -> GCKS   HDR*, HASH(1), Ni, ID

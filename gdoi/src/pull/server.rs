@@ -4,7 +4,8 @@
 //! message 1 --> Requested --answer--> ExpectAcceptance --message 3--> message 4
 //! ```
 //!
-//! The group's state must not change before message 3 (RFC 6407 §3.2): a [`Requested`] pull only asks.
+//! The group's state must not change before message 3 (RFC 6407 §3.2): a [`Requested`] pull only
+//! asks.
 
 use super::member::NONCE_LENGTH;
 use super::message::{Authentic, Message1, Message2, Message3, Message4, Rest};
@@ -42,15 +43,21 @@ impl Requested {
     ///
     /// # Errors
     /// The datagram is no message 1 under this ISAKMP SA, or not authentic.
-    pub fn read(sa: &IsakmpSa, datagram: &[u8], order: ByteOrder) -> Result<Authentic<Self>, Error> {
+    pub fn read(
+        sa: &IsakmpSa,
+        datagram: &[u8],
+        order: ByteOrder,
+    ) -> Result<Authentic<Self>, Error> {
         let (header, _) = header::split(datagram)?;
         if header.message_id == 0 {
             return Err(PeerMisbehaved::MessageId(0).into());
         }
-        let opened = sa.open(&sa.exchange(ExchangeType::GROUPKEY_PULL, header.message_id), datagram)?;
+        let opened =
+            sa.open(&sa.exchange(ExchangeType::GROUPKEY_PULL, header.message_id), datagram)?;
         Ok(Message1::read(sa, &opened)?.and_then(|message| {
             let kind = message.group.kind;
-            let group = message.group.as_group(order).ok_or(PeerIncompatible::IdentificationType(kind))?;
+            let group =
+                message.group.as_group(order).ok_or(PeerIncompatible::IdentificationType(kind))?;
             Ok(Self { cipher: opened.next(), ni: message.nonce, group })
         }))
     }
@@ -60,8 +67,8 @@ impl Requested {
         self.group
     }
 
-    /// Gives the group: the next state and message 2, `<-- HDR*, HASH(2), Nr, SA`. Message 4 is prepared too, so
-    /// that nothing can fail once the peer has accepted.
+    /// Gives the group: the next state and message 2, `<-- HDR*, HASH(2), Nr, SA`. Message 4 is
+    /// prepared too, so that nothing can fail once the peer has accepted.
     pub fn answer(
         &self,
         sa: &IsakmpSa,
@@ -75,12 +82,15 @@ impl Requested {
         let policy = group_sa.policy();
         // What members would refuse must not leave here.
         group_keys(policy, key_download(group_sa)).map_err(ApiMisuse::Keys)?;
-        let number = policy.kek.as_ref().map(|_| SequenceNumber(group_sa.sequence_number().unwrap_or(0)));
+        let number =
+            policy.kek.as_ref().map(|_| SequenceNumber(group_sa.sequence_number().unwrap_or(0)));
         let message4 = fits(Message4::rest(number, &key_download(group_sa))?)?;
         let nr = Nonce(rng.array::<NONCE_LENGTH>().to_vec());
-        let message2 = Message2 { nonce: nr.clone(), policy: security_association(policy, Trailer::Standard) };
+        let message2 =
+            Message2 { nonce: nr.clone(), policy: security_association(policy, Trailer::Standard) };
         let (first, payloads) = fits(message2.rest()?)?;
-        let sealed = sa.seal_authenticated(&self.cipher, &[&self.ni.0], first, payloads.expose())?;
+        let sealed =
+            sa.seal_authenticated(&self.cipher, &[&self.ni.0], first, payloads.expose())?;
         let ni = self.ni.clone();
         let next = ExpectAcceptance { cipher: sealed.next(), group: self.group, ni, nr, message4 };
         Ok((next, sealed.into_datagram()))
@@ -93,7 +103,8 @@ impl ExpectAcceptance {
         self.group
     }
 
-    /// Reads message 3, `--> HDR*, HASH(3) [, GAP ]`, and makes message 4, `<-- HDR*, HASH(4) [, SEQ ], KD`.
+    /// Reads message 3, `--> HDR*, HASH(3) [, GAP ]`, and makes message 4,
+    /// `<-- HDR*, HASH(4) [, SEQ ], KD`.
     ///
     /// # Errors
     /// The datagram is no message 3 of this pull, or not authentic.
@@ -101,7 +112,12 @@ impl ExpectAcceptance {
         let opened = sa.open(&self.cipher, datagram)?;
         Ok(Message3::read(sa, &opened, &self.ni, &self.nr)?.and_then(|_| {
             let (first, payloads) = &self.message4;
-            let sealed = sa.seal_authenticated(&opened.next(), &[&self.ni.0, &self.nr.0], *first, payloads.expose())?;
+            let sealed = sa.seal_authenticated(
+                &opened.next(),
+                &[&self.ni.0, &self.nr.0],
+                *first,
+                payloads.expose(),
+            )?;
             Ok(sealed.into_datagram())
         }))
     }
@@ -111,7 +127,9 @@ impl ExpectAcceptance {
 fn fits(rest: Rest) -> Result<Rest, Error> {
     match rest.1.len() {
         0..=MAXIMUM => Ok(rest),
-        have => Err(EncodeError { what: "group SA in one datagram", have, maximum: MAXIMUM }.into()),
+        have => {
+            Err(EncodeError { what: "group SA in one datagram", have, maximum: MAXIMUM }.into())
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The four messages against recordings of another implementation and against octets computed from the formulas.
+//! The four messages against recordings of another implementation and against octets computed from
+//! the formulas.
 
 use super::member::{ExpectKeys, ExpectPolicy};
 use super::message::{Message1, Message2, Message3, Message4};
@@ -21,7 +22,10 @@ use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::tests::computed;
 use crate::wire::vendor::VendorId;
-use crate::wire::{Codec, GroupKeys, KeyError, Writer, group_keys, group_policy, key_download, security_association};
+use crate::wire::{
+    Codec, GroupKeys, KeyError, Writer, group_keys, group_policy, key_download,
+    security_association,
+};
 
 /// The recorded pull, opened message by message by the side that received it.
 struct Recorded {
@@ -79,7 +83,8 @@ fn recorded_messages_are_read_and_written_to_the_same_octets() {
         let nonces: [Vec<&[u8]>; 4] = [vec![], vec![&ni.0], vec![&ni.0, &nr.0], vec![&ni.0, &nr.0]];
         let mut cipher = server.exchange(ExchangeType::GROUPKEY_PULL, one.header().message_id);
         for ((rest, nonces), datagram) in rests.iter().zip(&nonces).zip(&datagrams) {
-            let sealed = member.seal_authenticated(&cipher, nonces, rest.0, rest.1.expose()).unwrap();
+            let sealed =
+                member.seal_authenticated(&cipher, nonces, rest.0, rest.1.expose()).unwrap();
             cipher = sealed.next();
             assert_eq!(sealed.into_datagram(), *datagram, "{name}");
         }
@@ -92,9 +97,13 @@ fn the_recorded_request_is_understood_by_the_key_server_state() {
         let Recorded { server, datagrams, .. } = recorded(name);
         let requested = Requested::read(&server, &datagrams[0], ByteOrder::Host).unwrap().unwrap();
         assert_eq!(requested.group(), GroupId(1234));
-        let reversed = Requested::read(&server, &datagrams[0], ByteOrder::Network).unwrap().unwrap();
+        let reversed =
+            Requested::read(&server, &datagrams[0], ByteOrder::Network).unwrap().unwrap();
         assert_eq!(reversed.group(), GroupId(0xd204_0000));
-        assert!(Requested::read(&server, &datagrams[1], ByteOrder::Host).is_err(), "message 2 under the first IV");
+        assert!(
+            Requested::read(&server, &datagrams[1], ByteOrder::Host).is_err(),
+            "message 2 under the first IV"
+        );
     }
 }
 
@@ -106,7 +115,8 @@ fn any_changed_octet_of_a_recorded_message_fails() {
         let mut forged = datagrams[0].clone();
         forged[place] ^= 1;
         let padding = place >= datagrams[0].len() - 16;
-        // A change in the last block makes noise of the last block only: of the padding and the end of ID.
+        // A change in the last block makes noise of the last block only: of the padding and the end
+        // of ID.
         let read = Requested::read(&server, &forged, ByteOrder::Host);
         assert!(read.is_err(), "octet {place}, in the last block: {padding}");
     }
@@ -132,11 +142,20 @@ mod worked_bytes {
 
     #[test]
     fn hash_1() {
-        let message = Message1 { nonce: ni(), group: Identification::group(GroupId(1111), ByteOrder::Network) };
+        let message = Message1 {
+            nonce: ni(),
+            group: Identification::group(GroupId(1111), ByteOrder::Network),
+        };
         let (first, rest) = message.rest().unwrap();
         assert_eq!(first, PayloadKind::NONCE);
-        assert_eq!(rest.expose(), hex("05000014202122232425262728292a2b2c2d2e2f 0000000c0b00000000000457"));
-        assert_eq!(hash(&[], &rest), hex("6068f90bd5a08dafcab51bfb50d9803093adedf7ab3b7b4656bf960654783c01"));
+        assert_eq!(
+            rest.expose(),
+            hex("05000014202122232425262728292a2b2c2d2e2f 0000000c0b00000000000457")
+        );
+        assert_eq!(
+            hash(&[], &rest),
+            hex("6068f90bd5a08dafcab51bfb50d9803093adedf7ab3b7b4656bf960654783c01")
+        );
     }
 
     #[test]
@@ -144,7 +163,10 @@ mod worked_bytes {
         let policy = security_association(&computed::policy(), Trailer::Standard);
         let (_, rest) = Message2 { nonce: nr(), policy }.rest().unwrap();
         assert_eq!(rest.len(), 20 + 160);
-        assert_eq!(hash(&[&ni().0], &rest), hex("84253b96c9dd6a93f84ef9c6cbc934f37b01f9ee17fb6be854857decea696326"));
+        assert_eq!(
+            hash(&[&ni().0], &rest),
+            hex("84253b96c9dd6a93f84ef9c6cbc934f37b01f9ee17fb6be854857decea696326")
+        );
     }
 
     #[test]
@@ -193,11 +215,20 @@ impl Liar {
 
     fn say(&self, first: PayloadKind, rest: &[u8]) -> Vec<u8> {
         let cipher = self.sa.exchange(ExchangeType::GROUPKEY_PULL, 7);
-        self.sa.seal_authenticated(&cipher, &[&self.ni.0, &self.nr.0], first, rest).unwrap().into_datagram()
+        self.sa
+            .seal_authenticated(&cipher, &[&self.ni.0, &self.nr.0], first, rest)
+            .unwrap()
+            .into_datagram()
     }
 
-    fn keys(&self, expected: &GroupSa, number: Option<u32>, given: &GroupSa) -> Result<GroupSa, Error> {
-        let (first, rest) = Message4::rest(number.map(SequenceNumber), &key_download(given)).unwrap();
+    fn keys(
+        &self,
+        expected: &GroupSa,
+        number: Option<u32>,
+        given: &GroupSa,
+    ) -> Result<GroupSa, Error> {
+        let (first, rest) =
+            Message4::rest(number.map(SequenceNumber), &key_download(given)).unwrap();
         self.expect_keys(expected).read(&self.sa, &self.say(first, rest.expose())).unwrap()
     }
 }
@@ -207,7 +238,10 @@ fn keys_must_fit_the_policy_exactly() {
     let liar = Liar::new();
     let sa = computed::group_sa();
     assert_eq!(liar.keys(&sa, Some(0), &sa), Ok(computed::group_sa()));
-    assert_eq!(liar.keys(&sa, None, &sa), Err(PeerMisbehaved::SequenceNumber { present: false }.into()));
+    assert_eq!(
+        liar.keys(&sa, None, &sa),
+        Err(PeerMisbehaved::SequenceNumber { present: false }.into())
+    );
 
     let without_kek = GroupSa::originate(
         crate::group::GroupPolicy { kek: None, ..computed::policy() },
@@ -225,16 +259,28 @@ fn keys_must_fit_the_policy_exactly() {
         liar.keys(&without_kek, None, &sa),
         Err(Error::PeerMisbehaved(PeerMisbehaved::Keys(KeyError::UnannouncedKek(_))))
     ));
-    let short =
-        GroupSa::originate(without_kek.policy().clone(), [(0x0bad_c0de, tek_keys(19))].into(), None, None, None);
+    let short = GroupSa::originate(
+        without_kek.policy().clone(),
+        [(0x0bad_c0de, tek_keys(19))].into(),
+        None,
+        None,
+        None,
+    );
     assert!(matches!(
         liar.keys(&without_kek, None, &short),
-        Err(Error::PeerMisbehaved(PeerMisbehaved::Keys(KeyError::Length { need: 20, have: 19, .. })))
+        Err(Error::PeerMisbehaved(PeerMisbehaved::Keys(KeyError::Length {
+            need: 20,
+            have: 19,
+            ..
+        })))
     ));
 }
 
 fn tek_keys(octets: usize) -> crate::group::TekKeys {
-    crate::group::TekKeys { encryption: Secret::new(vec![3; octets]), integrity: Secret::new(Vec::new()) }
+    crate::group::TekKeys {
+        encryption: Secret::new(vec![3; octets]),
+        integrity: Secret::new(Vec::new()),
+    }
 }
 
 /// A payload type, and what writes such a payload with the type of the one behind it.
@@ -254,20 +300,29 @@ fn a_message_holds_its_payloads_once_and_no_others() {
         let first = payloads.first().map_or(PayloadKind::NONE, |first| first.0);
         liar.say(first, &writer.finish().unwrap())
     };
-    let kd: Encoded<'_> = (PayloadKind::KEY_DOWNLOAD, &|writer, next| encode_one(writer, next, &keys));
-    let seq: Encoded<'_> = (SequenceNumber::KIND, &|writer, next| encode_one(writer, next, &SequenceNumber(3)));
+    let kd: Encoded<'_> =
+        (PayloadKind::KEY_DOWNLOAD, &|writer, next| encode_one(writer, next, &keys));
+    let seq: Encoded<'_> =
+        (SequenceNumber::KIND, &|writer, next| encode_one(writer, next, &SequenceNumber(3)));
     let vendor: Encoded<'_> =
         (PayloadKind::VENDOR_ID, &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
-    let foreign: Encoded<'_> = (PayloadKind(77), &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
-    let private: Encoded<'_> = (PayloadKind(128), &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
-    let notification: Encoded<'_> =
-        (PayloadKind::NOTIFICATION, &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
+    let foreign: Encoded<'_> =
+        (PayloadKind(77), &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
+    let private: Encoded<'_> =
+        (PayloadKind(128), &|writer, next| encode_one(writer, next, &VendorId(vec![9; 16])));
+    let notification: Encoded<'_> = (PayloadKind::NOTIFICATION, &|writer, next| {
+        encode_one(writer, next, &VendorId(vec![9; 16]))
+    });
     let read = |payloads: &[_]| member.read(&liar.sa, &chain(payloads)).unwrap();
 
     assert_eq!(read(&[seq, kd]).unwrap().sequence_number(), Some(3));
     assert_eq!(read(&[kd, seq]).unwrap().sequence_number(), Some(3), "in any order");
     assert!(read(&[vendor, seq, kd, vendor]).is_ok(), "vendor IDs are passed over");
-    assert_eq!(read(&[private, seq, notification, kd, private]).unwrap(), computed_sa(3), "as is what peers add");
+    assert_eq!(
+        read(&[private, seq, notification, kd, private]).unwrap(),
+        computed_sa(3),
+        "as is what peers add"
+    );
     let message = Message4::NAME;
     let duplicate = |kind| Err(PeerMisbehaved::DuplicatePayload { message, kind }.into());
     assert_eq!(read(&[seq, seq, kd]), duplicate(PayloadKind::SEQUENCE_NUMBER));
@@ -293,8 +348,11 @@ fn nonces_have_8_to_128_octets() {
         let group = Identification::group(GroupId(1), ByteOrder::Network);
         let (first, rest) = Message1 { nonce: Nonce(vec![5; octets]), group }.rest().unwrap();
         let cipher = sa.exchange(ExchangeType::GROUPKEY_PULL, 9);
-        let datagram = sa.seal_authenticated(&cipher, &[], first, rest.expose()).unwrap().into_datagram();
-        Requested::read(&sa, &datagram, ByteOrder::Network).unwrap().map(|requested| requested.group())
+        let datagram =
+            sa.seal_authenticated(&cipher, &[], first, rest.expose()).unwrap().into_datagram();
+        Requested::read(&sa, &datagram, ByteOrder::Network)
+            .unwrap()
+            .map(|requested| requested.group())
     };
     assert_eq!(request(8), Ok(GroupId(1)));
     assert_eq!(request(128), Ok(GroupId(1)));
@@ -307,7 +365,8 @@ fn requests_in_message_3_are_understood_or_refused() {
     let sa = worked::isakmp_sa();
     let group_sa = computed::group_sa();
     let rng = &mut SeededRng::from_seed([8; 32]);
-    let (member, message1) = ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
+    let (member, message1) =
+        ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
     let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().unwrap();
     let (server, message2) = requested.answer(&sa, &group_sa, rng).unwrap();
     let policy = member.read(&sa, &message2).unwrap().unwrap();
@@ -317,10 +376,16 @@ fn requests_in_message_3_are_understood_or_refused() {
     assert_eq!(expect_keys.read(&sa, &message4).unwrap(), Ok(computed::group_sa()));
 
     let with = |gap: Gap| {
-        let (cipher, ni, nr) =
-            (offered_cipher(&sa, &message1, &message2), expect_keys.ni.clone(), expect_keys.nr.clone());
+        let (cipher, ni, nr) = (
+            offered_cipher(&sa, &message1, &message2),
+            expect_keys.ni.clone(),
+            expect_keys.nr.clone(),
+        );
         let (first, rest) = Message3 { requests: Some(gap) }.rest().unwrap();
-        let datagram = sa.seal_authenticated(&cipher, &[&ni.0, &nr.0], first, rest.expose()).unwrap().into_datagram();
+        let datagram = sa
+            .seal_authenticated(&cipher, &[&ni.0, &nr.0], first, rest.expose())
+            .unwrap()
+            .into_datagram();
         server.read(&sa, &datagram).unwrap()
     };
     let sids = crate::wire::attribute::Attribute::short(3_u16, 2_u16);
@@ -329,7 +394,11 @@ fn requests_in_message_3_are_understood_or_refused() {
     assert!(matches!(with(Gap { attributes: vec![unknown] }), Err(Error::PeerIncompatible(_))));
 }
 
-fn offered_cipher(sa: &IsakmpSa, message1: &[u8], message2: &[u8]) -> crate::phase1::ExchangeCipher {
+fn offered_cipher(
+    sa: &IsakmpSa,
+    message1: &[u8],
+    message2: &[u8],
+) -> crate::phase1::ExchangeCipher {
     let first = sa.exchange(ExchangeType::GROUPKEY_PULL, 5);
     sa.open(&sa.open(&first, message1).unwrap().next(), message2).unwrap().next()
 }
@@ -338,29 +407,45 @@ fn offered_cipher(sa: &IsakmpSa, message1: &[u8], message2: &[u8]) -> crate::pha
 fn a_key_server_does_not_hand_out_what_no_member_could_use() {
     let sa = worked::isakmp_sa();
     let rng = &mut SeededRng::from_seed([8; 32]);
-    let (_, message1) = ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
+    let (_, message1) =
+        ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
     let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().unwrap();
     let keyless = GroupSa::originate(computed::policy(), [].into(), None, None, None);
-    assert!(matches!(requested.answer(&sa, &keyless, rng), Err(Error::ApiMisuse(ApiMisuse::Keys(_)))));
+    assert!(matches!(
+        requested.answer(&sa, &keyless, rng),
+        Err(Error::ApiMisuse(ApiMisuse::Keys(_)))
+    ));
     let mut other = computed::policy();
     other.group = GroupId(5);
     let other = GroupSa::originate(other, [].into(), None, None, None);
     let (asked, given) = (GroupId(1111), GroupId(5));
-    assert_eq!(requested.answer(&sa, &other, rng).map(|_| ()), Err(ApiMisuse::WrongGroup { asked, given }.into()));
+    assert_eq!(
+        requested.answer(&sa, &other, rng).map(|_| ()),
+        Err(ApiMisuse::WrongGroup { asked, given }.into())
+    );
     // A policy of more lines than a datagram holds.
     let mut long = computed::policy();
     let line = long.teks[0].clone();
     long.teks = vec![line; 1200];
     let sa_payload = security_association(&long, Trailer::Standard);
-    assert!(group_policy(GroupId(1111), &sa_payload).is_ok() && sa_payload.to_octets().is_ok_and(|o| o.len() > 65_535));
+    assert!(
+        group_policy(GroupId(1111), &sa_payload).is_ok()
+            && sa_payload.to_octets().is_ok_and(|o| o.len() > 65_535)
+    );
     let long = GroupSa::originate(
         long,
         [(0x0bad_c0de, tek_keys(20))].into(),
-        Some(crate::group::KekKeys { algorithm_key: Secret::new(vec![1; 32]), signature_key: None }),
+        Some(crate::group::KekKeys {
+            algorithm_key: Secret::new(vec![1; 32]),
+            signature_key: None,
+        }),
         Some(0),
         None,
     );
-    assert!(matches!(requested.answer(&sa, &long, rng), Err(Error::ApiMisuse(ApiMisuse::DoesNotFit(_)))));
+    assert!(matches!(
+        requested.answer(&sa, &long, rng),
+        Err(Error::ApiMisuse(ApiMisuse::DoesNotFit(_)))
+    ));
 }
 
 /// Plain text of messages 2 and 4, keys included, stands in states and in opened messages.
@@ -368,7 +453,8 @@ fn a_key_server_does_not_hand_out_what_no_member_could_use() {
 fn debug_output_holds_no_key() {
     let sa = worked::isakmp_sa();
     let rng = &mut SeededRng::from_seed([8; 32]);
-    let (member, message1) = ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
+    let (member, message1) =
+        ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
     let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().unwrap();
     let (server, message2) = requested.answer(&sa, &computed::group_sa(), rng).unwrap();
     let policy = member.read(&sa, &message2).unwrap().unwrap();

@@ -59,7 +59,8 @@ impl AcknowledgementKind {
         }
     }
 
-    /// Whether the base key is the member's own leaf key of the hierarchy, and not the KEK that all members hold.
+    /// Whether the base key is the member's own leaf key of the hierarchy, and not the KEK that all
+    /// members hold.
     pub fn uses_leaf_key(self) -> bool {
         matches!(self, Self::LkhSha256 | Self::LkhSha512)
     }
@@ -75,7 +76,8 @@ impl AcknowledgementKind {
 /// The value of `L`, a number of bits. RFC 8263 §3.2 contradicts itself about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum AcknowledgementLength {
-    /// The block of the hash, to which HMAC fills its key up: 512 or 1024. The only figure that the RFC prints.
+    /// The block of the hash, to which HMAC fills its key up: 512 or 1024. The only figure that the
+    /// RFC prints.
     #[default]
     Block,
     /// The output of the prf: 256 or 512.
@@ -110,7 +112,8 @@ pub struct Claim {
     covered: Vec<u8>,
 }
 
-/// A verified acknowledgement. Kinds with the KEK as base key prove only that some member of the group made it (RFC 8263 §7.1).
+/// A verified acknowledgement. Kinds with the KEK as base key prove only that some member of the
+/// group made it (RFC 8263 §7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acknowledged {
     /// SPI of the KEK that encrypted the push.
@@ -123,7 +126,8 @@ pub struct Acknowledged {
     pub length: AcknowledgementLength,
 }
 
-/// What an acknowledgement says and proves, without its octets: keys are waited for, and it only follows them.
+/// What an acknowledgement says and proves, without its octets: keys are waited for, and it only
+/// follows them.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unmade {
     pub(super) kind: AcknowledgementKind,
@@ -191,7 +195,8 @@ impl Claim {
     /// Reads an acknowledgement; nothing is proved yet.
     ///
     /// # Errors
-    /// The octets are no acknowledgement in clear, or the member is named by something else than an address.
+    /// The octets are no acknowledgement in clear, or the member is named by something else than an
+    /// address.
     pub fn read(datagram: &[u8]) -> Result<Self, Error> {
         let (header, body) = header::split(datagram)?;
         if header.exchange != ExchangeType::GROUPKEY_PUSH_ACK {
@@ -206,7 +211,11 @@ impl Claim {
         }
         let chain = chain::walk_clear(header.next_payload, body, header::LENGTH)?;
         let [hash, number, id] = chain.payloads.as_slice() else {
-            return Err(PeerMisbehaved::MissingPayload { message: NAME, payload: "HASH, SEQ or ID" }.into());
+            return Err(PeerMisbehaved::MissingPayload {
+                message: NAME,
+                payload: "HASH, SEQ or ID",
+            }
+            .into());
         };
         let (hash, number): (Hash, SequenceNumber) = (hash.read()?, number.read()?);
         let id: Identification = id.read()?;
@@ -226,8 +235,16 @@ impl Claim {
     ///
     /// # Errors
     /// HASH fits none.
-    pub fn verify(&self, kind: AcknowledgementKind, base_key: &Secret) -> Result<Acknowledged, Error> {
-        for length in [AcknowledgementLength::Block, AcknowledgementLength::Output, AcknowledgementLength::Key] {
+    pub fn verify(
+        &self,
+        kind: AcknowledgementKind,
+        base_key: &Secret,
+    ) -> Result<Acknowledged, Error> {
+        for length in [
+            AcknowledgementLength::Block,
+            AcknowledgementLength::Output,
+            AcknowledgementLength::Key,
+        ] {
             let computed = authenticator(kind, length, base_key, &self.spi, &self.covered);
             if constant_time_eq(computed.expose(), &self.hash) {
                 let Self { spi, sequence_number, address, .. } = *self;

@@ -28,22 +28,27 @@ pub enum KekChange {
         /// SPI of the new one.
         new: [u8; 16],
     },
-    /// It is gone without a successor: only a new registration gives the member keys again (RFC 6407 §3.5).
+    /// It is gone without a successor: only a new registration gives the member keys again (RFC
+    /// 6407 §3.5).
     Deleted,
 }
 
-/// A push that was verified and understood, for the caller to carry out: deletes first, then the new SAs.
+/// A push that was verified and understood, for the caller to carry out: deletes first, then the
+/// new SAs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PushAccepted {
     /// Number of the push under its KEK.
     pub sequence_number: u32,
-    /// SAs to delete, in the order stated. With a deactivation delay in `group_sa` the replaced ones stay for receiving.
+    /// SAs to delete, in the order stated. With a deactivation delay in `group_sa` the replaced
+    /// ones stay for receiving.
     pub deletions: Vec<Deletion>,
-    /// Policy and keys of data SAs, and the group's delays. TEKs that are in use already may be among them.
+    /// Policy and keys of data SAs, and the group's delays. TEKs that are in use already may be
+    /// among them.
     pub group_sa: Option<GroupSa>,
     /// What became of the KEK.
     pub kek: KekChange,
-    /// To be sent once the push has been carried out (RFC 8263 §4). Copies of the push get it again by themselves.
+    /// To be sent once the push has been carried out (RFC 8263 §4). Copies of the push get it again
+    /// by themselves.
     pub acknowledgement: Option<Acknowledgement>,
 }
 
@@ -69,9 +74,14 @@ pub(super) fn apply(sa: &RekeySa, verified: VerifiedPush, legacy: bool) -> Resul
     for delete in &payloads.deletes {
         deletions.extend(Deletion::read(delete)?);
     }
-    let deleted = deletions.iter().any(|one| *one == Deletion::Kek(sa.policy.spi) || *one == Deletion::AllKeks);
-    let none = Applied { deletions, group_sa: None, policy: None, successor: None, deleted, path: None };
-    let PushPayloads { policy: Some(policy), keys: Some(keys), .. } = payloads else { return Ok(none) };
+    let deleted = deletions
+        .iter()
+        .any(|one| *one == Deletion::Kek(sa.policy.spi) || *one == Deletion::AllKeks);
+    let none =
+        Applied { deletions, group_sa: None, policy: None, successor: None, deleted, path: None };
+    let PushPayloads { policy: Some(policy), keys: Some(keys), .. } = payloads else {
+        return Ok(none);
+    };
     let mut policy = group_policy(sa.group, &policy)?;
     let stated = policy.kek.clone();
     let rolls = stated.as_ref().is_some_and(|kek| kek.spi != sa.policy.spi);
@@ -93,11 +103,17 @@ pub(super) fn apply(sa: &RekeySa, verified: VerifiedPush, legacy: bool) -> Resul
         _ => None,
     };
     let path = path.filter(|_| successor.is_none());
-    Ok(Applied { group_sa: Some(GroupSa::pushed(policy, keys, proof)), policy: stated, successor, path, ..none })
+    Ok(Applied {
+        group_sa: Some(GroupSa::pushed(policy, keys, proof)),
+        policy: stated,
+        successor,
+        path,
+        ..none
+    })
 }
 
-/// Brings the keys of a KEK to the form of a pull: one KEK packet, under the SPI of the SAK. Returns the member's new
-/// path through the hierarchy beside it.
+/// Brings the keys of a KEK to the form of a pull: one KEK packet, under the SPI of the SAK.
+/// Returns the member's new path through the hierarchy beside it.
 fn settle_kek(
     sa: &RekeySa,
     new: Option<&KekPolicy>,
@@ -136,7 +152,11 @@ fn settle_kek(
     Ok((KeyDownload { packets }, path))
 }
 
-fn new_path(sa: &RekeySa, new: Option<&KekPolicy>, array: &LkhDownload) -> Result<Option<KeyPath>, Error> {
+fn new_path(
+    sa: &RekeySa,
+    new: Option<&KekPolicy>,
+    array: &LkhDownload,
+) -> Result<Option<KeyPath>, Error> {
     let policy = new.unwrap_or(&sa.policy);
     Ok(KeyPath::new(policy.algorithm, policy.key_length, array)?)
 }

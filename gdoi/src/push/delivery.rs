@@ -1,6 +1,8 @@
-//! One push on its way to many members: sent, repeated with the same octets, acknowledged (RFC 6407 §4.3, RFC 8263 §5, §6).
+//! One push on its way to many members: sent, repeated with the same octets, acknowledged (RFC 6407
+//! §4.3, RFC 8263 §5, §6).
 //!
-//! Octets are copied when they are asked for, one datagram at a time: a push to ten thousand members is held once.
+//! Octets are copied when they are asked for, one datagram at a time: a push to ten thousand
+//! members is held once.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,13 +23,18 @@ pub struct DeliveryPolicy {
     pub period: Duration,
     /// How often the push is sent again; 0 to 60.
     pub repetitions: u32,
-    /// From the last transmission until a missing acknowledgement is called missing; at least 10 seconds (RFC 8263 §5).
+    /// From the last transmission until a missing acknowledgement is called missing; at least 10
+    /// seconds (RFC 8263 §5).
     pub acknowledgement_wait: Duration,
 }
 
 impl Default for DeliveryPolicy {
     fn default() -> Self {
-        Self { period: Duration::from_secs(10), repetitions: 2, acknowledgement_wait: Duration::from_secs(15) }
+        Self {
+            period: Duration::from_secs(10),
+            repetitions: 2,
+            acknowledgement_wait: Duration::from_secs(15),
+        }
     }
 }
 
@@ -46,11 +53,11 @@ impl DeliveryPolicy {
 pub struct Recipients {
     /// Our address, and the address and port of a member or of a multicast group.
     pub destinations: Vec<(SocketAddr, SocketAddr)>,
-    /// The addresses that members pulled from: each is waited for, if the KEK asks for acknowledgements. With the key of
-    /// its leaf where it asks for the LKH kinds.
+    /// The addresses that members pulled from: each is waited for, if the KEK asks for
+    /// acknowledgements. With the key of its leaf where it asks for the LKH kinds.
     pub members: BTreeMap<IpAddr, Option<Secret>>,
-    /// Whether members may stay silent: who acknowledges is heard, and nobody is called missing. For copies of a push that
-    /// some members may have carried out and acknowledged before.
+    /// Whether members may stay silent: who acknowledges is heard, and nobody is called missing.
+    /// For copies of a push that some members may have carried out and acknowledged before.
     pub excused: bool,
 }
 
@@ -59,7 +66,8 @@ pub struct Recipients {
 pub enum DeliveryEvent {
     /// A member has carried out the push.
     Acknowledged(Acknowledged),
-    /// Every member has, or the wait is over. Without acknowledgements: the last transmission has left.
+    /// Every member has, or the wait is over. Without acknowledgements: the last transmission has
+    /// left.
     Finished {
         /// Who did not acknowledge, in order of address. Empty where nobody was asked.
         missing: Vec<IpAddr>,
@@ -75,8 +83,9 @@ struct Awaited {
 
 /// A push with its repetitions and acknowledgements.
 ///
-/// After every `handle_*`, drain `poll_transmit` and `poll_event`, then read `poll_timeout`. The push must be kept until
-/// [`DeliveryEvent::Finished`], also when its KEK has been replaced: late acknowledgements name the old one.
+/// After every `handle_*`, drain `poll_transmit` and `poll_event`, then read `poll_timeout`. The
+/// push must be kept until [`DeliveryEvent::Finished`], also when its KEK has been replaced: late
+/// acknowledgements name the old one.
 #[derive(Debug)]
 pub struct Delivery {
     push: SealedPush,
@@ -95,8 +104,14 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Begins: the first transmission is queued. Figures of `policy` that are out of bounds are brought back into them.
-    pub fn new(push: SealedPush, recipients: Recipients, policy: DeliveryPolicy, now: BootTime) -> Self {
+    /// Begins: the first transmission is queued. Figures of `policy` that are out of bounds are
+    /// brought back into them.
+    pub fn new(
+        push: SealedPush,
+        recipients: Recipients,
+        policy: DeliveryPolicy,
+        now: BootTime,
+    ) -> Self {
         let policy = policy.bounded();
         let waits = push.acknowledgement().is_some();
         let awaited = |(member, leaf_key)| (member, Awaited { leaf_key, acknowledged: false });
@@ -124,14 +139,17 @@ impl Delivery {
         &self.push
     }
 
-    /// Where it still goes: our address and that of a member who has not acknowledged, or of a multicast group. With the
-    /// key of the member's leaf, where acknowledgements need it. Nowhere once it is superseded.
+    /// Where it still goes: our address and that of a member who has not acknowledged, or of a
+    /// multicast group. With the key of the member's leaf, where acknowledgements need it. Nowhere
+    /// once it is superseded.
     pub fn destinations(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr, Option<&Secret>)> {
         let waits = !self.superseded && (self.is_unsent() || !self.is_finished());
         let waiting = self.destinations.iter().filter(move |_| waits);
         waiting.filter_map(|(source, destination)| match self.members.get(&destination.ip()) {
             Some(awaited) if awaited.acknowledged => None,
-            awaited => Some((*source, *destination, awaited.and_then(|awaited| awaited.leaf_key.as_ref()))),
+            awaited => {
+                Some((*source, *destination, awaited.and_then(|awaited| awaited.leaf_key.as_ref())))
+            }
         })
     }
 
@@ -145,8 +163,8 @@ impl Delivery {
         self.superseded
     }
 
-    /// A later push says all that this one says: it is not sent any more and nobody has to acknowledge it. Acknowledgements
-    /// on their way are heard for the time that they may take.
+    /// A later push says all that this one says: it is not sent any more and nobody has to
+    /// acknowledge it. Acknowledgements on their way are heard for the time that they may take.
     pub fn supersede(&mut self, now: BootTime) {
         if self.superseded || self.is_finished() {
             return;
@@ -155,7 +173,10 @@ impl Delivery {
         self.next = self.destinations.len();
         match self.outstanding {
             0 => self.finish(),
-            _ => self.deadline = Some((now + self.policy.acknowledgement_wait, Timer::Acknowledgement)),
+            _ => {
+                self.deadline =
+                    Some((now + self.policy.acknowledgement_wait, Timer::Acknowledgement))
+            }
         }
     }
 
@@ -172,13 +193,14 @@ impl Delivery {
     /// An acknowledgement arrived.
     ///
     /// # Errors
-    /// The acknowledgement is not of this push, not of a member that is waited for, a copy, or not authentic. Nothing has
-    /// changed; count it by [`Error::reason`].
+    /// The acknowledgement is not of this push, not of a member that is waited for, a copy, or not
+    /// authentic. Nothing has changed; count it by [`Error::reason`].
     pub fn handle_acknowledgement(&mut self, claim: &Claim) -> Result<(), Error> {
         if !self.is_meant(claim) {
             return Err(NotAccepted::UnexpectedAcknowledgement.into());
         }
-        let awaited = self.members.get_mut(&claim.address).ok_or(NotAccepted::UnexpectedAcknowledgement)?;
+        let awaited =
+            self.members.get_mut(&claim.address).ok_or(NotAccepted::UnexpectedAcknowledgement)?;
         if awaited.acknowledged {
             // Before any arithmetic (RFC 8263 §5).
             return Err(NotAccepted::Replayed.into());
@@ -222,7 +244,11 @@ impl Delivery {
             let (source, destination) = *self.destinations.get(self.next)?;
             self.next = self.next.saturating_add(1);
             if self.members.get(&destination.ip()).is_none_or(|awaited| !awaited.acknowledged) {
-                return Some(Transmit { destination, source, payload: self.push.datagram().to_vec() });
+                return Some(Transmit {
+                    destination,
+                    source,
+                    payload: self.push.datagram().to_vec(),
+                });
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The key encryption key at work: cipher, initialisation vector, base key of acknowledgements, signature scheme.
+//! The key encryption key at work: cipher, initialisation vector, base key of acknowledgements,
+//! signature scheme.
 //!
 //! The IV comes with the key and is the same for every push under it (RFC 6407 §5.6.2.1).
 
@@ -27,7 +28,8 @@ pub enum KekUnusable {
     /// A weak algorithm that the configuration does not allow.
     #[error("rekey SA: {0} is weak; it is used only where the configuration says legacy = true")]
     Legacy(&'static str),
-    /// A signature algorithm that nothing here knows, or one with a hash that does not belong to it.
+    /// A signature algorithm that nothing here knows, or one with a hash that does not belong to
+    /// it.
     #[error("rekey SA: SIG_ALGORITHM {algorithm} with SIG_HASH_ALGORITHM {hash:?} cannot be used")]
     Signature {
         /// SIG_ALGORITHM.
@@ -42,10 +44,15 @@ pub enum KekUnusable {
     #[error("rekey SA: {0}")]
     PublicKey(#[from] SignatureError),
     /// A key hierarchy whose keys are no whole number of cipher blocks (AES with 192 bits).
-    #[error("rekey SA: a key hierarchy with keys of {0} octets cannot be encrypted in whole blocks")]
+    #[error(
+        "rekey SA: a key hierarchy with keys of {0} octets cannot be encrypted in whole blocks"
+    )]
     Hierarchy(usize),
-    /// None of the update arrays of a push starts from a key held here: the key server means to exclude this member.
-    #[error("the new KEK is out of reach: no update of the key hierarchy starts from a key held here")]
+    /// None of the update arrays of a push starts from a key held here: the key server means to
+    /// exclude this member.
+    #[error(
+        "the new KEK is out of reach: no update of the key hierarchy starts from a key held here"
+    )]
     Excluded,
 }
 
@@ -69,7 +76,11 @@ impl Kek {
     ///
     /// # Errors
     /// The cipher is not known, weak without `legacy`, or the key has the wrong length.
-    pub fn new(policy: &KekPolicy, algorithm_key: &Secret, legacy: bool) -> Result<Self, KekUnusable> {
+    pub fn new(
+        policy: &KekPolicy,
+        algorithm_key: &Secret,
+        legacy: bool,
+    ) -> Result<Self, KekUnusable> {
         let encryption = encryption(policy.algorithm, policy.key_length)?;
         match encryption {
             Phase1Encryption::DesCbc if !legacy => return Err(KekUnusable::Legacy("DES")),
@@ -111,7 +122,11 @@ impl Kek {
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
         match self.cipher.decrypt(&self.iv, &mut buffer) {
             Ok(_) => Ok(buffer),
-            Err(_) => Err(PeerMisbehaved::PartialBlock { block: self.block_length(), have: ciphertext.len() }.into()),
+            Err(_) => Err(PeerMisbehaved::PartialBlock {
+                block: self.block_length(),
+                have: ciphertext.len(),
+            }
+            .into()),
         }
     }
 
@@ -130,7 +145,10 @@ impl Kek {
 }
 
 /// The cipher that KEK_ALGORITHM and KEK_KEY_LENGTH name.
-pub(crate) fn encryption(algorithm: u16, bits: Option<u16>) -> Result<Phase1Encryption, KekUnusable> {
+pub(crate) fn encryption(
+    algorithm: u16,
+    bits: Option<u16>,
+) -> Result<Phase1Encryption, KekUnusable> {
     match (KekAlgorithm(algorithm), bits) {
         (KekAlgorithm::DES, _) => Ok(Phase1Encryption::DesCbc),
         (KekAlgorithm::TRIPLE_DES, _) => Ok(Phase1Encryption::TripleDesCbc),
@@ -154,8 +172,14 @@ pub fn check_kek(policy: &KekPolicy, legacy: bool) -> Result<(), KekUnusable> {
 }
 
 /// Kind of key and hash of the pushes under `policy` (RFC 6407 §5.3.5, §5.3.6).
-pub(crate) fn signature_scheme(policy: &KekPolicy, legacy: bool) -> Result<(KeyKind, HashAlgorithm), KekUnusable> {
-    let unknown = KekUnusable::Signature { algorithm: policy.signature_algorithm, hash: policy.signature_hash };
+pub(crate) fn signature_scheme(
+    policy: &KekPolicy,
+    legacy: bool,
+) -> Result<(KeyKind, HashAlgorithm), KekUnusable> {
+    let unknown = KekUnusable::Signature {
+        algorithm: policy.signature_algorithm,
+        hash: policy.signature_hash,
+    };
     let kind = match SignatureAlgorithm(policy.signature_algorithm) {
         SignatureAlgorithm::RSA => KeyKind::Rsa,
         SignatureAlgorithm::ECDSA_256 => KeyKind::Ecdsa256,
@@ -191,7 +215,11 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
-    pub(crate) fn new(policy: &KekPolicy, der: Option<&[u8]>, legacy: bool) -> Result<Self, KekUnusable> {
+    pub(crate) fn new(
+        policy: &KekPolicy,
+        der: Option<&[u8]>,
+        legacy: bool,
+    ) -> Result<Self, KekUnusable> {
         let (kind, hash) = signature_scheme(policy, legacy)?;
         let der = der.ok_or(KekUnusable::NoPublicKey)?;
         Ok(Self { key: PublicKey::from_der(kind, der, legacy)?, hash, der: der.to_vec() })

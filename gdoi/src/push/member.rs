@@ -1,4 +1,5 @@
-//! The rekey side of a member: the KEK in use, the one before it, and the pushes that come under either.
+//! The rekey side of a member: the KEK in use, the one before it, and the pushes that come under
+//! either.
 
 use std::collections::VecDeque;
 
@@ -20,7 +21,8 @@ use crate::wire::registry::ExchangeType;
 /// What the caller decides about pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RekeySettings {
-    /// Our address and port of the most recent pull: an acknowledgement names the address and leaves from it.
+    /// Our address and port of the most recent pull: an acknowledgement names the address and
+    /// leaves from it.
     pub address: SocketAddr,
     /// Reading of a field that RFC 8263 leaves unclear.
     pub acknowledgement_length: AcknowledgementLength,
@@ -33,7 +35,8 @@ pub struct RekeySettings {
 pub enum RekeyEvent {
     /// A push of the key server, to be carried out.
     Accepted(Box<PushAccepted>),
-    /// A push of the key server that cannot be used: pull again (RFC 6407 §4.4). The SAs in use stay.
+    /// A push of the key server that cannot be used: pull again (RFC 6407 §4.4). The SAs in use
+    /// stay.
     Unusable {
         /// Number of the push.
         sequence_number: u32,
@@ -46,7 +49,8 @@ pub enum RekeyEvent {
 
 /// A group's rekey SA, as long as one registration holds.
 ///
-/// After every `handle_*`, drain `poll_transmit` and `poll_event`, then read `poll_timeout`. Dropping the value ends it.
+/// After every `handle_*`, drain `poll_transmit` and `poll_event`, then read `poll_timeout`.
+/// Dropping the value ends it.
 #[derive(Debug)]
 pub struct RekeyMember {
     settings: RekeySettings,
@@ -63,7 +67,11 @@ impl RekeyMember {
     ///
     /// # Errors
     /// The rekey SA cannot be used: its KEK, its public key, a weak algorithm.
-    pub fn new(sa: &GroupSa, settings: RekeySettings, now: BootTime) -> Result<Option<Self>, Error> {
+    pub fn new(
+        sa: &GroupSa,
+        settings: RekeySettings,
+        now: BootTime,
+    ) -> Result<Option<Self>, Error> {
         let (Some(policy), Some(keys)) = (&sa.policy().kek, sa.kek_keys()) else { return Ok(None) };
         let path = match sa.key_path() {
             Some(download) => KeyPath::new(policy.algorithm, policy.key_length, download)?,
@@ -82,12 +90,14 @@ impl RekeyMember {
         }))
     }
 
-    /// Takes the place of `earlier`, which an earlier pull of the same group brought. Under the same KEK numbers that are
-    /// used up stay used up, and copies of the last push are still known.
+    /// Takes the place of `earlier`, which an earlier pull of the same group brought. Under the
+    /// same KEK numbers that are used up stay used up, and copies of the last push are still known.
     #[must_use]
     pub fn continuing(mut self, earlier: Self) -> Self {
         self.current = match (self.current.take(), earlier.current) {
-            (Some(new), Some(old)) if new.policy().spi == old.policy().spi => Some(new.continuing(old)),
+            (Some(new), Some(old)) if new.policy().spi == old.policy().spi => {
+                Some(new.continuing(old))
+            }
             (new, _) => new,
         };
         self
@@ -99,7 +109,8 @@ impl RekeyMember {
         Self { expires: self.expires.min(end), ..self }
     }
 
-    /// A push of this number under the KEK `spi` is known to have been accepted before, for example by an earlier run.
+    /// A push of this number under the KEK `spi` is known to have been accepted before, for example
+    /// by an earlier run.
     pub fn note_sequence_number(&mut self, spi: &[u8; 16], number: u32) {
         if let Some(current) = self.current.as_mut().filter(|sa| sa.policy().spi == *spi) {
             current.note_sequence_number(number);
@@ -108,11 +119,14 @@ impl RekeyMember {
 
     /// The push accepted last could not be carried out: copies of it are not acknowledged either.
     pub fn withhold_acknowledgement(&mut self) {
-        self.current.iter_mut().chain(&mut self.retired).for_each(RekeySa::withhold_acknowledgement);
+        self.current
+            .iter_mut()
+            .chain(&mut self.retired)
+            .for_each(RekeySa::withhold_acknowledgement);
     }
 
-    /// Computes ahead what the verification of pushes under the KEK in use can do without when one arrives. To be called
-    /// when nobody waits: for an ECDSA key it takes some milliseconds, once.
+    /// Computes ahead what the verification of pushes under the KEK in use can do without when one
+    /// arrives. To be called when nobody waits: for an ECDSA key it takes some milliseconds, once.
     pub fn prepare(&mut self) {
         if let Some(current) = &mut self.current {
             current.prepare();
@@ -129,8 +143,9 @@ impl RekeyMember {
         self.current.as_ref().map(RekeySa::sequence_number)
     }
 
-    /// The rekey SA in use as a pull would deliver it, number of the last push included: for what a member keeps across a
-    /// reboot. The life time is the one stated; [`expiry`](Self::expiry) says when it ends.
+    /// The rekey SA in use as a pull would deliver it, number of the last push included: for what a
+    /// member keeps across a reboot. The life time is the one stated; [`expiry`](Self::expiry) says
+    /// when it ends.
     pub fn export(&self) -> Option<GroupSa> {
         self.current.as_ref().map(RekeySa::export)
     }
@@ -153,7 +168,8 @@ impl RekeyMember {
     /// A datagram arrived from `source` at our address or multicast group `local`.
     ///
     /// # Errors
-    /// The datagram is discarded and nothing has changed; count it by [`Error::reason`]. A bad push is never answered.
+    /// The datagram is discarded and nothing has changed; count it by [`Error::reason`]. A bad push
+    /// is never answered.
     pub fn handle_datagram(
         &mut self,
         source: SocketAddr,
@@ -167,7 +183,8 @@ impl RekeyMember {
         }
         let spi = spi_of(&header);
         if let Some(retired) = self.retired.as_mut().filter(|sa| sa.policy().spi == spi) {
-            let copy = retired.duplicate(&Digest::of(datagram), now).ok_or(NotAccepted::RetiredKek)?;
+            let copy =
+                retired.duplicate(&Digest::of(datagram), now).ok_or(NotAccepted::RetiredKek)?;
             return self.repeat(copy, source, local);
         }
         let Some(current) = self.current.as_mut().filter(|sa| sa.policy().spi == spi) else {
@@ -181,7 +198,8 @@ impl RekeyMember {
             }
             Outcome::Applied { sequence_number, applied, acknowledgement } => {
                 let ours = self.leaving_from(local);
-                let acknowledgement = acknowledgement.map(|unmade| Acknowledgement::new(unmade, ours, source));
+                let acknowledgement =
+                    acknowledgement.map(|unmade| Acknowledgement::new(unmade, ours, source));
                 self.accept(sequence_number, *applied, acknowledgement, now);
                 Ok(())
             }
@@ -249,13 +267,23 @@ impl RekeyMember {
     }
 
     /// A copy of the last push: the acknowledgement may have been lost.
-    fn repeat(&mut self, copy: Option<Vec<u8>>, source: SocketAddr, local: SocketAddr) -> Result<(), Error> {
+    fn repeat(
+        &mut self,
+        copy: Option<Vec<u8>>,
+        source: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<(), Error> {
         let payload = copy.ok_or(NotAccepted::Replayed)?;
-        self.transmits.push_back(Transmit { destination: source, source: self.leaving_from(local), payload });
+        self.transmits.push_back(Transmit {
+            destination: source,
+            source: self.leaving_from(local),
+            payload,
+        });
         Ok(())
     }
 
-    /// To where the push came from, from our own address even if it came by multicast (RFC 8263 §3).
+    /// To where the push came from, from our own address even if it came by multicast (RFC 8263
+    /// §3).
     fn leaving_from(&self, local: SocketAddr) -> SocketAddr {
         SocketAddr::new(self.settings.address.ip(), local.port())
     }

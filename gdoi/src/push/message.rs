@@ -53,8 +53,11 @@ impl Deletion {
     /// # Errors
     /// Another DOI, or SPIs of a length that the protocol does not have.
     pub fn read(delete: &Delete) -> Result<Vec<Self>, Error> {
-        let refused =
-            PeerMisbehaved::Delete { doi: delete.doi.0, protocol: delete.protocol.0, spi_size: delete.spi_size };
+        let refused = PeerMisbehaved::Delete {
+            doi: delete.doi.0,
+            protocol: delete.protocol.0,
+            spi_size: delete.spi_size,
+        };
         if delete.doi != Doi::GDOI {
             return Err(refused.into());
         }
@@ -76,7 +79,8 @@ impl Deletion {
         delete.spis.iter().map(|spi| one(spi).ok_or(refused.clone().into())).collect()
     }
 
-    /// Delete payloads that name `deletions`: one for each run of equal protocol and SPI length, in the order given.
+    /// Delete payloads that name `deletions`: one for each run of equal protocol and SPI length, in
+    /// the order given.
     pub fn write(deletions: &[Self]) -> Vec<Delete> {
         let mut payloads: Vec<Delete> = Vec::new();
         for deletion in deletions {
@@ -146,8 +150,8 @@ pub fn addressed_to(datagram: &[u8]) -> Option<[u8; 16]> {
     (header.exchange == ExchangeType::GROUPKEY_PUSH).then(|| spi_of(&header))
 }
 
-/// H("rekey" | HDR | SEQ | D ... | SA | KD): what SIG signs. `payloads` are the octets in front of SIG; `octets_behind_header`
-/// is what the Length in HDR counts behind it.
+/// H("rekey" | HDR | SEQ | D ... | SA | KD): what SIG signs. `payloads` are the octets in front of
+/// SIG; `octets_behind_header` is what the Length in HDR counts behind it.
 pub(crate) fn signed_digest(
     algorithm: HashAlgorithm,
     header: &Header,

@@ -13,8 +13,9 @@
 //!             KEK       payloads      SEQ      SIG             policy and keys
 //! ```
 //!
-//! Only [`open::VerifiedPush`] reads payload bodies, so that no key of an unverified push can leave this module. The
-//! state of a rekey SA moves after SIG was verified and never before. A bad push is answered by silence.
+//! Only [`open::VerifiedPush`] reads payload bodies, so that no key of an unverified push can leave
+//! this module. The state of a rekey SA moves after SIG was verified and never before. A bad push
+//! is answered by silence.
 
 pub mod ack;
 mod apply;

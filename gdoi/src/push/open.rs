@@ -1,6 +1,8 @@
-//! The member's way through a received push: decrypted, well-formed, fresh, verified (RFC 6407 §4.4, §7.3.4).
+//! The member's way through a received push: decrypted, well-formed, fresh, verified (RFC 6407
+//! §4.4, §7.3.4).
 //!
-//! Every stage is a type that only the one before can make, and none but the last reads a payload body.
+//! Every stage is a type that only the one before can make, and none but the last reads a payload
+//! body.
 
 use zeroize::Zeroizing;
 
@@ -54,7 +56,8 @@ impl Opened {
     /// Decrypts `datagram` with the KEK whose SPI is `spi`.
     ///
     /// # Errors
-    /// The header is not that of a push under this KEK, or the ciphertext is no whole number of blocks.
+    /// The header is not that of a push under this KEK, or the ciphertext is no whole number of
+    /// blocks.
     pub fn decrypt(kek: &Kek, spi: &[u8; 16], datagram: &[u8]) -> Result<Self, Error> {
         let (header, body) = header::split(datagram)?;
         if header.exchange != ExchangeType::GROUPKEY_PUSH {
@@ -80,25 +83,32 @@ impl Opened {
     pub fn check(self) -> Result<WellFormed, Error> {
         let chain = chain::walk(self.header.next_payload, &self.plaintext, header::LENGTH)?;
         let mut payloads = chain.payloads.iter();
-        let sequence_number: SequenceNumber = first("SEQ", PayloadKind::SEQUENCE_NUMBER, payloads.next())?.read()?;
-        let signature: Signature = first("SIG", PayloadKind::SIGNATURE, payloads.next_back())?.read()?;
+        let sequence_number: SequenceNumber =
+            first("SEQ", PayloadKind::SEQUENCE_NUMBER, payloads.next())?.read()?;
+        let signature: Signature =
+            first("SIG", PayloadKind::SIGNATURE, payloads.next_back())?.read()?;
         let mut stage = PayloadKind::DELETE;
         let mut deletes = false;
         for payload in payloads {
             match (stage, payload.kind) {
                 (_, PayloadKind::VENDOR_ID) => {}
                 (PayloadKind::DELETE, PayloadKind::DELETE) => deletes = true,
-                (PayloadKind::DELETE, PayloadKind::SA) | (PayloadKind::SA, PayloadKind::KEY_DOWNLOAD) => {
+                (PayloadKind::DELETE, PayloadKind::SA)
+                | (PayloadKind::SA, PayloadKind::KEY_DOWNLOAD) => {
                     stage = payload.kind;
                 }
                 (_, kind) => {
                     let offset = payload.offset;
-                    return Err(PeerMisbehaved::ForeignPayload { message: NAME, kind, offset }.into());
+                    return Err(
+                        PeerMisbehaved::ForeignPayload { message: NAME, kind, offset }.into()
+                    );
                 }
             }
         }
         match stage {
-            PayloadKind::SA => return Err(PeerMisbehaved::MissingPayload { message: NAME, payload: "KD" }.into()),
+            PayloadKind::SA => {
+                return Err(PeerMisbehaved::MissingPayload { message: NAME, payload: "KD" }.into());
+            }
             PayloadKind::DELETE if !deletes => {
                 return Err(PeerMisbehaved::MissingPayload { message: NAME, payload: "SA" }.into());
             }
@@ -106,7 +116,13 @@ impl Opened {
         }
         let signed = chain.octets_before(chain.payloads.len().saturating_sub(1)).len();
         let unpadded = self.plaintext.len().saturating_sub(chain.padding.len());
-        Ok(WellFormed { sequence_number: sequence_number.0, signature: signature.0, signed, unpadded, opened: self })
+        Ok(WellFormed {
+            sequence_number: sequence_number.0,
+            signature: signature.0,
+            signed,
+            unpadded,
+            opened: self,
+        })
     }
 }
 
@@ -126,7 +142,11 @@ impl Fresh {
     ///
     /// # Errors
     /// [`PeerMisbehaved::WrongSignature`].
-    pub(crate) fn verify(self, verifier: &Verifier, habit: SignatureHabit) -> Result<VerifiedPush, Error> {
+    pub(crate) fn verify(
+        self,
+        verifier: &Verifier,
+        habit: SignatureHabit,
+    ) -> Result<VerifiedPush, Error> {
         let Self(push) = self;
         let whole = push.opened.plaintext.len();
         let signed = push.opened.plaintext.get(..push.signed).unwrap_or_default();
@@ -140,7 +160,8 @@ impl Fresh {
                 SignedLength::Padded => whole,
                 SignedLength::Unpadded => push.unpadded,
             };
-            let digest = message::signed_digest(verifier.hash, &push.opened.header, counted, signed)?;
+            let digest =
+                message::signed_digest(verifier.hash, &push.opened.header, counted, signed)?;
             for form in in_order(habit.form, [RsaForm::DigestInfo, RsaForm::RawDigest]) {
                 if verifier.key.verify(verifier.hash, form, &digest, &push.signature).is_err() {
                     continue;

@@ -40,7 +40,8 @@ pub(super) enum Outcome {
 }
 
 impl RekeySa {
-    /// The rekey SA of `policy` and `keys`. `sequence_number` is the one of the last push under this KEK.
+    /// The rekey SA of `policy` and `keys`. `sequence_number` is the one of the last push under
+    /// this KEK.
     ///
     /// # Errors
     /// The KEK, its public key or the key hierarchy cannot be used.
@@ -91,10 +92,21 @@ impl RekeySa {
     /// The rekey SA as a pull would deliver it now.
     pub(super) fn export(&self) -> GroupSa {
         let kek = Some(self.policy.clone());
-        let policy = GroupPolicy { group: self.group, kek, gap: GroupAssociatedPolicy::default(), teks: Vec::new() };
+        let policy = GroupPolicy {
+            group: self.group,
+            kek,
+            gap: GroupAssociatedPolicy::default(),
+            teks: Vec::new(),
+        };
         let signature_key = Some(self.verifier.der.clone());
         let keys = KekKeys { algorithm_key: self.kek.algorithm_key(), signature_key };
-        let sa = GroupSa::originate(policy, BTreeMap::new(), Some(keys), Some(self.sequence_number()), None);
+        let sa = GroupSa::originate(
+            policy,
+            BTreeMap::new(),
+            Some(keys),
+            Some(self.sequence_number()),
+            None,
+        );
         match &self.path {
             Some(path) => sa.with_key_path(path.download(self.policy.algorithm)),
             None => sa,
@@ -144,7 +156,8 @@ impl RekeySa {
         if let Some(acknowledgement) = self.duplicate(&digest, now) {
             return Ok(Outcome::Duplicate(acknowledgement));
         }
-        let fresh = Opened::decrypt(&self.kek, &self.policy.spi, datagram)?.check()?.fresh(&self.replay)?;
+        let fresh =
+            Opened::decrypt(&self.kek, &self.policy.spi, datagram)?.check()?.fresh(&self.replay)?;
         let verified = fresh.verify(&self.verifier, self.habit)?;
         let sequence_number = verified.sequence_number();
         self.habit = verified.habit();
@@ -152,18 +165,29 @@ impl RekeySa {
         match apply::apply(self, verified, settings.legacy) {
             Ok(applied) => {
                 let policy = applied.policy.as_ref().unwrap_or(&self.policy);
-                let acknowledgement = self.acknowledge(policy, sequence_number, settings).map(Arc::new);
+                let acknowledgement =
+                    self.acknowledge(policy, sequence_number, settings).map(Arc::new);
                 if let Some(acknowledgement) = &acknowledgement {
                     self.replay.acknowledged(Arc::clone(acknowledgement), now);
                 }
-                Ok(Outcome::Applied { sequence_number, applied: Box::new(applied), acknowledgement })
+                Ok(Outcome::Applied {
+                    sequence_number,
+                    applied: Box::new(applied),
+                    acknowledgement,
+                })
             }
             Err(error) => Ok(Outcome::Unusable { sequence_number, error }),
         }
     }
 
-    /// The acknowledgement that `policy`, the most recent SAK, asks for; made with the KEK that decrypted the push.
-    fn acknowledge(&self, policy: &KekPolicy, sequence_number: u32, settings: &RekeySettings) -> Option<Unmade> {
+    /// The acknowledgement that `policy`, the most recent SAK, asks for; made with the KEK that
+    /// decrypted the push.
+    fn acknowledge(
+        &self,
+        policy: &KekPolicy,
+        sequence_number: u32,
+        settings: &RekeySettings,
+    ) -> Option<Unmade> {
         let kind = policy.acknowledgement.and_then(AcknowledgementKind::from_number)?;
         let base_key = match kind.uses_leaf_key() {
             false => self.kek.base_key().duplicate(),

@@ -1,7 +1,7 @@
 //! Freshness of pushes: one number for each KEK, strictly rising (RFC 6407 §4.4, §7.3.5).
 //!
-//! RFC 3547 §5.6 asked for a sliding window. Key servers repeat a push with the same number and the same octets, so that
-//! "strictly greater" loses nothing and leaves nothing to reorder.
+//! RFC 3547 §5.6 asked for a sliding window. Key servers repeat a push with the same number and the
+//! same octets, so that "strictly greater" loses nothing and leaves nothing to reorder.
 
 use std::sync::Arc;
 
@@ -67,7 +67,8 @@ impl Replay {
 
     /// The push accepted last was answered by `acknowledgement`.
     pub(super) fn acknowledged(&mut self, acknowledgement: Arc<Unmade>, now: BootTime) {
-        self.accepted = self.digest.clone().map(|digest| Answered::new(digest, acknowledgement, now));
+        self.accepted =
+            self.digest.clone().map(|digest| Answered::new(digest, acknowledgement, now));
     }
 
     /// Whether `digest` names a copy of the push accepted last.

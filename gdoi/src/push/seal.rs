@@ -1,7 +1,7 @@
 //! The key server's side of a push (RFC 6407 §4.3): numbered, signed once, encrypted once.
 //!
-//! What comes out is a datagram that every member gets and every repetition repeats: receivers know copies by their
-//! octets.
+//! What comes out is a datagram that every member gets and every repetition repeats: receivers know
+//! copies by their octets.
 
 use super::ack::{Acknowledged, AcknowledgementKind, Claim};
 use super::kek::{Kek, KekUnusable, signature_scheme};
@@ -37,7 +37,8 @@ pub struct PushContent<'a> {
     pub deletions: &'a [Deletion],
     /// New policy and keys. With another KEK than the one that encrypts, members change over to it.
     pub group_sa: Option<&'a GroupSa>,
-    /// Update arrays of the key hierarchy. They take the place of the KEK packet, which a removed member could read.
+    /// Update arrays of the key hierarchy. They take the place of the KEK packet, which a removed
+    /// member could read.
     pub updates: Vec<LkhUpdate>,
 }
 
@@ -61,12 +62,17 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// The KEK of `policy`. `sequence_number` is 0 for a new KEK, and what the sealed state says after a restart: a number
-    /// that is used twice is ignored by every member.
+    /// The KEK of `policy`. `sequence_number` is 0 for a new KEK, and what the sealed state says
+    /// after a restart: a number that is used twice is ignored by every member.
     ///
     /// # Errors
     /// The KEK or the signature scheme cannot be used.
-    pub fn new(policy: &KekPolicy, keys: &KekKeys, sequence_number: u32, legacy: bool) -> Result<Self, KekUnusable> {
+    pub fn new(
+        policy: &KekPolicy,
+        keys: &KekKeys,
+        sequence_number: u32,
+        legacy: bool,
+    ) -> Result<Self, KekUnusable> {
         let (_, hash) = signature_scheme(policy, legacy)?;
         let kek = Kek::new(policy, &keys.algorithm_key, legacy)?;
         Ok(Self { policy: policy.clone(), kek, hash, sequence_number })
@@ -85,8 +91,8 @@ impl Sealer {
     /// Makes the next push. The number counts as used when this returns a push.
     ///
     /// # Errors
-    /// Nothing to say, TEKs beside update arrays, a signing key that does not fit the policy, numbers used up, or a
-    /// message that is too long.
+    /// Nothing to say, TEKs beside update arrays, a signing key that does not fit the policy,
+    /// numbers used up, or a message that is too long.
     pub fn seal(
         &mut self,
         content: PushContent<'_>,
@@ -94,8 +100,10 @@ impl Sealer {
         options: SealOptions,
         rng: &mut SeededRng,
     ) -> Result<SealedPush, Error> {
-        let number =
-            self.sequence_number.checked_add(1).ok_or(unusable("the sequence numbers of the KEK are used up"))?;
+        let number = self
+            .sequence_number
+            .checked_add(1)
+            .ok_or(unusable("the sequence numbers of the KEK are used up"))?;
         let stated = content.group_sa.and_then(|sa| sa.policy().kek.as_ref());
         let acknowledgement = stated.unwrap_or(&self.policy).acknowledgement;
         let payloads = payloads(number, content, options.trailer)?;
@@ -106,14 +114,16 @@ impl Sealer {
             encode_with(&mut writer, next, |writer| payload.encode(writer));
         }
         let mut plaintext = zeroize::Zeroizing::new(writer.finish()?);
-        let unpadded = plaintext.len().saturating_add(GENERIC_HEADER).saturating_add(key.signature_length());
+        let unpadded =
+            plaintext.len().saturating_add(GENERIC_HEADER).saturating_add(key.signature_length());
         let counted = match options.length {
             SignedLength::Padded => unpadded.next_multiple_of(self.kek.block_length()),
             SignedLength::Unpadded => unpadded,
         };
         let header = message::push_header(&self.policy.spi);
         let digest = message::signed_digest(self.hash, &header, counted, &plaintext)?;
-        let signature = key.sign(self.hash, options.form, &digest, rng).map_err(KekUnusable::from)?;
+        let signature =
+            key.sign(self.hash, options.form, &digest, rng).map_err(KekUnusable::from)?;
         let mut writer = Writer::new();
         writer.put(&plaintext);
         encode_with(&mut writer, PayloadKind::NONE, |writer| {
@@ -148,7 +158,8 @@ impl SealedPush {
         }
     }
 
-    /// A push of the sealed state, as its parts were told by this type. `acknowledgement` is KEK_ACK_REQUESTED.
+    /// A push of the sealed state, as its parts were told by this type. `acknowledgement` is
+    /// KEK_ACK_REQUESTED.
     pub fn restore(
         spi: [u8; 16],
         sequence_number: u32,
@@ -188,7 +199,8 @@ impl SealedPush {
     /// Verifies an acknowledgement of this push; `leaf_key` is the member's, for the LKH kinds.
     ///
     /// # Errors
-    /// None was asked for, it is of another push, the member has no leaf, or HASH fits no reading of RFC 8263.
+    /// None was asked for, it is of another push, the member has no leaf, or HASH fits no reading
+    /// of RFC 8263.
     pub fn verify(&self, claim: &Claim, leaf_key: Option<&Secret>) -> Result<Acknowledged, Error> {
         let kind = self.acknowledgement.ok_or(NotAccepted::UnexpectedAcknowledgement)?;
         if claim.spi != self.spi || claim.sequence_number != self.sequence_number {
@@ -202,7 +214,11 @@ impl SealedPush {
 }
 
 /// SEQ, D, SA, KD.
-fn payloads(number: u32, content: PushContent<'_>, trailer: Trailer) -> Result<Vec<Payload>, Error> {
+fn payloads(
+    number: u32,
+    content: PushContent<'_>,
+    trailer: Trailer,
+) -> Result<Vec<Payload>, Error> {
     let mut payloads = vec![Payload::SequenceNumber(SequenceNumber(number))];
     payloads.extend(Deletion::write(content.deletions).into_iter().map(Payload::Delete));
     let Some(sa) = content.group_sa else {
@@ -215,7 +231,9 @@ fn payloads(number: u32, content: PushContent<'_>, trailer: Trailer) -> Result<V
     // Both are for one member alone (RFC 6407 §5.6.3.1, §5.6.4).
     keys.packets.retain(|packet| !matches!(packet, KeyPacket::Sid { .. } | KeyPacket::Lkh { .. }));
     if !content.updates.is_empty() {
-        let Some(kek) = &sa.policy().kek else { return Err(unusable("update arrays without a new KEK").into()) };
+        let Some(kek) = &sa.policy().kek else {
+            return Err(unusable("update arrays without a new KEK").into());
+        };
         if !sa.policy().teks.is_empty() {
             // The removed member reads this push: keys follow under the new KEK (RFC 6407 §7.4).
             return Err(unusable("TEKs beside update arrays").into());

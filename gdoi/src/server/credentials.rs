@@ -1,4 +1,5 @@
-//! Who may start phase 1: in main mode the source address is all there is to find the key by (RFC 2409 §5.4).
+//! Who may start phase 1: in main mode the source address is all there is to find the key by (RFC
+//! 2409 §5.4).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,8 @@ pub(super) struct Credentials {
 
 impl Credentials {
     pub(super) fn new(peers: Vec<PeerCredential>) -> Self {
-        let by_prefix: BTreeMap<_, _> = peers.into_iter().map(|peer| (peer.addresses.trunc(), peer)).collect();
+        let by_prefix: BTreeMap<_, _> =
+            peers.into_iter().map(|peer| (peer.addresses.trunc(), peer)).collect();
         let lengths = by_prefix.keys().map(IpNet::prefix_len).collect();
         Self { by_prefix, lengths }
     }
@@ -56,11 +58,13 @@ mod tests {
 
     #[test]
     fn the_longest_match_wins() {
-        let credentials = credentials(&["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/32"]);
-        let found = |address: &str| match credentials.find(address.parse().unwrap())?.identity.clone()? {
-            Identity::Fqdn(name) => Some(name),
-            _ => None,
-        };
+        let credentials =
+            credentials(&["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/32"]);
+        let found =
+            |address: &str| match credentials.find(address.parse().unwrap())?.identity.clone()? {
+                Identity::Fqdn(name) => Some(name),
+                _ => None,
+            };
         assert_eq!(found("10.9.9.9").as_deref(), Some("10.0.0.0/8"));
         assert_eq!(found("10.1.9.9").as_deref(), Some("10.1.0.0/16"));
         assert_eq!(found("10.1.2.3").as_deref(), Some("10.1.2.3/32"));

@@ -1,9 +1,10 @@
 //! Half-open exchanges of main mode: the part of a key server that strangers can reach.
 //!
-//! A message 1 costs the memory of its offer and no arithmetic. Only a message 3 from the same address proves that the
-//! address is real, because it repeats the cookie that went there; from then on the exchange is *running* and nothing
-//! but its own time limit ends it. Until then it is a *stranger's* and makes room for newer ones, the oldest first:
-//! a flood from forged addresses must outrun a round trip to push an honest member out.
+//! A message 1 costs the memory of its offer and no arithmetic. Only a message 3 from the same
+//! address proves that the address is real, because it repeats the cookie that went there; from
+//! then on the exchange is *running* and nothing but its own time limit ends it. Until then it is a
+//! *stranger's* and makes room for newer ones, the oldest first: a flood from forged addresses must
+//! outrun a round trip to push an honest member out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,10 +89,13 @@ impl HalfOpenTable {
         self.by_cookies.get_mut(cookies)
     }
 
-    /// Whether a new exchange of `source` can be taken in, perhaps in the place of an older stranger's.
+    /// Whether a new exchange of `source` can be taken in, perhaps in the place of an older
+    /// stranger's.
     pub(super) fn has_room(&self, source: SocketAddr) -> Result<(), NotAccepted> {
         let of_source = self.by_source.get(&source.ip());
-        if of_source.is_some_and(|of_source| of_source.strangers.is_empty() && of_source.running >= self.per_source()) {
+        if of_source.is_some_and(|of_source| {
+            of_source.strangers.is_empty() && of_source.running >= self.per_source()
+        }) {
             return Err(NotAccepted::HalfOpenLimitOfSource(source));
         }
         if self.by_cookies.len() >= self.limits.half_open && self.strangers.is_empty() {
@@ -129,13 +133,20 @@ impl HalfOpenTable {
         self.by_source.entry(source.ip()).or_default().strangers.insert((born, cookies));
         self.by_first_message.insert((source, cookies.initiator), cookies);
         self.deadlines.insert((deadline, cookies));
-        let exchange = HalfOpen { source, local, phase: Phase::ExpectKe(state, 0), answered, deadline, born };
+        let exchange =
+            HalfOpen { source, local, phase: Phase::ExpectKe(state, 0), answered, deadline, born };
         self.by_cookies.insert(cookies, exchange);
         evicted
     }
 
     /// The source has returned our cookie: from here on the exchange is running.
-    pub(super) fn run(&mut self, cookies: &Cookies, state: ExpectAuth, answered: Answered, now: BootTime) {
+    pub(super) fn run(
+        &mut self,
+        cookies: &Cookies,
+        state: ExpectAuth,
+        answered: Answered,
+        now: BootTime,
+    ) {
         let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
         exchange.phase = Phase::ExpectAuth(Box::new(state));
         exchange.answered = answered;

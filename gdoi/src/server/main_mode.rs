@@ -59,7 +59,13 @@ impl Server {
                 return Err(error);
             }
         };
-        let known = self.offers.cookie((source, local), header.initiator_cookie, offer.octets(), now, &mut self.rng);
+        let known = self.offers.cookie(
+            (source, local),
+            header.initiator_cookie,
+            offer.octets(),
+            now,
+            &mut self.rng,
+        );
         if let Some(cookie) = known {
             let (_, message) = offer.answer(cookie)?;
             self.transmit(local, source, message);
@@ -68,29 +74,39 @@ impl Server {
         self.half_open.has_room(source)?;
         let (state, message) = offer.answer(self.rng.nonzero_array())?;
         let answered = Answered::new(digest, message.clone(), now);
-        self.statistics.half_open_evicted += self.half_open.insert((source, local), state, answered, now);
+        self.statistics.half_open_evicted +=
+            self.half_open.insert((source, local), state, answered, now);
         self.transmit(local, source, message);
         Ok(())
     }
 
-    /// Takes up an exchange whose message 1 was answered without being kept, if `inbound` is its message 3.
+    /// Takes up an exchange whose message 1 was answered without being kept, if `inbound` is its
+    /// message 3.
     fn resume(&mut self, inbound: Inbound<'_>, cookies: Cookies) -> Result<bool, Error> {
         let Inbound { source, local, datagram, now, .. } = inbound;
-        let Some(offer) = self.offers.recognise((source, local), cookies, now, &mut self.rng) else { return Ok(false) };
+        let Some(offer) = self.offers.recognise((source, local), cookies, now, &mut self.rng)
+        else {
+            return Ok(false);
+        };
         let state = ExpectKe::resume(&self.config.phase1, cookies, offer)?;
         state.read(datagram)?;
         self.half_open.has_room(source)?;
         // Of message 1 no copy is known any more: one begins another exchange.
         let answered = Answered::new(Digest::of(&[]), Vec::new(), now);
-        self.statistics.half_open_evicted += self.half_open.insert((source, local), state, answered, now);
+        self.statistics.half_open_evicted +=
+            self.half_open.insert((source, local), state, answered, now);
         Ok(true)
     }
 
-    /// `--> HDR, KE, Ni`, then `<-- HDR, KE, Nr`. The address has returned our cookie: the arithmetic is worth it.
+    /// `--> HDR, KE, Ni`, then `<-- HDR, KE, Nr`. The address has returned our cookie: the
+    /// arithmetic is worth it.
     fn handle_key_exchange(&mut self, inbound: Inbound<'_>, cookies: Cookies) -> Result<(), Error> {
         let Inbound { source, datagram, now, .. } = inbound;
-        let credential = self.credentials.find(source.ip()).ok_or(NotAccepted::UnknownSource(source))?;
-        let Some(exchange) = self.half_open.get_mut(&cookies) else { return Err(NotAccepted::UnknownCookies.into()) };
+        let credential =
+            self.credentials.find(source.ip()).ok_or(NotAccepted::UnknownSource(source))?;
+        let Some(exchange) = self.half_open.get_mut(&cookies) else {
+            return Err(NotAccepted::UnknownCookies.into());
+        };
         let HalfOpen { phase: Phase::ExpectKe(state, unusable), local, .. } = exchange else {
             return Err(NotAccepted::Unexpected.into());
         };
@@ -118,15 +134,21 @@ impl Server {
     fn handle_proof(&mut self, inbound: Inbound<'_>, cookies: Cookies) -> Result<(), Error> {
         let Inbound { source, datagram, now, .. } = inbound;
         let digest = Digest::of(datagram);
-        let credential = self.credentials.find(source.ip()).ok_or(NotAccepted::UnknownSource(source))?;
-        let Some(exchange) = self.half_open.get_mut(&cookies) else { return Err(NotAccepted::UnknownCookies.into()) };
+        let credential =
+            self.credentials.find(source.ip()).ok_or(NotAccepted::UnknownSource(source))?;
+        let Some(exchange) = self.half_open.get_mut(&cookies) else {
+            return Err(NotAccepted::UnknownCookies.into());
+        };
         let local = exchange.local;
         if let Some(answer) = answer_of(exchange.copy(&digest, now))? {
             self.repeat(local, source, answer);
             return Ok(());
         }
-        let Phase::ExpectAuth(state) = &exchange.phase else { return Err(NotAccepted::Unexpected.into()) };
-        let ours = self.config.identity.clone().unwrap_or(Identity::Address(local.ip().to_canonical()));
+        let Phase::ExpectAuth(state) = &exchange.phase else {
+            return Err(NotAccepted::Unexpected.into());
+        };
+        let ours =
+            self.config.identity.clone().unwrap_or(Identity::Address(local.ip().to_canonical()));
         let expected = expected_identity(credential, source.ip());
         let (sa, message) = state.handle(datagram, &ours, &expected)?;
         self.offers.prove(source.ip(), state.offer(), self.config.limits.established);
@@ -158,7 +180,8 @@ impl Server {
         self.peers.insert(Peer::new(sa, addresses, proof, self.peers_born, inbound.now));
     }
 
-    /// Names the reason to a peer with a credential. Nobody can vouch for the message; it is smaller than the one it answers.
+    /// Names the reason to a peer with a credential. Nobody can vouch for the message; it is
+    /// smaller than the one it answers.
     fn say_no_proposal_chosen(&mut self, inbound: &Inbound<'_>) {
         let notification = Notification {
             doi: Doi::GDOI,
@@ -182,7 +205,12 @@ impl Server {
     }
 
     /// Sends an answer again.
-    pub(super) fn repeat(&mut self, local: std::net::SocketAddr, source: std::net::SocketAddr, answer: Vec<u8>) {
+    pub(super) fn repeat(
+        &mut self,
+        local: std::net::SocketAddr,
+        source: std::net::SocketAddr,
+        answer: Vec<u8>,
+    ) {
         self.statistics.duplicates_answered += 1;
         self.transmit(local, source, answer);
     }

@@ -1,9 +1,11 @@
-//! Offers of main mode that peers have proved, and the cookies by which their exchanges cost no memory (RFC 2408 §2.5.3).
+//! Offers of main mode that peers have proved, and the cookies by which their exchanges cost no
+//! memory (RFC 2408 §2.5.3).
 //!
-//! Message 1 carries the offer, which HASH_I covers and message 3 does not repeat: a responder has to keep it, and whoever
-//! forges message 1 in a member's name can make it keep others instead. But a member always makes the same offer. Once one
-//! has been proved, by a complete phase 1, its message 1 is answered from what is known: the responder cookie says which
-//! offer it was, under a MAC over everything else, and memory is taken when it comes back.
+//! Message 1 carries the offer, which HASH_I covers and message 3 does not repeat: a responder has
+//! to keep it, and whoever forges message 1 in a member's name can make it keep others instead. But
+//! a member always makes the same offer. Once one has been proved, by a complete phase 1, its
+//! message 1 is answered from what is known: the responder cookie says which offer it was, under a
+//! MAC over everything else, and memory is taken when it comes back.
 //!
 //! ```text
 //! CKY-R = place (1) | HMAC-SHA-256(secret, source | local | CKY-I | place | offer) (7)
@@ -78,7 +80,10 @@ impl Offers {
             let Some((_, oldest)) = self.by_age.first().copied() else { break };
             self.forget(oldest);
         }
-        let entry = self.by_place.entry(place).or_insert_with(|| Offer { octets: offer.to_vec(), holders: 0 });
+        let entry = self
+            .by_place
+            .entry(place)
+            .or_insert_with(|| Offer { octets: offer.to_vec(), holders: 0 });
         entry.holders = entry.holders.saturating_add(1);
         self.places.insert(offer.to_vec(), place);
         self.touch(source, place);
@@ -117,7 +122,10 @@ impl Offers {
         let offer = self.by_place.get(&place)?;
         let secrets = [Some(&self.secret), self.before.as_ref()];
         let made = |secret| make(secret, ends, cookies.initiator, place, &offer.octets);
-        let known = secrets.into_iter().flatten().any(|secret| constant_time_eq(&made(secret), &cookies.responder));
+        let known = secrets
+            .into_iter()
+            .flatten()
+            .any(|secret| constant_time_eq(&made(secret), &cookies.responder));
         known.then_some(offer.octets.as_slice())
     }
 
@@ -156,9 +164,19 @@ fn fresh(rng: &mut SeededRng) -> Secret {
     Secret::new(rng.array::<32>().to_vec())
 }
 
-fn make(secret: &Secret, ends: (SocketAddr, SocketAddr), initiator: Cookie, place: u8, offer: &[u8]) -> Cookie {
+fn make(
+    secret: &Secret,
+    ends: (SocketAddr, SocketAddr),
+    initiator: Cookie,
+    place: u8,
+    offer: &[u8],
+) -> Cookie {
     let (source, local) = (address(ends.0), address(ends.1));
-    let mac = prf(HashAlgorithm::Sha2_256, secret.expose(), &[&source, &local, &initiator, &[place], offer]);
+    let mac = prf(
+        HashAlgorithm::Sha2_256,
+        secret.expose(),
+        &[&source, &local, &initiator, &[place], offer],
+    );
     let mut cookie = [place; 8];
     for (octet, of_mac) in cookie.iter_mut().skip(1).zip(mac.expose()) {
         *octet = *of_mac;
@@ -174,7 +192,9 @@ fn address(address: SocketAddr) -> [u8; 18] {
         IpAddr::V6(ip) => ip,
     };
     let mut octets = [0; 18];
-    for (octet, from) in octets.iter_mut().zip(ip.octets().into_iter().chain(address.port().to_be_bytes())) {
+    for (octet, from) in
+        octets.iter_mut().zip(ip.octets().into_iter().chain(address.port().to_be_bytes()))
+    {
         *octet = from;
     }
     octets
@@ -202,13 +222,23 @@ mod tests {
     #[test]
     fn a_cookie_is_good_for_its_exchange_alone_and_for_a_while() {
         let (mut offers, mut rng) = offers();
-        assert_eq!(offers.cookie(ends(1), INITIATOR, b"offer", at(5), &mut rng), None, "nobody has proved it");
+        assert_eq!(
+            offers.cookie(ends(1), INITIATOR, b"offer", at(5), &mut rng),
+            None,
+            "nobody has proved it"
+        );
         offers.prove(ends(1).0.ip(), b"offer", 10);
         let responder = offers.cookie(ends(1), INITIATOR, b"offer", at(5), &mut rng).unwrap();
-        assert_eq!(offers.cookie(ends(1), INITIATOR, b"offer", at(29), &mut rng), Some(responder), "no memory");
+        assert_eq!(
+            offers.cookie(ends(1), INITIATOR, b"offer", at(29), &mut rng),
+            Some(responder),
+            "no memory"
+        );
         assert_eq!(offers.cookie(ends(1), INITIATOR, b"another", at(5), &mut rng), None);
         let cookies = Cookies { initiator: INITIATOR, responder };
-        let mut good = |ends, cookies, now| offers.recognise(ends, cookies, at(now), &mut rng).map(<[u8]>::to_vec);
+        let mut good = |ends, cookies, now| {
+            offers.recognise(ends, cookies, at(now), &mut rng).map(<[u8]>::to_vec)
+        };
         assert_eq!(good(ends(1), cookies, 6).as_deref(), Some(b"offer".as_slice()));
         assert_eq!(good(ends(2), cookies, 6), None, "of another address");
         assert_eq!(good((ends(1).1, ends(1).0), cookies, 6), None);
@@ -234,7 +264,10 @@ mod tests {
         assert!(offers.cookie(ends(1), INITIATOR, b"usual", at(1), &mut rng).is_some());
         assert!(offers.cookie(ends(3), INITIATOR, &7_u32.to_be_bytes(), at(1), &mut rng).is_none());
         let shown: Vec<_> = offers.iter().collect();
-        assert_eq!(shown, [(ends(1).0.ip(), b"usual".as_slice()), (ends(3).0.ip(), [0, 0, 3, 231].as_slice())]);
+        assert_eq!(
+            shown,
+            [(ends(1).0.ip(), b"usual".as_slice()), (ends(3).0.ip(), [0, 0, 3, 231].as_slice())]
+        );
     }
 
     #[test]
@@ -244,9 +277,16 @@ mod tests {
             offers.prove(ends(peer).0.ip(), &[peer], 50);
             offers.prove(ends(1).0.ip(), &[1], 50);
         }
-        assert_eq!((offers.by_source.len(), offers.by_age.len(), offers.places.len()), (50, 50, 50));
+        assert_eq!(
+            (offers.by_source.len(), offers.by_age.len(), offers.places.len()),
+            (50, 50, 50)
+        );
         for (peer, kept) in [(1, true), (200, true), (152, true), (151, false), (2, false)] {
-            assert_eq!(offers.cookie(ends(peer), INITIATOR, &[peer], at(1), &mut rng).is_some(), kept, "{peer}");
+            assert_eq!(
+                offers.cookie(ends(peer), INITIATOR, &[peer], at(1), &mut rng).is_some(),
+                kept,
+                "{peer}"
+            );
         }
         let (mut offers, _) = self::offers();
         for peer in 0..1000_u32 {

@@ -24,7 +24,8 @@ pub(super) struct Peer {
     pub(super) proof: Answered,
     /// Pulls by message identifier.
     pub(super) pulls: BTreeMap<u32, Pull>,
-    /// Message identifiers of authentic messages that began something: each begins one thing (RFC 2408 §3.1).
+    /// Message identifiers of authentic messages that began something: each begins one thing (RFC
+    /// 2408 §3.1).
     used: BTreeSet<u32>,
     /// Orders peers by age.
     pub(super) born: u64,
@@ -66,7 +67,16 @@ impl Peer {
         now: BootTime,
     ) -> Self {
         let expires = now + sa.lifetime();
-        Self { sa, source, local, expires, proof, pulls: BTreeMap::new(), used: BTreeSet::new(), born }
+        Self {
+            sa,
+            source,
+            local,
+            expires,
+            proof,
+            pulls: BTreeMap::new(),
+            used: BTreeSet::new(),
+            born,
+        }
     }
 
     pub(super) fn identity(&self) -> &Identity {
@@ -90,7 +100,8 @@ impl Peer {
         if self.used.contains(&message_id) {
             return Err(NotAccepted::Replayed);
         }
-        // Forgetting any would let a recorded message begin again; phase 1 anew is cheap for an honest peer.
+        // Forgetting any would let a recorded message begin again; phase 1 anew is cheap for an
+        // honest peer.
         if self.used.len() >= MESSAGE_IDS { Err(NotAccepted::PullLimit) } else { Ok(()) }
     }
 
@@ -100,7 +111,11 @@ impl Peer {
     }
 
     /// Reads a protected Informational message that was not heard before.
-    pub(super) fn open_informational(&mut self, message_id: u32, datagram: &[u8]) -> Result<Vec<Informational>, Error> {
+    pub(super) fn open_informational(
+        &mut self,
+        message_id: u32,
+        datagram: &[u8],
+    ) -> Result<Vec<Informational>, Error> {
         self.may_begin(message_id)?;
         let said = self.sa.open_informational(datagram)?;
         self.begin(message_id);

@@ -1,4 +1,5 @@
-//! All established peers, with the indexes that find them by cookies, identity, pull, age and deadline.
+//! All established peers, with the indexes that find them by cookies, identity, pull, age and
+//! deadline.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +12,8 @@ use crate::event::{PullId, Timer};
 use crate::phase1::Cookies;
 use crate::time::BootTime;
 
-/// When something about a peer is due: the end of its ISAKMP SA (message identifier 0) or of the wait of one pull.
+/// When something about a peer is due: the end of its ISAKMP SA (message identifier 0) or of the
+/// wait of one pull.
 pub(super) type Due = (BootTime, Timer, Cookies, u32);
 
 /// The peers.
@@ -78,24 +80,44 @@ impl Peers {
         same.flat_map(|(_, cookies)| cookies.iter().map(|(_, cookies)| *cookies)).collect()
     }
 
-    /// Which peer has to go so that one more of `identity` at `address` fits; `None` if there is room.
-    pub(super) fn to_replace(&self, identity: &Identity, address: IpAddr) -> Result<Option<Cookies>, NotAccepted> {
-        let idle = |(_, cookies): &&(u64, Cookies)| self.get(cookies).is_some_and(|peer| peer.running() == 0);
+    /// Which peer has to go so that one more of `identity` at `address` fits; `None` if there is
+    /// room.
+    pub(super) fn to_replace(
+        &self,
+        identity: &Identity,
+        address: IpAddr,
+    ) -> Result<Option<Cookies>, NotAccepted> {
+        let idle = |(_, cookies): &&(u64, Cookies)| {
+            self.get(cookies).is_some_and(|peer| peer.running() == 0)
+        };
         let of_peer = self.by_identity.get(&(identity.clone(), address));
-        if let Some(of_peer) = of_peer.filter(|of_peer| of_peer.len() >= self.limits.established_per_peer.max(1)) {
-            return of_peer.iter().find(idle).map(|(_, cookies)| Some(*cookies)).ok_or(NotAccepted::EstablishedLimit);
+        if let Some(of_peer) =
+            of_peer.filter(|of_peer| of_peer.len() >= self.limits.established_per_peer.max(1))
+        {
+            return of_peer
+                .iter()
+                .find(idle)
+                .map(|(_, cookies)| Some(*cookies))
+                .ok_or(NotAccepted::EstablishedLimit);
         }
         if self.by_cookies.len() < self.limits.established.max(1) {
             return Ok(None);
         }
-        self.by_age.iter().find(idle).map(|(_, cookies)| Some(*cookies)).ok_or(NotAccepted::EstablishedLimit)
+        self.by_age
+            .iter()
+            .find(idle)
+            .map(|(_, cookies)| Some(*cookies))
+            .ok_or(NotAccepted::EstablishedLimit)
     }
 
     pub(super) fn insert(&mut self, peer: Peer) {
         let cookies = peer.sa.cookies();
         self.by_age.insert((peer.born, cookies));
         self.deadlines.insert((peer.expires, Timer::IsakmpLifetime, cookies, 0));
-        self.by_identity.entry((peer.identity().clone(), peer.source.ip())).or_default().insert((peer.born, cookies));
+        self.by_identity
+            .entry((peer.identity().clone(), peer.source.ip()))
+            .or_default()
+            .insert((peer.born, cookies));
         self.by_cookies.insert(cookies, peer);
     }
 

@@ -21,13 +21,18 @@ impl Server {
         let peer = self.peer(&cookies, inbound.source)?;
         let (local, source) = (peer.local, peer.source);
         let Peer { sa, pulls, .. } = peer;
-        let Some(pull) = pulls.get_mut(&message_id) else { return self.handle_request(inbound, cookies, digest) };
+        let Some(pull) = pulls.get_mut(&message_id) else {
+            return self.handle_request(inbound, cookies, digest);
+        };
         match &mut pull.state {
             // The caller will answer; until then a copy changes nothing.
-            PullState::Requested(request, _) if *request == digest => Err(NotAccepted::Replayed.into()),
+            PullState::Requested(request, _) if *request == digest => {
+                Err(NotAccepted::Replayed.into())
+            }
             PullState::Requested(..) => Err(NotAccepted::Unexpected.into()),
             PullState::Closed(answered) => {
-                let answer = answer_of(answered.handle(&digest, inbound.now))?.ok_or(NotAccepted::Replayed)?;
+                let answer = answer_of(answered.handle(&digest, inbound.now))?
+                    .ok_or(NotAccepted::Replayed)?;
                 self.repeat(local, source, answer);
                 Ok(())
             }
@@ -44,7 +49,12 @@ impl Server {
     }
 
     /// `--> HDR*, HASH(1), Ni, ID`.
-    fn handle_request(&mut self, inbound: Inbound<'_>, cookies: Cookies, digest: Digest) -> Result<(), Error> {
+    fn handle_request(
+        &mut self,
+        inbound: Inbound<'_>,
+        cookies: Cookies,
+        digest: Digest,
+    ) -> Result<(), Error> {
         let (order, limits) = (self.config.group_id_byte_order, self.config.limits);
         let message_id = inbound.header.message_id;
         let peer = self.peer(&cookies, inbound.source)?;
@@ -70,15 +80,28 @@ impl Server {
         let deadline = inbound.now + limits.half_open_timeout;
         let pull = Pull { id, group, state: PullState::Requested(digest, request), deadline };
         self.peers.put_pull(&cookies, message_id, pull);
-        self.events.push_back(ServerEvent::PullRequested { pull: id, local, peer: source, identity, group });
+        self.events.push_back(ServerEvent::PullRequested {
+            pull: id,
+            local,
+            peer: source,
+            identity,
+            group,
+        });
         Ok(())
     }
 
     /// `<-- HDR*, HASH(2), Nr, SA`.
-    pub(super) fn give_policy(&mut self, id: PullId, group_sa: &GroupSa, now: BootTime) -> Result<(), Error> {
+    pub(super) fn give_policy(
+        &mut self,
+        id: PullId,
+        group_sa: &GroupSa,
+        now: BootTime,
+    ) -> Result<(), Error> {
         let (cookies, message_id, peer) = waiting(&self.peers, id)?;
         let (local, source) = (peer.local, peer.source);
-        let Some(Pull { state: PullState::Requested(digest, request), group, .. }) = peer.pulls.get(&message_id) else {
+        let Some(Pull { state: PullState::Requested(digest, request), group, .. }) =
+            peer.pulls.get(&message_id)
+        else {
             return Err(ApiMisuse::NoSuchPull.into());
         };
         let (next, message) = request.answer(&peer.sa, group_sa, &mut self.rng)?;
@@ -91,19 +114,34 @@ impl Server {
     }
 
     /// No policy for this peer: a protected notification, or nothing.
-    pub(super) fn refuse_policy(&mut self, id: PullId, refusal: PullRefusal, now: BootTime) -> Result<(), Error> {
+    pub(super) fn refuse_policy(
+        &mut self,
+        id: PullId,
+        refusal: PullRefusal,
+        now: BootTime,
+    ) -> Result<(), Error> {
         let (cookies, message_id, peer) = waiting(&self.peers, id)?;
-        let Some(Pull { state: PullState::Requested(digest, _), group, .. }) = peer.pulls.get(&message_id) else {
+        let Some(Pull { state: PullState::Requested(digest, _), group, .. }) =
+            peer.pulls.get(&message_id)
+        else {
             return Err(ApiMisuse::NoSuchPull.into());
         };
         let (digest, group) = (digest.clone(), *group);
         let message = match refusal {
             PullRefusal::InvalidId => self.notify(&cookies, NotifyType::INVALID_ID_INFORMATION),
-            PullRefusal::AuthenticationFailed => self.notify(&cookies, NotifyType::AUTHENTICATION_FAILED),
+            PullRefusal::AuthenticationFailed => {
+                self.notify(&cookies, NotifyType::AUTHENTICATION_FAILED)
+            }
             PullRefusal::Silence => None,
         };
         match message {
-            Some(message) => self.close(&cookies, message_id, (id, group), Answered::new(digest, message, now), now),
+            Some(message) => self.close(
+                &cookies,
+                message_id,
+                (id, group),
+                Answered::new(digest, message, now),
+                now,
+            ),
             None => {
                 self.peers.take_pull(&cookies, message_id);
             }
@@ -113,7 +151,13 @@ impl Server {
     }
 
     /// `--> HDR*, HASH(3)` was authentic; `<-- HDR*, HASH(4) [, SEQ ], KD`.
-    fn finish(&mut self, inbound: Inbound<'_>, cookies: Cookies, digest: Digest, accepted: Result<Vec<u8>, Error>) {
+    fn finish(
+        &mut self,
+        inbound: Inbound<'_>,
+        cookies: Cookies,
+        digest: Digest,
+        accepted: Result<Vec<u8>, Error>,
+    ) {
         let message_id = inbound.header.message_id;
         let Some(pull) = self.peers.take_pull(&cookies, message_id) else { return };
         let Some(peer) = self.peers.get(&cookies) else { return };
@@ -125,7 +169,13 @@ impl Server {
                 self.close(&cookies, message_id, (id, group), answered, inbound.now);
                 self.transmit(local, source, message);
                 self.statistics.pulls_completed += 1;
-                self.events.push_back(ServerEvent::PullCompleted { pull: id, local, peer: source, identity, group });
+                self.events.push_back(ServerEvent::PullCompleted {
+                    pull: id,
+                    local,
+                    peer: source,
+                    identity,
+                    group,
+                });
             }
             Err(error) => {
                 if let Some(message) = error.notify().and_then(|kind| self.notify(&cookies, kind)) {
@@ -133,7 +183,13 @@ impl Server {
                     self.close(&cookies, message_id, (id, group), answered, inbound.now);
                 }
                 let reason = PullAbort::Misbehaved(error);
-                self.events.push_back(ServerEvent::PullAborted { pull: id, peer: source, identity, group, reason });
+                self.events.push_back(ServerEvent::PullAborted {
+                    pull: id,
+                    peer: source,
+                    identity,
+                    group,
+                    reason,
+                });
             }
         }
     }
@@ -165,8 +221,11 @@ impl Server {
         let deadline = now + self.config.limits.finished_exchange;
         let pull = Pull { id, group, state: PullState::Closed(answered), deadline };
         self.peers.put_pull(cookies, message_id, pull);
-        // Answers may be long: a peer that pulls again and again keeps no more of them than it may have pulls.
-        while let Some(oldest) = self.peers.get(cookies).and_then(|peer| peer.surplus(self.config.limits.pulls)) {
+        // Answers may be long: a peer that pulls again and again keeps no more of them than it may
+        // have pulls.
+        while let Some(oldest) =
+            self.peers.get(cookies).and_then(|peer| peer.surplus(self.config.limits.pulls))
+        {
             self.peers.take_pull(cookies, oldest);
         }
     }

@@ -8,7 +8,8 @@ use crate::push::ack::Claim;
 use crate::push::{Delivery, DeliveryEvent};
 use crate::time::BootTime;
 
-/// Deliveries in progress, oldest first. A finished one is forgotten: what comes for it later is unexpected.
+/// Deliveries in progress, oldest first. A finished one is forgotten: what comes for it later is
+/// unexpected.
 #[derive(Debug, Default)]
 pub(super) struct Pushes {
     begun: u64,
@@ -46,7 +47,8 @@ impl Pushes {
         let claim = Claim::read(datagram)?;
         // One push may be on its way twice: to all, and to a member that came later.
         let meant = self.running.values_mut().find(|delivery| delivery.expects(&claim));
-        let result = meant.ok_or(NotAccepted::UnexpectedAcknowledgement)?.handle_acknowledgement(&claim);
+        let result =
+            meant.ok_or(NotAccepted::UnexpectedAcknowledgement)?.handle_acknowledgement(&claim);
         self.collect();
         result
     }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// Figures of a [`Server`](super::Server). All are totals since start, except the first three, which are as of now.
+/// Figures of a [`Server`](super::Server). All are totals since start, except the first three,
+/// which are as of now.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ServerStatistics {
     /// Half-open exchanges now.

@@ -22,7 +22,8 @@ pub struct Attribute {
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AttributeValue {
-    /// TV: two octets. Basic classes have this form only, variable classes may have it (RFC 2409 appendix A).
+    /// TV: two octets. Basic classes have this form only, variable classes may have it (RFC 2409
+    /// appendix A).
     Short(u16),
     /// TLV: any number of octets.
     Long(Vec<u8>),
@@ -44,7 +45,8 @@ impl Attribute {
         Self::long(class, value.to_be_bytes())
     }
 
-    /// The value of a basic class; `None` if it came in the TLV form, which such a class must not have.
+    /// The value of a basic class; `None` if it came in the TLV form, which such a class must not
+    /// have.
     pub fn as_basic(&self) -> Option<u16> {
         match self.value {
             AttributeValue::Short(value) => Some(value),
@@ -52,7 +54,8 @@ impl Attribute {
         }
     }
 
-    /// The value of a variable class as a number, from either form; `None` if it is empty or exceeds 64 bits.
+    /// The value of a variable class as a number, from either form; `None` if it is empty or
+    /// exceeds 64 bits.
     pub fn as_number(&self) -> Option<u64> {
         match &self.value {
             AttributeValue::Short(value) => Some(u64::from(*value)),
@@ -68,7 +71,8 @@ impl Attribute {
         }
     }
 
-    /// Whether both say the same: equal class and equal value, where a number may differ in form and leading zeros.
+    /// Whether both say the same: equal class and equal value, where a number may differ in form
+    /// and leading zeros.
     pub fn same(&self, other: &Self) -> bool {
         self.class == other.class
             && (self.value == other.value

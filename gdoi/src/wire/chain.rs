@@ -4,8 +4,8 @@
 //! ! Next Payload  !   RESERVED    !         Payload Length        !
 //! ```
 //!
-//! Next Payload is the type of the payload *behind*; the length counts these four octets. RESERVED is ignored on
-//! receipt, as existing peers do, although RFC 2408 §5.3 would refuse it.
+//! Next Payload is the type of the payload *behind*; the length counts these four octets. RESERVED
+//! is ignored on receipt, as existing peers do, although RFC 2408 §5.3 would refuse it.
 
 use super::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
 use super::registry::PayloadKind;
@@ -47,7 +47,11 @@ impl<'a> RawPayload<'a> {
     /// The body as a struct. A payload of another type is [`InvalidMessage::Value`] at its offset.
     pub fn read<T: Body>(&self) -> Result<T, InvalidMessage> {
         if self.kind != T::KIND {
-            return Err(InvalidMessage::Value { what: "payload type", offset: self.offset, value: self.kind.0.into() });
+            return Err(InvalidMessage::Value {
+                what: "payload type",
+                offset: self.offset,
+                value: self.kind.0.into(),
+            });
         }
         let mut reader = self.reader();
         let body = T::read(&mut reader)?;
@@ -68,8 +72,8 @@ pub struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    /// The octets from the end of payload `index` to the end of the last payload: what HASH covers in phase 2 when
-    /// `index` is the HASH payload's, with padding left out.
+    /// The octets from the end of payload `index` to the end of the last payload: what HASH covers
+    /// in phase 2 when `index` is the HASH payload's, with padding left out.
     pub fn octets_behind(&self, index: usize) -> &'a [u8] {
         let Some(payload) = self.payloads.get(index) else { return &[] };
         let from = payload.offset.saturating_sub(self.offset).saturating_add(payload.octets.len());
@@ -77,7 +81,8 @@ impl<'a> Chain<'a> {
         self.octets.get(from..end).unwrap_or_default()
     }
 
-    /// The octets from the start of the chain to the start of payload `index`: what SIG covers in a push.
+    /// The octets from the start of the chain to the start of payload `index`: what SIG covers in a
+    /// push.
     pub fn octets_before(&self, index: usize) -> &'a [u8] {
         let Some(payload) = self.payloads.get(index) else { return &[] };
         let end = payload.offset.saturating_sub(self.offset);
@@ -92,8 +97,8 @@ impl<'a> Chain<'a> {
 
 /// Cuts `octets`, which start at `offset` of the message, into the payloads that `first` begins.
 ///
-/// The walk ends at Next Payload 0; what is left then is [`Chain::padding`], which may hold anything. A clear message
-/// has no padding: see [`walk_clear`].
+/// The walk ends at Next Payload 0; what is left then is [`Chain::padding`], which may hold
+/// anything. A clear message has no padding: see [`walk_clear`].
 pub fn walk(first: PayloadKind, octets: &[u8], offset: usize) -> Result<Chain<'_>, InvalidMessage> {
     let mut reader = Reader::at(octets, offset);
     let mut payloads = Vec::new();
@@ -114,14 +119,22 @@ pub fn walk(first: PayloadKind, octets: &[u8], offset: usize) -> Result<Chain<'_
             });
         }
         reader.take("payload", length.saturating_sub(HEADER_LENGTH))?;
-        payloads.push(RawPayload { kind, offset: start, octets: span.get(..length).unwrap_or_default() });
+        payloads.push(RawPayload {
+            kind,
+            offset: start,
+            octets: span.get(..length).unwrap_or_default(),
+        });
         kind = next;
     }
     Ok(Chain { payloads, padding: reader.rest(), octets, offset })
 }
 
 /// As [`walk`], for octets without cipher padding: anything behind the last payload is an error.
-pub fn walk_clear(first: PayloadKind, octets: &[u8], offset: usize) -> Result<Chain<'_>, InvalidMessage> {
+pub fn walk_clear(
+    first: PayloadKind,
+    octets: &[u8],
+    offset: usize,
+) -> Result<Chain<'_>, InvalidMessage> {
     let chain = walk(first, octets, offset)?;
     match chain.padding.len() {
         0 => Ok(chain),

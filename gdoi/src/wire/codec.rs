@@ -1,12 +1,13 @@
-//! The one way octets are read and written: a bounded cursor with absolute offsets, and a buffer whose length fields
-//! are filled in by a guard.
+//! The one way octets are read and written: a bounded cursor with absolute offsets, and a buffer
+//! whose length fields are filled in by a guard.
 //!
-//! Nested structures get a sub-reader that ends where their length field says, so that no field can reach beyond its
-//! container, and octets that nothing claims are an error (RFC 2408 §5.3).
+//! Nested structures get a sub-reader that ends where their length field says, so that no field can
+//! reach beyond its container, and octets that nothing claims are an error (RFC 2408 §5.3).
 
 use zeroize::{Zeroize, Zeroizing};
 
-/// What is wrong with received octets. Offsets count from the first octet of what was handed in, usually the datagram.
+/// What is wrong with received octets. Offsets count from the first octet of what was handed in,
+/// usually the datagram.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMessage {
     /// A field needs more octets than its container has left.
@@ -170,7 +171,12 @@ impl<'a> Reader<'a> {
     /// The next `count` octets.
     pub fn take(&mut self, what: &'static str, count: usize) -> Result<&'a [u8], InvalidMessage> {
         let Some((taken, rest)) = self.octets.split_at_checked(count) else {
-            return Err(InvalidMessage::Truncated { what, offset: self.offset, need: count, have: self.octets.len() });
+            return Err(InvalidMessage::Truncated {
+                what,
+                offset: self.offset,
+                need: count,
+                have: self.octets.len(),
+            });
         };
         self.octets = rest;
         self.offset = self.offset.saturating_add(count);
@@ -180,7 +186,12 @@ impl<'a> Reader<'a> {
     /// The next `N` octets.
     pub fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], InvalidMessage> {
         let Some((taken, rest)) = self.octets.split_first_chunk::<N>() else {
-            return Err(InvalidMessage::Truncated { what, offset: self.offset, need: N, have: self.octets.len() });
+            return Err(InvalidMessage::Truncated {
+                what,
+                offset: self.offset,
+                need: N,
+                have: self.octets.len(),
+            });
         };
         self.octets = rest;
         self.offset = self.offset.saturating_add(N);
@@ -218,7 +229,13 @@ impl<'a> Reader<'a> {
     ) -> Result<&'a [u8], InvalidMessage> {
         let have = self.octets.len();
         if have < minimum || have > maximum {
-            return Err(InvalidMessage::Length { what, offset: self.offset, minimum, maximum, have });
+            return Err(InvalidMessage::Length {
+                what,
+                offset: self.offset,
+                minimum,
+                maximum,
+                have,
+            });
         }
         Ok(self.rest())
     }
@@ -263,7 +280,8 @@ impl Writer {
         self.octets.is_empty()
     }
 
-    /// The octets, or the first thing that did not fit. If they hold keys, wiping them is now the caller's duty.
+    /// The octets, or the first thing that did not fit. If they hold keys, wiping them is now the
+    /// caller's duty.
     pub fn finish(mut self) -> Result<Vec<u8>, EncodeError> {
         match self.error.take() {
             Some(error) => Err(error),
@@ -281,7 +299,8 @@ impl Writer {
         let need = self.octets.len().saturating_add(octets.len());
         if need > self.octets.capacity() {
             // Growing in place would leave an unwiped copy in freed memory.
-            let mut larger = Vec::with_capacity(need.max(self.octets.capacity().saturating_mul(2)).max(256));
+            let mut larger =
+                Vec::with_capacity(need.max(self.octets.capacity().saturating_mul(2)).max(256));
             larger.extend_from_slice(&self.octets);
             let mut old = core::mem::replace(&mut *self.octets, larger);
             old.zeroize();
@@ -320,7 +339,8 @@ impl Writer {
         }
     }
 
-    /// Writes a two-octet length, then what `body` writes, and fills in the length, which counts what `counted` says.
+    /// Writes a two-octet length, then what `body` writes, and fills in the length, which counts
+    /// what `counted` says.
     pub fn length16(&mut self, what: &'static str, counted: Counted, body: impl FnOnce(&mut Self)) {
         let field = self.len();
         self.u16(0);

@@ -1,11 +1,13 @@
-//! Group Associated Policy payload (RFC 6407 §5.4): attributes for the group as a whole, or a member's requests.
+//! Group Associated Policy payload (RFC 6407 §5.4): attributes for the group as a whole, or a
+//! member's requests.
 
 use super::attribute::{self, Attribute};
 use super::chain::Body;
 use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::registry::PayloadKind;
 
-/// GAP attributes: inside the SA payload from the key server, by itself in message 3 of a pull from the member.
+/// GAP attributes: inside the SA payload from the key server, by itself in message 3 of a pull from
+/// the member.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Gap {
     /// Attributes in order.

@@ -7,8 +7,8 @@
 //! ~                     SAK, GAP and SAT payloads                 ~
 //! ```
 //!
-//! The attribute payloads form a chain of their own inside this payload's length; the Next Payload octet of the
-//! generic header jumps over them. Their order is SAK, GAP, SAT (RFC 6407 §5.2.1).
+//! The attribute payloads form a chain of their own inside this payload's length; the Next Payload
+//! octet of the generic header jumps over them. Their order is SAK, GAP, SAT (RFC 6407 §5.2.1).
 
 use super::chain::{Body, encode_one, walk_clear};
 use super::codec::{Codec, InvalidMessage, Reader, Writer};
@@ -39,7 +39,11 @@ impl Codec for GroupSecurityAssociation {
         let offset = reader.offset();
         let first = reader.u16("SA attribute next payload")?;
         reader.u16("reserved octets of an SA payload")?;
-        let value = |kind: u16| InvalidMessage::Value { what: "SA attribute payload", offset, value: kind.into() };
+        let value = |kind: u16| InvalidMessage::Value {
+            what: "SA attribute payload",
+            offset,
+            value: kind.into(),
+        };
         let first = PayloadKind(u8::try_from(first).map_err(|_| value(first))?);
         if first == PayloadKind::NONE {
             return Err(value(0));
@@ -52,7 +56,9 @@ impl Codec for GroupSecurityAssociation {
                 PayloadKind::SA_KEK if in_order && sa.kek.is_none() && sa.gap.is_none() => {
                     sa.kek = Some(payload.read()?);
                 }
-                PayloadKind::GROUP_ASSOCIATED_POLICY if in_order && sa.gap.is_none() => sa.gap = Some(payload.read()?),
+                PayloadKind::GROUP_ASSOCIATED_POLICY if in_order && sa.gap.is_none() => {
+                    sa.gap = Some(payload.read()?)
+                }
                 PayloadKind::SA_TEK => sa.teks.push(payload.read()?),
                 kind => {
                     return Err(InvalidMessage::Value {
@@ -64,13 +70,19 @@ impl Codec for GroupSecurityAssociation {
             }
         }
         if sa.kek.is_none() && sa.teks.is_empty() {
-            return Err(InvalidMessage::Count { what: "SAK and SAT payloads", offset, need: 1, have: 0 });
+            return Err(InvalidMessage::Count {
+                what: "SAK and SAT payloads",
+                offset,
+                need: 1,
+                have: 0,
+            });
         }
         Ok(sa)
     }
 
     fn encode(&self, writer: &mut Writer) {
-        let (kek, gap, tek) = (PayloadKind::SA_KEK, PayloadKind::GROUP_ASSOCIATED_POLICY, PayloadKind::SA_TEK);
+        let (kek, gap, tek) =
+            (PayloadKind::SA_KEK, PayloadKind::GROUP_ASSOCIATED_POLICY, PayloadKind::SA_TEK);
         let behind_gap = if self.teks.is_empty() { PayloadKind::NONE } else { tek };
         let behind_kek = if self.gap.is_some() { gap } else { behind_gap };
         let first = if self.kek.is_some() { kek } else { behind_kek };

@@ -72,7 +72,8 @@ impl Codec for Header {
 }
 
 impl Header {
-    /// The message: this header with its length filled in, then `body` (the payloads, or their ciphertext).
+    /// The message: this header with its length filled in, then `body` (the payloads, or their
+    /// ciphertext).
     pub fn message(mut self, body: &[u8]) -> Result<Vec<u8>, EncodeError> {
         let length = LENGTH.saturating_add(body.len());
         let mut writer = Writer::new();
@@ -88,12 +89,17 @@ impl Header {
 
 /// Cuts a datagram into its header and what follows.
 ///
-/// Fails on a version other than 1.0 and on a Length field that is not the datagram's length (RFC 2408 §5.2).
+/// Fails on a version other than 1.0 and on a Length field that is not the datagram's length (RFC
+/// 2408 §5.2).
 pub fn split(datagram: &[u8]) -> Result<(Header, &[u8]), InvalidMessage> {
     let mut reader = Reader::new(datagram);
     let header = Header::read(&mut reader)?;
     if header.version != VERSION {
-        return Err(InvalidMessage::Value { what: "version", offset: 17, value: header.version.into() });
+        return Err(InvalidMessage::Value {
+            what: "version",
+            offset: 17,
+            value: header.version.into(),
+        });
     }
     let announced = usize::try_from(header.length).unwrap_or(usize::MAX);
     if announced < LENGTH {
@@ -141,7 +147,10 @@ mod tests {
     fn every_truncation_is_refused() {
         let octets = crate::wire::testing::hex(GOLDEN);
         for length in 0..octets.len() {
-            assert!(matches!(split(&octets[..length]), Err(InvalidMessage::Truncated { .. })), "{length}");
+            assert!(
+                matches!(split(&octets[..length]), Err(InvalidMessage::Truncated { .. })),
+                "{length}"
+            );
         }
     }
 
@@ -149,7 +158,10 @@ mod tests {
     fn length_must_be_the_datagrams() {
         let mut octets = crate::wire::testing::hex(GOLDEN);
         octets.push(0);
-        assert_eq!(split(&octets), Err(InvalidMessage::Trailing { what: "message", offset: 28, have: 1 }));
+        assert_eq!(
+            split(&octets),
+            Err(InvalidMessage::Trailing { what: "message", offset: 28, have: 1 })
+        );
         octets[27] = 30;
         let short = InvalidMessage::Truncated { what: "message", offset: 28, need: 2, have: 1 };
         assert_eq!(split(&octets), Err(short));
@@ -164,7 +176,8 @@ mod tests {
         for version in [0x00, 0x0f, 0x11, 0x20] {
             let mut octets = crate::wire::testing::hex(GOLDEN);
             octets[17] = version;
-            let refused = InvalidMessage::Value { what: "version", offset: 17, value: version.into() };
+            let refused =
+                InvalidMessage::Value { what: "version", offset: 17, value: version.into() };
             assert_eq!(split(&octets), Err(refused));
         }
     }

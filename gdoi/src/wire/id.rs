@@ -48,8 +48,12 @@ impl Identification {
     /// The phase-1 identification of `identity`, protocol and port zero.
     pub fn of(identity: &Identity) -> Self {
         let (kind, data) = match identity {
-            Identity::Address(IpAddr::V4(address)) => (IdType::IPV4_ADDR, address.octets().to_vec()),
-            Identity::Address(IpAddr::V6(address)) => (IdType::IPV6_ADDR, address.octets().to_vec()),
+            Identity::Address(IpAddr::V4(address)) => {
+                (IdType::IPV4_ADDR, address.octets().to_vec())
+            }
+            Identity::Address(IpAddr::V6(address)) => {
+                (IdType::IPV6_ADDR, address.octets().to_vec())
+            }
             Identity::Fqdn(name) => (IdType::FQDN, name.as_bytes().to_vec()),
             Identity::UserFqdn(name) => (IdType::USER_FQDN, name.as_bytes().to_vec()),
             Identity::KeyId(octets) => (IdType::KEY_ID, octets.clone()),
@@ -57,11 +61,16 @@ impl Identification {
         Self { kind, protocol: 0, port: 0, data }
     }
 
-    /// The identity; `None` for other types, addresses of the wrong length, empty names and names that are not UTF-8.
+    /// The identity; `None` for other types, addresses of the wrong length, empty names and names
+    /// that are not UTF-8.
     pub fn as_identity(&self) -> Option<Identity> {
         match self.kind {
-            IdType::IPV4_ADDR => <[u8; 4]>::try_from(self.data.as_slice()).ok().map(|a| Identity::Address(a.into())),
-            IdType::IPV6_ADDR => <[u8; 16]>::try_from(self.data.as_slice()).ok().map(|a| Identity::Address(a.into())),
+            IdType::IPV4_ADDR => {
+                <[u8; 4]>::try_from(self.data.as_slice()).ok().map(|a| Identity::Address(a.into()))
+            }
+            IdType::IPV6_ADDR => {
+                <[u8; 16]>::try_from(self.data.as_slice()).ok().map(|a| Identity::Address(a.into()))
+            }
             IdType::FQDN => self.text().map(Identity::Fqdn),
             IdType::USER_FQDN => self.text().map(Identity::UserFqdn),
             IdType::KEY_ID if !self.data.is_empty() => Some(Identity::KeyId(self.data.clone())),

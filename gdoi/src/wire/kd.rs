@@ -9,7 +9,8 @@
 //! ~                      Key Packet Attributes                    ~
 //! ```
 //!
-//! Key octets go straight into [`Secret`]; wiping the octets they were read from is for the owner of those.
+//! Key octets go straight into [`Secret`]; wiping the octets they were read from is for the owner
+//! of those.
 
 use super::attribute::{self, Attribute, Format, read_class, write_class};
 use super::chain::Body;
@@ -90,14 +91,20 @@ impl Codec for SecretAttribute {
             Format::Short => 2,
             Format::Long => usize::from(reader.u16("attribute length")?),
         };
-        Ok(Self { class, format, value: Secret::copy_from(reader.take("attribute value", length)?) })
+        Ok(Self {
+            class,
+            format,
+            value: Secret::copy_from(reader.take("attribute value", length)?),
+        })
     }
 
     fn encode(&self, writer: &mut Writer) {
         write_class(writer, self.class, self.format);
         match self.format {
             Format::Long => {
-                writer.length16("attribute length", Counted::BodyOnly, |writer| writer.put(self.value.expose()));
+                writer.length16("attribute length", Counted::BodyOnly, |writer| {
+                    writer.put(self.value.expose())
+                });
             }
             Format::Short => {
                 if self.value.len() != 2 {
@@ -123,7 +130,12 @@ impl Codec for KeyDownload {
             packets.push(KeyPacket::read(reader)?);
         }
         if packets.len() != announced {
-            return Err(InvalidMessage::Count { what: "key packets", offset, need: announced, have: packets.len() });
+            return Err(InvalidMessage::Count {
+                what: "key packets",
+                offset,
+                need: announced,
+                have: packets.len(),
+            });
         }
         Ok(Self { packets })
     }
@@ -166,7 +178,9 @@ impl Codec for KeyPacket {
             writer.count8("SPI size", self.spi().len());
             writer.put(self.spi());
             match self {
-                Self::Tek { attributes, .. } | Self::Kek { attributes, .. } => encode_all(writer, attributes),
+                Self::Tek { attributes, .. } | Self::Kek { attributes, .. } => {
+                    encode_all(writer, attributes)
+                }
                 Self::Lkh { attributes, .. } => encode_all(writer, attributes),
                 Self::Sid { attributes } => encode_all(writer, attributes),
                 Self::Unknown { rest, .. } => writer.put(rest.expose()),
@@ -214,7 +228,9 @@ impl KeyPacket {
             KdType::LKH => Ok(Self::Lkh { spi: kek_spi()?, attributes: read_all(body)? }),
             KdType::SID if size != 0 => Err(wrong_size(0)),
             KdType::SID => Ok(Self::Sid { attributes: attribute::read_all(body)? }),
-            _ => Ok(Self::Unknown { kind, spi: spi.to_vec(), rest: Secret::copy_from(body.rest()) }),
+            _ => {
+                Ok(Self::Unknown { kind, spi: spi.to_vec(), rest: Secret::copy_from(body.rest()) })
+            }
         }
     }
 }

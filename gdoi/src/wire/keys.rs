@@ -1,7 +1,8 @@
 //! The KD payload as keys of an announced policy, and back (RFC 6407 §5.6).
 //!
-//! Keys and policy meet by SPI (RFC 6407 §3.3). Every SAT must get its keys and no key may come without a SAT, each
-//! as long as its transform demands, before anything of it can leave towards the kernel.
+//! Keys and policy meet by SPI (RFC 6407 §3.3). Every SAT must get its keys and no key may come
+//! without a SAT, each as long as its transform demands, before anything of it can leave towards
+//! the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +12,9 @@ use super::lengths::{KeyLengths, is_combined, kek_octets};
 use super::lkh::{LkhAttribute, LkhDownload, LkhKey};
 use super::registry::{KdType, KekAlgorithm, KekKeyAttribute, SidAttribute, TekKeyAttribute};
 use crate::crypto::Secret;
-use crate::group::{GroupPolicy, GroupSa, KekKeys, KekPolicy, SenderIds, Spi, TekKeys, TekProtection, TekProtocol};
+use crate::group::{
+    GroupPolicy, GroupSa, KekKeys, KekPolicy, SenderIds, Spi, TekKeys, TekProtection, TekProtocol,
+};
 
 /// What a KD payload adds to a policy to make a [`GroupSa`].
 #[derive(Debug, PartialEq, Eq, Default)]
@@ -83,19 +86,23 @@ pub enum KeyError {
     /// Algorithms whose key lengths nothing here knows.
     #[error("the algorithms of SPI {0:#010x} are not understood")]
     UnknownAlgorithm(Spi),
-    /// SIDs without a width, a width out of 1 to 64 bits, no SID, one that is too wide, or one given twice.
+    /// SIDs without a width, a width out of 1 to 64 bits, no SID, one that is too wide, or one
+    /// given twice.
     #[error("SID packet: {0}")]
     SenderIds(&'static str),
 }
 
 /// The keys of `policy` from `download`, complete and of the right lengths.
 pub fn group_keys(policy: &GroupPolicy, download: KeyDownload) -> Result<GroupKeys, KeyError> {
-    let protections: BTreeMap<Spi, &TekProtection> = policy.teks.iter().map(|tek| (tek.spi, &tek.protection)).collect();
+    let protections: BTreeMap<Spi, &TekProtection> =
+        policy.teks.iter().map(|tek| (tek.spi, &tek.protection)).collect();
     let mut keys = GroupKeys::default();
     let mut lkh = None;
     for packet in download.packets {
-        let (kind, repeated) =
-            (packet.kind(), KeyError::RepeatedPacket { kind: packet.kind(), spi: packet.spi().to_vec() });
+        let (kind, repeated) = (
+            packet.kind(),
+            KeyError::RepeatedPacket { kind: packet.kind(), spi: packet.spi().to_vec() },
+        );
         let fresh = match packet {
             KeyPacket::Tek { spi, attributes } => {
                 let number = <[u8; 4]>::try_from(spi.as_slice()).map(Spi::from_be_bytes).ok();
@@ -111,7 +118,9 @@ pub fn group_keys(policy: &GroupPolicy, download: KeyDownload) -> Result<GroupKe
                 announced_kek(policy, spi, kind)?;
                 lkh.replace(attributes).is_none()
             }
-            KeyPacket::Sid { attributes } => keys.sender_ids.replace(read_sids(&attributes)?).is_none(),
+            KeyPacket::Sid { attributes } => {
+                keys.sender_ids.replace(read_sids(&attributes)?).is_none()
+            }
             KeyPacket::Unknown { kind, .. } if is_private(kind.0.into()) => true,
             KeyPacket::Unknown { kind, .. } => return Err(KeyError::UnknownPacket(kind)),
         };
@@ -131,16 +140,22 @@ pub fn group_keys(policy: &GroupPolicy, download: KeyDownload) -> Result<GroupKe
     Ok(keys)
 }
 
-/// The KD payload that hands out the keys of `sa`: KEK, the path of the key hierarchy, TEKs in order of their policy, SIDs.
+/// The KD payload that hands out the keys of `sa`: KEK, the path of the key hierarchy, TEKs in
+/// order of their policy, SIDs.
 pub fn key_download(sa: &GroupSa) -> KeyDownload {
     let mut packets = Vec::new();
     if let (Some(policy), Some(keys)) = (&sa.policy().kek, sa.kek_keys()) {
-        let key = SecretAttribute::new(KekKeyAttribute::KEK_ALGORITHM_KEY, keys.algorithm_key.duplicate());
-        let signature_key = keys
-            .signature_key
-            .as_deref()
-            .map(|octets| SecretAttribute::new(KekKeyAttribute::SIG_ALGORITHM_KEY, Secret::copy_from(octets)));
-        packets.push(KeyPacket::Kek { spi: policy.spi, attributes: [key].into_iter().chain(signature_key).collect() });
+        let key = SecretAttribute::new(
+            KekKeyAttribute::KEK_ALGORITHM_KEY,
+            keys.algorithm_key.duplicate(),
+        );
+        let signature_key = keys.signature_key.as_deref().map(|octets| {
+            SecretAttribute::new(KekKeyAttribute::SIG_ALGORITHM_KEY, Secret::copy_from(octets))
+        });
+        packets.push(KeyPacket::Kek {
+            spi: policy.spi,
+            attributes: [key].into_iter().chain(signature_key).collect(),
+        });
     }
     if let (Some(policy), Some(path)) = (&sa.policy().kek, sa.key_path()) {
         let keys = path.keys.iter().map(LkhKey::duplicate).collect();
@@ -160,7 +175,11 @@ pub fn key_download(sa: &GroupSa) -> KeyDownload {
     KeyDownload { packets }
 }
 
-fn read_tek(spi: Spi, protection: &TekProtection, attributes: Vec<SecretAttribute>) -> Result<TekKeys, KeyError> {
+fn read_tek(
+    spi: Spi,
+    protection: &TekProtection,
+    attributes: Vec<SecretAttribute>,
+) -> Result<TekKeys, KeyError> {
     let lengths = KeyLengths::of(protection).ok_or(KeyError::UnknownAlgorithm(spi))?;
     let [mut encryption, mut integrity, source_authentication] = by_class(
         KdType::TEK,
@@ -174,19 +193,27 @@ fn read_tek(spi: Spi, protection: &TekProtection, attributes: Vec<SecretAttribut
     let class = TekKeyAttribute::TEK_SOURCE_AUTH_KEY.0;
     match source_authentication {
         // One implementation sends the key of AH in this class.
-        Some(key) if protection.protocol == TekProtocol::AH && integrity.is_none() => integrity = Some(key),
+        Some(key) if protection.protocol == TekProtocol::AH && integrity.is_none() => {
+            integrity = Some(key)
+        }
         Some(_) => return Err(KeyError::UnknownAttribute { kind: KdType::TEK, class }),
         None => {}
     }
-    // RFC 6407 §5.6.1.2 counts GMAC keys as integrity keys, RFC 4543 lays them out as encryption keys.
-    if is_combined(protection.transform) && protection.protocol == TekProtocol::ESP && encryption.is_none() {
+    // RFC 6407 §5.6.1.2 counts GMAC keys as integrity keys, RFC 4543 lays them out as encryption
+    // keys.
+    if is_combined(protection.transform)
+        && protection.protocol == TekProtocol::ESP
+        && encryption.is_none()
+    {
         encryption = integrity.take();
     }
     let exact = |key: Option<Secret>, class: TekKeyAttribute, need: usize| {
         let key = key.unwrap_or_else(|| Secret::new(Vec::new()));
         match key.len() == need {
             true => Ok(key),
-            false => Err(KeyError::Length { kind: KdType::TEK, class: class.0, need, have: key.len() }),
+            false => {
+                Err(KeyError::Length { kind: KdType::TEK, class: class.0, need, have: key.len() })
+            }
         }
     };
     Ok(TekKeys {
@@ -196,14 +223,22 @@ fn read_tek(spi: Spi, protection: &TekProtection, attributes: Vec<SecretAttribut
 }
 
 fn write_tek(spi: Spi, keys: &TekKeys) -> KeyPacket {
-    let attribute =
-        |class: TekKeyAttribute, key: &Secret| (!key.is_empty()).then(|| SecretAttribute::new(class, key.duplicate()));
+    let attribute = |class: TekKeyAttribute, key: &Secret| {
+        (!key.is_empty()).then(|| SecretAttribute::new(class, key.duplicate()))
+    };
     let encryption = attribute(TekKeyAttribute::TEK_ALGORITHM_KEY, &keys.encryption);
     let integrity = attribute(TekKeyAttribute::TEK_INTEGRITY_KEY, &keys.integrity);
-    KeyPacket::Tek { spi: spi.to_be_bytes().to_vec(), attributes: encryption.into_iter().chain(integrity).collect() }
+    KeyPacket::Tek {
+        spi: spi.to_be_bytes().to_vec(),
+        attributes: encryption.into_iter().chain(integrity).collect(),
+    }
 }
 
-fn announced_kek(policy: &GroupPolicy, spi: [u8; 16], kind: KdType) -> Result<&KekPolicy, KeyError> {
+fn announced_kek(
+    policy: &GroupPolicy,
+    spi: [u8; 16],
+    kind: KdType,
+) -> Result<&KekPolicy, KeyError> {
     policy.kek.as_ref().filter(|kek| kek.spi == spi).ok_or(KeyError::UnannouncedKek(kind))
 }
 
@@ -217,8 +252,13 @@ fn read_kek(kek: &KekPolicy, attributes: Vec<SecretAttribute>) -> Result<KekKeys
     })
 }
 
-/// The root of the download array is the KEK (RFC 6407 §5.6.3.1); a KEK packet beside it takes precedence.
-fn read_lkh(kek: &KekPolicy, attributes: Vec<LkhAttribute>, keys: &mut GroupKeys) -> Result<(), KeyError> {
+/// The root of the download array is the KEK (RFC 6407 §5.6.3.1); a KEK packet beside it takes
+/// precedence.
+fn read_lkh(
+    kek: &KekPolicy,
+    attributes: Vec<LkhAttribute>,
+    keys: &mut GroupKeys,
+) -> Result<(), KeyError> {
     let (mut download, mut others) = (None, Vec::new());
     let kind = KdType::LKH;
     for attribute in attributes {
@@ -233,8 +273,11 @@ fn read_lkh(kek: &KekPolicy, attributes: Vec<LkhAttribute>, keys: &mut GroupKeys
             LkhAttribute::Other(attribute) => others.push(attribute),
         }
     }
-    let [signature_key] = by_class(kind, others, [super::registry::LkhAttributeClass::SIG_ALGORITHM_KEY.0])?;
-    if let (None, Some(root)) = (&keys.kek_keys, download.as_ref().and_then(|array| array.keys.last())) {
+    let [signature_key] =
+        by_class(kind, others, [super::registry::LkhAttributeClass::SIG_ALGORITHM_KEY.0])?;
+    if let (None, Some(root)) =
+        (&keys.kek_keys, download.as_ref().and_then(|array| array.keys.last()))
+    {
         keys.kek_keys = Some(KekKeys {
             algorithm_key: exact_kek(kek, kind, 1, root.data.duplicate())?,
             signature_key: signature_key.map(|key| key.expose().to_vec()),
@@ -261,7 +304,8 @@ fn by_class<const N: usize>(
     let mut found = [const { None }; N];
     for attribute in attributes {
         let class = attribute.class;
-        let place = classes.iter().position(|known| *known == class).and_then(|place| found.get_mut(place));
+        let place =
+            classes.iter().position(|known| *known == class).and_then(|place| found.get_mut(place));
         match place {
             Some(slot @ None) => *slot = Some(attribute.value),
             Some(_) => return Err(KeyError::RepeatedAttribute { kind, class }),
@@ -280,14 +324,23 @@ fn read_sids(attributes: &[Attribute]) -> Result<SenderIds, KeyError> {
                 let width = attribute.as_basic().filter(|width| (1..=64).contains(width));
                 let width = width.ok_or(KeyError::SenderIds("width out of 1 to 64 bits"))?;
                 if bits.replace(width).is_some() {
-                    return Err(KeyError::RepeatedAttribute { kind: KdType::SID, class: attribute.class });
+                    return Err(KeyError::RepeatedAttribute {
+                        kind: KdType::SID,
+                        class: attribute.class,
+                    });
                 }
             }
             SidAttribute::SID_VALUE => {
-                values.push(attribute.as_number().ok_or(KeyError::SenderIds("a SID is empty or exceeds 64 bits"))?);
+                values.push(
+                    attribute
+                        .as_number()
+                        .ok_or(KeyError::SenderIds("a SID is empty or exceeds 64 bits"))?,
+                );
             }
             SidAttribute(class) if is_private(class) => {}
-            SidAttribute(class) => return Err(KeyError::UnknownAttribute { kind: KdType::SID, class }),
+            SidAttribute(class) => {
+                return Err(KeyError::UnknownAttribute { kind: KdType::SID, class });
+            }
         }
     }
     let bits = bits.ok_or(KeyError::SenderIds("no width"))?;
@@ -314,10 +367,15 @@ fn write_sids(sender_ids: &SenderIds) -> KeyPacket {
         } else {
             8
         };
-        Attribute::long(SidAttribute::SID_VALUE, octets.get(octets.len().saturating_sub(width)..).unwrap_or_default())
+        Attribute::long(
+            SidAttribute::SID_VALUE,
+            octets.get(octets.len().saturating_sub(width)..).unwrap_or_default(),
+        )
     };
     let bits = Attribute::short(SidAttribute::NUMBER_OF_SID_BITS, sender_ids.bits);
-    KeyPacket::Sid { attributes: core::iter::once(bits).chain(sender_ids.values.iter().map(value)).collect() }
+    KeyPacket::Sid {
+        attributes: core::iter::once(bits).chain(sender_ids.values.iter().map(value)).collect(),
+    }
 }
 
 /// Private use: 128 to 255 for packet types and for most attribute classes (RFC 6407 §5.6).

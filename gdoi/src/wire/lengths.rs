@@ -24,7 +24,9 @@ impl KeyLengths {
                     Some(algorithm) => mac(algorithm)?,
                 },
             }),
-            TekProtocol::AH => Some(Self { encryption: 0, integrity: authentication_header(protection)? }),
+            TekProtocol::AH => {
+                Some(Self { encryption: 0, integrity: authentication_header(protection)? })
+            }
             _ => None,
         }
     }
@@ -71,7 +73,9 @@ fn encryption(transform: EspTransform, bits: Option<u16>) -> Option<usize> {
         EspTransform::TRIPLE_DES => Some(24),
         EspTransform::NULL => Some(0),
         EspTransform::AES_CBC => aes,
-        EspTransform::AES_CCM_8 | EspTransform::AES_CCM_12 | EspTransform::AES_CCM_16 => with_salt(3),
+        EspTransform::AES_CCM_8 | EspTransform::AES_CCM_12 | EspTransform::AES_CCM_16 => {
+            with_salt(3)
+        }
         EspTransform::AES_CTR
         | EspTransform::AES_GCM_8
         | EspTransform::AES_GCM_12
@@ -92,7 +96,8 @@ fn mac(algorithm: AuthenticationAlgorithm) -> Option<usize> {
     }
 }
 
-/// AH transforms (RFC 2407 §4.4.3, RFC 4868 §4, RFC 4543 §9): the transform alone names the algorithm.
+/// AH transforms (RFC 2407 §4.4.3, RFC 4868 §4, RFC 4543 §9): the transform alone names the
+/// algorithm.
 fn authentication_header(protection: &TekProtection) -> Option<usize> {
     match protection.transform.0 {
         2 => Some(16),

@@ -16,8 +16,9 @@
 //! ~                            Key Data                           ~
 //! ```
 //!
-//! Key Data carries no length. All keys of an array serve one KEK_ALGORITHM and KEK_KEY_LENGTH, so that they are
-//! equally long, and the array's length divided by the number of keys gives the length of one.
+//! Key Data carries no length. All keys of an array serve one KEK_ALGORITHM and KEK_KEY_LENGTH, so
+//! that they are equally long, and the array's length divided by the number of keys gives the
+//! length of one.
 
 use super::attribute::{Format, read_class, write_class};
 use super::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
@@ -81,7 +82,11 @@ impl Codec for LkhAttribute {
             _ => return SecretAttribute::read(reader).map(Self::Other),
         };
         if format == Format::Short {
-            return Err(InvalidMessage::Value { what: "form of an LKH array", offset: reader.offset(), value: 1 });
+            return Err(InvalidMessage::Value {
+                what: "form of an LKH array",
+                offset: reader.offset(),
+                value: 1,
+            });
         }
         let length = usize::from(ahead.u16("attribute length")?);
         let mut value = ahead.sub("LKH array", length)?;
@@ -93,7 +98,9 @@ impl Codec for LkhAttribute {
 
     fn encode(&self, writer: &mut Writer) {
         match self {
-            Self::Download(array) => encode_array(writer, LkhAttributeClass::LKH_DOWNLOAD_ARRAY, array),
+            Self::Download(array) => {
+                encode_array(writer, LkhAttributeClass::LKH_DOWNLOAD_ARRAY, array)
+            }
             Self::Update(array) => encode_array(writer, LkhAttributeClass::LKH_UPDATE_ARRAY, array),
             Self::Other(attribute) => attribute.encode(writer),
         }
@@ -149,7 +156,13 @@ impl Codec for LkhKey {
         };
         let have = data.len();
         if have < minimum || have > maximum {
-            return Err(InvalidMessage::Length { what: "data of an LKH key", offset, minimum, maximum, have });
+            return Err(InvalidMessage::Length {
+                what: "data of an LKH key",
+                offset,
+                minimum,
+                maximum,
+                have,
+            });
         }
         Ok(Self { node, algorithm, creation, expiration, handle, data: Secret::copy_from(data) })
     }
@@ -199,10 +212,20 @@ fn read_keys(reader: &mut Reader<'_>, count: usize) -> Result<Vec<LkhKey>, Inval
     let have = reader.remaining();
     let Some(length) = have.checked_div(count) else {
         // RFC 6407 §5.6.3.1 and §5.6.3.2: a header is followed by one or more keys.
-        return Err(InvalidMessage::Count { what: "LKH keys", offset: reader.offset(), need: 1, have: 0 });
+        return Err(InvalidMessage::Count {
+            what: "LKH keys",
+            offset: reader.offset(),
+            need: 1,
+            have: 0,
+        });
     };
     if length.saturating_mul(count) != have {
-        return Err(InvalidMessage::Count { what: "LKH keys", offset: reader.offset(), need: count, have });
+        return Err(InvalidMessage::Count {
+            what: "LKH keys",
+            offset: reader.offset(),
+            need: count,
+            have,
+        });
     }
     (0..count).map(|_| LkhKey::read(&mut reader.sub("LKH key", length)?)).collect()
 }

@@ -1,8 +1,9 @@
 //! The octets of ISAKMP (RFC 2408), IKEv1 (RFC 2407, RFC 2409) and GDOI (RFC 6407).
 //!
-//! Decoding goes in stages, each with its own error: [`header::split`] checks the header of a datagram,
-//! [`chain::walk`] cuts clear or decrypted octets into payloads, [`chain::RawPayload::read`] makes one payload a
-//! struct. Raw spans stay at hand, because HASH and SIG cover the octets as received.
+//! Decoding goes in stages, each with its own error: [`header::split`] checks the header of a
+//! datagram, [`chain::walk`] cuts clear or decrypted octets into payloads,
+//! [`chain::RawPayload::read`] makes one payload a struct. Raw spans stay at hand, because HASH and
+//! SIG cover the octets as received.
 //!
 //! ```text
 //! datagram -> Header + body -> [decrypt] -> Chain of RawPayload -> typed payloads
@@ -47,7 +48,8 @@ pub use keys::{GroupKeys, KeyError, group_keys, key_download};
 pub use lengths::{KeyLengths, kek_octets};
 pub use payload::Payload;
 pub use policy::{
-    AttributeName, PolicyError, group_policy, ignored_attributes, security_association, sender_id_request,
+    AttributeName, PolicyError, group_policy, ignored_attributes, security_association,
+    sender_id_request,
 };
 pub use selector::SelectorError;
 

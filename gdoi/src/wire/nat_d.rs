@@ -14,7 +14,9 @@ impl Body for NatDetection {
 
 impl Codec for NatDetection {
     fn read(reader: &mut Reader<'_>) -> Result<Self, InvalidMessage> {
-        reader.rest_within("NAT detection hash", 1, LONGEST_BODY).map(|octets| Self(octets.to_vec()))
+        reader
+            .rest_within("NAT detection hash", 1, LONGEST_BODY)
+            .map(|octets| Self(octets.to_vec()))
     }
 
     fn encode(&self, writer: &mut Writer) {

@@ -129,7 +129,8 @@ impl Payload {
     }
 }
 
-/// Writes `payloads` as a chain that ends with Next Payload 0. The header's Next Payload is [`first_kind`].
+/// Writes `payloads` as a chain that ends with Next Payload 0. The header's Next Payload is
+/// [`first_kind`].
 pub fn encode_chain(payloads: &[Payload]) -> Result<Vec<u8>, EncodeError> {
     let mut writer = Writer::new();
     let mut rest = payloads.iter().peekable();

@@ -53,7 +53,12 @@ impl Codec for Proposal {
             }
         }
         if transforms.len() != announced {
-            return Err(InvalidMessage::Count { what: "transforms", offset, need: announced, have: transforms.len() });
+            return Err(InvalidMessage::Count {
+                what: "transforms",
+                offset,
+                need: announced,
+                have: transforms.len(),
+            });
         }
         Ok(Self { number, protocol, spi, transforms })
     }
@@ -69,7 +74,8 @@ impl Codec for Proposal {
         writer.put(&self.spi);
         let mut rest = self.transforms.iter().peekable();
         while let Some(transform) = rest.next() {
-            let next = if rest.peek().is_some() { PayloadKind::TRANSFORM } else { PayloadKind::NONE };
+            let next =
+                if rest.peek().is_some() { PayloadKind::TRANSFORM } else { PayloadKind::NONE };
             encode_with(writer, next, |writer| transform.encode(writer));
         }
     }

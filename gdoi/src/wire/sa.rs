@@ -13,7 +13,8 @@ use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::proposal::Proposal;
 use super::registry::{Doi, PayloadKind};
 
-/// SIT_IDENTITY_ONLY (RFC 2407 §4.2.1), the situation of every plain IKE negotiation under the IPsec DOI.
+/// SIT_IDENTITY_ONLY (RFC 2407 §4.2.1), the situation of every plain IKE negotiation under the
+/// IPsec DOI.
 pub const SITUATION_IDENTITY_ONLY: u32 = 1;
 
 /// An offer or a choice of phase 1.
@@ -36,14 +37,24 @@ impl Codec for SecurityAssociation {
         let offset = reader.offset();
         let doi = Doi(reader.u32("domain of interpretation")?);
         if doi != Doi::IPSEC && doi != Doi::GDOI {
-            // The situation's length depends on the DOI, so that nothing behind an unknown one can be read.
-            return Err(InvalidMessage::Value { what: "domain of interpretation", offset, value: doi.0.into() });
+            // The situation's length depends on the DOI, so that nothing behind an unknown one can
+            // be read.
+            return Err(InvalidMessage::Value {
+                what: "domain of interpretation",
+                offset,
+                value: doi.0.into(),
+            });
         }
         let offset = reader.offset();
         let situation = reader.u32("situation")?;
         if situation > SITUATION_IDENTITY_ONLY {
-            // Secrecy and integrity situations carry labels that nothing here understands (RFC 2407 §4.6.1).
-            return Err(InvalidMessage::Value { what: "situation", offset, value: situation.into() });
+            // Secrecy and integrity situations carry labels that nothing here understands (RFC 2407
+            // §4.6.1).
+            return Err(InvalidMessage::Value {
+                what: "situation",
+                offset,
+                value: situation.into(),
+            });
         }
         let offset = reader.offset();
         let mut proposals = Vec::new();
@@ -60,7 +71,8 @@ impl Codec for SecurityAssociation {
         writer.u32(self.situation);
         let mut rest = self.proposals.iter().peekable();
         while let Some(proposal) = rest.next() {
-            let next = if rest.peek().is_some() { PayloadKind::PROPOSAL } else { PayloadKind::NONE };
+            let next =
+                if rest.peek().is_some() { PayloadKind::PROPOSAL } else { PayloadKind::NONE };
             encode_with(writer, next, |writer| proposal.encode(writer));
         }
     }

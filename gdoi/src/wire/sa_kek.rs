@@ -10,8 +10,8 @@
 //! ~                        KEK Attributes                         ~
 //! ```
 //!
-//! The prose of RFC 6407 §5.3 lists a "DST ID Prot" octet that its figure lacks. The figure is what implementations
-//! send, and what this file reads and writes.
+//! The prose of RFC 6407 §5.3 lists a "DST ID Prot" octet that its figure lacks. The figure is what
+//! implementations send, and what this file reads and writes.
 
 use super::attribute::{self, Attribute};
 use super::chain::Body;
@@ -100,8 +100,8 @@ impl Codec for SaKek {
     }
 }
 
-/// Attribute class 0 is reserved, so two octets of zero where the first class should stand are the longer trailer,
-/// provided that attributes follow them.
+/// Attribute class 0 is reserved, so two octets of zero where the first class should stand are the
+/// longer trailer, provided that attributes follow them.
 fn read_attributes(reader: &mut Reader<'_>) -> Result<(Trailer, Vec<Attribute>), InvalidMessage> {
     if reader.peek().starts_with(&[0, 0]) {
         let mut behind = reader.clone();

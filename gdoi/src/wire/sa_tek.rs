@@ -10,8 +10,8 @@
 //! !      SPI      !       RFC 2407 SA Attributes                  ~
 //! ```
 //!
-//! The prose of RFC 6407 §5.5.1 lists a "DST ID Prot" octet that Figure 8 lacks. The figure is what implementations
-//! send, and what this file reads and writes.
+//! The prose of RFC 6407 §5.5.1 lists a "DST ID Prot" octet that Figure 8 lacks. The figure is what
+//! implementations send, and what this file reads and writes.
 
 use super::attribute::{self, Attribute};
 use super::chain::Body;

@@ -1,4 +1,5 @@
-//! Identification blocks of a SAT as traffic selectors, and back (RFC 6407 §5.5.1, RFC 2407 §4.6.2).
+//! Identification blocks of a SAT as traffic selectors, and back (RFC 6407 §5.5.1, RFC 2407
+//! §4.6.2).
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -36,7 +37,11 @@ pub enum SelectorError {
 }
 
 /// The selector that a SAT's blocks describe. Host bits of a subnet do not count.
-pub(super) fn read(protocol: u8, source: &IdBlock, destination: &IdBlock) -> Result<TrafficSelector, SelectorError> {
+pub(super) fn read(
+    protocol: u8,
+    source: &IdBlock,
+    destination: &IdBlock,
+) -> Result<TrafficSelector, SelectorError> {
     let (one, two) = (family(source.kind), family(destination.kind));
     if matches!((one, two), (Some(one), Some(two)) if one != two) {
         return Err(SelectorError::Families);
@@ -58,12 +63,17 @@ pub(super) fn read(protocol: u8, source: &IdBlock, destination: &IdBlock) -> Res
 
 /// The blocks of a selector: source, then destination.
 pub(super) fn write(selector: &TrafficSelector) -> (IdBlock, IdBlock) {
-    let family = range_family(&selector.source).or(range_family(&selector.destination)).unwrap_or(Family::V4);
+    let family = range_family(&selector.source)
+        .or(range_family(&selector.destination))
+        .unwrap_or(Family::V4);
     let block = |range: &AddressRange, port| {
         let (kind, data) = id(range, family);
         IdBlock { kind, port, data }
     };
-    (block(&selector.source, selector.source_port), block(&selector.destination, selector.destination_port))
+    (
+        block(&selector.source, selector.source_port),
+        block(&selector.destination, selector.destination_port),
+    )
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,8 +101,9 @@ fn range_family(range: &AddressRange) -> Option<Family> {
 
 fn range(block: &IdBlock) -> Result<AddressRange, SelectorError> {
     let data = block.data.as_slice();
-    // RFC 6407 §5.5.1 writes "3 octets or zero" for a group with many sources. No type has that length, so that up to
-    // three octets of zero under any of them mean every address, and so does a proper form that is all zero.
+    // RFC 6407 §5.5.1 writes "3 octets or zero" for a group with many sources. No type has that
+    // length, so that up to three octets of zero under any of them mean every address, and so does
+    // a proper form that is all zero.
     let unspecific = data.iter().all(|octet| *octet == 0);
     let need = match block.kind {
         IdType::RESERVED => 0,
@@ -108,7 +119,10 @@ fn range(block: &IdBlock) -> Result<AddressRange, SelectorError> {
     let wrong = SelectorError::Length { kind: block.kind, need, have: data.len() };
     let (first, second) = match block.kind {
         IdType::IPV4_ADDR | IdType::IPV6_ADDR => {
-            return address(data).map(AddressRange::Address).filter(|_| data.len() == need).ok_or(wrong);
+            return address(data)
+                .map(AddressRange::Address)
+                .filter(|_| data.len() == need)
+                .ok_or(wrong);
         }
         IdType::RESERVED => return Err(wrong),
         _ if data.len() != need => return Err(wrong),
@@ -116,7 +130,8 @@ fn range(block: &IdBlock) -> Result<AddressRange, SelectorError> {
     };
     let (Some(first), Some(second)) = (address(first), address(second)) else { return Err(wrong) };
     if matches!(block.kind, IdType::IPV4_ADDR_SUBNET | IdType::IPV6_ADDR_SUBNET) {
-        let subnet = IpNet::with_netmask(first, second).map_err(|_| SelectorError::Mask(second))?.trunc();
+        let subnet =
+            IpNet::with_netmask(first, second).map_err(|_| SelectorError::Mask(second))?.trunc();
         return Ok(match subnet.prefix_len() {
             0 => AddressRange::Any,
             length if length == subnet.max_prefix_len() => AddressRange::Address(subnet.addr()),
@@ -152,7 +167,9 @@ fn id(range: &AddressRange, family: Family) -> (IdType, Vec<u8>) {
             by_family(IdType::IPV4_ADDR_SUBNET, IdType::IPV6_ADDR_SUBNET, address),
             [octets(address), vec![0xff; octets(address).len()]].concat(),
         ),
-        AddressRange::Address(address) => (by_family(IdType::IPV4_ADDR, IdType::IPV6_ADDR, address), octets(address)),
+        AddressRange::Address(address) => {
+            (by_family(IdType::IPV4_ADDR, IdType::IPV6_ADDR, address), octets(address))
+        }
         AddressRange::Subnet(subnet) => (
             by_family(IdType::IPV4_ADDR_SUBNET, IdType::IPV6_ADDR_SUBNET, &subnet.addr()),
             pair(&subnet.network(), &subnet.netmask()),

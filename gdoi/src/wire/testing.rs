@@ -10,7 +10,9 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text
         .chars()
         .filter(|character| !character.is_whitespace())
-        .map(|character| u8::try_from(character.to_digit(16).expect("a hexadecimal digit")).expect("one digit"))
+        .map(|character| {
+            u8::try_from(character.to_digit(16).expect("a hexadecimal digit")).expect("one digit")
+        })
         .collect();
     assert!(digits.len().is_multiple_of(2), "an odd number of digits");
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
@@ -35,11 +37,17 @@ pub(crate) fn both_ways<T: Body + PartialEq + core::fmt::Debug>(raw: &RawPayload
     body
 }
 
-/// Every body cut short anywhere inside `octets` must be refused, except at the lengths of `allowed`.
+/// Every body cut short anywhere inside `octets` must be refused, except at the lengths of
+/// `allowed`.
 pub(crate) fn refused_when_cut<T: Codec + core::fmt::Debug>(octets: &[u8], allowed: &[usize]) {
     for length in 0..octets.len() {
         let result = T::decode(&octets[..length]);
-        assert_eq!(result.is_ok(), allowed.contains(&length), "{length} of {} octets: {result:?}", octets.len());
+        assert_eq!(
+            result.is_ok(),
+            allowed.contains(&length),
+            "{length} of {} octets: {result:?}",
+            octets.len()
+        );
         if let Err(error) = result {
             assert!(error.offset() <= length, "{error}");
         }

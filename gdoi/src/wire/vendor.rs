@@ -14,7 +14,9 @@ impl Body for VendorId {
 
 impl Codec for VendorId {
     fn read(reader: &mut Reader<'_>) -> Result<Self, InvalidMessage> {
-        reader.rest_within("vendor identification", 0, LONGEST_BODY).map(|octets| Self(octets.to_vec()))
+        reader
+            .rest_within("vendor identification", 0, LONGEST_BODY)
+            .map(|octets| Self(octets.to_vec()))
     }
 
     fn encode(&self, writer: &mut Writer) {

@@ -1,8 +1,12 @@
-//! `Pair`: members and a key server in one process, with a virtual clock between them and a network that does what the
-//! test tells it to.
+//! `Pair`: members and a key server in one process, with a virtual clock between them and a network
+//! that does what the test tells it to.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -12,15 +16,16 @@ use std::time::Duration;
 
 use gdoi::BootTime;
 use gdoi::config::{
-    ByteOrder, DhGroup, HashAlgorithm, Identity, PeerCredential, Phase1Encryption, Phase1Policy, Phase1Transform,
-    RegistrationConfig, RetransmissionPolicy, ServerConfig, ServerLimits,
+    ByteOrder, DhGroup, HashAlgorithm, Identity, PeerCredential, Phase1Encryption, Phase1Policy,
+    Phase1Transform, RegistrationConfig, RetransmissionPolicy, ServerConfig, ServerLimits,
 };
 use gdoi::crypto::Secret;
 use gdoi::error::Error;
 use gdoi::event::{PullRefusal, RegistrationEvent, RegistrationFailure, ServerEvent, Transmit};
 use gdoi::group::{
-    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupAssociatedPolicy,
-    GroupId, GroupPolicy, GroupSa, SaDirection, TekKeys, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
+    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
+    GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, SaDirection, TekKeys, TekPolicy,
+    TekProtection, TekProtocol, TrafficSelector,
 };
 use gdoi::member::Registration;
 use gdoi::server::Server;
@@ -43,7 +48,11 @@ pub fn seconds(seconds: u64) -> Duration {
 
 /// ECP 256 keeps the tests quick.
 pub fn transform() -> Phase1Transform {
-    Phase1Transform { encryption: Phase1Encryption::Aes128Cbc, hash: HashAlgorithm::Sha2_256, group: DhGroup::Ecp256 }
+    Phase1Transform {
+        encryption: Phase1Encryption::Aes128Cbc,
+        hash: HashAlgorithm::Sha2_256,
+        group: DhGroup::Ecp256,
+    }
 }
 
 pub fn phase1() -> Phase1Policy {
@@ -119,7 +128,8 @@ pub fn group_policy(group: GroupId) -> GroupPolicy {
 }
 
 pub fn group_sa(group: GroupId) -> GroupSa {
-    let keys = TekKeys { encryption: Secret::new(vec![0x30; 16]), integrity: Secret::new(vec![0x40; 32]) };
+    let keys =
+        TekKeys { encryption: Secret::new(vec![0x30; 16]), integrity: Secret::new(vec![0x40; 32]) };
     GroupSa::originate(group_policy(group), BTreeMap::from([(SPI, keys)]), None, None, None)
 }
 
@@ -166,7 +176,10 @@ pub struct Pair {
 impl Pair {
     /// `members` members of addresses 10.0.1.1, 10.0.2.1, ... begin at time 0.
     pub fn new(members: u8) -> Self {
-        Self::with(server_config(), (1..=members).map(|number| registration_config(member_address(number))).collect())
+        Self::with(
+            server_config(),
+            (1..=members).map(|number| registration_config(member_address(number))).collect(),
+        )
     }
 
     pub fn with(server: ServerConfig, members: Vec<RegistrationConfig>) -> Self {
@@ -218,8 +231,12 @@ impl Pair {
             while let Some(event) = self.server.poll_event() {
                 if let ServerEvent::PullRequested { pull, group, .. } = event {
                     match (self.answer)(&event) {
-                        Answer::Grant => self.server.answer_pull(pull, (self.keys)(group), self.now).unwrap(),
-                        Answer::Refuse(refusal) => self.server.refuse_pull(pull, refusal, self.now).unwrap(),
+                        Answer::Grant => {
+                            self.server.answer_pull(pull, (self.keys)(group), self.now).unwrap()
+                        }
+                        Answer::Refuse(refusal) => {
+                            self.server.refuse_pull(pull, refusal, self.now).unwrap()
+                        }
                         Answer::Nothing => {}
                     }
                 }
@@ -246,8 +263,8 @@ impl Pair {
         arrival.into_iter().chain(timers).min()
     }
 
-    /// Moves the clock to the next thing that happens, and lets it happen. False if nothing is left to happen
-    /// before `end`.
+    /// Moves the clock to the next thing that happens, and lets it happen. False if nothing is left
+    /// to happen before `end`.
     pub fn step(&mut self, end: BootTime) -> bool {
         self.settle();
         let Some(next) = self.next().filter(|next| *next <= end) else {
@@ -255,7 +272,9 @@ impl Pair {
             return false;
         };
         self.now = self.now.max(next);
-        while let Some(Reverse((at, number))) = self.wire.peek().copied().filter(|Reverse((at, _))| *at <= self.now) {
+        while let Some(Reverse((at, number))) =
+            self.wire.peek().copied().filter(|Reverse((at, _))| *at <= self.now)
+        {
             self.wire.pop();
             let transmit = self.in_flight.remove(&number).unwrap();
             self.deliver(&transmit, at);
@@ -269,11 +288,13 @@ impl Pair {
     fn deliver(&mut self, transmit: &Transmit, _at: BootTime) {
         let Transmit { destination, source, payload } = transmit;
         if *destination == server_address()
-            && let Err(error) = self.server.handle_datagram(*source, *destination, payload, self.now)
+            && let Err(error) =
+                self.server.handle_datagram(*source, *destination, payload, self.now)
         {
             self.server_errors.push(error);
         }
-        for member in self.members.iter_mut().filter(|member| member.config().local == *destination) {
+        for member in self.members.iter_mut().filter(|member| member.config().local == *destination)
+        {
             if let Err(error) = member.handle_datagram(*source, payload, self.now) {
                 self.member_errors.push(error);
             }
@@ -307,7 +328,10 @@ impl Pair {
     }
 
     pub fn completed(&self) -> usize {
-        self.server_events.iter().filter(|event| matches!(event, ServerEvent::PullCompleted { .. })).count()
+        self.server_events
+            .iter()
+            .filter(|event| matches!(event, ServerEvent::PullCompleted { .. }))
+            .count()
     }
 }
 

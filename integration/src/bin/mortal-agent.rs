@@ -1,7 +1,9 @@
-//! The member daemon as it is, but that it kills itself with SIGKILL right after the kernel operation that a file counts
-//! down to. Only the lab builds and runs it; the product has no such hook.
+//! The member daemon as it is, but that it kills itself with SIGKILL right after the kernel
+//! operation that a file counts down to. Only the lab builds and runs it; the product has no such
+//! hook.
 //!
-//! `mortal-agent --config FILE`, with `LAB_COUNTDOWN` naming the file that holds how many operations are left to do.
+//! `mortal-agent --config FILE`, with `LAB_COUNTDOWN` naming the file that holds how many
+//! operations are left to do.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,12 +42,16 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     privileges::no_core_dumps()?;
     daemon::log::init(None)?;
-    let countdown = PathBuf::from(std::env::var_os("LAB_COUNTDOWN").context("LAB_COUNTDOWN names no file")?);
+    let countdown =
+        PathBuf::from(std::env::var_os("LAB_COUNTDOWN").context("LAB_COUNTDOWN names no file")?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let interfaces = xfrm::interface::interfaces().await?;
-        let Some(config) = configuration(&arguments.config, Some(&interfaces)) else { return Ok(false) };
-        serve(arguments.config.clone(), config, &interfaces, |kernel| Mortal { kernel, countdown }).await
+        let Some(config) = configuration(&arguments.config, Some(&interfaces)) else {
+            return Ok(false);
+        };
+        serve(arguments.config.clone(), config, &interfaces, |kernel| Mortal { kernel, countdown })
+            .await
     })
 }
 
@@ -58,10 +64,16 @@ struct Mortal {
 impl Mortal {
     /// Counts one operation. Without a file, or with nothing in it, the daemon lives on.
     fn count(&self, op: &Op) {
-        let left = fs::read_to_string(&self.countdown).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let left = fs::read_to_string(&self.countdown)
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok());
         let Some(left) = left else { return };
         // A pipe or a file, and not to be lost in a buffer.
-        let _ = writeln!(std::io::stdout(), "lab: {} operations to live after: {op}", left.saturating_sub(1));
+        let _ = writeln!(
+            std::io::stdout(),
+            "lab: {} operations to live after: {op}",
+            left.saturating_sub(1)
+        );
         let _ = fs::write(&self.countdown, left.saturating_sub(1).to_string());
         if left <= 1 {
             let _ = kill(Pid::this(), Signal::SIGKILL);
@@ -70,7 +82,12 @@ impl Mortal {
 }
 
 impl Kernel for Mortal {
-    async fn read(&mut self, ownership: &Ownership, parts: Parts, current: &mut Current) -> Result<(), Error> {
+    async fn read(
+        &mut self,
+        ownership: &Ownership,
+        parts: Parts,
+        current: &mut Current,
+    ) -> Result<(), Error> {
         self.kernel.read(ownership, parts, current).await
     }
 
@@ -83,7 +100,12 @@ impl Kernel for Mortal {
         self.kernel.read_states(ownership, states, current).await
     }
 
-    async fn execute(&mut self, op: &Op, desired: &Desired, ownership: &Ownership) -> Result<(), Error> {
+    async fn execute(
+        &mut self,
+        op: &Op,
+        desired: &Desired,
+        ownership: &Ownership,
+    ) -> Result<(), Error> {
         let done = self.kernel.execute(op, desired, ownership).await;
         self.count(op);
         done

@@ -1,4 +1,5 @@
-//! What a lab asks of its daemons through their control sockets, and the traffic it sends from its nodes.
+//! What a lab asks of its daemons through their control sockets, and the traffic it sends from its
+//! nodes.
 
 use super::Lab;
 use crate::nodes::{Node, Process};
@@ -15,7 +16,8 @@ impl Lab {
     pub fn gdoictl(&self, node: Node, arguments: &[&str]) -> Result<String> {
         let socket = self.file(&format!("{}.sock", node.0));
         let mut command = Command::new(self.binaries.join("gdoictl"));
-        let output = command.arg("--socket").arg(socket).args(arguments).stdin(Stdio::null()).output()?;
+        let output =
+            command.arg("--socket").arg(socket).args(arguments).stdin(Stdio::null()).output()?;
         if !output.status.success() {
             bail!("gdoictl on {}: {}", node.0, String::from_utf8_lossy(&output.stderr).trim());
         }
@@ -29,7 +31,9 @@ impl Lab {
     pub fn show(&self, node: Node, what: &[&str], key: &str) -> Result<Value> {
         let text = self.gdoictl(node, &[&["--json", "show"], what].concat())?;
         let answer: Value = serde_json::from_str(&text).context("gdoictl printed no JSON")?;
-        find(&answer, key).cloned().with_context(|| format!("no {key} in what gdoictl printed: {answer}"))
+        find(&answer, key)
+            .cloned()
+            .with_context(|| format!("no {key} in what gdoictl printed: {answer}"))
     }
 
     /// What `gdoictl show` prints for people.
@@ -46,7 +50,8 @@ impl Lab {
     /// When it fails.
     pub fn traffic(&self, node: Node, line: &str) -> Result<String> {
         let program = self.binaries.join("lab").to_string_lossy().into_owned();
-        let arguments: Vec<&str> = std::iter::once("traffic").chain(line.split_whitespace()).collect();
+        let arguments: Vec<&str> =
+            std::iter::once("traffic").chain(line.split_whitespace()).collect();
         node.run(&program, &arguments)
     }
 
@@ -56,9 +61,11 @@ impl Lab {
     /// When it cannot be started.
     pub fn start_traffic(&self, node: Node, line: &str) -> Result<Process> {
         let program = self.binaries.join("lab").to_string_lossy().into_owned();
-        let arguments: Vec<&str> = std::iter::once("traffic").chain(line.split_whitespace()).collect();
+        let arguments: Vec<&str> =
+            std::iter::once("traffic").chain(line.split_whitespace()).collect();
         let mut command = node.command(&program, &arguments);
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.file("traffic.log"))?;
+        let log =
+            fs::OpenOptions::new().create(true).append(true).open(self.file("traffic.log"))?;
         Process::start(command.stdout(Stdio::piped()).stderr(log))
     }
 
@@ -75,7 +82,9 @@ impl Lab {
 
 fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     match value {
-        Value::Object(fields) => fields.get(key).or_else(|| fields.values().find_map(|field| find(field, key))),
+        Value::Object(fields) => {
+            fields.get(key).or_else(|| fields.values().find_map(|field| find(field, key)))
+        }
         Value::Array(items) => items.iter().find_map(|item| find(item, key)),
         _ => None,
     }

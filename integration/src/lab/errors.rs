@@ -6,7 +6,8 @@ use anyhow::Result;
 use std::fs;
 use std::path::PathBuf;
 
-/// Where the daemons of a lab log, and which of their ERROR lines are expected. It outlives the lab.
+/// Where the daemons of a lab log, and which of their ERROR lines are expected. It outlives the
+/// lab.
 #[derive(Debug, Clone)]
 pub struct Errors {
     logs: Vec<PathBuf>,
@@ -17,7 +18,10 @@ impl Lab {
     /// Where to look for ERROR lines.
     pub fn errors(&self) -> Errors {
         let nodes = MEMBER_NODES.iter().chain(&SERVERS);
-        let logs = nodes.map(|node| self.file(&format!("{}.log", node.0))).filter(|log| log.exists()).collect();
+        let logs = nodes
+            .map(|node| self.file(&format!("{}.log", node.0)))
+            .filter(|log| log.exists())
+            .collect();
         Errors { logs, expected: self.plan.expected_errors }
     }
 }
@@ -32,7 +36,8 @@ impl Errors {
         for log in &self.logs {
             let text = String::from_utf8_lossy(&fs::read(log)?).into_owned();
             count += text.lines().count();
-            let name = log.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            let name =
+                log.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
             found.extend(unexpected(&text, self.expected).map(|line| format!("{name}: {line}")));
         }
         Ok((count, found))
@@ -42,7 +47,8 @@ impl Errors {
 /// A line is a time, a level and what happened. A panic has no level.
 fn unexpected<'t>(text: &'t str, expected: &[&str]) -> impl Iterator<Item = &'t str> {
     text.lines().filter(move |line| {
-        let is_error = line.split_whitespace().nth(1) == Some("ERROR") || line.contains("panicked at");
+        let is_error =
+            line.split_whitespace().nth(1) == Some("ERROR") || line.contains("panicked at");
         is_error && !expected.iter().any(|part| line.contains(part))
     })
 }

@@ -55,7 +55,8 @@ impl Lab {
         }
         let start = |node| Capture::start(node, &lab.directory, Depth::Whole);
         let hc = lab.plan.third_branch.then(|| start(HC)).transpose()?;
-        lab.captures = Some(Captures { core: start(R)?, ha: Some(start(HA)?), hb: Some(start(HB)?), hc });
+        lab.captures =
+            Some(Captures { core: start(R)?, ha: Some(start(HA)?), hb: Some(start(HB)?), hc });
         Ok(lab)
     }
 
@@ -118,7 +119,8 @@ impl Lab {
         for host in [captures.ha, captures.hb, captures.hc].into_iter().flatten() {
             host.stop()?;
         }
-        // The working directory outlives the lab: in the machine it is the one shared with the host.
+        // The working directory outlives the lab: in the machine it is the one shared with the
+        // host.
         let _ = fs::copy(file, "core.pcap");
         topology::tear_down();
         Ok((all, tally))

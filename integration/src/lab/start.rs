@@ -23,13 +23,19 @@ impl Lab {
     /// When it is not ready in time.
     pub fn start_member(&mut self, position: usize) -> Result<()> {
         let (node, file) = self.member_to_start(position)?;
-        let daemon =
-            Daemon::start(&self.binaries.join("gdoi-agent"), node, &file, &self.directory, &self.environment())?;
+        let daemon = Daemon::start(
+            &self.binaries.join("gdoi-agent"),
+            node,
+            &file,
+            &self.directory,
+            &self.environment(),
+        )?;
         *self.members.get_mut(position).context("no such member")? = Some(daemon);
         Ok(())
     }
 
-    /// Starts a member that dies right after so many kernel operations from [`Lab::arm`] on, and waits for nothing.
+    /// Starts a member that dies right after so many kernel operations from [`Lab::arm`] on, and
+    /// waits for nothing.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -47,7 +53,8 @@ impl Lab {
         self.plan.log.map(|filter| ("RUST_LOG", OsStr::new(filter))).into_iter().collect()
     }
 
-    /// From now on the mortal member has so many kernel operations to live; none counts them any more with `None`.
+    /// From now on the mortal member has so many kernel operations to live; none counts them any
+    /// more with `None`.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -87,7 +94,10 @@ impl Lab {
         change(&mut self.plan);
         for (position, (node, daemon)) in MEMBER_NODES.iter().zip(&self.members).enumerate() {
             if let Some(daemon) = daemon {
-                fs::write(self.file(&format!("{}.toml", node.0)), member_file(&self.plan, position, &self.directory))?;
+                fs::write(
+                    self.file(&format!("{}.toml", node.0)),
+                    member_file(&self.plan, position, &self.directory),
+                )?;
                 daemon.reload()?;
             }
         }
@@ -102,7 +112,13 @@ impl Lab {
         let node = *SERVERS.get(position).context("no such server")?;
         let file = self.file(&format!("{}.toml", node.0));
         fs::write(&file, server_file(&self.plan, position, &self.directory))?;
-        let daemon = Daemon::start(&self.binaries.join("gcks"), node, &file, &self.directory, &self.environment())?;
+        let daemon = Daemon::start(
+            &self.binaries.join("gcks"),
+            node,
+            &file,
+            &self.directory,
+            &self.environment(),
+        )?;
         *self.servers.get_mut(position).context("no such server")? = Some(daemon);
         Ok(())
     }
@@ -112,7 +128,11 @@ impl Lab {
     /// # Errors
     /// When it does not end in time or not with status 0.
     pub fn stop_member(&mut self, position: usize) -> Result<()> {
-        self.members.get_mut(position).and_then(Option::take).context("the member does not run")?.stop()
+        self.members
+            .get_mut(position)
+            .and_then(Option::take)
+            .context("the member does not run")?
+            .stop()
     }
 
     /// Ends a key server in order.
@@ -131,7 +151,11 @@ impl Lab {
     /// # Errors
     /// When it does not run.
     pub fn kill_server(&mut self, position: usize) -> Result<()> {
-        self.servers.get_mut(position).and_then(Option::take).context("the server does not run")?.kill()
+        self.servers
+            .get_mut(position)
+            .and_then(Option::take)
+            .context("the server does not run")?
+            .kill()
     }
 
     /// Ends a member with SIGKILL.
@@ -145,7 +169,8 @@ impl Lab {
         }
     }
 
-    /// Ends a member as a loss of power does: nothing is left in its kernel, and its next start is in another boot.
+    /// Ends a member as a loss of power does: nothing is left in its kernel, and its next start is
+    /// in another boot.
     ///
     /// # Errors
     /// When it does not run or something stays.
@@ -155,8 +180,13 @@ impl Lab {
         node.ip("xfrm state flush")?;
         node.ip("xfrm policy flush")?;
         node.run("nft", &["flush", "ruleset"])?;
-        for line in node.ip("route show type unicast")?.lines().filter(|line| line.starts_with("192.0.2.")) {
-            node.ip(&format!("route delete {}", line.split_whitespace().next().unwrap_or_default()))?;
+        for line in
+            node.ip("route show type unicast")?.lines().filter(|line| line.starts_with("192.0.2."))
+        {
+            node.ip(&format!(
+                "route delete {}",
+                line.split_whitespace().next().unwrap_or_default()
+            ))?;
         }
         // As random as the kernel's own.
         let boot = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
@@ -166,7 +196,11 @@ impl Lab {
 
     /// The members whose daemons run.
     pub fn running(&self) -> Vec<Node> {
-        MEMBER_NODES.into_iter().zip(&self.members).filter_map(|(node, daemon)| daemon.as_ref().map(|_| node)).collect()
+        MEMBER_NODES
+            .into_iter()
+            .zip(&self.members)
+            .filter_map(|(node, daemon)| daemon.as_ref().map(|_| node))
+            .collect()
     }
 
     /// A member's daemon.
@@ -181,8 +215,8 @@ impl Lab {
         all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
     }
 
-    /// Waits until every member that runs has a state to send with, or to receive with where it does not send with keys;
-    /// returns how long it took.
+    /// Waits until every member that runs has a state to send with, or to receive with where it
+    /// does not send with keys; returns how long it took.
     ///
     /// # Errors
     /// When a member has none after the time; its log is in the message.
@@ -205,7 +239,11 @@ impl Lab {
     }
 
     fn has_key(&self, node: Node) -> Result<bool> {
-        let states = if self.plan.mode == "receive-only" { self.states(node)? } else { self.outbound(node)? };
+        let states = if self.plan.mode == "receive-only" {
+            self.states(node)?
+        } else {
+            self.outbound(node)?
+        };
         Ok(!states.is_empty())
     }
 

@@ -1,4 +1,5 @@
-//! Looking at a lab: what crossed the core's links, and what came to or left the hosts, since a moment.
+//! Looking at a lab: what crossed the core's links, and what came to or left the hosts, since a
+//! moment.
 
 use super::{Lab, SETTLES};
 use crate::capture::{Capture, Captured, Mark};
@@ -33,7 +34,12 @@ impl Lab {
         std::thread::sleep(SETTLES);
         let captures = self.captures()?;
         let of = |host: &Option<Capture>| host.as_ref().map_or(Ok(Mark::START), Capture::mark);
-        Ok(Moment { core: captures.core.mark()?, ha: of(&captures.ha)?, hb: of(&captures.hb)?, hc: of(&captures.hc)? })
+        Ok(Moment {
+            core: captures.core.mark()?,
+            ha: of(&captures.ha)?,
+            hb: of(&captures.hb)?,
+            hc: of(&captures.hc)?,
+        })
     }
 
     /// Counts leaks from this moment on instead of from the first member's start.
@@ -66,6 +72,9 @@ impl Lab {
             HB => (&captures.hb, moment.hb),
             _ => (&captures.hc, moment.hc),
         };
-        capture.as_ref().with_context(|| format!("{} is not captured in this lab", host.0))?.since(mark)
+        capture
+            .as_ref()
+            .with_context(|| format!("{} is not captured in this lab", host.0))?
+            .since(mark)
     }
 }

@@ -56,7 +56,9 @@ const FIRST_PORT: u16 = 5100;
 
 /// One group with a TEK for each suite, told apart by port.
 pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
-    narrative.chapter("One group, a TEK for each cipher, told apart by port; sending in counter mode is allowed");
+    narrative.chapter(
+        "One group, a TEK for each cipher, told apart by port; sending in counter mode is allowed",
+    );
     let ports = || FIRST_PORT..;
     let tek = |(suite, port): (&Suite, u16)| Tek {
         encryption: suite.encryption,
@@ -69,7 +71,8 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     if bring_up(&mut lab, narrative)? {
         let moment = lab.now()?;
         for (suite, port) in SUITES.iter().zip(ports()) {
-            let text = format!("{} {}", suite.encryption, suite.integrity.unwrap_or("(combined mode)"));
+            let text =
+                format!("{} {}", suite.encryption, suite.integrity.unwrap_or("(combined mode)"));
             let text = format!("{text}: 20 datagrams arrive, and the capture opens in user space");
             narrative.state("cipher", &text, || carries(&lab, suite, port));
         }
@@ -81,16 +84,26 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
 fn carries(lab: &Lab, suite: &Suite, port: u16) -> Result<Finding> {
     let (received, crossed) = to_port(lab, port, 20, 200)?;
     let states = lab.states(G2)?;
-    let state = states.iter().find(|state| suite.is(state)).context("the kernel has no such state")?;
-    let whole =
-        reassemble(crossed.iter().filter(|captured| leak::from_member(captured)).map(|captured| &captured.packet));
+    let state =
+        states.iter().find(|state| suite.is(state)).context("the kernel has no such state")?;
+    let whole = reassemble(
+        crossed
+            .iter()
+            .filter(|captured| leak::from_member(captured))
+            .map(|captured| &captured.packet),
+    );
     let mut opened = 0;
     for packet in &whole {
         let inner = esp::open(packet, state).with_context(|| packet.to_string())?;
         opened += usize::from(
-            (inner.source, inner.destination) == (packet.source, packet.destination) && inner.contains(MARKER),
+            (inner.source, inner.destination) == (packet.source, packet.destination)
+                && inner.contains(MARKER),
         );
     }
-    let evidence = format!("{received} received; SPI {:#010x}: {opened} of {} packets opened", state.spi, whole.len());
+    let evidence = format!(
+        "{received} received; SPI {:#010x}: {opened} of {} packets opened",
+        state.spi,
+        whole.len()
+    );
     Ok(Finding::new(received == 20 && opened >= 20 && opened == whole.len(), evidence))
 }

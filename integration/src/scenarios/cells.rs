@@ -1,5 +1,5 @@
-//! Every cell of the table of `SECURITY.md`: each of its states is brought about, a volley of every kind of traffic is
-//! sent, and captures say whether what the cell promises is kept.
+//! Every cell of the table of `SECURITY.md`: each of its states is brought about, a volley of every
+//! kind of traffic is sent, and captures say whether what the cell promises is kept.
 
 use super::{Context, bring_up, close, no_errors, registered};
 use crate::lab::{Lab, Moment};
@@ -48,7 +48,8 @@ const STATES: [&str; 14] = [
 ];
 
 /// Two volleys fit into each half of a roll.
-const REKEY: fn() -> Rekey = || Rekey { activation_seconds: 25, deactivation_seconds: 50, ..Rekey::default() };
+const REKEY: fn() -> Rekey =
+    || Rekey { activation_seconds: 25, deactivation_seconds: 50, ..Rekey::default() };
 const SHORT: u32 = 50;
 const LONG: u32 = 110;
 /// The kernel ends a key so long after its life time when nobody else does.
@@ -100,7 +101,11 @@ fn living(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result
 }
 
 /// Not all that members sent in clear here was a leak: each cell has looked at its own traffic.
-pub(super) fn only_intended(context: &Context, mut lab: Lab, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn only_intended(
+    context: &Context,
+    mut lab: Lab,
+    narrative: &mut Narrative,
+) -> Result<()> {
     let moment = lab.now()?;
     lab.guarded_from(moment);
     if context.keep {
@@ -109,7 +114,8 @@ pub(super) fn only_intended(context: &Context, mut lab: Lab, narrative: &mut Nar
     let errors = lab.errors();
     let (_, tally) = lab.finish()?;
     narrative.state("whole-capture", "the capture of all core links is complete", || {
-        let evidence = format!("{} packets captured, {} dropped by tcpdump", tally.captured, tally.dropped);
+        let evidence =
+            format!("{} packets captured, {} dropped by tcpdump", tally.captured, tally.dropped);
         Ok(Finding::new(tally.captured > 0 && tally.dropped == 0, evidence))
     });
     no_errors(narrative, &errors);
@@ -123,12 +129,24 @@ fn rolling(lab: &Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()> {
         Ok(receiving_spis(lab, G1)?.len() == 2 && receiving_spis(lab, G2)?.len() == 2)
     })?;
     cells(lab, narrative, table, ROLLING, ", before the activation delay");
-    two_generations(lab, narrative, "both generations are there still, and the old one sends", old, true);
+    two_generations(
+        lab,
+        narrative,
+        "both generations are there still, and the old one sends",
+        old,
+        true,
+    );
     wait_until(Duration::from_secs(40), "both members send with the new key", || {
         Ok(sending_spi(lab, G1)? != old && sending_spi(lab, G2)? != old)
     })?;
     cells(lab, narrative, table, ROLLING, ", after the activation delay");
-    two_generations(lab, narrative, "both generations are there still, and the new one sends", old, false);
+    two_generations(
+        lab,
+        narrative,
+        "both generations are there still, and the new one sends",
+        old,
+        false,
+    );
     wait_until(Duration::from_secs(60), "the old keys are gone", || {
         Ok(receiving_spis(lab, G1)?.len() == 1 && receiving_spis(lab, G2)?.len() == 1)
     })
@@ -174,10 +192,14 @@ fn repaired(lab: &Lab, narrative: &mut Narrative) {
     narrative.state("repaired", "the daemon goes on and repairs: ha reaches hb again", || {
         let started = Instant::now();
         loop {
-            let (sent, answers, _) = crate::statements::ping(crate::topology::HA, &["-c", "2"], "172.16.2.10")?;
+            let (sent, answers, _) =
+                crate::statements::ping(crate::topology::HA, &["-c", "2"], "172.16.2.10")?;
             let seconds = started.elapsed().as_secs_f32();
             if (answers == sent && sent > 0) || seconds > 60.0 {
-                return Ok(Finding::new(answers > 0, format!("after {seconds:.0} s\n{}", lab.log_tail(G1, 3))));
+                return Ok(Finding::new(
+                    answers > 0,
+                    format!("after {seconds:.0} s\n{}", lab.log_tail(G1, 3)),
+                ));
             }
         }
     });
@@ -199,7 +221,13 @@ fn killed(lab: &mut Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()>
     lab.kill_member(0)?;
     cells(lab, narrative, table, KILLED, "");
     G1.ip("xfrm state flush")?;
-    cells_of(lab, narrative, KILLED, ", its keys removed by hand: what is left blocks", Promise::Blocked);
+    cells_of(
+        lab,
+        narrative,
+        KILLED,
+        ", its keys removed by hand: what is left blocks",
+        Promise::Blocked,
+    );
     flush(&["nft flush ruleset", "ip xfrm policy flush"])?;
     cells(lab, narrative, table, BOTH_FLUSHED_ALONE, "");
     lab.start_member(0)?;
@@ -208,20 +236,32 @@ fn killed(lab: &mut Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()>
 }
 
 /// The group's columns alone, with another promise than the table's.
-pub(super) fn cells_of(lab: &Lab, narrative: &mut Narrative, state: &str, remark: &str, promise: Promise) {
+pub(super) fn cells_of(
+    lab: &Lab,
+    narrative: &mut Narrative,
+    state: &str,
+    remark: &str,
+    promise: Promise,
+) {
     narrative.chapter(&format!("{state}{remark}"));
     let volley = Volley::fire(lab);
     for (column, heading) in COLUMNS.into_iter().take(3) {
-        narrative.state("cell", &format!("{heading}: {}", format!("{promise:?}").to_lowercase()), || {
-            let volley = volley.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
-            let (kept, seen) = volley.keeps(column, promise);
-            Ok(Finding::new(kept, seen))
-        });
+        narrative.state(
+            "cell",
+            &format!("{heading}: {}", format!("{promise:?}").to_lowercase()),
+            || {
+                let volley = volley.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+                let (kept, seen) = volley.keeps(column, promise);
+                Ok(Finding::new(kept, seen))
+            },
+        );
     }
 }
 
 fn stopped(lab: &mut Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()> {
-    for (state, on_exit) in [(STOPPED_BLOCK, "block"), (STOPPED_KEEP, "keep"), (STOPPED_REMOVE, "remove")] {
+    for (state, on_exit) in
+        [(STOPPED_BLOCK, "block"), (STOPPED_KEEP, "keep"), (STOPPED_REMOVE, "remove")]
+    {
         if lab.plan.on_exit != on_exit {
             lab.plan.on_exit = on_exit;
             lab.start_member(0)?;
@@ -235,11 +275,14 @@ fn stopped(lab: &mut Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()
 
 /// Members pull only, and the server goes away: one key after the other ends.
 fn ending(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result<()> {
-    let service = Tek { lifetime_seconds: SHORT, lines: vec![PolicyLine::udp(SERVICE)], ..Tek::default() };
+    let service =
+        Tek { lifetime_seconds: SHORT, lines: vec![PolicyLine::udp(SERVICE)], ..Tek::default() };
     let everything = Tek { lifetime_seconds: LONG, ..Tek::default() };
     let mut lab = context.build(Plan { teks: vec![service, everything], ..plan() })?;
     narrative.chapter("Keys that end");
-    narrative.say(&format!("a key of {SHORT} s for UDP port {SERVICE}, one of {LONG} s for everything else"));
+    narrative.say(&format!(
+        "a key of {SHORT} s for UDP port {SERVICE}, one of {LONG} s for everything else"
+    ));
     if bring_up(&mut lab, narrative)? {
         let started = Instant::now();
         lab.stop_server(0)?;
@@ -252,14 +295,21 @@ fn ending(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result
             Ok(lab.states(G1)?.is_empty())
         })?;
         cells(&lab, narrative, table, ALL_ENDED, "");
-        narrative.state("kernel-ends", "the kernel of g2, whose daemon is dead, ends the key by itself", || {
-            let limit = Duration::from_secs(u64::from(LONG + KERNEL_GRACE) + 15);
-            while !lab.states(G2)?.is_empty() && started.elapsed() < limit {
-                std::thread::sleep(Duration::from_millis(500));
-            }
-            let (left, seconds) = (lab.states(G2)?.len(), started.elapsed().as_secs());
-            Ok(Finding::new(left == 0, format!("{left} states {seconds} s after the registration")))
-        });
+        narrative.state(
+            "kernel-ends",
+            "the kernel of g2, whose daemon is dead, ends the key by itself",
+            || {
+                let limit = Duration::from_secs(u64::from(LONG + KERNEL_GRACE) + 15);
+                while !lab.states(G2)?.is_empty() && started.elapsed() < limit {
+                    std::thread::sleep(Duration::from_millis(500));
+                }
+                let (left, seconds) = (lab.states(G2)?.len(), started.elapsed().as_secs());
+                Ok(Finding::new(
+                    left == 0,
+                    format!("{left} states {seconds} s after the registration"),
+                ))
+            },
+        );
         blocked(narrative, &lab, "then hb is blocked there", HB, &[], "172.16.1.10");
         let moment: Moment = lab.now()?;
         lab.guarded_from(moment);
@@ -268,12 +318,18 @@ fn ending(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result
 }
 
 fn wait_states(lab: &Lab, count: usize, lifetime: u32) -> Result<()> {
-    wait_until(Duration::from_secs(u64::from(lifetime) + 15), "one key has ended at both members", || {
-        Ok(lab.states(G1)?.len() == count && lab.states(G2)?.len() == count)
-    })
+    wait_until(
+        Duration::from_secs(u64::from(lifetime) + 15),
+        "one key has ended at both members",
+        || Ok(lab.states(G1)?.len() == count && lab.states(G2)?.len() == count),
+    )
 }
 
-pub(super) fn wait_until(limit: Duration, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(super) fn wait_until(
+    limit: Duration,
+    what: &str,
+    mut holds: impl FnMut() -> Result<bool>,
+) -> Result<()> {
     let started = Instant::now();
     while !holds()? {
         if started.elapsed() > limit {

@@ -1,5 +1,5 @@
-//! The keys end while no key server answers, one before the other: the group falls to its blocks line by line, even
-//! where somebody else's policy is in the way.
+//! The keys end while no key server answers, one before the other: the group falls to its blocks
+//! line by line, even where somebody else's policy is in the way.
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
@@ -19,12 +19,18 @@ const SERVICE: u16 = 5001;
 
 /// Registers, takes the server away, waits for both ends, brings the server back.
 pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
-    narrative.chapter("A key of 40 seconds for UDP port 5001, one of 90 seconds for everything else");
-    let service = Tek { lifetime_seconds: SHORT, lines: vec![PolicyLine::udp(SERVICE)], ..Tek::default() };
+    narrative
+        .chapter("A key of 40 seconds for UDP port 5001, one of 90 seconds for everything else");
+    let service =
+        Tek { lifetime_seconds: SHORT, lines: vec![PolicyLine::udp(SERVICE)], ..Tek::default() };
     let everything = Tek { lifetime_seconds: LONG, ..Tek::default() };
     // Somebody's own policy stands in the way in the middle of it, and the member says so.
     let expected_errors = &["exists that is not ours"];
-    let mut lab = context.build(Plan { teks: vec![service, everything], expected_errors, ..Plan::default() })?;
+    let mut lab = context.build(Plan {
+        teks: vec![service, everything],
+        expected_errors,
+        ..Plan::default()
+    })?;
     if bring_up(&mut lab, narrative)? {
         let started = Instant::now();
         let moment = lab.now()?;
@@ -36,9 +42,22 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
         });
         one_ends(&lab, narrative, started);
         foreign_policy(&lab, narrative)?;
-        ended(&lab, narrative, "at the end of its life the other key is gone from both kernels, too", 0, started);
+        ended(
+            &lab,
+            narrative,
+            "at the end of its life the other key is gone from both kernels, too",
+            0,
+            started,
+        );
         blocked(narrative, &lab, "ha cannot reach hb any more", HA, &[], "172.16.2.10");
-        blocked(narrative, &lab, "nor can the member itself", G1, &["-I", "172.16.1.1"], "172.16.2.10");
+        blocked(
+            narrative,
+            &lab,
+            "nor can the member itself",
+            G1,
+            &["-I", "172.16.1.1"],
+            "172.16.2.10",
+        );
         narrative.say("the foreign policy is removed and the key server comes back");
         G2.ip(&format!("xfrm policy delete src {PROTECTED} dst {PROTECTED} dir out"))?;
         lab.start_server(0)?;
@@ -50,18 +69,30 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
 }
 
 fn one_ends(lab: &Lab, narrative: &mut Narrative, started: Instant) {
-    ended(lab, narrative, "the short key ends alone: one state to send and one to receive are left", 2, started);
-    narrative.state("closed", "what was its own does not fall to the other key: port 5001 is blocked", || {
-        let (received, crossed) = to_port(lab, SERVICE, 5, 200)?;
-        let evidence = format!("{received} received, {} packets in the core", crossed.len());
-        Ok(Finding::new(received == 0 && crossed.is_empty(), evidence))
-    });
+    ended(
+        lab,
+        narrative,
+        "the short key ends alone: one state to send and one to receive are left",
+        2,
+        started,
+    );
+    narrative.state(
+        "closed",
+        "what was its own does not fall to the other key: port 5001 is blocked",
+        || {
+            let (received, crossed) = to_port(lab, SERVICE, 5, 200)?;
+            let evidence = format!("{received} received, {} packets in the core", crossed.len());
+            Ok(Finding::new(received == 0 && crossed.is_empty(), evidence))
+        },
+    );
     answered(narrative, "ping", "everything else goes on", HA, &[], "172.16.2.10");
 }
 
-/// The kernel takes no second policy with the same selector: ours can neither go back nor be replaced by a block.
+/// The kernel takes no second policy with the same selector: ours can neither go back nor be
+/// replaced by a block.
 fn foreign_policy(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
-    narrative.say("somebody replaces g2's outbound policy by one of his own that lets everything pass");
+    narrative
+        .say("somebody replaces g2's outbound policy by one of his own that lets everything pass");
     let member = lab.member(1).context("g2 does not run")?;
     member.freeze()?;
     let selector = format!("src {PROTECTED} dst {PROTECTED} dir out");
@@ -88,7 +119,8 @@ fn ended(lab: &Lab, narrative: &mut Narrative, text: &str, left: usize, started:
             let counts = [count(G1)?, count(G2)?];
             if counts == [left, left] || started.elapsed() > limit {
                 let seconds = started.elapsed().as_secs_f32();
-                let evidence = format!("g1 has {}, g2 {} states after {seconds:.0} s", counts[0], counts[1]);
+                let evidence =
+                    format!("g1 has {}, g2 {} states after {seconds:.0} s", counts[0], counts[1]);
                 return Ok(Finding::new(counts == [left, left], evidence));
             }
             std::thread::sleep(Duration::from_millis(500));

@@ -17,7 +17,11 @@ const LIFETIME: u32 = 40;
 pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("UDP port 5005 may pass in clear while there is no key");
     let tek = Tek { lifetime_seconds: LIFETIME, ..Tek::default() };
-    let mut lab = context.build(Plan { teks: vec![tek], fail_open_port: Some(SERVICE), ..Plan::default() })?;
+    let mut lab = context.build(Plan {
+        teks: vec![tek],
+        fail_open_port: Some(SERVICE),
+        ..Plan::default()
+    })?;
     lab.start_member(0)?;
     lab.start_member(1)?;
     passes(&lab, narrative, "before the first key port 5005 passes in clear", false);
@@ -29,20 +33,31 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
         passes(&lab, narrative, "with a key port 5005 is encrypted like everything else", true);
         lab.stop_server(0)?;
         narrative.say("the key server is gone");
-        narrative.state("expired", "at the end of its life the key is gone from both kernels", || {
-            loop {
-                let left = lab.states(G1)?.len() + lab.states(G2)?.len();
-                if left == 0 || started.elapsed() > Duration::from_secs(u64::from(LIFETIME) + 20) {
-                    let evidence = format!("{left} states after {:.0} s", started.elapsed().as_secs_f32());
-                    return Ok(Finding::new(left == 0, evidence));
+        narrative.state(
+            "expired",
+            "at the end of its life the key is gone from both kernels",
+            || {
+                loop {
+                    let left = lab.states(G1)?.len() + lab.states(G2)?.len();
+                    if left == 0
+                        || started.elapsed() > Duration::from_secs(u64::from(LIFETIME) + 20)
+                    {
+                        let evidence =
+                            format!("{left} states after {:.0} s", started.elapsed().as_secs_f32());
+                        return Ok(Finding::new(left == 0, evidence));
+                    }
+                    std::thread::sleep(Duration::from_millis(500));
                 }
-                std::thread::sleep(Duration::from_millis(500));
-            }
-        });
+            },
+        );
         passes(&lab, narrative, "port 5005 passes in clear again", false);
         blocked(narrative, &lab, "everything else is blocked", HA, &[], "172.16.2.10");
         lab.start_server(0)?;
-        super::registered(&lab, narrative, "the key server is back and both members are registered again");
+        super::registered(
+            &lab,
+            narrative,
+            "the key server is back and both members are registered again",
+        );
         passes(&lab, narrative, "with a key port 5005 is encrypted again", true);
         answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10");
     }

@@ -43,10 +43,14 @@ fn flush(
         std::thread::sleep(Duration::from_secs(1));
         node.run(program, arguments).map(drop)
     });
-    narrative.state("repaired", &format!("'{what}' on {} during a flow is repaired", node.0), || {
-        let report = report?;
-        Ok(Finding::new(report.last == DATAGRAMS - 1, report.to_string()))
-    });
+    narrative.state(
+        "repaired",
+        &format!("'{what}' on {} during a flow is repaired", node.0),
+        || {
+            let report = report?;
+            Ok(Finding::new(report.last == DATAGRAMS - 1, report.to_string()))
+        },
+    );
     answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10");
     nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
     Ok(())

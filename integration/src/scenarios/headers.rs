@@ -1,4 +1,5 @@
-//! What the settings `df-bit` and `mss-clamp` do to headers on the wire, and that the DSCP is copied (RFC 4301 §5.1.2.1).
+//! What the settings `df-bit` and `mss-clamp` do to headers on the wire, and that the DSCP is
+//! copied (RFC 4301 §5.1.2.1).
 
 use super::{Context, bring_up, close};
 use crate::capture::Captured;
@@ -52,47 +53,68 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
 
 /// A reload is over when traffic passes and the daemons have fallen silent.
 fn settle(lab: &Lab, narrative: &mut Narrative) {
-    narrative.state("reloaded", "both members have read their file again, and ha reaches hb", || {
-        std::thread::sleep(Duration::from_secs(3));
-        let started = Instant::now();
-        loop {
-            let (sent, answers, _) = ping(HA, &["-c", "3"], FAR)?;
-            for member in [G1, G2] {
-                let log = lab.log_tail(member, 6);
-                anyhow::ensure!(!log.contains("the one before stays"), "{} refuses its file:\n{log}", member.0);
+    narrative.state(
+        "reloaded",
+        "both members have read their file again, and ha reaches hb",
+        || {
+            std::thread::sleep(Duration::from_secs(3));
+            let started = Instant::now();
+            loop {
+                let (sent, answers, _) = ping(HA, &["-c", "3"], FAR)?;
+                for member in [G1, G2] {
+                    let log = lab.log_tail(member, 6);
+                    anyhow::ensure!(
+                        !log.contains("the one before stays"),
+                        "{} refuses its file:\n{log}",
+                        member.0
+                    );
+                }
+                if answers == sent || started.elapsed() > Duration::from_secs(30) {
+                    return Ok(Finding::new(
+                        answers > 0,
+                        format!("{sent} requests, {answers} answers"),
+                    ));
+                }
+                std::thread::sleep(Duration::from_millis(500));
             }
-            if answers == sent || started.elapsed() > Duration::from_secs(30) {
-                return Ok(Finding::new(answers > 0, format!("{sent} requests, {answers} answers")));
-            }
-            std::thread::sleep(Duration::from_millis(500));
-        }
-    });
+        },
+    );
 }
 
 /// ESP of the first host, as its member sent it into the core.
 fn esp_of_ha(crossed: &[Captured]) -> Vec<&Captured> {
-    let of_ha = |captured: &&Captured| from_member(captured) && captured.packet.source == HA_ADDRESS;
+    let of_ha =
+        |captured: &&Captured| from_member(captured) && captured.packet.source == HA_ADDRESS;
     crossed.iter().filter(of_ha).filter(|captured| captured.packet.protocol == ESP).collect()
 }
 
 fn code_points(lab: &Lab, narrative: &mut Narrative) {
     narrative.chapter("DSCP");
     for (name, octet) in [("EF", 0xb8), ("AF11", 0x28), ("best effort", 0)] {
-        narrative.state("dscp", &format!("{name} of the clear packet is on the ESP packet and arrives at hb"), || {
-            let moment = lab.now()?;
-            ping(HA, &["-c", "3", "-Q", &octet.to_string()], FAR)?;
-            let outer: Vec<u8> =
-                esp_of_ha(&lab.core_since(moment)?).iter().map(|captured| captured.packet.dscp).collect();
-            let arrived = lab.host_since(HB, moment)?;
-            let inner: Vec<u8> = arrived
-                .iter()
-                .filter(|captured| !captured.outgoing && captured.packet.source == HA_ADDRESS)
-                .map(|captured| captured.packet.dscp)
-                .collect();
-            let whole = outer.len() >= 3 && inner.len() >= 3;
-            let same = outer.iter().chain(&inner).all(|dscp| *dscp == octet >> 2);
-            Ok(Finding::new(whole && same, format!("DSCP {} sent, {outer:?} outside, {inner:?} at hb", octet >> 2)))
-        });
+        narrative.state(
+            "dscp",
+            &format!("{name} of the clear packet is on the ESP packet and arrives at hb"),
+            || {
+                let moment = lab.now()?;
+                ping(HA, &["-c", "3", "-Q", &octet.to_string()], FAR)?;
+                let outer: Vec<u8> = esp_of_ha(&lab.core_since(moment)?)
+                    .iter()
+                    .map(|captured| captured.packet.dscp)
+                    .collect();
+                let arrived = lab.host_since(HB, moment)?;
+                let inner: Vec<u8> = arrived
+                    .iter()
+                    .filter(|captured| !captured.outgoing && captured.packet.source == HA_ADDRESS)
+                    .map(|captured| captured.packet.dscp)
+                    .collect();
+                let whole = outer.len() >= 3 && inner.len() >= 3;
+                let same = outer.iter().chain(&inner).all(|dscp| *dscp == octet >> 2);
+                Ok(Finding::new(
+                    whole && same,
+                    format!("DSCP {} sent, {outer:?} outside, {inner:?} at hb", octet >> 2),
+                ))
+            },
+        );
     }
 }
 
@@ -109,9 +131,13 @@ fn outer_bits(lab: &Lab, narrative: &mut Narrative, setting: &str) {
             let moment = lab.now()?;
             let (sent, answers, _) = ping(HA, &["-c", "3", "-M", option], FAR)?;
             let crossed = lab.core_since(moment)?;
-            let bits: Vec<bool> = esp_of_ha(&crossed).iter().map(|captured| captured.packet.dont_fragment).collect();
+            let bits: Vec<bool> =
+                esp_of_ha(&crossed).iter().map(|captured| captured.packet.dont_fragment).collect();
             let holds = bits.len() >= 3 && bits.iter().all(|bit| *bit == outer) && answers == sent;
-            Ok(Finding::new(holds, format!("{sent} requests, {answers} answers; DF of the ESP packets: {bits:?}")))
+            Ok(Finding::new(
+                holds,
+                format!("{sent} requests, {answers} answers; DF of the ESP packets: {bits:?}"),
+            ))
         });
     }
 }
@@ -124,7 +150,11 @@ fn too_big_for_the_member(lab: &Lab, narrative: &mut Narrative) {
         || {
             let moment = lab.now()?;
             let (_, answers, text) = ping(HA, &["-c", "2", "-M", "do", "-s", "1460"], FAR)?;
-            let said = text.lines().find(|line| line.contains("mtu")).unwrap_or("no word about an MTU").trim();
+            let said = text
+                .lines()
+                .find(|line| line.contains("mtu"))
+                .unwrap_or("no word about an MTU")
+                .trim();
             let sent = esp_of_ha(&lab.core_since(moment)?).len();
             HA.ip("route flush cache")?;
             let holds = answers == 0 && sent == 0 && said.contains(&INSIDE.to_string());
@@ -143,9 +173,12 @@ fn too_big_without_bit(lab: &Lab, narrative: &mut Narrative, setting: &str) {
         let crossed = lab.core_since(moment)?;
         let esp = esp_of_ha(&crossed);
         let parts = esp.iter().filter(|captured| captured.packet.is_fragment()).count();
-        let evidence =
-            format!("{sent} requests, {answers} answers; {} ESP packets, {parts} of them fragments", esp.len());
-        let holds = if cut { answers == sent && parts >= 4 } else { answers == 0 && esp.is_empty() };
+        let evidence = format!(
+            "{sent} requests, {answers} answers; {} ESP packets, {parts} of them fragments",
+            esp.len()
+        );
+        let holds =
+            if cut { answers == sent && parts >= 4 } else { answers == 0 && esp.is_empty() };
         Ok(Finding::new(holds, evidence))
     });
 }
@@ -158,7 +191,9 @@ fn narrow_core(lab: &Lab, narrative: &mut Narrative, setting: &str) -> Result<()
     for (inner, option) in [("set", "do"), ("clear", "dont")] {
         let fragments = setting == "clear" || (setting == "copy" && inner == "clear");
         let text = if fragments {
-            format!("a link of {NARROW} octets in the core, DF {inner} inside: ESP arrives in fragments")
+            format!(
+                "a link of {NARROW} octets in the core, DF {inner} inside: ESP arrives in fragments"
+            )
         } else {
             format!(
                 "a link of {NARROW} octets in the core, DF {inner} inside: the core refuses ESP, the host cannot tell"
@@ -202,25 +237,41 @@ fn segments(lab: &Lab, narrative: &mut Narrative, most: u16) -> Result<()> {
     narrative.state("mss", &format!("each side hears of segments of {most} octets"), || {
         let heard = |host, from| -> Result<Vec<u16>> {
             let arrived = lab.host_since(host, moment)?;
-            let from_there = arrived.iter().filter(|captured| !captured.outgoing && captured.packet.source == from);
+            let from_there = arrived
+                .iter()
+                .filter(|captured| !captured.outgoing && captured.packet.source == from);
             Ok(from_there.filter_map(|captured| captured.packet.announced_segment()).collect())
         };
         let (at_hb, at_ha) = (heard(HB, HA_ADDRESS)?, heard(HA, HB_ADDRESS)?);
-        let right = |heard: &[u16]| !heard.is_empty() && heard.iter().all(|segment| *segment == most);
-        Ok(Finding::new(right(&at_hb) && right(&at_ha), format!("ha's SYN at hb: {at_hb:?}; hb's at ha: {at_ha:?}")))
+        let right =
+            |heard: &[u16]| !heard.is_empty() && heard.iter().all(|segment| *segment == most);
+        Ok(Finding::new(
+            right(&at_hb) && right(&at_ha),
+            format!("ha's SYN at hb: {at_hb:?}; hb's at ha: {at_ha:?}"),
+        ))
     });
     if most < ETHERNET_SEGMENT {
-        narrative.state("mss-fits", "full segments fit into the uplink: no fragment, no ICMP of the member", || {
-            let crossed = lab.core_since(moment)?;
-            let parts = esp_of_ha(&crossed).iter().filter(|captured| captured.packet.is_fragment()).count();
-            let errors = lab
-                .host_since(HA, moment)?
-                .iter()
-                .filter(|captured| !captured.outgoing && captured.packet.protocol == ICMP)
-                .filter(|captured| captured.packet.payload.starts_with(&FRAGMENTATION_NEEDED))
-                .count();
-            Ok(Finding::new(parts == 0 && errors == 0, format!("{parts} fragments, {errors} ICMP errors")))
-        });
+        narrative.state(
+            "mss-fits",
+            "full segments fit into the uplink: no fragment, no ICMP of the member",
+            || {
+                let crossed = lab.core_since(moment)?;
+                let parts = esp_of_ha(&crossed)
+                    .iter()
+                    .filter(|captured| captured.packet.is_fragment())
+                    .count();
+                let errors = lab
+                    .host_since(HA, moment)?
+                    .iter()
+                    .filter(|captured| !captured.outgoing && captured.packet.protocol == ICMP)
+                    .filter(|captured| captured.packet.payload.starts_with(&FRAGMENTATION_NEEDED))
+                    .count();
+                Ok(Finding::new(
+                    parts == 0 && errors == 0,
+                    format!("{parts} fragments, {errors} ICMP errors"),
+                ))
+            },
+        );
     }
     answered(narrative, "ping", "ha reaches hb", HA, &[], FAR);
     Ok(())

@@ -70,7 +70,10 @@ fn member(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     registered(
         lab,
         narrative,
-        &format!("g1's agent was killed {} ms after a rekey began, and is registered again", delay.as_millis()),
+        &format!(
+            "g1's agent was killed {} ms after a rekey began, and is registered again",
+            delay.as_millis()
+        ),
     );
     narrative.state("rekeyed", "the next rekey reaches both members", || {
         let spi = rekey(lab, SERVERS[0], &[G1, G2], WITHIN)?;

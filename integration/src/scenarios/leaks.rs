@@ -8,7 +8,9 @@ use crate::narrative::{Finding, Narrative};
 use crate::nodes::Node;
 use crate::packet::ESP;
 use crate::plan::Plan;
-use crate::statements::{Forgery, answered, flow, forged, guard_drops, nothing_clear, ping, preserved};
+use crate::statements::{
+    Forgery, answered, flow, forged, guard_drops, nothing_clear, ping, preserved,
+};
 use crate::topology::{G1, G2, HA, HB, HB_ADDRESS, R, is_protected, server_address};
 use crate::traffic::value;
 use anyhow::Result;
@@ -58,26 +60,42 @@ pub fn unload(node: Node) {
     }
 }
 
-/// A connection that a flowtable carries in clear must end with the start of the daemon, not with the connection.
+/// A connection that a flowtable carries in clear must end with the start of the daemon, not with
+/// the connection.
 fn shortcut_before_the_daemon(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("A flowtable shortcuts a connection before the daemons start");
     G1.nft(SHORTCUTS)?;
     let _sink = lab.start_sink(HB, "tcp-sink --port 5002 --silence-seconds 60")?;
-    let _flow =
-        lab.start_traffic(HA, &format!("tcp-flow --to {HB_ADDRESS}:5002 --seconds 60 --pause-milliseconds 50"))?;
-    narrative.state("shortcut", "a TCP connection between the hosts is in the flowtable of g1", || {
-        let shortcuts = wait_for_shortcut(5002)?;
-        Ok(Finding::new(shortcuts > 0, format!("{shortcuts} connections")))
-    });
+    let _flow = lab.start_traffic(
+        HA,
+        &format!("tcp-flow --to {HB_ADDRESS}:5002 --seconds 60 --pause-milliseconds 50"),
+    )?;
+    narrative.state(
+        "shortcut",
+        "a TCP connection between the hosts is in the flowtable of g1",
+        || {
+            let shortcuts = wait_for_shortcut(5002)?;
+            Ok(Finding::new(shortcuts > 0, format!("{shortcuts} connections")))
+        },
+    );
     lab.start_member(0)?;
     lab.start_member(1)?;
     let moment = lab.now()?;
     std::thread::sleep(Duration::from_secs(2));
-    narrative.state("nothing-clear", "from the moment the members are ready nothing of it leaves in clear", || {
-        let crossed = lab.core_since(moment)?;
-        let left = crossed.iter().filter(|captured| from_member(captured) && is_protected(captured.packet.destination));
-        Ok(Finding::new(left.count() == 0, format!("{} packets crossed the core", crossed.len())))
-    });
+    narrative.state(
+        "nothing-clear",
+        "from the moment the members are ready nothing of it leaves in clear",
+        || {
+            let crossed = lab.core_since(moment)?;
+            let left = crossed.iter().filter(|captured| {
+                from_member(captured) && is_protected(captured.packet.destination)
+            });
+            Ok(Finding::new(
+                left.count() == 0,
+                format!("{} packets crossed the core", crossed.len()),
+            ))
+        },
+    );
     lab.guarded_from(moment);
     Ok(())
 }
@@ -93,14 +111,16 @@ fn wait_for_shortcut(port: u16) -> Result<usize> {
     }
 }
 
-/// The flowtable sends what it shortcuts through XFRM's own output, whose postrouting hook it does not skip: the
-/// inner addresses are put aside there as for every other packet.
+/// The flowtable sends what it shortcuts through XFRM's own output, whose postrouting hook it does
+/// not skip: the inner addresses are put aside there as for every other packet.
 fn shortcut(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("A flowtable and marks beside the group");
     let moment = lab.now()?;
     let sink = lab.start_sink(HB, "tcp-sink --port 5003 --silence-seconds 20")?;
-    let sender =
-        lab.start_traffic(HA, &format!("tcp-flow --to {HB_ADDRESS}:5003 --seconds 4 --pause-milliseconds 20"))?;
+    let sender = lab.start_traffic(
+        HA,
+        &format!("tcp-flow --to {HB_ADDRESS}:5003 --seconds 4 --pause-milliseconds 20"),
+    )?;
     narrative.state(
         "shortcut",
         "a TCP connection is shortcut by the flowtable, arrives whole and leaves as ESP only",
@@ -134,7 +154,12 @@ fn plain_masquerade(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     answered(narrative, "unrelated", "ha reaches s3", HA, &[], &server_address(2));
     let report = flow(lab, 50, "", |_| Ok(()))?;
     narrative.say(&format!("ha to hb: {report}"));
-    nothing_clear(narrative, lab, moment, "members sent no clear packet, and none whose source was translated");
+    nothing_clear(
+        narrative,
+        lab,
+        moment,
+        "members sent no clear packet, and none whose source was translated",
+    );
     let moment = lab.now()?;
     let report = flow(lab, 200, "", |_| {
         for node in [G1, G2] {
@@ -153,7 +178,10 @@ fn plain_masquerade(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         loop {
             let (sent, answers, _) = ping(HA, &["-c", "2"], FAR)?;
             if sent == answers || repaired.elapsed() > Duration::from_secs(20) {
-                return Ok(Finding::new(answers > 0, format!("after {:.0} s", repaired.elapsed().as_secs_f32())));
+                return Ok(Finding::new(
+                    answers > 0,
+                    format!("after {:.0} s", repaired.elapsed().as_secs_f32()),
+                ));
             }
         }
     });
@@ -178,10 +206,14 @@ fn find_quotes(lab: &Lab) -> Result<Finding> {
     let before = guard_drops(G1)?;
     let (sent, answers, _) = ping(HB, &["-c", "3", "-t", "2"], "172.16.1.10")?;
     let errors = lab.core_since(moment)?;
-    let errors = errors.iter().filter(|captured| from_member(captured) && captured.packet.protocol == 1).count();
+    let errors = errors
+        .iter()
+        .filter(|captured| from_member(captured) && captured.packet.protocol == 1)
+        .count();
     let dropped = guard_drops(G1)? - before;
-    let evidence =
-        format!("{sent} requests, {answers} answers; g1's guard dropped {dropped}, {errors} ICMP packets in the core");
+    let evidence = format!(
+        "{sent} requests, {answers} answers; g1's guard dropped {dropped}, {errors} ICMP packets in the core"
+    );
     Ok(Finding::new(sent == 3 && answers == 0 && errors == 0 && dropped >= 3, evidence))
 }
 
@@ -196,7 +228,11 @@ fn vlan(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
         ))?;
     }
     R.ip("route replace 172.16.1.0/24 via 10.9.7.1")?;
-    let forgery = Forgery { what: "through the VLAN", source: "172.16.2.10:6000", destination: "172.16.1.10:5000" };
+    let forgery = Forgery {
+        what: "through the VLAN",
+        source: "172.16.2.10:6000",
+        destination: "172.16.1.10:5000",
+    };
     forged(narrative, lab, &forgery);
     G1.ip("route replace default via 10.9.7.254")?;
     answered(narrative, "ping", "ha reaches hb through the VLAN", HA, &[], FAR);

@@ -1,4 +1,5 @@
-//! Links and addresses of a member go and come back: nothing in clear, no key is lost, and traffic comes back by itself.
+//! Links and addresses of a member go and come back: nothing in clear, no key is lost, and traffic
+//! comes back by itself.
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
@@ -74,7 +75,9 @@ const MISHAPS: [Mishap; 6] = [
 
 /// One mishap after the other: the member's address configured, then the interface that has it.
 pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
-    for (first_local, text) in [("10.0.1.1", "configured as such"), ("wan", "whatever its interface has")] {
+    for (first_local, text) in
+        [("10.0.1.1", "configured as such"), ("wan", "whatever its interface has")]
+    {
         let mut lab = context.build(Plan { first_local, ..Plan::default() })?;
         narrative.chapter(&format!("The local address of g1 is {text}"));
         if bring_up(&mut lab, narrative)? {
@@ -94,13 +97,17 @@ fn renewed(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     let moment = lab.now()?;
     let before = G1.ip("xfrm state")?;
     for seconds in [3600, 7200] {
-        G1.ip(&format!("addr change 10.0.1.1/24 dev wan valid_lft {seconds} preferred_lft {seconds}"))?;
+        G1.ip(&format!(
+            "addr change 10.0.1.1/24 dev wan valid_lft {seconds} preferred_lft {seconds}"
+        ))?;
         std::thread::sleep(Duration::from_secs(2));
     }
     narrative.state("renewed", "no state changes, and g1 asks nobody", || {
         let asked = lab.core_since(moment)?;
         let asked = asked.iter().filter(|captured| {
-            from_member(captured) && captured.packet.protocol == UDP && word(&captured.packet.payload, 2) == Some(848)
+            from_member(captured)
+                && captured.packet.protocol == UDP
+                && word(&captured.packet.payload, 2) == Some(848)
         });
         let (asked, same) = (asked.count(), G1.ip("xfrm state")? == before);
         Ok(Finding::new(same && asked == 0, format!("{asked} datagrams to key servers")))
@@ -119,7 +126,9 @@ fn play_one(lab: &Lab, narrative: &mut Narrative, mishap: &Mishap) -> Result<()>
         // Without a link a host has no way to send, and g1 no such address.
         let own: &[&str] = &["-c", "2", "-I", "172.16.1.1"];
         let host: &[&str] = &["-c", "2"];
-        for (from, options, to) in [(HA, host, "172.16.2.10"), (HB, host, "172.16.1.10"), (G1, own, "172.16.2.10")] {
+        for (from, options, to) in
+            [(HA, host, "172.16.2.10"), (HB, host, "172.16.1.10"), (G1, own, "172.16.2.10")]
+        {
             let (more, answered, _) = ping(from, options, to)?;
             (sent, answers) = (sent + more, answers + answered);
         }
@@ -133,14 +142,21 @@ fn play_one(lab: &Lab, narrative: &mut Narrative, mishap: &Mishap) -> Result<()>
             let back = ping(HB, &["-c", "2"], "172.16.1.10")?;
             let passes = there.1 == 2 && back.1 == 2;
             if passes || ended.elapsed() > RETURNS_WITHIN {
-                let evidence = format!("after {:.1} s\n{}", ended.elapsed().as_secs_f32(), lab.log_tail(G1, 3));
+                let evidence = format!(
+                    "after {:.1} s\n{}",
+                    ended.elapsed().as_secs_f32(),
+                    lab.log_tail(G1, 3)
+                );
                 return Ok(Finding::new(passes, evidence));
             }
         }
     });
     narrative.state("keys-kept", "the keys are those of before", || {
         let now = lab.held_keys(G1)?;
-        Ok(Finding::new(now == before && !now.is_empty(), format!("{} and {} keys", before.len(), now.len())))
+        Ok(Finding::new(
+            now == before && !now.is_empty(),
+            format!("{} and {} keys", before.len(), now.len()),
+        ))
     });
     nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
     Ok(())

@@ -1,4 +1,5 @@
-//! Pushes and acknowledgements get lost on the way: copies of a push make up for it, and nobody's packets are lost.
+//! Pushes and acknowledgements get lost on the way: copies of a push make up for it, and nobody's
+//! packets are lost.
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
@@ -11,8 +12,12 @@ use anyhow::Result;
 use std::time::Duration;
 
 /// Copies of a push leave at 0, 2, 4 and 6 s: the activation delay covers them all.
-const REKEY: fn() -> Rekey =
-    || Rekey { retransmissions: 3, activation_seconds: 8, deactivation_seconds: 16, ..Rekey::default() };
+const REKEY: fn() -> Rekey = || Rekey {
+    retransmissions: 3,
+    activation_seconds: 8,
+    deactivation_seconds: 16,
+    ..Rekey::default()
+};
 const WITHIN: Duration = Duration::from_secs(60);
 /// Datagrams of a flow, a hundred a second at most: it outlasts the deactivation delay.
 const DATAGRAMS: u64 = 2500;
@@ -24,7 +29,11 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
         let losses = [
             ("the first copies for g2 are lost", "ip daddr 10.0.2.1 udp sport 848 drop", Some(3)),
             ("every acknowledgement is lost", "ip daddr 10.0.11.1 udp dport 848 drop", None),
-            ("three of ten datagrams are lost, each way", "udp dport 848 numgen random mod 10 < 3 drop", None),
+            (
+                "three of ten datagrams are lost, each way",
+                "udp dport 848 numgen random mod 10 < 3 drop",
+                None,
+            ),
         ];
         for (what, rules, seconds) in losses {
             lossy(&mut lab, narrative, what, rules, seconds)?;
@@ -33,10 +42,18 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     close(context, lab, narrative)
 }
 
-fn lossy(lab: &mut Lab, narrative: &mut Narrative, what: &str, rules: &str, seconds: Option<u64>) -> Result<()> {
+fn lossy(
+    lab: &mut Lab,
+    narrative: &mut Narrative,
+    what: &str,
+    rules: &str,
+    seconds: Option<u64>,
+) -> Result<()> {
     narrative.chapter(what);
     let moment = lab.now()?;
-    let table = format!("table ip loss {{ chain forward {{ type filter hook forward priority 0; {rules}; }}; }}");
+    let table = format!(
+        "table ip loss {{ chain forward {{ type filter hook forward priority 0; {rules}; }}; }}"
+    );
     let mut spi = 0;
     let report = flow(lab, DATAGRAMS, "", |lab| {
         R.nft(&table)?;

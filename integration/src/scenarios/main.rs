@@ -1,5 +1,5 @@
-//! The main job: the first key server is down, the next one serves, and from then on the kernel encrypts everything
-//! between the branches, whatever happens to routes, uplinks and the daemon.
+//! The main job: the first key server is down, the next one serves, and from then on the kernel
+//! encrypts everything between the branches, whatever happens to routes, uplinks and the daemon.
 
 use super::{Context, close, flushes, registered};
 use crate::firewall;
@@ -7,8 +7,8 @@ use crate::lab::Lab;
 use crate::narrative::{Finding, Narrative};
 use crate::plan::Plan;
 use crate::statements::{
-    Forgery, answered, blocked, decrypts, flow, forged, guard_drops, nothing_clear, ping, preserved, same_keys,
-    show_kernel, tcp,
+    Forgery, answered, blocked, decrypts, flow, forged, guard_drops, nothing_clear, ping,
+    preserved, same_keys, show_kernel, tcp,
 };
 use crate::topology::{self, G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, R, SERVERS, server_address};
 use anyhow::Result;
@@ -57,7 +57,8 @@ fn play(context: &Context, narrative: &mut Narrative, with_firewall: bool) -> Re
 }
 
 fn load_firewall(narrative: &mut Narrative) -> Result<()> {
-    narrative.say("both members get a user's firewall: conntrack, masquerading, marks, a flowtable");
+    narrative
+        .say("both members get a user's firewall: conntrack, masquerading, marks, a flowtable");
     for (node, interfaces) in [(G1, "lan, wan, wan2"), (G2, "lan, wan")] {
         let _ = node.run("nft", &["delete", "table", "ip", "user"]);
         firewall::load(node, interfaces)?;
@@ -65,9 +66,20 @@ fn load_firewall(narrative: &mut Narrative) -> Result<()> {
     Ok(())
 }
 
-fn before_the_first_key(lab: &mut Lab, narrative: &mut Narrative, with_firewall: bool) -> Result<()> {
+fn before_the_first_key(
+    lab: &mut Lab,
+    narrative: &mut Narrative,
+    with_firewall: bool,
+) -> Result<()> {
     narrative.chapter("Before the first key");
-    answered(narrative, "unprotected", "the network routes: ha reaches hb while no daemon has run yet", HA, &[], FAR);
+    answered(
+        narrative,
+        "unprotected",
+        "the network routes: ha reaches hb while no daemon has run yet",
+        HA,
+        &[],
+        FAR,
+    );
     if with_firewall {
         // It lets nothing in that is not decapsulated.
         load_firewall(narrative)?;
@@ -76,16 +88,33 @@ fn before_the_first_key(lab: &mut Lab, narrative: &mut Narrative, with_firewall:
     lab.start_member(1)?;
     narrative.say("both members run, no key server does");
     blocked(narrative, lab, "ha cannot reach hb", HA, &[], FAR);
-    blocked(narrative, lab, "the member itself cannot reach hb from its LAN address", G1, &["-I", "172.16.1.1"], FAR);
+    blocked(
+        narrative,
+        lab,
+        "the member itself cannot reach hb from its LAN address",
+        G1,
+        &["-I", "172.16.1.1"],
+        FAR,
+    );
     answered(narrative, "own-lan", "ha reaches its own router", HA, &[], "172.16.1.1");
-    answered(narrative, "unrelated", "what is not the group's passes: ha reaches s3", HA, &[], &server_address(2));
+    answered(
+        narrative,
+        "unrelated",
+        "what is not the group's passes: ha reaches s3",
+        HA,
+        &[],
+        &server_address(2),
+    );
     inbound_is_blocked(lab, narrative);
     Ok(())
 }
 
 fn inbound_is_blocked(lab: &Lab, narrative: &mut Narrative) {
-    let forgery =
-        Forgery { what: "with the other branch's source", source: "172.16.1.10:6000", destination: "172.16.2.10:5000" };
+    let forgery = Forgery {
+        what: "with the other branch's source",
+        source: "172.16.1.10:6000",
+        destination: "172.16.2.10:5000",
+    };
     forged(narrative, lab, &forgery);
 }
 
@@ -102,30 +131,38 @@ fn failover(lab: &mut Lab, narrative: &mut Narrative, silent: bool) -> Result<bo
     if !registered(lab, narrative, "both members are registered") {
         return Ok(false);
     }
-    // Only now: each stand-alone server has keys of its own, and both members must have come to the same one.
+    // Only now: each stand-alone server has keys of its own, and both members must have come to the
+    // same one.
     lab.start_server(2)?;
     lab.start_server(3)?;
     served_by_the_second(lab, narrative);
     same_keys(narrative, lab);
     show_kernel(narrative)?;
     narrative.show("g1: gdoictl show member", &lab.show_text(G1, &["member"])?);
-    narrative.show("s2: gdoictl show server members", &lab.show_text(SERVERS[1], &["server", "members"])?);
+    narrative.show(
+        "s2: gdoictl show server members",
+        &lab.show_text(SERVERS[1], &["server", "members"])?,
+    );
     Ok(true)
 }
 
 fn served_by_the_second(lab: &Lab, narrative: &mut Narrative) {
-    narrative.state("failover", "s2 serves both members, and both say why s1 was passed over", || {
-        let (mut holds, mut evidence) = (true, String::new());
-        for node in [G1, G2] {
-            let groups = lab.show(node, &["member"], "groups")?;
-            let group = groups.get(0).cloned().unwrap_or_default();
-            let server = group.get("server").map(ToString::to_string).unwrap_or_default();
-            let passed = group.get("passed_over").map(ToString::to_string).unwrap_or_default();
-            holds &= server.contains(&server_address(1)) && passed.contains(&server_address(0));
-            evidence.push_str(&format!("{}: server {server}, passed over {passed}\n", node.0));
-        }
-        Ok(Finding::new(holds, evidence))
-    });
+    narrative.state(
+        "failover",
+        "s2 serves both members, and both say why s1 was passed over",
+        || {
+            let (mut holds, mut evidence) = (true, String::new());
+            for node in [G1, G2] {
+                let groups = lab.show(node, &["member"], "groups")?;
+                let group = groups.get(0).cloned().unwrap_or_default();
+                let server = group.get("server").map(ToString::to_string).unwrap_or_default();
+                let passed = group.get("passed_over").map(ToString::to_string).unwrap_or_default();
+                holds &= server.contains(&server_address(1)) && passed.contains(&server_address(0));
+                evidence.push_str(&format!("{}: server {server}, passed over {passed}\n", node.0));
+            }
+            Ok(Finding::new(holds, evidence))
+        },
+    );
 }
 
 fn traffic(lab: &mut Lab, narrative: &mut Narrative, with_firewall: bool) -> Result<()> {
@@ -133,9 +170,23 @@ fn traffic(lab: &mut Lab, narrative: &mut Narrative, with_firewall: bool) -> Res
     let moment = lab.now()?;
     answered(narrative, "ping", "ha reaches hb", HA, &[], FAR);
     answered(narrative, "ping", "hb reaches ha", HB, &[], "172.16.1.10");
-    answered(narrative, "ping", "the member itself reaches hb from its LAN address", G1, &["-I", "172.16.1.1"], FAR);
+    answered(
+        narrative,
+        "ping",
+        "the member itself reaches hb from its LAN address",
+        G1,
+        &["-I", "172.16.1.1"],
+        FAR,
+    );
     answered(narrative, "own-lan", "ha reaches its own router", HA, &[], "172.16.1.1");
-    answered(narrative, "unrelated", "what is not the group's passes: ha reaches s3", HA, &[], &server_address(2));
+    answered(
+        narrative,
+        "unrelated",
+        "what is not the group's passes: ha reaches s3",
+        HA,
+        &[],
+        &server_address(2),
+    );
     tcp(narrative, lab, HA, HB, 2_000_000);
     tcp(narrative, lab, HB, HA, 2_000_000);
     let report = flow(lab, 300, "", |_| Ok(()));
@@ -144,11 +195,15 @@ fn traffic(lab: &mut Lab, narrative: &mut Narrative, with_firewall: bool) -> Res
         Ok(Finding::new(report.received == 300 && report.duplicates == 0, report.to_string()))
     });
     if with_firewall {
-        narrative.state("conntrack", "the firewall tracks the hosts' connections meanwhile", || {
-            let table = G1.run("cat", &["/proc/net/nf_conntrack"])?;
-            let tracked = table.lines().filter(|line| line.contains("dst=172.16.2.10")).count();
-            Ok(Finding::new(tracked > 0, format!("{tracked} connections")))
-        });
+        narrative.state(
+            "conntrack",
+            "the firewall tracks the hosts' connections meanwhile",
+            || {
+                let table = G1.run("cat", &["/proc/net/nf_conntrack"])?;
+                let tracked = table.lines().filter(|line| line.contains("dst=172.16.2.10")).count();
+                Ok(Finding::new(tracked > 0, format!("{tracked} connections")))
+            },
+        );
     }
     preserved(narrative, lab);
     let keys = lab.states(G2)?;
@@ -175,23 +230,32 @@ fn attacks(lab: &Lab, narrative: &mut Narrative, with_firewall: bool) -> Result<
             source: "172.16.1.10:6000",
             destination: "172.16.2.10:5000",
         },
-        Forgery { what: "towards the first branch", source: "172.16.1.99:6000", destination: "172.16.1.10:5000" },
+        Forgery {
+            what: "towards the first branch",
+            source: "172.16.1.99:6000",
+            destination: "172.16.1.10:5000",
+        },
     ];
     let before = guard_drops(G1)? + guard_drops(G2)?;
     for forgery in &list {
         forged(narrative, lab, forgery);
     }
-    narrative.state("own-address", "a clear packet to the member's own LAN address is dropped as well", || {
-        let moment = lab.now()?;
-        let drops = guard_drops(G2)?;
-        lab.traffic(R, "forge --source 172.16.9.1:6000 --destination 172.16.2.1:7 --count 5")?;
-        let answers = lab.core_since(moment)?.iter().filter(|captured| !captured.outgoing).count();
-        let counted = guard_drops(G2)? - drops;
-        Ok(Finding::new(
-            counted == 5 && answers == 0,
-            format!("5 sent, {counted} counted by the guard, {answers} answers"),
-        ))
-    });
+    narrative.state(
+        "own-address",
+        "a clear packet to the member's own LAN address is dropped as well",
+        || {
+            let moment = lab.now()?;
+            let drops = guard_drops(G2)?;
+            lab.traffic(R, "forge --source 172.16.9.1:6000 --destination 172.16.2.1:7 --count 5")?;
+            let answers =
+                lab.core_since(moment)?.iter().filter(|captured| !captured.outgoing).count();
+            let counted = guard_drops(G2)? - drops;
+            Ok(Finding::new(
+                counted == 5 && answers == 0,
+                format!("5 sent, {counted} counted by the guard, {answers} answers"),
+            ))
+        },
+    );
     narrative.state("guards", "the guards counted every one of them", || {
         let counted = guard_drops(G1)? + guard_drops(G2)? - before;
         Ok(Finding::new(counted >= 25, format!("{counted} counted, 25 sent")))
@@ -214,17 +278,29 @@ fn attacks(lab: &Lab, narrative: &mut Narrative, with_firewall: bool) -> Result<
 fn sizes(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("Big packets and fragments");
     let moment = lab.now()?;
-    answered(narrative, "fragments", "3,000 octets that the hosts fragment", HA, &["-M", "dont", "-s", "3000"], FAR);
+    answered(
+        narrative,
+        "fragments",
+        "3,000 octets that the hosts fragment",
+        HA,
+        &["-M", "dont", "-s", "3000"],
+        FAR,
+    );
     narrative.state(
         "path-mtu",
         "a packet too big for ESP with Don't Fragment: the member itself says how big it may be",
         || {
             let (_, answers, text) = ping(HA, &["-c", "2", "-M", "do", "-s", "1460"], FAR)?;
-            let said = text.lines().find(|line| line.contains("mtu")).unwrap_or("no word about an MTU").trim();
+            let said = text
+                .lines()
+                .find(|line| line.contains("mtu"))
+                .unwrap_or("no word about an MTU")
+                .trim();
             Ok(Finding::new(answers == 0 && said.contains("mtu"), said))
         },
     );
-    narrative.say("the link between r and g2 shrinks to 1,300 octets: ESP is fragmented in the core");
+    narrative
+        .say("the link between r and g2 shrinks to 1,300 octets: ESP is fragmented in the core");
     R.ip("link set w2 mtu 1300")?;
     G2.ip("link set wan mtu 1300")?;
     HA.ip("route flush cache")?;
@@ -239,8 +315,12 @@ fn sizes(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     let report = flow(lab, 100, "--size 1350", |_| Ok(()));
     narrative.state("fragments", "100 datagrams of 1,350 octets, none lost", || {
         let report = report?;
-        let parts = lab.core_since(moment)?.iter().filter(|captured| captured.packet.is_fragment()).count();
-        Ok(Finding::new(report.received == 100 && parts > 0, format!("{report}; {parts} fragments of ESP captured")))
+        let parts =
+            lab.core_since(moment)?.iter().filter(|captured| captured.packet.is_fragment()).count();
+        Ok(Finding::new(
+            report.received == 100 && parts > 0,
+            format!("{report}; {parts} fragments of ESP captured"),
+        ))
     });
     R.ip("link set w2 mtu 1500")?;
     G2.ip("link set wan mtu 1500")?;
@@ -255,17 +335,26 @@ fn uplinks(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         std::thread::sleep(Duration::from_secs(1));
         G1.ip("route replace default via 10.0.3.254").map(drop)
     });
-    narrative.state("second-uplink", "the default route moves to the second uplink during a flow", || {
-        let report = report?;
-        let index = R.run("cat", &["/sys/class/net/w3/ifindex"])?.trim().parse::<u32>()?;
-        let there = lab
-            .core_since(moment)?
-            .iter()
-            .filter(|captured| captured.interface == index && captured.packet.source == HA_ADDRESS)
-            .filter(|captured| captured.packet.spi().is_some())
-            .count();
-        Ok(Finding::new(report.last == 299 && there > 0, format!("{report}; {there} ESP packets on the second uplink")))
-    });
+    narrative.state(
+        "second-uplink",
+        "the default route moves to the second uplink during a flow",
+        || {
+            let report = report?;
+            let index = R.run("cat", &["/sys/class/net/w3/ifindex"])?.trim().parse::<u32>()?;
+            let there = lab
+                .core_since(moment)?
+                .iter()
+                .filter(|captured| {
+                    captured.interface == index && captured.packet.source == HA_ADDRESS
+                })
+                .filter(|captured| captured.packet.spi().is_some())
+                .count();
+            Ok(Finding::new(
+                report.last == 299 && there > 0,
+                format!("{report}; {there} ESP packets on the second uplink"),
+            ))
+        },
+    );
     nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
     let moment = lab.now()?;
     let report = flow(lab, 900, "", |_| recreate_uplink());
@@ -302,7 +391,14 @@ fn stop_and_restart(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         Ok(Finding::new(left == 0, format!("{left} states")))
     });
     blocked(narrative, lab, "the blocks stand: ha cannot reach hb", HA, &[], FAR);
-    blocked(narrative, lab, "the blocks stand for the member itself", G1, &["-I", "172.16.1.1"], FAR);
+    blocked(
+        narrative,
+        lab,
+        "the blocks stand for the member itself",
+        G1,
+        &["-I", "172.16.1.1"],
+        FAR,
+    );
     inbound_is_blocked(lab, narrative);
     lab.start_member(0)?;
     registered(lab, narrative, "the member is registered again");

@@ -1,4 +1,5 @@
-//! A network goes from clear to protected traffic without losing a packet: receive-only, passive, normal.
+//! A network goes from clear to protected traffic without losing a packet: receive-only, passive,
+//! normal.
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
@@ -51,20 +52,40 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     close(context, lab, narrative)
 }
 
-fn nothing_lost(narrative: &mut Narrative, what: &str, count: u64, report: Result<crate::statements::FlowReport>) {
-    narrative.state("migration", &format!("{what} under a flow of {count} datagrams, none lost"), || {
-        let report = report?;
-        Ok(Finding::new(report.received == count, report.to_string()))
-    });
+fn nothing_lost(
+    narrative: &mut Narrative,
+    what: &str,
+    count: u64,
+    report: Result<crate::statements::FlowReport>,
+) {
+    narrative.state(
+        "migration",
+        &format!("{what} under a flow of {count} datagrams, none lost"),
+        || {
+            let report = report?;
+            Ok(Finding::new(report.received == count, report.to_string()))
+        },
+    );
 }
 
-fn seen(lab: &Lab, narrative: &mut Narrative, text: &str, moment: crate::lab::Moment, encrypted: bool) {
+fn seen(
+    lab: &Lab,
+    narrative: &mut Narrative,
+    text: &str,
+    moment: crate::lab::Moment,
+    encrypted: bool,
+) {
     narrative.state("seen", text, || {
         let crossed = lab.core_since(moment)?;
-        let sent = crossed.iter().filter(|captured| from_member(captured) && captured.packet.source == HA_ADDRESS);
-        let (esp, clear): (Vec<_>, Vec<_>) = sent.partition(|captured| captured.packet.protocol == ESP);
-        let (wanted, other) = if encrypted { (esp.len(), clear.len()) } else { (clear.len(), esp.len()) };
-        let evidence = format!("{} ESP and {} clear packets of ha in the core", esp.len(), clear.len());
+        let sent = crossed
+            .iter()
+            .filter(|captured| from_member(captured) && captured.packet.source == HA_ADDRESS);
+        let (esp, clear): (Vec<_>, Vec<_>) =
+            sent.partition(|captured| captured.packet.protocol == ESP);
+        let (wanted, other) =
+            if encrypted { (esp.len(), clear.len()) } else { (clear.len(), esp.len()) };
+        let evidence =
+            format!("{} ESP and {} clear packets of ha in the core", esp.len(), clear.len());
         Ok(Finding::new(wanted >= 50 && other == 0, evidence))
     });
 }

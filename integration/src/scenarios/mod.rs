@@ -88,7 +88,12 @@ pub const ALL: &[Scenario] = &[
         ordinary: true,
         play: algorithms::play,
     },
-    Scenario { name: "expiry", about: "keys that end while no server answers", ordinary: true, play: expiry::play },
+    Scenario {
+        name: "expiry",
+        about: "keys that end while no server answers",
+        ordinary: true,
+        play: expiry::play,
+    },
     Scenario {
         name: "leaks",
         about: "ways out in clear: flowtables, masquerades, ICMP errors, VLANs",
@@ -137,14 +142,24 @@ pub const ALL: &[Scenario] = &[
         ordinary: false,
         play: links::play,
     },
-    Scenario { name: "races", about: "foreign flushes at the moment of a push", ordinary: false, play: races::play },
+    Scenario {
+        name: "races",
+        about: "foreign flushes at the moment of a push",
+        ordinary: false,
+        play: races::play,
+    },
     Scenario {
         name: "secrets",
         about: "no octet of a key in logs of every level, files and answers",
         ordinary: false,
         play: secrets::play,
     },
-    Scenario { name: "rekey-lost", about: "lost pushes and acknowledgements", ordinary: false, play: lost::play },
+    Scenario {
+        name: "rekey-lost",
+        about: "lost pushes and acknowledgements",
+        ordinary: false,
+        play: lost::play,
+    },
     Scenario {
         name: "removal",
         about: "one of three members is removed and cannot follow",
@@ -163,7 +178,12 @@ pub const ALL: &[Scenario] = &[
         ordinary: false,
         play: reboot::play,
     },
-    Scenario { name: "rekey-long", about: "200 rekeys under load", ordinary: false, play: rekey::long },
+    Scenario {
+        name: "rekey-long",
+        about: "200 rekeys under load",
+        ordinary: false,
+        play: rekey::long,
+    },
     Scenario {
         name: "headers",
         about: "DF bit, DSCP and TCP's segment size on the wire, for each setting",
@@ -176,7 +196,12 @@ pub const ALL: &[Scenario] = &[
         ordinary: false,
         play: steps::play,
     },
-    Scenario { name: "cells", about: "every cell of the table of SECURITY.md", ordinary: false, play: cells::play },
+    Scenario {
+        name: "cells",
+        about: "every cell of the table of SECURITY.md",
+        ordinary: false,
+        play: cells::play,
+    },
     Scenario {
         name: "sabotage",
         about: "breaks the lab and demands that the matching statement fails",
@@ -185,7 +210,8 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// Plays the named scenarios, or the ordinary ones, and the sabotage where it is wished; true when every statement held.
+/// Plays the named scenarios, or the ordinary ones, and the sabotage where it is wished; true when
+/// every statement held.
 ///
 /// # Errors
 /// When a name is unknown.
@@ -214,7 +240,11 @@ pub fn play(names: &[String], sabotage: bool, context: &Context) -> Result<bool>
         let played = (scenario.play)(context, &mut narrative);
         if let Err(error) = played {
             // What cannot go on has failed, whatever was said before.
-            narrative.state("scenario", &format!("scenario {} can be played to its end", scenario.name), || Err(error));
+            narrative.state(
+                "scenario",
+                &format!("scenario {} can be played to its end", scenario.name),
+                || Err(error),
+            );
         }
     }
     Ok(narrative.conclude())
@@ -253,7 +283,8 @@ fn close(context: &Context, lab: Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("Everything stops");
     let (all, tally) = lab.finish()?;
     narrative.state("whole-capture", "the capture of all core links is complete", || {
-        let evidence = format!("{} packets captured, {} dropped by tcpdump", tally.captured, tally.dropped);
+        let evidence =
+            format!("{} packets captured, {} dropped by tcpdump", tally.captured, tally.dropped);
         Ok(Finding::new(tally.captured > 0 && tally.dropped == 0, evidence))
     });
     let text = "from before the first daemon until after the last: no clear packet between protected prefixes";

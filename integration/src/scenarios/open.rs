@@ -1,5 +1,5 @@
-//! A whole group with `failure-policy = "open"`: in clear while there is no key, protected while there is one, and blocked
-//! where the daemon that could open it is dead.
+//! A whole group with `failure-policy = "open"`: in clear while there is no key, protected while
+//! there is one, and blocked where the daemon that could open it is dead.
 
 use super::cells::{cells_of, only_intended, wait_until};
 use super::{Context, registered};
@@ -20,7 +20,8 @@ const KERNEL_GRACE: u32 = 30;
 /// No server, a server, none again, one again; the daemon killed without a key and with one.
 pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let tek = Tek { lifetime_seconds: LIFETIME, ..Tek::default() };
-    let mut lab = context.build(Plan { teks: vec![tek], failure_policy: "open", ..Plan::default() })?;
+    let mut lab =
+        context.build(Plan { teks: vec![tek], failure_policy: "open", ..Plan::default() })?;
     lab.start_member(0)?;
     lab.start_member(1)?;
     without_a_key(&lab, narrative, "No key server has answered yet");
@@ -54,7 +55,8 @@ fn keyed(lab: &mut Lab, narrative: &mut Narrative) -> Result<bool> {
     for node in lab.running() {
         lab.gdoictl(node, &["register", GROUP])?;
     }
-    let registered = registered(lab, narrative, "a key server answers and both members are registered");
+    let registered =
+        registered(lab, narrative, "a key server answers and both members are registered");
     lab.stop_server(0)?;
     if registered {
         cells_of(lab, narrative, "With a key", "", Promise::Protected);
@@ -65,15 +67,21 @@ fn keyed(lab: &mut Lab, narrative: &mut Narrative) -> Result<bool> {
 
 fn ended(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.say("the key server is gone");
-    wait_until(Duration::from_secs(u64::from(LIFETIME) + 15), "both members' keys have ended", || {
-        Ok(lab.states(G1)?.is_empty() && lab.states(G2)?.is_empty())
-    })
+    wait_until(
+        Duration::from_secs(u64::from(LIFETIME) + 15),
+        "both members' keys have ended",
+        || Ok(lab.states(G1)?.is_empty() && lab.states(G2)?.is_empty()),
+    )
 }
 
 fn says(lab: &Lab, narrative: &mut Narrative) {
     narrative.state("says", "the member says so: in its log, and to whoever asks", || {
         let log = lab.log_tail(G1, 200);
-        let line = log.lines().rev().find(|line| line.contains("all keys have ended")).unwrap_or("not a word");
+        let line = log
+            .lines()
+            .rev()
+            .find(|line| line.contains("all keys have ended"))
+            .unwrap_or("not a word");
         let shown = lab.show_text(G1, &["member"])?;
         let state = shown.lines().find(|line| line.contains("State")).unwrap_or("no state").trim();
         let told = line.contains("in clear") && state.ends_with("group traffic passes in clear");
@@ -84,11 +92,19 @@ fn says(lab: &Lab, narrative: &mut Narrative) {
 /// Nobody is left who could open the group when the kernel ends the key.
 fn killed_with_a_key(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     lab.kill_member(0)?;
-    cells_of(lab, narrative, "The daemon of g1 is killed while it has a key", "", Promise::Protected);
+    cells_of(
+        lab,
+        narrative,
+        "The daemon of g1 is killed while it has a key",
+        "",
+        Promise::Protected,
+    );
     narrative.chapter("The kernel ends the key of the dead daemon");
-    wait_until(Duration::from_secs(u64::from(LIFETIME + KERNEL_GRACE) + 15), "g1's key has ended", || {
-        Ok(lab.states(G1)?.is_empty())
-    })?;
+    wait_until(
+        Duration::from_secs(u64::from(LIFETIME + KERNEL_GRACE) + 15),
+        "g1's key has ended",
+        || Ok(lab.states(G1)?.is_empty()),
+    )?;
     blocked(narrative, lab, "ha cannot reach hb, in clear least of all", HA, &[], "172.16.2.10");
     blocked(narrative, lab, "nor can the member itself", G1, &["-I", "172.16.1.1"], "172.16.2.10");
     let forgery = Forgery {

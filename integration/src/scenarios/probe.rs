@@ -1,5 +1,5 @@
-//! ESP that a member cannot open: with the recovery probe on it asks the key server for the keys, once in a while and
-//! without harm to those that it has.
+//! ESP that a member cannot open: with the recovery probe on it asks the key server for the keys,
+//! once in a while and without harm to those that it has.
 
 use super::{Context, bring_up, close, registered};
 use crate::capture::Captured;
@@ -37,7 +37,13 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
         narrative.chapter("With the recovery probe: ESP with the group's SPI and a wrong ICV");
         burst(&mut lab, narrative, Wrong::Icv, "g1 asks once", 1)?;
         burst(&mut lab, narrative, Wrong::Icv, "again so soon: g1 asks nobody", 0)?;
-        burst(&mut lab, narrative, Wrong::Spi, "for another reason, but so soon: g1 asks nobody", 0)?;
+        burst(
+            &mut lab,
+            narrative,
+            Wrong::Spi,
+            "for another reason, but so soon: g1 asks nobody",
+            0,
+        )?;
         narrative.chapter("With the recovery probe: ESP with an unknown SPI");
         restart(&mut lab, narrative)?;
         burst(&mut lab, narrative, Wrong::Spi, "g1 asks once", 1)?;
@@ -78,10 +84,19 @@ fn unauthentic() -> Result<u64> {
 
 fn asks(captured: &Captured) -> bool {
     let packet = &captured.packet;
-    from_member(captured) && packet.source == MEMBER && packet.protocol == UDP && word(&packet.payload, 2) == Some(848)
+    from_member(captured)
+        && packet.source == MEMBER
+        && packet.protocol == UDP
+        && word(&packet.payload, 2) == Some(848)
 }
 
-fn burst(lab: &mut Lab, narrative: &mut Narrative, wrong: Wrong, text: &str, expected: u64) -> Result<()> {
+fn burst(
+    lab: &mut Lab,
+    narrative: &mut Narrative,
+    wrong: Wrong,
+    text: &str,
+    expected: u64,
+) -> Result<()> {
     let moment = lab.now()?;
     let (keys_before, pulls_before) = (lab.held_keys(G1)?, pulls(lab)?);
     let (failed_before, dropped_before) = (unauthentic()?, guard_drops(G1)?);
@@ -91,7 +106,9 @@ fn burst(lab: &mut Lab, narrative: &mut Narrative, wrong: Wrong, text: &str, exp
     };
     let report = flow_during(lab, |lab| {
         let started = Instant::now();
-        let line = format!("forge --source 172.16.2.10:0 --destination 172.16.1.10:0 --spi {spi} --count {BURST}");
+        let line = format!(
+            "forge --source 172.16.2.10:0 --destination 172.16.1.10:0 --spi {spi} --count {BURST}"
+        );
         lab.traffic(R, &line)?;
         std::thread::sleep(LOOKED.saturating_sub(started.elapsed()));
         Ok(())

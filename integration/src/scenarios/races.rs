@@ -1,4 +1,5 @@
-//! Somebody flushes a member's tables at the moment in which a push arrives: the repair and the new key meet.
+//! Somebody flushes a member's tables at the moment in which a push arrives: the repair and the new
+//! key meet.
 
 use super::cells::flush;
 use super::{Context, bring_up, close};
@@ -54,7 +55,11 @@ fn passes(from: Node, to: &str) -> Result<bool> {
 fn play_round(lab: &Lab, narrative: &mut Narrative, round: usize, whole: &str) -> Result<()> {
     let (what, commands) = FLUSHES.get(round % FLUSHES.len()).context("no flush")?;
     let delay = Duration::from_millis(u64::from(random(50)?));
-    narrative.chapter(&format!("Push {}: {what} {} ms after it was ordered", round + 1, delay.as_millis()));
+    narrative.chapter(&format!(
+        "Push {}: {what} {} ms after it was ordered",
+        round + 1,
+        delay.as_millis()
+    ));
     let moment = lab.now()?;
     let before = sending_spi(lab, G2)?;
     let flushed = std::thread::scope(|scope| -> Result<Instant> {
@@ -66,41 +71,52 @@ fn play_round(lab: &Lab, narrative: &mut Narrative, round: usize, whole: &str) -
         let flushed = flusher.join().map_err(|_| anyhow::anyhow!("the flush panicked"))?;
         ordered.and(flushed)
     })?;
-    narrative.state("repaired", "within 5 s g1 has the keys that g2 has, and packets pass both ways", || {
-        let mut same_after = None;
-        loop {
-            let (first, second) = (lab.held_keys(G1)?, lab.held_keys(G2)?);
-            let elapsed = flushed.elapsed();
-            let same = first == second && !first.is_empty();
-            same_after = if same { same_after.or(Some(elapsed)) } else { None };
-            let passes = same && passes(HA, "172.16.2.10")? && passes(HB, "172.16.1.10")?;
-            if passes || elapsed > REPAIRED_WITHIN {
-                let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f32());
-                let evidence = format!(
-                    "{} and {} states, the same keys after {}, packets pass after {}\n{}",
-                    first.len(),
-                    second.len(),
-                    same_after.map_or("-".to_owned(), seconds),
-                    if passes { seconds(flushed.elapsed()) } else { "-".to_owned() },
-                    lab.log_tail(G1, 14)
-                );
-                return Ok(Finding::new(passes && elapsed <= REPAIRED_WITHIN, evidence));
+    narrative.state(
+        "repaired",
+        "within 5 s g1 has the keys that g2 has, and packets pass both ways",
+        || {
+            let mut same_after = None;
+            loop {
+                let (first, second) = (lab.held_keys(G1)?, lab.held_keys(G2)?);
+                let elapsed = flushed.elapsed();
+                let same = first == second && !first.is_empty();
+                same_after = if same { same_after.or(Some(elapsed)) } else { None };
+                let passes = same && passes(HA, "172.16.2.10")? && passes(HB, "172.16.1.10")?;
+                if passes || elapsed > REPAIRED_WITHIN {
+                    let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f32());
+                    let evidence = format!(
+                        "{} and {} states, the same keys after {}, packets pass after {}\n{}",
+                        first.len(),
+                        second.len(),
+                        same_after.map_or("-".to_owned(), seconds),
+                        if passes { seconds(flushed.elapsed()) } else { "-".to_owned() },
+                        lab.log_tail(G1, 14)
+                    );
+                    return Ok(Finding::new(passes && elapsed <= REPAIRED_WITHIN, evidence));
+                }
             }
-        }
-    });
-    narrative.state("rolled", "the keys roll to their end, and g1's kernel then holds what it held before", || {
-        loop {
-            let sends = lab.outbound(G1)?.first().map(|state| state.spi);
-            let left = difference(whole, &picture(G1)?);
-            let rolled = left.is_empty() && sends.is_some_and(|spi| spi != before);
-            if rolled || flushed.elapsed() > ROLLED_WITHIN {
-                let evidence =
-                    format!("SPI {:#010x} after {:.1} s\n{left}", sends.unwrap_or(0), flushed.elapsed().as_secs_f32());
-                return Ok(Finding::new(rolled, evidence));
+        },
+    );
+    narrative.state(
+        "rolled",
+        "the keys roll to their end, and g1's kernel then holds what it held before",
+        || {
+            loop {
+                let sends = lab.outbound(G1)?.first().map(|state| state.spi);
+                let left = difference(whole, &picture(G1)?);
+                let rolled = left.is_empty() && sends.is_some_and(|spi| spi != before);
+                if rolled || flushed.elapsed() > ROLLED_WITHIN {
+                    let evidence = format!(
+                        "SPI {:#010x} after {:.1} s\n{left}",
+                        sends.unwrap_or(0),
+                        flushed.elapsed().as_secs_f32()
+                    );
+                    return Ok(Finding::new(rolled, evidence));
+                }
+                std::thread::sleep(Duration::from_millis(200));
             }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    });
+        },
+    );
     nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A member loses its power while every key server is down: what it had sealed carries the group's traffic on.
+//! A member loses its power while every key server is down: what it had sealed carries the group's
+//! traffic on.
 
 use super::{Context, bring_up, close, registered};
 use crate::lab::Lab;
@@ -27,9 +28,14 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
             let started = Instant::now();
             loop {
                 let group = member_group(&lab, G1)?;
-                let state = group.get("state").and_then(|state| state.as_str()).unwrap_or("none").to_owned();
+                let state = group
+                    .get("state")
+                    .and_then(|state| state.as_str())
+                    .unwrap_or("none")
+                    .to_owned();
                 if state == "registered" || started.elapsed() > WITHIN {
-                    let evidence = format!("{state} after {:.0} s", started.elapsed().as_secs_f32());
+                    let evidence =
+                        format!("{state} after {:.0} s", started.elapsed().as_secs_f32());
                     return Ok(Finding::new(state == "registered", evidence));
                 }
                 std::thread::sleep(Duration::from_millis(500));
@@ -57,7 +63,8 @@ fn alone(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     lab.kill_server(0)?;
     lab.cut_power(0)?;
     narrative.state("empty", "g1's kernel holds neither state nor policy nor table", || {
-        let left = [G1.ip("xfrm state")?, G1.ip("xfrm policy")?, G1.run("nft", &["list", "ruleset"])?];
+        let left =
+            [G1.ip("xfrm state")?, G1.ip("xfrm policy")?, G1.run("nft", &["list", "ruleset"])?];
         Ok(Finding::new(left.iter().all(|text| text.trim().is_empty()), ""))
     });
     let moment = lab.now()?;
@@ -65,8 +72,12 @@ fn alone(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.state("resumed", "g1 sends on the key that it had", || {
         let spi = sending_spi(lab, G1)?;
         let log = lab.log_tail(G1, 20);
-        let line = log.lines().find(|line| line.contains("keys of the sealed state are in use again"));
-        Ok(Finding::new(Some(spi) == pushed && line.is_some(), line.unwrap_or("its log does not say so")))
+        let line =
+            log.lines().find(|line| line.contains("keys of the sealed state are in use again"));
+        Ok(Finding::new(
+            Some(spi) == pushed && line.is_some(),
+            line.unwrap_or("its log does not say so"),
+        ))
     });
     answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10");
     answered(narrative, "ping", "hb reaches ha", HB, &[], "172.16.1.10");
@@ -75,14 +86,19 @@ fn alone(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         let report = report?;
         Ok(Finding::new(report.received == DATAGRAMS, report.to_string()))
     });
-    narrative.state("sequence", "the ESP of g1 has begun anew at number 1, under the same SPI", || {
-        let crossed = lab.core_since(moment)?;
-        let sent = crossed.iter().filter(|one| from_member(one) && one.packet.source == HA_ADDRESS);
-        let first = sent.filter_map(|one| one.packet.sequence()).min();
-        let used = spis(&crossed, HA_ADDRESS);
-        let evidence = format!("first number {first:?}, SPIs {used:08x?}");
-        Ok(Finding::new(first == Some(1) && used.into_iter().eq(pushed), evidence))
-    });
+    narrative.state(
+        "sequence",
+        "the ESP of g1 has begun anew at number 1, under the same SPI",
+        || {
+            let crossed = lab.core_since(moment)?;
+            let sent =
+                crossed.iter().filter(|one| from_member(one) && one.packet.source == HA_ADDRESS);
+            let first = sent.filter_map(|one| one.packet.sequence()).min();
+            let used = spis(&crossed, HA_ADDRESS);
+            let evidence = format!("first number {first:?}, SPIs {used:08x?}");
+            Ok(Finding::new(first == Some(1) && used.into_iter().eq(pushed), evidence))
+        },
+    );
     nothing_clear(narrative, lab, moment, "since g1's start members sent no clear packet");
     Ok(())
 }

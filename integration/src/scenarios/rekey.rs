@@ -1,5 +1,5 @@
-//! Keys roll by pushes (RFC 6407 §4) under load: nothing is lost, nothing leaves in clear, and what is forged, replayed
-//! or late changes nothing.
+//! Keys roll by pushes (RFC 6407 §4) under load: nothing is lost, nothing leaves in clear, and what
+//! is forged, replayed or late changes nothing.
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
@@ -8,8 +8,8 @@ use crate::narrative::{Finding, Narrative};
 use crate::nodes::Node;
 use crate::plan::{MULTICAST, Plan, Rekey};
 use crate::pushes::{
-    GROUP, forge, member_group, push_of, pushes_to, receiving_spis, rekey, sending_spi, server_rekey, spis,
-    wait_new_spi,
+    GROUP, forge, member_group, push_of, pushes_to, receiving_spis, rekey, sending_spi,
+    server_rekey, spis, wait_new_spi,
 };
 use crate::statements::{answered, flow, nothing_clear};
 use crate::topology::{G1, G2, HA, HA_ADDRESS, HB_ADDRESS, R, SERVERS, server_address};
@@ -41,8 +41,14 @@ pub fn short(context: &Context, narrative: &mut Narrative) -> Result<()> {
 
 /// Two hundred rekeys.
 pub fn long(context: &Context, narrative: &mut Narrative) -> Result<()> {
-    // Short delays keep two hundred rekeys within a quarter of an hour; build with optimisation, or the members come late.
-    let rekey = Rekey { activation_seconds: 1, deactivation_seconds: 2, retransmissions: 0, ..Rekey::default() };
+    // Short delays keep two hundred rekeys within a quarter of an hour; build with optimisation, or
+    // the members come late.
+    let rekey = Rekey {
+        activation_seconds: 1,
+        deactivation_seconds: 2,
+        retransmissions: 0,
+        ..Rekey::default()
+    };
     let plan = Plan { rekey: Some(rekey), headers_only: true, ..Plan::default() };
     let mut lab = context.build(plan)?;
     if bring_up(&mut lab, narrative)? {
@@ -55,24 +61,35 @@ pub fn long(context: &Context, narrative: &mut Narrative) -> Result<()> {
 pub fn multicast(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let rekey = Rekey { multicast: true, signing_key: "ecdsa-p256", ..Rekey::default() };
     let mut lab = context.build(Plan { rekey: Some(rekey), ..Plan::default() })?;
-    // The core's multicast routing, without anybody who listens to IGMP: every copy goes everywhere.
+    // The core's multicast routing, without anybody who listens to IGMP: every copy goes
+    // everywhere.
     R.nft(&format!(
         "table netdev core {{ chain pushes {{ type filter hook ingress device k1 priority 0;
             ip daddr {MULTICAST} dup to w1; ip daddr {MULTICAST} dup to w2; }}; }}"
     ))?;
     let moment = lab.now()?;
     if bring_up(&mut lab, narrative)? {
-        narrative.state("joined", "both members report the multicast group on their uplinks (IGMP)", || {
-            let reports = lab.core_since(moment)?;
-            let of = |address: Ipv4Addr| {
-                reports
-                    .iter()
-                    .filter(|captured| captured.packet.protocol == 2 && captured.packet.source == address)
-                    .count()
-            };
-            let (first, second) = (of(Ipv4Addr::new(10, 0, 1, 1)), of(Ipv4Addr::new(10, 0, 2, 1)));
-            Ok(Finding::new(first > 0 && second > 0, format!("{first} reports of g1, {second} of g2")))
-        });
+        narrative.state(
+            "joined",
+            "both members report the multicast group on their uplinks (IGMP)",
+            || {
+                let reports = lab.core_since(moment)?;
+                let of = |address: Ipv4Addr| {
+                    reports
+                        .iter()
+                        .filter(|captured| {
+                            captured.packet.protocol == 2 && captured.packet.source == address
+                        })
+                        .count()
+                };
+                let (first, second) =
+                    (of(Ipv4Addr::new(10, 0, 1, 1)), of(Ipv4Addr::new(10, 0, 2, 1)));
+                Ok(Finding::new(
+                    first > 0 && second > 0,
+                    format!("{first} reports of g1, {second} of g2"),
+                ))
+            },
+        );
         rekeys_under_load(&mut lab, narrative, 5)?;
         narrative.state("multicast", "the pushes went to the multicast address and to no member's own", || {
             let crossed = lab.core_since(moment)?;
@@ -116,12 +133,18 @@ fn rekeys_under_load(lab: &mut Lab, narrative: &mut Narrative, count: u32) -> Re
             seen.push(rekey(lab, SERVERS[0], &MEMBERS, WITHIN)?);
             took.push(begun.elapsed());
             if slow.is_none() && begun.elapsed() > SLOW {
-                slow =
-                    Some([G1, G2, SERVERS[0]].map(|node| format!("{}\n{}", node.0, lab.log_tail(node, 12))).join("\n"));
+                slow = Some(
+                    [G1, G2, SERVERS[0]]
+                        .map(|node| format!("{}\n{}", node.0, lab.log_tail(node, 12)))
+                        .join("\n"),
+                );
             }
             std::thread::sleep((pause + Duration::from_secs(1)).saturating_sub(begun.elapsed()));
             if started.elapsed().as_secs() > seconds + 60 {
-                anyhow::bail!("the rekeys take longer than the load: {} of {count}", seen.len() - 1);
+                anyhow::bail!(
+                    "the rekeys take longer than the load: {} of {count}",
+                    seen.len() - 1
+                );
             }
         }
         Ok(())
@@ -131,7 +154,8 @@ fn rekeys_under_load(lab: &mut Lab, narrative: &mut Narrative, count: u32) -> Re
     narrative.state("rekeyed", &text, || {
         let distinct: std::collections::BTreeSet<u32> = seen.iter().copied().collect();
         let (near, far) = (spis(&crossed, HA_ADDRESS), spis(&crossed, HB_ADDRESS));
-        let took: Vec<String> = took.iter().map(|took| format!("{:.1}", took.as_secs_f32())).collect();
+        let took: Vec<String> =
+            took.iter().map(|took| format!("{:.1}", took.as_secs_f32())).collect();
         let evidence = format!(
             "{} SPIs by the members' kernels, {} on the wire from g1, {} from g2\n\
              seconds from the command to sending, activation delay included: {}\n{}",
@@ -144,25 +168,36 @@ fn rekeys_under_load(lab: &mut Lab, narrative: &mut Narrative, count: u32) -> Re
         let wanted = count as usize + 1;
         Ok(Finding::new([distinct.len(), near.len(), far.len()] == [wanted; 3], evidence))
     });
-    let text = format!("{rate} datagrams a second each way and a TCP transfer meanwhile, nothing lost");
+    let text =
+        format!("{rate} datagrams a second each way and a TCP transfer meanwhile, nothing lost");
     narrative.state("load", &text, || {
         let report = report?;
         let whole = report.is_whole();
-        let tails = || [G1, G2, SERVERS[0]].map(|node| format!("{}\n{}", node.0, lab.log_tail(node, 60))).join("\n");
-        let logs = if whole { String::new() } else { format!("\nthe daemons' logs end:\n{}", tails()) };
+        let tails = || {
+            [G1, G2, SERVERS[0]]
+                .map(|node| format!("{}\n{}", node.0, lab.log_tail(node, 60)))
+                .join("\n")
+        };
+        let logs =
+            if whole { String::new() } else { format!("\nthe daemons' logs end:\n{}", tails()) };
         Ok(Finding::new(whole, format!("{report}{logs}")))
     });
     nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
     narrative.state("acknowledged", "the server has every acknowledgement", || {
         let figures = server_rekey(lab, SERVERS[0])?;
-        let number = |name: &str| figures.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let number =
+            |name: &str| figures.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
         let (pushes, acknowledgements) = (number("pushes"), number("acknowledgements"));
-        Ok(Finding::new(acknowledgements == pushes * 2 && pushes >= u64::from(count), figures.to_string()))
+        Ok(Finding::new(
+            acknowledgements == pushes * 2 && pushes >= u64::from(count),
+            figures.to_string(),
+        ))
     });
     Ok(())
 }
 
-/// What somebody on the path can send without the KEK and the signing key: copies, whole or damaged.
+/// What somebody on the path can send without the KEK and the signing key: copies, whole or
+/// damaged.
 fn forgeries(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("Forged, replayed and duplicated pushes");
     let (server, member) = (server_address(0), "10.0.2.1");
@@ -171,9 +206,15 @@ fn forgeries(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     rekey(lab, SERVERS[0], &MEMBERS, WITHIN)?;
     std::thread::sleep(Duration::from_secs(5));
     let pushes = pushes_to(&lab.core_since(moment)?, member.parse()?);
-    let [old, .., latest] = pushes.as_slice() else { anyhow::bail!("{} pushes captured", pushes.len()) };
-    changes_nothing(lab, narrative, "an exact copy of the latest push", || forge(lab, &server, member, latest));
-    changes_nothing(lab, narrative, "an older push under the same KEK", || forge(lab, &server, member, old));
+    let [old, .., latest] = pushes.as_slice() else {
+        anyhow::bail!("{} pushes captured", pushes.len())
+    };
+    changes_nothing(lab, narrative, "an exact copy of the latest push", || {
+        forge(lab, &server, member, latest)
+    });
+    changes_nothing(lab, narrative, "an older push under the same KEK", || {
+        forge(lab, &server, member, old)
+    });
     changes_nothing(lab, narrative, "a push under a KEK that nobody has", || {
         let mut message = latest.clone();
         message.iter_mut().take(16).for_each(|octet| *octet ^= 0x5a);
@@ -185,8 +226,14 @@ fn forgeries(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     unseen_and_damaged(lab, narrative, &server, member)
 }
 
-/// The signature stands last: a damaged end decrypts, is well-formed and fresh, and only then fails to verify.
-fn unseen_and_damaged(lab: &Lab, narrative: &mut Narrative, server: &str, member: &str) -> Result<()> {
+/// The signature stands last: a damaged end decrypts, is well-formed and fresh, and only then fails
+/// to verify.
+fn unseen_and_damaged(
+    lab: &Lab,
+    narrative: &mut Narrative,
+    server: &str,
+    member: &str,
+) -> Result<()> {
     R.nft(&format!(
         "table ip core {{ chain forward {{ type filter hook forward priority 0;
             ip saddr {server} ip daddr {member} udp sport 848 counter drop; }}; }}"
@@ -197,14 +244,19 @@ fn unseen_and_damaged(lab: &Lab, narrative: &mut Narrative, server: &str, member
     std::thread::sleep(Duration::from_secs(1));
     let pushes = pushes_to(&lab.core_since(moment)?, member.parse()?);
     let push = pushes.last().context("no push was captured")?;
-    changes_nothing(lab, narrative, "a push that g2 has not seen yet, with a damaged signature", || {
-        let mut message = push.clone();
-        let place = message.len().checked_sub(100).context("a short push")?;
-        if let Some(octet) = message.get_mut(place) {
-            *octet ^= 1;
-        }
-        forge(lab, server, member, &message)
-    });
+    changes_nothing(
+        lab,
+        narrative,
+        "a push that g2 has not seen yet, with a damaged signature",
+        || {
+            let mut message = push.clone();
+            let place = message.len().checked_sub(100).context("a short push")?;
+            if let Some(octet) = message.get_mut(place) {
+                *octet ^= 1;
+            }
+            forge(lab, server, member, &message)
+        },
+    );
     R.run("nft", &["delete", "table", "ip", "core"])?;
     narrative.state("late", "a late copy of it, whole, brings g2 the keys", || {
         // On a slow machine the server's own copies may be over by now.
@@ -216,16 +268,25 @@ fn unseen_and_damaged(lab: &Lab, narrative: &mut Narrative, server: &str, member
     Ok(())
 }
 
-fn changes_nothing(lab: &Lab, narrative: &mut Narrative, what: &str, send: impl FnOnce() -> Result<()>) {
+fn changes_nothing(
+    lab: &Lab,
+    narrative: &mut Narrative,
+    what: &str,
+    send: impl FnOnce() -> Result<()>,
+) {
     narrative.state("forged-push", &format!("{what} changes nothing at g2"), || {
-        let view = |lab: &Lab| Ok::<_, anyhow::Error>((receiving_spis(lab, G2)?, sending_spi(lab, G2)?));
+        let view =
+            |lab: &Lab| Ok::<_, anyhow::Error>((receiving_spis(lab, G2)?, sending_spi(lab, G2)?));
         let before = view(lab)?;
         send()?;
         std::thread::sleep(Duration::from_millis(1500));
         let after = view(lab)?;
         let group = member_group(lab, G2)?;
         let counted = group.get("push_discards").map(ToString::to_string).unwrap_or_default();
-        Ok(Finding::new(before == after, format!("sends with SPI {:#010x}; pushes discarded: {counted}", after.1)))
+        Ok(Finding::new(
+            before == after,
+            format!("sends with SPI {:#010x}; pushes discarded: {counted}", after.1),
+        ))
     });
 }
 
@@ -240,7 +301,10 @@ fn clock_steps(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         let moment = lab.now()?;
         let report = flow(lab, 300, "", |lab| {
             std::thread::sleep(Duration::from_millis(500));
-            let status = Command::new("date").args(["-s", step]).stdout(std::process::Stdio::null()).status()?;
+            let status = Command::new("date")
+                .args(["-s", step])
+                .stdout(std::process::Stdio::null())
+                .status()?;
             anyhow::ensure!(status.success(), "date -s '{step}' failed");
             rekey(lab, SERVERS[0], &MEMBERS, WITHIN).map(drop)
         });
@@ -259,18 +323,23 @@ fn clock_steps(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
 
 fn kek_rolls(lab: &Lab, narrative: &mut Narrative, first: &str) {
     narrative.chapter("The KEK rolls");
-    let limit = Duration::from_secs(u64::from(lab.plan.rekey.clone().unwrap_or_default().lifetime_seconds));
+    let limit =
+        Duration::from_secs(u64::from(lab.plan.rekey.clone().unwrap_or_default().lifetime_seconds));
     narrative.state("kek", "both members have followed the server to another KEK", || {
         let started = Instant::now();
         loop {
             let (near, far) = (kek_spi(lab, G1)?, kek_spi(lab, G2)?);
-            let server =
-                server_rekey(lab, SERVERS[0])?.pointer("/kek/spi").and_then(|spi| spi.as_str().map(str::to_owned));
+            let server = server_rekey(lab, SERVERS[0])?
+                .pointer("/kek/spi")
+                .and_then(|spi| spi.as_str().map(str::to_owned));
             if near == far && near != first && server.as_ref() == Some(&near) {
                 return Ok(Finding::new(true, format!("from {first} to {near}")));
             }
             if started.elapsed() > limit {
-                return Ok(Finding::new(false, format!("at first {first}; g1 {near}, g2 {far}, server {server:?}")));
+                return Ok(Finding::new(
+                    false,
+                    format!("at first {first}; g1 {near}, g2 {far}, server {server:?}"),
+                ));
             }
             std::thread::sleep(Duration::from_secs(1));
         }

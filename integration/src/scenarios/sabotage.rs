@@ -1,11 +1,14 @@
-//! The lab's own test: something is broken on purpose, and the statement that is there to notice must fail.
+//! The lab's own test: something is broken on purpose, and the statement that is there to notice
+//! must fail.
 
 use super::{Context, bring_up, close, leaks, registered};
 use crate::daemons::{random_key, write_secret};
 use crate::lab::Lab;
 use crate::narrative::Narrative;
 use crate::plan::Plan;
-use crate::statements::{Forgery, answered, clear_count, decrypts, flow, forged, nothing_clear, preserved, same_keys};
+use crate::statements::{
+    Forgery, answered, clear_count, decrypts, flow, forged, nothing_clear, preserved, same_keys,
+};
 use crate::topology::{G1, G2, HA, SERVERS};
 use anyhow::{Context as _, Result};
 
@@ -69,8 +72,9 @@ fn table_removed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
             };
             forged(narrative, lab, &forgery);
         });
-        narrative
-            .sabotage("the tables of the second member are gone", "preserved", |narrative| preserved(narrative, lab));
+        narrative.sabotage("the tables of the second member are gone", "preserved", |narrative| {
+            preserved(narrative, lab)
+        });
         Ok(())
     })
 }
@@ -79,8 +83,9 @@ fn policies_removed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     without_repair(lab, narrative, 0, |lab, narrative| {
         G1.ip("xfrm policy flush")?;
         let what = "the policies of the first member are gone (its table still guards)";
-        narrative
-            .sabotage(what, "ping", |narrative| answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10"));
+        narrative.sabotage(what, "ping", |narrative| {
+            answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10")
+        });
         narrative.sabotage(what, "preserved", |narrative| preserved(narrative, lab));
         Ok(())
     })
@@ -104,17 +109,22 @@ fn everything_removed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         Ok(())
     })?;
     let crossed = lab.core_since(before)?;
-    narrative.sabotage("the capture of that time is looked at once more", "nothing-clear", |narrative| {
-        narrative.state("nothing-clear", "no clear packet", || Ok(clear_count(&crossed, None)));
-    });
+    narrative.sabotage(
+        "the capture of that time is looked at once more",
+        "nothing-clear",
+        |narrative| {
+            narrative.state("nothing-clear", "no clear packet", || Ok(clear_count(&crossed, None)));
+        },
+    );
     Ok(())
 }
 
 fn states_removed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     without_repair(lab, narrative, 1, |lab, narrative| {
         G2.ip("xfrm state flush")?;
-        narrative
-            .sabotage("the keys of the second member are gone", "same-keys", |narrative| same_keys(narrative, lab));
+        narrative.sabotage("the keys of the second member are gone", "same-keys", |narrative| {
+            same_keys(narrative, lab)
+        });
         narrative.sabotage("the keys of the second member are gone", "ping", |narrative| {
             answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10");
         });
@@ -127,16 +137,22 @@ fn guards_emptied(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     let worked = without_repair(lab, narrative, 0, |lab, narrative| {
         let empty = |chain| G1.run("nft", &["flush", "chain", "ip", "gdoi", chain]);
         empty("quoted")?;
-        narrative.sabotage("g1's guard looks at no quotes", "quoted", |narrative| leaks::quotes(lab, narrative));
+        narrative.sabotage("g1's guard looks at no quotes", "quoted", |narrative| {
+            leaks::quotes(lab, narrative)
+        });
         empty("guard_forward")?;
         empty("last_guard")?;
         G1.nft(leaks::MASQUERADE)?;
-        narrative.sabotage("g1's guards are empty beside a masquerade", "nothing-clear", |narrative| {
-            if let Ok(moment) = lab.now() {
-                answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10");
-                nothing_clear(narrative, lab, moment, "members sent no clear packet");
-            }
-        });
+        narrative.sabotage(
+            "g1's guards are empty beside a masquerade",
+            "nothing-clear",
+            |narrative| {
+                if let Ok(moment) = lab.now() {
+                    answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10");
+                    nothing_clear(narrative, lab, moment, "members sent no clear packet");
+                }
+            },
+        );
         leaks::unload(G1);
         Ok(())
     });
@@ -150,9 +166,13 @@ fn wrong_pre_shared_key(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> 
     write_secret(&lab.file("g1.psk"), &random_key()?)?;
     lab.start_member(0)?;
     let first = SERVERS.first().context("no server")?.0;
-    narrative.sabotage(&format!("the pre-shared key of g1 is not the one {first} has"), "registered", |narrative| {
-        registered(lab, narrative, "both members are registered");
-    });
+    narrative.sabotage(
+        &format!("the pre-shared key of g1 is not the one {first} has"),
+        "registered",
+        |narrative| {
+            registered(lab, narrative, "both members are registered");
+        },
+    );
     narrative.show("g1: the end of its log", &lab.log_tail(G1, 6));
     lab.stop_member(0)?;
     lab.stop_member(1)

@@ -1,5 +1,5 @@
-//! Daemons that log all they can, through registrations and rekeys: the keys of the kernel, the pre-shared keys and the
-//! state keys are looked for in whatever anybody may see.
+//! Daemons that log all they can, through registrations and rekeys: the keys of the kernel, the
+//! pre-shared keys and the state keys are looked for in whatever anybody may see.
 
 use super::{Context, bring_up, close};
 use crate::lab::{DIRECTORY, Lab};
@@ -31,7 +31,8 @@ type Secrets = BTreeMap<String, Vec<u8>>;
 /// A registration, rekeys, a reload, a death and a stop.
 pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let rekey = Rekey { sealed: true, key_hierarchy: true, ..Rekey::default() };
-    let plan = Plan { rekey: Some(rekey), sealed_members: true, log: Some("trace"), ..Plan::default() };
+    let plan =
+        Plan { rekey: Some(rekey), sealed_members: true, log: Some("trace"), ..Plan::default() };
     let mut lab = context.build(plan)?;
     let mut secrets = written_by_the_lab(&lab)?;
     if bring_up(&mut lab, narrative)? {
@@ -39,21 +40,29 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
         live(&mut lab, narrative, &mut secrets, &mut answers)?;
         let of = |kind: &str| secrets.keys().filter(|name| name.starts_with(kind)).count();
         let (teks, keks) = (of("TEK"), of("KEK"));
-        narrative.state("witness", "the search finds every key of the kernel in what 'ip xfrm state' prints", || {
-            let text = [G1, G2].map(|node| node.ip("xfrm state")).into_iter().collect::<Result<String>>()?;
-            let current: Secrets = keys_of_the_kernel(&lab)?;
-            let missed: Vec<&String> = current
-                .iter()
-                .filter(|(name, octets)| {
-                    found(text.as_bytes(), &Secrets::from([((*name).clone(), octets.to_vec())])).is_none()
-                })
-                .map(|(name, _)| name)
-                .collect();
-            Ok(Finding::new(
-                !current.is_empty() && missed.is_empty(),
-                format!("{} keys, missed: {missed:?}", current.len()),
-            ))
-        });
+        narrative.state(
+            "witness",
+            "the search finds every key of the kernel in what 'ip xfrm state' prints",
+            || {
+                let text = [G1, G2]
+                    .map(|node| node.ip("xfrm state"))
+                    .into_iter()
+                    .collect::<Result<String>>()?;
+                let current: Secrets = keys_of_the_kernel(&lab)?;
+                let missed: Vec<&String> = current
+                    .iter()
+                    .filter(|(name, octets)| {
+                        found(text.as_bytes(), &Secrets::from([((*name).clone(), octets.to_vec())]))
+                            .is_none()
+                    })
+                    .map(|(name, _)| name)
+                    .collect();
+                Ok(Finding::new(
+                    !current.is_empty() && missed.is_empty(),
+                    format!("{} keys, missed: {missed:?}", current.len()),
+                ))
+            },
+        );
         narrative.state("secrets", "no octets of a key in what 'gdoictl' answers", || {
             let seen = found(answers.as_bytes(), &secrets);
             let evidence = format!(
@@ -61,7 +70,10 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
                 answers.len(),
                 secrets.len() - teks - keks
             );
-            Ok(Finding::new(answers.len() > 1000 && teks > 0 && keks > 0 && seen.is_none(), evidence))
+            Ok(Finding::new(
+                answers.len() > 1000 && teks > 0 && keks > 0 && seen.is_none(),
+                evidence,
+            ))
         });
     }
     // Ends of daemons are logged as well.
@@ -73,7 +85,12 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     Ok(())
 }
 
-fn live(lab: &mut Lab, narrative: &mut Narrative, secrets: &mut Secrets, answers: &mut String) -> Result<()> {
+fn live(
+    lab: &mut Lab,
+    narrative: &mut Narrative,
+    secrets: &mut Secrets,
+    answers: &mut String,
+) -> Result<()> {
     note(lab, secrets, answers)?;
     for _ in 0..2 {
         narrative.state("rekeyed", "a rekey reaches both members", || {
@@ -107,7 +124,9 @@ fn note(lab: &Lab, secrets: &mut Secrets, answers: &mut String) -> Result<()> {
         }
     }
     for node in [G1, G2] {
-        for part in [&["member"][..], &["member", "ipsec"], &["member", "ike"], &["member", "policy"]] {
+        for part in
+            [&["member"][..], &["member", "ipsec"], &["member", "ike"], &["member", "policy"]]
+        {
             answers.push_str(&lab.gdoictl(node, &[&["--json", "show"], part].concat())?);
             answers.push_str(&lab.show_text(node, part)?);
         }
@@ -123,9 +142,15 @@ fn keys_of_the_kernel(lab: &Lab) -> Result<Secrets> {
     let mut keys = Secrets::new();
     for state in [lab.states(G1)?, lab.states(G2)?].concat() {
         let spi = state.spi;
-        let parts =
-            [("encryption", state.encryption.map(|part| part.1)), ("integrity", state.integrity.map(|part| part.1))];
-        keys.extend(parts.into_iter().filter_map(|(name, key)| Some((format!("TEK {spi:#x}: {name}"), key?))));
+        let parts = [
+            ("encryption", state.encryption.map(|part| part.1)),
+            ("integrity", state.integrity.map(|part| part.1)),
+        ];
+        keys.extend(
+            parts
+                .into_iter()
+                .filter_map(|(name, key)| Some((format!("TEK {spi:#x}: {name}"), key?))),
+        );
     }
     Ok(keys)
 }
@@ -143,8 +168,8 @@ fn key_of_the_rekey_sa(lab: &Lab, node: Node) -> Result<Vec<u8>> {
     Ok(sa.kek_keys().context("a rekey SA without a key")?.algorithm_key.expose().to_vec())
 }
 
-/// Pre-shared keys and state keys, as the octets that their digits are made of. Of the digits themselves some are found
-/// in every hexadecimal number.
+/// Pre-shared keys and state keys, as the octets that their digits are made of. Of the digits
+/// themselves some are found in every hexadecimal number.
 fn written_by_the_lab(lab: &Lab) -> Result<Secrets> {
     let mut names: Vec<String> = MEMBERS.iter().map(|member| format!("{}.psk", member.0)).collect();
     names.extend([G1, G2, SERVERS[0]].map(|node| format!("{}-state.key", node.0)));
@@ -152,7 +177,8 @@ fn written_by_the_lab(lab: &Lab) -> Result<Secrets> {
         let text = fs::read_to_string(lab.file(&name))?;
         let digits: Vec<char> = text.trim().chars().collect();
         let octet = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16);
-        let octets = digits.chunks(2).map(octet).collect::<Result<Vec<u8>, _>>().context("digits")?;
+        let octets =
+            digits.chunks(2).map(octet).collect::<Result<Vec<u8>, _>>().context("digits")?;
         Ok((name, octets))
     };
     names.into_iter().map(secret).collect()
@@ -165,7 +191,8 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
         let path = entry?.path();
         if path.is_dir() {
             found.extend(files(&path)?);
-        } else if !OWN.iter().any(|own| path.extension().is_some_and(|extension| extension == *own)) {
+        } else if !OWN.iter().any(|own| path.extension().is_some_and(|extension| extension == *own))
+        {
             found.push(path);
         }
     }

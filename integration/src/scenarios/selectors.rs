@@ -25,7 +25,14 @@ fn asymmetric(context: &Context, narrative: &mut Narrative) -> Result<()> {
         answered(narrative, "ping", "ha reaches hb, with the line", HA, &[], "172.16.2.10");
         answered(narrative, "ping", "hb reaches ha, against the line", HB, &[], "172.16.1.10");
         tcp(narrative, &lab, HB, HA, 500_000);
-        blocked(narrative, &lab, "a protected pair no line names stays blocked", HA, &[], "172.16.77.1");
+        blocked(
+            narrative,
+            &lab,
+            "a protected pair no line names stays blocked",
+            HA,
+            &[],
+            "172.16.77.1",
+        );
         nothing_clear(narrative, &lab, moment, "meanwhile members sent no clear packet");
     }
     close(context, lab, narrative)
@@ -34,7 +41,8 @@ fn asymmetric(context: &Context, narrative: &mut Narrative) -> Result<()> {
 fn ports(context: &Context, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("One line for UDP port 5001; UDP port 5003 is excluded and stays clear");
     let tek = Tek { lines: vec![PolicyLine::udp(5001)], ..Tek::default() };
-    let mut lab = context.build(Plan { teks: vec![tek], excluded_port: Some(5003), ..Plan::default() })?;
+    let mut lab =
+        context.build(Plan { teks: vec![tek], excluded_port: Some(5003), ..Plan::default() })?;
     if bring_up(&mut lab, narrative)? {
         let moment = lab.now()?;
         for size in [100, 3000] {
@@ -43,13 +51,23 @@ fn ports(context: &Context, narrative: &mut Narrative) -> Result<()> {
             let text = format!("20 datagrams of {size} octets to port 5003 arrive, in clear");
             narrative.state("excluded", &text, || arrive(&lab, 5003, size, false));
         }
-        narrative.state("closed", "3,000 octets to port 5004, which no line names, leave in no fragment", || {
-            let (received, crossed) = to_port(&lab, 5004, 5, 3000)?;
-            let evidence = format!("{received} received, {} packets in the core", crossed.len());
-            Ok(Finding::new(received == 0 && crossed.is_empty(), evidence))
-        });
+        narrative.state(
+            "closed",
+            "3,000 octets to port 5004, which no line names, leave in no fragment",
+            || {
+                let (received, crossed) = to_port(&lab, 5004, 5, 3000)?;
+                let evidence =
+                    format!("{received} received, {} packets in the core", crossed.len());
+                Ok(Finding::new(received == 0 && crossed.is_empty(), evidence))
+            },
+        );
         blocked(narrative, &lab, "what is not port 5001 stays blocked", HA, &[], "172.16.2.10");
-        nothing_clear(narrative, &lab, moment, "meanwhile members sent no clear packet but those of the excluded port");
+        nothing_clear(
+            narrative,
+            &lab,
+            moment,
+            "meanwhile members sent no clear packet but those of the excluded port",
+        );
     }
     close(context, lab, narrative)
 }

@@ -1,5 +1,6 @@
-//! The member is killed right after every single kernel operation: from its first start to the keys, through a whole
-//! rekey, through its orderly end and the start after that. Each time the ordinary daemon is started and goes on from what the kernel holds.
+//! The member is killed right after every single kernel operation: from its first start to the
+//! keys, through a whole rekey, through its orderly end and the start after that. Each time the
+//! ordinary daemon is started and goes on from what the kernel holds.
 
 use super::{Context, close, registered};
 use crate::kernel::{clean, difference, picture};
@@ -42,7 +43,8 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
             course(&mut lab, narrative, &fresh, one)?;
         }
         let moment = lab.now()?;
-        // Before each first start nothing of ours was there, as on a machine that has just been booted.
+        // Before each first start nothing of ours was there, as on a machine that has just been
+        // booted.
         lab.guarded_from(moment);
         lab.arm(None)?;
     }
@@ -100,7 +102,11 @@ const ROLL: Course = Course {
         lab.kill_member(0)?;
         lab.arm(None)?;
         lab.start_mortal(0)?;
-        wait("the mortal daemon answers", |lab| Ok(lab.gdoictl(G1, &["show", "member"]).is_ok()), lab)?;
+        wait(
+            "the mortal daemon answers",
+            |lab| Ok(lab.gdoictl(G1, &["show", "member"]).is_ok()),
+            lab,
+        )?;
         std::thread::sleep(IDLE);
         Ok(())
     },
@@ -120,7 +126,10 @@ const EXIT: Course = Course {
 /// Both members hold one key and no other.
 fn one_key(lab: &Lab) -> Result<bool> {
     let (near, far) = (receiving_spis(lab, G1)?, receiving_spis(lab, G2)?);
-    Ok(near.len() == 1 && near == far && lab.outbound(G1)?.len() == 1 && lab.outbound(G2)?.len() == 1)
+    Ok(near.len() == 1
+        && near == far
+        && lab.outbound(G1)?.len() == 1
+        && lab.outbound(G2)?.len() == 1)
 }
 
 fn course(lab: &mut Lab, narrative: &mut Narrative, fresh: &str, course: &Course) -> Result<()> {
@@ -132,18 +141,28 @@ fn course(lab: &mut Lab, narrative: &mut Narrative, fresh: &str, course: &Course
             Traffic::None => die(lab, course, number, &mut death).map(|()| None),
             _ => flow_during(lab, |lab| die(lab, course, number, &mut death)).map(Some),
         };
-        let what = if death.died { format!("killed after operation {number}") } else { "not killed".to_owned() };
-        narrative.state("killed", &format!("{what}: the next daemon makes the kernel what a fresh one has"), || {
-            let (holds, told) = whole(lab, course, report?, fresh)?;
-            Ok(Finding::new(holds, format!("{}\n{told}", death.after)))
-        });
+        let what = if death.died {
+            format!("killed after operation {number}")
+        } else {
+            "not killed".to_owned()
+        };
+        narrative.state(
+            "killed",
+            &format!("{what}: the next daemon makes the kernel what a fresh one has"),
+            || {
+                let (holds, told) = whole(lab, course, report?, fresh)?;
+                Ok(Finding::new(holds, format!("{}\n{told}", death.after)))
+            },
+        );
         if course.traffic != Traffic::None {
             nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
         }
         if !death.died {
-            narrative.state("all-steps", &format!("that were all operations: {}", number - 1), || {
-                Ok(Finding::new(number > 1, ""))
-            });
+            narrative.state(
+                "all-steps",
+                &format!("that were all operations: {}", number - 1),
+                || Ok(Finding::new(number > 1, "")),
+            );
             return Ok(());
         }
     }
@@ -179,12 +198,21 @@ fn die(lab: &mut Lab, course: &Course, number: u64, death: &mut Death) -> Result
             break;
         }
         if started.elapsed() > WITHIN {
-            bail!("the course is not over after {} s; g1's log ends:\n{}", WITHIN.as_secs(), lab.log_tail(G1, 8));
+            bail!(
+                "the course is not over after {} s; g1's log ends:\n{}",
+                WITHIN.as_secs(),
+                lab.log_tail(G1, 8)
+            );
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     let log = lab.log_tail(G1, 30);
-    death.after = log.lines().rev().find(|line| line.contains("to live after")).unwrap_or_default().to_owned();
+    death.after = log
+        .lines()
+        .rev()
+        .find(|line| line.contains("to live after"))
+        .unwrap_or_default()
+        .to_owned();
     lab.arm(None)?;
     // Dead already, unless it survived.
     let _ = lab.kill_member(0);
@@ -194,7 +222,12 @@ fn die(lab: &mut Lab, course: &Course, number: u64, death: &mut Death) -> Result
 }
 
 /// What must be so once the ordinary daemon runs again.
-fn whole(lab: &Lab, course: &Course, report: Option<FlowReport>, fresh: &str) -> Result<(bool, String)> {
+fn whole(
+    lab: &Lab,
+    course: &Course,
+    report: Option<FlowReport>,
+    fresh: &str,
+) -> Result<(bool, String)> {
     let started = Instant::now();
     // The regular look of the daemon at its kernel is not waited for: what is stale goes at once.
     let mut strange = difference(fresh, &picture(G1)?);
@@ -220,7 +253,11 @@ fn wait(what: &str, mut holds: impl FnMut(&mut Lab) -> Result<bool>, lab: &mut L
     let started = Instant::now();
     while !holds(lab)? {
         if started.elapsed() > WITHIN {
-            bail!("not so after {} s: {what}; g1's log ends:\n{}", WITHIN.as_secs(), lab.log_tail(G1, 8));
+            bail!(
+                "not so after {} s: {what}; g1's log ends:\n{}",
+                WITHIN.as_secs(),
+                lab.log_tail(G1, 8)
+            );
         }
         std::thread::sleep(Duration::from_millis(200));
     }

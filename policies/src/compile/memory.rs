@@ -1,4 +1,5 @@
-//! A change of keys alone changes states and the sets of SPIs. It is waited for, so the rest is not made again for it.
+//! A change of keys alone changes states and the sets of SPIs. It is waited for, so the rest is not
+//! made again for it.
 
 use core::net::SocketAddr;
 use std::borrow::Cow;
@@ -23,7 +24,8 @@ use crate::zone::Zones;
 /// A rekey goes through as many: one generation, and two or more that overlap.
 const REMEMBERED: usize = 4;
 
-/// Compiles as [`compile`](super::compile()) does, and remembers policies, routes and rules for the next time.
+/// Compiles as [`compile`](super::compile()) does, and remembers policies, routes and rules for the
+/// next time.
 #[derive(Debug, Default)]
 pub struct Compiler {
     remembered: VecDeque<(Vec<Shape<'static>>, Frame)>,
@@ -35,8 +37,10 @@ impl Compiler {
     /// # Errors
     /// As [`compile`](super::compile()).
     pub fn compile(&mut self, groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
-        let unchecked: Vec<_> = in_order(groups).into_iter().map(|group| (group, line::parts(group))).collect();
-        let shapes: Vec<Shape<'_>> = unchecked.iter().map(|(group, parts)| Shape::of(group, parts)).collect();
+        let unchecked: Vec<_> =
+            in_order(groups).into_iter().map(|group| (group, line::parts(group))).collect();
+        let shapes: Vec<Shape<'_>> =
+            unchecked.iter().map(|(group, parts)| Shape::of(group, parts)).collect();
         if let Some((_, frame)) = self.remembered.iter().find(|(known, _)| *known == shapes) {
             return frame.with_keys(&unchecked);
         }
@@ -81,10 +85,24 @@ struct ShapeLine<'a> {
 
 impl<'a> Shape<'a> {
     fn of(input: &'a GroupInput<'_>, lines: &[Part<'a>]) -> Self {
-        let GroupInput { name, group, slot, zones, protected, exclude, fail_open, servers, pushes, options, state: _ } =
-            input;
+        let GroupInput {
+            name,
+            group,
+            slot,
+            zones,
+            protected,
+            exclude,
+            fail_open,
+            servers,
+            pushes,
+            options,
+            state: _,
+        } = input;
         let line = |(position, line): (usize, &Part<'a>)| ShapeLine {
-            first: lines.iter().position(|one| one.policy.spi == line.policy.spi).unwrap_or(position),
+            first: lines
+                .iter()
+                .position(|one| one.policy.spi == line.policy.spi)
+                .unwrap_or(position),
             selector: line.policy.selector,
             protection: Cow::Borrowed(&line.policy.protection),
             has_keys: line.keys.is_some(),
@@ -156,10 +174,18 @@ struct Frame {
 impl Frame {
     fn of(desired: &Desired, lines: Vec<Vec<Checked>>) -> Self {
         let Desired { sas: _, policies, preservation, routes } = desired;
-        Self { policies: policies.clone(), preservation: preservation.clone(), routes: routes.clone(), lines }
+        Self {
+            policies: policies.clone(),
+            preservation: preservation.clone(),
+            routes: routes.clone(),
+            lines,
+        }
     }
 
-    fn with_keys(&self, groups: &[(&GroupInput<'_>, Vec<Part<'_>>)]) -> Result<Desired, GroupUnusable> {
+    fn with_keys(
+        &self,
+        groups: &[(&GroupInput<'_>, Vec<Part<'_>>)],
+    ) -> Result<Desired, GroupUnusable> {
         let mut builder = Builder::default();
         let mut preservation = self.preservation.clone();
         for ((group, parts), checked) in groups.iter().zip(&self.lines) {
@@ -168,10 +194,16 @@ impl Frame {
                 // States take nothing from the selectors of a line.
                 lines.push(part.line(checked.suite, Vec::new(), 0, group.options.mode));
             }
-            let lanes = lines.iter().zip(checked).map(|(line, checked)| (line.policy.spi, checked.lane)).collect();
+            let lanes = lines
+                .iter()
+                .zip(checked)
+                .map(|(line, checked)| (line.policy.spi, checked.lane))
+                .collect();
             builder.sas(group, &lines, &lanes).map_err(|reason| unusable(group, reason))?;
             let placeholder = &group.options.placeholder;
-            if let Some(entry) = preservation.as_mut().and_then(|whole| whole.groups.get_mut(placeholder)) {
+            if let Some(entry) =
+                preservation.as_mut().and_then(|whole| whole.groups.get_mut(placeholder))
+            {
                 entry.inbound_spis = inbound_spis(&builder.desired.sas, &lanes, group.slot);
             }
         }

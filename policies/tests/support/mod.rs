@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use gdoi::crypto::Secret;
 use gdoi::group::{
-    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupId, SaDirection,
-    TekKeys, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
+    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
+    GroupId, SaDirection, TekKeys, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
 };
-use policies::{GroupInput, GroupOptions, GroupState, InstalledTek, LanInterface, WanInterface, Zones};
+use policies::{
+    GroupInput, GroupOptions, GroupState, InstalledTek, LanInterface, WanInterface, Zones,
+};
 use xfrm::Desired;
 use xfrm::algorithm::Protection;
 use xfrm::model::{Action, Policy, Selector};
@@ -71,7 +73,10 @@ pub fn gcm(mut tek: TekPolicy) -> TekPolicy {
 
 /// Keys of the given lengths, all octets alike.
 pub fn keys(encryption: usize, integrity: usize) -> TekKeys {
-    TekKeys { encryption: Secret::new(vec![0x11; encryption]), integrity: Secret::new(vec![0x22; integrity]) }
+    TekKeys {
+        encryption: Secret::new(vec![0x11; encryption]),
+        integrity: Secret::new(vec![0x22; integrity]),
+    }
 }
 
 pub fn cbc_keys() -> TekKeys {
@@ -83,8 +88,15 @@ pub fn keyed<'a>(teks: &'a [TekPolicy], keys: &'a TekKeys) -> GroupState<'a> {
     GroupState::Keyed(generation(teks, keys, true, true))
 }
 
-pub fn generation<'a>(teks: &'a [TekPolicy], keys: &'a TekKeys, receive: bool, send: bool) -> Vec<InstalledTek<'a>> {
-    teks.iter().map(|policy| InstalledTek { policy, keys, receive, send, spent: false, life_left: None }).collect()
+pub fn generation<'a>(
+    teks: &'a [TekPolicy],
+    keys: &'a TekKeys,
+    receive: bool,
+    send: bool,
+) -> Vec<InstalledTek<'a>> {
+    teks.iter()
+        .map(|policy| InstalledTek { policy, keys, receive, send, spent: false, life_left: None })
+        .collect()
 }
 
 /// The member g1: LAN 172.16.1.0/24, WAN 10.0.1.1/24, key server 10.0.9.1.
@@ -94,7 +106,10 @@ pub fn g1<'a>(state: GroupState<'a>) -> GroupInput<'a> {
         group: GroupId(1111),
         slot: 0,
         zones: Zones {
-            lan: vec![LanInterface { name: "lan".to_owned(), prefixes: vec!["172.16.1.1/24".parse().unwrap()] }],
+            lan: vec![LanInterface {
+                name: "lan".to_owned(),
+                prefixes: vec!["172.16.1.1/24".parse().unwrap()],
+            }],
             wan: vec![wan("wan", Some("10.0.1.254"))],
             local: Some("10.0.1.1".parse().unwrap()),
         },
@@ -118,7 +133,11 @@ pub fn render(desired: &Desired) -> String {
     let mut text = String::new();
     for sa in desired.sas.values() {
         let _ = writeln!(text, "state src {} dst {}", sa.source, sa.id.destination);
-        let _ = write!(text, "\tproto esp spi {:#010x} reqid {:#x} mode tunnel replay-window 0", sa.id.spi, sa.reqid.0);
+        let _ = write!(
+            text,
+            "\tproto esp spi {:#010x} reqid {:#x} mode tunnel replay-window 0",
+            sa.id.spi, sa.reqid.0
+        );
         for (set, flag) in [
             (sa.no_path_mtu_discovery, " flag nopmtudisc"),
             (sa.sequence_may_wrap, " extra-flag oseq-may-wrap"),
@@ -130,7 +149,8 @@ pub fn render(desired: &Desired) -> String {
         let _ = writeln!(text, " ({:?})\n\t{}", sa.role, protection(&sa.protection));
     }
     let mut policies: Vec<&Policy> = desired.policies.values().collect();
-    policies.sort_by_key(|policy| (policy.id.direction, policy.priority, policy.id.selector.clone()));
+    policies
+        .sort_by_key(|policy| (policy.id.direction, policy.priority, policy.id.selector.clone()));
     for policy in policies {
         let _ = write!(text, "policy {}", words(&policy.id.selector));
         let direction = match policy.id.direction {
@@ -154,7 +174,11 @@ pub fn render(desired: &Desired) -> String {
     }
     for route in desired.routes.iter() {
         let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
-        let _ = writeln!(text, "route {}{via} dev {} mtu lock {}", route.placeholder, route.interface, route.mtu);
+        let _ = writeln!(
+            text,
+            "route {}{via} dev {} mtu lock {}",
+            route.placeholder, route.interface, route.mtu
+        );
     }
     let Some(preservation) = &desired.preservation else {
         text.push_str("no table\n");
@@ -162,7 +186,8 @@ pub fn render(desired: &Desired) -> String {
     };
     let _ = writeln!(text, "table gdoi");
     let names = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(" ");
-    let _ = writeln!(text, "\tlan {}\n\twan {}", names(&preservation.lan), names(&preservation.wan));
+    let _ =
+        writeln!(text, "\tlan {}\n\twan {}", names(&preservation.lan), names(&preservation.wan));
     for selector in &preservation.exclude {
         let _ = writeln!(text, "\texclude {}", words(selector));
     }
@@ -170,10 +195,21 @@ pub fn render(desired: &Desired) -> String {
         let _ = writeln!(text, "\tguard {source} -> {destination}");
     }
     for (placeholder, group) in &preservation.groups {
-        let reqids: Vec<String> = group.outbound_reqids.iter().map(|reqid| format!("{:#x}", reqid.0)).collect();
-        let spis: Vec<String> = group.inbound_spis.iter().map(|spi| format!("{spi:#010x}")).collect();
-        let _ = writeln!(text, "\tpreserve {} -> {placeholder} df {:?}", group.local, group.dont_fragment);
-        let _ = writeln!(text, "\t\tstash reqid {}\n\t\trestore spi {}", reqids.join(" "), spis.join(" "));
+        let reqids: Vec<String> =
+            group.outbound_reqids.iter().map(|reqid| format!("{:#x}", reqid.0)).collect();
+        let spis: Vec<String> =
+            group.inbound_spis.iter().map(|spi| format!("{spi:#010x}")).collect();
+        let _ = writeln!(
+            text,
+            "\tpreserve {} -> {placeholder} df {:?}",
+            group.local, group.dont_fragment
+        );
+        let _ = writeln!(
+            text,
+            "\t\tstash reqid {}\n\t\trestore spi {}",
+            reqids.join(" "),
+            spis.join(" ")
+        );
         for (source, destination) in &group.fragments {
             let _ = writeln!(text, "\t\tfragments {source} -> {destination}");
         }
@@ -186,9 +222,11 @@ pub fn render(desired: &Desired) -> String {
 
 fn words(selector: &Selector) -> String {
     let mut text = format!("src {} dst {}", selector.source, selector.destination);
-    for (name, value) in
-        [("proto", u16::from(selector.protocol)), ("sport", selector.source_port), ("dport", selector.destination_port)]
-    {
+    for (name, value) in [
+        ("proto", u16::from(selector.protocol)),
+        ("sport", selector.source_port),
+        ("dport", selector.destination_port),
+    ] {
         if value != 0 {
             let _ = write!(text, " {name} {value}");
         }
@@ -214,11 +252,14 @@ fn protection(protection: &Protection) -> String {
 
 /// Compares `text` with the file `name`, or writes the file when UPDATE_GOLDEN is set.
 pub fn golden(name: &str, text: &str) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(format!("{name}.txt"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, text).unwrap();
     }
-    let expected = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}; run once with UPDATE_GOLDEN=1 and review", path.display()));
+    let expected = std::fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}; run once with UPDATE_GOLDEN=1 and review", path.display())
+    });
     assert_eq!(text, expected, "{name} differs; review, then run with UPDATE_GOLDEN=1");
 }

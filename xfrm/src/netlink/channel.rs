@@ -1,7 +1,8 @@
 //! One netlink socket: a request, its answers, its acknowledgement, and a limit on the time.
 //!
-//! For XFRM and nf_tables. Written directly on the socket instead of on netlink-proto: requests and dumps hold keys, and here every buffer is
-//! wiped, none is logged, and no decoder of the library sees a message that is shorter than its fixed part.
+//! For XFRM and nf_tables. Written directly on the socket instead of on netlink-proto: requests and
+//! dumps hold keys, and here every buffer is wiped, none is logged, and no decoder of the library
+//! sees a message that is shorter than its fixed part.
 
 use core::fmt::Display;
 use core::future::poll_fn;
@@ -17,8 +18,8 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::attribute::{array, find, text};
 use crate::error::{EINTR, ENOBUFS, EPERM, Error};
 
-/// How long the kernel may take for one answer. It answers at once, but for the first use of an algorithm, when it
-/// loads modules meanwhile.
+/// How long the kernel may take for one answer. It answers at once, but for the first use of an
+/// algorithm, when it loads modules meanwhile.
 pub(crate) const LIMIT: Duration = Duration::from_secs(15);
 
 const MESSAGE_HEADER: usize = 16;
@@ -122,7 +123,11 @@ impl Channel {
             }
         })
         .await?;
-        if interrupted { Err(Error::from_errno(operation.to_string(), EINTR, None)) } else { Ok(()) }
+        if interrupted {
+            Err(Error::from_errno(operation.to_string(), EINTR, None))
+        } else {
+            Ok(())
+        }
     }
 
     /// Sends a transaction of nf_tables: all of `messages` (kind, flags, body) happen, or none.
@@ -147,7 +152,9 @@ impl Channel {
         push_message(&mut datagram, end.0, NLM_F_REQUEST, after, self.port, end.1);
         let mut failure = None;
         self.exchange(operation, &datagram, |message| {
-            if message.kind != ERROR || message.sequence.wrapping_sub(first) > after.wrapping_sub(first) {
+            if message.kind != ERROR
+                || message.sequence.wrapping_sub(first) > after.wrapping_sub(first)
+            {
                 return Ok(false);
             }
             if let Err(error) = outcome(operation, &message) {
@@ -175,7 +182,9 @@ impl Channel {
         let socket = &mut self.socket;
         let whole = async {
             let kernel = SocketAddr::new(0, 0);
-            poll_fn(|context| socket.poll_send_to(context, datagram, &kernel)).await.map_err(failed("send"))?;
+            poll_fn(|context| socket.poll_send_to(context, datagram, &kernel))
+                .await
+                .map_err(failed("send"))?;
             loop {
                 let answer = match received(socket)? {
                     Some(answer) => answer,
@@ -219,7 +228,8 @@ impl Listener {
         Ok(Self { socket })
     }
 
-    /// The next datagram. `Err(Overrun)` when the kernel had to drop some; the socket goes on working.
+    /// The next datagram. `Err(Overrun)` when the kernel had to drop some; the socket goes on
+    /// working.
     pub(crate) async fn receive(&mut self) -> Result<Received, Error> {
         receive(&mut self.socket).await
     }
@@ -242,8 +252,8 @@ impl Drop for Received {
     }
 }
 
-/// Holds no buffer while there is nothing to receive: a few of that size make the allocator give pages back to the kernel
-/// and ask for them again at every turn of the event loop.
+/// Holds no buffer while there is nothing to receive: a few of that size make the allocator give
+/// pages back to the kernel and ask for them again at every turn of the event loop.
 async fn receive(socket: &mut TokioSocket) -> Result<Received, Error> {
     poll_fn(|context| {
         let mut buffer = Received(Vec::with_capacity(RECEIVE));
@@ -253,8 +263,8 @@ async fn receive(socket: &mut TokioSocket) -> Result<Received, Error> {
     .map_err(not_received)
 }
 
-/// What is there already. The kernel answers most requests before it returns from their sending, and what need not be
-/// waited for takes no turn of the event loop.
+/// What is there already. The kernel answers most requests before it returns from their sending,
+/// and what need not be waited for takes no turn of the event loop.
 fn received(socket: &TokioSocket) -> Result<Option<Received>, Error> {
     let mut buffer = Received(Vec::with_capacity(RECEIVE));
     match socket.socket_ref().recv(&mut buffer.0, 0) {
@@ -287,7 +297,14 @@ pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>>
     })
 }
 
-fn push_message(datagram: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, port: u32, body: &[u8]) {
+fn push_message(
+    datagram: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    port: u32,
+    body: &[u8],
+) {
     let length = u32::try_from(MESSAGE_HEADER + body.len()).unwrap_or(u32::MAX);
     datagram.extend_from_slice(&length.to_ne_bytes());
     datagram.extend_from_slice(&kind.to_ne_bytes());
@@ -317,7 +334,11 @@ pub(crate) fn words(after: &[u8]) -> Option<String> {
 
 pub(crate) fn failed(operation: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |error| {
-        let remedy = if error.raw_os_error() == Some(EPERM) { " (the process needs CAP_NET_ADMIN)" } else { "" };
+        let remedy = if error.raw_os_error() == Some(EPERM) {
+            " (the process needs CAP_NET_ADMIN)"
+        } else {
+            ""
+        };
         Error::Socket { operation, reason: format!("{error}{remedy}") }
     }
 }
@@ -332,7 +353,10 @@ mod tests {
         push_message(&mut datagram, 0x10, 5, 7, 0, b"abc");
         push_message(&mut datagram, 2, 0, 8, 0, &(-17i32).to_ne_bytes());
         let read: Vec<_> = messages(&datagram).collect();
-        assert_eq!((read[0].kind, read[0].flags, read[0].sequence, read[0].body), (0x10, 5, 7, &b"abc"[..]));
+        assert_eq!(
+            (read[0].kind, read[0].flags, read[0].sequence, read[0].body),
+            (0x10, 5, 7, &b"abc"[..])
+        );
         let error = outcome("add", &read[1]).unwrap_err();
         assert_eq!(error.errno(), Some(17));
         assert_eq!(read.len(), 2);

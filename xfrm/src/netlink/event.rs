@@ -1,8 +1,9 @@
 //! Notifications of the three netlink families, as events.
 
 use netlink_packet_xfrm::constants::{
-    XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_EXPIRE, XFRM_MSG_FLUSHPOLICY, XFRM_MSG_FLUSHSA, XFRM_MSG_NEWPOLICY,
-    XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY, XFRM_MSG_UPDSA, XFRMNLGRP_EXPIRE, XFRMNLGRP_POLICY, XFRMNLGRP_SA,
+    XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_EXPIRE, XFRM_MSG_FLUSHPOLICY, XFRM_MSG_FLUSHSA,
+    XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY, XFRM_MSG_UPDSA, XFRMNLGRP_EXPIRE,
+    XFRMNLGRP_POLICY, XFRMNLGRP_SA,
 };
 
 use nix::libc::{RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
@@ -28,7 +29,8 @@ const ROUTING: [MulticastGroup; 5] = [
     MulticastGroup::Ipv6Route,
 ];
 
-/// Length of `struct xfrm_usersa_info` with what follows it in an expiry: the octet that says "hard".
+/// Length of `struct xfrm_usersa_info` with what follows it in an expiry: the octet that says
+/// "hard".
 const EXPIRE_HARD: usize = 224;
 
 /// Sockets for XFRM, nf_tables and routing.

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_xfrm::constants::{
-    XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MSG_GETSA, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA,
-    XFRM_MSG_UPDPOLICY,
+    XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MSG_GETSA, XFRM_MSG_NEWPOLICY,
+    XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY,
 };
 
 use crate::algorithm::{Encryption, Integrity, Protection};
@@ -34,7 +34,8 @@ pub(crate) const NETLINK_ROUTE: isize = 0;
 pub(crate) const NETLINK_XFRM: isize = 6;
 pub(crate) const NETLINK_NETFILTER: isize = 12;
 
-/// Sockets to XFRM, nf_tables and routing. Needs CAP_NET_ADMIN. Use inside a tokio runtime with I/O and time.
+/// Sockets to XFRM, nf_tables and routing. Needs CAP_NET_ADMIN. Use inside a tokio runtime with I/O
+/// and time.
 pub struct Netlink {
     xfrm: Channel,
     netfilter: Channel,
@@ -54,13 +55,19 @@ impl Netlink {
         })
     }
 
-    /// A stream of what others change. Call before the first change, so that nothing falls in between.
+    /// A stream of what others change. Call before the first change, so that nothing falls in
+    /// between.
     pub fn events(&self, ownership: &Ownership) -> Result<EventSource, Error> {
-        EventSource::open([self.xfrm.port(), self.netfilter.port()], self.routing.port(), ownership.clone())
+        EventSource::open(
+            [self.xfrm.port(), self.netfilter.port()],
+            self.routing.port(),
+            ownership.clone(),
+        )
     }
 
     async fn read_interfaces(&mut self) -> Result<(), Error> {
-        self.interfaces = self.routing.links().await?.into_iter().map(|link| (link.name, link.index)).collect();
+        self.interfaces =
+            self.routing.links().await?.into_iter().map(|link| (link.name, link.index)).collect();
         Ok(())
     }
 
@@ -68,12 +75,19 @@ impl Netlink {
         self.interfaces.iter().map(|(name, index)| (*index, name.clone())).collect()
     }
 
-    async fn read_sas(&mut self, ownership: &Ownership) -> Result<BTreeMap<SaId, InstalledSa>, Error> {
+    async fn read_sas(
+        &mut self,
+        ownership: &Ownership,
+    ) -> Result<BTreeMap<SaId, InstalledSa>, Error> {
         let mut sas = BTreeMap::new();
         let each = |message: channel::Message<'_>| {
-            // SPI 0: a request for an SA that the kernel made of one of our templates. It goes by itself.
-            let seen = state::decode(message.body).filter(|seen| seen.id.spi != 0 && ownership.owns_reqid(seen.reqid));
-            sas.extend(seen.map(|seen| (seen.id, seen.installed.unwrap_or_else(|| strange(seen.id, seen.reqid)))));
+            // SPI 0: a request for an SA that the kernel made of one of our templates. It goes by
+            // itself.
+            let seen = state::decode(message.body)
+                .filter(|seen| seen.id.spi != 0 && ownership.owns_reqid(seen.reqid));
+            sas.extend(seen.map(|seen| {
+                (seen.id, seen.installed.unwrap_or_else(|| strange(seen.id, seen.reqid)))
+            }));
             Ok(())
         };
         // Without a body: with one the kernel would take it for attributes of a filter.
@@ -82,18 +96,31 @@ impl Netlink {
     }
 
     /// One state, if it is there and ours.
-    async fn read_sa(&mut self, id: &SaId, ownership: &Ownership) -> Result<Option<InstalledSa>, Error> {
+    async fn read_sa(
+        &mut self,
+        id: &SaId,
+        ownership: &Ownership,
+    ) -> Result<Option<InstalledSa>, Error> {
         let mut found = None;
         let each = |message: channel::Message<'_>| {
-            let seen = state::decode(message.body).filter(|seen| seen.id == *id && ownership.owns_reqid(seen.reqid));
-            found = seen.map(|seen| seen.installed.unwrap_or_else(|| strange(seen.id, seen.reqid))).or(found.take());
+            let seen = state::decode(message.body)
+                .filter(|seen| seen.id == *id && ownership.owns_reqid(seen.reqid));
+            found = seen
+                .map(|seen| seen.installed.unwrap_or_else(|| strange(seen.id, seen.reqid)))
+                .or(found.take());
             Ok(())
         };
-        gone(ESRCH, self.xfrm.query("read an ESP state", XFRM_MSG_GETSA, &state::encode_id(id), each).await)?;
+        gone(
+            ESRCH,
+            self.xfrm.query("read an ESP state", XFRM_MSG_GETSA, &state::encode_id(id), each).await,
+        )?;
         Ok(found)
     }
 
-    async fn read_policies(&mut self, keep: impl Fn(u32) -> bool) -> Result<BTreeMap<u32, Policy>, Error> {
+    async fn read_policies(
+        &mut self,
+        keep: impl Fn(u32) -> bool,
+    ) -> Result<BTreeMap<u32, Policy>, Error> {
         let names = self.names();
         let mut policies = BTreeMap::new();
         let each = |message: channel::Message<'_>| {
@@ -107,8 +134,9 @@ impl Netlink {
     }
 
     async fn read_routes(&mut self) -> Result<Vec<PlaceholderRoute>, Error> {
-        let name =
-            |index: u32| self.interfaces.iter().find(|(_, other)| **other == index).map(|(name, _)| name.clone());
+        let name = |index: u32| {
+            self.interfaces.iter().find(|(_, other)| **other == index).map(|(name, _)| name.clone())
+        };
         let routes = self.routing.routes(route::PROTOCOL, |route| route.ours).await?;
         let placeholder = |route: route::Route| {
             // Ours have one next hop.
@@ -134,10 +162,17 @@ impl Netlink {
         Err(if ours { refused } else { Error::ForeignState(sa.id) })
     }
 
-    async fn add_policy(&mut self, op: &Op, index: u32, wanted: &Policy, ownership: &Ownership) -> Result<(), Error> {
+    async fn add_policy(
+        &mut self,
+        op: &Op,
+        index: u32,
+        wanted: &Policy,
+        ownership: &Ownership,
+    ) -> Result<(), Error> {
         let body = policy::encode(wanted, index, &self.interfaces)?;
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        let refused = match self.xfrm.change(op, XFRM_MSG_NEWPOLICY, flags, body.as_octets()).await {
+        let refused = match self.xfrm.change(op, XFRM_MSG_NEWPOLICY, flags, body.as_octets()).await
+        {
             Err(error) if error.errno() == Some(EEXIST) => error,
             other => return other,
         };
@@ -148,7 +183,8 @@ impl Netlink {
 
     async fn update_policy(&mut self, op: &Op, index: u32, wanted: &Policy) -> Result<(), Error> {
         let body = policy::encode(wanted, index, &self.interfaces)?;
-        // The kernel replaces by selector, whoever owns the policy: look once more whether it is still ours.
+        // The kernel replaces by selector, whoever owns the policy: look once more whether it is
+        // still ours.
         let mut now = None;
         let names = self.names();
         let each = |message: channel::Message<'_>| {
@@ -173,7 +209,9 @@ impl Netlink {
         let index = *index.ok_or_else(|| Error::NoInterface(wanted.interface.clone()))?;
         // Replacing in one step would also replace a foreign route to the same address.
         let new = route::placeholder(wanted, index)?;
-        self.routing.delete_route(&op.to_string(), route::any_placeholder(wanted.placeholder)?).await?;
+        self.routing
+            .delete_route(&op.to_string(), route::any_placeholder(wanted.placeholder)?)
+            .await?;
         self.routing.add_route(&op.to_string(), new).await
     }
 
@@ -184,7 +222,12 @@ impl Netlink {
 }
 
 impl Kernel for Netlink {
-    async fn read(&mut self, ownership: &Ownership, parts: Parts, current: &mut Current) -> Result<(), Error> {
+    async fn read(
+        &mut self,
+        ownership: &Ownership,
+        parts: Parts,
+        current: &mut Current,
+    ) -> Result<(), Error> {
         if parts.interfaces {
             self.read_interfaces().await?;
             current.interfaces.clone_from(&self.interfaces);
@@ -221,7 +264,12 @@ impl Kernel for Netlink {
         Ok(())
     }
 
-    async fn execute(&mut self, op: &Op, desired: &Desired, ownership: &Ownership) -> Result<(), Error> {
+    async fn execute(
+        &mut self,
+        op: &Op,
+        desired: &Desired,
+        ownership: &Ownership,
+    ) -> Result<(), Error> {
         match op {
             Op::AddRoute(route) => self.add_route(op, route).await,
             Op::DeleteRoute(route) => self.delete_route(op, route).await,
@@ -257,7 +305,8 @@ fn gone(errno: i32, outcome: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
-/// A state with a reqid of ours that we would never make: equal to nothing, so that a plan replaces or deletes it.
+/// A state with a reqid of ours that we would never make: equal to nothing, so that a plan replaces
+/// or deletes it.
 fn strange(id: SaId, reqid: crate::model::Reqid) -> InstalledSa {
     let nothing = || Key::copy_from(&[]);
     let protection = Protection::Separate {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::constants::{
-    IPPROTO_ESP, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD, XFRM_POLICY_IN,
-    XFRM_POLICY_OUT, XFRMA_TMPL,
+    IPPROTO_ESP, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD,
+    XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRMA_TMPL,
 };
 use netlink_packet_xfrm::{Selector as KernelSelector, UserPolicyId, UserPolicyInfo, UserTemplate};
 
@@ -22,7 +22,11 @@ const POLICY_INFO: usize = 168;
 const TEMPLATE: usize = 64;
 
 /// The body of `XFRM_MSG_NEWPOLICY` and `XFRM_MSG_UPDPOLICY`.
-pub(crate) fn encode(policy: &Policy, index: u32, interfaces: &BTreeMap<String, u32>) -> Result<Attributes, Error> {
+pub(crate) fn encode(
+    policy: &Policy,
+    index: u32,
+    interfaces: &BTreeMap<String, u32>,
+) -> Result<Attributes, Error> {
     let mut info = UserPolicyInfo {
         selector: encode_selector(&policy.id.selector, interfaces)?,
         priority: policy.priority,
@@ -30,7 +34,8 @@ pub(crate) fn encode(policy: &Policy, index: u32, interfaces: &BTreeMap<String, 
         direction: direction_number(policy.id.direction),
         ..UserPolicyInfo::default()
     };
-    info.action = if policy.action == Action::Block { XFRM_POLICY_BLOCK } else { XFRM_POLICY_ALLOW };
+    info.action =
+        if policy.action == Action::Block { XFRM_POLICY_BLOCK } else { XFRM_POLICY_ALLOW };
     let mut header = [0; POLICY_INFO];
     info.emit(&mut header);
     let body = Attributes::after(&header);
@@ -49,20 +54,25 @@ pub(crate) fn encode(policy: &Policy, index: u32, interfaces: &BTreeMap<String, 
 
 /// The body of `XFRM_MSG_DELPOLICY` by index: it cannot hit a policy of somebody else.
 pub(crate) fn encode_id(index: u32, direction: Direction) -> Vec<u8> {
-    let user = UserPolicyId { index, direction: direction_number(direction), ..UserPolicyId::default() };
+    let user =
+        UserPolicyId { index, direction: direction_number(direction), ..UserPolicyId::default() };
     let mut body = vec![0; user.buffer_len()];
     user.emit(&mut body);
     body
 }
 
-fn encode_selector(selector: &Selector, interfaces: &BTreeMap<String, u32>) -> Result<KernelSelector, Error> {
+fn encode_selector(
+    selector: &Selector,
+    interfaces: &BTreeMap<String, u32>,
+) -> Result<KernelSelector, Error> {
     let mut kernel = KernelSelector::default();
     kernel.source_prefix(&selector.source.network(), selector.source.prefix_len());
     kernel.destination_prefix(&selector.destination.network(), selector.destination.prefix_len());
     kernel.proto = selector.protocol;
     let mask = |port: u16| if port == 0 { 0 } else { u16::MAX };
     (kernel.sport, kernel.sport_mask) = (selector.source_port, mask(selector.source_port));
-    (kernel.dport, kernel.dport_mask) = (selector.destination_port, mask(selector.destination_port));
+    (kernel.dport, kernel.dport_mask) =
+        (selector.destination_port, mask(selector.destination_port));
     if let Some(name) = &selector.interface {
         let index = interfaces.get(name).ok_or_else(|| Error::NoInterface(name.clone()))?;
         kernel.ifindex = i32::try_from(*index).map_err(|_| Error::NoInterface(name.clone()))?;
@@ -70,8 +80,8 @@ fn encode_selector(selector: &Selector, interfaces: &BTreeMap<String, u32>) -> R
     Ok(kernel)
 }
 
-/// Reads the body of `XFRM_MSG_NEWPOLICY`: index and policy. `None`: not a policy as we make them (per-socket
-/// policies, other families).
+/// Reads the body of `XFRM_MSG_NEWPOLICY`: index and policy. `None`: not a policy as we make them
+/// (per-socket policies, other families).
 pub(crate) fn decode(body: &[u8], names: &BTreeMap<u32, String>) -> Option<(u32, Policy)> {
     let info = UserPolicyInfo::parse(body.get(..POLICY_INFO)?).ok()?;
     let direction = match info.direction {
@@ -84,7 +94,8 @@ pub(crate) fn decode(body: &[u8], names: &BTreeMap<u32, String>) -> Option<(u32,
     let action = match (info.action, template) {
         (XFRM_POLICY_BLOCK, _) => Action::Block,
         (_, None) => Action::Allow,
-        // Templates that we would never make count as none: a plan replaces the policy if it is ours.
+        // Templates that we would never make count as none: a plan replaces the policy if it is
+        // ours.
         (_, Some(value)) => decode_template(value).map_or(Action::Allow, Action::Protect),
     };
     let id = PolicyId { direction, selector: decode_selector(&info.selector, names)? };
@@ -174,13 +185,17 @@ mod tests {
             assert_eq!(decode(body.as_octets(), &names), Some((0x4744_0008, policy.clone())));
             // The interface is gone: no name that an interface can have.
             let (_, gone) = decode(body.as_octets(), &BTreeMap::new()).unwrap();
-            assert_eq!(gone.id.selector.interface, policy.id.selector.interface.map(|_| String::from("/7")));
+            assert_eq!(
+                gone.id.selector.interface,
+                policy.id.selector.interface.map(|_| String::from("/7"))
+            );
         }
     }
 
     #[test]
     fn an_interface_that_is_not_there_is_named() {
-        let with_interface = policies().into_iter().find(|policy| policy.id.selector.interface.is_some()).unwrap();
+        let with_interface =
+            policies().into_iter().find(|policy| policy.id.selector.interface.is_some()).unwrap();
         let error = encode(&with_interface, 0, &BTreeMap::new()).err();
         assert_eq!(error, Some(Error::NoInterface(String::from("lan"))));
     }

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType, RouteVia,
 };
 use rtnetlink::RouteMessageBuilder;
 
@@ -113,7 +113,9 @@ pub(crate) fn route(message: &RouteMessage) -> Option<Route> {
             _ => {}
         }
     }
-    next_hops.extend(interface.map(|interface| NextHop { interface, gateway: gateway(&message.attributes) }));
+    next_hops.extend(
+        interface.map(|interface| NextHop { interface, gateway: gateway(&message.attributes) }),
+    );
     let destination = match destination {
         Some(address) => Some(IpNet::new(address, header.destination_prefix_length).ok()?),
         None => None,
@@ -197,7 +199,9 @@ mod tests {
     #[test]
     fn a_route_reads_back() {
         let (v4, v6) = ("192.0.2.1", "fd00::1");
-        for (to, via) in [(v4, Some("10.0.1.254")), (v4, None), (v4, Some("fe80::1")), (v6, Some("fe80::1"))] {
+        for (to, via) in
+            [(v4, Some("10.0.1.254")), (v4, None), (v4, Some("fe80::1")), (v6, Some("fe80::1"))]
+        {
             let wanted = wanted(to, via);
             let octets = octets(&placeholder(&wanted, 7).unwrap());
             let read = route(&RouteMessage::parse(&octets).unwrap()).unwrap();
@@ -214,10 +218,13 @@ mod tests {
         let octets = octets(&placeholder(&wanted("192.0.2.1", None), 7).unwrap());
         // Family, length, table main, protocol 71, scope link, unicast.
         assert_eq!(octets[..12], [2, 32, 0, 0, 254, 71, 253, 1, 0, 0, 0, 0]);
-        let held = |attribute: &[u8]| octets.windows(attribute.len()).any(|window| window == attribute);
+        let held =
+            |attribute: &[u8]| octets.windows(attribute.len()).any(|window| window == attribute);
         assert!(held(&[8, 0, 1, 0, 192, 0, 2, 1]), "{octets:?}");
         assert!(held(&[&[8, 0, 4, 0][..], &7u32.to_ne_bytes()].concat()), "{octets:?}");
-        let metrics = [&[8, 0, 1, 0][..], &4u32.to_ne_bytes(), &[8, 0, 2, 0], &1500u32.to_ne_bytes()].concat();
+        let metrics =
+            [&[8, 0, 1, 0][..], &4u32.to_ne_bytes(), &[8, 0, 2, 0], &1500u32.to_ne_bytes()]
+                .concat();
         assert!(held(&metrics), "{octets:?}");
     }
 
@@ -257,7 +264,10 @@ mod tests {
         message.header.address_family = AddressFamily::Inet;
         let read = route(&RouteMessage::parse(&octets(&message)).unwrap()).unwrap();
         assert_eq!(read.destination, None);
-        let next_hop = |interface, gateway: &str| NextHop { interface, gateway: Some(gateway.parse().unwrap()) };
+        let next_hop = |interface, gateway: &str| NextHop {
+            interface,
+            gateway: Some(gateway.parse().unwrap()),
+        };
         assert_eq!(read.next_hops, [next_hop(3, "10.0.1.254"), next_hop(4, "10.0.2.254")]);
     }
 
@@ -281,11 +291,16 @@ mod tests {
         assert_eq!(link(&message), None);
         message.attributes.push(LinkAttribute::IfName(String::from("wan")));
         message.attributes.push(LinkAttribute::Mtu(1400));
-        for (flags, up) in
-            [(LinkFlags::Up, false), (LinkFlags::LowerUp, false), (LinkFlags::Up | LinkFlags::LowerUp, true)]
-        {
+        for (flags, up) in [
+            (LinkFlags::Up, false),
+            (LinkFlags::LowerUp, false),
+            (LinkFlags::Up | LinkFlags::LowerUp, true),
+        ] {
             message.header.flags = flags;
-            assert_eq!(link(&message), Some(Link { index: 5, name: String::from("wan"), up, mtu: 1400 }));
+            assert_eq!(
+                link(&message),
+                Some(Link { index: 5, name: String::from("wan"), up, mtu: 1400 })
+            );
         }
     }
 }

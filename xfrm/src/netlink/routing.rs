@@ -1,14 +1,15 @@
 //! The connection to rtnetlink: a request, its answers, and a limit on the time.
 //!
-//! Requests go through the handle of `rtnetlink` itself and not through its `execute`, which takes the end of a broken
-//! connection for success and hides that the kernel interrupted a dump.
+//! Requests go through the handle of `rtnetlink` itself and not through its `execute`, which takes
+//! the end of a broken connection for success and hides that the kernel interrupted a dump.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures_util::StreamExt;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
@@ -19,7 +20,9 @@ use rtnetlink::Handle;
 
 use crate::error::{EINTR, ESRCH, Error};
 use crate::netlink::channel::{LIMIT, failed, words};
-use crate::netlink::route::{InterfaceAddress, Link, Route, every_route, interface_address, link, route};
+use crate::netlink::route::{
+    InterfaceAddress, Link, Route, every_route, interface_address, link, route,
+};
 use crate::netlink::{NETLINK_ROUTE, gone};
 
 /// A connection that is made anew when it broke. Its task ends when this is dropped.
@@ -34,7 +37,8 @@ impl Routing {
         Ok(Self { handle: Some(connect(&port)?), port })
     }
 
-    /// The socket's address, which events name as their cause. Another one after the connection broke.
+    /// The socket's address, which events name as their cause. Another one after the connection
+    /// broke.
     pub(crate) fn port(&self) -> Arc<AtomicU32> {
         Arc::clone(&self.port)
     }
@@ -49,7 +53,8 @@ impl Routing {
                 links.extend(link(&message));
             }
         };
-        self.request("list interfaces", RouteNetlinkMessage::GetLink(wanted), NLM_F_DUMP, each).await?;
+        self.request("list interfaces", RouteNetlinkMessage::GetLink(wanted), NLM_F_DUMP, each)
+            .await?;
         Ok(links)
     }
 
@@ -66,7 +71,8 @@ impl Routing {
         Ok(addresses)
     }
 
-    /// The unicast routes of the main table that `keep` wants, of one protocol or of all ([`RouteProtocol::Unspec`]).
+    /// The unicast routes of the main table that `keep` wants, of one protocol or of all
+    /// ([`RouteProtocol::Unspec`]).
     pub(crate) async fn routes(
         &mut self,
         protocol: RouteProtocol,
@@ -84,17 +90,29 @@ impl Routing {
     }
 
     /// Adds a route that must not exist yet.
-    pub(crate) async fn add_route(&mut self, operation: &str, wanted: RouteMessage) -> Result<(), Error> {
+    pub(crate) async fn add_route(
+        &mut self,
+        operation: &str,
+        wanted: RouteMessage,
+    ) -> Result<(), Error> {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         self.request(operation, RouteNetlinkMessage::NewRoute(wanted), flags, |_| {}).await
     }
 
     /// Deletes a route. One that is already gone is success.
-    pub(crate) async fn delete_route(&mut self, operation: &str, old: RouteMessage) -> Result<(), Error> {
-        gone(ESRCH, self.request(operation, RouteNetlinkMessage::DelRoute(old), NLM_F_ACK, |_| {}).await)
+    pub(crate) async fn delete_route(
+        &mut self,
+        operation: &str,
+        old: RouteMessage,
+    ) -> Result<(), Error> {
+        gone(
+            ESRCH,
+            self.request(operation, RouteNetlinkMessage::DelRoute(old), NLM_F_ACK, |_| {}).await,
+        )
     }
 
-    /// `flags` hold NLM_F_ACK or NLM_F_DUMP: the library waits for ever without an end of the answers.
+    /// `flags` hold NLM_F_ACK or NLM_F_DUMP: the library waits for ever without an end of the
+    /// answers.
     async fn request(
         &mut self,
         operation: &str,
@@ -125,11 +143,12 @@ fn connect(port: &AtomicU32) -> Result<Handle, Error> {
     let address = inner.bind_auto().map_err(failed("bind"))?;
     inner.set_cap_ack(true).map_err(failed("set NETLINK_CAP_ACK"))?;
     inner.set_ext_ack(true).map_err(failed("set NETLINK_EXT_ACK"))?;
-    // Linux 4.20: the kernel leaves out what a dump did not ask for. Older ones send all, and it is sorted out here.
+    // Linux 4.20: the kernel leaves out what a dump did not ask for. Older ones send all, and it is
+    // sorted out here.
     let _ = inner.set_netlink_get_strict_chk(true);
     let (mut connection, handle, _) = rtnetlink::from_socket(socket);
-    // So that the end of the answers cannot be mistaken for the end of the connection, nor a dump that failed midway
-    // for a whole one.
+    // So that the end of the answers cannot be mistaken for the end of the connection, nor a dump
+    // that failed midway for a whole one.
     connection.set_forward_ack(true);
     connection.set_forward_done(true);
     port.store(address.port_number(), Ordering::Relaxed);
@@ -158,7 +177,9 @@ async fn exchange(
             NetlinkPayload::Done(done) if done.code != 0 => {
                 return Err(Error::from_errno(operation, done.code, None));
             }
-            NetlinkPayload::Done(_) if interrupted => return Err(Error::from_errno(operation, EINTR, None)),
+            NetlinkPayload::Done(_) if interrupted => {
+                return Err(Error::from_errno(operation, EINTR, None));
+            }
             NetlinkPayload::Done(_) => return Ok(()),
             _ => {}
         }
@@ -178,7 +199,10 @@ mod tests {
     fn the_loopback_interface_is_found() {
         block_on(async {
             let links = Routing::open().unwrap().links().await.unwrap();
-            assert!(links.iter().any(|link| link.name == "lo" && link.index != 0 && link.mtu != 0), "{links:?}");
+            assert!(
+                links.iter().any(|link| link.name == "lo" && link.index != 0 && link.mtu != 0),
+                "{links:?}"
+            );
         });
     }
 
@@ -187,8 +211,12 @@ mod tests {
         block_on(async {
             let mut routing = Routing::open().unwrap();
             // A route without a family is refused whoever asks.
-            let error = routing.add_route("add a route", RouteMessage::default()).await.unwrap_err();
-            assert!(error.to_string().starts_with("the kernel refused to add a route: "), "{error}");
+            let error =
+                routing.add_route("add a route", RouteMessage::default()).await.unwrap_err();
+            assert!(
+                error.to_string().starts_with("the kernel refused to add a route: "),
+                "{error}"
+            );
             assert!(routing.handle.is_some());
         });
     }
@@ -201,7 +229,10 @@ mod tests {
             drop(connection);
             routing.handle = Some(handle);
             let error = routing.links().await.unwrap_err();
-            assert_eq!(error, Error::ConnectionEnded { operation: String::from("list interfaces") });
+            assert_eq!(
+                error,
+                Error::ConnectionEnded { operation: String::from("list interfaces") }
+            );
             assert!(error.is_transient());
             routing.port().store(0, Ordering::Relaxed);
             assert!(!routing.links().await.unwrap().is_empty());
@@ -220,8 +251,12 @@ mod tests {
                 tokio::task::yield_now().await;
                 drop(connection);
             };
-            let (outcome, ()) = tokio::join!(routing.add_route("add a route", RouteMessage::default()), ending);
-            assert_eq!(outcome, Err(Error::ConnectionEnded { operation: String::from("add a route") }));
+            let (outcome, ()) =
+                tokio::join!(routing.add_route("add a route", RouteMessage::default()), ending);
+            assert_eq!(
+                outcome,
+                Err(Error::ConnectionEnded { operation: String::from("add a route") })
+            );
         });
     }
 }

@@ -5,9 +5,9 @@ use core::time::Duration;
 
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::constants::{
-    AF_INET, AF_INET6, IPPROTO_ESP, XFRM_INF, XFRM_MODE_TUNNEL, XFRM_SA_XFLAG_OSEQ_MAY_WRAP, XFRM_STATE_AF_UNSPEC,
-    XFRM_STATE_NOPMTUDISC, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC, XFRMA_ALG_CRYPT, XFRMA_REPLAY_VAL,
-    XFRMA_SA_EXTRA_FLAGS,
+    AF_INET, AF_INET6, IPPROTO_ESP, XFRM_INF, XFRM_MODE_TUNNEL, XFRM_SA_XFLAG_OSEQ_MAY_WRAP,
+    XFRM_STATE_AF_UNSPEC, XFRM_STATE_NOPMTUDISC, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC,
+    XFRMA_ALG_CRYPT, XFRMA_REPLAY_VAL, XFRMA_SA_EXTRA_FLAGS,
 };
 use netlink_packet_xfrm::{Address, UserSaId, UserSaInfo};
 use zeroize::Zeroizing;
@@ -35,7 +35,8 @@ pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
     info.id.proto = IPPROTO_ESP;
     info.reqid = sa.reqid.0;
     info.mode = XFRM_MODE_TUNNEL;
-    // Any inner address: without the flag an IPv4 tunnel takes IPv4 only, which is what the model has.
+    // Any inner address: without the flag an IPv4 tunnel takes IPv4 only, which is what the model
+    // has.
     info.flags = if sa.no_path_mtu_discovery { XFRM_STATE_NOPMTUDISC } else { 0 };
     if let Some(limit) = sa.hard_limit {
         info.lifetime_cfg.hard_add_expires_seconds = limit.as_secs().max(1);
@@ -45,12 +46,19 @@ pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
     let mut body = Attributes::after(&header);
     match &sa.protection {
         Protection::Separate { encryption, encryption_key, integrity, integrity_key } => {
-            let value = algorithm(integrity.kernel_name(), integrity_key, Some(integrity.truncation()));
+            let value =
+                algorithm(integrity.kernel_name(), integrity_key, Some(integrity.truncation()));
             body = body.octets(XFRMA_ALG_AUTH_TRUNC, &value);
-            body = body.octets(XFRMA_ALG_CRYPT, &algorithm(encryption.kernel_name(), encryption_key, None));
+            body = body.octets(
+                XFRMA_ALG_CRYPT,
+                &algorithm(encryption.kernel_name(), encryption_key, None),
+            );
         }
         Protection::Combined { aead, key, icv } => {
-            body = body.octets(XFRMA_ALG_AEAD, &algorithm(aead.kernel_name(), key, Some(u32::from(*icv) * 8)));
+            body = body.octets(
+                XFRMA_ALG_AEAD,
+                &algorithm(aead.kernel_name(), key, Some(u32::from(*icv) * 8)),
+            );
         }
     }
     if sa.sequence_may_wrap {
@@ -68,7 +76,8 @@ pub(crate) fn encode_id(id: &SaId) -> Vec<u8> {
     body
 }
 
-/// `struct xfrm_algo`, or with a further length `xfrm_algo_auth` and `xfrm_algo_aead`. Lengths are in bits.
+/// `struct xfrm_algo`, or with a further length `xfrm_algo_auth` and `xfrm_algo_aead`. Lengths are
+/// in bits.
 fn algorithm(name: &str, key: &Key, further: Option<u32>) -> Zeroizing<Vec<u8>> {
     let mut value = Zeroizing::new(Vec::with_capacity(NAME + 8 + key.len()));
     value.extend_from_slice(name.as_bytes());
@@ -101,7 +110,8 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
     }
     let id = SaId { destination: address(&info.id.daddr, info.family)?, spi: info.id.spi };
     let source = address(&info.saddr, info.family)?;
-    let (mut encryption, mut integrity, mut combined, mut extra, mut sequence) = (None, None, None, 0, 0);
+    let (mut encryption, mut integrity, mut combined, mut extra, mut sequence) =
+        (None, None, None, 0, 0);
     for (kind, value) in attributes(body.get(SA_INFO..)?) {
         match kind {
             XFRMA_ALG_CRYPT => encryption = read_encryption(value),
@@ -122,7 +132,8 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
     };
     let role = if source.is_unspecified() { SaRole::Inbound } else { SaRole::Outbound };
     let reqid = Reqid(info.reqid);
-    let known = info.mode == XFRM_MODE_TUNNEL && info.flags & !(XFRM_STATE_NOPMTUDISC | XFRM_STATE_AF_UNSPEC) == 0;
+    let known = info.mode == XFRM_MODE_TUNNEL
+        && info.flags & !(XFRM_STATE_NOPMTUDISC | XFRM_STATE_AF_UNSPEC) == 0;
     let installed = protection.filter(|_| known).map(|protection| InstalledSa {
         sa: Sa {
             id,
@@ -163,7 +174,9 @@ fn read_encryption(value: &[u8]) -> Option<(Encryption, Key)> {
 fn read_integrity(value: &[u8]) -> Option<(Integrity, Key)> {
     let name = text(value.get(..NAME)?);
     let bits = u32::from_ne_bytes(array(value, NAME + 4)?);
-    let found = Integrity::ALL.into_iter().find(|one| one.kernel_name() == name && one.truncation() == bits)?;
+    let found = Integrity::ALL
+        .into_iter()
+        .find(|one| one.kernel_name() == name && one.truncation() == bits)?;
     Some((found, key(value, NAME + 8)?))
 }
 
@@ -171,7 +184,11 @@ fn read_aead(value: &[u8]) -> Option<Protection> {
     let name = text(value.get(..NAME)?);
     let bits = u32::from_ne_bytes(array(value, NAME + 4)?);
     let aead = Aead::ALL.into_iter().find(|one| one.kernel_name() == name)?;
-    Some(Protection::Combined { aead, key: key(value, NAME + 8)?, icv: u8::try_from(bits / 8).ok()? })
+    Some(Protection::Combined {
+        aead,
+        key: key(value, NAME + 8)?,
+        icv: u8::try_from(bits / 8).ok()?,
+    })
 }
 
 /// The key that begins at `offset`, as long as the length field says.
@@ -215,7 +232,8 @@ mod tests {
     }
 
     fn sa(protection: Protection, outbound: bool) -> Sa {
-        let (source, destination) = if outbound { ("10.0.1.1", "192.0.2.1") } else { ("0.0.0.0", "10.0.1.1") };
+        let (source, destination) =
+            if outbound { ("10.0.1.1", "192.0.2.1") } else { ("0.0.0.0", "10.0.1.1") };
         Sa {
             id: SaId { destination: destination.parse().unwrap(), spi: 0x1300 },
             source: source.parse().unwrap(),
@@ -264,7 +282,10 @@ mod tests {
     fn a_wrong_key_length_is_refused_before_the_kernel_sees_it() {
         let protection = Protection::Combined { aead: Aead::AesGcm, key: key(16), icv: 16 };
         let error = encode(&sa(protection, true)).err().unwrap();
-        assert_eq!(error.to_string(), "rfc4106(gcm(aes)) takes a key of 20, 28 or 36 (with 4 of salt) octets, not 16");
+        assert_eq!(
+            error.to_string(),
+            "rfc4106(gcm(aes)) takes a key of 20, 28 or 36 (with 4 of salt) octets, not 16"
+        );
     }
 
     #[test]

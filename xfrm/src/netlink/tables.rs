@@ -9,8 +9,8 @@ use crate::kernel::Current;
 use crate::netlink::Netlink;
 use crate::nft::dump::Dump;
 use crate::nft::table::{
-    BATCH, BATCH_BEGIN, BATCH_END, GET_CHAIN, GET_ELEMENT, GET_RULE, GET_SET, GET_TABLE, Message, OWNED,
-    change_elements, header, remove, replace,
+    BATCH, BATCH_BEGIN, BATCH_END, GET_CHAIN, GET_ELEMENT, GET_RULE, GET_SET, GET_TABLE, Message,
+    OWNED, change_elements, header, remove, replace,
 };
 use crate::nft::{Fingerprint, IP, content};
 use crate::owner::Ownership;
@@ -18,26 +18,42 @@ use crate::plan::Op;
 
 impl Netlink {
     /// Chains, rules and counters, and which sets there are. Elements that were known stay.
-    pub(super) async fn read_tables(&mut self, ownership: &Ownership, current: &mut Current) -> Result<(), Error> {
+    pub(super) async fn read_tables(
+        &mut self,
+        ownership: &Ownership,
+        current: &mut Current,
+    ) -> Result<(), Error> {
         let mut dump = Dump::new(ownership);
         let any = header(0);
         let netfilter = &mut self.netfilter;
         let ignore = |_: Option<()>| Ok(());
-        netfilter.dump("list nf_tables tables", GET_TABLE, &any, |m| ignore(dump.table(m.body))).await?;
+        netfilter
+            .dump("list nf_tables tables", GET_TABLE, &any, |m| ignore(dump.table(m.body)))
+            .await?;
         if !dump.fingerprint.is_empty() {
-            netfilter.dump("list nf_tables chains", GET_CHAIN, &any, |m| ignore(dump.chain(m.body))).await?;
-            // With a table's name the kernel stops at the first table that has it: ask family by family.
+            netfilter
+                .dump("list nf_tables chains", GET_CHAIN, &any, |m| ignore(dump.chain(m.body)))
+                .await?;
+            // With a table's name the kernel stops at the first table that has it: ask family by
+            // family.
             for (family, table) in dump.tables() {
                 let body = Attributes::after(&header(family)).text(1, &table);
                 netfilter
-                    .dump("list nf_tables rules", GET_RULE, body.as_octets(), |m| ignore(dump.rule(m.body)))
+                    .dump("list nf_tables rules", GET_RULE, body.as_octets(), |m| {
+                        ignore(dump.rule(m.body))
+                    })
                     .await?;
             }
-            netfilter.dump("list nf_tables sets", GET_SET, &any, |m| ignore(dump.set(m.body))).await?;
+            netfilter
+                .dump("list nf_tables sets", GET_SET, &any, |m| ignore(dump.set(m.body)))
+                .await?;
         }
         let Dump { mut fingerprint, counters, .. } = dump;
         let known = core::mem::take(&mut current.tables.sets);
-        let still = known.into_iter().filter(|(key, _)| fingerprint.sets.contains_key(key)).collect::<Vec<_>>();
+        let still = known
+            .into_iter()
+            .filter(|(key, _)| fingerprint.sets.contains_key(key))
+            .collect::<Vec<_>>();
         fingerprint.sets.extend(still);
         current.tables = fingerprint;
         current.rules = counters;
@@ -45,7 +61,11 @@ impl Netlink {
     }
 
     /// The elements of the sets that `tables` names.
-    pub(super) async fn read_elements(&mut self, ownership: &Ownership, tables: &mut Fingerprint) -> Result<(), Error> {
+    pub(super) async fn read_elements(
+        &mut self,
+        ownership: &Ownership,
+        tables: &mut Fingerprint,
+    ) -> Result<(), Error> {
         let mut dump = Dump::new(ownership);
         for (table, set) in tables.sets.keys() {
             dump.fingerprint.sets.insert((table.clone(), set.clone()), BTreeSet::new());
@@ -55,8 +75,13 @@ impl Netlink {
                 dump.elements(message.body);
                 Ok(())
             };
-            match self.netfilter.dump("list nf_tables elements", GET_ELEMENT, body.as_octets(), each).await {
-                // The set is gone: as empty as one that never was, and the event of its end is on its way.
+            match self
+                .netfilter
+                .dump("list nf_tables elements", GET_ELEMENT, body.as_octets(), each)
+                .await
+            {
+                // The set is gone: as empty as one that never was, and the event of its end is on
+                // its way.
                 Err(error) if error.errno() == Some(ENOENT) => {}
                 other => other?,
             }
@@ -71,15 +96,22 @@ impl Netlink {
         desired: &Desired,
         ownership: &Ownership,
     ) -> Result<(), Error> {
-        let wanted = || desired.preservation.as_ref().ok_or_else(|| Error::NotDesired(String::from("nf_tables")));
+        let wanted = || {
+            desired
+                .preservation
+                .as_ref()
+                .ok_or_else(|| Error::NotDesired(String::from("nf_tables")))
+        };
         let messages = match op {
             Op::ReplaceGuard => {
                 let tables = content::guard_tables(wanted()?, &self.interfaces, ownership);
                 replace(&ownership.guard_table(), OWNED, &tables)
             }
-            Op::ReplaceTables => {
-                replace(&ownership.table, 0, &content::main_tables(wanted()?, &self.interfaces, ownership))
-            }
+            Op::ReplaceTables => replace(
+                &ownership.table,
+                0,
+                &content::main_tables(wanted()?, &self.interfaces, ownership),
+            ),
             Op::UpdateSets(changes) => {
                 let each = |change: &crate::nft::SetChange| {
                     change_elements(&ownership.table, &change.set, &change.add, &change.remove)

@@ -13,15 +13,18 @@
 //! ip6     restore, leaving                    guards only
 //! ```
 //!
-//! The last guard stands before and behind source address translation, which may hide the group's addresses and takes a
-//! packet out of its SA: XFRM looks for a policy again, under the new source. It also stops ICMP errors that quote the
-//! group's packets, for the router sends those from its own address, which no policy of the group covers.
+//! The last guard stands before and behind source address translation, which may hide the group's
+//! addresses and takes a packet out of its SA: XFRM looks for a policy again, under the new source.
+//! It also stops ICMP errors that quote the group's packets, for the router sends those from its
+//! own address, which no policy of the group covers.
 //!
-//! The guards are there twice. The tables called `gdoi-guard` belong to the process's socket, so `nft flush ruleset`
-//! leaves them, and they go when the process ends; the tables called `gdoi` stay then.
+//! The guards are there twice. The tables called `gdoi-guard` belong to the process's socket, so
+//! `nft flush ruleset` leaves them, and they go when the process ends; the tables called `gdoi`
+//! stay then.
 //!
-//! After `ip xfrm policy flush` by somebody else, and until the repair, these guards alone keep the group's packets
-//! from leaving and arriving in clear. A default block of XFRM is no way to help: it would hit everybody's traffic.
+//! After `ip xfrm policy flush` by somebody else, and until the repair, these guards alone keep the
+//! group's packets from leaving and arriving in clear. A default block of XFRM is no way to help:
+//! it would hit everybody's traffic.
 
 use core::net::Ipv4Addr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,7 +111,12 @@ impl Content<'_> {
         let present = self.preservation.wan.iter().filter(|name| interfaces.contains_key(*name));
         let guards = present.map(|name| Chain {
             name: chain_name(name),
-            hook: Some(Hook { kind: "filter", number: INGRESS, priority: INGRESS_FIRST, device: Some(name.clone()) }),
+            hook: Some(Hook {
+                kind: "filter",
+                number: INGRESS,
+                priority: INGRESS_FIRST,
+                device: Some(name.clone()),
+            }),
             rules: in_vlans()
                 .chain(families.iter().flat_map(|family| {
                     [
@@ -127,9 +135,10 @@ impl Content<'_> {
     fn ip(&self) -> Table {
         let rule = |comment: &str| Rule::new(IP, IP, comment);
         let groups = &self.preservation.groups;
-        let sets = groups
-            .iter()
-            .map(|(placeholder, group)| Set { name: set_name(*placeholder), elements: group.inbound_spis.clone() });
+        let sets = groups.iter().map(|(placeholder, group)| Set {
+            name: set_name(*placeholder),
+            elements: group.inbound_spis.clone(),
+        });
         let mut restore = self.trusted_arrivals(IP);
         let (mut stash, mut preserve, mut undelivered) = (Vec::new(), Vec::new(), Vec::new());
         let mut destined = Vec::new();
@@ -208,12 +217,15 @@ impl Content<'_> {
         self.table(family, Vec::new(), chains)
     }
 
-    /// Packets that need not be looked at: of the LANs, of the router itself, and those that came out of an SA.
+    /// Packets that need not be looked at: of the LANs, of the router itself, and those that came
+    /// out of an SA.
     ///
-    /// All other interfaces count as WAN, by name: a re-created one is guarded before anybody has noticed.
+    /// All other interfaces count as WAN, by name: a re-created one is guarded before anybody has
+    /// noticed.
     fn trusted_arrivals(&self, family: u8) -> Vec<Rule> {
         let rule = || Rule::new(family, family, "");
-        let mut rules = vec![rule().decapsulated(true).accepted(), rule().arrives_by(LOOPBACK).accepted()];
+        let mut rules =
+            vec![rule().decapsulated(true).accepted(), rule().arrives_by(LOOPBACK).accepted()];
         rules.extend(self.preservation.lan.iter().map(|name| rule().arrives_by(name).accepted()));
         rules
     }
@@ -229,7 +241,8 @@ impl Content<'_> {
             rules.extend(QUOTING_TYPES.map(quoting));
         }
         let comment = format!("{DROP}translated{IN_CLEAR}");
-        let translated = (family == IP).then(|| rule(&comment).leaves_in_clear().destined().counted().dropped());
+        let translated =
+            (family == IP).then(|| rule(&comment).leaves_in_clear().destined().counted().dropped());
         let found = rule("").leaves_in_clear().jumps(LEAVING);
         let before = rules.iter().cloned().chain([found.clone()]).collect::<Vec<Rule>>();
         let behind = rules.into_iter().chain(translated).chain([found]).collect();
@@ -244,13 +257,14 @@ impl Content<'_> {
     fn quoted(&self) -> Chain {
         let rule = |comment: &str| Rule::new(IP, IP, comment);
         let mut rules = vec![rule("ciphertext").quoted_protocol(ESP).accepted()];
-        let excluded = self.preservation.exclude.iter().filter(|selector| family(&selector.source) == IP);
-        rules.extend(excluded.map(|selector| rule("excluded").quoted_selected(selector).accepted()));
+        let excluded =
+            self.preservation.exclude.iter().filter(|selector| family(&selector.source) == IP);
+        rules
+            .extend(excluded.map(|selector| rule("excluded").quoted_selected(selector).accepted()));
         let comment = format!("{DROP}{QUOTED}{IN_CLEAR}");
-        rules.extend(
-            ipv4(&self.preservation.guard)
-                .map(|(source, destination)| rule(&comment).quoted_between(source, destination).counted().dropped()),
-        );
+        rules.extend(ipv4(&self.preservation.guard).map(|(source, destination)| {
+            rule(&comment).quoted_between(source, destination).counted().dropped()
+        }));
         Chain { name: QUOTED.to_owned(), hook: None, rules }
     }
 
@@ -260,12 +274,15 @@ impl Content<'_> {
 
     /// Exclude rules first, then every pair of guarded prefixes.
     fn drops(&self, table_family: u8, wanted: u8, name: &str) -> Vec<Rule> {
-        let excluded = self.preservation.exclude.iter().filter(|selector| family(&selector.source) == wanted);
+        let excluded =
+            self.preservation.exclude.iter().filter(|selector| family(&selector.source) == wanted);
         let excluded = excluded.flat_map(|selector| {
             let rule = || Rule::new(table_family, wanted, "excluded");
-            // The network device sees fragments; behind it they are put together, and their ports are looked at.
+            // The network device sees fragments; behind it they are put together, and their ports
+            // are looked at.
             let in_pieces = table_family == NETDEV && wanted == IP && selector.has_ports();
-            let later = in_pieces.then(|| rule().selected_without_ports(selector).later_fragment().accepted());
+            let later = in_pieces
+                .then(|| rule().selected_without_ports(selector).later_fragment().accepted());
             [rule().selected(selector).accepted()].into_iter().chain(later)
         });
         let pairs = widest(&self.preservation.guard);
@@ -275,20 +292,30 @@ impl Content<'_> {
             _ => format!("{DROP}{name}{IN_CLEAR}"),
         };
         let dropped = pairs.map(|(source, destination)| {
-            Rule::new(table_family, wanted, &comment).between(source, destination).counted().dropped()
+            Rule::new(table_family, wanted, &comment)
+                .between(source, destination)
+                .counted()
+                .dropped()
         });
         excluded.chain(dropped).collect()
     }
 }
 
-/// Frames of VLANs pass the guard of the interface that carries the VLAN, and then that of the VLAN's own interface,
-/// which may be a LAN. Only a tag without a VLAN, which gives a priority, belongs to the carrying interface itself.
+/// Frames of VLANs pass the guard of the interface that carries the VLAN, and then that of the
+/// VLAN's own interface, which may be a LAN. Only a tag without a VLAN, which gives a priority,
+/// belongs to the carrying interface itself.
 fn in_vlans() -> impl Iterator<Item = Rule> {
-    VLAN_TYPES.into_iter().map(|kind| Rule::new(NETDEV, NETDEV, "another interface's").in_vlan(kind).accepted())
+    VLAN_TYPES
+        .into_iter()
+        .map(|kind| Rule::new(NETDEV, NETDEV, "another interface's").in_vlan(kind).accepted())
 }
 
 fn chain(name: &str, kind: &'static str, number: u32, priority: i32, rules: Vec<Rule>) -> Chain {
-    Chain { name: name.to_owned(), hook: Some(Hook { kind, number, priority, device: None }), rules }
+    Chain {
+        name: name.to_owned(),
+        hook: Some(Hook { kind, number, priority, device: None }),
+        rules,
+    }
 }
 
 fn ipv4(pairs: &BTreeSet<(IpNet, IpNet)>) -> impl Iterator<Item = &(IpNet, IpNet)> {

@@ -41,9 +41,16 @@ impl<'a> Dump<'a> {
         let hook = find(rest, 4).map_or(0, |hook| {
             let kind = find(rest, 7).map(text).unwrap_or_default();
             let number = find(hook, 1).and_then(be32).unwrap_or(0);
-            let priority = find(hook, 2).and_then(|value| array(value, 0)).map_or(0, i32::from_be_bytes);
+            let priority =
+                find(hook, 2).and_then(|value| array(value, 0)).map_or(0, i32::from_be_bytes);
             let device = find(hook, 3).map(text).unwrap_or_default();
-            hook_digest(&kind, number, priority, &device, find(rest, 5).and_then(be32).unwrap_or(u32::MAX))
+            hook_digest(
+                &kind,
+                number,
+                priority,
+                &device,
+                find(rest, 5).and_then(be32).unwrap_or(u32::MAX),
+            )
         });
         self.fingerprint.chains.entry((table, family, name)).or_insert_with(|| vec![hook]);
         Some(())
@@ -55,14 +62,19 @@ impl<'a> Dump<'a> {
         let chain = text(find(rest, 2)?);
         let data = find(rest, 7).unwrap_or_default();
         // Of somebody else, or changed by somebody else: no digest that we would compute.
-        let digest = user_data(data, USER_DIGEST).and_then(|value| array(value, 0)).map_or(0, u64::from_be_bytes);
+        let digest = user_data(data, USER_DIGEST)
+            .and_then(|value| array(value, 0))
+            .map_or(0, u64::from_be_bytes);
         self.fingerprint.chains.entry((table, family, chain)).or_default().push(digest);
-        let comment = user_data(data, USER_COMMENT).map(text).filter(|comment| !comment.is_empty())?;
+        let comment =
+            user_data(data, USER_COMMENT).map(text).filter(|comment| !comment.is_empty())?;
         let counter = attributes(find(rest, 4)?).find_map(|(_, expression)| {
             let is_counter = find(expression, 1).map(text).as_deref() == Some("counter");
             is_counter.then(|| find(expression, 2))?
         })?;
-        let number = |kind| find(counter, kind).and_then(|value| array(value, 0)).map_or(0, u64::from_be_bytes);
+        let number = |kind| {
+            find(counter, kind).and_then(|value| array(value, 0)).map_or(0, u64::from_be_bytes)
+        };
         let sum = self.counters.entry(comment).or_default();
         sum.octets = sum.octets.saturating_add(number(1));
         sum.packets = sum.packets.saturating_add(number(2));
@@ -80,7 +92,8 @@ impl<'a> Dump<'a> {
     pub(crate) fn elements(&mut self, body: &[u8]) -> Option<()> {
         let (_, table, rest) = self.ours(body, 1)?;
         let set = self.fingerprint.sets.entry((table, text(find(rest, 2)?))).or_default();
-        let keys = attributes(find(rest, 3)?).filter_map(|(_, element)| find(find(element, 1)?, 1).and_then(be32));
+        let keys = attributes(find(rest, 3)?)
+            .filter_map(|(_, element)| find(find(element, 1)?, 1).and_then(be32));
         set.extend(keys);
         Some(())
     }

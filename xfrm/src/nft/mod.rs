@@ -38,11 +38,12 @@ pub struct SetChange {
     pub remove: BTreeSet<u32>,
 }
 
-/// What tells one content of the tables from another: chains, a digest of each rule, and the elements of the sets.
+/// What tells one content of the tables from another: chains, a digest of each rule, and the
+/// elements of the sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Per table (name, family number) and chain: digest of its hook, then of each rule. The empty chain name holds the
-    /// table's flags.
+    /// Per table (name, family number) and chain: digest of its hook, then of each rule. The empty
+    /// chain name holds the table's flags.
     pub chains: BTreeMap<(String, u8, String), Vec<u64>>,
     /// Per table and set of the `ip` family: its elements.
     pub sets: BTreeMap<(String, String), BTreeSet<u32>>,
@@ -50,7 +51,11 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     /// What `preservation` looks like in the kernel while these interfaces exist.
-    pub fn wanted(preservation: &Preservation, interfaces: &BTreeMap<String, u32>, ownership: &Ownership) -> Self {
+    pub fn wanted(
+        preservation: &Preservation,
+        interfaces: &BTreeMap<String, u32>,
+        ownership: &Ownership,
+    ) -> Self {
         let mut fingerprint = Self::default();
         let mut tables = content::main_tables(preservation, interfaces, ownership);
         tables.extend(content::guard_tables(preservation, interfaces, ownership));
@@ -59,11 +64,14 @@ impl Fingerprint {
             fingerprint.chains.insert(key(""), vec![u64::from(table.flags)]);
             for chain in &table.chains {
                 let hook = chain.hook.as_ref().map_or(0, table::Hook::digest);
-                let digests = [hook].into_iter().chain(chain.rules.iter().map(rule::Rule::digest)).collect();
+                let digests =
+                    [hook].into_iter().chain(chain.rules.iter().map(rule::Rule::digest)).collect();
                 fingerprint.chains.insert(key(&chain.name), digests);
             }
             for set in &table.sets {
-                fingerprint.sets.insert((table.name.clone(), set.name.clone()), set.elements.clone());
+                fingerprint
+                    .sets
+                    .insert((table.name.clone(), set.name.clone()), set.elements.clone());
             }
         }
         fingerprint
@@ -118,15 +126,22 @@ impl Fingerprint {
         ours.filter_map(|(key, wanted)| {
             let empty = BTreeSet::new();
             let present = now.sets.get(key).unwrap_or(&empty);
-            let (add, remove): (BTreeSet<u32>, BTreeSet<u32>) =
-                (wanted.difference(present).copied().collect(), present.difference(wanted).copied().collect());
-            (!add.is_empty() || !remove.is_empty()).then(|| SetChange { set: key.1.clone(), add, remove })
+            let (add, remove): (BTreeSet<u32>, BTreeSet<u32>) = (
+                wanted.difference(present).copied().collect(),
+                present.difference(wanted).copied().collect(),
+            );
+            (!add.is_empty() || !remove.is_empty()).then(|| SetChange {
+                set: key.1.clone(),
+                add,
+                remove,
+            })
         })
         .collect()
     }
 }
 
-/// [`Fingerprint::wanted`], computed anew only when more than SPIs has changed: rules outlast many keys.
+/// [`Fingerprint::wanted`], computed anew only when more than SPIs has changed: rules outlast many
+/// keys.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     latest: Option<(Preservation, BTreeMap<String, u32>, Fingerprint)>,
@@ -140,11 +155,16 @@ impl Wanted {
         interfaces: &BTreeMap<String, u32>,
         ownership: &Ownership,
     ) -> &Fingerprint {
-        let same = |known: &Preservation, among: &BTreeMap<_, _>| known.same_rules(preservation) && among == interfaces;
-        let latest = self.latest.take().filter(|(known, among, _)| same(known, among)).unwrap_or_else(|| {
-            let fingerprint = Fingerprint::wanted(preservation, interfaces, ownership);
-            (preservation.clone(), interfaces.clone(), fingerprint)
-        });
+        let same = |known: &Preservation, among: &BTreeMap<_, _>| {
+            known.same_rules(preservation) && among == interfaces
+        };
+        let latest =
+            self.latest.take().filter(|(known, among, _)| same(known, among)).unwrap_or_else(
+                || {
+                    let fingerprint = Fingerprint::wanted(preservation, interfaces, ownership);
+                    (preservation.clone(), interfaces.clone(), fingerprint)
+                },
+            );
         let (.., fingerprint) = self.latest.insert(latest);
         fingerprint.fill_sets(preservation);
         fingerprint
@@ -177,8 +197,8 @@ fn comment(text: &str) -> Vec<u8> {
     data
 }
 
-/// FNV-1a over parts and their lengths: tells an older content of ours from this one. Not against forgery: whoever can
-/// write the tables does not need one.
+/// FNV-1a over parts and their lengths: tells an older content of ours from this one. Not against
+/// forgery: whoever can write the tables does not need one.
 fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     let mut state: u64 = 0xcbf2_9ce4_8422_2325;
     for part in parts {

@@ -1,6 +1,7 @@
 //! One nf_tables rule: expressions on registers, in the order of evaluation.
 //!
-//! The nft command line cannot write `ip daddr set meta mark` (its types refuse); the kernel takes it over netlink.
+//! The nft command line cannot write `ip daddr set meta mark` (its types refuse); the kernel takes
+//! it over netlink.
 
 use core::net::{IpAddr, Ipv4Addr};
 
@@ -40,7 +41,8 @@ const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
 
-/// TCP's protocol number, and the number of its option with the maximum segment size (RFC 9293 §3.2).
+/// TCP's protocol number, and the number of its option with the maximum segment size (RFC 9293
+/// §3.2).
 const TCP: u8 = 6;
 const TCP_MAXSEG: u8 = 2;
 /// ICMP's protocol number, and the types that quote a packet (RFC 792).
@@ -48,8 +50,8 @@ const ICMP: u8 = 1;
 pub(crate) const QUOTING_TYPES: [u8; 5] = [3, 4, 5, 11, 12];
 /// Where an ICMP error's quoted packet begins in it.
 const QUOTED: u32 = 8;
-/// The priority of packets that XFRM will put into an SA of ours, until the inner addresses take its place. No class
-/// of a queueing discipline has this number.
+/// The priority of packets that XFRM will put into an SA of ours, until the inner addresses take
+/// its place. No class of a queueing discipline has this number.
 const DESTINED: u32 = 0x4744_4f49;
 /// Types of Ethernet frames with a VLAN tag.
 pub(crate) const VLAN_TYPES: [u16; 2] = [0x8100, 0x88a8];
@@ -133,7 +135,8 @@ impl Rule {
         rule
     }
 
-    /// What a selector says about addresses and protocol, for later fragments, which carry no ports.
+    /// What a selector says about addresses and protocol, for later fragments, which carry no
+    /// ports.
     pub(crate) fn selected_without_ports(self, selector: &Selector) -> Self {
         self.selected(&Selector { source_port: 0, destination_port: 0, ..selector.clone() })
     }
@@ -154,7 +157,8 @@ impl Rule {
         rule.inside(TRANSPORT_HEADER, QUOTED + 16, destination)
     }
 
-    /// An ICMP error that quotes a packet of this selector. A quoted IPv4 header with options hides its ports.
+    /// An ICMP error that quotes a packet of this selector. A quoted IPv4 header with options hides
+    /// its ports.
     pub(crate) fn quoted_selected(self, selector: &Selector) -> Self {
         let mut rule = self.quoted_between(&selector.source, &selector.destination);
         if selector.protocol != 0 {
@@ -162,7 +166,8 @@ impl Rule {
         }
         for (offset, port) in [(20, selector.source_port), (22, selector.destination_port)] {
             if port != 0 {
-                rule = rule.payload(TRANSPORT_HEADER, QUOTED + offset, 2).equal(&port.to_be_bytes());
+                rule =
+                    rule.payload(TRANSPORT_HEADER, QUOTED + offset, 2).equal(&port.to_be_bytes());
             }
         }
         rule
@@ -190,7 +195,9 @@ impl Rule {
 
     /// A later fragment, which has no transport header.
     pub(crate) fn later_fragment(self) -> Self {
-        self.payload(NETWORK_HEADER, 6, 2).masked(&[0x1f, 0xff], &[0, 0]).compare(NOT_EQUAL, &[0, 0])
+        self.payload(NETWORK_HEADER, 6, 2)
+            .masked(&[0x1f, 0xff], &[0, 0])
+            .compare(NOT_EQUAL, &[0, 0])
     }
 
     /// `esp spi @set`.
@@ -215,9 +222,15 @@ impl Rule {
         self.protocol(TCP).payload(TRANSPORT_HEADER, 13, 1).masked(&[0x06], &[0]).equal(&[0x02])
     }
 
-    /// `tcp option maxseg size set rt mtu`: what fits into the packet's route and SA. The kernel never raises it.
+    /// `tcp option maxseg size set rt mtu`: what fits into the packet's route and SA. The kernel
+    /// never raises it.
     pub(crate) fn clamp_to_path(self) -> Self {
-        let swap = Attributes::new().be32(1, REGISTER).be32(2, REGISTER).be32(3, TO_NETWORK).be32(4, 2).be32(5, 2);
+        let swap = Attributes::new()
+            .be32(1, REGISTER)
+            .be32(2, REGISTER)
+            .be32(3, TO_NETWORK)
+            .be32(4, 2)
+            .be32(5, 2);
         let size = Attributes::new().be32(1, REGISTER).be32(2, RT_TCPMSS);
         self.load("rt", size).push("byteorder", swap).store_segment_size()
     }
@@ -240,7 +253,8 @@ impl Rule {
 
     /// The outer addresses become what was stashed; mark and priority are empty afterwards.
     pub(crate) fn restore_stashed(self) -> Self {
-        let rule = self.meta(META_MARK).store(Field::DESTINATION).meta(META_PRIORITY).store(Field::SOURCE);
+        let rule =
+            self.meta(META_MARK).store(Field::DESTINATION).meta(META_PRIORITY).store(Field::SOURCE);
         rule.immediate(&[0; 4]).set_meta(META_MARK).immediate(&[0; 4]).set_meta(META_PRIORITY)
     }
 
@@ -285,7 +299,8 @@ impl Rule {
         digest([self.comment.as_bytes(), self.expressions().as_octets()])
     }
 
-    /// The attribute `NFTA_RULE_USERDATA`'s value: the comment that nft shows, and the digest in a field that it skips.
+    /// The attribute `NFTA_RULE_USERDATA`'s value: the comment that nft shows, and the digest in a
+    /// field that it skips.
     pub(crate) fn user_data(&self) -> Vec<u8> {
         let mut data = super::comment(&self.comment);
         data.extend([super::USER_DIGEST, 8]);
@@ -300,8 +315,11 @@ impl Rule {
         let (address, mask) = (octets(net.network()), octets(net.netmask()));
         let length = u32::try_from(address.len()).unwrap_or_default();
         let rule = self.payload(header, offset, length);
-        let rule =
-            if net.prefix_len() == net.max_prefix_len() { rule } else { rule.masked(&mask, &vec![0; mask.len()]) };
+        let rule = if net.prefix_len() == net.max_prefix_len() {
+            rule
+        } else {
+            rule.masked(&mask, &vec![0; mask.len()])
+        };
         rule.equal(&address)
     }
 
@@ -314,17 +332,27 @@ impl Rule {
     }
 
     fn payload(self, base: u32, offset: u32, length: u32) -> Self {
-        self.load("payload", Attributes::new().be32(1, REGISTER).be32(2, base).be32(3, offset).be32(4, length))
+        self.load(
+            "payload",
+            Attributes::new().be32(1, REGISTER).be32(2, base).be32(3, offset).be32(4, length),
+        )
     }
 
     /// Writes the register into the IPv4 header and corrects its checksum.
     fn store(self, field: Field) -> Self {
-        let data = Attributes::new().be32(2, NETWORK_HEADER).be32(3, field.0).be32(4, field.1).be32(5, REGISTER);
+        let data = Attributes::new()
+            .be32(2, NETWORK_HEADER)
+            .be32(3, field.0)
+            .be32(4, field.1)
+            .be32(5, REGISTER);
         self.push("payload", data.be32(6, CHECKSUM_INET).be32(7, IPV4_CHECKSUM_OFFSET).be32(8, 0))
     }
 
     fn immediate(self, value: &[u8]) -> Self {
-        self.push("immediate", Attributes::new().be32(1, REGISTER).nested(2, Attributes::new().octets(1, value)))
+        self.push(
+            "immediate",
+            Attributes::new().be32(1, REGISTER).nested(2, Attributes::new().octets(1, value)),
+        )
     }
 
     fn masked(self, mask: &[u8], xor: &[u8]) -> Self {
@@ -346,7 +374,10 @@ impl Rule {
     fn verdict(self, code: i32, chain: Option<&str>) -> Self {
         let verdict = Attributes::new().octets(1, &code.to_be_bytes());
         let verdict = chain.into_iter().fold(verdict, |verdict, chain| verdict.text(2, chain));
-        self.push("immediate", Attributes::new().be32(1, 0).nested(2, Attributes::new().nested(2, verdict)))
+        self.push(
+            "immediate",
+            Attributes::new().be32(1, 0).nested(2, Attributes::new().nested(2, verdict)),
+        )
     }
 
     fn load(self, expression: &str, data: Attributes) -> Self {

@@ -23,7 +23,8 @@ pub(crate) const DELETE_ELEMENT: u16 = NEW_TABLE | 14;
 
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
-/// `NFT_TABLE_F_OWNER`: only the socket that made the table can change it, and it goes with the socket.
+/// `NFT_TABLE_F_OWNER`: only the socket that made the table can change it, and it goes with the
+/// socket.
 pub(crate) const OWNED: u32 = 2;
 const POLICY_ACCEPT: u32 = 1;
 
@@ -67,13 +68,26 @@ pub(crate) struct Hook {
 
 impl Hook {
     pub(crate) fn digest(&self) -> u64 {
-        hook_digest(self.kind, self.number, self.priority, self.device.as_deref().unwrap_or_default(), POLICY_ACCEPT)
+        hook_digest(
+            self.kind,
+            self.number,
+            self.priority,
+            self.device.as_deref().unwrap_or_default(),
+            POLICY_ACCEPT,
+        )
     }
 }
 
 /// What tells one hook from another.
-pub(crate) fn hook_digest(kind: &str, number: u32, priority: i32, device: &str, policy: u32) -> u64 {
-    let (number, priority, policy) = (number.to_be_bytes(), priority.to_be_bytes(), policy.to_be_bytes());
+pub(crate) fn hook_digest(
+    kind: &str,
+    number: u32,
+    priority: i32,
+    device: &str,
+    policy: u32,
+) -> u64 {
+    let (number, priority, policy) =
+        (number.to_be_bytes(), priority.to_be_bytes(), policy.to_be_bytes());
     digest([kind.as_bytes(), &number, &priority, device.as_bytes(), &policy])
 }
 
@@ -82,7 +96,8 @@ pub(crate) fn header(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
 }
 
-/// The header of a transaction's first and last message: the resource is the subsystem, in network byte order.
+/// The header of a transaction's first and last message: the resource is the subsystem, in network
+/// byte order.
 pub(crate) const BATCH: [u8; 4] = [0, 0, 0, SUBSYSTEM as u8];
 pub(crate) const BATCH_BEGIN: u16 = 16;
 pub(crate) const BATCH_END: u16 = 17;
@@ -106,7 +121,12 @@ pub(crate) fn remove(name: &str, flags: u32) -> Vec<Message> {
 }
 
 /// Messages that change the elements of a set in the `ip` table.
-pub(crate) fn change_elements(table: &str, set: &str, add: &BTreeSet<u32>, remove: &BTreeSet<u32>) -> Vec<Message> {
+pub(crate) fn change_elements(
+    table: &str,
+    set: &str,
+    add: &BTreeSet<u32>,
+    remove: &BTreeSet<u32>,
+) -> Vec<Message> {
     let mut messages = Vec::new();
     if !add.is_empty() {
         messages.push((NEW_ELEMENT, CREATE, elements(super::IP, table, set, add)));
@@ -124,16 +144,22 @@ impl Table {
         messages.push((NEW_TABLE, CREATE, body.as_octets().to_vec()));
         for (set, id) in self.sets.iter().zip(1..) {
             // Four octets in network byte order, shown as `esp spi`.
-            let body = begin().text(2, &set.name).be32(3, 0).be32(4, TYPE_INTEGER).be32(5, 4).be32(10, id);
+            let body =
+                begin().text(2, &set.name).be32(3, 0).be32(4, TYPE_INTEGER).be32(5, 4).be32(10, id);
             messages.push((NEW_SET, CREATE, body.octets(13, &SPI_TYPE).as_octets().to_vec()));
             if !set.elements.is_empty() {
-                messages.push((NEW_ELEMENT, CREATE, elements(self.family, &self.name, &set.name, &set.elements)));
+                messages.push((
+                    NEW_ELEMENT,
+                    CREATE,
+                    elements(self.family, &self.name, &set.name, &set.elements),
+                ));
             }
         }
         for chain in &self.chains {
             let mut body = begin().text(3, &chain.name);
             if let Some(hook) = &chain.hook {
-                let place = Attributes::new().be32(1, hook.number).octets(2, &hook.priority.to_be_bytes());
+                let place =
+                    Attributes::new().be32(1, hook.number).octets(2, &hook.priority.to_be_bytes());
                 let place = hook.device.iter().fold(place, |place, device| place.text(3, device));
                 body = body.nested(4, place).be32(5, POLICY_ACCEPT).text(7, hook.kind);
             }
@@ -141,7 +167,10 @@ impl Table {
         }
         for chain in &self.chains {
             for rule in &chain.rules {
-                let body = begin().text(2, &chain.name).nested(4, rule.expressions()).octets(7, &rule.user_data());
+                let body = begin()
+                    .text(2, &chain.name)
+                    .nested(4, rule.expressions())
+                    .octets(7, &rule.user_data());
                 messages.push((NEW_RULE, CREATE | APPEND, body.as_octets().to_vec()));
             }
         }
@@ -153,14 +182,19 @@ fn elements(family: u8, table: &str, set: &str, spis: &BTreeSet<u32>) -> Vec<u8>
         let key = Attributes::new().octets(1, &spi.to_be_bytes());
         list.nested(1, Attributes::new().nested(1, key))
     });
-    Attributes::after(&header(family)).text(1, table).text(2, set).nested(3, list).as_octets().to_vec()
+    Attributes::after(&header(family))
+        .text(1, table)
+        .text(2, set)
+        .nested(3, list)
+        .as_octets()
+        .to_vec()
 }
 
 /// nft's number of its type "integer".
 const TYPE_INTEGER: u32 = 4;
 
-/// How nft notes `typeof esp spi` in a set's user data: byte order of the key (big endian), then the expression
-/// (payload: protocol ESP, field SPI, 32 bits).
+/// How nft notes `typeof esp spi` in a set's user data: byte order of the key (big endian), then
+/// the expression (payload: protocol ESP, field SPI, 32 bits).
 const SPI_TYPE: [u8; 34] = [
     0, 4, 2, 0, 0, 0, // byte order
     3, 26, // type of the key

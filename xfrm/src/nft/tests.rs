@@ -1,6 +1,8 @@
 use super::content::{guard_tables, main_tables};
 use super::dump::Dump;
-use super::table::{Message, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE, change_elements, remove, replace};
+use super::table::{
+    Message, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE, change_elements, remove, replace,
+};
 use super::*;
 use ipnet::IpNet;
 
@@ -102,7 +104,12 @@ fn every_fact_changes_the_digest() {
         &|_| {},
         &|p| p.lan = BTreeSet::from([String::from("lan2")]),
         &|p| p.wan = BTreeSet::from([String::from("lan")]),
-        &|p| p.guard = BTreeSet::from([("172.16.0.0/13".parse().unwrap(), "172.16.0.0/12".parse().unwrap())]),
+        &|p| {
+            p.guard = BTreeSet::from([(
+                "172.16.0.0/13".parse().unwrap(),
+                "172.16.0.0/12".parse().unwrap(),
+            )])
+        },
         &|p| p.groups.get_mut(&placeholder).unwrap().local = "10.0.1.2".parse().unwrap(),
         &|p| p.groups.get_mut(&placeholder).unwrap().outbound_reqids = BTreeSet::from([Reqid(7)]),
         &|p| p.groups.get_mut(&placeholder).unwrap().dont_fragment = DontFragment::Set,
@@ -114,7 +121,9 @@ fn every_fact_changes_the_digest() {
         assert_eq!(equal, 1, "change {position}");
     }
     // SPIs change in place.
-    let spis = wanted(&|p| p.groups.get_mut(&placeholder).unwrap().inbound_spis = BTreeSet::from([0x1301, 0x1302]));
+    let spis = wanted(&|p| {
+        p.groups.get_mut(&placeholder).unwrap().inbound_spis = BTreeSet::from([0x1301, 0x1302])
+    });
     assert!(spis.same_rules(&all[0], "gdoi"));
     let change = SetChange {
         set: String::from("inbound_192.0.2.1"),
@@ -128,7 +137,8 @@ fn every_fact_changes_the_digest() {
 fn what_is_remembered_is_what_would_be_computed() {
     let ownership = Ownership::default();
     let placeholder = "192.0.2.1".parse().unwrap();
-    let fewer: BTreeMap<String, u32> = interfaces().into_iter().filter(|(name, _)| name != "wan").collect();
+    let fewer: BTreeMap<String, u32> =
+        interfaces().into_iter().filter(|(name, _)| name != "wan").collect();
     let mut remembered = Wanted::default();
     let mut preservation = preservation();
     let changes: [&dyn Fn(&mut Preservation); 5] = [
@@ -150,7 +160,9 @@ fn what_is_remembered_is_what_would_be_computed() {
 
 #[test]
 fn pairs_inside_of_others_need_no_rule() {
-    let guards = |fingerprint: &Fingerprint| fingerprint.chains[&("gdoi".into(), IP, "leaving".into())].len();
+    let guards = |fingerprint: &Fingerprint| {
+        fingerprint.chains[&("gdoi".into(), IP, "leaving".into())].len()
+    };
     let mut fewer = preservation();
     fewer.guard.remove(&("172.16.1.0/24".parse().unwrap(), "172.16.1.0/24".parse().unwrap()));
     let wanted = |p: &Preservation| Fingerprint::wanted(p, &interfaces(), &Ownership::default());
@@ -159,11 +171,13 @@ fn pairs_inside_of_others_need_no_rule() {
 
 #[test]
 fn removing_works_whether_the_tables_are_there_or_not() {
-    let kinds: Vec<_> = remove("gdoi", 0).iter().map(|(kind, _, body)| (*kind & 0xff, body[0])).collect();
+    let kinds: Vec<_> =
+        remove("gdoi", 0).iter().map(|(kind, _, body)| (*kind & 0xff, body[0])).collect();
     assert_eq!(kinds, [(0, NETDEV), (2, NETDEV), (0, IP), (2, IP), (0, IP6), (2, IP6)]);
 }
 
-/// The octets that nft 1.0.6 sends for `add element ip t s { 0x1300, 0x1301 }`, recorded with `--debug=mnl`.
+/// The octets that nft 1.0.6 sends for `add element ip t s { 0x1300, 0x1301 }`, recorded with
+/// `--debug=mnl`.
 #[test]
 fn elements_are_written_as_nft_does() {
     let messages = change_elements("t", "s", &BTreeSet::from([0x1300, 0x1301]), &BTreeSet::new());
@@ -177,7 +191,8 @@ fn elements_are_written_as_nft_does() {
 #[test]
 fn chain_names_are_readable_and_distinct() {
     assert_eq!(chain_name("eth0.100"), "guard_eth0.100");
-    let names: BTreeSet<String> = ["a_b", "a-b", "a.b", "a:b", "a@b"].into_iter().map(chain_name).collect();
+    let names: BTreeSet<String> =
+        ["a_b", "a-b", "a.b", "a:b", "a@b"].into_iter().map(chain_name).collect();
     assert_eq!(names.len(), 5);
 }
 
@@ -190,7 +205,8 @@ fn clear_packets_are_stopped_before_source_translation_and_behind_it() {
     let chains = chains(&preservation());
     for table in ["gdoi", "gdoi-guard"] {
         let rules = |chain: &str| chains[&(table.into(), IP, chain.into())][1..].to_vec();
-        let (forward, output, last) = (rules("guard_forward"), rules("guard_output"), rules("last_guard"));
+        let (forward, output, last) =
+            (rules("guard_forward"), rules("guard_output"), rules("last_guard"));
         assert_eq!(forward, output);
         let in_clear = Rule::new(IP, IP, "").leaves_in_clear().jumps("leaving").digest();
         assert!([&forward, &last].iter().all(|rules| rules.last() == Some(&in_clear)));
@@ -198,7 +214,8 @@ fn clear_packets_are_stopped_before_source_translation_and_behind_it() {
         let translated = translated.leaves_in_clear().destined().counted().dropped().digest();
         assert!(last.contains(&translated) && !forward.contains(&translated));
     }
-    let destined = Rule::new(IP, IP, "goes into an SA").goes_into(Reqid(0x4744_0000)).mark_destined().digest();
+    let destined =
+        Rule::new(IP, IP, "goes into an SA").goes_into(Reqid(0x4744_0000)).mark_destined().digest();
     for chain in ["destined_forward", "destined_output"] {
         assert_eq!(chains[&("gdoi".into(), IP, chain.into())][1..], [destined]);
     }
@@ -208,8 +225,14 @@ fn clear_packets_are_stopped_before_source_translation_and_behind_it() {
 fn icmp_errors_that_quote_the_group_are_stopped_unless_it_is_excluded() {
     let mut with_exclude = preservation();
     let net: IpNet = "172.16.0.0/12".parse().unwrap();
-    let excluded =
-        Selector { source: net, destination: net, protocol: 17, source_port: 0, destination_port: 53, interface: None };
+    let excluded = Selector {
+        source: net,
+        destination: net,
+        protocol: 17,
+        source_port: 0,
+        destination_port: 53,
+        interface: None,
+    };
     with_exclude.exclude.insert(excluded.clone());
     let chains = chains(&with_exclude);
     let rule = |comment: &str| Rule::new(IP, IP, comment);
@@ -223,7 +246,10 @@ fn icmp_errors_that_quote_the_group_are_stopped_unless_it_is_excluded() {
     }
     // At the network device the excluded datagram may still be in pieces.
     let device = &chains[&("gdoi".into(), NETDEV, "arriving".into())];
-    let piece = Rule::new(NETDEV, IP, "excluded").selected_without_ports(&excluded).later_fragment().accepted();
+    let piece = Rule::new(NETDEV, IP, "excluded")
+        .selected_without_ports(&excluded)
+        .later_fragment()
+        .accepted();
     assert!(device.contains(&piece.digest()));
 }
 
@@ -231,7 +257,8 @@ fn icmp_errors_that_quote_the_group_are_stopped_unless_it_is_excluded() {
 fn frames_of_a_vlan_on_a_wan_are_left_to_the_interface_of_the_vlan() {
     let chains = chains(&preservation());
     let rules = &chains[&("gdoi".into(), NETDEV, "guard_wan".into())];
-    let vlan = |kind| Rule::new(NETDEV, NETDEV, "another interface's").in_vlan(kind).accepted().digest();
+    let vlan =
+        |kind| Rule::new(NETDEV, NETDEV, "another interface's").in_vlan(kind).accepted().digest();
     assert_eq!(rules[1..3], [vlan(0x8100), vlan(0x88a8)]);
 }
 

@@ -28,19 +28,28 @@ fn interfaces() -> Interfaces {
     .into()
 }
 
-/// Good key files are called `*.psk`, one called `open` is readable by everybody, others are missing.
+/// Good key files are called `*.psk`, one called `open` is readable by everybody, others are
+/// missing.
 fn secret(source: &SecretSource) -> Result<Secret, SecretError> {
     let SecretSource::File(path) = source else {
         return Ok(Secret::copy_from(b"from the service manager"));
     };
     if path.ends_with("open") {
-        return Err(SecretError::Exposed { origin: source.clone(), who: "everybody", path: path.clone() });
+        return Err(SecretError::Exposed {
+            origin: source.clone(),
+            who: "everybody",
+            path: path.clone(),
+        });
     }
     if path.extension().is_some_and(|extension| extension == "psk") {
         return Ok(Secret::copy_from(b"sixteen octets or more"));
     }
     let error = io::Error::from(io::ErrorKind::NotFound);
-    Err(SecretError::Unreadable { origin: source.clone(), error, remedy: "create it, or correct the path" })
+    Err(SecretError::Unreadable {
+        origin: source.clone(),
+        error,
+        remedy: "create it, or correct the path",
+    })
 }
 
 fn state_key(source: &SecretSource) -> Result<Secret, SecretError> {
@@ -84,7 +93,10 @@ fn the_example_loads_and_shows_the_defaults() {
     let group = &loaded.value.groups[0];
     assert_eq!((group.name.as_str(), group.id), ("branches", GroupId(1111)));
     assert_eq!(group.local, LocalAddress::Address(Ipv4Addr::new(10, 0, 1, 1)));
-    assert_eq!(group.server_addresses(), ["10.0.9.1:848".parse().unwrap(), "10.0.10.1:848".parse().unwrap()]);
+    assert_eq!(
+        group.server_addresses(),
+        ["10.0.9.1:848".parse().unwrap(), "10.0.10.1:848".parse().unwrap()]
+    );
     assert_eq!(group.exclude.len(), 1);
     // Turning the commented defaults on changes nothing.
     let mut text = String::new();
@@ -142,7 +154,8 @@ fn a_state_key_needs_a_place_that_survives() {
         let report = load_text(&format!("{source}{GROUP}")).unwrap_err();
         assert!(report.contains("f:1:") && report.contains("add state-directory = "), "{report}");
     }
-    let report = load_text(&format!("{directory}state-key-file = \"/short\"\n{GROUP}")).unwrap_err();
+    let report =
+        load_text(&format!("{directory}state-key-file = \"/short\"\n{GROUP}")).unwrap_err();
     assert!(report.contains("f:2:18: error: state key: file /short holds 5 octets"), "{report}");
     let both = "state-key-file = \"/k\"\nstate-key-credential = \"k\"\n";
     let report = load_text(&format!("{directory}{both}{GROUP}")).unwrap_err();
@@ -251,13 +264,21 @@ fn each_defect_names_its_place_and_its_remedy() {
             "f:7:15: error: group.wan: lan is in lan as well, line 6; an interface is on one side: remove it from the other \
              list",
         ),
-        ("lan = [\"lan\"]", "lan = [\"lan\", \"lan\"]", "f:6:15: error: group.lan: lan is named twice; name it once"),
+        (
+            "lan = [\"lan\"]",
+            "lan = [\"lan\", \"lan\"]",
+            "f:6:15: error: group.lan: lan is named twice; name it once",
+        ),
         (
             "172.16.0.0/12",
             "172.16.1.0/12",
             "f:8:14: error: group.protected: \"172.16.1.0/12\" has host bits; write \"172.16.0.0/12\" or \"172.16.1.0\"",
         ),
-        ("[\"172.16.0.0/12\"]", "[]", "f:8:13: error: group.protected: the list is empty; write [\"192.0.2.0/24\"]"),
+        (
+            "[\"172.16.0.0/12\"]",
+            "[]",
+            "f:8:13: error: group.protected: the list is empty; write [\"192.0.2.0/24\"]",
+        ),
         (
             "172.16.0.0/12",
             "0.0.0.0/0",
@@ -362,7 +383,8 @@ fn a_fifth_server_is_refused() {
 
 #[test]
 fn groups_must_differ() {
-    let text = format!("{GROUP}{}", GROUP.replace("10.0.9.1", "10.0.9.2").replace("\"wan\"", "\"wan2\""));
+    let text =
+        format!("{GROUP}{}", GROUP.replace("10.0.9.1", "10.0.9.2").replace("\"wan\"", "\"wan2\""));
     let report = load_text(&text).map(|_| ()).unwrap_err();
     assert_eq!(
         report,
@@ -372,21 +394,35 @@ fn groups_must_differ() {
          one of them\n\
          f: 2 errors; nothing was started\n"
     );
-    let second = GROUP.replace("branches", "other").replace("1111", "2222").replace("[\"lan\"]", "[\"wan\"]");
+    let second = GROUP
+        .replace("branches", "other")
+        .replace("1111", "2222")
+        .replace("[\"lan\"]", "[\"wan\"]");
     let report = load_text(&format!("{GROUP}{second}")).map(|_| ()).unwrap_err();
     assert!(report.contains("group.lan: wan is in wan as well, line 7"), "{report}");
 }
 
 #[test]
 fn two_groups_may_share_key_servers_and_their_key_but_no_placeholder() {
-    let second = GROUP.replace("branches", "other").replace("1111", "2222").replace("172.16.0.0/12", "192.168.0.0/16");
+    let second = GROUP
+        .replace("branches", "other")
+        .replace("1111", "2222")
+        .replace("172.16.0.0/12", "192.168.0.0/16");
     let text = format!("{GROUP}{second}");
     let config = load_text(&text).unwrap().value;
     assert_eq!(config.groups[1].placeholder, Ipv4Addr::new(192, 0, 2, 2));
-    assert!(Arc::ptr_eq(&config.groups[0].servers[0].pre_shared_key, &config.groups[1].servers[0].pre_shared_key));
-    let report =
-        load_text(&text.replace("id = 2222", "id = 2222\nplaceholder = \"192.0.2.1\"")).map(|_| ()).unwrap_err();
-    assert!(report.contains("group.placeholder: 192.0.2.1 is the placeholder of group branches as well"), "{report}");
+    assert!(Arc::ptr_eq(
+        &config.groups[0].servers[0].pre_shared_key,
+        &config.groups[1].servers[0].pre_shared_key
+    ));
+    let report = load_text(&text.replace("id = 2222", "id = 2222\nplaceholder = \"192.0.2.1\""))
+        .map(|_| ())
+        .unwrap_err();
+    assert!(
+        report
+            .contains("group.placeholder: 192.0.2.1 is the placeholder of group branches as well"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -432,12 +468,18 @@ f: 13 errors; nothing was started
 
 #[test]
 fn an_empty_file_is_an_error() {
-    assert!(load_text("").map(|_| ()).unwrap_err().contains("there is no group; add a [[group]] table"));
+    assert!(
+        load_text("").map(|_| ()).unwrap_err().contains("there is no group; add a [[group]] table")
+    );
 }
 
 #[test]
 fn a_short_key_is_a_warning() {
-    let machine = Machine { interfaces: None, secret: &|_| Ok(Secret::copy_from(b"short")), state_key: &state_key };
+    let machine = Machine {
+        interfaces: None,
+        secret: &|_| Ok(Secret::copy_from(b"short")),
+        state_key: &state_key,
+    };
     let loaded = parse("f", GROUP, &machine).unwrap();
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].to_string().contains("5 octets only"));

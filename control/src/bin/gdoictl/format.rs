@@ -2,16 +2,25 @@
 
 use std::collections::BTreeMap;
 
-/// `text` without characters that a terminal would obey: identities and reasons may come from a peer.
+/// `text` without characters that a terminal would obey: identities and reasons may come from a
+/// peer.
 pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// `1d 2h 3m 4s`, from the first unit that is not zero.
 pub fn duration(seconds: u64) -> String {
-    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    let shown: Vec<String> =
-        parts.iter().skip_while(|(value, _)| *value == 0).map(|(value, unit)| format!("{value}{unit}")).collect();
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+    ];
+    let shown: Vec<String> = parts
+        .iter()
+        .skip_while(|(value, _)| *value == 0)
+        .map(|(value, unit)| format!("{value}{unit}"))
+        .collect();
     if shown.is_empty() { "0s".to_owned() } else { shown.join(" ") }
 }
 
@@ -47,7 +56,8 @@ impl Fields {
     /// The text, each line indented.
     pub fn render(&self, indent: usize) -> String {
         let width = self.0.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        let line = |(name, value): &(String, String)| format!("{:indent$}{name:width$}  {value}", "");
+        let line =
+            |(name, value): &(String, String)| format!("{:indent$}{name:width$}  {value}", "");
         self.0.iter().map(|field| format!("{}\n", line(field).trim_end())).collect()
     }
 }
@@ -73,12 +83,20 @@ impl Table {
     pub fn render(&self, indent: usize) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let line = |row: &Vec<String>| {
-            let cells: Vec<String> =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}", width = *width)).collect();
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:width$}", width = *width))
+                .collect();
             format!("{:indent$}{}\n", "", cells.join("  ").trim_end())
         };
         self.rows.iter().map(line).collect()

@@ -1,4 +1,5 @@
-//! `gdoictl`: shows what `gdoi-agent` and `gcks` are doing. It knows the control socket and nothing else.
+//! `gdoictl`: shows what `gdoi-agent` and `gcks` are doing. It knows the control socket and nothing
+//! else.
 
 mod commands;
 mod format;
@@ -15,7 +16,8 @@ use commands::Command;
 #[derive(Debug, Parser)]
 #[command(name = "gdoictl", version, max_term_width = 100)]
 struct Arguments {
-    /// The daemon's control socket [default: /run/gdoi-agent/control.sock or /run/gcks/control.sock]
+    /// The daemon's control socket
+    /// [default: /run/gdoi-agent/control.sock or /run/gcks/control.sock]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Print JSON instead of text
@@ -31,7 +33,8 @@ fn main() -> ExitCode {
         Ok(text) => print(&text),
         Err(error) => {
             // One line: the error and what to do about it.
-            let _ = writeln!(std::io::stderr(), "gdoictl: {}", format::clean(&format!("{error:#}")));
+            let _ =
+                writeln!(std::io::stderr(), "gdoictl: {}", format::clean(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -39,7 +42,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let socket = arguments.socket.clone().unwrap_or_else(|| PathBuf::from(arguments.command.default_socket()));
+    let socket = arguments
+        .socket
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(arguments.command.default_socket()));
     let response = runtime.block_on(control::client::ask(&socket, arguments.command.request()))?;
     arguments.command.render(&response, arguments.json)
 }

@@ -1,7 +1,9 @@
-//! A public ECDSA key, and verification with it (FIPS 186-5 §6.4.2) that does not begin anew for every signature.
+//! A public ECDSA key, and verification with it (FIPS 186-5 §6.4.2) that does not begin anew for
+//! every signature.
 //!
-//! A signature fits when u1 G + u2 Q has the abscissa r. Both scalars are written in digits of six bits, and every multiple of
-//! G and Q that a digit can stand for is known beforehand: what is left to do is one addition for each digit.
+//! A signature fits when u1 G + u2 Q has the abscissa r. Both scalars are written in digits of six
+//! bits, and every multiple of G and Q that a digit can stand for is known beforehand: what is left
+//! to do is one addition for each digit.
 
 use ecdsa::signature::hazmat::PrehashVerifier as _;
 use ecdsa::{EcdsaCurve, Signature, VerifyingKey};
@@ -10,7 +12,8 @@ use primeorder::elliptic_curve::FieldBytes;
 use primeorder::elliptic_curve::ops::{Invert as _, Reduce as _};
 use primeorder::elliptic_curve::point::AffineCoordinates as _;
 use primeorder::{
-    AffinePoint, Double as _, PrimeCurveParams, PrimeField as _, PrimeFieldExt as _, ProjectivePoint, Scalar,
+    AffinePoint, Double as _, PrimeCurveParams, PrimeField as _, PrimeFieldExt as _,
+    ProjectivePoint, Scalar,
 };
 
 /// Bits of a digit.
@@ -65,7 +68,8 @@ impl<C: PrimeCurveParams + EcdsaCurve> Multiples<C> {
         Self { generator: multiples(ProjectivePoint::GENERATOR), key: multiples(key) }
     }
 
-    /// Nothing here is secret, and the time it takes depends on everything. A digest longer than the order fits nothing.
+    /// Nothing here is secret, and the time it takes depends on everything. A digest longer than
+    /// the order fits nothing.
     fn verify(&self, digest: &[u8], signature: &Signature<C>) -> bool {
         let mut padded = FieldBytes::<C>::default();
         let Some(start) = padded.len().checked_sub(digest.len()) else { return false };
@@ -79,7 +83,8 @@ impl<C: PrimeCurveParams + EcdsaCurve> Multiples<C> {
     }
 }
 
-/// For each digit, the lowest first: the point that it counts, once, twice and so on up to the largest digit.
+/// For each digit, the lowest first: the point that it counts, once, twice and so on up to the
+/// largest digit.
 fn multiples<C: PrimeCurveParams>(point: ProjectivePoint<C>) -> Vec<AffinePoint<C>> {
     let mut base = point;
     let mut all = Vec::new();
@@ -99,7 +104,11 @@ fn multiples<C: PrimeCurveParams>(point: ProjectivePoint<C>) -> Vec<AffinePoint<
 }
 
 /// Adds the multiple that `scalar` stands for.
-fn add<C: PrimeCurveParams>(sum: &mut ProjectivePoint<C>, multiples: &[AffinePoint<C>], scalar: Scalar<C>) {
+fn add<C: PrimeCurveParams>(
+    sum: &mut ProjectivePoint<C>,
+    multiples: &[AffinePoint<C>],
+    scalar: Scalar<C>,
+) {
     let octets = scalar.to_le_repr();
     let octet = |place: usize| octets.get(place).copied().unwrap_or_default();
     let mut carry = 0;

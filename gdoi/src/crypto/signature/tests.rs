@@ -8,7 +8,8 @@ use super::*;
 use crate::crypto::hash;
 use crate::crypto::testing::{hash_named, json, octets};
 
-const FORMS: [(RsaForm, &str); 2] = [(RsaForm::DigestInfo, "digest_info"), (RsaForm::RawDigest, "raw_digest")];
+const FORMS: [(RsaForm, &str); 2] =
+    [(RsaForm::DigestInfo, "digest_info"), (RsaForm::RawDigest, "raw_digest")];
 
 fn kind(name: &str) -> KeyKind {
     match name {
@@ -35,14 +36,26 @@ fn rsa_signatures_are_read_and_made_alike() {
             assert_eq!(public.verify(algorithm, form, &digest, &signature), Ok(()));
             assert_eq!(private.sign(algorithm, form, &digest, &mut rng), Ok(signature.clone()));
             let (other, _) = FORMS[usize::from(form == RsaForm::DigestInfo)];
-            assert_eq!(public.verify(algorithm, other, &digest, &signature), Err(SignatureError::Mismatch));
+            assert_eq!(
+                public.verify(algorithm, other, &digest, &signature),
+                Err(SignatureError::Mismatch)
+            );
             for place in (0..signature.len()).step_by(17) {
                 let mut changed = signature.clone();
                 changed[place] ^= 1;
-                assert_eq!(public.verify(algorithm, form, &digest, &changed), Err(SignatureError::Mismatch));
+                assert_eq!(
+                    public.verify(algorithm, form, &digest, &changed),
+                    Err(SignatureError::Mismatch)
+                );
             }
-            assert_eq!(public.verify(algorithm, form, &digest, &signature[1..]), Err(SignatureError::Mismatch));
-            assert_eq!(public.verify(algorithm, form, &digest[1..], &signature), Err(SignatureError::Mismatch));
+            assert_eq!(
+                public.verify(algorithm, form, &digest, &signature[1..]),
+                Err(SignatureError::Mismatch)
+            );
+            assert_eq!(
+                public.verify(algorithm, form, &digest[1..], &signature),
+                Err(SignatureError::Mismatch)
+            );
         }
     }
 }
@@ -60,14 +73,19 @@ fn ecdsa_signatures_of_others_are_read_and_ours_verify() {
         let mut prepared = public.clone();
         prepared.prepare();
         let private = SigningKey::from_pkcs8_der(&octets(&case["pkcs8"]), false).unwrap();
-        assert_eq!((private.kind(), private.public_key_der().unwrap()), (kind, octets(&case["spki"])));
+        assert_eq!(
+            (private.kind(), private.public_key_der().unwrap()),
+            (kind, octets(&case["spki"]))
+        );
         let signature = octets(&case["signature"]);
         assert_eq!(signature.len(), private.signature_length());
         let ours = private.sign(algorithm, RsaForm::RawDigest, &digest, &mut rng).unwrap();
         let mut changed = ours.clone();
         changed[3] ^= 1;
         for public in [&public, &prepared] {
-            let verify = |hash, signature: &[u8]| public.verify(hash, RsaForm::DigestInfo, &digest, signature);
+            let verify = |hash, signature: &[u8]| {
+                public.verify(hash, RsaForm::DigestInfo, &digest, signature)
+            };
             assert_eq!(verify(algorithm, &signature), Ok(()));
             assert_eq!(verify(algorithm, &ours), Ok(()));
             assert_eq!(verify(algorithm, &changed), Err(SignatureError::Mismatch));
@@ -85,22 +103,37 @@ fn ecdsa_signatures_of_others_are_read_and_ours_verify() {
 fn rsa_verification_says_what_the_library_says() {
     let mut rng = SeededRng::from_seed([4; 32]);
     let digest = [0x5A; 32];
-    // Moduli with a part of an octet and of a word in front, and exponents with more than one step of multiplication.
-    for (bits, exponent) in [(2048, 65_537_u64), (2050, 3), (2056, 0x1_0000_0001), (2110, 0x1_5555)] {
+    // Moduli with a part of an octet and of a word in front, and exponents with more than one step
+    // of multiplication.
+    for (bits, exponent) in [(2048, 65_537_u64), (2050, 3), (2056, 0x1_0000_0001), (2110, 0x1_5555)]
+    {
         let key = rsa::PrivateKey::new_with_exp(&mut rng, bits, BoxedUint::from(exponent)).unwrap();
         for form in [RsaForm::DigestInfo, RsaForm::RawDigest] {
             let scheme = scheme(HashAlgorithm::Sha2_256, form);
             let raw = |message: &[u8]| sign_raw(&key, message);
             let verify = |signature: &[u8]| {
-                let library = key.as_public_key().verify(scheme.clone(), &digest, signature).is_ok();
-                assert_eq!(rsa_key::verify(key.as_public_key(), &scheme, &digest, signature), library);
+                let library =
+                    key.as_public_key().verify(scheme.clone(), &digest, signature).is_ok();
+                assert_eq!(
+                    rsa_key::verify(key.as_public_key(), &scheme, &digest, signature),
+                    library
+                );
                 library
             };
             let good = key.sign(scheme.clone(), &digest).unwrap();
             assert!(verify(&good));
             let message = open_raw(key.as_public_key(), &good);
             assert_eq!(raw(&message), good);
-            for place in [0, 1, 2, 9, message.len() - 52, message.len() - 33, message.len() - 32, message.len() - 1] {
+            for place in [
+                0,
+                1,
+                2,
+                9,
+                message.len() - 52,
+                message.len() - 33,
+                message.len() - 32,
+                message.len() - 1,
+            ] {
                 let mut changed = message.clone();
                 changed[place] ^= 1;
                 // The first octet must stay below the modulus.
@@ -109,14 +142,18 @@ fn rsa_verification_says_what_the_library_says() {
                 changed[place] ^= 0x80;
                 assert!(!verify(&changed));
             }
-            // Padding that ends early, with room behind the digest: what a lenient reader accepts and a forger can reach.
+            // Padding that ends early, with room behind the digest: what a lenient reader accepts
+            // and a forger can reach.
             let tail = message.len() - scheme.prefix.len() - 33;
             let forged = [&message[..10], &message[tail..], &vec![7; tail - 10][..]].concat();
             assert_eq!(forged.len(), message.len());
             assert!(!verify(&raw(&forged)));
-            for wrong in
-                [good[1..].to_vec(), [&[0], good.as_slice()].concat(), vec![0xFF; good.len()], vec![0; good.len()]]
-            {
+            for wrong in [
+                good[1..].to_vec(),
+                [&[0], good.as_slice()].concat(),
+                vec![0xFF; good.len()],
+                vec![0; good.len()],
+            ] {
                 assert!(!verify(&wrong));
             }
             if bits % 8 != 0 {
@@ -144,12 +181,14 @@ fn raised(key: &rsa::PublicKey, octets: &[u8], exponent: &BoxedUint) -> Vec<u8> 
     power[power.len() - key.size()..].to_vec()
 }
 
-/// The library verifies with the key that is not prepared: it answers for the sums over pieces of the scalars.
+/// The library verifies with the key that is not prepared: it answers for the sums over pieces of
+/// the scalars.
 #[test]
 fn a_prepared_key_says_what_the_library_says() {
     let mut rng = SeededRng::from_seed([3; 32]);
     for kind in [KeyKind::Ecdsa256, KeyKind::Ecdsa384, KeyKind::Ecdsa521] {
-        // The generator itself and its negative meet in one sum, so that points are added to themselves and cancel out.
+        // The generator itself and its negative meet in one sum, so that points are added to
+        // themselves and cancel out.
         let mut keys: Vec<SigningKey> = [true, false].map(|one| special_key(kind, one)).into();
         keys.extend((0..2).map(|_| SigningKey::generate_ecdsa(kind, &mut rng).unwrap()));
         let length = kind.fixed_hash().unwrap().output_length();
@@ -170,7 +209,8 @@ fn verify_both_ways(key: &SigningKey, digest: &[u8], rng: &mut SeededRng) {
     prepared.prepare();
     assert!(prepared == plain);
     let verify = |digest: &[u8], signature: &[u8]| {
-        let results = [&plain, &prepared].map(|key| key.verify(hash, RsaForm::DigestInfo, digest, signature));
+        let results =
+            [&plain, &prepared].map(|key| key.verify(hash, RsaForm::DigestInfo, digest, signature));
         assert_eq!(results[0], results[1], "{:?} {digest:x?} {signature:x?}", key.kind());
         results[0].is_ok()
     };
@@ -201,7 +241,9 @@ fn special_key(kind: KeyKind, one: bool) -> SigningKey {
         ($variant:ident, $curve:ident) => {{
             let one_scalar = $curve::Scalar::ONE;
             let scalar = if one { one_scalar } else { -one_scalar };
-            Private::$variant($curve::ecdsa::SigningKey::from_slice(&scalar.to_bytes()).unwrap().into())
+            Private::$variant(
+                $curve::ecdsa::SigningKey::from_slice(&scalar.to_bytes()).unwrap().into(),
+            )
         }};
     }
     SigningKey(match kind {
@@ -217,7 +259,8 @@ fn keys_survive_their_stored_form() {
     let mut rng = SeededRng::from_seed([2; 32]);
     for kind in [KeyKind::Ecdsa256, KeyKind::Ecdsa384, KeyKind::Ecdsa521] {
         let key = SigningKey::generate_ecdsa(kind, &mut rng).unwrap();
-        let again = SigningKey::from_pkcs8_der(key.to_pkcs8_der().unwrap().expose(), false).unwrap();
+        let again =
+            SigningKey::from_pkcs8_der(key.to_pkcs8_der().unwrap().expose(), false).unwrap();
         assert!(again.public_key() == key.public_key());
         let public = PublicKey::from_der(kind, &key.public_key_der().unwrap(), false).unwrap();
         assert!(public == key.public_key());
@@ -236,7 +279,10 @@ fn keys_of_no_use() {
     assert_eq!(PublicKey::from_der(KeyKind::Rsa, &short, true).unwrap().bits(), 1024);
     let spki = octets(&data["rsa_2048_spki"]);
     for kind in [KeyKind::Ecdsa256, KeyKind::Ecdsa384, KeyKind::Ecdsa521] {
-        assert_eq!(PublicKey::from_der(kind, &spki, false).unwrap_err(), SignatureError::PublicKey(kind));
+        assert_eq!(
+            PublicKey::from_der(kind, &spki, false).unwrap_err(),
+            SignatureError::PublicKey(kind)
+        );
     }
     for length in 0..spki.len() {
         assert!(PublicKey::from_der(KeyKind::Rsa, &spki[..length], false).is_err());
@@ -251,5 +297,8 @@ fn keys_of_no_use() {
 fn no_private_number_is_shown() {
     let mut rng = SeededRng::from_seed([1; 32]);
     let key = SigningKey::generate_ecdsa(KeyKind::Ecdsa256, &mut rng).unwrap();
-    assert_eq!(format!("{key:?} {:?}", key.public_key()), "SigningKey(Ecdsa256) PublicKey(Ecdsa256, 256 bits)");
+    assert_eq!(
+        format!("{key:?} {:?}", key.public_key()),
+        "SigningKey(Ecdsa256) PublicKey(Ecdsa256, 256 bits)"
+    );
 }

@@ -10,12 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform};
+use crate::config::{
+    DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform,
+};
 use crate::crypto::{Secret, SeededRng};
 use crate::error::Error;
 
-const FAST: Phase1Transform =
-    Phase1Transform { encryption: Phase1Encryption::Aes256Cbc, hash: HashAlgorithm::Sha2_256, group: DhGroup::Ecp256 };
+const FAST: Phase1Transform = Phase1Transform {
+    encryption: Phase1Encryption::Aes256Cbc,
+    hash: HashAlgorithm::Sha2_256,
+    group: DhGroup::Ecp256,
+};
 
 fn policy(transforms: &[Phase1Transform]) -> Phase1Policy {
     Phase1Policy { transforms: transforms.to_vec(), lifetime: Duration::from_secs(3600) }
@@ -75,7 +80,8 @@ fn run(config: InitiatorConfig, policy: &Phase1Policy, rng: &mut SeededRng) -> R
     // HDR*, IDii, HASH_I -->
     let (expect_auth, message_5) = next(expect_ke.handle(&message_4, rng)?);
     // <-- HDR*, IDir, HASH_R
-    let (responder_sa, message_6) = responder_expect_auth.handle(&message_5, &server(), &member())?;
+    let (responder_sa, message_6) =
+        responder_expect_auth.handle(&message_5, &server(), &member())?;
     let InitiatorStep::Established(initiator_sa) = expect_auth.handle(&message_6, rng)? else {
         panic!("not established")
     };

@@ -28,9 +28,15 @@ fn the_first_acceptable_transform_of_the_offer_wins() {
     assert_eq!(choice.proposals[0].transforms, offered(&[OTHER]).proposals[0].transforms);
     let (agreement, choice) = choose(&policy(&[FAST]), &offered(&[OTHER, FAST])).unwrap();
     assert_eq!(agreement.transform, FAST);
-    assert_eq!(choice.proposals[0].transforms[0].number, 2, "the chosen transform keeps its number");
+    assert_eq!(
+        choice.proposals[0].transforms[0].number, 2,
+        "the chosen transform keeps its number"
+    );
     assert_eq!(check_choice(&policy(&[OTHER, FAST]), &choice).unwrap().transform, FAST);
-    assert_eq!(choose(&policy(&[FAST]), &offered(&[OTHER])), Err(PeerIncompatible::NoProposalChosen.into()));
+    assert_eq!(
+        choose(&policy(&[FAST]), &offered(&[OTHER])),
+        Err(PeerIncompatible::NoProposalChosen.into())
+    );
 }
 
 #[test]
@@ -54,7 +60,10 @@ fn the_responder_takes_any_life_time_and_applies_the_smaller() {
             }
         }
         choose(&policy(&[FAST]), &sa).map(|(agreement, choice)| {
-            assert_eq!(choice.proposals[0].transforms, sa.proposals[0].transforms, "unchanged in the reply");
+            assert_eq!(
+                choice.proposals[0].transforms, sa.proposals[0].transforms,
+                "unchanged in the reply"
+            );
             agreement.lifetime.as_secs()
         })
     };
@@ -183,7 +192,8 @@ fn the_initiator_refuses_any_changed_added_or_removed_attribute() {
     });
     // A transform that was not offered at all.
     refuse(&|sa| *sa = offered(&[Phase1Transform { hash: HashAlgorithm::Sha1, ..FAST }]));
-    // The life duration is of a variable class: it may come back in the short form, and in another length.
+    // The life duration is of a variable class: it may come back in the short form, and in another
+    // length.
     for value in [AttributeValue::Short(3600), AttributeValue::Long(vec![0x0e, 0x10])] {
         let mut sa = choice.clone();
         let index = place(&mut sa, Phase1Attribute::LIFE_DURATION);

@@ -1,5 +1,6 @@
-//! Two recordings of another GDOI implementation and one of two IKEv1 implementations with each other. Their private
-//! exponents are unknown, so that the shared secret stands in for the arithmetic.
+//! Two recordings of another GDOI implementation and one of two IKEv1 implementations with each
+//! other. Their private exponents are unknown, so that the shared secret stands in for the
+//! arithmetic.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -51,24 +52,41 @@ impl Recording {
             "3des-cbc" => Phase1Encryption::TripleDesCbc,
             other => panic!("encryption {other}"),
         };
-        Phase1Transform { encryption, hash: hash_named(&self.0["hash"]), group: group_named(&self.0["group"]) }
+        Phase1Transform {
+            encryption,
+            hash: hash_named(&self.0["hash"]),
+            group: group_named(&self.0["group"]),
+        }
     }
 
-    /// Keys of main mode from messages 1 to 4 and the recorded shared secret, and the cipher state behind them.
+    /// Keys of main mode from messages 1 to 4 and the recorded shared secret, and the cipher state
+    /// behind them.
     fn keys(&self, skeyid: Option<Secret>) -> (MainModeKeys, ExchangeCipher) {
         let offer = SaMessage::read("message 1", &self.message(1)).unwrap();
         let choice = SaMessage::read("message 2", &self.message(2)).unwrap();
         let (cookies, transform) = (choice.cookies, self.transform());
         assert_eq!(cookies.initiator, offer.cookies.initiator);
-        let read =
-            |name, number| KeyExchangeMessage::read(name, cookies, transform.group, &self.message(number)).unwrap();
+        let read = |name, number| {
+            KeyExchangeMessage::read(name, cookies, transform.group, &self.message(number)).unwrap()
+        };
         let (i, r) = (read("message 3", 3), read("message 4", 4));
-        let exchanged = Exchanged { g_xi: &i.public, g_xr: &r.public, ni_b: &i.nonce, nr_b: &r.nonce };
-        let negotiated = Negotiated { cookies, transform, lifetime: Duration::from_secs(600), sai_b: offer.sa_b };
+        let exchanged =
+            Exchanged { g_xi: &i.public, g_xr: &r.public, ni_b: &i.nonce, nr_b: &r.nonce };
+        let negotiated = Negotiated {
+            cookies,
+            transform,
+            lifetime: Duration::from_secs(600),
+            sai_b: offer.sa_b,
+        };
         let g_xy = Secret::new(self.field("g_xy"));
         match skeyid {
             Some(skeyid) => MainModeKeys::from_skeyid(negotiated, skeyid, &g_xy, &exchanged),
-            None => MainModeKeys::derive(negotiated, &Secret::new(self.field("pre_shared_key")), &g_xy, &exchanged),
+            None => MainModeKeys::derive(
+                negotiated,
+                &Secret::new(self.field("pre_shared_key")),
+                &g_xy,
+                &exchanged,
+            ),
         }
         .unwrap()
     }
@@ -94,9 +112,11 @@ impl Recording {
     /// Both sides' ISAKMP SA, each from the other side's recorded proof.
     fn establish(&self, keys: &MainModeKeys, first: &ExchangeCipher) -> (IsakmpSa, IsakmpSa) {
         let (initiator, responder) = (self.identity("initiator"), self.identity("responder"));
-        let (proof_i, behind_5) = keys.open("message 5", first, Role::Initiator, &initiator, &self.message(5)).unwrap();
-        let (proof_r, behind_6) =
-            keys.open("message 6", &behind_5, Role::Responder, &responder, &self.message(6)).unwrap();
+        let (proof_i, behind_5) =
+            keys.open("message 5", first, Role::Initiator, &initiator, &self.message(5)).unwrap();
+        let (proof_r, behind_6) = keys
+            .open("message 6", &behind_5, Role::Responder, &responder, &self.message(6))
+            .unwrap();
         let of_responder = keys.establish(Role::Responder, proof_i, &behind_6);
         let of_initiator = keys.establish(Role::Initiator, proof_r, &behind_6);
         assert_eq!(of_responder.peer_identity(), &initiator);
@@ -106,7 +126,8 @@ impl Recording {
 }
 
 /// Recordings of main mode, a pull and pushes.
-pub(crate) const GDOI: [&str; 2] = ["gdoi_psk_aes128_sha256_modp2048", "gdoi_psk_3des_sha1_modp1024"];
+pub(crate) const GDOI: [&str; 2] =
+    ["gdoi_psk_aes128_sha256_modp2048", "gdoi_psk_3des_sha1_modp1024"];
 
 #[test]
 fn the_responder_answers_the_recorded_offer_octet_for_octet() {
@@ -123,14 +144,18 @@ fn the_responder_answers_the_recorded_offer_octet_for_octet() {
     }
 }
 
-/// An offer of three transforms, five vendor IDs and attributes in another order than ours; only the DOI is not GDOI's.
+/// An offer of three transforms, five vendor IDs and attributes in another order than ours; only
+/// the DOI is not GDOI's.
 #[test]
 fn the_responder_chooses_from_the_recorded_ipsec_offer() {
     let recording = Recording::load("ipsec_psk_aes128_sha256_modp2048");
     let rng = &mut SeededRng::from_seed([9; 32]);
     let mut offer = recording.message(1);
     let policy = policy(&[recording.transform()]);
-    assert_eq!(responder::answer_offer(&policy, &offer, rng).unwrap_err(), PeerIncompatible::Doi(1).into());
+    assert_eq!(
+        responder::answer_offer(&policy, &offer, rng).unwrap_err(),
+        PeerIncompatible::Doi(1).into()
+    );
     assert_eq!(offer[32..36], [0, 0, 0, 1]);
     offer[35] = 2;
     let (state, answer) = responder::answer_offer(&policy, &offer, rng).unwrap();
@@ -146,12 +171,20 @@ fn the_initiator_accepts_the_recorded_choice() {
     for name in GDOI {
         let recording = Recording::load(name);
         let choice = SaMessage::read("message 2", &recording.message(2)).unwrap();
-        let policy =
-            Phase1Policy { lifetime: Duration::from_secs(600), ..policy(&[super::FAST, recording.transform()]) };
+        let policy = Phase1Policy {
+            lifetime: Duration::from_secs(600),
+            ..policy(&[super::FAST, recording.transform()])
+        };
         // The recorded life time has the short form, ours would have the long one.
-        assert_eq!(proposal::check_choice(&policy, &choice.sa).unwrap().transform, recording.transform());
+        assert_eq!(
+            proposal::check_choice(&policy, &choice.sa).unwrap().transform,
+            recording.transform()
+        );
         let longer = Phase1Policy { lifetime: Duration::from_secs(601), ..policy };
-        assert_eq!(proposal::check_choice(&longer, &choice.sa), Err(PeerMisbehaved::ForeignTransform.into()));
+        assert_eq!(
+            proposal::check_choice(&longer, &choice.sa),
+            Err(PeerMisbehaved::ForeignTransform.into())
+        );
     }
 }
 
@@ -168,7 +201,9 @@ fn keys_proofs_and_identities_of_the_gdoi_recordings() {
         // The proof is for one role, one identity and one place in the chain.
         let (i, r) = (recording.identity("initiator"), recording.identity("responder"));
         let open = |cipher: &ExchangeCipher, role, expected: &Identity, number| {
-            keys.open("message", cipher, role, expected, &recording.message(number)).map(|_| ()).unwrap_err()
+            keys.open("message", cipher, role, expected, &recording.message(number))
+                .map(|_| ())
+                .unwrap_err()
         };
         let wrong_hash = Error::from(PeerMisbehaved::WrongHash { message: "message" });
         assert_eq!(open(&first, Role::Responder, &i, 5), wrong_hash);
@@ -176,7 +211,11 @@ fn keys_proofs_and_identities_of_the_gdoi_recordings() {
             open(&first, Role::Initiator, &r, 5),
             PeerMisbehaved::WrongIdentity { expected: r.clone(), proved: i }.into()
         );
-        assert_eq!(open(&first, Role::Responder, &r, 6), wrong_hash, "message 6 under the IV of message 5");
+        assert_eq!(
+            open(&first, Role::Responder, &r, 6),
+            wrong_hash,
+            "message 6 under the IV of message 5"
+        );
     }
 }
 
@@ -213,26 +252,41 @@ fn the_recorded_pulls_open_verify_and_seal_to_the_same_octets() {
                     PeerMisbehaved::WrongHash { message: hash }.into()
                 );
             }
-            nonces.extend(chain.payloads.iter().filter(|p| p.kind == PayloadKind::NONCE).map(|p| p.body().to_vec()));
+            nonces.extend(
+                chain
+                    .payloads
+                    .iter()
+                    .filter(|p| p.kind == PayloadKind::NONCE)
+                    .map(|p| p.body().to_vec()),
+            );
             cipher = opened.next();
         }
         assert_eq!(nonces.len(), 2);
     }
 }
 
-/// Main mode, quick mode and Informational exchanges under the IPsec DOI, between two other implementations.
+/// Main mode, quick mode and Informational exchanges under the IPsec DOI, between two other
+/// implementations.
 #[test]
 fn the_ipsec_recording() {
     let recording = Recording::load("ipsec_psk_aes128_sha256_modp2048");
     let (keys, first) = recording.keys(Some(Secret::new(recording.field("skeyid"))));
     recording.check_keys(&keys, &first);
     let ivs = |message_id: u32| -> Vec<Vec<u8>> {
-        recording.0["ivs"][format!("{message_id:08x}")].as_array().unwrap().iter().map(octets).collect()
+        recording.0["ivs"][format!("{message_id:08x}")]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(octets)
+            .collect()
     };
 
     let (initiator, responder) = (recording.identity("initiator"), recording.identity("responder"));
-    let (_, behind_5) = keys.open("message 5", &first, Role::Initiator, &initiator, &recording.message(5)).unwrap();
-    let (_, behind_6) = keys.open("message 6", &behind_5, Role::Responder, &responder, &recording.message(6)).unwrap();
+    let (_, behind_5) =
+        keys.open("message 5", &first, Role::Initiator, &initiator, &recording.message(5)).unwrap();
+    let (_, behind_6) = keys
+        .open("message 6", &behind_5, Role::Responder, &responder, &recording.message(6))
+        .unwrap();
     assert_eq!([behind_5.iv().as_slice(), behind_6.iv().as_slice()].as_slice(), ivs(0));
     let id_b = |address: Ipv4Addr| [&[1, 0, 0, 0], address.octets().as_slice()].concat();
     let hash_i = keys.authenticator(Role::Initiator, &id_b(Ipv4Addr::new(10, 98, 0, 1)));
@@ -251,7 +305,8 @@ fn the_ipsec_recording() {
         if number < 9 {
             let known: Vec<&[u8]> = nonces.iter().map(Vec::as_slice).collect();
             let (chain, _) = opened.authenticate(&sa, "quick mode", &known).unwrap();
-            let nonce = chain.payloads.iter().find(|payload| payload.kind == PayloadKind::NONCE).unwrap();
+            let nonce =
+                chain.payloads.iter().find(|payload| payload.kind == PayloadKind::NONCE).unwrap();
             nonces.push(nonce.body().to_vec());
         }
         cipher = opened.next();
@@ -272,7 +327,9 @@ fn the_ipsec_recording() {
     let kinds: Vec<_> = said
         .iter()
         .map(|said| match said {
-            Informational::Notification(notification) => (Some(notification.kind), notification.protocol, false),
+            Informational::Notification(notification) => {
+                (Some(notification.kind), notification.protocol, false)
+            }
             Informational::Delete(delete) => (None, delete.protocol, sa.is_deleted_by(delete)),
         })
         .collect();

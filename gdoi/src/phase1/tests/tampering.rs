@@ -3,7 +3,8 @@
 use super::*;
 use crate::wire::registry::{ExchangeType, PayloadKind};
 
-/// Runs main mode with message `number` changed at `place`; whether both sides end up with an ISAKMP SA.
+/// Runs main mode with message `number` changed at `place`; whether both sides end up with an
+/// ISAKMP SA.
 fn survives(clean: &Run, number: usize, place: usize, rng: &mut SeededRng) -> bool {
     let mut changed = clean.messages[number - 1].clone();
     changed[place] ^= 0x10;
@@ -14,9 +15,11 @@ fn survives(clean: &Run, number: usize, place: usize, rng: &mut SeededRng) -> bo
             finish_from_message_3(&expect_ke, &clean.responder_expect_ke, &message_3, rng)
         }),
         3 => finish_from_message_3(&clean.expect_ke, &clean.responder_expect_ke, &changed, rng),
-        4 => clean.expect_ke.handle(&changed, rng).map(next).and_then(|(expect_auth, message_5)| {
-            finish_from_message_5(&expect_auth, &clean.responder_expect_auth, &message_5, rng)
-        }),
+        4 => {
+            clean.expect_ke.handle(&changed, rng).map(next).and_then(|(expect_auth, message_5)| {
+                finish_from_message_5(&expect_auth, &clean.responder_expect_auth, &message_5, rng)
+            })
+        }
         5 => finish_from_message_5(&clean.expect_auth, &clean.responder_expect_auth, &changed, rng),
         6 => clean.expect_auth.handle(&changed, rng).map(|step| match step {
             InitiatorStep::Established(sa) => (sa, None),
@@ -55,7 +58,8 @@ fn finish_from_message_3(
     rng: &mut SeededRng,
 ) -> Outcome {
     let received = responder_state.read(message_3)?;
-    let (responder_state, message_4) = responder_state.compute(&received, &pre_shared_key(), rng)?;
+    let (responder_state, message_4) =
+        responder_state.compute(&received, &pre_shared_key(), rng)?;
     let (expect_auth, message_5) = next(expect_ke.handle(&message_4, rng)?);
     finish_from_message_5(&expect_auth, &responder_state, &message_5, rng)
 }
@@ -77,8 +81,9 @@ fn finish_from_message_5(
 fn a_changed_octet_is_refused_or_has_no_effect() {
     let rng = &mut SeededRng::from_seed([20; 32]);
     let clean = fast_run();
-    // What main mode leaves unprotected and this crate ignores: RESERVED octets of generic headers outside SAi_b and,
-    // in the responder's choice, which no proof covers, numbers and reserved octets that select nothing.
+    // What main mode leaves unprotected and this crate ignores: RESERVED octets of generic headers
+    // outside SAi_b and, in the responder's choice, which no proof covers, numbers and reserved
+    // octets that select nothing.
     let without_effect: [&[usize]; 6] = [
         &[29],                         // RESERVED of the SA payload
         &[29, 41, 44, 49, 52, 54, 55], // RESERVED of SA, proposal, transform; proposal and transform number; RESERVED2
@@ -128,7 +133,12 @@ fn every_truncation_and_every_extension_is_refused() {
             longer[24..28].copy_from_slice(&length.to_be_bytes());
             // One more block behind the proofs is padding, which peers may add.
             let padding = more == 16 && index + 1 >= 5;
-            assert_eq!(refuse(&longer), !padding, "message {} with {more} octets more, length fixed", index + 1);
+            assert_eq!(
+                refuse(&longer),
+                !padding,
+                "message {} with {more} octets more, length fixed",
+                index + 1
+            );
         }
     }
 }
@@ -148,10 +158,15 @@ fn only_an_accepted_message_moves_the_chain() {
     assert!(r.open(&first, one.datagram()).unwrap().authenticate(r, "message 1", &[]).is_ok());
     // Out of order, or under another message ID, the octets are noise.
     assert!(i.open(&first, two.datagram()).unwrap().authenticate(i, "message 2", &[b"n"]).is_err());
-    assert!(i.open(&one.next(), two.datagram()).unwrap().authenticate(i, "message 2", &[b"n"]).is_ok());
+    assert!(
+        i.open(&one.next(), two.datagram()).unwrap().authenticate(i, "message 2", &[b"n"]).is_ok()
+    );
     assert!(r.open(&r.exchange(ExchangeType::GROUPKEY_PULL, 2), one.datagram()).is_err());
     assert!(r.open(&r.exchange(ExchangeType::INFORMATIONAL, 1), one.datagram()).is_err());
-    assert_ne!(i.exchange(ExchangeType::GROUPKEY_PULL, 1), i.exchange(ExchangeType::GROUPKEY_PULL, 2));
+    assert_ne!(
+        i.exchange(ExchangeType::GROUPKEY_PULL, 1),
+        i.exchange(ExchangeType::GROUPKEY_PULL, 2)
+    );
 }
 
 #[test]

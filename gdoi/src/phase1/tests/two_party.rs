@@ -1,4 +1,5 @@
-//! Both roles with each other: every algorithm, wrong keys, wrong identities, replayed messages, Informational.
+//! Both roles with each other: every algorithm, wrong keys, wrong identities, replayed messages,
+//! Informational.
 
 use super::*;
 use crate::crypto::KeyPair;
@@ -37,7 +38,11 @@ fn transforms() -> Vec<Phase1Transform> {
         }
     }
     for (index, group) in GROUPS.into_iter().enumerate() {
-        transforms.push(Phase1Transform { encryption: ENCRYPTIONS[index % 5], hash: HASHES[(index + 2) % 5], group });
+        transforms.push(Phase1Transform {
+            encryption: ENCRYPTIONS[index % 5],
+            hash: HASHES[(index + 2) % 5],
+            group,
+        });
     }
     transforms
 }
@@ -57,11 +62,13 @@ fn every_transform_is_negotiated_and_protects_both_ways() {
         // An exchange of three messages, each side sending in turn under one chain.
         let mut chains = [i, r].map(|sa| sa.exchange(ExchangeType::GROUPKEY_PULL, 7));
         for (turn, length) in [4_u8, 40, 5].into_iter().enumerate() {
-            let payload = [&[0, 0, 0, length + 4], vec![0x5a; usize::from(length)].as_slice()].concat();
+            let payload =
+                [&[0, 0, 0, length + 4], vec![0x5a; usize::from(length)].as_slice()].concat();
             let (from, to) = if turn % 2 == 0 { (0, 1) } else { (1, 0) };
             let sas = [i, r];
-            let sealed =
-                sas[from].seal_authenticated(&chains[from], &[b"nonce"], PayloadKind::NONCE, &payload).unwrap();
+            let sealed = sas[from]
+                .seal_authenticated(&chains[from], &[b"nonce"], PayloadKind::NONCE, &payload)
+                .unwrap();
             let opened = sas[to].open(&chains[to], sealed.datagram()).unwrap();
             let (chain, _) = opened.authenticate(sas[to], "message", &[b"nonce"]).unwrap();
             assert_eq!(chain.payloads[1].octets, payload, "{transform:?}");
@@ -88,12 +95,15 @@ fn the_keys_of_two_runs_differ() {
 fn another_pre_shared_key_fails_at_both_proofs() {
     let rng = &mut SeededRng::from_seed([4; 32]);
     let other = Arc::new(Secret::copy_from(b"a key of three"));
-    let config = InitiatorConfig { pre_shared_key: Arc::clone(&other), ..initiator_config(&[FAST]) };
+    let config =
+        InitiatorConfig { pre_shared_key: Arc::clone(&other), ..initiator_config(&[FAST]) };
     let (expect_sa, message_1) = Initiator::start(config, rng).unwrap();
-    let (expect_ke_r, message_2) = responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap();
+    let (expect_ke_r, message_2) =
+        responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap();
     let (expect_ke, message_3) = next(expect_sa.handle(&message_2, rng).unwrap());
     let received = expect_ke_r.read(&message_3).unwrap();
-    // Two responders at one message 3: one with another key, and an impostor that proves the right identity with it.
+    // Two responders at one message 3: one with another key, and an impostor that proves the right
+    // identity with it.
     let (honest, message_4) = expect_ke_r.compute(&received, &pre_shared_key(), rng).unwrap();
     let (expect_auth, message_5) = next(expect_ke.handle(&message_4, rng).unwrap());
     assert_eq!(
@@ -120,8 +130,13 @@ fn another_identity_is_refused_by_either_side_and_named() {
         run.responder_expect_auth.handle(message_5, &server(), &stranger).unwrap_err(),
         PeerMisbehaved::WrongIdentity { expected: stranger.clone(), proved: member() }.into()
     );
-    for posing in [stranger, Identity::UserFqdn("ks1.example".to_owned()), Identity::KeyId(b"ks1.example".to_vec())] {
-        let (_, message_6) = run.responder_expect_auth.handle(message_5, &posing, &member()).unwrap();
+    for posing in [
+        stranger,
+        Identity::UserFqdn("ks1.example".to_owned()),
+        Identity::KeyId(b"ks1.example".to_vec()),
+    ] {
+        let (_, message_6) =
+            run.responder_expect_auth.handle(message_5, &posing, &member()).unwrap();
         assert_eq!(
             run.expect_auth.handle(&message_6, rng).unwrap_err(),
             PeerMisbehaved::WrongIdentity { expected: server(), proved: posing }.into()
@@ -140,17 +155,20 @@ fn every_type_of_identity_is_proved() {
     ] {
         let config = InitiatorConfig { identity: identity.clone(), ..initiator_config(&[FAST]) };
         let (expect_sa, message_1) = Initiator::start(config, rng).unwrap();
-        let (expect_ke_r, message_2) = responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap();
+        let (expect_ke_r, message_2) =
+            responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap();
         let (expect_ke, message_3) = next(expect_sa.handle(&message_2, rng).unwrap());
         let received = expect_ke_r.read(&message_3).unwrap();
-        let (expect_auth_r, message_4) = expect_ke_r.compute(&received, &pre_shared_key(), rng).unwrap();
+        let (expect_auth_r, message_4) =
+            expect_ke_r.compute(&received, &pre_shared_key(), rng).unwrap();
         let (_, message_5) = next(expect_ke.handle(&message_4, rng).unwrap());
         let (sa, _) = expect_auth_r.handle(&message_5, &server(), &identity).unwrap();
         assert_eq!(sa.peer_identity(), &identity);
     }
 }
 
-/// Each message, given to each state that does not wait for it: an error, and the state still takes the true one.
+/// Each message, given to each state that does not wait for it: an error, and the state still takes
+/// the true one.
 #[test]
 fn messages_out_of_place_and_replays_change_nothing() {
     let rng = &mut SeededRng::from_seed([7; 32]);
@@ -158,10 +176,22 @@ fn messages_out_of_place_and_replays_change_nothing() {
     let messages = &run.messages;
     for (index, message) in messages.iter().enumerate() {
         let number = index + 1;
-        assert_eq!(run.expect_sa.handle(message, rng).is_ok(), number == 2, "ExpectSa, message {number}");
+        assert_eq!(
+            run.expect_sa.handle(message, rng).is_ok(),
+            number == 2,
+            "ExpectSa, message {number}"
+        );
         // Messages 3 and 4 have one form; message 3 is our own.
-        assert_eq!(run.expect_ke.handle(message, rng).is_ok(), number == 4, "ExpectKe, message {number}");
-        assert_eq!(run.expect_auth.handle(message, rng).is_ok(), number == 6, "ExpectAuth, message {number}");
+        assert_eq!(
+            run.expect_ke.handle(message, rng).is_ok(),
+            number == 4,
+            "ExpectKe, message {number}"
+        );
+        assert_eq!(
+            run.expect_auth.handle(message, rng).is_ok(),
+            number == 6,
+            "ExpectAuth, message {number}"
+        );
         let answered = responder::answer_offer(&policy(&[FAST]), message, rng).is_ok();
         assert_eq!(answered, number == 1, "answer_offer, message {number}");
         let read = run.responder_expect_ke.read(message).is_ok();
@@ -175,12 +205,24 @@ fn messages_out_of_place_and_replays_change_nothing() {
     assert_ne!(answer, messages[1]);
     // Messages of one exchange mean nothing in another one.
     let other = super::run(initiator_config(&[FAST]), &policy(&[FAST]), rng).unwrap();
-    assert_eq!(run.expect_sa.handle(&other.messages[1], rng).unwrap_err(), NotAccepted::UnknownCookies.into());
-    assert_eq!(run.expect_ke.handle(&other.messages[3], rng).unwrap_err(), NotAccepted::UnknownCookies.into());
-    assert_eq!(run.expect_auth.handle(&other.messages[5], rng).unwrap_err(), NotAccepted::UnknownCookies.into());
+    assert_eq!(
+        run.expect_sa.handle(&other.messages[1], rng).unwrap_err(),
+        NotAccepted::UnknownCookies.into()
+    );
+    assert_eq!(
+        run.expect_ke.handle(&other.messages[3], rng).unwrap_err(),
+        NotAccepted::UnknownCookies.into()
+    );
+    assert_eq!(
+        run.expect_auth.handle(&other.messages[5], rng).unwrap_err(),
+        NotAccepted::UnknownCookies.into()
+    );
     let unknown = Error::from(NotAccepted::UnknownCookies);
     assert_eq!(run.responder_expect_ke.read(&other.messages[2]).unwrap_err(), unknown);
-    assert_eq!(run.responder_expect_auth.handle(&other.messages[4], &server(), &member()).unwrap_err(), unknown);
+    assert_eq!(
+        run.responder_expect_auth.handle(&other.messages[4], &server(), &member()).unwrap_err(),
+        unknown
+    );
 }
 
 /// Somebody without the key throws the initiator's own public value and nonce back at it.
@@ -207,13 +249,16 @@ fn unusable_public_values_are_refused_on_both_sides() {
         let cookies = run.initiator_sa.cookies();
         let refused = Error::from(PeerMisbehaved::PublicValue { group });
         let own = KeyPair::generate(group, rng);
-        for public in [vec![0; group.public_length()], vec![0xff; group.public_length()], own.public()[1..].to_vec()] {
+        for public in [
+            vec![0; group.public_length()],
+            vec![0xff; group.public_length()],
+            own.public()[1..].to_vec(),
+        ] {
             let forged = KeyExchangeMessage::write(cookies, &public, &[1; 16]).unwrap();
             assert_eq!(run.expect_ke.handle(&forged, rng).unwrap_err(), refused);
-            let computed = run
-                .responder_expect_ke
-                .read(&forged)
-                .and_then(|received| run.responder_expect_ke.compute(&received, &pre_shared_key(), rng));
+            let computed = run.responder_expect_ke.read(&forged).and_then(|received| {
+                run.responder_expect_ke.compute(&received, &pre_shared_key(), rng)
+            });
             assert_eq!(computed.map(|_| ()).unwrap_err(), refused);
         }
         assert!(run.expect_ke.handle(&run.messages[3], rng).is_ok(), "the state survived");
@@ -243,17 +288,25 @@ fn vendor_ids_and_nat_detection_are_tolerated_and_foreign_payloads_are_not() {
     };
     let (expect_sa, message_1) = Initiator::start(initiator_config(&[FAST]), rng).unwrap();
     let message_1 = with_payloads(&message_1, harmless());
-    let (expect_ke_r, message_2) = responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap();
+    let (expect_ke_r, message_2) =
+        responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap();
     let message_2 = with_payloads(&message_2, harmless());
     let (expect_ke, message_3) = next(expect_sa.handle(&message_2, rng).unwrap());
     let message_3 = with_payloads(&message_3, harmless());
     let received = expect_ke_r.read(&message_3).unwrap();
-    let (expect_auth_r, message_4) = expect_ke_r.compute(&received, &pre_shared_key(), rng).unwrap();
+    let (expect_auth_r, message_4) =
+        expect_ke_r.compute(&received, &pre_shared_key(), rng).unwrap();
     let message_4 = with_payloads(&message_4, harmless());
     let (_, message_5) = next(expect_ke.handle(&message_4, rng).unwrap());
     expect_auth_r.handle(&message_5, &server(), &member()).unwrap();
 
-    for kind in [PayloadKind::HASH, PayloadKind::DELETE, PayloadKind::SA_KEK, PayloadKind(77), PayloadKind(200)] {
+    for kind in [
+        PayloadKind::HASH,
+        PayloadKind::DELETE,
+        PayloadKind::SA_KEK,
+        PayloadKind(77),
+        PayloadKind(200),
+    ] {
         let foreign = || vec![Payload::Unknown(kind, vec![0; 16])];
         let is_refused = |result: Result<(), Error>| {
             assert!(
@@ -261,12 +314,17 @@ fn vendor_ids_and_nat_detection_are_tolerated_and_foreign_payloads_are_not() {
                 "{kind:?}: {result:?}"
             );
         };
-        is_refused(responder::answer_offer(&policy(&[FAST]), &with_payloads(&message_1, foreign()), rng).map(|_| ()));
+        is_refused(
+            responder::answer_offer(&policy(&[FAST]), &with_payloads(&message_1, foreign()), rng)
+                .map(|_| ()),
+        );
         is_refused(expect_sa.handle(&with_payloads(&message_2, foreign()), rng).map(|_| ()));
         is_refused(expect_ke_r.read(&with_payloads(&message_3, foreign())).map(|_| ()));
         is_refused(expect_ke.handle(&with_payloads(&message_4, foreign()), rng).map(|_| ()));
     }
-    for (message, payload) in [(&message_3, PayloadKind::NONCE), (&message_3, PayloadKind::KEY_EXCHANGE)] {
+    for (message, payload) in
+        [(&message_3, PayloadKind::NONCE), (&message_3, PayloadKind::KEY_EXCHANGE)]
+    {
         let twice = with_payloads(message, vec![Payload::Unknown(payload, vec![1; 64])]);
         assert_eq!(
             expect_ke_r.read(&twice).unwrap_err(),
@@ -290,8 +348,14 @@ fn headers_that_are_not_main_mode_are_refused() {
             assert!(responder::answer_offer(&policy(&[FAST]), &forged, rng).is_err());
             run.responder_expect_ke.read(&forged).unwrap_err()
         };
-        assert_eq!(refuse(&|h| h.exchange = ExchangeType::AGGRESSIVE), NotAccepted::Unexpected.into());
-        assert_eq!(refuse(&|h| h.exchange = ExchangeType::INFORMATIONAL), NotAccepted::Unexpected.into());
+        assert_eq!(
+            refuse(&|h| h.exchange = ExchangeType::AGGRESSIVE),
+            NotAccepted::Unexpected.into()
+        );
+        assert_eq!(
+            refuse(&|h| h.exchange = ExchangeType::INFORMATIONAL),
+            NotAccepted::Unexpected.into()
+        );
         assert_eq!(refuse(&|h| h.message_id = 1), PeerMisbehaved::MessageId(1).into());
         assert!(matches!(
             refuse(&|h| h.flags = Flags::ENCRYPTION),
@@ -320,7 +384,11 @@ fn a_half_open_exchange_is_small() {
     let refused = responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap_err();
     assert!(matches!(
         refused,
-        Error::InvalidMessage(crate::wire::InvalidMessage::Length { what: "SA payload", maximum: 8192, .. })
+        Error::InvalidMessage(crate::wire::InvalidMessage::Length {
+            what: "SA payload",
+            maximum: 8192,
+            ..
+        })
     ));
     assert!(Initiator::start(initiator_config(&vec![FAST; 256]), rng).is_err());
     assert!(Initiator::start(initiator_config(&[]), rng).is_err());
@@ -335,18 +403,27 @@ fn protected_notifications_and_deletes_go_both_ways() {
         let mut notification = from.notification(NotifyType::INVALID_ID_INFORMATION);
         notification.data = b"why".to_vec();
         let datagram = from.seal_notification(notification.clone(), rng).unwrap();
-        assert_eq!(to.open_informational(&datagram).unwrap(), [Informational::Notification(notification)]);
+        assert_eq!(
+            to.open_informational(&datagram).unwrap(),
+            [Informational::Notification(notification)]
+        );
         let datagram = from.seal_delete(rng).unwrap();
         let said = to.open_informational(&datagram).unwrap();
-        let [Informational::Delete(delete)] = said.as_slice() else { panic!("no delete in {said:?}") };
+        let [Informational::Delete(delete)] = said.as_slice() else {
+            panic!("no delete in {said:?}")
+        };
         assert!(to.is_deleted_by(delete));
     }
     let other = super::run(initiator_config(&[FAST]), &policy(&[FAST]), rng).unwrap();
     let datagram = i.seal_delete(rng).unwrap();
-    assert_eq!(other.responder_sa.open_informational(&datagram).unwrap_err(), NotAccepted::UnknownCookies.into());
+    assert_eq!(
+        other.responder_sa.open_informational(&datagram).unwrap_err(),
+        NotAccepted::UnknownCookies.into()
+    );
     let delete = Delete::isakmp_sa(Doi::GDOI, [1; 8], [2; 8]);
     assert!(!r.is_deleted_by(&delete));
-    let esp = Delete { protocol: ProtocolId::IPSEC_ESP, ..Delete::isakmp_sa(Doi::GDOI, [0; 8], [0; 8]) };
+    let esp =
+        Delete { protocol: ProtocolId::IPSEC_ESP, ..Delete::isakmp_sa(Doi::GDOI, [0; 8], [0; 8]) };
     assert!(!r.is_deleted_by(&Delete { spis: vec![r.cookies().spi().to_vec()], ..esp }));
 }
 
@@ -371,7 +448,8 @@ fn an_informational_message_is_authentic_in_every_octet_or_nothing() {
         assert!(r.open_informational(&datagram[..length]).is_err());
     }
     // In clear it says nothing, whatever it says.
-    let payloads = [Payload::from(Delete::isakmp_sa(Doi::GDOI, i.cookies().initiator, i.cookies().responder))];
+    let payloads =
+        [Payload::from(Delete::isakmp_sa(Doi::GDOI, i.cookies().initiator, i.cookies().responder))];
     let (mut header, _) = header::split(&datagram).unwrap();
     header.flags = Flags::NONE;
     header.next_payload = first_kind(&payloads);
@@ -385,9 +463,18 @@ fn an_informational_message_is_authentic_in_every_octet_or_nothing() {
     let zero = header.message(&[0; 32]).unwrap();
     assert_eq!(r.open_informational(&zero).unwrap_err(), PeerMisbehaved::MessageId(0).into());
     // A message of another exchange is none.
-    let sealed =
-        i.seal_authenticated(&i.exchange(ExchangeType::GROUPKEY_PULL, 5), &[], PayloadKind::NONE, &[]).unwrap();
-    assert_eq!(r.open_informational(sealed.datagram()).unwrap_err(), NotAccepted::Unexpected.into());
+    let sealed = i
+        .seal_authenticated(
+            &i.exchange(ExchangeType::GROUPKEY_PULL, 5),
+            &[],
+            PayloadKind::NONE,
+            &[],
+        )
+        .unwrap();
+    assert_eq!(
+        r.open_informational(sealed.datagram()).unwrap_err(),
+        NotAccepted::Unexpected.into()
+    );
     // HASH has to be the first payload.
     let octets = Delete::isakmp_sa(Doi::GDOI, [1; 8], [2; 8]).to_octets().unwrap();
     let body = [&[0, 0, 0, u8::try_from(octets.len() + 4).unwrap()], octets.as_slice()].concat();

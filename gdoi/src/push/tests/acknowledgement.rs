@@ -18,9 +18,15 @@ fn spi() -> [u8; 16] {
 
 fn golden(length: AcknowledgementLength) -> Vec<u8> {
     let hash = match length {
-        AcknowledgementLength::Block => "48b912a1013a7cd1b9846cbec2db2aa7d3f76c50cf11344305594c3efb30a5b4",
-        AcknowledgementLength::Output => "257a4d7503cf8d34c3610834150b495e8a5866eed73c325459a54466f750937d",
-        AcknowledgementLength::Key => "5e0e7a5b366a486c00d2ca4dd951a4dee8ddeffc200722a027157d0c929ffd3d",
+        AcknowledgementLength::Block => {
+            "48b912a1013a7cd1b9846cbec2db2aa7d3f76c50cf11344305594c3efb30a5b4"
+        }
+        AcknowledgementLength::Output => {
+            "257a4d7503cf8d34c3610834150b495e8a5866eed73c325459a54466f750937d"
+        }
+        AcknowledgementLength::Key => {
+            "5e0e7a5b366a486c00d2ca4dd951a4dee8ddeffc200722a027157d0c929ffd3d"
+        }
     };
     hex(&format!(
         "a0a1a2a3a4a5a6a7a8a9aaabacadaeaf 08 10 23 00 00000000 00000054
@@ -33,11 +39,15 @@ fn golden_octets_both_ways() {
     let kind = AcknowledgementKind::KekSha256;
     for length in LENGTHS {
         let octets = golden(length);
-        let made = acknowledge(kind, length, &base_key(), &spi(), 1, "198.51.100.7".parse().unwrap());
+        let made =
+            acknowledge(kind, length, &base_key(), &spi(), 1, "198.51.100.7".parse().unwrap());
         assert_eq!(made.as_deref(), Ok(octets.as_slice()));
         let acknowledged = Claim::read(&octets).unwrap().verify(kind, &base_key()).unwrap();
         assert_eq!((acknowledged.sequence_number, acknowledged.length), (1, length));
-        assert_eq!((acknowledged.spi, acknowledged.address.to_string().as_str()), (spi(), "198.51.100.7"));
+        assert_eq!(
+            (acknowledged.spi, acknowledged.address.to_string().as_str()),
+            (spi(), "198.51.100.7")
+        );
     }
 }
 
@@ -48,8 +58,8 @@ fn every_changed_octet_is_refused() {
     for place in (0..octets.len()).filter(|place| *place != 29) {
         let mut changed = octets.clone();
         changed[place] ^= 1;
-        let verified =
-            Claim::read(&changed).and_then(|claim| claim.verify(AcknowledgementKind::KekSha256, &base_key()));
+        let verified = Claim::read(&changed)
+            .and_then(|claim| claim.verify(AcknowledgementKind::KekSha256, &base_key()));
         assert!(verified.is_err(), "octet {place}");
     }
     for length in 0..octets.len() {
@@ -65,7 +75,10 @@ fn all_kinds_verify_under_their_own_kind_alone() {
         for (made, kind) in kinds.iter().enumerate() {
             let octets = acknowledge(*kind, length, &base_key(), &spi(), 9, address).unwrap();
             let claim = Claim::read(&octets).unwrap();
-            assert_eq!(claim.verify(*kind, &base_key()).map(|verified| verified.length), Ok(length));
+            assert_eq!(
+                claim.verify(*kind, &base_key()).map(|verified| verified.length),
+                Ok(length)
+            );
             let other = kinds[(made + 2) % 4];
             assert!(claim.verify(other, &base_key()).is_err());
             assert!(claim.verify(*kind, &Secret::new(vec![1; 16])).is_err());
@@ -84,15 +97,24 @@ fn a_push_is_acknowledged_and_its_copies_again() {
         // It holds the KEK until it leaves.
         let shown = format!("{waiting:?}");
         let octets = format!("{:?}", &server.key.expose()[16..]);
-        assert!(shown.contains("base_key: Secret(32 octets)") && !shown.contains(octets.trim_matches(['[', ']'])));
+        assert!(
+            shown.contains("base_key: Secret(32 octets)")
+                && !shown.contains(octets.trim_matches(['[', ']']))
+        );
         let sent = waiting.transmit().unwrap();
-        assert_eq!((sent.source, sent.destination), (address("198.51.100.7:848"), address("192.0.2.1:848")));
+        assert_eq!(
+            (sent.source, sent.destination),
+            (address("198.51.100.7:848"), address("192.0.2.1:848"))
+        );
         let claim = Claim::read(&sent.payload).unwrap();
         let verified = push.verify(&claim, None).unwrap();
         assert_eq!((verified.sequence_number, verified.length), (1, AcknowledgementLength::Block));
 
         let (from, to) = (address("192.0.2.1:848"), address("239.192.1.1:848"));
-        assert!(member.handle_datagram(from, to, push.datagram(), at(1)).is_err(), "too soon after the first");
+        assert!(
+            member.handle_datagram(from, to, push.datagram(), at(1)).is_err(),
+            "too soon after the first"
+        );
         member.handle_datagram(from, to, push.datagram(), at(11)).unwrap();
         assert_eq!((member.poll_transmit(), member.poll_event()), (Some(sent), None));
 
@@ -123,9 +145,13 @@ fn nothing_is_acknowledged_that_was_not_asked_for() {
 fn a_push_asks_by_its_own_sak() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
     let mut member = server.member();
-    let policy = KekPolicy { acknowledgement: Some(1), ..kek_policy(0xb0, KeyKind::Ecdsa256, 128, None) };
+    let policy =
+        KekPolicy { acknowledgement: Some(1), ..kek_policy(0xb0, KeyKind::Ecdsa256, 128, None) };
     let keys = KekKeys { algorithm_key: Secret::new(vec![3; 32]), signature_key: None };
-    let push = server.seal(PushContent { group_sa: Some(&tek_sa(0x1000, Some((policy, keys)))), ..Default::default() });
+    let push = server.seal(PushContent {
+        group_sa: Some(&tek_sa(0x1000, Some((policy, keys)))),
+        ..Default::default()
+    });
     let sent = accepted(&mut member, push.datagram()).acknowledgement.unwrap().transmit().unwrap();
     // The base key is the KEK that decrypted the push, not the new one.
     assert!(push.verify(&Claim::read(&sent.payload).unwrap(), None).is_ok());

@@ -13,7 +13,9 @@ fn ip(last: u8) -> IpAddr {
 
 fn recipients(count: u8) -> Recipients {
     Recipients {
-        destinations: (1..=count).map(|last| (address("192.0.2.1:848"), SocketAddr::new(ip(last), 848))).collect(),
+        destinations: (1..=count)
+            .map(|last| (address("192.0.2.1:848"), SocketAddr::new(ip(last), 848)))
+            .collect(),
         members: (1..=count).map(|last| (ip(last), None)).collect(),
         excused: false,
     }
@@ -35,7 +37,8 @@ fn events(delivery: &mut Delivery) -> Vec<DeliveryEvent> {
 #[test]
 fn repetitions_are_the_same_octets_at_the_period() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
-    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
+    let mut delivery =
+        Delivery::new(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
     let first = sent(&mut delivery);
     assert_eq!(first.len(), 2);
     for time in [10, 20] {
@@ -53,7 +56,8 @@ fn repetitions_are_the_same_octets_at_the_period() {
 fn who_has_acknowledged_is_left_alone_and_who_has_not_is_named() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
     let mut members: Vec<RekeyMember> = (1..=3).map(|last| member_at(&server, last)).collect();
-    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(3), DeliveryPolicy::default(), at(0));
+    let mut delivery =
+        Delivery::new(server.push_tek(0x1000), recipients(3), DeliveryPolicy::default(), at(0));
     // Member 2 hears the first repetition, member 3 none.
     for (time, hears, to) in [(0, 1, vec![1, 2, 3]), (10, 2, vec![2, 3]), (20, 0, vec![3])] {
         delivery.handle_timeout(at(time));
@@ -64,7 +68,8 @@ fn who_has_acknowledged_is_left_alone_and_who_has_not_is_named() {
         );
         for transmit in transmits.iter().filter(|one| one.destination.ip() == ip(hears)) {
             let member = &mut members[usize::from(hears) - 1];
-            let ack = accepted(member, &transmit.payload).acknowledgement.unwrap().transmit().unwrap();
+            let ack =
+                accepted(member, &transmit.payload).acknowledgement.unwrap().transmit().unwrap();
             let claim = Claim::read(&ack.payload).unwrap();
             delivery.handle_acknowledgement(&claim).unwrap();
             assert!(
@@ -82,8 +87,13 @@ fn who_has_acknowledged_is_left_alone_and_who_has_not_is_named() {
 fn the_last_acknowledgement_ends_the_delivery() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(3));
     let mut member = member_at(&server, 1);
-    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(1), DeliveryPolicy::default(), at(0));
-    let ack = accepted(&mut member, &sent(&mut delivery)[0].payload).acknowledgement.unwrap().transmit().unwrap();
+    let mut delivery =
+        Delivery::new(server.push_tek(0x1000), recipients(1), DeliveryPolicy::default(), at(0));
+    let ack = accepted(&mut member, &sent(&mut delivery)[0].payload)
+        .acknowledgement
+        .unwrap()
+        .transmit()
+        .unwrap();
     delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap()).unwrap();
     assert_eq!(events(&mut delivery).last(), Some(&DeliveryEvent::Finished { missing: vec![] }));
     assert!(delivery.is_finished() && sent(&mut delivery).is_empty());
@@ -96,23 +106,41 @@ fn acknowledgements_of_others_count_for_nothing() {
     let mut member = member_at(&server, 1);
     let old = server.push_tek(0x0fff);
     let late = accepted(&mut member, old.datagram()).acknowledgement.unwrap().transmit().unwrap();
-    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(1), DeliveryPolicy::default(), at(0));
-    let foreign = accepted(&mut stranger, delivery.push().datagram()).acknowledgement.unwrap().transmit().unwrap();
-    let mut forged = accepted(&mut member, delivery.push().datagram()).acknowledgement.unwrap().transmit().unwrap();
+    let mut delivery =
+        Delivery::new(server.push_tek(0x1000), recipients(1), DeliveryPolicy::default(), at(0));
+    let foreign = accepted(&mut stranger, delivery.push().datagram())
+        .acknowledgement
+        .unwrap()
+        .transmit()
+        .unwrap();
+    let mut forged = accepted(&mut member, delivery.push().datagram())
+        .acknowledgement
+        .unwrap()
+        .transmit()
+        .unwrap();
     forged.payload[40] ^= 1;
-    for (ack, reason) in
-        [(late, "unexpected-acknowledgement"), (foreign, "unexpected-acknowledgement"), (forged, "wrong-hash")]
-    {
+    for (ack, reason) in [
+        (late, "unexpected-acknowledgement"),
+        (foreign, "unexpected-acknowledgement"),
+        (forged, "wrong-hash"),
+    ] {
         let claim = Claim::read(&ack.payload).unwrap();
         assert_eq!(delivery.handle_acknowledgement(&claim).unwrap_err().reason(), reason);
     }
-    assert_eq!((events(&mut delivery), delivery.missing().collect::<Vec<_>>()), (vec![], vec![ip(1)]));
+    assert_eq!(
+        (events(&mut delivery), delivery.missing().collect::<Vec<_>>()),
+        (vec![], vec![ip(1)])
+    );
 }
 
 #[test]
 fn figures_out_of_bounds_are_brought_back() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
-    let policy = DeliveryPolicy { period: Duration::ZERO, repetitions: 1000, acknowledgement_wait: Duration::ZERO };
+    let policy = DeliveryPolicy {
+        period: Duration::ZERO,
+        repetitions: 1000,
+        acknowledgement_wait: Duration::ZERO,
+    };
     let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(1), policy, at(0));
     let mut times = 0;
     while let Some(deadline) = delivery.poll_timeout() {
@@ -130,7 +158,8 @@ fn a_multicast_group_is_one_destination_for_many_members() {
     let members = (1..=200).map(|last| (ip(last), None)).collect();
     let recipients = Recipients { destinations: vec![group], members, excused: false };
     let mut members: Vec<RekeyMember> = (1..=200).map(|last| member_at(&server, last)).collect();
-    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
+    let mut delivery =
+        Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
     let datagram = sent(&mut delivery).remove(0).payload;
     for member in &mut members {
         let ack = accepted(member, &datagram).acknowledgement.unwrap().transmit().unwrap();
@@ -144,10 +173,15 @@ fn a_multicast_group_is_one_destination_for_many_members() {
 fn a_superseded_push_is_not_sent_and_its_acknowledgements_count() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
     let mut member = member_at(&server, 1);
-    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
+    let mut delivery =
+        Delivery::new(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
     let unsent = delivery.destinations().count();
     sent(&mut delivery);
-    let ack = accepted(&mut member, delivery.push().datagram()).acknowledgement.unwrap().transmit().unwrap();
+    let ack = accepted(&mut member, delivery.push().datagram())
+        .acknowledgement
+        .unwrap()
+        .transmit()
+        .unwrap();
     delivery.supersede(at(5));
     assert_eq!((unsent, delivery.destinations().count()), (2, 0));
     assert_eq!((sent(&mut delivery), delivery.poll_timeout().unwrap().at), (vec![], at(20)));
@@ -164,9 +198,14 @@ fn excused_members_are_heard_and_not_missed() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
     let mut member = member_at(&server, 1);
     let recipients = Recipients { excused: true, ..recipients(2) };
-    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
+    let mut delivery =
+        Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
     assert_eq!(sent(&mut delivery).len(), 2);
-    let ack = accepted(&mut member, delivery.push().datagram()).acknowledgement.unwrap().transmit().unwrap();
+    let ack = accepted(&mut member, delivery.push().datagram())
+        .acknowledgement
+        .unwrap()
+        .transmit()
+        .unwrap();
     delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap()).unwrap();
     assert_eq!(delivery.destinations().map(|(_, to, _)| to.ip()).collect::<Vec<_>>(), [ip(2)]);
     while let Some(deadline) = delivery.poll_timeout() {
@@ -175,7 +214,8 @@ fn excused_members_are_heard_and_not_missed() {
     assert_eq!(events(&mut delivery)[1..], [DeliveryEvent::Finished { missing: vec![] }]);
 }
 
-/// The endpoint of a key server sends pushes beside its exchanges and takes acknowledgements from known addresses alone.
+/// The endpoint of a key server sends pushes beside its exchanges and takes acknowledgements from
+/// known addresses alone.
 #[test]
 fn through_the_endpoint_of_the_key_server() {
     use crate::config::{PeerCredential, Phase1Policy, ServerConfig, ServerLimits};
@@ -195,25 +235,36 @@ fn through_the_endpoint_of_the_key_server() {
         },
         [1; 32],
     );
-    let id = endpoint.push(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
+    let id =
+        endpoint.push(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
     let transmits: Vec<Transmit> = core::iter::from_fn(|| endpoint.poll_transmit()).collect();
     assert_eq!(transmits.len(), 2);
-    let ack = accepted(&mut member, &transmits[0].payload).acknowledgement.unwrap().transmit().unwrap();
+    let ack =
+        accepted(&mut member, &transmits[0].payload).acknowledgement.unwrap().transmit().unwrap();
     let deliver = |endpoint: &mut crate::server::Server, from: &str| {
         endpoint.handle_datagram(address(from), ack.destination, &ack.payload, at(1))
     };
     assert_eq!(deliver(&mut endpoint, "203.0.113.1:848").unwrap_err().reason(), "unknown-source");
     deliver(&mut endpoint, "198.51.100.1:848").unwrap();
     assert_eq!(deliver(&mut endpoint, "198.51.100.1:848").unwrap_err().reason(), "replayed");
-    assert!(matches!(endpoint.poll_push_event(), Some((push, DeliveryEvent::Acknowledged(_))) if push == id));
+    assert!(
+        matches!(endpoint.poll_push_event(), Some((push, DeliveryEvent::Acknowledged(_))) if push == id)
+    );
     while let Some(deadline) = endpoint.poll_timeout() {
         endpoint.handle_timeout(deadline.at);
-        let again: Vec<IpAddr> =
-            core::iter::from_fn(|| endpoint.poll_transmit()).map(|one| one.destination.ip()).collect();
+        let again: Vec<IpAddr> = core::iter::from_fn(|| endpoint.poll_transmit())
+            .map(|one| one.destination.ip())
+            .collect();
         assert!(again.iter().all(|to| *to == ip(2)));
     }
-    assert_eq!(endpoint.poll_push_event(), Some((id, DeliveryEvent::Finished { missing: vec![ip(2)] })));
+    assert_eq!(
+        endpoint.poll_push_event(),
+        Some((id, DeliveryEvent::Finished { missing: vec![ip(2)] }))
+    );
     assert_eq!(endpoint.statistics().datagrams_sent, 4);
     assert!(!endpoint.cancel_push(id));
-    assert_eq!(deliver(&mut endpoint, "198.51.100.1:848").unwrap_err().reason(), "unexpected-acknowledgement");
+    assert_eq!(
+        deliver(&mut endpoint, "198.51.100.1:848").unwrap_err().reason(),
+        "unexpected-acknowledgement"
+    );
 }

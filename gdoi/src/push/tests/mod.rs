@@ -1,4 +1,5 @@
-//! Pushes against recordings of another implementation, against the other side, and against everybody else.
+//! Pushes against recordings of another implementation, against the other side, and against
+//! everybody else.
 
 mod acknowledgement;
 mod delivery;
@@ -43,7 +44,12 @@ pub(super) struct KeyServer {
     pub(super) rng: SeededRng,
 }
 
-pub(super) fn kek_policy(spi: u8, kind: KeyKind, bits: u16, acknowledgement: Option<u16>) -> KekPolicy {
+pub(super) fn kek_policy(
+    spi: u8,
+    kind: KeyKind,
+    bits: u16,
+    acknowledgement: Option<u16>,
+) -> KekPolicy {
     KekPolicy {
         spi: [spi; 16],
         protocol: 17,
@@ -92,13 +98,20 @@ impl KeyServer {
     }
 
     pub(super) fn keys(&self) -> KekKeys {
-        KekKeys { algorithm_key: self.key.duplicate(), signature_key: Some(self.signing.public_key_der().unwrap()) }
+        KekKeys {
+            algorithm_key: self.key.duplicate(),
+            signature_key: Some(self.signing.public_key_der().unwrap()),
+        }
     }
 
     /// What a pull delivers.
     pub(super) fn group_sa(&self) -> GroupSa {
-        let policy =
-            GroupPolicy { group: GROUP, kek: Some(self.policy.clone()), gap: Default::default(), teks: vec![] };
+        let policy = GroupPolicy {
+            group: GROUP,
+            kek: Some(self.policy.clone()),
+            gap: Default::default(),
+            teks: vec![],
+        };
         let number = Some(self.sealer.sequence_number());
         GroupSa::originate(policy, BTreeMap::new(), Some(self.keys()), number, None)
     }
@@ -151,7 +164,9 @@ pub(super) fn tek_keys() -> TekKeys {
 
 /// The push must be accepted.
 pub(super) fn accepted(member: &mut RekeyMember, datagram: &[u8]) -> PushAccepted {
-    member.handle_datagram(address("192.0.2.1:848"), address("239.192.1.1:848"), datagram, at(1)).unwrap();
+    member
+        .handle_datagram(address("192.0.2.1:848"), address("239.192.1.1:848"), datagram, at(1))
+        .unwrap();
     match member.poll_event() {
         Some(RekeyEvent::Accepted(accepted)) => *accepted,
         other => panic!("{other:?}"),
@@ -164,7 +179,11 @@ pub(super) fn refused(member: &mut RekeyMember, datagram: &[u8]) -> crate::Error
     let error = member
         .handle_datagram(address("192.0.2.1:848"), address("239.192.1.1:848"), datagram, at(1))
         .expect_err("a push that must be refused");
-    assert_eq!(before, (member.sequence_number(), member.policy().cloned(), member.expiry()), "{error}");
+    assert_eq!(
+        before,
+        (member.sequence_number(), member.policy().cloned(), member.expiry()),
+        "{error}"
+    );
     assert_eq!((member.poll_event(), member.poll_transmit()), (None, None), "{error}");
     error
 }

@@ -1,7 +1,8 @@
-//! Pushes of another implementation, with its own keys: two of new TEKs, one with a new KEK, one of deletes.
+//! Pushes of another implementation, with its own keys: two of new TEKs, one with a new KEK, one of
+//! deletes.
 //!
-//! Its subnet masks are host masks, so that policy with TEKs cannot be used here. What comes before that must work all the
-//! same: cipher, payloads, numbers, signatures.
+//! Its subnet masks are host masks, so that policy with TEKs cannot be used here. What comes before
+//! that must work all the same: cipher, payloads, numbers, signatures.
 
 use super::super::open::{Opened, VerifiedPush};
 use super::super::rekey_sa::RekeySa;
@@ -33,7 +34,12 @@ fn member(recording: &Recording, legacy: bool) -> RekeyMember {
     RekeyMember::new(&pulled(recording), settings(legacy), at(0)).unwrap().unwrap()
 }
 
-fn verified(recording: &Recording, datagram: &[u8], legacy: bool, last: u32) -> Result<VerifiedPush, Error> {
+fn verified(
+    recording: &Recording,
+    datagram: &[u8],
+    legacy: bool,
+    last: u32,
+) -> Result<VerifiedPush, Error> {
     let pulled = pulled(recording);
     let (policy, keys) = (pulled.policy().kek.as_ref().unwrap(), pulled.kek_keys().unwrap());
     let sa = RekeySa::new(GROUP, policy, keys, None, last, legacy).unwrap();
@@ -46,15 +52,23 @@ const UNPADDED: SignatureHabit = SignatureHabit { length: Some(SignedLength::Unp
 
 #[test]
 fn signatures_and_keys() {
-    for (name, legacy, habits) in [(GDOI[0], false, [UNPADDED; 3]), (GDOI[1], true, [RAW, UNPADDED, RAW])] {
+    for (name, legacy, habits) in
+        [(GDOI[0], false, [UNPADDED; 3]), (GDOI[1], true, [RAW, UNPADDED, RAW])]
+    {
         let recording = Recording::load(name);
         for (number, (habit, packets)) in habits.into_iter().zip([5, 3, 1]).enumerate() {
             let push = verified(&recording, &recording.message(number + 11), legacy, 0).unwrap();
-            assert_eq!((push.sequence_number() as usize, push.habit()), (number + 1, habit), "{name}");
+            assert_eq!(
+                (push.sequence_number() as usize, push.habit()),
+                (number + 1, habit),
+                "{name}"
+            );
             let (payloads, _) = push.read().unwrap();
             assert!(payloads.deletes.is_empty());
             assert_eq!(payloads.policy.unwrap().teks.len() + 1, packets);
-            let KeyPacket::Tek { attributes, .. } = &payloads.keys.as_ref().unwrap().packets[packets.min(2) - 1] else {
+            let KeyPacket::Tek { attributes, .. } =
+                &payloads.keys.as_ref().unwrap().packets[packets.min(2) - 1]
+            else {
                 assert_eq!(packets, 1);
                 continue;
             };
@@ -78,7 +92,10 @@ fn other_signatures() {
         let mut changed = datagram.clone();
         let place = datagram.len() - 100;
         changed[place] ^= 1;
-        assert_eq!(verified(&recording, &changed, legacy, 0).unwrap_err(), PeerMisbehaved::WrongSignature.into());
+        assert_eq!(
+            verified(&recording, &changed, legacy, 0).unwrap_err(),
+            PeerMisbehaved::WrongSignature.into()
+        );
     }
 }
 
@@ -91,9 +108,13 @@ fn a_membership_with_a_new_kek() {
         let (from, to) = (address("10.99.0.2:848"), address("239.10.1.1:848"));
         for number in 1..=2 {
             member.handle_datagram(from, to, &recording.message(number + 10), at(1)).unwrap();
-            let Some(RekeyEvent::Unusable { sequence_number, error }) = member.poll_event() else { panic!("{name}") };
+            let Some(RekeyEvent::Unusable { sequence_number, error }) = member.poll_event() else {
+                panic!("{name}")
+            };
             assert_eq!(sequence_number as usize, number);
-            let Error::PeerIncompatible(PeerIncompatible::Policy(PolicyError::Selector { .. })) = error else {
+            let Error::PeerIncompatible(PeerIncompatible::Policy(PolicyError::Selector { .. })) =
+                error
+            else {
                 panic!("{error}");
             };
         }
@@ -112,9 +133,15 @@ fn a_membership_with_a_new_kek() {
         assert_eq!(refused(&mut member, &recording.message(12)), NotAccepted::RetiredKek.into());
 
         let push = accepted(&mut member, &recording.message(14));
-        assert_eq!((push.sequence_number, push.deletions.len(), push.kek), (4, 6, KekChange::Unchanged));
+        assert_eq!(
+            (push.sequence_number, push.deletions.len(), push.kek),
+            (4, 6, KekChange::Unchanged)
+        );
         assert!(matches!(push.deletions[0], Deletion::Tek(TekProtocol::ESP, _)));
-        assert_eq!((push.group_sa, push.acknowledgement, member.habit()), (None, None, Some(habit)));
+        assert_eq!(
+            (push.group_sa, push.acknowledgement, member.habit()),
+            (None, None, Some(habit))
+        );
     }
 }
 

@@ -124,7 +124,8 @@ fn payloads_out_of_place() {
     let mut member = server.member();
     let good = server.push_tek(0x1000);
     let good = plaintext(&server, good.datagram());
-    let chain = crate::wire::chain::walk(PayloadKind::SEQUENCE_NUMBER, &good, header::LENGTH).unwrap();
+    let chain =
+        crate::wire::chain::walk(PayloadKind::SEQUENCE_NUMBER, &good, header::LENGTH).unwrap();
     let body = |index: usize| chain.payloads[index].body().to_vec();
     let (seq, sa, kd, sig) = ((18, body(0)), (1, body(1)), (17, body(2)), (9, body(3)));
     let delete = (12, vec![0, 0, 0, 2, 1, 4, 0, 1, 0, 0, 0x10, 0]);
@@ -156,7 +157,8 @@ fn payloads_out_of_place() {
     }
 }
 
-/// Signed by the key server and yet of no use: the number is used up, nothing else changes, nothing is acknowledged.
+/// Signed by the key server and yet of no use: the number is used up, nothing else changes, nothing
+/// is acknowledged.
 #[test]
 fn unusable_content() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
@@ -170,8 +172,12 @@ fn unusable_content() {
     );
     let push = server.seal(PushContent { group_sa: Some(&sa), ..PushContent::default() });
     for time in [1, 20] {
-        let result =
-            member.handle_datagram(address("192.0.2.1:848"), address("192.0.2.9:848"), push.datagram(), at(time));
+        let result = member.handle_datagram(
+            address("192.0.2.1:848"),
+            address("192.0.2.9:848"),
+            push.datagram(),
+            at(time),
+        );
         assert_eq!(result.is_ok(), time == 1, "a copy is no news");
     }
     let error = PeerMisbehaved::Keys(crate::wire::KeyError::MissingTek(0x1000)).into();
@@ -189,9 +195,13 @@ fn deletes_that_name_nothing() {
         "00000002 00 04 0001 00001000",
         "00000002 01 10 0001 00000000000000000000000000000001",
     ] {
-        let delete = crate::wire::delete::Delete::decode(&crate::crypto::testing::hex(octets)).unwrap();
+        let delete =
+            crate::wire::delete::Delete::decode(&crate::crypto::testing::hex(octets)).unwrap();
         assert!(
-            matches!(Deletion::read(&delete), Err(Error::PeerMisbehaved(PeerMisbehaved::Delete { .. }))),
+            matches!(
+                Deletion::read(&delete),
+                Err(Error::PeerMisbehaved(PeerMisbehaved::Delete { .. }))
+            ),
             "{octets}"
         );
     }
@@ -202,9 +212,12 @@ fn deletes_that_name_nothing() {
 
 fn deletion() -> impl Strategy<Value = Deletion> {
     prop_oneof![
-        (1..=3_u8, 256..=u32::MAX).prop_map(|(protocol, spi)| Deletion::Tek(TekProtocol(protocol), spi)),
+        (1..=3_u8, 256..=u32::MAX)
+            .prop_map(|(protocol, spi)| Deletion::Tek(TekProtocol(protocol), spi)),
         (1..=3_u8).prop_map(|protocol| Deletion::AllTeks(TekProtocol(protocol))),
-        any::<[u8; 16]>().prop_filter("not all zero", |spi| *spi != [0; 16]).prop_map(Deletion::Kek),
+        any::<[u8; 16]>()
+            .prop_filter("not all zero", |spi| *spi != [0; 16])
+            .prop_map(Deletion::Kek),
         Just(Deletion::AllKeks),
     ]
 }

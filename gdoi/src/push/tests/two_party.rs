@@ -1,4 +1,5 @@
-//! The key server's side and the member's with each other: every key kind, habit and kind of content.
+//! The key server's side and the member's with each other: every key kind, habit and kind of
+//! content.
 
 use super::*;
 use crate::crypto::RsaForm;
@@ -41,10 +42,17 @@ fn deletes_alone_and_beside_new_keys() {
     ];
     let push = server.seal(PushContent { deletions: &deletions, ..PushContent::default() });
     let push = accepted(&mut member, push.datagram());
-    assert_eq!((push.deletions.as_slice(), push.group_sa, push.kek), (&deletions[..], None, KekChange::Unchanged));
+    assert_eq!(
+        (push.deletions.as_slice(), push.group_sa, push.kek),
+        (&deletions[..], None, KekChange::Unchanged)
+    );
 
     let sa = tek_sa(0x1002, None);
-    let push = server.seal(PushContent { deletions: &deletions[..1], group_sa: Some(&sa), ..Default::default() });
+    let push = server.seal(PushContent {
+        deletions: &deletions[..1],
+        group_sa: Some(&sa),
+        ..Default::default()
+    });
     let push = accepted(&mut member, push.datagram());
     assert_eq!((push.deletions.len(), push.group_sa.is_some()), (1, true));
 }
@@ -71,7 +79,8 @@ fn a_deleted_kek_is_acknowledged_and_ends_the_pushes() {
 fn another_keks_delete_changes_nothing() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
     let mut member = server.member();
-    let push = server.seal(PushContent { deletions: &[Deletion::Kek([1; 16])], ..PushContent::default() });
+    let push =
+        server.seal(PushContent { deletions: &[Deletion::Kek([1; 16])], ..PushContent::default() });
     assert_eq!(accepted(&mut member, push.datagram()).kek, KekChange::Unchanged);
 }
 
@@ -120,27 +129,47 @@ fn a_removed_member_cannot_follow() {
             _ => tree.refresh(&mut server.rng).unwrap(),
         };
         let policy = kek_policy(0xb0 + round, KeyKind::Ecdsa256, 128, None);
-        let keys = || KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
-        let group = GroupPolicy { group: GROUP, kek: Some(policy.clone()), gap: Default::default(), teks: vec![] };
+        let keys =
+            || KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
+        let group = GroupPolicy {
+            group: GROUP,
+            kek: Some(policy.clone()),
+            gap: Default::default(),
+            teks: vec![],
+        };
         let sa = GroupSa::originate(group, BTreeMap::new(), Some(keys()), None, None);
-        let push = server.seal(PushContent { group_sa: Some(&sa), updates, ..PushContent::default() });
+        let push =
+            server.seal(PushContent { group_sa: Some(&sa), updates, ..PushContent::default() });
         for member in &mut members {
             let push = accepted(member, push.datagram());
             assert!(matches!(push.kek, KekChange::Replaced { .. }));
-            assert_eq!(&push.group_sa.unwrap().kek_keys().unwrap().algorithm_key, tree.kek().unwrap());
+            assert_eq!(
+                &push.group_sa.unwrap().kek_keys().unwrap().algorithm_key,
+                tree.kek().unwrap()
+            );
         }
         if round == 0 {
             removed
-                .handle_datagram(address("192.0.2.1:848"), address("192.0.2.9:848"), push.datagram(), at(1))
+                .handle_datagram(
+                    address("192.0.2.1:848"),
+                    address("192.0.2.9:848"),
+                    push.datagram(),
+                    at(1),
+                )
                 .unwrap();
-            let Some(RekeyEvent::Unusable { sequence_number: 1, error }) = removed.poll_event() else { panic!() };
+            let Some(RekeyEvent::Unusable { sequence_number: 1, error }) = removed.poll_event()
+            else {
+                panic!()
+            };
             assert_eq!(error, KekUnusable::Excluded.into());
         }
         server.sealer = Sealer::new(&policy, &keys(), 0, false).unwrap();
     }
     let push = server.push_tek(0x1000);
     refused(&mut removed, push.datagram());
-    members.iter_mut().for_each(|member| assert!(accepted(member, push.datagram()).group_sa.is_some()));
+    members
+        .iter_mut()
+        .for_each(|member| assert!(accepted(member, push.datagram()).group_sa.is_some()));
 }
 
 #[test]
@@ -152,7 +181,8 @@ fn keys_that_all_would_read_stay_out_of_an_update() {
     let keys = KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
     let sa = tek_sa(0x1000, Some((kek_policy(0xb0, KeyKind::Ecdsa256, 128, None), keys)));
     let content = PushContent { group_sa: Some(&sa), updates, ..PushContent::default() };
-    let error = server.sealer.seal(content, &server.signing, server.options, &mut server.rng).unwrap_err();
+    let error =
+        server.sealer.seal(content, &server.signing, server.options, &mut server.rng).unwrap_err();
     assert_eq!(error.reason(), "api-misuse");
     assert_eq!(server.sealer.sequence_number(), 0);
 }
@@ -161,7 +191,8 @@ fn keys_that_all_would_read_stay_out_of_an_update() {
 fn sender_identifiers_never_leave_in_a_push() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
     let mut member = server.member();
-    let policy = GroupPolicy { group: GROUP, kek: None, gap: Default::default(), teks: vec![tek(0x1000)] };
+    let policy =
+        GroupPolicy { group: GROUP, kek: None, gap: Default::default(), teks: vec![tek(0x1000)] };
     let ids = Some(SenderIds { bits: 16, values: vec![7] });
     let sa = GroupSa::originate(policy, BTreeMap::from([(0x1000, tek_keys())]), None, None, ids);
     let push = server.seal(PushContent { group_sa: Some(&sa), ..PushContent::default() });
@@ -199,24 +230,40 @@ fn a_member_goes_on_from_what_it_exported() {
     let pulled = server.group_sa().with_key_path(tree.download(leaves[1]).unwrap());
     let mut before = RekeyMember::new(&pulled, settings(false), at(0)).unwrap().unwrap();
     let used = server.push_tek(0x1000);
-    let acknowledged = accepted(&mut before, used.datagram()).acknowledgement.unwrap().transmit().unwrap();
+    let acknowledged =
+        accepted(&mut before, used.datagram()).acknowledgement.unwrap().transmit().unwrap();
     let exported = before.export().unwrap();
     assert_eq!((exported.sequence_number(), exported.policy()), (Some(1), pulled.policy()));
     assert_eq!((exported.kek_keys(), exported.key_path()), (pulled.kek_keys(), pulled.key_path()));
 
-    let mut after = RekeyMember::new(&exported, settings(false), at(1)).unwrap().unwrap().ending_by(at(86_400));
-    assert_eq!((before.expiry(), after.expiry()), (Some(at(86_400)), Some(at(86_400))), "not a second longer");
+    let mut after =
+        RekeyMember::new(&exported, settings(false), at(1)).unwrap().unwrap().ending_by(at(86_400));
+    assert_eq!(
+        (before.expiry(), after.expiry()),
+        (Some(at(86_400)), Some(at(86_400))),
+        "not a second longer"
+    );
     assert_eq!(refused(&mut after, used.datagram()).reason(), "stale-sequence-number");
     let next = server.push_tek(0x1001);
-    let acknowledgement = accepted(&mut after, next.datagram()).acknowledgement.unwrap().transmit().unwrap();
-    assert_eq!(acknowledgement.payload.len(), acknowledged.payload.len(), "made with the key of the leaf");
+    let acknowledgement =
+        accepted(&mut after, next.datagram()).acknowledgement.unwrap().transmit().unwrap();
+    assert_eq!(
+        acknowledgement.payload.len(),
+        acknowledged.payload.len(),
+        "made with the key of the leaf"
+    );
     assert_ne!(acknowledgement.payload, acknowledged.payload);
 
     // It follows the hierarchy to a new KEK, and exports that one.
     let updates = tree.remove(&leaves[..1], &mut server.rng).unwrap();
     let policy = kek_policy(0xb0, KeyKind::Ecdsa256, 128, None);
     let keys = || KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
-    let group = GroupPolicy { group: GROUP, kek: Some(policy.clone()), gap: Default::default(), teks: vec![] };
+    let group = GroupPolicy {
+        group: GROUP,
+        kek: Some(policy.clone()),
+        gap: Default::default(),
+        teks: vec![],
+    };
     let sa = GroupSa::originate(group, BTreeMap::new(), Some(keys()), None, None);
     let roll = server.seal(PushContent { group_sa: Some(&sa), updates, ..PushContent::default() });
     assert!(matches!(accepted(&mut after, roll.datagram()).kek, KekChange::Replaced { .. }));

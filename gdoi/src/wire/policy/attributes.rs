@@ -42,7 +42,8 @@ impl Attributes<'_> {
     }
 
     pub(super) fn understood(&self, known: &[u16]) -> Result<(), PolicyError> {
-        let strange = |one: &&Attribute| !known.contains(&one.class) && !is_private(self.name(one.class));
+        let strange =
+            |one: &&Attribute| !known.contains(&one.class) && !is_private(self.name(one.class));
         match self.list.iter().find(strange) {
             Some(attribute) => Err(PolicyError::UnknownAttribute(self.name(attribute.class))),
             None => Ok(()),
@@ -73,7 +74,8 @@ impl Attributes<'_> {
     }
 }
 
-/// Private use: 128 to 255 in SAK and GAP (RFC 6407 §5.3, §5.4), 32001 to 32767 in a SAT (RFC 2407 §6.7).
+/// Private use: 128 to 255 in SAK and GAP (RFC 6407 §5.3, §5.4), 32001 to 32767 in a SAT (RFC 2407
+/// §6.7).
 pub(super) fn is_private(name: AttributeName) -> bool {
     match name.payload {
         PayloadKind::SA_TEK => (32001..=32767).contains(&name.class),

@@ -8,7 +8,8 @@ use crate::group::KekPolicy;
 use crate::wire::attribute::Attribute;
 use crate::wire::lengths::kek_key_octets;
 use crate::wire::registry::{
-    IdType, KekAlgorithm, KekAttribute, PayloadKind, RekeyAcknowledgement, SignatureAlgorithm, SignatureHash,
+    IdType, KekAlgorithm, KekAttribute, PayloadKind, RekeyAcknowledgement, SignatureAlgorithm,
+    SignatureHash,
 };
 use crate::wire::sa_kek::{IdBlock, SaKek, Trailer};
 
@@ -29,12 +30,13 @@ pub(super) fn read(sak: &SaKek) -> Result<KekPolicy, PolicyError> {
             Some(bits) => attributes.value(KekAttribute::KEK_KEY_LENGTH.0, bits.into()),
         });
     }
-    let signature_algorithm = SignatureAlgorithm(attributes.required(KekAttribute::SIG_ALGORITHM.0)?);
+    let signature_algorithm =
+        SignatureAlgorithm(attributes.required(KekAttribute::SIG_ALGORITHM.0)?);
     if !(1..=6).contains(&signature_algorithm.0) {
         return Err(attributes.value(KekAttribute::SIG_ALGORITHM.0, signature_algorithm.0.into()));
     }
-    // RFC 6407 §5.3 makes it optional for every signature. Without it a member may not be able to verify pushes, which is
-    // no reason to do without the keys of the pull.
+    // RFC 6407 §5.3 makes it optional for every signature. Without it a member may not be able to
+    // verify pushes, which is no reason to do without the keys of the pull.
     let signature_hash = attributes.basic(KekAttribute::SIG_HASH_ALGORITHM.0)?;
     match signature_hash {
         Some(hash) if !(SignatureHash::MD5.0..=SignatureHash::SHA512.0).contains(&hash) => {
@@ -60,21 +62,32 @@ pub(super) fn read(sak: &SaKek) -> Result<KekPolicy, PolicyError> {
         signature_algorithm: signature_algorithm.0,
         signature_key_length: attributes.basic(KekAttribute::SIG_KEY_LENGTH.0)?,
         // A member that cannot acknowledge in the way asked for goes on without (RFC 8263 §4).
-        acknowledgement: acknowledgement
-            .filter(|kind| (RekeyAcknowledgement::KEK_SHA256.0..=RekeyAcknowledgement::LKH_SHA512.0).contains(kind)),
+        acknowledgement: acknowledgement.filter(|kind| {
+            (RekeyAcknowledgement::KEK_SHA256.0..=RekeyAcknowledgement::LKH_SHA512.0).contains(kind)
+        }),
     })
 }
 
 pub(super) fn write(kek: &KekPolicy, trailer: Trailer) -> SaKek {
     let mut attributes = vec![Attribute::short(KekAttribute::KEK_ALGORITHM, kek.algorithm)];
-    attributes.extend(kek.key_length.map(|bits| Attribute::short(KekAttribute::KEK_KEY_LENGTH, bits)));
+    attributes
+        .extend(kek.key_length.map(|bits| Attribute::short(KekAttribute::KEK_KEY_LENGTH, bits)));
     attributes.push(number(KekAttribute::KEK_KEY_LIFETIME.0, kek.lifetime.as_secs()));
-    attributes.extend(kek.signature_hash.map(|hash| Attribute::short(KekAttribute::SIG_HASH_ALGORITHM, hash)));
+    attributes.extend(
+        kek.signature_hash.map(|hash| Attribute::short(KekAttribute::SIG_HASH_ALGORITHM, hash)),
+    );
     attributes.push(Attribute::short(KekAttribute::SIG_ALGORITHM, kek.signature_algorithm));
-    attributes.extend(kek.signature_key_length.map(|bits| Attribute::short(KekAttribute::SIG_KEY_LENGTH, bits)));
-    attributes.extend(kek.acknowledgement.map(|kind| Attribute::short(KekAttribute::KEK_ACK_REQUESTED, kind)));
-    let block =
-        |(kind, port, data): &(u8, u16, Vec<u8>)| IdBlock { kind: IdType(*kind), port: *port, data: data.clone() };
+    attributes.extend(
+        kek.signature_key_length.map(|bits| Attribute::short(KekAttribute::SIG_KEY_LENGTH, bits)),
+    );
+    attributes.extend(
+        kek.acknowledgement.map(|kind| Attribute::short(KekAttribute::KEK_ACK_REQUESTED, kind)),
+    );
+    let block = |(kind, port, data): &(u8, u16, Vec<u8>)| IdBlock {
+        kind: IdType(*kind),
+        port: *port,
+        data: data.clone(),
+    };
     SaKek {
         protocol: kek.protocol,
         source: block(&kek.source),

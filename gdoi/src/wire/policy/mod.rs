@@ -1,8 +1,9 @@
 //! The SA payload of a group as policy, and back (RFC 6407 §5.2 to §5.5).
 //!
-//! Payloads keep whatever they hold. Here is where a member understands it or refuses it: a capability that is not
-//! understood must end the registration before keys arrive (RFC 6407 §5.3.2, §5.4). Private-use attributes are left
-//! aside; Group Description and KEK_MANAGEMENT_ALGORITHM are ignored, as the RFC demands.
+//! Payloads keep whatever they hold. Here is where a member understands it or refuses it: a
+//! capability that is not understood must end the registration before keys arrive (RFC 6407 §5.3.2,
+//! §5.4). Private-use attributes are left aside; Group Description and KEK_MANAGEMENT_ALGORITHM are
+//! ignored, as the RFC demands.
 
 mod attributes;
 mod kek;
@@ -72,7 +73,10 @@ pub enum PolicyError {
 }
 
 /// The policy that `sa` states for `group`.
-pub fn group_policy(group: GroupId, sa: &GroupSecurityAssociation) -> Result<GroupPolicy, PolicyError> {
+pub fn group_policy(
+    group: GroupId,
+    sa: &GroupSecurityAssociation,
+) -> Result<GroupPolicy, PolicyError> {
     let kek = sa.kek.as_ref().map(kek::read).transpose()?;
     let gap = sa.gap.as_ref().map(read_gap).transpose()?.unwrap_or_default();
     let mut teks: Vec<TekPolicy> = Vec::with_capacity(sa.teks.len());
@@ -97,9 +101,11 @@ pub fn security_association(policy: &GroupPolicy, trailer: Trailer) -> GroupSecu
     }
 }
 
-/// How many sender identifiers a member asks for in message 3 of a pull; `None` if it does not (RFC 6407 §5.4.2).
+/// How many sender identifiers a member asks for in message 3 of a pull; `None` if it does not (RFC
+/// 6407 §5.4.2).
 pub fn sender_id_request(gap: &Gap) -> Result<Option<u16>, PolicyError> {
-    let attributes = Attributes { payload: PayloadKind::GROUP_ASSOCIATED_POLICY, list: &gap.attributes };
+    let attributes =
+        Attributes { payload: PayloadKind::GROUP_ASSOCIATED_POLICY, list: &gap.attributes };
     attributes.understood(&[GapAttribute::SENDER_ID_REQUEST.0])?;
     attributes.basic(GapAttribute::SENDER_ID_REQUEST.0)
 }
@@ -107,26 +113,39 @@ pub fn sender_id_request(gap: &Gap) -> Result<Option<u16>, PolicyError> {
 /// Attributes that [`group_policy`] leaves aside, for a report to the operator.
 pub fn ignored_attributes(sa: &GroupSecurityAssociation) -> Vec<AttributeName> {
     let lists = sa.kek.iter().map(|kek| (PayloadKind::SA_KEK, kek.attributes.as_slice()));
-    let lists = lists.chain(sa.gap.iter().map(|gap| (PayloadKind::GROUP_ASSOCIATED_POLICY, gap.attributes.as_slice())));
+    let lists = lists.chain(
+        sa.gap.iter().map(|gap| (PayloadKind::GROUP_ASSOCIATED_POLICY, gap.attributes.as_slice())),
+    );
     let lists = lists.chain(sa.teks.iter().filter_map(|tek| match tek {
         SaTek::Ipsec(tek) => Some((PayloadKind::SA_TEK, tek.attributes.as_slice())),
         SaTek::Other(..) => None,
     }));
     lists
-        .flat_map(|(payload, list)| list.iter().map(move |one| AttributeName { payload, class: one.class }))
+        .flat_map(|(payload, list)| {
+            list.iter().map(move |one| AttributeName { payload, class: one.class })
+        })
         .filter(|name| {
             is_private(*name)
-                || (name.payload == PayloadKind::SA_TEK && name.class == SaAttribute::GROUP_DESCRIPTION.0)
-                || (name.payload == PayloadKind::SA_KEK && name.class == KekAttribute::KEK_MANAGEMENT_ALGORITHM.0)
+                || (name.payload == PayloadKind::SA_TEK
+                    && name.class == SaAttribute::GROUP_DESCRIPTION.0)
+                || (name.payload == PayloadKind::SA_KEK
+                    && name.class == KekAttribute::KEK_MANAGEMENT_ALGORITHM.0)
         })
         .collect()
 }
 
 fn read_gap(gap: &Gap) -> Result<GroupAssociatedPolicy, PolicyError> {
-    let attributes = Attributes { payload: PayloadKind::GROUP_ASSOCIATED_POLICY, list: &gap.attributes };
-    // SENDER_ID_REQUEST is a member's to send; from a key server it has no meaning (RFC 6407 §5.4.2).
-    attributes.understood(&[GapAttribute::ACTIVATION_TIME_DELAY.0, GapAttribute::DEACTIVATION_TIME_DELAY.0])?;
-    let delay = |class: GapAttribute| Ok(attributes.basic(class.0)?.map(|seconds| Duration::from_secs(seconds.into())));
+    let attributes =
+        Attributes { payload: PayloadKind::GROUP_ASSOCIATED_POLICY, list: &gap.attributes };
+    // SENDER_ID_REQUEST is a member's to send; from a key server it has no meaning (RFC 6407
+    // §5.4.2).
+    attributes.understood(&[
+        GapAttribute::ACTIVATION_TIME_DELAY.0,
+        GapAttribute::DEACTIVATION_TIME_DELAY.0,
+    ])?;
+    let delay = |class: GapAttribute| {
+        Ok(attributes.basic(class.0)?.map(|seconds| Duration::from_secs(seconds.into())))
+    };
     Ok(GroupAssociatedPolicy {
         activation_time_delay: delay(GapAttribute::ACTIVATION_TIME_DELAY)?,
         deactivation_time_delay: delay(GapAttribute::DEACTIVATION_TIME_DELAY)?,
@@ -136,7 +155,9 @@ fn read_gap(gap: &Gap) -> Result<GroupAssociatedPolicy, PolicyError> {
 fn write_gap(gap: &GroupAssociatedPolicy) -> Gap {
     let delay = |class: GapAttribute, delay: Option<Duration>| {
         // Whole seconds in 16 bits is all the attribute holds; longer delays become the longest.
-        delay.map(|delay| Attribute::short(class, u16::try_from(delay.as_secs()).unwrap_or(u16::MAX)))
+        delay.map(|delay| {
+            Attribute::short(class, u16::try_from(delay.as_secs()).unwrap_or(u16::MAX))
+        })
     };
     let activation = delay(GapAttribute::ACTIVATION_TIME_DELAY, gap.activation_time_delay);
     let deactivation = delay(GapAttribute::DEACTIVATION_TIME_DELAY, gap.deactivation_time_delay);

@@ -5,8 +5,8 @@ use core::time::Duration;
 use super::attributes::{Attributes, number};
 use super::{DEFAULT_LIFETIME, PolicyError};
 use crate::group::{
-    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection, Spi, TekPolicy,
-    TekProtection, TekProtocol,
+    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection,
+    Spi, TekPolicy, TekProtection, TekProtocol,
 };
 use crate::wire::attribute::Attribute;
 use crate::wire::registry::{LifeType, PayloadKind, SaAttribute};
@@ -33,7 +33,8 @@ pub(super) fn read(sat: &SaTek) -> Result<TekPolicy, PolicyError> {
         }
     }
     // 0 is reserved for both, yet sent by an existing implementation where nothing is configured.
-    let unless_zero = |class: SaAttribute| Ok(attributes.basic(class.0)?.filter(|value| *value != 0));
+    let unless_zero =
+        |class: SaAttribute| Ok(attributes.basic(class.0)?.filter(|value| *value != 0));
     let preservation = unless_zero(SaAttribute::ADDRESS_PRESERVATION)?.map(AddressPreservation);
     let direction = unless_zero(SaAttribute::SA_DIRECTION)?.map(SaDirection);
     let selector = selector::read(sat.selector_protocol, &sat.source, &sat.destination)
@@ -45,12 +46,16 @@ pub(super) fn read(sat: &SaTek) -> Result<TekPolicy, PolicyError> {
             protocol: sat.protocol,
             transform: sat.transform,
             key_length,
-            authentication: attributes.basic(SaAttribute::AUTHENTICATION_ALGORITHM.0)?.map(AuthenticationAlgorithm),
-            // RFC 2407 §4.5 leaves the default to the host; groups that preserve addresses use tunnel mode.
+            authentication: attributes
+                .basic(SaAttribute::AUTHENTICATION_ALGORITHM.0)?
+                .map(AuthenticationAlgorithm),
+            // RFC 2407 §4.5 leaves the default to the host; groups that preserve addresses use
+            // tunnel mode.
             mode: attributes
                 .basic(SaAttribute::ENCAPSULATION_MODE.0)?
                 .map_or(EncapsulationMode::TUNNEL, EncapsulationMode),
-            address_preservation: preservation.unwrap_or(AddressPreservation::SOURCE_AND_DESTINATION),
+            address_preservation: preservation
+                .unwrap_or(AddressPreservation::SOURCE_AND_DESTINATION),
             direction: direction.unwrap_or(SaDirection::SYMMETRIC),
             lifetime: lifetimes.seconds.map_or(DEFAULT_LIFETIME, Duration::from_secs),
             lifetime_kilobytes: lifetimes.kilobytes,
@@ -70,10 +75,14 @@ pub(super) fn write(tek: &TekPolicy) -> SaTek {
     }
     attributes.push(Attribute::short(SaAttribute::ENCAPSULATION_MODE, protection.mode));
     attributes.extend(
-        protection.authentication.map(|algorithm| Attribute::short(SaAttribute::AUTHENTICATION_ALGORITHM, algorithm)),
+        protection
+            .authentication
+            .map(|algorithm| Attribute::short(SaAttribute::AUTHENTICATION_ALGORITHM, algorithm)),
     );
-    attributes.extend(protection.key_length.map(|bits| Attribute::short(SaAttribute::KEY_LENGTH, bits)));
-    attributes.push(Attribute::short(SaAttribute::ADDRESS_PRESERVATION, protection.address_preservation));
+    attributes
+        .extend(protection.key_length.map(|bits| Attribute::short(SaAttribute::KEY_LENGTH, bits)));
+    attributes
+        .push(Attribute::short(SaAttribute::ADDRESS_PRESERVATION, protection.address_preservation));
     if protection.direction != SaDirection::SYMMETRIC {
         attributes.push(Attribute::short(SaAttribute::SA_DIRECTION, protection.direction));
     }
@@ -95,16 +104,21 @@ struct Lifetimes {
     kilobytes: Option<u64>,
 }
 
-/// A Life Type stands before the Life Duration it qualifies, and the pair may occur once for either type.
+/// A Life Type stands before the Life Duration it qualifies, and the pair may occur once for either
+/// type.
 fn read_lifetimes(attributes: &Attributes<'_>) -> Result<Lifetimes, PolicyError> {
     let mut lifetimes = Lifetimes::default();
     let mut life_type = None;
     for attribute in attributes.list {
         match SaAttribute(attribute.class) {
             SaAttribute::LIFE_TYPE => {
-                let value = attribute.as_basic().ok_or(PolicyError::Form(attributes.name(attribute.class)))?;
+                let value = attribute
+                    .as_basic()
+                    .ok_or(PolicyError::Form(attributes.name(attribute.class)))?;
                 if life_type.replace(LifeType(value)).is_some() {
-                    return Err(PolicyError::Missing(attributes.name(SaAttribute::LIFE_DURATION.0)));
+                    return Err(PolicyError::Missing(
+                        attributes.name(SaAttribute::LIFE_DURATION.0),
+                    ));
                 }
             }
             SaAttribute::LIFE_DURATION => {
@@ -112,9 +126,13 @@ fn read_lifetimes(attributes: &Attributes<'_>) -> Result<Lifetimes, PolicyError>
                 let slot = match kind {
                     LifeType::SECONDS => &mut lifetimes.seconds,
                     LifeType::KILOBYTES => &mut lifetimes.kilobytes,
-                    LifeType(other) => return Err(attributes.value(SaAttribute::LIFE_TYPE.0, other.into())),
+                    LifeType(other) => {
+                        return Err(attributes.value(SaAttribute::LIFE_TYPE.0, other.into()));
+                    }
                 };
-                let duration = attribute.as_number().ok_or(PolicyError::Form(attributes.name(attribute.class)))?;
+                let duration = attribute
+                    .as_number()
+                    .ok_or(PolicyError::Form(attributes.name(attribute.class)))?;
                 if duration == 0 {
                     return Err(attributes.value(attribute.class, 0));
                 }

@@ -13,8 +13,8 @@ open_number! {
 }
 
 open_number! {
-    /// Exchange types (RFC 2408 §3.1, RFC 6407 §3.2.1 and §4.2, RFC 8263 §3.1). 32 and 33 mean Quick Mode and New
-    /// Group Mode under the IPsec DOI.
+    /// Exchange types (RFC 2408 §3.1, RFC 6407 §3.2.1 and §4.2, RFC 8263 §3.1). 32 and 33 mean
+    /// Quick Mode and New Group Mode under the IPsec DOI.
     ExchangeType(u8) {
         NONE = 0; BASE = 1; IDENTITY_PROTECTION = 2; AUTHENTICATION_ONLY = 3; AGGRESSIVE = 4; INFORMATIONAL = 5;
         GROUPKEY_PULL = 32; GROUPKEY_PUSH = 33; GROUPKEY_PUSH_ACK = 35;
@@ -52,8 +52,9 @@ open_number! {
 }
 
 open_number! {
-    /// Protocol identifiers of proposals, notifications and deletes under the IPsec DOI (RFC 2407 §4.4.1). A delete
-    /// under the GDOI uses [`crate::group::TekProtocol`] numbers, and 0 for the KEK (RFC 6407 §5.9).
+    /// Protocol identifiers of proposals, notifications and deletes under the IPsec DOI (RFC 2407
+    /// §4.4.1). A delete under the GDOI uses [`crate::group::TekProtocol`] numbers, and 0 for the
+    /// KEK (RFC 6407 §5.9).
     ProtocolId(u8) { RESERVED = 0; ISAKMP = 1; IPSEC_AH = 2; IPSEC_ESP = 3; IPCOMP = 4; }
 }
 

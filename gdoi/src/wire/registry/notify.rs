@@ -19,7 +19,8 @@ open_number! {
 }
 
 impl NotifyType {
-    /// Whether the type reports an error rather than a status (RFC 2408 §3.14.1: 1..8191, private 8192..16383).
+    /// Whether the type reports an error rather than a status (RFC 2408 §3.14.1: 1..8191, private
+    /// 8192..16383).
     pub fn is_error(self) -> bool {
         (1..16384).contains(&self.0)
     }

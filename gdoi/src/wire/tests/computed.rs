@@ -6,9 +6,9 @@ use core::time::Duration;
 use crate::config::{ByteOrder, Identity};
 use crate::crypto::Secret;
 use crate::group::{
-    AddressPreservation, AddressRange, EncapsulationMode, EspTransform, GroupAssociatedPolicy, GroupId, GroupPolicy,
-    GroupSa, KekKeys, KekPolicy, SaDirection, SenderIds, TekKeys, TekPolicy, TekProtection, TekProtocol,
-    TrafficSelector,
+    AddressPreservation, AddressRange, EncapsulationMode, EspTransform, GroupAssociatedPolicy,
+    GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy, SaDirection, SenderIds, TekKeys, TekPolicy,
+    TekProtection, TekProtocol, TrafficSelector,
 };
 use crate::wire::attribute::Attribute;
 use crate::wire::cert::Certificate;
@@ -25,14 +25,18 @@ use crate::wire::nat_d::NatDetection;
 use crate::wire::nonce::Nonce;
 use crate::wire::notify::Notification;
 use crate::wire::payload::{Payload, encode_chain, first_kind};
-use crate::wire::registry::{CertificateEncoding, Doi, GapAttribute, IdType, NotifyType, PayloadKind, ProtocolId};
+use crate::wire::registry::{
+    CertificateEncoding, Doi, GapAttribute, IdType, NotifyType, PayloadKind, ProtocolId,
+};
 use crate::wire::sa::SecurityAssociation;
 use crate::wire::sa_kek::Trailer;
 use crate::wire::sa_tek::SaTek;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::testing::{both_ways, hex, testdata, walk};
 use crate::wire::vendor::VendorId;
-use crate::wire::{group_keys, group_policy, key_download, security_association, sender_id_request};
+use crate::wire::{
+    group_keys, group_policy, key_download, security_association, sender_id_request,
+};
 
 pub(crate) fn policy() -> GroupPolicy {
     let net = AddressRange::Subnet("10.0.0.0/8".parse().expect("a subnet"));
@@ -81,7 +85,10 @@ pub(crate) fn policy() -> GroupPolicy {
 }
 
 pub(crate) fn group_sa() -> GroupSa {
-    let keys = TekKeys { encryption: Secret::new((0x30..=0x43).collect()), integrity: Secret::new(Vec::new()) };
+    let keys = TekKeys {
+        encryption: Secret::new((0x30..=0x43).collect()),
+        integrity: Secret::new(Vec::new()),
+    };
     GroupSa::originate(
         policy(),
         [(0x0bad_c0de, keys)].into(),
@@ -150,11 +157,20 @@ fn golden<T: Body + PartialEq + core::fmt::Debug>(text: &str, body: &T) {
 
 #[test]
 fn payloads_that_no_recording_holds() {
-    golden("00 00 0007 04 3000", &Certificate { encoding: CertificateEncoding::X509_SIGNATURE, data: vec![0x30, 0] });
+    golden(
+        "00 00 0007 04 3000",
+        &Certificate { encoding: CertificateEncoding::X509_SIGNATURE, data: vec![0x30, 0] },
+    );
     golden("00 00 0005 04", &CertificateRequest { encoding: CertificateEncoding(4), data: vec![] });
-    golden("00 00 0014 afcad71368a1f1c96b8696fc77570100", &VendorId(hex("afcad71368a1f1c96b8696fc77570100")));
+    golden(
+        "00 00 0014 afcad71368a1f1c96b8696fc77570100",
+        &VendorId(hex("afcad71368a1f1c96b8696fc77570100")),
+    );
     golden("00 00 0008 01020304", &NatDetection(vec![1, 2, 3, 4]));
-    golden("00 00 0008 80030004", &Gap { attributes: vec![Attribute::short(GapAttribute::SENDER_ID_REQUEST, 4u16)] });
+    golden(
+        "00 00 0008 80030004",
+        &Gap { attributes: vec![Attribute::short(GapAttribute::SENDER_ID_REQUEST, 4u16)] },
+    );
     golden(
         "00 00 0010 00000002 01 00 0012 aabbccdd",
         &Notification {
@@ -167,14 +183,26 @@ fn payloads_that_no_recording_holds() {
     );
     golden(
         "00 00 001c 00000002 01 10 0001 0102030405060708 1112131415161718",
-        &Delete::isakmp_sa(Doi::GDOI, [1, 2, 3, 4, 5, 6, 7, 8], [0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18]),
+        &Delete::isakmp_sa(
+            Doi::GDOI,
+            [1, 2, 3, 4, 5, 6, 7, 8],
+            [0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18],
+        ),
     );
     // A KEK's delete-all: protocol 0, 16 octets of zero (RFC 6407 §5.9).
     golden(
         "00 00 001c 00000002 00 10 0001 00000000000000000000000000000000",
-        &Delete { doi: Doi::GDOI, protocol: ProtocolId::RESERVED, spi_size: 16, spis: vec![vec![0; 16]] },
+        &Delete {
+            doi: Doi::GDOI,
+            protocol: ProtocolId::RESERVED,
+            spi_size: 16,
+            spis: vec![vec![0; 16]],
+        },
     );
-    golden("00 00 000c 03 01 0203040506 07", &SaTek::Other(TekProtocol::IEC_61850, vec![1, 2, 3, 4, 5, 6, 7]));
+    golden(
+        "00 00 000c 03 01 0203040506 07",
+        &SaTek::Other(TekProtocol::IEC_61850, vec![1, 2, 3, 4, 5, 6, 7]),
+    );
 }
 
 #[test]
@@ -182,7 +210,8 @@ fn sender_id_request_of_a_member() {
     let request = Gap { attributes: vec![Attribute::short(GapAttribute::SENDER_ID_REQUEST, 4u16)] };
     assert_eq!(sender_id_request(&request), Ok(Some(4)));
     assert_eq!(sender_id_request(&Gap::default()), Ok(None));
-    let delay = Gap { attributes: vec![Attribute::short(GapAttribute::ACTIVATION_TIME_DELAY, 4u16)] };
+    let delay =
+        Gap { attributes: vec![Attribute::short(GapAttribute::ACTIVATION_TIME_DELAY, 4u16)] };
     assert!(sender_id_request(&delay).is_err());
 }
 
@@ -224,7 +253,10 @@ fn key_hierarchy() {
     let keys = group_keys(&policy, sent).expect("keys that fit");
     let kek = keys.kek_keys.expect("the root");
     assert_eq!((kek.algorithm_key, kek.signature_key), (lkh_key(1, 1).data, Some(vec![0x30, 0])));
-    assert_eq!(keys.lkh.map(|path| path.keys.iter().map(|key| key.node).collect()), Some(vec![4, 2, 1]));
+    assert_eq!(
+        keys.lkh.map(|path| path.keys.iter().map(|key| key.node).collect()),
+        Some(vec![4, 2, 1])
+    );
 }
 
 #[test]
@@ -235,11 +267,15 @@ fn chain_of_several_payloads() {
         Payload::Unknown(PayloadKind(200), vec![9]),
     ];
     let octets = encode_chain(&payloads).expect("fits");
-    assert_eq!(octets, hex("05 00 000c 0101010101010101 c8 00 000c 0b 00 0000 00000001 00 00 0005 09"));
+    assert_eq!(
+        octets,
+        hex("05 00 000c 0101010101010101 c8 00 000c 0b 00 0000 00000001 00 00 0005 09")
+    );
     assert_eq!(first_kind(&payloads), PayloadKind::NONCE);
     assert_eq!((encode_chain(&[]), first_kind(&[])), (Ok(vec![]), PayloadKind::NONE));
     let chain = walk(PayloadKind::NONCE, &octets);
-    let again: Vec<Payload> = chain.payloads.iter().map(|raw| Payload::read_gdoi(raw).expect("good")).collect();
+    let again: Vec<Payload> =
+        chain.payloads.iter().map(|raw| Payload::read_gdoi(raw).expect("good")).collect();
     assert_eq!(again, payloads);
 }
 

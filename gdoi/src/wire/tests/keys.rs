@@ -3,7 +3,8 @@
 use super::computed::{group_sa, policy};
 use crate::crypto::Secret;
 use crate::group::{
-    AuthenticationAlgorithm, EspTransform, GroupPolicy, KekPolicy, Spi, TekKeys, TekProtection, TekProtocol,
+    AuthenticationAlgorithm, EspTransform, GroupPolicy, KekPolicy, Spi, TekKeys, TekProtection,
+    TekProtocol,
 };
 use crate::wire::attribute::Attribute;
 use crate::wire::kd::{KeyDownload, KeyPacket, SecretAttribute};
@@ -37,7 +38,10 @@ fn changed(change: impl FnOnce(&mut Vec<KeyPacket>)) -> Result<GroupKeys, KeyErr
 }
 
 /// Keys of one data SA under `protection`, without a rekey SA.
-fn tek_keys(protection: TekProtection, attributes: Vec<SecretAttribute>) -> Result<TekKeys, KeyError> {
+fn tek_keys(
+    protection: TekProtection,
+    attributes: Vec<SecretAttribute>,
+) -> Result<TekKeys, KeyError> {
     let mut policy = policy();
     policy.kek = None;
     policy.teks[0].protection = protection;
@@ -61,8 +65,9 @@ fn protection(
 
 #[test]
 fn lengths_of_every_transform() {
-    let esp =
-        |transform: EspTransform, bits, mac| KeyLengths::of(&protection(TekProtocol::ESP, transform.0, bits, mac));
+    let esp = |transform: EspTransform, bits, mac| {
+        KeyLengths::of(&protection(TekProtocol::ESP, transform.0, bits, mac))
+    };
     let lengths = |encryption, integrity| Some(KeyLengths { encryption, integrity });
     assert_eq!(esp(EspTransform::DES, None, Some(1)), lengths(8, 16));
     assert_eq!(esp(EspTransform::TRIPLE_DES, None, Some(2)), lengths(24, 20));
@@ -85,7 +90,9 @@ fn lengths_of_every_transform() {
     assert_eq!(esp(EspTransform(7), None, None), None);
     assert_eq!(esp(EspTransform::TRIPLE_DES, None, Some(3)), None);
     let ah = |transform| KeyLengths::of(&protection(TekProtocol::AH, transform, None, None));
-    for (transform, octets) in [(2, 16), (3, 20), (5, 32), (6, 48), (7, 64), (11, 20), (12, 28), (13, 36)] {
+    for (transform, octets) in
+        [(2, 16), (3, 20), (5, 32), (6, 48), (7, 64), (11, 20), (12, 28), (13, 36)]
+    {
         assert_eq!(ah(transform), lengths(0, octets));
     }
     assert_eq!(ah(4), None);
@@ -145,7 +152,9 @@ fn packets_and_policy_match_by_spi() {
     // Packet order is free.
     assert_eq!(changed(|packets| packets.reverse()), changed(|_| ()));
     let foreign = |spi: Vec<u8>| {
-        let result = changed(|packets| packets.push(KeyPacket::Tek { spi: spi.clone(), attributes: vec![] }));
+        let result = changed(|packets| {
+            packets.push(KeyPacket::Tek { spi: spi.clone(), attributes: vec![] })
+        });
         assert_eq!(result, Err(KeyError::UnannouncedTek(spi)));
     };
     foreign(vec![0, 0, 1, 0]);
@@ -154,9 +163,12 @@ fn packets_and_policy_match_by_spi() {
     assert_eq!(changed(|packets| drop(packets.remove(1))), Err(KeyError::MissingTek(SPI)));
     assert_eq!(changed(|packets| drop(packets.remove(0))), Err(KeyError::MissingKek));
     assert!(changed(|packets| drop(packets.remove(2))).is_ok_and(|keys| keys.sender_ids.is_none()));
-    let foreign = changed(|packets| packets[0] = KeyPacket::Kek { spi: [9; 16], attributes: vec![attribute(1, 32)] });
+    let foreign = changed(|packets| {
+        packets[0] = KeyPacket::Kek { spi: [9; 16], attributes: vec![attribute(1, 32)] }
+    });
     assert_eq!(foreign, Err(KeyError::UnannouncedKek(KdType::KEK)));
-    let foreign = changed(|packets| packets.push(KeyPacket::Lkh { spi: [9; 16], attributes: vec![] }));
+    let foreign =
+        changed(|packets| packets.push(KeyPacket::Lkh { spi: [9; 16], attributes: vec![] }));
     assert_eq!(foreign, Err(KeyError::UnannouncedKek(KdType::LKH)));
     let mut without_sak = policy();
     without_sak.kek = None;
@@ -172,17 +184,25 @@ fn packets_occur_once() {
     assert_eq!(tek, repeated(KdType::TEK, &SPI.to_be_bytes()));
     let kek = KeyPacket::Kek { spi: kek_spi(), attributes: vec![attribute(1, 32)] };
     assert_eq!(changed(|packets| packets.push(kek)), repeated(KdType::KEK, &kek_spi()));
-    let sid = KeyPacket::Sid { attributes: vec![Attribute::short(1u16, 8u16), Attribute::short(2u16, 1u16)] };
+    let sid = KeyPacket::Sid {
+        attributes: vec![Attribute::short(1u16, 8u16), Attribute::short(2u16, 1u16)],
+    };
     assert_eq!(changed(|packets| packets.push(sid)), repeated(KdType::SID, &[]));
     let lkh = || KeyPacket::Lkh { spi: kek_spi(), attributes: vec![] };
-    assert_eq!(changed(|packets| packets.extend([lkh(), lkh()])), repeated(KdType::LKH, &kek_spi()));
+    assert_eq!(
+        changed(|packets| packets.extend([lkh(), lkh()])),
+        repeated(KdType::LKH, &kek_spi())
+    );
 }
 
 #[test]
 fn unknown_packets_and_attributes() {
     let packet = |kind| KeyPacket::Unknown { kind: KdType(kind), spi: vec![], rest: secret(4) };
     assert_eq!(changed(|packets| packets.push(packet(5))), Err(KeyError::UnknownPacket(KdType(5))));
-    assert_eq!(changed(|packets| packets.push(packet(127))), Err(KeyError::UnknownPacket(KdType(127))));
+    assert_eq!(
+        changed(|packets| packets.push(packet(127))),
+        Err(KeyError::UnknownPacket(KdType(127)))
+    );
     assert!(changed(|packets| packets.extend([packet(128), packet(128)])).is_ok());
     let gcm = || protection(TekProtocol::ESP, 20, Some(128), None);
     let unknown = tek_keys(gcm(), vec![attribute(1, 20), attribute(4, 1)]);
@@ -197,7 +217,10 @@ fn kek_has_an_initialisation_vector_and_a_key() {
     let kek = |algorithm, key_length, octets| {
         let mut policy = GroupPolicy { teks: vec![], ..policy() };
         let changed = KekPolicy { algorithm, key_length, ..policy.kek.expect("a SAK") };
-        let packet = KeyPacket::Kek { spi: changed.spi, attributes: vec![attribute(1, octets), attribute(2, 294)] };
+        let packet = KeyPacket::Kek {
+            spi: changed.spi,
+            attributes: vec![attribute(1, octets), attribute(2, 294)],
+        };
         policy.kek = Some(changed);
         group_keys(&policy, KeyDownload { packets: vec![packet] }).map(|keys| {
             let kek = keys.kek_keys.expect("keys of the rekey SA");
@@ -208,7 +231,8 @@ fn kek_has_an_initialisation_vector_and_a_key() {
         [(1, None, 16), (2, None, 32), (3, Some(128), 32), (3, Some(192), 40), (3, Some(256), 48)]
     {
         assert_eq!(kek(algorithm, key_length, octets), Ok((octets, Some(294))));
-        let short = KeyError::Length { kind: KdType::KEK, class: 1, need: octets, have: octets - 1 };
+        let short =
+            KeyError::Length { kind: KdType::KEK, class: 1, need: octets, have: octets - 1 };
         assert_eq!(kek(algorithm, key_length, octets - 1), Err(short));
     }
     assert!(kek(9, None, 0).is_err());
@@ -216,13 +240,17 @@ fn kek_has_an_initialisation_vector_and_a_key() {
 
 #[test]
 fn hierarchies_beside_a_kek_packet() {
-    let with = |attributes| changed(|packets| packets.push(KeyPacket::Lkh { spi: kek_spi(), attributes }));
+    let with =
+        |attributes| changed(|packets| packets.push(KeyPacket::Lkh { spi: kek_spi(), attributes }));
     let update = LkhAttribute::Update(LkhUpdate { node: 1, handle: 1, keys: vec![] });
-    let keys = with(vec![LkhAttribute::Download(LkhDownload::default()), update]).expect("keys that fit");
+    let keys =
+        with(vec![LkhAttribute::Download(LkhDownload::default()), update]).expect("keys that fit");
     assert_eq!(keys.kek_keys.as_ref(), group_sa().kek_keys());
     assert_eq!(keys.lkh, Some(LkhDownload::default()));
-    let twice =
-        with(vec![LkhAttribute::Download(LkhDownload::default()), LkhAttribute::Download(LkhDownload::default())]);
+    let twice = with(vec![
+        LkhAttribute::Download(LkhDownload::default()),
+        LkhAttribute::Download(LkhDownload::default()),
+    ]);
     assert_eq!(twice, Err(KeyError::RepeatedAttribute { kind: KdType::LKH, class: 1 }));
     let unknown = with(vec![LkhAttribute::Other(attribute(4, 1))]);
     assert_eq!(unknown, Err(KeyError::UnknownAttribute { kind: KdType::LKH, class: 4 }));
@@ -239,14 +267,20 @@ fn sender_identifiers() {
     let bits = |value: u16| Attribute::short(1u16, value);
     let value = |octets: &[u8]| Attribute::long(2u16, octets);
     assert_eq!(sids(vec![bits(8), value(&[255])]), Ok((8, vec![255])));
-    assert_eq!(sids(vec![value(&[0, 0, 1, 0]), bits(16), Attribute::short(2u16, 2u16)]), Ok((16, vec![256, 2])));
+    assert_eq!(
+        sids(vec![value(&[0, 0, 1, 0]), bits(16), Attribute::short(2u16, 2u16)]),
+        Ok((16, vec![256, 2]))
+    );
     assert_eq!(sids(vec![bits(64), value(&[0xff; 8])]), Ok((64, vec![u64::MAX])));
     let refused = |text| Err(KeyError::SenderIds(text));
     assert_eq!(sids(vec![value(&[1])]), refused("no width"));
     assert_eq!(sids(vec![bits(8)]), refused("no SID"));
     assert_eq!(sids(vec![bits(0), value(&[0])]), refused("width out of 1 to 64 bits"));
     assert_eq!(sids(vec![bits(65), value(&[0])]), refused("width out of 1 to 64 bits"));
-    assert_eq!(sids(vec![Attribute::long(1u16, vec![0, 8]), value(&[0])]), refused("width out of 1 to 64 bits"));
+    assert_eq!(
+        sids(vec![Attribute::long(1u16, vec![0, 8]), value(&[0])]),
+        refused("width out of 1 to 64 bits")
+    );
     assert_eq!(sids(vec![bits(8), value(&[1, 0])]), refused("a SID exceeds its width"));
     assert_eq!(sids(vec![bits(8), value(&[])]), refused("a SID is empty or exceeds 64 bits"));
     assert_eq!(sids(vec![bits(8), value(&[1; 9])]), refused("a SID is empty or exceeds 64 bits"));
@@ -259,7 +293,11 @@ fn sender_identifiers() {
 
 #[test]
 fn errors_hold_no_key() {
-    let error = changed(|packets| packets[1] = tek_packet(vec![attribute(1, 19)])).expect_err("too short");
-    assert_eq!(error.to_string(), "TEK packet: attribute class 1 has 19 octets, the policy needs 20");
+    let error =
+        changed(|packets| packets[1] = tek_packet(vec![attribute(1, 19)])).expect_err("too short");
+    assert_eq!(
+        error.to_string(),
+        "TEK packet: attribute class 1 has 19 octets, the policy needs 20"
+    );
     assert!(!format!("{error:?}").contains("7, 7"));
 }

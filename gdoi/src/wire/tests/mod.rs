@@ -1,4 +1,5 @@
-//! Tests of the wire formats: recorded and computed octets both ways, properties, and what must be refused.
+//! Tests of the wire formats: recorded and computed octets both ways, properties, and what must be
+//! refused.
 
 pub(crate) mod computed;
 mod keys;

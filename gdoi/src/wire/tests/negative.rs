@@ -38,12 +38,19 @@ fn errors_name_field_place_need_and_rest() {
 
 #[test]
 fn chains() {
-    let walk = |octets: &[u8]| chain::walk(PayloadKind::HASH, octets, 28).map(|chain| chain.payloads.len());
+    let walk = |octets: &[u8]| {
+        chain::walk(PayloadKind::HASH, octets, 28).map(|chain| chain.payloads.len())
+    };
     assert_eq!(walk(&[]), Err(truncated("next payload", 28, 1, 0)));
     assert_eq!(walk(&[0, 0, 0]), Err(truncated("payload length", 30, 2, 1)));
     for length in 0..4 {
-        let short =
-            InvalidMessage::Length { what: "payload length", offset: 30, minimum: 4, maximum: 5, have: length.into() };
+        let short = InvalidMessage::Length {
+            what: "payload length",
+            offset: 30,
+            minimum: 4,
+            maximum: 5,
+            have: length.into(),
+        };
         assert_eq!(walk(&[0, 0, 0, length, 9]), Err(short));
     }
     assert_eq!(walk(&[0, 0, 0, 6, 9]), Err(truncated("payload", 32, 2, 1)));
@@ -64,7 +71,10 @@ fn longest_chain_of_empty_payloads() {
     if let Some(last) = octets.len().checked_sub(4) {
         octets[last] = 0;
     }
-    assert_eq!(chain::walk_clear(PayloadKind::VENDOR_ID, &octets, 28).map(|chain| chain.payloads.len()), Ok(16_383));
+    assert_eq!(
+        chain::walk_clear(PayloadKind::VENDOR_ID, &octets, 28).map(|chain| chain.payloads.len()),
+        Ok(16_383)
+    );
 }
 
 #[test]
@@ -75,7 +85,8 @@ fn attributes() {
     assert_eq!(error::<Gap>(&hex("80010001 8002")), truncated("attribute value", 6, 2, 0));
     let too_wide = Attribute::short(0x8001u16, 1u16).to_octets().expect_err("a class of 16 bits");
     assert_eq!((too_wide.what, too_wide.maximum), ("attribute type", 0x7fff));
-    let too_long = Attribute::long(1u16, vec![0; 65_536]).to_octets().expect_err("a value of 64 KiB");
+    let too_long =
+        Attribute::long(1u16, vec![0; 65_536]).to_octets().expect_err("a value of 64 KiB");
     assert_eq!((too_long.what, too_long.have), ("attribute length", 65_536));
 }
 
@@ -85,7 +96,10 @@ fn variable_classes_in_both_forms() {
     let long = Attribute::decode(&hex("0002 0004 00000e10")).expect("a good attribute");
     assert_eq!((short.as_number(), long.as_number()), (Some(3600), Some(3600)));
     assert!(short.same(&long) && long.same(&short) && short != long);
-    assert!(!short.same(&Attribute::short(2u16, 3601u16)) && !short.same(&Attribute::short(3u16, 3600u16)));
+    assert!(
+        !short.same(&Attribute::short(2u16, 3601u16))
+            && !short.same(&Attribute::short(3u16, 3600u16))
+    );
     assert_eq!((short.as_basic(), long.as_basic()), (Some(3600), None));
     assert_eq!(Attribute::long(2u16, vec![]).as_number(), None);
     assert_eq!(Attribute::long(2u16, vec![0xff; 8]).as_number(), Some(u64::MAX));
@@ -113,9 +127,13 @@ fn phase1_sa() {
     let short = InvalidMessage::Trailing { what: "payload chain", offset: 51, have: 1 };
     assert_eq!(bad(11, 0x2b), short);
     assert_eq!(bad(11, 0x2d), truncated("payload", 12, 41, 40));
-    let spi = InvalidMessage::Length { what: "SPI size", offset: 14, minimum: 0, maximum: 16, have: 17 };
+    let spi =
+        InvalidMessage::Length { what: "SPI size", offset: 14, minimum: 0, maximum: 16, have: 17 };
     assert_eq!(bad(14, 17), spi);
-    assert_eq!(bad(15, 2), InvalidMessage::Count { what: "transforms", offset: 16, need: 2, have: 1 });
+    assert_eq!(
+        bad(15, 2),
+        InvalidMessage::Count { what: "transforms", offset: 16, need: 2, have: 1 }
+    );
     assert_eq!(bad(16, 1), truncated("next payload", 52, 1, 0));
     let trailing = [body.as_slice(), &[0]].concat();
     let left_over = InvalidMessage::Trailing { what: "payload chain", offset: 52, have: 1 };
@@ -133,7 +151,13 @@ fn proposals_hold_transforms_only() {
 
 #[test]
 fn opaque_payloads_and_nonces() {
-    let length = |what, minimum, maximum, have| InvalidMessage::Length { what, offset: 0, minimum, maximum, have };
+    let length = |what, minimum, maximum, have| InvalidMessage::Length {
+        what,
+        offset: 0,
+        minimum,
+        maximum,
+        have,
+    };
     assert_eq!(error::<KeyExchange>(&[]), length("public value", 1, LONGEST_BODY, 0));
     assert_eq!(error::<Hash>(&[]), length("hash", 1, LONGEST_BODY, 0));
     assert_eq!(error::<Signature>(&[]), length("signature", 1, LONGEST_BODY, 0));
@@ -165,7 +189,8 @@ fn identifications() {
     assert_eq!(identity("02 11 0350 67312e6c6162"), Some(Identity::Fqdn("g1.lab".into())));
     assert_eq!(identity("03 00 0000 6140622e63"), Some(Identity::UserFqdn("a@b.c".into())));
     assert_eq!(identity("0b 00 0000 00ff"), Some(Identity::KeyId(vec![0, 0xff])));
-    let group = |text: &str| Identification::decode(&hex(text)).expect("good").as_group(ByteOrder::Network);
+    let group =
+        |text: &str| Identification::decode(&hex(text)).expect("good").as_group(ByteOrder::Network);
     assert_eq!(group("0b 00 0000 000457"), None);
     assert_eq!(group("0b 00 0000 0000000457"), None);
     assert_eq!(group("01 00 0000 00000457"), None);
@@ -179,7 +204,8 @@ fn deletes() {
     assert_eq!(error::<Delete>(&[body.as_slice(), &[0]].concat()), left_over);
     let many = error::<Delete>(&hex("00000002 01 00 ffff"));
     assert_eq!(many, InvalidMessage::Value { what: "SPI size", offset: 5, value: 0 });
-    let uneven = Delete { doi: Doi::GDOI, protocol: ProtocolId(1), spi_size: 4, spis: vec![vec![0; 3]] };
+    let uneven =
+        Delete { doi: Doi::GDOI, protocol: ProtocolId(1), spi_size: 4, spis: vec![vec![0; 3]] };
     assert!(uneven.to_octets().is_err());
 }
 
@@ -204,29 +230,41 @@ fn group_sa() {
     assert_eq!(bad(85, 15), value("SA attribute payload", 97, 15));
     assert_eq!(bad(85, 17), value("SA attribute payload", 97, 17));
     // A SAK one octet shorter: the GAP's header is looked for one octet early.
-    assert!(matches!(bad(15, 0x48), InvalidMessage::Length { what: "payload length", offset: 86, have: 0, .. }));
+    assert!(matches!(
+        bad(15, 0x48),
+        InvalidMessage::Length { what: "payload length", offset: 86, have: 0, .. }
+    ));
 }
 
 #[test]
 fn sak_and_gap_stand_in_front_of_sats() {
     let (sat, front) = ("00 00 0006 03 00", "00000002 00000000 0010 0000");
-    let behind = |kind: &str, payload: &str| hex(&format!("{front} {kind} {} {payload}", &sat[3..]));
+    let behind =
+        |kind: &str, payload: &str| hex(&format!("{front} {kind} {} {payload}", &sat[3..]));
     let value = |value| InvalidMessage::Value { what: "SA attribute payload", offset: 18, value };
     assert_eq!(error::<GroupSecurityAssociation>(&behind("16", "00 00 0004")), value(22));
     assert_eq!(error::<GroupSecurityAssociation>(&behind("0f", "00 00 0004")), value(15));
-    assert!(GroupSecurityAssociation::decode(&behind("10", sat)).is_ok_and(|sa| sa.teks.len() == 2));
+    assert!(
+        GroupSecurityAssociation::decode(&behind("10", sat)).is_ok_and(|sa| sa.teks.len() == 2)
+    );
 }
 
 #[test]
 fn group_sa_needs_sak_or_sat() {
-    let gap_only = error::<GroupSecurityAssociation>(&hex("00000002 00000000 0016 0000 00 00 0008 80010001"));
-    assert_eq!(gap_only, InvalidMessage::Count { what: "SAK and SAT payloads", offset: 12, need: 1, have: 0 });
+    let gap_only =
+        error::<GroupSecurityAssociation>(&hex("00000002 00000000 0016 0000 00 00 0008 80010001"));
+    assert_eq!(
+        gap_only,
+        InvalidMessage::Count { what: "SAK and SAT payloads", offset: 12, need: 1, have: 0 }
+    );
     assert!(GroupSecurityAssociation::default().to_octets().is_err());
 }
 
 #[test]
 fn sak() {
-    let body = hex("11 01 0350 04 c0000201 01 0350 04 efc00101 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf 00000000 80020003");
+    let body = hex(
+        "11 01 0350 04 c0000201 01 0350 04 efc00101 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf 00000000 80020003",
+    );
     refused_when_cut::<SaKek>(&body, &[body.len() - 4]);
     let mut long = body.clone();
     long[4] = 0xff;
@@ -240,10 +278,12 @@ fn sak() {
 
 #[test]
 fn sak_trailer() {
-    let front = "11 01 0350 04 c0000201 01 0350 04 efc00101 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf 00000000";
+    let front =
+        "11 01 0350 04 c0000201 01 0350 04 efc00101 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf 00000000";
     let trailer = |rest: &str| {
         let octets = hex(&format!("{front}{rest}"));
-        let sak = SaKek::decode(&octets).map(|sak| (sak.to_octets(), sak.trailer, sak.attributes.len()));
+        let sak =
+            SaKek::decode(&octets).map(|sak| (sak.to_octets(), sak.trailer, sak.attributes.len()));
         sak.map(|(again, trailer, count)| {
             assert_eq!(again, Ok(octets));
             (trailer, count)
@@ -279,23 +319,38 @@ fn key_downloads() {
     let count = |need| InvalidMessage::Count { what: "key packets", offset: 4, need, have: 3 };
     assert_eq!(bad(1, 2), count(2));
     assert_eq!(bad(0, 0xff), count(0xff03));
-    let short = InvalidMessage::Length { what: "length of a key packet", offset: 6, minimum: 4, maximum: 105, have: 3 };
+    let short = InvalidMessage::Length {
+        what: "length of a key packet",
+        offset: 6,
+        minimum: 4,
+        maximum: 105,
+        have: 3,
+    };
     assert_eq!(bad(7, 3), short);
     assert_eq!(bad(7, 4), truncated("SPI size", 8, 1, 0));
     assert_eq!(bad(6, 1), truncated("key packet", 8, 0x139 - 4, 101));
-    let size = InvalidMessage::Length { what: "SPI size", offset: 8, minimum: 16, maximum: 16, have: 4 };
+    let size =
+        InvalidMessage::Length { what: "SPI size", offset: 8, minimum: 16, maximum: 16, have: 4 };
     assert_eq!(bad(8, 4), size);
     assert_eq!(bad(8, 0xff), truncated("SPI", 9, 255, 52));
     // The SID packet has no SPI.
-    let size = InvalidMessage::Length { what: "SPI size", offset: 98, minimum: 0, maximum: 0, have: 1 };
+    let size =
+        InvalidMessage::Length { what: "SPI size", offset: 98, minimum: 0, maximum: 0, have: 1 };
     assert_eq!(bad(98, 1), size);
     assert_eq!(KeyDownload::decode(&[0; 4]), Ok(KeyDownload::default()));
     let secret = |octets: usize| crate::crypto::Secret::new(vec![0; octets]);
     let wide = KeyPacket::Tek { spi: vec![0; 256], attributes: vec![] };
     assert!(wide.to_octets().is_err());
-    let short_form = SecretAttribute { class: 1, format: crate::wire::attribute::Format::Short, value: secret(3) };
+    let short_form = SecretAttribute {
+        class: 1,
+        format: crate::wire::attribute::Format::Short,
+        value: secret(3),
+    };
     assert!(short_form.to_octets().is_err());
-    let long = KeyPacket::Tek { spi: vec![0; 4], attributes: vec![SecretAttribute::new(1u16, secret(65_530))] };
+    let long = KeyPacket::Tek {
+        spi: vec![0; 4],
+        attributes: vec![SecretAttribute::new(1u16, secret(65_530))],
+    };
     assert_eq!(long.to_octets().map_err(|error| error.what), Err("length of a key packet"));
 }
 
@@ -312,13 +367,28 @@ fn key_hierarchies() {
     assert!(LkhDownload::decode(&download("01 0000 00", 0)).is_err());
     assert!(LkhDownload::decode(&download("01 0001 00", 0)).is_err());
     // 96 octets do not divide by 5, and as one key they are too long for AES.
-    assert!(matches!(error::<LkhDownload>(&download("01 0005 00", 2)), InvalidMessage::Count { need: 5, .. }));
-    let long = InvalidMessage::Length { what: "data of an LKH key", offset: 20, minimum: 32, maximum: 48, have: 80 };
+    assert!(matches!(
+        error::<LkhDownload>(&download("01 0005 00", 2)),
+        InvalidMessage::Count { need: 5, .. }
+    ));
+    let long = InvalidMessage::Length {
+        what: "data of an LKH key",
+        offset: 20,
+        minimum: 32,
+        maximum: 48,
+        have: 80,
+    };
     assert_eq!(error::<LkhDownload>(&download("01 0001 00", 2)), long);
     assert!(LkhDownload::decode(&download("01 ffff 00", 2)).is_err());
     refused_when_cut::<LkhUpdate>(&download("01 0001 00 0004 0000 00000001", 1), &[]);
-    let des = |octets: usize| hex(&("0004 01 00 00000000 00000000 00000001".to_owned() + &"00".repeat(octets)));
-    assert!(LkhKey::decode(&des(16)).is_ok() && LkhKey::decode(&des(15)).is_err() && LkhKey::decode(&des(17)).is_err());
+    let des = |octets: usize| {
+        hex(&("0004 01 00 00000000 00000000 00000001".to_owned() + &"00".repeat(octets)))
+    };
+    assert!(
+        LkhKey::decode(&des(16)).is_ok()
+            && LkhKey::decode(&des(15)).is_err()
+            && LkhKey::decode(&des(17)).is_err()
+    );
     let form = error::<LkhAttribute>(&hex("8001 0100"));
     assert_eq!(form, InvalidMessage::Value { what: "form of an LKH array", offset: 0, value: 1 });
     let trailing = [hex("0001 0034"), download("01 0001 00", 1)].concat();
@@ -336,7 +406,10 @@ fn reader_never_passes_its_end() {
     assert_eq!(sub.take("all", usize::MAX), Err(truncated("all", 100, usize::MAX, 2)));
     assert_eq!(sub.rest(), [1, 2]);
     assert_eq!((sub.offset(), sub.is_empty()), (102, true));
-    assert_eq!(reader.finish("whole"), Err(InvalidMessage::Trailing { what: "whole", offset: 102, have: 1 }));
+    assert_eq!(
+        reader.finish("whole"),
+        Err(InvalidMessage::Trailing { what: "whole", offset: 102, have: 1 })
+    );
 }
 
 #[test]

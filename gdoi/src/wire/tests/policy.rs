@@ -4,15 +4,17 @@ use core::time::Duration;
 
 use super::computed::policy;
 use crate::group::{
-    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupId, GroupPolicy, SaDirection,
-    TekPolicy, TekProtocol,
+    AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupId,
+    GroupPolicy, SaDirection, TekPolicy, TekProtocol,
 };
 use crate::wire::attribute::Attribute;
 use crate::wire::group_sa::GroupSecurityAssociation;
 use crate::wire::registry::{GapAttribute, IdType, KekAttribute, PayloadKind, SaAttribute};
 use crate::wire::sa_kek::{IdBlock, Trailer};
 use crate::wire::sa_tek::{IpsecTek, SaTek};
-use crate::wire::{AttributeName, Codec, PolicyError, group_policy, ignored_attributes, security_association};
+use crate::wire::{
+    AttributeName, Codec, PolicyError, group_policy, ignored_attributes, security_association,
+};
 
 fn sa() -> GroupSecurityAssociation {
     security_association(&policy(), Trailer::Standard)
@@ -80,7 +82,8 @@ fn unknown_capabilities_of_a_sak_end_the_registration() {
     }
     let management = Attribute::short(KekAttribute::KEK_MANAGEMENT_ALGORITHM, 1u16);
     assert_eq!(with_kek(|list| list.insert(0, management)), Ok(policy()));
-    let message = PolicyError::UnknownAttribute(kek_name(KekAttribute::KE_OAKLEY_GROUP)).to_string();
+    let message =
+        PolicyError::UnknownAttribute(kek_name(KekAttribute::KE_OAKLEY_GROUP)).to_string();
     assert_eq!(message, "SA_KEK attribute KE_OAKLEY_GROUP is not understood");
 }
 
@@ -102,9 +105,13 @@ fn values_of_a_sak() {
     assert_eq!(without(KekAttribute::KEK_KEY_LENGTH), missing(KekAttribute::KEK_KEY_LENGTH));
     assert_eq!(set(KekAttribute::SIG_ALGORITHM, 7), value(KekAttribute::SIG_ALGORITHM, 7));
     assert_eq!(without(KekAttribute::SIG_ALGORITHM), missing(KekAttribute::SIG_ALGORITHM));
-    assert_eq!(set(KekAttribute::SIG_HASH_ALGORITHM, 6), value(KekAttribute::SIG_HASH_ALGORITHM, 6));
+    assert_eq!(
+        set(KekAttribute::SIG_HASH_ALGORITHM, 6),
+        value(KekAttribute::SIG_HASH_ALGORITHM, 6)
+    );
     assert_eq!(set(KekAttribute::KEK_KEY_LIFETIME, 0), value(KekAttribute::KEK_KEY_LIFETIME, 0));
-    let kek = |result: Result<GroupPolicy, PolicyError>| result.expect("usable").kek.expect("a SAK");
+    let kek =
+        |result: Result<GroupPolicy, PolicyError>| result.expect("usable").kek.expect("a SAK");
     assert_eq!(kek(set(KekAttribute::KEK_KEY_LIFETIME, 25)).lifetime, Duration::from_secs(25));
     assert_eq!(kek(without(KekAttribute::KEK_KEY_LIFETIME)).lifetime, Duration::from_secs(28_800));
     assert_eq!(kek(set(KekAttribute::KEK_ACK_REQUESTED, 4)).acknowledgement, Some(4));
@@ -115,7 +122,8 @@ fn values_of_a_sak() {
     // ECDSA with a named curve brings its hash.
     let ecdsa = with_kek(|list| {
         list.retain(|one| {
-            one.class != KekAttribute::SIG_HASH_ALGORITHM.0 && one.class != KekAttribute::SIG_ALGORITHM.0
+            one.class != KekAttribute::SIG_HASH_ALGORITHM.0
+                && one.class != KekAttribute::SIG_ALGORITHM.0
         });
         list.push(Attribute::short(KekAttribute::SIG_ALGORITHM, 4u16));
     });
@@ -166,8 +174,12 @@ fn gap_attributes() {
     assert_eq!(with_gap(Attribute::short(128u16, 1u16)), Ok(Default::default()));
     let long = with_gap(Attribute::long(GapAttribute::ACTIVATION_TIME_DELAY, vec![0, 1]));
     assert_eq!(long, Err(PolicyError::Form(gap_name(1))));
-    let zero = with_gap(Attribute::short(GapAttribute::DEACTIVATION_TIME_DELAY, 0u16)).expect("usable");
-    assert_eq!((zero.activation_time_delay, zero.deactivation_time_delay), (None, Some(Duration::ZERO)));
+    let zero =
+        with_gap(Attribute::short(GapAttribute::DEACTIVATION_TIME_DELAY, 0u16)).expect("usable");
+    assert_eq!(
+        (zero.activation_time_delay, zero.deactivation_time_delay),
+        (None, Some(Duration::ZERO))
+    );
 }
 
 #[test]
@@ -184,7 +196,10 @@ fn delays_beyond_the_attribute_become_the_longest() {
 fn sat_without_attributes_has_the_defaults() {
     let protection = with_tek(tek(vec![])).expect("usable").protection;
     assert_eq!(protection.lifetime, Duration::from_secs(28_800));
-    assert_eq!((protection.lifetime_kilobytes, protection.authentication, protection.key_length), (None, None, None));
+    assert_eq!(
+        (protection.lifetime_kilobytes, protection.authentication, protection.key_length),
+        (None, None, None)
+    );
     assert_eq!(protection.mode, EncapsulationMode::TUNNEL);
     assert_eq!(protection.address_preservation, AddressPreservation::SOURCE_AND_DESTINATION);
     assert_eq!(protection.direction, SaDirection::SYMMETRIC);
@@ -202,11 +217,17 @@ fn both_life_times() {
     assert_eq!(lifetimes(&kilobytes(u32::MAX)), Ok((28_800, Some(u64::from(u32::MAX)))));
     let short_form = [short(SaAttribute::LIFE_TYPE, 1), short(SaAttribute::LIFE_DURATION, 600)];
     assert_eq!(lifetimes(&short_form), Ok((600, None)));
-    let wide = [short(SaAttribute::LIFE_TYPE, 2), Attribute::long(SaAttribute::LIFE_DURATION, vec![1, 0, 0, 0, 0])];
+    let wide = [
+        short(SaAttribute::LIFE_TYPE, 2),
+        Attribute::long(SaAttribute::LIFE_DURATION, vec![1, 0, 0, 0, 0]),
+    ];
     assert_eq!(lifetimes(&wide), Ok((28_800, Some(1 << 32))));
     assert_eq!(lifetimes(&seconds(60)[1..]), Err(PolicyError::DurationWithoutType));
     assert_eq!(lifetimes(&seconds(60)[..1]), Err(PolicyError::Missing(duration)));
-    assert_eq!(lifetimes(&[seconds(60), seconds(60)].concat()), Err(PolicyError::Repeated(duration)));
+    assert_eq!(
+        lifetimes(&[seconds(60), seconds(60)].concat()),
+        Err(PolicyError::Repeated(duration))
+    );
     let twice = [&seconds(60)[..1], &kilobytes(1)].concat();
     assert_eq!(lifetimes(&twice), Err(PolicyError::Missing(duration)));
     assert_eq!(lifetimes(&seconds(0)), Err(PolicyError::Value { name: duration, value: 0 }));
@@ -214,7 +235,10 @@ fn both_life_times() {
     days[0] = short(SaAttribute::LIFE_TYPE, 3);
     let refused = PolicyError::Value { name: tek_name(SaAttribute::LIFE_TYPE), value: 3 };
     assert_eq!(lifetimes(&days), Err(refused));
-    let huge = [short(SaAttribute::LIFE_TYPE, 1), Attribute::long(SaAttribute::LIFE_DURATION, vec![0xff; 9])];
+    let huge = [
+        short(SaAttribute::LIFE_TYPE, 1),
+        Attribute::long(SaAttribute::LIFE_DURATION, vec![0xff; 9]),
+    ];
     assert_eq!(lifetimes(&huge), Err(PolicyError::Form(duration)));
 }
 
@@ -237,8 +261,10 @@ fn ignored_attributes_are_reported() {
     assert_eq!(ignored_attributes(&sa), []);
     sa.kek.as_mut().expect("a SAK").attributes.push(Attribute::short(200u16, 1u16));
     sa.gap.as_mut().expect("a GAP").attributes.push(Attribute::short(128u16, 1u16));
-    sa.teks =
-        vec![SaTek::Ipsec(tek(vec![short(SaAttribute::GROUP_DESCRIPTION, 14), Attribute::short(32_001u16, 1u16)]))];
+    sa.teks = vec![SaTek::Ipsec(tek(vec![
+        short(SaAttribute::GROUP_DESCRIPTION, 14),
+        Attribute::short(32_001u16, 1u16),
+    ]))];
     let names: Vec<String> = ignored_attributes(&sa).iter().map(ToString::to_string).collect();
     let expected = [
         "SA_KEK attribute KekAttribute(200)",
@@ -251,7 +277,9 @@ fn ignored_attributes_are_reported() {
 
 #[test]
 fn values_of_a_sat() {
-    let aes = |attributes: Vec<Attribute>| with_tek(IpsecTek { transform: EspTransform::AES_CBC, ..tek(attributes) });
+    let aes = |attributes: Vec<Attribute>| {
+        with_tek(IpsecTek { transform: EspTransform::AES_CBC, ..tek(attributes) })
+    };
     let length = tek_name(SaAttribute::KEY_LENGTH);
     assert_eq!(aes(vec![]), Err(PolicyError::Missing(length)));
     let refused = PolicyError::Value { name: length, value: 512 };
@@ -269,10 +297,14 @@ fn values_of_a_sat() {
     assert_eq!(protection.address_preservation, AddressPreservation::NONE);
     assert_eq!(protection.direction, SaDirection::RECEIVER_ONLY);
     // 0 is reserved in both registries and means that nothing is configured.
-    let zero = vec![short(SaAttribute::ADDRESS_PRESERVATION, 0), short(SaAttribute::SA_DIRECTION, 0)];
+    let zero =
+        vec![short(SaAttribute::ADDRESS_PRESERVATION, 0), short(SaAttribute::SA_DIRECTION, 0)];
     assert_eq!(with_tek(tek(zero)), with_tek(tek(vec![])));
     let twice = vec![short(SaAttribute::SA_DIRECTION, 3), short(SaAttribute::SA_DIRECTION, 3)];
-    assert_eq!(with_tek(tek(twice)), Err(PolicyError::Repeated(tek_name(SaAttribute::SA_DIRECTION))));
+    assert_eq!(
+        with_tek(tek(twice)),
+        Err(PolicyError::Repeated(tek_name(SaAttribute::SA_DIRECTION)))
+    );
     for spi in [0, 1, 255] {
         assert_eq!(with_tek(IpsecTek { spi, ..tek(vec![]) }), Err(PolicyError::ReservedSpi(spi)));
     }
@@ -285,15 +317,21 @@ fn data_sas_are_esp_or_ah() {
     let refused = PolicyError::TekProtocol(TekProtocol::IEC_61850);
     assert_eq!(refused.to_string(), "SA_TEK: Protocol-ID IEC_61850 is not understood");
     assert_eq!(group_policy(GroupId(1111), &sa), Err(refused));
-    assert_eq!(with_tek(IpsecTek { protocol: TekProtocol::AH, ..tek(vec![]) }).map(|tek| tek.spi), Ok(256));
+    assert_eq!(
+        with_tek(IpsecTek { protocol: TekProtocol::AH, ..tek(vec![]) }).map(|tek| tek.spi),
+        Ok(256)
+    );
 }
 
 #[test]
 fn one_spi_is_one_sa_with_many_selectors() {
     let mut second = tek(vec![]);
     second.source = IdBlock { kind: IdType::IPV4_ADDR, port: 0, data: vec![10, 0, 0, 1] };
-    let mut sa =
-        GroupSecurityAssociation { kek: None, gap: None, teks: vec![SaTek::Ipsec(tek(vec![])), SaTek::Ipsec(second)] };
+    let mut sa = GroupSecurityAssociation {
+        kek: None,
+        gap: None,
+        teks: vec![SaTek::Ipsec(tek(vec![])), SaTek::Ipsec(second)],
+    };
     assert_eq!(group_policy(GroupId(1), &sa).map(|policy| policy.teks.len()), Ok(2));
     sa.teks.push(SaTek::Ipsec(tek(seconds(60).to_vec())));
     assert_eq!(group_policy(GroupId(1), &sa), Err(PolicyError::Conflict(256)));
@@ -304,12 +342,14 @@ fn a_policy_of_many_lines_fits_one_payload_until_it_does_not() {
     let mut many = policy();
     let line = many.teks[0].clone();
     many.teks = vec![line.clone(); 1000];
-    let octets = security_association(&many, Trailer::Standard).to_octets().expect("65,535 octets hold it");
+    let octets =
+        security_association(&many, Trailer::Standard).to_octets().expect("65,535 octets hold it");
     assert_eq!(
         group_policy(GroupId(1111), &GroupSecurityAssociation::decode(&octets).expect("good")),
         Ok(many.clone())
     );
     many.teks = vec![line; 1200];
-    let payload = crate::wire::payload::Payload::from(security_association(&many, Trailer::Standard));
+    let payload =
+        crate::wire::payload::Payload::from(security_association(&many, Trailer::Standard));
     assert!(crate::wire::payload::encode_chain(&[payload]).is_err());
 }

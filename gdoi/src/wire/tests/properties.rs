@@ -9,8 +9,9 @@ use proptest::prelude::*;
 
 use crate::crypto::Secret;
 use crate::group::{
-    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupAssociatedPolicy,
-    GroupId, GroupPolicy, SaDirection, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
+    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
+    GroupAssociatedPolicy, GroupId, GroupPolicy, SaDirection, TekPolicy, TekProtection,
+    TekProtocol, TrafficSelector,
 };
 use crate::wire::attribute::{Attribute, AttributeValue, Format};
 use crate::wire::cert::Certificate;
@@ -32,7 +33,8 @@ use crate::wire::notify::Notification;
 use crate::wire::payload::Payload;
 use crate::wire::proposal::Proposal;
 use crate::wire::registry::{
-    CertificateEncoding, Doi, ExchangeType, Flags, IdType, KdType, NotifyType, PayloadKind, ProtocolId, TransformId,
+    CertificateEncoding, Doi, ExchangeType, Flags, IdType, KdType, NotifyType, PayloadKind,
+    ProtocolId, TransformId,
 };
 use crate::wire::sa::SecurityAssociation;
 use crate::wire::sa_kek::{IdBlock, SaKek, Trailer};
@@ -128,7 +130,8 @@ prop_compose! {
 }
 
 fn sa_tek() -> impl Strategy<Value = SaTek> {
-    let other = (3u8..=255, octets(40)).prop_map(|(protocol, rest)| SaTek::Other(TekProtocol(protocol), rest));
+    let other = (3u8..=255, octets(40))
+        .prop_map(|(protocol, rest)| SaTek::Other(TekProtocol(protocol), rest));
     prop_oneof![4 => ipsec_tek(), 1 => other]
 }
 
@@ -140,8 +143,14 @@ fn group_sa() -> impl Strategy<Value = GroupSecurityAssociation> {
 }
 
 fn lkh_keys() -> impl Strategy<Value = Vec<LkhKey>> {
-    let length =
-        prop_oneof![Just((1u8, 16usize)), Just((2, 32)), Just((3, 32)), Just((3, 40)), Just((3, 48)), Just((9, 7))];
+    let length = prop_oneof![
+        Just((1u8, 16usize)),
+        Just((2, 32)),
+        Just((3, 32)),
+        Just((3, 40)),
+        Just((3, 48)),
+        Just((9, 7))
+    ];
     length.prop_flat_map(|(algorithm, length)| {
         let key = (any::<[u32; 3]>(), any::<u16>(), vec(any::<u8>(), length)).prop_map(
             move |([creation, expiration, handle], node, data)| LkhKey {
@@ -160,18 +169,19 @@ fn lkh_keys() -> impl Strategy<Value = Vec<LkhKey>> {
 fn lkh_attribute() -> impl Strategy<Value = LkhAttribute> {
     prop_oneof![
         lkh_keys().prop_map(|keys| LkhAttribute::Download(LkhDownload { keys })),
-        (any::<u16>(), any::<u32>(), lkh_keys()).prop_map(|(node, handle, keys)| LkhAttribute::Update(LkhUpdate {
-            node,
-            handle,
-            keys
-        })),
-        secret_attribute().prop_filter("no array", |one| one.class > 2).prop_map(LkhAttribute::Other),
+        (any::<u16>(), any::<u32>(), lkh_keys()).prop_map(|(node, handle, keys)| {
+            LkhAttribute::Update(LkhUpdate { node, handle, keys })
+        }),
+        secret_attribute()
+            .prop_filter("no array", |one| one.class > 2)
+            .prop_map(LkhAttribute::Other),
     ]
 }
 
 fn key_packet() -> impl Strategy<Value = KeyPacket> {
     prop_oneof![
-        (octets(255), vec(secret_attribute(), 0..4)).prop_map(|(spi, attributes)| KeyPacket::Tek { spi, attributes }),
+        (octets(255), vec(secret_attribute(), 0..4))
+            .prop_map(|(spi, attributes)| KeyPacket::Tek { spi, attributes }),
         (any::<[u8; 16]>(), vec(secret_attribute(), 0..4))
             .prop_map(|(spi, attributes)| KeyPacket::Kek { spi, attributes }),
         (any::<[u8; 16]>(), vec(lkh_attribute(), 0..4))
@@ -219,18 +229,27 @@ fn range(v6: bool) -> BoxedStrategy<AddressRange> {
     if v6 {
         let address = (1u128..).prop_map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)));
         let subnet = (1u128.., 1u8..=127).prop_map(|(bits, length)| {
-            ipnet::Ipv6Net::new(Ipv6Addr::from_bits(bits), length).expect("a good length").trunc().into()
+            ipnet::Ipv6Net::new(Ipv6Addr::from_bits(bits), length)
+                .expect("a good length")
+                .trunc()
+                .into()
         });
         return ranges(address.boxed(), subnet.boxed());
     }
     let address = (1u32..).prop_map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)));
     let subnet = (1u32.., 1u8..=31).prop_map(|(bits, length)| {
-        ipnet::Ipv4Net::new(Ipv4Addr::from_bits(bits), length).expect("a good length").trunc().into()
+        ipnet::Ipv4Net::new(Ipv4Addr::from_bits(bits), length)
+            .expect("a good length")
+            .trunc()
+            .into()
     });
     ranges(address.boxed(), subnet.boxed())
 }
 
-fn ranges(address: BoxedStrategy<IpAddr>, subnet: BoxedStrategy<ipnet::IpNet>) -> BoxedStrategy<AddressRange> {
+fn ranges(
+    address: BoxedStrategy<IpAddr>,
+    subnet: BoxedStrategy<ipnet::IpNet>,
+) -> BoxedStrategy<AddressRange> {
     let pair = (address.clone(), address.clone()).prop_map(|(one, two)| match one.cmp(&two) {
         core::cmp::Ordering::Less => AddressRange::Range(one, two),
         core::cmp::Ordering::Equal => AddressRange::Address(one),
@@ -281,17 +300,30 @@ prop_compose! {
 
 fn policy() -> impl Strategy<Value = GroupPolicy> {
     let tek = (256u32.., protection(), vec(selector(), 1..4));
-    let delay = || proptest::option::of(any::<u16>().prop_map(|seconds| Duration::from_secs(seconds.into())));
-    (vec(tek, 0..4), delay(), delay(), any::<bool>()).prop_map(|(teks, activation, deactivation, with_kek)| {
-        let teks: std::collections::BTreeMap<_, _> =
-            teks.into_iter().map(|(spi, protection, selectors)| (spi, (protection, selectors))).collect();
-        let lines = teks.into_iter().flat_map(|(spi, (protection, selectors))| {
-            selectors.into_iter().map(move |selector| TekPolicy { spi, selector, protection: protection.clone() })
-        });
-        let kek = super::computed::policy().kek.filter(|_| with_kek);
-        let gap = GroupAssociatedPolicy { activation_time_delay: activation, deactivation_time_delay: deactivation };
-        GroupPolicy { group: GroupId(1), kek, gap, teks: lines.collect() }
-    })
+    let delay = || {
+        proptest::option::of(any::<u16>().prop_map(|seconds| Duration::from_secs(seconds.into())))
+    };
+    (vec(tek, 0..4), delay(), delay(), any::<bool>()).prop_map(
+        |(teks, activation, deactivation, with_kek)| {
+            let teks: std::collections::BTreeMap<_, _> = teks
+                .into_iter()
+                .map(|(spi, protection, selectors)| (spi, (protection, selectors)))
+                .collect();
+            let lines = teks.into_iter().flat_map(|(spi, (protection, selectors))| {
+                selectors.into_iter().map(move |selector| TekPolicy {
+                    spi,
+                    selector,
+                    protection: protection.clone(),
+                })
+            });
+            let kek = super::computed::policy().kek.filter(|_| with_kek);
+            let gap = GroupAssociatedPolicy {
+                activation_time_delay: activation,
+                deactivation_time_delay: deactivation,
+            };
+            GroupPolicy { group: GroupId(1), kek, gap, teks: lines.collect() }
+        },
+    )
 }
 
 proptest! {

@@ -1,4 +1,5 @@
-//! Recordings of another implementation, both ways: every payload it sent is read, written and compared.
+//! Recordings of another implementation, both ways: every payload it sent is read, written and
+//! compared.
 
 use crate::config::{ByteOrder, Identity};
 use crate::group::{GroupId, TekProtocol};
@@ -17,8 +18,8 @@ use crate::wire::nonce::Nonce;
 use crate::wire::notify::Notification;
 use crate::wire::payload::{Payload, encode_chain};
 use crate::wire::registry::{
-    Doi, EncryptionNumber, ExchangeType, GroupNumber, HashNumber, IdType, KekAttribute, NotifyType, PayloadKind,
-    Phase1Attribute, ProtocolId, SaAttribute, TransformId,
+    Doi, EncryptionNumber, ExchangeType, GroupNumber, HashNumber, IdType, KekAttribute, NotifyType,
+    PayloadKind, Phase1Attribute, ProtocolId, SaAttribute, TransformId,
 };
 use crate::wire::sa::SecurityAssociation;
 use crate::wire::sa_kek::{IdBlock, Trailer};
@@ -48,8 +49,14 @@ fn first_message_of_main_mode_offers_one_transform() {
     let sa: SecurityAssociation = both_ways(&chain.payloads[0]);
     assert_eq!((sa.doi, sa.situation, sa.proposals.len()), (Doi::GDOI, 0, 1));
     let proposal = &sa.proposals[0];
-    assert_eq!((proposal.number, proposal.protocol, proposal.spi.len()), (1, ProtocolId::ISAKMP, 0));
-    assert_eq!((proposal.transforms[0].number, proposal.transforms[0].id), (0, TransformId::KEY_IKE));
+    assert_eq!(
+        (proposal.number, proposal.protocol, proposal.spi.len()),
+        (1, ProtocolId::ISAKMP, 0)
+    );
+    assert_eq!(
+        (proposal.transforms[0].number, proposal.transforms[0].id),
+        (0, TransformId::KEY_IKE)
+    );
     let expected = [
         Attribute::short(Phase1Attribute::ENCRYPTION_ALGORITHM, EncryptionNumber::AES_CBC),
         Attribute::short(Phase1Attribute::HASH_ALGORITHM, HashNumber::SHA2_256),
@@ -79,7 +86,10 @@ fn third_message_of_main_mode_carries_key_exchange_and_nonce() {
 fn fifth_message_of_main_mode_identifies_and_announces_first_contact() {
     let octets = testdata("recorded-aes-message5");
     let chain = walk(PayloadKind::IDENTIFICATION, &octets);
-    assert_eq!(kinds(&chain), [PayloadKind::IDENTIFICATION, PayloadKind::HASH, PayloadKind::NOTIFICATION]);
+    assert_eq!(
+        kinds(&chain),
+        [PayloadKind::IDENTIFICATION, PayloadKind::HASH, PayloadKind::NOTIFICATION]
+    );
     assert_eq!(chain.padding, [0; 4]);
     let id: Identification = both_ways(&chain.payloads[0]);
     assert_eq!((id.kind, id.protocol, id.port), (IdType::IPV4_ADDR, 0, 0));
@@ -97,7 +107,10 @@ fn group_id_of_the_recording_stands_in_host_order() {
     for name in ["recorded-aes-pull1", "recorded-3des-pull1"] {
         let octets = testdata(name);
         let chain = walk(PayloadKind::HASH, &octets);
-        assert_eq!(kinds(&chain), [PayloadKind::HASH, PayloadKind::NONCE, PayloadKind::IDENTIFICATION]);
+        assert_eq!(
+            kinds(&chain),
+            [PayloadKind::HASH, PayloadKind::NONCE, PayloadKind::IDENTIFICATION]
+        );
         let id: Identification = both_ways(&chain.payloads[2]);
         assert_eq!(id.as_group(ByteOrder::Host), Some(GroupId(1234)));
         assert_eq!(id.as_group(ByteOrder::Network), Some(GroupId(0xd204_0000)));
@@ -127,14 +140,23 @@ fn policy_of_a_pull() {
         let sa: GroupSecurityAssociation = both_ways(&payload);
         let kek = sa.kek.as_ref().expect("a SAK");
         assert_eq!((kek.protocol, kek.trailer), (17, Trailer::Standard));
-        assert_eq!(kek.source, IdBlock { kind: IdType::IPV4_ADDR, port: 848, data: vec![10, 99, 0, 2] });
-        assert_eq!(kek.destination, IdBlock { kind: IdType::IPV4_ADDR, port: 848, data: vec![239, 10, 1, 1] });
+        assert_eq!(
+            kek.source,
+            IdBlock { kind: IdType::IPV4_ADDR, port: 848, data: vec![10, 99, 0, 2] }
+        );
+        assert_eq!(
+            kek.destination,
+            IdBlock { kind: IdType::IPV4_ADDR, port: 848, data: vec![239, 10, 1, 1] }
+        );
         // Its life time stands in the short form although the class is variable.
-        let lifetime = kek.attributes.iter().find(|one| one.class == KekAttribute::KEK_KEY_LIFETIME.0);
+        let lifetime =
+            kek.attributes.iter().find(|one| one.class == KekAttribute::KEK_KEY_LIFETIME.0);
         assert_eq!(lifetime.and_then(Attribute::as_number), Some(25));
         assert_eq!(
             sa.gap,
-            Some(Gap { attributes: vec![Attribute::short(1u16, 60u16), Attribute::short(2u16, 90u16)] })
+            Some(Gap {
+                attributes: vec![Attribute::short(1u16, 60u16), Attribute::short(2u16, 90u16)]
+            })
         );
         assert_eq!(sa.teks.len(), 2);
     }
@@ -148,7 +170,10 @@ fn sat_has_no_destination_protocol_octet() {
     let SaTek::Ipsec(tek) = &sa.teks[0] else { panic!("ESP") };
     assert_eq!((tek.protocol, tek.selector_protocol), (TekProtocol::ESP, 0));
     assert_eq!(tek.source, IdBlock { kind: IdType::IPV4_ADDR, port: 0, data: vec![1, 0, 99, 10] });
-    assert_eq!(tek.destination, IdBlock { kind: IdType::IPV4_ADDR, port: 0, data: vec![1, 1, 1, 239] });
+    assert_eq!(
+        tek.destination,
+        IdBlock { kind: IdType::IPV4_ADDR, port: 0, data: vec![1, 1, 1, 239] }
+    );
     assert_eq!((tek.transform.0, tek.spi), (12, 0xfa4e_2232));
     let classes: Vec<u16> = tek.attributes.iter().map(|one| one.class).collect();
     assert_eq!(classes, [4, 5, 1, 2, 6, 14, 15]);
@@ -163,19 +188,30 @@ fn masks_of_the_recording_are_refused_as_policy() {
     let mask = "0.255.255.255".parse().expect("an address");
     let refused = PolicyError::Selector { spi: 0x7b6f_84cc, error: SelectorError::Mask(mask) };
     assert_eq!(group_policy(GroupId(1234), &sa), Err(refused.clone()));
-    assert_eq!(refused.to_string(), "SA_TEK for SPI 0x7b6f84cc: subnet mask 0.255.255.255 is not contiguous");
+    assert_eq!(
+        refused.to_string(),
+        "SA_TEK for SPI 0x7b6f84cc: subnet mask 0.255.255.255 is not contiguous"
+    );
 }
 
 #[test]
 fn key_download_of_a_pull() {
-    for (name, iv_and_key, tek, mac) in [("recorded-aes-pull4", 32, 16, 32), ("recorded-3des-pull4", 32, 24, 20)] {
+    for (name, iv_and_key, tek, mac) in
+        [("recorded-aes-pull4", 32, 16, 32), ("recorded-3des-pull4", 32, 24, 20)]
+    {
         let octets = testdata(name);
         let chain = walk(PayloadKind::HASH, &octets);
-        assert_eq!(kinds(&chain), [PayloadKind::HASH, PayloadKind::SEQUENCE_NUMBER, PayloadKind::KEY_DOWNLOAD]);
+        assert_eq!(
+            kinds(&chain),
+            [PayloadKind::HASH, PayloadKind::SEQUENCE_NUMBER, PayloadKind::KEY_DOWNLOAD]
+        );
         assert_eq!(both_ways::<SequenceNumber>(&chain.payloads[1]), SequenceNumber(0));
         let download: KeyDownload = both_ways(&chain.payloads[2]);
-        let [KeyPacket::Kek { attributes: kek, .. }, KeyPacket::Tek { spi, attributes: keys }, KeyPacket::Tek { .. }] =
-            download.packets.as_slice()
+        let [
+            KeyPacket::Kek { attributes: kek, .. },
+            KeyPacket::Tek { spi, attributes: keys },
+            KeyPacket::Tek { .. },
+        ] = download.packets.as_slice()
         else {
             panic!("one KEK, two TEKs: {download:?}")
         };
@@ -205,8 +241,12 @@ fn pushes() {
     for tag in ["aes", "3des"] {
         let octets = testdata(&format!("recorded-{tag}-push1"));
         let chain = walk(PayloadKind::SEQUENCE_NUMBER, &octets);
-        let expected =
-            [PayloadKind::SEQUENCE_NUMBER, PayloadKind::SA, PayloadKind::KEY_DOWNLOAD, PayloadKind::SIGNATURE];
+        let expected = [
+            PayloadKind::SEQUENCE_NUMBER,
+            PayloadKind::SA,
+            PayloadKind::KEY_DOWNLOAD,
+            PayloadKind::SIGNATURE,
+        ];
         assert_eq!(kinds(&chain), expected);
         assert_eq!(both_ways::<SequenceNumber>(&chain.payloads[0]), SequenceNumber(1));
         assert_eq!(both_ways::<GroupSecurityAssociation>(&chain.payloads[1]).teks.len(), 4);
@@ -274,7 +314,8 @@ fn main_mode_of_other_implementations() {
         let octets = datagram(number);
         let (header, body) = header::split(&octets).expect("a good datagram");
         let chain = walk(header.next_payload, body);
-        let expected = [PayloadKind::KEY_EXCHANGE, PayloadKind::NONCE, PayloadKind::NAT_D, PayloadKind::NAT_D];
+        let expected =
+            [PayloadKind::KEY_EXCHANGE, PayloadKind::NONCE, PayloadKind::NAT_D, PayloadKind::NAT_D];
         assert_eq!(kinds(&chain), expected);
         assert_eq!(both_ways::<KeyExchange>(&chain.payloads[0]).0.len(), 256);
         assert_eq!(both_ways::<Nonce>(&chain.payloads[1]).0.len(), 32);

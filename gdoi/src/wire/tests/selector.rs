@@ -38,10 +38,22 @@ fn each_type() {
         (IdType::IPV4_ADDR_SUBNET, "0a000001 ffffffff", AddressRange::Address(ip("10.0.0.1"))),
         (IdType::IPV4_ADDR_SUBNET, "0a010203 ff000000", subnet("10.0.0.0/8")),
         (IdType::IPV4_ADDR_SUBNET, "0a010203 00000000", AddressRange::Any),
-        (IdType::IPV4_ADDR_RANGE, "0a000001 0a000005", AddressRange::Range(ip("10.0.0.1"), ip("10.0.0.5"))),
+        (
+            IdType::IPV4_ADDR_RANGE,
+            "0a000001 0a000005",
+            AddressRange::Range(ip("10.0.0.1"), ip("10.0.0.5")),
+        ),
         (IdType::IPV4_ADDR_RANGE, "0a000001 0a000001", AddressRange::Address(ip("10.0.0.1"))),
-        (IdType::IPV4_ADDR_RANGE, "00000000 ffffffff", AddressRange::Range(ip("0.0.0.0"), ip("255.255.255.255"))),
-        (IdType::IPV6_ADDR, "20010db8000000000000000000000001", AddressRange::Address(ip("2001:db8::1"))),
+        (
+            IdType::IPV4_ADDR_RANGE,
+            "00000000 ffffffff",
+            AddressRange::Range(ip("0.0.0.0"), ip("255.255.255.255")),
+        ),
+        (
+            IdType::IPV6_ADDR,
+            "20010db8000000000000000000000001",
+            AddressRange::Address(ip("2001:db8::1")),
+        ),
         (
             IdType::IPV6_ADDR_SUBNET,
             "20010db8000000000000000000000000 ffffffff000000000000000000000000",
@@ -93,8 +105,14 @@ fn refusals() {
     assert_eq!(source(IdType::IPV4_ADDR, &"20".repeat(16)), length(IdType::IPV4_ADDR, 4, 16));
     assert_eq!(source(IdType::IPV4_ADDR, "0000000000"), length(IdType::IPV4_ADDR, 4, 5));
     assert_eq!(source(IdType::IPV6_ADDR, "0a000001"), length(IdType::IPV6_ADDR, 16, 4));
-    assert_eq!(source(IdType::IPV4_ADDR_SUBNET, "0a000000ff0000"), length(IdType::IPV4_ADDR_SUBNET, 8, 7));
-    assert_eq!(source(IdType::IPV6_ADDR_RANGE, &"20".repeat(31)), length(IdType::IPV6_ADDR_RANGE, 32, 31));
+    assert_eq!(
+        source(IdType::IPV4_ADDR_SUBNET, "0a000000ff0000"),
+        length(IdType::IPV4_ADDR_SUBNET, 8, 7)
+    );
+    assert_eq!(
+        source(IdType::IPV6_ADDR_RANGE, &"20".repeat(31)),
+        length(IdType::IPV6_ADDR_RANGE, 32, 31)
+    );
     let mask = source(IdType::IPV4_ADDR_SUBNET, "0a000000 ff00ff00");
     assert_eq!(mask, Err(SelectorError::Mask(ip("255.0.255.0"))));
     let order = source(IdType::IPV4_ADDR_RANGE, "0a000005 0a000001");
@@ -102,7 +120,8 @@ fn refusals() {
     for kind in [2, 3, 9, 10, 11, 12, 13, 200].map(IdType) {
         assert_eq!(source(kind, "00"), Err(SelectorError::Type(kind)));
     }
-    let (v4, v6) = (block(IdType::IPV4_ADDR, "0a000001"), block(IdType::IPV6_ADDR_SUBNET, &"00".repeat(32)));
+    let (v4, v6) =
+        (block(IdType::IPV4_ADDR, "0a000001"), block(IdType::IPV6_ADDR_SUBNET, &"00".repeat(32)));
     assert_eq!(read(0, &v4, &v6), Err(SelectorError::Families));
     assert_eq!(read(0, &v6, &v4), Err(SelectorError::Families));
 }

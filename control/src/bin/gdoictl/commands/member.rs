@@ -53,14 +53,24 @@ fn group(group: &MemberGroup) -> String {
         "Pulls",
         format!(
             "{} succeeded, {} failed, {} timed out, {} aborted",
-            counters.pulls_succeeded, counters.pulls_failed, counters.pulls_timed_out, counters.pulls_aborted
+            counters.pulls_succeeded,
+            counters.pulls_failed,
+            counters.pulls_timed_out,
+            counters.pulls_aborted
         ),
     );
-    fields.add("Pushes", format!("{} accepted, {} unusable", counters.pushes_accepted, counters.pushes_unusable));
+    fields.add(
+        "Pushes",
+        format!("{} accepted, {} unusable", counters.pushes_accepted, counters.pushes_unusable),
+    );
     let milliseconds = |micro: u64| format!("{}.{} ms", micro / 1000, micro % 1000 / 100);
-    let times = [counters.push_to_kernel_microseconds, counters.push_to_kernel_longest_microseconds];
+    let times =
+        [counters.push_to_kernel_microseconds, counters.push_to_kernel_longest_microseconds];
     let [last, longest] = times.map(milliseconds);
-    fields.add("Push to kernel", or_dash((times[0] > 0).then(|| format!("last {last}, longest {longest}"))));
+    fields.add(
+        "Push to kernel",
+        or_dash((times[0] > 0).then(|| format!("last {last}, longest {longest}"))),
+    );
     fields.add("Acknowledgements", counters.acknowledgements_sent);
     fields.add("Pushes discarded", counts(&group.push_discards));
     fields.add("Attempts", counters.attempts);
@@ -77,14 +87,20 @@ fn kek(fields: &mut Fields, sa: &KekSa) {
     fields.add("Pushes go to", or_dash(sa.destination));
     fields.add("Last push number", sa.sequence_number);
     fields.add("Asks to acknowledge", or_dash(sa.acknowledgement.as_ref()));
-    let habit: Vec<&str> = sa.signature_form.iter().chain(&sa.signed_length).map(String::as_str).collect();
+    let habit: Vec<&str> =
+        sa.signature_form.iter().chain(&sa.signed_length).map(String::as_str).collect();
     fields.add("Signature habit", if habit.is_empty() { "-".to_owned() } else { habit.join(", ") });
 }
 
 fn list(fields: &mut Fields, name: &str, passed: &[PassedOver]) {
     for (index, passed) in passed.iter().enumerate() {
-        let line =
-            format!("{} {} ago: {}: {}", passed.server, duration(passed.seconds_ago), passed.reason, passed.detail);
+        let line = format!(
+            "{} {} ago: {}: {}",
+            passed.server,
+            duration(passed.seconds_ago),
+            passed.reason,
+            passed.detail
+        );
         fields.add(if index == 0 { name } else { "" }, line);
     }
 }

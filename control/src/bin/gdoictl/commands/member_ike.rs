@@ -39,7 +39,10 @@ fn sa(sa: &IsakmpSa) -> String {
     );
     fields.add("Authentication", &sa.authentication);
     let transform = sa.transform.as_ref();
-    fields.add("Transform", or_dash(transform.map(|t| format!("{}, {}, group {}", t.encryption, t.hash, t.dh_group))));
+    fields.add(
+        "Transform",
+        or_dash(transform.map(|t| format!("{}, {}, group {}", t.encryption, t.hash, t.dh_group))),
+    );
     fields.add("Peer identity", or_dash(sa.peer_identity.as_ref()));
     fields.add("Life left", or_dash(sa.lifetime_left_seconds.map(duration)));
     format!("  {} -> {}\n{}", sa.local, sa.remote, fields.render(4))
@@ -48,6 +51,7 @@ fn sa(sa: &IsakmpSa) -> String {
 /// The JSON.
 pub fn json(snapshot: &MemberSnapshot) -> Value {
     let groups = snapshot.groups.iter();
-    let groups = groups.map(|group| json!({"name": group.name, "id": group.id, "isakmp_sas": group.isakmp_sas}));
+    let groups = groups
+        .map(|group| json!({"name": group.name, "id": group.id, "isakmp_sas": group.isakmp_sas}));
     json!({"groups": groups.collect::<Vec<_>>()})
 }

@@ -10,7 +10,12 @@ use crate::format::{Table, clean, duration, or_dash};
 pub fn text(snapshot: &MemberSnapshot) -> String {
     let mut text = String::new();
     for group in &snapshot.groups {
-        text.push_str(&format!("Group {} ({}), server {}\n", clean(&group.name), group.id, or_dash(group.server)));
+        text.push_str(&format!(
+            "Group {} ({}), server {}\n",
+            clean(&group.name),
+            group.id,
+            or_dash(group.server)
+        ));
         if group.teks.is_empty() {
             text.push_str("  no data SA\n");
             continue;

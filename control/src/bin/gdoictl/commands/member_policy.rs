@@ -10,12 +10,25 @@ use crate::format::{Table, clean, or_any, or_dash};
 pub fn text(snapshot: &MemberSnapshot) -> String {
     let mut text = String::new();
     for group in &snapshot.groups {
-        text.push_str(&format!("Group {} ({}), the first line that matches decides\n", clean(&group.name), group.id));
+        text.push_str(&format!(
+            "Group {} ({}), the first line that matches decides\n",
+            clean(&group.name),
+            group.id
+        ));
         if group.policies.is_empty() {
             text.push_str("  no policy\n");
             continue;
         }
-        let mut table = Table::new(&["TYPE", "SOURCE", "DESTINATION", "PROTOCOL", "SPORT", "DPORT", "SPI", "NOTE"]);
+        let mut table = Table::new(&[
+            "TYPE",
+            "SOURCE",
+            "DESTINATION",
+            "PROTOCOL",
+            "SPORT",
+            "DPORT",
+            "SPI",
+            "NOTE",
+        ]);
         for line in &group.policies {
             table.row(&row(line));
         }
@@ -47,6 +60,7 @@ fn row(line: &PolicyLine) -> [String; 8] {
 /// The JSON.
 pub fn json(snapshot: &MemberSnapshot) -> Value {
     let groups = snapshot.groups.iter();
-    let groups = groups.map(|group| json!({"name": group.name, "id": group.id, "policies": group.policies}));
+    let groups =
+        groups.map(|group| json!({"name": group.name, "id": group.id, "policies": group.policies}));
     json!({"groups": groups.collect::<Vec<_>>()})
 }

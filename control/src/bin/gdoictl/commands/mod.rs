@@ -11,7 +11,8 @@ mod server_statistics;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use control::{
-    Daemon, MEMBER_SOCKET, MemberSnapshot, OfGroup, OfMember, Request, Response, SERVER_SOCKET, ServerSnapshot,
+    Daemon, MEMBER_SOCKET, MemberSnapshot, OfGroup, OfMember, Request, Response, SERVER_SOCKET,
+    ServerSnapshot,
 };
 use serde::Serialize;
 
@@ -102,7 +103,10 @@ impl Command {
     /// What to ask.
     pub fn request(&self) -> Request {
         let of_group = |Group { group }: &Group| OfGroup { group: group.clone() };
-        let of_member = |Member { group, member }: &Member| OfMember { group: group.clone(), member: member.clone() };
+        let of_member = |Member { group, member }: &Member| OfMember {
+            group: group.clone(),
+            member: member.clone(),
+        };
         match self {
             Self::Show(Show::Member { .. }) => Request::ShowMember,
             Self::Show(Show::Server { .. }) => Request::ShowServer,
@@ -119,8 +123,12 @@ impl Command {
     /// The answer as text or JSON.
     pub fn render(&self, response: &Response, json: bool) -> anyhow::Result<String> {
         match (self, response) {
-            (Self::Show(Show::Member { part }), Response::Member(snapshot)) => member_part(*part, snapshot, json),
-            (Self::Show(Show::Server { part }), Response::Server(snapshot)) => server_part(*part, snapshot, json),
+            (Self::Show(Show::Member { part }), Response::Member(snapshot)) => {
+                member_part(*part, snapshot, json)
+            }
+            (Self::Show(Show::Server { part }), Response::Server(snapshot)) => {
+                server_part(*part, snapshot, json)
+            }
             (command, Response::Done(done)) if command.request().is_command() => match json {
                 true => pretty(done),
                 false => Ok(format!("{}\n", clean(&done.message))),
@@ -130,7 +138,11 @@ impl Command {
     }
 }
 
-fn member_part(part: Option<MemberPart>, snapshot: &MemberSnapshot, json: bool) -> anyhow::Result<String> {
+fn member_part(
+    part: Option<MemberPart>,
+    snapshot: &MemberSnapshot,
+    json: bool,
+) -> anyhow::Result<String> {
     match (part, json) {
         (None, false) => Ok(member::text(snapshot)),
         (None, true) => pretty(snapshot),
@@ -143,7 +155,11 @@ fn member_part(part: Option<MemberPart>, snapshot: &MemberSnapshot, json: bool) 
     }
 }
 
-fn server_part(part: Option<ServerPart>, snapshot: &ServerSnapshot, json: bool) -> anyhow::Result<String> {
+fn server_part(
+    part: Option<ServerPart>,
+    snapshot: &ServerSnapshot,
+    json: bool,
+) -> anyhow::Result<String> {
     match (part, json) {
         (None, false) => Ok(server::text(snapshot)),
         (None, true) => pretty(snapshot),

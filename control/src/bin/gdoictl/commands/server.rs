@@ -25,7 +25,10 @@ pub fn text(snapshot: &ServerSnapshot) -> String {
 fn group(group: &ServerGroup) -> String {
     let mut fields = Fields::default();
     fields.add("Members", group.members);
-    fields.add("Pulls", format!("{} succeeded, {} failed", group.pulls_succeeded, group.pulls_failed));
+    fields.add(
+        "Pulls",
+        format!("{} succeeded, {} failed", group.pulls_succeeded, group.pulls_failed),
+    );
     if let Some(rekey) = &group.rekey {
         self::rekey(rekey, &mut fields);
     }
@@ -34,7 +37,8 @@ fn group(group: &ServerGroup) -> String {
         text.push_str("  no key yet\n");
         return text;
     }
-    let mut table = Table::new(&["SPI", "ENCRYPTION", "INTEGRITY", "LIFE LEFT", "STATE", "SELECTORS"]);
+    let mut table =
+        Table::new(&["SPI", "ENCRYPTION", "INTEGRITY", "LIFE LEFT", "STATE", "SELECTORS"]);
     for tek in &group.teks {
         table.row(&[
             format!("{:#010x}", tek.spi),
@@ -50,7 +54,10 @@ fn group(group: &ServerGroup) -> String {
 }
 
 fn rekey(rekey: &ServerRekey, fields: &mut Fields) {
-    fields.add("Rekey", format!("{}, {}, signed with {}", rekey.transport, rekey.encryption, rekey.signature));
+    fields.add(
+        "Rekey",
+        format!("{}, {}, signed with {}", rekey.transport, rekey.encryption, rekey.signature),
+    );
     let kek = rekey.kek.as_ref().map(|kek| {
         let left = duration(kek.lifetime_left_seconds);
         format!("{}, life left {left}, last push {}", clean(&kek.spi), kek.sequence_number)
@@ -59,7 +66,8 @@ fn rekey(rekey: &ServerRekey, fields: &mut Fields) {
     fields.add("Next push", rekey.next_push_seconds.map_or_else(|| String::from("-"), duration));
     let (missing, silent) = (rekey.acknowledgements_missing, rekey.members_silent);
     fields.add("Pushes", rekey.pushes);
-    fields.add("Acknowledgements", format!("{} received, {missing} missing", rekey.acknowledgements));
+    fields
+        .add("Acknowledgements", format!("{} received, {missing} missing", rekey.acknowledgements));
     fields.add("Silent members", format!("{silent} now, {} dropped", rekey.members_dropped));
     if !rekey.removed.is_empty() {
         let names: Vec<String> = rekey.removed.iter().map(|name| clean(name)).collect();
