@@ -7,7 +7,7 @@ use control::member::{
     IsakmpSa, IsakmpState, KekSa, MemberGroup, MembershipState, PassedOver, Role, Tek, Traffic,
     Transform,
 };
-use control::{Done, ErrorCode, MemberSnapshot, Refusal, Request, Response};
+use control::{Completed, ErrorCode, MemberSnapshot, Refusal, Request, Response};
 use gdoi::BootTime;
 use gdoi::config::{DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Transform};
 use gdoi::event::Stage;
@@ -51,7 +51,7 @@ pub fn register(daemon: &mut Daemon, group: &str, now: BootTime) -> Response {
         ));
     }
     match daemon.register(group, now) {
-        Ok(()) => Response::Done(Done {
+        Ok(()) => Response::Done(Completed {
             message: format!("group {group} registers; keys in use stay until new ones come"),
         }),
         Err(message) => Response::Refused(Refusal::new(ErrorCode::NotPossible, message)),

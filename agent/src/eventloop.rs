@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ::control::server::{Call, serve};
 use ::control::socket::{Access, Listener};
-use ::control::{OfGroup, Request};
+use ::control::{GroupArgument, Request};
 use anyhow::Context as _;
 use daemon::limit::LogLimiter;
 use daemon::{clock, notify};
@@ -282,7 +282,9 @@ impl<K: Kernel> EventLoop<K> {
         problems.extend(missing.map(|name| format!("interface {name} is missing: create it")));
         let surroundings = Surroundings { statistics, problems, repairs: self.dataplane.repairs() };
         let response = match call.request() {
-            Request::Register(OfGroup { group }) => control::register(&mut self.daemon, group, now),
+            Request::Register(GroupArgument { group }) => {
+                control::register(&mut self.daemon, group, now)
+            }
             request => control::answer(request, &self.daemon, &surroundings, now),
         };
         call.answer(response);

@@ -8,17 +8,18 @@
 
 pub mod client;
 pub mod framing;
+pub mod key_server;
 pub mod member;
 pub mod protocol;
 pub mod server;
 pub mod socket;
-pub mod statistics;
 
+pub use key_server::ServerSnapshot;
 pub use member::MemberSnapshot;
 pub use protocol::{
-    Daemon, Done, ErrorCode, OfGroup, OfMember, Refusal, Request, Response, VERSION,
+    Completed, Daemon, ErrorCode, GroupArgument, MemberArgument, Refusal, Request, Response,
+    VERSION,
 };
-pub use statistics::ServerSnapshot;
 
 /// Where `gdoi-agent` listens unless configured otherwise.
 pub const MEMBER_SOCKET: &str = "/run/gdoi-agent/control.sock";

@@ -11,8 +11,8 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::key_server::ServerSnapshot;
 use crate::member::MemberSnapshot;
-use crate::statistics::ServerSnapshot;
 
 /// Version of the protocol. It changes when a client of the old version could misread an answer; a
 /// new field is no reason, because unknown fields are ignored.
@@ -27,31 +27,31 @@ pub enum Request {
     /// Everything a key server can show. Only `gcks` answers it.
     ShowServer,
     /// Pull the keys of a group now. `gdoi-agent`.
-    Register(OfGroup),
+    Register(GroupArgument),
     /// Push new keys to the members of a group now. `gcks`, as all that follow.
-    Rekey(OfGroup),
+    Rekey(GroupArgument),
     /// Delete the data keys of a group at its members and push new ones.
-    Replace(OfGroup),
+    Replace(GroupArgument),
     /// Delete all keys of a group at its members; they register again.
-    Delete(OfGroup),
+    Delete(GroupArgument),
     /// Exclude a member from a group: it can neither follow to new keys nor register.
-    Remove(OfMember),
+    Remove(MemberArgument),
     /// Delete all keys of a group at its members and forget the members and their ISAKMP SAs.
-    RemoveAll(OfGroup),
+    RemoveAll(GroupArgument),
     /// Let a member register again that was removed.
-    Admit(OfMember),
+    Admit(MemberArgument),
 }
 
 /// The group that a request is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OfGroup {
+pub struct GroupArgument {
     /// Its name in the daemon's configuration.
     pub group: String,
 }
 
 /// The member of a group that a request is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OfMember {
+pub struct MemberArgument {
     /// Name of the group in the daemon's configuration.
     pub group: String,
     /// Name of the member in the daemon's configuration.
@@ -76,14 +76,14 @@ pub enum Response {
     /// To [`Request::ShowServer`].
     Server(Box<ServerSnapshot>),
     /// To a request that changes something: it was carried out.
-    Done(Done),
+    Done(Completed),
     /// The request was not carried out.
     Refused(Refusal),
 }
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
+pub struct Completed {
     /// One clear line, for people.
     pub message: String,
 }

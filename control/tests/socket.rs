@@ -212,27 +212,6 @@ fn who_gets_in() {
     assert!(!access.admits(Peer { uid: 200, gid: 100 }, none));
 }
 
-/// The peer's credentials come from the kernel: a process of another user is refused although it
-/// may open the file. Needs root, to start such a process.
-#[tokio::test]
-async fn a_stranger_is_refused_by_credentials() {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let path = daemon(folder.path());
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
-    let gdoictl = folder.path().join("gdoictl");
-    std::fs::copy(env!("CARGO_BIN_EXE_gdoictl"), &gdoictl).unwrap();
-    let mut command = tokio::process::Command::new(&gdoictl);
-    command.arg("--socket").arg(&path).args(["show", "server"]).uid(65_534).gid(65_534);
-    let output = command.output().await.unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success());
-    assert!(text.contains("only root and the daemon's user and group may ask"), "{text}");
-}
-
 #[test]
 fn only_root_and_the_daemons_user_may_change_something() {
     let access = Access::of(500, 600);
@@ -243,8 +222,8 @@ fn only_root_and_the_daemons_user_may_change_something() {
 
 #[test]
 fn requests_on_the_wire() {
-    let group = || control::OfGroup { group: "one".to_owned() };
-    let member = || control::OfMember { group: "one".to_owned(), member: "g1".to_owned() };
+    let group = || control::GroupArgument { group: "one".to_owned() };
+    let member = || control::MemberArgument { group: "one".to_owned(), member: "g1".to_owned() };
     for (request, text, command) in [
         (Request::ShowServer, "\"show-server\"", false),
         (Request::Register(group()), "{\"register\":{\"group\":\"one\"}}", true),

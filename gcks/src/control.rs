@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use ::control::statistics::{
+use ::control::key_server::{
     RegisteredMember, ServerGroup, ServerKek, ServerRekey, ServerStatistics, ServerTek,
 };
-use ::control::{Done, ErrorCode, Refusal, Request, Response, ServerSnapshot};
+use ::control::{Completed, ErrorCode, Refusal, Request, Response, ServerSnapshot};
 use gdoi::BootTime;
 use gdoi::config::Identity;
 use gdoi::group::{AddressRange, TrafficSelector};
@@ -39,7 +39,7 @@ pub fn answer<E: Entropy>(
         Request::Admit(of) => service.admit(&of.group, &of.member),
     };
     match done {
-        Ok(message) => Response::Done(Done { message }),
+        Ok(message) => Response::Done(Completed { message }),
         Err(error) => {
             let code = match &error {
                 WishError::UnknownGroup { .. } => ErrorCode::UnknownGroup,

@@ -305,7 +305,7 @@ fn a_killed_server_goes_on_with_the_keys_and_numbers_that_it_had() {
     let text = keeping(directory.path(), port);
     let daemon = Daemon::start_in(directory, port, &text);
     let before = register_over_udp(1, 1, 1, daemon.address(1)).group_sa();
-    let group = |name: &str| control::OfGroup { group: name.to_owned() };
+    let group = |name: &str| control::GroupArgument { group: name.to_owned() };
     let Response::Done(done) = daemon.ask(Request::Rekey(group("one"))).unwrap() else { panic!() };
     assert_eq!(done.message, "new keys for group one: push 1 goes to 1 member");
     let mut directory = daemon.kill();
@@ -368,7 +368,7 @@ fn no_key_is_in_the_log_the_state_or_an_answer() {
             secrets.insert(format!("integrity key of {spi:#x}"), keys.integrity.expose().to_vec());
         }
     };
-    let group = || control::OfGroup { group: "one".to_owned() };
+    let group = || control::GroupArgument { group: "one".to_owned() };
     let mut shown = Vec::new();
     for _ in 0..3 {
         note(register_over_udp(1, 1, 1, daemon.address(1)).group_sa());

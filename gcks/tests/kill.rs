@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
-use control::{OfGroup, OfMember, Request, Response, ServerSnapshot};
+use control::{GroupArgument, MemberArgument, Request, Response, ServerSnapshot};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::witness::*;
@@ -185,9 +185,9 @@ impl Lab {
     /// One order, or one pull, by chance.
     fn order(&mut self) {
         let (number, group) = MEMBERS[self.dice.below(6) as usize];
-        let of_group = OfGroup { group: GROUPS[group].1.to_owned() };
+        let of_group = GroupArgument { group: GROUPS[group].1.to_owned() };
         let name = format!("g{number}");
-        let of_member = OfMember { group: of_group.group.clone(), member: name.clone() };
+        let of_member = MemberArgument { group: of_group.group.clone(), member: name.clone() };
         let what = self.dice.below(20);
         let done = match what {
             0..6 => self.ask(Request::Rekey(of_group)),
@@ -201,7 +201,10 @@ impl Lab {
                     self.removed.remove(&(group, member.clone()));
                     // It may not even know that it was out.
                     self.handles[&member[1..].parse().unwrap()].pull.store(true, Ordering::Relaxed);
-                    self.ask(Request::Admit(OfMember { group: GROUPS[group].1.to_owned(), member }))
+                    self.ask(Request::Admit(MemberArgument {
+                        group: GROUPS[group].1.to_owned(),
+                        member,
+                    }))
                 }
                 None => None,
             },
@@ -235,7 +238,7 @@ impl Lab {
             assert!(forgotten.is_empty(), "removed from {name} and in again: {forgotten:?}");
             for member in shown {
                 let number: u8 = member[1..].parse().unwrap();
-                self.ask(Request::Admit(OfMember { group: (*name).to_owned(), member }));
+                self.ask(Request::Admit(MemberArgument { group: (*name).to_owned(), member }));
                 self.handles[&number].pull.store(true, Ordering::Relaxed);
             }
         }
@@ -285,7 +288,7 @@ impl Lab {
     fn all_follow(&mut self) {
         let before: Vec<View> = self.handles.values().map(Handle::view).collect();
         for (_, group, _) in GROUPS {
-            let done = self.ask(Request::Rekey(OfGroup { group: group.to_owned() }));
+            let done = self.ask(Request::Rekey(GroupArgument { group: group.to_owned() }));
             let Some(Response::Done(done)) = done else { panic!("{done:?}") };
             assert!(
                 done.message.ends_with("goes to 3 members"),

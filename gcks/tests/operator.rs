@@ -6,18 +6,18 @@ mod support;
 
 use std::time::Duration;
 
-use control::{ErrorCode, OfGroup, OfMember, Request, Response};
+use control::{ErrorCode, GroupArgument, MemberArgument, Request, Response};
 use gcks::control::{answer, snapshot};
 use gdoi::push::{Deletion, KekChange};
 use support::world::*;
 use support::*;
 
-fn of(group: &str) -> OfGroup {
-    OfGroup { group: group.to_owned() }
+fn of(group: &str) -> GroupArgument {
+    GroupArgument { group: group.to_owned() }
 }
 
-fn member(member: &str) -> OfMember {
-    OfMember { group: String::from("one"), member: member.to_owned() }
+fn member(member: &str) -> MemberArgument {
+    MemberArgument { group: String::from("one"), member: member.to_owned() }
 }
 
 /// Three members of group one.

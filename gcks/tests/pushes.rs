@@ -28,7 +28,7 @@ impl Dice {
     }
 }
 
-fn group(world: &World) -> control::statistics::ServerGroup {
+fn group(world: &World) -> control::key_server::ServerGroup {
     snapshot(&world.service, &[], at(0), world.now).groups.remove(0)
 }
 

@@ -9,6 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gdoi", &[]),
     ("xfrm", &[]),
     ("control", &[]),
+    ("gdoictl", &["control"]),
     ("policies", &["gdoi", "xfrm"]),
     ("daemon", &["gdoi"]),
     ("agent", &["control", "daemon", "gdoi", "policies", "xfrm"]),

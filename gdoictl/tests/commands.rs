@@ -8,13 +8,14 @@
 )]
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use control::key_server::*;
 use control::member::*;
 use control::server::{Call, serve};
 use control::socket::{Access, Listener};
-use control::statistics::*;
 use control::{MemberSnapshot, Refusal, Request, Response, ServerSnapshot};
 use tokio::sync::mpsc;
 
@@ -380,8 +381,9 @@ fn a_wrong_command_line() {
 
 #[test]
 fn commands_say_what_was_done() {
-    let done =
-        || Some(Response::Done(control::Done { message: "push 7 goes to 3 members".to_owned() }));
+    let done = || {
+        Some(Response::Done(control::Completed { message: "push 7 goes to 3 members".to_owned() }))
+    };
     for arguments in [
         &["rekey", "branches"][..],
         &["replace", "branches"],
@@ -408,4 +410,32 @@ fn commands_say_what_was_done() {
             .contains("another question")
     );
     assert_eq!(run(None, &["remove", "branches"]).status.code(), Some(2), "a member must be named");
+}
+
+/// The peer's credentials come from the kernel: a process of another user is refused although it
+/// may open the socket file. Needs root, to start such a process.
+#[tokio::test]
+async fn another_user_is_refused_by_its_credentials() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let socket = folder.path().join("control.sock");
+    let (sender, mut calls) = mpsc::channel::<Call>(4);
+    tokio::spawn(serve(Listener::bind(&socket).unwrap(), Access::own(), sender));
+    tokio::spawn(async move {
+        while let Some(call) = calls.recv().await {
+            call.answer(Response::Server(Box::default()));
+        }
+    });
+    std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o666)).unwrap();
+    let gdoictl = folder.path().join("gdoictl");
+    std::fs::copy(env!("CARGO_BIN_EXE_gdoictl"), &gdoictl).unwrap();
+    let mut command = tokio::process::Command::new(&gdoictl);
+    command.arg("--socket").arg(&socket).args(["show", "server"]).uid(65_534).gid(65_534);
+    let output = command.output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(text.contains("only root and the daemon's user and group may ask"), "{text}");
 }

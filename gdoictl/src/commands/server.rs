@@ -1,7 +1,7 @@
 //! `show server`: groups and their keys.
 
 use control::ServerSnapshot;
-use control::statistics::{ServerGroup, ServerRekey};
+use control::key_server::{ServerGroup, ServerRekey};
 
 use crate::format::{Fields, Table, clean, duration, or_dash};
 

@@ -11,8 +11,8 @@ mod server_statistics;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use control::{
-    Daemon, MEMBER_SOCKET, MemberSnapshot, OfGroup, OfMember, Request, Response, SERVER_SOCKET,
-    ServerSnapshot,
+    Daemon, GroupArgument, MEMBER_SOCKET, MemberArgument, MemberSnapshot, Request, Response,
+    SERVER_SOCKET, ServerSnapshot,
 };
 use serde::Serialize;
 
@@ -102,8 +102,8 @@ impl Command {
 
     /// What to ask.
     pub fn request(&self) -> Request {
-        let of_group = |Group { group }: &Group| OfGroup { group: group.clone() };
-        let of_member = |Member { group, member }: &Member| OfMember {
+        let of_group = |Group { group }: &Group| GroupArgument { group: group.clone() };
+        let of_member = |Member { group, member }: &Member| MemberArgument {
             group: group.clone(),
             member: member.clone(),
         };

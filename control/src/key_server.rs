@@ -1,4 +1,4 @@
-//! What `gcks` shows: groups, members and statistics.
+//! The snapshot of a key server: groups, TEKs, KEKs, members, statistics.
 
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
