@@ -21,10 +21,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gcks::config;
-use gcks::keys::OsEntropy;
-use gcks::registry::Pulled;
-use gcks::service::Service;
-use gcks::signing;
+use gcks::group::key_generation::OsEntropy;
+use gcks::group::signing_key;
+use gcks::members::registry::Pulled;
+use gcks::server::KeyServer;
 use gdoi::BootTime;
 use gdoi::config::{DhGroup, Identity};
 use gdoi::crypto::Secret;
@@ -52,8 +52,8 @@ fn measure(kind: &str, members: u32) {
         support::configuration(directory.path(), "listen = [\"10.255.0.1\"]", "10.0.0.0/8", &rekey);
     let config =
         config::parse("bench.toml", &text).unwrap_or_else(|report| panic!("{report}")).value;
-    let keys = signing::load_all(&config.groups).unwrap();
-    let mut service = Service::new(config, &keys, daemon::entropy::seed().unwrap(), OsEntropy);
+    let keys = signing_key::load_all(&config.groups).unwrap();
+    let mut service = KeyServer::new(config, &keys, daemon::entropy::seed().unwrap(), OsEntropy);
     let now = BootTime::new(Duration::from_secs(1000));
     let server: SocketAddr = "10.255.0.1:848".parse().unwrap();
     // One member registers and has the KEK, which is all that the others need to acknowledge.
@@ -122,7 +122,7 @@ fn address(number: u32) -> SocketAddr {
 }
 
 fn register(
-    service: &mut Service<OsEntropy>,
+    service: &mut KeyServer<OsEntropy>,
     local: SocketAddr,
     server: SocketAddr,
     now: BootTime,

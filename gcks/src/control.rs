@@ -10,15 +10,15 @@ use gdoi::BootTime;
 use gdoi::config::Identity;
 use gdoi::group::{AddressRange, TrafficSelector};
 
-use crate::keys::Entropy;
-use crate::operator::WishError;
-use crate::registry::Registration;
-use crate::rekey::GroupRekey;
-use crate::service::{GroupState, Service};
+use crate::group::key_generation::Entropy;
+use crate::group::rekey_sa::RekeySa;
+use crate::members::registry::Registration;
+use crate::server::command::CommandError;
+use crate::server::{GroupState, KeyServer};
 
 /// Carries out a command or shows the server.
 pub fn answer<E: Entropy>(
-    service: &mut Service<E>,
+    service: &mut KeyServer<E>,
     request: &Request,
     listen: &[SocketAddr],
     started: BootTime,
@@ -42,9 +42,9 @@ pub fn answer<E: Entropy>(
         Ok(message) => Response::Done(Completed { message }),
         Err(error) => {
             let code = match &error {
-                WishError::UnknownGroup { .. } => ErrorCode::UnknownGroup,
-                WishError::UnknownMember { .. } => ErrorCode::UnknownMember,
-                WishError::NotRemoved { .. } | WishError::Push(_) => ErrorCode::NotPossible,
+                CommandError::UnknownGroup { .. } => ErrorCode::UnknownGroup,
+                CommandError::UnknownMember { .. } => ErrorCode::UnknownMember,
+                CommandError::NotRemoved { .. } | CommandError::Push(_) => ErrorCode::NotPossible,
             };
             Response::Refused(Refusal::new(code, error.to_string()))
         }
@@ -53,7 +53,7 @@ pub fn answer<E: Entropy>(
 
 /// The server as of `now`.
 pub fn snapshot<E: Entropy>(
-    service: &Service<E>,
+    service: &KeyServer<E>,
     listen: &[SocketAddr],
     started: BootTime,
     now: BootTime,
@@ -87,8 +87,8 @@ pub fn snapshot<E: Entropy>(
     }
 }
 
-fn group<E: Entropy>(service: &Service<E>, state: &GroupState, now: BootTime) -> ServerGroup {
-    let teks = state.schedule().lives().map(|(template, life, current)| ServerTek {
+fn group<E: Entropy>(service: &KeyServer<E>, state: &GroupState, now: BootTime) -> ServerGroup {
+    let teks = state.schedule().lifetimes().map(|(template, life, current)| ServerTek {
         spi: life.spi,
         encryption: template.encryption.name.to_owned(),
         integrity: template.integrity.map(|integrity| integrity.name.to_owned()),
@@ -110,15 +110,18 @@ fn group<E: Entropy>(service: &Service<E>, state: &GroupState, now: BootTime) ->
 
 /// When the keys of a member end. One that gets pushes has the keys of the latest.
 fn keys_end(state: &GroupState, registration: &Registration, now: BootTime) -> BootTime {
-    let current =
-        state.schedule().lives().filter(|(_, _, current)| *current).map(|(_, life, _)| life.ends);
+    let current = state
+        .schedule()
+        .lifetimes()
+        .filter(|(_, _, current)| *current)
+        .map(|(_, life, _)| life.ends);
     registration.keys_end.or(current.min()).unwrap_or(now)
 }
 
 fn rekey<E: Entropy>(
-    service: &Service<E>,
+    service: &KeyServer<E>,
     state: &GroupState,
-    rekey: &GroupRekey,
+    rekey: &RekeySa,
     now: BootTime,
 ) -> ServerRekey {
     let group = state.group().id;
@@ -148,7 +151,7 @@ fn hexadecimal(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-fn statistics<E: Entropy>(service: &Service<E>) -> ServerStatistics {
+fn statistics<E: Entropy>(service: &KeyServer<E>) -> ServerStatistics {
     let protocol = service.statistics();
     let decisions = service.counters();
     ServerStatistics {

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let result = runtime.block_on(gcks::daemon::run(loaded.value, arguments.config));
+        let result = runtime.block_on(gcks::event_loop::run(loaded.value, arguments.config));
         // A look-up of somebody's groups for the control socket may hang; it must not hold up the
         // end.
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));

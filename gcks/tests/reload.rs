@@ -5,9 +5,9 @@
 mod support;
 
 use gcks::control::snapshot;
-use gcks::keys::OsEntropy;
-use gcks::service::Service;
-use gcks::signing::SigningKeys;
+use gcks::group::key_generation::OsEntropy;
+use gcks::group::signing_key::SigningKeys;
+use gcks::server::KeyServer;
 use gdoi::push::{Deletion, KekChange};
 use support::world::*;
 use support::*;
@@ -28,7 +28,7 @@ impl Lab {
         // Keys for groups that get pushes later, too.
         let with_pushes = configuration_with(keys.path(), "", "10.0.0", tek, &pushes(""));
         let signing = signing_keys(&parse(&with_pushes));
-        let mut world = World::new(Service::new(parse(&text), &signing, [1; 32], OsEntropy));
+        let mut world = World::new(KeyServer::new(parse(&text), &signing, [1; 32], OsEntropy));
         for (number, group) in [(1, 1), (2, 1), (3, 2)] {
             world.join(number, group);
         }

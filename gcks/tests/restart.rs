@@ -10,10 +10,10 @@ use std::time::Duration;
 use daemon::sealed::codec::Clock;
 use gcks::config::Config;
 use gcks::control::snapshot;
-use gcks::keys::OsEntropy;
-use gcks::notice::Notice;
-use gcks::service::Service;
-use gcks::signing::SigningKeys;
+use gcks::group::event::Event;
+use gcks::group::key_generation::OsEntropy;
+use gcks::group::signing_key::SigningKeys;
+use gcks::server::KeyServer;
 use gdoi::event::Transmit;
 use support::world::*;
 use support::*;
@@ -38,7 +38,7 @@ impl Configuration {
     }
 
     fn world(&self) -> World {
-        World::new(Service::new(self.config(), &self.signing, [1; 32], OsEntropy))
+        World::new(KeyServer::new(self.config(), &self.signing, [1; 32], OsEntropy))
     }
 }
 
@@ -222,7 +222,7 @@ fn deletes_that_were_written_and_not_sent_are_sent_after_the_restart() {
             let (config, keys) = (configuration.config(), &configuration.signing);
             let clock = Clock::same(world.now);
             world.service =
-                Service::restore(config, keys, [7; 32], OsEntropy, (&state, clock), world.now)
+                KeyServer::restore(config, keys, [7; 32], OsEntropy, (&state, clock), world.now)
                     .unwrap();
         }
         world.run(seconds(30));
@@ -276,9 +276,9 @@ fn a_group_or_member_that_went_while_the_server_was_down_is_told() {
         assert!(!told(&world.nodes[0]) && world.nodes[0].pulls == 1);
         let change = "group two: gone; 1 members told to delete its keys";
         assert!(
-            world.notices.contains(&Notice::Changed { change: change.to_owned() }),
+            world.events.contains(&Event::Changed { change: change.to_owned() }),
             "{:?}",
-            world.notices
+            world.events
         );
         // Member 2 alone.
         let mut world = start();
@@ -340,7 +340,7 @@ fn keys_age_over_a_reboot() {
         let clock = Clock { written, now: at(20), elapsed: seconds(elapsed) };
         let (config, keys) = (configuration.config(), &configuration.signing);
         let service =
-            Service::restore(config, keys, [3; 32], OsEntropy, (&state, clock), at(20)).unwrap();
+            KeyServer::restore(config, keys, [3; 32], OsEntropy, (&state, clock), at(20)).unwrap();
         let shown = snapshot(&service, &[], at(0), at(20));
         let left = shown.groups[0].teks.first().map(|tek| tek.lifetime_left_seconds);
         (
@@ -363,7 +363,7 @@ fn octets_of_another_version_or_cut_ones_are_refused() {
     let restore = |octets: &[u8]| {
         let state = gdoi::crypto::Secret::copy_from(octets);
         let (config, keys) = (configuration.config(), &configuration.signing);
-        Service::restore(config, keys, [3; 32], OsEntropy, (&state, Clock::same(at(1))), at(1))
+        KeyServer::restore(config, keys, [3; 32], OsEntropy, (&state, Clock::same(at(1))), at(1))
             .map(|_| ())
     };
     restore(state.expose()).unwrap();

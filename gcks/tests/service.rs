@@ -12,9 +12,9 @@ mod support;
 
 use std::time::Duration;
 
-use gcks::authorise::Denied;
 use gcks::control::snapshot;
-use gcks::notice::{Notice, Refused};
+use gcks::group::event::{Event, Refused};
+use gcks::members::authorization::Denied;
 use gdoi::event::RegistrationFailure;
 use gdoi::group::{EspTransform, GroupId, Spi};
 use gdoi::wire::registry::NotifyType;
@@ -87,19 +87,19 @@ fn a_member_gets_no_other_group() {
     let mut service = service(CBC);
     let failure = register_member(&mut service, 1, 2, at(0)).failure();
     assert_eq!(failure, RegistrationFailure::Refused { notify: NotifyType::AUTHENTICATION_FAILED });
-    let denied = Denied::NotAuthorised { member: String::from("g1"), group: String::from("two") };
-    assert!(notices(&mut service).iter().any(|notice| matches!(
+    let denied = Denied::NotAuthorized { member: String::from("g1"), group: String::from("two") };
+    assert!(events(&mut service).iter().any(|notice| matches!(
         notice,
-        Notice::Refused { reason: Refused::Denied(reason), group: GroupId(2), .. } if *reason == denied
+        Event::Refused { reason: Refused::Denied(reason), group: GroupId(2), .. } if *reason == denied
     )));
     let failure = register_member(&mut service, 1, 77, at(0)).failure();
     assert_eq!(
         failure,
         RegistrationFailure::Refused { notify: NotifyType::INVALID_ID_INFORMATION }
     );
-    assert!(notices(&mut service).iter().any(|notice| matches!(
+    assert!(events(&mut service).iter().any(|notice| matches!(
         notice,
-        Notice::Refused { reason: Refused::Denied(Denied::UnknownGroup), .. }
+        Event::Refused { reason: Refused::Denied(Denied::UnknownGroup), .. }
     )));
     let shown = snapshot(&service, &[], at(0), at(1));
     assert_eq!((shown.statistics.pulls_refused, shown.statistics.pulls_succeeded), (2, 0));
@@ -153,7 +153,7 @@ fn a_flood_of_first_messages_leaves_members_alone() {
     let shown = snapshot(&service, &[], at(0), at(0)).statistics;
     assert_eq!(shown.pulls_succeeded, 10);
     assert_eq!(shown.discards.values().sum::<u64>(), 10_000, "{:?}", shown.discards);
-    assert!(notices(&mut service).iter().all(|notice| !matches!(notice, Notice::Refused { .. })));
+    assert!(events(&mut service).iter().all(|notice| !matches!(notice, Event::Refused { .. })));
 }
 
 #[test]
@@ -180,10 +180,10 @@ fn the_snapshot_tells_who_has_keys_until_they_end() {
     );
     // No octet of a key can be in it: keys have no text form, and the SPI is all that is shown of a
     // TEK.
-    notices(&mut service);
+    events(&mut service);
     service.handle_timeout(at(3700));
     assert!(snapshot(&service, &[], at(0), at(3700)).members.is_empty());
-    assert!(matches!(notices(&mut service).as_slice(), [Notice::Expired { .. }]));
+    assert!(matches!(events(&mut service).as_slice(), [Event::Expired { .. }]));
 }
 
 #[test]
@@ -203,8 +203,8 @@ fn a_pull_that_breaks_off_is_told_and_its_identifier_is_free_again() {
     }
     assert_eq!(snapshot(&service, &[], at(0), at(0)).statistics.pulls, 1);
     service.handle_timeout(at(600));
-    let aborted = |notice: &Notice| matches!(notice, Notice::Aborted { group: GroupId(1), .. });
-    assert!(notices(&mut service).iter().any(aborted));
+    let aborted = |notice: &Event| matches!(notice, Event::Aborted { group: GroupId(1), .. });
+    assert!(events(&mut service).iter().any(aborted));
     assert_eq!(snapshot(&service, &[], at(0), at(600)).statistics.pulls_aborted, 1);
     // Identifier 0 was taken and never sent: nobody has it.
     let sa = register_member(&mut service, 2, 1, at(601)).group_sa();

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use super::file::{self, File};
 use super::rekey::{self, Surroundings};
 use super::{Config, Group, Member, MulticastPath, TekTemplate, Transport};
-use crate::algorithm::{Encryption, Integrity, Kind};
+use crate::config::tek_algorithm::{Encryption, Integrity, Kind};
 
 /// More match lines than this do not fit into one message of a pull.
 const MOST_SELECTORS: usize = 256;
@@ -284,7 +284,7 @@ fn unique<T: Ord + Debug>(report: &Report, key: &str, values: impl Iterator<Item
     }
 }
 
-/// An identity belongs to one member, or nobody could tell who is authorised.
+/// An identity belongs to one member, or nobody could tell who is authorized.
 fn unique_identities(report: &Report, members: &[file::Member]) {
     let identities =
         members.iter().filter_map(|member| match (&member.identity, &member.address) {

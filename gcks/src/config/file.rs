@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::rekey;
-use crate::algorithm::{Encryption, Integrity};
+use crate::config::tek_algorithm::{Encryption, Integrity};
 
 /// UDP port of GDOI (RFC 6407 §2.2).
 const PORT: u16 = 848;

@@ -3,6 +3,8 @@
 pub mod check;
 pub mod file;
 pub mod rekey;
+pub mod rekey_timing;
+pub mod tek_algorithm;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,7 +21,7 @@ use gdoi::group::{
 };
 use ipnet::IpNet;
 
-use crate::algorithm::{Encryption, Integrity};
+use crate::config::tek_algorithm::{Encryption, Integrity};
 
 pub use rekey::{KekEncryption, MulticastPath, Rekey, SigningKeyKind, Transport};
 

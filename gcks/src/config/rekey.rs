@@ -10,7 +10,7 @@ use gdoi::push::DeliveryPolicy;
 use toml::de::DeValue;
 
 use super::TekTemplate;
-use crate::schedule;
+use super::rekey_timing;
 
 /// How a group's keys are pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -478,11 +478,11 @@ fn warn_of_short_lives(
     surroundings: &Surroundings<'_>,
     report: &Report,
 ) {
-    let lead = schedule::lead(rekey, surroundings.activation);
+    let lead = rekey_timing::lead(rekey, surroundings.activation);
     let lives =
         surroundings.teks.iter().map(|tek| ("TEK", tek.lifetime)).chain([("KEK", rekey.lifetime)]);
     for (what, lifetime) in lives {
-        if schedule::is_short(lifetime, lead) {
+        if rekey_timing::is_short(lifetime, lead) {
             let message = format!(
                 "group.rekey: a {what} that lives {} has no time for a push, {} and the pulls of members it missed",
                 duration_text(lifetime),

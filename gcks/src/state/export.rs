@@ -8,18 +8,18 @@ use gdoi::push::{AcknowledgementKind, SealedPush};
 
 use super::settings;
 use crate::config::TekTemplate;
-use crate::kek::Kek;
-use crate::keys::Entropy;
-use crate::registry::Registration;
-use crate::rekey::GroupRekey;
-use crate::schedule::{Life, Tek};
-use crate::service::{GroupState, Service};
+use crate::group::kek::Kek;
+use crate::group::key_generation::Entropy;
+use crate::group::rekey_sa::RekeySa;
+use crate::group::tek_schedule::{Life, Tek};
+use crate::members::registry::Registration;
+use crate::server::{GroupState, KeyServer};
 use daemon::sealed::codec::Encoder;
 
 /// Changes when the octets do.
 pub(super) const VERSION: u8 = 2;
 
-impl<E: Entropy> Service<E> {
+impl<E: Entropy> KeyServer<E> {
     /// All that a restart must not forget.
     pub fn export(&self) -> Secret {
         let mut out = Encoder::default();
@@ -79,7 +79,7 @@ fn group(out: &mut Encoder, state: &GroupState) {
     out.option(state.rekey.as_ref(), rekey);
 }
 
-fn rekey(out: &mut Encoder, rekey: &GroupRekey) {
+fn rekey(out: &mut Encoder, rekey: &RekeySa) {
     settings::put_rekey(out, &rekey.settings);
     out.octets(rekey.private_key.expose());
     out.option(rekey.kek(), kek);

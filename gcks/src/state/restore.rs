@@ -16,25 +16,25 @@ use ipnet::IpNet;
 
 use super::export::VERSION;
 use super::settings;
-use crate::algorithm::{ENCRYPTIONS, INTEGRITIES};
+use crate::config::tek_algorithm::{ENCRYPTIONS, INTEGRITIES};
 use crate::config::{Config, TekTemplate};
-use crate::kek::Kek;
-use crate::keys::Entropy;
-use crate::notice::Notice;
-use crate::registry::Registration;
-use crate::rekey::{GroupRekey, RetiredKek};
-use crate::schedule::{Life, Tek};
-use crate::senders::SenderPool;
-use crate::service::{GroupState, Service};
-use crate::signing::SigningKeys;
+use crate::group::event::Event;
+use crate::group::kek::Kek;
+use crate::group::key_generation::Entropy;
+use crate::group::rekey_sa::{RekeySa, RetiredKek};
+use crate::group::sender_ids::SenderIdPool;
+use crate::group::signing_key::SigningKeys;
+use crate::group::tek_schedule::{Life, Tek};
+use crate::members::registry::Registration;
+use crate::server::{GroupState, KeyServer};
 use daemon::sealed::codec::{Clock, Decoder, StateError};
 
 type Decoded<T> = Result<T, StateError>;
 
-impl<E: Entropy> Service<E> {
-    /// The key server of `config` with the state that [`Service::export`] wrote. What was on its
+impl<E: Entropy> KeyServer<E> {
+    /// The key server of `config` with the state that [`KeyServer::export`] wrote. What was on its
     /// way when it ended is sent again, and what the configuration says differently since then is
-    /// done as [`Service::reload`] does it.
+    /// done as [`KeyServer::reload`] does it.
     ///
     /// # Errors
     /// The octets are no state of this version.
@@ -85,7 +85,7 @@ impl<E: Entropy> Service<E> {
         let mut changes = Vec::new();
         service.reload_groups(groups, keys, &mut changes, now);
         service.reload_members(&members, &mut changes, now);
-        service.notices.extend(changes.into_iter().map(|change| Notice::Changed { change }));
+        service.events.extend(changes.into_iter().map(|change| Event::Changed { change }));
         service.changed = true;
         Ok(service)
     }
@@ -117,19 +117,19 @@ fn group(from: &mut Decoder<'_>, now: BootTime) -> Decoded<GroupState> {
     let rekey = from.option(|from| rekey(from, now))?;
     let mut state = GroupState::new(group, &SigningKeys::new());
     state.schedule.restore(slots, gone);
-    state.senders = SenderPool::restore(bits, held, next);
+    state.senders = SenderIdPool::restore(bits, held, next);
     state.rekey = rekey;
     Ok(state)
 }
 
-fn rekey(from: &mut Decoder<'_>, now: BootTime) -> Decoded<GroupRekey> {
+fn rekey(from: &mut Decoder<'_>, now: BootTime) -> Decoded<RekeySa> {
     let settings = settings::rekey(from)?;
     let legacy = settings.legacy;
     // A key that was loaded once may be used to the end, whatever is thought of its kind today.
     let key = SigningKey::from_pkcs8_der(from.octets()?, true)
         .map_err(|_| from.error("a signing key"))?;
     let mut rekey =
-        GroupRekey::new(settings, Arc::new(key)).map_err(|_| from.error("a signing key"))?;
+        RekeySa::new(settings, Arc::new(key)).map_err(|_| from.error("a signing key"))?;
     rekey.kek = from.option(|from| kek(from, legacy))?.filter(|kek| kek.ends() > now);
     rekey.retired = from.list(|from| {
         Ok(RetiredKek { last: push(from)?, deleted: from.u8()? != 0, at: from.time()? })

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gcks::config::{self, Config};
-use gcks::keys::OsEntropy;
-use gcks::notice::Notice;
-use gcks::service::Service;
-use gcks::signing::{self, SigningKeys};
+use gcks::group::event::Event;
+use gcks::group::key_generation::OsEntropy;
+use gcks::group::signing_key::{self, SigningKeys};
+use gcks::server::KeyServer;
 use gdoi::BootTime;
 use gdoi::config::{
     DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform,
@@ -96,7 +96,7 @@ pub fn parse(text: &str) -> Config {
     config::parse("gcks.toml", text).unwrap_or_else(|report| panic!("{report}")).value
 }
 
-pub fn service(tek: &str) -> Service<OsEntropy> {
+pub fn service(tek: &str) -> KeyServer<OsEntropy> {
     let directory = keys();
     start(parse(&configuration(directory.path(), "", "10.0.0", tek)))
 }
@@ -105,13 +105,13 @@ pub fn service(tek: &str) -> Service<OsEntropy> {
 pub fn signing_keys(config: &Config) -> SigningKeys {
     let with_pushes =
         config.groups.iter().filter_map(|group| Some((group.name.clone(), group.rekey.as_ref()?)));
-    let make = |kind| Arc::new(signing::generate(kind).unwrap().unwrap());
+    let make = |kind| Arc::new(signing_key::generate(kind).unwrap().unwrap());
     with_pushes.map(|(name, rekey)| (name, make(rekey.signing_key))).collect()
 }
 
-pub fn start(config: Config) -> Service<OsEntropy> {
+pub fn start(config: Config) -> KeyServer<OsEntropy> {
     let keys = signing_keys(&config);
-    Service::new(config, &keys, [1; 32], OsEntropy)
+    KeyServer::new(config, &keys, [1; 32], OsEntropy)
 }
 
 /// Activation after 10 s, deactivation after 30 s, pushes with these settings beside an ECDSA key.
@@ -123,7 +123,7 @@ pub fn pushes(settings: &str) -> String {
 }
 
 /// A key server whose groups push.
-pub fn pushing(tek: &str, settings: &str) -> Service<OsEntropy> {
+pub fn pushing(tek: &str, settings: &str) -> KeyServer<OsEntropy> {
     let directory = keys();
     start(parse(&configuration_with(directory.path(), "", "10.0.0", tek, &pushes(settings))))
 }
@@ -198,7 +198,7 @@ pub fn outcome(member: &mut Registration, now: BootTime) -> Option<Outcome> {
 
 /// Registers without a network, everything at one moment; the member gives up when nothing answers.
 pub fn register(
-    service: &mut Service<OsEntropy>,
+    service: &mut KeyServer<OsEntropy>,
     config: RegistrationConfig,
     now: BootTime,
 ) -> Outcome {
@@ -235,7 +235,7 @@ pub fn address(number: u8) -> SocketAddr {
 
 /// Member `number` registers with its own key.
 pub fn register_member(
-    service: &mut Service<OsEntropy>,
+    service: &mut KeyServer<OsEntropy>,
     number: u8,
     group: u32,
     now: BootTime,
@@ -244,8 +244,8 @@ pub fn register_member(
     register(service, config, now)
 }
 
-pub fn notices(service: &mut Service<OsEntropy>) -> Vec<Notice> {
-    std::iter::from_fn(|| service.poll_notice()).collect()
+pub fn events(service: &mut KeyServer<OsEntropy>) -> Vec<Event> {
+    std::iter::from_fn(|| service.poll_event()).collect()
 }
 
 /// A file in `directory`.

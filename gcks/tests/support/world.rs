@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use daemon::sealed::codec::Clock;
 use gcks::config::Config;
-use gcks::keys::OsEntropy;
-use gcks::notice::Notice;
-use gcks::service::Service;
-use gcks::signing::SigningKeys;
+use gcks::group::event::Event;
+use gcks::group::key_generation::OsEntropy;
+use gcks::group::signing_key::SigningKeys;
+use gcks::server::KeyServer;
 use gdoi::BootTime;
 use gdoi::config::RetransmissionPolicy;
 use gdoi::event::{RegistrationEvent, RegistrationFailure, Transmit};
@@ -63,10 +63,10 @@ pub type Fate = Box<dyn FnMut(&Transmit) -> Vec<Duration>>;
 
 pub struct World {
     pub now: BootTime,
-    pub service: Service<OsEntropy>,
+    pub service: KeyServer<OsEntropy>,
     pub nodes: Vec<Node>,
     pub network: Fate,
-    pub notices: Vec<Notice>,
+    pub events: Vec<Event>,
     pub sent: Vec<Transmit>,
     /// Multicast pushes go to everybody.
     wire: BinaryHeap<Reverse<(BootTime, u64)>>,
@@ -88,13 +88,13 @@ pub fn is_push(transmit: &Transmit) -> bool {
 
 impl World {
     /// Nobody has asked for anything yet.
-    pub fn new(service: Service<OsEntropy>) -> Self {
+    pub fn new(service: KeyServer<OsEntropy>) -> Self {
         Self {
             now: at(1000),
             service,
             nodes: Vec::new(),
             network: Box::new(|_| vec![LATENCY]),
-            notices: Vec::new(),
+            events: Vec::new(),
             sent: Vec::new(),
             wire: BinaryHeap::new(),
             in_flight: BTreeMap::new(),
@@ -133,7 +133,7 @@ impl World {
         let clock = Clock::same(self.now);
         let seed = [self.number as u8 ^ 0x55; 32];
         self.service =
-            Service::restore(config, keys, seed, OsEntropy, (&state, clock), self.now).unwrap();
+            KeyServer::restore(config, keys, seed, OsEntropy, (&state, clock), self.now).unwrap();
         self.wire.clear();
         self.in_flight.clear();
         self.settle();
@@ -179,7 +179,7 @@ impl World {
 
     pub fn settle(&mut self) {
         loop {
-            self.notices.extend(std::iter::from_fn(|| self.service.poll_notice()));
+            self.events.extend(std::iter::from_fn(|| self.service.poll_event()));
             let mut sent: Vec<Transmit> =
                 std::iter::from_fn(|| self.service.poll_transmit()).collect();
             let now = self.now;

@@ -22,7 +22,7 @@ pub enum Denied {
     UnknownGroup,
     /// The member may not have this group.
     #[error("member {member} may not have group {group}; add it to the member's groups")]
-    NotAuthorised {
+    NotAuthorized {
         /// Name of the member.
         member: String,
         /// Name of the group.
@@ -47,7 +47,7 @@ pub enum Denied {
 /// which happens if members are known by private addresses behind translation, must not give that
 /// member's groups.
 #[derive(Debug, Default)]
-pub struct Authorisation {
+pub struct Authorization {
     by_prefix: BTreeMap<IpNet, Entry>,
     /// Prefix lengths in use.
     lengths: BTreeSet<u8>,
@@ -60,7 +60,7 @@ struct Entry {
     groups: BTreeSet<GroupId>,
 }
 
-impl Authorisation {
+impl Authorization {
     /// Takes the members' addresses, identities and groups.
     pub fn new(members: &[Member]) -> Self {
         let entry = |member: &Member| Entry {
@@ -91,7 +91,7 @@ impl Authorisation {
         if entry.groups.contains(&group) {
             return Ok(Arc::clone(&entry.name));
         }
-        Err(Denied::NotAuthorised { member: entry.name.to_string(), group: group_name.to_owned() })
+        Err(Denied::NotAuthorized { member: entry.name.to_string(), group: group_name.to_owned() })
     }
 
     fn find(&self, identity: &Identity, source: IpAddr) -> Option<&Entry> {
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn identity_and_group_decide_together() {
-        let authorisation = Authorisation::new(&[
+        let authorization = Authorization::new(&[
             member("g1", "10.0.1.1/32", None, &[1]),
             member("g2", "10.0.2.1/32", Some(Identity::Fqdn(String::from("g2.example"))), &[1, 2]),
             member("rest", "10.0.0.0/16", None, &[2]),
@@ -145,11 +145,11 @@ mod tests {
         let check = |identity: &Identity, source: &str, group| {
             let name = (group < 3).then_some("name");
             let source = source.parse().unwrap();
-            authorisation.check(identity, source, GroupId(group), name).map(|name| name.to_string())
+            authorization.check(identity, source, GroupId(group), name).map(|name| name.to_string())
         };
         let own = |source: &str, group| check(&address(source), source, group);
         assert_eq!(own("10.0.1.1", 1).as_deref(), Ok("g1"));
-        assert!(matches!(own("10.0.1.1", 2), Err(Denied::NotAuthorised { .. })));
+        assert!(matches!(own("10.0.1.1", 2), Err(Denied::NotAuthorized { .. })));
         assert_eq!(own("10.0.1.1", 3), Err(Denied::UnknownGroup));
         let g2 = Identity::Fqdn(String::from("g2.example"));
         assert_eq!(check(&g2, "10.0.2.1", 2).as_deref(), Ok("g2"));
@@ -171,19 +171,19 @@ mod tests {
     /// member's prefix has too.
     #[test]
     fn the_key_of_one_member_gives_no_groups_of_another() {
-        let authorisation = Authorisation::new(&[
+        let authorization = Authorization::new(&[
             member("translated", "203.0.113.9/32", Some(address("10.0.1.5")), &[1]),
             member("branches", "10.0.0.0/16", None, &[2]),
         ]);
         let proved = address("10.0.1.5");
         let check = |source: &str, group| {
             let source = source.parse().unwrap();
-            authorisation
+            authorization
                 .check(&proved, source, GroupId(group), Some("name"))
                 .map(|name| name.to_string())
         };
         assert_eq!(check("203.0.113.9", 1).as_deref(), Ok("translated"));
-        assert!(matches!(check("10.0.1.5", 1), Err(Denied::NotAuthorised { .. })));
+        assert!(matches!(check("10.0.1.5", 1), Err(Denied::NotAuthorized { .. })));
         assert_eq!(check("10.0.1.5", 2).as_deref(), Ok("branches"));
     }
 }

@@ -1,5 +1,10 @@
 //! All state of the key server, without input, output or clock: datagrams and the time come in,
-//! datagrams and notices go out.
+//! datagrams and events go out.
+
+pub mod command;
+pub(crate) mod delivery;
+pub(crate) mod pull;
+pub mod reload;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -13,23 +18,23 @@ use gdoi::event::{PullId, PushId, ServerEvent, Transmit};
 use gdoi::group::GroupId;
 use gdoi::server::{Server, ServerStatistics};
 
-use crate::authorise::{Authorisation, credentials};
 use crate::config::{Config, Group, Member};
-use crate::deliveries::Delivered;
-use crate::keys::Entropy;
-use crate::notice::Notice;
-use crate::pulls::Pull;
-use crate::registry::{Pulled, Registry};
-use crate::rekey::GroupRekey;
-use crate::schedule::Schedule;
-use crate::senders::SenderPool;
-use crate::signing::SigningKeys;
+use crate::group::event::Event;
+use crate::group::key_generation::Entropy;
+use crate::group::rekey_sa::RekeySa;
+use crate::group::sender_ids::SenderIdPool;
+use crate::group::signing_key::SigningKeys;
+use crate::group::tek_schedule::TekSchedule;
+use crate::members::authorization::{Authorization, credentials};
+use crate::members::registry::{Pulled, Registry};
+use crate::server::delivery::Delivered;
+use crate::server::pull::Pull;
 
 /// The key server.
 #[derive(Debug)]
-pub struct Service<E> {
+pub struct KeyServer<E> {
     pub(crate) server: Server,
-    pub(crate) authorisation: Authorisation,
+    pub(crate) authorization: Authorization,
     pub(crate) members: Vec<Member>,
     pub(crate) groups: Vec<GroupState>,
     pub(crate) registry: Registry,
@@ -37,7 +42,7 @@ pub struct Service<E> {
     pub(crate) removed: BTreeSet<(GroupId, String)>,
     pub(crate) pulls: BTreeMap<PullId, Pull>,
     pub(crate) deliveries: BTreeMap<PushId, Delivered>,
-    pub(crate) notices: VecDeque<Notice>,
+    pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
     pub(crate) rng: SeededRng,
     pub(crate) entropy: E,
@@ -50,7 +55,7 @@ pub struct Service<E> {
 /// Pulls that did not end with keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Refused: no such group, not authorised, or no way to answer.
+    /// Refused: no such group, not authorized, or no way to answer.
     pub refused: u64,
     /// Broken off.
     pub aborted: u64,
@@ -61,9 +66,9 @@ pub struct Counters {
 pub struct GroupState {
     pub(crate) group: Group,
     pub(crate) name: Arc<str>,
-    pub(crate) schedule: Schedule,
-    pub(crate) senders: SenderPool,
-    pub(crate) rekey: Option<GroupRekey>,
+    pub(crate) schedule: TekSchedule,
+    pub(crate) senders: SenderIdPool,
+    pub(crate) rekey: Option<RekeySa>,
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
 }
@@ -74,10 +79,10 @@ impl GroupState {
         let rekey = group.rekey.clone().zip(signing);
         Self {
             name: group.name.as_str().into(),
-            schedule: Schedule::new(&group),
-            senders: SenderPool::new(group.sender_id_bits),
+            schedule: TekSchedule::new(&group),
+            senders: SenderIdPool::new(group.sender_id_bits),
             // A key that was loaded has a public form.
-            rekey: rekey.and_then(|(settings, signing)| GroupRekey::new(settings, signing).ok()),
+            rekey: rekey.and_then(|(settings, signing)| RekeySa::new(settings, signing).ok()),
             group,
             succeeded: 0,
             failed: 0,
@@ -90,12 +95,12 @@ impl GroupState {
     }
 
     /// Its TEKs.
-    pub fn schedule(&self) -> &Schedule {
+    pub fn schedule(&self) -> &TekSchedule {
         &self.schedule
     }
 
     /// How its keys are pushed.
-    pub fn rekey(&self) -> Option<&GroupRekey> {
+    pub fn rekey(&self) -> Option<&RekeySa> {
         self.rekey.as_ref()
     }
 
@@ -105,21 +110,21 @@ impl GroupState {
     }
 }
 
-impl<E: Entropy> Service<E> {
+impl<E: Entropy> KeyServer<E> {
     /// The key server of `config`, whose groups sign pushes with `keys`. `seed` comes from the
     /// operating system and is used once.
     pub fn new(config: Config, keys: &SigningKeys, seed: [u8; 32], entropy: E) -> Self {
         let mut rng = SeededRng::from_seed(seed);
         Self {
             server: Server::new(server_config(&config), rng.array()),
-            authorisation: Authorisation::new(&config.members),
+            authorization: Authorization::new(&config.members),
             members: config.members,
             groups: config.groups.into_iter().map(|group| GroupState::new(group, keys)).collect(),
             registry: Registry::default(),
             removed: BTreeSet::new(),
             pulls: BTreeMap::new(),
             deliveries: BTreeMap::new(),
-            notices: VecDeque::new(),
+            events: VecDeque::new(),
             counters: Counters::default(),
             rng,
             entropy,
@@ -144,7 +149,7 @@ impl<E: Entropy> Service<E> {
         result
     }
 
-    /// The time of [`Service::poll_timeout`] has come. Harmless when it has not.
+    /// The time of [`KeyServer::poll_timeout`] has come. Harmless when it has not.
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.server.handle_timeout(now);
         self.handle_events(now);
@@ -160,7 +165,7 @@ impl<E: Entropy> Service<E> {
             let Some(state) = self.groups.iter().find(|state| state.group.id == group) else {
                 continue;
             };
-            self.notices.push_back(Notice::Expired {
+            self.events.push_back(Event::Expired {
                 group: Arc::clone(&state.name),
                 member: registration.name,
             });
@@ -169,7 +174,7 @@ impl<E: Entropy> Service<E> {
     }
 
     /// The next datagram to send. Where the state is kept, nothing is sent before it is: see
-    /// [`Service::is_unsaved`].
+    /// [`KeyServer::is_unsaved`].
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         match self.is_unsaved() {
             true => None,
@@ -177,7 +182,7 @@ impl<E: Entropy> Service<E> {
         }
     }
 
-    /// Whether the state has to be written, by [`Service::export`] and [`Service::saved`], before
+    /// Whether the state has to be written, by [`KeyServer::export`] and [`KeyServer::saved`], before
     /// anything is sent.
     pub fn is_unsaved(&self) -> bool {
         self.keeps_state && self.changed
@@ -194,11 +199,11 @@ impl<E: Entropy> Service<E> {
     }
 
     /// What happened next.
-    pub fn poll_notice(&mut self) -> Option<Notice> {
-        self.notices.pop_front()
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
     }
 
-    /// When [`Service::handle_timeout`] is due.
+    /// When [`KeyServer::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let server = self.server.poll_timeout().map(|deadline| deadline.at);
         let teks = self.groups.iter().filter_map(|state| state.schedule.poll_timeout()).min();
@@ -249,7 +254,7 @@ impl<E: Entropy> Service<E> {
         while let Some(event) = self.server.poll_event() {
             match event {
                 ServerEvent::Phase1Established { peer, identity, .. } => {
-                    self.notices.push_back(Notice::Authenticated { peer, identity });
+                    self.events.push_back(Event::Authenticated { peer, identity });
                 }
                 ServerEvent::PullRequested { pull, local, peer, identity, group } => {
                     if let Err(reason) = self.answer(pull, &identity, (local, peer), group, now) {
@@ -263,10 +268,10 @@ impl<E: Entropy> Service<E> {
                     self.forget(pull);
                     self.counters.aborted = self.counters.aborted.saturating_add(1);
                     self.count_failure(group);
-                    self.notices.push_back(Notice::Aborted { peer, identity, group, reason });
+                    self.events.push_back(Event::Aborted { peer, identity, group, reason });
                 }
                 ServerEvent::PeerDeleted { peer, identity } => {
-                    self.notices.push_back(Notice::PeerDeleted { peer, identity });
+                    self.events.push_back(Event::PeerDeleted { peer, identity });
                 }
             }
         }

@@ -4,7 +4,8 @@ use gdoi::group::{AddressRange, GroupId, TrafficSelector};
 
 use super::*;
 use crate::config;
-use crate::keys::OsEntropy;
+use crate::config::rekey_timing::{is_short, lead, margin};
+use crate::group::key_generation::OsEntropy;
 
 fn at(seconds: u64) -> BootTime {
     BootTime::new(Duration::from_secs(seconds))
@@ -20,8 +21,8 @@ fn group(lifetimes: &[u64]) -> Group {
     };
     let template = |seconds: &u64| config::TekTemplate {
         selectors: vec![any, TrafficSelector { protocol: 6, ..any }],
-        encryption: crate::algorithm::ENCRYPTIONS[2],
-        integrity: Some(crate::algorithm::INTEGRITIES[1]),
+        encryption: crate::config::tek_algorithm::ENCRYPTIONS[2],
+        integrity: Some(crate::config::tek_algorithm::INTEGRITIES[1]),
         direction: gdoi::group::SaDirection::SYMMETRIC,
         mode: gdoi::group::EncapsulationMode::TUNNEL,
         address_preservation: gdoi::group::AddressPreservation::SOURCE_AND_DESTINATION,
@@ -37,12 +38,12 @@ fn group(lifetimes: &[u64]) -> Group {
     }
 }
 
-fn pull(schedule: &mut Schedule, now: BootTime) -> HandOut {
+fn pull(schedule: &mut TekSchedule, now: BootTime) -> Distribution {
     schedule.handle_timeout(now);
     let prepared =
         schedule.prepare(Renewal::Margin, false, now, |_| false, &mut OsEntropy).unwrap();
     schedule.commit(prepared, None);
-    schedule.hand_out(None, false, now)
+    schedule.distribute(None, false, now)
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn margins() {
 
 #[test]
 fn everybody_gets_the_same_tek_with_the_life_it_has_left() {
-    let mut schedule = Schedule::new(&group(&[3600]));
+    let mut schedule = TekSchedule::new(&group(&[3600]));
     let first = pull(&mut schedule, at(1000));
     assert_eq!(first.teks.len(), 2);
     assert_eq!(first.teks[0].spi, first.teks[1].spi);
@@ -67,7 +68,7 @@ fn everybody_gets_the_same_tek_with_the_life_it_has_left() {
 
 #[test]
 fn a_tek_within_its_margin_is_replaced_and_remembered_until_its_end() {
-    let mut schedule = Schedule::new(&group(&[3600]));
+    let mut schedule = TekSchedule::new(&group(&[3600]));
     let first = pull(&mut schedule, at(0));
     assert_eq!(pull(&mut schedule, at(3419)).keys, first.keys);
     let next = pull(&mut schedule, at(3420));
@@ -84,7 +85,7 @@ fn a_tek_within_its_margin_is_replaced_and_remembered_until_its_end() {
 
 #[test]
 fn every_sa_has_its_own_tek_and_its_own_life() {
-    let mut schedule = Schedule::new(&group(&[3600, 600]));
+    let mut schedule = TekSchedule::new(&group(&[3600, 600]));
     let first = pull(&mut schedule, at(0));
     let spis: Vec<Spi> = first.teks.iter().map(|tek| tek.spi).collect();
     assert_eq!(spis[0], spis[1]);
@@ -98,36 +99,36 @@ fn every_sa_has_its_own_tek_and_its_own_life() {
 
 #[test]
 fn keys_of_an_ended_tek_are_gone() {
-    let mut schedule = Schedule::new(&group(&[60]));
+    let mut schedule = TekSchedule::new(&group(&[60]));
     pull(&mut schedule, at(0));
     schedule.handle_timeout(at(60));
-    assert_eq!(schedule.lives().count(), 0);
-    assert!(schedule.hand_out(None, false, at(60)).keys.is_empty());
+    assert_eq!(schedule.lifetimes().count(), 0);
+    assert!(schedule.distribute(None, false, at(60)).keys.is_empty());
 }
 
 #[test]
 fn spis_of_other_groups_are_avoided() {
-    let mut schedule = Schedule::new(&group(&[60]));
-    let mut entropy = crate::keys::tests::Counting(1);
+    let mut schedule = TekSchedule::new(&group(&[60]));
+    let mut entropy = crate::group::key_generation::tests::Counting(1);
     // The first SPI drawn would be 01020304.
     let in_use = |spi| spi == 0x0102_0304;
     let prepared = schedule.prepare(Renewal::Margin, false, at(0), in_use, &mut entropy).unwrap();
     schedule.commit(prepared, None);
-    assert_eq!(schedule.lives().next().unwrap().1.spi, 0x0506_0708);
+    assert_eq!(schedule.lifetimes().next().unwrap().1.spi, 0x0506_0708);
 }
 
 #[test]
 fn a_push_comes_before_the_members_do() {
-    let rekey = crate::kek::tests::rekey(crate::config::Transport::Unicast);
+    let rekey = crate::group::kek::tests::rekey(crate::config::Transport::Unicast);
     let lead = lead(&rekey, Duration::from_secs(10));
     // Two repetitions of 10 s, the activation delay, and 15 s for acknowledgements.
     assert_eq!(lead, Duration::from_secs(45));
-    let mut schedule = Schedule::new(&group(&[3600]));
+    let mut schedule = TekSchedule::new(&group(&[3600]));
     let prepared =
         schedule.prepare(Renewal::Margin, true, at(0), |_| false, &mut OsEntropy).unwrap();
     let old = schedule.commit(prepared, None)[0];
     assert_eq!(schedule.next_push(lead), Some(at(3600 - 180 - 45)));
-    let due = |schedule: &Schedule, now| {
+    let due = |schedule: &TekSchedule, now| {
         !schedule
             .prepare(Renewal::Ahead(lead), true, now, |_| false, &mut OsEntropy)
             .unwrap()
@@ -136,27 +137,31 @@ fn a_push_comes_before_the_members_do() {
     assert!(!due(&schedule, at(3374)) && due(&schedule, at(3375)));
     let prepared =
         schedule.prepare(Renewal::Ahead(lead), true, at(3375), |_| false, &mut OsEntropy).unwrap();
-    assert_ne!(schedule.hand_out(Some(&prepared), false, at(3375)).teks[0].spi, old.spi);
-    assert_eq!(schedule.hand_out(None, false, at(3375)).teks[0].spi, old.spi, "nobody has it yet");
+    assert_ne!(schedule.distribute(Some(&prepared), false, at(3375)).teks[0].spi, old.spi);
+    assert_eq!(
+        schedule.distribute(None, false, at(3375)).teks[0].spi,
+        old.spi,
+        "nobody has it yet"
+    );
     let new = schedule.commit(prepared, Some(at(3385)))[0];
     // Until the activation delay, who joins begins with the old one and gets the push.
     assert!(schedule.is_pending(at(3384)) && !schedule.is_pending(at(3385)));
-    assert_eq!(schedule.hand_out(None, true, at(3380)).teks[0].spi, old.spi);
-    assert_eq!(schedule.hand_out(None, false, at(3380)).teks[0].spi, new.spi);
+    assert_eq!(schedule.distribute(None, true, at(3380)).teks[0].spi, old.spi);
+    assert_eq!(schedule.distribute(None, false, at(3380)).teks[0].spi, new.spi);
     assert_eq!(schedule.poll_timeout(), Some(at(3385)));
     schedule.handle_timeout(at(3385));
     assert_eq!(
-        schedule.hand_out(None, true, at(3385)).teks[0].spi,
+        schedule.distribute(None, true, at(3385)).teks[0].spi,
         new.spi,
         "the old keys are wiped"
     );
-    assert_eq!(schedule.lives().count(), 2);
+    assert_eq!(schedule.lifetimes().count(), 2);
     assert!(is_short(Duration::from_secs(100), lead) && !is_short(Duration::from_secs(300), lead));
 }
 
 #[test]
 fn the_members_of_a_tek_from_before_pushes_come_for_the_next() {
-    let mut schedule = Schedule::new(&group(&[3600]));
+    let mut schedule = TekSchedule::new(&group(&[3600]));
     pull(&mut schedule, at(0));
     let lead = Duration::from_secs(45);
     assert_eq!(schedule.next_push(lead), None);

@@ -3,7 +3,8 @@
 //! A TEK is handed out with the life it has left. Where members only pull, a pull that comes when
 //! too little is left makes the next one: members come back within the same margin before the end,
 //! so the first of them finds a new TEK and the others get that one. Where keys are pushed, the
-//! next one is made and pushed before that margin, early enough for all repetitions: see [`lead`].
+//! next one is made and pushed before that margin, early enough for all repetitions: see
+//! [`rekey_timing`](crate::config::rekey_timing).
 //! TEKs are prepared first and handed out when the push is sealed.
 
 use std::collections::BTreeMap;
@@ -13,43 +14,16 @@ use daemon::entropy::EntropyError;
 use gdoi::BootTime;
 use gdoi::group::{GroupPolicy, KekPolicy, Spi, TekKeys, TekPolicy};
 
-use crate::config::{Group, Rekey, TekTemplate};
-use crate::keys::{self, Entropy};
+use crate::config::rekey_timing::{margin, push_margin};
+use crate::config::{Group, TekTemplate};
+use crate::group::key_generation::{self as keys, Entropy};
 use crate::state::export;
 use crate::state::restore::StoredSlot;
 use daemon::sealed::codec::Encoder;
 
-/// Least margin before the end of a TEK.
-const LEAST_MARGIN: Duration = Duration::from_secs(60);
-
-/// How long before its end a TEK of this life is no longer handed out: 60 seconds or a twentieth of
-/// its life, whichever is more, and half of its life at most.
-pub fn margin(lifetime: Duration) -> Duration {
-    LEAST_MARGIN.max(lifetime / 20).min(lifetime / 2)
-}
-
-/// How long before the margin of its members a new key is pushed: time for all transmissions, for
-/// the acknowledgements, and until the last member that got the push sends with the new key.
-pub fn lead(rekey: &Rekey, activation: Duration) -> Duration {
-    let delivery = rekey.delivery;
-    let wait = if rekey.acknowledgements { delivery.acknowledgement_wait } else { Duration::ZERO };
-    delivery.period.saturating_mul(delivery.repetitions) + activation + wait
-}
-
-/// How long before its end a key of this life is replaced by a push: before the members' own
-/// margin, and three quarters of the life at most.
-pub fn push_margin(lifetime: Duration, lead: Duration) -> Duration {
-    (margin(lifetime) + lead).min(lifetime / 4 * 3)
-}
-
-/// Whether a life is too short for [`push_margin`] to leave the members their time.
-pub fn is_short(lifetime: Duration, lead: Duration) -> bool {
-    margin(lifetime) + lead > lifetime / 4 * 3
-}
-
 /// The data SAs of one group.
 #[derive(Debug)]
-pub struct Schedule {
+pub struct TekSchedule {
     slots: Vec<Slot>,
     /// SPIs of data SAs that the group has no more; members may still have them.
     gone: Vec<Life>,
@@ -95,7 +69,7 @@ pub enum Renewal {
     Missing,
     /// Those within the margin in which members come by themselves.
     Margin,
-    /// Those whose time for a push with this [`lead`] has come.
+    /// Those whose time for a push with this [`lead`](crate::config::rekey_timing::lead) has come.
     Ahead(Duration),
     /// Those within the margin whose members get no push.
     Unpushed,
@@ -116,7 +90,7 @@ impl Prepared {
 
 /// What a pull or a push hands out.
 #[derive(Debug, PartialEq, Eq)]
-pub struct HandOut {
+pub struct Distribution {
     /// The data SAs' part of the policy, with the life left.
     pub teks: Vec<TekPolicy>,
     /// Their keys.
@@ -127,7 +101,7 @@ pub struct HandOut {
     pub last_end: BootTime,
 }
 
-impl Schedule {
+impl TekSchedule {
     /// The schedule of `group`, without any TEK yet.
     pub fn new(group: &Group) -> Self {
         let slot = |template: &TekTemplate| Slot::new(template.clone());
@@ -181,7 +155,7 @@ impl Schedule {
         orphans
     }
 
-    /// Makes TEKs without handing them out: [`Schedule::commit`] does that.
+    /// Makes TEKs without handing them out: [`TekSchedule::commit`] does that.
     ///
     /// # Errors
     /// No randomness.
@@ -226,8 +200,13 @@ impl Schedule {
 
     /// The TEKs to hand out: with `prepared` in their places, or to somebody who gets the latest
     /// push afterwards, with those `before` that push.
-    pub fn hand_out(&self, prepared: Option<&Prepared>, before: bool, now: BootTime) -> HandOut {
-        let mut out = HandOut {
+    pub fn distribute(
+        &self,
+        prepared: Option<&Prepared>,
+        before: bool,
+        now: BootTime,
+    ) -> Distribution {
+        let mut out = Distribution {
             teks: Vec::new(),
             keys: BTreeMap::new(),
             first_end: now,
@@ -279,12 +258,12 @@ impl Schedule {
         self.gone.retain(|life| life.ends > now);
     }
 
-    /// When [`Schedule::handle_timeout`] has something to do next.
+    /// When [`TekSchedule::handle_timeout`] has something to do next.
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let before =
             self.slots.iter().filter_map(|slot| slot.before.as_ref().map(|(_, until)| *until));
         let gone = self.gone.iter().map(|life| life.ends);
-        self.lives().map(|(_, life, _)| life.ends).chain(before).chain(gone).min()
+        self.lifetimes().map(|(_, life, _)| life.ends).chain(before).chain(gone).min()
     }
 
     /// When the next TEK is to be pushed.
@@ -303,7 +282,7 @@ impl Schedule {
 
     /// SPIs of all TEKs that members may have.
     pub fn spis(&self) -> impl Iterator<Item = Spi> {
-        self.lives().map(|(_, life, _)| life.spi)
+        self.lifetimes().map(|(_, life, _)| life.spi)
     }
 
     /// Members have been told to drop all TEKs but the current ones. The SPIs stay taken until
@@ -322,7 +301,7 @@ impl Schedule {
 
     /// When the last TEK ends that any member may use now.
     pub fn last_end(&self, now: BootTime) -> BootTime {
-        self.lives()
+        self.lifetimes()
             .map(|(_, life, _)| life)
             .chain(self.gone.iter().copied())
             .map(|life| life.ends)
@@ -332,12 +311,12 @@ impl Schedule {
 
     /// Whether a living TEK has this SPI.
     pub fn uses(&self, spi: Spi) -> bool {
-        self.lives().any(|(_, life, _)| life.spi == spi)
+        self.lifetimes().any(|(_, life, _)| life.spi == spi)
             || self.gone.iter().any(|life| life.spi == spi)
     }
 
     /// All living TEKs with their template, and whether they are handed out now.
-    pub fn lives(&self) -> impl Iterator<Item = (&TekTemplate, Life, bool)> {
+    pub fn lifetimes(&self) -> impl Iterator<Item = (&TekTemplate, Life, bool)> {
         self.slots.iter().flat_map(|slot| {
             let current = slot.current.iter().map(|tek| (&tek.template, tek.life, true));
             current.chain(slot.retired.iter().map(|life| (&slot.template, *life, false)))

@@ -23,16 +23,16 @@ use gdoi::config::Identity;
 use gdoi::group::{GroupId, TekProtocol};
 use gdoi::push::Deletion;
 
-use crate::authorise::Authorisation;
 use crate::config::{Config, Group, Member};
-use crate::keys::Entropy;
-use crate::notice::Notice;
-use crate::rekey::GroupRekey;
-use crate::senders::SenderPool;
-use crate::service::{GroupState, Service, server_config};
-use crate::signing::SigningKeys;
+use crate::group::event::Event;
+use crate::group::key_generation::Entropy;
+use crate::group::rekey_sa::RekeySa;
+use crate::group::sender_ids::SenderIdPool;
+use crate::group::signing_key::SigningKeys;
+use crate::members::authorization::Authorization;
+use crate::server::{GroupState, KeyServer, server_config};
 
-impl<E: Entropy> Service<E> {
+impl<E: Entropy> KeyServer<E> {
     /// Takes over `config`, whose groups sign pushes with `keys`. Returns what changed, a line
     /// each; none if the configuration is the one that there was.
     pub fn reload(&mut self, config: Config, keys: &SigningKeys, now: BootTime) -> Vec<String> {
@@ -53,7 +53,7 @@ impl<E: Entropy> Service<E> {
         let members = self.members != config.members;
         if ends || other || members {
             // First of all, so that nobody gets in by what has gone.
-            self.authorisation = Authorisation::new(&config.members);
+            self.authorization = Authorization::new(&config.members);
             self.server.reconfigure(new);
         }
         if other {
@@ -213,7 +213,7 @@ impl<E: Entropy> Service<E> {
         let old = std::mem::replace(&mut state.group, group.clone());
         let lives = state.schedule.reconfigure(&group.teks);
         if old.sender_id_bits != group.sender_id_bits && state.senders.held().0.is_empty() {
-            state.senders = SenderPool::new(group.sender_id_bits);
+            state.senders = SenderIdPool::new(group.sender_id_bits);
         }
         let signing = keys.get(&group.name).map(Arc::clone);
         let other_key = signing_key_changed(state, &group, keys);
@@ -224,12 +224,12 @@ impl<E: Entropy> Service<E> {
                     "group {name}: KEK deleted, {told} members told; they register again"
                 ));
                 if let Some(state) = self.groups.get_mut(index) {
-                    state.rekey = after
-                        .and_then(|(settings, signing)| GroupRekey::new(settings, signing).ok());
+                    state.rekey =
+                        after.and_then(|(settings, signing)| RekeySa::new(settings, signing).ok());
                 }
             }
             (false, Some((settings, signing))) => {
-                state.rekey = GroupRekey::new(settings, signing).ok();
+                state.rekey = RekeySa::new(settings, signing).ok();
                 let last_end = state.schedule.last_end(now);
                 state.senders.release_all(last_end);
                 self.registry.remove_group(group.id);
@@ -255,8 +255,7 @@ impl<E: Entropy> Service<E> {
                 count => format!("group {name}: {count} TEKs deleted because their lines changed"),
             });
             if let Err(error) = self.push_lines(index, deletions, now) {
-                self.notices
-                    .push_back(Notice::PushFailed { group: name, error: error.to_string() });
+                self.events.push_back(Event::PushFailed { group: name, error: error.to_string() });
             }
         }
     }

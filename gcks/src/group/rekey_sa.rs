@@ -7,16 +7,16 @@ use gdoi::BootTime;
 use gdoi::crypto::{Secret, SignatureError, SigningKey};
 use gdoi::push::SealedPush;
 
+use crate::config::rekey_timing::{lead, push_margin};
 use crate::config::{Rekey, Transport, rekey::hash_name};
-use crate::kek::Kek;
-use crate::schedule::{lead, push_margin};
+use crate::group::kek::Kek;
 
 /// How long the last push of a replaced KEK is kept: a pull that began before it may take so long.
 pub(crate) const KEPT: Duration = Duration::from_secs(600);
 
 /// The pushing side of one group.
 #[derive(Debug)]
-pub struct GroupRekey {
+pub struct RekeySa {
     /// What is in effect; a changed configuration takes effect with the next KEK.
     pub(crate) settings: Rekey,
     pub(crate) signing: Arc<SigningKey>,
@@ -66,7 +66,7 @@ pub(crate) struct Missed {
     pub(crate) dead: bool,
 }
 
-impl GroupRekey {
+impl RekeySa {
     /// A group without a KEK yet.
     ///
     /// # Errors

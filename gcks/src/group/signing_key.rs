@@ -157,7 +157,7 @@ mod tests {
     use crate::config::Transport;
 
     fn rekey(path: &Path, kind: SigningKeyKind, hash: HashAlgorithm) -> Rekey {
-        let usual = crate::kek::tests::rekey(Transport::Unicast);
+        let usual = crate::group::kek::tests::rekey(Transport::Unicast);
         Rekey {
             signing_key: kind,
             signing_key_file: path.to_owned(),

@@ -85,7 +85,7 @@ pub(crate) mod tests {
     use gdoi::wire::KeyLengths;
 
     use super::*;
-    use crate::algorithm::{ENCRYPTIONS, INTEGRITIES, Kind};
+    use crate::config::tek_algorithm::{ENCRYPTIONS, INTEGRITIES, Kind};
 
     /// Octets that count up: 0, 1, 2 and so on.
     #[derive(Debug, Default)]

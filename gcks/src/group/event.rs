@@ -10,14 +10,14 @@ use gdoi::event::{PullAbort, PullRefusal};
 use gdoi::group::GroupId;
 use thiserror::Error as ThisError;
 
-use crate::authorise::Denied;
-use crate::kek::KekError;
-use crate::schedule::Life;
-use crate::senders::Exhausted;
+use crate::group::kek::KekError;
+use crate::group::sender_ids::Exhausted;
+use crate::group::tek_schedule::Life;
+use crate::members::authorization::Denied;
 
 /// Something that an operator may want to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum Event {
     /// A peer proved its identity.
     Authenticated {
         /// Where it is.
@@ -170,7 +170,7 @@ impl Refused {
         match self {
             Self::Denied(Denied::UnknownMember) => "unknown-member",
             Self::Denied(Denied::UnknownGroup) => "unknown-group",
-            Self::Denied(Denied::NotAuthorised { .. }) => "not-authorised",
+            Self::Denied(Denied::NotAuthorized { .. }) => "not-authorized",
             Self::Denied(Denied::Removed { .. }) => "removed",
             Self::Kek(_) => "no-kek",
             Self::Exhausted(_) => "sender-identifiers-exhausted",

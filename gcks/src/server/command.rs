@@ -10,14 +10,14 @@ use gdoi::config::Identity;
 use gdoi::group::GroupId;
 use thiserror::Error as ThisError;
 
-use crate::keys::Entropy;
-use crate::pushes::{Order, PushError, Pushed};
-use crate::schedule::Renewal;
-use crate::service::Service;
+use crate::group::key_generation::Entropy;
+use crate::group::push::{Order, PushError, Pushed};
+use crate::group::tek_schedule::Renewal;
+use crate::server::KeyServer;
 
 /// Why a wish was not carried out.
 #[derive(Debug, ThisError)]
-pub enum WishError {
+pub enum CommandError {
     /// No such group.
     #[error("there is no group {name}; there are {known}")]
     UnknownGroup {
@@ -47,12 +47,12 @@ pub enum WishError {
     Push(#[from] PushError),
 }
 
-impl<E: Entropy> Service<E> {
+impl<E: Entropy> KeyServer<E> {
     /// Pushes new TEKs. The old ones go as the group's delays say. What was done, as a line.
     ///
     /// # Errors
     /// There is no such group, or it has no pushes or no keys.
-    pub fn rekey(&mut self, group: &str, now: BootTime) -> Result<String, WishError> {
+    pub fn rekey(&mut self, group: &str, now: BootTime) -> Result<String, CommandError> {
         let index = self.group_named(group)?;
         let order =
             Order { renewal: Renewal::All, roll: false, delete: false, purpose: "operator: rekey" };
@@ -64,8 +64,8 @@ impl<E: Entropy> Service<E> {
     /// line.
     ///
     /// # Errors
-    /// As for [`Service::rekey`].
-    pub fn replace(&mut self, group: &str, now: BootTime) -> Result<String, WishError> {
+    /// As for [`KeyServer::rekey`].
+    pub fn replace(&mut self, group: &str, now: BootTime) -> Result<String, CommandError> {
         let index = self.group_named(group)?;
         let order = Order {
             renewal: Renewal::All,
@@ -80,8 +80,8 @@ impl<E: Entropy> Service<E> {
     /// Deletes all keys at the members, which register again. What was done, as a line.
     ///
     /// # Errors
-    /// As for [`Service::rekey`].
-    pub fn delete(&mut self, group: &str, now: BootTime) -> Result<String, WishError> {
+    /// As for [`KeyServer::rekey`].
+    pub fn delete(&mut self, group: &str, now: BootTime) -> Result<String, CommandError> {
         let index = self.group_named(group)?;
         let pushed = self.delete_all(index, "operator: delete", now)?;
         Ok(format!("all keys of group {group} deleted: {}", sent(pushed)))
@@ -91,8 +91,8 @@ impl<E: Entropy> Service<E> {
     /// done, as a line.
     ///
     /// # Errors
-    /// As for [`Service::rekey`].
-    pub fn remove_all(&mut self, group: &str, now: BootTime) -> Result<String, WishError> {
+    /// As for [`KeyServer::rekey`].
+    pub fn remove_all(&mut self, group: &str, now: BootTime) -> Result<String, CommandError> {
         let index = self.group_named(group)?;
         let id = self.groups.get(index).map(|state| state.group.id);
         let members: Vec<Identity> = id
@@ -119,7 +119,7 @@ impl<E: Entropy> Service<E> {
         group: &str,
         member: &str,
         now: BootTime,
-    ) -> Result<String, WishError> {
+    ) -> Result<String, CommandError> {
         let index = self.group_named(group)?;
         let id = self.member_of(index, group, member)?;
         self.removed.insert((id, member.to_owned()));
@@ -131,7 +131,7 @@ impl<E: Entropy> Service<E> {
     ///
     /// # Errors
     /// There is no such group, or the member was not removed.
-    pub fn admit(&mut self, group: &str, member: &str) -> Result<String, WishError> {
+    pub fn admit(&mut self, group: &str, member: &str) -> Result<String, CommandError> {
         let index = self.group_named(group)?;
         let id = self.groups.get(index).map_or(GroupId(0), |state| state.group.id);
         match self.removed.remove(&(id, member.to_owned())) {
@@ -140,7 +140,7 @@ impl<E: Entropy> Service<E> {
                 Ok(format!("member {member} may register for group {group} again"))
             }
             false => {
-                Err(WishError::NotRemoved { group: group.to_owned(), member: member.to_owned() })
+                Err(CommandError::NotRemoved { group: group.to_owned(), member: member.to_owned() })
             }
         }
     }
@@ -153,7 +153,7 @@ impl<E: Entropy> Service<E> {
         (group, member): (&str, &str),
         purpose: &'static str,
         now: BootTime,
-    ) -> Result<String, WishError> {
+    ) -> Result<String, CommandError> {
         let is_meant = |name: &Arc<str>| name.as_ref() == member;
         let registered = self.registry.of_group(id).filter(|(_, entry)| is_meant(&entry.name));
         let registered: Vec<(Identity, Option<u16>)> =
@@ -221,21 +221,21 @@ impl<E: Entropy> Service<E> {
         tree.is_some_and(|tree| leaves.iter().all(|leaf| tree.members().contains(leaf)))
     }
 
-    fn group_named(&self, name: &str) -> Result<usize, WishError> {
+    fn group_named(&self, name: &str) -> Result<usize, CommandError> {
         self.groups.iter().position(|state| state.group.name == name).ok_or_else(|| {
             let known: Vec<&str> =
                 self.groups.iter().map(|state| state.group.name.as_str()).collect();
-            WishError::UnknownGroup { name: name.to_owned(), known: known.join(", ") }
+            CommandError::UnknownGroup { name: name.to_owned(), known: known.join(", ") }
         })
     }
 
-    fn member_of(&self, index: usize, group: &str, member: &str) -> Result<GroupId, WishError> {
+    fn member_of(&self, index: usize, group: &str, member: &str) -> Result<GroupId, CommandError> {
         let id = self.groups.get(index).map(|state| state.group.id);
         let of_group = |id: &GroupId| {
             self.members.iter().any(|one| one.name == member && one.groups.contains(id))
         };
         let unknown =
-            || WishError::UnknownMember { group: group.to_owned(), member: member.to_owned() };
+            || CommandError::UnknownMember { group: group.to_owned(), member: member.to_owned() };
         id.filter(of_group).ok_or_else(unknown)
     }
 }

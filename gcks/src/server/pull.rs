@@ -12,15 +12,15 @@ use gdoi::config::Identity;
 use gdoi::event::PullId;
 use gdoi::group::{GroupId, GroupSa, SenderIds, Spi};
 
-use crate::algorithm::Kind;
-use crate::authorise::Denied;
-use crate::kek::{Kek, KekError};
-use crate::keys::Entropy;
-use crate::notice::{Notice, Refused};
-use crate::registry::Pulled;
-use crate::rekey::Missed;
-use crate::schedule::{Renewal, policy};
-use crate::service::Service;
+use crate::config::tek_algorithm::Kind;
+use crate::group::event::{Event, Refused};
+use crate::group::kek::{Kek, KekError};
+use crate::group::key_generation::Entropy;
+use crate::group::rekey_sa::Missed;
+use crate::group::tek_schedule::{Renewal, policy};
+use crate::members::authorization::Denied;
+use crate::members::registry::Pulled;
+use crate::server::KeyServer;
 
 /// A pull that was answered and is not complete.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(crate) struct Pull {
     keys_end: Option<BootTime>,
 }
 
-impl<E: Entropy> Service<E> {
+impl<E: Entropy> KeyServer<E> {
     pub(crate) fn answer(
         &mut self,
         pull: PullId,
@@ -47,7 +47,7 @@ impl<E: Entropy> Service<E> {
         let index = self.index_of(group);
         let name =
             index.and_then(|index| self.groups.get(index)).map(|state| state.group.name.as_str());
-        let member = self.authorisation.check(identity, peer.ip(), group, name)?;
+        let member = self.authorization.check(identity, peer.ip(), group, name)?;
         if self.removed.contains(&(group, member.to_string())) {
             let group = name.unwrap_or_default().to_owned();
             return Err(Denied::Removed { member: member.to_string(), group }.into());
@@ -71,13 +71,19 @@ impl<E: Entropy> Service<E> {
             kek.last().filter(|last| last.sequence_number() == kek.sequence_number())
         });
         let before = latest.is_some() && state.schedule.is_pending(now);
-        let out = state.schedule.hand_out(None, before, now);
+        let out = state.schedule.distribute(None, before, now);
         let given = kek.map(|(rekey, kek)| {
             let number = kek.sequence_number().saturating_sub(u32::from(before));
             (
                 kek.spi(),
                 number,
-                kek.hand_out(rekey.settings.transport, (local, peer), leaf, &rekey.public_key, now),
+                kek.distribute(
+                    rekey.settings.transport,
+                    (local, peer),
+                    leaf,
+                    &rekey.public_key,
+                    now,
+                ),
             )
         });
         let senders =
@@ -121,7 +127,7 @@ impl<E: Entropy> Service<E> {
         let _ = self.server.refuse_pull(pull, reason.answer(), now);
         self.counters.refused = self.counters.refused.saturating_add(1);
         self.count_failure(group);
-        self.notices.push_back(Notice::Refused { peer, identity, group, reason });
+        self.events.push_back(Event::Refused { peer, identity, group, reason });
     }
 
     pub(crate) fn complete(
@@ -156,7 +162,7 @@ impl<E: Entropy> Service<E> {
             if let Some(before) = before {
                 state.senders.release(before, last_end);
             }
-            self.notices.push_back(Notice::Registered { group: name, member, peer, new });
+            self.events.push_back(Event::Registered { group: name, member, peer, new });
         }
         for push in missed.pushes {
             self.push_to_one(index, push, (local, peer), now);
@@ -215,14 +221,14 @@ impl<E: Entropy> Service<E> {
                 }
                 let (rng, entropy) = (&mut self.rng, &mut self.entropy);
                 let kek = Kek::make(&rekey.settings, &rekey.signing, capacity, rng, entropy, now)?;
-                self.notices
-                    .push_back(Notice::KekMade { group: Arc::clone(&state.name), spi: kek.spi() });
+                self.events
+                    .push_back(Event::KekMade { group: Arc::clone(&state.name), spi: kek.spi() });
                 rekey.kek = Some(kek);
                 rekey.abandoned.clear();
             }
         }
         for life in state.schedule.commit(prepared, None) {
-            self.notices.push_back(Notice::TekMade { group: Arc::clone(&state.name), life });
+            self.events.push_back(Event::TekMade { group: Arc::clone(&state.name), life });
         }
         Ok(())
     }

@@ -20,11 +20,11 @@ use tokio::sync::mpsc;
 
 use crate::config::{self, Config};
 use crate::control::{self, identity_text};
-use crate::keys::OsEntropy;
-use crate::net::Network;
-use crate::notice::Notice;
-use crate::service::Service;
-use crate::signing::{self, SigningKeys};
+use crate::group::event::Event;
+use crate::group::key_generation::OsEntropy;
+use crate::group::signing_key::{self, SigningKeys};
+use crate::server::KeyServer;
+use crate::sockets::Network;
 
 /// Datagrams that are handled before their answers leave.
 const BATCH: usize = 64;
@@ -48,7 +48,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let mut network = Network::bind(&config.listen)?;
     let listen = network.local();
     let mut calls = answer_calls(control_socket)?;
-    let signing_keys = signing::load_all(&config.groups)?;
+    let signing_keys = signing_key::load_all(&config.groups)?;
     let (service, state_file) = restore(config, &signing_keys)?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
@@ -92,7 +92,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
                 }
             }
         }
-        state.log_notices();
+        state.log_events();
         state.save();
         state.send_answers();
         state.send(&network).await;
@@ -144,17 +144,17 @@ impl Fixed {
 fn restore(
     config: Config,
     keys: &SigningKeys,
-) -> anyhow::Result<(Service<OsEntropy>, Option<SealedFile>)> {
+) -> anyhow::Result<(KeyServer<OsEntropy>, Option<SealedFile>)> {
     let Some(key) = &config.state_key else {
-        return Ok((Service::new(config, keys, entropy::seed()?, OsEntropy), None));
+        return Ok((KeyServer::new(config, keys, entropy::seed()?, OsEntropy), None));
     };
     let file = SealedFile::new(config.state_directory.join("gcks.state"), STATE, key)?;
     let now = clock::now();
     let service = match file.load(&Moment::at(now))? {
-        None => Service::new(config, keys, entropy::seed()?, OsEntropy),
+        None => KeyServer::new(config, keys, entropy::seed()?, OsEntropy),
         Some((state, clock)) => {
             let restored =
-                Service::restore(config, keys, entropy::seed()?, OsEntropy, (&state, clock), now);
+                KeyServer::restore(config, keys, entropy::seed()?, OsEntropy, (&state, clock), now);
             let service = restored.with_context(|| {
                 let path = file.path().display();
                 format!("{path}: another version wrote this state; remove it and let all members register again")
@@ -175,7 +175,7 @@ fn answer_calls(path: PathBuf) -> anyhow::Result<mpsc::Receiver<Call>> {
 }
 
 struct State {
-    service: Service<OsEntropy>,
+    service: KeyServer<OsEntropy>,
     state_file: Option<SealedFile>,
     listen: Vec<SocketAddr>,
     started: BootTime,
@@ -213,7 +213,7 @@ impl State {
                 "control-socket, listen, port, state-directory and the state key change with a restart only"
             );
         }
-        let keys = match signing::load_all(&loaded.value.groups) {
+        let keys = match signing_key::load_all(&loaded.value.groups) {
             Ok(keys) => keys,
             Err(error) => {
                 tracing::error!(%error, "the configuration is as it was");
@@ -297,61 +297,61 @@ impl State {
         }
     }
 
-    fn log_notices(&mut self) {
+    fn log_events(&mut self) {
         let now = clock::now();
-        while let Some(notice) = self.service.poll_notice() {
+        while let Some(notice) = self.service.poll_event() {
             match notice {
-                Notice::Authenticated { peer, identity } => {
+                Event::Authenticated { peer, identity } => {
                     tracing::debug!(%peer, identity = identity_text(&identity), "identity proved");
                 }
-                Notice::TekMade { group, life } => {
+                Event::TekMade { group, life } => {
                     let seconds = life.ends.saturating_since(now).as_secs();
                     tracing::info!(%group, spi = format_args!("{:08x}", life.spi), seconds, "TEK made");
                 }
-                Notice::Registered { group, member, peer, new: true } => {
+                Event::Registered { group, member, peer, new: true } => {
                     tracing::info!(%group, %member, %peer, "member registered");
                 }
-                Notice::Registered { group, member, peer, new: false } => {
+                Event::Registered { group, member, peer, new: false } => {
                     tracing::debug!(%group, %member, %peer, "member registered again");
                 }
-                Notice::Refused { peer, identity, group, reason } => {
+                Event::Refused { peer, identity, group, reason } => {
                     if let Some(pass) = self.limiter.admit(reason.reason(), now) {
                         let (identity, withheld) = (identity_text(&identity), pass.withheld);
                         tracing::warn!(%peer, identity, %group, withheld, %reason, "pull refused");
                     }
                 }
-                Notice::Aborted { peer, identity, group, reason } => {
+                Event::Aborted { peer, identity, group, reason } => {
                     if let Some(pass) = self.limiter.admit("pull-aborted", now) {
                         let (identity, withheld) = (identity_text(&identity), pass.withheld);
                         tracing::info!(%peer, identity, %group, withheld, ?reason, "pull broken off");
                     }
                 }
-                Notice::Expired { group, member } => {
+                Event::Expired { group, member } => {
                     tracing::info!(%group, %member, "keys of a member ended without a new pull");
                 }
-                Notice::KekMade { group, spi } => {
+                Event::KekMade { group, spi } => {
                     let spi: String = spi.iter().map(|octet| format!("{octet:02x}")).collect();
                     tracing::info!(%group, spi, "KEK made");
                 }
-                Notice::Pushed { group, purpose, sequence_number, members } => {
+                Event::Pushed { group, purpose, sequence_number, members } => {
                     tracing::info!(%group, purpose, sequence_number, members, "push");
                 }
-                Notice::PushFailed { group, error } => {
+                Event::PushFailed { group, error } => {
                     tracing::error!(%group, error, "a push cannot be made");
                 }
-                Notice::Silent { group, member, pushes } => {
+                Event::Silent { group, member, pushes } => {
                     tracing::warn!(%group, %member, pushes, "no acknowledgement");
                 }
-                Notice::Dropped { group, member } => {
+                Event::Dropped { group, member } => {
                     tracing::warn!(%group, %member, "silent member dropped; it may register again");
                 }
-                Notice::Changed { change } => {
+                Event::Changed { change } => {
                     tracing::info!("configuration changed since the last run: {change}");
                 }
-                Notice::StartedOver { group } => {
+                Event::StartedOver { group } => {
                     tracing::warn!(%group, "all sender identifiers were in use: all members register again");
                 }
-                Notice::PeerDeleted { peer, identity } => {
+                Event::PeerDeleted { peer, identity } => {
                     tracing::debug!(%peer, identity = identity_text(&identity), "member deleted its ISAKMP SA");
                 }
             }

@@ -27,14 +27,14 @@ pub struct Exhausted {
 
 /// The identifiers of one group.
 #[derive(Clone, Debug)]
-pub struct SenderPool {
+pub struct SenderIdPool {
     bits: u16,
     next: u64,
     /// Until when each is held; `None` as long as its holder gets new TEKs.
     held: BTreeMap<u64, Option<BootTime>>,
 }
 
-impl SenderPool {
+impl SenderIdPool {
     /// All identifiers of a width of 1 to 63 bits are free.
     pub fn new(bits: u16) -> Self {
         Self { bits, next: 0, held: BTreeMap::new() }
@@ -114,13 +114,13 @@ mod tests {
 
     #[test]
     fn identifiers_count_up_from_0() {
-        let mut pool = SenderPool::new(16);
+        let mut pool = SenderIdPool::new(16);
         assert_eq!([(); 3].map(|()| pool.take(Some(at(100)), at(0)).unwrap()), [0, 1, 2]);
     }
 
     #[test]
-    fn no_identifier_is_given_twice_while_a_tek_lives() {
-        let mut pool = SenderPool::new(8);
+    fn no_identifier_is_given_twice_while_a_tek_lifetimes() {
+        let mut pool = SenderIdPool::new(8);
         let all: std::collections::BTreeSet<u64> =
             (0..256).map(|_| pool.take(Some(at(100)), at(0)).unwrap()).collect();
         assert_eq!(all.len(), 256);
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_identifier_that_was_not_sent_may_be_used() {
-        let mut pool = SenderPool::new(8);
+        let mut pool = SenderIdPool::new(8);
         for _ in 0..256 {
             pool.take(Some(at(100)), at(0)).unwrap();
         }
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_pool_goes_on_for_ever_when_teks_end() {
-        let mut pool = SenderPool::new(8);
+        let mut pool = SenderIdPool::new(8);
         for pull in 0..10_000 {
             // 10 pulls a second, each TEK ends within 10 seconds: never more than 3,200 seconds'
             // worth held.
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_member_that_gets_pushes_holds_its_identifier_until_it_takes_another() {
-        let mut pool = SenderPool::new(8);
+        let mut pool = SenderIdPool::new(8);
         let all: Vec<u64> = (0..256).map(|_| pool.take(None, at(0)).unwrap()).collect();
         assert!(pool.take(None, at(1 << 40)).is_err(), "nobody has let go");
         pool.release(all[9], at(1000));

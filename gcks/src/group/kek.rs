@@ -15,7 +15,7 @@ use gdoi::wire::lkh::{LkhDownload, LkhUpdate};
 use thiserror::Error as ThisError;
 
 use crate::config::{Rekey, Transport};
-use crate::keys::{self, Entropy};
+use crate::group::key_generation::{self as keys, Entropy};
 
 /// UDP.
 const PROTOCOL: u8 = 17;
@@ -58,7 +58,7 @@ pub struct Kek {
 
 /// What a pull gets of a KEK.
 #[derive(Debug)]
-pub struct HandOut {
+pub struct Distribution {
     /// With the life left.
     pub policy: KekPolicy,
     /// Key and public signing key.
@@ -220,20 +220,20 @@ impl Kek {
     }
 
     /// What the member at `peer` gets that asked at `local`.
-    pub fn hand_out(
+    pub fn distribute(
         &self,
         transport: Transport,
         (local, peer): (SocketAddr, SocketAddr),
         leaf: Option<u16>,
         public_key: &[u8],
         now: BootTime,
-    ) -> HandOut {
+    ) -> Distribution {
         let mut policy = self.policy(now);
         if transport == Transport::Unicast {
             (policy.source, policy.destination) = (identification(local), identification(peer));
         }
         let path = leaf.and_then(|leaf| self.tree.as_ref()?.download(leaf));
-        HandOut { policy, keys: self.keys(public_key), path }
+        Distribution { policy, keys: self.keys(public_key), path }
     }
 
     /// Makes the next push, which is kept.
@@ -312,7 +312,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::config::SigningKeyKind;
     use crate::config::rekey::KEK_ENCRYPTIONS;
-    use crate::keys::OsEntropy;
+    use crate::group::key_generation::OsEntropy;
 
     /// The table's defaults, with a signing key that is made quickly.
     pub fn rekey(transport: Transport) -> Rekey {
@@ -341,7 +341,7 @@ pub(crate) mod tests {
         let rekey = rekey(Transport::Unicast);
         let kek = Kek::make(&rekey, &signing, 8, &mut rng, &mut OsEntropy, now).unwrap();
         let later = now + Duration::from_millis(1500);
-        let out = kek.hand_out(rekey.transport, (local, peer), None, &[1], later);
+        let out = kek.distribute(rekey.transport, (local, peer), None, &[1], later);
         assert_eq!(out.policy.source, (1, 848, vec![10, 0, 9, 1]));
         assert_eq!(out.policy.destination, (1, 500, vec![10, 0, 1, 1]));
         assert_eq!(out.policy.lifetime, Duration::from_secs(86_398));

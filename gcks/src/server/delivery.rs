@@ -13,12 +13,12 @@ use gdoi::push::ack::Acknowledged;
 use gdoi::push::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients, SealedPush};
 
 use crate::config::{MulticastPath, Transport};
-use crate::kek::Kek;
-use crate::keys::Entropy;
-use crate::notice::Notice;
-use crate::pushes::Pushed;
-use crate::rekey::{GroupRekey, KEPT};
-use crate::service::Service;
+use crate::group::event::Event;
+use crate::group::kek::Kek;
+use crate::group::key_generation::Entropy;
+use crate::group::push::Pushed;
+use crate::group::rekey_sa::{KEPT, RekeySa};
+use crate::server::KeyServer;
 
 /// Pushes in a row without an acknowledgement after which a member may be dropped (RFC 8263 §6).
 const SILENT: u64 = 3;
@@ -37,7 +37,7 @@ pub(crate) struct Delivered {
     policy: DeliveryPolicy,
 }
 
-impl<E: Entropy> Service<E> {
+impl<E: Entropy> KeyServer<E> {
     /// After a restart: the last push under each KEK once more, with the octets that it had. Who
     /// has carried it out knows it again; who has not would wait in vain. Nobody has to
     /// acknowledge: who registered after it does not answer to it.
@@ -165,7 +165,7 @@ impl<E: Entropy> Service<E> {
             rekey.settings.drop_silent_members && registration.last_acknowledgement.is_some();
         if !droppable || registration.silent < SILENT {
             let pushes = registration.silent;
-            self.notices.push_back(Notice::Silent { group: name, member, pushes });
+            self.events.push_back(Event::Silent { group: name, member, pushes });
             return;
         }
         let Some(gone) = self.registry.remove_at(group, address) else { return };
@@ -176,7 +176,7 @@ impl<E: Entropy> Service<E> {
         if let (Some(sender), Transport::Unicast) = (gone.sender, rekey.settings.transport) {
             state.senders.release(sender, state.schedule.last_end(now));
         }
-        self.notices.push_back(Notice::Dropped { group: name, member });
+        self.events.push_back(Event::Dropped { group: name, member });
     }
 
     /// Sends a push to all, in the place of what is still on its way under the same KEK: nobody who
@@ -211,7 +211,7 @@ impl<E: Entropy> Service<E> {
             (state.group.id, rekey.settings.delivery, Arc::clone(&state.name));
         self.deliver(id, push, recipients, policy, now);
         self.changed = true;
-        self.notices.push_back(Notice::Pushed { group, purpose, sequence_number, members });
+        self.events.push_back(Event::Pushed { group, purpose, sequence_number, members });
         pushed
     }
 
@@ -255,7 +255,7 @@ impl<E: Entropy> Service<E> {
         meant.map(|rekey| rekey.path.clone()).unwrap_or_default()
     }
 
-    fn rekey_mut(&mut self, index: Option<usize>) -> Option<&mut GroupRekey> {
+    fn rekey_mut(&mut self, index: Option<usize>) -> Option<&mut RekeySa> {
         self.groups.get_mut(index?)?.rekey.as_mut()
     }
 }

@@ -13,12 +13,12 @@ use gdoi::group::{GroupSa, Spi, TekProtocol};
 use gdoi::push::{Deletion, PushContent, SealedPush};
 use thiserror::Error as ThisError;
 
-use crate::kek::{Kek, KekError};
-use crate::keys::Entropy;
-use crate::notice::Notice;
-use crate::rekey::GroupRekey;
-use crate::schedule::{Renewal, policy};
-use crate::service::Service;
+use crate::group::event::Event;
+use crate::group::kek::{Kek, KekError};
+use crate::group::key_generation::Entropy;
+use crate::group::rekey_sa::RekeySa;
+use crate::group::tek_schedule::{Renewal, policy};
+use crate::server::KeyServer;
 
 /// After a push that could not be made.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(10);
@@ -63,7 +63,7 @@ pub struct Pushed {
     pub members: usize,
 }
 
-impl<E: Entropy> Service<E> {
+impl<E: Entropy> KeyServer<E> {
     /// Whether anybody has keys of the group, or is getting them.
     pub(crate) fn has_audience(&self, index: usize) -> bool {
         let Some(state) = self.groups.get(index) else { return false };
@@ -75,7 +75,9 @@ impl<E: Entropy> Service<E> {
     /// SPIs of all groups: a member of two groups may not have one twice.
     pub(crate) fn spis_of_others(&self, index: usize) -> BTreeSet<Spi> {
         let others = self.groups.iter().enumerate().filter(|(other, _)| *other != index);
-        others.flat_map(|(_, state)| state.schedule.lives().map(|(_, life, _)| life.spi)).collect()
+        others
+            .flat_map(|(_, state)| state.schedule.lifetimes().map(|(_, life, _)| life.spi))
+            .collect()
     }
 
     /// How many members a hierarchy of the group is made for.
@@ -119,7 +121,7 @@ impl<E: Entropy> Service<E> {
         if let Err(error) =
             self.push_keys(index, Order { renewal, roll, delete: false, purpose: "schedule" }, now)
         {
-            self.notices.push_back(Notice::PushFailed { group: name, error: error.to_string() });
+            self.events.push_back(Event::PushFailed { group: name, error: error.to_string() });
             if let Some(rekey) = self.groups.get_mut(index).and_then(|state| state.rekey.as_mut()) {
                 rekey.retry_at = Some(now + RETRY);
             }
@@ -159,7 +161,7 @@ impl<E: Entropy> Service<E> {
     fn push_teks(
         &mut self,
         index: usize,
-        prepared: crate::schedule::Prepared,
+        prepared: crate::group::tek_schedule::Prepared,
         order: Order,
         deletions: Vec<Deletion>,
         now: BootTime,
@@ -170,7 +172,7 @@ impl<E: Entropy> Service<E> {
             return Ok(Pushed { sequence_number: 0, members: 0 });
         };
         let Some(rekey) = state.rekey.as_mut() else { return Err(no_pushes(&state.name)) };
-        let out = state.schedule.hand_out(Some(&prepared), false, now);
+        let out = state.schedule.distribute(Some(&prepared), false, now);
         let mut next = None;
         if order.roll {
             let settings = state.group.rekey.clone().unwrap_or_else(|| rekey.settings.clone());
@@ -199,8 +201,8 @@ impl<E: Entropy> Service<E> {
         let Some(kek) = rekey.kek.as_mut() else { return Err(no_keys(&state.name)) };
         let push = kek.seal(content, &rekey.signing, &mut self.rng, now)?;
         if let Some((next, settings)) = next {
-            self.notices
-                .push_back(Notice::KekMade { group: Arc::clone(&state.name), spi: next.spi() });
+            self.events
+                .push_back(Event::KekMade { group: Arc::clone(&state.name), spi: next.spi() });
             rekey.retire(push.duplicate(), Some(next), now);
             rekey.settings = settings;
         }
@@ -209,7 +211,7 @@ impl<E: Entropy> Service<E> {
         let hold =
             state.group.gap.activation_time_delay.filter(|_| !deleted).map(|delay| now + delay);
         for life in state.schedule.commit(prepared, hold) {
-            self.notices.push_back(Notice::TekMade { group: Arc::clone(&state.name), life });
+            self.events.push_back(Event::TekMade { group: Arc::clone(&state.name), life });
         }
         if order.delete {
             state.schedule.forget_replaced();
@@ -236,8 +238,7 @@ impl<E: Entropy> Service<E> {
         if let Some(configured) = &state.group.rekey {
             rekey.settings = configured.clone();
         }
-        let GroupRekey { signing, public_key, abandoned, kek: Some(kek), settings, .. } = rekey
-        else {
+        let RekeySa { signing, public_key, abandoned, kek: Some(kek), settings, .. } = rekey else {
             return Err(no_keys(&state.name));
         };
         let leaves: Vec<u16> = leaves.iter().copied().chain(abandoned.iter().copied()).collect();
@@ -255,14 +256,13 @@ impl<E: Entropy> Service<E> {
             Err(error) => {
                 // The hierarchy has moved and cannot be told: everybody begins anew.
                 let name = Arc::clone(&state.name);
-                self.notices
-                    .push_back(Notice::PushFailed { group: name, error: error.to_string() });
+                self.events.push_back(Event::PushFailed { group: name, error: error.to_string() });
                 self.delete_all(index, "hierarchy lost", now)?;
                 return Err(error.into());
             }
         };
         abandoned.clear();
-        self.notices.push_back(Notice::KekMade { group: Arc::clone(&state.name), spi: next.spi() });
+        self.events.push_back(Event::KekMade { group: Arc::clone(&state.name), spi: next.spi() });
         rekey.retire(push.duplicate(), Some(next), now);
         rekey.retry_at = None;
         state.schedule.drop_replaced();
@@ -337,7 +337,7 @@ impl<E: Entropy> Service<E> {
         let Some(state) = self.groups.get_mut(index) else { return };
         if let Err(error) = result {
             let error = error.to_string();
-            self.notices.push_back(Notice::PushFailed { group: Arc::clone(&state.name), error });
+            self.events.push_back(Event::PushFailed { group: Arc::clone(&state.name), error });
             return;
         }
         // Identifiers belong to keys, and the keys are gone.
@@ -347,7 +347,7 @@ impl<E: Entropy> Service<E> {
             .values_mut()
             .filter(|pull| pull.group == group)
             .for_each(|pull| pull.sender = None);
-        self.notices.push_back(Notice::StartedOver { group: Arc::clone(&state.name) });
+        self.events.push_back(Event::StartedOver { group: Arc::clone(&state.name) });
     }
 
     /// A KEK that has ended takes its members with it: they pull again.
@@ -361,7 +361,7 @@ impl<E: Entropy> Service<E> {
         self.changed = true;
         state.senders.release_all(state.schedule.last_end(now));
         for (_, registration) in self.registry.remove_group(state.group.id) {
-            self.notices.push_back(Notice::Expired {
+            self.events.push_back(Event::Expired {
                 group: Arc::clone(&state.name),
                 member: registration.name,
             });
@@ -375,7 +375,7 @@ impl<E: Entropy> Service<E> {
         now: BootTime,
     ) -> Result<SealedPush, PushError> {
         let Some(state) = self.groups.get_mut(index) else { return Err(no_pushes("")) };
-        let GroupRekey { signing, kek: Some(kek), .. } =
+        let RekeySa { signing, kek: Some(kek), .. } =
             state.rekey.as_mut().ok_or_else(|| no_pushes(&state.name))?
         else {
             return Err(no_keys(&state.name));
@@ -389,7 +389,7 @@ impl<E: Entropy> Service<E> {
         index: usize,
         renewal: Renewal,
         now: BootTime,
-    ) -> Result<crate::schedule::Prepared, PushError> {
+    ) -> Result<crate::group::tek_schedule::Prepared, PushError> {
         let in_use = self.spis_of_others(index);
         let Some(state) = self.groups.get(index) else { return Ok(Default::default()) };
         let is_taken = |spi: Spi| in_use.contains(&spi);
@@ -399,7 +399,7 @@ impl<E: Entropy> Service<E> {
 
     fn check_pushes(&self, index: usize) -> Result<(), PushError> {
         let Some(state) = self.groups.get(index) else { return Err(no_pushes("")) };
-        match state.rekey.as_ref().map(GroupRekey::kek) {
+        match state.rekey.as_ref().map(RekeySa::kek) {
             None => Err(no_pushes(&state.name)),
             Some(None) => Err(no_keys(&state.name)),
             Some(Some(_)) => Ok(()),

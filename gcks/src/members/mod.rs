@@ -1,0 +1,4 @@
+//! Who may have keys, and who has them.
+
+pub mod authorization;
+pub mod registry;
