@@ -15,7 +15,7 @@ use gdoi::group::{GroupId, TrafficSelector};
 use gdoi::push::AcknowledgementLength;
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};
-use xfrm::preserve::{DontFragment, SegmentSize};
+use xfrm::nft::{DontFragment, SegmentSize};
 
 /// Where gdoictl looks by default.
 pub const CONTROL_SOCKET: &str = "/run/gdoi-agent/control.sock";

@@ -11,7 +11,8 @@ use control::{Completed, ErrorCode, MemberSnapshot, Refusal, Request, Response};
 use gdoi::BootTime;
 use gdoi::config::{DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Transform};
 use gdoi::event::Stage;
-use xfrm::statistics::{Counters, Statistics};
+use xfrm::Counters;
+use xfrm::statistics::Statistics;
 
 use crate::daemon::Daemon;
 use crate::failover::{self, State};

@@ -14,7 +14,8 @@ use gdoi::BootTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
-use xfrm::event::{EventSource, KernelEvent};
+use xfrm::kernel::event::KernelEvent;
+use xfrm::kernel::netlink::EventSource;
 use xfrm::reconcile::Changed;
 use xfrm::{Error, Kernel, Parts};
 

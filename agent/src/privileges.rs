@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, bail};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use xfrm::environment::{Problem, check_environment, check_settings};
+use xfrm::prerequisites::{Problem, check_prerequisites, check_settings};
 
 use crate::config::Config;
 
@@ -26,7 +26,7 @@ pub fn no_core_dumps() -> anyhow::Result<()> {
 /// Starting makes no sense; all reasons, each with its remedy.
 pub async fn check(config: &Config) -> anyhow::Result<Vec<Problem>> {
     let (fatal, warnings): (Vec<Problem>, Vec<Problem>) =
-        check_environment(&interfaces(config)).await.into_iter().partition(Problem::is_fatal);
+        check_prerequisites(&interfaces(config)).await.into_iter().partition(Problem::is_fatal);
     if !fatal.is_empty() {
         let lines: Vec<String> = fatal.iter().map(ToString::to_string).collect();
         bail!("{}", lines.join("\n"));

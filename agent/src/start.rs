@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use xfrm::netlink::Netlink;
+use xfrm::kernel::netlink::Netlink;
 use xfrm::{Kernel, Ownership};
 
 use crate::config::check::{Machine, load};

@@ -14,8 +14,8 @@ use gdoi::crypto::{KeyKind, RsaForm, SeededRng, SigningKey};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use xfrm::kernel::netlink::Netlink;
 use xfrm::model::SaId;
-use xfrm::netlink::Netlink;
 use xfrm::{Current, Kernel, Ownership};
 
 /// The project's own bar for the median in the lab's machine.

@@ -11,7 +11,7 @@ use xfrm::desired::{Desired, PlaceholderRoute};
 use xfrm::model::{
     Action, Direction, Install, Policy, PolicyId, Sa, SaId, SaRole, Selector, Template,
 };
-use xfrm::preserve::{DontFragment, GroupPreservation, Preservation};
+use xfrm::nft::{DontFragment, GroupPreservation, Preservation};
 
 use crate::error::{GroupUnusable, Unusable};
 use crate::failclose;

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use gdoi::group::{GroupId, TekKeys, TekPolicy, TrafficSelector};
 use ipnet::IpNet;
-use xfrm::preserve::{DontFragment, SegmentSize};
+use xfrm::nft::{DontFragment, SegmentSize};
 
 use crate::zone::Zones;
 

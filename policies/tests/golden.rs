@@ -11,7 +11,7 @@ mod support;
 use gdoi::group::{EspTransform, SaDirection};
 use policies::{GroupInput, GroupOptions, GroupState, LanInterface, WanInterface, compile};
 use support::*;
-use xfrm::preserve::DontFragment;
+use xfrm::nft::DontFragment;
 
 const GROUP: &str = "172.16.0.0/12";
 

@@ -20,12 +20,12 @@ use ipnet::IpNet;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
 use xfrm::desired::PlaceholderRoute;
+use xfrm::kernel::netlink::Netlink;
 use xfrm::key::Key;
 use xfrm::model::{
     Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
 };
-use xfrm::netlink::Netlink;
-use xfrm::preserve::{DontFragment, GroupPreservation, Preservation, SegmentSize};
+use xfrm::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Desired, Ownership, Reconciler};
 
 const OUTBOUND: Reqid = Reqid(0x4744_0000);
@@ -199,7 +199,7 @@ async fn main() -> anyhow::Result<()> {
         defragment: false,
     };
     for problem in
-        xfrm::environment::check_environment(&[String::from("lan"), String::from("wan")]).await
+        xfrm::prerequisites::check_prerequisites(&[String::from("lan"), String::from("wan")]).await
     {
         println!("{local}: environment: {problem}");
     }

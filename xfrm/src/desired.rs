@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{Policy, PolicyId, Sa, SaId};
-use crate::preserve::Preservation;
+use crate::nft::Preservation;
 
 /// A host route to a placeholder address, with `mtu lock`: a forged "fragmentation needed" would
 /// throttle the group otherwise.

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::io;
 
 use crate::model::{PolicyId, SaId};
-use crate::plan::Op;
+use crate::op::Op;
 
 /// An error of this crate. No variant can hold key octets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use netlink_packet_route::route::RouteProtocol;
 
 use crate::error::Error;
-use crate::netlink::route::Link;
-use crate::netlink::routing::Routing;
+use crate::kernel::netlink::route::Link;
+use crate::kernel::netlink::rtnetlink::Routing;
 
 /// One interface as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]

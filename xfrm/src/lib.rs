@@ -12,26 +12,28 @@
 
 pub mod algorithm;
 mod attribute;
+mod counters;
 pub mod desired;
-pub mod environment;
 pub mod error;
-pub mod event;
-pub mod fake;
 pub mod interface;
 pub mod kernel;
 pub mod key;
 pub mod model;
-pub mod netlink;
 pub mod nft;
-pub mod owner;
+mod op;
+mod ownership;
+mod parts;
 pub mod plan;
-pub mod preserve;
+pub mod prerequisites;
 pub mod reconcile;
 pub mod statistics;
 
+pub use counters::Counters;
 pub use desired::Desired;
 pub use error::Error;
-pub use kernel::{Current, Kernel, Parts};
-pub use owner::Ownership;
-pub use plan::{Op, plan};
+pub use kernel::{Current, Kernel};
+pub use op::Op;
+pub use ownership::Ownership;
+pub use parts::Parts;
+pub use plan::plan;
 pub use reconcile::{Reconciler, Report};

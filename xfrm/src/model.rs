@@ -134,6 +134,17 @@ pub enum Action {
     Protect(Template),
 }
 
+impl Action {
+    /// Whether packets that find a policy with this action never pass in clear.
+    pub fn closes(&self) -> bool {
+        match self {
+            Self::Block => true,
+            Self::Protect(template) => !template.optional,
+            Self::Allow => false,
+        }
+    }
+}
+
 /// The SA that a policy asks for: tunnel-mode ESP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Template {

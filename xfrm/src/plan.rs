@@ -13,91 +13,15 @@
 //! Inside the first half the order keeps traffic flowing: guards and blocks, inbound SAs, the
 //! policies that demand them, outbound SAs, the policies that use them. SAs are deleted last.
 
-use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{Desired, PlaceholderRoute};
-use crate::kernel::{Current, Parts};
-use crate::model::{Action, Direction, Policy, PolicyId, Sa, SaId, SaRole};
-use crate::nft::{SetChange, Wanted};
-use crate::owner::Ownership;
-
-/// One change of the kernel. Holds no keys: the executor takes those from the desired state by
-/// identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Add a placeholder route, or replace the one to the same address.
-    AddRoute(PlaceholderRoute),
-    /// Delete a placeholder route.
-    DeleteRoute(PlaceholderRoute),
-    /// Replace the tables that only this process can remove, in one transaction.
-    ReplaceGuard,
-    /// Replace the tables, in one transaction.
-    ReplaceTables,
-    /// Change the sets of SPIs in place, in one transaction. Counters stay.
-    UpdateSets(Vec<SetChange>),
-    /// Remove all tables.
-    RemoveTables,
-    /// Add a policy under an index of ours.
-    AddPolicy {
-        /// The index.
-        index: u32,
-        /// The policy.
-        policy: Policy,
-    },
-    /// Replace a policy of ours that has the same selector and direction, at once.
-    UpdatePolicy {
-        /// Its index, which stays.
-        index: u32,
-        /// What it becomes.
-        policy: Policy,
-    },
-    /// Delete a policy of ours by its index.
-    DeletePolicy {
-        /// The index.
-        index: u32,
-        /// What it was, for reports.
-        id: PolicyId,
-    },
-    /// Install a state of the desired state.
-    InstallSa(SaId),
-    /// Delete a state of ours.
-    DeleteSa(SaId),
-}
-
-impl Op {
-    /// Whether this takes something away that stops packets, or lets something pass that may not
-    /// pass now.
-    ///
-    /// After a failure nothing of this kind is done any more.
-    pub fn opens(&self) -> bool {
-        match self {
-            Self::AddPolicy { policy, .. } | Self::UpdatePolicy { policy, .. } => {
-                !closes(&policy.action)
-            }
-            Self::DeleteRoute(_) | Self::RemoveTables | Self::DeletePolicy { .. } => true,
-            // An SA that is to go has ended: a failure elsewhere must not prolong the life of its
-            // key, and what its policies cover is dropped without it.
-            Self::DeleteSa(_) | Self::InstallSa(_) => false,
-            Self::AddRoute(_) | Self::ReplaceGuard | Self::ReplaceTables | Self::UpdateSets(_) => {
-                false
-            }
-        }
-    }
-
-    /// What of the kernel is different afterwards.
-    pub(crate) fn touches(&self) -> Parts {
-        match self {
-            Self::AddRoute(_) | Self::DeleteRoute(_) => Parts::INTERFACES,
-            Self::ReplaceGuard | Self::ReplaceTables | Self::RemoveTables => Parts::TABLES,
-            Self::UpdateSets(_) => Parts::SETS,
-            Self::AddPolicy { .. } | Self::UpdatePolicy { .. } | Self::DeletePolicy { .. } => {
-                Parts::POLICIES
-            }
-            Self::InstallSa(_) | Self::DeleteSa(_) => Parts::STATES,
-        }
-    }
-}
+use crate::kernel::Current;
+use crate::model::{Action, Direction, Policy, PolicyId, Sa, SaRole};
+use crate::nft::Wanted;
+use crate::op::Op;
+use crate::ownership::Ownership;
+use crate::parts::Parts;
 
 /// Names in `desired` that no interface has now. What depends on them is left out of the plan until
 /// they appear.
@@ -294,7 +218,7 @@ fn policies(current: &Current, desired: &Desired, ownership: &Ownership, steps: 
                 let op = Op::UpdatePolicy { index: *index, policy: policy.clone() };
                 if only_closes(now, policy) {
                     steps.closing(id.direction, &policy.action).push(op);
-                } else if closes(&policy.action) {
+                } else if policy.action.closes() {
                     steps.closings_opened.push(op);
                 } else {
                     steps.openings.push(op);
@@ -305,7 +229,7 @@ fn policies(current: &Current, desired: &Desired, ownership: &Ownership, steps: 
                 // it as remaining.
                 let index = free.take(id.direction).unwrap_or(*ownership.policy_indexes.end());
                 let op = Op::AddPolicy { index, policy: policy.clone() };
-                if closes(&policy.action) {
+                if policy.action.closes() {
                     steps.closing(id.direction, &policy.action).push(op);
                 } else {
                     steps.openings.push(op);
@@ -322,7 +246,7 @@ fn policies(current: &Current, desired: &Desired, ownership: &Ownership, steps: 
             .is_some_and(|name| !current.interfaces.contains_key(name));
         if gone || !desired.policies.contains_key(&policy.id) {
             let op = Op::DeletePolicy { index: *index, id: policy.id.clone() };
-            if closes(&policy.action) {
+            if policy.action.closes() {
                 steps.closings_opened.push(op);
             } else {
                 steps.openings_closed.push(op);
@@ -353,18 +277,9 @@ impl<'a> FreeIndexes<'a> {
     }
 }
 
-/// Whether packets that find a policy with this action never pass in clear.
-pub(crate) fn closes(action: &Action) -> bool {
-    match action {
-        Action::Block => true,
-        Action::Protect(template) => !template.optional,
-        Action::Allow => false,
-    }
-}
-
 /// Whether turning `old` into `new` cannot let any packet pass in clear that did not before.
 fn only_closes(old: &Policy, new: &Policy) -> bool {
-    match (closes(&old.action), closes(&new.action)) {
+    match (old.action.closes(), new.action.closes()) {
         (true, true) => new.priority <= old.priority,
         (true, false) => false,
         (false, true) => true,
@@ -378,26 +293,4 @@ pub(crate) fn same_in_kernel(wanted: &Sa, installed: &Sa) -> bool {
     let facts =
         |sa: &Sa| (sa.id, sa.source, sa.reqid, sa.no_path_mtu_discovery, sa.sequence_may_wrap);
     facts(wanted) == facts(installed) && wanted.protection.same_in_kernel(&installed.protection)
-}
-
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AddRoute(route) => {
-                write!(f, "add route to {} by {}", route.placeholder, route.interface)
-            }
-            Self::DeleteRoute(route) => {
-                write!(f, "delete route to {} by {}", route.placeholder, route.interface)
-            }
-            Self::ReplaceGuard => write!(f, "replace the nf_tables guard"),
-            Self::ReplaceTables => write!(f, "replace the nf_tables tables"),
-            Self::UpdateSets(changes) => write!(f, "update {} nf_tables sets", changes.len()),
-            Self::RemoveTables => write!(f, "remove the nf_tables tables"),
-            Self::AddPolicy { policy, .. } => write!(f, "add policy {policy}"),
-            Self::UpdatePolicy { policy, .. } => write!(f, "update policy {policy}"),
-            Self::DeletePolicy { id, .. } => write!(f, "delete policy {id}"),
-            Self::InstallSa(id) => write!(f, "install ESP state {id}"),
-            Self::DeleteSa(id) => write!(f, "delete ESP state {id}"),
-        }
-    }
 }

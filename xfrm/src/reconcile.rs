@@ -9,11 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::Desired;
 use crate::error::{Error, Failure};
-use crate::kernel::{Current, Kernel, Parts};
+use crate::kernel::{Current, Kernel};
 use crate::model::{Install, Sa, SaId, SaRole};
 use crate::nft::{UNKNOWN_ESP, Wanted};
-use crate::owner::Ownership;
-use crate::plan::{self, Op};
+use crate::op::Op;
+use crate::ownership::Ownership;
+use crate::parts::Parts;
+use crate::plan;
 use crate::statistics::Statistics;
 
 /// Rounds of reading and changing before the reconciler says that the kernel does not converge.

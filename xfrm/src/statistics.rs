@@ -2,18 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::counters::Counters;
 use crate::kernel::Current;
 use crate::model::SaId;
 use crate::nft::{DROP, IN_CLEAR};
-
-/// Packets and octets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Packets.
-    pub packets: u64,
-    /// Octets.
-    pub octets: u64,
-}
 
 /// What was carried and what was dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -17,10 +17,11 @@ use std::sync::Arc;
 
 use nix::sched::{CloneFlags, unshare};
 use xfrm::desired::PlaceholderRoute;
-use xfrm::event::{EventSource, KernelEvent, What};
+use xfrm::kernel::event::{KernelEvent, What};
+use xfrm::kernel::netlink::EventSource;
+use xfrm::kernel::netlink::Netlink;
 use xfrm::model::{Action, Direction, Policy, PolicyId, Reqid, Selector, Template};
-use xfrm::netlink::Netlink;
-use xfrm::preserve::{DontFragment, GroupPreservation, Preservation, SegmentSize};
+use xfrm::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Desired, Error, Op, Ownership, Parts, Reconciler};
 
 /// Runs a shell command in the namespace and gives its output.

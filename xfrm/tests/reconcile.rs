@@ -18,12 +18,12 @@ use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
 use xfrm::desired::PlaceholderRoute;
-use xfrm::fake::{FakeKernel, Fault, Packet};
+use xfrm::kernel::fake::{FakeKernel, Fault, Packet};
 use xfrm::key::Key;
 use xfrm::model::{
     Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
 };
-use xfrm::preserve::{DontFragment, GroupPreservation, Preservation, SegmentSize};
+use xfrm::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Current, Desired, Error, Kernel, Op, Ownership, Parts, Reconciler, plan};
 
 const DIRECTIONS: [Direction; 3] = [Direction::In, Direction::Out, Direction::Forward];

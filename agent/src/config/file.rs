@@ -15,7 +15,7 @@ use gdoi::push::AcknowledgementLength;
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};
 use toml::de::DeValue;
-use xfrm::preserve::{DontFragment, SegmentSize};
+use xfrm::nft::{DontFragment, SegmentSize};
 
 use super::{CONTROL_SOCKET, GDOI_PORT, OnExit};
 use crate::group::acknowledgements::{JITTER, LONGEST_JITTER};

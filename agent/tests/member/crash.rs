@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use agent::group::Event;
 use gdoi::group::{EspTransform, Spi, TekProtocol};
 use gdoi::push::Deletion;
-use xfrm::fake::Fault;
+use xfrm::Op;
+use xfrm::kernel::fake::Fault;
 use xfrm::model::SaId;
-use xfrm::plan::Op;
 
 use super::world::{ALL, IKE, Kek, World, configuration, seconds, teks_of};
 

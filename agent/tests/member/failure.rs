@@ -1,6 +1,6 @@
 //! What passes in clear without a key and during a migration, and what a reload changes.
 
-use xfrm::fake::Packet;
+use xfrm::kernel::fake::Packet;
 use xfrm::model::Direction;
 
 use super::world::{IKE, World, address, configuration, seconds};

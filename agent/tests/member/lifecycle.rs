@@ -7,8 +7,8 @@ use agent::failover::Reason;
 use agent::group::Event;
 use gdoi::event::PullRefusal;
 use gdoi::group::EncapsulationMode;
-use xfrm::fake::Fault;
-use xfrm::plan::Op;
+use xfrm::Op;
+use xfrm::kernel::fake::Fault;
 
 use super::world::{IKE, World, address, configuration, interfaces, seconds};
 

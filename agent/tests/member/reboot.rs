@@ -5,7 +5,7 @@ use agent::group::Event;
 use agent::records::remove_orphan;
 use gdoi::group::{EspTransform, TekProtocol};
 use gdoi::push::{Deletion, KekChange};
-use xfrm::fake::Fault;
+use xfrm::kernel::fake::Fault;
 
 use super::world::{ALL, IKE, Kek, SEALED, World, configuration, seconds, teks_of};
 

@@ -8,7 +8,7 @@ use agent::group::{Event, Suspicion};
 use gdoi::group::{Spi, TekProtocol};
 use gdoi::push::{Deletion, KekChange};
 use xfrm::Parts;
-use xfrm::fake::Fault;
+use xfrm::kernel::fake::Fault;
 use xfrm::model::SaId;
 
 use super::world::{ALL, IKE, Kek, PLACEHOLDER, World, address, configuration, seconds, teks_of};

@@ -38,8 +38,8 @@ use gdoi::push::{Deletion, PushContent, SealOptions, SealedPush, Sealer};
 use gdoi::server::Server;
 use tempfile::TempDir;
 use xfrm::Ownership;
-use xfrm::fake::{FakeKernel, Packet};
 use xfrm::interface::Interface;
+use xfrm::kernel::fake::{FakeKernel, Packet};
 use xfrm::model::Direction;
 
 pub const PLACEHOLDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));

@@ -17,8 +17,8 @@ use anyhow::Context as _;
 use clap::Parser;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use xfrm::kernel::netlink::Netlink;
 use xfrm::model::SaId;
-use xfrm::netlink::Netlink;
 use xfrm::{Current, Desired, Error, Kernel, Op, Ownership, Parts};
 
 #[derive(Debug, Parser)]

@@ -10,7 +10,7 @@ use gdoi::group::{GroupId, TekProtection, TrafficSelector};
 use ipnet::IpNet;
 use xfrm::desired::{Desired, PlaceholderRoute};
 use xfrm::model::{Policy, PolicyId};
-use xfrm::preserve::Preservation;
+use xfrm::nft::Preservation;
 
 use super::{Builder, build, in_order, inbound_spis, of_groups, unusable};
 use crate::error::{GroupUnusable, Unusable};

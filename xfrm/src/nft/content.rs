@@ -34,8 +34,8 @@ use ipnet::IpNet;
 use crate::nft::rule::{ESP, Field, QUOTING_TYPES, Rule, VLAN_TYPES, family};
 use crate::nft::table::{Chain, Hook, OWNED, Set, Table};
 use crate::nft::{DROP, IN_CLEAR, IP, IP6, NETDEV, UNKNOWN_ESP, chain_name};
-use crate::owner::Ownership;
-use crate::preserve::{DontFragment, Preservation, SegmentSize};
+use crate::nft::{DontFragment, Preservation, SegmentSize};
+use crate::ownership::Ownership;
 
 const PREROUTING: u32 = 0;
 const FORWARD: u32 = 2;

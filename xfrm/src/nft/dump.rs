@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::attribute::{array, attributes, be32, find, text};
+use crate::counters::Counters;
 use crate::nft::table::hook_digest;
 use crate::nft::{Fingerprint, USER_COMMENT, USER_DIGEST};
-use crate::owner::Ownership;
-use crate::statistics::Counters;
+use crate::ownership::Ownership;
 
 /// Collects the messages of the dumps.
 pub(crate) struct Dump<'a> {

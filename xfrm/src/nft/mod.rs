@@ -2,13 +2,15 @@
 
 pub(crate) mod content;
 pub(crate) mod dump;
+mod header_preservation;
 pub(crate) mod rule;
 pub(crate) mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::owner::Ownership;
-use crate::preserve::Preservation;
+use crate::ownership::Ownership;
+
+pub use header_preservation::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 
 /// How the comments of rules that drop a packet begin.
 pub const DROP: &str = "drop: ";

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::rule::Rule;
 use crate::model::{Reqid, Selector};
-use crate::preserve::{DontFragment, GroupPreservation, SegmentSize};
+use crate::nft::{DontFragment, GroupPreservation, SegmentSize};
 
 fn preservation() -> Preservation {
     let net = |text: &str| text.parse().unwrap();

@@ -4,7 +4,7 @@ use std::io;
 
 use daemon::configuration::Severity;
 use gdoi::config::{ByteOrder, DhGroup};
-use xfrm::preserve::DontFragment;
+use xfrm::nft::DontFragment;
 
 use super::super::{OnExit, budget};
 use super::*;

@@ -6,15 +6,15 @@ use crate::attribute::Attributes;
 use crate::desired::Desired;
 use crate::error::{ENOENT, Error};
 use crate::kernel::Current;
-use crate::netlink::Netlink;
+use crate::kernel::netlink::Netlink;
 use crate::nft::dump::Dump;
 use crate::nft::table::{
     BATCH, BATCH_BEGIN, BATCH_END, GET_CHAIN, GET_ELEMENT, GET_RULE, GET_SET, GET_TABLE, Message,
     OWNED, change_elements, header, remove, replace,
 };
 use crate::nft::{Fingerprint, IP, content};
-use crate::owner::Ownership;
-use crate::plan::Op;
+use crate::op::Op;
+use crate::ownership::Ownership;
 
 impl Netlink {
     /// Chains, rules and counters, and which sets there are. Elements that were known stay.

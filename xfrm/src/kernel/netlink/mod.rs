@@ -2,11 +2,12 @@
 
 pub(crate) mod channel;
 pub(crate) mod event;
+mod event_source;
+mod nftables;
 pub(crate) mod policy;
 pub(crate) mod route;
-pub(crate) mod routing;
-pub(crate) mod state;
-mod tables;
+pub(crate) mod rtnetlink;
+pub(crate) mod sa;
 
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,15 +21,17 @@ use netlink_packet_xfrm::constants::{
 use crate::algorithm::{Encryption, Integrity, Protection};
 use crate::desired::{Desired, PlaceholderRoute};
 use crate::error::{EEXIST, ENOENT, ESRCH, Error};
-use crate::event::EventSource;
-use crate::kernel::{Current, InstalledSa, Kernel, Parts};
+use crate::kernel::netlink::channel::Channel;
+use crate::kernel::netlink::rtnetlink::Routing;
+use crate::kernel::{Current, InstalledSa, Kernel};
 use crate::key::Key;
 use crate::model::{Install, Policy, PolicyId, Sa, SaId, SaRole};
-use crate::netlink::channel::Channel;
-use crate::netlink::routing::Routing;
-use crate::owner::Ownership;
-use crate::plan::Op;
-use crate::statistics::Counters;
+use crate::ownership::Ownership;
+use crate::parts::Parts;
+
+use crate::counters::Counters;
+use crate::op::Op;
+pub use event_source::EventSource;
 
 pub(crate) const NETLINK_ROUTE: isize = 0;
 pub(crate) const NETLINK_XFRM: isize = 6;
@@ -83,7 +86,7 @@ impl Netlink {
         let each = |message: channel::Message<'_>| {
             // SPI 0: a request for an SA that the kernel made of one of our templates. It goes by
             // itself.
-            let seen = state::decode(message.body)
+            let seen = sa::decode(message.body)
                 .filter(|seen| seen.id.spi != 0 && ownership.owns_reqid(seen.reqid));
             sas.extend(seen.map(|seen| {
                 (seen.id, seen.installed.unwrap_or_else(|| strange(seen.id, seen.reqid)))
@@ -103,7 +106,7 @@ impl Netlink {
     ) -> Result<Option<InstalledSa>, Error> {
         let mut found = None;
         let each = |message: channel::Message<'_>| {
-            let seen = state::decode(message.body)
+            let seen = sa::decode(message.body)
                 .filter(|seen| seen.id == *id && ownership.owns_reqid(seen.reqid));
             found = seen
                 .map(|seen| seen.installed.unwrap_or_else(|| strange(seen.id, seen.reqid)))
@@ -112,7 +115,7 @@ impl Netlink {
         };
         gone(
             ESRCH,
-            self.xfrm.query("read an ESP state", XFRM_MSG_GETSA, &state::encode_id(id), each).await,
+            self.xfrm.query("read an ESP state", XFRM_MSG_GETSA, &sa::encode_id(id), each).await,
         )?;
         Ok(found)
     }
@@ -152,7 +155,7 @@ impl Netlink {
     }
 
     async fn install_sa(&mut self, op: &Op, sa: &Sa, ownership: &Ownership) -> Result<(), Error> {
-        let body = state::encode(sa)?;
+        let body = sa::encode(sa)?;
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         let refused = match self.xfrm.change(op, XFRM_MSG_NEWSA, flags, body.as_octets()).await {
             Err(error) if error.errno() == Some(EEXIST) => error,
@@ -284,7 +287,7 @@ impl Kernel for Netlink {
                 self.install_sa(op, sa, ownership).await
             }
             Op::DeleteSa(id) => {
-                let body = state::encode_id(id);
+                let body = sa::encode_id(id);
                 gone(ESRCH, self.xfrm.change(op, XFRM_MSG_DELSA, 0, &body).await)
             }
         }

@@ -10,12 +10,12 @@ use netlink_packet_xfrm::constants::{XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MS
 
 use crate::algorithm::{Aead, Encryption, Integrity, Protection};
 use crate::error::{EEXIST, ENOSYS, EPERM, EPROTONOSUPPORT, Error};
+use crate::kernel::netlink::channel::Channel;
+use crate::kernel::netlink::{NETLINK_NETFILTER, NETLINK_XFRM, sa as wire};
 use crate::key::Key;
 use crate::model::{Install, Reqid, Sa, SaId, SaRole};
-use crate::netlink::channel::Channel;
-use crate::netlink::{NETLINK_NETFILTER, NETLINK_XFRM, state};
 use crate::nft::table::{BATCH, BATCH_BEGIN, BATCH_END, GET_TABLE, header};
-use crate::owner::Ownership;
+use crate::ownership::Ownership;
 
 /// Something missing or switched off.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl fmt::Display for Problem {
 ///
 /// Trying algorithms installs and deletes an inbound state to 192.0.2.255, which no packet carries;
 /// this also makes the kernel load the modules before a registration needs them.
-pub async fn check_environment(interfaces: &[String]) -> Vec<Problem> {
+pub async fn check_prerequisites(interfaces: &[String]) -> Vec<Problem> {
     let mut problems = Vec::new();
     match check_xfrm().await {
         Ok(()) => problems.extend(check_esp().await),
@@ -165,7 +165,7 @@ async fn check_esp() -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, protection) in samples() {
         let sa = probe(protection);
-        let Ok(body) = state::encode(&sa) else { continue };
+        let Ok(body) = wire::encode(&sa) else { continue };
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         let outcome =
             channel.change("try an ESP state", XFRM_MSG_NEWSA, flags, body.as_octets()).await;
@@ -174,7 +174,7 @@ async fn check_esp() -> Vec<Problem> {
                 // The state of a failed deletion is removed by the next reconciliation: it carries
                 // a reqid of ours.
                 let _ =
-                    channel.change("delete it", XFRM_MSG_DELSA, 0, &state::encode_id(&sa.id)).await;
+                    channel.change("delete it", XFRM_MSG_DELSA, 0, &wire::encode_id(&sa.id)).await;
             }
             Err(error) => match error.errno() {
                 Some(EEXIST) => {}

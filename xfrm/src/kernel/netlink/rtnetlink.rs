@@ -19,11 +19,11 @@ use netlink_sys::{AsyncSocket, TokioSocket};
 use rtnetlink::Handle;
 
 use crate::error::{EINTR, ESRCH, Error};
-use crate::netlink::channel::{LIMIT, failed, words};
-use crate::netlink::route::{
+use crate::kernel::netlink::channel::{LIMIT, failed, words};
+use crate::kernel::netlink::route::{
     InterfaceAddress, Link, Route, every_route, interface_address, link, route,
 };
-use crate::netlink::{NETLINK_ROUTE, gone};
+use crate::kernel::netlink::{NETLINK_ROUTE, gone};
 
 /// A connection that is made anew when it broke. Its task ends when this is dropped.
 pub(crate) struct Routing {

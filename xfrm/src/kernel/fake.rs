@@ -1,4 +1,4 @@
-//! A kernel made up of maps, with faults on request: for tests of this crate and of the daemons.
+//! A fake kernel of maps, with faults on request: for tests of this crate and of the daemons.
 //!
 //! It keeps XFRM's rules that matter to a plan: a selector is there once for each direction,
 //! whoever owns it; a state is unique by destination and SPI; "already gone" is success.
@@ -9,14 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::algorithm::Protection;
+use crate::counters::Counters;
 use crate::desired::{Desired, PlaceholderRoute};
 use crate::error::{EEXIST, EPERM, Error};
-use crate::kernel::{Current, InstalledSa, Kernel, Parts};
+use crate::kernel::{Current, InstalledSa, Kernel};
 use crate::model::{Direction, Install, Policy, PolicyId, Sa, SaId};
 use crate::nft::Fingerprint;
-use crate::owner::Ownership;
-use crate::plan::{Op, closes};
-use crate::statistics::Counters;
+use crate::op::Op;
+use crate::ownership::Ownership;
+use crate::parts::Parts;
 
 /// A fault for one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub struct Packet {
     pub interface: Option<String>,
 }
 
-/// The made-up kernel. Clones share one state, so that a test can look into it while a reconciler
+/// The fake kernel. Clones share one state, so that a test can look into it while a reconciler
 /// owns a clone.
 #[derive(Clone, Debug, Default)]
 pub struct FakeKernel(Arc<Mutex<State>>);
@@ -231,8 +232,8 @@ impl FakeKernel {
         let matching =
             state.policies.values().filter(|policy| matches(&policy.id, direction, packet));
         matching
-            .min_by_key(|policy| (policy.priority, closes(&policy.action)))
-            .is_none_or(|p| !closes(&p.action))
+            .min_by_key(|policy| (policy.priority, policy.action.closes()))
+            .is_none_or(|p| !p.action.closes())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -13,8 +13,8 @@ use netlink_packet_xfrm::{Selector as KernelSelector, UserPolicyId, UserPolicyIn
 
 use crate::attribute::{Attributes, find};
 use crate::error::Error;
+use crate::kernel::netlink::sa::address;
 use crate::model::{Action, Direction, Policy, PolicyId, Reqid, Selector, Template};
-use crate::netlink::state::address;
 
 /// Length of `struct xfrm_userpolicy_info`.
 const POLICY_INFO: usize = 168;

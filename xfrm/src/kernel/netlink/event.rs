@@ -11,11 +11,11 @@ use rtnetlink::MulticastGroup;
 
 use crate::attribute::{find, text};
 use crate::error::Error;
-use crate::event::{KernelEvent, What};
-use crate::netlink::channel::{Listener, Message};
-use crate::netlink::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM, policy, state};
+use crate::kernel::event::{KernelEvent, What};
+use crate::kernel::netlink::channel::{Listener, Message};
+use crate::kernel::netlink::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM, policy, sa};
 use crate::nft::table::SUBSYSTEM;
-use crate::owner::Ownership;
+use crate::ownership::Ownership;
 
 /// Reads one notification.
 pub(crate) type Read = fn(&Message<'_>, &Ownership) -> Option<KernelEvent>;
@@ -45,7 +45,7 @@ pub(crate) fn listeners() -> Result<[Listener; 3], Error> {
 pub(crate) fn xfrm(message: &Message<'_>, ownership: &Ownership) -> Option<KernelEvent> {
     match message.kind {
         XFRM_MSG_EXPIRE => {
-            let seen = state::decode(message.body)?;
+            let seen = sa::decode(message.body)?;
             let hard = *message.body.get(EXPIRE_HARD)? != 0;
             ownership.owns_reqid(seen.reqid).then_some(KernelEvent::SaExpired { id: seen.id, hard })
         }
@@ -53,7 +53,7 @@ pub(crate) fn xfrm(message: &Message<'_>, ownership: &Ownership) -> Option<Kerne
         XFRM_MSG_DELSA | XFRM_MSG_FLUSHSA => Some(KernelEvent::Flushed(What::States)),
         XFRM_MSG_DELPOLICY | XFRM_MSG_FLUSHPOLICY => Some(KernelEvent::Flushed(What::Policies)),
         XFRM_MSG_NEWSA | XFRM_MSG_UPDSA => {
-            let seen = state::decode(message.body).filter(|seen| seen.id.spi != 0)?;
+            let seen = sa::decode(message.body).filter(|seen| seen.id.spi != 0)?;
             ownership.owns_reqid(seen.reqid).then_some(KernelEvent::Changed { what: What::States })
         }
         XFRM_MSG_NEWPOLICY | XFRM_MSG_UPDPOLICY => {

@@ -1,17 +1,21 @@
-//! What the reconciler needs of a kernel, real ([`crate::netlink::Netlink`]) or made up
-//! ([`crate::fake::FakeKernel`]).
+//! What the reconciler needs of a kernel: the real one ([`netlink::Netlink`]) or a fake
+//! ([`fake::FakeKernel`]).
+
+pub mod event;
+pub mod fake;
+pub mod netlink;
 
 use core::future::Future;
-use core::ops::BitOrAssign;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::counters::Counters;
 use crate::desired::{Desired, PlaceholderRoute};
 use crate::error::Error;
 use crate::model::{Policy, Sa, SaId};
 use crate::nft::Fingerprint;
-use crate::owner::Ownership;
-use crate::plan::Op;
-use crate::statistics::Counters;
+use crate::op::Op;
+use crate::ownership::Ownership;
+use crate::parts::Parts;
 
 /// Reads and changes the kernel. Every method leaves foreign entries alone.
 pub trait Kernel: Send {
@@ -47,50 +51,6 @@ pub trait Kernel: Send {
         desired: &Desired,
         ownership: &Ownership,
     ) -> impl Future<Output = Result<(), Error>> + Send;
-}
-
-/// Parts of [`Current`] that can be read by themselves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
-    /// Interfaces and placeholder routes.
-    pub interfaces: bool,
-    /// States.
-    pub states: bool,
-    /// Policies. Their selectors name interfaces: read both after an interface came or went.
-    pub policies: bool,
-    /// Chains, rules and counters of the tables, and which sets there are.
-    pub tables: bool,
-    /// The elements of the sets that are known.
-    pub sets: bool,
-}
-
-impl Parts {
-    /// Nothing.
-    pub const NONE: Self =
-        Self { interfaces: false, states: false, policies: false, tables: false, sets: false };
-    /// Everything.
-    pub const ALL: Self =
-        Self { interfaces: true, states: true, policies: true, tables: true, sets: true };
-    /// Interfaces and routes.
-    pub const INTERFACES: Self = Self { interfaces: true, ..Self::NONE };
-    /// States.
-    pub const STATES: Self = Self { states: true, ..Self::NONE };
-    /// Policies.
-    pub const POLICIES: Self = Self { policies: true, ..Self::NONE };
-    /// Tables with their sets.
-    pub const TABLES: Self = Self { tables: true, sets: true, ..Self::NONE };
-    /// Elements of the sets.
-    pub const SETS: Self = Self { sets: true, ..Self::NONE };
-}
-
-impl BitOrAssign for Parts {
-    fn bitor_assign(&mut self, other: Self) {
-        self.interfaces |= other.interfaces;
-        self.states |= other.states;
-        self.policies |= other.policies;
-        self.tables |= other.tables;
-        self.sets |= other.sets;
-    }
 }
 
 /// What is in the kernel and ours, as read.

@@ -14,11 +14,11 @@ use zeroize::Zeroizing;
 
 use crate::algorithm::{Aead, Encryption, Integrity, Protection};
 use crate::attribute::{Attributes, array, attributes, text};
+use crate::counters::Counters;
 use crate::error::Error;
 use crate::kernel::InstalledSa;
 use crate::key::Key;
 use crate::model::{Install, Reqid, Sa, SaId, SaRole};
-use crate::statistics::Counters;
 
 /// Length of `struct xfrm_usersa_info`.
 const SA_INFO: usize = 224;

@@ -1,0 +1,57 @@
+//! What the kernel tells about changes that others make.
+
+use crate::model::SaId;
+use crate::parts::Parts;
+
+/// What somebody else's change, or the kernel's own, touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum What {
+    States,
+    Policies,
+    Tables,
+}
+
+/// Something that happened in the kernel. Our own changes are not reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelEvent {
+    /// Entries of this kind were flushed or deleted, ours perhaps among them: repair.
+    Flushed(What),
+    /// Entries were added or changed by others: repair.
+    Changed {
+        /// Of which kind.
+        what: What,
+    },
+    /// Events were lost: repair and read all facts anew.
+    Overrun,
+    /// A state of ours came to the end of its life time.
+    SaExpired {
+        /// Which one.
+        id: SaId,
+        /// `false` for the soft limit.
+        hard: bool,
+    },
+    /// An interface appeared, disappeared or changed: repair, and look at the addresses.
+    LinkChanged,
+    /// An address was added or removed.
+    AddressChanged,
+    /// A route was added or removed.
+    RouteChanged,
+}
+
+impl KernelEvent {
+    /// What may be different afterwards.
+    pub fn doubts(&self) -> Parts {
+        match self {
+            Self::Flushed(What::States)
+            | Self::Changed { what: What::States }
+            | Self::SaExpired { .. } => Parts::STATES,
+            Self::Flushed(What::Policies) | Self::Changed { what: What::Policies } => {
+                Parts::POLICIES
+            }
+            Self::Flushed(What::Tables) | Self::Changed { what: What::Tables } => Parts::TABLES,
+            Self::Overrun => Parts::ALL,
+            Self::LinkChanged | Self::AddressChanged | Self::RouteChanged => Parts::INTERFACES,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! One change of the kernel, as data.
+
+use core::fmt;
+
+use crate::desired::PlaceholderRoute;
+use crate::model::{Policy, PolicyId, SaId};
+use crate::nft::SetChange;
+use crate::parts::Parts;
+
+/// One change of the kernel. Holds no keys: the executor takes those from the desired state by
+/// identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Add a placeholder route, or replace the one to the same address.
+    AddRoute(PlaceholderRoute),
+    /// Delete a placeholder route.
+    DeleteRoute(PlaceholderRoute),
+    /// Replace the tables that only this process can remove, in one transaction.
+    ReplaceGuard,
+    /// Replace the tables, in one transaction.
+    ReplaceTables,
+    /// Change the sets of SPIs in place, in one transaction. Counters stay.
+    UpdateSets(Vec<SetChange>),
+    /// Remove all tables.
+    RemoveTables,
+    /// Add a policy under an index of ours.
+    AddPolicy {
+        /// The index.
+        index: u32,
+        /// The policy.
+        policy: Policy,
+    },
+    /// Replace a policy of ours that has the same selector and direction, at once.
+    UpdatePolicy {
+        /// Its index, which stays.
+        index: u32,
+        /// What it becomes.
+        policy: Policy,
+    },
+    /// Delete a policy of ours by its index.
+    DeletePolicy {
+        /// The index.
+        index: u32,
+        /// What it was, for reports.
+        id: PolicyId,
+    },
+    /// Install a state of the desired state.
+    InstallSa(SaId),
+    /// Delete a state of ours.
+    DeleteSa(SaId),
+}
+
+impl Op {
+    /// Whether this takes something away that stops packets, or lets something pass that may not
+    /// pass now.
+    ///
+    /// After a failure nothing of this kind is done any more.
+    pub fn opens(&self) -> bool {
+        match self {
+            Self::AddPolicy { policy, .. } | Self::UpdatePolicy { policy, .. } => {
+                !policy.action.closes()
+            }
+            Self::DeleteRoute(_) | Self::RemoveTables | Self::DeletePolicy { .. } => true,
+            // An SA that is to go has ended: a failure elsewhere must not prolong the life of its
+            // key, and what its policies cover is dropped without it.
+            Self::DeleteSa(_) | Self::InstallSa(_) => false,
+            Self::AddRoute(_) | Self::ReplaceGuard | Self::ReplaceTables | Self::UpdateSets(_) => {
+                false
+            }
+        }
+    }
+
+    /// What of the kernel is different afterwards.
+    pub(crate) fn touches(&self) -> Parts {
+        match self {
+            Self::AddRoute(_) | Self::DeleteRoute(_) => Parts::INTERFACES,
+            Self::ReplaceGuard | Self::ReplaceTables | Self::RemoveTables => Parts::TABLES,
+            Self::UpdateSets(_) => Parts::SETS,
+            Self::AddPolicy { .. } | Self::UpdatePolicy { .. } | Self::DeletePolicy { .. } => {
+                Parts::POLICIES
+            }
+            Self::InstallSa(_) | Self::DeleteSa(_) => Parts::STATES,
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddRoute(route) => {
+                write!(f, "add route to {} by {}", route.placeholder, route.interface)
+            }
+            Self::DeleteRoute(route) => {
+                write!(f, "delete route to {} by {}", route.placeholder, route.interface)
+            }
+            Self::ReplaceGuard => write!(f, "replace the nf_tables guard"),
+            Self::ReplaceTables => write!(f, "replace the nf_tables tables"),
+            Self::UpdateSets(changes) => write!(f, "update {} nf_tables sets", changes.len()),
+            Self::RemoveTables => write!(f, "remove the nf_tables tables"),
+            Self::AddPolicy { policy, .. } => write!(f, "add policy {policy}"),
+            Self::UpdatePolicy { policy, .. } => write!(f, "update policy {policy}"),
+            Self::DeletePolicy { id, .. } => write!(f, "delete policy {id}"),
+            Self::InstallSa(id) => write!(f, "install ESP state {id}"),
+            Self::DeleteSa(id) => write!(f, "delete ESP state {id}"),
+        }
+    }
+}
