@@ -15,14 +15,11 @@
     reason = "a measurement that fails has nothing to go on with"
 )]
 
-#[path = "../tests/member/world.rs"]
-mod world;
-
 use std::time::Duration;
 
 use agent::saved::StateFile;
 use nix::time::{ClockId, clock_gettime};
-use world::{IKE, Kek, World, address, configuration, teks_of};
+use testing::member::{IKE, Kek, World, address, configuration, teks_of};
 
 /// A member of one group has little else in its way; the bar that the project sets itself.
 const BAR: Duration = Duration::from_millis(1);

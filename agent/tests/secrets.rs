@@ -1,5 +1,7 @@
 //! No octet of a key is seen where somebody may look: not in logs of any level, not in files, not
 //! in answers to gdoictl, not in the printed form of any value that holds one.
+//!
+//! A test program of its own: tracing caches for the whole process which log lines are enabled.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,11 +11,6 @@
     missing_docs,
     reason = "helpers of tests are tests"
 )]
-
-mod search;
-// In a program of its own: which log lines are wanted is remembered for the whole process.
-#[path = "member/world.rs"]
-mod world;
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -31,8 +28,10 @@ use gdoi::member::Registration;
 use gdoi::push::{Deletion, RekeyMember, RekeySettings};
 use tracing_subscriber::fmt::MakeWriter;
 
-use search::found;
-use world::{ALL, Kek, PRE_SHARED_KEY, SEALED, STATE_KEY, World, address, configuration, teks_of};
+use testing::member::{
+    self, ALL, Kek, PRE_SHARED_KEY, SEALED, STATE_KEY, World, address, configuration, teks_of,
+};
+use testing::secret_search::found;
 
 /// Everything that anybody may see.
 #[derive(Clone, Default)]
@@ -140,7 +139,7 @@ async fn a_member_that_lives_through_everything_shows_no_key() {
     let _ = world.receive(address("10.0.11.1"), &damaged);
     world.settle().await;
     let mut next = keys.kek(92);
-    let roll = world::copy(&keys.tek(0x4000, (None, None)), Some(&next));
+    let roll = member::copy(&keys.tek(0x4000, (None, None)), Some(&next));
     world.push(&kek.push(&[], Some(&roll))).await.unwrap();
     world.pass(Duration::from_secs(20)).await;
     world.kernel.flush_states();
@@ -206,10 +205,10 @@ fn the_machines_of_both_sides_print_no_key() {
     let shown = Shown::default();
     let mut keys = Keys::new();
     let kek = keys.kek(7);
-    let sa = world::copy(&keys.tek(0x1000, (None, None)), Some(&kek));
+    let sa = member::copy(&keys.tek(0x1000, (None, None)), Some(&kek));
     let now = gdoi::BootTime::new(Duration::from_secs(1));
     let (ours, theirs) = (address("10.0.1.1"), address("10.0.11.1"));
-    let mut server = world::gdoi_server(1);
+    let mut server = member::gdoi_server(1);
     let config = RegistrationConfig {
         server: theirs,
         local: ours,
@@ -218,7 +217,7 @@ fn the_machines_of_both_sides_print_no_key() {
         identity: Identity::Address(ours.ip()),
         expected_identity: Identity::Address(theirs.ip()),
         pre_shared_key: Arc::new(Secret::copy_from(PRE_SHARED_KEY)),
-        phase1: world::phase1(),
+        phase1: member::phase1(),
         retransmission: Default::default(),
     };
     shown.debug(&config);

@@ -8,8 +8,6 @@
     reason = "helpers of tests"
 )]
 
-#[path = "../../agent/tests/search/mod.rs"]
-mod search;
 mod support;
 
 use std::collections::BTreeMap;
@@ -385,7 +383,7 @@ fn no_key_is_in_the_log_the_state_or_an_answer() {
     assert!(log.contains("command") && log.contains("datagram discarded"), "{log}");
     shown.extend(log.into_bytes());
     assert!(secrets.len() > 8, "{:?}", secrets.keys());
-    assert_eq!(search::found(&shown, &secrets), None);
+    assert_eq!(testing::secret_search::found(&shown, &secrets), None);
 }
 
 #[test]

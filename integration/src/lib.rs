@@ -21,9 +21,6 @@ pub mod plan;
 pub mod push_time;
 pub mod pushes;
 pub mod scenarios;
-#[path = "../../agent/tests/search/mod.rs"]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "it is shared with tests")]
-mod search;
 pub mod statements;
 pub mod states;
 pub mod table;

@@ -14,7 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("daemon", &["gdoi"]),
     ("agent", &["control", "daemon", "gdoi", "policies", "xfrm"]),
     ("gcks", &["control", "daemon", "gdoi"]),
-    ("integration", &["agent", "daemon", "gdoi", "xfrm"]),
+    ("testing", &["agent", "daemon", "gdoi", "xfrm"]),
+    ("integration", &["agent", "daemon", "gdoi", "testing", "xfrm"]),
     ("xtask", &[]),
 ];
 
@@ -59,6 +60,7 @@ pub fn check() -> Result<String> {
 fn packages_of(name: &str, more: &[&str]) -> Result<BTreeSet<String>> {
     let mut arguments = vec![
         "tree",
+        "--all-features",
         "--package",
         name,
         "--edges",

@@ -9,7 +9,7 @@ use xfrm::Op;
 use xfrm::kernel::fake::Fault;
 use xfrm::model::SaId;
 
-use super::world::{ALL, IKE, Kek, World, configuration, seconds, teks_of};
+use testing::member::{ALL, IKE, Kek, World, configuration, seconds, teks_of};
 
 /// What changes the kernel, one way after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,7 +250,7 @@ async fn a_sender_that_must_not_wrap_gets_a_new_key_in_time() {
     let mut world = World::new(&configuration(1, &lines));
     world.server(1).transform = EspTransform::AES_GCM_16;
     world.start().await;
-    let sender = SaId { destination: super::world::PLACEHOLDER, spi: 0x1000 };
+    let sender = SaId { destination: testing::member::PLACEHOLDER, spi: 0x1000 };
     world.kernel.send(sender, 0xbfff_ffff);
     world.pass(seconds(60)).await;
     assert_eq!(world.server(1).pulls, 1);

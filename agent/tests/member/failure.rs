@@ -3,7 +3,7 @@
 use xfrm::kernel::fake::Packet;
 use xfrm::model::Direction;
 
-use super::world::{IKE, World, address, configuration, seconds};
+use testing::member::{IKE, World, address, configuration, seconds};
 
 const TIME: &str = "[[group.fail-open]]\nsource = \"172.16.0.0/12\"\ndestination = \"172.16.9.1\"\nprotocol = 17\ndestination-port = 123\n";
 

@@ -10,7 +10,7 @@ use gdoi::group::EncapsulationMode;
 use xfrm::Op;
 use xfrm::kernel::fake::Fault;
 
-use super::world::{IKE, World, address, configuration, interfaces, seconds};
+use testing::member::{IKE, World, address, configuration, interfaces, seconds};
 
 async fn registered(servers: usize, lines: &str) -> World {
     let mut world = World::new(&configuration(servers, &format!("{lines}\n{IKE}")));
@@ -146,7 +146,7 @@ async fn an_address_change_keeps_the_keys_and_registers_again() {
         .kernel
         .sas()
         .into_iter()
-        .filter(|id| id.destination != super::world::PLACEHOLDER)
+        .filter(|id| id.destination != testing::member::PLACEHOLDER)
         .map(|id| id.destination)
         .collect();
     assert_eq!(inbound, [address("10.0.1.77").ip()]);

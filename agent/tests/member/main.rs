@@ -14,4 +14,3 @@ mod failure;
 mod lifecycle;
 mod reboot;
 mod rekey;
-mod world;

@@ -7,7 +7,7 @@ use gdoi::group::{EspTransform, TekProtocol};
 use gdoi::push::{Deletion, KekChange};
 use xfrm::kernel::fake::Fault;
 
-use super::world::{ALL, IKE, Kek, SEALED, World, configuration, seconds, teks_of};
+use testing::member::{ALL, IKE, Kek, SEALED, World, configuration, seconds, teks_of};
 
 fn sealed(lines: &str) -> String {
     format!("{SEALED}{}", configuration(1, lines))

@@ -11,7 +11,9 @@ use xfrm::Parts;
 use xfrm::kernel::fake::Fault;
 use xfrm::model::SaId;
 
-use super::world::{ALL, IKE, Kek, PLACEHOLDER, World, address, configuration, seconds, teks_of};
+use testing::member::{
+    ALL, IKE, Kek, PLACEHOLDER, World, address, configuration, seconds, teks_of,
+};
 
 /// A member of a group that pushes: KEK number 1, a TEK for an hour.
 async fn member() -> (World, Kek) {

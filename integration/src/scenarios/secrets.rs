@@ -7,7 +7,6 @@ use crate::narrative::{Finding, Narrative};
 use crate::nodes::Node;
 use crate::plan::{MEMBERS, Plan, Rekey};
 use crate::pushes::{GROUP, rekey};
-use crate::search::found;
 use crate::statements::answered;
 use crate::topology::{G1, G2, HA, SERVERS};
 use agent::sealed;
@@ -19,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use testing::secret_search::found;
 
 const GROUP_ID: u32 = 1111;
 const WITHIN: Duration = Duration::from_secs(90);

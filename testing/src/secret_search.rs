@@ -1,5 +1,4 @@
-//! Looks for octets of keys in whatever form, in whatever can be seen. The key server's tests use
-//! it as well.
+//! Searches logs, files and answers for octets of keys in every form in which they may be written.
 
 use std::collections::{BTreeMap, HashMap};
 

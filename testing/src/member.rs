@@ -1,7 +1,5 @@
-//! A member with a made-up kernel and key servers in one process, on a virtual clock, without
+//! A member with a fake kernel and scripted key servers in one process, on a virtual clock, without
 //! sockets.
-
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;

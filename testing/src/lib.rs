@@ -1,0 +1,14 @@
+//! What the tests of several crates share. No daemon depends on it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "helpers of tests are tests"
+)]
+
+#[cfg(feature = "member")]
+pub mod member;
+pub mod secret_search;
