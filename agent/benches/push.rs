@@ -1,11 +1,12 @@
 //! What one push costs a member's processor: from the datagram to its keys in the kernel and the
-//! acknowledgement.
+//! acknowledgement, step by step.
 //!
-//! The kernel is a made-up one, so that only the member's own work is measured: decrypting,
-//! verifying, compiling, planning and the state file. Each push brings a TEK, and pushes follow
-//! each other as they do in months.
+//! The kernel is a fake one, so that only the member's own work is measured. Each push brings a
+//! TEK, and pushes follow each other as they do in months.
 //!
-//! `cargo bench -p agent --bench push -- [--pushes N]`
+//! `cargo bench -p agent --bench push -- [--pushes N] [--lines N] [--varied 1]`
+//!
+//! `--varied 1` gives every push another lifetime, so that no push has the policy of the one before.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +18,7 @@
 
 use std::time::Duration;
 
-use agent::saved::StateFile;
+use agent::dataplane::Cause;
 use nix::time::{ClockId, clock_gettime};
 use testing::member::{IKE, Kek, World, address, configuration, teks_of};
 
@@ -27,53 +28,100 @@ const BAR: Duration = Duration::from_millis(1);
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let pushes = option("--pushes", 1_000);
+    let lines = option("--lines", 1);
+    let varied = option("--varied", 0);
     let directory = tempfile::tempdir().unwrap();
-    let mut file = StateFile::new(directory.path().join("state"));
     let mut world = World::new(&configuration(1, IKE));
     world.server(1).kek = Some(Kek::new(1, 86_400 * 365));
     world.start().await;
     world.pass(Duration::from_secs(1)).await;
     let mut kek = Kek::new(1, 86_400 * 365);
-    let (mut all, mut verified, mut saved) = (Vec::new(), Vec::new(), Vec::new());
+    let prefixes: Vec<String> = match lines {
+        1 => vec!["172.16.0.0/12".to_owned()],
+        lines => {
+            (0..lines).map(|line| format!("172.{}.{}.0/24", 16 + line / 256, line % 256)).collect()
+        }
+    };
+    let mut steps: Vec<(&str, Vec<Duration>)> = Vec::new();
     for number in 0..pushes {
         let spi = 0x2000 + number;
-        let delays = (Some(10), Some(30));
-        let push = kek.push(&[], Some(&teks_of(&[(spi, "172.16.0.0/12", 3_600)], delays)));
-        let begin = processor();
+        let lifetime = 3_600 + u64::from(number * varied);
+        let teks: Vec<_> = prefixes.iter().map(|prefix| (spi, prefix.as_str(), lifetime)).collect();
+        let push = kek.push(&[], Some(&teks_of(&teks, (Some(10), Some(30)))));
+        let mut clock = Steps { all: &mut steps, at: processor(), total: Duration::ZERO };
         world.receive(address("10.0.11.1"), push.datagram()).unwrap();
-        let received = processor();
-        world.settle().await;
-        let settled = processor();
-        // Once more, to know its part.
-        file.write(&world.daemon.save(world.boot, world.now)).unwrap();
-        let written = processor();
-        assert!(world.spis().0.contains(&spi), "push {number} has not reached the kernel");
-        all.push(settled - begin);
-        verified.push(received - begin);
-        saved.push(written - settled);
+        clock.end("decrypt, verify, try out");
+        let now = world.now;
+        let desired = world.member.poll_desired(now).unwrap().desired.unwrap();
+        clock.end("compile");
+        world.checkpoint.before_change(&world.member, now);
+        clock.end("state file");
+        let changed = world.dataplane.change(desired).await;
+        clock.end("change the kernel");
+        let result = world.dataplane.confirm(changed).await;
+        world.dataplane.conclude(result, Cause::Desired, now).unwrap();
+        clock.end("read back");
+        world.member.handle_applied(now);
+        clock.end("acknowledge");
+        clock.finish("push to acknowledgement");
+        let saved = world.member.save(world.boot, now);
+        let octets = saved.to_octets().unwrap();
+        let mut clock = Steps { all: &mut steps, at: processor(), total: Duration::ZERO };
+        let beside = directory.path().join("state.new");
+        std::fs::write(&beside, &octets).unwrap();
+        std::fs::rename(&beside, directory.path().join("state")).unwrap();
+        clock.end("(a new state file, without the disk)");
+        daemon::replace::write_atomically(&directory.path().join("synced"), &octets).unwrap();
+        clock.end("(a new state file, on the disk)");
+        assert!(octets.len() > 50);
         // Activation, deactivation and the end of the key before happen meanwhile.
+        world.settle().await;
+        assert!(world.spis().0.contains(&spi), "push {number} has not reached the kernel");
         world.leap(Duration::from_secs(900)).await;
     }
     assert_eq!(world.acknowledged().len(), pushes as usize);
-    println!("{pushes} pushes, microseconds of processor time");
-    for (name, times) in [
-        ("push to kernel", &mut all),
-        ("  decrypt, verify, try out", &mut verified),
-        ("  state file", &mut saved),
-    ] {
+    println!("{pushes} pushes of {lines} line(s), microseconds of processor time");
+    for (name, times) in &mut steps {
         let (median, high) = percentiles(times);
         println!(
-            "{name:<28} median {:>6} 99th percentile {:>6}",
+            "{name:<38} median {:>6} 99th percentile {:>6}",
             median.as_micros(),
             high.as_micros()
         );
+        if *name == "push to acknowledgement" && lines == 1 {
+            let met = if median < BAR { "met" } else { "missed" };
+            println!("bar {} microseconds: {met}", BAR.as_micros());
+        }
     }
-    let median = percentiles(&mut all).0;
-    println!(
-        "bar {} microseconds: {}",
-        BAR.as_micros(),
-        if median < BAR { "met" } else { "missed" }
-    );
+}
+
+/// The steps of one push, one after the other.
+struct Steps<'s> {
+    all: &'s mut Vec<(&'static str, Vec<Duration>)>,
+    at: Duration,
+    total: Duration,
+}
+
+impl Steps<'_> {
+    fn end(&mut self, name: &'static str) {
+        let now = processor();
+        let took = now - self.at;
+        self.total += took;
+        self.note(name, took);
+        self.at = processor();
+    }
+
+    fn finish(&mut self, name: &'static str) {
+        let total = self.total;
+        self.note(name, total);
+    }
+
+    fn note(&mut self, name: &'static str, took: Duration) {
+        match self.all.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, times)) => times.push(took),
+            None => self.all.push((name, vec![took])),
+        }
+    }
 }
 
 /// Processor time of this thread.

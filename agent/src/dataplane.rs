@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gdoi::BootTime;
 
-use crate::adoption::Installed;
+use crate::membership::restore::Installed;
 use tracing::{debug, error, info, warn};
 use xfrm::model::SaId;
 use xfrm::reconcile::Changed;

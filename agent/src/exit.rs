@@ -6,28 +6,28 @@ use gdoi::BootTime;
 use tracing::{error, info, warn};
 use xfrm::Kernel;
 
-use crate::daemon::Daemon;
 use crate::dataplane::Dataplane;
-use crate::net::Sockets;
+use crate::member::Member;
+use crate::sockets::Sockets;
 
 /// The whole end takes no longer than this.
 pub const BOUND: Duration = Duration::from_secs(5);
 
 /// Ends in order. Returns whether all of it worked; what did not is logged.
 pub async fn leave<K: Kernel>(
-    daemon: &mut Daemon,
+    member: &mut Member,
     sockets: &Sockets,
     dataplane: &mut Dataplane<K>,
     now: BootTime,
 ) -> bool {
     let end = async {
-        daemon.stop(now);
-        while let Some(transmit) = daemon.poll_transmit() {
+        member.stop(now);
+        while let Some(transmit) = member.poll_transmit() {
             if let Err(error) = sockets.send(&transmit).await {
                 warn!(%error, "the key server was not told that we leave");
             }
         }
-        leave_kernel(daemon, dataplane, now).await
+        leave_kernel(member, dataplane, now).await
     };
     match tokio::time::timeout(BOUND, end).await {
         Ok(worked) => worked,
@@ -43,11 +43,11 @@ pub async fn leave<K: Kernel>(
 
 /// Brings the kernel into the state that `on-exit` asks for.
 pub async fn leave_kernel<K: Kernel>(
-    daemon: &Daemon,
+    member: &Member,
     dataplane: &mut Dataplane<K>,
     now: BootTime,
 ) -> bool {
-    match daemon.desired_on_exit(now) {
+    match member.desired_on_exit(now) {
         Ok(None) => {
             info!("kernel entries stay, as on-exit asks");
             true

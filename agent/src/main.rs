@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agent::daemon::check_blocks;
-use agent::facts::Interfaces;
+use agent::member::check_blocks;
+use agent::membership::local_interface::Interfaces;
 use agent::privileges;
 use agent::start::{configuration, serve};
 use anyhow::Context as _;

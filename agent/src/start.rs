@@ -8,9 +8,9 @@ use xfrm::{Kernel, Ownership};
 
 use crate::config::check::{Machine, load};
 use crate::config::{Config, Group};
-use crate::eventloop::{EventLoop, open_control};
-use crate::facts::Interfaces;
-use crate::group::Seeds;
+use crate::event_loop::{EventLoop, open_control};
+use crate::membership::Seeds;
+use crate::membership::local_interface::Interfaces;
 use crate::privileges;
 
 /// Reads the configuration; a report of what is wrong goes to standard error.

@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use agent::control::{Surroundings, snapshot};
-use agent::status;
+use agent::show::log;
+use agent::show::snapshot::{Surroundings, snapshot};
 use gdoi::config::{ByteOrder, Identity, RegistrationConfig};
 use gdoi::crypto::{KeyKind, Secret, SeededRng, SigningKey};
 use gdoi::event::{RegistrationEvent, ServerEvent};
@@ -173,7 +173,7 @@ async fn a_member_that_lives_through_everything_shows_no_key() {
 /// holds keys.
 fn look(world: &World, shown: &Shown) {
     for event in &world.events {
-        status::log(world.membership(), event);
+        log::log(world.membership(), event);
         shown.debug(event);
     }
     for transmit in &world.datagrams {
@@ -182,7 +182,7 @@ fn look(world: &World, shown: &Shown) {
     for entry in std::fs::read_dir(world.directory.path()).unwrap() {
         shown.octets(&std::fs::read(entry.unwrap().path()).unwrap());
     }
-    let answer = snapshot(&world.daemon, &Surroundings::default(), world.now);
+    let answer = snapshot(&world.member, &Surroundings::default(), world.now);
     shown.text(&serde_json::to_string(&answer).unwrap());
     let membership = world.membership();
     shown.debug(&membership.config());
@@ -192,7 +192,7 @@ fn look(world: &World, shown: &Shown) {
     shown.debug(&world.dataplane);
     shown.debug(&world.dataplane.desired());
     shown.debug(&world.kernel);
-    shown.debug(&world.records);
+    shown.debug(&world.checkpoint);
     for server in world.servers.values() {
         shown.debug(&server.server);
         shown.debug(&server.custom);

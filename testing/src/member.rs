@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use agent::checkpoint::Checkpoint;
 use agent::config::Config;
 use agent::config::check::{Machine, parse};
-use agent::daemon::Daemon;
 use agent::dataplane::Dataplane;
 use agent::exit;
-use agent::facts::Interfaces;
-use agent::group::{Event, Membership};
-use agent::input::Unusable;
-use agent::records::Records;
-use agent::saved::Boot;
-use agent::sealed::{self, Unsealed};
+use agent::member::Member;
+use agent::membership::kernel_policy::Unusable;
+use agent::membership::local_interface::Interfaces;
+use agent::membership::{Event, Membership};
+use agent::persistence::sealed_keys::{self, Unsealed};
+use agent::persistence::state_file::Boot;
 use daemon::sealed::file::{Moment, SealedFile};
 use gdoi::BootTime;
 use gdoi::config::{
@@ -74,7 +74,7 @@ pub struct KeyServer {
 
 pub struct World {
     pub now: BootTime,
-    pub daemon: Daemon,
+    pub member: Member,
     pub dataplane: Dataplane<FakeKernel>,
     pub kernel: FakeKernel,
     pub interfaces: Interfaces,
@@ -84,7 +84,7 @@ pub struct World {
     pub unusable: Vec<Unusable>,
     /// The kernel may stop at any operation.
     pub stopping: bool,
-    pub records: Records,
+    pub checkpoint: Checkpoint,
     /// Where the files are.
     pub directory: Arc<TempDir>,
     pub boot: Boot,
@@ -170,7 +170,7 @@ impl World {
         let now = BootTime::new(Duration::from_secs(1_000));
         let mut number = 0_u8;
         let servers = config.groups[0].server_addresses();
-        let daemon = Daemon::new(
+        let member = Member::new(
             &config,
             |_| {
                 let seeds = move || {
@@ -188,7 +188,7 @@ impl World {
             .collect();
         Self {
             now,
-            daemon,
+            member,
             dataplane: Dataplane::new(kernel.clone(), now),
             kernel,
             interfaces,
@@ -197,7 +197,7 @@ impl World {
             datagrams: Vec::new(),
             unusable: Vec::new(),
             stopping: false,
-            records: Records::new(&config, boot).unwrap(),
+            checkpoint: Checkpoint::new(&config, boot).unwrap(),
             directory,
             boot,
             booted: Duration::from_secs(1_800_000_000),
@@ -226,10 +226,10 @@ impl World {
     /// What it holds.
     pub fn unsealed(&self) -> Unsealed {
         let key = Secret::copy_from(&STATE_KEY);
-        let file = SealedFile::new(self.sealed_path(), sealed::OWNER, &key).unwrap();
+        let file = SealedFile::new(self.sealed_path(), sealed_keys::OWNER, &key).unwrap();
         let moment = Moment { boot: self.boot, now: self.now, wall: self.wall() };
         let (octets, clock) = file.load(&moment).unwrap().unwrap();
-        sealed::decode(&octets, self.boot, clock).unwrap()
+        sealed_keys::decode(&octets, self.boot, clock).unwrap()
     }
 
     pub fn sealed_path(&self) -> PathBuf {
@@ -259,7 +259,7 @@ impl World {
         next.servers = self.servers;
         next.interfaces = self.interfaces;
         let wall = next.wall();
-        next.records.adopt(&mut next.daemon, &mut next.dataplane, wall, now).await;
+        next.checkpoint.adopt(&mut next.member, &mut next.dataplane, wall, now).await;
         next
     }
 
@@ -267,7 +267,7 @@ impl World {
     pub async fn reload(&mut self, text: &str) {
         let config = parsed(text, &self.interfaces);
         let interfaces = self.interfaces.clone();
-        self.daemon.reload(&config, |_| (Box::new(|| Ok([200; 32])), 9), &interfaces, self.now);
+        self.member.reload(&config, |_| (Box::new(|| Ok([200; 32])), 9), &interfaces, self.now);
         self.text = text.to_owned();
         self.settle().await;
     }
@@ -280,12 +280,12 @@ impl World {
     /// The interfaces are read anew.
     pub async fn interfaces_changed(&mut self) {
         let interfaces = self.interfaces.clone();
-        self.daemon.handle_interfaces(&interfaces, self.now);
+        self.member.handle_interfaces(&interfaces, self.now);
         self.settle().await;
     }
 
     pub fn membership(&self) -> &Membership {
-        &self.daemon.memberships()[0]
+        &self.member.memberships()[0]
     }
 
     pub fn server(&mut self, number: u8) -> &mut KeyServer {
@@ -328,7 +328,7 @@ impl World {
 
     /// A datagram arrives at the member's own address.
     pub fn receive(&mut self, source: SocketAddr, datagram: &[u8]) -> Result<(), gdoi::Error> {
-        self.daemon.handle_datagram(source, address("10.0.1.1"), datagram, self.now)
+        self.member.handle_datagram(source, address("10.0.1.1"), datagram, self.now)
     }
 
     /// The key server's push arrives.
@@ -338,7 +338,7 @@ impl World {
         result
     }
 
-    /// Acknowledgements sent so far: numbers of the pushes.
+    /// PendingAcks sent so far: numbers of the pushes.
     pub fn acknowledged(&self) -> Vec<u32> {
         let claims =
             self.datagrams.iter().filter_map(|transmit| Claim::read(&transmit.payload).ok());
@@ -349,21 +349,21 @@ impl World {
     pub async fn settle(&mut self) {
         loop {
             let mut quiet = true;
-            while let Some((_, event)) = self.daemon.poll_event() {
+            while let Some((_, event)) = self.member.poll_event() {
                 self.events.push(event);
             }
-            if let Some(outcome) = self.daemon.poll_desired(self.now) {
+            if let Some(outcome) = self.member.poll_desired(self.now) {
                 quiet = false;
                 self.unusable.extend(outcome.unusable);
-                self.records.before_change(&self.daemon, self.now);
+                self.checkpoint.before_change(&self.member, self.now);
                 let _ = self.dataplane.apply(outcome.desired.unwrap(), self.now).await;
             }
             if self.dataplane.last_error().is_none() {
                 let wall = self.wall();
-                self.records.after_change(&self.daemon, wall, self.now);
-                self.daemon.handle_applied(self.now);
+                self.checkpoint.after_change(&self.member, wall, self.now);
+                self.member.handle_applied(self.now);
             }
-            while let Some(transmit) = self.daemon.poll_transmit() {
+            while let Some(transmit) = self.member.poll_transmit() {
                 quiet = false;
                 // Nothing is sent before the blocks stand; a test that stops the kernel looks for
                 // itself.
@@ -372,7 +372,7 @@ impl World {
                 self.deliver(&transmit);
             }
             if quiet {
-                self.daemon.prepare();
+                self.member.prepare();
                 return;
             }
         }
@@ -411,7 +411,7 @@ impl World {
         for answer in answers {
             assert_eq!(answer.source, transmit.destination);
             // As above.
-            let _ = self.daemon.handle_datagram(
+            let _ = self.member.handle_datagram(
                 answer.source,
                 answer.destination,
                 &answer.payload,
@@ -438,20 +438,20 @@ impl World {
             } else {
                 self.dataplane.poll_release()
             };
-            let due = [self.daemon.poll_timeout(), look].into_iter().flatten().min();
+            let due = [self.member.poll_timeout(), look].into_iter().flatten().min();
             let Some(next) = due.filter(|at| *at <= end) else {
                 self.now = end;
                 return;
             };
             self.now = self.now.max(next);
             let now = self.now;
-            self.daemon.handle_timeout(now);
+            self.member.handle_timeout(now);
             self.dataplane.handle_release(now).await;
             if looks {
                 self.dataplane.handle_timeout(now).await;
-                self.daemon.handle_worn(self.dataplane.worn(), now);
-                self.daemon.handle_unknown_esp(self.dataplane.unknown_esp(), now);
-                self.daemon.handle_unauthentic_esp(self.dataplane.unauthentic(), now);
+                self.member.handle_worn(self.dataplane.worn(), now);
+                self.member.handle_unknown_esp(self.dataplane.unknown_esp(), now);
+                self.member.handle_unauthentic_esp(self.dataplane.unauthentic(), now);
             }
             for server in self.servers.values_mut() {
                 server.server.handle_timeout(now);
@@ -463,11 +463,11 @@ impl World {
 
     /// The orderly end.
     pub async fn leave(&mut self) -> bool {
-        self.daemon.stop(self.now);
-        while let Some(transmit) = self.daemon.poll_transmit() {
+        self.member.stop(self.now);
+        while let Some(transmit) = self.member.poll_transmit() {
             self.deliver(&transmit);
         }
-        exit::leave_kernel(&self.daemon, &mut self.dataplane, self.now).await
+        exit::leave_kernel(&self.member, &mut self.dataplane, self.now).await
     }
 }
 

@@ -18,7 +18,7 @@ use toml::de::DeValue;
 use xfrm::nft::{DontFragment, SegmentSize};
 
 use super::{CONTROL_SOCKET, GDOI_PORT, OnExit};
-use crate::group::acknowledgements::{JITTER, LONGEST_JITTER};
+use crate::membership::pending_ack::{JITTER, LONGEST_JITTER};
 
 /// IFNAMSIZ less the terminating zero.
 const LONGEST_INTERFACE_NAME: usize = 15;

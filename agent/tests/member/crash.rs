@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use agent::group::Event;
+use agent::membership::Event;
 use gdoi::group::{EspTransform, Spi, TekProtocol};
 use gdoi::push::Deletion;
 use xfrm::Op;
@@ -227,7 +227,7 @@ async fn a_counter_mode_sender_goes_on_untouched_and_is_never_put_back() {
     assert!(!world.group_in_clear());
     world.server(1).spi = 0x2000;
     let now = world.now;
-    world.daemon.register("branches", now).unwrap();
+    world.member.register("branches", now).unwrap();
     world.settle().await;
     world.pass(seconds(2)).await;
     assert_eq!(world.spis().1, [0x2000], "a new TEK is");

@@ -77,7 +77,7 @@ async fn a_group_that_is_open_as_a_whole_is_open_without_a_key_only() {
 }
 
 fn status_line(world: &World) -> String {
-    agent::status::line(&world.daemon, false, world.now)
+    agent::show::log::line(&world.member, false, world.now)
 }
 
 #[tokio::test]

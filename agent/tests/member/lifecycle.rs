@@ -2,9 +2,9 @@
 //! of the machine and the orderly end, with real key servers and a made-up kernel.
 
 use ::control::member::{IsakmpState, MembershipState, PolicyKind};
-use agent::control::{self, Surroundings};
-use agent::failover::Reason;
-use agent::group::Event;
+use agent::membership::Event;
+use agent::membership::failover::Reason;
+use agent::show::snapshot::{Surroundings, snapshot};
 use gdoi::event::PullRefusal;
 use gdoi::group::EncapsulationMode;
 use xfrm::Op;
@@ -207,8 +207,8 @@ async fn blocks_that_cannot_be_installed_are_an_error_and_nothing_is_removed() {
     let mut world = World::new(&configuration(1, IKE));
     world.kernel.fail(0, Fault::Refuse(1));
     let interfaces = world.interfaces.clone();
-    world.daemon.handle_interfaces(&interfaces, world.now);
-    let desired = world.daemon.poll_desired(world.now).unwrap().desired.unwrap();
+    world.member.handle_interfaces(&interfaces, world.now);
+    let desired = world.member.poll_desired(world.now).unwrap().desired.unwrap();
     let error = world.dataplane.apply(desired, world.now).await.unwrap_err();
     assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
     let removals =
@@ -273,8 +273,8 @@ async fn an_icmp_error_shortens_the_wait_and_counts_for_nothing_after_an_answer(
     // However many there are, they take one repetition off: 8 s of 23 s.
     for _ in 0..14 {
         let now = world.now;
-        world.daemon.handle_unreachable(address("10.0.11.1"), now);
-        world.daemon.handle_unreachable(address("10.0.99.1"), now);
+        world.member.handle_unreachable(address("10.0.11.1"), now);
+        world.member.handle_unreachable(address("10.0.99.1"), now);
         world.settle().await;
         world.pass(seconds(1)).await;
     }
@@ -289,10 +289,10 @@ async fn strangers_are_counted_and_change_nothing() {
     let mut world = registered(1, "").await;
     let now = world.now;
     let ours = address("10.0.1.1");
-    assert!(world.daemon.handle_datagram(address("10.0.66.6"), ours, &[0; 28], now).is_err());
-    assert!(world.daemon.handle_datagram(address("10.0.11.1"), ours, &[0xff; 300], now).is_err());
+    assert!(world.member.handle_datagram(address("10.0.66.6"), ours, &[0; 28], now).is_err());
+    assert!(world.member.handle_datagram(address("10.0.11.1"), ours, &[0xff; 300], now).is_err());
     world.settle().await;
-    assert_eq!(world.daemon.stray_datagrams().get("unknown-source"), Some(&1));
+    assert_eq!(world.member.stray_datagrams().get("unknown-source"), Some(&1));
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
 }
 
@@ -302,8 +302,8 @@ async fn gdoictl_sees_every_state_and_no_key() {
     world.server(1).up = false;
     world.server(2).up = false;
     let group = |world: &World| {
-        let snapshot = control::snapshot(&world.daemon, &Surroundings::default(), world.now);
-        snapshot.groups.into_iter().next().unwrap()
+        let shown = snapshot(&world.member, &Surroundings::default(), world.now);
+        shown.groups.into_iter().next().unwrap()
     };
     assert_eq!(group(&world).state, MembershipState::Suspended);
     world.start().await;
@@ -340,8 +340,7 @@ async fn gdoictl_sees_every_state_and_no_key() {
             .any(|line| line.kind == PolicyKind::Secure && line.spi == Some(0x2000))
     );
     assert_eq!(shown.counters.failovers, 0, "the first server that serves is no failover");
-    let text =
-        format!("{:?}", control::snapshot(&world.daemon, &Surroundings::default(), world.now));
+    let text = format!("{:?}", snapshot(&world.member, &Surroundings::default(), world.now));
     assert!(!text.contains("thirty-two") && !text.contains("0x20, 0x20"));
     world.server(2).up = false;
     world.pass(seconds(3_450)).await;
@@ -374,8 +373,8 @@ async fn two_groups_at_one_server_are_told_apart_by_their_cookies() {
         "inbound and outbound, and one placeholder for each group"
     );
     let discards: Vec<_> =
-        (0..2).map(|group| world.daemon.discards(group).unwrap().len()).collect();
-    assert_eq!((discards, world.daemon.stray_datagrams().len()), (vec![0, 0], 0));
+        (0..2).map(|group| world.member.discards(group).unwrap().len()).collect();
+    assert_eq!((discards, world.member.stray_datagrams().len()), (vec![0, 0], 0));
 }
 
 #[tokio::test]
@@ -383,7 +382,7 @@ async fn a_group_that_cannot_stand_beside_another_falls_to_its_blocks_alone() {
     let world = two_groups(true).await;
     assert_eq!(world.unusable[0].group.as_deref(), Some("other"));
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
-    let other = world.daemon.memberships()[1].failover();
+    let other = world.member.memberships()[1].failover();
     assert_eq!(other.passed_over()[0].reason, Reason::PolicyUnusable);
     assert!(
         other.passed_over()[0].detail.contains("belongs to group branches"),

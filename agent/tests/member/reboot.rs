@@ -1,8 +1,8 @@
 //! A machine that comes up again while every key server is down: what the sealed state gives back,
 //! and what it must not.
 
-use agent::group::Event;
-use agent::records::remove_orphan;
+use agent::checkpoint::remove_orphan;
+use agent::membership::Event;
 use gdoi::group::{EspTransform, TekProtocol};
 use gdoi::push::{Deletion, KekChange};
 use xfrm::kernel::fake::Fault;
@@ -154,7 +154,7 @@ async fn nothing_is_written_when_nothing_changed() {
     let before = world.sealed();
     world.pass(seconds(300)).await;
     let interfaces = world.interfaces.clone();
-    world.daemon.handle_interfaces(&interfaces, world.now);
+    world.member.handle_interfaces(&interfaces, world.now);
     world.settle().await;
     assert_eq!(world.sealed(), before, "each sealing has a nonce of its own");
 }
@@ -249,7 +249,7 @@ async fn a_counter_mode_key_is_received_on_and_never_sent_on() {
         assert_eq!((world.server(1).pulls, world.spis()), (2, (vec![0x1000], vec![])));
         let now = world.now;
         world.server(1).spi = 0x2000;
-        world.daemon.register("branches", now).unwrap();
+        world.member.register("branches", now).unwrap();
         world.settle().await;
         world.pass(seconds(2)).await;
         assert_eq!(world.spis().1, [0x2000]);

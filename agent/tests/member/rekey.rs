@@ -3,8 +3,8 @@
 use core::time::Duration;
 
 use agent::dataplane::Cause;
-use agent::failover::{Reason, State};
-use agent::group::{Event, Suspicion};
+use agent::membership::failover::{Reason, State};
+use agent::membership::{Event, Suspicion};
 use gdoi::group::{Spi, TekProtocol};
 use gdoi::push::{Deletion, KekChange};
 use xfrm::Parts;
@@ -174,7 +174,7 @@ async fn a_registration_under_the_same_kek_does_not_open_the_door_to_old_pushes(
     world.push(&push).await.unwrap();
     // The scripted server answers the pull as if nothing had been pushed: number 0.
     let now = world.now;
-    world.daemon.register("branches", now).unwrap();
+    world.member.register("branches", now).unwrap();
     world.settle().await;
     world.pass(seconds(60)).await;
     assert_eq!(world.server(1).pulls, 2);
@@ -347,10 +347,10 @@ async fn the_multicast_group_of_the_pushes_is_to_be_joined() {
     let mut kek = Kek::new(1, 86_400);
     kek.policy.destination = (1, 8480, vec![239, 192, 1, 1]);
     world.server(1).kek = Some(kek);
-    assert!(world.daemon.multicasts().is_empty());
+    assert!(world.member.multicasts().is_empty());
     world.start().await;
     world.pass(seconds(1)).await;
-    let joined: Vec<_> = world.daemon.multicasts().into_iter().collect();
+    let joined: Vec<_> = world.member.multicasts().into_iter().collect();
     assert_eq!(joined.len(), 1);
     assert_eq!(
         (joined[0].group, joined[0].port, joined[0].interface),
@@ -360,7 +360,7 @@ async fn the_multicast_group_of_the_pushes_is_to_be_joined() {
     let push = kek.push(&[], Some(&tek(0x2000, 3_600, (None, None))));
     let now = world.now;
     let group = "239.192.1.1:848".parse().unwrap();
-    world.daemon.handle_datagram(address("10.0.11.1"), group, push.datagram(), now).unwrap();
+    world.member.handle_datagram(address("10.0.11.1"), group, push.datagram(), now).unwrap();
     world.settle().await;
     assert_eq!(
         (world.spis().0, world.acknowledged()),
@@ -368,7 +368,7 @@ async fn the_multicast_group_of_the_pushes_is_to_be_joined() {
         "its turn has not come"
     );
     // A copy changes nothing about that.
-    let copy = world.daemon.handle_datagram(address("10.0.11.1"), group, push.datagram(), now);
+    let copy = world.member.handle_datagram(address("10.0.11.1"), group, push.datagram(), now);
     assert_eq!(copy.unwrap_err().reason(), "replayed");
     world.pass(seconds(2)).await;
     assert_eq!(world.acknowledged(), [1]);
@@ -383,7 +383,7 @@ async fn the_multicast_group_of_the_pushes_is_to_be_joined() {
     world.kernel.fail(0, Fault::Stop);
     world.stopping = true;
     let now = world.now;
-    world.daemon.handle_datagram(address("10.0.11.1"), group, push.datagram(), now).unwrap();
+    world.member.handle_datagram(address("10.0.11.1"), group, push.datagram(), now).unwrap();
     world.settle().await;
     world.pass(seconds(3)).await;
     assert_eq!(world.acknowledged(), [1]);
@@ -403,7 +403,7 @@ async fn members_acknowledge_a_multicast_push_at_different_moments_and_none_late
         world.pass(seconds(1)).await;
         let push = kek.push(&[], Some(&tek(0x2000, 3_600, (None, None))));
         let (group, now) = ("239.192.1.1:848".parse().unwrap(), world.now);
-        world.daemon.handle_datagram(address("10.0.11.1"), group, push.datagram(), now).unwrap();
+        world.member.handle_datagram(address("10.0.11.1"), group, push.datagram(), now).unwrap();
         let mut waited = 0;
         while world.acknowledged().is_empty() {
             world.settle().await;
@@ -474,7 +474,7 @@ async fn a_pull_without_a_tek_leaves_the_keys_in_use() {
     let (mut world, mut kek) = member().await;
     world.server(1).custom = Some(teks_of(&[], (None, None)));
     let now = world.now;
-    world.daemon.register("branches", now).unwrap();
+    world.member.register("branches", now).unwrap();
     world.settle().await;
     assert_eq!((world.server(1).pulls, world.spis()), (2, (vec![0x1000], vec![0x1000])));
     world.push(&kek.push(&[], Some(&tek(0x2000, 3_600, (Some(0), Some(0)))))).await.unwrap();
@@ -522,7 +522,7 @@ async fn a_pull_that_brings_the_keys_before_the_last_push_takes_nothing_back() {
     world.pass(seconds(5)).await;
     // The server still hands the old TEK out, because members still send on it.
     let now = world.now;
-    world.daemon.register("branches", now).unwrap();
+    world.member.register("branches", now).unwrap();
     world.settle().await;
     assert_eq!((world.server(1).pulls, world.spis()), (2, (vec![0x1000, 0x2000], vec![0x1000])));
     assert!(renewal_in(&world) > seconds(3_300));

@@ -9,7 +9,7 @@ use crate::plan::{MEMBERS, Plan, Rekey};
 use crate::pushes::{GROUP, rekey};
 use crate::statements::answered;
 use crate::topology::{G1, G2, HA, SERVERS};
-use agent::sealed;
+use agent::persistence::sealed_keys;
 use anyhow::{Context as _, Result};
 use daemon::clock;
 use daemon::sealed::file::{Moment, SealedFile};
@@ -159,10 +159,10 @@ fn keys_of_the_kernel(lab: &Lab) -> Result<Secrets> {
 fn key_of_the_rekey_sa(lab: &Lab, node: Node) -> Result<Vec<u8>> {
     let key = Secret::new(fs::read(lab.file(&format!("{}-state.key", node.0)))?);
     let path = lab.file(&format!("{}-state/gdoi-agent.sealed", node.0));
-    let file = SealedFile::new(path, sealed::OWNER, &key)?;
+    let file = SealedFile::new(path, sealed_keys::OWNER, &key)?;
     let moment = Moment { boot: clock::boot_identifier(), now: clock::now(), wall: clock::wall() };
     let (octets, elapsed) = file.load(&moment)?.context("no sealed state")?;
-    let mut unsealed = sealed::decode(&octets, moment.boot, elapsed)?;
+    let mut unsealed = sealed_keys::decode(&octets, moment.boot, elapsed)?;
     let (_, keys) = unsealed.take(GROUP_ID).context("the sealed state has no such group")?;
     let sa = keys.kek.context("the sealed state has no KEK")?.sa;
     Ok(sa.kek_keys().context("a rekey SA without a key")?.algorithm_key.expose().to_vec())

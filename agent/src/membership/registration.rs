@@ -1,17 +1,40 @@
 //! The pull side of a membership: attempts begun, followed and ended as the failover wants.
 
 use gdoi::BootTime;
-use gdoi::config::{Identity, RegistrationConfig};
-use gdoi::event::{RegistrationEvent, Stage};
+use gdoi::config::{Identity, Phase1Transform, RegistrationConfig};
+use gdoi::event::{RegistrationEvent, RegistrationFailure, Stage};
 use gdoi::group::{GroupPolicy, GroupSa};
 use gdoi::member::Registration;
 use gdoi::push::check_kek;
 
-use super::{Event, IsakmpSa, Membership};
-use crate::attempt::{Attempt, explain};
-use crate::failover::{Reason, ServerIndex, State};
-use crate::generation::Generations;
-use crate::input::{self, Keys};
+use super::{Event, Membership};
+use crate::membership::failover::{Reason, ServerIndex, State};
+use crate::membership::kernel_policy::{self, Keys};
+use crate::membership::key_generations::KeyGenerations;
+
+/// The ISAKMP SA in use, for show commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsakmpSa {
+    /// Initiator and responder cookie.
+    pub cookies: ([u8; 8], [u8; 8]),
+    /// What was negotiated.
+    pub transform: Phase1Transform,
+    /// Whom the key server proved to be.
+    pub peer_identity: Identity,
+    /// When it ends.
+    pub end: BootTime,
+}
+
+/// One registration with one key server, from the first message to the end of its ISAKMP SA.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    /// Whom it asks.
+    pub(crate) server: ServerIndex,
+    pub(crate) registration: Registration,
+    pub(crate) isakmp: Option<IsakmpSa>,
+    /// Why we refused the policy, for the failure that follows.
+    pub(crate) unusable: Option<String>,
+}
 
 impl Membership {
     /// Begins what the failover wants and follows the registration until neither wants anything
@@ -111,7 +134,7 @@ impl Membership {
     pub(super) fn judge(&self, policy: &GroupPolicy) -> Result<(), String> {
         // A KEK alone is a policy, too (RFC 6407 §5.2.1): TEKs are to come by push.
         if !policy.teks.is_empty() || policy.kek.is_none() {
-            input::check(policy, &self.config)?;
+            kernel_policy::check(policy, &self.config)?;
         }
         match &policy.kek {
             Some(kek) => {
@@ -130,10 +153,10 @@ impl Membership {
         if sa.policy().teks.is_empty() {
             return self.take_kek_in(server, &sa, now);
         }
-        let mut candidate = Generations::default();
+        let mut candidate = KeyGenerations::default();
         let first_end = candidate.add(sa, now);
         let trial = std::iter::once((&*self, Keys::Candidate(&candidate)));
-        input::compile(trial, now).map_err(|unusable| unusable.reason)?;
+        kernel_policy::compile(trial, now).map_err(|unusable| unusable.reason)?;
         let Some(sa) = candidate.take_latest() else {
             return Err("the key server sent no TEK".to_owned());
         };
@@ -225,4 +248,24 @@ impl Membership {
             self.transmits.push_back(transmit);
         }
     }
+}
+
+/// What a failure means for the failover, and the line that says it.
+pub(crate) fn explain(failure: RegistrationFailure, unusable: Option<String>) -> (Reason, String) {
+    let reason = match &failure {
+        RegistrationFailure::NoAnswer { .. } => Reason::NoAnswer,
+        RegistrationFailure::Refused { .. } => Reason::Refused,
+        RegistrationFailure::PeerIdentity { .. } | RegistrationFailure::AuthenticationFailed => {
+            Reason::AuthenticationFailed
+        }
+        RegistrationFailure::NoProposalChosen => Reason::NoProposalChosen,
+        RegistrationFailure::PolicyNotUnderstood(_) | RegistrationFailure::PolicyRefused => {
+            Reason::PolicyUnusable
+        }
+        RegistrationFailure::PeerMisbehaved(_)
+        | RegistrationFailure::PeerDeleted
+        | RegistrationFailure::IsakmpSaExpired => Reason::PeerMisbehaved,
+        RegistrationFailure::Configuration(_) => Reason::NotStarted,
+    };
+    (reason, unusable.unwrap_or_else(|| failure.to_string()))
 }

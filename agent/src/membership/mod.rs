@@ -4,11 +4,18 @@
 //! [`Membership::poll_transmit`] and [`Membership::poll_event`], then read
 //! [`Membership::poll_timeout`].
 
-pub mod acknowledgements;
 mod event;
+pub mod failover;
+pub mod jitter;
+pub mod kernel_policy;
+pub mod key_generations;
+pub mod local_interface;
+pub mod pending_ack;
+mod policy_shape;
 mod push;
 mod registration;
-mod trial;
+pub mod rekey_sa;
+pub mod restore;
 
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -21,17 +28,16 @@ use gdoi::event::{Stage, Transmit};
 use gdoi::group::Spi;
 use policies::{FailurePolicy, Mode};
 
-use crate::attempt::Attempt;
-pub use crate::attempt::IsakmpSa;
 use crate::config;
-use crate::facts::{self, Interfaces, Local, Missing};
-use crate::failover::{Failover, Reason, SPREAD, ServerIndex, State};
-use crate::generation::Generations;
-use crate::jitter::Jitter;
-use crate::saved::SavedGroup;
-use crate::sealed::KeptKek;
+use crate::persistence::state_file::SavedGroup;
 pub use event::{Event, Suspicion};
-use push::Rekey;
+use failover::{Failover, Reason, SPREAD, ServerIndex, State};
+use jitter::Jitter;
+use key_generations::KeyGenerations;
+use local_interface::{Interfaces, Local, Missing};
+use registration::Attempt;
+pub use registration::IsakmpSa;
+use rekey_sa::{KeptKek, Rekey};
 
 /// Gives a fresh seed from the operating system for each attempt, or says why it cannot.
 pub type Seeds = Box<dyn FnMut() -> Result<[u8; 32], String> + Send>;
@@ -48,7 +54,7 @@ pub struct Membership {
     failover: Failover,
     jitter: Jitter,
     attempt: Option<Attempt>,
-    generations: Generations,
+    generations: KeyGenerations,
     rekey: Rekey,
     interfaces: Interfaces,
     local: Result<Local, Missing>,
@@ -87,7 +93,7 @@ impl Membership {
             // Not the failover's own sequence.
             jitter: Jitter::new(!jitter),
             attempt: None,
-            generations: Generations::default(),
+            generations: KeyGenerations::default(),
             rekey: Rekey::default(),
             interfaces: Interfaces::new(),
             local: Err(Missing::Unknown),
@@ -138,7 +144,7 @@ impl Membership {
             self.changed = true;
             self.rekey.forget_trial();
         }
-        let local = facts::local(&self.config, interfaces);
+        let local = local_interface::local(&self.config, interfaces);
         let suspended = self.failover.state() == State::Suspended;
         match &local {
             Ok(found) if self.local.as_ref() != Ok(found) || suspended => {
@@ -297,7 +303,7 @@ impl Membership {
     }
 
     /// Its keys.
-    pub fn generations(&self) -> &Generations {
+    pub fn generations(&self) -> &KeyGenerations {
         &self.generations
     }
 
@@ -358,7 +364,7 @@ impl Membership {
     /// from elsewhere.
     pub(crate) fn take_up(
         &mut self,
-        generations: Generations,
+        generations: KeyGenerations,
         in_kernel: impl Fn(Spi) -> bool,
         saved: SavedGroup,
         kek: Option<KeptKek>,

@@ -11,7 +11,7 @@ use futures_util::future::select_all;
 use gdoi::BootTime;
 use gdoi::event::Transmit;
 
-use crate::facts::Multicast;
+use crate::membership::local_interface::Multicast;
 
 /// Pause before a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);

@@ -6,7 +6,6 @@
 //! group pulls again (RFC 6407 §4.4).
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::collections::BTreeMap;
 
 use gdoi::BootTime;
 use gdoi::error::{Error, NotAccepted};
@@ -14,94 +13,17 @@ use gdoi::event::Transmit;
 use gdoi::group::GroupSa;
 use gdoi::push::{Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember, RekeySettings};
 
-use super::acknowledgements::{Acknowledgements, Answer};
-use super::trial::Trial;
+use super::pending_ack::Answer;
+use super::policy_shape::PolicyShape;
+use super::rekey_sa::{KeptKek, Rekey};
 use super::{Event, Membership};
-use crate::facts::Multicast;
-use crate::failover::SPREAD;
-use crate::generation::Generations;
-use crate::input::{self, Keys};
-use crate::sealed::KeptKek;
+use crate::membership::failover::SPREAD;
+use crate::membership::kernel_policy::{self, Keys};
+use crate::membership::key_generations::KeyGenerations;
+use crate::membership::local_interface::Multicast;
 
 /// ID_IPV4_ADDR (RFC 2407 §4.6.2.1).
 const IPV4_ADDRESS: u8 = 1;
-
-/// The rekey SA and what has come under it.
-#[derive(Debug, Default)]
-pub struct Rekey {
-    member: Option<RekeyMember>,
-    /// They leave when the kernel holds what their pushes said.
-    acknowledgements: Acknowledgements,
-    discards: BTreeMap<&'static str, u64>,
-    /// SPI of the KEK that the last push came under, and its number; of an earlier run at first.
-    used: Option<([u8; 16], u32)>,
-    /// Number of the latest push and when it was received, until the kernel holds what it said.
-    under_way: Option<(u32, BootTime)>,
-    /// The rekey SA of an earlier run, which goes on as soon as there is an address to answer from.
-    resumed: Option<KeptKek>,
-    /// What the kernel can do, by the latest push that was tried out under this configuration with
-    /// these interfaces.
-    tried: Option<Trial>,
-}
-
-impl Rekey {
-    /// The rekey SA, if the key server pushes.
-    pub fn member(&self) -> Option<&RekeyMember> {
-        self.member.as_ref()
-    }
-
-    /// Pushes discarded, by reason.
-    pub fn discards(&self) -> &BTreeMap<&'static str, u64> {
-        &self.discards
-    }
-
-    /// SPI of the KEK that the last push came under, and its number: what must survive the process.
-    pub fn used_number(&self) -> Option<([u8; 16], u32)> {
-        self.used
-    }
-
-    /// The rekey SA and its end, as far as there is one to keep for a later run.
-    pub fn with_kept<T>(&self, keep: impl FnOnce(&GroupSa, BootTime) -> T) -> Option<T> {
-        match (&self.member, &self.resumed) {
-            (Some(member), _) => {
-                member.export().zip(member.expiry()).map(|(sa, end)| keep(&sa, end))
-            }
-            (None, Some(KeptKek { sa, end })) => Some(keep(sa, *end)),
-            (None, None) => None,
-        }
-    }
-
-    pub(super) fn resume(&mut self, used: Option<([u8; 16], u32)>, resumed: Option<KeptKek>) {
-        self.used = used;
-        self.resumed = resumed;
-    }
-
-    /// The configuration or the interfaces are others.
-    pub(super) fn forget_trial(&mut self) {
-        self.tried = None;
-    }
-
-    /// When the KEK ends.
-    pub(super) fn expiry(&self) -> Option<BootTime> {
-        self.member.as_ref()?.expiry()
-    }
-
-    /// After `now`.
-    pub(super) fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
-        let kek =
-            self.member.as_ref().and_then(RekeyMember::poll_timeout).map(|deadline| deadline.at);
-        kek.into_iter().chain(self.acknowledgements.poll_timeout(now)).min()
-    }
-
-    /// What was pushed last is not carried out: neither it nor copies of it are acknowledged.
-    pub(super) fn withhold_acknowledgements(&mut self) {
-        self.acknowledgements.withhold();
-        self.under_way = None;
-        if let Some(member) = &mut self.member {
-            member.withhold_acknowledgement();
-        }
-    }
-}
 
 impl Membership {
     /// The rekey SA and what has come under it.
@@ -303,15 +225,15 @@ impl Membership {
         now: BootTime,
     ) -> Result<GroupSa, String> {
         let merged = self.generations.merged(sa, deletions);
-        let trial = Some(Trial::of(&merged, self.local_address(), self.multicast()));
+        let trial = Some(PolicyShape::of(&merged, self.local_address(), self.multicast()));
         if trial == self.rekey.tried {
             return Ok(merged);
         }
-        input::check(merged.policy(), &self.config)?;
-        let mut candidate = Generations::default();
+        kernel_policy::check(merged.policy(), &self.config)?;
+        let mut candidate = KeyGenerations::default();
         candidate.add(merged, now);
         let group = std::iter::once((&*self, Keys::Candidate(&candidate)));
-        input::compile(group, now).map_err(|unusable| unusable.reason)?;
+        kernel_policy::compile(group, now).map_err(|unusable| unusable.reason)?;
         self.rekey.tried = trial;
         candidate.take_latest().ok_or_else(|| "the push holds no TEK with life left".to_owned())
     }

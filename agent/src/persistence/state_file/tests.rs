@@ -112,7 +112,7 @@ fn every_damaged_octet_is_an_error_or_a_record_that_was_cut_off() {
             fs::write(file.path(), damaged).unwrap();
             match file.read() {
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidData),
-                // Records before the last are not looked into.
+                // Checkpoint before the last are not looked into.
                 Ok(Some(found)) if place < first => assert_eq!(found, saved(2)),
                 // Its length says that more was to come.
                 Ok(Some(found)) => assert!(place < first + LENGTH && found == everything()),
@@ -174,6 +174,6 @@ fn counter_mode_senders_are_on_the_disk_in_a_file_of_their_own() {
     let mut senders = saved(2);
     senders.groups.iter_mut().for_each(|group| group.spent = BTreeSet::from([0x1300]));
     file.write(&senders).unwrap();
-    let records = whole_records(&fs::read(file.path()).unwrap()).count();
-    assert_eq!((records, file.read().unwrap()), (1, Some(senders)));
+    let checkpoint = whole_records(&fs::read(file.path()).unwrap()).count();
+    assert_eq!((checkpoint, file.read().unwrap()), (1, Some(senders)));
 }

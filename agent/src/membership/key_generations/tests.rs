@@ -1,4 +1,4 @@
-//! Generations on a virtual clock.
+//! KeyGenerations on a virtual clock.
 
 use gdoi::crypto::Secret;
 use gdoi::group::{
@@ -57,14 +57,14 @@ fn sa(teks: &[(Spi, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
 }
 
 /// SPI and whether it is sent on, in the order of the lines.
-fn active(generations: &Generations, seconds: u64) -> Vec<(Spi, bool)> {
+fn active(generations: &KeyGenerations, seconds: u64) -> Vec<(Spi, bool)> {
     let lines = generations.active(at(seconds));
     lines.iter().filter(|line| line.receive).map(|line| (line.policy.spi, line.send)).collect()
 }
 
 #[test]
 fn a_line_whose_key_ended_before_others_keeps_its_place_and_stays_known() {
-    let mut generations = Generations::default();
+    let mut generations = KeyGenerations::default();
     generations.add(sa(&[(1, 50), (2, 100)], (None, None)), at(0));
     let flags: Vec<_> = generations
         .active(at(50))
@@ -81,7 +81,7 @@ fn a_line_whose_key_ended_before_others_keeps_its_place_and_stays_known() {
 
 #[test]
 fn a_group_sa_that_is_given_back_leaves_the_lines_before_it() {
-    let mut generations = Generations::default();
+    let mut generations = KeyGenerations::default();
     generations.add(sa(&[(1, 100)], (None, None)), at(0));
     generations.add(sa(&[(2, 100), (3, 100)], (None, None)), at(10));
     generations.take_latest();
@@ -90,7 +90,7 @@ fn a_group_sa_that_is_given_back_leaves_the_lines_before_it() {
 
 #[test]
 fn the_first_generation_is_sent_on_at_once_whatever_its_activation_delay() {
-    let mut generations = Generations::default();
+    let mut generations = KeyGenerations::default();
     assert_eq!(
         generations.add(sa(&[(1, 100), (2, 50)], (Some(10), Some(30))), at(0)),
         Some(at(50))
@@ -103,7 +103,7 @@ fn the_first_generation_is_sent_on_at_once_whatever_its_activation_delay() {
 
 #[test]
 fn a_key_replaced_early_goes_by_the_delays() {
-    let mut generations = Generations::default();
+    let mut generations = KeyGenerations::default();
     generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
     generations.add(sa(&[(2, 3_600)], (Some(10), Some(30))), at(1_000));
     assert_eq!(active(&generations, 1_000), [(1, true), (2, false)]);
@@ -115,7 +115,7 @@ fn a_key_replaced_early_goes_by_the_delays() {
 
 #[test]
 fn without_delays_an_early_replacement_is_sent_on_at_once_and_the_old_key_lives_out() {
-    let mut generations = Generations::default();
+    let mut generations = KeyGenerations::default();
     generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
     generations.add(sa(&[(2, 3_600)], (None, None)), at(1_000));
     assert_eq!(active(&generations, 1_000), [(2, true), (1, false)]);
@@ -128,7 +128,7 @@ fn within_the_margin_everybody_gets_time_to_pull_before_anybody_sends() {
     // Margin of an hour: 180 s. Sending on the new key begins 90 s before the old one's end, for
     // the first member that pulls as for the last.
     for (pulled, send_from) in [(3_420, 3_510), (3_480, 3_510), (3_550, 3_560)] {
-        let mut generations = Generations::default();
+        let mut generations = KeyGenerations::default();
         generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
         generations.add(sa(&[(2, 3_600)], (Some(10), None)), at(pulled));
         assert_eq!(
@@ -142,7 +142,7 @@ fn within_the_margin_everybody_gets_time_to_pull_before_anybody_sends() {
 
 #[test]
 fn no_activation_delay_outlives_the_old_key() {
-    let mut generations = Generations::default();
+    let mut generations = KeyGenerations::default();
     generations.add(sa(&[(1, 100)], (None, None)), at(0));
     generations.add(sa(&[(2, 3_600)], (Some(1_000), None)), at(90));
     assert_eq!(active(&generations, 99), [(1, true), (2, false)]);
@@ -151,7 +151,7 @@ fn no_activation_delay_outlives_the_old_key() {
 
 #[test]
 fn the_same_keys_again_only_change_their_end() {
-    let mut generations = Generations::default();
+    let mut generations = KeyGenerations::default();
     generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
     assert_eq!(
         generations.add(sa(&[(1, 2_600)], (Some(10), Some(10))), at(1_000)),
@@ -163,7 +163,7 @@ fn the_same_keys_again_only_change_their_end() {
 
 #[test]
 fn a_key_in_two_generations_is_listed_once() {
-    let mut generations = Generations::default();
+    let mut generations = KeyGenerations::default();
     generations.add(sa(&[(1, 3_600), (2, 3_600)], (None, None)), at(0));
     generations.add(sa(&[(1, 3_500), (3, 3_600)], (Some(10), Some(30))), at(100));
     assert_eq!(active(&generations, 100), [(1, true), (2, true), (3, false)]);
@@ -174,7 +174,7 @@ fn a_key_in_two_generations_is_listed_once() {
 
 #[test]
 fn a_second_replacement_before_the_first_was_activated_overtakes_it() {
-    let mut generations = Generations::default();
+    let mut generations = KeyGenerations::default();
     generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
     generations.add(sa(&[(2, 3_600)], (Some(100), None)), at(1_000));
     generations.add(sa(&[(3, 3_600)], (Some(10), None)), at(1_050));
@@ -185,7 +185,7 @@ fn a_second_replacement_before_the_first_was_activated_overtakes_it() {
 
 #[test]
 fn a_timeout_tells_whether_something_changed() {
-    let mut generations = Generations::default();
+    let mut generations = KeyGenerations::default();
     generations.add(sa(&[(1, 100)], (None, None)), at(0));
     generations.add(sa(&[(2, 200)], (Some(10), None)), at(0));
     for (seconds, changed) in

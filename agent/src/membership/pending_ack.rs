@@ -1,4 +1,4 @@
-//! Acknowledgements that wait: for the kernel to hold what their pushes said, and for their turn.
+//! PendingAcks that wait: for the kernel to hold what their pushes said, and for their turn.
 //!
 //! A push by multicast reaches all members at the same moment. Each lets a random time pass before
 //! it answers, so that the key server is not met by all answers at once (RFC 8263 §6).
@@ -14,12 +14,12 @@ use gdoi::push::Acknowledgement;
 pub const LONGEST_JITTER: Duration = Duration::from_secs(5);
 /// How long they are held back unless the configuration says otherwise.
 pub const JITTER: Duration = Duration::from_secs(2);
-/// Acknowledgements that may wait.
+/// PendingAcks that may wait.
 const WAITING: usize = 8;
 
 /// All that wait, oldest first.
 #[derive(Debug, Default)]
-pub struct Acknowledgements(VecDeque<Waiting>);
+pub struct PendingAcks(VecDeque<Waiting>);
 
 /// What waits.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ struct Waiting {
     applied: bool,
 }
 
-impl Acknowledgements {
+impl PendingAcks {
     /// One more, of a push that the kernel does not know yet. Where there are too many the oldest
     /// goes: the key server repeats its push.
     pub fn push(&mut self, answer: Answer, due: BootTime) {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn each_leaves_at_its_turn_once_the_kernel_is_done() {
-        let mut all = Acknowledgements::default();
+        let mut all = PendingAcks::default();
         all.push(answer(1), at(500));
         all.push(answer(2), at(0));
         assert_eq!((all.poll_timeout(at(0)), all.poll_timeout(at(500))), (Some(at(500)), None));
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_does_not_hold_is_withheld_and_the_rest_is_not() {
-        let mut all = Acknowledgements::default();
+        let mut all = PendingAcks::default();
         all.push(answer(1), at(500));
         assert!(all.handle_applied(at(10)).is_empty());
         all.push(answer(2), at(20));
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_where_too_many_wait() {
-        let mut all = Acknowledgements::default();
+        let mut all = PendingAcks::default();
         (0..10).for_each(|number| all.push(answer(number), at(0)));
         assert_eq!(numbers(&all.handle_applied(at(0))), [2, 3, 4, 5, 6, 7, 8, 9]);
     }

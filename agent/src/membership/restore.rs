@@ -16,10 +16,10 @@ use xfrm::algorithm::Protection;
 use xfrm::kernel::InstalledSa;
 use xfrm::model::SaId;
 
-use crate::generation::Generations;
-use crate::group::Membership;
-use crate::saved::{Boot, Saved, SavedGroup, SavedLine};
-use crate::sealed::{GroupKeys, Unsealed};
+use crate::membership::Membership;
+use crate::membership::key_generations::KeyGenerations;
+use crate::persistence::sealed_keys::{GroupKeys, Unsealed};
+use crate::persistence::state_file::{Boot, Saved, SavedGroup, SavedLine};
 
 /// States of ours, as the kernel shows them.
 pub type Installed = BTreeMap<SaId, InstalledSa>;
@@ -55,7 +55,8 @@ impl Membership {
             }
             (saved, Some((described, keys))) => self.resume(saved, described, keys, now),
             (Some(saved), None) => {
-                let lines = Generations::adopt(self.config().id, &[], &saved.lines, |_| None, now);
+                let lines =
+                    KeyGenerations::adopt(self.config().id, &[], &saved.lines, |_| None, now);
                 self.take_up(lines, |_| false, saved, None);
             }
             (None, None) => {}
@@ -83,9 +84,9 @@ impl Membership {
             in_kernel(spi).map(|one| keys(&one.sa.protection)).or_else(|| sealed.tek(spi))
         };
         let generations =
-            Generations::adopt(self.config().id, &saved.generations, &saved.lines, keys, now);
+            KeyGenerations::adopt(self.config().id, &saved.generations, &saved.lines, keys, now);
         // A push that was cut off has to be carried out when it comes again.
-        let used = match Generations::is_complete(&saved.generations, keys, now) {
+        let used = match KeyGenerations::is_complete(&saved.generations, keys, now) {
             true => saved.kek,
             false => saved.kek.map(|(spi, number)| (spi, number.saturating_sub(1))),
         };
@@ -104,7 +105,7 @@ impl Membership {
     ) {
         let SavedGroup { generations, lines, .. } = &described;
         let generations =
-            Generations::adopt(self.config().id, generations, lines, |spi| keys.tek(spi), now);
+            KeyGenerations::adopt(self.config().id, generations, lines, |spi| keys.tek(spi), now);
         // A counter-mode sender would begin with new initialisation vectors under an old key,
         // whether or not anything shows that it sent before.
         let lines = described.generations.iter().flat_map(|generation| &generation.lines);

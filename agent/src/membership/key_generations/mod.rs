@@ -11,7 +11,7 @@ use gdoi::BootTime;
 use gdoi::group::{GroupSa, Spi, TekKeys, TekPolicy, TekProtocol};
 use gdoi::push::Deletion;
 
-use crate::failover::margin;
+use crate::membership::failover::margin;
 
 /// How long members go on sending on the old TEK where a push states no activation delay: the first
 /// repetition of the push reaches those that missed it (RFC 6407 §5.4.1 leaves the delay to us
@@ -68,7 +68,7 @@ pub struct ActiveLine<'a> {
 
 /// All generations of one group, oldest first.
 #[derive(Debug, Default)]
-pub struct Generations {
+pub struct KeyGenerations {
     generations: Vec<Generation>,
     /// Lines of the latest group SA. They outlive its keys: what was protected stays blocked.
     lines: Vec<TekPolicy>,
@@ -76,7 +76,7 @@ pub struct Generations {
     shown: Vec<(Spi, bool)>,
 }
 
-impl Generations {
+impl KeyGenerations {
     /// Takes in what a registration brought: the group's whole policy. Returns the first end of its
     /// TEKs.
     pub fn add(&mut self, sa: GroupSa, now: BootTime) -> Option<BootTime> {
@@ -121,7 +121,7 @@ impl Generations {
         }
     }
 
-    /// Carries a push out: deletes, then the new SAs, which [`Generations::merged`] has put over
+    /// Carries a push out: deletes, then the new SAs, which [`KeyGenerations::merged`] has put over
     /// the old ones. Where there is a deactivation delay, what is deleted is received on until then
     /// (RFC 6407 §5.4.2).
     pub fn push(&mut self, merged: Option<GroupSa>, deletions: &[Deletion], now: BootTime) {
@@ -228,7 +228,7 @@ impl Generations {
         changed
     }
 
-    /// When [`Generations::handle_timeout`] has something to do next after `now`.
+    /// When [`KeyGenerations::handle_timeout`] has something to do next after `now`.
     pub fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
         self.generations
             .iter()
@@ -414,6 +414,6 @@ fn delays_count_from(current: &Generation, activation: Duration, now: BootTime) 
     now.max(end - margin / 2 - activation)
 }
 
-mod adopted;
+mod restored;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Generations of an earlier run: what was written down about them, with the keys that the kernel
+//! KeyGenerations of an earlier run: what was written down about them, with the keys that the kernel
 //! still holds.
 
 use std::collections::BTreeMap;
@@ -7,10 +7,10 @@ use gdoi::BootTime;
 use gdoi::crypto::Secret;
 use gdoi::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, Spi, TekKeys, TekPolicy};
 
-use super::{Generation, Generations};
-use crate::saved::{SavedGeneration, SavedLine, boot_time, milliseconds};
+use super::{Generation, KeyGenerations};
+use crate::persistence::state_file::{SavedGeneration, SavedLine, boot_time, milliseconds};
 
-impl Generations {
+impl KeyGenerations {
     /// What a later run needs to know beside the keys.
     pub fn save(&self) -> Vec<SavedGeneration> {
         let save = |generation: &Generation| SavedGeneration {

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use gdoi::BootTime;
 
-use crate::jitter::Jitter;
+use crate::membership::jitter::Jitter;
 
 /// Position of a server in the configured order, 0 for the first.
 pub type ServerIndex = usize;

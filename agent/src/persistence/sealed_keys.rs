@@ -1,4 +1,4 @@
-//! The member's sealed state: its keys, beside the description that [`saved`](mod@crate::saved)
+//! The member's sealed state: its keys, beside the description that [`saved`](mod@crate::persistence::state_file)
 //! keeps without them.
 //!
 //! ```text
@@ -20,9 +20,10 @@ use gdoi::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys,
 use gdoi::wire::codec::Codec as _;
 use gdoi::wire::lkh::LkhDownload;
 
-use crate::daemon::Daemon;
-use crate::group::Membership;
-use crate::saved::{Boot, Saved, SavedGroup};
+use crate::member::Member;
+use crate::membership::Membership;
+use crate::membership::rekey_sa::KeptKek;
+use crate::persistence::state_file::{Boot, Saved, SavedGroup};
 
 /// Changes when the octets do.
 const VERSION: u8 = 2;
@@ -49,15 +50,6 @@ pub struct GroupKeys {
     pub kek: Option<KeptKek>,
 }
 
-/// A rekey SA as a pull would deliver it, and when it ends.
-#[derive(Debug)]
-pub struct KeptKek {
-    /// The rekey SA.
-    pub sa: GroupSa,
-    /// When it ends.
-    pub end: BootTime,
-}
-
 impl Unsealed {
     /// Takes description and keys of a group out.
     pub fn take(&mut self, id: u32) -> Option<(SavedGroup, GroupKeys)> {
@@ -79,13 +71,13 @@ impl GroupKeys {
 }
 
 /// Octets of `saved` and the keys that go with it, and whether there is any key among them.
-pub fn encode(daemon: &Daemon, saved: &[u8], now: BootTime) -> (Secret, bool) {
+pub fn encode(member: &Member, saved: &[u8], now: BootTime) -> (Secret, bool) {
     let mut out = Encoder::default();
     let mut any = false;
     out.u8(VERSION);
     out.octets(saved);
-    out.count(daemon.memberships().len());
-    for membership in daemon.memberships() {
+    out.count(member.memberships().len());
+    for membership in member.memberships() {
         any |= group(&mut out, membership, now);
     }
     (out.finish(), any)

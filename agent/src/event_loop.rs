@@ -19,16 +19,17 @@ use xfrm::kernel::netlink::EventSource;
 use xfrm::reconcile::Changed;
 use xfrm::{Error, Kernel, Parts};
 
+use crate::checkpoint::{self, Checkpoint};
 use crate::config::check::{Machine, load};
 use crate::config::{Config, Group};
-use crate::control::{self, Surroundings};
-use crate::daemon::Daemon;
+use crate::control;
 use crate::dataplane::{Cause, Dataplane};
-use crate::facts::Interfaces;
-use crate::group::Seeds;
-use crate::net::{Received, Sockets};
-use crate::records::{self, Records};
-use crate::{exit, privileges, status};
+use crate::member::Member;
+use crate::membership::Seeds;
+use crate::membership::local_interface::Interfaces;
+use crate::show::snapshot::Surroundings;
+use crate::sockets::{Received, Sockets};
+use crate::{exit, privileges, show};
 
 /// The rest of a burst of kernel events is waited for: a flush reports every entry.
 const BURST: Duration = Duration::from_millis(10);
@@ -55,11 +56,11 @@ pub struct EventLoop<K: Kernel> {
     path: PathBuf,
     seeds: SeedsOf,
     config: Config,
-    daemon: Daemon,
+    member: Member,
     dataplane: Dataplane<K>,
     events: EventSource,
     sockets: Sockets,
-    records: Records,
+    checkpoint: Checkpoint,
     calls: mpsc::Receiver<Call>,
     limiter: LogLimiter,
     due: Due,
@@ -99,16 +100,16 @@ impl<K: Kernel> EventLoop<K> {
         problems: Vec<String>,
     ) -> anyhow::Result<Self> {
         let now = clock::now();
-        let mut daemon = Daemon::new(&config, &mut seeds, now);
+        let mut member = Member::new(&config, &mut seeds, now);
         let mut dataplane = Dataplane::new(kernel, now);
-        if records::remove_orphan(&config).context("a sealed state without a state key")? {
+        if checkpoint::remove_orphan(&config).context("a sealed state without a state key")? {
             info!("a sealed state of an earlier run is removed: no state key is configured");
         }
-        let mut records = Records::new(&config, clock::boot_identifier())?;
-        records.adopt(&mut daemon, &mut dataplane, clock::wall(), now).await;
-        records.before_change(&daemon, now);
-        daemon.handle_interfaces(interfaces, now);
-        if let Some(outcome) = daemon.poll_desired(now) {
+        let mut checkpoint = Checkpoint::new(&config, clock::boot_identifier())?;
+        checkpoint.adopt(&mut member, &mut dataplane, clock::wall(), now).await;
+        checkpoint.before_change(&member, now);
+        member.handle_interfaces(interfaces, now);
+        if let Some(outcome) = member.poll_desired(now) {
             for unusable in &outcome.unusable {
                 error!(%unusable, "the groups cannot be protected");
             }
@@ -120,18 +121,18 @@ impl<K: Kernel> EventLoop<K> {
                 .context("blocks and guards cannot be installed; nothing was removed")?;
         }
         let mut sockets = Sockets::new(config.local_port);
-        if let Some(error) = sockets.set(&daemon.local_addresses(), now).into_iter().next() {
+        if let Some(error) = sockets.set(&member.local_addresses(), now).into_iter().next() {
             return Err(error).context("registrations cannot leave; blocks stay in place");
         }
         Ok(Self {
             path,
             seeds,
             config,
-            daemon,
+            member,
             dataplane,
             events,
             sockets,
-            records,
+            checkpoint,
             calls,
             limiter: LogLimiter::default(),
             due: Due::default(),
@@ -155,7 +156,7 @@ impl<K: Kernel> EventLoop<K> {
         let mut next_watchdog = watchdog.map(|interval| clock::now() + interval);
 
         self.settle().await;
-        self.status_line = status::line(&self.daemon, false, clock::now());
+        self.status_line = show::log::line(&self.member, false, clock::now());
         notify::ready(&self.status_line);
         info!("blocks and guards are in place; registering");
 
@@ -184,12 +185,12 @@ impl<K: Kernel> EventLoop<K> {
 
         notify::stopping();
         info!("ending in order");
-        Ok(exit::leave(&mut self.daemon, &self.sockets, &mut self.dataplane, clock::now()).await)
+        Ok(exit::leave(&mut self.member, &self.sockets, &mut self.dataplane, clock::now()).await)
     }
 
     fn poll_timeout(&self) -> Option<BootTime> {
         let fixed = [Some(self.dataplane.poll_timeout()), Some(self.next_environment)];
-        let others = [self.daemon.poll_timeout(), self.sockets.poll_timeout(), self.due.at];
+        let others = [self.member.poll_timeout(), self.sockets.poll_timeout(), self.due.at];
         fixed.into_iter().chain(others).flatten().min()
     }
 
@@ -197,7 +198,7 @@ impl<K: Kernel> EventLoop<K> {
         let now = clock::now();
         match received {
             Received::Datagram { source, local, octets } => {
-                let Err(error) = self.daemon.handle_datagram(source, local, &octets, now) else {
+                let Err(error) = self.member.handle_datagram(source, local, &octets, now) else {
                     return;
                 };
                 if let Some(pass) = self.limiter.admit(error.reason(), now) {
@@ -206,7 +207,7 @@ impl<K: Kernel> EventLoop<K> {
                 }
             }
             Received::Unreachable { destination } => {
-                self.daemon.handle_unreachable(destination, now)
+                self.member.handle_unreachable(destination, now)
             }
             Received::Failed(error) => {
                 if let Some(pass) = self.limiter.admit("receive-failed", now) {
@@ -284,16 +285,16 @@ impl<K: Kernel> EventLoop<K> {
         let surroundings = Surroundings { statistics, problems, repairs: self.dataplane.repairs() };
         let response = match call.request() {
             Request::Register(GroupArgument { group }) => {
-                control::register(&mut self.daemon, group, now)
+                control::register(&mut self.member, group, now)
             }
-            request => control::answer(request, &self.daemon, &surroundings, now),
+            request => control::answer(request, &self.member, &surroundings, now),
         };
         call.answer(response);
     }
 
     async fn handle_timeout(&mut self) {
         let now = clock::now();
-        self.daemon.handle_timeout(now);
+        self.member.handle_timeout(now);
         if self.due.at.is_some_and(|at| at <= now) {
             let due = std::mem::take(&mut self.due);
             if due.facts {
@@ -307,9 +308,9 @@ impl<K: Kernel> EventLoop<K> {
             let _ = self.dataplane.repair(cause, now).await;
         }
         self.dataplane.handle_timeout(now).await;
-        self.daemon.handle_worn(self.dataplane.worn(), now);
-        self.daemon.handle_unknown_esp(self.dataplane.unknown_esp(), now);
-        self.daemon.handle_unauthentic_esp(self.dataplane.unauthentic(), now);
+        self.member.handle_worn(self.dataplane.worn(), now);
+        self.member.handle_unknown_esp(self.dataplane.unknown_esp(), now);
+        self.member.handle_unauthentic_esp(self.dataplane.unauthentic(), now);
         if self.next_environment <= now {
             self.next_environment = now + ENVIRONMENT_INTERVAL;
             self.look_at_settings();
@@ -345,7 +346,7 @@ impl<K: Kernel> EventLoop<K> {
             );
         }
         let changed = config.groups != self.config.groups;
-        self.daemon.reload(&config, &mut self.seeds, &interfaces, now);
+        self.member.reload(&config, &mut self.seeds, &interfaces, now);
         self.config.groups = config.groups;
         self.look_at_settings();
         info!(changed, groups = self.config.groups.len(), "configuration read again");
@@ -353,7 +354,7 @@ impl<K: Kernel> EventLoop<K> {
 
     async fn read_facts(&mut self, now: BootTime) {
         match xfrm::interface::interfaces().await {
-            Ok(interfaces) => self.daemon.handle_interfaces(&interfaces, now),
+            Ok(interfaces) => self.member.handle_interfaces(&interfaces, now),
             Err(error) => {
                 if let Some(pass) = self.limiter.admit("interfaces", now) {
                     error!(%error, withheld = pass.withheld, "interfaces cannot be read; the last known ones count");
@@ -371,18 +372,18 @@ impl<K: Kernel> EventLoop<K> {
         self.settings = problems;
     }
 
-    /// Carries out what the daemon wants: the kernel first, datagrams afterwards.
+    /// Carries out what the member wants: the kernel first, datagrams afterwards.
     async fn settle(&mut self) {
         loop {
             let now = clock::now();
             let mut applied = now;
             let mut quiet = true;
-            if let Some(outcome) = self.daemon.poll_desired(now) {
+            if let Some(outcome) = self.member.poll_desired(now) {
                 quiet = false;
                 for unusable in &outcome.unusable {
                     error!(%unusable, "keys left out");
                 }
-                self.records.before_change(&self.daemon, now);
+                self.checkpoint.before_change(&self.member, now);
                 if let Some(desired) = outcome.desired {
                     let changed = self.dataplane.change(desired).await;
                     let in_kernel =
@@ -397,45 +398,46 @@ impl<K: Kernel> EventLoop<K> {
             }
             self.log_events();
             if self.dataplane.last_error().is_none() {
-                self.records.after_change(&self.daemon, clock::wall(), now);
-                self.daemon.handle_applied(applied);
+                self.checkpoint.after_change(&self.member, clock::wall(), now);
+                self.member.handle_applied(applied);
             }
-            for error in self.sockets.join(&self.daemon.multicasts(), now) {
+            for error in self.sockets.join(&self.member.multicasts(), now) {
                 if let Some(pass) = self.limiter.admit("join-failed", now) {
                     warn!(%error, withheld = pass.withheld, "pushes by multicast are not heard; trying again");
                 }
             }
-            for error in self.sockets.set(&self.daemon.local_addresses(), now) {
+            for error in self.sockets.set(&self.member.local_addresses(), now) {
                 if let Some(pass) = self.limiter.admit("bind-failed", now) {
                     warn!(%error, withheld = pass.withheld, "registrations cannot leave; trying again");
                 }
             }
-            while let Some(transmit) = self.daemon.poll_transmit() {
+            while let Some(transmit) = self.member.poll_transmit() {
                 quiet = false;
                 let Err(error) = self.sockets.send(&transmit).await else { continue };
                 if let Some(pass) = self.limiter.admit("send-failed", now) {
                     warn!(%error, withheld = pass.withheld, "datagram not sent");
                     debug!(destination = %transmit.destination, source = %transmit.source, "datagram not sent");
                 }
-                self.daemon.handle_unreachable(transmit.destination, now);
+                self.member.handle_unreachable(transmit.destination, now);
             }
             if quiet {
-                self.daemon.prepare();
+                self.member.prepare();
                 return;
             }
         }
     }
 
     fn log_events(&mut self) {
-        while let Some((index, event)) = self.daemon.poll_event() {
-            if let Some(membership) = self.daemon.memberships().get(index) {
-                status::log(membership, &event);
+        while let Some((index, event)) = self.member.poll_event() {
+            if let Some(membership) = self.member.memberships().get(index) {
+                show::log::log(membership, &event);
             }
         }
     }
 
     fn show_status(&mut self) {
-        let line = status::line(&self.daemon, self.dataplane.last_error().is_some(), clock::now());
+        let line =
+            show::log::line(&self.member, self.dataplane.last_error().is_some(), clock::now());
         if line != self.status_line {
             notify::status(&line);
             self.status_line = line;

@@ -6,8 +6,8 @@ use gdoi::config::Phase1Transform;
 use gdoi::group::Spi;
 use gdoi::push::KekChange;
 
-use crate::facts::{Local, Missing};
-use crate::failover::{PassedOver, ServerIndex};
+use crate::membership::failover::{PassedOver, ServerIndex};
+use crate::membership::local_interface::{Local, Missing};
 
 /// What makes a group doubt its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

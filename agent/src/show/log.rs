@@ -4,9 +4,9 @@ use gdoi::BootTime;
 use gdoi::push::KekChange;
 use tracing::{debug, info, info_span, warn};
 
-use crate::daemon::Daemon;
-use crate::failover::{PATIENCE, Reason, State};
-use crate::group::{Event, Membership, Suspicion};
+use crate::member::Member;
+use crate::membership::failover::{PATIENCE, Reason, State};
+use crate::membership::{Event, Membership, Suspicion};
 
 /// Writes one event to the log.
 pub fn log(membership: &Membership, event: &Event) {
@@ -111,8 +111,8 @@ pub fn log(membership: &Membership, event: &Event) {
 }
 
 /// One line about all groups, for `systemctl status`.
-pub fn line(daemon: &Daemon, failing: bool, now: BootTime) -> String {
-    let groups: Vec<String> = daemon
+pub fn line(member: &Member, failing: bool, now: BootTime) -> String {
+    let groups: Vec<String> = member
         .memberships()
         .iter()
         .map(|membership| format!("{} {}", membership.config().name, word(membership, now)))

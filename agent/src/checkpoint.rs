@@ -19,16 +19,16 @@ use gdoi::crypto::Secret;
 use tracing::{error, info, warn};
 use xfrm::Kernel;
 
-use crate::adoption::{Earlier, Installed};
 use crate::config::Config;
-use crate::daemon::Daemon;
 use crate::dataplane::Dataplane;
-use crate::saved::{Boot, StateFile};
-use crate::sealed::{self, Unsealed};
+use crate::member::Member;
+use crate::membership::restore::{Earlier, Installed};
+use crate::persistence::sealed_keys::{self, Unsealed};
+use crate::persistence::state_file::{Boot, StateFile};
 
 /// Both files.
 #[derive(Debug)]
-pub struct Records {
+pub struct Checkpoint {
     boot: Boot,
     state: StateFile,
     sealed: Option<SealedFile>,
@@ -42,7 +42,7 @@ pub struct Records {
     last_error: Option<String>,
 }
 
-impl Records {
+impl Checkpoint {
     /// The files that `config` names.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Records {
         let sealed = config
             .state_key
             .as_ref()
-            .map(|key| SealedFile::new(path, sealed::OWNER, key))
+            .map(|key| SealedFile::new(path, sealed_keys::OWNER, key))
             .transpose()?;
         Ok(Self {
             boot,
@@ -69,7 +69,7 @@ impl Records {
     /// keys in the kernel count as stale and go. `wall` is the time since 1970.
     pub async fn adopt<K: Kernel>(
         &mut self,
-        daemon: &mut Daemon,
+        member: &mut Member,
         dataplane: &mut Dataplane<K>,
         wall: Duration,
         now: BootTime,
@@ -88,7 +88,7 @@ impl Records {
             Installed::new()
         });
         let (boot, sealed) = (self.boot, unsealed.as_mut());
-        daemon.adopt(Earlier { boot, saved: saved.as_ref(), sealed, installed: &installed }, now);
+        member.adopt(Earlier { boot, saved: saved.as_ref(), sealed, installed: &installed }, now);
         for id in unsealed.iter().flat_map(Unsealed::left) {
             info!(
                 group = id,
@@ -98,16 +98,16 @@ impl Records {
     }
 
     /// To be called before the kernel is changed.
-    pub fn before_change(&mut self, daemon: &Daemon, now: BootTime) {
+    pub fn before_change(&mut self, member: &Member, now: BootTime) {
         self.behind = true;
-        if let Err(error) = self.state.write(&daemon.save(self.boot, now)) {
+        if let Err(error) = self.state.write(&member.save(self.boot, now)) {
             let file = self.state.path().display();
             error!(%error, %file, "the state cannot be written; after a crash keys in the kernel will be lost");
         }
     }
 
     /// To be called when the kernel holds what it should, before anybody is told.
-    pub fn after_change(&mut self, daemon: &Daemon, wall: Duration, now: BootTime) {
+    pub fn after_change(&mut self, member: &Member, wall: Duration, now: BootTime) {
         if !std::mem::take(&mut self.behind) {
             return;
         }
@@ -116,8 +116,8 @@ impl Records {
             error!(%error, %file, "the state was removed and cannot be written again; after a crash keys in the kernel will be lost");
         }
         let Some(file) = &self.sealed else { return };
-        let Ok(saved) = daemon.save(self.boot, now).to_octets() else { return };
-        let (state, any) = sealed::encode(daemon, &saved, now);
+        let Ok(saved) = member.save(self.boot, now).to_octets() else { return };
+        let (state, any) = sealed_keys::encode(member, &saved, now);
         if self.written.as_ref() == Some(&state) || self.refused && !any {
             return;
         }
@@ -141,7 +141,7 @@ impl Records {
         let unsealed = match file.load(&moment) {
             Ok(None) => return None,
             Ok(Some((octets, clock))) => {
-                sealed::decode(&octets, self.boot, clock).map_err(|error| {
+                sealed_keys::decode(&octets, self.boot, clock).map_err(|error| {
                     format!("{}: {error}; it was written by another version", file.path().display())
                 })
             }

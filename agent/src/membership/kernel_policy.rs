@@ -14,9 +14,9 @@ use policies::{
 use xfrm::Desired;
 
 use crate::config;
-use crate::facts;
-use crate::generation::{ActiveLine, Generations};
-use crate::group::Membership;
+use crate::membership::Membership;
+use crate::membership::key_generations::{ActiveLine, KeyGenerations};
+use crate::membership::local_interface;
 
 /// Why no kernel state can be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum Keys<'k> {
     /// Its own.
     Own,
     /// These, for a trial.
-    Candidate(&'k Generations),
+    Candidate(&'k KeyGenerations),
     /// None: blocks and guards only.
     None,
 }
@@ -139,7 +139,7 @@ fn input<'m>(membership: &'m Membership, keys: Keys<'m>, now: BootTime) -> Group
 }
 
 fn state<'g>(
-    generations: &'g Generations,
+    generations: &'g KeyGenerations,
     membership: &Membership,
     now: BootTime,
 ) -> GroupState<'g> {
@@ -162,7 +162,7 @@ fn installed<'g>(line: ActiveLine<'g>, membership: &Membership) -> InstalledTek<
 }
 
 /// What was protected once stays blocked.
-fn without_keys(generations: &Generations) -> GroupState<'_> {
+fn without_keys(generations: &KeyGenerations) -> GroupState<'_> {
     match generations.lines() {
         [] => GroupState::NoKey,
         lines => GroupState::Expired(lines.iter().collect()),
@@ -186,7 +186,7 @@ fn zones(membership: &Membership) -> Zones {
     let interfaces = membership.interfaces();
     let lan = config.lan.iter().map(|name| LanInterface {
         name: name.clone(),
-        prefixes: interfaces.get(name).map(facts::prefixes).unwrap_or_default(),
+        prefixes: interfaces.get(name).map(local_interface::prefixes).unwrap_or_default(),
     });
     let wan = config.wan.iter().map(|name| {
         let interface = interfaces.get(name);

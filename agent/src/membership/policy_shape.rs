@@ -5,14 +5,14 @@ use core::net::Ipv4Addr;
 
 use gdoi::group::{GroupSa, TekProtection, TrafficSelector};
 
-use crate::facts::Multicast;
+use crate::membership::local_interface::Multicast;
 
 /// All that decides whether the kernel can do a group SA, but for the configuration and the
 /// interfaces.
 ///
 /// SPIs and keys are no part of it. Which lines share an SPI is, and so is how long the keys are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trial {
+pub struct PolicyShape {
     lines: Vec<Line>,
     local: Option<Ipv4Addr>,
     multicast: Option<Multicast>,
@@ -28,7 +28,7 @@ struct Line {
     keys: Option<(usize, usize)>,
 }
 
-impl Trial {
+impl PolicyShape {
     /// The trial of `sa` at an address of ours, with pushes by `multicast`.
     pub fn of(sa: &GroupSa, local: Option<Ipv4Addr>, multicast: Option<Multicast>) -> Self {
         let teks = &sa.policy().teks;
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     /// Lines with an SPI and a destination port each, and the octets of every encryption key.
-    fn trial(lines: &[(Spi, u16)], octets: usize, seconds: u64) -> Trial {
+    fn trial(lines: &[(Spi, u16)], octets: usize, seconds: u64) -> PolicyShape {
         let tek = |&(spi, destination_port): &(Spi, u16)| TekPolicy {
             spi,
             selector: TrafficSelector {
@@ -95,7 +95,7 @@ mod tests {
             integrity: Secret::new(vec![octet(spi); 32]),
         };
         let keys: BTreeMap<_, _> = lines.iter().map(|(spi, _)| (*spi, keys(*spi))).collect();
-        Trial::of(&GroupSa::originate(policy, keys, None, None, None), None, None)
+        PolicyShape::of(&GroupSa::originate(policy, keys, None, None, None), None, None)
     }
 
     #[test]
@@ -113,7 +113,7 @@ mod tests {
         assert_ne!(one, trial(&[(1, 80)], 32, 60), "a line less");
         assert_ne!(one, trial(&[(1, 80), (2, 443)], 16, 60), "the length of the keys");
         assert_ne!(one, trial(&[(1, 80), (2, 443)], 32, 61), "the life");
-        let moved = Trial { local: Some(Ipv4Addr::LOCALHOST), ..one.clone() };
+        let moved = PolicyShape { local: Some(Ipv4Addr::LOCALHOST), ..one.clone() };
         assert_ne!(one, moved, "the address");
     }
 }

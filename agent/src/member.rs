@@ -1,8 +1,8 @@
 //! All memberships of one member, without clock, sockets or kernel: what the event loop drives.
 //!
-//! After every `handle_*` or [`Daemon::stop`], drain [`Daemon::poll_transmit`] and
-//! [`Daemon::poll_event`], put [`Daemon::poll_desired`] into the kernel, then read
-//! [`Daemon::poll_timeout`].
+//! After every `handle_*` or [`Member::stop`], drain [`Member::poll_transmit`] and
+//! [`Member::poll_event`], put [`Member::poll_desired`] into the kernel, then read
+//! [`Member::poll_timeout`].
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,12 +15,12 @@ use policies::Compiler;
 use xfrm::Desired;
 use xfrm::model::SaId;
 
-use crate::adoption::Earlier;
 use crate::config::{Config, Group, OnExit};
-use crate::facts::{Interfaces, Multicast};
-use crate::group::{Event, Membership, Seeds, Suspicion};
-use crate::input::{self, Keys, Unusable};
-use crate::saved::{Boot, Saved};
+use crate::membership::kernel_policy::{self, Keys, Unusable};
+use crate::membership::local_interface::{Interfaces, Multicast};
+use crate::membership::restore::Earlier;
+use crate::membership::{Event, Membership, Seeds, Suspicion};
+use crate::persistence::state_file::{Boot, Saved};
 
 /// What the kernel should hold, and what could not be had.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ const UNKNOWN_ESP: u64 = 10;
 const UNAUTHENTIC_ESP: u32 = 10;
 
 /// The member.
-pub struct Daemon {
+pub struct Member {
     memberships: Vec<Membership>,
     started: BootTime,
     stray: BTreeMap<&'static str, u64>,
@@ -57,8 +57,8 @@ pub struct Daemon {
     compiler: Compiler,
 }
 
-impl Daemon {
-    /// Memberships that wait for [`Daemon::handle_interfaces`]. `seeds` makes a source of seeds for
+impl Member {
+    /// Memberships that wait for [`Member::handle_interfaces`]. `seeds` makes a source of seeds for
     /// each group.
     pub fn new(
         config: &Config,
@@ -135,7 +135,7 @@ impl Daemon {
         }
     }
 
-    /// What a later run needs to know, to be written before [`Daemon::poll_desired`]'s outcome goes
+    /// What a later run needs to know, to be written before [`Member::poll_desired`]'s outcome goes
     /// into the kernel.
     pub fn save(&self, boot: Boot, now: BootTime) -> Saved {
         Saved::new(boot, self.memberships.iter().map(|membership| membership.save(now)).collect())
@@ -283,7 +283,7 @@ impl Daemon {
         }
     }
 
-    /// The kernel holds what [`Daemon::poll_desired`] gave last: acknowledgements may leave.
+    /// The kernel holds what [`Member::poll_desired`] gave last: acknowledgements may leave.
     pub fn handle_applied(&mut self, now: BootTime) {
         self.memberships.iter_mut().for_each(|membership| membership.handle_applied(now));
     }
@@ -338,7 +338,7 @@ impl Daemon {
             .find_map(|(index, group)| Some((index, group.poll_event()?)))
     }
 
-    /// When [`Daemon::handle_timeout`] is due.
+    /// When [`Member::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<BootTime> {
         self.memberships.iter().filter_map(Membership::poll_timeout).min()
     }
@@ -371,7 +371,7 @@ impl Daemon {
             OnExit::Keep => Keys::Own,
             OnExit::Block | OnExit::Remove => Keys::None,
         };
-        input::compile(kept.map(|membership| (membership, keys(membership))), now).map(Some)
+        kernel_policy::compile(kept.map(|membership| (membership, keys(membership))), now).map(Some)
     }
 
     /// The memberships in the order of the configuration.
@@ -412,7 +412,7 @@ impl Daemon {
             let groups = self.memberships.iter().enumerate().map(|(index, membership)| {
                 (membership, if left_out.contains(&index) { Keys::None } else { Keys::Own })
             });
-            let error = match input::compile_with(&mut self.compiler, groups, now) {
+            let error = match kernel_policy::compile_with(&mut self.compiler, groups, now) {
                 Ok(desired) => return Outcome { desired: Some(desired), unusable },
                 Err(error) => error,
             };
@@ -452,8 +452,8 @@ impl Daemon {
 pub fn check_blocks(config: &Config, interfaces: &Interfaces) -> Result<(), Unusable> {
     let never: fn(&Group) -> (Seeds, u64) = |_| (Box::new(|| Err("only a check".to_owned())), 0);
     let now = BootTime::default();
-    let mut daemon = Daemon::new(config, never, now);
-    daemon.handle_interfaces(interfaces, now);
-    let blocks = daemon.memberships.iter().map(|membership| (membership, Keys::None));
-    input::compile(blocks, now).map(drop)
+    let mut member = Member::new(config, never, now);
+    member.handle_interfaces(interfaces, now);
+    let blocks = member.memberships.iter().map(|membership| (membership, Keys::None));
+    kernel_policy::compile(blocks, now).map(drop)
 }

@@ -1,0 +1,221 @@
+//! What gdoictl sees: a snapshot of all groups without any secret.
+
+use core::net::Ipv4Addr;
+use std::collections::BTreeMap;
+
+use control::MemberSnapshot;
+use control::member::{
+    IsakmpSa, IsakmpState, KekSa, MemberGroup, MembershipState, PassedOver, Role, Tek, Traffic,
+    Transform,
+};
+use gdoi::BootTime;
+use gdoi::config::{DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Transform};
+use gdoi::event::Stage;
+use xfrm::Counters;
+use xfrm::statistics::Statistics;
+
+use crate::member::Member;
+use crate::membership::failover::{self, State};
+use crate::membership::{Membership, kernel_policy};
+use crate::show::names;
+
+/// What a snapshot needs beside the memberships.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Counters of the kernel; empty if they could not be read.
+    pub statistics: Statistics,
+    /// What is wrong with the machine, each with its remedy.
+    pub problems: Vec<String>,
+    /// How often foreign changes were repaired.
+    pub repairs: u64,
+}
+
+/// Everything that can be shown.
+pub fn snapshot(member: &Member, surroundings: &Surroundings, now: BootTime) -> MemberSnapshot {
+    let memberships = member.memberships().iter().enumerate();
+    MemberSnapshot {
+        program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: now.saturating_since(member.started()).as_secs(),
+        groups: memberships
+            .map(|(index, membership)| MemberGroup {
+                discards: member.discards(index).map(words).unwrap_or_default(),
+                ..group(membership, &surroundings.statistics, now)
+            })
+            .collect(),
+        discards: words(member.stray_datagrams()),
+        problems: surroundings.problems.clone(),
+        guard_drops: traffic(surroundings.statistics.guard_drops()),
+        repairs: surroundings.repairs,
+    }
+}
+
+fn group(membership: &Membership, statistics: &Statistics, now: BootTime) -> MemberGroup {
+    let config = membership.config();
+    let failover = membership.failover();
+    let passed = |passed: &failover::PassedOver| {
+        Some(PassedOver {
+            server: membership.server(passed.server)?,
+            seconds_ago: now.saturating_since(passed.at).as_secs(),
+            reason: passed.reason.word().to_owned(),
+            detail: passed.detail.clone(),
+        })
+    };
+    let (trying, next) = match failover.state() {
+        State::Suspended => (None, None),
+        State::Trying { server, .. } => (membership.server(server), None),
+        State::Pausing { until } => (None, Some(until)),
+        State::Served { renewal, .. } => (None, Some(renewal)),
+    };
+    MemberGroup {
+        name: config.name.clone(),
+        id: config.id.0,
+        state: state(membership, now),
+        open_without_key: membership.is_open_without_key(),
+        local: membership.local_address().map(Into::into),
+        server: failover.served_by().and_then(|server| membership.server(server)),
+        trying,
+        servers: config.server_addresses(),
+        passed_over: failover.passed_over().iter().filter_map(passed).collect(),
+        history: failover.history().filter_map(passed).collect(),
+        next_registration_seconds: next.map(|at| at.saturating_since(now).as_secs()),
+        isakmp_sas: isakmp_sa(membership, now).into_iter().collect(),
+        kek: kek(membership, now),
+        teks: teks(membership, statistics, now),
+        policies: kernel_policy::explain(membership, now),
+        counters: membership.counters(),
+        discards: BTreeMap::new(),
+        push_discards: words(membership.rekey().discards()),
+    }
+}
+
+fn state(membership: &Membership, now: BootTime) -> MembershipState {
+    let keyed = !membership.generations().is_empty(now);
+    match membership.failover().state() {
+        State::Served { .. } if keyed => MembershipState::Registered,
+        _ if keyed => MembershipState::ReRegistering,
+        State::Suspended => MembershipState::Suspended,
+        _ if membership.had_keys() => MembershipState::Expired,
+        State::Pausing { .. } => MembershipState::Waiting,
+        State::Trying { .. } | State::Served { .. } => MembershipState::Registering,
+    }
+}
+
+fn isakmp_sa(membership: &Membership, now: BootTime) -> Option<IsakmpSa> {
+    let (server, stage) = membership.stage()?;
+    let established = membership.isakmp_sa().map(|(_, isakmp)| isakmp);
+    if established.is_none() && stage != Stage::Phase1 {
+        return None;
+    }
+    let cookies = established.map(|isakmp| isakmp.cookies);
+    Some(IsakmpSa {
+        state: if established.is_some() { IsakmpState::Up } else { IsakmpState::Negotiating },
+        local: membership.local_socket()?,
+        remote: membership.server(server)?,
+        initiator_cookie: hexadecimal(&cookies.map(|(initiator, _)| initiator).unwrap_or_default()),
+        responder_cookie: hexadecimal(&cookies.map(|(_, responder)| responder).unwrap_or_default()),
+        exchange_mode: "main".to_owned(),
+        role: Role::Initiator,
+        authentication: "pre-shared-key".to_owned(),
+        peer_identity: established.map(|isakmp| identity(&isakmp.peer_identity)),
+        transform: established.map(|isakmp| transform(&isakmp.transform)),
+        lifetime_left_seconds: established.map(|isakmp| isakmp.end.saturating_since(now).as_secs()),
+    })
+}
+
+fn kek(membership: &Membership, now: BootTime) -> Option<KekSa> {
+    let member = membership.rekey().member()?;
+    let policy = member.policy()?;
+    let habit = member.habit().unwrap_or_default();
+    let (kind, _, data) = &policy.destination;
+    let destination = <[u8; 4]>::try_from(data.as_slice()).ok().filter(|_| *kind == 1);
+    Some(KekSa {
+        spi: hexadecimal(&policy.spi),
+        encryption: names::kek_encryption(policy),
+        signature: names::kek_signature(policy),
+        destination: destination.map(|octets| Ipv4Addr::from(octets).into()),
+        acknowledgement: policy.acknowledgement.map(names::acknowledgement),
+        lifetime_left_seconds: member.expiry().map_or(0, |end| end.saturating_since(now).as_secs()),
+        sequence_number: member.sequence_number().unwrap_or_default(),
+        signature_form: habit.form.map(|form| names::signature_form(form).to_owned()),
+        signed_length: habit.length.map(|length| names::signed_length(length).to_owned()),
+    })
+}
+
+fn teks(membership: &Membership, statistics: &Statistics, now: BootTime) -> Vec<Tek> {
+    let config = membership.config();
+    let local = membership.local_address();
+    let counters = |destination: Option<std::net::Ipv4Addr>, spi: u32| {
+        let id = destination
+            .map(|destination| xfrm::model::SaId { destination: destination.into(), spi });
+        traffic(id.and_then(|id| statistics.sas.get(&id).copied()).unwrap_or_default())
+    };
+    let teks = membership.generations().teks(now).into_iter().map(|tek| {
+        let protection = &tek.policy.protection;
+        let (encryption, integrity) = names::algorithms(protection);
+        Tek {
+            spi: tek.spi,
+            encryption,
+            integrity,
+            mode: "tunnel, addresses preserved".to_owned(),
+            direction: names::direction(protection).to_owned(),
+            sends: names::sends(protection) && tek.send,
+            receives: names::receives(protection),
+            hard_life_left_seconds: tek.expiry.saturating_since(now).as_secs(),
+            lifetime_kilobytes: protection.lifetime_kilobytes,
+            inbound: counters(local, tek.spi),
+            outbound: counters(Some(config.placeholder), tek.spi),
+        }
+    });
+    teks.collect()
+}
+
+fn words(counts: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+    counts.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
+}
+
+fn traffic(counters: Counters) -> Traffic {
+    Traffic { packets: counters.packets, octets: counters.octets }
+}
+
+fn hexadecimal(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// An identity in the configuration's words.
+fn identity(identity: &Identity) -> String {
+    match identity {
+        Identity::Address(address) => format!("address {address}"),
+        Identity::Fqdn(name) => format!("fqdn {name}"),
+        Identity::UserFqdn(name) => format!("user-fqdn {name}"),
+        Identity::KeyId(octets) => format!("key-id {}", octets.escape_ascii()),
+    }
+}
+
+fn transform(transform: &Phase1Transform) -> Transform {
+    let encryption = match transform.encryption {
+        Phase1Encryption::DesCbc => "des-cbc",
+        Phase1Encryption::TripleDesCbc => "3des-cbc",
+        Phase1Encryption::Aes128Cbc => "aes-128-cbc",
+        Phase1Encryption::Aes192Cbc => "aes-192-cbc",
+        Phase1Encryption::Aes256Cbc => "aes-256-cbc",
+    };
+    let hash = match transform.hash {
+        HashAlgorithm::Md5 => "md5",
+        HashAlgorithm::Sha1 => "sha1",
+        HashAlgorithm::Sha2_256 => "sha2-256",
+        HashAlgorithm::Sha2_384 => "sha2-384",
+        HashAlgorithm::Sha2_512 => "sha2-512",
+    };
+    let dh_group = match transform.group {
+        DhGroup::Modp768 => 1,
+        DhGroup::Modp1024 => 2,
+        DhGroup::Modp1536 => 5,
+        DhGroup::Modp2048 => 14,
+        DhGroup::Modp3072 => 15,
+        DhGroup::Modp4096 => 16,
+        DhGroup::Ecp256 => 19,
+        DhGroup::Ecp384 => 20,
+        DhGroup::Modp2048Subgroup256 => 24,
+    };
+    Transform { encryption: encryption.to_owned(), hash: hash.to_owned(), dh_group }
+}
