@@ -421,7 +421,6 @@ impl<K: Kernel> EventLoop<K> {
                 self.member.handle_unreachable(transmit.destination, now);
             }
             if quiet {
-                self.member.prepare();
                 return;
             }
         }

@@ -288,11 +288,6 @@ impl Member {
         self.memberships.iter_mut().for_each(|membership| membership.handle_applied(now));
     }
 
-    /// Nobody waits for anything: what the next push of a group would need is computed ahead.
-    pub fn prepare(&mut self) {
-        self.memberships.iter_mut().for_each(Membership::prepare);
-    }
-
     /// Registers the group of this name again now.
     ///
     /// # Errors

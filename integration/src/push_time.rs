@@ -111,8 +111,7 @@ fn single_costs() -> Result<()> {
     ];
     for (what, key) in keys {
         let signature = key.sign(hash, RsaForm::DigestInfo, &digest, &mut rng)?;
-        let mut public = key.public_key();
-        public.prepare();
+        let public = key.public_key();
         let verify = || public.verify(hash, RsaForm::DigestInfo, &digest, &signature);
         show(what, (0..REPETITIONS).map(|_| timed(verify).1).collect());
     }

@@ -372,7 +372,6 @@ impl World {
                 self.deliver(&transmit);
             }
             if quiet {
-                self.member.prepare();
                 return;
             }
         }

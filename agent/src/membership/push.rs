@@ -80,13 +80,6 @@ impl Membership {
         }
     }
 
-    /// Computes ahead what the next push need not wait for.
-    pub fn prepare(&mut self) {
-        if let Some(member) = &mut self.rekey.member {
-            member.prepare();
-        }
-    }
-
     /// The multicast group that pushes come by, and where to join it.
     pub fn multicast(&self) -> Option<Multicast> {
         let (kind, port, data) = &self.rekey.member.as_ref()?.policy()?.destination;

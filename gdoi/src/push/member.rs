@@ -125,14 +125,6 @@ impl RekeyMember {
             .for_each(RekeySa::withhold_acknowledgement);
     }
 
-    /// Computes ahead what the verification of pushes under the KEK in use can do without when one
-    /// arrives. To be called when nobody waits: for an ECDSA key it takes some milliseconds, once.
-    pub fn prepare(&mut self) {
-        if let Some(current) = &mut self.current {
-            current.prepare();
-        }
-    }
-
     /// Policy of the KEK in use; where it says so, its pushes come by multicast.
     pub fn policy(&self) -> Option<&KekPolicy> {
         self.current.as_ref().map(RekeySa::policy)

@@ -113,11 +113,6 @@ impl RekeySa {
         }
     }
 
-    /// Computes ahead what verifications share.
-    pub(super) fn prepare(&mut self) {
-        self.verifier.key.prepare();
-    }
-
     /// Policy of the KEK, as the most recent SAK states it.
     pub fn policy(&self) -> &KekPolicy {
         &self.policy
