@@ -413,7 +413,7 @@ impl<K: Kernel> EventLoop<K> {
             }
             while let Some(transmit) = self.member.poll_transmit() {
                 quiet = false;
-                let Err(error) = self.sockets.send(&transmit).await else { continue };
+                let Err(error) = self.sockets.send(&transmit) else { continue };
                 if let Some(pass) = self.limiter.admit("send-failed", now) {
                     warn!(%error, withheld = pass.withheld, "datagram not sent");
                     debug!(destination = %transmit.destination, source = %transmit.source, "datagram not sent");

@@ -23,7 +23,7 @@ pub async fn leave<K: Kernel>(
     let end = async {
         member.stop(now);
         while let Some(transmit) = member.poll_transmit() {
-            if let Err(error) = sockets.send(&transmit).await {
+            if let Err(error) = sockets.send(&transmit) {
                 warn!(%error, "the key server was not told that we leave");
             }
         }

@@ -145,13 +145,13 @@ impl Sockets {
     ///
     /// # Errors
     /// There is no socket for that address, or what the kernel says.
-    pub async fn send(&self, transmit: &Transmit) -> io::Result<()> {
+    pub fn send(&self, transmit: &Transmit) -> io::Result<()> {
         let bound = match transmit.source.ip() {
             IpAddr::V4(address) => self.bound.get(&address),
             IpAddr::V6(_) => None,
         };
         match bound {
-            Some(bound) => bound.socket.send(transmit).await,
+            Some(bound) => bound.socket.send(transmit),
             None => Err(io::Error::new(
                 io::ErrorKind::AddrNotAvailable,
                 "no socket for the local address",
@@ -190,7 +190,7 @@ mod tests {
             source: SocketAddr::new(source.into(), 28_481),
             payload: b"octets".to_vec(),
         };
-        member.send(&datagram(one, two)).await.unwrap();
+        member.send(&datagram(one, two)).unwrap();
         match member.receive().await {
             Received::Datagram { source, octets, .. } => {
                 assert_eq!((source.ip(), octets.as_slice()), (IpAddr::V4(one), &b"octets"[..]));
@@ -198,7 +198,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(member.set(&[two].into(), at(1)).is_empty());
-        assert!(member.send(&datagram(one, two)).await.is_err());
+        assert!(member.send(&datagram(one, two)).is_err());
     }
 
     #[tokio::test]

@@ -95,7 +95,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         state.log_events();
         state.save();
         state.send_answers();
-        state.send(&network).await;
+        state.send(&network);
         if let (Some(interval), Some(due)) = (watchdog, next_watchdog)
             && clock::now() >= due
         {
@@ -250,10 +250,10 @@ impl State {
         }
     }
 
-    async fn send(&mut self, network: &Network) {
+    fn send(&mut self, network: &Network) {
         while let Some(transmit) = self.service.poll_transmit() {
             let path = self.service.multicast_path(&transmit);
-            if let Err(error) = network.send(&transmit, &path).await
+            if let Err(error) = network.send(&transmit, &path)
                 && let Some(pass) = self.limiter.admit("cannot-send", clock::now())
             {
                 let (peer, withheld) = (transmit.destination, pass.withheld);

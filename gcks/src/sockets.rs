@@ -50,7 +50,7 @@ impl Network {
         let (sender, queue) = mpsc::channel(QUEUE);
         let mut receivers = JoinSet::new();
         for socket in &sockets {
-            socket.reserve(RECEIVE_BUFFER);
+            socket.reserve_receive_buffer(RECEIVE_BUFFER);
             receivers.spawn(receive(Arc::clone(socket), sender.clone()));
         }
         Ok(Self { sockets, receivers, queue })
@@ -75,7 +75,7 @@ impl Network {
     ///
     /// # Errors
     /// What the kernel says, or there is no such interface; the member will ask again.
-    pub async fn send(&self, transmit: &Transmit, path: &MulticastPath) -> std::io::Result<()> {
+    pub fn send(&self, transmit: &Transmit, path: &MulticastPath) -> std::io::Result<()> {
         let source = transmit.source;
         let own = |socket: &&Arc<Socket>| {
             let local = socket.local();
@@ -87,9 +87,9 @@ impl Network {
             Some(socket) if transmit.destination.ip().is_multicast() => {
                 // By name every time: an interface that is made anew has another number.
                 let interface = path.interface.as_deref().map(interface_number).transpose()?;
-                socket.send_multicast(transmit, interface, path.ttl).await
+                socket.send_multicast(transmit, interface, path.ttl)
             }
-            Some(socket) => socket.send(transmit).await,
+            Some(socket) => socket.send(transmit),
             None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
         }
     }

@@ -1,9 +1,13 @@
 //! A UDP socket that knows which of our addresses a datagram was sent to, sends from a chosen one,
 //! and hears ICMP errors (IP_PKTINFO, IP_RECVERR; for IPv6 their counterparts).
 
+mod backlog;
+
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use gdoi::event::Transmit;
 use nix::cmsg_space;
@@ -17,9 +21,20 @@ use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Type};
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+pub use self::backlog::LONGEST_WAIT;
+use self::backlog::{Backlog, Waiting};
 
 /// Octets of a buffer that takes the longest datagram of IPv4 and IPv6.
 pub const LONGEST_DATAGRAM: usize = 65_535;
+
+/// Octets that the kernel is asked to keep of what we send.
+const SEND_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Pause between two attempts to send what waits.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// A socket could not be opened.
 #[derive(Debug, Error)]
@@ -72,6 +87,9 @@ pub enum Incoming {
 pub struct Socket {
     descriptor: UdpSocket,
     local: SocketAddr,
+    backlog: Mutex<Backlog>,
+    /// Wakes the receiver when the backlog is no longer empty.
+    queued: Notify,
 }
 
 impl Socket {
@@ -116,6 +134,12 @@ impl Socket {
 
     fn finish(socket: socket2::Socket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
+        // More than the 212,992 octets that the kernel keeps for one neighbor without an ARP
+        // answer, so that a host that is switched off cannot take the whole buffer. It grants what
+        // net.core.wmem_max allows, twice, which is enough with the default.
+        if let Err(error) = socket.set_send_buffer_size(SEND_BUFFER) {
+            tracing::debug!(event = "send-buffer-unchanged", %error, "send buffer unchanged");
+        }
         let socket = std::net::UdpSocket::from(socket);
         if socket.local_addr()?.is_ipv4() {
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
@@ -125,7 +149,12 @@ impl Socket {
             setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
         }
         let local = socket.local_addr()?;
-        Ok(Self { descriptor: UdpSocket::from_std(socket)?, local })
+        Ok(Self {
+            descriptor: UdpSocket::from_std(socket)?,
+            local,
+            backlog: Mutex::default(),
+            queued: Notify::new(),
+        })
     }
 
     /// The bound address and port.
@@ -135,9 +164,9 @@ impl Socket {
 
     /// Asks the kernel for a receive buffer of so many octets. It grants what its limits allow, and
     /// less is no error: then a burst loses datagrams that the peers send again.
-    pub fn reserve(&self, octets: usize) {
+    pub fn reserve_receive_buffer(&self, octets: usize) {
         if let Err(errno) = setsockopt(&self.descriptor, sockopt::RcvBuf, &octets) {
-            tracing::debug!(%errno, "receive buffer not changed");
+            tracing::debug!(event = "receive-buffer-unchanged", %errno, "receive buffer unchanged");
         }
     }
 
@@ -149,7 +178,11 @@ impl Socket {
     /// The kernel reports something that is neither; the socket stays usable.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Incoming> {
         loop {
-            let ready = self.descriptor.ready(Interest::READABLE | Interest::ERROR).await?;
+            self.backlog().flush(Instant::now(), |datagram| self.attempt(datagram));
+            let ready = tokio::select! {
+                ready = self.descriptor.ready(Interest::READABLE | Interest::ERROR) => ready?,
+                () = self.backlog_due() => continue,
+            };
             // One at a time: `try_io` knows no combinations.
             let interest = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
             match self.descriptor.try_io(interest, || self.receive_now(buffer)) {
@@ -224,10 +257,14 @@ impl Socket {
 
     /// Sends one datagram from the address it names as its source; the port is the bound one.
     ///
+    /// Never waits. What the kernel does not take at once waits in a bounded queue for at most
+    /// [`LONGEST_WAIT`], while [`Socket::receive`] is polled.
+    ///
     /// # Errors
     /// No route, the source address is gone, the datagram is too long: what the kernel says.
-    pub async fn send(&self, transmit: &Transmit) -> io::Result<()> {
-        self.send_on(transmit, 0, None).await
+    /// `WouldBlock`: the queue is full and the datagram is dropped; the protocol retransmits.
+    pub fn send(&self, transmit: &Transmit) -> io::Result<()> {
+        self.send_on(transmit, 0, None)
     }
 
     /// Sends one datagram to a multicast group, by the interface with this number or else by the
@@ -236,39 +273,53 @@ impl Socket {
     ///
     /// # Errors
     /// As for [`Socket::send`], or the interface is gone.
-    pub async fn send_multicast(
+    pub fn send_multicast(
         &self,
         transmit: &Transmit,
         interface: Option<u32>,
         ttl: u8,
     ) -> io::Result<()> {
-        self.send_on(transmit, interface.unwrap_or_default(), Some(ttl)).await
+        self.send_on(transmit, interface.unwrap_or_default(), Some(ttl))
     }
 
-    async fn send_on(
-        &self,
-        transmit: &Transmit,
-        interface: u32,
-        ttl: Option<u8>,
-    ) -> io::Result<()> {
+    /// Datagrams that were dropped because the kernel did not take them in time.
+    pub fn dropped(&self) -> u64 {
+        self.backlog().dropped()
+    }
+
+    fn send_on(&self, transmit: &Transmit, interface: u32, ttl: Option<u8>) -> io::Result<()> {
+        let mut backlog = self.backlog();
+        let sent = backlog
+            .send(transmit, interface, ttl, Instant::now(), |datagram| self.attempt(datagram));
+        if !backlog.is_empty() {
+            self.queued.notify_one();
+        }
+        sent
+    }
+
+    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        // A queue of datagrams has no state that a panic elsewhere could have left half done.
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the backlog may be worth another attempt. Cancel safe.
+    async fn backlog_due(&self) {
+        // Not for writability: once an ICMP error has arrived, tokio calls the socket writable
+        // for ever, and the task would spin.
+        if self.backlog().is_empty() {
+            self.queued.notified().await;
+        } else {
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn attempt(&self, datagram: &Waiting<'_>) -> Result<(), Errno> {
         // An ICMP error of an earlier datagram is reported by the next call, which then sends
         // nothing; that says nothing about this datagram.
         let mut stale_errors = 0;
         loop {
-            self.descriptor.writable().await?;
-            match self
-                .descriptor
-                .try_io(Interest::WRITABLE, || Ok(self.send_now(transmit, interface, ttl)?))
-            {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error)
-                    if stale_errors < 2
-                        && error
-                            .raw_os_error()
-                            .is_some_and(|code| is_icmp(Errno::from_raw(code))) =>
-                {
-                    stale_errors += 1;
-                }
+            match self.send_now(&datagram.transmit, datagram.interface, datagram.ttl) {
+                Err(errno) if stale_errors < 2 && is_icmp(errno) => stale_errors += 1,
                 done => return done,
             }
         }
@@ -341,180 +392,4 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn any_port(address: &str) -> SocketAddr {
-        SocketAddr::new(address.parse().unwrap(), 0)
-    }
-
-    async fn exchange(server: Socket, server_address: &str, client: Socket, client_address: &str) {
-        let source = SocketAddr::new(client_address.parse().unwrap(), client.local().port());
-        let destination = SocketAddr::new(server_address.parse().unwrap(), server.local().port());
-        client
-            .send(&Transmit { destination, source, payload: b"question".to_vec() })
-            .await
-            .unwrap();
-        let mut buffer = [0; 64];
-        let incoming = server.receive(&mut buffer).await.unwrap();
-        assert_eq!(incoming, Incoming::Datagram { source, local: destination, length: 8 });
-        assert_eq!(&buffer[..8], b"question");
-        server
-            .send(&Transmit {
-                destination: source,
-                source: destination,
-                payload: b"answer".to_vec(),
-            })
-            .await
-            .unwrap();
-        let incoming = client.receive(&mut buffer).await.unwrap();
-        assert_eq!(incoming, Incoming::Datagram { source: destination, local: source, length: 6 });
-    }
-
-    #[tokio::test]
-    async fn an_answer_leaves_from_the_address_that_was_asked() {
-        let server = Socket::bind(any_port("0.0.0.0")).unwrap();
-        let client = Socket::bind(any_port("0.0.0.0")).unwrap();
-        exchange(server, "127.0.0.7", client, "127.0.0.9").await;
-    }
-
-    #[tokio::test]
-    async fn ipv6_works_alike() {
-        let Ok(server) = Socket::bind(any_port("::1")) else {
-            eprintln!("this machine has no IPv6 loopback");
-            return;
-        };
-        let client = Socket::bind(any_port("::1")).unwrap();
-        exchange(server, "::1", client, "::1").await;
-    }
-
-    #[tokio::test]
-    async fn an_icmp_error_names_where_our_datagram_went() {
-        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let destination = closed.local_addr().unwrap();
-        drop(closed);
-        let client = Socket::bind(any_port("127.0.0.1")).unwrap();
-        let transmit = Transmit { destination, source: client.local(), payload: vec![0; 10] };
-        client.send(&transmit).await.unwrap();
-        let mut buffer = [0; 64];
-        let incoming = tokio::time::timeout(Duration::from_secs(5), client.receive(&mut buffer))
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(incoming, Incoming::Unreachable { destination, error: libc::ECONNREFUSED });
-        // The socket goes on: with the error still pending, the next datagram leaves all the same.
-        client.send(&transmit).await.unwrap();
-        let listening = Socket::bind(any_port("127.0.0.1")).unwrap();
-        client
-            .send(&Transmit {
-                destination: listening.local(),
-                source: client.local(),
-                payload: vec![1; 3],
-            })
-            .await
-            .unwrap();
-        let incoming = listening.receive(&mut buffer).await.unwrap();
-        assert_eq!(
-            incoming,
-            Incoming::Datagram { source: client.local(), local: listening.local(), length: 3 }
-        );
-    }
-
-    #[tokio::test]
-    async fn a_multicast_group_is_heard_on_the_interface_it_was_joined_on_alone() {
-        let group = Ipv4Addr::new(239, 192, 84, 8);
-        let Ok(loopback) = nix::net::if_::if_nametoindex("lo") else {
-            eprintln!("this machine has no loopback interface");
-            return;
-        };
-        let Ok(listening) = Socket::join(group, 28_483, loopback) else {
-            eprintln!("this machine's loopback knows no multicast");
-            return;
-        };
-        assert!(Socket::join(group, 28_483, u32::MAX >> 1).is_err());
-        let sender = socket2::Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
-        sender.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
-        let destination = SocketAddr::new(group.into(), 28_483);
-        if sender.send_to(b"push", &destination.into()).is_err() {
-            eprintln!("this machine's loopback has no route for multicast");
-            return;
-        }
-        let mut buffer = [0; 64];
-        let incoming = tokio::time::timeout(Duration::from_secs(5), listening.receive(&mut buffer))
-            .await
-            .unwrap()
-            .unwrap();
-        assert!(
-            matches!(incoming, Incoming::Datagram { local, length: 4, .. } if local == destination)
-        );
-    }
-
-    #[tokio::test]
-    async fn a_datagram_to_a_multicast_group_leaves_by_the_interface_and_with_the_hops_asked_for() {
-        let group = Ipv4Addr::new(239, 192, 84, 9);
-        let Ok(loopback) = nix::net::if_::if_nametoindex("lo") else {
-            eprintln!("this machine has no loopback interface");
-            return;
-        };
-        let Ok(listening) = Socket::join(group, 28_484, loopback) else {
-            eprintln!("this machine's loopback knows no multicast");
-            return;
-        };
-        setsockopt(&listening.descriptor, sockopt::Ipv4RecvTtl, &true).unwrap();
-        let sender = Socket::bind(any_port("127.0.0.1")).unwrap();
-        let destination = SocketAddr::new(group.into(), 28_484);
-        let transmit = Transmit { destination, source: sender.local(), payload: b"push".to_vec() };
-        assert!(
-            sender.send_multicast(&transmit, Some(u32::MAX >> 1), 9).await.is_err(),
-            "there is no such interface"
-        );
-        for (interface, ttl) in [(Some(loopback), 9), (None, 200)] {
-            if sender.send_multicast(&transmit, interface, ttl).await.is_err() {
-                eprintln!("this machine's loopback has no route for multicast");
-                return;
-            }
-            listening.descriptor.readable().await.unwrap();
-            let (mut buffer, mut control) = ([0; 64], cmsg_space!(libc::in_pktinfo, libc::c_int));
-            let mut slices = [IoSliceMut::new(&mut buffer)];
-            let received = recvmsg::<SockaddrStorage>(
-                listening.raw(),
-                &mut slices,
-                Some(&mut control),
-                MsgFlags::empty(),
-            );
-            let hops = received.unwrap().cmsgs().unwrap().find_map(|control| match control {
-                ControlMessageOwned::Ipv4Ttl(hops) => Some(hops),
-                _ => None,
-            });
-            assert_eq!(hops, Some(i32::from(ttl)));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_taken_port_is_named_with_its_remedy() {
-        let first = Socket::bind(any_port("127.0.0.1")).unwrap();
-        let error = Socket::bind(first.local()).unwrap_err().to_string();
-        assert!(error.contains("ss -ulnp"), "{error}");
-        let error = Socket::bind(any_port("192.0.2.77")).unwrap_err().to_string();
-        assert!(error.contains("no interface has this address"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn the_longest_datagram_arrives_whole() {
-        let server = Socket::bind(any_port("127.0.0.1")).unwrap();
-        let client = Socket::bind(any_port("127.0.0.1")).unwrap();
-        let payload = vec![7; 65_507];
-        client
-            .send(&Transmit { destination: server.local(), source: client.local(), payload })
-            .await
-            .unwrap();
-        let mut buffer = vec![0; LONGEST_DATAGRAM];
-        let incoming = server.receive(&mut buffer).await.unwrap();
-        assert_eq!(
-            incoming,
-            Incoming::Datagram { source: client.local(), local: server.local(), length: 65_507 }
-        );
-    }
-}
+mod tests;
