@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use agent::member::check_blocks;
 use agent::membership::local_interface::Interfaces;
-use agent::privileges;
 use agent::start::{configuration, serve};
 use anyhow::Context as _;
 use clap::Parser;
@@ -38,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    privileges::no_core_dumps()?;
+    daemon::process::disable_core_dumps().context("core dumps cannot be turned off")?;
     daemon::log::init(arguments.log.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

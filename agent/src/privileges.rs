@@ -1,24 +1,11 @@
-//! What the process gives up and what it needs: no core dumps, two capabilities, a kernel with ESP
-//! and nf_tables.
+//! What the machine must have: a kernel with ESP and nf_tables, and settings that forward.
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, bail};
-use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use anyhow::bail;
 use xfrm::prerequisites::{Problem, check_prerequisites, check_settings};
 
 use crate::config::Config;
-
-/// Turns core dumps off, so that keys in memory do not reach a disk, and keeps processes of the
-/// same user from reading that memory.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn no_core_dumps() -> anyhow::Result<()> {
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("core dumps cannot be turned off")?;
-    prctl::set_dumpable(false).context("core dumps cannot be turned off")
-}
 
 /// Looks at the machine. Returns what is worth a warning, each with its remedy.
 ///

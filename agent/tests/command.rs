@@ -64,3 +64,13 @@ fn a_missing_file_is_one_clear_line() {
     let report = String::from_utf8(output.stderr).unwrap();
     assert!(report.contains("/nonexistent/agent.toml: error: cannot be read"), "{report}");
 }
+
+#[test]
+fn an_unknown_log_level_is_refused_with_the_levels() {
+    let agent = env!("CARGO_BIN_EXE_gdoi-agent");
+    let output = Command::new(agent).args(["--log", "verbose", "--check"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report = String::from_utf8(output.stderr).unwrap();
+    assert!(report.contains("\"verbose\" is not a level"), "{report}");
+    assert!(report.contains("off, error, warn, info, debug, trace"), "{report}");
+}

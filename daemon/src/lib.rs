@@ -9,6 +9,7 @@ pub mod entropy;
 pub mod limit;
 pub mod log;
 pub mod notify;
+pub mod process;
 pub mod replace;
 pub mod sealed;
 pub mod secrets;

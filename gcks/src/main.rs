@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser;
 
 /// A GDOI (RFC 6407) key server.
@@ -22,6 +23,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Err(error) = prepare(arguments.log.as_deref()) {
+        eprintln!("gcks: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let loaded = match gcks::config::load(&arguments.config) {
         Ok(loaded) => loaded,
         Err(report) => {
@@ -36,10 +41,6 @@ fn main() -> ExitCode {
         let (groups, members) = (loaded.value.groups.len(), loaded.value.members.len());
         println!("{}: no errors; {groups} groups, {members} members", arguments.config.display());
         return ExitCode::SUCCESS;
-    }
-    if let Err(error) = daemon::log::init(arguments.log.as_deref()) {
-        eprintln!("gcks: {error}");
-        return ExitCode::FAILURE;
     }
     for warning in &loaded.warnings {
         tracing::warn!(file = %arguments.config.display(), "{warning}");
@@ -59,4 +60,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What comes before anything else, above all before a key is read.
+fn prepare(log: Option<&str>) -> anyhow::Result<()> {
+    daemon::process::disable_core_dumps().context("core dumps cannot be turned off")?;
+    Ok(daemon::log::init(log)?)
 }

@@ -38,6 +38,7 @@ pub use report::{Entry, Report, Severity};
 pub use secret::{check_length, pre_shared_key_source, shared_keys, state_key, state_key_source};
 pub use selector::traffic_selector;
 pub use table::{Located, Place, Table};
+pub(crate) use value::closest;
 pub use value::{Problem, Read, choice, duration_text};
 
 /// Longest configuration file in octets.

@@ -243,7 +243,7 @@ pub fn duration_text(duration: Duration) -> String {
 }
 
 /// The known word that `word` was probably meant to be.
-pub(super) fn closest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+pub(crate) fn closest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     let word = word.to_ascii_lowercase().replace('_', "-");
     // Two letters in the wrong order count as two wrong ones.
     let tolerance = if word.len() < 4 { 1 } else { 2 };

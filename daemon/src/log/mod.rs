@@ -1,4 +1,10 @@
 //! Log set-up: lines on standard error, where the journal or the terminal reads them.
+//!
+//! An event is one line: constant text, typed fields, and a field `event` with a name that stays
+//! the same over versions, so that alerts can be built on it.
+
+mod filter;
+mod line;
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -8,12 +14,23 @@ use tracing_subscriber::filter::{EnvFilter, FilterFn, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, fmt};
 
+use self::filter::UnknownLevel;
+use self::line::OneLine;
+
 /// The log cannot be set up.
 #[derive(Debug, Error)]
 pub enum LogError {
+    /// A part of the filter names no level.
+    #[error("log filter \"{text}\": {source}")]
+    Level {
+        /// The filter as given.
+        text: String,
+        /// The part.
+        source: UnknownLevel,
+    },
     /// The filter does not parse.
     #[error(
-        "log filter {text:?}: {source}; write a level such as \"info\" or \"debug,gdoi=trace\""
+        "log filter \"{text}\": {source}; write a level such as \"info\" or \"info,gdoi=trace\""
     )]
     Filter {
         /// The filter as given.
@@ -22,8 +39,8 @@ pub enum LogError {
         source: ParseError,
     },
     /// A subscriber is in place already.
-    #[error("the log is set up twice in one process")]
-    Twice,
+    #[error("the log is set up already")]
+    AlreadySet,
 }
 
 /// Starts the log. `filter` is the `--log` option; without it RUST_LOG counts, and else `info`.
@@ -32,28 +49,32 @@ pub enum LogError {
 /// included. Records of the `log` crate are not collected at all for the same reason.
 ///
 /// # Errors
-/// The filter does not parse, or the log is in place already.
+/// The filter does not parse or names an unknown level, or the log is in place already.
 pub fn init(filter: Option<&str>) -> Result<(), LogError> {
     let text = match filter {
         Some(text) => text.to_owned(),
         None => env::var("RUST_LOG").unwrap_or_else(|_| String::from("info")),
     };
-    let filter = EnvFilter::try_new(&text).map_err(|source| LogError::Filter { text, source })?;
+    let filter = parse(text)?;
     // The journal stamps its lines itself.
     let journal = env::var_os("JOURNAL_STREAM").is_some();
-    let lines = fmt::layer().with_writer(io::stderr).with_target(false);
+    let colors = !journal && io::stderr().is_terminal();
+    let lines = fmt::layer().with_writer(move || OneLine::new(io::stderr(), colors));
+    let lines = lines.with_target(false).with_ansi(colors);
+    let registry = Registry::default().with(harmless()).with(filter);
     let result = if journal {
-        let lines = lines.with_ansi(false).without_time();
-        tracing::subscriber::set_global_default(
-            Registry::default().with(harmless()).with(filter).with(lines),
-        )
+        tracing::subscriber::set_global_default(registry.with(lines.without_time()))
     } else {
-        let lines = lines.with_ansi(io::stderr().is_terminal());
-        tracing::subscriber::set_global_default(
-            Registry::default().with(harmless()).with(filter).with(lines),
-        )
+        tracing::subscriber::set_global_default(registry.with(lines))
     };
-    result.map_err(|_| LogError::Twice)
+    result.map_err(|_| LogError::AlreadySet)
+}
+
+fn parse(text: String) -> Result<EnvFilter, LogError> {
+    if let Err(source) = filter::check(&text) {
+        return Err(LogError::Level { text, source });
+    }
+    EnvFilter::try_new(&text).map_err(|source| LogError::Filter { text, source })
 }
 
 fn harmless() -> FilterFn {
@@ -78,7 +99,9 @@ mod tests {
 
     #[test]
     fn a_filter_that_does_not_parse_is_named() {
-        let error = init(Some("gdoi=loud")).unwrap_err();
-        assert!(error.to_string().contains("gdoi=loud"), "{error}");
+        for text in ["gdoi=loud", "loud", "[=info"] {
+            let error = init(Some(text)).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("log filter \"{text}\": ")), "{error}");
+        }
     }
 }

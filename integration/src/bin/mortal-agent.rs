@@ -11,7 +11,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agent::privileges;
 use agent::start::{configuration, serve};
 use anyhow::Context as _;
 use clap::Parser;
@@ -40,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<bool> {
-    privileges::no_core_dumps()?;
+    daemon::process::disable_core_dumps().context("core dumps cannot be turned off")?;
     daemon::log::init(None)?;
     let countdown =
         PathBuf::from(std::env::var_os("LAB_COUNTDOWN").context("LAB_COUNTDOWN names no file")?);
