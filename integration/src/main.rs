@@ -3,8 +3,11 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
+use integration::bench::datapath;
+use integration::bench::push_to_kernel;
+use integration::lab::topology;
 use integration::scenarios::{self, Context};
-use integration::{bench, push_time, topology, traffic};
+use integration::traffic;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -103,8 +106,8 @@ fn run(action: Action) -> Result<bool> {
             topology::tear_down();
             Ok(true)
         }
-        Action::Bench { rounds, seconds } => bench::run(&binaries()?, rounds, seconds),
-        Action::BenchPush { pushes } => push_time::run(&binaries()?, pushes),
+        Action::Bench { rounds, seconds } => datapath::run(&binaries()?, rounds, seconds),
+        Action::BenchPush { pushes } => push_to_kernel::run(&binaries()?, pushes),
         Action::Traffic(traffic) => traffic::run(&traffic).map(|()| true),
     }
 }

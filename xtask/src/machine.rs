@@ -13,7 +13,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// The binaries a lab needs from the target directory.
-pub const BINARIES: &[&str] = &["lab", "gdoi-agent", "mortal-agent", "gcks", "gdoictl"];
+pub const BINARIES: &[&str] = &["lab", "gdoi-agent", "crash-agent", "gcks", "gdoictl"];
 
 /// A kernel under hardware virtualisation says its first word within this time, or never will.
 const FIRST_WORD: Duration = Duration::from_secs(20);

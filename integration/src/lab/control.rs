@@ -2,7 +2,7 @@
 //! nodes.
 
 use super::Lab;
-use crate::nodes::{Node, Process};
+use crate::lab::nodes::{Node, Process};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::fs;

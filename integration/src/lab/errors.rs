@@ -1,7 +1,7 @@
 //! ERROR lines that daemons of a lab logged: something was broken then, whatever else was seen.
 
 use super::{Lab, MEMBER_NODES};
-use crate::topology::SERVERS;
+use crate::lab::topology::SERVERS;
 use anyhow::Result;
 use std::fs;
 use std::path::PathBuf;

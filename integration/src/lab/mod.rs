@@ -1,10 +1,10 @@
 //! A lab that is up: topology, captures, daemons, and what a scenario does with them.
 
-use crate::capture::{Capture, Captured, Depth, Mark, Tally};
-use crate::daemons::{Daemon, random_key, write_secret};
-use crate::nodes::Node;
-use crate::plan::{MEMBERS, Plan};
-use crate::topology::{self, G1, G2, G3, HA, HB, HC, R, SERVERS};
+use crate::lab::daemons::{Daemon, random_key, write_secret};
+use crate::lab::nodes::Node;
+use crate::lab::plan::{MEMBERS, Plan};
+use crate::lab::topology::{G1, G2, G3, HA, HB, HC, R, SERVERS};
+use crate::observe::capture::{Capture, Captured, Depth, Mark, Tally};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,14 @@ use std::time::Duration;
 use watch::Captures;
 
 mod control;
+pub mod daemons;
 mod errors;
+pub mod firewall;
+pub mod kernel;
+pub mod nodes;
+pub mod plan;
 mod start;
+pub mod topology;
 mod watch;
 
 pub use errors::Errors;

@@ -1,11 +1,11 @@
 //! Daemons of a lab: started, ended, killed, and awaited until they have keys.
 
 use super::{Lab, MEMBER_NODES};
-use crate::daemons::{Daemon, boot_file};
-use crate::nodes::Node;
-use crate::plan::{Plan, member_file, server_file};
-use crate::states::{self, HeldKey, State};
-use crate::topology::SERVERS;
+use crate::lab::daemons::{Daemon, boot_file};
+use crate::lab::nodes::Node;
+use crate::lab::plan::{Plan, member_file, server_file};
+use crate::lab::topology::SERVERS;
+use crate::observe::states::{self, HeldKey, State};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Where the mortal member looks how long it has to live.
+/// The file with the number of kernel operations left until the crash agent crashes.
 const COUNTDOWN: &str = "countdown";
 
 impl Lab {
@@ -34,16 +34,16 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts a member that dies right after so many kernel operations from [`Lab::arm`] on, and
-    /// waits for nothing.
+    /// Starts a member that crashes after the number of kernel operations set by [`Lab::arm`], and
+    /// does not wait for it.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start_mortal(&mut self, position: usize) -> Result<()> {
+    pub fn start_crash_agent(&mut self, position: usize) -> Result<()> {
         let (node, file) = self.member_to_start(position)?;
         let countdown = self.file(COUNTDOWN);
         let environment = [("LAB_COUNTDOWN", countdown.as_os_str())];
-        let program = self.binaries.join("mortal-agent");
+        let program = self.binaries.join("crash-agent");
         let (daemon, _) = Daemon::spawn(&program, node, &file, &self.directory, &environment)?;
         *self.members.get_mut(position).context("no such member")? = Some(daemon);
         Ok(())
@@ -53,8 +53,7 @@ impl Lab {
         self.plan.log.map(|filter| ("RUST_LOG", OsStr::new(filter))).into_iter().collect()
     }
 
-    /// From now on the mortal member has so many kernel operations to live; none counts them any
-    /// more with `None`.
+    /// Sets the number of kernel operations until the crash; with `None` there is no crash.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -63,12 +62,12 @@ impl Lab {
         Ok(fs::write(self.file(COUNTDOWN), text)?)
     }
 
-    /// How many operations the mortal member has left.
-    pub fn left_to_live(&self) -> Option<u64> {
+    /// Operations left until the crash.
+    pub fn operations_left(&self) -> Option<u64> {
         fs::read_to_string(self.file(COUNTDOWN)).ok()?.trim().parse().ok()
     }
 
-    /// Whether a member that was started runs still.
+    /// Whether a member that was started is still running.
     pub fn is_alive(&mut self, position: usize) -> bool {
         self.members.get_mut(position).and_then(Option::as_mut).is_some_and(Daemon::is_running)
     }

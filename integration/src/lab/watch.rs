@@ -2,9 +2,9 @@
 //! moment.
 
 use super::{Lab, SETTLES};
-use crate::capture::{Capture, Captured, Mark};
-use crate::nodes::Node;
-use crate::topology::{HA, HB};
+use crate::lab::nodes::Node;
+use crate::lab::topology::{HA, HB};
+use crate::observe::capture::{Capture, Captured, Mark};
 use anyhow::{Context, Result};
 
 /// Moments in the captures.

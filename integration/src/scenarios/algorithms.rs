@@ -2,14 +2,15 @@
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
-use crate::narrative::{Finding, Narrative};
-use crate::packet::reassemble;
-use crate::plan::{Plan, PolicyLine, Tek};
-use crate::statements::{nothing_clear, to_port};
-use crate::states::State;
-use crate::topology::G2;
+use crate::lab::plan::{Plan, PolicyLine, Tek};
+use crate::lab::topology::G2;
+use crate::observe::esp;
+use crate::observe::leak;
+use crate::observe::packet::reassemble;
+use crate::observe::states::State;
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{nothing_clear, to_port};
 use crate::traffic::MARKER;
-use crate::{esp, leak};
 use anyhow::{Context as _, Result};
 
 /// A cipher in the words of the configuration, and what the kernel must make of it.

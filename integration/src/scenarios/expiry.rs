@@ -3,11 +3,11 @@
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
-use crate::narrative::{Finding, Narrative};
-use crate::nodes::Node;
-use crate::plan::{Plan, PolicyLine, Tek};
-use crate::statements::{answered, blocked, nothing_clear, to_port};
-use crate::topology::{G1, G2, HA, HB, PROTECTED};
+use crate::lab::nodes::Node;
+use crate::lab::plan::{Plan, PolicyLine, Tek};
+use crate::lab::topology::{G1, G2, HA, HB, PROTECTED};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{answered, blocked, nothing_clear, to_port};
 use anyhow::{Context as _, Result};
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,10 @@
 //! Somebody flushes the kernel's tables under traffic: repaired, and no clear packet in between.
 
 use crate::lab::Lab;
-use crate::narrative::{Finding, Narrative};
-use crate::nodes::Node;
-use crate::statements::{answered, flow, guard_drops, nothing_clear};
-use crate::topology::{G1, G2, HA};
+use crate::lab::nodes::Node;
+use crate::lab::topology::{G1, G2, HA};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{answered, flow, guard_drops, nothing_clear};
 use anyhow::Result;
 use std::time::Duration;
 

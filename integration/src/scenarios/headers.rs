@@ -2,14 +2,14 @@
 //! copied (RFC 4301 §5.1.2.1).
 
 use super::{Context, bring_up, close};
-use crate::capture::Captured;
 use crate::lab::Lab;
-use crate::leak::from_member;
-use crate::narrative::{Finding, Narrative};
-use crate::packet::{ESP, ICMP, word};
-use crate::plan::Plan;
-use crate::statements::{answered, nothing_clear, ping, tcp};
-use crate::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, R};
+use crate::lab::plan::Plan;
+use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, R};
+use crate::observe::capture::Captured;
+use crate::observe::leak::from_member;
+use crate::observe::packet::{ESP, ICMP, word};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{answered, nothing_clear, ping, tcp};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 

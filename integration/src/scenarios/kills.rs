@@ -2,11 +2,11 @@
 
 use super::{Context, bring_up, close, registered};
 use crate::lab::Lab;
-use crate::narrative::{Finding, Narrative};
-use crate::plan::{Plan, Rekey};
-use crate::pushes::{GROUP, rekey};
-use crate::statements::{answered, flow, nothing_clear};
-use crate::topology::{G1, G2, HA, SERVERS};
+use crate::lab::plan::{Plan, Rekey};
+use crate::lab::topology::{G1, G2, HA, SERVERS};
+use crate::observe::pushes::{GROUP, rekey};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{answered, flow, nothing_clear};
 use anyhow::Result;
 use std::fs::File;
 use std::io::Read;

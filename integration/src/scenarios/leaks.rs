@@ -1,17 +1,17 @@
 //! Ways in which a member could let the group's packets out in clear, each one tried.
 
 use super::{Context, close, registered};
-use crate::firewall;
 use crate::lab::Lab;
-use crate::leak::from_member;
-use crate::narrative::{Finding, Narrative};
-use crate::nodes::Node;
-use crate::packet::ESP;
-use crate::plan::Plan;
-use crate::statements::{
+use crate::lab::firewall;
+use crate::lab::nodes::Node;
+use crate::lab::plan::Plan;
+use crate::lab::topology::{G1, G2, HA, HB, HB_ADDRESS, R, is_protected, server_address};
+use crate::observe::leak::from_member;
+use crate::observe::packet::ESP;
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{
     Forgery, answered, flow, forged, guard_drops, nothing_clear, ping, preserved,
 };
-use crate::topology::{G1, G2, HA, HB, HB_ADDRESS, R, is_protected, server_address};
 use crate::traffic::value;
 use anyhow::Result;
 use std::time::{Duration, Instant};

@@ -3,12 +3,12 @@
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
-use crate::leak::from_member;
-use crate::narrative::{Finding, Narrative};
-use crate::packet::{UDP, word};
-use crate::plan::Plan;
-use crate::statements::{nothing_clear, ping};
-use crate::topology::{self, G1, HA, HB, R};
+use crate::lab::plan::Plan;
+use crate::lab::topology::{self, G1, HA, HB, R};
+use crate::observe::leak::from_member;
+use crate::observe::packet::{UDP, word};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{nothing_clear, ping};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 

@@ -2,15 +2,17 @@
 //! encrypts everything between the branches, whatever happens to routes, uplinks and the daemon.
 
 use super::{Context, close, flushes, registered};
-use crate::firewall;
 use crate::lab::Lab;
-use crate::narrative::{Finding, Narrative};
-use crate::plan::Plan;
-use crate::statements::{
+use crate::lab::firewall;
+use crate::lab::plan::Plan;
+use crate::lab::topology::{
+    self, G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, R, SERVERS, server_address,
+};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{
     Forgery, answered, blocked, decrypts, flow, forged, guard_drops, nothing_clear, ping,
     preserved, same_keys, show_kernel, tcp,
 };
-use crate::topology::{self, G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, R, SERVERS, server_address};
 use anyhow::Result;
 use std::time::Duration;
 

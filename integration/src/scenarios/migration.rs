@@ -3,12 +3,12 @@
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
-use crate::leak::from_member;
-use crate::narrative::{Finding, Narrative};
-use crate::packet::ESP;
-use crate::plan::Plan;
-use crate::statements::{flow, nothing_clear, preserved};
-use crate::topology::{G1, HA_ADDRESS};
+use crate::lab::plan::Plan;
+use crate::lab::topology::{G1, HA_ADDRESS};
+use crate::observe::leak::from_member;
+use crate::observe::packet::ESP;
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{flow, nothing_clear, preserved};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ fn nothing_lost(
     narrative: &mut Narrative,
     what: &str,
     count: u64,
-    report: Result<crate::statements::FlowReport>,
+    report: Result<crate::report::statements::FlowReport>,
 ) {
     narrative.state(
         "migration",

@@ -1,23 +1,22 @@
 //! The scenarios and how they are played.
 
+use crate::lab::plan::Plan;
 use crate::lab::{Errors, Lab};
-use crate::narrative::{Finding, Narrative};
-use crate::plan::Plan;
-use crate::statements::clear_count;
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::clear_count;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod algorithms;
-mod cells;
+mod crash_points;
 mod expiry;
-mod failopen;
+mod fail_open;
 mod flushes;
 mod headers;
 mod kills;
 mod leaks;
 mod links;
-mod lost;
 mod main;
 mod migration;
 mod open;
@@ -25,11 +24,12 @@ mod probe;
 mod races;
 mod reboot;
 mod rekey;
+mod rekey_lost;
 mod removal;
 mod sabotage;
 mod secrets;
+mod security_table;
 mod selectors;
-mod steps;
 
 /// What a scenario needs from outside.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ pub const ALL: &[Scenario] = &[
         name: "fail-open",
         about: "a service that passes in clear while there is no key",
         ordinary: false,
-        play: failopen::play,
+        play: fail_open::play,
     },
     Scenario {
         name: "open",
@@ -158,7 +158,7 @@ pub const ALL: &[Scenario] = &[
         name: "rekey-lost",
         about: "lost pushes and acknowledgements",
         ordinary: false,
-        play: lost::play,
+        play: rekey_lost::play,
     },
     Scenario {
         name: "removal",
@@ -191,16 +191,16 @@ pub const ALL: &[Scenario] = &[
         play: headers::play,
     },
     Scenario {
-        name: "steps",
-        about: "the member is killed after every single kernel operation of its life",
+        name: "crash-points",
+        about: "the member crashes after every single kernel operation",
         ordinary: false,
-        play: steps::play,
+        play: crash_points::play,
     },
     Scenario {
-        name: "cells",
+        name: "security-table",
         about: "every cell of the table of SECURITY.md",
         ordinary: false,
-        play: cells::play,
+        play: security_table::play,
     },
     Scenario {
         name: "sabotage",

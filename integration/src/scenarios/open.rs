@@ -1,15 +1,15 @@
 //! A whole group with `failure-policy = "open"`: in clear while there is no key, protected while
 //! there is one, and blocked where the daemon that could open it is dead.
 
-use super::cells::{cells_of, only_intended, wait_until};
+use super::security_table::{cells_of, only_intended, wait_until};
 use super::{Context, registered};
 use crate::lab::Lab;
-use crate::narrative::{Finding, Narrative};
-use crate::plan::{Plan, Tek};
-use crate::pushes::GROUP;
-use crate::statements::{Forgery, answered, blocked, forged};
-use crate::table::Promise;
-use crate::topology::{G1, G2, HA, HB};
+use crate::lab::plan::{Plan, Tek};
+use crate::lab::topology::{G1, G2, HA, HB};
+use crate::observe::pushes::GROUP;
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{Forgery, answered, blocked, forged};
+use crate::report::table::Promise;
 use anyhow::Result;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
             killed_with_a_key(&mut lab, narrative)?;
         }
     }
-    // What was in clear here was meant to be; every volley has been looked at by itself.
+    // What was in clear here was meant to be; every traffic matrix has been checked by itself.
     only_intended(context, lab, narrative)
 }
 
@@ -49,7 +49,7 @@ fn without_a_key(lab: &Lab, narrative: &mut Narrative, state: &str) {
     answered(narrative, "ping", "hb reaches ha", HB, &[], "172.16.1.10");
 }
 
-/// Brings new keys and takes the server away, so that nobody's keys change under the volley.
+/// Brings new keys and takes the server away, so that no keys change while the traffic matrix is sent.
 fn keyed(lab: &mut Lab, narrative: &mut Narrative) -> Result<bool> {
     lab.start_server(0)?;
     for node in lab.running() {

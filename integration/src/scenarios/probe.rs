@@ -2,15 +2,15 @@
 //! once in a while and without harm to those that it has.
 
 use super::{Context, bring_up, close, registered};
-use crate::capture::Captured;
 use crate::lab::Lab;
-use crate::leak::from_member;
-use crate::narrative::{Finding, Narrative};
-use crate::packet::{UDP, word};
-use crate::plan::Plan;
-use crate::pushes::{member_group, sending_spi};
-use crate::statements::{flow_during, guard_drops, nothing_clear};
-use crate::topology::{G1, R};
+use crate::lab::plan::Plan;
+use crate::lab::topology::{G1, R};
+use crate::observe::capture::Captured;
+use crate::observe::leak::from_member;
+use crate::observe::packet::{UDP, word};
+use crate::observe::pushes::{member_group, sending_spi};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{flow_during, guard_drops, nothing_clear};
 use anyhow::{Context as _, Result};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};

@@ -1,16 +1,16 @@
 //! Somebody flushes a member's tables at the moment in which a push arrives: the repair and the new
 //! key meet.
 
-use super::cells::flush;
+use super::security_table::flush;
 use super::{Context, bring_up, close};
-use crate::kernel::{difference, picture};
 use crate::lab::Lab;
-use crate::narrative::{Finding, Narrative};
-use crate::nodes::Node;
-use crate::plan::{Plan, Rekey};
-use crate::pushes::{GROUP, sending_spi};
-use crate::statements::{nothing_clear, ping};
-use crate::topology::{G1, G2, HA, HB, SERVERS};
+use crate::lab::kernel::{difference, picture};
+use crate::lab::nodes::Node;
+use crate::lab::plan::{Plan, Rekey};
+use crate::lab::topology::{G1, G2, HA, HB, SERVERS};
+use crate::observe::pushes::{GROUP, sending_spi};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{nothing_clear, ping};
 use anyhow::{Context as _, Result};
 use std::fs::File;
 use std::io::Read;

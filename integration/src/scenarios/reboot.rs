@@ -3,12 +3,12 @@
 
 use super::{Context, bring_up, close, registered};
 use crate::lab::Lab;
-use crate::leak::from_member;
-use crate::narrative::{Finding, Narrative};
-use crate::plan::{Plan, Rekey};
-use crate::pushes::{member_group, rekey, sending_spi, spis};
-use crate::statements::{answered, blocked, flow, nothing_clear};
-use crate::topology::{G1, G2, HA, HA_ADDRESS, HB, SERVERS};
+use crate::lab::plan::{Plan, Rekey};
+use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, SERVERS};
+use crate::observe::leak::from_member;
+use crate::observe::pushes::{member_group, rekey, sending_spi, spis};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{answered, blocked, flow, nothing_clear};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 

@@ -3,16 +3,16 @@
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
-use crate::load::{highest_rate, load};
-use crate::narrative::{Finding, Narrative};
-use crate::nodes::Node;
-use crate::plan::{MULTICAST, Plan, Rekey};
-use crate::pushes::{
+use crate::lab::nodes::Node;
+use crate::lab::plan::{MULTICAST, Plan, Rekey};
+use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB_ADDRESS, R, SERVERS, server_address};
+use crate::observe::pushes::{
     GROUP, forge, member_group, push_of, pushes_to, receiving_spis, rekey, sending_spi,
     server_rekey, spis, wait_new_spi,
 };
-use crate::statements::{answered, flow, nothing_clear};
-use crate::topology::{G1, G2, HA, HA_ADDRESS, HB_ADDRESS, R, SERVERS, server_address};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{answered, flow, nothing_clear};
+use crate::traffic::load::{highest_rate, load};
 use anyhow::{Context as _, Result};
 use std::net::Ipv4Addr;
 use std::process::Command;

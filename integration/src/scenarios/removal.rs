@@ -2,16 +2,16 @@
 //! §7.4).
 
 use super::{Context, close, registered};
-use crate::esp;
 use crate::lab::Lab;
-use crate::leak::from_member;
-use crate::narrative::{Finding, Narrative};
-use crate::packet::reassemble;
-use crate::plan::{Plan, Rekey};
-use crate::pushes::{GROUP, member_group, receiving_spis, sending_spi, wait_new_spi};
-use crate::statements::{answered, flow, nothing_clear, ping};
-use crate::states::State;
-use crate::topology::{G1, G2, G3, HA, HA_ADDRESS, HC_ADDRESS, SERVERS};
+use crate::lab::plan::{Plan, Rekey};
+use crate::lab::topology::{G1, G2, G3, HA, HA_ADDRESS, HC_ADDRESS, SERVERS};
+use crate::observe::esp;
+use crate::observe::leak::from_member;
+use crate::observe::packet::reassemble;
+use crate::observe::pushes::{GROUP, member_group, receiving_spis, sending_spi, wait_new_spi};
+use crate::observe::states::State;
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{answered, flow, nothing_clear, ping};
 use anyhow::Result;
 use std::time::Duration;
 

@@ -2,14 +2,14 @@
 //! must fail.
 
 use super::{Context, bring_up, close, leaks, registered};
-use crate::daemons::{random_key, write_secret};
 use crate::lab::Lab;
-use crate::narrative::Narrative;
-use crate::plan::Plan;
-use crate::statements::{
+use crate::lab::daemons::{random_key, write_secret};
+use crate::lab::plan::Plan;
+use crate::lab::topology::{G1, G2, HA, SERVERS};
+use crate::report::narrative::Narrative;
+use crate::report::statements::{
     Forgery, answered, clear_count, decrypts, flow, forged, nothing_clear, preserved, same_keys,
 };
-use crate::topology::{G1, G2, HA, SERVERS};
 use anyhow::{Context as _, Result};
 
 /// Every sabotage on one lab, each one healed by a restart of the member.

@@ -2,13 +2,13 @@
 //! pre-shared keys and the state keys are looked for in whatever anybody may see.
 
 use super::{Context, bring_up, close};
+use crate::lab::nodes::Node;
+use crate::lab::plan::{MEMBERS, Plan, Rekey};
+use crate::lab::topology::{G1, G2, HA, SERVERS};
 use crate::lab::{DIRECTORY, Lab};
-use crate::narrative::{Finding, Narrative};
-use crate::nodes::Node;
-use crate::plan::{MEMBERS, Plan, Rekey};
-use crate::pushes::{GROUP, rekey};
-use crate::statements::answered;
-use crate::topology::{G1, G2, HA, SERVERS};
+use crate::observe::pushes::{GROUP, rekey};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::answered;
 use agent::persistence::sealed_keys;
 use anyhow::{Context as _, Result};
 use daemon::clock;

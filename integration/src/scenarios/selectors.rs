@@ -2,11 +2,11 @@
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
-use crate::narrative::{Finding, Narrative};
-use crate::packet::ESP;
-use crate::plan::{Plan, PolicyLine, Tek};
-use crate::statements::{answered, blocked, nothing_clear, tcp, to_port};
-use crate::topology::{HA, HB};
+use crate::lab::plan::{Plan, PolicyLine, Tek};
+use crate::lab::topology::{HA, HB};
+use crate::observe::packet::ESP;
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{answered, blocked, nothing_clear, tcp, to_port};
 use anyhow::Result;
 
 /// Asymmetric prefixes first, then a port.

@@ -1,14 +1,14 @@
-//! One volley of datagrams: a few of every kind that `SECURITY.md` distinguishes, both ways through
-//! the first member and forged in the core, and what became of each kind.
+//! The traffic matrix: a few datagrams of every kind that `SECURITY.md` distinguishes, both ways
+//! through the first member and forged in the core, and what became of each kind.
 
-use crate::capture::Captured;
+use crate::lab::nodes::{Node, Process};
+use crate::lab::topology::{G1, HA, HB, R, SERVERS};
 use crate::lab::{Lab, Moment};
-use crate::leak::from_member;
-use crate::nodes::{Node, Process};
-use crate::packet::{ESP, Packet, UDP, word};
-use crate::table::{Column, Promise};
-use crate::topology::{G1, HA, HB, R, SERVERS};
-use crate::traffic::{Shot, value};
+use crate::observe::capture::Captured;
+use crate::observe::leak::from_member;
+use crate::observe::packet::{ESP, Packet, UDP, word};
+use crate::report::table::{Column, Promise};
+use crate::traffic::{Datagram, value};
 use anyhow::Result;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -53,7 +53,7 @@ struct Kind {
     /// The TEK of one service alone covers it.
     service: bool,
     from: Node,
-    shot: Shot,
+    datagram: Datagram,
 }
 
 const fn kind(
@@ -64,12 +64,12 @@ const fn kind(
     destination: (Ipv4Addr, u16),
     size: usize,
 ) -> Kind {
-    let shot = Shot {
+    let datagram = Datagram {
         source: SocketAddrV4::new(source.0, source.1),
         destination: SocketAddrV4::new(destination.0, destination.1),
         size,
     };
-    Kind { column, way, service: destination.1 == SERVICE, from, shot }
+    Kind { column, way, service: destination.1 == SERVICE, from, datagram }
 }
 
 /// Sizes differ, so that ESP tells by its length what is inside; ICMP errors that quote a datagram
@@ -131,18 +131,18 @@ impl Seen {
     }
 }
 
-/// What became of a volley.
+/// What became of each kind of datagram.
 #[derive(Debug)]
-pub struct Volley {
+pub struct TrafficMatrix {
     seen: Vec<(Kind, Seen)>,
 }
 
-impl Volley {
+impl TrafficMatrix {
     /// Sends one and looks.
     ///
     /// # Errors
     /// When a generator or a capture fails.
-    pub fn fire(lab: &Lab) -> Result<Self> {
+    pub fn send(lab: &Lab) -> Result<Self> {
         let moment = lab.now()?;
         let sinks: Vec<Process> = LISTENS
             .iter()
@@ -150,15 +150,15 @@ impl Volley {
             .collect::<Result<_>>()?;
         let mut shooters = Vec::new();
         for node in [HA, G1, HB, R, SERVERS[2]] {
-            let shots: Vec<String> = KINDS
+            let datagrams: Vec<String> = KINDS
                 .iter()
                 .filter(|kind| kind.from == node)
-                .map(|kind| kind.shot.to_string())
+                .map(|kind| kind.datagram.to_string())
                 .collect();
             let forged = if node == R { "--forged" } else { "" };
             shooters.push(lab.start_traffic(
                 node,
-                &format!("volley --count {COUNT} {forged} {}", shots.join(" ")),
+                &format!("matrix --count {COUNT} {forged} {}", datagrams.join(" ")),
             )?);
         }
         for shooter in shooters {
@@ -184,18 +184,20 @@ impl Volley {
                 .iter()
                 .filter(|captured| from_member(captured))
                 .map(|captured| &captured.packet);
-            let clear = sent.clone().filter(|packet| is_clear(packet, &kind.shot));
+            let clear = sent.clone().filter(|packet| is_clear(packet, &kind.datagram));
             let esp = sent.filter(|packet| {
-                packet.protocol == ESP && packet.payload.len() == esp_length(kind.shot.size)
+                packet.protocol == ESP && packet.payload.len() == esp_length(kind.datagram.size)
             });
-            let arrived = match *kind.shot.destination.ip() {
-                HOST => arrivals(&near, &kind.shot),
-                FAR => arrivals(&far, &kind.shot),
+            let arrived = match *kind.datagram.destination.ip() {
+                HOST => arrivals(&near, &kind.datagram),
+                FAR => arrivals(&far, &kind.datagram),
                 OWN => listened.get(usize::from(kind.way == Way::Forged)).copied().unwrap_or(0),
                 // No capture there: the core's last link.
                 _ => core
                     .iter()
-                    .filter(|captured| captured.outgoing && is_clear(&captured.packet, &kind.shot))
+                    .filter(|captured| {
+                        captured.outgoing && is_clear(&captured.packet, &kind.datagram)
+                    })
                     .count() as u64,
             };
             (*kind, Seen { clear: clear.count() as u64, esp: esp.count() as u64, arrived })
@@ -226,8 +228,8 @@ impl Volley {
             };
             told.push(format!(
                 "{COUNT} {way}, {} > {}:{crossed} {arrived} arrived{}",
-                kind.shot.source,
-                kind.shot.destination,
+                kind.datagram.source,
+                kind.datagram.destination,
                 if keeps && through { "" } else { "   <-- not as promised" }
             ));
         }
@@ -235,17 +237,18 @@ impl Volley {
     }
 }
 
-fn is_clear(packet: &Packet, shot: &Shot) -> bool {
+fn is_clear(packet: &Packet, datagram: &Datagram) -> bool {
     packet.protocol == UDP
-        && (packet.source, packet.destination) == (*shot.source.ip(), *shot.destination.ip())
-        && word(&packet.payload, 0) == Some(shot.source.port())
-        && word(&packet.payload, 2) == Some(shot.destination.port())
+        && (packet.source, packet.destination)
+            == (*datagram.source.ip(), *datagram.destination.ip())
+        && word(&packet.payload, 0) == Some(datagram.source.port())
+        && word(&packet.payload, 2) == Some(datagram.destination.port())
 }
 
-fn arrivals(captured: &[Captured], shot: &Shot) -> u64 {
+fn arrivals(captured: &[Captured], datagram: &Datagram) -> u64 {
     captured
         .iter()
-        .filter(|captured| !captured.outgoing && is_clear(&captured.packet, shot))
+        .filter(|captured| !captured.outgoing && is_clear(&captured.packet, datagram))
         .count() as u64
 }
 
@@ -267,14 +270,14 @@ mod tests {
         let lengths: Vec<usize> = KINDS
             .iter()
             .filter(|kind| kind.way != Way::Forged && kind.column != Column::Unrelated)
-            .map(|kind| esp_length(kind.shot.size))
+            .map(|kind| esp_length(kind.datagram.size))
             .collect();
         let distinct: BTreeSet<usize> = lengths.iter().copied().collect();
         assert_eq!(distinct.len(), lengths.len());
         for kind in &KINDS {
             // A host's port unreachable quotes the datagram; the whole error is at most 576 octets.
-            let quoted = (kind.shot.size + 28).min(576 - 28);
-            assert!(!distinct.contains(&esp_length(quoted)), "{}", kind.shot);
+            let quoted = (kind.datagram.size + 28).min(576 - 28);
+            assert!(!distinct.contains(&esp_length(quoted)), "{}", kind.datagram);
         }
     }
 

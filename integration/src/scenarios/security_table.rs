@@ -1,15 +1,15 @@
-//! Every cell of the table of `SECURITY.md`: each of its states is brought about, a volley of every
-//! kind of traffic is sent, and captures say whether what the cell promises is kept.
+//! Every cell of the table of `SECURITY.md`: each of its states is brought about, the
+//! traffic matrix is sent, and captures say whether each cell keeps its promise.
 
 use super::{Context, bring_up, close, no_errors, registered};
+use crate::lab::plan::{Plan, PolicyLine, Rekey, Tek};
+use crate::lab::topology::{G1, G2, HB, R, SERVERS};
 use crate::lab::{Lab, Moment};
-use crate::narrative::{Finding, Narrative};
-use crate::plan::{Plan, PolicyLine, Rekey, Tek};
-use crate::pushes::{GROUP, receiving_spis, sending_spi};
-use crate::statements::blocked;
-use crate::table::{self, COLUMNS, DOCUMENT, Promise, Row};
-use crate::topology::{G1, G2, HB, R, SERVERS};
-use crate::volley::{EXCLUDED, FAIL_OPEN, SERVICE, Volley};
+use crate::observe::pushes::{GROUP, receiving_spis, sending_spi};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::blocked;
+use crate::report::table::{self, COLUMNS, DOCUMENT, Promise, Row};
+use crate::traffic::matrix::{EXCLUDED, FAIL_OPEN, SERVICE, TrafficMatrix};
 use anyhow::{Context as _, Result, bail};
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ const STATES: [&str; 14] = [
     WAN_MOVED,
 ];
 
-/// Two volleys fit into each half of a roll.
+/// Two traffic matrices fit into each half of a roll.
 const REKEY: fn() -> Rekey =
     || Rekey { activation_seconds: 25, deactivation_seconds: 50, ..Rekey::default() };
 const SHORT: u32 = 50;
@@ -66,18 +66,18 @@ fn plan() -> Plan {
     Plan { excluded_port: Some(EXCLUDED), fail_open_port: Some(FAIL_OPEN), ..Plan::default() }
 }
 
-/// One volley, one statement for each column of the row.
+/// One traffic matrix, one statement for each column of the row.
 fn cells(lab: &Lab, narrative: &mut Narrative, table: &[Row], state: &str, remark: &str) {
     narrative.chapter(&format!("{state}{remark}"));
-    let volley = Volley::fire(lab);
+    let matrix = TrafficMatrix::send(lab);
     let row = table.iter().find(|row| row.state == state);
     for (position, (column, heading)) in COLUMNS.into_iter().enumerate() {
         let cell = row.and_then(|row| row.cells.get(position));
         let words = cell.map_or("", |cell| cell.1.as_str());
         narrative.state("cell", &format!("{heading}: {words}"), || {
             let promise = cell.context("the table has no such row")?.0;
-            let volley = volley.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
-            let (kept, seen) = volley.keeps(column, promise);
+            let matrix = matrix.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+            let (kept, seen) = matrix.keeps(column, promise);
             Ok(Finding::new(kept, seen))
         });
     }
@@ -192,8 +192,11 @@ fn repaired(lab: &Lab, narrative: &mut Narrative) {
     narrative.state("repaired", "the daemon goes on and repairs: ha reaches hb again", || {
         let started = Instant::now();
         loop {
-            let (sent, answers, _) =
-                crate::statements::ping(crate::topology::HA, &["-c", "2"], "172.16.2.10")?;
+            let (sent, answers, _) = crate::report::statements::ping(
+                crate::lab::topology::HA,
+                &["-c", "2"],
+                "172.16.2.10",
+            )?;
             let seconds = started.elapsed().as_secs_f32();
             if (answers == sent && sent > 0) || seconds > 60.0 {
                 return Ok(Finding::new(
@@ -244,14 +247,14 @@ pub(super) fn cells_of(
     promise: Promise,
 ) {
     narrative.chapter(&format!("{state}{remark}"));
-    let volley = Volley::fire(lab);
+    let matrix = TrafficMatrix::send(lab);
     for (column, heading) in COLUMNS.into_iter().take(3) {
         narrative.state(
             "cell",
             &format!("{heading}: {}", format!("{promise:?}").to_lowercase()),
             || {
-                let volley = volley.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
-                let (kept, seen) = volley.keeps(column, promise);
+                let matrix = matrix.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+                let (kept, seen) = matrix.keeps(column, promise);
                 Ok(Finding::new(kept, seen))
             },
         );

@@ -1,21 +1,21 @@
-//! The member is killed right after every single kernel operation: from its first start to the
-//! keys, through a whole rekey, through its orderly end and the start after that. Each time the
-//! ordinary daemon is started and goes on from what the kernel holds.
+//! The member crashes after every single kernel operation: of its first start up to the keys, of a
+//! rekey, of an orderly exit and of the start after that. Each time the ordinary daemon is started
+//! and continues with what the kernel holds.
 
 use super::{Context, close, registered};
-use crate::kernel::{clean, difference, picture};
 use crate::lab::Lab;
-use crate::narrative::{Finding, Narrative};
-use crate::plan::{Plan, Rekey};
-use crate::pushes::{GROUP, receiving_spis, sending_spi};
-use crate::statements::{FlowReport, flow_during, nothing_clear, ping};
-use crate::topology::{G1, G2, HA, SERVERS};
+use crate::lab::kernel::{clean, difference, picture};
+use crate::lab::plan::{Plan, Rekey};
+use crate::lab::topology::{G1, G2, HA, SERVERS};
+use crate::observe::pushes::{GROUP, receiving_spis, sending_spi};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{FlowReport, flow_during, nothing_clear, ping};
 use anyhow::{Result, bail};
 use std::fs;
 use std::time::{Duration, Instant};
 
 const FAR: &str = "172.16.2.10";
-/// A member that is dead for some seconds must be back before its peers forget the old key.
+/// A crashed member must be back before its peers drop the old key.
 const REKEY: fn() -> Rekey = || Rekey {
     activation_seconds: 6,
     deactivation_seconds: 20,
@@ -24,12 +24,12 @@ const REKEY: fn() -> Rekey = || Rekey {
     ..Rekey::default()
 };
 const WITHIN: Duration = Duration::from_secs(90);
-/// A daemon that does nothing for so long has done all there was to do.
+/// A daemon idle for this long has nothing left to do.
 const IDLE: Duration = Duration::from_secs(3);
-/// More operations than any course has.
+/// More operations than any phase has.
 const MOST: u64 = 80;
 
-/// The courses.
+/// Plays every phase.
 pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut lab = context.build(Plan { rekey: Some(REKEY()), ..Plan::default() })?;
     lab.start_server(0)?;
@@ -38,9 +38,9 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     if registered(&lab, narrative, "both members are registered") {
         std::thread::sleep(IDLE);
         let fresh = picture(G1)?;
-        narrative.say("what g1's kernel holds now is what it must hold after each death");
-        for one in [&ROLL, &EXIT, &RESTART, &FIRST_START] {
-            course(&mut lab, narrative, &fresh, one)?;
+        narrative.say("after each crash, g1's kernel must hold again what it holds now");
+        for one in [&REKEY_PHASE, &EXIT, &RESTART, &FIRST_START] {
+            phase(&mut lab, narrative, &fresh, one)?;
         }
         let moment = lab.now()?;
         // Before each first start nothing of ours was there, as on a machine that has just been
@@ -51,31 +51,31 @@ pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     close(context, lab, narrative)
 }
 
-/// One course of the daemon's life, from a state that can be brought about again and again.
-struct Course {
+/// A phase of the daemon's life, from a state that can be reproduced.
+struct Phase {
     title: &'static str,
-    /// Brings the state about, the mortal daemon running where it takes part in it.
+    /// Reproduces the state; the crash agent runs where the state needs it.
     before: fn(&mut Lab) -> Result<()>,
-    /// Starts the course. The countdown is running.
+    /// Starts the phase. The countdown is set.
     begin: fn(&mut Lab) -> Result<()>,
-    /// Whether the course is over for a daemon that has survived.
+    /// Whether the phase is over when no crash happened.
     over: fn(&mut Lab) -> Result<bool>,
-    /// What the packets of the hosts must not meet.
+    /// What must not happen to the traffic of the hosts.
     traffic: Traffic,
 }
 
-/// The hosts' traffic during a course.
+/// The hosts' traffic during a phase.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Traffic {
-    /// There is none: nothing protects it before the daemon's first operations.
+    /// None: nothing protects it before the daemon's first operations.
     None,
-    /// Nothing of it may leave in clear.
+    /// None of it may leave in clear.
     NeverClear,
-    /// There is a valid SA all the time: nothing of it may be lost, either.
+    /// A valid SA is always there: none of it may be lost either.
     NeverLost,
 }
 
-const FIRST_START: Course = Course {
+const FIRST_START: Phase = Phase {
     title: "From the first start to the keys",
     before: |lab| {
         lab.kill_member(0)?;
@@ -83,27 +83,27 @@ const FIRST_START: Course = Course {
         let _ = fs::remove_file(lab.file("g1.state"));
         Ok(())
     },
-    begin: |lab| lab.start_mortal(0),
+    begin: |lab| lab.start_crash_agent(0),
     over: |lab| Ok(!lab.outbound(G1)?.is_empty()),
     traffic: Traffic::None,
 };
 
-const RESTART: Course = Course {
-    title: "From the blocks of an orderly end to the keys",
+const RESTART: Phase = Phase {
+    title: "From the fail-close policies of an orderly exit to the keys",
     before: |lab| lab.stop_member(0),
     begin: FIRST_START.begin,
     over: FIRST_START.over,
     traffic: Traffic::NeverClear,
 };
 
-const ROLL: Course = Course {
+const REKEY_PHASE: Phase = Phase {
     title: "A push, its activation and its deactivation",
     before: |lab| {
         lab.kill_member(0)?;
         lab.arm(None)?;
-        lab.start_mortal(0)?;
+        lab.start_crash_agent(0)?;
         wait(
-            "the mortal daemon answers",
+            "the crash agent answers",
             |lab| Ok(lab.gdoictl(G1, &["show", "member"]).is_ok()),
             lab,
         )?;
@@ -115,10 +115,10 @@ const ROLL: Course = Course {
     traffic: Traffic::NeverLost,
 };
 
-const EXIT: Course = Course {
-    title: "An orderly end",
-    before: ROLL.before,
-    begin: |lab| lab.member(0).map_or(Ok(()), crate::daemons::Daemon::terminate),
+const EXIT: Phase = Phase {
+    title: "An orderly exit",
+    before: REKEY_PHASE.before,
+    begin: |lab| lab.member(0).map_or(Ok(()), crate::lab::daemons::Daemon::terminate),
     over: |lab| Ok(!lab.is_alive(0)),
     traffic: Traffic::NeverClear,
 };
@@ -132,66 +132,68 @@ fn one_key(lab: &Lab) -> Result<bool> {
         && lab.outbound(G2)?.len() == 1)
 }
 
-fn course(lab: &mut Lab, narrative: &mut Narrative, fresh: &str, course: &Course) -> Result<()> {
-    narrative.chapter(course.title);
+fn phase(lab: &mut Lab, narrative: &mut Narrative, fresh: &str, phase: &Phase) -> Result<()> {
+    narrative.chapter(phase.title);
     for number in 1..=MOST {
         let moment = lab.now()?;
-        let mut death = Death::default();
-        let report = match course.traffic {
-            Traffic::None => die(lab, course, number, &mut death).map(|()| None),
-            _ => flow_during(lab, |lab| die(lab, course, number, &mut death)).map(Some),
+        let mut crash = Crash::default();
+        let report = match phase.traffic {
+            Traffic::None => crash_and_restart(lab, phase, number, &mut crash).map(|()| None),
+            _ => {
+                flow_during(lab, |lab| crash_and_restart(lab, phase, number, &mut crash)).map(Some)
+            }
         };
-        let what = if death.died {
-            format!("killed after operation {number}")
+        let what = if crash.happened {
+            format!("crash after operation {number}")
         } else {
-            "not killed".to_owned()
+            "no crash".to_owned()
         };
         narrative.state(
             "killed",
-            &format!("{what}: the next daemon makes the kernel what a fresh one has"),
+            &format!("{what}: the next daemon restores the kernel entries of a fresh start"),
             || {
-                let (holds, told) = whole(lab, course, report?, fresh)?;
-                Ok(Finding::new(holds, format!("{}\n{told}", death.after)))
+                let (holds, told) = recovered(lab, phase, report?, fresh)?;
+                Ok(Finding::new(holds, format!("{}\n{told}", crash.last_operation)))
             },
         );
-        if course.traffic != Traffic::None {
+        if phase.traffic != Traffic::None {
             nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
         }
-        if !death.died {
+        if !crash.happened {
             narrative.state(
-                "all-steps",
-                &format!("that were all operations: {}", number - 1),
+                "all-crash-points",
+                &format!("every operation was a crash point: {}", number - 1),
                 || Ok(Finding::new(number > 1, "")),
             );
             return Ok(());
         }
     }
-    bail!("the course has more than {MOST} operations")
+    bail!("the phase has more than {MOST} operations")
 }
 
-/// How it went with the mortal daemon.
+/// What became of the crash agent.
 #[derive(Default)]
-struct Death {
-    died: bool,
-    /// The operation before, in the daemon's words.
-    after: String,
+struct Crash {
+    happened: bool,
+    /// The last operation before it, as the daemon logged it.
+    last_operation: String,
 }
 
-/// Brings the course about, lets the daemon die in it, and starts the ordinary one.
-fn die(lab: &mut Lab, course: &Course, number: u64, death: &mut Death) -> Result<()> {
-    (course.before)(lab)?;
+/// Starts the phase, waits for the crash, and starts the ordinary daemon.
+fn crash_and_restart(lab: &mut Lab, phase: &Phase, number: u64, crash: &mut Crash) -> Result<()> {
+    (phase.before)(lab)?;
     lab.arm(Some(number))?;
-    (course.begin)(lab)?;
+    (phase.begin)(lab)?;
     let started = Instant::now();
     let mut quiet = Instant::now();
     let mut left = number;
     loop {
-        if lab.left_to_live() == Some(0) {
-            death.died = true;
+        if lab.operations_left() == Some(0) {
+            crash.happened = true;
             break;
         }
-        let now = lab.left_to_live().unwrap_or(left);
-        if now != left || !(course.over)(lab)? {
+        let now = lab.operations_left().unwrap_or(left);
+        if now != left || !(phase.over)(lab)? {
             (left, quiet) = (now, Instant::now());
         }
         if quiet.elapsed() > IDLE {
@@ -199,7 +201,7 @@ fn die(lab: &mut Lab, course: &Course, number: u64, death: &mut Death) -> Result
         }
         if started.elapsed() > WITHIN {
             bail!(
-                "the course is not over after {} s; g1's log ends:\n{}",
+                "the phase did not end within {} s; g1's log ends:\n{}",
                 WITHIN.as_secs(),
                 lab.log_tail(G1, 8)
             );
@@ -207,29 +209,29 @@ fn die(lab: &mut Lab, course: &Course, number: u64, death: &mut Death) -> Result
         std::thread::sleep(Duration::from_millis(50));
     }
     let log = lab.log_tail(G1, 30);
-    death.after = log
+    crash.last_operation = log
         .lines()
         .rev()
-        .find(|line| line.contains("to live after"))
+        .find(|line| line.contains("until the crash"))
         .unwrap_or_default()
         .to_owned();
     lab.arm(None)?;
-    // Dead already, unless it survived.
+    // It has exited already, unless there was no crash.
     let _ = lab.kill_member(0);
     lab.start_member(0)?;
     lab.wait_registered(WITHIN)?;
     wait("both members hold one and the same key", |lab| one_key(lab), lab)
 }
 
-/// What must be so once the ordinary daemon runs again.
-fn whole(
+/// What must hold once the ordinary daemon runs again.
+fn recovered(
     lab: &Lab,
-    course: &Course,
+    phase: &Phase,
     report: Option<FlowReport>,
     fresh: &str,
 ) -> Result<(bool, String)> {
     let started = Instant::now();
-    // The regular look of the daemon at its kernel is not waited for: what is stale goes at once.
+    // The periodic check of the kernel is not awaited: stale entries are removed at once.
     let mut strange = difference(fresh, &picture(G1)?);
     while !strange.is_empty() && started.elapsed() < Duration::from_secs(10) {
         std::thread::sleep(Duration::from_millis(500));
@@ -237,11 +239,11 @@ fn whole(
     }
     let (sent, answers, _) = ping(HA, &["-c", "2"], FAR)?;
     let whole = report.as_ref().is_none_or(|report| report.received == report.sent);
-    let lossless = whole || course.traffic != Traffic::NeverLost;
+    let lossless = whole || phase.traffic != Traffic::NeverLost;
     let mut told = report.map(|report| format!("{report}\n")).unwrap_or_default();
     told.push_str(&format!("{sent} requests of ha to hb, {answers} answers"));
     if !strange.is_empty() {
-        told.push_str(&format!("\ng1's kernel differs from a fresh member's:\n{strange}"));
+        told.push_str(&format!("\ng1's kernel differs from that of a fresh member:\n{strange}"));
     }
     if !(strange.is_empty() && lossless) {
         told.push_str(&format!("\ng1's log ends:\n{}", lab.log_tail(G1, 12)));

@@ -1,12 +1,12 @@
 //! GROUPKEY-PUSH messages (RFC 6407 §4) as the lab sees them: in captures, in the kernel's SPIs, at
 //! the control sockets.
 
-use crate::capture::Captured;
 use crate::lab::Lab;
-use crate::leak::from_member;
-use crate::nodes::Node;
-use crate::packet::{UDP, word};
-use crate::topology::R;
+use crate::lab::nodes::Node;
+use crate::lab::topology::R;
+use crate::observe::capture::Captured;
+use crate::observe::leak::from_member;
+use crate::observe::packet::{UDP, word};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -153,7 +153,7 @@ pub fn server_rekey(lab: &Lab, server: Node) -> Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::Packet;
+    use crate::observe::packet::Packet;
 
     fn captured(ports: [u16; 2], exchange: u8) -> Captured {
         let mut payload: Vec<u8> = ports.iter().flat_map(|port| port.to_be_bytes()).collect();

@@ -1,7 +1,7 @@
 //! An ordinary user's firewall beside ours: connection tracking, masquerading, marks and a
 //! flowtable.
 
-use crate::nodes::Node;
+use crate::lab::nodes::Node;
 use anyhow::Result;
 
 /// Loads it on a member; `interfaces` are the ones its flowtable may shortcut.

@@ -2,8 +2,8 @@
 //! alternating in one boot.
 
 use crate::lab::Lab;
-use crate::plan::Plan;
-use crate::topology::{G1, G2, HA, HB};
+use crate::lab::plan::Plan;
+use crate::lab::topology::{G1, G2, HA, HB};
 use crate::traffic::value;
 use anyhow::{Context, Result};
 use std::path::Path;
@@ -75,7 +75,7 @@ pub fn run(binaries: &Path, rounds: u32, seconds: u32) -> Result<bool> {
         "group/classic, median of all: {overall:.2} (bar {BAR}: {})",
         if met { "met" } else { "missed" }
     );
-    crate::topology::tear_down();
+    crate::lab::topology::tear_down();
     Ok(met)
 }
 
@@ -88,7 +88,7 @@ fn other_routes() -> Result<()> {
                 "addr add {net}.10/24 dev eth0\nroute add {far}{other}.0/24 via {net}.1 src {net}.10\n"
             ))?;
             member.batch(&format!("addr add {net}.1/24 dev lan\n"))?;
-            crate::topology::R.ip(&format!("route add {net}.0/24 via 10.0.{number}.1"))?;
+            crate::lab::topology::R.ip(&format!("route add {net}.0/24 via 10.0.{number}.1"))?;
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! What a leak is: a packet of the group that a member lets into the core in another form than its
 //! ESP.
 
-use crate::capture::Captured;
-use crate::packet::{ESP, Packet, UDP, word};
-use crate::topology::{MEMBER_MAC, is_protected};
+use crate::lab::topology::{MEMBER_MAC, is_protected};
+use crate::observe::capture::Captured;
+use crate::observe::packet::{ESP, Packet, UDP, word};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 

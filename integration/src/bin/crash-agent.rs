@@ -1,9 +1,8 @@
-//! The member daemon as it is, but that it kills itself with SIGKILL right after the kernel
-//! operation that a file counts down to. Only the lab builds and runs it; the product has no such
-//! hook.
+//! The member daemon, unchanged but that it kills itself with SIGKILL after a given kernel
+//! operation. Only the lab builds and runs it; the product has no such hook.
 //!
-//! `mortal-agent --config FILE`, with `LAB_COUNTDOWN` naming the file that holds how many
-//! operations are left to do.
+//! `crash-agent --config FILE`; the file that `LAB_COUNTDOWN` names holds the number of operations
+//! left until the crash.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("mortal-agent: {error:#}");
+            eprintln!("crash-agent: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -49,28 +48,31 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         let Some(config) = configuration(&arguments.config, Some(&interfaces)) else {
             return Ok(false);
         };
-        serve(arguments.config.clone(), config, &interfaces, |kernel| Mortal { kernel, countdown })
-            .await
+        serve(arguments.config.clone(), config, &interfaces, |kernel| CrashingKernel {
+            kernel,
+            countdown,
+        })
+        .await
     })
 }
 
-/// The real kernel, whose user dies when its time has come.
-struct Mortal {
+/// The real kernel; the process kills itself when the countdown reaches zero.
+struct CrashingKernel {
     kernel: Netlink,
     countdown: PathBuf,
 }
 
-impl Mortal {
-    /// Counts one operation. Without a file, or with nothing in it, the daemon lives on.
+impl CrashingKernel {
+    /// Counts one operation. Without a file, or with an empty one, there is no crash.
     fn count(&self, op: &Op) {
         let left = fs::read_to_string(&self.countdown)
             .ok()
             .and_then(|text| text.trim().parse::<u64>().ok());
         let Some(left) = left else { return };
-        // A pipe or a file, and not to be lost in a buffer.
+        // Standard output may be a file, whose buffer the crash would lose.
         let _ = writeln!(
             std::io::stdout(),
-            "lab: {} operations to live after: {op}",
+            "lab: {} operations left until the crash; last: {op}",
             left.saturating_sub(1)
         );
         let _ = fs::write(&self.countdown, left.saturating_sub(1).to_string());
@@ -80,7 +82,7 @@ impl Mortal {
     }
 }
 
-impl Kernel for Mortal {
+impl Kernel for CrashingKernel {
     async fn read(
         &mut self,
         ownership: &Ownership,

@@ -7,7 +7,7 @@
 //!                                          r w5 ----wan-- g3 --lan-- hc 172.16.3.10
 //! ```
 
-use crate::nodes::{NAMESPACE_PREFIX, Node, batch};
+use crate::lab::nodes::{NAMESPACE_PREFIX, Node, batch};
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

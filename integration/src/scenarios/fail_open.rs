@@ -2,11 +2,11 @@
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
-use crate::narrative::{Finding, Narrative};
-use crate::packet::ESP;
-use crate::plan::{Plan, Tek};
-use crate::statements::{answered, blocked, to_port};
-use crate::topology::{G1, G2, HA};
+use crate::lab::plan::{Plan, Tek};
+use crate::lab::topology::{G1, G2, HA};
+use crate::observe::packet::ESP;
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{answered, blocked, to_port};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 

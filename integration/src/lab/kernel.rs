@@ -1,8 +1,8 @@
 //! Everything of ours in a member's kernel as text without what differs from run to run, to compare
 //! two members or two moments.
 
-use crate::nodes::Node;
-use crate::states;
+use crate::lab::nodes::Node;
+use crate::observe::states;
 use anyhow::Result;
 use std::collections::BTreeSet;
 

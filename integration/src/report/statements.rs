@@ -1,16 +1,17 @@
 //! The statements that scenarios share: each does something to the lab, looks, and says what it
 //! found.
 
-use crate::capture::Captured;
+use crate::lab::nodes::Node;
+use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, R, is_protected};
 use crate::lab::{Lab, Moment};
-use crate::leak::{from_member, leaks};
-use crate::narrative::{Finding, Narrative};
-use crate::nodes::Node;
-use crate::packet::{ESP, Packet, reassemble};
-use crate::states::State;
-use crate::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, R, is_protected};
+use crate::observe::capture::Captured;
+use crate::observe::esp;
+use crate::observe::leak::{from_member, leaks};
+use crate::observe::packet::{ESP, Packet, reassemble};
+use crate::observe::states;
+use crate::observe::states::State;
+use crate::report::narrative::{Finding, Narrative};
 use crate::traffic::{FORGED_MARKER, MARKER, value, word};
-use crate::{esp, states};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -140,7 +141,7 @@ impl std::fmt::Display for FlowReport {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             formatter,
-            "{} datagrams sent, {} received, {} lost, {} twice, longest silence {} ms",
+            "{} sent, {} received, {} lost, {} duplicates, longest gap {} ms",
             self.sent,
             self.received,
             self.sent.saturating_sub(self.received),

@@ -3,11 +3,11 @@
 
 use super::{Context, bring_up, close};
 use crate::lab::Lab;
-use crate::narrative::{Finding, Narrative};
-use crate::plan::{Plan, Rekey};
-use crate::pushes::{GROUP, rekey, sending_spi, server_rekey, wait_new_spi};
-use crate::statements::{flow, nothing_clear};
-use crate::topology::{G1, G2, R, SERVERS};
+use crate::lab::plan::{Plan, Rekey};
+use crate::lab::topology::{G1, G2, R, SERVERS};
+use crate::observe::pushes::{GROUP, rekey, sending_spi, server_rekey, wait_new_spi};
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{flow, nothing_clear};
 use anyhow::Result;
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! ESP in user space (RFC 4303 §3.4): verifies and decrypts what was captured, with nothing of the
 //! kernel's but its key.
 
-use crate::packet::{Packet, word};
-use crate::states::State;
+use crate::observe::packet::{Packet, word};
+use crate::observe::states::State;
 use aes::{Aes128, Aes192, Aes256};
 use aes_gcm::AesGcm;
 use aes_gcm::aead::consts::{U8, U11, U12, U16};
@@ -158,7 +158,7 @@ mod tests {
         Packet {
             source: Ipv4Addr::new(172, 16, 1, 10),
             destination: Ipv4Addr::new(172, 16, 2, 10),
-            protocol: crate::packet::ESP,
+            protocol: crate::observe::packet::ESP,
             identification: 1,
             dscp: 0,
             dont_fragment: false,

@@ -1,7 +1,7 @@
 //! The daemons under test as child processes: started on a node, awaited by their readiness, ended
 //! as a scenario wants.
 
-use crate::nodes::{Node, Process};
+use crate::lab::nodes::{Node, Process};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use std::ffi::OsStr;
@@ -21,8 +21,8 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 /// The niceness of a daemon, as its unit says.
 fn niceness(program: &Path) -> &'static str {
     let unit = match program.ends_with("gcks") {
-        true => include_str!("../../systemd/gcks.service"),
-        false => include_str!("../../systemd/gdoi-agent.service"),
+        true => include_str!("../../../systemd/gcks.service"),
+        false => include_str!("../../../systemd/gdoi-agent.service"),
     };
     unit.lines().find_map(|line| line.strip_prefix("Nice=")).unwrap_or("0")
 }

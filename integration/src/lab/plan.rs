@@ -1,6 +1,6 @@
 //! The plan of one run, and the configuration files both daemons get from it.
 
-use crate::topology::{PROTECTED, SERVERS, server_address};
+use crate::lab::topology::{PROTECTED, SERVERS, server_address};
 use std::fmt::Write;
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Captures: one tcpdump on all links of a node, and a reader of the file it writes.
 
-use crate::nodes::{Node, Process};
-use crate::packet::Packet;
+use crate::lab::nodes::{Node, Process};
+use crate::observe::packet::Packet;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -224,7 +224,7 @@ pub fn read(octets: &[u8], from: Mark) -> Result<(Vec<Captured>, Mark)> {
 }
 
 fn frame_of(frame: &[u8], time: u64) -> Option<Captured> {
-    let interface = crate::packet::long(frame, 4)?;
+    let interface = crate::observe::packet::long(frame, 4)?;
     let outgoing = *frame.get(10)? == OUTGOING;
     let mac = frame.get(12..18)?.try_into().ok()?;
     let packet = Packet::read(frame.get(SLL2_HEADER..)?)?;

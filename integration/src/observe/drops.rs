@@ -1,7 +1,7 @@
 //! Where packets were dropped: what the kernels of the path count, by node.
 
-use crate::nodes::Node;
-use crate::topology::{G1, G2, HA, HB, R};
+use crate::lab::nodes::Node;
+use crate::lab::topology::{G1, G2, HA, HB, R};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt;

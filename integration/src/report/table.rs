@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 
 /// The document with the table.
-pub const DOCUMENT: &str = include_str!("../../SECURITY.md");
+pub const DOCUMENT: &str = include_str!("../../../SECURITY.md");
 /// How the table's heading begins.
 const HEADING: &str = "| state |";
 

@@ -4,10 +4,10 @@
 //! What a few things cost by themselves on the same machine says how much of the time could be
 //! ours.
 
+use crate::lab::plan::{Plan, Rekey};
+use crate::lab::topology::{G1, G2, SERVERS};
 use crate::lab::{DIRECTORY, Lab};
-use crate::plan::{Plan, Rekey};
-use crate::pushes::{GROUP, member_group};
-use crate::topology::{G1, G2, SERVERS};
+use crate::observe::pushes::{GROUP, member_group};
 use anyhow::{Context, Result, bail};
 use gdoi::config::HashAlgorithm;
 use gdoi::crypto::{KeyKind, RsaForm, SeededRng, SigningKey};
@@ -61,7 +61,7 @@ pub fn run(binaries: &Path, pushes: u32) -> Result<bool> {
         lab.stop_member(1)?;
         met &= measure(&lab, pushes, signing_key, &[0])?;
         drop(lab);
-        crate::topology::tear_down();
+        crate::lab::topology::tear_down();
     }
     println!(
         "from the receipt of a push until its SAs are usable in the kernel; the bar is for the medians"

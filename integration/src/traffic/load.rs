@@ -1,9 +1,9 @@
 //! A load on the group: datagrams both ways at a rate, and a TCP transfer beside them.
 
-use crate::drops::Drops;
 use crate::lab::Lab;
-use crate::statements::FlowReport;
-use crate::topology::{HA, HA_ADDRESS, HB, HB_ADDRESS};
+use crate::lab::topology::{HA, HA_ADDRESS, HB, HB_ADDRESS};
+use crate::observe::drops::Drops;
+use crate::report::statements::FlowReport;
 use crate::traffic::value;
 use anyhow::{Context, Result};
 use std::fmt;
