@@ -107,8 +107,8 @@ impl<K: Kernel> Dataplane<K> {
 
     /// Others may have changed these parts of the kernel: nothing is decided before they are read
     /// again.
-    pub fn doubt(&mut self, parts: Parts) {
-        self.reconciler.doubt(parts);
+    pub fn invalidate(&mut self, parts: Parts) {
+        self.reconciler.invalidate(parts);
     }
 
     /// Reads what is in doubt, puts back what is missing and removes what should not be there.
@@ -126,7 +126,7 @@ impl<K: Kernel> Dataplane<K> {
         self.handle_release(now).await;
         if self.next_check <= now {
             let cause = if self.failures > 0 { Cause::Retry } else { Cause::Foreign };
-            self.doubt(Parts::ALL);
+            self.invalidate(Parts::ALL);
             // Logged there, and the next attempt is set.
             let _ = self.repair(cause, now).await;
         }
@@ -277,7 +277,7 @@ impl<K: Kernel> Dataplane<K> {
                 }
             }
         }
-        for sa in report.withheld.difference(&self.withheld) {
+        for sa in report.suppressed.difference(&self.withheld) {
             warn!(
                 spi = format_args!("{:#010x}", sa.spi),
                 "a counter-mode sender is gone and is not put back; packets of its policy are dropped until the key \
@@ -287,10 +287,10 @@ impl<K: Kernel> Dataplane<K> {
         for name in report.missing_interfaces.difference(&self.missing_interfaces) {
             warn!(interface = %name, "interface is missing; its entries follow when it is back");
         }
-        self.withheld = report.withheld;
-        self.worn = report.worn;
+        self.withheld = report.suppressed;
+        self.worn = report.near_exhaustion;
         self.unknown_esp = report.unknown_esp;
-        self.unauthentic = report.unauthentic;
+        self.unauthentic = report.integrity_failures;
         self.missing_interfaces = report.missing_interfaces;
     }
 }

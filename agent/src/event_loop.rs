@@ -221,7 +221,7 @@ impl<K: Kernel> EventLoop<K> {
         let now = clock::now();
         match event {
             Ok(event) => {
-                self.dataplane.doubt(event.doubts());
+                self.dataplane.invalidate(event.invalidates());
                 match event {
                     KernelEvent::Flushed(_)
                     | KernelEvent::Changed { .. }
@@ -249,7 +249,7 @@ impl<K: Kernel> EventLoop<K> {
             }
             Err(error) => {
                 // Nobody tells what changes now: what was read before cannot be relied on.
-                self.dataplane.doubt(Parts::ALL);
+                self.dataplane.invalidate(Parts::ALL);
                 if let Some(pass) = self.limiter.admit("kernel-events", now) {
                     error!(%error, withheld = pass.withheld, "kernel events cannot be read; looking every 30 s instead");
                 }

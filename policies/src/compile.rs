@@ -333,7 +333,7 @@ impl Builder {
             let Some(keys) = line.keys.filter(|_| done.insert(spi)) else { continue };
             let lane = lanes.get(&spi).copied().unwrap_or_default();
             let unknown = is_hidden(keys);
-            let hard_limit = line.life_left.map(|left| left + KERNEL_SLACK);
+            let hard_lifetime = line.remaining_lifetime.map(|left| left + KERNEL_SLACK);
             let of_spi = || lines.iter().filter(|line| line.policy.spi == spi);
             if of_spi().any(|line| line.receive && line.receives()) {
                 self.install(Sa {
@@ -345,7 +345,7 @@ impl Builder {
                     no_path_mtu_discovery: false,
                     sequence_may_wrap: false,
                     install: if unknown { Install::Never } else { Install::Freely },
-                    hard_limit,
+                    hard_lifetime,
                 })?;
             }
             let counter_mode = line.suite.is_counter_mode();
@@ -362,11 +362,11 @@ impl Builder {
                     sequence_may_wrap: !counter_mode,
                     install: match counter_mode {
                         _ if unknown => Install::Never,
-                        true if line.spent => Install::Never,
+                        true if line.iv_reuse_hazard => Install::Never,
                         true => Install::Once,
                         false => Install::Freely,
                     },
-                    hard_limit,
+                    hard_lifetime,
                 })?;
             }
         }

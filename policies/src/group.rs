@@ -124,7 +124,7 @@ pub struct InstalledTek<'a> {
     pub send: bool,
     /// An earlier run sent on it in counter mode: its sender stays while the kernel has it, and is
     /// not installed again.
-    pub spent: bool,
+    pub iv_reuse_hazard: bool,
     /// How much longer it lives; `None` for without end.
-    pub life_left: Option<Duration>,
+    pub remaining_lifetime: Option<Duration>,
 }

@@ -26,8 +26,8 @@ pub(crate) struct Line<'a> {
     pub(crate) receive: bool,
     pub(crate) send: bool,
     /// An earlier run was a counter-mode sender on it.
-    pub(crate) spent: bool,
-    pub(crate) life_left: Option<Duration>,
+    pub(crate) iv_reuse_hazard: bool,
+    pub(crate) remaining_lifetime: Option<Duration>,
     pub(crate) mode: Mode,
 }
 
@@ -71,8 +71,8 @@ pub(crate) fn offered<'a>(
         keys: None,
         receive: true,
         send: true,
-        spent: false,
-        life_left: None,
+        iv_reuse_hazard: false,
+        remaining_lifetime: None,
     };
     build(teks.iter().map(part), options)
 }
@@ -89,8 +89,8 @@ pub(crate) struct Part<'a> {
     pub(crate) keys: Option<&'a TekKeys>,
     pub(crate) receive: bool,
     pub(crate) send: bool,
-    pub(crate) spent: bool,
-    pub(crate) life_left: Option<Duration>,
+    pub(crate) iv_reuse_hazard: bool,
+    pub(crate) remaining_lifetime: Option<Duration>,
 }
 
 impl<'a> Part<'a> {
@@ -102,8 +102,19 @@ impl<'a> Part<'a> {
         place: usize,
         mode: Mode,
     ) -> Line<'a> {
-        let Self { policy, keys, receive, send, spent, life_left } = self;
-        Line { policy, keys, suite, selectors, place, receive, send, spent, life_left, mode }
+        let Self { policy, keys, receive, send, iv_reuse_hazard, remaining_lifetime } = self;
+        Line {
+            policy,
+            keys,
+            suite,
+            selectors,
+            place,
+            receive,
+            send,
+            iv_reuse_hazard,
+            remaining_lifetime,
+            mode,
+        }
     }
 }
 
@@ -117,15 +128,29 @@ pub(crate) fn parts<'a>(group: &GroupInput<'a>) -> Vec<Part<'a>> {
                 keys: None,
                 receive: false,
                 send: false,
-                spent: false,
-                life_left: None,
+                iv_reuse_hazard: false,
+                remaining_lifetime: None,
             };
             lines.iter().copied().map(shut).collect()
         }
         GroupState::Keyed(teks) => {
             let part = |tek: &InstalledTek<'a>| {
-                let InstalledTek { policy, keys, receive, send, spent, life_left } = *tek;
-                Part { policy, keys: Some(keys), receive, send, spent, life_left }
+                let InstalledTek {
+                    policy,
+                    keys,
+                    receive,
+                    send,
+                    iv_reuse_hazard,
+                    remaining_lifetime,
+                } = *tek;
+                Part {
+                    policy,
+                    keys: Some(keys),
+                    receive,
+                    send,
+                    iv_reuse_hazard,
+                    remaining_lifetime,
+                }
             };
             teks.iter().map(part).collect()
         }

@@ -274,8 +274,8 @@ fn inputs<'a>(scene: &'a Scene, keys: &'a TekKeys) -> Vec<GroupInput<'a>> {
                         keys,
                         receive: *receive,
                         send: *send,
-                        spent: false,
-                        life_left: None,
+                        iv_reuse_hazard: false,
+                        remaining_lifetime: None,
                     })
                     .collect(),
             ),

@@ -24,7 +24,7 @@ struct Drawn {
     keys: usize,
     receive: bool,
     send: bool,
-    spent: bool,
+    iv_reuse_hazard: bool,
 }
 
 /// What may differ from one moment to the next.
@@ -48,18 +48,17 @@ const SELECTORS: [(&str, &str); 3] = [
 ];
 
 fn moment() -> impl Strategy<Value = Moment> {
-    let line =
-        (
-            0x1300_u32..0x1304,
-            0_usize..3,
-            prop::bool::weighted(0.1),
-            1_u16..=3,
-            0_usize..3,
-            any::<[bool; 3]>(),
-        )
-            .prop_map(|(spi, selector, gcm, direction, keys, [receive, send, spent])| {
-                Drawn { spi, selector, gcm, direction, keys, receive, send, spent }
-            });
+    let line = (
+        0x1300_u32..0x1304,
+        0_usize..3,
+        prop::bool::weighted(0.1),
+        1_u16..=3,
+        0_usize..3,
+        any::<[bool; 3]>(),
+    )
+        .prop_map(|(spi, selector, gcm, direction, keys, [receive, send, iv_reuse_hazard])| {
+            Drawn { spi, selector, gcm, direction, keys, receive, send, iv_reuse_hazard }
+        });
     let lines = prop::collection::vec(line, 0..4);
     let mode = prop_oneof![8 => Just(Mode::Normal), 1 => Just(Mode::ReceiveOnly), 1 => Just(Mode::Passive)];
     let failure = prop_oneof![3 => Just(FailurePolicy::Close), 1 => Just(FailurePolicy::Open)];
@@ -91,8 +90,15 @@ fn group<'a>(
     keys: &'a [TekKeys; 3],
 ) -> policies::GroupInput<'a> {
     let installed = |(policy, drawn): (&'a TekPolicy, &Drawn)| {
-        let Drawn { keys: which, receive, send, spent, .. } = *drawn;
-        InstalledTek { policy, keys: &keys[which], receive, send, spent, life_left: None }
+        let Drawn { keys: which, receive, send, iv_reuse_hazard, .. } = *drawn;
+        InstalledTek {
+            policy,
+            keys: &keys[which],
+            receive,
+            send,
+            iv_reuse_hazard,
+            remaining_lifetime: None,
+        }
     };
     let state = match (teks, moment.expired) {
         ([], _) => GroupState::NoKey,

@@ -99,7 +99,7 @@ impl Member {
                 no_path_mtu_discovery: false,
                 sequence_may_wrap: false,
                 install: Install::Freely,
-                hard_limit: None,
+                hard_lifetime: None,
             };
             desired.sas.insert(id, sa);
         }
@@ -114,7 +114,7 @@ impl Member {
                 no_path_mtu_discovery: self.dont_fragment == DontFragment::Clear,
                 sequence_may_wrap: !counter_mode,
                 install: if counter_mode { Install::Once } else { Install::Freely },
-                hard_limit: None,
+                hard_lifetime: None,
             };
             desired.sas.insert(id, sa);
         }
@@ -218,12 +218,12 @@ async fn main() -> anyhow::Result<()> {
                     let begin = Instant::now();
                     let outcome = reconciler.repair(xfrm::Parts::ALL).await;
                     match outcome {
-                        Ok(report) if report.done.is_empty() && report.withheld.is_empty() => {}
+                        Ok(report) if report.done.is_empty() && report.suppressed.is_empty() => {}
                         Ok(report) => {
                             let took = begin.elapsed();
                             println!("{local}: {event:?}: repaired by {} operations in {took:?}", report.done.len());
                             for op in report.done { println!("{local}:    {op}"); }
-                            for id in report.withheld { println!("{local}:    withheld: {id}"); }
+                            for id in report.suppressed { println!("{local}:    suppressed: {id}"); }
                         }
                         Err(error) => println!("{local}: {event:?}: {error}"),
                     }

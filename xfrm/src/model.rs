@@ -53,7 +53,7 @@ pub struct Sa {
     /// When the kernel itself ends the SA, counted from its installation; `None` for never. The
     /// kernel counts by the wall clock, so this is a backstop for a process that is gone, and it is
     /// not compared.
-    pub hard_limit: Option<Duration>,
+    pub hard_lifetime: Option<Duration>,
 }
 
 /// Whether a state may be installed, and how often.

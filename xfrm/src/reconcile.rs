@@ -1,7 +1,7 @@
 //! Makes the kernel what it should be: read, compare, change in order, read back.
 //!
 //! What was read is remembered. It is read again where we changed it, and where somebody said that
-//! it may have changed ([`Reconciler::doubt`]): a new key costs a reading of its states and of the
+//! it may have changed ([`Reconciler::invalidate`]): a new key costs a reading of its states and of the
 //! sets, not of every rule and route. What was found as desired, and neither read nor desired
 //! otherwise since, is not compared again.
 
@@ -26,7 +26,7 @@ const FEW: usize = 8;
 
 /// Sequence number from which a sender that must not wrap needs a new TEK: a quarter of 2^32
 /// packets is left, 17 minutes at a million a second.
-const WORN: u32 = 0xc000_0000;
+const NEAR_EXHAUSTION: u32 = 0xc000_0000;
 
 /// Keeps one desired state in the kernel.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Reconciler<K: Kernel> {
     desired: Desired,
     /// Counter-mode senders that were installed: putting one back would start a second
     /// initialisation vector sequence.
-    spent: BTreeSet<SaId>,
+    iv_reuse_hazard: BTreeSet<SaId>,
     /// Outbound states that others have taken the place of, and that packets under way may still be
     /// about to use.
     replaced: BTreeSet<SaId>,
@@ -58,15 +58,15 @@ pub struct Report {
     pub done: Vec<Op>,
     /// Counter-mode senders that are gone from the kernel and were not put back: each needs a new
     /// TEK. Until then their packets are dropped.
-    pub withheld: BTreeSet<SaId>,
+    pub suppressed: BTreeSet<SaId>,
     /// Senders whose sequence number must not wrap and has come near its end: each needs a new TEK.
-    pub worn: BTreeSet<SaId>,
+    pub near_exhaustion: BTreeSet<SaId>,
     /// Packets of ESP between group prefixes that were dropped because their SPI is not known here,
     /// since the tables were made.
     pub unknown_esp: u64,
     /// Packets that failed the integrity check of an inbound state, since the state was made; only
     /// where there were any.
-    pub unauthentic: BTreeMap<SaId, u32>,
+    pub integrity_failures: BTreeMap<SaId, u32>,
     /// Interfaces that are named but do not exist now. Repair again when one appears.
     pub missing_interfaces: BTreeSet<String>,
 }
@@ -96,7 +96,7 @@ impl<K: Kernel> Reconciler<K> {
             kernel,
             ownership,
             desired,
-            spent: BTreeSet::new(),
+            iv_reuse_hazard: BTreeSet::new(),
             replaced: BTreeSet::new(),
             current,
             stale: Parts::ALL,
@@ -108,14 +108,14 @@ impl<K: Kernel> Reconciler<K> {
 
     /// These parts of the kernel may have been changed by others: they are read before anything is
     /// decided.
-    pub fn doubt(&mut self, parts: Parts) {
+    pub fn invalidate(&mut self, parts: Parts) {
         self.stale |= parts;
     }
 
     /// Makes the kernel hold `desired` and nothing else of ours.
     ///
     /// `desired` is kept for repairs even when this fails. What others changed and nobody
-    /// [doubts](Self::doubt) yet is not seen. An outbound state that another one takes the place of
+    /// [invalidates](Self::invalidate) yet is not seen. An outbound state that another one takes the place of
     /// stays until [`Reconciler::release`]: the kernel gives packets the newer one, and drops
     /// (XfrmOutStateInvalid) those that were given the older one when that goes.
     pub async fn apply(&mut self, desired: Desired) -> Result<Report, Error> {
@@ -129,7 +129,7 @@ impl<K: Kernel> Reconciler<K> {
         self.keep_replaced(&mut desired);
         // A new key under an old identity is a new SA and may be installed once itself.
         let old = &self.desired.sas;
-        self.spent.retain(|id| match (old.get(id), desired.sas.get(id)) {
+        self.iv_reuse_hazard.retain(|id| match (old.get(id), desired.sas.get(id)) {
             (Some(old), Some(new)) => old.protection == new.protection,
             _ => false,
         });
@@ -193,7 +193,7 @@ impl<K: Kernel> Reconciler<K> {
     /// Makes the kernel hold the desired state again, after somebody else changed these parts of
     /// it.
     pub async fn repair(&mut self, parts: Parts) -> Result<Report, Error> {
-        self.doubt(parts);
+        self.invalidate(parts);
         // Installed anew, they would be as young as what took their place.
         self.forget_replaced();
         self.reconcile().await
@@ -248,18 +248,18 @@ impl<K: Kernel> Reconciler<K> {
     async fn difference(&mut self, report: &mut Report) -> Result<Vec<Op>, Error> {
         self.refresh().await?;
         self.note_installed();
-        report.worn = self.worn();
+        report.near_exhaustion = self.near_exhaustion();
         report.unknown_esp =
             self.current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
-        report.unauthentic = self.unauthentic();
+        report.integrity_failures = self.integrity_failures();
         report.missing_interfaces = plan::missing_interfaces(&self.current, &self.desired);
         let (current, desired) = (&self.current, &self.desired);
         let ops =
             plan::plan_knowing(current, desired, &self.ownership, &mut self.wanted, self.unsettled);
-        // Also what is withheld below: it is not as desired.
+        // Also what is suppressed below: it is not as desired.
         self.unsettled = Parts::NONE;
         ops.iter().for_each(|op| self.unsettled |= op.touches());
-        Ok(self.without_spent(ops, &mut report.withheld))
+        Ok(self.without_suppressed(ops, &mut report.suppressed))
     }
 
     async fn refresh(&mut self) -> Result<(), Error> {
@@ -355,39 +355,44 @@ impl<K: Kernel> Reconciler<K> {
             if sa.install == Install::Once
                 && self.current.sas.get(id).is_some_and(|now| plan::same_in_kernel(sa, &now.sa))
             {
-                self.spent.insert(*id);
+                self.iv_reuse_hazard.insert(*id);
             }
         }
     }
 
-    fn worn(&self) -> BTreeSet<SaId> {
-        let worn = |id: &SaId, wanted: &Sa| {
+    fn near_exhaustion(&self) -> BTreeSet<SaId> {
+        let near_exhaustion = |id: &SaId, wanted: &Sa| {
             let limited = wanted.role == SaRole::Outbound && !wanted.sequence_may_wrap;
-            limited && self.current.sas.get(id).is_some_and(|now| now.sequence >= WORN)
+            limited && self.current.sas.get(id).is_some_and(|now| now.sequence >= NEAR_EXHAUSTION)
         };
-        self.desired.sas.iter().filter(|(id, sa)| worn(id, sa)).map(|(id, _)| *id).collect()
+        self.desired
+            .sas
+            .iter()
+            .filter(|(id, sa)| near_exhaustion(id, sa))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
-    fn unauthentic(&self) -> BTreeMap<SaId, u32> {
+    fn integrity_failures(&self) -> BTreeMap<SaId, u32> {
         let inbound =
             |id: &SaId| self.desired.sas.get(id).is_some_and(|sa| sa.role == SaRole::Inbound);
-        let failed = self.current.sas.iter().map(|(id, now)| (*id, now.unauthentic));
+        let failed = self.current.sas.iter().map(|(id, now)| (*id, now.integrity_failures));
         failed.filter(|(id, packets)| *packets > 0 && inbound(id)).collect()
     }
 
     fn spend(&mut self, id: SaId) {
         if self.desired.sas.get(&id).is_some_and(|sa| sa.install == Install::Once) {
-            self.spent.insert(id);
+            self.iv_reuse_hazard.insert(id);
         }
     }
 
-    fn without_spent(&self, ops: Vec<Op>, withheld: &mut BTreeSet<SaId>) -> Vec<Op> {
-        withheld.clear();
+    fn without_suppressed(&self, ops: Vec<Op>, suppressed: &mut BTreeSet<SaId>) -> Vec<Op> {
+        suppressed.clear();
         let never =
             |id: &SaId| self.desired.sas.get(id).is_some_and(|sa| sa.install == Install::Never);
         let keep = |op: &Op| match op {
-            Op::InstallSa(id) if self.spent.contains(id) || never(id) => {
-                withheld.insert(*id);
+            Op::InstallSa(id) if self.iv_reuse_hazard.contains(id) || never(id) => {
+                suppressed.insert(*id);
                 false
             }
             _ => true,

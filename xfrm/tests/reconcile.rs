@@ -175,7 +175,7 @@ fn sa(role: SaRole, spi: u32, key: u8, counter_mode: bool) -> Sa {
         } else {
             Install::Freely
         },
-        hard_limit: None,
+        hard_lifetime: None,
     }
 }
 
@@ -343,7 +343,7 @@ proptest! {
                 3 => kernel.fail(0, Fault::LoseAcknowledgement),
                 _ => {}
             }
-            reconciler.doubt(match event {
+            reconciler.invalidate(match event {
                 0 => Parts::STATES,
                 1 => Parts::TABLES,
                 2 => Parts::INTERFACES,
@@ -393,16 +393,16 @@ fn a_counter_mode_sender_is_not_put_back() {
     let outbound = SaId { destination: address("192.0.2.1"), spi: 0x1300 };
     for _ in 0..2 {
         let report = run(reconciler.repair(Parts::ALL)).unwrap();
-        assert_eq!(report.withheld, BTreeSet::from([outbound]));
+        assert_eq!(report.suppressed, BTreeSet::from([outbound]));
         assert!(!kernel.sas().contains(&outbound));
     }
     // Receiving goes on.
     assert_eq!(kernel.sas().len(), 1);
     // The same TEK again is still the same TEK; another key under the same SPI is another one.
-    assert_eq!(run(reconciler.apply(sending(0x1300, 0))).unwrap().withheld.len(), 1);
-    assert!(run(reconciler.apply(sending(0x1300, 7))).unwrap().withheld.is_empty());
+    assert_eq!(run(reconciler.apply(sending(0x1300, 0))).unwrap().suppressed.len(), 1);
+    assert!(run(reconciler.apply(sending(0x1300, 7))).unwrap().suppressed.is_empty());
     assert!(kernel.sas().contains(&outbound));
-    assert!(run(reconciler.apply(sending(0x1301, 0))).unwrap().withheld.is_empty());
+    assert!(run(reconciler.apply(sending(0x1301, 0))).unwrap().suppressed.is_empty());
 }
 
 #[test]
@@ -415,7 +415,7 @@ fn a_lost_acknowledgement_does_not_install_a_counter_mode_sender_twice() {
     let installs = kernel.log().iter().filter(|op| **op == Op::InstallSa(outbound)).count();
     assert_eq!(installs, 1);
     kernel.flush_states();
-    assert_eq!(run(reconciler.repair(Parts::ALL)).unwrap().withheld, BTreeSet::from([outbound]));
+    assert_eq!(run(reconciler.repair(Parts::ALL)).unwrap().suppressed, BTreeSet::from([outbound]));
 }
 
 #[test]
@@ -451,10 +451,10 @@ fn what_is_in_doubt_is_read_before_anything_is_decided() {
     kernel.flush_states();
     run(reconciler.apply(sending(0x1300, 0))).unwrap();
     assert!(kernel.sas().is_empty(), "nobody has said a word");
-    reconciler.doubt(Parts::STATES);
+    reconciler.invalidate(Parts::STATES);
     let report = run(reconciler.apply(sending(0x1300, 0))).unwrap();
     // The receiver is back; the sender counts its packets and is not put back.
-    assert_eq!((report.done.len(), report.withheld.len()), (1, 1));
+    assert_eq!((report.done.len(), report.suppressed.len()), (1, 1));
     assert!(kernel.sas().is_subset(&installed));
 }
 

@@ -156,8 +156,8 @@ fn installed<'g>(line: ActiveLine<'g>, membership: &Membership) -> InstalledTek<
         keys: line.keys,
         receive: line.receive,
         send: line.send,
-        spent: membership.spent().contains(&line.policy.spi),
-        life_left: Some(line.life_left),
+        iv_reuse_hazard: membership.spent().contains(&line.policy.spi),
+        remaining_lifetime: Some(line.life_left),
     }
 }
 

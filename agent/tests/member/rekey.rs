@@ -79,7 +79,7 @@ async fn the_old_outbound_state_stays_a_second_for_packets_under_way() {
     world.pass(seconds(10)).await;
     assert_eq!(outbound(&world), [0x2000, 0x3000]);
     world.kernel.flush_states();
-    world.dataplane.doubt(Parts::ALL);
+    world.dataplane.invalidate(Parts::ALL);
     world.dataplane.repair(Cause::Foreign, world.now).await.unwrap();
     assert_eq!(outbound(&world), [0x3000]);
     world.pass(seconds(2)).await;

@@ -95,7 +95,14 @@ pub fn generation<'a>(
     send: bool,
 ) -> Vec<InstalledTek<'a>> {
     teks.iter()
-        .map(|policy| InstalledTek { policy, keys, receive, send, spent: false, life_left: None })
+        .map(|policy| InstalledTek {
+            policy,
+            keys,
+            receive,
+            send,
+            iv_reuse_hazard: false,
+            remaining_lifetime: None,
+        })
         .collect()
 }
 

@@ -58,7 +58,7 @@ struct State {
     next_interface: u32,
     sas: BTreeMap<SaId, Sa>,
     sequences: BTreeMap<SaId, u32>,
-    unauthentic: BTreeMap<SaId, u32>,
+    integrity_failures: BTreeMap<SaId, u32>,
     /// Seconds of the wall clock, and what it showed when each state was added.
     wall: u64,
     added: BTreeMap<SaId, u64>,
@@ -141,7 +141,7 @@ impl FakeKernel {
 
     /// Lets so many packets have failed the integrity check of a state.
     pub fn forge(&self, id: SaId, packets: u32) {
-        self.state().unauthentic.insert(id, packets);
+        self.state().integrity_failures.insert(id, packets);
     }
 
     /// Lets so many packets have met the nf_tables rules with this comment.
@@ -351,7 +351,7 @@ impl State {
             sa: copy(sa),
             counters: Counters::default(),
             sequence: self.sequences.get(&sa.id).copied().unwrap_or_default(),
-            unauthentic: self.unauthentic.get(&sa.id).copied().unwrap_or_default(),
+            integrity_failures: self.integrity_failures.get(&sa.id).copied().unwrap_or_default(),
             added: self.added.get(&sa.id).copied().unwrap_or_default(),
         }
     }
@@ -457,6 +457,6 @@ fn copy(sa: &Sa) -> Sa {
         no_path_mtu_discovery: sa.no_path_mtu_discovery,
         sequence_may_wrap: sa.sequence_may_wrap,
         install: Install::Freely,
-        hard_limit: None,
+        hard_lifetime: None,
     }
 }

@@ -81,7 +81,7 @@ pub struct InstalledSa {
     /// Sequence number of the last packet sent on it, 32 bits.
     pub sequence: u32,
     /// Packets that failed its integrity check.
-    pub unauthentic: u32,
+    pub integrity_failures: u32,
     /// When it was added, seconds of the wall clock as the kernel saw it.
     pub added: u64,
 }
