@@ -44,13 +44,6 @@ pub enum Error {
         /// The operating system's words.
         reason: String,
     },
-    /// The connection to rtnetlink broke. What was asked may have happened: read back. The next
-    /// request makes a new one.
-    #[error("the connection to rtnetlink ended when the kernel was asked to {operation}")]
-    ConnectionEnded {
-        /// What was asked.
-        operation: String,
-    },
     /// The kernel's answer cannot be understood.
     #[error("the kernel's answer to {operation} cannot be read: {reason}")]
     Malformed {
@@ -131,7 +124,7 @@ impl Error {
 
     /// Whether asking again may help without anybody's doing.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::ConnectionEnded { .. } | Self::Overrun)
+        matches!(self, Self::Timeout { .. } | Self::Overrun)
             || matches!(self, Self::Malformed { .. } | Self::NoInterface(_))
             || matches!(
                 self.errno(),

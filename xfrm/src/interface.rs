@@ -1,14 +1,13 @@
 //! Facts about the machine's interfaces, by rtnetlink.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use netlink_packet_route::route::RouteProtocol;
 
 use crate::error::Error;
+use crate::kernel::netlink::channel::{Channel, Route};
 use crate::kernel::netlink::route::Link;
-use crate::kernel::netlink::rtnetlink::Routing;
 
 /// One interface as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,40 +20,40 @@ pub struct Interface {
     pub addresses: Vec<IpNet>,
     /// MTU in octets.
     pub mtu: u32,
-    /// Next hop of the default route of the main table over this interface, IPv4 first; the one
-    /// with the smallest metric.
+    /// Next hop of the default route over this interface, IPv4 first.
     pub gateway: Option<IpAddr>,
 }
 
+/// An address that nothing but a default route leads to.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(0, 0, 0, 1));
+const NOWHERE_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x4000, 0, 0, 0, 0, 0, 0, 1));
+
 /// All interfaces by name. Needs no privilege.
+///
+/// The routing table is not read, which may hold a million routes: the next hop of each interface
+/// is looked up.
 pub async fn interfaces() -> Result<BTreeMap<String, Interface>, Error> {
-    let mut routing = Routing::open()?;
-    let links = routing.links().await?;
-    let addresses = routing.addresses().await?;
-    let defaults =
-        routing.routes(RouteProtocol::Unspec, |route| route.destination.is_none()).await?;
-    let gateway = |index: u32| {
-        let hops = defaults
-            .iter()
-            .flat_map(|route| route.next_hops.iter().map(|hop| (hop, route.priority)));
-        let over = hops.filter(|(hop, _)| hop.interface == index);
-        let gateways = over.filter_map(|(hop, priority)| Some((hop.gateway?, priority)));
-        gateways
-            .min_by_key(|(gateway, priority)| (gateway.is_ipv6(), *priority))
-            .map(|(gateway, _)| gateway)
-    };
-    let interface = |link: Link| {
+    let mut channel = Channel::<Route>::open()?;
+    let links = channel.links().await?;
+    let addresses = channel.addresses().await?;
+    let mut interfaces = BTreeMap::new();
+    for link in links {
         let own = addresses.iter().filter(|one| one.index == link.index).map(|one| one.address);
-        let facts = Interface {
-            index: link.index,
-            up: link.up,
-            addresses: own.collect(),
-            mtu: link.mtu,
-            gateway: gateway(link.index),
-        };
-        (link.name, facts)
-    };
-    Ok(links.into_iter().map(interface).collect())
+        let own: Vec<IpNet> = own.collect();
+        let mut gateway = None;
+        // The kernel takes any address for one on the link where an interface has no address.
+        if link.up {
+            for nowhere in [NOWHERE, NOWHERE_IPV6] {
+                let speaks = own.iter().any(|own| own.addr().is_ipv4() == nowhere.is_ipv4());
+                if gateway.is_none() && speaks {
+                    gateway = channel.next_hop(nowhere, link.index).await?;
+                }
+            }
+        }
+        let Link { index, name, up, mtu } = link;
+        interfaces.insert(name, Interface { index, up, addresses: own, mtu, gateway });
+    }
+    Ok(interfaces)
 }
 
 /// Next hop of the default route over `interface`.

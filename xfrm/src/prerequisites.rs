@@ -10,8 +10,8 @@ use netlink_packet_xfrm::constants::{XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MS
 
 use crate::algorithm::{Aead, Encryption, Integrity, Protection};
 use crate::error::{EEXIST, ENOSYS, EPERM, EPROTONOSUPPORT, Error};
-use crate::kernel::netlink::channel::Channel;
-use crate::kernel::netlink::{NETLINK_NETFILTER, NETLINK_XFRM, sa as wire};
+use crate::kernel::netlink::channel::{Channel, Netfilter, Xfrm};
+use crate::kernel::netlink::sa as wire;
 use crate::key::Key;
 use crate::model::{Install, Reqid, Sa, SaId, SaRole};
 use crate::nft::table::{BATCH, BATCH_BEGIN, BATCH_END, GET_TABLE, header};
@@ -137,7 +137,7 @@ async fn check_xfrm() -> Result<(), Problem> {
         Some(EPERM) => Problem::Permission,
         _ => Problem::NoXfrm(error.to_string()),
     };
-    let mut channel = Channel::open(NETLINK_XFRM).map_err(none)?;
+    let mut channel = Channel::<Xfrm>::open().map_err(none)?;
     channel.dump("list policies", XFRM_MSG_GETPOLICY, &[], |_| Ok(())).await.map_err(none)
 }
 
@@ -146,7 +146,7 @@ async fn check_nf_tables() -> Result<(), Problem> {
         Some(EPERM) => Problem::Permission,
         _ => Problem::NoNfTables(error.to_string()),
     };
-    let mut channel = Channel::open(NETLINK_NETFILTER).map_err(none)?;
+    let mut channel = Channel::<Netfilter>::open().map_err(none)?;
     let any = header(0);
     channel.dump("list nf_tables tables", GET_TABLE, &any, |_| Ok(())).await.map_err(none)?;
     // Adding a table and taking it back in one transaction: asks for the permission and changes
@@ -158,7 +158,7 @@ async fn check_nf_tables() -> Result<(), Problem> {
 
 /// Tries each algorithm by an inbound state that no packet finds.
 async fn check_esp() -> Vec<Problem> {
-    let mut channel = match Channel::open(NETLINK_XFRM) {
+    let mut channel = match Channel::<Xfrm>::open() {
         Ok(channel) => channel,
         Err(error) => return vec![Problem::NoXfrm(error.to_string())],
     };
@@ -225,7 +225,7 @@ fn probe(protection: Protection) -> Sa {
         no_path_mtu_discovery: false,
         sequence_may_wrap: false,
         install: Install::Freely,
-        hard_limit: None,
+        hard_lifetime: None,
     }
 }
 

@@ -35,13 +35,13 @@ pub enum KernelEvent {
     LinkChanged,
     /// An address was added or removed.
     AddressChanged,
-    /// A route was added or removed.
+    /// A default route, or a placeholder route of ours, was added or removed.
     RouteChanged,
 }
 
 impl KernelEvent {
     /// What may be different afterwards.
-    pub fn doubts(&self) -> Parts {
+    pub fn invalidates(&self) -> Parts {
         match self {
             Self::Flushed(What::States)
             | Self::Changed { what: What::States }

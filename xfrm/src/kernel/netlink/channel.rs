@@ -1,11 +1,11 @@
 //! One netlink socket: a request, its answers, its acknowledgement, and a limit on the time.
 //!
-//! For XFRM and nf_tables. Written directly on the socket instead of on netlink-proto: requests and
-//! dumps hold keys, and here every buffer is wiped, none is logged, and no decoder of the library
-//! sees a message that is shorter than its fixed part.
+//! Written directly on the socket instead of on netlink-proto: requests and dumps hold keys, and
+//! here every buffer is wiped and none is logged.
 
 use core::fmt::Display;
 use core::future::poll_fn;
+use core::marker::PhantomData;
 use core::ops::Deref;
 use core::time::Duration;
 use std::io::ErrorKind;
@@ -32,6 +32,31 @@ const SEND: usize = 8 << 20;
 /// Extended acknowledgement: `NLMSGERR_ATTR_MSG`.
 const EXT_ACK_TEXT: u16 = 1;
 
+/// A netlink family.
+pub(crate) trait Family {
+    /// Its protocol number.
+    const PROTOCOL: isize;
+}
+
+/// XFRM: states and policies.
+pub(crate) struct Xfrm;
+/// nf_tables.
+pub(crate) struct Netfilter;
+/// rtnetlink: links, addresses and routes.
+pub(crate) struct Route;
+
+impl Family for Xfrm {
+    const PROTOCOL: isize = 6;
+}
+
+impl Family for Netfilter {
+    const PROTOCOL: isize = 12;
+}
+
+impl Family for Route {
+    const PROTOCOL: isize = 0;
+}
+
 /// A message as received.
 pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
@@ -42,24 +67,28 @@ pub(crate) struct Message<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// A socket for requests.
-pub(crate) struct Channel {
+/// A socket for requests to one family.
+pub(crate) struct Channel<F> {
     socket: TokioSocket,
     port: u32,
     sequence: u32,
+    family: PhantomData<F>,
 }
 
-impl Channel {
-    pub(crate) fn open(protocol: isize) -> Result<Self, Error> {
-        let mut socket = TokioSocket::new(protocol).map_err(failed("open"))?;
+impl<F: Family> Channel<F> {
+    pub(crate) fn open() -> Result<Self, Error> {
+        let mut socket = TokioSocket::new(F::PROTOCOL).map_err(failed("open"))?;
         let inner = socket.socket_mut();
         let address = inner.bind_auto().map_err(failed("bind"))?;
         // Without it the kernel sends the whole request, keys included, back with every error.
         inner.set_cap_ack(true).map_err(failed("set NETLINK_CAP_ACK"))?;
         inner.set_ext_ack(true).map_err(failed("set NETLINK_EXT_ACK"))?;
+        // Linux 4.20: rtnetlink leaves out what a dump did not ask for. Older ones send all, and it
+        // is sorted out here.
+        let _ = inner.set_netlink_get_strict_chk(true);
         // Best effort: a refusal shows as a clear error only if a transaction is that large.
         let _ = setsockopt(inner, sockopt::SndBufForce, &SEND);
-        Ok(Self { socket, port: address.port_number(), sequence: 0 })
+        Ok(Self { socket, port: address.port_number(), sequence: 0, family: PhantomData })
     }
 
     /// The socket's address, which events name as their cause.
@@ -130,42 +159,6 @@ impl Channel {
         }
     }
 
-    /// Sends a transaction of nf_tables: all of `messages` (kind, flags, body) happen, or none.
-    pub(crate) async fn transaction(
-        &mut self,
-        operation: impl Display + Copy,
-        begin: (u16, &[u8]),
-        messages: &[(u16, u16, Vec<u8>)],
-        end: (u16, &[u8]),
-    ) -> Result<(), Error> {
-        let first = self.next_sequence();
-        let mut datagram = Zeroizing::new(Vec::new());
-        push_message(&mut datagram, begin.0, NLM_F_REQUEST, first, self.port, begin.1);
-        let mut last = first;
-        for (position, (kind, flags, body)) in messages.iter().enumerate() {
-            last = self.next_sequence();
-            // One acknowledgement is enough: a message that fails is answered in any case.
-            let ack = if position + 1 == messages.len() { NLM_F_ACK } else { 0 };
-            push_message(&mut datagram, *kind, flags | ack | NLM_F_REQUEST, last, self.port, body);
-        }
-        let after = self.next_sequence();
-        push_message(&mut datagram, end.0, NLM_F_REQUEST, after, self.port, end.1);
-        let mut failure = None;
-        self.exchange(operation, &datagram, |message| {
-            if message.kind != ERROR
-                || message.sequence.wrapping_sub(first) > after.wrapping_sub(first)
-            {
-                return Ok(false);
-            }
-            if let Err(error) = outcome(operation, &message) {
-                failure.get_or_insert(error);
-            }
-            Ok(message.sequence == last || message.sequence == first || message.sequence == after)
-        })
-        .await?;
-        failure.map_or(Ok(()), Err)
-    }
-
     fn next_sequence(&mut self) -> u32 {
         // 0 is what events carry.
         self.sequence = self.sequence.wrapping_add(1).max(1);
@@ -210,6 +203,44 @@ impl Channel {
     }
 }
 
+impl Channel<Netfilter> {
+    /// Sends a transaction: all of `messages` (kind, flags, body) happen, or none.
+    pub(crate) async fn transaction(
+        &mut self,
+        operation: impl Display + Copy,
+        begin: (u16, &[u8]),
+        messages: &[(u16, u16, Vec<u8>)],
+        end: (u16, &[u8]),
+    ) -> Result<(), Error> {
+        let first = self.next_sequence();
+        let mut datagram = Zeroizing::new(Vec::new());
+        push_message(&mut datagram, begin.0, NLM_F_REQUEST, first, self.port, begin.1);
+        let mut last = first;
+        for (position, (kind, flags, body)) in messages.iter().enumerate() {
+            last = self.next_sequence();
+            // One acknowledgement is enough: a message that fails is answered in any case.
+            let ack = if position + 1 == messages.len() { NLM_F_ACK } else { 0 };
+            push_message(&mut datagram, *kind, flags | ack | NLM_F_REQUEST, last, self.port, body);
+        }
+        let after = self.next_sequence();
+        push_message(&mut datagram, end.0, NLM_F_REQUEST, after, self.port, end.1);
+        let mut failure = None;
+        self.exchange(operation, &datagram, |message| {
+            if message.kind != ERROR
+                || message.sequence.wrapping_sub(first) > after.wrapping_sub(first)
+            {
+                return Ok(false);
+            }
+            if let Err(error) = outcome(operation, &message) {
+                failure.get_or_insert(error);
+            }
+            Ok(message.sequence == last || message.sequence == first || message.sequence == after)
+        })
+        .await?;
+        failure.map_or(Ok(()), Err)
+    }
+}
+
 /// A socket that only listens.
 pub(crate) struct Listener {
     socket: TokioSocket,
@@ -217,8 +248,8 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Listens to these groups with a large buffer.
-    pub(crate) fn open(protocol: isize, groups: &[u32]) -> Result<Self, Error> {
-        let mut socket = TokioSocket::new(protocol).map_err(failed("open"))?;
+    pub(crate) fn open<F: Family>(_: F, groups: &[u32]) -> Result<Self, Error> {
+        let mut socket = TokioSocket::new(F::PROTOCOL).map_err(failed("open"))?;
         let inner = socket.socket_mut();
         inner.bind_auto().map_err(failed("bind"))?;
         let _ = setsockopt(inner, sockopt::RcvBufForce, &(4 << 20));

@@ -6,14 +6,16 @@ use netlink_packet_xfrm::constants::{
     XFRMNLGRP_POLICY, XFRMNLGRP_SA,
 };
 
-use nix::libc::{RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
-use rtnetlink::MulticastGroup;
+use nix::libc::{
+    RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
+    RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK,
+};
 
 use crate::attribute::{find, text};
 use crate::error::Error;
 use crate::kernel::event::{KernelEvent, What};
-use crate::kernel::netlink::channel::{Listener, Message};
-use crate::kernel::netlink::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM, policy, sa};
+use crate::kernel::netlink::channel::{Listener, Message, Netfilter, Route, Xfrm};
+use crate::kernel::netlink::{policy, route, sa};
 use crate::nft::table::SUBSYSTEM;
 use crate::ownership::Ownership;
 
@@ -21,12 +23,12 @@ use crate::ownership::Ownership;
 pub(crate) type Read = fn(&Message<'_>, &Ownership) -> Option<KernelEvent>;
 
 const NFNLGRP_NFTABLES: u32 = 7;
-const ROUTING: [MulticastGroup; 5] = [
-    MulticastGroup::Link,
-    MulticastGroup::Ipv4Ifaddr,
-    MulticastGroup::Ipv6Ifaddr,
-    MulticastGroup::Ipv4Route,
-    MulticastGroup::Ipv6Route,
+const ROUTING: [u32; 5] = [
+    RTNLGRP_LINK,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_ROUTE,
 ];
 
 /// Length of `struct xfrm_usersa_info` with what follows it in an expiry: the octet that says
@@ -36,9 +38,9 @@ const EXPIRE_HARD: usize = 224;
 /// Sockets for XFRM, nf_tables and routing.
 pub(crate) fn listeners() -> Result<[Listener; 3], Error> {
     Ok([
-        Listener::open(NETLINK_XFRM, &[XFRMNLGRP_EXPIRE, XFRMNLGRP_SA, XFRMNLGRP_POLICY])?,
-        Listener::open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])?,
-        Listener::open(NETLINK_ROUTE, &ROUTING.map(|group| group as u32))?,
+        Listener::open(Xfrm, &[XFRMNLGRP_EXPIRE, XFRMNLGRP_SA, XFRMNLGRP_POLICY])?,
+        Listener::open(Netfilter, &[NFNLGRP_NFTABLES])?,
+        Listener::open(Route, &ROUTING)?,
     ])
 }
 
@@ -78,11 +80,14 @@ pub(crate) fn netfilter(message: &Message<'_>, ownership: &Ownership) -> Option<
     ours.then_some(if deleted { KernelEvent::Flushed(what) } else { KernelEvent::Changed { what } })
 }
 
-pub(crate) fn route(message: &Message<'_>, _: &Ownership) -> Option<KernelEvent> {
+pub(crate) fn routing(message: &Message<'_>, _: &Ownership) -> Option<KernelEvent> {
     match message.kind {
         RTM_NEWLINK | RTM_DELLINK => Some(KernelEvent::LinkChanged),
         RTM_NEWADDR | RTM_DELADDR => Some(KernelEvent::AddressChanged),
-        RTM_NEWROUTE | RTM_DELROUTE => Some(KernelEvent::RouteChanged),
+        // Routing daemons change others all the time.
+        RTM_NEWROUTE | RTM_DELROUTE => {
+            route::concerns_us(message.body).then_some(KernelEvent::RouteChanged)
+        }
         _ => None,
     }
 }

@@ -1,8 +1,6 @@
 //! The stream of what others change, from the notifications of three netlink families.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
 use crate::kernel::event::KernelEvent;
@@ -16,21 +14,15 @@ pub struct EventSource {
     xfrm: Listener,
     netfilter: Listener,
     route: Listener,
-    own: [u32; 2],
-    /// Of our connection to rtnetlink, whose address changes when it has to be made anew.
-    own_routing: Arc<AtomicU32>,
+    own: [u32; 3],
     ownership: Ownership,
     ready: VecDeque<KernelEvent>,
 }
 
 impl EventSource {
-    pub(crate) fn open(
-        own: [u32; 2],
-        own_routing: Arc<AtomicU32>,
-        ownership: Ownership,
-    ) -> Result<Self, Error> {
+    pub(crate) fn open(own: [u32; 3], ownership: Ownership) -> Result<Self, Error> {
         let [xfrm, netfilter, route] = event::listeners()?;
-        Ok(Self { xfrm, netfilter, route, own, own_routing, ownership, ready: VecDeque::new() })
+        Ok(Self { xfrm, netfilter, route, own, ownership, ready: VecDeque::new() })
     }
 
     /// Waits for the next event. Cancelling loses nothing.
@@ -42,7 +34,7 @@ impl EventSource {
             let (received, read): (_, event::Read) = tokio::select! {
                 datagram = self.xfrm.receive() => (datagram, event::xfrm),
                 datagram = self.netfilter.receive() => (datagram, event::netfilter),
-                datagram = self.route.receive() => (datagram, event::route),
+                datagram = self.route.receive() => (datagram, event::routing),
             };
             let datagram = match received {
                 Ok(datagram) => datagram,
@@ -50,10 +42,8 @@ impl EventSource {
                 Err(error) => return Err(error),
             };
             // Whoever asked for the change is named in the message: our own are no news.
-            let routing = self.own_routing.load(Ordering::Relaxed);
-            let own = |port| port == routing || self.own.contains(&port);
-            let others =
-                messages(&datagram).filter(|message| message.port == 0 || !own(message.port));
+            let others = messages(&datagram)
+                .filter(|message| message.port == 0 || !self.own.contains(&message.port));
             for event in others.filter_map(|message| read(&message, &self.ownership)) {
                 if self.ready.back() != Some(&event) {
                     self.ready.push_back(event);

@@ -10,6 +10,7 @@ pub(crate) mod rtnetlink;
 pub(crate) mod sa;
 
 use core::fmt;
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -21,8 +22,7 @@ use netlink_packet_xfrm::constants::{
 use crate::algorithm::{Encryption, Integrity, Protection};
 use crate::desired::{Desired, PlaceholderRoute};
 use crate::error::{EEXIST, ENOENT, ESRCH, Error};
-use crate::kernel::netlink::channel::Channel;
-use crate::kernel::netlink::rtnetlink::Routing;
+use crate::kernel::netlink::channel::{Channel, Message, Netfilter, Route, Xfrm};
 use crate::kernel::{Current, InstalledSa, Kernel};
 use crate::key::Key;
 use crate::model::{Install, Policy, PolicyId, Sa, SaId, SaRole};
@@ -33,28 +33,27 @@ use crate::counters::Counters;
 use crate::op::Op;
 pub use event_source::EventSource;
 
-pub(crate) const NETLINK_ROUTE: isize = 0;
-pub(crate) const NETLINK_XFRM: isize = 6;
-pub(crate) const NETLINK_NETFILTER: isize = 12;
-
 /// Sockets to XFRM, nf_tables and routing. Needs CAP_NET_ADMIN. Use inside a tokio runtime with I/O
 /// and time.
 pub struct Netlink {
-    xfrm: Channel,
-    netfilter: Channel,
-    routing: Routing,
+    xfrm: Channel<Xfrm>,
+    netfilter: Channel<Netfilter>,
+    route: Channel<Route>,
     /// Interfaces as of the last reading: selectors and routes name them, the kernel counts them.
     interfaces: BTreeMap<String, u32>,
+    /// Where routes of ours should lead; `None` before the first reading.
+    placeholders: Option<BTreeSet<IpAddr>>,
 }
 
 impl Netlink {
     /// Opens the sockets.
     pub fn open() -> Result<Self, Error> {
         Ok(Self {
-            xfrm: Channel::open(NETLINK_XFRM)?,
-            netfilter: Channel::open(NETLINK_NETFILTER)?,
-            routing: Routing::open()?,
+            xfrm: Channel::open()?,
+            netfilter: Channel::open()?,
+            route: Channel::open()?,
             interfaces: BTreeMap::new(),
+            placeholders: None,
         })
     }
 
@@ -62,15 +61,14 @@ impl Netlink {
     /// between.
     pub fn events(&self, ownership: &Ownership) -> Result<EventSource, Error> {
         EventSource::open(
-            [self.xfrm.port(), self.netfilter.port()],
-            self.routing.port(),
+            [self.xfrm.port(), self.netfilter.port(), self.route.port()],
             ownership.clone(),
         )
     }
 
     async fn read_interfaces(&mut self) -> Result<(), Error> {
         self.interfaces =
-            self.routing.links().await?.into_iter().map(|link| (link.name, link.index)).collect();
+            self.route.links().await?.into_iter().map(|link| (link.name, link.index)).collect();
         Ok(())
     }
 
@@ -83,7 +81,7 @@ impl Netlink {
         ownership: &Ownership,
     ) -> Result<BTreeMap<SaId, InstalledSa>, Error> {
         let mut sas = BTreeMap::new();
-        let each = |message: channel::Message<'_>| {
+        let each = |message: Message<'_>| {
             // SPI 0: a request for an SA that the kernel made of one of our templates. It goes by
             // itself.
             let seen = sa::decode(message.body)
@@ -105,7 +103,7 @@ impl Netlink {
         ownership: &Ownership,
     ) -> Result<Option<InstalledSa>, Error> {
         let mut found = None;
-        let each = |message: channel::Message<'_>| {
+        let each = |message: Message<'_>| {
             let seen = sa::decode(message.body)
                 .filter(|seen| seen.id == *id && ownership.owns_reqid(seen.reqid));
             found = seen
@@ -113,7 +111,7 @@ impl Netlink {
                 .or(found.take());
             Ok(())
         };
-        gone(
+        ignore_missing(
             ESRCH,
             self.xfrm.query("read an ESP state", XFRM_MSG_GETSA, &sa::encode_id(id), each).await,
         )?;
@@ -126,7 +124,7 @@ impl Netlink {
     ) -> Result<BTreeMap<u32, Policy>, Error> {
         let names = self.names();
         let mut policies = BTreeMap::new();
-        let each = |message: channel::Message<'_>| {
+        let each = |message: Message<'_>| {
             if policy::index(message.body).is_some_and(&keep) {
                 policies.extend(policy::decode(message.body, &names));
             }
@@ -136,22 +134,33 @@ impl Netlink {
         Ok(policies)
     }
 
-    async fn read_routes(&mut self) -> Result<Vec<PlaceholderRoute>, Error> {
+    /// Routes of ours. They are looked for in the whole table once, where an earlier run may have
+    /// left some, and when one that should be there is not found; otherwise each is looked up, since
+    /// the table may hold a million others.
+    async fn read_routes(&mut self) -> Result<BTreeSet<PlaceholderRoute>, Error> {
+        let known = self.placeholders.clone().unwrap_or_default();
+        let mut routes = Vec::new();
+        for placeholder in &known {
+            routes.extend(self.route.route_of_ours(*placeholder).await?);
+        }
+        if self.placeholders.is_none() || routes.len() < known.len() {
+            routes = self.route.routes_of_ours().await?;
+        }
         let name = |index: u32| {
             self.interfaces.iter().find(|(_, other)| **other == index).map(|(name, _)| name.clone())
         };
-        let routes = self.routing.routes(route::PROTOCOL, |route| route.ours).await?;
         let placeholder = |route: route::Route| {
-            // Ours have one next hop.
-            let hop = route.next_hops.first()?;
             Some(PlaceholderRoute {
                 placeholder: route.destination?.addr(),
-                interface: name(hop.interface)?,
-                gateway: hop.gateway,
+                interface: name(route.interface)?,
+                gateway: route.gateway,
                 mtu: route.mtu_locked.unwrap_or(0),
             })
         };
-        Ok(routes.into_iter().filter_map(placeholder).collect())
+        let routes: BTreeSet<PlaceholderRoute> =
+            routes.into_iter().filter_map(placeholder).collect();
+        self.placeholders = Some(routes.iter().map(|route| route.placeholder).collect());
+        Ok(routes)
     }
 
     async fn install_sa(&mut self, op: &Op, sa: &Sa, ownership: &Ownership) -> Result<(), Error> {
@@ -190,7 +199,7 @@ impl Netlink {
         // still ours.
         let mut now = None;
         let names = self.names();
-        let each = |message: channel::Message<'_>| {
+        let each = |message: Message<'_>| {
             now = policy::decode(message.body, &names).or(now.take());
             Ok(())
         };
@@ -204,23 +213,29 @@ impl Netlink {
 
     async fn delete_policy(&mut self, op: &Op, index: u32, id: &PolicyId) -> Result<(), Error> {
         let body = policy::encode_id(index, id.direction);
-        gone(ENOENT, self.xfrm.change(op, XFRM_MSG_DELPOLICY, 0, &body).await)
+        ignore_missing(ENOENT, self.xfrm.change(op, XFRM_MSG_DELPOLICY, 0, &body).await)
     }
 
     async fn add_route(&mut self, op: &Op, wanted: &PlaceholderRoute) -> Result<(), Error> {
         let index = self.interfaces.get(&wanted.interface);
         let index = *index.ok_or_else(|| Error::NoInterface(wanted.interface.clone()))?;
+        if let Some(placeholders) = &mut self.placeholders {
+            placeholders.insert(wanted.placeholder);
+        }
         // Replacing in one step would also replace a foreign route to the same address.
         let new = route::placeholder(wanted, index)?;
-        self.routing
-            .delete_route(&op.to_string(), route::any_placeholder(wanted.placeholder)?)
+        self.route
+            .delete_route(&op.to_string(), &route::any_placeholder(wanted.placeholder))
             .await?;
-        self.routing.add_route(&op.to_string(), new).await
+        self.route.add_route(&op.to_string(), &new).await
     }
 
     async fn delete_route(&mut self, op: &Op, old: &PlaceholderRoute) -> Result<(), Error> {
+        if let Some(placeholders) = &mut self.placeholders {
+            placeholders.remove(&old.placeholder);
+        }
         let Some(index) = self.interfaces.get(&old.interface) else { return Ok(()) };
-        self.routing.delete_route(&op.to_string(), route::placeholder(old, *index)?).await
+        self.route.delete_route(&op.to_string(), &route::placeholder(old, *index)?).await
     }
 }
 
@@ -234,7 +249,7 @@ impl Kernel for Netlink {
         if parts.interfaces {
             self.read_interfaces().await?;
             current.interfaces.clone_from(&self.interfaces);
-            current.routes = self.read_routes().await?.into_iter().collect();
+            current.routes = self.read_routes().await?;
         }
         if parts.states {
             current.sas = self.read_sas(ownership).await?;
@@ -288,7 +303,7 @@ impl Kernel for Netlink {
             }
             Op::DeleteSa(id) => {
                 let body = sa::encode_id(id);
-                gone(ESRCH, self.xfrm.change(op, XFRM_MSG_DELSA, 0, &body).await)
+                ignore_missing(ESRCH, self.xfrm.change(op, XFRM_MSG_DELSA, 0, &body).await)
             }
         }
     }
@@ -300,8 +315,8 @@ impl fmt::Debug for Netlink {
     }
 }
 
-/// "Already gone" is success.
-fn gone(errno: i32, outcome: Result<(), Error>) -> Result<(), Error> {
+/// Success where the entry is missing already.
+fn ignore_missing(errno: i32, outcome: Result<(), Error>) -> Result<(), Error> {
     match outcome {
         Err(error) if error.errno() == Some(errno) => Ok(()),
         other => other,
@@ -327,7 +342,7 @@ fn strange(id: SaId, reqid: crate::model::Reqid) -> InstalledSa {
         no_path_mtu_discovery: false,
         sequence_may_wrap: false,
         install: Install::Freely,
-        hard_limit: None,
+        hard_lifetime: None,
     };
-    InstalledSa { sa, counters: Counters::default(), sequence: 0, unauthentic: 0, added: 0 }
+    InstalledSa { sa, counters: Counters::default(), sequence: 0, integrity_failures: 0, added: 0 }
 }

@@ -1,24 +1,42 @@
 //! Links, addresses and routes as rtnetlink's messages: the few fields that we need.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-    RouteScope, RouteType, RouteVia,
+use nix::libc::{
+    IFA_ADDRESS, IFA_LOCAL, IFF_LOWER_UP, IFF_UP, IFLA_EXT_MASK, IFLA_IFNAME, IFLA_MTU,
+    RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY,
+    RTA_METRICS, RTA_OIF, RTA_TABLE, RTN_UNICAST,
 };
-use rtnetlink::RouteMessageBuilder;
 
+use crate::attribute::{Attributes, array, find, text};
 use crate::desired::PlaceholderRoute;
 use crate::error::Error;
 
-/// Marks our routes: a protocol number that no routing daemon has.
-pub(crate) const PROTOCOL: RouteProtocol = RouteProtocol::Other(71);
+/// Marks our routes: a protocol number (`rtm_protocol`) that no routing daemon has.
+const PROTOCOL: u8 = 71;
 
-/// The bit of RTAX_MTU (2) in RTAX_LOCK.
-const MTU_LOCKED: u32 = 1 << 2;
+/// `RTAX_LOCK` and `RTAX_MTU`, attributes inside of `RTA_METRICS`.
+const METRIC_LOCK: u16 = 1;
+const METRIC_MTU: u16 = 2;
+/// The bit of `RTAX_MTU` in `RTAX_LOCK`.
+const MTU_LOCKED: u32 = 1 << METRIC_MTU;
+/// `RTEXT_FILTER_SKIP_STATS`: a list of interfaces without their counters.
+const SKIP_STATISTICS: u32 = 1 << 3;
+/// `RTM_F_FIB_MATCH`: a look-up answers with the route that matched.
+const FIB_MATCH: u32 = 0x2000;
+
+/// A next hop of the other family, as `struct rtvia`.
+const RTA_VIA: u16 = 18;
+
+const ANY_FAMILY: u8 = 0;
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+
+/// Lengths of `struct ifinfomsg`, `ifaddrmsg` and `rtmsg`.
+const LINK_HEADER: usize = 16;
+const ADDRESS_HEADER: usize = 8;
+const ROUTE_HEADER: usize = 12;
 
 /// A link.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,17 +47,22 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
 }
 
-pub(crate) fn link(message: &LinkMessage) -> Option<Link> {
-    let (mut name, mut mtu) = (None, 0);
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(value) => name = Some(value.clone()),
-            LinkAttribute::Mtu(value) => mtu = *value,
-            _ => {}
-        }
-    }
-    let up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-    Some(Link { index: message.header.index, name: name?, up, mtu })
+/// The body that lists all links.
+pub(crate) fn every_link() -> Attributes {
+    Attributes::after(&[0; LINK_HEADER]).octets(IFLA_EXT_MASK, &SKIP_STATISTICS.to_ne_bytes())
+}
+
+pub(crate) fn link(body: &[u8]) -> Option<Link> {
+    let index = array(body, 4).map(u32::from_ne_bytes)?;
+    let flags = array(body, 8).map(u32::from_ne_bytes)?;
+    let both = (IFF_UP | IFF_LOWER_UP).unsigned_abs();
+    let rest = body.get(LINK_HEADER..)?;
+    Some(Link {
+        index,
+        name: text(find(rest, IFLA_IFNAME)?),
+        up: flags & both == both,
+        mtu: find(rest, IFLA_MTU).and_then(number).unwrap_or(0),
+    })
 }
 
 /// An address and the link that has it.
@@ -49,136 +72,153 @@ pub(crate) struct InterfaceAddress {
     pub(crate) address: IpNet,
 }
 
-pub(crate) fn interface_address(message: &AddressMessage) -> Option<InterfaceAddress> {
-    let (mut local, mut other) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            // On a point-to-point link IFA_ADDRESS is the other end, and IFA_LOCAL ours.
-            AddressAttribute::Local(address) => local = Some(*address),
-            AddressAttribute::Address(address) => other = Some(*address),
-            _ => {}
-        }
-    }
-    let address = IpNet::new(local.or(other)?, message.header.prefix_len).ok()?;
-    Some(InterfaceAddress { index: message.header.index, address })
+/// The body that lists all addresses.
+pub(crate) fn every_address() -> Attributes {
+    Attributes::after(&[0; ADDRESS_HEADER])
 }
 
-/// Where a route leads: an interface, and a gateway unless the destination is on the link.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NextHop {
-    pub(crate) interface: u32,
-    pub(crate) gateway: Option<IpAddr>,
+pub(crate) fn interface_address(body: &[u8]) -> Option<InterfaceAddress> {
+    let prefix = *body.get(1)?;
+    let index = array(body, 4).map(u32::from_ne_bytes)?;
+    let rest = body.get(ADDRESS_HEADER..)?;
+    // On a point-to-point link IFA_ADDRESS is the other end, and IFA_LOCAL ours.
+    let own = find(rest, IFA_LOCAL).or_else(|| find(rest, IFA_ADDRESS))?;
+    Some(InterfaceAddress { index, address: IpNet::new(address(own)?, prefix).ok()? })
 }
 
-/// A unicast route of the main table.
+/// A unicast route of the main table with one next hop.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     /// `None`: the default route.
     pub(crate) destination: Option<IpNet>,
-    /// Several with multipath.
-    pub(crate) next_hops: Vec<NextHop>,
-    pub(crate) priority: u32,
+    pub(crate) interface: u32,
+    pub(crate) gateway: Option<IpAddr>,
     pub(crate) mtu_locked: Option<u32>,
     pub(crate) ours: bool,
 }
 
-pub(crate) fn route(message: &RouteMessage) -> Option<Route> {
-    let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
+pub(crate) fn route(body: &[u8]) -> Option<Route> {
+    let header: [u8; ROUTE_HEADER] = array(body, 0)?;
+    let [_, prefix, _, _, table, protocol, _, kind, ..] = header;
+    let rest = body.get(ROUTE_HEADER..)?;
+    let table = find(rest, RTA_TABLE).and_then(number).unwrap_or_else(|| u32::from(table));
+    if table != u32::from(RT_TABLE_MAIN) || kind != RTN_UNICAST {
         return None;
     }
-    let (mut destination, mut interface, mut priority) = (None, None, 0);
-    let (mut next_hops, mut mtu, mut locked) = (Vec::new(), None, 0);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(value) => destination = Some(address(value)?),
-            RouteAttribute::Oif(index) => interface = Some(*index),
-            RouteAttribute::Priority(value) => priority = *value,
-            RouteAttribute::MultiPath(hops) => {
-                let hop = |hop: &netlink_packet_route::route::RouteNextHop| NextHop {
-                    interface: hop.interface_index,
-                    gateway: gateway(&hop.attributes),
-                };
-                next_hops.extend(hops.iter().map(hop));
-            }
-            RouteAttribute::Metrics(metrics) => {
-                for metric in metrics {
-                    match metric {
-                        RouteMetric::Mtu(value) => mtu = Some(*value),
-                        RouteMetric::Lock(value) => locked = *value,
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    next_hops.extend(
-        interface.map(|interface| NextHop { interface, gateway: gateway(&message.attributes) }),
-    );
-    let destination = match destination {
-        Some(address) => Some(IpNet::new(address, header.destination_prefix_length).ok()?),
+    let destination = match find(rest, RTA_DST) {
+        Some(value) => Some(IpNet::new(address(value)?, prefix).ok()?),
         None => None,
     };
-    let mtu_locked = mtu.filter(|_| locked & MTU_LOCKED != 0);
-    Some(Route { destination, next_hops, priority, mtu_locked, ours: header.protocol == PROTOCOL })
-}
-
-/// What a dump asks for: the unicast routes of the main table, both families.
-pub(crate) fn every_route(protocol: RouteProtocol) -> RouteMessage {
-    RouteMessageBuilder::<IpAddr>::new().protocol(protocol).build()
-}
-
-/// The placeholder route, to be added or deleted, over the interface with this index.
-pub(crate) fn placeholder(wanted: &PlaceholderRoute, index: u32) -> Result<RouteMessage, Error> {
-    let scope = if wanted.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
-    let mut builder = to(wanted.placeholder)?.scope(scope).output_interface(index);
-    let metrics = vec![RouteMetric::Lock(MTU_LOCKED), RouteMetric::Mtu(wanted.mtu)];
-    builder.get_mut().attributes.push(RouteAttribute::Metrics(metrics));
-    if let Some(gateway) = wanted.gateway {
-        builder = builder.gateway(gateway).map_err(unsupported(wanted.placeholder))?;
-    }
-    Ok(builder.build())
-}
-
-/// Whatever route of ours leads to this address, to be deleted.
-pub(crate) fn any_placeholder(placeholder: IpAddr) -> Result<RouteMessage, Error> {
-    // To the kernel this scope means any.
-    Ok(to(placeholder)?.scope(RouteScope::NoWhere).build())
-}
-
-fn to(placeholder: IpAddr) -> Result<RouteMessageBuilder<IpAddr>, Error> {
-    let host = IpNet::from(placeholder);
-    let builder = RouteMessageBuilder::<IpAddr>::new().protocol(PROTOCOL);
-    builder.destination_prefix(host.addr(), host.prefix_len()).map_err(unsupported(placeholder))
-}
-
-fn unsupported<E: core::fmt::Display>(placeholder: IpAddr) -> impl Fn(E) -> Error {
-    move |reason| Error::Unsupported(format!("a route to the placeholder {placeholder}: {reason}"))
-}
-
-fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
-    attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(value) => address(value),
-        RouteAttribute::Via(RouteVia::Inet6(address)) => Some(IpAddr::V6(*address)),
-        _ => None,
+    let metrics = find(rest, RTA_METRICS).unwrap_or_default();
+    let metric = |kind| find(metrics, kind).and_then(number);
+    let locked = metric(METRIC_LOCK).unwrap_or(0) & MTU_LOCKED != 0;
+    Some(Route {
+        destination,
+        interface: find(rest, RTA_OIF).and_then(number)?,
+        gateway: gateway(rest),
+        mtu_locked: metric(METRIC_MTU).filter(|_| locked),
+        ours: protocol == PROTOCOL,
     })
 }
 
-fn address(value: &RouteAddress) -> Option<IpAddr> {
-    match value {
-        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
-        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+/// The body that lists the routes of ours, both families.
+pub(crate) fn every_route_of_ours() -> Attributes {
+    Attributes::after(&[ANY_FAMILY, 0, 0, 0, RT_TABLE_MAIN, PROTOCOL, 0, RTN_UNICAST, 0, 0, 0, 0])
+}
+
+/// The body that looks up which route a packet to `destination` would take over this interface, or
+/// over any.
+pub(crate) fn lookup(destination: IpAddr, interface: Option<u32>) -> Attributes {
+    let host = IpNet::from(destination);
+    // Without it the kernel takes a destination that no route leads to for one on the link, which
+    // is right for an interface.
+    let flags = if interface.is_none() { FIB_MATCH } else { 0 };
+    let [a, b, c, d] = flags.to_ne_bytes();
+    let header = [family(destination), host.prefix_len(), 0, 0, 0, 0, 0, 0, a, b, c, d];
+    let body = Attributes::after(&header).octets(RTA_DST, &octets(destination));
+    interface.into_iter().fold(body, |body, index| body.octets(RTA_OIF, &index.to_ne_bytes()))
+}
+
+/// The next hop that a look-up has found.
+pub(crate) fn next_hop(body: &[u8]) -> Option<IpAddr> {
+    gateway(body.get(ROUTE_HEADER..)?)
+}
+
+/// Whether a notification is about a default route or a route of ours: no other route matters.
+pub(crate) fn concerns_us(body: &[u8]) -> bool {
+    let header: Option<[u8; ROUTE_HEADER]> = array(body, 0);
+    header.is_some_and(|[_, prefix, _, _, _, protocol, ..]| prefix == 0 || protocol == PROTOCOL)
+}
+
+/// The placeholder route, to be added or deleted, over the interface with this index.
+pub(crate) fn placeholder(wanted: &PlaceholderRoute, index: u32) -> Result<Attributes, Error> {
+    let scope = if wanted.gateway.is_some() { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK };
+    let metrics = Attributes::new()
+        .octets(METRIC_LOCK, &MTU_LOCKED.to_ne_bytes())
+        .octets(METRIC_MTU, &wanted.mtu.to_ne_bytes());
+    let body = to(wanted.placeholder, scope)
+        .octets(RTA_OIF, &index.to_ne_bytes())
+        .nested(RTA_METRICS, metrics);
+    match (wanted.placeholder, wanted.gateway) {
+        (_, None) => Ok(body),
+        (IpAddr::V4(_), Some(gateway @ IpAddr::V4(_)))
+        | (IpAddr::V6(_), Some(gateway @ IpAddr::V6(_))) => {
+            Ok(body.octets(RTA_GATEWAY, &octets(gateway)))
+        }
+        // IPv4 over an IPv6 next hop (RFC 5549): `struct rtvia`.
+        (IpAddr::V4(_), Some(IpAddr::V6(gateway))) => {
+            let via = [&u16::from(IPV6).to_ne_bytes()[..], &gateway.octets()].concat();
+            Ok(body.octets(RTA_VIA, &via))
+        }
+        (IpAddr::V6(placeholder), Some(gateway)) => Err(Error::Unsupported(format!(
+            "a route to the placeholder {placeholder} over the IPv4 next hop {gateway}"
+        ))),
+    }
+}
+
+/// Whatever route of ours leads to this address, to be deleted.
+pub(crate) fn any_placeholder(placeholder: IpAddr) -> Attributes {
+    // To the kernel this scope means any.
+    to(placeholder, RT_SCOPE_NOWHERE)
+}
+
+fn to(placeholder: IpAddr, scope: u8) -> Attributes {
+    let (family, length) = (family(placeholder), IpNet::from(placeholder).prefix_len());
+    let header = [family, length, 0, 0, RT_TABLE_MAIN, PROTOCOL, scope, RTN_UNICAST, 0, 0, 0, 0];
+    Attributes::after(&header).octets(RTA_DST, &octets(placeholder))
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { IPV4 } else { IPV6 }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn gateway(rest: &[u8]) -> Option<IpAddr> {
+    let via = || find(rest, RTA_VIA).and_then(|via| address(via.get(2..)?));
+    find(rest, RTA_GATEWAY).and_then(address).or_else(via)
+}
+
+/// An address by its length.
+fn address(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => array(value, 0).map(|octets: [u8; 4]| IpAddr::V4(Ipv4Addr::from(octets))),
+        16 => array(value, 0).map(|octets: [u8; 16]| IpAddr::V6(Ipv6Addr::from(octets))),
         _ => None,
     }
+}
+
+fn number(value: &[u8]) -> Option<u32> {
+    array(value, 0).map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::{Emitable, Parseable};
-    use netlink_packet_route::AddressFamily;
-    use netlink_packet_route::route::RouteNextHop;
-
     use super::*;
 
     fn wanted(placeholder: &str, gateway: Option<&str>) -> PlaceholderRoute {
@@ -190,12 +230,6 @@ mod tests {
         }
     }
 
-    fn octets(message: &RouteMessage) -> Vec<u8> {
-        let mut octets = vec![0; message.buffer_len()];
-        message.emit(&mut octets);
-        octets
-    }
-
     #[test]
     fn a_route_reads_back() {
         let (v4, v6) = ("192.0.2.1", "fd00::1");
@@ -203,19 +237,20 @@ mod tests {
             [(v4, Some("10.0.1.254")), (v4, None), (v4, Some("fe80::1")), (v6, Some("fe80::1"))]
         {
             let wanted = wanted(to, via);
-            let octets = octets(&placeholder(&wanted, 7).unwrap());
-            let read = route(&RouteMessage::parse(&octets).unwrap()).unwrap();
+            let read = route(placeholder(&wanted, 7).unwrap().as_octets()).unwrap();
             assert_eq!(read.destination, Some(IpNet::from(wanted.placeholder)));
-            assert_eq!(read.next_hops, [NextHop { interface: 7, gateway: wanted.gateway }]);
+            assert_eq!((read.interface, read.gateway), (7, wanted.gateway));
             assert_eq!(read.mtu_locked, Some(1500));
             assert!(read.ours);
         }
+        assert!(placeholder(&wanted(v6, Some("10.0.1.254")), 7).is_err());
     }
 
     /// `struct rtmsg` and what follows, as linux/rtnetlink.h lays them out.
     #[test]
     fn octets_are_where_the_kernel_looks() {
-        let octets = octets(&placeholder(&wanted("192.0.2.1", None), 7).unwrap());
+        let body = placeholder(&wanted("192.0.2.1", None), 7).unwrap();
+        let octets = body.as_octets();
         // Family, length, table main, protocol 71, scope link, unicast.
         assert_eq!(octets[..12], [2, 32, 0, 0, 254, 71, 253, 1, 0, 0, 0, 0]);
         let held =
@@ -230,77 +265,78 @@ mod tests {
 
     #[test]
     fn a_deletion_names_no_interface() {
-        let octets = octets(&any_placeholder("192.0.2.1".parse().unwrap()).unwrap());
-        assert_eq!(octets, [2, 32, 0, 0, 254, 71, 255, 1, 0, 0, 0, 0, 8, 0, 1, 0, 192, 0, 2, 1]);
+        let body = any_placeholder("192.0.2.1".parse().unwrap());
+        assert_eq!(
+            body.as_octets(),
+            [2, 32, 0, 0, 254, 71, 255, 1, 0, 0, 0, 0, 8, 0, 1, 0, 192, 0, 2, 1]
+        );
     }
 
     #[test]
     fn foreign_tables_and_kinds_are_left_out_and_an_unlocked_mtu_is_none() {
-        let message = placeholder(&wanted("192.0.2.1", None), 7).unwrap();
-        let mut table = message.clone();
-        table.header.table = 255;
-        let mut kind = message.clone();
-        kind.header.kind = RouteType::BlackHole;
-        assert_eq!((route(&table), route(&kind)), (None, None));
-        let mut unlocked = message;
-        unlocked.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Metrics(_)));
-        unlocked.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(1500)]));
-        unlocked.header.protocol = RouteProtocol::Static;
-        let read = route(&unlocked).unwrap();
-        assert_eq!((read.mtu_locked, read.ours), (None, false));
+        let body = placeholder(&wanted("192.0.2.1", None), 7).unwrap();
+        let with = |offset: usize, value: u8| {
+            let mut changed = body.as_octets().to_vec();
+            changed[offset] = value;
+            route(&changed)
+        };
+        // Table local; a black hole.
+        assert_eq!((with(4, 255), with(7, 6)), (None, None));
+        // Of a routing daemon.
+        assert!(!with(5, 4).unwrap().ours);
+        // `RTAX_LOCK` as another metric.
+        let lock = body.as_octets().windows(4).position(|octets| octets == [4, 0, 0, 0]).unwrap();
+        assert_eq!(with(lock, 0).unwrap().mtu_locked, None);
     }
 
     #[test]
-    fn a_multipath_default_route_has_every_next_hop() {
-        let hop = |interface: u32, gateway: &str| {
-            let mut hop = RouteNextHop::default();
-            hop.interface_index = interface;
-            let gateway: IpAddr = gateway.parse().unwrap();
-            hop.attributes.push(RouteAttribute::Gateway(gateway.into()));
-            hop
-        };
-        let hops = vec![hop(3, "10.0.1.254"), hop(4, "10.0.2.254")];
-        let mut message = RouteMessageBuilder::<IpAddr>::new().multipath(hops).build();
-        message.header.address_family = AddressFamily::Inet;
-        let read = route(&RouteMessage::parse(&octets(&message)).unwrap()).unwrap();
-        assert_eq!(read.destination, None);
-        let next_hop = |interface, gateway: &str| NextHop {
-            interface,
-            gateway: Some(gateway.parse().unwrap()),
-        };
-        assert_eq!(read.next_hops, [next_hop(3, "10.0.1.254"), next_hop(4, "10.0.2.254")]);
+    fn a_short_message_is_nothing() {
+        let body = placeholder(&wanted("192.0.2.1", Some("10.0.1.254")), 7).unwrap();
+        for length in 0..ROUTE_HEADER + 8 {
+            let cut = &body.as_octets()[..length];
+            assert_eq!((route(cut), link(cut), interface_address(cut)), (None, None, None));
+        }
+    }
+
+    #[test]
+    fn only_default_routes_and_ours_concern_us() {
+        let ours = placeholder(&wanted("192.0.2.1", None), 7).unwrap();
+        let mut octets = ours.as_octets().to_vec();
+        assert!(concerns_us(&octets));
+        octets[5] = 186;
+        assert!(!concerns_us(&octets), "a host route of a routing daemon");
+        octets[1] = 0;
+        assert!(concerns_us(&octets), "a default route");
+        assert!(!concerns_us(&octets[..ROUTE_HEADER - 1]));
     }
 
     #[test]
     fn our_end_of_a_point_to_point_link_counts() {
-        let mut message = AddressMessage::default();
-        (message.header.index, message.header.prefix_len) = (5, 32);
-        message.attributes.push(AddressAttribute::Address("10.0.0.2".parse().unwrap()));
-        let read = interface_address(&message).unwrap();
+        let begin = |prefix: u8| Attributes::after(&[2, prefix, 0, 0, 5, 0, 0, 0]);
+        let read = interface_address(begin(32).octets(IFA_ADDRESS, &[10, 0, 0, 2]).as_octets());
+        let read = read.unwrap();
         assert_eq!((read.index, read.address), (5, "10.0.0.2/32".parse().unwrap()));
-        message.attributes.push(AddressAttribute::Local("10.0.0.1".parse().unwrap()));
-        assert_eq!(interface_address(&message).unwrap().address, "10.0.0.1/32".parse().unwrap());
-        message.header.prefix_len = 33;
-        assert_eq!(interface_address(&message), None);
+        let both = |prefix| {
+            begin(prefix).octets(IFA_ADDRESS, &[10, 0, 0, 2]).octets(IFA_LOCAL, &[10, 0, 0, 1])
+        };
+        let read = interface_address(both(32).as_octets()).unwrap();
+        assert_eq!(read.address, "10.0.0.1/32".parse().unwrap());
+        assert_eq!(interface_address(both(33).as_octets()), None);
     }
 
     #[test]
     fn a_link_is_up_with_a_carrier() {
-        let mut message = LinkMessage::default();
-        message.header.index = 5;
-        assert_eq!(link(&message), None);
-        message.attributes.push(LinkAttribute::IfName(String::from("wan")));
-        message.attributes.push(LinkAttribute::Mtu(1400));
-        for (flags, up) in [
-            (LinkFlags::Up, false),
-            (LinkFlags::LowerUp, false),
-            (LinkFlags::Up | LinkFlags::LowerUp, true),
-        ] {
-            message.header.flags = flags;
+        let message = |flags: i32| {
+            let header = [[0; 4], 5u32.to_ne_bytes(), flags.to_ne_bytes(), [0; 4]].concat();
+            let body = Attributes::after(&header).text(IFLA_IFNAME, "wan");
+            body.octets(IFLA_MTU, &1400u32.to_ne_bytes())
+        };
+        for (flags, up) in [(IFF_UP, false), (IFF_LOWER_UP, false), (IFF_UP | IFF_LOWER_UP, true)] {
             assert_eq!(
-                link(&message),
+                link(message(flags).as_octets()),
                 Some(Link { index: 5, name: String::from("wan"), up, mtu: 1400 })
             );
         }
+        assert_eq!(link(Attributes::after(&[0; LINK_HEADER]).as_octets()), None);
     }
 }

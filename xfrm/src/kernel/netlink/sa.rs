@@ -38,7 +38,7 @@ pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
     // Any inner address: without the flag an IPv4 tunnel takes IPv4 only, which is what the model
     // has.
     info.flags = if sa.no_path_mtu_discovery { XFRM_STATE_NOPMTUDISC } else { 0 };
-    if let Some(limit) = sa.hard_limit {
+    if let Some(limit) = sa.hard_lifetime {
         info.lifetime_cfg.hard_add_expires_seconds = limit.as_secs().max(1);
     }
     let mut header = [0; SA_INFO];
@@ -144,12 +144,12 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
             no_path_mtu_discovery: info.flags & XFRM_STATE_NOPMTUDISC != 0,
             sequence_may_wrap: extra & XFRM_SA_XFLAG_OSEQ_MAY_WRAP != 0,
             install: Install::Freely,
-            hard_limit: Some(info.lifetime_cfg.hard_add_expires_seconds)
+            hard_lifetime: Some(info.lifetime_cfg.hard_add_expires_seconds)
                 .filter(|seconds| !matches!(*seconds, 0 | XFRM_INF))
                 .map(Duration::from_secs),
         },
         sequence,
-        unauthentic: info.stats.integrity_failed,
+        integrity_failures: info.stats.integrity_failed,
         counters: Counters { packets: info.lifetime_cur.packets, octets: info.lifetime_cur.bytes },
         added: info.lifetime_cur.add_time,
     });
@@ -243,7 +243,7 @@ mod tests {
             no_path_mtu_discovery: outbound,
             sequence_may_wrap: outbound,
             install: Install::Freely,
-            hard_limit: outbound.then_some(Duration::from_secs(3_600)),
+            hard_lifetime: outbound.then_some(Duration::from_secs(3_600)),
         }
     }
 
