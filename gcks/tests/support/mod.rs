@@ -145,10 +145,12 @@ pub fn registration(
         expected_identity: Identity::Address(server.ip()),
         pre_shared_key: Arc::new(Secret::copy_from(key(key_of).as_bytes())),
         phase1: Phase1Policy {
+            doi: gdoi::wire::registry::Doi::GDOI,
             transforms: vec![Phase1Transform {
                 encryption: Phase1Encryption::Aes256Cbc,
                 hash: HashAlgorithm::Sha2_256,
                 group: if number == 0 { DhGroup::Ecp256 } else { DhGroup::Modp2048 },
+                authentication: Default::default(),
             }],
             lifetime: Duration::from_secs(3600),
         },
