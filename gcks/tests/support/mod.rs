@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gcks::config::{self, Config};
-use gcks::group::event::Event;
 use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::{self, SigningKeys};
 use gcks::server::KeyServer;
+use gcks::server::event::Event;
 use gdoi::BootTime;
 use gdoi::config::{
     DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform,
