@@ -18,7 +18,6 @@
 
 use std::time::Duration;
 
-use agent::dataplane::Cause;
 use nix::time::{ClockId, clock_gettime};
 use testing::member::{IKE, Kek, World, address, configuration, teks_of};
 
@@ -30,7 +29,6 @@ async fn main() {
     let pushes = option("--pushes", 1_000);
     let lines = option("--lines", 1);
     let varied = option("--varied", 0);
-    let directory = tempfile::tempdir().unwrap();
     let mut world = World::new(&configuration(1, IKE));
     world.server(1).kek = Some(Kek::new(1, 86_400 * 365));
     world.start().await;
@@ -56,24 +54,11 @@ async fn main() {
         clock.end("compile");
         world.checkpoint.before_change(&world.member, now);
         clock.end("state file");
-        let changed = world.dataplane.change(desired).await;
-        clock.end("change the kernel");
-        let result = world.dataplane.confirm(changed).await;
-        world.dataplane.conclude(result, Cause::Desired, now).unwrap();
-        clock.end("read back");
+        world.dataplane.apply(desired, now).await.unwrap();
+        clock.end("change the kernel and read back");
         world.member.handle_applied(now);
         clock.end("acknowledge");
         clock.finish("push to acknowledgement");
-        let saved = world.member.save(world.boot, now);
-        let octets = saved.to_octets().unwrap();
-        let mut clock = Steps { all: &mut steps, at: processor(), total: Duration::ZERO };
-        let beside = directory.path().join("state.new");
-        std::fs::write(&beside, &octets).unwrap();
-        std::fs::rename(&beside, directory.path().join("state")).unwrap();
-        clock.end("(a new state file, without the disk)");
-        daemon::replace::write_atomically(&directory.path().join("synced"), &octets).unwrap();
-        clock.end("(a new state file, on the disk)");
-        assert!(octets.len() > 50);
         // Activation, deactivation and the end of the key before happen meanwhile.
         world.settle().await;
         assert!(world.spis().0.contains(&spi), "push {number} has not reached the kernel");

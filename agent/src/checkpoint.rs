@@ -1,4 +1,5 @@
-//! The agent's two files: read once at the start, written around every change of the kernel.
+//! Both files that outlive the process: read once at the start, written around every change of the
+//! kernel.
 //!
 //! ```text
 //! push accepted -> state file -> kernel -> sealed state, on the disk -> acknowledgement
@@ -65,9 +66,9 @@ impl Checkpoint {
         })
     }
 
-    /// Takes up what an earlier run left. What cannot be read is left out; without the state file
-    /// keys in the kernel count as stale and go. `wall` is the time since 1970.
-    pub async fn adopt<K: Kernel>(
+    /// Restores what an earlier run left. What cannot be read is left out; without the state file
+    /// keys in the kernel count as stale and are deleted. `wall` is the time since 1970.
+    pub async fn restore<K: Kernel>(
         &mut self,
         member: &mut Member,
         dataplane: &mut Dataplane<K>,
@@ -75,8 +76,12 @@ impl Checkpoint {
         now: BootTime,
     ) {
         let saved = self.state.read().unwrap_or_else(|error| {
-            let file = self.state.path().display();
-            warn!(%error, %file, "what an earlier run left is not known; its keys go");
+            warn!(
+                event = "state-unreadable",
+                %error,
+                file = %self.state.path().display(),
+                "state of an earlier run cannot be read; its keys are deleted"
+            );
             None
         });
         let mut unsealed = self.unseal(Moment { boot: self.boot, now, wall });
@@ -84,15 +89,20 @@ impl Checkpoint {
             return;
         }
         let installed = dataplane.installed().await.unwrap_or_else(|error| {
-            warn!(%error, "what an earlier run left in the kernel cannot be read; its keys go");
+            warn!(
+                event = "kernel-unreadable",
+                %error,
+                "kernel entries of an earlier run cannot be read; its keys are deleted"
+            );
             Installed::new()
         });
         let (boot, sealed) = (self.boot, unsealed.as_mut());
-        member.adopt(Earlier { boot, saved: saved.as_ref(), sealed, installed: &installed }, now);
+        member.restore(Earlier { boot, saved: saved.as_ref(), sealed, installed: &installed }, now);
         for id in unsealed.iter().flat_map(Unsealed::left) {
             info!(
+                event = "sealed-group-dropped",
                 group = id,
-                "the sealed state holds keys of a group that is not configured; they are dropped"
+                "sealed state has keys of a group that is not configured; dropped"
             );
         }
     }
@@ -101,24 +111,27 @@ impl Checkpoint {
     pub fn before_change(&mut self, member: &Member, now: BootTime) {
         self.behind = true;
         if let Err(error) = self.state.write(&member.save(self.boot, now)) {
-            let file = self.state.path().display();
-            error!(%error, %file, "the state cannot be written; after a crash keys in the kernel will be lost");
+            error!(
+                event = "state-not-written",
+                %error,
+                file = %self.state.path().display(),
+                "state cannot be written; a crash would lose the keys in the kernel"
+            );
         }
     }
 
-    /// To be called when the kernel holds what it should, before anybody is told.
+    /// To be called when the kernel holds the desired state, before any acknowledgement leaves.
     pub fn after_change(&mut self, member: &Member, wall: Duration, now: BootTime) {
         if !std::mem::take(&mut self.behind) {
             return;
         }
-        if let Err(error) = self.state.look_after() {
-            let file = self.state.path().display();
-            error!(%error, %file, "the state was removed and cannot be written again; after a crash keys in the kernel will be lost");
-        }
         let Some(file) = &self.sealed else { return };
-        let Ok(saved) = member.save(self.boot, now).to_octets() else { return };
-        let (state, any) = sealed_keys::encode(member, &saved, now);
-        if self.written.as_ref() == Some(&state) || self.refused && !any {
+        let Ok(description) = member.save(self.boot, now).to_octets() else { return };
+        if self.refused && member.secrets(now).all(|group| group.is_empty()) {
+            return;
+        }
+        let state = sealed_keys::encode(&description, member.secrets(now));
+        if self.written.as_ref() == Some(&state) {
             return;
         }
         match file.save(&state, &Moment { boot: self.boot, now, wall }) {
@@ -129,7 +142,11 @@ impl Checkpoint {
                 // With the next change it is tried again.
                 let text = error.to_string();
                 if self.last_error.as_ref() != Some(&text) {
-                    error!(error = %text, "the sealed state is out of date; after a reboot newer keys will be lost");
+                    error!(
+                        event = "sealed-state-not-written",
+                        error = %text,
+                        "sealed state cannot be written; a reboot would lose newer keys"
+                    );
                 }
                 self.last_error = Some(text);
             }
@@ -150,7 +167,11 @@ impl Checkpoint {
         unsealed
             .map_err(|error| {
                 self.refused = true;
-                warn!(%error, "the sealed state is refused; starting without its keys");
+                warn!(
+                    event = "sealed-state-refused",
+                    %error,
+                    "sealed state refused; starting without its keys"
+                );
             })
             .ok()
     }

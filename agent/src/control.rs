@@ -4,6 +4,7 @@ use control::{Completed, ErrorCode, Refusal, Request, Response};
 use gdoi::BootTime;
 
 use crate::member::Member;
+use crate::membership::error::RegisterError;
 use crate::show::snapshot::{Surroundings, snapshot};
 
 /// Answers a request.
@@ -19,18 +20,18 @@ pub fn answer(
     }
 }
 
-/// Registers a group again, as an operator wishes.
+/// Registers a group again, as an operator commands.
 pub fn register(member: &mut Member, group: &str, now: BootTime) -> Response {
-    if member.memberships().iter().all(|membership| membership.config().name != group) {
-        return Response::Refused(Refusal::new(
-            ErrorCode::UnknownGroup,
-            format!("there is no group {group}"),
-        ));
-    }
     match member.register(group, now) {
         Ok(()) => Response::Done(Completed {
             message: format!("group {group} registers; keys in use stay until new ones come"),
         }),
-        Err(message) => Response::Refused(Refusal::new(ErrorCode::NotPossible, message)),
+        Err(error) => {
+            let code = match &error {
+                RegisterError::UnknownGroup { .. } => ErrorCode::UnknownGroup,
+                RegisterError::NoLocalAddress { .. } => ErrorCode::NotPossible,
+            };
+            Response::Refused(Refusal::new(code, error.to_string()))
+        }
     }
 }

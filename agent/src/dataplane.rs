@@ -11,7 +11,6 @@ use gdoi::BootTime;
 use crate::membership::restore::Installed;
 use tracing::{debug, error, info, warn};
 use xfrm::model::SaId;
-use xfrm::reconcile::Changed;
 use xfrm::statistics::Statistics;
 use xfrm::{Desired, Error, Kernel, Ownership, Parts, Reconciler, Report};
 
@@ -37,24 +36,35 @@ pub struct Dataplane<K: Kernel> {
     failures: u32,
     last_error: Option<String>,
     repairs: u64,
-    withheld: BTreeSet<SaId>,
-    worn: BTreeSet<SaId>,
+    suppressed: BTreeSet<SaId>,
+    near_exhaustion: BTreeSet<SaId>,
     unknown_esp: u64,
-    unauthentic: BTreeMap<SaId, u32>,
+    integrity_failures: BTreeMap<SaId, u32>,
     missing_interfaces: BTreeSet<String>,
 }
 
-/// Why the kernel is looked at.
+/// Why the kernel is updated or looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// We want something else.
+    /// The desired state is another one.
     Desired,
-    /// Something changed that is not ours to decide: interfaces, addresses, routes.
-    Facts,
-    /// Somebody else changed kernel entries, or the regular look.
+    /// Interfaces, addresses or routes changed.
+    Interfaces,
+    /// Another program changed kernel entries, or the periodic check.
     Foreign,
     /// An operation failed before.
     Retry,
+}
+
+impl Cause {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Desired => "desired-state",
+            Self::Interfaces => "interfaces",
+            Self::Foreign => "foreign-change",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 impl<K: Kernel> Dataplane<K> {
@@ -68,50 +78,31 @@ impl<K: Kernel> Dataplane<K> {
             failures: 0,
             last_error: None,
             repairs: 0,
-            withheld: BTreeSet::new(),
-            worn: BTreeSet::new(),
+            suppressed: BTreeSet::new(),
+            near_exhaustion: BTreeSet::new(),
             unknown_esp: 0,
-            unauthentic: BTreeMap::new(),
+            integrity_failures: BTreeMap::new(),
             missing_interfaces: BTreeSet::new(),
         }
     }
 
-    /// Makes the kernel hold `desired`. Entries that an earlier run left are compared, not removed
-    /// first.
+    /// Makes the kernel hold `desired` and reads it back. Entries that an earlier run left are
+    /// compared, not removed first.
     ///
     /// # Errors
     /// Logged already; [`Dataplane::handle_timeout`] tries again.
     pub async fn apply(&mut self, desired: Desired, now: BootTime) -> Result<(), Error> {
-        let changed = self.change(desired).await;
-        let result = self.confirm(changed).await;
+        let result = self.reconciler.apply(desired).await;
         self.conclude(result, Cause::Desired, now)
     }
 
-    /// The change alone: when it returns, the kernel has the keys. [`Dataplane::confirm`] reads
-    /// them back, and what came of it goes to [`Dataplane::conclude`], which logs it: who waits for
-    /// the kernel need not wait for the log.
-    ///
-    /// # Errors
-    /// Neither logged nor tried again yet.
-    pub async fn change(&mut self, desired: Desired) -> Result<Changed, Error> {
-        self.reconciler.change(desired).await
-    }
-
-    /// Reads back what was changed.
-    ///
-    /// # Errors
-    /// As [`Dataplane::change`].
-    pub async fn confirm(&mut self, changed: Result<Changed, Error>) -> Result<Report, Error> {
-        self.reconciler.confirm(changed?).await
-    }
-
-    /// Others may have changed these parts of the kernel: nothing is decided before they are read
-    /// again.
+    /// Others may have changed these parts of the kernel: they are read again before anything is
+    /// decided.
     pub fn invalidate(&mut self, parts: Parts) {
         self.reconciler.invalidate(parts);
     }
 
-    /// Reads what is in doubt, puts back what is missing and removes what should not be there.
+    /// Reads what was invalidated, puts back what is missing and removes what should not be there.
     ///
     /// # Errors
     /// As [`Dataplane::apply`].
@@ -169,7 +160,7 @@ impl<K: Kernel> Dataplane<K> {
         self.reconciler.desired()
     }
 
-    /// How often foreign changes were repaired.
+    /// How many foreign changes were repaired.
     pub fn repairs(&self) -> u64 {
         self.repairs
     }
@@ -179,14 +170,14 @@ impl<K: Kernel> Dataplane<K> {
         self.last_error.as_deref()
     }
 
-    /// Counter-mode senders that are gone and were not put back.
-    pub fn withheld(&self) -> &BTreeSet<SaId> {
-        &self.withheld
+    /// Outbound counter-mode SAs that are gone and must not be reinstalled.
+    pub fn suppressed(&self) -> &BTreeSet<SaId> {
+        &self.suppressed
     }
 
-    /// Senders whose sequence numbers have nearly been used up.
-    pub fn worn(&self) -> &BTreeSet<SaId> {
-        &self.worn
+    /// Outbound SAs whose sequence number is near exhaustion (RFC 4303 §3.3.3).
+    pub fn near_exhaustion(&self) -> &BTreeSet<SaId> {
+        &self.near_exhaustion
     }
 
     /// Packets of ESP dropped for their SPI, as of the last look.
@@ -194,9 +185,9 @@ impl<K: Kernel> Dataplane<K> {
         self.unknown_esp
     }
 
-    /// Packets that failed the integrity check of a state, as of the last look.
-    pub fn unauthentic(&self) -> &BTreeMap<SaId, u32> {
-        &self.unauthentic
+    /// Integrity failures of each inbound SA, as of the last look.
+    pub fn integrity_failures(&self) -> &BTreeMap<SaId, u32> {
+        &self.integrity_failures
     }
 
     /// States of ours that the kernel holds, for example those of an earlier run.
@@ -213,10 +204,7 @@ impl<K: Kernel> Dataplane<K> {
     }
 
     /// Notes and logs what came of a change that was made because of `cause`.
-    ///
-    /// # Errors
-    /// As [`Dataplane::apply`].
-    pub fn conclude(
+    fn conclude(
         &mut self,
         result: Result<Report, Error>,
         cause: Cause,
@@ -231,7 +219,11 @@ impl<K: Kernel> Dataplane<K> {
             Ok(report) => {
                 self.note(report, cause);
                 if self.failures > 0 {
-                    info!(failures = self.failures, "the kernel holds what it should again");
+                    info!(
+                        event = "kernel-update-recovered",
+                        failures = self.failures,
+                        "kernel holds the desired state again"
+                    );
                 }
                 self.failures = 0;
                 self.last_error = None;
@@ -240,14 +232,27 @@ impl<K: Kernel> Dataplane<K> {
             }
             Err(error) => {
                 let wait = FIRST_RETRY
-                    .saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
-                self.next_check = now + wait.min(LONGEST_RETRY);
+                    .saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX))
+                    .min(LONGEST_RETRY);
+                self.next_check = now + wait;
                 let text = error.to_string();
+                let retry_seconds = wait.as_secs();
                 // The same failure again and again is one piece of news.
                 if self.last_error.as_ref() == Some(&text) {
-                    debug!(error = %text, failures = self.failures, "the kernel still does not hold what it should");
+                    debug!(
+                        event = "kernel-update-still-failing",
+                        error = %text,
+                        failures = self.failures,
+                        retry_seconds,
+                        "kernel update still fails"
+                    );
                 } else {
-                    error!(error = %text, "the kernel does not hold what it should; blocks stay, trying again");
+                    error!(
+                        event = "kernel-update-failed",
+                        error = %text,
+                        retry_seconds,
+                        "kernel update failed; fail-close policies stay installed, retrying"
+                    );
                 }
                 self.failures = self.failures.saturating_add(1);
                 self.last_error = Some(text);
@@ -258,39 +263,50 @@ impl<K: Kernel> Dataplane<K> {
 
     fn note(&mut self, report: Report, cause: Cause) {
         for op in &report.done {
-            debug!(%op, ?cause, "kernel changed");
+            debug!(event = "kernel-operation", %op, cause = cause.name(), "kernel operation done");
         }
-        if !report.done.is_empty() {
-            match cause {
-                Cause::Foreign => {
-                    self.repairs = self.repairs.saturating_add(1);
-                    warn!(
-                        changes = report.done.len(),
-                        "somebody else changed kernel entries of ours; they are put back"
-                    );
-                }
-                Cause::Facts => {
-                    info!(changes = report.done.len(), "kernel entries follow the interfaces")
-                }
-                Cause::Desired | Cause::Retry => {
-                    info!(changes = report.done.len(), "kernel entries changed")
-                }
+        let changes = report.done.len();
+        match cause {
+            _ if changes == 0 => {}
+            Cause::Foreign => {
+                self.repairs = self.repairs.saturating_add(1);
+                warn!(
+                    event = "kernel-entries-repaired",
+                    changes, "kernel entries were changed by another program; repaired"
+                );
             }
+            Cause::Interfaces => info!(
+                event = "kernel-entries-updated",
+                changes,
+                cause = cause.name(),
+                "kernel entries follow a change of interfaces, addresses or routes"
+            ),
+            Cause::Desired | Cause::Retry => info!(
+                event = "kernel-entries-updated",
+                changes,
+                cause = cause.name(),
+                "kernel entries updated"
+            ),
         }
-        for sa in report.suppressed.difference(&self.withheld) {
+        for sa in report.suppressed.difference(&self.suppressed) {
             warn!(
+                event = "counter-mode-sender-suppressed",
                 spi = format_args!("{:#010x}", sa.spi),
-                "a counter-mode sender is gone and is not put back; packets of its policy are dropped until the key \
-                 server gives a new TEK"
+                "outbound counter-mode SA is gone and is not reinstalled, because its IVs would \
+                 repeat; packets of its policy are dropped until the key server sends a new TEK"
             );
         }
         for name in report.missing_interfaces.difference(&self.missing_interfaces) {
-            warn!(interface = %name, "interface is missing; its entries follow when it is back");
+            warn!(
+                event = "interface-missing",
+                interface = %name,
+                "interface does not exist; its entries are installed when it appears"
+            );
         }
-        self.withheld = report.suppressed;
-        self.worn = report.near_exhaustion;
+        self.suppressed = report.suppressed;
+        self.near_exhaustion = report.near_exhaustion;
         self.unknown_esp = report.unknown_esp;
-        self.unauthentic = report.integrity_failures;
+        self.integrity_failures = report.integrity_failures;
         self.missing_interfaces = report.missing_interfaces;
     }
 }

@@ -1,4 +1,4 @@
-//! The orderly end: goodbye to the key servers, then what `on-exit` says about the kernel.
+//! The orderly end: a Delete to the key servers, then what `on-exit` says about the kernel.
 
 use core::time::Duration;
 
@@ -24,7 +24,7 @@ pub async fn leave<K: Kernel>(
         member.stop(now);
         while let Some(transmit) = member.poll_transmit() {
             if let Err(error) = sockets.send(&transmit) {
-                warn!(%error, "the key server was not told that we leave");
+                warn!(event = "goodbye-not-sent", %error, "delete of the ISAKMP SA not sent");
             }
         }
         leave_kernel(member, dataplane, now).await
@@ -33,8 +33,9 @@ pub async fn leave<K: Kernel>(
         Ok(worked) => worked,
         Err(_) => {
             error!(
+                event = "stop-timed-out",
                 bound_seconds = BOUND.as_secs(),
-                "the orderly end took too long; kernel entries stay as they are"
+                "stopping took too long; kernel entries stay as they are"
             );
             false
         }
@@ -49,19 +50,19 @@ pub async fn leave_kernel<K: Kernel>(
 ) -> bool {
     match member.desired_on_exit(now) {
         Ok(None) => {
-            info!("kernel entries stay, as on-exit asks");
+            info!(event = "stopped", "kernel entries stay, as on-exit says");
             true
         }
         Ok(Some(desired)) => match dataplane.apply(desired, now).await {
             Ok(()) => {
-                info!("kernel entries are as on-exit asks");
+                info!(event = "stopped", "kernel entries are as on-exit says");
                 true
             }
             // Logged by the dataplane with its remedy.
             Err(_) => false,
         },
         Err(unusable) => {
-            error!(%unusable, "kernel entries stay as they are");
+            error!(event = "stop-failed", %unusable, "kernel entries stay as they are");
             false
         }
     }

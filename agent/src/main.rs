@@ -47,7 +47,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let interfaces = match xfrm::interface::interfaces().await {
             Ok(interfaces) => Some(interfaces),
             Err(error) => {
-                tracing::warn!(%error, "interfaces cannot be read; their names are not checked");
+                tracing::warn!(
+                    event = "interfaces-unreadable",
+                    %error,
+                    "interfaces cannot be read; their names are not checked"
+                );
                 None
             }
         };

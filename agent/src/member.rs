@@ -7,20 +7,22 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use daemon::entropy;
 use gdoi::BootTime;
-use gdoi::error::Error;
+use gdoi::error::{Error, NotAccepted};
 use gdoi::event::Transmit;
 use gdoi::push::addressed_to;
-use ike::error::NotAccepted;
-use policies::Compiler;
+use policies::{Compiler, GroupUnusable};
 use xfrm::Desired;
 use xfrm::model::SaId;
 
 use crate::config::{Config, Group, OnExit};
-use crate::membership::kernel_policy::{self, Keys, Unusable};
+use crate::membership::error::RegisterError;
+use crate::membership::kernel_policy;
 use crate::membership::local_interface::{Interfaces, Multicast};
 use crate::membership::restore::Earlier;
 use crate::membership::{Event, Membership, Seeds, Suspicion};
+use crate::persistence::sealed_keys::GroupSecrets;
 use crate::persistence::state_file::{Boot, Saved};
 
 /// What the kernel should hold, and what could not be had.
@@ -30,15 +32,15 @@ pub struct Outcome {
     /// kernel stays.
     pub desired: Option<Desired>,
     /// Groups whose keys had to be left out, and why.
-    pub unusable: Vec<Unusable>,
+    pub unusable: Vec<GroupUnusable>,
 }
 
 /// Packets of ESP with unknown SPIs between two looks that are worth a pull: late ones of a key
 /// that has ended are not.
 const UNKNOWN_ESP: u64 = 10;
-/// Packets that fail the integrity check of one state between two looks that are worth a pull: now
-/// and then a line damages one.
-const UNAUTHENTIC_ESP: u32 = 10;
+/// Integrity failures of one SA between two looks that are worth a pull: now and then a line damages
+/// a packet.
+const INTEGRITY_FAILURES: u32 = 10;
 
 /// The member.
 pub struct Member {
@@ -47,14 +49,14 @@ pub struct Member {
     stray: BTreeMap<&'static str, u64>,
     discards: Vec<BTreeMap<&'static str, u64>>,
     local_port: u16,
-    /// What groups that are gone had left to say.
+    /// Deletes of groups that are no longer configured.
     parting: VecDeque<Transmit>,
     /// Groups have come or gone.
     reshaped: bool,
     /// Packets of ESP with unknown SPIs at the last look.
     unknown_esp: Option<u64>,
-    /// Packets that failed the integrity check of each state, at the last look.
-    unauthentic_esp: Option<BTreeMap<SaId, u32>>,
+    /// Integrity failures of each SA at the last look.
+    integrity_failures: Option<BTreeMap<SaId, u32>>,
     compiler: Compiler,
 }
 
@@ -85,7 +87,7 @@ impl Member {
             parting: VecDeque::new(),
             reshaped: false,
             unknown_esp: None,
-            unauthentic_esp: None,
+            integrity_failures: None,
             compiler: Compiler::default(),
         }
     }
@@ -130,10 +132,15 @@ impl Member {
     }
 
     /// Goes on with what an earlier run left. Called once, before anything else.
-    pub fn adopt(&mut self, mut earlier: Earlier<'_>, now: BootTime) {
+    pub fn restore(&mut self, mut earlier: Earlier<'_>, now: BootTime) {
         for membership in &mut self.memberships {
-            membership.adopt(&mut earlier, now);
+            membership.restore(&mut earlier, now);
         }
+    }
+
+    /// The keys of each group, to be sealed.
+    pub fn secrets(&self, now: BootTime) -> impl ExactSizeIterator<Item = GroupSecrets<'_>> {
+        self.memberships.iter().map(move |membership| membership.secrets(now))
     }
 
     /// What a later run needs to know, to be written before [`Member::poll_desired`]'s outcome goes
@@ -142,20 +149,20 @@ impl Member {
         Saved::new(boot, self.memberships.iter().map(|membership| membership.save(now)).collect())
     }
 
-    /// Senders whose sequence numbers have nearly been used up.
-    pub fn handle_worn(&mut self, worn: &BTreeSet<SaId>, now: BootTime) {
-        for id in worn {
+    /// Outbound SAs whose sequence number is near exhaustion.
+    pub fn handle_near_exhaustion(&mut self, senders: &BTreeSet<SaId>, now: BootTime) {
+        for id in senders {
             for membership in &mut self.memberships {
                 if id.destination == IpAddr::V4(membership.config().placeholder) {
-                    membership.handle_worn(id.spi, now);
+                    membership.handle_near_exhaustion(id.spi, now);
                 }
             }
         }
     }
 
-    /// So many packets of ESP have been dropped so far because their SPI is not known here.
+    /// `packets` of ESP with unknown SPIs have been dropped so far.
     pub fn handle_unknown_esp(&mut self, packets: u64, now: BootTime) {
-        // The counter begins anew with the tables.
+        // The counter starts at zero with new tables.
         let before = self.unknown_esp.replace(packets).unwrap_or(packets).min(packets);
         if packets - before >= UNKNOWN_ESP {
             self.memberships
@@ -164,22 +171,22 @@ impl Member {
         }
     }
 
-    /// So many packets have failed the integrity check of each state so far.
-    pub fn handle_unauthentic_esp(&mut self, packets: &BTreeMap<SaId, u32>, now: BootTime) {
+    /// The integrity failures of each SA so far.
+    pub fn handle_integrity_failures(&mut self, packets: &BTreeMap<SaId, u32>, now: BootTime) {
         // What an earlier run saw is no news.
-        let Some(before) = self.unauthentic_esp.replace(packets.clone()) else { return };
+        let Some(before) = self.integrity_failures.replace(packets.clone()) else { return };
         for (id, packets) in packets {
-            // A counter begins anew with its state.
+            // A counter starts at zero with a new SA.
             let before =
                 before.get(id).copied().filter(|before| before <= packets).unwrap_or_default();
-            if packets - before < UNAUTHENTIC_ESP {
+            if packets - before < INTEGRITY_FAILURES {
                 continue;
             }
             for membership in &mut self.memberships {
                 if membership.local_address().map(IpAddr::V4) == Some(id.destination)
                     && membership.receives(id.spi, now)
                 {
-                    membership.probe(Suspicion::Unauthentic(id.spi), now);
+                    membership.probe(Suspicion::IntegrityFailure(id.spi), now);
                 }
             }
         }
@@ -246,7 +253,7 @@ impl Member {
             match membership.handle_datagram(source, datagram, now) {
                 Ok(()) => return Ok(()),
                 // Several groups may register with one server: their cookies tell them apart.
-                Err(Error::Ike(ike::Error::NotAccepted(NotAccepted::UnknownCookies))) => {}
+                Err(Error::NotAccepted(NotAccepted::UnknownCookies)) => {}
                 Err(error) => {
                     let count = discards.entry(error.reason()).or_insert(0);
                     *count = count.saturating_add(1);
@@ -270,7 +277,8 @@ impl Member {
         Err(error)
     }
 
-    /// The network, or anybody, says that `destination` cannot be reached.
+    /// An ICMP unreachable for `destination` arrived; it is unauthenticated and only shortens the
+    /// retransmission wait.
     pub fn handle_unreachable(&mut self, destination: SocketAddr, now: BootTime) {
         for membership in &mut self.memberships {
             membership.handle_unreachable(destination, now);
@@ -292,27 +300,20 @@ impl Member {
     /// Registers the group of this name again now.
     ///
     /// # Errors
-    /// One line: there is no such group, or it cannot register.
-    pub fn register(&mut self, group: &str, now: BootTime) -> Result<(), String> {
-        let known = || {
-            self.memberships
-                .iter()
-                .map(|one| one.config().name.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let Some(index) = self.memberships.iter().position(|one| one.config().name == group) else {
-            return Err(format!("there is no group {group}: the groups are {}", known()));
-        };
-        match self.memberships.get_mut(index) {
-            Some(membership) => {
-                membership.register(now).map_err(|missing| format!("group {group}: {missing}"))
-            }
-            None => Ok(()),
+    /// There is no such group, or it has no address to register from.
+    pub fn register(&mut self, group: &str, now: BootTime) -> Result<(), RegisterError> {
+        let found = self.memberships.iter_mut().find(|one| one.config().name == group);
+        if let Some(membership) = found {
+            return membership.register(now).map_err(|missing| RegisterError::NoLocalAddress {
+                group: group.to_owned(),
+                missing,
+            });
         }
+        let groups = self.memberships.iter().map(|one| one.config().name.clone()).collect();
+        Err(RegisterError::UnknownGroup { group: group.to_owned(), groups })
     }
 
-    /// Says goodbye to the key servers.
+    /// Deletes the ISAKMP SAs with the key servers.
     pub fn stop(&mut self, now: BootTime) {
         for membership in &mut self.memberships {
             membership.stop(now);
@@ -355,19 +356,17 @@ impl Member {
     ///
     /// # Errors
     /// Not even the blocks can be compiled.
-    pub fn desired_on_exit(&self, now: BootTime) -> Result<Option<Desired>, Unusable> {
+    pub fn desired_on_exit(&self, now: BootTime) -> Result<Option<Desired>, GroupUnusable> {
         if self.memberships.iter().all(|membership| membership.config().on_exit == OnExit::Keep) {
             return Ok(None);
         }
-        let kept = self
-            .memberships
-            .iter()
-            .filter(|membership| membership.config().on_exit != OnExit::Remove);
-        let keys = |membership: &Membership| match membership.config().on_exit {
-            OnExit::Keep => Keys::Own,
-            OnExit::Block | OnExit::Remove => Keys::None,
-        };
-        kernel_policy::compile(kept.map(|membership| (membership, keys(membership))), now).map(Some)
+        let left =
+            self.memberships.iter().filter_map(|membership| match membership.config().on_exit {
+                OnExit::Keep => Some(membership.view()),
+                OnExit::Block => Some(membership.view().without_keys()),
+                OnExit::Remove => None,
+            });
+        kernel_policy::compile(left, now).map(Some)
     }
 
     /// The memberships in the order of the configuration.
@@ -406,7 +405,8 @@ impl Member {
         // A group first loses what came last, then all its keys, so it ends.
         for _ in 0..=2 * self.memberships.len() {
             let groups = self.memberships.iter().enumerate().map(|(index, membership)| {
-                (membership, if left_out.contains(&index) { Keys::None } else { Keys::Own })
+                let view = membership.view();
+                if left_out.contains(&index) { view.without_keys() } else { view }
             });
             let error = match kernel_policy::compile_with(&mut self.compiler, groups, now) {
                 Ok(desired) => return Outcome { desired: Some(desired), unusable },
@@ -418,7 +418,7 @@ impl Member {
             };
             let again = !rejected.insert(culprit);
             if let Some(membership) = self.memberships.get_mut(culprit) {
-                membership.reject_latest(error.reason.clone(), now);
+                membership.reject_latest(&error.reason, now);
                 if again || membership.generations().is_empty(now) {
                     left_out.insert(culprit);
                 }
@@ -429,27 +429,26 @@ impl Member {
     }
 
     /// Whose keys to leave out: those of the group that the error names, else those that came last.
-    fn culprit(&self, error: &Unusable, left_out: &BTreeSet<usize>) -> Option<usize> {
+    fn culprit(&self, error: &GroupUnusable, left_out: &BTreeSet<usize>) -> Option<usize> {
         let candidates =
             || self.memberships.iter().enumerate().filter(|(index, _)| !left_out.contains(index));
-        let named = candidates()
-            .find(|(_, membership)| error.group.as_deref() == Some(&membership.config().name));
+        let named = candidates().find(|(_, membership)| membership.config().name == error.group);
         let last =
             || candidates().max_by_key(|(_, membership)| membership.generations().received());
         named.or_else(last).map(|(index, _)| index)
     }
 }
 
-/// Compiles the blocks of a configuration for the interfaces as they are, to find what cannot be
-/// done before anything is started.
+/// Compiles the fail-close policies of a configuration for the interfaces as they are, to find what
+/// cannot be done before anything is started.
 ///
 /// # Errors
 /// What cannot be done.
-pub fn check_blocks(config: &Config, interfaces: &Interfaces) -> Result<(), Unusable> {
-    let never: fn(&Group) -> (Seeds, u64) = |_| (Box::new(|| Err("only a check".to_owned())), 0);
+pub fn check_blocks(config: &Config, interfaces: &Interfaces) -> Result<(), GroupUnusable> {
+    let seeds: fn(&Group) -> (Seeds, u64) = |_| (Box::new(entropy::seed), 0);
     let now = BootTime::default();
-    let mut member = Member::new(config, never, now);
+    let mut member = Member::new(config, seeds, now);
     member.handle_interfaces(interfaces, now);
-    let blocks = member.memberships.iter().map(|membership| (membership, Keys::None));
+    let blocks = member.memberships.iter().map(|membership| membership.view().without_keys());
     kernel_policy::compile(blocks, now).map(drop)
 }

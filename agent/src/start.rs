@@ -33,7 +33,8 @@ pub fn configuration(path: &Path, interfaces: Option<&Interfaces>) -> Option<Con
 /// something between the daemon and the kernel.
 ///
 /// # Errors
-/// Another agent runs, the machine lacks something, or the blocks cannot be installed: see
+/// Another agent runs, the machine lacks something, or the fail-close policies cannot be installed:
+/// see
 /// [`EventLoop::start`].
 pub async fn serve<K: Kernel>(
     path: PathBuf,
@@ -46,7 +47,7 @@ pub async fn serve<K: Kernel>(
     let warnings: Vec<String> =
         privileges::check(&config).await?.iter().map(ToString::to_string).collect();
     for problem in &warnings {
-        tracing::warn!(%problem, "the machine lacks something");
+        tracing::warn!(event = "machine-problem", "{problem}");
     }
     let kernel = Netlink::open().context("netlink")?;
     let events = kernel.events(&Ownership::default()).context("netlink events")?;
@@ -54,7 +55,7 @@ pub async fn serve<K: Kernel>(
     let mut slot = 0_u64;
     let seeds_of = Box::new(move |_: &Group| {
         slot = slot.wrapping_add(1);
-        let seeds: Seeds = Box::new(|| daemon::entropy::seed().map_err(|error| error.to_string()));
+        let seeds: Seeds = Box::new(daemon::entropy::seed);
         (seeds, slot.wrapping_add(jitter_of(&jitter)))
     });
     let kernel = kernel_of(kernel);

@@ -161,9 +161,14 @@ async fn a_member_that_lives_through_everything_shows_no_key() {
     let told = shown.0.lock().unwrap();
     let text = String::from_utf8_lossy(&told);
     // It was told about all that happened, so that silence is no reason.
-    for what in
-        ["registered", "push accepted", "kernel changed", "sealed state", "KeptKek", "put back"]
-    {
+    for what in [
+        "registered",
+        "push-accepted",
+        "kernel-operation",
+        "keys-restored",
+        "KeptKek",
+        "kernel-entries-repaired",
+    ] {
         assert!(text.contains(what), "{what}");
     }
     assert_eq!(found(&told, &keys.all), None);

@@ -13,7 +13,6 @@ use agent::config::check::{Machine, parse};
 use agent::dataplane::Dataplane;
 use agent::exit;
 use agent::member::Member;
-use agent::membership::kernel_policy::Unusable;
 use agent::membership::local_interface::Interfaces;
 use agent::membership::{Event, Membership};
 use agent::persistence::sealed_keys::{self, Unsealed};
@@ -34,6 +33,7 @@ use gdoi::group::{
 use gdoi::push::ack::Claim;
 use gdoi::push::{Deletion, PushContent, SealOptions, SealedPush, Sealer};
 use gdoi::server::Server;
+use policies::GroupUnusable;
 use tempfile::TempDir;
 use xfrm::Ownership;
 use xfrm::interface::Interface;
@@ -81,7 +81,7 @@ pub struct World {
     pub servers: BTreeMap<SocketAddr, KeyServer>,
     pub events: Vec<Event>,
     pub datagrams: Vec<Transmit>,
-    pub unusable: Vec<Unusable>,
+    pub unusable: Vec<GroupUnusable>,
     /// The kernel may stop at any operation.
     pub stopping: bool,
     pub checkpoint: Checkpoint,
@@ -259,7 +259,7 @@ impl World {
         next.servers = self.servers;
         next.interfaces = self.interfaces;
         let wall = next.wall();
-        next.checkpoint.adopt(&mut next.member, &mut next.dataplane, wall, now).await;
+        next.checkpoint.restore(&mut next.member, &mut next.dataplane, wall, now).await;
         next
     }
 
@@ -448,9 +448,9 @@ impl World {
             self.dataplane.handle_release(now).await;
             if looks {
                 self.dataplane.handle_timeout(now).await;
-                self.member.handle_worn(self.dataplane.worn(), now);
+                self.member.handle_near_exhaustion(self.dataplane.near_exhaustion(), now);
                 self.member.handle_unknown_esp(self.dataplane.unknown_esp(), now);
-                self.member.handle_unauthentic_esp(self.dataplane.unauthentic(), now);
+                self.member.handle_integrity_failures(self.dataplane.integrity_failures(), now);
             }
             for server in self.servers.values_mut() {
                 server.server.handle_timeout(now);
@@ -476,10 +476,8 @@ pub fn phase1() -> Phase1Policy {
         encryption: Phase1Encryption::Aes128Cbc,
         hash: HashAlgorithm::Sha2_256,
         group,
-        authentication: Default::default(),
     };
     Phase1Policy {
-        doi: gdoi::wire::registry::Doi::GDOI,
         transforms: vec![transform(DhGroup::Modp2048), transform(DhGroup::Ecp256)],
         lifetime: Duration::from_secs(3_600),
     }
@@ -610,7 +608,7 @@ impl Kek {
     }
 }
 
-/// Symmetric TEKs: SPI, prefix on both sides, life time in seconds; and the delays.
+/// Symmetric TEKs: SPI, prefix on both sides, lifetime in seconds; and the delays.
 pub fn teks_of(teks: &[(Spi, &str, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
     let mut policy = GroupPolicy {
         group: GroupId(1111),

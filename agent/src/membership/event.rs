@@ -6,16 +6,18 @@ use gdoi::config::Phase1Transform;
 use gdoi::group::Spi;
 use gdoi::push::KekChange;
 
+use super::error::{PushRejected, RekeySaUnusable};
+
 use crate::membership::failover::{PassedOver, ServerIndex};
 use crate::membership::local_interface::{Local, Missing};
 
-/// What makes a group doubt its keys.
+/// Why a group suspects that its keys are not those of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suspicion {
     /// ESP with SPIs that are not known here.
     UnknownSpi,
     /// ESP with this SPI that fails the integrity check: others may have another key under it.
-    Unauthentic(Spi),
+    IntegrityFailure(Spi),
 }
 
 /// What happened, for the log.
@@ -86,13 +88,13 @@ pub enum Event {
     PushUnusable {
         /// Its number under its KEK.
         sequence_number: u32,
-        /// Why, as one line.
-        reason: String,
+        /// Why.
+        reason: PushRejected,
     },
     /// The key server deleted every TEK.
     TeksDeleted,
     /// Keys of an earlier run stay in use.
-    Adopted {
+    Restored {
         /// SPIs of the TEKs.
         spis: Vec<Spi>,
         /// Whether some were not in the kernel any more, but in the sealed state.
@@ -102,14 +104,15 @@ pub enum Event {
     SealedKeysEnded,
     /// The KEK of an earlier run cannot be used under this configuration.
     KekUnusable {
-        /// Why, as one line.
-        reason: String,
+        /// Why.
+        reason: RekeySaUnusable,
     },
     /// ESP arrives that no key here opens: a push may have been lost, and the group pulls and
     /// compares.
     Probing(Suspicion),
-    /// A sender whose sequence number must not wrap has come near its end: a new TEK is asked for.
-    Worn {
+    /// The sequence number of a counter-mode TEK is near exhaustion (RFC 4303 §3.3.3): a new TEK is
+    /// asked for.
+    SequenceNearExhaustion {
         /// Of this TEK.
         spi: Spi,
     },

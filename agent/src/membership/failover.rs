@@ -31,7 +31,7 @@ const LEAST_MARGIN: Duration = Duration::from_secs(60);
 pub const SPREAD: Duration = Duration::from_secs(5);
 /// A server that gave a KEK alone is expected to push a TEK within this time.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Two registrations of one group are never closer than this, however short the life times are.
+/// Two registrations of one group are never closer than this, however short the lifetimes are.
 const LEAST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why an attempt brought no key.
@@ -58,8 +58,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// One word for counters and tables.
-    pub fn word(self) -> &'static str {
+    /// Its name in counters, logs and tables.
+    pub fn name(self) -> &'static str {
         match self {
             Self::NoAnswer => "no-answer",
             Self::Refused => "refused",
@@ -396,8 +396,8 @@ impl Failover {
     }
 }
 
-/// How long before the end of a key of this life time a new one is asked for, jitter not counted:
-/// 60 s or 5 % of the life time, whichever is more, but never more than half of it.
+/// How long before the end of a key of this lifetime a new one is asked for, jitter not counted:
+/// 60 s or 5 % of the lifetime, whichever is more, but never more than half of it.
 pub fn margin(lifetime: Duration) -> Duration {
     LEAST_MARGIN.max(lifetime / 20).min(lifetime / 2)
 }

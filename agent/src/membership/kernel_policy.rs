@@ -1,99 +1,103 @@
 //! From memberships to what the kernel should hold: the only file that calls `policies`.
 
-use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeSet;
 
 use control::member::{PolicyKind, PolicyLine};
 use gdoi::BootTime;
-use gdoi::group::GroupPolicy;
+use gdoi::group::{GroupPolicy, Spi};
 use policies::explain::Kind;
 use policies::{
     Compiler, GroupInput, GroupOptions, GroupState, GroupUnusable, InstalledTek, LanInterface,
-    WanInterface, Zones,
+    Unusable, WanInterface, Zones,
 };
 use xfrm::Desired;
 
+use super::key_generations::{ActiveLine, KeyGenerations};
+use super::local_interface::{self, Interfaces, Multicast};
 use crate::config;
-use crate::membership::Membership;
-use crate::membership::key_generations::{ActiveLine, KeyGenerations};
-use crate::membership::local_interface;
 
-/// Why no kernel state can be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusable {
-    /// The group whose policy it is, if that is known.
-    pub group: Option<String>,
-    /// One line.
-    pub reason: String,
-}
-
-impl core::error::Error for Unusable {}
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.group {
-            Some(group) => write!(f, "group {group}: {}", self.reason),
-            None => f.write_str(&self.reason),
-        }
-    }
-}
-
-/// Which keys of a membership count.
+/// What the kernel entries of a group depend on.
 #[derive(Clone, Copy, Debug)]
-pub enum Keys<'k> {
-    /// Its own.
-    Own,
-    /// These, for a trial.
-    Candidate(&'k KeyGenerations),
-    /// None: blocks and guards only.
-    None,
+pub struct GroupView<'m> {
+    /// Its configuration.
+    pub config: &'m config::Group,
+    /// Position among the groups.
+    pub slot: u8,
+    /// The interfaces that it names.
+    pub interfaces: &'m Interfaces,
+    /// The address that it speaks from.
+    pub local: Option<Ipv4Addr>,
+    /// The multicast group that its pushes come by.
+    pub multicast: Option<Multicast>,
+    /// Counter-mode TEKs of an earlier run: sending on them again would repeat IVs.
+    pub iv_reuse_hazard: &'m BTreeSet<Spi>,
+    /// Its keys, and whether they count.
+    pub keys: Keys<'m>,
+}
+
+/// The keys of a group.
+#[derive(Clone, Copy, Debug)]
+pub enum Keys<'m> {
+    /// Installed as long as they are valid.
+    Used(&'m KeyGenerations),
+    /// Not installed: fail-close policies and guards only. What was protected once stays blocked.
+    Unused(&'m KeyGenerations),
+}
+
+impl<'m> GroupView<'m> {
+    /// The same group with these keys.
+    #[must_use]
+    pub fn with_keys(self, keys: &'m KeyGenerations) -> Self {
+        Self { keys: Keys::Used(keys), ..self }
+    }
+
+    /// The same group with its keys left out.
+    #[must_use]
+    pub fn without_keys(self) -> Self {
+        let (Keys::Used(keys) | Keys::Unused(keys)) = self.keys;
+        Self { keys: Keys::Unused(keys), ..self }
+    }
 }
 
 /// Whether a policy can be used by this group.
 ///
 /// # Errors
-/// The reason in one line.
-pub fn check(policy: &GroupPolicy, config: &config::Group) -> Result<(), String> {
-    policies::check(policy, &options(config)).map_err(|unusable| unusable.to_string())
+/// What this machine cannot do.
+pub fn check(policy: &GroupPolicy, config: &config::Group) -> Result<(), Unusable> {
+    policies::check(policy, &options(config))
 }
 
 /// What the kernel should hold for these groups.
 ///
 /// # Errors
-/// The reason in one line.
+/// The group that cannot be used beside the others, and why.
 pub fn compile<'m>(
-    groups: impl Iterator<Item = (&'m Membership, Keys<'m>)>,
+    groups: impl Iterator<Item = GroupView<'m>>,
     now: BootTime,
-) -> Result<Desired, Unusable> {
-    policies::compile(&inputs(groups, now)).map_err(unusable)
+) -> Result<Desired, GroupUnusable> {
+    policies::compile(&inputs(groups, now))
 }
 
 /// As [`compile`], with what `compiler` remembers.
 ///
 /// # Errors
-/// The reason in one line.
+/// As [`compile`].
 pub fn compile_with<'m>(
     compiler: &mut Compiler,
-    groups: impl Iterator<Item = (&'m Membership, Keys<'m>)>,
+    groups: impl Iterator<Item = GroupView<'m>>,
     now: BootTime,
-) -> Result<Desired, Unusable> {
-    compiler.compile(&inputs(groups, now)).map_err(unusable)
+) -> Result<Desired, GroupUnusable> {
+    compiler.compile(&inputs(groups, now))
 }
 
-fn inputs<'m>(
-    groups: impl Iterator<Item = (&'m Membership, Keys<'m>)>,
-    now: BootTime,
-) -> Vec<GroupInput<'m>> {
-    groups.map(|(membership, keys)| input(membership, keys, now)).collect()
-}
-
-fn unusable(error: GroupUnusable) -> Unusable {
-    Unusable { group: Some(error.group), reason: error.reason.to_string() }
+fn inputs<'m>(groups: impl Iterator<Item = GroupView<'m>>, now: BootTime) -> Vec<GroupInput<'m>> {
+    groups.map(|group| input(group, now)).collect()
 }
 
 /// What happens to which traffic, for show commands.
-pub fn explain(membership: &Membership, now: BootTime) -> Vec<PolicyLine> {
-    let lines = policies::explain(&input(membership, Keys::Own, now));
+pub fn explain(group: GroupView<'_>, now: BootTime) -> Vec<PolicyLine> {
+    let lines = policies::explain(&input(group, now));
     lines
         .into_iter()
         .map(|line| PolicyLine {
@@ -115,53 +119,48 @@ pub fn explain(membership: &Membership, now: BootTime) -> Vec<PolicyLine> {
         .collect()
 }
 
-fn input<'m>(membership: &'m Membership, keys: Keys<'m>, now: BootTime) -> GroupInput<'m> {
-    let config = membership.config();
+fn input(group: GroupView<'_>, now: BootTime) -> GroupInput<'_> {
+    let config = group.config;
     GroupInput {
         name: &config.name,
         group: config.id,
-        slot: membership.slot(),
-        zones: zones(membership),
+        slot: group.slot,
+        zones: zones(group),
         protected: config.protected.clone(),
         exclude: config.exclude.clone(),
         fail_open: config.fail_open.clone(),
         servers: config.server_addresses(),
-        pushes: membership
-            .multicast()
+        pushes: group
+            .multicast
             .map(|multicast| SocketAddr::new(multicast.group.into(), multicast.port)),
         options: options(config),
-        state: match keys {
-            Keys::Own => state(membership.generations(), membership, now),
-            Keys::Candidate(generations) => state(generations, membership, now),
-            Keys::None => without_keys(membership.generations()),
+        state: match group.keys {
+            Keys::Used(keys) => state(keys, group.iv_reuse_hazard, now),
+            Keys::Unused(keys) => without_keys(keys),
         },
     }
 }
 
-fn state<'g>(
-    generations: &'g KeyGenerations,
-    membership: &Membership,
+fn state<'m>(
+    keys: &'m KeyGenerations,
+    iv_reuse_hazard: &BTreeSet<Spi>,
     now: BootTime,
-) -> GroupState<'g> {
-    let lines = generations.active(now);
+) -> GroupState<'m> {
+    let lines = keys.active(now);
     if lines.is_empty() {
-        return without_keys(generations);
+        return without_keys(keys);
     }
-    GroupState::Keyed(lines.into_iter().map(|line| installed(line, membership)).collect())
-}
-
-fn installed<'g>(line: ActiveLine<'g>, membership: &Membership) -> InstalledTek<'g> {
-    InstalledTek {
+    let installed = |line: ActiveLine<'m>| InstalledTek {
         policy: line.policy,
         keys: line.keys,
         receive: line.receive,
         send: line.send,
-        iv_reuse_hazard: membership.spent().contains(&line.policy.spi),
-        remaining_lifetime: Some(line.life_left),
-    }
+        iv_reuse_hazard: iv_reuse_hazard.contains(&line.policy.spi),
+        remaining_lifetime: Some(line.remaining_lifetime),
+    };
+    GroupState::Keyed(lines.into_iter().map(installed).collect())
 }
 
-/// What was protected once stays blocked.
 fn without_keys(generations: &KeyGenerations) -> GroupState<'_> {
     match generations.lines() {
         [] => GroupState::NoKey,
@@ -181,9 +180,8 @@ fn options(config: &config::Group) -> GroupOptions {
     }
 }
 
-fn zones(membership: &Membership) -> Zones {
-    let config = membership.config();
-    let interfaces = membership.interfaces();
+fn zones(group: GroupView<'_>) -> Zones {
+    let GroupView { config, interfaces, .. } = group;
     let lan = config.lan.iter().map(|name| LanInterface {
         name: name.clone(),
         prefixes: interfaces.get(name).map(local_interface::prefixes).unwrap_or_default(),
@@ -197,9 +195,5 @@ fn zones(membership: &Membership) -> Zones {
             mtu: interface.map_or(0, |interface| interface.mtu),
         }
     });
-    Zones {
-        lan: lan.collect(),
-        wan: wan.collect(),
-        local: membership.local_address().map(IpAddr::V4),
-    }
+    Zones { lan: lan.collect(), wan: wan.collect(), local: group.local.map(IpAddr::V4) }
 }

@@ -47,6 +47,8 @@ pub enum Missing {
     AddressOf(String),
 }
 
+impl core::error::Error for Missing {}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

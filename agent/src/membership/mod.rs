@@ -4,6 +4,7 @@
 //! [`Membership::poll_transmit`] and [`Membership::poll_event`], then read
 //! [`Membership::poll_timeout`].
 
+pub mod error;
 mod event;
 pub mod failover;
 pub mod jitter;
@@ -11,7 +12,6 @@ pub mod kernel_policy;
 pub mod key_generations;
 pub mod local_interface;
 pub mod pending_ack;
-mod policy_shape;
 mod push;
 mod registration;
 pub mod rekey_sa;
@@ -22,25 +22,27 @@ use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
 use control::member::MemberCounters;
+use daemon::entropy::EntropyError;
 use gdoi::BootTime;
 use gdoi::error::Error;
 use gdoi::event::{Stage, Transmit};
 use gdoi::group::Spi;
-use policies::{FailurePolicy, Mode};
+use policies::{FailurePolicy, Mode, Unusable};
 
 use crate::config;
 use crate::persistence::state_file::SavedGroup;
 pub use event::{Event, Suspicion};
 use failover::{Failover, Reason, SPREAD, ServerIndex, State};
 use jitter::Jitter;
+use kernel_policy::{GroupView, Keys};
 use key_generations::KeyGenerations;
 use local_interface::{Interfaces, Local, Missing};
 use registration::Attempt;
 pub use registration::IsakmpSa;
 use rekey_sa::{KeptKek, Rekey};
 
-/// Gives a fresh seed from the operating system for each attempt, or says why it cannot.
-pub type Seeds = Box<dyn FnMut() -> Result<[u8; 32], String> + Send>;
+/// Gives a fresh seed from the operating system for each attempt.
+pub type Seeds = Box<dyn FnMut() -> Result<[u8; 32], EntropyError> + Send>;
 
 /// ESP that no key opens, which anybody can forge, makes a group pull this often at most.
 const PROBE_INTERVAL: Duration = Duration::from_secs(300);
@@ -61,10 +63,10 @@ pub struct Membership {
     counters: MemberCounters,
     last_server: Option<ServerIndex>,
     had_keys: bool,
-    /// TEKs that an earlier run sent on in counter mode.
-    spent: BTreeSet<Spi>,
-    /// TEKs whose sequence numbers have nearly been used up.
-    worn: BTreeSet<Spi>,
+    /// Counter-mode TEKs of an earlier run: sending on them again would repeat IVs.
+    iv_reuse_hazard: BTreeSet<Spi>,
+    /// TEKs with a sequence number near exhaustion.
+    near_exhaustion: BTreeSet<Spi>,
     probed: Option<BootTime>,
     ticked: BootTime,
     changed: bool,
@@ -100,8 +102,8 @@ impl Membership {
             counters: MemberCounters::default(),
             last_server: None,
             had_keys: false,
-            spent: BTreeSet::new(),
-            worn: BTreeSet::new(),
+            iv_reuse_hazard: BTreeSet::new(),
+            near_exhaustion: BTreeSet::new(),
             probed: None,
             ticked: now,
             changed: true,
@@ -124,7 +126,6 @@ impl Membership {
         self.config = config;
         self.slot = slot;
         self.changed = true;
-        self.rekey.forget_trial();
         if again {
             self.last_server = None;
             self.failover.reset(self.config.servers.len(), self.config.attempt_limit());
@@ -142,7 +143,6 @@ impl Membership {
         if relevant != self.interfaces {
             self.interfaces = relevant;
             self.changed = true;
-            self.rekey.forget_trial();
         }
         let local = local_interface::local(&self.config, interfaces);
         let suspended = self.failover.state() == State::Suspended;
@@ -183,14 +183,15 @@ impl Membership {
         now: BootTime,
     ) -> Result<(), Error> {
         let Some(attempt) = &mut self.attempt else {
-            return Err(ike::error::NotAccepted::UnknownCookies.into());
+            return Err(gdoi::error::NotAccepted::UnknownCookies.into());
         };
         let result = attempt.registration.handle_datagram(source, datagram, now);
         self.drive(now);
         result
     }
 
-    /// The network, or anybody, says that `destination` cannot be reached.
+    /// An ICMP unreachable for `destination` arrived; it is unauthenticated and only shortens the
+    /// retransmission wait.
     pub fn handle_unreachable(&mut self, destination: SocketAddr, now: BootTime) {
         if self.expects(destination) {
             if let Some(attempt) = &mut self.attempt {
@@ -232,7 +233,7 @@ impl Membership {
         self.drive(now);
     }
 
-    /// Registers again now, as an operator wishes. Keys in use stay until new ones have come.
+    /// Registers again now, as an operator commands. Keys in use stay until new ones have come.
     ///
     /// # Errors
     /// There is no address to register from.
@@ -243,7 +244,7 @@ impl Membership {
         Ok(())
     }
 
-    /// Says goodbye to the key server and stands still.
+    /// Deletes the ISAKMP SA and stands still.
     pub fn stop(&mut self, now: BootTime) {
         self.end_attempt(now);
         self.failover.suspend();
@@ -327,20 +328,33 @@ impl Membership {
         self.config.failure_policy == FailurePolicy::Open || self.config.mode == Mode::ReceiveOnly
     }
 
+    /// What its kernel entries depend on.
+    pub fn view(&self) -> GroupView<'_> {
+        GroupView {
+            config: &self.config,
+            slot: self.slot,
+            interfaces: &self.interfaces,
+            local: self.local_address(),
+            multicast: self.multicast(),
+            iv_reuse_hazard: &self.iv_reuse_hazard,
+            keys: Keys::Used(&self.generations),
+        }
+    }
+
     /// Whether it receives on this SPI.
     pub fn receives(&self, spi: Spi, now: BootTime) -> bool {
         self.generations.teks(now).iter().any(|tek| tek.spi == spi)
     }
 
-    /// TEKs that an earlier run sent on in counter mode.
-    pub fn spent(&self) -> &BTreeSet<Spi> {
-        &self.spent
+    /// Counter-mode TEKs of an earlier run: sending on them again would repeat IVs.
+    pub fn iv_reuse_hazard(&self) -> &BTreeSet<Spi> {
+        &self.iv_reuse_hazard
     }
 
-    /// A sender of this TEK has nearly used its sequence numbers up: asks for a new TEK.
-    pub fn handle_worn(&mut self, spi: Spi, now: BootTime) {
-        if self.worn.insert(spi) {
-            self.events.push_back(Event::Worn { spi });
+    /// The sequence number of this TEK is near exhaustion (RFC 4303 §3.3.3): asks for a new TEK.
+    pub fn handle_near_exhaustion(&mut self, spi: Spi, now: BootTime) {
+        if self.near_exhaustion.insert(spi) {
+            self.events.push_back(Event::SequenceNearExhaustion { spi });
             self.failover.renew(SPREAD, now);
         }
     }
@@ -373,10 +387,10 @@ impl Membership {
         if !spis.is_empty() {
             self.had_keys = true;
             let sealed = spis.iter().any(|spi| !in_kernel(*spi));
-            self.events.push_back(Event::Adopted { spis, sealed });
+            self.events.push_back(Event::Restored { spis, sealed });
         }
         self.generations = generations;
-        self.spent = saved.spent;
+        self.iv_reuse_hazard = saved.iv_reuse_hazard;
         self.rekey.resume(saved.kek, kek);
         self.changed = true;
     }
@@ -395,12 +409,12 @@ impl Membership {
 
     /// The keys received last cannot be used beside the other groups' after all: drops them and
     /// goes on to the next server.
-    pub fn reject_latest(&mut self, why: String, now: BootTime) {
+    pub fn reject_latest(&mut self, why: &Unusable, now: BootTime) {
         self.generations.take_latest();
-        self.rekey.withhold_acknowledgements();
+        self.rekey.suppress_acknowledgements();
         self.changed = true;
         self.counters.pulls_failed = self.counters.pulls_failed.saturating_add(1);
-        self.failover.handle_rejected(Reason::PolicyUnusable, why, now);
+        self.failover.handle_rejected(Reason::PolicyUnusable, why.to_string(), now);
         self.report_failure(now);
         self.drive(now);
     }

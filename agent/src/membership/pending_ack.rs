@@ -63,7 +63,7 @@ impl PendingAcks {
     }
 
     /// What the kernel does not hold will not be carried out, and not acknowledged.
-    pub fn withhold(&mut self) {
+    pub fn suppress(&mut self) {
         self.0.retain(|one| one.applied);
     }
 
@@ -112,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_does_not_hold_is_withheld_and_the_rest_is_not() {
+    fn what_the_kernel_does_not_hold_is_suppressed_and_the_rest_is_not() {
         let mut all = PendingAcks::default();
         all.push(answer(1), at(500));
         assert!(all.handle_applied(at(10)).is_empty());
         all.push(answer(2), at(20));
-        all.withhold();
+        all.suppress();
         assert_eq!(numbers(&all.handle_applied(at(500))), [1]);
     }
 

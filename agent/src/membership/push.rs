@@ -8,17 +8,17 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use gdoi::BootTime;
-use gdoi::error::Error;
+use gdoi::error::{Error, NotAccepted};
 use gdoi::event::Transmit;
 use gdoi::group::GroupSa;
 use gdoi::push::{Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember, RekeySettings};
 
+use super::error::{PushRejected, RekeySaUnusable};
+use super::kernel_policy;
 use super::pending_ack::Answer;
-use super::policy_shape::PolicyShape;
-use super::rekey_sa::{KeptKek, Rekey};
+use super::rekey_sa::Rekey;
 use super::{Event, Membership};
 use crate::membership::failover::SPREAD;
-use crate::membership::kernel_policy::{self, Keys};
 use crate::membership::key_generations::KeyGenerations;
 use crate::membership::local_interface::Multicast;
 
@@ -48,7 +48,7 @@ impl Membership {
         now: BootTime,
     ) -> Result<(), Error> {
         let Some(member) = &mut self.rekey.member else {
-            return Err(ike::error::NotAccepted::UnknownCookies.into());
+            return Err(NotAccepted::UnknownCookies.into());
         };
         let spi = member.policy().map(|policy| policy.spi);
         let result = member.handle_datagram(source, local, datagram, now);
@@ -98,14 +98,18 @@ impl Membership {
     ///
     /// # Errors
     /// The rekey SA cannot be used; the one before stays.
-    pub(super) fn start_rekey(&mut self, sa: &GroupSa, now: BootTime) -> Result<(), String> {
-        let Some(address) = self.local_socket() else { return Err("no local address".to_owned()) };
+    pub(super) fn start_rekey(
+        &mut self,
+        sa: &GroupSa,
+        now: BootTime,
+    ) -> Result<(), RekeySaUnusable> {
+        let local = self.local.as_ref().map_err(Clone::clone)?;
         let settings = RekeySettings {
-            address,
+            address: SocketAddr::new(local.address.into(), self.local_port),
             acknowledgement_length: self.config.acknowledgement_length,
             legacy: self.config.legacy,
         };
-        let new = RekeyMember::new(sa, settings, now).map_err(|error| error.to_string())?;
+        let new = RekeyMember::new(sa, settings, now)?;
         self.rekey.member = match (new, self.rekey.member.take()) {
             (Some(new), Some(earlier)) => Some(new.continuing(earlier)),
             (new, _) => new,
@@ -118,15 +122,14 @@ impl Membership {
 
     /// Goes on with the rekey SA of an earlier run, if its life is not over.
     pub(super) fn resume_rekey(&mut self, now: BootTime) {
-        let Some(KeptKek { sa, end }) = self.rekey.resumed.take_if(|_| self.local.is_ok()) else {
-            return;
-        };
-        if end <= now || self.rekey.member.is_some() {
+        let Some(kept) = self.rekey.resumed.take_if(|_| self.local.is_ok()) else { return };
+        if kept.end <= now || self.rekey.member.is_some() {
             return;
         }
-        match self.start_rekey(&sa, now) {
+        match self.start_rekey(&kept.sa, now) {
             Ok(()) => {
-                self.rekey.member = self.rekey.member.take().map(|member| member.ending_by(end))
+                let member = self.rekey.member.take();
+                self.rekey.member = member.map(|member| member.ending_by(kept.end));
             }
             Err(reason) => self.events.push_back(Event::KekUnusable { reason }),
         }
@@ -152,7 +155,7 @@ impl Membership {
                     self.rekey.used = spi.map(|spi| (spi, sequence_number)).or(self.rekey.used);
                     // Only what has changed is written down.
                     self.changed = true;
-                    self.give_push_up(sequence_number, error.to_string(), now);
+                    self.give_push_up(sequence_number, error.into(), now);
                 }
                 RekeyEvent::Expired => {
                     self.events.push_back(Event::KekExpired);
@@ -210,29 +213,24 @@ impl Membership {
         }
     }
 
-    /// Puts pushed TEKs over those in use, if the kernel can do the result.
+    /// Puts pushed TEKs over those in use, if the kernel can do the result: nothing of a push is
+    /// carried out, its deletes included, when that is not so.
     fn try_out(
-        &mut self,
+        &self,
         sa: GroupSa,
         deletions: &[Deletion],
         now: BootTime,
-    ) -> Result<GroupSa, String> {
+    ) -> Result<GroupSa, PushRejected> {
         let merged = self.generations.merged(sa, deletions);
-        let trial = Some(PolicyShape::of(&merged, self.local_address(), self.multicast()));
-        if trial == self.rekey.tried {
-            return Ok(merged);
-        }
         kernel_policy::check(merged.policy(), &self.config)?;
         let mut candidate = KeyGenerations::default();
         candidate.add(merged, now);
-        let group = std::iter::once((&*self, Keys::Candidate(&candidate)));
-        kernel_policy::compile(group, now).map_err(|unusable| unusable.reason)?;
-        self.rekey.tried = trial;
-        candidate.take_latest().ok_or_else(|| "the push holds no TEK with life left".to_owned())
+        self.try_candidate(&candidate, now)?;
+        candidate.take_latest().ok_or(PushRejected::Expired)
     }
 
-    fn give_push_up(&mut self, sequence_number: u32, reason: String, now: BootTime) {
-        self.rekey.withhold_acknowledgements();
+    fn give_push_up(&mut self, sequence_number: u32, reason: PushRejected, now: BootTime) {
+        self.rekey.suppress_acknowledgements();
         self.counters.pushes_unusable = self.counters.pushes_unusable.saturating_add(1);
         self.events.push_back(Event::PushUnusable { sequence_number, reason });
         self.failover.renew(SPREAD, now);

@@ -6,10 +6,12 @@ use gdoi::event::{RegistrationEvent, RegistrationFailure, Stage};
 use gdoi::group::{GroupPolicy, GroupSa};
 use gdoi::member::Registration;
 use gdoi::push::check_kek;
+use policies::Unusable;
 
+use super::error::PullRejected;
+use super::kernel_policy;
 use super::{Event, Membership};
 use crate::membership::failover::{Reason, ServerIndex, State};
-use crate::membership::kernel_policy::{self, Keys};
 use crate::membership::key_generations::KeyGenerations;
 
 /// The ISAKMP SA in use, for show commands.
@@ -66,7 +68,7 @@ impl Membership {
         let seed = match (self.seeds)() {
             Ok(seed) => seed,
             Err(error) => {
-                self.fail(Reason::NotStarted, error, now);
+                self.fail(Reason::NotStarted, error.to_string(), now);
                 return;
             }
         };
@@ -105,14 +107,14 @@ impl Membership {
                 RegistrationEvent::PolicyOffered(policy) => match self.judge(&policy) {
                     Ok(()) => attempt.registration.accept_policy(now),
                     Err(why) => {
-                        attempt.unusable = Some(why);
+                        attempt.unusable = Some(why.to_string());
                         attempt.registration.refuse_policy(now);
                     }
                 },
                 RegistrationEvent::Registered(sa) => {
                     if let Err(why) = self.take_in(attempt.server, sa, now) {
                         attempt.registration.delete_isakmp_sa(now);
-                        self.fail(Reason::PolicyUnusable, why, now);
+                        self.fail(Reason::PolicyUnusable, why.to_string(), now);
                         return false;
                     }
                 }
@@ -131,42 +133,36 @@ impl Membership {
     }
 
     /// Whether the kernel can do what the key server wants, before any key is asked for.
-    pub(super) fn judge(&self, policy: &GroupPolicy) -> Result<(), String> {
+    pub(super) fn judge(&self, policy: &GroupPolicy) -> Result<(), PullRejected> {
         // A KEK alone is a policy, too (RFC 6407 §5.2.1): TEKs are to come by push.
         if !policy.teks.is_empty() || policy.kek.is_none() {
             kernel_policy::check(policy, &self.config)?;
         }
-        match &policy.kek {
-            Some(kek) => {
-                check_kek(kek, self.config.legacy).map_err(|unusable| unusable.to_string())
-            }
-            None => Ok(()),
+        if let Some(kek) = &policy.kek {
+            check_kek(kek, self.config.legacy)?;
         }
+        Ok(())
     }
 
+    /// Takes new keys into use beside those in use, after a trial compilation that changes nothing.
     pub(super) fn take_in(
         &mut self,
         server: ServerIndex,
         sa: GroupSa,
         now: BootTime,
-    ) -> Result<(), String> {
+    ) -> Result<(), PullRejected> {
         if sa.policy().teks.is_empty() {
             return self.take_kek_in(server, &sa, now);
         }
         let mut candidate = KeyGenerations::default();
         let first_end = candidate.add(sa, now);
-        let trial = std::iter::once((&*self, Keys::Candidate(&candidate)));
-        kernel_policy::compile(trial, now).map_err(|unusable| unusable.reason)?;
-        let Some(sa) = candidate.take_latest() else {
-            return Err("the key server sent no TEK".to_owned());
-        };
-        let Some(first_end) = first_end.filter(|end| *end > now) else {
-            return Err("the key server sent no TEK with life left".to_owned());
-        };
+        self.try_candidate(&candidate, now)?;
+        let sa = candidate.take_latest().ok_or(PullRejected::Expired)?;
+        let first_end = first_end.filter(|end| *end > now).ok_or(PullRejected::Expired)?;
         let spis = sa.tek_keys().keys().copied().collect();
         self.start_rekey(&sa, now)?;
-        self.spent.retain(|spi| sa.tek_keys().contains_key(spi));
-        self.worn.retain(|spi| sa.tek_keys().contains_key(spi));
+        self.iv_reuse_hazard.retain(|spi| sa.tek_keys().contains_key(spi));
+        self.near_exhaustion.retain(|spi| sa.tek_keys().contains_key(spi));
         self.generations.add(sa, now);
         let end = self.generations.first_end(now).unwrap_or(first_end);
         let ends = std::iter::once(end).chain(self.rekey.expiry());
@@ -182,13 +178,25 @@ impl Membership {
         Ok(())
     }
 
+    /// Whether this group's entries can be compiled with these keys.
+    pub(super) fn try_candidate(
+        &self,
+        candidate: &KeyGenerations,
+        now: BootTime,
+    ) -> Result<(), Unusable> {
+        let view = self.view().with_keys(candidate);
+        kernel_policy::compile(std::iter::once(view), now)
+            .map(drop)
+            .map_err(|unusable| unusable.reason)
+    }
+
     /// A pull without a TEK: keys in use stay in use, and a push is waited for.
     fn take_kek_in(
         &mut self,
         server: ServerIndex,
         sa: &GroupSa,
         now: BootTime,
-    ) -> Result<(), String> {
+    ) -> Result<(), PullRejected> {
         self.start_rekey(sa, now)?;
         self.failover.handle_served_without_tek(now);
         self.changed = true;

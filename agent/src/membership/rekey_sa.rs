@@ -2,13 +2,13 @@
 //! acknowledgement.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use gdoi::BootTime;
 use gdoi::group::GroupSa;
 use gdoi::push::RekeyMember;
 
 use super::pending_ack::PendingAcks;
-use super::policy_shape::PolicyShape;
 
 /// A rekey SA as a pull would deliver it, and when it ends.
 #[derive(Debug)]
@@ -31,10 +31,7 @@ pub struct Rekey {
     /// Number of the latest push and when it was received, until the kernel holds what it said.
     pub(super) under_way: Option<(u32, BootTime)>,
     /// The rekey SA of an earlier run, which goes on as soon as there is an address to answer from.
-    pub(super) resumed: Option<KeptKek>,
-    /// What the kernel can do, by the latest push that was tried out under this configuration with
-    /// these interfaces.
-    pub(super) tried: Option<PolicyShape>,
+    pub(super) resumed: Option<Arc<KeptKek>>,
 }
 
 impl Rekey {
@@ -53,25 +50,17 @@ impl Rekey {
         self.used
     }
 
-    /// The rekey SA and its end, as far as there is one to keep for a later run.
-    pub fn with_kept<T>(&self, keep: impl FnOnce(&GroupSa, BootTime) -> T) -> Option<T> {
-        match (&self.member, &self.resumed) {
-            (Some(member), _) => {
-                member.export().zip(member.expiry()).map(|(sa, end)| keep(&sa, end))
-            }
-            (None, Some(KeptKek { sa, end })) => Some(keep(sa, *end)),
-            (None, None) => None,
+    /// The rekey SA and its end, if there is one to keep for a later run.
+    pub fn kept(&self) -> Option<Arc<KeptKek>> {
+        match &self.member {
+            Some(member) => Some(Arc::new(KeptKek { sa: member.export()?, end: member.expiry()? })),
+            None => self.resumed.clone(),
         }
     }
 
     pub(super) fn resume(&mut self, used: Option<([u8; 16], u32)>, resumed: Option<KeptKek>) {
         self.used = used;
-        self.resumed = resumed;
-    }
-
-    /// The configuration or the interfaces are others.
-    pub(super) fn forget_trial(&mut self) {
-        self.tried = None;
+        self.resumed = resumed.map(Arc::new);
     }
 
     /// When the KEK ends.
@@ -87,8 +76,8 @@ impl Rekey {
     }
 
     /// What was pushed last is not carried out: neither it nor copies of it are acknowledged.
-    pub(super) fn withhold_acknowledgements(&mut self) {
-        self.acknowledgements.withhold();
+    pub(super) fn suppress_acknowledgements(&mut self) {
+        self.acknowledgements.suppress();
         self.under_way = None;
         if let Some(member) = &mut self.member {
             member.withhold_acknowledgement();

@@ -18,7 +18,7 @@ use xfrm::model::SaId;
 
 use crate::membership::Membership;
 use crate::membership::key_generations::KeyGenerations;
-use crate::persistence::sealed_keys::{GroupKeys, Unsealed};
+use crate::persistence::sealed_keys::{GroupKeys, GroupSecrets, Unsealed};
 use crate::persistence::state_file::{Boot, Saved, SavedGroup, SavedLine};
 
 /// States of ours, as the kernel shows them.
@@ -39,7 +39,7 @@ pub struct Earlier<'e> {
 
 impl Membership {
     /// Goes on with what an earlier run left. Called once, before anything else.
-    pub fn adopt(&mut self, earlier: &mut Earlier<'_>, now: BootTime) {
+    pub fn restore(&mut self, earlier: &mut Earlier<'_>, now: BootTime) {
         let id = self.config().id.0;
         let saved = earlier.saved.and_then(|saved| saved.group(id)).cloned();
         let sealed = earlier.sealed.as_mut().and_then(|sealed| sealed.take(id));
@@ -111,12 +111,19 @@ impl Membership {
         let lines = described.generations.iter().flat_map(|generation| &generation.lines);
         let counted =
             lines.filter(|line| is_counter_mode(EspTransform(line.transform))).map(|line| line.spi);
-        let known = saved.into_iter().flat_map(|saved| saved.spent);
-        let spent = described.spent.iter().copied().chain(known).chain(counted).collect();
+        let known = saved.into_iter().flat_map(|saved| saved.iv_reuse_hazard);
+        let iv_reuse_hazard =
+            described.iv_reuse_hazard.iter().copied().chain(known).chain(counted).collect();
         if generations.is_empty(now) && !described.generations.is_empty() {
             self.note_sealed_keys_ended();
         }
-        self.take_up(generations, |_| false, SavedGroup { spent, ..described }, keys.kek);
+        self.take_up(generations, |_| false, SavedGroup { iv_reuse_hazard, ..described }, keys.kek);
+    }
+
+    /// The keys that a later run needs after a reboot.
+    pub fn secrets(&self, now: BootTime) -> GroupSecrets<'_> {
+        let (id, teks) = (self.config().id, self.generations().keys(now));
+        GroupSecrets { id, teks, kek: self.rekey().kept() }
     }
 
     /// What a later run needs to know.
@@ -135,7 +142,12 @@ impl Membership {
             id: self.config().id.0,
             generations: self.generations().save(),
             lines: self.generations().lines().iter().map(SavedLine::from).collect(),
-            spent: self.spent().iter().copied().chain(counted.filter(|_| sends)).collect(),
+            iv_reuse_hazard: self
+                .iv_reuse_hazard()
+                .iter()
+                .copied()
+                .chain(counted.filter(|_| sends))
+                .collect(),
             kek: self.rekey().used_number(),
         }
     }

@@ -11,6 +11,7 @@
 //! was written is refused.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use daemon::sealed::codec::{Clock, Decoder, Encoder, StateError};
 use daemon::sealed::file::Owner;
@@ -20,8 +21,6 @@ use gdoi::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys,
 use gdoi::wire::codec::Codec as _;
 use gdoi::wire::lkh::LkhDownload;
 
-use crate::member::Member;
-use crate::membership::Membership;
 use crate::membership::rekey_sa::KeptKek;
 use crate::persistence::state_file::{Boot, Saved, SavedGroup};
 
@@ -70,37 +69,50 @@ impl GroupKeys {
     }
 }
 
-/// Octets of `saved` and the keys that go with it, and whether there is any key among them.
-pub fn encode(member: &Member, saved: &[u8], now: BootTime) -> (Secret, bool) {
-    let mut out = Encoder::default();
-    let mut any = false;
-    out.u8(VERSION);
-    out.octets(saved);
-    out.count(member.memberships().len());
-    for membership in member.memberships() {
-        any |= group(&mut out, membership, now);
-    }
-    (out.finish(), any)
+/// What is sealed of one group.
+#[derive(Debug)]
+pub struct GroupSecrets<'k> {
+    /// Group id.
+    pub id: GroupId,
+    /// TEKs with lifetime left.
+    pub teks: BTreeMap<Spi, &'k TekKeys>,
+    /// The rekey SA, if the key server pushes.
+    pub kek: Option<Arc<KeptKek>>,
 }
 
-fn group(out: &mut Encoder, membership: &Membership, now: BootTime) -> bool {
-    let teks = membership.generations().keys(now);
-    out.u32(membership.config().id.0);
-    out.count(teks.len());
-    for (spi, keys) in &teks {
-        out.u32(*spi);
-        out.octets(keys.encryption.expose());
-        out.octets(keys.integrity.expose());
+impl GroupSecrets<'_> {
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.teks.is_empty() && self.kek.is_none()
     }
-    let has_kek = membership.rekey().with_kept(|sa, end| kek(out, sa, end)).unwrap_or(false);
-    if !has_kek {
-        out.u8(0);
+}
+
+/// The octets of a description of the groups and their keys.
+pub fn encode<'k>(
+    description: &[u8],
+    groups: impl ExactSizeIterator<Item = GroupSecrets<'k>>,
+) -> Secret {
+    let mut out = Encoder::default();
+    out.u8(VERSION);
+    out.octets(description);
+    out.count(groups.len());
+    for GroupSecrets { id, teks, kek } in groups {
+        out.u32(id.0);
+        out.count(teks.len());
+        for (spi, keys) in &teks {
+            out.u32(*spi);
+            out.octets(keys.encryption.expose());
+            out.octets(keys.integrity.expose());
+        }
+        if !kek.is_some_and(|kek| encode_kek(&mut out, &kek.sa, kek.end)) {
+            out.u8(0);
+        }
     }
-    has_kek || !teks.is_empty()
+    out.finish()
 }
 
 /// Writes a KEK as something that may be missing; if it is, that is left to the caller.
-fn kek(out: &mut Encoder, sa: &GroupSa, end: BootTime) -> bool {
+fn encode_kek(out: &mut Encoder, sa: &GroupSa, end: BootTime) -> bool {
     let (Some(policy), Some(keys)) = (&sa.policy().kek, sa.kek_keys()) else { return false };
     out.u8(1);
     out.kek_policy(policy);
@@ -210,19 +222,14 @@ mod tests {
         with_path(sa, path.then(|| LkhDownload { keys: [5, 2, 1].map(key).into() }))
     }
 
-    /// A state without a daemon: no group described, one with keys.
+    /// No group described, one with keys.
     fn octets(path: bool) -> Secret {
-        let mut out = Encoder::default();
-        out.u8(VERSION);
-        out.octets(&Saved::new([1; 16], Vec::new()).to_octets().unwrap());
-        out.count(1);
-        out.u32(9);
-        out.count(1);
-        out.u32(0x1000);
-        out.octets(&[3; 16]);
-        out.octets(&[4; 32]);
-        assert!(kek(&mut out, &rekey_sa(path), at(500)));
-        out.finish()
+        let description = Saved::new([1; 16], Vec::new()).to_octets().unwrap();
+        let keys =
+            TekKeys { encryption: Secret::new(vec![3; 16]), integrity: Secret::new(vec![4; 32]) };
+        let kek = Some(Arc::new(KeptKek { sa: rekey_sa(path), end: at(500) }));
+        let group = GroupSecrets { id: GroupId(9), teks: [(0x1000, &keys)].into(), kek };
+        encode(&description, [group].into_iter())
     }
 
     #[test]

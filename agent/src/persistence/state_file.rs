@@ -11,9 +11,8 @@
 
 use core::time::Duration;
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crc::{CRC_32_ISO_HDLC, Crc};
@@ -26,16 +25,10 @@ use gdoi::group::{
 use serde::{Deserialize, Serialize};
 
 /// Version of the format. A file of another version counts as missing.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// A checksum, not against forgery: whoever can write the file can compute it.
 const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
-
-/// Octets of the length in front of a record.
-const LENGTH: usize = 4;
-
-/// Octets after which the file begins anew.
-const LONGEST: usize = 64 * 1024;
 
 /// The number that the kernel draws at every boot; zero if it is not known.
 pub type Boot = [u8; 16];
@@ -61,7 +54,7 @@ pub struct SavedGroup {
     pub lines: Vec<SavedLine>,
     /// TEKs that were sent on in counter mode: none of them is sent on again after a new
     /// installation.
-    pub spent: BTreeSet<Spi>,
+    pub iv_reuse_hazard: BTreeSet<Spi>,
     /// SPI of the KEK and number of the last push under it.
     pub kek: Option<([u8; 16], u32)>,
 }
@@ -179,28 +172,21 @@ impl SavedGroup {
     }
 }
 
-/// Where it is kept: one record for each change, its length in network order in front of it. The
-/// last whole one counts.
-///
-/// A record more is one system call, a new file is many; a change of keys waits for it.
+/// Where it is kept: a file that every change replaces as a whole.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    /// Open for records more, as long as it is known to end with a whole one.
-    file: Option<File>,
-    length: usize,
+    /// What it holds, as far as this run wrote it.
     written: Vec<u8>,
-    /// Whether what was written last had to be on the disk.
-    durable: bool,
 }
 
 impl StateFile {
     /// The file at `path`, which need not be there yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, file: None, length: 0, written: Vec::new(), durable: false }
+        Self { path, written: Vec::new() }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -208,16 +194,13 @@ impl StateFile {
     /// What an earlier run left; `None` if it left nothing.
     ///
     /// # Errors
-    /// The file cannot be read or is damaged; nothing is adopted then.
+    /// The file cannot be read or is damaged; nothing is restored then.
     pub fn read(&self) -> io::Result<Option<Saved>> {
-        let octets = match fs::read(&self.path) {
-            Ok(octets) => octets,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let last = whole_records(&octets).last();
-        let nothing = || io::Error::new(io::ErrorKind::InvalidData, "it holds no whole record");
-        last.map_or_else(|| Err(nothing()), Saved::from_octets)
+        match fs::read(&self.path) {
+            Ok(octets) => Saved::from_octets(&octets),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes `saved` unless it is there already.
@@ -226,74 +209,21 @@ impl StateFile {
     /// The disk or the directory is not to be had; what was written before stays.
     pub fn write(&mut self, saved: &Saved) -> io::Result<()> {
         let octets = saved.to_octets()?;
-        let length = u32::try_from(octets.len()).map_err(io::Error::other)?;
-        let record = [&length.to_be_bytes(), octets.as_slice()].concat();
-        if self.written == record {
+        if self.written == octets && self.path.exists() {
             return Ok(());
         }
-        self.durable = saved.groups.iter().any(|group| !group.spent.is_empty());
         // Neither counts if anything fails.
         self.written.clear();
-        let open =
-            self.file.take().filter(|_| !self.durable && self.length + record.len() <= LONGEST);
-        let file = match open {
-            Some(mut file) => {
-                file.write_all(&record)?;
-                self.length += record.len();
-                file
-            }
-            None => self.replace(&record)?,
-        };
-        self.file = Some(file);
-        self.written = record;
-        Ok(())
-    }
-
-    /// Writes the last record anew if somebody has removed the file. To be called when nobody
-    /// waits.
-    ///
-    /// # Errors
-    /// As [`StateFile::write`].
-    pub fn look_after(&mut self) -> io::Result<()> {
-        if self.file.as_ref().is_none_or(is_in_place) {
-            return Ok(());
-        }
-        self.file = None;
-        let record = std::mem::take(&mut self.written);
-        self.file = Some(self.replace(&record)?);
-        self.written = record;
-        Ok(())
-    }
-
-    /// A file with this record alone, in one step; open for more.
-    fn replace(&mut self, record: &[u8]) -> io::Result<File> {
-        if self.durable {
-            write_atomically(&self.path, record)?;
+        if saved.groups.iter().any(|group| !group.iv_reuse_hazard.is_empty()) {
+            write_atomically(&self.path, &octets)?;
         } else {
             let beside = self.path.with_extension("new");
-            fs::write(&beside, record)?;
+            fs::write(&beside, &octets)?;
             fs::rename(&beside, &self.path)?;
         }
-        self.length = record.len();
-        OpenOptions::new().append(true).open(&self.path)
+        self.written = octets;
+        Ok(())
     }
-}
-
-/// The records up to the first that was cut off while it was written, before the kernel was
-/// changed.
-fn whole_records(mut octets: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (length, behind) = octets.split_first_chunk::<LENGTH>()?;
-        let (record, others) =
-            behind.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-        octets = others;
-        Some(record)
-    })
-}
-
-/// Whether the file still has its name.
-fn is_in_place(file: &File) -> bool {
-    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
 }
 
 /// Milliseconds since boot.

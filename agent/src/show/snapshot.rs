@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use control::MemberSnapshot;
 use control::member::{
     IsakmpSa, IsakmpState, KekSa, MemberGroup, MembershipState, PassedOver, Role, Tek, Traffic,
-    Transform,
 };
 use gdoi::BootTime;
-use gdoi::config::{DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Transform};
+use gdoi::config::Identity;
 use gdoi::event::Stage;
 use xfrm::Counters;
 use xfrm::statistics::Statistics;
@@ -38,11 +37,11 @@ pub fn snapshot(member: &Member, surroundings: &Surroundings, now: BootTime) -> 
         uptime_seconds: now.saturating_since(member.started()).as_secs(),
         groups: memberships
             .map(|(index, membership)| MemberGroup {
-                discards: member.discards(index).map(words).unwrap_or_default(),
+                discards: member.discards(index).map(named).unwrap_or_default(),
                 ..group(membership, &surroundings.statistics, now)
             })
             .collect(),
-        discards: words(member.stray_datagrams()),
+        discards: named(member.stray_datagrams()),
         problems: surroundings.problems.clone(),
         guard_drops: traffic(surroundings.statistics.guard_drops()),
         repairs: surroundings.repairs,
@@ -56,7 +55,7 @@ fn group(membership: &Membership, statistics: &Statistics, now: BootTime) -> Mem
         Some(PassedOver {
             server: membership.server(passed.server)?,
             seconds_ago: now.saturating_since(passed.at).as_secs(),
-            reason: passed.reason.word().to_owned(),
+            reason: passed.reason.name().to_owned(),
             detail: passed.detail.clone(),
         })
     };
@@ -81,10 +80,10 @@ fn group(membership: &Membership, statistics: &Statistics, now: BootTime) -> Mem
         isakmp_sas: isakmp_sa(membership, now).into_iter().collect(),
         kek: kek(membership, now),
         teks: teks(membership, statistics, now),
-        policies: kernel_policy::explain(membership, now),
+        policies: kernel_policy::explain(membership.view(), now),
         counters: membership.counters(),
         discards: BTreeMap::new(),
-        push_discards: words(membership.rekey().discards()),
+        push_discards: named(membership.rekey().discards()),
     }
 }
 
@@ -117,7 +116,7 @@ fn isakmp_sa(membership: &Membership, now: BootTime) -> Option<IsakmpSa> {
         role: Role::Initiator,
         authentication: "pre-shared-key".to_owned(),
         peer_identity: established.map(|isakmp| identity(&isakmp.peer_identity)),
-        transform: established.map(|isakmp| transform(&isakmp.transform)),
+        transform: established.map(|isakmp| names::transform(&isakmp.transform)),
         lifetime_left_seconds: established.map(|isakmp| isakmp.end.saturating_since(now).as_secs()),
     })
 }
@@ -169,7 +168,7 @@ fn teks(membership: &Membership, statistics: &Statistics, now: BootTime) -> Vec<
     teks.collect()
 }
 
-fn words(counts: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+fn named(counts: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
     counts.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
 }
 
@@ -181,7 +180,7 @@ fn hexadecimal(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// An identity in the configuration's words.
+/// An identity as the configuration spells it.
 fn identity(identity: &Identity) -> String {
     match identity {
         Identity::Address(address) => format!("address {address}"),
@@ -189,33 +188,4 @@ fn identity(identity: &Identity) -> String {
         Identity::UserFqdn(name) => format!("user-fqdn {name}"),
         Identity::KeyId(octets) => format!("key-id {}", octets.escape_ascii()),
     }
-}
-
-fn transform(transform: &Phase1Transform) -> Transform {
-    let encryption = match transform.encryption {
-        Phase1Encryption::DesCbc => "des-cbc",
-        Phase1Encryption::TripleDesCbc => "3des-cbc",
-        Phase1Encryption::Aes128Cbc => "aes-128-cbc",
-        Phase1Encryption::Aes192Cbc => "aes-192-cbc",
-        Phase1Encryption::Aes256Cbc => "aes-256-cbc",
-    };
-    let hash = match transform.hash {
-        HashAlgorithm::Md5 => "md5",
-        HashAlgorithm::Sha1 => "sha1",
-        HashAlgorithm::Sha2_256 => "sha2-256",
-        HashAlgorithm::Sha2_384 => "sha2-384",
-        HashAlgorithm::Sha2_512 => "sha2-512",
-    };
-    let dh_group = match transform.group {
-        DhGroup::Modp768 => 1,
-        DhGroup::Modp1024 => 2,
-        DhGroup::Modp1536 => 5,
-        DhGroup::Modp2048 => 14,
-        DhGroup::Modp3072 => 15,
-        DhGroup::Modp4096 => 16,
-        DhGroup::Ecp256 => 19,
-        DhGroup::Ecp384 => 20,
-        DhGroup::Modp2048Subgroup256 => 24,
-    };
-    Transform { encryption: encryption.to_owned(), hash: hash.to_owned(), dh_group }
 }

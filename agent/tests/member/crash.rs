@@ -129,7 +129,7 @@ async fn killed_at_every_operation(step: Step) {
         }
         if !left.is_empty() && !ends_anyway {
             assert!(
-                world.events.iter().any(|event| matches!(event, Event::Adopted { .. })),
+                world.events.iter().any(|event| matches!(event, Event::Restored { .. })),
                 "{what}"
             );
         }

@@ -380,7 +380,7 @@ async fn two_groups_at_one_server_are_told_apart_by_their_cookies() {
 #[tokio::test]
 async fn a_group_that_cannot_stand_beside_another_falls_to_its_blocks_alone() {
     let world = two_groups(true).await;
-    assert_eq!(world.unusable[0].group.as_deref(), Some("other"));
+    assert_eq!(world.unusable[0].group, "other");
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
     let other = world.member.memberships()[1].failover();
     assert_eq!(other.passed_over()[0].reason, Reason::PolicyUnusable);

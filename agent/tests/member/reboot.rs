@@ -32,7 +32,7 @@ async fn alone(mut world: World, pause: u64) -> World {
 }
 
 fn resumed(world: &World) -> bool {
-    world.events.iter().any(|event| matches!(event, Event::Adopted { sealed: true, .. }))
+    world.events.iter().any(|event| matches!(event, Event::Restored { sealed: true, .. }))
 }
 
 #[tokio::test]

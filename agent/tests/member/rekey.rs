@@ -504,7 +504,7 @@ async fn esp_that_fails_its_check_makes_a_member_pull_now_and_then_if_that_is_wi
         assert!(
             suspicions
                 .clone()
-                .all(|event| *event == Event::Probing(Suspicion::Unauthentic(0x1000)))
+                .all(|event| *event == Event::Probing(Suspicion::IntegrityFailure(0x1000)))
         );
         assert_eq!(suspicions.count(), pulls - 1);
         // The counter begins anew with the state, and nobody else's counts.

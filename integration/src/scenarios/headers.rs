@@ -64,7 +64,7 @@ fn settle(lab: &Lab, narrative: &mut Narrative) {
                 for member in [G1, G2] {
                     let log = lab.log_tail(member, 6);
                     anyhow::ensure!(
-                        !log.contains("the one before stays"),
+                        !log.contains("event=\"reload-failed\""),
                         "{} refuses its file:\n{log}",
                         member.0
                     );

@@ -80,7 +80,7 @@ fn says(lab: &Lab, narrative: &mut Narrative) {
         let line = log
             .lines()
             .rev()
-            .find(|line| line.contains("all keys have ended"))
+            .find(|line| line.contains("event=\"teks-expired\""))
             .unwrap_or("not a word");
         let shown = lab.show_text(G1, &["member"])?;
         let state = shown.lines().find(|line| line.contains("State")).unwrap_or("no state").trim();

@@ -72,8 +72,7 @@ fn alone(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.state("resumed", "g1 sends on the key that it had", || {
         let spi = sending_spi(lab, G1)?;
         let log = lab.log_tail(G1, 20);
-        let line =
-            log.lines().find(|line| line.contains("keys of the sealed state are in use again"));
+        let line = log.lines().find(|line| line.contains("source=\"sealed state\""));
         Ok(Finding::new(
             Some(spi) == pushed && line.is_some(),
             line.unwrap_or("its log does not say so"),
@@ -118,7 +117,7 @@ fn damaged(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     lab.start_member(0)?;
     narrative.state("refused", "g1 says so in one line and starts without keys", || {
         let log = lab.log_tail(G1, 20);
-        let line = log.lines().find(|line| line.contains("the sealed state is refused"));
+        let line = log.lines().find(|line| line.contains("event=\"sealed-state-refused\""));
         let keys = lab.outbound(G1)?.len();
         Ok(Finding::new(keys == 0 && line.is_some(), line.unwrap_or("not a word")))
     });

@@ -17,7 +17,7 @@ fn machine(servers: usize) -> Failover {
 }
 
 fn fail(failover: &mut Failover, reason: Reason, now: BootTime) {
-    failover.handle_failure(reason, reason.word().to_owned(), now);
+    failover.handle_failure(reason, reason.name().to_owned(), now);
 }
 
 fn renewal(failover: &Failover) -> BootTime {

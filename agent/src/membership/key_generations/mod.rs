@@ -27,7 +27,7 @@ struct Generation {
     send_from: BootTime,
     /// When receiving on it ends because a newer one took over.
     receive_until: Option<BootTime>,
-    /// End of life by SPI.
+    /// End of lifetime by SPI.
     expiry: BTreeMap<Spi, BootTime>,
     /// SPIs that the key server deleted.
     deleted: BTreeSet<Spi>,
@@ -63,7 +63,7 @@ pub struct ActiveLine<'a> {
     /// Whether packets are sent on it.
     pub send: bool,
     /// How much longer it lives.
-    pub life_left: Duration,
+    pub remaining_lifetime: Duration,
 }
 
 /// All generations of one group, oldest first.
@@ -268,7 +268,7 @@ impl KeyGenerations {
             for policy in &generation.sa.policy().teks {
                 let alive = generation.expiry.get(&policy.spi).is_some_and(|end| *end > now);
                 let Some(keys) = generation.sa.tek_keys().get(&policy.spi) else { continue };
-                let life_left = generation
+                let remaining_lifetime = generation
                     .expiry
                     .get(&policy.spi)
                     .map_or(Duration::ZERO, |end| end.saturating_since(now));
@@ -280,7 +280,7 @@ impl KeyGenerations {
                         keys,
                         receive: alive,
                         send: alive && send,
-                        life_left,
+                        remaining_lifetime,
                     });
                 }
             }
@@ -385,7 +385,7 @@ fn names(deletions: &[Deletion], spi: Spi) -> bool {
     })
 }
 
-/// End of life by SPI: the shortest life time of the lines that share it.
+/// End of lifetime by SPI: the shortest lifetime of the lines that share it.
 fn expiries(sa: &GroupSa, now: BootTime) -> BTreeMap<Spi, BootTime> {
     let mut expiry = BTreeMap::new();
     for tek in &sa.policy().teks {

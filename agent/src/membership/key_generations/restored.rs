@@ -25,7 +25,7 @@ impl KeyGenerations {
         self.generations.iter().map(save).collect()
     }
 
-    /// Keys with life left that nobody deleted.
+    /// Keys with lifetime left that nobody deleted.
     pub fn keys(&self, now: BootTime) -> BTreeMap<Spi, &TekKeys> {
         let usable = self.generations.iter().filter(|generation| !generation.is_over(now));
         let keys = usable.flat_map(|generation| {

@@ -2,9 +2,8 @@
 
 use super::super::ack::{Claim, acknowledge};
 use super::*;
-use crate::error::NotAccepted;
-use ike::error::PeerMisbehaved;
-use ike::testing::hex;
+use crate::crypto::testing::hex;
+use crate::error::{NotAccepted, PeerMisbehaved};
 
 const LENGTHS: [AcknowledgementLength; 3] =
     [AcknowledgementLength::Block, AcknowledgementLength::Output, AcknowledgementLength::Key];

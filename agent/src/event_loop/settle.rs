@@ -1,0 +1,118 @@
+//! What the member wants, carried out: the kernel first, datagrams afterwards.
+
+use daemon::{clock, notify};
+use tracing::{debug, error, warn};
+use xfrm::Kernel;
+
+use super::EventLoop;
+use crate::show;
+
+impl<K: Kernel> EventLoop<K> {
+    /// Carries out what the member wants, the kernel first and datagrams afterwards, until it wants
+    /// nothing more.
+    pub(super) async fn settle(&mut self) {
+        loop {
+            let changed = self.update_kernel().await;
+            self.update_sockets();
+            let sent = self.send();
+            if !changed && !sent {
+                return;
+            }
+        }
+    }
+
+    /// Returns whether the desired state was another one.
+    async fn update_kernel(&mut self) -> bool {
+        let now = clock::now();
+        // The reason of a change comes before the change in the log.
+        self.log_events();
+        let outcome = self.member.poll_desired(now);
+        let changed = outcome.is_some();
+        if let Some(outcome) = outcome {
+            for unusable in &outcome.unusable {
+                error!(
+                    event = "policy-unusable",
+                    group = %unusable.group,
+                    reason = %unusable.reason,
+                    "keys of the group are not used"
+                );
+            }
+            self.checkpoint.before_change(&self.member, now);
+            if let Some(desired) = outcome.desired {
+                // Logged there, and tried again from there.
+                let _ = self.dataplane.apply(desired, now).await;
+            }
+        }
+        // Behind the change: a repair of the state before would put back what went with an address
+        // or a link, and fail.
+        match self.repair.take() {
+            // As above.
+            Some(cause) => drop(self.dataplane.repair(cause, now).await),
+            None => self.dataplane.handle_timeout(now).await,
+        }
+        self.member.handle_near_exhaustion(self.dataplane.near_exhaustion(), now);
+        self.member.handle_unknown_esp(self.dataplane.unknown_esp(), now);
+        self.member.handle_integrity_failures(self.dataplane.integrity_failures(), now);
+        if self.dataplane.last_error().is_none() {
+            self.checkpoint.after_change(&self.member, clock::wall(), now);
+            self.member.handle_applied(clock::now());
+        }
+        self.log_events();
+        changed
+    }
+
+    fn update_sockets(&mut self) {
+        let now = clock::now();
+        for error in self.sockets.join(&self.member.multicasts(), now) {
+            if let Some(pass) = self.limiter.admit("join-failed", now) {
+                let suppressed = pass.withheld;
+                warn!(event = "join-failed", %error, suppressed, "multicast pushes are not received; retrying");
+            }
+        }
+        for error in self.sockets.set(&self.member.local_addresses(), now) {
+            if let Some(pass) = self.limiter.admit("bind-failed", now) {
+                let suppressed = pass.withheld;
+                warn!(event = "bind-failed", %error, suppressed, "registrations cannot be sent; retrying");
+            }
+        }
+    }
+
+    /// Returns whether there was anything to send.
+    fn send(&mut self) -> bool {
+        let mut sent = false;
+        while let Some(transmit) = self.member.poll_transmit() {
+            sent = true;
+            let Err(error) = self.sockets.send(&transmit) else { continue };
+            let now = clock::now();
+            if let Some(pass) = self.limiter.admit("send-failed", now) {
+                let suppressed = pass.withheld;
+                warn!(event = "send-failed", %error, suppressed, "datagram not sent");
+                debug!(
+                    event = "send-failed",
+                    destination = %transmit.destination,
+                    source = %transmit.source,
+                    "datagram not sent"
+                );
+            }
+            self.member.handle_unreachable(transmit.destination, now);
+        }
+        sent
+    }
+
+    fn log_events(&mut self) {
+        while let Some((index, event)) = self.member.poll_event() {
+            if let Some(membership) = self.member.memberships().get(index) {
+                show::log::log(membership, &event);
+            }
+        }
+    }
+
+    pub(super) fn show_status(&mut self) {
+        let failing = self.dataplane.last_error().is_some();
+        let line = show::log::line(&self.member, failing, clock::now());
+        if line != self.status_line {
+            notify::status(&line);
+            self.status_line = line;
+        }
+    }
+}
