@@ -62,7 +62,7 @@ enum What {
 pub fn run(bench: &Bench) -> Result<bool> {
     match &bench.what {
         What::Datapath { rounds, seconds } => {
-            packages::ensure(packages::SCENARIOS)?;
+            packages::ensure(&[packages::LAB])?;
             let binaries = lab::build(false)?;
             // No daemon is on a packet's path, but the generators must not be what is measured.
             command::run(&mut command::cargo(&[
@@ -87,10 +87,11 @@ pub fn run(bench: &Bench) -> Result<bool> {
                 keep: false,
                 timeout: Duration::from_secs(3600),
                 force_machine: false,
+                minutes: None,
             })
         }
         What::PushToKernel { pushes, no_build } => {
-            packages::ensure(packages::SCENARIOS)?;
+            packages::ensure(&[packages::LAB])?;
             let binaries = if *no_build { lab::directory(true)? } else { lab::build(true)? };
             machine::play(&Job {
                 arguments: ["bench-push", "--pushes", &pushes.to_string()]
@@ -101,6 +102,7 @@ pub fn run(bench: &Bench) -> Result<bool> {
                 keep: false,
                 timeout: Duration::from_secs(3600),
                 force_machine: false,
+                minutes: None,
             })
         }
         What::PushCost { more } => benchmark("agent", "push", more),

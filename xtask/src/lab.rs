@@ -7,6 +7,9 @@ use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Minutes that the ordinary scenarios take natively or with KVM, and under emulation.
+const MINUTES: (u64, u64) = (6, 12);
+
 #[derive(Args, Default)]
 pub struct Lab {
     /// Leaves the lab running afterwards, with a shell: `lab shell g1` opens one on a node.
@@ -61,6 +64,7 @@ pub fn run(lab: &Lab) -> Result<bool> {
         keep: lab.keep,
         timeout: Duration::from_secs(lab.timeout.max(1) * 60),
         force_machine: lab.machine,
+        minutes: lab.scenario.is_empty().then_some(MINUTES),
     })
 }
 

@@ -1,22 +1,23 @@
-//! Where a lab program runs: in namespaces of this host when its kernel has ESP and nf_tables,
-//! otherwise in a throw-away machine that boots Debian's kernel with this host's file system as its
-//! read-only root.
+//! Where the lab runs: in network namespaces of this host when we are root and its kernel has ESP and
+//! nf_tables; otherwise in a throw-away virtual machine that boots Debian's kernel with this host's
+//! file system as its read-only root.
 
+use crate::accelerator::{self, Accelerator, Machine};
 use crate::kernel::{self, Kernel};
 use crate::{command, packages};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// The binaries a lab needs from the target directory.
 pub const BINARIES: &[&str] = &["lab", "gdoi-agent", "crash-agent", "gcks", "gdoictl"];
 
-/// A kernel under hardware virtualisation says its first word within this time, or never will.
-const FIRST_WORD: Duration = Duration::from_secs(20);
+/// A kernel under hardware virtualisation prints its first line within this time, or never will.
+const FIRST_LINE: Duration = Duration::from_secs(20);
 
 /// What to run and how long it may take.
 pub struct Job {
@@ -30,6 +31,8 @@ pub struct Job {
     pub keep: bool,
     /// The machine is ended after this time.
     pub timeout: Duration,
+    /// How many minutes the job takes natively or with KVM, and under emulation, on two cores.
+    pub minutes: Option<(u64, u64)>,
     /// Boot the machine even when this host's kernel would do.
     pub force_machine: bool,
 }
@@ -39,10 +42,13 @@ pub struct Job {
 /// # Errors
 /// When the place cannot be prepared or the lab left no status.
 pub fn play(job: &Job) -> Result<bool> {
-    packages::ensure(packages::SCENARIOS)?;
-    if !job.force_machine && host_kernel_serves() {
+    packages::ensure(&[packages::LAB])?;
+    let root = command::is_root();
+    let native = root && host_kernel_serves();
+    if native && !job.force_machine {
         println!(
-            "xtask: this kernel has ESP and nf_tables: the lab runs in namespaces of this host"
+            "xtask: this kernel has ESP and nf_tables: the lab runs in network namespaces of this host{}",
+            job.takes(false)
         );
         let directory = share(job)?;
         let status = Command::new(directory.join("bin/lab"))
@@ -51,30 +57,50 @@ pub fn play(job: &Job) -> Result<bool> {
             .status()?;
         return Ok(status.success());
     }
-    packages::ensure(packages::MACHINE)?;
+    println!(
+        "xtask: {}: the lab runs in a virtual machine",
+        match (root, native) {
+            (false, _) => "only root can make network namespaces",
+            (true, false) => "this kernel lacks ESP or nf_tables",
+            (true, true) => "--machine is given",
+        }
+    );
+    packages::ensure(&[packages::MACHINE])?;
     let kernel = kernel::fetch()?;
     let directory = share(job)?;
+    let hardware = accelerator::usable()?;
     if job.keep {
-        return interactive(job, &kernel, &directory);
+        return interactive(&kernel, &directory, hardware);
     }
-    if hardware_virtualisation_serves()? {
-        match boot(job, &kernel, &directory, Accelerator::Hardware)? {
+    if hardware == Accelerator::Hardware {
+        match boot(job, &kernel, &directory, hardware)? {
             Ended::Status(ok) => return Ok(ok),
-            Ended::Mute => remember_that_hardware_fails()?,
+            Ended::Silent => {
+                println!("xtask: the kernel does not start under KVM");
+                accelerator::remember_that_kvm_fails()?;
+            }
         }
     }
     match boot(job, &kernel, &directory, Accelerator::Emulation)? {
         Ended::Status(ok) => Ok(ok),
-        Ended::Mute => bail!("the machine never started"),
+        Ended::Silent => bail!("the machine never started"),
     }
 }
 
-/// Adds a state and a netdev table in a namespace of its own: the only honest answer to "does this
-/// kernel have them".
-fn host_kernel_serves() -> bool {
-    if !command::is_root() {
-        return false;
+impl Job {
+    /// How long the job takes, as the end of a sentence.
+    fn takes(&self, emulated: bool) -> String {
+        match self.minutes {
+            Some((fast, _)) if !emulated => format!("; it takes about {fast} minutes"),
+            Some((_, slow)) => format!("; it takes about {slow} minutes on two cores"),
+            None => String::new(),
+        }
     }
+}
+
+/// Adds an XFRM state and a netdev table in a namespace of its own: modules may load on demand, so
+/// nothing less tells whether this kernel has them.
+fn host_kernel_serves() -> bool {
     let name = format!("gdoi-probe-{}", std::process::id());
     if command::output("ip", &["netns", "add", &name]).is_err() {
         return false;
@@ -137,60 +163,10 @@ fn share(job: &Job) -> Result<PathBuf> {
     Ok(directory)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Accelerator {
-    Hardware,
-    Emulation,
-}
-
-impl Accelerator {
-    /// Emulated, a fifth level of page tables, string moves octet by octet and protections that are
-    /// switched at every copy cost time at every turn and show nothing that a scenario asks for.
-    fn processor(self) -> &'static str {
-        match self {
-            Self::Hardware => "max",
-            Self::Emulation => "max,la57=off,erms=off,fsrm=off,smap=off,smep=off,pku=off,umip=off",
-        }
-    }
-
-    /// An emulated kernel does not trust the processor's time stamps and reads an emulated timer
-    /// instead, which takes 5 microseconds every time.
-    fn clock(self) -> &'static str {
-        match self {
-            Self::Hardware => "",
-            Self::Emulation => " tsc=reliable clocksource=tsc",
-        }
-    }
-}
-
 enum Ended {
     Status(bool),
-    /// The kernel said nothing: virtualisation is there but does not work.
-    Mute,
-}
-
-fn hardware_mark() -> Result<PathBuf> {
-    Ok(kernel::cache_directory()?.join("no-kvm"))
-}
-
-fn hardware_virtualisation_serves() -> Result<bool> {
-    let usable = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
-    // What failed on another kernel of the host, or on another host that shares this home, may work
-    // here.
-    let failed = fs::read_to_string(hardware_mark()?).is_ok_and(|seen| seen == host_release());
-    Ok(usable && !failed)
-}
-
-fn remember_that_hardware_fails() -> Result<()> {
-    println!(
-        "xtask: /dev/kvm is here but a machine does not start with it; using software emulation from now on"
-    );
-    fs::write(hardware_mark()?, host_release())?;
-    Ok(())
-}
-
-fn host_release() -> String {
-    command::output("uname", &["-nrv"]).unwrap_or_default()
+    /// The kernel printed nothing: virtualisation is there but does not work.
+    Silent,
 }
 
 fn qemu(kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Command {
@@ -230,21 +206,24 @@ fn qemu(kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Command 
     command
 }
 
-/// Boots, passes the guest's narrative through and returns what it left on the share.
+/// Boots, passes the guest's narrative through and returns the status that it left on the share.
 fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Result<Ended> {
-    let how = match accelerator {
-        Accelerator::Hardware => "KVM",
-        Accelerator::Emulation => "software emulation",
-    };
     println!(
-        "xtask: this kernel lacks ESP or we are not root: booting {} under QEMU ({how})",
-        kernel.package
+        "xtask: booting {} under QEMU with {}{}",
+        kernel.package,
+        match accelerator {
+            Accelerator::Hardware => "KVM",
+            Accelerator::Emulation => "software emulation",
+        },
+        job.takes(accelerator == Accelerator::Emulation)
     );
+    let messages = directory.join("qemu.log");
     let started = Instant::now();
     let child = qemu(kernel, directory, accelerator)
         .args(["-serial", "stdio", "-monitor", "none"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(fs::File::create(&messages)?)
         .spawn()
         .context("cannot start qemu-system-x86_64")?;
     let mut machine = Machine(child);
@@ -260,14 +239,14 @@ fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) 
             line.clear();
         }
     });
-    let (mut spoken, mut ready) = (false, false);
+    let (mut printed, mut ready) = (false, false);
     loop {
         let limit =
-            if spoken || accelerator == Accelerator::Emulation { job.timeout } else { FIRST_WORD };
+            if printed || accelerator == Accelerator::Emulation { job.timeout } else { FIRST_LINE };
         let left = limit.saturating_sub(started.elapsed());
         match receiver.recv_timeout(left) {
             Ok(line) => {
-                spoken |= line.contains("LAB-KERNEL-UP");
+                printed |= line.contains("LAB-KERNEL-UP");
                 if let Some((_, release)) = line.split_once("LAB-GUEST-READY ") {
                     ready = true;
                     println!(
@@ -281,8 +260,8 @@ fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) 
                 }
             }
             Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) if !spoken && accelerator == Accelerator::Hardware => {
-                return Ok(Ended::Mute);
+            Err(RecvTimeoutError::Timeout) if !printed && accelerator == Accelerator::Hardware => {
+                return Ok(Ended::Silent);
             }
             Err(RecvTimeoutError::Timeout) => {
                 bail!("the machine did not end within {} s", job.timeout.as_secs())
@@ -291,20 +270,21 @@ fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) 
     }
     machine.0.wait()?;
     if !ready && accelerator == Accelerator::Hardware {
-        return Ok(Ended::Mute);
+        return Ok(Ended::Silent);
     }
-    status(directory)
+    status(directory).with_context(|| {
+        format!("QEMU's messages: {}", fs::read_to_string(&messages).unwrap_or_default().trim())
+    })
 }
 
-/// The console belongs to the person; the status still counts.
-fn interactive(job: &Job, kernel: &Kernel, directory: &Path) -> Result<bool> {
+/// The console is the terminal; the status still counts.
+fn interactive(kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Result<bool> {
     println!("xtask: booting {} under QEMU with this terminal as its console", kernel.package);
     println!("xtask: leave the machine with 'exit'; end it at once with Ctrl-A X");
-    let _ = job;
-    command::run(qemu(kernel, directory, Accelerator::Emulation).args(["-serial", "mon:stdio"]))?;
+    command::run(qemu(kernel, directory, accelerator).args(["-serial", "mon:stdio"]))?;
     match status(directory)? {
         Ended::Status(ok) => Ok(ok),
-        Ended::Mute => bail!("the machine never started"),
+        Ended::Silent => bail!("the machine never started"),
     }
 }
 
@@ -328,22 +308,12 @@ fn is_seconds(text: &str) -> bool {
         && text.chars().all(|character| character.is_ascii_digit() || character == '.')
 }
 
-/// Ends the machine when the host gives up on it.
-struct Machine(Child);
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn kernel_messages_are_told_from_the_narrative() {
+    fn kernel_messages_are_no_part_of_the_narrative() {
         assert!(is_kernel_message("[    3.560563] R13: 0000"));
         assert!(is_kernel_message("[12345.678901] nf_tables: x"));
         assert!(!is_kernel_message("[ok] 12 a statement"));

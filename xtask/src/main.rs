@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod accelerator;
 mod bench;
 mod command;
 mod dependencies;

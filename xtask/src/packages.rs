@@ -1,43 +1,39 @@
-//! The Debian packages the lab needs: installed when we are root, named in one line otherwise.
+//! The Debian packages that lab and tests need: installed by root, named in one line otherwise.
 
 use crate::command;
 use anyhow::{Result, bail};
 use std::path::Path;
 use std::process::Command;
 
-/// A program and the Debian package it comes from.
-pub struct Need {
-    /// Name of the program, looked for in the usual directories.
-    pub program: &'static str,
-    /// Debian 12's package.
-    pub package: &'static str,
+/// One line of `packages.list`.
+struct Need {
+    /// A program, looked for in the usual directories, or the path of a file.
+    what: &'static str,
+    package: &'static str,
+    purpose: &'static str,
 }
 
-const fn need(program: &'static str, package: &'static str) -> Need {
-    Need { program, package }
+/// What the packages are for: a word of `packages.list`.
+pub const LAB: &str = "lab";
+/// The lab in a machine of its own.
+pub const MACHINE: &str = "machine";
+/// The tests beside the lab.
+pub const TEST: &str = "test";
+
+/// The list that the scripts `lab` and `test` read as well.
+const LIST: &str = include_str!("../packages.list");
+
+fn needs() -> impl Iterator<Item = Need> {
+    LIST.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let mut words = line.split_whitespace();
+        Some(Need { what: words.next()?, package: words.next()?, purpose: words.next()? })
+    })
 }
-
-/// What a scenario calls, on the host or inside the machine.
-pub const SCENARIOS: &[Need] = &[
-    need("ip", "iproute2"),
-    need("nft", "nftables"),
-    need("ping", "iputils-ping"),
-    need("tcpdump", "tcpdump"),
-    need("sysctl", "procps"),
-    need("modprobe", "kmod"),
-];
-
-/// What the throw-away machine needs on top.
-pub const MACHINE: &[Need] =
-    &[need("qemu-system-x86_64", "qemu-system-x86"), need("busybox", "busybox-static")];
-
-/// What the remaining tests need on top.
-pub const TESTS: &[Need] = &[need("systemd-analyze", "systemd")];
 
 const DIRECTORIES: &[&str] =
     &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// Where a program is installed; root's directories count for everybody.
+/// Where a program is installed, its directory searched for every user; or the file itself.
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
     DIRECTORIES
         .iter()
@@ -45,13 +41,15 @@ pub fn find(program: &str) -> Option<std::path::PathBuf> {
         .find(|path| path.exists())
 }
 
-/// Installs what is missing.
+/// Installs what is missing for these purposes.
 ///
 /// # Errors
 /// When something is missing and cannot be installed; the message is the command to run.
-pub fn ensure(needs: &[Need]) -> Result<()> {
-    let mut missing: Vec<&str> =
-        needs.iter().filter(|need| find(need.program).is_none()).map(|need| need.package).collect();
+pub fn ensure(purposes: &[&str]) -> Result<()> {
+    let mut missing: Vec<&str> = needs()
+        .filter(|need| purposes.contains(&need.purpose) && find(need.what).is_none())
+        .map(|need| need.package)
+        .collect();
     missing.sort_unstable();
     missing.dedup();
     if missing.is_empty() {
@@ -96,4 +94,25 @@ pub fn fill_lists() -> Result<()> {
         bail!("there are no package lists; run as root:  apt-get update");
     }
     command::run(Command::new("apt-get").args(["update", "--quiet"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_list_has_a_known_purpose() {
+        let lines = LIST.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(needs().count(), lines);
+        for need in needs() {
+            assert!(["build", LAB, MACHINE, TEST].contains(&need.purpose), "{}", need.what);
+        }
+    }
+
+    #[test]
+    fn a_path_is_found_where_it_says() {
+        assert_eq!(find("/bin/sh").unwrap(), Path::new("/bin/sh"));
+        assert!(find("sh").is_some());
+        assert!(find("/no/such/file").is_none());
+    }
 }

@@ -26,8 +26,7 @@ pub struct Test {
 pub fn run(test: &Test) -> Result<bool> {
     let mut first = Lane::new(test, "");
     first.step("packages", |_| {
-        packages::ensure(packages::SCENARIOS)?;
-        packages::ensure(packages::TESTS)?;
+        packages::ensure(&[packages::LAB, packages::TEST])?;
         Ok(true)
     });
     // This also builds what the lab plays: a build of its own would have other features and compile
