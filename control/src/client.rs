@@ -17,59 +17,35 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum ClientError {
     /// Nobody listens.
     #[error(
         "{path}: the daemon is not running; start it (systemctl start {unit}), or name its socket with --socket"
     )]
     NotRunning {
-        /// Where.
         path: PathBuf,
         /// The unit that usually listens there.
         unit: &'static str,
     },
     /// The file system keeps us out.
     #[error("{path}: permission denied; use sudo, or join the group that owns the socket")]
-    Denied {
-        /// Where.
-        path: PathBuf,
-    },
+    Denied { path: PathBuf },
     /// The connection failed.
     #[error("{path}: cannot talk to the daemon: {source}")]
-    Io {
-        /// Where.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// What came is no response.
     #[error("{path}: {source}")]
-    Frame {
-        /// Where.
-        path: PathBuf,
-        /// What is wrong.
-        source: FrameError,
-    },
+    Frame { path: PathBuf, source: FrameError },
     /// The daemon closed the connection without an answer.
     #[error("{path}: the daemon closed the connection without an answer")]
-    Closed {
-        /// Where.
-        path: PathBuf,
-    },
+    Closed { path: PathBuf },
     /// No answer came in time.
     #[error("{path}: no answer within {seconds} s; see the daemon's log", seconds = PATIENCE.as_secs())]
-    TimedOut {
-        /// Where.
-        path: PathBuf,
-    },
+    TimedOut { path: PathBuf },
     /// The daemon refused, or its response is not understood.
     #[error("{path}: {source}")]
-    Refused {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: Refusal,
-    },
+    Refused { path: PathBuf, source: Refusal },
 }
 
 /// Asks once. A [`Response::Refused`] comes back as [`ClientError::Refused`].

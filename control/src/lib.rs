@@ -6,6 +6,8 @@
 //! as durations ("seconds ago", "seconds left"), because the daemons run on the boot-time clock,
 //! which means nothing to another process.
 
+#![warn(missing_docs)]
+
 pub mod client;
 pub mod framing;
 pub mod key_server;

@@ -13,37 +13,27 @@ const MODE: u32 = 0o660;
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum BindError {
     /// Another process answers there.
     #[error(
         "{path}: another process listens on this control socket; stop it, or set another control-socket"
     )]
-    InUse {
-        /// Where.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// Something else has the name.
     #[error("{path}: exists and is not a socket; remove it, or set another control-socket")]
-    NotASocket {
-        /// Where.
-        path: PathBuf,
-    },
+    NotASocket { path: PathBuf },
     /// The folder is missing.
     #[error(
         "{path}: the folder does not exist; create it (the systemd unit's RuntimeDirectory= does)"
     )]
-    NoFolder {
-        /// Where.
-        path: PathBuf,
-    },
+    NoFolder { path: PathBuf },
     /// Anything else.
     #[error("{path}: cannot {what} the control socket: {source}")]
     Io {
-        /// Where.
         path: PathBuf,
         /// What was tried.
         what: &'static str,
-        /// What the system says.
         source: io::Error,
     },
 }

@@ -7,6 +7,8 @@
 //! Methods use one vocabulary: getters, `handle_*` (the world happened), imperative verbs (the
 //! user wishes), `poll_*` (what the machine wants done).
 
+#![warn(missing_docs)]
+
 pub mod config;
 pub mod crypto;
 pub mod error;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 /// `text` without characters that a terminal would obey: identities and reasons may come from a
 /// peer.
-pub fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// `1d 2h 3m 4s`, from the first unit that is not zero.
-pub fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     let parts = [
         (seconds / 86_400, "d"),
         (seconds / 3600 % 24, "h"),
@@ -25,17 +25,17 @@ pub fn duration(seconds: u64) -> String {
 }
 
 /// `-` for nothing.
-pub fn or_dash<T: ToString>(value: Option<T>) -> String {
+pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// A number, or `any` for 0.
-pub fn or_any(number: u16) -> String {
+pub(crate) fn or_any(number: u16) -> String {
     if number == 0 { "any".to_owned() } else { number.to_string() }
 }
 
 /// `reason 3, other 1`, or `none`.
-pub fn counts(counts: &BTreeMap<String, u64>) -> String {
+pub(crate) fn counts(counts: &BTreeMap<String, u64>) -> String {
     if counts.is_empty() {
         return "none".to_owned();
     }
@@ -44,17 +44,17 @@ pub fn counts(counts: &BTreeMap<String, u64>) -> String {
 
 /// Named values, one a line, aligned.
 #[derive(Debug, Default)]
-pub struct Fields(Vec<(String, String)>);
+pub(crate) struct Fields(Vec<(String, String)>);
 
 impl Fields {
     /// Adds one. An empty name continues the one before.
-    pub fn add(&mut self, name: &str, value: impl ToString) -> &mut Self {
+    pub(crate) fn add(&mut self, name: &str, value: impl ToString) -> &mut Self {
         self.0.push((name.to_owned(), clean(&value.to_string())));
         self
     }
 
     /// The text, each line indented.
-    pub fn render(&self, indent: usize) -> String {
+    pub(crate) fn render(&self, indent: usize) -> String {
         let width = self.0.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let line =
             |(name, value): &(String, String)| format!("{:indent$}{name:width$}  {value}", "");
@@ -64,23 +64,22 @@ impl Fields {
 
 /// Rows under a head, in columns.
 #[derive(Debug)]
-pub struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table with these column names.
-    pub fn new(head: &[&str]) -> Self {
+    pub(crate) fn new(head: &[&str]) -> Self {
         Self { rows: vec![head.iter().map(|name| (*name).to_owned()).collect()] }
     }
 
-    /// Adds a row.
-    pub fn row(&mut self, cells: &[String]) {
+    pub(crate) fn row(&mut self, cells: &[String]) {
         self.rows.push(cells.iter().map(|cell| clean(cell)).collect());
     }
 
     /// The text; the last column is not padded.
-    pub fn render(&self, indent: usize) -> String {
+    pub(crate) fn render(&self, indent: usize) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             self.rows

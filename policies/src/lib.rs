@@ -29,6 +29,8 @@
 //! - **Lines with a protocol or a port add no guard pair**: the guard works on prefixes, and other
 //!   traffic between them is none of our business. The policies alone protect them.
 
+#![warn(missing_docs)]
+
 pub mod compile;
 mod error;
 pub mod explain;

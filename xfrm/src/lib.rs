@@ -10,6 +10,8 @@
 //! Current ──┘
 //! ```
 
+#![warn(missing_docs)]
+
 pub mod algorithm;
 mod attribute;
 mod counters;

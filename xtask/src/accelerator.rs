@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const PROBE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Accelerator {
+pub(crate) enum Accelerator {
     Hardware,
     Emulation,
 }
@@ -20,7 +20,7 @@ pub enum Accelerator {
 impl Accelerator {
     /// Emulated, a fifth level of page tables, string moves octet by octet and protections that are
     /// switched at every copy cost time at every turn and show nothing that a scenario asks for.
-    pub fn processor(self) -> &'static str {
+    pub(crate) fn processor(self) -> &'static str {
         match self {
             Self::Hardware => "max",
             Self::Emulation => "max,la57=off,erms=off,fsrm=off,smap=off,smep=off,pku=off,umip=off",
@@ -29,7 +29,7 @@ impl Accelerator {
 
     /// An emulated kernel does not trust the processor's time stamps and reads an emulated timer
     /// instead, which takes 5 microseconds every time.
-    pub fn clock(self) -> &'static str {
+    pub(crate) fn clock(self) -> &'static str {
         match self {
             Self::Hardware => "",
             Self::Emulation => " tsc=reliable clocksource=tsc",
@@ -44,7 +44,7 @@ fn failure_mark() -> Result<PathBuf> {
 
 /// What to boot with. KVM counts when QEMU can set up a processor with it: on some hosts the device
 /// is there and QEMU aborts.
-pub fn usable() -> Result<Accelerator> {
+pub(crate) fn usable() -> Result<Accelerator> {
     // What failed on another kernel of the host, or on another host that shares this home, may work
     // here.
     let failed = fs::read_to_string(failure_mark()?).is_ok_and(|seen| seen == host_release());
@@ -82,7 +82,7 @@ fn qemu_starts_with_kvm() -> Result<bool> {
     Ok(false)
 }
 
-pub fn remember_that_kvm_fails() -> Result<()> {
+pub(crate) fn remember_that_kvm_fails() -> Result<()> {
     let mark = failure_mark()?;
     println!("xtask: software emulation from now on (delete {} to try KVM again)", mark.display());
     fs::write(mark, host_release())?;
@@ -94,7 +94,7 @@ fn host_release() -> String {
 }
 
 /// Ends the machine when the host gives up on it.
-pub struct Machine(pub Child);
+pub(crate) struct Machine(pub Child);
 
 impl Drop for Machine {
     fn drop(&mut self) {

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use std::time::Duration;
 
 #[derive(Args)]
-pub struct Bench {
+pub(crate) struct Bench {
     #[command(subcommand)]
     what: What,
 }
@@ -59,7 +59,7 @@ enum What {
 ///
 /// # Errors
 /// When something cannot be built, installed or booted.
-pub fn run(bench: &Bench) -> Result<bool> {
+pub(crate) fn run(bench: &Bench) -> Result<bool> {
     match &bench.what {
         What::Datapath { rounds, seconds } => {
             packages::ensure(&[packages::LAB])?;

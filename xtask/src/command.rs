@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The workspace's root directory.
-pub fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_path_buf()
 }
@@ -14,14 +14,14 @@ pub fn workspace() -> PathBuf {
 ///
 /// # Errors
 /// When the running executable has no such place.
-pub fn target_directory() -> Result<PathBuf> {
+pub(crate) fn target_directory() -> Result<PathBuf> {
     let executable = std::env::current_exe().context("where is this executable?")?;
     let target = executable.ancestors().nth(2).context("xtask was not started by cargo")?;
     Ok(target.to_path_buf())
 }
 
 /// `cargo` as it was called, in the workspace.
-pub fn cargo(arguments: &[&str]) -> Command {
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(workspace());
     command
@@ -31,7 +31,7 @@ pub fn cargo(arguments: &[&str]) -> Command {
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn succeeds(command: &mut Command) -> Result<bool> {
+pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
     let status =
         command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?;
     Ok(status.success())
@@ -41,7 +41,7 @@ pub fn succeeds(command: &mut Command) -> Result<bool> {
 ///
 /// # Errors
 /// When it cannot be started or ends with another status.
-pub fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     if !succeeds(command)? {
         bail!("{:?} {:?} failed", command.get_program(), command.get_args().collect::<Vec<_>>());
     }
@@ -52,7 +52,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 ///
 /// # Errors
 /// When it cannot be started or ends with another status; standard error is in the message.
-pub fn output(program: &str, arguments: &[&str]) -> Result<String> {
+pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -69,6 +69,6 @@ pub fn output(program: &str, arguments: &[&str]) -> Result<String> {
 }
 
 /// Whether this process may do what only root may.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     output("id", &["-u"]).is_ok_and(|id| id.trim() == "0")
 }

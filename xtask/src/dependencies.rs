@@ -27,7 +27,7 @@ const IMPURE: &[&str] =
 ///
 /// # Errors
 /// Names the arrows that point the wrong way.
-pub fn check() -> Result<String> {
+pub(crate) fn check() -> Result<String> {
     let mut wrong = Vec::new();
     for (name, allowed) in ALLOWED {
         let direct = packages_of(name, &["--depth", "1"])?;

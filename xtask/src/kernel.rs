@@ -11,10 +11,9 @@ use std::process::Command;
 const EARLY_MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 
 /// An unpacked kernel with its initial RAM disk.
-pub struct Kernel {
+pub(crate) struct Kernel {
     /// Debian's package name, for the narrative.
     pub package: String,
-    /// The bootable image.
     pub image: PathBuf,
     /// The initial RAM disk.
     pub initial_disk: PathBuf,
@@ -26,7 +25,7 @@ pub struct Kernel {
 ///
 /// # Errors
 /// When the archive cannot be reached or a tool fails.
-pub fn fetch() -> Result<Kernel> {
+pub(crate) fn fetch() -> Result<Kernel> {
     let architecture = command::output("dpkg", &["--print-architecture"])?;
     if architecture.trim() != "amd64" {
         bail!(
@@ -58,7 +57,7 @@ pub fn fetch() -> Result<Kernel> {
 ///
 /// # Errors
 /// When the directory cannot be made.
-pub fn cache_directory() -> Result<PathBuf> {
+pub(crate) fn cache_directory() -> Result<PathBuf> {
     let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
         (_, Some(home)) => PathBuf::from(home).join(".cache"),

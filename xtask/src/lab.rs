@@ -11,7 +11,7 @@ use std::time::Duration;
 const MINUTES: (u64, u64) = (6, 12);
 
 #[derive(Args, Default)]
-pub struct Lab {
+pub(crate) struct Lab {
     /// Leaves the lab running afterwards, with a shell: `lab shell g1` opens one on a node.
     #[arg(long)]
     pub keep: bool,
@@ -42,7 +42,7 @@ pub struct Lab {
 ///
 /// # Errors
 /// When something cannot be built, installed or booted.
-pub fn run(lab: &Lab) -> Result<bool> {
+pub(crate) fn run(lab: &Lab) -> Result<bool> {
     let binaries = if lab.no_build { directory(lab.release)? } else { build(lab.release)? };
     if lab.list {
         return command::succeeds(std::process::Command::new(binaries.join("lab")).arg("list"));
@@ -72,7 +72,7 @@ pub fn run(lab: &Lab) -> Result<bool> {
 ///
 /// # Errors
 /// When the build fails.
-pub fn build(release: bool) -> Result<PathBuf> {
+pub(crate) fn build(release: bool) -> Result<PathBuf> {
     // The whole workspace: with fewer packages other features of the dependencies would be on, and
     // all be built anew.
     let mut arguments = vec!["build", "--quiet", "--workspace", "--bins"];
@@ -88,6 +88,6 @@ pub fn build(release: bool) -> Result<PathBuf> {
 ///
 /// # Errors
 /// When cargo does not say.
-pub fn directory(release: bool) -> Result<PathBuf> {
+pub(crate) fn directory(release: bool) -> Result<PathBuf> {
     Ok(command::target_directory()?.join(if release { "release" } else { "debug" }))
 }

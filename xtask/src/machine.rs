@@ -14,13 +14,13 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// The binaries a lab needs from the target directory.
-pub const BINARIES: &[&str] = &["lab", "gdoi-agent", "crash-agent", "gcks", "gdoictl"];
+pub(crate) const BINARIES: &[&str] = &["lab", "gdoi-agent", "crash-agent", "gcks", "gdoictl"];
 
 /// A kernel under hardware virtualisation prints its first line within this time, or never will.
 const FIRST_LINE: Duration = Duration::from_secs(20);
 
 /// What to run and how long it may take.
-pub struct Job {
+pub(crate) struct Job {
     /// Arguments of the `lab` binary.
     pub arguments: Vec<String>,
     /// Directory of the binaries.
@@ -41,7 +41,7 @@ pub struct Job {
 ///
 /// # Errors
 /// When the place cannot be prepared or the lab left no status.
-pub fn play(job: &Job) -> Result<bool> {
+pub(crate) fn play(job: &Job) -> Result<bool> {
     packages::ensure(&[packages::LAB])?;
     let root = command::is_root();
     let native = root && host_kernel_serves();

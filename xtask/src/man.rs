@@ -7,7 +7,7 @@ use clap::Args;
 use std::fs;
 
 #[derive(Args)]
-pub struct Man {
+pub(crate) struct Man {
     /// Compares instead of writing, and fails when a page is not what its example says.
     #[arg(long)]
     pub check: bool,
@@ -42,7 +42,7 @@ const PAGES: &[Page] = &[
 ///
 /// # Errors
 /// An example cannot be read, or a page cannot be written.
-pub fn run(man: &Man) -> Result<bool> {
+pub(crate) fn run(man: &Man) -> Result<bool> {
     let mut stale = Vec::new();
     for page in PAGES {
         let example = command::workspace().join(page.example);

@@ -14,11 +14,11 @@ struct Need {
 }
 
 /// What the packages are for: a word of `packages.list`.
-pub const LAB: &str = "lab";
+pub(crate) const LAB: &str = "lab";
 /// The lab in a machine of its own.
-pub const MACHINE: &str = "machine";
+pub(crate) const MACHINE: &str = "machine";
 /// The tests beside the lab.
-pub const TEST: &str = "test";
+pub(crate) const TEST: &str = "test";
 
 /// The list that the scripts `lab` and `test` read as well.
 const LIST: &str = include_str!("../packages.list");
@@ -34,7 +34,7 @@ const DIRECTORIES: &[&str] =
     &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// Where a program is installed, its directory searched for every user; or the file itself.
-pub fn find(program: &str) -> Option<std::path::PathBuf> {
+pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
     DIRECTORIES
         .iter()
         .map(|directory| Path::new(directory).join(program))
@@ -45,7 +45,7 @@ pub fn find(program: &str) -> Option<std::path::PathBuf> {
 ///
 /// # Errors
 /// When something is missing and cannot be installed; the message is the command to run.
-pub fn ensure(purposes: &[&str]) -> Result<()> {
+pub(crate) fn ensure(purposes: &[&str]) -> Result<()> {
     let mut missing: Vec<&str> = needs()
         .filter(|need| purposes.contains(&need.purpose) && find(need.what).is_none())
         .map(|need| need.package)
@@ -82,7 +82,7 @@ pub fn ensure(purposes: &[&str]) -> Result<()> {
 ///
 /// # Errors
 /// When there are none and we may not, or the archive cannot be reached.
-pub fn fill_lists() -> Result<()> {
+pub(crate) fn fill_lists() -> Result<()> {
     let known = command::output("apt-cache", &["policy", "linux-image-amd64"]).unwrap_or_default();
     if known
         .lines()

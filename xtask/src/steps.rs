@@ -16,7 +16,7 @@ const NAMES_A_FAILURE: &[&str] = &["FAILED", "panicked at", "error:", "error[", 
 
 /// What one step prints.
 #[derive(Debug, Default)]
-pub struct Output {
+pub(crate) struct Output {
     /// Stands before every line: empty for the step that runs alone.
     prefix: &'static str,
     last: VecDeque<String>,
@@ -25,7 +25,7 @@ pub struct Output {
 
 impl Output {
     /// Prints a line and keeps it as long as it is one of the last.
-    pub fn line(&mut self, line: &str) {
+    pub(crate) fn line(&mut self, line: &str) {
         println!("{}{line}", self.prefix);
         self.keep(line);
     }
@@ -45,7 +45,7 @@ impl Output {
     ///
     /// # Errors
     /// When it cannot be started or its output cannot be read.
-    pub fn run(&mut self, command: &mut Command) -> Result<bool> {
+    pub(crate) fn run(&mut self, command: &mut Command) -> Result<bool> {
         let program = command.get_program().to_owned();
         let (reader, writer) = std::io::pipe().context("no pipe")?;
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
@@ -62,7 +62,7 @@ impl Output {
 
 /// A step that has ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     name: &'static str,
     ok: bool,
     took: Duration,
@@ -70,15 +70,14 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Whether it passed.
-    pub fn ok(&self) -> bool {
+    pub(crate) fn ok(&self) -> bool {
         self.ok
     }
 }
 
 /// Runs a step and says how it went. `prefix` stands before its lines, for a step that runs beside
 /// others.
-pub fn perform(
+pub(crate) fn perform(
     name: &'static str,
     prefix: &'static str,
     work: impl FnOnce(&mut Output) -> Result<bool>,
@@ -101,7 +100,7 @@ pub fn perform(
 
 /// The closing lines: how long each step took, the end of each failed one, their names, and the
 /// count last.
-pub fn report(ended: &[Ended]) -> (String, bool) {
+pub(crate) fn report(ended: &[Ended]) -> (String, bool) {
     let mut text = String::from("\n");
     for step in ended.iter().filter(|step| !step.ok) {
         text.push_str(&format!("== {} failed; lines that say so, and its last ones:\n", step.name));

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 
 #[derive(Args)]
-pub struct Test {
+pub(crate) struct Test {
     /// Leaves the lab out (it takes the longest).
     #[arg(long)]
     pub without_lab: bool,
@@ -23,7 +23,7 @@ pub struct Test {
 ///
 /// # Errors
 /// Never for a failing step; only when the tools themselves cannot be run at all.
-pub fn run(test: &Test) -> Result<bool> {
+pub(crate) fn run(test: &Test) -> Result<bool> {
     let mut first = Lane::new(test, "");
     first.step("packages", |_| {
         packages::ensure(&[packages::LAB, packages::TEST])?;

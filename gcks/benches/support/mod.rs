@@ -1,7 +1,7 @@
 //! What the benchmarks of the key server share: one group, one member's key, and how the kernel
 //! counts time.
 
-#![allow(dead_code, reason = "every benchmark uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "every benchmark uses a part of it")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -315,7 +315,7 @@ pub(crate) mod tests {
     use crate::group::key_generation::OsEntropy;
 
     /// The table's defaults, with a signing key that is made quickly.
-    pub fn rekey(transport: Transport) -> Rekey {
+    pub(crate) fn rekey(transport: Transport) -> Rekey {
         Rekey {
             transport,
             path: Default::default(),

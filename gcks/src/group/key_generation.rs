@@ -89,7 +89,7 @@ pub(crate) mod tests {
 
     /// Octets that count up: 0, 1, 2 and so on.
     #[derive(Debug, Default)]
-    pub struct Counting(pub u8);
+    pub(crate) struct Counting(pub(crate) u8);
 
     impl Entropy for Counting {
         fn fill(&mut self, octets: &mut [u8]) -> Result<(), EntropyError> {

@@ -1,7 +1,7 @@
 //! `Pair`: members and a key server in one process, with a virtual clock between them and a network
 //! that does what the test tells it to.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -5,8 +5,7 @@ use control::member::{KekSa, MemberGroup, MembershipState, PassedOver};
 
 use crate::format::{Fields, counts, duration, or_dash};
 
-/// The text.
-pub fn text(snapshot: &MemberSnapshot) -> String {
+pub(super) fn text(snapshot: &MemberSnapshot) -> String {
     let mut fields = Fields::default();
     let drops = snapshot.guard_drops;
     fields

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 
 use crate::format::{Fields, clean, duration, or_dash};
 
-/// The text.
-pub fn text(snapshot: &MemberSnapshot) -> String {
+pub(super) fn text(snapshot: &MemberSnapshot) -> String {
     let mut text = String::new();
     for group in &snapshot.groups {
         text.push_str(&format!("Group {} ({})\n", clean(&group.name), group.id));
@@ -48,8 +47,7 @@ fn sa(sa: &IsakmpSa) -> String {
     format!("  {} -> {}\n{}", sa.local, sa.remote, fields.render(4))
 }
 
-/// The JSON.
-pub fn json(snapshot: &MemberSnapshot) -> Value {
+pub(super) fn json(snapshot: &MemberSnapshot) -> Value {
     let groups = snapshot.groups.iter();
     let groups = groups
         .map(|group| json!({"name": group.name, "id": group.id, "isakmp_sas": group.isakmp_sas}));

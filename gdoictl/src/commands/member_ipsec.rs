@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 
 use crate::format::{Table, clean, duration, or_dash};
 
-/// The text.
-pub fn text(snapshot: &MemberSnapshot) -> String {
+pub(super) fn text(snapshot: &MemberSnapshot) -> String {
     let mut text = String::new();
     for group in &snapshot.groups {
         text.push_str(&format!(
@@ -65,8 +64,7 @@ fn row(tek: &Tek) -> [String; 12] {
     ]
 }
 
-/// The JSON.
-pub fn json(snapshot: &MemberSnapshot) -> Value {
+pub(super) fn json(snapshot: &MemberSnapshot) -> Value {
     let groups = snapshot.groups.iter();
     let groups =
         groups.map(|group| json!({"name": group.name, "id": group.id, "server": group.server, "teks": group.teks}));

@@ -20,7 +20,7 @@ use crate::format::clean;
 
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Show the state of a daemon
     #[command(subcommand)]
     Show(Show),
@@ -42,14 +42,14 @@ pub enum Command {
 
 /// The group of a command.
 #[derive(Clone, Debug, Args)]
-pub struct Group {
+pub(crate) struct Group {
     /// Name of the group in the daemon's configuration
     group: String,
 }
 
 /// The member of a command.
 #[derive(Clone, Debug, Args)]
-pub struct Member {
+pub(crate) struct Member {
     /// Name of the group in the daemon's configuration
     group: String,
     /// Name of the member in the daemon's configuration
@@ -58,7 +58,7 @@ pub struct Member {
 
 /// What to show.
 #[derive(Clone, Copy, Debug, Subcommand)]
-pub enum Show {
+pub(crate) enum Show {
     /// The group member gdoi-agent
     Member {
         #[command(subcommand)]
@@ -73,7 +73,7 @@ pub enum Show {
 
 /// Part of a member.
 #[derive(Clone, Copy, Debug, Subcommand)]
-pub enum MemberPart {
+pub(crate) enum MemberPart {
     /// ISAKMP SAs with the key servers
     Ike,
     /// Data SAs of the groups
@@ -84,7 +84,7 @@ pub enum MemberPart {
 
 /// Part of a key server.
 #[derive(Clone, Copy, Debug, Subcommand)]
-pub enum ServerPart {
+pub(crate) enum ServerPart {
     /// Registered members
     Members,
     /// Counters
@@ -93,7 +93,7 @@ pub enum ServerPart {
 
 impl Command {
     /// Where the daemon listens unless told otherwise.
-    pub fn default_socket(&self) -> &'static str {
+    pub(crate) fn default_socket(&self) -> &'static str {
         match self.request().served_by() {
             Daemon::Member => MEMBER_SOCKET,
             Daemon::Server => SERVER_SOCKET,
@@ -101,7 +101,7 @@ impl Command {
     }
 
     /// What to ask.
-    pub fn request(&self) -> Request {
+    pub(crate) fn request(&self) -> Request {
         let of_group = |Group { group }: &Group| GroupArgument { group: group.clone() };
         let of_member = |Member { group, member }: &Member| MemberArgument {
             group: group.clone(),
@@ -121,7 +121,7 @@ impl Command {
     }
 
     /// The answer as text or JSON.
-    pub fn render(&self, response: &Response, json: bool) -> anyhow::Result<String> {
+    pub(crate) fn render(&self, response: &Response, json: bool) -> anyhow::Result<String> {
         match (self, response) {
             (Self::Show(Show::Member { part }), Response::Member(snapshot)) => {
                 member_part(*part, snapshot, json)

@@ -5,8 +5,7 @@ use control::key_server::{ServerGroup, ServerRekey};
 
 use crate::format::{Fields, Table, clean, duration, or_dash};
 
-/// The text.
-pub fn text(snapshot: &ServerSnapshot) -> String {
+pub(super) fn text(snapshot: &ServerSnapshot) -> String {
     let listen: Vec<String> = snapshot.listen.iter().map(ToString::to_string).collect();
     let mut fields = Fields::default();
     fields

@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 
 use crate::format::{Table, duration};
 
-/// The text.
-pub fn text(snapshot: &ServerSnapshot) -> String {
+pub(super) fn text(snapshot: &ServerSnapshot) -> String {
     if snapshot.members.is_empty() {
         return "no registered members\n".to_owned();
     }
@@ -45,7 +44,6 @@ pub fn text(snapshot: &ServerSnapshot) -> String {
     table.render(0)
 }
 
-/// The JSON.
-pub fn json(snapshot: &ServerSnapshot) -> Value {
+pub(super) fn json(snapshot: &ServerSnapshot) -> Value {
     json!({"members": snapshot.members})
 }

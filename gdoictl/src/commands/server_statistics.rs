@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 
 use crate::format::{Fields, Table, clean};
 
-/// The text.
-pub fn text(snapshot: &ServerSnapshot) -> String {
+pub(super) fn text(snapshot: &ServerSnapshot) -> String {
     let statistics = &snapshot.statistics;
     let mut now = Fields::default();
     now.add("Half-open exchanges", statistics.half_open)
@@ -48,8 +47,7 @@ pub fn text(snapshot: &ServerSnapshot) -> String {
     text
 }
 
-/// The JSON.
-pub fn json(snapshot: &ServerSnapshot) -> Value {
+pub(super) fn json(snapshot: &ServerSnapshot) -> Value {
     let groups = snapshot.groups.iter().map(|group| {
         json!({
             "name": group.name, "id": group.id, "members": group.members,

@@ -27,7 +27,6 @@ fn niceness(program: &Path) -> &'static str {
     unit.lines().find_map(|line| line.strip_prefix("Nice=")).unwrap_or("0")
 }
 
-/// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
     process: Process,

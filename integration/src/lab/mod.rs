@@ -31,7 +31,6 @@ pub const DIRECTORY: &str = "/run/gdoi-lab";
 /// Packets travel through a buffer before they are in a capture's file.
 const SETTLES: Duration = Duration::from_millis(300);
 
-/// The members' nodes.
 pub const MEMBER_NODES: [Node; 3] = [G1, G2, G3];
 
 /// A lab that is up.

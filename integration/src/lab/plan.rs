@@ -7,9 +7,7 @@ use std::path::Path;
 /// One line of a group's policy.
 #[derive(Debug, Clone)]
 pub struct PolicyLine {
-    /// Source prefix.
     pub source: &'static str,
-    /// Destination prefix.
     pub destination: &'static str,
     /// Protocol and destination port, when the line is for one service.
     pub service: Option<(u8, u16)>,
@@ -24,7 +22,6 @@ pub struct Tek {
     pub integrity: Option<&'static str>,
     /// Its life in seconds.
     pub lifetime_seconds: u32,
-    /// Its policy.
     pub lines: Vec<PolicyLine>,
 }
 
@@ -96,7 +93,6 @@ impl Default for Rekey {
 /// What varies from run to run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The group's TEKs.
     pub teks: Vec<Tek>,
     /// Whether the members send with a counter-mode TEK.
     pub counter_mode_send: bool,
@@ -164,7 +160,6 @@ pub const MEMBERS: [(&str, &str, &[&str]); 3] = [
     ("g3", "10.0.5.1", &["wan"]),
 ];
 
-/// A member's file.
 pub fn member_file(plan: &Plan, position: usize, directory: &Path) -> String {
     let (name, address, wan) = MEMBERS.get(position).copied().unwrap_or(("none", "0.0.0.0", &[]));
     let local = if position == 0 { plan.first_local } else { address };

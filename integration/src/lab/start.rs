@@ -202,7 +202,6 @@ impl Lab {
             .collect()
     }
 
-    /// A member's daemon.
     pub fn member(&self, position: usize) -> Option<&Daemon> {
         self.members.get(position)?.as_ref()
     }

@@ -16,11 +16,8 @@ use std::process::Command;
 
 /// Host behind the first member.
 pub const HA: Node = Node("ha");
-/// First member.
 pub const G1: Node = Node("g1");
-/// Core router.
 pub const R: Node = Node("r");
-/// Second member.
 pub const G2: Node = Node("g2");
 /// Host behind the second member.
 pub const HB: Node = Node("hb");
@@ -30,7 +27,6 @@ pub const G3: Node = Node("g3");
 pub const HC: Node = Node("hc");
 /// Key servers in failover order.
 pub const SERVERS: [Node; 4] = [Node("s1"), Node("s2"), Node("s3"), Node("s4")];
-/// Every node.
 pub const ALL: [Node; 11] =
     [HA, G1, R, G2, HB, G3, HC, Node("s1"), Node("s2"), Node("s3"), Node("s4")];
 

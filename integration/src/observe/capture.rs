@@ -30,7 +30,6 @@ pub struct Captured {
     pub outgoing: bool,
     /// Link-layer address of the sender.
     pub mac: [u8; 6],
-    /// The packet.
     pub packet: Packet,
 }
 
@@ -67,7 +66,6 @@ pub enum Depth {
     Headers,
 }
 
-/// What tcpdump counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
     /// Packets in the file.

@@ -20,7 +20,6 @@ const COLUMNS: [&str; 8] = [
     "MemErrors",
 ];
 
-/// Counters by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drops(BTreeMap<String, u64>);
 

@@ -14,22 +14,16 @@ pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
 
-/// One IPv4 packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
-    /// Source address.
     pub source: Ipv4Addr,
-    /// Destination address.
     pub destination: Ipv4Addr,
-    /// Protocol number.
     pub protocol: u8,
     /// Identification, common to the fragments of one packet.
     pub identification: u16,
     /// Differentiated services code point (RFC 2474 §3).
     pub dscp: u8,
-    /// Don't Fragment.
     pub dont_fragment: bool,
-    /// More Fragments.
     pub more_fragments: bool,
     /// Octets of the original payload before this fragment's.
     pub fragment_offset: u16,
@@ -198,13 +192,11 @@ fn join(parts: &[&Packet]) -> Option<Packet> {
     None
 }
 
-/// Big-endian 16 bits.
 pub fn word(octets: &[u8], offset: usize) -> Option<u16> {
     let bytes = octets.get(offset..offset + 2)?;
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }
 
-/// Big-endian 32 bits.
 pub fn long(octets: &[u8], offset: usize) -> Option<u32> {
     let bytes = octets.get(offset..offset + 4)?;
     Some(u32::from_be_bytes(bytes.try_into().ok()?))

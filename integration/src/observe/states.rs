@@ -10,7 +10,6 @@ pub struct State {
     pub source: String,
     /// Destination address as printed.
     pub destination: String,
-    /// SPI.
     pub spi: u32,
     /// Request id, which ties it to policies.
     pub request_id: u32,

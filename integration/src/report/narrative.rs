@@ -70,7 +70,6 @@ impl Narrative {
         }
     }
 
-    /// Begins a chapter.
     pub fn chapter(&mut self, title: &str) {
         self.chapter = title.to_owned();
         self.line(&format!("\n== {title}"));

@@ -421,7 +421,6 @@ pub fn same_keys(narrative: &mut Narrative, lab: &Lab) {
     );
 }
 
-/// A host's address.
 pub fn address_of(host: Node) -> std::net::Ipv4Addr {
     if host == HA { HA_ADDRESS } else { HB_ADDRESS }
 }

@@ -21,7 +21,6 @@ pub enum Column {
     Excluded,
     /// What a fail-open rule covers.
     FailOpen,
-    /// Everything else.
     Unrelated,
 }
 
@@ -52,7 +51,6 @@ pub enum Promise {
     ByLine,
 }
 
-/// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// The state, in the table's words.

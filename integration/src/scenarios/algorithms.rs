@@ -56,7 +56,7 @@ const SUITES: &[Suite] = &[
 const FIRST_PORT: u16 = 5100;
 
 /// One group with a TEK for each suite, told apart by port.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter(
         "One group, a TEK for each cipher, told apart by port; sending in counter mode is allowed",
     );

@@ -29,8 +29,7 @@ const IDLE: Duration = Duration::from_secs(3);
 /// More operations than any phase has.
 const MOST: u64 = 80;
 
-/// Plays every phase.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut lab = context.build(Plan { rekey: Some(REKEY()), ..Plan::default() })?;
     lab.start_server(0)?;
     lab.start_member(0)?;

@@ -18,7 +18,7 @@ const LONG: u32 = 90;
 const SERVICE: u16 = 5001;
 
 /// Registers, takes the server away, waits for both ends, brings the server back.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     narrative
         .chapter("A key of 40 seconds for UDP port 5001, one of 90 seconds for everything else");
     let service =

@@ -14,7 +14,7 @@ const SERVICE: u16 = 5005;
 const LIFETIME: u32 = 40;
 
 /// Without a key, with one, after its end, with a new one.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("UDP port 5005 may pass in clear while there is no key");
     let tek = Tek { lifetime_seconds: LIFETIME, ..Tek::default() };
     let mut lab = context.build(Plan {

@@ -12,7 +12,7 @@ use std::time::Duration;
 const DATAGRAMS: u64 = 400;
 
 /// One flush after the other, on both members.
-pub fn play(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("Foreign flushes under traffic");
     let flushes: [(&str, &str, &[&str]); 3] = [
         ("nft flush ruleset", "nft", &["flush", "ruleset"]),

@@ -24,7 +24,7 @@ const ETHERNET_SEGMENT: u16 = 1460;
 const INSIDE: u16 = 1438;
 
 /// One setting after the other, changed by reloads.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut lab = context.build(Plan::default())?;
     if bring_up(&mut lab, narrative)? {
         let moment = lab.now()?;

@@ -16,7 +16,7 @@ const WITHIN: Duration = Duration::from_secs(90);
 const ROUNDS: u32 = 10;
 
 /// The key server first, then a member.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let rekey = Rekey { sealed: true, signing_key: "ecdsa-p256", ..Rekey::default() };
     let mut lab = context.build(Plan { rekey: Some(rekey), ..Plan::default() })?;
     if bring_up(&mut lab, narrative)? {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const FAR: &str = "172.16.2.10";
 
 /// All of them on one lab.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut lab = context.build(Plan::default())?;
     shortcut_before_the_daemon(&mut lab, narrative)?;
     lab.start_server(0)?;
@@ -45,7 +45,7 @@ const SHORTCUTS: &str = "
     }";
 
 /// Translates whatever leaves by an uplink, the group's packets not exempted.
-pub const MASQUERADE: &str = "
+pub(super) const MASQUERADE: &str = "
     table ip user {
         chain nat {
             type nat hook postrouting priority srcnat; policy accept;
@@ -54,7 +54,7 @@ pub const MASQUERADE: &str = "
     }";
 
 /// Removes what this scenario loads.
-pub fn unload(node: Node) {
+pub(super) fn unload(node: Node) {
     for table in ["ip", "netdev"] {
         let _ = node.run("nft", &["delete", "table", table, "user"]);
     }
@@ -196,7 +196,7 @@ fn quoted(lab: &Lab, narrative: &mut Narrative) {
 }
 
 /// States that such an error does not leave.
-pub fn quotes(lab: &Lab, narrative: &mut Narrative) {
+pub(super) fn quotes(lab: &Lab, narrative: &mut Narrative) {
     let text = "a packet whose hops end behind the SA: g1's ICMP error does not leave in clear";
     narrative.state("quoted", text, || find_quotes(lab));
 }

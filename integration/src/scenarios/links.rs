@@ -74,7 +74,7 @@ const MISHAPS: [Mishap; 6] = [
 ];
 
 /// One mishap after the other: the member's address configured, then the interface that has it.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     for (first_local, text) in
         [("10.0.1.1", "configured as such"), ("wan", "whatever its interface has")]
     {

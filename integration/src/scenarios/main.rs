@@ -19,12 +19,12 @@ use std::time::Duration;
 const FAR: &str = "172.16.2.10";
 
 /// Without anything else on the members.
-pub fn plain(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn plain(context: &Context, narrative: &mut Narrative) -> Result<()> {
     play(context, narrative, false)
 }
 
 /// Beside a user's firewall.
-pub fn beside_a_firewall(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn beside_a_firewall(context: &Context, narrative: &mut Narrative) -> Result<()> {
     play(context, narrative, true)
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 const DATAGRAMS: u64 = 600;
 
 /// Each phase begins under a flow.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut lab = context.build(Plan { mode: "receive-only", ..Plan::default() })?;
     narrative.chapter("Clear, then receive-only");
     let moment = lab.now()?;

@@ -45,17 +45,14 @@ impl Context {
         Lab::build(plan, &self.binaries)
     }
 
-    /// The program directory.
     pub fn binaries(&self) -> &Path {
         &self.binaries
     }
 }
 
-/// One scenario.
 pub struct Scenario {
     /// Its name on the command line.
     pub name: &'static str,
-    /// What it shows.
     pub about: &'static str,
     /// Whether it is played when none is named.
     pub ordinary: bool,

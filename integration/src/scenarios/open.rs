@@ -18,7 +18,7 @@ const LIFETIME: u32 = 45;
 const KERNEL_GRACE: u32 = 30;
 
 /// No server, a server, none again, one again; the daemon killed without a key and with one.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let tek = Tek { lifetime_seconds: LIFETIME, ..Tek::default() };
     let mut lab =
         context.build(Plan { teks: vec![tek], failure_policy: "open", ..Plan::default() })?;

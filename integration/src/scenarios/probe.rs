@@ -20,7 +20,6 @@ const BURST: u64 = 40;
 const MEMBER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
 /// The member looks at its counters every half minute, and spreads its question over some seconds.
 const LOOKED: Duration = Duration::from_secs(42);
-/// Of nobody's key.
 const UNKNOWN: u32 = 0x00ab_cdef;
 
 /// What is wrong with the packets.
@@ -31,7 +30,7 @@ enum Wrong {
 }
 
 /// With the probe, for both reasons; then without it.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut lab = context.build(Plan { recovery_probe: true, ..Plan::default() })?;
     if bring_up(&mut lab, narrative)? {
         narrative.chapter("With the recovery probe: ESP with the group's SPI and a wrong ICV");

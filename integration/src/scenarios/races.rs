@@ -29,7 +29,7 @@ const FLUSHES: [(&str, &[&str]); 4] = [
 ];
 
 /// A push and a flush, so many times.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut lab = context.build(Plan { rekey: Some(Rekey::default()), ..Plan::default() })?;
     if bring_up(&mut lab, narrative)? {
         // What is left after a roll is what there was before.

@@ -16,7 +16,7 @@ const WITHIN: Duration = Duration::from_secs(90);
 const DATAGRAMS: u64 = 300;
 
 /// One rekey, then the power goes, twice: once with the sealed state, once with a damaged one.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let rekey = Rekey { sealed: true, signing_key: "ecdsa-p256", ..Rekey::default() };
     let plan = Plan { rekey: Some(rekey), sealed_members: true, ..Plan::default() };
     let mut lab = context.build(plan)?;

@@ -26,7 +26,7 @@ const SLOW: Duration = Duration::from_secs(10);
 const MEMBERS: [Node; 2] = [G1, G2];
 
 /// Twenty rekeys, and what must not disturb them.
-pub fn short(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn short(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let rekey = Rekey { lifetime_seconds: 180, ..Rekey::default() };
     let mut lab = context.build(Plan { rekey: Some(rekey), ..Plan::default() })?;
     if bring_up(&mut lab, narrative)? {
@@ -39,8 +39,7 @@ pub fn short(context: &Context, narrative: &mut Narrative) -> Result<()> {
     close(context, lab, narrative)
 }
 
-/// Two hundred rekeys.
-pub fn long(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn long(context: &Context, narrative: &mut Narrative) -> Result<()> {
     // Short delays keep two hundred rekeys within a quarter of an hour; build with optimisation, or
     // the members come late.
     let rekey = Rekey {
@@ -58,7 +57,7 @@ pub fn long(context: &Context, narrative: &mut Narrative) -> Result<()> {
 }
 
 /// Five rekeys to a multicast address, signed with ECDSA.
-pub fn multicast(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn multicast(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let rekey = Rekey { multicast: true, signing_key: "ecdsa-p256", ..Rekey::default() };
     let mut lab = context.build(Plan { rekey: Some(rekey), ..Plan::default() })?;
     // The core's multicast routing, without anybody who listens to IGMP: every copy goes

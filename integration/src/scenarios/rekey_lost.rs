@@ -23,7 +23,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 const DATAGRAMS: u64 = 2500;
 
 /// One kind of loss after the other.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut lab = context.build(Plan { rekey: Some(REKEY()), ..Plan::default() })?;
     if bring_up(&mut lab, narrative)? {
         let losses = [

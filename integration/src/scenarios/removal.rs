@@ -18,7 +18,7 @@ use std::time::Duration;
 const WITHIN: Duration = Duration::from_secs(90);
 
 /// With a key hierarchy, by one push; without one, by deleting everything and pulls that refuse it.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     removal(context, narrative, true)?;
     removal(context, narrative, false)
 }

@@ -13,7 +13,7 @@ use crate::report::statements::{
 use anyhow::{Context as _, Result};
 
 /// Every sabotage on one lab, each one healed by a restart of the member.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut lab = context.build(Plan::default())?;
     if !bring_up(&mut lab, narrative)? {
         return close(context, lab, narrative);

@@ -29,7 +29,7 @@ const OWN: [&str; 5] = ["psk", "key", "pcap", "sock", "notify"];
 type Secrets = BTreeMap<String, Vec<u8>>;
 
 /// A registration, rekeys, a reload, a death and a stop.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let rekey = Rekey { sealed: true, key_hierarchy: true, ..Rekey::default() };
     let plan =
         Plan { rekey: Some(rekey), sealed_members: true, log: Some("trace"), ..Plan::default() };
@@ -184,7 +184,6 @@ fn written_by_the_lab(lab: &Lab) -> Result<Secrets> {
     names.into_iter().map(secret).collect()
 }
 
-/// What daemons wrote.
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {

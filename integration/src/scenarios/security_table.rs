@@ -56,7 +56,7 @@ const LONG: u32 = 110;
 const KERNEL_GRACE: u32 = 30;
 
 /// Keys that live, then keys that end.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let table = table::read(DOCUMENT)?;
     living(context, narrative, &table)?;
     ending(context, narrative, &table)

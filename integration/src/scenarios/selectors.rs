@@ -10,7 +10,7 @@ use crate::report::statements::{answered, blocked, nothing_clear, tcp, to_port};
 use anyhow::Result;
 
 /// Asymmetric prefixes first, then a port.
-pub fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     asymmetric(context, narrative)?;
     ports(context, narrative)
 }

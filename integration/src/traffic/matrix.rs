@@ -103,7 +103,6 @@ struct Seen {
     clear: u64,
     /// As ESP, as a member sent it into the core.
     esp: u64,
-    /// At its destination.
     arrived: u64,
 }
 

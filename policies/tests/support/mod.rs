@@ -1,5 +1,5 @@
 //! A member of a group, its TEKs, and a readable form of a desired state.
-#![allow(dead_code, reason = "every test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
