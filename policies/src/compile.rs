@@ -384,7 +384,7 @@ impl Builder {
     fn preservation(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
         let Part { group, lines, inside } = part;
         let guard = failclose::guard(group, lines, inside);
-        if guard.is_empty() && lines.is_empty() {
+        if guard.protected.is_empty() && guard.pairs.is_empty() && lines.is_empty() {
             return Ok(());
         }
         let mut excluded = local::excluded(group)?;
@@ -396,7 +396,11 @@ impl Builder {
         let preservation = self.desired.preservation.get_or_insert_with(Preservation::default);
         preservation.lan.extend(group.zones.lan_names().map(str::to_owned));
         preservation.wan.extend(group.zones.wan.iter().map(|wan| wan.name.clone()));
-        preservation.guard.extend(guard);
+        if !guard.protected.is_empty() {
+            preservation.protected.insert(guard.protected);
+        }
+        preservation.guard.extend(guard.pairs);
+        preservation.guard_everything |= guard.everything;
         let ported = |selector: &Selector| has_ports(selector);
         preservation.defragment |= excluded.iter().any(ported);
         preservation.defragment |= lines.iter().any(|line| line.selectors.iter().any(ported));

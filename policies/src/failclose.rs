@@ -42,24 +42,35 @@ pub(crate) fn blocked(group: &GroupInput<'_>, lines: &[Line<'_>]) -> BTreeSet<Se
     protected.chain(lines.iter().flat_map(Line::all_selectors)).collect()
 }
 
-/// The pairs that the nf_tables guard drops in clear.
-pub(crate) fn guard(
-    group: &GroupInput<'_>,
-    lines: &[Line<'_>],
-    inside: &Inside<'_>,
-) -> BTreeSet<(IpNet, IpNet)> {
-    let mut pairs = protected_pairs(group);
-    let plain = lines.iter().flat_map(Line::all_selectors).filter(is_plain);
-    for Selector { source, destination, .. } in plain {
+/// What the nf_tables guard drops in clear.
+#[derive(Debug, Default)]
+pub(crate) struct Guard {
+    /// Between any two of these.
+    pub(crate) protected: BTreeSet<IpNet>,
+    /// Pairs beyond those.
+    pub(crate) pairs: BTreeSet<(IpNet, IpNet)>,
+    /// Whatever comes from a LAN or goes to one: the policy encrypts everything. What the router
+    /// itself sends and receives also keeps a WAN alive, for example DHCP, and is left to the
+    /// kernel's policies.
+    pub(crate) everything: bool,
+}
+
+pub(crate) fn guard(group: &GroupInput<'_>, lines: &[Line<'_>], inside: &Inside<'_>) -> Guard {
+    let protected: BTreeSet<IpNet> = group.protected.iter().map(IpNet::trunc).collect();
+    let mut guard = Guard { protected, ..Guard::default() };
+    for Selector { source, destination, .. } in
+        lines.iter().flat_map(Line::all_selectors).filter(is_plain)
+    {
         if is_everything(&source) && is_everything(&destination) {
-            // Between everything and everything there is also what keeps a WAN alive, for example
-            // DHCP.
-            pairs.extend(inside.lan_prefixes().flat_map(|lan| [(lan, destination), (source, lan)]));
+            guard.everything = true;
         } else {
-            pairs.insert((source, destination));
+            guard.pairs.insert((source, destination));
         }
     }
     // A policy that lets a LAN's own traffic pass would let in a packet with a forged source.
-    pairs.extend(inside.pairs().map(|(source, destination)| (source.prefix, destination.prefix)));
-    pairs
+    let local = inside.pairs().map(|(source, destination)| (source.prefix, destination.prefix));
+    guard.pairs.extend(local);
+    let protected = |net: &IpNet| guard.protected.iter().any(|prefix| prefix.contains(net));
+    guard.pairs.retain(|(source, destination)| !(protected(source) && protected(destination)));
+    guard
 }

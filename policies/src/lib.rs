@@ -20,13 +20,13 @@
 //!
 //! - **`any` is 0.0.0.0/0** in XFRM (IPv4: the group's data path has no IPv6 yet). A line
 //!   `any -> any` makes everything group traffic but key server traffic, excludes and the LAN side.
-//!   The nf_tables guard then stands between the LAN prefixes and everything instead of everything
-//!   and everything, so that a DHCP client on the WAN still works.
+//!   The nf_tables guard then stands at the LANs, between those and every other interface, so that
+//!   a DHCP client on the WAN still works.
 //! - **Explicit lines beat mirrored ones**: a symmetric line A -> B also protects B -> A, unless a
 //!   line of another TEK says exactly B -> A.
 //! - **Exclude rules count in both directions**, for all groups of the machine, since the kernel
 //!   has one policy database.
-//! - **Lines with a protocol or a port add no guard pair**: the guard works on prefixes, and other
+//! - **Lines with a protocol or a port add nothing to the guard**: the guard works on prefixes, and other
 //!   traffic between them is none of our business. The policies alone protect them.
 
 #![warn(missing_docs)]

@@ -55,10 +55,6 @@ impl<'a> Inside<'a> {
             })
         })
     }
-
-    pub(crate) fn lan_prefixes(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.prefixes.iter().filter(|prefix| prefix.interface.is_some()).map(|prefix| prefix.prefix)
-    }
 }
 
 /// LOCAL to and from the key servers, their UDP port only, and their pushes by multicast.

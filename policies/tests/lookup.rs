@@ -104,10 +104,14 @@ fn passes_in_clear(desired: &Desired, direction: Direction, packet: &Packet, dev
 fn guard_passes(desired: &Desired, packet: &Packet) -> bool {
     let Some(preservation) = &desired.preservation else { return true };
     preservation.exclude.iter().any(|selector| packet.is_selected_by(selector))
-        || !preservation
+        || !(preservation
             .guard
             .iter()
             .any(|(source, destination)| packet.is_between(source, destination))
+            || preservation.protected.iter().any(|prefixes| {
+                let of_group = |from| prefixes.iter().any(|to| packet.is_between(from, to));
+                prefixes.iter().any(of_group)
+            }))
 }
 
 fn template(

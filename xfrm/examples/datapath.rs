@@ -161,7 +161,9 @@ impl Member {
         desired.preservation = Some(Preservation {
             lan: BTreeSet::from([String::from("lan")]),
             wan: BTreeSet::from([String::from("wan"), String::from("wan2")]),
-            guard: BTreeSet::from([(any, any)]),
+            protected: BTreeSet::from([BTreeSet::from([any])]),
+            guard: BTreeSet::new(),
+            guard_everything: false,
             exclude: BTreeSet::new(),
             groups: BTreeMap::from([(PLACEHOLDER, group)]),
             defragment: self.defragment,

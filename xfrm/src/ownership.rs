@@ -37,6 +37,13 @@ impl Ownership {
         self.reqids.contains(&reqid.0)
     }
 
+    /// The range of reqids as a value and a mask: it is a power of two long and begins at a
+    /// multiple of it.
+    pub(crate) fn reqid_mask(&self) -> (u32, u32) {
+        let (first, last) = (*self.reqids.start(), *self.reqids.end());
+        (first, !(first ^ last))
+    }
+
     /// Whether a policy with this index is ours.
     pub fn owns_policy(&self, index: u32) -> bool {
         self.policy_indexes.contains(&index)

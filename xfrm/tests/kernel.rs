@@ -96,10 +96,9 @@ fn desired() -> Desired {
     desired.preservation = Some(Preservation {
         lan: BTreeSet::from([String::from("lan")]),
         wan: BTreeSet::from([String::from("wan")]),
-        guard: BTreeSet::from([
-            (group, group),
-            ("fd00::/16".parse().unwrap(), "fd00::/16".parse().unwrap()),
-        ]),
+        protected: BTreeSet::from([BTreeSet::from([group, "fd00::/16".parse().unwrap()])]),
+        guard: BTreeSet::from([("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap())]),
+        guard_everything: true,
         exclude: BTreeSet::from([excluded]),
         groups: BTreeMap::from([("192.0.2.1".parse().unwrap(), preservation)]),
         defragment: true,
@@ -134,8 +133,12 @@ fn applies_reads_back_and_removes() {
             "type filter hook ingress device \"wan\" priority -500",
             "typeof esp spi",
             "ip daddr set meta mark ip saddr set meta priority",
-            "ipsec out reqid 1195638784 meta mark set ip daddr meta priority set ip saddr",
-            "rt ipsec missing jump leaving",
+            "ipsec out reqid & 4294901760 == 1195638784 meta mark set ip daddr meta priority set ip saddr",
+            "type filter hook egress device \"wan\"",
+            "ip saddr @protected_ip ip daddr @protected_ip jump leaving",
+            "@nh,96,64 @lines_ip_0 jump leaving",
+            "10.1.0.0/24 . 10.2.0.0/24",
+            "meta l4proto icmp jump errors",
             "udp dport 520 accept comment \"excluded\"",
         ] {
             assert!(tables.contains(line), "{line} is not in {tables}");

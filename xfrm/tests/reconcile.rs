@@ -115,6 +115,8 @@ impl Draw {
         desired.preservation = self.preservation.map(|(defragment, guards)| Preservation {
             lan: BTreeSet::from([String::from("lan")]),
             wan: BTreeSet::from([String::from("wan"), String::from("absent")]),
+            protected: BTreeSet::new(),
+            guard_everything: false,
             guard: PREFIXES
                 .iter()
                 .take(guards.into())

@@ -140,8 +140,8 @@ fn guards_emptied(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         narrative.sabotage("g1's guard looks at no quotes", "quoted", |narrative| {
             leaks::quotes(lab, narrative)
         });
-        empty("guard_forward")?;
-        empty("last_guard")?;
+        empty("before_nat")?;
+        empty("behind_nat")?;
         G1.nft(leaks::MASQUERADE)?;
         narrative.sabotage(
             "g1's guards are empty beside a masquerade",

@@ -198,6 +198,13 @@ pub fn render(desired: &Desired) -> String {
     for selector in &preservation.exclude {
         let _ = writeln!(text, "\texclude {}", words(selector));
     }
+    for prefixes in &preservation.protected {
+        let prefixes: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+        let _ = writeln!(text, "\tguard among {}", prefixes.join(" "));
+    }
+    if preservation.guard_everything {
+        text.push_str("\tguard everything of the lan\n");
+    }
     for (source, destination) in &preservation.guard {
         let _ = writeln!(text, "\tguard {source} -> {destination}");
     }

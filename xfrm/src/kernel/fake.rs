@@ -122,11 +122,11 @@ impl FakeKernel {
             }
         }
         state.routes.retain(|route| route.interface != name);
-        let chain = crate::nft::chain_name(name);
+        let hooked = [crate::nft::chain_name(name), crate::nft::egress_name(name)];
         state
             .tables
             .chains
-            .retain(|(_, family, key), _| *family != crate::nft::NETDEV || *key != chain);
+            .retain(|(_, family, key), _| *family != crate::nft::NETDEV || !hooked.contains(key));
     }
 
     /// Lets so many packets have been sent on a state.

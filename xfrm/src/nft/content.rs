@@ -2,51 +2,66 @@
 //!
 //! ```text
 //! netdev  guard_WAN   ingress -500            clear packets between group prefixes: dropped before any flowtable
+//!         egress_WAN  egress first            the same on their way out: raw sockets and flowtables pass no other hook
 //! ip      defragment  prerouting              only with port selectors
 //!         restore     prerouting raw          received ESP of the group: destination := LOCAL; clear packets: dropped
+//!         delivered_  forward, input last-6   clear packets that address translation has made the group's: dropped
+//!         before_nat  postrouting 99          clear packets between group prefixes: dropped; the others are marked
+//!         behind_nat  postrouting 101         marked packets that translation has taken out of their SA: dropped
 //!         stash       postrouting last-7      mark, priority := inner addresses
-//!         preserve    output raw, route       outer addresses := mark, priority
-//!         undelivered output raw+1            what still goes to the placeholder: dropped
-//!         destined    forward, output last-7  remembers what XFRM will put into an SA
-//!         last_guard  forward, output, postrouting last-6
-//!                                             clear packets between group prefixes: dropped
-//! ip6     restore, leaving                    guards only
+//!         preserve    output first, route     outer addresses := mark, priority
+//!         undelivered output first+1          what still goes to the placeholder: dropped
+//! ip6     arrivals, before_nat, behind_nat    guards only
 //! ```
 //!
-//! The last guard stands before and behind source address translation, which may hide the group's
-//! addresses and takes a packet out of its SA: XFRM looks for a policy again, under the new source.
-//! It also stops ICMP errors that quote the group's packets, for the router sends those from its
-//! own address, which no policy of the group covers.
+//! Every guard first asks two interval sets whether the addresses are the group's, so that other
+//! traffic pays for one look-up a hook, however many prefixes and lines there are.
 //!
-//! The guards are there twice. The tables called `gdoi-guard` belong to the process's socket, so
-//! `nft flush ruleset` leaves them, and they go when the process ends; the tables called `gdoi`
-//! stay then.
+//! Source address translation may hide the group's addresses and takes a packet out of its SA: XFRM
+//! looks for a policy again, under the new source. All its chains, of whatever priority, run inside
+//! the one hook at 100. What is remembered is therefore written at 99 and read at 101: the priority
+//! of a packet is everybody's, and a class set in between elsewhere would destroy it.
+//!
+//! The guard at 99 also stops ICMP errors that quote the group's packets, for the router sends
+//! those from its own address, which no policy of the group covers.
+//!
+//! The guards against packets that leave are there twice. The tables called `gdoi-guard` belong to
+//! the process's socket, so `nft flush ruleset` leaves them, and they go when the process ends; the
+//! tables called `gdoi` stay then.
 //!
 //! After `ip xfrm policy flush` by somebody else, and until the repair, these guards alone keep the
 //! group's packets from leaving and arriving in clear. A default block of XFRM is no way to help:
 //! it would hit everybody's traffic.
 
 use core::net::Ipv4Addr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use ipnet::IpNet;
-
-use crate::nft::rule::{ESP, Field, QUOTING_TYPES, Rule, VLAN_TYPES, family};
-use crate::nft::table::{Chain, Hook, OWNED, Set, Table};
-use crate::nft::{DROP, IN_CLEAR, IP, IP6, NETDEV, UNKNOWN_ESP, chain_name};
-use crate::nft::{DontFragment, Preservation, SegmentSize};
+use crate::nft::pairs::{Range, layers, ranges};
+use crate::nft::rule::{ESP, Field, Rule, VLAN_TYPES, family};
+use crate::nft::table::{Chain, Elements, Hook, OWNED, Set, Table};
+use crate::nft::{
+    DROP, FOREIGN_POLICY, IN_CLEAR, IP, IP6, NETDEV, UNKNOWN_ESP, chain_name, egress_name,
+};
+use crate::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use crate::ownership::Ownership;
 
 const PREROUTING: u32 = 0;
+const INPUT: u32 = 1;
 const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 const INGRESS: u32 = 0;
+const EGRESS: u32 = 1;
 
 const INGRESS_FIRST: i32 = -500;
 const RAW: i32 = -300;
 /// After whatever a user's tables do at raw.
 const AFTER_RAW: i32 = -290;
+/// On both sides of source address translation.
+const BEFORE_NAT: i32 = 99;
+const BEHIND_NAT: i32 = 101;
+/// Before every chain that a user may have: mark and priority are the inner addresses there.
+const FIRST: i32 = i32::MIN + 8;
 /// Behind everything a user may set marks with, before the last hooks of the kernel itself.
 const LAST: i32 = i32::MAX - 7;
 
@@ -55,6 +70,12 @@ const ARRIVING: &str = "arriving";
 const LEAVING: &str = "leaving";
 const QUOTED: &str = "quoted";
 const UNKNOWN: &str = "unknown";
+const SENT: &str = "sent";
+const EXCLUDED: &str = "excluded";
+const DESTINED: &str = "destined";
+const TRANSLATED: &str = "translated";
+const RECEIVED: &str = "received";
+const ERRORS: &str = "errors";
 
 /// The tables that stay when the process ends.
 pub(crate) fn main_tables(
@@ -62,20 +83,16 @@ pub(crate) fn main_tables(
     interfaces: &BTreeMap<String, u32>,
     ownership: &Ownership,
 ) -> Vec<Table> {
-    let content = Content { preservation, name: ownership.table.clone(), flags: 0 };
+    let content = Content::new(preservation, ownership, ownership.table.clone(), 0);
     let mut tables = vec![content.netdev(interfaces), content.ip()];
     tables.extend(content.has(IP6).then(|| content.guard(IP6)));
     tables
 }
 
 /// The guards that nobody else can flush while the process runs.
-pub(crate) fn guard_tables(
-    preservation: &Preservation,
-    interfaces: &BTreeMap<String, u32>,
-    ownership: &Ownership,
-) -> Vec<Table> {
-    let content = Content { preservation, name: ownership.guard_table(), flags: OWNED };
-    let mut tables = vec![content.netdev(interfaces), content.guard(IP)];
+pub(crate) fn guard_tables(preservation: &Preservation, ownership: &Ownership) -> Vec<Table> {
+    let content = Content::new(preservation, ownership, ownership.guard_table(), OWNED);
+    let mut tables = vec![content.guard(IP)];
     tables.extend(content.has(IP6).then(|| content.guard(IP6)));
     tables
 }
@@ -85,16 +102,111 @@ pub(crate) fn set_name(placeholder: Ipv4Addr) -> String {
     format!("inbound_{placeholder}")
 }
 
+/// What of one address family is guarded.
+struct Guarded {
+    /// All prefixes of all groups.
+    any: Vec<Range>,
+    /// The groups' own, where there is more than one group: what lies between the prefixes of two
+    /// groups belongs to neither.
+    groups: Vec<Vec<Range>>,
+    /// Lines outside of those.
+    lines: Vec<Vec<(Range, Range)>>,
+}
+
+impl Guarded {
+    fn of(preservation: &Preservation, wanted: u8) -> Self {
+        let groups = preservation.protected.iter();
+        let groups: Vec<Vec<Range>> = groups
+            .map(|prefixes| ranges(prefixes.iter(), wanted))
+            .filter(|one| !one.is_empty())
+            .collect();
+        let any = ranges(preservation.protected.iter().flatten(), wanted);
+        let lines = layers(preservation.guard.iter(), wanted);
+        Self { any, groups: if groups.len() > 1 { groups } else { Vec::new() }, lines }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.any.is_empty() && self.lines.is_empty()
+    }
+
+    fn sets(&self, wanted: u8) -> impl Iterator<Item = Set> {
+        let any = (!self.any.is_empty()).then(|| Set {
+            name: protected_name(wanted),
+            elements: Elements::Addresses(wanted, self.any.clone()),
+        });
+        let groups = self.groups.iter().enumerate().map(move |(number, ranges)| Set {
+            name: group_name(wanted, number),
+            elements: Elements::Addresses(wanted, ranges.clone()),
+        });
+        let lines = self.lines.iter().enumerate().map(move |(number, pairs)| Set {
+            name: lines_name(wanted, number),
+            elements: Elements::Pairs(wanted, pairs.clone()),
+        });
+        any.into_iter().chain(groups).chain(lines)
+    }
+}
+
+fn family_name(family: u8) -> &'static str {
+    if family == IP6 { "ip6" } else { "ip" }
+}
+
+fn protected_name(family: u8) -> String {
+    format!("protected_{}", family_name(family))
+}
+
+fn group_name(family: u8, number: usize) -> String {
+    format!("protected_{}_{number}", family_name(family))
+}
+
+fn lines_name(family: u8, number: usize) -> String {
+    format!("lines_{}_{number}", family_name(family))
+}
+
+fn fragments_name(placeholder: Ipv4Addr, number: usize) -> String {
+    format!("fragments_{placeholder}_{number}")
+}
+
+/// The chain between a guard and `target`, where the groups are told apart.
+fn of_group(target: &str) -> String {
+    format!("{target}_of_group")
+}
+
+/// Whose addresses count.
+#[derive(Clone, Copy)]
+enum Of {
+    Packet,
+    /// The packet that an ICMP error quotes.
+    Quote,
+}
+
 struct Content<'a> {
     preservation: &'a Preservation,
+    ownership: &'a Ownership,
+    guarded: BTreeMap<u8, Guarded>,
     name: String,
     flags: u32,
 }
 
-impl Content<'_> {
+impl<'a> Content<'a> {
+    fn new(
+        preservation: &'a Preservation,
+        ownership: &'a Ownership,
+        name: String,
+        flags: u32,
+    ) -> Self {
+        let guarded = [IP, IP6].map(|family| (family, Guarded::of(preservation, family)));
+        Self { preservation, ownership, guarded: guarded.into(), name, flags }
+    }
+
     /// Whether anything of this family is guarded.
-    fn has(&self, wanted: u8) -> bool {
-        self.preservation.guard.iter().any(|(source, _)| family(source) == wanted)
+    fn has(&self, family: u8) -> bool {
+        self.guarded.get(&family).is_some_and(|guarded| !guarded.is_empty())
+            || self.guards_everything(family)
+    }
+
+    /// A line from everything to everything is about IPv4, as all lines are.
+    fn guards_everything(&self, family: u8) -> bool {
+        family == IP && self.preservation.guard_everything
     }
 
     fn table(&self, family: u8, sets: Vec<Set>, chains: Vec<Chain>) -> Table {
@@ -106,50 +218,100 @@ impl Content<'_> {
         Table { family, name: self.name.clone(), flags: self.flags, comment, sets, chains }
     }
 
+    fn sets(&self, family: u8) -> impl Iterator<Item = Set> {
+        self.guarded.get(&family).into_iter().flat_map(move |guarded| guarded.sets(family))
+    }
+
+    /// Rules that send the group's packets on to `target`. Everybody else's packets go by.
+    fn group_packets(&self, table_family: u8, family: u8, of: Of, target: &str) -> Vec<Rule> {
+        let Some(guarded) = self.guarded.get(&family) else { return Vec::new() };
+        let rule = || Rule::new(table_family, family, "");
+        let target_of_any =
+            if guarded.groups.is_empty() { target.to_owned() } else { of_group(target) };
+        let any = (!guarded.any.is_empty())
+            .then(|| between_both(rule(), of, &protected_name(family)).jumps(&target_of_any));
+        let lines = (0..guarded.lines.len()).map(|number| {
+            let set = lines_name(family, number);
+            let rule = match of {
+                Of::Packet => rule().pair_in(&set),
+                Of::Quote => rule().quoted_pair_in(&set),
+            };
+            rule.jumps(target)
+        });
+        any.into_iter().chain(lines).collect()
+    }
+
+    /// Tells the groups apart for `target`, if there are several.
+    fn group_chain(
+        &self,
+        table_family: u8,
+        families: &[u8],
+        of: Of,
+        target: &str,
+    ) -> Option<Chain> {
+        let rules: Vec<Rule> = families
+            .iter()
+            .flat_map(|family| {
+                let groups = self.guarded.get(family).map_or(0, |guarded| guarded.groups.len());
+                (0..groups).map(|number| {
+                    let set = group_name(*family, number);
+                    let rule = Rule::new(table_family, *family, "");
+                    between_both(rule, of, &set).jumps(target)
+                })
+            })
+            .collect();
+        (!rules.is_empty()).then(|| Chain { name: of_group(target), hook: None, rules })
+    }
+
     fn netdev(&self, interfaces: &BTreeMap<String, u32>) -> Table {
         let families: Vec<u8> = [IP, IP6].into_iter().filter(|family| self.has(*family)).collect();
         let present = self.preservation.wan.iter().filter(|name| interfaces.contains_key(*name));
-        let guards = present.map(|name| Chain {
-            name: chain_name(name),
-            hook: Some(Hook {
-                kind: "filter",
-                number: INGRESS,
-                priority: INGRESS_FIRST,
-                device: Some(name.clone()),
-            }),
-            rules: in_vlans()
-                .chain(families.iter().flat_map(|family| {
-                    [
-                        Rule::new(NETDEV, *family, "").decapsulated(true).accepted(),
-                        Rule::new(NETDEV, *family, "").protocol(ESP).accepted(),
-                        Rule::new(NETDEV, *family, "").jumps(ARRIVING),
-                    ]
-                }))
+        let guard = |name: String, number, priority, device: &String, target: &str| Chain {
+            name,
+            hook: Some(Hook { kind: "filter", number, priority, device: Some(device.clone()) }),
+            rules: families
+                .iter()
+                .flat_map(|family| self.group_packets(NETDEV, *family, Of::Packet, target))
                 .collect(),
+        };
+        let guards = present.flat_map(|name| {
+            [
+                guard(chain_name(name), INGRESS, INGRESS_FIRST, name, ARRIVING),
+                guard(egress_name(name), EGRESS, FIRST, name, SENT),
+            ]
         });
-        let drops = families.iter().flat_map(|family| self.drops(NETDEV, *family, ARRIVING));
-        let arriving = Chain { name: ARRIVING.to_owned(), hook: None, rules: drops.collect() };
-        self.table(NETDEV, Vec::new(), [arriving].into_iter().chain(guards).collect())
+        let rule = || Rule::new(NETDEV, NETDEV, "");
+        let own = |comment: String, decapsulated: bool| {
+            let decapsulated = decapsulated.then(|| rule().decapsulated(true).accepted());
+            let first = in_vlans().chain(decapsulated).chain([rule().protocol(ESP).accepted()]);
+            let excluded = self.has_excludes(&families).then(|| rule().jumps(EXCLUDED));
+            let dropped = Rule::new(NETDEV, NETDEV, &comment).counted().dropped();
+            first.chain(excluded).chain([dropped]).collect::<Vec<Rule>>()
+        };
+        let chain = |name: &str, rules| Chain { name: name.to_owned(), hook: None, rules };
+        let mut chains = vec![
+            chain(ARRIVING, own(format!("{DROP}{ARRIVING}{IN_CLEAR}"), true)),
+            chain(SENT, own(format!("{DROP}sent past the router{IN_CLEAR}"), false)),
+        ];
+        chains.extend(self.excluded(NETDEV, &families));
+        for target in [ARRIVING, SENT] {
+            chains.extend(self.group_chain(NETDEV, &families, Of::Packet, target));
+        }
+        chains.extend(guards);
+        let sets = families.iter().flat_map(|family| self.sets(*family)).collect();
+        self.table(NETDEV, sets, chains)
     }
 
     fn ip(&self) -> Table {
         let rule = |comment: &str| Rule::new(IP, IP, comment);
         let groups = &self.preservation.groups;
-        let sets = groups.iter().map(|(placeholder, group)| Set {
-            name: set_name(*placeholder),
-            elements: group.inbound_spis.clone(),
-        });
-        let mut restore = self.trusted_arrivals(IP);
-        let (mut stash, mut preserve, mut undelivered) = (Vec::new(), Vec::new(), Vec::new());
-        let mut destined = Vec::new();
+        let mut sets: Vec<Set> = self.sets(IP).collect();
+        let mut received = self.trusted_arrivals(IP);
+        let (mut destined, mut preserve, mut undelivered) = (Vec::new(), Vec::new(), Vec::new());
         for (placeholder, group) in groups {
-            let own = rule("to XFRM").protocol(ESP).spi_in(&set_name(*placeholder));
-            restore.push(own.set_destination(group.local).untracked().counted().accepted());
-            for (source, destination) in ipv4(&group.fragments) {
-                let fragment = rule("later fragments to XFRM").protocol(ESP).later_fragment();
-                let fragment = fragment.between(source, destination).set_destination(group.local);
-                restore.push(fragment.untracked().counted().accepted());
-            }
+            let (own, more) = restored(*placeholder, group);
+            received.extend(own);
+            sets.extend(more);
             for reqid in &group.outbound_reqids {
                 let clamp = || rule("segment size of TCP").goes_into(*reqid).opens_connection();
                 match group.segment_size {
@@ -157,127 +319,182 @@ impl Content<'_> {
                     SegmentSize::Path => destined.push(clamp().clamp_to_path()),
                     SegmentSize::AtMost(octets) => destined.push(clamp().clamp_to(octets)),
                 }
-                destined.push(rule("goes into an SA").goes_into(*reqid).mark_destined());
-                stash.push(rule("inner addresses").goes_into(*reqid).stash().counted());
             }
-            let ours = |comment: &str| {
-                let rule = rule(comment).protocol(ESP).field_is(Field::SOURCE, group.local);
-                rule.field_is(Field::DESTINATION, *placeholder)
-            };
-            let no_addresses = format!("{DROP}no inner addresses for ESP");
-            preserve.push(ours(&no_addresses).mark_empty().counted().dropped());
-            let outside = ours("inner addresses outside").restore_stashed();
-            let outside = match group.dont_fragment {
-                DontFragment::Set => outside.set_dont_fragment(),
-                // `flag nopmtudisc` on the state clears it; without the flag XFRM copies it.
-                DontFragment::Clear | DontFragment::Copy => outside,
-            };
-            preserve.push(outside.untracked().counted());
+            preserve.extend(preserved(*placeholder, group));
             let stray = rule(&format!("{DROP}addressed to the placeholder"));
             undelivered.push(stray.field_is(Field::DESTINATION, *placeholder).counted().dropped());
         }
-        // What is left and not decapsulated is ESP that we have no SA for, or came in clear.
-        restore.push(rule("").protocol(ESP).jumps(UNKNOWN));
-        restore.push(rule("").jumps(ARRIVING));
-        let mut chains = vec![
-            self.drop_chain(IP, UNKNOWN),
-            self.drop_chain(IP, ARRIVING),
-            self.drop_chain(IP, LEAVING),
-            self.quoted(),
-        ];
+        received.extend(self.group_packets(IP, IP, Of::Packet, UNKNOWN));
+        received.push(rule("").accepted());
+        let mut restore = vec![rule("").protocol(ESP).jumps(RECEIVED)];
+        restore.extend(self.group_packets(IP, IP, Of::Packet, ARRIVING));
+        let mut unknown = self.jump_to_excluded(IP);
+        unknown.push(rule(UNKNOWN_ESP).counted().dropped());
+        let plain = |name: &str, rules| Chain { name: name.to_owned(), hook: None, rules };
+        let mut chains = self.shared(IP, destined);
+        chains.push(plain(UNKNOWN, unknown));
+        chains.extend(self.group_chain(IP, &[IP], Of::Packet, UNKNOWN));
+        chains.push(plain(RECEIVED, received));
         if self.preservation.defragment {
             let reason = "fragments are put together before policies ask for their ports";
             let rules = vec![rule(reason).tracked_as_new()];
             chains.push(chain("defragment", "filter", PREROUTING, AFTER_RAW, rules));
         }
+        let inner = rule("inner addresses").goes_into_ours(self.ownership).stash().counted();
         chains.extend([
             chain("restore", "filter", PREROUTING, RAW, restore),
-            chain("stash", "filter", POSTROUTING, LAST, stash),
-            chain("preserve", "route", OUTPUT, RAW, preserve),
-            chain("undelivered", "filter", OUTPUT, RAW + 1, undelivered),
-            chain("destined_forward", "filter", FORWARD, LAST, destined.clone()),
-            chain("destined_output", "filter", OUTPUT, LAST, destined),
+            chain("stash", "filter", POSTROUTING, LAST, vec![inner]),
+            chain("preserve", "route", OUTPUT, FIRST, preserve),
+            chain("undelivered", "filter", OUTPUT, FIRST + 1, undelivered),
         ]);
-        chains.extend(self.leaving(IP));
-        self.table(IP, sets.collect(), chains)
+        chains.extend(self.delivered(IP));
+        chains.extend(self.postrouting(IP));
+        self.table(IP, sets, chains)
     }
 
     /// Guards alone.
     fn guard(&self, family: u8) -> Table {
-        let mut rules = self.trusted_arrivals(family);
-        rules.push(Rule::new(family, family, "").protocol(ESP).accepted());
-        rules.push(Rule::new(family, family, "").jumps(ARRIVING));
-        let mut chains = vec![
-            self.drop_chain(family, ARRIVING),
-            self.drop_chain(family, LEAVING),
-            chain("arrivals", "filter", PREROUTING, AFTER_RAW, rules),
-        ];
-        chains.extend((family == IP).then(|| self.quoted()));
-        chains.extend(self.leaving(family));
-        self.table(family, Vec::new(), chains)
+        let arrivals = self.group_packets(family, family, Of::Packet, ARRIVING);
+        let mut chains = self.shared(family, Vec::new());
+        chains.push(chain("arrivals", "filter", PREROUTING, AFTER_RAW, arrivals));
+        if self.flags & OWNED == 0 || self.guards_everything(family) {
+            chains.extend(self.delivered(family));
+        }
+        chains.extend(self.postrouting(family));
+        self.table(family, self.sets(family).collect(), chains)
+    }
+
+    /// The chains that the hooked ones jump to.
+    fn shared(&self, family: u8, mut destined: Vec<Rule>) -> Vec<Chain> {
+        let plain = |name: &str, rules| Chain { name: name.to_owned(), hook: None, rules };
+        let rule = |comment: &str| Rule::new(family, family, comment);
+        let dropped = |name: &str| rule(&format!("{DROP}{name}{IN_CLEAR}")).counted().dropped();
+
+        let mut arriving = self.trusted_arrivals(family);
+        arriving.push(rule("").protocol(ESP).accepted());
+        arriving.extend(self.jump_to_excluded(family));
+        arriving.push(rule(FOREIGN_POLICY).decapsulated(true).counted().dropped());
+        arriving.push(dropped(ARRIVING));
+
+        let mut leaving = self.trusted_exits(family);
+        leaving.push(rule("").protocol(ESP).accepted());
+        leaving.extend(self.jump_to_excluded(family));
+        leaving.push(rule(FOREIGN_POLICY).leaves_in_some_sa().counted().dropped());
+        leaving.push(dropped(LEAVING));
+
+        let mut chains = Vec::new();
+        chains.extend(self.excluded(family, &[family]));
+        chains.extend([plain(ARRIVING, arriving), plain(LEAVING, leaving)]);
+        for target in [ARRIVING, LEAVING] {
+            chains.extend(self.group_chain(family, &[family], Of::Packet, target));
+        }
+        if family == IP {
+            destined.push(rule("goes into an SA").mark_destined().accepted());
+            let still = rule("").goes_into_ours(self.ownership).accepted();
+            chains.push(plain(DESTINED, destined));
+            chains.push(plain(TRANSLATED, vec![still, dropped(TRANSLATED)]));
+            chains.extend(self.quoted());
+        }
+        chains
     }
 
     /// Packets that need not be looked at: of the LANs, of the router itself, and those that came
-    /// out of an SA.
+    /// out of an SA of ours, or out of one inside of somebody else's.
     ///
     /// All other interfaces count as WAN, by name: a re-created one is guarded before anybody has
     /// noticed.
     fn trusted_arrivals(&self, family: u8) -> Vec<Rule> {
         let rule = || Rule::new(family, family, "");
-        let mut rules =
-            vec![rule().decapsulated(true).accepted(), rule().arrives_by(LOOPBACK).accepted()];
+        let ours = |number| rule().came_out_of_ours(number, self.ownership).accepted();
+        let mut rules = vec![ours(0), ours(1), rule().arrives_by(LOOPBACK).accepted()];
         rules.extend(self.preservation.lan.iter().map(|name| rule().arrives_by(name).accepted()));
         rules
     }
 
-    /// Before source address translation may have hidden the addresses, and behind it.
-    fn leaving(&self, family: u8) -> [Chain; 3] {
-        let rule = |comment: &str| Rule::new(family, family, comment);
-        let mut rules = vec![rule("").leaves_by(LOOPBACK).accepted()];
-        rules.extend(self.preservation.lan.iter().map(|name| rule("").leaves_by(name).accepted()));
-        rules.push(rule("").protocol(ESP).accepted());
-        if family == IP {
-            let quoting = |kind: u8| rule("").icmp_error(kind).leaves_in_clear().jumps(QUOTED);
-            rules.extend(QUOTING_TYPES.map(quoting));
+    /// Packets that go to a LAN or into an SA of ours.
+    fn trusted_exits(&self, family: u8) -> Vec<Rule> {
+        let rule = || Rule::new(family, family, "");
+        let mut rules = vec![rule().leaves_by(LOOPBACK).accepted()];
+        rules.extend(self.preservation.lan.iter().map(|name| rule().leaves_by(name).accepted()));
+        rules.push(rule().goes_into_ours(self.ownership).accepted());
+        rules
+    }
+
+    /// Behind destination translation. The kernel undoes it before it asks the FWD or IN policy,
+    /// which then does not see that the packet is the group's.
+    fn delivered(&self, family: u8) -> [Chain; 2] {
+        let packets = || self.group_packets(family, family, Of::Packet, ARRIVING);
+        let mut forwarded = packets();
+        if self.guards_everything(family) {
+            let lans = self.preservation.lan.iter();
+            let towards =
+                |name: &String| Rule::new(family, family, "").leaves_by(name).jumps(ARRIVING);
+            forwarded.extend(lans.map(towards));
         }
-        let comment = format!("{DROP}translated{IN_CLEAR}");
-        let translated =
-            (family == IP).then(|| rule(&comment).leaves_in_clear().destined().counted().dropped());
-        let found = rule("").leaves_in_clear().jumps(LEAVING);
-        let before = rules.iter().cloned().chain([found.clone()]).collect::<Vec<Rule>>();
-        let behind = rules.into_iter().chain(translated).chain([found]).collect();
         [
-            chain("guard_forward", "filter", FORWARD, LAST + 1, before.clone()),
-            chain("guard_output", "filter", OUTPUT, LAST + 1, before),
-            chain("last_guard", "filter", POSTROUTING, LAST + 1, behind),
+            chain("delivered_forward", "filter", FORWARD, LAST + 1, forwarded),
+            chain("delivered_input", "filter", INPUT, LAST + 1, packets()),
+        ]
+    }
+
+    /// On both sides of source address translation.
+    fn postrouting(&self, family: u8) -> [Chain; 2] {
+        let rule = || Rule::new(family, family, "");
+        let mut leaving = self.group_packets(family, family, Of::Packet, LEAVING);
+        if self.guards_everything(family) {
+            let lans = self.preservation.lan.iter();
+            leaving.extend(lans.map(|name| rule().arrives_by(name).jumps(LEAVING)));
+        }
+        let (mut before, mut behind) = (Vec::new(), Vec::new());
+        if family == IP {
+            before.push(rule().goes_into_ours(self.ownership).jumps(DESTINED));
+            before.push(rule().icmp().jumps(ERRORS));
+            behind.push(rule().destined().jumps(TRANSLATED));
+        }
+        before.extend(leaving.iter().cloned());
+        behind.extend(leaving);
+        [
+            chain("before_nat", "filter", POSTROUTING, BEFORE_NAT, before),
+            chain("behind_nat", "filter", POSTROUTING, BEHIND_NAT, behind),
         ]
     }
 
     /// ICMP errors, by the packet that they quote.
-    fn quoted(&self) -> Chain {
+    fn quoted(&self) -> Vec<Chain> {
+        let plain = |name: &str, rules| Chain { name: name.to_owned(), hook: None, rules };
         let rule = |comment: &str| Rule::new(IP, IP, comment);
-        let mut rules = vec![rule("ciphertext").quoted_protocol(ESP).accepted()];
-        let excluded =
-            self.preservation.exclude.iter().filter(|selector| family(&selector.source) == IP);
-        rules
-            .extend(excluded.map(|selector| rule("excluded").quoted_selected(selector).accepted()));
-        let comment = format!("{DROP}{QUOTED}{IN_CLEAR}");
-        rules.extend(ipv4(&self.preservation.guard).map(|(source, destination)| {
-            rule(&comment).quoted_between(source, destination).counted().dropped()
-        }));
-        Chain { name: QUOTED.to_owned(), hook: None, rules }
+        let packets = self.group_packets(IP, IP, Of::Quote, QUOTED);
+        let mut errors = self.trusted_exits(IP);
+        // Returns to the guard where it is none of the group's, which looks at its own addresses.
+        errors.push(rule("").not_quoting().returned());
+        errors.extend(packets);
+        let mut quoted = vec![rule("ciphertext").quoted_protocol(ESP).accepted()];
+        let excluded = self.preservation.exclude.iter();
+        let excluded = excluded.filter(|selector| family(&selector.source) == IP);
+        quoted.extend(excluded.map(|one| rule(EXCLUDED).quoted_selected(one).accepted()));
+        quoted.push(rule(&format!("{DROP}{QUOTED}{IN_CLEAR}")).counted().dropped());
+        let mut chains = vec![plain(QUOTED, quoted), plain(ERRORS, errors)];
+        chains.extend(self.group_chain(IP, &[IP], Of::Quote, QUOTED));
+        chains
     }
 
-    fn drop_chain(&self, family: u8, name: &'static str) -> Chain {
-        Chain { name: name.to_owned(), hook: None, rules: self.drops(family, family, name) }
+    fn has_excludes(&self, families: &[u8]) -> bool {
+        let excluded = self.preservation.exclude.iter();
+        excluded.map(|selector| family(&selector.source)).any(|one| families.contains(&one))
     }
 
-    /// Exclude rules first, then every pair of guarded prefixes.
-    fn drops(&self, table_family: u8, wanted: u8, name: &str) -> Vec<Rule> {
-        let excluded =
-            self.preservation.exclude.iter().filter(|selector| family(&selector.source) == wanted);
-        let excluded = excluded.flat_map(|selector| {
-            let rule = || Rule::new(table_family, wanted, "excluded");
+    fn jump_to_excluded(&self, family: u8) -> Vec<Rule> {
+        let jump = || Rule::new(family, family, "").jumps(EXCLUDED);
+        self.has_excludes(&[family]).then(jump).into_iter().collect()
+    }
+
+    /// Exclude rules.
+    fn excluded(&self, table_family: u8, families: &[u8]) -> Option<Chain> {
+        let excluded = self.preservation.exclude.iter();
+        let excluded = excluded.filter(|selector| families.contains(&family(&selector.source)));
+        let rules = excluded.flat_map(|selector| {
+            let wanted = family(&selector.source);
+            let rule = || Rule::new(table_family, wanted, EXCLUDED);
             // The network device sees fragments; behind it they are put together, and their ports
             // are looked at.
             let in_pieces = table_family == NETDEV && wanted == IP && selector.has_ports();
@@ -285,20 +502,49 @@ impl Content<'_> {
                 .then(|| rule().selected_without_ports(selector).later_fragment().accepted());
             [rule().selected(selector).accepted()].into_iter().chain(later)
         });
-        let pairs = widest(&self.preservation.guard);
-        let pairs = pairs.into_iter().filter(|(source, _)| family(source) == wanted);
-        let comment = match name {
-            UNKNOWN => UNKNOWN_ESP.to_owned(),
-            _ => format!("{DROP}{name}{IN_CLEAR}"),
-        };
-        let dropped = pairs.map(|(source, destination)| {
-            Rule::new(table_family, wanted, &comment)
-                .between(source, destination)
-                .counted()
-                .dropped()
-        });
-        excluded.chain(dropped).collect()
+        let rules: Vec<Rule> = rules.collect();
+        (!rules.is_empty()).then(|| Chain { name: EXCLUDED.to_owned(), hook: None, rules })
     }
+}
+
+/// Source and destination in the same set of prefixes.
+fn between_both(rule: Rule, of: Of, set: &str) -> Rule {
+    match of {
+        Of::Packet => rule.source_in(set).destination_in(set),
+        Of::Quote => rule.quoted_source_in(set).quoted_destination_in(set),
+    }
+}
+
+/// Rules that give received ESP of a group to XFRM, and the sets that they need.
+fn restored(placeholder: Ipv4Addr, group: &GroupPreservation) -> (Vec<Rule>, Vec<Set>) {
+    let rule = |comment: &str| Rule::new(IP, IP, comment).protocol(ESP);
+    let own = rule("to XFRM").spi_in(&set_name(placeholder));
+    let mut rules = vec![own.set_destination(group.local).untracked().counted().accepted()];
+    let spis = Elements::Spis(group.inbound_spis.clone());
+    let mut sets = vec![Set { name: set_name(placeholder), elements: spis }];
+    for (number, pairs) in layers(group.fragments.iter(), IP).into_iter().enumerate() {
+        let name = fragments_name(placeholder, number);
+        let fragment = rule("later fragments to XFRM").later_fragment().pair_in(&name);
+        rules.push(fragment.set_destination(group.local).untracked().counted().accepted());
+        sets.push(Set { name, elements: Elements::Pairs(IP, pairs) });
+    }
+    (rules, sets)
+}
+
+/// Rules that put the inner addresses of a group's ESP outside.
+fn preserved(placeholder: Ipv4Addr, group: &GroupPreservation) -> [Rule; 2] {
+    let ours = |comment: &str| {
+        let rule = Rule::new(IP, IP, comment).protocol(ESP).field_is(Field::SOURCE, group.local);
+        rule.field_is(Field::DESTINATION, placeholder)
+    };
+    let no_addresses = format!("{DROP}no inner addresses for ESP");
+    let outside = ours("inner addresses outside").restore_stashed();
+    let outside = match group.dont_fragment {
+        DontFragment::Set => outside.set_dont_fragment(),
+        // `flag nopmtudisc` on the state clears it; without the flag XFRM copies it.
+        DontFragment::Clear | DontFragment::Copy => outside,
+    };
+    [ours(&no_addresses).mark_empty().counted().dropped(), outside.untracked().counted()]
 }
 
 /// Frames of VLANs pass the guard of the interface that carries the VLAN, and then that of the
@@ -316,16 +562,4 @@ fn chain(name: &str, kind: &'static str, number: u32, priority: i32, rules: Vec<
         hook: Some(Hook { kind, number, priority, device: None }),
         rules,
     }
-}
-
-fn ipv4(pairs: &BTreeSet<(IpNet, IpNet)>) -> impl Iterator<Item = &(IpNet, IpNet)> {
-    widest(pairs).into_iter().filter(|(source, _)| family(source) == IP)
-}
-
-/// Pairs that are not inside of another one.
-fn widest(pairs: &BTreeSet<(IpNet, IpNet)>) -> Vec<&(IpNet, IpNet)> {
-    let inside = |one: &(IpNet, IpNet), other: &(IpNet, IpNet)| {
-        one != other && other.0.contains(&one.0) && other.1.contains(&one.1)
-    };
-    pairs.iter().filter(|one| !pairs.iter().any(|other| inside(one, other))).collect()
 }

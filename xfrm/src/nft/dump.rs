@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::attribute::{array, attributes, be32, find, text};
 use crate::counters::Counters;
 use crate::nft::table::hook_digest;
-use crate::nft::{Fingerprint, USER_COMMENT, USER_DIGEST};
+use crate::nft::{Fingerprint, USER_COMMENT, USER_DIGEST, set_key};
 use crate::ownership::Ownership;
 
 /// Collects the messages of the dumps.
@@ -83,15 +83,25 @@ impl<'a> Dump<'a> {
 
     /// A body of `NFT_MSG_NEWSET`.
     pub(crate) fn set(&mut self, body: &[u8]) -> Option<()> {
-        let (_, table, rest) = self.ours(body, 1)?;
-        self.fingerprint.sets.entry((table, text(find(rest, 2)?))).or_default();
+        let (family, table, rest) = self.ours(body, 1)?;
+        let name = text(find(rest, 2)?);
+        let digest = find(rest, 13).and_then(|data| user_data(data, USER_DIGEST));
+        match digest.and_then(|value| array(value, 0)).map(u64::from_be_bytes) {
+            // Nobody can change its elements.
+            Some(digest) => {
+                let key = (table, family, set_key(&name));
+                self.fingerprint.chains.insert(key, vec![digest]);
+            }
+            None => drop(self.fingerprint.sets.entry((table, name)).or_default()),
+        }
         Some(())
     }
 
     /// A body of `NFT_MSG_NEWSETELEM`.
     pub(crate) fn elements(&mut self, body: &[u8]) -> Option<()> {
         let (_, table, rest) = self.ours(body, 1)?;
-        let set = self.fingerprint.sets.entry((table, text(find(rest, 2)?))).or_default();
+        let name = text(find(rest, 2)?);
+        let Some(set) = self.fingerprint.sets.get_mut(&(table, name)) else { return Some(()) };
         let keys = attributes(find(rest, 3)?)
             .filter_map(|(_, element)| find(find(element, 1)?, 1).and_then(be32));
         set.extend(keys);

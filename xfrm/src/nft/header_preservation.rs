@@ -14,8 +14,13 @@ pub struct Preservation {
     pub lan: BTreeSet<String>,
     /// Interfaces of the wide area network, by name.
     pub wan: BTreeSet<String>,
-    /// Source and destination prefixes that never pass in clear between a LAN and anything else.
+    /// Sets of prefixes: between any two prefixes of one set nothing passes in clear on an
+    /// interface that is not a LAN.
+    pub protected: BTreeSet<BTreeSet<IpNet>>,
+    /// Pairs of source and destination prefixes, beyond those, of which the same holds.
     pub guard: BTreeSet<(IpNet, IpNet)>,
+    /// Whether everything that comes from a LAN, or goes to one, is guarded.
+    pub guard_everything: bool,
     /// Traffic that the guard lets pass in clear: exclude rules. The interface member is not used.
     pub exclude: BTreeSet<Selector>,
     /// Address preservation per placeholder address.
@@ -28,12 +33,14 @@ pub struct Preservation {
 impl Preservation {
     /// Whether both make the same rules: all is equal but the elements of the sets.
     pub(crate) fn same_rules(&self, other: &Self) -> bool {
-        let Self { lan, wan, guard, exclude, groups, defragment } = self;
+        let Self { lan, wan, protected, guard, guard_everything, exclude, groups, defragment } =
+            self;
         let same = |((placeholder, group), (other, others)): ((_, &GroupPreservation), (_, _))| {
             placeholder == other && group.same_rules(others)
         };
         (lan, wan, defragment) == (&other.lan, &other.wan, &other.defragment)
-            && (guard, exclude) == (&other.guard, &other.exclude)
+            && (protected, guard, exclude) == (&other.protected, &other.guard, &other.exclude)
+            && *guard_everything == other.guard_everything
             && groups.len() == other.groups.len()
             && groups.iter().zip(&other.groups).all(same)
     }

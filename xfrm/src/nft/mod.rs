@@ -3,6 +3,7 @@
 pub(crate) mod content;
 pub(crate) mod dump;
 mod header_preservation;
+pub(crate) mod pairs;
 pub(crate) mod rule;
 pub(crate) mod table;
 
@@ -16,6 +17,9 @@ pub use header_preservation::{DontFragment, GroupPreservation, Preservation, Seg
 pub const DROP: &str = "drop: ";
 /// Comment of the rules that drop ESP between group prefixes whose SPI is not known here.
 pub const UNKNOWN_ESP: &str = "drop: ESP without an SA";
+/// Comment of the rules that drop group packets which a policy of somebody else would put into an
+/// SA of its own.
+pub const FOREIGN_POLICY: &str = "drop: taken by a foreign policy";
 /// How the comments of rules that drop a clear packet end.
 pub const IN_CLEAR: &str = " in clear";
 
@@ -45,7 +49,8 @@ pub struct SetChange {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
     /// Per table (name, family number) and chain: digest of its hook, then of each rule. The empty
-    /// chain name holds the table's flags.
+    /// chain name holds the table's flags, and one that begins with `@` the digest of a set whose
+    /// elements do not change.
     pub chains: BTreeMap<(String, u8, String), Vec<u64>>,
     /// Per table and set of the `ip` family: its elements.
     pub sets: BTreeMap<(String, String), BTreeSet<u32>>,
@@ -60,7 +65,7 @@ impl Fingerprint {
     ) -> Self {
         let mut fingerprint = Self::default();
         let mut tables = content::main_tables(preservation, interfaces, ownership);
-        tables.extend(content::guard_tables(preservation, interfaces, ownership));
+        tables.extend(content::guard_tables(preservation, ownership));
         for table in tables {
             let key = |chain: &str| (table.name.clone(), table.family, chain.to_owned());
             fingerprint.chains.insert(key(""), vec![u64::from(table.flags)]);
@@ -71,9 +76,16 @@ impl Fingerprint {
                 fingerprint.chains.insert(key(&chain.name), digests);
             }
             for set in &table.sets {
-                fingerprint
-                    .sets
-                    .insert((table.name.clone(), set.name.clone()), set.elements.clone());
+                match (&set.elements, set.digest()) {
+                    (table::Elements::Spis(spis), _) => {
+                        let key = (table.name.clone(), set.name.clone());
+                        fingerprint.sets.insert(key, spis.clone());
+                    }
+                    (_, digest) => {
+                        let digests = digest.into_iter().collect();
+                        fingerprint.chains.insert(key(&set_key(&set.name)), digests);
+                    }
+                }
             }
         }
         fingerprint
@@ -175,7 +187,16 @@ impl Wanted {
 
 /// Name of the chain that guards this interface's ingress, in letters that nft reads back.
 pub(crate) fn chain_name(interface: &str) -> String {
-    let mut name = String::from("guard_");
+    device_chain("guard_", interface)
+}
+
+/// Name of the chain that guards this interface's egress.
+pub(crate) fn egress_name(interface: &str) -> String {
+    device_chain("egress_", interface)
+}
+
+fn device_chain(prefix: &str, interface: &str) -> String {
+    let mut name = String::from(prefix);
     for character in interface.chars() {
         match character {
             '.' | '-' => name.push(character),
@@ -185,6 +206,11 @@ pub(crate) fn chain_name(interface: &str) -> String {
         }
     }
     name
+}
+
+/// Where a fingerprint keeps a set that does not change: no chain is called so.
+fn set_key(name: &str) -> String {
+    format!("@{name}")
 }
 
 /// User data with a comment, as nft writes it.

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::attribute::Attributes;
 use crate::model::{Reqid, Selector};
 use crate::nft::{IP, IP6, digest};
+use crate::ownership::Ownership;
 
 /// ESP's protocol number (RFC 4303 §2).
 pub(crate) const ESP: u8 = 50;
@@ -30,6 +31,7 @@ const RT_TCPMSS: u32 = 3;
 const RT_IPSEC: u32 = 4;
 const TO_NETWORK: u32 = 1;
 const TCP_OPTION: u32 = 1;
+const XFRM_IN: u8 = 0;
 const XFRM_OUT: u8 = 1;
 const XFRM_KEY_REQID: u32 = 5;
 const CT_STATE: u32 = 0;
@@ -40,6 +42,7 @@ const IPV4_CHECKSUM_OFFSET: u32 = 10;
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
+const RETURN: i32 = -5;
 
 /// TCP's protocol number, and the number of its option with the maximum segment size (RFC 9293
 /// §3.2).
@@ -85,10 +88,12 @@ impl Rule {
         rule.meta(META_PROTOCOL).equal(&ether_type.to_be_bytes())
     }
 
+    /// By an interface of this name; a `*` at its end stands for anything.
     pub(crate) fn arrives_by(self, interface: &str) -> Self {
         self.meta(META_IIFNAME).equal(&name(interface))
     }
 
+    /// As [`arrives_by`](Self::arrives_by).
     pub(crate) fn leaves_by(self, interface: &str) -> Self {
         self.meta(META_OIFNAME).equal(&name(interface))
     }
@@ -98,17 +103,37 @@ impl Rule {
         self.meta(META_SECPATH).equal(&[u8::from(yes)])
     }
 
-    /// `rt ipsec missing`: XFRM will not put the packet into an SA.
-    pub(crate) fn leaves_in_clear(self) -> Self {
-        self.load("rt", Attributes::new().be32(1, REGISTER).be32(2, RT_IPSEC)).equal(&[0])
+    /// `rt ipsec exists`: XFRM will put the packet into an SA, whoever's.
+    pub(crate) fn leaves_in_some_sa(self) -> Self {
+        self.load("rt", Attributes::new().be32(1, REGISTER).be32(2, RT_IPSEC)).equal(&[1])
     }
 
     /// `ipsec out reqid`: the first SA of the packet's bundle.
     pub(crate) fn goes_into(self, reqid: Reqid) -> Self {
+        self.reqid(XFRM_OUT, 0).equal(&reqid.0.to_ne_bytes())
+    }
+
+    /// `ipsec out reqid & MASK == OURS`: XFRM will put the packet into an SA of ours.
+    pub(crate) fn goes_into_ours(self, ownership: &Ownership) -> Self {
+        self.reqid(XFRM_OUT, 0).of_owner(ownership)
+    }
+
+    /// `ipsec in spnum N reqid & MASK == OURS`: the SA that the packet came out of, counted from
+    /// the outermost, is ours.
+    pub(crate) fn came_out_of_ours(self, number: u32, ownership: &Ownership) -> Self {
+        self.reqid(XFRM_IN, number).of_owner(ownership)
+    }
+
+    /// The register holds the reqid in host order.
+    fn reqid(self, direction: u8, number: u32) -> Self {
         let data = Attributes::new().be32(1, REGISTER).be32(2, XFRM_KEY_REQID);
-        // The direction is one octet; the register holds the reqid in host order.
-        let data = data.octets(3, &[XFRM_OUT]).be32(4, 0);
-        self.load("xfrm", data).equal(&reqid.0.to_ne_bytes())
+        // The direction is one octet.
+        self.load("xfrm", data.octets(3, &[direction]).be32(4, number))
+    }
+
+    fn of_owner(self, ownership: &Ownership) -> Self {
+        let (value, mask) = ownership.reqid_mask();
+        self.masked(&mask.to_ne_bytes(), &[0; 4]).equal(&value.to_ne_bytes())
     }
 
     pub(crate) fn protocol(self, protocol: u8) -> Self {
@@ -119,6 +144,48 @@ impl Rule {
     pub(crate) fn between(self, source: &IpNet, destination: &IpNet) -> Self {
         let (from, to) = if self.family == IP6 { (8, 24) } else { (12, 16) };
         self.inside(NETWORK_HEADER, from, source).inside(NETWORK_HEADER, to, destination)
+    }
+
+    /// `saddr @set`.
+    pub(crate) fn source_in(self, set: &str) -> Self {
+        let (offset, length) = self.source();
+        self.payload(NETWORK_HEADER, offset, length).lookup(set)
+    }
+
+    /// `daddr @set`.
+    pub(crate) fn destination_in(self, set: &str) -> Self {
+        let (offset, length) = self.source();
+        self.payload(NETWORK_HEADER, offset + length, length).lookup(set)
+    }
+
+    /// `saddr . daddr @set`: the two addresses lie side by side.
+    pub(crate) fn pair_in(self, set: &str) -> Self {
+        let (offset, length) = self.source();
+        self.payload(NETWORK_HEADER, offset, 2 * length).lookup(set)
+    }
+
+    /// As [`source_in`](Self::source_in), of the packet that an ICMP error quotes.
+    pub(crate) fn quoted_source_in(self, set: &str) -> Self {
+        self.payload(TRANSPORT_HEADER, QUOTED + 12, 4).lookup(set)
+    }
+
+    /// As [`destination_in`](Self::destination_in), of the packet that an ICMP error quotes.
+    pub(crate) fn quoted_destination_in(self, set: &str) -> Self {
+        self.payload(TRANSPORT_HEADER, QUOTED + 16, 4).lookup(set)
+    }
+
+    /// As [`pair_in`](Self::pair_in), of the packet that an ICMP error quotes.
+    pub(crate) fn quoted_pair_in(self, set: &str) -> Self {
+        self.payload(TRANSPORT_HEADER, QUOTED + 12, 8).lookup(set)
+    }
+
+    /// Offset and length of the source address.
+    fn source(&self) -> (u32, u32) {
+        if self.family == IP6 { (8, 16) } else { (12, 4) }
+    }
+
+    fn lookup(self, set: &str) -> Self {
+        self.push("lookup", Attributes::new().text(1, set).be32(2, REGISTER))
     }
 
     /// Everything that a selector says but its interface.
@@ -141,9 +208,14 @@ impl Rule {
         self.selected(&Selector { source_port: 0, destination_port: 0, ..selector.clone() })
     }
 
-    /// An ICMP error of this type.
-    pub(crate) fn icmp_error(self, kind: u8) -> Self {
-        self.protocol(ICMP).payload(TRANSPORT_HEADER, 0, 1).equal(&[kind])
+    pub(crate) fn icmp(self) -> Self {
+        self.protocol(ICMP)
+    }
+
+    /// An ICMP message of a type that quotes no packet; the protocol is known.
+    pub(crate) fn not_quoting(self) -> Self {
+        let rule = self.payload(TRANSPORT_HEADER, 0, 1);
+        QUOTING_TYPES.into_iter().fold(rule, |rule, kind| rule.compare(NOT_EQUAL, &[kind]))
     }
 
     /// An ICMP error that quotes a packet of this protocol.
@@ -202,8 +274,7 @@ impl Rule {
 
     /// `esp spi @set`.
     pub(crate) fn spi_in(self, set: &str) -> Self {
-        let rule = self.payload(TRANSPORT_HEADER, 0, 4);
-        rule.push("lookup", Attributes::new().text(1, set).be32(2, REGISTER))
+        self.payload(TRANSPORT_HEADER, 0, 4).lookup(set)
     }
 
     /// Nothing was stashed for this packet.
@@ -283,6 +354,10 @@ impl Rule {
 
     pub(crate) fn accepted(self) -> Self {
         self.verdict(ACCEPT, None)
+    }
+
+    pub(crate) fn returned(self) -> Self {
+        self.verdict(RETURN, None)
     }
 
     pub(crate) fn jumps(self, chain: &str) -> Self {
@@ -391,9 +466,13 @@ impl Rule {
     }
 }
 
-/// An interface name as the kernel compares it: 16 octets, padded.
-fn name(interface: &str) -> [u8; 16] {
-    let mut padded = [0; 16];
+/// An interface name as the kernel compares it: 16 octets, padded; the beginning alone of a
+/// pattern.
+fn name(interface: &str) -> Vec<u8> {
+    if let Some(beginning) = interface.strip_suffix('*') {
+        return beginning.as_bytes().iter().take(15).copied().collect();
+    }
+    let mut padded = vec![0; 16];
     // The kernel's names have at most 15 octets; a longer one matches nothing.
     padded.iter_mut().zip(interface.as_bytes()).for_each(|(to, from)| *to = *from);
     padded

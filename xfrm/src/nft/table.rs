@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::attribute::Attributes;
+use crate::nft::pairs::Range;
 use crate::nft::rule::Rule;
-use crate::nft::{ALL_FAMILIES, digest};
+use crate::nft::{ALL_FAMILIES, IP, digest};
 
 // Message kinds of linux/netfilter/nf_tables.h, with the subsystem in the upper octet.
 pub(crate) const SUBSYSTEM: u16 = 10;
@@ -41,10 +42,20 @@ pub(crate) struct Table {
     pub(crate) chains: Vec<Chain>,
 }
 
-/// A set of SPIs.
+/// A set.
 pub(crate) struct Set {
     pub(crate) name: String,
-    pub(crate) elements: BTreeSet<u32>,
+    pub(crate) elements: Elements,
+}
+
+/// What a set holds.
+pub(crate) enum Elements {
+    /// SPIs, which change in place.
+    Spis(BTreeSet<u32>),
+    /// Addresses of a family. The kernel lets nobody change them while a rule refers to the set.
+    Addresses(u8, Vec<Range>),
+    /// Pairs of addresses of a family, in the same way.
+    Pairs(u8, Vec<(Range, Range)>),
 }
 
 /// A chain, with a hook or to jump to.
@@ -143,17 +154,14 @@ impl Table {
         let body = begin().be32(2, self.flags).octets(6, &super::comment(self.comment));
         messages.push((NEW_TABLE, CREATE, body.as_octets().to_vec()));
         for (set, id) in self.sets.iter().zip(1..) {
-            // Four octets in network byte order, shown as `esp spi`.
-            let body =
-                begin().text(2, &set.name).be32(3, 0).be32(4, TYPE_INTEGER).be32(5, 4).be32(10, id);
-            messages.push((NEW_SET, CREATE, body.octets(13, &SPI_TYPE).as_octets().to_vec()));
-            if !set.elements.is_empty() {
-                messages.push((
-                    NEW_ELEMENT,
-                    CREATE,
-                    elements(self.family, &self.name, &set.name, &set.elements),
-                ));
-            }
+            let body = set.describe(begin().text(2, &set.name)).be32(10, id);
+            let body = body.octets(13, &set.user_data());
+            messages.push((NEW_SET, CREATE, body.as_octets().to_vec()));
+            let lists = set.elements.lists().into_iter();
+            messages.extend(lists.map(|list| {
+                let body = begin_elements(self.family, &self.name, &set.name).nested(3, list);
+                (NEW_ELEMENT, CREATE, body.as_octets().to_vec())
+            }));
         }
         for chain in &self.chains {
             let mut body = begin().text(3, &chain.name);
@@ -177,17 +185,129 @@ impl Table {
     }
 }
 
+impl Set {
+    /// Key and flags.
+    fn describe(&self, body: Attributes) -> Attributes {
+        match &self.elements {
+            // Four octets in network byte order, shown as `esp spi`.
+            Elements::Spis(_) => body.be32(3, 0).be32(4, TYPE_INTEGER).be32(5, 4),
+            Elements::Addresses(family, _) => {
+                let (kind, length) = address_type(*family);
+                body.be32(3, CONSTANT | INTERVAL).be32(4, kind).be32(5, length)
+            }
+            Elements::Pairs(family, _) => {
+                let (kind, length) = address_type(*family);
+                let field = || Attributes::new().be32(1, length);
+                let fields = Attributes::new().nested(1, field()).nested(1, field());
+                body.be32(3, CONSTANT | INTERVAL | CONCATENATED)
+                    .be32(4, kind << TYPE_BITS | kind)
+                    .be32(5, 2 * length)
+                    .nested(9, Attributes::new().nested(2, fields))
+            }
+        }
+    }
+
+    /// What tells the elements of a set that nobody can change from others; `None` for SPIs.
+    pub(crate) fn digest(&self) -> Option<u64> {
+        let keys = match &self.elements {
+            Elements::Spis(_) => return None,
+            Elements::Addresses(_, ranges) => {
+                ranges.iter().flat_map(|(first, last)| [*first, *last]).collect::<Vec<u128>>()
+            }
+            Elements::Pairs(_, pairs) => {
+                pairs.iter().flat_map(|(from, to)| [from.0, from.1, to.0, to.1]).collect()
+            }
+        };
+        let octets: Vec<u8> = keys.into_iter().flat_map(u128::to_be_bytes).collect();
+        let kind = match &self.elements {
+            Elements::Spis(_) => 0,
+            Elements::Addresses(family, _) => *family,
+            Elements::Pairs(family, _) => 0x80 | family,
+        };
+        Some(digest([self.name.as_bytes(), &[kind], &octets]))
+    }
+
+    fn user_data(&self) -> Vec<u8> {
+        let Some(digest) = self.digest() else { return SPI_TYPE.to_vec() };
+        // The key is in network byte order; nft skips the digest.
+        let mut data = vec![0, 4, 2, 0, 0, 0, super::USER_DIGEST, 8];
+        data.extend(digest.to_be_bytes());
+        data
+    }
+}
+
+impl Elements {
+    /// Lists of elements, none of which comes near the 64 KiB that an attribute may have.
+    fn lists(&self) -> Vec<Attributes> {
+        let elements: Vec<Attributes> = match self {
+            Self::Spis(spis) => spis.iter().map(|spi| element(1, &spi.to_be_bytes())).collect(),
+            Self::Addresses(family, ranges) => ranges
+                .iter()
+                .flat_map(|(first, last)| {
+                    let begin = element(1, &address(*family, *first));
+                    // The first address behind it ends it; there is none behind the last one.
+                    let end = last.checked_add(1).filter(|end| *end <= highest(*family));
+                    let end =
+                        end.map(|end| element(1, &address(*family, end)).be32(3, ELEMENT_END));
+                    [begin].into_iter().chain(end)
+                })
+                .collect(),
+            Self::Pairs(family, pairs) => pairs
+                .iter()
+                .map(|(from, to)| {
+                    let key = [address(*family, from.0), address(*family, to.0)].concat();
+                    let end = [address(*family, from.1), address(*family, to.1)].concat();
+                    let key_end = Attributes::new().octets(1, &end);
+                    element(1, &key).nested(10, key_end)
+                })
+                .collect(),
+        };
+        let list = |some: &[Attributes]| {
+            some.iter()
+                .fold(Attributes::new(), |list, one| list.octets(1 | NESTED, one.as_octets()))
+        };
+        elements.chunks(ELEMENTS_PER_MESSAGE).map(list).collect()
+    }
+}
+
+/// Elements in one message: an attribute is shorter than 64 KiB.
+const ELEMENTS_PER_MESSAGE: usize = 500;
+const NESTED: u16 = 0x8000;
+/// Flags of sets, and of the element that ends an interval.
+const CONSTANT: u32 = 2;
+const INTERVAL: u32 = 4;
+const CONCATENATED: u32 = 0x80;
+const ELEMENT_END: u32 = 1;
+/// How far nft shifts the type of a concatenation's first part.
+const TYPE_BITS: u32 = 6;
+
+/// nft's number of the type, and its length in octets.
+fn address_type(family: u8) -> (u32, u32) {
+    if family == IP { (7, 4) } else { (8, 16) }
+}
+
+fn highest(family: u8) -> u128 {
+    if family == IP { u32::MAX.into() } else { u128::MAX }
+}
+
+fn address(family: u8, number: u128) -> Vec<u8> {
+    let octets = number.to_be_bytes();
+    if family == IP { octets.into_iter().skip(12).collect() } else { octets.to_vec() }
+}
+
+fn element(kind: u16, key: &[u8]) -> Attributes {
+    Attributes::new().nested(kind, Attributes::new().octets(1, key))
+}
+
+fn begin_elements(family: u8, table: &str, set: &str) -> Attributes {
+    Attributes::after(&header(family)).text(1, table).text(2, set)
+}
+
 fn elements(family: u8, table: &str, set: &str, spis: &BTreeSet<u32>) -> Vec<u8> {
-    let list = spis.iter().fold(Attributes::new(), |list, spi| {
-        let key = Attributes::new().octets(1, &spi.to_be_bytes());
-        list.nested(1, Attributes::new().nested(1, key))
-    });
-    Attributes::after(&header(family))
-        .text(1, table)
-        .text(2, set)
-        .nested(3, list)
-        .as_octets()
-        .to_vec()
+    let list = spis
+        .iter()
+        .fold(Attributes::new(), |list, spi| list.nested(1, element(1, &spi.to_be_bytes())));
+    begin_elements(family, table, set).nested(3, list).as_octets().to_vec()
 }
 
 /// nft's number of its type "integer".

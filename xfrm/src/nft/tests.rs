@@ -1,7 +1,8 @@
 use super::content::{guard_tables, main_tables};
 use super::dump::Dump;
 use super::table::{
-    Message, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE, change_elements, remove, replace,
+    Message, NEW_CHAIN, NEW_ELEMENT, NEW_RULE, NEW_SET, NEW_TABLE, change_elements, hook_digest,
+    remove, replace,
 };
 use super::*;
 use ipnet::IpNet;
@@ -16,7 +17,13 @@ fn preservation() -> Preservation {
     Preservation {
         lan: BTreeSet::from([String::from("lan")]),
         wan: BTreeSet::from([String::from("wan"), String::from("absent")]),
-        guard: BTreeSet::from([pair("172.16.0.0/12"), pair("172.16.1.0/24"), pair("fd00::/16")]),
+        protected: BTreeSet::from([BTreeSet::from([
+            net("172.16.0.0/12"),
+            net("192.168.0.0/16"),
+            net("fd00::/16"),
+        ])]),
+        guard: BTreeSet::from([pair("10.1.0.0/24"), pair("10.1.0.0/16"), pair("fc00::/16")]),
+        guard_everything: false,
         exclude: BTreeSet::new(),
         groups: BTreeMap::from([(
             "192.0.2.1".parse().unwrap(),
@@ -58,7 +65,7 @@ fn dumped(messages: &[Message]) -> Fingerprint {
 fn messages(preservation: &Preservation) -> Vec<Message> {
     let (interfaces, ownership) = (interfaces(), Ownership::default());
     let mut tables = main_tables(preservation, &interfaces, &ownership);
-    tables.extend(guard_tables(preservation, &interfaces, &ownership));
+    tables.extend(guard_tables(preservation, &ownership));
     let mut messages = replace("x", 0, &tables);
     messages.drain(..6);
     messages
@@ -78,9 +85,9 @@ fn a_missing_or_foreign_rule_is_noticed() {
     for position in 0..all.len() {
         let mut fewer = all.clone();
         let (kind, ..) = fewer.remove(position);
-        if kind == NEW_SET {
-            // The kernel takes its elements with it.
-            fewer.retain(|(kind, ..)| *kind != NEW_ELEMENT);
+        if kind == NEW_ELEMENT && dumped(&fewer) == dumped(&all) {
+            // Of a set that nobody can change while it is in use.
+            continue;
         }
         let now = dumped(&fewer);
         let same = ["gdoi", "gdoi-guard"].iter().all(|table| wanted.same_rules(&now, table));
@@ -100,8 +107,10 @@ fn every_fact_changes_the_digest() {
         Fingerprint::wanted(&changed, &interfaces(), &Ownership::default())
     };
     let placeholder = "192.0.2.1".parse().unwrap();
-    let changes: [&dyn Fn(&mut Preservation); 8] = [
+    let changes: [&dyn Fn(&mut Preservation); 10] = [
         &|_| {},
+        &|p| p.guard_everything = true,
+        &|p| p.protected = BTreeSet::from([BTreeSet::from(["172.16.0.0/12".parse().unwrap()])]),
         &|p| p.lan = BTreeSet::from([String::from("lan2")]),
         &|p| p.wan = BTreeSet::from([String::from("lan")]),
         &|p| {
@@ -111,7 +120,7 @@ fn every_fact_changes_the_digest() {
             )])
         },
         &|p| p.groups.get_mut(&placeholder).unwrap().local = "10.0.1.2".parse().unwrap(),
-        &|p| p.groups.get_mut(&placeholder).unwrap().outbound_reqids = BTreeSet::from([Reqid(7)]),
+        &|p| p.groups.get_mut(&placeholder).unwrap().segment_size = SegmentSize::AtMost(1360),
         &|p| p.groups.get_mut(&placeholder).unwrap().dont_fragment = DontFragment::Set,
         &|p| p.defragment = true,
     ];
@@ -159,14 +168,77 @@ fn what_is_remembered_is_what_would_be_computed() {
 }
 
 #[test]
-fn pairs_inside_of_others_need_no_rule() {
-    let guards = |fingerprint: &Fingerprint| {
-        fingerprint.chains[&("gdoi".into(), IP, "leaving".into())].len()
+fn the_number_of_rules_does_not_depend_on_the_number_of_prefixes_and_lines() {
+    let rules = |preservation: &Preservation| -> usize {
+        chains(preservation).values().map(Vec::len).sum()
     };
-    let mut fewer = preservation();
-    fewer.guard.remove(&("172.16.1.0/24".parse().unwrap(), "172.16.1.0/24".parse().unwrap()));
-    let wanted = |p: &Preservation| Fingerprint::wanted(p, &interfaces(), &Ownership::default());
-    assert_eq!(guards(&wanted(&preservation())), guards(&wanted(&fewer)));
+    let mut more = preservation();
+    let net = |text: String| -> IpNet { text.parse().unwrap() };
+    let mut prefixes: BTreeSet<IpNet> =
+        (0..200).map(|number| net(format!("172.{}.{number}.0/24", 16 + number % 7))).collect();
+    prefixes.insert(net("fd00::/16".to_owned()));
+    more.protected = BTreeSet::from([prefixes]);
+    more.guard.extend((0..1_000).map(|number| {
+        let [high, low] = [number / 200, number % 200];
+        (net(format!("10.{}.{low}.0/24", 2 + high)), net(format!("10.9.{low}.0/24")))
+    }));
+    assert_eq!(rules(&more), rules(&preservation()));
+    // And all of it fits into one transaction of at most 8 MiB.
+    let octets: usize = messages(&more).iter().map(|(.., body)| body.len() + 24).sum();
+    assert!(octets < 1 << 20, "{octets}");
+}
+
+#[test]
+fn what_lies_between_two_groups_belongs_to_neither() {
+    let mut two = preservation();
+    let net = |text: &str| -> BTreeSet<IpNet> { BTreeSet::from([text.parse().unwrap()]) };
+    two.protected = BTreeSet::from([net("172.16.0.0/16"), net("172.17.0.0/16")]);
+    let chains = chains(&two);
+    let rule = || Rule::new(IP, IP, "");
+    for table in ["gdoi", "gdoi-guard"] {
+        let first = rule().source_in("protected_ip").destination_in("protected_ip");
+        let first = first.jumps("leaving_of_group").digest();
+        assert!(chains[&(table.into(), IP, "before_nat".into())].contains(&first));
+        let groups: Vec<u64> = (0..2)
+            .map(|number| {
+                let set = format!("protected_ip_{number}");
+                rule().source_in(&set).destination_in(&set).jumps("leaving").digest()
+            })
+            .collect();
+        assert_eq!(chains[&(table.into(), IP, "leaving_of_group".into())][1..], groups);
+    }
+}
+
+/// As nft 1.0.6 sends `set s { type ipv4_addr; flags constant, interval; elements = { .. } }` and
+/// the same of `ipv4_addr . ipv4_addr`, user data and names apart.
+#[test]
+fn interval_sets_are_written_as_nft_does() {
+    let messages = messages(&preservation());
+    let of = |kind: u16, family: u8, name: &str| -> Vec<u8> {
+        let named = [name.as_bytes(), b"\0"].concat();
+        let holds = |body: &[u8]| body.windows(named.len()).any(|window| window == named);
+        let found = messages
+            .iter()
+            .find(|(k, _, body)| *k == kind && body.first() == Some(&family) && holds(body));
+        found.unwrap().2.clone()
+    };
+    let contains = |body: &[u8], part: &[u8]| body.windows(part.len()).any(|one| one == part);
+    let set = of(NEW_SET, IP, "protected_ip");
+    // Flags constant and interval, type ipv4_addr, four octets.
+    let key = b"\x08\0\x03\0\0\0\0\x06\x08\0\x04\0\0\0\0\x07\x08\0\x05\0\0\0\0\x04";
+    assert!(contains(&set, key));
+    let elements = of(NEW_ELEMENT, IP, "protected_ip");
+    // The end of an interval is the first address behind it, with a flag.
+    let end = b"\x18\0\x01\x80\x0c\0\x01\x80\x08\0\x01\0\xac\x20\0\0\x08\0\x03\0\0\0\0\x01";
+    assert!(contains(&elements, end));
+    let pairs = of(NEW_SET, IP, "lines_ip_0");
+    let key = b"\x08\0\x03\0\0\0\0\x86\x08\0\x04\0\0\0\x01\xc7\x08\0\x05\0\0\0\0\x08";
+    let fields =
+        b"\x1c\0\x02\x80\x0c\0\x01\x80\x08\0\x01\0\0\0\0\x04\x0c\0\x01\x80\x08\0\x01\0\0\0\0\x04";
+    assert!(contains(&pairs, key) && contains(&pairs, fields));
+    let elements = of(NEW_ELEMENT, IP, "lines_ip_0");
+    let pair = b"\x0c\0\x01\0\x0a\x01\0\0\x0a\x01\0\0\x10\0\x0a\x80\x0c\0\x01\0\x0a\x01\xff\xff\x0a\x01\xff\xff";
+    assert!(contains(&elements, pair), "{elements:02x?}");
 }
 
 #[test]
@@ -201,24 +273,92 @@ fn chains(preservation: &Preservation) -> BTreeMap<(String, u8, String), Vec<u64
 }
 
 #[test]
-fn clear_packets_are_stopped_before_source_translation_and_behind_it() {
+fn clear_packets_are_stopped_on_both_sides_of_source_translation() {
     let chains = chains(&preservation());
+    let ownership = Ownership::default();
+    let rule = |comment: &str| Rule::new(IP, IP, comment);
+    let place = |priority: i32| hook_digest("filter", 4, priority, "", 1);
     for table in ["gdoi", "gdoi-guard"] {
-        let rules = |chain: &str| chains[&(table.into(), IP, chain.into())][1..].to_vec();
-        let (forward, output, last) =
-            (rules("guard_forward"), rules("guard_output"), rules("last_guard"));
-        assert_eq!(forward, output);
-        let in_clear = Rule::new(IP, IP, "").leaves_in_clear().jumps("leaving").digest();
-        assert!([&forward, &last].iter().all(|rules| rules.last() == Some(&in_clear)));
-        let translated = Rule::new(IP, IP, "drop: translated in clear");
-        let translated = translated.leaves_in_clear().destined().counted().dropped().digest();
-        assert!(last.contains(&translated) && !forward.contains(&translated));
+        let rules = |chain: &str| &chains[&(table.into(), IP, chain.into())];
+        let (before, behind) = (rules("before_nat"), rules("behind_nat"));
+        // Every chain of translation runs inside the hook at 100, whatever its own priority.
+        assert_eq!((before[0], behind[0]), (place(99), place(101)));
+        let group = rule("").source_in("protected_ip").destination_in("protected_ip");
+        let group = group.jumps("leaving").digest();
+        assert!(before.contains(&group) && behind.contains(&group));
+        assert_eq!(before[1], rule("").goes_into_ours(&ownership).jumps("destined").digest());
+        assert_eq!(behind[1], rule("").destined().jumps("translated").digest());
+        let remembered = rule("goes into an SA").mark_destined().accepted().digest();
+        assert_eq!(rules("destined")[1..], [remembered]);
+        let lost = rule("drop: translated in clear").counted().dropped().digest();
+        let still = rule("").goes_into_ours(&ownership).accepted().digest();
+        assert_eq!(rules("translated")[1..], [still, lost]);
     }
-    let destined =
-        Rule::new(IP, IP, "goes into an SA").goes_into(Reqid(0x4744_0000)).mark_destined().digest();
-    for chain in ["destined_forward", "destined_output"] {
-        assert_eq!(chains[&("gdoi".into(), IP, chain.into())][1..], [destined]);
+}
+
+/// Another policy's SA is no protection, nor is one that the packet came out of.
+#[test]
+fn only_sas_of_ours_protect() {
+    let chains = chains(&preservation());
+    let ownership = Ownership::default();
+    let rule = |comment: &str| Rule::new(IP, IP, comment);
+    for table in ["gdoi", "gdoi-guard"] {
+        let leaving = &chains[&(table.into(), IP, "leaving".into())];
+        let arriving = &chains[&(table.into(), IP, "arriving".into())];
+        let taken = "drop: taken by a foreign policy";
+        let foreign = rule(taken).leaves_in_some_sa().counted().dropped().digest();
+        assert!(leaving.contains(&rule("").goes_into_ours(&ownership).accepted().digest()));
+        assert_eq!(leaving[leaving.len() - 2], foreign);
+        let foreign = rule(taken).decapsulated(true).counted().dropped().digest();
+        assert_eq!(arriving[1], rule("").came_out_of_ours(0, &ownership).accepted().digest());
+        assert_eq!(arriving[arriving.len() - 2], foreign);
     }
+    let text = rule("").goes_into_ours(&ownership).expressions().as_octets().to_vec();
+    let has = |octets: &[u8]| text.windows(octets.len()).any(|one| one == octets);
+    assert!(has(&0xffff_0000_u32.to_ne_bytes()) && has(&0x4744_0000_u32.to_ne_bytes()));
+}
+
+#[test]
+fn clear_packets_that_destination_translation_made_the_groups_are_stopped() {
+    let chains = chains(&preservation());
+    let rule = || Rule::new(IP, IP, "");
+    let group = rule().source_in("protected_ip").destination_in("protected_ip");
+    let group = group.jumps("arriving").digest();
+    for (chain, hook) in [("delivered_forward", 2), ("delivered_input", 1)] {
+        let rules = &chains[&("gdoi".into(), IP, chain.into())];
+        assert_eq!(rules[0], hook_digest("filter", hook, i32::MAX - 6, "", 1));
+        assert_eq!(rules[1], group);
+    }
+}
+
+#[test]
+fn raw_sockets_are_guarded_at_the_device_of_a_wan() {
+    let chains = chains(&preservation());
+    let sent = &chains[&("gdoi".into(), NETDEV, "sent".into())];
+    let plain = |comment: &str| Rule::new(NETDEV, NETDEV, comment);
+    assert!(sent.contains(&plain("").protocol(50).accepted().digest()));
+    let dropped = plain("drop: sent past the router in clear").counted().dropped().digest();
+    assert_eq!(sent.last(), Some(&dropped));
+    let egress = &chains[&("gdoi".into(), NETDEV, "egress_wan".into())];
+    assert_eq!(egress[0], hook_digest("filter", 1, i32::MIN + 8, "wan", 1));
+    let group = Rule::new(NETDEV, IP, "").source_in("protected_ip");
+    assert_eq!(egress[1], group.destination_in("protected_ip").jumps("sent").digest());
+}
+
+/// A mark that a user's raw table sets would take the place of an inner address.
+#[test]
+fn the_inner_addresses_are_put_outside_before_any_chain_of_a_user() {
+    let chains = chains(&preservation());
+    let preserve = &chains[&("gdoi".into(), IP, "preserve".into())];
+    assert_eq!(preserve[0], hook_digest("route", 3, i32::MIN + 8, "", 1));
+}
+
+#[test]
+fn names_of_interfaces_may_be_patterns() {
+    let octets =
+        |name: &str| Rule::new(IP, IP, "").arrives_by(name).expressions().as_octets().to_vec();
+    assert!(octets("br-0").ends_with(b"\x14\0\x01\0br-0\0\0\0\0\0\0\0\0\0\0\0\0"));
+    assert!(octets("br-*").ends_with(b"\x07\0\x01\0br-\0"));
 }
 
 #[test]
@@ -239,13 +379,16 @@ fn icmp_errors_that_quote_the_group_are_stopped_unless_it_is_excluded() {
     let expected = [
         rule("ciphertext").quoted_protocol(50).accepted().digest(),
         rule("excluded").quoted_selected(&excluded).accepted().digest(),
-        rule("drop: quoted in clear").quoted_between(&net, &net).counted().dropped().digest(),
+        rule("drop: quoted in clear").counted().dropped().digest(),
     ];
+    let group = rule("").quoted_source_in("protected_ip").quoted_destination_in("protected_ip");
+    let group = group.jumps("quoted").digest();
     for table in ["gdoi", "gdoi-guard"] {
         assert_eq!(chains[&(table.into(), IP, "quoted".into())][1..], expected);
+        assert!(chains[&(table.into(), IP, "errors".into())].contains(&group));
     }
     // At the network device the excluded datagram may still be in pieces.
-    let device = &chains[&("gdoi".into(), NETDEV, "arriving".into())];
+    let device = &chains[&("gdoi".into(), NETDEV, "excluded".into())];
     let piece = Rule::new(NETDEV, IP, "excluded")
         .selected_without_ports(&excluded)
         .later_fragment()
@@ -256,7 +399,7 @@ fn icmp_errors_that_quote_the_group_are_stopped_unless_it_is_excluded() {
 #[test]
 fn frames_of_a_vlan_on_a_wan_are_left_to_the_interface_of_the_vlan() {
     let chains = chains(&preservation());
-    let rules = &chains[&("gdoi".into(), NETDEV, "guard_wan".into())];
+    let rules = &chains[&("gdoi".into(), NETDEV, "arriving".into())];
     let vlan =
         |kind| Rule::new(NETDEV, NETDEV, "another interface's").in_vlan(kind).accepted().digest();
     assert_eq!(rules[1..3], [vlan(0x8100), vlan(0x88a8)]);
@@ -270,7 +413,7 @@ fn segment_sizes_are_clamped_before_a_packet_is_marked_for_its_sa() {
     group.segment_size = SegmentSize::Path;
     let rules = |preservation: &Preservation| -> Vec<u64> {
         let fingerprint = Fingerprint::wanted(preservation, &interfaces(), &Ownership::default());
-        fingerprint.chains[&("gdoi".to_owned(), IP, "destined_forward".to_owned())].clone()
+        fingerprint.chains[&("gdoi".to_owned(), IP, "destined".to_owned())].clone()
     };
     let (plain, clamped) = (rules(&preservation()), rules(&clamped));
     assert_eq!((plain.len(), clamped.len()), (2, 3));

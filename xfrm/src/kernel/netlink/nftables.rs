@@ -104,7 +104,7 @@ impl Netlink {
         };
         let messages = match op {
             Op::ReplaceGuard => {
-                let tables = content::guard_tables(wanted()?, &self.interfaces, ownership);
+                let tables = content::guard_tables(wanted()?, ownership);
                 replace(&ownership.guard_table(), OWNED, &tables)
             }
             Op::ReplaceTables => replace(
