@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use daemon::entropy;
 use gdoi::BootTime;
-use gdoi::error::{Error, NotAccepted};
+use gdoi::error::Error;
 use gdoi::event::Transmit;
 use gdoi::push::addressed_to;
+use ike::error::NotAccepted;
 use policies::{Compiler, GroupUnusable};
 use xfrm::Desired;
 use xfrm::model::SaId;
@@ -253,7 +254,7 @@ impl Member {
             match membership.handle_datagram(source, datagram, now) {
                 Ok(()) => return Ok(()),
                 // Several groups may register with one server: their cookies tell them apart.
-                Err(Error::NotAccepted(NotAccepted::UnknownCookies)) => {}
+                Err(Error::Ike(ike::Error::NotAccepted(NotAccepted::UnknownCookies))) => {}
                 Err(error) => {
                     let count = discards.entry(error.reason()).or_insert(0);
                     *count = count.saturating_add(1);

@@ -1,7 +1,7 @@
 //! Payloads of phase 1 and of informational exchanges: each input as each of them.
 #![no_main]
 
-use gdoi::wire::{
+use ike::wire::{
     cert, cert_request, delete, hash, id, ke, nat_d, nonce, notify, sa, signature, vendor,
 };
 use gdoi_fuzz::stable_payload;

@@ -2,11 +2,9 @@
 //! payload.
 #![no_main]
 
-use gdoi::wire::payload::{Payload, encode_chain, first_kind};
-use gdoi::wire::registry::PayloadKind;
-use gdoi::wire::{InvalidMessage, RawPayload, chain};
-
-type Read = fn(&RawPayload<'_>) -> Result<Payload, InvalidMessage>;
+use ike::wire::payload::{AnyPayload, encode_chain, first_kind};
+use ike::wire::registry::PayloadKind;
+use ike::wire::{Chain, InvalidMessage, RawPayload, chain};
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let Some((first, octets)) = input.split_first() else { return };
@@ -20,15 +18,21 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         let own = walked.payloads[index].octets.len();
         assert_eq!(before.len() + own + behind.len() + walked.padding.len(), octets.len());
     }
-    for read in [Payload::read_phase1 as Read, Payload::read_gdoi] {
-        let Ok(payloads) = walked.payloads.iter().map(read).collect::<Result<Vec<_>, _>>() else {
-            continue;
-        };
-        let written = encode_chain(&payloads).expect("what was read can be written");
-        let again = chain::walk_clear(first_kind(&payloads), &written, 28)
-            .expect("what was written can be walked");
-        let again: Vec<Payload> =
-            again.payloads.iter().map(read).collect::<Result<_, _>>().expect("and read");
-        assert_eq!(again, payloads);
-    }
+    stable(&walked, ike::wire::Payload::read);
+    stable(&walked, gdoi::wire::Payload::read);
 });
+
+fn stable<P: AnyPayload + PartialEq + core::fmt::Debug>(
+    walked: &Chain<'_>,
+    read: impl Fn(&RawPayload<'_>) -> Result<P, InvalidMessage>,
+) {
+    let Ok(payloads) = walked.payloads.iter().map(&read).collect::<Result<Vec<_>, _>>() else {
+        return;
+    };
+    let written = encode_chain(&payloads).expect("what was read can be written");
+    let again = chain::walk_clear(first_kind(&payloads), &written, 28)
+        .expect("what was written can be walked");
+    let again: Vec<P> =
+        again.payloads.iter().map(read).collect::<Result<_, _>>().expect("and read");
+    assert_eq!(again, payloads);
+}

@@ -16,7 +16,7 @@ use gdoi::push::{AcknowledgementLength, RekeyEvent, RekeyMember, RekeySettings};
 use gdoi::wire::Header;
 use gdoi::wire::codec::Codec;
 use gdoi::wire::header;
-use gdoi::wire::registry::{ExchangeType, Flags, PayloadKind};
+use gdoi::wire::registry::{Flags, GROUPKEY_PUSH, PayloadKind};
 
 struct Group {
     sa: GroupSa,
@@ -63,7 +63,7 @@ const HEADER: Header = Header {
     responder_cookie: [0xa0; 8],
     next_payload: PayloadKind::SEQUENCE_NUMBER,
     version: header::VERSION,
-    exchange: ExchangeType::GROUPKEY_PUSH,
+    exchange: GROUPKEY_PUSH,
     flags: Flags::ENCRYPTION,
     message_id: 0,
     length: 0,

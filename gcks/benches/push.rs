@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use gcks::config;
 use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key;
-use gcks::members::registry::Pulled;
+use gcks::members::registry::{MemberId, Pulled};
 use gcks::server::KeyServer;
 use gdoi::BootTime;
 use gdoi::config::{DhGroup, Identity};
@@ -68,7 +68,8 @@ fn measure(kind: &str, members: u32) {
             sender: None,
             leaf: None,
         };
-        service.enrol((GroupId(1), Identity::Address(address.ip())), pulled, now);
+        let id = MemberId { identity: Identity::Address(address.ip()), address: address.ip() };
+        service.group_mut(GroupId(1)).unwrap().0.registry_mut().record(id, pulled, now);
     }
     let (policy, kek) = (sa.policy().kek.as_ref().unwrap(), sa.kek_keys().unwrap());
     let base_key = Secret::copy_from(&kek.algorithm_key.expose()[16..]);
@@ -95,7 +96,7 @@ fn measure(kind: &str, members: u32) {
     }
     let done = (begin.0.elapsed(), processor_time("thread-self") - begin.1);
     assert_eq!(sent, members);
-    let counted = service.groups()[0].rekey().unwrap().counters();
+    let counted = service.groups().next().unwrap().rekey_sa().unwrap().counters();
     assert_eq!(counted.acknowledgements, u64::from(members));
 
     let row = |what: &str, (elapsed, cpu): (Duration, Duration)| {

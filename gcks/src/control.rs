@@ -10,15 +10,16 @@ use gdoi::BootTime;
 use gdoi::config::Identity;
 use gdoi::group::{AddressRange, TrafficSelector};
 
+use crate::group::Group;
 use crate::group::key_generation::Entropy;
 use crate::group::rekey_sa::RekeySa;
 use crate::members::registry::Registration;
+use crate::server::KeyServer;
 use crate::server::command::CommandError;
-use crate::server::{GroupState, KeyServer};
 
 /// Carries out a command or shows the server.
 pub fn answer<E: Entropy>(
-    service: &mut KeyServer<E>,
+    key_server: &mut KeyServer<E>,
     request: &Request,
     listen: &[SocketAddr],
     started: BootTime,
@@ -26,23 +27,25 @@ pub fn answer<E: Entropy>(
 ) -> Response {
     let done = match request {
         Request::ShowServer => {
-            return Response::Server(Box::new(snapshot(service, listen, started, now)));
+            return Response::Server(Box::new(snapshot(key_server, listen, started, now)));
         }
         Request::ShowMember | Request::Register(_) => {
             return Response::Refused(Refusal::not_served_here("gcks", request));
         }
-        Request::Rekey(of) => service.rekey(&of.group, now),
-        Request::Replace(of) => service.replace(&of.group, now),
-        Request::Delete(of) => service.delete(&of.group, now),
-        Request::Remove(of) => service.remove(&of.group, &of.member, now),
-        Request::RemoveAll(of) => service.remove_all(&of.group, now),
-        Request::Admit(of) => service.admit(&of.group, &of.member),
+        Request::Rekey(of) => key_server.rekey(&of.group, now),
+        Request::Replace(of) => key_server.replace(&of.group, now),
+        Request::Delete(of) => key_server.delete(&of.group, now),
+        Request::Remove(of) => key_server.remove(&of.group, &of.member, now),
+        Request::RemoveAll(of) => key_server.remove_all(&of.group, now),
+        Request::Admit(of) => key_server.admit(&of.group, &of.member),
     };
     match done {
         Ok(message) => Response::Done(Completed { message }),
         Err(error) => {
             let code = match &error {
-                CommandError::UnknownGroup { .. } => ErrorCode::UnknownGroup,
+                CommandError::UnknownGroup { .. } | CommandError::Gone(_) => {
+                    ErrorCode::UnknownGroup
+                }
                 CommandError::UnknownMember { .. } => ErrorCode::UnknownMember,
                 CommandError::NotRemoved { .. } | CommandError::Push(_) => ErrorCode::NotPossible,
             };
@@ -53,107 +56,107 @@ pub fn answer<E: Entropy>(
 
 /// The server as of `now`.
 pub fn snapshot<E: Entropy>(
-    service: &KeyServer<E>,
+    key_server: &KeyServer<E>,
     listen: &[SocketAddr],
     started: BootTime,
     now: BootTime,
 ) -> ServerSnapshot {
-    let members = service.registry().iter().filter_map(|(group, identity, registration)| {
-        let state = service.groups().iter().find(|state| state.group().id == group)?;
-        Some(RegisteredMember {
-            group: state.group().name.clone(),
-            group_id: group.0,
-            name: registration.name.to_string(),
-            address: registration.address,
-            identity: identity_text(identity),
-            registered_seconds_ago: now.saturating_since(registration.first).as_secs(),
-            last_pull_seconds_ago: now.saturating_since(registration.last).as_secs(),
-            pulls: registration.pulls,
-            keys_left_seconds: keys_end(state, registration, now).saturating_since(now).as_secs(),
-            acknowledgements: registration.acknowledgements,
-            last_acknowledgement_seconds_ago: registration
-                .last_acknowledgement
-                .map(|last| now.saturating_since(last).as_secs()),
-            silent_pushes: registration.silent,
-        })
+    let members = key_server.groups().flat_map(|group| {
+        let members = group.registry().iter();
+        members.map(move |(id, registration)| member(group, &id.identity, registration, now))
     });
     ServerSnapshot {
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: now.saturating_since(started).as_secs(),
         listen: listen.to_vec(),
-        groups: service.groups().iter().map(|state| group(service, state, now)).collect(),
+        groups: key_server.groups().map(|group| self::group(group, now)).collect(),
         members: members.collect(),
-        statistics: statistics(service),
+        statistics: statistics(key_server),
     }
 }
 
-fn group<E: Entropy>(service: &KeyServer<E>, state: &GroupState, now: BootTime) -> ServerGroup {
-    let teks = state.schedule().lifetimes().map(|(template, life, current)| ServerTek {
-        spi: life.spi,
+fn member(
+    group: &Group,
+    identity: &Identity,
+    registration: &Registration,
+    now: BootTime,
+) -> RegisteredMember {
+    RegisteredMember {
+        group: group.config().name.clone(),
+        group_id: group.id().0,
+        name: registration.name.to_string(),
+        address: registration.address,
+        identity: identity_text(identity),
+        registered_seconds_ago: now.saturating_since(registration.first).as_secs(),
+        last_pull_seconds_ago: now.saturating_since(registration.last).as_secs(),
+        pulls: registration.pulls,
+        keys_left_seconds: keys_end(group, registration, now).saturating_since(now).as_secs(),
+        acknowledgements: registration.acknowledgements,
+        last_acknowledgement_seconds_ago: registration
+            .last_acknowledgement
+            .map(|last| now.saturating_since(last).as_secs()),
+        silent_pushes: registration.silent,
+    }
+}
+
+fn group(group: &Group, now: BootTime) -> ServerGroup {
+    let teks = group.teks().lifetimes().map(|(template, lifetime, current)| ServerTek {
+        spi: lifetime.spi,
         encryption: template.encryption.name.to_owned(),
         integrity: template.integrity.map(|integrity| integrity.name.to_owned()),
-        lifetime_left_seconds: life.ends.saturating_since(now).as_secs(),
+        lifetime_left_seconds: lifetime.ends.saturating_since(now).as_secs(),
         current,
         selectors: template.selectors.iter().map(selector_text).collect(),
     });
-    let (pulls_succeeded, pulls_failed) = state.pulls();
+    let pulls = group.pull_counters();
     ServerGroup {
-        name: state.group().name.clone(),
-        id: state.group().id.0,
-        members: count(service.registry().count(state.group().id)),
+        name: group.config().name.clone(),
+        id: group.id().0,
+        members: count(group.registry().len()),
         teks: teks.collect(),
-        pulls_succeeded,
-        pulls_failed,
-        rekey: state.rekey().map(|of_group| rekey(service, state, of_group, now)),
+        pulls_succeeded: pulls.succeeded,
+        pulls_failed: pulls.failed,
+        rekey: group.rekey_sa().map(|rekey_sa| rekey(group, rekey_sa, now)),
     }
 }
 
 /// When the keys of a member end. One that gets pushes has the keys of the latest.
-fn keys_end(state: &GroupState, registration: &Registration, now: BootTime) -> BootTime {
-    let current = state
-        .schedule()
-        .lifetimes()
-        .filter(|(_, _, current)| *current)
-        .map(|(_, life, _)| life.ends);
-    registration.keys_end.or(current.min()).unwrap_or(now)
+fn keys_end(group: &Group, registration: &Registration, now: BootTime) -> BootTime {
+    let current = group.teks().lifetimes().filter(|(_, _, current)| *current);
+    let first_end = current.map(|(_, lifetime, _)| lifetime.ends).min();
+    registration.keys_end.or(first_end).unwrap_or(now)
 }
 
-fn rekey<E: Entropy>(
-    service: &KeyServer<E>,
-    state: &GroupState,
-    rekey: &RekeySa,
-    now: BootTime,
-) -> ServerRekey {
-    let group = state.group().id;
-    let counters = rekey.counters();
+fn rekey(group: &Group, rekey_sa: &RekeySa, now: BootTime) -> ServerRekey {
+    let counters = rekey_sa.counters();
+    let unresponsive = group.registry().iter().filter(|(_, member)| member.silent > 0);
     ServerRekey {
-        transport: rekey.transport(),
-        encryption: rekey.settings().encryption.name.to_owned(),
-        signature: rekey.signature(),
-        kek: rekey.kek().map(|kek| ServerKek {
+        transport: rekey_sa.transport(),
+        encryption: rekey_sa.settings().encryption.name.to_owned(),
+        signature: rekey_sa.signature(),
+        kek: rekey_sa.kek().map(|kek| ServerKek {
             spi: hexadecimal(&kek.spi()),
             lifetime_left_seconds: kek.ends().saturating_since(now).as_secs(),
             sequence_number: kek.sequence_number(),
         }),
-        next_push_seconds: service.next_push_of(group).map(|at| at.saturating_since(now).as_secs()),
+        next_push_seconds: group.next_push().map(|at| at.saturating_since(now).as_secs()),
         pushes: counters.pushes,
         acknowledgements: counters.acknowledgements,
         acknowledgements_missing: counters.missing,
-        members_silent: count(
-            service.registry().of_group(group).filter(|(_, member)| member.silent > 0).count(),
-        ),
+        members_silent: count(unresponsive.count()),
         members_dropped: counters.dropped,
-        removed: service.removed(group).map(str::to_owned).collect(),
+        removed: group.removed().iter().cloned().collect(),
     }
 }
 
-fn hexadecimal(octets: &[u8]) -> String {
+/// Octets as logs and `gdoictl` show them.
+pub fn hexadecimal(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-fn statistics<E: Entropy>(service: &KeyServer<E>) -> ServerStatistics {
-    let protocol = service.statistics();
-    let decisions = service.counters();
+fn statistics<E: Entropy>(key_server: &KeyServer<E>) -> ServerStatistics {
+    let protocol = key_server.statistics();
+    let decisions = key_server.counters();
     ServerStatistics {
         half_open: count(protocol.half_open),
         isakmp_sas: count(protocol.established),

@@ -14,13 +14,12 @@ use daemon::sealed::file::{Moment, Owner, SealedFile};
 use daemon::{entropy, notify};
 use gdoi::BootTime;
 use gdoi::crypto::Secret;
-use gdoi::error::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::{self, Config};
-use crate::control::{self, identity_text};
-use crate::group::event::Event;
+use crate::control;
+use crate::event_log;
 use crate::group::key_generation::OsEntropy;
 use crate::group::signing_key::{self, SigningKeys};
 use crate::server::KeyServer;
@@ -49,13 +48,13 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let listen = network.local();
     let mut calls = answer_calls(control_socket)?;
     let signing_keys = signing_key::load_all(&config.groups)?;
-    let (service, state_file) = restore(config, &signing_keys)?;
+    let (key_server, state_file) = restore(config, &signing_keys)?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut reload = signal(SignalKind::hangup()).context("SIGHUP")?;
     let mut timer = Timer::new().context("timer")?;
-    let mut state = State {
-        service,
+    let mut running = Running {
+        key_server,
         state_file,
         listen,
         started,
@@ -66,10 +65,16 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let watchdog = notify::watchdog_interval();
     let mut next_watchdog = watchdog.map(|interval| started + interval);
 
-    tracing::info!(groups, members, listen = ?state.listen, "key server is ready");
+    tracing::info!(
+        event = "ready",
+        groups,
+        members,
+        listen = addresses(&running.listen),
+        "key server is ready"
+    );
     notify::ready(&format!("{groups} groups, {members} members"));
     loop {
-        let deadline = [state.service.poll_timeout(), next_watchdog, state.save_again]
+        let deadline = [running.key_server.poll_timeout(), next_watchdog, running.save_again]
             .into_iter()
             .flatten()
             .min();
@@ -77,25 +82,25 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = reload.recv() => state.reload(&path, &fixed),
-            Some(call) = calls.recv() => state.answer(call),
+            _ = reload.recv() => running.reload(&path, &fixed),
+            Some(call) = calls.recv() => running.answer(call),
             slept = timer.sleep_until(deadline) => {
                 slept.context("timer")?;
-                state.service.handle_timeout(clock::now());
+                running.key_server.handle_timeout(clock::now());
             }
             Some(received) = network.receive() => {
-                state.handle_datagram(received.source, received.local, &received.octets);
-                // What waits already shares one writing of the state.
+                running.handle_datagram(received.source, received.local, &received.octets);
+                // Datagrams that wait already share one write of the state.
                 for _ in 0..BATCH {
                     let Some(received) = network.receive_now() else { break };
-                    state.handle_datagram(received.source, received.local, &received.octets);
+                    running.handle_datagram(received.source, received.local, &received.octets);
                 }
             }
         }
-        state.log_events();
-        state.save();
-        state.send_answers();
-        state.send(&network);
+        running.log_events();
+        running.save();
+        running.send_answers();
+        running.send(&network);
         if let (Some(interval), Some(due)) = (watchdog, next_watchdog)
             && clock::now() >= due
         {
@@ -105,10 +110,10 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     }
     notify::stopping();
     network.close();
-    state.save();
-    state.send_answers();
+    running.save();
+    running.send_answers();
     // Members keep their keys and ISAKMP SAs end by themselves: a restart disturbs nobody.
-    tracing::info!("key server ends");
+    tracing::info!(event = "stopped", "key server stopped");
     Ok(())
 }
 
@@ -140,7 +145,7 @@ impl Fixed {
     }
 }
 
-/// The service with its state, if one is kept.
+/// The key server with its state, if one is kept.
 fn restore(
     config: Config,
     keys: &SigningKeys,
@@ -150,21 +155,21 @@ fn restore(
     };
     let file = SealedFile::new(config.state_directory.join("gcks.state"), STATE, key)?;
     let now = clock::now();
-    let service = match file.load(&Moment::at(now))? {
+    let key_server = match file.load(&Moment::at(now))? {
         None => KeyServer::new(config, keys, entropy::seed()?, OsEntropy),
         Some((state, clock)) => {
             let restored =
                 KeyServer::restore(config, keys, entropy::seed()?, OsEntropy, (&state, clock), now);
-            let service = restored.with_context(|| {
+            let key_server = restored.with_context(|| {
                 let path = file.path().display();
                 format!("{path}: another version wrote this state; remove it and let all members register again")
             })?;
-            let members = service.registry().iter().count();
-            tracing::info!(path = %file.path().display(), members, "state restored");
-            service
+            let members: usize = key_server.groups().map(|group| group.registry().len()).sum();
+            tracing::info!(event = "state-restored", path = %file.path().display(), members, "state restored");
+            key_server
         }
     };
-    Ok((service, Some(file)))
+    Ok((key_server, Some(file)))
 }
 
 fn answer_calls(path: PathBuf) -> anyhow::Result<mpsc::Receiver<Call>> {
@@ -174,8 +179,14 @@ fn answer_calls(path: PathBuf) -> anyhow::Result<mpsc::Receiver<Call>> {
     Ok(calls)
 }
 
-struct State {
-    service: KeyServer<OsEntropy>,
+fn addresses(listen: &[SocketAddr]) -> String {
+    let texts: Vec<String> = listen.iter().map(SocketAddr::to_string).collect();
+    texts.join(", ")
+}
+
+/// What the event loop owns.
+struct Running {
+    key_server: KeyServer<OsEntropy>,
     state_file: Option<SealedFile>,
     listen: Vec<SocketAddr>,
     started: BootTime,
@@ -185,11 +196,11 @@ struct State {
     answers: Vec<(Call, Response)>,
 }
 
-impl State {
+impl Running {
     fn handle_datagram(&mut self, source: SocketAddr, local: SocketAddr, octets: &[u8]) {
         let now = clock::now();
-        if let Err(error) = self.service.handle_datagram(source, local, octets, now) {
-            self.log_discard(source, &error, now);
+        if let Err(error) = self.key_server.handle_datagram(source, local, octets, now) {
+            event_log::log_discard(source, &error, &mut self.limiter, now);
         }
     }
 
@@ -199,33 +210,37 @@ impl State {
             Ok(loaded) => loaded,
             Err(report) => {
                 for line in report.to_string().lines() {
-                    tracing::error!("{line}");
+                    tracing::error!(event = "configuration-error", "{line}");
                 }
-                tracing::error!("the configuration is as it was");
+                tracing::error!(
+                    event = "reload-failed",
+                    "configuration not reloaded; the running one stays"
+                );
                 return;
             }
         };
         for warning in &loaded.warnings {
-            tracing::warn!(file = %path.display(), "{warning}");
+            tracing::warn!(event = "configuration-warning", file = %path.display(), "{warning}");
         }
         if Fixed::of(&loaded.value) != *fixed {
             tracing::warn!(
+                event = "restart-required",
                 "control-socket, listen, port, state-directory and the state key change with a restart only"
             );
         }
         let keys = match signing_key::load_all(&loaded.value.groups) {
             Ok(keys) => keys,
             Err(error) => {
-                tracing::error!(%error, "the configuration is as it was");
+                tracing::error!(event = "reload-failed", %error, "configuration not reloaded; the running one stays");
                 return;
             }
         };
-        let changes = self.service.reload(loaded.value, &keys, clock::now());
+        let changes = self.key_server.reload(loaded.value, &keys, clock::now());
         if changes.is_empty() {
-            tracing::info!("configuration read again: nothing has changed");
+            tracing::info!(event = "reloaded", "configuration reloaded: nothing has changed");
         }
         for change in changes {
-            tracing::info!("configuration read again: {change}");
+            tracing::info!(event = "configuration-changed", change, "configuration reloaded");
         }
     }
 
@@ -233,43 +248,52 @@ impl State {
     /// before.
     fn save(&mut self) {
         self.save_again = None;
-        let Some(file) = self.state_file.as_ref().filter(|_| self.service.is_unsaved()) else {
+        let Some(file) = self.state_file.as_ref().filter(|_| self.key_server.is_unsaved()) else {
             return;
         };
         let now = clock::now();
-        match file.save(&self.service.export(), &Moment::at(now)) {
-            Ok(()) => self.service.saved(),
+        match file.save(&self.key_server.export(), &Moment::at(now)) {
+            Ok(()) => self.key_server.saved(),
             Err(error) => {
-                self.service.discard_transmits();
+                self.key_server.discard_transmits();
                 self.save_again = Some(now + SAVE_AGAIN);
                 if let Some(pass) = self.limiter.admit("state-not-written", now) {
-                    let withheld = pass.withheld;
-                    tracing::error!(%error, withheld, "nothing is sent until the state can be written");
+                    let suppressed = pass.withheld;
+                    tracing::error!(event = "state-write-failed", %error, suppressed, "state not written; nothing is sent until it can be");
                 }
             }
         }
     }
 
     fn send(&mut self, network: &Network) {
-        while let Some(transmit) = self.service.poll_transmit() {
-            let path = self.service.multicast_path(&transmit);
+        while let Some(transmit) = self.key_server.poll_transmit() {
+            let path = self.key_server.multicast_path(&transmit);
             if let Err(error) = network.send(&transmit, &path)
                 && let Some(pass) = self.limiter.admit("cannot-send", clock::now())
             {
-                let (peer, withheld) = (transmit.destination, pass.withheld);
-                tracing::warn!(%peer, %error, withheld, "cannot send");
+                let (peer, suppressed) = (transmit.destination, pass.withheld);
+                tracing::warn!(event = "send-failed", %peer, %error, suppressed, "datagram not sent");
             }
         }
     }
 
     fn answer(&mut self, call: Call) {
         let request = call.request();
-        let response =
-            control::answer(&mut self.service, request, &self.listen, self.started, clock::now());
+        let response = control::answer(
+            &mut self.key_server,
+            request,
+            &self.listen,
+            self.started,
+            clock::now(),
+        );
         if request.is_command() {
             match &response {
-                Response::Done(done) => tracing::info!(%request, message = done.message, "command"),
-                Response::Refused(refusal) => tracing::warn!(%request, %refusal, "command refused"),
+                Response::Done(done) => {
+                    tracing::info!(event = "command", %request, result = done.message, "command carried out")
+                }
+                Response::Refused(refusal) => {
+                    tracing::warn!(event = "command-refused", %request, %refusal, "command refused")
+                }
                 _ => {}
             }
         }
@@ -280,86 +304,16 @@ impl State {
         }
     }
 
+    fn log_events(&mut self) {
+        let now = clock::now();
+        while let Some(event) = self.key_server.poll_event() {
+            event_log::log(event, &mut self.limiter, now);
+        }
+    }
+
     fn send_answers(&mut self) {
-        if !self.service.is_unsaved() {
+        if !self.key_server.is_unsaved() {
             self.answers.drain(..).for_each(|(call, response)| call.answer(response));
         }
     }
-
-    fn log_discard(&mut self, peer: SocketAddr, error: &Error, now: BootTime) {
-        let reason = error.reason();
-        let Some(pass) = self.limiter.admit(reason, now) else { return };
-        let withheld = pass.withheld;
-        if is_ordinary(error) {
-            tracing::debug!(%peer, reason, withheld, %error, "datagram discarded");
-        } else {
-            tracing::warn!(%peer, reason, withheld, %error, "datagram discarded");
-        }
-    }
-
-    fn log_events(&mut self) {
-        let now = clock::now();
-        while let Some(notice) = self.service.poll_event() {
-            match notice {
-                Event::Authenticated { peer, identity } => {
-                    tracing::debug!(%peer, identity = identity_text(&identity), "identity proved");
-                }
-                Event::TekMade { group, life } => {
-                    let seconds = life.ends.saturating_since(now).as_secs();
-                    tracing::info!(%group, spi = format_args!("{:08x}", life.spi), seconds, "TEK made");
-                }
-                Event::Registered { group, member, peer, new: true } => {
-                    tracing::info!(%group, %member, %peer, "member registered");
-                }
-                Event::Registered { group, member, peer, new: false } => {
-                    tracing::debug!(%group, %member, %peer, "member registered again");
-                }
-                Event::Refused { peer, identity, group, reason } => {
-                    if let Some(pass) = self.limiter.admit(reason.reason(), now) {
-                        let (identity, withheld) = (identity_text(&identity), pass.withheld);
-                        tracing::warn!(%peer, identity, %group, withheld, %reason, "pull refused");
-                    }
-                }
-                Event::Aborted { peer, identity, group, reason } => {
-                    if let Some(pass) = self.limiter.admit("pull-aborted", now) {
-                        let (identity, withheld) = (identity_text(&identity), pass.withheld);
-                        tracing::info!(%peer, identity, %group, withheld, ?reason, "pull broken off");
-                    }
-                }
-                Event::Expired { group, member } => {
-                    tracing::info!(%group, %member, "keys of a member ended without a new pull");
-                }
-                Event::KekMade { group, spi } => {
-                    let spi: String = spi.iter().map(|octet| format!("{octet:02x}")).collect();
-                    tracing::info!(%group, spi, "KEK made");
-                }
-                Event::Pushed { group, purpose, sequence_number, members } => {
-                    tracing::info!(%group, purpose, sequence_number, members, "push");
-                }
-                Event::PushFailed { group, error } => {
-                    tracing::error!(%group, error, "a push cannot be made");
-                }
-                Event::Silent { group, member, pushes } => {
-                    tracing::warn!(%group, %member, pushes, "no acknowledgement");
-                }
-                Event::Dropped { group, member } => {
-                    tracing::warn!(%group, %member, "silent member dropped; it may register again");
-                }
-                Event::Changed { change } => {
-                    tracing::info!("configuration changed since the last run: {change}");
-                }
-                Event::StartedOver { group } => {
-                    tracing::warn!(%group, "all sender identifiers were in use: all members register again");
-                }
-                Event::PeerDeleted { peer, identity } => {
-                    tracing::debug!(%peer, identity = identity_text(&identity), "member deleted its ISAKMP SA");
-                }
-            }
-        }
-    }
-}
-
-/// Discards that a healthy network causes too.
-fn is_ordinary(error: &Error) -> bool {
-    matches!(error.reason(), "replayed" | "unknown-cookies" | "unexpected" | "ended")
 }

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod control;
+pub mod event_log;
 pub mod event_loop;
 pub mod group;
 pub mod members;

@@ -121,10 +121,10 @@ async fn receive(socket: Arc<Socket>, queue: mpsc::Sender<Received>) {
             }
             // The initiator repeats, not we: an answer that did not arrive is asked for again.
             Ok(Incoming::Unreachable { destination, error }) => {
-                tracing::debug!(%destination, error, "ICMP error for an answer");
+                tracing::debug!(event = "icmp-error", %destination, error, "ICMP error for an answer");
             }
             Err(error) => {
-                tracing::warn!(%error, listen = %socket.local(), "cannot receive");
+                tracing::warn!(event = "receive-failed", %error, listen = %socket.local(), "receiving failed, retrying");
                 // Out of memory, for instance: without a pause the loop would only make it worse.
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gcks::control::snapshot;
-use gcks::group::event::Event;
+use gcks::group::event::Event as GroupEvent;
 use gdoi::group::Spi;
 use support::world::*;
 use support::*;
@@ -265,7 +265,7 @@ fn silent_members_are_dropped_where_that_is_wanted() {
         let rekey = shown.rekey.unwrap();
         assert_eq!((rekey.members_dropped, rekey.acknowledgements_missing), (u64::from(wanted), 3));
         assert_eq!(
-            world.events.iter().any(|notice| matches!(notice, Event::Dropped { .. })),
+            world.group_events().any(|event| matches!(event, GroupEvent::Dropped { .. })),
             wanted
         );
         // It comes back by a pull.
@@ -383,7 +383,7 @@ fn sender_identifiers_that_are_used_up_begin_anew_with_new_keys() {
     for round in 0..600 {
         world.pull(1);
         world.run(seconds(20));
-        if world.events.iter().any(|notice| matches!(notice, Event::StartedOver { .. })) {
+        if world.group_events().any(|event| matches!(event, GroupEvent::Reinitialized)) {
             assert!(round > 250);
             world.events.clear();
             world.run(seconds(10));

@@ -95,7 +95,7 @@ fn other_lines_delete_the_tek_at_once_and_bring_a_new_one() {
     let changes = lab.reload(|text| {
         text.replacen("destination = \"172.16.0.0/12\"", "destination = \"any\"", 1)
     });
-    assert_eq!(changes, ["group one: 1 TEKs deleted because their lines changed"]);
+    assert_eq!(changes, ["group one: 1 TEKs deleted because their traffic selectors changed"]);
     lab.world.run(seconds(1));
     let push = lab.world.nodes[0].accepted.last().unwrap();
     assert!(matches!(push.deletions.as_slice(), [Deletion::Tek(_, spi)] if old.contains(spi)));

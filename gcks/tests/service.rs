@@ -13,8 +13,9 @@ mod support;
 use std::time::Duration;
 
 use gcks::control::snapshot;
-use gcks::group::event::{Event, Refused};
+use gcks::group::event::Event as GroupEvent;
 use gcks::members::authorization::Denied;
+use gcks::server::event::{Event, Refused};
 use gdoi::event::RegistrationFailure;
 use gdoi::group::{EspTransform, GroupId, Spi};
 use gdoi::wire::registry::NotifyType;
@@ -183,7 +184,10 @@ fn the_snapshot_tells_who_has_keys_until_they_end() {
     events(&mut service);
     service.handle_timeout(at(3700));
     assert!(snapshot(&service, &[], at(0), at(3700)).members.is_empty());
-    assert!(matches!(events(&mut service).as_slice(), [Event::Expired { .. }]));
+    assert!(matches!(
+        events(&mut service).as_slice(),
+        [Event::Group { event: GroupEvent::Expired { .. }, .. }]
+    ));
 }
 
 #[test]

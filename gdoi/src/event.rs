@@ -6,40 +6,18 @@ use core::time::Duration;
 use crate::config::{Identity, Phase1Transform};
 use crate::error::Error;
 use crate::group::{GroupId, GroupPolicy, GroupSa};
-use crate::time::BootTime;
 use crate::wire::registry::NotifyType;
 
-/// A datagram to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transmit {
-    /// Where to.
-    pub destination: SocketAddr,
-    /// Which of our addresses it leaves from; a server answers from the address it was asked at.
-    pub source: SocketAddr,
-    /// The octets.
-    pub payload: Vec<u8>,
-}
+pub use ike::event::Transmit;
 
 /// When a machine wants `handle_timeout`, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline {
-    /// When.
-    pub at: BootTime,
-    /// Why.
-    pub why: Timer,
-}
+pub type Deadline = ike::event::Deadline<Timer>;
 
 /// Every timer of the protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
-    /// When to repeat a message whose answer is missing.
-    Retransmission,
-    /// When a half-open exchange is forgotten.
-    HalfOpen,
-    /// When the answer kept for duplicates of a finished exchange is forgotten.
-    FinishedExchange,
-    /// When an ISAKMP SA ends.
-    IsakmpLifetime,
+    /// Phase 1, or an exchange under an ISAKMP SA.
+    Ike(ike::event::Timer),
     /// When a KEK ends.
     KekLifetime,
     /// When a push is sent again.

@@ -1,4 +1,4 @@
-//! The protocols of a GDOI group (RFC 6407) on IKEv1 (RFC 2408, RFC 2409), for both roles.
+//! The protocols of a GDOI group (RFC 6407) on IKEv1 ([`ike`]), for both roles.
 //!
 //! The crate does no input or output, reads no clock and draws no operating system randomness:
 //! time comes in as [`BootTime`], datagrams as slices, randomness as a 32-octet seed. What a
@@ -10,20 +10,15 @@
 #![warn(missing_docs)]
 
 pub mod config;
-pub mod crypto;
 pub mod error;
 pub mod event;
-mod exchange;
 pub mod group;
 pub mod lkh;
 pub mod member;
-mod number;
-pub mod phase1;
 pub mod pull;
 pub mod push;
 pub mod server;
-pub mod time;
 pub mod wire;
 
 pub use error::Error;
-pub use time::BootTime;
+pub use ike::{BootTime, crypto, phase1, time};

@@ -9,16 +9,17 @@ use core::net::SocketAddr;
 
 use crate::config::RegistrationConfig;
 use crate::crypto::SeededRng;
-use crate::error::{ApiMisuse, Error, NotAccepted, PeerIncompatible, PeerMisbehaved};
+use crate::error::{ApiMisuse, Error};
 use crate::event::{Deadline, RegistrationEvent, RegistrationFailure, Stage, Timer, Transmit};
-use crate::exchange::{Digest, Due, Retransmission};
 use crate::phase1::{Cookies, Informational, Initiator, InitiatorConfig, InitiatorStep};
 use crate::pull::member::ExpectPolicy;
 use crate::time::BootTime;
 use crate::wire::header::{self, Header};
 use crate::wire::notify::Notification;
-use crate::wire::registry::{ExchangeType, Flags, NotifyType};
+use crate::wire::registry::{ExchangeType, Flags, GROUPKEY_PULL, NotifyType};
 use crate::wire::{RawPayload, chain};
+use ike::error::{NotAccepted, PeerIncompatible, PeerMisbehaved};
+use ike::retransmission::{Digest, Due, Retransmission};
 use state::{Kept, State};
 
 /// One attempt to register one group with one key server, and the ISAKMP SA that stays afterwards.
@@ -66,7 +67,7 @@ impl Registration {
                 let retransmission = registration.request(message, now);
                 registration.state = State::MainMode { initiator, retransmission };
             }
-            Err(error) => registration.fail(RegistrationFailure::Configuration(error)),
+            Err(error) => registration.fail(RegistrationFailure::Configuration(error.into())),
         }
         registration
     }
@@ -117,7 +118,7 @@ impl Registration {
         }
         match header.exchange {
             ExchangeType::IDENTITY_PROTECTION => self.handle_main_mode(datagram, now)?,
-            ExchangeType::GROUPKEY_PULL => self.handle_pull(datagram)?,
+            GROUPKEY_PULL => self.handle_pull(datagram)?,
             ExchangeType::INFORMATIONAL if header.flags.contains(Flags::ENCRYPTION) => {
                 self.handle_informational(&header, datagram)?;
             }
@@ -221,9 +222,12 @@ impl Registration {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let repeat = self.state.retransmission().map(|retransmission| retransmission.at());
-        let repeat = repeat.map(|at| Deadline { at, why: Timer::Retransmission });
-        let expiry =
-            self.state.kept().map(|kept| Deadline { at: kept.expires, why: Timer::IsakmpLifetime });
+        let repeat =
+            repeat.map(|at| Deadline { at, why: Timer::Ike(ike::event::Timer::Retransmission) });
+        let expiry = self.state.kept().map(|kept| Deadline {
+            at: kept.expires,
+            why: Timer::Ike(ike::event::Timer::IsakmpLifetime),
+        });
         repeat.into_iter().chain(expiry).min()
     }
 
@@ -251,10 +255,10 @@ impl Registration {
                 self.start_pull(Kept::new(sa, now), now);
             }
             // HASH_R was right: whoever this is knows the pre-shared key.
-            Err(Error::PeerMisbehaved(PeerMisbehaved::WrongIdentity { expected, proved })) => {
+            Err(ike::Error::PeerMisbehaved(PeerMisbehaved::WrongIdentity { expected, proved })) => {
                 self.fail(RegistrationFailure::PeerIdentity { expected, proved });
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -350,9 +354,9 @@ impl Registration {
     /// The authenticated key server said something that cannot be followed (RFC 6407 §3.3).
     fn refuse(&mut self, kept: Kept, error: Error) {
         self.state = State::Registered { kept };
-        self.fail(match error {
-            Error::PeerIncompatible(_) => RegistrationFailure::PolicyNotUnderstood(error),
-            _ => RegistrationFailure::PeerMisbehaved(error),
+        self.fail(match error.is_incompatibility() {
+            true => RegistrationFailure::PolicyNotUnderstood(error),
+            false => RegistrationFailure::PeerMisbehaved(error),
         });
     }
 

@@ -26,7 +26,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::config::{Identity, ServerConfig};
 use crate::crypto::SeededRng;
-use crate::error::{Error, NotAccepted, PeerIncompatible};
+use crate::error::Error;
 use crate::event::{
     Deadline, PullAbort, PullId, PullRefusal, PushId, ServerEvent, Timer, Transmit,
 };
@@ -36,10 +36,11 @@ use crate::push::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients, SealedPus
 use crate::time::BootTime;
 use crate::wire::header::{self, Header};
 use crate::wire::notify::Notification;
-use crate::wire::registry::{ExchangeType, Flags};
+use crate::wire::registry::{ExchangeType, Flags, GROUPKEY_PULL, GROUPKEY_PUSH_ACK};
 use crate::wire::{RawPayload, chain};
 use credentials::Credentials;
 use half_open::HalfOpenTable;
+use ike::error::{NotAccepted, PeerIncompatible};
 use offers::Offers;
 use peer::Peer;
 use peers::Peers;
@@ -155,7 +156,7 @@ impl Server {
             self.peers.next_due().filter(|due| due.0 <= now)
         {
             match timer {
-                Timer::IsakmpLifetime => {
+                ike::event::Timer::IsakmpLifetime => {
                     self.remove_peer(&cookies);
                 }
                 _ => self.expire_pull(&cookies, message_id),
@@ -262,9 +263,12 @@ impl Server {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let half_open =
-            self.half_open.next_deadline().map(|at| Deadline { at, why: Timer::HalfOpen });
-        let peers = self.peers.next_due().map(|(at, why, ..)| Deadline { at, why });
+        let half_open = self
+            .half_open
+            .next_deadline()
+            .map(|at| Deadline { at, why: Timer::Ike(ike::event::Timer::HalfOpen) });
+        let peers =
+            self.peers.next_due().map(|(at, why, ..)| Deadline { at, why: Timer::Ike(why) });
         half_open.into_iter().chain(peers).chain(self.pushes.poll_timeout()).min()
     }
 
@@ -292,8 +296,8 @@ impl Server {
         let inbound = Inbound { source, local, datagram, header, now };
         match header.exchange {
             ExchangeType::IDENTITY_PROTECTION => self.handle_main_mode(inbound),
-            ExchangeType::GROUPKEY_PULL => self.handle_pull(inbound),
-            ExchangeType::GROUPKEY_PUSH_ACK => self.pushes.handle_acknowledgement(datagram),
+            GROUPKEY_PULL => self.handle_pull(inbound),
+            GROUPKEY_PUSH_ACK => self.pushes.handle_acknowledgement(datagram),
             ExchangeType::INFORMATIONAL if header.flags.contains(Flags::ENCRYPTION) => {
                 self.handle_informational(inbound)
             }

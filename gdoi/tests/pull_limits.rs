@@ -20,7 +20,7 @@ use gdoi::pull::message::Message3;
 use gdoi::server::Server;
 use gdoi::wire::attribute::Attribute;
 use gdoi::wire::gap::Gap;
-use gdoi::wire::registry::{ExchangeType, GapAttribute};
+use gdoi::wire::registry::{GROUPKEY_PULL, GapAttribute};
 use support::*;
 
 /// A member that says what it likes under a good ISAKMP SA.
@@ -85,7 +85,7 @@ fn pulls_in_progress_are_bounded() {
         assert_eq!(insider.say(&request), Ok(None));
     }
     let fourth = insider.request(4).1;
-    assert_eq!(insider.say(&fourth), Err("pull-limit"));
+    assert_eq!(insider.say(&fourth), Err("exchange-limit"));
     assert_eq!(insider.server.statistics().pulls, 3);
     // What was refused for want of room may come again.
     insider.now = insider.now + limits.half_open_timeout;
@@ -120,7 +120,7 @@ fn a_request_for_sender_identifiers_gets_keys() {
         let mut insider = Insider::new(ServerLimits::default());
         let (offer, message1, message2) = insider.offered(9);
         // Where the cipher stands, and the nonces, as the member knows them.
-        let first = insider.sa.exchange(ExchangeType::GROUPKEY_PULL, 9);
+        let first = insider.sa.exchange(GROUPKEY_PULL, 9);
         let opened1 = insider.sa.open(&first, &message1).unwrap();
         let opened2 = insider.sa.open(&opened1.next(), &message2).unwrap();
         let nonce =
@@ -134,7 +134,7 @@ fn a_request_for_sender_identifiers_gets_keys() {
             .unwrap();
         assert_eq!(offer.policy().group, GROUP);
         let answer = insider.say(sealed.datagram()).unwrap().unwrap();
-        let pull = ExchangeType::GROUPKEY_PULL.0;
+        let pull = GROUPKEY_PULL.0;
         assert_eq!(exchange_type(&answer) == pull, served, "keys, or a notification");
         let events: Vec<_> = std::iter::from_fn(|| insider.server.poll_event()).collect();
         assert_eq!(

@@ -14,13 +14,14 @@ use std::sync::Arc;
 
 use gdoi::config::{ByteOrder, DhGroup, Identity, Phase1Transform};
 use gdoi::crypto::Secret;
-use gdoi::error::{Error, NotAccepted};
+use gdoi::error::Error;
 use gdoi::event::{
     PullAbort, PullRefusal, RegistrationEvent, RegistrationFailure, ServerEvent, Stage, Timer,
     Transmit,
 };
 use gdoi::group::{GroupPolicy, GroupSa};
 use gdoi::wire::registry::NotifyType;
+use ike::error::NotAccepted;
 use support::*;
 
 /// Main mode and pull with a fair network: ten datagrams, one of each arrow.
@@ -168,7 +169,7 @@ fn a_dead_server_is_no_answer_after_the_budget() {
     let mut member = Pair::new(1).members.remove(0);
     let mut waits = Vec::new();
     while let Some(deadline) = member.poll_timeout() {
-        assert_eq!(deadline.why, Timer::Retransmission);
+        assert_eq!(deadline.why, Timer::Ike(ike::event::Timer::Retransmission));
         waits.push(deadline.at.saturating_since(begin).as_secs());
         member.handle_timeout(deadline.at);
     }
@@ -378,7 +379,7 @@ fn the_life_time_ends_the_isakmp_sa_on_both_sides() {
     let expiry = pair.members[0].isakmp_expiry().unwrap();
     assert_eq!(
         pair.members[0].poll_timeout().map(|d| (d.at, d.why)),
-        Some((expiry, Timer::IsakmpLifetime))
+        Some((expiry, Timer::Ike(ike::event::Timer::IsakmpLifetime)))
     );
     pair.run(seconds(3590));
     assert_eq!(pair.members[0].stage(), Stage::Registered);

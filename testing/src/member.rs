@@ -476,8 +476,10 @@ pub fn phase1() -> Phase1Policy {
         encryption: Phase1Encryption::Aes128Cbc,
         hash: HashAlgorithm::Sha2_256,
         group,
+        authentication: Default::default(),
     };
     Phase1Policy {
+        doi: gdoi::wire::registry::Doi::GDOI,
         transforms: vec![transform(DhGroup::Modp2048), transform(DhGroup::Ecp256)],
         lifetime: Duration::from_secs(3_600),
     }

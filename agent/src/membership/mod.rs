@@ -183,7 +183,7 @@ impl Membership {
         now: BootTime,
     ) -> Result<(), Error> {
         let Some(attempt) = &mut self.attempt else {
-            return Err(gdoi::error::NotAccepted::UnknownCookies.into());
+            return Err(ike::error::NotAccepted::UnknownCookies.into());
         };
         let result = attempt.registration.handle_datagram(source, datagram, now);
         self.drive(now);

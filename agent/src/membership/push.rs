@@ -8,7 +8,7 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use gdoi::BootTime;
-use gdoi::error::{Error, NotAccepted};
+use gdoi::error::Error;
 use gdoi::event::Transmit;
 use gdoi::group::GroupSa;
 use gdoi::push::{Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember, RekeySettings};
@@ -48,7 +48,7 @@ impl Membership {
         now: BootTime,
     ) -> Result<(), Error> {
         let Some(member) = &mut self.rekey.member else {
-            return Err(NotAccepted::UnknownCookies.into());
+            return Err(ike::error::NotAccepted::UnknownCookies.into());
         };
         let spi = member.policy().map(|policy| policy.spi);
         let result = member.handle_datagram(source, local, datagram, now);

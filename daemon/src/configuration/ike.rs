@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use gdoi::config::{DhGroup, HashAlgorithm, Phase1Encryption, Phase1Policy, Phase1Transform};
+use gdoi::config::{
+    Authentication, DhGroup, HashAlgorithm, Phase1Encryption, Phase1Policy, Phase1Transform,
+};
+use gdoi::wire::registry::Doi;
 use toml::de::DeValue;
 
 use super::table::{Located, Table};
@@ -99,15 +102,16 @@ pub fn phase1_policy(table: Option<Table<'_>>, legacy: bool) -> Phase1Policy {
         }
         table.finish();
     }
+    let authentication = Authentication::PreSharedKey;
     let mut transforms = Vec::new();
     for &group in &groups {
         for &encryption in &encryptions {
             for &hash in &hashes {
-                transforms.push(Phase1Transform { encryption, hash, group });
+                transforms.push(Phase1Transform { encryption, hash, group, authentication });
             }
         }
     }
-    Phase1Policy { transforms, lifetime }
+    Phase1Policy { doi: Doi::GDOI, transforms, lifetime }
 }
 
 fn strong_list<T>(

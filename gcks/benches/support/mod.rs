@@ -45,6 +45,7 @@ pub fn registration(local: SocketAddr, server: SocketAddr, group: DhGroup) -> Re
         encryption: Phase1Encryption::Aes256Cbc,
         hash: HashAlgorithm::Sha2_256,
         group,
+        authentication: Default::default(),
     };
     RegistrationConfig {
         server,
@@ -54,7 +55,11 @@ pub fn registration(local: SocketAddr, server: SocketAddr, group: DhGroup) -> Re
         identity: Identity::Address(local.ip()),
         expected_identity: Identity::Address(server.ip()),
         pre_shared_key: Arc::new(Secret::copy_from(KEY.as_bytes())),
-        phase1: Phase1Policy { transforms: vec![transform], lifetime: Duration::from_secs(3600) },
+        phase1: Phase1Policy {
+            doi: gdoi::wire::registry::Doi::GDOI,
+            transforms: vec![transform],
+            lifetime: Duration::from_secs(3600),
+        },
         retransmission: RetransmissionPolicy::default(),
     }
 }

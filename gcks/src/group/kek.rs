@@ -15,7 +15,7 @@ use gdoi::wire::lkh::{LkhDownload, LkhUpdate};
 use thiserror::Error as ThisError;
 
 use crate::config::{Rekey, Transport};
-use crate::group::key_generation::{self as keys, Entropy};
+use crate::group::key_generation::{self as keys, KeySource};
 
 /// UDP.
 const PROTOCOL: u8 = 17;
@@ -76,14 +76,13 @@ impl Kek {
         rekey: &Rekey,
         signing: &SigningKey,
         capacity: usize,
-        rng: &mut SeededRng,
-        entropy: &mut impl Entropy,
+        source: &mut KeySource<'_>,
         now: BootTime,
     ) -> Result<Self, KekError> {
         let tree = match rekey.lkh {
             true => {
                 // A generator of its own, from new randomness: keys of members come out of it.
-                let mut rng = SeededRng::from_seed(keys::seed(entropy)?);
+                let mut rng = SeededRng::from_seed(keys::seed(source.entropy)?);
                 Some(KeyTree::new(
                     rekey.encryption.algorithm,
                     rekey.encryption.key_length,
@@ -95,9 +94,9 @@ impl Kek {
         };
         let key = match tree.as_ref().and_then(KeyTree::kek) {
             Some(root) => root.duplicate(),
-            None => keys::secret(rekey.encryption.octets, entropy)?,
+            None => keys::secret(rekey.encryption.octets, source.entropy)?,
         };
-        let policy = policy(rekey, signing, rng.nonzero_array());
+        let policy = policy(rekey, signing, source.rng.nonzero_array());
         Self::with(policy, key, 0, tree, capacity, now + rekey.lifetime, rekey.legacy)
     }
 
@@ -139,10 +138,10 @@ impl Kek {
         rekey: &Rekey,
         signing: &SigningKey,
         leaves: &[u16],
-        entropy: &mut impl Entropy,
+        source: &mut KeySource<'_>,
         now: BootTime,
     ) -> Result<(Self, Vec<LkhUpdate>), KekError> {
-        let mut rng = SeededRng::from_seed(keys::seed(entropy)?);
+        let mut rng = SeededRng::from_seed(keys::seed(source.entropy)?);
         let missing = KekError::Tree(TreeError::Damaged);
         let mut tree = self.tree.take().ok_or(missing)?;
         let updates = tree.remove(leaves, &mut rng)?;
@@ -307,6 +306,8 @@ fn identification(address: SocketAddr) -> (u8, u16, Vec<u8>) {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeSet;
+
     use gdoi::push::DeliveryPolicy;
 
     use super::*;
@@ -339,7 +340,9 @@ pub(crate) mod tests {
         let now = BootTime::new(Duration::from_secs(100));
         let (local, peer) = ("10.0.9.1:848".parse().unwrap(), "10.0.1.1:500".parse().unwrap());
         let rekey = rekey(Transport::Unicast);
-        let kek = Kek::make(&rekey, &signing, 8, &mut rng, &mut OsEntropy, now).unwrap();
+        let mut source =
+            KeySource { rng: &mut rng, entropy: &mut OsEntropy, foreign_spis: BTreeSet::new() };
+        let kek = Kek::make(&rekey, &signing, 8, &mut source, now).unwrap();
         let later = now + Duration::from_millis(1500);
         let out = kek.distribute(rekey.transport, (local, peer), None, &[1], later);
         assert_eq!(out.policy.source, (1, 848, vec![10, 0, 9, 1]));

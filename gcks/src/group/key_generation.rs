@@ -1,7 +1,9 @@
 //! New keys and SPIs from the operating system's randomness.
 
+use std::collections::BTreeSet;
+
 use daemon::entropy::{self, EntropyError};
-use gdoi::crypto::Secret;
+use gdoi::crypto::{Secret, SeededRng};
 use gdoi::group::{Spi, TekKeys};
 
 use crate::config::TekTemplate;
@@ -28,13 +30,23 @@ impl Entropy for OsEntropy {
     }
 }
 
+/// Where new keys and SPIs come from.
+pub struct KeySource<'a> {
+    /// For what is sent in the clear: cookies, padding, blinding of signatures.
+    pub rng: &'a mut SeededRng,
+    /// For keys.
+    pub entropy: &'a mut dyn Entropy,
+    /// SPIs that other groups use: a member of two groups must not have one twice.
+    pub foreign_spis: BTreeSet<Spi>,
+}
+
 /// Keys for one TEK, as long as its algorithms need, salt included (RFC 6407 §5.6.1).
 ///
 /// # Errors
 /// No randomness.
 pub fn tek_keys(
     template: &TekTemplate,
-    entropy: &mut impl Entropy,
+    entropy: &mut dyn Entropy,
 ) -> Result<TekKeys, EntropyError> {
     Ok(TekKeys {
         encryption: secret(template.encryption.octets, entropy)?,
@@ -46,7 +58,7 @@ pub fn tek_keys(
 ///
 /// # Errors
 /// No randomness.
-pub fn spi(in_use: impl Fn(Spi) -> bool, entropy: &mut impl Entropy) -> Result<Spi, EntropyError> {
+pub fn spi(in_use: impl Fn(Spi) -> bool, entropy: &mut dyn Entropy) -> Result<Spi, EntropyError> {
     loop {
         let mut octets = [0; 4];
         entropy.fill(&mut octets)?;
@@ -61,7 +73,7 @@ pub fn spi(in_use: impl Fn(Spi) -> bool, entropy: &mut impl Entropy) -> Result<S
 ///
 /// # Errors
 /// No randomness.
-pub fn seed(entropy: &mut impl Entropy) -> Result<[u8; 32], EntropyError> {
+pub fn seed(entropy: &mut dyn Entropy) -> Result<[u8; 32], EntropyError> {
     let mut seed = [0; 32];
     entropy.fill(&mut seed)?;
     Ok(seed)
@@ -71,7 +83,7 @@ pub fn seed(entropy: &mut impl Entropy) -> Result<[u8; 32], EntropyError> {
 ///
 /// # Errors
 /// No randomness.
-pub fn secret(octets: usize, entropy: &mut impl Entropy) -> Result<Secret, EntropyError> {
+pub fn secret(octets: usize, entropy: &mut dyn Entropy) -> Result<Secret, EntropyError> {
     let mut key = vec![0; octets];
     entropy.fill(&mut key)?;
     Ok(Secret::new(key))

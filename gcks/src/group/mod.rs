@@ -1,10 +1,228 @@
-//! One group: its keys, and what they are distributed with.
+//! One group: its keys, its members, and the pushes that keep them in step.
+//!
+//! A group is a value with methods that knows nothing of other groups, of sockets or of phase 1.
+//! What it wants sent is data: after every call, drain [`Group::poll_dispatch`] and
+//! [`Group::poll_event`], then read [`Group::poll_timeout`].
 
+pub mod delivery;
 pub mod event;
+pub mod eviction;
 pub mod kek;
 pub mod key_generation;
+pub mod pending_pull;
 pub mod push;
+pub mod push_plan;
+pub mod reconfiguration;
 pub mod rekey_sa;
 pub mod sender_ids;
 pub mod signing_key;
 pub mod tek_schedule;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use gdoi::BootTime;
+use gdoi::crypto::SigningKey;
+use gdoi::event::PullId;
+use gdoi::group::{GroupId, GroupPolicy, KekPolicy, TekPolicy};
+
+use crate::config;
+use crate::members::registry::Registry;
+use delivery::Dispatch;
+use event::Event;
+use pending_pull::PendingPull;
+use rekey_sa::RekeySa;
+use sender_ids::SenderIdPool;
+use tek_schedule::TekSchedule;
+
+/// A group with everything that was made for it.
+#[derive(Debug)]
+pub struct Group {
+    config: config::Group,
+    name: Arc<str>,
+    teks: TekSchedule,
+    sender_ids: SenderIdPool,
+    rekey_sa: Option<RekeySa>,
+    registry: Registry,
+    /// Names of members that the operator removed.
+    removed: BTreeSet<String>,
+    pulls: BTreeMap<PullId, PendingPull>,
+    /// How many members a key hierarchy is made for.
+    capacity: usize,
+    pull_counters: PullCounters,
+    dispatches: VecDeque<Dispatch>,
+    events: VecDeque<Event>,
+    /// Whether there is something that a restart must not forget.
+    changed: bool,
+}
+
+/// Pulls of one group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PullCounters {
+    /// Keys were sent.
+    pub succeeded: u64,
+    /// Ended otherwise.
+    pub failed: u64,
+}
+
+/// The parts of a group that a restart must not forget.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration that they were made under.
+    pub config: config::Group,
+    /// The TEKs.
+    pub teks: TekSchedule,
+    /// Sender identifiers of counter modes.
+    pub sender_ids: SenderIdPool,
+    /// The rekey SA, if the group's keys are pushed.
+    pub rekey_sa: Option<RekeySa>,
+    /// The members.
+    pub registry: Registry,
+    /// Names of members that the operator removed.
+    pub removed: BTreeSet<String>,
+}
+
+impl Group {
+    /// A group without keys, whose pushes are signed by `signing_key`; without one it pushes
+    /// nothing.
+    pub fn new(config: config::Group, signing_key: Option<Arc<SigningKey>>) -> Self {
+        let rekey = config.rekey.clone().zip(signing_key);
+        Self::from_parts(Parts {
+            teks: TekSchedule::new(&config),
+            sender_ids: SenderIdPool::new(config.sender_id_bits),
+            // A key that was loaded has a public form.
+            rekey_sa: rekey.and_then(|(settings, signing)| RekeySa::new(settings, signing).ok()),
+            registry: Registry::default(),
+            removed: BTreeSet::new(),
+            config,
+        })
+    }
+
+    /// The group that had these parts before a restart.
+    pub fn from_parts(parts: Parts) -> Self {
+        let Parts { config, teks, sender_ids, rekey_sa, registry, removed } = parts;
+        Self {
+            name: config.name.as_str().into(),
+            config,
+            teks,
+            sender_ids,
+            rekey_sa,
+            registry,
+            removed,
+            pulls: BTreeMap::new(),
+            capacity: 0,
+            pull_counters: PullCounters::default(),
+            dispatches: VecDeque::new(),
+            events: VecDeque::new(),
+            changed: false,
+        }
+    }
+
+    /// The number by which members ask for it.
+    pub fn id(&self) -> GroupId {
+        self.config.id
+    }
+
+    /// Name for logs and `gdoictl`.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &config::Group {
+        &self.config
+    }
+
+    /// Its TEKs.
+    pub fn teks(&self) -> &TekSchedule {
+        &self.teks
+    }
+
+    /// Its sender identifiers.
+    pub fn sender_ids(&self) -> &SenderIdPool {
+        &self.sender_ids
+    }
+
+    /// How its keys are pushed, if they are.
+    pub fn rekey_sa(&self) -> Option<&RekeySa> {
+        self.rekey_sa.as_ref()
+    }
+
+    /// Who has keys.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Enters members without a pull: what the sealed state has, or simulated ones.
+    pub fn registry_mut(&mut self) -> &mut Registry {
+        self.changed = true;
+        &mut self.registry
+    }
+
+    /// Names of the members that the operator removed.
+    pub fn removed(&self) -> &BTreeSet<String> {
+        &self.removed
+    }
+
+    /// Pulls since start.
+    pub fn pull_counters(&self) -> PullCounters {
+        self.pull_counters
+    }
+
+    /// How many members a key hierarchy is to be made for.
+    pub fn set_capacity(&mut self, members: usize) {
+        self.capacity = members;
+    }
+
+    /// Whether anybody has keys of the group, or is getting them.
+    pub fn has_audience(&self) -> bool {
+        !self.registry.is_empty() || !self.pulls.is_empty()
+    }
+
+    /// Forgets what has ended. [`Group::push_due`] makes what takes its place. Harmless before
+    /// [`Group::poll_timeout`].
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        self.teks.handle_timeout(now);
+        self.expire_kek(now);
+        for (_, registration) in self.registry.handle_timeout(now) {
+            self.changed = true;
+            self.events.push_back(Event::Expired { member: registration.name });
+        }
+    }
+
+    /// When [`Group::handle_timeout`] or [`Group::push_due`] is due.
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        let kek = self.rekey_sa.as_ref().and_then(|rekey_sa| Some(rekey_sa.kek()?.ends()));
+        let registry = self.registry.poll_timeout();
+        [self.teks.poll_timeout(), kek, self.next_push(), registry].into_iter().flatten().min()
+    }
+
+    /// What happened next.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next push to send.
+    pub fn poll_dispatch(&mut self) -> Option<Dispatch> {
+        self.dispatches.pop_front()
+    }
+
+    /// Whether there is something new that a restart must not forget.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// The state has been written.
+    pub fn saved(&mut self) {
+        self.changed = false;
+    }
+
+    /// The group's policy with these keys.
+    fn policy(&self, kek: Option<KekPolicy>, teks: Vec<TekPolicy>) -> GroupPolicy {
+        policy(&self.config, kek, teks)
+    }
+}
+
+fn policy(config: &config::Group, kek: Option<KekPolicy>, teks: Vec<TekPolicy>) -> GroupPolicy {
+    GroupPolicy { group: config.id, kek, gap: config.gap.clone(), teks }
+}

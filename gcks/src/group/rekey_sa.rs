@@ -110,6 +110,11 @@ impl RekeySa {
         format!("{key}, {}", hash_name(self.settings.signature_hash))
     }
 
+    /// Whether pushes go by multicast.
+    pub fn is_multicast(&self) -> bool {
+        matches!(self.settings.transport, Transport::Multicast { .. })
+    }
+
     /// Where pushes go, as text.
     pub fn transport(&self) -> String {
         match self.settings.transport {

@@ -1,49 +1,50 @@
-//! When a TEK is replaced: the life of the data SAs of one group.
+//! When a TEK is replaced: the lifetimes of the data SAs of one group.
 //!
-//! A TEK is handed out with the life it has left. Where members only pull, a pull that comes when
+//! A TEK is distributed with the lifetime it has left. Where members only pull, a pull that comes when
 //! too little is left makes the next one: members come back within the same margin before the end,
 //! so the first of them finds a new TEK and the others get that one. Where keys are pushed, the
 //! next one is made and pushed before that margin, early enough for all repetitions: see
 //! [`rekey_timing`](crate::config::rekey_timing).
-//! TEKs are prepared first and handed out when the push is sealed.
+//! TEKs are prepared first and distributed when the push is sealed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use daemon::entropy::EntropyError;
 use gdoi::BootTime;
-use gdoi::group::{GroupPolicy, KekPolicy, Spi, TekKeys, TekPolicy};
+use gdoi::group::{Spi, TekKeys, TekPolicy};
 
 use crate::config::rekey_timing::{margin, push_margin};
 use crate::config::{Group, TekTemplate};
-use crate::group::key_generation::{self as keys, Entropy};
-use crate::state::export;
-use crate::state::restore::StoredSlot;
-use daemon::sealed::codec::Encoder;
+use crate::group::key_generation::{self as keys, KeySource};
 
 /// The data SAs of one group.
 #[derive(Debug)]
 pub struct TekSchedule {
     slots: Vec<Slot>,
     /// SPIs of data SAs that the group has no more; members may still have them.
-    gone: Vec<Life>,
+    gone: Vec<TekLifetime>,
 }
 
-/// One data SA: the TEK handed out now, and older ones that members may still use.
+/// One data SA: the TEK distributed now, and older ones that members may still use.
 #[derive(Debug)]
-struct Slot {
-    template: TekTemplate,
-    current: Option<Tek>,
-    /// The TEK before, and until when members send with it: who joins before that gets it first.
-    before: Option<(Tek, BootTime)>,
-    retired: Vec<Life>,
+pub struct Slot {
+    /// What the next TEK is made for.
+    pub template: TekTemplate,
+    /// The TEK in use.
+    pub current: Option<Tek>,
+    /// The TEK before, and until when members send with it: a member that registers during the
+    /// activation delay gets it first.
+    pub before: Option<(Tek, BootTime)>,
+    /// Replaced TEKs that members may still use.
+    pub retired: Vec<TekLifetime>,
 }
 
 /// A TEK with its keys.
 #[derive(Debug)]
 pub struct Tek {
     /// SPI and end.
-    pub life: Life,
+    pub lifetime: TekLifetime,
     /// The keys.
     pub keys: TekKeys,
     /// What it was made for: the configuration may say something else by now.
@@ -55,7 +56,7 @@ pub struct Tek {
 
 /// An SPI and when its TEK ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Life {
+pub struct TekLifetime {
     /// The SPI.
     pub spi: Spi,
     /// When the TEK ends.
@@ -88,10 +89,10 @@ impl Prepared {
     }
 }
 
-/// What a pull or a push hands out.
+/// What a pull or a push distributes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Distribution {
-    /// The data SAs' part of the policy, with the life left.
+    /// The data SAs' part of the policy, with the lifetime left.
     pub teks: Vec<TekPolicy>,
     /// Their keys.
     pub keys: BTreeMap<Spi, TekKeys>,
@@ -108,35 +109,24 @@ impl TekSchedule {
         Self { slots: group.teks.iter().map(slot).collect(), gone: Vec::new() }
     }
 
-    /// Writes all of it for the sealed state.
-    pub(crate) fn export(&self, out: &mut Encoder) {
-        out.count(self.slots.len());
-        for slot in &self.slots {
-            export::template(out, &slot.template);
-            out.option(slot.current.as_ref(), export::tek);
-            out.option(slot.before.as_ref(), export::held);
-            out.count(slot.retired.len());
-            slot.retired.iter().for_each(|life| export::life(out, *life));
-        }
-        out.count(self.gone.len());
-        self.gone.iter().for_each(|life| export::life(out, *life));
+    /// The data SAs and the SPIs of those that are gone, as the sealed state has them.
+    pub fn from_parts(slots: Vec<Slot>, gone: Vec<TekLifetime>) -> Self {
+        Self { slots, gone }
     }
 
-    /// Takes the data SAs of the sealed state, with their keys.
-    pub(crate) fn restore(&mut self, slots: Vec<StoredSlot>, gone: Vec<Life>) {
-        let slot = |StoredSlot { template, current, before, retired }| Slot {
-            template,
-            current,
-            before,
-            retired,
-        };
-        self.slots = slots.into_iter().map(slot).collect();
-        self.gone = gone;
+    /// The data SAs, for the sealed state.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
     }
 
-    /// Takes over other data SAs. One with the same lines keeps its TEK, and the next one is made
+    /// SPIs of data SAs that the group has no more, for the sealed state.
+    pub fn gone(&self) -> &[TekLifetime] {
+        &self.gone
+    }
+
+    /// Takes over other data SAs. One with the same traffic selectors keeps its TEK, and the next one is made
     /// as the template says. Returns the TEKs of lines that there are no more.
-    pub(crate) fn reconfigure(&mut self, templates: &[TekTemplate]) -> Vec<Life> {
+    pub(crate) fn reconfigure(&mut self, templates: &[TekTemplate]) -> Vec<TekLifetime> {
         let mut before = std::mem::take(&mut self.slots);
         for template in templates {
             let alike =
@@ -149,13 +139,13 @@ impl TekSchedule {
         }
         let lives = before
             .into_iter()
-            .flat_map(|slot| slot.retired.into_iter().chain(slot.current.map(|tek| tek.life)));
-        let orphans: Vec<Life> = lives.collect();
+            .flat_map(|slot| slot.retired.into_iter().chain(slot.current.map(|tek| tek.lifetime)));
+        let orphans: Vec<TekLifetime> = lives.collect();
         self.gone.extend(&orphans);
         orphans
     }
 
-    /// Makes TEKs without handing them out: [`TekSchedule::commit`] does that.
+    /// Makes TEKs without distributing them: [`TekSchedule::commit`] does that.
     ///
     /// # Errors
     /// No randomness.
@@ -164,8 +154,7 @@ impl TekSchedule {
         renewal: Renewal,
         pushed: bool,
         now: BootTime,
-        in_use: impl Fn(Spi) -> bool,
-        entropy: &mut impl Entropy,
+        source: &mut KeySource<'_>,
     ) -> Result<Prepared, EntropyError> {
         let mut prepared = Prepared::default();
         for (place, slot) in self.slots.iter().enumerate() {
@@ -173,32 +162,36 @@ impl TekSchedule {
                 continue;
             }
             let taken = |spi| {
-                in_use(spi) || self.uses(spi) || prepared.0.values().any(|tek| tek.life.spi == spi)
+                source.foreign_spis.contains(&spi)
+                    || self.uses(spi)
+                    || prepared.0.values().any(|tek| tek.lifetime.spi == spi)
             };
-            let spi = keys::spi(taken, entropy)?;
-            let keys = keys::tek_keys(&slot.template, entropy)?;
-            let life = Life { spi, ends: now + slot.template.lifetime };
-            prepared.0.insert(place, Tek { life, keys, template: slot.template.clone(), pushed });
+            let spi = keys::spi(taken, source.entropy)?;
+            let keys = keys::tek_keys(&slot.template, source.entropy)?;
+            let lifetime = TekLifetime { spi, ends: now + slot.template.lifetime };
+            prepared
+                .0
+                .insert(place, Tek { lifetime, keys, template: slot.template.clone(), pushed });
         }
         Ok(prepared)
     }
 
-    /// Hands out what was prepared from now on; returns the lives of the new TEKs. Of a replaced
+    /// Distributes what was prepared from now on; returns the new TEKs. Of a replaced
     /// TEK only the SPI is remembered and its keys are wiped, unless members send with it until
     /// `hold`.
-    pub fn commit(&mut self, prepared: Prepared, hold: Option<BootTime>) -> Vec<Life> {
+    pub fn commit(&mut self, prepared: Prepared, hold: Option<BootTime>) -> Vec<TekLifetime> {
         let mut made = Vec::new();
         for (place, tek) in prepared.0 {
             let Some(slot) = self.slots.get_mut(place) else { continue };
-            made.push(tek.life);
+            made.push(tek.lifetime);
             let Some(old) = slot.current.replace(tek) else { continue };
-            slot.retired.push(old.life);
-            slot.before = hold.filter(|until| old.life.ends > *until).map(|until| (old, until));
+            slot.retired.push(old.lifetime);
+            slot.before = hold.filter(|until| old.lifetime.ends > *until).map(|until| (old, until));
         }
         made
     }
 
-    /// The TEKs to hand out: with `prepared` in their places, or to somebody who gets the latest
+    /// The TEKs to distribute: with `prepared` in their places, or to somebody who gets the latest
     /// push afterwards, with those `before` that push.
     pub fn distribute(
         &self,
@@ -217,12 +210,12 @@ impl TekSchedule {
             let new = prepared.and_then(|prepared| prepared.0.get(&place));
             let old = slot.before.as_ref().map(|(tek, _)| tek).filter(|_| before);
             let Some(tek) = new.or(old).or(slot.current.as_ref()) else { continue };
-            let left = tek.life.ends.saturating_since(now);
+            let left = tek.lifetime.ends.saturating_since(now);
             // Whole seconds, rounded down: no member keeps a key longer than the server thinks.
             let protection = tek.template.protection(Duration::from_secs(left.as_secs()));
             for selector in &tek.template.selectors {
                 out.teks.push(TekPolicy {
-                    spi: tek.life.spi,
+                    spi: tek.lifetime.spi,
                     selector: *selector,
                     protection: protection.clone(),
                 });
@@ -231,9 +224,9 @@ impl TekSchedule {
                 encryption: tek.keys.encryption.duplicate(),
                 integrity: tek.keys.integrity.duplicate(),
             };
-            out.keys.insert(tek.life.spi, keys);
-            first_end = Some(first_end.map_or(tek.life.ends, |end| end.min(tek.life.ends)));
-            out.last_end = out.last_end.max(tek.life.ends);
+            out.keys.insert(tek.lifetime.spi, keys);
+            first_end = Some(first_end.map_or(tek.lifetime.ends, |end| end.min(tek.lifetime.ends)));
+            out.last_end = out.last_end.max(tek.lifetime.ends);
         }
         out.first_end = first_end.unwrap_or(now);
         out
@@ -247,23 +240,23 @@ impl TekSchedule {
     /// Forgets the TEKs that have ended, keys first.
     pub fn handle_timeout(&mut self, now: BootTime) {
         for slot in &mut self.slots {
-            if slot.current.as_ref().is_some_and(|tek| tek.life.ends <= now) {
+            if slot.current.as_ref().is_some_and(|tek| tek.lifetime.ends <= now) {
                 slot.current = None;
             }
             if slot.before.as_ref().is_some_and(|(_, until)| *until <= now) {
                 slot.before = None;
             }
-            slot.retired.retain(|life| life.ends > now);
+            slot.retired.retain(|lifetime| lifetime.ends > now);
         }
-        self.gone.retain(|life| life.ends > now);
+        self.gone.retain(|lifetime| lifetime.ends > now);
     }
 
     /// When [`TekSchedule::handle_timeout`] has something to do next.
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let before =
             self.slots.iter().filter_map(|slot| slot.before.as_ref().map(|(_, until)| *until));
-        let gone = self.gone.iter().map(|life| life.ends);
-        self.lifetimes().map(|(_, life, _)| life.ends).chain(before).chain(gone).min()
+        let gone = self.gone.iter().map(|lifetime| lifetime.ends);
+        self.lifetimes().map(|(_, lifetime, _)| lifetime.ends).chain(before).chain(gone).min()
     }
 
     /// When the next TEK is to be pushed.
@@ -276,13 +269,13 @@ impl TekSchedule {
         for slot in &mut self.slots {
             slot.before = None;
             self.gone.append(&mut slot.retired);
-            self.gone.extend(slot.current.take().map(|tek| tek.life));
+            self.gone.extend(slot.current.take().map(|tek| tek.lifetime));
         }
     }
 
     /// SPIs of all TEKs that members may have.
     pub fn spis(&self) -> impl Iterator<Item = Spi> {
-        self.lifetimes().map(|(_, life, _)| life.spi)
+        self.lifetimes().map(|(_, lifetime, _)| lifetime.spi)
     }
 
     /// Members have been told to drop all TEKs but the current ones. The SPIs stay taken until
@@ -302,24 +295,24 @@ impl TekSchedule {
     /// When the last TEK ends that any member may use now.
     pub fn last_end(&self, now: BootTime) -> BootTime {
         self.lifetimes()
-            .map(|(_, life, _)| life)
+            .map(|(_, lifetime, _)| lifetime)
             .chain(self.gone.iter().copied())
-            .map(|life| life.ends)
+            .map(|lifetime| lifetime.ends)
             .max()
             .unwrap_or(now)
     }
 
     /// Whether a living TEK has this SPI.
     pub fn uses(&self, spi: Spi) -> bool {
-        self.lifetimes().any(|(_, life, _)| life.spi == spi)
-            || self.gone.iter().any(|life| life.spi == spi)
+        self.lifetimes().any(|(_, lifetime, _)| lifetime.spi == spi)
+            || self.gone.iter().any(|lifetime| lifetime.spi == spi)
     }
 
-    /// All living TEKs with their template, and whether they are handed out now.
-    pub fn lifetimes(&self) -> impl Iterator<Item = (&TekTemplate, Life, bool)> {
+    /// All living TEKs with their template, and whether they are distributed now.
+    pub fn lifetimes(&self) -> impl Iterator<Item = (&TekTemplate, TekLifetime, bool)> {
         self.slots.iter().flat_map(|slot| {
-            let current = slot.current.iter().map(|tek| (&tek.template, tek.life, true));
-            current.chain(slot.retired.iter().map(|life| (&slot.template, *life, false)))
+            let current = slot.current.iter().map(|tek| (&tek.template, tek.lifetime, true));
+            current.chain(slot.retired.iter().map(|lifetime| (&slot.template, *lifetime, false)))
         })
     }
 }
@@ -331,7 +324,7 @@ impl Slot {
 
     fn wants(&self, renewal: Renewal, now: BootTime) -> bool {
         let Some(tek) = &self.current else { return true };
-        let within = |margin: Duration| tek.life.ends <= now + margin;
+        let within = |margin: Duration| tek.lifetime.ends <= now + margin;
         let usual = margin(tek.template.lifetime);
         match renewal {
             Renewal::Missing => false,
@@ -345,13 +338,8 @@ impl Slot {
 
     fn next_push(&self, lead: Duration) -> Option<BootTime> {
         let tek = self.current.as_ref().filter(|tek| tek.pushed)?;
-        Some(tek.life.ends - push_margin(tek.template.lifetime, lead))
+        Some(tek.lifetime.ends - push_margin(tek.template.lifetime, lead))
     }
-}
-
-/// The policy of `group` with these TEKs.
-pub fn policy(group: &Group, kek: Option<KekPolicy>, teks: Vec<TekPolicy>) -> GroupPolicy {
-    GroupPolicy { group: group.id, kek, gap: group.gap.clone(), teks }
 }
 
 #[cfg(test)]

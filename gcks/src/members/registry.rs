@@ -1,17 +1,16 @@
-//! Who has keys: one entry a member and group.
+//! Who has keys of a group.
 //!
 //! Where members only pull, a member is in until the keys it got have ended. Where keys are pushed
 //! it is in until it is removed or dropped, or the KEK ends without a successor.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use gdoi::BootTime;
 use gdoi::config::Identity;
-use gdoi::group::GroupId;
 
-/// A member that has keys of a group.
+/// A member that has keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// Name in the configuration.
@@ -59,36 +58,47 @@ pub struct Pulled {
     pub leaf: Option<u16>,
 }
 
-/// All registrations.
+/// Names a registration: the identity proved and the address it was proved from. All hosts of a
+/// prefix may prove one identity, and each of them has keys.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MemberId {
+    /// The identity proved in phase 1.
+    pub identity: Identity,
+    /// Where the member registered from.
+    pub address: IpAddr,
+}
+
+/// What [`Registry::record`] changed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Sender identifier that the member had before and uses no more.
+    pub replaced_sender: Option<u64>,
+    /// Whether it had no keys before.
+    pub new: bool,
+}
+
+/// The members of one group that have its keys.
 #[derive(Debug, Default)]
 pub struct Registry {
-    registrations: BTreeMap<(GroupId, Identity), Registration>,
+    registrations: BTreeMap<MemberId, Registration>,
     /// Acknowledgements name an address (RFC 8263 §3.4).
-    by_address: BTreeMap<(GroupId, IpAddr), Identity>,
-    /// No keys end before this. Kept because the loop asks after every datagram, a stranger's too.
+    by_address: BTreeMap<IpAddr, MemberId>,
+    /// No keys end before this. Kept because the event loop asks after every datagram, a stranger's
+    /// too.
     earliest_end: Option<BootTime>,
 }
 
 impl Registry {
-    /// Keys were sent to a member. Returns the sender identifier that it had before and uses no
-    /// more, and whether it had no keys before.
-    pub fn record(
-        &mut self,
-        key: (GroupId, Identity),
-        pulled: Pulled,
-        now: BootTime,
-    ) -> (Option<u64>, bool) {
+    /// Keys were sent to a member.
+    pub fn record(&mut self, id: MemberId, pulled: Pulled, now: BootTime) -> Recorded {
         let Pulled { name, address, local, keys_end, sender, leaf } = pulled;
         if let Some(keys_end) = keys_end {
             self.earliest_end =
                 Some(self.earliest_end.map_or(keys_end, |earliest| earliest.min(keys_end)));
         }
-        if let Some(old) = self.registrations.get(&key) {
-            self.by_address.remove(&(key.0, old.address.ip()));
-        }
-        self.by_address.insert((key.0, address.ip()), key.1.clone());
+        self.by_address.insert(id.address, id.clone());
         let mut new = false;
-        let entry = self.registrations.entry(key).or_insert_with(|| {
+        let entry = self.registrations.entry(id).or_insert_with(|| {
             new = true;
             Registration {
                 name: Arc::clone(&name),
@@ -106,32 +116,31 @@ impl Registry {
                 silent: 0,
             }
         });
-        let before = entry.sender.filter(|before| Some(*before) != sender);
+        let replaced_sender = entry.sender.filter(|before| Some(*before) != sender);
         (entry.name, entry.address, entry.local, entry.last) = (name, address, local, now);
         (entry.keys_end, entry.sender, entry.leaf, entry.silent) = (keys_end, sender, leaf, 0);
         entry.pulls = entry.pulls.saturating_add(1);
-        (before, new)
+        Recorded { replaced_sender, new }
     }
 
     /// Takes an entry of the sealed state.
-    pub fn restore(&mut self, key: (GroupId, Identity), registration: Registration) {
+    pub fn restore(&mut self, id: MemberId, registration: Registration) {
         if let Some(end) = registration.keys_end {
             self.earliest_end = Some(self.earliest_end.map_or(end, |earliest| earliest.min(end)));
         }
-        self.by_address.insert((key.0, registration.address.ip()), key.1.clone());
-        self.registrations.insert(key, registration);
+        self.by_address.insert(id.address, id.clone());
+        self.registrations.insert(id, registration);
     }
 
-    /// A member of `group` has acknowledged push `number` under the KEK `spi`. Returns its name if
-    /// it is there. A push that was sent again after a restart is acknowledged again, and counts
-    /// once.
+    /// The member at `address` has acknowledged push `number` under the KEK `spi`. Returns its name
+    /// if it is registered. A push that was sent again after a restart is acknowledged again, and
+    /// counts once.
     pub fn acknowledged(
         &mut self,
-        group: GroupId,
         (address, spi, number): (IpAddr, [u8; 16], u32),
         now: BootTime,
     ) -> Option<Arc<str>> {
-        let registration = self.at_mut(group, address)?;
+        let registration = self.at_mut(address)?;
         if registration.acknowledged.replace((spi, number)) != Some((spi, number)) {
             registration.acknowledgements = registration.acknowledgements.saturating_add(1);
         }
@@ -140,54 +149,54 @@ impl Registry {
         Some(Arc::clone(&registration.name))
     }
 
-    /// A member of `group` has not acknowledged a push.
-    pub fn missed(&mut self, group: GroupId, address: IpAddr) -> Option<&Registration> {
-        let registration = self.at_mut(group, address)?;
+    /// The member at `address` has not acknowledged a push.
+    pub fn missed(&mut self, address: IpAddr) -> Option<&Registration> {
+        let registration = self.at_mut(address)?;
         registration.silent = registration.silent.saturating_add(1);
         Some(registration)
     }
 
-    /// Whether a member of `group` registered from this address and port.
-    pub fn is_at(&self, group: GroupId, address: SocketAddr) -> bool {
-        let identity = self.by_address.get(&(group, address.ip()));
-        identity
-            .and_then(|identity| self.find(group, identity))
-            .is_some_and(|member| member.address == address)
+    /// Whether a member registered from this address and port.
+    pub fn is_at(&self, address: SocketAddr) -> bool {
+        self.at(address.ip()).is_some_and(|member| member.address == address)
     }
 
-    /// Forgets the member of `group` at `address`.
-    pub fn remove_at(&mut self, group: GroupId, address: IpAddr) -> Option<Registration> {
-        let identity = self.by_address.get(&(group, address))?.clone();
-        self.remove(group, &identity)
+    /// The member at `address`.
+    pub fn at(&self, address: IpAddr) -> Option<&Registration> {
+        self.registrations.get(self.by_address.get(&address)?)
+    }
+
+    /// Forgets the member at `address`.
+    pub fn remove_at(&mut self, address: IpAddr) -> Option<Registration> {
+        let id = self.by_address.get(&address)?.clone();
+        self.remove(&id)
     }
 
     /// Forgets a member.
-    pub fn remove(&mut self, group: GroupId, identity: &Identity) -> Option<Registration> {
-        let registration = self.registrations.remove(&(group, identity.clone()))?;
-        self.by_address.remove(&(group, registration.address.ip()));
+    pub fn remove(&mut self, id: &MemberId) -> Option<Registration> {
+        let registration = self.registrations.remove(id)?;
+        self.unindex(id);
         Some(registration)
     }
 
-    /// Forgets all members of `group`; returns them.
-    pub fn remove_group(&mut self, group: GroupId) -> Vec<(Identity, Registration)> {
-        self.by_address.retain(|(of, _), _| *of != group);
-        let gone = self.registrations.extract_if(.., |(of, _), _| *of == group);
-        gone.map(|((_, identity), registration)| (identity, registration)).collect()
+    /// Forgets all members; returns them.
+    pub fn clear(&mut self) -> BTreeMap<MemberId, Registration> {
+        self.by_address.clear();
+        self.earliest_end = None;
+        std::mem::take(&mut self.registrations)
     }
 
     /// Forgets the members whose keys have ended; returns them.
-    pub fn handle_timeout(&mut self, now: BootTime) -> Vec<(GroupId, Identity, Registration)> {
+    pub fn handle_timeout(&mut self, now: BootTime) -> Vec<(MemberId, Registration)> {
         if self.earliest_end.is_none_or(|earliest| earliest > now) {
             return Vec::new();
         }
         let over =
             |registration: &Registration| registration.keys_end.is_some_and(|end| end <= now);
-        let ended = self.registrations.extract_if(.., |_, registration| over(registration));
-        let ended: Vec<_> = ended
-            .map(|((group, identity), registration)| (group, identity, registration))
-            .collect();
-        for (group, _, registration) in &ended {
-            self.by_address.remove(&(*group, registration.address.ip()));
+        let ended: Vec<_> =
+            self.registrations.extract_if(.., |_, registration| over(registration)).collect();
+        for (id, _) in &ended {
+            self.unindex(id);
         }
         self.earliest_end =
             self.registrations.values().filter_map(|registration| registration.keys_end).min();
@@ -201,33 +210,42 @@ impl Registry {
     }
 
     /// A member's entry.
-    pub fn find(&self, group: GroupId, identity: &Identity) -> Option<&Registration> {
-        self.registrations.get(&(group, identity.clone()))
+    pub fn find(&self, id: &MemberId) -> Option<&Registration> {
+        self.registrations.get(id)
     }
 
-    /// All registrations by group and identity.
-    pub fn iter(&self) -> impl Iterator<Item = (GroupId, &Identity, &Registration)> {
-        self.registrations
-            .iter()
-            .map(|((group, identity), registration)| (*group, identity, registration))
+    /// All members, by identity and address.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&MemberId, &Registration)> {
+        self.registrations.iter()
     }
 
-    /// The members of a group.
-    pub fn of_group(&self, group: GroupId) -> impl Iterator<Item = (&Identity, &Registration)> {
-        let first = (group, Identity::Address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
-        let members =
-            self.registrations.range(first..).take_while(move |((of, _), _)| *of == group);
-        members.map(|((_, identity), registration)| (identity, registration))
+    /// The registrations of the configured member `name`: several if it is a prefix.
+    pub fn named<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> impl Iterator<Item = (&'a MemberId, &'a Registration)> {
+        self.registrations.iter().filter(move |(_, entry)| entry.name.as_ref() == name)
     }
 
-    /// How many members a group has.
-    pub fn count(&self, group: GroupId) -> usize {
-        self.of_group(group).count()
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.registrations.len()
     }
 
-    fn at_mut(&mut self, group: GroupId, address: IpAddr) -> Option<&mut Registration> {
-        let identity = self.by_address.get(&(group, address))?.clone();
-        self.registrations.get_mut(&(group, identity))
+    /// Whether nobody has keys.
+    pub fn is_empty(&self) -> bool {
+        self.registrations.is_empty()
+    }
+
+    fn at_mut(&mut self, address: IpAddr) -> Option<&mut Registration> {
+        self.registrations.get_mut(self.by_address.get(&address)?)
+    }
+
+    /// Another identity may have registered from the address since.
+    fn unindex(&mut self, id: &MemberId) {
+        if self.by_address.get(&id.address) == Some(id) {
+            self.by_address.remove(&id.address);
+        }
     }
 }
 
@@ -246,58 +264,76 @@ mod tests {
         Pulled { name: "g1".into(), address, local, keys_end, sender, leaf: None }
     }
 
+    fn id(address: &str) -> MemberId {
+        MemberId { identity: Identity::Fqdn(String::from("g1")), address: address.parse().unwrap() }
+    }
+
+    fn recorded(replaced_sender: Option<u64>, new: bool) -> Recorded {
+        Recorded { replaced_sender, new }
+    }
+
     #[test]
-    fn a_member_that_pulls_is_there_until_its_keys_end() {
+    fn a_member_that_pulls_is_registered_until_its_keys_end() {
         let mut registry = Registry::default();
-        let key = || (GroupId(1), Identity::Fqdn(String::from("g1")));
-        assert_eq!(registry.record(key(), pulled(Some(at(100)), Some(7)), at(0)), (None, true));
-        assert_eq!(
-            registry.record(key(), pulled(Some(at(200)), Some(8)), at(50)),
-            (Some(7), false)
-        );
-        assert_eq!(registry.count(GroupId(1)), 1);
-        assert_eq!(registry.count(GroupId(2)), 0);
+        let key = || id("10.0.1.1");
+        let record = |registry: &mut Registry, pulled, now| registry.record(key(), pulled, now);
+        let first = record(&mut registry, pulled(Some(at(100)), Some(7)), at(0));
+        assert_eq!(first, recorded(None, true));
+        let second = record(&mut registry, pulled(Some(at(200)), Some(8)), at(50));
+        assert_eq!(second, recorded(Some(7), false));
+        assert_eq!(registry.len(), 1);
         assert_eq!(registry.poll_timeout(), Some(at(100)), "what was announced is looked at");
         assert!(registry.handle_timeout(at(100)).is_empty());
         assert_eq!(registry.poll_timeout(), Some(at(200)));
         assert!(registry.handle_timeout(at(199)).is_empty());
         let ended = registry.handle_timeout(at(200));
         assert_eq!(ended.len(), 1);
-        assert_eq!((ended[0].2.pulls, ended[0].2.first, ended[0].2.last), (2, at(0), at(50)));
-        assert_eq!(registry.count(GroupId(1)), 0);
+        assert_eq!((ended[0].1.pulls, ended[0].1.first, ended[0].1.last), (2, at(0), at(50)));
+        assert!(registry.is_empty());
         assert_eq!(registry.poll_timeout(), None);
-        assert_eq!(
-            registry.acknowledged(GroupId(1), ("10.0.1.1".parse().unwrap(), [1; 16], 1), at(201)),
-            None
-        );
+        assert_eq!(registry.acknowledged((key().address, [1; 16], 1), at(201)), None);
     }
 
     #[test]
     fn a_member_that_gets_pushes_stays_and_is_known_by_its_address() {
         let mut registry = Registry::default();
-        let identity = Identity::Fqdn(String::from("g1"));
-        registry.record((GroupId(1), identity.clone()), pulled(None, None), at(0));
+        registry.record(id("10.0.1.1"), pulled(None, None), at(0));
         assert!(
             registry.poll_timeout().is_none() && registry.handle_timeout(at(1 << 40)).is_empty()
         );
         let ip = "10.0.1.1".parse().unwrap();
-        assert_eq!(registry.missed(GroupId(1), ip).unwrap().silent, 1);
-        assert_eq!(registry.missed(GroupId(1), ip).unwrap().silent, 2);
-        assert_eq!(
-            registry.acknowledged(GroupId(1), (ip, [1; 16], 1), at(5)).as_deref(),
-            Some("g1")
-        );
-        assert_eq!(registry.acknowledged(GroupId(2), (ip, [1; 16], 1), at(5)), None);
-        let registration = registry.find(GroupId(1), &identity).unwrap();
+        assert_eq!(registry.missed(ip).unwrap().silent, 1);
+        assert_eq!(registry.missed(ip).unwrap().silent, 2);
+        assert_eq!(registry.acknowledged((ip, [1; 16], 1), at(5)).as_deref(), Some("g1"));
+        let registration = registry.find(&id("10.0.1.1")).unwrap();
         assert_eq!((registration.acknowledgements, registration.silent), (1, 0));
-        let moved = Pulled { address: "10.0.7.7:500".parse().unwrap(), ..pulled(None, None) };
-        registry.record((GroupId(1), identity.clone()), moved, at(6));
-        assert_eq!(
-            registry.acknowledged(GroupId(1), (ip, [1; 16], 1), at(7)),
-            None,
-            "it is elsewhere"
-        );
-        assert!(registry.remove_at(GroupId(1), "10.0.7.7".parse().unwrap()).is_some());
-        assert_eq!(registry.count(GroupId(1)), 0);
+        assert!(registry.is_at("10.0.1.1:848".parse().unwrap()));
+        assert!(!registry.is_at("10.0.1.1:500".parse().unwrap()));
+        assert!(registry.remove_at(ip).is_some());
+        assert_eq!(registry.acknowledged((ip, [1; 16], 1), at(7)), None);
+        assert!(registry.is_empty());
+    }
+
+    #[test]
+    fn hosts_with_one_identity_are_registered_each_for_itself() {
+        let mut registry = Registry::default();
+        for address in ["10.0.1.1", "10.0.1.2"] {
+            let new = Pulled { address: (id(address).address, 848).into(), ..pulled(None, None) };
+            assert_eq!(registry.record(id(address), new, at(0)), recorded(None, true));
+        }
+        assert_eq!((registry.len(), registry.named("g1").count()), (2, 2));
+        assert!(registry.remove(&id("10.0.1.1")).is_some());
+        assert!(registry.at("10.0.1.2".parse().unwrap()).is_some());
+    }
+
+    #[test]
+    fn an_address_with_another_identity_is_that_of_the_later_one() {
+        let mut registry = Registry::default();
+        let other = MemberId { identity: Identity::Fqdn(String::from("g9")), ..id("10.0.1.1") };
+        registry.record(id("10.0.1.1"), pulled(None, None), at(0));
+        let later = Pulled { name: "g9".into(), ..pulled(None, None) };
+        registry.record(other.clone(), later, at(1));
+        registry.remove(&id("10.0.1.1"));
+        assert_eq!(&*registry.at(other.address).unwrap().name, "g9");
     }
 }

@@ -1,21 +1,21 @@
-//! What an operator wishes: new keys now, keys gone, a member out.
-//!
-//! A removed member holds the KEK. With a key hierarchy the others are led to a new one that it
-//! cannot reach; without, all keys are deleted and everybody else registers again (RFC 6407 §7.4).
+//! Commands of an operator: new keys now, keys gone, a member out.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::fmt::{self, Display, Formatter};
 
 use gdoi::BootTime;
 use gdoi::config::Identity;
 use gdoi::group::GroupId;
 use thiserror::Error as ThisError;
 
+use super::{KeyServer, UnknownGroup};
+use crate::group::eviction::Eviction;
 use crate::group::key_generation::Entropy;
-use crate::group::push::{Order, PushError, Pushed};
+use crate::group::push::{PushError, Pushed};
+use crate::group::push_plan::RekeyRequest;
 use crate::group::tek_schedule::Renewal;
-use crate::server::KeyServer;
 
-/// Why a wish was not carried out.
+/// Why a command was not carried out.
 #[derive(Debug, ThisError)]
 pub enum CommandError {
     /// No such group.
@@ -26,6 +26,9 @@ pub enum CommandError {
         /// What there is.
         known: String,
     },
+    /// The group has gone.
+    #[error(transparent)]
+    Gone(#[from] UnknownGroup),
     /// No such member of the group.
     #[error("group {group} has no member {member}; see the configuration for its members")]
     UnknownMember {
@@ -53,11 +56,8 @@ impl<E: Entropy> KeyServer<E> {
     /// # Errors
     /// There is no such group, or it has no pushes or no keys.
     pub fn rekey(&mut self, group: &str, now: BootTime) -> Result<String, CommandError> {
-        let index = self.group_named(group)?;
-        let order =
-            Order { renewal: Renewal::All, roll: false, delete: false, purpose: "operator: rekey" };
-        let pushed = self.push_keys(index, order, now)?;
-        Ok(format!("new keys for group {group}: {}", sent(pushed)))
+        let pushed = self.replace_teks(group, false, "operator: rekey", now)?;
+        Ok(format!("new keys for group {group}: {pushed}"))
     }
 
     /// Deletes the TEKs at the members and pushes new ones, in one message. What was done, as a
@@ -66,15 +66,8 @@ impl<E: Entropy> KeyServer<E> {
     /// # Errors
     /// As for [`KeyServer::rekey`].
     pub fn replace(&mut self, group: &str, now: BootTime) -> Result<String, CommandError> {
-        let index = self.group_named(group)?;
-        let order = Order {
-            renewal: Renewal::All,
-            roll: false,
-            delete: true,
-            purpose: "operator: replace",
-        };
-        let pushed = self.push_keys(index, order, now)?;
-        Ok(format!("old keys of group {group} deleted, new ones sent: {}", sent(pushed)))
+        let pushed = self.replace_teks(group, true, "operator: replace", now)?;
+        Ok(format!("old keys of group {group} deleted, new ones sent: {pushed}"))
     }
 
     /// Deletes all keys at the members, which register again. What was done, as a line.
@@ -82,9 +75,11 @@ impl<E: Entropy> KeyServer<E> {
     /// # Errors
     /// As for [`KeyServer::rekey`].
     pub fn delete(&mut self, group: &str, now: BootTime) -> Result<String, CommandError> {
-        let index = self.group_named(group)?;
-        let pushed = self.delete_all(index, "operator: delete", now)?;
-        Ok(format!("all keys of group {group} deleted: {}", sent(pushed)))
+        let id = self.group_named(group)?;
+        let (state, mut keys) = self.group_mut(id)?;
+        let pushed = state.delete_all("operator: delete", &mut keys, now)?;
+        self.settle(now);
+        Ok(format!("all keys of group {group} deleted: {pushed}"))
     }
 
     /// Deletes all keys at the members, and forgets the members and their ISAKMP SAs. What was
@@ -93,19 +88,17 @@ impl<E: Entropy> KeyServer<E> {
     /// # Errors
     /// As for [`KeyServer::rekey`].
     pub fn remove_all(&mut self, group: &str, now: BootTime) -> Result<String, CommandError> {
-        let index = self.group_named(group)?;
-        let id = self.groups.get(index).map(|state| state.group.id);
-        let members: Vec<Identity> = id
-            .into_iter()
-            .flat_map(|id| self.registry.of_group(id))
-            .map(|(identity, _)| identity.clone())
-            .collect();
-        let pushed = self.delete_all(index, "operator: remove all", now)?;
-        for identity in &members {
+        let id = self.group_named(group)?;
+        let (state, mut keys) = self.group_mut(id)?;
+        let members = state.registry().len();
+        let identities: BTreeSet<Identity> =
+            state.registry().iter().map(|(id, _)| id.identity.clone()).collect();
+        let pushed = state.delete_all("operator: remove all", &mut keys, now)?;
+        for identity in &identities {
             self.server.delete_peer(identity, now);
         }
-        self.handle_events(now);
-        Ok(format!("all {} members of group {group} removed: {}", members.len(), sent(pushed)))
+        self.settle(now);
+        Ok(format!("all {members} members of group {group} removed: {pushed}"))
     }
 
     /// Takes a member out: it can neither follow to new keys nor register. What was done, as a
@@ -120,11 +113,11 @@ impl<E: Entropy> KeyServer<E> {
         member: &str,
         now: BootTime,
     ) -> Result<String, CommandError> {
-        let index = self.group_named(group)?;
-        let id = self.member_of(index, group, member)?;
-        self.removed.insert((id, member.to_owned()));
-        self.changed = true;
-        self.exclude(index, id, (group, member), "operator: remove a member", now)
+        let id = self.group_named(group)?;
+        self.check_member_of(id, group, member)?;
+        self.group_mut(id)?.0.remove(member);
+        let eviction = self.evict(id, member, "operator: remove a member", now)?;
+        Ok(Evicted { member, group, eviction, now }.to_string())
     }
 
     /// Lets a removed member register again. What was done, as a line.
@@ -132,118 +125,110 @@ impl<E: Entropy> KeyServer<E> {
     /// # Errors
     /// There is no such group, or the member was not removed.
     pub fn admit(&mut self, group: &str, member: &str) -> Result<String, CommandError> {
-        let index = self.group_named(group)?;
-        let id = self.groups.get(index).map_or(GroupId(0), |state| state.group.id);
-        match self.removed.remove(&(id, member.to_owned())) {
-            true => {
-                self.changed = true;
-                Ok(format!("member {member} may register for group {group} again"))
-            }
+        let id = self.group_named(group)?;
+        match self.group_mut(id)?.0.admit(member) {
+            true => Ok(format!("member {member} may register for group {group} again")),
             false => {
-                Err(CommandError::NotRemoved { group: group.to_owned(), member: member.to_owned() })
+                let (group, member) = (group.to_owned(), member.to_owned());
+                Err(CommandError::NotRemoved { group, member })
             }
         }
     }
 
-    /// Changes keys so that `member` is left behind.
-    pub(crate) fn exclude(
+    /// Ends the ISAKMP SAs of `member` and leaves it behind when keys change.
+    pub(super) fn evict(
         &mut self,
-        index: usize,
         id: GroupId,
-        (group, member): (&str, &str),
+        member: &str,
         purpose: &'static str,
         now: BootTime,
-    ) -> Result<String, CommandError> {
-        let is_meant = |name: &Arc<str>| name.as_ref() == member;
-        let registered = self.registry.of_group(id).filter(|(_, entry)| is_meant(&entry.name));
-        let registered: Vec<(Identity, Option<u16>)> =
-            registered.map(|(identity, entry)| (identity.clone(), entry.leaf)).collect();
-        let running = self.pulls.values().filter(|pull| pull.group == id && is_meant(&pull.member));
-        let running: Vec<Identity> = running.map(|pull| pull.identity.clone()).collect();
-        // Breaks off what is running, too: no keys leave for it from here on.
-        for identity in registered.iter().map(|(identity, _)| identity).chain(&running) {
-            self.server.delete_peer(identity, now);
+    ) -> Result<Eviction, CommandError> {
+        // Breaks off its pulls, too: no keys leave for it from here on.
+        for identity in self.group_mut(id)?.0.identities_of(member) {
+            self.server.delete_peer(&identity, now);
         }
-        self.handle_events(now);
-        if registered.is_empty() {
-            return Ok(format!(
-                "member {member} has no keys of group {group} and may not register any more"
-            ));
-        }
-        let leaves: Option<Vec<u16>> = registered.iter().map(|(_, leaf)| *leaf).collect();
-        let by_tree =
-            leaves.filter(|leaves| self.keeps_tree(index) && self.are_in_tree(index, leaves));
-        if self.groups.get(index).is_some_and(|state| state.rekey.is_none()) {
-            let ends = registered
-                .iter()
-                .filter_map(|(identity, _)| self.registry.find(id, identity)?.keys_end);
-            let seconds = ends.max().map_or(0, |end| end.saturating_since(now).as_secs());
-            return Ok(format!(
-                "member {member} may not register for group {group} any more; the keys it has end in {seconds} s, \
-                 because the group has no pushes"
-            ));
-        }
-        let Some(leaves) = by_tree else {
-            // The member is told like the others: deletes are no secret, and they end what it
-            // sends.
-            let pushed = self.delete_all(index, purpose, now)?;
-            return Ok(format!(
-                "member {member} removed from group {group}; all keys deleted, the others register again: {}",
-                sent(pushed)
-            ));
-        };
-        let last_end = self.groups.get(index).map_or(now, |state| state.schedule.last_end(now));
-        for (identity, _) in &registered {
-            let sender = self.registry.remove(id, identity).and_then(|entry| entry.sender);
-            if let (Some(sender), Some(state)) = (sender, self.groups.get_mut(index)) {
-                state.senders.release(sender, last_end);
-            }
-        }
-        self.roll_by_tree(index, &leaves, purpose, now)?;
-        // Without a delay after which the others drop the old TEKs by themselves, the removed one
-        // could go on for their whole life.
-        let delete = self
-            .groups
-            .get(index)
-            .is_none_or(|state| state.group.gap.deactivation_time_delay.is_none());
-        let order = Order { renewal: Renewal::All, roll: false, delete, purpose };
-        let pushed = self.push_keys(index, order, now)?;
-        Ok(format!(
-            "member {member} removed from group {group}; new keys under a KEK that it cannot reach: {}",
-            sent(pushed)
-        ))
+        self.settle(now);
+        let (group, mut keys) = self.group_mut(id)?;
+        let eviction = group.evict(member, purpose, &mut keys, now);
+        self.settle(now);
+        Ok(eviction?)
     }
 
-    /// Whether every leaf is one of the group's hierarchy.
-    fn are_in_tree(&self, index: usize, leaves: &[u16]) -> bool {
-        let rekey = self.groups.get(index).and_then(|state| state.rekey.as_ref());
-        let tree = rekey.and_then(|rekey| rekey.kek()?.tree());
-        tree.is_some_and(|tree| leaves.iter().all(|leaf| tree.members().contains(leaf)))
+    fn replace_teks(
+        &mut self,
+        group: &str,
+        delete: bool,
+        purpose: &'static str,
+        now: BootTime,
+    ) -> Result<Pushed, CommandError> {
+        let id = self.group_named(group)?;
+        let (group, mut keys) = self.group_mut(id)?;
+        let request = RekeyRequest { renewal: Renewal::All, roll: false, delete, purpose };
+        let pushed = group.push_keys(request, &mut keys, now);
+        self.settle(now);
+        Ok(pushed?)
     }
 
-    fn group_named(&self, name: &str) -> Result<usize, CommandError> {
-        self.groups.iter().position(|state| state.group.name == name).ok_or_else(|| {
-            let known: Vec<&str> =
-                self.groups.iter().map(|state| state.group.name.as_str()).collect();
+    fn group_named(&self, name: &str) -> Result<GroupId, CommandError> {
+        let names = self.groups.values().map(|group| group.config().name.as_str());
+        let named = self.groups.values().find(|group| group.config().name == name);
+        named.map(|group| group.id()).ok_or_else(|| {
+            let known: Vec<&str> = names.collect();
             CommandError::UnknownGroup { name: name.to_owned(), known: known.join(", ") }
         })
     }
 
-    fn member_of(&self, index: usize, group: &str, member: &str) -> Result<GroupId, CommandError> {
-        let id = self.groups.get(index).map(|state| state.group.id);
-        let of_group = |id: &GroupId| {
-            self.members.iter().any(|one| one.name == member && one.groups.contains(id))
-        };
-        let unknown =
-            || CommandError::UnknownMember { group: group.to_owned(), member: member.to_owned() };
-        id.filter(of_group).ok_or_else(unknown)
+    fn check_member_of(&self, id: GroupId, group: &str, member: &str) -> Result<(), CommandError> {
+        let is_meant =
+            |one: &&crate::config::Member| one.name == member && one.groups.contains(&id);
+        self.members.iter().find(is_meant).map(|_| ()).ok_or_else(|| CommandError::UnknownMember {
+            group: group.to_owned(),
+            member: member.to_owned(),
+        })
     }
 }
 
-fn sent(pushed: Pushed) -> String {
-    let members = match pushed.members {
-        1 => String::from("1 member"),
-        members => format!("{members} members"),
-    };
-    format!("push {} goes to {members}", pushed.sequence_number)
+impl Display for Pushed {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let plural = if self.members == 1 { "" } else { "s" };
+        write!(f, "push {} goes to {} member{plural}", self.sequence_number, self.members)
+    }
+}
+
+/// How a member was taken out, as a line.
+pub(super) struct Evicted<'a> {
+    pub(super) member: &'a str,
+    pub(super) group: &'a str,
+    pub(super) eviction: Eviction,
+    pub(super) now: BootTime,
+}
+
+impl Display for Evicted<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { member, group, eviction, now } = self;
+        match eviction {
+            Eviction::HadNoKeys => {
+                write!(
+                    f,
+                    "member {member} has no keys of group {group} and may not register any more"
+                )
+            }
+            Eviction::KeysExpire { at } => write!(
+                f,
+                "member {member} may not register for group {group} any more; the keys it has end \
+                 in {} s, because the group has no pushes",
+                at.saturating_since(*now).as_secs()
+            ),
+            Eviction::AllDeleted(pushed) => write!(
+                f,
+                "member {member} removed from group {group}; all keys deleted, the others register \
+                 again: {pushed}"
+            ),
+            Eviction::Rekeyed(pushed) => write!(
+                f,
+                "member {member} removed from group {group}; new keys under a KEK that it cannot \
+                 reach: {pushed}"
+            ),
+        }
+    }
 }

@@ -1,128 +1,83 @@
-//! All state of the key server, without input, output or clock: datagrams and the time come in,
-//! datagrams and events go out.
+//! All groups behind one endpoint, without I/O or clock: datagrams and the time come in, datagrams
+//! and events go out.
+//!
+//! The server knows who may do what and which group is meant; what a group does is the
+//! [`Group`]'s own.
 
 pub mod command;
-pub(crate) mod delivery;
-pub(crate) mod pull;
-pub mod reload;
+mod delivery;
+pub mod event;
+mod pull;
+mod reload;
+pub mod statistics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use gdoi::BootTime;
-use gdoi::config::{Identity, ServerConfig};
-use gdoi::crypto::SeededRng;
+use gdoi::config::ServerConfig;
+use gdoi::crypto::{Secret, SeededRng};
 use gdoi::error::Error;
-use gdoi::event::{PullId, PushId, ServerEvent, Transmit};
-use gdoi::group::GroupId;
+use gdoi::event::{PushId, ServerEvent, Transmit};
+use gdoi::group::{GroupId, Spi};
 use gdoi::server::{Server, ServerStatistics};
+use thiserror::Error as ThisError;
 
-use crate::config::{Config, Group, Member};
-use crate::group::event::Event;
-use crate::group::key_generation::Entropy;
-use crate::group::rekey_sa::RekeySa;
-use crate::group::sender_ids::SenderIdPool;
+use crate::config::{Config, Member};
+use crate::group::Group;
+use crate::group::key_generation::{Entropy, KeySource};
 use crate::group::signing_key::SigningKeys;
-use crate::group::tek_schedule::TekSchedule;
 use crate::members::authorization::{Authorization, credentials};
-use crate::members::registry::{Pulled, Registry};
-use crate::server::delivery::Delivered;
-use crate::server::pull::Pull;
+use crate::state::{self, Snapshot};
+use daemon::sealed::codec::{Clock, StateError};
+use delivery::Delivered;
+use event::Event;
+use statistics::Counters;
+
+/// A key hierarchy has room for so many times the members that the configuration names.
+const HEADROOM: usize = 2;
+const SMALLEST_TREE: usize = 64;
+const LARGEST_TREE: usize = 32_768;
 
 /// The key server.
 #[derive(Debug)]
 pub struct KeyServer<E> {
-    pub(crate) server: Server,
-    pub(crate) authorization: Authorization,
-    pub(crate) members: Vec<Member>,
-    pub(crate) groups: Vec<GroupState>,
-    pub(crate) registry: Registry,
-    /// Members that the operator removed, by group and name.
-    pub(crate) removed: BTreeSet<(GroupId, String)>,
-    pub(crate) pulls: BTreeMap<PullId, Pull>,
-    pub(crate) deliveries: BTreeMap<PushId, Delivered>,
-    pub(crate) events: VecDeque<Event>,
-    pub(crate) counters: Counters,
-    pub(crate) rng: SeededRng,
-    pub(crate) entropy: E,
-    /// Whether there is something that must not be forgotten.
-    pub(crate) changed: bool,
+    server: Server,
+    authorization: Authorization,
+    members: Vec<Member>,
+    groups: BTreeMap<GroupId, Group>,
+    deliveries: BTreeMap<PushId, Delivered>,
+    events: VecDeque<Event>,
+    counters: Counters,
+    rng: SeededRng,
+    entropy: E,
+    /// Whether there is something outside of the groups that must not be forgotten.
+    changed: bool,
     /// Whether datagrams wait until the state is written.
     keeps_state: bool,
 }
 
-/// Pulls that did not end with keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Refused: no such group, not authorized, or no way to answer.
-    pub refused: u64,
-    /// Broken off.
-    pub aborted: u64,
-}
-
-/// One group and what was made for it.
-#[derive(Debug)]
-pub struct GroupState {
-    pub(crate) group: Group,
-    pub(crate) name: Arc<str>,
-    pub(crate) schedule: TekSchedule,
-    pub(crate) senders: SenderIdPool,
-    pub(crate) rekey: Option<RekeySa>,
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
-}
-
-impl GroupState {
-    pub(crate) fn new(group: Group, keys: &SigningKeys) -> Self {
-        let signing = keys.get(&group.name).map(Arc::clone);
-        let rekey = group.rekey.clone().zip(signing);
-        Self {
-            name: group.name.as_str().into(),
-            schedule: TekSchedule::new(&group),
-            senders: SenderIdPool::new(group.sender_id_bits),
-            // A key that was loaded has a public form.
-            rekey: rekey.and_then(|(settings, signing)| RekeySa::new(settings, signing).ok()),
-            group,
-            succeeded: 0,
-            failed: 0,
-        }
-    }
-
-    /// The configuration.
-    pub fn group(&self) -> &Group {
-        &self.group
-    }
-
-    /// Its TEKs.
-    pub fn schedule(&self) -> &TekSchedule {
-        &self.schedule
-    }
-
-    /// How its keys are pushed.
-    pub fn rekey(&self) -> Option<&RekeySa> {
-        self.rekey.as_ref()
-    }
-
-    /// Pulls for which keys were sent, and those that ended otherwise.
-    pub fn pulls(&self) -> (u64, u64) {
-        (self.succeeded, self.failed)
-    }
-}
+/// There is no group with this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
+#[error("there is no group {0}")]
+pub struct UnknownGroup(pub GroupId);
 
 impl<E: Entropy> KeyServer<E> {
     /// The key server of `config`, whose groups sign pushes with `keys`. `seed` comes from the
     /// operating system and is used once.
     pub fn new(config: Config, keys: &SigningKeys, seed: [u8; 32], entropy: E) -> Self {
         let mut rng = SeededRng::from_seed(seed);
-        Self {
-            server: Server::new(server_config(&config), rng.array()),
-            authorization: Authorization::new(&config.members),
+        let server = Server::new(server_config(&config), rng.array());
+        let authorization = Authorization::new(&config.members);
+        let groups = config.groups.into_iter().map(|group| {
+            let signing_key = keys.get(&group.name).cloned();
+            (group.id, Group::new(group, signing_key))
+        });
+        let mut key_server = Self {
+            server,
+            authorization,
+            groups: groups.collect(),
             members: config.members,
-            groups: config.groups.into_iter().map(|group| GroupState::new(group, keys)).collect(),
-            registry: Registry::default(),
-            removed: BTreeSet::new(),
-            pulls: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -130,7 +85,57 @@ impl<E: Entropy> KeyServer<E> {
             entropy,
             changed: false,
             keeps_state: config.state_key.is_some(),
+        };
+        key_server.size_hierarchies();
+        key_server
+    }
+
+    /// The key server of `config` with the state that [`KeyServer::export`] wrote. What was on its
+    /// way when it ended is sent again, and what the configuration says differently since then is
+    /// done as [`KeyServer::reload`] does it.
+    ///
+    /// # Errors
+    /// The octets are no state of this version.
+    pub fn restore(
+        mut config: Config,
+        keys: &SigningKeys,
+        seed: [u8; 32],
+        entropy: E,
+        (octets, clock): (&Secret, Clock),
+        now: BootTime,
+    ) -> Result<Self, StateError> {
+        let groups = std::mem::take(&mut config.groups);
+        let mut key_server = Self::new(config, keys, seed, entropy);
+        let restored = state::decode(octets, clock, &key_server.members, now)?;
+        for (source, offer) in &restored.offers {
+            key_server.server.remember_offer(*source, offer);
         }
+        for mut group in restored.groups {
+            group.resend_last_pushes(now);
+            key_server.groups.insert(group.id(), group);
+        }
+        key_server.size_hierarchies();
+        key_server.dispatch(now);
+        for (group, dispatch) in restored.pending {
+            key_server.deliver(group, dispatch, now);
+        }
+        let mut changes = Vec::new();
+        key_server.reload_groups(groups, keys, &mut changes, now);
+        key_server.reload_members(&restored.members, &mut changes, now);
+        let changes = changes.into_iter().map(|change| Event::ConfigurationChanged { change });
+        key_server.events.extend(changes);
+        key_server.changed = true;
+        Ok(key_server)
+    }
+
+    /// All that a restart must not forget.
+    pub fn export(&self) -> Secret {
+        state::encode(Snapshot {
+            members: &self.members,
+            groups: self.groups.values().collect(),
+            offers: self.server.proved_offers().collect(),
+            pending: self.pending(),
+        })
     }
 
     /// A datagram arrived from `source` at our address `local`.
@@ -145,32 +150,25 @@ impl<E: Entropy> KeyServer<E> {
         now: BootTime,
     ) -> Result<(), Error> {
         let result = self.server.handle_datagram(source, local, datagram, now);
-        self.handle_events(now);
+        self.settle(now);
         result
     }
 
     /// The time of [`KeyServer::poll_timeout`] has come. Harmless when it has not.
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.server.handle_timeout(now);
-        self.handle_events(now);
-        for index in 0..self.groups.len() {
-            if let Some(state) = self.groups.get_mut(index) {
-                state.schedule.handle_timeout(now);
+        self.settle(now);
+        let mut due = Vec::new();
+        for (id, group) in &mut self.groups {
+            group.handle_timeout(now);
+            due.extend(group.is_push_due(now).then_some(*id));
+        }
+        for id in due {
+            if let Ok((group, mut keys)) = self.group_mut(id) {
+                group.push_due(&mut keys, now);
             }
-            self.expire_kek(index, now);
-            self.push_due(index, now);
         }
-        for (group, _, registration) in self.registry.handle_timeout(now) {
-            self.changed = true;
-            let Some(state) = self.groups.iter().find(|state| state.group.id == group) else {
-                continue;
-            };
-            self.events.push_back(Event::Expired {
-                group: Arc::clone(&state.name),
-                member: registration.name,
-            });
-        }
-        self.handle_events(now);
+        self.settle(now);
     }
 
     /// The next datagram to send. Where the state is kept, nothing is sent before it is: see
@@ -182,15 +180,16 @@ impl<E: Entropy> KeyServer<E> {
         }
     }
 
-    /// Whether the state has to be written, by [`KeyServer::export`] and [`KeyServer::saved`], before
-    /// anything is sent.
+    /// Whether the state has to be written, by [`KeyServer::export`] and [`KeyServer::saved`],
+    /// before anything is sent.
     pub fn is_unsaved(&self) -> bool {
-        self.keeps_state && self.changed
+        self.keeps_state && (self.changed || self.groups.values().any(Group::is_changed))
     }
 
     /// The state has been written.
     pub fn saved(&mut self) {
         self.changed = false;
+        self.groups.values_mut().for_each(Group::saved);
     }
 
     /// The state cannot be written: what waits is dropped, as the network might do it.
@@ -206,38 +205,12 @@ impl<E: Entropy> KeyServer<E> {
     /// When [`KeyServer::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let server = self.server.poll_timeout().map(|deadline| deadline.at);
-        let teks = self.groups.iter().filter_map(|state| state.schedule.poll_timeout()).min();
-        let keks =
-            self.groups.iter().filter_map(|state| Some(state.rekey.as_ref()?.kek()?.ends())).min();
-        let pushes = (0..self.groups.len()).filter_map(|index| self.next_push(index)).min();
-        [server, teks, keks, pushes, self.registry.poll_timeout()].into_iter().flatten().min()
+        self.groups.values().filter_map(Group::poll_timeout).chain(server).min()
     }
 
-    /// The groups in the order of the configuration.
-    pub fn groups(&self) -> &[GroupState] {
-        &self.groups
-    }
-
-    /// Who has keys.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// When the next push of a group is due by schedule.
-    pub fn next_push_of(&self, group: GroupId) -> Option<BootTime> {
-        self.next_push(self.index_of(group)?)
-    }
-
-    /// Names of the members that the operator removed from `group`.
-    pub fn removed(&self, group: GroupId) -> impl Iterator<Item = &str> {
-        self.removed.iter().filter(move |(of, _)| *of == group).map(|(_, name)| name.as_str())
-    }
-
-    /// Enters a member that has the keys of its group by other means than a pull, for example a
-    /// simulated one.
-    pub fn enrol(&mut self, key: (GroupId, Identity), pulled: Pulled, now: BootTime) {
-        self.registry.record(key, pulled, now);
-        self.changed = true;
+    /// The groups, by number.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = &Group> {
+        self.groups.values()
     }
 
     /// Figures of the protocol.
@@ -250,24 +223,39 @@ impl<E: Entropy> KeyServer<E> {
         self.counters
     }
 
-    pub(crate) fn handle_events(&mut self, now: BootTime) {
+    /// The group with this number, and where it gets new keys from.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn group_mut(&mut self, id: GroupId) -> Result<(&mut Group, KeySource<'_>), UnknownGroup> {
+        let others = self.groups.values().filter(|group| group.id() != id);
+        let foreign_spis: BTreeSet<Spi> = others.flat_map(|group| group.teks().spis()).collect();
+        let group = self.groups.get_mut(&id).ok_or(UnknownGroup(id))?;
+        let keys = KeySource { rng: &mut self.rng, entropy: &mut self.entropy, foreign_spis };
+        Ok((group, keys))
+    }
+
+    /// Follows up on what happened at the endpoint and in the groups.
+    fn settle(&mut self, now: BootTime) {
         while let Some(event) = self.server.poll_event() {
             match event {
                 ServerEvent::Phase1Established { peer, identity, .. } => {
                     self.events.push_back(Event::Authenticated { peer, identity });
                 }
                 ServerEvent::PullRequested { pull, local, peer, identity, group } => {
-                    if let Err(reason) = self.answer(pull, &identity, (local, peer), group, now) {
-                        self.refuse(pull, peer, identity, group, reason, now);
+                    self.handle_pull_requested(pull, (local, peer), identity, group, now);
+                }
+                ServerEvent::PullCompleted { pull, group, .. } => {
+                    if let Some(group) = self.groups.get_mut(&group) {
+                        group.complete_pull(pull, now);
                     }
                 }
-                ServerEvent::PullCompleted { pull, local, peer, identity, group } => {
-                    self.complete(pull, (local, peer), identity, group, now);
-                }
                 ServerEvent::PullAborted { pull, peer, identity, group, reason } => {
-                    self.forget(pull);
+                    if let Some(group) = self.groups.get_mut(&group) {
+                        group.abort_pull(pull);
+                        group.count_failed_pull();
+                    }
                     self.counters.aborted = self.counters.aborted.saturating_add(1);
-                    self.count_failure(group);
                     self.events.push_back(Event::Aborted { peer, identity, group, reason });
                 }
                 ServerEvent::PeerDeleted { peer, identity } => {
@@ -275,25 +263,46 @@ impl<E: Entropy> KeyServer<E> {
                 }
             }
         }
+        self.dispatch(now);
         while let Some((push, event)) = self.server.poll_push_event() {
             self.handle_push_event(push, event, now);
         }
+        self.dispatch(now);
     }
 
-    /// The place of the group with this number.
-    pub(crate) fn index_of(&self, group: GroupId) -> Option<usize> {
-        self.groups.iter().position(|state| state.group.id == group)
+    /// Sends what the groups want sent, and takes over what they tell.
+    fn dispatch(&mut self, now: BootTime) {
+        let mut dispatches = Vec::new();
+        for (id, group) in &mut self.groups {
+            let name = group.name().clone();
+            while let Some(event) = group.poll_event() {
+                self.events.push_back(Event::Group { group: name.clone(), event });
+            }
+            dispatches.extend(std::iter::from_fn(|| group.poll_dispatch()).map(|one| (*id, one)));
+        }
+        for (id, dispatch) in dispatches {
+            self.deliver(id, dispatch, now);
+        }
     }
 
-    pub(crate) fn count_failure(&mut self, group: GroupId) {
-        if let Some(state) = self.groups.iter_mut().find(|state| state.group.id == group) {
-            state.failed = state.failed.saturating_add(1);
+    /// How many members the key hierarchies are made for.
+    fn size_hierarchies(&mut self) {
+        for (id, group) in &mut self.groups {
+            let members = self.members.iter().filter(|member| member.groups.contains(id));
+            let hosts = members.map(|member| {
+                let bits =
+                    member.addresses.max_prefix_len().saturating_sub(member.addresses.prefix_len());
+                1_usize.checked_shl(bits.into()).unwrap_or(LARGEST_TREE)
+            });
+            let hosts = hosts.fold(0, usize::saturating_add);
+            let capacity = hosts.saturating_mul(HEADROOM).clamp(SMALLEST_TREE, LARGEST_TREE);
+            group.set_capacity(capacity);
         }
     }
 }
 
 /// The protocol's part of a configuration.
-pub(crate) fn server_config(config: &Config) -> ServerConfig {
+fn server_config(config: &Config) -> ServerConfig {
     ServerConfig {
         identity: config.identity.clone(),
         peers: credentials(&config.members),

@@ -4,10 +4,10 @@
 //! |---|---|
 //! | phase 1, our identity | all ISAKMP SAs end |
 //! | key, identity or address of a member | its ISAKMP SAs end |
-//! | a member goes, or loses a group | its ISAKMP SAs end; it is excluded as by `gdoictl remove` |
+//! | a member goes, or loses a group | its ISAKMP SAs end; it is evicted as by `gdoictl remove` |
 //! | a group goes, or gets another number | all its keys are deleted, its members' ISAKMP SAs end |
-//! | algorithms or life of a TEK | with the next TEK |
-//! | lines of a TEK | the TEK is deleted at once, and a new one pushed |
+//! | algorithms or lifetime of a TEK | with the next TEK |
+//! | traffic selectors of a TEK | the TEK is deleted at once, and a new one pushed |
 //! | a TEK comes | it is made and pushed |
 //! | `[group.rekey]` comes | members are forgotten, and get a KEK when they pull |
 //! | `[group.rekey]` changes | with the next KEK; with another signing key, as if it went and came |
@@ -16,21 +16,19 @@
 //! A restart with sealed state does the same for what changed while the server was down.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use gdoi::BootTime;
 use gdoi::config::Identity;
-use gdoi::group::{GroupId, TekProtocol};
-use gdoi::push::Deletion;
+use gdoi::group::GroupId;
 
-use crate::config::{Config, Group, Member};
-use crate::group::event::Event;
+use super::command::Evicted;
+use super::{KeyServer, server_config};
+use crate::config::{self, Config, Member};
+use crate::group::Group;
 use crate::group::key_generation::Entropy;
-use crate::group::rekey_sa::RekeySa;
-use crate::group::sender_ids::SenderIdPool;
 use crate::group::signing_key::SigningKeys;
 use crate::members::authorization::Authorization;
-use crate::server::{GroupState, KeyServer, server_config};
+use crate::members::registry::MemberId;
 
 impl<E: Entropy> KeyServer<E> {
     /// Takes over `config`, whose groups sign pushes with `keys`. Returns what changed, a line
@@ -39,10 +37,11 @@ impl<E: Entropy> KeyServer<E> {
         let mut changes = Vec::new();
         self.reload_phase1(&config, &mut changes);
         let members = std::mem::replace(&mut self.members, config.members.clone());
+        self.size_hierarchies();
         self.reload_groups(config.groups, keys, &mut changes, now);
         self.reload_members(&members, &mut changes, now);
         self.changed |= !changes.is_empty();
-        self.handle_events(now);
+        self.settle(now);
         changes
     }
 
@@ -65,7 +64,7 @@ impl<E: Entropy> KeyServer<E> {
         }
     }
 
-    pub(crate) fn reload_members(
+    pub(super) fn reload_members(
         &mut self,
         old: &[Member],
         changes: &mut Vec<String>,
@@ -101,177 +100,89 @@ impl<E: Entropy> KeyServer<E> {
             }
         }
         let members = &self.members;
-        self.removed.retain(|(_, name)| members.iter().any(|member| member.name == *name));
+        for group in self.groups.values_mut() {
+            group.retain_removed(|name| members.iter().any(|member| member.name == name));
+        }
     }
 
     /// A member may not have a group any more.
-    fn lose(&mut self, group: GroupId, member: &str, changes: &mut Vec<String>, now: BootTime) {
-        let Some(index) = self.index_of(group) else { return };
-        let Some(state) = self.groups.get(index) else { return };
-        let (name, pushes) = (Arc::clone(&state.name), state.rekey.is_some());
-        let registered =
-            self.registry.of_group(group).filter(|(_, entry)| entry.name.as_ref() == member);
-        let registered: Vec<Identity> = registered.map(|(identity, _)| identity.clone()).collect();
-        let running =
-            self.pulls.values().any(|pull| pull.group == group && pull.member.as_ref() == member);
-        if registered.is_empty() && !running {
+    fn lose(&mut self, id: GroupId, member: &str, changes: &mut Vec<String>, now: BootTime) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let name = group.name().clone();
+        if group.identities_of(member).is_empty() {
             return;
         }
-        if pushes {
-            match self.exclude(
-                index,
-                group,
-                (&name, member),
-                "configuration: a member has gone",
-                now,
-            ) {
-                Ok(line) => changes.push(line),
-                Err(error) => changes
-                    .push(format!("member {member} cannot be excluded from group {name}: {error}")),
-            }
+        if group.rekey_sa().is_none() {
+            let ids: Vec<MemberId> =
+                group.registry().named(member).map(|(id, _)| id.clone()).collect();
+            group.forget_members(&ids, now);
+            changes.push(format!(
+                "member {member} of group {name} forgotten: its keys end by themselves"
+            ));
             return;
         }
-        for identity in registered {
-            let gone = self.registry.remove(group, &identity);
-            if let (Some(sender), Some(state)) =
-                (gone.and_then(|gone| gone.sender), self.groups.get_mut(index))
-            {
-                let last_end = state.schedule.last_end(now);
-                state.senders.release(sender, last_end);
+        changes.push(match self.evict(id, member, "configuration: a member has gone", now) {
+            Ok(eviction) => Evicted { member, group: &name, eviction, now }.to_string(),
+            Err(error) => {
+                format!("member {member} cannot be evicted from group {name}: {error}")
             }
-        }
-        changes
-            .push(format!("member {member} of group {name} forgotten: its keys end by themselves"));
+        });
     }
 
-    pub(crate) fn reload_groups(
+    pub(super) fn reload_groups(
         &mut self,
-        groups: Vec<Group>,
+        groups: Vec<config::Group>,
         keys: &SigningKeys,
         changes: &mut Vec<String>,
         now: BootTime,
     ) {
-        let is_kept = |state: &GroupState| {
-            groups.iter().any(|group| group.name == state.group.name && group.id == state.group.id)
+        let is_kept = |state: &Group| {
+            groups.iter().any(|group| group.name == state.config().name && group.id == state.id())
         };
-        let gone: Vec<GroupId> = self
-            .groups
-            .iter()
-            .filter(|state| !is_kept(state))
-            .map(|state| state.group.id)
-            .collect();
+        let gone = self.groups.values().filter(|state| !is_kept(state));
+        let gone: Vec<GroupId> = gone.map(Group::id).collect();
         for group in gone {
             self.end_group(group, changes, now);
         }
-        let mut before = std::mem::take(&mut self.groups);
-        let mut changed = Vec::new();
-        for group in groups {
-            match before.iter().position(|state| state.group.id == group.id) {
-                Some(place) => {
-                    let state = before.swap_remove(place);
-                    if state.group != group || signing_key_changed(&state, &group, keys) {
-                        changed.push(group);
-                    }
-                    self.groups.push(state);
-                }
-                None => {
-                    changes.push(format!("group {}: new", group.name));
-                    self.groups.push(GroupState::new(group, keys));
-                }
+        for config in groups {
+            let signing_key = keys.get(&config.name).cloned();
+            let Ok((group, mut source)) = self.group_mut(config.id) else {
+                changes.push(format!("group {}: new", config.name));
+                self.groups.insert(config.id, Group::new(config, signing_key));
+                continue;
+            };
+            if *group.config() != config
+                || group.is_signing_key_changed(&config, signing_key.as_deref())
+            {
+                changes.extend(group.reconfigure(config, signing_key, &mut source, now));
             }
         }
-        for group in changed {
-            self.change_group(group, keys, changes, now);
-        }
+        self.size_hierarchies();
+        self.dispatch(now);
     }
 
     /// Deletes all keys, ISAKMP SAs and members of a group, and the group.
-    fn end_group(&mut self, group: GroupId, changes: &mut Vec<String>, now: BootTime) {
-        let Some(index) = self.index_of(group) else { return };
+    fn end_group(&mut self, id: GroupId, changes: &mut Vec<String>, now: BootTime) {
+        let Ok((group, mut keys)) = self.group_mut(id) else { return };
         let identities: BTreeSet<Identity> =
-            self.registry.of_group(group).map(|(identity, _)| identity.clone()).collect();
-        let told = self.delete_all(index, "group gone", now).map_or(0, |pushed| pushed.members);
+            group.registry().iter().map(|(id, _)| id.identity.clone()).collect();
+        let name = group.name().clone();
+        let told = group.delete_all("group gone", &mut keys, now).map_or(0, |push| push.members);
         for identity in &identities {
             self.server.delete_peer(identity, now);
         }
-        self.registry.remove_group(group);
-        self.removed.retain(|(of, _)| *of != group);
-        let state = self.groups.remove(index);
-        changes.push(format!("group {}: gone; {told} members told to delete its keys", state.name));
-    }
-
-    fn change_group(
-        &mut self,
-        group: Group,
-        keys: &SigningKeys,
-        changes: &mut Vec<String>,
-        now: BootTime,
-    ) {
-        let Some(index) = self.index_of(group.id) else { return };
-        let Some(state) = self.groups.get_mut(index) else { return };
-        let name = Arc::clone(&state.name);
-        let old = std::mem::replace(&mut state.group, group.clone());
-        let lives = state.schedule.reconfigure(&group.teks);
-        if old.sender_id_bits != group.sender_id_bits && state.senders.held().0.is_empty() {
-            state.senders = SenderIdPool::new(group.sender_id_bits);
-        }
-        let signing = keys.get(&group.name).map(Arc::clone);
-        let other_key = signing_key_changed(state, &group, keys);
-        match (state.rekey.is_some(), group.rekey.clone().zip(signing)) {
-            (true, after) if after.is_none() || other_key => {
-                let told = self.delete_kek(index, now);
-                changes.push(format!(
-                    "group {name}: KEK deleted, {told} members told; they register again"
-                ));
-                if let Some(state) = self.groups.get_mut(index) {
-                    state.rekey =
-                        after.and_then(|(settings, signing)| RekeySa::new(settings, signing).ok());
-                }
-            }
-            (false, Some((settings, signing))) => {
-                state.rekey = RekeySa::new(settings, signing).ok();
-                let last_end = state.schedule.last_end(now);
-                state.senders.release_all(last_end);
-                self.registry.remove_group(group.id);
-                changes.push(format!(
-                    "group {name}: has pushes for members that register from now on"
-                ));
-            }
-            _ if old.rekey != group.rekey => {
-                changes.push(format!("group {name}: rekey in effect with the next KEK"))
-            }
-            _ => {}
-        }
-        if old.gap != group.gap || old.sender_id_bits != group.sender_id_bits {
-            changes.push(format!(
-                "group {name}: delays and sender identifiers in effect with the next keys"
-            ));
-        }
-        if old.teks != group.teks {
-            let deletions: Vec<Deletion> =
-                lives.iter().map(|life| Deletion::Tek(TekProtocol::ESP, life.spi)).collect();
-            changes.push(match deletions.len() {
-                0 => format!("group {name}: TEKs in effect with the next keys"),
-                count => format!("group {name}: {count} TEKs deleted because their lines changed"),
-            });
-            if let Err(error) = self.push_lines(index, deletions, now) {
-                self.events.push_back(Event::PushFailed { group: name, error: error.to_string() });
-            }
-        }
+        // What its members are told goes out without it.
+        self.dispatch(now);
+        self.groups.remove(&id);
+        changes.push(format!("group {name}: gone; {told} members told to delete its keys"));
     }
 
     /// Who may have proved to be this member.
     fn identities_of(&self, member: &Member) -> BTreeSet<Identity> {
-        let registered =
-            self.registry.iter().filter(|(_, _, entry)| entry.name.as_ref() == member.name);
+        let registered = self.groups.values().flat_map(|group| {
+            group.registry().named(&member.name).map(|(id, _)| id.identity.clone())
+        });
         let own = member.identity.clone().unwrap_or(Identity::Address(member.addresses.addr()));
-        registered.map(|(_, identity, _)| identity.clone()).chain([own]).collect()
+        registered.chain([own]).collect()
     }
-}
-
-/// Whether the group's pushes are to be signed with another key than so far.
-fn signing_key_changed(state: &GroupState, group: &Group, keys: &SigningKeys) -> bool {
-    let (Some(rekey), Some(_)) = (&state.rekey, &group.rekey) else { return false };
-    let new = keys.get(&group.name).and_then(|key| key.public_key_der().ok());
-    new.is_some_and(|new| new != rekey.public_key)
 }

@@ -16,7 +16,7 @@ use gdoi::group::{GroupAssociatedPolicy, GroupId};
 use gdoi::push::DeliveryPolicy;
 use ipnet::IpNet;
 
-use super::{export, restore};
+use super::codec;
 use crate::config::rekey::KEK_ENCRYPTIONS;
 use crate::config::{Group, Member, MulticastPath, Rekey, SigningKeyKind, Transport};
 
@@ -56,7 +56,7 @@ pub(super) fn put_group(out: &mut Encoder, group: &Group) {
     out.octets(group.name.as_bytes());
     out.u32(group.id.0);
     out.count(group.teks.len());
-    group.teks.iter().for_each(|template| export::template(out, template));
+    group.teks.iter().for_each(|template| codec::put_template(out, template));
     out.option(group.gap.activation_time_delay, put_duration);
     out.option(group.gap.deactivation_time_delay, put_duration);
     out.u16(group.sender_id_bits);
@@ -67,7 +67,7 @@ pub(super) fn group(from: &mut Decoder<'_>) -> Decoded<Group> {
     Ok(Group {
         name: from.text()?.to_owned(),
         id: GroupId(from.u32()?),
-        teks: from.list(restore::template)?,
+        teks: from.list(codec::template)?,
         gap: GroupAssociatedPolicy {
             activation_time_delay: from.option(duration)?,
             deactivation_time_delay: from.option(duration)?,
@@ -86,8 +86,7 @@ pub(super) fn put_rekey(out: &mut Encoder, rekey: &Rekey) {
             out.socket(destination);
         }
     }
-    out.option(rekey.path.interface.as_deref(), |out, name| out.octets(name.as_bytes()));
-    out.u8(rekey.path.ttl);
+    put_path(out, &rekey.path);
     out.octets(rekey.encryption.name.as_bytes());
     match rekey.signing_key {
         SigningKeyKind::Rsa(bits) => out.u16(bits),
@@ -110,8 +109,7 @@ pub(super) fn rekey(from: &mut Decoder<'_>) -> Decoded<Rekey> {
         1 => Transport::Multicast { source: from.socket()?, destination: from.socket()? },
         _ => return Err(from.error("a transport")),
     };
-    let interface = from.option(|from| from.text().map(str::to_owned))?;
-    let path = MulticastPath { interface, ttl: from.u8()? };
+    let path = path(from)?;
     let name = from.text()?;
     let encryption = KEK_ENCRYPTIONS.iter().find(|encryption| encryption.name == name);
     let encryption = *encryption.ok_or_else(|| from.error("a cipher of a KEK"))?;
@@ -140,6 +138,16 @@ pub(super) fn rekey(from: &mut Decoder<'_>) -> Decoded<Rekey> {
         lkh: flag()?,
         legacy: flag()?,
     })
+}
+
+pub(super) fn put_path(out: &mut Encoder, path: &MulticastPath) {
+    out.option(path.interface.as_deref(), |out, name| out.octets(name.as_bytes()));
+    out.u8(path.ttl);
+}
+
+pub(super) fn path(from: &mut Decoder<'_>) -> Decoded<MulticastPath> {
+    let interface = from.option(|from| from.text().map(str::to_owned))?;
+    Ok(MulticastPath { interface, ttl: from.u8()? })
 }
 
 pub(super) fn put_delivery_policy(out: &mut Encoder, policy: DeliveryPolicy) {

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gcks::config::{self, Config};
-use gcks::group::event::Event;
 use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::{self, SigningKeys};
 use gcks::server::KeyServer;
+use gcks::server::event::Event;
 use gdoi::BootTime;
 use gdoi::config::{
     DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform,
@@ -145,10 +145,12 @@ pub fn registration(
         expected_identity: Identity::Address(server.ip()),
         pre_shared_key: Arc::new(Secret::copy_from(key(key_of).as_bytes())),
         phase1: Phase1Policy {
+            doi: gdoi::wire::registry::Doi::GDOI,
             transforms: vec![Phase1Transform {
                 encryption: Phase1Encryption::Aes256Cbc,
                 hash: HashAlgorithm::Sha2_256,
                 group: if number == 0 { DhGroup::Ecp256 } else { DhGroup::Modp2048 },
+                authentication: Default::default(),
             }],
             lifetime: Duration::from_secs(3600),
         },

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use daemon::sealed::codec::Clock;
 use gcks::config::Config;
-use gcks::group::event::Event;
+use gcks::group::event::Event as GroupEvent;
 use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::SigningKeys;
 use gcks::server::KeyServer;
+use gcks::server::event::Event;
 use gdoi::BootTime;
 use gdoi::config::RetransmissionPolicy;
 use gdoi::event::{RegistrationEvent, RegistrationFailure, Transmit};
@@ -232,6 +233,14 @@ impl World {
                 }
             }
         }
+    }
+
+    /// What happened in the groups.
+    pub fn group_events(&self) -> impl Iterator<Item = &GroupEvent> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Group { event, .. } => Some(event),
+            _ => None,
+        })
     }
 
     /// Distinct SPIs that anybody holds now.

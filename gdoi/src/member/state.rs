@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::{Error, NotAccepted};
+use crate::error::Error;
 use crate::event::Stage;
-use crate::exchange::Retransmission;
 use crate::phase1::{Cookies, Informational, Initiator, IsakmpSa};
 use crate::pull::member::{ExpectKeys, ExpectPolicy, PolicyOffered};
 use crate::time::BootTime;
+use ike::error::NotAccepted;
+use ike::retransmission::Retransmission;
 
 /// Where a registration stands.
 #[derive(Debug)]
@@ -129,12 +130,12 @@ const HEARD: usize = 4096;
 mod tests {
     use super::*;
     use crate::crypto::SeededRng;
-    use crate::phase1::tests::worked;
     use crate::wire::header;
     use crate::wire::registry::NotifyType;
+    use ike::testing::worked_isakmp_sa;
 
     fn kept() -> Kept {
-        Kept::new(worked::isakmp_sa(), BootTime::default())
+        Kept::new(worked_isakmp_sa(), BootTime::default())
     }
 
     fn hear(kept: &mut Kept, datagram: &[u8]) -> Result<Vec<Informational>, Error> {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     fn refusal(rng: &mut SeededRng) -> Vec<u8> {
-        let sa = worked::isakmp_sa();
+        let sa = worked_isakmp_sa();
         sa.seal_notification(sa.notification(NotifyType::INVALID_ID_INFORMATION), rng).unwrap()
     }
 

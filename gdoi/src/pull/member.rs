@@ -13,9 +13,9 @@ use crate::crypto::SeededRng;
 use crate::error::{Error, PeerMisbehaved};
 use crate::group::{GroupId, GroupPolicy, GroupSa};
 use crate::phase1::{ExchangeCipher, IsakmpSa};
-use crate::wire::id::Identification;
+use crate::wire::group_id;
 use crate::wire::nonce::Nonce;
-use crate::wire::registry::ExchangeType;
+use crate::wire::registry::GROUPKEY_PULL;
 use crate::wire::{group_keys, group_policy};
 
 /// Message 1 is on its way.
@@ -62,9 +62,9 @@ impl ExpectPolicy {
         rng: &mut SeededRng,
     ) -> Result<(Self, Vec<u8>), Error> {
         let ni = Nonce(rng.array::<NONCE_LENGTH>().to_vec());
-        let message = Message1 { nonce: ni.clone(), group: Identification::group(group, order) };
+        let message = Message1 { nonce: ni.clone(), group: group_id::identification(group, order) };
         let (first, payloads) = message.rest()?;
-        let exchange = sa.exchange(ExchangeType::GROUPKEY_PULL, message_id);
+        let exchange = sa.exchange(GROUPKEY_PULL, message_id);
         let sealed = sa.seal_authenticated(&exchange, &[], first, payloads.expose())?;
         Ok((Self { cipher: sealed.next(), group, ni }, sealed.into_datagram()))
     }

@@ -2,7 +2,7 @@
 //! changes.
 
 use crate::crypto::Secret;
-use crate::error::{Error, PeerMisbehaved};
+use crate::error::Error;
 use crate::phase1::{HashVerified, IsakmpSa, Opened};
 use crate::wire::chain::{RawPayload, encode_one};
 use crate::wire::gap::Gap;
@@ -13,6 +13,7 @@ use crate::wire::nonce::Nonce;
 use crate::wire::registry::PayloadKind;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::{Body, Chain, EncodeError, Writer, sender_id_request};
+use ike::error::PeerMisbehaved;
 
 /// `HDR*, HASH(1), Ni, ID`
 #[derive(Debug, PartialEq, Eq)]

@@ -11,14 +11,16 @@ use super::member::NONCE_LENGTH;
 use super::message::{Authentic, Message1, Message2, Message3, Message4, Rest};
 use crate::config::ByteOrder;
 use crate::crypto::SeededRng;
-use crate::error::{ApiMisuse, Error, PeerIncompatible, PeerMisbehaved};
+use crate::error::{ApiMisuse, Error};
 use crate::group::{GroupId, GroupSa};
 use crate::phase1::{ExchangeCipher, IsakmpSa};
+use crate::wire::group_id;
 use crate::wire::nonce::Nonce;
-use crate::wire::registry::ExchangeType;
+use crate::wire::registry::GROUPKEY_PULL;
 use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::{EncodeError, group_keys, header, key_download, security_association};
+use ike::error::{PeerIncompatible, PeerMisbehaved};
 
 /// Message 1 was authentic; nobody has decided yet.
 #[derive(Debug)]
@@ -52,12 +54,11 @@ impl Requested {
         if header.message_id == 0 {
             return Err(PeerMisbehaved::MessageId(0).into());
         }
-        let opened =
-            sa.open(&sa.exchange(ExchangeType::GROUPKEY_PULL, header.message_id), datagram)?;
+        let opened = sa.open(&sa.exchange(GROUPKEY_PULL, header.message_id), datagram)?;
         Ok(Message1::read(sa, &opened)?.and_then(|message| {
             let kind = message.group.kind;
-            let group =
-                message.group.as_group(order).ok_or(PeerIncompatible::IdentificationType(kind))?;
+            let group = group_id::group(&message.group, order)
+                .ok_or(PeerIncompatible::IdentificationType(kind))?;
             Ok(Self { cipher: opened.next(), ni: message.nonce, group })
         }))
     }

@@ -5,19 +5,16 @@ use super::member::{ExpectKeys, ExpectPolicy};
 use super::message::{Message1, Message2, Message3, Message4};
 use super::server::Requested;
 use crate::config::ByteOrder;
-use crate::crypto::testing::hex;
 use crate::crypto::{Secret, SeededRng};
 use crate::error::{ApiMisuse, Error, PeerMisbehaved};
 use crate::group::{GroupId, GroupSa};
-use crate::phase1::tests::recordings::{GDOI, Recording};
-use crate::phase1::tests::worked;
 use crate::phase1::{IsakmpSa, Opened};
 use crate::wire::chain::{Body, encode_one};
 use crate::wire::gap::Gap;
+use crate::wire::group_id;
 use crate::wire::header;
-use crate::wire::id::Identification;
 use crate::wire::nonce::Nonce;
-use crate::wire::registry::{ExchangeType, PayloadKind};
+use crate::wire::registry::{GROUPKEY_PULL, PayloadKind};
 use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::tests::computed;
@@ -26,6 +23,9 @@ use crate::wire::{
     Codec, GroupKeys, KeyError, Writer, group_keys, group_policy, key_download,
     security_association,
 };
+use ike::testing::hex;
+use ike::testing::worked_isakmp_sa;
+use ike::testing::{GDOI, Recording};
 
 /// The recorded pull, opened message by message by the side that received it.
 struct Recorded {
@@ -40,7 +40,7 @@ fn recorded(name: &str) -> Recorded {
     let (member, server) = recording.established();
     let datagrams: Vec<Vec<u8>> = (7..=10).map(|number| recording.message(number)).collect();
     let message_id = header::split(&datagrams[0]).unwrap().0.message_id;
-    let mut cipher = server.exchange(ExchangeType::GROUPKEY_PULL, message_id);
+    let mut cipher = server.exchange(GROUPKEY_PULL, message_id);
     let mut opened = Vec::new();
     for (index, datagram) in datagrams.iter().enumerate() {
         let receiver = if index % 2 == 0 { &server } else { &member };
@@ -59,7 +59,7 @@ fn recorded_messages_are_read_and_written_to_the_same_octets() {
 
         // HDR*, HASH(1), Ni, ID -->
         let message1 = Message1::read(&server, one).unwrap().unwrap();
-        assert_eq!(message1.group.as_group(ByteOrder::Host), Some(GroupId(1234)));
+        assert_eq!(group_id::group(&message1.group, ByteOrder::Host), Some(GroupId(1234)));
         let ni = message1.nonce.clone();
         // HDR*, HASH(2), Nr, SA <--
         let message2 = Message2::read(&member, two, &ni).unwrap().unwrap();
@@ -81,7 +81,7 @@ fn recorded_messages_are_read_and_written_to_the_same_octets() {
             Message4::rest(message4.sequence_number, &message4.keys).unwrap(),
         ];
         let nonces: [Vec<&[u8]>; 4] = [vec![], vec![&ni.0], vec![&ni.0, &nr.0], vec![&ni.0, &nr.0]];
-        let mut cipher = server.exchange(ExchangeType::GROUPKEY_PULL, one.header().message_id);
+        let mut cipher = server.exchange(GROUPKEY_PULL, one.header().message_id);
         for ((rest, nonces), datagram) in rests.iter().zip(&nonces).zip(&datagrams) {
             let sealed =
                 member.seal_authenticated(&cipher, nonces, rest.0, rest.1.expose()).unwrap();
@@ -137,14 +137,14 @@ mod worked_bytes {
     }
 
     fn hash(nonces: &[&[u8]], rest: &Secret) -> Vec<u8> {
-        worked::isakmp_sa().authenticator(MESSAGE_ID, nonces, rest.expose()).expose().to_vec()
+        worked_isakmp_sa().authenticator(MESSAGE_ID, nonces, rest.expose()).expose().to_vec()
     }
 
     #[test]
     fn hash_1() {
         let message = Message1 {
             nonce: ni(),
-            group: Identification::group(GroupId(1111), ByteOrder::Network),
+            group: group_id::identification(GroupId(1111), ByteOrder::Network),
         };
         let (first, rest) = message.rest().unwrap();
         assert_eq!(first, PayloadKind::NONCE);
@@ -200,13 +200,13 @@ struct Liar {
 
 impl Liar {
     fn new() -> Self {
-        Self { sa: worked::isakmp_sa(), ni: Nonce(vec![1; 16]), nr: Nonce(vec![2; 16]) }
+        Self { sa: worked_isakmp_sa(), ni: Nonce(vec![1; 16]), nr: Nonce(vec![2; 16]) }
     }
 
     /// A member that waits for the keys of `policy`.
     fn expect_keys(&self, sa: &GroupSa) -> ExpectKeys {
         ExpectKeys {
-            cipher: self.sa.exchange(ExchangeType::GROUPKEY_PULL, 7),
+            cipher: self.sa.exchange(GROUPKEY_PULL, 7),
             ni: self.ni.clone(),
             nr: self.nr.clone(),
             policy: sa.policy().clone(),
@@ -214,7 +214,7 @@ impl Liar {
     }
 
     fn say(&self, first: PayloadKind, rest: &[u8]) -> Vec<u8> {
-        let cipher = self.sa.exchange(ExchangeType::GROUPKEY_PULL, 7);
+        let cipher = self.sa.exchange(GROUPKEY_PULL, 7);
         self.sa
             .seal_authenticated(&cipher, &[&self.ni.0, &self.nr.0], first, rest)
             .unwrap()
@@ -324,14 +324,24 @@ fn a_message_holds_its_payloads_once_and_no_others() {
         "as is what peers add"
     );
     let message = Message4::NAME;
-    let duplicate = |kind| Err(PeerMisbehaved::DuplicatePayload { message, kind }.into());
+    let duplicate =
+        |kind| Err(ike::error::PeerMisbehaved::DuplicatePayload { message, kind }.into());
     assert_eq!(read(&[seq, seq, kd]), duplicate(PayloadKind::SEQUENCE_NUMBER));
     assert_eq!(read(&[seq, kd, kd]), duplicate(PayloadKind::KEY_DOWNLOAD));
-    assert_eq!(read(&[seq]), Err(PeerMisbehaved::MissingPayload { message, payload: "KD" }.into()));
-    assert_eq!(read(&[]), Err(PeerMisbehaved::MissingPayload { message, payload: "KD" }.into()));
+    assert_eq!(
+        read(&[seq]),
+        Err(ike::error::PeerMisbehaved::MissingPayload { message, payload: "KD" }.into())
+    );
+    assert_eq!(
+        read(&[]),
+        Err(ike::error::PeerMisbehaved::MissingPayload { message, payload: "KD" }.into())
+    );
     assert!(matches!(
         read(&[seq, kd, foreign]),
-        Err(Error::PeerMisbehaved(PeerMisbehaved::ForeignPayload { kind: PayloadKind(77), .. }))
+        Err(Error::Ike(ike::Error::PeerMisbehaved(ike::error::PeerMisbehaved::ForeignPayload {
+            kind: PayloadKind(77),
+            ..
+        })))
     ));
 }
 
@@ -343,11 +353,11 @@ fn computed_sa(number: u32) -> GroupSa {
 
 #[test]
 fn nonces_have_8_to_128_octets() {
-    let sa = worked::isakmp_sa();
+    let sa = worked_isakmp_sa();
     let request = |octets: usize| {
-        let group = Identification::group(GroupId(1), ByteOrder::Network);
+        let group = group_id::identification(GroupId(1), ByteOrder::Network);
         let (first, rest) = Message1 { nonce: Nonce(vec![5; octets]), group }.rest().unwrap();
-        let cipher = sa.exchange(ExchangeType::GROUPKEY_PULL, 9);
+        let cipher = sa.exchange(GROUPKEY_PULL, 9);
         let datagram =
             sa.seal_authenticated(&cipher, &[], first, rest.expose()).unwrap().into_datagram();
         Requested::read(&sa, &datagram, ByteOrder::Network)
@@ -357,12 +367,12 @@ fn nonces_have_8_to_128_octets() {
     assert_eq!(request(8), Ok(GroupId(1)));
     assert_eq!(request(128), Ok(GroupId(1)));
     assert!(request(7).is_err());
-    assert_eq!(request(129), Err(PeerMisbehaved::NonceLength { have: 129 }.into()));
+    assert_eq!(request(129), Err(ike::error::PeerMisbehaved::NonceLength { have: 129 }.into()));
 }
 
 #[test]
 fn requests_in_message_3_are_understood_or_refused() {
-    let sa = worked::isakmp_sa();
+    let sa = worked_isakmp_sa();
     let group_sa = computed::group_sa();
     let rng = &mut SeededRng::from_seed([8; 32]);
     let (member, message1) =
@@ -399,13 +409,13 @@ fn offered_cipher(
     message1: &[u8],
     message2: &[u8],
 ) -> crate::phase1::ExchangeCipher {
-    let first = sa.exchange(ExchangeType::GROUPKEY_PULL, 5);
+    let first = sa.exchange(GROUPKEY_PULL, 5);
     sa.open(&sa.open(&first, message1).unwrap().next(), message2).unwrap().next()
 }
 
 #[test]
 fn a_key_server_does_not_hand_out_what_no_member_could_use() {
-    let sa = worked::isakmp_sa();
+    let sa = worked_isakmp_sa();
     let rng = &mut SeededRng::from_seed([8; 32]);
     let (_, message1) =
         ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
@@ -444,14 +454,14 @@ fn a_key_server_does_not_hand_out_what_no_member_could_use() {
     );
     assert!(matches!(
         requested.answer(&sa, &long, rng),
-        Err(Error::ApiMisuse(ApiMisuse::DoesNotFit(_)))
+        Err(Error::Ike(ike::Error::ApiMisuse(ike::error::ApiMisuse::DoesNotFit(_))))
     ));
 }
 
 /// Plain text of messages 2 and 4, keys included, stands in states and in opened messages.
 #[test]
 fn debug_output_holds_no_key() {
-    let sa = worked::isakmp_sa();
+    let sa = worked_isakmp_sa();
     let rng = &mut SeededRng::from_seed([8; 32]);
     let (member, message1) =
         ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();

@@ -10,16 +10,17 @@ use std::sync::Arc;
 
 use crate::config::{HashAlgorithm, Identity};
 use crate::crypto::{Secret, constant_time_eq, prf};
-use crate::error::{Error, PeerIncompatible, PeerMisbehaved};
+use crate::error::Error;
 use crate::event::Transmit;
 use crate::push::message;
 use crate::wire::chain::{self, encode_one};
 use crate::wire::hash::Hash;
 use crate::wire::header::{self, Header};
 use crate::wire::id::Identification;
-use crate::wire::registry::{ExchangeType, Flags, PayloadKind, RekeyAcknowledgement};
+use crate::wire::registry::{Flags, GROUPKEY_PUSH_ACK, PayloadKind, RekeyAcknowledgement};
 use crate::wire::seq::SequenceNumber;
 use crate::wire::{Body, Writer};
+use ike::error::{PeerIncompatible, PeerMisbehaved};
 
 /// As errors name it.
 const NAME: &str = "acknowledgement";
@@ -199,7 +200,7 @@ impl Claim {
     /// address.
     pub fn read(datagram: &[u8]) -> Result<Self, Error> {
         let (header, body) = header::split(datagram)?;
-        if header.exchange != ExchangeType::GROUPKEY_PUSH_ACK {
+        if header.exchange != GROUPKEY_PUSH_ACK {
             return Err(PeerIncompatible::ExchangeType(header.exchange.0).into());
         }
         if header.flags != Flags::NONE {
@@ -270,7 +271,7 @@ fn authenticator(
 fn ack_header(spi: &[u8; 16]) -> Header {
     Header {
         next_payload: PayloadKind::HASH,
-        exchange: ExchangeType::GROUPKEY_PUSH_ACK,
+        exchange: GROUPKEY_PUSH_ACK,
         flags: Flags::NONE,
         ..message::push_header(spi)
     }

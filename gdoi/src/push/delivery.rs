@@ -203,7 +203,7 @@ impl Delivery {
             self.members.get_mut(&claim.address).ok_or(NotAccepted::UnexpectedAcknowledgement)?;
         if awaited.acknowledged {
             // Before any arithmetic (RFC 8263 §5).
-            return Err(NotAccepted::Replayed.into());
+            return Err(ike::error::NotAccepted::Replayed.into());
         }
         let verified = self.push.verify(claim, awaited.leaf_key.as_ref())?;
         awaited.acknowledged = true;

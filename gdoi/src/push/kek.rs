@@ -7,9 +7,10 @@ use zeroize::Zeroizing;
 
 use crate::config::{HashAlgorithm, Phase1Encryption};
 use crate::crypto::{Cipher, CipherError, Iv, KeyKind, PublicKey, Secret, SignatureError};
-use crate::error::{Error, PeerMisbehaved};
+use crate::error::Error;
 use crate::group::KekPolicy;
 use crate::wire::registry::{KekAlgorithm, SignatureAlgorithm, SignatureHash};
+use ike::error::PeerMisbehaved;
 
 /// Why a rekey SA cannot be used, although its policy is understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,14 +9,15 @@ use super::ack::{Acknowledgement, AcknowledgementLength};
 use super::apply::{Applied, KekChange, PushAccepted};
 use super::message::{SignatureHabit, spi_of};
 use super::rekey_sa::{Outcome, RekeySa};
-use crate::error::{Error, NotAccepted, PeerIncompatible};
+use crate::error::{Error, NotAccepted};
 use crate::event::{Deadline, Timer, Transmit};
-use crate::exchange::Digest;
 use crate::group::{GroupSa, KekPolicy};
 use crate::lkh::KeyPath;
 use crate::time::BootTime;
 use crate::wire::header;
-use crate::wire::registry::ExchangeType;
+use crate::wire::registry::GROUPKEY_PUSH;
+use ike::error::PeerIncompatible;
+use ike::retransmission::Digest;
 
 /// What the caller decides about pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +171,7 @@ impl RekeyMember {
         now: BootTime,
     ) -> Result<(), Error> {
         let (header, _) = header::split(datagram)?;
-        if header.exchange != ExchangeType::GROUPKEY_PUSH {
+        if header.exchange != GROUPKEY_PUSH {
             return Err(PeerIncompatible::ExchangeType(header.exchange.0).into());
         }
         let spi = spi_of(&header);
@@ -180,7 +181,7 @@ impl RekeyMember {
             return self.repeat(copy, source, local);
         }
         let Some(current) = self.current.as_mut().filter(|sa| sa.policy().spi == spi) else {
-            return Err(NotAccepted::UnknownCookies.into());
+            return Err(ike::error::NotAccepted::UnknownCookies.into());
         };
         match current.handle(datagram, &self.settings, now)? {
             Outcome::Duplicate(copy) => self.repeat(copy, source, local),
@@ -265,7 +266,7 @@ impl RekeyMember {
         source: SocketAddr,
         local: SocketAddr,
     ) -> Result<(), Error> {
-        let payload = copy.ok_or(NotAccepted::Replayed)?;
+        let payload = copy.ok_or(ike::error::NotAccepted::Replayed)?;
         self.transmits.push_back(Transmit {
             destination: source,
             source: self.leaving_from(local),

@@ -9,7 +9,7 @@ use crate::wire::delete::Delete;
 use crate::wire::group_sa::GroupSecurityAssociation;
 use crate::wire::header::{self, Header};
 use crate::wire::kd::KeyDownload;
-use crate::wire::registry::{Doi, ExchangeType, Flags, PayloadKind, ProtocolId};
+use crate::wire::registry::{Doi, Flags, GROUPKEY_PUSH, PayloadKind, ProtocolId};
 use crate::wire::{EncodeError, Writer};
 
 /// As errors name it.
@@ -120,7 +120,7 @@ pub(crate) fn push_header(spi: &[u8; 16]) -> Header {
         responder_cookie,
         next_payload: PayloadKind::SEQUENCE_NUMBER,
         version: header::VERSION,
-        exchange: ExchangeType::GROUPKEY_PUSH,
+        exchange: GROUPKEY_PUSH,
         flags: Flags::ENCRYPTION,
         message_id: 0,
         length: 0,
@@ -147,7 +147,7 @@ pub(crate) fn spi_of(header: &Header) -> [u8; 16] {
 /// SPI of the KEK that a push names; `None` for every other message. Nothing is proved.
 pub fn addressed_to(datagram: &[u8]) -> Option<[u8; 16]> {
     let (header, _) = header::split(datagram).ok()?;
-    (header.exchange == ExchangeType::GROUPKEY_PUSH).then(|| spi_of(&header))
+    (header.exchange == GROUPKEY_PUSH).then(|| spi_of(&header))
 }
 
 /// H("rekey" | HDR | SEQ | D ... | SA | KD): what SIG signs. `payloads` are the octets in front of

@@ -10,12 +10,13 @@ use super::kek::{Kek, Verifier};
 use super::message::{self, NAME, PushPayloads, SignatureHabit, SignedLength};
 use super::replay::Replay;
 use crate::crypto::{KeyKind, RsaForm};
-use crate::error::{Error, NotAccepted, PeerIncompatible, PeerMisbehaved};
+use crate::error::{Error, PeerMisbehaved};
 use crate::wire::chain::{self, RawPayload};
 use crate::wire::header::{self, Header};
-use crate::wire::registry::{ExchangeType, Flags, PayloadKind};
+use crate::wire::registry::{Flags, GROUPKEY_PUSH, PayloadKind};
 use crate::wire::seq::SequenceNumber;
 use crate::wire::signature::Signature;
+use ike::error::{NotAccepted, PeerIncompatible};
 
 /// Proof that SIG of a push was verified with the public key of the group's key server.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Opened {
     /// blocks.
     pub fn decrypt(kek: &Kek, spi: &[u8; 16], datagram: &[u8]) -> Result<Self, Error> {
         let (header, body) = header::split(datagram)?;
-        if header.exchange != ExchangeType::GROUPKEY_PUSH {
+        if header.exchange != GROUPKEY_PUSH {
             return Err(PeerIncompatible::ExchangeType(header.exchange.0).into());
         }
         if message::spi_of(&header) != *spi {
@@ -68,10 +69,10 @@ impl Opened {
         }
         if header.flags != Flags::ENCRYPTION {
             let encrypted = header.flags.contains(Flags::ENCRYPTION);
-            return Err(PeerMisbehaved::Encryption { message: NAME, encrypted }.into());
+            return Err(ike::error::PeerMisbehaved::Encryption { message: NAME, encrypted }.into());
         }
         if header.message_id != 0 {
-            return Err(PeerMisbehaved::MessageId(header.message_id).into());
+            return Err(ike::error::PeerMisbehaved::MessageId(header.message_id).into());
         }
         Ok(Self { header, plaintext: kek.decrypt(body)? })
     }
@@ -99,18 +100,29 @@ impl Opened {
                 }
                 (_, kind) => {
                     let offset = payload.offset;
-                    return Err(
-                        PeerMisbehaved::ForeignPayload { message: NAME, kind, offset }.into()
-                    );
+                    return Err(ike::error::PeerMisbehaved::ForeignPayload {
+                        message: NAME,
+                        kind,
+                        offset,
+                    }
+                    .into());
                 }
             }
         }
         match stage {
             PayloadKind::SA => {
-                return Err(PeerMisbehaved::MissingPayload { message: NAME, payload: "KD" }.into());
+                return Err(ike::error::PeerMisbehaved::MissingPayload {
+                    message: NAME,
+                    payload: "KD",
+                }
+                .into());
             }
             PayloadKind::DELETE if !deletes => {
-                return Err(PeerMisbehaved::MissingPayload { message: NAME, payload: "SA" }.into());
+                return Err(ike::error::PeerMisbehaved::MissingPayload {
+                    message: NAME,
+                    payload: "SA",
+                }
+                .into());
             }
             _ => {}
         }
@@ -213,10 +225,10 @@ fn first<'a, 'b>(
     name: &'static str,
     kind: PayloadKind,
     payload: Option<&'b RawPayload<'a>>,
-) -> Result<&'b RawPayload<'a>, PeerMisbehaved> {
+) -> Result<&'b RawPayload<'a>, ike::error::PeerMisbehaved> {
     payload
         .filter(|payload| payload.kind == kind)
-        .ok_or(PeerMisbehaved::MissingPayload { message: NAME, payload: name })
+        .ok_or(ike::error::PeerMisbehaved::MissingPayload { message: NAME, payload: name })
 }
 
 /// Both of `all`, `habit` first.

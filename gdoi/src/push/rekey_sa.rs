@@ -11,10 +11,10 @@ use super::message::SignatureHabit;
 use super::open::Opened;
 use super::replay::{Duplicate, Replay};
 use crate::error::Error;
-use crate::exchange::Digest;
 use crate::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
 use crate::lkh::KeyPath;
 use crate::time::BootTime;
+use ike::retransmission::Digest;
 
 /// A KEK with everything that its pushes are checked against.
 #[derive(Debug)]

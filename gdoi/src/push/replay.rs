@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::ack::Unmade;
 use crate::error::NotAccepted;
-use crate::exchange::{Answered, Copy, Digest};
 use crate::time::BootTime;
+use ike::retransmission::{Answered, Copy, Digest};
 
 /// Number of the last push accepted under one KEK, and what knows its copies.
 #[derive(Debug)]

@@ -6,9 +6,11 @@
 use super::ack::{Acknowledged, AcknowledgementKind, Claim};
 use super::kek::{Kek, KekUnusable, signature_scheme};
 use super::message::{self, Deletion, SignedLength};
+use ike::wire::payload::AnyPayload;
+
 use crate::config::HashAlgorithm;
 use crate::crypto::{RsaForm, Secret, SeededRng, SigningKey};
-use crate::error::{ApiMisuse, Error, NotAccepted};
+use crate::error::{Error, NotAccepted};
 use crate::group::{GroupSa, KekKeys, KekPolicy};
 use crate::wire::chain::encode_with;
 use crate::wire::kd::KeyPacket;
@@ -18,6 +20,7 @@ use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::signature::Signature;
 use crate::wire::{Payload, Writer, key_download, security_association};
+use ike::error::ApiMisuse;
 
 /// What existing members expect differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -127,7 +130,7 @@ impl Sealer {
         let mut writer = Writer::new();
         writer.put(&plaintext);
         encode_with(&mut writer, PayloadKind::NONE, |writer| {
-            Payload::Signature(Signature(signature)).encode(writer);
+            Payload::from(Signature(signature)).encode(writer);
         });
         plaintext = zeroize::Zeroizing::new(writer.finish()?);
         let datagram = header.message(&self.kek.encrypt(&plaintext)?)?;
@@ -220,7 +223,7 @@ fn payloads(
     trailer: Trailer,
 ) -> Result<Vec<Payload>, Error> {
     let mut payloads = vec![Payload::SequenceNumber(SequenceNumber(number))];
-    payloads.extend(Deletion::write(content.deletions).into_iter().map(Payload::Delete));
+    payloads.extend(Deletion::write(content.deletions).into_iter().map(Payload::from));
     let Some(sa) = content.group_sa else {
         return match content.deletions.is_empty() {
             true => Err(unusable("a push that says nothing").into()),

@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use core::net::{IpAddr, SocketAddr};
 
 use crate::config::ServerLimits;
-use crate::error::NotAccepted;
-use crate::exchange::{Answered, Digest};
 use crate::phase1::Cookies;
 use crate::phase1::responder::{ExpectAuth, ExpectKe};
 use crate::time::BootTime;
 use crate::wire::header::Cookie;
+use ike::error::NotAccepted;
+use ike::retransmission::{Answered, Digest};
 
 /// One exchange of main mode that has not come to its end.
 #[derive(Debug)]
@@ -197,7 +197,7 @@ pub(super) const TOLERATED_PUBLIC_VALUES: u8 = 2;
 
 impl HalfOpen {
     /// Whether a datagram is a copy of the last request, and the answer to it.
-    pub(super) fn copy(&mut self, digest: &Digest, now: BootTime) -> crate::exchange::Copy<'_> {
+    pub(super) fn copy(&mut self, digest: &Digest, now: BootTime) -> ike::retransmission::Copy<'_> {
         self.answered.handle(digest, now)
     }
 }

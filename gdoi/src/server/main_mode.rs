@@ -5,15 +5,16 @@ use super::half_open::{HalfOpen, Phase, TOLERATED_PUBLIC_VALUES};
 use super::peer::Peer;
 use super::{Inbound, Server};
 use crate::config::Identity;
-use crate::error::{Error, NotAccepted, PeerIncompatible};
+use crate::error::Error;
 use crate::event::ServerEvent;
-use crate::exchange::{Answered, Copy, Digest};
 use crate::phase1::responder::{ExpectKe, Offer};
 use crate::phase1::{Cookies, IsakmpSa};
 use crate::wire::header::{self, Header};
 use crate::wire::notify::Notification;
 use crate::wire::payload::{encode_chain, first_kind};
 use crate::wire::registry::{Doi, ExchangeType, Flags, NotifyType, ProtocolId};
+use ike::error::{NotAccepted, PeerIncompatible};
+use ike::retransmission::{Answered, Copy, Digest};
 
 impl Server {
     pub(super) fn handle_main_mode(&mut self, inbound: Inbound<'_>) -> Result<(), Error> {
@@ -56,7 +57,7 @@ impl Server {
                 if error == PeerIncompatible::NoProposalChosen.into() {
                     self.say_no_proposal_chosen(&inbound);
                 }
-                return Err(error);
+                return Err(error.into());
             }
         };
         let known = self.offers.cookie(
@@ -125,7 +126,7 @@ impl Server {
                 if *unusable > TOLERATED_PUBLIC_VALUES {
                     self.half_open.remove(&cookies);
                 }
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -190,7 +191,7 @@ impl Server {
             kind: NotifyType::NO_PROPOSAL_CHOSEN,
             data: Vec::new(),
         };
-        let payloads = [notification.into()];
+        let payloads = [ike::wire::Payload::from(notification)];
         let header = Header {
             exchange: ExchangeType::INFORMATIONAL,
             next_payload: first_kind(&payloads),

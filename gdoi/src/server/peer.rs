@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use core::net::SocketAddr;
 
 use crate::config::Identity;
-use crate::error::{Error, NotAccepted};
+use crate::error::Error;
 use crate::event::PullId;
-use crate::exchange::{Answered, Digest};
 use crate::group::GroupId;
 use crate::phase1::{Informational, IsakmpSa};
 use crate::pull::server::{ExpectAcceptance, Requested};
 use crate::time::BootTime;
+use ike::error::NotAccepted;
+use ike::retransmission::{Answered, Digest};
 
 /// An authenticated peer at one address under one ISAKMP SA.
 #[derive(Debug)]
@@ -102,7 +103,7 @@ impl Peer {
         }
         // Forgetting any would let a recorded message begin again; phase 1 anew is cheap for an
         // honest peer.
-        if self.used.len() >= MESSAGE_IDS { Err(NotAccepted::PullLimit) } else { Ok(()) }
+        if self.used.len() >= MESSAGE_IDS { Err(NotAccepted::ExchangeLimit) } else { Ok(()) }
     }
 
     /// An authentic message has used `message_id`.

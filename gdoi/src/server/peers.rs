@@ -7,10 +7,11 @@ use core::net::IpAddr;
 
 use super::peer::{Peer, Pull};
 use crate::config::{Identity, ServerLimits};
-use crate::error::NotAccepted;
-use crate::event::{PullId, Timer};
+use crate::event::PullId;
 use crate::phase1::Cookies;
 use crate::time::BootTime;
+use ike::error::NotAccepted;
+use ike::event::Timer;
 
 /// When something about a peer is due: the end of its ISAKMP SA (message identifier 0) or of the
 /// wait of one pull.

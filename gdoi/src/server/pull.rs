@@ -4,14 +4,15 @@ use super::main_mode::answer_of;
 use super::peer::{Peer, Pull, PullState};
 use super::peers::Peers;
 use super::{Inbound, Server};
-use crate::error::{ApiMisuse, Error, NotAccepted};
+use crate::error::{ApiMisuse, Error};
 use crate::event::{PullAbort, PullId, PullRefusal, ServerEvent};
-use crate::exchange::{Answered, Digest};
 use crate::group::{GroupId, GroupSa};
 use crate::phase1::Cookies;
 use crate::pull::server::Requested;
 use crate::time::BootTime;
 use crate::wire::registry::NotifyType;
+use ike::error::NotAccepted;
+use ike::retransmission::{Answered, Digest};
 
 impl Server {
     pub(super) fn handle_pull(&mut self, inbound: Inbound<'_>) -> Result<(), Error> {
@@ -60,7 +61,7 @@ impl Server {
         let peer = self.peer(&cookies, inbound.source)?;
         peer.may_begin(message_id)?;
         if peer.running() >= limits.pulls.max(1) {
-            return Err(NotAccepted::PullLimit.into());
+            return Err(NotAccepted::ExchangeLimit.into());
         }
         let request = Requested::read(&peer.sa, inbound.datagram, order)?;
         peer.begin(message_id);

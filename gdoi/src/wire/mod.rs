@@ -1,4 +1,4 @@
-//! The octets of ISAKMP (RFC 2408), IKEv1 (RFC 2407, RFC 2409) and GDOI (RFC 6407).
+//! The octets of GDOI (RFC 6407), on those of ISAKMP and IKEv1 in [`ike::wire`].
 //!
 //! Decoding goes in stages, each with its own error: [`header::split`] checks the header of a
 //! datagram, [`chain::walk`] cuts clear or decrypted octets into payloads,
@@ -9,41 +9,27 @@
 //! datagram -> Header + body -> [decrypt] -> Chain of RawPayload -> typed payloads
 //! ```
 
-pub mod attribute;
-pub mod cert;
-pub mod cert_request;
-pub mod chain;
-pub mod codec;
-pub mod delete;
 pub mod gap;
+pub mod group_id;
 pub mod group_sa;
-pub mod hash;
-pub mod header;
-pub mod id;
 pub mod kd;
-pub mod ke;
 mod keys;
 mod lengths;
 pub mod lkh;
-pub mod nat_d;
-pub mod nonce;
-pub mod notify;
 pub mod payload;
 mod policy;
-pub mod proposal;
 pub mod registry;
-pub mod sa;
 pub mod sa_kek;
 pub mod sa_tek;
 mod selector;
 pub mod seq;
-pub mod signature;
-pub mod transform;
-pub mod vendor;
 
-pub use chain::{Body, Chain, RawPayload};
-pub use codec::{Codec, EncodeError, InvalidMessage, Reader, Writer};
-pub use header::Header;
+pub use ike::wire::{
+    Body, Chain, Codec, EncodeError, Header, InvalidMessage, RawPayload, Reader, Writer, attribute,
+    cert, cert_request, chain, codec, delete, hash, header, id, ke, nat_d, nonce, notify, proposal,
+    sa, signature, transform, vendor,
+};
+
 pub use keys::{GroupKeys, KeyError, group_keys, key_download};
 pub use lengths::{KeyLengths, kek_octets};
 pub use payload::Payload;

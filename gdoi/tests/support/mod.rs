@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use gdoi::BootTime;
 use gdoi::config::{
-    ByteOrder, DhGroup, HashAlgorithm, Identity, PeerCredential, Phase1Encryption, Phase1Policy,
-    Phase1Transform, RegistrationConfig, RetransmissionPolicy, ServerConfig, ServerLimits,
+    Authentication, ByteOrder, DhGroup, HashAlgorithm, Identity, PeerCredential, Phase1Encryption,
+    Phase1Policy, Phase1Transform, RegistrationConfig, RetransmissionPolicy, ServerConfig,
+    ServerLimits,
 };
 use gdoi::crypto::Secret;
 use gdoi::error::Error;
@@ -29,6 +30,7 @@ use gdoi::group::{
 };
 use gdoi::member::Registration;
 use gdoi::server::Server;
+use gdoi::wire::registry::Doi;
 
 pub const GROUP: GroupId = GroupId(1111);
 pub const SPI: u32 = 0x0bad_c0de;
@@ -52,11 +54,12 @@ pub fn transform() -> Phase1Transform {
         encryption: Phase1Encryption::Aes128Cbc,
         hash: HashAlgorithm::Sha2_256,
         group: DhGroup::Ecp256,
+        authentication: Authentication::PreSharedKey,
     }
 }
 
 pub fn phase1() -> Phase1Policy {
-    Phase1Policy { transforms: vec![transform()], lifetime: seconds(3600) }
+    Phase1Policy { doi: Doi::GDOI, transforms: vec![transform()], lifetime: seconds(3600) }
 }
 
 pub fn key() -> Arc<Secret> {

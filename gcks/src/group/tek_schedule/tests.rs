@@ -1,11 +1,24 @@
 //! Lives of TEKs.
 
+use std::collections::BTreeSet;
+
+use gdoi::crypto::SeededRng;
 use gdoi::group::{AddressRange, GroupId, TrafficSelector};
 
 use super::*;
 use crate::config;
 use crate::config::rekey_timing::{is_short, lead, margin};
 use crate::group::key_generation::OsEntropy;
+
+macro_rules! source {
+    () => {
+        KeySource {
+            rng: &mut SeededRng::from_seed([7; 32]),
+            entropy: &mut OsEntropy,
+            foreign_spis: BTreeSet::new(),
+        }
+    };
+}
 
 fn at(seconds: u64) -> BootTime {
     BootTime::new(Duration::from_secs(seconds))
@@ -40,8 +53,7 @@ fn group(lifetimes: &[u64]) -> Group {
 
 fn pull(schedule: &mut TekSchedule, now: BootTime) -> Distribution {
     schedule.handle_timeout(now);
-    let prepared =
-        schedule.prepare(Renewal::Margin, false, now, |_| false, &mut OsEntropy).unwrap();
+    let prepared = schedule.prepare(Renewal::Margin, false, now, &mut source!()).unwrap();
     schedule.commit(prepared, None);
     schedule.distribute(None, false, now)
 }
@@ -84,7 +96,7 @@ fn a_tek_within_its_margin_is_replaced_and_remembered_until_its_end() {
 }
 
 #[test]
-fn every_sa_has_its_own_tek_and_its_own_life() {
+fn every_sa_has_its_own_tek_and_its_own_lifetime() {
     let mut schedule = TekSchedule::new(&group(&[3600, 600]));
     let first = pull(&mut schedule, at(0));
     let spis: Vec<Spi> = first.teks.iter().map(|tek| tek.spi).collect();
@@ -111,8 +123,12 @@ fn spis_of_other_groups_are_avoided() {
     let mut schedule = TekSchedule::new(&group(&[60]));
     let mut entropy = crate::group::key_generation::tests::Counting(1);
     // The first SPI drawn would be 01020304.
-    let in_use = |spi| spi == 0x0102_0304;
-    let prepared = schedule.prepare(Renewal::Margin, false, at(0), in_use, &mut entropy).unwrap();
+    let mut source = KeySource {
+        rng: &mut SeededRng::from_seed([7; 32]),
+        entropy: &mut entropy,
+        foreign_spis: BTreeSet::from([0x0102_0304]),
+    };
+    let prepared = schedule.prepare(Renewal::Margin, false, at(0), &mut source).unwrap();
     schedule.commit(prepared, None);
     assert_eq!(schedule.lifetimes().next().unwrap().1.spi, 0x0506_0708);
 }
@@ -124,19 +140,14 @@ fn a_push_comes_before_the_members_do() {
     // Two repetitions of 10 s, the activation delay, and 15 s for acknowledgements.
     assert_eq!(lead, Duration::from_secs(45));
     let mut schedule = TekSchedule::new(&group(&[3600]));
-    let prepared =
-        schedule.prepare(Renewal::Margin, true, at(0), |_| false, &mut OsEntropy).unwrap();
+    let prepared = schedule.prepare(Renewal::Margin, true, at(0), &mut source!()).unwrap();
     let old = schedule.commit(prepared, None)[0];
     assert_eq!(schedule.next_push(lead), Some(at(3600 - 180 - 45)));
     let due = |schedule: &TekSchedule, now| {
-        !schedule
-            .prepare(Renewal::Ahead(lead), true, now, |_| false, &mut OsEntropy)
-            .unwrap()
-            .is_empty()
+        !schedule.prepare(Renewal::Ahead(lead), true, now, &mut source!()).unwrap().is_empty()
     };
     assert!(!due(&schedule, at(3374)) && due(&schedule, at(3375)));
-    let prepared =
-        schedule.prepare(Renewal::Ahead(lead), true, at(3375), |_| false, &mut OsEntropy).unwrap();
+    let prepared = schedule.prepare(Renewal::Ahead(lead), true, at(3375), &mut source!()).unwrap();
     assert_ne!(schedule.distribute(Some(&prepared), false, at(3375)).teks[0].spi, old.spi);
     assert_eq!(
         schedule.distribute(None, false, at(3375)).teks[0].spi,
@@ -165,7 +176,6 @@ fn the_members_of_a_tek_from_before_pushes_come_for_the_next() {
     pull(&mut schedule, at(0));
     let lead = Duration::from_secs(45);
     assert_eq!(schedule.next_push(lead), None);
-    let wanted =
-        |now| schedule.prepare(Renewal::Unpushed, true, now, |_| false, &mut OsEntropy).unwrap();
+    let wanted = |now| schedule.prepare(Renewal::Unpushed, true, now, &mut source!()).unwrap();
     assert!(wanted(at(3419)).is_empty() && !wanted(at(3420)).is_empty());
 }

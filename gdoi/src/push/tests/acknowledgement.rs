@@ -2,8 +2,9 @@
 
 use super::super::ack::{Claim, acknowledge};
 use super::*;
-use crate::crypto::testing::hex;
-use crate::error::{NotAccepted, PeerMisbehaved};
+use crate::error::NotAccepted;
+use ike::error::PeerMisbehaved;
+use ike::testing::hex;
 
 const LENGTHS: [AcknowledgementLength; 3] =
     [AcknowledgementLength::Block, AcknowledgementLength::Output, AcknowledgementLength::Key];

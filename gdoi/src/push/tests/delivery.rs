@@ -229,7 +229,11 @@ fn through_the_endpoint_of_the_key_server() {
                 identity: None,
                 pre_shared_key: std::sync::Arc::new(Secret::new(vec![1; 16])),
             }],
-            phase1: Phase1Policy { transforms: vec![], lifetime: Duration::from_secs(60) },
+            phase1: Phase1Policy {
+                doi: crate::wire::registry::Doi::GDOI,
+                transforms: vec![],
+                lifetime: Duration::from_secs(60),
+            },
             group_id_byte_order: Default::default(),
             limits: ServerLimits::default(),
         },

@@ -80,8 +80,8 @@ impl KeyServer {
         let signing = match kind {
             // Making one takes seconds without optimisation.
             KeyKind::Rsa => SigningKey::from_pkcs8_der(
-                &crate::crypto::testing::octets(
-                    &crate::crypto::testing::json("crypto/signature.json")["rsa_2048_pkcs8"],
+                &ike::testing::octets(
+                    &ike::testing::json("crypto/signature.json")["rsa_2048_pkcs8"],
                 ),
                 false,
             )

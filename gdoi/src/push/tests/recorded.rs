@@ -10,11 +10,11 @@ use super::super::replay::Replay;
 use super::*;
 use crate::crypto::RsaForm;
 use crate::error::{Error, NotAccepted, PeerIncompatible, PeerMisbehaved};
-use crate::phase1::tests::recordings::{GDOI, Recording};
 use crate::wire::group_sa::GroupSecurityAssociation;
 use crate::wire::kd::{KeyDownload, KeyPacket};
 use crate::wire::registry::PayloadKind;
 use crate::wire::{PolicyError, chain, group_keys, group_policy};
+use ike::testing::{GDOI, Recording};
 
 /// The rekey SA that the recorded pull delivered.
 fn pulled(recording: &Recording) -> GroupSa {
@@ -129,7 +129,10 @@ fn a_membership_with_a_new_kek() {
         assert_eq!((member.sequence_number(), member.habit()), (Some(0), Some(habit)));
 
         // The old KEK is of no more use, and a copy of its last push is a copy still.
-        assert_eq!(refused(&mut member, &recording.message(13)), NotAccepted::Replayed.into());
+        assert_eq!(
+            refused(&mut member, &recording.message(13)),
+            ike::error::NotAccepted::Replayed.into()
+        );
         assert_eq!(refused(&mut member, &recording.message(12)), NotAccepted::RetiredKek.into());
 
         let push = accepted(&mut member, &recording.message(14));

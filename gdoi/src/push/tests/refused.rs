@@ -62,7 +62,10 @@ fn old_numbers_copies_and_reordered_pushes() {
     accepted(&mut member, pushes[1].datagram());
     let stale = NotAccepted::StaleSequenceNumber { last: 2, received: 1 };
     assert_eq!(refused(&mut member, pushes[0].datagram()), stale.into());
-    assert_eq!(refused(&mut member, pushes[1].datagram()), NotAccepted::Replayed.into());
+    assert_eq!(
+        refused(&mut member, pushes[1].datagram()),
+        ike::error::NotAccepted::Replayed.into()
+    );
     accepted(&mut member, pushes[2].datagram());
     let stale = NotAccepted::StaleSequenceNumber { last: 3, received: 2 };
     assert_eq!(refused(&mut member, pushes[1].datagram()), stale.into());
@@ -75,7 +78,7 @@ fn other_keks() {
     let good = server.push_tek(0x1000);
     let mut other = good.datagram().to_vec();
     other[0] ^= 1;
-    assert_eq!(refused(&mut member, &other), NotAccepted::UnknownCookies.into());
+    assert_eq!(refused(&mut member, &other), ike::error::NotAccepted::UnknownCookies.into());
     let plain = plaintext(&server, good.datagram());
     server.key = Secret::new(vec![1; 32]);
     refused(&mut member, &forge(&server, &plain));
@@ -195,8 +198,7 @@ fn deletes_that_name_nothing() {
         "00000002 00 04 0001 00001000",
         "00000002 01 10 0001 00000000000000000000000000000001",
     ] {
-        let delete =
-            crate::wire::delete::Delete::decode(&crate::crypto::testing::hex(octets)).unwrap();
+        let delete = crate::wire::delete::Delete::decode(&ike::testing::hex(octets)).unwrap();
         assert!(
             matches!(
                 Deletion::read(&delete),
@@ -205,7 +207,7 @@ fn deletes_that_name_nothing() {
             "{octets}"
         );
     }
-    let four = crate::crypto::testing::hex("00000002 00 04 0001 00000000");
+    let four = ike::testing::hex("00000002 00 04 0001 00000000");
     let delete = crate::wire::delete::Delete::decode(&four).unwrap();
     assert_eq!(Deletion::read(&delete), Ok(vec![Deletion::AllKeks]));
 }

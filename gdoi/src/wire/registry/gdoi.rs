@@ -1,6 +1,14 @@
 //! GDOI: attributes of SAK, GAP and of the key packets.
 
-use crate::number::open_number;
+use ike::open_number;
+use ike::wire::registry::ExchangeType;
+
+/// GROUPKEY-PULL (RFC 6407 §3.2.1).
+pub const GROUPKEY_PULL: ExchangeType = ExchangeType(32);
+/// GROUPKEY-PUSH (RFC 6407 §4.2).
+pub const GROUPKEY_PUSH: ExchangeType = ExchangeType(33);
+/// GROUPKEY-PUSH-ACK (RFC 8263 §3.1).
+pub const GROUPKEY_PUSH_ACK: ExchangeType = ExchangeType(35);
 
 open_number! {
     /// KEK attribute classes of a SAK (RFC 6407 §5.3, RFC 8263 §2).

@@ -5,6 +5,7 @@ use crate::wire::chain::{self, LONGEST_BODY};
 use crate::wire::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
 use crate::wire::delete::Delete;
 use crate::wire::gap::Gap;
+use crate::wire::group_id;
 use crate::wire::group_sa::GroupSecurityAssociation;
 use crate::wire::hash::Hash;
 use crate::wire::id::Identification;
@@ -189,8 +190,9 @@ fn identifications() {
     assert_eq!(identity("02 11 0350 67312e6c6162"), Some(Identity::Fqdn("g1.lab".into())));
     assert_eq!(identity("03 00 0000 6140622e63"), Some(Identity::UserFqdn("a@b.c".into())));
     assert_eq!(identity("0b 00 0000 00ff"), Some(Identity::KeyId(vec![0, 0xff])));
-    let group =
-        |text: &str| Identification::decode(&hex(text)).expect("good").as_group(ByteOrder::Network);
+    let group = |text: &str| {
+        group_id::group(&Identification::decode(&hex(text)).expect("good"), ByteOrder::Network)
+    };
     assert_eq!(group("0b 00 0000 000457"), None);
     assert_eq!(group("0b 00 0000 0000000457"), None);
     assert_eq!(group("01 00 0000 00000457"), None);

@@ -7,6 +7,7 @@ use crate::wire::attribute::{Attribute, Format};
 use crate::wire::chain::Body;
 use crate::wire::delete::Delete;
 use crate::wire::gap::Gap;
+use crate::wire::group_id;
 use crate::wire::group_sa::GroupSecurityAssociation;
 use crate::wire::hash::Hash;
 use crate::wire::header;
@@ -16,7 +17,7 @@ use crate::wire::ke::KeyExchange;
 use crate::wire::nat_d::NatDetection;
 use crate::wire::nonce::Nonce;
 use crate::wire::notify::Notification;
-use crate::wire::payload::{Payload, encode_chain};
+use crate::wire::payload::encode_chain;
 use crate::wire::registry::{
     Doi, EncryptionNumber, ExchangeType, GroupNumber, HashNumber, IdType, KekAttribute, NotifyType,
     PayloadKind, Phase1Attribute, ProtocolId, SaAttribute, TransformId,
@@ -112,10 +113,10 @@ fn group_id_of_the_recording_stands_in_host_order() {
             [PayloadKind::HASH, PayloadKind::NONCE, PayloadKind::IDENTIFICATION]
         );
         let id: Identification = both_ways(&chain.payloads[2]);
-        assert_eq!(id.as_group(ByteOrder::Host), Some(GroupId(1234)));
-        assert_eq!(id.as_group(ByteOrder::Network), Some(GroupId(0xd204_0000)));
+        assert_eq!(group_id::group(&id, ByteOrder::Host), Some(GroupId(1234)));
+        assert_eq!(group_id::group(&id, ByteOrder::Network), Some(GroupId(0xd204_0000)));
         assert!(both_ways::<Nonce>(&chain.payloads[1]).suits_pull());
-        assert_eq!(Identification::group(GroupId(1234), ByteOrder::Host), id);
+        assert_eq!(group_id::identification(GroupId(1234), ByteOrder::Host), id);
     }
 }
 
@@ -321,8 +322,8 @@ fn main_mode_of_other_implementations() {
         assert_eq!(both_ways::<Nonce>(&chain.payloads[1]).0.len(), 32);
         assert_eq!(both_ways::<NatDetection>(&chain.payloads[2]).0.len(), 32);
         both_ways::<NatDetection>(&chain.payloads[3]);
-        let payloads: Vec<Payload> =
-            chain.payloads.iter().map(|raw| Payload::read_phase1(raw).expect("good")).collect();
+        let payloads: Vec<ike::wire::Payload> =
+            chain.payloads.iter().map(|raw| ike::wire::Payload::read(raw).expect("good")).collect();
         let written = encode_chain(&payloads).expect("fits");
         assert_eq!(header.message(&written), Ok(octets));
     }

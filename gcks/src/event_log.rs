@@ -1,0 +1,114 @@
+//! What happens, as log lines with a stable `event` name each.
+
+use std::net::SocketAddr;
+
+use daemon::limit::LogLimiter;
+use gdoi::BootTime;
+use gdoi::error::Error;
+use gdoi::event::PullAbort;
+use tracing::{debug, error, info, warn};
+
+use crate::control::{hexadecimal, identity_text};
+use crate::group;
+use crate::server::event::Event;
+
+/// Writes events to the log.
+pub fn log(event: Event, limiter: &mut LogLimiter, now: BootTime) {
+    match event {
+        Event::Group { group, event } => log_group(&group, event, now),
+        Event::Authenticated { peer, identity } => {
+            let identity = identity_text(&identity);
+            debug!(event = "phase1-established", %peer, identity, "phase 1 established");
+        }
+        Event::Refused { peer, identity, group, reason } => {
+            if let Some(pass) = limiter.admit(reason.reason(), now) {
+                let (identity, suppressed) = (identity_text(&identity), pass.withheld);
+                warn!(event = "pull-refused", %peer, identity, %group, %reason, suppressed, "pull refused");
+            }
+        }
+        Event::Aborted { peer, identity, group, reason } => {
+            if let Some(pass) = limiter.admit("pull-aborted", now) {
+                let (identity, suppressed) = (identity_text(&identity), pass.withheld);
+                let reason = abort_text(&reason);
+                info!(event = "pull-aborted", %peer, identity, %group, reason, suppressed, "pull aborted");
+            }
+        }
+        Event::ConfigurationChanged { change } => {
+            info!(
+                event = "configuration-changed",
+                change, "configuration changed since the last run"
+            );
+        }
+        Event::PeerDeleted { peer, identity } => {
+            let identity = identity_text(&identity);
+            debug!(event = "isakmp-sa-deleted-by-peer", %peer, identity, "member deleted its ISAKMP SA");
+        }
+    }
+}
+
+fn log_group(group: &str, event: group::event::Event, now: BootTime) {
+    use group::event::Event;
+    match event {
+        Event::TekCreated { lifetime } => {
+            let lifetime_seconds = lifetime.ends.saturating_since(now).as_secs();
+            let spi = format_args!("{:08x}", lifetime.spi);
+            info!(event = "tek-created", group, spi, lifetime_seconds, "TEK created");
+        }
+        Event::KekCreated { spi } => {
+            info!(event = "kek-created", group, spi = hexadecimal(&spi), "KEK created");
+        }
+        Event::Registered { member, peer, new: true } => {
+            info!(event = "member-registered", group, %member, %peer, "member registered");
+        }
+        Event::Registered { member, peer, new: false } => {
+            debug!(event = "member-reregistered", group, %member, %peer, "member registered again");
+        }
+        Event::Expired { member } => {
+            info!(event = "registration-expired", group, %member, "keys of the member expired without a new pull");
+        }
+        Event::Pushed { purpose, sequence_number, members } => {
+            info!(event = "push-sent", group, purpose, sequence_number, members, "push sent");
+        }
+        Event::PushFailed { error } => {
+            error!(event = "push-failed", group, %error, "push failed, retrying");
+        }
+        Event::Unacknowledged { member, pushes } => {
+            warn!(event = "push-unacknowledged", group, %member, pushes, "push not acknowledged");
+        }
+        Event::Dropped { member } => {
+            warn!(event = "member-dropped", group, %member, "unresponsive member dropped; it may register again");
+        }
+        Event::Reinitialized => {
+            warn!(
+                event = "group-reinitialized",
+                group,
+                "all sender identifiers were in use: group reinitialized, all members register again"
+            );
+        }
+    }
+}
+
+/// A datagram had no consequence.
+pub fn log_discard(peer: SocketAddr, error: &Error, limiter: &mut LogLimiter, now: BootTime) {
+    let reason = error.reason();
+    let Some(pass) = limiter.admit(reason, now) else { return };
+    let suppressed = pass.withheld;
+    if is_ordinary(error) {
+        debug!(event = "datagram-discarded", %peer, reason, %error, suppressed, "datagram discarded");
+    } else {
+        warn!(event = "datagram-discarded", %peer, reason, %error, suppressed, "datagram discarded");
+    }
+}
+
+/// Discards that a healthy network causes too.
+fn is_ordinary(error: &Error) -> bool {
+    matches!(error.reason(), "replayed" | "unknown-cookies" | "unexpected" | "ended")
+}
+
+fn abort_text(reason: &PullAbort) -> String {
+    match reason {
+        PullAbort::Misbehaved(error) => error.to_string(),
+        PullAbort::TimedOut => String::from("no answer in time"),
+        PullAbort::IsakmpSaEnded => String::from("its ISAKMP SA ended"),
+    }
+}

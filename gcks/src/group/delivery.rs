@@ -1,0 +1,171 @@
+//! Pushes on their way: to whom they go, what comes back, and who is unresponsive (RFC 8263 §5, §6).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use gdoi::BootTime;
+use gdoi::push::ack::Acknowledged;
+use gdoi::push::{Delivery, DeliveryPolicy, Recipients, SealedPush};
+
+use super::Group;
+use super::event::Event;
+use super::kek::Kek;
+use super::push::{Audience, Pushed};
+use super::rekey_sa::{KEPT, RekeySa};
+use crate::config::{MulticastPath, Transport};
+
+/// Pushes in a row without an acknowledgement after which a member may be dropped (RFC 8263 §6).
+const UNRESPONSIVE: u64 = 3;
+/// Repetitions of a push to a member that has just registered.
+const LEAST_FOR_ONE: u32 = 2;
+
+/// A push to send.
+#[derive(Debug)]
+pub struct Dispatch {
+    /// The octets, with what verifies their acknowledgements.
+    pub push: SealedPush,
+    /// Whom it goes to.
+    pub recipients: Recipients,
+    /// Repetitions, and how long acknowledgements are waited for.
+    pub policy: DeliveryPolicy,
+    /// How it leaves if it goes by multicast.
+    pub path: MulticastPath,
+    /// Whether it takes the place of what is still on its way under the same KEK: nobody who gets
+    /// this push could use that any more.
+    pub supersedes: bool,
+}
+
+impl Group {
+    /// After a restart: sends the last push under each KEK once more, with the octets that it had.
+    /// Members that have carried it out recognise it; the others would wait in vain. Nobody has to
+    /// acknowledge: members that registered after it do not answer to it.
+    pub fn resend_last_pushes(&mut self, now: BootTime) {
+        let Some(rekey_sa) = &self.rekey_sa else { return };
+        let (policy, path) = (rekey_sa.settings.delivery, &rekey_sa.settings.path);
+        let recent = rekey_sa.retired.iter().filter(|retired| retired.at + KEPT > now);
+        let again = recent.map(|retired| &retired.last).chain(rekey_sa.kek().and_then(Kek::last));
+        let again: Vec<Dispatch> = again
+            .map(|push| Dispatch {
+                push: push.duplicate(),
+                recipients: Recipients { excused: true, ..self.recipients() },
+                policy,
+                path: path.clone(),
+                supersedes: false,
+            })
+            .collect();
+        self.dispatches.extend(again);
+    }
+
+    /// Whether a restart sends this push again, or nobody waits for it.
+    pub fn is_resent(&self, delivery: &Delivery) -> bool {
+        let rekey_sa = self.rekey_sa.as_ref();
+        let kept = rekey_sa.is_some_and(|rekey_sa| {
+            let retired = rekey_sa.retired.iter().map(|retired| &retired.last);
+            let mut kept = retired.chain(rekey_sa.kek().and_then(Kek::last));
+            kept.any(|push| push.datagram() == delivery.push().datagram())
+        });
+        let multicast = rekey_sa.is_some_and(RekeySa::is_multicast);
+        let mut destinations = delivery.destinations();
+        destinations.all(|(_, to, _)| kept && (multicast || self.registry.is_at(to)))
+    }
+
+    /// A member has carried out a push.
+    pub fn handle_acknowledged(&mut self, acknowledged: &Acknowledged, now: BootTime) {
+        let Acknowledged { address, spi, sequence_number, .. } = *acknowledged;
+        self.registry.acknowledged((address, spi, sequence_number), now);
+        if let Some(rekey_sa) = &mut self.rekey_sa {
+            let counters = &mut rekey_sa.counters;
+            counters.acknowledgements = counters.acknowledgements.saturating_add(1);
+        }
+    }
+
+    /// A push has come to its end, and these members have not acknowledged it.
+    pub fn handle_push_finished(&mut self, missing: &[IpAddr], now: BootTime) {
+        // The state has its recipients no more.
+        self.changed = true;
+        for address in missing {
+            self.handle_missing(*address, now);
+        }
+    }
+
+    fn handle_missing(&mut self, address: IpAddr, now: BootTime) {
+        let Some(rekey_sa) = &mut self.rekey_sa else { return };
+        let Some(registration) = self.registry.missed(address) else { return };
+        rekey_sa.counters.missing = rekey_sa.counters.missing.saturating_add(1);
+        let member = Arc::clone(&registration.name);
+        // Who has never acknowledged may not know how (RFC 8263 §6).
+        let droppable =
+            rekey_sa.settings.drop_silent_members && registration.last_acknowledgement.is_some();
+        if !droppable || registration.silent < UNRESPONSIVE {
+            let pushes = registration.silent;
+            self.events.push_back(Event::Unacknowledged { member, pushes });
+            return;
+        }
+        let Some(gone) = self.registry.remove_at(address) else { return };
+        rekey_sa.counters.dropped = rekey_sa.counters.dropped.saturating_add(1);
+        rekey_sa.abandoned.extend(gone.leaf);
+        self.changed = true;
+        // By multicast it may still hear new TEKs and send with its identifier.
+        if let (Some(sender), false) = (gone.sender, rekey_sa.is_multicast()) {
+            self.sender_ids.release(sender, self.teks.last_end(now));
+        }
+        self.events.push_back(Event::Dropped { member });
+    }
+
+    /// Sends a push to `audience`.
+    pub(super) fn begin(
+        &mut self,
+        push: SealedPush,
+        audience: Audience,
+        purpose: &'static str,
+    ) -> Pushed {
+        let Audience { recipients, policy, path } = audience;
+        let sequence_number = push.sequence_number();
+        let members = recipients.members.len();
+        if let Some(rekey_sa) = &mut self.rekey_sa {
+            rekey_sa.counters.pushes = rekey_sa.counters.pushes.saturating_add(1);
+        }
+        self.changed = true;
+        self.dispatches.push_back(Dispatch { push, recipients, policy, path, supersedes: true });
+        self.events.push_back(Event::Pushed { purpose, sequence_number, members });
+        Pushed { sequence_number, members }
+    }
+
+    /// A member that has just registered gets a push that was made while it did.
+    pub(super) fn push_to_one(&mut self, push: SealedPush, ends: (SocketAddr, SocketAddr)) {
+        let Some(rekey_sa) = &self.rekey_sa else { return };
+        let ip = ends.1.ip();
+        let leaf = self.registry.at(ip).and_then(|member| member.leaf);
+        let leaf_key = leaf.and_then(|leaf| rekey_sa.kek()?.tree()?.leaf_key(leaf));
+        let members = BTreeMap::from([(ip, leaf_key)]);
+        // It comes right behind the keys, which may be lost on the way: one transmission is not
+        // enough.
+        let usual = rekey_sa.settings.delivery;
+        self.dispatches.push_back(Dispatch {
+            push,
+            recipients: Recipients { destinations: vec![ends], members, excused: false },
+            policy: DeliveryPolicy { repetitions: usual.repetitions.max(LEAST_FOR_ONE), ..usual },
+            path: rekey_sa.settings.path.clone(),
+            supersedes: false,
+        });
+    }
+
+    /// All members.
+    pub(super) fn recipients(&self) -> Recipients {
+        let mut recipients = Recipients::default();
+        let Some(rekey_sa) = &self.rekey_sa else { return recipients };
+        let tree = rekey_sa.kek().and_then(Kek::tree);
+        for (id, member) in self.registry.iter() {
+            let leaf_key = member.leaf.and_then(|leaf| tree?.leaf_key(leaf));
+            recipients.members.insert(id.address, leaf_key);
+            if !rekey_sa.is_multicast() {
+                recipients.destinations.push((member.local, member.address));
+            }
+        }
+        if let Transport::Multicast { source, destination } = rekey_sa.settings.transport {
+            recipients.destinations.push((source, destination));
+        }
+        recipients
+    }
+}

@@ -1,0 +1,80 @@
+//! When a push is due by schedule.
+
+use std::time::Duration;
+
+use gdoi::BootTime;
+
+use super::Group;
+use super::event::Event;
+use super::key_generation::KeySource;
+use super::tek_schedule::Renewal;
+
+/// After a push that could not be made.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Which keys a push replaces.
+#[derive(Clone, Copy, Debug)]
+pub struct RekeyRequest {
+    /// Which TEKs are replaced.
+    pub renewal: Renewal,
+    /// Whether the KEK is replaced, too.
+    pub roll: bool,
+    /// Whether members delete the TEKs in use at once.
+    pub delete: bool,
+    /// For the log.
+    pub purpose: &'static str,
+}
+
+impl Group {
+    /// When the next push is due by schedule.
+    pub fn next_push(&self) -> Option<BootTime> {
+        let rekey_sa = self.rekey_sa.as_ref()?;
+        rekey_sa.kek()?;
+        if !self.has_audience() {
+            return None;
+        }
+        let activation = self.activation();
+        let teks = self.teks.next_push(rekey_sa.lead(activation));
+        let due = teks.into_iter().chain(rekey_sa.next_roll(activation)).min()?;
+        Some(rekey_sa.retry_at.map_or(due, |retry_at| due.max(retry_at)))
+    }
+
+    /// Whether [`Group::push_due`] has something to do.
+    pub fn is_push_due(&self, now: BootTime) -> bool {
+        self.next_push().is_some_and(|due| due <= now)
+    }
+
+    /// Makes the push that is due by schedule, if one is.
+    pub fn push_due(&mut self, keys: &mut KeySource<'_>, now: BootTime) {
+        if !self.is_push_due(now) {
+            return;
+        }
+        let Some(rekey_sa) = &self.rekey_sa else { return };
+        let activation = self.activation();
+        let renewal = Renewal::Ahead(rekey_sa.lead(activation));
+        let roll = rekey_sa.next_roll(activation).is_some_and(|due| due <= now);
+        let request = RekeyRequest { renewal, roll, delete: false, purpose: "schedule" };
+        if let Err(error) = self.push_keys(request, keys, now) {
+            self.events.push_back(Event::PushFailed { error });
+            if let Some(rekey_sa) = &mut self.rekey_sa {
+                rekey_sa.retry_at = Some(now + RETRY);
+            }
+        }
+    }
+
+    /// How long members send with the old TEKs after a push.
+    pub(super) fn activation(&self) -> Duration {
+        self.config.gap.activation_time_delay.unwrap_or_default()
+    }
+
+    /// Whether the next KEK comes out of the hierarchy of this one: a hierarchy has one cipher.
+    pub(super) fn keeps_tree(&self) -> bool {
+        let Some(rekey_sa) = &self.rekey_sa else { return false };
+        let same = self
+            .config
+            .rekey
+            .as_ref()
+            .is_some_and(|to| to.lkh && to.encryption == rekey_sa.settings.encryption);
+        same && rekey_sa.kek().is_some_and(|kek| kek.tree().is_some())
+    }
+}

@@ -1,0 +1,122 @@
+//! What an operator may want to read, and why a pull got no policy.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use gdoi::config::Identity;
+use gdoi::error::Error;
+use gdoi::event::{PullAbort, PullRefusal};
+use gdoi::group::GroupId;
+use thiserror::Error as ThisError;
+
+use crate::group;
+use crate::group::pending_pull::PullError;
+use crate::group::sender_ids::Exhausted;
+use crate::members::authorization::Denied;
+
+/// Something that an operator may want to read.
+#[derive(Debug)]
+pub enum Event {
+    /// Something happened in a group.
+    Group {
+        /// Name of the group.
+        group: Arc<str>,
+        /// What.
+        event: group::event::Event,
+    },
+    /// A peer proved its identity.
+    Authenticated {
+        /// Where it is.
+        peer: SocketAddr,
+        /// Who it is.
+        identity: Identity,
+    },
+    /// A pull got no policy.
+    Refused {
+        /// Where the peer is.
+        peer: SocketAddr,
+        /// The identity proved.
+        identity: Identity,
+        /// The group asked for.
+        group: GroupId,
+        /// Why.
+        reason: Refused,
+    },
+    /// A pull was broken off before the keys were sent.
+    Aborted {
+        /// Where the peer is.
+        peer: SocketAddr,
+        /// The identity proved.
+        identity: Identity,
+        /// The group asked for.
+        group: GroupId,
+        /// Why.
+        reason: PullAbort,
+    },
+    /// The configuration changed while the server was down.
+    ConfigurationChanged {
+        /// What follows, as a line.
+        change: String,
+    },
+    /// A peer ended its ISAKMP SA. Its keys stay valid.
+    PeerDeleted {
+        /// Where it is.
+        peer: SocketAddr,
+        /// Who it is.
+        identity: Identity,
+    },
+}
+
+/// Why a pull got no policy.
+#[derive(Debug, ThisError)]
+pub enum Refused {
+    /// Not allowed.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Counter-mode TEKs cannot have more senders.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    /// No keys can be made, or no leaf of the key hierarchy is left.
+    #[error("no keys: {0}")]
+    NoKeys(PullError),
+    /// The group SA cannot be sent.
+    #[error("the policy cannot be sent: {0}; give the group fewer policies")]
+    Answer(Error),
+}
+
+impl From<PullError> for Refused {
+    fn from(error: PullError) -> Self {
+        match error {
+            PullError::Removed { member, group } => {
+                Denied::Removed { member: member.to_string(), group: group.to_string() }.into()
+            }
+            PullError::Exhausted(exhausted) => exhausted.into(),
+            error @ (PullError::Entropy(_) | PullError::Kek(_)) => Self::NoKeys(error),
+        }
+    }
+}
+
+impl Refused {
+    /// A short constant for limiting the rate of logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Denied(Denied::UnknownMember) => "unknown-member",
+            Self::Denied(Denied::UnknownGroup) => "unknown-group",
+            Self::Denied(Denied::NotAuthorized { .. }) => "not-authorized",
+            Self::Denied(Denied::Removed { .. }) => "removed",
+            Self::NoKeys(_) => "no-keys",
+            Self::Exhausted(_) => "sender-identifiers-exhausted",
+            Self::Answer(_) => "policy-not-sendable",
+        }
+    }
+
+    /// What the member is told. It has proved its identity, so it may know.
+    pub(super) fn answer(&self) -> PullRefusal {
+        match self {
+            Self::Denied(Denied::UnknownGroup) => PullRefusal::InvalidId,
+            Self::Denied(_) => PullRefusal::AuthenticationFailed,
+            // The trouble is ours: the member's next server may do better.
+            Self::Exhausted(_) | Self::NoKeys(_) | Self::Answer(_) => PullRefusal::Silence,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What the caller decides before phase 1 begins.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::sync::Arc;
+
+use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
+use crate::wire::registry::Doi;
+
+/// Phase-1 identity (RFC 2407 §4.6.2.1).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Identity {
+    /// ID_IPV4_ADDR or ID_IPV6_ADDR.
+    Address(IpAddr),
+    /// ID_FQDN.
+    Fqdn(String),
+    /// ID_USER_FQDN.
+    UserFqdn(String),
+    /// ID_KEY_ID: opaque octets.
+    KeyId(Vec<u8>),
+}
+
+/// One phase-1 transform: encryption, hash, group and authentication method belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Phase1Transform {
+    /// Encryption algorithm.
+    pub encryption: Phase1Encryption,
+    /// Hash algorithm.
+    pub hash: HashAlgorithm,
+    /// Diffie-Hellman group.
+    pub group: DhGroup,
+    /// How the peers prove their identities.
+    pub authentication: Authentication,
+}
+
+/// How the peers prove their identities in phase 1 (RFC 2409 §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[non_exhaustive]
+pub enum Authentication {
+    /// By a key that both know (RFC 2409 §5.4).
+    #[default]
+    PreSharedKey,
+}
+
+impl Phase1Transform {
+    /// Whether a part of it is weak: DES, 3DES, MD5, MODP 768, 1024, 1536.
+    pub fn is_legacy(&self) -> bool {
+        matches!(self.encryption, Phase1Encryption::DesCbc | Phase1Encryption::TripleDesCbc)
+            || self.hash == HashAlgorithm::Md5
+            || matches!(self.group, DhGroup::Modp768 | DhGroup::Modp1024 | DhGroup::Modp1536)
+    }
+}
+
+/// What phase 1 may negotiate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phase1Policy {
+    /// Domain of interpretation of the ISAKMP SA and of the exchanges under it.
+    pub doi: Doi,
+    /// Acceptable transforms in order of preference; the initiator offers them all.
+    pub transforms: Vec<Phase1Transform>,
+    /// Lifetime of the ISAKMP SA that the initiator offers; the responder accepts any and applies
+    /// the smaller.
+    pub lifetime: Duration,
+}
+
+/// Retransmission by the initiator (RFC 2408 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetransmissionPolicy {
+    /// Wait before the first repetition.
+    pub initial: Duration,
+    /// Longest wait; each wait is twice the one before.
+    pub maximum: Duration,
+    /// How many times one message is sent again before the exchange is given up.
+    pub repetitions: u32,
+}
+
+impl Default for RetransmissionPolicy {
+    fn default() -> Self {
+        Self { initial: Duration::from_secs(1), maximum: Duration::from_secs(8), repetitions: 4 }
+    }
+}
+
+/// A peer that may start phase 1 with a key server.
+#[derive(Clone, Debug)]
+pub struct PeerCredential {
+    /// Addresses that use this key: a host or a prefix. The longest match wins (RFC 2409 §5.4: main
+    /// mode knows no more).
+    pub addresses: ipnet::IpNet,
+    /// The identity that the peer must prove; `None` accepts the one that equals its address.
+    pub identity: Option<Identity>,
+    /// The pre-shared key.
+    pub pre_shared_key: Arc<Secret>,
+}

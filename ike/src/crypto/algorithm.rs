@@ -1,0 +1,39 @@
+//! Algorithms of IKEv1 as the transforms of phase 1 name them. Which may be used is the business of
+//! the policy.
+
+/// Encryption algorithm of phase 1 (RFC 2409 appendix A, RFC 3602 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "registry names explain themselves")]
+pub enum Phase1Encryption {
+    DesCbc,
+    TripleDesCbc,
+    Aes128Cbc,
+    Aes192Cbc,
+    Aes256Cbc,
+}
+
+/// Hash algorithm of phase 1; HMAC with it is the prf (RFC 2409 §5, RFC 4868 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "registry names explain themselves")]
+pub enum HashAlgorithm {
+    Md5,
+    Sha1,
+    Sha2_256,
+    Sha2_384,
+    Sha2_512,
+}
+
+/// Diffie-Hellman group (RFC 2409 §6, RFC 3526, RFC 5114 §2.3, RFC 5903).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "registry names explain themselves")]
+pub enum DhGroup {
+    Modp768,
+    Modp1024,
+    Modp1536,
+    Modp2048,
+    Modp3072,
+    Modp4096,
+    Modp2048Subgroup256,
+    Ecp256,
+    Ecp384,
+}

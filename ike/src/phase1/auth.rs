@@ -1,0 +1,178 @@
+//! Keys of phase 1 and the authenticators HASH_I and HASH_R (RFC 2409 §5).
+//!
+//! ```text
+//! HASH_I = prf(SKEYID, g^xi | g^xr | CKY-I | CKY-R | SAi_b | IDii_b)
+//! HASH_R = prf(SKEYID, g^xr | g^xi | CKY-R | CKY-I | SAi_b | IDir_b)
+//! ```
+
+use core::time::Duration;
+
+use super::cookies::Cookies;
+use super::exchange_cipher::{ExchangeCipher, Opened, Sealed, open_with, seal_with};
+use super::isakmp_sa::{Established, IsakmpSa, PeerAuthenticated, Role};
+use super::message::{AuthMessage, auth_payloads, check_header};
+use crate::config::{Identity, Phase1Transform};
+use crate::crypto::keymat::{self, PhaseOneKeys};
+use crate::crypto::{Cipher, Secret, prf};
+use crate::error::{ApiMisuse, Error, NotAccepted, PeerMisbehaved};
+use crate::wire::Codec;
+use crate::wire::header;
+use crate::wire::id::Identification;
+use crate::wire::registry::{Doi, ExchangeType};
+
+/// What messages 1 and 2 settle.
+#[derive(Clone, Debug)]
+pub(super) struct Negotiated {
+    pub(super) cookies: Cookies,
+    pub(super) doi: Doi,
+    pub(super) transform: Phase1Transform,
+    pub(super) lifetime: Duration,
+    /// Body of the initiator's SA payload, which both authenticators cover.
+    pub(super) sai_b: Vec<u8>,
+}
+
+/// What messages 3 and 4 carry, by role.
+pub(super) struct Exchanged<'a> {
+    pub(super) g_xi: &'a [u8],
+    pub(super) g_xr: &'a [u8],
+    pub(super) ni_b: &'a [u8],
+    pub(super) nr_b: &'a [u8],
+}
+
+/// The keys of main mode from message 4 on.
+#[derive(Debug)]
+pub(super) struct MainModeKeys {
+    negotiated: Negotiated,
+    keys: PhaseOneKeys,
+    cipher: Cipher,
+    g_xi: Vec<u8>,
+    g_xr: Vec<u8>,
+}
+
+impl MainModeKeys {
+    /// SAi_b.
+    pub(super) fn offer(&self) -> &[u8] {
+        &self.negotiated.sai_b
+    }
+
+    /// Derives the keys. Also returns the cipher state in front of message 5.
+    pub(super) fn derive(
+        negotiated: Negotiated,
+        pre_shared_key: &Secret,
+        g_xy: &Secret,
+        exchanged: &Exchanged<'_>,
+    ) -> Result<(Self, ExchangeCipher), Error> {
+        let Exchanged { ni_b, nr_b, .. } = *exchanged;
+        let skeyid =
+            keymat::skeyid_pre_shared(negotiated.transform.hash, pre_shared_key, ni_b, nr_b);
+        Self::from_skeyid(negotiated, skeyid, g_xy, exchanged)
+    }
+
+    /// As [`derive`](Self::derive), from SKEYID on.
+    pub(super) fn from_skeyid(
+        negotiated: Negotiated,
+        skeyid: Secret,
+        g_xy: &Secret,
+        exchanged: &Exchanged<'_>,
+    ) -> Result<(Self, ExchangeCipher), Error> {
+        let Phase1Transform { hash, encryption, group, .. } = negotiated.transform;
+        let Exchanged { g_xi, g_xr, .. } = *exchanged;
+        let Cookies { initiator, responder } = negotiated.cookies;
+        let keys = PhaseOneKeys::derive(hash, skeyid, g_xy, &initiator, &responder);
+        // Only DES has weak keys; another exchange with other public values gives another key.
+        let key = keymat::cipher_key(hash, &keys.skeyid_e, encryption)
+            .ok_or(PeerMisbehaved::PublicValue { group })?;
+        let cipher = cipher(encryption, key)?;
+        let iv = keymat::phase1_iv(hash, encryption, g_xi, g_xr);
+        let exchange = ExchangeCipher::new(ExchangeType::IDENTITY_PROTECTION, 0, iv);
+        Ok((Self { negotiated, keys, cipher, g_xi: g_xi.to_vec(), g_xr: g_xr.to_vec() }, exchange))
+    }
+
+    /// The derived keys, for comparison with recordings.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn keys(&self) -> (&PhaseOneKeys, &Cipher) {
+        (&self.keys, &self.cipher)
+    }
+
+    /// HASH_I or HASH_R, by who proves its identity with it.
+    pub(super) fn authenticator(&self, prover: Role, id_b: &[u8]) -> Secret {
+        let Negotiated { cookies: Cookies { initiator, responder }, transform, sai_b, .. } =
+            &self.negotiated;
+        let parts: [&[u8]; 6] = match prover {
+            Role::Initiator => [&self.g_xi, &self.g_xr, initiator, responder, sai_b, id_b],
+            Role::Responder => [&self.g_xr, &self.g_xi, responder, initiator, sai_b, id_b],
+        };
+        prf(transform.hash, self.keys.skeyid.expose(), &parts)
+    }
+
+    /// Writes `HDR*, ID, HASH` for our identity.
+    pub(super) fn seal(
+        &self,
+        exchange: &ExchangeCipher,
+        prover: Role,
+        ours: &Identity,
+    ) -> Result<Sealed, Error> {
+        let id = Identification::of(ours);
+        let id_b = id.to_octets().map_err(super::isakmp_sa::does_not_fit)?;
+        let (first, payloads) = auth_payloads(id, self.authenticator(prover, &id_b).expose())?;
+        seal_with(&self.cipher, self.negotiated.cookies, exchange, first, &payloads)
+    }
+
+    /// Reads the peer's `HDR*, ID, HASH`, verifies the proof and the identity, and yields them with
+    /// the cipher state behind the message.
+    pub(super) fn open(
+        &self,
+        message: &'static str,
+        exchange: &ExchangeCipher,
+        prover: Role,
+        expected: &Identity,
+        datagram: &[u8],
+    ) -> Result<(PeerProof, ExchangeCipher), Error> {
+        let (header, body) = header::split(datagram)?;
+        check_header(&header)?;
+        if Cookies::of(&header) != self.negotiated.cookies {
+            return Err(NotAccepted::UnknownCookies.into());
+        }
+        let opened: Opened = open_with(&self.cipher, exchange, message, header, body)?;
+        let AuthMessage { identity, id_b, hash } = AuthMessage::read(message, &opened)?;
+        let computed = self.authenticator(prover, &id_b);
+        let authenticated =
+            PeerAuthenticated::verify(message, &computed, &hash, &identity, expected)?;
+        Ok((PeerProof { identity, authenticated }, opened.next()))
+    }
+
+    /// The ISAKMP SA of a finished main mode; `last` is the cipher state behind message 6.
+    pub(super) fn establish(
+        &self,
+        role: Role,
+        proof: PeerProof,
+        last: &ExchangeCipher,
+    ) -> IsakmpSa {
+        let Negotiated { cookies, doi, transform, lifetime, .. } = self.negotiated;
+        let established = Established {
+            cookies,
+            role,
+            doi,
+            transform,
+            skeyid_d: self.keys.skeyid_d.duplicate(),
+            skeyid_a: self.keys.skeyid_a.duplicate(),
+            cipher: self.cipher.duplicate(),
+            last_block: last.iv(),
+            peer_identity: proof.identity,
+            lifetime,
+        };
+        IsakmpSa::new(established, proof.authenticated)
+    }
+}
+
+/// The peer's identity with the proof for it.
+pub(super) struct PeerProof {
+    identity: Identity,
+    authenticated: PeerAuthenticated,
+}
+
+fn cipher(encryption: crate::crypto::Phase1Encryption, key: Secret) -> Result<Cipher, Error> {
+    // The derivation cuts the key to the cipher's length.
+    Cipher::new(encryption, key)
+        .map_err(|_| ApiMisuse::Configuration("key of a wrong length for the cipher").into())
+}

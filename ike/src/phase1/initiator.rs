@@ -1,0 +1,204 @@
+//! Main mode with a pre-shared key, initiator (RFC 2409 §5.4).
+//!
+//! ```text
+//! start       --> HDR, SA                 ExpectSa
+//! ExpectSa    <-- HDR, SA
+//!             --> HDR, KE, Ni             ExpectKe
+//! ExpectKe    <-- HDR, KE, Nr
+//!             --> HDR*, IDii, HASH_I      ExpectAuth
+//! ExpectAuth  <-- HDR*, IDir, HASH_R      IsakmpSa
+//! ```
+
+use std::sync::Arc;
+
+use super::auth::{Exchanged, MainModeKeys, Negotiated};
+use super::cookies::Cookies;
+use super::exchange_cipher::ExchangeCipher;
+use super::isakmp_sa::{IsakmpSa, Role};
+use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
+use super::proposal;
+use crate::config::{Identity, Phase1Policy};
+use crate::crypto::{KeyPair, Secret, SeededRng};
+use crate::error::{Error, NotAccepted, PeerMisbehaved};
+use crate::wire::InvalidMessage;
+use crate::wire::header::Cookie;
+
+/// What an initiator brings along.
+#[derive(Clone, Debug)]
+pub struct InitiatorConfig {
+    /// Our identity.
+    pub identity: Identity,
+    /// The identity that the responder must prove.
+    pub expected_identity: Identity,
+    /// The pre-shared key.
+    pub pre_shared_key: Arc<Secret>,
+    /// What may be negotiated.
+    pub policy: Phase1Policy,
+}
+
+/// An initiator that waits for the responder.
+#[derive(Debug)]
+pub enum Initiator {
+    /// Waits for message 2.
+    ExpectSa(ExpectSa),
+    /// Waits for message 4.
+    ExpectKe(ExpectKe),
+    /// Waits for message 6.
+    ExpectAuth(ExpectAuth),
+}
+
+/// What an accepted message leads to.
+#[derive(Debug)]
+pub enum InitiatorStep {
+    /// Send `message`; `next` takes the place of the state that accepted.
+    Continue {
+        /// The new state.
+        next: Initiator,
+        /// The datagram to send.
+        message: Vec<u8>,
+    },
+    /// Phase 1 is over.
+    Established(IsakmpSa),
+}
+
+impl Initiator {
+    /// Begins, and returns message 1.
+    ///
+    /// # Errors
+    /// A policy without transforms or with more than 255, or a message that does not fit.
+    pub fn start(config: InitiatorConfig, rng: &mut SeededRng) -> Result<(Self, Vec<u8>), Error> {
+        let cookie = rng.nonzero_array();
+        let offer = proposal::offer(&config.policy)?;
+        let (message, sai_b) =
+            SaMessage::write(Cookies { initiator: cookie, responder: [0; 8] }, offer)?;
+        Ok((Self::ExpectSa(ExpectSa { config: Arc::new(config), cookie, sai_b }), message))
+    }
+
+    /// Our cookie, which the responder repeats in every message.
+    pub fn cookie(&self) -> Cookie {
+        match self {
+            Self::ExpectSa(state) => state.cookie,
+            Self::ExpectKe(state) => state.negotiated.cookies.initiator,
+            Self::ExpectAuth(state) => state.cookies.initiator,
+        }
+    }
+
+    /// Takes the responder's next message.
+    ///
+    /// # Errors
+    /// The message is discarded; this state stays good for the true one.
+    pub fn handle(&self, datagram: &[u8], rng: &mut SeededRng) -> Result<InitiatorStep, Error> {
+        match self {
+            Self::ExpectSa(state) => {
+                let (next, message) = state.handle(datagram, rng)?;
+                Ok(InitiatorStep::Continue { next: Self::ExpectKe(next), message })
+            }
+            Self::ExpectKe(state) => {
+                let (next, message) = state.handle(datagram)?;
+                Ok(InitiatorStep::Continue { next: Self::ExpectAuth(next), message })
+            }
+            Self::ExpectAuth(state) => state.handle(datagram).map(InitiatorStep::Established),
+        }
+    }
+}
+
+/// Message 1 is sent.
+#[derive(Debug)]
+pub struct ExpectSa {
+    config: Arc<InitiatorConfig>,
+    cookie: Cookie,
+    sai_b: Vec<u8>,
+}
+
+impl ExpectSa {
+    /// `HDR, SA <--`, then `HDR, KE, Ni -->`. Costs one exponentiation once the message is
+    /// accepted.
+    fn handle(&self, datagram: &[u8], rng: &mut SeededRng) -> Result<(ExpectKe, Vec<u8>), Error> {
+        let SaMessage { cookies, sa, .. } = SaMessage::read("message 2", datagram)?;
+        if cookies.initiator != self.cookie {
+            return Err(NotAccepted::UnknownCookies.into());
+        }
+        if cookies.responder == [0; 8] {
+            return Err(
+                InvalidMessage::Value { what: "responder cookie", offset: 8, value: 0 }.into()
+            );
+        }
+        let agreement = proposal::check_choice(&self.config.policy, &sa)?;
+        let negotiated = Negotiated {
+            cookies,
+            doi: self.config.policy.doi,
+            transform: agreement.transform,
+            lifetime: agreement.lifetime,
+            sai_b: self.sai_b.clone(),
+        };
+        let key_pair = KeyPair::generate(negotiated.transform.group, rng);
+        let nonce = rng.array();
+        let message = KeyExchangeMessage::write(cookies, key_pair.public(), &nonce)?;
+        Ok((ExpectKe { config: Arc::clone(&self.config), negotiated, key_pair, nonce }, message))
+    }
+}
+
+/// Message 3 is sent.
+#[derive(Debug)]
+pub struct ExpectKe {
+    config: Arc<InitiatorConfig>,
+    negotiated: Negotiated,
+    key_pair: KeyPair,
+    nonce: [u8; NONCE_LENGTH],
+}
+
+impl ExpectKe {
+    /// `HDR, KE, Nr <--`, then `HDR*, IDii, HASH_I -->`. Costs one exponentiation.
+    fn handle(&self, datagram: &[u8]) -> Result<(ExpectAuth, Vec<u8>), Error> {
+        let group = self.negotiated.transform.group;
+        let KeyExchangeMessage { public, nonce } =
+            KeyExchangeMessage::read("message 4", self.negotiated.cookies, group, datagram)?;
+        // Our own value thrown back at us would let our own HASH_I pass as HASH_R.
+        if public == self.key_pair.public() {
+            return Err(PeerMisbehaved::PublicValue { group }.into());
+        }
+        let g_xy =
+            self.key_pair.agree(&public).map_err(|_| PeerMisbehaved::PublicValue { group })?;
+        let exchanged = Exchanged {
+            g_xi: self.key_pair.public(),
+            g_xr: &public,
+            ni_b: &self.nonce,
+            nr_b: &nonce,
+        };
+        ExpectAuth::begin(&self.config, self.negotiated.clone(), &g_xy, &exchanged)
+    }
+}
+
+/// Message 5 is sent.
+#[derive(Debug)]
+pub struct ExpectAuth {
+    config: Arc<InitiatorConfig>,
+    cookies: Cookies,
+    keys: MainModeKeys,
+    /// Behind message 5.
+    exchange: ExchangeCipher,
+}
+
+impl ExpectAuth {
+    fn begin(
+        config: &Arc<InitiatorConfig>,
+        negotiated: Negotiated,
+        g_xy: &Secret,
+        exchanged: &Exchanged<'_>,
+    ) -> Result<(Self, Vec<u8>), Error> {
+        let cookies = negotiated.cookies;
+        let (keys, exchange) =
+            MainModeKeys::derive(negotiated, &config.pre_shared_key, g_xy, exchanged)?;
+        let sealed = keys.seal(&exchange, Role::Initiator, &config.identity)?;
+        let next = Self { config: Arc::clone(config), cookies, keys, exchange: sealed.next() };
+        Ok((next, sealed.into_datagram()))
+    }
+
+    /// `HDR*, IDir, HASH_R <--`.
+    fn handle(&self, datagram: &[u8]) -> Result<IsakmpSa, Error> {
+        let expected = &self.config.expected_identity;
+        let (proof, last) =
+            self.keys.open("message 6", &self.exchange, Role::Responder, expected, datagram)?;
+        Ok(self.keys.establish(Role::Initiator, proof, &last))
+    }
+}

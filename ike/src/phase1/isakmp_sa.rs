@@ -1,0 +1,248 @@
+//! The ISAKMP SA: what phase 1 leaves behind for the exchanges of phase 2 (RFC 2409 §5).
+
+use core::time::Duration;
+
+use super::cookies::Cookies;
+use super::exchange_cipher::{ExchangeCipher, Opened, Sealed, open_with, seal_with};
+use crate::config::{Identity, Phase1Transform};
+use crate::crypto::{Cipher, Iv, Secret, constant_time_eq, keymat, prf};
+use crate::error::{Error, NotAccepted, PeerMisbehaved};
+use crate::wire::chain::encode_one;
+use crate::wire::hash::Hash;
+use crate::wire::registry::{Doi, ExchangeType, PayloadKind};
+use crate::wire::{EncodeError, Writer, header};
+
+/// Which side of phase 1 we were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// We sent message 1.
+    Initiator,
+    /// We answered it.
+    Responder,
+}
+
+/// Proof that the peer's HASH_I or HASH_R was verified and its identity is an accepted one. Minted
+/// where that is checked and nowhere else; an [`IsakmpSa`] cannot be made without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAuthenticated(());
+
+impl PeerAuthenticated {
+    /// Compares an authenticator of main mode and the identity that it covers.
+    pub(super) fn verify(
+        message: &'static str,
+        computed: &Secret,
+        received: &[u8],
+        proved: &Identity,
+        expected: &Identity,
+    ) -> Result<Self, PeerMisbehaved> {
+        if !constant_time_eq(computed.expose(), received) {
+            return Err(PeerMisbehaved::WrongHash { message });
+        }
+        if proved != expected {
+            return Err(PeerMisbehaved::WrongIdentity {
+                expected: expected.clone(),
+                proved: proved.clone(),
+            });
+        }
+        Ok(Self(()))
+    }
+}
+
+/// Proof that a HASH of a phase-2 exchange was verified under SKEYID_a.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashVerified(());
+
+/// An established ISAKMP SA. Its keys are zeroed on drop.
+#[derive(Debug)]
+pub struct IsakmpSa {
+    cookies: Cookies,
+    role: Role,
+    doi: Doi,
+    transform: Phase1Transform,
+    skeyid_d: Secret,
+    skeyid_a: Secret,
+    cipher: Cipher,
+    /// Last ciphertext block of phase 1, from which every phase-2 exchange derives its first IV.
+    last_block: Iv,
+    peer_identity: Identity,
+    lifetime: Duration,
+    _peer_authenticated: PeerAuthenticated,
+}
+
+/// What an [`IsakmpSa`] is made of.
+pub(super) struct Established {
+    pub(super) cookies: Cookies,
+    pub(super) role: Role,
+    pub(super) doi: Doi,
+    pub(super) transform: Phase1Transform,
+    pub(super) skeyid_d: Secret,
+    pub(super) skeyid_a: Secret,
+    pub(super) cipher: Cipher,
+    pub(super) last_block: Iv,
+    pub(super) peer_identity: Identity,
+    pub(super) lifetime: Duration,
+}
+
+impl IsakmpSa {
+    pub(super) fn new(established: Established, proof: PeerAuthenticated) -> Self {
+        let Established {
+            cookies,
+            role,
+            doi,
+            transform,
+            skeyid_d,
+            skeyid_a,
+            cipher,
+            last_block,
+            peer_identity,
+            lifetime,
+        } = established;
+        Self {
+            cookies,
+            role,
+            doi,
+            transform,
+            skeyid_d,
+            skeyid_a,
+            cipher,
+            last_block,
+            peer_identity,
+            lifetime,
+            _peer_authenticated: proof,
+        }
+    }
+
+    /// The cookie pair.
+    pub fn cookies(&self) -> Cookies {
+        self.cookies
+    }
+
+    /// Our side of phase 1.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Domain of interpretation: it decides what exchanges under this SA mean.
+    pub fn doi(&self) -> Doi {
+        self.doi
+    }
+
+    /// What was negotiated.
+    pub fn transform(&self) -> Phase1Transform {
+        self.transform
+    }
+
+    /// The identity that the peer proved.
+    pub fn peer_identity(&self) -> &Identity {
+        &self.peer_identity
+    }
+
+    /// How long the SA lives from the moment phase 1 ended.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// SKEYID_d, from which other protocols under this SA derive keys.
+    pub fn skeyid_d(&self) -> &Secret {
+        &self.skeyid_d
+    }
+
+    /// The cipher state in front of the first message of a phase-2 exchange, whoever sends it.
+    pub fn exchange(&self, kind: ExchangeType, message_id: u32) -> ExchangeCipher {
+        let Phase1Transform { hash, encryption, .. } = self.transform;
+        ExchangeCipher::new(
+            kind,
+            message_id,
+            keymat::phase2_iv(hash, encryption, &self.last_block, message_id),
+        )
+    }
+
+    /// Decrypts `datagram`, the next message of `exchange`. Nothing is authenticated yet: see
+    /// [`Opened::authenticate`].
+    ///
+    /// `exchange` does not move. Put [`Opened::next`] in its place once the message is accepted.
+    ///
+    /// # Errors
+    /// A header of another SA or exchange, a clear message, or ciphertext that is no whole number
+    /// of blocks.
+    pub fn open(&self, exchange: &ExchangeCipher, datagram: &[u8]) -> Result<Opened, Error> {
+        let (header, body) = header::split(datagram)?;
+        if Cookies::of(&header) != self.cookies {
+            return Err(NotAccepted::UnknownCookies.into());
+        }
+        open_with(&self.cipher, exchange, "message of phase 2", header, body)
+    }
+
+    /// Encrypts `payloads`, a payload chain whose first payload is of type `first`, as the next
+    /// message of `exchange`.
+    ///
+    /// `exchange` does not move. Put [`Sealed::next`] in its place when the message is sent.
+    ///
+    /// # Errors
+    /// The message is longer than the header's length field allows.
+    pub fn seal(
+        &self,
+        exchange: &ExchangeCipher,
+        first: PayloadKind,
+        payloads: &[u8],
+    ) -> Result<Sealed, Error> {
+        seal_with(&self.cipher, self.cookies, exchange, first, payloads)
+    }
+
+    /// As [`seal`](Self::seal), with a HASH payload in front:
+    /// `HASH = prf(SKEYID_a, M-ID | nonces... | payloads)`, the form of
+    /// Informational exchanges (RFC 2409 §5.7), of Quick Mode and of GROUPKEY-PULL. Without
+    /// payloads pass [`PayloadKind::NONE`] and no octets.
+    ///
+    /// # Errors
+    /// As for [`seal`](Self::seal).
+    pub fn seal_authenticated(
+        &self,
+        exchange: &ExchangeCipher,
+        nonces: &[&[u8]],
+        first: PayloadKind,
+        payloads: &[u8],
+    ) -> Result<Sealed, Error> {
+        let hash =
+            Hash(self.authenticator(exchange.message_id(), nonces, payloads).expose().to_vec());
+        let mut writer = Writer::new();
+        encode_one(&mut writer, first, &hash);
+        writer.put(payloads);
+        let message = zeroize::Zeroizing::new(writer.finish().map_err(does_not_fit)?);
+        self.seal(exchange, PayloadKind::HASH, &message)
+    }
+
+    /// prf(SKEYID_a, M-ID | parts... | payloads).
+    pub fn authenticator(&self, message_id: u32, parts: &[&[u8]], payloads: &[u8]) -> Secret {
+        let message_id = message_id.to_be_bytes();
+        let mut all: Vec<&[u8]> = vec![&message_id];
+        all.extend_from_slice(parts);
+        all.push(payloads);
+        prf(self.transform.hash, self.skeyid_a.expose(), &all)
+    }
+
+    /// Compares a received HASH with the one computed over the same parts, in constant time.
+    ///
+    /// # Errors
+    /// [`PeerMisbehaved::WrongHash`] naming `message`.
+    pub fn verify(
+        &self,
+        message: &'static str,
+        received: &[u8],
+        message_id: u32,
+        parts: &[&[u8]],
+        payloads: &[u8],
+    ) -> Result<HashVerified, Error> {
+        let computed = self.authenticator(message_id, parts, payloads);
+        if constant_time_eq(computed.expose(), received) {
+            Ok(HashVerified(()))
+        } else {
+            Err(PeerMisbehaved::WrongHash { message }.into())
+        }
+    }
+}
+
+/// A value of ours that its field has no room for.
+pub(super) fn does_not_fit(error: EncodeError) -> Error {
+    Error::ApiMisuse(error.into())
+}

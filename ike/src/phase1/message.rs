@@ -1,0 +1,239 @@
+//! The messages of main mode (RFC 2409 §5.4), each parsed whole before anything changes.
+
+use super::cookies::Cookies;
+use super::exchange_cipher::{Opened, check_flags};
+use super::isakmp_sa::does_not_fit;
+use crate::config::Identity;
+use crate::crypto::DhGroup;
+use crate::error::{Error, NotAccepted, PeerIncompatible, PeerMisbehaved};
+use crate::wire::header::{self, Header};
+use crate::wire::id::Identification;
+use crate::wire::ke::KeyExchange;
+use crate::wire::nonce::Nonce;
+use crate::wire::payload::{Payload, encode_chain, first_kind};
+use crate::wire::registry::{ExchangeType, Flags, PayloadKind};
+use crate::wire::sa::SecurityAssociation;
+use crate::wire::{Chain, Codec, InvalidMessage, RawPayload, chain};
+
+/// Longest SA payload body that an offer may have, in octets: some 200 transforms. A half-open
+/// exchange keeps it.
+pub(super) const MAXIMUM_OFFER: usize = 8192;
+
+/// Octets of our nonces.
+pub(super) const NONCE_LENGTH: usize = 32;
+
+/// NAT-D of the drafts before RFC 3947, which peers still send beside the final one.
+const NAT_D_DRAFT: PayloadKind = PayloadKind(130);
+
+/// `HDR, SA`: message 1 and message 2.
+pub(super) struct SaMessage {
+    pub(super) cookies: Cookies,
+    pub(super) sa: SecurityAssociation,
+    /// Body of the SA payload as received: SAi_b in message 1.
+    pub(super) sa_b: Vec<u8>,
+}
+
+/// `HDR, KE, Nonce`: message 3 and message 4.
+#[derive(Clone, Debug)]
+pub struct KeyExchangeMessage {
+    pub(super) public: Vec<u8>,
+    pub(super) nonce: Vec<u8>,
+}
+
+/// `HDR*, ID, HASH`: message 5 and message 6, decrypted.
+pub(super) struct AuthMessage {
+    pub(super) identity: Identity,
+    /// Body of the ID payload as received.
+    pub(super) id_b: Vec<u8>,
+    pub(super) hash: Vec<u8>,
+}
+
+impl SaMessage {
+    /// Reads message 1 or 2. SA comes first (RFC 2409 §5); vendor IDs and notifications behind it
+    /// say nothing here.
+    pub(super) fn read(message: &'static str, datagram: &[u8]) -> Result<Self, Error> {
+        let (header, body) = split(message, datagram)?;
+        if header.initiator_cookie == [0; 8] {
+            return Err(
+                InvalidMessage::Value { what: "initiator cookie", offset: 0, value: 0 }.into()
+            );
+        }
+        let chain = chain::walk_clear(header.next_payload, body, header::LENGTH)?;
+        check_kinds(message, &chain, &[PayloadKind::SA])?;
+        let sa = only(message, &chain, PayloadKind::SA, "SA")?;
+        if chain.kinds().next() != Some(PayloadKind::SA) {
+            let kind = chain.kinds().next().unwrap_or(PayloadKind::NONE);
+            return Err(
+                PeerMisbehaved::ForeignPayload { message, kind, offset: header::LENGTH }.into()
+            );
+        }
+        let have = sa.body().len();
+        if have > MAXIMUM_OFFER {
+            let offset = sa.offset;
+            return Err(InvalidMessage::Length {
+                what: "SA payload",
+                offset,
+                minimum: 0,
+                maximum: MAXIMUM_OFFER,
+                have,
+            }
+            .into());
+        }
+        Ok(Self { cookies: Cookies::of(&header), sa: sa.read()?, sa_b: sa.body().to_vec() })
+    }
+
+    /// Writes message 1 or 2. Also returns the SA payload's body.
+    pub(super) fn write(
+        cookies: Cookies,
+        sa: SecurityAssociation,
+    ) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        let sa_b = sa.to_octets().map_err(does_not_fit)?;
+        let datagram = clear(cookies, &[Payload::SecurityAssociation(sa)])?;
+        Ok((datagram, sa_b))
+    }
+}
+
+impl KeyExchangeMessage {
+    /// Reads message 3 or 4 of the exchange `cookies`. The public value has its group's length; no
+    /// arithmetic is done.
+    pub(super) fn read(
+        message: &'static str,
+        cookies: Cookies,
+        group: DhGroup,
+        datagram: &[u8],
+    ) -> Result<Self, Error> {
+        let (header, body) = split(message, datagram)?;
+        if Cookies::of(&header) != cookies {
+            return Err(NotAccepted::UnknownCookies.into());
+        }
+        let chain = chain::walk_clear(header.next_payload, body, header::LENGTH)?;
+        check_kinds(message, &chain, &[PayloadKind::KEY_EXCHANGE, PayloadKind::NONCE])?;
+        let KeyExchange(public) = only(message, &chain, PayloadKind::KEY_EXCHANGE, "KE")?.read()?;
+        let Nonce(nonce) = only(message, &chain, PayloadKind::NONCE, "nonce")?.read()?;
+        if public.len() != group.public_length() {
+            return Err(PeerMisbehaved::PublicValue { group }.into());
+        }
+        Ok(Self { public, nonce })
+    }
+
+    /// Writes message 3 or 4.
+    pub(super) fn write(cookies: Cookies, public: &[u8], nonce: &[u8]) -> Result<Vec<u8>, Error> {
+        clear(cookies, &[KeyExchange(public.to_vec()).into(), Nonce(nonce.to_vec()).into()])
+    }
+}
+
+impl AuthMessage {
+    /// Reads the plain text of message 5 or 6. Nothing is verified yet.
+    pub(super) fn read(message: &'static str, opened: &Opened) -> Result<Self, Error> {
+        // Under keys from another pre-shared key the plain text is noise: no chain, or one of odd
+        // payloads. That is what the operator wants to hear, not which octet of the noise is at
+        // fault.
+        let noise = || Error::from(PeerMisbehaved::WrongHash { message });
+        let chain = opened.chain().map_err(|_| noise())?;
+        let id = only(message, &chain, PayloadKind::IDENTIFICATION, "ID").map_err(|_| noise())?;
+        let hash = only(message, &chain, PayloadKind::HASH, "HASH").map_err(|_| noise())?;
+        check_kinds(message, &chain, &[PayloadKind::IDENTIFICATION, PayloadKind::HASH])?;
+        let read: Identification = id.read()?;
+        check_protocol_and_port(&read, id.offset)?;
+        let identity = read.as_identity().ok_or(PeerIncompatible::IdentificationType(read.kind))?;
+        Ok(Self { identity, id_b: id.body().to_vec(), hash: hash.body().to_vec() })
+    }
+}
+
+/// The chain `ID, HASH` of message 5 or 6 and the type of its first payload.
+pub(super) fn auth_payloads(
+    id: Identification,
+    hash: &[u8],
+) -> Result<(PayloadKind, Vec<u8>), Error> {
+    let payloads: [Payload; 2] = [id.into(), crate::wire::hash::Hash(hash.to_vec()).into()];
+    Ok((first_kind(&payloads), encode_chain(&payloads).map_err(does_not_fit)?))
+}
+
+/// Splits a clear message of main mode and checks its header, all but the cookies.
+fn split<'a>(message: &'static str, datagram: &'a [u8]) -> Result<(Header, &'a [u8]), Error> {
+    let (header, body) = header::split(datagram)?;
+    check_header(&header)?;
+    check_flags(&header, message, false)?;
+    Ok((header, body))
+}
+
+/// Checks that a header belongs to main mode.
+pub(super) fn check_header(header: &Header) -> Result<(), Error> {
+    if header.exchange != ExchangeType::IDENTITY_PROTECTION {
+        return Err(NotAccepted::Unexpected.into());
+    }
+    if header.message_id != 0 {
+        return Err(PeerMisbehaved::MessageId(header.message_id).into());
+    }
+    Ok(())
+}
+
+fn clear(cookies: Cookies, payloads: &[Payload]) -> Result<Vec<u8>, Error> {
+    let header = Header {
+        initiator_cookie: cookies.initiator,
+        responder_cookie: cookies.responder,
+        next_payload: first_kind(payloads),
+        version: header::VERSION,
+        exchange: ExchangeType::IDENTITY_PROTECTION,
+        flags: Flags::NONE,
+        message_id: 0,
+        length: 0,
+    };
+    let body = encode_chain(payloads).map_err(does_not_fit)?;
+    header.message(&body).map_err(does_not_fit)
+}
+
+/// Refuses payloads that are neither in `own` nor harmless in every message of main mode.
+fn check_kinds(message: &'static str, chain: &Chain<'_>, own: &[PayloadKind]) -> Result<(), Error> {
+    const HARMLESS: [PayloadKind; 5] = [
+        PayloadKind::VENDOR_ID,
+        PayloadKind::NOTIFICATION,
+        PayloadKind::CERTIFICATE_REQUEST,
+        PayloadKind::NAT_D,
+        NAT_D_DRAFT,
+    ];
+    match chain
+        .payloads
+        .iter()
+        .find(|payload| !own.contains(&payload.kind) && !HARMLESS.contains(&payload.kind))
+    {
+        None => Ok(()),
+        Some(payload) => Err(PeerMisbehaved::ForeignPayload {
+            message,
+            kind: payload.kind,
+            offset: payload.offset,
+        }
+        .into()),
+    }
+}
+
+fn only<'a>(
+    message: &'static str,
+    chain: &Chain<'a>,
+    kind: PayloadKind,
+    payload: &'static str,
+) -> Result<RawPayload<'a>, Error> {
+    let mut found = chain.payloads.iter().filter(|candidate| candidate.kind == kind);
+    match (found.next(), found.next()) {
+        (Some(only), None) => Ok(*only),
+        (None, _) => Err(PeerMisbehaved::MissingPayload { message, payload }.into()),
+        (Some(_), Some(_)) => Err(PeerMisbehaved::DuplicatePayload { message, kind }.into()),
+    }
+}
+
+/// Protocol and port of a phase-1 identity are 0/0 or UDP with IKE's port (RFC 2407 §4.6.2), with
+/// address translation UDP and 0 (RFC 3947 §4); on the GDOI's port peers may put that one.
+fn check_protocol_and_port(id: &Identification, payload_offset: usize) -> Result<(), Error> {
+    match (id.protocol, id.port) {
+        (0 | 17, 0) | (17, 500 | 848) => Ok(()),
+        _ => {
+            let offset = payload_offset.saturating_add(chain::HEADER_LENGTH).saturating_add(1);
+            Err(InvalidMessage::Value {
+                what: "protocol and port of the identity",
+                offset,
+                value: id.port.into(),
+            }
+            .into())
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Phase 1: IKEv1 main mode (RFC 2409 §5) for both roles, and the ISAKMP SA that it yields.
+//!
+//! ```text
+//! initiator                        responder
+//! HDR, SA                  -->
+//!                          <--     HDR, SA
+//! HDR, KE, Ni              -->
+//!                          <--     HDR, KE, Nr
+//! HDR*, IDii, HASH_I       -->
+//!                          <--     HDR*, IDir, HASH_R
+//! ```
+//!
+//! Each state is a struct that a message turns into the next one. The methods take the state by
+//! reference: a message that is refused leaves it as it was, a message that is accepted yields the
+//! state to put in its place.
+
+mod auth;
+mod cookies;
+mod exchange_cipher;
+pub mod informational;
+pub mod initiator;
+mod isakmp_sa;
+mod message;
+mod proposal;
+pub mod responder;
+
+pub use cookies::Cookies;
+pub use exchange_cipher::{ExchangeCipher, Opened, Sealed};
+pub use informational::Informational;
+pub use initiator::{Initiator, InitiatorConfig, InitiatorStep};
+pub use isakmp_sa::{HashVerified, IsakmpSa, PeerAuthenticated, Role};
+pub use message::KeyExchangeMessage;
+
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,293 @@
+//! Offer, choice and its check (RFC 2409 §5 and appendix A, RFC 2408 §4.2, RFC 3602 §5.3).
+//!
+//! The offer is one SA with one proposal and a transform for each set of algorithms, in order of
+//! preference. The responder answers with one of these transforms, its attributes unchanged.
+
+use core::time::Duration;
+
+use crate::config::{Authentication, Phase1Policy, Phase1Transform};
+use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
+use crate::error::{ApiMisuse, Error, PeerIncompatible, PeerMisbehaved};
+use crate::wire::attribute::{Attribute, AttributeValue};
+use crate::wire::proposal::Proposal;
+use crate::wire::registry::{
+    AuthenticationMethod, Doi, EncryptionNumber, GroupNumber, HashNumber, LifeType, PayloadKind,
+    Phase1Attribute, ProtocolId, TransformId,
+};
+use crate::wire::sa::SecurityAssociation;
+use crate::wire::transform::Transform;
+
+/// What both sides agree on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Agreement {
+    pub(super) transform: Phase1Transform,
+    pub(super) lifetime: Duration,
+}
+
+/// The initiator's SA payload.
+pub(super) fn offer(policy: &Phase1Policy) -> Result<SecurityAssociation, Error> {
+    if policy.transforms.is_empty() {
+        return Err(ApiMisuse::Configuration("phase 1 has no transform to offer").into());
+    }
+    let transforms = (1..=u8::MAX)
+        .zip(&policy.transforms)
+        .map(|(number, transform)| Transform {
+            number,
+            id: TransformId::KEY_IKE,
+            attributes: attributes(*transform, policy.lifetime),
+        })
+        .collect::<Vec<_>>();
+    if transforms.len() != policy.transforms.len() {
+        return Err(
+            ApiMisuse::Configuration("phase 1 has more than 255 transforms to offer").into()
+        );
+    }
+    Ok(security_association(
+        policy.doi,
+        Proposal { number: 1, protocol: ProtocolId::ISAKMP, spi: Vec::new(), transforms },
+    ))
+}
+
+/// The responder's choice: the first transform of the offer that the policy has, and the SA payload
+/// that says so.
+pub(super) fn choose(
+    policy: &Phase1Policy,
+    offer: &SecurityAssociation,
+) -> Result<(Agreement, SecurityAssociation), Error> {
+    let proposal = only_proposal("message 1", policy.doi, offer)?;
+    for transform in &proposal.transforms {
+        let Some((understood, lifetime)) = understand(transform) else { continue };
+        if policy.transforms.contains(&understood) {
+            let lifetime = lifetime.map_or(policy.lifetime, |offered| offered.min(policy.lifetime));
+            let chosen = Proposal {
+                number: proposal.number,
+                protocol: ProtocolId::ISAKMP,
+                spi: Vec::new(),
+                transforms: vec![transform.clone()],
+            };
+            return Ok((
+                Agreement { transform: understood, lifetime },
+                security_association(policy.doi, chosen),
+            ));
+        }
+    }
+    Err(PeerIncompatible::NoProposalChosen.into())
+}
+
+/// The initiator's check of the responder's choice: exactly one transform of the offer, no
+/// attribute changed, added or removed. Variable classes may come back in the other form (RFC 2409
+/// appendix A).
+pub(super) fn check_choice(
+    policy: &Phase1Policy,
+    choice: &SecurityAssociation,
+) -> Result<Agreement, Error> {
+    let proposal = only_proposal("message 2", policy.doi, choice)?;
+    let [chosen] = proposal.transforms.as_slice() else {
+        return Err(PeerMisbehaved::ForeignTransform.into());
+    };
+    policy
+        .transforms
+        .iter()
+        .find(|offered| {
+            chosen.id == TransformId::KEY_IKE
+                && same_set(&attributes(**offered, policy.lifetime), &chosen.attributes)
+        })
+        .map(|offered| Agreement { transform: *offered, lifetime: policy.lifetime })
+        .ok_or_else(|| PeerMisbehaved::ForeignTransform.into())
+}
+
+fn security_association(doi: Doi, proposal: Proposal) -> SecurityAssociation {
+    SecurityAssociation { doi, situation: 0, proposals: vec![proposal] }
+}
+
+/// The one proposal that phase 1 may have (RFC 2409 §5).
+fn only_proposal<'a>(
+    message: &'static str,
+    doi: Doi,
+    sa: &'a SecurityAssociation,
+) -> Result<&'a Proposal, Error> {
+    if sa.doi != doi {
+        return Err(PeerIncompatible::Doi(sa.doi).into());
+    }
+    match sa.proposals.as_slice() {
+        [] => Err(PeerMisbehaved::MissingPayload { message, payload: "proposal" }.into()),
+        [proposal] if proposal.protocol == ProtocolId::ISAKMP => Ok(proposal),
+        [_] => Err(PeerIncompatible::NoProposalChosen.into()),
+        _ => Err(PeerMisbehaved::DuplicatePayload { message, kind: PayloadKind::PROPOSAL }.into()),
+    }
+}
+
+/// The attributes of a transform, in the order of most peers.
+fn attributes(transform: Phase1Transform, lifetime: Duration) -> Vec<Attribute> {
+    let (encryption, key_length) = encryption_numbers(transform.encryption);
+    let mut attributes = vec![
+        Attribute::short(Phase1Attribute::ENCRYPTION_ALGORITHM, encryption),
+        Attribute::short(Phase1Attribute::HASH_ALGORITHM, hash_number(transform.hash)),
+        Attribute::short(
+            Phase1Attribute::AUTHENTICATION_METHOD,
+            method_number(transform.authentication),
+        ),
+        Attribute::short(Phase1Attribute::GROUP_DESCRIPTION, group_number(transform.group)),
+        Attribute::short(Phase1Attribute::LIFE_TYPE, LifeType::SECONDS),
+        Attribute::number(
+            Phase1Attribute::LIFE_DURATION,
+            u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX),
+        ),
+    ];
+    // Only ciphers with keys of several lengths have the attribute.
+    attributes.extend(key_length.map(|bits| Attribute::short(Phase1Attribute::KEY_LENGTH, bits)));
+    attributes
+}
+
+/// The algorithms and the life time in seconds of an offered transform; `None` if a part of it is
+/// unknown, missing, said twice, or in a form its class must not have.
+fn understand(transform: &Transform) -> Option<(Phase1Transform, Option<Duration>)> {
+    if transform.id != TransformId::KEY_IKE {
+        return None;
+    }
+    let (mut encryption, mut hash, mut method, mut group, mut key_length) =
+        (None, None, None, None, None);
+    let (mut life_type, mut seconds) = (None, None);
+    for attribute in &transform.attributes {
+        let class = Phase1Attribute(attribute.class);
+        let basic = match class {
+            Phase1Attribute::ENCRYPTION_ALGORITHM => &mut encryption,
+            Phase1Attribute::HASH_ALGORITHM => &mut hash,
+            Phase1Attribute::AUTHENTICATION_METHOD => &mut method,
+            Phase1Attribute::GROUP_DESCRIPTION => &mut group,
+            Phase1Attribute::KEY_LENGTH => &mut key_length,
+            Phase1Attribute::LIFE_TYPE => {
+                // Each life type stands in front of its duration (RFC 2407 §4.5).
+                life_type = Some(LifeType(attribute.as_basic()?));
+                continue;
+            }
+            Phase1Attribute::LIFE_DURATION => {
+                let duration = long_number(attribute)?;
+                match life_type.take()? {
+                    LifeType::SECONDS if duration > 0 && seconds.is_none() => {
+                        seconds = Some(Duration::from_secs(duration));
+                    }
+                    // A bound on kilobytes is out of reach: the SA carries a few messages of a few
+                    // hundred octets.
+                    LifeType::KILOBYTES if duration > 0 => {}
+                    _ => return None,
+                }
+                continue;
+            }
+            _ => return None,
+        };
+        if basic.replace(attribute.as_basic()?).is_some() {
+            return None;
+        }
+    }
+    let transform = Phase1Transform {
+        encryption: encryption_of(EncryptionNumber(encryption?), key_length)?,
+        hash: hash_of(HashNumber(hash?))?,
+        group: group_of(GroupNumber(group?))?,
+        authentication: method_of(AuthenticationMethod(method?))?,
+    };
+    Some((transform, seconds))
+}
+
+/// A number of any length; what exceeds 64 bits is as good as endless.
+fn long_number(attribute: &Attribute) -> Option<u64> {
+    match &attribute.value {
+        AttributeValue::Long(octets) if octets.is_empty() => None,
+        _ => Some(attribute.as_number().unwrap_or(u64::MAX)),
+    }
+}
+
+/// Whether the two lists hold the same attributes, in any order. `offered` has no class twice.
+fn same_set(offered: &[Attribute], received: &[Attribute]) -> bool {
+    let same = |ours: &Attribute, theirs: &Attribute| {
+        // Only variable classes may change between the two forms.
+        let form_allowed = ours.as_basic().is_none() || theirs.as_basic().is_some();
+        form_allowed && ours.same(theirs)
+    };
+    offered.len() == received.len()
+        && offered.iter().all(|ours| received.iter().any(|theirs| same(ours, theirs)))
+}
+
+fn encryption_numbers(encryption: Phase1Encryption) -> (EncryptionNumber, Option<u16>) {
+    match encryption {
+        Phase1Encryption::DesCbc => (EncryptionNumber::DES_CBC, None),
+        Phase1Encryption::TripleDesCbc => (EncryptionNumber::TRIPLE_DES_CBC, None),
+        Phase1Encryption::Aes128Cbc => (EncryptionNumber::AES_CBC, Some(128)),
+        Phase1Encryption::Aes192Cbc => (EncryptionNumber::AES_CBC, Some(192)),
+        Phase1Encryption::Aes256Cbc => (EncryptionNumber::AES_CBC, Some(256)),
+    }
+}
+
+fn encryption_of(number: EncryptionNumber, key_length: Option<u16>) -> Option<Phase1Encryption> {
+    match (number, key_length) {
+        (EncryptionNumber::DES_CBC, None) => Some(Phase1Encryption::DesCbc),
+        (EncryptionNumber::TRIPLE_DES_CBC, None) => Some(Phase1Encryption::TripleDesCbc),
+        (EncryptionNumber::AES_CBC, Some(128)) => Some(Phase1Encryption::Aes128Cbc),
+        (EncryptionNumber::AES_CBC, Some(192)) => Some(Phase1Encryption::Aes192Cbc),
+        (EncryptionNumber::AES_CBC, Some(256)) => Some(Phase1Encryption::Aes256Cbc),
+        _ => None,
+    }
+}
+
+fn method_number(authentication: Authentication) -> AuthenticationMethod {
+    match authentication {
+        Authentication::PreSharedKey => AuthenticationMethod::PRE_SHARED_KEY,
+    }
+}
+
+fn method_of(number: AuthenticationMethod) -> Option<Authentication> {
+    match number {
+        AuthenticationMethod::PRE_SHARED_KEY => Some(Authentication::PreSharedKey),
+        _ => None,
+    }
+}
+
+fn hash_number(hash: HashAlgorithm) -> HashNumber {
+    match hash {
+        HashAlgorithm::Md5 => HashNumber::MD5,
+        HashAlgorithm::Sha1 => HashNumber::SHA1,
+        HashAlgorithm::Sha2_256 => HashNumber::SHA2_256,
+        HashAlgorithm::Sha2_384 => HashNumber::SHA2_384,
+        HashAlgorithm::Sha2_512 => HashNumber::SHA2_512,
+    }
+}
+
+fn hash_of(number: HashNumber) -> Option<HashAlgorithm> {
+    match number {
+        HashNumber::MD5 => Some(HashAlgorithm::Md5),
+        HashNumber::SHA1 => Some(HashAlgorithm::Sha1),
+        HashNumber::SHA2_256 => Some(HashAlgorithm::Sha2_256),
+        HashNumber::SHA2_384 => Some(HashAlgorithm::Sha2_384),
+        HashNumber::SHA2_512 => Some(HashAlgorithm::Sha2_512),
+        _ => None,
+    }
+}
+
+fn group_number(group: DhGroup) -> GroupNumber {
+    match group {
+        DhGroup::Modp768 => GroupNumber::MODP_768,
+        DhGroup::Modp1024 => GroupNumber::MODP_1024,
+        DhGroup::Modp1536 => GroupNumber::MODP_1536,
+        DhGroup::Modp2048 => GroupNumber::MODP_2048,
+        DhGroup::Modp3072 => GroupNumber::MODP_3072,
+        DhGroup::Modp4096 => GroupNumber::MODP_4096,
+        DhGroup::Modp2048Subgroup256 => GroupNumber::MODP_2048_256,
+        DhGroup::Ecp256 => GroupNumber::ECP_256,
+        DhGroup::Ecp384 => GroupNumber::ECP_384,
+    }
+}
+
+fn group_of(number: GroupNumber) -> Option<DhGroup> {
+    match number {
+        GroupNumber::MODP_768 => Some(DhGroup::Modp768),
+        GroupNumber::MODP_1024 => Some(DhGroup::Modp1024),
+        GroupNumber::MODP_1536 => Some(DhGroup::Modp1536),
+        GroupNumber::MODP_2048 => Some(DhGroup::Modp2048),
+        GroupNumber::MODP_3072 => Some(DhGroup::Modp3072),
+        GroupNumber::MODP_4096 => Some(DhGroup::Modp4096),
+        GroupNumber::MODP_2048_256 => Some(DhGroup::Modp2048Subgroup256),
+        GroupNumber::ECP_256 => Some(DhGroup::Ecp256),
+        GroupNumber::ECP_384 => Some(DhGroup::Ecp384),
+        _ => None,
+    }
+}

@@ -1,0 +1,190 @@
+//! Main mode with a pre-shared key, responder (RFC 2409 §5.4).
+//!
+//! ```text
+//! answer_offer   <-- HDR, SA
+//!                --> HDR, SA                 ExpectKe
+//! ExpectKe       <-- HDR, KE, Ni             read: no arithmetic
+//!                --> HDR, KE, Nr             compute: all of the Diffie-Hellman
+//! ExpectAuth     <-- HDR*, IDii, HASH_I
+//!                --> HDR*, IDir, HASH_R      IsakmpSa
+//! ```
+//!
+//! Until message 3 comes from the address that message 2 went to, an exchange costs no arithmetic
+//! and the memory of [`ExpectKe`] only: none at all where the offer is known from elsewhere and
+//! [`ExpectKe::resume`] makes it once more.
+
+use super::auth::{Exchanged, MainModeKeys, Negotiated};
+use super::cookies::Cookies;
+use super::exchange_cipher::ExchangeCipher;
+use super::isakmp_sa::{IsakmpSa, Role};
+use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
+use super::proposal::{self, Agreement};
+use crate::config::{Identity, Phase1Policy, Phase1Transform};
+use crate::crypto::{KeyPair, Secret, SeededRng};
+use crate::error::{Error, PeerMisbehaved};
+use crate::wire::header::Cookie;
+use crate::wire::sa::SecurityAssociation;
+use crate::wire::{Codec, InvalidMessage};
+
+/// Answers message 1 with message 2 under a responder cookie by chance.
+///
+/// # Errors
+/// As for [`Offer::read`].
+pub fn answer_offer(
+    policy: &Phase1Policy,
+    datagram: &[u8],
+    rng: &mut SeededRng,
+) -> Result<(ExpectKe, Vec<u8>), Error> {
+    Offer::read(policy, datagram)?.answer(rng.nonzero_array())
+}
+
+/// Message 1, read and found acceptable.
+#[derive(Debug)]
+pub struct Offer {
+    initiator: Cookie,
+    agreement: Agreement,
+    choice: SecurityAssociation,
+    sai_b: Vec<u8>,
+}
+
+impl Offer {
+    /// Reads message 1 and chooses: the first transform of the offer, in the initiator's order of
+    /// preference, that `policy` has. The life time is the smaller of both.
+    ///
+    /// # Errors
+    /// No message 1, or nothing in it that `policy` accepts.
+    pub fn read(policy: &Phase1Policy, datagram: &[u8]) -> Result<Self, Error> {
+        let SaMessage { cookies, sa, sa_b } = SaMessage::read("message 1", datagram)?;
+        if cookies.responder != [0; 8] {
+            let value = u64::from_be_bytes(cookies.responder);
+            return Err(InvalidMessage::Value { what: "responder cookie", offset: 8, value }.into());
+        }
+        let (agreement, choice) = proposal::choose(policy, &sa)?;
+        Ok(Self { initiator: cookies.initiator, agreement, choice, sai_b: sa_b })
+    }
+
+    /// The body of its SA payload, which HASH_I covers.
+    pub fn octets(&self) -> &[u8] {
+        &self.sai_b
+    }
+
+    /// Answers it with message 2 under this responder cookie, which is not zero.
+    ///
+    /// # Errors
+    /// The answer does not fit; does not happen.
+    pub fn answer(self, responder: Cookie) -> Result<(ExpectKe, Vec<u8>), Error> {
+        let Self { initiator, agreement: Agreement { transform, lifetime, .. }, choice, sai_b } =
+            self;
+        let (cookies, doi) = (Cookies { initiator, responder }, choice.doi);
+        let (message, _) = SaMessage::write(cookies, choice)?;
+        Ok((
+            ExpectKe { negotiated: Negotiated { cookies, doi, transform, lifetime, sai_b } },
+            message,
+        ))
+    }
+}
+
+/// Message 2 is sent: cookies, the chosen transform and SAi_b, nothing else.
+#[derive(Clone, Debug)]
+pub struct ExpectKe {
+    negotiated: Negotiated,
+}
+
+impl ExpectKe {
+    /// The cookie pair.
+    pub fn cookies(&self) -> Cookies {
+        self.negotiated.cookies
+    }
+
+    /// The state behind message 2 of `cookies` once more, made of the offer that it answered. The
+    /// choice is the same as then if `policy` is.
+    ///
+    /// # Errors
+    /// The octets are no offer, or nothing in it is acceptable.
+    pub fn resume(policy: &Phase1Policy, cookies: Cookies, sai_b: &[u8]) -> Result<Self, Error> {
+        let sa = SecurityAssociation::decode(sai_b)?;
+        let (Agreement { transform, lifetime, .. }, _) = proposal::choose(policy, &sa)?;
+        let (doi, sai_b) = (sa.doi, sai_b.to_vec());
+        Ok(Self { negotiated: Negotiated { cookies, doi, transform, lifetime, sai_b } })
+    }
+
+    /// What was chosen.
+    pub fn transform(&self) -> Phase1Transform {
+        self.negotiated.transform
+    }
+
+    /// Reads `HDR, KE, Ni <--` without any arithmetic.
+    ///
+    /// # Errors
+    /// The message is discarded; this state stays good for the true one.
+    pub fn read(&self, datagram: &[u8]) -> Result<KeyExchangeMessage, Error> {
+        KeyExchangeMessage::read("message 3", self.cookies(), self.transform().group, datagram)
+    }
+
+    /// Does the Diffie-Hellman of the exchange, two exponentiations (three in group 24), and
+    /// returns `HDR, KE, Nr -->`.
+    ///
+    /// # Errors
+    /// The peer's public value is unusable; this state stays good for another message 3.
+    pub fn compute(
+        &self,
+        received: &KeyExchangeMessage,
+        pre_shared_key: &Secret,
+        rng: &mut SeededRng,
+    ) -> Result<(ExpectAuth, Vec<u8>), Error> {
+        let group = self.transform().group;
+        let key_pair = KeyPair::generate(group, rng);
+        let nonce: [u8; NONCE_LENGTH] = rng.array();
+        let g_xy =
+            key_pair.agree(&received.public).map_err(|_| PeerMisbehaved::PublicValue { group })?;
+        let exchanged = Exchanged {
+            g_xi: &received.public,
+            g_xr: key_pair.public(),
+            ni_b: &received.nonce,
+            nr_b: &nonce,
+        };
+        let message = KeyExchangeMessage::write(self.cookies(), key_pair.public(), &nonce)?;
+        let (keys, exchange) =
+            MainModeKeys::derive(self.negotiated.clone(), pre_shared_key, &g_xy, &exchanged)?;
+        Ok((ExpectAuth { cookies: self.cookies(), keys, exchange }, message))
+    }
+}
+
+/// Message 4 is sent.
+#[derive(Debug)]
+pub struct ExpectAuth {
+    cookies: Cookies,
+    keys: MainModeKeys,
+    /// In front of message 5.
+    exchange: ExchangeCipher,
+}
+
+impl ExpectAuth {
+    /// The cookie pair.
+    pub fn cookies(&self) -> Cookies {
+        self.cookies
+    }
+
+    /// The body of the SA payload of message 1, which HASH_I covers.
+    pub fn offer(&self) -> &[u8] {
+        self.keys.offer()
+    }
+
+    /// `HDR*, IDii, HASH_I <--`, then `HDR*, IDir, HASH_R -->`. The peer must prove the identity
+    /// `expected`; `ours` is the one we prove.
+    ///
+    /// # Errors
+    /// The message is discarded; this state stays good for the true one.
+    pub fn handle(
+        &self,
+        datagram: &[u8],
+        ours: &Identity,
+        expected: &Identity,
+    ) -> Result<(IsakmpSa, Vec<u8>), Error> {
+        let (proof, behind) =
+            self.keys.open("message 5", &self.exchange, Role::Initiator, expected, datagram)?;
+        let sealed = self.keys.seal(&behind, Role::Responder, ours)?;
+        let sa = self.keys.establish(Role::Responder, proof, &sealed.next());
+        Ok((sa, sealed.into_datagram()))
+    }
+}

@@ -1,0 +1,76 @@
+//! What tests of several modules, and of the crates above, share.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot go on has failed"
+)]
+
+pub use crate::phase1::testing::{GDOI, Recording, worked_isakmp_sa};
+
+use crate::crypto::{DhGroup, HashAlgorithm};
+
+/// The octets of hexadecimal text; white space is skipped.
+pub fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .map(|c| c.to_digit(16).unwrap() as u8)
+        .collect();
+    assert_eq!(digits.len() % 2, 0, "an odd number of digits");
+    digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+/// A JSON document of this crate's `testdata/`.
+pub fn json(path: &str) -> serde_json::Value {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(path);
+    serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap()
+}
+
+/// The octets of a JSON string of hexadecimal digits.
+pub fn octets(value: &serde_json::Value) -> Vec<u8> {
+    hex(value.as_str().unwrap())
+}
+
+/// The hash algorithm with a name of `testdata/`.
+pub fn hash_named(name: &serde_json::Value) -> HashAlgorithm {
+    match name.as_str().unwrap() {
+        "md5" => HashAlgorithm::Md5,
+        "sha1" => HashAlgorithm::Sha1,
+        "sha2-256" => HashAlgorithm::Sha2_256,
+        "sha2-384" => HashAlgorithm::Sha2_384,
+        "sha2-512" => HashAlgorithm::Sha2_512,
+        other => panic!("hash {other}"),
+    }
+}
+
+/// The Diffie-Hellman group with a name of `testdata/`.
+pub fn group_named(name: &serde_json::Value) -> DhGroup {
+    match name.as_str().unwrap() {
+        "modp-768" => DhGroup::Modp768,
+        "modp-1024" => DhGroup::Modp1024,
+        "modp-1536" => DhGroup::Modp1536,
+        "modp-2048" => DhGroup::Modp2048,
+        "modp-3072" => DhGroup::Modp3072,
+        "modp-4096" => DhGroup::Modp4096,
+        "modp-2048-256" => DhGroup::Modp2048Subgroup256,
+        "ecp-256" => DhGroup::Ecp256,
+        "ecp-384" => DhGroup::Ecp384,
+        other => panic!("group {other}"),
+    }
+}
+
+/// Every group.
+pub const GROUPS: [DhGroup; 9] = [
+    DhGroup::Modp768,
+    DhGroup::Modp1024,
+    DhGroup::Modp1536,
+    DhGroup::Modp2048,
+    DhGroup::Modp3072,
+    DhGroup::Modp4096,
+    DhGroup::Modp2048Subgroup256,
+    DhGroup::Ecp256,
+    DhGroup::Ecp384,
+];
