@@ -32,7 +32,7 @@ pub(crate) struct Job {
     /// The machine is ended after this time.
     pub timeout: Duration,
     /// How many minutes the job takes natively or with KVM, and under emulation, on two cores.
-    pub minutes: Option<(u64, u64)>,
+    pub minutes: Option<(&'static str, &'static str)>,
     /// Boot the machine even when this host's kernel would do.
     pub force_machine: bool,
 }
@@ -92,7 +92,7 @@ impl Job {
     fn takes(&self, emulated: bool) -> String {
         match self.minutes {
             Some((fast, _)) if !emulated => format!("; it takes about {fast} minutes"),
-            Some((_, slow)) => format!("; it takes about {slow} minutes on two cores"),
+            Some((_, slow)) => format!("; it takes {slow} minutes on two cores"),
             None => String::new(),
         }
     }
@@ -239,7 +239,7 @@ fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) 
             line.clear();
         }
     });
-    let (mut printed, mut ready) = (false, false);
+    let (mut printed, mut ready, mut done) = (false, false, false);
     loop {
         let limit =
             if printed || accelerator == Accelerator::Emulation { job.timeout } else { FIRST_LINE };
@@ -253,7 +253,10 @@ fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) 
                         "xtask: machine is up after {:.0} s: Linux {release}",
                         started.elapsed().as_secs_f32()
                     );
-                } else if ready && !is_kernel_message(&line) {
+                } else if line.contains("LAB-GUEST-DONE") {
+                    // While the machine powers off, its shell loses the file system under it.
+                    done = true;
+                } else if ready && !done && !is_kernel_message(&line) {
                     println!("{line}");
                 } else if line.contains("LAB-MACHINE:") {
                     eprintln!("{line}");

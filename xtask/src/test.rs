@@ -24,6 +24,9 @@ pub(crate) struct Test {
 /// # Errors
 /// Never for a failing step; only when the tools themselves cannot be run at all.
 pub(crate) fn run(test: &Test) -> Result<bool> {
+    println!(
+        "xtask: everything takes 30 to 60 minutes on two cores, with --without-lab 10 to 20, the first build included"
+    );
     let mut first = Lane::new(test, "");
     first.step("packages", |_| {
         packages::ensure(&[packages::LAB, packages::TEST])?;
