@@ -31,7 +31,7 @@ pub struct ServerGroup {
     pub id: u32,
     /// How many members are registered now.
     pub members: u64,
-    /// TEKs being handed out, and older ones not ended yet.
+    /// TEKs being distributed, and older ones that have not expired.
     pub teks: Vec<ServerTek>,
     /// Pulls for which keys were sent.
     pub pulls_succeeded: u64,
@@ -59,11 +59,11 @@ pub struct ServerRekey {
     pub pushes: u64,
     /// Acknowledgements accepted.
     pub acknowledgements: u64,
-    /// Acknowledgements asked for that did not come in time.
+    /// Requested acknowledgements that did not arrive in time.
     pub acknowledgements_missing: u64,
     /// Members that missed the latest push.
     pub members_silent: u64,
-    /// Members dropped because they were silent.
+    /// Members dropped because they were unresponsive.
     pub members_dropped: u64,
     /// Members removed by the operator, which may not register.
     pub removed: Vec<String>,
@@ -74,7 +74,7 @@ pub struct ServerRekey {
 pub struct ServerKek {
     /// The SPI, which is the cookie pair of pushes: 32 hexadecimal digits.
     pub spi: String,
-    /// Until the end of its life.
+    /// Seconds until the end of its lifetime.
     pub lifetime_left_seconds: u64,
     /// Number of the last push under it.
     pub sequence_number: u32,
@@ -89,11 +89,11 @@ pub struct ServerTek {
     pub encryption: String,
     /// For example `hmac-sha2-256-128`; absent for combined-mode algorithms.
     pub integrity: Option<String>,
-    /// Until the end of its life.
+    /// Seconds until the end of its lifetime.
     pub lifetime_left_seconds: u64,
-    /// Whether it is the one handed out now.
+    /// Whether it is the one being distributed.
     pub current: bool,
-    /// Match lines, as text.
+    /// Traffic selectors, as text.
     pub selectors: Vec<String>,
 }
 

@@ -81,7 +81,7 @@ pub enum MembershipState {
     Waiting,
     /// Keys are valid.
     Registered,
-    /// Keys are valid and new ones are being asked for.
+    /// Keys are valid and a registration for new ones is running.
     ReRegistering,
     /// The keys have ended.
     Expired,
@@ -123,7 +123,7 @@ pub struct IsakmpSa {
     pub peer_identity: Option<String>,
     /// What was negotiated.
     pub transform: Option<Transform>,
-    /// Life time left.
+    /// Seconds until the end of its lifetime.
     pub lifetime_left_seconds: Option<u64>,
 }
 
@@ -168,9 +168,9 @@ pub struct KekSa {
     pub signature: String,
     /// Where pushes go to: an address, of a multicast group where it is one.
     pub destination: Option<IpAddr>,
-    /// The acknowledgement asked for, such as `kek-sha2-256`.
+    /// The acknowledgement requested, such as `kek-sha2-256`.
     pub acknowledgement: Option<String>,
-    /// Until the end of its life.
+    /// Seconds until the end of its lifetime.
     pub lifetime_left_seconds: u64,
     /// Number of the last push accepted under it.
     pub sequence_number: u32,
@@ -198,9 +198,9 @@ pub struct Tek {
     pub sends: bool,
     /// Whether packets are received with it now.
     pub receives: bool,
-    /// Until the end of its life.
+    /// Seconds until the end of its lifetime.
     pub hard_life_left_seconds: u64,
-    /// Life in kilobytes, if limited. Shown only; the kernel does not enforce it.
+    /// Lifetime in kilobytes, if limited. Shown only; the kernel does not enforce it.
     pub lifetime_kilobytes: Option<u64>,
     /// Received and decrypted.
     pub inbound: Traffic,

@@ -18,7 +18,7 @@ use crate::member::MemberSnapshot;
 /// new field is no reason, because unknown fields are ignored.
 pub const VERSION: u32 = 1;
 
-/// What can be asked.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
@@ -34,7 +34,7 @@ pub enum Request {
     Replace(GroupArgument),
     /// Delete all keys of a group at its members; they register again.
     Delete(GroupArgument),
-    /// Exclude a member from a group: it can neither follow to new keys nor register.
+    /// Evict a member from a group: it gets no new keys and cannot register.
     Remove(MemberArgument),
     /// Delete all keys of a group at its members and forget the members and their ISAKMP SAs.
     RemoveAll(GroupArgument),
@@ -67,7 +67,7 @@ pub enum Daemon {
     Server,
 }
 
-/// What can be answered.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
@@ -81,7 +81,7 @@ pub enum Response {
     Refused(Refusal),
 }
 
-/// What was done.
+/// A command was carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Completed {
     /// One clear line, for people.

@@ -370,7 +370,7 @@ fn the_wrong_daemon() {
         "{text}"
     );
     let text = fails(Some(Response::Server(Box::default())), &["show", "member"]);
-    assert!(text.contains("answered another question"), "{text}");
+    assert!(text.contains("an answer to another request"), "{text}");
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn commands_say_what_was_done() {
     }
     assert!(
         fails(Some(Response::Server(Box::default())), &["rekey", "branches"])
-            .contains("another question")
+            .contains("another request")
     );
     assert_eq!(run(None, &["remove", "branches"]).status.code(), Some(2), "a member must be named");
 }

@@ -82,13 +82,16 @@ fn group(group: &MemberGroup) -> String {
 fn kek(fields: &mut Fields, sa: &KekSa) {
     fields.add("KEK SPI", &sa.spi);
     fields.add("KEK algorithms", format!("{}, {}", sa.encryption, sa.signature));
-    fields.add("KEK life left", duration(sa.lifetime_left_seconds));
+    fields.add("KEK lifetime left", duration(sa.lifetime_left_seconds));
     fields.add("Pushes go to", or_dash(sa.destination));
-    fields.add("Last push number", sa.sequence_number);
-    fields.add("Asks to acknowledge", or_dash(sa.acknowledgement.as_ref()));
-    let habit: Vec<&str> =
+    fields.add("Last sequence number", sa.sequence_number);
+    fields.add("Acknowledgement", or_dash(sa.acknowledgement.as_ref()));
+    let encoding: Vec<&str> =
         sa.signature_form.iter().chain(&sa.signed_length).map(String::as_str).collect();
-    fields.add("Signature habit", if habit.is_empty() { "-".to_owned() } else { habit.join(", ") });
+    fields.add(
+        "Signature encoding",
+        if encoding.is_empty() { "-".to_owned() } else { encoding.join(", ") },
+    );
 }
 
 fn list(fields: &mut Fields, name: &str, passed: &[PassedOver]) {
@@ -108,7 +111,7 @@ fn state(group: &MemberGroup) -> String {
     let state = match group.state {
         MembershipState::Suspended => "suspended: no local address",
         MembershipState::Registering => "registering",
-        MembershipState::Waiting => "waiting: every server was passed over",
+        MembershipState::Waiting => "waiting: every key server failed",
         MembershipState::Registered => return String::from("registered"),
         MembershipState::ReRegistering => return String::from("registered, asking for new keys"),
         MembershipState::Expired => "expired: no valid key",

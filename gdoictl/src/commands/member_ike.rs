@@ -43,7 +43,7 @@ fn sa(sa: &IsakmpSa) -> String {
         or_dash(transform.map(|t| format!("{}, {}, group {}", t.encryption, t.hash, t.dh_group))),
     );
     fields.add("Peer identity", or_dash(sa.peer_identity.as_ref()));
-    fields.add("Life left", or_dash(sa.lifetime_left_seconds.map(duration)));
+    fields.add("Lifetime left", or_dash(sa.lifetime_left_seconds.map(duration)));
     format!("  {} -> {}\n{}", sa.local, sa.remote, fields.render(4))
 }
 

@@ -26,7 +26,7 @@ pub(super) fn text(snapshot: &MemberSnapshot) -> String {
             "MODE",
             "DIRECTION",
             "IN USE FOR",
-            "HARD LIFE",
+            "HARD LIFETIME",
             "KILOBYTES",
             "IN PACKETS",
             "IN OCTETS",

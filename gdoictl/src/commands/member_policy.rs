@@ -10,7 +10,7 @@ pub(super) fn text(snapshot: &MemberSnapshot) -> String {
     let mut text = String::new();
     for group in &snapshot.groups {
         text.push_str(&format!(
-            "Group {} ({}), the first line that matches decides\n",
+            "Group {} ({}), the first match decides\n",
             clean(&group.name),
             group.id
         ));

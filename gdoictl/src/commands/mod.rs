@@ -32,7 +32,7 @@ pub(crate) enum Command {
     Replace(Group),
     /// gcks: delete all keys of a group at its members, which then register again
     Delete(Group),
-    /// gcks: exclude a member from a group; it cannot follow to the new keys nor register
+    /// gcks: evict a member from a group: it gets no new keys and cannot register
     Remove(Member),
     /// gcks: delete all keys of a group and forget its members and their ISAKMP SAs
     RemoveAll(Group),
@@ -78,7 +78,7 @@ pub(crate) enum MemberPart {
     Ike,
     /// Data SAs of the groups
     Ipsec,
-    /// What is encrypted, what passes in clear, what is blocked
+    /// Which traffic is encrypted, passes in clear or is blocked
     Policy,
 }
 
@@ -133,7 +133,7 @@ impl Command {
                 true => pretty(done),
                 false => Ok(format!("{}\n", clean(&done.message))),
             },
-            _ => bail!("the daemon answered another question: it is not of this version"),
+            _ => bail!("the daemon sent an answer to another request: its version differs"),
         }
     }
 }

@@ -59,15 +59,18 @@ fn rekey(rekey: &ServerRekey, fields: &mut Fields) {
     );
     let kek = rekey.kek.as_ref().map(|kek| {
         let left = duration(kek.lifetime_left_seconds);
-        format!("{}, life left {left}, last push {}", clean(&kek.spi), kek.sequence_number)
+        format!("{}, lifetime left {left}, last push {}", clean(&kek.spi), kek.sequence_number)
     });
     fields.add("KEK", kek.unwrap_or_else(|| String::from("none yet")));
     fields.add("Next push", rekey.next_push_seconds.map_or_else(|| String::from("-"), duration));
-    let (missing, silent) = (rekey.acknowledgements_missing, rekey.members_silent);
+    let (missing, unresponsive) = (rekey.acknowledgements_missing, rekey.members_silent);
     fields.add("Pushes", rekey.pushes);
     fields
         .add("Acknowledgements", format!("{} received, {missing} missing", rekey.acknowledgements));
-    fields.add("Silent members", format!("{silent} now, {} dropped", rekey.members_dropped));
+    fields.add(
+        "Unresponsive members",
+        format!("{unresponsive} now, {} dropped", rekey.members_dropped),
+    );
     if !rekey.removed.is_empty() {
         let names: Vec<String> = rekey.removed.iter().map(|name| clean(name)).collect();
         fields.add("Removed members", names.join(", "));

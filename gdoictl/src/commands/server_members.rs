@@ -21,7 +21,7 @@ pub(super) fn text(snapshot: &ServerSnapshot) -> String {
         "KEYS LEFT",
         "ACKS",
         "LAST ACK",
-        "SILENT",
+        "UNACKED",
     ]);
     for member in &snapshot.members {
         table.row(&[

@@ -401,7 +401,7 @@ pub fn show_kernel(narrative: &mut Narrative) -> Result<()> {
 pub fn same_keys(narrative: &mut Narrative, lab: &Lab) {
     narrative.state(
         "same-keys",
-        "both members hold the same TEK: one SPI, one key, each once in and once out",
+        "both members hold the same TEK: one SPI, one key, one inbound and one outbound state each",
         || {
             let (first, second) = (lab.states(G1)?, lab.states(G2)?);
             let all: Vec<&State> = first.iter().chain(&second).collect();

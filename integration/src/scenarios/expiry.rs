@@ -45,7 +45,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
         ended(
             &lab,
             narrative,
-            "at the end of its life the other key is gone from both kernels, too",
+            "at the end of its lifetime the other key is gone from both kernels, too",
             0,
             started,
         );
@@ -72,7 +72,7 @@ fn one_ends(lab: &Lab, narrative: &mut Narrative, started: Instant) {
     ended(
         lab,
         narrative,
-        "the short key ends alone: one state to send and one to receive are left",
+        "the short key expires alone: one state to send and one to receive are left",
         2,
         started,
     );
@@ -91,8 +91,7 @@ fn one_ends(lab: &Lab, narrative: &mut Narrative, started: Instant) {
 /// The kernel takes no second policy with the same selector: ours can neither go back nor be
 /// replaced by a block.
 fn foreign_policy(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
-    narrative
-        .say("somebody replaces g2's outbound policy by one of his own that lets everything pass");
+    narrative.say("another program replaces g2's outbound policy by one that lets everything pass");
     let member = lab.member(1).context("g2 does not run")?;
     member.freeze()?;
     let selector = format!("src {PROTECTED} dst {PROTECTED} dir out");

@@ -35,7 +35,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
         narrative.say("the key server is gone");
         narrative.state(
             "expired",
-            "at the end of its life the key is gone from both kernels",
+            "at the end of its lifetime the key is gone from both kernels",
             || {
                 loop {
                     let left = lab.states(G1)?.len() + lab.states(G2)?.len();

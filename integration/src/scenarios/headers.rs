@@ -55,7 +55,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
 fn settle(lab: &Lab, narrative: &mut Narrative) {
     narrative.state(
         "reloaded",
-        "both members have read their file again, and ha reaches hb",
+        "both members have reloaded their configuration, and ha reaches hb",
         || {
             std::thread::sleep(Duration::from_secs(3));
             let started = Instant::now();
@@ -146,14 +146,14 @@ fn outer_bits(lab: &Lab, narrative: &mut Narrative, setting: &str) {
 fn too_big_for_the_member(lab: &Lab, narrative: &mut Narrative) {
     narrative.state(
         "path-mtu",
-        "too big for ESP with DF: the member says how big it may be, and sends nothing",
+        "too big for ESP with DF: the member reports the MTU, and sends nothing",
         || {
             let moment = lab.now()?;
             let (_, answers, text) = ping(HA, &["-c", "2", "-M", "do", "-s", "1460"], FAR)?;
             let said = text
                 .lines()
                 .find(|line| line.contains("mtu"))
-                .unwrap_or("no word about an MTU")
+                .unwrap_or("no MTU in ping's output")
                 .trim();
             let sent = esp_of_ha(&lab.core_since(moment)?).len();
             HA.ip("route flush cache")?;

@@ -63,7 +63,7 @@ pub(super) fn unload(node: Node) {
 /// A connection that a flowtable carries in clear must end with the start of the daemon, not with
 /// the connection.
 fn shortcut_before_the_daemon(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
-    narrative.chapter("A flowtable shortcuts a connection before the daemons start");
+    narrative.chapter("A flowtable offloads a connection before the daemons start");
     G1.nft(SHORTCUTS)?;
     let _sink = lab.start_sink(HB, "tcp-sink --port 5002 --silence-seconds 60")?;
     let _flow = lab.start_traffic(
@@ -114,7 +114,7 @@ fn wait_for_shortcut(port: u16) -> Result<usize> {
 /// The flowtable sends what it shortcuts through XFRM's own output, whose postrouting hook it does
 /// not skip: the inner addresses are put aside there as for every other packet.
 fn shortcut(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
-    narrative.chapter("A flowtable and marks beside the group");
+    narrative.chapter("A flowtable and marks on the members");
     let moment = lab.now()?;
     let sink = lab.start_sink(HB, "tcp-sink --port 5003 --silence-seconds 20")?;
     let sender = lab.start_traffic(
@@ -123,7 +123,7 @@ fn shortcut(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     )?;
     narrative.state(
         "shortcut",
-        "a TCP connection is shortcut by the flowtable, arrives whole and leaves as ESP only",
+        "a TCP connection is offloaded to the flowtable, arrives complete and leaves as ESP only",
         || {
             let shortcuts = wait_for_shortcut(5003)?;
             let sent = sender.output(Duration::from_secs(60))?;
@@ -146,7 +146,7 @@ fn shortcut(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
 }
 
 fn plain_masquerade(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
-    narrative.chapter("A masquerade that exempts nothing");
+    narrative.chapter("Masquerading without exemptions");
     let moment = lab.now()?;
     for node in [G1, G2] {
         node.nft(MASQUERADE)?;

@@ -102,7 +102,7 @@ fn before_the_first_key(
     answered(
         narrative,
         "unrelated",
-        "what is not the group's passes: ha reaches s3",
+        "unrelated traffic passes: ha reaches s3",
         HA,
         &[],
         &server_address(2),
@@ -123,7 +123,7 @@ fn inbound_is_blocked(lab: &Lab, narrative: &mut Narrative) {
 fn failover(lab: &mut Lab, narrative: &mut Narrative, silent: bool) -> Result<bool> {
     narrative.chapter("The first key server is down");
     if silent {
-        narrative.say("s1 swallows everything; gcks starts on s2");
+        narrative.say("s1 drops everything silently; gcks starts on s2");
         R.ip("link set k1 down")?;
         R.ip("route add blackhole 10.0.11.0/24")?;
     } else {
@@ -184,7 +184,7 @@ fn traffic(lab: &mut Lab, narrative: &mut Narrative, with_firewall: bool) -> Res
     answered(
         narrative,
         "unrelated",
-        "what is not the group's passes: ha reaches s3",
+        "unrelated traffic passes: ha reaches s3",
         HA,
         &[],
         &server_address(2),
@@ -262,7 +262,7 @@ fn attacks(lab: &Lab, narrative: &mut Narrative, with_firewall: bool) -> Result<
         let counted = guard_drops(G1)? + guard_drops(G2)? - before;
         Ok(Finding::new(counted >= 25, format!("{counted} counted, 25 sent")))
     });
-    narrative.state("forged-esp", "ESP with the group's SPI that nobody with the key made is not let through", || {
+    narrative.state("forged-esp", "ESP with the group's SPI that was not made with the key is dropped", || {
         let spi = lab.outbound(G2)?.first().map_or(0, |state| state.spi);
         let moment = lab.now()?;
         lab.traffic(R, &format!("forge --source 172.16.1.10:0 --destination {HB_ADDRESS}:0 --count 5 --spi {spi}"))?;
@@ -290,13 +290,13 @@ fn sizes(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     );
     narrative.state(
         "path-mtu",
-        "a packet too big for ESP with Don't Fragment: the member itself says how big it may be",
+        "a packet too big for ESP with Don't Fragment: the member itself reports the MTU",
         || {
             let (_, answers, text) = ping(HA, &["-c", "2", "-M", "do", "-s", "1460"], FAR)?;
             let said = text
                 .lines()
                 .find(|line| line.contains("mtu"))
-                .unwrap_or("no word about an MTU")
+                .unwrap_or("no MTU in ping's output")
                 .trim();
             Ok(Finding::new(answers == 0 && said.contains("mtu"), said))
         },
@@ -392,11 +392,11 @@ fn stop_and_restart(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         let left = lab.states(G1)?.len();
         Ok(Finding::new(left == 0, format!("{left} states")))
     });
-    blocked(narrative, lab, "the blocks stand: ha cannot reach hb", HA, &[], FAR);
+    blocked(narrative, lab, "the fail-close policies stay: ha cannot reach hb", HA, &[], FAR);
     blocked(
         narrative,
         lab,
-        "the blocks stand for the member itself",
+        "the fail-close policies stay for the member itself",
         G1,
         &["-I", "172.16.1.1"],
         FAR,
@@ -413,7 +413,7 @@ fn killed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("A member's daemon is killed");
     let moment = lab.now()?;
     lab.kill_member(0)?;
-    narrative.say("kill -9: nobody is left who could clean up or repair");
+    narrative.say("kill -9: no daemon is left to clean up or repair");
     preserved(narrative, lab);
     let forgery = Forgery {
         what: "towards the member whose daemon is dead",
@@ -423,7 +423,7 @@ fn killed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     forged(narrative, lab, &forgery);
     narrative.say("its keys are removed by hand: what is left must block");
     G1.ip("xfrm state flush")?;
-    blocked(narrative, lab, "the blocks stand: ha cannot reach hb", HA, &[], FAR);
+    blocked(narrative, lab, "the fail-close policies stay: ha cannot reach hb", HA, &[], FAR);
     lab.start_member(0)?;
     registered(lab, narrative, "the member is registered again");
     answered(narrative, "ping", "ha reaches hb again", HA, &[], FAR);

@@ -69,7 +69,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "firewall",
-        about: "the same beside a user firewall with conntrack, masquerading, marks and a flowtable",
+        about: "the same with a user firewall on the members: conntrack, masquerading, marks, a flowtable",
         ordinary: true,
         play: main::beside_a_firewall,
     },
@@ -81,19 +81,19 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "algorithms",
-        about: "every cipher, opened in user space",
+        about: "every cipher, decrypted in user space",
         ordinary: true,
         play: algorithms::play,
     },
     Scenario {
         name: "expiry",
-        about: "keys that end while no server answers",
+        about: "keys that expire while no server answers",
         ordinary: true,
         play: expiry::play,
     },
     Scenario {
         name: "leaks",
-        about: "ways out in clear: flowtables, masquerades, ICMP errors, VLANs",
+        about: "ways for clear packets to escape: flowtables, masquerading, ICMP errors, VLANs",
         ordinary: true,
         play: leaks::play,
     },
@@ -111,7 +111,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "migration",
-        about: "from clear to protected traffic without a lost packet",
+        about: "from clear to protected traffic without packet loss",
         ordinary: false,
         play: migration::play,
     },
@@ -129,13 +129,13 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "probe",
-        about: "ESP that no key here opens makes a member ask for keys, once",
+        about: "ESP that cannot be decrypted makes a member pull once",
         ordinary: false,
         play: probe::play,
     },
     Scenario {
         name: "links",
-        about: "links and addresses of a member that go and come back",
+        about: "links and addresses of a member removed and restored",
         ordinary: false,
         play: links::play,
     },
@@ -159,7 +159,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "removal",
-        about: "one of three members is removed and cannot follow",
+        about: "one of three members is evicted and cannot follow",
         ordinary: false,
         play: removal::play,
     },
@@ -171,7 +171,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "reboot",
-        about: "a member that comes up again while no key server answers",
+        about: "a member that reboots while no key server answers",
         ordinary: false,
         play: reboot::play,
     },
@@ -201,7 +201,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "sabotage",
-        about: "breaks the lab and demands that the matching statement fails",
+        about: "breaks the lab on purpose: the matching statement must fail",
         ordinary: false,
         play: sabotage::play,
     },

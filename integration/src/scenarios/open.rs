@@ -69,7 +69,7 @@ fn ended(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.say("the key server is gone");
     wait_until(
         Duration::from_secs(u64::from(LIFETIME) + 15),
-        "both members' keys have ended",
+        "both members' keys have expired",
         || Ok(lab.states(G1)?.is_empty() && lab.states(G2)?.is_empty()),
     )
 }
@@ -99,7 +99,7 @@ fn killed_with_a_key(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         "",
         Promise::Protected,
     );
-    narrative.chapter("The kernel ends the key of the dead daemon");
+    narrative.chapter("The kernel expires the key of the killed daemon");
     wait_until(
         Duration::from_secs(u64::from(LIFETIME + KERNEL_GRACE) + 15),
         "g1's key has ended",

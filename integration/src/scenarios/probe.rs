@@ -40,7 +40,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
             &mut lab,
             narrative,
             Wrong::Spi,
-            "for another reason, but so soon: g1 asks nobody",
+            "for another reason, but too soon: g1 asks no server",
             0,
         )?;
         narrative.chapter("With the recovery probe: ESP with an unknown SPI");

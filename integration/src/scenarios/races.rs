@@ -99,7 +99,7 @@ fn play_round(lab: &Lab, narrative: &mut Narrative, round: usize, whole: &str) -
     );
     narrative.state(
         "rolled",
-        "the keys roll to their end, and g1's kernel then holds what it held before",
+        "the rekey completes, and g1's kernel then holds what it held before",
         || {
             loop {
                 let sends = lab.outbound(G1)?.first().map(|state| state.spi);

@@ -59,7 +59,7 @@ fn alone(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         pushed = Some(spi);
         Ok(Finding::new(true, format!("SPI {spi:#010x}")))
     });
-    narrative.chapter("g1 loses its power, and no key server answers when it comes up");
+    narrative.chapter("g1 loses power, and no key server answers when it comes up");
     lab.kill_server(0)?;
     lab.cut_power(0)?;
     narrative.state("empty", "g1's kernel holds neither state nor policy nor table", || {
@@ -87,7 +87,7 @@ fn alone(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     });
     narrative.state(
         "sequence",
-        "the ESP of g1 has begun anew at number 1, under the same SPI",
+        "the ESP of g1 starts again at sequence number 1, under the same SPI",
         || {
             let crossed = lab.core_since(moment)?;
             let sent =
@@ -104,7 +104,7 @@ fn alone(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
 
 /// One octet of the file is another one.
 fn damaged(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
-    narrative.chapter("g1 loses its power again, and its sealed state is damaged");
+    narrative.chapter("g1 loses power again, and its sealed state is damaged");
     lab.kill_server(0)?;
     lab.cut_power(0)?;
     let path = lab.file("g1-state").join("gdoi-agent.sealed");

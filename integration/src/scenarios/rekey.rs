@@ -112,7 +112,7 @@ fn kek_spi(lab: &Lab, member: Node) -> Result<String> {
 
 fn rekeys_under_load(lab: &mut Lab, narrative: &mut Narrative, count: u32) -> Result<()> {
     narrative.chapter(&format!("{count} rekeys under load"));
-    narrative.say("how much this machine carries with keys that stay as they are:");
+    narrative.say("the load that this machine carries while no key changes:");
     let (rate, told) = highest_rate(lab, 4)?;
     narrative.show("rates", &told);
     let moment = lab.now()?;
@@ -293,7 +293,8 @@ fn changes_nothing(
 fn clock_steps(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("Steps of the wall clock");
     if std::env::var_os("LAB_MACHINE").is_none() {
-        narrative.say("left out: this is not the throw-away machine, and its clock is not ours");
+        narrative
+            .say("left out: this is not the throw-away machine, and its clock must not be changed");
         return Ok(());
     }
     for step in ["+40 days", "-80 days", "+40 days"] {

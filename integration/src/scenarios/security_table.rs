@@ -282,7 +282,7 @@ fn ending(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result
         Tek { lifetime_seconds: SHORT, lines: vec![PolicyLine::udp(SERVICE)], ..Tek::default() };
     let everything = Tek { lifetime_seconds: LONG, ..Tek::default() };
     let mut lab = context.build(Plan { teks: vec![service, everything], ..plan() })?;
-    narrative.chapter("Keys that end");
+    narrative.chapter("Keys that expire");
     narrative.say(&format!(
         "a key of {SHORT} s for UDP port {SERVICE}, one of {LONG} s for everything else"
     ));
@@ -292,7 +292,7 @@ fn ending(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result
         cells(&lab, narrative, table, VALID, ", two of them");
         wait_states(&lab, 2, SHORT)?;
         cells(&lab, narrative, table, ONE_ENDED, "");
-        narrative.say("g2's daemon is killed: its key is the kernel's to end");
+        narrative.say("g2's daemon is killed: the kernel has to expire its key");
         lab.kill_member(1)?;
         wait_until(Duration::from_secs(u64::from(LONG) + 15), "g1's last key has ended", || {
             Ok(lab.states(G1)?.is_empty())
@@ -300,7 +300,7 @@ fn ending(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result
         cells(&lab, narrative, table, ALL_ENDED, "");
         narrative.state(
             "kernel-ends",
-            "the kernel of g2, whose daemon is dead, ends the key by itself",
+            "the kernel of g2, whose daemon is dead, expires the key by itself",
             || {
                 let limit = Duration::from_secs(u64::from(LONG + KERNEL_GRACE) + 15);
                 while !lab.states(G2)?.is_empty() && started.elapsed() < limit {
@@ -323,7 +323,7 @@ fn ending(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result
 fn wait_states(lab: &Lab, count: usize, lifetime: u32) -> Result<()> {
     wait_until(
         Duration::from_secs(u64::from(lifetime) + 15),
-        "one key has ended at both members",
+        "one key has expired at both members",
         || Ok(lab.states(G1)?.len() == count && lab.states(G2)?.len() == count),
     )
 }

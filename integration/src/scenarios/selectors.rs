@@ -16,7 +16,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
 }
 
 fn asymmetric(context: &Context, narrative: &mut Narrative) -> Result<()> {
-    narrative.chapter("One line from 172.16.1.0/24 to 172.16.2.0/24, for both directions");
+    narrative.chapter("One selector from 172.16.1.0/24 to 172.16.2.0/24, for both directions");
     let line = PolicyLine { source: "172.16.1.0/24", destination: "172.16.2.0/24", service: None };
     let tek = Tek { lines: vec![line], ..Tek::default() };
     let mut lab = context.build(Plan { teks: vec![tek], ..Plan::default() })?;
@@ -28,7 +28,7 @@ fn asymmetric(context: &Context, narrative: &mut Narrative) -> Result<()> {
         blocked(
             narrative,
             &lab,
-            "a protected pair no line names stays blocked",
+            "a protected pair that no selector covers stays blocked",
             HA,
             &[],
             "172.16.77.1",
@@ -39,7 +39,7 @@ fn asymmetric(context: &Context, narrative: &mut Narrative) -> Result<()> {
 }
 
 fn ports(context: &Context, narrative: &mut Narrative) -> Result<()> {
-    narrative.chapter("One line for UDP port 5001; UDP port 5003 is excluded and stays clear");
+    narrative.chapter("One selector for UDP port 5001; UDP port 5003 is excluded and stays clear");
     let tek = Tek { lines: vec![PolicyLine::udp(5001)], ..Tek::default() };
     let mut lab =
         context.build(Plan { teks: vec![tek], excluded_port: Some(5003), ..Plan::default() })?;
@@ -53,7 +53,7 @@ fn ports(context: &Context, narrative: &mut Narrative) -> Result<()> {
         }
         narrative.state(
             "closed",
-            "3,000 octets to port 5004, which no line names, leave in no fragment",
+            "3,000 octets to port 5004, which no selector covers, leave in no fragment",
             || {
                 let (received, crossed) = to_port(&lab, 5004, 5, 3000)?;
                 let evidence =
