@@ -221,7 +221,9 @@ fn the_machines_of_both_sides_print_no_key() {
         group_id_byte_order: ByteOrder::Network,
         identity: Identity::Address(ours.ip()),
         expected_identity: Identity::Address(theirs.ip()),
-        pre_shared_key: Arc::new(Secret::copy_from(PRE_SHARED_KEY)),
+        credential: gdoi::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
+            PRE_SHARED_KEY,
+        ))),
         phase1: member::phase1(),
         retransmission: Default::default(),
     };

@@ -1,17 +1,17 @@
 //! What the caller decides before an exchange begins.
 
 use core::net::SocketAddr;
-use core::time::Duration;
-use std::sync::Arc;
 
 pub use ike::config::{
-    Authentication, Identity, PeerCredential, Phase1Policy, Phase1Transform, RetransmissionPolicy,
+    Authentication, Credential, Identity, PeerCredential, Phase1Policy, Phase1Transform,
+    RetransmissionPolicy,
 };
 pub use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
+pub use ike::endpoint::Limits as ServerLimits;
 
+use ike::endpoint::EndpointConfig;
 use ike::phase1::InitiatorConfig;
 
-use crate::crypto::Secret;
 use crate::group::GroupId;
 
 /// Order of the 4 octets of a group id. RFC 6407 §5.1 means network order; some implementations
@@ -40,8 +40,8 @@ pub struct RegistrationConfig {
     pub identity: Identity,
     /// The identity that the key server must prove.
     pub expected_identity: Identity,
-    /// The pre-shared key.
-    pub pre_shared_key: Arc<Secret>,
+    /// What proves our identity and the key server's.
+    pub credential: Credential,
     /// What phase 1 may negotiate.
     pub phase1: Phase1Policy,
     /// When messages are repeated.
@@ -53,7 +53,7 @@ impl From<&RegistrationConfig> for InitiatorConfig {
         Self {
             identity: config.identity.clone(),
             expected_identity: config.expected_identity.clone(),
-            pre_shared_key: Arc::clone(&config.pre_shared_key),
+            credential: config.credential.clone(),
             policy: config.phase1.clone(),
         }
     }
@@ -74,35 +74,13 @@ pub struct ServerConfig {
     pub limits: ServerLimits,
 }
 
-/// Bounds that keep a flood of first messages from costing memory or arithmetic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServerLimits {
-    /// Half-open exchanges in all.
-    pub half_open: usize,
-    /// Half-open exchanges of one source address.
-    pub half_open_per_source: usize,
-    /// How long a half-open exchange may wait for its next message.
-    pub half_open_timeout: Duration,
-    /// Established ISAKMP SAs in all.
-    pub established: usize,
-    /// Established ISAKMP SAs of one peer; a further one replaces the oldest.
-    pub established_per_peer: usize,
-    /// Pulls in progress under one ISAKMP SA.
-    pub pulls: usize,
-    /// How long the answer to a last message is kept for duplicates of it.
-    pub finished_exchange: Duration,
-}
-
-impl Default for ServerLimits {
-    fn default() -> Self {
+impl From<&ServerConfig> for EndpointConfig {
+    fn from(config: &ServerConfig) -> Self {
         Self {
-            half_open: 4096,
-            half_open_per_source: 4,
-            half_open_timeout: Duration::from_secs(30),
-            established: 20_000,
-            established_per_peer: 4,
-            pulls: 8,
-            finished_exchange: Duration::from_secs(60),
+            identity: config.identity.clone(),
+            peers: config.peers.clone(),
+            phase1: config.phase1.clone(),
+            limits: config.limits,
         }
     }
 }

@@ -7,24 +7,25 @@ use std::collections::VecDeque;
 
 use core::net::SocketAddr;
 
+use ike::endpoint::unprotected;
+use ike::error::{NotAccepted, PeerIncompatible, PeerMisbehaved};
+use ike::phase1::{Cookies, Informational, Initiator, InitiatorConfig, InitiatorStep};
+use ike::retransmission::{Digest, Due, Retransmission};
+use ike::session::{PeerAddress, Session};
+
 use crate::config::RegistrationConfig;
 use crate::crypto::SeededRng;
 use crate::error::{ApiMisuse, Error};
 use crate::event::{Deadline, RegistrationEvent, RegistrationFailure, Stage, Timer, Transmit};
-use crate::phase1::{Cookies, Informational, Initiator, InitiatorConfig, InitiatorStep};
 use crate::pull::member::ExpectPolicy;
 use crate::time::BootTime;
 use crate::wire::header::{self, Header};
-use crate::wire::notify::Notification;
-use crate::wire::registry::{ExchangeType, Flags, GROUPKEY_PULL, NotifyType};
-use crate::wire::{RawPayload, chain};
-use ike::error::{NotAccepted, PeerIncompatible, PeerMisbehaved};
-use ike::retransmission::{Digest, Due, Retransmission};
-use state::{Kept, State};
+use crate::wire::registry::{Doi, ExchangeType, Flags, GROUPKEY_PULL, NotifyType};
+use state::{Pull, State};
 
 /// One attempt to register one group with one key server, and the ISAKMP SA that stays afterwards.
 ///
-/// After every `handle_*` and every wish, drain `poll_transmit` and `poll_event`, then read
+/// After every `handle_*` and every command, drain `poll_transmit` and `poll_event`, then read
 /// `poll_timeout`. `now` must never go back. The value is inert: dropping it ends everything in
 /// silence; [`delete_isakmp_sa`](Self::delete_isakmp_sa) says goodbye first.
 #[derive(Debug)]
@@ -84,12 +85,12 @@ impl Registration {
 
     /// The cookie pair of the ISAKMP SA while there is one.
     pub fn cookies(&self) -> Option<([u8; 8], [u8; 8])> {
-        self.state.kept().map(|kept| pair(kept.sa.cookies()))
+        self.state.session().map(|session| pair(session.cookies()))
     }
 
     /// When the ISAKMP SA ends, while there is one.
     pub fn isakmp_expiry(&self) -> Option<BootTime> {
-        self.state.kept().map(|kept| kept.expires)
+        self.state.session().map(Session::expires)
     }
 
     /// A datagram arrived from `source`.
@@ -102,10 +103,8 @@ impl Registration {
         datagram: &[u8],
         now: BootTime,
     ) -> Result<(), Error> {
-        if source != self.config.server {
-            return Err(NotAccepted::WrongSource(source).into());
-        }
-        let (header, body) = header::split(datagram)?;
+        self.address().check(source)?;
+        let (header, _) = header::split(datagram)?;
         if matches!(self.state, State::Ended) {
             return Err(NotAccepted::Ended.into());
         }
@@ -118,12 +117,17 @@ impl Registration {
         }
         match header.exchange {
             ExchangeType::IDENTITY_PROTECTION => self.handle_main_mode(datagram, now)?,
-            GROUPKEY_PULL => self.handle_pull(datagram)?,
             ExchangeType::INFORMATIONAL if header.flags.contains(Flags::ENCRYPTION) => {
                 self.handle_informational(&header, datagram)?;
             }
-            ExchangeType::INFORMATIONAL => return Err(self.hint(&header, body)),
-            other => return Err(PeerIncompatible::ExchangeType(other.0).into()),
+            ExchangeType::INFORMATIONAL => return Err(self.hint(datagram)),
+            other => match (self.state.session().map(|session| session.sa().doi()), other) {
+                (Some(Doi::GDOI), GROUPKEY_PULL) => {
+                    self.handle_pull(header.message_id, datagram)?
+                }
+                (None, GROUPKEY_PULL) => return Err(NotAccepted::Unexpected.into()),
+                _ => return Err(PeerIncompatible::ExchangeType(other.0).into()),
+            },
         }
         self.accepted = Some(digest);
         Ok(())
@@ -144,7 +148,7 @@ impl Registration {
 
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
     pub fn handle_timeout(&mut self, now: BootTime) {
-        if self.state.kept().is_some_and(|kept| kept.expires <= now) {
+        if self.state.session().is_some_and(|session| session.expires() <= now) {
             match self.state.stage() {
                 Stage::Registered => self.end(RegistrationEvent::IsakmpSaExpired),
                 _ => self.fail(RegistrationFailure::IsakmpSaExpired),
@@ -168,23 +172,26 @@ impl Registration {
 
     /// The caller can use the policy offered: asks for the keys. Without an offer nothing happens.
     pub fn accept_policy(&mut self, now: BootTime) {
-        let State::Offered { kept, offer } = &self.state else { return };
-        match offer.accept(&kept.sa) {
-            Ok((pull, message)) => {
+        let Some(session) = self.state.session() else { return };
+        let offered = session.exchanges().iter().find_map(|(message_id, pull)| match pull {
+            Pull::Offered(offer) => Some((*message_id, offer.accept(session.sa()))),
+            _ => None,
+        });
+        match offered {
+            Some((message_id, Ok((pull, message)))) => {
                 let retransmission = self.request(message, now);
-                self.state = match core::mem::replace(&mut self.state, State::Ended) {
-                    State::Offered { kept, .. } => State::ExpectKeys { kept, pull, retransmission },
-                    other => other,
-                };
+                self.put(message_id, Pull::ExpectKeys(pull, retransmission));
             }
-            Err(error) => self.fail(RegistrationFailure::Configuration(error)),
+            Some((_, Err(error))) => self.fail(RegistrationFailure::Configuration(error)),
+            None => {}
         }
     }
 
     /// The caller cannot use the policy offered: deletes the ISAKMP SA (RFC 6407 §3.3) and fails.
     /// Without an offer nothing happens.
     pub fn refuse_policy(&mut self, _now: BootTime) {
-        if matches!(self.state, State::Offered { .. }) {
+        let pulls = self.state.session().map(Session::exchanges);
+        if pulls.is_some_and(|pulls| pulls.values().any(|pull| matches!(pull, Pull::Offered(_)))) {
             self.fail(RegistrationFailure::PolicyRefused);
         }
     }
@@ -195,16 +202,11 @@ impl Registration {
     /// # Errors
     /// The registration is not in [`Stage::Registered`].
     pub fn pull_again(&mut self, now: BootTime) -> Result<(), Error> {
-        match core::mem::replace(&mut self.state, State::Ended) {
-            State::Registered { kept } => {
-                self.start_pull(kept, now);
-                Ok(())
-            }
-            other => {
-                self.state = other;
-                Err(ApiMisuse::NotRegistered.into())
-            }
+        if self.stage() != Stage::Registered {
+            return Err(ApiMisuse::NotRegistered.into());
         }
+        self.start_pull(now);
+        Ok(())
     }
 
     /// Ends in order: tells the key server by a protected Delete if there is an ISAKMP SA. No event
@@ -224,8 +226,8 @@ impl Registration {
         let repeat = self.state.retransmission().map(|retransmission| retransmission.at());
         let repeat =
             repeat.map(|at| Deadline { at, why: Timer::Ike(ike::event::Timer::Retransmission) });
-        let expiry = self.state.kept().map(|kept| Deadline {
-            at: kept.expires,
+        let expiry = self.state.session().map(|session| Deadline {
+            at: session.expires(),
             why: Timer::Ike(ike::event::Timer::IsakmpLifetime),
         });
         repeat.into_iter().chain(expiry).min()
@@ -252,7 +254,8 @@ impl Registration {
                     lifetime: sa.lifetime(),
                     cookies: pair(sa.cookies()),
                 });
-                self.start_pull(Kept::new(sa, now), now);
+                self.state = State::Established(Session::new(sa, self.address(), now));
+                self.start_pull(now);
             }
             // HASH_R was right: whoever this is knows the pre-shared key.
             Err(ike::Error::PeerMisbehaved(PeerMisbehaved::WrongIdentity { expected, proved })) => {
@@ -263,48 +266,39 @@ impl Registration {
         Ok(())
     }
 
-    fn handle_pull(&mut self, datagram: &[u8]) -> Result<(), Error> {
-        match core::mem::replace(&mut self.state, State::Ended) {
-            State::ExpectPolicy { kept, pull, retransmission } => match pull
-                .read(&kept.sa, datagram)
-            {
-                Err(error) => {
-                    self.state = State::ExpectPolicy { kept, pull, retransmission };
-                    return Err(error);
+    fn handle_pull(&mut self, message_id: u32, datagram: &[u8]) -> Result<(), Error> {
+        let pull = self.state.session_mut().and_then(|session| session.exchange_mut(message_id));
+        let Some((pull, sa)) = pull else { return Err(NotAccepted::Unexpected.into()) };
+        match pull {
+            Pull::ExpectPolicy(state, _) => match state.read(sa, datagram)? {
+                Ok(message) => {
+                    if let Some(Pull::ExpectPolicy(state, _)) = self.take(message_id) {
+                        let offer = state.receive(message);
+                        let policy = offer.policy().clone();
+                        self.events.push_back(RegistrationEvent::PolicyOffered(policy));
+                        self.put(message_id, Pull::Offered(offer));
+                    }
                 }
-                Ok(Ok(message)) => {
-                    let offer = pull.receive(message);
-                    self.events.push_back(RegistrationEvent::PolicyOffered(offer.policy().clone()));
-                    self.state = State::Offered { kept, offer };
-                }
-                Ok(Err(error)) => self.refuse(kept, error),
+                Err(error) => self.refuse(error),
             },
-            State::ExpectKeys { kept, pull, retransmission } => match pull.read(&kept.sa, datagram)
-            {
-                Err(error) => {
-                    self.state = State::ExpectKeys { kept, pull, retransmission };
-                    return Err(error);
-                }
-                Ok(Ok(group_sa)) => {
+            Pull::ExpectKeys(state, _) => match state.read(sa, datagram)? {
+                Ok(group_sa) => {
+                    self.take(message_id);
                     self.events.push_back(RegistrationEvent::Registered(group_sa));
-                    self.state = State::Registered { kept };
                 }
-                Ok(Err(error)) => self.refuse(kept, error),
+                Err(error) => self.refuse(error),
             },
-            other => {
-                self.state = other;
-                return Err(NotAccepted::Unexpected.into());
-            }
+            Pull::Offered(_) => return Err(NotAccepted::Unexpected.into()),
         }
         Ok(())
     }
 
     fn handle_informational(&mut self, header: &Header, datagram: &[u8]) -> Result<(), Error> {
-        let Some(kept) = self.state.kept_mut() else { return Err(NotAccepted::Unexpected.into()) };
-        let said = kept.open_informational(header.message_id, datagram)?;
-        let deleted = said.iter().any(
-            |said| matches!(said, Informational::Delete(delete) if kept.sa.is_deleted_by(delete)),
-        );
+        let Some(session) = self.state.session_mut() else {
+            return Err(NotAccepted::Unexpected.into());
+        };
+        let said = session.open_informational(header.message_id, datagram)?;
+        let deleted = session.is_deleted_by(&said);
         let refused = said.iter().find_map(|said| match said {
             Informational::Notification(notification) if notification.kind.is_error() => {
                 Some(notification.kind)
@@ -324,36 +318,38 @@ impl Registration {
     }
 
     /// A message that nobody vouches for: a hint, whatever it says.
-    fn hint(&mut self, header: &Header, body: &[u8]) -> Error {
-        let payloads = match chain::walk_clear(header.next_payload, body, header::LENGTH) {
-            Ok(chain) => chain.payloads,
-            Err(error) => return error.into(),
-        };
-        let kind = payloads
-            .iter()
-            .find_map(|raw: &RawPayload<'_>| raw.read::<Notification>().ok())
-            .map(|n| n.kind);
-        let Some(kind) = kind else { return NotAccepted::Unexpected.into() };
-        self.no_proposal_chosen |=
-            kind == NotifyType::NO_PROPOSAL_CHOSEN && self.accepted.is_none();
-        NotAccepted::UnprotectedNotify(kind).into()
+    fn hint(&mut self, datagram: &[u8]) -> Error {
+        let error = unprotected(datagram);
+        let no_proposal_chosen = NotAccepted::UnprotectedNotify(NotifyType::NO_PROPOSAL_CHOSEN);
+        self.no_proposal_chosen |= error == no_proposal_chosen.into() && self.accepted.is_none();
+        error.into()
     }
 
-    fn start_pull(&mut self, kept: Kept, now: BootTime) {
-        let message_id = self.rng.message_id();
+    fn start_pull(&mut self, now: BootTime) {
+        let Some(session) = self.state.session_mut() else { return };
+        let message_id = session.begin_own(&mut self.rng);
         let (group, order) = (self.config.group, self.config.group_id_byte_order);
-        match ExpectPolicy::start(&kept.sa, group, order, message_id, &mut self.rng) {
+        match ExpectPolicy::start(session.sa(), group, order, message_id, &mut self.rng) {
             Ok((pull, message)) => {
                 let retransmission = self.request(message, now);
-                self.state = State::ExpectPolicy { kept, pull, retransmission };
+                self.put(message_id, Pull::ExpectPolicy(pull, retransmission));
             }
             Err(error) => self.fail(RegistrationFailure::Configuration(error)),
         }
     }
 
+    fn put(&mut self, message_id: u32, pull: Pull) {
+        if let Some(session) = self.state.session_mut() {
+            session.put(message_id, pull);
+        }
+    }
+
+    fn take(&mut self, message_id: u32) -> Option<Pull> {
+        self.state.session_mut()?.take(message_id)
+    }
+
     /// The authenticated key server said something that cannot be followed (RFC 6407 §3.3).
-    fn refuse(&mut self, kept: Kept, error: Error) {
-        self.state = State::Registered { kept };
+    fn refuse(&mut self, error: Error) {
         self.fail(match error.is_incompatibility() {
             true => RegistrationFailure::PolicyNotUnderstood(error),
             false => RegistrationFailure::PeerMisbehaved(error),
@@ -383,8 +379,8 @@ impl Registration {
     /// Tells the key server that its ISAKMP SA is of no more use, if there is one. Nobody answers
     /// that.
     fn say_goodbye(&mut self) {
-        let Some(kept) = self.state.kept() else { return };
-        if let Ok(message) = kept.sa.seal_delete(&mut self.rng) {
+        let Some(session) = self.state.session() else { return };
+        if let Ok(message) = session.sa().seal_delete(&mut self.rng) {
             self.transmit(message);
         }
     }
@@ -395,8 +391,13 @@ impl Registration {
     }
 
     fn transmit(&mut self, payload: Vec<u8>) {
-        let (destination, source) = (self.config.server, self.config.local);
-        self.transmits.push_back(Transmit { destination, source, payload });
+        self.transmits.push_back(self.address().transmit(payload));
+    }
+
+    /// Where the key server is: as configured, until a session knows better.
+    fn address(&self) -> PeerAddress {
+        let configured = PeerAddress { remote: self.config.server, local: self.config.local };
+        self.state.session().map_or(configured, Session::address)
     }
 }
 

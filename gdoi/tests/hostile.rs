@@ -13,7 +13,7 @@ mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use gdoi::config::{PeerCredential, RetransmissionPolicy, ServerLimits};
+use gdoi::config::{Credential, PeerCredential, RetransmissionPolicy, ServerLimits};
 use gdoi::crypto::{Secret, SeededRng};
 use gdoi::event::{ServerEvent, Transmit};
 use support::*;
@@ -317,7 +317,9 @@ fn flood(covered: bool, limits: ServerLimits, duration: std::time::Duration) -> 
         server.peers.push(PeerCredential {
             addresses: "10.77.0.0/16".parse().unwrap(),
             identity: None,
-            pre_shared_key: std::sync::Arc::new(Secret::copy_from(b"nobody has it")),
+            credential: Credential::PreSharedKey(std::sync::Arc::new(Secret::copy_from(
+                b"nobody has it",
+            ))),
         });
     }
     let members = (1..=10).map(|number| registration_config(member_address(number))).collect();

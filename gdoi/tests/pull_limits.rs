@@ -78,7 +78,7 @@ impl Insider {
 
 #[test]
 fn pulls_in_progress_are_bounded() {
-    let limits = ServerLimits { pulls: 3, ..ServerLimits::default() };
+    let limits = ServerLimits { exchanges: 3, ..ServerLimits::default() };
     let mut insider = Insider::new(limits);
     for message_id in 1..=3 {
         let request = insider.request(message_id).1;
@@ -97,7 +97,7 @@ fn pulls_in_progress_are_bounded() {
 /// Answers may be as long as a datagram: no more are kept for copies than pulls may be in progress.
 #[test]
 fn kept_answers_are_bounded() {
-    let limits = ServerLimits { pulls: 3, ..ServerLimits::default() };
+    let limits = ServerLimits { exchanges: 3, ..ServerLimits::default() };
     let mut insider = Insider::new(limits);
     let last_messages: Vec<Vec<u8>> = (1..=10)
         .map(|message_id| {

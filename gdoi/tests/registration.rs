@@ -12,7 +12,7 @@ mod support;
 
 use std::sync::Arc;
 
-use gdoi::config::{ByteOrder, DhGroup, Identity, Phase1Transform};
+use gdoi::config::{ByteOrder, Credential, DhGroup, Identity, Phase1Transform};
 use gdoi::crypto::Secret;
 use gdoi::error::Error;
 use gdoi::event::{
@@ -290,7 +290,7 @@ fn policy_that_is_not_understood_is_refused_before_keys_arrive() {
 #[test]
 fn another_pre_shared_key_is_an_authentication_failure() {
     let mut member = registration_config(member_address(1));
-    member.pre_shared_key = Arc::new(Secret::copy_from(b"another"));
+    member.credential = Credential::PreSharedKey(Arc::new(Secret::copy_from(b"another")));
     let mut pair = Pair::with(server_config(), vec![member]);
     assert_eq!(fails_with(&mut pair), RegistrationFailure::AuthenticationFailed);
     assert_eq!(

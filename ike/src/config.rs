@@ -88,6 +88,23 @@ pub struct PeerCredential {
     pub addresses: ipnet::IpNet,
     /// The identity that the peer must prove; `None` accepts the one that equals its address.
     pub identity: Option<Identity>,
-    /// The pre-shared key.
-    pub pre_shared_key: Arc<Secret>,
+    /// What proves our identity to the peer, and the peer's to us.
+    pub credential: Credential,
+}
+
+/// What proves our identity to a peer, and the peer's to us (RFC 2409 §5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Credential {
+    /// A key that both know (RFC 2409 §5.4).
+    PreSharedKey(Arc<Secret>),
+}
+
+impl Credential {
+    /// The authentication method that it is for.
+    pub fn authentication(&self) -> Authentication {
+        match self {
+            Self::PreSharedKey(_) => Authentication::PreSharedKey,
+        }
+    }
 }

@@ -10,11 +10,13 @@
 
 pub mod config;
 pub mod crypto;
+pub mod endpoint;
 pub mod error;
 pub mod event;
 mod number;
 pub mod phase1;
 pub mod retransmission;
+pub mod session;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;

@@ -20,7 +20,7 @@ use agent::persistence::state_file::Boot;
 use daemon::sealed::file::{Moment, SealedFile};
 use gdoi::BootTime;
 use gdoi::config::{
-    ByteOrder, DhGroup, HashAlgorithm, PeerCredential, Phase1Encryption, Phase1Policy,
+    ByteOrder, Credential, DhGroup, HashAlgorithm, PeerCredential, Phase1Encryption, Phase1Policy,
     Phase1Transform, ServerConfig, ServerLimits,
 };
 use gdoi::crypto::{KeyKind, Secret, SeededRng, SigningKey};
@@ -492,7 +492,7 @@ pub fn gdoi_server(number: u8) -> Server {
         peers: vec![PeerCredential {
             addresses: "10.0.1.0/24".parse().unwrap(),
             identity: None,
-            pre_shared_key: Arc::new(Secret::copy_from(PRE_SHARED_KEY)),
+            credential: Credential::PreSharedKey(Arc::new(Secret::copy_from(PRE_SHARED_KEY))),
         }],
         phase1: phase1(),
         group_id_byte_order: ByteOrder::Network,

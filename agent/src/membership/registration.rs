@@ -1,7 +1,7 @@
 //! The pull side of a membership: attempts begun, followed and ended as the failover wants.
 
 use gdoi::BootTime;
-use gdoi::config::{Identity, Phase1Transform, RegistrationConfig};
+use gdoi::config::{Credential, Identity, Phase1Transform, RegistrationConfig};
 use gdoi::event::{RegistrationEvent, RegistrationFailure, Stage};
 use gdoi::group::{GroupPolicy, GroupSa};
 use gdoi::member::Registration;
@@ -79,7 +79,7 @@ impl Membership {
             group_id_byte_order: self.config.group_id_byte_order,
             identity: self.config.identity.clone().unwrap_or(Identity::Address(local.ip())),
             expected_identity: target.identity.clone(),
-            pre_shared_key: target.pre_shared_key.clone(),
+            credential: Credential::PreSharedKey(target.pre_shared_key.clone()),
             phase1: self.config.phase1.clone(),
             retransmission: self.config.retransmission,
         };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gdoi::config::{Identity, PeerCredential};
+use gdoi::config::{Credential, Identity, PeerCredential};
 use gdoi::group::GroupId;
 use ipnet::IpNet;
 use thiserror::Error;
@@ -110,7 +110,7 @@ pub fn credentials(members: &[Member]) -> Vec<PeerCredential> {
     let credential = |member: &Member| PeerCredential {
         addresses: member.addresses,
         identity: member.identity.clone(),
-        pre_shared_key: Arc::clone(&member.pre_shared_key),
+        credential: Credential::PreSharedKey(Arc::clone(&member.pre_shared_key)),
     };
     members.iter().map(credential).collect()
 }

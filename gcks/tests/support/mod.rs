@@ -143,7 +143,9 @@ pub fn registration(
         group_id_byte_order: Default::default(),
         identity: Identity::Address(local.ip()),
         expected_identity: Identity::Address(server.ip()),
-        pre_shared_key: Arc::new(Secret::copy_from(key(key_of).as_bytes())),
+        credential: gdoi::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
+            key(key_of).as_bytes(),
+        ))),
         phase1: Phase1Policy {
             doi: gdoi::wire::registry::Doi::GDOI,
             transforms: vec![Phase1Transform {

@@ -1,28 +1,62 @@
-//! Pulls under the ISAKMP SAs of established peers (RFC 6407 §3.4).
+//! Pulls under the sessions of established peers (RFC 6407 §3.4).
 
-use super::main_mode::answer_of;
-use super::peer::{Peer, Pull, PullState};
-use super::peers::Peers;
-use super::{Inbound, Server};
+use ike::endpoint::{Inbound, answer_of};
+use ike::error::NotAccepted;
+use ike::phase1::Cookies;
+use ike::retransmission::{Answered, Digest};
+use ike::session::{Exchange, Session};
+
+use super::{Server, aborted};
 use crate::error::{ApiMisuse, Error};
 use crate::event::{PullAbort, PullId, PullRefusal, ServerEvent};
 use crate::group::{GroupId, GroupSa};
-use crate::phase1::Cookies;
-use crate::pull::server::Requested;
+use crate::pull::server::{ExpectAcceptance, Requested};
 use crate::time::BootTime;
 use crate::wire::registry::NotifyType;
-use ike::error::NotAccepted;
-use ike::retransmission::{Answered, Digest};
+
+/// One pull.
+#[derive(Debug)]
+pub(super) struct Pull {
+    pub(super) id: PullId,
+    pub(super) group: GroupId,
+    state: PullState,
+    deadline: BootTime,
+}
+
+/// How far a pull has come.
+#[derive(Debug)]
+enum PullState {
+    /// Message 1 was authentic; the caller decides.
+    Requested(Digest, Requested),
+    /// Message 2 was sent.
+    Answered(Answered, Box<ExpectAcceptance>),
+    /// Nothing more will come; the last answer is kept for copies of its request.
+    Closed(Answered),
+}
+
+impl Exchange for Pull {
+    type Id = PullId;
+
+    fn id(&self) -> PullId {
+        self.id
+    }
+
+    fn is_running(&self) -> bool {
+        !matches!(self.state, PullState::Closed(_))
+    }
+
+    fn deadline(&self) -> BootTime {
+        self.deadline
+    }
+}
 
 impl Server {
     pub(super) fn handle_pull(&mut self, inbound: Inbound<'_>) -> Result<(), Error> {
         let cookies = Cookies::of(&inbound.header);
-        let message_id = inbound.header.message_id;
         let digest = Digest::of(inbound.datagram);
-        let peer = self.peer(&cookies, inbound.source)?;
-        let (local, source) = (peer.local, peer.source);
-        let Peer { sa, pulls, .. } = peer;
-        let Some(pull) = pulls.get_mut(&message_id) else {
+        let session = self.endpoint.session_at(&cookies, inbound.source)?;
+        let address = session.address();
+        let Some((pull, sa)) = session.exchange_mut(inbound.header.message_id) else {
             return self.handle_request(inbound, cookies, digest);
         };
         match &mut pull.state {
@@ -34,12 +68,12 @@ impl Server {
             PullState::Closed(answered) => {
                 let answer = answer_of(answered.handle(&digest, inbound.now))?
                     .ok_or(NotAccepted::Replayed)?;
-                self.repeat(local, source, answer);
+                self.endpoint.repeat(address, answer);
                 Ok(())
             }
             PullState::Answered(answered, state) => {
                 if let Some(answer) = answer_of(answered.handle(&digest, inbound.now))? {
-                    self.repeat(local, source, answer);
+                    self.endpoint.repeat(address, answer);
                     return Ok(());
                 }
                 let accepted = state.read(sa, inbound.datagram)?;
@@ -58,20 +92,20 @@ impl Server {
     ) -> Result<(), Error> {
         let (order, limits) = (self.config.group_id_byte_order, self.config.limits);
         let message_id = inbound.header.message_id;
-        let peer = self.peer(&cookies, inbound.source)?;
-        peer.may_begin(message_id)?;
-        if peer.running() >= limits.pulls.max(1) {
+        let session = self.endpoint.session_at(&cookies, inbound.source)?;
+        session.may_begin(message_id)?;
+        if session.running() >= limits.exchanges.max(1) {
             return Err(NotAccepted::ExchangeLimit.into());
         }
-        let request = Requested::read(&peer.sa, inbound.datagram, order)?;
-        peer.begin(message_id);
-        let (local, source, identity) = (peer.local, peer.source, peer.identity().clone());
+        let request = Requested::read(session.sa(), inbound.datagram, order)?;
+        session.begin(message_id);
+        let (address, identity) = (session.address(), session.identity().clone());
         let request = match request {
             Ok(request) => request,
             Err(error) => {
                 // The peer is who it says it is: it may know what is wrong.
                 if let Some(kind) = error.notify() {
-                    self.notify(&cookies, kind);
+                    self.endpoint.notify(&cookies, kind);
                 }
                 return Err(error);
             }
@@ -80,11 +114,11 @@ impl Server {
         let (id, group) = (PullId(self.pulls_begun), request.group());
         let deadline = inbound.now + limits.half_open_timeout;
         let pull = Pull { id, group, state: PullState::Requested(digest, request), deadline };
-        self.peers.put_pull(&cookies, message_id, pull);
+        self.endpoint.put(&cookies, message_id, pull);
         self.events.push_back(ServerEvent::PullRequested {
             pull: id,
-            local,
-            peer: source,
+            local: address.local,
+            peer: address.remote,
             identity,
             group,
         });
@@ -98,19 +132,21 @@ impl Server {
         group_sa: &GroupSa,
         now: BootTime,
     ) -> Result<(), Error> {
-        let (cookies, message_id, peer) = waiting(&self.peers, id)?;
-        let (local, source) = (peer.local, peer.source);
-        let Some(Pull { state: PullState::Requested(digest, request), group, .. }) =
-            peer.pulls.get(&message_id)
+        let (cookies, message_id) = self.endpoint.find(id).ok_or(ApiMisuse::NoSuchPull)?;
+        let (session, rng) =
+            self.endpoint.session_and_rng(&cookies).ok_or(ApiMisuse::NoSuchPull)?;
+        let address = session.address();
+        let Some((Pull { state: PullState::Requested(digest, request), group, .. }, sa)) =
+            session.exchange_mut(message_id)
         else {
             return Err(ApiMisuse::NoSuchPull.into());
         };
-        let (next, message) = request.answer(&peer.sa, group_sa, &mut self.rng)?;
+        let (next, message) = request.answer(sa, group_sa, rng)?;
         let answered = Answered::new(digest.clone(), message.clone(), now);
         let (group, deadline) = (*group, now + self.config.limits.half_open_timeout);
         let state = PullState::Answered(answered, Box::new(next));
-        self.peers.put_pull(&cookies, message_id, Pull { id, group, state, deadline });
-        self.transmit(local, source, message);
+        self.endpoint.put(&cookies, message_id, Pull { id, group, state, deadline });
+        self.endpoint.transmit(address, message);
         Ok(())
     }
 
@@ -121,30 +157,31 @@ impl Server {
         refusal: PullRefusal,
         now: BootTime,
     ) -> Result<(), Error> {
-        let (cookies, message_id, peer) = waiting(&self.peers, id)?;
-        let Some(Pull { state: PullState::Requested(digest, _), group, .. }) =
-            peer.pulls.get(&message_id)
-        else {
+        let (cookies, message_id) = self.endpoint.find(id).ok_or(ApiMisuse::NoSuchPull)?;
+        let pull = self
+            .endpoint
+            .session(&cookies)
+            .and_then(|session| session.exchanges().get(&message_id));
+        let Some(Pull { state: PullState::Requested(digest, _), group, .. }) = pull else {
             return Err(ApiMisuse::NoSuchPull.into());
         };
         let (digest, group) = (digest.clone(), *group);
         let message = match refusal {
-            PullRefusal::InvalidId => self.notify(&cookies, NotifyType::INVALID_ID_INFORMATION),
+            PullRefusal::InvalidId => {
+                self.endpoint.notify(&cookies, NotifyType::INVALID_ID_INFORMATION)
+            }
             PullRefusal::AuthenticationFailed => {
-                self.notify(&cookies, NotifyType::AUTHENTICATION_FAILED)
+                self.endpoint.notify(&cookies, NotifyType::AUTHENTICATION_FAILED)
             }
             PullRefusal::Silence => None,
         };
         match message {
-            Some(message) => self.close(
-                &cookies,
-                message_id,
-                (id, group),
-                Answered::new(digest, message, now),
-                now,
-            ),
+            Some(message) => {
+                let answered = Answered::new(digest, message, now);
+                self.close(&cookies, message_id, (id, group), answered, now);
+            }
             None => {
-                self.peers.take_pull(&cookies, message_id);
+                self.endpoint.take(&cookies, message_id);
             }
         }
         self.statistics.pulls_refused += 1;
@@ -160,53 +197,33 @@ impl Server {
         accepted: Result<Vec<u8>, Error>,
     ) {
         let message_id = inbound.header.message_id;
-        let Some(pull) = self.peers.take_pull(&cookies, message_id) else { return };
-        let Some(peer) = self.peers.get(&cookies) else { return };
-        let (local, source, identity) = (peer.local, peer.source, peer.identity().clone());
+        let Some(pull) = self.endpoint.take(&cookies, message_id) else { return };
+        let Some(session) = self.endpoint.session(&cookies) else { return };
+        let (address, identity) = (session.address(), session.identity().clone());
         let (id, group) = (pull.id, pull.group);
         match accepted {
             Ok(message) => {
                 let answered = Answered::new(digest, message.clone(), inbound.now);
                 self.close(&cookies, message_id, (id, group), answered, inbound.now);
-                self.transmit(local, source, message);
+                self.endpoint.transmit(address, message);
                 self.statistics.pulls_completed += 1;
                 self.events.push_back(ServerEvent::PullCompleted {
                     pull: id,
-                    local,
-                    peer: source,
+                    local: address.local,
+                    peer: address.remote,
                     identity,
                     group,
                 });
             }
             Err(error) => {
-                if let Some(message) = error.notify().and_then(|kind| self.notify(&cookies, kind)) {
+                let kind = error.notify();
+                let event = aborted(session, &pull, PullAbort::Misbehaved(error));
+                if let Some(message) = kind.and_then(|kind| self.endpoint.notify(&cookies, kind)) {
                     let answered = Answered::new(digest, message, inbound.now);
                     self.close(&cookies, message_id, (id, group), answered, inbound.now);
                 }
-                let reason = PullAbort::Misbehaved(error);
-                self.events.push_back(ServerEvent::PullAborted {
-                    pull: id,
-                    peer: source,
-                    identity,
-                    group,
-                    reason,
-                });
+                self.events.push_back(event);
             }
-        }
-    }
-
-    /// The wait of a pull is over.
-    pub(super) fn expire_pull(&mut self, cookies: &Cookies, message_id: u32) {
-        let Some(pull) = self.peers.take_pull(cookies, message_id) else { return };
-        let Some(peer) = self.peers.get(cookies) else { return };
-        if pull.is_running() {
-            self.events.push_back(ServerEvent::PullAborted {
-                pull: pull.id,
-                peer: peer.source,
-                identity: peer.identity().clone(),
-                group: pull.group,
-                reason: PullAbort::TimedOut,
-            });
         }
     }
 
@@ -219,31 +236,15 @@ impl Server {
         answered: Answered,
         now: BootTime,
     ) {
-        let deadline = now + self.config.limits.finished_exchange;
+        let limits = self.config.limits;
+        let deadline = now + limits.finished_exchange;
         let pull = Pull { id, group, state: PullState::Closed(answered), deadline };
-        self.peers.put_pull(cookies, message_id, pull);
+        self.endpoint.put(cookies, message_id, pull);
         // Answers may be long: a peer that pulls again and again keeps no more of them than it may
         // have pulls.
-        while let Some(oldest) =
-            self.peers.get(cookies).and_then(|peer| peer.surplus(self.config.limits.pulls))
-        {
-            self.peers.take_pull(cookies, oldest);
+        let surplus = |session: &Session<Pull>| session.surplus(limits.exchanges);
+        while let Some(oldest) = self.endpoint.session(cookies).and_then(surplus) {
+            self.endpoint.take(cookies, oldest);
         }
     }
-
-    /// Sends a protected notification and returns it.
-    fn notify(&mut self, cookies: &Cookies, kind: NotifyType) -> Option<Vec<u8>> {
-        let peer = self.peers.get(cookies)?;
-        let message = peer.sa.seal_notification(peer.sa.notification(kind), &mut self.rng).ok()?;
-        let (local, source) = (peer.local, peer.source);
-        self.transmit(local, source, message.clone());
-        Some(message)
-    }
-}
-
-/// The peer whose pull `id` is.
-fn waiting(peers: &Peers, id: PullId) -> Result<(Cookies, u32, &Peer), ApiMisuse> {
-    let (cookies, message_id) = peers.find_pull(id).ok_or(ApiMisuse::NoSuchPull)?;
-    let peer = peers.get(&cookies).ok_or(ApiMisuse::NoSuchPull)?;
-    Ok((cookies, message_id, peer))
 }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use ike::endpoint::Endpoint;
+use ike::session::Exchange;
+
 /// Figures of a [`Server`](super::Server). All are totals since start, except the first three,
 /// which are as of now.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -32,4 +35,21 @@ pub struct ServerStatistics {
     pub duplicates_answered: u64,
     /// Datagrams discarded, by [`Error::reason`](crate::error::Error::reason).
     pub discards: BTreeMap<&'static str, u64>,
+}
+
+impl ServerStatistics {
+    /// Takes over what the endpoint below counts; `pushes_sent` are the datagrams that it has not
+    /// sent.
+    pub(super) fn measure<X: Exchange>(&mut self, endpoint: &Endpoint<X>, pushes_sent: u64) {
+        let ike = endpoint.statistics();
+        self.half_open = endpoint.half_open();
+        self.established = endpoint.established();
+        self.pulls = endpoint.running();
+        self.datagrams_sent = ike.datagrams_sent.saturating_add(pushes_sent);
+        self.phase1_established = ike.phase1_established;
+        self.half_open_expired = ike.half_open_expired;
+        self.half_open_evicted = ike.half_open_evicted;
+        self.diffie_hellman = ike.diffie_hellman;
+        self.duplicates_answered = ike.duplicates_answered;
+    }
 }

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use gdoi::BootTime;
 use gdoi::config::{
-    Authentication, ByteOrder, DhGroup, HashAlgorithm, Identity, PeerCredential, Phase1Encryption,
-    Phase1Policy, Phase1Transform, RegistrationConfig, RetransmissionPolicy, ServerConfig,
-    ServerLimits,
+    Authentication, ByteOrder, Credential, DhGroup, HashAlgorithm, Identity, PeerCredential,
+    Phase1Encryption, Phase1Policy, Phase1Transform, RegistrationConfig, RetransmissionPolicy,
+    ServerConfig, ServerLimits,
 };
 use gdoi::crypto::Secret;
 use gdoi::error::Error;
@@ -62,8 +62,8 @@ pub fn phase1() -> Phase1Policy {
     Phase1Policy { doi: Doi::GDOI, transforms: vec![transform()], lifetime: seconds(3600) }
 }
 
-pub fn key() -> Arc<Secret> {
-    Arc::new(Secret::copy_from(b"lab-psk"))
+pub fn key() -> Credential {
+    Credential::PreSharedKey(Arc::new(Secret::copy_from(b"lab-psk")))
 }
 
 pub fn registration_config(member: SocketAddr) -> RegistrationConfig {
@@ -74,7 +74,7 @@ pub fn registration_config(member: SocketAddr) -> RegistrationConfig {
         group_id_byte_order: ByteOrder::Network,
         identity: Identity::Address(member.ip()),
         expected_identity: Identity::Address(server_address().ip()),
-        pre_shared_key: key(),
+        credential: key(),
         phase1: phase1(),
         retransmission: RetransmissionPolicy::default(),
     }
@@ -87,7 +87,7 @@ pub fn server_config() -> ServerConfig {
         peers: vec![PeerCredential {
             addresses: "10.0.0.0/16".parse().unwrap(),
             identity: None,
-            pre_shared_key: key(),
+            credential: key(),
         }],
         phase1: phase1(),
         group_id_byte_order: ByteOrder::Network,

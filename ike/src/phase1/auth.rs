@@ -11,7 +11,7 @@ use super::cookies::Cookies;
 use super::exchange_cipher::{ExchangeCipher, Opened, Sealed, open_with, seal_with};
 use super::isakmp_sa::{Established, IsakmpSa, PeerAuthenticated, Role};
 use super::message::{AuthMessage, auth_payloads, check_header};
-use crate::config::{Identity, Phase1Transform};
+use crate::config::{Credential, Identity, Phase1Transform};
 use crate::crypto::keymat::{self, PhaseOneKeys};
 use crate::crypto::{Cipher, Secret, prf};
 use crate::error::{ApiMisuse, Error, NotAccepted, PeerMisbehaved};
@@ -58,13 +58,20 @@ impl MainModeKeys {
     /// Derives the keys. Also returns the cipher state in front of message 5.
     pub(super) fn derive(
         negotiated: Negotiated,
-        pre_shared_key: &Secret,
+        credential: &Credential,
         g_xy: &Secret,
         exchanged: &Exchanged<'_>,
     ) -> Result<(Self, ExchangeCipher), Error> {
+        let Phase1Transform { hash, authentication, .. } = negotiated.transform;
         let Exchanged { ni_b, nr_b, .. } = *exchanged;
-        let skeyid =
-            keymat::skeyid_pre_shared(negotiated.transform.hash, pre_shared_key, ni_b, nr_b);
+        if credential.authentication() != authentication {
+            return Err(
+                ApiMisuse::Configuration("credential of another authentication method").into()
+            );
+        }
+        let skeyid = match credential {
+            Credential::PreSharedKey(key) => keymat::skeyid_pre_shared(hash, key, ni_b, nr_b),
+        };
         Self::from_skeyid(negotiated, skeyid, g_xy, exchanged)
     }
 

@@ -17,7 +17,7 @@ use super::exchange_cipher::ExchangeCipher;
 use super::isakmp_sa::{IsakmpSa, Role};
 use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
 use super::proposal;
-use crate::config::{Identity, Phase1Policy};
+use crate::config::{Credential, Identity, Phase1Policy};
 use crate::crypto::{KeyPair, Secret, SeededRng};
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::wire::InvalidMessage;
@@ -30,8 +30,8 @@ pub struct InitiatorConfig {
     pub identity: Identity,
     /// The identity that the responder must prove.
     pub expected_identity: Identity,
-    /// The pre-shared key.
-    pub pre_shared_key: Arc<Secret>,
+    /// What proves our identity and the responder's.
+    pub credential: Credential,
     /// What may be negotiated.
     pub policy: Phase1Policy,
 }
@@ -188,7 +188,7 @@ impl ExpectAuth {
     ) -> Result<(Self, Vec<u8>), Error> {
         let cookies = negotiated.cookies;
         let (keys, exchange) =
-            MainModeKeys::derive(negotiated, &config.pre_shared_key, g_xy, exchanged)?;
+            MainModeKeys::derive(negotiated, &config.credential, g_xy, exchanged)?;
         let sealed = keys.seal(&exchange, Role::Initiator, &config.identity)?;
         let next = Self { config: Arc::clone(config), cookies, keys, exchange: sealed.next() };
         Ok((next, sealed.into_datagram()))

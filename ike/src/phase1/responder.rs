@@ -19,8 +19,8 @@ use super::exchange_cipher::ExchangeCipher;
 use super::isakmp_sa::{IsakmpSa, Role};
 use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
 use super::proposal::{self, Agreement};
-use crate::config::{Identity, Phase1Policy, Phase1Transform};
-use crate::crypto::{KeyPair, Secret, SeededRng};
+use crate::config::{Credential, Identity, Phase1Policy, Phase1Transform};
+use crate::crypto::{KeyPair, SeededRng};
 use crate::error::{Error, PeerMisbehaved};
 use crate::wire::header::Cookie;
 use crate::wire::sa::SecurityAssociation;
@@ -129,7 +129,7 @@ impl ExpectKe {
     pub fn compute(
         &self,
         received: &KeyExchangeMessage,
-        pre_shared_key: &Secret,
+        credential: &Credential,
         rng: &mut SeededRng,
     ) -> Result<(ExpectAuth, Vec<u8>), Error> {
         let group = self.transform().group;
@@ -145,7 +145,7 @@ impl ExpectKe {
         };
         let message = KeyExchangeMessage::write(self.cookies(), key_pair.public(), &nonce)?;
         let (keys, exchange) =
-            MainModeKeys::derive(self.negotiated.clone(), pre_shared_key, &g_xy, &exchanged)?;
+            MainModeKeys::derive(self.negotiated.clone(), credential, &g_xy, &exchanged)?;
         Ok((ExpectAuth { cookies: self.cookies(), keys, exchange }, message))
     }
 }

@@ -12,6 +12,7 @@
 )]
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -19,7 +20,7 @@ use serde_json::Value;
 use super::auth::{Exchanged, MainModeKeys, Negotiated};
 use super::message::{KeyExchangeMessage, SaMessage};
 use super::{Cookies, ExchangeCipher, IsakmpSa, Role};
-use crate::config::{Authentication, Identity, Phase1Transform};
+use crate::config::{Authentication, Credential, Identity, Phase1Transform};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use crate::testing::{group_named, hash_named, hex, json, octets};
 use crate::wire::registry::Doi;
@@ -46,7 +47,7 @@ pub fn worked_isakmp_sa() -> IsakmpSa {
     };
     let (ni_b, nr_b): (Vec<u8>, Vec<u8>) = ((0x20..=0x2f).collect(), (0x40..=0x4f).collect());
     let exchanged = Exchanged { g_xi: &[0xbb; 256], g_xr: &[0xcc; 256], ni_b: &ni_b, nr_b: &nr_b };
-    let psk = Secret::copy_from(b"lab-psk");
+    let psk = Credential::PreSharedKey(Arc::new(Secret::copy_from(b"lab-psk")));
     let (keys, first) =
         MainModeKeys::derive(negotiated, &psk, &Secret::new(vec![0xaa; 256]), &exchanged).unwrap();
     let skeyid_a = hex("281f555ac6bc9478b882e3ac36bdcec1393c32dda65ea27df1e00b711215315e");
@@ -122,7 +123,7 @@ impl Recording {
             Some(skeyid) => MainModeKeys::from_skeyid(negotiated, skeyid, &g_xy, &exchanged),
             None => MainModeKeys::derive(
                 negotiated,
-                &Secret::new(self.field("pre_shared_key")),
+                &Credential::PreSharedKey(Arc::new(Secret::new(self.field("pre_shared_key")))),
                 &g_xy,
                 &exchanged,
             ),

@@ -227,7 +227,9 @@ fn through_the_endpoint_of_the_key_server() {
             peers: vec![PeerCredential {
                 addresses: "198.51.100.0/24".parse().unwrap(),
                 identity: None,
-                pre_shared_key: std::sync::Arc::new(Secret::new(vec![1; 16])),
+                credential: crate::config::Credential::PreSharedKey(std::sync::Arc::new(
+                    Secret::new(vec![1; 16]),
+                )),
             }],
             phase1: Phase1Policy {
                 doi: crate::wire::registry::Doi::GDOI,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Authentication, Identity, Phase1Policy, Phase1Transform};
+use crate::config::{Authentication, Credential, Identity, Phase1Policy, Phase1Transform};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret, SeededRng};
 use crate::error::Error;
 use crate::wire::registry::{Doi, ExchangeType};
@@ -40,15 +40,15 @@ fn server() -> Identity {
     Identity::Fqdn("ks1.example".to_owned())
 }
 
-fn pre_shared_key() -> Arc<Secret> {
-    Arc::new(Secret::copy_from(b"a key of two"))
+fn credential() -> Credential {
+    Credential::PreSharedKey(Arc::new(Secret::copy_from(b"a key of two")))
 }
 
 fn initiator_config(transforms: &[Phase1Transform]) -> InitiatorConfig {
     InitiatorConfig {
         identity: member(),
         expected_identity: server(),
-        pre_shared_key: pre_shared_key(),
+        credential: credential(),
         policy: policy(transforms),
     }
 }
@@ -73,7 +73,7 @@ fn next(step: InitiatorStep) -> (Initiator, Vec<u8>) {
 }
 
 fn run(config: InitiatorConfig, policy: &Phase1Policy, rng: &mut SeededRng) -> Result<Run, Error> {
-    let psk = pre_shared_key();
+    let psk = credential();
     // HDR, SA -->
     let (expect_sa, message_1) = Initiator::start(config, rng)?;
     // <-- HDR, SA

@@ -58,8 +58,7 @@ fn finish_from_message_3(
     rng: &mut SeededRng,
 ) -> Outcome {
     let received = responder_state.read(message_3)?;
-    let (responder_state, message_4) =
-        responder_state.compute(&received, &pre_shared_key(), rng)?;
+    let (responder_state, message_4) = responder_state.compute(&received, &credential(), rng)?;
     let (expect_auth, message_5) = next(expect_ke.handle(&message_4, rng)?);
     finish_from_message_5(&expect_auth, &responder_state, &message_5, rng)
 }

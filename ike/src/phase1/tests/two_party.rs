@@ -95,9 +95,8 @@ fn the_keys_of_two_runs_differ() {
 #[test]
 fn another_pre_shared_key_fails_at_both_proofs() {
     let rng = &mut SeededRng::from_seed([4; 32]);
-    let other = Arc::new(Secret::copy_from(b"a key of three"));
-    let config =
-        InitiatorConfig { pre_shared_key: Arc::clone(&other), ..initiator_config(&[FAST]) };
+    let other = Credential::PreSharedKey(Arc::new(Secret::copy_from(b"a key of three")));
+    let config = InitiatorConfig { credential: other.clone(), ..initiator_config(&[FAST]) };
     let (expect_sa, message_1) = Initiator::start(config, rng).unwrap();
     let (expect_ke_r, message_2) =
         responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap();
@@ -105,7 +104,7 @@ fn another_pre_shared_key_fails_at_both_proofs() {
     let received = expect_ke_r.read(&message_3).unwrap();
     // Two responders at one message 3: one with another key, and an impostor that proves the right
     // identity with it.
-    let (honest, message_4) = expect_ke_r.compute(&received, &pre_shared_key(), rng).unwrap();
+    let (honest, message_4) = expect_ke_r.compute(&received, &credential(), rng).unwrap();
     let (expect_auth, message_5) = next(expect_ke.handle(&message_4, rng).unwrap());
     assert_eq!(
         honest.handle(&message_5, &server(), &member()).unwrap_err(),
@@ -161,7 +160,7 @@ fn every_type_of_identity_is_proved() {
         let (expect_ke, message_3) = next(expect_sa.handle(&message_2, rng).unwrap());
         let received = expect_ke_r.read(&message_3).unwrap();
         let (expect_auth_r, message_4) =
-            expect_ke_r.compute(&received, &pre_shared_key(), rng).unwrap();
+            expect_ke_r.compute(&received, &credential(), rng).unwrap();
         let (_, message_5) = next(expect_ke.handle(&message_4, rng).unwrap());
         let (sa, _) = expect_auth_r.handle(&message_5, &server(), &identity).unwrap();
         assert_eq!(sa.peer_identity(), &identity);
@@ -258,7 +257,7 @@ fn unusable_public_values_are_refused_on_both_sides() {
             let forged = KeyExchangeMessage::write(cookies, &public, &[1; 16]).unwrap();
             assert_eq!(run.expect_ke.handle(&forged, rng).unwrap_err(), refused);
             let computed = run.responder_expect_ke.read(&forged).and_then(|received| {
-                run.responder_expect_ke.compute(&received, &pre_shared_key(), rng)
+                run.responder_expect_ke.compute(&received, &credential(), rng)
             });
             assert_eq!(computed.map(|_| ()).unwrap_err(), refused);
         }
@@ -295,8 +294,7 @@ fn vendor_ids_and_nat_detection_are_tolerated_and_foreign_payloads_are_not() {
     let (expect_ke, message_3) = next(expect_sa.handle(&message_2, rng).unwrap());
     let message_3 = with_payloads(&message_3, harmless());
     let received = expect_ke_r.read(&message_3).unwrap();
-    let (expect_auth_r, message_4) =
-        expect_ke_r.compute(&received, &pre_shared_key(), rng).unwrap();
+    let (expect_auth_r, message_4) = expect_ke_r.compute(&received, &credential(), rng).unwrap();
     let message_4 = with_payloads(&message_4, harmless());
     let (_, message_5) = next(expect_ke.handle(&message_4, rng).unwrap());
     expect_auth_r.handle(&message_5, &server(), &member()).unwrap();

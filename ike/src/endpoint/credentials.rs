@@ -45,13 +45,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::config::Credential;
     use crate::crypto::Secret;
 
     fn credentials(prefixes: &[&str]) -> Credentials {
         let peer = |prefix: &&str| PeerCredential {
             addresses: prefix.parse().unwrap(),
             identity: Some(Identity::Fqdn((*prefix).to_owned())),
-            pre_shared_key: Arc::new(Secret::copy_from(b"key")),
+            credential: Credential::PreSharedKey(Arc::new(Secret::copy_from(b"key"))),
         };
         Credentials::new(prefixes.iter().map(peer).collect())
     }

@@ -10,19 +10,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use core::net::{IpAddr, SocketAddr};
 
-use crate::config::ServerLimits;
+use super::Limits;
+use crate::error::NotAccepted;
 use crate::phase1::Cookies;
 use crate::phase1::responder::{ExpectAuth, ExpectKe};
+use crate::retransmission::{Answered, Copy, Digest};
+use crate::session::PeerAddress;
 use crate::time::BootTime;
 use crate::wire::header::Cookie;
-use ike::error::NotAccepted;
-use ike::retransmission::{Answered, Digest};
 
 /// One exchange of main mode that has not come to its end.
 #[derive(Debug)]
 pub(super) struct HalfOpen {
-    pub(super) source: SocketAddr,
-    pub(super) local: SocketAddr,
+    pub(super) address: PeerAddress,
     pub(super) phase: Phase,
     /// The last request and our answer.
     pub(super) answered: Answered,
@@ -35,6 +35,8 @@ pub(super) struct HalfOpen {
 pub(super) enum Phase {
     /// Message 3; how many came whose public value was unusable.
     ExpectKe(ExpectKe, u8),
+    /// The arithmetic of the message 3 with this digest, which somebody does elsewhere.
+    Computing(ExpectKe, u8, Digest),
     /// Message 5.
     ExpectAuth(Box<ExpectAuth>),
 }
@@ -42,7 +44,7 @@ pub(super) enum Phase {
 /// All of them, within bounds.
 #[derive(Debug)]
 pub(super) struct HalfOpenTable {
-    limits: ServerLimits,
+    limits: Limits,
     by_cookies: BTreeMap<Cookies, HalfOpen>,
     by_first_message: BTreeMap<(SocketAddr, Cookie), Cookies>,
     by_source: BTreeMap<IpAddr, Source>,
@@ -58,7 +60,7 @@ struct Source {
 }
 
 impl HalfOpenTable {
-    pub(super) fn new(limits: ServerLimits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
             by_cookies: BTreeMap::new(),
@@ -71,7 +73,7 @@ impl HalfOpenTable {
     }
 
     /// Bounds for what comes from now on.
-    pub(super) fn limit(&mut self, limits: ServerLimits) {
+    pub(super) fn limit(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
@@ -107,11 +109,12 @@ impl HalfOpenTable {
     /// Takes a new exchange in, for which there must be room; returns how many others had to go.
     pub(super) fn insert(
         &mut self,
-        (source, local): (SocketAddr, SocketAddr),
+        address: PeerAddress,
         state: ExpectKe,
         answered: Answered,
         now: BootTime,
     ) -> u64 {
+        let source = address.remote;
         let mut evicted = 0;
         if let Some(of_source) = self.by_source.get(&source.ip())
             && of_source.strangers.len().saturating_add(of_source.running) >= self.per_source()
@@ -134,13 +137,26 @@ impl HalfOpenTable {
         self.by_first_message.insert((source, cookies.initiator), cookies);
         self.deadlines.insert((deadline, cookies));
         let exchange =
-            HalfOpen { source, local, phase: Phase::ExpectKe(state, 0), answered, deadline, born };
+            HalfOpen { address, phase: Phase::ExpectKe(state, 0), answered, deadline, born };
         self.by_cookies.insert(cookies, exchange);
         evicted
     }
 
-    /// The source has returned our cookie: from here on the exchange is running.
-    pub(super) fn run(
+    /// The source has returned our cookie and the arithmetic begins: from here on the exchange is
+    /// running.
+    pub(super) fn compute(&mut self, cookies: &Cookies, request: Digest) {
+        let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
+        let Phase::ExpectKe(state, unusable) = &exchange.phase else { return };
+        exchange.phase = Phase::Computing(state.clone(), *unusable, request);
+        self.strangers.remove(&(exchange.born, *cookies));
+        let of_source = self.by_source.entry(exchange.address.remote.ip()).or_default();
+        if of_source.strangers.remove(&(exchange.born, *cookies)) {
+            of_source.running = of_source.running.saturating_add(1);
+        }
+    }
+
+    /// The arithmetic is done: the exchange waits for message 5.
+    pub(super) fn computed(
         &mut self,
         cookies: &Cookies,
         state: ExpectAuth,
@@ -150,22 +166,33 @@ impl HalfOpenTable {
         let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
         exchange.phase = Phase::ExpectAuth(Box::new(state));
         exchange.answered = answered;
-        self.strangers.remove(&(exchange.born, *cookies));
-        let of_source = self.by_source.entry(exchange.source.ip()).or_default();
-        if of_source.strangers.remove(&(exchange.born, *cookies)) {
-            of_source.running = of_source.running.saturating_add(1);
-        }
         self.deadlines.remove(&(exchange.deadline, *cookies));
         exchange.deadline = now + self.limits.half_open_timeout;
         self.deadlines.insert((exchange.deadline, *cookies));
     }
 
+    /// The public value was unusable: the exchange waits for another message 3 as a stranger's, or
+    /// is given up.
+    pub(super) fn refuse(&mut self, cookies: &Cookies) {
+        let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
+        let Phase::Computing(state, unusable, _) = &exchange.phase else { return };
+        let unusable = unusable.saturating_add(1);
+        exchange.phase = Phase::ExpectKe(state.clone(), unusable);
+        self.strangers.insert((exchange.born, *cookies));
+        let of_source = self.by_source.entry(exchange.address.remote.ip()).or_default();
+        of_source.running = of_source.running.saturating_sub(1);
+        of_source.strangers.insert((exchange.born, *cookies));
+        if unusable > TOLERATED_PUBLIC_VALUES {
+            self.remove(cookies);
+        }
+    }
+
     pub(super) fn remove(&mut self, cookies: &Cookies) -> Option<HalfOpen> {
         let exchange = self.by_cookies.remove(cookies)?;
-        self.by_first_message.remove(&(exchange.source, cookies.initiator));
+        self.by_first_message.remove(&(exchange.address.remote, cookies.initiator));
         self.strangers.remove(&(exchange.born, *cookies));
         self.deadlines.remove(&(exchange.deadline, *cookies));
-        let ip = exchange.source.ip();
+        let ip = exchange.address.remote.ip();
         if let Some(of_source) = self.by_source.get_mut(&ip) {
             if !of_source.strangers.remove(&(exchange.born, *cookies)) {
                 of_source.running = of_source.running.saturating_sub(1);
@@ -193,11 +220,11 @@ impl HalfOpenTable {
 }
 
 /// Unusable public values that one exchange may send before it is given up: each costs arithmetic.
-pub(super) const TOLERATED_PUBLIC_VALUES: u8 = 2;
+const TOLERATED_PUBLIC_VALUES: u8 = 2;
 
 impl HalfOpen {
     /// Whether a datagram is a copy of the last request, and the answer to it.
-    pub(super) fn copy(&mut self, digest: &Digest, now: BootTime) -> ike::retransmission::Copy<'_> {
+    pub(super) fn copy(&mut self, digest: &Digest, now: BootTime) -> Copy<'_> {
         self.answered.handle(digest, now)
     }
 }

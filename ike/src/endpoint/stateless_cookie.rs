@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use crate::config::HashAlgorithm;
-use crate::crypto::{Secret, SeededRng, constant_time_eq, prf};
+use crate::crypto::{HashAlgorithm, Secret, SeededRng, constant_time_eq, prf};
 use crate::phase1::Cookies;
+use crate::session::PeerAddress;
 use crate::time::BootTime;
 use crate::wire::header::Cookie;
 
@@ -27,7 +27,7 @@ const PLACES: usize = 256;
 
 /// What peers have proved.
 #[derive(Debug)]
-pub(super) struct Offers {
+pub(super) struct ProvedOffers {
     by_place: BTreeMap<u8, Offer>,
     /// The same the other way round.
     places: BTreeMap<Vec<u8>, u8>,
@@ -49,7 +49,7 @@ struct Offer {
     holders: usize,
 }
 
-impl Offers {
+impl ProvedOffers {
     /// None yet. Cookies are good for one to two times `period`.
     pub(super) fn new(period: Duration, rng: &mut SeededRng) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl Offers {
     /// The responder cookie for this offer, if a peer has proved it.
     pub(super) fn cookie(
         &mut self,
-        ends: (SocketAddr, SocketAddr),
+        address: PeerAddress,
         initiator: Cookie,
         offer: &[u8],
         now: BootTime,
@@ -106,13 +106,13 @@ impl Offers {
     ) -> Option<Cookie> {
         let place = *self.places.get(offer)?;
         self.change_secret(now, rng);
-        Some(make(&self.secret, ends, initiator, place, offer))
+        Some(make(&self.secret, address, initiator, place, offer))
     }
 
     /// The offer that `cookies` were made for, if they were made here and not long ago.
     pub(super) fn recognise(
         &mut self,
-        ends: (SocketAddr, SocketAddr),
+        address: PeerAddress,
         cookies: Cookies,
         now: BootTime,
         rng: &mut SeededRng,
@@ -121,7 +121,7 @@ impl Offers {
         self.change_secret(now, rng);
         let offer = self.by_place.get(&place)?;
         let secrets = [Some(&self.secret), self.before.as_ref()];
-        let made = |secret| make(secret, ends, cookies.initiator, place, &offer.octets);
+        let made = |secret| make(secret, address, cookies.initiator, place, &offer.octets);
         let known = secrets
             .into_iter()
             .flatten()
@@ -166,12 +166,12 @@ fn fresh(rng: &mut SeededRng) -> Secret {
 
 fn make(
     secret: &Secret,
-    ends: (SocketAddr, SocketAddr),
+    address: PeerAddress,
     initiator: Cookie,
     place: u8,
     offer: &[u8],
 ) -> Cookie {
-    let (source, local) = (address(ends.0), address(ends.1));
+    let (source, local) = (octets(address.remote), octets(address.local));
     let mac = prf(
         HashAlgorithm::Sha2_256,
         secret.expose(),
@@ -186,7 +186,7 @@ fn make(
 }
 
 /// Of fixed length, so that no two pairs read alike.
-fn address(address: SocketAddr) -> [u8; 18] {
+fn octets(address: SocketAddr) -> [u8; 18] {
     let ip = match address.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
@@ -210,13 +210,16 @@ mod tests {
         BootTime::new(Duration::from_secs(seconds))
     }
 
-    fn ends(last: u8) -> (SocketAddr, SocketAddr) {
-        (SocketAddr::from(([192, 0, 2, last], 848)), SocketAddr::from(([192, 0, 2, 250], 848)))
+    fn ends(last: u8) -> PeerAddress {
+        PeerAddress {
+            remote: SocketAddr::from(([192, 0, 2, last], 848)),
+            local: SocketAddr::from(([192, 0, 2, 250], 848)),
+        }
     }
 
-    fn offers() -> (Offers, SeededRng) {
+    fn offers() -> (ProvedOffers, SeededRng) {
         let mut rng = SeededRng::from_seed([9; 32]);
-        (Offers::new(Duration::from_secs(30), &mut rng), rng)
+        (ProvedOffers::new(Duration::from_secs(30), &mut rng), rng)
     }
 
     #[test]
@@ -227,7 +230,7 @@ mod tests {
             None,
             "nobody has proved it"
         );
-        offers.prove(ends(1).0.ip(), b"offer", 10);
+        offers.prove(ends(1).remote.ip(), b"offer", 10);
         let responder = offers.cookie(ends(1), INITIATOR, b"offer", at(5), &mut rng).unwrap();
         assert_eq!(
             offers.cookie(ends(1), INITIATOR, b"offer", at(29), &mut rng),
@@ -241,7 +244,10 @@ mod tests {
         };
         assert_eq!(good(ends(1), cookies, 6).as_deref(), Some(b"offer".as_slice()));
         assert_eq!(good(ends(2), cookies, 6), None, "of another address");
-        assert_eq!(good((ends(1).1, ends(1).0), cookies, 6), None);
+        assert_eq!(
+            good(PeerAddress { remote: ends(1).local, local: ends(1).remote }, cookies, 6),
+            None
+        );
         assert_eq!(good(ends(1), Cookies { initiator: [8; 8], ..cookies }, 6), None);
         for octet in 0..8 {
             let mut forged = responder;
@@ -255,10 +261,10 @@ mod tests {
     #[test]
     fn members_with_the_same_offer_vouch_for_each_other_and_each_holds_one() {
         let (mut offers, mut rng) = offers();
-        offers.prove(ends(1).0.ip(), b"usual", 100);
+        offers.prove(ends(1).remote.ip(), b"usual", 100);
         assert!(offers.cookie(ends(2), INITIATOR, b"usual", at(1), &mut rng).is_some());
         for round in 0..1000_u32 {
-            offers.prove(ends(3).0.ip(), &round.to_be_bytes(), 100);
+            offers.prove(ends(3).remote.ip(), &round.to_be_bytes(), 100);
         }
         assert_eq!(offers.by_place.len(), 2, "one peer, one offer");
         assert!(offers.cookie(ends(1), INITIATOR, b"usual", at(1), &mut rng).is_some());
@@ -266,7 +272,10 @@ mod tests {
         let shown: Vec<_> = offers.iter().collect();
         assert_eq!(
             shown,
-            [(ends(1).0.ip(), b"usual".as_slice()), (ends(3).0.ip(), [0, 0, 3, 231].as_slice())]
+            [
+                (ends(1).remote.ip(), b"usual".as_slice()),
+                (ends(3).remote.ip(), [0, 0, 3, 231].as_slice())
+            ]
         );
     }
 
@@ -274,8 +283,8 @@ mod tests {
     fn peers_and_offers_are_bounded_and_the_newest_stay() {
         let (mut offers, mut rng) = offers();
         for peer in 1..=200_u8 {
-            offers.prove(ends(peer).0.ip(), &[peer], 50);
-            offers.prove(ends(1).0.ip(), &[1], 50);
+            offers.prove(ends(peer).remote.ip(), &[peer], 50);
+            offers.prove(ends(1).remote.ip(), &[1], 50);
         }
         assert_eq!(
             (offers.by_source.len(), offers.by_age.len(), offers.places.len()),

@@ -1,0 +1,48 @@
+//! Arithmetic that may leave the caller's thread.
+//!
+//! A Diffie-Hellman exchange takes as long as hundreds of other messages. The endpoint hands it out
+//! as a value that any thread may run, goes on with other datagrams, and takes the result back.
+
+use crate::config::Credential;
+use crate::crypto::SeededRng;
+use crate::error::Error;
+use crate::phase1::responder::{ExpectAuth, ExpectKe};
+use crate::phase1::{Cookies, KeyExchangeMessage};
+use crate::retransmission::Digest;
+
+/// Where the arithmetic of an endpoint is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Arithmetic {
+    /// Within the call that needs it.
+    #[default]
+    InPlace,
+    /// Elsewhere: the endpoint hands out each computation and waits for its result.
+    HandedOut,
+}
+
+/// The arithmetic of one exchange, to be done anywhere.
+#[derive(Debug)]
+pub struct Computation {
+    pub(super) cookies: Cookies,
+    pub(super) request: Digest,
+    pub(super) state: ExpectKe,
+    pub(super) received: KeyExchangeMessage,
+    pub(super) credential: Credential,
+    pub(super) rng: SeededRng,
+}
+
+/// The result of a [`Computation`], for the endpoint that handed it out.
+#[derive(Debug)]
+pub struct Computed {
+    pub(super) cookies: Cookies,
+    pub(super) request: Digest,
+    pub(super) result: Result<(ExpectAuth, Vec<u8>), Error>,
+}
+
+impl Computation {
+    /// Computes: two exponentiations, three in group 24.
+    pub fn run(self) -> Computed {
+        let Self { cookies, request, state, received, credential, mut rng } = self;
+        Computed { cookies, request, result: state.compute(&received, &credential, &mut rng) }
+    }
+}

@@ -1,0 +1,445 @@
+//! An endpoint that answers: phase 1 as responder (RFC 2409 §5.4) for many peers, and the sessions
+//! that come of it.
+//!
+//! ```text
+//! source -> credential -> header -> cookies -+-> half-open exchange -> main mode
+//!                                            +-> session -> informational, or (DOI, exchange type)
+//! ```
+//!
+//! Every step that costs more than the one before is behind a check: strangers without a credential
+//! cost a look-up, strangers with a credential a bounded piece of memory, and only who repeats our
+//! cookie costs arithmetic. Who offers what a peer has proved before costs no memory either.
+//!
+//! What an exchange of phase 2 means, the protocol above decides, by the domain of interpretation of
+//! the ISAKMP SA and the exchange type: Quick Mode and GROUPKEY-PULL share a number.
+
+mod computation;
+mod credentials;
+mod half_open;
+mod main_mode;
+mod sessions;
+mod stateless_cookie;
+mod statistics;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use crate::config::{Identity, PeerCredential, Phase1Policy, Phase1Transform};
+use crate::crypto::SeededRng;
+use crate::error::{Error, NotAccepted, PeerIncompatible};
+use crate::event::{Deadline, Timer, Transmit};
+use crate::phase1::Cookies;
+use crate::retransmission::Copy;
+use crate::session::{Exchange, PeerAddress, Session};
+use crate::time::BootTime;
+use crate::wire::header::{self, Header};
+use crate::wire::notify::Notification;
+use crate::wire::registry::{Doi, ExchangeType, Flags, NotifyType};
+use crate::wire::{RawPayload, chain};
+use credentials::Credentials;
+use half_open::HalfOpenTable;
+use sessions::Sessions;
+use stateless_cookie::ProvedOffers;
+
+pub use computation::{Arithmetic, Computation, Computed};
+pub use statistics::Statistics;
+
+/// What an endpoint answers, and to whom.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// Our phase-1 identity; `None` is the address the peer wrote to.
+    pub identity: Option<Identity>,
+    /// Who may connect.
+    pub peers: Vec<PeerCredential>,
+    /// What phase 1 may negotiate, and for which domain of interpretation.
+    pub phase1: Phase1Policy,
+    /// Bounds on work for strangers.
+    pub limits: Limits,
+}
+
+/// Bounds that keep a flood of first messages from costing memory or arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Half-open exchanges in all.
+    pub half_open: usize,
+    /// Half-open exchanges of one source address.
+    pub half_open_per_source: usize,
+    /// How long a half-open exchange may wait for its next message.
+    pub half_open_timeout: Duration,
+    /// Established ISAKMP SAs in all.
+    pub established: usize,
+    /// Established ISAKMP SAs of one peer; a further one replaces the oldest.
+    pub established_per_peer: usize,
+    /// Exchanges in progress under one ISAKMP SA.
+    pub exchanges: usize,
+    /// How long the answer to a last message is kept for duplicates of it.
+    pub finished_exchange: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            half_open: 4096,
+            half_open_per_source: 4,
+            half_open_timeout: Duration::from_secs(30),
+            established: 20_000,
+            established_per_peer: 4,
+            exchanges: 8,
+            finished_exchange: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What happened at an endpoint.
+#[derive(Debug)]
+pub enum EndpointEvent<X> {
+    /// A peer has proved its identity.
+    Established {
+        /// Where it is.
+        address: PeerAddress,
+        /// The identity proved.
+        identity: Identity,
+        /// What was negotiated.
+        transform: Phase1Transform,
+        /// The cookie pair.
+        cookies: Cookies,
+    },
+    /// An ISAKMP SA is gone, with the exchanges under it.
+    Ended {
+        /// What there was.
+        session: Session<X>,
+        /// Whether the peer deleted it (authenticated).
+        deleted_by_peer: bool,
+    },
+}
+
+/// A datagram on its way through the stages, with what the ones before found out.
+#[derive(Clone, Copy, Debug)]
+pub struct Inbound<'a> {
+    /// Where it came from.
+    pub source: SocketAddr,
+    /// Our address that it came to.
+    pub local: SocketAddr,
+    /// The octets.
+    pub datagram: &'a [u8],
+    /// Its header.
+    pub header: Header,
+    /// When it came.
+    pub now: BootTime,
+}
+
+/// Phase 1 as responder, and all sessions. `X` is an exchange of the protocol above.
+///
+/// After every `handle_*` and every command, drain `poll_transmit`, `poll_event` and
+/// `poll_computation`, then read `poll_timeout`. `now` must never go back.
+#[derive(Debug)]
+pub struct Endpoint<X: Exchange> {
+    config: EndpointConfig,
+    credentials: Credentials,
+    rng: SeededRng,
+    half_open: HalfOpenTable,
+    offers: ProvedOffers,
+    sessions: Sessions<X>,
+    arithmetic: Arithmetic,
+    computations: VecDeque<Computation>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<EndpointEvent<X>>,
+    statistics: Statistics,
+}
+
+impl<X: Exchange> Endpoint<X> {
+    /// An endpoint without any peer. `seed` must come from the operating system's generator and be
+    /// used once.
+    pub fn new(config: EndpointConfig, seed: [u8; 32]) -> Self {
+        let mut rng = SeededRng::from_seed(seed);
+        Self {
+            credentials: Credentials::new(config.peers.clone()),
+            offers: ProvedOffers::new(config.limits.half_open_timeout, &mut rng),
+            rng,
+            half_open: HalfOpenTable::new(config.limits),
+            sessions: Sessions::new(config.limits),
+            arithmetic: Arithmetic::default(),
+            computations: VecDeque::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            statistics: Statistics::default(),
+            config,
+        }
+    }
+
+    /// Takes over another configuration. Exchanges and ISAKMP SAs that there are go on as they
+    /// began: see [`delete_identity`](Self::delete_identity) and [`delete_all`](Self::delete_all).
+    pub fn reconfigure(&mut self, config: EndpointConfig) {
+        self.credentials = Credentials::new(config.peers.clone());
+        self.half_open.limit(config.limits);
+        self.sessions.limit(config.limits);
+        self.config = config;
+    }
+
+    /// Where arithmetic is done from now on.
+    pub fn set_arithmetic(&mut self, arithmetic: Arithmetic) {
+        self.arithmetic = arithmetic;
+    }
+
+    /// Peers with the offer of main mode that each has proved: with them, nobody who forges message
+    /// 1 in a peer's name can keep that peer out. For [`remember_offer`](Self::remember_offer)
+    /// after a restart.
+    pub fn proved_offers(&self) -> impl Iterator<Item = (IpAddr, &[u8])> {
+        self.offers.iter()
+    }
+
+    /// The peer at `source` proved earlier that it makes this offer.
+    pub fn remember_offer(&mut self, source: IpAddr, offer: &[u8]) {
+        self.offers.prove(source, offer, self.config.limits.established);
+    }
+
+    /// The first stages: a source with a credential, and a header.
+    ///
+    /// # Errors
+    /// Nobody with a credential is at `source`, or the octets are no message.
+    pub fn admit<'a>(
+        &self,
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &'a [u8],
+        now: BootTime,
+    ) -> Result<Inbound<'a>, Error> {
+        if self.credentials.find(source.ip()).is_none() {
+            return Err(NotAccepted::UnknownSource(source).into());
+        }
+        let (header, _) = header::split(datagram)?;
+        Ok(Inbound { source, local, datagram, header, now })
+    }
+
+    /// Phase 1 and Informational exchanges. For a message of another exchange under an ISAKMP SA,
+    /// the answer is the domain of interpretation that says, with the exchange type, what it is.
+    ///
+    /// # Errors
+    /// The datagram is discarded and the state unchanged.
+    pub fn handle(&mut self, inbound: Inbound<'_>) -> Result<Option<Doi>, Error> {
+        match inbound.header.exchange {
+            ExchangeType::IDENTITY_PROTECTION => self.handle_main_mode(inbound).map(|()| None),
+            ExchangeType::INFORMATIONAL if inbound.header.flags.contains(Flags::ENCRYPTION) => {
+                self.handle_informational(inbound).map(|()| None)
+            }
+            ExchangeType::INFORMATIONAL => Err(unprotected(inbound.datagram)),
+            other if other.0 < FIRST_OF_DOI => Err(PeerIncompatible::ExchangeType(other.0).into()),
+            _ => {
+                let cookies = Cookies::of(&inbound.header);
+                Ok(Some(self.session_at(&cookies, inbound.source)?.sa().doi()))
+            }
+        }
+    }
+
+    /// A computation has been done. Its result counts if its exchange still waits for it.
+    ///
+    /// # Errors
+    /// The peer's public value is unusable, or nobody waits for the result.
+    pub fn handle_computed(&mut self, computed: Computed, now: BootTime) -> Result<(), Error> {
+        self.finish_key_exchange(computed, now)
+    }
+
+    /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not. Returns
+    /// exchanges whose time is over, with the session that each was under.
+    pub fn handle_timeout(&mut self, now: BootTime) -> Vec<(Cookies, X)> {
+        while self.half_open.expire(now).is_some() {
+            self.statistics.half_open_expired += 1;
+        }
+        let mut expired = Vec::new();
+        while let Some((_, timer, cookies, message_id)) =
+            self.sessions.next_due().filter(|due| due.0 <= now)
+        {
+            match timer {
+                Timer::IsakmpLifetime => self.end(&cookies, false),
+                _ => {
+                    expired.extend(self.take(&cookies, message_id).map(|taken| (cookies, taken)));
+                }
+            }
+        }
+        expired
+    }
+
+    /// Ends every ISAKMP SA of `identity`, telling the peers by protected Deletes. Returns how many
+    /// there were.
+    pub fn delete_identity(&mut self, identity: &Identity) -> usize {
+        let all = self.sessions.of_identity(identity);
+        all.iter().for_each(|cookies| self.delete(cookies));
+        all.len()
+    }
+
+    /// Ends every ISAKMP SA, telling the peers by protected Deletes. Returns how many there were.
+    pub fn delete_all(&mut self) -> usize {
+        let all = self.sessions.all();
+        all.iter().for_each(|cookies| self.delete(cookies));
+        all.len()
+    }
+
+    /// The session with this cookie pair.
+    pub fn session(&self, cookies: &Cookies) -> Option<&Session<X>> {
+        self.sessions.get(cookies)
+    }
+
+    /// The session with this cookie pair, if `source` is where its peer is.
+    ///
+    /// # Errors
+    /// There is none, or its peer is elsewhere.
+    pub fn session_at(
+        &mut self,
+        cookies: &Cookies,
+        source: SocketAddr,
+    ) -> Result<&mut Session<X>, NotAccepted> {
+        let session = self.sessions.get_mut(cookies).ok_or(NotAccepted::UnknownCookies)?;
+        session.address().check(source)?;
+        Ok(session)
+    }
+
+    /// The session with this cookie pair, and randomness for what is said under it.
+    pub fn session_and_rng(
+        &mut self,
+        cookies: &Cookies,
+    ) -> Option<(&mut Session<X>, &mut SeededRng)> {
+        Some((self.sessions.get_mut(cookies)?, &mut self.rng))
+    }
+
+    /// Where the exchange `id` is.
+    pub fn find(&self, id: X::Id) -> Option<(Cookies, u32)> {
+        self.sessions.find(id)
+    }
+
+    /// Puts `exchange` in the place of the one with this message identifier.
+    pub fn put(&mut self, cookies: &Cookies, message_id: u32, exchange: X) {
+        self.sessions.put(cookies, message_id, exchange);
+    }
+
+    /// Removes an exchange.
+    pub fn take(&mut self, cookies: &Cookies, message_id: u32) -> Option<X> {
+        self.sessions.take(cookies, message_id)
+    }
+
+    /// Sends a protected notification and returns it.
+    pub fn notify(&mut self, cookies: &Cookies, kind: NotifyType) -> Option<Vec<u8>> {
+        let session = self.sessions.get(cookies)?;
+        let (sa, address) = (session.sa(), session.address());
+        let message = sa.seal_notification(sa.notification(kind), &mut self.rng).ok()?;
+        self.transmit(address, message.clone());
+        Some(message)
+    }
+
+    /// Sends `payload` to a peer.
+    pub fn transmit(&mut self, address: PeerAddress, payload: Vec<u8>) {
+        self.statistics.datagrams_sent += 1;
+        self.transmits.push_back(address.transmit(payload));
+    }
+
+    /// Sends an answer again.
+    pub fn repeat(&mut self, address: PeerAddress, answer: Vec<u8>) {
+        self.statistics.duplicates_answered += 1;
+        self.transmit(address, answer);
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next computation to run, with [`Arithmetic::HandedOut`]. Its result goes to
+    /// [`handle_computed`](Self::handle_computed).
+    pub fn poll_computation(&mut self) -> Option<Computation> {
+        self.computations.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let half_open =
+            self.half_open.next_deadline().map(|at| Deadline { at, why: Timer::HalfOpen });
+        let sessions = self.sessions.next_due().map(|(at, why, ..)| Deadline { at, why });
+        half_open.into_iter().chain(sessions).min()
+    }
+
+    /// What happened next.
+    pub fn poll_event(&mut self) -> Option<EndpointEvent<X>> {
+        self.events.pop_front()
+    }
+
+    /// Figures since start.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// Half-open exchanges now.
+    pub fn half_open(&self) -> usize {
+        self.half_open.len()
+    }
+
+    /// Established ISAKMP SAs now.
+    pub fn established(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Exchanges in progress under ISAKMP SAs now.
+    pub fn running(&self) -> usize {
+        self.sessions.running()
+    }
+
+    /// A protected Informational message: only a Delete of the ISAKMP SA has a consequence.
+    fn handle_informational(&mut self, inbound: Inbound<'_>) -> Result<(), Error> {
+        let cookies = Cookies::of(&inbound.header);
+        let session = self.session_at(&cookies, inbound.source)?;
+        let said = session.open_informational(inbound.header.message_id, inbound.datagram)?;
+        if session.is_deleted_by(&said) {
+            self.end(&cookies, true);
+        }
+        Ok(())
+    }
+
+    /// Ends an ISAKMP SA and tells the peer.
+    fn delete(&mut self, cookies: &Cookies) {
+        let Some(session) = self.sessions.get(cookies) else { return };
+        if let Ok(payload) = session.sa().seal_delete(&mut self.rng) {
+            self.transmit(session.address(), payload);
+        }
+        self.end(cookies, false);
+    }
+
+    /// Ends an ISAKMP SA in silence.
+    fn end(&mut self, cookies: &Cookies, deleted_by_peer: bool) {
+        if let Some(session) = self.sessions.remove(cookies) {
+            self.events.push_back(EndpointEvent::Ended { session, deleted_by_peer });
+        }
+    }
+}
+
+/// The answer to repeat, if the datagram is a copy.
+///
+/// # Errors
+/// It is a copy that gets no further answer.
+pub fn answer_of(copy: Copy<'_>) -> Result<Option<Vec<u8>>, NotAccepted> {
+    match copy {
+        Copy::No => Ok(None),
+        Copy::Unanswered => Err(NotAccepted::Replayed),
+        Copy::Answer(answer) => Ok(Some(answer.to_vec())),
+    }
+}
+
+/// A message that nobody vouches for: a hint, whatever it says.
+pub fn unprotected(datagram: &[u8]) -> Error {
+    let payloads = header::split(datagram)
+        .and_then(|(header, body)| chain::walk_clear(header.next_payload, body, header::LENGTH));
+    match payloads {
+        Ok(chain) => {
+            let notification = |raw: &RawPayload<'_>| raw.read::<Notification>().ok();
+            match chain.payloads.iter().find_map(notification) {
+                Some(notification) => NotAccepted::UnprotectedNotify(notification.kind).into(),
+                None => NotAccepted::Unexpected.into(),
+            }
+        }
+        Err(error) => error.into(),
+    }
+}
+
+/// Exchange types from here on belong to the domain of interpretation (RFC 2408 §3.1).
+const FIRST_OF_DOI: u8 = 32;

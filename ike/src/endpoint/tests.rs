@@ -1,0 +1,217 @@
+//! An initiator of phase 1 against an endpoint: computations that are handed out, and who may speak
+//! under a session.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::config::{Authentication, Credential};
+use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
+use crate::phase1::{Initiator, InitiatorConfig, InitiatorStep, IsakmpSa};
+use crate::wire::registry::PayloadKind;
+
+/// An exchange of a protocol above that is never begun.
+#[derive(Debug)]
+enum Never {}
+
+impl Exchange for Never {
+    type Id = u8;
+
+    fn id(&self) -> u8 {
+        match *self {}
+    }
+
+    fn is_running(&self) -> bool {
+        match *self {}
+    }
+
+    fn deadline(&self) -> BootTime {
+        match *self {}
+    }
+}
+
+const NOW: BootTime = BootTime::new(Duration::from_secs(9));
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, last], 500))
+}
+
+fn policy() -> Phase1Policy {
+    let transform = Phase1Transform {
+        encryption: Phase1Encryption::Aes128Cbc,
+        hash: HashAlgorithm::Sha2_256,
+        group: DhGroup::Ecp256,
+        authentication: Authentication::PreSharedKey,
+    };
+    let lifetime = Duration::from_secs(3600);
+    Phase1Policy { doi: Doi::IPSEC, transforms: vec![transform], lifetime }
+}
+
+fn credential() -> Credential {
+    Credential::PreSharedKey(Arc::new(Secret::copy_from(b"a key of two")))
+}
+
+struct Pair {
+    endpoint: Endpoint<Never>,
+    initiator: Initiator,
+    rng: SeededRng,
+}
+
+impl Pair {
+    /// Both sides, and message 1.
+    fn new(arithmetic: Arithmetic) -> (Self, Vec<u8>) {
+        let peer = PeerCredential {
+            addresses: address(1).ip().into(),
+            identity: None,
+            credential: credential(),
+        };
+        let limits = Limits::default();
+        let config = EndpointConfig { identity: None, peers: vec![peer], phase1: policy(), limits };
+        let mut endpoint = Endpoint::new(config, [1; 32]);
+        endpoint.set_arithmetic(arithmetic);
+        let mut rng = SeededRng::from_seed([2; 32]);
+        let config = InitiatorConfig {
+            identity: Identity::Address(address(1).ip()),
+            expected_identity: Identity::Address(address(9).ip()),
+            credential: credential(),
+            policy: policy(),
+        };
+        let (initiator, message) = Initiator::start(config, &mut rng).unwrap();
+        (Self { endpoint, initiator, rng }, message)
+    }
+
+    fn say(&mut self, source: SocketAddr, datagram: &[u8]) -> Result<Option<Doi>, Error> {
+        let inbound = self.endpoint.admit(source, address(9), datagram, NOW)?;
+        self.endpoint.handle(inbound)
+    }
+
+    fn answer(&mut self) -> Option<Vec<u8>> {
+        let transmit = self.endpoint.poll_transmit()?;
+        assert_eq!((transmit.destination, transmit.source), (address(1), address(9)));
+        Some(transmit.payload)
+    }
+
+    /// What the initiator says to `datagram`.
+    fn next(&mut self, datagram: &[u8]) -> Vec<u8> {
+        match self.initiator.handle(datagram, &mut self.rng).unwrap() {
+            InitiatorStep::Continue { next, message } => {
+                self.initiator = next;
+                message
+            }
+            InitiatorStep::Established(_) => panic!("established too early"),
+        }
+    }
+
+    /// Messages 1 to 3; the last one is not said yet.
+    fn up_to_message_3(arithmetic: Arithmetic) -> (Self, Vec<u8>) {
+        let (mut pair, message_1) = Self::new(arithmetic);
+        assert_eq!(pair.say(address(1), &message_1), Ok(None));
+        let message_2 = pair.answer().unwrap();
+        let message_3 = pair.next(&message_2);
+        (pair, message_3)
+    }
+
+    /// From message 4 to the end.
+    fn establish(&mut self, message_4: &[u8]) -> IsakmpSa {
+        let message_5 = self.next(message_4);
+        assert_eq!(self.say(address(1), &message_5), Ok(None));
+        let message_6 = self.answer().unwrap();
+        match self.initiator.handle(&message_6, &mut self.rng).unwrap() {
+            InitiatorStep::Established(sa) => sa,
+            InitiatorStep::Continue { .. } => panic!("not established"),
+        }
+    }
+}
+
+fn is_send<T: Send>(value: T) -> T {
+    value
+}
+
+#[test]
+fn a_computation_is_handed_out_and_its_result_taken_back_once() {
+    let (mut pair, message_3) = Pair::up_to_message_3(Arithmetic::HandedOut);
+    assert_eq!(pair.say(address(1), &message_3), Ok(None));
+    assert_eq!(pair.answer(), None, "message 4 waits for the result");
+    let computation = is_send(pair.endpoint.poll_computation().unwrap());
+    assert!(pair.endpoint.poll_computation().is_none());
+
+    // Meanwhile the endpoint hears, and a copy begins nothing.
+    assert_eq!(pair.say(address(1), &message_3), Err(NotAccepted::Replayed.into()));
+    assert_eq!(
+        pair.say(address(2), &message_3),
+        Err(NotAccepted::UnknownSource(address(2)).into())
+    );
+    assert!(pair.endpoint.poll_computation().is_none());
+    assert_eq!(pair.endpoint.statistics().diffie_hellman, 2);
+
+    let Computed { cookies, request, result } = is_send(computation.run());
+    let stale =
+        Computed { cookies, request: request.clone(), result: Err(NotAccepted::Unexpected.into()) };
+    pair.endpoint.handle_computed(Computed { cookies, request, result }, NOW).unwrap();
+    let message_4 = pair.answer().unwrap();
+    assert_eq!(
+        pair.endpoint.handle_computed(stale, NOW),
+        Err(NotAccepted::Unexpected.into()),
+        "nobody waits any more"
+    );
+    assert_eq!(pair.establish(&message_4).peer_identity(), &Identity::Address(address(9).ip()));
+    assert_eq!(pair.endpoint.established(), 1);
+}
+
+#[test]
+fn the_result_for_an_exchange_that_is_gone_changes_nothing() {
+    let (mut pair, message_3) = Pair::up_to_message_3(Arithmetic::HandedOut);
+    pair.say(address(1), &message_3).unwrap();
+    let computation = pair.endpoint.poll_computation().unwrap();
+    pair.endpoint.handle_timeout(NOW + Limits::default().half_open_timeout);
+    assert_eq!(pair.endpoint.half_open(), 0);
+    assert_eq!(
+        pair.endpoint.handle_computed(computation.run(), NOW),
+        Err(NotAccepted::UnknownCookies.into())
+    );
+    assert_eq!(pair.answer(), None);
+}
+
+#[test]
+fn an_unusable_public_value_is_tolerated_twice_wherever_the_arithmetic_is_done() {
+    for arithmetic in [Arithmetic::InPlace, Arithmetic::HandedOut] {
+        let (mut pair, message_3) = Pair::up_to_message_3(arithmetic);
+        let unusable = crate::error::PeerMisbehaved::PublicValue { group: DhGroup::Ecp256 };
+        for number in 0..3_u8 {
+            let mut wrong = message_3.clone();
+            // The public value begins behind two headers; no such point is on the curve.
+            wrong[32..96].fill(number);
+            let said = pair.say(address(1), &wrong);
+            let result = match pair.endpoint.poll_computation() {
+                Some(computation) => {
+                    assert_eq!(said, Ok(None));
+                    pair.endpoint.handle_computed(computation.run(), NOW)
+                }
+                None => said.map(drop),
+            };
+            assert_eq!(result, Err(unusable.clone().into()), "{arithmetic:?}");
+        }
+        assert_eq!(pair.endpoint.half_open(), 0, "given up");
+    }
+}
+
+#[test]
+fn phase_2_is_told_by_the_doi_of_the_sa_and_only_to_its_peer() {
+    let (mut pair, message_3) = Pair::up_to_message_3(Arithmetic::InPlace);
+    pair.say(address(1), &message_3).unwrap();
+    let message_4 = pair.answer().unwrap();
+    let sa = pair.establish(&message_4);
+    let exchange = sa.exchange(ExchangeType(32), 7);
+    let quick_mode =
+        sa.seal_authenticated(&exchange, &[], PayloadKind::NONE, &[]).unwrap().into_datagram();
+    assert_eq!(pair.say(address(1), &quick_mode), Ok(Some(Doi::IPSEC)));
+
+    // The same address, another port: the peer is not there.
+    let elsewhere = SocketAddr::new(address(1).ip(), 4500);
+    assert_eq!(pair.say(elsewhere, &quick_mode), Err(NotAccepted::WrongSource(elsewhere).into()));
+    let mut aggressive = quick_mode.clone();
+    aggressive[18] = ExchangeType::AGGRESSIVE.0;
+    assert_eq!(pair.say(address(1), &aggressive), Err(PeerIncompatible::ExchangeType(4).into()));
+    let mut unknown = quick_mode;
+    unknown[0] ^= 1;
+    assert_eq!(pair.say(address(1), &unknown), Err(NotAccepted::UnknownCookies.into()));
+}

@@ -1,0 +1,275 @@
+//! A session: an established ISAKMP SA with the exchanges under it, the same for both roles.
+//!
+//! Either side may begin exchanges under the SA; its message identifiers are the session's, and each
+//! begins one exchange (RFC 2408 §3.1), whoever chose it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use core::fmt::Debug;
+use core::net::SocketAddr;
+
+use crate::config::Identity;
+use crate::crypto::SeededRng;
+use crate::error::{Error, NotAccepted};
+use crate::event::Transmit;
+use crate::phase1::{Cookies, Informational, IsakmpSa};
+use crate::retransmission::Answered;
+use crate::time::BootTime;
+
+/// Where a peer is, and which of our addresses it talks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerAddress {
+    /// Address and port of the peer.
+    pub remote: SocketAddr,
+    /// Ours.
+    pub local: SocketAddr,
+}
+
+impl PeerAddress {
+    /// Whether a datagram from `source` can be the peer's. The one place that decides it: a peer
+    /// stays where phase 1 found it.
+    ///
+    /// # Errors
+    /// [`NotAccepted::WrongSource`].
+    pub fn check(&self, source: SocketAddr) -> Result<(), NotAccepted> {
+        if source == self.remote { Ok(()) } else { Err(NotAccepted::WrongSource(source)) }
+    }
+
+    /// A datagram to the peer.
+    pub fn transmit(&self, payload: Vec<u8>) -> Transmit {
+        Transmit { destination: self.remote, source: self.local, payload }
+    }
+}
+
+/// An exchange under an ISAKMP SA, as far as the session has to know it.
+pub trait Exchange: Debug {
+    /// Names the exchange for as long as the endpoint lives.
+    type Id: Copy + Ord + Debug;
+
+    /// Its name.
+    fn id(&self) -> Self::Id;
+
+    /// Whether it has not come to its end. A finished one is kept for copies of its last request.
+    fn is_running(&self) -> bool;
+
+    /// When it is given up, or forgotten.
+    fn deadline(&self) -> BootTime;
+}
+
+/// An ISAKMP SA and what happens under it. `X` is an exchange of the protocol above.
+#[derive(Debug)]
+pub struct Session<X> {
+    sa: IsakmpSa,
+    address: PeerAddress,
+    expires: BootTime,
+    /// The last message of phase 1 that we answered, and the answer, which may have been lost.
+    phase1: Option<Answered>,
+    exchanges: BTreeMap<u32, X>,
+    used: BTreeSet<u32>,
+}
+
+impl<X> Session<X> {
+    /// The session of an ISAKMP SA that was established at `now`.
+    pub fn new(sa: IsakmpSa, address: PeerAddress, now: BootTime) -> Self {
+        let expires = now + sa.lifetime();
+        let (exchanges, used) = (BTreeMap::new(), BTreeSet::new());
+        Self { sa, address, expires, phase1: None, exchanges, used }
+    }
+
+    /// Keeps the answer to the last message of phase 1 for copies of that message.
+    #[must_use]
+    pub fn with_phase1(self, answered: Answered) -> Self {
+        Self { phase1: Some(answered), ..self }
+    }
+
+    /// The ISAKMP SA.
+    pub fn sa(&self) -> &IsakmpSa {
+        &self.sa
+    }
+
+    /// The cookie pair, which names the session.
+    pub fn cookies(&self) -> Cookies {
+        self.sa.cookies()
+    }
+
+    /// Where the peer is.
+    pub fn address(&self) -> PeerAddress {
+        self.address
+    }
+
+    /// The identity that the peer proved.
+    pub fn identity(&self) -> &Identity {
+        self.sa.peer_identity()
+    }
+
+    /// When the ISAKMP SA ends.
+    pub fn expires(&self) -> BootTime {
+        self.expires
+    }
+
+    /// What phase 1 answered last.
+    pub fn phase1(&mut self) -> Option<&mut Answered> {
+        self.phase1.as_mut()
+    }
+
+    /// Exchanges by message identifier.
+    pub fn exchanges(&self) -> &BTreeMap<u32, X> {
+        &self.exchanges
+    }
+
+    /// Every exchange.
+    pub fn exchanges_mut(&mut self) -> impl Iterator<Item = &mut X> {
+        self.exchanges.values_mut()
+    }
+
+    /// An exchange, with the SA that it runs under.
+    pub fn exchange_mut(&mut self, message_id: u32) -> Option<(&mut X, &IsakmpSa)> {
+        Some((self.exchanges.get_mut(&message_id)?, &self.sa))
+    }
+
+    /// Puts `exchange` in the place of the one with this message identifier, which it returns.
+    pub fn put(&mut self, message_id: u32, exchange: X) -> Option<X> {
+        self.exchanges.insert(message_id, exchange)
+    }
+
+    /// Removes an exchange. Its message identifier stays used.
+    pub fn take(&mut self, message_id: u32) -> Option<X> {
+        self.exchanges.remove(&message_id)
+    }
+
+    /// Whether `message_id` may begin an exchange.
+    ///
+    /// # Errors
+    /// It was used before, or the session has carried as many exchanges as it may.
+    pub fn may_begin(&self, message_id: u32) -> Result<(), NotAccepted> {
+        if self.used.contains(&message_id) {
+            return Err(NotAccepted::Replayed);
+        }
+        // Forgetting any would let a recorded message begin again; a new phase 1 is cheap for an
+        // honest peer.
+        if self.used.len() >= MESSAGE_IDS { Err(NotAccepted::ExchangeLimit) } else { Ok(()) }
+    }
+
+    /// An authentic message of the peer has used `message_id`.
+    pub fn begin(&mut self, message_id: u32) {
+        self.used.insert(message_id);
+    }
+
+    /// A message identifier for an exchange of ours.
+    pub fn begin_own(&mut self, rng: &mut SeededRng) -> u32 {
+        loop {
+            let message_id = rng.message_id();
+            if self.used.insert(message_id) {
+                return message_id;
+            }
+        }
+    }
+
+    /// Reads a protected Informational message that was not heard before.
+    ///
+    /// # Errors
+    /// It was heard before, is not authentic, or the session has carried as many exchanges as it
+    /// may. A forgery does not use its message identifier up.
+    pub fn open_informational(
+        &mut self,
+        message_id: u32,
+        datagram: &[u8],
+    ) -> Result<Vec<Informational>, Error> {
+        self.may_begin(message_id)?;
+        let said = self.sa.open_informational(datagram)?;
+        self.begin(message_id);
+        Ok(said)
+    }
+
+    /// Whether one of `said` deletes this ISAKMP SA.
+    pub fn is_deleted_by(&self, said: &[Informational]) -> bool {
+        said.iter().any(
+            |said| matches!(said, Informational::Delete(delete) if self.sa.is_deleted_by(delete)),
+        )
+    }
+}
+
+impl<X: Exchange> Session<X> {
+    /// How many exchanges have not come to their end.
+    pub fn running(&self) -> usize {
+        self.exchanges.values().filter(|exchange| exchange.is_running()).count()
+    }
+
+    /// The oldest finished exchange, if more than `allowed` are kept.
+    pub fn surplus(&self, allowed: usize) -> Option<u32> {
+        let finished = self.exchanges.iter().filter(|(_, exchange)| !exchange.is_running());
+        let oldest =
+            finished.clone().min_by_key(|(_, exchange)| (exchange.deadline(), exchange.id()))?;
+        (finished.count() > allowed.max(1)).then_some(*oldest.0)
+    }
+}
+
+/// Exchanges that one session may carry.
+const MESSAGE_IDS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SeededRng;
+    use crate::testing::worked_isakmp_sa;
+    use crate::wire::header;
+    use crate::wire::registry::NotifyType;
+
+    fn session() -> Session<()> {
+        let address = SocketAddr::from(([192, 0, 2, 1], 848));
+        let address = PeerAddress { remote: address, local: address };
+        Session::new(worked_isakmp_sa(), address, BootTime::default())
+    }
+
+    fn hear(session: &mut Session<()>, datagram: &[u8]) -> Result<Vec<Informational>, Error> {
+        let message_id = header::split(datagram).unwrap().0.message_id;
+        session.open_informational(message_id, datagram)
+    }
+
+    fn refusal(rng: &mut SeededRng) -> Vec<u8> {
+        let sa = worked_isakmp_sa();
+        sa.seal_notification(sa.notification(NotifyType::INVALID_ID_INFORMATION), rng).unwrap()
+    }
+
+    /// Otherwise the recorded refusal of one pull would end every later one under the same ISAKMP
+    /// SA.
+    #[test]
+    fn an_informational_message_counts_once() {
+        let rng = &mut SeededRng::from_seed([5; 32]);
+        let (first, second) = (refusal(rng), refusal(rng));
+        let mut session = session();
+        assert_eq!(hear(&mut session, &first).unwrap().len(), 1);
+        assert_eq!(hear(&mut session, &second).unwrap().len(), 1);
+        for datagram in [&first, &second] {
+            assert_eq!(hear(&mut session, datagram), Err(NotAccepted::Replayed.into()));
+        }
+    }
+
+    #[test]
+    fn a_forgery_does_not_use_an_identifier_up() {
+        let datagram = refusal(&mut SeededRng::from_seed([5; 32]));
+        let mut forged = datagram.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        let mut session = session();
+        assert!(hear(&mut session, &forged).is_err());
+        assert!(hear(&mut session, &datagram).is_ok());
+    }
+
+    #[test]
+    fn informational_messages_are_bounded() {
+        let rng = &mut SeededRng::from_seed([5; 32]);
+        let mut session = session();
+        session.used = (1..=MESSAGE_IDS as u32).collect();
+        assert_eq!(hear(&mut session, &refusal(rng)), Err(NotAccepted::ExchangeLimit.into()));
+        assert_eq!(session.used.len(), MESSAGE_IDS);
+    }
+
+    #[test]
+    fn an_identifier_of_ours_is_used_up_for_the_peer_too() {
+        let rng = &mut SeededRng::from_seed([5; 32]);
+        let mut session = session();
+        let message_id = session.begin_own(rng);
+        assert_eq!(session.may_begin(message_id), Err(NotAccepted::Replayed));
+        assert_ne!(session.begin_own(rng), message_id);
+    }
+}
