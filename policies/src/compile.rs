@@ -17,13 +17,13 @@ use crate::error::{GroupUnusable, Unusable};
 use crate::failclose;
 use crate::group::{GroupInput, GroupOptions, Mode};
 use crate::line::{self, Line};
-use crate::local::{self, Inside};
+use crate::local;
 use crate::open;
 use crate::precedence::{
-    self, BLOCK, EXCLUDE, LOCAL, Lane, MIGRATING, POLICIES_PER_DIRECTION, SERVER,
+    self, BLOCK, ERRORS, EXCLUDE, LOCAL, Lane, MIGRATING, POLICIES_PER_DIRECTION, SERVER,
 };
 use crate::rollover;
-use crate::selector::{has_ports, out_of};
+use crate::selector::has_ports;
 
 mod memory;
 pub use memory::Compiler;
@@ -68,8 +68,7 @@ fn build(groups: Groups<'_>) -> Result<Desired, GroupUnusable> {
     places(&groups)?;
     let mut parts = Vec::new();
     for (group, lines) in groups {
-        let inside = Inside::of(group, &lines);
-        parts.push(Part { group, lines, inside });
+        parts.push(Part { group, lines });
     }
     let mut builder = Builder::default();
     // Band by band, so that of two policies with one identity the one that would win is the one
@@ -77,10 +76,11 @@ fn build(groups: Groups<'_>) -> Result<Desired, GroupUnusable> {
     for step in [
         Builder::servers,
         Builder::excludes,
-        Builder::inside,
+        Builder::towards_lans,
         Builder::opened,
         Builder::lines,
         Builder::unencrypted,
+        Builder::errors_to_lans,
         Builder::blocks,
     ] {
         for part in &parts {
@@ -123,10 +123,14 @@ fn places(groups: &Groups<'_>) -> Result<(), GroupUnusable> {
 struct Part<'a> {
     group: &'a GroupInput<'a>,
     lines: Vec<Line<'a>>,
-    inside: Inside<'a>,
 }
 
 impl Part<'_> {
+    /// Whether the group has nothing to protect.
+    fn is_empty(&self) -> bool {
+        self.group.protected.is_empty() && self.lines.is_empty()
+    }
+
     fn endpoint(&self) -> Result<Option<Ipv4Addr>, Unusable> {
         endpoint(self.group, &self.lines)
     }
@@ -181,19 +185,22 @@ impl Builder {
         Ok(())
     }
 
-    fn inside(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
-        for id in local::inside(&part.inside) {
-            self.add(id, LOCAL, Action::Allow);
+    /// Nothing of the group is checked towards a LAN, and nothing that comes from there.
+    fn towards_lans(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        if !part.is_empty() {
+            for id in local::towards_lans(part.group) {
+                self.add(id, LOCAL, Action::Allow);
+            }
+            let lans = part.group.zones.lan_names().map(str::to_owned);
+            self.desired.exempt.extend(lans);
         }
-        if part.endpoint()?.is_some() {
-            for line in part.lines.iter().filter(|line| line.receives()) {
-                let ids = line
-                    .all_selectors()
-                    .into_iter()
-                    .flat_map(|s| local::towards_lan(part.group, &s));
-                for id in ids {
-                    self.add(id, LOCAL, Action::Allow);
-                }
+        Ok(())
+    }
+
+    fn errors_to_lans(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        if !part.is_empty() {
+            for id in local::errors_to_lans(part.group) {
+                self.add(id, ERRORS, Action::Allow);
             }
         }
         Ok(())
@@ -261,13 +268,8 @@ impl Builder {
                     optional,
                 };
                 for selector in &selectors {
-                    let id = PolicyId { direction: Direction::In, selector: selector.clone() };
-                    self.protect(part, id, priority, template)?;
-                    for lan in part.group.zones.lan_names() {
-                        let id = PolicyId {
-                            direction: Direction::Forward,
-                            selector: out_of(selector, lan),
-                        };
+                    for direction in [Direction::In, Direction::Forward] {
+                        let id = PolicyId { direction, selector: selector.clone() };
                         self.protect(part, id, priority, template)?;
                     }
                 }
@@ -282,7 +284,7 @@ impl Builder {
         for line in &part.lines {
             let priority = precedence::line(part.group.slot, line.place);
             for selector in named.with_mirror(line) {
-                for id in failclose::block(part.group, &selector) {
+                for id in failclose::block(&selector) {
                     self.add(id, priority, Action::Block);
                 }
             }
@@ -310,7 +312,7 @@ impl Builder {
 
     fn blocks(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
         for selector in failclose::blocked(part.group, &part.lines) {
-            for id in failclose::block(part.group, &selector) {
+            for id in failclose::block(&selector) {
                 self.add(id, BLOCK, Action::Block);
             }
         }
@@ -382,11 +384,11 @@ impl Builder {
     }
 
     fn preservation(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
-        let Part { group, lines, inside } = part;
-        let guard = failclose::guard(group, lines, inside);
-        if guard.protected.is_empty() && guard.pairs.is_empty() && lines.is_empty() {
+        if part.is_empty() {
             return Ok(());
         }
+        let Part { group, lines } = part;
+        let guard = failclose::guard(group, lines);
         let mut excluded = local::excluded(group)?;
         excluded.extend(open::opened(group, lines)?);
         excluded.extend(open::unencrypted(group, lines));

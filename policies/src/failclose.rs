@@ -1,9 +1,9 @@
 //! What stays shut whatever happens: the protected prefixes, and every selector that a TEK covers.
 //!
-//! The kernel's part is block policies that lose against everything else of ours. OUT and IN have
-//! no device. Forwarding is blocked towards the LANs only: a packet on its way out passes the
-//! forward check first, and OUT decides about it. The nf_tables part is prefix pairs that are
-//! dropped in clear on any interface that is not a LAN.
+//! The kernel's part is block policies that lose against everything else of ours, none with a
+//! device: what arrives by a LAN is exempt from checks (`disable_policy`), and what leaves by one is
+//! allowed. The nf_tables part is prefix pairs that are dropped in clear on any interface that is
+//! not a LAN.
 
 use std::collections::BTreeSet;
 
@@ -12,26 +12,30 @@ use xfrm::model::{Direction, PolicyId, Selector};
 
 use crate::group::GroupInput;
 use crate::line::Line;
-use crate::local::Inside;
-use crate::selector::{between, is_everything, is_plain, out_of};
+use crate::selector::{between, is_everything, is_plain};
 
 /// Every pair of protected prefixes, both ways round and with itself.
 pub(crate) fn protected_pairs(group: &GroupInput<'_>) -> BTreeSet<(IpNet, IpNet)> {
-    let prefixes = || group.protected.iter().map(IpNet::trunc);
+    // As few as there can be: the kernel's policies are about pairs.
+    let prefixes = IpNet::aggregate(&group.protected);
     let same_family = |pair: &(IpNet, IpNet)| pair.0.addr().is_ipv4() == pair.1.addr().is_ipv4();
-    prefixes()
-        .flat_map(|source| prefixes().map(move |destination| (source, destination)))
-        .filter(same_family)
-        .collect()
+    let pairs = prefixes
+        .iter()
+        .flat_map(|source| prefixes.iter().map(|destination| (*source, *destination)));
+    pairs.filter(same_family).collect()
 }
 
 /// Where a selector is blocked.
-pub(crate) fn block(group: &GroupInput<'_>, selector: &Selector) -> Vec<PolicyId> {
-    let everywhere = |direction| PolicyId { direction, selector: selector.clone() };
-    let towards = |lan| PolicyId { direction: Direction::Forward, selector: out_of(selector, lan) };
-    let mut ids = vec![everywhere(Direction::Out), everywhere(Direction::In)];
-    ids.extend(group.zones.lan_names().map(towards));
-    ids
+///
+/// The setting that exempts the arrivals of a LAN is about IPv4. IPv6 that arrives is left to the
+/// nf_tables guards.
+pub(crate) fn block(selector: &Selector) -> Vec<PolicyId> {
+    let directions: &[Direction] = match selector.source {
+        IpNet::V4(_) => &[Direction::Out, Direction::In, Direction::Forward],
+        IpNet::V6(_) => &[Direction::Out],
+    };
+    let id = |direction: &Direction| PolicyId { direction: *direction, selector: selector.clone() };
+    directions.iter().map(id).collect()
 }
 
 /// Everything that the group's block policies are about.
@@ -55,7 +59,7 @@ pub(crate) struct Guard {
     pub(crate) everything: bool,
 }
 
-pub(crate) fn guard(group: &GroupInput<'_>, lines: &[Line<'_>], inside: &Inside<'_>) -> Guard {
+pub(crate) fn guard(group: &GroupInput<'_>, lines: &[Line<'_>]) -> Guard {
     let protected: BTreeSet<IpNet> = group.protected.iter().map(IpNet::trunc).collect();
     let mut guard = Guard { protected, ..Guard::default() };
     for Selector { source, destination, .. } in
@@ -67,9 +71,6 @@ pub(crate) fn guard(group: &GroupInput<'_>, lines: &[Line<'_>], inside: &Inside<
             guard.pairs.insert((source, destination));
         }
     }
-    // A policy that lets a LAN's own traffic pass would let in a packet with a forged source.
-    let local = inside.pairs().map(|(source, destination)| (source.prefix, destination.prefix));
-    guard.pairs.extend(local);
     let protected = |net: &IpNet| guard.protected.iter().any(|prefix| prefix.contains(net));
     guard.pairs.retain(|(source, destination)| !(protected(source) && protected(destination)));
     guard

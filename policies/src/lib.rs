@@ -9,10 +9,11 @@
 //! priority   policies                                            verdict
 //! SERVER     LOCAL <-> key server, UDP port of the server        allow
 //! EXCLUDE    exclude rules, in both directions                   allow
-//! LOCAL      TEK selector, LAN prefix -> `dev LAN`               allow
+//! LOCAL      OUT `dev LAN`, everything                           allow
 //! FAIL_OPEN  fail-open rules of a group without a key            allow
 //! LINES      TEK lines in the order received, group by group     ESP
 //! MIGRATING  protected prefixes of a group that only receives    allow
+//! ERRORS     OUT, ICMP errors from the router's LAN addresses    allow
 //! BLOCK      protected prefixes, and every TEK selector          block
 //! ```
 //!

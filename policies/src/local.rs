@@ -1,61 +1,20 @@
-//! Traffic that passes in clear: to the key servers, by exclude rules, and on the inside of this
+//! Traffic that passes in clear: to the key servers, by exclude rules, and towards the LANs of this
 //! router.
+
+use core::net::IpAddr;
+use std::collections::BTreeSet;
 
 use gdoi::group::TrafficSelector;
 use ipnet::IpNet;
 use xfrm::model::{Direction, PolicyId, Selector};
 
 use crate::error::Unusable;
-use crate::failclose::protected_pairs;
 use crate::group::GroupInput;
-use crate::line::Line;
-use crate::selector::{between, expand, mirror, out_of, overlap};
+use crate::selector::{between, everything, expand, mirror, out_of};
 
+const ICMP: u8 = 1;
 const UDP: u8 = 17;
-
-/// A prefix on the inside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InsidePrefix<'a> {
-    pub(crate) prefix: IpNet,
-    /// The LAN it is behind; `None` for the router's own address.
-    pub(crate) interface: Option<&'a str>,
-}
-
-/// The prefixes on the inside that the group has to do with.
-#[derive(Debug)]
-pub(crate) struct Inside<'a> {
-    prefixes: Vec<InsidePrefix<'a>>,
-    group_pairs: Vec<(IpNet, IpNet)>,
-}
-
-impl<'a> Inside<'a> {
-    pub(crate) fn of(group: &'a GroupInput<'_>, lines: &[Line<'_>]) -> Self {
-        let prefixes = group.zones.inside();
-        let prefixes = prefixes
-            .into_iter()
-            .map(|(prefix, interface)| InsidePrefix { prefix, interface })
-            .collect();
-        let lines = lines
-            .iter()
-            .flat_map(Line::all_selectors)
-            .map(|selector| (selector.source, selector.destination));
-        Self { prefixes, group_pairs: protected_pairs(group).into_iter().chain(lines).collect() }
-    }
-
-    /// Pairs of prefixes on the inside whose traffic a policy of the group would stop. All others
-    /// need no help.
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = (InsidePrefix<'a>, InsidePrefix<'a>)> + '_ {
-        let all =
-            self.prefixes.iter().flat_map(|from| self.prefixes.iter().map(move |to| (*from, *to)));
-        // The router's own address is on the inside for the hosts behind it only.
-        let all = all.filter(|(from, to)| from.interface.is_some() || to.interface.is_some());
-        all.filter(|(from, to)| {
-            self.group_pairs.iter().any(|(source, destination)| {
-                overlap(source, &from.prefix) && overlap(destination, &to.prefix)
-            })
-        })
-    }
-}
+const ICMPV6: u8 = 58;
 
 /// LOCAL to and from the key servers, their UDP port only, and their pushes by multicast.
 pub(crate) fn servers(group: &GroupInput<'_>) -> Vec<PolicyId> {
@@ -122,26 +81,39 @@ pub(crate) fn both_ways(
     Ok(selectors)
 }
 
-/// Policies that let the inside talk to itself. A forwarding one names the interface it leaves by,
-/// so that nothing passes when the route to a LAN's prefix moves to a WAN. An OUT policy cannot:
-/// the kernel asks it for the router's own ICMP errors without an interface, and a "fragmentation
-/// needed" inside the group's ESP would never reach the host that waits for it. There the nf_tables
-/// guard alone stands between a moved route and the wire.
-pub(crate) fn inside(inside: &Inside<'_>) -> Vec<PolicyId> {
-    let mut ids = Vec::new();
-    for (from, to) in inside.pairs() {
-        let selector = between(from.prefix, to.prefix);
-        if let Some(lan) = to.interface {
-            ids.push(PolicyId { direction: Direction::Out, selector: selector.clone() });
-            ids.push(PolicyId { direction: Direction::Forward, selector: out_of(&selector, lan) });
-        }
-        ids.push(PolicyId { direction: Direction::In, selector });
-    }
-    ids
+/// Whatever leaves by a LAN, in clear: the router's own packets, those of other LANs, and
+/// decapsulated ones, which would be encrypted again otherwise. The route decides what that is, as
+/// on any router. What comes from a LAN needs no policy: its interface is exempt from checks.
+pub(crate) fn towards_lans(group: &GroupInput<'_>) -> Vec<PolicyId> {
+    let families: BTreeSet<bool> =
+        group.protected.iter().map(|prefix| prefix.addr().is_ipv4()).chain([true]).collect();
+    let out = |(lan, ipv4): (&str, bool)| PolicyId {
+        direction: Direction::Out,
+        selector: out_of(&between(everything(ipv4), everything(ipv4)), lan),
+    };
+    let lans = group.zones.lan_names();
+    lans.flat_map(|lan| families.iter().map(move |ipv4| (lan, *ipv4))).map(out).collect()
 }
 
-/// Decapsulated packets on their way to the LAN: they would be encrypted again otherwise.
-pub(crate) fn towards_lan(group: &GroupInput<'_>, selector: &Selector) -> Vec<PolicyId> {
-    let out = |lan| PolicyId { direction: Direction::Out, selector: out_of(selector, lan) };
-    group.zones.lan_names().map(out).collect()
+/// ICMP errors that the router sends from its addresses in the LANs: the kernel asks for their
+/// policy without saying where they leave. Without them a host of the LAN would not learn that a
+/// packet is too big for its path, be it the path to somebody else, while the group is blocked.
+///
+/// With a key the group's lines win; the tables send an error that goes to a LAN there.
+pub(crate) fn errors_to_lans(group: &GroupInput<'_>) -> Vec<PolicyId> {
+    let addresses = group.zones.lan.iter().flat_map(|lan| &lan.addresses);
+    addresses
+        .flat_map(|address| {
+            let (protocol, types): (u8, &[u16]) = match address {
+                IpAddr::V4(_) => (ICMP, &[3, 4, 5, 11, 12]),
+                IpAddr::V6(_) => (ICMPV6, &[1, 2, 3, 4]),
+            };
+            let pair = between(IpNet::from(*address), everything(address.is_ipv4()));
+            // XFRM takes the type of an ICMP message for its source port.
+            types.iter().map(move |kind| PolicyId {
+                direction: Direction::Out,
+                selector: Selector { protocol, source_port: *kind, ..pair.clone() },
+            })
+        })
+        .collect()
 }

@@ -2,27 +2,35 @@
 //!
 //! A lower priority number wins. Policies of one band never disagree, so that ties do not matter;
 //! lines have a number each, because there the order received decides.
+//!
+//! All of ours stand behind those of other IPsec daemons: an exclude rule says "not the group's",
+//! and must not force a packet out in clear over the policy of the tunnel that it belongs to.
+//! strongSwan computes at most 800,000, libreswan less than 2^22.
 
 use xfrm::model::Reqid;
 
+/// Behind the policies of other IPsec daemons.
+const BASE: u32 = 10_000_000;
 /// LOCAL to and from the key servers.
-pub const SERVER: u32 = 1000;
+pub const SERVER: u32 = BASE;
 /// Exclude rules.
-pub const EXCLUDE: u32 = 1001;
-/// Traffic towards and inside of the LANs.
-pub const LOCAL: u32 = 1002;
+pub const EXCLUDE: u32 = BASE + 1;
+/// Traffic towards the LANs.
+pub const LOCAL: u32 = BASE + 2;
 /// The first line of the first group.
-pub const LINES: u32 = 2000;
+pub const LINES: u32 = BASE + 1000;
 /// Lines that one group may have.
 pub const LINES_PER_GROUP: usize = 1023;
 /// Distance between the first lines of two groups.
 const GROUP_STEP: u32 = 1024;
 /// The protected prefixes of a group that only receives: behind all lines.
 pub const MIGRATING: u32 = BLOCK - 1;
+/// ICMP errors of the router to its LANs: behind all that lets packets pass otherwise.
+pub const ERRORS: u32 = BLOCK - 2;
 /// Policies of one direction that the range of indexes can mark as ours.
 pub const POLICIES_PER_DIRECTION: usize = 8192;
 /// Fail-close: worse than everything else of ours.
-pub const BLOCK: u32 = 1_000_000;
+pub const BLOCK: u32 = BASE + 1_000_000;
 
 /// The reqid of slot 0, lane 0, outbound.
 pub const REQID_BASE: u32 = 0x4744_0000;

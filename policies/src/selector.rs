@@ -109,8 +109,9 @@ pub(crate) fn is_plain(selector: &Selector) -> bool {
     selector.protocol == 0 && !has_ports(selector)
 }
 
-pub(crate) fn overlap(one: &IpNet, other: &IpNet) -> bool {
-    one.contains(other) || other.contains(one)
+/// All addresses of a family. The default of a prefix type is its prefix of length 0.
+pub(crate) fn everything(ipv4: bool) -> IpNet {
+    if ipv4 { IpNet::V4(Ipv4Net::default()) } else { IpNet::V6(Ipv6Net::default()) }
 }
 
 pub(crate) fn is_everything(prefix: &IpNet) -> bool {
@@ -142,9 +143,7 @@ fn is_multicast(prefix: Ipv4Net) -> bool {
 }
 
 fn prefixes(range: &AddressRange, ipv4: bool, line: usize) -> Result<Vec<IpNet>, Unusable> {
-    // The default of a prefix type is its prefix of length 0.
-    let everything =
-        if ipv4 { IpNet::V4(Ipv4Net::default()) } else { IpNet::V6(Ipv6Net::default()) };
+    let everything = everything(ipv4);
     Ok(match range {
         AddressRange::Any => vec![everything],
         AddressRange::Address(address) => vec![IpNet::from(*address)],

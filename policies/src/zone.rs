@@ -3,8 +3,6 @@
 
 use core::net::IpAddr;
 
-use ipnet::IpNet;
-
 /// Interfaces and addresses of one group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Zones {
@@ -22,8 +20,8 @@ pub struct Zones {
 pub struct LanInterface {
     /// Name.
     pub name: String,
-    /// Prefixes of its addresses (host bits do not matter); empty while it has none.
-    pub prefixes: Vec<IpNet>,
+    /// The router's own addresses there; empty while it has none.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// An interface of the wide area network.
@@ -43,16 +41,6 @@ impl Zones {
     /// Names of the LAN interfaces.
     pub(crate) fn lan_names(&self) -> impl Iterator<Item = &str> {
         self.lan.iter().map(|lan| lan.name.as_str())
-    }
-
-    /// Every address prefix that is on the inside, with the interface it is behind; LOCAL counts,
-    /// without one.
-    pub(crate) fn inside(&self) -> Vec<(IpNet, Option<&str>)> {
-        let lan = self.lan.iter();
-        let lan = lan.flat_map(|lan| {
-            lan.prefixes.iter().map(|prefix| (prefix.trunc(), Some(lan.name.as_str())))
-        });
-        lan.chain(self.local.map(|local| (IpNet::from(local), None))).collect()
     }
 
     /// The interface that the placeholder route leaves by: the first that is up, better with a next

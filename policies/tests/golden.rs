@@ -11,6 +11,7 @@ mod support;
 use gdoi::group::{EspTransform, SaDirection};
 use policies::{GroupInput, GroupOptions, GroupState, LanInterface, WanInterface, compile};
 use support::*;
+use xfrm::model::Direction;
 use xfrm::nft::DontFragment;
 
 const GROUP: &str = "172.16.0.0/12";
@@ -33,7 +34,7 @@ fn blocked_before_the_first_key() {
 fn blocked_without_addresses_by_interface_names() {
     let mut group = g1(GroupState::NoKey);
     group.zones.local = None;
-    group.zones.lan[0].prefixes.clear();
+    group.zones.lan[0].addresses.clear();
     group.zones.wan[0] = WanInterface { name: "wan".to_owned(), ..WanInterface::default() };
     show("blocked_without_addresses_by_interface_names", &[group]);
 }
@@ -92,14 +93,14 @@ fn a_second_uplink_needs_no_second_out_policy() {
 }
 
 #[test]
-fn every_lan_has_its_forward_policies() {
+fn every_lan_is_exempt_from_checks_and_gets_everything() {
     let (teks, keys) = ([tek(0x1300, GROUP, GROUP)], cbc_keys());
     let mut group = g1(keyed(&teks, &keys));
     group.zones.lan.push(LanInterface {
         name: "lab".to_owned(),
-        prefixes: vec!["172.16.5.1/24".parse().unwrap()],
+        addresses: vec!["172.16.5.1".parse().unwrap()],
     });
-    show("every_lan_has_its_forward_policies", &[group]);
+    show("every_lan_is_exempt_from_checks_and_gets_everything", &[group]);
 }
 
 #[test]
@@ -114,6 +115,25 @@ fn excludes_pass_in_clear_both_ways() {
     show("excludes_pass_in_clear_both_ways", &[group]);
 }
 
+/// 200 neighbours are 4 prefixes to the kernel's policies, which are about pairs.
+#[test]
+fn neighbouring_prefixes_are_blocked_together() {
+    let mut group = g1(GroupState::NoKey);
+    group.protected = (0..200).map(|n| format!("10.64.{n}.0/24").parse().unwrap()).collect();
+    let desired = compile(&[group]).unwrap();
+    let blocks = |direction| {
+        desired
+            .policies
+            .values()
+            .filter(|policy| policy.id.direction == direction && policy.action.closes())
+            .count()
+    };
+    for direction in [Direction::Out, Direction::In, Direction::Forward] {
+        assert_eq!(blocks(direction), 9);
+    }
+    assert_eq!(desired.preservation.unwrap().protected.iter().next().unwrap().len(), 200);
+}
+
 /// LOCAL and the key server lie in the protected prefixes: port 848 between the two passes, nothing
 /// else.
 #[test]
@@ -121,7 +141,7 @@ fn key_servers_inside_the_protected_prefixes_stay_reachable() {
     let (teks, keys) = ([tek(0x1300, "10.0.0.0/8", "10.0.0.0/8")], cbc_keys());
     let mut group = g1(keyed(&teks, &keys));
     group.protected = vec!["10.0.0.0/8".parse().unwrap()];
-    group.zones.lan[0].prefixes = vec!["10.7.0.1/16".parse().unwrap()];
+    group.zones.lan[0].addresses = vec!["10.7.0.1".parse().unwrap()];
     show("key_servers_inside_the_protected_prefixes_stay_reachable", &[group]);
 }
 
@@ -268,7 +288,7 @@ fn two_groups_share_what_they_have_in_common() {
     );
     let mut second = g1(keyed(&south, &keys));
     (second.name, second.slot, second.options) = ("south", 1, GroupOptions::at_slot(1));
-    second.zones.lan[0].prefixes = vec!["172.17.1.1/24".parse().unwrap()];
+    second.zones.lan[0].addresses = vec!["172.17.1.1".parse().unwrap()];
     show("two_groups_share_what_they_have_in_common", &[second, g1(keyed(&north, &keys))]);
 }
 
@@ -284,6 +304,6 @@ fn one_group_keyed_one_not() {
 fn ipv6_prefixes_are_blocked_too() {
     let mut group = g1(GroupState::NoKey);
     group.protected.push("fd00:1::/32".parse().unwrap());
-    group.zones.lan[0].prefixes.push("fd00:1::1/64".parse().unwrap());
+    group.zones.lan[0].addresses.push("fd00:1::1".parse().unwrap());
     show("ipv6_prefixes_are_blocked_too", &[group]);
 }

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use gdoi::group::{AddressRange, SaDirection, TekKeys, TekPolicy, TrafficSelector};
 use ipnet::IpNet;
-use policies::{GroupInput, GroupOptions, GroupState, InstalledTek, LanInterface, compile};
+use policies::{GroupInput, GroupOptions, GroupState, InstalledTek, compile};
 use proptest::prelude::*;
 use support::*;
 use xfrm::Desired;
@@ -138,7 +138,6 @@ struct Scene {
 #[derive(Clone, Debug)]
 struct SceneGroup {
     protected: Vec<&'static str>,
-    lan_prefixes: Vec<&'static str>,
     exclude: Vec<TrafficSelector>,
     lines: Vec<(TekPolicy, bool, bool)>,
     state: u8,
@@ -225,15 +224,13 @@ fn any_line() -> impl Strategy<Value = (TekPolicy, bool, bool)> {
 fn any_group() -> impl Strategy<Value = SceneGroup> {
     (
         prop::collection::vec(prop::sample::select(&PREFIXES[..]), 0..3),
-        prop::collection::vec(prop::sample::select(&PREFIXES[2..]), 0..3),
         prop::collection::vec(any_selector(), 0..2),
         prop::collection::vec(any_line(), 0..5),
         0_u8..6,
         prop::bool::weighted(0.8),
     )
-        .prop_map(|(protected, lan_prefixes, exclude, lines, state, local)| SceneGroup {
+        .prop_map(|(protected, exclude, lines, state, local)| SceneGroup {
             protected,
-            lan_prefixes,
             exclude,
             lines,
             state,
@@ -288,8 +285,6 @@ fn inputs<'a>(scene: &'a Scene, keys: &'a TekKeys) -> Vec<GroupInput<'a>> {
         let mut input = g1(state);
         (input.name, input.slot, input.options) = (NAMES[index], slot, GroupOptions::at_slot(slot));
         input.protected = group.protected.iter().map(|text| text.parse().unwrap()).collect();
-        let prefixes = group.lan_prefixes.iter().map(|text| text.parse().unwrap()).collect();
-        input.zones.lan = vec![LanInterface { name: "lan".to_owned(), prefixes }];
         input.exclude = group.exclude.clone();
         if !group.local {
             input.zones.local = None;
@@ -310,15 +305,6 @@ fn is_exempt(scene: &Scene, packet: &Packet) -> bool {
     excluded.into_iter().any(|rule| packet.is_meant_either_way(rule))
         || server(packet)
         || server(&packet.turned_round())
-}
-
-/// UDP from a key server whose address lies in a LAN's prefix: the guard cannot tell its ports
-/// apart in fragments, and the inside may talk to the router.
-fn is_server_on_the_inside(scene: &Scene, packet: &Packet) -> bool {
-    packet.source == Ipv4Addr::new(10, 0, 9, 1)
-        && packet.destination == Ipv4Addr::new(10, 0, 1, 1)
-        && packet.protocol == 17
-        && looks_inside(scene, packet)
 }
 
 fn is_protected(scene: &Scene, packet: &Packet) -> bool {
@@ -344,21 +330,6 @@ fn is_covered(scene: &Scene, packet: &Packet) -> bool {
     )
 }
 
-/// Whether the packet stays inside by its addresses: what a forged source looks like.
-fn looks_inside(scene: &Scene, packet: &Packet) -> bool {
-    scene.groups.iter().any(|group| {
-        let lan = |address| {
-            group
-                .lan_prefixes
-                .iter()
-                .any(|p| p.parse::<IpNet>().unwrap().contains(&IpAddr::V4(address)))
-        };
-        let local = |address| address == Ipv4Addr::new(10, 0, 1, 1);
-        (lan(packet.source) || local(packet.source))
-            && (lan(packet.destination) || local(packet.destination))
-    })
-}
-
 fn scenes() -> impl Strategy<Value = Scene> {
     prop::collection::vec(any_group(), 1..=2).prop_map(|groups| Scene { groups })
 }
@@ -381,8 +352,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Nothing of the group leaves in clear by any interface that is not a LAN, listed or not: the
-    /// policies stop it, and the guard stops what stays inside by its addresses but is routed
-    /// elsewhere.
+    /// policies alone stop it, and so does the guard.
     #[test]
     fn group_traffic_never_leaves_in_clear(scene in scenes(), packets in prop::collection::vec(any_packet(), 24)) {
         let keys = cbc_keys();
@@ -391,13 +361,9 @@ proptest! {
             if is_exempt(&scene, packet) || !(is_protected(&scene, packet) || is_covered(&scene, packet)) {
                 continue;
             }
-            if is_server_on_the_inside(&scene, packet) {
-                continue;
-            }
             for device in ["wan", "wan2", "ppp7"] {
                 let policies_pass = passes_in_clear(&desired, Direction::Out, packet, device);
-                prop_assert!(!policies_pass || !guard_passes(&desired, packet), "{packet:?} by {device}");
-                prop_assert!(!policies_pass || looks_inside(&scene, packet), "{packet:?} by {device}");
+                prop_assert!(!policies_pass, "{packet:?} by {device}");
             }
             if is_protected(&scene, packet) && packet.protocol != 17 {
                 prop_assert!(!guard_passes(&desired, packet), "the guard lets {packet:?} pass");
@@ -405,8 +371,8 @@ proptest! {
         }
     }
 
-    /// Nothing of the group comes in in clear: the policies stop it, and the guard stops what looks
-    /// like the inside.
+    /// Nothing of the group comes in in clear by an interface that is not a LAN, whatever its source
+    /// looks like and wherever it goes.
     #[test]
     fn group_traffic_never_comes_in_in_clear(scene in scenes(), packets in prop::collection::vec(any_packet(), 24)) {
         let keys = cbc_keys();
@@ -415,13 +381,11 @@ proptest! {
             if is_exempt(&scene, packet) || !(is_protected(&scene, packet) || is_covered(&scene, packet)) {
                 continue;
             }
-            if is_server_on_the_inside(&scene, packet) {
-                continue;
-            }
-            for (direction, device) in [(Direction::In, "lo"), (Direction::Forward, "lan")] {
+            for (direction, device) in
+                [(Direction::In, "lo"), (Direction::Forward, "lan"), (Direction::Forward, "wan")]
+            {
                 let policies_pass = passes_in_clear(&desired, direction, packet, device);
-                prop_assert!(!policies_pass || !guard_passes(&desired, packet), "{packet:?} {direction}");
-                prop_assert!(!policies_pass || looks_inside(&scene, packet), "{packet:?} {direction}");
+                prop_assert!(!policies_pass, "{packet:?} {direction} {device}");
             }
         }
     }
@@ -432,7 +396,7 @@ proptest! {
         let keys = cbc_keys();
         let Ok(desired) = compile(&inputs(&scene, &keys)) else { return Ok(()) };
         for packet in &packets {
-            let ours = is_protected(&scene, packet) || is_covered(&scene, packet) || looks_inside(&scene, packet);
+            let ours = is_protected(&scene, packet) || is_covered(&scene, packet);
             if ours {
                 continue;
             }
@@ -479,20 +443,16 @@ proptest! {
                 packet.is_meant_by(&line.selector) || !named && packet.is_meant_by(&back)
             });
             let expected = first.map(|line| line.spi);
-            if !looks_inside(&scene, packet) {
-                let sent = template(&desired, Direction::Out, packet, "wan");
-                let outbound = expected.and_then(|spi| reqid_of(&desired, SaRole::Outbound, spi));
-                prop_assert_eq!(sent, outbound, "{:?}", packet);
-            }
+            let sent = template(&desired, Direction::Out, packet, "wan");
+            let outbound = expected.and_then(|spi| reqid_of(&desired, SaRole::Outbound, spi));
+            prop_assert_eq!(sent, outbound, "{:?}", packet);
             if expected.is_none() {
                 continue;
             }
             prop_assert!(passes_in_clear(&desired, Direction::Out, packet, "lan"), "{packet:?} does not reach the LAN");
-            if !looks_inside(&scene, packet) {
-                let demanded = template(&desired, Direction::Forward, packet, "lan");
-                prop_assert_eq!(demanded, expected.and_then(|spi| reqid_of(&desired, SaRole::Inbound, spi)));
-                prop_assert_eq!(demanded, template(&desired, Direction::In, packet, "lo"));
-            }
+            let demanded = template(&desired, Direction::Forward, packet, "lan");
+            prop_assert_eq!(demanded, expected.and_then(|spi| reqid_of(&desired, SaRole::Inbound, spi)));
+            prop_assert_eq!(demanded, template(&desired, Direction::In, packet, "lo"));
         }
     }
 

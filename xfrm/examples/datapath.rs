@@ -3,7 +3,7 @@
 //! For trying the kernel side alone, in a network namespace of a machine with ESP:
 //!
 //! ```text
-//! datapath GROUP-PREFIX LAN-PREFIX LOCAL GATEWAY [ALGORITHM]      interfaces are called lan, wan and wan2
+//! datapath GROUP-PREFIX LOCAL GATEWAY [ALGORITHM]                 interfaces are called lan, wan and wan2
 //!   receive SPI ...   inbound states for these SPIs, and no others
 //!   send SPI          outbound state and policies that protect; "send none": policies that block
 //!   show              counters
@@ -34,7 +34,6 @@ const PLACEHOLDER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 struct Member {
     group: IpNet,
-    lan: IpNet,
     local: Ipv4Addr,
     gateway: IpAddr,
     algorithm: String,
@@ -133,7 +132,7 @@ impl Member {
                 Arc::make_mut(&mut desired.policies)
                     .insert(id.clone(), Policy { id, priority, action });
             };
-        let (any, lan) = (self.group, self.lan);
+        let any = self.group;
         let template = |source, destination, reqid| {
             Action::Protect(Template { source, destination, reqid, optional: false })
         };
@@ -145,11 +144,9 @@ impl Member {
         };
         add(Direction::Out, any, any, None, 1000, out);
         add(Direction::In, any, any, None, 1000, demand);
-        add(Direction::Forward, any, any, Some("lan"), 1000, demand);
+        add(Direction::Forward, any, any, None, 1000, demand);
         add(Direction::Out, any, any, Some("lan"), 900, Action::Allow);
-        for direction in [Direction::In, Direction::Out, Direction::Forward] {
-            add(direction, lan, lan, None, 900, Action::Allow);
-        }
+        desired.exempt.insert(String::from("lan"));
         let group = GroupPreservation {
             local: self.local,
             outbound_reqids: BTreeSet::from([OUTBOUND]),
@@ -186,12 +183,11 @@ fn spi(text: &str) -> anyhow::Result<u32> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [group, lan, local, gateway, rest @ ..] = arguments.as_slice() else {
-        bail!("four arguments are needed")
+    let [group, local, gateway, rest @ ..] = arguments.as_slice() else {
+        bail!("three arguments are needed")
     };
     let mut member = Member {
         group: group.parse()?,
-        lan: lan.parse()?,
         local: local.parse()?,
         gateway: gateway.parse()?,
         algorithm: rest.first().cloned().unwrap_or_else(|| String::from("cbc128-sha256")),
@@ -200,9 +196,8 @@ async fn main() -> anyhow::Result<()> {
         dont_fragment: DontFragment::Clear,
         defragment: false,
     };
-    for problem in
-        xfrm::prerequisites::check_prerequisites(&[String::from("lan"), String::from("wan")]).await
-    {
+    let (lan, wan) = (String::from("lan"), String::from("wan"));
+    for problem in xfrm::prerequisites::check_prerequisites(&[lan.clone(), wan], &[lan]).await {
         println!("{local}: environment: {problem}");
     }
     let netlink = Netlink::open()?;

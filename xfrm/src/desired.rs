@@ -35,4 +35,7 @@ pub struct Desired {
     pub preservation: Option<Preservation>,
     /// Placeholder routes.
     pub routes: Arc<BTreeSet<PlaceholderRoute>>,
+    /// Interfaces by name whose arrivals no IN and FWD policy checks: `disable_policy`. They are
+    /// those of the protected hosts.
+    pub exempt: BTreeSet<String>,
 }

@@ -50,7 +50,7 @@ pub async fn interfaces() -> Result<BTreeMap<String, Interface>, Error> {
                 }
             }
         }
-        let Link { index, name, up, mtu } = link;
+        let Link { index, name, up, mtu, .. } = link;
         interfaces.insert(name, Interface { index, up, addresses: own, mtu, gateway });
     }
     Ok(interfaces)

@@ -15,6 +15,13 @@ pub enum Op {
     AddRoute(PlaceholderRoute),
     /// Delete a placeholder route.
     DeleteRoute(PlaceholderRoute),
+    /// Exempt what arrives by an interface from IN and FWD policies, or no longer.
+    Exempt {
+        /// Its name.
+        interface: String,
+        /// Whether from now on.
+        exempt: bool,
+    },
     /// Replace the tables that only this process can remove, in one transaction.
     ReplaceGuard,
     /// Replace the tables, in one transaction.
@@ -64,6 +71,8 @@ impl Op {
             // An SA that is to go has ended: a failure elsewhere must not prolong the life of its
             // key, and what its policies cover is dropped without it.
             Self::DeleteSa(_) | Self::InstallSa(_) => false,
+            // What arrives by a LAN is not what policies check: it has to find them on its way out.
+            Self::Exempt { .. } => false,
             Self::AddRoute(_) | Self::ReplaceGuard | Self::ReplaceTables | Self::UpdateSets(_) => {
                 false
             }
@@ -73,7 +82,7 @@ impl Op {
     /// What of the kernel is different afterwards.
     pub(crate) fn touches(&self) -> Parts {
         match self {
-            Self::AddRoute(_) | Self::DeleteRoute(_) => Parts::INTERFACES,
+            Self::AddRoute(_) | Self::DeleteRoute(_) | Self::Exempt { .. } => Parts::INTERFACES,
             Self::ReplaceGuard | Self::ReplaceTables | Self::RemoveTables => Parts::TABLES,
             Self::UpdateSets(_) => Parts::SETS,
             Self::AddPolicy { .. } | Self::UpdatePolicy { .. } | Self::DeletePolicy { .. } => {
@@ -92,6 +101,9 @@ impl fmt::Display for Op {
             }
             Self::DeleteRoute(route) => {
                 write!(f, "delete route to {} by {}", route.placeholder, route.interface)
+            }
+            Self::Exempt { interface, exempt } => {
+                write!(f, "set disable_policy of {interface} to {}", u8::from(*exempt))
             }
             Self::ReplaceGuard => write!(f, "replace the nf_tables guard"),
             Self::ReplaceTables => write!(f, "replace the nf_tables tables"),

@@ -35,6 +35,7 @@ pub fn missing_interfaces(current: &Current, desired: &Desired) -> BTreeSet<Stri
     policies
         .chain(routes)
         .chain(zones)
+        .chain(&desired.exempt)
         .filter(|name| !current.interfaces.contains_key(*name))
         .cloned()
         .collect()
@@ -58,6 +59,7 @@ pub(crate) fn plan_knowing(
     let mut steps = Steps::default();
     if parts.interfaces {
         routes(current, desired, &mut steps);
+        exemptions(current, desired, &mut steps);
     }
     if parts.tables || parts.sets {
         tables(current, desired, ownership, wanted, parts.tables, &mut steps);
@@ -79,6 +81,7 @@ pub(crate) fn plan_knowing(
 /// The steps in the order in which they are made.
 #[derive(Default)]
 struct Steps {
+    exempted: Vec<Op>,
     routes_added: Vec<Op>,
     openings_kept: Vec<Op>,
     tables: Vec<Op>,
@@ -95,11 +98,13 @@ struct Steps {
     inbound_sas_deleted: Vec<Op>,
     routes_deleted: Vec<Op>,
     tables_removed: Vec<Op>,
+    checked_again: Vec<Op>,
 }
 
 impl Steps {
     fn in_order(self) -> Vec<Op> {
         [
+            self.exempted,
             self.routes_added,
             self.openings_kept,
             self.tables,
@@ -116,6 +121,7 @@ impl Steps {
             self.inbound_sas_deleted,
             self.routes_deleted,
             self.tables_removed,
+            self.checked_again,
         ]
         .into_iter()
         .flatten()
@@ -147,6 +153,26 @@ fn routes(current: &Current, desired: &Desired, steps: &mut Steps) {
         .iter()
         .filter(|route| !wanted.contains(route) && !replaced.contains(&route.placeholder));
     steps.routes_deleted = obsolete.cloned().map(Op::DeleteRoute).collect();
+}
+
+/// Before the first policy that would stop a LAN's own traffic, and back after the last one.
+///
+/// The setting bears no mark. An interface counts as exempted by us while a policy of ours lets
+/// everything leave by it: so does every LAN, also that of an earlier run.
+fn exemptions(current: &Current, desired: &Desired, steps: &mut Steps) {
+    let set = |interface: &String, exempt| Op::Exempt { interface: interface.clone(), exempt };
+    let missing =
+        |name: &&String| current.interfaces.contains_key(*name) && !current.exempt.contains(*name);
+    steps.exempted = desired.exempt.iter().filter(missing).map(|name| set(name, true)).collect();
+    let lans: BTreeSet<&String> = current
+        .policies
+        .values()
+        .filter(|policy| policy.action == Action::Allow)
+        .filter_map(|policy| policy.id.selector.interface.as_ref())
+        .collect();
+    let ours = current.exempt.iter().filter(|name| lans.contains(name));
+    let ended = ours.filter(|name| !desired.exempt.contains(*name));
+    steps.checked_again = ended.map(|name| set(name, false)).collect();
 }
 
 /// Without `rules` for the elements of the sets only.

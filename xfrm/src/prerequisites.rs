@@ -85,30 +85,36 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Looks at the machine. `interfaces` are those of the zones, by name. Empty: all is well.
+/// Looks at the machine. `interfaces` are those of the zones, by name, and `lans` those of them
+/// whose `disable_policy` is ours. Empty: all is well.
 ///
 /// Trying algorithms installs and deletes an inbound state to 192.0.2.255, which no packet carries;
 /// this also makes the kernel load the modules before a registration needs them.
-pub async fn check_prerequisites(interfaces: &[String]) -> Vec<Problem> {
+pub async fn check_prerequisites(interfaces: &[String], lans: &[String]) -> Vec<Problem> {
     let mut problems = Vec::new();
     match check_xfrm().await {
         Ok(()) => problems.extend(check_esp().await),
         Err(problem) => problems.push(problem),
     }
     problems.extend(check_nf_tables().await.err().filter(|problem| !problems.contains(problem)));
-    problems.extend(check_settings(interfaces));
+    problems.extend(check_settings(interfaces, lans));
     problems
 }
 
 /// The settings of the kernel that can change at any time: worth another look now and then.
-pub fn check_settings(interfaces: &[String]) -> Vec<Problem> {
+pub fn check_settings(interfaces: &[String], lans: &[String]) -> Vec<Problem> {
     let mut problems = Vec::new();
     let all = ["all"].into_iter().chain(interfaces.iter().map(String::as_str));
     for interface in all {
-        for setting in ["disable_xfrm", "disable_policy"] {
+        let exempt = lans.iter().any(|lan| lan == interface);
+        let settings =
+            if exempt { &["disable_xfrm"][..] } else { &["disable_xfrm", "disable_policy"] };
+        for setting in settings {
             match read_setting(&format!("conf/{interface}/{setting}")) {
-                Ok(Some(true)) => problems
-                    .push(Problem::XfrmDisabled { interface: interface.to_owned(), setting }),
+                Ok(Some(true)) => problems.push(Problem::XfrmDisabled {
+                    interface: interface.to_owned(),
+                    setting: *setting,
+                }),
                 // An interface that is not there has no settings; other checks name it.
                 Ok(Some(false) | None) => {}
                 Err(problem) => problems.push(problem),

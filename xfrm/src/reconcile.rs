@@ -410,7 +410,7 @@ fn takes_place(old: &Sa, new: &Sa) -> bool {
 /// Where a kernel as `old` desires may not be as `new` does.
 fn changes(old: &Desired, new: &Desired) -> Parts {
     let mut parts = Parts {
-        interfaces: old.routes != new.routes,
+        interfaces: old.routes != new.routes || old.exempt != new.exempt,
         policies: old.policies != new.policies,
         ..Parts::STATES
     };

@@ -104,6 +104,10 @@ impl Draw {
             Arc::make_mut(&mut desired.policies)
                 .insert(id.clone(), Policy { id, priority, action });
         }
+        let lets_all_leave = |policy: &&Policy| policy.action == Action::Allow;
+        let allowed = desired.policies.values().filter(lets_all_leave);
+        desired.exempt =
+            allowed.filter_map(|policy| policy.id.selector.interface.clone()).collect();
         for (&spi, &key) in &self.inbound {
             let sa = sa(SaRole::Inbound, spi, key, false);
             desired.sas.insert(sa.id, sa);
@@ -384,6 +388,61 @@ fn sending(spi: u32, key: u8) -> Desired {
         desired.sas.insert(sa.id, sa);
     }
     desired
+}
+
+/// Desired state with one LAN.
+fn with_lan(name: &str) -> Desired {
+    let mut desired = Desired { exempt: BTreeSet::from([name.to_owned()]), ..Desired::default() };
+    let everything = || "0.0.0.0/0".parse().unwrap();
+    let selector = Selector {
+        source: everything(),
+        destination: everything(),
+        protocol: 0,
+        source_port: 0,
+        destination_port: 0,
+        interface: Some(name.to_owned()),
+    };
+    let id = PolicyId { direction: Direction::Out, selector };
+    let policy = Policy { id: id.clone(), priority: 1, action: Action::Allow };
+    Arc::make_mut(&mut desired.policies).insert(id, policy);
+    desired
+}
+
+#[test]
+fn lans_are_exempt_from_checks_and_others_are_not() {
+    let kernel = FakeKernel::new(["lan", "lan2", "wan"]);
+    let exempt = |name: &str| BTreeSet::from([name.to_owned()]);
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    let report = run(reconciler.apply(with_lan("lan"))).unwrap();
+    // Before the first policy that would stop the LAN's own traffic.
+    let first = Op::Exempt { interface: "lan".to_owned(), exempt: true };
+    assert_eq!(report.done.first(), Some(&first));
+    assert_eq!(kernel.exempt(), exempt("lan"));
+    // Somebody sets it back; the interface is made anew, which the kernel does without it.
+    kernel.check_again("lan");
+    run(reconciler.repair(Parts::ALL)).unwrap();
+    assert_eq!(kernel.exempt(), exempt("lan"));
+    kernel.create_interface("lan");
+    assert!(kernel.exempt().is_empty());
+    run(reconciler.repair(Parts::INTERFACES)).unwrap();
+    assert_eq!(kernel.exempt(), exempt("lan"));
+    // Another LAN, to a process that does not know of the first one.
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(with_lan("lan2"))).unwrap();
+    assert_eq!(kernel.exempt(), exempt("lan2"));
+    run(reconciler.purge()).unwrap();
+    assert!(kernel.exempt().is_empty());
+}
+
+#[test]
+fn a_setting_of_somebody_else_stays() {
+    let mut kernel = FakeKernel::new(["lan", "wan"]);
+    let op = Op::Exempt { interface: "wan".to_owned(), exempt: true };
+    run(kernel.execute(&op, &Desired::default(), &Ownership::default())).unwrap();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(with_lan("lan"))).unwrap();
+    run(reconciler.purge()).unwrap();
+    assert_eq!(kernel.exempt(), BTreeSet::from(["wan".to_owned()]));
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn zones(group: GroupView<'_>) -> Zones {
     let GroupView { config, interfaces, .. } = group;
     let lan = config.lan.iter().map(|name| LanInterface {
         name: name.clone(),
-        prefixes: interfaces.get(name).map(local_interface::prefixes).unwrap_or_default(),
+        addresses: interfaces.get(name).map(local_interface::addresses).unwrap_or_default(),
     });
     let wan = config.wan.iter().map(|name| {
         let interface = interfaces.get(name);

@@ -84,12 +84,12 @@ pub fn local(group: &Group, interfaces: &Interfaces) -> Result<Local, Missing> {
     }
 }
 
-/// Prefixes of the networks that an interface is in.
-pub fn prefixes(interface: &Interface) -> Vec<IpNet> {
-    let mut prefixes: Vec<IpNet> = ipv4(interface).map(|net| IpNet::V4(net.trunc())).collect();
-    prefixes.sort_unstable();
-    prefixes.dedup();
-    prefixes
+/// The router's own addresses on an interface, as far as other hosts can reach them.
+pub fn addresses(interface: &Interface) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = ipv4(interface).map(|net| IpAddr::V4(net.addr())).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 /// IPv4 addresses of an interface that other hosts can reach, in the kernel's order.
@@ -113,22 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_are_those_that_other_hosts_reach_without_host_bits() {
+    fn addresses_are_those_that_other_hosts_reach() {
         let lan = interface(
             1,
-            &[
-                "fe80::1/64",
-                "169.254.7.7/16",
-                "172.16.1.1/24",
-                "172.16.1.2/24",
-                "172.16.9.1/32",
-                "2001:db8::1/64",
-            ],
+            &["fe80::1/64", "169.254.7.7/16", "172.16.1.2/24", "172.16.1.1/24", "172.16.9.1/32"],
         );
-        let expected: Vec<IpNet> =
-            vec!["172.16.1.0/24".parse().unwrap(), "172.16.9.1/32".parse().unwrap()];
-        assert_eq!(prefixes(&lan), expected);
-        assert_eq!(prefixes(&interface(1, &[])), []);
+        let expected: Vec<IpAddr> =
+            ["172.16.1.1", "172.16.1.2", "172.16.9.1"].map(|text| text.parse().unwrap()).into();
+        assert_eq!(addresses(&lan), expected);
+        assert_eq!(addresses(&interface(1, &[])), [] as [IpAddr; 0]);
     }
 
     #[test]

@@ -167,17 +167,19 @@ struct Frame {
     policies: Arc<BTreeMap<PolicyId, Policy>>,
     preservation: Option<Preservation>,
     routes: Arc<BTreeSet<PlaceholderRoute>>,
+    exempt: BTreeSet<String>,
     /// By group and line.
     lines: Vec<Vec<Checked>>,
 }
 
 impl Frame {
     fn of(desired: &Desired, lines: Vec<Vec<Checked>>) -> Self {
-        let Desired { sas: _, policies, preservation, routes } = desired;
+        let Desired { sas: _, policies, preservation, routes, exempt } = desired;
         Self {
             policies: policies.clone(),
             preservation: preservation.clone(),
             routes: routes.clone(),
+            exempt: exempt.clone(),
             lines,
         }
     }
@@ -208,6 +210,7 @@ impl Frame {
             }
         }
         let (policies, routes) = (Arc::clone(&self.policies), Arc::clone(&self.routes));
-        Ok(Desired { sas: builder.desired.sas, policies, preservation, routes })
+        let exempt = self.exempt.clone();
+        Ok(Desired { sas: builder.desired.sas, policies, preservation, routes, exempt })
     }
 }

@@ -115,7 +115,7 @@ pub fn g1<'a>(state: GroupState<'a>) -> GroupInput<'a> {
         zones: Zones {
             lan: vec![LanInterface {
                 name: "lan".to_owned(),
-                prefixes: vec!["172.16.1.1/24".parse().unwrap()],
+                addresses: vec!["172.16.1.1".parse().unwrap()],
             }],
             wan: vec![wan("wan", Some("10.0.1.254"))],
             local: Some("10.0.1.1".parse().unwrap()),
@@ -178,6 +178,9 @@ pub fn render(desired: &Desired) -> String {
                 if template.optional { " level use" } else { "" }
             ),
         };
+    }
+    for interface in &desired.exempt {
+        let _ = writeln!(text, "interface {interface} disable_policy 1");
     }
     for route in desired.routes.iter() {
         let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();

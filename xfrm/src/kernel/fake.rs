@@ -55,6 +55,7 @@ pub struct FakeKernel(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     interfaces: BTreeMap<String, u32>,
+    exempt: BTreeSet<String>,
     next_interface: u32,
     sas: BTreeMap<SaId, Sa>,
     sequences: BTreeMap<SaId, u32>,
@@ -115,6 +116,7 @@ impl FakeKernel {
 
     fn forget_interface(&self, state: &mut State, name: &str) {
         let Some(index) = state.interfaces.remove(name) else { return };
+        state.exempt.remove(name);
         let old = format!("/{index}");
         for policy in state.policies.values_mut() {
             if policy.id.selector.interface.as_deref() == Some(name) {
@@ -220,6 +222,16 @@ impl FakeKernel {
         self.state().foreign_sas.clone()
     }
 
+    /// Interfaces whose arrivals no policy checks.
+    pub fn exempt(&self) -> BTreeSet<String> {
+        self.state().exempt.clone()
+    }
+
+    /// `sysctl net.ipv4.conf.NAME.disable_policy=0`, by somebody else.
+    pub fn check_again(&self, name: &str) {
+        self.state().exempt.remove(name);
+    }
+
     /// Whether the tables stand.
     pub fn has_tables(&self) -> bool {
         !self.state().tables.is_empty()
@@ -266,6 +278,7 @@ impl Kernel for FakeKernel {
         state.reads.push(parts);
         if parts.interfaces {
             current.interfaces.clone_from(&state.interfaces);
+            current.exempt.clone_from(&state.exempt);
             current.routes.clone_from(&state.routes);
         }
         if parts.states {
@@ -365,6 +378,8 @@ impl State {
             Op::DeleteRoute(route) => {
                 self.routes.remove(route);
             }
+            Op::Exempt { interface, exempt: true } => drop(self.exempt.insert(interface.clone())),
+            Op::Exempt { interface, exempt: false } => drop(self.exempt.remove(interface)),
             Op::ReplaceGuard => self.replace(&ownership.guard_table(), desired, ownership),
             Op::ReplaceTables => self.replace(&ownership.table, desired, ownership),
             Op::UpdateSets(changes) => {

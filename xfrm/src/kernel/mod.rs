@@ -58,6 +58,8 @@ pub trait Kernel: Send {
 pub struct Current {
     /// All interfaces that exist now, ours or not: name to index.
     pub interfaces: BTreeMap<String, u32>,
+    /// Those whose arrivals no policy checks (`disable_policy`), whoever wanted that.
+    pub exempt: BTreeSet<String>,
     /// States.
     pub sas: BTreeMap<SaId, InstalledSa>,
     /// Policies by index. A selector with an interface that is gone names it `/INDEX`, which no

@@ -11,6 +11,7 @@
 //!         stash       postrouting last-7      mark, priority := inner addresses
 //!         preserve    output first, route     outer addresses := mark, priority
 //!         undelivered output first+1          what still goes to the placeholder: dropped
+//!         ask_again   output, route           ICMP errors of the router: asked again for their policy
 //! ip6     arrivals, before_nat, behind_nat    guards only
 //! ```
 //!
@@ -347,6 +348,7 @@ impl<'a> Content<'a> {
             chain("preserve", "route", OUTPUT, FIRST, preserve),
             chain("undelivered", "filter", OUTPUT, FIRST + 1, undelivered),
         ]);
+        chains.extend(self.own_errors());
         chains.extend(self.delivered(IP));
         chains.extend(self.postrouting(IP));
         self.table(IP, sets, chains)
@@ -456,6 +458,22 @@ impl<'a> Content<'a> {
         [
             chain("before_nat", "filter", POSTROUTING, BEFORE_NAT, before),
             chain("behind_nat", "filter", POSTROUTING, BEHIND_NAT, behind),
+        ]
+    }
+
+    /// ICMP errors that the router itself sends. The kernel asks for their policy before it says
+    /// where they leave, so one that goes to a LAN gets an SA. A mark that changes makes it route
+    /// and ask again, with the interface; the second change does so without the mark.
+    fn own_errors(&self) -> [Chain; 2] {
+        let rule = |comment: &str| Rule::new(IP, IP, comment).icmp();
+        let first = [
+            rule("").not_quoting().returned(),
+            rule("asked again").goes_into_ours(self.ownership).mark_empty().mark_asked(),
+        ];
+        let second = [rule("").marked_asked().empty_mark()];
+        [
+            chain("ask_again", "route", OUTPUT, FIRST + 2, first.into()),
+            chain("ask_unmarked", "route", OUTPUT, FIRST + 3, second.into()),
         ]
     }
 

@@ -282,6 +282,19 @@ impl Rule {
         self.meta(META_MARK).equal(&[0; 4])
     }
 
+    /// The mark says that the packet is being routed once more.
+    pub(crate) fn mark_asked(self) -> Self {
+        self.immediate(&DESTINED.to_ne_bytes()).set_meta(META_MARK)
+    }
+
+    pub(crate) fn marked_asked(self) -> Self {
+        self.meta(META_MARK).equal(&DESTINED.to_ne_bytes())
+    }
+
+    pub(crate) fn empty_mark(self) -> Self {
+        self.immediate(&[0; 4]).set_meta(META_MARK)
+    }
+
     /// `ct state new`: its presence turns connection tracking and with it defragmentation on.
     pub(crate) fn tracked_as_new(self) -> Self {
         let rule = self.load("ct", Attributes::new().be32(1, REGISTER).be32(2, CT_STATE));

@@ -345,6 +345,21 @@ fn raw_sockets_are_guarded_at_the_device_of_a_wan() {
     assert_eq!(egress[1], group.destination_in("protected_ip").jumps("sent").digest());
 }
 
+/// With the interface, which the kernel leaves out when it asks for the policy of an ICMP error.
+#[test]
+fn icmp_errors_of_the_router_are_routed_again() {
+    let chains = chains(&preservation());
+    let ownership = Ownership::default();
+    let icmp = |comment: &str| Rule::new(IP, IP, comment).icmp();
+    let rules = |chain: &str| &chains[&("gdoi".into(), IP, chain.into())];
+    let (again, unmarked) = (rules("ask_again"), rules("ask_unmarked"));
+    assert_eq!(again[0], hook_digest("route", 3, i32::MIN + 10, "", 1));
+    assert_eq!(unmarked[0], hook_digest("route", 3, i32::MIN + 11, "", 1));
+    let asked = icmp("asked again").goes_into_ours(&ownership).mark_empty().mark_asked();
+    assert_eq!(again[1..], [icmp("").not_quoting().returned().digest(), asked.digest()]);
+    assert_eq!(unmarked[1..], [icmp("").marked_asked().empty_mark().digest()]);
+}
+
 /// A mark that a user's raw table sets would take the place of an inner address.
 #[test]
 fn the_inner_addresses_are_put_outside_before_any_chain_of_a_user() {

@@ -66,10 +66,13 @@ impl Netlink {
         )
     }
 
-    async fn read_interfaces(&mut self) -> Result<(), Error> {
-        self.interfaces =
-            self.route.links().await?.into_iter().map(|link| (link.name, link.index)).collect();
-        Ok(())
+    /// Reads the interfaces; returns those whose arrivals no policy checks.
+    async fn read_interfaces(&mut self) -> Result<BTreeSet<String>, Error> {
+        let links = self.route.links().await?;
+        let exempt =
+            links.iter().filter(|link| link.exempt).map(|link| link.name.clone()).collect();
+        self.interfaces = links.into_iter().map(|link| (link.name, link.index)).collect();
+        Ok(exempt)
     }
 
     fn names(&self) -> BTreeMap<u32, String> {
@@ -230,6 +233,12 @@ impl Netlink {
         self.route.add_route(&op.to_string(), &new).await
     }
 
+    async fn exempt(&mut self, op: &Op, interface: &str, exempt: bool) -> Result<(), Error> {
+        let index = self.interfaces.get(interface);
+        let index = *index.ok_or_else(|| Error::NoInterface(interface.to_owned()))?;
+        self.route.set_link(&op.to_string(), &route::exemption(index, exempt)).await
+    }
+
     async fn delete_route(&mut self, op: &Op, old: &PlaceholderRoute) -> Result<(), Error> {
         if let Some(placeholders) = &mut self.placeholders {
             placeholders.remove(&old.placeholder);
@@ -247,7 +256,7 @@ impl Kernel for Netlink {
         current: &mut Current,
     ) -> Result<(), Error> {
         if parts.interfaces {
-            self.read_interfaces().await?;
+            current.exempt = self.read_interfaces().await?;
             current.interfaces.clone_from(&self.interfaces);
             current.routes = self.read_routes().await?;
         }
@@ -291,6 +300,7 @@ impl Kernel for Netlink {
         match op {
             Op::AddRoute(route) => self.add_route(op, route).await,
             Op::DeleteRoute(route) => self.delete_route(op, route).await,
+            Op::Exempt { interface, exempt } => self.exempt(op, interface, *exempt).await,
             Op::ReplaceGuard | Op::ReplaceTables | Op::UpdateSets(_) | Op::RemoveTables => {
                 self.change_tables(op, desired, ownership).await
             }

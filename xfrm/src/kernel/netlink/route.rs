@@ -4,14 +4,18 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use nix::libc::{
-    IFA_ADDRESS, IFA_LOCAL, IFF_LOWER_UP, IFF_UP, IFLA_EXT_MASK, IFLA_IFNAME, IFLA_MTU,
-    RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY,
-    RTA_METRICS, RTA_OIF, RTA_TABLE, RTN_UNICAST,
+    IFA_ADDRESS, IFA_LOCAL, IFF_LOWER_UP, IFF_UP, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME,
+    IFLA_MTU, RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST,
+    RTA_GATEWAY, RTA_METRICS, RTA_OIF, RTA_TABLE, RTN_UNICAST,
 };
 
 use crate::attribute::{Attributes, array, find, text};
 use crate::desired::PlaceholderRoute;
 use crate::error::Error;
+
+/// Where `disable_policy` stands in a link's IPv4 settings (linux/ip.h, linux/if_link.h).
+const IFLA_INET_CONF: u16 = 1;
+const IPV4_DEVCONF_NOPOLICY: u16 = 16;
 
 /// Marks our routes: a protocol number (`rtm_protocol`) that no routing daemon has.
 const PROTOCOL: u8 = 71;
@@ -45,6 +49,8 @@ pub(crate) struct Link {
     pub(crate) name: String,
     pub(crate) up: bool,
     pub(crate) mtu: u32,
+    /// `net.ipv4.conf.NAME.disable_policy`.
+    pub(crate) exempt: bool,
 }
 
 /// The body that lists all links.
@@ -62,7 +68,25 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
         name: text(find(rest, IFLA_IFNAME)?),
         up: flags & both == both,
         mtu: find(rest, IFLA_MTU).and_then(number).unwrap_or(0),
+        exempt: is_exempt(rest).unwrap_or(false),
     })
+}
+
+/// The settings are an array of numbers, counted from 1.
+fn is_exempt(link: &[u8]) -> Option<bool> {
+    let settings = find(find(find(link, IFLA_AF_SPEC)?, IPV4.into())?, IFLA_INET_CONF)?;
+    let position = usize::from(IPV4_DEVCONF_NOPOLICY - 1) * size_of::<u32>();
+    array(settings, position).map(|value| u32::from_ne_bytes(value) != 0)
+}
+
+/// The body that sets `disable_policy` of an interface. Needs CAP_NET_ADMIN only, and works where
+/// `/proc/sys` cannot be written.
+pub(crate) fn exemption(index: u32, exempt: bool) -> Attributes {
+    let mut header = [0; LINK_HEADER];
+    header.iter_mut().skip(4).zip(index.to_ne_bytes()).for_each(|(to, from)| *to = from);
+    let setting = Attributes::new().octets(IPV4_DEVCONF_NOPOLICY, &u32::from(exempt).to_ne_bytes());
+    let settings = Attributes::new().nested(IFLA_INET_CONF, setting);
+    Attributes::after(&header).nested(IFLA_AF_SPEC, Attributes::new().nested(IPV4.into(), settings))
 }
 
 /// An address and the link that has it.
@@ -334,7 +358,7 @@ mod tests {
         for (flags, up) in [(IFF_UP, false), (IFF_LOWER_UP, false), (IFF_UP | IFF_LOWER_UP, true)] {
             assert_eq!(
                 link(message(flags).as_octets()),
-                Some(Link { index: 5, name: String::from("wan"), up, mtu: 1400 })
+                Some(Link { index: 5, name: String::from("wan"), up, mtu: 1400, exempt: false })
             );
         }
         assert_eq!(link(Attributes::after(&[0; LINK_HEADER]).as_octets()), None);

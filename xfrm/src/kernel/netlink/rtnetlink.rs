@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use nix::libc::{
     EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, RTM_DELROUTE, RTM_GETADDR, RTM_GETLINK,
-    RTM_GETROUTE, RTM_NEWROUTE,
+    RTM_GETROUTE, RTM_NEWROUTE, RTM_SETLINK,
 };
 
 use crate::attribute::Attributes;
@@ -69,6 +69,15 @@ impl Channel<Family> {
             self.query("look a next hop up", RTM_GETROUTE, body.as_octets(), each).await,
         )?;
         Ok(found)
+    }
+
+    /// Changes a setting of a link.
+    pub(crate) async fn set_link(
+        &mut self,
+        operation: &str,
+        wanted: &Attributes,
+    ) -> Result<(), Error> {
+        self.change(operation, RTM_SETLINK, 0, wanted.as_octets()).await
     }
 
     /// Adds a route that must not exist yet.
