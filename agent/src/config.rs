@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod file;
+pub mod placement;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -16,6 +17,8 @@ use gdoi::push::AcknowledgementLength;
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};
 use xfrm::nft::{DontFragment, SegmentSize};
+
+use check::Interfaces;
 
 /// Where gdoictl looks by default.
 pub const CONTROL_SOCKET: &str = "/run/gdoi-agent/control.sock";
@@ -166,7 +169,18 @@ impl Group {
         self.servers.iter().map(|server| server.address).collect()
     }
 
-    /// All interfaces that it names.
+    /// Interfaces of the protected hosts: those that it names, and those that exist now and match a
+    /// pattern.
+    pub fn lan_interfaces<'i>(&'i self, existing: &'i Interfaces) -> Vec<&'i str> {
+        expanded(&self.lan, &self.wan, existing)
+    }
+
+    /// Interfaces of the wide area network, in the same way.
+    pub fn wan_interfaces<'i>(&'i self, existing: &'i Interfaces) -> Vec<&'i str> {
+        expanded(&self.wan, &self.lan, existing)
+    }
+
+    /// All interfaces that it names, and patterns.
     pub fn interfaces(&self) -> impl Iterator<Item = &str> {
         let local = match &self.local {
             LocalAddress::Interface(name) => Some(name.as_str()),
@@ -175,6 +189,37 @@ impl Group {
         let multicast = self.multicast_interface.as_deref();
         self.lan.iter().chain(&self.wan).map(String::as_str).chain(local).chain(multicast)
     }
+}
+
+/// Whether an interface is one of those; a `*` at the end of a name stands for anything.
+pub fn on_side(names: &[String], interface: &str) -> bool {
+    names.iter().any(|name| match name.strip_suffix('*') {
+        Some(beginning) => interface.starts_with(beginning),
+        None => name == interface,
+    })
+}
+
+/// The names, and in the place of each pattern what matches it. A name on the other side is not
+/// meant by a pattern on this one.
+fn expanded<'i>(names: &'i [String], others: &[String], existing: &'i Interfaces) -> Vec<&'i str> {
+    let mut all: Vec<&str> = Vec::new();
+    for name in names {
+        let matching: Vec<&str> = match name.ends_with('*') {
+            false => vec![name],
+            true => {
+                let matches = |one: &&String| {
+                    on_side(std::slice::from_ref(name), one) && !others.contains(one)
+                };
+                existing.keys().filter(matches).map(String::as_str).collect()
+            }
+        };
+        for one in matching {
+            if !all.contains(&one) {
+                all.push(one);
+            }
+        }
+    }
+    all
 }
 
 impl Server {

@@ -4,6 +4,7 @@
 mod settle;
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ::control::server::{Call, serve};
@@ -22,6 +23,7 @@ use xfrm::{Error, Kernel, Parts};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::check::{Machine, load};
+use crate::config::placement::{Misplaced, misplaced};
 use crate::config::{Config, Group};
 use crate::control;
 use crate::dataplane::{Cause, Dataplane};
@@ -77,6 +79,8 @@ pub struct EventLoop<K: Kernel> {
     /// What was wrong with the machine at the start, and what is wrong with its settings now.
     problems: Vec<String>,
     settings: Vec<String>,
+    /// Interfaces that are not where the configuration takes them for.
+    misplaced: BTreeSet<Misplaced>,
     next_environment: BootTime,
     status_line: String,
 }
@@ -136,6 +140,7 @@ impl<K: Kernel> EventLoop<K> {
         if let Some(error) = sockets.set(&member.local_addresses(), now).into_iter().next() {
             return Err(error).context("registrations cannot leave; blocks stay in place");
         }
+        let misplaced = misplaced(&config.groups, interfaces);
         Ok(Self {
             path,
             seeds,
@@ -153,6 +158,7 @@ impl<K: Kernel> EventLoop<K> {
             sockets_paused_until: None,
             problems,
             settings: Vec::new(),
+            misplaced,
             next_environment: now + ENVIRONMENT_INTERVAL,
             status_line: String::new(),
         })
@@ -334,6 +340,7 @@ impl<K: Kernel> EventLoop<K> {
         });
         let missing = self.dataplane.missing_interfaces().iter();
         let missing = missing.map(|name| format!("interface {name} is missing: create it"));
+        let misplaced = self.misplaced.iter().map(ToString::to_string);
         self.problems
             .iter()
             .chain(settings)
@@ -341,6 +348,7 @@ impl<K: Kernel> EventLoop<K> {
             .chain(self.dataplane.last_error().map(str::to_owned))
             .chain(suppressed)
             .chain(missing)
+            .chain(misplaced)
             .collect()
     }
 
@@ -407,13 +415,17 @@ impl<K: Kernel> EventLoop<K> {
         self.member.reload(&config, &mut self.seeds, &interfaces, now);
         self.config.groups = config.groups;
         self.check_settings();
+        self.check_placement(&interfaces);
         let groups = self.config.groups.len();
         info!(event = "configuration-reloaded", changed, groups, "configuration reloaded");
     }
 
     async fn read_interfaces(&mut self, now: BootTime) {
         match xfrm::interface::interfaces().await {
-            Ok(interfaces) => self.member.handle_interfaces(&interfaces, now),
+            Ok(interfaces) => {
+                self.check_placement(&interfaces);
+                self.member.handle_interfaces(&interfaces, now);
+            }
             Err(error) => {
                 if let Some(pass) = self.limiter.admit("interfaces-unreadable", now) {
                     error!(
@@ -425,6 +437,14 @@ impl<K: Kernel> EventLoop<K> {
                 }
             }
         }
+    }
+
+    fn check_placement(&mut self, interfaces: &Interfaces) {
+        let misplaced = misplaced(&self.config.groups, interfaces);
+        for one in misplaced.difference(&self.misplaced) {
+            warn!(event = "interface-misplaced", "{one}");
+        }
+        self.misplaced = misplaced;
     }
 
     fn check_settings(&mut self) {

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};
 use xfrm::interface::Interface;
 
+use super::placement::misplaced;
 use super::{Config, Group, LocalAddress, MOST_GROUPS, MOST_SERVERS, Server, file};
 
 /// Interfaces of the machine by name.
@@ -79,6 +80,7 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
         file.groups.iter().zip(0_u8..).map(|(group, slot)| check.group(group, slot)).collect();
     let groups: Vec<Group> = groups.into_iter().collect::<Option<_>>()?;
     check.placeholders(&file, &groups);
+    check.placement(&groups);
     if groups.is_empty() {
         return None;
     }
@@ -178,9 +180,18 @@ impl Check<'_> {
         }
     }
 
+    fn placement(&self, groups: &[Group]) {
+        let interfaces = self.machine.interfaces.into_iter();
+        for one in interfaces.flat_map(|interfaces| misplaced(groups, interfaces)) {
+            let text = one.to_string();
+            let (message, remedy) = text.rsplit_once([':', ';']).unwrap_or((&text, ""));
+            self.report.warning(None, message.to_owned(), remedy.trim().to_owned());
+        }
+    }
+
     fn interface(&self, name: &Located<String>, key: &str) {
         let Some(interfaces) = self.machine.interfaces else { return };
-        if interfaces.contains_key(name.as_str()) {
+        if interfaces.contains_key(name.as_str()) || name.ends_with('*') {
             return;
         }
         let known: Vec<&str> =
@@ -407,24 +418,21 @@ impl Check<'_> {
         const KEY: &str = "group.protected";
         let mut protected: Vec<IpNet> = Vec::new();
         for prefix in prefixes {
-            let IpNet::V4(ipv4) = prefix.value else {
-                self.family(prefix.value.addr(), &prefix.place, KEY);
-                continue;
-            };
+            let net = prefix.value;
             if protected.contains(&prefix.value) {
-                self.error(&prefix.place, format!("{KEY}: {ipv4} is named twice"), "name it once");
+                self.error(&prefix.place, format!("{KEY}: {net} is named twice"), "name it once");
             } else if let Some(wider) = protected.iter().find(|wider| wider.contains(&prefix.value))
             {
                 self.error(
                     &prefix.place,
-                    format!("{KEY}: {ipv4} lies within {wider}"),
+                    format!("{KEY}: {net} lies within {wider}"),
                     "remove the narrower prefix",
                 );
-            } else if ipv4.prefix_len() == 0 {
+            } else if net.prefix_len() == 0 {
                 let remedy = "name the group's own prefixes, such as \"172.16.0.0/12\"";
                 self.error(
                     &prefix.place,
-                    format!("{KEY}: {ipv4} would block all traffic of this machine"),
+                    format!("{KEY}: {net} would block all traffic of this machine"),
                     remedy,
                 );
             } else {

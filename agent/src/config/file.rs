@@ -147,8 +147,8 @@ impl Group {
             name: table.required("name"),
             id: table.required("id"),
             local: table.required("local-address"),
-            lan: interfaces(&mut table, "lan"),
-            wan: interfaces(&mut table, "wan"),
+            lan: interfaces(lans(&mut table)),
+            wan: interfaces(table.required_list("wan")),
             protected: table.required_list("protected"),
             exclude: table.tables("exclude").into_iter().filter_map(exclude).collect(),
             fail_open: table.tables("fail-open").into_iter().filter_map(exclude).collect(),
@@ -179,12 +179,16 @@ impl Group {
     }
 }
 
-fn interfaces(table: &mut Table<'_>, key: &'static str) -> Vec<Located<String>> {
-    table
-        .required_list::<InterfaceName>(key)
-        .into_iter()
-        .map(|name| name.map(|name| name.0))
-        .collect()
+/// The list must be there, and may be empty: a machine that is its own only host.
+fn lans(table: &mut Table<'_>) -> Vec<Located<InterfaceName>> {
+    match table.has("lan") {
+        true => table.list("lan").unwrap_or_default(),
+        false => table.required_list("lan"),
+    }
+}
+
+fn interfaces(names: Vec<Located<InterfaceName>>) -> Vec<Located<String>> {
+    names.into_iter().map(|name| name.map(|name| name.0)).collect()
 }
 
 fn servers(table: &mut Table<'_>) -> Vec<Server> {
@@ -279,9 +283,12 @@ impl Read for InterfaceName {
         let name = String::read(value)?;
         if name.len() > LONGEST_INTERFACE_NAME
             || name.contains(|c: char| c == '/' || c.is_whitespace())
+            || name.strip_suffix('*').unwrap_or(&name).contains('*')
+            || name == "*"
         {
             let remedy = format!(
-                "write a name that `ip link` shows, of at most {LONGEST_INTERFACE_NAME} octets"
+                "write a name that `ip link` shows, of at most {LONGEST_INTERFACE_NAME} octets, or \
+                 the beginning of such names with a * behind it"
             );
             return Err(Problem::new(format!("\"{name}\" cannot be an interface"), remedy));
         }

@@ -182,14 +182,14 @@ fn options(config: &config::Group) -> GroupOptions {
 
 fn zones(group: GroupView<'_>) -> Zones {
     let GroupView { config, interfaces, .. } = group;
-    let lan = config.lan.iter().map(|name| LanInterface {
-        name: name.clone(),
+    let lan = config.lan_interfaces(interfaces).into_iter().map(|name| LanInterface {
+        name: name.to_owned(),
         addresses: interfaces.get(name).map(local_interface::addresses).unwrap_or_default(),
     });
-    let wan = config.wan.iter().map(|name| {
+    let wan = config.wan_interfaces(interfaces).into_iter().map(|name| {
         let interface = interfaces.get(name);
         WanInterface {
-            name: name.clone(),
+            name: name.to_owned(),
             up: interface.is_some_and(|interface| interface.up),
             gateway: interface.and_then(|interface| interface.gateway),
             mtu: interface.map_or(0, |interface| interface.mtu),

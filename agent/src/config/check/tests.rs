@@ -490,3 +490,46 @@ fn no_report_shows_a_key() {
     let loaded = load_text(GROUP).unwrap();
     assert!(!format!("{:?}", loaded.value).contains("sixteen"));
 }
+
+#[test]
+fn ipv6_prefixes_may_be_protected_which_blocks_them() {
+    let text = GROUP.replace("[\"172.16.0.0/12\"]", "[\"172.16.0.0/12\", \"fd00:1::/32\"]");
+    let config = load_text(&text).unwrap().value;
+    let protected: Vec<String> =
+        config.groups[0].protected.iter().map(ToString::to_string).collect();
+    assert_eq!(protected, ["172.16.0.0/12", "fd00:1::/32"]);
+}
+
+#[test]
+fn a_machine_may_be_its_own_only_host() {
+    let config = load_text(&GROUP.replace("lan = [\"lan\"]", "lan = []")).unwrap().value;
+    assert!(config.groups[0].lan.is_empty());
+    let missing = load_text(&GROUP.replace("lan = [\"lan\"]\n", "")).map(|_| ()).unwrap_err();
+    assert!(missing.contains("group.lan is missing"), "{missing}");
+}
+
+#[test]
+fn names_of_interfaces_may_be_patterns() {
+    let text = GROUP.replace("[\"lan\"]", "[\"wan*\", \"lan\", \"absent*\"]");
+    let config = load_text(&text).unwrap().value;
+    let group = &config.groups[0];
+    // What the other side names is not meant.
+    assert_eq!(group.lan_interfaces(&interfaces()), ["wan2", "lan"]);
+    assert_eq!(group.wan_interfaces(&interfaces()), ["wan"]);
+    for wrong in ["*", "e*h0", "br-**"] {
+        let error = load_text(&GROUP.replace("[\"lan\"]", &format!("[\"{wrong}\"]")));
+        let error = error.map(|_| ()).unwrap_err();
+        assert!(error.contains("cannot be an interface"), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn interfaces_on_the_wrong_side_are_a_warning() {
+    let swapped = GROUP.replace("[\"lan\"]", "[\"x\"]").replace("[\"wan\"]", "[\"lan\"]");
+    let loaded = load_text(&swapped.replace("[\"x\"]", "[\"wan\"]")).unwrap();
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        warnings.iter().any(|warning| warning.contains("local-address is on wan, a LAN")),
+        "{warnings:?}"
+    );
+}

@@ -1,0 +1,235 @@
+//! Interfaces that are not where the configuration takes them for: said at the start, by `--check`,
+//! and in `gdoictl show member` for as long as it is so. Interfaces decide what is inside, so names
+//! that an upgrade has swapped turn a member inside out.
+
+use core::fmt;
+use core::net::IpAddr;
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use xfrm::interface::Interface;
+
+use super::check::Interfaces;
+use super::{Group, LocalAddress, on_side};
+
+/// Something that is on a side where it does not belong, or on none.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Misplaced {
+    /// The address that the group speaks from is on a LAN.
+    LocalAddress {
+        /// The group.
+        group: String,
+        /// The interface that has it.
+        interface: String,
+    },
+    /// A LAN has a default route, and no WAN has one.
+    DefaultRoute {
+        /// The interface.
+        interface: String,
+    },
+    /// A key server is in a LAN's own network, and no WAN has a default route.
+    KeyServer {
+        /// Its address.
+        server: IpAddr,
+        /// The interface.
+        interface: String,
+    },
+    /// An interface that is up lies inside the protected prefixes and is on neither side.
+    Unnamed {
+        /// The interface.
+        interface: String,
+        /// Its address there.
+        address: IpNet,
+        /// The prefix that holds it.
+        protected: IpNet,
+    },
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SWAPPED: &str = "check whether the names in lan and wan are swapped";
+        match self {
+            Self::LocalAddress { group, interface } => {
+                write!(f, "group {group}: local-address is on {interface}, a LAN: {SWAPPED}")
+            }
+            Self::DefaultRoute { interface } => {
+                write!(
+                    f,
+                    "the default route leaves by {interface}, a LAN, and by no WAN: {SWAPPED}"
+                )
+            }
+            Self::KeyServer { server, interface } => write!(
+                f,
+                "key server {server} is in the network of {interface}, a LAN, and no WAN has a \
+                 default route: {SWAPPED}"
+            ),
+            Self::Unnamed { interface, address, protected } => write!(
+                f,
+                "interface {interface} ({address}) lies inside the protected prefix {protected} \
+                 and is neither lan nor wan: its traffic with that prefix is dropped; name it in \
+                 lan or exclude it"
+            ),
+        }
+    }
+}
+
+/// All of it, in order.
+pub fn misplaced(groups: &[Group], interfaces: &Interfaces) -> BTreeSet<Misplaced> {
+    let mut found = BTreeSet::new();
+    let has_gateway = |names: &[String]| {
+        interfaces
+            .iter()
+            .any(|(name, interface)| interface.gateway.is_some() && on_side(names, name))
+    };
+    for group in groups {
+        let outward = has_gateway(&group.wan);
+        for (name, interface) in interfaces {
+            if on_side(&group.lan, name) {
+                found.extend(on_lan(group, name, interface, outward));
+            }
+        }
+        if let Some(interface) = holder(&group.local, interfaces)
+            && on_side(&group.lan, interface)
+        {
+            let (group, interface) = (group.name.clone(), interface.to_owned());
+            found.insert(Misplaced::LocalAddress { group, interface });
+        }
+    }
+    let sides = |name: &str| {
+        groups.iter().any(|group| on_side(&group.lan, name) || on_side(&group.wan, name))
+    };
+    let unnamed = interfaces.iter().filter(|(name, interface)| {
+        let speaks = groups.iter().any(|group| holder(&group.local, interfaces) == Some(name));
+        // A loopback or dummy interface with the address that a group speaks from belongs there.
+        interface.up && *name != "lo" && !sides(name) && !speaks
+    });
+    found.extend(unnamed.filter_map(|(name, interface)| inside(groups, name, interface)));
+    found
+}
+
+/// The interface that has the address which the group speaks from.
+fn holder<'i>(local: &'i LocalAddress, interfaces: &'i Interfaces) -> Option<&'i str> {
+    match local {
+        LocalAddress::Interface(name) => Some(name),
+        LocalAddress::Address(address) => {
+            let has = |interface: &Interface| {
+                interface.addresses.iter().any(|net| net.addr() == IpAddr::V4(*address))
+            };
+            let (name, _) = interfaces.iter().find(|(_, interface)| has(interface))?;
+            Some(name)
+        }
+    }
+}
+
+fn on_lan(group: &Group, name: &str, interface: &Interface, outward: bool) -> Vec<Misplaced> {
+    if outward {
+        return Vec::new();
+    }
+    let default =
+        interface.gateway.is_some().then(|| Misplaced::DefaultRoute { interface: name.to_owned() });
+    let servers = group.servers.iter().map(|server| server.address.ip());
+    let near = servers
+        .filter(|server| interface.addresses.iter().any(|net| net.contains(server)))
+        .map(|server| Misplaced::KeyServer { server, interface: name.to_owned() });
+    default.into_iter().chain(near).collect()
+}
+
+fn inside(groups: &[Group], name: &str, interface: &Interface) -> Option<Misplaced> {
+    interface.addresses.iter().find_map(|address| {
+        let mut prefixes = groups.iter().flat_map(|group| &group.protected);
+        let protected = *prefixes.find(|prefix| prefix.contains(&address.addr()))?;
+        Some(Misplaced::Unnamed { interface: name.to_owned(), address: *address, protected })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::check::{Machine, parse};
+    use gdoi::crypto::Secret;
+
+    fn group(local: &str, lan: &[&str], wan: &[&str]) -> Group {
+        let text = format!(
+            "[[group]]\nname = \"branches\"\nid = 1111\nlocal-address = \"{local}\"\nlan = {lan:?}\n\
+             wan = {wan:?}\nprotected = [\"172.16.0.0/12\"]\npre-shared-key-file = \"/key\"\n\
+             [[group.server]]\naddress = \"10.0.9.1\"\n"
+        );
+        let secret = |_: &_| Ok(Secret::new(vec![7; 32]));
+        let machine = Machine { interfaces: None, secret: &secret, state_key: &secret };
+        parse("f", &text, &machine).unwrap().value.groups.remove(0)
+    }
+
+    fn interface(addresses: &[&str], gateway: Option<&str>) -> Interface {
+        let addresses = addresses.iter().map(|net| net.parse().unwrap()).collect();
+        let gateway = gateway.map(|text| text.parse().unwrap());
+        Interface { index: 1, up: true, addresses, mtu: 1500, gateway }
+    }
+
+    fn machine(all: &[(&str, Interface)]) -> Interfaces {
+        all.iter().map(|(name, interface)| ((*name).to_owned(), interface.clone())).collect()
+    }
+
+    fn said(groups: &[Group], interfaces: &Interfaces) -> Vec<String> {
+        misplaced(groups, interfaces).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_ordinary_branch_is_in_order() {
+        let interfaces = machine(&[
+            ("lo", interface(&["127.0.0.1/8", "172.31.0.1/32"], None)),
+            ("lan", interface(&["172.16.1.1/24"], None)),
+            ("wan", interface(&["10.0.1.1/24"], Some("10.0.1.254"))),
+            ("other", interface(&["192.168.7.1/24"], None)),
+        ]);
+        assert_eq!(said(&[group("10.0.1.1", &["lan"], &["wan"])], &interfaces), [""; 0]);
+    }
+
+    #[test]
+    fn swapped_names_are_noticed_three_ways() {
+        let interfaces = machine(&[
+            ("lan", interface(&["172.16.1.1/24"], None)),
+            ("wan", interface(&["10.0.9.7/24"], Some("10.0.9.254"))),
+        ]);
+        let said = said(&[group("10.0.9.7", &["wan"], &["lan"])], &interfaces);
+        let expected = [
+            "group branches: local-address is on wan, a LAN",
+            "the default route leaves by wan, a LAN, and by no WAN",
+            "key server 10.0.9.1 is in the network of wan, a LAN",
+        ];
+        assert_eq!(said.len(), expected.len(), "{said:?}");
+        for (said, expected) in said.iter().zip(expected) {
+            assert!(said.starts_with(expected) && said.ends_with("are swapped"), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_interface_inside_that_nobody_names_is_noticed_while_it_is_up() {
+        let docker = interface(&["172.17.0.1/16"], None);
+        let mut interfaces = machine(&[
+            ("lan", interface(&["172.16.1.1/24"], None)),
+            ("wan", interface(&["10.0.1.1/24"], Some("10.0.1.254"))),
+            ("docker0", docker.clone()),
+        ]);
+        let groups = [group("10.0.1.1", &["lan"], &["wan"])];
+        assert_eq!(
+            said(&groups, &interfaces),
+            ["interface docker0 (172.17.0.1/16) lies inside the protected prefix 172.16.0.0/12 \
+              and is neither lan nor wan: its traffic with that prefix is dropped; name it in lan \
+              or exclude it"]
+        );
+        let named = [group("10.0.1.1", &["lan", "docker*"], &["wan"])];
+        assert_eq!(said(&named, &interfaces), [""; 0]);
+        interfaces.insert("docker0".to_owned(), Interface { up: false, ..docker });
+        assert_eq!(said(&groups, &interfaces), [""; 0]);
+    }
+
+    /// A loopback address of the group is where it belongs.
+    #[test]
+    fn the_interface_that_has_the_local_address_is_in_order() {
+        let interfaces = machine(&[
+            ("dummy0", interface(&["172.31.0.1/32"], None)),
+            ("wan", interface(&["10.0.1.1/24"], Some("10.0.1.254"))),
+        ]);
+        assert_eq!(said(&[group("172.31.0.1", &["lan"], &["wan"])], &interfaces), [""; 0]);
+    }
+}
