@@ -28,6 +28,12 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     }
     shortcut(&lab, narrative)?;
     plain_masquerade(&mut lab, narrative)?;
+    classified_masquerade(&mut lab, narrative)?;
+    port_forward(&lab, narrative)?;
+    past_the_router(&lab, narrative)?;
+    foreign_ipcomp(&lab, narrative)?;
+    marked_raw(&lab, narrative)?;
+    behind_the_lan(&lab, narrative)?;
     quoted(&lab, narrative);
     vlan(&lab, narrative)?;
     close(context, lab, narrative)
@@ -186,6 +192,158 @@ fn plain_masquerade(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// The class takes the place of whatever else is remembered in a packet's priority.
+fn classified_masquerade(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("A class for a queueing discipline, and a masquerade");
+    let moment = lab.now()?;
+    G1.nft(&format!(
+        "{MASQUERADE}
+         table ip user {{
+             chain forward {{
+                 type filter hook forward priority filter; policy accept;
+                 meta priority set 1:10
+             }}
+             chain classify {{
+                 type filter hook postrouting priority mangle; policy accept;
+                 oifname wan counter meta priority set 1:10
+             }}
+         }}"
+    ))?;
+    let report = flow(lab, 50, "", |_| Ok(()))?;
+    narrative.say(&format!("ha to hb: {report}"));
+    nothing_clear(narrative, lab, moment, "members sent no clear packet, and none translated");
+    unload(G1);
+    answered(narrative, "ping", "without them ha reaches hb", HA, &[], FAR);
+    Ok(())
+}
+
+/// The kernel undoes the translation before it asks the FWD policy.
+fn port_forward(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("A port of the uplink is forwarded to ha");
+    G1.nft(
+        "table ip user {
+             chain forward_port {
+                 type nat hook prerouting priority dstnat; policy accept;
+                 iifname wan udp dport 9999 counter dnat to 172.16.1.10:5000
+             }
+         }",
+    )?;
+    let forgery = Forgery {
+        what: "to the forwarded port, with a source of the group",
+        source: "172.16.2.99:6000",
+        destination: "10.0.1.1:9999",
+    };
+    forged(narrative, lab, &forgery);
+    narrative.state("translated", "the port was forwarded, and g1's guard dropped that", || {
+        let table = G1.run("nft", &["list", "table", "ip", "user"])?;
+        let forwarded = table.contains("counter packets") && !table.contains("counter packets 0 ");
+        Ok(Finding::new(forwarded, table))
+    });
+    unload(G1);
+    Ok(())
+}
+
+/// A copy that a user's rule sends by the uplink passes no hook of IP, as a raw socket's packet.
+fn past_the_router(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("Packets that are handed to the uplink past the router");
+    G1.nft(
+        "table netdev user {
+             chain copies {
+                 type filter hook ingress device lan priority 0; policy accept;
+                 ip daddr 172.16.2.0/24 counter dup to wan
+             }
+         }",
+    )?;
+    let moment = lab.now()?;
+    let before = guard_drops(G1)?;
+    narrative.state("past-the-router", "ha reaches hb, and g1's guard drops the copies", || {
+        let (sent, answers, _) = ping(HA, &["-c", "3"], FAR)?;
+        let dropped = guard_drops(G1)? - before;
+        let evidence = format!("{sent} requests, {answers} answers, {dropped} dropped");
+        Ok(Finding::new(sent == 3 && answers == 3 && dropped >= 3, evidence))
+    });
+    nothing_clear(narrative, lab, moment, "members sent no clear packet");
+    unload(G1);
+    Ok(())
+}
+
+/// Compression is no protection, although XFRM does it.
+fn foreign_ipcomp(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("A policy of somebody else compresses the group's packets");
+    let hosts = "src 172.16.1.0/24 dst 172.16.2.0/24";
+    let moment = lab.now()?;
+    G1.batch(&format!(
+        "xfrm policy add dir out {hosts} priority 1 tmpl src 10.0.1.1 dst 10.0.2.1 proto comp mode tunnel\n\
+         xfrm state add src 10.0.1.1 dst 10.0.2.1 proto comp spi 0x4242 mode tunnel comp deflate\n"
+    ))?;
+    narrative.state("foreign-policy", "ha cannot reach hb, and g1's guard says why", || {
+        let (sent, answers, _) = ping(HA, &["-c", "3", "-s", "400"], FAR)?;
+        let rules = G1.run("nft", &["list", "chain", "ip", "gdoi", "leaving"])?;
+        let counted = rules
+            .lines()
+            .find(|line| line.contains("taken by a foreign policy"))
+            .is_some_and(|line| !line.contains("counter packets 0 "));
+        Ok(Finding::new(
+            answers == 0 && counted,
+            format!("{sent} requests, {answers} answers\n{rules}"),
+        ))
+    });
+    nothing_clear(narrative, lab, moment, "members sent no clear packet");
+    G1.batch(&format!(
+        "xfrm policy delete dir out {hosts}\n\
+         xfrm state delete src 10.0.1.1 dst 10.0.2.1 proto comp spi 0x4242\n"
+    ))?;
+    answered(narrative, "ping", "without it ha reaches hb", HA, &[], FAR);
+    Ok(())
+}
+
+/// A mark in the raw table would take the place of an inner address.
+fn marked_raw(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("A user's raw table marks whatever the router sends");
+    G1.nft(
+        "table ip user {
+             chain mark {
+                 type filter hook output priority raw; policy accept;
+                 meta mark set 0x1
+             }
+         }",
+    )?;
+    answered(narrative, "ping", "ha reaches hb", HA, &[], FAR);
+    preserved(narrative, lab);
+    unload(G1);
+    Ok(())
+}
+
+/// Interfaces decide what is inside, whatever the networks behind them are.
+fn behind_the_lan(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("A routed network behind the LAN of g1");
+    HA.ip("addr add 172.16.5.1/24 dev lo")?;
+    G1.ip("route add 172.16.5.0/24 via 172.16.1.10")?;
+    R.ip("route add 172.16.5.0/24 via 10.0.1.1")?;
+    let moment = lab.now()?;
+    for (text, from, options, to) in [
+        ("g1 reaches it", G1, &[][..], "172.16.5.1"),
+        ("it reaches its own router", HA, &["-I", "172.16.5.1"], "172.16.1.1"),
+        ("it reaches hb", HA, &["-I", "172.16.5.1"], FAR),
+        ("hb reaches it", HB, &[], "172.16.5.1"),
+    ] {
+        answered(narrative, "routed", text, from, options, to);
+    }
+    forged(
+        narrative,
+        lab,
+        &Forgery {
+            what: "with a source of that network",
+            source: "172.16.5.7:6000",
+            destination: "172.16.1.10:5000",
+        },
+    );
+    nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
+    R.ip("route del 172.16.5.0/24")?;
+    G1.ip("route del 172.16.5.0/24")?;
+    HA.ip("addr del 172.16.5.1/24 dev lo").map(drop)
 }
 
 /// The hop limit ends at g1, behind the SA: what its ICMP error quotes has been decrypted.
