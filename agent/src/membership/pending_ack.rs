@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 
 use gdoi::BootTime;
 use gdoi::event::Transmit;
-use gdoi::push::Acknowledgement;
 
 /// The longest that an acknowledgement may be held back (RFC 8263 §6).
 pub const LONGEST_JITTER: Duration = Duration::from_secs(5);
@@ -21,18 +20,9 @@ const WAITING: usize = 8;
 #[derive(Debug, Default)]
 pub struct PendingAcks(VecDeque<Waiting>);
 
-/// What waits.
-#[derive(Debug)]
-pub enum Answer {
-    /// It is made when it leaves, behind the keys.
-    First(Acknowledgement),
-    /// Once more, for a copy of its push.
-    Again(Transmit),
-}
-
 #[derive(Debug)]
 struct Waiting {
-    answer: Answer,
+    transmit: Transmit,
     due: BootTime,
     /// Whether the kernel holds what its push said.
     applied: bool,
@@ -41,8 +31,8 @@ struct Waiting {
 impl PendingAcks {
     /// One more, of a push that the kernel does not know yet. Where there are too many the oldest
     /// goes: the key server repeats its push.
-    pub fn push(&mut self, answer: Answer, due: BootTime) {
-        self.0.push_back(Waiting { answer, due, applied: false });
+    pub fn push(&mut self, transmit: Transmit, due: BootTime) {
+        self.0.push_back(Waiting { transmit, due, applied: false });
         if self.0.len() > WAITING {
             self.0.pop_front();
         }
@@ -59,7 +49,7 @@ impl PendingAcks {
             std::mem::take(&mut self.0).into_iter().partition(|one| one.due <= now);
         self.0 = later;
         self.0.iter_mut().for_each(|one| one.applied = true);
-        due.into_iter().filter_map(|one| one.answer.transmit()).collect()
+        due.into_iter().map(|one| one.transmit).collect()
     }
 
     /// What the kernel does not hold will not be carried out, and not acknowledged.
@@ -73,15 +63,6 @@ impl PendingAcks {
     }
 }
 
-impl Answer {
-    fn transmit(self) -> Option<Transmit> {
-        match self {
-            Self::First(acknowledgement) => acknowledgement.transmit().ok(),
-            Self::Again(transmit) => Some(transmit),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,9 +71,9 @@ mod tests {
         BootTime::new(Duration::from_millis(milliseconds))
     }
 
-    fn answer(number: u8) -> Answer {
+    fn answer(number: u8) -> Transmit {
         let address = "10.0.1.1:848".parse().unwrap();
-        Answer::Again(Transmit { destination: address, source: address, payload: vec![number] })
+        Transmit { destination: address, source: address, payload: vec![number] }
     }
 
     fn numbers(due: &[Transmit]) -> Vec<u8> {

@@ -15,7 +15,6 @@ use gdoi::push::{Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember, Rek
 
 use super::error::{PushRejected, RekeySaUnusable};
 use super::kernel_policy;
-use super::pending_ack::Answer;
 use super::rekey_sa::Rekey;
 use super::{Event, Membership};
 use crate::membership::failover::SPREAD;
@@ -166,7 +165,7 @@ impl Membership {
         while let Some(copy) = self.rekey.member.as_mut().and_then(RekeyMember::poll_transmit) {
             // While the first one still waits, a copy of its push has nothing to say.
             if self.rekey.acknowledgements.is_empty() {
-                self.rekey.acknowledgements.push(Answer::Again(copy), turn);
+                self.rekey.acknowledgements.push(copy, turn);
             }
         }
     }
@@ -194,7 +193,7 @@ impl Membership {
         });
         self.rekey.under_way = Some((sequence_number, now));
         if let Some(acknowledgement) = acknowledgement {
-            self.rekey.acknowledgements.push(Answer::First(acknowledgement), turn);
+            self.rekey.acknowledgements.push(acknowledgement, turn);
         }
         if let Some(end) = self.generations.first_end(now) {
             self.had_keys = true;

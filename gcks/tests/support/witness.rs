@@ -336,8 +336,7 @@ impl Member {
             }
             self.witness.lock().unwrap().learn(&Arc::new(sa));
         }
-        if let Some(acknowledgement) = push.acknowledgement {
-            let transmit = acknowledgement.transmit().unwrap();
+        if let Some(transmit) = push.acknowledgement {
             let _ = self.socket.send_to(&transmit.payload, transmit.destination);
         }
         if push.kek == KekChange::Deleted {

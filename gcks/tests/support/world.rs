@@ -401,7 +401,7 @@ impl Node {
             match event {
                 RekeyEvent::Accepted(push) => {
                     self.carry_out(&push, now);
-                    sent.extend(push.acknowledgement.iter().map(|one| one.transmit().unwrap()));
+                    sent.extend(push.acknowledgement.clone());
                     self.accepted.push(*push);
                 }
                 RekeyEvent::Unusable { .. } => {

@@ -5,13 +5,11 @@
 //! HASH    = prf(ack_key, SEQ | ID)
 //! ```
 
-use core::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use core::net::IpAddr;
 
 use crate::config::{HashAlgorithm, Identity};
 use crate::crypto::{Secret, constant_time_eq, prf};
 use crate::error::Error;
-use crate::event::Transmit;
 use crate::push::message;
 use crate::wire::chain::{self, encode_one};
 use crate::wire::hash::Hash;
@@ -125,48 +123,6 @@ pub struct Acknowledged {
     pub address: IpAddr,
     /// Which reading of `L` the member follows.
     pub length: AcknowledgementLength,
-}
-
-/// What an acknowledgement says and proves, without its octets: keys are waited for, and it only
-/// follows them.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unmade {
-    pub(super) kind: AcknowledgementKind,
-    pub(super) length: AcknowledgementLength,
-    pub(super) base_key: Secret,
-    pub(super) spi: [u8; 16],
-    pub(super) sequence_number: u32,
-    pub(super) address: IpAddr,
-}
-
-impl Unmade {
-    pub(super) fn make(&self) -> Result<Vec<u8>, Error> {
-        let Self { kind, length, base_key, spi, sequence_number, address } = self;
-        acknowledge(*kind, *length, base_key, spi, *sequence_number, *address)
-    }
-}
-
-/// The acknowledgement of a push that was accepted, and where it goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acknowledgement {
-    unmade: Arc<Unmade>,
-    source: SocketAddr,
-    destination: SocketAddr,
-}
-
-impl Acknowledgement {
-    pub(super) fn new(unmade: Arc<Unmade>, source: SocketAddr, destination: SocketAddr) -> Self {
-        Self { unmade, source, destination }
-    }
-
-    /// Makes its datagram: four hashes.
-    ///
-    /// # Errors
-    /// A value does not fit its field; does not happen.
-    pub fn transmit(&self) -> Result<Transmit, Error> {
-        let Self { unmade, source, destination } = self;
-        Ok(Transmit { source: *source, destination: *destination, payload: unmade.make()? })
-    }
 }
 
 /// The acknowledgement of push `sequence_number` under the KEK `spi` by the member at `address`.

@@ -2,13 +2,13 @@
 //!
 //! Nothing is changed here: the result is complete, or an error with the rekey SA as it was.
 
-use super::ack::Acknowledgement;
 use super::kek::KekUnusable;
 use super::message::{Deletion, PushPayloads};
 use super::open::VerifiedPush;
 use super::rekey_sa::RekeySa;
 use crate::crypto::Secret;
 use crate::error::Error;
+use crate::event::Transmit;
 use crate::group::{GroupSa, KekPolicy};
 use crate::lkh::{KeyPath, PathUpdate};
 use crate::wire::kd::{KeyDownload, KeyPacket, SecretAttribute};
@@ -49,7 +49,7 @@ pub struct PushAccepted {
     pub kek: KekChange,
     /// To be sent once the push has been carried out (RFC 8263 §4). Copies of the push get it again
     /// by themselves.
-    pub acknowledgement: Option<Acknowledgement>,
+    pub acknowledgement: Option<Transmit>,
 }
 
 /// A push in parts, before its rekey SA moves.

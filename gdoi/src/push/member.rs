@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use core::net::SocketAddr;
 
-use super::ack::{Acknowledgement, AcknowledgementLength};
+use super::ack::AcknowledgementLength;
 use super::apply::{Applied, KekChange, PushAccepted};
 use super::message::{SignatureHabit, spi_of};
 use super::rekey_sa::{Outcome, RekeySa};
@@ -191,8 +191,11 @@ impl RekeyMember {
             }
             Outcome::Applied { sequence_number, applied, acknowledgement } => {
                 let ours = self.leaving_from(local);
-                let acknowledgement =
-                    acknowledgement.map(|unmade| Acknowledgement::new(unmade, ours, source));
+                let acknowledgement = acknowledgement.map(|payload| Transmit {
+                    destination: source,
+                    source: ours,
+                    payload,
+                });
                 self.accept(sequence_number, *applied, acknowledgement, now);
                 Ok(())
             }
@@ -227,7 +230,7 @@ impl RekeyMember {
         &mut self,
         sequence_number: u32,
         applied: Applied,
-        acknowledgement: Option<Acknowledgement>,
+        acknowledgement: Option<Transmit>,
         now: BootTime,
     ) {
         let Applied { deletions, group_sa, policy, successor, deleted, path } = applied;

@@ -31,7 +31,7 @@ pub mod seal;
 #[cfg(test)]
 mod tests;
 
-pub use ack::{Acknowledgement, AcknowledgementKind, AcknowledgementLength};
+pub use ack::{AcknowledgementKind, AcknowledgementLength};
 pub use apply::{KekChange, PushAccepted};
 pub use delivery::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients};
 pub use kek::{KekUnusable, check_kek};

@@ -1,9 +1,8 @@
 //! One rekey SA of a member: what opens the pushes under one KEK (RFC 6407 §4.4).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::ack::{AcknowledgementKind, Unmade};
+use super::ack::{AcknowledgementKind, acknowledge};
 use super::apply::{self, Applied};
 use super::kek::{Kek, KekUnusable, Verifier};
 use super::member::RekeySettings;
@@ -34,7 +33,7 @@ pub(super) enum Outcome {
     /// It is a copy of the last one; the acknowledgement, if it should be sent again.
     Duplicate(Option<Vec<u8>>),
     /// It is the key server's and can be used.
-    Applied { sequence_number: u32, applied: Box<Applied>, acknowledgement: Option<Arc<Unmade>> },
+    Applied { sequence_number: u32, applied: Box<Applied>, acknowledgement: Option<Vec<u8>> },
     /// It is the key server's and cannot be used: its number is used up all the same.
     Unusable { sequence_number: u32, error: Error },
 }
@@ -133,7 +132,7 @@ impl RekeySa {
         match self.replay.duplicate(digest, now) {
             Duplicate::No => None,
             Duplicate::Silent => Some(None),
-            Duplicate::Acknowledge(answer) => Some(answer.make().ok()),
+            Duplicate::Acknowledge(answer) => Some(Some(answer.to_vec())),
         }
     }
 
@@ -160,10 +159,9 @@ impl RekeySa {
         match apply::apply(self, verified, settings.legacy) {
             Ok(applied) => {
                 let policy = applied.policy.as_ref().unwrap_or(&self.policy);
-                let acknowledgement =
-                    self.acknowledge(policy, sequence_number, settings).map(Arc::new);
+                let acknowledgement = self.acknowledge(policy, sequence_number, settings);
                 if let Some(acknowledgement) = &acknowledgement {
-                    self.replay.acknowledged(Arc::clone(acknowledgement), now);
+                    self.replay.acknowledged(acknowledgement.clone(), now);
                 }
                 Ok(Outcome::Applied {
                     sequence_number,
@@ -182,7 +180,7 @@ impl RekeySa {
         policy: &KekPolicy,
         sequence_number: u32,
         settings: &RekeySettings,
-    ) -> Option<Unmade> {
+    ) -> Option<Vec<u8>> {
         let kind = policy.acknowledgement.and_then(AcknowledgementKind::from_number)?;
         let base_key = match kind.uses_leaf_key() {
             false => self.kek.base_key().duplicate(),
@@ -190,6 +188,6 @@ impl RekeySa {
             true => self.path.as_ref().and_then(KeyPath::leaf_key)?,
         };
         let (length, address) = (settings.acknowledgement_length, settings.address.ip());
-        Some(Unmade { kind, length, base_key, spi: self.policy.spi, sequence_number, address })
+        acknowledge(kind, length, &base_key, &self.policy.spi, sequence_number, address).ok()
     }
 }

@@ -3,9 +3,6 @@
 //! RFC 3547 §5.6 asked for a sliding window. Key servers repeat a push with the same number and the
 //! same octets, so that "strictly greater" loses nothing and leaves nothing to reorder.
 
-use std::sync::Arc;
-
-use super::ack::Unmade;
 use crate::error::NotAccepted;
 use crate::time::BootTime;
 use ike::retransmission::{Answered, Copy, Digest};
@@ -14,7 +11,7 @@ use ike::retransmission::{Answered, Copy, Digest};
 #[derive(Debug)]
 pub(crate) struct Replay {
     last: u32,
-    accepted: Option<Answered<Arc<Unmade>>>,
+    accepted: Option<Answered<Vec<u8>>>,
     digest: Option<Digest>,
 }
 
@@ -26,7 +23,7 @@ pub(super) enum Duplicate<'a> {
     /// Silence: no acknowledgement was asked for, or one left a moment ago.
     Silent,
     /// The acknowledgement once more.
-    Acknowledge(&'a Unmade),
+    Acknowledge(&'a [u8]),
 }
 
 impl Replay {
@@ -66,7 +63,7 @@ impl Replay {
     }
 
     /// The push accepted last was answered by `acknowledgement`.
-    pub(super) fn acknowledged(&mut self, acknowledgement: Arc<Unmade>, now: BootTime) {
+    pub(super) fn acknowledged(&mut self, acknowledgement: Vec<u8>, now: BootTime) {
         self.accepted =
             self.digest.clone().map(|digest| Answered::new(digest, acknowledgement, now));
     }

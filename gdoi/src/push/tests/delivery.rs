@@ -68,8 +68,7 @@ fn who_has_acknowledged_is_left_alone_and_who_has_not_is_named() {
         );
         for transmit in transmits.iter().filter(|one| one.destination.ip() == ip(hears)) {
             let member = &mut members[usize::from(hears) - 1];
-            let ack =
-                accepted(member, &transmit.payload).acknowledgement.unwrap().transmit().unwrap();
+            let ack = accepted(member, &transmit.payload).acknowledgement.unwrap();
             let claim = Claim::read(&ack.payload).unwrap();
             delivery.handle_acknowledgement(&claim).unwrap();
             assert!(
@@ -89,11 +88,7 @@ fn the_last_acknowledgement_ends_the_delivery() {
     let mut member = member_at(&server, 1);
     let mut delivery =
         Delivery::new(server.push_tek(0x1000), recipients(1), DeliveryPolicy::default(), at(0));
-    let ack = accepted(&mut member, &sent(&mut delivery)[0].payload)
-        .acknowledgement
-        .unwrap()
-        .transmit()
-        .unwrap();
+    let ack = accepted(&mut member, &sent(&mut delivery)[0].payload).acknowledgement.unwrap();
     delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap()).unwrap();
     assert_eq!(events(&mut delivery).last(), Some(&DeliveryEvent::Finished { missing: vec![] }));
     assert!(delivery.is_finished() && sent(&mut delivery).is_empty());
@@ -105,19 +100,11 @@ fn acknowledgements_of_others_count_for_nothing() {
     let mut stranger = member_at(&server, 9);
     let mut member = member_at(&server, 1);
     let old = server.push_tek(0x0fff);
-    let late = accepted(&mut member, old.datagram()).acknowledgement.unwrap().transmit().unwrap();
+    let late = accepted(&mut member, old.datagram()).acknowledgement.unwrap();
     let mut delivery =
         Delivery::new(server.push_tek(0x1000), recipients(1), DeliveryPolicy::default(), at(0));
-    let foreign = accepted(&mut stranger, delivery.push().datagram())
-        .acknowledgement
-        .unwrap()
-        .transmit()
-        .unwrap();
-    let mut forged = accepted(&mut member, delivery.push().datagram())
-        .acknowledgement
-        .unwrap()
-        .transmit()
-        .unwrap();
+    let foreign = accepted(&mut stranger, delivery.push().datagram()).acknowledgement.unwrap();
+    let mut forged = accepted(&mut member, delivery.push().datagram()).acknowledgement.unwrap();
     forged.payload[40] ^= 1;
     for (ack, reason) in [
         (late, "unexpected-acknowledgement"),
@@ -162,7 +149,7 @@ fn a_multicast_group_is_one_destination_for_many_members() {
         Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
     let datagram = sent(&mut delivery).remove(0).payload;
     for member in &mut members {
-        let ack = accepted(member, &datagram).acknowledgement.unwrap().transmit().unwrap();
+        let ack = accepted(member, &datagram).acknowledgement.unwrap();
         delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap()).unwrap();
     }
     assert!(delivery.is_finished());
@@ -177,11 +164,7 @@ fn a_superseded_push_is_not_sent_and_its_acknowledgements_count() {
         Delivery::new(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
     let unsent = delivery.destinations().count();
     sent(&mut delivery);
-    let ack = accepted(&mut member, delivery.push().datagram())
-        .acknowledgement
-        .unwrap()
-        .transmit()
-        .unwrap();
+    let ack = accepted(&mut member, delivery.push().datagram()).acknowledgement.unwrap();
     delivery.supersede(at(5));
     assert_eq!((unsent, delivery.destinations().count()), (2, 0));
     assert_eq!((sent(&mut delivery), delivery.poll_timeout().unwrap().at), (vec![], at(20)));
@@ -201,11 +184,7 @@ fn excused_members_are_heard_and_not_missed() {
     let mut delivery =
         Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
     assert_eq!(sent(&mut delivery).len(), 2);
-    let ack = accepted(&mut member, delivery.push().datagram())
-        .acknowledgement
-        .unwrap()
-        .transmit()
-        .unwrap();
+    let ack = accepted(&mut member, delivery.push().datagram()).acknowledgement.unwrap();
     delivery.handle_acknowledgement(&Claim::read(&ack.payload).unwrap()).unwrap();
     assert_eq!(delivery.destinations().map(|(_, to, _)| to.ip()).collect::<Vec<_>>(), [ip(2)]);
     while let Some(deadline) = delivery.poll_timeout() {
@@ -245,8 +224,7 @@ fn through_the_endpoint_of_the_key_server() {
         endpoint.push(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
     let transmits: Vec<Transmit> = core::iter::from_fn(|| endpoint.poll_transmit()).collect();
     assert_eq!(transmits.len(), 2);
-    let ack =
-        accepted(&mut member, &transmits[0].payload).acknowledgement.unwrap().transmit().unwrap();
+    let ack = accepted(&mut member, &transmits[0].payload).acknowledgement.unwrap();
     let deliver = |endpoint: &mut crate::server::Server, from: &str| {
         endpoint.handle_datagram(address(from), ack.destination, &ack.payload, at(1))
     };

@@ -71,7 +71,7 @@ fn a_deleted_kek_is_acknowledged_and_ends_the_pushes() {
         refused(&mut member, next.datagram());
         let (from, to) = (address("192.0.2.1:848"), address("239.192.1.1:848"));
         member.handle_datagram(from, to, gone.datagram(), at(20)).unwrap();
-        assert_eq!(member.poll_transmit(), Some(push.acknowledgement.unwrap().transmit().unwrap()));
+        assert_eq!(member.poll_transmit(), Some(push.acknowledgement.unwrap()));
     }
 }
 
@@ -230,8 +230,7 @@ fn a_member_goes_on_from_what_it_exported() {
     let pulled = server.group_sa().with_key_path(tree.download(leaves[1]).unwrap());
     let mut before = RekeyMember::new(&pulled, settings(false), at(0)).unwrap().unwrap();
     let used = server.push_tek(0x1000);
-    let acknowledged =
-        accepted(&mut before, used.datagram()).acknowledgement.unwrap().transmit().unwrap();
+    let acknowledged = accepted(&mut before, used.datagram()).acknowledgement.unwrap();
     let exported = before.export().unwrap();
     assert_eq!((exported.sequence_number(), exported.policy()), (Some(1), pulled.policy()));
     assert_eq!((exported.kek_keys(), exported.key_path()), (pulled.kek_keys(), pulled.key_path()));
@@ -245,8 +244,7 @@ fn a_member_goes_on_from_what_it_exported() {
     );
     assert_eq!(refused(&mut after, used.datagram()).reason(), "stale-sequence-number");
     let next = server.push_tek(0x1001);
-    let acknowledgement =
-        accepted(&mut after, next.datagram()).acknowledgement.unwrap().transmit().unwrap();
+    let acknowledgement = accepted(&mut after, next.datagram()).acknowledgement.unwrap();
     assert_eq!(
         acknowledgement.payload.len(),
         acknowledged.payload.len(),
