@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use gdoi::group::{SaDirection, Spi, TekKeys, TekPolicy};
+use gdoi::group::{SaDirection, Spi, TekKeys, TekPolicy, concurrent};
 use xfrm::model::Selector;
 
 use crate::error::Unusable;
@@ -66,11 +66,13 @@ pub(crate) fn offered<'a>(
     teks: &'a [TekPolicy],
     options: &GroupOptions,
 ) -> Result<Vec<Line<'a>>, Unusable> {
-    let part = |policy| Part {
+    // Of several TEKs for the same traffic one is sent on.
+    let concurrent = concurrent(teks);
+    let part = |policy: &'a TekPolicy| Part {
         policy,
         keys: None,
         receive: true,
-        send: true,
+        send: concurrent.get(&policy.spi) == Some(&policy.spi),
         iv_reuse_hazard: false,
         remaining_lifetime: None,
     };

@@ -25,7 +25,7 @@ use gdoi::group::{
 use serde::{Deserialize, Serialize};
 
 /// Version of the format. A file of another version counts as missing.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// A checksum, not against forgery: whoever can write the file can compute it.
 const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
@@ -72,6 +72,8 @@ pub struct SavedGeneration {
     pub receive_until: Option<u64>,
     /// End of life of each SPI.
     pub expiry: Vec<(Spi, u64)>,
+    /// When each TEK may be sent on where another one protects the same traffic.
+    pub active_from: Vec<(Spi, u64)>,
     /// SPIs that the key server deleted.
     pub deleted: BTreeSet<Spi>,
     /// Whether it came by push.
@@ -130,9 +132,10 @@ impl Saved {
     pub fn on_clock(mut self, boot: Boot, translate: impl Fn(BootTime) -> BootTime) -> Self {
         let move_over = |time: &mut u64| *time = milliseconds(translate(boot_time(*time)));
         for generation in self.groups.iter_mut().flat_map(|group| &mut group.generations) {
-            let SavedGeneration { received, send_from, receive_until, expiry, .. } = generation;
+            let SavedGeneration { received, send_from, receive_until, expiry, active_from, .. } =
+                generation;
             [received, send_from].into_iter().chain(receive_until).for_each(move_over);
-            expiry.iter_mut().for_each(|(_, end)| move_over(end));
+            expiry.iter_mut().chain(active_from).for_each(|(_, time)| move_over(time));
         }
         Self { boot, ..self }
     }

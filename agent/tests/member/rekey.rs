@@ -531,3 +531,50 @@ async fn a_pull_that_brings_the_keys_before_the_last_push_takes_nothing_back() {
     world.pass(seconds(20)).await;
     assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]));
 }
+
+/// Key servers state every TEK that lives, in pull and push, while keys overlap.
+#[tokio::test]
+async fn teks_that_overlap_are_all_received_on_and_the_lasting_one_is_sent_on() {
+    let mut world = World::new(&configuration(1, IKE));
+    world.server(1).kek = Some(Kek::new(1, 86_400));
+    world.server(1).custom =
+        Some(teks_of(&[(0x1000, ALL, 66), (0x2000, ALL, 3_600)], (None, None)));
+    world.start().await;
+    world.pass(seconds(1)).await;
+    assert_eq!(world.spis(), (vec![0x1000, 0x2000], vec![0x2000]));
+    assert_eq!(world.server(1).pulls, 1);
+    assert!(renewal_in(&world) > seconds(3_300), "the end of the lasting one counts");
+    world.pass(seconds(70)).await;
+    assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]));
+    assert_eq!(world.server(1).pulls, 1);
+
+    let mut kek = Kek::new(1, 86_400);
+    let stated = teks_of(&[(0x2000, ALL, 3_500), (0x3000, ALL, 7_200)], (Some(10), Some(30)));
+    world.push(&kek.push(&[], Some(&stated))).await.unwrap();
+    assert_eq!(world.spis(), (vec![0x2000, 0x3000], vec![0x2000]));
+    assert_eq!(world.acknowledged(), [1]);
+    world.pass(seconds(10)).await;
+    assert_eq!(world.spis(), (vec![0x2000, 0x3000], vec![0x3000]));
+    let delete = [Deletion::Tek(TekProtocol::ESP, 0x3000)];
+    world.push(&kek.push(&delete, None)).await.unwrap();
+    assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]), "what is left is sent on again");
+    assert_eq!(world.unusable, []);
+    assert!(!world.group_in_clear());
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_with_overlapping_teks() {
+    let mut world = World::new(&configuration(1, IKE));
+    world.server(1).kek = Some(Kek::new(1, 86_400));
+    world.server(1).custom =
+        Some(teks_of(&[(0x1000, ALL, 66), (0x2000, ALL, 3_600)], (Some(20), None)));
+    world.start().await;
+    world.pass(seconds(1)).await;
+    assert_eq!(world.spis(), (vec![0x1000, 0x2000], vec![0x1000]));
+    world.server(1).up = false;
+    let mut world = world.restart().await;
+    world.start().await;
+    assert_eq!(world.spis(), (vec![0x1000, 0x2000], vec![0x1000]));
+    world.pass(seconds(19)).await;
+    assert_eq!(world.spis(), (vec![0x1000, 0x2000], vec![0x2000]));
+}

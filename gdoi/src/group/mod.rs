@@ -16,7 +16,7 @@ pub use selector::{AddressRange, TrafficSelector};
 pub use sender::SenderIds;
 pub use tek::{
     AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection,
-    Spi, TekKeys, TekPolicy, TekProtection, TekProtocol,
+    Spi, TekKeys, TekPolicy, TekProtection, TekProtocol, concurrent,
 };
 
 use crate::phase1::HashVerified;

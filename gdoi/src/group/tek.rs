@@ -1,6 +1,7 @@
 //! The traffic encryption key of a group: the SAT payload (RFC 6407 §5.5) and its keys (§5.6.1).
 
 use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::TrafficSelector;
 use crate::crypto::Secret;
@@ -59,6 +60,23 @@ impl TekKeys {
     }
 }
 
+/// TEKs that protect the same traffic in the same direction, as key servers state them while keys
+/// overlap (RFC 5374 §4.2.1): each SPI with the first one of its kind, in the order received.
+pub fn concurrent(teks: &[TekPolicy]) -> BTreeMap<Spi, Spi> {
+    let mut traffic: BTreeMap<Spi, BTreeSet<(TrafficSelector, u16)>> = BTreeMap::new();
+    for tek in teks {
+        let line = (tek.selector, tek.protection.direction.0);
+        traffic.entry(tek.spi).or_default().insert(line);
+    }
+    let (mut firsts, mut concurrent) = (BTreeMap::new(), BTreeMap::new());
+    for tek in teks {
+        if let Some(lines) = traffic.remove(&tek.spi) {
+            concurrent.insert(tek.spi, *firsts.entry(lines).or_insert(tek.spi));
+        }
+    }
+    concurrent
+}
+
 open_number! {
     /// SAT Protocol-ID (RFC 6407 §5.5). Not the numbers of the IPsec DOI.
     TekProtocol(u8) { ESP = 1; AH = 2; IEC_61850 = 3; }
@@ -95,4 +113,46 @@ open_number! {
 open_number! {
     /// SA Direction attribute (RFC 6407 §5.5.1.1.2).
     SaDirection(u16) { SENDER_ONLY = 1; RECEIVER_ONLY = 2; SYMMETRIC = 3; }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::AddressRange;
+
+    fn tek(spi: Spi, port: u16, direction: SaDirection) -> TekPolicy {
+        let selector = TrafficSelector {
+            protocol: 17,
+            source: AddressRange::Any,
+            source_port: 0,
+            destination: AddressRange::Any,
+            destination_port: port,
+        };
+        let protection = TekProtection {
+            protocol: TekProtocol::ESP,
+            transform: EspTransform::AES_CBC,
+            key_length: Some(128),
+            authentication: Some(AuthenticationAlgorithm::HMAC_SHA2_256),
+            mode: EncapsulationMode::TUNNEL,
+            address_preservation: AddressPreservation::SOURCE_AND_DESTINATION,
+            direction,
+            lifetime: Duration::from_secs(60),
+            lifetime_kilobytes: None,
+        };
+        TekPolicy { spi, selector, protection }
+    }
+
+    #[test]
+    fn teks_are_concurrent_with_all_of_their_traffic_or_not_at_all() {
+        let symmetric = |spi, port| tek(spi, port, SaDirection::SYMMETRIC);
+        let teks = [
+            symmetric(9, 80),
+            symmetric(9, 443),
+            symmetric(3, 443),
+            symmetric(3, 80),
+            symmetric(5, 80),
+            tek(6, 80, SaDirection::SENDER_ONLY),
+        ];
+        assert_eq!(concurrent(&teks), BTreeMap::from([(9, 9), (3, 9), (5, 5), (6, 6)]));
+    }
 }

@@ -2,13 +2,16 @@
 //!
 //! A new generation is received on at once. It is sent on at its activation delay (RFC 6407
 //! §5.4.1), and the one before is received on until the deactivation delay (§5.4.2) or its own end.
+//! A generation may have several TEKs for the same traffic (RFC 5374 §4.2.1): all of them are
+//! received on, and the one with the longest remaining lifetime is sent on once its activation delay
+//! is over.
 //! All points in time are on the boot-time clock.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gdoi::BootTime;
-use gdoi::group::{GroupSa, Spi, TekKeys, TekPolicy, TekProtocol};
+use gdoi::group::{GroupSa, Spi, TekKeys, TekPolicy, TekProtocol, concurrent};
 use gdoi::push::Deletion;
 
 use crate::membership::failover::margin;
@@ -29,6 +32,8 @@ struct Generation {
     receive_until: Option<BootTime>,
     /// End of lifetime by SPI.
     expiry: BTreeMap<Spi, BootTime>,
+    /// When a TEK may be sent on where another one protects the same traffic.
+    active_from: BTreeMap<Spi, BootTime>,
     /// SPIs that the key server deleted.
     deleted: BTreeSet<Spi>,
     /// Whether it came by push.
@@ -86,7 +91,7 @@ impl KeyGenerations {
             self.sending(now).map_or(now, |current| delays_count_from(current, activation, now));
         let delays = Delays { counted_from, activation, deactivation: gap.deactivation_time_delay };
         let expiry = expiries(&sa, now);
-        let first_end = expiry.values().min().copied();
+        let first_end = first_needed(&sa.policy().teks, &expiry, &BTreeSet::new(), now);
         if !self.is_ahead_of(&sa, now) {
             self.insert(sa, expiry, delays, false, now);
         }
@@ -197,6 +202,16 @@ impl KeyGenerations {
                 }
             }
         }
+        let known = |spi: &Spi| {
+            let generations = self.generations.iter().rev();
+            let mut same =
+                generations.filter(|one| one.sa.tek_keys().get(spi) == sa.tek_keys().get(spi));
+            same.find_map(|one| one.active_from.get(spi).copied())
+        };
+        let active_from = expiry
+            .keys()
+            .map(|spi| (*spi, known(spi).unwrap_or(delays.counted_from + delays.activation)))
+            .collect();
         // A generation that waits for its activation is overtaken; it stays for receiving.
         self.generations.push(Generation {
             sa,
@@ -204,6 +219,7 @@ impl KeyGenerations {
             send_from,
             receive_until: None,
             expiry,
+            active_from,
             deleted: BTreeSet::new(),
             pushed,
             lines_before,
@@ -242,49 +258,37 @@ impl KeyGenerations {
         self.generations.iter().all(|generation| generation.is_over(now))
     }
 
-    /// The first end among the TEKs of the newest generation that nobody deleted: when a further
-    /// key is needed.
+    /// When traffic of the newest generation is first left without a TEK that nobody deleted: when a
+    /// further key is needed.
     pub fn first_end(&self, now: BootTime) -> Option<BootTime> {
         let latest = self.generations.last()?;
-        let lasting =
-            latest.expiry.iter().filter(|(spi, end)| **end > now && !latest.deleted.contains(*spi));
-        lasting.map(|(_, end)| *end).min()
+        first_needed(&latest.sa.policy().teks, &latest.expiry, &latest.deleted, now)
     }
 
     /// Policy lines with keys: the sending generation's lines in the order received, then what
     /// older and newer generations add for receiving. An SPI appears under one generation only.
-    /// Lines of the sending generation whose TEK has ended keep their place.
+    ///
+    /// Of several TEKs for the same traffic the one that is sent on has the place of the first, so
+    /// that nothing moves when another one takes over; the others follow. Lines of the sending
+    /// generation whose traffic has no TEK left keep their place.
     pub fn active(&self, now: BootTime) -> Vec<ActiveLine<'_>> {
         let sending = self.sending(now);
         let others = self.generations.iter().rev().filter(|generation| {
             sending.is_none_or(|sending| !std::ptr::eq(*generation, sending))
                 && !generation.is_over(now)
         });
-        let mut seen = BTreeSet::new();
         let mut lines = Vec::new();
+        let mut seen = BTreeSet::new();
+        if let Some(generation) = sending {
+            let ended = |spi| !self.is_alive(spi, now);
+            lines = generation.sending_lines(ended, now);
+            seen.extend(lines.iter().map(|line| line.policy.spi));
+        }
         for generation in sending.into_iter().chain(others) {
-            let send = sending.is_some_and(|sending| std::ptr::eq(generation, sending));
-            let mut fresh = BTreeSet::new();
-            for policy in &generation.sa.policy().teks {
-                let alive = generation.expiry.get(&policy.spi).is_some_and(|end| *end > now);
-                let Some(keys) = generation.sa.tek_keys().get(&policy.spi) else { continue };
-                let remaining_lifetime = generation
-                    .expiry
-                    .get(&policy.spi)
-                    .map_or(Duration::ZERO, |end| end.saturating_since(now));
-                let listed = alive || send && !self.is_alive(policy.spi, now);
-                if listed && !seen.contains(&policy.spi) {
-                    fresh.insert(policy.spi);
-                    lines.push(ActiveLine {
-                        policy,
-                        keys,
-                        receive: alive,
-                        send: alive && send,
-                        remaining_lifetime,
-                    });
-                }
-            }
-            seen.append(&mut fresh);
+            let fresh = generation.alive_lines(now).filter(|line| !seen.contains(&line.policy.spi));
+            let fresh: Vec<ActiveLine<'_>> = fresh.collect();
+            seen.extend(fresh.iter().map(|line| line.policy.spi));
+            lines.extend(fresh);
         }
         lines
     }
@@ -352,7 +356,82 @@ impl Generation {
     }
 
     fn deadlines(&self) -> impl Iterator<Item = BootTime> {
-        self.expiry.values().copied().chain(Some(self.send_from)).chain(self.receive_until)
+        let teks = self.expiry.values().chain(self.active_from.values()).copied();
+        teks.chain(Some(self.send_from)).chain(self.receive_until)
+    }
+
+    fn is_alive(&self, spi: Spi, now: BootTime) -> bool {
+        self.expiry.get(&spi).is_some_and(|end| *end > now)
+    }
+
+    fn line<'a>(
+        &'a self,
+        policy: &'a TekPolicy,
+        send: bool,
+        now: BootTime,
+    ) -> Option<ActiveLine<'a>> {
+        let end = self.expiry.get(&policy.spi);
+        Some(ActiveLine {
+            policy,
+            keys: self.sa.tek_keys().get(&policy.spi)?,
+            receive: self.is_alive(policy.spi, now),
+            send,
+            remaining_lifetime: end.map_or(Duration::ZERO, |end| end.saturating_since(now)),
+        })
+    }
+
+    /// Lines that are received on, in the order received.
+    fn alive_lines(&self, now: BootTime) -> impl Iterator<Item = ActiveLine<'_>> {
+        let alive = self.sa.policy().teks.iter().filter(move |line| self.is_alive(line.spi, now));
+        alive.filter_map(move |line| self.line(line, false, now))
+    }
+
+    /// One line for each traffic: that of the TEK that is sent on, or the first one where none is
+    /// left and `ended` says so of it.
+    fn sending_lines(&self, ended: impl Fn(Spi) -> bool, now: BootTime) -> Vec<ActiveLine<'_>> {
+        let teks = &self.sa.policy().teks;
+        let concurrent = concurrent(teks);
+        let senders = self.senders(&concurrent, now);
+        let mut by_traffic = BTreeMap::new();
+        for line in teks {
+            by_traffic
+                .entry((line.spi, line.selector, line.protection.direction.0))
+                .or_insert(line);
+        }
+        let mut lines = Vec::new();
+        for first in teks.iter().filter(|line| concurrent.get(&line.spi) == Some(&line.spi)) {
+            let sender = senders.get(&first.spi);
+            let own = sender.and_then(|spi| {
+                by_traffic.get(&(*spi, first.selector, first.protection.direction.0))
+            });
+            match own {
+                Some(own) => lines.extend(self.line(own, true, now)),
+                None if ended(first.spi) => lines.extend(self.line(first, false, now)),
+                None => {}
+            }
+        }
+        lines
+    }
+
+    /// The TEK that is sent on for each traffic, by the first TEK of that traffic.
+    fn senders(&self, concurrent: &BTreeMap<Spi, Spi>, now: BootTime) -> BTreeMap<Spi, Spi> {
+        // Before the first activation others have the key that ends first, if any. What the key
+        // server deleted is given up as soon as there is something else.
+        let preference = |spi: Spi, end: BootTime| {
+            let active = self.active_from.get(&spi).is_none_or(|from| *from <= now);
+            let lifetime = end.saturating_since(now);
+            let rank = if active { lifetime } else { Duration::MAX.saturating_sub(lifetime) };
+            (active, !self.deleted.contains(&spi), rank)
+        };
+        let mut best = BTreeMap::new();
+        for (spi, first) in concurrent {
+            let Some(end) = self.expiry.get(spi).filter(|end| **end > now) else { continue };
+            let candidate = (preference(*spi, *end), *spi);
+            best.entry(*first)
+                .and_modify(|known: &mut (_, Spi)| *known = candidate.max(*known))
+                .or_insert(candidate);
+        }
+        best.into_iter().map(|(first, (_, spi))| (first, spi)).collect()
     }
 }
 
@@ -385,6 +464,23 @@ fn names(deletions: &[Deletion], spi: Spi) -> bool {
     })
 }
 
+/// When traffic is first left without a TEK that nobody deleted.
+fn first_needed(
+    teks: &[TekPolicy],
+    expiry: &BTreeMap<Spi, BootTime>,
+    deleted: &BTreeSet<Spi>,
+    now: BootTime,
+) -> Option<BootTime> {
+    let mut ends: BTreeMap<Spi, BootTime> = BTreeMap::new();
+    for (spi, first) in concurrent(teks) {
+        let Some(end) = expiry.get(&spi).filter(|end| **end > now) else { continue };
+        if !deleted.contains(&spi) {
+            ends.entry(first).and_modify(|known| *known = (*known).max(*end)).or_insert(*end);
+        }
+    }
+    ends.values().min().copied()
+}
+
 /// End of lifetime by SPI: the shortest lifetime of the lines that share it.
 fn expiries(sa: &GroupSa, now: BootTime) -> BTreeMap<Spi, BootTime> {
     let mut expiry = BTreeMap::new();
@@ -406,7 +502,8 @@ fn expiries(sa: &GroupSa, now: BootTime) -> BTreeMap<Spi, BootTime> {
 /// half of it. A key that is replaced long before its end was replaced for a reason, and is not
 /// waited for.
 fn delays_count_from(current: &Generation, activation: Duration, now: BootTime) -> BootTime {
-    let Some(end) = current.expiry.values().min().copied() else { return now };
+    let teks = &current.sa.policy().teks;
+    let Some(end) = first_needed(teks, &current.expiry, &BTreeSet::new(), now) else { return now };
     let margin = margin(end.saturating_since(current.received));
     if end.saturating_since(now) > margin {
         return now;

@@ -19,6 +19,11 @@ impl KeyGenerations {
             send_from: milliseconds(generation.send_from),
             receive_until: generation.receive_until.map(milliseconds),
             expiry: generation.expiry.iter().map(|(spi, end)| (*spi, milliseconds(*end))).collect(),
+            active_from: generation
+                .active_from
+                .iter()
+                .map(|(spi, from)| (*spi, milliseconds(*from)))
+                .collect(),
             deleted: generation.deleted.clone(),
             pushed: generation.pushed,
         };
@@ -107,6 +112,11 @@ impl KeyGenerations {
                         send_from: boot_time(saved.send_from),
                         receive_until: saved.receive_until.filter(|_| bridged).map(boot_time),
                         expiry,
+                        active_from: saved
+                            .active_from
+                            .iter()
+                            .map(|(spi, from)| (*spi, boot_time(*from)))
+                            .collect(),
                         deleted: saved.deleted.clone(),
                         pushed: saved.pushed,
                         lines_before: adopted.lines.clone(),

@@ -13,11 +13,25 @@ fn at(seconds: u64) -> BootTime {
     BootTime::new(Duration::from_secs(seconds))
 }
 
+/// TEKs for traffic of their own, by their place: SPI and lifetime; and the delays.
 fn sa(teks: &[(Spi, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
-    let policy = |(spi, lifetime): &(Spi, u64)| TekPolicy {
+    let teks: Vec<_> =
+        teks.iter().zip(1..).map(|(&(spi, life), place)| (spi, life, place)).collect();
+    sa_for(&teks, delays)
+}
+
+/// TEKs for the same traffic.
+fn overlapping(teks: &[(Spi, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
+    let teks: Vec<_> = teks.iter().map(|&(spi, life)| (spi, life, 1)).collect();
+    sa_for(&teks, delays)
+}
+
+/// SPI, lifetime and IP protocol of each TEK.
+fn sa_for(teks: &[(Spi, u64, u8)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
+    let policy = |(spi, lifetime, protocol): &(Spi, u64, u8)| TekPolicy {
         spi: *spi,
         selector: TrafficSelector {
-            protocol: 0,
+            protocol: *protocol,
             source: AddressRange::Any,
             source_port: 0,
             destination: AddressRange::Any,
@@ -49,7 +63,7 @@ fn sa(teks: &[(Spi, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
             },
             teks: teks.iter().map(policy).collect(),
         },
-        teks.iter().map(|(spi, _)| (*spi, keys(*spi))).collect(),
+        teks.iter().map(|(spi, ..)| (*spi, keys(*spi))).collect(),
         None,
         None,
         None,
@@ -195,4 +209,69 @@ fn a_timeout_tells_whether_something_changed() {
     }
     assert_eq!(generations.poll_timeout(at(200)), None);
     assert_eq!(generations.lines().len(), 1, "what was protected is still known");
+}
+
+#[test]
+fn of_several_teks_for_the_same_traffic_the_one_that_lasts_longest_is_sent_on() {
+    let mut generations = KeyGenerations::default();
+    let teks = overlapping(&[(1, 66), (2, 3_600), (3, 96)], (None, None));
+    assert_eq!(generations.add(teks, at(0)), Some(at(3_600)), "nothing is needed before");
+    assert_eq!(active(&generations, 0), [(2, true), (1, false), (3, false)]);
+    assert_eq!(active(&generations, 66), [(2, true), (3, false)]);
+    assert_eq!(active(&generations, 96), [(2, true)]);
+    assert_eq!(generations.first_end(at(96)), Some(at(3_600)));
+}
+
+#[test]
+fn before_its_activation_the_key_that_others_have_is_sent_on() {
+    let mut generations = KeyGenerations::default();
+    generations.add(overlapping(&[(1, 66), (2, 3_600)], (Some(10), Some(30))), at(0));
+    assert_eq!(active(&generations, 9), [(1, true), (2, false)]);
+    assert_eq!(generations.poll_timeout(at(0)), Some(at(10)));
+    assert!(!generations.handle_timeout(at(9)));
+    assert!(generations.handle_timeout(at(10)));
+    assert_eq!(active(&generations, 10), [(2, true), (1, false)]);
+    // Nor is it waited for when the other one ends before.
+    let mut generations = KeyGenerations::default();
+    generations.add(overlapping(&[(1, 5), (2, 3_600)], (Some(10), None)), at(0));
+    assert_eq!(active(&generations, 5), [(2, true)]);
+}
+
+#[test]
+fn a_push_that_states_the_old_key_beside_the_new_one_goes_by_the_delays() {
+    let mut generations = KeyGenerations::default();
+    generations.add(sa(&[(1, 3_600)], (None, None)), at(0));
+    let stated = overlapping(&[(1, 2_600), (2, 3_600)], (Some(10), Some(30)));
+    let merged = generations.merged(stated, &[]);
+    generations.push(Some(merged), &[], at(1_000));
+    assert_eq!(active(&generations, 1_000), [(1, true), (2, false)]);
+    assert_eq!(active(&generations, 1_010), [(2, true), (1, false)]);
+    assert_eq!(active(&generations, 1_040), [(2, true), (1, false)], "it is stated until its end");
+    assert_eq!(generations.first_end(at(1_040)), Some(at(4_600)));
+    assert_eq!(active(&generations, 3_600), [(2, true)]);
+    // The same again in a pull changes nothing.
+    generations.add(overlapping(&[(1, 500), (2, 1_500)], (Some(10), Some(30))), at(3_100));
+    assert_eq!(active(&generations, 3_100), [(2, true), (1, false)]);
+}
+
+#[test]
+fn when_the_key_that_is_sent_on_is_deleted_the_next_one_takes_over() {
+    let mut generations = KeyGenerations::default();
+    generations.add(overlapping(&[(1, 600), (2, 3_600)], (None, None)), at(0));
+    assert_eq!(active(&generations, 0), [(2, true), (1, false)]);
+    generations.push(None, &[Deletion::Tek(TekProtocol::ESP, 2)], at(100));
+    assert_eq!(active(&generations, 100), [(1, true)]);
+    assert_eq!(generations.first_end(at(100)), Some(at(600)));
+}
+
+#[test]
+fn concurrent_keys_keep_the_place_of_the_first() {
+    let teks = [(1, 50, 6), (7, 900, 17), (2, 900, 6)];
+    let mut generations = KeyGenerations::default();
+    generations.add(sa_for(&teks, (None, None)), at(0));
+    assert_eq!(active(&generations, 0), [(2, true), (7, true), (1, false)]);
+    assert_eq!(active(&generations, 50), [(2, true), (7, true)]);
+    let places: Vec<_> =
+        generations.active(at(50)).iter().map(|line| line.policy.selector.protocol).collect();
+    assert_eq!(places, [6, 17]);
 }

@@ -40,6 +40,7 @@ fn everything() -> Saved {
         send_from: 2,
         receive_until: Some(3),
         expiry: vec![(0x1300, u64::MAX)],
+        active_from: vec![(0x1300, 4)],
         deleted: BTreeSet::from([0x1300, 0x1301]),
         pushed: true,
     };
