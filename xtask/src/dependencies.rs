@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("daemon", &["gdoi", "ike"]),
     ("agent", &["control", "daemon", "gdoi", "ike", "policies", "xfrm"]),
     ("gcks", &["control", "daemon", "gdoi", "ike"]),
-    ("testing", &["agent", "daemon", "gdoi", "ike", "xfrm"]),
+    ("testing", &["agent", "daemon", "gdoi", "ike", "policies", "xfrm"]),
     ("integration", &["agent", "daemon", "gdoi", "ike", "testing", "xfrm"]),
     ("xtask", &[]),
 ];
