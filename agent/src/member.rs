@@ -13,7 +13,7 @@ use gdoi::error::Error;
 use gdoi::event::Transmit;
 use gdoi::push::addressed_to;
 use ike::error::NotAccepted;
-use policies::{Compiler, GroupUnusable};
+use policies::GroupUnusable;
 use xfrm::Desired;
 use xfrm::model::SaId;
 
@@ -58,7 +58,6 @@ pub struct Member {
     unknown_esp: Option<u64>,
     /// Integrity failures of each SA at the last look.
     integrity_failures: Option<BTreeMap<SaId, u32>>,
-    compiler: Compiler,
 }
 
 impl Member {
@@ -89,7 +88,6 @@ impl Member {
             reshaped: false,
             unknown_esp: None,
             integrity_failures: None,
-            compiler: Compiler::default(),
         }
     }
 
@@ -409,7 +407,7 @@ impl Member {
                 let view = membership.view();
                 if left_out.contains(&index) { view.without_keys() } else { view }
             });
-            let error = match kernel_policy::compile_with(&mut self.compiler, groups, now) {
+            let error = match kernel_policy::compile(groups, now) {
                 Ok(desired) => return Outcome { desired: Some(desired), unusable },
                 Err(error) => error,
             };

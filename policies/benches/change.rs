@@ -20,7 +20,7 @@ mod support;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use policies::{Compiler, GroupState, compile};
+use policies::{GroupState, compile};
 use support::*;
 use xfrm::kernel::fake::FakeKernel;
 use xfrm::kernel::netlink::Netlink;
@@ -38,10 +38,9 @@ async fn main() {
                 .map(|n| tek(spi, &format!("10.{}.{}.0/24", n / 250, n % 250), "10.128.0.0/16"))
                 .collect()
         };
-        let (mut full, mut remembered, mut kept, mut anew) = (vec![], vec![], vec![], vec![]);
+        let (mut compiled, mut kept, mut anew) = (vec![], vec![], vec![]);
         let kernel = FakeKernel::new(["lan", "wan"]);
         let mut reconciler = Reconciler::new(kernel, Ownership::default());
-        let mut compiler = Compiler::default();
         for round in 0..rounds {
             let (old, new) = (tek_of(0x1300 + round), tek_of(0x1301 + round));
             let groups = || {
@@ -51,17 +50,13 @@ async fn main() {
             };
             let begin = processor();
             let desired = compile(&groups()).unwrap();
-            full.push(processor() - begin);
-            let begin = processor();
-            let same = compiler.compile(&groups()).unwrap();
-            remembered.push(processor() - begin);
+            compiled.push(processor() - begin);
             // Half of the rounds with what was read before, half without.
             if round % 2 == 1 {
                 reconciler.invalidate(Parts::ALL);
             }
-            let chosen = if round % 4 < 2 { same } else { desired };
             let begin = processor();
-            reconciler.apply(chosen).await.unwrap();
+            reconciler.apply(desired).await.unwrap();
             let took = processor() - begin;
             if round % 2 == 1 {
                 anew.push(took)
@@ -71,8 +66,7 @@ async fn main() {
             reconciler.release().await.unwrap();
         }
         println!("{lines} lines");
-        show("compile", &mut full);
-        show("compile, remembering", &mut remembered);
+        show("compile", &mut compiled);
         show("apply", &mut kept);
         show("apply, everything read anew", &mut anew);
         if real {

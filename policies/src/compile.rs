@@ -3,7 +3,6 @@
 use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use gdoi::group::{GroupPolicy, Spi, TekKeys};
 use ipnet::IpNet;
@@ -25,9 +24,6 @@ use crate::precedence::{
 use crate::rollover;
 use crate::selector::has_ports;
 
-mod memory;
-pub use memory::Compiler;
-
 /// Whether XFRM can enforce `policy`. Asked before keys arrive (RFC 6407 §3.3).
 ///
 /// # Errors
@@ -46,30 +42,14 @@ pub fn check(policy: &GroupPolicy, options: &GroupOptions) -> Result<(), Unusabl
 /// The group that cannot be used, and why. The others can be compiled without it, or with it in the
 /// state [`NoKey`](crate::GroupState::NoKey).
 pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
-    build(of_groups(groups)?)
-}
-
-/// The groups in order, each with its lines.
-type Groups<'a> = Vec<(&'a GroupInput<'a>, Vec<Line<'a>>)>;
-
-fn of_groups<'a>(groups: &'a [GroupInput<'a>]) -> Result<Groups<'a>, GroupUnusable> {
-    let with_lines =
-        |group| Ok((group, line::of_group(group).map_err(|reason| unusable(group, reason))?));
-    in_order(groups).into_iter().map(with_lines).collect()
-}
-
-fn in_order<'a>(groups: &'a [GroupInput<'a>]) -> Vec<&'a GroupInput<'a>> {
     let mut ordered: Vec<&GroupInput<'_>> = groups.iter().collect();
     ordered.sort_by_key(|group| group.slot);
-    ordered
-}
-
-fn build(groups: Groups<'_>) -> Result<Desired, GroupUnusable> {
-    places(&groups)?;
     let mut parts = Vec::new();
-    for (group, lines) in groups {
+    for group in ordered {
+        let lines = line::of_group(group).map_err(|reason| unusable(group, reason))?;
         parts.push(Part { group, lines });
     }
+    places(&parts)?;
     let mut builder = Builder::default();
     // Band by band, so that of two policies with one identity the one that would win is the one
     // that stays.
@@ -100,10 +80,10 @@ fn unusable(group: &GroupInput<'_>, reason: Unusable) -> GroupUnusable {
 }
 
 /// Slots and placeholders have one owner each.
-fn places(groups: &Groups<'_>) -> Result<(), GroupUnusable> {
+fn places(parts: &[Part<'_>]) -> Result<(), GroupUnusable> {
     let mut slots: BTreeMap<u8, &str> = BTreeMap::new();
     let mut placeholders = BTreeMap::new();
-    for (group, _) in groups {
+    for Part { group, .. } in parts {
         let GroupInput { name, slot, .. } = **group;
         let placeholder = group.options.placeholder;
         if let Some(other) = slots.insert(slot, name).or(placeholders.insert(placeholder, name)) {
@@ -158,11 +138,7 @@ struct Builder {
 impl Builder {
     /// Adds a policy unless a better one has the same identity.
     fn add(&mut self, id: PolicyId, priority: u32, action: Action) {
-        Arc::make_mut(&mut self.desired.policies).entry(id.clone()).or_insert(Policy {
-            id,
-            priority,
-            action,
-        });
+        self.desired.policies.entry(id.clone()).or_insert(Policy { id, priority, action });
     }
 
     fn servers(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
@@ -429,7 +405,7 @@ impl Builder {
         };
         preservation.groups.insert(placeholder, entry);
         if let Some((uplink, gateway)) = group.zones.uplink(true) {
-            Arc::make_mut(&mut self.desired.routes).insert(PlaceholderRoute {
+            self.desired.routes.insert(PlaceholderRoute {
                 placeholder: IpAddr::V4(placeholder),
                 interface: uplink.name.clone(),
                 gateway,

@@ -46,7 +46,7 @@ mod rollover;
 mod selector;
 pub mod zone;
 
-pub use compile::{Compiler, check, compile};
+pub use compile::{check, compile};
 pub use error::{GroupUnusable, Unusable};
 pub use explain::explain;
 pub use group::{FailurePolicy, GroupInput, GroupOptions, GroupState, InstalledTek, Mode};

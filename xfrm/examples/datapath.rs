@@ -12,7 +12,6 @@
 
 use core::net::{IpAddr, Ipv4Addr};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -129,8 +128,7 @@ impl Member {
                     interface,
                 };
                 let id = PolicyId { direction, selector };
-                Arc::make_mut(&mut desired.policies)
-                    .insert(id.clone(), Policy { id, priority, action });
+                desired.policies.insert(id.clone(), Policy { id, priority, action });
             };
         let any = self.group;
         let template = |source, destination, reqid| {
@@ -165,7 +163,7 @@ impl Member {
             groups: BTreeMap::from([(PLACEHOLDER, group)]),
             defragment: self.defragment,
         });
-        Arc::make_mut(&mut desired.routes).insert(PlaceholderRoute {
+        desired.routes.insert(PlaceholderRoute {
             placeholder,
             interface: String::from("wan"),
             gateway: Some(self.gateway),

@@ -2,7 +2,6 @@
 
 use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use crate::model::{Policy, PolicyId, Sa, SaId};
 use crate::nft::Preservation;
@@ -22,19 +21,16 @@ pub struct PlaceholderRoute {
 }
 
 /// The desired state.
-///
-/// A change of keys leaves policies and routes as they were: two states of which one was made from
-/// the other share them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// States.
     pub sas: BTreeMap<SaId, Sa>,
     /// Policies.
-    pub policies: Arc<BTreeMap<PolicyId, Policy>>,
+    pub policies: BTreeMap<PolicyId, Policy>,
     /// nf_tables; `None` removes the tables.
     pub preservation: Option<Preservation>,
     /// Placeholder routes.
-    pub routes: Arc<BTreeSet<PlaceholderRoute>>,
+    pub routes: BTreeSet<PlaceholderRoute>,
     /// Interfaces by name whose arrivals no IN and FWD policy checks: `disable_policy`. They are
     /// those of the protected hosts.
     pub exempt: BTreeSet<String>,

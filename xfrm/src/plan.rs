@@ -18,10 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::desired::{Desired, PlaceholderRoute};
 use crate::kernel::Current;
 use crate::model::{Action, Direction, Policy, PolicyId, Sa, SaRole};
-use crate::nft::Wanted;
+use crate::nft::Fingerprint;
 use crate::op::Op;
 use crate::ownership::Ownership;
-use crate::parts::Parts;
 
 /// Names in `desired` that no interface has now. What depends on them is left out of the plan until
 /// they appear.
@@ -44,32 +43,12 @@ pub fn missing_interfaces(current: &Current, desired: &Desired) -> BTreeSet<Stri
 /// Computes the operations that turn `current` into `desired`, in order. Nothing to do gives an
 /// empty plan.
 pub fn plan(current: &Current, desired: &Desired, ownership: &Ownership) -> Vec<Op> {
-    plan_knowing(current, desired, ownership, &mut Wanted::default(), Parts::ALL)
-}
-
-/// As [`plan`], with what is remembered of the plan before, and for `parts` only: the others are
-/// known to be as desired.
-pub(crate) fn plan_knowing(
-    current: &Current,
-    desired: &Desired,
-    ownership: &Ownership,
-    wanted: &mut Wanted,
-    parts: Parts,
-) -> Vec<Op> {
     let mut steps = Steps::default();
-    if parts.interfaces {
-        routes(current, desired, &mut steps);
-        exemptions(current, desired, &mut steps);
-    }
-    if parts.tables || parts.sets {
-        tables(current, desired, ownership, wanted, parts.tables, &mut steps);
-    }
-    if parts.states {
-        sas(current, desired, &mut steps);
-    }
-    if parts.policies {
-        policies(current, desired, ownership, &mut steps);
-    }
+    routes(current, desired, &mut steps);
+    exemptions(current, desired, &mut steps);
+    tables(current, desired, ownership, &mut steps);
+    sas(current, desired, &mut steps);
+    policies(current, desired, ownership, &mut steps);
     if current.policies.is_empty() && current.tables.is_empty() {
         // Nothing of ours is there and everything passes: what is to pass on need not meet the
         // blocks first.
@@ -175,27 +154,19 @@ fn exemptions(current: &Current, desired: &Desired, steps: &mut Steps) {
     steps.checked_again = ended.map(|name| set(name, false)).collect();
 }
 
-/// Without `rules` for the elements of the sets only.
-fn tables(
-    current: &Current,
-    desired: &Desired,
-    ownership: &Ownership,
-    wanted: &mut Wanted,
-    rules: bool,
-    steps: &mut Steps,
-) {
+fn tables(current: &Current, desired: &Desired, ownership: &Ownership, steps: &mut Steps) {
     let Some(preservation) = &desired.preservation else {
         if !current.tables.is_empty() {
             steps.tables_removed.push(Op::RemoveTables);
         }
         return;
     };
-    let wanted = wanted.fingerprint(preservation, &current.interfaces, ownership);
+    let wanted = Fingerprint::wanted(preservation, &current.interfaces, ownership);
     let (guard, main) = (ownership.guard_table(), &ownership.table);
-    if rules && !wanted.same_rules(&current.tables, &guard) {
+    if !wanted.same_rules(&current.tables, &guard) {
         steps.tables.push(Op::ReplaceGuard);
     }
-    if rules && !wanted.same_rules(&current.tables, main) {
+    if !wanted.same_rules(&current.tables, main) {
         steps.tables.push(Op::ReplaceTables);
     } else {
         let changes = wanted.set_changes(&current.tables, main);
@@ -233,7 +204,7 @@ fn policies(current: &Current, desired: &Desired, ownership: &Ownership, steps: 
     let installed: BTreeMap<&PolicyId, (u32, &Policy)> =
         current.policies.iter().map(|(index, policy)| (&policy.id, (*index, policy))).collect();
     let mut free = FreeIndexes::new(current, ownership);
-    for (id, policy) in desired.policies.as_ref() {
+    for (id, policy) in &desired.policies {
         if id.selector.interface.as_ref().is_some_and(|name| !current.interfaces.contains_key(name))
         {
             continue;

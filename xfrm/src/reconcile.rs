@@ -1,9 +1,10 @@
 //! Makes the kernel what it should be: read, compare, change in order, read back.
 //!
-//! What was read is remembered. It is read again where we changed it, and where somebody said that
-//! it may have changed ([`Reconciler::invalidate`]): a new key costs a reading of its states and of the
-//! sets, not of every rule and route. What was found as desired, and neither read nor desired
-//! otherwise since, is not compared again.
+//! What was read is kept, and is read again where we changed it or where somebody said that it may
+//! have changed ([`Reconciler::invalidate`]): a new key costs a reading of the states and of the
+//! sets, not of every rule and policy. Measured natively with one line, reading the tables takes
+//! 0.4 ms of processor time, and everything else together less than 0.1 ms. Comparing is cheap,
+//! and everything is compared each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +12,7 @@ use crate::desired::Desired;
 use crate::error::{Error, Failure};
 use crate::kernel::{Current, Kernel};
 use crate::model::{Install, Sa, SaId, SaRole};
-use crate::nft::{UNKNOWN_ESP, Wanted};
+use crate::nft::UNKNOWN_ESP;
 use crate::op::Op;
 use crate::ownership::Ownership;
 use crate::parts::Parts;
@@ -20,9 +21,6 @@ use crate::statistics::Statistics;
 
 /// Rounds of reading and changing before the reconciler says that the kernel does not converge.
 const ROUNDS: u32 = 4;
-
-/// So many states at most are read one by one: more of them are sooner read in one go.
-const FEW: usize = 8;
 
 /// Sequence number from which a sender that must not wrap needs a new TEK: a quarter of 2^32
 /// packets is left, 17 minutes at a million a second.
@@ -44,11 +42,6 @@ pub struct Reconciler<K: Kernel> {
     current: Current,
     /// What may be different by now.
     stale: Parts,
-    /// States that we changed since the last reading.
-    touched: BTreeSet<SaId>,
-    /// Where `current` is not known to be as desired.
-    unsettled: Parts,
-    wanted: Wanted,
 }
 
 /// What an [`apply`](Reconciler::apply) or [`repair`](Reconciler::repair) did.
@@ -71,23 +64,6 @@ pub struct Report {
     pub missing_interfaces: BTreeSet<String>,
 }
 
-/// Changes that have been made and not been read back.
-#[derive(Debug)]
-#[must_use = "changes count when they have been read back"]
-pub struct Changed {
-    report: Report,
-    /// Operations that failed in the latest round.
-    failures: Vec<Failure>,
-    nothing_to_do: bool,
-}
-
-impl Changed {
-    /// Whether the kernel has acknowledged every change.
-    pub fn is_complete(&self) -> bool {
-        self.failures.is_empty()
-    }
-}
-
 impl<K: Kernel> Reconciler<K> {
     /// A reconciler with nothing desired. It does not touch the kernel yet.
     pub fn new(kernel: K, ownership: Ownership) -> Self {
@@ -100,9 +76,6 @@ impl<K: Kernel> Reconciler<K> {
             replaced: BTreeSet::new(),
             current,
             stale: Parts::ALL,
-            touched: BTreeSet::new(),
-            unsettled: Parts::ALL,
-            wanted: Wanted::default(),
         }
     }
 
@@ -112,20 +85,20 @@ impl<K: Kernel> Reconciler<K> {
         self.stale |= parts;
     }
 
-    /// Makes the kernel hold `desired` and nothing else of ours.
+    /// Makes the kernel hold `desired` and nothing else of ours. When it returns, everything has
+    /// been read back.
     ///
     /// `desired` is kept for repairs even when this fails. What others changed and nobody
-    /// [invalidates](Self::invalidate) yet is not seen. An outbound state that another one takes the place of
-    /// stays until [`Reconciler::release`]: the kernel gives packets the newer one, and drops
-    /// (XfrmOutStateInvalid) those that were given the older one when that goes.
-    pub async fn apply(&mut self, desired: Desired) -> Result<Report, Error> {
-        let changed = self.change(desired).await?;
-        self.confirm(changed).await
-    }
-
-    /// The first half of [`Reconciler::apply`]: when it returns, the kernel has acknowledged the
-    /// changes, and what they put there is in use. [`Reconciler::confirm`] is still to be called.
-    pub async fn change(&mut self, mut desired: Desired) -> Result<Changed, Error> {
+    /// [invalidates](Self::invalidate) yet is not seen. An outbound state that another one takes
+    /// the place of stays until [`Reconciler::release`]: the kernel gives packets the newer one,
+    /// and drops (XfrmOutStateInvalid) those that were given the older one when that goes. The
+    /// newer one is the one added later by the wall clock; after a step back that is the one that
+    /// was replaced, and it goes at once.
+    ///
+    /// # Errors
+    /// The kernel cannot be read, refused a change, or does not hold what it acknowledged. What
+    /// closes was done as far as possible; nothing that opens was done after a failure.
+    pub async fn apply(&mut self, mut desired: Desired) -> Result<Report, Error> {
         self.keep_replaced(&mut desired);
         // A new key under an old identity is a new SA and may be installed once itself.
         let old = &self.desired.sas;
@@ -133,22 +106,65 @@ impl<K: Kernel> Reconciler<K> {
             (Some(old), Some(new)) => old.protection == new.protection,
             _ => false,
         });
-        self.unsettled |= changes(&self.desired, &desired);
         self.desired = desired;
-        self.round(Report::default()).await
-    }
-
-    /// The second half: reads the changes back, and changes what is not as desired yet.
-    ///
-    /// The younger of two states is the one added later by the wall clock. After a step back that
-    /// is the one that was replaced, and it goes at once.
-    pub async fn confirm(&mut self, changed: Changed) -> Result<Report, Error> {
-        let mut report = self.settle(changed).await?;
+        let mut report = self.reconcile().await?;
         if self.prefers_replaced() {
             let released = self.release().await?;
             report = Report { done: [report.done, released.done].concat(), ..released };
         }
         Ok(report)
+    }
+
+    /// Makes the kernel hold the desired state again, after somebody else changed these parts of
+    /// it.
+    ///
+    /// # Errors
+    /// As [`Reconciler::apply`].
+    pub async fn repair(&mut self, parts: Parts) -> Result<Report, Error> {
+        self.invalidate(parts);
+        self.reconcile().await
+    }
+
+    /// Outbound states that [`Reconciler::apply`] left for packets under way.
+    pub fn replaced(&self) -> &BTreeSet<SaId> {
+        &self.replaced
+    }
+
+    /// Removes them, in a while: a packet needs far less than a second from the choice of its state
+    /// to the use of it.
+    ///
+    /// # Errors
+    /// As [`Reconciler::apply`].
+    pub async fn release(&mut self) -> Result<Report, Error> {
+        for id in core::mem::take(&mut self.replaced) {
+            self.desired.sas.remove(&id);
+        }
+        self.reconcile().await
+    }
+
+    fn keep_replaced(&mut self, desired: &mut Desired) {
+        let kept = |id: &SaId, old: &mut Sa| {
+            !desired.sas.contains_key(id) && desired.sas.values().any(|new| takes_place(old, new))
+        };
+        let kept: Vec<(SaId, Sa)> = self.desired.sas.extract_if(.., kept).collect();
+        self.replaced = kept.iter().map(|(id, _)| *id).collect();
+        desired.sas.extend(kept);
+    }
+
+    /// Replaced states that are missing stay away: installed anew, they would be as young as what
+    /// took their place.
+    fn forget_missing_replaced(&mut self) {
+        let (desired, current) = (&mut self.desired.sas, &self.current.sas);
+        self.replaced.retain(|id| {
+            let there = desired
+                .get(id)
+                .zip(current.get(id))
+                .is_some_and(|(wanted, now)| plan::same_in_kernel(wanted, &now.sa));
+            if !there {
+                desired.remove(id);
+            }
+            there
+        });
     }
 
     /// Whether the kernel gives packets a state that another one has taken the place of.
@@ -163,102 +179,44 @@ impl<K: Kernel> Reconciler<K> {
         self.replaced.iter().any(stands_behind)
     }
 
-    async fn settle(&mut self, changed: Changed) -> Result<Report, Error> {
-        let mut last = changed;
-        for _ in 1..ROUNDS {
+    /// Reads, compares and changes until there is nothing left to do.
+    async fn reconcile(&mut self) -> Result<Report, Error> {
+        let mut report = Report::default();
+        let mut failures = Vec::new();
+        for _ in 0..ROUNDS {
+            let ops = self.difference(&mut report).await?;
+            if ops.is_empty() {
+                return Ok(report);
+            }
+            failures = self.execute(ops, &mut report.done).await;
             // What the kernel refuses for good it refuses again; the rest is worth another look.
-            if last.nothing_to_do
-                || last.failures.iter().any(|failure| !failure.cause.is_transient())
-            {
+            if failures.iter().any(|failure| !failure.cause.is_transient()) {
                 break;
             }
-            last = self.round(last.report).await?;
         }
-        let Changed { mut report, failures, nothing_to_do } = last;
-        if nothing_to_do {
-            return Ok(report);
-        }
-        if !failures.is_empty() {
+        if failures.is_empty() {
+            let remaining = self.difference(&mut report).await?;
+            if remaining.is_empty() {
+                return Ok(report);
+            }
             self.stale = Parts::ALL;
-            return Err(Error::Incomplete { failures, done: report.done });
-        }
-        let remaining = self.difference(&mut report).await?;
-        if remaining.is_empty() {
-            return Ok(report);
+            return Err(Error::NotConverged { rounds: ROUNDS, remaining });
         }
         self.stale = Parts::ALL;
-        Err(Error::NotConverged { rounds: ROUNDS, remaining })
-    }
-
-    /// Makes the kernel hold the desired state again, after somebody else changed these parts of
-    /// it.
-    pub async fn repair(&mut self, parts: Parts) -> Result<Report, Error> {
-        self.invalidate(parts);
-        // Installed anew, they would be as young as what took their place.
-        self.forget_replaced();
-        self.reconcile().await
-    }
-
-    /// Outbound states that [`Reconciler::apply`] left for packets under way.
-    pub fn replaced(&self) -> &BTreeSet<SaId> {
-        &self.replaced
-    }
-
-    /// Removes them, in a while: a packet needs far less than a second from the choice of its state
-    /// to the use of it.
-    pub async fn release(&mut self) -> Result<Report, Error> {
-        self.forget_replaced();
-        self.reconcile().await
-    }
-
-    fn keep_replaced(&mut self, desired: &mut Desired) {
-        // What may be missing would be installed anew, and be as young as what takes its place.
-        let there = !self.stale.states;
-        let kept = |id: &SaId, old: &mut Sa| {
-            there
-                && !desired.sas.contains_key(id)
-                && desired.sas.values().any(|new| takes_place(old, new))
-        };
-        let kept: Vec<(SaId, Sa)> = self.desired.sas.extract_if(.., kept).collect();
-        self.replaced = kept.iter().map(|(id, _)| *id).collect();
-        desired.sas.extend(kept);
-    }
-
-    fn forget_replaced(&mut self) {
-        for id in core::mem::take(&mut self.replaced) {
-            self.unsettled |= Parts::STATES;
-            self.desired.sas.remove(&id);
-        }
-    }
-
-    async fn reconcile(&mut self) -> Result<Report, Error> {
-        let changed = self.round(Report::default()).await?;
-        self.settle(changed).await
-    }
-
-    /// Reads, compares and changes once.
-    async fn round(&mut self, mut report: Report) -> Result<Changed, Error> {
-        let ops = self.difference(&mut report).await?;
-        let nothing_to_do = ops.is_empty();
-        let failures = self.execute(ops, &mut report.done).await;
-        Ok(Changed { report, failures, nothing_to_do })
+        Err(Error::Incomplete { failures, done: report.done })
     }
 
     /// Reads what may be different and plans.
     async fn difference(&mut self, report: &mut Report) -> Result<Vec<Op>, Error> {
         self.refresh().await?;
+        self.forget_missing_replaced();
         self.note_installed();
         report.near_exhaustion = self.near_exhaustion();
         report.unknown_esp =
             self.current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
         report.integrity_failures = self.integrity_failures();
         report.missing_interfaces = plan::missing_interfaces(&self.current, &self.desired);
-        let (current, desired) = (&self.current, &self.desired);
-        let ops =
-            plan::plan_knowing(current, desired, &self.ownership, &mut self.wanted, self.unsettled);
-        // Also what is suppressed below: it is not as desired.
-        self.unsettled = Parts::NONE;
-        ops.iter().for_each(|op| self.unsettled |= op.touches());
+        let ops = plan::plan(&self.current, &self.desired, &self.ownership);
         Ok(self.without_suppressed(ops, &mut report.suppressed))
     }
 
@@ -268,21 +226,9 @@ impl<K: Kernel> Reconciler<K> {
             self.stale |= Parts::POLICIES;
             self.stale |= Parts::TABLES;
         }
-        if self.touched.len() > FEW {
-            self.stale |= Parts::STATES;
-        }
-        self.unsettled |= self.stale;
         if self.stale != Parts::NONE {
             self.kernel.read(&self.ownership, self.stale, &mut self.current).await?;
-            if self.stale.states {
-                self.touched.clear();
-            }
             self.stale = Parts::NONE;
-        }
-        if !self.touched.is_empty() {
-            self.unsettled |= Parts::STATES;
-            self.kernel.read_states(&self.ownership, &self.touched, &mut self.current).await?;
-            self.touched.clear();
         }
         Ok(())
     }
@@ -332,10 +278,7 @@ impl<K: Kernel> Reconciler<K> {
                 continue;
             }
             // Before its end is known: an acknowledgement may be lost.
-            match op {
-                Op::InstallSa(id) | Op::DeleteSa(id) => drop(self.touched.insert(id)),
-                _ => self.stale |= op.touches(),
-            }
+            self.stale |= op.touches();
             match self.kernel.execute(&op, &self.desired, &self.ownership).await {
                 Ok(()) => {
                     if let Op::InstallSa(id) = op {
@@ -405,19 +348,4 @@ impl<K: Kernel> Reconciler<K> {
 fn takes_place(old: &Sa, new: &Sa) -> bool {
     let path = |sa: &Sa| (sa.role, sa.reqid, sa.source, sa.id.destination);
     old.role == SaRole::Outbound && path(old) == path(new)
-}
-
-/// Where a kernel as `old` desires may not be as `new` does.
-fn changes(old: &Desired, new: &Desired) -> Parts {
-    let mut parts = Parts {
-        interfaces: old.routes != new.routes || old.exempt != new.exempt,
-        policies: old.policies != new.policies,
-        ..Parts::STATES
-    };
-    parts |= match (&old.preservation, &new.preservation) {
-        (Some(old), Some(new)) if old.same_rules(new) => Parts::SETS,
-        (None, None) => Parts::NONE,
-        _ => Parts::TABLES,
-    };
-    parts
 }

@@ -13,7 +13,6 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
-use std::sync::Arc;
 
 use nix::sched::{CloneFlags, unshare};
 use xfrm::desired::PlaceholderRoute;
@@ -65,7 +64,7 @@ fn desired() -> Desired {
             interface,
         };
         let id = PolicyId { direction, selector };
-        Arc::make_mut(&mut desired.policies).insert(id.clone(), Policy { id, priority, action });
+        desired.policies.insert(id.clone(), Policy { id, priority, action });
     };
     let template = Template {
         source: "0.0.0.0".parse().unwrap(),
@@ -104,7 +103,7 @@ fn desired() -> Desired {
         defragment: true,
     });
     desired.exempt.insert(String::from("lan"));
-    Arc::make_mut(&mut desired.routes).insert(PlaceholderRoute {
+    desired.routes.insert(PlaceholderRoute {
         placeholder: "192.0.2.1".parse().unwrap(),
         interface: String::from("wan"),
         gateway: Some("10.0.1.254".parse().unwrap()),
@@ -304,7 +303,7 @@ fn a_placeholder_route_follows_its_next_hop() {
             (Some("fe80::1"), "via inet6 fe80::1"),
         ] {
             let mut wanted = Desired::default();
-            Arc::make_mut(&mut wanted.routes).insert(PlaceholderRoute {
+            wanted.routes.insert(PlaceholderRoute {
                 placeholder: "192.0.2.1".parse().unwrap(),
                 interface: String::from("wan"),
                 gateway: gateway.map(|gateway| gateway.parse().unwrap()),
@@ -327,7 +326,7 @@ fn a_placeholder_route_follows_its_next_hop() {
         reconciler.purge().await.unwrap();
         sh("ip route add 192.0.2.1 dev wan");
         let mut wanted = desired().routes;
-        let routes = Arc::new(Arc::make_mut(&mut wanted).pop_first().into_iter().collect());
+        let routes = wanted.pop_first().into_iter().collect();
         let refused = reconciler.apply(Desired { routes, ..Desired::default() }).await.unwrap_err();
         assert!(refused.to_string().contains("File exists"), "{refused}");
         assert!(sh("ip route show 192.0.2.1").contains("scope link"));

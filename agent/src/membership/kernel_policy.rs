@@ -8,8 +8,8 @@ use gdoi::BootTime;
 use gdoi::group::{GroupPolicy, Spi};
 use policies::explain::Kind;
 use policies::{
-    Compiler, GroupInput, GroupOptions, GroupState, GroupUnusable, InstalledTek, LanInterface,
-    Unusable, WanInterface, Zones,
+    GroupInput, GroupOptions, GroupState, GroupUnusable, InstalledTek, LanInterface, Unusable,
+    WanInterface, Zones,
 };
 use xfrm::Desired;
 
@@ -77,18 +77,6 @@ pub fn compile<'m>(
     now: BootTime,
 ) -> Result<Desired, GroupUnusable> {
     policies::compile(&inputs(groups, now))
-}
-
-/// As [`compile`], with what `compiler` remembers.
-///
-/// # Errors
-/// As [`compile`].
-pub fn compile_with<'m>(
-    compiler: &mut Compiler,
-    groups: impl Iterator<Item = GroupView<'m>>,
-    now: BootTime,
-) -> Result<Desired, GroupUnusable> {
-    compiler.compile(&inputs(groups, now))
 }
 
 fn inputs<'m>(groups: impl Iterator<Item = GroupView<'m>>, now: BootTime) -> Vec<GroupInput<'m>> {

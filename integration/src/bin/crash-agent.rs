@@ -4,7 +4,6 @@
 //! `crash-agent --config FILE`; the file that `LAB_COUNTDOWN` names holds the number of operations
 //! left until the crash.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,7 +15,6 @@ use clap::Parser;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use xfrm::kernel::netlink::Netlink;
-use xfrm::model::SaId;
 use xfrm::{Current, Desired, Error, Kernel, Op, Ownership, Parts};
 
 #[derive(Debug, Parser)]
@@ -90,15 +88,6 @@ impl Kernel for CrashingKernel {
         current: &mut Current,
     ) -> Result<(), Error> {
         self.kernel.read(ownership, parts, current).await
-    }
-
-    async fn read_states(
-        &mut self,
-        ownership: &Ownership,
-        states: &BTreeSet<SaId>,
-        current: &mut Current,
-    ) -> Result<(), Error> {
-        self.kernel.read_states(ownership, states, current).await
     }
 
     async fn execute(

@@ -73,7 +73,6 @@ struct State {
     stopped: bool,
     log: Vec<Op>,
     reads: Vec<Parts>,
-    state_reads: Vec<BTreeSet<SaId>>,
     attempts: u64,
 }
 
@@ -197,11 +196,6 @@ impl FakeKernel {
         self.state().reads.clone()
     }
 
-    /// States that were read one by one, in order.
-    pub fn state_reads(&self) -> Vec<BTreeSet<SaId>> {
-        self.state().state_reads.clone()
-    }
-
     /// States of ours.
     pub fn sas(&self) -> BTreeSet<SaId> {
         self.state().sas.keys().copied().collect()
@@ -303,26 +297,6 @@ impl Kernel for FakeKernel {
             for (key, elements) in &mut current.tables.sets {
                 *elements = state.tables.sets.get(key).cloned().unwrap_or_default();
             }
-        }
-        Ok(())
-    }
-
-    async fn read_states(
-        &mut self,
-        _: &Ownership,
-        states: &BTreeSet<SaId>,
-        current: &mut Current,
-    ) -> Result<(), Error> {
-        let mut state = self.state();
-        if state.stopped {
-            return Err(stopped());
-        }
-        state.state_reads.push(states.clone());
-        for id in states {
-            match state.sas.get(id) {
-                Some(sa) => current.sas.insert(*id, state.installed(sa)),
-                None => current.sas.remove(id),
-            };
         }
         Ok(())
     }

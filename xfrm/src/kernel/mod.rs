@@ -30,18 +30,6 @@ pub trait Kernel: Send {
         current: &mut Current,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Reads these states into `current`. One that is gone, or is somebody else's, is not in it
-    /// afterwards.
-    ///
-    /// # Errors
-    /// Something cannot be read; some may have been replaced already.
-    fn read_states(
-        &mut self,
-        ownership: &Ownership,
-        states: &BTreeSet<SaId>,
-        current: &mut Current,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
-
     /// Makes one change. `desired` holds what the operation names by identity: keys and rules.
     ///
     /// Deleting what is already gone is success.

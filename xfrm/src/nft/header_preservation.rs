@@ -30,22 +30,6 @@ pub struct Preservation {
     pub defragment: bool,
 }
 
-impl Preservation {
-    /// Whether both make the same rules: all is equal but the elements of the sets.
-    pub(crate) fn same_rules(&self, other: &Self) -> bool {
-        let Self { lan, wan, protected, guard, guard_everything, exclude, groups, defragment } =
-            self;
-        let same = |((placeholder, group), (other, others)): ((_, &GroupPreservation), (_, _))| {
-            placeholder == other && group.same_rules(others)
-        };
-        (lan, wan, defragment) == (&other.lan, &other.wan, &other.defragment)
-            && (protected, guard, exclude) == (&other.protected, &other.guard, &other.exclude)
-            && *guard_everything == other.guard_everything
-            && groups.len() == other.groups.len()
-            && groups.iter().zip(&other.groups).all(same)
-    }
-}
-
 /// Address preservation of one group (or one local address of it).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupPreservation {
@@ -62,22 +46,6 @@ pub struct GroupPreservation {
     pub dont_fragment: DontFragment,
     /// The segment size that TCP connections through the SA agree on.
     pub segment_size: SegmentSize,
-}
-
-impl GroupPreservation {
-    fn same_rules(&self, other: &Self) -> bool {
-        let Self {
-            local,
-            outbound_reqids,
-            inbound_spis: _,
-            fragments,
-            dont_fragment,
-            segment_size,
-        } = self;
-        (local, outbound_reqids, fragments)
-            == (&other.local, &other.outbound_reqids, &other.fragments)
-            && (dont_fragment, segment_size) == (&other.dont_fragment, &other.segment_size)
-    }
 }
 
 /// The maximum segment size that a SYN announces on its way into an SA. It is only ever lowered.

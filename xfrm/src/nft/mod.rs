@@ -91,18 +91,6 @@ impl Fingerprint {
         fingerprint
     }
 
-    /// Puts the SPIs of `preservation` into the sets.
-    fn fill_sets(&mut self, preservation: &Preservation) {
-        for (placeholder, group) in &preservation.groups {
-            let name = content::set_name(*placeholder);
-            for ((_, set), elements) in &mut self.sets {
-                if *set == name {
-                    elements.clone_from(&group.inbound_spis);
-                }
-            }
-        }
-    }
-
     /// Forgets table `name` in all families.
     pub(crate) fn remove(&mut self, name: &str) {
         self.chains.retain(|(table, ..), _| table != name);
@@ -151,37 +139,6 @@ impl Fingerprint {
             })
         })
         .collect()
-    }
-}
-
-/// [`Fingerprint::wanted`], computed anew only when more than SPIs has changed: rules outlast many
-/// keys.
-#[derive(Debug, Default)]
-pub(crate) struct Wanted {
-    latest: Option<(Preservation, BTreeMap<String, u32>, Fingerprint)>,
-}
-
-impl Wanted {
-    /// What `preservation` looks like in the kernel while these interfaces exist.
-    pub(crate) fn fingerprint(
-        &mut self,
-        preservation: &Preservation,
-        interfaces: &BTreeMap<String, u32>,
-        ownership: &Ownership,
-    ) -> &Fingerprint {
-        let same = |known: &Preservation, among: &BTreeMap<_, _>| {
-            known.same_rules(preservation) && among == interfaces
-        };
-        let latest =
-            self.latest.take().filter(|(known, among, _)| same(known, among)).unwrap_or_else(
-                || {
-                    let fingerprint = Fingerprint::wanted(preservation, interfaces, ownership);
-                    (preservation.clone(), interfaces.clone(), fingerprint)
-                },
-            );
-        let (.., fingerprint) = self.latest.insert(latest);
-        fingerprint.fill_sets(preservation);
-        fingerprint
     }
 }
 

@@ -143,31 +143,6 @@ fn every_fact_changes_the_digest() {
 }
 
 #[test]
-fn what_is_remembered_is_what_would_be_computed() {
-    let ownership = Ownership::default();
-    let placeholder = "192.0.2.1".parse().unwrap();
-    let fewer: BTreeMap<String, u32> =
-        interfaces().into_iter().filter(|(name, _)| name != "wan").collect();
-    let mut remembered = Wanted::default();
-    let mut preservation = preservation();
-    let changes: [&dyn Fn(&mut Preservation); 5] = [
-        &|_| {},
-        &|p| p.groups.get_mut(&placeholder).unwrap().inbound_spis = BTreeSet::from([0x1301]),
-        &|p| p.defragment = true,
-        &|p| p.groups.get_mut(&placeholder).unwrap().inbound_spis = BTreeSet::new(),
-        &|p| p.groups.clear(),
-    ];
-    for change in changes {
-        change(&mut preservation);
-        for interfaces in [interfaces(), fewer.clone()] {
-            let computed = Fingerprint::wanted(&preservation, &interfaces, &ownership);
-            assert_eq!(*remembered.fingerprint(&preservation, &interfaces, &ownership), computed);
-            assert_eq!(*remembered.fingerprint(&preservation, &interfaces, &ownership), computed);
-        }
-    }
-}
-
-#[test]
 fn the_number_of_rules_does_not_depend_on_the_number_of_prefixes_and_lines() {
     let rules = |preservation: &Preservation| -> usize {
         chains(preservation).values().map(Vec::len).sum()

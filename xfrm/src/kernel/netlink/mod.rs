@@ -99,28 +99,6 @@ impl Netlink {
         Ok(sas)
     }
 
-    /// One state, if it is there and ours.
-    async fn read_sa(
-        &mut self,
-        id: &SaId,
-        ownership: &Ownership,
-    ) -> Result<Option<InstalledSa>, Error> {
-        let mut found = None;
-        let each = |message: Message<'_>| {
-            let seen = sa::decode(message.body)
-                .filter(|seen| seen.id == *id && ownership.owns_reqid(seen.reqid));
-            found = seen
-                .map(|seen| seen.installed.unwrap_or_else(|| strange(seen.id, seen.reqid)))
-                .or(found.take());
-            Ok(())
-        };
-        ignore_missing(
-            ESRCH,
-            self.xfrm.query("read an ESP state", XFRM_MSG_GETSA, &sa::encode_id(id), each).await,
-        )?;
-        Ok(found)
-    }
-
     async fn read_policies(
         &mut self,
         keep: impl Fn(u32) -> bool,
@@ -271,22 +249,6 @@ impl Kernel for Netlink {
         }
         if parts.sets {
             self.read_elements(ownership, &mut current.tables).await?;
-        }
-        Ok(())
-    }
-
-    async fn read_states(
-        &mut self,
-        ownership: &Ownership,
-        states: &BTreeSet<SaId>,
-        current: &mut Current,
-    ) -> Result<(), Error> {
-        for id in states {
-            let found = self.read_sa(id, ownership).await?;
-            match found {
-                Some(installed) => current.sas.insert(*id, installed),
-                None => current.sas.remove(id),
-            };
         }
         Ok(())
     }
