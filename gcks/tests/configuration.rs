@@ -6,6 +6,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use daemon::configuration::{Kind, Outline, write_documents};
+use gcks::config::file::{documents, outline};
 use gcks::config::{self, Config};
 
 const EXAMPLE: &str = include_str!("../gcks.example.toml");
@@ -102,54 +104,41 @@ fn the_example_loads_with_all_that_is_commented_out() {
     Keys::new().parse(&text).unwrap();
 }
 
-/// Every text constant in a call of one of the readers is an option.
-fn options(source: &str) -> Vec<&str> {
-    let readers = [
-        "optional",
-        "or",
-        "required",
-        "required_list",
-        "table",
-        "tables",
-        "bounded",
-        "duration",
-        "number",
-    ];
-    let code = source.split("#[cfg(test)]").next().unwrap();
-    let mut options = Vec::new();
-    for (position, _) in code.match_indices("(\"") {
-        let before = code[..position]
-            .trim_end_matches(|letter: char| letter == '>' || letter.is_alphanumeric());
-        let call = match before.strip_suffix("::<") {
-            Some(before) => before,
-            None => &code[..position],
-        };
-        let reader =
-            call.rsplit(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap();
-        if readers.contains(&reader) || reader == "optional_duration" {
-            options.push(code[position + 2..].split('"').next().unwrap());
+#[test]
+fn the_documents_are_what_the_declarations_say() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    write_documents(&workspace, &documents(), true).unwrap();
+}
+
+/// Every key of a table and of the tables in it, with its path.
+fn keys(path: &str, outline: &Outline) -> Vec<String> {
+    let mut found = Vec::new();
+    for option in &outline.options {
+        let path = format!("{path}{}", option.key);
+        match &option.kind {
+            Kind::Value(_) => found.push(path),
+            Kind::Table(inner) | Kind::Tables(inner) => {
+                found.extend(keys(&format!("{path}."), inner));
+            }
         }
     }
-    options
+    found
 }
 
 #[test]
-fn the_example_names_every_option() {
-    let sources = [
-        include_str!("../src/config/file.rs"),
-        include_str!("../src/config/rekey.rs"),
-        include_str!("../../daemon/src/configuration/secret.rs"),
-        include_str!("../../daemon/src/configuration/selector.rs"),
-    ];
-    let mut options: Vec<&str> = sources.into_iter().flat_map(options).collect();
-    options.extend(["encryption", "hash", "dh-group", "half-open-timeout"]);
-    assert!(options.len() > 40, "the readers are found: {options:?}");
+fn every_option_is_declared_once_and_shown() {
+    let outline = outline();
+    let mut options = keys("", &outline);
+    assert!(options.len() > 50, "the declarations are found: {options:?}");
+    options.sort();
+    let count = options.len();
+    options.dedup();
+    assert_eq!(options.len(), count, "no option is declared twice");
     for option in options {
+        let key = option.rsplit('.').next().unwrap();
         let named = EXAMPLE.lines().any(|line| {
-            let line = line.trim_start_matches(['#', '[']);
-            let line = line.trim_start_matches("group.").trim_start_matches("tek.");
-            line.strip_prefix(option)
-                .is_some_and(|rest| rest.starts_with(" = ") || rest.starts_with(']'))
+            let line = line.trim_start_matches('#');
+            line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = "))
         });
         assert!(named, "the example does not show {option}");
     }

@@ -32,7 +32,8 @@ enum Task {
     Test(test::Test),
     /// Measures the datapath or the key server.
     Bench(bench::Bench),
-    /// Makes the manual pages of the configuration files from their examples.
+    /// Makes the example files and manual pages of the configuration files from the declarations of
+    /// their options.
     Man(man::Man),
     /// Checks that the arrows between the crates point the way the architecture says.
     Dependencies,

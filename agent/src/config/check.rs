@@ -6,18 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use daemon::configuration::{
-    self, Loaded, Located, Place, Report, check_length, state_key, weak_parts,
+    self, Loaded, Located, Place, Report, Section as _, Selector, Table, check_length,
+    phase1_policy, state_key, weak_parts,
 };
 use daemon::secrets::{SecretError, SecretSource, read_aes_key, read_pre_shared_key};
-use gdoi::config::Identity;
+use gdoi::config::{Identity, RetransmissionPolicy};
 use gdoi::crypto::Secret;
 use gdoi::group::{AddressRange, GroupId, TrafficSelector};
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};
 use xfrm::interface::Interface;
 
+use super::file::{self, File};
 use super::placement::misplaced;
-use super::{Config, Group, LocalAddress, MOST_GROUPS, MOST_SERVERS, Server, file};
+use super::{Config, Group, LocalAddress, MOST_GROUPS, MOST_SERVERS, Server};
 
 /// Interfaces of the machine by name.
 pub type Interfaces = BTreeMap<String, Interface>;
@@ -46,7 +48,7 @@ impl<'m> Machine<'m> {
 pub fn load(path: &Path, machine: &Machine<'_>) -> Result<Loaded<Config>, Report> {
     configuration::load(path, |root| {
         let report = root.report();
-        raise(file::File::read(root), report, machine)
+        raise(typed(root), report, machine)
     })
 }
 
@@ -57,8 +59,14 @@ pub fn load(path: &Path, machine: &Machine<'_>) -> Result<Loaded<Config>, Report
 pub fn parse(name: &str, text: &str, machine: &Machine<'_>) -> Result<Loaded<Config>, Report> {
     configuration::parse(name, text, |root| {
         let report = root.report();
-        raise(file::File::read(root), report, machine)
+        raise(typed(root), report, machine)
     })
+}
+
+fn typed(mut root: Table<'_>) -> File {
+    let file = File::read(&mut root);
+    root.finish();
+    file
 }
 
 /// Raises the file; `None` when something is missing, which is then noted.
@@ -85,7 +93,7 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
         return None;
     }
     let state_file = match &file.state_directory {
-        Some(directory) => directory.join("gdoi-agent.state"),
+        Some(directory) => directory.value.join("gdoi-agent.state"),
         None => file.control_socket.with_extension("state"),
     };
     let state_key = file.state_key.as_ref().and_then(|origin| {
@@ -129,7 +137,7 @@ impl Check<'_> {
     ) {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         for (text, place) in file.groups.iter().filter_map(value) {
-            let (line, _) = self.report.position(place.start);
+            let line = self.report.line(place.start);
             if let Some(first) = seen.get(&text) {
                 let message = format!(
                     "group.{what}: {text} is the {what} of two groups, the first in line {first}"
@@ -152,7 +160,7 @@ impl Check<'_> {
             for (side, names) in [("lan", &group.lan), ("wan", &group.wan)] {
                 let mut own = Vec::new();
                 for name in names {
-                    let (line, _) = self.report.position(name.place.start);
+                    let line = self.report.line(name.place.start);
                     if own.contains(&name.as_str()) {
                         self.error(
                             &name.place,
@@ -213,6 +221,7 @@ impl Check<'_> {
             group.exclude.iter().filter_map(|rule| self.clear_rule(rule, "exclude")).collect();
         let fail_open =
             group.fail_open.iter().filter_map(|rule| self.clear_rule(rule, "fail-open")).collect();
+        let phase1 = phase1_policy(&group.ike, "group.ike", group.legacy, self.report);
         if group.failure_policy == FailurePolicy::Open {
             let message = format!(
                 "group {}: without a valid key all of its traffic passes in clear",
@@ -239,7 +248,7 @@ impl Check<'_> {
             }
             None => Some(Ipv4Addr::new(192, 0, 2, slot.saturating_add(1))),
         };
-        if let Some(weak) = Some(weak_parts(&group.phase1)).filter(|weak| !weak.is_empty()) {
+        if let Some(weak) = Some(weak_parts(&phase1)).filter(|weak| !weak.is_empty()) {
             let message = format!("group {} allows {} in phase 1", group.label(), weak.join(", "));
             self.report.warning(
                 group.place.clone(),
@@ -261,9 +270,9 @@ impl Check<'_> {
             on_exit: group.on_exit,
             identity: group.identity.as_ref().map(|identity| identity.value.clone()),
             servers: servers?,
-            phase1: group.phase1.clone(),
-            retransmission: group.retransmission,
-            group_id_byte_order: group.group_id_byte_order,
+            phase1,
+            retransmission: self.retransmission(&group.retransmission),
+            group_id_byte_order: group.interoperability.group_id_byte_order,
             counter_mode_send: group.counter_mode_send,
             legacy: group.legacy,
             dont_fragment: group.dont_fragment,
@@ -278,6 +287,17 @@ impl Check<'_> {
                 .as_ref()
                 .map(|name| name.value.clone()),
         })
+    }
+
+    fn retransmission(&self, typed: &file::Retransmission) -> RetransmissionPolicy {
+        let &file::Retransmission { initial, maximum, repetitions, .. } = typed;
+        if maximum < initial {
+            let message =
+                "group.retransmission.maximum is shorter than group.retransmission.initial";
+            let remedy = "make maximum at least as long as initial";
+            self.report.error(typed.place.clone(), message, remedy);
+        }
+        RetransmissionPolicy { initial, maximum, repetitions }
     }
 
     fn local(&self, local: &Located<String>) -> Option<LocalAddress> {
@@ -343,7 +363,7 @@ impl Check<'_> {
                     "name each key server once; the order is the order of trying",
                 );
             } else {
-                seen.insert(socket, self.report.position(place.start).0);
+                seen.insert(socket, self.report.line(place.start));
             }
             let identity = match &server.identity {
                 Some(identity) => identity.value.clone(),
@@ -443,7 +463,8 @@ impl Check<'_> {
     }
 
     /// A rule of `table` for traffic that passes in clear.
-    fn clear_rule(&self, rule: &Located<TrafficSelector>, table: &str) -> Option<TrafficSelector> {
+    fn clear_rule(&self, rule: &Selector, table: &str) -> Option<TrafficSelector> {
+        let rule = rule.raise(&format!("group.{table}"), self.report)?;
         let side = |range: AddressRange, key: &str| match range {
             AddressRange::Any => Some(range),
             AddressRange::Address(address) | AddressRange::Range(address, _) => {

@@ -7,13 +7,14 @@ use gdoi::config::Identity;
 use toml::de::DeValue;
 
 use super::table::kind;
-use super::value::{Problem, Read};
+use super::value::{Problem, Read, text_toml};
 
 /// Longest name in octets; RFC 1035 §2.3.4 allows no longer domain name.
 const LONGEST: usize = 255;
 
 impl Read for Identity {
     const EXAMPLE: &'static str = "{ address = \"192.0.2.1\" }";
+    const TYPE: &'static str = "identity";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         const REMEDY: &str = "write one of { address = \"..\" }, { fqdn = \"..\" }, { user-fqdn = \"..\" }, { key-id = \"..\" }";
@@ -50,6 +51,16 @@ impl Read for Identity {
             "key-id" => Ok(Self::KeyId(name()?.into_bytes())),
             other => Err(Problem::new(format!("\"{other}\" is no kind of identity"), REMEDY)),
         }
+    }
+
+    fn toml(&self) -> String {
+        let (kind, name) = match self {
+            Self::Address(address) => ("address", address.to_string()),
+            Self::Fqdn(name) => ("fqdn", name.clone()),
+            Self::UserFqdn(name) => ("user-fqdn", name.clone()),
+            Self::KeyId(octets) => ("key-id", String::from_utf8_lossy(octets).into_owned()),
+        };
+        format!("{{ {kind} = {} }}", text_toml(&name))
     }
 }
 

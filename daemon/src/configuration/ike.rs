@@ -8,8 +8,12 @@ use gdoi::config::{
 use gdoi::wire::registry::Doi;
 use toml::de::DeValue;
 
-use super::table::{Located, Table};
-use super::value::{Problem, Read, choice};
+use super::option::Applies;
+use super::report::Report;
+use super::setting::{Words, list_or, place, value};
+use super::table::{Located, Place};
+use super::value::{Problem, Read, choice, quoted, word_of};
+use crate::options;
 
 const SHORTEST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(86_400);
@@ -18,92 +22,132 @@ const DEFAULT: Duration = Duration::from_secs(3600);
 /// More transforms make a first message that needs fragments on the way.
 const MOST_TRANSFORMS: usize = 20;
 
+options! {
+    /// Phase 1 (IKEv1 main mode). A proposal is every combination of the three lists.
+    pub struct Ike {
+        /// Where it begins.
+        pub place: Option<Place> = place();
+        /// Encryption, in order of preference. With `legacy = true` also 3des-cbc and des-cbc.
+        pub encryption: Vec<Located<Phase1Encryption>> =
+            list_or("encryption", [Phase1Encryption::Aes256Cbc, Phase1Encryption::Aes128Cbc])
+                .applies(Applies::NewRegistration);
+        /// Hash and pseudo-random function, in order of preference. With `legacy = true` also md5.
+        pub hash: Vec<Located<HashAlgorithm>> =
+            list_or("hash", [HashAlgorithm::Sha2_256]).applies(Applies::NewRegistration);
+        /// Diffie-Hellman group, in order of preference: 14, 15, 16 (MODP 2048, 3072, 4096), 19, 20
+        /// (ECP 256, 384), 24 (MODP 2048 with a subgroup of 256 bits). With `legacy = true` also 1, 2
+        /// and 5.
+        pub dh_group: Vec<Located<DhGroup>> =
+            list_or("dh-group", [DhGroup::Modp2048]).applies(Applies::NewRegistration);
+        /// Lifetime of an ISAKMP SA. The shorter one of both sides counts.
+        pub lifetime: Duration = value("lifetime", DEFAULT)
+            .within(SHORTEST..=LONGEST)
+            .applies(Applies::NewRegistration);
+    }
+}
+
+const ENCRYPTIONS: Words<Phase1Encryption> = &[
+    ("aes-128-cbc", Phase1Encryption::Aes128Cbc),
+    ("aes-192-cbc", Phase1Encryption::Aes192Cbc),
+    ("aes-256-cbc", Phase1Encryption::Aes256Cbc),
+    ("3des-cbc", Phase1Encryption::TripleDesCbc),
+    ("des-cbc", Phase1Encryption::DesCbc),
+];
+
+const HASHES: Words<HashAlgorithm> = &[
+    ("sha2-256", HashAlgorithm::Sha2_256),
+    ("sha2-384", HashAlgorithm::Sha2_384),
+    ("sha2-512", HashAlgorithm::Sha2_512),
+    ("sha1", HashAlgorithm::Sha1),
+    ("md5", HashAlgorithm::Md5),
+];
+
+const GROUPS: &[(u16, DhGroup)] = &[
+    (1, DhGroup::Modp768),
+    (2, DhGroup::Modp1024),
+    (5, DhGroup::Modp1536),
+    (14, DhGroup::Modp2048),
+    (15, DhGroup::Modp3072),
+    (16, DhGroup::Modp4096),
+    (19, DhGroup::Ecp256),
+    (20, DhGroup::Ecp384),
+    (24, DhGroup::Modp2048Subgroup256),
+];
+
 impl Read for Phase1Encryption {
     const EXAMPLE: &'static str = "\"aes-256-cbc\"";
+    const TYPE: &'static str = "text";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        choice(
-            value,
-            &[
-                ("aes-128-cbc", Self::Aes128Cbc),
-                ("aes-192-cbc", Self::Aes192Cbc),
-                ("aes-256-cbc", Self::Aes256Cbc),
-                ("3des-cbc", Self::TripleDesCbc),
-                ("des-cbc", Self::DesCbc),
-            ],
-        )
+        choice(value, ENCRYPTIONS)
+    }
+
+    fn toml(&self) -> String {
+        word_of(self, ENCRYPTIONS)
+    }
+
+    fn words() -> Vec<String> {
+        quoted(ENCRYPTIONS)
     }
 }
 
 impl Read for HashAlgorithm {
     const EXAMPLE: &'static str = "\"sha2-256\"";
+    const TYPE: &'static str = "text";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        choice(
-            value,
-            &[
-                ("sha2-256", Self::Sha2_256),
-                ("sha2-384", Self::Sha2_384),
-                ("sha2-512", Self::Sha2_512),
-                ("sha1", Self::Sha1),
-                ("md5", Self::Md5),
-            ],
-        )
+        choice(value, HASHES)
+    }
+
+    fn toml(&self) -> String {
+        word_of(self, HASHES)
+    }
+
+    fn words() -> Vec<String> {
+        quoted(HASHES)
     }
 }
 
 impl Read for DhGroup {
     const EXAMPLE: &'static str = "14";
+    const TYPE: &'static str = "number";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        Ok(match u16::read(value)? {
-            1 => Self::Modp768,
-            2 => Self::Modp1024,
-            5 => Self::Modp1536,
-            14 => Self::Modp2048,
-            15 => Self::Modp3072,
-            16 => Self::Modp4096,
-            19 => Self::Ecp256,
-            20 => Self::Ecp384,
-            24 => Self::Modp2048Subgroup256,
-            other => {
-                let message = format!("group {other} is not known");
-                return Err(Problem::new(
-                    message,
-                    "write one of 14, 15, 16, 19, 20, 24, or with legacy = true 1, 2, 5",
-                ));
-            }
+        let number = u16::read(value)?;
+        let group = GROUPS.iter().find(|(known, _)| *known == number);
+        group.map(|(_, group)| *group).ok_or_else(|| {
+            Problem::new(
+                format!("group {number} is not known"),
+                "write one of 14, 15, 16, 19, 20, 24, or with legacy = true 1, 2, 5",
+            )
         })
+    }
+
+    fn toml(&self) -> String {
+        let number = GROUPS.iter().find(|(_, group)| group == self);
+        number.map(|(number, _)| number.to_string()).unwrap_or_default()
     }
 }
 
-/// Reads `[ike]`; without the table, or for a key that is missing, the defaults hold: AES-256 and
-/// AES-128 in CBC mode, SHA2-256, group 14, one hour.
+/// Makes the policy of an `[ike]` table, which messages call `path`.
 ///
 /// Weak algorithms are noted as errors unless `legacy` is set. The transforms are all combinations:
 /// by group, then encryption, then hash, each in the order of the file.
-pub fn phase1_policy(table: Option<Table<'_>>, legacy: bool) -> Phase1Policy {
-    let mut encryptions = vec![Phase1Encryption::Aes256Cbc, Phase1Encryption::Aes128Cbc];
-    let mut hashes = vec![HashAlgorithm::Sha2_256];
-    let mut groups = vec![DhGroup::Modp2048];
-    let mut lifetime = DEFAULT;
-    if let Some(mut table) = table {
-        strong_list(&mut table, "encryption", legacy, &mut encryptions, weak_encryption);
-        strong_list(&mut table, "hash", legacy, &mut hashes, weak_hash);
-        strong_list(&mut table, "dh-group", legacy, &mut groups, weak_group);
-        lifetime = table.duration("lifetime", SHORTEST..=LONGEST, DEFAULT);
-        let transforms = encryptions.len() * hashes.len() * groups.len();
-        if transforms > MOST_TRANSFORMS {
-            let message = format!("{transforms} combinations of encryption, hash and dh-group");
-            table.error(
-                message,
-                format!("name fewer: at most {MOST_TRANSFORMS} combinations fit into one datagram"),
-            );
-        }
-        table.finish();
+pub fn phase1_policy(ike: &Ike, path: &str, legacy: bool, report: &Report) -> Phase1Policy {
+    let strong = Strong { path, legacy, report };
+    let encryptions = strong.list("encryption", &ike.encryption, weak_encryption);
+    let hashes = strong.list("hash", &ike.hash, weak_hash);
+    let groups = strong.list("dh-group", &ike.dh_group, weak_group);
+    let count = encryptions.len() * hashes.len() * groups.len();
+    if count > MOST_TRANSFORMS {
+        report.error(
+            ike.place.clone(),
+            format!("{count} combinations of encryption, hash and dh-group"),
+            format!("name fewer: at most {MOST_TRANSFORMS} combinations fit into one datagram"),
+        );
     }
     let authentication = Authentication::PreSharedKey;
-    let mut transforms = Vec::new();
+    let mut transforms = Vec::with_capacity(count);
     for &group in &groups {
         for &encryption in &encryptions {
             for &hash in &hashes {
@@ -111,40 +155,38 @@ pub fn phase1_policy(table: Option<Table<'_>>, legacy: bool) -> Phase1Policy {
             }
         }
     }
-    Phase1Policy { doi: Doi::GDOI, transforms, lifetime }
+    Phase1Policy { doi: Doi::GDOI, transforms, lifetime: ike.lifetime }
 }
 
-fn strong_list<T>(
-    table: &mut Table<'_>,
-    key: &'static str,
+struct Strong<'s> {
+    path: &'s str,
     legacy: bool,
-    list: &mut Vec<T>,
-    weak: impl Fn(T) -> Option<&'static str>,
-) where
-    T: Read + Copy + PartialEq,
-{
-    if !table.has(key) {
-        let _ = table.list::<T>(key);
-        return;
-    }
-    let mut chosen: Vec<T> = Vec::new();
-    for Located { value, place } in table.required_list::<T>(key) {
-        if let Some(name) = weak(value).filter(|_| !legacy) {
-            let message = format!("{}: {name} is weak", table.key_path(key));
-            table.report().error(
-                Some(place),
-                message,
-                "choose a strong one, or set legacy = true and know why",
-            );
-        } else if chosen.contains(&value) {
-            let message = format!("{}: named twice", table.key_path(key));
-            table.report().error(Some(place), message, "name it once");
-        } else {
-            chosen.push(value);
+    report: &'s Report,
+}
+
+impl Strong<'_> {
+    fn list<T: Copy + PartialEq>(
+        &self,
+        key: &str,
+        list: &[Located<T>],
+        weak: impl Fn(T) -> Option<&'static str>,
+    ) -> Vec<T> {
+        let mut chosen: Vec<T> = Vec::new();
+        for Located { value, place } in list {
+            if let Some(name) = weak(*value).filter(|_| !self.legacy) {
+                self.report.error(
+                    Some(place.clone()),
+                    format!("{}.{key}: {name} is weak", self.path),
+                    "choose a strong one, or set legacy = true and know why",
+                );
+            } else if chosen.contains(value) {
+                let message = format!("{}.{key}: named twice", self.path);
+                self.report.error(Some(place.clone()), message, "name it once");
+            } else {
+                chosen.push(*value);
+            }
         }
-    }
-    if !chosen.is_empty() {
-        *list = chosen;
+        chosen
     }
 }
 
@@ -190,12 +232,13 @@ fn weak_group(group: DhGroup) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::super::parse;
+    use super::super::setting::table;
     use super::*;
 
     fn read(text: &str, legacy: bool) -> Result<Phase1Policy, String> {
         parse("f", text, |mut root| {
-            let table = root.table("ike");
-            let policy = phase1_policy(table, legacy);
+            let ike: Ike = table("ike").read(&mut root);
+            let policy = phase1_policy(&ike, "ike", legacy, root.report());
             root.finish();
             Some(policy)
         })

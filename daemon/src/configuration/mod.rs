@@ -1,31 +1,17 @@
 //! Configuration files: TOML in, typed values or one report of all that is wrong out.
 //!
-//! serde stops at the first error, so a file is walked by [`Table`], which asks for each key by
-//! type, notes every defect with its line and goes on, and reports the keys nobody asked for.
-//!
-//! ```
-//! use daemon::configuration;
-//!
-//! let text = "port = 70000\nprot = 848\n";
-//! let report = configuration::parse("example.toml", text, |mut root| {
-//!     let port = root.optional::<u16>("port");
-//!     root.finish();
-//!     Some(port)
-//! })
-//! .unwrap_err();
-//! assert_eq!(
-//!     report.to_string(),
-//!     "example.toml:1:8: error: port: 70000 does not fit; write a number from 0 to 65535\n\
-//!      example.toml:2:1: error: unknown key \"prot\"; did you mean \"port\"?\n\
-//!      example.toml: 2 errors; nothing was started\n",
-//! );
-//! ```
+//! serde stops at the first error, so a file is walked by [`Table`]: each [`Setting`] asks for its
+//! key, notes what is wrong with its line and goes on, and [`Table::finish`] reports the keys that
+//! nobody asked for. [`options!`](crate::options) declares the options of a table once.
 
+mod document;
 mod identity;
 mod ike;
+mod option;
 mod report;
 mod secret;
 mod selector;
+mod setting;
 mod table;
 mod value;
 
@@ -33,13 +19,19 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-pub use ike::{phase1_policy, weak_parts};
+pub use document::{Document, DocumentError, example, manual, write_documents};
+pub use ike::{Ike, phase1_policy, weak_parts};
+pub use option::{Applies, Description, Effective, Kind, Outline, Section, Value, paragraphs};
 pub use report::{Entry, Report, Severity};
-pub use secret::{check_length, pre_shared_key_source, shared_keys, state_key, state_key_source};
-pub use selector::traffic_selector;
+pub use secret::{check_length, shared_keys, state_key};
+pub use selector::Selector;
+pub use setting::{
+    Setting, Words, flattened, is_named, key_source, list, list_or, located, one_of, optional,
+    optional_one_of, optional_table, parsed, place, required, table, tables, usual, value,
+};
 pub use table::{Located, Place, Table};
 pub(crate) use value::closest;
-pub use value::{Problem, Read, choice, duration_text};
+pub use value::{Problem, Read, choice, duration_text, quoted, word_of};
 
 /// Longest configuration file in octets.
 pub const LONGEST_FILE: usize = 4 * 1024 * 1024;

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration: all of it, with the place and the remedy.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::ops::Range;
 
@@ -33,12 +33,37 @@ pub struct Report {
     text: String,
     // Every reader of a part of the file notes into the one report.
     entries: RefCell<Vec<Entry>>,
+    lines: OnceCell<Lines>,
+}
+
+/// Where each line begins, so that a position costs a search and not a walk from the beginning.
+#[derive(Debug)]
+struct Lines {
+    starts: Vec<usize>,
+}
+
+impl Lines {
+    fn new(text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, octet)| *octet == b'\n');
+        Self { starts: std::iter::once(0).chain(ends.map(|(end, _)| end + 1)).collect() }
+    }
+
+    /// Number of the line from 1, and where it begins.
+    fn find(&self, offset: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= offset);
+        (line, self.starts.get(line.saturating_sub(1)).copied().unwrap_or_default())
+    }
 }
 
 impl Report {
     /// An empty report about `text`, which was read from `file`.
     pub fn new(file: &str, text: &str) -> Self {
-        Self { file: file.to_owned(), text: text.to_owned(), entries: RefCell::default() }
+        Self {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            entries: RefCell::default(),
+            lines: OnceCell::new(),
+        }
     }
 
     /// Notes an error; `place` is a range of octets of the text.
@@ -80,10 +105,19 @@ impl Report {
 
     /// Line and column (in characters, from 1) of an octet of the text.
     pub fn position(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or(&self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
-        (line, column)
+        let offset = if self.text.is_char_boundary(offset) { offset } else { self.text.len() };
+        let (line, start) = self.lines().find(offset);
+        let before = self.text.get(start..offset).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
+
+    /// Line (from 1) of an octet of the text.
+    pub fn line(&self, offset: usize) -> usize {
+        self.lines().find(offset).0
+    }
+
+    fn lines(&self) -> &Lines {
+        self.lines.get_or_init(|| Lines::new(&self.text))
     }
 
     pub(super) fn into_warnings(self) -> Vec<Entry> {

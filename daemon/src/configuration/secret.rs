@@ -6,19 +6,9 @@ use std::path::PathBuf;
 use gdoi::crypto::Secret;
 
 use super::report::Report;
+use super::setting::optional;
 use super::table::{Located, Place, Table};
 use crate::secrets::{SHORT, SecretError, SecretSource};
-
-/// Reads `pre-shared-key-file` or `pre-shared-key-credential`; naming both is an error. `None` when
-/// neither is there or what is there is wrong (then it is noted).
-pub fn pre_shared_key_source(table: &mut Table<'_>) -> Option<Located<SecretSource>> {
-    source(table, "pre-shared-key-file", "pre-shared-key-credential")
-}
-
-/// Reads `state-key-file` or `state-key-credential` like [`pre_shared_key_source`].
-pub fn state_key_source(table: &mut Table<'_>) -> Option<Located<SecretSource>> {
-    source(table, "state-key-file", "state-key-credential")
-}
 
 /// Takes the state key out of `read`'s result; an error is noted.
 pub fn state_key(
@@ -35,13 +25,15 @@ pub fn state_key(
         .ok()
 }
 
-fn source(
+/// Reads one of two keys; naming both is an error. `None` when neither is there or what is there is
+/// wrong (then it is noted).
+pub(super) fn source(
     table: &mut Table<'_>,
     in_file: &'static str,
     as_credential: &'static str,
 ) -> Option<Located<SecretSource>> {
-    let file = table.optional::<PathBuf>(in_file);
-    let credential = table.optional::<String>(as_credential);
+    let file = optional::<PathBuf>(in_file).read(table);
+    let credential = optional::<String>(as_credential).read(table);
     match (file, credential) {
         (Some(_), Some(credential)) => {
             let message = format!("{in_file} and {as_credential} are both named");
@@ -86,13 +78,17 @@ pub fn shared_keys<'n>(keys: impl IntoIterator<Item = (&'n str, &'n Secret)>) ->
 #[cfg(test)]
 mod tests {
     use super::super::parse;
+    use super::super::setting::key_source;
     use super::*;
+
+    const FILE: &str = "pre-shared-key-file";
+    const CREDENTIAL: &str = "pre-shared-key-credential";
 
     #[test]
     fn one_source_only() {
         let text = "pre-shared-key-file = \"/a\"\npre-shared-key-credential = \"b\"\n";
         let report = parse("f", text, |mut root| {
-            assert!(pre_shared_key_source(&mut root).is_none());
+            assert!(key_source(FILE, CREDENTIAL).read(&mut root).is_none());
             root.finish();
             Some(())
         });
@@ -104,7 +100,7 @@ mod tests {
             "{report}"
         );
         let loaded = parse("f", "pre-shared-key-credential = \"b\"\n", |mut root| {
-            pre_shared_key_source(&mut root)
+            key_source(FILE, CREDENTIAL).read(&mut root)
         })
         .unwrap();
         assert_eq!(loaded.value.value, SecretSource::Credential(String::from("b")));

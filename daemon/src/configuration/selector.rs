@@ -2,49 +2,71 @@
 
 use gdoi::group::{AddressRange, TrafficSelector};
 
-use super::table::Table;
+use super::report::Report;
+use super::setting::{located, place, required, value};
+use super::table::{Located, Place};
+use crate::options;
 
 /// Protocols that have ports where TCP has them: TCP, UDP, DCCP, SCTP, UDP-Lite.
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
-/// Reads a selector from the keys of `table`; the caller finishes the table. `None` when something
-/// is wrong, which is then noted.
-pub fn traffic_selector(table: &mut Table<'_>) -> Option<TrafficSelector> {
-    let source = table.required::<AddressRange>("source");
-    let destination = table.required::<AddressRange>("destination");
-    let protocol = table.or::<u8>("protocol", 0);
-    let source_port = table.or::<u16>("source-port", 0);
-    let destination_port = table.or::<u16>("destination-port", 0);
-    let mut sound = true;
-    for (key, port) in [("source-port", source_port), ("destination-port", destination_port)] {
-        if port != 0 && !WITH_PORTS.contains(&protocol) {
-            let message = format!("{}: protocol {protocol} has no ports", table.key_path(key));
-            let remedy = "set protocol = 6 (TCP), 17 (UDP), 33, 132 or 136, or remove the port";
-            table.report().error(table.place_of(key), message, remedy);
+options! {
+    /// Traffic by addresses, protocol and ports.
+    pub struct Selector {
+        /// Where it begins.
+        pub place: Option<Place> = place();
+        /// One side: a prefix, an address, a range "10.0.0.10-10.0.0.20", or "any".
+        pub source: Option<Located<AddressRange>> = required("source").set("\"172.16.0.0/12\"");
+        /// The other side.
+        pub destination: Option<Located<AddressRange>> =
+            required("destination").set("\"172.16.0.0/12\"");
+        /// IP protocol; 0 is any.
+        pub protocol: u8 = value("protocol", 0);
+        /// Port of the source; 0 is any. Only for protocols with ports: 6 (TCP), 17 (UDP), 33, 132,
+        /// 136.
+        pub source_port: Located<u16> = located("source-port", 0);
+        /// Port of the destination; 0 is any.
+        pub destination_port: Located<u16> = located("destination-port", 0);
+    }
+}
+
+impl Selector {
+    /// The selector, which messages call `path`; `None` when something is wrong, which is then
+    /// noted.
+    pub fn raise(&self, path: &str, report: &Report) -> Option<Located<TrafficSelector>> {
+        let dot = if path.is_empty() { "" } else { "." };
+        let protocol = self.protocol;
+        let mut sound = true;
+        let ports =
+            [("source-port", &self.source_port), ("destination-port", &self.destination_port)];
+        for (key, port) in ports {
+            if port.value != 0 && !WITH_PORTS.contains(&protocol) {
+                let message = format!("{path}{dot}{key}: protocol {protocol} has no ports");
+                let remedy = "set protocol = 6 (TCP), 17 (UDP), 33, 132 or 136, or remove the port";
+                report.error(Some(port.place.clone()), message, remedy);
+                sound = false;
+            }
+        }
+        let (source, destination) = (self.source.as_ref()?, self.destination.as_ref()?);
+        if let (Some(left), Some(right)) = (is_ipv4(source), is_ipv4(destination))
+            && left != right
+        {
+            report.error(
+                Some(destination.place.clone()),
+                format!("{path}{dot}destination: not of the source's address family"),
+                "use two IPv4 sides or two IPv6 sides",
+            );
             sound = false;
         }
+        let value = TrafficSelector {
+            protocol,
+            source: source.value,
+            source_port: self.source_port.value,
+            destination: destination.value,
+            destination_port: self.destination_port.value,
+        };
+        sound.then(|| Located { value, place: self.place.clone().unwrap_or_default() })
     }
-    let (source, destination) = (source?, destination?);
-    if let (Some(left), Some(right)) = (is_ipv4(&source), is_ipv4(&destination))
-        && left != right
-    {
-        let message =
-            format!("{}: not of the source's address family", table.key_path("destination"));
-        table.report().error(
-            Some(destination.place.clone()),
-            message,
-            "use two IPv4 sides or two IPv6 sides",
-        );
-        sound = false;
-    }
-    let selector = TrafficSelector {
-        protocol,
-        source: source.value,
-        source_port,
-        destination: destination.value,
-        destination_port,
-    };
-    sound.then_some(selector)
 }
 
 fn is_ipv4(range: &AddressRange) -> Option<bool> {
@@ -57,16 +79,16 @@ fn is_ipv4(range: &AddressRange) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse;
+    use super::super::{Section as _, parse};
     use super::*;
 
     fn read(text: &str) -> Result<TrafficSelector, String> {
         parse("f", text, |mut root| {
-            let selector = traffic_selector(&mut root);
+            let selector = Selector::read(&mut root).raise("", root.report());
             root.finish();
             selector
         })
-        .map(|loaded| loaded.value)
+        .map(|loaded| loaded.value.value)
         .map_err(|report| report.to_string())
     }
 

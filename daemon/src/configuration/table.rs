@@ -1,14 +1,13 @@
 //! A TOML table that is asked for its keys one by one.
 
 use std::collections::BTreeSet;
-use std::ops::{Deref, Range, RangeInclusive};
-use std::time::Duration;
+use std::ops::{Deref, Range};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::report::Report;
-use super::value::{Problem, Read, closest, duration_text};
+use super::value::{Problem, closest};
 
 /// A range of octets of the file.
 pub type Place = Range<usize>;
@@ -78,104 +77,8 @@ impl<'d> Table<'d> {
         self.entries.get(key).map(Spanned::span)
     }
 
-    /// A value that may be missing. A wrong one is noted and counts as missing.
-    pub fn optional<T: Read>(&mut self, key: &'static str) -> Option<Located<T>> {
-        let value = self.ask(key)?;
-        self.read(key, value)
-    }
-
-    /// A value with a default.
-    pub fn or<T: Read>(&mut self, key: &'static str, default: T) -> T {
-        self.optional(key).map_or(default, |located| located.value)
-    }
-
-    /// A value that must be there; noted when it is not.
-    pub fn required<T: Read>(&mut self, key: &'static str) -> Option<Located<T>> {
-        let Some(value) = self.ask(key) else {
-            self.missing(key, T::EXAMPLE);
-            return None;
-        };
-        self.read(key, value)
-    }
-
-    /// A number within bounds, with a default.
-    pub fn bounded<T>(&mut self, key: &'static str, bounds: RangeInclusive<T>, default: T) -> T
-    where
-        T: Read + PartialOrd + std::fmt::Display,
-    {
-        let Some(located) = self.optional::<T>(key) else { return default };
-        if bounds.contains(&located.value) {
-            return located.value;
-        }
-        let message = format!("{}: {} is out of range", self.key_path(key), located.value);
-        self.report.error(
-            Some(located.place),
-            message,
-            format!("write {} to {}", bounds.start(), bounds.end()),
-        );
-        default
-    }
-
-    /// A duration within bounds, with a default.
-    pub fn duration(
-        &mut self,
-        key: &'static str,
-        bounds: RangeInclusive<Duration>,
-        default: Duration,
-    ) -> Duration {
-        self.optional_duration(key, bounds).unwrap_or(default)
-    }
-
-    /// A duration within bounds, which may be missing.
-    pub fn optional_duration(
-        &mut self,
-        key: &'static str,
-        bounds: RangeInclusive<Duration>,
-    ) -> Option<Duration> {
-        let located = self.optional::<Duration>(key)?;
-        if bounds.contains(&located.value) {
-            return Some(located.value);
-        }
-        let message =
-            format!("{}: {} is out of range", self.key_path(key), duration_text(located.value));
-        let remedy = format!(
-            "write \"{}\" to \"{}\"",
-            duration_text(*bounds.start()),
-            duration_text(*bounds.end())
-        );
-        self.report.error(Some(located.place), message, remedy);
-        None
-    }
-
-    /// A list; every wrong element is noted and left out. `None` when the key is missing.
-    pub fn list<T: Read>(&mut self, key: &'static str) -> Option<Vec<Located<T>>> {
-        let value = self.ask(key)?;
-        let DeValue::Array(elements) = value.get_ref() else {
-            let message =
-                format!("{}: {} is not a list", self.key_path(key), kind(value.get_ref()));
-            self.report.error(Some(value.span()), message, format!("write [{}]", T::EXAMPLE));
-            return Some(Vec::new());
-        };
-        Some(elements.iter().filter_map(|element| self.read(key, element)).collect())
-    }
-
-    /// A list that must be there and have an element.
-    pub fn required_list<T: Read>(&mut self, key: &'static str) -> Vec<Located<T>> {
-        let present = self.entries.contains_key(key);
-        let list = self.list(key);
-        match list {
-            None => self.missing(key, &format!("[{}]", T::EXAMPLE)),
-            Some(ref list) if list.is_empty() && present && self.is_empty_list(key) => {
-                let message = format!("{}: the list is empty", self.key_path(key));
-                self.report.error(self.place_of(key), message, format!("write [{}]", T::EXAMPLE));
-            }
-            Some(_) => {}
-        }
-        list.unwrap_or_default()
-    }
-
     /// A table `[key]` or `key = {}` that may be missing.
-    pub fn table(&mut self, key: &'static str) -> Option<Table<'d>> {
+    pub(super) fn table(&mut self, key: &'static str) -> Option<Table<'d>> {
         let value = self.ask(key)?;
         if let DeValue::Table(entries) = value.get_ref() {
             return Some(self.child(key, entries, value.span()));
@@ -186,7 +89,7 @@ impl<'d> Table<'d> {
     }
 
     /// The tables `[[key]]` in the order of the file.
-    pub fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
+    pub(super) fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
         let Some(value) = self.ask(key) else { return Vec::new() };
         let remedy = format!("write [[{}]]", self.key_path(key));
         let DeValue::Array(elements) = value.get_ref() else {
@@ -237,31 +140,19 @@ impl<'d> Table<'d> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    fn ask(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
+    pub(super) fn ask(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
         self.asked.insert(key);
         self.entries.get(key)
     }
 
-    fn read<T: Read>(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Located<T>> {
-        match T::read(value.get_ref()) {
-            Ok(read) => Some(Located { value: read, place: value.span() }),
-            Err(Problem { message, remedy }) => {
-                self.report.error(
-                    Some(value.span()),
-                    format!("{}: {message}", self.key_path(key)),
-                    remedy,
-                );
-                None
-            }
-        }
+    /// Notes what is wrong with the value of a key.
+    pub(super) fn problem(&self, key: &str, place: Place, problem: Problem) {
+        let Problem { message, remedy } = problem;
+        self.report.error(Some(place), format!("{}: {message}", self.key_path(key)), remedy);
     }
 
-    fn missing(&self, key: &str, example: &str) {
+    pub(super) fn missing(&self, key: &str, example: &str) {
         self.error(format!("{} is missing", self.key_path(key)), format!("add {key} = {example}"));
-    }
-
-    fn is_empty_list(&self, key: &str) -> bool {
-        matches!(self.entries.get(key).map(Spanned::get_ref), Some(DeValue::Array(elements)) if elements.is_empty())
     }
 
     fn child(&self, key: &str, entries: &'d DeTable<'d>, place: Place) -> Table<'d> {
@@ -290,8 +181,10 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+    use std::time::Duration;
 
     use super::super::parse;
+    use super::super::setting::{list, optional, required, value};
     use super::*;
 
     fn report(text: &str, read: impl FnOnce(Table<'_>)) -> String {
@@ -316,9 +209,9 @@ wait = \"1y\"
 ";
         let report = report(text, |mut root| {
             for mut group in root.tables("group") {
-                group.required::<String>("name");
-                group.required_list::<IpAddr>("servers");
-                group.optional::<Duration>("wait");
+                required::<String>("name").read(&mut group);
+                list::<IpAddr>("servers").read(&mut group);
+                optional::<Duration>("wait").read(&mut group);
                 group.finish();
             }
             root.finish();
@@ -344,8 +237,8 @@ f: 6 errors; nothing was started
                 assert!(root.tables("group").is_empty());
                 assert!(root.tables("server").is_empty());
                 assert!(root.table("ike").is_none());
-                assert!(root.required_list::<u16>("list").is_empty());
-                assert!(root.required_list::<u16>("empty").is_empty());
+                assert!(list::<u16>("list").read(&mut root).is_empty());
+                assert!(list::<u16>("empty").read(&mut root).is_empty());
                 root.finish();
             });
         assert_eq!(
@@ -364,12 +257,10 @@ f: 5 errors; nothing was started
     #[test]
     fn bounds_are_told() {
         let report = report("a = 9\nb = \"90s\"\n", |mut root| {
-            assert_eq!(root.bounded::<u8>("a", 1..=4, 2), 2);
-            root.duration(
-                "b",
-                Duration::from_secs(1)..=Duration::from_secs(60),
-                Duration::from_secs(5),
-            );
+            assert_eq!(value::<u8>("a", 2).within(1..=4).read(&mut root), 2);
+            value("b", Duration::from_secs(5))
+                .within(Duration::from_secs(1)..=Duration::from_secs(60))
+                .read(&mut root);
             root.finish();
         });
         assert_eq!(

@@ -30,12 +30,22 @@ impl Problem {
 pub trait Read: Sized {
     /// A valid value as one writes it, for remedies.
     const EXAMPLE: &'static str;
+    /// What people call such a value.
+    const TYPE: &'static str;
 
     /// Reads a value.
     ///
     /// # Errors
     /// The value is of another kind or has no meaning here.
     fn read(value: &DeValue<'_>) -> Result<Self, Problem>;
+
+    /// The value in the form of the file.
+    fn toml(&self) -> String;
+
+    /// The words that may be written, in that form; empty where others may.
+    fn words() -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Reads a text.
@@ -46,6 +56,22 @@ fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Problem> {
             Err(Problem::new(format!("{} is not a text", kind(other)), "write it in double quotes"))
         }
     }
+}
+
+/// A text in the form of the file.
+pub(super) fn text_toml(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            letter if letter.is_control() => {
+                quoted.push_str(&format!("\\u{:04x}", u32::from(letter)));
+            }
+            letter => quoted.push(letter),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// Reads one word of a list of words.
@@ -68,8 +94,20 @@ pub fn choice<T: Clone>(value: &DeValue<'_>, choices: &[(&'static str, T)]) -> R
     Err(Problem::new(format!("\"{text}\" is not known"), remedy))
 }
 
+/// The words in the form of the file.
+pub fn quoted<T>(words: &[(&'static str, T)]) -> Vec<String> {
+    words.iter().map(|(word, _)| format!("\"{word}\"")).collect()
+}
+
+/// The word for a value, in the form of the file.
+pub fn word_of<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> String {
+    let word = words.iter().find(|(_, known)| known == value);
+    word.map(|(word, _)| format!("\"{word}\"")).unwrap_or_default()
+}
+
 impl Read for String {
     const EXAMPLE: &'static str = "\"text\"";
+    const TYPE: &'static str = "text";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         let text = text(value)?;
@@ -78,10 +116,15 @@ impl Read for String {
         }
         Ok(text.to_owned())
     }
+
+    fn toml(&self) -> String {
+        text_toml(self)
+    }
 }
 
 impl Read for PathBuf {
     const EXAMPLE: &'static str = "\"/path/to/file\"";
+    const TYPE: &'static str = "path";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         let path = Self::from(String::read(value)?);
@@ -94,10 +137,15 @@ impl Read for PathBuf {
             ))
         }
     }
+
+    fn toml(&self) -> String {
+        text_toml(&self.display().to_string())
+    }
 }
 
 impl Read for bool {
     const EXAMPLE: &'static str = "false";
+    const TYPE: &'static str = "boolean";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         match value {
@@ -108,12 +156,17 @@ impl Read for bool {
             )),
         }
     }
+
+    fn toml(&self) -> String {
+        self.to_string()
+    }
 }
 
 macro_rules! numbers {
     ($($number:ty),*) => {$(
         impl Read for $number {
             const EXAMPLE: &'static str = "1";
+            const TYPE: &'static str = "number";
 
             fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
                 match value {
@@ -124,6 +177,10 @@ macro_rules! numbers {
                     other => Err(Problem::new(format!("{} is not a number", kind(other)), "write digits without quotes")),
                 }
             }
+
+            fn toml(&self) -> String {
+                self.to_string()
+            }
         }
     )*};
 }
@@ -131,6 +188,7 @@ numbers!(u8, u16, u32, u64);
 
 impl Read for IpAddr {
     const EXAMPLE: &'static str = "\"192.0.2.1\"";
+    const TYPE: &'static str = "address";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         let text = text(value)?;
@@ -138,13 +196,22 @@ impl Read for IpAddr {
             Problem::new(format!("\"{text}\" is not an address"), "write one such as \"192.0.2.1\"")
         })
     }
+
+    fn toml(&self) -> String {
+        format!("\"{self}\"")
+    }
 }
 
 impl Read for IpNet {
     const EXAMPLE: &'static str = "\"192.0.2.0/24\"";
+    const TYPE: &'static str = "address or prefix";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         prefix(text(value)?)
+    }
+
+    fn toml(&self) -> String {
+        format!("\"{self}\"")
     }
 }
 
@@ -167,6 +234,7 @@ fn prefix(text: &str) -> Result<IpNet, Problem> {
 
 impl Read for AddressRange {
     const EXAMPLE: &'static str = "\"192.0.2.0/24\"";
+    const TYPE: &'static str = "address, prefix, range or \"any\"";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         let text = text(value)?;
@@ -204,12 +272,22 @@ impl Read for AddressRange {
         let whole = prefix.prefix_len() == prefix.max_prefix_len();
         Ok(if whole { Self::Address(prefix.addr()) } else { Self::Subnet(prefix) })
     }
+
+    fn toml(&self) -> String {
+        match self {
+            Self::Any => "\"any\"".to_owned(),
+            Self::Address(address) => format!("\"{address}\""),
+            Self::Range(first, last) => format!("\"{first}-{last}\""),
+            Self::Subnet(prefix) => format!("\"{prefix}\""),
+        }
+    }
 }
 
 const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)];
 
 impl Read for Duration {
     const EXAMPLE: &'static str = "\"1h\"";
+    const TYPE: &'static str = "duration";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         let remedy = "write a whole number and a unit, such as \"30s\", \"10m\", \"8h\" or \"1d\"";
@@ -231,6 +309,10 @@ impl Read for Duration {
         let seconds = seconds()
             .ok_or_else(|| Problem::new(format!("\"{text}\" is not a duration"), remedy))?;
         Ok(Self::from_secs(seconds))
+    }
+
+    fn toml(&self) -> String {
+        format!("\"{}\"", duration_text(*self))
     }
 }
 

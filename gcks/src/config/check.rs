@@ -5,17 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use daemon::configuration::{
-    Located, Place, Report, check_length, shared_keys, state_key, weak_parts,
+    Located, Place, Report, check_length, phase1_policy, shared_keys, state_key, weak_parts,
 };
 use daemon::secrets::{read_aes_key, read_pre_shared_key};
-use gdoi::config::Identity;
+use gdoi::config::{Identity, ServerLimits};
 use gdoi::crypto::Secret;
-use gdoi::group::{GroupId, TrafficSelector};
+use gdoi::group::{
+    AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection,
+    TrafficSelector,
+};
 use ipnet::IpNet;
 
-use super::file::{self, File};
+use super::file::{self, File, TEK_LIFETIME, TekKeys};
 use super::rekey::{self, Surroundings};
 use super::{Config, Group, Member, MulticastPath, TekTemplate, Transport};
 use crate::config::tek_algorithm::{Encryption, Integrity, Kind};
@@ -53,7 +57,8 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
     );
     unique_identities(report, &file.members);
     warn_of_shared_keys(report, &file.members, &members);
-    let weak = weak_parts(&file.phase1);
+    let phase1 = phase1_policy(&file.ike, "ike", file.legacy, report);
+    let weak = weak_parts(&phase1);
     if !weak.is_empty() {
         let message = format!("ike: {} can be broken", weak.join(", "));
         report.warning(None, message, "remove them as soon as every member has something better");
@@ -66,10 +71,10 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         listen,
         state_directory: file.state_directory,
         state_key,
-        identity: file.identity,
-        phase1: file.phase1,
-        group_id_byte_order: file.group_id_byte_order,
-        limits: file.limits,
+        identity: file.identity.map(|identity| identity.value),
+        phase1,
+        group_id_byte_order: file.interoperability.group_id_byte_order,
+        limits: limits(&file.limits),
         members: members.into_iter().collect::<Option<_>>()?,
         groups: groups.into_iter().collect::<Option<_>>()?,
     })
@@ -92,6 +97,36 @@ fn one_path_each(file: &File, groups: &[Option<Group>], report: &Report) {
     }
 }
 
+fn limits(typed: &file::Limits) -> ServerLimits {
+    let number = |typed: u32| usize::try_from(typed).unwrap_or(usize::MAX);
+    ServerLimits {
+        half_open: number(typed.half_open),
+        half_open_per_source: number(typed.half_open_per_source),
+        half_open_timeout: typed.half_open_timeout,
+        established: number(typed.established),
+        ..ServerLimits::default()
+    }
+}
+
+fn gap(typed: &file::Gap, report: &Report) -> GroupAssociatedPolicy {
+    let value = |delay: &Option<Located<Duration>>| delay.as_ref().map(|delay| delay.value);
+    let gap = GroupAssociatedPolicy {
+        activation_time_delay: value(&typed.activation),
+        deactivation_time_delay: value(&typed.deactivation),
+    };
+    if let (Some(activation), Some(deactivation)) =
+        (gap.activation_time_delay, gap.deactivation_time_delay)
+        && deactivation < activation
+    {
+        report.error(
+            typed.place.clone(),
+            "group.gap: the old keys go before the new ones are used",
+            "make deactivation-time-delay longer than activation-time-delay",
+        );
+    }
+    gap
+}
+
 fn listen(file: &File, report: &Report) -> Vec<SocketAddr> {
     unique(report, "listen", file.listen.iter().cloned());
     for all in file.listen.iter().filter(|address| address.is_unspecified()) {
@@ -110,6 +145,13 @@ fn member(
     names: &BTreeSet<&str>,
     report: &Report,
 ) -> Option<Member> {
+    if !entry.names_key {
+        report.error(
+            entry.place.clone(),
+            "member: no pre-shared key",
+            "add pre-shared-key-file = \"/path/to/file\" or pre-shared-key-credential = \"name\"",
+        );
+    }
     let mut groups = BTreeSet::new();
     for group in &entry.groups {
         let name = group.value.as_str();
@@ -178,13 +220,21 @@ fn group(
     report: &Report,
 ) -> Option<Group> {
     let legacy = file.legacy;
-    let teks: Vec<Option<TekTemplate>> =
-        entry.teks.iter().map(|entry| tek(entry, legacy, report)).collect();
+    let mut selectors: Vec<Vec<Located<TrafficSelector>>> = Vec::new();
+    let mut teks: Vec<Option<TekTemplate>> = Vec::new();
+    for typed in &entry.teks {
+        let policies = typed.policies.iter();
+        let own: Vec<Located<TrafficSelector>> =
+            policies.filter_map(|policy| policy.raise("group.tek.policy", report)).collect();
+        teks.push(tek(typed, &entry.tek_defaults, &own, legacy, report));
+        selectors.push(own);
+    }
+    let gap = gap(&entry.gap, report);
     let mut seen: BTreeMap<TrafficSelector, usize> = BTreeMap::new();
     let mut count = 0;
-    for selector in entry.teks.iter().flat_map(|tek| &tek.selectors) {
+    for selector in selectors.iter().flatten() {
         count += 1;
-        let (line, _) = report.position(selector.place.start);
+        let line = report.line(selector.place.start);
         if let Some(first) = seen.insert(selector.value, line) {
             let message = format!(
                 "group.tek.policy: the same selector as in line {first}, which matches first"
@@ -204,14 +254,14 @@ fn group(
         state_directory: &file.state_directory,
         legacy,
         teks: &sound,
-        activation: entry.gap.activation_time_delay.unwrap_or_default(),
+        activation: gap.activation_time_delay.unwrap_or_default(),
     };
     let rekey = entry.rekey.as_ref().map(|rekey| rekey::raise(rekey, &surroundings, report));
     Some(Group {
         name: entry.name.as_ref()?.value.clone(),
         id: GroupId(entry.id.as_ref()?.value),
         teks: teks.into_iter().collect::<Option<_>>()?,
-        gap: entry.gap.clone(),
+        gap,
         sender_id_bits: entry.sender_id_bits,
         rekey: match rekey {
             None => None,
@@ -220,8 +270,20 @@ fn group(
     })
 }
 
-fn tek(entry: &file::Tek, legacy: bool, report: &Report) -> Option<TekTemplate> {
-    let encryption = entry.encryption.as_ref()?;
+fn tek(
+    entry: &file::Tek,
+    defaults: &TekKeys,
+    selectors: &[Located<TrafficSelector>],
+    legacy: bool,
+    report: &Report,
+) -> Option<TekTemplate> {
+    let own = &entry.own;
+    let encryption = own.encryption.as_ref().or(defaults.encryption.as_ref());
+    if encryption.is_none() && !entry.names_encryption {
+        let remedy = "add encryption = \"aes-256-cbc\" here or in [group.tek-defaults]";
+        report.error(entry.place.clone(), "group.tek: no encryption", remedy);
+    }
+    let encryption = encryption?;
     if encryption.value.kind == Kind::Legacy && !legacy {
         let message = format!("group.tek.encryption: {} is weak", encryption.name);
         let remedy = "choose a strong one, or set legacy = true and know why";
@@ -234,16 +296,27 @@ fn tek(entry: &file::Tek, legacy: bool, report: &Report) -> Option<TekTemplate> 
             "change it as soon as every member has something better",
         );
     }
-    let integrity = integrity(encryption, entry.integrity.as_ref(), entry.place.clone(), report);
+    let integrity = own.integrity.as_ref().or(defaults.integrity.as_ref());
+    let integrity = self::integrity(encryption, integrity, entry.place.clone(), report);
+    let mode = or_default(&own.mode, &defaults.mode, EncapsulationMode::TUNNEL);
+    let (direction, preservation) = (&own.direction, &own.address_preservation);
     Some(TekTemplate {
-        selectors: entry.selectors.iter().map(|selector| selector.value).collect(),
+        selectors: selectors.iter().map(|selector| selector.value).collect(),
         encryption: encryption.value,
         integrity,
-        direction: entry.direction,
-        mode: entry.mode,
-        address_preservation: entry.address_preservation,
-        lifetime: entry.lifetime,
+        direction: or_default(direction, &defaults.direction, SaDirection::SYMMETRIC),
+        mode,
+        address_preservation: or_default(
+            preservation,
+            &defaults.address_preservation,
+            AddressPreservation::SOURCE_AND_DESTINATION,
+        ),
+        lifetime: or_default(&own.lifetime, &defaults.lifetime, TEK_LIFETIME),
     })
+}
+
+fn or_default<T: Copy>(own: &Option<Located<T>>, group: &Option<Located<T>>, usual: T) -> T {
+    own.as_ref().or(group.as_ref()).map_or(usual, |located| located.value)
 }
 
 fn integrity(
@@ -274,7 +347,7 @@ fn integrity(
 fn unique<T: Ord + Debug>(report: &Report, key: &str, values: impl Iterator<Item = Located<T>>) {
     let mut seen: BTreeMap<T, usize> = BTreeMap::new();
     for Located { value, place } in values {
-        let (line, _) = report.position(place.start);
+        let line = report.line(place.start);
         if let Some(first) = seen.get(&value) {
             let message = format!("{key}: the same as in line {first}");
             report.error(Some(place), message, "every one is there once: change or remove it");

@@ -1,20 +1,21 @@
-//! What was typed: every key with its type, its default and its place, without any meaning yet.
+//! Every option, declared once, and the file as it was typed, without any meaning yet.
+//!
+//! A declaration is the reader, the check, the text of the example file and of the manual page.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::configuration::{
-    Located, Place, Problem, Read, Table, choice, phase1_policy, pre_shared_key_source,
-    state_key_source, traffic_selector,
+    Applies, Document, Ike, Located, Outline, Place, Section as _, Selector, Words, example,
+    flattened, is_named, key_source, list, list_or, manual, one_of, optional, optional_one_of,
+    optional_table, place, required, table, tables, value,
 };
+use daemon::options;
 use daemon::secrets::SecretSource;
-use gdoi::config::{ByteOrder, Identity, Phase1Policy, ServerLimits};
-use gdoi::group::{
-    AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, SaDirection, TrafficSelector,
-};
+use gdoi::config::{ByteOrder, Identity, ServerLimits};
+use gdoi::group::{AddressPreservation, EncapsulationMode, SaDirection};
 use ipnet::IpNet;
-use toml::de::DeValue;
 
 use super::rekey;
 use crate::config::tek_algorithm::{Encryption, Integrity};
@@ -22,292 +23,236 @@ use crate::config::tek_algorithm::{Encryption, Integrity};
 /// UDP port of GDOI (RFC 6407 §2.2).
 const PORT: u16 = 848;
 
-/// Shortest life of a TEK: a member needs time to pull the next one before the end.
-const SHORTEST_TEK: Duration = Duration::from_secs(30);
-const LONGEST_TEK: Duration = Duration::from_secs(30 * 86_400);
-const DEFAULT_TEK: Duration = Duration::from_secs(3600);
+/// Default lifetime of a TEK.
+pub(super) const TEK_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// The whole file. What is wrong in it has been noted.
-pub struct File {
-    pub(super) control_socket: PathBuf,
-    pub(super) listen: Vec<Located<IpAddr>>,
-    pub(super) port: u16,
-    pub(super) identity: Option<Identity>,
-    pub(super) legacy: bool,
-    pub(super) phase1: Phase1Policy,
-    pub(super) group_id_byte_order: ByteOrder,
-    pub(super) limits: ServerLimits,
-    pub(super) state_directory: PathBuf,
-    pub(super) state_key: Option<Located<SecretSource>>,
-    pub(super) members: Vec<Member>,
-    pub(super) groups: Vec<Group>,
+/// The example file and the manual page.
+pub const DOCUMENT: Document = Document {
+    file: "gcks.toml",
+    program: "gcks",
+    subject: "a GDOI key server (RFC 6407)",
+    about: &["Addresses are IPv4 or IPv6; a prefix has no host bits."],
+};
+
+/// What people are told about every option.
+pub fn outline() -> Outline {
+    File::outline()
 }
 
-/// One `[[member]]`.
-pub struct Member {
-    pub(super) name: Option<Located<String>>,
-    pub(super) address: Option<Located<IpNet>>,
-    pub(super) identity: Option<Located<Identity>>,
-    pub(super) pre_shared_key: Option<Located<SecretSource>>,
-    pub(super) groups: Vec<Located<String>>,
+/// What `cargo xtask man` writes: path in the workspace and content.
+pub fn documents() -> [(&'static str, String); 2] {
+    let outline = outline();
+    [
+        ("gcks/gcks.example.toml", example(&DOCUMENT, &outline)),
+        ("man/gcks.toml.5", manual(&DOCUMENT, &outline, env!("CARGO_PKG_VERSION"))),
+    ]
 }
 
-/// One `[[group]]`.
-pub struct Group {
-    pub(super) place: Option<Place>,
-    pub(super) name: Option<Located<String>>,
-    pub(super) id: Option<Located<u32>>,
-    pub(super) teks: Vec<Tek>,
-    pub(super) gap: GroupAssociatedPolicy,
-    pub(super) sender_id_bits: u16,
-    pub(super) rekey: Option<rekey::File>,
-}
-
-/// One `[[group.tek]]`, with the group's defaults filled in.
-pub struct Tek {
-    pub(super) place: Option<Place>,
-    pub(super) lifetime: Duration,
-    pub(super) encryption: Option<Located<Encryption>>,
-    pub(super) integrity: Option<Located<Integrity>>,
-    pub(super) direction: SaDirection,
-    pub(super) mode: EncapsulationMode,
-    pub(super) address_preservation: AddressPreservation,
-    pub(super) selectors: Vec<Located<TrafficSelector>>,
-}
-
-/// The keys that `[group.tek-defaults]` and `[[group.tek]]` share.
-#[derive(Clone, Default)]
-struct TekKeys {
-    lifetime: Option<Duration>,
-    encryption: Option<Located<Encryption>>,
-    integrity: Option<Located<Integrity>>,
-    direction: Option<Direction>,
-    mode: Option<Mode>,
-    address_preservation: Option<Preservation>,
-}
-
-#[derive(Clone, Copy)]
-struct Direction(SaDirection);
-
-impl Read for Direction {
-    const EXAMPLE: &'static str = "\"symmetric\"";
-
-    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        let choices = [
-            ("symmetric", SaDirection::SYMMETRIC),
-            ("sender-only", SaDirection::SENDER_ONLY),
-            ("receiver-only", SaDirection::RECEIVER_ONLY),
-        ];
-        choice(value, &choices).map(Self)
+options! {
+    /// The whole file. What is wrong in it has been noted.
+    pub struct File {
+        /// Where gdoictl reaches the daemon. Root and the daemon's user and group have access.
+        pub(super) control_socket: PathBuf =
+            value("control-socket", PathBuf::from(::control::SERVER_SOCKET))
+                .applies(Applies::Restart);
+        /// Addresses to listen on. "0.0.0.0" is every IPv4 address, "::" every IPv6 address; answers
+        /// leave from the address that was asked.
+        pub(super) listen: Vec<Located<IpAddr>> =
+            list_or("listen", [IpAddr::V4(Ipv4Addr::UNSPECIFIED)]).applies(Applies::Restart);
+        /// UDP port, the same on all addresses.
+        pub(super) port: u16 =
+            value("port", PORT).within(1..=u16::MAX).applies(Applies::Restart);
+        /// The identity that we prove to members, one of { address = ".." }, { fqdn = ".." },
+        /// { user-fqdn = ".." }, { key-id = ".." }. Without it, the address that the member wrote to.
+        pub(super) identity: Option<Located<Identity>> = optional("identity")
+            .example("{ fqdn = \"ks1.example.net\" }").applies(Applies::NewRegistration);
+        /// Whether weak algorithms may be named: DES, 3DES, MD5, groups 1, 2 and 5, SHA-1 for pushes.
+        /// Each of them can be broken.
+        pub(super) legacy: bool = value("legacy", false);
+        /// Where signing keys and the state are kept; the systemd unit's StateDirectory= makes it.
+        pub(super) state_directory: PathBuf =
+            value("state-directory", PathBuf::from("/var/lib/gcks")).applies(Applies::Restart);
+        /// An AES key of 16 or 32 octets (`openssl rand -out FILE 32`) that seals the state: keys,
+        /// sequence numbers and registrations then survive a restart, and members notice nothing.
+        /// Without it nothing is kept.
+        pub(super) state_key: Option<Located<SecretSource>> =
+            key_source("state-key-file", "state-key-credential")
+                .example("\"/etc/gcks/state.key\"").applies(Applies::Restart);
+        /// What members may negotiate: all combinations are accepted; of those that a member offers, its
+        /// own order counts.
+        pub(super) ike: Ike = table("ike");
+        /// For members that read the standard in another way.
+        pub(super) interoperability: Interoperability = table("interoperability");
+        /// Bounds on work for strangers. The defaults do for thousands of members.
+        pub(super) limits: Limits = table("limits");
+        /// One table for each member.
+        pub(super) members: Vec<Member> = tables("member").also(
+            "[[member]]\nname = \"g2\"\naddress = \"10.0.2.1\"\n\
+             identity = { fqdn = \"g2.example.net\" }\n\
+             pre-shared-key-file = \"/etc/gcks/g2.psk\"\ngroups = [\"branches\"]"
+        );
+        /// One table for each group.
+        pub(super) groups: Vec<Group> = tables("group");
     }
-}
 
-#[derive(Clone, Copy)]
-struct Mode(EncapsulationMode);
-
-impl Read for Mode {
-    const EXAMPLE: &'static str = "\"tunnel\"";
-
-    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        choice(
-            value,
-            &[("tunnel", EncapsulationMode::TUNNEL), ("transport", EncapsulationMode::TRANSPORT)],
-        )
-        .map(Self)
+    /// None is needed with peers that follow RFC 6407.
+    pub struct Interoperability {
+        /// Octet order of the group id. RFC 6407 means "network"; some implementations send it in "host"
+        /// order.
+        pub(super) group_id_byte_order: ByteOrder =
+            one_of("group-id-byte-order", ByteOrder::Network, BYTE_ORDER);
     }
-}
 
-#[derive(Clone, Copy)]
-struct Preservation(AddressPreservation);
-
-impl Read for Preservation {
-    const EXAMPLE: &'static str = "\"both\"";
-
-    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        let choices = [
-            ("both", AddressPreservation::SOURCE_AND_DESTINATION),
-            ("source", AddressPreservation::SOURCE_ONLY),
-            ("destination", AddressPreservation::DESTINATION_ONLY),
-            ("none", AddressPreservation::NONE),
-        ];
-        choice(value, &choices).map(Self)
+    /// They apply to the server as a whole.
+    pub struct Limits {
+        /// Exchanges that have begun and not proved an identity, in all.
+        pub(super) half_open: u32 =
+            value("half-open", usual(|limits| limits.half_open)).within(1..=1_000_000);
+        /// The same from one address.
+        pub(super) half_open_per_source: u32 =
+            value("half-open-per-source", usual(|limits| limits.half_open_per_source))
+                .within(1..=1000);
+        /// How long such an exchange waits for its next message.
+        pub(super) half_open_timeout: Duration =
+            value("half-open-timeout", ServerLimits::default().half_open_timeout)
+                .within(Duration::from_secs(5)..=Duration::from_secs(300));
+        /// ISAKMP SAs at a time.
+        pub(super) established: u32 =
+            value("established", usual(|limits| limits.established)).within(1..=1_000_000);
     }
-}
 
-#[derive(Clone, Copy)]
-struct Order(ByteOrder);
-
-impl Read for Order {
-    const EXAMPLE: &'static str = "\"network\"";
-
-    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        choice(value, &[("network", ByteOrder::Network), ("host", ByteOrder::Host)]).map(Self)
+    /// Main mode knows nothing but the address when it needs the key, so the key goes by address.
+    pub struct Member {
+        /// Where it begins.
+        pub(super) place: Option<Place> = place();
+        /// Name for logs and gdoictl.
+        pub(super) name: Option<Located<String>> = required("name").set("\"g1\"");
+        /// Where it registers from: an address, or a prefix whose hosts all share the key. A shared key
+        /// lets any of them pose as this server to the others: gcks warns about it.
+        pub(super) address: Option<Located<IpNet>> = required("address").set("\"10.0.1.1\"")
+            .applies(Applies::NewRegistration);
+        /// The identity it must prove; what it is authorized for goes by this. Without it, its address.
+        pub(super) identity: Option<Located<Identity>> = optional("identity")
+            .set("{ address = \"10.0.1.1\" }").applies(Applies::NewRegistration);
+        /// The pre-shared key: a file of mode 600 that holds the key and at most one newline.
+        /// `openssl rand -base64 32` makes a good one. Required, here or as a credential.
+        pub(super) pre_shared_key: Option<Located<SecretSource>> =
+            key_source("pre-shared-key-file", "pre-shared-key-credential")
+                .set("\"/etc/gcks/g1.psk\"").applies(Applies::NewRegistration);
+        /// Whether a key was named, right or wrong.
+        pub(super) names_key: bool = is_named(&["pre-shared-key-file", "pre-shared-key-credential"]);
+        /// The groups it may have, by name.
+        pub(super) groups: Vec<Located<String>> = list("groups").set("[\"branches\"]");
     }
-}
 
-/// Reads the file's top-level table.
-pub fn read(mut root: Table<'_>) -> File {
-    let legacy = root.or("legacy", false);
-    let file = File {
-        control_socket: root.or("control-socket", PathBuf::from(::control::SERVER_SOCKET)),
-        listen: listen(&mut root),
-        port: root.bounded("port", 1..=u16::MAX, PORT),
-        identity: root.optional("identity").map(|identity| identity.value),
-        legacy,
-        phase1: phase1_policy(root.table("ike"), legacy),
-        group_id_byte_order: root.table("interoperability").map_or(ByteOrder::Network, byte_order),
-        limits: root.table("limits").map_or_else(ServerLimits::default, limits),
-        state_directory: root.or("state-directory", PathBuf::from("/var/lib/gcks")),
-        state_key: state_key_source(&mut root),
-        members: root.tables("member").into_iter().map(member).collect(),
-        groups: root.tables("group").into_iter().map(group).collect(),
-    };
-    root.finish();
-    file
-}
-
-fn listen(root: &mut Table<'_>) -> Vec<Located<IpAddr>> {
-    if root.has("listen") {
-        return root.required_list("listen");
+    /// A group is a policy, its keys, and the members that may have them.
+    pub struct Group {
+        /// Where it begins.
+        pub(super) place: Option<Place> = place();
+        /// Name for members' `groups`, logs and gdoictl.
+        pub(super) name: Option<Located<String>> = required("name").set("\"branches\"");
+        /// The number by which members ask for it, 0 to 4294967295.
+        pub(super) id: Option<Located<u32>> = required("id").set("1111");
+        /// Width of the sender identifiers in bits that members get for TEKs in counter mode (GCM, CCM).
+        /// Every pull takes one, and it is free again when the TEKs of its time have expired: 16 bits do
+        /// for 65536 pulls in the lifetime of a TEK.
+        pub(super) sender_id_bits: u16 = value("sender-id-bits", 16).within(8..=32);
+        /// Defaults for the group's TEKs: any key of [[group.tek]] but policy.
+        pub(super) tek_defaults: TekKeys = table("tek-defaults").excerpt(&[
+            ("encryption", "\"aes-256-cbc\""),
+            ("integrity", "\"hmac-sha2-256-128\""),
+        ]);
+        /// One table for each SA with a TEK of its own.
+        pub(super) teks: Vec<Tek> = tables("tek")
+            .or_report("group: no TEK", "add [[group.tek]] with [[group.tek.policy]]");
+        /// When members change from old keys to new ones.
+        pub(super) gap: Gap = table("gap");
+        /// How new keys are pushed to the members before the old ones expire. Without this table members
+        /// only pull.
+        pub(super) rekey: Option<rekey::File> = optional_table("rekey");
     }
-    // Asked for all the same, or the key would count as unknown.
-    let _ = root.list::<IpAddr>("listen");
-    vec![Located { value: IpAddr::V4(Ipv4Addr::UNSPECIFIED), place: 0..0 }]
-}
 
-fn byte_order(mut table: Table<'_>) -> ByteOrder {
-    let order = table.or("group-id-byte-order", Order(ByteOrder::Network)).0;
-    table.finish();
-    order
-}
+    /// The keys that `[group.tek-defaults]` and `[[group.tek]]` share.
+    pub struct TekKeys {
+        /// Lifetime of a new TEK. The next one is pushed before it expires; without [group.rekey], a pull
+        /// within 60 s or 5 % of the end, whichever is more (but at most half of the lifetime), makes it.
+        pub(super) lifetime: Option<Located<Duration>> = optional("lifetime")
+            .within(Duration::from_secs(30)..=Duration::from_secs(30 * 86_400))
+            .usual(&TEK_LIFETIME).applies(Applies::NextTek);
+        /// Encryption; "null" is integrity only, "3des-cbc" needs `legacy = true`. Required here or in
+        /// [group.tek-defaults]. Linux members send in counter mode (gcm, ccm) only when they are told to.
+        pub(super) encryption: Option<Located<Encryption>> =
+            optional("encryption").set("\"aes-256-cbc\"").applies(Applies::NextTek);
+        /// Integrity. Absent for gcm and ccm, which bring their own.
+        pub(super) integrity: Option<Located<Integrity>> =
+            optional("integrity").set("\"hmac-sha2-256-128\"").applies(Applies::NextTek);
+        /// Who sends and who receives.
+        pub(super) direction: Option<Located<SaDirection>> = optional_one_of("direction", DIRECTION)
+            .usual(&SaDirection::SYMMETRIC).applies(Applies::NextTek);
+        /// Encapsulation.
+        pub(super) mode: Option<Located<EncapsulationMode>> = optional_one_of("mode", MODE)
+            .usual(&EncapsulationMode::TUNNEL).applies(Applies::NextTek);
+        /// Which addresses the outer header takes over. Linux members can do "both".
+        pub(super) address_preservation: Option<Located<AddressPreservation>> =
+            optional_one_of("address-preservation", ADDRESS_PRESERVATION)
+                .usual(&AddressPreservation::SOURCE_AND_DESTINATION).applies(Applies::NextTek);
+    }
 
-fn limits(mut table: Table<'_>) -> ServerLimits {
-    let usual = ServerLimits::default();
-    let mut number = |key, most: u32, usual: usize| {
-        let default = u32::try_from(usual).unwrap_or(most);
-        usize::try_from(table.bounded(key, 1..=most, default)).unwrap_or(usual)
-    };
-    let half_open = number("half-open", 1_000_000, usual.half_open);
-    let half_open_per_source = number("half-open-per-source", 1000, usual.half_open_per_source);
-    let established = number("established", 1_000_000, usual.established);
-    let half_open_timeout = table.duration(
-        "half-open-timeout",
-        Duration::from_secs(5)..=Duration::from_secs(300),
-        usual.half_open_timeout,
-    );
-    table.finish();
-    ServerLimits { half_open, half_open_per_source, half_open_timeout, established, ..usual }
-}
-
-fn member(mut table: Table<'_>) -> Member {
-    let member = Member {
-        name: table.required("name"),
-        address: table.required("address"),
-        identity: table.optional("identity"),
-        pre_shared_key: pre_shared_key_source(&mut table),
-        groups: table.required_list("groups"),
-    };
-    if !table.has("pre-shared-key-file") && !table.has("pre-shared-key-credential") {
-        table.error(
-            "member: no pre-shared key",
-            "add pre-shared-key-file = \"/path/to/file\" or pre-shared-key-credential = \"name\"",
+    /// What is not set here is taken from [group.tek-defaults].
+    pub struct Tek {
+        /// Where it begins.
+        pub(super) place: Option<Place> = place();
+        /// What the group's defaults may hold as well.
+        pub(super) own: TekKeys = flattened();
+        /// Whether there is an encryption, right or wrong.
+        pub(super) names_encryption: bool = is_named(&["encryption"]);
+        /// Traffic selectors; the first that matches counts. With direction "symmetric" they count in both
+        /// directions.
+        pub(super) policies: Vec<Selector> = tables("policy").or_report(
+            "group.tek: no policy",
+            "add [[group.tek.policy]] with source and destination"
         );
     }
-    table.finish();
-    member
-}
 
-fn group(mut table: Table<'_>) -> Group {
-    let defaults = table.table("tek-defaults").map(|mut table| {
-        let keys = tek_keys(&mut table);
-        table.finish();
-        keys
-    });
-    let defaults = defaults.unwrap_or_default();
-    let teks = table.tables("tek");
-    if !table.has("tek") {
-        table.error("group: no TEK", "add [[group.tek]] with [[group.tek.policy]]");
-    }
-    let group = Group {
-        place: table.place(),
-        name: table.required("name"),
-        id: table.required("id"),
-        teks: teks.into_iter().map(|table| tek(table, &defaults)).collect(),
-        gap: table.table("gap").map_or_else(GroupAssociatedPolicy::default, gap),
-        sender_id_bits: table.bounded("sender-id-bits", 8..=32, 16),
-        rekey: table.table("rekey").map(rekey::read),
-    };
-    table.finish();
-    group
-}
-
-fn gap(mut table: Table<'_>) -> GroupAssociatedPolicy {
-    // The attributes are 16-bit numbers of seconds (RFC 6407 §5.4.1).
-    let bounds = Duration::ZERO..=Duration::from_secs(u64::from(u16::MAX));
-    let gap = GroupAssociatedPolicy {
-        activation_time_delay: table.optional_duration("activation-time-delay", bounds.clone()),
-        deactivation_time_delay: table.optional_duration("deactivation-time-delay", bounds),
-    };
-    if let (Some(activation), Some(deactivation)) =
-        (gap.activation_time_delay, gap.deactivation_time_delay)
-        && deactivation < activation
-    {
-        table.error(
-            "group.gap: the old keys go before the new ones are used",
-            "make deactivation-time-delay longer than activation-time-delay",
-        );
-    }
-    table.finish();
-    gap
-}
-
-fn tek_keys(table: &mut Table<'_>) -> TekKeys {
-    TekKeys {
-        lifetime: table.optional_duration("lifetime", SHORTEST_TEK..=LONGEST_TEK),
-        encryption: table.optional("encryption"),
-        integrity: table.optional("integrity"),
-        direction: table.optional("direction").map(|direction| direction.value),
-        mode: table.optional("mode").map(|mode| mode.value),
-        address_preservation: table
-            .optional("address-preservation")
-            .map(|preservation| preservation.value),
+    /// Without these members hear no word about it and decide themselves.
+    pub struct Gap {
+        /// Where it begins.
+        pub(super) place: Option<Place> = place();
+        /// From the receipt of new keys until sending with them: longer than all transmissions of a push
+        /// (retransmission-period times retransmissions), or who gets a late one cannot decrypt for a
+        /// moment what those send that got an early one: gcks warns about it. Where members only pull,
+        /// they get a new TEK one after the other and send with the old one until the others have had time
+        /// to pull.
+        pub(super) activation: Option<Located<Duration>> =
+            optional("activation-time-delay").within(ATTRIBUTE).set("\"30s\"");
+        /// From the receipt of new keys until the old ones are removed; longer than the other.
+        pub(super) deactivation: Option<Located<Duration>> =
+            optional("deactivation-time-delay").within(ATTRIBUTE).set("\"1m\"");
     }
 }
 
-fn tek(mut table: Table<'_>, defaults: &TekKeys) -> Tek {
-    let own = tek_keys(&mut table);
-    let policies = table.tables("policy");
-    if !table.has("policy") {
-        table.error("group.tek: no policy", "add [[group.tek.policy]] with source and destination");
-    }
-    let encryption = own.encryption.or_else(|| defaults.encryption.clone());
-    if encryption.is_none() && !table.has("encryption") {
-        let remedy = "add encryption = \"aes-256-cbc\" here or in [group.tek-defaults]";
-        table.error("group.tek: no encryption", remedy);
-    }
-    let tek = Tek {
-        place: table.place(),
-        lifetime: own.lifetime.or(defaults.lifetime).unwrap_or(DEFAULT_TEK),
-        encryption,
-        integrity: own.integrity.or_else(|| defaults.integrity.clone()),
-        direction: own
-            .direction
-            .or(defaults.direction)
-            .map_or(SaDirection::SYMMETRIC, |direction| direction.0),
-        mode: own.mode.or(defaults.mode).map_or(EncapsulationMode::TUNNEL, |mode| mode.0),
-        address_preservation: own
-            .address_preservation
-            .or(defaults.address_preservation)
-            .map_or(AddressPreservation::SOURCE_AND_DESTINATION, |preservation| preservation.0),
-        selectors: policies.into_iter().filter_map(policy).collect(),
-    };
-    table.finish();
-    tek
-}
+/// The attributes are 16-bit numbers of seconds (RFC 6407 §5.4.1).
+const ATTRIBUTE: std::ops::RangeInclusive<Duration> =
+    Duration::ZERO..=Duration::from_secs(u16::MAX as u64);
 
-fn policy(mut table: Table<'_>) -> Option<Located<TrafficSelector>> {
-    let selector = traffic_selector(&mut table);
-    let place = table.place().unwrap_or_default();
-    table.finish();
-    selector.map(|value| Located { value, place })
+const BYTE_ORDER: Words<ByteOrder> = &[("network", ByteOrder::Network), ("host", ByteOrder::Host)];
+
+const DIRECTION: Words<SaDirection> = &[
+    ("symmetric", SaDirection::SYMMETRIC),
+    ("sender-only", SaDirection::SENDER_ONLY),
+    ("receiver-only", SaDirection::RECEIVER_ONLY),
+];
+
+const MODE: Words<EncapsulationMode> =
+    &[("tunnel", EncapsulationMode::TUNNEL), ("transport", EncapsulationMode::TRANSPORT)];
+
+const ADDRESS_PRESERVATION: Words<AddressPreservation> = &[
+    ("both", AddressPreservation::SOURCE_AND_DESTINATION),
+    ("source", AddressPreservation::SOURCE_ONLY),
+    ("destination", AddressPreservation::DESTINATION_ONLY),
+    ("none", AddressPreservation::NONE),
+];
+
+fn usual(limit: impl Fn(&ServerLimits) -> usize) -> u32 {
+    u32::try_from(limit(&ServerLimits::default())).unwrap_or(u32::MAX)
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemon::configuration::{self, Loaded, Report};
+use daemon::configuration::{self, Loaded, Report, Section as _, Table};
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, ServerLimits};
 use gdoi::crypto::Secret;
 use gdoi::group::{
@@ -97,7 +97,7 @@ pub struct TekTemplate {
     pub mode: EncapsulationMode,
     /// Which addresses the outer header keeps.
     pub address_preservation: AddressPreservation,
-    /// Life of a new TEK.
+    /// Lifetime of a new TEK.
     pub lifetime: Duration,
 }
 
@@ -125,7 +125,7 @@ impl TekTemplate {
 pub fn load(path: &Path) -> Result<Loaded<Config>, Report> {
     configuration::load(path, |root| {
         let report = root.report();
-        check::raise(file::read(root), report)
+        check::raise(typed(root), report)
     })
 }
 
@@ -136,6 +136,12 @@ pub fn load(path: &Path) -> Result<Loaded<Config>, Report> {
 pub fn parse(name: &str, text: &str) -> Result<Loaded<Config>, Report> {
     configuration::parse(name, text, |root| {
         let report = root.report();
-        check::raise(file::read(root), report)
+        check::raise(typed(root), report)
     })
+}
+
+fn typed(mut root: Table<'_>) -> file::File {
+    let file = file::File::read(&mut root);
+    root.finish();
+    file
 }

@@ -121,17 +121,35 @@ pub const INTEGRITIES: [Integrity; 4] = [
 
 impl Read for Encryption {
     const EXAMPLE: &'static str = "\"aes-256-cbc\"";
+    const TYPE: &'static str = "text";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         choice(value, &ENCRYPTIONS.map(|encryption| (encryption.name, encryption)))
+    }
+
+    fn toml(&self) -> String {
+        format!("\"{}\"", self.name)
+    }
+
+    fn words() -> Vec<String> {
+        ENCRYPTIONS.iter().map(Self::toml).collect()
     }
 }
 
 impl Read for Integrity {
     const EXAMPLE: &'static str = "\"hmac-sha2-256-128\"";
+    const TYPE: &'static str = "text";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
         choice(value, &INTEGRITIES.map(|integrity| (integrity.name, integrity)))
+    }
+
+    fn toml(&self) -> String {
+        format!("\"{}\"", self.name)
+    }
+
+    fn words() -> Vec<String> {
+        INTEGRITIES.iter().map(Self::toml).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use daemon::configuration::Severity;
+use daemon::configuration::{Severity, write_documents};
 use gdoi::config::{ByteOrder, DhGroup};
 use xfrm::nft::DontFragment;
 
@@ -101,10 +101,10 @@ fn the_example_loads_and_shows_the_defaults() {
     // Turning the commented defaults on changes nothing.
     let mut text = String::new();
     for line in EXAMPLE.lines() {
-        let default = line.strip_prefix("# ").filter(|rest| {
+        let default = line.strip_prefix('#').filter(|rest| {
             let key = rest.split(" = ").next().unwrap_or_default();
             let a_key = key.starts_with("pre-shared") || key.starts_with("state-key");
-            rest.contains(" = ") && !key.contains(' ') && !a_key && !key.starts_with('{')
+            !rest.starts_with(' ') && rest.contains(" = ") && !a_key
         });
         text.push_str(default.unwrap_or(line));
         text.push('\n');
@@ -115,6 +115,12 @@ fn the_example_loads_and_shows_the_defaults() {
     expected.groups[0].multicast_interface = Some("wan".to_owned());
     expected.state_file = "/var/lib/gdoi-agent/gdoi-agent.state".into();
     assert_eq!(format!("{spelled_out:?}"), format!("{expected:?}"));
+}
+
+#[test]
+fn the_documents_are_what_the_declarations_say() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    write_documents(&workspace, &file::documents(), true).unwrap();
 }
 
 #[test]
@@ -135,7 +141,7 @@ fn the_example_names_every_key() {
         let keys = line.split("known keys are ").nth(1).unwrap();
         for key in keys.split(", ") {
             let named = EXAMPLE.lines().any(|line| {
-                let line = line.trim_start_matches("# ");
+                let line = line.trim_start_matches('#');
                 line.starts_with(&format!("{key} = "))
                     || line.contains(&format!("[group.{key}]"))
                     || line == format!("[[{key}]]")

@@ -1,0 +1,103 @@
+//! The options of `[group.rekey]`, declared once.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use daemon::configuration::{
+    Applies, Located, Place, Words, located, one_of, optional, optional_one_of, place, value,
+};
+use daemon::options;
+use gdoi::config::HashAlgorithm;
+use gdoi::push::DeliveryPolicy;
+
+use super::{KEK_ENCRYPTIONS, KekEncryption, MulticastPath, SigningKeyKind};
+
+/// The transport as it is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TransportKind {
+    Unicast,
+    Multicast,
+}
+
+options! {
+    /// A KEK protects pushes; a new one is pushed under the old one.
+    pub struct File {
+        /// Where it begins.
+        pub(super) place: Option<Place> = place();
+        /// "unicast": to each member, at the address and port that it pulled from; "multicast": to all at
+        /// once.
+        pub(super) transport: TransportKind =
+            one_of("transport", TransportKind::Unicast, TRANSPORT).applies(Applies::NextKek);
+        /// The multicast group of pushes. Required for multicast, and only for it.
+        pub(super) multicast_address: Option<Located<IpAddr>> = optional("multicast-address")
+            .example("\"239.192.1.1\"").applies(Applies::NextKek);
+        /// The address of ours that pushes by multicast leave from. Without it, the one address of the
+        /// family that the server listens on.
+        pub(super) multicast_source: Option<Located<IpAddr>> = optional("multicast-source")
+            .example("\"10.0.9.1\"").applies(Applies::NextKek);
+        /// The interface that pushes by multicast leave by. Without it, the one that has the source
+        /// address.
+        pub(super) multicast_interface: Option<Located<String>> = optional("multicast-interface")
+            .example("\"eth1\"").applies(Applies::NextKek);
+        /// Hop limit of pushes by multicast, at least 1.
+        pub(super) multicast_ttl: Option<Located<u8>> = optional("multicast-ttl")
+            .usual(&MulticastPath::default().ttl).applies(Applies::NextKek);
+        /// Encryption of pushes. 3des-cbc and des-cbc need `legacy = true`.
+        pub(super) encryption: Located<KekEncryption> =
+            located("encryption", KEK_ENCRYPTIONS[2]).applies(Applies::NextKek);
+        /// The kind of key that signs pushes. It is made when its file is missing.
+        pub(super) signing_key: SigningKeyKind =
+            one_of("signing-key", SigningKeyKind::Rsa(2048), SIGNING_KEY);
+        /// The file of that key: PKCS #8, PEM, mode 600. Without it, the group's name and .pem, in the
+        /// state directory.
+        pub(super) signing_key_file: Option<Located<PathBuf>> = optional("signing-key-file")
+            .example("\"/var/lib/gcks/branches.pem\"");
+        /// Hash of signatures. sha1 needs `legacy = true`. ECDSA goes with the hash of its curve only.
+        /// Without it, sha2-256 or the hash of the curve.
+        pub(super) signature_hash: Option<Located<HashAlgorithm>> =
+            optional_one_of("signature-hash", SIGNATURE_HASH)
+                .example("\"sha2-256\"").applies(Applies::NextKek);
+        /// Lifetime of a KEK.
+        pub(super) lifetime: Duration = value("lifetime", Duration::from_secs(86_400))
+            .within(Duration::from_secs(60)..=Duration::from_secs(30 * 86_400))
+            .applies(Applies::NextKek);
+        /// How far apart the transmissions of a push are.
+        pub(super) period: Duration =
+            value("retransmission-period", DeliveryPolicy::default().period)
+                .within(Duration::from_secs(2)..=Duration::from_secs(60)).applies(Applies::NextKek);
+        /// How many times a push is sent again.
+        pub(super) repetitions: u32 =
+            value("retransmissions", DeliveryPolicy::default().repetitions)
+                .within(0..=60).applies(Applies::NextKek);
+        /// Whether members acknowledge pushes (RFC 8263).
+        pub(super) acknowledgements: bool =
+            value("acknowledgements", true).applies(Applies::NextKek);
+        /// Whether a member that has acknowledged before and misses three pushes in a row is no longer
+        /// pushed to. Its keys expire, and it may pull again.
+        pub(super) drop_silent_members: bool =
+            value("drop-silent-members", false).applies(Applies::NextKek);
+        /// Whether members get a path through a key hierarchy (LKH), so that one is revoked without
+        /// interrupting the others when `gdoictl remove` removes it, or it is taken out of this file.
+        /// Without it, all keys are deleted and everybody else registers again.
+        pub(super) lkh: bool = value("lkh", false).applies(Applies::NextKek);
+    }
+}
+
+const TRANSPORT: Words<TransportKind> =
+    &[("unicast", TransportKind::Unicast), ("multicast", TransportKind::Multicast)];
+
+const SIGNING_KEY: Words<SigningKeyKind> = &[
+    ("rsa-2048", SigningKeyKind::Rsa(2048)),
+    ("rsa-3072", SigningKeyKind::Rsa(3072)),
+    ("rsa-4096", SigningKeyKind::Rsa(4096)),
+    ("ecdsa-p256", SigningKeyKind::EcdsaP256),
+    ("ecdsa-p384", SigningKeyKind::EcdsaP384),
+];
+
+const SIGNATURE_HASH: Words<HashAlgorithm> = &[
+    ("sha2-256", HashAlgorithm::Sha2_256),
+    ("sha2-384", HashAlgorithm::Sha2_384),
+    ("sha2-512", HashAlgorithm::Sha2_512),
+    ("sha1", HashAlgorithm::Sha1),
+];
