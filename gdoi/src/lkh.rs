@@ -125,6 +125,27 @@ impl PathUpdate {
     }
 }
 
+/// Update arrays of one removal or refresh: what takes the place of the KEK packet in a push (RFC
+/// 6407 §5.6.3.2). There is at least one: a push without any would carry the new KEK where every
+/// holder of the old one reads it, those who were removed included.
+#[derive(Debug)]
+pub struct UpdateArrays(Vec<LkhUpdate>);
+
+impl UpdateArrays {
+    fn new(arrays: Vec<LkhUpdate>) -> Option<Self> {
+        (!arrays.is_empty()).then_some(Self(arrays))
+    }
+
+    /// The arrays: every member that is left finds one that starts from a key it holds.
+    pub fn as_slice(&self) -> &[LkhUpdate] {
+        &self.0
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<LkhUpdate> {
+        self.0
+    }
+}
+
 /// The key server's tree. Its root is the KEK of the group.
 #[derive(Debug)]
 pub struct KeyTree {
@@ -147,6 +168,9 @@ pub enum TreeError {
     /// The KEK does not suit a hierarchy.
     #[error(transparent)]
     Kek(#[from] KekUnusable),
+    /// No member is left that could be led to a new KEK.
+    #[error("the key hierarchy has no member that could follow to a new KEK")]
+    Deserted,
     /// Exported octets that are no tree.
     #[error("the stored key hierarchy is damaged")]
     Damaged,
@@ -238,12 +262,16 @@ impl KeyTree {
     /// Everybody else finds one update array that starts from a key it holds.
     ///
     /// # Errors
-    /// The cipher does not suit a hierarchy; the tree is unchanged then.
+    /// Nobody would be left in the tree, which is unchanged then, or the cipher does not suit a
+    /// hierarchy.
     pub fn remove(
         &mut self,
         leaves: &[u16],
         rng: &mut SeededRng,
-    ) -> Result<Vec<LkhUpdate>, TreeError> {
+    ) -> Result<UpdateArrays, TreeError> {
+        if self.members.iter().all(|member| leaves.contains(member)) {
+            return Err(TreeError::Deserted);
+        }
         for leaf in leaves {
             self.members.remove(leaf);
             self.keys.remove(leaf);
@@ -260,14 +288,15 @@ impl KeyTree {
         }
         let edge = renewed.iter().flat_map(|node| children(*node));
         let edge = edge.filter(|node| !renewed.contains(node) && self.is_occupied(*node));
-        Ok(edge.map(|node| self.update(node)).collect::<Result<_, _>>()?)
+        let arrays = edge.map(|node| self.update(node)).collect::<Result<_, _>>()?;
+        UpdateArrays::new(arrays).ok_or(TreeError::Deserted)
     }
 
     /// A new KEK for everybody.
     ///
     /// # Errors
     /// As for [`remove`](Self::remove).
-    pub fn refresh(&mut self, rng: &mut SeededRng) -> Result<Vec<LkhUpdate>, TreeError> {
+    pub fn refresh(&mut self, rng: &mut SeededRng) -> Result<UpdateArrays, TreeError> {
         self.remove(&[], rng)
     }
 

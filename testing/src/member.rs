@@ -31,7 +31,7 @@ use gdoi::group::{
     TekKeys, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
 };
 use gdoi::push::ack::Claim;
-use gdoi::push::{Deletion, PushContent, SealOptions, SealedPush, Sealer};
+use gdoi::push::{Deletion, KekDelivery, PushContent, SealOptions, SealedPush, Sealer};
 use gdoi::server::Server;
 use policies::GroupUnusable;
 use tempfile::TempDir;
@@ -599,7 +599,7 @@ impl Kek {
 
     /// A push of deletes and new TEKs, under this KEK.
     pub fn push(&mut self, deletions: &[Deletion], group_sa: Option<&GroupSa>) -> SealedPush {
-        let content = PushContent { deletions, group_sa, updates: Vec::new() };
+        let content = PushContent { deletions, group_sa, kek_delivery: KekDelivery::Packet };
         self.sealer.seal(content, &self.signing, SealOptions::default(), &mut self.rng).unwrap()
     }
 

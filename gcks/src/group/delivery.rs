@@ -12,7 +12,7 @@ use super::Group;
 use super::event::Event;
 use super::kek::Kek;
 use super::push::{Audience, Pushed};
-use super::rekey_sa::{KEPT, RekeySa};
+use super::rekey_sa::{Abandoned, KEPT, RekeySa};
 use crate::config::{MulticastPath, Transport};
 
 /// Pushes in a row without an acknowledgement after which a member may be dropped (RFC 8263 §6).
@@ -102,9 +102,10 @@ impl Group {
             self.events.push_back(Event::Unacknowledged { member, pushes });
             return;
         }
-        let Some(gone) = self.registry.remove_at(address) else { return };
+        let Some((id, gone)) = self.registry.remove_at(address) else { return };
         rekey_sa.counters.dropped = rekey_sa.counters.dropped.saturating_add(1);
-        rekey_sa.abandoned.extend(gone.leaf);
+        let abandoned = Abandoned { name: gone.name, leaf: gone.leaf };
+        rekey_sa.abandoned.insert(id, abandoned);
         self.changed = true;
         // By multicast it may still hear new TEKs and send with its identifier.
         if let (Some(sender), false) = (gone.sender, rekey_sa.is_multicast()) {

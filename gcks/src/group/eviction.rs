@@ -67,23 +67,19 @@ impl Group {
         keys: &mut KeySource<'_>,
         now: BootTime,
     ) -> Result<Eviction, PushError> {
-        let registered = self.registry.named(member);
-        let (ids, leaves): (Vec<MemberId>, Vec<Option<u16>>) =
-            registered.map(|(id, entry)| (id.clone(), entry.leaf)).unzip();
-        if ids.is_empty() {
+        if !self.may_hold_keys(member) {
             return Ok(Eviction::HadNoKeys);
         }
         if self.rekey_sa.is_none() {
             let ends = self.registry.named(member).filter_map(|(_, entry)| entry.keys_end);
             return Ok(Eviction::KeysExpire { at: ends.max().unwrap_or(now) });
         }
-        let leaves: Option<Vec<u16>> = leaves.into_iter().collect();
-        let by_tree = leaves.filter(|leaves| self.keeps_tree() && self.are_in_tree(leaves));
-        let Some(leaves) = by_tree else {
+        let Some(leaves) = self.leaves_to_exclude(member) else {
             // The member is told like the others: deletes are no secret, and they end what it
             // sends.
             return self.delete_all(purpose, keys, now).map(Eviction::AllDeleted);
         };
+        let ids: Vec<MemberId> = self.registry.named(member).map(|(id, _)| id.clone()).collect();
         self.forget_members(&ids, now);
         self.roll_by_tree(&leaves, purpose, keys, now)?;
         // Without a delay after which the others drop the old TEKs by themselves, the removed one
@@ -104,9 +100,42 @@ impl Group {
         }
     }
 
-    /// Whether every leaf is one of the group's hierarchy.
-    fn are_in_tree(&self, leaves: &[u16]) -> bool {
+    /// Whether `member` is registered, or was dropped and still holds the KEK.
+    pub fn may_hold_keys(&self, member: &str) -> bool {
+        let mut abandoned = self.rekey_sa.iter().flat_map(|rekey_sa| rekey_sa.abandoned.values());
+        self.registry.named(member).next().is_some()
+            || abandoned.any(|abandoned| abandoned.name.as_ref() == member)
+    }
+
+    /// The leaves of `member`, if the key hierarchy leads everybody else to a new KEK: every member
+    /// has a leaf of its own in the hierarchy of the KEK in use, and somebody else is left.
+    fn leaves_to_exclude(&self, member: &str) -> Option<Vec<u16>> {
+        let rekey_sa = self.rekey_sa.as_ref().filter(|_| self.keeps_tree())?;
+        let in_tree = rekey_sa.kek()?.tree()?.members();
+        let mut taken = BTreeSet::new();
+        let mut excluded = Vec::new();
+        let mut left = 0_usize;
+        for (_, entry) in self.registry.iter() {
+            let leaf = entry.leaf.filter(|leaf| in_tree.contains(leaf) && taken.insert(*leaf))?;
+            match entry.name.as_ref() == member {
+                true => excluded.push(leaf),
+                false => left = left.saturating_add(1),
+            }
+        }
+        for abandoned in rekey_sa.abandoned.values() {
+            if abandoned.name.as_ref() == member {
+                excluded.push(abandoned.leaf.filter(|leaf| in_tree.contains(leaf))?);
+            }
+        }
+        (left > 0).then_some(excluded)
+    }
+
+    /// Whether the hierarchy can lead a member to a new KEK.
+    pub(super) fn is_anybody_in_tree(&self) -> bool {
         let tree = self.rekey_sa.as_ref().and_then(|rekey_sa| rekey_sa.kek()?.tree());
-        tree.is_some_and(|tree| leaves.iter().all(|leaf| tree.members().contains(leaf)))
+        let is_in = |leaf: Option<u16>| {
+            leaf.is_some_and(|leaf| tree.is_some_and(|tree| tree.members().contains(&leaf)))
+        };
+        self.registry.iter().any(|(_, entry)| is_in(entry.leaf))
     }
 }

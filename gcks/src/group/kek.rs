@@ -9,9 +9,9 @@ use gdoi::config::HashAlgorithm;
 use gdoi::crypto::{KeyKind, Secret, SeededRng, SignatureError, SigningKey};
 use gdoi::error::Error;
 use gdoi::group::{KekKeys, KekPolicy};
-use gdoi::lkh::{KeyTree, TreeError};
+use gdoi::lkh::{KeyTree, TreeError, UpdateArrays};
 use gdoi::push::{KekUnusable, PushContent, SealOptions, SealedPush, Sealer};
-use gdoi::wire::lkh::{LkhDownload, LkhUpdate};
+use gdoi::wire::lkh::LkhDownload;
 use thiserror::Error as ThisError;
 
 use crate::config::{Rekey, Transport};
@@ -132,7 +132,7 @@ impl Kek {
     /// more.
     ///
     /// # Errors
-    /// There is no hierarchy, or no randomness.
+    /// There is no hierarchy, nobody would be left in it, or no randomness.
     pub fn succeed_by_tree(
         &mut self,
         rekey: &Rekey,
@@ -140,11 +140,11 @@ impl Kek {
         leaves: &[u16],
         source: &mut KeySource<'_>,
         now: BootTime,
-    ) -> Result<(Self, Vec<LkhUpdate>), KekError> {
+    ) -> Result<(Self, UpdateArrays), KekError> {
         let mut rng = SeededRng::from_seed(keys::seed(source.entropy)?);
         let missing = KekError::Tree(TreeError::Damaged);
-        let mut tree = self.tree.take().ok_or(missing)?;
-        let updates = tree.remove(leaves, &mut rng)?;
+        let updates = self.tree.as_mut().ok_or(missing)?.remove(leaves, &mut rng)?;
+        let tree = self.tree.take().ok_or(KekError::Tree(TreeError::Damaged))?;
         let key = tree.kek().map(Secret::duplicate).ok_or(KekError::Tree(TreeError::Damaged))?;
         let policy = policy(rekey, signing, rng.nonzero_array());
         let ends = now + rekey.lifetime;

@@ -152,6 +152,9 @@ impl Group {
         } else {
             let name = Arc::clone(&member);
             let pulled = Pulled { name, address: peer, local, keys_end, sender, leaf };
+            if let Some(rekey_sa) = &mut self.rekey_sa {
+                rekey_sa.abandoned.remove(&id);
+            }
             let recorded = self.registry.record(id, pulled, now);
             if let Some(before) = recorded.replaced_sender {
                 self.sender_ids.release(before, last_end);
@@ -221,6 +224,7 @@ impl Group {
                 self.events.push_back(Event::KekCreated { spi: kek.spi() });
                 rekey_sa.kek = Some(kek);
                 rekey_sa.abandoned.clear();
+                self.forget_leaves();
             }
         }
         self.commit_teks(prepared, None);
@@ -259,13 +263,27 @@ impl Group {
     ) -> Result<Option<u16>, KekError> {
         let registered = self.registry.find(id).and_then(|registered| registered.leaf);
         let running = self.pulls.values().filter(|pull| pull.request.id == *id);
-        let known: Vec<u16> =
-            registered.into_iter().chain(running.filter_map(|pull| pull.leaf)).collect();
+        let rekey_sa = self.rekey_sa.as_ref();
+        let dropped = rekey_sa.and_then(|rekey_sa| rekey_sa.abandoned.get(id)?.leaf);
+        let known: Vec<u16> = registered
+            .into_iter()
+            .chain(running.filter_map(|pull| pull.leaf))
+            .chain(dropped)
+            .collect();
         let Some(tree) = self.kek_mut().and_then(Kek::tree_mut) else { return Ok(None) };
         if let Some(leaf) = known.into_iter().find(|leaf| tree.members().contains(leaf)) {
             return Ok(Some(leaf));
         }
         Ok(Some(tree.join(keys.rng)?))
+    }
+
+    /// The KEK has another hierarchy than the one before, or none: nobody has a leaf in it.
+    pub(super) fn forget_leaves(&mut self) {
+        self.registry.forget_leaves();
+        self.pulls.values_mut().for_each(|pull| pull.leaf = None);
+        let abandoned =
+            self.rekey_sa.iter_mut().flat_map(|rekey_sa| rekey_sa.abandoned.values_mut());
+        abandoned.for_each(|abandoned| abandoned.leaf = None);
     }
 
     fn kek_mut(&mut self) -> Option<&mut Kek> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use gdoi::BootTime;
 use gdoi::group::{GroupSa, TekProtocol};
-use gdoi::push::{Deletion, DeliveryPolicy, PushContent, Recipients, SealedPush};
+use gdoi::push::{Deletion, DeliveryPolicy, KekDelivery, PushContent, Recipients, SealedPush};
 use thiserror::Error as ThisError;
 
 use super::event::Event;
@@ -69,8 +69,7 @@ impl Group {
         now: BootTime,
     ) -> Result<Pushed, PushError> {
         self.rekey_sa_in_use()?;
-        let by_tree = self.keeps_tree();
-        if request.roll && by_tree {
+        if request.roll && self.keeps_tree() && self.is_anybody_in_tree() {
             let rolled = self.roll_by_tree(&[], request.purpose, keys, now)?;
             let prepared = self.prepare(request.renewal, keys, now)?;
             if prepared.is_empty() && !request.delete {
@@ -120,8 +119,8 @@ impl Group {
         };
         let policy = policy(&self.config, kek_policy, out.teks);
         let sa = GroupSa::originate(policy, out.keys, kek_keys, None, None);
-        let content =
-            PushContent { deletions: &deletions, group_sa: Some(&sa), updates: Vec::new() };
+        let kek_delivery = KekDelivery::Packet;
+        let content = PushContent { deletions: &deletions, group_sa: Some(&sa), kek_delivery };
         let Some(kek) = rekey_sa.kek.as_mut() else {
             return Err(PushError::NoKeys(Arc::clone(&self.name)));
         };
@@ -130,8 +129,11 @@ impl Group {
             self.events.push_back(Event::KekCreated { spi: next.spi() });
             rekey_sa.retire(push.duplicate(), Some(next), now);
             rekey_sa.settings = settings;
+            self.forget_leaves();
         }
-        rekey_sa.retry_at = None;
+        if let Some(rekey_sa) = &mut self.rekey_sa {
+            rekey_sa.retry_at = None;
+        }
         let deleted = !deletions.is_empty();
         let hold =
             self.config.gap.activation_time_delay.filter(|_| !deleted).map(|delay| now + delay);
@@ -164,13 +166,15 @@ impl Group {
         else {
             return Err(PushError::NoKeys(Arc::clone(&self.name)));
         };
-        let leaves: Vec<u16> = leaves.iter().copied().chain(abandoned.iter().copied()).collect();
+        let dropped = abandoned.values().filter_map(|dropped| dropped.leaf);
+        let leaves: Vec<u16> = leaves.iter().copied().chain(dropped).collect();
         let result = kek.succeed_by_tree(settings, signing, &leaves, keys, now).and_then(
             |(next, updates)| {
                 let (kek_policy, kek_keys) = next.pushed(public_key, now);
                 let policy = policy(&self.config, Some(kek_policy), Vec::new());
                 let sa = GroupSa::originate(policy, BTreeMap::new(), Some(kek_keys), None, None);
-                let content = PushContent { deletions: &[], group_sa: Some(&sa), updates };
+                let kek_delivery = KekDelivery::Hierarchy(updates);
+                let content = PushContent { deletions: &[], group_sa: Some(&sa), kek_delivery };
                 Ok((kek.seal(content, signing, keys.rng, now)?, next))
             },
         );
@@ -314,7 +318,7 @@ impl Group {
         let Some(RekeySa { signing, kek: Some(kek), .. }) = &mut self.rekey_sa else {
             return Err(PushError::NoKeys(Arc::clone(&self.name)));
         };
-        let content = PushContent { deletions, group_sa: None, updates: Vec::new() };
+        let content = PushContent { deletions, ..PushContent::default() };
         Ok((kek.seal(content, signing, keys.rng, now)?, audience))
     }
 

@@ -59,6 +59,14 @@ impl Group {
                     "group {name}: has pushes for members that register from now on"
                 ));
             }
+            // Members get their leaves with a pull.
+            (true, _) if self.needs_new_leaves() => {
+                let told = self.delete_kek(keys, now);
+                changes.push(format!(
+                    "group {name}: KEK deleted, {told} members told; they register again and get \
+                     a leaf of the key hierarchy"
+                ));
+            }
             _ if old.rekey != config.rekey => {
                 changes.push(format!("group {name}: rekey in effect with the next KEK"));
             }
@@ -85,5 +93,11 @@ impl Group {
         }
         self.changed |= !changes.is_empty();
         changes
+    }
+
+    /// Whether the next KEK will have a key hierarchy that does not come out of the one in use.
+    fn needs_new_leaves(&self) -> bool {
+        let has_kek = self.rekey_sa.as_ref().is_some_and(|rekey_sa| rekey_sa.kek().is_some());
+        has_kek && self.config.rekey.as_ref().is_some_and(|to| to.lkh) && !self.keeps_tree()
     }
 }

@@ -1,5 +1,6 @@
 //! The pushing side of one group: its KEK, the ones before it, and figures.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use gdoi::push::SealedPush;
 use crate::config::rekey_timing::{lead, push_margin};
 use crate::config::{Rekey, Transport, rekey::hash_name};
 use crate::group::kek::Kek;
+use crate::members::registry::MemberId;
 
 /// How long the last push of a replaced KEK is kept: a pull that began before it may take so long.
 pub(crate) const KEPT: Duration = Duration::from_secs(600);
@@ -27,8 +29,8 @@ pub struct RekeySa {
     pub(crate) private_key: Secret,
     pub(crate) kek: Option<Kek>,
     pub(crate) retired: Vec<RetiredKek>,
-    /// Leaves of members that were dropped: their keys go with the next KEK.
-    pub(crate) abandoned: Vec<u16>,
+    /// Members that were dropped and still hold the KEK, until one comes that they cannot reach.
+    pub(crate) abandoned: BTreeMap<MemberId, Abandoned>,
     /// After a push that could not be made.
     pub(crate) retry_at: Option<BootTime>,
     pub(crate) counters: RekeyCounters,
@@ -42,6 +44,15 @@ pub(crate) struct RetiredKek {
     pub(crate) deleted: bool,
     /// When its last push was made.
     pub(crate) at: BootTime,
+}
+
+/// A member that was dropped as unresponsive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Abandoned {
+    /// Name in the configuration.
+    pub(crate) name: Arc<str>,
+    /// Its leaf in the key hierarchy.
+    pub(crate) leaf: Option<u16>,
 }
 
 /// Figures since start.
@@ -80,7 +91,7 @@ impl RekeySa {
             private_key,
             kek: None,
             retired: Vec::new(),
-            abandoned: Vec::new(),
+            abandoned: BTreeMap::new(),
             retry_at: None,
             counters: RekeyCounters::default(),
         })

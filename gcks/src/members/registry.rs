@@ -167,9 +167,15 @@ impl Registry {
     }
 
     /// Forgets the member at `address`.
-    pub fn remove_at(&mut self, address: IpAddr) -> Option<Registration> {
+    pub fn remove_at(&mut self, address: IpAddr) -> Option<(MemberId, Registration)> {
         let id = self.by_address.get(&address)?.clone();
-        self.remove(&id)
+        let registration = self.remove(&id)?;
+        Some((id, registration))
+    }
+
+    /// No member has a leaf any more: the hierarchy is another one.
+    pub fn forget_leaves(&mut self) {
+        self.registrations.values_mut().for_each(|registration| registration.leaf = None);
     }
 
     /// Forgets a member.

@@ -109,7 +109,7 @@ impl<E: Entropy> KeyServer<E> {
     fn lose(&mut self, id: GroupId, member: &str, changes: &mut Vec<String>, now: BootTime) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let name = group.name().clone();
-        if group.identities_of(member).is_empty() {
+        if !group.may_hold_keys(member) && group.identities_of(member).is_empty() {
             return;
         }
         if group.rekey_sa().is_none() {

@@ -44,7 +44,12 @@ fn put_rekey_sa(out: &mut Encoder, rekey_sa: &RekeySa) {
         out.time(retired.at);
     }
     out.count(rekey_sa.abandoned.len());
-    rekey_sa.abandoned.iter().for_each(|leaf| out.u16(*leaf));
+    for (id, abandoned) in &rekey_sa.abandoned {
+        out.identity(&id.identity);
+        out.address(id.address);
+        out.octets(abandoned.name.as_bytes());
+        out.option(abandoned.leaf, Encoder::u16);
+    }
 }
 
 fn put_kek(out: &mut Encoder, kek: &Kek) {

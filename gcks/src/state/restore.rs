@@ -10,7 +10,7 @@ use gdoi::lkh::KeyTree;
 use super::codec::{push, schedule};
 use super::settings;
 use crate::group::kek::Kek;
-use crate::group::rekey_sa::{RekeySa, RetiredKek};
+use crate::group::rekey_sa::{Abandoned, RekeySa, RetiredKek};
 use crate::group::sender_ids::SenderIdPool;
 use crate::group::{Group, Parts};
 use crate::members::registry::{MemberId, Registration, Registry};
@@ -53,7 +53,11 @@ fn rekey_sa(from: &mut Decoder<'_>, now: BootTime) -> Decoded<RekeySa> {
     rekey_sa.retired = from.list(|from| {
         Ok(RetiredKek { last: push(from)?, deleted: from.u8()? != 0, at: from.time()? })
     })?;
-    rekey_sa.abandoned = from.list(Decoder::u16)?;
+    for _ in 0..from.count()? {
+        let id = MemberId { identity: from.identity()?, address: from.address()? };
+        let (name, leaf) = (from.text()?.into(), from.option(Decoder::u16)?);
+        rekey_sa.abandoned.insert(id, Abandoned { name, leaf });
+    }
     Ok(rekey_sa)
 }
 

@@ -31,9 +31,9 @@ fn a_removal_costs_what_the_depth_costs() {
     assert_eq!(tree.join(&mut rng()), Err(TreeError::Full(8)));
     let updates = tree.remove(&leaves[5..6], &mut rng()).unwrap();
     let shape: Vec<(u16, usize)> =
-        updates.iter().map(|update| (update.node, update.keys.len())).collect();
+        updates.as_slice().iter().map(|update| (update.node, update.keys.len())).collect();
     assert_eq!(shape, [(2, 1), (7, 2), (12, 3)]);
-    assert!(updates.iter().all(|update| update.keys.last().unwrap().node == 1));
+    assert!(updates.as_slice().iter().all(|update| update.keys.last().unwrap().node == 1));
 }
 
 #[test]
@@ -75,6 +75,72 @@ fn a_tree_survives_its_stored_form() {
     assert_eq!(KeyTree::import(3, Some(128), 2, &stored).unwrap_err(), TreeError::Damaged);
 }
 
+/// Somebody with every key that it ever held, and every update array that was ever sent.
+struct Attacker {
+    encryption: Phase1Encryption,
+    keys: BTreeSet<Vec<u8>>,
+}
+
+impl Attacker {
+    fn new(path: &KeyPath) -> Self {
+        let keys = path.keys.values().map(|key| key.data.expose().to_vec());
+        Self { encryption: path.encryption, keys: keys.collect() }
+    }
+
+    /// Tries every key on every element of every array, and keeps what is a key of `tree`. Returns
+    /// the nodes whose keys came out.
+    fn try_all(&mut self, arrays: &[LkhUpdate], tree: &KeyTree) -> BTreeSet<u16> {
+        let mut found = BTreeSet::new();
+        loop {
+            let known = self.keys.len();
+            for element in arrays.iter().flat_map(|array| &array.keys) {
+                let secret = &tree.keys[&element.node].data;
+                let opens = self.keys.iter().any(|key| {
+                    let kek = Kek::with(self.encryption, &Secret::copy_from(key)).unwrap();
+                    kek.decrypt(element.data.expose())
+                        .is_ok_and(|data| Secret::copy_from(&data) == *secret)
+                });
+                if opens {
+                    found.insert(element.node);
+                    self.keys.insert(secret.expose().to_vec());
+                }
+            }
+            if self.keys.len() == known {
+                return found;
+            }
+        }
+    }
+}
+
+/// What the property below calls a breach is one: a member that stays finds the new keys with the
+/// same search, and so does one that was taken out of the member list alone.
+#[test]
+fn the_search_of_an_attacker_finds_what_there_is() {
+    let mut rng = rng();
+    let mut tree = KeyTree::new(3, Some(128), 8, &mut rng).unwrap();
+    let leaves: Vec<u16> = (0..4).map(|_| tree.join(&mut rng).unwrap()).collect();
+    let mut stays = Attacker::new(&member(&tree, leaves[0]));
+    let mut removed = Attacker::new(&member(&tree, leaves[1]));
+    let updates = tree.remove(&leaves[1..2], &mut rng).unwrap();
+    assert_eq!(stays.try_all(updates.as_slice(), &tree), [1, 2, 4].into());
+    assert_eq!(removed.try_all(updates.as_slice(), &tree), [].into());
+    let mut forgotten = Attacker::new(&member(&tree, leaves[2]));
+    tree.members.remove(&leaves[2]);
+    let updates = tree.refresh(&mut rng).unwrap();
+    assert!(forgotten.try_all(updates.as_slice(), &tree).contains(&1));
+}
+
+#[test]
+fn a_tree_without_members_leads_nobody() {
+    let mut tree = KeyTree::new(3, Some(128), 8, &mut rng()).unwrap();
+    assert_eq!(tree.refresh(&mut rng()).unwrap_err(), TreeError::Deserted);
+    let leaf = tree.join(&mut rng()).unwrap();
+    let root = tree.kek().unwrap().duplicate();
+    assert_eq!(tree.remove(&[leaf], &mut rng()).unwrap_err(), TreeError::Deserted);
+    assert_eq!((tree.kek().unwrap(), tree.members().len()), (&root, 1), "nothing has changed");
+    assert!(!tree.refresh(&mut rng()).unwrap().as_slice().is_empty());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -85,9 +151,10 @@ proptest! {
         let mut rng = rng();
         let mut tree = KeyTree::new(3, Some(128), 16, &mut rng).unwrap();
         let mut inside: Vec<(u16, KeyPath)> = Vec::new();
-        let mut outside: Vec<KeyPath> = Vec::new();
+        let mut outside: Vec<Attacker> = Vec::new();
+        let mut sent: Vec<LkhUpdate> = Vec::new();
         for (action, which) in steps {
-            let updates = match action {
+            let result = match action {
                 0 | 1 => {
                     if let Ok(leaf) = tree.join(&mut rng) {
                         inside.push((leaf, member(&tree, leaf)));
@@ -95,35 +162,49 @@ proptest! {
                     continue;
                 }
                 2 if !inside.is_empty() => {
-                    let count = 1 + usize::from(which % 3);
+                    let count = (1 + usize::from(which % 3)).min(inside.len());
                     let mut leaves = Vec::new();
-                    for _ in 0..count.min(inside.len()) {
+                    let mut removed = Vec::new();
+                    for _ in 0..count {
                         let (leaf, path) = inside.remove(usize::from(which) % inside.len());
                         leaves.push(leaf);
-                        outside.push(path);
+                        removed.push((leaf, path));
                     }
-                    tree.remove(&leaves, &mut rng).unwrap()
+                    let result = tree.remove(&leaves, &mut rng);
+                    match &result {
+                        Ok(_) => outside.extend(removed.iter().map(|(_, path)| Attacker::new(path))),
+                        // The last ones cannot be removed by the tree: they are all in it still.
+                        Err(_) => inside = removed,
+                    }
+                    result
                 }
-                _ => tree.refresh(&mut rng).unwrap(),
+                _ => tree.refresh(&mut rng),
             };
+            let updates = match result {
+                Ok(updates) => updates,
+                Err(error) => {
+                    prop_assert_eq!(error, TreeError::Deserted);
+                    continue;
+                }
+            };
+            prop_assert!(!updates.as_slice().is_empty());
             let kek = tree.kek().unwrap();
             for (leaf, path) in &mut inside {
-                let update = path.open(&updates).unwrap();
+                let update = path.open(updates.as_slice()).unwrap();
                 prop_assert_eq!(update.root().unwrap(), kek);
                 path.accept(update);
                 prop_assert_eq!(path.leaf_key(), tree.leaf_key(*leaf));
                 prop_assert!(path.keys.iter().all(|(node, key)| tree.keys[node].data == key.data));
             }
-            for path in &outside {
-                prop_assert_eq!(path.open(&updates).unwrap_err(), KekUnusable::Excluded);
-                // Not by its handle alone: no key it holds opens any array.
-                for update in &updates {
-                    for held in path.keys.values() {
-                        let first = Kek::with(path.encryption, &held.data).unwrap();
-                        let data = first.decrypt(update.keys[0].data.expose()).unwrap();
-                        prop_assert_ne!(&tree.keys[&update.keys[0].node].data, &Secret::copy_from(&data));
-                    }
-                }
+            // Only elements whose key is in use still can be told apart from noise.
+            sent.extend(updates.into_vec());
+            for array in &mut sent {
+                array.keys.retain(|key| {
+                    tree.keys.get(&key.node).is_some_and(|now| now.handle == key.handle)
+                });
+            }
+            for attacker in &mut outside {
+                prop_assert_eq!(attacker.try_all(&sent, &tree), BTreeSet::new());
             }
         }
     }

@@ -12,9 +12,10 @@ use crate::config::HashAlgorithm;
 use crate::crypto::{RsaForm, Secret, SeededRng, SigningKey};
 use crate::error::{Error, NotAccepted};
 use crate::group::{GroupSa, KekKeys, KekPolicy};
+use crate::lkh::UpdateArrays;
 use crate::wire::chain::encode_with;
 use crate::wire::kd::KeyPacket;
-use crate::wire::lkh::{LkhAttribute, LkhUpdate};
+use crate::wire::lkh::LkhAttribute;
 use crate::wire::registry::PayloadKind;
 use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
@@ -40,9 +41,19 @@ pub struct PushContent<'a> {
     pub deletions: &'a [Deletion],
     /// New policy and keys. With another KEK than the one that encrypts, members change over to it.
     pub group_sa: Option<&'a GroupSa>,
-    /// Update arrays of the key hierarchy. They take the place of the KEK packet, which a removed
-    /// member could read.
-    pub updates: Vec<LkhUpdate>,
+    /// How the new KEK of `group_sa`, if there is one, reaches the members.
+    pub kek_delivery: KekDelivery,
+}
+
+/// How a push brings a new KEK.
+#[derive(Debug, Default)]
+pub enum KekDelivery {
+    /// As a KEK packet: every holder of the old KEK reads it.
+    #[default]
+    Packet,
+    /// By update arrays of the key hierarchy, which take the place of the KEK packet: only members
+    /// that are left in the hierarchy follow.
+    Hierarchy(UpdateArrays),
 }
 
 /// A push ready to be sent, any number of times.
@@ -233,7 +244,7 @@ fn payloads(
     let mut keys = key_download(sa);
     // Both are for one member alone (RFC 6407 §5.6.3.1, §5.6.4).
     keys.packets.retain(|packet| !matches!(packet, KeyPacket::Sid { .. } | KeyPacket::Lkh { .. }));
-    if !content.updates.is_empty() {
+    if let KekDelivery::Hierarchy(updates) = content.kek_delivery {
         let Some(kek) = &sa.policy().kek else {
             return Err(unusable("update arrays without a new KEK").into());
         };
@@ -242,7 +253,7 @@ fn payloads(
             return Err(unusable("TEKs beside update arrays").into());
         }
         keys.packets.retain(|packet| !matches!(packet, KeyPacket::Kek { .. }));
-        let attributes = content.updates.into_iter().map(LkhAttribute::Update).collect();
+        let attributes = updates.into_vec().into_iter().map(LkhAttribute::Update).collect();
         keys.packets.push(KeyPacket::Lkh { spi: kek.spi, attributes });
     }
     payloads.push(Payload::GroupSecurityAssociation(security_association(sa.policy(), trailer)));

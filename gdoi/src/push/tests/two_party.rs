@@ -124,10 +124,10 @@ fn a_removed_member_cannot_follow() {
     let mut removed = members.remove(2);
 
     for round in 0..2 {
-        let updates = match round {
+        let kek_delivery = KekDelivery::Hierarchy(match round {
             0 => tree.remove(&leaves[2..3], &mut server.rng).unwrap(),
             _ => tree.refresh(&mut server.rng).unwrap(),
-        };
+        });
         let policy = kek_policy(0xb0 + round, KeyKind::Ecdsa256, 128, None);
         let keys =
             || KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
@@ -138,8 +138,11 @@ fn a_removed_member_cannot_follow() {
             teks: vec![],
         };
         let sa = GroupSa::originate(group, BTreeMap::new(), Some(keys()), None, None);
-        let push =
-            server.seal(PushContent { group_sa: Some(&sa), updates, ..PushContent::default() });
+        let push = server.seal(PushContent {
+            group_sa: Some(&sa),
+            kek_delivery,
+            ..PushContent::default()
+        });
         for member in &mut members {
             let push = accepted(member, push.datagram());
             assert!(matches!(push.kek, KekChange::Replaced { .. }));
@@ -177,10 +180,10 @@ fn keys_that_all_would_read_stay_out_of_an_update() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
     let mut tree = KeyTree::new(3, Some(128), 8, &mut server.rng).unwrap();
     tree.join(&mut server.rng).unwrap();
-    let updates = tree.refresh(&mut server.rng).unwrap();
+    let kek_delivery = KekDelivery::Hierarchy(tree.refresh(&mut server.rng).unwrap());
     let keys = KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
     let sa = tek_sa(0x1000, Some((kek_policy(0xb0, KeyKind::Ecdsa256, 128, None), keys)));
-    let content = PushContent { group_sa: Some(&sa), updates, ..PushContent::default() };
+    let content = PushContent { group_sa: Some(&sa), kek_delivery, ..PushContent::default() };
     let error =
         server.sealer.seal(content, &server.signing, server.options, &mut server.rng).unwrap_err();
     assert_eq!(error.reason(), "api-misuse");
@@ -253,7 +256,7 @@ fn a_member_goes_on_from_what_it_exported() {
     assert_ne!(acknowledgement.payload, acknowledged.payload);
 
     // It follows the hierarchy to a new KEK, and exports that one.
-    let updates = tree.remove(&leaves[..1], &mut server.rng).unwrap();
+    let kek_delivery = KekDelivery::Hierarchy(tree.remove(&leaves[..1], &mut server.rng).unwrap());
     let policy = kek_policy(0xb0, KeyKind::Ecdsa256, 128, None);
     let keys = || KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
     let group = GroupPolicy {
@@ -263,7 +266,8 @@ fn a_member_goes_on_from_what_it_exported() {
         teks: vec![],
     };
     let sa = GroupSa::originate(group, BTreeMap::new(), Some(keys()), None, None);
-    let roll = server.seal(PushContent { group_sa: Some(&sa), updates, ..PushContent::default() });
+    let roll =
+        server.seal(PushContent { group_sa: Some(&sa), kek_delivery, ..PushContent::default() });
     assert!(matches!(accepted(&mut after, roll.datagram()).kek, KekChange::Replaced { .. }));
     let exported = after.export().unwrap();
     assert_eq!(exported.policy().kek.as_ref(), Some(&policy));
