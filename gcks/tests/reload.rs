@@ -283,3 +283,60 @@ fn another_phase_1_or_key_ends_isakmp_sas_and_nothing_else() {
     assert!(lab.world.splits.is_empty());
     assert_eq!(lab.pulls(), [1, 1, 1], "keys go on, and pushes");
 }
+
+/// A name is for people: the host, its identity and its key say who a member is.
+#[test]
+fn another_name_of_a_member_changes_no_keys() {
+    for settings in [pushes("lkh = true"), pushes(""), String::new()] {
+        let mut lab = Lab::new(CBC, &settings);
+        let keys = lab.world.spis(1);
+        let changes = lab.reload(|text| text.replace("name = \"g2\"", "name = \"paris\""));
+        assert_eq!(changes, ["member g2: its name is paris now"]);
+        lab.world.run(seconds(60));
+        assert_eq!((lab.pushes(), lab.world.spis(1)), (0, keys));
+        let members = snapshot(&lab.world.service, &[], at(0), lab.world.now).members;
+        let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        assert_eq!(names, ["g1", "paris", "g3"]);
+        lab.world.run(seconds(7200));
+        // Where members only pull, one has the next TEK a moment before the other.
+        assert!(lab.world.splits.is_empty() || settings.is_empty());
+    }
+}
+
+#[test]
+fn a_member_that_was_removed_stays_removed_under_another_name() {
+    let without = |lab: &Lab| {
+        let start = lab.text.find("[[member]]\nname = \"g2\"").unwrap();
+        let end = start + lab.text[start + 1..].find("[[member]]").unwrap() + 1;
+        (lab.text[..start].to_owned() + &lab.text[end..], lab.text.clone())
+    };
+    for renamed in [true, false] {
+        let mut lab = Lab::new(CBC, &pushes("lkh = true"));
+        lab.world.service.remove("one", "g2", lab.world.now).unwrap();
+        lab.world.node(1).removed = true;
+        match renamed {
+            true => {
+                lab.reload(|text| text.replace("name = \"g2\"", "name = \"paris\""));
+            }
+            false => {
+                let (without, with) = without(&lab);
+                lab.reload(|_| without.clone());
+                lab.reload(|_| with.clone());
+            }
+        }
+        lab.world.pull(1);
+        lab.world.run(seconds(60));
+        assert_eq!(lab.world.nodes[1].pulls, 1, "it got no keys");
+        let name = if renamed { "paris" } else { "g2" };
+        lab.world.service.admit("one", name).unwrap();
+    }
+}
+
+#[test]
+fn a_member_that_gains_a_group_is_told_of() {
+    let mut lab = Lab::new(CBC, &pushes(""));
+    let changes =
+        lab.reload(|text| text.replacen("groups = [\"one\"]", "groups = [\"one\", \"two\"]", 1));
+    assert_eq!(changes, ["member g1: may register for two"]);
+    assert_eq!(lab.pushes(), 0);
+}

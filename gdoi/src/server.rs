@@ -69,11 +69,13 @@ impl Server {
         &self.config
     }
 
-    /// Takes over another configuration. Exchanges and ISAKMP SAs that there are go on as they
-    /// began: see [`delete_peer`](Self::delete_peer) and [`delete_peers`](Self::delete_peers).
-    pub fn reconfigure(&mut self, config: ServerConfig) {
-        self.endpoint.reconfigure(EndpointConfig::from(&config));
+    /// Takes over another configuration, and ends what it does not allow any more: see
+    /// [`Endpoint::reconfigure`]. Returns who had an ISAKMP SA that ended.
+    pub fn reconfigure(&mut self, config: ServerConfig) -> Vec<SocketAddr> {
+        let ended = self.endpoint.reconfigure(EndpointConfig::from(&config));
         self.config = config;
+        self.settle();
+        ended
     }
 
     /// Where the arithmetic of phase 1 is done from now on: within
@@ -180,9 +182,10 @@ impl Server {
         deleted
     }
 
-    /// Ends every ISAKMP SA, telling the peers by protected Deletes. Returns how many there were.
-    pub fn delete_peers(&mut self) -> usize {
-        let deleted = self.endpoint.delete_all();
+    /// Ends every ISAKMP SA with a peer that `is_meant` names by its address, telling the peers by
+    /// protected Deletes. Returns who had them.
+    pub fn delete_peers(&mut self, is_meant: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
+        let deleted = self.endpoint.delete_peers(is_meant);
         self.settle();
         deleted
     }

@@ -81,7 +81,7 @@ impl Default for RetransmissionPolicy {
 }
 
 /// A peer that may start phase 1 with a key server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCredential {
     /// Addresses that use this key: a host or a prefix. The longest match wins (RFC 2409 §5.4: main
     /// mode knows no more).

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use core::fmt::Debug;
 use core::net::SocketAddr;
 
-use crate::config::Identity;
+use crate::config::{Identity, PeerCredential};
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted};
 use crate::event::Transmit;
@@ -62,6 +62,9 @@ pub struct Session<X> {
     sa: IsakmpSa,
     address: PeerAddress,
     expires: BootTime,
+    /// What phase 1 was authenticated with, if the peer began it: the session ends when that is
+    /// replaced.
+    credential: Option<PeerCredential>,
     /// The last message of phase 1 that we answered, and the answer, which may have been lost.
     phase1: Option<Answered>,
     exchanges: BTreeMap<u32, X>,
@@ -73,13 +76,19 @@ impl<X> Session<X> {
     pub fn new(sa: IsakmpSa, address: PeerAddress, now: BootTime) -> Self {
         let expires = now + sa.lifetime();
         let (exchanges, used) = (BTreeMap::new(), BTreeSet::new());
-        Self { sa, address, expires, phase1: None, exchanges, used }
+        Self { sa, address, expires, credential: None, phase1: None, exchanges, used }
     }
 
-    /// Keeps the answer to the last message of phase 1 for copies of that message.
+    /// Keeps what phase 1 was authenticated with, and the answer to its last message for copies of
+    /// that message.
     #[must_use]
-    pub fn with_phase1(self, answered: Answered) -> Self {
-        Self { phase1: Some(answered), ..self }
+    pub fn with_phase1(self, credential: PeerCredential, answered: Answered) -> Self {
+        Self { credential: Some(credential), phase1: Some(answered), ..self }
+    }
+
+    /// What phase 1 was authenticated with, if the peer began it.
+    pub fn credential(&self) -> Option<&PeerCredential> {
+        self.credential.as_ref()
     }
 
     /// The ISAKMP SA.

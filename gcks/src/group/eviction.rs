@@ -3,7 +3,8 @@
 //! A removed member holds the KEK. With a key hierarchy the others are led to a new one that it
 //! cannot reach; without, all keys are deleted and everybody else registers again (RFC 6407 §7.4).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use gdoi::BootTime;
 use gdoi::config::Identity;
@@ -45,9 +46,44 @@ impl Group {
         removed
     }
 
-    /// Forgets removals of members that `exists` does not know.
-    pub fn retain_removed(&mut self, exists: impl Fn(&str) -> bool) {
-        self.removed.retain(|name| exists(name));
+    /// The member `before` has another name now.
+    pub fn rename_member(&mut self, before: &str, after: &Arc<str>) {
+        if self.removed.remove(before) {
+            self.removed.insert(after.to_string());
+            self.changed = true;
+        }
+    }
+
+    /// Looks at everybody who has keys: `authorize` gives the name that the member has now. Returns
+    /// those who may not have keys any more, with the names that they had.
+    pub fn reauthorize(
+        &mut self,
+        authorize: impl Fn(&MemberId) -> Option<Arc<str>>,
+    ) -> BTreeMap<MemberId, Arc<str>> {
+        let mut unauthorized = BTreeMap::new();
+        let abandoned = self.rekey_sa.iter_mut().flat_map(|rekey_sa| &mut rekey_sa.abandoned);
+        let abandoned = abandoned.map(|(id, abandoned)| (id, &mut abandoned.name));
+        for (id, name) in self.registry.names_mut().chain(abandoned) {
+            match authorize(id) {
+                Some(now) if now == *name => {}
+                Some(now) => {
+                    self.changed = true;
+                    *name = now;
+                }
+                None => {
+                    unauthorized.insert(id.clone(), Arc::clone(name));
+                }
+            }
+        }
+        unauthorized
+    }
+
+    /// Who is registered as `member`, or was dropped and still holds the KEK.
+    pub fn holders(&self, member: &str) -> BTreeSet<MemberId> {
+        let abandoned = self.rekey_sa.iter().flat_map(|rekey_sa| &rekey_sa.abandoned);
+        let abandoned = abandoned.filter(|(_, abandoned)| abandoned.name.as_ref() == member);
+        let registered = self.registry.named(member).map(|(id, _)| id);
+        registered.chain(abandoned.map(|(id, _)| id)).cloned().collect()
     }
 
     /// Identities under which `member` has keys or is getting them.
@@ -56,31 +92,31 @@ impl Group {
         registered.chain(self.pulling(member)).cloned().collect()
     }
 
-    /// Changes keys so that `member` is left behind. Its pulls must have been aborted before.
+    /// Changes keys so that those in `ids` are left behind. Their pulls must have been aborted
+    /// before. Where the group pushes nothing, they stay registered until their keys end.
     ///
     /// # Errors
     /// The others cannot be told.
     pub fn evict(
         &mut self,
-        member: &str,
+        ids: &BTreeSet<MemberId>,
         purpose: &'static str,
         keys: &mut KeySource<'_>,
         now: BootTime,
     ) -> Result<Eviction, PushError> {
-        if !self.may_hold_keys(member) {
+        if ids.is_empty() {
             return Ok(Eviction::HadNoKeys);
         }
         if self.rekey_sa.is_none() {
-            let ends = self.registry.named(member).filter_map(|(_, entry)| entry.keys_end);
+            let ends = ids.iter().filter_map(|id| self.registry.find(id)?.keys_end);
             return Ok(Eviction::KeysExpire { at: ends.max().unwrap_or(now) });
         }
-        let Some(leaves) = self.leaves_to_exclude(member) else {
+        let Some(leaves) = self.leaves_to_exclude(ids) else {
             // The member is told like the others: deletes are no secret, and they end what it
             // sends.
             return self.delete_all(purpose, keys, now).map(Eviction::AllDeleted);
         };
-        let ids: Vec<MemberId> = self.registry.named(member).map(|(id, _)| id.clone()).collect();
-        self.forget_members(&ids, now);
+        self.forget_members(ids, now);
         self.roll_by_tree(&leaves, purpose, keys, now)?;
         // Without a delay after which the others drop the old TEKs by themselves, the removed one
         // could go on for their whole lifetime.
@@ -90,7 +126,7 @@ impl Group {
     }
 
     /// Forgets members; their keys end by themselves.
-    pub fn forget_members(&mut self, ids: &[MemberId], now: BootTime) {
+    pub fn forget_members(&mut self, ids: &BTreeSet<MemberId>, now: BootTime) {
         let last_end = self.teks.last_end(now);
         for id in ids {
             self.changed = true;
@@ -100,32 +136,23 @@ impl Group {
         }
     }
 
-    /// Whether `member` is registered, or was dropped and still holds the KEK.
-    pub fn may_hold_keys(&self, member: &str) -> bool {
-        let mut abandoned = self.rekey_sa.iter().flat_map(|rekey_sa| rekey_sa.abandoned.values());
-        self.registry.named(member).next().is_some()
-            || abandoned.any(|abandoned| abandoned.name.as_ref() == member)
-    }
-
-    /// The leaves of `member`, if the key hierarchy leads everybody else to a new KEK: every member
-    /// has a leaf of its own in the hierarchy of the KEK in use, and somebody else is left.
-    fn leaves_to_exclude(&self, member: &str) -> Option<Vec<u16>> {
+    /// The leaves of those in `ids`, if the key hierarchy leads everybody else to a new KEK: every
+    /// member has a leaf of its own in the hierarchy of the KEK in use, and somebody else is left.
+    fn leaves_to_exclude(&self, ids: &BTreeSet<MemberId>) -> Option<Vec<u16>> {
         let rekey_sa = self.rekey_sa.as_ref().filter(|_| self.keeps_tree())?;
         let in_tree = rekey_sa.kek()?.tree()?.members();
         let mut taken = BTreeSet::new();
         let mut excluded = Vec::new();
         let mut left = 0_usize;
-        for (_, entry) in self.registry.iter() {
+        for (id, entry) in self.registry.iter() {
             let leaf = entry.leaf.filter(|leaf| in_tree.contains(leaf) && taken.insert(*leaf))?;
-            match entry.name.as_ref() == member {
+            match ids.contains(id) {
                 true => excluded.push(leaf),
                 false => left = left.saturating_add(1),
             }
         }
-        for abandoned in rekey_sa.abandoned.values() {
-            if abandoned.name.as_ref() == member {
-                excluded.push(abandoned.leaf.filter(|leaf| in_tree.contains(leaf))?);
-            }
+        for abandoned in ids.iter().filter_map(|id| rekey_sa.abandoned.get(id)) {
+            excluded.push(abandoned.leaf.filter(|leaf| in_tree.contains(leaf))?);
         }
         (left > 0).then_some(excluded)
     }

@@ -94,14 +94,24 @@ impl Authorization {
         Err(Denied::NotAuthorized { member: entry.name.to_string(), group: group_name.to_owned() })
     }
 
+    /// The member that is meant by this address.
+    pub fn member_at(&self, source: IpAddr) -> Option<&Arc<str>> {
+        self.covering(source.to_canonical()).map(|entry| &entry.name)
+    }
+
     fn find(&self, identity: &Identity, source: IpAddr) -> Option<&Entry> {
-        let covering = |length: &u8| self.by_prefix.get(&IpNet::new(source, *length).ok()?.trunc());
-        let entry = self.lengths.iter().rev().find_map(covering)?;
+        let entry = self.covering(source)?;
         let proved = match &entry.identity {
             Some(expected) => expected == identity,
             None => *identity == Identity::Address(source),
         };
         proved.then_some(entry)
+    }
+
+    /// The longest prefix counts.
+    fn covering(&self, source: IpAddr) -> Option<&Entry> {
+        let covering = |length: &u8| self.by_prefix.get(&IpNet::new(source, *length).ok()?.trunc());
+        self.lengths.iter().rev().find_map(covering)
     }
 }
 

@@ -233,6 +233,11 @@ impl Registry {
         self.registrations.iter().filter(move |(_, entry)| entry.name.as_ref() == name)
     }
 
+    /// The name in the configuration that each member has.
+    pub fn names_mut(&mut self) -> impl Iterator<Item = (&MemberId, &mut Arc<str>)> {
+        self.registrations.iter_mut().map(|(id, registration)| (id, &mut registration.name))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.registrations.len()

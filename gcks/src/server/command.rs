@@ -116,7 +116,16 @@ impl<E: Entropy> KeyServer<E> {
         let id = self.group_named(group)?;
         self.check_member_of(id, group, member)?;
         self.group_mut(id)?.0.remove(member);
-        let eviction = self.evict(id, member, "operator: remove a member", now)?;
+        // Breaks off its pulls, too: no keys leave for it from here on.
+        for identity in self.group_mut(id)?.0.identities_of(member) {
+            self.server.delete_peer(&identity, now);
+        }
+        self.settle(now);
+        let (state, mut keys) = self.group_mut(id)?;
+        let holders = state.holders(member);
+        let eviction = state.evict(&holders, "operator: remove a member", &mut keys, now);
+        self.settle(now);
+        let eviction = eviction?;
         Ok(Evicted { member, group, eviction, now }.to_string())
     }
 
@@ -133,25 +142,6 @@ impl<E: Entropy> KeyServer<E> {
                 Err(CommandError::NotRemoved { group, member })
             }
         }
-    }
-
-    /// Ends the ISAKMP SAs of `member` and leaves it behind when keys change.
-    pub(super) fn evict(
-        &mut self,
-        id: GroupId,
-        member: &str,
-        purpose: &'static str,
-        now: BootTime,
-    ) -> Result<Eviction, CommandError> {
-        // Breaks off its pulls, too: no keys leave for it from here on.
-        for identity in self.group_mut(id)?.0.identities_of(member) {
-            self.server.delete_peer(&identity, now);
-        }
-        self.settle(now);
-        let (group, mut keys) = self.group_mut(id)?;
-        let eviction = group.evict(member, purpose, &mut keys, now);
-        self.settle(now);
-        Ok(eviction?)
     }
 
     fn replace_teks(

@@ -121,7 +121,7 @@ impl<E: Entropy> KeyServer<E> {
         }
         let mut changes = Vec::new();
         key_server.reload_groups(groups, keys, &mut changes, now);
-        key_server.reload_members(&restored.members, &mut changes, now);
+        key_server.reload_members(&restored.members, BTreeMap::new(), &mut changes, now);
         let changes = changes.into_iter().map(|change| Event::ConfigurationChanged { change });
         key_server.events.extend(changes);
         key_server.changed = true;

@@ -15,7 +15,9 @@
 //!
 //! A restart with sealed state does the same for what changed while the server was down.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use gdoi::BootTime;
 use gdoi::config::Identity;
@@ -35,98 +37,140 @@ impl<E: Entropy> KeyServer<E> {
     /// each; none if the configuration is the one that there was.
     pub fn reload(&mut self, config: Config, keys: &SigningKeys, now: BootTime) -> Vec<String> {
         let mut changes = Vec::new();
-        self.reload_phase1(&config, &mut changes);
-        let members = std::mem::replace(&mut self.members, config.members.clone());
+        let ended = self.reload_phase1(&config, &mut changes);
+        let members = std::mem::replace(&mut self.members, config.members);
         self.size_hierarchies();
         self.reload_groups(config.groups, keys, &mut changes, now);
-        self.reload_members(&members, &mut changes, now);
+        self.reload_members(&members, ended, &mut changes, now);
         self.changed |= !changes.is_empty();
         self.settle(now);
         changes
     }
 
-    fn reload_phase1(&mut self, config: &Config, changes: &mut Vec<String>) {
+    /// Ends what the new configuration does not allow any more. Returns how many ISAKMP SAs of each
+    /// member ended.
+    fn reload_phase1(
+        &mut self,
+        config: &Config,
+        changes: &mut Vec<String>,
+    ) -> BTreeMap<Arc<str>, usize> {
+        let mut ended = BTreeMap::new();
         let (new, old) = (server_config(config), self.server.config());
-        let ends = old.phase1 != new.phase1 || old.identity != new.identity;
+        let all = old.phase1 != new.phase1 || old.identity != new.identity;
         let other = old.limits != new.limits || old.group_id_byte_order != new.group_id_byte_order;
-        let members = self.members != config.members;
-        if ends || other || members {
-            // First of all, so that nobody gets in by what has gone.
-            self.authorization = Authorization::new(&config.members);
-            self.server.reconfigure(new);
-        }
         if other {
             changes.push(String::from("limits or interoperability: in effect now"));
         }
-        if ends {
-            let count = self.server.delete_peers();
-            changes.push(format!("phase 1: {count} ISAKMP SAs ended"));
+        if all || other || self.members != config.members {
+            // First of all, so that nobody gets in by what has gone.
+            let before = &self.authorization;
+            let peers = self.server.reconfigure(new);
+            match all {
+                true => changes.push(format!("phase 1: {} ISAKMP SAs ended", peers.len())),
+                false => count_by_member(&mut ended, before, &peers),
+            }
+            self.authorization = Authorization::new(&config.members);
         }
+        ended
     }
 
     pub(super) fn reload_members(
         &mut self,
         old: &[Member],
+        mut ended: BTreeMap<Arc<str>, usize>,
         changes: &mut Vec<String>,
         now: BootTime,
     ) {
+        let mut renamed = BTreeSet::new();
         for before in old {
-            let after = self.members.iter().find(|after| after.name == before.name).cloned();
+            let named = self.members.iter().find(|after| after.name == before.name);
+            let alike = |after: &&Member| is_same_peer(after, before);
+            let after = named.or_else(|| self.members.iter().find(alike)).cloned();
             if after.as_ref() == Some(before) {
                 continue;
             }
-            let kept = after.as_ref().map(|after| after.groups.clone()).unwrap_or_default();
-            let lost: Vec<GroupId> = before.groups.difference(&kept).copied().collect();
-            let alike = |after: &Member| {
-                after.addresses == before.addresses
-                    && after.identity == before.identity
-                    && after.pre_shared_key == before.pre_shared_key
-            };
-            if !after.as_ref().is_some_and(alike) || !lost.is_empty() {
-                let ended: usize = self
-                    .identities_of(before)
-                    .iter()
-                    .map(|identity| self.server.delete_peer(identity, now))
-                    .sum();
-                changes.push(format!("member {}: {ended} ISAKMP SAs ended", before.name));
+            if let Some(after) = after.as_ref().filter(|after| after.name != before.name) {
+                let name: Arc<str> = after.name.as_str().into();
+                let groups = self.groups.values_mut();
+                groups.for_each(|group| group.rename_member(&before.name, &name));
+                changes.push(format!("member {}: its name is {name} now", before.name));
+                renamed.insert(name);
             }
-            for group in lost {
-                self.lose(group, &before.name, changes, now);
+            let kept = after.as_ref().map(|after| &after.groups);
+            let may = |group: &&GroupId| kept.is_some_and(|kept| kept.contains(group));
+            if before.groups.iter().any(|group| !may(&group)) {
+                // Breaks off its pulls, too.
+                let now_at = |source: SocketAddr| self.authorization.member_at(source.ip());
+                let is_meant = |source: SocketAddr| {
+                    let name = now_at(source).map(AsRef::as_ref);
+                    after.as_ref().is_some_and(|after| name == Some(after.name.as_str()))
+                };
+                let count = self.server.delete_peers(is_meant).len();
+                *ended.entry(before.name.as_str().into()).or_default() += count;
+            }
+            let gained = after.iter().flat_map(|after| after.groups.difference(&before.groups));
+            let gained: Vec<String> = gained
+                .filter_map(|group| Some(self.groups.get(group)?.name().to_string()))
+                .collect();
+            if !gained.is_empty() {
+                let groups = gained.join(", ");
+                changes.push(format!("member {}: may register for {groups}", before.name));
+            }
+            let count = ended.remove(before.name.as_str());
+            if count.is_some() || !after.as_ref().is_some_and(|after| is_same_peer(after, before)) {
+                let count = count.unwrap_or_default();
+                changes.push(format!("member {}: {count} ISAKMP SAs ended", before.name));
             }
         }
-        for name in self.members.iter().map(|after| &after.name) {
-            if !old.iter().any(|before| before.name == *name) {
+        // Hosts for which another member is meant now.
+        for (name, count) in ended {
+            changes.push(format!("member {name}: {count} ISAKMP SAs ended"));
+        }
+        for name in self.members.iter().map(|after| after.name.as_str()) {
+            if !old.iter().any(|before| before.name == *name) && !renamed.contains(name) {
                 changes.push(format!("member {name}: may register"));
             }
         }
-        let members = &self.members;
-        for group in self.groups.values_mut() {
-            group.retain_removed(|name| members.iter().any(|member| member.name == name));
+        self.settle(now);
+        let groups: Vec<GroupId> = self.groups.keys().copied().collect();
+        for group in groups {
+            self.evict_unauthorized(group, changes, now);
         }
     }
 
-    /// A member may not have a group any more.
-    fn lose(&mut self, id: GroupId, member: &str, changes: &mut Vec<String>, now: BootTime) {
+    /// Leaves those behind who have keys of a group and may not have them any more.
+    fn evict_unauthorized(&mut self, id: GroupId, changes: &mut Vec<String>, now: BootTime) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let name = group.name().clone();
-        if !group.may_hold_keys(member) && group.identities_of(member).is_empty() {
+        let group_name = group.name().to_string();
+        let unauthorized = group.reauthorize(|member| {
+            let MemberId { identity, address } = member;
+            self.authorization.check(identity, *address, id, Some(&group_name)).ok()
+        });
+        if unauthorized.is_empty() {
             return;
         }
+        let names: BTreeSet<&str> = unauthorized.values().map(AsRef::as_ref).collect();
+        let member = names.into_iter().collect::<Vec<_>>().join(", ");
+        let ids: BTreeSet<MemberId> = unauthorized.keys().cloned().collect();
         if group.rekey_sa().is_none() {
-            let ids: Vec<MemberId> =
-                group.registry().named(member).map(|(id, _)| id.clone()).collect();
             group.forget_members(&ids, now);
             changes.push(format!(
-                "member {member} of group {name} forgotten: its keys end by themselves"
+                "member {member} of group {group_name} forgotten: its keys end by themselves"
             ));
             return;
         }
-        changes.push(match self.evict(id, member, "configuration: a member has gone", now) {
-            Ok(eviction) => Evicted { member, group: &name, eviction, now }.to_string(),
+        let Ok((group, mut keys)) = self.group_mut(id) else { return };
+        let purpose = "configuration: a member has gone";
+        changes.push(match group.evict(&ids, purpose, &mut keys, now) {
+            Ok(eviction) => {
+                let (member, group) = (member.as_str(), group_name.as_str());
+                Evicted { member, group, eviction, now }.to_string()
+            }
             Err(error) => {
-                format!("member {member} cannot be evicted from group {name}: {error}")
+                format!("member {member} cannot be evicted from group {group_name}: {error}")
             }
         });
+        self.settle(now);
     }
 
     pub(super) fn reload_groups(
@@ -176,13 +220,22 @@ impl<E: Entropy> KeyServer<E> {
         self.groups.remove(&id);
         changes.push(format!("group {name}: gone; {told} members told to delete its keys"));
     }
+}
 
-    /// Who may have proved to be this member.
-    fn identities_of(&self, member: &Member) -> BTreeSet<Identity> {
-        let registered = self.groups.values().flat_map(|group| {
-            group.registry().named(&member.name).map(|(id, _)| id.identity.clone())
-        });
-        let own = member.identity.clone().unwrap_or(Identity::Address(member.addresses.addr()));
-        registered.chain([own]).collect()
+/// Whether the same peer is meant, whatever its name: it proves the same from the same place with
+/// the same key.
+fn is_same_peer(one: &Member, other: &Member) -> bool {
+    one.addresses == other.addresses
+        && one.identity == other.identity
+        && one.pre_shared_key == other.pre_shared_key
+}
+
+fn count_by_member(
+    ended: &mut BTreeMap<Arc<str>, usize>,
+    authorization: &Authorization,
+    peers: &[SocketAddr],
+) {
+    for name in peers.iter().filter_map(|peer| authorization.member_at(peer.ip())) {
+        *ended.entry(Arc::clone(name)).or_default() += 1;
     }
 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use core::net::{IpAddr, SocketAddr};
 
 use super::Limits;
+use crate::config::PeerCredential;
 use crate::error::NotAccepted;
 use crate::phase1::Cookies;
 use crate::phase1::responder::{ExpectAuth, ExpectKe};
@@ -24,6 +25,8 @@ use crate::wire::header::Cookie;
 pub(super) struct HalfOpen {
     pub(super) address: PeerAddress,
     pub(super) phase: Phase,
+    /// What keys are derived with, from message 3 on.
+    pub(super) credential: Option<PeerCredential>,
     /// The last request and our answer.
     pub(super) answered: Answered,
     deadline: BootTime,
@@ -136,18 +139,24 @@ impl HalfOpenTable {
         self.by_source.entry(source.ip()).or_default().strangers.insert((born, cookies));
         self.by_first_message.insert((source, cookies.initiator), cookies);
         self.deadlines.insert((deadline, cookies));
-        let exchange =
-            HalfOpen { address, phase: Phase::ExpectKe(state, 0), answered, deadline, born };
+        let (phase, credential) = (Phase::ExpectKe(state, 0), None);
+        let exchange = HalfOpen { address, phase, credential, answered, deadline, born };
         self.by_cookies.insert(cookies, exchange);
         evicted
     }
 
     /// The source has returned our cookie and the arithmetic begins: from here on the exchange is
     /// running.
-    pub(super) fn compute(&mut self, cookies: &Cookies, request: Digest) {
+    pub(super) fn compute(
+        &mut self,
+        cookies: &Cookies,
+        credential: PeerCredential,
+        request: Digest,
+    ) {
         let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
         let Phase::ExpectKe(state, unusable) = &exchange.phase else { return };
         exchange.phase = Phase::Computing(state.clone(), *unusable, request);
+        exchange.credential = Some(credential);
         self.strangers.remove(&(exchange.born, *cookies));
         let of_source = self.by_source.entry(exchange.address.remote.ip()).or_default();
         if of_source.strangers.remove(&(exchange.born, *cookies)) {
@@ -178,11 +187,21 @@ impl HalfOpenTable {
         let Phase::Computing(state, unusable, _) = &exchange.phase else { return };
         let unusable = unusable.saturating_add(1);
         exchange.phase = Phase::ExpectKe(state.clone(), unusable);
+        exchange.credential = None;
         self.strangers.insert((exchange.born, *cookies));
         let of_source = self.by_source.entry(exchange.address.remote.ip()).or_default();
         of_source.running = of_source.running.saturating_sub(1);
         of_source.strangers.insert((exchange.born, *cookies));
         if unusable > TOLERATED_PUBLIC_VALUES {
+            self.remove(cookies);
+        }
+    }
+
+    /// Keeps the exchanges that `is_kept` selects.
+    pub(super) fn retain(&mut self, is_kept: impl Fn(&HalfOpen) -> bool) {
+        let ended = self.by_cookies.iter().filter(|(_, exchange)| !is_kept(exchange));
+        let ended: Vec<Cookies> = ended.map(|(cookies, _)| *cookies).collect();
+        for cookies in &ended {
             self.remove(cookies);
         }
     }

@@ -6,8 +6,8 @@ use super::{Arithmetic, Computation, Computed, Endpoint, EndpointEvent, Inbound,
 use crate::config::Identity;
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted, PeerIncompatible};
+use crate::phase1::Cookies;
 use crate::phase1::responder::{ExpectKe, Offer};
-use crate::phase1::{Cookies, IsakmpSa};
 use crate::retransmission::{Answered, Digest};
 use crate::session::{Exchange, PeerAddress, Session};
 use crate::time::BootTime;
@@ -129,7 +129,7 @@ impl<X: Exchange> Endpoint<X> {
         };
         // A key pair and a shared secret.
         self.statistics.diffie_hellman += 2;
-        self.half_open.compute(&cookies, computation.request.clone());
+        self.half_open.compute(&cookies, credential.clone(), computation.request.clone());
         match self.arithmetic {
             Arithmetic::InPlace => self.finish_key_exchange(computation.run(), now),
             Arithmetic::HandedOut => {
@@ -171,8 +171,6 @@ impl<X: Exchange> Endpoint<X> {
     fn handle_proof(&mut self, inbound: Inbound<'_>, cookies: Cookies) -> Result<(), Error> {
         let Inbound { source, datagram, now, .. } = inbound;
         let digest = Digest::of(datagram);
-        let credential =
-            self.credentials.find(source.ip()).ok_or(NotAccepted::UnknownSource(source))?;
         let Some(exchange) = self.half_open.get_mut(&cookies) else {
             return Err(NotAccepted::UnknownCookies.into());
         };
@@ -181,7 +179,9 @@ impl<X: Exchange> Endpoint<X> {
             self.repeat(address, answer);
             return Ok(());
         }
-        let Phase::ExpectAuth(state) = &exchange.phase else {
+        let (Phase::ExpectAuth(state), Some(credential)) =
+            (&exchange.phase, exchange.credential.clone())
+        else {
             return Err(NotAccepted::Unexpected.into());
         };
         let ours = self
@@ -189,7 +189,7 @@ impl<X: Exchange> Endpoint<X> {
             .identity
             .clone()
             .unwrap_or(Identity::Address(address.local.ip().to_canonical()));
-        let expected = expected_identity(credential, source.ip());
+        let expected = expected_identity(&credential, source.ip());
         let (sa, message) = state.handle(datagram, &ours, &expected)?;
         self.offers.prove(source.ip(), state.offer(), self.config.limits.established);
         if let Some(oldest) = self.sessions.to_replace(sa.peer_identity(), source.ip())? {
@@ -198,19 +198,20 @@ impl<X: Exchange> Endpoint<X> {
         self.half_open.remove(&cookies);
         let proof = Answered::new(digest, message.clone(), now);
         self.transmit(address, message);
-        self.establish(sa, address, proof, now);
+        self.establish(Session::new(sa, address, now).with_phase1(credential, proof));
         Ok(())
     }
 
-    fn establish(&mut self, sa: IsakmpSa, address: PeerAddress, proof: Answered, now: BootTime) {
+    fn establish(&mut self, session: Session<X>) {
+        let sa = session.sa();
         self.statistics.phase1_established += 1;
         self.events.push_back(EndpointEvent::Established {
-            address,
+            address: session.address(),
             identity: sa.peer_identity().clone(),
             transform: sa.transform(),
             cookies: sa.cookies(),
         });
-        self.sessions.insert(Session::new(sa, address, now).with_phase1(proof));
+        self.sessions.insert(session);
     }
 
     /// Names the reason to a peer with a credential. Nobody can vouch for the message; it is

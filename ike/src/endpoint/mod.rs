@@ -171,13 +171,26 @@ impl<X: Exchange> Endpoint<X> {
         }
     }
 
-    /// Takes over another configuration. Exchanges and ISAKMP SAs that there are go on as they
-    /// began: see [`delete_identity`](Self::delete_identity) and [`delete_all`](Self::delete_all).
-    pub fn reconfigure(&mut self, config: EndpointConfig) {
+    /// Takes over another configuration, and ends what it does not allow any more, so that nobody
+    /// gets in by what has gone: half-open exchanges and ISAKMP SAs whose credential is gone, has
+    /// changed or is not the one meant for their host any more; all of them if the phase-1 policy
+    /// or our identity is another one. Peers hear protected Deletes. Returns who had an ISAKMP SA
+    /// that ended.
+    pub fn reconfigure(&mut self, config: EndpointConfig) -> Vec<SocketAddr> {
+        let all = config.phase1 != self.config.phase1 || config.identity != self.config.identity;
         self.credentials = Credentials::new(config.peers.clone());
         self.half_open.limit(config.limits);
         self.sessions.limit(config.limits);
         self.config = config;
+        let credentials = &self.credentials;
+        let is_allowed = |address: PeerAddress, used: Option<&PeerCredential>| {
+            let meant = credentials.find(address.remote.ip());
+            !all && meant.is_some() && (used.is_none() || used == meant)
+        };
+        self.half_open.retain(|half| is_allowed(half.address, half.credential.as_ref()));
+        let ended =
+            self.sessions.find_all(|session| !is_allowed(session.address(), session.credential()));
+        self.delete_sessions(&ended)
     }
 
     /// Where arithmetic is done from now on.
@@ -271,11 +284,20 @@ impl<X: Exchange> Endpoint<X> {
         all.len()
     }
 
-    /// Ends every ISAKMP SA, telling the peers by protected Deletes. Returns how many there were.
-    pub fn delete_all(&mut self) -> usize {
-        let all = self.sessions.all();
-        all.iter().for_each(|cookies| self.delete(cookies));
-        all.len()
+    /// Ends every ISAKMP SA with a peer that `is_meant` names by its address, telling the peers by
+    /// protected Deletes. Returns who had them.
+    pub fn delete_peers(&mut self, is_meant: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
+        let meant = self.sessions.find_all(|session| is_meant(session.address().remote));
+        self.delete_sessions(&meant)
+    }
+
+    fn delete_sessions(&mut self, all: &[Cookies]) -> Vec<SocketAddr> {
+        let peers = all.iter().filter_map(|cookies| {
+            let peer = self.sessions.get(cookies)?.address().remote;
+            self.delete(cookies);
+            Some(peer)
+        });
+        peers.collect()
     }
 
     /// The session with this cookie pair.

@@ -49,9 +49,10 @@ impl<X: Exchange> Sessions<X> {
         self.limits = limits;
     }
 
-    /// Every ISAKMP SA.
-    pub(super) fn all(&self) -> Vec<Cookies> {
-        self.by_cookies.keys().copied().collect()
+    /// Every ISAKMP SA whose session `is_meant` selects.
+    pub(super) fn find_all(&self, is_meant: impl Fn(&Session<X>) -> bool) -> Vec<Cookies> {
+        let meant = self.by_cookies.iter().filter(|(_, (_, session))| is_meant(session));
+        meant.map(|(cookies, _)| *cookies).collect()
     }
 
     pub(super) fn len(&self) -> usize {
