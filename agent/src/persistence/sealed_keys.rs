@@ -168,7 +168,7 @@ fn kept_kek(from: &mut Decoder<'_>, group: u32) -> Result<KeptKek, StateError> {
         LkhDownload::decode(octets).map_err(|_| from.error("a key path"))
     })?;
     let keys = KekKeys { algorithm_key, signature_key };
-    let sa = GroupSa::originate(policy, BTreeMap::new(), Some(keys), Some(number), None);
+    let sa = GroupSa::from_sealed(policy, keys, number);
     Ok(KeptKek { sa: with_path(sa, path), end })
 }
 
@@ -210,7 +210,7 @@ mod tests {
         let policy = GroupPolicy { group: GroupId(9), kek: Some(kek), gap, teks: Vec::new() };
         let keys =
             KekKeys { algorithm_key: Secret::new(vec![1; 32]), signature_key: Some(vec![2; 91]) };
-        let sa = GroupSa::originate(policy, BTreeMap::new(), Some(keys), Some(77), None);
+        let sa = GroupSa::from_sealed(policy, keys, 77);
         let key = |node: u16| LkhKey {
             node,
             algorithm: 3,

@@ -2,6 +2,8 @@
 
 mod gap;
 mod kek;
+mod keys;
+pub mod proof;
 mod selector;
 mod sender;
 mod tek;
@@ -12,6 +14,7 @@ use std::collections::BTreeMap;
 
 pub use gap::GroupAssociatedPolicy;
 pub use kek::{KekKeys, KekPolicy};
+pub use keys::GroupKeys;
 pub use selector::{AddressRange, TrafficSelector};
 pub use sender::SenderIds;
 pub use tek::{
@@ -19,10 +22,8 @@ pub use tek::{
     Spi, TekKeys, TekPolicy, TekProtection, TekProtocol, concurrent,
 };
 
-use crate::phase1::HashVerified;
-use crate::push::open::SignatureVerified;
-use crate::wire::GroupKeys;
 use crate::wire::lkh::LkhDownload;
+use proof::HashVerified;
 
 /// The number that names a group: an ID_KEY_ID payload of 4 octets (RFC 6407 §5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,9 +51,10 @@ pub struct GroupPolicy {
 
 /// A group SA with its keys.
 ///
-/// [`GroupSa::originate`] is for the key server, which is the authority, for what a restarted
-/// member has in its kernel or sealed state, and for tests; what a member received is built inside
-/// this crate only, behind a verified HASH or SIG.
+/// Where its keys come from shows in how it is built: [`originate`](Self::originate) is for the key
+/// server, which is the authority; [`from_kernel`](Self::from_kernel) and
+/// [`from_sealed`](Self::from_sealed) for what a restarted member has kept; what a member received is
+/// built inside this crate only, behind a verified HASH or SIG.
 #[derive(Debug, PartialEq, Eq)]
 pub struct GroupSa {
     policy: GroupPolicy,
@@ -64,8 +66,7 @@ pub struct GroupSa {
 }
 
 impl GroupSa {
-    /// The key server's own group SA, or what a restarted member finds in its own kernel or sealed
-    /// state.
+    /// The key server's own group SA.
     pub fn originate(
         policy: GroupPolicy,
         tek_keys: BTreeMap<Spi, TekKeys>,
@@ -74,6 +75,17 @@ impl GroupSa {
         sender_ids: Option<SenderIds>,
     ) -> Self {
         Self { policy, tek_keys, kek_keys, sequence_number, sender_ids, key_path: None }
+    }
+
+    /// The data SAs that a restarted member finds in its own kernel, with their keys.
+    pub fn from_kernel(policy: GroupPolicy, tek_keys: BTreeMap<Spi, TekKeys>) -> Self {
+        Self::originate(policy, tek_keys, None, None, None)
+    }
+
+    /// The rekey SA of a member's own sealed state: `sequence_number` is that of the last push
+    /// accepted under its KEK.
+    pub fn from_sealed(policy: GroupPolicy, kek_keys: KekKeys, sequence_number: u32) -> Self {
+        Self::originate(policy, BTreeMap::new(), Some(kek_keys), Some(sequence_number), None)
     }
 
     /// The same with one member's path through the key hierarchy, whose root must be the KEK.
@@ -130,7 +142,11 @@ impl GroupSa {
     }
 
     /// What a member received in a push.
-    pub(crate) fn pushed(policy: GroupPolicy, keys: GroupKeys, _proof: SignatureVerified) -> Self {
+    pub(crate) fn pushed(
+        policy: GroupPolicy,
+        keys: GroupKeys,
+        _proof: proof::SignatureVerified,
+    ) -> Self {
         let GroupKeys { tek_keys, kek_keys, sender_ids, lkh: key_path } = keys;
         Self { policy, tek_keys, kek_keys, sequence_number: None, sender_ids, key_path }
     }

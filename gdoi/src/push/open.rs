@@ -11,16 +11,13 @@ use super::message::{self, NAME, PushPayloads, SignatureHabit, SignedLength};
 use super::replay::Replay;
 use crate::crypto::{KeyKind, RsaForm};
 use crate::error::{Error, PeerMisbehaved};
+use crate::group::proof::SignatureVerified;
 use crate::wire::chain::{self, RawPayload};
 use crate::wire::header::{self, Header};
 use crate::wire::registry::{Flags, GROUPKEY_PUSH, PayloadKind};
 use crate::wire::seq::SequenceNumber;
 use crate::wire::signature::Signature;
 use ike::error::{NotAccepted, PeerIncompatible};
-
-/// Proof that SIG of a push was verified with the public key of the group's key server.
-#[derive(Debug)]
-pub struct SignatureVerified(());
 
 /// A decrypted push: octets that may be noise.
 #[derive(Debug)]
@@ -175,15 +172,21 @@ impl Fresh {
             let digest =
                 message::signed_digest(verifier.hash, &push.opened.header, counted, signed)?;
             for form in in_order(habit.form, [RsaForm::DigestInfo, RsaForm::RawDigest]) {
-                if verifier.key.verify(verifier.hash, form, &digest, &push.signature).is_err() {
+                let Some(proof) = SignatureVerified::verify(
+                    &verifier.key,
+                    verifier.hash,
+                    form,
+                    &digest,
+                    &push.signature,
+                ) else {
                     continue;
-                }
+                };
                 let rsa = verifier.key.kind() == KeyKind::Rsa;
                 let habit = SignatureHabit {
                     form: if rsa { Some(form) } else { None },
                     length: if padded { Some(length) } else { habit.length },
                 };
-                return Ok(VerifiedPush { push, proof: SignatureVerified(()), habit });
+                return Ok(VerifiedPush { push, proof, habit });
             }
         }
         Err(PeerMisbehaved::WrongSignature.into())

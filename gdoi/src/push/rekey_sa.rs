@@ -1,7 +1,5 @@
 //! One rekey SA of a member: what opens the pushes under one KEK (RFC 6407 §4.4).
 
-use std::collections::BTreeMap;
-
 use super::ack::{AcknowledgementKind, acknowledge};
 use super::apply::{self, Applied};
 use super::kek::{Kek, KekUnusable, Verifier};
@@ -99,13 +97,7 @@ impl RekeySa {
         };
         let signature_key = Some(self.verifier.der.clone());
         let keys = KekKeys { algorithm_key: self.kek.algorithm_key(), signature_key };
-        let sa = GroupSa::originate(
-            policy,
-            BTreeMap::new(),
-            Some(keys),
-            Some(self.sequence_number()),
-            None,
-        );
+        let sa = GroupSa::from_sealed(policy, keys, self.sequence_number());
         match &self.path {
             Some(path) => sa.with_key_path(path.download(self.policy.algorithm)),
             None => sa,

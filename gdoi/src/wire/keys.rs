@@ -13,21 +13,9 @@ use super::lkh::{LkhAttribute, LkhDownload, LkhKey};
 use super::registry::{KdType, KekAlgorithm, KekKeyAttribute, SidAttribute, TekKeyAttribute};
 use crate::crypto::Secret;
 use crate::group::{
-    GroupPolicy, GroupSa, KekKeys, KekPolicy, SenderIds, Spi, TekKeys, TekProtection, TekProtocol,
+    GroupKeys, GroupPolicy, GroupSa, KekKeys, KekPolicy, SenderIds, Spi, TekKeys, TekProtection,
+    TekProtocol,
 };
-
-/// What a KD payload adds to a policy to make a [`GroupSa`].
-#[derive(Debug, PartialEq, Eq, Default)]
-pub struct GroupKeys {
-    /// Keys of the data SAs: exactly the SPIs of the policy.
-    pub tek_keys: BTreeMap<Spi, TekKeys>,
-    /// Keys of the rekey SA, if the policy has one.
-    pub kek_keys: Option<KekKeys>,
-    /// Sender identifiers.
-    pub sender_ids: Option<SenderIds>,
-    /// The member's path through the key hierarchy, if the group has one.
-    pub lkh: Option<LkhDownload>,
-}
 
 /// Why keys do not fit the policy they came with. No variant holds key octets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

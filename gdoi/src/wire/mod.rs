@@ -30,7 +30,8 @@ pub use ike::wire::{
     sa, signature, transform, vendor,
 };
 
-pub use keys::{GroupKeys, KeyError, group_keys, key_download};
+pub use crate::group::GroupKeys;
+pub use keys::{KeyError, group_keys, key_download};
 pub use lengths::{KeyLengths, kek_octets};
 pub use payload::Payload;
 pub use policy::{

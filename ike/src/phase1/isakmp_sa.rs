@@ -48,9 +48,25 @@ impl PeerAuthenticated {
     }
 }
 
-/// Proof that a HASH of a phase-2 exchange was verified under SKEYID_a.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashVerified(());
+/// Proof that the HASH of one message of a phase-2 exchange was verified under SKEYID_a. Minted where
+/// that is checked and nowhere else; no copy of it can be made, so that it vouches for one message.
+#[derive(Debug, PartialEq, Eq)]
+pub struct HashVerified {
+    cookies: Cookies,
+    message_id: u32,
+}
+
+impl HashVerified {
+    /// The ISAKMP SA.
+    pub fn cookies(&self) -> Cookies {
+        self.cookies
+    }
+
+    /// The exchange under it.
+    pub fn message_id(&self) -> u32 {
+        self.message_id
+    }
+}
 
 /// An established ISAKMP SA. Its keys are zeroed on drop.
 #[derive(Debug)]
@@ -235,7 +251,7 @@ impl IsakmpSa {
     ) -> Result<HashVerified, Error> {
         let computed = self.authenticator(message_id, parts, payloads);
         if constant_time_eq(computed.expose(), received) {
-            Ok(HashVerified(()))
+            Ok(HashVerified { cookies: self.cookies, message_id })
         } else {
             Err(PeerMisbehaved::WrongHash { message }.into())
         }

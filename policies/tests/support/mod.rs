@@ -268,6 +268,7 @@ fn protection(protection: &Protection) -> String {
 }
 
 /// Compares `text` with the file `name`, or writes the file when UPDATE_GOLDEN is set.
+#[allow(clippy::disallowed_methods, reason = "tests read and update their data")]
 pub fn golden(name: &str, text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")

@@ -107,7 +107,7 @@ impl KeyGenerations {
                 adopted.generations.insert(
                     0,
                     Generation {
-                        sa: GroupSa::originate(policy, held, None, None, None),
+                        sa: GroupSa::from_kernel(policy, held),
                         received: boot_time(saved.received),
                         send_from: boot_time(saved.send_from),
                         receive_until: saved.receive_until.filter(|_| bridged).map(boot_time),

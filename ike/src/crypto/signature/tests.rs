@@ -99,6 +99,7 @@ fn ecdsa_signatures_of_others_are_read_and_ours_verify() {
 #[test]
 fn published_signatures_are_judged_as_published() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/crypto/wycheproof_signatures.txt");
+    #[allow(clippy::disallowed_methods, reason = "tests read their data")]
     let text = std::fs::read_to_string(path).unwrap();
     let octets_of = |field: &str| if field == "-" { Vec::new() } else { hex(field) };
     let mut key = None;
