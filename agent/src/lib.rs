@@ -9,6 +9,7 @@ pub mod event_loop;
 pub mod exit;
 pub mod member;
 pub mod membership;
+pub mod namespace_lock;
 pub mod persistence;
 pub mod privileges;
 pub mod show;

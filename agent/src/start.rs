@@ -11,6 +11,7 @@ use crate::config::{Config, Group};
 use crate::event_loop::{EventLoop, open_control};
 use crate::membership::Seeds;
 use crate::membership::local_interface::Interfaces;
+use crate::namespace_lock::{self, NamespaceLock};
 use crate::privileges;
 
 /// Reads the configuration; a report of what is wrong goes to standard error.
@@ -34,15 +35,14 @@ pub fn configuration(path: &Path, interfaces: Option<&Interfaces>) -> Option<Con
 ///
 /// # Errors
 /// Another agent runs, the machine lacks something, or the fail-close policies cannot be installed:
-/// see
-/// [`EventLoop::start`].
+/// see [`EventLoop::start`].
 pub async fn serve<K: Kernel>(
     path: PathBuf,
     config: Config,
     interfaces: &Interfaces,
     kernel_of: impl FnOnce(Netlink) -> K,
 ) -> anyhow::Result<bool> {
-    // Another agent that runs holds the control socket: then nothing of its entries may be touched.
+    let _lock = NamespaceLock::take(namespace_lock::NAME)?;
     let calls = open_control(&config.control_socket)?;
     let warnings: Vec<String> =
         privileges::check(&config).await?.iter().map(ToString::to_string).collect();
