@@ -27,6 +27,7 @@ use crate::config::placement::{Misplaced, misplaced};
 use crate::config::{Config, Group};
 use crate::control;
 use crate::dataplane::{Cause, Dataplane};
+use crate::exit::Ending;
 use crate::member::Member;
 use crate::membership::Seeds;
 use crate::membership::local_interface::Interfaces;
@@ -85,8 +86,7 @@ pub struct EventLoop<K: Kernel> {
     status_line: String,
 }
 
-/// Listens on the control socket. Done before anything is touched: another agent that runs already
-/// holds it.
+/// Listens on the control socket. Done before anything is touched.
 ///
 /// # Errors
 /// The socket cannot be had; the error names the remedy.
@@ -173,6 +173,7 @@ impl<K: Kernel> EventLoop<K> {
         let mut terminate = handler(SignalKind::terminate())?;
         let mut interrupt = handler(SignalKind::interrupt())?;
         let mut hangup = handler(SignalKind::hangup())?;
+        let mut restart = handler(SignalKind::user_defined1())?;
         let watchdog = notify::watchdog_interval();
         let mut next_watchdog = watchdog.map(|interval| clock::now() + interval);
 
@@ -181,7 +182,7 @@ impl<K: Kernel> EventLoop<K> {
         notify::ready(&self.status_line);
         info!(event = "started", "fail-close policies and guards are installed; registering");
 
-        loop {
+        let ending = loop {
             let deadline = [self.poll_timeout(), next_watchdog].into_iter().flatten().min();
             tokio::select! {
                 received = self.sockets.receive(), if self.sockets_paused_until.is_none() => {
@@ -192,8 +193,9 @@ impl<K: Kernel> EventLoop<K> {
                 }
                 Some(call) = self.calls.recv() => self.handle_call(call).await,
                 slept = timer.sleep_until(deadline) => slept.context("boot-time timer")?,
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break Ending::Stop,
+                _ = interrupt.recv() => break Ending::Stop,
+                _ = restart.recv() => break Ending::Restart,
                 _ = hangup.recv() => self.reload().await,
             }
             self.handle_timeout().await;
@@ -206,11 +208,12 @@ impl<K: Kernel> EventLoop<K> {
                     next_watchdog = Some(now + interval);
                 }
             }
-        }
+        };
 
         notify::stopping();
-        info!(event = "stopping", "stopping in order");
-        Ok(exit::leave(&mut self.member, &self.sockets, &mut self.dataplane, clock::now()).await)
+        info!(event = "stopping", restart = ending == Ending::Restart, "stopping in order");
+        let now = clock::now();
+        Ok(exit::leave(&mut self.member, &self.sockets, &mut self.dataplane, ending, now).await)
     }
 
     fn poll_timeout(&self) -> Option<BootTime> {
@@ -331,13 +334,6 @@ impl<K: Kernel> EventLoop<K> {
     /// Everything that an operator should mend, each with its remedy.
     fn problems(&self) -> Vec<String> {
         let settings = self.settings.iter().filter(|problem| !self.problems.contains(problem));
-        let suppressed = self.dataplane.suppressed().iter().map(|sa| {
-            format!(
-                "SPI {:#010x}: the outbound counter-mode SA was lost and must not be reinstalled; \
-                 have the key server send a new TEK",
-                sa.spi
-            )
-        });
         let missing = self.dataplane.missing_interfaces().iter();
         let missing = missing.map(|name| format!("interface {name} is missing: create it"));
         let misplaced = self.misplaced.iter().map(ToString::to_string);
@@ -346,7 +342,7 @@ impl<K: Kernel> EventLoop<K> {
             .chain(settings)
             .cloned()
             .chain(self.dataplane.last_error().map(str::to_owned))
-            .chain(suppressed)
+            .chain(self.member.problems())
             .chain(missing)
             .chain(misplaced)
             .collect()

@@ -13,11 +13,22 @@ use crate::sockets::Sockets;
 /// The whole end takes no longer than this.
 pub const BOUND: Duration = Duration::from_secs(5);
 
+/// Why the process ends in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The member leaves its groups: kernel entries become what `on-exit` says.
+    Stop,
+    /// The next run follows at once and restores the groups: kernel entries stay. Without a next
+    /// run, SAs expire with their lifetimes and policies go on blocking.
+    Restart,
+}
+
 /// Ends in order. Returns whether all of it worked; what did not is logged.
 pub async fn leave<K: Kernel>(
     member: &mut Member,
     sockets: &Sockets,
     dataplane: &mut Dataplane<K>,
+    ending: Ending,
     now: BootTime,
 ) -> bool {
     let end = async {
@@ -27,7 +38,7 @@ pub async fn leave<K: Kernel>(
                 warn!(event = "goodbye-not-sent", %error, "delete of the ISAKMP SA not sent");
             }
         }
-        leave_kernel(member, dataplane, now).await
+        leave_kernel(member, dataplane, ending, now).await
     };
     match tokio::time::timeout(BOUND, end).await {
         Ok(worked) => worked,
@@ -42,12 +53,17 @@ pub async fn leave<K: Kernel>(
     }
 }
 
-/// Brings the kernel into the state that `on-exit` asks for.
+/// Brings the kernel into the state that `on-exit` asks for, or leaves it for the next run.
 pub async fn leave_kernel<K: Kernel>(
     member: &Member,
     dataplane: &mut Dataplane<K>,
+    ending: Ending,
     now: BootTime,
 ) -> bool {
+    if ending == Ending::Restart {
+        info!(event = "stopped", "kernel entries stay for the next run");
+        return true;
+    }
     match member.desired_on_exit(now) {
         Ok(None) => {
             info!(event = "stopped", "kernel entries stay, as on-exit says");

@@ -159,6 +159,27 @@ impl Member {
         }
     }
 
+    /// Outbound counter-mode SAs that were lost and must not be reinstalled.
+    pub fn handle_suppressed(&mut self, senders: &BTreeSet<SaId>, now: BootTime) {
+        for membership in &mut self.memberships {
+            let placeholder = IpAddr::V4(membership.config().placeholder);
+            let own = senders.iter().filter(|id| id.destination == placeholder);
+            membership.handle_suppressed(own.map(|id| id.spi).collect(), now);
+        }
+    }
+
+    /// What blocks traffic although keys are valid, each with its remedy.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        self.memberships.iter().flat_map(|membership| {
+            let name = &membership.config().name;
+            membership
+                .sending()
+                .problems
+                .iter()
+                .map(move |problem| format!("group {name}: {problem}"))
+        })
+    }
+
     /// `packets` of ESP with unknown SPIs have been dropped so far.
     pub fn handle_unknown_esp(&mut self, packets: u64, now: BootTime) {
         // The counter starts at zero with new tables.
@@ -348,7 +369,12 @@ impl Member {
         for membership in &mut self.memberships {
             changed |= membership.take_changed();
         }
-        changed.then(|| self.desired(now))
+        if !changed {
+            return None;
+        }
+        let outcome = self.desired(now);
+        self.memberships.iter_mut().for_each(|membership| membership.update_sending(now));
+        Some(outcome)
     }
 
     /// What the kernel should hold after an orderly end; `None` if it stays as it is.

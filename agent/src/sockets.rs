@@ -15,8 +15,9 @@ use crate::membership::local_interface::Multicast;
 
 /// Pause before a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// Pause after a failed receive, so that a lasting failure does not eat the processor.
-const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
+/// Room for what arrives while the kernel is updated, as the key server has it; in the default one a
+/// flood of unicast noise displaces pushes.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 #[derive(Debug)]
 struct Bound {
@@ -83,6 +84,7 @@ impl Sockets {
             }
             match Socket::bind(SocketAddr::new(IpAddr::V4(*address), self.port)) {
                 Ok(socket) => {
+                    socket.reserve_receive_buffer(RECEIVE_BUFFER);
                     self.missing.remove(address);
                     self.bound
                         .insert(*address, Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
@@ -110,6 +112,7 @@ impl Sockets {
             }
             match Socket::join(group.group, group.port, group.interface) {
                 Ok(socket) => {
+                    socket.reserve_receive_buffer(RECEIVE_BUFFER);
                     self.not_joined.remove(group);
                     self.joined.insert(*group, Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
                 }
@@ -135,9 +138,6 @@ impl Sockets {
         let sockets = self.bound.values_mut().chain(self.joined.values_mut());
         let receives = sockets.map(|bound| Box::pin(receive_one(bound)));
         let (received, _, _) = select_all(receives).await;
-        if matches!(received, Received::Failed(_)) {
-            tokio::time::sleep(RECEIVE_PAUSE).await;
-        }
         received
     }
 

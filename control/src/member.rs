@@ -81,6 +81,8 @@ pub enum MembershipState {
     Waiting,
     /// Keys are valid.
     Registered,
+    /// Keys are valid, and none may be sent on: the problems say why.
+    CannotSend,
     /// Keys are valid and a registration for new ones is running.
     ReRegistering,
     /// The keys have ended.

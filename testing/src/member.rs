@@ -11,7 +11,7 @@ use agent::checkpoint::Checkpoint;
 use agent::config::Config;
 use agent::config::check::{Machine, parse};
 use agent::dataplane::Dataplane;
-use agent::exit;
+use agent::exit::{self, Ending};
 use agent::member::Member;
 use agent::membership::local_interface::Interfaces;
 use agent::membership::{Event, Membership};
@@ -449,6 +449,7 @@ impl World {
             if looks {
                 self.dataplane.handle_timeout(now).await;
                 self.member.handle_near_exhaustion(self.dataplane.near_exhaustion(), now);
+                self.member.handle_suppressed(self.dataplane.suppressed(), now);
                 self.member.handle_unknown_esp(self.dataplane.unknown_esp(), now);
                 self.member.handle_integrity_failures(self.dataplane.integrity_failures(), now);
             }
@@ -462,11 +463,16 @@ impl World {
 
     /// The orderly end.
     pub async fn leave(&mut self) -> bool {
+        self.end(Ending::Stop).await
+    }
+
+    /// The orderly end, for good or for a restart.
+    pub async fn end(&mut self, ending: Ending) -> bool {
         self.member.stop(self.now);
         while let Some(transmit) = self.member.poll_transmit() {
             self.deliver(&transmit);
         }
-        exit::leave_kernel(&self.member, &mut self.dataplane, self.now).await
+        exit::leave_kernel(&self.member, &mut self.dataplane, ending, self.now).await
     }
 }
 

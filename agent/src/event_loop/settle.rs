@@ -51,6 +51,7 @@ impl<K: Kernel> EventLoop<K> {
             None => self.dataplane.handle_timeout(now).await,
         }
         self.member.handle_near_exhaustion(self.dataplane.near_exhaustion(), now);
+        self.member.handle_suppressed(self.dataplane.suppressed(), now);
         self.member.handle_unknown_esp(self.dataplane.unknown_esp(), now);
         self.member.handle_integrity_failures(self.dataplane.integrity_failures(), now);
         if self.dataplane.last_error().is_none() {

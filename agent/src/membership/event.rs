@@ -7,6 +7,7 @@ use gdoi::group::Spi;
 use gdoi::push::KekChange;
 
 use super::error::{PushRejected, RekeySaUnusable};
+use super::sending::SendingProblem;
 
 use crate::membership::failover::{PassedOver, ServerIndex};
 use crate::membership::local_interface::{Local, Missing};
@@ -116,6 +117,10 @@ pub enum Event {
         /// Of this TEK.
         spi: Spi,
     },
+    /// Traffic of the group is blocked although its keys are valid.
+    SendingBlocked(SendingProblem),
+    /// Nothing of the kind is left.
+    SendingRecovered,
     /// The KEK has ended: no push can come any more, and the group registers again.
     KekExpired,
 }

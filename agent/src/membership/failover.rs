@@ -29,6 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LEAST_MARGIN: Duration = Duration::from_secs(60);
 /// Members that one message makes register again spread out over this time.
 pub const SPREAD: Duration = Duration::from_secs(5);
+/// Members whose keys end at the same moment spread out over this time: their traffic waits.
+pub const EXPIRY_SPREAD: Duration = Duration::from_secs(1);
 /// A server that gave a KEK alone is expected to push a TEK within this time.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Two registrations of one group are never closer than this, however short the lifetimes are.
@@ -302,10 +304,25 @@ impl Failover {
         Some(first.max(now + LEAST_INTERVAL))
     }
 
-    /// The keys that the group had are gone; no server serves it now.
-    pub fn handle_expired(&mut self) {
+    /// The key server deleted the keys that the group had; no server serves it now.
+    pub fn handle_deleted(&mut self) {
         self.served_by = None;
         self.pushed = None;
+    }
+
+    /// The keys that the group had have ended; no server serves it now. Whatever is waited for, a
+    /// round begins at once: that is when a key server that gives no key early has one.
+    pub fn handle_expired(&mut self, now: BootTime) {
+        self.handle_deleted();
+        let at = now + self.jitter.below(EXPIRY_SPREAD);
+        match self.state {
+            State::Pausing { until } => self.state = State::Pausing { until: until.min(at) },
+            State::Served { server, renewal } => {
+                self.awaits_tek = false;
+                self.state = State::Served { server, renewal: renewal.min(at) };
+            }
+            State::Suspended | State::Trying { .. } => {}
+        }
     }
 
     /// The keys that the serving server gave cannot be used after all: it counts as passed over.

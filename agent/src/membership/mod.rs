@@ -16,6 +16,7 @@ mod push;
 mod registration;
 pub mod rekey_sa;
 pub mod restore;
+pub mod sending;
 
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -40,6 +41,7 @@ use local_interface::{Interfaces, Local, Missing};
 use registration::Attempt;
 pub use registration::IsakmpSa;
 use rekey_sa::{KeptKek, Rekey};
+use sending::Sending;
 
 /// Gives a fresh seed from the operating system for each attempt.
 pub type Seeds = Box<dyn FnMut() -> Result<[u8; 32], EntropyError> + Send>;
@@ -67,6 +69,9 @@ pub struct Membership {
     iv_reuse_hazard: BTreeSet<Spi>,
     /// TEKs with a sequence number near exhaustion.
     near_exhaustion: BTreeSet<Spi>,
+    /// Counter-mode TEKs whose outbound SA was lost and must not be reinstalled.
+    suppressed: BTreeSet<Spi>,
+    sending: Sending,
     probed: Option<BootTime>,
     ticked: BootTime,
     changed: bool,
@@ -104,6 +109,8 @@ impl Membership {
             had_keys: false,
             iv_reuse_hazard: BTreeSet::new(),
             near_exhaustion: BTreeSet::new(),
+            suppressed: BTreeSet::new(),
+            sending: Sending::default(),
             probed: None,
             ticked: now,
             changed: true,
@@ -207,7 +214,7 @@ impl Membership {
         if self.generations.handle_timeout(now) {
             self.changed = true;
             if self.generations.is_empty(now) {
-                self.failover.handle_expired();
+                self.failover.handle_expired(now);
                 self.counters.expirations = self.counters.expirations.saturating_add(1);
                 self.events.push_back(Event::Expired);
             } else {
@@ -356,6 +363,14 @@ impl Membership {
         if self.near_exhaustion.insert(spi) {
             self.events.push_back(Event::SequenceNearExhaustion { spi });
             self.failover.renew(SPREAD, now);
+        }
+    }
+
+    /// These outbound SAs were lost and must not be reinstalled.
+    pub fn handle_suppressed(&mut self, spis: BTreeSet<Spi>, now: BootTime) {
+        if self.suppressed != spis {
+            self.suppressed = spis;
+            self.update_sending(now);
         }
     }
 

@@ -204,7 +204,7 @@ impl Membership {
             self.failover.renew(SPREAD, now);
         }
         if had_teks && self.generations.is_empty(now) {
-            self.failover.handle_expired();
+            self.failover.handle_deleted();
             self.events.push_back(Event::TeksDeleted);
         }
         if kek == KekChange::Deleted {

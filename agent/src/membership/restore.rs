@@ -164,7 +164,7 @@ fn keys(protection: &Protection) -> TekKeys {
     TekKeys { encryption: Secret::copy_from(encryption), integrity: Secret::copy_from(integrity) }
 }
 
-fn is_counter_mode(transform: EspTransform) -> bool {
+pub(super) fn is_counter_mode(transform: EspTransform) -> bool {
     !matches!(
         transform,
         EspTransform::DES | EspTransform::TRIPLE_DES | EspTransform::NULL | EspTransform::AES_CBC

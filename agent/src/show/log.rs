@@ -35,6 +35,8 @@ pub fn log(membership: &Membership, event: &Event) {
         | Event::Restored { .. }
         | Event::SealedKeysEnded
         | Event::Probing(_)
+        | Event::SendingBlocked(_)
+        | Event::SendingRecovered
         | Event::SequenceNearExhaustion { .. } => log_keys(membership, event),
     }
 }
@@ -183,6 +185,12 @@ fn log_keys(membership: &Membership, event: &Event) {
             spi = format_args!("{spi:#010x}"),
             "ESP fails its integrity check; registering again"
         ),
+        Event::SendingBlocked(problem) => {
+            warn!(event = "sending-blocked", %problem, "traffic is blocked although keys are valid");
+        }
+        Event::SendingRecovered => {
+            info!(event = "sending-recovered", "all traffic of the group can be sent again");
+        }
         Event::SequenceNearExhaustion { spi } => warn!(
             event = "sequence-number-near-exhaustion",
             spi = format_args!("{spi:#010x}"),
@@ -205,6 +213,9 @@ pub fn line(member: &Member, failing: bool, now: BootTime) -> String {
 
 fn word(membership: &Membership, now: BootTime) -> String {
     let why = match membership.failover().state() {
+        _ if !membership.generations().is_empty(now) && membership.sending().is_blocked => {
+            return String::from("blocked: registered, but nothing can be sent");
+        }
         _ if !membership.generations().is_empty(now) => return String::from("protected"),
         State::Suspended => "no local address",
         State::Trying { .. } | State::Served { .. } => "registering",

@@ -2,15 +2,16 @@
 //! of the machine and the orderly end, with real key servers and a made-up kernel.
 
 use ::control::member::{IsakmpState, MembershipState, PolicyKind};
+use agent::exit::Ending;
 use agent::membership::Event;
 use agent::membership::failover::Reason;
 use agent::show::snapshot::{Surroundings, snapshot};
 use gdoi::event::PullRefusal;
-use gdoi::group::EncapsulationMode;
+use gdoi::group::{EncapsulationMode, EspTransform};
 use xfrm::Op;
 use xfrm::kernel::fake::Fault;
 
-use testing::member::{IKE, World, address, configuration, interfaces, seconds};
+use testing::member::{IKE, Kek, World, address, configuration, interfaces, seconds, teks_of};
 
 async fn registered(servers: usize, lines: &str) -> World {
     let mut world = World::new(&configuration(servers, &format!("{lines}\n{IKE}")));
@@ -390,4 +391,92 @@ async fn a_group_that_cannot_stand_beside_another_falls_to_its_blocks_alone() {
         other.passed_over()
     );
     assert!(!world.group_in_clear());
+}
+
+#[tokio::test]
+async fn an_orderly_restart_touches_no_kernel_entry() {
+    let mut world = registered(1, "").await;
+    let before = world.kernel.log().len();
+    assert!(world.end(Ending::Restart).await);
+    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]), "on-exit = \"block\" is for a stop");
+    world.server(1).up = false;
+    let mut world = world.restart().await;
+    world.start().await;
+    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+    let ops = world.kernel.log().split_off(before);
+    assert!(!ops.iter().any(|op| matches!(op, Op::DeleteSa(_) | Op::InstallSa(_))), "{ops:?}");
+}
+
+/// A key server that makes the next key only when the last one has ended has none a second before.
+#[tokio::test]
+async fn one_try_comes_at_the_very_end_of_a_key() {
+    for with_kek in [false, true] {
+        let mut world = World::new(&configuration(1, IKE));
+        world.start().await;
+        world.pass(seconds(1)).await;
+        if with_kek {
+            world.server(1).kek = Some(Kek::new(1, 86_400));
+            world.server(1).custom = Some(teks_of(&[], (None, None)));
+        } else {
+            world.server(1).refusal = Some(PullRefusal::AuthenticationFailed);
+        }
+        world.pass(seconds(3_598)).await;
+        assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]), "KEK {with_kek}");
+        world.server(1).custom = None;
+        world.server(1).refusal = None;
+        world.server(1).spi = 0x2000;
+        world.pass(seconds(3)).await;
+        assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]), "KEK {with_kek}");
+    }
+}
+
+/// "Registered" must not be said of a group that sends nothing.
+#[tokio::test]
+async fn a_group_that_cannot_send_says_so_with_the_cause() {
+    let shown = |world: &World| {
+        let snapshot = snapshot(&world.member, &Surroundings::default(), world.now);
+        (snapshot.groups[0].state, world.member.problems().collect::<Vec<_>>())
+    };
+    let member = async |lines: &str, transform, protected: &str| {
+        let text = configuration(1, &format!("{lines}\n{IKE}"));
+        let text = text.replace("\"172.16.0.0/12\"", protected);
+        let mut world = World::new(&text);
+        world.server(1).transform = transform;
+        // What the fixture watches over is not protected everywhere here.
+        world.stopping = true;
+        world.start().await;
+        world.pass(seconds(1)).await;
+        world
+    };
+    const ALL: &str = "\"172.16.0.0/12\"";
+    let world = member("", EspTransform::AES_GCM_16, ALL).await;
+    let (state, problems) = shown(&world);
+    assert_eq!(state, MembershipState::CannotSend);
+    assert!(problems[0].contains("set counter-mode-send = true"), "{problems:?}");
+    assert!(world.events.iter().any(|event| matches!(event, Event::SendingBlocked(_))));
+
+    let mut world = member("counter-mode-send = true", EspTransform::AES_GCM_16, ALL).await;
+    assert_eq!(shown(&world), (MembershipState::Registered, vec![]));
+    world.kernel.flush_states();
+    world.pass(seconds(31)).await;
+    let (state, problems) = shown(&world);
+    assert_eq!(state, MembershipState::CannotSend);
+    assert!(problems[0].contains("was lost"), "{problems:?}");
+    world.server(1).spi = 0x2000;
+    let now = world.now;
+    world.member.register("branches", now).unwrap();
+    world.settle().await;
+    world.pass(seconds(31)).await;
+    assert_eq!(shown(&world), (MembershipState::Registered, vec![]));
+    assert!(world.events.contains(&Event::SendingRecovered));
+
+    let world = member("", EspTransform::AES_CBC, "\"10.77.0.0/16\"").await;
+    let (state, problems) = shown(&world);
+    assert_eq!(state, MembershipState::CannotSend);
+    assert!(problems[0].contains("no TEK covers 10.77.0.0/16"), "{problems:?}");
+    let world = member("", EspTransform::AES_CBC, "\"172.16.0.0/12\", \"10.77.0.0/16\"").await;
+    let (state, problems) = shown(&world);
+    assert_eq!((state, problems.len()), (MembershipState::Registered, 1));
+    let world = member("mode = \"receive-only\"", EspTransform::AES_GCM_16, ALL).await;
+    assert_eq!(shown(&world), (MembershipState::Registered, vec![]));
 }

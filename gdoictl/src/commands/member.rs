@@ -113,6 +113,9 @@ fn state(group: &MemberGroup) -> String {
         MembershipState::Registering => "registering",
         MembershipState::Waiting => "waiting: every key server failed",
         MembershipState::Registered => return String::from("registered"),
+        MembershipState::CannotSend => {
+            return String::from("registered, but nothing can be sent: see Problems");
+        }
         MembershipState::ReRegistering => return String::from("registered, asking for new keys"),
         MembershipState::Expired => "expired: no valid key",
     };

@@ -148,7 +148,7 @@ fn renewal_starts_with_the_first_server_while_the_old_one_still_serves() {
     assert_eq!(failover.poll_attempt(), Some(0));
     assert_eq!(failover.served_by(), Some(1));
     assert!(failover.passed_over().is_empty());
-    failover.handle_expired();
+    failover.handle_expired(at(3_600));
     assert_eq!(failover.served_by(), None);
 }
 
