@@ -111,7 +111,7 @@ pub enum EndpointEvent<X> {
     /// An ISAKMP SA is gone, with the exchanges under it.
     Ended {
         /// What there was.
-        session: Session<X>,
+        session: Box<Session<X>>,
         /// Whether the peer deleted it (authenticated).
         deleted_by_peer: bool,
     },
@@ -430,6 +430,7 @@ impl<X: Exchange> Endpoint<X> {
     /// Ends an ISAKMP SA in silence.
     fn end(&mut self, cookies: &Cookies, deleted_by_peer: bool) {
         if let Some(session) = self.sessions.remove(cookies) {
+            let session = Box::new(session);
             self.events.push_back(EndpointEvent::Ended { session, deleted_by_peer });
         }
     }
