@@ -12,7 +12,7 @@ use crate::membership::restore::Installed;
 use tracing::{debug, error, info, warn};
 use xfrm::model::SaId;
 use xfrm::statistics::Statistics;
-use xfrm::{Desired, Error, Kernel, Ownership, Parts, Reconciler, Report};
+use xfrm::{Desired, Entry, Error, Kernel, Ownership, Parts, Reconciler, Report};
 
 /// How often the kernel is compared with what it should hold, whether or not anything was heard of
 /// a change.
@@ -41,6 +41,7 @@ pub struct Dataplane<K: Kernel> {
     unknown_esp: u64,
     integrity_failures: BTreeMap<SaId, u32>,
     missing_interfaces: BTreeSet<String>,
+    foreign: BTreeMap<Entry, Error>,
 }
 
 /// Why the kernel is updated or looked at.
@@ -83,6 +84,7 @@ impl<K: Kernel> Dataplane<K> {
             unknown_esp: 0,
             integrity_failures: BTreeMap::new(),
             missing_interfaces: BTreeSet::new(),
+            foreign: BTreeMap::new(),
         }
     }
 
@@ -198,6 +200,11 @@ impl<K: Kernel> Dataplane<K> {
         Ok(self.reconciler.read().await?.sas)
     }
 
+    /// Entries of somebody else that stand where entries of ours should, and what would help.
+    pub fn foreign(&self) -> impl Iterator<Item = &Error> {
+        self.foreign.values()
+    }
+
     /// Interfaces that entries name and that do not exist.
     pub fn missing_interfaces(&self) -> &BTreeSet<String> {
         &self.missing_interfaces
@@ -303,6 +310,16 @@ impl<K: Kernel> Dataplane<K> {
                 "interface does not exist; its entries are installed when it appears"
             );
         }
+        for (_, reason) in
+            report.foreign.iter().filter(|(entry, _)| !self.foreign.contains_key(entry))
+        {
+            warn!(
+                event = "foreign-kernel-entry",
+                %reason,
+                "a kernel entry of somebody else keeps one of ours out; everything else is installed"
+            );
+        }
+        self.foreign = report.foreign;
         self.suppressed = report.suppressed;
         self.near_exhaustion = report.near_exhaustion;
         self.unknown_esp = report.unknown_esp;

@@ -343,6 +343,7 @@ impl<K: Kernel> EventLoop<K> {
             .cloned()
             .chain(self.dataplane.last_error().map(str::to_owned))
             .chain(self.member.problems())
+            .chain(self.dataplane.foreign().map(ToString::to_string))
             .chain(missing)
             .chain(misplaced)
             .collect()

@@ -1,5 +1,6 @@
 //! What can go wrong between us and the kernel. Messages name the place and the remedy.
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::io;
 
@@ -25,6 +26,11 @@ pub enum Error {
         selector = .0
     )]
     ForeignPolicy(PolicyId),
+    /// A route to a placeholder address exists and is not ours.
+    #[error(
+        "a route to {0} exists that is not ours: remove it (`ip route`) or set another placeholder for the group"
+    )]
+    ForeignRoute(IpAddr),
     /// A state with the identity that we need exists and is not ours.
     #[error("an ESP state to {} with SPI {:#010x} exists that is not ours: remove it (`ip xfrm state`)", .0.destination, .0.spi)]
     ForeignState(SaId),
@@ -103,6 +109,11 @@ pub struct Failure {
 }
 
 impl Error {
+    /// Whether an entry of somebody else is in the way.
+    pub fn is_foreign_entry(&self) -> bool {
+        matches!(self, Self::ForeignPolicy(_) | Self::ForeignState(_) | Self::ForeignRoute(_))
+    }
+
     /// From an error number of the kernel (positive or negative).
     pub(crate) fn from_errno(
         operation: impl Into<String>,

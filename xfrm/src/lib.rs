@@ -34,7 +34,7 @@ pub use counters::Counters;
 pub use desired::Desired;
 pub use error::Error;
 pub use kernel::{Current, Kernel};
-pub use op::Op;
+pub use op::{Entry, Op};
 pub use ownership::Ownership;
 pub use parts::Parts;
 pub use plan::plan;

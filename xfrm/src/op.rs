@@ -1,6 +1,7 @@
 //! One change of the kernel, as data.
 
 use core::fmt;
+use core::net::IpAddr;
 
 use crate::desired::PlaceholderRoute;
 use crate::model::{Policy, PolicyId, SaId};
@@ -57,7 +58,28 @@ pub enum Op {
     DeleteSa(SaId),
 }
 
+/// What an entry is told apart by among everybody's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entry {
+    /// A route to this placeholder address.
+    Route(IpAddr),
+    /// A policy.
+    Policy(PolicyId),
+    /// A state.
+    State(SaId),
+}
+
 impl Op {
+    /// The entry that this adds to the kernel, where others may have one of the same identity.
+    pub(crate) fn adds(&self) -> Option<Entry> {
+        match self {
+            Self::AddRoute(route) => Some(Entry::Route(route.placeholder)),
+            Self::AddPolicy { policy, .. } => Some(Entry::Policy(policy.id.clone())),
+            Self::InstallSa(id) => Some(Entry::State(*id)),
+            _ => None,
+        }
+    }
+
     /// Whether this takes something away that stops packets, or lets something pass that may not
     /// pass now.
     ///

@@ -289,5 +289,7 @@ fn only_closes(old: &Policy, new: &Policy) -> bool {
 pub(crate) fn same_in_kernel(wanted: &Sa, installed: &Sa) -> bool {
     let facts =
         |sa: &Sa| (sa.id, sa.source, sa.reqid, sa.no_path_mtu_discovery, sa.sequence_may_wrap);
-    facts(wanted) == facts(installed) && wanted.protection.same_in_kernel(&installed.protection)
+    facts(wanted) == facts(installed)
+        && wanted.hard_lifetime.is_some() == installed.hard_lifetime.is_some()
+        && wanted.protection.same_in_kernel(&installed.protection)
 }

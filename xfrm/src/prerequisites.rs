@@ -9,7 +9,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_xfrm::constants::{XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MSG_NEWSA};
 
 use crate::algorithm::{Aead, Encryption, Integrity, Protection};
-use crate::error::{EEXIST, ENOSYS, EPERM, EPROTONOSUPPORT, Error};
+use crate::error::{EEXIST, EINTR, ENOSYS, EPERM, EPROTONOSUPPORT, Error};
 use crate::kernel::netlink::channel::{Channel, Netfilter, Xfrm};
 use crate::kernel::netlink::sa as wire;
 use crate::key::Key;
@@ -144,7 +144,8 @@ async fn check_xfrm() -> Result<(), Problem> {
         _ => Problem::NoXfrm(error.to_string()),
     };
     let mut channel = Channel::<Xfrm>::open().map_err(none)?;
-    channel.dump("list policies", XFRM_MSG_GETPOLICY, &[], |_| Ok(())).await.map_err(none)
+    let listed = channel.dump("list policies", XFRM_MSG_GETPOLICY, &[], |_| Ok(())).await;
+    unless_interrupted(listed).map_err(none)
 }
 
 async fn check_nf_tables() -> Result<(), Problem> {
@@ -154,12 +155,18 @@ async fn check_nf_tables() -> Result<(), Problem> {
     };
     let mut channel = Channel::<Netfilter>::open().map_err(none)?;
     let any = header(0);
-    channel.dump("list nf_tables tables", GET_TABLE, &any, |_| Ok(())).await.map_err(none)?;
+    let listed = channel.dump("list nf_tables tables", GET_TABLE, &any, |_| Ok(())).await;
+    unless_interrupted(listed).map_err(none)?;
     // Adding a table and taking it back in one transaction: asks for the permission and changes
     // nothing.
     let messages = crate::nft::table::remove("gdoi-probe", 0);
     let (begin, end) = ((BATCH_BEGIN, &BATCH[..]), (BATCH_END, &BATCH[..]));
     channel.transaction("try nf_tables", begin, &messages, end).await.map_err(none)
+}
+
+/// A list that somebody else's change interrupted was there all the same.
+fn unless_interrupted(listed: Result<(), Error>) -> Result<(), Error> {
+    listed.or_else(|error| if error.errno() == Some(EINTR) { Ok(()) } else { Err(error) })
 }
 
 /// Tries each algorithm by an inbound state that no packet finds.

@@ -9,11 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::Desired;
-use crate::error::{Error, Failure};
+use crate::error::{EINTR, Error, Failure};
 use crate::kernel::{Current, Kernel};
 use crate::model::{Install, Sa, SaId, SaRole};
 use crate::nft::UNKNOWN_ESP;
-use crate::op::Op;
+use crate::op::{Entry, Op};
 use crate::ownership::Ownership;
 use crate::parts::Parts;
 use crate::plan;
@@ -21,6 +21,9 @@ use crate::statistics::Statistics;
 
 /// Rounds of reading and changing before the reconciler says that the kernel does not converge.
 const ROUNDS: u32 = 4;
+
+/// How often a part of the kernel is read when somebody else changes it meanwhile (EINTR).
+const READINGS: u32 = 16;
 
 /// Sequence number from which a sender that must not wrap needs a new TEK: a quarter of 2^32
 /// packets is left, 17 minutes at a million a second.
@@ -60,6 +63,9 @@ pub struct Report {
     /// Packets that failed the integrity check of an inbound state, since the state was made; only
     /// where there were any.
     pub integrity_failures: BTreeMap<SaId, u32>,
+    /// What somebody else's entry of the same identity keeps out of the kernel. The rest of the
+    /// desired state is there.
+    pub foreign: BTreeMap<Entry, Error>,
     /// Interfaces that are named but do not exist now. Repair again when one appears.
     pub missing_interfaces: BTreeSet<String>,
 }
@@ -188,7 +194,7 @@ impl<K: Kernel> Reconciler<K> {
             if ops.is_empty() {
                 return Ok(report);
             }
-            failures = self.execute(ops, &mut report.done).await;
+            failures = self.execute(ops, &mut report).await;
             // What the kernel refuses for good it refuses again; the rest is worth another look.
             if failures.iter().any(|failure| !failure.cause.is_transient()) {
                 break;
@@ -216,7 +222,9 @@ impl<K: Kernel> Reconciler<K> {
             self.current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
         report.integrity_failures = self.integrity_failures();
         report.missing_interfaces = plan::missing_interfaces(&self.current, &self.desired);
-        let ops = plan::plan(&self.current, &self.desired, &self.ownership);
+        let mut ops = plan::plan(&self.current, &self.desired, &self.ownership);
+        // Tried once: the owner of what is in the way may keep it for ever.
+        ops.retain(|op| !op.adds().is_some_and(|entry| report.foreign.contains_key(&entry)));
         Ok(self.without_suppressed(ops, &mut report.suppressed))
     }
 
@@ -227,7 +235,15 @@ impl<K: Kernel> Reconciler<K> {
             self.stale |= Parts::TABLES;
         }
         if self.stale != Parts::NONE {
-            self.kernel.read(&self.ownership, self.stale, &mut self.current).await?;
+            let mut attempt = 1;
+            loop {
+                match self.kernel.read(&self.ownership, self.stale, &mut self.current).await {
+                    Err(error) if error.errno() == Some(EINTR) && attempt < READINGS => {
+                        attempt += 1;
+                    }
+                    other => break other?,
+                }
+            }
             self.stale = Parts::NONE;
         }
         Ok(())
@@ -269,7 +285,7 @@ impl<K: Kernel> Reconciler<K> {
         &mut self.kernel
     }
 
-    async fn execute(&mut self, ops: Vec<Op>, done: &mut Vec<Op>) -> Vec<Failure> {
+    async fn execute(&mut self, ops: Vec<Op>, report: &mut Report) -> Vec<Failure> {
         let mut failures = Vec::new();
         for op in ops {
             // Closing on is safe with a failure behind us; opening and removing rely on what
@@ -284,7 +300,12 @@ impl<K: Kernel> Reconciler<K> {
                     if let Op::InstallSa(id) = op {
                         self.spend(id);
                     }
-                    done.push(op);
+                    report.done.push(op);
+                }
+                // Nothing of ours depends on it: the entry in the way decides about these packets,
+                // and the guards stand behind it.
+                Err(cause) if cause.is_foreign_entry() => {
+                    report.foreign.extend(op.adds().map(|entry| (entry, cause)));
                 }
                 Err(cause) => failures.push(Failure { op, cause }),
             }

@@ -23,7 +23,7 @@ use xfrm::model::{
     Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
 };
 use xfrm::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
-use xfrm::{Current, Desired, Error, Kernel, Op, Ownership, Parts, Reconciler, plan};
+use xfrm::{Current, Desired, Entry, Error, Kernel, Op, Ownership, Parts, Reconciler, plan};
 
 const DIRECTIONS: [Direction; 3] = [Direction::In, Direction::Out, Direction::Forward];
 const PREFIXES: [&str; 5] =
@@ -535,11 +535,10 @@ fn a_foreign_policy_with_our_selector_is_named_and_left_alone() {
     block.id.direction = Direction::In;
     desired.policies.insert(block.id.clone(), block.clone());
     let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
-    let Err(Error::Incomplete { failures, .. }) = run(reconciler.apply(desired)) else {
-        panic!("no failure")
-    };
-    assert_eq!(failures[0].cause, Error::ForeignPolicy(foreign().id));
-    let text = failures[0].cause.to_string();
+    let report = run(reconciler.apply(desired)).unwrap();
+    let causes: Vec<_> = report.foreign.values().collect();
+    assert_eq!(causes, [&Error::ForeignPolicy(foreign().id)]);
+    let text = causes[0].to_string();
     assert!(
         text.contains("203.0.113.0/24 -> 203.0.113.0/24") && text.contains("ip xfrm policy"),
         "{text}"
@@ -555,11 +554,32 @@ fn a_foreign_state_with_our_identity_is_named_and_left_alone() {
     let id = SaId { destination: address("10.0.1.1"), spi: 0x1300 };
     kernel.add_foreign_sa(id);
     let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
-    let Err(Error::Incomplete { failures, .. }) = run(reconciler.apply(sending(0x1300, 0))) else {
-        panic!()
-    };
-    assert_eq!(failures[0].cause, Error::ForeignState(id));
+    let report = run(reconciler.apply(sending(0x1300, 0))).unwrap();
+    assert_eq!(
+        report.foreign.into_iter().collect::<Vec<_>>(),
+        [(Entry::State(id), Error::ForeignState(id))]
+    );
     assert!(kernel.foreign_sas().contains(&id));
+    // The sender does not wait for it, and it follows when the other one is gone.
+    assert_eq!(kernel.sas().len(), 1);
+    assert_eq!(run(reconciler.repair(Parts::NONE)).unwrap().foreign.len(), 1);
+    kernel.flush_states();
+    assert!(run(reconciler.repair(Parts::STATES)).unwrap().foreign.is_empty());
+    assert!(kernel.sas().contains(&id));
+}
+
+/// Somebody else's changes interrupt a list again and again.
+#[test]
+fn an_interrupted_reading_is_repeated() {
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    kernel.interrupt(10);
+    assert_eq!(run(reconciler.apply(sending(0x1300, 0))).unwrap().done.len(), 2);
+    kernel.interrupt(3);
+    assert!(run(reconciler.repair(Parts::ALL)).unwrap().done.is_empty());
+    // Not for ever.
+    kernel.interrupt(u32::MAX);
+    assert!(run(reconciler.repair(Parts::ALL)).unwrap_err().is_transient());
 }
 
 #[test]

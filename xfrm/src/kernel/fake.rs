@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::algorithm::Protection;
 use crate::counters::Counters;
 use crate::desired::{Desired, PlaceholderRoute};
-use crate::error::{EEXIST, EPERM, Error};
+use crate::error::{EEXIST, EINTR, EPERM, Error};
 use crate::kernel::{Current, InstalledSa, Kernel};
 use crate::model::{Direction, Install, Policy, PolicyId, Sa, SaId};
 use crate::nft::Fingerprint;
@@ -69,6 +69,7 @@ struct State {
     foreign_policies: Vec<Policy>,
     tables: Fingerprint,
     routes: BTreeSet<PlaceholderRoute>,
+    interruptions: u32,
     faults: BTreeMap<u64, Fault>,
     stopped: bool,
     log: Vec<Op>,
@@ -89,6 +90,11 @@ impl FakeKernel {
         let mut state = self.state();
         let at = state.attempts.saturating_add(n);
         state.faults.insert(at, fault);
+    }
+
+    /// Interrupts so many readings from now on, as a change by others does (EINTR).
+    pub fn interrupt(&self, readings: u32) {
+        self.state().interruptions = readings;
     }
 
     /// Takes all faults back.
@@ -269,6 +275,10 @@ impl Kernel for FakeKernel {
         if state.stopped {
             return Err(stopped());
         }
+        if let Some(left) = state.interruptions.checked_sub(1) {
+            state.interruptions = left;
+            return Err(Error::from_errno("list entries", EINTR, None));
+        }
         state.reads.push(parts);
         if parts.interfaces {
             current.interfaces.clone_from(&state.interfaces);
@@ -446,6 +456,6 @@ fn copy(sa: &Sa) -> Sa {
         no_path_mtu_discovery: sa.no_path_mtu_discovery,
         sequence_may_wrap: sa.sequence_may_wrap,
         install: Install::Freely,
-        hard_lifetime: None,
+        hard_lifetime: sa.hard_lifetime,
     }
 }

@@ -208,7 +208,12 @@ impl Netlink {
         self.route
             .delete_route(&op.to_string(), &route::any_placeholder(wanted.placeholder))
             .await?;
-        self.route.add_route(&op.to_string(), &new).await
+        match self.route.add_route(&op.to_string(), &new).await {
+            Err(error) if error.errno() == Some(EEXIST) => {
+                Err(Error::ForeignRoute(wanted.placeholder))
+            }
+            other => other,
+        }
     }
 
     async fn exempt(&mut self, op: &Op, interface: &str, exempt: bool) -> Result<(), Error> {

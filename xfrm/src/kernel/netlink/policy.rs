@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::constants::{
-    IPPROTO_ESP, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD,
-    XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRMA_TMPL,
+    IPPROTO_ESP, XFRM_INF, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD,
+    XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRMA_IF_ID, XFRMA_MARK, XFRMA_TMPL,
 };
 use netlink_packet_xfrm::{Selector as KernelSelector, UserPolicyId, UserPolicyInfo, UserTemplate};
 
 use crate::attribute::{Attributes, find};
 use crate::error::Error;
-use crate::kernel::netlink::sa::address;
+use crate::kernel::netlink::sa::{address, only_a_hard_time_limit};
 use crate::model::{Action, Direction, Policy, PolicyId, Reqid, Selector, Template};
 
 /// Length of `struct xfrm_userpolicy_info`.
@@ -90,7 +90,17 @@ pub(crate) fn decode(body: &[u8], names: &BTreeMap<u32, String>) -> Option<(u32,
         XFRM_POLICY_FWD => Direction::Forward,
         _ => return None,
     };
-    let template = find(body.get(POLICY_INFO..)?, XFRMA_TMPL);
+    let rest = body.get(POLICY_INFO..)?;
+    let template = find(rest, XFRMA_TMPL);
+    // What others have changed is of another priority: a plan replaces the policy if it is ours.
+    let zero = |kind| find(rest, kind).is_none_or(|value| value.iter().all(|octet| *octet == 0));
+    let plain = info.flags == 0
+        && info.share == 0
+        && zero(XFRMA_IF_ID)
+        && zero(XFRMA_MARK)
+        && only_a_hard_time_limit(&info.lifetime_cfg)
+        && matches!(info.lifetime_cfg.hard_add_expires_seconds, 0 | XFRM_INF);
+    let priority = if plain { info.priority } else { u32::MAX };
     let action = match (info.action, template) {
         (XFRM_POLICY_BLOCK, _) => Action::Block,
         (_, None) => Action::Allow,
@@ -99,7 +109,7 @@ pub(crate) fn decode(body: &[u8], names: &BTreeMap<u32, String>) -> Option<(u32,
         (_, Some(value)) => decode_template(value).map_or(Action::Allow, Action::Protect),
     };
     let id = PolicyId { direction, selector: decode_selector(&info.selector, names)? };
-    Some((info.index, Policy { id, priority: info.priority, action }))
+    Some((info.index, Policy { id, priority, action }))
 }
 
 /// Index of a policy in the body of a message, even if it is not as we make them.
@@ -112,7 +122,13 @@ fn decode_template(value: &[u8]) -> Option<Template> {
         return None;
     }
     let template = UserTemplate::parse(value).ok()?;
-    if template.mode != XFRM_MODE_TUNNEL || template.id.proto != IPPROTO_ESP {
+    let any = [template.aalgos, template.ealgos, template.calgos] == [u32::MAX; 3];
+    if template.mode != XFRM_MODE_TUNNEL
+        || template.id.proto != IPPROTO_ESP
+        || template.id.spi != 0
+        || template.share != 0
+        || !any
+    {
         return None;
     }
     Some(Template {

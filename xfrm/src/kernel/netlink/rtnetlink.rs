@@ -9,12 +9,15 @@ use nix::libc::{
 };
 
 use crate::attribute::Attributes;
-use crate::error::{ESRCH, Error};
+use crate::error::{EINTR, ESRCH, Error};
 use crate::kernel::netlink::channel::{Channel, Message, Route as Family};
 use crate::kernel::netlink::ignore_missing;
 use crate::kernel::netlink::route::{
     self, InterfaceAddress, Link, Route, every_address, every_link, every_route_of_ours,
 };
+
+/// How often a list is asked for when somebody else changes it meanwhile.
+const READINGS: u32 = 16;
 
 impl Channel<Family> {
     /// All links.
@@ -106,13 +109,19 @@ impl Channel<Family> {
         body: Attributes,
         read: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
-        let mut list = Vec::new();
-        let each = |message: Message<'_>| {
-            list.extend(read(message.body));
-            Ok(())
-        };
-        self.dump(operation, kind, body.as_octets(), each).await?;
-        Ok(list)
+        let mut attempt = 1;
+        loop {
+            let mut list = Vec::new();
+            let each = |message: Message<'_>| {
+                list.extend(read(message.body));
+                Ok(())
+            };
+            match self.dump(operation, kind, body.as_octets(), each).await {
+                // Somebody changed something meanwhile.
+                Err(error) if error.errno() == Some(EINTR) && attempt < READINGS => attempt += 1,
+                other => return other.map(|()| list),
+            }
+        }
     }
 }
 

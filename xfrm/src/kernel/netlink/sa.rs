@@ -7,9 +7,11 @@ use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::constants::{
     AF_INET, AF_INET6, IPPROTO_ESP, XFRM_INF, XFRM_MODE_TUNNEL, XFRM_SA_XFLAG_OSEQ_MAY_WRAP,
     XFRM_STATE_AF_UNSPEC, XFRM_STATE_NOPMTUDISC, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC,
-    XFRMA_ALG_CRYPT, XFRMA_REPLAY_VAL, XFRMA_SA_EXTRA_FLAGS,
+    XFRMA_ALG_COMP, XFRMA_ALG_CRYPT, XFRMA_COADDR, XFRMA_ENCAP, XFRMA_IF_ID, XFRMA_MARK,
+    XFRMA_OFFLOAD_DEV, XFRMA_REPLAY_ESN_VAL, XFRMA_REPLAY_VAL, XFRMA_SA_EXTRA_FLAGS,
+    XFRMA_SET_MARK, XFRMA_SET_MARK_MASK, XFRMA_TFCPAD,
 };
-use netlink_packet_xfrm::{Address, UserSaId, UserSaInfo};
+use netlink_packet_xfrm::{Address, LifetimeConfig, UserSaId, UserSaInfo};
 use zeroize::Zeroizing;
 
 use crate::algorithm::{Aead, Encryption, Integrity, Protection};
@@ -112,6 +114,8 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
     let source = address(&info.saddr, info.family)?;
     let (mut encryption, mut integrity, mut combined, mut extra, mut sequence) =
         (None, None, None, 0, 0);
+    // Without marks, an interface identifier, and whatever else we never set.
+    let mut plain = true;
     for (kind, value) in attributes(body.get(SA_INFO..)?) {
         match kind {
             XFRMA_ALG_CRYPT => encryption = read_encryption(value),
@@ -119,6 +123,11 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
             XFRMA_ALG_AEAD => combined = read_aead(value),
             XFRMA_SA_EXTRA_FLAGS => extra = array(value, 0).map_or(0, u32::from_ne_bytes),
             XFRMA_REPLAY_VAL => sequence = array(value, 0).map_or(0, u32::from_ne_bytes),
+            XFRMA_IF_ID | XFRMA_MARK | XFRMA_SET_MARK | XFRMA_SET_MARK_MASK | XFRMA_TFCPAD => {
+                plain &= value.iter().all(|octet| *octet == 0);
+            }
+            XFRMA_ENCAP | XFRMA_COADDR | XFRMA_OFFLOAD_DEV | XFRMA_ALG_COMP
+            | XFRMA_REPLAY_ESN_VAL => plain = false,
             // XFRMA_ALG_AUTH repeats the integrity algorithm without its truncation.
             _ => {}
         }
@@ -132,8 +141,12 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
     };
     let role = if source.is_unspecified() { SaRole::Inbound } else { SaRole::Outbound };
     let reqid = Reqid(info.reqid);
-    let known = info.mode == XFRM_MODE_TUNNEL
-        && info.flags & !(XFRM_STATE_NOPMTUDISC | XFRM_STATE_AF_UNSPEC) == 0;
+    let known = plain
+        && info.mode == XFRM_MODE_TUNNEL
+        && info.replay_window == 0
+        && info.flags & !(XFRM_STATE_NOPMTUDISC | XFRM_STATE_AF_UNSPEC) == 0
+        && extra & !XFRM_SA_XFLAG_OSEQ_MAY_WRAP == 0
+        && only_a_hard_time_limit(&info.lifetime_cfg);
     let installed = protection.filter(|_| known).map(|protection| InstalledSa {
         sa: Sa {
             id,
@@ -154,6 +167,23 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
         added: info.lifetime_cur.add_time,
     });
     Some(Seen { id, reqid, installed })
+}
+
+/// Whether nothing but [`Sa::hard_lifetime`] ends it.
+pub(crate) fn only_a_hard_time_limit(limits: &LifetimeConfig) -> bool {
+    let LifetimeConfig {
+        soft_byte_limit,
+        hard_byte_limit,
+        soft_packet_limit,
+        hard_packet_limit,
+        soft_add_expires_seconds,
+        hard_add_expires_seconds: _,
+        soft_use_expires_seconds,
+        hard_use_expires_seconds,
+    } = *limits;
+    let volumes = [soft_byte_limit, hard_byte_limit, soft_packet_limit, hard_packet_limit];
+    let times = [soft_add_expires_seconds, soft_use_expires_seconds, hard_use_expires_seconds];
+    volumes.into_iter().chain(times).all(|limit| matches!(limit, 0 | XFRM_INF))
 }
 
 /// An address of a family, `None` for another family.
@@ -276,6 +306,30 @@ mod tests {
         assert_eq!(&body[292..300], [160, 0, 0, 0, 128, 0, 0, 0]);
         assert_eq!(&body[300..304], [1, 2, 3, 4]);
         assert_eq!(&body[320..328], [8, 0, 24, 0, 2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_state_that_others_have_changed_is_not_as_we_made_it() {
+        let made = || encode(&sa(all().remove(0), true)).unwrap();
+        let is_known = |body: &[u8]| decode(body).unwrap().installed.is_some();
+        assert!(is_known(made().octets(XFRMA_IF_ID, &[0; 4]).as_octets()));
+        for (kind, value) in [
+            (XFRMA_IF_ID, &[7, 0, 0, 0][..]),
+            (XFRMA_MARK, &[1, 0, 0, 0, 255, 255, 255, 255]),
+            (XFRMA_SET_MARK, &[1, 0, 0, 0]),
+            (XFRMA_ENCAP, &[0; 24]),
+            (XFRMA_TFCPAD, &[64, 0, 0, 0]),
+        ] {
+            assert!(!is_known(made().octets(kind, value).as_octets()), "attribute {kind}");
+        }
+        // Replay window, flag `noecn`, hard limits of octets and packets, soft limit of time.
+        for offset in [215, 216, 96 + 8, 96 + 24, 96 + 32] {
+            let mut changed = made().as_octets().to_vec();
+            changed[offset] = 1;
+            let limit = changed.get_mut(offset + 1..offset + 8).filter(|_| offset < 200);
+            limit.into_iter().for_each(|rest| rest.fill(0));
+            assert!(!is_known(&changed), "offset {offset}");
+        }
     }
 
     #[test]
