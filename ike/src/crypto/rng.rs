@@ -7,15 +7,16 @@ use chacha20::ChaCha20Rng;
 use rand_core::{Infallible, Rng, SeedableRng, TryCryptoRng, TryRng};
 use zeroize::Zeroizing;
 
-/// ChaCha20 keystream from a seed. Its state is zeroed on drop.
-pub struct SeededRng(ChaCha20Rng);
+/// ChaCha20 keystream with fast key erasure: each draw replaces the key by octets of its own
+/// keystream, so that whoever reads the memory of a process learns no number drawn before, and with
+/// it no Diffie-Hellman exponent of an exchange recorded earlier. The key is zeroed on drop.
+pub struct SeededRng(Zeroizing<[u8; 32]>);
 
 impl SeededRng {
     /// A generator whose whole output follows from `seed`, which must be 32 unpredictable octets in
     /// production.
     pub fn from_seed(seed: [u8; 32]) -> Self {
-        let seed = Zeroizing::new(seed);
-        Self(ChaCha20Rng::from_seed(*seed))
+        Self(Zeroizing::new(seed))
     }
 
     /// A generator of its own for a part of the machine, so that the parts cannot disturb each
@@ -26,7 +27,15 @@ impl SeededRng {
 
     /// Fills `octets`.
     pub fn fill(&mut self, octets: &mut [u8]) {
-        self.0.fill_bytes(octets);
+        self.draw(|stream| stream.fill_bytes(octets));
+    }
+
+    /// The first 32 octets of the keystream are the next key, the octets behind them the numbers
+    /// of this draw.
+    fn draw<T>(&mut self, numbers: impl FnOnce(&mut ChaCha20Rng) -> T) -> T {
+        let mut stream = ChaCha20Rng::from_seed(*self.0);
+        stream.fill_bytes(self.0.as_mut_slice());
+        numbers(&mut stream)
     }
 
     /// `N` random octets.
@@ -57,15 +66,16 @@ impl TryRng for SeededRng {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        self.0.try_next_u32()
+        Ok(self.draw(ChaCha20Rng::next_u32))
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        self.0.try_next_u64()
+        Ok(self.draw(ChaCha20Rng::next_u64))
     }
 
     fn try_fill_bytes(&mut self, octets: &mut [u8]) -> Result<(), Infallible> {
-        self.0.try_fill_bytes(octets)
+        self.fill(octets);
+        Ok(())
     }
 }
 
@@ -80,14 +90,41 @@ impl core::fmt::Debug for SeededRng {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::hex;
 
-    /// RFC 8439 appendix A.1, test vector 1: key and counter zero.
+    /// RFC 8439 appendix A.1, test vectors 1 and 2: blocks 0 and 1 under the zero key. The first
+    /// half of block 0 is the next key.
+    const BLOCKS: &str = "
+        76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7
+        da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586
+        9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed
+        29b721769ce64e43d57133b074d839d531ed1f28510afb45ace10a1f4b794d6f";
+
     #[test]
-    fn the_zero_seed_gives_the_published_keystream() {
+    fn the_zero_seed_gives_the_published_keystream_behind_the_next_key() {
         let mut rng = SeededRng::from_seed([0; 32]);
-        let published =
-            crate::testing::hex("76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7");
-        assert_eq!(rng.array::<32>().as_slice(), published);
+        assert_eq!(rng.array::<96>().as_slice(), &hex(BLOCKS)[32..]);
+    }
+
+    /// Whatever is drawn, and however it is drawn, the state that is left cannot give it again.
+    #[test]
+    fn a_state_tells_nothing_that_was_drawn_before() {
+        let draws: [fn(&mut SeededRng) -> Vec<u8>; 3] = [
+            |rng| rng.array::<32>().to_vec(),
+            |rng| rng.try_next_u32().unwrap().to_le_bytes().to_vec(),
+            |rng| rng.try_next_u64().unwrap().to_le_bytes().to_vec(),
+        ];
+        for draw in draws {
+            let mut rng = SeededRng::from_seed([0; 32]);
+            let drawn = draw(&mut rng);
+            assert_eq!(drawn, hex(BLOCKS)[32..32 + drawn.len()]);
+            let mut left = ChaCha20Rng::from_seed(*rng.0);
+            assert_eq!(*rng.0, hex(BLOCKS)[..32], "the key is another one now");
+            let mut all_that_follows = vec![0; 4096];
+            left.fill_bytes(&mut all_that_follows);
+            assert!(!all_that_follows.windows(drawn.len()).any(|octets| octets == drawn));
+            assert_ne!(draw(&mut rng), drawn);
+        }
     }
 
     #[test]
