@@ -42,12 +42,51 @@ pub enum Authentication {
     PreSharedKey,
 }
 
+impl core::fmt::Display for Phase1Transform {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let encryption = match self.encryption {
+            Phase1Encryption::DesCbc => "des-cbc",
+            Phase1Encryption::TripleDesCbc => "3des-cbc",
+            Phase1Encryption::Aes128Cbc => "aes-128-cbc",
+            Phase1Encryption::Aes192Cbc => "aes-192-cbc",
+            Phase1Encryption::Aes256Cbc => "aes-256-cbc",
+        };
+        let hash = match self.hash {
+            HashAlgorithm::Md5 => "md5",
+            HashAlgorithm::Sha1 => "sha1",
+            HashAlgorithm::Sha2_256 => "sha2-256",
+            HashAlgorithm::Sha2_384 => "sha2-384",
+            HashAlgorithm::Sha2_512 => "sha2-512",
+        };
+        let group = match self.group {
+            DhGroup::Modp768 => 1,
+            DhGroup::Modp1024 => 2,
+            DhGroup::Modp1536 => 5,
+            DhGroup::Modp2048 => 14,
+            DhGroup::Modp3072 => 15,
+            DhGroup::Modp4096 => 16,
+            DhGroup::Ecp256 => 19,
+            DhGroup::Ecp384 => 20,
+            DhGroup::Modp2048Subgroup256 => 24,
+        };
+        let Authentication::PreSharedKey = self.authentication;
+        write!(f, "{encryption} with {hash}, group {group} and a pre-shared key")
+    }
+}
+
 impl Phase1Transform {
-    /// Whether a part of it is weak: DES, 3DES, MD5, MODP 768, 1024, 1536.
+    /// Whether a part of it is weak: DES, 3DES, MD5, MODP 768, 1024, 1536, and the MODP group of
+    /// RFC 5114, whose primes come without a proof that nobody chose them (RFC 8247 §2.4).
     pub fn is_legacy(&self) -> bool {
         matches!(self.encryption, Phase1Encryption::DesCbc | Phase1Encryption::TripleDesCbc)
             || self.hash == HashAlgorithm::Md5
-            || matches!(self.group, DhGroup::Modp768 | DhGroup::Modp1024 | DhGroup::Modp1536)
+            || matches!(
+                self.group,
+                DhGroup::Modp768
+                    | DhGroup::Modp1024
+                    | DhGroup::Modp1536
+                    | DhGroup::Modp2048Subgroup256
+            )
     }
 }
 

@@ -145,7 +145,7 @@ options! {
         /// probability is about s*s/2 * n / 2^64, and one collision reveals the packets concerned and
         /// allows forgery. Receiving needs no permission.
         pub counter_mode_send: bool = value("counter-mode-send", false);
-        /// Allow DES, 3DES, MD5 and Diffie-Hellman groups 1, 2, 5.
+        /// Allow DES, 3DES, MD5 and Diffie-Hellman groups 1, 2, 5, 24.
         pub legacy: bool = value("legacy", false).applies(Applies::NewRegistration);
         /// The DF bit of outer headers: "clear" lets the core fragment, "copy" takes the inner one (clamp
         /// the MSS of TCP then), "set" always sets it: packets without DF that do not fit into the WAN

@@ -35,8 +35,8 @@ options! {
         pub hash: Vec<Located<HashAlgorithm>> =
             list_or("hash", [HashAlgorithm::Sha2_256]).applies(Applies::NewRegistration);
         /// Diffie-Hellman group, in order of preference: 14, 15, 16 (MODP 2048, 3072, 4096), 19, 20
-        /// (ECP 256, 384), 24 (MODP 2048 with a subgroup of 256 bits). With `legacy = true` also 1, 2
-        /// and 5.
+        /// (ECP 256, 384). With `legacy = true` also 1, 2, 5 and 24 (MODP 2048 with a subgroup of 256
+        /// bits).
         pub dh_group: Vec<Located<DhGroup>> =
             list_or("dh-group", [DhGroup::Modp2048]).applies(Applies::NewRegistration);
         /// Lifetime of an ISAKMP SA. The shorter one of both sides counts.
@@ -118,7 +118,7 @@ impl Read for DhGroup {
         group.map(|(_, group)| *group).ok_or_else(|| {
             Problem::new(
                 format!("group {number} is not known"),
-                "write one of 14, 15, 16, 19, 20, 24, or with legacy = true 1, 2, 5",
+                "write one of 14, 15, 16, 19, 20, or with legacy = true 1, 2, 5, 24",
             )
         })
     }
@@ -225,6 +225,7 @@ fn weak_group(group: DhGroup) -> Option<&'static str> {
         DhGroup::Modp768 => Some("MODP 768 (group 1)"),
         DhGroup::Modp1024 => Some("MODP 1024 (group 2)"),
         DhGroup::Modp1536 => Some("MODP 1536 (group 5)"),
+        DhGroup::Modp2048Subgroup256 => Some("MODP 2048 with a 256-bit subgroup (group 24)"),
         _ => None,
     }
 }
@@ -279,7 +280,7 @@ mod tests {
 
     #[test]
     fn weak_algorithms_need_legacy() {
-        let text = "[ike]\nencryption = [\"3des-cbc\", \"des-cbc\"]\nhash = [\"md5\"]\ndh-group = [2, 1, 5]\n";
+        let text = "[ike]\nencryption = [\"3des-cbc\", \"des-cbc\"]\nhash = [\"md5\"]\ndh-group = [2, 1, 5, 24]\n";
         let report = read(text, false).unwrap_err();
         for name in [
             "3DES",
@@ -288,6 +289,7 @@ mod tests {
             "MODP 768 (group 1)",
             "MODP 1024 (group 2)",
             "MODP 1536 (group 5)",
+            "MODP 2048 with a 256-bit subgroup (group 24)",
         ] {
             assert!(report.contains(&format!("{name} is weak; ")), "{report}");
         }
@@ -300,7 +302,8 @@ mod tests {
                 "MODP 1024 (group 2)",
                 "DES",
                 "MODP 768 (group 1)",
-                "MODP 1536 (group 5)"
+                "MODP 1536 (group 5)",
+                "MODP 2048 with a 256-bit subgroup (group 24)"
             ]
         );
     }
@@ -314,7 +317,7 @@ mod tests {
 f:2:15: error: ike.encryption: \"aes-265-cbc\" is not known; did you mean \"aes-256-cbc\"?
 f:3:8: error: ike.hash: the list is empty; write [\"sha2-256\"]
 f:4:17: error: ike.dh-group: named twice; name it once
-f:4:21: error: ike.dh-group: group 17 is not known; write one of 14, 15, 16, 19, 20, 24, or with legacy = true 1, 2, 5
+f:4:21: error: ike.dh-group: group 17 is not known; write one of 14, 15, 16, 19, 20, or with legacy = true 1, 2, 5, 24
 f:5:12: error: ike.lifetime: 1s is out of range; write \"1m\" to \"1d\"
 f:6:1: error: unknown key \"life\" in ike; known keys are dh-group, encryption, hash, lifetime
 f: 6 errors; nothing was started

@@ -66,7 +66,7 @@ options! {
         /// { user-fqdn = ".." }, { key-id = ".." }. Without it, the address that the member wrote to.
         pub(super) identity: Option<Located<Identity>> = optional("identity")
             .example("{ fqdn = \"ks1.example.net\" }").applies(Applies::NewRegistration);
-        /// Whether weak algorithms may be named: DES, 3DES, MD5, groups 1, 2 and 5, SHA-1 for pushes.
+        /// Whether weak algorithms may be named: DES, 3DES, MD5, groups 1, 2, 5 and 24, SHA-1 for pushes.
         /// Each of them can be broken.
         pub(super) legacy: bool = value("legacy", false);
         /// Where signing keys and the state are kept; the systemd unit's StateDirectory= makes it.
