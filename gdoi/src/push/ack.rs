@@ -159,9 +159,8 @@ impl Claim {
         if header.exchange != GROUPKEY_PUSH_ACK {
             return Err(PeerIncompatible::ExchangeType(header.exchange.0).into());
         }
-        if header.flags != Flags::NONE {
-            let encrypted = header.flags.contains(Flags::ENCRYPTION);
-            return Err(PeerMisbehaved::Encryption { message: NAME, encrypted }.into());
+        if header.flags.contains(Flags::ENCRYPTION) {
+            return Err(PeerMisbehaved::Encryption { message: NAME, encrypted: true }.into());
         }
         if header.message_id != 0 {
             return Err(PeerMisbehaved::MessageId(header.message_id).into());

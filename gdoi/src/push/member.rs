@@ -9,7 +9,7 @@ use super::ack::AcknowledgementLength;
 use super::apply::{Applied, KekChange, PushAccepted};
 use super::message::{SignatureHabit, spi_of};
 use super::rekey_sa::{Outcome, RekeySa};
-use crate::error::{Error, NotAccepted};
+use crate::error::Error;
 use crate::event::{Deadline, Timer, Transmit};
 use crate::group::{GroupSa, KekPolicy};
 use crate::lkh::KeyPath;
@@ -17,7 +17,6 @@ use crate::time::BootTime;
 use crate::wire::header;
 use crate::wire::registry::GROUPKEY_PUSH;
 use ike::error::PeerIncompatible;
-use ike::retransmission::Digest;
 
 /// What the caller decides about pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,8 +175,7 @@ impl RekeyMember {
         }
         let spi = spi_of(&header);
         if let Some(retired) = self.retired.as_mut().filter(|sa| sa.policy().spi == spi) {
-            let copy =
-                retired.duplicate(&Digest::of(datagram), now).ok_or(NotAccepted::RetiredKek)?;
+            let copy = retired.copy_of_last(datagram, now)?;
             return self.repeat(copy, source, local);
         }
         let Some(current) = self.current.as_mut().filter(|sa| sa.policy().spi == spi) else {

@@ -12,18 +12,21 @@ use super::replay::Replay;
 use crate::crypto::{KeyKind, RsaForm};
 use crate::error::{Error, PeerMisbehaved};
 use crate::group::proof::SignatureVerified;
+use crate::wire::InvalidMessage;
 use crate::wire::chain::{self, RawPayload};
 use crate::wire::header::{self, Header};
 use crate::wire::registry::{Flags, GROUPKEY_PUSH, PayloadKind};
 use crate::wire::seq::SequenceNumber;
 use crate::wire::signature::Signature;
 use ike::error::{NotAccepted, PeerIncompatible};
+use ike::retransmission::Digest;
 
 /// A decrypted push: octets that may be noise.
 #[derive(Debug)]
 pub struct Opened {
     header: Header,
     plaintext: Zeroizing<Vec<u8>>,
+    block_length: usize,
 }
 
 /// A push whose payload chain is in order: SEQ first, SIG last, SA and KD together or not at all.
@@ -64,22 +67,29 @@ impl Opened {
         if message::spi_of(&header) != *spi {
             return Err(NotAccepted::UnknownCookies.into());
         }
-        if header.flags != Flags::ENCRYPTION {
-            let encrypted = header.flags.contains(Flags::ENCRYPTION);
+        if !header.flags.contains(Flags::ENCRYPTION) {
+            let encrypted = false;
             return Err(ike::error::PeerMisbehaved::Encryption { message: NAME, encrypted }.into());
         }
         if header.message_id != 0 {
             return Err(ike::error::PeerMisbehaved::MessageId(header.message_id).into());
         }
-        Ok(Self { header, plaintext: kek.decrypt(body)? })
+        Ok(Self { header, plaintext: kek.decrypt(body)?, block_length: kek.block_length() })
     }
 
-    /// Checks the payload chain.
+    /// Checks the payload chain, and that it fills all blocks up to less than one: nobody signs the
+    /// padding, so that it must not carry anything.
     ///
     /// # Errors
-    /// The chain is broken, or a payload is missing, repeated or out of place.
+    /// The chain is broken, or a payload is missing, repeated or out of place, or there is a block
+    /// of padding.
     pub fn check(self) -> Result<WellFormed, Error> {
         let chain = chain::walk(self.header.next_payload, &self.plaintext, header::LENGTH)?;
+        let have = chain.padding.len();
+        if have >= self.block_length {
+            let offset = header::LENGTH.saturating_add(self.plaintext.len()).saturating_sub(have);
+            return Err(InvalidMessage::Trailing { what: "payload chain", offset, have }.into());
+        }
         let mut payloads = chain.payloads.iter();
         let sequence_number: SequenceNumber =
             first("SEQ", PayloadKind::SEQUENCE_NUMBER, payloads.next())?.read()?;
@@ -136,6 +146,18 @@ impl Opened {
 }
 
 impl WellFormed {
+    /// Names what SIG covers, the number included. The padding is no part of it, and neither is
+    /// SIG: whoever holds the KEK can change the one, and some signatures have a second valid form.
+    pub(crate) fn signed_octets(&self) -> Digest {
+        let signed = self.opened.plaintext.get(..self.signed).unwrap_or_default();
+        Digest::of(signed)
+    }
+
+    /// Its number, which nobody has verified.
+    pub(crate) fn sequence_number(&self) -> u32 {
+        self.sequence_number
+    }
+
     /// Lets a push go on whose number is new under its KEK.
     ///
     /// # Errors

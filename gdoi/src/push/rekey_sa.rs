@@ -5,13 +5,12 @@ use super::apply::{self, Applied};
 use super::kek::{Kek, KekUnusable, Verifier};
 use super::member::RekeySettings;
 use super::message::SignatureHabit;
-use super::open::Opened;
+use super::open::{Opened, WellFormed};
 use super::replay::{Duplicate, Replay};
-use crate::error::Error;
+use crate::error::{Error, NotAccepted};
 use crate::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
 use crate::lkh::KeyPath;
 use crate::time::BootTime;
-use ike::retransmission::Digest;
 
 /// A KEK with everything that its pushes are checked against.
 #[derive(Debug)]
@@ -119,9 +118,23 @@ impl RekeySa {
         self.habit
     }
 
-    /// A copy of the last push accepted? Costs one hash.
-    pub(super) fn duplicate(&mut self, digest: &Digest, now: BootTime) -> Option<Option<Vec<u8>>> {
-        match self.replay.duplicate(digest, now) {
+    /// A copy of the last push accepted, under a KEK that is no longer in use: its acknowledgement,
+    /// if it should be sent again.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub(super) fn copy_of_last(
+        &mut self,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let push = Opened::decrypt(&self.kek, &self.policy.spi, datagram)?.check()?;
+        Ok(self.duplicate(&push, now).ok_or(NotAccepted::RetiredKek)?)
+    }
+
+    /// A copy of the last push accepted?
+    fn duplicate(&mut self, push: &WellFormed, now: BootTime) -> Option<Option<Vec<u8>>> {
+        match self.replay.duplicate(push.sequence_number(), &push.signed_octets(), now) {
             Duplicate::No => None,
             Duplicate::Silent => Some(None),
             Duplicate::Acknowledge(answer) => Some(Some(answer.to_vec())),
@@ -138,16 +151,16 @@ impl RekeySa {
         settings: &RekeySettings,
         now: BootTime,
     ) -> Result<Outcome, Error> {
-        let digest = Digest::of(datagram);
-        if let Some(acknowledgement) = self.duplicate(&digest, now) {
+        let push = Opened::decrypt(&self.kek, &self.policy.spi, datagram)?.check()?;
+        if let Some(acknowledgement) = self.duplicate(&push, now) {
             return Ok(Outcome::Duplicate(acknowledgement));
         }
-        let fresh =
-            Opened::decrypt(&self.kek, &self.policy.spi, datagram)?.check()?.fresh(&self.replay)?;
+        let signed_octets = push.signed_octets();
+        let fresh = push.fresh(&self.replay)?;
         let verified = fresh.verify(&self.verifier, self.habit)?;
         let sequence_number = verified.sequence_number();
         self.habit = verified.habit();
-        self.replay.accept(sequence_number, digest);
+        self.replay.accept(sequence_number, signed_octets);
         match apply::apply(self, verified, settings.legacy) {
             Ok(applied) => {
                 let policy = applied.policy.as_ref().unwrap_or(&self.policy);

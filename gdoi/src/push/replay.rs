@@ -2,6 +2,10 @@
 //!
 //! RFC 3547 §5.6 asked for a sliding window. Key servers repeat a push with the same number and the
 //! same octets, so that "strictly greater" loses nothing and leaves nothing to reorder.
+//!
+//! A copy is known by its number and the octets that are signed. Known by all its octets, a member
+//! that changes what is not signed could send the push first, from an address of its own: the key
+//! server's would be none, and every acknowledgement would go elsewhere.
 
 use crate::error::NotAccepted;
 use crate::time::BootTime;
@@ -68,9 +72,15 @@ impl Replay {
             self.digest.clone().map(|digest| Answered::new(digest, acknowledgement, now));
     }
 
-    /// Whether `digest` names a copy of the push accepted last.
-    pub(super) fn duplicate(&mut self, digest: &Digest, now: BootTime) -> Duplicate<'_> {
-        if self.digest.as_ref() != Some(digest) {
+    /// Whether this number and `digest`, of the octets that are signed, are those of the push
+    /// accepted last.
+    pub(super) fn duplicate(
+        &mut self,
+        number: u32,
+        digest: &Digest,
+        now: BootTime,
+    ) -> Duplicate<'_> {
+        if number != self.last || self.digest.as_ref() != Some(digest) {
             return Duplicate::No;
         }
         match self.accepted.as_mut().map(|accepted| accepted.handle(digest, now)) {

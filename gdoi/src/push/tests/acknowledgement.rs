@@ -1,6 +1,8 @@
 //! Acknowledgements: octets worked by hand from RFC 8263, and what a key server makes of them.
 
 use super::super::ack::{Claim, acknowledge};
+use super::super::kek::Kek;
+use super::super::message::push_header;
 use super::*;
 use crate::error::NotAccepted;
 use ike::error::PeerMisbehaved;
@@ -113,6 +115,37 @@ fn a_push_is_acknowledged_and_its_copies_again() {
 
         let next = server.push_tek(0x1001);
         assert_eq!(next.verify(&claim, None), Err(NotAccepted::UnexpectedAcknowledgement.into()));
+    }
+}
+
+/// Another member writes other padding, which nobody signs, and sends the push from its own address
+/// before the key server's arrives: the acknowledgements still reach the key server.
+#[test]
+fn padding_of_another_member_does_not_divert_acknowledgements() {
+    let mut server = KeyServer::new(KeyKind::Rsa, 128, Some(1));
+    server.options.length = SignedLength::Unpadded;
+    let mut member = server.member();
+    let push = server.seal(PushContent {
+        deletions: &[Deletion::Kek([9; 16])],
+        group_sa: Some(&tek_sa(0x1000, None)),
+        ..PushContent::default()
+    });
+    let kek = Kek::new(&server.policy, &server.key, false).unwrap();
+    let mut plain = kek.decrypt(&push.datagram()[28..]).unwrap();
+    assert_eq!(plain.last(), Some(&0), "it has padding");
+    *plain.last_mut().unwrap() = 0x55;
+    let forged = push_header(&server.policy.spi).message(&kek.encrypt(&plain).unwrap()).unwrap();
+    assert_ne!(forged, push.datagram());
+    let (elsewhere, to) = (address("203.0.113.66:848"), address("239.192.1.1:848"));
+    member.handle_datagram(elsewhere, to, &forged, at(1)).unwrap();
+    let Some(RekeyEvent::Accepted(first)) = member.poll_event() else { panic!("not accepted") };
+    assert_eq!(first.acknowledgement.unwrap().destination, elsewhere);
+    for second in [2, 12, 22] {
+        let from = address("192.0.2.1:848");
+        member.handle_datagram(from, to, push.datagram(), at(second)).unwrap();
+        let answer = member.poll_transmit().expect("an acknowledgement");
+        assert_eq!((answer.destination, member.poll_event()), (from, None));
+        assert!(push.verify(&Claim::read(&answer.payload).unwrap(), None).is_ok());
     }
 }
 
