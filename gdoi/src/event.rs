@@ -86,8 +86,11 @@ pub enum RegistrationFailure {
     )]
     AuthenticationFailed,
     /// The key server accepts none of the phase-1 transforms offered.
-    #[error("the key server accepts none of the IKE transforms offered")]
-    NoProposalChosen,
+    #[error("the key server accepts none of the IKE transforms offered: {}", in_words(offered))]
+    NoProposalChosen {
+        /// What was offered, in order of preference.
+        offered: Vec<Phase1Transform>,
+    },
     /// The group's policy has a part that is not understood (RFC 6407 §3.3).
     #[error("the group's policy cannot be used: {0}")]
     PolicyNotUnderstood(Error),
@@ -106,6 +109,10 @@ pub enum RegistrationFailure {
     /// The configuration cannot be used: nothing was sent.
     #[error("{0}")]
     Configuration(Error),
+}
+
+fn in_words(transforms: &[Phase1Transform]) -> String {
+    transforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Where a registration stands.

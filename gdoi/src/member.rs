@@ -361,7 +361,9 @@ impl Registration {
             State::MainMode { initiator: Initiator::ExpectAuth(_), .. } => {
                 RegistrationFailure::AuthenticationFailed
             }
-            _ if self.no_proposal_chosen => RegistrationFailure::NoProposalChosen,
+            _ if self.no_proposal_chosen => RegistrationFailure::NoProposalChosen {
+                offered: self.config.phase1.transforms.clone(),
+            },
             state => RegistrationFailure::NoAnswer { stage: state.stage(), transmissions },
         }
     }

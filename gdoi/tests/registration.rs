@@ -327,7 +327,17 @@ fn no_common_transform() {
     let mut member = registration_config(member_address(1));
     member.phase1.transforms = vec![Phase1Transform { group: DhGroup::Ecp384, ..transform() }];
     let mut pair = Pair::with(server_config(), vec![member]);
-    assert_eq!(fails_with(&mut pair), RegistrationFailure::NoProposalChosen);
+    let failure = fails_with(&mut pair);
+    assert_eq!(
+        failure.to_string(),
+        "the key server accepts none of the IKE transforms offered: aes-128-cbc \
+         with sha2-256, group 20 and a pre-shared key"
+    );
+    assert_eq!(
+        pair.server_errors[0].to_string(),
+        "no common ground with the peer: no proposal chosen: transform 1: group 20 (ECP 384) is \
+         not accepted"
+    );
     assert_eq!(pair.server.statistics().discards.get("no-proposal-chosen"), Some(&5));
     assert_eq!(pair.server.statistics().half_open, 0);
     assert!(

@@ -8,6 +8,7 @@ use core::net::SocketAddr;
 
 use crate::config::Identity;
 use crate::crypto::DhGroup;
+use crate::phase1::OfferRefused;
 use crate::wire::registry::{Doi, IdType, NotifyType, PayloadKind};
 use crate::wire::{EncodeError, InvalidMessage};
 
@@ -125,9 +126,9 @@ pub enum PeerIncompatible {
     /// An exchange type that is not spoken here.
     #[error("exchange type {0}")]
     ExchangeType(u8),
-    /// Nothing acceptable was offered, or the responder refused the offer.
-    #[error("no proposal chosen")]
-    NoProposalChosen,
+    /// Nothing acceptable was offered.
+    #[error("no proposal chosen: {0}")]
+    NoProposalChosen(OfferRefused),
     /// An identification type that is not understood where it stands.
     #[error("identification type {0}")]
     IdentificationType(IdType),
@@ -254,7 +255,7 @@ impl PeerIncompatible {
             Self::Doi(_) => "doi",
             Self::Situation(_) => "situation",
             Self::ExchangeType(_) => "exchange-type",
-            Self::NoProposalChosen => "no-proposal-chosen",
+            Self::NoProposalChosen(_) => "no-proposal-chosen",
             Self::IdentificationType(_) => "identification-type",
         }
     }
@@ -264,7 +265,7 @@ impl PeerIncompatible {
             Self::Doi(_) => NotifyType::DOI_NOT_SUPPORTED,
             Self::Situation(_) => NotifyType::SITUATION_NOT_SUPPORTED,
             Self::ExchangeType(_) => NotifyType::UNSUPPORTED_EXCHANGE_TYPE,
-            Self::NoProposalChosen => NotifyType::NO_PROPOSAL_CHOSEN,
+            Self::NoProposalChosen(_) => NotifyType::NO_PROPOSAL_CHOSEN,
             Self::IdentificationType(_) => NotifyType::INVALID_ID_INFORMATION,
         }
     }

@@ -266,7 +266,7 @@ pub(crate) fn explain(failure: RegistrationFailure, unusable: Option<String>) ->
         RegistrationFailure::PeerIdentity { .. } | RegistrationFailure::AuthenticationFailed => {
             Reason::AuthenticationFailed
         }
-        RegistrationFailure::NoProposalChosen => Reason::NoProposalChosen,
+        RegistrationFailure::NoProposalChosen { .. } => Reason::NoProposalChosen,
         RegistrationFailure::PolicyNotUnderstood(_) | RegistrationFailure::PolicyRefused => {
             Reason::PolicyUnusable
         }

@@ -12,6 +12,18 @@ pub enum Phase1Encryption {
     Aes256Cbc,
 }
 
+impl Phase1Encryption {
+    /// KEY_LENGTH of a transform in bits: only ciphers with keys of several lengths have it.
+    pub fn key_length_attribute(self) -> Option<u16> {
+        match self {
+            Self::DesCbc | Self::TripleDesCbc => None,
+            Self::Aes128Cbc => Some(128),
+            Self::Aes192Cbc => Some(192),
+            Self::Aes256Cbc => Some(256),
+        }
+    }
+}
+
 /// Hash algorithm of phase 1; HMAC with it is the prf (RFC 2409 §5, RFC 4868 §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "registry names explain themselves")]

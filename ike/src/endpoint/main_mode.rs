@@ -65,7 +65,7 @@ impl<X: Exchange> Endpoint<X> {
         let offer = match Offer::read(&self.config.phase1, datagram) {
             Ok(offer) => offer,
             Err(error) => {
-                if error == PeerIncompatible::NoProposalChosen.into() {
+                if let Error::PeerIncompatible(PeerIncompatible::NoProposalChosen(_)) = error {
                     self.say_no_proposal_chosen(&inbound);
                 }
                 return Err(error);

@@ -22,6 +22,7 @@ pub mod initiator;
 mod isakmp_sa;
 mod message;
 mod proposal;
+pub mod refusal;
 pub mod responder;
 
 pub use cookies::Cookies;
@@ -30,6 +31,7 @@ pub use informational::Informational;
 pub use initiator::{Initiator, InitiatorConfig, InitiatorStep};
 pub use isakmp_sa::{HashVerified, IsakmpSa, PeerAuthenticated, Role};
 pub use message::KeyExchangeMessage;
+pub use refusal::OfferRefused;
 
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod testing;

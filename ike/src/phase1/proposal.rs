@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 
+use super::refusal::{OfferRefused, TransformFault, TransformRefused};
 use crate::config::{Authentication, Phase1Policy, Phase1Transform};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 use crate::error::{ApiMisuse, Error, PeerIncompatible, PeerMisbehaved};
@@ -55,8 +56,16 @@ pub(super) fn choose(
     offer: &SecurityAssociation,
 ) -> Result<(Agreement, SecurityAssociation), Error> {
     let proposal = only_proposal("message 1", policy.doi, offer)?;
+    let mut refused = Vec::with_capacity(proposal.transforms.len());
     for transform in &proposal.transforms {
-        let Some((understood, lifetime)) = understand(transform) else { continue };
+        let mut refuse = |fault| refused.push(TransformRefused { number: transform.number, fault });
+        let (understood, lifetime) = match understand(transform) {
+            Ok(understood) => understood,
+            Err(fault) => {
+                refuse(fault);
+                continue;
+            }
+        };
         if policy.transforms.contains(&understood) {
             let lifetime = lifetime.map_or(policy.lifetime, |offered| offered.min(policy.lifetime));
             let chosen = Proposal {
@@ -70,8 +79,9 @@ pub(super) fn choose(
                 security_association(policy.doi, chosen),
             ));
         }
+        refuse(TransformFault::outside(policy, &understood, &transform.attributes));
     }
-    Err(PeerIncompatible::NoProposalChosen.into())
+    Err(PeerIncompatible::NoProposalChosen(OfferRefused::Transforms(refused)).into())
 }
 
 /// The initiator's check of the responder's choice: exactly one transform of the offer, no
@@ -112,14 +122,18 @@ fn only_proposal<'a>(
     match sa.proposals.as_slice() {
         [] => Err(PeerMisbehaved::MissingPayload { message, payload: "proposal" }.into()),
         [proposal] if proposal.protocol == ProtocolId::ISAKMP => Ok(proposal),
-        [_] => Err(PeerIncompatible::NoProposalChosen.into()),
+        [proposal] => {
+            let refused = OfferRefused::Protocol(proposal.protocol);
+            Err(PeerIncompatible::NoProposalChosen(refused).into())
+        }
         _ => Err(PeerMisbehaved::DuplicatePayload { message, kind: PayloadKind::PROPOSAL }.into()),
     }
 }
 
 /// The attributes of a transform, in the order of most peers.
 fn attributes(transform: Phase1Transform, lifetime: Duration) -> Vec<Attribute> {
-    let (encryption, key_length) = encryption_numbers(transform.encryption);
+    let encryption = encryption_number(transform.encryption);
+    let key_length = transform.encryption.key_length_attribute();
     let mut attributes = vec![
         Attribute::short(Phase1Attribute::ENCRYPTION_ALGORITHM, encryption),
         Attribute::short(Phase1Attribute::HASH_ALGORITHM, hash_number(transform.hash)),
@@ -139,18 +153,23 @@ fn attributes(transform: Phase1Transform, lifetime: Duration) -> Vec<Attribute> 
     attributes
 }
 
-/// The algorithms and the life time in seconds of an offered transform; `None` if a part of it is
-/// unknown, missing, said twice, or in a form its class must not have.
-fn understand(transform: &Transform) -> Option<(Phase1Transform, Option<Duration>)> {
+/// The algorithms and the life time in seconds of an offered transform.
+///
+/// # Errors
+/// A part of it is unknown, missing, said twice, or in a form its class must not have.
+fn understand(
+    transform: &Transform,
+) -> Result<(Phase1Transform, Option<Duration>), TransformFault> {
     if transform.id != TransformId::KEY_IKE {
-        return None;
+        return Err(TransformFault::Identifier(transform.id));
     }
     let (mut encryption, mut hash, mut method, mut group, mut key_length) =
         (None, None, None, None, None);
     let (mut life_type, mut seconds) = (None, None);
     for attribute in &transform.attributes {
         let class = Phase1Attribute(attribute.class);
-        let basic = match class {
+        let basic = || attribute.as_basic().ok_or(TransformFault::Form(class));
+        let place = match class {
             Phase1Attribute::ENCRYPTION_ALGORITHM => &mut encryption,
             Phase1Attribute::HASH_ALGORITHM => &mut hash,
             Phase1Attribute::AUTHENTICATION_METHOD => &mut method,
@@ -158,35 +177,56 @@ fn understand(transform: &Transform) -> Option<(Phase1Transform, Option<Duration
             Phase1Attribute::KEY_LENGTH => &mut key_length,
             Phase1Attribute::LIFE_TYPE => {
                 // Each life type stands in front of its duration (RFC 2407 §4.5).
-                life_type = Some(LifeType(attribute.as_basic()?));
+                life_type = Some(LifeType(basic()?));
                 continue;
             }
             Phase1Attribute::LIFE_DURATION => {
-                let duration = long_number(attribute)?;
-                match life_type.take()? {
-                    LifeType::SECONDS if duration > 0 && seconds.is_none() => {
-                        seconds = Some(Duration::from_secs(duration));
+                let duration = long_number(attribute).ok_or(TransformFault::Form(class))?;
+                let missing = TransformFault::Missing(Phase1Attribute::LIFE_TYPE);
+                match life_type.take().ok_or(missing)? {
+                    _ if duration == 0 => return Err(TransformFault::Value(class, 0)),
+                    LifeType::SECONDS if seconds.is_some() => {
+                        return Err(TransformFault::Repeated(class));
                     }
+                    LifeType::SECONDS => seconds = Some(Duration::from_secs(duration)),
                     // A bound on kilobytes is out of reach: the SA carries a few messages of a few
                     // hundred octets.
-                    LifeType::KILOBYTES if duration > 0 => {}
-                    _ => return None,
+                    LifeType::KILOBYTES => {}
+                    LifeType(other) => {
+                        return Err(TransformFault::Value(Phase1Attribute::LIFE_TYPE, other));
+                    }
                 }
                 continue;
             }
-            _ => return None,
+            _ => return Err(TransformFault::Unknown(class)),
         };
-        if basic.replace(attribute.as_basic()?).is_some() {
-            return None;
+        if place.replace(basic()?).is_some() {
+            return Err(TransformFault::Repeated(class));
         }
     }
+    // In the order in which an operator looks for them.
+    let authentication = known(Phase1Attribute::AUTHENTICATION_METHOD, method, |number| {
+        method_of(AuthenticationMethod(number))
+    })?;
     let transform = Phase1Transform {
-        encryption: encryption_of(EncryptionNumber(encryption?), key_length)?,
-        hash: hash_of(HashNumber(hash?))?,
-        group: group_of(GroupNumber(group?))?,
-        authentication: method_of(AuthenticationMethod(method?))?,
+        encryption: encryption_of(encryption, key_length)?,
+        hash: known(Phase1Attribute::HASH_ALGORITHM, hash, |number| hash_of(HashNumber(number)))?,
+        group: known(Phase1Attribute::GROUP_DESCRIPTION, group, |number| {
+            group_of(GroupNumber(number))
+        })?,
+        authentication,
     };
-    Some((transform, seconds))
+    Ok((transform, seconds))
+}
+
+/// What the value of an attribute stands for.
+fn known<T>(
+    class: Phase1Attribute,
+    value: Option<u16>,
+    meaning: impl Fn(u16) -> Option<T>,
+) -> Result<T, TransformFault> {
+    let value = value.ok_or(TransformFault::Missing(class))?;
+    meaning(value).ok_or(TransformFault::Value(class, value))
 }
 
 /// A number of any length; what exceeds 64 bits is as good as endless.
@@ -208,24 +248,38 @@ fn same_set(offered: &[Attribute], received: &[Attribute]) -> bool {
         && offered.iter().all(|ours| received.iter().any(|theirs| same(ours, theirs)))
 }
 
-fn encryption_numbers(encryption: Phase1Encryption) -> (EncryptionNumber, Option<u16>) {
+fn encryption_number(encryption: Phase1Encryption) -> EncryptionNumber {
     match encryption {
-        Phase1Encryption::DesCbc => (EncryptionNumber::DES_CBC, None),
-        Phase1Encryption::TripleDesCbc => (EncryptionNumber::TRIPLE_DES_CBC, None),
-        Phase1Encryption::Aes128Cbc => (EncryptionNumber::AES_CBC, Some(128)),
-        Phase1Encryption::Aes192Cbc => (EncryptionNumber::AES_CBC, Some(192)),
-        Phase1Encryption::Aes256Cbc => (EncryptionNumber::AES_CBC, Some(256)),
+        Phase1Encryption::DesCbc => EncryptionNumber::DES_CBC,
+        Phase1Encryption::TripleDesCbc => EncryptionNumber::TRIPLE_DES_CBC,
+        Phase1Encryption::Aes128Cbc | Phase1Encryption::Aes192Cbc | Phase1Encryption::Aes256Cbc => {
+            EncryptionNumber::AES_CBC
+        }
     }
 }
 
-fn encryption_of(number: EncryptionNumber, key_length: Option<u16>) -> Option<Phase1Encryption> {
-    match (number, key_length) {
-        (EncryptionNumber::DES_CBC, None) => Some(Phase1Encryption::DesCbc),
-        (EncryptionNumber::TRIPLE_DES_CBC, None) => Some(Phase1Encryption::TripleDesCbc),
-        (EncryptionNumber::AES_CBC, Some(128)) => Some(Phase1Encryption::Aes128Cbc),
-        (EncryptionNumber::AES_CBC, Some(192)) => Some(Phase1Encryption::Aes192Cbc),
-        (EncryptionNumber::AES_CBC, Some(256)) => Some(Phase1Encryption::Aes256Cbc),
-        _ => None,
+fn encryption_of(
+    number: Option<u16>,
+    key_length: Option<u16>,
+) -> Result<Phase1Encryption, TransformFault> {
+    let class = Phase1Attribute::ENCRYPTION_ALGORITHM;
+    let number = number.ok_or(TransformFault::Missing(class))?;
+    match (EncryptionNumber(number), key_length) {
+        (EncryptionNumber::DES_CBC, None) => Ok(Phase1Encryption::DesCbc),
+        (EncryptionNumber::TRIPLE_DES_CBC, None) => Ok(Phase1Encryption::TripleDesCbc),
+        (EncryptionNumber::AES_CBC, Some(128)) => Ok(Phase1Encryption::Aes128Cbc),
+        (EncryptionNumber::AES_CBC, Some(192)) => Ok(Phase1Encryption::Aes192Cbc),
+        (EncryptionNumber::AES_CBC, Some(256)) => Ok(Phase1Encryption::Aes256Cbc),
+        (EncryptionNumber::AES_CBC, None) => {
+            Err(TransformFault::Missing(Phase1Attribute::KEY_LENGTH))
+        }
+        (
+            EncryptionNumber::AES_CBC
+            | EncryptionNumber::DES_CBC
+            | EncryptionNumber::TRIPLE_DES_CBC,
+            Some(bits),
+        ) => Err(TransformFault::Value(Phase1Attribute::KEY_LENGTH, bits)),
+        _ => Err(TransformFault::Value(class, number)),
     }
 }
 
