@@ -22,7 +22,7 @@ use crate::membership::error::RegisterError;
 use crate::membership::kernel_policy;
 use crate::membership::local_interface::{Interfaces, Multicast};
 use crate::membership::restore::Earlier;
-use crate::membership::{Event, Membership, Seeds, Suspicion};
+use crate::membership::{Contacts, Event, Membership, Seeds, Suspicion};
 use crate::persistence::sealed_keys::GroupSecrets;
 use crate::persistence::state_file::{Boot, Saved};
 
@@ -46,6 +46,7 @@ const INTEGRITY_FAILURES: u32 = 10;
 /// The member.
 pub struct Member {
     memberships: Vec<Membership>,
+    contacts: Contacts,
     started: BootTime,
     stray: BTreeMap<&'static str, u64>,
     discards: Vec<BTreeMap<&'static str, u64>>,
@@ -68,18 +69,21 @@ impl Member {
         mut seeds: impl FnMut(&Group) -> (Seeds, u64),
         now: BootTime,
     ) -> Self {
+        let contacts = Contacts::default();
         let memberships: Vec<Membership> = config
             .groups
             .iter()
             .zip(0_u8..)
             .map(|(group, slot)| {
                 let (seeds, jitter) = seeds(group);
-                Membership::new(group.clone(), slot, config.local_port, seeds, jitter, now)
+                let port = config.local_port;
+                Membership::new(group.clone(), slot, port, seeds, contacts.clone(), jitter, now)
             })
             .collect();
         let discards = memberships.iter().map(|_| BTreeMap::new()).collect();
         Self {
             memberships,
+            contacts,
             started: now,
             stray: BTreeMap::new(),
             discards,
@@ -114,8 +118,9 @@ impl Member {
                 }
                 None => {
                     let (seeds, jitter) = seeds(group);
+                    let (port, contacts) = (self.local_port, self.contacts.clone());
                     let mut new =
-                        Membership::new(group.clone(), slot, self.local_port, seeds, jitter, now);
+                        Membership::new(group.clone(), slot, port, seeds, contacts, jitter, now);
                     new.handle_interfaces(interfaces, now);
                     (new, BTreeMap::new())
                 }

@@ -224,6 +224,7 @@ fn the_machines_of_both_sides_print_no_key() {
         credential: gdoi::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
             PRE_SHARED_KEY,
         ))),
+        initial_contact: true,
         phase1: member::phase1(),
         retransmission: Default::default(),
     };

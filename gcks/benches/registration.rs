@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use daemon::{clock, entropy};
 use gdoi::config::DhGroup;
-use gdoi::crypto::dh::KeyPair;
+use gdoi::crypto::dh::{KeyPair, PublicValue};
 use gdoi::crypto::rng::SeededRng;
 use gdoi::event::RegistrationEvent;
 use gdoi::member::Registration;
@@ -153,7 +153,7 @@ fn measure(server: &Server, group: DhGroup, registrations: u32) -> Sample {
     let before = processor_time("thread-self");
     for _ in 0..registrations {
         let own = KeyPair::generate(group, &mut rng);
-        std::hint::black_box(own.agree(peer.public()).unwrap());
+        std::hint::black_box(own.agree(&PublicValue::read(group, peer.public()).unwrap()).unwrap());
     }
     let arithmetic = each(processor_time("thread-self") - before);
     Sample { server, arithmetic, elapsed }

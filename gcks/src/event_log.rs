@@ -39,6 +39,15 @@ pub fn log(event: Event, limiter: &mut LogLimiter, now: BootTime) {
                 change, "configuration changed since the last run"
             );
         }
+        Event::PeerRestarted { peer, identity } => {
+            let identity = identity_text(&identity);
+            debug!(
+                event = "initial-contact",
+                %peer,
+                identity,
+                "member restarted; an ISAKMP SA of its earlier run ended"
+            );
+        }
         Event::PeerDeleted { peer, identity } => {
             let identity = identity_text(&identity);
             debug!(event = "isakmp-sa-deleted-by-peer", %peer, identity, "member deleted its ISAKMP SA");

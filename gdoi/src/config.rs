@@ -42,6 +42,9 @@ pub struct RegistrationConfig {
     pub expected_identity: Identity,
     /// What proves our identity and the key server's.
     pub credential: Credential,
+    /// Whether this host has no other ISAKMP SA with the key server: message 5 says so, and the key
+    /// server ends those that it has from before a restart (RFC 2407 §4.6.3.3).
+    pub initial_contact: bool,
     /// What phase 1 may negotiate.
     pub phase1: Phase1Policy,
     /// When messages are repeated.
@@ -54,6 +57,7 @@ impl From<&RegistrationConfig> for InitiatorConfig {
             identity: config.identity.clone(),
             expected_identity: config.expected_identity.clone(),
             credential: config.credential.clone(),
+            initial_contact: config.initial_contact,
             policy: config.phase1.clone(),
         }
     }

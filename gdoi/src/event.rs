@@ -201,6 +201,13 @@ pub enum ServerEvent {
         /// Why.
         reason: PullAbort,
     },
+    /// A peer began anew and said that it has lost an ISAKMP SA (INITIAL-CONTACT): ended here, too.
+    PeerRestarted {
+        /// Where it is.
+        peer: SocketAddr,
+        /// The identity proved in phase 1.
+        identity: Identity,
+    },
     /// A peer deleted its ISAKMP SA (authenticated).
     PeerDeleted {
         /// Where it is.

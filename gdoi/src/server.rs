@@ -15,7 +15,9 @@ use std::collections::VecDeque;
 
 use core::net::{IpAddr, SocketAddr};
 
-use ike::endpoint::{Arithmetic, Computation, Computed, Endpoint, EndpointConfig, EndpointEvent};
+use ike::endpoint::{
+    Arithmetic, Computation, Computed, Endpoint, EndpointConfig, EndpointEvent, SessionEnd,
+};
 use ike::error::PeerIncompatible;
 use ike::session::{Exchange, Session};
 
@@ -287,14 +289,19 @@ impl Server {
                         cookies: (cookies.initiator, cookies.responder),
                     });
                 }
-                EndpointEvent::Ended { session, deleted_by_peer } => {
+                EndpointEvent::Ended { session, cause } => {
                     let running = session.exchanges().values().filter(|pull| pull.is_running());
                     let aborted = |pull| aborted(&session, pull, PullAbort::IsakmpSaEnded);
                     self.events.extend(running.map(aborted));
-                    if deleted_by_peer {
-                        let (peer, identity) =
-                            (session.address().remote, session.identity().clone());
-                        self.events.push_back(ServerEvent::PeerDeleted { peer, identity });
+                    let (peer, identity) = (session.address().remote, session.identity().clone());
+                    match cause {
+                        SessionEnd::Here => {}
+                        SessionEnd::DeletedByPeer => {
+                            self.events.push_back(ServerEvent::PeerDeleted { peer, identity });
+                        }
+                        SessionEnd::PeerRestarted => {
+                            self.events.push_back(ServerEvent::PeerRestarted { peer, identity });
+                        }
                     }
                 }
             }

@@ -13,9 +13,13 @@ mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use gdoi::config::{Credential, PeerCredential, RetransmissionPolicy, ServerLimits};
+use gdoi::config::{
+    Credential, DhGroup, PeerCredential, Phase1Policy, Phase1Transform, RegistrationConfig,
+    RetransmissionPolicy, ServerConfig, ServerLimits,
+};
 use gdoi::crypto::{Secret, SeededRng};
 use gdoi::event::{ServerEvent, Transmit};
+use gdoi::member::Registration;
 use support::*;
 
 /// Registers one member while `attack` may say something after every step; the registration must
@@ -122,9 +126,7 @@ fn wrong_cookies_exchange_types_flags_and_identifiers() {
             datagram[18] = exchange;
             refused(pair, "exchange type", &datagram);
         }
-        for flags in [1, 2, 4, 8, 0x80] {
-            refused(pair, "flags", &change(19, flags));
-        }
+        refused(pair, "encryption bit", &change(19, 1));
         for place in 20..24 {
             refused(pair, "message identifier", &change(place, 1));
         }
@@ -221,11 +223,8 @@ fn replayed_datagrams() {
 #[test]
 fn datagrams_of_another_exchange_and_from_another_address() {
     let mut other = Pair::with(server_config(), vec![registration_config(member_address(1))]);
-    other.members = vec![gdoi::member::Registration::new(
-        registration_config(member_address(1)),
-        [99; 32],
-        other.now,
-    )];
+    other.members =
+        vec![Registration::new(registration_config(member_address(1)), [99; 32], other.now)];
     other.run(seconds(5));
     register_under(|pair, seen| {
         for transmit in &other.sent {
@@ -380,7 +379,7 @@ fn register_under_forgery(pair: &mut Pair, member: u8) -> bool {
     let mut config = registration_config(member_address(member));
     config.retransmission =
         RetransmissionPolicy { initial: LATENCY * 10, maximum: LATENCY * 20, repetitions: 3 };
-    pair.members = vec![gdoi::member::Registration::new(config, [member ^ 0x3c; 32], pair.now)];
+    pair.members = vec![Registration::new(config, [member ^ 0x3c; 32], pair.now)];
     pair.member_events = vec![Vec::new()];
     pair.sent.clear();
     pair.settle();
@@ -419,11 +418,8 @@ fn forged_messages_1_do_not_keep_out_whose_offer_is_known() {
     assert_eq!(computed, 0, "forgeries cost no arithmetic");
     pair.run(seconds(100));
     // Without forgery, once.
-    pair.members = vec![gdoi::member::Registration::new(
-        registration_config(member_address(1)),
-        [77; 32],
-        pair.now,
-    )];
+    pair.members =
+        vec![Registration::new(registration_config(member_address(1)), [77; 32], pair.now)];
     pair.member_events = vec![Vec::new()];
     pair.run(seconds(5));
     assert!(pair.is_registered(0));
@@ -479,8 +475,8 @@ fn a_running_exchange_is_never_evicted() {
     assert!((0..3).all(|index| pair.is_registered(index)));
 }
 
-/// A public value off the curve costs arithmetic, so one exchange may send two; the true message 3
-/// still counts then.
+/// A public value off the curve may be somebody else's, so one exchange may send two; the true
+/// message 3 still counts then. None of them costs a key pair.
 #[test]
 fn unusable_public_values_are_tolerated_twice() {
     for bad in 1..=3_u8 {
@@ -504,9 +500,89 @@ fn unusable_public_values_are_tolerated_twice() {
             );
             assert_eq!(error.unwrap_err().reason(), "public-value");
         }
-        assert_eq!(pair.server.statistics().diffie_hellman, 2 * u64::from(bad));
+        assert_eq!(pair.server.statistics().diffie_hellman, 0);
         pair.run(seconds(100));
         assert_eq!(pair.is_registered(0), bad < 3, "{bad} bad ones");
+    }
+}
+
+/// A stranger at the address of a credential, with the public value `value` in every
+/// message 3. Returns how many computations it caused within one moment, and how many of
+/// its exchanges there are afterwards.
+fn unusable_values(
+    (group, value): (DhGroup, u8),
+    offer_is_proved: bool,
+    rounds: u32,
+) -> (u64, usize) {
+    let phase1 = Phase1Policy {
+        transforms: vec![Phase1Transform { group, ..transform() }],
+        ..support::phase1()
+    };
+    let registration = |member| RegistrationConfig {
+        phase1: phase1.clone(),
+        ..registration_config(member_address(member))
+    };
+    let server = ServerConfig { phase1: phase1.clone(), ..server_config() };
+    let mut pair = Pair::with(server, vec![registration(1)]);
+    if offer_is_proved {
+        pair.run(seconds(5));
+        assert!(pair.is_registered(0));
+    }
+    let before = pair.server.statistics().diffie_hellman;
+    let (source, local, now) = (member_address(2), server_address(), pair.now);
+    let message_1 =
+        Registration::new(registration(2), [3; 32], now).poll_transmit().unwrap().payload;
+    for round in 0..rounds {
+        let mut offer = message_1.clone();
+        offer[..4].copy_from_slice(&round.to_be_bytes());
+        if pair.server.handle_datagram(source, local, &offer, now).is_err() {
+            continue;
+        }
+        let message_2 = pair.server.poll_transmit().unwrap().payload;
+        let mut message_3 = message_2[..16].to_vec();
+        // KE first; main mode, in clear, no message identifier.
+        message_3.extend([4, 0x10, 2, 0, 0, 0, 0, 0]);
+        let nonce = [&[0, 0, 0, 20], [7; 16].as_slice()].concat();
+        let length = u32::try_from(28 + 4 + group.public_length() + nonce.len()).unwrap();
+        message_3.extend(length.to_be_bytes());
+        message_3.extend([10, 0]);
+        message_3.extend(u16::try_from(4 + group.public_length()).unwrap().to_be_bytes());
+        message_3.resize(message_3.len() + group.public_length() - 1, 0);
+        message_3.push(value);
+        message_3.extend(nonce);
+        for _ in 0..4 {
+            let error = pair.server.handle_datagram(source, local, &message_3, now).unwrap_err();
+            assert!(
+                matches!(
+                    error.reason(),
+                    "public-value" | "ended" | "half-open-limit-of-source" | "unknown-cookies"
+                ),
+                "{error}"
+            );
+        }
+        assert!(pair.server.poll_transmit().is_none());
+    }
+    let statistics = pair.server.statistics();
+    (statistics.diffie_hellman - before, statistics.half_open)
+}
+
+/// Failing fast gives nobody more arithmetic than the places of one source, and those stay taken.
+#[test]
+fn unusable_public_values_cost_no_key_pair_and_keep_their_place() {
+    let per_source = ServerLimits::default().half_open_per_source;
+    // The value 1 is out of the range of every group. In the one with a subgroup only an
+    // exponentiation can tell that 2 is not in it.
+    for (group, value, each, rounds) in [
+        (DhGroup::Ecp256, 1, 0, 200),
+        (DhGroup::Modp2048, 1, 0, 50),
+        (DhGroup::Modp2048Subgroup256, 2, 1, 50),
+    ] {
+        for offer_is_proved in [false, true] {
+            let (computed, half_open) = unusable_values((group, value), offer_is_proved, rounds);
+            assert_eq!(half_open, per_source, "{group:?}, offer proved: {offer_is_proved}");
+            // Two are tolerated, the third ends the exchange.
+            assert_eq!(computed, each * 3 * per_source as u64, "{group:?}");
+        }
     }
 }
 
@@ -531,6 +607,40 @@ fn one_source_has_a_bounded_share() {
     assert!(pair.is_registered(0) && pair.is_registered(1));
 }
 
+/// Whoever shares a member's address has other ports than the protocol's: what it leaves half open
+/// does not keep the member out.
+#[test]
+fn exchanges_from_other_ports_of_a_members_address_do_not_keep_it_out() {
+    let mut pair = Pair::new(1);
+    pair.members.clear();
+    pair.member_events.clear();
+    let mut computed = 0;
+    for port in 20_000..20_010_u16 {
+        let mut config = registration_config(member_address(1));
+        config.local.set_port(port);
+        config.credential =
+            Credential::PreSharedKey(std::sync::Arc::new(Secret::copy_from(b"no idea")));
+        let [high, low] = port.to_be_bytes();
+        pair.members.push(Registration::new(config, [high ^ low; 32], pair.now));
+        pair.member_events.push(Vec::new());
+        computed += 2;
+    }
+    pair.run(seconds(2));
+    let limits = ServerLimits::default();
+    computed = computed.min(2 * limits.half_open_per_source as u64);
+    assert_eq!(pair.server.statistics().half_open, limits.half_open_per_source);
+    assert_eq!(pair.server.statistics().diffie_hellman, computed, "its share and no more");
+    pair.members.push(Registration::new(
+        registration_config(member_address(1)),
+        [0x55; 32],
+        pair.now,
+    ));
+    pair.member_events.push(Vec::new());
+    pair.run(seconds(1));
+    assert!(pair.is_registered(10), "at once: {:?}", pair.failure(10));
+    assert_eq!(pair.server.statistics().diffie_hellman, computed + 2);
+}
+
 /// A peer that registers again and again keeps a bounded number of ISAKMP SAs, the newest.
 #[test]
 fn established_isakmp_sas_are_bounded() {
@@ -543,7 +653,7 @@ fn established_isakmp_sas_are_bounded() {
     );
     for number in 10..15 {
         let config = registration_config(member_address(1));
-        pair.members = vec![gdoi::member::Registration::new(config, [number; 32], pair.now)];
+        pair.members = vec![Registration::new(config, [number; 32], pair.now)];
         pair.member_events = vec![Vec::new()];
         pair.run(seconds(5));
         assert!(pair.is_registered(0));
@@ -551,7 +661,7 @@ fn established_isakmp_sas_are_bounded() {
     assert_eq!(pair.server.statistics().established, 2);
     for number in 20..25 {
         let config = registration_config(member_address(number));
-        pair.members = vec![gdoi::member::Registration::new(config, [number; 32], pair.now)];
+        pair.members = vec![Registration::new(config, [number; 32], pair.now)];
         pair.member_events = vec![Vec::new()];
         pair.run(seconds(5));
         assert!(pair.is_registered(0));
@@ -583,8 +693,7 @@ fn a_forged_message_2_costs_one_attempt() {
         (0, 0)
     );
 
-    let again =
-        gdoi::member::Registration::new(registration_config(member_address(1)), [66; 32], pair.now);
+    let again = Registration::new(registration_config(member_address(1)), [66; 32], pair.now);
     pair.members = vec![again];
     pair.member_events = vec![Vec::new()];
     pair.run(seconds(5));

@@ -12,7 +12,7 @@ mod support;
 
 use std::sync::Arc;
 
-use gdoi::config::{ByteOrder, Credential, DhGroup, Identity, Phase1Transform};
+use gdoi::config::{ByteOrder, Credential, DhGroup, Identity, Phase1Transform, RegistrationConfig};
 use gdoi::crypto::Secret;
 use gdoi::error::Error;
 use gdoi::event::{
@@ -20,6 +20,7 @@ use gdoi::event::{
     Transmit,
 };
 use gdoi::group::{GroupPolicy, GroupSa};
+use gdoi::member::Registration;
 use gdoi::wire::registry::NotifyType;
 use ike::error::NotAccepted;
 use support::*;
@@ -320,6 +321,45 @@ fn another_identity_of_the_member_gets_no_isakmp_sa() {
     assert_eq!(fails_with(&mut pair), RegistrationFailure::AuthenticationFailed);
     assert_eq!(pair.server.statistics().discards.get("wrong-identity"), Some(&5));
     assert_eq!(pair.server.statistics().phase1_established, 0);
+}
+
+/// A member that restarted says so: what the key server keeps of its earlier run ends.
+#[test]
+fn initial_contact_ends_the_isakmp_sas_of_an_earlier_run() {
+    for initial_contact in [false, true] {
+        let mut pair = Pair::new(2);
+        pair.run(seconds(5));
+        let config =
+            RegistrationConfig { initial_contact, ..registration_config(member_address(1)) };
+        pair.members[0] = Registration::new(config, [0x77; 32], pair.now);
+        pair.member_events[0].clear();
+        pair.run(seconds(5));
+        assert!(pair.is_registered(0));
+        let restarted = |event: &&ServerEvent| matches!(event, ServerEvent::PeerRestarted { .. });
+        let told: Vec<_> = pair.server_events.iter().filter(restarted).collect();
+        let peer = member_address(1);
+        let expected = ServerEvent::PeerRestarted { peer, identity: Identity::Address(peer.ip()) };
+        assert_eq!(told, if initial_contact { vec![&expected] } else { vec![] });
+        let established = if initial_contact { 2 } else { 3 };
+        assert_eq!(pair.server.statistics().established, established, "and the other member's");
+    }
+}
+
+/// Registrations for several groups that begin together do not end each other.
+#[test]
+fn initial_contact_spares_what_the_member_has_established_meanwhile() {
+    let config =
+        || RegistrationConfig { initial_contact: true, ..registration_config(member_address(1)) };
+    let mut pair = Pair::with(server_config(), vec![config(), config()]);
+    let mut late = 0;
+    // The second proof arrives when the first ISAKMP SA has been there for a while.
+    pair.network = Box::new(move |transmit| {
+        late += usize::from(transmit.payload[18] == 2 && transmit.payload[19] & 1 == 1);
+        if late == 2 { vec![LATENCY * 10] } else { vec![LATENCY] }
+    });
+    pair.run(seconds(10));
+    assert!(pair.is_registered(0) && pair.is_registered(1));
+    assert_eq!(pair.server.statistics().established, 2);
 }
 
 #[test]

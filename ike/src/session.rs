@@ -61,6 +61,7 @@ pub trait Exchange: Debug {
 pub struct Session<X> {
     sa: IsakmpSa,
     address: PeerAddress,
+    since: BootTime,
     expires: BootTime,
     /// What phase 1 was authenticated with, if the peer began it: the session ends when that is
     /// replaced.
@@ -76,7 +77,7 @@ impl<X> Session<X> {
     pub fn new(sa: IsakmpSa, address: PeerAddress, now: BootTime) -> Self {
         let expires = now + sa.lifetime();
         let (exchanges, used) = (BTreeMap::new(), BTreeSet::new());
-        Self { sa, address, expires, credential: None, phase1: None, exchanges, used }
+        Self { sa, address, since: now, expires, credential: None, phase1: None, exchanges, used }
     }
 
     /// Keeps what phase 1 was authenticated with, and the answer to its last message for copies of
@@ -109,6 +110,11 @@ impl<X> Session<X> {
     /// The identity that the peer proved.
     pub fn identity(&self) -> &Identity {
         self.sa.peer_identity()
+    }
+
+    /// When the ISAKMP SA was established.
+    pub fn since(&self) -> BootTime {
+        self.since
     }
 
     /// When the ISAKMP SA ends.

@@ -7,6 +7,7 @@
 pub mod error;
 mod event;
 pub mod failover;
+mod first_contact;
 pub mod jitter;
 pub mod kernel_policy;
 pub mod key_generations;
@@ -34,6 +35,7 @@ use crate::config;
 use crate::persistence::state_file::SavedGroup;
 pub use event::{Event, Suspicion};
 use failover::{Failover, Reason, SPREAD, ServerIndex, State};
+pub use first_contact::Contacts;
 use jitter::Jitter;
 use kernel_policy::{GroupView, Keys};
 use key_generations::KeyGenerations;
@@ -55,6 +57,7 @@ pub struct Membership {
     slot: u8,
     local_port: u16,
     seeds: Seeds,
+    contacts: Contacts,
     failover: Failover,
     jitter: Jitter,
     attempt: Option<Attempt>,
@@ -87,6 +90,7 @@ impl Membership {
         slot: u8,
         local_port: u16,
         seeds: Seeds,
+        contacts: Contacts,
         jitter: u64,
         now: BootTime,
     ) -> Self {
@@ -96,6 +100,7 @@ impl Membership {
             slot,
             local_port,
             seeds,
+            contacts,
             failover,
             // Not the failover's own sequence.
             jitter: Jitter::new(!jitter),

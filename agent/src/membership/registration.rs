@@ -12,6 +12,7 @@ use super::error::PullRejected;
 use super::kernel_policy;
 use super::{Event, Membership};
 use crate::membership::failover::{Reason, ServerIndex, State};
+use crate::membership::first_contact::FirstContact;
 use crate::membership::key_generations::KeyGenerations;
 
 /// The ISAKMP SA in use, for show commands.
@@ -34,6 +35,8 @@ pub(crate) struct Attempt {
     pub(crate) server: ServerIndex,
     pub(crate) registration: Registration,
     pub(crate) isakmp: Option<IsakmpSa>,
+    /// Its right to say INITIAL-CONTACT, until there is an ISAKMP SA.
+    first_contact: Option<FirstContact>,
     /// Why we refused the policy, for the failure that follows.
     pub(crate) unusable: Option<String>,
 }
@@ -72,21 +75,25 @@ impl Membership {
                 return;
             }
         };
+        let identity = self.config.identity.clone().unwrap_or(Identity::Address(local.ip()));
+        let first_contact = self.contacts.first(local, target.address, &identity);
         let config = RegistrationConfig {
             server: target.address,
             local,
             group: self.config.id,
             group_id_byte_order: self.config.group_id_byte_order,
-            identity: self.config.identity.clone().unwrap_or(Identity::Address(local.ip())),
+            identity,
             expected_identity: target.identity.clone(),
             credential: Credential::PreSharedKey(target.pre_shared_key.clone()),
+            initial_contact: first_contact.is_some(),
             phase1: self.config.phase1.clone(),
             retransmission: self.config.retransmission,
         };
         self.counters.attempts = self.counters.attempts.saturating_add(1);
         self.events.push_back(Event::Trying(server));
         let registration = Registration::new(config, seed, now);
-        self.attempt = Some(Attempt { server, registration, isakmp: None, unusable: None });
+        self.attempt =
+            Some(Attempt { server, registration, isakmp: None, first_contact, unusable: None });
     }
 
     /// Follows the events of an attempt. Returns whether it goes on.
@@ -99,6 +106,9 @@ impl Membership {
                     lifetime,
                     cookies,
                 } => {
+                    if let Some(first_contact) = attempt.first_contact.take() {
+                        first_contact.established();
+                    }
                     attempt.isakmp =
                         Some(IsakmpSa { cookies, transform, peer_identity, end: now + lifetime });
                     self.events

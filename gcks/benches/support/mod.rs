@@ -57,6 +57,7 @@ pub fn registration(local: SocketAddr, server: SocketAddr, group: DhGroup) -> Re
         credential: gdoi::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
             KEY.as_bytes(),
         ))),
+        initial_contact: false,
         phase1: Phase1Policy {
             doi: gdoi::wire::registry::Doi::GDOI,
             transforms: vec![transform],

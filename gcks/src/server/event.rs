@@ -58,6 +58,13 @@ pub enum Event {
         /// What follows, as a line.
         change: String,
     },
+    /// A peer restarted and said so: an ISAKMP SA of its earlier run ended.
+    PeerRestarted {
+        /// Where it is.
+        peer: SocketAddr,
+        /// Who it is.
+        identity: Identity,
+    },
     /// A peer ended its ISAKMP SA. Its keys stay valid.
     PeerDeleted {
         /// Where it is.

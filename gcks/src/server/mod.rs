@@ -258,6 +258,9 @@ impl<E: Entropy> KeyServer<E> {
                     self.counters.aborted = self.counters.aborted.saturating_add(1);
                     self.events.push_back(Event::Aborted { peer, identity, group, reason });
                 }
+                ServerEvent::PeerRestarted { peer, identity } => {
+                    self.events.push_back(Event::PeerRestarted { peer, identity });
+                }
                 ServerEvent::PeerDeleted { peer, identity } => {
                     self.events.push_back(Event::PeerDeleted { peer, identity });
                 }

@@ -146,6 +146,7 @@ pub fn registration(
         credential: gdoi::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
             key(key_of).as_bytes(),
         ))),
+        initial_contact: false,
         phase1: Phase1Policy {
             doi: gdoi::wire::registry::Doi::GDOI,
             transforms: vec![Phase1Transform {

@@ -75,6 +75,7 @@ pub fn registration_config(member: SocketAddr) -> RegistrationConfig {
         identity: Identity::Address(member.ip()),
         expected_identity: Identity::Address(server_address().ip()),
         credential: key(),
+        initial_contact: false,
         phase1: phase1(),
         retransmission: RetransmissionPolicy::default(),
     }

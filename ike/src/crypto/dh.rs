@@ -2,7 +2,7 @@
 //! (RFC 2409 §6, RFC 3526, RFC 5114 §2.3, RFC 5903).
 //!
 //! Exponentiation with a private exponent takes time that depends on the group only. A peer's value
-//! is checked before the private exponent meets it.
+//! is a [`PublicValue`] first: it is checked before there is a private exponent that could meet it.
 
 use std::sync::OnceLock;
 
@@ -46,6 +46,14 @@ pub enum DhError {
         /// The group.
         group: DhGroup,
     },
+    /// It is a value of another group than the key pair.
+    #[error("public value of {received:?} where {group:?} is used")]
+    OtherGroup {
+        /// The group of the key pair.
+        group: DhGroup,
+        /// The group of the value.
+        received: DhGroup,
+    },
 }
 
 impl DhGroup {
@@ -63,12 +71,64 @@ impl DhGroup {
         }
     }
 
+    /// Whether checking a public value costs as much as an exponentiation: the group has a subgroup
+    /// to stay in.
+    pub fn check_exponentiates(self) -> bool {
+        self == Self::Modp2048Subgroup256
+    }
+
     /// Length of the shared secret in octets: of p, or of the x coordinate.
     pub fn shared_length(self) -> usize {
         match self {
             Self::Ecp256 | Self::Ecp384 => self.public_length() / 2,
             _ => self.public_length(),
         }
+    }
+}
+
+/// A peer's public value that lies in its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicValue {
+    group: DhGroup,
+    octets: Vec<u8>,
+    point: Point,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Point {
+    Modp(BoxedUint),
+    Ecp256(p256::PublicKey),
+    Ecp384(p384::PublicKey),
+}
+
+impl PublicValue {
+    /// Reads a KE payload's body. Costs comparisons, or a few multiplications for a curve; for
+    /// group 24 one exponentiation by the order of its subgroup (RFC 5114 §4).
+    ///
+    /// # Errors
+    /// The value is not one of the group.
+    pub fn read(group: DhGroup, octets: &[u8]) -> Result<Self, DhError> {
+        let expected = group.public_length();
+        if octets.len() != expected {
+            return Err(DhError::Length { group, expected, received: octets.len() });
+        }
+        let point = match group {
+            DhGroup::Ecp256 => Point::Ecp256(
+                p256::PublicKey::from_sec1_bytes(&uncompressed(octets))
+                    .map_err(|_| DhError::NotOnCurve { group })?,
+            ),
+            DhGroup::Ecp384 => Point::Ecp384(
+                p384::PublicKey::from_sec1_bytes(&uncompressed(octets))
+                    .map_err(|_| DhError::NotOnCurve { group })?,
+            ),
+            _ => Point::Modp(Modp::of(group).check(group, octets)?),
+        };
+        Ok(Self { group, octets: octets.to_vec(), point })
+    }
+
+    /// The octets as received: g^x of the formulas of RFC 2409.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
     }
 }
 
@@ -91,13 +151,10 @@ impl KeyPair {
         let private = match group {
             DhGroup::Ecp256 => Private::Ecp256(p256::SecretKey::generate_from_rng(rng)),
             DhGroup::Ecp384 => Private::Ecp384(p384::SecretKey::generate_from_rng(rng)),
-            DhGroup::Modp768 => Modp::private(&MODP_768, group, rng),
-            DhGroup::Modp1024 => Modp::private(&MODP_1024, group, rng),
-            DhGroup::Modp1536 => Modp::private(&MODP_1536, group, rng),
-            DhGroup::Modp2048 => Modp::private(&MODP_2048, group, rng),
-            DhGroup::Modp3072 => Modp::private(&MODP_3072, group, rng),
-            DhGroup::Modp4096 => Modp::private(&MODP_4096, group, rng),
-            DhGroup::Modp2048Subgroup256 => Modp::private(&MODP_2048_256, group, rng),
+            _ => {
+                let modp = Modp::of(group);
+                Private::Modp(modp, modp.random_exponent(rng))
+            }
         };
         Self::from_private(group, private)
     }
@@ -137,26 +194,24 @@ impl KeyPair {
         &self.public
     }
 
-    /// The shared secret with `peer`, a KE payload's body, padded on the left to the group's
-    /// length. Costs one exponentiation or point multiplication, two for group 24.
-    pub fn agree(&self, peer: &[u8]) -> Result<Secret, DhError> {
-        let group = self.group;
-        let expected = group.public_length();
-        if peer.len() != expected {
-            return Err(DhError::Length { group, expected, received: peer.len() });
-        }
-        match &self.private {
-            Private::Modp(modp, exponent) => modp.agree(group, exponent, peer),
-            Private::Ecp256(key) => {
-                let point = p256::PublicKey::from_sec1_bytes(&uncompressed(peer))
-                    .map_err(|_| DhError::NotOnCurve { group })?;
-                Ok(Secret::copy_from(key.diffie_hellman(&point).raw_secret_bytes()))
+    /// The shared secret with `peer`, padded on the left to the group's length. Costs one
+    /// exponentiation or point multiplication.
+    ///
+    /// # Errors
+    /// The value is one of another group.
+    pub fn agree(&self, peer: &PublicValue) -> Result<Secret, DhError> {
+        match (&self.private, &peer.point) {
+            _ if self.group != peer.group => {
+                Err(DhError::OtherGroup { group: self.group, received: peer.group })
             }
-            Private::Ecp384(key) => {
-                let point = p384::PublicKey::from_sec1_bytes(&uncompressed(peer))
-                    .map_err(|_| DhError::NotOnCurve { group })?;
-                Ok(Secret::copy_from(key.diffie_hellman(&point).raw_secret_bytes()))
+            (Private::Modp(modp, exponent), Point::Modp(value)) => Ok(modp.power(value, exponent)),
+            (Private::Ecp256(key), Point::Ecp256(point)) => {
+                Ok(Secret::copy_from(key.diffie_hellman(point).raw_secret_bytes()))
             }
+            (Private::Ecp384(key), Point::Ecp384(point)) => {
+                Ok(Secret::copy_from(key.diffie_hellman(point).raw_secret_bytes()))
+            }
+            _ => Err(DhError::OtherGroup { group: self.group, received: peer.group }),
         }
     }
 }
@@ -203,9 +258,17 @@ static MODP_4096: OnceLock<Modp> = OnceLock::new();
 static MODP_2048_256: OnceLock<Modp> = OnceLock::new();
 
 impl Modp {
-    fn private(place: &'static OnceLock<Self>, group: DhGroup, rng: &mut SeededRng) -> Private {
-        let modp = place.get_or_init(|| Self::new(group));
-        Private::Modp(modp, modp.random_exponent(rng))
+    fn of(group: DhGroup) -> &'static Self {
+        let place = match group {
+            DhGroup::Modp768 => &MODP_768,
+            DhGroup::Modp1024 => &MODP_1024,
+            DhGroup::Modp1536 => &MODP_1536,
+            DhGroup::Modp3072 => &MODP_3072,
+            DhGroup::Modp4096 => &MODP_4096,
+            DhGroup::Modp2048Subgroup256 => &MODP_2048_256,
+            DhGroup::Modp2048 | DhGroup::Ecp256 | DhGroup::Ecp384 => &MODP_2048,
+        };
+        place.get_or_init(|| Self::new(group))
     }
 
     fn new(group: DhGroup) -> Self {
@@ -258,20 +321,28 @@ impl Modp {
         base.pow(exponent).retrieve().to_be_bytes().into_vec()
     }
 
-    fn agree(&self, group: DhGroup, exponent: &BoxedUint, peer: &[u8]) -> Result<Secret, DhError> {
+    /// The number in `octets`, which are as many as p has, if it is a public value of the group.
+    fn check(&self, group: DhGroup, octets: &[u8]) -> Result<BoxedUint, DhError> {
         let bits = self.p_minus_one.bits_precision();
-        let peer = BoxedUint::from_be_slice_truncated(peer, bits);
+        let value = BoxedUint::from_be_slice_truncated(octets, bits);
         let one = BoxedUint::one_with_precision(bits);
-        if peer <= one || peer >= self.p_minus_one {
+        if value <= one || value >= self.p_minus_one {
             return Err(DhError::Range { group });
         }
-        let base = BoxedMontyForm::new(peer, &self.parameters);
-        if self.order.as_ref().is_some_and(|order| base.pow(order).retrieve() != one) {
-            return Err(DhError::Subgroup { group });
+        if let Some(order) = &self.order {
+            let base = BoxedMontyForm::new(value.clone(), &self.parameters);
+            if base.pow(order).retrieve() != one {
+                return Err(DhError::Subgroup { group });
+            }
         }
+        Ok(value)
+    }
+
+    fn power(&self, value: &BoxedUint, exponent: &BoxedUint) -> Secret {
+        let base = BoxedMontyForm::new(value.clone(), &self.parameters);
         let power = Zeroizing::new(base.pow(exponent));
         let shared = Zeroizing::new(power.retrieve());
-        Ok(Secret::new(shared.to_be_bytes().into_vec()))
+        Secret::new(shared.to_be_bytes().into_vec())
     }
 }
 

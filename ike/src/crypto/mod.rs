@@ -15,7 +15,7 @@ pub mod signature;
 
 pub use algorithm::{DhGroup, HashAlgorithm, Phase1Encryption};
 pub use cipher::{Cipher, CipherError, Iv};
-pub use dh::{DhError, KeyPair};
+pub use dh::{DhError, KeyPair, PublicValue};
 pub use prf::{constant_time_eq, hash, prf};
 pub use rng::SeededRng;
 pub use secret::Secret;

@@ -270,6 +270,10 @@ fn des_keys_are_never_weak() {
     assert!(keymat::cipher_key(HashAlgorithm::Md5, &hopeless, Phase1Encryption::DesCbc).is_none());
 }
 
+fn agree(own: &KeyPair, peer: &[u8]) -> Result<Secret, DhError> {
+    own.agree(&PublicValue::read(own.group(), peer)?)
+}
+
 /// RFC 5903 §8, RFC 5114 appendix A.3, and figures from another language's integers for the other
 /// groups.
 #[test]
@@ -282,8 +286,8 @@ fn diffie_hellman_vectors_of_every_group() {
         assert_eq!(a.public(), octets(&vector["public_a"]), "{group:?}");
         assert_eq!(b.public(), octets(&vector["public_b"]), "{group:?}");
         let shared = octets(&vector["shared"]);
-        assert_eq!(a.agree(b.public()).unwrap().expose(), shared, "{group:?}");
-        assert_eq!(b.agree(a.public()).unwrap().expose(), shared, "{group:?}");
+        assert_eq!(agree(&a, b.public()).unwrap().expose(), shared, "{group:?}");
+        assert_eq!(agree(&b, a.public()).unwrap().expose(), shared, "{group:?}");
         assert_eq!(shared.len(), group.shared_length());
         assert_eq!(a.public().len(), group.public_length());
         groups.push(group);
@@ -300,7 +304,7 @@ fn fresh_pairs_agree_and_differ() {
     for group in GROUPS {
         let (a, b) = (KeyPair::generate(group, &mut rng), KeyPair::generate(group, &mut rng));
         assert_ne!(a.public(), b.public());
-        assert_eq!(a.agree(b.public()).unwrap(), b.agree(a.public()).unwrap(), "{group:?}");
+        assert_eq!(agree(&a, b.public()).unwrap(), agree(&b, a.public()).unwrap(), "{group:?}");
     }
 }
 
@@ -308,21 +312,23 @@ fn fresh_pairs_agree_and_differ() {
 fn public_values_of_the_wrong_length_are_refused() {
     let mut rng = SeededRng::from_seed([4; 32]);
     for group in [DhGroup::Modp1024, DhGroup::Ecp256, DhGroup::Ecp384] {
-        let (own, peer) = (KeyPair::generate(group, &mut rng), KeyPair::generate(group, &mut rng));
+        let peer = KeyPair::generate(group, &mut rng);
         let expected = group.public_length();
         let longer = [&[0], peer.public()].concat();
         let wrong = DhError::Length { group, expected, received: expected + 1 };
-        assert_eq!(own.agree(&longer).unwrap_err(), wrong);
+        assert_eq!(PublicValue::read(group, &longer).unwrap_err(), wrong);
         let wrong = DhError::Length { group, expected, received: expected - 1 };
-        assert_eq!(own.agree(&peer.public()[1..]).unwrap_err(), wrong);
-        assert_eq!(own.agree(&[]).unwrap_err(), DhError::Length { group, expected, received: 0 });
+        assert_eq!(PublicValue::read(group, &peer.public()[1..]).unwrap_err(), wrong);
+        assert_eq!(
+            PublicValue::read(group, &[]).unwrap_err(),
+            DhError::Length { group, expected, received: 0 }
+        );
     }
 }
 
 /// 0, 1, p-1, p and 2^n-1 are refused; 2 and p-2 are the bounds of what is accepted.
 #[test]
 fn public_values_out_of_range_are_refused() {
-    let mut rng = SeededRng::from_seed([5; 32]);
     for (group, prime) in [
         (DhGroup::Modp768, modp::MODP_768),
         (DhGroup::Modp1024, modp::MODP_1024),
@@ -332,7 +338,6 @@ fn public_values_out_of_range_are_refused() {
         (DhGroup::Modp4096, modp::MODP_4096),
         (DhGroup::Modp2048Subgroup256, modp::MODP_2048_256_PRIME),
     ] {
-        let own = KeyPair::generate(group, &mut rng);
         let p = hex(prime);
         let changed = |by: u8| {
             let mut value = p.clone();
@@ -345,10 +350,10 @@ fn public_values_out_of_range_are_refused() {
             octets
         };
         for outside in [small(0), small(1), changed(1), p.clone(), vec![0xff; p.len()]] {
-            assert_eq!(own.agree(&outside).unwrap_err(), DhError::Range { group });
+            assert_eq!(PublicValue::read(group, &outside).unwrap_err(), DhError::Range { group });
         }
         for inside in [small(2), changed(2)] {
-            match own.agree(&inside) {
+            match PublicValue::read(group, &inside) {
                 Err(error) => {
                     assert_eq!(error, DhError::Subgroup { group });
                     assert_eq!(
@@ -367,11 +372,26 @@ fn public_values_out_of_range_are_refused() {
 fn points_off_the_curve_are_refused() {
     let mut rng = SeededRng::from_seed([6; 32]);
     for group in [DhGroup::Ecp256, DhGroup::Ecp384] {
-        let (own, peer) = (KeyPair::generate(group, &mut rng), KeyPair::generate(group, &mut rng));
+        let peer = KeyPair::generate(group, &mut rng);
         let mut off = peer.public().to_vec();
         *off.last_mut().unwrap() ^= 1;
         for bad in [off, vec![0; group.public_length()], vec![0xff; group.public_length()]] {
-            assert_eq!(own.agree(&bad).unwrap_err(), DhError::NotOnCurve { group });
+            assert_eq!(PublicValue::read(group, &bad).unwrap_err(), DhError::NotOnCurve { group });
+        }
+    }
+}
+
+#[test]
+fn a_value_of_another_group_is_refused() {
+    let mut rng = SeededRng::from_seed([7; 32]);
+    let groups =
+        [DhGroup::Ecp256, DhGroup::Ecp384, DhGroup::Modp2048, DhGroup::Modp2048Subgroup256];
+    for group in groups {
+        let own = KeyPair::generate(group, &mut rng);
+        for received in groups.into_iter().filter(|received| *received != group) {
+            let peer = KeyPair::generate(received, &mut rng);
+            let peer = PublicValue::read(received, peer.public()).unwrap();
+            assert_eq!(own.agree(&peer).unwrap_err(), DhError::OtherGroup { group, received });
         }
     }
 }

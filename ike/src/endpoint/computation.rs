@@ -4,7 +4,7 @@
 //! as a value that any thread may run, goes on with other datagrams, and takes the result back.
 
 use crate::config::Credential;
-use crate::crypto::SeededRng;
+use crate::crypto::{PublicValue, SeededRng};
 use crate::error::Error;
 use crate::phase1::responder::{ExpectAuth, ExpectKe};
 use crate::phase1::{Cookies, KeyExchangeMessage};
@@ -27,6 +27,7 @@ pub struct Computation {
     pub(super) request: Digest,
     pub(super) state: ExpectKe,
     pub(super) received: KeyExchangeMessage,
+    pub(super) value: PublicValue,
     pub(super) credential: Credential,
     pub(super) rng: SeededRng,
 }
@@ -40,9 +41,10 @@ pub struct Computed {
 }
 
 impl Computation {
-    /// Computes: two exponentiations, three in group 24.
+    /// Computes: two exponentiations.
     pub fn run(self) -> Computed {
-        let Self { cookies, request, state, received, credential, mut rng } = self;
-        Computed { cookies, request, result: state.compute(&received, &credential, &mut rng) }
+        let Self { cookies, request, state, received, value, credential, mut rng } = self;
+        let result = state.compute(&received, &value, &credential, &mut rng);
+        Computed { cookies, request, result }
     }
 }

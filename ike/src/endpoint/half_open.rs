@@ -5,6 +5,12 @@
 //! then on the exchange is *running* and nothing but its own time limit ends it. Until then it is a
 //! *stranger's* and makes room for newer ones, the oldest first: a flood from forged addresses must
 //! outrun a round trip to push an honest member out.
+//!
+//! Running exchanges of one address are few, because each has cost arithmetic, and one that failed
+//! keeps its place until its time is over: failing faster gives nobody more of it. Exchanges from
+//! IKE's and GDOI's own ports are counted apart from all others of the address. Whoever shares the
+//! address of a member without being it (an unprivileged process, hosts behind its address
+//! translation) has other ports, so that what it begins never stands in the member's way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +35,7 @@ pub(super) struct HalfOpen {
     pub(super) credential: Option<PeerCredential>,
     /// The last request and our answer.
     pub(super) answered: Answered,
+    pub(super) began: BootTime,
     deadline: BootTime,
     born: u64,
 }
@@ -39,9 +46,24 @@ pub(super) enum Phase {
     /// Message 3; how many came whose public value was unusable.
     ExpectKe(ExpectKe, u8),
     /// The arithmetic of the message 3 with this digest, which somebody does elsewhere.
-    Computing(ExpectKe, u8, Digest),
+    Computing(Digest),
     /// Message 5.
     ExpectAuth(Box<ExpectAuth>),
+    /// Nothing any more: it came to no good, and its place is free when its time is over.
+    Failed,
+}
+
+/// Whose places an exchange takes: those of its address, apart for the ports of the protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Origin {
+    address: IpAddr,
+    own_port: bool,
+}
+
+impl Origin {
+    fn of(source: SocketAddr) -> Self {
+        Self { address: source.ip(), own_port: matches!(source.port(), IKE_PORT | GDOI_PORT) }
+    }
 }
 
 /// All of them, within bounds.
@@ -50,7 +72,7 @@ pub(super) struct HalfOpenTable {
     limits: Limits,
     by_cookies: BTreeMap<Cookies, HalfOpen>,
     by_first_message: BTreeMap<(SocketAddr, Cookie), Cookies>,
-    by_source: BTreeMap<IpAddr, Source>,
+    by_source: BTreeMap<Origin, Source>,
     strangers: BTreeSet<(u64, Cookies)>,
     deadlines: BTreeSet<(BootTime, Cookies)>,
     born: u64,
@@ -97,7 +119,7 @@ impl HalfOpenTable {
     /// Whether a new exchange of `source` can be taken in, perhaps in the place of an older
     /// stranger's.
     pub(super) fn has_room(&self, source: SocketAddr) -> Result<(), NotAccepted> {
-        let of_source = self.by_source.get(&source.ip());
+        let of_source = self.by_source.get(&Origin::of(source));
         if of_source.is_some_and(|of_source| {
             of_source.strangers.is_empty() && of_source.running >= self.per_source()
         }) {
@@ -119,7 +141,7 @@ impl HalfOpenTable {
     ) -> u64 {
         let source = address.remote;
         let mut evicted = 0;
-        if let Some(of_source) = self.by_source.get(&source.ip())
+        if let Some(of_source) = self.by_source.get(&Origin::of(source))
             && of_source.strangers.len().saturating_add(of_source.running) >= self.per_source()
             && let Some((_, oldest)) = of_source.strangers.first().copied()
         {
@@ -136,11 +158,12 @@ impl HalfOpenTable {
         self.born = self.born.saturating_add(1);
         let (born, deadline) = (self.born, now + self.limits.half_open_timeout);
         self.strangers.insert((born, cookies));
-        self.by_source.entry(source.ip()).or_default().strangers.insert((born, cookies));
+        self.by_source.entry(Origin::of(source)).or_default().strangers.insert((born, cookies));
         self.by_first_message.insert((source, cookies.initiator), cookies);
         self.deadlines.insert((deadline, cookies));
         let (phase, credential) = (Phase::ExpectKe(state, 0), None);
-        let exchange = HalfOpen { address, phase, credential, answered, deadline, born };
+        let exchange =
+            HalfOpen { address, phase, credential, answered, began: now, deadline, born };
         self.by_cookies.insert(cookies, exchange);
         evicted
     }
@@ -154,14 +177,9 @@ impl HalfOpenTable {
         request: Digest,
     ) {
         let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
-        let Phase::ExpectKe(state, unusable) = &exchange.phase else { return };
-        exchange.phase = Phase::Computing(state.clone(), *unusable, request);
+        exchange.phase = Phase::Computing(request);
         exchange.credential = Some(credential);
-        self.strangers.remove(&(exchange.born, *cookies));
-        let of_source = self.by_source.entry(exchange.address.remote.ip()).or_default();
-        if of_source.strangers.remove(&(exchange.born, *cookies)) {
-            of_source.running = of_source.running.saturating_add(1);
-        }
+        self.occupy(cookies);
     }
 
     /// The arithmetic is done: the exchange waits for message 5.
@@ -180,20 +198,32 @@ impl HalfOpenTable {
         self.deadlines.insert((exchange.deadline, *cookies));
     }
 
-    /// The public value was unusable: the exchange waits for another message 3 as a stranger's, or
-    /// is given up.
+    /// The public value was unusable: the exchange waits for another message 3, or has failed.
     pub(super) fn refuse(&mut self, cookies: &Cookies) {
         let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
-        let Phase::Computing(state, unusable, _) = &exchange.phase else { return };
-        let unusable = unusable.saturating_add(1);
-        exchange.phase = Phase::ExpectKe(state.clone(), unusable);
-        exchange.credential = None;
-        self.strangers.insert((exchange.born, *cookies));
-        let of_source = self.by_source.entry(exchange.address.remote.ip()).or_default();
-        of_source.running = of_source.running.saturating_sub(1);
-        of_source.strangers.insert((exchange.born, *cookies));
-        if unusable > TOLERATED_PUBLIC_VALUES {
-            self.remove(cookies);
+        let Phase::ExpectKe(_, unusable) = &mut exchange.phase else { return };
+        *unusable = unusable.saturating_add(1);
+        if *unusable > TOLERATED_PUBLIC_VALUES {
+            self.fail(cookies);
+        }
+    }
+
+    /// The source has returned our cookie and the exchange cannot come to a good end: it keeps its
+    /// place until its time is over.
+    pub(super) fn fail(&mut self, cookies: &Cookies) {
+        let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
+        exchange.phase = Phase::Failed;
+        self.occupy(cookies);
+    }
+
+    /// Nobody evicts this exchange any more.
+    fn occupy(&mut self, cookies: &Cookies) {
+        let Some(exchange) = self.by_cookies.get(cookies) else { return };
+        let key = (exchange.born, *cookies);
+        self.strangers.remove(&key);
+        let of_source = self.by_source.entry(Origin::of(exchange.address.remote)).or_default();
+        if of_source.strangers.remove(&key) {
+            of_source.running = of_source.running.saturating_add(1);
         }
     }
 
@@ -211,13 +241,13 @@ impl HalfOpenTable {
         self.by_first_message.remove(&(exchange.address.remote, cookies.initiator));
         self.strangers.remove(&(exchange.born, *cookies));
         self.deadlines.remove(&(exchange.deadline, *cookies));
-        let ip = exchange.address.remote.ip();
-        if let Some(of_source) = self.by_source.get_mut(&ip) {
+        let origin = Origin::of(exchange.address.remote);
+        if let Some(of_source) = self.by_source.get_mut(&origin) {
             if !of_source.strangers.remove(&(exchange.born, *cookies)) {
                 of_source.running = of_source.running.saturating_sub(1);
             }
             if of_source.strangers.is_empty() && of_source.running == 0 {
-                self.by_source.remove(&ip);
+                self.by_source.remove(&origin);
             }
         }
         Some(exchange)
@@ -238,8 +268,12 @@ impl HalfOpenTable {
     }
 }
 
-/// Unusable public values that one exchange may send before it is given up: each costs arithmetic.
+/// Unusable public values that one exchange may send before it is given up: somebody else may have
+/// written them.
 const TOLERATED_PUBLIC_VALUES: u8 = 2;
+
+const IKE_PORT: u16 = 500;
+const GDOI_PORT: u16 = 848;
 
 impl HalfOpen {
     /// Whether a datagram is a copy of the last request, and the answer to it.

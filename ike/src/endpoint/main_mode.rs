@@ -1,8 +1,12 @@
 //! Main mode as responder, for whoever has a credential.
 
+use core::net::SocketAddr;
+
 use super::credentials::expected_identity;
 use super::half_open::Phase;
-use super::{Arithmetic, Computation, Computed, Endpoint, EndpointEvent, Inbound, answer_of};
+use super::{
+    Arithmetic, Computation, Computed, Endpoint, EndpointEvent, Inbound, SessionEnd, answer_of,
+};
 use crate::config::Identity;
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted, PeerIncompatible};
@@ -33,11 +37,12 @@ impl<X: Exchange> Endpoint<X> {
             exchange.address.check(inbound.source)?;
             return match exchange.phase {
                 Phase::ExpectKe(..) => self.handle_key_exchange(inbound, cookies),
-                Phase::Computing(_, _, ref request) => {
+                Phase::Computing(ref request) => {
                     let copy = *request == Digest::of(inbound.datagram);
                     Err(if copy { NotAccepted::Replayed } else { NotAccepted::Unexpected }.into())
                 }
                 Phase::ExpectAuth(_) => self.handle_proof(inbound, cookies),
+                Phase::Failed => Err(NotAccepted::Ended.into()),
             };
         }
         if self.sessions.get(&cookies).is_none() && self.resume(inbound, cookies)? {
@@ -119,10 +124,20 @@ impl<X: Exchange> Endpoint<X> {
         let Phase::ExpectKe(state, _) = &exchange.phase else {
             return Err(NotAccepted::Unexpected.into());
         };
+        let received = state.read(datagram)?;
+        self.statistics.diffie_hellman += u64::from(state.transform().group.check_exponentiates());
+        let value = match state.check(&received) {
+            Ok(value) => value,
+            Err(error) => {
+                self.half_open.refuse(&cookies);
+                return Err(error);
+            }
+        };
         let computation = Computation {
             cookies,
             request: Digest::of(datagram),
-            received: state.read(datagram)?,
+            received,
+            value,
             state: state.clone(),
             credential: credential.credential.clone(),
             rng: SeededRng::from_seed(self.rng.array()),
@@ -149,7 +164,7 @@ impl<X: Exchange> Endpoint<X> {
         let Some(exchange) = self.half_open.get_mut(&cookies) else {
             return Err(NotAccepted::UnknownCookies.into());
         };
-        if !matches!(&exchange.phase, Phase::Computing(_, _, waits) if *waits == request) {
+        if !matches!(&exchange.phase, Phase::Computing(waits) if *waits == request) {
             return Err(NotAccepted::Unexpected.into());
         }
         let address = exchange.address;
@@ -161,7 +176,7 @@ impl<X: Exchange> Endpoint<X> {
                 Ok(())
             }
             Err(error) => {
-                self.half_open.refuse(&cookies);
+                self.half_open.fail(&cookies);
                 Err(error)
             }
         }
@@ -190,8 +205,12 @@ impl<X: Exchange> Endpoint<X> {
             .clone()
             .unwrap_or(Identity::Address(address.local.ip().to_canonical()));
         let expected = expected_identity(&credential, source.ip());
+        let began = exchange.began;
         let (sa, message) = state.handle(datagram, &ours, &expected)?;
         self.offers.prove(source.ip(), state.offer(), self.config.limits.established);
+        if sa.is_initial_contact() {
+            self.forget_before(began, sa.peer_identity(), source);
+        }
         if let Some(oldest) = self.sessions.to_replace(sa.peer_identity(), source.ip())? {
             self.delete(&oldest);
         }
@@ -200,6 +219,14 @@ impl<X: Exchange> Endpoint<X> {
         self.transmit(address, message);
         self.establish(Session::new(sa, address, now).with_phase1(credential, proof));
         Ok(())
+    }
+
+    /// A peer has no ISAKMP SA but those that it began at `time` or later: ends the others. One that
+    /// it established meanwhile, for another group perhaps, is none of those that it lost.
+    fn forget_before(&mut self, time: BootTime, identity: &Identity, source: SocketAddr) {
+        for cookies in self.sessions.before(time, identity, source.ip()) {
+            self.end(&cookies, SessionEnd::PeerRestarted);
+        }
     }
 
     fn establish(&mut self, session: Session<X>) {

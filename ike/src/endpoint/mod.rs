@@ -66,7 +66,8 @@ pub struct EndpointConfig {
 pub struct Limits {
     /// Half-open exchanges in all.
     pub half_open: usize,
-    /// Half-open exchanges of one source address.
+    /// Half-open exchanges of one source address: as many from the ports of IKE and GDOI, and as
+    /// many from all others.
     pub half_open_per_source: usize,
     /// How long a half-open exchange may wait for its next message.
     pub half_open_timeout: Duration,
@@ -112,9 +113,20 @@ pub enum EndpointEvent<X> {
     Ended {
         /// What there was.
         session: Box<Session<X>>,
-        /// Whether the peer deleted it (authenticated).
-        deleted_by_peer: bool,
+        /// Why.
+        cause: SessionEnd,
     },
+}
+
+/// Why an ISAKMP SA is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// Its time is over, or we ended it.
+    Here,
+    /// The peer deleted it (authenticated).
+    DeletedByPeer,
+    /// The peer has lost it and said so (INITIAL-CONTACT).
+    PeerRestarted,
 }
 
 /// A datagram on its way through the stages, with what the ones before found out.
@@ -267,7 +279,7 @@ impl<X: Exchange> Endpoint<X> {
             self.sessions.next_due().filter(|due| due.0 <= now)
         {
             match timer {
-                Timer::IsakmpLifetime => self.end(&cookies, false),
+                Timer::IsakmpLifetime => self.end(&cookies, SessionEnd::Here),
                 _ => {
                     expired.extend(self.take(&cookies, message_id).map(|taken| (cookies, taken)));
                 }
@@ -413,7 +425,7 @@ impl<X: Exchange> Endpoint<X> {
         let session = self.session_at(&cookies, inbound.source)?;
         let said = session.open_informational(inbound.header.message_id, inbound.datagram)?;
         if session.is_deleted_by(&said) {
-            self.end(&cookies, true);
+            self.end(&cookies, SessionEnd::DeletedByPeer);
         }
         Ok(())
     }
@@ -424,14 +436,14 @@ impl<X: Exchange> Endpoint<X> {
         if let Ok(payload) = session.sa().seal_delete(&mut self.rng) {
             self.transmit(session.address(), payload);
         }
-        self.end(cookies, false);
+        self.end(cookies, SessionEnd::Here);
     }
 
     /// Ends an ISAKMP SA in silence.
-    fn end(&mut self, cookies: &Cookies, deleted_by_peer: bool) {
+    fn end(&mut self, cookies: &Cookies, cause: SessionEnd) {
         if let Some(session) = self.sessions.remove(cookies) {
             let session = Box::new(session);
-            self.events.push_back(EndpointEvent::Ended { session, deleted_by_peer });
+            self.events.push_back(EndpointEvent::Ended { session, cause });
         }
     }
 }

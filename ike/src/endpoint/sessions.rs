@@ -84,6 +84,19 @@ impl<X: Exchange> Sessions<X> {
         same.flat_map(|(_, cookies)| cookies.iter().map(|(_, cookies)| *cookies)).collect()
     }
 
+    /// ISAKMP SAs of `identity` at `address` that were there before `time`.
+    pub(super) fn before(
+        &self,
+        time: BootTime,
+        identity: &Identity,
+        address: IpAddr,
+    ) -> Vec<Cookies> {
+        let same = self.by_identity.get(&(identity.clone(), address));
+        let all = same.into_iter().flatten().map(|(_, cookies)| *cookies);
+        let earlier = |session: &Session<X>| session.since() < time;
+        all.filter(|cookies| self.get(cookies).is_some_and(earlier)).collect()
+    }
+
     /// Which session has to go so that one more of `identity` at `address` fits; `None` if there is
     /// room.
     pub(super) fn to_replace(

@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use super::cookies::Cookies;
 use super::exchange_cipher::{ExchangeCipher, Opened, Sealed, open_with, seal_with};
+use super::informational::is_initial_contact;
 use super::isakmp_sa::{Established, IsakmpSa, PeerAuthenticated, Role};
 use super::message::{AuthMessage, auth_payloads, check_header};
 use crate::config::{Credential, Identity, Phase1Transform};
@@ -18,6 +19,7 @@ use crate::error::{ApiMisuse, Error, NotAccepted, PeerMisbehaved};
 use crate::wire::Codec;
 use crate::wire::header;
 use crate::wire::id::Identification;
+use crate::wire::notify::Notification;
 use crate::wire::registry::{Doi, ExchangeType};
 
 /// What messages 1 and 2 settle.
@@ -112,16 +114,18 @@ impl MainModeKeys {
         prf(transform.hash, self.keys.skeyid.expose(), &parts)
     }
 
-    /// Writes `HDR*, ID, HASH` for our identity.
+    /// Writes `HDR*, ID, HASH` for our identity, with a notification if there is one to send.
     pub(super) fn seal(
         &self,
         exchange: &ExchangeCipher,
         prover: Role,
         ours: &Identity,
+        notification: Option<Notification>,
     ) -> Result<Sealed, Error> {
         let id = Identification::of(ours);
         let id_b = id.to_octets().map_err(super::isakmp_sa::does_not_fit)?;
-        let (first, payloads) = auth_payloads(id, self.authenticator(prover, &id_b).expose())?;
+        let hash = self.authenticator(prover, &id_b);
+        let (first, payloads) = auth_payloads(id, hash.expose(), notification)?;
         seal_with(&self.cipher, self.negotiated.cookies, exchange, first, &payloads)
     }
 
@@ -141,11 +145,15 @@ impl MainModeKeys {
             return Err(NotAccepted::UnknownCookies.into());
         }
         let opened: Opened = open_with(&self.cipher, exchange, message, header, body)?;
-        let AuthMessage { identity, id_b, hash } = AuthMessage::read(message, &opened)?;
+        let AuthMessage { identity, id_b, hash, notifications } =
+            AuthMessage::read(message, &opened)?;
         let computed = self.authenticator(prover, &id_b);
         let authenticated =
             PeerAuthenticated::verify(message, &computed, &hash, &identity, expected)?;
-        Ok((PeerProof { identity, authenticated }, opened.next()))
+        let initial_contact = notifications
+            .iter()
+            .any(|notification| is_initial_contact(notification, self.negotiated.cookies));
+        Ok((PeerProof { identity, authenticated, initial_contact }, opened.next()))
     }
 
     /// The ISAKMP SA of a finished main mode; `last` is the cipher state behind message 6.
@@ -166,6 +174,7 @@ impl MainModeKeys {
             cipher: self.cipher.duplicate(),
             last_block: last.iv(),
             peer_identity: proof.identity,
+            initial_contact: proof.initial_contact,
             lifetime,
         };
         IsakmpSa::new(established, proof.authenticated)
@@ -176,6 +185,7 @@ impl MainModeKeys {
 pub(super) struct PeerProof {
     identity: Identity,
     authenticated: PeerAuthenticated,
+    initial_contact: bool,
 }
 
 fn cipher(encryption: crate::crypto::Phase1Encryption, key: Secret) -> Result<Cipher, Error> {

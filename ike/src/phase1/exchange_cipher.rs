@@ -179,7 +179,9 @@ pub(super) fn seal_with(
     Ok(Sealed { datagram, next: ExchangeCipher { iv, ..*exchange } })
 }
 
-/// Checks that the encryption bit is as the message demands and no other flag is set.
+/// Checks that the encryption bit is as the message demands. Of the other flags none says anything
+/// here: a receiver that needs no CONNECTED ignores the commit bit, and what a bit without a meaning
+/// says is nobody's business (RFC 2408 §3.1).
 pub(super) fn check_flags(
     header: &Header,
     message: &'static str,
@@ -188,14 +190,6 @@ pub(super) fn check_flags(
     let flag = header.flags.contains(Flags::ENCRYPTION);
     if flag != encrypted {
         return Err(PeerMisbehaved::Encryption { message, encrypted: flag }.into());
-    }
-    if header.flags.0 & !Flags::ENCRYPTION.0 != 0 {
-        return Err(InvalidMessage::Value {
-            what: "flags",
-            offset: 19,
-            value: header.flags.0.into(),
-        }
-        .into());
     }
     Ok(())
 }

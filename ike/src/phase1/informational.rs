@@ -5,6 +5,7 @@
 //! HDR*, HASH(1), N/D      HASH(1) = prf(SKEYID_a, M-ID | N/D)
 //! ```
 
+use super::cookies::Cookies;
 use super::isakmp_sa::{IsakmpSa, does_not_fit};
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
@@ -13,7 +14,7 @@ use crate::wire::delete::Delete;
 use crate::wire::header;
 use crate::wire::notify::Notification;
 use crate::wire::payload::{encode_chain, first_kind};
-use crate::wire::registry::{ExchangeType, NotifyType, PayloadKind, ProtocolId};
+use crate::wire::registry::{Doi, ExchangeType, NotifyType, PayloadKind, ProtocolId};
 
 /// What an authenticated peer said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,25 @@ pub enum Informational {
     Notification(Notification),
     /// SAs that the peer has deleted.
     Delete(Delete),
+}
+
+/// INITIAL-CONTACT for the last message of main mode that an initiator sends (RFC 2407 §4.6.3.3).
+/// The type is one of the IPsec DOI.
+pub(super) fn initial_contact(cookies: Cookies) -> Notification {
+    Notification {
+        doi: Doi::IPSEC,
+        protocol: ProtocolId::ISAKMP,
+        spi: cookies.spi().to_vec(),
+        kind: NotifyType::INITIAL_CONTACT,
+        data: Vec::new(),
+    }
+}
+
+/// Whether `notification` is an INITIAL-CONTACT of the exchange `cookies`.
+pub(super) fn is_initial_contact(notification: &Notification, cookies: Cookies) -> bool {
+    notification.kind == NotifyType::INITIAL_CONTACT
+        && notification.protocol == ProtocolId::ISAKMP
+        && (notification.spi.is_empty() || notification.spi == cookies.spi())
 }
 
 impl IsakmpSa {

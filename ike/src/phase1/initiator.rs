@@ -14,11 +14,12 @@ use std::sync::Arc;
 use super::auth::{Exchanged, MainModeKeys, Negotiated};
 use super::cookies::Cookies;
 use super::exchange_cipher::ExchangeCipher;
+use super::informational::initial_contact;
 use super::isakmp_sa::{IsakmpSa, Role};
 use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
 use super::proposal;
 use crate::config::{Credential, Identity, Phase1Policy};
-use crate::crypto::{KeyPair, Secret, SeededRng};
+use crate::crypto::{KeyPair, PublicValue, Secret, SeededRng};
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::wire::InvalidMessage;
 use crate::wire::header::Cookie;
@@ -32,6 +33,8 @@ pub struct InitiatorConfig {
     pub expected_identity: Identity,
     /// What proves our identity and the responder's.
     pub credential: Credential,
+    /// Whether we say INITIAL-CONTACT.
+    pub initial_contact: bool,
     /// What may be negotiated.
     pub policy: Phase1Policy,
 }
@@ -157,8 +160,9 @@ impl ExpectKe {
         if public == self.key_pair.public() {
             return Err(PeerMisbehaved::PublicValue { group }.into());
         }
-        let g_xy =
-            self.key_pair.agree(&public).map_err(|_| PeerMisbehaved::PublicValue { group })?;
+        let g_xy = PublicValue::read(group, &public)
+            .and_then(|value| self.key_pair.agree(&value))
+            .map_err(|_| PeerMisbehaved::PublicValue { group })?;
         let exchanged = Exchanged {
             g_xi: self.key_pair.public(),
             g_xr: &public,
@@ -189,7 +193,8 @@ impl ExpectAuth {
         let cookies = negotiated.cookies;
         let (keys, exchange) =
             MainModeKeys::derive(negotiated, &config.credential, g_xy, exchanged)?;
-        let sealed = keys.seal(&exchange, Role::Initiator, &config.identity)?;
+        let contact = config.initial_contact.then(|| initial_contact(cookies));
+        let sealed = keys.seal(&exchange, Role::Initiator, &config.identity, contact)?;
         let next = Self { config: Arc::clone(config), cookies, keys, exchange: sealed.next() };
         Ok((next, sealed.into_datagram()))
     }

@@ -81,6 +81,7 @@ pub struct IsakmpSa {
     /// Last ciphertext block of phase 1, from which every phase-2 exchange derives its first IV.
     last_block: Iv,
     peer_identity: Identity,
+    initial_contact: bool,
     lifetime: Duration,
     _peer_authenticated: PeerAuthenticated,
 }
@@ -96,6 +97,7 @@ pub(super) struct Established {
     pub(super) cipher: Cipher,
     pub(super) last_block: Iv,
     pub(super) peer_identity: Identity,
+    pub(super) initial_contact: bool,
     pub(super) lifetime: Duration,
 }
 
@@ -111,6 +113,7 @@ impl IsakmpSa {
             cipher,
             last_block,
             peer_identity,
+            initial_contact,
             lifetime,
         } = established;
         Self {
@@ -123,6 +126,7 @@ impl IsakmpSa {
             cipher,
             last_block,
             peer_identity,
+            initial_contact,
             lifetime,
             _peer_authenticated: proof,
         }
@@ -146,6 +150,12 @@ impl IsakmpSa {
     /// What was negotiated.
     pub fn transform(&self) -> Phase1Transform {
         self.transform
+    }
+
+    /// Whether the peer said that it has no other ISAKMP SA with us: those from before are of no
+    /// use to anybody (RFC 2407 §4.6.3.3).
+    pub fn is_initial_contact(&self) -> bool {
+        self.initial_contact
     }
 
     /// The identity that the peer proved.

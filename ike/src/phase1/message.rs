@@ -10,20 +10,22 @@ use crate::wire::header::{self, Header};
 use crate::wire::id::Identification;
 use crate::wire::ke::KeyExchange;
 use crate::wire::nonce::Nonce;
+use crate::wire::notify::Notification;
 use crate::wire::payload::{Payload, encode_chain, first_kind};
 use crate::wire::registry::{ExchangeType, Flags, PayloadKind};
 use crate::wire::sa::SecurityAssociation;
 use crate::wire::{Chain, Codec, InvalidMessage, RawPayload, chain};
 
-/// Longest SA payload body that an offer may have, in octets: some 200 transforms. A half-open
-/// exchange keeps it.
-pub(super) const MAXIMUM_OFFER: usize = 8192;
+/// Longest SA payload body that an offer may have, in octets: room for the 255 transforms that a
+/// proposal can number (RFC 2408 §3.5), of up to 63 octets each. A half-open exchange keeps it.
+pub(super) const MAXIMUM_OFFER: usize = 16_384;
 
 /// Octets of our nonces.
 pub(super) const NONCE_LENGTH: usize = 32;
 
-/// NAT-D of the drafts before RFC 3947, which peers still send beside the final one.
-const NAT_D_DRAFT: PayloadKind = PayloadKind(130);
+/// The first type of private use (RFC 2408 §3.1). NAT-D of the drafts before RFC 3947 is one of
+/// them, and peers still send it beside the final one.
+const FIRST_PRIVATE: u8 = 128;
 
 /// `HDR, SA`: message 1 and message 2.
 pub(super) struct SaMessage {
@@ -46,6 +48,8 @@ pub(super) struct AuthMessage {
     /// Body of the ID payload as received.
     pub(super) id_b: Vec<u8>,
     pub(super) hash: Vec<u8>,
+    /// Notifications beside the proof. HASH does not cover them.
+    pub(super) notifications: Vec<Notification>,
 }
 
 impl SaMessage {
@@ -136,16 +140,23 @@ impl AuthMessage {
         let read: Identification = id.read()?;
         check_protocol_and_port(&read, id.offset)?;
         let identity = read.as_identity().ok_or(PeerIncompatible::IdentificationType(read.kind))?;
-        Ok(Self { identity, id_b: id.body().to_vec(), hash: hash.body().to_vec() })
+        // One that cannot be read says nothing, as always beside a proof that is good.
+        let notifications =
+            chain.payloads.iter().filter_map(|payload| payload.read().ok()).collect();
+        let (id_b, hash) = (id.body().to_vec(), hash.body().to_vec());
+        Ok(Self { identity, id_b, hash, notifications })
     }
 }
 
-/// The chain `ID, HASH` of message 5 or 6 and the type of its first payload.
+/// The chain `ID, HASH` of message 5 or 6, perhaps with a notification, and the type of its first
+/// payload.
 pub(super) fn auth_payloads(
     id: Identification,
     hash: &[u8],
+    notification: Option<Notification>,
 ) -> Result<(PayloadKind, Vec<u8>), Error> {
-    let payloads: [Payload; 2] = [id.into(), crate::wire::hash::Hash(hash.to_vec()).into()];
+    let mut payloads: Vec<Payload> = vec![id.into(), crate::wire::hash::Hash(hash.to_vec()).into()];
+    payloads.extend(notification.map(Payload::from));
     Ok((first_kind(&payloads), encode_chain(&payloads).map_err(does_not_fit)?))
 }
 
@@ -183,20 +194,19 @@ fn clear(cookies: Cookies, payloads: &[Payload]) -> Result<Vec<u8>, Error> {
     header.message(&body).map_err(does_not_fit)
 }
 
-/// Refuses payloads that are neither in `own` nor harmless in every message of main mode.
+/// Refuses payloads that are neither in `own` nor harmless in every message of main mode, as those
+/// of private use are: whoever understands none of them loses nothing.
 fn check_kinds(message: &'static str, chain: &Chain<'_>, own: &[PayloadKind]) -> Result<(), Error> {
-    const HARMLESS: [PayloadKind; 5] = [
+    const HARMLESS: [PayloadKind; 4] = [
         PayloadKind::VENDOR_ID,
         PayloadKind::NOTIFICATION,
         PayloadKind::CERTIFICATE_REQUEST,
         PayloadKind::NAT_D,
-        NAT_D_DRAFT,
     ];
-    match chain
-        .payloads
-        .iter()
-        .find(|payload| !own.contains(&payload.kind) && !HARMLESS.contains(&payload.kind))
-    {
+    let has_place = |kind: PayloadKind| {
+        own.contains(&kind) || HARMLESS.contains(&kind) || kind.0 >= FIRST_PRIVATE
+    };
+    match chain.payloads.iter().find(|payload| !has_place(payload.kind)) {
         None => Ok(()),
         Some(payload) => Err(PeerMisbehaved::ForeignPayload {
             message,
@@ -234,6 +244,27 @@ fn check_protocol_and_port(id: &Identification, payload_offset: usize) -> Result
                 value: id.port.into(),
             }
             .into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::registry::IdType;
+
+    /// RFC 2407 §4.6.2 wants 0/0 or UDP with IKE's port; GDOI's own stands where peers speak on it.
+    #[test]
+    fn protocol_and_port_of_an_identity_are_those_of_ike_or_of_gdoi_or_none() {
+        let check = |protocol, port| {
+            let (kind, data) = (IdType::IPV4_ADDR, vec![192, 0, 2, 1]);
+            check_protocol_and_port(&Identification { kind, protocol, port, data }, 28).is_ok()
+        };
+        for (protocol, port) in [(0, 0), (17, 0), (17, 500), (17, 848)] {
+            assert!(check(protocol, port), "{protocol}/{port}");
+        }
+        for (protocol, port) in [(6, 0), (0, 500), (0, 848), (6, 500), (17, 4500), (17, 501)] {
+            assert!(!check(protocol, port), "{protocol}/{port}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! answer_offer   <-- HDR, SA
 //!                --> HDR, SA                 ExpectKe
 //! ExpectKe       <-- HDR, KE, Ni             read: no arithmetic
+//!                                            check: the public value, still without a key pair
 //!                --> HDR, KE, Nr             compute: all of the Diffie-Hellman
 //! ExpectAuth     <-- HDR*, IDii, HASH_I
 //!                --> HDR*, IDir, HASH_R      IsakmpSa
@@ -20,7 +21,7 @@ use super::isakmp_sa::{IsakmpSa, Role};
 use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
 use super::proposal::{self, Agreement};
 use crate::config::{Credential, Identity, Phase1Policy, Phase1Transform};
-use crate::crypto::{KeyPair, SeededRng};
+use crate::crypto::{KeyPair, PublicValue, SeededRng};
 use crate::error::{Error, PeerMisbehaved};
 use crate::wire::header::Cookie;
 use crate::wire::sa::SecurityAssociation;
@@ -121,24 +122,35 @@ impl ExpectKe {
         KeyExchangeMessage::read("message 3", self.cookies(), self.transform().group, datagram)
     }
 
-    /// Does the Diffie-Hellman of the exchange, two exponentiations (three in group 24), and
-    /// returns `HDR, KE, Nr -->`.
+    /// Checks the public value of message 3: nobody makes us compute a key pair for a value that
+    /// cannot be used. Costs what [`PublicValue::read`] says.
     ///
     /// # Errors
-    /// The peer's public value is unusable; this state stays good for another message 3.
+    /// The value is unusable; this state stays good for another message 3.
+    pub fn check(&self, received: &KeyExchangeMessage) -> Result<PublicValue, Error> {
+        let group = self.transform().group;
+        PublicValue::read(group, &received.public)
+            .map_err(|_| PeerMisbehaved::PublicValue { group }.into())
+    }
+
+    /// Does the Diffie-Hellman of the exchange with the public value of `received`, two
+    /// exponentiations, and returns `HDR, KE, Nr -->`.
+    ///
+    /// # Errors
+    /// The keys that come out are weak ones of DES; this state stays good for another message 3.
     pub fn compute(
         &self,
         received: &KeyExchangeMessage,
+        value: &PublicValue,
         credential: &Credential,
         rng: &mut SeededRng,
     ) -> Result<(ExpectAuth, Vec<u8>), Error> {
         let group = self.transform().group;
         let key_pair = KeyPair::generate(group, rng);
         let nonce: [u8; NONCE_LENGTH] = rng.array();
-        let g_xy =
-            key_pair.agree(&received.public).map_err(|_| PeerMisbehaved::PublicValue { group })?;
+        let g_xy = key_pair.agree(value).map_err(|_| PeerMisbehaved::PublicValue { group })?;
         let exchanged = Exchanged {
-            g_xi: &received.public,
+            g_xi: value.octets(),
             g_xr: key_pair.public(),
             ni_b: &received.nonce,
             nr_b: &nonce,
@@ -183,7 +195,7 @@ impl ExpectAuth {
     ) -> Result<(IsakmpSa, Vec<u8>), Error> {
         let (proof, behind) =
             self.keys.open("message 5", &self.exchange, Role::Initiator, expected, datagram)?;
-        let sealed = self.keys.seal(&behind, Role::Responder, ours)?;
+        let sealed = self.keys.seal(&behind, Role::Responder, ours, None)?;
         let sa = self.keys.establish(Role::Responder, proof, &sealed.next());
         Ok((sa, sealed.into_datagram()))
     }

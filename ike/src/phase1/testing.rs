@@ -54,7 +54,7 @@ pub fn worked_isakmp_sa() -> IsakmpSa {
     assert_eq!(keys.keys().0.skeyid_a.expose(), skeyid_a);
 
     let server = Identity::Address(Ipv4Addr::new(192, 0, 2, 1).into());
-    let message_6 = keys.seal(&first, Role::Responder, &server).unwrap();
+    let message_6 = keys.seal(&first, Role::Responder, &server, None).unwrap();
     let (proof, last) =
         keys.open("message 6", &first, Role::Responder, &server, message_6.datagram()).unwrap();
     keys.establish(Role::Initiator, proof, &last)

@@ -49,6 +49,7 @@ fn initiator_config(transforms: &[Phase1Transform]) -> InitiatorConfig {
         identity: member(),
         expected_identity: server(),
         credential: credential(),
+        initial_contact: false,
         policy: policy(transforms),
     }
 }
@@ -82,7 +83,12 @@ fn run(config: InitiatorConfig, policy: &Phase1Policy, rng: &mut SeededRng) -> R
     let (expect_ke, message_3) = next(expect_sa.handle(&message_2, rng)?);
     // <-- HDR, KE, Nr
     let received = responder_expect_ke.read(&message_3)?;
-    let (responder_expect_auth, message_4) = responder_expect_ke.compute(&received, &psk, rng)?;
+    let (responder_expect_auth, message_4) = responder_expect_ke.compute(
+        &received,
+        &responder_expect_ke.check(&received)?,
+        &psk,
+        rng,
+    )?;
     // HDR*, IDii, HASH_I -->
     let (expect_auth, message_5) = next(expect_ke.handle(&message_4, rng)?);
     // <-- HDR*, IDir, HASH_R

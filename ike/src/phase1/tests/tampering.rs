@@ -58,7 +58,12 @@ fn finish_from_message_3(
     rng: &mut SeededRng,
 ) -> Outcome {
     let received = responder_state.read(message_3)?;
-    let (responder_state, message_4) = responder_state.compute(&received, &credential(), rng)?;
+    let (responder_state, message_4) = responder_state.compute(
+        &received,
+        &responder_state.check(&received)?,
+        &credential(),
+        rng,
+    )?;
     let (expect_auth, message_5) = next(expect_ke.handle(&message_4, rng)?);
     finish_from_message_5(&expect_auth, &responder_state, &message_5, rng)
 }
@@ -80,16 +85,16 @@ fn finish_from_message_5(
 fn a_changed_octet_is_refused_or_has_no_effect() {
     let rng = &mut SeededRng::from_seed([20; 32]);
     let clean = fast_run();
-    // What main mode leaves unprotected and this crate ignores: RESERVED octets of generic headers
-    // outside SAi_b and, in the responder's choice, which no proof covers, numbers and reserved
-    // octets that select nothing.
+    // What main mode leaves unprotected and this crate ignores: flags beside the encryption bit
+    // (octet 19), RESERVED octets of generic headers outside SAi_b and, in the responder's choice,
+    // which no proof covers, numbers and reserved octets that select nothing.
     let without_effect: [&[usize]; 6] = [
-        &[29],                         // RESERVED of the SA payload
-        &[29, 41, 44, 49, 52, 54, 55], // RESERVED of SA, proposal, transform; proposal and transform number; RESERVED2
-        &[29, 97],                     // RESERVED of KE and nonce
-        &[29, 97],
-        &[],
-        &[],
+        &[19, 29],                         // RESERVED of the SA payload
+        &[19, 29, 41, 44, 49, 52, 54, 55], // RESERVED of SA, proposal, transform; proposal and transform number; RESERVED2
+        &[19, 29, 97],                     // RESERVED of KE and nonce
+        &[19, 29, 97],
+        &[19],
+        &[19],
     ];
     for (index, message) in clean.messages.iter().enumerate() {
         let survivors: Vec<usize> =
