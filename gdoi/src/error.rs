@@ -71,6 +71,15 @@ pub enum PeerIncompatible {
     /// A rekey SA that cannot be used here.
     #[error(transparent)]
     Kek(#[from] KekUnusable),
+    /// The key server demands IP-D3P (draft-weis-delay-detection-03), which is not implemented.
+    #[error(
+        "the key server demands IP-D3P (its vendor ID and GAP attribute {attribute}): members would discard each \
+         other's packets; turn time-based anti-replay off for the group"
+    )]
+    DelayDetection {
+        /// Class of the attribute.
+        attribute: u16,
+    },
 }
 
 /// Why a well-formed push or acknowledgement is not for us.
@@ -211,6 +220,7 @@ impl PeerIncompatible {
         match self {
             Self::Policy(_) => "policy-not-understood",
             Self::Kek(_) => "unusable-kek",
+            Self::DelayDetection { .. } => "ip-d3p-demanded",
         }
     }
 }

@@ -7,6 +7,7 @@
 //! Reading a message borrows a state and changes nothing, so that anybody's octets can be tried;
 //! only a message that was read lets the state go on.
 
+use super::delay_detection;
 use super::message::{Authentic, Message1, Message2, Message3, Message4};
 use crate::config::ByteOrder;
 use crate::crypto::SeededRng;
@@ -81,6 +82,7 @@ impl ExpectPolicy {
     pub fn read(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<Authentic<Policy>, Error> {
         let opened = sa.open(&self.cipher, datagram)?;
         Ok(Message2::read(sa, &opened, &self.ni)?.and_then(|message| {
+            delay_detection::check(sa.peer_vendor_ids(), &message.policy)?;
             let policy = group_policy(self.group, &message.policy)?;
             Ok(Policy { cipher: opened.next(), nr: message.nonce, policy })
         }))

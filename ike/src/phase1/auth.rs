@@ -21,6 +21,7 @@ use crate::wire::header;
 use crate::wire::id::Identification;
 use crate::wire::notify::Notification;
 use crate::wire::registry::{Doi, ExchangeType};
+use crate::wire::vendor::VendorId;
 
 /// What messages 1 and 2 settle.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Negotiated {
     pub(super) lifetime: Duration,
     /// Body of the initiator's SA payload, which both authenticators cover.
     pub(super) sai_b: Vec<u8>,
+    /// Vendor IDs of the responder.
+    pub(super) peer_vendor_ids: Vec<VendorId>,
 }
 
 /// What messages 3 and 4 carry, by role.
@@ -164,6 +167,7 @@ impl MainModeKeys {
         last: &ExchangeCipher,
     ) -> IsakmpSa {
         let Negotiated { cookies, doi, transform, lifetime, .. } = self.negotiated;
+        let peer_vendor_ids = self.negotiated.peer_vendor_ids.clone();
         let established = Established {
             cookies,
             role,
@@ -175,6 +179,7 @@ impl MainModeKeys {
             last_block: last.iv(),
             peer_identity: proof.identity,
             initial_contact: proof.initial_contact,
+            peer_vendor_ids,
             lifetime,
         };
         IsakmpSa::new(established, proof.authenticated)

@@ -117,7 +117,7 @@ impl ExpectSa {
     /// `HDR, SA <--`, then `HDR, KE, Ni -->`. Costs one exponentiation once the message is
     /// accepted.
     fn handle(&self, datagram: &[u8], rng: &mut SeededRng) -> Result<(ExpectKe, Vec<u8>), Error> {
-        let SaMessage { cookies, sa, .. } = SaMessage::read("message 2", datagram)?;
+        let SaMessage { cookies, sa, vendor_ids, .. } = SaMessage::read("message 2", datagram)?;
         if cookies.initiator != self.cookie {
             return Err(NotAccepted::UnknownCookies.into());
         }
@@ -133,6 +133,7 @@ impl ExpectSa {
             transform: agreement.transform,
             lifetime: agreement.lifetime,
             sai_b: self.sai_b.clone(),
+            peer_vendor_ids: vendor_ids,
         };
         let key_pair = KeyPair::generate(negotiated.transform.group, rng);
         let nonce = rng.array();
@@ -154,7 +155,7 @@ impl ExpectKe {
     /// `HDR, KE, Nr <--`, then `HDR*, IDii, HASH_I -->`. Costs one exponentiation.
     fn handle(&self, datagram: &[u8]) -> Result<(ExpectAuth, Vec<u8>), Error> {
         let group = self.negotiated.transform.group;
-        let KeyExchangeMessage { public, nonce } =
+        let KeyExchangeMessage { public, nonce, vendor_ids } =
             KeyExchangeMessage::read("message 4", self.negotiated.cookies, group, datagram)?;
         // Our own value thrown back at us would let our own HASH_I pass as HASH_R.
         if public == self.key_pair.public() {
@@ -169,7 +170,9 @@ impl ExpectKe {
             ni_b: &self.nonce,
             nr_b: &nonce,
         };
-        ExpectAuth::begin(&self.config, self.negotiated.clone(), &g_xy, &exchanged)
+        let mut negotiated = self.negotiated.clone();
+        negotiated.peer_vendor_ids.extend(vendor_ids);
+        ExpectAuth::begin(&self.config, negotiated, &g_xy, &exchanged)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::wire::chain::encode_one;
 use crate::wire::hash::Hash;
 use crate::wire::registry::{Doi, ExchangeType, PayloadKind};
+use crate::wire::vendor::VendorId;
 use crate::wire::{EncodeError, Writer, header};
 
 /// Which side of phase 1 we were.
@@ -82,6 +83,7 @@ pub struct IsakmpSa {
     last_block: Iv,
     peer_identity: Identity,
     initial_contact: bool,
+    peer_vendor_ids: Vec<VendorId>,
     lifetime: Duration,
     _peer_authenticated: PeerAuthenticated,
 }
@@ -98,6 +100,7 @@ pub(super) struct Established {
     pub(super) last_block: Iv,
     pub(super) peer_identity: Identity,
     pub(super) initial_contact: bool,
+    pub(super) peer_vendor_ids: Vec<VendorId>,
     pub(super) lifetime: Duration,
 }
 
@@ -114,6 +117,7 @@ impl IsakmpSa {
             last_block,
             peer_identity,
             initial_contact,
+            peer_vendor_ids,
             lifetime,
         } = established;
         Self {
@@ -127,6 +131,7 @@ impl IsakmpSa {
             last_block,
             peer_identity,
             initial_contact,
+            peer_vendor_ids,
             lifetime,
             _peer_authenticated: proof,
         }
@@ -156,6 +161,12 @@ impl IsakmpSa {
     /// use to anybody (RFC 2407 §4.6.3.3).
     pub fn is_initial_contact(&self) -> bool {
         self.initial_contact
+    }
+
+    /// Vendor IDs that the responder stated in clear (RFC 2408 §3.16), where we began: hints that
+    /// nothing proves.
+    pub fn peer_vendor_ids(&self) -> &[VendorId] {
+        &self.peer_vendor_ids
     }
 
     /// The identity that the peer proved.

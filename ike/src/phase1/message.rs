@@ -14,6 +14,7 @@ use crate::wire::notify::Notification;
 use crate::wire::payload::{Payload, encode_chain, first_kind};
 use crate::wire::registry::{ExchangeType, Flags, PayloadKind};
 use crate::wire::sa::SecurityAssociation;
+use crate::wire::vendor::VendorId;
 use crate::wire::{Chain, Codec, InvalidMessage, RawPayload, chain};
 
 /// Longest SA payload body that an offer may have, in octets: room for the 255 transforms that a
@@ -33,6 +34,7 @@ pub(super) struct SaMessage {
     pub(super) sa: SecurityAssociation,
     /// Body of the SA payload as received: SAi_b in message 1.
     pub(super) sa_b: Vec<u8>,
+    pub(super) vendor_ids: Vec<VendorId>,
 }
 
 /// `HDR, KE, Nonce`: message 3 and message 4.
@@ -40,6 +42,7 @@ pub(super) struct SaMessage {
 pub struct KeyExchangeMessage {
     pub(super) public: Vec<u8>,
     pub(super) nonce: Vec<u8>,
+    pub(super) vendor_ids: Vec<VendorId>,
 }
 
 /// `HDR*, ID, HASH`: message 5 and message 6, decrypted.
@@ -53,8 +56,7 @@ pub(super) struct AuthMessage {
 }
 
 impl SaMessage {
-    /// Reads message 1 or 2. SA comes first (RFC 2409 §5); vendor IDs and notifications behind it
-    /// say nothing here.
+    /// Reads message 1 or 2. SA comes first (RFC 2409 §5); notifications behind it say nothing here.
     pub(super) fn read(message: &'static str, datagram: &[u8]) -> Result<Self, Error> {
         let (header, body) = split(message, datagram)?;
         if header.initiator_cookie == [0; 8] {
@@ -83,7 +85,12 @@ impl SaMessage {
             }
             .into());
         }
-        Ok(Self { cookies: Cookies::of(&header), sa: sa.read()?, sa_b: sa.body().to_vec() })
+        Ok(Self {
+            cookies: Cookies::of(&header),
+            sa: sa.read()?,
+            sa_b: sa.body().to_vec(),
+            vendor_ids: vendor_ids(&chain),
+        })
     }
 
     /// Writes message 1 or 2. Also returns the SA payload's body.
@@ -117,7 +124,7 @@ impl KeyExchangeMessage {
         if public.len() != group.public_length() {
             return Err(PeerMisbehaved::PublicValue { group }.into());
         }
-        Ok(Self { public, nonce })
+        Ok(Self { public, nonce, vendor_ids: vendor_ids(&chain) })
     }
 
     /// Writes message 3 or 4.
@@ -158,6 +165,17 @@ pub(super) fn auth_payloads(
     let mut payloads: Vec<Payload> = vec![id.into(), crate::wire::hash::Hash(hash.to_vec()).into()];
     payloads.extend(notification.map(Payload::from));
     Ok((first_kind(&payloads), encode_chain(&payloads).map_err(does_not_fit)?))
+}
+
+/// The vendor IDs of a message of main mode, as far as they have an ordinary length and number: a
+/// stranger's message must not take much room.
+fn vendor_ids(chain: &Chain<'_>) -> Vec<VendorId> {
+    const LONGEST: usize = 64;
+    const MOST: usize = 16;
+    let payloads = chain.payloads.iter().filter(|payload| {
+        payload.kind == PayloadKind::VENDOR_ID && payload.body().len() <= LONGEST
+    });
+    payloads.take(MOST).filter_map(|payload| payload.read().ok()).collect()
 }
 
 /// Splits a clear message of main mode and checks its header, all but the cookies.

@@ -55,7 +55,7 @@ impl Offer {
     /// # Errors
     /// No message 1, or nothing in it that `policy` accepts.
     pub fn read(policy: &Phase1Policy, datagram: &[u8]) -> Result<Self, Error> {
-        let SaMessage { cookies, sa, sa_b } = SaMessage::read("message 1", datagram)?;
+        let SaMessage { cookies, sa, sa_b, .. } = SaMessage::read("message 1", datagram)?;
         if cookies.responder != [0; 8] {
             let value = u64::from_be_bytes(cookies.responder);
             return Err(InvalidMessage::Value { what: "responder cookie", offset: 8, value }.into());
@@ -79,7 +79,16 @@ impl Offer {
         let (cookies, doi) = (Cookies { initiator, responder }, choice.doi);
         let (message, _) = SaMessage::write(cookies, choice)?;
         Ok((
-            ExpectKe { negotiated: Negotiated { cookies, doi, transform, lifetime, sai_b } },
+            ExpectKe {
+                negotiated: Negotiated {
+                    cookies,
+                    doi,
+                    transform,
+                    lifetime,
+                    sai_b,
+                    peer_vendor_ids: Vec::new(),
+                },
+            },
             message,
         ))
     }
@@ -106,7 +115,9 @@ impl ExpectKe {
         let sa = SecurityAssociation::decode(sai_b)?;
         let (Agreement { transform, lifetime, .. }, _) = proposal::choose(policy, &sa)?;
         let (doi, sai_b) = (sa.doi, sai_b.to_vec());
-        Ok(Self { negotiated: Negotiated { cookies, doi, transform, lifetime, sai_b } })
+        let peer_vendor_ids = Vec::new();
+        let negotiated = Negotiated { cookies, doi, transform, lifetime, sai_b, peer_vendor_ids };
+        Ok(Self { negotiated })
     }
 
     /// What was chosen.

@@ -307,8 +307,13 @@ fn vendor_ids_nat_detection_and_private_payloads_are_tolerated_and_foreign_ones_
         .compute(&received, &expect_ke_r.check(&received).unwrap(), &credential(), rng)
         .unwrap();
     let message_4 = with_payloads(&message_4, harmless());
-    let (_, message_5) = next(expect_ke.handle(&message_4, rng).unwrap());
-    expect_auth_r.handle(&message_5, &server(), &member()).unwrap();
+    let (expect_auth, message_5) = next(expect_ke.handle(&message_4, rng).unwrap());
+    let (_, message_6) = expect_auth_r.handle(&message_5, &server(), &member()).unwrap();
+    let InitiatorStep::Established(sa) = expect_auth.handle(&message_6, rng).unwrap() else {
+        panic!("message 6 ends main mode")
+    };
+    let stated = VendorId(vec![1; 16]);
+    assert_eq!(sa.peer_vendor_ids().iter().filter(|id| **id == stated).count(), 2);
 
     for kind in [
         PayloadKind::HASH,
