@@ -14,6 +14,7 @@ use super::{Event, Membership};
 use crate::membership::failover::{Reason, ServerIndex, State};
 use crate::membership::first_contact::FirstContact;
 use crate::membership::key_generations::KeyGenerations;
+use crate::show::names;
 
 /// The ISAKMP SA in use, for show commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,5 +286,23 @@ pub(crate) fn explain(failure: RegistrationFailure, unusable: Option<String>) ->
         | RegistrationFailure::IsakmpSaExpired => Reason::PeerMisbehaved,
         RegistrationFailure::Configuration(_) => Reason::NotStarted,
     };
-    (reason, unusable.unwrap_or_else(|| failure.to_string()))
+    (reason, unusable.unwrap_or_else(|| detail(&failure)))
+}
+
+/// The line that says why, with the option that may mend it.
+fn detail(failure: &RegistrationFailure) -> String {
+    match failure {
+        RegistrationFailure::NoAnswer { stage: Stage::Pull, .. } => format!(
+            "{failure}: it may not know the group; a key server that reads the group number in the other byte order \
+             needs another group-id-byte-order"
+        ),
+        RegistrationFailure::PeerIdentity { expected, proved } => {
+            let (expected, proved) = (names::identity(expected), names::identity(proved));
+            format!(
+                "the key server proved the identity {proved}, and {expected} was expected: if it is the right server, \
+                 set its identity to {proved}"
+            )
+        }
+        _ => failure.to_string(),
+    }
 }

@@ -1,7 +1,7 @@
 //! Algorithms and attributes by the names that the configuration has for them.
 
 use control::member::Transform;
-use gdoi::config::{DhGroup, HashAlgorithm, Phase1Encryption, Phase1Transform};
+use gdoi::config::{DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Transform};
 use gdoi::crypto::RsaForm;
 use gdoi::group::{AuthenticationAlgorithm, EspTransform, KekPolicy, SaDirection, TekProtection};
 use gdoi::push::{AcknowledgementKind, SignedLength};
@@ -140,4 +140,14 @@ pub fn transform(transform: &Phase1Transform) -> Transform {
         DhGroup::Modp2048Subgroup256 => 24,
     };
     Transform { encryption: encryption.to_owned(), hash: hash.to_owned(), dh_group }
+}
+
+/// An identity as the configuration spells it.
+pub fn identity(identity: &Identity) -> String {
+    match identity {
+        Identity::Address(address) => format!("address {address}"),
+        Identity::Fqdn(name) => format!("fqdn {name}"),
+        Identity::UserFqdn(name) => format!("user-fqdn {name}"),
+        Identity::KeyId(octets) => format!("key-id {}", octets.escape_ascii()),
+    }
 }

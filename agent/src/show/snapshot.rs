@@ -8,7 +8,6 @@ use control::member::{
     IsakmpSa, IsakmpState, KekSa, MemberGroup, MembershipState, PassedOver, Role, Tek, Traffic,
 };
 use gdoi::BootTime;
-use gdoi::config::Identity;
 use gdoi::event::Stage;
 use xfrm::Counters;
 use xfrm::statistics::Statistics;
@@ -116,7 +115,7 @@ fn isakmp_sa(membership: &Membership, now: BootTime) -> Option<IsakmpSa> {
         exchange_mode: "main".to_owned(),
         role: Role::Initiator,
         authentication: "pre-shared-key".to_owned(),
-        peer_identity: established.map(|isakmp| identity(&isakmp.peer_identity)),
+        peer_identity: established.map(|isakmp| names::identity(&isakmp.peer_identity)),
         transform: established.map(|isakmp| names::transform(&isakmp.transform)),
         lifetime_left_seconds: established.map(|isakmp| isakmp.end.saturating_since(now).as_secs()),
     })
@@ -179,14 +178,4 @@ fn traffic(counters: Counters) -> Traffic {
 
 fn hexadecimal(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-/// An identity as the configuration spells it.
-fn identity(identity: &Identity) -> String {
-    match identity {
-        Identity::Address(address) => format!("address {address}"),
-        Identity::Fqdn(name) => format!("fqdn {name}"),
-        Identity::UserFqdn(name) => format!("user-fqdn {name}"),
-        Identity::KeyId(octets) => format!("key-id {}", octets.escape_ascii()),
-    }
 }

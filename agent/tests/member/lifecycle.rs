@@ -480,3 +480,21 @@ async fn a_group_that_cannot_send_says_so_with_the_cause() {
     let world = member("mode = \"receive-only\"", EspTransform::AES_GCM_16, ALL).await;
     assert_eq!(shown(&world), (MembershipState::Registered, vec![]));
 }
+
+#[tokio::test]
+async fn a_failure_names_the_identity_that_was_expected() {
+    let text = configuration(1, IKE).replace(
+        "address = \"10.0.11.1\"",
+        "address = \"10.0.11.1\"\nidentity = { fqdn = \"ks.example\" }",
+    );
+    let mut world = World::new(&text);
+    world.start().await;
+    world.pass(seconds(1)).await;
+    let passed = &world.membership().failover().passed_over()[0];
+    assert_eq!(passed.reason, Reason::AuthenticationFailed);
+    assert_eq!(
+        passed.detail,
+        "the key server proved the identity address 10.0.11.1, and fqdn ks.example was expected: if it is the right \
+         server, set its identity to address 10.0.11.1"
+    );
+}
