@@ -43,10 +43,24 @@ pub fn missing_interfaces(current: &Current, desired: &Desired) -> BTreeSet<Stri
 /// Computes the operations that turn `current` into `desired`, in order. Nothing to do gives an
 /// empty plan.
 pub fn plan(current: &Current, desired: &Desired, ownership: &Ownership) -> Vec<Op> {
+    let wanted = desired
+        .preservation
+        .as_ref()
+        .map(|preservation| Fingerprint::wanted(preservation, &current.interfaces, ownership));
+    plan_for(current, desired, wanted.as_ref(), ownership)
+}
+
+/// As [`plan`], with what the desired tables look like in the kernel.
+pub(crate) fn plan_for(
+    current: &Current,
+    desired: &Desired,
+    wanted: Option<&Fingerprint>,
+    ownership: &Ownership,
+) -> Vec<Op> {
     let mut steps = Steps::default();
     routes(current, desired, &mut steps);
     exemptions(current, desired, &mut steps);
-    tables(current, desired, ownership, &mut steps);
+    tables(current, wanted, ownership, &mut steps);
     sas(current, desired, &mut steps);
     policies(current, desired, ownership, &mut steps);
     if current.policies.is_empty() && current.tables.is_empty() {
@@ -154,14 +168,18 @@ fn exemptions(current: &Current, desired: &Desired, steps: &mut Steps) {
     steps.checked_again = ended.map(|name| set(name, false)).collect();
 }
 
-fn tables(current: &Current, desired: &Desired, ownership: &Ownership, steps: &mut Steps) {
-    let Some(preservation) = &desired.preservation else {
+fn tables(
+    current: &Current,
+    wanted: Option<&Fingerprint>,
+    ownership: &Ownership,
+    steps: &mut Steps,
+) {
+    let Some(wanted) = wanted else {
         if !current.tables.is_empty() {
             steps.tables_removed.push(Op::RemoveTables);
         }
         return;
     };
-    let wanted = Fingerprint::wanted(preservation, &current.interfaces, ownership);
     let (guard, main) = (ownership.guard_table(), &ownership.table);
     if !wanted.same_rules(&current.tables, &guard) {
         steps.tables.push(Op::ReplaceGuard);

@@ -113,7 +113,7 @@ pub fn check_settings(interfaces: &[String], lans: &[String]) -> Vec<Problem> {
             match read_setting(&format!("conf/{interface}/{setting}")) {
                 Ok(Some(true)) => problems.push(Problem::XfrmDisabled {
                     interface: interface.to_owned(),
-                    setting: *setting,
+                    setting: setting,
                 }),
                 // An interface that is not there has no settings; other checks name it.
                 Ok(Some(false) | None) => {}

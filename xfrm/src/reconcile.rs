@@ -3,8 +3,8 @@
 //! What was read is kept, and is read again where we changed it or where somebody said that it may
 //! have changed ([`Reconciler::invalidate`]): a new key costs a reading of the states and of the
 //! sets, not of every rule and policy. Measured natively with one line, reading the tables takes
-//! 0.4 ms of processor time, and everything else together less than 0.1 ms. Comparing is cheap,
-//! and everything is compared each time.
+//! 0.3 ms of processor time, computing the digests of their rules 0.2 ms, and everything else
+//! together less than 0.1 ms. Everything is compared each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::desired::Desired;
 use crate::error::{EINTR, Error, Failure};
 use crate::kernel::{Current, Kernel};
 use crate::model::{Install, Sa, SaId, SaRole};
-use crate::nft::UNKNOWN_ESP;
+use crate::nft::{Fingerprint, Preservation, UNKNOWN_ESP};
 use crate::op::{Entry, Op};
 use crate::ownership::Ownership;
 use crate::parts::Parts;
@@ -41,6 +41,9 @@ pub struct Reconciler<K: Kernel> {
     /// Outbound states that others have taken the place of, and that packets under way may still be
     /// about to use.
     replaced: BTreeSet<SaId>,
+    /// What the tables look like in the kernel, without SPIs, and what that was computed from: rules
+    /// outlast many keys, and their digests are most of what a comparison costs.
+    tables: Option<(Preservation, BTreeMap<String, u32>, Fingerprint)>,
     /// As last read.
     current: Current,
     /// What may be different by now.
@@ -80,6 +83,7 @@ impl<K: Kernel> Reconciler<K> {
             desired,
             iv_reuse_hazard: BTreeSet::new(),
             replaced: BTreeSet::new(),
+            tables: None,
             current,
             stale: Parts::ALL,
         }
@@ -222,10 +226,25 @@ impl<K: Kernel> Reconciler<K> {
             self.current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
         report.integrity_failures = self.integrity_failures();
         report.missing_interfaces = plan::missing_interfaces(&self.current, &self.desired);
-        let mut ops = plan::plan(&self.current, &self.desired, &self.ownership);
+        let wanted = self.wanted_tables();
+        let (current, desired) = (&self.current, &self.desired);
+        let mut ops = plan::plan_for(current, desired, wanted.as_ref(), &self.ownership);
         // Tried once: the owner of what is in the way may keep it for ever.
         ops.retain(|op| !op.adds().is_some_and(|entry| report.foreign.contains_key(&entry)));
         Ok(self.without_suppressed(ops, &mut report.suppressed))
+    }
+
+    fn wanted_tables(&mut self) -> Option<Fingerprint> {
+        let preservation = self.desired.preservation.as_ref()?;
+        let mut rules = preservation.clone();
+        rules.groups.values_mut().for_each(|group| group.inbound_spis.clear());
+        let among = &self.current.interfaces;
+        let known = self.tables.take().filter(|(known, of, _)| *known == rules && of == among);
+        let (.., fingerprint) = self.tables.insert(known.unwrap_or_else(|| {
+            let fingerprint = Fingerprint::wanted(&rules, among, &self.ownership);
+            (rules, among.clone(), fingerprint)
+        }));
+        Some(fingerprint.clone().with_spis(preservation))
     }
 
     async fn refresh(&mut self) -> Result<(), Error> {

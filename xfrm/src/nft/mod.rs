@@ -91,6 +91,19 @@ impl Fingerprint {
         fingerprint
     }
 
+    /// Puts the SPIs of `preservation` into the sets.
+    pub(crate) fn with_spis(mut self, preservation: &Preservation) -> Self {
+        for (placeholder, group) in &preservation.groups {
+            let name = content::set_name(*placeholder);
+            for ((_, set), elements) in &mut self.sets {
+                if *set == name {
+                    elements.clone_from(&group.inbound_spis);
+                }
+            }
+        }
+        self
+    }
+
     /// Forgets table `name` in all families.
     pub(crate) fn remove(&mut self, name: &str) {
         self.chains.retain(|(table, ..), _| table != name);

@@ -420,3 +420,12 @@ fn segment_sizes_are_clamped_before_a_packet_is_marked_for_its_sa() {
     let opens = octets(Rule::new(IP, IP, "").opens_connection());
     assert!(opens.windows(4).filter(|window| *window == [0x08, 0, 0x02, 0]).count() > 0);
 }
+
+#[test]
+fn spis_can_be_filled_in_later() {
+    let (mut empty, whole) = (preservation(), preservation());
+    empty.groups.values_mut().for_each(|group| group.inbound_spis.clear());
+    let wanted = |p: &Preservation| Fingerprint::wanted(p, &interfaces(), &Ownership::default());
+    assert_ne!(wanted(&empty), wanted(&whole));
+    assert_eq!(wanted(&empty).with_spis(&whole), wanted(&whole));
+}
