@@ -125,7 +125,14 @@ pre-shared-key-file = "/psk"
 
 fn interface(index: u32, net: &str) -> Interface {
     let gateway = Some("10.0.1.254".parse().unwrap()).filter(|_| net.starts_with("10."));
-    Interface { index, up: true, addresses: vec![net.parse().unwrap()], mtu: 1500, gateway }
+    Interface {
+        index,
+        up: true,
+        addresses: vec![net.parse().unwrap()],
+        mtu: 1500,
+        gateway,
+        vrf: None,
+    }
 }
 
 pub fn interfaces() -> Interfaces {

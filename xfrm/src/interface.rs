@@ -22,6 +22,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Next hop of the default route over this interface, IPv4 first.
     pub gateway: Option<IpAddr>,
+    /// The VRF device that it is enslaved to, by name.
+    pub vrf: Option<String>,
 }
 
 /// An address that nothing but a default route leads to.
@@ -37,6 +39,8 @@ pub async fn interfaces() -> Result<BTreeMap<String, Interface>, Error> {
     let links = channel.links().await?;
     let addresses = channel.addresses().await?;
     let mut interfaces = BTreeMap::new();
+    let vrfs: BTreeMap<u32, String> =
+        links.iter().filter(|link| link.is_vrf).map(|vrf| (vrf.index, vrf.name.clone())).collect();
     for link in links {
         let own = addresses.iter().filter(|one| one.index == link.index).map(|one| one.address);
         let own: Vec<IpNet> = own.collect();
@@ -50,8 +54,9 @@ pub async fn interfaces() -> Result<BTreeMap<String, Interface>, Error> {
                 }
             }
         }
+        let vrf = link.master.and_then(|master| vrfs.get(&master).cloned());
         let Link { index, name, up, mtu, .. } = link;
-        interfaces.insert(name, Interface { index, up, addresses: own, mtu, gateway });
+        interfaces.insert(name, Interface { index, up, addresses: own, mtu, gateway, vrf });
     }
     Ok(interfaces)
 }

@@ -7,6 +7,7 @@ pub mod placement;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -169,10 +170,15 @@ impl Group {
         self.servers.iter().map(|server| server.address).collect()
     }
 
-    /// Interfaces of the protected hosts: those that it names, and those that exist now and match a
-    /// pattern.
+    /// Interfaces of the protected hosts: those that it names, those that exist now and match a
+    /// pattern, and the VRF devices of both. What passes a VRF device passes it beside the
+    /// interface itself, where it is judged: a WAN that shares the VRF stays one.
     pub fn lan_interfaces<'i>(&'i self, existing: &'i Interfaces) -> Vec<&'i str> {
-        expanded(&self.lan, &self.wan, existing)
+        let mut all = expanded(&self.lan, &self.wan, existing);
+        let vrf = |name: &&str| existing.get(*name)?.vrf.as_deref();
+        let vrfs: BTreeSet<&str> = all.iter().filter_map(vrf).collect();
+        all.extend(vrfs.into_iter().filter(|vrf| !on_side(&self.lan, vrf)));
+        all
     }
 
     /// Interfaces of the wide area network, in the same way.

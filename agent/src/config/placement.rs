@@ -96,7 +96,9 @@ pub fn misplaced(groups: &[Group], interfaces: &Interfaces) -> BTreeSet<Misplace
         }
     }
     let sides = |name: &str| {
-        groups.iter().any(|group| on_side(&group.lan, name) || on_side(&group.wan, name))
+        groups.iter().any(|group| {
+            on_side(&group.wan, name) || group.lan_interfaces(interfaces).contains(&name)
+        })
     };
     let unnamed = interfaces.iter().filter(|(name, interface)| {
         let speaks = groups.iter().any(|group| holder(&group.local, interfaces) == Some(name));
@@ -162,7 +164,7 @@ mod tests {
     fn interface(addresses: &[&str], gateway: Option<&str>) -> Interface {
         let addresses = addresses.iter().map(|net| net.parse().unwrap()).collect();
         let gateway = gateway.map(|text| text.parse().unwrap());
-        Interface { index: 1, up: true, addresses, mtu: 1500, gateway }
+        Interface { index: 1, up: true, addresses, mtu: 1500, gateway, vrf: None }
     }
 
     fn machine(all: &[(&str, Interface)]) -> Interfaces {

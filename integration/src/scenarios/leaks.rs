@@ -139,9 +139,10 @@ fn shortcut(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
             let (esp, other): (Vec<_>, Vec<_>) = group.partition(|captured| captured.packet.protocol == ESP);
             let octets = value(&sent, "sent").unwrap_or(0);
             let evidence = format!(
-                "{shortcuts} in the flowtable; {octets} octets sent, {received} received; {} ESP and {} other packets",
+                "{shortcuts} in the flowtable; {octets} octets sent, {received} received; {} ESP and {} other packets\n{}",
                 esp.len(),
-                other.len()
+                other.len(),
+                lab.log_tail(G1, 6)
             );
             Ok(Finding::new(shortcuts > 0 && octets > 0 && octets == received && other.is_empty(), evidence))
         },
@@ -213,6 +214,8 @@ fn classified_masquerade(lab: &mut Lab, narrative: &mut Narrative) -> Result<()>
     ))?;
     let report = flow(lab, 50, "", |_| Ok(()))?;
     narrative.say(&format!("ha to hb: {report}"));
+    // Something must leave, or the statement says nothing.
+    answered(narrative, "unrelated", "ha reaches s3", HA, &[], &server_address(2));
     nothing_clear(narrative, lab, moment, "members sent no clear packet, and none translated");
     unload(G1);
     answered(narrative, "ping", "without them ha reaches hb", HA, &[], FAR);
@@ -290,6 +293,7 @@ fn foreign_ipcomp(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
             format!("{sent} requests, {answers} answers\n{rules}"),
         ))
     });
+    answered(narrative, "unrelated", "ha reaches s3", HA, &[], &server_address(2));
     nothing_clear(narrative, lab, moment, "members sent no clear packet");
     G1.batch(&format!(
         "xfrm policy delete dir out {hosts}\n\
@@ -304,7 +308,7 @@ fn marked_raw(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("A user's raw table marks whatever the router sends");
     G1.nft(
         "table ip user {
-             chain mark {
+             chain marks {
                  type filter hook output priority raw; policy accept;
                  meta mark set 0x1
              }

@@ -18,6 +18,7 @@ fn interfaces() -> Interfaces {
         addresses: vec![address.parse().unwrap()],
         mtu: 1500,
         gateway: None,
+        vrf: None,
     };
     [
         ("lan", interface(2, "172.16.1.1/24")),
@@ -538,4 +539,14 @@ fn interfaces_on_the_wrong_side_are_a_warning() {
         warnings.iter().any(|warning| warning.contains("local-address is on wan, a LAN")),
         "{warnings:?}"
     );
+}
+
+#[test]
+fn the_vrf_device_of_a_lan_is_a_lan() {
+    let mut interfaces = interfaces();
+    interfaces.get_mut("lan").unwrap().vrf = Some("red".to_owned());
+    interfaces.get_mut("wan").unwrap().vrf = Some("red".to_owned());
+    let config = load_text(GROUP).unwrap().value;
+    assert_eq!(config.groups[0].lan_interfaces(&interfaces), ["lan", "red"]);
+    assert_eq!(config.groups[0].wan_interfaces(&interfaces), ["wan"]);
 }

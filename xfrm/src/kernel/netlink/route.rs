@@ -5,8 +5,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use nix::libc::{
     IFA_ADDRESS, IFA_LOCAL, IFF_LOWER_UP, IFF_UP, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME,
-    IFLA_MTU, RT_SCOPE_LINK, RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST,
-    RTA_GATEWAY, RTA_METRICS, RTA_OIF, RTA_TABLE, RTN_UNICAST,
+    IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, RT_SCOPE_LINK, RT_SCOPE_NOWHERE,
+    RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_METRICS, RTA_OIF, RTA_TABLE,
+    RTN_UNICAST,
 };
 
 use crate::attribute::{Attributes, array, find, text};
@@ -51,6 +52,9 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     /// `net.ipv4.conf.NAME.disable_policy`.
     pub(crate) exempt: bool,
+    /// The index of the device that it is enslaved to.
+    pub(crate) master: Option<u32>,
+    pub(crate) is_vrf: bool,
 }
 
 /// The body that lists all links.
@@ -69,6 +73,10 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
         up: flags & both == both,
         mtu: find(rest, IFLA_MTU).and_then(number).unwrap_or(0),
         exempt: is_exempt(rest).unwrap_or(false),
+        master: find(rest, IFLA_MASTER).and_then(number),
+        is_vrf: find(rest, IFLA_LINKINFO)
+            .and_then(|information| find(information, IFLA_INFO_KIND))
+            .is_some_and(|kind| text(kind) == "vrf"),
     })
 }
 
@@ -358,7 +366,15 @@ mod tests {
         for (flags, up) in [(IFF_UP, false), (IFF_LOWER_UP, false), (IFF_UP | IFF_LOWER_UP, true)] {
             assert_eq!(
                 link(message(flags).as_octets()),
-                Some(Link { index: 5, name: String::from("wan"), up, mtu: 1400, exempt: false })
+                Some(Link {
+                    index: 5,
+                    name: String::from("wan"),
+                    up,
+                    mtu: 1400,
+                    exempt: false,
+                    master: None,
+                    is_vrf: false
+                })
             );
         }
         assert_eq!(link(Attributes::after(&[0; LINK_HEADER]).as_octets()), None);
