@@ -37,6 +37,8 @@
 use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
+
 use crate::nft::pairs::{Range, layers, ranges};
 use crate::nft::rule::{ESP, Field, Rule, VLAN_TYPES, family};
 use crate::nft::table::{Chain, Elements, Hook, OWNED, Set, Table};
@@ -107,6 +109,8 @@ pub(crate) fn set_name(placeholder: Ipv4Addr) -> String {
 struct Guarded {
     /// All prefixes of all groups.
     any: Vec<Range>,
+    /// The only one of them: two comparisons cost less than two look-ups.
+    only: Option<IpNet>,
     /// The groups' own, where there is more than one group: what lies between the prefixes of two
     /// groups belongs to neither.
     groups: Vec<Vec<Range>>,
@@ -123,7 +127,9 @@ impl Guarded {
             .collect();
         let any = ranges(preservation.protected.iter().flatten(), wanted);
         let lines = layers(preservation.guard.iter(), wanted);
-        Self { any, groups: if groups.len() > 1 { groups } else { Vec::new() }, lines }
+        let mut nets = preservation.protected.iter().flatten().filter(|net| family(net) == wanted);
+        let only = nets.next().filter(|net| nets.all(|other| other == *net)).copied();
+        Self { any, only, groups: if groups.len() > 1 { groups } else { Vec::new() }, lines }
     }
 
     fn is_empty(&self) -> bool {
@@ -229,8 +235,10 @@ impl<'a> Content<'a> {
         let rule = || Rule::new(table_family, family, "");
         let target_of_any =
             if guarded.groups.is_empty() { target.to_owned() } else { of_group(target) };
-        let any = (!guarded.any.is_empty())
-            .then(|| between_both(rule(), of, &protected_name(family)).jumps(&target_of_any));
+        let any = (!guarded.any.is_empty()).then(|| match (of, guarded.only) {
+            (Of::Packet, Some(net)) => rule().between(&net, &net).jumps(target),
+            _ => between_both(rule(), of, &protected_name(family)).jumps(&target_of_any),
+        });
         let lines = (0..guarded.lines.len()).map(|number| {
             let set = lines_name(family, number);
             let rule = match of {
@@ -454,7 +462,10 @@ impl<'a> Content<'a> {
             behind.push(rule().destined().jumps(TRANSLATED));
         }
         before.extend(leaving.iter().cloned());
-        behind.extend(leaving);
+        // A translation into the group's own addresses, which is not worth a second look.
+        if self.flags & OWNED == 0 {
+            behind.extend(leaving);
+        }
         [
             chain("before_nat", "filter", POSTROUTING, BEFORE_NAT, before),
             chain("behind_nat", "filter", POSTROUTING, BEHIND_NAT, behind),
