@@ -191,7 +191,7 @@ fn the_snapshot_tells_who_has_keys_until_they_end() {
 }
 
 #[test]
-fn a_pull_that_breaks_off_is_told_and_its_identifier_is_free_again() {
+fn a_pull_that_breaks_off_is_told_and_has_taken_no_identifier() {
     let mut service = service(GCM);
     let server = SERVER.parse().unwrap();
     let mut member =
@@ -210,9 +210,9 @@ fn a_pull_that_breaks_off_is_told_and_its_identifier_is_free_again() {
     let aborted = |notice: &Event| matches!(notice, Event::Aborted { group: GroupId(1), .. });
     assert!(events(&mut service).iter().any(aborted));
     assert_eq!(snapshot(&service, &[], at(0), at(600)).statistics.pulls_aborted, 1);
-    // Identifier 0 was taken and never sent: nobody has it.
+    // No identifier was taken for it.
     let sa = register_member(&mut service, 2, 1, at(601)).group_sa();
-    assert_eq!(sa.sender_ids().unwrap().values, [1]);
+    assert_eq!(sa.sender_ids().unwrap().values, [0]);
     let pool = register_member(&mut service, 2, 1, at(602)).group_sa();
-    assert_eq!(pool.sender_ids().unwrap().values, [2]);
+    assert_eq!(pool.sender_ids().unwrap().values, [1]);
 }

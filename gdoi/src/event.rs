@@ -174,8 +174,21 @@ pub enum ServerEvent {
         /// The group asked for.
         group: GroupId,
     },
-    /// Message 3 was valid and the keys are on their way: from here on the peer is a member (RFC
-    /// 6407 §3.2).
+    /// Message 3 was valid: give the peer its keys, or refuse.
+    PullAccepted {
+        /// The pull.
+        pull: PullId,
+        /// Our address that the peer talks to: pushes leave from it.
+        local: SocketAddr,
+        /// Where the peer is.
+        peer: SocketAddr,
+        /// The identity proved in phase 1.
+        identity: Identity,
+        /// The group.
+        group: GroupId,
+    },
+    /// Message 3 was valid and the keys, which were known before, are on their way: from here on
+    /// the peer is a member (RFC 6407 §3.2).
     PullCompleted {
         /// The pull.
         pull: PullId,

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::event::{
     Deadline, PullAbort, PullId, PullRefusal, PushId, ServerEvent, Timer, Transmit,
 };
-use crate::group::GroupSa;
+use crate::group::{GroupPolicy, GroupSa};
 use crate::push::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients, SealedPush};
 use crate::time::BootTime;
 use crate::wire::registry::{Doi, GROUPKEY_PULL, GROUPKEY_PUSH_ACK};
@@ -149,14 +149,45 @@ impl Server {
     }
 
     /// Answers [`ServerEvent::PullRequested`]: the peer may have the group. The policy goes out in
-    /// message 2 now, the keys in message 4 once message 3 is valid.
+    /// message 2 now. Once message 3 is valid, [`ServerEvent::PullAccepted`] asks for the keys.
+    ///
+    /// # Errors
+    /// No pull waits for this answer (it may have timed out), the group is another one, or the
+    /// policy does not fit into a datagram; in all but the first case the pull still waits.
+    pub fn offer_policy(
+        &mut self,
+        pull: PullId,
+        policy: &GroupPolicy,
+        now: BootTime,
+    ) -> Result<(), Error> {
+        let result = self.give_policy(pull, policy, None, now);
+        self.settle();
+        result
+    }
+
+    /// Answers [`ServerEvent::PullAccepted`]: the keys go out in message 4, and the peer is a
+    /// member from here on (RFC 6407 §3.2).
+    ///
+    /// # Errors
+    /// No pull waits for keys, or they are not those of the policy that was offered, or do not fit
+    /// into a datagram; in all but the first case the pull still waits.
+    pub fn give_keys(&mut self, pull: PullId, sa: &GroupSa, now: BootTime) -> Result<(), Error> {
+        let result = self.send_keys(pull, sa, now);
+        self.settle();
+        result
+    }
+
+    /// Answers [`ServerEvent::PullRequested`] with a group SA that is the same for every peer: the
+    /// policy goes out in message 2 now, the keys in message 4 as soon as message 3 is valid, and
+    /// [`ServerEvent::PullCompleted`] tells of it.
     ///
     /// # Errors
     /// No pull waits for this answer (it may have timed out), the group is another one, or the
     /// group SA lacks keys or does not fit into a datagram; in all but the first case the pull
     /// still waits.
     pub fn answer_pull(&mut self, pull: PullId, sa: GroupSa, now: BootTime) -> Result<(), Error> {
-        let result = self.give_policy(pull, &sa, now);
+        let policy = sa.policy().clone();
+        let result = self.give_policy(pull, &policy, Some(sa), now);
         self.settle();
         result
     }

@@ -11,7 +11,6 @@ use gdoi::error::Error;
 use gdoi::group::{KekKeys, KekPolicy};
 use gdoi::lkh::{KeyTree, TreeError, UpdateArrays};
 use gdoi::push::{KekUnusable, PushContent, SealOptions, SealedPush, Sealer};
-use gdoi::wire::lkh::LkhDownload;
 use thiserror::Error as ThisError;
 
 use crate::config::{Rekey, Transport};
@@ -63,8 +62,6 @@ pub struct Distribution {
     pub policy: KekPolicy,
     /// Key and public signing key.
     pub keys: KekKeys,
-    /// The member's path through the hierarchy.
-    pub path: Option<LkhDownload>,
 }
 
 impl Kek {
@@ -223,7 +220,6 @@ impl Kek {
         &self,
         transport: Transport,
         (local, peer): (SocketAddr, SocketAddr),
-        leaf: Option<u16>,
         public_key: &[u8],
         now: BootTime,
     ) -> Distribution {
@@ -231,8 +227,7 @@ impl Kek {
         if transport == Transport::Unicast {
             (policy.source, policy.destination) = (identification(local), identification(peer));
         }
-        let path = leaf.and_then(|leaf| self.tree.as_ref()?.download(leaf));
-        Distribution { policy, keys: self.keys(public_key), path }
+        Distribution { policy, keys: self.keys(public_key) }
     }
 
     /// Makes the next push, which is kept.
@@ -344,14 +339,13 @@ pub(crate) mod tests {
             KeySource { rng: &mut rng, entropy: &mut OsEntropy, foreign_spis: BTreeSet::new() };
         let kek = Kek::make(&rekey, &signing, 8, &mut source, now).unwrap();
         let later = now + Duration::from_millis(1500);
-        let out = kek.distribute(rekey.transport, (local, peer), None, &[1], later);
+        let out = kek.distribute(rekey.transport, (local, peer), &[1], later);
         assert_eq!(out.policy.source, (1, 848, vec![10, 0, 9, 1]));
         assert_eq!(out.policy.destination, (1, 500, vec![10, 0, 1, 1]));
         assert_eq!(out.policy.lifetime, Duration::from_secs(86_398));
         assert_eq!((out.policy.signature_algorithm, out.policy.signature_hash), (4, Some(3)));
         assert_eq!(out.policy.acknowledgement, Some(1));
         assert_eq!(out.keys.algorithm_key.len(), 48);
-        assert!(out.path.is_none());
         let rekey = Rekey { lkh: true, signature_hash: HashAlgorithm::Sha2_512, ..rekey };
         assert_eq!(policy(&rekey, &signing, [1; 16]).acknowledgement, Some(4));
     }

@@ -30,7 +30,7 @@ use crate::config;
 use crate::members::registry::Registry;
 use delivery::Dispatch;
 use event::Event;
-use pending_pull::PendingPull;
+use pending_pull::{PendingPull, Prospect};
 use rekey_sa::RekeySa;
 use sender_ids::SenderIdPool;
 use tek_schedule::TekSchedule;
@@ -47,6 +47,11 @@ pub struct Group {
     /// Names of members that the operator removed.
     removed: BTreeSet<String>,
     pulls: BTreeMap<PullId, PendingPull>,
+    /// Keys that pulls were promised and nobody has yet.
+    prospect: Option<Prospect>,
+    /// How many there were, and the last that came into use.
+    prospects: u64,
+    fulfilled: u64,
     /// How many members a key hierarchy is made for.
     capacity: usize,
     pull_counters: PullCounters,
@@ -110,6 +115,9 @@ impl Group {
             registry,
             removed,
             pulls: BTreeMap::new(),
+            prospect: None,
+            prospects: 0,
+            fulfilled: 0,
             capacity: 0,
             pull_counters: PullCounters::default(),
             dispatches: VecDeque::new(),
@@ -174,9 +182,9 @@ impl Group {
         self.capacity = members;
     }
 
-    /// Whether anybody has keys of the group, or is getting them.
+    /// Whether anybody has keys of the group.
     pub fn has_audience(&self) -> bool {
-        !self.registry.is_empty() || !self.pulls.is_empty()
+        !self.registry.is_empty()
     }
 
     /// Forgets what has ended. [`Group::push_due`] makes what takes its place. Harmless before

@@ -1,17 +1,20 @@
 //! Pulls (RFC 6407 §3): a member gets what everybody has, and what was pushed meanwhile.
 //!
-//! Keys are distributed with message 4 and a member counts from then on. What is pushed between the
-//! answer to message 1 and then, the member gets afterwards, as if it had been there: the same
-//! octets, under the numbers that its pull told.
+//! Message 2 tells the policy, keys are distributed with message 4, and a member counts from then on:
+//! before its message 3 is valid, nothing of the group changes (§3.2, §7.2.5). What is pushed between
+//! message 2 and message 4, the member gets afterwards, as if it had been there: the same octets,
+//! under the numbers that its pull told.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use daemon::entropy::EntropyError;
 use gdoi::BootTime;
 use gdoi::config::Identity;
 use gdoi::event::PullId;
-use gdoi::group::{GroupSa, SenderIds};
+use gdoi::group::{GroupPolicy, GroupSa, KekKeys, SenderIds, Spi, TekKeys};
 use thiserror::Error as ThisError;
 
 use super::Group;
@@ -20,9 +23,13 @@ use super::kek::{Kek, KekError};
 use super::key_generation::KeySource;
 use super::rekey_sa::Missed;
 use super::sender_ids::Exhausted;
-use super::tek_schedule::Renewal;
+use super::tek_schedule::{Prepared, Renewal};
+use crate::config;
 use crate::config::tek_algorithm::Kind;
 use crate::members::registry::{MemberId, Pulled};
+
+/// For how long keys are promised that nobody has: their lifetime runs already.
+const PROMISED: Duration = Duration::from_secs(60);
 
 /// Who asks for keys.
 #[derive(Clone, Debug)]
@@ -37,15 +44,38 @@ pub struct PullRequest {
     pub peer: SocketAddr,
 }
 
-/// A pull that was answered and is not complete.
+/// A pull whose policy was offered: what it promised, until message 3.
 #[derive(Debug)]
 pub struct PendingPull {
     request: PullRequest,
-    pub(super) sender: Option<u64>,
-    leaf: Option<u16>,
-    /// SPI of the KEK, and the number of the last push that the member will not ask for.
-    kek: Option<([u8; 16], u32)>,
-    keys_end: Option<BootTime>,
+    policy: GroupPolicy,
+    tek_keys: BTreeMap<Spi, TekKeys>,
+    kek: Option<OfferedKek>,
+    /// Whether a TEK offered needs sender identifiers.
+    counter_mode: bool,
+    /// When the first of the TEKs ends.
+    first_end: BootTime,
+    /// Which keys to come it was promised, if it was.
+    prospect: Option<u64>,
+}
+
+/// The KEK that a pull was promised.
+#[derive(Debug)]
+struct OfferedKek {
+    spi: [u8; 16],
+    /// Number of the last push that the member will not ask for.
+    number: u32,
+    keys: KekKeys,
+}
+
+/// Keys that nobody has yet. The first pull that is accepted brings them into use: message 1 alone
+/// changes nothing of the group.
+#[derive(Debug)]
+pub(super) struct Prospect {
+    serial: u64,
+    made: BootTime,
+    teks: Prepared,
+    kek: Option<(Kek, config::Rekey)>,
 }
 
 /// Why a group gives no keys to a member that may have them.
@@ -59,6 +89,9 @@ pub enum PullError {
         /// Name of the group.
         group: Arc<str>,
     },
+    /// The keys that the member was promised are no more.
+    #[error("the keys of group {0} were replaced during the pull; the member begins again")]
+    Superseded(Arc<str>),
     /// Counter-mode TEKs cannot have more senders.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
@@ -71,111 +104,120 @@ pub enum PullError {
 }
 
 impl Group {
-    /// The group SA for a pull. It counts as distributed with [`Group::complete_pull`];
-    /// [`Group::abort_pull`] takes back what was set aside for it.
+    /// The policy for a pull. Nothing is set aside for the member before [`Group::accept_pull`].
     ///
     /// # Errors
-    /// The member was removed, or there is nothing to give it. Keys that were due may have been
-    /// made.
-    pub fn answer_pull(
+    /// The member was removed, or there is nothing to give it.
+    pub fn offer_policy(
         &mut self,
         pull: PullId,
         request: PullRequest,
         keys: &mut KeySource<'_>,
         now: BootTime,
-    ) -> Result<GroupSa, PullError> {
+    ) -> Result<GroupPolicy, PullError> {
         if self.removed.contains(request.member.as_ref()) {
             let (member, group) = (request.member, Arc::clone(&self.name));
             return Err(PullError::Removed { member, group });
         }
         self.push_due(keys, now);
-        self.keys_for_pull(keys, now)?;
-        let sender = self.sender_for_pull(keys, now)?;
-        let leaf = match self.leaf_for_pull(&request.id, keys) {
-            Ok(leaf) => leaf,
-            Err(error) => {
-                self.take_back(sender, None);
-                return Err(error.into());
-            }
+        self.look_ahead(keys, now)?;
+        let prospect = self.prospect.as_ref();
+        let coming = prospect.and_then(|prospect| prospect.kek.as_ref());
+        let rekey_sa = self.rekey_sa.as_ref();
+        let kek = match (coming, rekey_sa) {
+            (Some((kek, settings)), Some(rekey_sa)) => Some((rekey_sa, kek, settings)),
+            (_, Some(rekey_sa)) => rekey_sa.kek().map(|kek| (rekey_sa, kek, &rekey_sa.settings)),
+            (_, None) => None,
         };
-        let kek = self.rekey_sa.as_ref().and_then(|rekey_sa| Some((rekey_sa, rekey_sa.kek()?)));
         // A member that registers during the activation delay gets the old TEKs plus the pending
         // push, so that it switches together with the group.
-        let latest = kek.and_then(|(_, kek)| {
+        let latest = kek.and_then(|(_, kek, _)| {
             kek.last().filter(|last| last.sequence_number() == kek.sequence_number())
         });
         let before = latest.is_some() && self.teks.is_pending(now);
-        let out = self.teks.distribute(None, before, now);
-        let kek = kek.map(|(rekey_sa, kek)| {
+        let out = self.teks.distribute(prospect.map(|prospect| &prospect.teks), before, now);
+        let kek = kek.map(|(rekey_sa, kek, settings)| {
             let number = kek.sequence_number().saturating_sub(u32::from(before));
-            let transport = rekey_sa.settings.transport;
             let ends = (request.local, request.peer);
-            let given = kek.distribute(transport, ends, leaf, &rekey_sa.public_key, now);
-            ((kek.spi(), number), given)
+            let given = kek.distribute(settings.transport, ends, &rekey_sa.public_key, now);
+            (given.policy, OfferedKek { spi: kek.spi(), number, keys: given.keys })
         });
-        let senders =
-            sender.map(|value| SenderIds { bits: self.sender_ids.bits(), values: vec![value] });
-        let (handle, kek) = kek.unzip();
-        let (kek_policy, kek_keys, path) = match kek {
-            Some(kek) => (Some(kek.policy), Some(kek.keys), kek.path),
-            None => (None, None, None),
-        };
-        let number = handle.map(|(_, number)| number);
+        let (kek_policy, kek) = kek.unzip();
         let policy = self.policy(kek_policy, out.teks);
-        let mut sa = GroupSa::originate(policy, out.keys, kek_keys, number, senders);
+        let (counter_mode, first_end) = (out.counter_mode, out.first_end);
+        let (tek_keys, prospect) = (out.keys, prospect.map(|prospect| prospect.serial));
+        let offered = policy.clone();
+        let pending =
+            PendingPull { request, policy, tek_keys, kek, counter_mode, first_end, prospect };
+        self.pulls.insert(pull, pending);
+        Ok(offered)
+    }
+
+    /// Message 3 was valid: the group SA with what is the member's own. It is registered, and gets
+    /// what was pushed since its policy was offered.
+    ///
+    /// # Errors
+    /// The keys that it was promised are no more, or no sender identifier or leaf is left.
+    pub fn accept_pull(
+        &mut self,
+        pull: PullId,
+        keys: &mut KeySource<'_>,
+        now: BootTime,
+    ) -> Result<GroupSa, PullError> {
+        let Some(pull) = self.pulls.remove(&pull) else {
+            return Err(PullError::Superseded(Arc::clone(&self.name)));
+        };
+        self.fulfil_prospect(&pull)?;
+        if !pull.tek_keys.keys().all(|spi| self.teks.uses(*spi)) {
+            return Err(PullError::Superseded(Arc::clone(&self.name)));
+        }
+        let PendingPull { request, policy, tek_keys, kek, counter_mode, first_end, .. } = pull;
+        let PullRequest { id, member, local, peer } = request;
+        let missed = match (&self.rekey_sa, &kek) {
+            (Some(rekey_sa), Some(kek)) => rekey_sa.missed(&kek.spi, kek.number),
+            (None, None) => Missed::default(),
+            _ => Missed { dead: true, ..Missed::default() },
+        };
+        if missed.dead {
+            return Err(PullError::Superseded(Arc::clone(&self.name)));
+        }
+        let sender = self.sender_for_pull(&id, counter_mode, keys, now)?;
+        let offered_spi = kek.as_ref().map(|kek| kek.spi);
+        let leaf = self.leaf_for_pull(&id, offered_spi, keys)?;
+        let tree = self.rekey_sa.as_ref().and_then(|rekey_sa| rekey_sa.kek()?.tree());
+        let path = leaf.and_then(|leaf| tree?.download(leaf));
+        let (number, kek_keys) = kek.map(|kek| (kek.number, kek.keys)).unzip();
+        let bits = self.sender_ids.bits();
+        let senders = sender.map(|value| SenderIds { bits, values: vec![value] });
+        let mut sa = GroupSa::originate(policy, tek_keys, kek_keys, number, senders);
         if let Some(path) = path {
             sa = sa.with_key_path(path);
         }
-        let keys_end = handle.is_none().then_some(out.first_end);
         self.changed = true;
-        self.pulls.insert(pull, PendingPull { request, sender, leaf, kek: handle, keys_end });
-        Ok(sa)
-    }
-
-    /// The keys were sent.
-    pub fn complete_pull(&mut self, pull: PullId, now: BootTime) {
-        let Some(pull) = self.pulls.remove(&pull) else { return };
-        let PendingPull { request, sender, leaf, kek, keys_end } = pull;
-        let PullRequest { id, member, local, peer } = request;
-        self.pull_counters.succeeded = self.pull_counters.succeeded.saturating_add(1);
-        self.changed = true;
-        let missed = match (&self.rekey_sa, &kek) {
-            (Some(rekey_sa), Some((spi, number))) => rekey_sa.missed(spi, *number),
-            _ => Missed::default(),
-        };
-        let last_end = self.teks.last_end(now);
-        if missed.dead {
-            // Its keys were deleted while they were on their way: it hears that, and pulls again.
-            if let Some(sender) = sender {
-                self.sender_ids.release(sender, last_end);
-            }
-        } else {
-            let name = Arc::clone(&member);
-            let pulled = Pulled { name, address: peer, local, keys_end, sender, leaf };
-            if let Some(rekey_sa) = &mut self.rekey_sa {
-                rekey_sa.abandoned.remove(&id);
-            }
-            let recorded = self.registry.record(id, pulled, now);
-            if let Some(before) = recorded.replaced_sender {
-                self.sender_ids.release(before, last_end);
-            }
-            self.events.push_back(Event::Registered { member, peer, new: recorded.new });
+        let keys_end = number.is_none().then_some(first_end);
+        let name = Arc::clone(&member);
+        let pulled = Pulled { name, address: peer, local, keys_end, sender, leaf };
+        if let Some(rekey_sa) = &mut self.rekey_sa {
+            rekey_sa.abandoned.remove(&id);
         }
+        let recorded = self.registry.record(id, pulled, now);
+        if let Some(before) = recorded.replaced_sender {
+            self.sender_ids.release(before, self.teks.last_end(now));
+        }
+        self.pull_counters.succeeded = self.pull_counters.succeeded.saturating_add(1);
+        self.events.push_back(Event::Registered { member, peer, new: recorded.new });
         for push in missed.pushes {
             self.push_to_one(push, (local, peer));
         }
+        Ok(sa)
     }
 
-    /// The keys of a pull were not sent.
+    /// A pull ended before message 3, or its keys could not be sent.
     pub fn abort_pull(&mut self, pull: PullId) {
-        let Some(pull) = self.pulls.remove(&pull) else { return };
-        let is_held = |leaf: &u16| {
-            let registered = self.registry.find(&pull.request.id);
-            registered.is_some_and(|registered| registered.leaf == Some(*leaf))
-                || self.pulls.values().any(|other| other.leaf == Some(*leaf))
-        };
-        let leaf = pull.leaf.filter(|leaf| !is_held(leaf));
-        self.take_back(pull.sender, leaf);
+        self.pulls.remove(&pull);
+        if self.pulls.is_empty() {
+            self.prospect = None;
+        }
     }
 
     /// A pull for this group was refused or aborted.
@@ -191,67 +233,78 @@ impl Group {
             .map(|request| &request.id.identity)
     }
 
-    fn take_back(&mut self, sender: Option<u64>, leaf: Option<u16>) {
-        if let Some(sender) = sender {
-            self.sender_ids.give_back(sender);
-        }
-        if let (Some(leaf), Some(kek)) = (leaf, self.kek_mut())
-            && let Some(tree) = kek.tree_mut()
-        {
-            tree.release(leaf);
-        }
-    }
-
-    /// Makes what is missing or near its end and nobody waits for.
-    fn keys_for_pull(&mut self, keys: &mut KeySource<'_>, now: BootTime) -> Result<(), PullError> {
-        let audience = self.has_audience();
+    /// Prepares what is missing or near its end and nobody waits for.
+    fn look_ahead(&mut self, keys: &mut KeySource<'_>, now: BootTime) -> Result<(), PullError> {
         self.teks.handle_timeout(now);
+        if self.prospect.as_ref().is_some_and(|prospect| prospect.made + PROMISED > now) {
+            return Ok(());
+        }
+        let audience = self.has_audience();
         let activation = self.activation();
         let renewal = match (&self.rekey_sa, audience) {
             (None, _) => Renewal::Margin,
             (Some(rekey_sa), false) => Renewal::Ahead(rekey_sa.lead(activation)),
             (Some(_), true) => Renewal::Unpushed,
         };
-        let prepared = self.teks.prepare(renewal, self.rekey_sa.is_some(), now, keys)?;
-        if let Some(rekey_sa) = &mut self.rekey_sa {
+        let teks = self.teks.prepare(renewal, self.rekey_sa.is_some(), now, keys)?;
+        let mut kek = None;
+        if let Some(rekey_sa) = &self.rekey_sa {
             let due = |at: BootTime| !audience && at <= now;
             if rekey_sa.kek.is_none() || rekey_sa.next_roll(activation).is_some_and(due) {
-                if let Some(settings) = &self.config.rekey {
-                    rekey_sa.settings = settings.clone();
-                }
-                let (settings, signing) = (&rekey_sa.settings, &rekey_sa.signing);
-                let kek = Kek::make(settings, signing, self.capacity, keys, now)?;
-                self.events.push_back(Event::KekCreated { spi: kek.spi() });
-                rekey_sa.kek = Some(kek);
-                rekey_sa.abandoned.clear();
-                self.forget_leaves();
+                let settings = self.config.rekey.as_ref().unwrap_or(&rekey_sa.settings).clone();
+                let made = Kek::make(&settings, &rekey_sa.signing, self.capacity, keys, now)?;
+                kek = Some((made, settings));
             }
         }
-        self.commit_teks(prepared, None);
+        if !teks.is_empty() || kek.is_some() {
+            self.prospects = self.prospects.saturating_add(1);
+            self.prospect = Some(Prospect { serial: self.prospects, made: now, teks, kek });
+        }
+        Ok(())
+    }
+
+    /// Brings the keys into use that an accepted pull was promised.
+    fn fulfil_prospect(&mut self, pull: &PendingPull) -> Result<(), PullError> {
+        let Some(promised) = pull.prospect.filter(|serial| *serial > self.fulfilled) else {
+            // Its keys were in use before: what others were promised may replace them no more
+            // without a push.
+            self.prospect = None;
+            return Ok(());
+        };
+        let prospect = self.prospect.take().filter(|prospect| prospect.serial == promised);
+        let Some(Prospect { serial, teks, kek, .. }) = prospect else {
+            return Err(PullError::Superseded(Arc::clone(&self.name)));
+        };
+        self.fulfilled = serial;
+        if let (Some(rekey_sa), Some((kek, settings))) = (&mut self.rekey_sa, kek) {
+            self.events.push_back(Event::KekCreated { spi: kek.spi() });
+            (rekey_sa.kek, rekey_sa.settings) = (Some(kek), settings);
+            rekey_sa.abandoned.clear();
+            self.forget_leaves();
+        }
+        self.commit_teks(teks, None);
         Ok(())
     }
 
     fn sender_for_pull(
         &mut self,
+        id: &MemberId,
+        counter_mode: bool,
         keys: &mut KeySource<'_>,
         now: BootTime,
     ) -> Result<Option<u64>, PullError> {
-        match self.take_sender_id(now) {
-            Err(_) if self.rekey_sa.is_some() => {
-                self.reinitialize(keys, now);
-                self.keys_for_pull(keys, now)?;
-                Ok(self.take_sender_id(now)?)
-            }
-            taken => Ok(taken?),
-        }
-    }
-
-    fn take_sender_id(&mut self, now: BootTime) -> Result<Option<u64>, Exhausted> {
-        if !self.config.teks.iter().any(|tek| tek.encryption.kind == Kind::Combined) {
+        let configured = self.config.teks.iter().any(|tek| tek.encryption.kind == Kind::Combined);
+        if !counter_mode && !configured {
             return Ok(None);
         }
         let until = self.rekey_sa.is_none().then(|| self.teks.last_end(now));
-        self.sender_ids.take(until, now).map(Some)
+        match self.sender_ids.take(id, until, now) {
+            Err(Exhausted::All { .. }) if self.rekey_sa.is_some() => {
+                self.reinitialize(keys, now);
+                Err(PullError::Superseded(Arc::clone(&self.name)))
+            }
+            taken => Ok(Some(taken?)),
+        }
     }
 
     /// The leaf that the member has, or a new one. All that one member ever got must go when it is
@@ -259,17 +312,19 @@ impl Group {
     fn leaf_for_pull(
         &mut self,
         id: &MemberId,
+        offered: Option<[u8; 16]>,
         keys: &mut KeySource<'_>,
     ) -> Result<Option<u16>, KekError> {
+        // A hierarchy leads on from the KEK in use only. Who was promised the one before gets the
+        // push that replaced it, cannot use that, and pulls again.
+        let in_use = self.rekey_sa.as_ref().and_then(|rekey_sa| Some(rekey_sa.kek()?.spi()));
+        if offered != in_use {
+            return Ok(None);
+        }
         let registered = self.registry.find(id).and_then(|registered| registered.leaf);
-        let running = self.pulls.values().filter(|pull| pull.request.id == *id);
         let rekey_sa = self.rekey_sa.as_ref();
         let dropped = rekey_sa.and_then(|rekey_sa| rekey_sa.abandoned.get(id)?.leaf);
-        let known: Vec<u16> = registered
-            .into_iter()
-            .chain(running.filter_map(|pull| pull.leaf))
-            .chain(dropped)
-            .collect();
+        let known: Vec<u16> = registered.into_iter().chain(dropped).collect();
         let Some(tree) = self.kek_mut().and_then(Kek::tree_mut) else { return Ok(None) };
         if let Some(leaf) = known.into_iter().find(|leaf| tree.members().contains(leaf)) {
             return Ok(Some(leaf));
@@ -280,7 +335,6 @@ impl Group {
     /// The KEK has another hierarchy than the one before, or none: nobody has a leaf in it.
     pub(super) fn forget_leaves(&mut self) {
         self.registry.forget_leaves();
-        self.pulls.values_mut().for_each(|pull| pull.leaf = None);
         let abandoned =
             self.rekey_sa.iter_mut().flat_map(|rekey_sa| rekey_sa.abandoned.values_mut());
         abandoned.for_each(|abandoned| abandoned.leaf = None);

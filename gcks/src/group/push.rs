@@ -257,7 +257,6 @@ impl Group {
         }
         // Identifiers belong to keys, and the keys are gone.
         self.sender_ids.reset(self.config.sender_id_bits);
-        self.pulls.values_mut().for_each(|pull| pull.sender = None);
         self.events.push_back(Event::Reinitialized);
     }
 
@@ -288,6 +287,8 @@ impl Group {
 
     /// Distributes new TEKs from now on; keeps the old ones for members that register until `hold`.
     pub(super) fn commit_teks(&mut self, prepared: Prepared, hold: Option<BootTime>) {
+        // What pulls were promised besides is not what everybody gets now.
+        self.prospect = None;
         for lifetime in self.teks.commit(prepared, hold) {
             self.events.push_back(Event::TekCreated { lifetime });
         }
@@ -328,6 +329,7 @@ impl Group {
             rekey_sa.retire(last, None, now);
         }
         self.registry.clear();
+        self.prospect = None;
         self.changed = true;
     }
 }

@@ -39,6 +39,8 @@ impl Group {
         let other_key = self.is_signing_key_changed(&config, signing_key.as_deref());
         let old = std::mem::replace(&mut self.config, config.clone());
         let orphans = self.teks.reconfigure(&config.teks);
+        // What pulls were promised was made for the configuration before.
+        self.prospect = None;
         if old.sender_id_bits != config.sender_id_bits && self.sender_ids.held().0.is_empty() {
             self.sender_ids = SenderIdPool::new(config.sender_id_bits);
         }

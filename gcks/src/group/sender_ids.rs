@@ -6,23 +6,51 @@
 //! send on has ended. A member that gets new TEKs by pushes keeps its identifier, so that it is
 //! free only after the member has taken another one or is out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gdoi::BootTime;
 use thiserror::Error;
 
+use crate::members::registry::MemberId;
+
 /// A member counts a TEK's life from the moment its keys arrive, a little later than we do.
 const DELIVERY: Duration = Duration::from_secs(300);
 
-/// All identifiers of this width are taken.
+/// Why a member gets no identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error(
-    "all sender identifiers of {bits} bits are in use; raise sender-id-bits or shorten the TEKs' life time"
-)]
-pub struct Exhausted {
-    /// The width.
-    pub bits: u16,
+pub enum Exhausted {
+    /// All identifiers of this width are in use.
+    #[error(
+        "all sender identifiers of {bits} bits are in use; raise sender-id-bits or shorten the TEKs' lifetime"
+    )]
+    All {
+        /// The width.
+        bits: u16,
+    },
+    /// The member has pulled so often that it holds its share.
+    #[error(
+        "the member pulls too often: it holds {limit} sender identifiers, which are free again when the TEKs end"
+    )]
+    Member {
+        /// How many one member may hold.
+        limit: usize,
+    },
+}
+
+/// One identifier in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Who got it.
+    pub holder: MemberId,
+    /// Until when it is held; `None` as long as its holder gets new TEKs.
+    pub until: Option<BootTime>,
+}
+
+impl Holding {
+    fn is_over(&self, now: BootTime) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
 }
 
 /// The identifiers of one group.
@@ -30,14 +58,14 @@ pub struct Exhausted {
 pub struct SenderIdPool {
     bits: u16,
     next: u64,
-    /// Until when each is held; `None` as long as its holder gets new TEKs.
-    held: BTreeMap<u64, Option<BootTime>>,
+    held: BTreeMap<u64, Holding>,
+    by_holder: BTreeMap<MemberId, BTreeSet<u64>>,
 }
 
 impl SenderIdPool {
     /// All identifiers of a width of 1 to 63 bits are free.
     pub fn new(bits: u16) -> Self {
-        Self { bits, next: 0, held: BTreeMap::new() }
+        Self { bits, next: 0, held: BTreeMap::new(), by_holder: BTreeMap::new() }
     }
 
     /// The width in bits.
@@ -45,32 +73,55 @@ impl SenderIdPool {
         self.bits
     }
 
+    /// How many identifiers one member may hold. It gets a new one with every pull, and each is free
+    /// again when the TEKs of that time have ended: this bounds how fast one member uses them up.
+    fn limit(&self) -> usize {
+        usize::try_from(self.count() / 16).unwrap_or(usize::MAX).clamp(4, 64)
+    }
+
+    fn count(&self) -> u64 {
+        1_u64.checked_shl(self.bits.into()).unwrap_or(u64::MAX)
+    }
+
     /// Takes an identifier for a member that may send on TEKs that end by `last_end`; `None` if it
     /// gets new ones by pushes.
     ///
     /// # Errors
-    /// All are held.
-    pub fn take(&mut self, last_end: Option<BootTime>, now: BootTime) -> Result<u64, Exhausted> {
-        let count = 1_u64.checked_shl(self.bits.into()).unwrap_or(u64::MAX);
+    /// All are held, or the member holds its share.
+    pub fn take(
+        &mut self,
+        holder: &MemberId,
+        last_end: Option<BootTime>,
+        now: BootTime,
+    ) -> Result<u64, Exhausted> {
+        let own: Vec<u64> = self.by_holder.get(holder).into_iter().flatten().copied().collect();
+        self.drop_ended(own, now);
+        let limit = self.limit();
+        if self.by_holder.get(holder).is_some_and(|own| own.len() >= limit) {
+            return Err(Exhausted::Member { limit });
+        }
+        let count = self.count();
         if u64::try_from(self.held.len()).unwrap_or(u64::MAX) >= count / 2 {
-            self.held.retain(|_, until| until.is_none_or(|until| until > now));
+            let all: Vec<u64> = self.held.keys().copied().collect();
+            self.drop_ended(all, now);
         }
         // Upward from the last one, so that one that has just become free rests for a while.
         for step in 0..=u64::try_from(self.held.len()).unwrap_or(u64::MAX) {
             let candidate = self.next.wrapping_add(step) % count;
-            if self.held.get(&candidate).is_none_or(|until| until.is_some_and(|until| until <= now))
-            {
-                self.held.insert(candidate, last_end.map(|end| end + DELIVERY));
+            if self.held.get(&candidate).is_none_or(|holding| holding.is_over(now)) {
+                self.drop_ended(vec![candidate], now);
+                let until = last_end.map(|end| end + DELIVERY);
+                self.insert(candidate, Holding { holder: holder.clone(), until });
                 self.next = candidate.wrapping_add(1) % count;
                 return Ok(candidate);
             }
         }
-        Err(Exhausted { bits: self.bits })
+        Err(Exhausted::All { bits: self.bits })
     }
 
     /// The holder of an identifier gets no TEKs beyond those that end by `last_end`.
     pub fn release(&mut self, identifier: u64, last_end: BootTime) {
-        if let Some(until) = self.held.get_mut(&identifier) {
+        if let Some(Holding { until, .. }) = self.held.get_mut(&identifier) {
             *until =
                 Some(until.map_or(last_end + DELIVERY, |until| until.min(last_end + DELIVERY)));
         }
@@ -78,8 +129,8 @@ impl SenderIdPool {
 
     /// No holder gets TEKs beyond those that end by `last_end`.
     pub fn release_all(&mut self, last_end: BootTime) {
-        for until in self.held.values_mut().filter(|until| until.is_none()) {
-            *until = Some(last_end + DELIVERY);
+        for holding in self.held.values_mut().filter(|holding| holding.until.is_none()) {
+            holding.until = Some(last_end + DELIVERY);
         }
     }
 
@@ -88,25 +139,47 @@ impl SenderIdPool {
         *self = Self::new(bits);
     }
 
-    /// What is held, until when, and the next to try: what the sealed state keeps.
-    pub fn held(&self) -> (&BTreeMap<u64, Option<BootTime>>, u64) {
+    /// What is held, and the next to try: what the sealed state keeps.
+    pub fn held(&self) -> (&BTreeMap<u64, Holding>, u64) {
         (&self.held, self.next)
     }
 
     /// The identifiers of the sealed state.
-    pub fn restore(bits: u16, held: BTreeMap<u64, Option<BootTime>>, next: u64) -> Self {
-        Self { bits, next, held }
+    pub fn restore(bits: u16, held: BTreeMap<u64, Holding>, next: u64) -> Self {
+        let mut pool = Self { next, ..Self::new(bits) };
+        held.into_iter().for_each(|(identifier, holding)| pool.insert(identifier, holding));
+        pool
     }
 
-    /// Gives back an identifier that was never sent.
-    pub fn give_back(&mut self, identifier: u64) {
-        self.held.remove(&identifier);
+    fn insert(&mut self, identifier: u64, holding: Holding) {
+        self.by_holder.entry(holding.holder.clone()).or_default().insert(identifier);
+        self.held.insert(identifier, holding);
+    }
+
+    fn drop_ended(&mut self, identifiers: Vec<u64>, now: BootTime) {
+        for identifier in identifiers {
+            let Some(ended) = self.held.get(&identifier).filter(|held| held.is_over(now)) else {
+                continue;
+            };
+            if let Some(own) = self.by_holder.get_mut(&ended.holder) {
+                own.remove(&identifier);
+                if own.is_empty() {
+                    self.by_holder.remove(&ended.holder);
+                }
+            }
+            self.held.remove(&identifier);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn host(number: u32) -> MemberId {
+        let address = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
+        MemberId { identity: gdoi::config::Identity::Address(address), address }
+    }
 
     fn at(seconds: u64) -> BootTime {
         BootTime::new(Duration::from_secs(seconds))
@@ -115,31 +188,40 @@ mod tests {
     #[test]
     fn identifiers_count_up_from_0() {
         let mut pool = SenderIdPool::new(16);
-        assert_eq!([(); 3].map(|()| pool.take(Some(at(100)), at(0)).unwrap()), [0, 1, 2]);
+        assert_eq!(
+            [1, 2, 3].map(|one| pool.take(&host(one), Some(at(100)), at(0)).unwrap()),
+            [0, 1, 2]
+        );
     }
 
     #[test]
     fn no_identifier_is_given_twice_while_a_tek_lifetimes() {
         let mut pool = SenderIdPool::new(8);
         let all: std::collections::BTreeSet<u64> =
-            (0..256).map(|_| pool.take(Some(at(100)), at(0)).unwrap()).collect();
+            (0..256).map(|one| pool.take(&host(one), Some(at(100)), at(0)).unwrap()).collect();
         assert_eq!(all.len(), 256);
-        assert_eq!(pool.take(Some(at(100)), at(0)), Err(Exhausted { bits: 8 }));
+        assert_eq!(pool.take(&host(999), Some(at(100)), at(0)), Err(Exhausted::All { bits: 8 }));
         // Until all keys have surely ended at the members too.
-        assert_eq!(pool.take(Some(at(500)), at(399)), Err(Exhausted { bits: 8 }));
-        assert_eq!(pool.take(Some(at(500)), at(400)), Ok(0));
-        assert_eq!(pool.take(Some(at(500)), at(400)), Ok(1));
+        assert_eq!(pool.take(&host(999), Some(at(500)), at(399)), Err(Exhausted::All { bits: 8 }));
+        assert_eq!(pool.take(&host(999), Some(at(500)), at(400)), Ok(0));
+        assert_eq!(pool.take(&host(999), Some(at(500)), at(400)), Ok(1));
     }
 
     #[test]
-    fn an_identifier_that_was_not_sent_may_be_used() {
+    fn one_member_holds_a_share_and_no_more() {
         let mut pool = SenderIdPool::new(8);
-        for _ in 0..256 {
-            pool.take(Some(at(100)), at(0)).unwrap();
+        for _ in 0..16 {
+            pool.take(&host(1), Some(at(100)), at(0)).unwrap();
         }
-        pool.give_back(77);
-        assert_eq!(pool.take(Some(at(100)), at(0)), Ok(77));
-        assert!(pool.take(Some(at(100)), at(0)).is_err());
+        let refused = Err(Exhausted::Member { limit: 16 });
+        assert_eq!(pool.take(&host(1), Some(at(100)), at(0)), refused);
+        assert_eq!(pool.take(&host(2), Some(at(100)), at(0)), Ok(16));
+        assert_eq!(pool.take(&host(1), Some(at(500)), at(399)), refused);
+        assert_eq!(pool.take(&host(1), Some(at(500)), at(400)), Ok(17));
+        let (held, next) = pool.held();
+        let mut again = SenderIdPool::restore(8, held.clone(), next);
+        assert_eq!(again.take(&host(1), Some(at(500)), at(400)), Ok(18));
+        assert_eq!((16..).find(|_| again.take(&host(1), None, at(400)).is_err()), Some(30));
     }
 
     #[test]
@@ -149,22 +231,24 @@ mod tests {
             // 10 pulls a second, each TEK ends within 10 seconds: never more than 3,200 seconds'
             // worth held.
             let now = at(pull * 2);
-            pool.take(Some(now + Duration::from_secs(100)), now).unwrap();
+            let end = now + Duration::from_secs(100);
+            pool.take(&host(u32::try_from(pull).unwrap()), Some(end), now).unwrap();
         }
     }
 
     #[test]
     fn a_member_that_gets_pushes_holds_its_identifier_until_it_takes_another() {
         let mut pool = SenderIdPool::new(8);
-        let all: Vec<u64> = (0..256).map(|_| pool.take(None, at(0)).unwrap()).collect();
-        assert!(pool.take(None, at(1 << 40)).is_err(), "nobody has let go");
+        let all: Vec<u64> =
+            (0..256).map(|one| pool.take(&host(one), None, at(0)).unwrap()).collect();
+        assert!(pool.take(&host(999), None, at(1 << 40)).is_err(), "nobody has let go");
         pool.release(all[9], at(1000));
-        assert!(pool.take(None, at(1299)).is_err(), "its TEKs live");
-        assert_eq!(pool.take(None, at(1300)), Ok(9));
+        assert!(pool.take(&host(999), None, at(1299)).is_err(), "its TEKs live");
+        assert_eq!(pool.take(&host(999), None, at(1300)), Ok(9));
         pool.release_all(at(2000));
-        assert!(pool.take(None, at(2299)).is_err());
-        assert!(pool.take(None, at(2300)).is_ok());
+        assert!(pool.take(&host(999), None, at(2299)).is_err());
+        assert!(pool.take(&host(999), None, at(2300)).is_ok());
         pool.reset(8);
-        assert_eq!(pool.take(None, at(0)), Ok(0));
+        assert_eq!(pool.take(&host(999), None, at(0)), Ok(0));
     }
 }

@@ -15,6 +15,7 @@ use gdoi::BootTime;
 use gdoi::group::{Spi, TekKeys, TekPolicy};
 
 use crate::config::rekey_timing::{margin, push_margin};
+use crate::config::tek_algorithm::Kind;
 use crate::config::{Group, TekTemplate};
 use crate::group::key_generation::{self as keys, KeySource};
 
@@ -96,6 +97,8 @@ pub struct Distribution {
     pub teks: Vec<TekPolicy>,
     /// Their keys.
     pub keys: BTreeMap<Spi, TekKeys>,
+    /// Whether one of them needs sender identifiers.
+    pub counter_mode: bool,
     /// When the first of them ends.
     pub first_end: BootTime,
     /// When the last TEK ends that any member may use now.
@@ -202,6 +205,7 @@ impl TekSchedule {
         let mut out = Distribution {
             teks: Vec::new(),
             keys: BTreeMap::new(),
+            counter_mode: false,
             first_end: now,
             last_end: self.last_end(now),
         };
@@ -210,6 +214,7 @@ impl TekSchedule {
             let new = prepared.and_then(|prepared| prepared.0.get(&place));
             let old = slot.before.as_ref().map(|(tek, _)| tek).filter(|_| before);
             let Some(tek) = new.or(old).or(slot.current.as_ref()) else { continue };
+            out.counter_mode |= tek.template.encryption.kind == Kind::Combined;
             let left = tek.lifetime.ends.saturating_since(now);
             // Whole seconds, rounded down: no member keeps a key longer than the server thinks.
             let protection = tek.template.protection(Duration::from_secs(left.as_secs()));

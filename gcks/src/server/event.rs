@@ -98,7 +98,9 @@ impl From<PullError> for Refused {
                 Denied::Removed { member: member.to_string(), group: group.to_string() }.into()
             }
             PullError::Exhausted(exhausted) => exhausted.into(),
-            error @ (PullError::Entropy(_) | PullError::Kek(_)) => Self::NoKeys(error),
+            error @ (PullError::Superseded(_) | PullError::Entropy(_) | PullError::Kek(_)) => {
+                Self::NoKeys(error)
+            }
         }
     }
 }
@@ -112,7 +114,8 @@ impl Refused {
             Self::Denied(Denied::NotAuthorized { .. }) => "not-authorized",
             Self::Denied(Denied::Removed { .. }) => "removed",
             Self::NoKeys(_) => "no-keys",
-            Self::Exhausted(_) => "sender-identifiers-exhausted",
+            Self::Exhausted(Exhausted::All { .. }) => "sender-identifiers-exhausted",
+            Self::Exhausted(Exhausted::Member { .. }) => "sender-identifier-limit",
             Self::Answer(_) => "policy-not-sendable",
         }
     }

@@ -245,11 +245,11 @@ impl<E: Entropy> KeyServer<E> {
                 ServerEvent::PullRequested { pull, local, peer, identity, group } => {
                     self.handle_pull_requested(pull, (local, peer), identity, group, now);
                 }
-                ServerEvent::PullCompleted { pull, group, .. } => {
-                    if let Some(group) = self.groups.get_mut(&group) {
-                        group.complete_pull(pull, now);
-                    }
+                ServerEvent::PullAccepted { pull, peer, identity, group, .. } => {
+                    self.handle_pull_accepted(pull, peer, identity, group, now);
                 }
+                // Only answers that bring their keys along are completed like that.
+                ServerEvent::PullCompleted { .. } => {}
                 ServerEvent::PullAborted { pull, peer, identity, group, reason } => {
                     if let Some(group) = self.groups.get_mut(&group) {
                         group.abort_pull(pull);

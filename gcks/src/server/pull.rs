@@ -1,5 +1,6 @@
 //! Pulls: who may have which group is decided here, what it gets by the group.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use gdoi::BootTime;
@@ -10,7 +11,7 @@ use gdoi::group::GroupId;
 use super::KeyServer;
 use super::event::{Event, Refused};
 use crate::group::key_generation::Entropy;
-use crate::group::pending_pull::PullRequest;
+use crate::group::pending_pull::{PullError, PullRequest};
 use crate::members::authorization::Denied;
 use crate::members::registry::MemberId;
 
@@ -33,6 +34,40 @@ impl<E: Entropy> KeyServer<E> {
         self.events.push_back(Event::Refused { peer, identity, group, reason });
     }
 
+    /// Message 3 was valid.
+    pub(super) fn handle_pull_accepted(
+        &mut self,
+        pull: PullId,
+        peer: SocketAddr,
+        identity: Identity,
+        id: GroupId,
+        now: BootTime,
+    ) {
+        let Err(reason) = self.give_keys(pull, id, now) else { return };
+        self.counters.refused = self.counters.refused.saturating_add(1);
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.abort_pull(pull);
+            group.count_failed_pull();
+            if matches!(reason, Refused::Answer(_)) {
+                // It was registered, and its keys cannot be sent.
+                let id = MemberId { identity: identity.clone(), address: peer.ip() };
+                group.forget_members(&BTreeSet::from([id]), now);
+            }
+        }
+        let _ = self.server.refuse_pull(pull, reason.answer(), now);
+        if matches!(reason, Refused::NoKeys(PullError::Superseded(_))) {
+            // The member hears that it may begin again at once.
+            self.server.delete_peers(|source| source == peer);
+        }
+        self.events.push_back(Event::Refused { peer, identity, group: id, reason });
+    }
+
+    fn give_keys(&mut self, pull: PullId, id: GroupId, now: BootTime) -> Result<(), Refused> {
+        let (group, mut keys) = self.group_mut(id).map_err(|_| Denied::UnknownGroup)?;
+        let group_sa = group.accept_pull(pull, &mut keys, now)?;
+        self.server.give_keys(pull, &group_sa, now).map_err(Refused::Answer)
+    }
+
     fn answer(
         &mut self,
         pull: PullId,
@@ -46,8 +81,8 @@ impl<E: Entropy> KeyServer<E> {
         let (group, mut keys) = self.group_mut(id).map_err(|_| Denied::UnknownGroup)?;
         let member_id = MemberId { identity: identity.clone(), address: peer.ip() };
         let request = PullRequest { id: member_id, member, local, peer };
-        let group_sa = group.answer_pull(pull, request, &mut keys, now)?;
-        if let Err(error) = self.server.answer_pull(pull, group_sa, now) {
+        let policy = group.offer_policy(pull, request, &mut keys, now)?;
+        if let Err(error) = self.server.offer_policy(pull, &policy, now) {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.abort_pull(pull);
             }

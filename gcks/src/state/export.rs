@@ -7,6 +7,7 @@ use super::settings;
 use crate::group::Group;
 use crate::group::kek::Kek;
 use crate::group::rekey_sa::RekeySa;
+use crate::group::sender_ids::Holding;
 use crate::members::registry::Registration;
 use daemon::sealed::codec::Encoder;
 
@@ -18,8 +19,10 @@ pub(super) fn put_group(out: &mut Encoder, group: &Group) {
     out.u16(group.sender_ids().bits());
     out.u64(next);
     out.count(held.len());
-    for (identifier, until) in held {
+    for (identifier, Holding { holder, until }) in held {
         out.u64(*identifier);
+        out.identity(&holder.identity);
+        out.address(holder.address);
         out.option(*until, Encoder::time);
     }
     out.option(group.rekey_sa(), put_rekey_sa);

@@ -11,7 +11,7 @@ use super::codec::{push, schedule};
 use super::settings;
 use crate::group::kek::Kek;
 use crate::group::rekey_sa::{Abandoned, RekeySa, RetiredKek};
-use crate::group::sender_ids::SenderIdPool;
+use crate::group::sender_ids::{Holding, SenderIdPool};
 use crate::group::{Group, Parts};
 use crate::members::registry::{MemberId, Registration, Registry};
 use daemon::sealed::codec::{Decoder, StateError};
@@ -23,7 +23,11 @@ pub(super) fn group(from: &mut Decoder<'_>, now: BootTime) -> Decoded<Group> {
     let config = settings::group(from)?;
     let teks = schedule(from)?;
     let (bits, next) = (from.u16()?, from.u64()?);
-    let held = from.list(|from| Ok((from.u64()?, from.option(Decoder::time)?)))?;
+    let held = from.list(|from| {
+        let identifier = from.u64()?;
+        let holder = MemberId { identity: from.identity()?, address: from.address()? };
+        Ok((identifier, Holding { holder, until: from.option(Decoder::time)? }))
+    })?;
     let held: BTreeMap<_, _> = held.into_iter().collect();
     let rekey_sa = from.option(|from| rekey_sa(from, now))?;
     let pushes = rekey_sa.as_ref().is_some_and(|rekey_sa| rekey_sa.kek().is_some());

@@ -1,18 +1,19 @@
-//! The key server's side of a pull (RFC 6407 §3.4): two states, each consumed by what ends it.
+//! The key server's side of a pull (RFC 6407 §3.4): three states.
 //!
 //! ```text
-//! message 1 --> Requested --answer--> ExpectAcceptance --message 3--> message 4
+//! message 1 --> Requested --answer--> ExpectAcceptance --message 3--> Accepted --keys--> message 4
 //! ```
 //!
-//! The group's state must not change before message 3 (RFC 6407 §3.2): a [`Requested`] pull only
-//! asks.
+//! The group's state must not change before message 3 (RFC 6407 §3.2, §7.2.5): until then only the
+//! policy is known. What is one member's own, sender identifiers and the path through a key
+//! hierarchy, comes with the keys.
 
 use super::member::NONCE_LENGTH;
 use super::message::{Authentic, Message1, Message2, Message3, Message4, Rest};
 use crate::config::ByteOrder;
 use crate::crypto::SeededRng;
 use crate::error::{ApiMisuse, Error};
-use crate::group::{GroupId, GroupSa};
+use crate::group::{GroupId, GroupPolicy, GroupSa};
 use crate::phase1::{ExchangeCipher, IsakmpSa};
 use crate::wire::group_id;
 use crate::wire::nonce::Nonce;
@@ -34,10 +35,18 @@ pub struct Requested {
 #[derive(Debug)]
 pub struct ExpectAcceptance {
     cipher: ExchangeCipher,
-    group: GroupId,
+    policy: GroupPolicy,
     ni: Nonce,
     nr: Nonce,
-    message4: Rest,
+}
+
+/// Message 3 was valid: the member gets keys.
+#[derive(Debug)]
+pub struct Accepted {
+    cipher: ExchangeCipher,
+    policy: GroupPolicy,
+    ni: Nonce,
+    nr: Nonce,
 }
 
 impl Requested {
@@ -68,60 +77,71 @@ impl Requested {
         self.group
     }
 
-    /// Gives the group: the next state and message 2, `<-- HDR*, HASH(2), Nr, SA`. Message 4 is
-    /// prepared too, so that nothing can fail once the peer has accepted.
+    /// Offers the policy of the group: the next state and message 2, `<-- HDR*, HASH(2), Nr, SA`.
+    ///
+    /// # Errors
+    /// The policy is another group's, or too long for a datagram.
     pub fn answer(
         &self,
         sa: &IsakmpSa,
-        group_sa: &GroupSa,
+        policy: &GroupPolicy,
         rng: &mut SeededRng,
     ) -> Result<(ExpectAcceptance, Vec<u8>), Error> {
-        let (asked, given) = (self.group, group_sa.policy().group);
+        let (asked, given) = (self.group, policy.group);
         if asked != given {
             return Err(ApiMisuse::WrongGroup { asked, given }.into());
         }
-        let policy = group_sa.policy();
-        // What members would refuse must not leave here.
-        group_keys(policy, key_download(group_sa)).map_err(ApiMisuse::Keys)?;
-        let number =
-            policy.kek.as_ref().map(|_| SequenceNumber(group_sa.sequence_number().unwrap_or(0)));
-        let message4 = fits(Message4::rest(number, &key_download(group_sa))?)?;
         let nr = Nonce(rng.array::<NONCE_LENGTH>().to_vec());
         let message2 =
             Message2 { nonce: nr.clone(), policy: security_association(policy, Trailer::Standard) };
         let (first, payloads) = fits(message2.rest()?)?;
         let sealed =
             sa.seal_authenticated(&self.cipher, &[&self.ni.0], first, payloads.expose())?;
-        let ni = self.ni.clone();
-        let next = ExpectAcceptance { cipher: sealed.next(), group: self.group, ni, nr, message4 };
+        let (policy, ni) = (policy.clone(), self.ni.clone());
+        let next = ExpectAcceptance { cipher: sealed.next(), policy, ni, nr };
         Ok((next, sealed.into_datagram()))
     }
 }
 
 impl ExpectAcceptance {
-    /// The group asked for.
-    pub fn group(&self) -> GroupId {
-        self.group
-    }
-
-    /// Reads message 3, `--> HDR*, HASH(3) [, GAP ]`, and makes message 4,
-    /// `<-- HDR*, HASH(4) [, SEQ ], KD`.
+    /// Reads message 3, `--> HDR*, HASH(3) [, GAP ]`.
     ///
     /// # Errors
     /// The datagram is no message 3 of this pull, or not authentic.
-    pub fn read(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<Authentic<Vec<u8>>, Error> {
+    pub fn read(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<Authentic<Accepted>, Error> {
         let opened = sa.open(&self.cipher, datagram)?;
-        Ok(Message3::read(sa, &opened, &self.ni, &self.nr)?.and_then(|_| {
-            let (first, payloads) = &self.message4;
-            let sealed = sa.seal_authenticated(
-                &opened.next(),
-                &[&self.ni.0, &self.nr.0],
-                *first,
-                payloads.expose(),
-            )?;
-            Ok(sealed.into_datagram())
+        Ok(Message3::read(sa, &opened, &self.ni, &self.nr)?.map(|_| Accepted {
+            cipher: opened.next(),
+            policy: self.policy.clone(),
+            ni: self.ni.clone(),
+            nr: self.nr.clone(),
         }))
     }
+}
+
+impl Accepted {
+    /// Message 4, `<-- HDR*, HASH(4) [, SEQ ], KD`.
+    ///
+    /// # Errors
+    /// The keys are not those of the policy offered, or too long for a datagram.
+    pub fn answer(&self, sa: &IsakmpSa, group_sa: &GroupSa) -> Result<Vec<u8>, Error> {
+        let (first, payloads) = message4(&self.policy, group_sa)?;
+        let nonces = [self.ni.0.as_slice(), self.nr.0.as_slice()];
+        let sealed = sa.seal_authenticated(&self.cipher, &nonces, first, payloads.expose())?;
+        Ok(sealed.into_datagram())
+    }
+}
+
+/// The payloads of message 4 with the keys of `group_sa` for what `policy` says.
+///
+/// # Errors
+/// Members would refuse the keys, or they are too long for a datagram.
+pub fn message4(policy: &GroupPolicy, group_sa: &GroupSa) -> Result<Rest, Error> {
+    // What members would refuse must not leave here.
+    group_keys(policy, key_download(group_sa)).map_err(ApiMisuse::Keys)?;
+    let number =
+        policy.kek.as_ref().map(|_| SequenceNumber(group_sa.sequence_number().unwrap_or(0)));
+    fits(Message4::rest(number, &key_download(group_sa))?)
 }
 
 /// Whether a message with these payloads fits into one UDP datagram.

@@ -9,8 +9,8 @@ use ike::session::{Exchange, Session};
 use super::{Server, aborted};
 use crate::error::{ApiMisuse, Error};
 use crate::event::{PullAbort, PullId, PullRefusal, ServerEvent};
-use crate::group::{GroupId, GroupSa};
-use crate::pull::server::{ExpectAcceptance, Requested};
+use crate::group::{GroupId, GroupPolicy, GroupSa};
+use crate::pull::server::{Accepted, ExpectAcceptance, Requested, message4};
 use crate::time::BootTime;
 use crate::wire::registry::NotifyType;
 
@@ -28,8 +28,10 @@ pub(super) struct Pull {
 enum PullState {
     /// Message 1 was authentic; the caller decides.
     Requested(Digest, Requested),
-    /// Message 2 was sent.
-    Answered(Answered, Box<ExpectAcceptance>),
+    /// Message 2 was sent; the keys, if they are known already.
+    Answered(Answered, Box<ExpectAcceptance>, Option<Box<GroupSa>>),
+    /// Message 3 was valid; the caller gives the keys.
+    Accepted(Digest, Box<Accepted>),
     /// Nothing more will come; the last answer is kept for copies of its request.
     Closed(Answered),
 }
@@ -64,20 +66,25 @@ impl Server {
             PullState::Requested(request, _) if *request == digest => {
                 Err(NotAccepted::Replayed.into())
             }
-            PullState::Requested(..) => Err(NotAccepted::Unexpected.into()),
+            PullState::Accepted(request, _) if *request == digest => {
+                Err(NotAccepted::Replayed.into())
+            }
+            PullState::Requested(..) | PullState::Accepted(..) => {
+                Err(NotAccepted::Unexpected.into())
+            }
             PullState::Closed(answered) => {
                 let answer = answer_of(answered.handle(&digest, inbound.now))?
                     .ok_or(NotAccepted::Replayed)?;
                 self.endpoint.repeat(address, answer);
                 Ok(())
             }
-            PullState::Answered(answered, state) => {
+            PullState::Answered(answered, state, _) => {
                 if let Some(answer) = answer_of(answered.handle(&digest, inbound.now))? {
                     self.endpoint.repeat(address, answer);
                     return Ok(());
                 }
                 let accepted = state.read(sa, inbound.datagram)?;
-                self.finish(inbound, cookies, digest, accepted);
+                self.accept(inbound, cookies, digest, accepted);
                 Ok(())
             }
         }
@@ -129,7 +136,8 @@ impl Server {
     pub(super) fn give_policy(
         &mut self,
         id: PullId,
-        group_sa: &GroupSa,
+        policy: &GroupPolicy,
+        keys: Option<GroupSa>,
         now: BootTime,
     ) -> Result<(), Error> {
         let (cookies, message_id) = self.endpoint.find(id).ok_or(ApiMisuse::NoSuchPull)?;
@@ -141,10 +149,14 @@ impl Server {
         else {
             return Err(ApiMisuse::NoSuchPull.into());
         };
-        let (next, message) = request.answer(sa, group_sa, rng)?;
+        if let Some(keys) = &keys {
+            // Nothing may fail once the peer has accepted.
+            message4(policy, keys)?;
+        }
+        let (next, message) = request.answer(sa, policy, rng)?;
         let answered = Answered::new(digest.clone(), message.clone(), now);
         let (group, deadline) = (*group, now + self.config.limits.half_open_timeout);
-        let state = PullState::Answered(answered, Box::new(next));
+        let state = PullState::Answered(answered, Box::new(next), keys.map(Box::new));
         self.endpoint.put(&cookies, message_id, Pull { id, group, state, deadline });
         self.endpoint.transmit(address, message);
         Ok(())
@@ -162,7 +174,12 @@ impl Server {
             .endpoint
             .session(&cookies)
             .and_then(|session| session.exchanges().get(&message_id));
-        let Some(Pull { state: PullState::Requested(digest, _), group, .. }) = pull else {
+        let Some(Pull {
+            state: PullState::Requested(digest, _) | PullState::Accepted(digest, _),
+            group,
+            ..
+        }) = pull
+        else {
             return Err(ApiMisuse::NoSuchPull.into());
         };
         let (digest, group) = (digest.clone(), *group);
@@ -188,32 +205,36 @@ impl Server {
         Ok(())
     }
 
-    /// `--> HDR*, HASH(3)` was authentic; `<-- HDR*, HASH(4) [, SEQ ], KD`.
-    fn finish(
+    /// `--> HDR*, HASH(3)` was authentic.
+    fn accept(
         &mut self,
         inbound: Inbound<'_>,
         cookies: Cookies,
         digest: Digest,
-        accepted: Result<Vec<u8>, Error>,
+        accepted: Result<Accepted, Error>,
     ) {
         let message_id = inbound.header.message_id;
         let Some(pull) = self.endpoint.take(&cookies, message_id) else { return };
         let Some(session) = self.endpoint.session(&cookies) else { return };
         let (address, identity) = (session.address(), session.identity().clone());
-        let (id, group) = (pull.id, pull.group);
+        let (id, group, deadline) = (pull.id, pull.group, pull.deadline);
         match accepted {
-            Ok(message) => {
-                let answered = Answered::new(digest, message.clone(), inbound.now);
-                self.close(&cookies, message_id, (id, group), answered, inbound.now);
-                self.endpoint.transmit(address, message);
-                self.statistics.pulls_completed += 1;
-                self.events.push_back(ServerEvent::PullCompleted {
-                    pull: id,
-                    local: address.local,
-                    peer: address.remote,
-                    identity,
-                    group,
-                });
+            Ok(accepted) => {
+                let PullState::Answered(_, _, keys) = pull.state else { return };
+                let state = PullState::Accepted(digest, Box::new(accepted));
+                self.endpoint.put(&cookies, message_id, Pull { id, group, state, deadline });
+                let (local, peer) = (address.local, address.remote);
+                let Some(keys) = keys else {
+                    let event =
+                        ServerEvent::PullAccepted { pull: id, local, peer, identity, group };
+                    self.events.push_back(event);
+                    return;
+                };
+                if self.send_keys(id, &keys, inbound.now).is_ok() {
+                    let event =
+                        ServerEvent::PullCompleted { pull: id, local, peer, identity, group };
+                    self.events.push_back(event);
+                }
             }
             Err(error) => {
                 let kind = error.notify();
@@ -225,6 +246,29 @@ impl Server {
                 self.events.push_back(event);
             }
         }
+    }
+
+    /// `<-- HDR*, HASH(4) [, SEQ ], KD`.
+    pub(super) fn send_keys(
+        &mut self,
+        id: PullId,
+        group_sa: &GroupSa,
+        now: BootTime,
+    ) -> Result<(), Error> {
+        let (cookies, message_id) = self.endpoint.find(id).ok_or(ApiMisuse::NoSuchPull)?;
+        let session = self.endpoint.session(&cookies).ok_or(ApiMisuse::NoSuchPull)?;
+        let address = session.address();
+        let Some(Pull { state: PullState::Accepted(digest, accepted), group, .. }) =
+            session.exchanges().get(&message_id)
+        else {
+            return Err(ApiMisuse::NoSuchPull.into());
+        };
+        let message = accepted.answer(session.sa(), group_sa)?;
+        let (group, answered) = (*group, Answered::new(digest.clone(), message.clone(), now));
+        self.close(&cookies, message_id, (id, group), answered, now);
+        self.endpoint.transmit(address, message);
+        self.statistics.pulls_completed += 1;
+        Ok(())
     }
 
     /// Keeps the last answer of a pull for copies of its request.
