@@ -111,10 +111,8 @@ pub fn check_settings(interfaces: &[String], lans: &[String]) -> Vec<Problem> {
             if exempt { &["disable_xfrm"][..] } else { &["disable_xfrm", "disable_policy"] };
         for setting in settings {
             match read_setting(&format!("conf/{interface}/{setting}")) {
-                Ok(Some(true)) => problems.push(Problem::XfrmDisabled {
-                    interface: interface.to_owned(),
-                    setting: setting,
-                }),
+                Ok(Some(true)) => problems
+                    .push(Problem::XfrmDisabled { interface: interface.to_owned(), setting }),
                 // An interface that is not there has no settings; other checks name it.
                 Ok(Some(false) | None) => {}
                 Err(problem) => problems.push(problem),
