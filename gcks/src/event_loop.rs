@@ -14,6 +14,7 @@ use daemon::sealed::file::{Moment, Owner, SealedFile};
 use daemon::{entropy, notify};
 use gdoi::BootTime;
 use gdoi::crypto::Secret;
+use gdoi::server::{Arithmetic, Computed};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -24,6 +25,7 @@ use crate::group::key_generation::OsEntropy;
 use crate::group::signing_key::{self, SigningKeys};
 use crate::server::KeyServer;
 use crate::sockets::Network;
+use crate::workers::Workers;
 
 /// Datagrams that are handled before their answers leave.
 const BATCH: usize = 64;
@@ -48,11 +50,12 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let listen = network.local();
     let mut calls = answer_calls(control_socket)?;
     let signing_keys = signing_key::load_all(&config.groups)?;
-    let (key_server, state_file) = restore(config, &signing_keys)?;
+    let (mut key_server, state_file) = restore(config, &signing_keys)?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut reload = signal(SignalKind::hangup()).context("SIGHUP")?;
     let mut timer = Timer::new().context("timer")?;
+    key_server.set_arithmetic(Arithmetic::HandedOut);
     let mut running = Running {
         key_server,
         state_file,
@@ -61,6 +64,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         limiter: LogLimiter::default(),
         save_again: None,
         answers: Vec::new(),
+        workers: Workers::start()?,
     };
     let watchdog = notify::watchdog_interval();
     let mut next_watchdog = watchdog.map(|interval| started + interval);
@@ -88,6 +92,8 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
                 slept.context("timer")?;
                 running.key_server.handle_timeout(clock::now());
             }
+            // A result costs little, and there are no more of them than the workers can compute.
+            Some(computed) = running.workers.next() => running.handle_computed(computed),
             Some(received) = network.receive() => {
                 running.handle_datagram(received.source, received.local, &received.octets);
                 // Datagrams that wait already share one write of the state.
@@ -97,6 +103,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
                 }
             }
         }
+        running.start_computations();
         running.log_events();
         running.save();
         running.send_answers();
@@ -194,6 +201,7 @@ struct Running {
     save_again: Option<BootTime>,
     /// Answers to commands whose consequences are not written yet.
     answers: Vec<(Call, Response)>,
+    workers: Workers,
 }
 
 impl Running {
@@ -201,6 +209,19 @@ impl Running {
         let now = clock::now();
         if let Err(error) = self.key_server.handle_datagram(source, local, octets, now) {
             event_log::log_discard(source, &error, &mut self.limiter, now);
+        }
+    }
+
+    fn start_computations(&mut self) {
+        while let Some(computation) = self.key_server.poll_computation() {
+            self.workers.run(computation);
+        }
+    }
+
+    fn handle_computed(&mut self, computed: Computed) {
+        let (now, peer) = (clock::now(), computed.peer());
+        if let Err(error) = self.key_server.handle_computed(computed, now) {
+            event_log::log_discard(peer, &error, &mut self.limiter, now);
         }
     }
 

@@ -12,3 +12,4 @@ pub mod members;
 pub mod server;
 pub mod sockets;
 pub mod state;
+pub mod workers;

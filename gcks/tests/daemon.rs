@@ -101,14 +101,18 @@ impl Daemon {
     /// Sends SIGTERM; the log and how long the end took.
     fn stop(mut self) -> (String, Duration) {
         let begin = Instant::now();
-        let status =
-            Command::new("kill").args(["-TERM", &self.child.0.id().to_string()]).status().unwrap();
-        assert!(status.success());
+        signal(&self, "-TERM");
         let status = self.child.0.wait().unwrap();
         assert!(status.success(), "{status}");
         assert!(!self.directory.path().join("control.sock").exists());
         (self.log.join().unwrap(), begin.elapsed())
     }
+}
+
+fn signal(daemon: &Daemon, signal: &str) {
+    let status =
+        Command::new("kill").args([signal, &daemon.child.0.id().to_string()]).status().unwrap();
+    assert!(status.success());
 }
 
 fn free_port() -> u16 {
@@ -172,6 +176,73 @@ fn members_register_on_every_address_and_show_up() {
         assert!(!log.contains(&hex), "the log shows a key");
     }
     assert!(!log.contains(&key(1)), "the log shows a pre-shared key");
+}
+
+/// Names of the daemon's threads.
+fn threads(daemon: &Daemon) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.child.0.id())).unwrap();
+    let name = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap().trim().to_owned()
+    };
+    tasks.map(name).collect()
+}
+
+#[test]
+fn members_register_at_a_time_while_the_configuration_is_read_again() {
+    let daemon = Daemon::start("");
+    let workers = threads(&daemon).iter().filter(|name| name.starts_with("key-exchange-")).count();
+    assert_eq!(workers, std::thread::available_parallelism().unwrap().get());
+    let server = daemon.address(1);
+    let rounds = 4;
+    let members: Vec<_> = [(1, 1), (2, 1), (3, 2)]
+        .into_iter()
+        .map(|(number, group)| {
+            std::thread::spawn(move || {
+                for _ in 0..rounds {
+                    register_over_udp(number, number, group, server).group_sa();
+                }
+            })
+        })
+        .collect();
+    while !members.iter().all(std::thread::JoinHandle::is_finished) {
+        signal(&daemon, "-HUP");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    members.into_iter().for_each(|member| member.join().unwrap());
+    let shown = daemon.show().statistics;
+    assert_eq!((shown.pulls_succeeded, shown.half_open), (3 * rounds, 0), "{shown:?}");
+    assert_eq!(shown.diffie_hellman, 2 * 3 * rounds, "{shown:?}");
+    daemon.stop();
+}
+
+#[test]
+fn the_daemon_ends_at_once_while_it_computes() {
+    let daemon = Daemon::start("[ike]\ndh-group = [16]\n");
+    // Key exchanges of the largest group from every member at a time.
+    let mut sockets = Vec::new();
+    for number in [1, 2, 3].repeat(4) {
+        let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 7, number], 0))).unwrap();
+        let mut config =
+            registration(number, number, 1, socket.local_addr().unwrap(), daemon.address(1));
+        config.phase1.transforms[0].group = gdoi::config::DhGroup::Modp4096;
+        let mut member = Registration::new(config, daemon::entropy::seed().unwrap(), clock::now());
+        let first = member.poll_transmit().unwrap();
+        socket.send_to(&first.payload, first.destination).unwrap();
+        let mut answer = [0; 4096];
+        let (length, source) = socket.recv_from(&mut answer).unwrap();
+        member.handle_datagram(source, &answer[..length], clock::now()).unwrap();
+        sockets.push((socket, member.poll_transmit().unwrap()));
+    }
+    for (socket, third) in &sockets {
+        socket.send_to(&third.payload, third.destination).unwrap();
+    }
+    let hears = Instant::now();
+    while daemon.show().statistics.diffie_hellman < 2 * 12 {
+        assert!(hears.elapsed() < Duration::from_secs(5), "{:?}", daemon.show());
+    }
+    let (log, took) = daemon.stop();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(log.contains("key server stopped") && !log.contains("panicked"), "{log}");
 }
 
 #[test]

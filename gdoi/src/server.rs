@@ -15,9 +15,8 @@ use std::collections::VecDeque;
 
 use core::net::{IpAddr, SocketAddr};
 
-use ike::endpoint::{
-    Arithmetic, Computation, Computed, Endpoint, EndpointConfig, EndpointEvent, SessionEnd,
-};
+pub use ike::endpoint::{Arithmetic, Computation, Computed};
+use ike::endpoint::{Endpoint, EndpointConfig, EndpointEvent, SessionEnd};
 use ike::error::PeerIncompatible;
 use ike::session::{Exchange, Session};
 
@@ -95,8 +94,8 @@ impl Server {
     /// A computation has been done.
     ///
     /// # Errors
-    /// The peer's public value is unusable, or nobody waits for the result any more. Counted like a
-    /// discarded datagram.
+    /// The peer's public value is unusable, or the exchange has ended. Counted like a discarded
+    /// datagram.
     pub fn handle_computed(&mut self, computed: Computed, now: BootTime) -> Result<(), Error> {
         let result = self.endpoint.handle_computed(computed, now).map_err(Error::from);
         self.count(&result);

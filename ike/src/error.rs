@@ -162,6 +162,9 @@ pub enum NotAccepted {
     /// Half-open exchanges of this source are at their bound.
     #[error("too many half-open exchanges of {0}")]
     HalfOpenLimitOfSource(SocketAddr),
+    /// Computations whose results have not come back are at their bound.
+    #[error("too many key exchanges being computed")]
+    ComputationLimit,
     /// Established ISAKMP SAs are at their bound.
     #[error("too many ISAKMP SAs")]
     EstablishedLimit,
@@ -282,6 +285,7 @@ impl NotAccepted {
             Self::UnprotectedNotify(_) => "unprotected-notify",
             Self::HalfOpenLimit => "half-open-limit",
             Self::HalfOpenLimitOfSource(_) => "half-open-limit-of-source",
+            Self::ComputationLimit => "computation-limit",
             Self::EstablishedLimit => "established-limit",
             Self::ExchangeLimit => "exchange-limit",
             Self::Ended => "ended",

@@ -103,6 +103,7 @@ fn limits(typed: &file::Limits) -> ServerLimits {
         half_open: number(typed.half_open),
         half_open_per_source: number(typed.half_open_per_source),
         half_open_timeout: typed.half_open_timeout,
+        computations: number(typed.computations),
         established: number(typed.established),
         ..ServerLimits::default()
     }

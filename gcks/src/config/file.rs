@@ -116,6 +116,9 @@ options! {
         pub(super) half_open_timeout: Duration =
             value("half-open-timeout", ServerLimits::default().half_open_timeout)
                 .within(Duration::from_secs(5)..=Duration::from_secs(300));
+        /// Key exchanges that wait for a processor; further members send their messages again.
+        pub(super) computations: u32 =
+            value("computations", usual(|limits| limits.computations)).within(1..=1_000_000);
         /// ISAKMP SAs at a time.
         pub(super) established: u32 =
             value("established", usual(|limits| limits.established)).within(1..=1_000_000);

@@ -20,7 +20,7 @@ use gdoi::crypto::{Secret, SeededRng};
 use gdoi::error::Error;
 use gdoi::event::{PushId, ServerEvent, Transmit};
 use gdoi::group::{GroupId, Spi};
-use gdoi::server::{Server, ServerStatistics};
+use gdoi::server::{Arithmetic, Computation, Computed, Server, ServerStatistics};
 use thiserror::Error as ThisError;
 
 use crate::config::{Config, Member};
@@ -150,6 +150,27 @@ impl<E: Entropy> KeyServer<E> {
         now: BootTime,
     ) -> Result<(), Error> {
         let result = self.server.handle_datagram(source, local, datagram, now);
+        self.settle(now);
+        result
+    }
+
+    /// Where key exchanges are computed from now on: see [`Server::set_arithmetic`].
+    pub fn set_arithmetic(&mut self, arithmetic: Arithmetic) {
+        self.server.set_arithmetic(arithmetic);
+    }
+
+    /// The next computation to run, for [`KeyServer::handle_computed`].
+    pub fn poll_computation(&mut self) -> Option<Computation> {
+        self.server.poll_computation()
+    }
+
+    /// A computation has been done.
+    ///
+    /// # Errors
+    /// The result is discarded and counted: the member's public value is unusable, or the exchange
+    /// has ended.
+    pub fn handle_computed(&mut self, computed: Computed, now: BootTime) -> Result<(), Error> {
+        let result = self.server.handle_computed(computed, now);
         self.settle(now);
         result
     }

@@ -29,7 +29,7 @@ use gdoi::group::{
     TekProtection, TekProtocol, TrafficSelector,
 };
 use gdoi::member::Registration;
-use gdoi::server::Server;
+use gdoi::server::{Computed, Server};
 use gdoi::wire::registry::Doi;
 
 pub const GROUP: GroupId = GroupId(1111);
@@ -170,8 +170,11 @@ pub struct Pair {
     pub member_events: Vec<Vec<RegistrationEvent>>,
     pub server_errors: Vec<Error>,
     pub member_errors: Vec<Error>,
+    /// How long each computation takes that the server hands out; `None` is for ever.
+    pub computing: Box<dyn FnMut() -> Option<Duration>>,
     /// Every datagram sent, in order.
     pub sent: Vec<Transmit>,
+    computed: BTreeMap<(BootTime, u64), Computed>,
     wire: BinaryHeap<Reverse<(BootTime, u64)>>,
     in_flight: BTreeMap<u64, Transmit>,
     number: u64,
@@ -202,7 +205,9 @@ impl Pair {
             server_events: Vec::new(),
             server_errors: Vec::new(),
             member_errors: Vec::new(),
+            computing: Box::new(|| Some(Duration::ZERO)),
             sent: Vec::new(),
+            computed: BTreeMap::new(),
             wire: BinaryHeap::new(),
             in_flight: BTreeMap::new(),
             number: 0,
@@ -246,6 +251,12 @@ impl Pair {
                 }
                 self.server_events.push(event);
             }
+            while let Some(computation) = self.server.poll_computation() {
+                if let Some(time) = (self.computing)() {
+                    self.number += 1;
+                    self.computed.insert((self.now + time, self.number), computation.run());
+                }
+            }
             sent.extend(std::iter::from_fn(|| self.server.poll_transmit()));
             if sent.is_empty() {
                 return;
@@ -262,9 +273,10 @@ impl Pair {
     /// When something happens next.
     pub fn next(&self) -> Option<BootTime> {
         let arrival = self.wire.peek().map(|Reverse((at, _))| *at);
+        let computed = self.computed.first_key_value().map(|((at, _), _)| *at);
         let timers = self.members.iter().filter_map(Registration::poll_timeout);
         let timers = timers.chain(self.server.poll_timeout()).map(|deadline| deadline.at);
-        arrival.into_iter().chain(timers).min()
+        arrival.into_iter().chain(computed).chain(timers).min()
     }
 
     /// Moves the clock to the next thing that happens, and lets it happen. False if nothing is left
@@ -282,6 +294,13 @@ impl Pair {
             self.wire.pop();
             let transmit = self.in_flight.remove(&number).unwrap();
             self.deliver(&transmit, at);
+        }
+        while let Some(first) =
+            self.computed.first_entry().filter(|first| first.key().0 <= self.now)
+        {
+            if let Err(error) = self.server.handle_computed(first.remove(), self.now) {
+                self.server_errors.push(error);
+            }
         }
         self.members.iter_mut().for_each(|member| member.handle_timeout(self.now));
         self.server.handle_timeout(self.now);

@@ -3,6 +3,10 @@
 //! A Diffie-Hellman exchange takes as long as hundreds of other messages. The endpoint hands it out
 //! as a value that any thread may run, goes on with other datagrams, and takes the result back.
 
+use std::sync::Arc;
+
+use core::net::SocketAddr;
+
 use crate::config::Credential;
 use crate::crypto::{PublicValue, SeededRng};
 use crate::error::Error;
@@ -23,6 +27,8 @@ pub enum Arithmetic {
 /// The arithmetic of one exchange, to be done anywhere.
 #[derive(Debug)]
 pub struct Computation {
+    pub(super) ticket: Ticket,
+    pub(super) peer: SocketAddr,
     pub(super) cookies: Cookies,
     pub(super) request: Digest,
     pub(super) state: ExpectKe,
@@ -35,6 +41,8 @@ pub struct Computation {
 /// The result of a [`Computation`], for the endpoint that handed it out.
 #[derive(Debug)]
 pub struct Computed {
+    pub(super) ticket: Ticket,
+    pub(super) peer: SocketAddr,
     pub(super) cookies: Cookies,
     pub(super) request: Digest,
     pub(super) result: Result<(ExpectAuth, Vec<u8>), Error>,
@@ -43,8 +51,35 @@ pub struct Computed {
 impl Computation {
     /// Computes: two exponentiations.
     pub fn run(self) -> Computed {
-        let Self { cookies, request, state, received, value, credential, mut rng } = self;
+        let Self { ticket, peer, cookies, request, state, received, value, credential, mut rng } =
+            self;
         let result = state.compute(&received, &value, &credential, &mut rng);
-        Computed { cookies, request, result }
+        Computed { ticket, peer, cookies, request, result }
+    }
+}
+
+impl Computed {
+    /// Whose exchange it is.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+}
+
+/// Computations that were handed out and whose results have not come back. One that is dropped
+/// counts no longer: nobody will answer it.
+#[derive(Debug, Default)]
+pub(super) struct Outstanding(Ticket);
+
+/// Held by one computation, then by its result.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ticket(Arc<()>);
+
+impl Outstanding {
+    pub(super) fn ticket(&self) -> Ticket {
+        self.0.clone()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        Arc::strong_count(&self.0.0).saturating_sub(1)
     }
 }

@@ -106,6 +106,7 @@ impl<X: Exchange> Endpoint<X> {
         };
         let state = ExpectKe::resume(&self.config.phase1, cookies, offer)?;
         state.read(datagram)?;
+        self.may_compute()?;
         self.half_open.has_room(source)?;
         // Of message 1 no copy is known any more: one begins another exchange.
         let answered = Answered::new(Digest::of(&[]), Vec::new(), now);
@@ -118,6 +119,7 @@ impl<X: Exchange> Endpoint<X> {
         let Inbound { source, datagram, now, .. } = inbound;
         let credential =
             self.credentials.find(source.ip()).ok_or(NotAccepted::UnknownSource(source))?;
+        let may_compute = self.may_compute();
         let Some(exchange) = self.half_open.get_mut(&cookies) else {
             return Err(NotAccepted::UnknownCookies.into());
         };
@@ -125,6 +127,8 @@ impl<X: Exchange> Endpoint<X> {
             return Err(NotAccepted::Unexpected.into());
         };
         let received = state.read(datagram)?;
+        // The exchange waits for a copy of the message.
+        may_compute?;
         self.statistics.diffie_hellman += u64::from(state.transform().group.check_exponentiates());
         let value = match state.check(&received) {
             Ok(value) => value,
@@ -134,6 +138,8 @@ impl<X: Exchange> Endpoint<X> {
             }
         };
         let computation = Computation {
+            ticket: self.outstanding.ticket(),
+            peer: source,
             cookies,
             request: Digest::of(datagram),
             received,
@@ -154,15 +160,24 @@ impl<X: Exchange> Endpoint<X> {
         }
     }
 
+    fn may_compute(&self) -> Result<(), NotAccepted> {
+        match self.outstanding.count() < self.config.limits.computations.max(1) {
+            true => Ok(()),
+            false => Err(NotAccepted::ComputationLimit),
+        }
+    }
+
     /// `<-- HDR, KE, Nr`.
     pub(super) fn finish_key_exchange(
         &mut self,
         computed: Computed,
         now: BootTime,
     ) -> Result<(), Error> {
-        let Computed { cookies, request, result } = computed;
+        let Computed { ticket, cookies, request, result, .. } = computed;
+        // There is room for another.
+        drop(ticket);
         let Some(exchange) = self.half_open.get_mut(&cookies) else {
-            return Err(NotAccepted::UnknownCookies.into());
+            return Err(NotAccepted::Ended.into());
         };
         if !matches!(&exchange.phase, Phase::Computing(waits) if *waits == request) {
             return Err(NotAccepted::Unexpected.into());

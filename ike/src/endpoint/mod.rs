@@ -40,6 +40,7 @@ use crate::wire::header::{self, Header};
 use crate::wire::notify::Notification;
 use crate::wire::registry::{Doi, ExchangeType, Flags, NotifyType};
 use crate::wire::{RawPayload, chain};
+use computation::Outstanding;
 use credentials::Credentials;
 use half_open::HalfOpenTable;
 use sessions::Sessions;
@@ -71,6 +72,8 @@ pub struct Limits {
     pub half_open_per_source: usize,
     /// How long a half-open exchange may wait for its next message.
     pub half_open_timeout: Duration,
+    /// Computations handed out whose results have not come back: see [`Arithmetic::HandedOut`].
+    pub computations: usize,
     /// Established ISAKMP SAs in all.
     pub established: usize,
     /// Established ISAKMP SAs of one peer; a further one replaces the oldest.
@@ -87,6 +90,7 @@ impl Default for Limits {
             half_open: 4096,
             half_open_per_source: 4,
             half_open_timeout: Duration::from_secs(30),
+            computations: 1024,
             established: 20_000,
             established_per_peer: 4,
             exchanges: 8,
@@ -158,6 +162,7 @@ pub struct Endpoint<X: Exchange> {
     sessions: Sessions<X>,
     arithmetic: Arithmetic,
     computations: VecDeque<Computation>,
+    outstanding: Outstanding,
     transmits: VecDeque<Transmit>,
     events: VecDeque<EndpointEvent<X>>,
     statistics: Statistics,
@@ -176,6 +181,7 @@ impl<X: Exchange> Endpoint<X> {
             sessions: Sessions::new(config.limits),
             arithmetic: Arithmetic::default(),
             computations: VecDeque::new(),
+            outstanding: Outstanding::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             statistics: Statistics::default(),
@@ -263,7 +269,7 @@ impl<X: Exchange> Endpoint<X> {
     /// A computation has been done. Its result counts if its exchange still waits for it.
     ///
     /// # Errors
-    /// The peer's public value is unusable, or nobody waits for the result.
+    /// The peer's public value is unusable, or the exchange has ended.
     pub fn handle_computed(&mut self, computed: Computed, now: BootTime) -> Result<(), Error> {
         self.finish_key_exchange(computed, now)
     }

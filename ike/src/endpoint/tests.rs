@@ -144,10 +144,18 @@ fn a_computation_is_handed_out_and_its_result_taken_back_once() {
     assert!(pair.endpoint.poll_computation().is_none());
     assert_eq!(pair.endpoint.statistics().diffie_hellman, 2);
 
-    let Computed { cookies, request, result } = is_send(computation.run());
-    let stale =
-        Computed { cookies, request: request.clone(), result: Err(NotAccepted::Unexpected.into()) };
-    pair.endpoint.handle_computed(Computed { cookies, request, result }, NOW).unwrap();
+    let Computed { ticket, peer, cookies, request, result } = is_send(computation.run());
+    assert_eq!(peer, address(1));
+    let stale = Computed {
+        ticket: ticket.clone(),
+        peer,
+        cookies,
+        request: request.clone(),
+        result: Err(NotAccepted::Unexpected.into()),
+    };
+    pair.endpoint
+        .handle_computed(Computed { ticket, peer, cookies, request, result }, NOW)
+        .unwrap();
     let message_4 = pair.answer().unwrap();
     assert_eq!(
         pair.endpoint.handle_computed(stale, NOW),
@@ -167,7 +175,7 @@ fn the_result_for_an_exchange_that_is_gone_changes_nothing() {
     assert_eq!(pair.endpoint.half_open(), 0);
     assert_eq!(
         pair.endpoint.handle_computed(computation.run(), NOW),
-        Err(NotAccepted::UnknownCookies.into())
+        Err(NotAccepted::Ended.into())
     );
     assert_eq!(pair.answer(), None);
 }
