@@ -29,6 +29,8 @@ pub enum Arithmetic {
 pub struct Computation {
     pub(super) ticket: Ticket,
     pub(super) peer: SocketAddr,
+    /// Names the exchange beside its cookies, which one that begins later may have again.
+    pub(super) born: u64,
     pub(super) cookies: Cookies,
     pub(super) request: Digest,
     pub(super) state: ExpectKe,
@@ -43,6 +45,7 @@ pub struct Computation {
 pub struct Computed {
     pub(super) ticket: Ticket,
     pub(super) peer: SocketAddr,
+    pub(super) born: u64,
     pub(super) cookies: Cookies,
     pub(super) request: Digest,
     pub(super) result: Result<(ExpectAuth, Vec<u8>), Error>,
@@ -51,10 +54,20 @@ pub struct Computed {
 impl Computation {
     /// Computes: two exponentiations.
     pub fn run(self) -> Computed {
-        let Self { ticket, peer, cookies, request, state, received, value, credential, mut rng } =
-            self;
+        let Self {
+            ticket,
+            peer,
+            born,
+            cookies,
+            request,
+            state,
+            received,
+            value,
+            credential,
+            mut rng,
+        } = self;
         let result = state.compute(&received, &value, &credential, &mut rng);
-        Computed { ticket, peer, cookies, request, result }
+        Computed { ticket, peer, born, cookies, request, result }
     }
 }
 

@@ -37,7 +37,8 @@ pub(super) struct HalfOpen {
     pub(super) answered: Answered,
     pub(super) began: BootTime,
     deadline: BootTime,
-    born: u64,
+    /// No other exchange has this number, whatever its cookies.
+    pub(super) born: u64,
 }
 
 /// What it waits for.

@@ -140,6 +140,7 @@ impl<X: Exchange> Endpoint<X> {
         let computation = Computation {
             ticket: self.outstanding.ticket(),
             peer: source,
+            born: exchange.born,
             cookies,
             request: Digest::of(datagram),
             received,
@@ -173,13 +174,14 @@ impl<X: Exchange> Endpoint<X> {
         computed: Computed,
         now: BootTime,
     ) -> Result<(), Error> {
-        let Computed { ticket, cookies, request, result, .. } = computed;
+        let Computed { ticket, born, cookies, request, result, .. } = computed;
         // There is room for another.
         drop(ticket);
         let Some(exchange) = self.half_open.get_mut(&cookies) else {
             return Err(NotAccepted::Ended.into());
         };
-        if !matches!(&exchange.phase, Phase::Computing(waits) if *waits == request) {
+        let waits = matches!(&exchange.phase, Phase::Computing(waits) if *waits == request);
+        if exchange.born != born || !waits {
             return Err(NotAccepted::Unexpected.into());
         }
         let address = exchange.address;

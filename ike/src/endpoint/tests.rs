@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::config::{Authentication, Credential};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
+use crate::phase1::responder::Offer;
 use crate::phase1::{Initiator, InitiatorConfig, InitiatorStep, IsakmpSa};
 use crate::wire::registry::PayloadKind;
 
@@ -144,18 +145,15 @@ fn a_computation_is_handed_out_and_its_result_taken_back_once() {
     assert!(pair.endpoint.poll_computation().is_none());
     assert_eq!(pair.endpoint.statistics().diffie_hellman, 2);
 
-    let Computed { ticket, peer, cookies, request, result } = is_send(computation.run());
-    assert_eq!(peer, address(1));
+    let computed = is_send(computation.run());
+    assert_eq!(computed.peer(), address(1));
     let stale = Computed {
-        ticket: ticket.clone(),
-        peer,
-        cookies,
-        request: request.clone(),
+        ticket: computed.ticket.clone(),
+        request: computed.request.clone(),
         result: Err(NotAccepted::Unexpected.into()),
+        ..computed
     };
-    pair.endpoint
-        .handle_computed(Computed { ticket, peer, cookies, request, result }, NOW)
-        .unwrap();
+    pair.endpoint.handle_computed(computed, NOW).unwrap();
     let message_4 = pair.answer().unwrap();
     assert_eq!(
         pair.endpoint.handle_computed(stale, NOW),
@@ -178,6 +176,39 @@ fn the_result_for_an_exchange_that_is_gone_changes_nothing() {
         Err(NotAccepted::Ended.into())
     );
     assert_eq!(pair.answer(), None);
+}
+
+/// A copy of message 3 makes an exchange once more whose message 1 was answered without memory. It
+/// has the cookies of the one that the new configuration ended, and the computation of that one is
+/// still under way, with the old key.
+#[test]
+fn a_result_with_a_replaced_credential_changes_nothing() {
+    let (mut pair, message_1) = Pair::new(Arithmetic::HandedOut);
+    let offer = Offer::read(&policy(), &message_1).unwrap();
+    pair.endpoint.remember_offer(address(1).ip(), offer.octets());
+    pair.say(address(1), &message_1).unwrap();
+    assert_eq!(pair.endpoint.half_open(), 0, "answered without memory");
+    let message_2 = pair.answer().unwrap();
+    let message_3 = pair.next(&message_2);
+    pair.say(address(1), &message_3).unwrap();
+    let old = pair.endpoint.poll_computation().unwrap();
+
+    let mut config = pair.endpoint.config.clone();
+    config.peers[0].credential =
+        Credential::PreSharedKey(Arc::new(Secret::copy_from(b"the key that came after")));
+    pair.endpoint.reconfigure(config);
+    assert_eq!(pair.endpoint.half_open(), 0);
+    pair.say(address(1), &message_3).unwrap();
+    let new = pair.endpoint.poll_computation().unwrap();
+
+    let refused = Err(NotAccepted::Unexpected.into());
+    assert_eq!(pair.endpoint.handle_computed(old.run(), NOW), refused);
+    assert_eq!(pair.answer(), None, "no message 4 with the old key");
+    pair.endpoint.handle_computed(new.run(), NOW).unwrap();
+    let message_4 = pair.answer().unwrap();
+    let message_5 = pair.next(&message_4);
+    assert!(pair.say(address(1), &message_5).is_err(), "the initiator has the old key");
+    assert_eq!(pair.endpoint.established(), 0);
 }
 
 #[test]
