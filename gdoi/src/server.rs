@@ -16,9 +16,9 @@ use std::collections::VecDeque;
 use core::net::{IpAddr, SocketAddr};
 
 pub use ike::endpoint::{Arithmetic, Computation, Computed};
-use ike::endpoint::{Endpoint, EndpointConfig, EndpointEvent, SessionEnd};
+use ike::endpoint::{Endpoint, EndpointConfig, EndpointEvent, Expired, SessionEnd};
 use ike::error::PeerIncompatible;
-use ike::session::{Exchange, Session};
+use ike::session::Exchange;
 
 use crate::config::{Identity, ServerConfig};
 use crate::error::Error;
@@ -137,11 +137,10 @@ impl Server {
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.pushes.handle_timeout(now);
-        for (cookies, pull) in self.endpoint.handle_timeout(now) {
-            if pull.is_running()
-                && let Some(session) = self.endpoint.session(&cookies)
-            {
-                self.events.push_back(aborted(session, &pull, PullAbort::TimedOut));
+        for Expired { address, identity, exchange: pull } in self.endpoint.handle_timeout(now) {
+            if pull.is_running() {
+                let peer = (address.remote, &identity);
+                self.events.push_back(aborted(peer, &pull, PullAbort::TimedOut));
             }
         }
         self.settle();
@@ -321,7 +320,8 @@ impl Server {
                 }
                 EndpointEvent::Ended { session, cause } => {
                     let running = session.exchanges().values().filter(|pull| pull.is_running());
-                    let aborted = |pull| aborted(&session, pull, PullAbort::IsakmpSaEnded);
+                    let peer = (session.address().remote, session.identity());
+                    let aborted = |pull| aborted(peer, pull, PullAbort::IsakmpSaEnded);
                     self.events.extend(running.map(aborted));
                     let (peer, identity) = (session.address().remote, session.identity().clone());
                     match cause {
@@ -340,12 +340,11 @@ impl Server {
     }
 }
 
-fn aborted(session: &Session<Pull>, pull: &Pull, reason: PullAbort) -> ServerEvent {
-    ServerEvent::PullAborted {
-        pull: pull.id,
-        peer: session.address().remote,
-        identity: session.identity().clone(),
-        group: pull.group,
-        reason,
-    }
+fn aborted(
+    (peer, identity): (SocketAddr, &Identity),
+    pull: &Pull,
+    reason: PullAbort,
+) -> ServerEvent {
+    let (pull, group, identity) = (pull.id, pull.group, identity.clone());
+    ServerEvent::PullAborted { pull, peer, identity, group, reason }
 }

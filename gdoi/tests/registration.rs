@@ -495,6 +495,25 @@ fn a_server_that_never_answers_a_request_forgets_it() {
     assert!(pair.server.refuse_pull(pull, PullRefusal::Silence, pair.now).is_err());
 }
 
+/// After a suspend of the machine everything is due at once; whoever set something aside for the
+/// pull hears of its end all the same.
+#[test]
+fn a_pull_that_times_out_with_its_isakmp_sa_is_told_of() {
+    let mut pair = Pair::new(1);
+    pair.answer = Box::new(|_| Answer::Nothing);
+    pair.run(seconds(10));
+    let Some(ServerEvent::PullRequested { pull, .. }) = pair.server_events.last().cloned() else {
+        panic!()
+    };
+    pair.server.handle_timeout(pair.now + phase1().lifetime);
+    assert_eq!(pair.server.statistics().established, 0);
+    let told: Vec<_> = std::iter::from_fn(|| pair.server.poll_event()).collect();
+    assert!(
+        matches!(told.as_slice(), [ServerEvent::PullAborted { pull: aborted, .. }] if *aborted == pull),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn the_same_seed_sends_the_same_octets() {
     let run = || {

@@ -238,7 +238,8 @@ impl Server {
             }
             Err(error) => {
                 let kind = error.notify();
-                let event = aborted(session, &pull, PullAbort::Misbehaved(error));
+                let peer = (address.remote, &identity);
+                let event = aborted(peer, &pull, PullAbort::Misbehaved(error));
                 if let Some(message) = kind.and_then(|kind| self.endpoint.notify(&cookies, kind)) {
                     let answered = Answered::new(digest, message, inbound.now);
                     self.close(&cookies, message_id, (id, group), answered, inbound.now);

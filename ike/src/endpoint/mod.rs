@@ -133,6 +133,17 @@ pub enum SessionEnd {
     PeerRestarted,
 }
 
+/// An exchange whose time is over.
+#[derive(Debug)]
+pub struct Expired<X> {
+    /// Where its peer is.
+    pub address: PeerAddress,
+    /// The identity that the peer proved.
+    pub identity: Identity,
+    /// What there was.
+    pub exchange: X,
+}
+
 /// A datagram on its way through the stages, with what the ones before found out.
 #[derive(Clone, Copy, Debug)]
 pub struct Inbound<'a> {
@@ -275,8 +286,8 @@ impl<X: Exchange> Endpoint<X> {
     }
 
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not. Returns
-    /// exchanges whose time is over, with the session that each was under.
-    pub fn handle_timeout(&mut self, now: BootTime) -> Vec<(Cookies, X)> {
+    /// exchanges whose time is over: what the session of each is called, as it may end now, too.
+    pub fn handle_timeout(&mut self, now: BootTime) -> Vec<Expired<X>> {
         while self.half_open.expire(now).is_some() {
             self.statistics.half_open_expired += 1;
         }
@@ -286,12 +297,16 @@ impl<X: Exchange> Endpoint<X> {
         {
             match timer {
                 Timer::IsakmpLifetime => self.end(&cookies, SessionEnd::Here),
-                _ => {
-                    expired.extend(self.take(&cookies, message_id).map(|taken| (cookies, taken)));
-                }
+                _ => expired.extend(self.expire(&cookies, message_id)),
             }
         }
         expired
+    }
+
+    fn expire(&mut self, cookies: &Cookies, message_id: u32) -> Option<Expired<X>> {
+        let exchange = self.sessions.take(cookies, message_id)?;
+        let session = self.sessions.get(cookies)?;
+        Some(Expired { address: session.address(), identity: session.identity().clone(), exchange })
     }
 
     /// Ends every ISAKMP SA of `identity`, telling the peers by protected Deletes. Returns how many
