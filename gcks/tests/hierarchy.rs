@@ -191,6 +191,33 @@ fn no_two_members_share_a_leaf() {
     assert_eq!((different.len(), leaves.len()), (3, 3), "{leaves:?}");
 }
 
+/// A member whose pull the hierarchy overtakes keeps the one leaf that it has: with a second one,
+/// its removal would leave it the keys of the first.
+#[test]
+fn no_member_has_a_second_leaf_after_a_pull_during_a_removal() {
+    let mut lab = Lab::new("lkh = true");
+    for number in 1..=3 {
+        lab.world.join(number, 1);
+    }
+    lab.world.run(seconds(60));
+    let mut pulls = 0;
+    lab.world.network = Box::new(move |sent| {
+        let of_pull = sent.source == address(2) && sent.payload[18] == 32;
+        pulls += u32::from(of_pull);
+        // The first message 1 comes at once, what follows it late.
+        vec![if of_pull && (2..=6).contains(&pulls) { seconds(5) } else { LATENCY }]
+    });
+    lab.world.pull(1);
+    lab.world.run(seconds(1));
+    lab.remove(2);
+    lab.world.run(seconds(60));
+    assert!(lab.world.nodes[1].pulls >= 2);
+    let leaves: BTreeSet<u16> = lab.leaves().into_iter().flatten().collect();
+    let group = lab.world.service.groups().next().unwrap();
+    let tree = group.rekey_sa().unwrap().kek().unwrap().tree().unwrap();
+    assert_eq!((tree.members(), leaves.len()), (&leaves, 2));
+}
+
 /// A member that was dropped still holds the KEK.
 #[test]
 fn a_member_that_was_dropped_and_is_removed_then_does_not_follow() {
@@ -214,4 +241,35 @@ fn a_member_that_was_dropped_and_is_removed_then_does_not_follow() {
         lab.remove(2);
         lab.assert_left_behind(2);
     }
+}
+
+/// It keeps its leaf when it pulls in vain: somebody else in its place would be left behind with it.
+#[test]
+fn the_leaf_of_a_member_that_was_dropped_is_not_given_to_another() {
+    let mut lab = Lab::new("lkh = true\ndrop-silent-members = true");
+    lab.world.join(1, 1);
+    lab.world.join(2, 1);
+    lab.world.service.rekey("one", lab.world.now).unwrap();
+    lab.world.run(seconds(60));
+    // Acknowledgements and messages 3 of member 2 are lost from now on.
+    lab.world.network = Box::new(|sent| {
+        let kind = sent.payload[18];
+        let lost = kind == 35 || kind == 32 && sent.payload.len() < 100;
+        if lost && sent.source == address(2) { Vec::new() } else { vec![LATENCY] }
+    });
+    for _ in 0..3 {
+        lab.world.service.rekey("one", lab.world.now).unwrap();
+        lab.world.run(seconds(60));
+    }
+    assert!(lab.world.group_events().any(|event| matches!(event, Event::Dropped { .. })));
+    lab.world.pull(1);
+    lab.world.run(seconds(2));
+    let node = lab.world.node(1);
+    (node.alive, node.removed) = (false, true);
+    lab.world.run(seconds(60));
+    assert_eq!(lab.world.nodes[1].pulls, 1, "in vain");
+    lab.world.join(3, 1);
+    lab.world.run(seconds(10));
+    lab.remove(0);
+    assert_eq!((lab.world.nodes[2].unusable, lab.world.nodes[2].pulls), (0, 1));
 }

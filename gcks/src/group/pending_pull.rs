@@ -183,9 +183,18 @@ impl Group {
         }
         let sender = self.sender_for_pull(&id, counter_mode, keys, now)?;
         let offered_spi = kek.as_ref().map(|kek| kek.spi);
-        let leaf = self.leaf_for_pull(&id, offered_spi, keys)?;
+        let leaf = match self.leaf_for_pull(&id, offered_spi, keys) {
+            Ok(leaf) => leaf,
+            Err(error) => {
+                let last_end = self.teks.last_end(now);
+                sender.into_iter().for_each(|sender| self.sender_ids.release(sender, last_end));
+                return Err(error.into());
+            }
+        };
         let tree = self.rekey_sa.as_ref().and_then(|rekey_sa| rekey_sa.kek()?.tree());
-        let path = leaf.and_then(|leaf| tree?.download(leaf));
+        // A hierarchy leads on from the KEK in use only.
+        let follows = |_: &u16| offered_spi == self.kek_in_use();
+        let path = leaf.filter(follows).and_then(|leaf| tree?.download(leaf));
         let (number, kek_keys) = kek.map(|kek| (kek.number, kek.keys)).unzip();
         let bits = self.sender_ids.bits();
         let senders = sender.map(|value| SenderIds { bits, values: vec![value] });
@@ -315,12 +324,7 @@ impl Group {
         offered: Option<[u8; 16]>,
         keys: &mut KeySource<'_>,
     ) -> Result<Option<u16>, KekError> {
-        // A hierarchy leads on from the KEK in use only. Who was promised the one before gets the
-        // push that replaced it, cannot use that, and pulls again.
-        let in_use = self.rekey_sa.as_ref().and_then(|rekey_sa| Some(rekey_sa.kek()?.spi()));
-        if offered != in_use {
-            return Ok(None);
-        }
+        let in_use = self.kek_in_use();
         let registered = self.registry.find(id).and_then(|registered| registered.leaf);
         let rekey_sa = self.rekey_sa.as_ref();
         let dropped = rekey_sa.and_then(|rekey_sa| rekey_sa.abandoned.get(id)?.leaf);
@@ -329,7 +333,16 @@ impl Group {
         if let Some(leaf) = known.into_iter().find(|leaf| tree.members().contains(leaf)) {
             return Ok(Some(leaf));
         }
+        // Without a path it cannot use the push that replaced the KEK it was promised, and pulls
+        // again.
+        if offered != in_use {
+            return Ok(None);
+        }
         Ok(Some(tree.join(keys.rng)?))
+    }
+
+    fn kek_in_use(&self) -> Option<[u8; 16]> {
+        Some(self.rekey_sa.as_ref()?.kek()?.spi())
     }
 
     /// The KEK has another hierarchy than the one before, or none: nobody has a leaf in it.
