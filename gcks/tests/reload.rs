@@ -340,3 +340,64 @@ fn a_member_that_gains_a_group_is_told_of() {
     assert_eq!(changes, ["member g1: may register for two"]);
     assert_eq!(lab.pushes(), 0);
 }
+
+/// A removal counts whatever else the new configuration says about the group: the TEKs that the
+/// others get when they register again are none that the removed member holds.
+#[test]
+fn a_member_that_goes_together_with_the_kek_does_not_keep_the_teks() {
+    let of_g2 = |text: &str| {
+        let start = text.find("name = \"g2\"").unwrap();
+        text[..start].to_owned() + &text[start..].replacen("\"one\"", "\"two\"", 1)
+    };
+    for restart in [false, true] {
+        for change in ["key hierarchy", "signing key", "no pushes"] {
+            let mut lab = Lab::new(CBC, &pushes(""));
+            let held = lab.world.spis(1);
+            let text = match change {
+                "key hierarchy" => of_g2(&lab.text).replace("p256\"", "p256\"\nlkh = true"),
+                "signing key" => of_g2(&lab.text),
+                _ => of_g2(&lab.text)
+                    .replace("[group.rekey]\n", "")
+                    .replace("signing-key = \"ecdsa-p256\"\n", ""),
+            };
+            if change == "signing key" {
+                lab.signing = signing_keys(&parse(&text));
+            }
+            match restart {
+                true => lab.world.restart(parse(&text), &lab.signing),
+                false => {
+                    lab.reload(|_| text.clone());
+                }
+            }
+            lab.world.node(1).removed = true;
+            lab.world.run(seconds(60));
+            let spi = lab.world.nodes[0].sending(lab.world.now).unwrap();
+            assert!(!held.contains(&spi), "{change}, restart: {restart}");
+        }
+    }
+}
+
+/// A pull that began under the name before is that of the member all the same.
+#[test]
+fn a_member_that_is_renamed_during_its_pull_can_be_removed() {
+    let mut lab = Lab::new(CBC, &pushes(""));
+    let held = lab.world.spis(1);
+    let mut pulls = 0;
+    lab.world.network = Box::new(move |sent| {
+        let of_pull = sent.source == address(2) && sent.payload[18] == 32;
+        pulls += u32::from(of_pull);
+        // Message 1 comes at once, and what follows late.
+        vec![if of_pull && pulls > 1 { seconds(5) } else { LATENCY }]
+    });
+    lab.world.pull(1);
+    lab.world.run(seconds(1));
+    lab.reload(|text| text.replace("name = \"g2\"", "name = \"paris\""));
+    lab.world.run(seconds(10));
+    assert_eq!(lab.pulls()[1], 2);
+    let done = lab.world.service.remove("one", "paris", lab.world.now).unwrap();
+    assert!(done.contains("all keys deleted"), "{done}");
+    lab.world.node(1).removed = true;
+    lab.world.run(seconds(60));
+    let spi = lab.world.nodes[0].sending(lab.world.now).unwrap();
+    assert!(!held.contains(&spi));
+}

@@ -52,6 +52,7 @@ impl Group {
             self.removed.insert(after.to_string());
             self.changed = true;
         }
+        self.rename_pulling(before, after);
     }
 
     /// Looks at everybody who has keys: `authorize` gives the name that the member has now. Returns

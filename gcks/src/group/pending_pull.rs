@@ -234,6 +234,14 @@ impl Group {
         self.pull_counters.failed = self.pull_counters.failed.saturating_add(1);
     }
 
+    /// Who is pulling as the member `before` is registered as `after`.
+    pub(super) fn rename_pulling(&mut self, before: &str, after: &Arc<str>) {
+        let requests = self.pulls.values_mut().map(|pull| &mut pull.request);
+        for request in requests.filter(|request| request.member.as_ref() == before) {
+            request.member = Arc::clone(after);
+        }
+    }
+
     /// Identities of those who are pulling as the member `name`.
     pub fn pulling<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Identity> {
         let requests = self.pulls.values().map(|pull| &pull.request);

@@ -120,8 +120,9 @@ impl<E: Entropy> KeyServer<E> {
             key_server.deliver(group, dispatch, now);
         }
         let mut changes = Vec::new();
+        let (before, ended) = (&restored.members, BTreeMap::new());
+        key_server.reload_members(before, &groups, ended, &mut changes, now);
         key_server.reload_groups(groups, keys, &mut changes, now);
-        key_server.reload_members(&restored.members, BTreeMap::new(), &mut changes, now);
         let changes = changes.into_iter().map(|change| Event::ConfigurationChanged { change });
         key_server.events.extend(changes);
         key_server.changed = true;

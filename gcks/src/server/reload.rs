@@ -40,8 +40,8 @@ impl<E: Entropy> KeyServer<E> {
         let ended = self.reload_phase1(&config, &mut changes);
         let members = std::mem::replace(&mut self.members, config.members);
         self.size_hierarchies();
+        self.reload_members(&members, &config.groups, ended, &mut changes, now);
         self.reload_groups(config.groups, keys, &mut changes, now);
-        self.reload_members(&members, ended, &mut changes, now);
         self.changed |= !changes.is_empty();
         self.settle(now);
         changes
@@ -74,9 +74,12 @@ impl<E: Entropy> KeyServer<E> {
         ended
     }
 
+    /// Comes before [`KeyServer::reload_groups`]: who goes is left behind by the keys that there
+    /// are. A group whose KEK is replaced forgets its members, those that keep its TEKs as well.
     pub(super) fn reload_members(
         &mut self,
         old: &[Member],
+        groups: &[config::Group],
         mut ended: BTreeMap<Arc<str>, usize>,
         changes: &mut Vec<String>,
         now: BootTime,
@@ -91,8 +94,8 @@ impl<E: Entropy> KeyServer<E> {
             }
             if let Some(after) = after.as_ref().filter(|after| after.name != before.name) {
                 let name: Arc<str> = after.name.as_str().into();
-                let groups = self.groups.values_mut();
-                groups.for_each(|group| group.rename_member(&before.name, &name));
+                let states = self.groups.values_mut();
+                states.for_each(|group| group.rename_member(&before.name, &name));
                 changes.push(format!("member {}: its name is {name} now", before.name));
                 renamed.insert(name);
             }
@@ -109,9 +112,8 @@ impl<E: Entropy> KeyServer<E> {
                 *ended.entry(before.name.as_str().into()).or_default() += count;
             }
             let gained = after.iter().flat_map(|after| after.groups.difference(&before.groups));
-            let gained: Vec<String> = gained
-                .filter_map(|group| Some(self.groups.get(group)?.name().to_string()))
-                .collect();
+            let named = |id| Some(groups.iter().find(|group| group.id == id)?.name.as_str());
+            let gained: Vec<&str> = gained.copied().filter_map(named).collect();
             if !gained.is_empty() {
                 let groups = gained.join(", ");
                 changes.push(format!("member {}: may register for {groups}", before.name));
@@ -132,8 +134,10 @@ impl<E: Entropy> KeyServer<E> {
             }
         }
         self.settle(now);
-        let groups: Vec<GroupId> = self.groups.keys().copied().collect();
-        for group in groups {
+        // A group that goes takes its members with it.
+        let kept = self.groups.values().filter(|state| is_kept(state, groups));
+        let kept: Vec<GroupId> = kept.map(Group::id).collect();
+        for group in kept {
             self.evict_unauthorized(group, changes, now);
         }
     }
@@ -180,10 +184,7 @@ impl<E: Entropy> KeyServer<E> {
         changes: &mut Vec<String>,
         now: BootTime,
     ) {
-        let is_kept = |state: &Group| {
-            groups.iter().any(|group| group.name == state.config().name && group.id == state.id())
-        };
-        let gone = self.groups.values().filter(|state| !is_kept(state));
+        let gone = self.groups.values().filter(|state| !is_kept(state, &groups));
         let gone: Vec<GroupId> = gone.map(Group::id).collect();
         for group in gone {
             self.end_group(group, changes, now);
@@ -220,6 +221,10 @@ impl<E: Entropy> KeyServer<E> {
         self.groups.remove(&id);
         changes.push(format!("group {name}: gone; {told} members told to delete its keys"));
     }
+}
+
+fn is_kept(state: &Group, groups: &[config::Group]) -> bool {
+    groups.iter().any(|group| group.name == state.config().name && group.id == state.id())
 }
 
 /// Whether the same peer is meant, whatever its name: it proves the same from the same place with
