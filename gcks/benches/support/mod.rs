@@ -11,7 +11,7 @@
 use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,9 +75,20 @@ pub fn option(name: &str, default: u32) -> u32 {
         .map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} takes a number")))
 }
 
-/// Time on a processor, user and system together; the first figure of proc(5) schedstat, in
-/// nanoseconds. `process` is a process identifier or `thread-self`.
+/// Time on a processor, user and system together, of all threads that `process` has now; its
+/// identifier, or `thread-self` for the calling thread alone.
 pub fn processor_time(process: &str) -> Duration {
-    let text = fs::read_to_string(format!("/proc/{process}/schedstat")).unwrap();
-    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+    let tasks = match process {
+        "thread-self" => vec![PathBuf::from("/proc/thread-self")],
+        process => {
+            let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+            tasks.map(|task| task.unwrap().path()).collect()
+        }
+    };
+    // The first figure of proc(5) schedstat, in nanoseconds. That of a process is its first thread's.
+    let time = |task: PathBuf| {
+        let text = fs::read_to_string(task.join("schedstat")).unwrap();
+        Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
+    };
+    tasks.into_iter().map(time).sum()
 }
