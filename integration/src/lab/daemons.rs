@@ -120,8 +120,20 @@ impl Daemon {
     ///
     /// # Errors
     /// When it does not end, or not with status 0.
-    pub fn stop(mut self) -> Result<()> {
-        self.process.signal(Signal::SIGTERM)?;
+    pub fn stop(self) -> Result<()> {
+        self.end(Signal::SIGTERM)
+    }
+
+    /// Ends it as `systemctl restart` does: the next run finds what this one leaves.
+    ///
+    /// # Errors
+    /// When it does not end, or not with status 0.
+    pub fn end_for_restart(self) -> Result<()> {
+        self.end(Signal::SIGUSR1)
+    }
+
+    fn end(mut self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)?;
         let status = self.process.wait(ENDS_WITHIN)?;
         if !status.success() {
             bail!("the daemon on {} ended with {status}:\n{}", self.name, self.log_tail(12));

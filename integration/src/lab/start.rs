@@ -134,6 +134,18 @@ impl Lab {
             .stop()
     }
 
+    /// Ends a member as `systemctl restart` does, before the new start.
+    ///
+    /// # Errors
+    /// When it does not end in time or not with status 0.
+    pub fn end_member_for_restart(&mut self, position: usize) -> Result<()> {
+        self.members
+            .get_mut(position)
+            .and_then(Option::take)
+            .context("the member does not run")?
+            .end_for_restart()
+    }
+
     /// Ends a key server in order.
     ///
     /// # Errors

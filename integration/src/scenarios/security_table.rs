@@ -21,6 +21,7 @@ const ALL_ENDED: &str = "all keys ended, or deleted by the key server";
 const STOPPED_BLOCK: &str = "daemon stopped, `on-exit = \"block\"` (default)";
 const STOPPED_KEEP: &str = "daemon stopped, `on-exit = \"keep\"`";
 const STOPPED_REMOVE: &str = "daemon stopped, `on-exit = \"remove\"`";
+const RESTARTED: &str = "daemon restarted (`systemctl restart`), until it runs again";
 const KILLED: &str = "daemon killed (`kill -9`), until it is started again";
 const TABLES_FLUSHED: &str = "nf_tables flushed by somebody, until the repair";
 const POLICIES_FLUSHED: &str = "XFRM policies flushed by somebody, until the repair";
@@ -30,7 +31,7 @@ const WAN_MOVED: &str = "WAN moved to another uplink, or re-created";
 
 /// The states that the scenario brings about.
 #[cfg(test)]
-const STATES: [&str; 14] = [
+const STATES: [&str; 15] = [
     NO_KEY,
     VALID,
     ROLLING,
@@ -39,6 +40,7 @@ const STATES: [&str; 14] = [
     STOPPED_BLOCK,
     STOPPED_KEEP,
     STOPPED_REMOVE,
+    RESTARTED,
     KILLED,
     TABLES_FLUSHED,
     POLICIES_FLUSHED,
@@ -94,6 +96,7 @@ fn living(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result
         rolling(&lab, narrative, table)?;
         flushed(&mut lab, narrative, table)?;
         wan_moved(&lab, narrative, table)?;
+        restarted(&mut lab, narrative, table)?;
         killed(&mut lab, narrative, table)?;
         stopped(&mut lab, narrative, table)?;
     }
@@ -217,6 +220,15 @@ fn wan_moved(lab: &Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()> 
     G1.ip("route replace default via 10.0.1.254")?;
     R.ip("route replace 172.16.1.0/24 via 10.0.1.1")?;
     std::thread::sleep(Duration::from_secs(3));
+    Ok(())
+}
+
+/// With `on-exit = "block"`: an end that is no restart would block.
+fn restarted(lab: &mut Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()> {
+    lab.end_member_for_restart(0)?;
+    cells(lab, narrative, table, RESTARTED, "");
+    lab.start_member(0)?;
+    registered(lab, narrative, "g1 runs again and is registered");
     Ok(())
 }
 
