@@ -1,16 +1,16 @@
 //! Second step: from what was typed to values that the daemon can act on, held against the machine.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use daemon::configuration::{
-    self, Loaded, Located, Place, Report, Section as _, Selector, Table, check_length,
-    phase1_policy, state_key, weak_parts,
+    self, Loaded, Located, Place, Report, Section as _, Selector, Table, phase1_policy, state_key,
+    weak_parts,
 };
 use daemon::secrets::{SecretError, SecretSource, read_aes_key, read_pre_shared_key};
-use gdoi::config::{Identity, RetransmissionPolicy};
+use gdoi::config::RetransmissionPolicy;
 use gdoi::crypto::Secret;
 use gdoi::group::{AddressRange, GroupId, TrafficSelector};
 use ipnet::IpNet;
@@ -19,7 +19,7 @@ use xfrm::interface::Interface;
 
 use super::file::{self, File};
 use super::placement::misplaced;
-use super::{Config, Group, LocalAddress, MOST_GROUPS, MOST_SERVERS, Server};
+use super::{Config, Group, LocalAddress, MOST_GROUPS};
 
 /// Interfaces of the machine by name.
 pub type Interfaces = BTreeMap<String, Interface>;
@@ -315,125 +315,6 @@ impl Check<'_> {
         Some(LocalAddress::Interface(text.to_owned()))
     }
 
-    fn servers(
-        &mut self,
-        group: &file::Group,
-        local: Option<&LocalAddress>,
-    ) -> Option<Vec<Server>> {
-        if let Some(fifth) = group.servers.get(MOST_SERVERS) {
-            let count = group.servers.len();
-            let message = format!(
-                "group {} has {count} key servers; at most {MOST_SERVERS} are tried",
-                group.label()
-            );
-            self.report.error(fifth.place.clone(), message, "remove the ones that matter least");
-        }
-        let shared = match &group.pre_shared_key {
-            Some(source) => self.secret(source),
-            None => None,
-        };
-        let mut raised = Vec::new();
-        let mut seen: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-        let mut complete = !group.servers.is_empty();
-        for server in &group.servers {
-            let address =
-                server.address.as_ref().and_then(|address| self.server_address(address, local));
-            let pre_shared_key = match &server.pre_shared_key {
-                Some(source) => self.secret(source),
-                None => {
-                    if !server.names_key && group.pre_shared_key.is_none() {
-                        self.no_key(group, server);
-                    }
-                    shared.clone()
-                }
-            };
-            let (Some(address), Some(pre_shared_key)) = (address, pre_shared_key) else {
-                complete = false;
-                continue;
-            };
-            let place =
-                server.address.as_ref().map(|address| address.place.clone()).unwrap_or_default();
-            let socket = SocketAddr::new(address.into(), server.port);
-            if let Some(first) = seen.get(&socket) {
-                let message =
-                    format!("group.server.address: {socket} is the server of line {first} again");
-                self.error(
-                    &place,
-                    message,
-                    "name each key server once; the order is the order of trying",
-                );
-            } else {
-                seen.insert(socket, self.report.line(place.start));
-            }
-            let identity = match &server.identity {
-                Some(identity) => identity.value.clone(),
-                None => Identity::Address(address.into()),
-            };
-            raised.push(Server { address: socket, identity, pre_shared_key });
-        }
-        complete.then_some(raised)
-    }
-
-    fn no_key(&self, group: &file::Group, server: &file::Server) {
-        let message = format!("group {}: no pre-shared key for this key server", group.label());
-        let remedy =
-            "add pre-shared-key-file or pre-shared-key-credential to the group or to the server";
-        self.report.error(server.place.clone(), message, remedy);
-    }
-
-    fn server_address(
-        &self,
-        address: &Located<IpAddr>,
-        local: Option<&LocalAddress>,
-    ) -> Option<Ipv4Addr> {
-        const KEY: &str = "group.server.address";
-        let server = self.ipv4(address.value, &address.place, KEY)?;
-        if server.is_unspecified() || server.is_multicast() || server.is_broadcast() {
-            let message = format!("{KEY}: {server} is no host's address");
-            self.error(&address.place, message, "write the address of one key server");
-            return None;
-        }
-        let ours = self.machine.interfaces.and_then(|interfaces| holder(interfaces, server));
-        let holder = match (local, ours) {
-            (_, Some(interface)) => Some(format!("it is on {interface}")),
-            (Some(LocalAddress::Address(local)), None) if *local == server => {
-                Some("it is the group's local-address".to_owned())
-            }
-            _ => None,
-        };
-        if let Some(holder) = holder {
-            let message = format!("{KEY}: {server} is our own address, {holder}");
-            self.error(
-                &address.place,
-                message,
-                "write the key server's address; a member is not its own key server",
-            );
-            return None;
-        }
-        Some(server)
-    }
-
-    fn secret(&mut self, source: &Located<SecretSource>) -> Option<Arc<Secret>> {
-        if let Some(known) = self.secrets.get(&source.value) {
-            return known.clone();
-        }
-        let secret = match (self.machine.secret)(&source.value) {
-            Ok(secret) => {
-                check_length(self.report, source.place.clone(), &secret);
-                Some(Arc::new(secret))
-            }
-            Err(error) => {
-                // The reader's one line holds the remedy behind its last semicolon.
-                let line = format!("pre-shared key: {error}");
-                let (message, remedy) = line.rsplit_once("; ").unwrap_or((&line, "correct it"));
-                self.error(&source.place, message, remedy);
-                None
-            }
-        };
-        self.secrets.insert(source.value.clone(), secret.clone());
-        secret
-    }
-
     fn protected(&self, prefixes: &[Located<IpNet>]) -> Vec<IpNet> {
         const KEY: &str = "group.protected";
         let mut protected: Vec<IpNet> = Vec::new();
@@ -569,5 +450,6 @@ fn holder(interfaces: &Interfaces, address: Ipv4Addr) -> Option<&str> {
     interfaces.iter().find(|(_, interface)| has(interface)).map(|(name, _)| name.as_str())
 }
 
+mod servers;
 #[cfg(test)]
 mod tests;

@@ -37,9 +37,8 @@
 use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 
-use ipnet::IpNet;
-
-use crate::nft::pairs::{Range, layers, ranges};
+use crate::nft::guarded::{Guarded, group_name, lines_name, protected_name};
+use crate::nft::pairs::layers;
 use crate::nft::rule::{ESP, Field, Rule, VLAN_TYPES, family};
 use crate::nft::table::{Chain, Elements, Hook, OWNED, Set, Table};
 use crate::nft::{
@@ -103,70 +102,6 @@ pub(crate) fn guard_tables(preservation: &Preservation, ownership: &Ownership) -
 /// Name of the set of a group's inbound SPIs.
 pub(crate) fn set_name(placeholder: Ipv4Addr) -> String {
     format!("inbound_{placeholder}")
-}
-
-/// What of one address family is guarded.
-struct Guarded {
-    /// All prefixes of all groups.
-    any: Vec<Range>,
-    /// The only one of them: two comparisons cost less than two look-ups.
-    only: Option<IpNet>,
-    /// The groups' own, where there is more than one group: what lies between the prefixes of two
-    /// groups belongs to neither.
-    groups: Vec<Vec<Range>>,
-    /// Lines outside of those.
-    lines: Vec<Vec<(Range, Range)>>,
-}
-
-impl Guarded {
-    fn of(preservation: &Preservation, wanted: u8) -> Self {
-        let groups = preservation.protected.iter();
-        let groups: Vec<Vec<Range>> = groups
-            .map(|prefixes| ranges(prefixes.iter(), wanted))
-            .filter(|one| !one.is_empty())
-            .collect();
-        let any = ranges(preservation.protected.iter().flatten(), wanted);
-        let lines = layers(preservation.guard.iter(), wanted);
-        let mut nets = preservation.protected.iter().flatten().filter(|net| family(net) == wanted);
-        let only = nets.next().filter(|net| nets.all(|other| other == *net)).copied();
-        Self { any, only, groups: if groups.len() > 1 { groups } else { Vec::new() }, lines }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.any.is_empty() && self.lines.is_empty()
-    }
-
-    fn sets(&self, wanted: u8) -> impl Iterator<Item = Set> {
-        let any = (!self.any.is_empty()).then(|| Set {
-            name: protected_name(wanted),
-            elements: Elements::Addresses(wanted, self.any.clone()),
-        });
-        let groups = self.groups.iter().enumerate().map(move |(number, ranges)| Set {
-            name: group_name(wanted, number),
-            elements: Elements::Addresses(wanted, ranges.clone()),
-        });
-        let lines = self.lines.iter().enumerate().map(move |(number, pairs)| Set {
-            name: lines_name(wanted, number),
-            elements: Elements::Pairs(wanted, pairs.clone()),
-        });
-        any.into_iter().chain(groups).chain(lines)
-    }
-}
-
-fn family_name(family: u8) -> &'static str {
-    if family == IP6 { "ip6" } else { "ip" }
-}
-
-fn protected_name(family: u8) -> String {
-    format!("protected_{}", family_name(family))
-}
-
-fn group_name(family: u8, number: usize) -> String {
-    format!("protected_{}_{number}", family_name(family))
-}
-
-fn lines_name(family: u8, number: usize) -> String {
-    format!("lines_{}_{number}", family_name(family))
 }
 
 fn fragments_name(placeholder: Ipv4Addr, number: usize) -> String {

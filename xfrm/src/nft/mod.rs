@@ -2,6 +2,7 @@
 
 pub(crate) mod content;
 pub(crate) mod dump;
+pub(crate) mod guarded;
 mod header_preservation;
 pub(crate) mod pairs;
 pub(crate) mod rule;

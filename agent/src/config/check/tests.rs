@@ -3,7 +3,7 @@
 use std::io;
 
 use daemon::configuration::{Severity, write_documents};
-use gdoi::config::{ByteOrder, DhGroup};
+use gdoi::config::{ByteOrder, DhGroup, Identity};
 use xfrm::nft::DontFragment;
 
 use super::super::{OnExit, budget};

@@ -1,0 +1,73 @@
+//! What the guards look up: one interval set for the protected prefixes, and sets of pairs for the
+//! lines outside of them, so that a packet's cost does not depend on how many there are.
+
+use ipnet::IpNet;
+
+use super::pairs::{Range, layers, ranges};
+use super::rule::family;
+use super::table::{Elements, Set};
+use super::{IP6, Preservation};
+
+/// What of one address family is guarded.
+pub(crate) struct Guarded {
+    /// All prefixes of all groups.
+    pub(crate) any: Vec<Range>,
+    /// The only one of them: two comparisons cost less than two look-ups.
+    pub(crate) only: Option<IpNet>,
+    /// The groups' own, where there is more than one group: what lies between the prefixes of two
+    /// groups belongs to neither.
+    pub(crate) groups: Vec<Vec<Range>>,
+    /// Lines outside of those.
+    pub(crate) lines: Vec<Vec<(Range, Range)>>,
+}
+
+impl Guarded {
+    pub(crate) fn of(preservation: &Preservation, wanted: u8) -> Self {
+        let groups = preservation.protected.iter();
+        let groups: Vec<Vec<Range>> = groups
+            .map(|prefixes| ranges(prefixes.iter(), wanted))
+            .filter(|one| !one.is_empty())
+            .collect();
+        let any = ranges(preservation.protected.iter().flatten(), wanted);
+        let lines = layers(preservation.guard.iter(), wanted);
+        let mut nets = preservation.protected.iter().flatten().filter(|net| family(net) == wanted);
+        let only = nets.next().filter(|net| nets.all(|other| other == *net)).copied();
+        Self { any, only, groups: if groups.len() > 1 { groups } else { Vec::new() }, lines }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.any.is_empty() && self.lines.is_empty()
+    }
+
+    pub(crate) fn sets(&self, wanted: u8) -> impl Iterator<Item = Set> {
+        let any = (!self.any.is_empty()).then(|| Set {
+            name: protected_name(wanted),
+            elements: Elements::Addresses(wanted, self.any.clone()),
+        });
+        let groups = self.groups.iter().enumerate().map(move |(number, ranges)| Set {
+            name: group_name(wanted, number),
+            elements: Elements::Addresses(wanted, ranges.clone()),
+        });
+        let lines = self.lines.iter().enumerate().map(move |(number, pairs)| Set {
+            name: lines_name(wanted, number),
+            elements: Elements::Pairs(wanted, pairs.clone()),
+        });
+        any.into_iter().chain(groups).chain(lines)
+    }
+}
+
+pub(crate) fn family_name(family: u8) -> &'static str {
+    if family == IP6 { "ip6" } else { "ip" }
+}
+
+pub(crate) fn protected_name(family: u8) -> String {
+    format!("protected_{}", family_name(family))
+}
+
+pub(crate) fn group_name(family: u8, number: usize) -> String {
+    format!("protected_{}_{number}", family_name(family))
+}
+
+pub(crate) fn lines_name(family: u8, number: usize) -> String {
+    format!("lines_{}_{number}", family_name(family))
+}
