@@ -2,7 +2,7 @@
 
 use core::ops::BitOrAssign;
 
-/// Parts of [`Current`] that can be read by themselves.
+/// Parts of [`Current`](crate::kernel::Current) that can be read by themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
     /// Interfaces and placeholder routes.

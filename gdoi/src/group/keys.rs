@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{KekKeys, SenderIds, Spi, TekKeys};
 use crate::wire::lkh::LkhDownload;
 
-/// What a KD payload adds to a policy to make a [`GroupSa`].
+/// What a KD payload adds to a policy to make a [`GroupSa`](crate::group::GroupSa).
 #[derive(Debug, PartialEq, Eq, Default)]
 pub struct GroupKeys {
     /// Keys of the data SAs: exactly the SPIs of the policy.

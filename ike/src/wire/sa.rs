@@ -6,7 +6,8 @@
 //! ~                           Proposals                           ~
 //! ```
 //!
-//! The group's SA payload has the same type and another body: [`super::group_sa`].
+//! Other domains of interpretation may give the payload another body (RFC 6407 §5.2): their crates
+//! read it.
 
 use super::chain::{Body, encode_with, walk_clear};
 use super::codec::{Codec, InvalidMessage, Reader, Writer};

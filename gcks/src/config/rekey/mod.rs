@@ -1,6 +1,6 @@
 //! `[group.rekey]`: how a group's keys are pushed (RFC 6407 §4, RFC 8263).
 //!
-//! [`mod@file`] is what was typed, [`check`] raises it to the values below.
+//! `file` is what was typed, `check` raises it to the values below.
 
 mod check;
 mod file;
