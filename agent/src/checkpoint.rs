@@ -15,8 +15,8 @@ use std::io;
 use std::path::PathBuf;
 
 use daemon::sealed::file::{Moment, SealedFile, SealedFileError};
-use gdoi::BootTime;
-use gdoi::crypto::Secret;
+use ike::BootTime;
+use ike::crypto::Secret;
 use tracing::{error, info, warn};
 use xfrm::Kernel;
 

@@ -1,7 +1,7 @@
 //! Answers to the requests of gdoictl.
 
 use control::{Completed, ErrorCode, Refusal, Request, Response};
-use gdoi::BootTime;
+use ike::BootTime;
 
 use crate::member::Member;
 use crate::membership::error::RegisterError;

@@ -6,7 +6,7 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use gdoi::BootTime;
+use ike::BootTime;
 
 use crate::membership::restore::Installed;
 use tracing::{debug, error, info, warn};

@@ -13,7 +13,7 @@ use ::control::{GroupArgument, Request};
 use anyhow::Context as _;
 use daemon::limit::LogLimiter;
 use daemon::{clock, notify};
-use gdoi::BootTime;
+use ike::BootTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};

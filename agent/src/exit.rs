@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use gdoi::BootTime;
+use ike::BootTime;
 use tracing::{error, info, warn};
 use xfrm::Kernel;
 

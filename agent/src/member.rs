@@ -8,10 +8,10 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use daemon::entropy;
-use gdoi::BootTime;
 use gdoi::error::Error;
 use gdoi::event::Transmit;
 use gdoi::push::addressed_to;
+use ike::BootTime;
 use ike::error::NotAccepted;
 use policies::GroupUnusable;
 use xfrm::Desired;

@@ -8,8 +8,8 @@ use std::io;
 
 use daemon::udp::{BindError, Incoming, LONGEST_DATAGRAM, Socket};
 use futures_util::future::select_all;
-use gdoi::BootTime;
 use gdoi::event::Transmit;
+use ike::BootTime;
 
 use crate::membership::local_interface::Multicast;
 

@@ -20,12 +20,12 @@ use std::sync::{Arc, Mutex};
 use agent::show::log;
 use agent::show::snapshot::{Surroundings, snapshot};
 use gdoi::config::{ByteOrder, Identity, RegistrationConfig};
-use gdoi::crypto::{KeyKind, Secret, SeededRng, SigningKey};
 use gdoi::event::{RegistrationEvent, ServerEvent};
 use gdoi::group::{GroupSa, KekKeys, Spi, TekKeys, TekProtocol};
 use gdoi::lkh::{KeyPath, KeyTree};
 use gdoi::member::Registration;
 use gdoi::push::{Deletion, RekeyMember, RekeySettings};
+use ike::crypto::{KeyKind, Secret, SeededRng, SigningKey};
 use tracing_subscriber::fmt::MakeWriter;
 
 use testing::member::{
@@ -211,7 +211,7 @@ fn the_machines_of_both_sides_print_no_key() {
     let mut keys = Keys::new();
     let kek = keys.kek(7);
     let sa = member::copy(&keys.tek(0x1000, (None, None)), Some(&kek));
-    let now = gdoi::BootTime::new(Duration::from_secs(1));
+    let now = ike::BootTime::new(Duration::from_secs(1));
     let (ours, theirs) = (address("10.0.1.1"), address("10.0.11.1"));
     let mut server = member::gdoi_server(1);
     let config = RegistrationConfig {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gdoi::BootTime;
+use ike::BootTime;
 
 /// Lets a bounded number of lines of each reason pass in each interval, and counts the rest.
 ///

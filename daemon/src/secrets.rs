@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use gdoi::crypto::Secret;
+use ike::crypto::Secret;
 use nix::libc;
 use thiserror::Error;
 use zeroize::Zeroizing;

@@ -6,9 +6,9 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use gdoi::BootTime;
+use ike::BootTime;
 use gdoi::config::HashAlgorithm;
-use gdoi::crypto::{KeyKind, RsaForm, SeededRng, SigningKey, hash};
+use ike::crypto::{KeyKind, RsaForm, SeededRng, SigningKey, hash};
 use gdoi::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
 use gdoi::lkh::KeyTree;
 use gdoi::push::kek::Kek;

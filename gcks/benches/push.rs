@@ -25,14 +25,14 @@ use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key;
 use gcks::members::registry::{MemberId, Pulled};
 use gcks::server::KeyServer;
-use gdoi::BootTime;
 use gdoi::config::{DhGroup, Identity};
-use gdoi::crypto::Secret;
 use gdoi::event::RegistrationEvent;
 use gdoi::group::{GroupId, GroupSa};
 use gdoi::member::Registration;
 use gdoi::push::ack::acknowledge;
 use gdoi::push::{AcknowledgementKind, AcknowledgementLength};
+use ike::BootTime;
+use ike::crypto::Secret;
 use support::{option, processor_time};
 
 fn main() {

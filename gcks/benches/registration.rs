@@ -26,10 +26,10 @@ use std::time::{Duration, Instant};
 
 use daemon::{clock, entropy};
 use gdoi::config::DhGroup;
-use gdoi::crypto::dh::{KeyPair, PublicValue};
-use gdoi::crypto::rng::SeededRng;
 use gdoi::event::RegistrationEvent;
 use gdoi::member::Registration;
+use ike::crypto::dh::{KeyPair, PublicValue};
+use ike::crypto::rng::SeededRng;
 use support::{option, processor_time};
 
 const GROUPS: [(DhGroup, &str); 2] =

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use daemon::limit::LogLimiter;
-use gdoi::BootTime;
 use gdoi::error::Error;
 use gdoi::event::PullAbort;
+use ike::BootTime;
 use tracing::{debug, error, info, warn};
 
 use crate::control::{hexadecimal, identity_text};

@@ -12,9 +12,9 @@ use daemon::clock::{self, Timer};
 use daemon::limit::LogLimiter;
 use daemon::sealed::file::{Moment, Owner, SealedFile};
 use daemon::{entropy, notify};
-use gdoi::BootTime;
-use gdoi::crypto::Secret;
 use gdoi::server::{Arithmetic, Computed};
+use ike::BootTime;
+use ike::crypto::Secret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 

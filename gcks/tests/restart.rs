@@ -361,7 +361,7 @@ fn octets_of_another_version_or_cut_ones_are_refused() {
     world.join(1, 1);
     let state = world.service.export();
     let restore = |octets: &[u8]| {
-        let state = gdoi::crypto::Secret::copy_from(octets);
+        let state = ike::crypto::Secret::copy_from(octets);
         let (config, keys) = (configuration.config(), &configuration.signing);
         KeyServer::restore(config, keys, [3; 32], OsEntropy, (&state, Clock::same(at(1))), at(1))
             .map(|_| ())

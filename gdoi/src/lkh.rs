@@ -14,11 +14,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Phase1Encryption;
-use crate::crypto::{Secret, SeededRng};
 use crate::push::KekUnusable;
 use crate::push::kek::{Kek, encryption};
 use crate::wire::codec::Codec;
 use crate::wire::lkh::{LkhDownload, LkhKey, LkhUpdate};
+use ike::crypto::{Secret, SeededRng};
 
 /// The key of one node.
 #[derive(Debug)]

@@ -14,13 +14,13 @@ use ike::retransmission::{Digest, Due, Retransmission};
 use ike::session::{PeerAddress, Session};
 
 use crate::config::RegistrationConfig;
-use crate::crypto::SeededRng;
 use crate::error::{ApiMisuse, Error};
 use crate::event::{Deadline, RegistrationEvent, RegistrationFailure, Stage, Timer, Transmit};
 use crate::pull::member::ExpectPolicy;
-use crate::time::BootTime;
 use crate::wire::header::{self, Header};
 use crate::wire::registry::{Doi, ExchangeType, Flags, GROUPKEY_PULL, NotifyType};
+use ike::crypto::SeededRng;
+use ike::time::BootTime;
 use state::{Pull, State};
 
 /// One attempt to register one group with one key server, and the ISAKMP SA that stays afterwards.

@@ -27,8 +27,8 @@ use crate::event::{
 };
 use crate::group::{GroupPolicy, GroupSa};
 use crate::push::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients, SealedPush};
-use crate::time::BootTime;
 use crate::wire::registry::{Doi, GROUPKEY_PULL, GROUPKEY_PUSH_ACK};
+use ike::time::BootTime;
 use pull::Pull;
 use pushes::Pushes;
 

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gdoi::config::{Credential, ServerLimits};
-use gdoi::crypto::Secret;
 use gdoi::event::{RegistrationEvent, RegistrationFailure};
 use gdoi::server::Arithmetic;
+use ike::crypto::Secret;
 use proptest::prelude::*;
 use support::*;
 

@@ -17,9 +17,9 @@ use gdoi::config::{
     Credential, DhGroup, PeerCredential, Phase1Policy, Phase1Transform, RegistrationConfig,
     RetransmissionPolicy, ServerConfig, ServerLimits,
 };
-use gdoi::crypto::{Secret, SeededRng};
 use gdoi::event::{ServerEvent, Transmit};
 use gdoi::member::Registration;
+use ike::crypto::{Secret, SeededRng};
 use support::*;
 
 /// Registers one member while `attack` may say something after every step; the registration must

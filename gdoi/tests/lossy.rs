@@ -146,7 +146,7 @@ fn each_datagram_impaired_alone() {
 #[test]
 fn ten_members_on_a_bad_network() {
     let mut pair = Pair::new(10);
-    let mut rng = gdoi::crypto::SeededRng::from_seed([5; 32]);
+    let mut rng = ike::crypto::SeededRng::from_seed([5; 32]);
     pair.network = Box::new(move |_| match rng.array::<1>()[0] {
         0..=84 => vec![],
         85..=120 => vec![LATENCY, seconds(2)],

@@ -10,17 +10,17 @@
 
 mod support;
 
-use gdoi::BootTime;
 use gdoi::config::{ByteOrder, ServerConfig, ServerLimits};
-use gdoi::crypto::SeededRng;
 use gdoi::event::ServerEvent;
-use gdoi::phase1::{Initiator, InitiatorConfig, InitiatorStep, IsakmpSa};
 use gdoi::pull::member::{ExpectPolicy, PolicyOffered};
 use gdoi::pull::message::Message3;
 use gdoi::server::Server;
 use gdoi::wire::attribute::Attribute;
 use gdoi::wire::gap::Gap;
 use gdoi::wire::registry::{GROUPKEY_PULL, GapAttribute};
+use ike::BootTime;
+use ike::crypto::SeededRng;
+use ike::phase1::{Initiator, InitiatorConfig, InitiatorStep, IsakmpSa};
 use support::*;
 
 /// A member that says what it likes under a good ISAKMP SA.
@@ -124,7 +124,7 @@ fn a_request_for_sender_identifiers_gets_keys() {
         let opened1 = insider.sa.open(&first, &message1).unwrap();
         let opened2 = insider.sa.open(&opened1.next(), &message2).unwrap();
         let nonce =
-            |opened: &gdoi::phase1::Opened| opened.chain().unwrap().payloads[1].body().to_vec();
+            |opened: &ike::phase1::Opened| opened.chain().unwrap().payloads[1].body().to_vec();
         let (ni, nr) = (nonce(&opened1), nonce(&opened2));
         let gap = Gap { attributes: vec![Attribute::short(class, 2_u16)] };
         let (kind, rest) = Message3 { requests: Some(gap) }.rest().unwrap();

@@ -13,7 +13,6 @@ mod support;
 use std::sync::Arc;
 
 use gdoi::config::{ByteOrder, Credential, DhGroup, Identity, Phase1Transform, RegistrationConfig};
-use gdoi::crypto::Secret;
 use gdoi::error::Error;
 use gdoi::event::{
     PullAbort, PullRefusal, RegistrationEvent, RegistrationFailure, ServerEvent, Stage, Timer,
@@ -22,6 +21,7 @@ use gdoi::event::{
 use gdoi::group::{GroupPolicy, GroupSa};
 use gdoi::member::Registration;
 use gdoi::wire::registry::NotifyType;
+use ike::crypto::Secret;
 use ike::error::NotAccepted;
 use support::*;
 

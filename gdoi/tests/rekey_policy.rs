@@ -11,8 +11,8 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use gdoi::crypto::Secret;
 use gdoi::group::{GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
+use ike::crypto::Secret;
 use support::*;
 
 fn kek() -> KekPolicy {

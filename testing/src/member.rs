@@ -18,12 +18,10 @@ use agent::membership::{Event, Membership};
 use agent::persistence::sealed_keys::{self, Unsealed};
 use agent::persistence::state_file::Boot;
 use daemon::sealed::file::{Moment, SealedFile};
-use gdoi::BootTime;
 use gdoi::config::{
     ByteOrder, Credential, DhGroup, HashAlgorithm, PeerCredential, Phase1Encryption, Phase1Policy,
     Phase1Transform, ServerConfig, ServerLimits,
 };
-use gdoi::crypto::{KeyKind, Secret, SeededRng, SigningKey};
 use gdoi::event::{PullRefusal, ServerEvent, Transmit};
 use gdoi::group::{
     AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
@@ -33,6 +31,8 @@ use gdoi::group::{
 use gdoi::push::ack::Claim;
 use gdoi::push::{Deletion, KekDelivery, PushContent, SealOptions, SealedPush, Sealer};
 use gdoi::server::Server;
+use ike::BootTime;
+use ike::crypto::{KeyKind, Secret, SeededRng, SigningKey};
 use policies::GroupUnusable;
 use tempfile::TempDir;
 use xfrm::Ownership;

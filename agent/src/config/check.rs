@@ -11,8 +11,8 @@ use daemon::configuration::{
 };
 use daemon::secrets::{SecretError, SecretSource, read_aes_key, read_pre_shared_key};
 use gdoi::config::RetransmissionPolicy;
-use gdoi::crypto::Secret;
 use gdoi::group::{AddressRange, GroupId, TrafficSelector};
+use ike::crypto::Secret;
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};
 use xfrm::interface::Interface;

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, RetransmissionPolicy};
-use gdoi::crypto::Secret;
 use gdoi::group::{GroupId, TrafficSelector};
 use gdoi::push::AcknowledgementLength;
+use ike::crypto::Secret;
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};
 use xfrm::nft::{DontFragment, SegmentSize};

@@ -148,7 +148,7 @@ fn inside(groups: &[Group], name: &str, interface: &Interface) -> Option<Misplac
 mod tests {
     use super::*;
     use crate::config::check::{Machine, parse};
-    use gdoi::crypto::Secret;
+    use ike::crypto::Secret;
 
     fn group(local: &str, lan: &[&str], wan: &[&str]) -> Group {
         let text = format!(

@@ -11,7 +11,7 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use gdoi::BootTime;
+use ike::BootTime;
 
 use crate::membership::jitter::Jitter;
 

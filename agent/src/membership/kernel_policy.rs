@@ -4,8 +4,8 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::BTreeSet;
 
 use control::member::{PolicyKind, PolicyLine};
-use gdoi::BootTime;
 use gdoi::group::{GroupPolicy, Spi};
+use ike::BootTime;
 use policies::explain::Kind;
 use policies::{
     GroupInput, GroupOptions, GroupState, GroupUnusable, InstalledTek, LanInterface, Unusable,

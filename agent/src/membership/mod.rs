@@ -25,10 +25,10 @@ use std::collections::{BTreeSet, VecDeque};
 
 use control::member::MemberCounters;
 use daemon::entropy::EntropyError;
-use gdoi::BootTime;
 use gdoi::error::Error;
 use gdoi::event::{Stage, Transmit};
 use gdoi::group::Spi;
+use ike::BootTime;
 use policies::{FailurePolicy, Mode, Unusable};
 
 use crate::config;

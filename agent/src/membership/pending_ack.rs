@@ -6,8 +6,8 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use gdoi::BootTime;
 use gdoi::event::Transmit;
+use ike::BootTime;
 
 /// The longest that an acknowledgement may be held back (RFC 8263 §6).
 pub const LONGEST_JITTER: Duration = Duration::from_secs(5);

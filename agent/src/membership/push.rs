@@ -7,11 +7,11 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use gdoi::BootTime;
 use gdoi::error::Error;
 use gdoi::event::Transmit;
 use gdoi::group::GroupSa;
 use gdoi::push::{Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember, RekeySettings};
+use ike::BootTime;
 
 use super::error::{PushRejected, RekeySaUnusable};
 use super::kernel_policy;

@@ -1,11 +1,11 @@
 //! The pull side of a membership: attempts begun, followed and ended as the failover wants.
 
-use gdoi::BootTime;
 use gdoi::config::{Credential, Identity, Phase1Transform, RegistrationConfig};
 use gdoi::event::{RegistrationEvent, RegistrationFailure, Stage};
 use gdoi::group::{GroupPolicy, GroupSa};
 use gdoi::member::Registration;
 use gdoi::push::check_kek;
+use ike::BootTime;
 use policies::Unusable;
 
 use super::error::PullRejected;

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gdoi::BootTime;
 use gdoi::group::GroupSa;
 use gdoi::push::RekeyMember;
+use ike::BootTime;
 
 use super::pending_ack::PendingAcks;
 

@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use gdoi::BootTime;
-use gdoi::crypto::Secret;
 use gdoi::group::{EspTransform, Spi, TekKeys};
+use ike::BootTime;
+use ike::crypto::Secret;
 use policies::precedence::slot_of;
 use xfrm::algorithm::Protection;
 use xfrm::kernel::InstalledSa;

@@ -4,8 +4,8 @@
 use core::fmt;
 use core::net::IpAddr;
 
-use gdoi::BootTime;
 use gdoi::group::{AddressRange, SaDirection, Spi};
+use ike::BootTime;
 use ipnet::IpNet;
 use policies::Mode;
 

@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 use daemon::replace::write_atomically;
-use gdoi::BootTime;
 use gdoi::group::{
     AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
     SaDirection, Spi, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
 };
+use ike::BootTime;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format. A file of another version counts as missing.

@@ -1,8 +1,8 @@
 //! The log of the memberships' events and the status line for the service manager.
 
 use control::member::Transform;
-use gdoi::BootTime;
 use gdoi::push::KekChange;
+use ike::BootTime;
 use tracing::{debug, info, info_span, warn};
 
 use crate::member::Member;

@@ -2,9 +2,9 @@
 
 use control::member::Transform;
 use gdoi::config::{DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Transform};
-use gdoi::crypto::RsaForm;
 use gdoi::group::{AuthenticationAlgorithm, EspTransform, KekPolicy, SaDirection, TekProtection};
 use gdoi::push::{AcknowledgementKind, SignedLength};
+use ike::crypto::RsaForm;
 
 /// Encryption and integrity, such as `aes-256-cbc` and `hmac-sha2-256-128`; combined modes have no
 /// integrity of their own.

@@ -7,8 +7,8 @@ use control::MemberSnapshot;
 use control::member::{
     IsakmpSa, IsakmpState, KekSa, MemberGroup, MembershipState, PassedOver, Role, Tek, Traffic,
 };
-use gdoi::BootTime;
 use gdoi::event::Stage;
+use ike::BootTime;
 use xfrm::Counters;
 use xfrm::statistics::Statistics;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use gdoi::crypto::Secret;
+use ike::crypto::Secret;
 
 use super::report::Report;
 use super::setting::optional;

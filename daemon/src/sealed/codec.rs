@@ -4,10 +4,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use gdoi::BootTime;
 use gdoi::config::Identity;
-use gdoi::crypto::Secret;
 use gdoi::group::KekPolicy;
+use ike::BootTime;
+use ike::crypto::Secret;
 use thiserror::Error;
 use zeroize::Zeroizing;
 

@@ -17,8 +17,8 @@ use aes::{Aes128, Aes256};
 use ccm::aead::{AeadInOut, KeyInit};
 use ccm::consts::{U11, U16};
 use ccm::{Ccm, Nonce};
-use gdoi::BootTime;
-use gdoi::crypto::Secret;
+use ike::BootTime;
+use ike::crypto::Secret;
 use thiserror::Error;
 use zeroize::Zeroizing;
 

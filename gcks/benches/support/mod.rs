@@ -19,8 +19,8 @@ use gdoi::config::{
     DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform,
     RegistrationConfig, RetransmissionPolicy,
 };
-use gdoi::crypto::Secret;
 use gdoi::group::GroupId;
+use ike::crypto::Secret;
 
 const KEY: &str = "the pre-shared key of the benchmark";
 

@@ -12,11 +12,11 @@ use daemon::configuration::{
 };
 use daemon::secrets::{read_aes_key, read_pre_shared_key};
 use gdoi::config::{Identity, ServerLimits};
-use gdoi::crypto::Secret;
 use gdoi::group::{
     AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection,
     TrafficSelector,
 };
+use ike::crypto::Secret;
 use ipnet::IpNet;
 
 use super::file::{self, File, TEK_LIFETIME, TekKeys};

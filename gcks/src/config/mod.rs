@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use daemon::configuration::{self, Loaded, Report, Section as _, Table};
 use gdoi::config::{ByteOrder, Identity, Phase1Policy, ServerLimits};
-use gdoi::crypto::Secret;
 use gdoi::group::{
     AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection,
     TekProtection, TekProtocol, TrafficSelector,
 };
+use ike::crypto::Secret;
 use ipnet::IpNet;
 
 use crate::config::tek_algorithm::{Encryption, Integrity};

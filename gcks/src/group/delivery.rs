@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use gdoi::BootTime;
 use gdoi::push::ack::Acknowledged;
 use gdoi::push::{Delivery, DeliveryPolicy, Recipients, SealedPush};
+use ike::BootTime;
 
 use super::Group;
 use super::event::Event;

@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use daemon::entropy::EntropyError;
-use gdoi::BootTime;
 use gdoi::config::HashAlgorithm;
-use gdoi::crypto::{KeyKind, Secret, SeededRng, SignatureError, SigningKey};
 use gdoi::error::Error;
 use gdoi::group::{KekKeys, KekPolicy};
 use gdoi::lkh::{KeyTree, TreeError, UpdateArrays};
 use gdoi::push::{KekUnusable, PushContent, SealOptions, SealedPush, Sealer};
+use ike::BootTime;
+use ike::crypto::{KeyKind, Secret, SeededRng, SignatureError, SigningKey};
 use thiserror::Error as ThisError;
 
 use crate::config::{Rekey, Transport};

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use daemon::entropy::{self, EntropyError};
-use gdoi::crypto::{Secret, SeededRng};
 use gdoi::group::{Spi, TekKeys};
+use ike::crypto::{Secret, SeededRng};
 
 use crate::config::TekTemplate;
 

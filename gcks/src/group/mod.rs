@@ -21,10 +21,10 @@ pub mod tek_schedule;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use gdoi::BootTime;
-use gdoi::crypto::SigningKey;
 use gdoi::event::PullId;
 use gdoi::group::{GroupId, GroupPolicy, KekPolicy, TekPolicy};
+use ike::BootTime;
+use ike::crypto::SigningKey;
 
 use crate::config;
 use crate::members::registry::Registry;

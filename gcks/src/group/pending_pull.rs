@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::entropy::EntropyError;
-use gdoi::BootTime;
 use gdoi::config::Identity;
 use gdoi::event::PullId;
 use gdoi::group::{GroupPolicy, GroupSa, KekKeys, SenderIds, Spi, TekKeys};
+use ike::BootTime;
 use thiserror::Error as ThisError;
 
 use super::Group;

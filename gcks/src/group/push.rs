@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gdoi::BootTime;
 use gdoi::group::{GroupSa, TekProtocol};
 use gdoi::push::{Deletion, DeliveryPolicy, KekDelivery, PushContent, Recipients, SealedPush};
+use ike::BootTime;
 use thiserror::Error as ThisError;
 
 use super::event::Event;

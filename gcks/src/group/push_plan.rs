@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gdoi::BootTime;
+use ike::BootTime;
 
 use super::Group;
 use super::event::Event;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use gdoi::BootTime;
-use gdoi::crypto::SigningKey;
 use gdoi::group::TekProtocol;
 use gdoi::push::Deletion;
+use ike::BootTime;
+use ike::crypto::SigningKey;
 
 use super::Group;
 use super::event::Event;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gdoi::BootTime;
-use gdoi::crypto::{Secret, SignatureError, SigningKey};
 use gdoi::push::SealedPush;
+use ike::BootTime;
+use ike::crypto::{Secret, SignatureError, SigningKey};
 
 use crate::config::rekey_timing::{lead, push_margin};
 use crate::config::{Rekey, Transport, rekey::hash_name};

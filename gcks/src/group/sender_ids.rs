@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gdoi::BootTime;
+use ike::BootTime;
 use thiserror::Error;
 
 use crate::members::registry::MemberId;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use daemon::entropy::{self, EntropyError};
 use daemon::replace::write_atomically;
-use gdoi::crypto::{KeyKind, SeededRng, SignatureError, SigningKey};
+use ike::crypto::{KeyKind, SeededRng, SignatureError, SigningKey};
 use pem_rfc7468::LineEnding;
 use thiserror::Error;
 use zeroize::Zeroizing;

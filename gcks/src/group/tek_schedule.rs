@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use daemon::entropy::EntropyError;
-use gdoi::BootTime;
 use gdoi::group::{Spi, TekKeys, TekPolicy};
+use ike::BootTime;
 
 use crate::config::rekey_timing::{margin, push_margin};
 use crate::config::tek_algorithm::Kind;

@@ -127,7 +127,7 @@ pub fn credentials(members: &[Member]) -> Vec<PeerCredential> {
 
 #[cfg(test)]
 mod tests {
-    use gdoi::crypto::Secret;
+    use ike::crypto::Secret;
 
     use super::*;
 

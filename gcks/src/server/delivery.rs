@@ -1,9 +1,9 @@
 //! Pushes of all groups on their way.
 
-use gdoi::BootTime;
 use gdoi::event::{PushId, Transmit};
 use gdoi::group::GroupId;
 use gdoi::push::{Delivery, DeliveryEvent, DeliveryPolicy};
+use ike::BootTime;
 
 use super::KeyServer;
 use crate::config::MulticastPath;

@@ -14,13 +14,13 @@ pub mod statistics;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use gdoi::BootTime;
 use gdoi::config::ServerConfig;
-use gdoi::crypto::{Secret, SeededRng};
 use gdoi::error::Error;
 use gdoi::event::{PushId, ServerEvent, Transmit};
 use gdoi::group::{GroupId, Spi};
 use gdoi::server::{Arithmetic, Computation, Computed, Server, ServerStatistics};
+use ike::BootTime;
+use ike::crypto::{Secret, SeededRng};
 use thiserror::Error as ThisError;
 
 use crate::config::{Config, Member};

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use gdoi::BootTime;
 use gdoi::config::Identity;
 use gdoi::event::PullId;
 use gdoi::group::GroupId;
+use ike::BootTime;
 
 use super::KeyServer;
 use super::event::{Event, Refused};

@@ -19,9 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gdoi::BootTime;
 use gdoi::config::Identity;
 use gdoi::group::GroupId;
+use ike::BootTime;
 
 use super::command::Evicted;
 use super::{KeyServer, server_config};

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use gdoi::BootTime;
 use gdoi::group::{
     AddressPreservation, AddressRange, EncapsulationMode, SaDirection, TekKeys, TrafficSelector,
 };
 use gdoi::push::{AcknowledgementKind, SealedPush};
+use ike::BootTime;
 use ipnet::IpNet;
 
 use crate::config::TekTemplate;

@@ -1,4 +1,4 @@
-//! A group as octets. No key leaves but into a [`Secret`](gdoi::crypto::Secret).
+//! A group as octets. No key leaves but into a [`Secret`](ike::crypto::Secret).
 
 use gdoi::lkh::KeyTree;
 

@@ -8,10 +8,10 @@ mod settings;
 
 use std::net::IpAddr;
 
-use gdoi::BootTime;
-use gdoi::crypto::Secret;
 use gdoi::group::GroupId;
 use gdoi::push::{Delivery, DeliveryPolicy, Recipients};
+use ike::BootTime;
+use ike::crypto::Secret;
 
 use crate::config::{Member, MulticastPath};
 use crate::group::Group;

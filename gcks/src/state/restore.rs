@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gdoi::BootTime;
-use gdoi::crypto::SigningKey;
 use gdoi::lkh::KeyTree;
+use ike::BootTime;
+use ike::crypto::SigningKey;
 
 use super::codec::{push, schedule};
 use super::settings;

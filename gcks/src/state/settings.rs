@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use daemon::sealed::codec::{Decoder, Encoder, StateError};
 use gdoi::config::HashAlgorithm;
-use gdoi::crypto::Secret;
 use gdoi::group::{GroupAssociatedPolicy, GroupId};
 use gdoi::push::DeliveryPolicy;
+use ike::crypto::Secret;
 use ipnet::IpNet;
 
 use super::codec;

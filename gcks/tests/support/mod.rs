@@ -18,15 +18,15 @@ use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::{self, SigningKeys};
 use gcks::server::KeyServer;
 use gcks::server::event::Event;
-use gdoi::BootTime;
 use gdoi::config::{
     DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform,
     RegistrationConfig, RetransmissionPolicy,
 };
-use gdoi::crypto::Secret;
 use gdoi::event::{RegistrationEvent, RegistrationFailure};
 use gdoi::group::{GroupId, GroupSa};
 use gdoi::member::Registration;
+use ike::BootTime;
+use ike::crypto::Secret;
 
 /// The key server's address in tests without sockets.
 pub const SERVER: &str = "10.0.9.1:848";

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use daemon::clock;
-use gdoi::BootTime;
 use gdoi::config::{DhGroup, RetransmissionPolicy};
 use gdoi::error::{Error, NotAccepted};
 use gdoi::event::{RegistrationEvent, RegistrationFailure};
 use gdoi::group::{GroupSa, Spi};
 use gdoi::member::Registration;
 use gdoi::push::{AcknowledgementLength, KekChange, RekeyEvent, RekeyMember, RekeySettings};
+use ike::BootTime;
 
 use super::registration;
 

@@ -13,7 +13,6 @@ use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::SigningKeys;
 use gcks::server::KeyServer;
 use gcks::server::event::Event;
-use gdoi::BootTime;
 use gdoi::config::RetransmissionPolicy;
 use gdoi::event::{RegistrationEvent, RegistrationFailure, Transmit};
 use gdoi::group::{GroupSa, Spi, TekKeys};
@@ -22,6 +21,7 @@ use gdoi::push::{
     AcknowledgementLength, Deletion, KekChange, PushAccepted, RekeyEvent, RekeyMember,
     RekeySettings,
 };
+use ike::BootTime;
 
 use super::{SERVER, address, at, registration};
 

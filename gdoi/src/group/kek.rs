@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::crypto::Secret;
+use ike::crypto::Secret;
 
 /// Policy of the rekey SA. Algorithm fields are the numbers of RFC 6407 §5.3.
 #[derive(Clone, Debug, PartialEq, Eq)]

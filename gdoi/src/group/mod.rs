@@ -185,7 +185,7 @@ impl GroupSa {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::Secret;
+    use ike::crypto::Secret;
 
     fn sa(lines: &[(Spi, &str, SaDirection)]) -> GroupSa {
         let tek = |(spi, prefix, direction): &(Spi, &str, SaDirection)| TekPolicy {

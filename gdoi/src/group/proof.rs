@@ -4,7 +4,7 @@
 
 pub(crate) use ike::phase1::HashVerified;
 
-use crate::crypto::{HashAlgorithm, PublicKey, RsaForm};
+use ike::crypto::{HashAlgorithm, PublicKey, RsaForm};
 
 /// Proof that SIG of a push was verified with the public key of the group's key server. Minted where
 /// that is checked and nowhere else; no copy of it can be made.

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::TrafficSelector;
-use crate::crypto::Secret;
+use ike::crypto::Secret;
 use ike::open_number;
 
 /// SPI of an ESP or AH SA in host order. 0..255 are reserved (RFC 4303 §2.1).

@@ -10,14 +10,14 @@
 use super::delay_detection;
 use super::message::{Authentic, Message1, Message2, Message3, Message4};
 use crate::config::ByteOrder;
-use crate::crypto::SeededRng;
 use crate::error::{Error, PeerMisbehaved};
 use crate::group::{GroupId, GroupPolicy, GroupSa};
-use crate::phase1::{ExchangeCipher, IsakmpSa};
 use crate::wire::group_id;
 use crate::wire::nonce::Nonce;
 use crate::wire::registry::GROUPKEY_PULL;
 use crate::wire::{group_keys, group_policy};
+use ike::crypto::SeededRng;
+use ike::phase1::{ExchangeCipher, IsakmpSa};
 
 /// Message 1 is on its way.
 #[derive(Debug)]

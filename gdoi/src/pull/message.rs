@@ -1,9 +1,7 @@
 //! The four messages of a pull (RFC 6407 §3.2), each a struct that is read whole before anything
 //! changes.
 
-use crate::crypto::Secret;
 use crate::error::Error;
-use crate::phase1::{HashVerified, IsakmpSa, Opened};
 use crate::wire::chain::{RawPayload, encode_one};
 use crate::wire::gap::Gap;
 use crate::wire::group_sa::GroupSecurityAssociation;
@@ -13,7 +11,9 @@ use crate::wire::nonce::Nonce;
 use crate::wire::registry::PayloadKind;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::{Body, Chain, EncodeError, Writer, sender_id_request};
+use ike::crypto::Secret;
 use ike::error::PeerMisbehaved;
+use ike::phase1::{HashVerified, IsakmpSa, Opened};
 
 /// `HDR*, HASH(1), Ni, ID`
 #[derive(Debug, PartialEq, Eq)]

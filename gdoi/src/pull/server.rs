@@ -11,17 +11,17 @@
 use super::member::NONCE_LENGTH;
 use super::message::{Authentic, Message1, Message2, Message3, Message4, Rest};
 use crate::config::ByteOrder;
-use crate::crypto::SeededRng;
 use crate::error::{ApiMisuse, Error};
 use crate::group::{GroupId, GroupPolicy, GroupSa};
-use crate::phase1::{ExchangeCipher, IsakmpSa};
 use crate::wire::group_id;
 use crate::wire::nonce::Nonce;
 use crate::wire::registry::GROUPKEY_PULL;
 use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::{EncodeError, group_keys, header, key_download, security_association};
+use ike::crypto::SeededRng;
 use ike::error::{PeerIncompatible, PeerMisbehaved};
+use ike::phase1::{ExchangeCipher, IsakmpSa};
 
 /// Message 1 was authentic; nobody has decided yet.
 #[derive(Debug)]

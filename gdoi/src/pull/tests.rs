@@ -5,10 +5,8 @@ use super::member::{ExpectKeys, ExpectPolicy};
 use super::message::{Message1, Message2, Message3, Message4};
 use super::server::{Requested, message4};
 use crate::config::ByteOrder;
-use crate::crypto::{Secret, SeededRng};
 use crate::error::{ApiMisuse, Error, PeerMisbehaved};
 use crate::group::{GroupId, GroupSa};
-use crate::phase1::{IsakmpSa, Opened};
 use crate::wire::chain::{Body, encode_one};
 use crate::wire::gap::Gap;
 use crate::wire::group_id;
@@ -23,6 +21,8 @@ use crate::wire::{
     Codec, GroupKeys, KeyError, Writer, group_keys, group_policy, key_download,
     security_association,
 };
+use ike::crypto::{Secret, SeededRng};
+use ike::phase1::{IsakmpSa, Opened};
 use ike::testing::hex;
 use ike::testing::worked_isakmp_sa;
 use ike::testing::{GDOI, Recording};
@@ -405,11 +405,7 @@ fn requests_in_message_3_are_understood_or_refused() {
     assert!(matches!(with(Gap { attributes: vec![unknown] }), Err(Error::PeerIncompatible(_))));
 }
 
-fn offered_cipher(
-    sa: &IsakmpSa,
-    message1: &[u8],
-    message2: &[u8],
-) -> crate::phase1::ExchangeCipher {
+fn offered_cipher(sa: &IsakmpSa, message1: &[u8], message2: &[u8]) -> ike::phase1::ExchangeCipher {
     let first = sa.exchange(GROUPKEY_PULL, 5);
     sa.open(&sa.open(&first, message1).unwrap().next(), message2).unwrap().next()
 }

@@ -8,7 +8,6 @@
 use core::net::IpAddr;
 
 use crate::config::{HashAlgorithm, Identity};
-use crate::crypto::{Secret, constant_time_eq, prf};
 use crate::error::Error;
 use crate::push::message;
 use crate::wire::chain::{self, encode_one};
@@ -18,6 +17,7 @@ use crate::wire::id::Identification;
 use crate::wire::registry::{Flags, GROUPKEY_PUSH_ACK, PayloadKind, RekeyAcknowledgement};
 use crate::wire::seq::SequenceNumber;
 use crate::wire::{Body, Writer};
+use ike::crypto::{Secret, constant_time_eq, prf};
 use ike::error::{PeerIncompatible, PeerMisbehaved};
 
 /// As errors name it.

@@ -6,7 +6,6 @@ use super::kek::KekUnusable;
 use super::message::{Deletion, PushPayloads};
 use super::open::VerifiedPush;
 use super::rekey_sa::RekeySa;
-use crate::crypto::Secret;
 use crate::error::Error;
 use crate::event::Transmit;
 use crate::group::{GroupSa, KekPolicy};
@@ -15,6 +14,7 @@ use crate::wire::kd::{KeyDownload, KeyPacket, SecretAttribute};
 use crate::wire::lkh::{LkhAttribute, LkhDownload, LkhUpdate};
 use crate::wire::registry::KekKeyAttribute;
 use crate::wire::{group_keys, group_policy};
+use ike::crypto::Secret;
 
 /// What became of the KEK by a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use core::time::Duration;
 
 use super::ack::{Acknowledged, Claim};
 use super::seal::SealedPush;
-use crate::crypto::Secret;
 use crate::error::{Error, NotAccepted};
 use crate::event::{Deadline, Timer, Transmit};
-use crate::time::BootTime;
+use ike::crypto::Secret;
+use ike::time::BootTime;
 
 /// When a push is repeated, and how long its acknowledgements are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! The octets of a push (RFC 6407 §4): header, payloads, and what SIG covers.
 
 use crate::config::HashAlgorithm;
-use crate::crypto::{RsaForm, hash};
 use crate::error::{Error, PeerMisbehaved};
 use crate::group::{Spi, TekProtocol};
 use crate::wire::codec::Codec;
@@ -11,6 +10,7 @@ use crate::wire::header::{self, Header};
 use crate::wire::kd::KeyDownload;
 use crate::wire::registry::{Doi, Flags, GROUPKEY_PUSH, PayloadKind, ProtocolId};
 use crate::wire::{EncodeError, Writer};
+use ike::crypto::{RsaForm, hash};
 
 /// As errors name it.
 pub(crate) const NAME: &str = "push";

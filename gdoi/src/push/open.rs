@@ -9,7 +9,6 @@ use zeroize::Zeroizing;
 use super::kek::{Kek, Verifier};
 use super::message::{self, NAME, PushPayloads, SignatureHabit, SignedLength};
 use super::replay::Replay;
-use crate::crypto::{KeyKind, RsaForm};
 use crate::error::{Error, PeerMisbehaved};
 use crate::group::proof::SignatureVerified;
 use crate::wire::InvalidMessage;
@@ -18,6 +17,7 @@ use crate::wire::header::{self, Header};
 use crate::wire::registry::{Flags, GROUPKEY_PUSH, PayloadKind};
 use crate::wire::seq::SequenceNumber;
 use crate::wire::signature::Signature;
+use ike::crypto::{KeyKind, RsaForm};
 use ike::error::{NotAccepted, PeerIncompatible};
 use ike::retransmission::Digest;
 

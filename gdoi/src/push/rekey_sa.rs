@@ -10,7 +10,7 @@ use super::replay::{Duplicate, Replay};
 use crate::error::{Error, NotAccepted};
 use crate::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
 use crate::lkh::KeyPath;
-use crate::time::BootTime;
+use ike::time::BootTime;
 
 /// A KEK with everything that its pushes are checked against.
 #[derive(Debug)]

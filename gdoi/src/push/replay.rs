@@ -8,8 +8,8 @@
 //! server's would be none, and every acknowledgement would go elsewhere.
 
 use crate::error::NotAccepted;
-use crate::time::BootTime;
 use ike::retransmission::{Answered, Copy, Digest};
+use ike::time::BootTime;
 
 /// Number of the last push accepted under one KEK, and what knows its copies.
 #[derive(Debug)]

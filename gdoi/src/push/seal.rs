@@ -9,7 +9,6 @@ use super::message::{self, Deletion, SignedLength};
 use ike::wire::payload::AnyPayload;
 
 use crate::config::HashAlgorithm;
-use crate::crypto::{RsaForm, Secret, SeededRng, SigningKey};
 use crate::error::{Error, NotAccepted};
 use crate::group::{GroupSa, KekKeys, KekPolicy};
 use crate::lkh::UpdateArrays;
@@ -21,6 +20,7 @@ use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::signature::Signature;
 use crate::wire::{Payload, Writer, key_download, security_association};
+use ike::crypto::{RsaForm, Secret, SeededRng, SigningKey};
 use ike::error::ApiMisuse;
 
 /// What existing members expect differently.

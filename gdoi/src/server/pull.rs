@@ -11,8 +11,8 @@ use crate::error::{ApiMisuse, Error};
 use crate::event::{PullAbort, PullId, PullRefusal, ServerEvent};
 use crate::group::{GroupId, GroupPolicy, GroupSa};
 use crate::pull::server::{Accepted, ExpectAcceptance, Requested, message4};
-use crate::time::BootTime;
 use crate::wire::registry::NotifyType;
+use ike::time::BootTime;
 
 /// One pull.
 #[derive(Debug)]

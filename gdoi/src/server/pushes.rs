@@ -6,7 +6,7 @@ use crate::error::{Error, NotAccepted};
 use crate::event::{Deadline, PushId, Transmit};
 use crate::push::ack::Claim;
 use crate::push::{Delivery, DeliveryEvent};
-use crate::time::BootTime;
+use ike::time::BootTime;
 
 /// Deliveries in progress, oldest first. A finished one is forgotten: what comes for it later is
 /// unexpected.

@@ -17,7 +17,7 @@ use super::chain::Body;
 use super::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
 use super::lkh::LkhAttribute;
 use super::registry::{KdType, PayloadKind};
-use crate::crypto::Secret;
+use ike::crypto::Secret;
 
 /// All keys of one message.
 #[derive(Debug, PartialEq, Eq, Default)]

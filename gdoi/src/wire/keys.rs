@@ -11,11 +11,11 @@ use super::kd::{KeyDownload, KeyPacket, SecretAttribute};
 use super::lengths::{KeyLengths, is_combined, kek_octets};
 use super::lkh::{LkhAttribute, LkhDownload, LkhKey};
 use super::registry::{KdType, KekAlgorithm, KekKeyAttribute, SidAttribute, TekKeyAttribute};
-use crate::crypto::Secret;
 use crate::group::{
     GroupKeys, GroupPolicy, GroupSa, KekKeys, KekPolicy, SenderIds, Spi, TekKeys, TekProtection,
     TekProtocol,
 };
+use ike::crypto::Secret;
 
 /// Why keys do not fit the policy they came with. No variant holds key octets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

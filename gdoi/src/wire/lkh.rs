@@ -24,7 +24,7 @@ use super::attribute::{Format, read_class, write_class};
 use super::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
 use super::kd::SecretAttribute;
 use super::registry::{KekAlgorithm, LkhAttributeClass};
-use crate::crypto::Secret;
+use ike::crypto::Secret;
 
 /// An attribute of an LKH key packet.
 #[derive(Debug, PartialEq, Eq)]

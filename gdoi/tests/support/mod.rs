@@ -14,13 +14,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gdoi::BootTime;
 use gdoi::config::{
     Authentication, ByteOrder, Credential, DhGroup, HashAlgorithm, Identity, PeerCredential,
     Phase1Encryption, Phase1Policy, Phase1Transform, RegistrationConfig, RetransmissionPolicy,
     ServerConfig, ServerLimits,
 };
-use gdoi::crypto::Secret;
 use gdoi::error::Error;
 use gdoi::event::{PullRefusal, RegistrationEvent, RegistrationFailure, ServerEvent, Transmit};
 use gdoi::group::{
@@ -31,6 +29,8 @@ use gdoi::group::{
 use gdoi::member::Registration;
 use gdoi::server::{Computed, Server};
 use gdoi::wire::registry::Doi;
+use ike::BootTime;
+use ike::crypto::Secret;
 
 pub const GROUP: GroupId = GroupId(1111);
 pub const SPI: u32 = 0x0bad_c0de;

@@ -10,7 +10,7 @@ use crate::lab::{DIRECTORY, Lab};
 use crate::observe::pushes::{GROUP, member_group};
 use anyhow::{Context, Result, bail};
 use gdoi::config::HashAlgorithm;
-use gdoi::crypto::{KeyKind, RsaForm, SeededRng, SigningKey};
+use ike::crypto::{KeyKind, RsaForm, SeededRng, SigningKey};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use xfrm::kernel::netlink::Netlink;

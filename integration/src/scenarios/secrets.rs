@@ -13,7 +13,7 @@ use agent::persistence::sealed_keys;
 use anyhow::{Context as _, Result};
 use daemon::clock;
 use daemon::sealed::file::{Moment, SealedFile};
-use gdoi::crypto::Secret;
+use ike::crypto::Secret;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -6,11 +6,11 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use gdoi::crypto::Secret;
 use gdoi::group::{
     AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
     GroupId, SaDirection, TekKeys, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
 };
+use ike::crypto::Secret;
 use policies::{
     GroupInput, GroupOptions, GroupState, InstalledTek, LanInterface, WanInterface, Zones,
 };

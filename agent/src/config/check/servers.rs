@@ -7,7 +7,7 @@ use std::sync::Arc;
 use daemon::configuration::{Located, check_length};
 use daemon::secrets::SecretSource;
 use gdoi::config::Identity;
-use gdoi::crypto::Secret;
+use ike::crypto::Secret;
 
 use super::{Check, file, holder};
 use crate::config::{LocalAddress, MOST_SERVERS, Server};

@@ -4,8 +4,8 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use gdoi::BootTime;
 use gdoi::group::{Spi, TekPolicy, concurrent};
+use ike::BootTime;
 
 use super::{ActiveLine, Generation};
 

@@ -10,9 +10,9 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use gdoi::BootTime;
 use gdoi::group::{GroupSa, Spi, TekKeys, TekPolicy, TekProtocol};
 use gdoi::push::Deletion;
+use ike::BootTime;
 
 use crate::membership::failover::margin;
 use concurrent::first_needed;

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use gdoi::BootTime;
-use gdoi::crypto::Secret;
 use gdoi::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, Spi, TekKeys, TekPolicy};
+use ike::BootTime;
+use ike::crypto::Secret;
 
 use super::{Generation, KeyGenerations};
 use crate::persistence::state_file::{SavedGeneration, SavedLine, boot_time, milliseconds};

@@ -1,11 +1,11 @@
 //! KeyGenerations on a virtual clock.
 
-use gdoi::crypto::Secret;
 use gdoi::group::{
     AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
     GroupAssociatedPolicy, GroupId, GroupPolicy, SaDirection, TekProtection, TekProtocol,
     TrafficSelector,
 };
+use ike::crypto::Secret;
 
 use super::*;
 

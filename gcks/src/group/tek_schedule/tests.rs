@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use gdoi::crypto::SeededRng;
 use gdoi::group::{AddressRange, GroupId, TrafficSelector};
+use ike::crypto::SeededRng;
 
 use super::*;
 use crate::config;

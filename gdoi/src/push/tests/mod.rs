@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::*;
-use crate::crypto::{KeyKind, Secret, SeededRng, SigningKey};
 use crate::group::*;
-use crate::time::BootTime;
+use ike::crypto::{KeyKind, Secret, SeededRng, SigningKey};
+use ike::time::BootTime;
 
 pub(super) const GROUP: GroupId = GroupId(1111);
 

@@ -8,12 +8,12 @@ use super::super::open::{Opened, VerifiedPush};
 use super::super::rekey_sa::RekeySa;
 use super::super::replay::Replay;
 use super::*;
-use crate::crypto::RsaForm;
 use crate::error::{Error, NotAccepted, PeerIncompatible, PeerMisbehaved};
 use crate::wire::group_sa::GroupSecurityAssociation;
 use crate::wire::kd::{KeyDownload, KeyPacket};
 use crate::wire::registry::PayloadKind;
 use crate::wire::{PolicyError, chain, group_keys, group_policy};
+use ike::crypto::RsaForm;
 use ike::testing::{GDOI, Recording};
 
 /// The rekey SA that the recorded pull delivered.

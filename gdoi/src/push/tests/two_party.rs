@@ -2,8 +2,8 @@
 //! content.
 
 use super::*;
-use crate::crypto::RsaForm;
 use crate::lkh::KeyTree;
+use ike::crypto::RsaForm;
 
 const KINDS: [KeyKind; 4] = [KeyKind::Rsa, KeyKind::Ecdsa256, KeyKind::Ecdsa384, KeyKind::Ecdsa521];
 

@@ -6,7 +6,6 @@ use core::time::Duration;
 use ike::wire::payload::AnyPayload;
 
 use crate::config::{ByteOrder, Identity};
-use crate::crypto::Secret;
 use crate::group::{
     AddressPreservation, AddressRange, EncapsulationMode, EspTransform, GroupAssociatedPolicy,
     GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy, SaDirection, SenderIds, TekKeys, TekPolicy,
@@ -40,6 +39,7 @@ use crate::wire::vendor::VendorId;
 use crate::wire::{
     group_keys, group_policy, key_download, security_association, sender_id_request,
 };
+use ike::crypto::Secret;
 
 pub(crate) fn policy() -> GroupPolicy {
     let net = AddressRange::Subnet("10.0.0.0/8".parse().expect("a subnet"));

@@ -1,7 +1,6 @@
 //! Keys against the policy they come with: by SPI, complete, and of the right lengths.
 
 use super::computed::{group_sa, policy};
-use crate::crypto::Secret;
 use crate::group::{
     AuthenticationAlgorithm, EspTransform, GroupPolicy, KekPolicy, Spi, TekKeys, TekProtection,
     TekProtocol,
@@ -11,6 +10,7 @@ use crate::wire::kd::{KeyDownload, KeyPacket, SecretAttribute};
 use crate::wire::lkh::{LkhAttribute, LkhDownload, LkhUpdate};
 use crate::wire::registry::KdType;
 use crate::wire::{GroupKeys, KeyError, KeyLengths, group_keys, key_download};
+use ike::crypto::Secret;
 
 const SPI: Spi = 0x0bad_c0de;
 

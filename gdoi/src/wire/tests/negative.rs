@@ -340,7 +340,7 @@ fn key_downloads() {
         InvalidMessage::Length { what: "SPI size", offset: 98, minimum: 0, maximum: 0, have: 1 };
     assert_eq!(bad(98, 1), size);
     assert_eq!(KeyDownload::decode(&[0; 4]), Ok(KeyDownload::default()));
-    let secret = |octets: usize| crate::crypto::Secret::new(vec![0; octets]);
+    let secret = |octets: usize| ike::crypto::Secret::new(vec![0; octets]);
     let wide = KeyPacket::Tek { spi: vec![0; 256], attributes: vec![] };
     assert!(wide.to_octets().is_err());
     let short_form = SecretAttribute {

@@ -7,7 +7,6 @@ use core::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::crypto::Secret;
 use crate::group::{
     AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
     GroupAssociatedPolicy, GroupId, GroupPolicy, SaDirection, TekPolicy, TekProtection,
@@ -44,6 +43,7 @@ use crate::wire::signature::Signature;
 use crate::wire::transform::Transform;
 use crate::wire::vendor::VendorId;
 use crate::wire::{group_policy, security_association};
+use ike::crypto::Secret;
 
 /// Written and read again it is the same, alone and behind a generic header.
 fn survives<T: Body + PartialEq + Debug>(body: &T) -> Result<(), TestCaseError> {
