@@ -13,6 +13,7 @@ use gcks::group::event::Event;
 use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::SigningKeys;
 use gcks::server::KeyServer;
+use gcks::server::event::{Event as ServerEvent, Refused};
 use support::world::*;
 use support::*;
 
@@ -272,4 +273,42 @@ fn the_leaf_of_a_member_that_was_dropped_is_not_given_to_another() {
     lab.world.run(seconds(10));
     lab.remove(0);
     assert_eq!((lab.world.nodes[2].unusable, lab.world.nodes[2].pulls), (0, 1));
+}
+
+/// It has the KEK and the leaf of its registration before.
+#[test]
+fn a_member_whose_keys_could_not_be_sent_is_left_behind() {
+    let mut lab = Lab::new("lkh = true");
+    for number in 1..=3 {
+        lab.world.join(number, 1);
+    }
+    lab.world.run(seconds(60));
+    // The policy of so many TEKs fits into a datagram, and their keys do not.
+    let mut config = parse(&lab.text.replace("hmac-sha2-256-128", "hmac-sha2-512-256"));
+    let tek = config.groups[0].teks[0].clone();
+    for port in 1..620 {
+        let mut tek = tek.clone();
+        tek.selectors[0].destination_port = port;
+        config.groups[0].teks.push(tek);
+    }
+    lab.world.service.reload(config, &lab.signing, lab.world.now);
+    lab.world.pull(1);
+    lab.world.run(seconds(2));
+    let unsent = |event: &ServerEvent| match event {
+        ServerEvent::Refused { reason, .. } => matches!(reason, Refused::Answer(_)),
+        _ => false,
+    };
+    assert!(lab.world.events.iter().any(unsent));
+    let group = lab.world.service.groups().next().unwrap();
+    assert_eq!((group.registry().len(), group.teks().spis().count()), (2, 620));
+    lab.world.node(1).alive = false;
+    lab.world.service.reload(parse(&lab.text), &lab.signing, lab.world.now);
+    lab.world.settle();
+    let message = lab.remove(1);
+    assert!(message.contains("under a KEK that it cannot reach"), "{message}");
+    lab.assert_left_behind(1);
+    let leaves: BTreeSet<u16> = lab.leaves().into_iter().flatten().collect();
+    let group = lab.world.service.groups().next().unwrap();
+    let tree = group.rekey_sa().unwrap().kek().unwrap().tree().unwrap();
+    assert_eq!((tree.members(), leaves.len()), (&leaves, 2));
 }

@@ -401,3 +401,59 @@ fn a_member_that_is_renamed_during_its_pull_can_be_removed() {
     let spi = lab.world.nodes[0].sending(lab.world.now).unwrap();
     assert!(!held.contains(&spi));
 }
+
+/// Who does not register again after its KEK was deleted has the TEKs that go on, and is removed
+/// all the same: before the others have registered again, afterwards, or after a restart.
+#[test]
+fn a_member_that_was_forgotten_with_its_kek_does_not_keep_the_teks() {
+    for (wait, restart, push) in
+        [(0, false, false), (60, false, true), (0, true, false), (60, true, true)]
+    {
+        let mut lab = Lab::new(CBC, &pushes(""));
+        let held = lab.world.spis(1);
+        (lab.world.node(1).alive, lab.world.node(1).removed) = (false, true);
+        lab.reload(|text| text.replace("p256\"", "p256\"\nlkh = true"));
+        lab.world.run(seconds(wait));
+        if restart {
+            lab.world.restart(parse(&lab.text), &lab.signing);
+        }
+        let pulls = lab.world.nodes[0].pulls;
+        assert_eq!((pulls, lab.world.spis(1)), (if push { 2 } else { 1 }, held.clone()));
+        let done = lab.world.service.remove("one", "g2", lab.world.now).unwrap();
+        lab.world.settle();
+        assert_eq!(done.contains("under a KEK that it cannot reach"), push, "{done}");
+        lab.world.run(seconds(60));
+        let spi = lab.world.nodes[0].sending(lab.world.now).unwrap();
+        assert!(!held.contains(&spi), "{done}");
+        let late = lab.world.join(1, 1);
+        lab.world.run(seconds(5));
+        let given = &lab.world.nodes[late].teks;
+        assert!(!given.is_empty() && given.iter().all(|tek| !held.contains(&tek.spi)), "{done}");
+        let again = lab.world.service.remove("one", "g2", lab.world.now).unwrap();
+        assert!(again.contains("has no keys"), "{again}");
+    }
+}
+
+/// The same for a KEK that ended because nobody could be told of the next one.
+#[test]
+fn a_member_whose_kek_ended_before_its_teks_can_be_removed() {
+    let tek = format!("{CBC}\nlifetime = \"12h\"");
+    for restart in [false, true] {
+        let mut lab = Lab::new(&tek, &pushes("lifetime = \"1h\""));
+        let held = lab.world.spis(1);
+        lab.world.now = lab.world.now + seconds(2 * 3600);
+        match restart {
+            true => lab.world.restart(parse(&lab.text), &lab.signing),
+            false => lab.world.service.handle_timeout(lab.world.now),
+        }
+        (lab.world.node(1).alive, lab.world.node(1).removed) = (false, true);
+        lab.world.pull(0);
+        lab.world.run(seconds(60));
+        assert_eq!(lab.world.spis(1), held);
+        let done = lab.world.service.remove("one", "g2", lab.world.now).unwrap();
+        assert!(done.contains("under a KEK that it cannot reach"), "{done}");
+        lab.world.run(seconds(60));
+        let spi = lab.world.nodes[0].sending(lab.world.now).unwrap();
+        assert!(!held.contains(&spi), "{done}");
+    }
+}

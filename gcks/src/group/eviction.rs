@@ -13,6 +13,7 @@ use super::Group;
 use super::key_generation::KeySource;
 use super::push::{PushError, Pushed};
 use super::push_plan::RekeyRequest;
+use super::rekey_sa::Abandoned;
 use super::tek_schedule::Renewal;
 use crate::members::registry::MemberId;
 
@@ -30,6 +31,21 @@ pub enum Eviction {
     AllDeleted(Pushed),
     /// The others have new keys under a KEK that the member cannot reach.
     Rekeyed(Pushed),
+    /// Nobody has a KEK by which the others could be told: they get new TEKs when they register,
+    /// and those that the member has end by themselves.
+    TeksWithdrawn {
+        /// When the last of them ends.
+        at: BootTime,
+    },
+}
+
+/// A member that is registered no more and holds TEKs: its KEK ended before them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TekHolder {
+    /// Name in the configuration.
+    pub name: Arc<str>,
+    /// When the last of the TEKs ends.
+    pub until: BootTime,
 }
 
 impl Group {
@@ -64,7 +80,8 @@ impl Group {
         let mut unauthorized = BTreeMap::new();
         let abandoned = self.rekey_sa.iter_mut().flat_map(|rekey_sa| &mut rekey_sa.abandoned);
         let abandoned = abandoned.map(|(id, abandoned)| (id, &mut abandoned.name));
-        for (id, name) in self.registry.names_mut().chain(abandoned) {
+        let holders = self.tek_holders.iter_mut().map(|(id, holder)| (id, &mut holder.name));
+        for (id, name) in self.registry.names_mut().chain(abandoned).chain(holders) {
             match authorize(id) {
                 Some(now) if now == *name => {}
                 Some(now) => {
@@ -79,12 +96,14 @@ impl Group {
         unauthorized
     }
 
-    /// Who is registered as `member`, or was dropped and still holds the KEK.
+    /// Who is registered as `member`, or was dropped and still holds the KEK or TEKs.
     pub fn holders(&self, member: &str) -> BTreeSet<MemberId> {
         let abandoned = self.rekey_sa.iter().flat_map(|rekey_sa| &rekey_sa.abandoned);
         let abandoned = abandoned.filter(|(_, abandoned)| abandoned.name.as_ref() == member);
         let registered = self.registry.named(member).map(|(id, _)| id);
-        registered.chain(abandoned.map(|(id, _)| id)).cloned().collect()
+        let holders = self.tek_holders.iter().filter(|(_, holder)| holder.name.as_ref() == member);
+        let unregistered = abandoned.map(|(id, _)| id).chain(holders.map(|(id, _)| id));
+        registered.chain(unregistered).cloned().collect()
     }
 
     /// Identities under which `member` has keys or is getting them.
@@ -109,8 +128,12 @@ impl Group {
             return Ok(Eviction::HadNoKeys);
         }
         if self.rekey_sa.is_none() {
-            let ends = ids.iter().filter_map(|id| self.registry.find(id)?.keys_end);
-            return Ok(Eviction::KeysExpire { at: ends.max().unwrap_or(now) });
+            let registered = ids.iter().filter_map(|id| self.registry.find(id)?.keys_end);
+            let ends = registered.chain(self.teks_of(ids)).max();
+            return Ok(Eviction::KeysExpire { at: ends.unwrap_or(now) });
+        }
+        if !ids.iter().any(|id| self.has_kek(id)) {
+            return self.withdraw_teks(ids, purpose, keys, now);
         }
         let Some(leaves) = self.leaves_to_exclude(ids) else {
             // The member is told like the others: deletes are no secret, and they end what it
@@ -119,11 +142,89 @@ impl Group {
         };
         self.forget_members(ids, now);
         self.roll_by_tree(&leaves, purpose, keys, now)?;
+        self.push_all_teks(purpose, keys, now).map(Eviction::Rekeyed)
+    }
+
+    /// New TEKs for those who have the KEK: the old ones are those of an evicted member, too.
+    fn push_all_teks(
+        &mut self,
+        purpose: &'static str,
+        keys: &mut KeySource<'_>,
+        now: BootTime,
+    ) -> Result<Pushed, PushError> {
         // Without a delay after which the others drop the old TEKs by themselves, the removed one
         // could go on for their whole lifetime.
         let delete = self.config.gap.deactivation_time_delay.is_none();
         let request = RekeyRequest { renewal: Renewal::All, roll: false, delete, purpose };
-        self.push_keys(request, keys, now).map(Eviction::Rekeyed)
+        let pushed = self.push_keys(request, keys, now)?;
+        self.tek_holders.clear();
+        Ok(pushed)
+    }
+
+    /// New TEKs without those in `ids`, who have no KEK.
+    fn withdraw_teks(
+        &mut self,
+        ids: &BTreeSet<MemberId>,
+        purpose: &'static str,
+        keys: &mut KeySource<'_>,
+        now: BootTime,
+    ) -> Result<Eviction, PushError> {
+        if self.rekey_sa_in_use().is_ok() {
+            return self.push_all_teks(purpose, keys, now).map(Eviction::Rekeyed);
+        }
+        let at = self.teks_of(ids).max().unwrap_or(now);
+        self.teks.clear();
+        // Pulls that were promised the TEKs begin again.
+        self.prospect = None;
+        self.tek_holders.clear();
+        self.changed = true;
+        Ok(Eviction::TeksWithdrawn { at })
+    }
+
+    /// When the TEKs end that those in `ids` hold without a KEK.
+    fn teks_of(&self, ids: &BTreeSet<MemberId>) -> impl Iterator<Item = BootTime> {
+        ids.iter().filter_map(|id| Some(self.tek_holders.get(id)?.until))
+    }
+
+    fn has_kek(&self, id: &MemberId) -> bool {
+        let rekey_sa = self.rekey_sa.as_ref();
+        self.registry.find(id).is_some()
+            || rekey_sa.is_some_and(|rekey_sa| rekey_sa.abandoned.contains_key(id))
+    }
+
+    /// The KEK ends without a successor and the TEKs go on: its members are forgotten, and with
+    /// their TEKs they can still be evicted. Returns who was registered.
+    pub(super) fn forget_kek_holders(&mut self, now: BootTime) -> Vec<Arc<str>> {
+        let until = self.teks.last_end(now);
+        self.sender_ids.release_all(until);
+        let registered = self.registry.clear();
+        let names = registered.values().map(|entry| Arc::clone(&entry.name)).collect();
+        let holders = registered.into_iter();
+        self.tek_holders
+            .extend(holders.map(|(id, entry)| (id, TekHolder { name: entry.name, until })));
+        self.forget_abandoned(now);
+        self.changed = true;
+        names
+    }
+
+    /// The KEK in use is none that a dropped member has.
+    pub(super) fn forget_abandoned(&mut self, now: BootTime) {
+        let until = self.teks.last_end(now);
+        let Some(rekey_sa) = &mut self.rekey_sa else { return };
+        let abandoned = std::mem::take(&mut rekey_sa.abandoned).into_iter();
+        self.tek_holders
+            .extend(abandoned.map(|(id, entry)| (id, TekHolder { name: entry.name, until })));
+    }
+
+    /// A member cannot be sent what it registered for. It may hold the KEK of a registration before.
+    pub fn abandon_member(&mut self, id: &MemberId, now: BootTime) {
+        let entry = self.registry.find(id);
+        let abandoned =
+            entry.map(|entry| Abandoned { name: Arc::clone(&entry.name), leaf: entry.leaf });
+        self.forget_members(&BTreeSet::from([id.clone()]), now);
+        if let (Some(rekey_sa), Some(abandoned)) = (&mut self.rekey_sa, abandoned) {
+            rekey_sa.abandoned.insert(id.clone(), abandoned);
+        }
     }
 
     /// Forgets members; their keys end by themselves.
@@ -131,6 +232,7 @@ impl Group {
         let last_end = self.teks.last_end(now);
         for id in ids {
             self.changed = true;
+            self.tek_holders.remove(id);
             if let Some(sender) = self.registry.remove(id).and_then(|entry| entry.sender) {
                 self.sender_ids.release(sender, last_end);
             }

@@ -27,9 +27,10 @@ use ike::BootTime;
 use ike::crypto::SigningKey;
 
 use crate::config;
-use crate::members::registry::Registry;
+use crate::members::registry::{MemberId, Registry};
 use delivery::Dispatch;
 use event::Event;
+use eviction::TekHolder;
 use pending_pull::{PendingPull, Prospect};
 use rekey_sa::RekeySa;
 use sender_ids::SenderIdPool;
@@ -46,6 +47,8 @@ pub struct Group {
     registry: Registry,
     /// Names of members that the operator removed.
     removed: BTreeSet<String>,
+    /// Members that are registered no more, have no KEK and hold TEKs.
+    tek_holders: BTreeMap<MemberId, TekHolder>,
     pulls: BTreeMap<PullId, PendingPull>,
     /// Keys that pulls were promised and nobody has yet.
     prospect: Option<Prospect>,
@@ -85,6 +88,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Names of members that the operator removed.
     pub removed: BTreeSet<String>,
+    /// Members that are registered no more, have no KEK and hold TEKs.
+    pub tek_holders: BTreeMap<MemberId, TekHolder>,
 }
 
 impl Group {
@@ -99,13 +104,14 @@ impl Group {
             rekey_sa: rekey.and_then(|(settings, signing)| RekeySa::new(settings, signing).ok()),
             registry: Registry::default(),
             removed: BTreeSet::new(),
+            tek_holders: BTreeMap::new(),
             config,
         })
     }
 
     /// The group that had these parts before a restart.
     pub fn from_parts(parts: Parts) -> Self {
-        let Parts { config, teks, sender_ids, rekey_sa, registry, removed } = parts;
+        let Parts { config, teks, sender_ids, rekey_sa, registry, removed, tek_holders } = parts;
         Self {
             name: config.name.as_str().into(),
             config,
@@ -114,6 +120,7 @@ impl Group {
             rekey_sa,
             registry,
             removed,
+            tek_holders,
             pulls: BTreeMap::new(),
             prospect: None,
             prospects: 0,
@@ -172,6 +179,11 @@ impl Group {
         &self.removed
     }
 
+    /// Members that are registered no more, have no KEK and hold TEKs.
+    pub fn tek_holders(&self) -> &BTreeMap<MemberId, TekHolder> {
+        &self.tek_holders
+    }
+
     /// Pulls since start.
     pub fn pull_counters(&self) -> PullCounters {
         self.pull_counters
@@ -192,6 +204,7 @@ impl Group {
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.teks.handle_timeout(now);
         self.expire_kek(now);
+        self.tek_holders.retain(|_, holder| holder.until > now);
         for (_, registration) in self.registry.handle_timeout(now) {
             self.changed = true;
             self.events.push_back(Event::Expired { member: registration.name });

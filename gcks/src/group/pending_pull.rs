@@ -167,7 +167,7 @@ impl Group {
         let Some(pull) = self.pulls.remove(&pull) else {
             return Err(PullError::Superseded(Arc::clone(&self.name)));
         };
-        self.fulfil_prospect(&pull)?;
+        self.fulfil_prospect(&pull, now)?;
         if !pull.tek_keys.keys().all(|spi| self.teks.uses(*spi)) {
             return Err(PullError::Superseded(Arc::clone(&self.name)));
         }
@@ -209,6 +209,7 @@ impl Group {
         if let Some(rekey_sa) = &mut self.rekey_sa {
             rekey_sa.abandoned.remove(&id);
         }
+        self.tek_holders.remove(&id);
         let recorded = self.registry.record(id, pulled, now);
         if let Some(before) = recorded.replaced_sender {
             self.sender_ids.release(before, self.teks.last_end(now));
@@ -281,7 +282,7 @@ impl Group {
     }
 
     /// Brings the keys into use that an accepted pull was promised.
-    fn fulfil_prospect(&mut self, pull: &PendingPull) -> Result<(), PullError> {
+    fn fulfil_prospect(&mut self, pull: &PendingPull, now: BootTime) -> Result<(), PullError> {
         let Some(promised) = pull.prospect.filter(|serial| *serial > self.fulfilled) else {
             // Its keys were in use before: what others were promised may replace them no more
             // without a push.
@@ -296,7 +297,7 @@ impl Group {
         if let (Some(rekey_sa), Some((kek, settings))) = (&mut self.rekey_sa, kek) {
             self.events.push_back(Event::KekCreated { spi: kek.spi() });
             (rekey_sa.kek, rekey_sa.settings) = (Some(kek), settings);
-            rekey_sa.abandoned.clear();
+            self.forget_abandoned(now);
             self.forget_leaves();
         }
         self.commit_teks(teks, None);

@@ -185,10 +185,10 @@ impl Group {
                 return Err(PushError::HierarchyLost(error));
             }
         };
-        abandoned.clear();
         self.events.push_back(Event::KekCreated { spi: next.spi() });
         rekey_sa.retire(push.duplicate(), Some(next), now);
         rekey_sa.retry_at = None;
+        self.forget_abandoned(now);
         self.teks.drop_replaced();
         Ok(self.begin(push, audience, purpose))
     }
@@ -209,6 +209,7 @@ impl Group {
         self.sender_ids.release_all(self.teks.last_end(now));
         self.teks.clear();
         self.retire_kek(push, now);
+        self.tek_holders.clear();
         Ok(pushed)
     }
 
@@ -219,7 +220,6 @@ impl Group {
         let Ok((push, audience)) = sealed else { return 0 };
         let pushed = self.begin(push.duplicate(), audience, "pushes end");
         self.teks.drop_replaced();
-        self.sender_ids.release_all(self.teks.last_end(now));
         self.retire_kek(push, now);
         pushed.members
     }
@@ -267,10 +267,8 @@ impl Group {
             return;
         }
         rekey_sa.kek = None;
-        self.changed = true;
-        self.sender_ids.release_all(self.teks.last_end(now));
-        for registration in self.registry.clear().into_values() {
-            self.events.push_back(Event::Expired { member: registration.name });
+        for member in self.forget_kek_holders(now) {
+            self.events.push_back(Event::Expired { member });
         }
     }
 
@@ -325,11 +323,10 @@ impl Group {
 
     /// The KEK is gone without a successor after `last`, and its members with it.
     fn retire_kek(&mut self, last: SealedPush, now: BootTime) {
+        self.forget_kek_holders(now);
         if let Some(rekey_sa) = &mut self.rekey_sa {
             rekey_sa.retire(last, None, now);
         }
-        self.registry.clear();
         self.prospect = None;
-        self.changed = true;
     }
 }

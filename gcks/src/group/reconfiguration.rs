@@ -55,8 +55,7 @@ impl Group {
             }
             (false, Some((settings, signing))) => {
                 self.rekey_sa = RekeySa::new(settings, signing).ok();
-                self.sender_ids.release_all(self.teks.last_end(now));
-                self.registry.clear();
+                self.forget_kek_holders(now);
                 changes.push(format!(
                     "group {name}: has pushes for members that register from now on"
                 ));

@@ -46,7 +46,7 @@ pub(crate) struct RetiredKek {
     pub(crate) at: BootTime,
 }
 
-/// A member that was dropped as unresponsive.
+/// A member that was dropped: as unresponsive, or because its keys could not be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Abandoned {
     /// Name in the configuration.
@@ -149,9 +149,6 @@ impl RekeySa {
     pub(crate) fn retire(&mut self, last: SealedPush, successor: Option<Kek>, now: BootTime) {
         self.retired.retain(|retired| retired.at + KEPT > now);
         self.retired.push(RetiredKek { last, deleted: successor.is_none(), at: now });
-        if successor.is_none() {
-            self.abandoned.clear();
-        }
         self.kek = successor;
     }
 

@@ -209,6 +209,12 @@ impl Display for Evicted<'_> {
                  in {} s, because the group has no pushes",
                 at.saturating_since(*now).as_secs()
             ),
+            Eviction::TeksWithdrawn { at } => write!(
+                f,
+                "member {member} removed from group {group}; the others get new keys when they \
+                 register, the TEKs it has end in {} s",
+                at.saturating_since(*now).as_secs()
+            ),
             Eviction::AllDeleted(pushed) => write!(
                 f,
                 "member {member} removed from group {group}; all keys deleted, the others register \

@@ -1,6 +1,5 @@
 //! Pulls: who may have which group is decided here, what it gets by the group.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use gdoi::config::Identity;
@@ -49,9 +48,9 @@ impl<E: Entropy> KeyServer<E> {
             group.abort_pull(pull);
             group.count_failed_pull();
             if matches!(reason, Refused::Answer(_)) {
-                // It was registered, and its keys cannot be sent.
+                // It was registered, and its keys cannot be sent; those of a pull before it has.
                 let id = MemberId { identity: identity.clone(), address: peer.ip() };
-                group.forget_members(&BTreeSet::from([id]), now);
+                group.abandon_member(&id, now);
             }
         }
         let _ = self.server.refuse_pull(pull, reason.answer(), now);

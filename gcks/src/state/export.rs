@@ -5,6 +5,7 @@ use gdoi::lkh::KeyTree;
 use super::codec::{put_push, put_schedule};
 use super::settings;
 use crate::group::Group;
+use crate::group::eviction::TekHolder;
 use crate::group::kek::Kek;
 use crate::group::rekey_sa::RekeySa;
 use crate::group::sender_ids::Holding;
@@ -34,6 +35,13 @@ pub(super) fn put_group(out: &mut Encoder, group: &Group) {
     }
     out.count(group.removed().len());
     group.removed().iter().for_each(|name| out.octets(name.as_bytes()));
+    out.count(group.tek_holders().len());
+    for (id, TekHolder { name, until }) in group.tek_holders() {
+        out.identity(&id.identity);
+        out.address(id.address);
+        out.octets(name.as_bytes());
+        out.time(*until);
+    }
 }
 
 fn put_rekey_sa(out: &mut Encoder, rekey_sa: &RekeySa) {

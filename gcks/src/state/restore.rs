@@ -9,6 +9,7 @@ use ike::crypto::SigningKey;
 
 use super::codec::{push, schedule};
 use super::settings;
+use crate::group::eviction::TekHolder;
 use crate::group::kek::Kek;
 use crate::group::rekey_sa::{Abandoned, RekeySa, RetiredKek};
 use crate::group::sender_ids::{Holding, SenderIdPool};
@@ -29,20 +30,40 @@ pub(super) fn group(from: &mut Decoder<'_>, now: BootTime) -> Decoded<Group> {
         Ok((identifier, Holding { holder, until: from.option(Decoder::time)? }))
     })?;
     let held: BTreeMap<_, _> = held.into_iter().collect();
-    let rekey_sa = from.option(|from| rekey_sa(from, now))?;
+    let mut rekey_sa = from.option(|from| rekey_sa(from, now))?;
     let pushes = rekey_sa.as_ref().is_some_and(|rekey_sa| rekey_sa.kek().is_some());
     let mut registry = Registry::default();
+    let (mut tek_holders, until) = (BTreeMap::new(), teks.last_end(now));
     for _ in 0..from.count()? {
         let id = MemberId { identity: from.identity()?, address: from.address()? };
         let registration = registration(from)?;
         // Without its KEK a member gets no pushes: it comes by itself.
         if pushes || registration.keys_end.is_some() {
             registry.restore(id, registration);
+        } else {
+            tek_holders.insert(id, TekHolder { name: registration.name, until });
         }
     }
+    if let Some(rekey_sa) = rekey_sa.as_mut().filter(|_| !pushes) {
+        let abandoned = std::mem::take(&mut rekey_sa.abandoned).into_iter();
+        tek_holders
+            .extend(abandoned.map(|(id, entry)| (id, TekHolder { name: entry.name, until })));
+    }
     let removed = from.list(|from| from.text().map(str::to_owned))?.into_iter().collect();
+    for _ in 0..from.count()? {
+        let id = MemberId { identity: from.identity()?, address: from.address()? };
+        tek_holders.insert(id, TekHolder { name: from.text()?.into(), until: from.time()? });
+    }
     let sender_ids = SenderIdPool::restore(bits, held, next);
-    Ok(Group::from_parts(Parts { config, teks, sender_ids, rekey_sa, registry, removed }))
+    Ok(Group::from_parts(Parts {
+        config,
+        teks,
+        sender_ids,
+        rekey_sa,
+        registry,
+        removed,
+        tek_holders,
+    }))
 }
 
 fn rekey_sa(from: &mut Decoder<'_>, now: BootTime) -> Decoded<RekeySa> {
