@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
+use core::time::Duration;
+
 use super::*;
+use crate::config::Phase1Policy;
 use crate::config::{Authentication, Credential};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use crate::phase1::responder::Offer;

@@ -34,17 +34,16 @@
 //! group's packets from leaving and arriving in clear. A default block of XFRM is no way to help:
 //! it would hit everybody's traffic.
 
-use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 
+use crate::nft::addresses::{preserved, restored};
 use crate::nft::guarded::{Guarded, group_name, lines_name, protected_name};
-use crate::nft::pairs::layers;
 use crate::nft::rule::{ESP, Field, Rule, VLAN_TYPES, family};
-use crate::nft::table::{Chain, Elements, Hook, OWNED, Set, Table};
+use crate::nft::table::{Chain, Hook, OWNED, Set, Table};
 use crate::nft::{
     DROP, FOREIGN_POLICY, IN_CLEAR, IP, IP6, NETDEV, UNKNOWN_ESP, chain_name, egress_name,
 };
-use crate::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
+use crate::nft::{Preservation, SegmentSize};
 use crate::ownership::Ownership;
 
 const PREROUTING: u32 = 0;
@@ -97,15 +96,6 @@ pub(crate) fn guard_tables(preservation: &Preservation, ownership: &Ownership) -
     let mut tables = vec![content.guard(IP)];
     tables.extend(content.has(IP6).then(|| content.guard(IP6)));
     tables
-}
-
-/// Name of the set of a group's inbound SPIs.
-pub(crate) fn set_name(placeholder: Ipv4Addr) -> String {
-    format!("inbound_{placeholder}")
-}
-
-fn fragments_name(placeholder: Ipv4Addr, number: usize) -> String {
-    format!("fragments_{placeholder}_{number}")
 }
 
 /// The chain between a guard and `target`, where the groups are told apart.
@@ -477,38 +467,6 @@ fn between_both(rule: Rule, of: Of, set: &str) -> Rule {
         Of::Packet => rule.source_in(set).destination_in(set),
         Of::Quote => rule.quoted_source_in(set).quoted_destination_in(set),
     }
-}
-
-/// Rules that give received ESP of a group to XFRM, and the sets that they need.
-fn restored(placeholder: Ipv4Addr, group: &GroupPreservation) -> (Vec<Rule>, Vec<Set>) {
-    let rule = |comment: &str| Rule::new(IP, IP, comment).protocol(ESP);
-    let own = rule("to XFRM").spi_in(&set_name(placeholder));
-    let mut rules = vec![own.set_destination(group.local).untracked().counted().accepted()];
-    let spis = Elements::Spis(group.inbound_spis.clone());
-    let mut sets = vec![Set { name: set_name(placeholder), elements: spis }];
-    for (number, pairs) in layers(group.fragments.iter(), IP).into_iter().enumerate() {
-        let name = fragments_name(placeholder, number);
-        let fragment = rule("later fragments to XFRM").later_fragment().pair_in(&name);
-        rules.push(fragment.set_destination(group.local).untracked().counted().accepted());
-        sets.push(Set { name, elements: Elements::Pairs(IP, pairs) });
-    }
-    (rules, sets)
-}
-
-/// Rules that put the inner addresses of a group's ESP outside.
-fn preserved(placeholder: Ipv4Addr, group: &GroupPreservation) -> [Rule; 2] {
-    let ours = |comment: &str| {
-        let rule = Rule::new(IP, IP, comment).protocol(ESP).field_is(Field::SOURCE, group.local);
-        rule.field_is(Field::DESTINATION, placeholder)
-    };
-    let no_addresses = format!("{DROP}no inner addresses for ESP");
-    let outside = ours("inner addresses outside").restore_stashed();
-    let outside = match group.dont_fragment {
-        DontFragment::Set => outside.set_dont_fragment(),
-        // `flag nopmtudisc` on the state clears it; without the flag XFRM copies it.
-        DontFragment::Clear | DontFragment::Copy => outside,
-    };
-    [ours(&no_addresses).mark_empty().counted().dropped(), outside.untracked().counted()]
 }
 
 /// Frames of VLANs pass the guard of the interface that carries the VLAN, and then that of the

@@ -1,7 +1,9 @@
 //! The nf_tables tables: what they say, how they are written, and how they are recognised.
 
+mod addresses;
 pub(crate) mod content;
 pub(crate) mod dump;
+mod field;
 pub(crate) mod guarded;
 mod header_preservation;
 pub(crate) mod pairs;
@@ -95,7 +97,7 @@ impl Fingerprint {
     /// Puts the SPIs of `preservation` into the sets.
     pub(crate) fn with_spis(mut self, preservation: &Preservation) -> Self {
         for (placeholder, group) in &preservation.groups {
-            let name = content::set_name(*placeholder);
+            let name = addresses::set_name(*placeholder);
             for ((_, set), elements) in &mut self.sets {
                 if *set == name {
                     elements.clone_from(&group.inbound_spis);

@@ -9,6 +9,8 @@ use ipnet::IpNet;
 
 use crate::attribute::Attributes;
 use crate::model::{Reqid, Selector};
+pub(crate) use crate::nft::field::Field;
+use crate::nft::field::name;
 use crate::nft::{IP, IP6, digest};
 use crate::ownership::Ownership;
 
@@ -58,16 +60,6 @@ const QUOTED: u32 = 8;
 const DESTINED: u32 = 0x4744_4f49;
 /// Types of Ethernet frames with a VLAN tag.
 pub(crate) const VLAN_TYPES: [u16; 2] = [0x8100, 0x88a8];
-
-/// A field of the IPv4 header: offset and length in octets.
-#[derive(Clone, Copy)]
-pub(crate) struct Field(u32, u32);
-
-impl Field {
-    pub(crate) const FRAGMENT: Self = Self(6, 2);
-    pub(crate) const SOURCE: Self = Self(12, 4);
-    pub(crate) const DESTINATION: Self = Self(16, 4);
-}
 
 /// A rule under construction.
 #[derive(Clone)]
@@ -477,18 +469,6 @@ impl Rule {
         self.expressions.push(one.as_octets().to_vec());
         self
     }
-}
-
-/// An interface name as the kernel compares it: 16 octets, padded; the beginning alone of a
-/// pattern.
-fn name(interface: &str) -> Vec<u8> {
-    if let Some(beginning) = interface.strip_suffix('*') {
-        return beginning.as_bytes().iter().take(15).copied().collect();
-    }
-    let mut padded = vec![0; 16];
-    // The kernel's names have at most 15 octets; a longer one matches nothing.
-    padded.iter_mut().zip(interface.as_bytes()).for_each(|(to, from)| *to = *from);
-    padded
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

@@ -1,0 +1,55 @@
+//! What an endpoint is made with.
+
+use core::time::Duration;
+
+use crate::config::{Identity, PeerCredential, Phase1Policy};
+
+/// What an endpoint answers, and to whom.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// Our phase-1 identity; `None` is the address the peer wrote to.
+    pub identity: Option<Identity>,
+    /// Who may connect.
+    pub peers: Vec<PeerCredential>,
+    /// What phase 1 may negotiate, and for which domain of interpretation.
+    pub phase1: Phase1Policy,
+    /// Bounds on work for strangers.
+    pub limits: Limits,
+}
+
+/// Bounds that keep a flood of first messages from costing memory or arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Half-open exchanges in all.
+    pub half_open: usize,
+    /// Half-open exchanges of one source address: as many from the ports of IKE and GDOI, and as
+    /// many from all others.
+    pub half_open_per_source: usize,
+    /// How long a half-open exchange may wait for its next message.
+    pub half_open_timeout: Duration,
+    /// Computations handed out whose results have not come back: see [`Arithmetic::HandedOut`](super::Arithmetic::HandedOut).
+    pub computations: usize,
+    /// Established ISAKMP SAs in all.
+    pub established: usize,
+    /// Established ISAKMP SAs of one peer; a further one replaces the oldest.
+    pub established_per_peer: usize,
+    /// Exchanges in progress under one ISAKMP SA.
+    pub exchanges: usize,
+    /// How long the answer to a last message is kept for duplicates of it.
+    pub finished_exchange: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            half_open: 4096,
+            half_open_per_source: 4,
+            half_open_timeout: Duration::from_secs(30),
+            computations: 1024,
+            established: 20_000,
+            established_per_peer: 4,
+            exchanges: 8,
+            finished_exchange: Duration::from_secs(60),
+        }
+    }
+}
