@@ -190,8 +190,15 @@ fn threads(daemon: &Daemon) -> Vec<String> {
 #[test]
 fn members_register_at_a_time_while_the_configuration_is_read_again() {
     let daemon = Daemon::start("");
-    let workers = threads(&daemon).iter().filter(|name| name.starts_with("key-exchange-")).count();
-    assert_eq!(workers, std::thread::available_parallelism().unwrap().get());
+    let expected = std::thread::available_parallelism().unwrap().get();
+    let workers =
+        || threads(&daemon).iter().filter(|name| name.starts_with("key-exchange-")).count();
+    // A thread takes its name when it first runs, which may be after the daemon answers.
+    let patience = Instant::now() + Duration::from_secs(5);
+    while workers() < expected && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(workers(), expected);
     let server = daemon.address(1);
     let rounds = 4;
     let members: Vec<_> = [(1, 1), (2, 1), (3, 2)]
