@@ -188,3 +188,32 @@ fn a_host_that_is_not_authorized_any_more_is_left_behind() {
         }
     }
 }
+
+/// A host that comes under the entry of a removed member is left behind like one that is not
+/// authorized any more.
+#[test]
+fn a_host_under_the_entry_of_a_removed_member_is_left_behind() {
+    for settings in ["", "lkh = true"] {
+        let keys = keys();
+        let text = configuration_with(keys.path(), "", "10.0.0", CBC, &pushes(settings));
+        let text = text.replace("groups = [\"two\"]", "groups = [\"one\", \"two\"]");
+        let text = text.replace("address = \"10.0.0.2\"", "address = \"10.0.0.2/31\"");
+        let text = text.replace("address = \"10.0.0.3\"", "address = \"10.0.0.33\"");
+        let signing = signing_keys(&parse(&text));
+        let mut world = World::new(KeyServer::new(parse(&text), &signing, [1; 32], OsEntropy));
+        world.join(1, 1);
+        world.join(2, 1);
+        world.run(seconds(10));
+        world.service.remove("one", "g3", world.now).unwrap();
+        // The prefix of g2 gets smaller, and its host is that of g3.
+        let text = text.replace("\"10.0.0.2/31\"", "\"10.0.0.3/32\"");
+        let text = text.replace("\"10.0.0.33\"", "\"10.0.0.2\"");
+        world.service.reload(parse(&text), &signing, world.now);
+        world.settle();
+        world.node(1).removed = true;
+        world.run(seconds(60));
+        let spi = world.nodes[0].sending(world.now).unwrap();
+        assert!(!world.nodes[1].receives(spi, world.now), "{settings}");
+        assert_eq!(world.service.groups().next().unwrap().registry().len(), 1, "{settings}");
+    }
+}

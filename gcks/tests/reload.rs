@@ -8,6 +8,7 @@ use gcks::control::snapshot;
 use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::SigningKeys;
 use gcks::server::KeyServer;
+use gcks::server::event::Event;
 use gdoi::push::{Deletion, KekChange};
 use support::world::*;
 use support::*;
@@ -455,5 +456,69 @@ fn a_member_whose_kek_ended_before_its_teks_can_be_removed() {
         lab.world.run(seconds(60));
         let spi = lab.world.nodes[0].sending(lab.world.now).unwrap();
         assert!(!held.contains(&spi), "{done}");
+    }
+}
+
+/// The host, its identity and its key say who was removed, also when its name is given to another
+/// in the same file.
+#[test]
+fn a_removed_member_whose_name_is_given_to_another_stays_removed() {
+    for (change, restart) in
+        ["new", "exchanged", "gone"].map(|one| [(one, false), (one, true)]).concat()
+    {
+        let mut lab = Lab::new(CBC, &pushes("lkh = true"));
+        lab.world.service.remove("one", "g2", lab.world.now).unwrap();
+        lab.world.node(1).removed = true;
+        let renamed = lab.text.replace("name = \"g2\"", "name = \"paris\"");
+        let text = match change {
+            "new" => {
+                let start = renamed.find("[[member]]").unwrap();
+                let end = start + renamed[start + 1..].find("[[member]]").unwrap() + 1;
+                let new = renamed[start..end].replace("\"g1\"", "\"g2\"").replace(".1\"", ".4\"");
+                format!("{}{new}{}", &renamed[..start], &renamed[start..])
+            }
+            "exchanged" => renamed.replace("\"g1\"", "\"g2\"").replace("\"paris\"", "\"g1\""),
+            _ => renamed.replace("\"g3\"", "\"g2\"").replace("[\"two\"]", "[\"one\", \"two\"]"),
+        };
+        let name = if change == "exchanged" { "g1" } else { "paris" };
+        let changes = match restart {
+            true => {
+                lab.world.events.clear();
+                lab.world.restart(parse(&text), &lab.signing);
+                let change = |event: &Event| match event {
+                    Event::ConfigurationChanged { change } => Some(change.clone()),
+                    _ => None,
+                };
+                lab.world.events.iter().filter_map(change).collect()
+            }
+            false => lab.reload(|_| text.clone()),
+        };
+        assert!(changes.contains(&format!("member g2: its name is {name} now")), "{changes:?}");
+        let is_new = changes.iter().any(|line| line == "member g2: may register");
+        assert_eq!(is_new, change == "new", "{changes:?}");
+        lab.world.pull(1);
+        lab.world.pull(0);
+        lab.world.run(seconds(60));
+        assert_eq!((lab.pulls()[1], lab.pulls()[0]), (1, 2), "{change} {restart}");
+        assert!(lab.world.service.admit("one", "g2").is_err(), "{change} {restart}");
+        lab.world.service.admit("one", name).unwrap();
+    }
+}
+
+#[test]
+fn a_member_stays_removed_from_a_group_with_another_name_or_number() {
+    for (from, to) in [("\"one\"", "\"uno\""), ("id = 1\n", "id = 7\n")] {
+        let mut lab = Lab::new(CBC, &pushes("lkh = true"));
+        lab.world.service.remove("one", "g2", lab.world.now).unwrap();
+        lab.world.node(1).removed = true;
+        lab.signing = signing_keys(&parse(&lab.text.replace(from, to)));
+        lab.reload(|text| text.replace(from, to));
+        let id = if to.contains('7') { 7 } else { 1 };
+        (lab.world.node(0).group, lab.world.node(1).group) = (id, id);
+        lab.world.node(1).alive = true;
+        lab.world.pull(0);
+        lab.world.pull(1);
+        lab.world.run(seconds(60));
+        assert_eq!(lab.pulls()[..2], [2, 1], "{to}");
     }
 }

@@ -62,13 +62,34 @@ impl Group {
         removed
     }
 
-    /// The member `before` has another name now.
-    pub fn rename_member(&mut self, before: &str, after: &Arc<str>) {
-        if self.removed.remove(before) {
-            self.removed.insert(after.to_string());
-            self.changed = true;
+    /// Members have other names now: `renamed` has the new ones by those before, which others may
+    /// have got.
+    pub fn rename_members(&mut self, renamed: &BTreeMap<&str, Arc<str>>) {
+        if renamed.is_empty() {
+            return;
         }
-        self.rename_pulling(before, after);
+        let taken: BTreeSet<&str> = renamed.values().map(AsRef::as_ref).collect();
+        let before = std::mem::take(&mut self.removed);
+        let after = before.into_iter().filter_map(|name| match renamed.get(name.as_str()) {
+            Some(now) => Some(now.to_string()),
+            None => Some(name).filter(|name| !taken.contains(name.as_str())),
+        });
+        self.removed = after.collect();
+        for name in self.registered_names_mut().map(|(_, name)| name) {
+            if let Some(now) = renamed.get(name.as_ref()) {
+                *name = Arc::clone(now);
+            }
+        }
+        self.changed = true;
+        self.rename_pulling(renamed);
+    }
+
+    /// The names of all who have keys.
+    fn registered_names_mut(&mut self) -> impl Iterator<Item = (&MemberId, &mut Arc<str>)> {
+        let abandoned = self.rekey_sa.iter_mut().flat_map(|rekey_sa| &mut rekey_sa.abandoned);
+        let abandoned = abandoned.map(|(id, abandoned)| (id, &mut abandoned.name));
+        let holders = self.tek_holders.iter_mut().map(|(id, holder)| (id, &mut holder.name));
+        self.registry.names_mut().chain(abandoned).chain(holders)
     }
 
     /// Looks at everybody who has keys: `authorize` gives the name that the member has now. Returns
@@ -78,21 +99,22 @@ impl Group {
         authorize: impl Fn(&MemberId) -> Option<Arc<str>>,
     ) -> BTreeMap<MemberId, Arc<str>> {
         let mut unauthorized = BTreeMap::new();
-        let abandoned = self.rekey_sa.iter_mut().flat_map(|rekey_sa| &mut rekey_sa.abandoned);
-        let abandoned = abandoned.map(|(id, abandoned)| (id, &mut abandoned.name));
-        let holders = self.tek_holders.iter_mut().map(|(id, holder)| (id, &mut holder.name));
-        for (id, name) in self.registry.names_mut().chain(abandoned).chain(holders) {
+        let (removed, mut changed) = (std::mem::take(&mut self.removed), false);
+        for (id, name) in self.registered_names_mut() {
             match authorize(id) {
                 Some(now) if now == *name => {}
-                Some(now) => {
-                    self.changed = true;
+                // Its host comes under the entry of another member.
+                Some(now) if !removed.contains(now.as_ref()) => {
+                    changed = true;
                     *name = now;
                 }
-                None => {
+                _ => {
                     unauthorized.insert(id.clone(), Arc::clone(name));
                 }
             }
         }
+        self.removed = removed;
+        self.changed |= changed;
         unauthorized
     }
 

@@ -235,11 +235,12 @@ impl Group {
         self.pull_counters.failed = self.pull_counters.failed.saturating_add(1);
     }
 
-    /// Who is pulling as the member `before` is registered as `after`.
-    pub(super) fn rename_pulling(&mut self, before: &str, after: &Arc<str>) {
-        let requests = self.pulls.values_mut().map(|pull| &mut pull.request);
-        for request in requests.filter(|request| request.member.as_ref() == before) {
-            request.member = Arc::clone(after);
+    /// Who is pulling under a name before is registered under the new one.
+    pub(super) fn rename_pulling(&mut self, renamed: &BTreeMap<&str, Arc<str>>) {
+        for request in self.pulls.values_mut().map(|pull| &mut pull.request) {
+            if let Some(now) = renamed.get(request.member.as_ref()) {
+                request.member = Arc::clone(now);
+            }
         }
     }
 

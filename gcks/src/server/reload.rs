@@ -4,8 +4,10 @@
 //! |---|---|
 //! | phase 1, our identity | all ISAKMP SAs end |
 //! | key, identity or address of a member | its ISAKMP SAs end |
+//! | name of a member | nothing; who was removed stays removed, whoever has the name now |
 //! | a member goes, or loses a group | its ISAKMP SAs end; it is evicted as by `gdoictl remove` |
-//! | a group goes, or gets another number | all its keys are deleted, its members' ISAKMP SAs end |
+//! | a group goes | all its keys are deleted, its members' ISAKMP SAs end |
+//! | name or number of a group | as if it went and came; who was removed stays removed |
 //! | algorithms or lifetime of a TEK | with the next TEK |
 //! | traffic selectors of a TEK | the TEK is deleted at once, and a new one pushed |
 //! | a TEK comes | it is made and pushed |
@@ -84,20 +86,18 @@ impl<E: Entropy> KeyServer<E> {
         changes: &mut Vec<String>,
         now: BootTime,
     ) {
-        let mut renamed = BTreeSet::new();
+        let successors = successors(old, &self.members);
+        let renamed = successors.iter().filter(|(before, after)| **before != after.name);
+        let renamed: BTreeMap<&str, Arc<str>> =
+            renamed.map(|(before, after)| (*before, after.name.as_str().into())).collect();
+        self.groups.values_mut().for_each(|group| group.rename_members(&renamed));
         for before in old {
-            let named = self.members.iter().find(|after| after.name == before.name);
-            let alike = |after: &&Member| is_same_peer(after, before);
-            let after = named.or_else(|| self.members.iter().find(alike)).cloned();
+            let after = successors.get(before.name.as_str()).cloned();
             if after.as_ref() == Some(before) {
                 continue;
             }
-            if let Some(after) = after.as_ref().filter(|after| after.name != before.name) {
-                let name: Arc<str> = after.name.as_str().into();
-                let states = self.groups.values_mut();
-                states.for_each(|group| group.rename_member(&before.name, &name));
+            if let Some(name) = renamed.get(before.name.as_str()) {
                 changes.push(format!("member {}: its name is {name} now", before.name));
-                renamed.insert(name);
             }
             let kept = after.as_ref().map(|after| &after.groups);
             let may = |group: &&GroupId| kept.is_some_and(|kept| kept.contains(group));
@@ -129,7 +129,7 @@ impl<E: Entropy> KeyServer<E> {
             changes.push(format!("member {name}: {count} ISAKMP SAs ended"));
         }
         for name in self.members.iter().map(|after| after.name.as_str()) {
-            if !old.iter().any(|before| before.name == *name) && !renamed.contains(name) {
+            if !successors.values().any(|after| after.name == name) {
                 changes.push(format!("member {name}: may register"));
             }
         }
@@ -185,6 +185,9 @@ impl<E: Entropy> KeyServer<E> {
         now: BootTime,
     ) {
         let gone = self.groups.values().filter(|state| !is_kept(state, &groups));
+        let removed =
+            gone.clone().map(|state| (state.id(), state.name().clone(), state.removed().clone()));
+        let removed: Vec<_> = removed.collect();
         let gone: Vec<GroupId> = gone.map(Group::id).collect();
         for group in gone {
             self.end_group(group, changes, now);
@@ -193,7 +196,14 @@ impl<E: Entropy> KeyServer<E> {
             let signing_key = keys.get(&config.name).cloned();
             let Ok((group, mut source)) = self.group_mut(config.id) else {
                 changes.push(format!("group {}: new", config.name));
-                self.groups.insert(config.id, Group::new(config, signing_key));
+                // Under another name or number it is the same to those who were removed from it.
+                let same = removed
+                    .iter()
+                    .filter(|(id, name, _)| *id == config.id || **name == *config.name);
+                let removed: BTreeSet<&String> = same.flat_map(|(_, _, removed)| removed).collect();
+                let mut group = Group::new(config, signing_key);
+                removed.into_iter().for_each(|member| _ = group.remove(member));
+                self.groups.insert(group.id(), group);
                 continue;
             };
             if *group.config() != config
@@ -225,6 +235,23 @@ impl<E: Entropy> KeyServer<E> {
 
 fn is_kept(state: &Group, groups: &[config::Group]) -> bool {
     groups.iter().any(|group| group.name == state.config().name && group.id == state.id())
+}
+
+/// What has become of each member: the same peer, whatever its name, or else what has its name and
+/// is none of the peers before.
+fn successors<'a>(old: &'a [Member], new: &[Member]) -> BTreeMap<&'a str, Member> {
+    let same = |before: &Member| new.iter().find(|after| is_same_peer(after, before));
+    let known: BTreeSet<&str> =
+        old.iter().filter_map(same).map(|after| after.name.as_str()).collect();
+    let named = |before: &Member| {
+        let mut others = new.iter().filter(|after| !known.contains(after.name.as_str()));
+        others.find(|after| after.name == before.name)
+    };
+    old.iter()
+        .filter_map(|before| {
+            Some((before.name.as_str(), same(before).or_else(|| named(before))?.clone()))
+        })
+        .collect()
 }
 
 /// Whether the same peer is meant, whatever its name: it proves the same from the same place with

@@ -46,7 +46,10 @@ pub(super) fn member(from: &mut Decoder<'_>, members: &[Member]) -> Decoded<Memb
     let addresses = IpNet::new(from.address()?, from.u8()?).map_err(|_| from.error("a prefix"))?;
     let identity = from.option(Decoder::identity)?;
     let groups = from.list(|from| from.u32().map(GroupId))?.into_iter().collect();
-    let now = members.iter().find(|member| member.name == name);
+    // It may have another name by now.
+    let is_same = |one: &&Member| one.addresses == addresses && one.identity == identity;
+    let named = |one: &&Member| one.name == name;
+    let now = members.iter().find(is_same).or_else(|| members.iter().find(named));
     let pre_shared_key = now
         .map_or_else(|| Arc::new(Secret::new(Vec::new())), |now| Arc::clone(&now.pre_shared_key));
     Ok(Member { name, addresses, identity, pre_shared_key, groups })
