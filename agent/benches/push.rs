@@ -6,7 +6,8 @@
 //!
 //! `cargo bench -p agent --bench push -- [--pushes N] [--lines N] [--varied 1]`
 //!
-//! `--varied 1` gives every push another lifetime, so that no push has the policy of the one before.
+//! `--varied 1` gives every push another lifetime, so that no push has the policy of the one
+//! before.
 
 #![allow(
     clippy::unwrap_used,

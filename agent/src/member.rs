@@ -39,8 +39,8 @@ pub struct Outcome {
 /// Packets of ESP with unknown SPIs between two looks that are worth a pull: late ones of a key
 /// that has ended are not.
 const UNKNOWN_ESP: u64 = 10;
-/// Integrity failures of one SA between two looks that are worth a pull: now and then a line damages
-/// a packet.
+/// Integrity failures of one SA between two looks that are worth a pull: now and then a line
+/// damages a packet.
 const INTEGRITY_FAILURES: u32 = 10;
 
 /// The member.

@@ -15,8 +15,8 @@ use crate::membership::local_interface::Multicast;
 
 /// Pause before a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// Room for what arrives while the kernel is updated, as the key server has it; in the default one a
-/// flood of unicast noise displaces pushes.
+/// Room for what arrives while the kernel is updated, as the key server has it; in the default one
+/// a flood of unicast noise displaces pushes.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 #[derive(Debug)]

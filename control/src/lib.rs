@@ -1,5 +1,6 @@
 //! The control-socket protocol of `gdoi-agent` and `gcks`: requests, responses, the
-//! snapshots in them, and both ends of the socket. `PROTOCOL.md` beside this crate is the specification.
+//! snapshots in them, and both ends of the socket. `PROTOCOL.md` beside this crate is the
+//! specification.
 //!
 //! The crate depends on no other crate of the workspace: a snapshot is plain data that a daemon
 //! fills in. No type here can hold a key, so no key can leave by the socket. Points in time travel

@@ -1,10 +1,10 @@
 //! Payloads of phase 1 and of informational exchanges: each input as each of them.
 #![no_main]
 
+use gdoi_fuzz::stable_payload;
 use ike::wire::{
     cert, cert_request, delete, hash, id, ke, nat_d, nonce, notify, sa, signature, vendor,
 };
-use gdoi_fuzz::stable_payload;
 
 libfuzzer_sys::fuzz_target!(|octets: &[u8]| {
     stable_payload::<sa::SecurityAssociation>(octets);

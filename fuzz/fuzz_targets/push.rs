@@ -6,9 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use ike::BootTime;
 use gdoi::config::HashAlgorithm;
-use ike::crypto::{KeyKind, RsaForm, SeededRng, SigningKey, hash};
 use gdoi::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
 use gdoi::lkh::KeyTree;
 use gdoi::push::kek::Kek;
@@ -17,6 +15,8 @@ use gdoi::wire::Header;
 use gdoi::wire::codec::Codec;
 use gdoi::wire::header;
 use gdoi::wire::registry::{Flags, GROUPKEY_PUSH, PayloadKind};
+use ike::BootTime;
+use ike::crypto::{KeyKind, RsaForm, SeededRng, SigningKey, hash};
 
 struct Group {
     sa: GroupSa,

@@ -244,7 +244,8 @@ fn a_member_that_was_dropped_and_is_removed_then_does_not_follow() {
     }
 }
 
-/// It keeps its leaf when it pulls in vain: somebody else in its place would be left behind with it.
+/// It keeps its leaf when it pulls in vain: somebody else in its place would be left behind with
+/// it.
 #[test]
 fn the_leaf_of_a_member_that_was_dropped_is_not_given_to_another() {
     let mut lab = Lab::new("lkh = true\ndrop-silent-members = true");

@@ -1,8 +1,8 @@
 //! The protocols of a GDOI group (RFC 6407) on IKEv1 ([`ike`]), for both roles.
 //!
 //! The crate does no input or output, reads no clock and draws no operating system randomness:
-//! time comes in as [`BootTime`](ike::BootTime), datagrams as slices, randomness as a 32-octet seed. What a
-//! machine wants done comes out of its `poll_*` methods as plain data.
+//! time comes in as [`BootTime`](ike::BootTime), datagrams as slices, randomness as a 32-octet
+//! seed. What a machine wants done comes out of its `poll_*` methods as plain data.
 //!
 //! Methods use one vocabulary: getters, `handle_*` (the world happened), imperative verbs (the
 //! user wishes), `poll_*` (what the machine wants done).

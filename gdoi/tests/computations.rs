@@ -1,5 +1,5 @@
-//! Key exchanges that are computed elsewhere: results come late, out of order or never, on a network
-//! that loses and repeats, and the exchange may have ended meanwhile.
+//! Key exchanges that are computed elsewhere: results come late, out of order or never, on a
+//! network that loses and repeats, and the exchange may have ended meanwhile.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,7 +1,7 @@
 //! A session: an established ISAKMP SA with the exchanges under it, the same for both roles.
 //!
-//! Either side may begin exchanges under the SA; its message identifiers are the session's, and each
-//! begins one exchange (RFC 2408 §3.1), whoever chose it.
+//! Either side may begin exchanges under the SA; its message identifiers are the session's, and
+//! each begins one exchange (RFC 2408 §3.1), whoever chose it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,9 +1,9 @@
 //! What stays shut whatever happens: the protected prefixes, and every selector that a TEK covers.
 //!
 //! The kernel's part is block policies that lose against everything else of ours, none with a
-//! device: what arrives by a LAN is exempt from checks (`disable_policy`), and what leaves by one is
-//! allowed. The nf_tables part is prefix pairs that are dropped in clear on any interface that is
-//! not a LAN.
+//! device: what arrives by a LAN is exempt from checks (`disable_policy`), and what leaves by one
+//! is allowed. The nf_tables part is prefix pairs that are dropped in clear on any interface that
+//! is not a LAN.
 
 use std::collections::BTreeSet;
 

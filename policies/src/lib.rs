@@ -27,8 +27,8 @@
 //!   line of another TEK says exactly B -> A.
 //! - **Exclude rules count in both directions**, for all groups of the machine, since the kernel
 //!   has one policy database.
-//! - **Lines with a protocol or a port add nothing to the guard**: the guard works on prefixes, and other
-//!   traffic between them is none of our business. The policies alone protect them.
+//! - **Lines with a protocol or a port add nothing to the guard**: the guard works on prefixes, and
+//!   other traffic between them is none of our business. The policies alone protect them.
 
 #![warn(missing_docs)]
 

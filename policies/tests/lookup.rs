@@ -371,8 +371,8 @@ proptest! {
         }
     }
 
-    /// Nothing of the group comes in in clear by an interface that is not a LAN, whatever its source
-    /// looks like and wherever it goes.
+    /// Nothing of the group comes in in clear by an interface that is not a LAN, whatever its
+    /// source looks like and wherever it goes.
     #[test]
     fn group_traffic_never_comes_in_in_clear(scene in scenes(), packets in prop::collection::vec(any_packet(), 24)) {
         let keys = cbc_keys();

@@ -41,8 +41,8 @@ pub struct Reconciler<K: Kernel> {
     /// Outbound states that others have taken the place of, and that packets under way may still be
     /// about to use.
     replaced: BTreeSet<SaId>,
-    /// What the tables look like in the kernel, without SPIs, and what that was computed from: rules
-    /// outlast many keys, and their digests are most of what a comparison costs.
+    /// What the tables look like in the kernel, without SPIs, and what that was computed from:
+    /// rules outlast many keys, and their digests are most of what a comparison costs.
     tables: Option<(Preservation, BTreeMap<String, u32>, Fingerprint)>,
     /// As last read.
     current: Current,

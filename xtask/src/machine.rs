@@ -1,6 +1,6 @@
-//! Where the lab runs: in network namespaces of this host when we are root and its kernel has ESP and
-//! nf_tables; otherwise in a throw-away virtual machine that boots Debian's kernel with this host's
-//! file system as its read-only root.
+//! Where the lab runs: in network namespaces of this host when we are root and its kernel has ESP
+//! and nf_tables; otherwise in a throw-away virtual machine that boots Debian's kernel with this
+//! host's file system as its read-only root.
 
 use crate::accelerator::{self, Accelerator, Machine};
 use crate::kernel::{self, Kernel};

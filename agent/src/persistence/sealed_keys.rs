@@ -1,5 +1,5 @@
-//! The member's sealed state: its keys, beside the description that [`saved`](mod@crate::persistence::state_file)
-//! keeps without them.
+//! The member's sealed state: its keys, beside the description that
+//! [`saved`](mod@crate::persistence::state_file) keeps without them.
 //!
 //! ```text
 //! version | description | groups: id | TEKs: SPI, encryption key, integrity key

@@ -1,9 +1,10 @@
 //! What must outlive the process: policy, points in time and numbers of pushes, and no key.
 //!
-//! The keys themselves stay in the kernel, and in the [sealed state](mod@crate::persistence::sealed_keys) if there is
-//! one. A new run finds them there and learns here what they are for and until when, so that it
-//! goes on where the one before was cut off. The file is written before the kernel is changed: what
-//! it describes and nobody holds yet is left out when it is read.
+//! The keys themselves stay in the kernel, and in the
+//! [sealed state](mod@crate::persistence::sealed_keys) if there is one. A new run finds them there
+//! and learns here what they are for and until when, so that it goes on where the one before was
+//! cut off. The file is written before the kernel is changed: what it describes and nobody holds
+//! yet is left out when it is read.
 //!
 //! A process that dies loses nothing that it wrote, whether or not the disk has it yet, and a
 //! machine that loses its power loses the kernel's keys as well. So the file waits for the disk

@@ -35,8 +35,8 @@ options! {
         pub hash: Vec<Located<HashAlgorithm>> =
             list_or("hash", [HashAlgorithm::Sha2_256]).applies(Applies::NewRegistration);
         /// Diffie-Hellman group, in order of preference: 14, 15, 16 (MODP 2048, 3072, 4096), 19, 20
-        /// (ECP 256, 384). With `legacy = true` also 1, 2, 5 and 24 (MODP 2048 with a subgroup of 256
-        /// bits).
+        /// (ECP 256, 384). With `legacy = true` also 1, 2, 5 and 24 (MODP 2048 with a subgroup of
+        /// 256 bits).
         pub dh_group: Vec<Located<DhGroup>> =
             list_or("dh-group", [DhGroup::Modp2048]).applies(Applies::NewRegistration);
         /// Lifetime of an ISAKMP SA. The shorter one of both sides counts.

@@ -85,7 +85,8 @@ pub fn processor_time(process: &str) -> Duration {
             tasks.map(|task| task.unwrap().path()).collect()
         }
     };
-    // The first figure of proc(5) schedstat, in nanoseconds. That of a process is its first thread's.
+    // The first figure of proc(5) schedstat, in nanoseconds. That of a process is its first
+    // thread's.
     let time = |task: PathBuf| {
         let text = fs::read_to_string(task.join("schedstat")).unwrap();
         Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())

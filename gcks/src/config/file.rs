@@ -55,19 +55,20 @@ options! {
         pub(super) control_socket: PathBuf =
             value("control-socket", PathBuf::from(::control::SERVER_SOCKET))
                 .applies(Applies::Restart);
-        /// Addresses to listen on. "0.0.0.0" is every IPv4 address, "::" every IPv6 address; answers
-        /// leave from the address that was asked.
+        /// Addresses to listen on. "0.0.0.0" is every IPv4 address, "::" every IPv6 address;
+        /// answers leave from the address that was asked.
         pub(super) listen: Vec<Located<IpAddr>> =
             list_or("listen", [IpAddr::V4(Ipv4Addr::UNSPECIFIED)]).applies(Applies::Restart);
         /// UDP port, the same on all addresses.
         pub(super) port: u16 =
             value("port", PORT).within(1..=u16::MAX).applies(Applies::Restart);
         /// The identity that we prove to members, one of { address = ".." }, { fqdn = ".." },
-        /// { user-fqdn = ".." }, { key-id = ".." }. Without it, the address that the member wrote to.
+        /// { user-fqdn = ".." }, { key-id = ".." }. Without it, the address that the member wrote
+        /// to.
         pub(super) identity: Option<Located<Identity>> = optional("identity")
             .example("{ fqdn = \"ks1.example.net\" }").applies(Applies::NewRegistration);
-        /// Whether weak algorithms may be named: DES, 3DES, MD5, groups 1, 2, 5 and 24, SHA-1 for pushes.
-        /// Each of them can be broken.
+        /// Whether weak algorithms may be named: DES, 3DES, MD5, groups 1, 2, 5 and 24, SHA-1 for
+        /// pushes. Each of them can be broken.
         pub(super) legacy: bool = value("legacy", false);
         /// Where signing keys and the state are kept; the systemd unit's StateDirectory= makes it.
         pub(super) state_directory: PathBuf =
@@ -78,8 +79,8 @@ options! {
         pub(super) state_key: Option<Located<SecretSource>> =
             key_source("state-key-file", "state-key-credential")
                 .example("\"/etc/gcks/state.key\"").applies(Applies::Restart);
-        /// What members may negotiate: all combinations are accepted; of those that a member offers, its
-        /// own order counts.
+        /// What members may negotiate: all combinations are accepted; of those that a member
+        /// offers, its own order counts.
         pub(super) ike: Ike = table("ike");
         /// For members that read the standard in another way.
         pub(super) interoperability: Interoperability = table("interoperability");
@@ -97,8 +98,8 @@ options! {
 
     /// None is needed with peers that follow RFC 6407.
     pub struct Interoperability {
-        /// Octet order of the group id. RFC 6407 means "network"; some implementations send it in "host"
-        /// order.
+        /// Octet order of the group id. RFC 6407 means "network"; some implementations send it in
+        /// "host" order.
         pub(super) group_id_byte_order: ByteOrder =
             one_of("group-id-byte-order", ByteOrder::Network, BYTE_ORDER);
     }
@@ -130,11 +131,12 @@ options! {
         pub(super) place: Option<Place> = place();
         /// Name for logs and gdoictl.
         pub(super) name: Option<Located<String>> = required("name").set("\"g1\"");
-        /// Where it registers from: an address, or a prefix whose hosts all share the key. A shared key
-        /// lets any of them pose as this server to the others: gcks warns about it.
+        /// Where it registers from: an address, or a prefix whose hosts all share the key. A shared
+        /// key lets any of them pose as this server to the others: gcks warns about it.
         pub(super) address: Option<Located<IpNet>> = required("address").set("\"10.0.1.1\"")
             .applies(Applies::NewRegistration);
-        /// The identity it must prove; what it is authorized for goes by this. Without it, its address.
+        /// The identity it must prove; what it is authorized for goes by this. Without it, its
+        /// address.
         pub(super) identity: Option<Located<Identity>> = optional("identity")
             .set("{ address = \"10.0.1.1\" }").applies(Applies::NewRegistration);
         /// The pre-shared key: a file of mode 600 that holds the key and at most one newline.
@@ -156,9 +158,9 @@ options! {
         pub(super) name: Option<Located<String>> = required("name").set("\"branches\"");
         /// The number by which members ask for it, 0 to 4294967295.
         pub(super) id: Option<Located<u32>> = required("id").set("1111");
-        /// Width of the sender identifiers in bits that members get for TEKs in counter mode (GCM, CCM).
-        /// Every pull takes one, and it is free again when the TEKs of its time have expired: 16 bits do
-        /// for 65536 pulls in the lifetime of a TEK.
+        /// Width of the sender identifiers in bits that members get for TEKs in counter mode (GCM,
+        /// CCM). Every pull takes one, and it is free again when the TEKs of its time have expired:
+        /// 16 bits do for 65536 pulls in the lifetime of a TEK.
         pub(super) sender_id_bits: u16 = value("sender-id-bits", 16).within(8..=32);
         /// Defaults for the group's TEKs: any key of [[group.tek]] but policy.
         pub(super) tek_defaults: TekKeys = table("tek-defaults").excerpt(&[
@@ -170,20 +172,22 @@ options! {
             .or_report("group: no TEK", "add [[group.tek]] with [[group.tek.policy]]");
         /// When members change from old keys to new ones.
         pub(super) gap: Gap = table("gap");
-        /// How new keys are pushed to the members before the old ones expire. Without this table members
-        /// only pull.
+        /// How new keys are pushed to the members before the old ones expire. Without this table
+        /// members only pull.
         pub(super) rekey: Option<rekey::File> = optional_table("rekey");
     }
 
     /// The keys that `[group.tek-defaults]` and `[[group.tek]]` share.
     pub struct TekKeys {
-        /// Lifetime of a new TEK. The next one is pushed before it expires; without [group.rekey], a pull
-        /// within 60 s or 5 % of the end, whichever is more (but at most half of the lifetime), makes it.
+        /// Lifetime of a new TEK. The next one is pushed before it expires; without [group.rekey],
+        /// a pull within 60 s or 5 % of the end, whichever is more (but at most half of the
+        /// lifetime), makes it.
         pub(super) lifetime: Option<Located<Duration>> = optional("lifetime")
             .within(Duration::from_secs(30)..=Duration::from_secs(30 * 86_400))
             .usual(&TEK_LIFETIME).applies(Applies::NextTek);
-        /// Encryption; "null" is integrity only, "3des-cbc" needs `legacy = true`. Required here or in
-        /// [group.tek-defaults]. Linux members send in counter mode (gcm, ccm) only when they are told to.
+        /// Encryption; "null" is integrity only, "3des-cbc" needs `legacy = true`. Required here or
+        /// in [group.tek-defaults]. Linux members send in counter mode (gcm, ccm) only when they
+        /// are told to.
         pub(super) encryption: Option<Located<Encryption>> =
             optional("encryption").set("\"aes-256-cbc\"").applies(Applies::NextTek);
         /// Integrity. Absent for gcm and ccm, which bring their own.
@@ -209,8 +213,8 @@ options! {
         pub(super) own: TekKeys = flattened();
         /// Whether there is an encryption, right or wrong.
         pub(super) names_encryption: bool = is_named(&["encryption"]);
-        /// Traffic selectors; the first that matches counts. With direction "symmetric" they count in both
-        /// directions.
+        /// Traffic selectors; the first that matches counts. With direction "symmetric" they count
+        /// in both directions.
         pub(super) policies: Vec<Selector> = tables("policy").or_report(
             "group.tek: no policy",
             "add [[group.tek.policy]] with source and destination"
@@ -221,11 +225,11 @@ options! {
     pub struct Gap {
         /// Where it begins.
         pub(super) place: Option<Place> = place();
-        /// From the receipt of new keys until sending with them: longer than all transmissions of a push
-        /// (retransmission-period times retransmissions), or who gets a late one cannot decrypt for a
-        /// moment what those send that got an early one: gcks warns about it. Where members only pull,
-        /// they get a new TEK one after the other and send with the old one until the others have had time
-        /// to pull.
+        /// From the receipt of new keys until sending with them: longer than all transmissions of a
+        /// push (retransmission-period times retransmissions), or who gets a late one cannot
+        /// decrypt for a moment what those send that got an early one: gcks warns about it. Where
+        /// members only pull, they get a new TEK one after the other and send with the old one
+        /// until the others have had time to pull.
         pub(super) activation: Option<Located<Duration>> =
             optional("activation-time-delay").within(ATTRIBUTE).set("\"30s\"");
         /// From the receipt of new keys until the old ones are removed; longer than the other.

@@ -1,4 +1,5 @@
-//! Pushes on their way: to whom they go, what comes back, and who is unresponsive (RFC 8263 §5, §6).
+//! Pushes on their way: to whom they go, what comes back, and who is unresponsive (RFC 8263 §5,
+//! §6).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -238,7 +238,8 @@ impl Group {
             .extend(abandoned.map(|(id, entry)| (id, TekHolder { name: entry.name, until })));
     }
 
-    /// A member cannot be sent what it registered for. It may hold the KEK of a registration before.
+    /// A member cannot be sent what it registered for. It may hold the KEK of a registration
+    /// before.
     pub fn abandon_member(&mut self, id: &MemberId, now: BootTime) {
         let entry = self.registry.find(id);
         let abandoned =

@@ -1,9 +1,9 @@
 //! Pulls (RFC 6407 §3): a member gets what everybody has, and what was pushed meanwhile.
 //!
-//! Message 2 tells the policy, keys are distributed with message 4, and a member counts from then on:
-//! before its message 3 is valid, nothing of the group changes (§3.2, §7.2.5). What is pushed between
-//! message 2 and message 4, the member gets afterwards, as if it had been there: the same octets,
-//! under the numbers that its pull told.
+//! Message 2 tells the policy, keys are distributed with message 4, and a member counts from then
+//! on: before its message 3 is valid, nothing of the group changes (§3.2, §7.2.5). What is pushed
+//! between message 2 and message 4, the member gets afterwards, as if it had been there: the same
+//! octets, under the numbers that its pull told.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -73,8 +73,9 @@ impl SenderIdPool {
         self.bits
     }
 
-    /// How many identifiers one member may hold. It gets a new one with every pull, and each is free
-    /// again when the TEKs of that time have ended: this bounds how fast one member uses them up.
+    /// How many identifiers one member may hold. It gets a new one with every pull, and each is
+    /// free again when the TEKs of that time have ended: this bounds how fast one member uses them
+    /// up.
     fn limit(&self) -> usize {
         usize::try_from(self.count() / 16).unwrap_or(usize::MAX).clamp(4, 64)
     }

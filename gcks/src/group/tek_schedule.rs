@@ -1,9 +1,9 @@
 //! When a TEK is replaced: the lifetimes of the data SAs of one group.
 //!
-//! A TEK is distributed with the lifetime it has left. Where members only pull, a pull that comes when
-//! too little is left makes the next one: members come back within the same margin before the end,
-//! so the first of them finds a new TEK and the others get that one. Where keys are pushed, the
-//! next one is made and pushed before that margin, early enough for all repetitions: see
+//! A TEK is distributed with the lifetime it has left. Where members only pull, a pull that comes
+//! when too little is left makes the next one: members come back within the same margin before the
+//! end, so the first of them finds a new TEK and the others get that one. Where keys are pushed,
+//! the next one is made and pushed before that margin, early enough for all repetitions: see
 //! [`rekey_timing`](crate::config::rekey_timing).
 //! TEKs are prepared first and distributed when the push is sealed.
 
@@ -127,8 +127,8 @@ impl TekSchedule {
         &self.gone
     }
 
-    /// Takes over other data SAs. One with the same traffic selectors keeps its TEK, and the next one is made
-    /// as the template says. Returns the TEKs of lines that there are no more.
+    /// Takes over other data SAs. One with the same traffic selectors keeps its TEK, and the next
+    /// one is made as the template says. Returns the TEKs of lines that there are no more.
     pub(crate) fn reconfigure(&mut self, templates: &[TekTemplate]) -> Vec<TekLifetime> {
         let mut before = std::mem::take(&mut self.slots);
         for template in templates {

@@ -53,8 +53,8 @@ pub struct GroupPolicy {
 ///
 /// Where its keys come from shows in how it is built: [`originate`](Self::originate) is for the key
 /// server, which is the authority; [`from_kernel`](Self::from_kernel) and
-/// [`from_sealed`](Self::from_sealed) for what a restarted member has kept; what a member received is
-/// built inside this crate only, behind a verified HASH or SIG.
+/// [`from_sealed`](Self::from_sealed) for what a restarted member has kept; what a member received
+/// is built inside this crate only, behind a verified HASH or SIG.
 #[derive(Debug, PartialEq, Eq)]
 pub struct GroupSa {
     policy: GroupPolicy,

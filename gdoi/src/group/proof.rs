@@ -1,13 +1,14 @@
 //! Proof that keys are the key server's: what a received group SA is made with.
 //!
-//! Keys of a pull come with the proof that [`ike`] mints, keys of a push with [`SignatureVerified`].
+//! Keys of a pull come with the proof that [`ike`] mints, keys of a push with
+//! [`SignatureVerified`].
 
 pub(crate) use ike::phase1::HashVerified;
 
 use ike::crypto::{HashAlgorithm, PublicKey, RsaForm};
 
-/// Proof that SIG of a push was verified with the public key of the group's key server. Minted where
-/// that is checked and nowhere else; no copy of it can be made.
+/// Proof that SIG of a push was verified with the public key of the group's key server. Minted
+/// where that is checked and nowhere else; no copy of it can be made.
 #[derive(Debug)]
 pub struct SignatureVerified {
     digest: Vec<u8>,

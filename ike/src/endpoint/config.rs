@@ -27,7 +27,8 @@ pub struct Limits {
     pub half_open_per_source: usize,
     /// How long a half-open exchange may wait for its next message.
     pub half_open_timeout: Duration,
-    /// Computations handed out whose results have not come back: see [`Arithmetic::HandedOut`](super::Arithmetic::HandedOut).
+    /// Computations handed out whose results have not come back: see
+    /// [`Arithmetic::HandedOut`](super::Arithmetic::HandedOut).
     pub computations: usize,
     /// Established ISAKMP SAs in all.
     pub established: usize,

@@ -238,8 +238,8 @@ impl<X: Exchange> Endpoint<X> {
         Ok(())
     }
 
-    /// A peer has no ISAKMP SA but those that it began at `time` or later: ends the others. One that
-    /// it established meanwhile, for another group perhaps, is none of those that it lost.
+    /// A peer has no ISAKMP SA but those that it began at `time` or later: ends the others. One
+    /// that it established meanwhile, for another group perhaps, is none of those that it lost.
     fn forget_before(&mut self, time: BootTime, identity: &Identity, source: SocketAddr) {
         for cookies in self.sessions.before(time, identity, source.ip()) {
             self.end(&cookies, SessionEnd::PeerRestarted);

@@ -10,8 +10,8 @@
 //! cost a look-up, strangers with a credential a bounded piece of memory, and only who repeats our
 //! cookie costs arithmetic. Who offers what a peer has proved before costs no memory either.
 //!
-//! What an exchange of phase 2 means, the protocol above decides, by the domain of interpretation of
-//! the ISAKMP SA and the exchange type: Quick Mode and GROUPKEY-PULL share a number.
+//! What an exchange of phase 2 means, the protocol above decides, by the domain of interpretation
+//! of the ISAKMP SA and the exchange type: Quick Mode and GROUPKEY-PULL share a number.
 
 mod computation;
 mod config;

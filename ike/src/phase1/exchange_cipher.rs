@@ -180,8 +180,8 @@ pub(super) fn seal_with(
 }
 
 /// Checks that the encryption bit is as the message demands. Of the other flags none says anything
-/// here: a receiver that needs no CONNECTED ignores the commit bit, and what a bit without a meaning
-/// says is nobody's business (RFC 2408 §3.1).
+/// here: a receiver that needs no CONNECTED ignores the commit bit, and what a bit without a
+/// meaning says is nobody's business (RFC 2408 §3.1).
 pub(super) fn check_flags(
     header: &Header,
     message: &'static str,

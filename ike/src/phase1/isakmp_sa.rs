@@ -49,8 +49,9 @@ impl PeerAuthenticated {
     }
 }
 
-/// Proof that the HASH of one message of a phase-2 exchange was verified under SKEYID_a. Minted where
-/// that is checked and nowhere else; no copy of it can be made, so that it vouches for one message.
+/// Proof that the HASH of one message of a phase-2 exchange was verified under SKEYID_a. Minted
+/// where that is checked and nowhere else; no copy of it can be made, so that it vouches for one
+/// message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HashVerified {
     cookies: Cookies,

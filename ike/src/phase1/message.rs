@@ -56,7 +56,8 @@ pub(super) struct AuthMessage {
 }
 
 impl SaMessage {
-    /// Reads message 1 or 2. SA comes first (RFC 2409 §5); notifications behind it say nothing here.
+    /// Reads message 1 or 2. SA comes first (RFC 2409 §5); notifications behind it say nothing
+    /// here.
     pub(super) fn read(message: &'static str, datagram: &[u8]) -> Result<Self, Error> {
         let (header, body) = split(message, datagram)?;
         if header.initiator_cookie == [0; 8] {

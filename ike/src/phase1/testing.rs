@@ -1,6 +1,6 @@
 //! ISAKMP SAs for tests: a worked example whose keys another language computed from the formulas of
-//! RFC 2409 §5, and recordings of other implementations. The private exponents of the recordings are
-//! unknown, so that the shared secret stands in for the arithmetic.
+//! RFC 2409 §5, and recordings of other implementations. The private exponents of the recordings
+//! are unknown, so that the shared secret stands in for the arithmetic.
 
 #![allow(
     clippy::unwrap_used,

@@ -49,7 +49,8 @@ fn without_a_key(lab: &Lab, narrative: &mut Narrative, state: &str) {
     answered(narrative, "ping", "hb reaches ha", HB, &[], "172.16.1.10");
 }
 
-/// Brings new keys and takes the server away, so that no keys change while the traffic matrix is sent.
+/// Brings new keys and takes the server away, so that no keys change while the traffic matrix is
+/// sent.
 fn keyed(lab: &mut Lab, narrative: &mut Narrative) -> Result<bool> {
     lab.start_server(0)?;
     for node in lab.running() {

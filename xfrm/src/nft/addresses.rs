@@ -1,5 +1,5 @@
-//! Rules that move addresses: those of received ESP to where XFRM looks for its state, and the inner
-//! addresses of sent ESP to the outer header (RFC 6407 §5.5.1.1.1).
+//! Rules that move addresses: those of received ESP to where XFRM looks for its state, and the
+//! inner addresses of sent ESP to the outer header (RFC 6407 §5.5.1.1.1).
 
 use core::net::Ipv4Addr;
 

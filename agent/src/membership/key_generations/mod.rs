@@ -3,8 +3,8 @@
 //! A new generation is received on at once. It is sent on at its activation delay (RFC 6407
 //! §5.4.1), and the one before is received on until the deactivation delay (§5.4.2) or its own end.
 //! A generation may have several TEKs for the same traffic (RFC 5374 §4.2.1): all of them are
-//! received on, and the one with the longest remaining lifetime is sent on once its activation delay
-//! is over.
+//! received on, and the one with the longest remaining lifetime is sent on once its activation
+//! delay is over.
 //! All points in time are on the boot-time clock.
 
 use core::time::Duration;
@@ -259,8 +259,8 @@ impl KeyGenerations {
         self.generations.iter().all(|generation| generation.is_over(now))
     }
 
-    /// When traffic of the newest generation is first left without a TEK that nobody deleted: when a
-    /// further key is needed.
+    /// When traffic of the newest generation is first left without a TEK that nobody deleted: when
+    /// a further key is needed.
     pub fn first_end(&self, now: BootTime) -> Option<BootTime> {
         let latest = self.generations.last()?;
         first_needed(&latest.sa.policy().teks, &latest.expiry, &latest.deleted, now)

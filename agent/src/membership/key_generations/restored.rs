@@ -1,5 +1,5 @@
-//! KeyGenerations of an earlier run: what was written down about them, with the keys that the kernel
-//! still holds.
+//! KeyGenerations of an earlier run: what was written down about them, with the keys that the
+//! kernel still holds.
 
 use std::collections::BTreeMap;
 

@@ -246,7 +246,8 @@ fn warn_of_late_copies(
     }
 }
 
-/// A lifetime must leave time for a push, its repetitions and the pulls of those that it did not reach.
+/// A lifetime must leave time for a push, its repetitions and the pulls of those that it did not
+/// reach.
 fn warn_of_short_lifetimes(
     file: &File,
     rekey: &Rekey,

@@ -25,15 +25,15 @@ options! {
     pub struct File {
         /// Where it begins.
         pub(super) place: Option<Place> = place();
-        /// "unicast": to each member, at the address and port that it pulled from; "multicast": to all at
-        /// once.
+        /// "unicast": to each member, at the address and port that it pulled from; "multicast": to
+        /// all at once.
         pub(super) transport: TransportKind =
             one_of("transport", TransportKind::Unicast, TRANSPORT).applies(Applies::NextKek);
         /// The multicast group of pushes. Required for multicast, and only for it.
         pub(super) multicast_address: Option<Located<IpAddr>> = optional("multicast-address")
             .example("\"239.192.1.1\"").applies(Applies::NextKek);
-        /// The address of ours that pushes by multicast leave from. Without it, the one address of the
-        /// family that the server listens on.
+        /// The address of ours that pushes by multicast leave from. Without it, the one address of
+        /// the family that the server listens on.
         pub(super) multicast_source: Option<Located<IpAddr>> = optional("multicast-source")
             .example("\"10.0.9.1\"").applies(Applies::NextKek);
         /// The interface that pushes by multicast leave by. Without it, the one that has the source
@@ -49,12 +49,12 @@ options! {
         /// The kind of key that signs pushes. It is made when its file is missing.
         pub(super) signing_key: SigningKeyKind =
             one_of("signing-key", SigningKeyKind::Rsa(2048), SIGNING_KEY);
-        /// The file of that key: PKCS #8, PEM, mode 600. Without it, the group's name and .pem, in the
-        /// state directory.
+        /// The file of that key: PKCS #8, PEM, mode 600. Without it, the group's name and .pem, in
+        /// the state directory.
         pub(super) signing_key_file: Option<Located<PathBuf>> = optional("signing-key-file")
             .example("\"/var/lib/gcks/branches.pem\"");
-        /// Hash of signatures. sha1 needs `legacy = true`. ECDSA goes with the hash of its curve only.
-        /// Without it, sha2-256 or the hash of the curve.
+        /// Hash of signatures. sha1 needs `legacy = true`. ECDSA goes with the hash of its curve
+        /// only. Without it, sha2-256 or the hash of the curve.
         pub(super) signature_hash: Option<Located<HashAlgorithm>> =
             optional_one_of("signature-hash", SIGNATURE_HASH)
                 .example("\"sha2-256\"").applies(Applies::NextKek);
@@ -73,13 +73,13 @@ options! {
         /// Whether members acknowledge pushes (RFC 8263).
         pub(super) acknowledgements: bool =
             value("acknowledgements", true).applies(Applies::NextKek);
-        /// Whether a member that has acknowledged before and misses three pushes in a row is no longer
-        /// pushed to. Its keys expire, and it may pull again.
+        /// Whether a member that has acknowledged before and misses three pushes in a row is no
+        /// longer pushed to. Its keys expire, and it may pull again.
         pub(super) drop_silent_members: bool =
             value("drop-silent-members", false).applies(Applies::NextKek);
         /// Whether members get a path through a key hierarchy (LKH), so that one is revoked without
-        /// interrupting the others when `gdoictl remove` removes it, or it is taken out of this file.
-        /// Without it, all keys are deleted and everybody else registers again.
+        /// interrupting the others when `gdoictl remove` removes it, or it is taken out of this
+        /// file. Without it, all keys are deleted and everybody else registers again.
         pub(super) lkh: bool = value("lkh", false).applies(Applies::NextKek);
     }
 }

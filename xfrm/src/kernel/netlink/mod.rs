@@ -116,8 +116,8 @@ impl Netlink {
     }
 
     /// Routes of ours. They are looked for in the whole table once, where an earlier run may have
-    /// left some, and when one that should be there is not found; otherwise each is looked up, since
-    /// the table may hold a million others.
+    /// left some, and when one that should be there is not found; otherwise each is looked up,
+    /// since the table may hold a million others.
     async fn read_routes(&mut self) -> Result<BTreeSet<PlaceholderRoute>, Error> {
         let known = self.placeholders.clone().unwrap_or_default();
         let mut routes = Vec::new();
