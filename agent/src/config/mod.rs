@@ -174,7 +174,8 @@ impl Group {
     /// pattern, and the VRF devices of both. What passes a VRF device passes it beside the
     /// interface itself, where it is judged: a WAN that shares the VRF stays one.
     pub fn lan_interfaces<'i>(&'i self, existing: &'i Interfaces) -> Vec<&'i str> {
-        let mut all = expanded(&self.lan, &self.wan, existing);
+        // What patterns of both sides match is a WAN: the guards stand there.
+        let mut all = expanded(&self.lan, |name| on_side(&self.wan, name), existing);
         let vrf = |name: &&str| existing.get(*name)?.vrf.as_deref();
         let vrfs: BTreeSet<&str> = all.iter().filter_map(vrf).collect();
         all.extend(vrfs.into_iter().filter(|vrf| !on_side(&self.lan, vrf)));
@@ -183,7 +184,7 @@ impl Group {
 
     /// Interfaces of the wide area network, in the same way.
     pub fn wan_interfaces<'i>(&'i self, existing: &'i Interfaces) -> Vec<&'i str> {
-        expanded(&self.wan, &self.lan, existing)
+        expanded(&self.wan, |name| self.lan.iter().any(|lan| lan == name), existing)
     }
 
     /// All interfaces that it names, and patterns.
@@ -205,17 +206,20 @@ pub fn on_side(names: &[String], interface: &str) -> bool {
     })
 }
 
-/// The names, and in the place of each pattern what matches it. A name on the other side is not
+/// The names, and in the place of each pattern what matches it. What is on the other side is not
 /// meant by a pattern on this one.
-fn expanded<'i>(names: &'i [String], others: &[String], existing: &'i Interfaces) -> Vec<&'i str> {
+fn expanded<'i>(
+    names: &'i [String],
+    on_other_side: impl Fn(&str) -> bool,
+    existing: &'i Interfaces,
+) -> Vec<&'i str> {
     let mut all: Vec<&str> = Vec::new();
     for name in names {
         let matching: Vec<&str> = match name.ends_with('*') {
             false => vec![name],
             true => {
-                let matches = |one: &&String| {
-                    on_side(std::slice::from_ref(name), one) && !others.contains(one)
-                };
+                let matches =
+                    |one: &&String| on_side(std::slice::from_ref(name), one) && !on_other_side(one);
                 existing.keys().filter(matches).map(String::as_str).collect()
             }
         };

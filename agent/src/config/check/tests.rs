@@ -530,6 +530,17 @@ fn names_of_interfaces_may_be_patterns() {
     }
 }
 
+/// On both sides it would be trusted like a LAN, and group traffic would leave by it in clear.
+#[test]
+fn what_patterns_of_both_sides_match_is_a_wan() {
+    let text = GROUP.replace("[\"lan\"]", "[\"lan\", \"wa*\"]");
+    let text = text.replace("[\"wan\"]", "[\"wan*\"]");
+    let config = load_text(&text).unwrap().value;
+    let group = &config.groups[0];
+    assert_eq!(group.lan_interfaces(&interfaces()), ["lan"]);
+    assert_eq!(group.wan_interfaces(&interfaces()), ["wan", "wan2"]);
+}
+
 #[test]
 fn interfaces_on_the_wrong_side_are_a_warning() {
     let swapped = GROUP.replace("[\"lan\"]", "[\"x\"]").replace("[\"wan\"]", "[\"lan\"]");
