@@ -194,6 +194,22 @@ impl HalfOpenTable {
         let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
         exchange.phase = Phase::ExpectAuth(Box::new(state));
         exchange.answered = answered;
+        self.wait_anew(cookies, now);
+    }
+
+    /// Message 1 was answered once more: its sender may have got no answer before, and has the whole
+    /// time for message 3. A stranger gains nothing by that, as it makes room for newer ones all the
+    /// same; a running exchange keeps its time.
+    pub(super) fn repeated(&mut self, source: SocketAddr, cookie: Cookie, now: BootTime) {
+        let Some(cookies) = self.by_first_message.get(&(source, cookie)).copied() else { return };
+        let exchange = self.by_cookies.get(&cookies);
+        if exchange.is_some_and(|exchange| self.strangers.contains(&(exchange.born, cookies))) {
+            self.wait_anew(&cookies, now);
+        }
+    }
+
+    fn wait_anew(&mut self, cookies: &Cookies, now: BootTime) {
+        let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
         self.deadlines.remove(&(exchange.deadline, *cookies));
         exchange.deadline = now + self.limits.half_open_timeout;
         self.deadlines.insert((exchange.deadline, *cookies));

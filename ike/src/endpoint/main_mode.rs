@@ -64,6 +64,7 @@ impl<X: Exchange> Endpoint<X> {
         let (address, digest) = (inbound.address(), Digest::of(datagram));
         if let Some(exchange) = self.half_open.begun_by(source, header.initiator_cookie) {
             let answer = answer_of(exchange.copy(&digest, now))?.ok_or(NotAccepted::Unexpected)?;
+            self.half_open.repeated(source, header.initiator_cookie, now);
             self.repeat(address, answer);
             return Ok(());
         }
