@@ -186,6 +186,37 @@ impl Check<'_> {
                 }
             }
         }
+        self.patterns_across_groups(file);
+    }
+
+    /// Groups share one set of guards: what a pattern makes a LAN in one of them is trusted in all.
+    fn patterns_across_groups(&self, file: &file::File) {
+        let has = |names: &[Located<String>], name: &str| names.iter().any(|one| one.value == name);
+        for (number, group) in file.groups.iter().enumerate() {
+            for (other_number, other) in file.groups.iter().enumerate() {
+                if number == other_number {
+                    continue;
+                }
+                for lan in &group.lan {
+                    let both = other.wan.iter().find(|wan| {
+                        overlap(&lan.value, &wan.value)
+                            && !has(&group.wan, &wan.value)
+                            && !has(&other.lan, &lan.value)
+                    });
+                    let Some(wan) = both else { continue };
+                    let line = self.report.line(wan.place.start);
+                    let message = format!(
+                        "group.lan: {} covers interfaces that {} in line {line} makes a WAN of another group",
+                        lan.value, wan.value
+                    );
+                    let remedy = format!(
+                        "name {} in this group's wan as well, or narrow the pattern",
+                        wan.value
+                    );
+                    self.error(&lan.place, message, remedy);
+                }
+            }
+        }
     }
 
     fn placement(&self, groups: &[Group]) {
@@ -439,6 +470,16 @@ impl Check<'_> {
         let message =
             format!("{key}: {address} is an IPv6 address, and groups are IPv4 in this version");
         self.error(place, message, "write an IPv4 address");
+    }
+}
+
+/// Whether two different entries, of which one is a pattern at least, can mean one interface.
+fn overlap(one: &str, other: &str) -> bool {
+    match (one.strip_suffix('*'), other.strip_suffix('*')) {
+        (Some(one), Some(other)) => one.starts_with(other) || other.starts_with(one),
+        (Some(pattern), None) => other.starts_with(pattern),
+        (None, Some(pattern)) => one.starts_with(pattern),
+        (None, None) => false,
     }
 }
 

@@ -541,6 +541,26 @@ fn what_patterns_of_both_sides_match_is_a_wan() {
     assert_eq!(group.wan_interfaces(&interfaces()), ["wan", "wan2"]);
 }
 
+/// The guards are shared: a LAN of one group is trusted in all, and the other's traffic would leave
+/// by it in clear.
+#[test]
+fn a_pattern_of_lans_leaves_out_the_wans_of_other_groups() {
+    let other = GROUP
+        .replace("\"branches\"", "\"second\"")
+        .replace("1111", "2222")
+        .replace("[\"wan\"]", "[\"wan2\"]");
+    let first = GROUP.replace("[\"lan\"]", "[\"lan\", \"wan*\"]");
+    let report = load_text(&format!("{first}{other}")).map(|_| ()).unwrap_err();
+    assert!(
+        report.contains("group.lan: wan* covers interfaces that wan2 in line 18 makes a WAN"),
+        "{report}"
+    );
+    // Who says that it is no LAN of his is not refused for that.
+    let named = first.replace("wan = [\"wan\"]", "wan = [\"wan\", \"wan2\"]");
+    let report = load_text(&format!("{named}{other}")).map(|_| ());
+    assert!(report.is_ok() || !report.unwrap_err().contains("covers interfaces"));
+}
+
 #[test]
 fn interfaces_on_the_wrong_side_are_a_warning() {
     let swapped = GROUP.replace("[\"lan\"]", "[\"x\"]").replace("[\"wan\"]", "[\"lan\"]");
