@@ -4,7 +4,7 @@
 //! [`Member::poll_event`], put [`Member::poll_desired`] into the kernel, then read
 //! [`Member::poll_timeout`].
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use daemon::entropy;
@@ -157,7 +157,7 @@ impl Member {
     pub fn handle_near_exhaustion(&mut self, senders: &BTreeSet<SaId>, now: BootTime) {
         for id in senders {
             for membership in &mut self.memberships {
-                if id.destination == IpAddr::V4(membership.config().placeholder) {
+                if id.destination == membership.config().placeholder {
                     membership.handle_near_exhaustion(id.spi, now);
                 }
             }
@@ -167,7 +167,7 @@ impl Member {
     /// Outbound counter-mode SAs that were lost and must not be reinstalled.
     pub fn handle_suppressed(&mut self, senders: &BTreeSet<SaId>, now: BootTime) {
         for membership in &mut self.memberships {
-            let placeholder = IpAddr::V4(membership.config().placeholder);
+            let placeholder = membership.config().placeholder;
             let own = senders.iter().filter(|id| id.destination == placeholder);
             membership.handle_suppressed(own.map(|id| id.spi).collect(), now);
         }
@@ -208,7 +208,7 @@ impl Member {
                 continue;
             }
             for membership in &mut self.memberships {
-                if membership.local_address().map(IpAddr::V4) == Some(id.destination)
+                if membership.local_address() == Some(id.destination)
                     && membership.receives(id.spi, now)
                 {
                     membership.probe(Suspicion::IntegrityFailure(id.spi), now);
@@ -410,7 +410,7 @@ impl Member {
     }
 
     /// Addresses that registrations leave from.
-    pub fn local_addresses(&self) -> BTreeSet<Ipv4Addr> {
+    pub fn local_addresses(&self) -> BTreeSet<IpAddr> {
         self.memberships.iter().filter_map(Membership::local_address).collect()
     }
 

@@ -1,7 +1,7 @@
 //! UDP sockets: one for each address that registrations leave from, and one for each multicast
 //! group of pushes.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -50,9 +50,9 @@ pub enum Received {
 #[derive(Debug)]
 pub struct Sockets {
     port: u16,
-    bound: BTreeMap<Ipv4Addr, Bound>,
+    bound: BTreeMap<IpAddr, Bound>,
     /// Addresses without a socket and when to try again.
-    missing: BTreeMap<Ipv4Addr, BootTime>,
+    missing: BTreeMap<IpAddr, BootTime>,
     joined: BTreeMap<Multicast, Bound>,
     /// Multicast groups that could not be joined, and when to try again.
     not_joined: BTreeMap<Multicast, BootTime>,
@@ -72,7 +72,7 @@ impl Sockets {
 
     /// Opens sockets for the addresses that are new and closes those of addresses that are gone.
     /// Returns what could not be opened; it is tried again when the pause is over.
-    pub fn set(&mut self, addresses: &BTreeSet<Ipv4Addr>, now: BootTime) -> Vec<BindError> {
+    pub fn set(&mut self, addresses: &BTreeSet<IpAddr>, now: BootTime) -> Vec<BindError> {
         self.bound.retain(|address, _| addresses.contains(address));
         self.missing.retain(|address, _| addresses.contains(address));
         let mut errors = Vec::new();
@@ -82,7 +82,7 @@ impl Sockets {
             {
                 continue;
             }
-            match Socket::bind(SocketAddr::new(IpAddr::V4(*address), self.port)) {
+            match Socket::bind(SocketAddr::new(*address, self.port)) {
                 Ok(socket) => {
                     socket.reserve_receive_buffer(RECEIVE_BUFFER);
                     self.missing.remove(address);
@@ -146,11 +146,7 @@ impl Sockets {
     /// # Errors
     /// There is no socket for that address, or what the kernel says.
     pub fn send(&self, transmit: &Transmit) -> io::Result<()> {
-        let bound = match transmit.source.ip() {
-            IpAddr::V4(address) => self.bound.get(&address),
-            IpAddr::V6(_) => None,
-        };
-        match bound {
+        match self.bound.get(&transmit.source.ip()) {
             Some(bound) => bound.socket.send(transmit),
             None => Err(io::Error::new(
                 io::ErrorKind::AddrNotAvailable,
@@ -182,18 +178,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_socket_for_each_address_and_none_for_those_gone() {
-        let (one, two) = (Ipv4Addr::new(127, 0, 84, 1), Ipv4Addr::new(127, 0, 84, 2));
+        let (one, two) = (IpAddr::from([127, 0, 84, 1]), IpAddr::from([127, 0, 84, 2]));
         let mut member = Sockets::new(28_481);
         assert!(member.set(&[one, two].into(), at(0)).is_empty());
-        let datagram = |source: Ipv4Addr, destination: Ipv4Addr| Transmit {
-            destination: SocketAddr::new(destination.into(), 28_481),
-            source: SocketAddr::new(source.into(), 28_481),
+        let datagram = |source: IpAddr, destination: IpAddr| Transmit {
+            destination: SocketAddr::new(destination, 28_481),
+            source: SocketAddr::new(source, 28_481),
             payload: b"octets".to_vec(),
         };
         member.send(&datagram(one, two)).unwrap();
         match member.receive().await {
             Received::Datagram { source, octets, .. } => {
-                assert_eq!((source.ip(), octets.as_slice()), (IpAddr::V4(one), &b"octets"[..]));
+                assert_eq!((source.ip(), octets.as_slice()), (one, &b"octets"[..]));
             }
             other => panic!("{other:?}"),
         }
@@ -203,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_is_not_there_is_tried_again_later() {
-        let gone = Ipv4Addr::new(192, 0, 2, 200);
+        let gone = IpAddr::from([192, 0, 2, 200]);
         let mut member = Sockets::new(28_482);
         assert_eq!(member.set(&[gone].into(), at(0)).len(), 1);
         assert_eq!(member.poll_timeout(), Some(at(5)));

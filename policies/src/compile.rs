@@ -92,7 +92,7 @@ fn places(parts: &[Part<'_>]) -> Result<(), GroupUnusable> {
                 Unusable::PlaceTaken { placeholder, slot, other: other.to_owned() },
             ));
         }
-        if group.zones.local == Some(IpAddr::V4(placeholder)) {
+        if group.zones.local == Some(placeholder) {
             return Err(unusable(group, Unusable::PlaceholderIsLocal { placeholder }));
         }
     }
@@ -111,20 +111,22 @@ impl Part<'_> {
         self.group.protected.is_empty() && self.lines.is_empty()
     }
 
-    fn endpoint(&self) -> Result<Option<Ipv4Addr>, Unusable> {
+    fn endpoint(&self) -> Result<Option<IpAddr>, Unusable> {
         endpoint(self.group, &self.lines)
     }
 }
 
 /// LOCAL, if there are keys and an address to use them with.
-fn endpoint(group: &GroupInput<'_>, lines: &[Line<'_>]) -> Result<Option<Ipv4Addr>, Unusable> {
+fn endpoint(group: &GroupInput<'_>, lines: &[Line<'_>]) -> Result<Option<IpAddr>, Unusable> {
     if !lines.iter().any(|line| line.keys.is_some()) {
         return Ok(None);
     }
+    let placeholder = group.options.placeholder;
     match group.zones.local {
         None => Ok(None),
-        Some(IpAddr::V4(local)) => Ok(Some(local)),
-        Some(local) => Err(Unusable::LocalFamily { local }),
+        Some(local) if local.is_ipv6() => Err(Unusable::LocalFamily { local }),
+        Some(_) if placeholder.is_ipv6() => Err(Unusable::PlaceholderFamily { placeholder }),
+        local => Ok(local),
     }
 }
 
@@ -209,7 +211,7 @@ impl Builder {
         let named = Named::by(&part.lines);
         let slot = part.group.slot;
         let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let (local, placeholder) = (IpAddr::V4(local), IpAddr::V4(part.group.options.placeholder));
+        let placeholder = part.group.options.placeholder;
         let optional = open::takes_clear(part.group);
         for line in &part.lines {
             let priority = precedence::line(slot, line.place);
@@ -302,9 +304,9 @@ impl Builder {
         lines: &[Line<'_>],
         lanes: &BTreeMap<Spi, Lane>,
     ) -> Result<(), Unusable> {
-        let Some(local) = endpoint(group, lines)?.map(IpAddr::V4) else { return Ok(()) };
+        let Some(local) = endpoint(group, lines)? else { return Ok(()) };
         let (slot, options) = (group.slot, &group.options);
-        let placeholder = IpAddr::V4(options.placeholder);
+        let placeholder = options.placeholder;
         let mut done = BTreeSet::new();
         for line in lines {
             let spi = line.policy.spi;
@@ -404,9 +406,9 @@ impl Builder {
             segment_size: group.options.segment_size,
         };
         preservation.groups.insert(placeholder, entry);
-        if let Some((uplink, gateway)) = group.zones.uplink(true) {
+        if let Some((uplink, gateway)) = group.zones.uplink(placeholder.is_ipv4()) {
             self.desired.routes.insert(PlaceholderRoute {
-                placeholder: IpAddr::V4(placeholder),
+                placeholder,
                 interface: uplink.name.clone(),
                 gateway,
                 mtu: uplink.mtu,

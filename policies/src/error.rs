@@ -1,6 +1,6 @@
 //! Why a policy cannot be used. Every variant names the SPI or the line and what would help.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 
 use gdoi::group::{
     AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, Spi, TekProtocol,
@@ -86,13 +86,17 @@ pub enum Unusable {
     #[error(
         "placeholder {placeholder} or slot {slot} is in use by group {other}: set another placeholder"
     )]
-    PlaceTaken { placeholder: Ipv4Addr, slot: u8, other: String },
+    PlaceTaken { placeholder: IpAddr, slot: u8, other: String },
     #[error("placeholder {placeholder} is the group's own local address: set another placeholder")]
-    PlaceholderIsLocal { placeholder: Ipv4Addr },
+    PlaceholderIsLocal { placeholder: IpAddr },
     #[error(
         "local address {local} is not IPv4, which is all that the group's data path can do yet"
     )]
     LocalFamily { local: IpAddr },
+    #[error(
+        "placeholder {placeholder} is not IPv4, which is all that the group's data path can do yet"
+    )]
+    PlaceholderFamily { placeholder: IpAddr },
     #[error(
         "{count} kernel policies in one direction, at most {limit} can be marked as ours: use fewer or wider lines"
     )]

@@ -1,6 +1,6 @@
 //! What is known about one group at a moment.
 
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use gdoi::group::{GroupId, TekKeys, TekPolicy, TrafficSelector};
@@ -53,7 +53,7 @@ pub struct GroupOptions {
     /// What becomes of the group's traffic without a valid key.
     pub failure: FailurePolicy,
     /// PLACEHOLDER: destination of the outbound states, an address no host has.
-    pub placeholder: Ipv4Addr,
+    pub placeholder: IpAddr,
 }
 
 impl GroupOptions {
@@ -67,7 +67,7 @@ impl GroupOptions {
             segment_size: SegmentSize::Unchanged,
             mode: Mode::Normal,
             failure: FailurePolicy::Close,
-            placeholder: Ipv4Addr::new(192, 0, 2, slot.wrapping_add(1)),
+            placeholder: IpAddr::V4(Ipv4Addr::new(192, 0, 2, slot.wrapping_add(1))),
         }
     }
 }

@@ -333,6 +333,11 @@ fn local_addresses_that_cannot_be_used() {
     assert!(
         compile(&[group]).unwrap_err().to_string().contains("local address fd00::1 is not IPv4")
     );
+    let mut group = g1(keyed(&line, &keys));
+    group.options.placeholder = "2001:db8::1".parse().unwrap();
+    assert!(
+        compile(&[group]).unwrap_err().to_string().contains("placeholder 2001:db8::1 is not IPv4")
+    );
     let mut group = g1(GroupState::NoKey);
     group.zones.local = Some("192.0.2.1".parse().unwrap());
     assert!(compile(&[group]).unwrap_err().to_string().contains("set another placeholder"));

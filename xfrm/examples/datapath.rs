@@ -29,11 +29,11 @@ use xfrm::{Desired, Ownership, Reconciler};
 
 const OUTBOUND: Reqid = Reqid(0x4744_0000);
 const INBOUND: Reqid = Reqid(0x4744_0001);
-const PLACEHOLDER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const PLACEHOLDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 struct Member {
     group: IpNet,
-    local: Ipv4Addr,
+    local: IpAddr,
     gateway: IpAddr,
     algorithm: String,
     receive: BTreeSet<u32>,
@@ -83,8 +83,8 @@ impl Member {
     fn desired(&self) -> anyhow::Result<Desired> {
         let mut desired = Desired::default();
         let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let local = IpAddr::V4(self.local);
-        let placeholder = IpAddr::V4(PLACEHOLDER);
+        let local = self.local;
+        let placeholder = PLACEHOLDER;
         let counter_mode = self.algorithm.starts_with("gcm") || self.algorithm.starts_with("ccm");
         for spi in &self.receive {
             let id = SaId { destination: local, spi: *spi };

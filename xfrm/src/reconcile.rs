@@ -107,8 +107,11 @@ impl<K: Kernel> Reconciler<K> {
     ///
     /// # Errors
     /// The kernel cannot be read, refused a change, or does not hold what it acknowledged. What
-    /// closes was done as far as possible; nothing that opens was done after a failure.
+    /// closes was done as far as possible; nothing that opens was done after a failure. A state
+    /// that cannot be brought about at all ([`Error::Unsupported`]) changes nothing, and what was
+    /// desired before stays.
     pub async fn apply(&mut self, mut desired: Desired) -> Result<Report, Error> {
+        desired.preservation.iter().try_for_each(Preservation::check)?;
         self.keep_replaced(&mut desired);
         // A new key under an old identity is a new SA and may be installed once itself.
         let old = &self.desired.sas;

@@ -670,6 +670,33 @@ fn after_a_refusal_nothing_is_removed_but_keys_that_have_ended() {
     assert_eq!(kernel.sas().len(), 2);
 }
 
+/// There are no rules that preserve IPv6 addresses: nothing is done at all rather than by halves.
+#[test]
+fn address_preservation_of_another_family_is_refused_as_a_whole() {
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(sending(0x1300, 0))).unwrap();
+    let before = (kernel.log().len(), kernel.sas());
+    for field in [0, 1] {
+        let mut desired = sending(0x1301, 1);
+        let local = |address| GroupPreservation {
+            local: address,
+            outbound_reqids: BTreeSet::from([Reqid(0x4744_0000)]),
+            inbound_spis: BTreeSet::from([0x1301]),
+            fragments: BTreeSet::new(),
+            dont_fragment: DontFragment::Clear,
+            segment_size: SegmentSize::Unchanged,
+        };
+        let (v4, v6) = (address("192.0.2.1"), address("2001:db8::1"));
+        let group = [(v6, local(v4)), (v4, local(v6))][field].clone();
+        desired.preservation =
+            Some(Preservation { groups: BTreeMap::from([group]), ..Preservation::default() });
+        let refused = run(reconciler.apply(desired)).unwrap_err().to_string();
+        assert!(refused.contains("2001:db8::1: IPv4 addresses are needed"), "{refused}");
+        assert_eq!((kernel.log().len(), kernel.sas()), before);
+    }
+}
+
 #[test]
 fn keys_are_shown_nowhere() {
     let desired = sending(0x1300, 0x41);

@@ -275,9 +275,9 @@ impl Check<'_> {
         }
         let placeholder = match &group.placeholder {
             Some(placeholder) => {
-                self.ipv4(placeholder.value, &placeholder.place, "group.placeholder")
+                self.usable(placeholder.value, &placeholder.place, "group.placeholder")
             }
-            None => Some(Ipv4Addr::new(192, 0, 2, slot.saturating_add(1))),
+            None => Some(Ipv4Addr::new(192, 0, 2, slot.saturating_add(1)).into()),
         };
         if let Some(weak) = Some(weak_parts(&phase1)).filter(|weak| !weak.is_empty()) {
             let message = format!("group {} allows {} in phase 1", group.label(), weak.join(", "));
@@ -335,7 +335,7 @@ impl Check<'_> {
         const KEY: &str = "group.local-address";
         let text = local.as_str();
         if let Ok(address) = text.parse::<IpAddr>() {
-            return self.ipv4(address, &local.place, KEY).map(LocalAddress::Address);
+            return self.usable(address, &local.place, KEY).map(LocalAddress::Address);
         }
         if text.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.') || text.contains('/') {
             let message = format!("{KEY}: \"{text}\" is neither an address nor an interface name");
@@ -380,10 +380,10 @@ impl Check<'_> {
         let side = |range: AddressRange, key: &str| match range {
             AddressRange::Any => Some(range),
             AddressRange::Address(address) | AddressRange::Range(address, _) => {
-                self.ipv4(address, &rule.place, key).map(|_| range)
+                self.usable(address, &rule.place, key).map(|_| range)
             }
             AddressRange::Subnet(prefix) => {
-                self.ipv4(prefix.addr(), &rule.place, key).map(|_| range)
+                self.usable(prefix.addr(), &rule.place, key).map(|_| range)
             }
         };
         let everything = |range| match range {
@@ -412,30 +412,29 @@ impl Check<'_> {
 
     /// A placeholder is an address that no packet ever carries.
     fn placeholders(&self, file: &file::File, groups: &[Group]) {
-        let mut seen: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
+        let mut seen: BTreeMap<IpAddr, &str> = BTreeMap::new();
         for (group, typed) in groups.iter().zip(&file.groups) {
             let place = match &typed.placeholder {
                 Some(placeholder) => Some(placeholder.place.clone()),
                 None => typed.place.clone(),
             };
             let placeholder = group.placeholder;
-            let address = IpAddr::from(placeholder);
             let taken_by = if let Some(other) = seen.get(&placeholder) {
                 Some(format!("the placeholder of group {other} as well"))
             } else if let Some(prefix) =
-                groups.iter().flat_map(|group| &group.protected).find(|p| p.contains(&address))
+                groups.iter().flat_map(|group| &group.protected).find(|p| p.contains(&placeholder))
             {
                 Some(format!("within the protected prefix {prefix}"))
             } else if groups
                 .iter()
                 .flat_map(|group| &group.servers)
-                .any(|server| server.ip() == address)
+                .any(|server| server.ip() == placeholder)
             {
                 Some("a key server's address".to_owned())
             } else if placeholder.is_unspecified()
                 || placeholder.is_multicast()
                 || placeholder.is_loopback()
-                || placeholder.is_broadcast()
+                || is_broadcast(placeholder)
             {
                 Some("no host's address".to_owned())
             } else {
@@ -456,20 +455,15 @@ impl Check<'_> {
         }
     }
 
-    fn ipv4(&self, address: IpAddr, place: &Place, key: &str) -> Option<Ipv4Addr> {
-        match address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => {
-                self.family(address, place, key);
-                None
-            }
+    /// An address of the family that groups are about in this version.
+    fn usable(&self, address: IpAddr, place: &Place, key: &str) -> Option<IpAddr> {
+        if address.is_ipv6() {
+            let message =
+                format!("{key}: {address} is an IPv6 address, and groups are IPv4 in this version");
+            self.error(place, message, "write an IPv4 address");
+            return None;
         }
-    }
-
-    fn family(&self, address: IpAddr, place: &Place, key: &str) {
-        let message =
-            format!("{key}: {address} is an IPv6 address, and groups are IPv4 in this version");
-        self.error(place, message, "write an IPv4 address");
+        Some(address)
     }
 }
 
@@ -483,11 +477,14 @@ fn overlap(one: &str, other: &str) -> bool {
     }
 }
 
+/// Whether it reaches everybody on the link.
+const fn is_broadcast(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(address) if address.is_broadcast())
+}
+
 /// The interface that has this address.
-fn holder(interfaces: &Interfaces, address: Ipv4Addr) -> Option<&str> {
-    let has = |interface: &Interface| {
-        interface.addresses.iter().any(|net| net.addr() == IpAddr::V4(address))
-    };
+fn holder(interfaces: &Interfaces, address: IpAddr) -> Option<&str> {
+    let has = |interface: &Interface| interface.addresses.iter().any(|net| net.addr() == address);
     interfaces.iter().find(|(_, interface)| has(interface)).map(|(name, _)| name.as_str())
 }
 

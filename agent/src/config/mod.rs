@@ -5,7 +5,7 @@ pub mod check;
 pub mod file;
 pub mod placement;
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -92,7 +92,7 @@ pub struct Group {
     /// Whether ESP with unknown SPIs makes the group pull.
     pub recovery_probe: bool,
     /// The outbound states' destination, which no host has.
-    pub placeholder: Ipv4Addr,
+    pub placeholder: IpAddr,
     /// Reading of a field of RFC 8263.
     pub acknowledgement_length: AcknowledgementLength,
     /// Acknowledgements of pushes by multicast leave within this time.
@@ -116,7 +116,7 @@ pub struct Server {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalAddress {
     /// A fixed address; it may be on any interface.
-    Address(Ipv4Addr),
+    Address(IpAddr),
     /// The first address of this interface, whatever it is at the moment.
     Interface(String),
 }

@@ -115,7 +115,7 @@ fn holder<'i>(local: &'i LocalAddress, interfaces: &'i Interfaces) -> Option<&'i
         LocalAddress::Interface(name) => Some(name),
         LocalAddress::Address(address) => {
             let has = |interface: &Interface| {
-                interface.addresses.iter().any(|net| net.addr() == IpAddr::V4(*address))
+                interface.addresses.iter().any(|net| net.addr() == *address)
             };
             let (name, _) = interfaces.iter().find(|(_, interface)| has(interface))?;
             Some(name)

@@ -1,6 +1,6 @@
 //! From memberships to what the kernel should hold: the only file that calls `policies`.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
 
 use control::member::{PolicyKind, PolicyLine};
@@ -27,7 +27,7 @@ pub struct GroupView<'m> {
     /// The interfaces that it names.
     pub interfaces: &'m Interfaces,
     /// The address that it speaks from.
-    pub local: Option<Ipv4Addr>,
+    pub local: Option<IpAddr>,
     /// The multicast group that its pushes come by.
     pub multicast: Option<Multicast>,
     /// Counter-mode TEKs of an earlier run: sending on them again would repeat IVs.
@@ -118,9 +118,7 @@ fn input(group: GroupView<'_>, now: BootTime) -> GroupInput<'_> {
         exclude: config.exclude.clone(),
         fail_open: config.fail_open.clone(),
         servers: config.server_addresses(),
-        pushes: group
-            .multicast
-            .map(|multicast| SocketAddr::new(multicast.group.into(), multicast.port)),
+        pushes: group.multicast.map(|multicast| SocketAddr::new(multicast.group, multicast.port)),
         options: options(config),
         state: match group.keys {
             Keys::Used(keys) => state(keys, group.iv_reuse_hazard, now),
@@ -183,5 +181,5 @@ fn zones(group: GroupView<'_>) -> Zones {
             mtu: interface.map_or(0, |interface| interface.mtu),
         }
     });
-    Zones { lan: lan.collect(), wan: wan.collect(), local: group.local.map(IpAddr::V4) }
+    Zones { lan: lan.collect(), wan: wan.collect(), local: group.local }
 }

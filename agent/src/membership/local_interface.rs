@@ -16,7 +16,7 @@ pub type Interfaces = BTreeMap<String, Interface>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Local {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The interface that has it.
     pub interface: String,
     /// That interface's number: another one after it was re-created.
@@ -27,7 +27,7 @@ pub struct Local {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Multicast {
     /// Its address.
-    pub group: Ipv4Addr,
+    pub group: IpAddr,
     /// UDP port.
     pub port: u16,
     /// Number of the interface to join it on.
@@ -40,7 +40,7 @@ pub enum Missing {
     /// The interfaces have not been read yet.
     Unknown,
     /// No interface has the configured address.
-    Address(Ipv4Addr),
+    Address(IpAddr),
     /// The configured interface does not exist.
     Interface(String),
     /// The configured interface has no IPv4 address.
@@ -67,7 +67,7 @@ impl fmt::Display for Missing {
 pub fn local(group: &Group, interfaces: &Interfaces) -> Result<Local, Missing> {
     match &group.local {
         LocalAddress::Address(address) => {
-            let wanted = IpAddr::V4(*address);
+            let wanted = *address;
             let holds =
                 |interface: &Interface| interface.addresses.iter().any(|net| net.addr() == wanted);
             let (name, interface) = interfaces
@@ -79,7 +79,11 @@ pub fn local(group: &Group, interfaces: &Interfaces) -> Result<Local, Missing> {
         LocalAddress::Interface(name) => {
             let interface = interfaces.get(name).ok_or_else(|| Missing::Interface(name.clone()))?;
             let address = ipv4(interface).next().ok_or_else(|| Missing::AddressOf(name.clone()))?;
-            Ok(Local { address: address.addr(), interface: name.clone(), index: interface.index })
+            Ok(Local {
+                address: address.addr().into(),
+                interface: name.clone(),
+                index: interface.index,
+            })
         }
     }
 }
@@ -140,7 +144,7 @@ mod tests {
             Missing::AddressOf("ppp0".to_owned()).to_string(),
             "interface ppp0 has no IPv4 address"
         );
-        let missing = Missing::Address(Ipv4Addr::new(10, 0, 1, 1));
+        let missing = Missing::Address(Ipv4Addr::new(10, 0, 1, 1).into());
         assert_eq!(missing.to_string(), "no interface has the local address 10.0.1.1");
     }
 }

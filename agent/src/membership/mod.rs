@@ -19,7 +19,7 @@ pub mod rekey_sa;
 pub mod restore;
 pub mod sending;
 
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -442,7 +442,7 @@ impl Membership {
 
 impl Membership {
     /// The local address, if there is one.
-    pub fn local_address(&self) -> Option<Ipv4Addr> {
+    pub fn local_address(&self) -> Option<IpAddr> {
         self.local.as_ref().ok().map(|local| local.address)
     }
 

@@ -5,7 +5,7 @@
 //! acknowledgement (RFC 8263 §4). One that is authentic and cannot be used changes no key: the
 //! group pulls again (RFC 6407 §4.4).
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{Ipv4Addr, SocketAddr};
 
 use gdoi::error::Error;
 use gdoi::event::Transmit;
@@ -90,7 +90,7 @@ impl Membership {
             None => local.index,
         };
         let port = if *port == 0 { crate::config::GDOI_PORT } else { *port };
-        Some(Multicast { group, port, interface: index })
+        Some(Multicast { group: group.into(), port, interface: index })
     }
 
     /// Takes the rekey SA of a pull into use. Under the same KEK used numbers stay used.
@@ -104,7 +104,7 @@ impl Membership {
     ) -> Result<(), RekeySaUnusable> {
         let local = self.local.as_ref().map_err(Clone::clone)?;
         let settings = RekeySettings {
-            address: SocketAddr::new(local.address.into(), self.local_port),
+            address: SocketAddr::new(local.address, self.local_port),
             acknowledgement_length: self.config.acknowledgement_length,
             legacy: self.config.legacy,
         };
@@ -238,7 +238,7 @@ impl Membership {
     /// Our own address is known when a push is handled; it may be gone when its acknowledgement
     /// leaves.
     fn send_acknowledgement(&mut self, acknowledgement: Transmit) {
-        let ours = self.local.as_ref().ok().map(|local| IpAddr::V4(local.address));
+        let ours = self.local.as_ref().ok().map(|local| local.address);
         if ours == Some(acknowledgement.source.ip()) {
             self.counters.acknowledgements_sent =
                 self.counters.acknowledgements_sent.saturating_add(1);

@@ -72,7 +72,7 @@ impl Membership {
         installed: &Installed,
         now: BootTime,
     ) {
-        let (slot, placeholder) = (self.slot(), core::net::IpAddr::V4(self.config().placeholder));
+        let (slot, placeholder) = (self.slot(), self.config().placeholder);
         let in_kernel = |spi: Spi| {
             let ours = |id: &SaId, one: &InstalledSa| {
                 id.spi == spi

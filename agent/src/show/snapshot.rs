@@ -1,6 +1,6 @@
 //! What gdoictl sees: a snapshot of all groups without any secret.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 use std::collections::BTreeMap;
 
 use control::MemberSnapshot;
@@ -143,9 +143,8 @@ fn kek(membership: &Membership, now: BootTime) -> Option<KekSa> {
 fn teks(membership: &Membership, statistics: &Statistics, now: BootTime) -> Vec<Tek> {
     let config = membership.config();
     let local = membership.local_address();
-    let counters = |destination: Option<std::net::Ipv4Addr>, spi: u32| {
-        let id = destination
-            .map(|destination| xfrm::model::SaId { destination: destination.into(), spi });
+    let counters = |destination: Option<IpAddr>, spi: u32| {
+        let id = destination.map(|destination| xfrm::model::SaId { destination, spi });
         traffic(id.and_then(|id| statistics.sas.get(&id).copied()).unwrap_or_default())
     };
     let teks = membership.generations().teks(now).into_iter().map(|tek| {

@@ -101,21 +101,31 @@ impl Socket {
         Self::open(local).map_err(|source| BindError { local, source })
     }
 
-    /// Joins the IPv4 multicast group `group` on the interface with this number and hears its
+    /// Joins the multicast group `group` on the interface with this number and hears its
     /// datagrams to `port` alone. Needs a running tokio reactor.
     ///
     /// # Errors
     /// The interface is gone or knows no multicast, or the port is taken.
-    pub fn join(group: Ipv4Addr, port: u16, interface: u32) -> Result<Self, BindError> {
-        let local = SocketAddr::new(group.into(), port);
+    pub fn join(group: IpAddr, port: u16, interface: u32) -> Result<Self, BindError> {
+        let local = SocketAddr::new(group, port);
         let open = || {
-            let socket = socket2::Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+            let socket =
+                socket2::Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
             // Several groups may push to one multicast group, on several interfaces.
             socket.set_reuse_address(true)?;
             socket.bind(&local.into())?;
             // Otherwise what other sockets of the machine joined would arrive here too.
-            socket.set_multicast_all_v4(false)?;
-            socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))?;
+            match group {
+                IpAddr::V4(group) => {
+                    socket.set_multicast_all_v4(false)?;
+                    socket
+                        .join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface))?;
+                }
+                IpAddr::V6(group) => {
+                    socket.set_multicast_all_v6(false)?;
+                    socket.join_multicast_v6(&group, interface)?;
+                }
+            }
             Self::finish(socket)
         };
         open().map_err(|source| BindError { local, source })

@@ -1,24 +1,24 @@
 //! Rules that move addresses: those of received ESP to where XFRM looks for its state, and the
 //! inner addresses of sent ESP to the outer header (RFC 6407 §5.5.1.1.1).
 
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 
 use super::pairs::layers;
-use super::rule::{ESP, Field, Rule};
+use super::rule::{ESP, Rule};
 use super::table::{Elements, Set};
 use super::{DROP, DontFragment, GroupPreservation, IP};
 
 /// Name of the set of a group's inbound SPIs.
-pub(crate) fn set_name(placeholder: Ipv4Addr) -> String {
+pub(crate) fn set_name(placeholder: IpAddr) -> String {
     format!("inbound_{placeholder}")
 }
 
-fn fragments_name(placeholder: Ipv4Addr, number: usize) -> String {
+fn fragments_name(placeholder: IpAddr, number: usize) -> String {
     format!("fragments_{placeholder}_{number}")
 }
 
 /// Rules that give received ESP of a group to XFRM, and the sets that they need.
-pub(crate) fn restored(placeholder: Ipv4Addr, group: &GroupPreservation) -> (Vec<Rule>, Vec<Set>) {
+pub(crate) fn restored(placeholder: IpAddr, group: &GroupPreservation) -> (Vec<Rule>, Vec<Set>) {
     let rule = |comment: &str| Rule::new(IP, IP, comment).protocol(ESP);
     let own = rule("to XFRM").spi_in(&set_name(placeholder));
     let mut rules = vec![own.set_destination(group.local).untracked().counted().accepted()];
@@ -34,10 +34,10 @@ pub(crate) fn restored(placeholder: Ipv4Addr, group: &GroupPreservation) -> (Vec
 }
 
 /// Rules that put the inner addresses of a group's ESP outside.
-pub(crate) fn preserved(placeholder: Ipv4Addr, group: &GroupPreservation) -> [Rule; 2] {
+pub(crate) fn preserved(placeholder: IpAddr, group: &GroupPreservation) -> [Rule; 2] {
     let ours = |comment: &str| {
-        let rule = Rule::new(IP, IP, comment).protocol(ESP).field_is(Field::SOURCE, group.local);
-        rule.field_is(Field::DESTINATION, placeholder)
+        let rule = Rule::new(IP, IP, comment).protocol(ESP).comes_from(group.local);
+        rule.goes_to(placeholder)
     };
     let no_addresses = format!("{DROP}no inner addresses for ESP");
     let outside = ours("inner addresses outside").restore_stashed();

@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 
 use crate::nft::addresses::{preserved, restored};
 use crate::nft::guarded::{Guarded, group_name, lines_name, protected_name};
-use crate::nft::rule::{ESP, Field, Rule, VLAN_TYPES, family};
+use crate::nft::rule::{ESP, Rule, VLAN_TYPES, family};
 use crate::nft::table::{Chain, Hook, OWNED, Set, Table};
 use crate::nft::{
     DROP, FOREIGN_POLICY, IN_CLEAR, IP, IP6, NETDEV, UNKNOWN_ESP, chain_name, egress_name,
@@ -256,7 +256,7 @@ impl<'a> Content<'a> {
             }
             preserve.extend(preserved(*placeholder, group));
             let stray = rule(&format!("{DROP}addressed to the placeholder"));
-            undelivered.push(stray.field_is(Field::DESTINATION, *placeholder).counted().dropped());
+            undelivered.push(stray.goes_to(*placeholder).counted().dropped());
         }
         received.extend(self.group_packets(IP, IP, Of::Packet, UNKNOWN));
         received.push(rule("").accepted());

@@ -1,10 +1,11 @@
 //! What the nf_tables tables named `gdoi` do: put the inner addresses outside, and stand guard.
 
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
+use crate::error::Error;
 use crate::model::{Reqid, Selector};
 
 /// The tables' content.
@@ -23,18 +24,36 @@ pub struct Preservation {
     pub guard_everything: bool,
     /// Traffic that the guard lets pass in clear: exclude rules. The interface member is not used.
     pub exclude: BTreeSet<Selector>,
-    /// Address preservation per placeholder address.
-    pub groups: BTreeMap<Ipv4Addr, GroupPreservation>,
+    /// Address preservation per placeholder address, of the family of the group's packets. The
+    /// rules exist for IPv4 alone: a packet's mark and priority hold no two IPv6 addresses.
+    pub groups: BTreeMap<IpAddr, GroupPreservation>,
     /// Packets between group prefixes are put together before policies see them, because fragments
     /// carry no ports.
     pub defragment: bool,
+}
+
+impl Preservation {
+    /// Whether rules for it exist.
+    ///
+    /// # Errors
+    /// A group with IPv6 addresses.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let addresses =
+            self.groups.iter().flat_map(|(placeholder, group)| [*placeholder, group.local]);
+        match addresses.into_iter().find(IpAddr::is_ipv6) {
+            None => Ok(()),
+            Some(address) => Err(Error::Unsupported(format!(
+                "address preservation with {address}: IPv4 addresses are needed"
+            ))),
+        }
+    }
 }
 
 /// Address preservation of one group (or one local address of it).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupPreservation {
     /// LOCAL: where received ESP is sent to the kernel's XFRM input.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// Outbound states' reqids, one per TEK in use at a time: `ipsec out reqid R` stashes the inner
     /// addresses.
     pub outbound_reqids: BTreeSet<Reqid>,

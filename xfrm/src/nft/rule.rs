@@ -3,7 +3,7 @@
 //! The nft command line cannot write `ip daddr set meta mark` (its types refuse); the kernel takes
 //! it over netlink.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -253,8 +253,16 @@ impl Rule {
         self.meta(META_PRIORITY).equal(&DESTINED.to_ne_bytes())
     }
 
-    pub(crate) fn field_is(self, field: Field, address: Ipv4Addr) -> Self {
-        self.payload(NETWORK_HEADER, field.0, field.1).equal(&address.octets())
+    pub(crate) fn comes_from(self, address: IpAddr) -> Self {
+        self.field_is(Field::source(address), address)
+    }
+
+    pub(crate) fn goes_to(self, address: IpAddr) -> Self {
+        self.field_is(Field::destination(address), address)
+    }
+
+    fn field_is(self, field: Field, address: IpAddr) -> Self {
+        self.payload(NETWORK_HEADER, field.0, field.1).equal(&octets(address))
     }
 
     /// A later fragment, which has no transport header.
@@ -340,8 +348,8 @@ impl Rule {
         rule.store(Field::FRAGMENT)
     }
 
-    pub(crate) fn set_destination(self, address: Ipv4Addr) -> Self {
-        self.immediate(&address.octets()).store(Field::DESTINATION)
+    pub(crate) fn set_destination(self, address: IpAddr) -> Self {
+        self.immediate(&octets(address)).store(Field::destination(address))
     }
 
     /// Connection tracking, and so address translation, leaves the packet alone.
@@ -418,14 +426,18 @@ impl Rule {
         )
     }
 
-    /// Writes the register into the IPv4 header and corrects its checksum.
+    /// Writes the register into the IP header and corrects the checksum that IPv4 has.
     fn store(self, field: Field) -> Self {
         let data = Attributes::new()
             .be32(2, NETWORK_HEADER)
             .be32(3, field.0)
             .be32(4, field.1)
             .be32(5, REGISTER);
-        self.push("payload", data.be32(6, CHECKSUM_INET).be32(7, IPV4_CHECKSUM_OFFSET).be32(8, 0))
+        let data = match self.family {
+            IP6 => data,
+            _ => data.be32(6, CHECKSUM_INET).be32(7, IPV4_CHECKSUM_OFFSET).be32(8, 0),
+        };
+        self.push("payload", data)
     }
 
     fn immediate(self, value: &[u8]) -> Self {

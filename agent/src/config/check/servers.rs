@@ -1,6 +1,6 @@
 //! The key servers of a group and the keys shared with them.
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use daemon::secrets::SecretSource;
 use gdoi::config::Identity;
 use ike::crypto::Secret;
 
-use super::{Check, file, holder};
+use super::{Check, file, holder, is_broadcast};
 use crate::config::{LocalAddress, MOST_SERVERS, Server};
 
 impl Check<'_> {
@@ -51,7 +51,7 @@ impl Check<'_> {
             };
             let place =
                 server.address.as_ref().map(|address| address.place.clone()).unwrap_or_default();
-            let socket = SocketAddr::new(address.into(), server.port);
+            let socket = SocketAddr::new(address, server.port);
             if let Some(first) = seen.get(&socket) {
                 let message =
                     format!("group.server.address: {socket} is the server of line {first} again");
@@ -65,7 +65,7 @@ impl Check<'_> {
             }
             let identity = match &server.identity {
                 Some(identity) => identity.value.clone(),
-                None => Identity::Address(address.into()),
+                None => Identity::Address(address),
             };
             raised.push(Server { address: socket, identity, pre_shared_key });
         }
@@ -83,10 +83,10 @@ impl Check<'_> {
         &self,
         address: &Located<IpAddr>,
         local: Option<&LocalAddress>,
-    ) -> Option<Ipv4Addr> {
+    ) -> Option<IpAddr> {
         const KEY: &str = "group.server.address";
-        let server = self.ipv4(address.value, &address.place, KEY)?;
-        if server.is_unspecified() || server.is_multicast() || server.is_broadcast() {
+        let server = self.usable(address.value, &address.place, KEY)?;
+        if server.is_unspecified() || server.is_multicast() || is_broadcast(server) {
             let message = format!("{KEY}: {server} is no host's address");
             self.error(&address.place, message, "write the address of one key server");
             return None;

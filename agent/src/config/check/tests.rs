@@ -93,7 +93,7 @@ fn the_example_loads_and_shows_the_defaults() {
     assert_eq!(loaded.warnings, []);
     let group = &loaded.value.groups[0];
     assert_eq!((group.name.as_str(), group.id), ("branches", GroupId(1111)));
-    assert_eq!(group.local, LocalAddress::Address(Ipv4Addr::new(10, 0, 1, 1)));
+    assert_eq!(group.local, LocalAddress::Address(Ipv4Addr::new(10, 0, 1, 1).into()));
     assert_eq!(
         group.server_addresses(),
         ["10.0.9.1:848".parse().unwrap(), "10.0.10.1:848".parse().unwrap()]
@@ -245,6 +245,12 @@ fn each_defect_names_its_place_and_its_remedy() {
             "\"10.0.1.1\"",
             "\"2001:db8::1\"",
             "f:5:17: error: group.local-address: 2001:db8::1 is an IPv6 address, and groups are IPv4 in this version; \
+             write an IPv4 address",
+        ),
+        (
+            "wan = ",
+            "placeholder = \"2001:db8::1\"\nwan = ",
+            "f:7:15: error: group.placeholder: 2001:db8::1 is an IPv6 address, and groups are IPv4 in this version; \
              write an IPv4 address",
         ),
         (
