@@ -32,11 +32,11 @@ pub struct RegistrationConfig {
     pub server: SocketAddr,
     /// Our address and port, as the key server sees them without address translation.
     pub local: SocketAddr,
-    /// The group.
+    /// The group to register in.
     pub group: GroupId,
     /// Interoperability switch for the group id.
     pub group_id_byte_order: ByteOrder,
-    /// Our phase-1 identity.
+    /// The identity that we prove in phase 1.
     pub identity: Identity,
     /// The identity that the key server must prove.
     pub expected_identity: Identity,
@@ -68,7 +68,7 @@ impl From<&RegistrationConfig> for InitiatorConfig {
 pub struct ServerConfig {
     /// Our phase-1 identity; `None` is the address the member wrote to.
     pub identity: Option<Identity>,
-    /// Who may connect.
+    /// Credentials of the peers that may connect.
     pub peers: Vec<PeerCredential>,
     /// What phase 1 may negotiate.
     pub phase1: Phase1Policy,

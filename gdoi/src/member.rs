@@ -233,7 +233,7 @@ impl Registration {
         repeat.into_iter().chain(expiry).min()
     }
 
-    /// What happened next.
+    /// What happened next; poll it until there is nothing more.
     pub fn poll_event(&mut self) -> Option<RegistrationEvent> {
         self.events.pop_front()
     }

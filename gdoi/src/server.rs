@@ -271,12 +271,12 @@ impl Server {
         ike.into_iter().chain(self.pushes.poll_timeout()).min()
     }
 
-    /// What happened next.
+    /// What happened next; poll it until there is nothing more.
     pub fn poll_event(&mut self) -> Option<ServerEvent> {
         self.events.pop_front()
     }
 
-    /// Figures since start.
+    /// Figures for show commands: most count since start.
     pub fn statistics(&self) -> &ServerStatistics {
         &self.statistics
     }

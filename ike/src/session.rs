@@ -21,7 +21,6 @@ use crate::time::BootTime;
 pub struct PeerAddress {
     /// Address and port of the peer.
     pub remote: SocketAddr,
-    /// Ours.
     pub local: SocketAddr,
 }
 
@@ -46,7 +45,6 @@ pub trait Exchange: Debug {
     /// Names the exchange for as long as the endpoint lives.
     type Id: Copy + Ord + Debug;
 
-    /// Its name.
     fn id(&self) -> Self::Id;
 
     /// Whether it has not come to its end. A finished one is kept for copies of its last request.
@@ -92,7 +90,6 @@ impl<X> Session<X> {
         self.credential.as_ref()
     }
 
-    /// The ISAKMP SA.
     pub fn sa(&self) -> &IsakmpSa {
         &self.sa
     }
@@ -132,7 +129,6 @@ impl<X> Session<X> {
         &self.exchanges
     }
 
-    /// Every exchange.
     pub fn exchanges_mut(&mut self) -> impl Iterator<Item = &mut X> {
         self.exchanges.values_mut()
     }

@@ -99,7 +99,6 @@ fn places(parts: &[Part<'_>]) -> Result<(), GroupUnusable> {
     Ok(())
 }
 
-/// One group, checked.
 struct Part<'a> {
     group: &'a GroupInput<'a>,
     lines: Vec<Line<'a>>,

@@ -113,7 +113,7 @@ pub enum Unusable {
 pub struct GroupUnusable {
     /// Name of the group.
     pub group: String,
-    /// Why.
+    /// Why its policy cannot be installed.
     #[source]
     pub reason: Unusable,
 }

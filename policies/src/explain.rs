@@ -17,18 +17,18 @@ pub enum Kind {
     Local,
     /// Passes in clear while there is no valid key.
     FailOpen,
-    /// Dropped.
+    /// Dropped while there is no valid key.
     FailClose,
 }
 
 /// One line, in the order in which lines apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyLine {
-    /// What happens.
+    /// Whether it is encrypted, passes or is dropped.
     pub kind: Kind,
     /// Source: prefix, address, range or `any`.
     pub source: String,
-    /// Destination.
+    /// Destination: prefix, address, range or `any`.
     pub destination: String,
     /// IP protocol, 0 for any.
     pub protocol: u8,

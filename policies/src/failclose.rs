@@ -51,7 +51,7 @@ pub(crate) fn blocked(group: &GroupInput<'_>, lines: &[Line<'_>]) -> BTreeSet<Se
 pub(crate) struct Guard {
     /// Between any two of these.
     pub(crate) protected: BTreeSet<IpNet>,
-    /// Pairs beyond those.
+    /// Pairs of prefixes that are blocked beyond those.
     pub(crate) pairs: BTreeSet<(IpNet, IpNet)>,
     /// Whatever comes from a LAN or goes to one: the policy encrypts everything. What the router
     /// itself sends and receives also keeps a WAN alive, for example DHCP, and is left to the

@@ -14,7 +14,7 @@ use crate::zone::Zones;
 pub struct GroupInput<'a> {
     /// Name in the configuration, for errors.
     pub name: &'a str,
-    /// Group id.
+    /// Group identifier that the policy must be for.
     pub group: GroupId,
     /// Position among the groups: gives reqids and the order of lines between groups.
     pub slot: u8,
@@ -22,7 +22,7 @@ pub struct GroupInput<'a> {
     pub zones: Zones,
     /// Fail-close prefixes: nothing between any two of them ever passes in clear.
     pub protected: Vec<IpNet>,
-    /// Never encrypted.
+    /// Traffic that always passes in clear.
     pub exclude: Vec<TrafficSelector>,
     /// May pass in clear while there is no valid key.
     pub fail_open: Vec<TrafficSelector>,
@@ -30,7 +30,7 @@ pub struct GroupInput<'a> {
     pub servers: Vec<SocketAddr>,
     /// The multicast group and UDP port of the key server's pushes, if they come that way.
     pub pushes: Option<SocketAddr>,
-    /// Choices.
+    /// What the operator chose for it.
     pub options: GroupOptions,
     /// What keys there are.
     pub state: GroupState<'a>,
@@ -42,7 +42,7 @@ pub struct GroupOptions {
     /// Send with GCM and CCM although the kernel's initialisation vectors cannot carry a sender id
     /// (RFC 6054).
     pub counter_mode_send: bool,
-    /// Accept weak algorithms.
+    /// Accept algorithms that are weak today, such as 3DES.
     pub legacy: bool,
     /// The outer header's DF bit.
     pub dont_fragment: DontFragment,
@@ -114,7 +114,7 @@ pub enum GroupState<'a> {
 /// without either flag stays blocked.
 #[derive(Clone, Copy, Debug)]
 pub struct InstalledTek<'a> {
-    /// The line.
+    /// The line as the key server stated it.
     pub policy: &'a TekPolicy,
     /// Keys of its SPI.
     pub keys: &'a TekKeys,

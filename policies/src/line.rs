@@ -12,13 +12,11 @@ use crate::precedence::{LINES_PER_GROUP, POLICIES_PER_DIRECTION};
 use crate::protection::{Suite, receives, sends};
 use crate::selector::{expand_line, mirror};
 
-/// One line.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
     pub(crate) policy: &'a TekPolicy,
     pub(crate) keys: Option<&'a TekKeys>,
     pub(crate) suite: Suite,
-    /// As received.
     pub(crate) selectors: Vec<Selector>,
     /// Its place in the order: the same line of another generation has the same.
     pub(crate) place: usize,
@@ -96,7 +94,6 @@ pub(crate) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// The line.
     pub(crate) fn line(
         self,
         suite: Suite,

@@ -13,7 +13,7 @@ use xfrm::model::Reqid;
 const BASE: u32 = 10_000_000;
 /// LOCAL to and from the key servers.
 pub const SERVER: u32 = BASE;
-/// Exclude rules.
+/// Exclude rules, before everything else of the groups.
 pub const EXCLUDE: u32 = BASE + 1;
 /// Traffic towards the LANs.
 pub const LOCAL: u32 = BASE + 2;

@@ -18,7 +18,7 @@ pub struct Zones {
 /// An interface of the protected hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LanInterface {
-    /// Name.
+    /// The interface's name, such as `eth1`.
     pub name: String,
     /// The router's own addresses there; empty while it has none.
     pub addresses: Vec<IpAddr>,
@@ -27,13 +27,13 @@ pub struct LanInterface {
 /// An interface of the wide area network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WanInterface {
-    /// Name.
+    /// The interface's name, such as `eth0`.
     pub name: String,
     /// Whether it exists and is up.
     pub up: bool,
     /// Next hop of its default route, if it has one.
     pub gateway: Option<IpAddr>,
-    /// MTU in octets.
+    /// MTU of the interface in octets.
     pub mtu: u32,
 }
 

@@ -44,7 +44,6 @@ pub struct Reconciler<K: Kernel> {
     /// What the tables look like in the kernel, without SPIs, and what that was computed from:
     /// rules outlast many keys, and their digests are most of what a comparison costs.
     tables: Option<(Preservation, BTreeMap<String, u32>, Fingerprint)>,
-    /// As last read.
     current: Current,
     /// What may be different by now.
     stale: Parts,

@@ -30,7 +30,6 @@ pub const MOST_SERVERS: usize = 4;
 /// Groups of one member; each takes a slot, which gives its reqids and its placeholder address.
 pub const MOST_GROUPS: usize = 64;
 
-/// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Path of the control socket.
@@ -46,12 +45,10 @@ pub struct Config {
     pub groups: Vec<Group>,
 }
 
-/// One membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Name in logs and show commands.
     pub name: String,
-    /// The group.
     pub id: GroupId,
     /// Where it speaks from.
     pub local: LocalAddress,
@@ -104,7 +101,6 @@ pub struct Group {
 /// A key server of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Where it listens.
     pub address: SocketAddr,
     /// The identity that it must prove.
     pub identity: Identity,
@@ -127,9 +123,7 @@ pub enum OnExit {
     /// No keys; blocks and guards stand.
     #[default]
     Block,
-    /// Everything.
     Keep,
-    /// Nothing.
     Remove,
 }
 

@@ -17,28 +17,17 @@ use super::{Group, LocalAddress, on_side};
 pub enum Misplaced {
     /// The address that the group speaks from is on a LAN.
     LocalAddress {
-        /// The group.
         group: String,
         /// The interface that has it.
         interface: String,
     },
     /// A LAN has a default route, and no WAN has one.
-    DefaultRoute {
-        /// The interface.
-        interface: String,
-    },
+    DefaultRoute { interface: String },
     /// A key server is in a LAN's own network, and no WAN has a default route.
-    KeyServer {
-        /// Its address.
-        server: IpAddr,
-        /// The interface.
-        interface: String,
-    },
+    KeyServer { server: IpAddr, interface: String },
     /// An interface that is up lies inside the protected prefixes and is on neither side.
     Unnamed {
-        /// The interface.
         interface: String,
-        /// Its address there.
         address: IpNet,
         /// The prefix that holds it.
         protected: IpNet,

@@ -14,7 +14,6 @@ use crate::pull::server::{Accepted, ExpectAcceptance, Requested, message4};
 use crate::wire::registry::NotifyType;
 use ike::time::BootTime;
 
-/// One pull.
 #[derive(Debug)]
 pub(super) struct Pull {
     pub(super) id: PullId,

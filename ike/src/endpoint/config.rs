@@ -9,7 +9,6 @@ use crate::config::{Identity, PeerCredential, Phase1Policy};
 pub struct EndpointConfig {
     /// Our phase-1 identity; `None` is the address the peer wrote to.
     pub identity: Option<Identity>,
-    /// Who may connect.
     pub peers: Vec<PeerCredential>,
     /// What phase 1 may negotiate, and for which domain of interpretation.
     pub phase1: Phase1Policy,

@@ -55,22 +55,13 @@ pub use statistics::Statistics;
 pub enum EndpointEvent<X> {
     /// A peer has proved its identity.
     Established {
-        /// Where it is.
         address: PeerAddress,
-        /// The identity proved.
         identity: Identity,
-        /// What was negotiated.
         transform: Phase1Transform,
-        /// The cookie pair.
         cookies: Cookies,
     },
     /// An ISAKMP SA is gone, with the exchanges under it.
-    Ended {
-        /// What there was.
-        session: Box<Session<X>>,
-        /// Why.
-        cause: SessionEnd,
-    },
+    Ended { session: Box<Session<X>>, cause: SessionEnd },
 }
 
 /// Why an ISAKMP SA is gone.
@@ -91,7 +82,6 @@ pub struct Expired<X> {
     pub address: PeerAddress,
     /// The identity that the peer proved.
     pub identity: Identity,
-    /// What there was.
     pub exchange: X,
 }
 
@@ -102,11 +92,8 @@ pub struct Inbound<'a> {
     pub source: SocketAddr,
     /// Our address that it came to.
     pub local: SocketAddr,
-    /// The octets.
     pub datagram: &'a [u8],
-    /// Its header.
     pub header: Header,
-    /// When it came.
     pub now: BootTime,
 }
 
@@ -321,7 +308,6 @@ impl<X: Exchange> Endpoint<X> {
         self.sessions.put(cookies, message_id, exchange);
     }
 
-    /// Removes an exchange.
     pub fn take(&mut self, cookies: &Cookies, message_id: u32) -> Option<X> {
         self.sessions.take(cookies, message_id)
     }
@@ -366,17 +352,14 @@ impl<X: Exchange> Endpoint<X> {
         half_open.into_iter().chain(sessions).min()
     }
 
-    /// What happened next.
     pub fn poll_event(&mut self) -> Option<EndpointEvent<X>> {
         self.events.pop_front()
     }
 
-    /// Figures since start.
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
     }
 
-    /// Half-open exchanges now.
     pub fn half_open(&self) -> usize {
         self.half_open.len()
     }

@@ -16,7 +16,6 @@ use crate::time::BootTime;
 /// wait of one exchange.
 pub(super) type Due = (BootTime, Timer, Cookies, u32);
 
-/// The sessions.
 #[derive(Debug)]
 pub(super) struct Sessions<X: Exchange> {
     limits: Limits,
@@ -170,7 +169,6 @@ impl<X: Exchange> Sessions<X> {
         session.put(message_id, exchange);
     }
 
-    /// Removes an exchange.
     pub(super) fn take(&mut self, cookies: &Cookies, message_id: u32) -> Option<X> {
         let exchange = self.by_cookies.get_mut(cookies)?.1.take(message_id)?;
         self.by_exchange.remove(&exchange.id());

@@ -19,7 +19,6 @@ use crate::wire::registry::{Doi, ExchangeType, NotifyType, PayloadKind, Protocol
 /// What an authenticated peer said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Informational {
-    /// A notification.
     Notification(Notification),
     /// SAs that the peer has deleted.
     Delete(Delete),
