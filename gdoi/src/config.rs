@@ -9,7 +9,7 @@ pub use ike::config::{
 pub use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 pub use ike::endpoint::Limits as ServerLimits;
 
-use ike::endpoint::EndpointConfig;
+use ike::endpoint::{EndpointConfig, PeerMobility};
 use ike::phase1::InitiatorConfig;
 
 use crate::group::GroupId;
@@ -63,7 +63,7 @@ impl From<&RegistrationConfig> for InitiatorConfig {
     }
 }
 
-/// A key server's endpoint.
+/// A key server's endpoint. Members stay where phase 1 found them ([`PeerMobility::Fixed`]).
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// Our phase-1 identity; `None` is the address the member wrote to.
@@ -84,6 +84,9 @@ impl From<&ServerConfig> for EndpointConfig {
             identity: config.identity.clone(),
             peers: config.peers.clone(),
             phase1: config.phase1.clone(),
+            // Pushes go to the address that a member registered from, and ESP with preserved
+            // addresses does not pass address translation: a member that moved registers anew.
+            mobility: PeerMobility::Fixed,
             limits: config.limits,
         }
     }

@@ -318,6 +318,8 @@ impl Server {
                         cookies: (cookies.initiator, cookies.responder),
                     });
                 }
+                // Members stay where they registered from.
+                EndpointEvent::Moved { .. } => {}
                 EndpointEvent::Ended { session, cause } => {
                     let running = session.exchanges().values().filter(|pull| pull.is_running());
                     let peer = (session.address().remote, session.identity());

@@ -67,9 +67,9 @@ impl Message1 {
     ///
     /// # Errors
     /// The message is noise, or HASH(1) does not fit.
-    pub fn read(sa: &IsakmpSa, opened: &Opened) -> Result<Authentic<Self>, Error> {
-        let (chain, _) = opened.authenticate(sa, Self::NAME, &[])?;
-        Ok(Self::from_payloads(&chain))
+    pub fn read(sa: &IsakmpSa, opened: &Opened) -> Result<(Authentic<Self>, HashVerified), Error> {
+        let (chain, proof) = opened.authenticate(sa, Self::NAME, &[])?;
+        Ok((Self::from_payloads(&chain), proof))
     }
 
     fn from_payloads(chain: &Chain<'_>) -> Result<Self, Error> {
@@ -129,9 +129,9 @@ impl Message3 {
         opened: &Opened,
         ni: &Nonce,
         nr: &Nonce,
-    ) -> Result<Authentic<Self>, Error> {
-        let (chain, _) = opened.authenticate(sa, Self::NAME, &[&ni.0, &nr.0])?;
-        Ok(Self::from_payloads(&chain))
+    ) -> Result<(Authentic<Self>, HashVerified), Error> {
+        let (chain, proof) = opened.authenticate(sa, Self::NAME, &[&ni.0, &nr.0])?;
+        Ok((Self::from_payloads(&chain), proof))
     }
 
     fn from_payloads(chain: &Chain<'_>) -> Result<Self, Error> {
