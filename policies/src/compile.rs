@@ -44,10 +44,16 @@ pub fn check(policy: &GroupPolicy, options: &GroupOptions) -> Result<(), Unusabl
 pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
     let mut ordered: Vec<&GroupInput<'_>> = groups.iter().collect();
     ordered.sort_by_key(|group| group.slot);
+    let protected = ordered.iter().map(|group| group.protected.as_slice());
+    let by_guards_alone = failclose::closed_by_guards_alone(protected);
     let mut parts = Vec::new();
-    for group in ordered {
+    for (group, by_guards_alone) in ordered.into_iter().zip(by_guards_alone) {
         let lines = line::of_group(group).map_err(|reason| unusable(group, reason))?;
-        parts.push(Part { group, lines });
+        let pairs = match by_guards_alone {
+            true => BTreeSet::new(),
+            false => failclose::protected_pairs(group),
+        };
+        parts.push(Part { group, lines, pairs, by_guards_alone });
     }
     places(&parts)?;
     let mut builder = Builder::default();
@@ -102,6 +108,10 @@ fn places(parts: &[Part<'_>]) -> Result<(), GroupUnusable> {
 struct Part<'a> {
     group: &'a GroupInput<'a>,
     lines: Vec<Line<'a>>,
+    /// Of protected prefixes, that policies are about.
+    pairs: BTreeSet<(IpNet, IpNet)>,
+    /// There are too many for policies.
+    by_guards_alone: bool,
 }
 
 impl Part<'_> {
@@ -185,14 +195,14 @@ impl Builder {
 
     /// Without a valid key: what may pass in clear then.
     fn opened(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
-        for selector in open::opened(part.group, &part.lines)? {
+        for selector in open::opened(part.group, &part.pairs, &part.lines)? {
             self.allow(&selector, precedence::fail_open(part.group.slot));
         }
         Ok(())
     }
 
     fn unencrypted(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
-        for selector in open::unencrypted(part.group, &part.lines) {
+        for selector in open::unencrypted(part.group, &part.pairs, &part.lines) {
             self.allow(&selector, MIGRATING);
         }
         Ok(())
@@ -288,7 +298,7 @@ impl Builder {
     }
 
     fn blocks(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
-        for selector in failclose::blocked(part.group, &part.lines) {
+        for selector in failclose::blocked(&part.pairs, &part.lines) {
             for id in failclose::block(&selector) {
                 self.add(id, BLOCK, Action::Block);
             }
@@ -364,11 +374,15 @@ impl Builder {
         if part.is_empty() {
             return Ok(());
         }
-        let Part { group, lines } = part;
-        let guard = failclose::guard(group, lines);
+        let Part { group, lines, pairs, by_guards_alone } = part;
+        let mut guard = failclose::guard(group, lines);
+        if *by_guards_alone && open::opens_everything(group, lines) {
+            // Nothing else closes these.
+            guard.protected.clear();
+        }
         let mut excluded = local::excluded(group)?;
-        excluded.extend(open::opened(group, lines)?);
-        excluded.extend(open::unencrypted(group, lines));
+        excluded.extend(open::opened(group, pairs, lines)?);
+        excluded.extend(open::unencrypted(group, pairs, lines));
         if open::takes_clear(group) {
             excluded.extend(lines.iter().flat_map(Line::all_selectors));
         }

@@ -6,6 +6,9 @@ use crate::group::{FailurePolicy, GroupInput, GroupState, InstalledTek, Mode};
 use crate::line::{self, Line};
 use crate::selector::describe;
 
+/// With more protected prefixes than these, lines do not name them pair by pair.
+const MOST_PROTECTED_IN_PAIRS: usize = 64;
+
 /// What becomes of some traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -114,8 +117,12 @@ pub fn explain(group: &GroupInput<'_>) -> Vec<PolicyLine> {
             PolicyLine::of(kind, &tek.policy.selector, Some(tek.policy.spi), note)
         })),
     }
+    // As many lines as prefixes, where each by each would be thousands.
+    let many = group.protected.len() > MOST_PROTECTED_IN_PAIRS;
+    let any = many.then(|| "any protected prefix".to_owned());
     for source in &group.protected {
-        for destination in &group.protected {
+        let pairs = group.protected.iter().map(|destination| destination.trunc().to_string());
+        for destination in pairs.take(if many { 0 } else { usize::MAX }).chain(any.clone()) {
             lines.push(PolicyLine {
                 kind: if keyless || group.options.mode == Mode::ReceiveOnly {
                     without_key
@@ -123,7 +130,7 @@ pub fn explain(group: &GroupInput<'_>) -> Vec<PolicyLine> {
                     Kind::FailClose
                 },
                 source: source.trunc().to_string(),
-                destination: destination.trunc().to_string(),
+                destination,
                 protocol: 0,
                 source_port: 0,
                 destination_port: 0,

@@ -29,6 +29,8 @@
 //!   has one policy database.
 //! - **Lines with a protocol or a port add nothing to the guard**: the guard works on prefixes, and
 //!   other traffic between them is none of our business. The policies alone protect them.
+//! - **Beyond [`BLOCKED_PAIRS`] pairs of protected prefixes the guards alone close them**: policies
+//!   are about pairs, and those of 200 prefixes would be 120,000.
 
 #![warn(missing_docs)]
 
@@ -49,6 +51,7 @@ pub mod zone;
 pub use compile::{check, compile};
 pub use error::{GroupUnusable, Unusable};
 pub use explain::explain;
+pub use failclose::{BLOCKED_PAIRS, closed_by_guards_alone};
 pub use group::{FailurePolicy, GroupInput, GroupOptions, GroupState, InstalledTek, Mode};
 pub use selector::{PAIRS_PER_LINE, RANGE_PREFIXES};
 pub use zone::{LanInterface, WanInterface, Zones};

@@ -1,10 +1,12 @@
 //! What may pass in clear although it is the group's: fail-open rules while there is no valid key,
 //! and a group that is being migrated and does not encrypt yet.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
 use xfrm::model::Selector;
 
 use crate::error::Unusable;
-use crate::failclose::protected_pairs;
 use crate::group::{FailurePolicy, GroupInput, Mode};
 use crate::line::Line;
 use crate::local::both_ways;
@@ -19,15 +21,14 @@ pub(crate) fn keyless(lines: &[Line<'_>]) -> bool {
 /// configuration says so or nobody expects encryption yet. Empty while there is a key.
 pub(crate) fn opened(
     group: &GroupInput<'_>,
+    pairs: &BTreeSet<(IpNet, IpNet)>,
     lines: &[Line<'_>],
 ) -> Result<Vec<Selector>, Unusable> {
     if !keyless(lines) {
         return Ok(Vec::new());
     }
-    if group.options.failure == FailurePolicy::Open || group.options.mode == Mode::ReceiveOnly {
-        let pairs = protected_pairs(group)
-            .into_iter()
-            .map(|(source, destination)| between(source, destination));
+    if opens(group) {
+        let pairs = pairs.iter().map(|(source, destination)| between(*source, *destination));
         return Ok(pairs.chain(lines.iter().flat_map(Line::all_selectors)).collect());
     }
     both_ways(&group.fail_open, |rule, reason| Unusable::FailOpen {
@@ -37,14 +38,25 @@ pub(crate) fn opened(
 }
 
 /// Pairs that no line covers and that a member which does not encrypt yet has no reason to stop.
-pub(crate) fn unencrypted(group: &GroupInput<'_>, lines: &[Line<'_>]) -> Vec<Selector> {
+pub(crate) fn unencrypted(
+    group: &GroupInput<'_>,
+    pairs: &BTreeSet<(IpNet, IpNet)>,
+    lines: &[Line<'_>],
+) -> Vec<Selector> {
     if group.options.mode != Mode::ReceiveOnly || keyless(lines) {
         return Vec::new();
     }
-    protected_pairs(group)
-        .into_iter()
-        .map(|(source, destination)| between(source, destination))
-        .collect()
+    pairs.iter().map(|(source, destination)| between(*source, *destination)).collect()
+}
+
+/// Whether everything between protected prefixes passes that no line covers.
+pub(crate) fn opens_everything(group: &GroupInput<'_>, lines: &[Line<'_>]) -> bool {
+    group.options.mode == Mode::ReceiveOnly || (keyless(lines) && opens(group))
+}
+
+/// Whether the group passes in clear while it has no valid key.
+fn opens(group: &GroupInput<'_>) -> bool {
+    group.options.failure == FailurePolicy::Open || group.options.mode == Mode::ReceiveOnly
 }
 
 /// Whether clear packets of the lines may arrive, so that the guard has to let them.

@@ -129,3 +129,53 @@ fn pushes_by_multicast_come_in_from_the_key_servers_alone() {
         [expected]
     );
 }
+
+/// So many prefixes without neighbours.
+fn prefixes(count: u16) -> Vec<ipnet::IpNet> {
+    (0..count).map(|n| format!("10.{}.{}.0/24", n / 128, n % 128 * 2).parse().unwrap()).collect()
+}
+
+fn blocks(desired: &Desired) -> usize {
+    desired.policies.values().filter(|policy| policy.action == Action::Block).count()
+}
+
+#[test]
+fn beyond_a_number_of_pairs_the_guards_alone_close_the_protected_prefixes() {
+    let keys = keys(16, 32);
+    let teks = [tek(0x1300, "10.0.0.0/8", "10.0.0.0/8")];
+    let with = |count, state| GroupInput { protected: prefixes(count), ..g1(state) };
+    assert_eq!(blocks(&compile(&[with(64, GroupState::NoKey)]).unwrap()), 64 * 64 * 3);
+    let many = with(200, GroupState::NoKey);
+    assert_eq!(explain(&many).iter().filter(|line| line.kind == Kind::FailClose).count(), 200);
+    let small = GroupInput { name: "small", slot: 1, ..with(10, GroupState::NoKey) };
+    let small = GroupInput { options: policies::GroupOptions::at_slot(1), ..small };
+    let desired = compile(&[many, small]).unwrap();
+    assert_eq!(blocks(&desired), 10 * 10 * 3);
+    let guarded = &desired.preservation.unwrap().protected;
+    assert!(guarded.contains(&prefixes(200).into_iter().collect()), "{guarded:?}");
+    // What the lines cover has policies all the same, in every state of the keys.
+    let keyed = compile(&[with(200, keyed(&teks, &keys))]).unwrap();
+    assert_eq!(blocks(&keyed), 0);
+    assert!(keyed.policies.values().any(|policy| matches!(policy.action, Action::Protect(_))));
+    let expired = compile(&[with(200, GroupState::Expired(teks.iter().collect()))]).unwrap();
+    assert_eq!(blocks(&expired), 3);
+}
+
+#[test]
+fn a_group_that_the_guards_alone_close_opens_like_any_other() {
+    let keys = keys(16, 32);
+    let teks = [tek(0x1300, "10.0.0.0/8", "10.0.0.0/8")];
+    let guards = |failure, mode, state| {
+        let mut group = GroupInput { protected: prefixes(200), ..g1(state) };
+        (group.options.failure, group.options.mode) = (failure, mode);
+        let desired = compile(&[group]).unwrap();
+        !desired.preservation.unwrap().protected.is_empty()
+    };
+    let keyless = || GroupState::NoKey;
+    assert!(guards(FailurePolicy::Close, Mode::Normal, keyless()));
+    assert!(!guards(FailurePolicy::Open, Mode::Normal, keyless()));
+    assert!(guards(FailurePolicy::Open, Mode::Normal, keyed(&teks, &keys)));
+    assert!(!guards(FailurePolicy::Close, Mode::ReceiveOnly, keyless()));
+    assert!(!guards(FailurePolicy::Close, Mode::ReceiveOnly, keyed(&teks, &keys)));
+    assert!(guards(FailurePolicy::Close, Mode::Passive, keyed(&teks, &keys)));
+}

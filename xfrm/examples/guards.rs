@@ -45,6 +45,8 @@ fn desired(groups: u32, prefixes: u32, lines: u32) -> anyhow::Result<Desired> {
     let pairs = preservation
         .protected
         .iter()
+        // As `policies` does it: beyond that number the guards close them alone.
+        .filter(|own| own.len() <= 64)
         .flat_map(|own| own.iter().flat_map(|from| own.iter().map(|to| (*from, *to))))
         .chain(preservation.guard.iter().copied());
     for (source, destination) in pairs {

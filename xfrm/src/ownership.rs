@@ -49,10 +49,11 @@ impl Ownership {
         self.policy_indexes.contains(&index)
     }
 
-    /// All indexes that a policy of this direction may take, in order.
-    pub fn indexes(&self, direction: Direction) -> impl Iterator<Item = u32> + use<> {
+    /// All indexes from `from` on that a policy of this direction may take, in order.
+    pub fn indexes(&self, direction: Direction, from: u32) -> impl Iterator<Item = u32> + use<> {
         let low = direction.number();
-        self.policy_indexes.clone().filter(move |index| index & 7 == low)
+        let first = from.max(*self.policy_indexes.start());
+        (first..=*self.policy_indexes.end()).filter(move |index| index & 7 == low)
     }
 
     /// Name of the tables that our socket owns.

@@ -89,6 +89,7 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
     let groups: Vec<Group> = groups.into_iter().collect::<Option<_>>()?;
     check.placeholders(&file, &groups);
     check.placement(&groups);
+    check.closed_by_guards_alone(&groups);
     if groups.is_empty() {
         return None;
     }
@@ -225,6 +226,22 @@ impl Check<'_> {
             let text = one.to_string();
             let (message, remedy) = text.rsplit_once([':', ';']).unwrap_or((&text, ""));
             self.report.warning(None, message.to_owned(), remedy.trim().to_owned());
+        }
+    }
+
+    fn closed_by_guards_alone(&self, groups: &[Group]) {
+        let protected = groups.iter().map(|group| group.protected.as_slice());
+        let alone = policies::closed_by_guards_alone(protected);
+        for (group, _) in groups.iter().zip(alone).filter(|(_, alone)| *alone) {
+            let message = format!(
+                "group {}: the nf_tables guards alone close its {} protected prefixes where no line \
+                 of the group covers them: more than {} pairs get no XFRM policies",
+                group.name,
+                group.protected.len(),
+                policies::BLOCKED_PAIRS
+            );
+            let remedy = "write fewer and wider prefixes, or see SECURITY.md for what that changes";
+            self.report.warning(None, message, remedy);
         }
     }
 

@@ -568,6 +568,22 @@ fn a_pattern_of_lans_leaves_out_the_wans_of_other_groups() {
 }
 
 #[test]
+fn prefixes_that_the_guards_alone_close_are_a_warning() {
+    let with = |count: usize| {
+        let prefixes: Vec<String> = (0..count).map(|n| format!("172.{}.0.0/24", 16 + n)).collect();
+        let text = GROUP.replace("[\"172.16.0.0/12\"]", &format!("{prefixes:?}"));
+        let warnings = load_text(&text).unwrap().warnings;
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(!with(64).iter().any(|warning| warning.contains("guards alone")));
+    let warnings = with(65);
+    assert!(
+        warnings.iter().any(|warning| warning.contains("guards alone close its 65 protected")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
 fn interfaces_on_the_wrong_side_are_a_warning() {
     let swapped = GROUP.replace("[\"lan\"]", "[\"x\"]").replace("[\"wan\"]", "[\"lan\"]");
     let loaded = load_text(&swapped.replace("[\"x\"]", "[\"wan\"]")).unwrap();
