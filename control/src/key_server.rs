@@ -12,7 +12,7 @@ pub struct ServerSnapshot {
     pub program_version: String,
     /// How long the daemon runs.
     pub uptime_seconds: u64,
-    /// Addresses and ports that members reach it at.
+    /// Where it listens.
     pub listen: Vec<SocketAddr>,
     /// Groups in the order of the configuration.
     pub groups: Vec<ServerGroup>,
@@ -22,12 +22,12 @@ pub struct ServerSnapshot {
     pub statistics: ServerStatistics,
 }
 
-/// A group as its key server sees it.
+/// One group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerGroup {
     /// Name in the configuration.
     pub name: String,
-    /// Group identifier that members ask for.
+    /// Group id.
     pub id: u32,
     /// How many members are registered now.
     pub members: u64,
@@ -57,7 +57,7 @@ pub struct ServerRekey {
     pub next_push_seconds: Option<u64>,
     /// Pushes made, repetitions not counted.
     pub pushes: u64,
-    /// Acknowledgements that passed their check (RFC 8263).
+    /// Acknowledgements accepted.
     pub acknowledgements: u64,
     /// Requested acknowledgements that did not arrive in time.
     pub acknowledgements_missing: u64,
@@ -69,7 +69,7 @@ pub struct ServerRekey {
     pub removed: Vec<String>,
 }
 
-/// The KEK that pushes come under.
+/// A KEK.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerKek {
     /// The SPI, which is the cookie pair of pushes: 32 hexadecimal digits.
@@ -85,7 +85,7 @@ pub struct ServerKek {
 pub struct ServerTek {
     /// SPI in host order.
     pub spi: u32,
-    /// ESP encryption, for example `aes-256-cbc`.
+    /// For example `aes-256-cbc`.
     pub encryption: String,
     /// For example `hmac-sha2-256-128`; absent for combined-mode algorithms.
     pub integrity: Option<String>,
@@ -102,7 +102,7 @@ pub struct ServerTek {
 pub struct RegisteredMember {
     /// Name of the group.
     pub group: String,
-    /// Identifier of the group it registered in.
+    /// Group id.
     pub group_id: u32,
     /// Name of the member in the configuration.
     pub name: String,
@@ -132,29 +132,29 @@ pub struct RegisteredMember {
 /// Figures of the server. All are totals since start, except the first three, which are as of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatistics {
-    /// Main modes that have begun and not ended.
+    /// Half-open exchanges now.
     pub half_open: u64,
-    /// ISAKMP SAs that are established.
+    /// ISAKMP SAs now.
     pub isakmp_sas: u64,
     /// Pulls in progress now.
     pub pulls: u64,
-    /// Datagrams that arrived, whatever became of them.
+    /// Datagrams received.
     pub datagrams_received: u64,
-    /// Datagrams that left, repetitions included.
+    /// Datagrams sent.
     pub datagrams_sent: u64,
-    /// Main modes that ended with an ISAKMP SA.
+    /// Phase 1 completed.
     pub phase1_established: u64,
     /// Pulls for which keys were sent.
     pub pulls_succeeded: u64,
     /// Pulls refused: unknown group or not authorised.
     pub pulls_refused: u64,
-    /// Pulls that ended before keys were sent.
+    /// Pulls broken off.
     pub pulls_aborted: u64,
     /// Half-open exchanges that ran out of time.
     pub half_open_expired: u64,
     /// Half-open exchanges that made room for another.
     pub half_open_evicted: u64,
-    /// Diffie-Hellman computations; a key pair and a shared secret are one each.
+    /// Diffie-Hellman computations.
     pub diffie_hellman: u64,
     /// Duplicates answered from memory.
     pub duplicates_answered: u64,

@@ -18,7 +18,7 @@ use crate::member::MemberSnapshot;
 /// new field is no reason, because unknown fields are ignored.
 pub const VERSION: u32 = 1;
 
-/// What a client asks a daemon.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
@@ -61,19 +61,19 @@ pub struct MemberArgument {
 /// The daemon that answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Daemon {
-    /// A group member, `gdoi-agent`.
+    /// `gdoi-agent`.
     Member,
-    /// A key server, `gcks`.
+    /// `gcks`.
     Server,
 }
 
-/// What a daemon answers.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
-    /// Answers [`Request::ShowMember`] with everything there is.
+    /// To [`Request::ShowMember`].
     Member(Box<MemberSnapshot>),
-    /// Answers [`Request::ShowServer`] with everything there is.
+    /// To [`Request::ShowServer`].
     Server(Box<ServerSnapshot>),
     /// To a request that changes something: it was carried out.
     Done(Completed),
@@ -99,7 +99,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with a line for the operator.
+    /// A refusal.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
@@ -113,7 +113,7 @@ impl Refusal {
     }
 }
 
-/// Why a request was refused, for programs.
+/// Kinds of refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {

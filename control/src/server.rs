@@ -31,7 +31,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// The request that the client waits for.
+    /// What is asked.
     pub fn request(&self) -> &Request {
         &self.request
     }

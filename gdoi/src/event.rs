@@ -31,9 +31,9 @@ pub enum Timer {
 pub enum RegistrationEvent {
     /// The key server proved the expected identity; the pull begins.
     Phase1Established {
-        /// The identity that the key server proved.
+        /// The identity proved.
         peer_identity: Identity,
-        /// Algorithms agreed in phase 1.
+        /// What was negotiated.
         transform: Phase1Transform,
         /// How long the ISAKMP SA lives from now on.
         lifetime: Duration,
@@ -56,7 +56,6 @@ pub enum RegistrationEvent {
 
 /// Why an attempt to register failed: each calls for another answer by the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum RegistrationFailure {
     /// Nothing usable came back within the retransmission budget.
     #[error("no answer in {stage} after {transmissions} transmissions")]
@@ -68,13 +67,16 @@ pub enum RegistrationFailure {
     },
     /// The key server refused by an authenticated notification (RFC 2408 §3.14.1).
     #[error("refused by the key server: notification {notify}")]
-    Refused { notify: NotifyType },
+    Refused {
+        /// Notify message type.
+        notify: NotifyType,
+    },
     /// The key server proved another identity than the configured one.
     #[error("the key server proved the identity {proved:?}, expected is {expected:?}")]
     PeerIdentity {
         /// Whom the configuration names.
         expected: Identity,
-        /// The identity that it proved instead.
+        /// Who it is.
         proved: Identity,
     },
     /// The key server's proof of the pre-shared key was missing or wrong. Probably the two keys
@@ -116,9 +118,9 @@ fn in_words(transforms: &[Phase1Transform]) -> String {
 /// Where a registration stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// Main mode with the key server.
+    /// Main mode.
     Phase1,
-    /// GROUPKEY-PULL under the ISAKMP SA.
+    /// GROUPKEY-PULL.
     Pull,
     /// Keys have arrived; the ISAKMP SA is kept.
     Registered,
@@ -150,18 +152,18 @@ pub struct PushId(pub(crate) u64);
 pub enum ServerEvent {
     /// A peer has proved its identity.
     Phase1Established {
-        /// Address and port of the peer.
+        /// Where it is.
         peer: SocketAddr,
-        /// The identity that the peer proved.
+        /// The identity proved.
         identity: Identity,
-        /// Algorithms agreed in phase 1.
+        /// What was negotiated.
         transform: Phase1Transform,
         /// Initiator and responder cookie.
         cookies: ([u8; 8], [u8; 8]),
     },
     /// A peer asks for a group: authorise (identity, group), then answer or refuse.
     PullRequested {
-        /// Names the pull in the answer.
+        /// The pull.
         pull: PullId,
         /// Our address that the peer talks to: pushes leave from it.
         local: SocketAddr,
@@ -174,7 +176,7 @@ pub enum ServerEvent {
     },
     /// Message 3 was valid: give the peer its keys, or refuse.
     PullAccepted {
-        /// Names the pull in the answer.
+        /// The pull.
         pull: PullId,
         /// Our address that the peer talks to: pushes leave from it.
         local: SocketAddr,
@@ -182,13 +184,13 @@ pub enum ServerEvent {
         peer: SocketAddr,
         /// The identity proved in phase 1.
         identity: Identity,
-        /// The group asked for in message 1.
+        /// The group.
         group: GroupId,
     },
     /// Message 3 was valid and the keys, which were known before, are on their way: from here on
     /// the peer is a member (RFC 6407 §3.2).
     PullCompleted {
-        /// The pull that has ended.
+        /// The pull.
         pull: PullId,
         /// Our address that the peer talks to: pushes leave from it.
         local: SocketAddr,
@@ -196,32 +198,32 @@ pub enum ServerEvent {
         peer: SocketAddr,
         /// The identity proved in phase 1.
         identity: Identity,
-        /// The group that the peer joined.
+        /// The group.
         group: GroupId,
     },
     /// A pull ended without keys being sent.
     PullAborted {
-        /// The pull that has ended.
+        /// The pull.
         pull: PullId,
         /// Where the peer is.
         peer: SocketAddr,
         /// The identity proved in phase 1.
         identity: Identity,
-        /// The group asked for in message 1.
+        /// The group.
         group: GroupId,
-        /// What broke the pull off.
+        /// Why.
         reason: PullAbort,
     },
     /// A peer began anew and said that it has lost an ISAKMP SA (INITIAL-CONTACT): ended here, too.
     PeerRestarted {
-        /// Address and port of the peer.
+        /// Where it is.
         peer: SocketAddr,
         /// The identity proved in phase 1.
         identity: Identity,
     },
     /// A peer deleted its ISAKMP SA (authenticated).
     PeerDeleted {
-        /// Address and port of the peer.
+        /// Where it is.
         peer: SocketAddr,
         /// The identity proved in phase 1.
         identity: Identity,

@@ -26,6 +26,7 @@ pub struct Retransmission {
 /// What a retransmission timer asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
+    /// Nothing yet.
     NotYet,
     /// The message has to be sent again.
     Repeat,
@@ -48,6 +49,7 @@ impl Retransmission {
         }
     }
 
+    /// The octets.
     pub fn message(&self) -> &[u8] {
         &self.message
     }
@@ -103,7 +105,7 @@ pub enum Copy<'a, A = Zeroizing<Vec<u8>>> {
 }
 
 impl<A> Answered<A> {
-    /// Remembers that `request` got `answer` at `now`.
+    /// `request` got `answer`.
     pub fn new(request: Digest, answer: impl Into<A>, now: BootTime) -> Self {
         Self { request, answer: answer.into(), sent: now, repetitions_left: REPETITIONS }
     }
@@ -125,7 +127,7 @@ impl<A> Answered<A> {
     }
 }
 
-/// Names a datagram without keeping its octets.
+/// Names a datagram.
 #[derive(Clone, Debug)]
 pub struct Digest(Vec<u8>);
 

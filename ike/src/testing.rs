@@ -63,6 +63,7 @@ pub fn group_named(name: &serde_json::Value) -> DhGroup {
     }
 }
 
+/// Every group.
 pub const GROUPS: [DhGroup; 9] = [
     DhGroup::Modp768,
     DhGroup::Modp1024,

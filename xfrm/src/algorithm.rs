@@ -36,20 +36,20 @@ pub enum Aead {
 pub enum Protection {
     /// Encryption and integrity apart.
     Separate {
-        /// Algorithm that encrypts, or NULL.
+        /// Encryption.
         encryption: Encryption,
         /// Its key; empty for NULL.
         encryption_key: Key,
-        /// Algorithm of the integrity check value.
+        /// Integrity.
         integrity: Integrity,
-        /// Its key, as long as the algorithm's output.
+        /// Its key.
         integrity_key: Key,
     },
-    /// One algorithm for encryption and integrity.
+    /// Both in one.
     Combined {
-        /// The combined mode, GCM or CCM.
+        /// Algorithm.
         aead: Aead,
-        /// Its key, followed by the salt.
+        /// Key and salt.
         key: Key,
         /// Length of the integrity check value in octets: 8, 12 or 16.
         icv: u8,
@@ -57,10 +57,10 @@ pub enum Protection {
 }
 
 impl Encryption {
-    /// Every algorithm that encrypts, NULL included.
+    /// All of them.
     pub const ALL: [Self; 3] = [Self::Null, Self::AesCbc, Self::TripleDesCbc];
 
-    /// The name in the kernel's crypto API.
+    /// The kernel's name.
     pub fn kernel_name(self) -> &'static str {
         match self {
             Self::Null => "ecb(cipher_null)",
@@ -80,11 +80,11 @@ impl Encryption {
 }
 
 impl Integrity {
-    /// Every algorithm of integrity check values.
+    /// All of them.
     pub const ALL: [Self; 4] =
         [Self::HmacSha1_96, Self::HmacSha2_256_128, Self::HmacSha2_384_192, Self::HmacSha2_512_256];
 
-    /// The name in the kernel's crypto API.
+    /// The kernel's name.
     pub fn kernel_name(self) -> &'static str {
         match self {
             Self::HmacSha1_96 => "hmac(sha1)",
@@ -117,10 +117,10 @@ impl Integrity {
 }
 
 impl Aead {
-    /// Every combined mode that is understood.
+    /// All of them.
     pub const ALL: [Self; 2] = [Self::AesGcm, Self::AesCcm];
 
-    /// The name in the kernel's crypto API.
+    /// The kernel's name.
     pub fn kernel_name(self) -> &'static str {
         match self {
             Self::AesGcm => "rfc4106(gcm(aes))",

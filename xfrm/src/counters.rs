@@ -1,10 +1,10 @@
 //! A pair of counters, as states and rules keep them.
 
-/// How much traffic an SA or a rule has seen.
+/// Packets and octets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Packets since the entry was made.
+    /// Packets.
     pub packets: u64,
-    /// Octets of these packets, as the kernel counts them.
+    /// Octets.
     pub octets: u64,
 }

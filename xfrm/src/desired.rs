@@ -20,16 +20,16 @@ pub struct PlaceholderRoute {
     pub mtu: u32,
 }
 
-/// Everything that the kernel is to hold for us, and nothing else.
+/// The desired state.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// ESP states by what identifies them.
+    /// States.
     pub sas: BTreeMap<SaId, Sa>,
-    /// Policies by what identifies them.
+    /// Policies.
     pub policies: BTreeMap<PolicyId, Policy>,
     /// nf_tables; `None` removes the tables.
     pub preservation: Option<Preservation>,
-    /// Routes that placeholder addresses need.
+    /// Placeholder routes.
     pub routes: BTreeSet<PlaceholderRoute>,
     /// Interfaces by name whose arrivals no IN and FWD policy checks: `disable_policy`. They are
     /// those of the protected hosts.

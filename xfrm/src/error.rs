@@ -9,7 +9,6 @@ use crate::op::Op;
 
 /// An error of this crate. No variant can hold key octets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum Error {
     /// The kernel answered with an error number.
     #[error("the kernel refused to {operation}: {reason}{}", remedy(*errno))]
@@ -37,7 +36,12 @@ pub enum Error {
     ForeignState(SaId),
     /// The kernel did not answer in time. What was asked may have happened: read back.
     #[error("the kernel did not answer within {} ms when asked to {operation}", limit.as_millis())]
-    Timeout { operation: String, limit: Duration },
+    Timeout {
+        /// What was asked.
+        operation: String,
+        /// The limit.
+        limit: Duration,
+    },
     /// A netlink socket failed.
     #[error("netlink socket: {operation}: {reason}")]
     Socket {
@@ -49,6 +53,7 @@ pub enum Error {
     /// The kernel's answer cannot be understood.
     #[error("the kernel's answer to {operation} cannot be read: {reason}")]
     Malformed {
+        /// What was asked.
         operation: String,
         /// What is wrong with it.
         reason: String,
@@ -67,7 +72,9 @@ pub enum Error {
     KeyLength {
         /// The kernel's name of the algorithm.
         algorithm: &'static str,
+        /// What it takes.
         expected: &'static str,
+        /// What was given.
         received: usize,
     },
     /// What this version cannot do.
@@ -95,9 +102,9 @@ pub enum Error {
 /// One operation that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The operation that was to be done.
+    /// The operation.
     pub op: Op,
-    /// What the kernel answered, or that it did not.
+    /// Why.
     pub cause: Error,
 }
 
@@ -145,6 +152,7 @@ pub(crate) const EAGAIN: i32 = 11;
 pub(crate) const ENOMEM: i32 = 12;
 pub(crate) const EBUSY: i32 = 16;
 pub(crate) const EEXIST: i32 = 17;
+pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ENOSYS: i32 = 38;
 pub(crate) const EPROTONOSUPPORT: i32 = 93;
 pub(crate) const EOPNOTSUPP: i32 = 95;

@@ -33,15 +33,15 @@ pub enum SaRole {
 /// A tunnel-mode ESP state. Replay window 0: a shared SA has no usable counter (RFC 5374 §4.2.1).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sa {
-    /// What the kernel knows it by.
+    /// Identity.
     pub id: SaId,
     /// Source address: unspecified inbound, LOCAL outbound.
     pub source: IpAddr,
-    /// Whether it decrypts or encrypts.
+    /// Which way.
     pub role: SaRole,
-    /// Binds it to the policies whose template names the same number.
+    /// Link to policies.
     pub reqid: Reqid,
-    /// Its algorithms with their keys.
+    /// Algorithms and keys.
     pub protection: Protection,
     /// `flag nopmtudisc`: the outer header's DF bit stays clear.
     pub no_path_mtu_discovery: bool,
@@ -72,7 +72,7 @@ pub enum Install {
 /// Which packets a policy is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
-    /// Addresses that packets come from.
+    /// Source addresses.
     pub source: IpNet,
     /// Destination addresses, same family.
     pub destination: IpNet,
@@ -117,9 +117,9 @@ impl Direction {
 /// What the kernel tells policies apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyId {
-    /// Whether it is asked for packets in, forwarded or out.
+    /// Where.
     pub direction: Direction,
-    /// Which packets it is for.
+    /// Which packets.
     pub selector: Selector,
 }
 
@@ -128,7 +128,7 @@ pub struct PolicyId {
 pub enum Action {
     /// They pass as they are.
     Allow,
-    /// No packet of the selector passes.
+    /// They are dropped.
     Block,
     /// They need an SA.
     Protect(Template),
@@ -162,11 +162,11 @@ pub struct Template {
 /// where order matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// What the kernel knows it by.
+    /// Identity.
     pub id: PolicyId,
-    /// A lower number comes first.
+    /// Priority, lower first.
     pub priority: u32,
-    /// What becomes of packets that match.
+    /// Verdict.
     pub action: Action,
 }
 

@@ -7,7 +7,7 @@ use core::ops::BitOrAssign;
 pub struct Parts {
     /// Interfaces and placeholder routes.
     pub interfaces: bool,
-    /// ESP states with their counters.
+    /// States.
     pub states: bool,
     /// Policies. Their selectors name interfaces: read both after an interface came or went.
     pub policies: bool,
@@ -18,17 +18,17 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// No part at all.
+    /// Nothing.
     pub const NONE: Self =
         Self { interfaces: false, states: false, policies: false, tables: false, sets: false };
-    /// Every part there is.
+    /// Everything.
     pub const ALL: Self =
         Self { interfaces: true, states: true, policies: true, tables: true, sets: true };
-    /// Interfaces and placeholder routes alone.
+    /// Interfaces and routes.
     pub const INTERFACES: Self = Self { interfaces: true, ..Self::NONE };
-    /// ESP states and nothing else.
+    /// States.
     pub const STATES: Self = Self { states: true, ..Self::NONE };
-    /// Policies and nothing else.
+    /// Policies.
     pub const POLICIES: Self = Self { policies: true, ..Self::NONE };
     /// Tables with their sets.
     pub const TABLES: Self = Self { tables: true, sets: true, ..Self::NONE };

@@ -47,19 +47,23 @@ pub fn plan(current: &Current, desired: &Desired, ownership: &Ownership) -> Vec<
         .preservation
         .as_ref()
         .map(|preservation| Fingerprint::wanted(preservation, &current.interfaces, ownership));
-    plan_for(current, desired, wanted.as_ref(), ownership)
+    let mut exempt = Exemptions::default();
+    exempt.note_read(current, desired);
+    plan_for(current, desired, wanted.as_ref(), &exempt, ownership)
 }
 
-/// As [`plan`], with what the desired tables look like in the kernel.
+/// As [`plan`], with what the desired tables look like in the kernel, and who has exempted
+/// interfaces.
 pub(crate) fn plan_for(
     current: &Current,
     desired: &Desired,
     wanted: Option<&Fingerprint>,
+    exempt: &Exemptions,
     ownership: &Ownership,
 ) -> Vec<Op> {
     let mut steps = Steps::default();
     routes(current, desired, &mut steps);
-    exemptions(current, desired, &mut steps);
+    exemptions(current, desired, exempt, &mut steps);
     tables(current, wanted, ownership, &mut steps);
     sas(current, desired, &mut steps);
     policies(current, desired, ownership, &mut steps);
@@ -148,22 +152,53 @@ fn routes(current: &Current, desired: &Desired, steps: &mut Steps) {
     steps.routes_deleted = obsolete.cloned().map(Op::DeleteRoute).collect();
 }
 
-/// Before the first policy that would stop a LAN's own traffic, and back after the last one.
+/// Which interfaces this process has exempted, and which were exempt before.
 ///
-/// The setting bears no mark. An interface counts as exempted by us while a policy of ours lets
-/// everything leave by it: so does every LAN, also that of an earlier run.
-fn exemptions(current: &Current, desired: &Desired, steps: &mut Steps) {
+/// The setting bears no mark.
+#[derive(Debug, Default)]
+pub(crate) struct Exemptions {
+    /// Set by us: taken back when they are not wanted any more.
+    ours: BTreeSet<String>,
+    /// Set by somebody else before we wanted it: stay.
+    before: BTreeSet<String>,
+}
+
+impl Exemptions {
+    /// What was read says who has set it. An interface that an earlier run has exempted is one that
+    /// a policy of ours lets everything leave by: so does every LAN.
+    pub(crate) fn note_read(&mut self, current: &Current, desired: &Desired) {
+        self.ours.retain(|name| current.interfaces.contains_key(name));
+        self.before.retain(|name| current.interfaces.contains_key(name));
+        let earlier = current
+            .policies
+            .values()
+            .filter(|policy| policy.action == Action::Allow)
+            .filter_map(|policy| policy.id.selector.interface.as_ref())
+            .filter(|name| current.exempt.contains(*name) && !self.before.contains(*name));
+        self.ours.extend(earlier.cloned());
+        let theirs = desired.exempt.intersection(&current.exempt);
+        self.before.extend(theirs.filter(|name| !self.ours.contains(*name)).cloned());
+    }
+
+    /// It was not set, and we set it.
+    pub(crate) fn note_set(&mut self, interface: &str) {
+        self.before.remove(interface);
+        self.ours.insert(interface.to_owned());
+    }
+
+    /// We took it back.
+    pub(crate) fn note_ended(&mut self, interface: &str) {
+        self.ours.remove(interface);
+    }
+}
+
+/// Before the first policy that would stop a LAN's own traffic, and back after the last one.
+fn exemptions(current: &Current, desired: &Desired, known: &Exemptions, steps: &mut Steps) {
     let set = |interface: &String, exempt| Op::Exempt { interface: interface.clone(), exempt };
     let missing =
         |name: &&String| current.interfaces.contains_key(*name) && !current.exempt.contains(*name);
     steps.exempted = desired.exempt.iter().filter(missing).map(|name| set(name, true)).collect();
-    let lans: BTreeSet<&String> = current
-        .policies
-        .values()
-        .filter(|policy| policy.action == Action::Allow)
-        .filter_map(|policy| policy.id.selector.interface.as_ref())
-        .collect();
-    let ours = current.exempt.iter().filter(|name| lans.contains(name));
+    let ours = current.exempt.intersection(&known.ours);
     let ended = ours.filter(|name| !desired.exempt.contains(*name));
     steps.checked_again = ended.map(|name| set(name, false)).collect();
 }
@@ -274,6 +309,7 @@ fn policies(current: &Current, desired: &Desired, ownership: &Ownership, steps: 
 struct FreeIndexes<'a> {
     current: &'a Current,
     ownership: &'a Ownership,
+    /// The lowest that may still be free.
     next: BTreeMap<Direction, u32>,
 }
 
@@ -284,11 +320,14 @@ impl<'a> FreeIndexes<'a> {
 
     fn take(&mut self, direction: Direction) -> Option<u32> {
         let from = self.next.get(&direction).copied().unwrap_or(0);
-        let mut all = self.ownership.indexes(direction);
-        let index =
-            all.find(|index| *index >= from && !self.current.policies.contains_key(index))?;
+        let mut all = self.ownership.indexes(direction, from);
+        let index = all.find(|index| !self.is_taken(*index))?;
         self.next.insert(direction, index.saturating_add(1));
         Some(index)
+    }
+
+    fn is_taken(&self, index: u32) -> bool {
+        self.current.policies.contains_key(&index) || self.current.foreign_indexes.contains(&index)
     }
 }
 

@@ -35,16 +35,16 @@ pub enum Problem {
     XfrmDisabled {
         /// The interface, or `all`.
         interface: String,
-        /// The setting: `disable_xfrm` or `disable_policy`.
+        /// `disable_xfrm` or `disable_policy`.
         setting: &'static str,
     },
     /// `ip_forward` is off: hosts behind this member reach nothing.
     ForwardingOff,
     /// A fact could not be read.
     Unreadable {
-        /// The fact, such as a setting below /proc/sys.
+        /// Which.
         what: String,
-        /// What the operating system said.
+        /// Why.
         reason: String,
     },
 }

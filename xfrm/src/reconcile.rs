@@ -12,11 +12,11 @@ use crate::desired::Desired;
 use crate::error::{EINTR, Error, Failure};
 use crate::kernel::{Current, Kernel};
 use crate::model::{Install, Sa, SaId, SaRole};
-use crate::nft::{Fingerprint, Preservation, UNKNOWN_ESP};
+use crate::nft::{FOREIGN_POLICY, Fingerprint, Preservation, UNKNOWN_ESP};
 use crate::op::{Entry, Op};
 use crate::ownership::Ownership;
 use crate::parts::Parts;
-use crate::plan;
+use crate::plan::{self, Exemptions};
 use crate::statistics::Statistics;
 
 /// Rounds of reading and changing before the reconciler says that the kernel does not converge.
@@ -44,6 +44,8 @@ pub struct Reconciler<K: Kernel> {
     /// What the tables look like in the kernel, without SPIs, and what that was computed from:
     /// rules outlast many keys, and their digests are most of what a comparison costs.
     tables: Option<(Preservation, BTreeMap<String, u32>, Fingerprint)>,
+    exemptions: Exemptions,
+    /// As last read.
     current: Current,
     /// What may be different by now.
     stale: Parts,
@@ -62,6 +64,9 @@ pub struct Report {
     /// Packets of ESP between group prefixes that were dropped because their SPI is not known here,
     /// since the tables were made.
     pub unknown_esp: u64,
+    /// Packets between group prefixes that were dropped because a policy of somebody else took
+    /// them, since the tables were made.
+    pub foreign_policy_drops: u64,
     /// Packets that failed the integrity check of an inbound state, since the state was made; only
     /// where there were any.
     pub integrity_failures: BTreeMap<SaId, u32>,
@@ -83,6 +88,7 @@ impl<K: Kernel> Reconciler<K> {
             iv_reuse_hazard: BTreeSet::new(),
             replaced: BTreeSet::new(),
             tables: None,
+            exemptions: Exemptions::default(),
             current,
             stale: Parts::ALL,
         }
@@ -224,13 +230,16 @@ impl<K: Kernel> Reconciler<K> {
         self.forget_missing_replaced();
         self.note_installed();
         report.near_exhaustion = self.near_exhaustion();
-        report.unknown_esp =
-            self.current.rules.get(UNKNOWN_ESP).map_or(0, |counters| counters.packets);
+        let packets = |rule| self.current.rules.get(rule).map_or(0, |counters| counters.packets);
+        report.unknown_esp = packets(UNKNOWN_ESP);
+        report.foreign_policy_drops = packets(FOREIGN_POLICY);
         report.integrity_failures = self.integrity_failures();
         report.missing_interfaces = plan::missing_interfaces(&self.current, &self.desired);
         let wanted = self.wanted_tables();
         let (current, desired) = (&self.current, &self.desired);
-        let mut ops = plan::plan_for(current, desired, wanted.as_ref(), &self.ownership);
+        self.exemptions.note_read(current, desired);
+        let exempt = &self.exemptions;
+        let mut ops = plan::plan_for(current, desired, wanted.as_ref(), exempt, &self.ownership);
         // Tried once: the owner of what is in the way may keep it for ever.
         ops.retain(|op| !op.adds().is_some_and(|entry| report.foreign.contains_key(&entry)));
         Ok(self.without_suppressed(ops, &mut report.suppressed))
@@ -316,10 +325,17 @@ impl<K: Kernel> Reconciler<K> {
             }
             // Before its end is known: an acknowledgement may be lost.
             self.stale |= op.touches();
+            if let Op::Exempt { interface, exempt: true } = &op {
+                self.exemptions.note_set(interface);
+            }
             match self.kernel.execute(&op, &self.desired, &self.ownership).await {
                 Ok(()) => {
-                    if let Op::InstallSa(id) = op {
-                        self.spend(id);
+                    match &op {
+                        Op::InstallSa(id) => self.spend(*id),
+                        Op::Exempt { interface, exempt: false } => {
+                            self.exemptions.note_ended(interface);
+                        }
+                        _ => {}
                     }
                     report.done.push(op);
                 }

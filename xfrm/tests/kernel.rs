@@ -10,6 +10,7 @@
     reason = "a test says what is wrong by failing"
 )]
 
+use core::net::Ipv4Addr;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -258,6 +259,80 @@ fn foreign_entries_stay() {
         assert_eq!(sh("ip xfrm policy | grep -c ^src"), "2\n");
         assert_eq!(sh("nft list tables"), "table ip gdoi2\n");
         assert!(sh("ip route").contains("198.51.100.1"));
+    });
+}
+
+/// To the kernel a mark or an XFRM interface makes it another policy, which we can neither read as
+/// ours nor delete.
+#[test]
+#[ignore = "needs root: makes a network namespace"]
+fn foreign_policies_with_our_index_stay_and_are_not_in_the_way() {
+    in_namespace(async |mut reconciler, _| {
+        sh("ip xfrm policy add src 172.16.0.0/12 dst 172.16.0.0/12 dir out if_id 7 \
+                index 0x47440001 action block
+            ip xfrm policy add src 172.16.0.0/12 dst 172.16.0.0/12 dir out mark 5 mask 255 \
+                index 0x47440009 action block");
+        let policies = desired().policies;
+        let report = reconciler.apply(Desired { policies, ..Desired::default() }).await.unwrap();
+        assert!(report.foreign.is_empty(), "{report:?}");
+        assert_eq!(sh("ip xfrm policy | grep -c ^src"), "6\n");
+        assert!(reconciler.repair(Parts::ALL).await.unwrap().done.is_empty());
+        reconciler.purge().await.unwrap();
+        assert_eq!(sh("ip xfrm policy | grep -c ^src"), "2\n");
+    });
+}
+
+/// Linux 6.9 keeps an owned table whose owner has ended, for the next one; before, it goes.
+#[test]
+#[ignore = "needs root and nft: makes a network namespace"]
+fn the_guard_outlasts_the_process_where_the_kernel_can_and_is_adopted() {
+    in_namespace(async |mut reconciler, _| {
+        reconciler.apply(desired()).await.unwrap();
+        let persists = reconciler.kernel().guard_persists().await.unwrap();
+        drop(reconciler);
+        // The kernel hears of the end of a socket a little later.
+        std::thread::sleep(Duration::from_millis(300));
+        let left = sh("nft list tables");
+        assert_eq!(left.contains("gdoi-guard"), persists, "{left}");
+        assert!(left.contains("table ip gdoi\n"), "{left}");
+        let mut next = Reconciler::new(Netlink::open().unwrap(), Ownership::default());
+        let report = next.apply(desired()).await.unwrap();
+        assert_eq!(report.done, [Op::ReplaceGuard]);
+        // It has an owner again.
+        sh("nft flush ruleset");
+        assert!(sh("nft list tables").contains("gdoi-guard"));
+        assert_eq!(next.repair(Parts::ALL).await.unwrap().done, [Op::ReplaceTables]);
+        next.purge().await.unwrap();
+        assert_eq!(sh("nft list tables"), "");
+    });
+}
+
+/// One transaction, in which the new tables stand before the old ones go, however large they are.
+#[test]
+#[ignore = "needs root and nft: makes a network namespace"]
+fn tables_of_many_megabytes_are_replaced_in_one_transaction() {
+    in_namespace(async |mut reconciler, _| {
+        let prefix = |number: u32| format!("{}/24", Ipv4Addr::from(number << 8)).parse().unwrap();
+        let with = |first: u32| {
+            let exclude = |number| Selector {
+                source: prefix(first + number),
+                destination: prefix(0xac_1000),
+                protocol: 17,
+                source_port: 0,
+                destination_port: 53,
+                interface: None,
+            };
+            let preservation = Preservation {
+                wan: BTreeSet::from([String::from("wan")]),
+                protected: BTreeSet::from([BTreeSet::from([prefix(0xac_1000)])]),
+                exclude: (0..10_000).map(exclude).collect(),
+                ..Preservation::default()
+            };
+            Desired { preservation: Some(preservation), ..Desired::default() }
+        };
+        let report = reconciler.apply(with(0x0a_0000)).await.unwrap();
+        assert_eq!(report.done, [Op::ReplaceGuard, Op::ReplaceTables]);
+        assert!(reconciler.repair(Parts::TABLES).await.unwrap().done.is_empty());
     });
 }
 

@@ -441,6 +441,35 @@ fn a_setting_of_somebody_else_stays() {
     run(reconciler.apply(with_lan("lan"))).unwrap();
     run(reconciler.purge()).unwrap();
     assert_eq!(kernel.exempt(), BTreeSet::from(["wan".to_owned()]));
+    // Also on what is a LAN of ours for a while.
+    run(reconciler.apply(with_lan("wan"))).unwrap();
+    kernel.flush_policies();
+    run(reconciler.repair(Parts::ALL)).unwrap();
+    run(reconciler.purge()).unwrap();
+    assert_eq!(kernel.exempt(), BTreeSet::from(["wan".to_owned()]));
+    // Made anew it has nobody's setting, and then ours.
+    kernel.create_interface("wan");
+    run(reconciler.apply(with_lan("wan"))).unwrap();
+    run(reconciler.purge()).unwrap();
+    assert!(kernel.exempt().is_empty());
+}
+
+#[test]
+fn a_lan_is_checked_again_although_the_policy_that_marks_it_is_gone() {
+    let kernel = FakeKernel::new(["lan", "lan2"]);
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(with_lan("lan"))).unwrap();
+    kernel.flush_policies();
+    reconciler.invalidate(Parts::ALL);
+    run(reconciler.apply(with_lan("lan2"))).unwrap();
+    assert_eq!(kernel.exempt(), BTreeSet::from(["lan2".to_owned()]));
+    // The kernel did it and its answer was lost.
+    let kernel = FakeKernel::new(["lan"]);
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    kernel.fail(0, Fault::LoseAcknowledgement);
+    run(reconciler.apply(with_lan("lan"))).unwrap();
+    run(reconciler.purge()).unwrap();
+    assert!(kernel.exempt().is_empty());
 }
 
 #[test]

@@ -41,6 +41,7 @@ const LEAST_INTERVAL: Duration = Duration::from_secs(5);
 pub enum Reason {
     /// No answer within the retransmission budget.
     NoAnswer,
+    /// An authenticated refusal.
     Refused,
     /// The two sides share no phase-1 proposal.
     NoProposalChosen,
@@ -78,6 +79,7 @@ impl Reason {
 /// A server that was passed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassedOver {
+    /// Which one.
     pub server: ServerIndex,
     /// When the attempt ended.
     pub at: BootTime,
@@ -101,7 +103,9 @@ pub enum Timer {
 /// A deadline and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline {
+    /// When.
     pub at: BootTime,
+    /// Why.
     pub why: Timer,
 }
 
@@ -112,14 +116,19 @@ pub enum State {
     Suspended,
     /// An attempt is under way.
     Trying {
+        /// With which server.
         server: ServerIndex,
         /// When it is given up.
         until: BootTime,
     },
     /// Every server was passed over; the next round begins at the time given.
-    Pausing { until: BootTime },
+    Pausing {
+        /// When.
+        until: BootTime,
+    },
     /// A server gave keys.
     Served {
+        /// Which one.
         server: ServerIndex,
         /// When to register again.
         renewal: BootTime,
@@ -356,6 +365,7 @@ impl Failover {
         self.wanted.take()
     }
 
+    /// The next deadline.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         match self.state {
             State::Suspended => None,

@@ -27,7 +27,10 @@ pub enum SendingProblem {
         spi: Spi,
     },
     /// Protected prefixes that no TEK which may be sent on covers.
-    NotCovered { prefixes: Vec<IpNet> },
+    NotCovered {
+        /// The prefixes.
+        prefixes: Vec<IpNet>,
+    },
 }
 
 impl fmt::Display for SendingProblem {
@@ -60,6 +63,7 @@ impl fmt::Display for SendingProblem {
 /// What blocks traffic of a group, and whether nothing of it can be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sending {
+    /// Each cause.
     pub problems: Vec<SendingProblem>,
     /// Whether they leave nothing.
     pub is_blocked: bool,

@@ -11,6 +11,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("\"{name}\" is not a level; {}", remedy(.name))]
 pub struct UnknownLevel {
+    /// What was given.
     pub name: String,
 }
 

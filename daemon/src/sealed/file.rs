@@ -77,8 +77,9 @@ pub struct Owner {
 pub struct Moment {
     /// Identifier of this boot; zero if it is not known.
     pub boot: [u8; 16],
+    /// The boot-time clock.
     pub now: BootTime,
-    /// The wall clock, as the time since 1970 in UTC.
+    /// Since 1970.
     pub wall: Duration,
 }
 
@@ -133,6 +134,7 @@ impl SealedFile {
         Ok(Self { path, owner, cipher })
     }
 
+    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -10,12 +10,20 @@ use super::tek_schedule::TekLifetime;
 #[derive(Debug)]
 pub enum Event {
     /// A TEK was created.
-    TekCreated { lifetime: TekLifetime },
+    TekCreated {
+        /// SPI and end.
+        lifetime: TekLifetime,
+    },
     /// A KEK was created.
-    KekCreated { spi: [u8; 16] },
+    KekCreated {
+        /// Its SPI.
+        spi: [u8; 16],
+    },
+    /// Keys were sent.
     Registered {
         /// Name of the member.
         member: Arc<str>,
+        /// Where it is.
         peer: SocketAddr,
         /// Whether it had no keys before.
         new: bool,
@@ -35,7 +43,10 @@ pub enum Event {
         members: usize,
     },
     /// A push could not be made; it is tried again.
-    PushFailed { error: PushError },
+    PushFailed {
+        /// Why.
+        error: PushError,
+    },
     /// A member did not acknowledge a push.
     Unacknowledged {
         /// Name of the member.

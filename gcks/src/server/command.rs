@@ -18,8 +18,14 @@ use crate::group::tek_schedule::Renewal;
 /// Why a command was not carried out.
 #[derive(Debug, ThisError)]
 pub enum CommandError {
+    /// No such group.
     #[error("there is no group {name}; there are {known}")]
-    UnknownGroup { name: String, known: String },
+    UnknownGroup {
+        /// As typed.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// The group has gone.
     #[error(transparent)]
     Gone(#[from] UnknownGroup),
@@ -28,6 +34,7 @@ pub enum CommandError {
     UnknownMember {
         /// Name of the group.
         group: String,
+        /// As typed.
         member: String,
     },
     /// It need not be let in.

@@ -21,26 +21,36 @@ pub enum Event {
     Group {
         /// Name of the group.
         group: Arc<str>,
+        /// What.
         event: group::event::Event,
     },
     /// A peer proved its identity.
-    Authenticated { peer: SocketAddr, identity: Identity },
+    Authenticated {
+        /// Where it is.
+        peer: SocketAddr,
+        /// Who it is.
+        identity: Identity,
+    },
     /// A pull got no policy.
     Refused {
         /// Where the peer is.
         peer: SocketAddr,
+        /// The identity proved.
         identity: Identity,
         /// The group asked for.
         group: GroupId,
+        /// Why.
         reason: Refused,
     },
     /// A pull was broken off before the keys were sent.
     Aborted {
         /// Where the peer is.
         peer: SocketAddr,
+        /// The identity proved.
         identity: Identity,
         /// The group asked for.
         group: GroupId,
+        /// Why.
         reason: PullAbort,
     },
     /// The configuration changed while the server was down.
@@ -49,14 +59,25 @@ pub enum Event {
         change: String,
     },
     /// A peer restarted and said so: an ISAKMP SA of its earlier run ended.
-    PeerRestarted { peer: SocketAddr, identity: Identity },
+    PeerRestarted {
+        /// Where it is.
+        peer: SocketAddr,
+        /// Who it is.
+        identity: Identity,
+    },
     /// A peer ended its ISAKMP SA. Its keys stay valid.
-    PeerDeleted { peer: SocketAddr, identity: Identity },
+    PeerDeleted {
+        /// Where it is.
+        peer: SocketAddr,
+        /// Who it is.
+        identity: Identity,
+    },
 }
 
 /// Why a pull got no policy.
 #[derive(Debug, ThisError)]
 pub enum Refused {
+    /// Not allowed.
     #[error(transparent)]
     Denied(#[from] Denied),
     /// Counter-mode TEKs cannot have more senders.

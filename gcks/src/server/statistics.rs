@@ -5,5 +5,6 @@
 pub struct Counters {
     /// Refused: no such group, not authorized, or no way to answer.
     pub refused: u64,
+    /// Broken off.
     pub aborted: u64,
 }

@@ -96,7 +96,7 @@ impl ExpectPolicy {
 }
 
 impl PolicyOffered {
-    /// The policy that the key server offers.
+    /// The policy.
     pub fn policy(&self) -> &GroupPolicy {
         &self.policy
     }

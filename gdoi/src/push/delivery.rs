@@ -134,7 +134,7 @@ impl Delivery {
         delivery
     }
 
-    /// The push that is delivered.
+    /// The push.
     pub fn push(&self) -> &SealedPush {
         &self.push
     }
@@ -258,7 +258,7 @@ impl Delivery {
         self.deadline.map(|(at, why)| Deadline { at, why })
     }
 
-    /// What happened next; poll it until there is nothing more.
+    /// What happened next.
     pub fn poll_event(&mut self) -> Option<DeliveryEvent> {
         self.events.pop_front()
     }

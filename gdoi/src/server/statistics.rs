@@ -9,21 +9,21 @@ use ike::session::Exchange;
 /// which are as of now.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ServerStatistics {
-    /// Main modes that have begun and not ended.
+    /// Half-open exchanges now.
     pub half_open: usize,
     /// Established ISAKMP SAs now.
     pub established: usize,
     /// Pulls in progress now.
     pub pulls: usize,
-    /// Datagrams that arrived, whatever became of them.
+    /// Datagrams received.
     pub datagrams_received: u64,
     /// Datagrams queued for sending.
     pub datagrams_sent: u64,
-    /// Main modes that ended with an ISAKMP SA.
+    /// Phase 1 completed.
     pub phase1_established: u64,
     /// Pulls for which keys were sent.
     pub pulls_completed: u64,
-    /// Pulls refused: unknown group or not authorised.
+    /// Pulls refused.
     pub pulls_refused: u64,
     /// Half-open exchanges that ran out of time.
     pub half_open_expired: u64,

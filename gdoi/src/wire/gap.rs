@@ -10,7 +10,7 @@ use super::registry::PayloadKind;
 /// the member.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Gap {
-    /// Attributes in the order of the payload.
+    /// Attributes in order.
     pub attributes: Vec<Attribute>,
 }
 

@@ -21,9 +21,9 @@ pub enum Payload {
     GroupSecurityAssociation(GroupSecurityAssociation),
     /// Group Associated Policy, by itself in message 3 of a pull.
     Gap(Gap),
-    /// KD, the Key Download payload (RFC 6407 §5.6).
+    /// Key Download.
     KeyDownload(KeyDownload),
-    /// SEQ, the Sequence Number payload (RFC 6407 §5.7).
+    /// Sequence Number.
     SequenceNumber(SequenceNumber),
 }
 

@@ -25,6 +25,7 @@ impl SeededRng {
         Self::from_seed(self.array())
     }
 
+    /// Fills `octets`.
     pub fn fill(&mut self, octets: &mut [u8]) {
         self.draw(|stream| stream.fill_bytes(octets));
     }
@@ -37,6 +38,7 @@ impl SeededRng {
         numbers(&mut stream)
     }
 
+    /// `N` random octets.
     pub fn array<const N: usize>(&mut self) -> [u8; N] {
         let mut octets = [0; N];
         self.fill(&mut octets);

@@ -35,6 +35,7 @@ impl Secret {
         &self.0
     }
 
+    /// Length in octets.
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -8,9 +8,9 @@ use crate::wire::header::Cookie;
 /// The cookie pair: the name of an ISAKMP SA.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cookies {
-    /// CKY-I, which whoever began the exchange chose.
+    /// CKY-I.
     pub initiator: Cookie,
-    /// CKY-R, zero until message 2 has named it.
+    /// CKY-R.
     pub responder: Cookie,
 }
 

@@ -28,6 +28,7 @@ impl ExchangeCipher {
         Self { kind, message_id, iv }
     }
 
+    /// Exchange type.
     pub fn kind(&self) -> ExchangeType {
         self.kind
     }
@@ -53,6 +54,7 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// The header.
     pub fn header(&self) -> &Header {
         &self.header
     }
@@ -107,6 +109,7 @@ impl Opened {
     }
 }
 
+/// An encrypted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
     datagram: Vec<u8>,

@@ -27,6 +27,7 @@ use crate::wire::header::Cookie;
 /// What an initiator brings along.
 #[derive(Clone, Debug)]
 pub struct InitiatorConfig {
+    /// Our identity.
     pub identity: Identity,
     /// The identity that the responder must prove.
     pub expected_identity: Identity,
@@ -54,6 +55,7 @@ pub enum Initiator {
 pub enum InitiatorStep {
     /// Send `message`; `next` takes the place of the state that accepted.
     Continue {
+        /// The new state.
         next: Initiator,
         /// The datagram to send.
         message: Vec<u8>,
@@ -180,7 +182,7 @@ pub struct ExpectAuth {
     config: Arc<InitiatorConfig>,
     cookies: Cookies,
     keys: MainModeKeys,
-    /// Decrypts message 6: its IV follows from message 5.
+    /// Behind message 5.
     exchange: ExchangeCipher,
 }
 

@@ -18,6 +18,7 @@ use crate::wire::{EncodeError, Writer, header};
 pub enum Role {
     /// We sent message 1.
     Initiator,
+    /// We answered it.
     Responder,
 }
 
@@ -58,6 +59,7 @@ pub struct HashVerified {
 }
 
 impl HashVerified {
+    /// The ISAKMP SA.
     pub fn cookies(&self) -> Cookies {
         self.cookies
     }
@@ -136,6 +138,7 @@ impl IsakmpSa {
         }
     }
 
+    /// The cookie pair.
     pub fn cookies(&self) -> Cookies {
         self.cookies
     }
@@ -150,6 +153,7 @@ impl IsakmpSa {
         self.doi
     }
 
+    /// What was negotiated.
     pub fn transform(&self) -> Phase1Transform {
         self.transform
     }

@@ -101,6 +101,7 @@ pub struct ExpectKe {
 }
 
 impl ExpectKe {
+    /// The cookie pair.
     pub fn cookies(&self) -> Cookies {
         self.negotiated.cookies
     }
@@ -119,6 +120,7 @@ impl ExpectKe {
         Ok(Self { negotiated })
     }
 
+    /// What was chosen.
     pub fn transform(&self) -> Phase1Transform {
         self.negotiated.transform
     }
@@ -181,6 +183,7 @@ pub struct ExpectAuth {
 }
 
 impl ExpectAuth {
+    /// The cookie pair.
     pub fn cookies(&self) -> Cookies {
         self.cookies
     }

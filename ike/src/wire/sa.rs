@@ -25,6 +25,7 @@ pub struct SecurityAssociation {
     pub doi: Doi,
     /// Situation. Under the GDOI zero is usual, and 1 is seen.
     pub situation: u32,
+    /// Proposals in order.
     pub proposals: Vec<Proposal>,
 }
 

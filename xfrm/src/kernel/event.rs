@@ -19,14 +19,14 @@ pub enum KernelEvent {
     Flushed(What),
     /// Entries were added or changed by others: repair.
     Changed {
-        /// The kind of the changed entries.
+        /// Of which kind.
         what: What,
     },
     /// Events were lost: repair and read all facts anew.
     Overrun,
     /// A state of ours came to the end of its life time.
     SaExpired {
-        /// The state that has expired.
+        /// Which one.
         id: SaId,
         /// `false` for the soft limit.
         hard: bool,

@@ -33,15 +33,15 @@ pub enum Fault {
 /// A packet for the policy lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Source address of the packet.
+    /// Source address.
     pub source: IpAddr,
-    /// Destination address of the packet.
+    /// Destination address.
     pub destination: IpAddr,
-    /// IP protocol, for example 17 for UDP.
+    /// IP protocol.
     pub protocol: u8,
-    /// Source port; 0 where the protocol has none.
+    /// Source port.
     pub source_port: u16,
-    /// Destination port; 0 where the protocol has none.
+    /// Destination port.
     pub destination_port: u16,
     /// Outgoing interface by name.
     pub interface: Option<String>,
@@ -202,22 +202,22 @@ impl FakeKernel {
         self.state().reads.clone()
     }
 
-    /// The states that it holds for us.
+    /// States of ours.
     pub fn sas(&self) -> BTreeSet<SaId> {
         self.state().sas.keys().copied().collect()
     }
 
-    /// The policies that it holds for us.
+    /// Policies of ours.
     pub fn policies(&self) -> Vec<Policy> {
         self.state().policies.values().cloned().collect()
     }
 
-    /// The policies that others have put there.
+    /// Policies of others.
     pub fn foreign_policies(&self) -> Vec<Policy> {
         self.state().foreign_policies.clone()
     }
 
-    /// The states that others have put there.
+    /// States of others.
     pub fn foreign_sas(&self) -> BTreeSet<SaId> {
         self.state().foreign_sas.clone()
     }

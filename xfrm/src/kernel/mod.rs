@@ -48,11 +48,13 @@ pub struct Current {
     pub interfaces: BTreeMap<String, u32>,
     /// Those whose arrivals no policy checks (`disable_policy`), whoever wanted that.
     pub exempt: BTreeSet<String>,
-    /// ESP states of ours with their counters.
+    /// States.
     pub sas: BTreeMap<SaId, InstalledSa>,
     /// Policies by index. A selector with an interface that is gone names it `/INDEX`, which no
     /// interface can be called.
     pub policies: BTreeMap<u32, Policy>,
+    /// Indexes of our range that policies of somebody else have.
+    pub foreign_indexes: BTreeSet<u32>,
     /// Digest of the nf_tables tables.
     pub tables: Fingerprint,
     /// Counters of nf_tables rules by the rule's comment.

@@ -27,8 +27,9 @@
 //! those from its own address, which no policy of the group covers.
 //!
 //! The guards against packets that leave are there twice. The tables called `gdoi-guard` belong to
-//! the process's socket, so `nft flush ruleset` leaves them, and they go when the process ends; the
-//! tables called `gdoi` stay then.
+//! the process's socket, so `nft flush ruleset` leaves them. When the process ends they stay where
+//! the kernel can keep them (Linux 6.9), and the next process adopts them; elsewhere they go then.
+//! The tables called `gdoi` stay in any case.
 //!
 //! After `ip xfrm policy flush` by somebody else, and until the repair, these guards alone keep the
 //! group's packets from leaving and arriving in clear. A default block of XFRM is no way to help:
@@ -90,9 +91,13 @@ pub(crate) fn main_tables(
     tables
 }
 
-/// The guards that nobody else can flush while the process runs.
-pub(crate) fn guard_tables(preservation: &Preservation, ownership: &Ownership) -> Vec<Table> {
-    let content = Content::new(preservation, ownership, ownership.guard_table(), OWNED);
+/// The guards that nobody else can flush while the process runs. `flags` are those of an owner.
+pub(crate) fn guard_tables(
+    preservation: &Preservation,
+    ownership: &Ownership,
+    flags: u32,
+) -> Vec<Table> {
+    let content = Content::new(preservation, ownership, ownership.guard_table(), flags);
     let mut tables = vec![content.guard(IP)];
     tables.extend(content.has(IP6).then(|| content.guard(IP6)));
     tables
@@ -103,6 +108,7 @@ fn of_group(target: &str) -> String {
     format!("{target}_of_group")
 }
 
+/// Whose addresses count.
 #[derive(Clone, Copy)]
 enum Of {
     Packet,
@@ -286,6 +292,7 @@ impl<'a> Content<'a> {
         self.table(IP, sets, chains)
     }
 
+    /// Guards alone.
     fn guard(&self, family: u8) -> Table {
         let arrivals = self.group_packets(family, family, Of::Packet, ARRIVING);
         let mut chains = self.shared(family, Vec::new());
@@ -440,6 +447,7 @@ impl<'a> Content<'a> {
         self.has_excludes(&[family]).then(jump).into_iter().collect()
     }
 
+    /// Exclude rules.
     fn excluded(&self, table_family: u8, families: &[u8]) -> Option<Chain> {
         let excluded = self.preservation.exclude.iter();
         let excluded = excluded.filter(|selector| families.contains(&family(&selector.source)));

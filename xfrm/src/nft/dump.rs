@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::attribute::{array, attributes, be32, find, text};
 use crate::counters::Counters;
-use crate::nft::table::hook_digest;
+use crate::nft::table::{PERSISTENT, hook_digest};
 use crate::nft::{Fingerprint, USER_COMMENT, USER_DIGEST, set_key};
 use crate::ownership::Ownership;
 
@@ -23,7 +23,8 @@ impl<'a> Dump<'a> {
     /// A body of `NFT_MSG_NEWTABLE`.
     pub(crate) fn table(&mut self, body: &[u8]) -> Option<()> {
         let (family, name, rest) = self.ours(body, 1)?;
-        let flags = find(rest, 2).and_then(be32).unwrap_or(0);
+        // Whether it persists depends on the kernel alone; without an owner it is another one.
+        let flags = find(rest, 2).and_then(be32).unwrap_or(0) & !PERSISTENT;
         self.fingerprint.chains.insert((name, family, String::new()), vec![u64::from(flags)]);
         Some(())
     }

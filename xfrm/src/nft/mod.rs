@@ -41,9 +41,9 @@ const USER_DIGEST: u8 = 0x47;
 pub struct SetChange {
     /// Name of the set in the `ip` table.
     pub set: String,
-    /// SPIs that come into the set.
+    /// SPIs to add.
     pub add: BTreeSet<u32>,
-    /// SPIs that leave the set.
+    /// SPIs to remove.
     pub remove: BTreeSet<u32>,
 }
 
@@ -68,7 +68,7 @@ impl Fingerprint {
     ) -> Self {
         let mut fingerprint = Self::default();
         let mut tables = content::main_tables(preservation, interfaces, ownership);
-        tables.extend(content::guard_tables(preservation, ownership));
+        tables.extend(content::guard_tables(preservation, ownership, table::OWNED));
         for table in tables {
             let key = |chain: &str| (table.name.clone(), table.family, chain.to_owned());
             fingerprint.chains.insert(key(""), vec![u64::from(table.flags)]);

@@ -27,11 +27,15 @@ const APPEND: u16 = 0x800;
 /// `NFT_TABLE_F_OWNER`: only the socket that made the table can change it, and it goes with the
 /// socket.
 pub(crate) const OWNED: u32 = 2;
+/// `NFT_TABLE_F_PERSIST` (Linux 6.9): an owned table stays when its socket goes, without an owner.
+/// Who adds it anew with the flag of an owner becomes its owner.
+pub(crate) const PERSISTENT: u32 = 4;
 const POLICY_ACCEPT: u32 = 1;
 
 /// Kind, flags and body of one message.
 pub(crate) type Message = (u16, u16, Vec<u8>);
 
+/// One table.
 pub(crate) struct Table {
     pub(crate) family: u8,
     pub(crate) name: String,
@@ -41,6 +45,7 @@ pub(crate) struct Table {
     pub(crate) chains: Vec<Chain>,
 }
 
+/// A set.
 pub(crate) struct Set {
     pub(crate) name: String,
     pub(crate) elements: Elements,
@@ -65,10 +70,11 @@ pub(crate) struct Chain {
 
 /// Where a chain is called.
 pub(crate) struct Hook {
+    /// `filter` or `route`.
     pub(crate) kind: &'static str,
     /// Number of the hook in its family.
     pub(crate) number: u32,
-    /// Chains of one hook are passed in ascending order.
+    /// Lower first.
     pub(crate) priority: i32,
     /// Device of an ingress hook.
     pub(crate) device: Option<String>,
@@ -136,11 +142,12 @@ pub(crate) fn change_elements(
     remove: &BTreeSet<u32>,
 ) -> Vec<Message> {
     let mut messages = Vec::new();
-    if !add.is_empty() {
-        messages.push((NEW_ELEMENT, CREATE, elements(super::IP, table, set, add)));
-    }
-    if !remove.is_empty() {
-        messages.push((DELETE_ELEMENT, 0, elements(super::IP, table, set, remove)));
+    for (kind, flags, spis) in [(NEW_ELEMENT, CREATE, add), (DELETE_ELEMENT, 0, remove)] {
+        let lists = Elements::Spis(spis.clone()).lists().into_iter();
+        messages.extend(lists.map(|list| {
+            let body = begin_elements(IP, table, set).nested(3, list);
+            (kind, flags, body.as_octets().to_vec())
+        }));
     }
     messages
 }
@@ -183,6 +190,7 @@ impl Table {
 }
 
 impl Set {
+    /// Key and flags.
     fn describe(&self, body: Attributes) -> Attributes {
         match &self.elements {
             // Four octets in network byte order, shown as `esp spi`.
@@ -297,13 +305,6 @@ fn element(kind: u16, key: &[u8]) -> Attributes {
 
 fn begin_elements(family: u8, table: &str, set: &str) -> Attributes {
     Attributes::after(&header(family)).text(1, table).text(2, set)
-}
-
-fn elements(family: u8, table: &str, set: &str, spis: &BTreeSet<u32>) -> Vec<u8> {
-    let list = spis
-        .iter()
-        .fold(Attributes::new(), |list, spi| list.nested(1, element(1, &spi.to_be_bytes())));
-    begin_elements(family, table, set).nested(3, list).as_octets().to_vec()
 }
 
 /// nft's number of its type "integer".

@@ -65,7 +65,7 @@ fn dumped(messages: &[Message]) -> Fingerprint {
 fn messages(preservation: &Preservation) -> Vec<Message> {
     let (interfaces, ownership) = (interfaces(), Ownership::default());
     let mut tables = main_tables(preservation, &interfaces, &ownership);
-    tables.extend(guard_tables(preservation, &ownership));
+    tables.extend(guard_tables(preservation, &ownership, super::table::OWNED));
     let mut messages = replace("x", 0, &tables);
     messages.drain(..6);
     messages
@@ -442,4 +442,23 @@ fn spis_can_be_filled_in_later() {
     let wanted = |p: &Preservation| Fingerprint::wanted(p, &interfaces(), &Ownership::default());
     assert_ne!(wanted(&empty), wanted(&whole));
     assert_eq!(wanted(&empty).with_spis(&whole), wanted(&whole));
+}
+
+/// An attribute is shorter than 64 KiB.
+#[test]
+fn many_spis_change_in_several_messages() {
+    let (add, remove) = ((1..=9_000).collect(), (10_000..13_000).collect());
+    let messages = change_elements("t", "s", &add, &remove);
+    let kept = |wanted: u16| messages.iter().filter(move |(kind, ..)| *kind == wanted).count();
+    assert_eq!((kept(NEW_ELEMENT), messages.len()), (18, 24));
+    let ownership = Ownership { table: "t".to_owned(), ..Ownership::default() };
+    let mut dump = Dump::new(&ownership);
+    dump.fingerprint.sets.insert(("t".to_owned(), "s".to_owned()), BTreeSet::new());
+    for (kind, _, body) in &messages {
+        assert!(body.len() < 64 << 10);
+        if *kind == NEW_ELEMENT {
+            dump.elements(body).unwrap();
+        }
+    }
+    assert_eq!(dump.fingerprint.sets[&("t".to_owned(), "s".to_owned())], add);
 }

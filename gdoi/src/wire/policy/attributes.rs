@@ -11,7 +11,7 @@ use crate::wire::registry::{GapAttribute, KekAttribute, PayloadKind, SaAttribute
 pub struct AttributeName {
     /// SAK, GAP or SAT.
     pub payload: PayloadKind,
-    /// Attribute class within that payload.
+    /// Attribute class.
     pub class: u16,
 }
 

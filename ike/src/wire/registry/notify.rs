@@ -1,4 +1,4 @@
-//! Notify message types, errors and status alike.
+//! Notify message types.
 
 use crate::open_number;
 

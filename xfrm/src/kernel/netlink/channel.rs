@@ -27,17 +27,21 @@ const ERROR: u16 = 2;
 const DONE: u16 = 3;
 /// Larger than any datagram of the kernel: dumps come in pieces of at most 32 KiB.
 const RECEIVE: usize = 64 * 1024;
-/// For tables with many prefixes: a transaction is one datagram.
-const SEND: usize = 8 << 20;
-/// `NLMSGERR_ATTR_MSG` of an extended acknowledgement: the kernel's own words.
+/// For tables with many prefixes: a transaction is one datagram, so that a table is replaced as a
+/// whole or not at all. A limit; the kernel takes no memory for it.
+const SEND: usize = 128 << 20;
+/// Extended acknowledgement: `NLMSGERR_ATTR_MSG`.
 const EXT_ACK_TEXT: u16 = 1;
 
+/// A netlink family.
 pub(crate) trait Family {
+    /// Its protocol number.
     const PROTOCOL: isize;
 }
 
 /// XFRM: states and policies.
 pub(crate) struct Xfrm;
+/// nf_tables.
 pub(crate) struct Netfilter;
 /// rtnetlink: links, addresses and routes.
 pub(crate) struct Route;
@@ -104,6 +108,7 @@ impl<F: Family> Channel<F> {
         self.request(operation, kind, flags | NLM_F_ACK, body, |_| Ok(())).await
     }
 
+    /// Reads one thing.
     pub(crate) async fn query(
         &mut self,
         operation: impl Display + Copy,

@@ -43,10 +43,12 @@ pub struct Netlink {
     interfaces: BTreeMap<String, u32>,
     /// Where routes of ours should lead; `None` before the first reading.
     placeholders: Option<BTreeSet<IpAddr>>,
+    /// Flags of the guard tables that this kernel knows; `None` before the first change of them.
+    guard_flags: Option<u32>,
 }
 
 impl Netlink {
-    /// Opens one netlink socket for each family.
+    /// Opens the sockets.
     pub fn open() -> Result<Self, Error> {
         Ok(Self {
             xfrm: Channel::open()?,
@@ -54,6 +56,7 @@ impl Netlink {
             route: Channel::open()?,
             interfaces: BTreeMap::new(),
             placeholders: None,
+            guard_flags: None,
         })
     }
 
@@ -99,20 +102,25 @@ impl Netlink {
         Ok(sas)
     }
 
+    /// Policies whose index is kept, and which of those indexes policies have that cannot be ours.
     async fn read_policies(
         &mut self,
         keep: impl Fn(u32) -> bool,
-    ) -> Result<BTreeMap<u32, Policy>, Error> {
+    ) -> Result<(BTreeMap<u32, Policy>, BTreeSet<u32>), Error> {
         let names = self.names();
         let mut policies = BTreeMap::new();
+        let mut others = BTreeSet::new();
         let each = |message: Message<'_>| {
-            if policy::index(message.body).is_some_and(&keep) {
-                policies.extend(policy::decode(message.body, &names));
+            match policy::index(message.body).filter(|index| keep(*index)) {
+                // To the kernel it is another policy, also with our selector and our index.
+                Some(index) if policy::is_qualified(message.body) => drop(others.insert(index)),
+                Some(_) => policies.extend(policy::decode(message.body, &names)),
+                None => {}
             }
             Ok(())
         };
         self.xfrm.dump("list policies", XFRM_MSG_GETPOLICY, &[], each).await?;
-        Ok(policies)
+        Ok((policies, others))
     }
 
     /// Routes of ours. They are looked for in the whole table once, where an earlier run may have
@@ -169,7 +177,7 @@ impl Netlink {
             Err(error) if error.errno() == Some(EEXIST) => error,
             other => return other,
         };
-        let foreign = self.read_policies(|index| !ownership.owns_policy(index)).await?;
+        let (foreign, _) = self.read_policies(|index| !ownership.owns_policy(index)).await?;
         let in_the_way = foreign.into_values().any(|policy| policy.id == wanted.id);
         Err(if in_the_way { Error::ForeignPolicy(wanted.id.clone()) } else { refused })
     }
@@ -247,7 +255,8 @@ impl Kernel for Netlink {
             current.sas = self.read_sas(ownership).await?;
         }
         if parts.policies {
-            current.policies = self.read_policies(|index| ownership.owns_policy(index)).await?;
+            (current.policies, current.foreign_indexes) =
+                self.read_policies(|index| ownership.owns_policy(index)).await?;
         }
         if parts.tables {
             self.read_tables(ownership, current).await?;

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::attribute::Attributes;
 use crate::desired::Desired;
-use crate::error::{ENOENT, Error};
+use crate::error::{EINVAL, ENOENT, EOPNOTSUPP, Error};
 use crate::kernel::Current;
 use crate::kernel::netlink::Netlink;
 use crate::nft::dump::Dump;
 use crate::nft::table::{
     BATCH, BATCH_BEGIN, BATCH_END, GET_CHAIN, GET_ELEMENT, GET_RULE, GET_SET, GET_TABLE, Message,
-    OWNED, change_elements, header, remove, replace,
+    OWNED, PERSISTENT, change_elements, header, remove, replace,
 };
 use crate::nft::{Fingerprint, IP, content};
 use crate::op::Op;
@@ -104,8 +104,9 @@ impl Netlink {
         };
         let messages = match op {
             Op::ReplaceGuard => {
-                let tables = content::guard_tables(wanted()?, ownership);
-                replace(&ownership.guard_table(), OWNED, &tables)
+                let flags = self.guard_flags().await?;
+                let tables = content::guard_tables(wanted()?, ownership, flags);
+                replace(&ownership.guard_table(), flags, &tables)
             }
             Op::ReplaceTables => replace(
                 &ownership.table,
@@ -119,11 +120,36 @@ impl Netlink {
                 changes.iter().flat_map(each).collect()
             }
             _ => {
-                self.transact(op, &remove(&ownership.guard_table(), OWNED)).await?;
+                let flags = self.guard_flags().await?;
+                self.transact(op, &remove(&ownership.guard_table(), flags)).await?;
                 remove(&ownership.table, 0)
             }
         };
         self.transact(op, &messages).await
+    }
+
+    /// Whether this kernel keeps the guard tables when the process ends.
+    pub async fn guard_persists(&mut self) -> Result<bool, Error> {
+        Ok(self.guard_flags().await? & PERSISTENT != 0)
+    }
+
+    /// The flags of the guard tables: tried once, by a table that comes and goes in one
+    /// transaction.
+    async fn guard_flags(&mut self) -> Result<u32, Error> {
+        if let Some(flags) = self.guard_flags {
+            return Ok(flags);
+        }
+        let both = OWNED | PERSISTENT;
+        let tried = remove("gdoi-probe", both);
+        let (begin, end) = ((BATCH_BEGIN, &BATCH[..]), (BATCH_END, &BATCH[..]));
+        let operation = "try a table that persists";
+        let flags = match self.netfilter.transaction(operation, begin, &tried, end).await {
+            Ok(()) => both,
+            Err(error) if matches!(error.errno(), Some(EINVAL | EOPNOTSUPP)) => OWNED,
+            Err(error) => return Err(error),
+        };
+        self.guard_flags = Some(flags);
+        Ok(flags)
     }
 
     async fn transact(&mut self, op: &Op, messages: &[Message]) -> Result<(), Error> {

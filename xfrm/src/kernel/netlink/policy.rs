@@ -93,11 +93,9 @@ pub(crate) fn decode(body: &[u8], names: &BTreeMap<u32, String>) -> Option<(u32,
     let rest = body.get(POLICY_INFO..)?;
     let template = find(rest, XFRMA_TMPL);
     // What others have changed is of another priority: a plan replaces the policy if it is ours.
-    let zero = |kind| find(rest, kind).is_none_or(|value| value.iter().all(|octet| *octet == 0));
     let plain = info.flags == 0
         && info.share == 0
-        && zero(XFRMA_IF_ID)
-        && zero(XFRMA_MARK)
+        && !is_qualified(body)
         && only_a_hard_time_limit(&info.lifetime_cfg)
         && matches!(info.lifetime_cfg.hard_add_expires_seconds, 0 | XFRM_INF);
     let priority = if plain { info.priority } else { u32::MAX };
@@ -110,6 +108,16 @@ pub(crate) fn decode(body: &[u8], names: &BTreeMap<u32, String>) -> Option<(u32,
     };
     let id = PolicyId { direction, selector: decode_selector(&info.selector, names)? };
     Some((info.index, Policy { id, priority, action }))
+}
+
+/// Whether a policy is for packets with a mark, or of an XFRM interface. None of ours is, and
+/// nobody can make one of ours so: the kernel takes these for part of a policy's identity.
+pub(crate) fn is_qualified(body: &[u8]) -> bool {
+    let rest = body.get(POLICY_INFO..).unwrap_or_default();
+    [XFRMA_IF_ID, XFRMA_MARK]
+        .into_iter()
+        .filter_map(|kind| find(rest, kind))
+        .any(|value| value.iter().any(|octet| *octet != 0))
 }
 
 /// Index of a policy in the body of a message, even if it is not as we make them.
