@@ -27,7 +27,6 @@ use crate::membership::restore::{Earlier, Installed};
 use crate::persistence::sealed_keys::{self, Unsealed};
 use crate::persistence::state_file::{Boot, StateFile};
 
-/// Both files.
 #[derive(Debug)]
 pub struct Checkpoint {
     boot: Boot,

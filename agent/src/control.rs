@@ -7,7 +7,6 @@ use crate::member::Member;
 use crate::membership::error::RegisterError;
 use crate::show::snapshot::{Surroundings, snapshot};
 
-/// Answers a request.
 pub fn answer(
     request: &Request,
     member: &Member,

@@ -59,7 +59,6 @@ struct Due {
 /// Makes a source of seeds for a group.
 pub type SeedsOf = Box<dyn FnMut(&Group) -> (Seeds, u64)>;
 
-/// The running daemon.
 pub struct EventLoop<K: Kernel> {
     path: PathBuf,
     seeds: SeedsOf,

@@ -43,7 +43,6 @@ const UNKNOWN_ESP: u64 = 10;
 /// damages a packet.
 const INTEGRITY_FAILURES: u32 = 10;
 
-/// The member.
 pub struct Member {
     memberships: Vec<Membership>,
     contacts: Contacts,
@@ -310,7 +309,6 @@ impl Member {
         }
     }
 
-    /// Time has passed.
     pub fn handle_timeout(&mut self, now: BootTime) {
         for membership in &mut self.memberships {
             membership.handle_timeout(now);

@@ -22,18 +22,11 @@ pub enum LockError {
         "process {pid} of user {uid} is the member of this network namespace; stop it, or start this one in another \
          namespace: one gdoi-agent has all groups of a namespace"
     )]
-    Taken {
-        /// Process identifier.
-        pid: i32,
-        /// User identifier.
-        uid: u32,
-    },
-    /// The kernel refuses.
+    Taken { pid: i32, uid: u32 },
     #[error("lock of the network namespace (abstract socket @{name}): {error}")]
     System {
         /// Name of the socket.
         name: String,
-        /// Why.
         error: io::Error,
     },
 }

@@ -25,16 +25,12 @@ struct Bound {
     buffer: Vec<u8>,
 }
 
-/// What arrived.
 #[derive(Debug)]
 pub enum Received {
-    /// A datagram.
     Datagram {
-        /// Who sent it.
         source: SocketAddr,
         /// Where it was sent to: an address of ours, or a multicast group.
         local: SocketAddr,
-        /// Its octets.
         octets: Vec<u8>,
     },
     /// An ICMP error about a datagram of ours, which anyone can forge.
@@ -46,7 +42,6 @@ pub enum Received {
     Failed(io::Error),
 }
 
-/// The sockets.
 #[derive(Debug)]
 pub struct Sockets {
     port: u16,

@@ -19,7 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum ClientError {
-    /// Nobody listens.
     #[error(
         "{path}: the daemon is not running; start it (systemctl start {unit}), or name its socket with --socket"
     )]
@@ -31,7 +30,6 @@ pub enum ClientError {
     /// The file system keeps us out.
     #[error("{path}: permission denied; use sudo, or join the group that owns the socket")]
     Denied { path: PathBuf },
-    /// The connection failed.
     #[error("{path}: cannot talk to the daemon: {source}")]
     Io { path: PathBuf, source: io::Error },
     /// What came is no response.

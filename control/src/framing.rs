@@ -13,7 +13,7 @@ pub enum FrameError {
     /// The line goes on beyond the limit.
     #[error("a line is longer than {limit} octets")]
     TooLong {
-        /// The limit.
+        /// Most octets that a line may have.
         limit: usize,
     },
     /// The stream ended inside a line.
@@ -22,7 +22,7 @@ pub enum FrameError {
         /// How much of it came.
         have: usize,
     },
-    /// The stream failed.
+    /// Reading from or writing to the stream failed.
     #[error("the connection failed: {0}")]
     Io(#[from] std::io::Error),
 }

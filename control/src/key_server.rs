@@ -12,7 +12,7 @@ pub struct ServerSnapshot {
     pub program_version: String,
     /// How long the daemon runs.
     pub uptime_seconds: u64,
-    /// Where it listens.
+    /// Addresses and ports that members reach it at.
     pub listen: Vec<SocketAddr>,
     /// Groups in the order of the configuration.
     pub groups: Vec<ServerGroup>,
@@ -22,12 +22,12 @@ pub struct ServerSnapshot {
     pub statistics: ServerStatistics,
 }
 
-/// One group.
+/// A group as its key server sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerGroup {
     /// Name in the configuration.
     pub name: String,
-    /// Group id.
+    /// Group identifier that members ask for.
     pub id: u32,
     /// How many members are registered now.
     pub members: u64,
@@ -57,7 +57,7 @@ pub struct ServerRekey {
     pub next_push_seconds: Option<u64>,
     /// Pushes made, repetitions not counted.
     pub pushes: u64,
-    /// Acknowledgements accepted.
+    /// Acknowledgements that passed their check (RFC 8263).
     pub acknowledgements: u64,
     /// Requested acknowledgements that did not arrive in time.
     pub acknowledgements_missing: u64,
@@ -69,7 +69,7 @@ pub struct ServerRekey {
     pub removed: Vec<String>,
 }
 
-/// A KEK.
+/// The KEK that pushes come under.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerKek {
     /// The SPI, which is the cookie pair of pushes: 32 hexadecimal digits.
@@ -85,7 +85,7 @@ pub struct ServerKek {
 pub struct ServerTek {
     /// SPI in host order.
     pub spi: u32,
-    /// For example `aes-256-cbc`.
+    /// ESP encryption, for example `aes-256-cbc`.
     pub encryption: String,
     /// For example `hmac-sha2-256-128`; absent for combined-mode algorithms.
     pub integrity: Option<String>,
@@ -102,7 +102,7 @@ pub struct ServerTek {
 pub struct RegisteredMember {
     /// Name of the group.
     pub group: String,
-    /// Group id.
+    /// Identifier of the group it registered in.
     pub group_id: u32,
     /// Name of the member in the configuration.
     pub name: String,
@@ -132,29 +132,29 @@ pub struct RegisteredMember {
 /// Figures of the server. All are totals since start, except the first three, which are as of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatistics {
-    /// Half-open exchanges now.
+    /// Main modes that have begun and not ended.
     pub half_open: u64,
-    /// ISAKMP SAs now.
+    /// ISAKMP SAs that are established.
     pub isakmp_sas: u64,
     /// Pulls in progress now.
     pub pulls: u64,
-    /// Datagrams received.
+    /// Datagrams that arrived, whatever became of them.
     pub datagrams_received: u64,
-    /// Datagrams sent.
+    /// Datagrams that left, repetitions included.
     pub datagrams_sent: u64,
-    /// Phase 1 completed.
+    /// Main modes that ended with an ISAKMP SA.
     pub phase1_established: u64,
     /// Pulls for which keys were sent.
     pub pulls_succeeded: u64,
     /// Pulls refused: unknown group or not authorised.
     pub pulls_refused: u64,
-    /// Pulls broken off.
+    /// Pulls that ended before keys were sent.
     pub pulls_aborted: u64,
     /// Half-open exchanges that ran out of time.
     pub half_open_expired: u64,
     /// Half-open exchanges that made room for another.
     pub half_open_evicted: u64,
-    /// Diffie-Hellman computations.
+    /// Diffie-Hellman computations; a key pair and a shared secret are one each.
     pub diffie_hellman: u64,
     /// Duplicates answered from memory.
     pub duplicates_answered: u64,

@@ -25,14 +25,14 @@ pub struct MemberSnapshot {
     pub repairs: u64,
 }
 
-/// One group.
+/// A group as its member sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberGroup {
     /// Name in the configuration.
     pub name: String,
-    /// Group id.
+    /// Group identifier that is asked for.
     pub id: u32,
-    /// Where it stands.
+    /// Whether it registers, has keys or waits.
     pub state: MembershipState,
     /// Whether its traffic passes in clear, instead of being blocked, while there is no valid key.
     #[serde(default)]
@@ -59,7 +59,7 @@ pub struct MemberGroup {
     pub teks: Vec<Tek>,
     /// Policies in the order in which they apply.
     pub policies: Vec<PolicyLine>,
-    /// What has happened.
+    /// Registrations and rekeys since the daemon started.
     pub counters: MemberCounters,
     /// Datagrams discarded, by reason.
     pub discards: BTreeMap<String, u64>,
@@ -79,7 +79,7 @@ pub enum MembershipState {
     Registering,
     /// No key yet, and all servers were passed over; the next round comes later.
     Waiting,
-    /// Keys are valid.
+    /// Keys are valid and traffic is sent.
     Registered,
     /// Keys are valid, and none may be sent on: the problems say why.
     CannotSend,
@@ -92,7 +92,7 @@ pub enum MembershipState {
 /// A key server that was passed over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassedOver {
-    /// Which one.
+    /// The key server's address and port.
     pub server: SocketAddr,
     /// When the attempt ended.
     pub seconds_ago: u64,
@@ -102,28 +102,28 @@ pub struct PassedOver {
     pub detail: String,
 }
 
-/// An ISAKMP SA.
+/// The ISAKMP SA with a key server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IsakmpSa {
-    /// Where it stands.
+    /// Whether main mode has ended.
     pub state: IsakmpState,
     /// Our address and port.
     pub local: SocketAddr,
     /// The peer's address and port.
     pub remote: SocketAddr,
-    /// 16 hexadecimal digits.
+    /// The cookie of its initiator, 16 hexadecimal digits.
     pub initiator_cookie: String,
     /// 16 hexadecimal digits; zeros until the peer has answered.
     pub responder_cookie: String,
-    /// `main`.
+    /// Exchange of phase 1; always `main` here.
     pub exchange_mode: String,
     /// Which role we have in it.
     pub role: Role,
-    /// `pre-shared-key`.
+    /// How the peers prove their identities, for example `pre-shared-key`.
     pub authentication: String,
     /// The identity that the peer proved.
     pub peer_identity: Option<String>,
-    /// What was negotiated.
+    /// Algorithms agreed in phase 1; absent before message 2.
     pub transform: Option<Transform>,
     /// Seconds until the end of its lifetime.
     pub lifetime_left_seconds: Option<u64>,
@@ -135,7 +135,7 @@ pub struct IsakmpSa {
 pub enum IsakmpState {
     /// Main mode is under way.
     Negotiating,
-    /// Up.
+    /// Phase 1 ended, and exchanges may begin.
     Up,
 }
 
@@ -151,11 +151,11 @@ pub enum Role {
 /// A phase-1 transform in the configuration's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transform {
-    /// For example `aes-256-cbc`.
+    /// Encryption of ISAKMP messages, for example `aes-256-cbc`.
     pub encryption: String,
-    /// For example `sha2-256`.
+    /// Hash of phase 1, for example `sha2-256`.
     pub hash: String,
-    /// Diffie-Hellman group number.
+    /// Number of the Diffie-Hellman group, for example 19.
     pub dh_group: u16,
 }
 
@@ -164,7 +164,7 @@ pub struct Transform {
 pub struct KekSa {
     /// 32 hexadecimal digits: the cookie pair of the pushes.
     pub spi: String,
-    /// For example `aes-256-cbc`.
+    /// Encryption of the pushes, for example `aes-256-cbc`.
     pub encryption: String,
     /// For example `rsa with sha2-256`.
     pub signature: String,
@@ -183,16 +183,16 @@ pub struct KekSa {
     pub signed_length: Option<String>,
 }
 
-/// A data SA.
+/// A data SA of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tek {
     /// SPI in host order.
     pub spi: u32,
-    /// For example `aes-256-cbc`.
+    /// ESP encryption, for example `aes-256-cbc`.
     pub encryption: String,
     /// For example `hmac-sha2-256-128`; absent for combined-mode algorithms.
     pub integrity: Option<String>,
-    /// `tunnel, addresses preserved`.
+    /// Encapsulation, for example `tunnel, addresses preserved`.
     pub mode: String,
     /// The SA direction attribute: `symmetric`, `sender-only` or `receiver-only`.
     pub direction: String,
@@ -204,29 +204,29 @@ pub struct Tek {
     pub hard_life_left_seconds: u64,
     /// Lifetime in kilobytes, if limited. Shown only; the kernel does not enforce it.
     pub lifetime_kilobytes: Option<u64>,
-    /// Received and decrypted.
+    /// What was received and decrypted.
     pub inbound: Traffic,
-    /// Encrypted and sent.
+    /// What was encrypted and sent.
     pub outbound: Traffic,
 }
 
-/// Packets and octets.
+/// How much traffic an SA carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
-    /// Packets.
+    /// Packets since the SA was installed.
     pub packets: u64,
-    /// Octets.
+    /// Octets of these packets, as the kernel counts them.
     pub octets: u64,
 }
 
 /// What happens to some traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyLine {
-    /// What happens.
+    /// Whether it is encrypted, passes or is dropped.
     pub kind: PolicyKind,
     /// Source: prefix, address, range or `any`.
     pub source: String,
-    /// Destination.
+    /// Destination: prefix, address, range or `any`.
     pub destination: String,
     /// IP protocol, 0 for any.
     pub protocol: u8,
@@ -252,14 +252,14 @@ pub enum PolicyKind {
     Local,
     /// Passes in clear while there is no valid key.
     FailOpen,
-    /// Dropped.
+    /// Dropped while there is no valid key.
     FailClose,
 }
 
 /// What has happened to a group since the daemon started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberCounters {
-    /// Registrations begun.
+    /// Registrations that were begun, with any server.
     pub attempts: u64,
     /// Pulls that brought keys.
     pub pulls_succeeded: u64,

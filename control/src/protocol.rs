@@ -18,7 +18,7 @@ use crate::member::MemberSnapshot;
 /// new field is no reason, because unknown fields are ignored.
 pub const VERSION: u32 = 1;
 
-/// A request.
+/// What a client asks a daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
@@ -61,19 +61,19 @@ pub struct MemberArgument {
 /// The daemon that answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Daemon {
-    /// `gdoi-agent`.
+    /// A group member, `gdoi-agent`.
     Member,
-    /// `gcks`.
+    /// A key server, `gcks`.
     Server,
 }
 
-/// A response.
+/// What a daemon answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
-    /// To [`Request::ShowMember`].
+    /// Answers [`Request::ShowMember`] with everything there is.
     Member(Box<MemberSnapshot>),
-    /// To [`Request::ShowServer`].
+    /// Answers [`Request::ShowServer`] with everything there is.
     Server(Box<ServerSnapshot>),
     /// To a request that changes something: it was carried out.
     Done(Completed),
@@ -99,7 +99,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal.
+    /// A refusal with a line for the operator.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
@@ -113,7 +113,7 @@ impl Refusal {
     }
 }
 
-/// Kinds of refusals.
+/// Why a request was refused, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {

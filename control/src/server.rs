@@ -31,7 +31,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// What is asked.
+    /// The request that the client waits for.
     pub fn request(&self) -> &Request {
         &self.request
     }

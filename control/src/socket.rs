@@ -28,14 +28,8 @@ pub enum BindError {
         "{path}: the folder does not exist; create it (the systemd unit's RuntimeDirectory= does)"
     )]
     NoFolder { path: PathBuf },
-    /// Anything else.
     #[error("{path}: cannot {what} the control socket: {source}")]
-    Io {
-        path: PathBuf,
-        /// What was tried.
-        what: &'static str,
-        source: io::Error,
-    },
+    Io { path: PathBuf, what: &'static str, source: io::Error },
 }
 
 /// A control socket that is listened on. Its file goes with it.
@@ -80,7 +74,7 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Where it listens.
+    /// Path of the socket in the file system.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -100,9 +94,9 @@ impl Drop for Listener {
 /// Who a peer is, as the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Effective user id.
+    /// Effective user id of the process that connected.
     pub uid: u32,
-    /// Effective group id.
+    /// Effective group id of the process that connected.
     pub gid: u32,
 }
 

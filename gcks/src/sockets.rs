@@ -21,11 +21,9 @@ const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// A datagram as it came in.
 #[derive(Debug)]
 pub struct Received {
-    /// Who sent it.
     pub source: SocketAddr,
     /// Which of our addresses it was sent to.
     pub local: SocketAddr,
-    /// The octets.
     pub octets: Vec<u8>,
 }
 
@@ -94,7 +92,6 @@ impl Network {
         }
     }
 
-    /// Stops receiving.
     pub fn close(&mut self) {
         self.receivers.abort_all();
         self.queue.close();

@@ -9,7 +9,7 @@ pub use ike::config::{
 pub use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 pub use ike::endpoint::Limits as ServerLimits;
 
-use ike::endpoint::EndpointConfig;
+use ike::endpoint::{EndpointConfig, PeerMobility};
 use ike::phase1::InitiatorConfig;
 
 use crate::group::GroupId;
@@ -32,11 +32,11 @@ pub struct RegistrationConfig {
     pub server: SocketAddr,
     /// Our address and port, as the key server sees them without address translation.
     pub local: SocketAddr,
-    /// The group.
+    /// The group to register in.
     pub group: GroupId,
     /// Interoperability switch for the group id.
     pub group_id_byte_order: ByteOrder,
-    /// Our phase-1 identity.
+    /// The identity that we prove in phase 1.
     pub identity: Identity,
     /// The identity that the key server must prove.
     pub expected_identity: Identity,
@@ -63,12 +63,12 @@ impl From<&RegistrationConfig> for InitiatorConfig {
     }
 }
 
-/// A key server's endpoint.
+/// A key server's endpoint. Members stay where phase 1 found them ([`PeerMobility::Fixed`]).
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// Our phase-1 identity; `None` is the address the member wrote to.
     pub identity: Option<Identity>,
-    /// Who may connect.
+    /// Credentials of the peers that may connect.
     pub peers: Vec<PeerCredential>,
     /// What phase 1 may negotiate.
     pub phase1: Phase1Policy,
@@ -84,6 +84,9 @@ impl From<&ServerConfig> for EndpointConfig {
             identity: config.identity.clone(),
             peers: config.peers.clone(),
             phase1: config.phase1.clone(),
+            // Pushes go to the address that a member registered from, and ESP with preserved
+            // addresses does not pass address translation: a member that moved registers anew.
+            mobility: PeerMobility::Fixed,
             limits: config.limits,
         }
     }

@@ -46,9 +46,9 @@ pub enum PeerMisbehaved {
     /// A Delete payload of a push that names no SA of GDOI (RFC 6407 §5.9).
     #[error("Delete payload with DOI {doi}, protocol {protocol}, SPI of {spi_size} octets")]
     Delete {
-        /// Domain of interpretation.
+        /// Domain of interpretation that the payload names.
         doi: u32,
-        /// Protocol-ID.
+        /// Protocol-ID that the payload names.
         protocol: u8,
         /// Octets of an SPI.
         spi_size: u8,

@@ -31,9 +31,9 @@ pub enum Timer {
 pub enum RegistrationEvent {
     /// The key server proved the expected identity; the pull begins.
     Phase1Established {
-        /// The identity proved.
+        /// The identity that the key server proved.
         peer_identity: Identity,
-        /// What was negotiated.
+        /// Algorithms agreed in phase 1.
         transform: Phase1Transform,
         /// How long the ISAKMP SA lives from now on.
         lifetime: Duration,
@@ -56,6 +56,7 @@ pub enum RegistrationEvent {
 
 /// Why an attempt to register failed: each calls for another answer by the operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum RegistrationFailure {
     /// Nothing usable came back within the retransmission budget.
     #[error("no answer in {stage} after {transmissions} transmissions")]
@@ -67,16 +68,13 @@ pub enum RegistrationFailure {
     },
     /// The key server refused by an authenticated notification (RFC 2408 §3.14.1).
     #[error("refused by the key server: notification {notify}")]
-    Refused {
-        /// Notify message type.
-        notify: NotifyType,
-    },
+    Refused { notify: NotifyType },
     /// The key server proved another identity than the configured one.
     #[error("the key server proved the identity {proved:?}, expected is {expected:?}")]
     PeerIdentity {
         /// Whom the configuration names.
         expected: Identity,
-        /// Who it is.
+        /// The identity that it proved instead.
         proved: Identity,
     },
     /// The key server's proof of the pre-shared key was missing or wrong. Probably the two keys
@@ -118,9 +116,9 @@ fn in_words(transforms: &[Phase1Transform]) -> String {
 /// Where a registration stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// Main mode.
+    /// Main mode with the key server.
     Phase1,
-    /// GROUPKEY-PULL.
+    /// GROUPKEY-PULL under the ISAKMP SA.
     Pull,
     /// Keys have arrived; the ISAKMP SA is kept.
     Registered,
@@ -152,18 +150,18 @@ pub struct PushId(pub(crate) u64);
 pub enum ServerEvent {
     /// A peer has proved its identity.
     Phase1Established {
-        /// Where it is.
+        /// Address and port of the peer.
         peer: SocketAddr,
-        /// The identity proved.
+        /// The identity that the peer proved.
         identity: Identity,
-        /// What was negotiated.
+        /// Algorithms agreed in phase 1.
         transform: Phase1Transform,
         /// Initiator and responder cookie.
         cookies: ([u8; 8], [u8; 8]),
     },
     /// A peer asks for a group: authorise (identity, group), then answer or refuse.
     PullRequested {
-        /// The pull.
+        /// Names the pull in the answer.
         pull: PullId,
         /// Our address that the peer talks to: pushes leave from it.
         local: SocketAddr,
@@ -176,7 +174,7 @@ pub enum ServerEvent {
     },
     /// Message 3 was valid: give the peer its keys, or refuse.
     PullAccepted {
-        /// The pull.
+        /// Names the pull in the answer.
         pull: PullId,
         /// Our address that the peer talks to: pushes leave from it.
         local: SocketAddr,
@@ -184,13 +182,13 @@ pub enum ServerEvent {
         peer: SocketAddr,
         /// The identity proved in phase 1.
         identity: Identity,
-        /// The group.
+        /// The group asked for in message 1.
         group: GroupId,
     },
     /// Message 3 was valid and the keys, which were known before, are on their way: from here on
     /// the peer is a member (RFC 6407 §3.2).
     PullCompleted {
-        /// The pull.
+        /// The pull that has ended.
         pull: PullId,
         /// Our address that the peer talks to: pushes leave from it.
         local: SocketAddr,
@@ -198,32 +196,32 @@ pub enum ServerEvent {
         peer: SocketAddr,
         /// The identity proved in phase 1.
         identity: Identity,
-        /// The group.
+        /// The group that the peer joined.
         group: GroupId,
     },
     /// A pull ended without keys being sent.
     PullAborted {
-        /// The pull.
+        /// The pull that has ended.
         pull: PullId,
         /// Where the peer is.
         peer: SocketAddr,
         /// The identity proved in phase 1.
         identity: Identity,
-        /// The group.
+        /// The group asked for in message 1.
         group: GroupId,
-        /// Why.
+        /// What broke the pull off.
         reason: PullAbort,
     },
     /// A peer began anew and said that it has lost an ISAKMP SA (INITIAL-CONTACT): ended here, too.
     PeerRestarted {
-        /// Where it is.
+        /// Address and port of the peer.
         peer: SocketAddr,
         /// The identity proved in phase 1.
         identity: Identity,
     },
     /// A peer deleted its ISAKMP SA (authenticated).
     PeerDeleted {
-        /// Where it is.
+        /// Address and port of the peer.
         peer: SocketAddr,
         /// The identity proved in phase 1.
         identity: Identity,

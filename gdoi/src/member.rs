@@ -233,7 +233,7 @@ impl Registration {
         repeat.into_iter().chain(expiry).min()
     }
 
-    /// What happened next.
+    /// What happened next; poll it until there is nothing more.
     pub fn poll_event(&mut self) -> Option<RegistrationEvent> {
         self.events.pop_front()
     }
@@ -297,7 +297,7 @@ impl Registration {
         let Some(session) = self.state.session_mut() else {
             return Err(NotAccepted::Unexpected.into());
         };
-        let said = session.open_informational(header.message_id, datagram)?;
+        let (said, _) = session.open_informational(header.message_id, datagram)?;
         let deleted = session.is_deleted_by(&said);
         let refused = said.iter().find_map(|said| match said {
             Informational::Notification(notification) if notification.kind.is_error() => {

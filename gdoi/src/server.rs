@@ -271,12 +271,12 @@ impl Server {
         ike.into_iter().chain(self.pushes.poll_timeout()).min()
     }
 
-    /// What happened next.
+    /// What happened next; poll it until there is nothing more.
     pub fn poll_event(&mut self) -> Option<ServerEvent> {
         self.events.pop_front()
     }
 
-    /// Figures since start.
+    /// Figures for show commands: most count since start.
     pub fn statistics(&self) -> &ServerStatistics {
         &self.statistics
     }
@@ -318,6 +318,8 @@ impl Server {
                         cookies: (cookies.initiator, cookies.responder),
                     });
                 }
+                // Members stay where they registered from.
+                EndpointEvent::Moved { .. } => {}
                 EndpointEvent::Ended { session, cause } => {
                     let running = session.exchanges().values().filter(|pull| pull.is_running());
                     let peer = (session.address().remote, session.identity());

@@ -10,24 +10,21 @@ use crate::wire::registry::Doi;
 /// Phase-1 identity (RFC 2407 §4.6.2.1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Identity {
-    /// ID_IPV4_ADDR or ID_IPV6_ADDR.
+    /// An address, sent as ID_IPV4_ADDR or ID_IPV6_ADDR.
     Address(IpAddr),
-    /// ID_FQDN.
+    /// A host name, sent as ID_FQDN.
     Fqdn(String),
-    /// ID_USER_FQDN.
+    /// A name of the form `user@host`, sent as ID_USER_FQDN.
     UserFqdn(String),
-    /// ID_KEY_ID: opaque octets.
+    /// Octets without a structure, sent as ID_KEY_ID.
     KeyId(Vec<u8>),
 }
 
 /// One phase-1 transform: encryption, hash, group and authentication method belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Phase1Transform {
-    /// Encryption algorithm.
     pub encryption: Phase1Encryption,
-    /// Hash algorithm.
     pub hash: HashAlgorithm,
-    /// Diffie-Hellman group.
     pub group: DhGroup,
     /// How the peers prove their identities.
     pub authentication: Authentication,

@@ -42,7 +42,6 @@ pub enum PeerMisbehaved {
     MissingPayload {
         /// The message, as the RFC numbers it.
         message: &'static str,
-        /// The payload.
         payload: &'static str,
     },
     /// A payload that may occur once occurs again.
@@ -50,7 +49,6 @@ pub enum PeerMisbehaved {
     DuplicatePayload {
         /// The message, as the RFC numbers it.
         message: &'static str,
-        /// The payload type.
         kind: PayloadKind,
     },
     /// A payload that has no place in the message.
@@ -58,7 +56,6 @@ pub enum PeerMisbehaved {
     ForeignPayload {
         /// The message, as the RFC numbers it.
         message: &'static str,
-        /// The payload type.
         kind: PayloadKind,
         /// Where its generic header starts.
         offset: usize,
@@ -82,15 +79,11 @@ pub enum PeerMisbehaved {
     PartialBlock {
         /// Block size in octets.
         block: usize,
-        /// Octets of ciphertext.
         have: usize,
     },
     /// A public value outside its group, of a wrong length, or of small order.
     #[error("unusable public value for {group:?}")]
-    PublicValue {
-        /// The Diffie-Hellman group.
-        group: DhGroup,
-    },
+    PublicValue { group: DhGroup },
     /// A nonce outside 8..=128 octets (RFC 6407 §5.8) or, in phase 1, 8..=256 (RFC 2409 §5).
     #[error("nonce of {have} octets")]
     NonceLength {
@@ -105,7 +98,6 @@ pub enum PeerMisbehaved {
     WrongIdentity {
         /// Whom the configuration names.
         expected: Identity,
-        /// Who it is.
         proved: Identity,
     },
     /// The message identifier does not belong to this exchange, was used already, or is zero.

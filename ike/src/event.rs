@@ -7,20 +7,16 @@ use crate::time::BootTime;
 /// A datagram to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// Where to.
     pub destination: SocketAddr,
     /// Which of our addresses it leaves from; a server answers from the address it was asked at.
     pub source: SocketAddr,
-    /// The octets.
     pub payload: Vec<u8>,
 }
 
 /// When a machine wants `handle_timeout`, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline<T = Timer> {
-    /// When.
     pub at: BootTime,
-    /// Why.
     pub why: T,
 }
 

@@ -26,7 +26,6 @@ pub struct Retransmission {
 /// What a retransmission timer asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Nothing yet.
     NotYet,
     /// The message has to be sent again.
     Repeat,
@@ -49,7 +48,6 @@ impl Retransmission {
         }
     }
 
-    /// The octets.
     pub fn message(&self) -> &[u8] {
         &self.message
     }
@@ -105,7 +103,7 @@ pub enum Copy<'a, A = Zeroizing<Vec<u8>>> {
 }
 
 impl<A> Answered<A> {
-    /// `request` got `answer`.
+    /// Remembers that `request` got `answer` at `now`.
     pub fn new(request: Digest, answer: impl Into<A>, now: BootTime) -> Self {
         Self { request, answer: answer.into(), sent: now, repetitions_left: REPETITIONS }
     }
@@ -127,7 +125,7 @@ impl<A> Answered<A> {
     }
 }
 
-/// Names a datagram.
+/// Names a datagram without keeping its octets.
 #[derive(Clone, Debug)]
 pub struct Digest(Vec<u8>);
 

@@ -12,7 +12,7 @@ use crate::config::{Identity, PeerCredential};
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted};
 use crate::event::Transmit;
-use crate::phase1::{Cookies, Informational, IsakmpSa};
+use crate::phase1::{Cookies, HashVerified, Informational, IsakmpSa};
 use crate::retransmission::Answered;
 use crate::time::BootTime;
 
@@ -21,13 +21,11 @@ use crate::time::BootTime;
 pub struct PeerAddress {
     /// Address and port of the peer.
     pub remote: SocketAddr,
-    /// Ours.
     pub local: SocketAddr,
 }
 
 impl PeerAddress {
-    /// Whether a datagram from `source` can be the peer's. The one place that decides it: a peer
-    /// stays where phase 1 found it.
+    /// Whether a datagram from `source` comes from where the peer is.
     ///
     /// # Errors
     /// [`NotAccepted::WrongSource`].
@@ -46,7 +44,6 @@ pub trait Exchange: Debug {
     /// Names the exchange for as long as the endpoint lives.
     type Id: Copy + Ord + Debug;
 
-    /// Its name.
     fn id(&self) -> Self::Id;
 
     /// Whether it has not come to its end. A finished one is kept for copies of its last request.
@@ -61,6 +58,8 @@ pub trait Exchange: Debug {
 pub struct Session<X> {
     sa: IsakmpSa,
     address: PeerAddress,
+    /// Where phase 1 found the peer.
+    origin: PeerAddress,
     since: BootTime,
     expires: BootTime,
     /// What phase 1 was authenticated with, if the peer began it: the session ends when that is
@@ -77,7 +76,17 @@ impl<X> Session<X> {
     pub fn new(sa: IsakmpSa, address: PeerAddress, now: BootTime) -> Self {
         let expires = now + sa.lifetime();
         let (exchanges, used) = (BTreeMap::new(), BTreeSet::new());
-        Self { sa, address, since: now, expires, credential: None, phase1: None, exchanges, used }
+        Self {
+            sa,
+            address,
+            origin: address,
+            since: now,
+            expires,
+            credential: None,
+            phase1: None,
+            exchanges,
+            used,
+        }
     }
 
     /// Keeps what phase 1 was authenticated with, and the answer to its last message for copies of
@@ -92,7 +101,6 @@ impl<X> Session<X> {
         self.credential.as_ref()
     }
 
-    /// The ISAKMP SA.
     pub fn sa(&self) -> &IsakmpSa {
         &self.sa
     }
@@ -105,6 +113,26 @@ impl<X> Session<X> {
     /// Where the peer is.
     pub fn address(&self) -> PeerAddress {
         self.address
+    }
+
+    /// Where phase 1 found the peer: its credential is the one for this address, wherever it went
+    /// since.
+    pub fn origin(&self) -> PeerAddress {
+        self.origin
+    }
+
+    /// The peer has said something fresh and authentic from `address`: it is there now. Returns
+    /// where it was if that is somewhere else.
+    ///
+    /// `proof` must come from a message that the session has not heard before. One of another
+    /// session moves nothing.
+    pub(crate) fn follow(
+        &mut self,
+        proof: &HashVerified,
+        address: PeerAddress,
+    ) -> Option<PeerAddress> {
+        let moved = proof.cookies() == self.cookies() && address != self.address;
+        moved.then(|| core::mem::replace(&mut self.address, address))
     }
 
     /// The identity that the peer proved.
@@ -132,7 +160,6 @@ impl<X> Session<X> {
         &self.exchanges
     }
 
-    /// Every exchange.
     pub fn exchanges_mut(&mut self) -> impl Iterator<Item = &mut X> {
         self.exchanges.values_mut()
     }
@@ -180,7 +207,8 @@ impl<X> Session<X> {
         }
     }
 
-    /// Reads a protected Informational message that was not heard before.
+    /// Reads a protected Informational message that was not heard before, and returns the proof of
+    /// it as well.
     ///
     /// # Errors
     /// It was heard before, is not authentic, or the session has carried as many exchanges as it
@@ -189,7 +217,7 @@ impl<X> Session<X> {
         &mut self,
         message_id: u32,
         datagram: &[u8],
-    ) -> Result<Vec<Informational>, Error> {
+    ) -> Result<(Vec<Informational>, HashVerified), Error> {
         self.may_begin(message_id)?;
         let said = self.sa.open_informational(datagram)?;
         self.begin(message_id);
@@ -238,7 +266,7 @@ mod tests {
 
     fn hear(session: &mut Session<()>, datagram: &[u8]) -> Result<Vec<Informational>, Error> {
         let message_id = header::split(datagram).unwrap().0.message_id;
-        session.open_informational(message_id, datagram)
+        Ok(session.open_informational(message_id, datagram)?.0)
     }
 
     fn refusal(rng: &mut SeededRng) -> Vec<u8> {

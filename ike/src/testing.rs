@@ -63,7 +63,6 @@ pub fn group_named(name: &serde_json::Value) -> DhGroup {
     }
 }
 
-/// Every group.
 pub const GROUPS: [DhGroup; 9] = [
     DhGroup::Modp768,
     DhGroup::Modp1024,

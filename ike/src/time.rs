@@ -36,7 +36,7 @@ impl Add<Duration> for BootTime {
 impl Sub<Duration> for BootTime {
     type Output = Self;
 
-    /// Saturates at boot.
+    /// Saturates at boot instead of going below it.
     fn sub(self, margin: Duration) -> Self {
         Self(self.0.saturating_sub(margin))
     }

@@ -220,7 +220,6 @@ impl World {
         }
     }
 
-    /// The wall clock.
     pub fn wall(&self) -> Duration {
         self.booted + self.now.since_boot()
     }
@@ -230,7 +229,6 @@ impl World {
         std::fs::read(self.sealed_path()).unwrap()
     }
 
-    /// What it holds.
     pub fn unsealed(&self) -> Unsealed {
         let key = Secret::copy_from(&STATE_KEY);
         let file = SealedFile::new(self.sealed_path(), sealed_keys::OWNER, &key).unwrap();
@@ -426,7 +424,6 @@ impl World {
         }
     }
 
-    /// Lives through `duration`.
     pub async fn pass(&mut self, duration: Duration) {
         self.live(duration, true).await;
     }
@@ -468,7 +465,6 @@ impl World {
         panic!("the daemon asks for timers without end");
     }
 
-    /// The orderly end.
     pub async fn leave(&mut self) -> bool {
         self.end(Ending::Stop).await
     }

@@ -36,20 +36,20 @@ pub enum Aead {
 pub enum Protection {
     /// Encryption and integrity apart.
     Separate {
-        /// Encryption.
+        /// Algorithm that encrypts, or NULL.
         encryption: Encryption,
         /// Its key; empty for NULL.
         encryption_key: Key,
-        /// Integrity.
+        /// Algorithm of the integrity check value.
         integrity: Integrity,
-        /// Its key.
+        /// Its key, as long as the algorithm's output.
         integrity_key: Key,
     },
-    /// Both in one.
+    /// One algorithm for encryption and integrity.
     Combined {
-        /// Algorithm.
+        /// The combined mode, GCM or CCM.
         aead: Aead,
-        /// Key and salt.
+        /// Its key, followed by the salt.
         key: Key,
         /// Length of the integrity check value in octets: 8, 12 or 16.
         icv: u8,
@@ -57,10 +57,10 @@ pub enum Protection {
 }
 
 impl Encryption {
-    /// All of them.
+    /// Every algorithm that encrypts, NULL included.
     pub const ALL: [Self; 3] = [Self::Null, Self::AesCbc, Self::TripleDesCbc];
 
-    /// The kernel's name.
+    /// The name in the kernel's crypto API.
     pub fn kernel_name(self) -> &'static str {
         match self {
             Self::Null => "ecb(cipher_null)",
@@ -80,11 +80,11 @@ impl Encryption {
 }
 
 impl Integrity {
-    /// All of them.
+    /// Every algorithm of integrity check values.
     pub const ALL: [Self; 4] =
         [Self::HmacSha1_96, Self::HmacSha2_256_128, Self::HmacSha2_384_192, Self::HmacSha2_512_256];
 
-    /// The kernel's name.
+    /// The name in the kernel's crypto API.
     pub fn kernel_name(self) -> &'static str {
         match self {
             Self::HmacSha1_96 => "hmac(sha1)",
@@ -117,10 +117,10 @@ impl Integrity {
 }
 
 impl Aead {
-    /// All of them.
+    /// Every combined mode that is understood.
     pub const ALL: [Self; 2] = [Self::AesGcm, Self::AesCcm];
 
-    /// The kernel's name.
+    /// The name in the kernel's crypto API.
     pub fn kernel_name(self) -> &'static str {
         match self {
             Self::AesGcm => "rfc4106(gcm(aes))",

@@ -3,7 +3,7 @@
 
 use zeroize::Zeroizing;
 
-/// `NLA_F_NESTED`.
+/// `NLA_F_NESTED`: the value holds attributes itself.
 const NESTED: u16 = 0x8000;
 /// What is left of the kind without the flags for nesting and byte order.
 const KIND: u16 = 0x3fff;

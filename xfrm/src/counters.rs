@@ -1,10 +1,10 @@
 //! A pair of counters, as states and rules keep them.
 
-/// Packets and octets.
+/// How much traffic an SA or a rule has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Packets.
+    /// Packets since the entry was made.
     pub packets: u64,
-    /// Octets.
+    /// Octets of these packets, as the kernel counts them.
     pub octets: u64,
 }

@@ -20,16 +20,16 @@ pub struct PlaceholderRoute {
     pub mtu: u32,
 }
 
-/// The desired state.
+/// Everything that the kernel is to hold for us, and nothing else.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// States.
+    /// ESP states by what identifies them.
     pub sas: BTreeMap<SaId, Sa>,
-    /// Policies.
+    /// Policies by what identifies them.
     pub policies: BTreeMap<PolicyId, Policy>,
     /// nf_tables; `None` removes the tables.
     pub preservation: Option<Preservation>,
-    /// Placeholder routes.
+    /// Routes that placeholder addresses need.
     pub routes: BTreeSet<PlaceholderRoute>,
     /// Interfaces by name whose arrivals no IN and FWD policy checks: `disable_policy`. They are
     /// those of the protected hosts.

@@ -9,6 +9,7 @@ use crate::op::Op;
 
 /// An error of this crate. No variant can hold key octets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum Error {
     /// The kernel answered with an error number.
     #[error("the kernel refused to {operation}: {reason}{}", remedy(*errno))]
@@ -36,12 +37,7 @@ pub enum Error {
     ForeignState(SaId),
     /// The kernel did not answer in time. What was asked may have happened: read back.
     #[error("the kernel did not answer within {} ms when asked to {operation}", limit.as_millis())]
-    Timeout {
-        /// What was asked.
-        operation: String,
-        /// The limit.
-        limit: Duration,
-    },
+    Timeout { operation: String, limit: Duration },
     /// A netlink socket failed.
     #[error("netlink socket: {operation}: {reason}")]
     Socket {
@@ -53,7 +49,6 @@ pub enum Error {
     /// The kernel's answer cannot be understood.
     #[error("the kernel's answer to {operation} cannot be read: {reason}")]
     Malformed {
-        /// What was asked.
         operation: String,
         /// What is wrong with it.
         reason: String,
@@ -72,9 +67,7 @@ pub enum Error {
     KeyLength {
         /// The kernel's name of the algorithm.
         algorithm: &'static str,
-        /// What it takes.
         expected: &'static str,
-        /// What was given.
         received: usize,
     },
     /// What this version cannot do.
@@ -102,9 +95,9 @@ pub enum Error {
 /// One operation that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The operation.
+    /// The operation that was to be done.
     pub op: Op,
-    /// Why.
+    /// What the kernel answered, or that it did not.
     pub cause: Error,
 }
 

@@ -18,7 +18,7 @@ pub struct Interface {
     pub up: bool,
     /// Its addresses with their prefix length, as configured (host part kept).
     pub addresses: Vec<IpNet>,
-    /// MTU in octets.
+    /// MTU of the interface in octets.
     pub mtu: u32,
     /// Next hop of the default route over this interface, IPv4 first.
     pub gateway: Option<IpAddr>,

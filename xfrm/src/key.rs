@@ -28,7 +28,7 @@ impl Key {
         &self.0
     }
 
-    /// Length in octets.
+    /// Length of the key in octets.
     pub fn len(&self) -> usize {
         self.0.len()
     }

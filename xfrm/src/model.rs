@@ -33,15 +33,15 @@ pub enum SaRole {
 /// A tunnel-mode ESP state. Replay window 0: a shared SA has no usable counter (RFC 5374 §4.2.1).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sa {
-    /// Identity.
+    /// What the kernel knows it by.
     pub id: SaId,
     /// Source address: unspecified inbound, LOCAL outbound.
     pub source: IpAddr,
-    /// Which way.
+    /// Whether it decrypts or encrypts.
     pub role: SaRole,
-    /// Link to policies.
+    /// Binds it to the policies whose template names the same number.
     pub reqid: Reqid,
-    /// Algorithms and keys.
+    /// Its algorithms with their keys.
     pub protection: Protection,
     /// `flag nopmtudisc`: the outer header's DF bit stays clear.
     pub no_path_mtu_discovery: bool,
@@ -72,7 +72,7 @@ pub enum Install {
 /// Which packets a policy is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
-    /// Source addresses.
+    /// Addresses that packets come from.
     pub source: IpNet,
     /// Destination addresses, same family.
     pub destination: IpNet,
@@ -117,9 +117,9 @@ impl Direction {
 /// What the kernel tells policies apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyId {
-    /// Where.
+    /// Whether it is asked for packets in, forwarded or out.
     pub direction: Direction,
-    /// Which packets.
+    /// Which packets it is for.
     pub selector: Selector,
 }
 
@@ -128,7 +128,7 @@ pub struct PolicyId {
 pub enum Action {
     /// They pass as they are.
     Allow,
-    /// They are dropped.
+    /// No packet of the selector passes.
     Block,
     /// They need an SA.
     Protect(Template),
@@ -162,11 +162,11 @@ pub struct Template {
 /// where order matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Identity.
+    /// What the kernel knows it by.
     pub id: PolicyId,
-    /// Priority, lower first.
+    /// A lower number comes first.
     pub priority: u32,
-    /// Verdict.
+    /// What becomes of packets that match.
     pub action: Action,
 }
 

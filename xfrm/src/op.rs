@@ -18,7 +18,7 @@ pub enum Op {
     DeleteRoute(PlaceholderRoute),
     /// Exempt what arrives by an interface from IN and FWD policies, or no longer.
     Exempt {
-        /// Its name.
+        /// Name of the interface, as the kernel has it.
         interface: String,
         /// Whether from now on.
         exempt: bool,
@@ -29,25 +29,25 @@ pub enum Op {
     ReplaceTables,
     /// Change the sets of SPIs in place, in one transaction. Counters stay.
     UpdateSets(Vec<SetChange>),
-    /// Remove all tables.
+    /// Remove all tables named `gdoi`.
     RemoveTables,
     /// Add a policy under an index of ours.
     AddPolicy {
-        /// The index.
+        /// An index from the range that is ours.
         index: u32,
-        /// The policy.
+        /// The policy that comes there.
         policy: Policy,
     },
     /// Replace a policy of ours that has the same selector and direction, at once.
     UpdatePolicy {
         /// Its index, which stays.
         index: u32,
-        /// What it becomes.
+        /// What the policy becomes, in one step.
         policy: Policy,
     },
     /// Delete a policy of ours by its index.
     DeletePolicy {
-        /// The index.
+        /// The index that it has.
         index: u32,
         /// What it was, for reports.
         id: PolicyId,
@@ -63,9 +63,9 @@ pub enum Op {
 pub enum Entry {
     /// A route to this placeholder address.
     Route(IpAddr),
-    /// A policy.
+    /// A policy, by direction and selector.
     Policy(PolicyId),
-    /// A state.
+    /// An ESP state, by destination and SPI.
     State(SaId),
 }
 

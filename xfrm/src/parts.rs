@@ -7,7 +7,7 @@ use core::ops::BitOrAssign;
 pub struct Parts {
     /// Interfaces and placeholder routes.
     pub interfaces: bool,
-    /// States.
+    /// ESP states with their counters.
     pub states: bool,
     /// Policies. Their selectors name interfaces: read both after an interface came or went.
     pub policies: bool,
@@ -18,17 +18,17 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Nothing.
+    /// No part at all.
     pub const NONE: Self =
         Self { interfaces: false, states: false, policies: false, tables: false, sets: false };
-    /// Everything.
+    /// Every part there is.
     pub const ALL: Self =
         Self { interfaces: true, states: true, policies: true, tables: true, sets: true };
-    /// Interfaces and routes.
+    /// Interfaces and placeholder routes alone.
     pub const INTERFACES: Self = Self { interfaces: true, ..Self::NONE };
-    /// States.
+    /// ESP states and nothing else.
     pub const STATES: Self = Self { states: true, ..Self::NONE };
-    /// Policies.
+    /// Policies and nothing else.
     pub const POLICIES: Self = Self { policies: true, ..Self::NONE };
     /// Tables with their sets.
     pub const TABLES: Self = Self { tables: true, sets: true, ..Self::NONE };

@@ -35,16 +35,16 @@ pub enum Problem {
     XfrmDisabled {
         /// The interface, or `all`.
         interface: String,
-        /// `disable_xfrm` or `disable_policy`.
+        /// The setting: `disable_xfrm` or `disable_policy`.
         setting: &'static str,
     },
     /// `ip_forward` is off: hosts behind this member reach nothing.
     ForwardingOff,
     /// A fact could not be read.
     Unreadable {
-        /// Which.
+        /// The fact, such as a setting below /proc/sys.
         what: String,
-        /// Why.
+        /// What the operating system said.
         reason: String,
     },
 }

@@ -45,7 +45,6 @@ pub struct Reconciler<K: Kernel> {
     /// rules outlast many keys, and their digests are most of what a comparison costs.
     tables: Option<(Preservation, BTreeMap<String, u32>, Fingerprint)>,
     exemptions: Exemptions,
-    /// As last read.
     current: Current,
     /// What may be different by now.
     stale: Parts,

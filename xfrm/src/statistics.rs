@@ -10,7 +10,7 @@ use crate::nft::{DROP, IN_CLEAR};
 /// What was carried and what was dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Per state.
+    /// Counters of each ESP state.
     pub sas: BTreeMap<SaId, Counters>,
     /// Per nf_tables rule with a counter, by the rule's comment. Those of rules that drop begin
     /// with [`DROP`], and end with [`IN_CLEAR`] where the packet was in clear.

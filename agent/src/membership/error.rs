@@ -23,7 +23,6 @@ pub enum PullRejected {
     Expired,
 }
 
-/// An authenticated push.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PushRejected {
     /// Its payloads contradict each other or name what is not implemented.
@@ -37,7 +36,6 @@ pub enum PushRejected {
     Expired,
 }
 
-/// A rekey SA.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RekeySaUnusable {
     /// Acknowledgements need an address to leave from.
@@ -61,10 +59,5 @@ pub enum RegisterError {
     },
     /// The group has no address to register from.
     #[error("group {group}: {missing}")]
-    NoLocalAddress {
-        /// The group.
-        group: String,
-        /// What is missing.
-        missing: Missing,
-    },
+    NoLocalAddress { group: String, missing: Missing },
 }

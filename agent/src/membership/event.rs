@@ -28,25 +28,19 @@ pub enum Event {
     LocalFound(Local),
     /// The group lost it, or never had one.
     LocalMissing(Missing),
-    /// An attempt begins.
     Trying(ServerIndex),
     /// The key server proved its identity.
     Phase1Established {
-        /// Which server.
         server: ServerIndex,
-        /// What was negotiated.
         transform: Phase1Transform,
     },
     /// An attempt brought no key.
     PassedOver(PassedOver),
     /// All servers were passed over.
     Pausing {
-        /// How long.
         pause: Duration,
     },
-    /// Keys have arrived.
     Registered {
-        /// From which server.
         server: ServerIndex,
         /// SPIs of the TEKs.
         spis: Vec<Spi>,
@@ -55,7 +49,6 @@ pub enum Event {
     },
     /// The key server gave a KEK and no TEK, which is to come by push.
     AwaitingTek {
-        /// Which server.
         server: ServerIndex,
     },
     /// Keys were activated, deactivated or have ended; some are left.
@@ -89,7 +82,6 @@ pub enum Event {
     PushUnusable {
         /// Its number under its KEK.
         sequence_number: u32,
-        /// Why.
         reason: PushRejected,
     },
     /// The key server deleted every TEK.
@@ -105,7 +97,6 @@ pub enum Event {
     SealedKeysEnded,
     /// The KEK of an earlier run cannot be used under this configuration.
     KekUnusable {
-        /// Why.
         reason: RekeySaUnusable,
     },
     /// ESP arrives that no key here opens: a push may have been lost, and the group pulls and
@@ -114,7 +105,6 @@ pub enum Event {
     /// The sequence number of a counter-mode TEK is near exhaustion (RFC 4303 §3.3.3): a new TEK is
     /// asked for.
     SequenceNearExhaustion {
-        /// Of this TEK.
         spi: Spi,
     },
     /// Traffic of the group is blocked although its keys are valid.

@@ -41,7 +41,6 @@ const LEAST_INTERVAL: Duration = Duration::from_secs(5);
 pub enum Reason {
     /// No answer within the retransmission budget.
     NoAnswer,
-    /// An authenticated refusal.
     Refused,
     /// The two sides share no phase-1 proposal.
     NoProposalChosen,
@@ -79,7 +78,6 @@ impl Reason {
 /// A server that was passed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassedOver {
-    /// Which one.
     pub server: ServerIndex,
     /// When the attempt ended.
     pub at: BootTime,
@@ -103,9 +101,7 @@ pub enum Timer {
 /// A deadline and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline {
-    /// When.
     pub at: BootTime,
-    /// Why.
     pub why: Timer,
 }
 
@@ -116,19 +112,14 @@ pub enum State {
     Suspended,
     /// An attempt is under way.
     Trying {
-        /// With which server.
         server: ServerIndex,
         /// When it is given up.
         until: BootTime,
     },
     /// Every server was passed over; the next round begins at the time given.
-    Pausing {
-        /// When.
-        until: BootTime,
-    },
+    Pausing { until: BootTime },
     /// A server gave keys.
     Served {
-        /// Which one.
         server: ServerIndex,
         /// When to register again.
         renewal: BootTime,
@@ -365,7 +356,6 @@ impl Failover {
         self.wanted.take()
     }
 
-    /// The next deadline.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         match self.state {
             State::Suspended => None,

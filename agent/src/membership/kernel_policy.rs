@@ -20,7 +20,6 @@ use crate::config;
 /// What the kernel entries of a group depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupView<'m> {
-    /// Its configuration.
     pub config: &'m config::Group,
     /// Position among the groups.
     pub slot: u8,

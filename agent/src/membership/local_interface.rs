@@ -15,7 +15,6 @@ pub type Interfaces = BTreeMap<String, Interface>;
 /// The address that a group speaks from, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Local {
-    /// The address.
     pub address: IpAddr,
     /// The interface that has it.
     pub interface: String,
@@ -26,9 +25,7 @@ pub struct Local {
 /// A multicast group to listen to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Multicast {
-    /// Its address.
     pub group: IpAddr,
-    /// UDP port.
     pub port: u16,
     /// Number of the interface to join it on.
     pub interface: u32,

@@ -213,7 +213,6 @@ impl Membership {
         }
     }
 
-    /// Time has passed.
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.handle_rekey_timeout(now);
         if self.generations.handle_timeout(now) {
@@ -267,7 +266,6 @@ impl Membership {
         self.transmits.pop_front()
     }
 
-    /// What happened next.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
@@ -290,7 +288,6 @@ impl Membership {
         std::mem::take(&mut self.changed)
     }
 
-    /// The configuration.
     pub fn config(&self) -> &config::Group {
         &self.config
     }
@@ -315,7 +312,6 @@ impl Membership {
         &self.interfaces
     }
 
-    /// Its keys.
     pub fn generations(&self) -> &KeyGenerations {
         &self.generations
     }

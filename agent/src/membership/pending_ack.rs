@@ -38,7 +38,6 @@ impl PendingAcks {
         }
     }
 
-    /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -21,18 +21,15 @@ use crate::show::names;
 pub struct IsakmpSa {
     /// Initiator and responder cookie.
     pub cookies: ([u8; 8], [u8; 8]),
-    /// What was negotiated.
     pub transform: Phase1Transform,
     /// Whom the key server proved to be.
     pub peer_identity: Identity,
-    /// When it ends.
     pub end: BootTime,
 }
 
 /// One registration with one key server, from the first message to the end of its ISAKMP SA.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    /// Whom it asks.
     pub(crate) server: ServerIndex,
     pub(crate) registration: Registration,
     pub(crate) isakmp: Option<IsakmpSa>,

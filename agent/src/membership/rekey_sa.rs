@@ -13,9 +13,7 @@ use super::pending_ack::PendingAcks;
 /// A rekey SA as a pull would deliver it, and when it ends.
 #[derive(Debug)]
 pub struct KeptKek {
-    /// The rekey SA.
     pub sa: GroupSa,
-    /// When it ends.
     pub end: BootTime,
 }
 
@@ -68,7 +66,6 @@ impl Rekey {
         self.member.as_ref()?.expiry()
     }
 
-    /// After `now`.
     pub(super) fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
         let kek =
             self.member.as_ref().and_then(RekeyMember::poll_timeout).map(|deadline| deadline.at);

@@ -27,10 +27,7 @@ pub enum SendingProblem {
         spi: Spi,
     },
     /// Protected prefixes that no TEK which may be sent on covers.
-    NotCovered {
-        /// The prefixes.
-        prefixes: Vec<IpNet>,
-    },
+    NotCovered { prefixes: Vec<IpNet> },
 }
 
 impl fmt::Display for SendingProblem {
@@ -63,7 +60,6 @@ impl fmt::Display for SendingProblem {
 /// What blocks traffic of a group, and whether nothing of it can be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sending {
-    /// Each cause.
     pub problems: Vec<SendingProblem>,
     /// Whether they leave nothing.
     pub is_blocked: bool,

@@ -72,7 +72,6 @@ impl GroupKeys {
 /// What is sealed of one group.
 #[derive(Debug)]
 pub struct GroupSecrets<'k> {
-    /// Group id.
     pub id: GroupId,
     /// TEKs with lifetime left.
     pub teks: BTreeMap<Spi, &'k TekKeys>,

@@ -40,14 +40,11 @@ pub struct Saved {
     version: u32,
     /// Points in time count from this boot.
     boot: Boot,
-    /// The groups.
     pub groups: Vec<SavedGroup>,
 }
 
-/// One group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedGroup {
-    /// Group id.
     pub id: u32,
     /// Its keys' policy, oldest first.
     pub generations: Vec<SavedGeneration>,
@@ -60,10 +57,8 @@ pub struct SavedGroup {
     pub kek: Option<([u8; 16], u32)>,
 }
 
-/// One group SA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedGeneration {
-    /// Its lines.
     pub lines: Vec<SavedLine>,
     /// When it was received, milliseconds since boot like all that follows.
     pub received: u64,
@@ -190,7 +185,6 @@ impl StateFile {
         Self { path, written: Vec::new() }
     }
 
-    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -230,7 +224,7 @@ impl StateFile {
     }
 }
 
-/// Milliseconds since boot.
+/// A point in time as the file holds it, in milliseconds since boot.
 pub fn milliseconds(at: BootTime) -> u64 {
     u64::try_from(at.since_boot().as_millis()).unwrap_or(u64::MAX)
 }

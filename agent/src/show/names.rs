@@ -112,7 +112,6 @@ pub fn signed_length(length: SignedLength) -> &'static str {
     }
 }
 
-/// A phase-1 transform.
 pub fn transform(transform: &Phase1Transform) -> Transform {
     let encryption = match transform.encryption {
         Phase1Encryption::DesCbc => "des-cbc",

@@ -19,7 +19,6 @@ pub struct Document {
     pub program: &'static str,
     /// What it configures, for the NAME section.
     pub subject: &'static str,
-    /// The first paragraphs.
     pub about: &'static [&'static str],
 }
 
@@ -29,17 +28,13 @@ pub enum DocumentError {
     /// It cannot be written.
     #[error("cannot write {}: {source}", .path.display())]
     Write {
-        /// Where it belongs.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
     },
     /// It is not what the declarations say.
     #[error("{} is out of date: run `cargo xtask man` and commit the result", .path.display())]
-    Stale {
-        /// Which one.
-        path: PathBuf,
-    },
+    Stale { path: PathBuf },
 }
 
 /// Writes documents below `workspace`, or with `check` compares them.
@@ -230,24 +225,18 @@ mod tests {
     use crate::options;
 
     options! {
-        /// Waiting.
         struct Wait {
-            /// How long.
             time: Duration = value("time", Duration::from_secs(5))
                 .within(Duration::from_secs(1)..=Duration::from_secs(60));
         }
 
-        /// All of it.
         struct File {
             /// The name.
             ///
             /// In two paragraphs.
             name: Option<Located<String>> = required("name").set("\"a\"");
-            /// Ports.
             ports: Vec<Located<u16>> = list("ports").set("[848]");
-            /// Either.
             mode: u8 = one_of("mode", 1, &[("off", 0), ("on", 1)]);
-            /// Before the rest.
             wait: Wait = table("wait");
         }
     }

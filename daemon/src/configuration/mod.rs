@@ -39,9 +39,7 @@ pub const LONGEST_FILE: usize = 4 * 1024 * 1024;
 /// A configuration without errors, and what was worth a warning.
 #[derive(Debug)]
 pub struct Loaded<T> {
-    /// The values.
     pub value: T,
-    /// One line each.
     pub warnings: Vec<Entry>,
 }
 

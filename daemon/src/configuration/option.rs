@@ -6,7 +6,6 @@ use super::table::Table;
 /// When a changed value takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applies {
-    /// On reload.
     OnReload,
     /// On reload, which makes the group register again or ends ISAKMP SAs.
     NewRegistration,
@@ -34,7 +33,6 @@ impl Applies {
 /// What people are told about one option.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// The key.
     pub key: &'static str,
     /// The explanation, a paragraph for each element.
     pub text: Vec<String>,
@@ -49,9 +47,7 @@ pub struct Description {
 pub enum Kind {
     /// A value or a list of values.
     Value(Value),
-    /// `[key]`.
     Table(Outline),
-    /// `[[key]]`.
     Tables(Outline),
 }
 
@@ -90,7 +86,6 @@ pub struct Outline {
 /// An option with its value, as `show configuration` would list it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
-    /// The key.
     pub key: &'static str,
     /// The value in the form of the file; `None` for one that is not set and has no default.
     pub value: Option<String>,

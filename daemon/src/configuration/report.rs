@@ -7,7 +7,6 @@ use std::ops::Range;
 /// How much an entry matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Nothing is started.
     Error,
     /// The daemon starts; somebody should know.
     Warning,
@@ -16,13 +15,10 @@ pub enum Severity {
 /// One line of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Error or warning.
     pub severity: Severity,
     /// Line and column from 1; `None` for the file as a whole.
     pub position: Option<(usize, usize)>,
-    /// What is wrong.
     pub message: String,
-    /// What to do.
     pub remedy: String,
 }
 
@@ -76,7 +72,6 @@ impl Report {
         self.note(Severity::Error, place, message.into(), remedy.into());
     }
 
-    /// Notes a warning.
     pub fn warning(
         &self,
         place: Option<Range<usize>>,

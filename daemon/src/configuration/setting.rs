@@ -198,7 +198,6 @@ impl<T: 'static, V> Setting<T, V> {
         self
     }
 
-    /// Reads the option.
     pub fn read(&self, table: &mut Table<'_>) -> V {
         (self.read)(self, table)
     }

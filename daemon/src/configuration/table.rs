@@ -15,9 +15,7 @@ pub type Place = Range<usize>;
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located<T> {
-    /// The value.
     pub value: T,
-    /// Where it stands.
     pub place: Place,
 }
 

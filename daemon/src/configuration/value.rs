@@ -15,12 +15,10 @@ use super::table::kind;
 pub struct Problem {
     /// What is wrong, beginning with the value.
     pub message: String,
-    /// What to do.
     pub remedy: String,
 }
 
 impl Problem {
-    /// A problem.
     pub fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { message: message.into(), remedy: remedy.into() }
     }
@@ -48,7 +46,6 @@ pub trait Read: Sized {
     }
 }
 
-/// Reads a text.
 fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Problem> {
     match value {
         DeValue::String(text) => Ok(text),
@@ -336,7 +333,7 @@ pub(crate) fn closest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> O
         .map(|(_, name)| name)
 }
 
-/// Levenshtein's distance.
+/// Levenshtein's distance, by which the nearest known name is suggested.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();

@@ -11,7 +11,6 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("\"{name}\" is not a level; {}", remedy(.name))]
 pub struct UnknownLevel {
-    /// What was given.
     pub name: String,
 }
 

@@ -25,7 +25,6 @@ pub enum LogError {
     Level {
         /// The filter as given.
         text: String,
-        /// The part.
         source: UnknownLevel,
     },
     /// The filter does not parse.
@@ -35,7 +34,6 @@ pub enum LogError {
     Filter {
         /// The filter as given.
         text: String,
-        /// Where it fails.
         source: ParseError,
     },
     /// A subscriber is in place already.

@@ -16,7 +16,6 @@ use zeroize::Zeroizing;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the state is not understood at octet {offset}: {what}")]
 pub struct StateError {
-    /// Where.
     pub offset: usize,
     /// What was expected there.
     pub what: &'static str,
@@ -27,7 +26,6 @@ pub struct StateError {
 pub struct Encoder(Zeroizing<Vec<u8>>);
 
 impl Encoder {
-    /// All octets.
     pub fn finish(mut self) -> Secret {
         Secret::new(std::mem::take(&mut *self.0))
     }
@@ -44,22 +42,18 @@ impl Encoder {
         self.0.extend_from_slice(octets);
     }
 
-    /// One octet.
     pub fn u8(&mut self, value: u8) {
         self.put(&[value]);
     }
 
-    /// Two octets.
     pub fn u16(&mut self, value: u16) {
         self.put(&value.to_be_bytes());
     }
 
-    /// Four octets.
     pub fn u32(&mut self, value: u32) {
         self.put(&value.to_be_bytes());
     }
 
-    /// Eight octets.
     pub fn u64(&mut self, value: u64) {
         self.put(&value.to_be_bytes());
     }
@@ -69,7 +63,6 @@ impl Encoder {
         self.u32(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
-    /// Length and octets.
     pub fn octets(&mut self, octets: &[u8]) {
         self.count(octets.len());
         self.put(octets);
@@ -90,7 +83,6 @@ impl Encoder {
         self.u32(since.subsec_nanos());
     }
 
-    /// An address.
     pub fn address(&mut self, address: IpAddr) {
         match address {
             IpAddr::V4(address) => {
@@ -104,13 +96,11 @@ impl Encoder {
         }
     }
 
-    /// Address and port.
     pub fn socket(&mut self, address: SocketAddr) {
         self.address(address.ip());
         self.u16(address.port());
     }
 
-    /// A phase-1 identity.
     pub fn identity(&mut self, identity: &Identity) {
         match identity {
             Identity::Address(address) => {
@@ -198,7 +188,6 @@ impl<'a> Decoder<'a> {
         Self { octets, offset: 0, clock }
     }
 
-    /// An error here.
     pub fn error(&self, what: &'static str) -> StateError {
         StateError { offset: self.offset, what }
     }
@@ -232,25 +221,21 @@ impl<'a> Decoder<'a> {
         taken.try_into().map_err(|_| self.error("more octets"))
     }
 
-    /// One octet.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn u8(&mut self) -> Decoded<u8> {
         self.array().map(u8::from_be_bytes)
     }
 
-    /// Two octets.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn u16(&mut self) -> Decoded<u16> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// Four octets.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn u32(&mut self) -> Decoded<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// Eight octets.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn u64(&mut self) -> Decoded<u64> {
         self.array().map(u64::from_be_bytes)
@@ -263,21 +248,18 @@ impl<'a> Decoder<'a> {
         usize::try_from(count).map_err(|_| self.error("a smaller count"))
     }
 
-    /// Length and octets.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn octets(&mut self) -> Decoded<&'a [u8]> {
         let count = self.count()?;
         self.take(count)
     }
 
-    /// A text.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn text(&mut self) -> Decoded<&'a str> {
         let octets = self.octets()?;
         std::str::from_utf8(octets).map_err(|_| self.error("a text"))
     }
 
-    /// Key octets.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn secret(&mut self) -> Decoded<Secret> {
         self.octets().map(Secret::copy_from)
@@ -293,7 +275,6 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Several things.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn list<T>(&mut self, mut one: impl FnMut(&mut Self) -> Decoded<T>) -> Decoded<Vec<T>> {
         let count = self.count()?;
@@ -310,7 +291,6 @@ impl<'a> Decoder<'a> {
         Ok(self.clock.translate(BootTime::new(Duration::new(seconds, nanoseconds))))
     }
 
-    /// An address.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn address(&mut self) -> Decoded<IpAddr> {
         match self.u8()? {
@@ -320,13 +300,11 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Address and port.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn socket(&mut self) -> Decoded<SocketAddr> {
         Ok(SocketAddr::new(self.address()?, self.u16()?))
     }
 
-    /// A phase-1 identity.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn identity(&mut self) -> Decoded<Identity> {
         Ok(match self.u8()? {

@@ -77,9 +77,8 @@ pub struct Owner {
 pub struct Moment {
     /// Identifier of this boot; zero if it is not known.
     pub boot: [u8; 16],
-    /// The boot-time clock.
     pub now: BootTime,
-    /// Since 1970.
+    /// The wall clock, as the time since 1970 in UTC.
     pub wall: Duration,
 }
 
@@ -134,7 +133,6 @@ impl SealedFile {
         Ok(Self { path, owner, cipher })
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -61,12 +61,10 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// What arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incoming {
     /// A datagram; its octets are at the start of the buffer.
     Datagram {
-        /// Who sent it.
         source: SocketAddr,
         /// Which of our addresses it was sent to.
         local: SocketAddr,
@@ -82,7 +80,6 @@ pub enum Incoming {
     },
 }
 
-/// A bound socket.
 #[derive(Debug)]
 pub struct Socket {
     descriptor: UdpSocket,

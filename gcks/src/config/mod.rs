@@ -28,9 +28,7 @@ pub use rekey::{KekEncryption, MulticastPath, Rekey, SigningKeyKind, Transport};
 /// Everything the daemon acts on.
 #[derive(Debug)]
 pub struct Config {
-    /// Where `gdoictl` asks.
     pub control_socket: PathBuf,
-    /// Where members ask.
     pub listen: Vec<SocketAddr>,
     /// Our phase-1 identity; `None` is the address the member wrote to.
     pub identity: Option<Identity>,
@@ -44,9 +42,7 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// What seals the state: 16 or 32 octets; without one nothing is kept across a restart.
     pub state_key: Option<Secret>,
-    /// Who may register.
     pub members: Vec<Member>,
-    /// The groups.
     pub groups: Vec<Group>,
 }
 
@@ -59,13 +55,11 @@ pub struct Member {
     pub addresses: IpNet,
     /// The identity it must prove; `None` is its address.
     pub identity: Option<Identity>,
-    /// Its pre-shared key.
     pub pre_shared_key: Arc<Secret>,
     /// The groups it may have.
     pub groups: BTreeSet<GroupId>,
 }
 
-/// A group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Name for logs and `gdoictl`.
@@ -87,13 +81,11 @@ pub struct Group {
 pub struct TekTemplate {
     /// Match lines in order.
     pub selectors: Vec<TrafficSelector>,
-    /// Encryption.
     pub encryption: Encryption,
     /// Integrity; `None` for combined-mode encryption.
     pub integrity: Option<Integrity>,
     /// Who sends and who receives.
     pub direction: SaDirection,
-    /// Tunnel or transport.
     pub mode: EncapsulationMode,
     /// Which addresses the outer header keeps.
     pub address_preservation: AddressPreservation,

@@ -9,7 +9,6 @@ use toml::de::DeValue;
 pub struct Encryption {
     /// Name in the configuration and in `gdoictl`.
     pub name: &'static str,
-    /// The ESP transform.
     pub transform: EspTransform,
     /// Key length in bits where the transform has several.
     pub key_length: Option<u16>,
@@ -36,7 +35,6 @@ pub enum Kind {
 pub struct Integrity {
     /// Name in the configuration and in `gdoictl`.
     pub name: &'static str,
-    /// Authentication Algorithm attribute.
     pub algorithm: AuthenticationAlgorithm,
     /// Octets of the key (RFC 4868 §2.1.1, RFC 2404 §3).
     pub octets: usize,
@@ -60,7 +58,6 @@ const fn ccm(name: &'static str, transform: EspTransform, bits: u16) -> Encrypti
     cipher(name, transform, bits, 3, Kind::Combined)
 }
 
-/// All encryption algorithms.
 pub const ENCRYPTIONS: [Encryption; 23] = [
     cipher("aes-128-cbc", EspTransform::AES_CBC, 128, 0, Kind::Plain),
     cipher("aes-192-cbc", EspTransform::AES_CBC, 192, 0, Kind::Plain),
@@ -99,7 +96,6 @@ pub const ENCRYPTIONS: [Encryption; 23] = [
     },
 ];
 
-/// All integrity algorithms.
 pub const INTEGRITIES: [Integrity; 4] = [
     Integrity { name: "hmac-sha1-96", algorithm: AuthenticationAlgorithm::HMAC_SHA1, octets: 20 },
     Integrity {

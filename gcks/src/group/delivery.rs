@@ -153,7 +153,6 @@ impl Group {
         });
     }
 
-    /// All members.
     pub(super) fn recipients(&self) -> Recipients {
         let mut recipients = Recipients::default();
         let Some(rekey_sa) = &self.rekey_sa else { return recipients };

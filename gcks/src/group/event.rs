@@ -10,20 +10,12 @@ use super::tek_schedule::TekLifetime;
 #[derive(Debug)]
 pub enum Event {
     /// A TEK was created.
-    TekCreated {
-        /// SPI and end.
-        lifetime: TekLifetime,
-    },
+    TekCreated { lifetime: TekLifetime },
     /// A KEK was created.
-    KekCreated {
-        /// Its SPI.
-        spi: [u8; 16],
-    },
-    /// Keys were sent.
+    KekCreated { spi: [u8; 16] },
     Registered {
         /// Name of the member.
         member: Arc<str>,
-        /// Where it is.
         peer: SocketAddr,
         /// Whether it had no keys before.
         new: bool,
@@ -43,10 +35,7 @@ pub enum Event {
         members: usize,
     },
     /// A push could not be made; it is tried again.
-    PushFailed {
-        /// Why.
-        error: PushError,
-    },
+    PushFailed { error: PushError },
     /// A member did not acknowledge a push.
     Unacknowledged {
         /// Name of the member.

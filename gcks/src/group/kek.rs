@@ -16,16 +16,14 @@ use thiserror::Error as ThisError;
 use crate::config::{Rekey, Transport};
 use crate::group::key_generation::{self as keys, KeySource};
 
-/// UDP.
+/// What SA KEK payloads name as the protocol: UDP.
 const PROTOCOL: u8 = 17;
 
 /// A KEK cannot be made or used.
 #[derive(Debug, ThisError)]
 pub enum KekError {
-    /// No randomness.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
-    /// Cipher or signature.
     #[error(transparent)]
     Unusable(#[from] KekUnusable),
     /// The signing key has no public form.
@@ -154,7 +152,6 @@ impl Kek {
         self.policy.spi
     }
 
-    /// When it ends.
     pub fn ends(&self) -> BootTime {
         self.ends
     }
@@ -164,7 +161,6 @@ impl Kek {
         self.sealer.sequence_number()
     }
 
-    /// The last push.
     pub fn last(&self) -> Option<&SealedPush> {
         self.last.as_ref()
     }
@@ -184,12 +180,10 @@ impl Kek {
         &self.policy
     }
 
-    /// Its hierarchy.
     pub fn tree(&self) -> Option<&KeyTree> {
         self.tree.as_ref()
     }
 
-    /// Its hierarchy.
     pub fn tree_mut(&mut self) -> Option<&mut KeyTree> {
         self.tree.as_mut()
     }

@@ -34,7 +34,7 @@ impl Entropy for OsEntropy {
 pub struct KeySource<'a> {
     /// For what is sent in the clear: cookies, padding, blinding of signatures.
     pub rng: &'a mut SeededRng,
-    /// For keys.
+    /// Randomness for the keys themselves.
     pub entropy: &'a mut dyn Entropy,
     /// SPIs that other groups use: a member of two groups must not have one twice.
     pub foreign_spis: BTreeSet<Spi>,

@@ -67,9 +67,7 @@ pub struct Group {
 /// Pulls of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PullCounters {
-    /// Keys were sent.
     pub succeeded: u64,
-    /// Ended otherwise.
     pub failed: u64,
 }
 
@@ -78,13 +76,11 @@ pub struct PullCounters {
 pub struct Parts {
     /// The configuration that they were made under.
     pub config: config::Group,
-    /// The TEKs.
     pub teks: TekSchedule,
     /// Sender identifiers of counter modes.
     pub sender_ids: SenderIdPool,
     /// The rekey SA, if the group's keys are pushed.
     pub rekey_sa: Option<RekeySa>,
-    /// The members.
     pub registry: Registry,
     /// Names of members that the operator removed.
     pub removed: BTreeSet<String>,
@@ -143,17 +139,14 @@ impl Group {
         &self.name
     }
 
-    /// The configuration.
     pub fn config(&self) -> &config::Group {
         &self.config
     }
 
-    /// Its TEKs.
     pub fn teks(&self) -> &TekSchedule {
         &self.teks
     }
 
-    /// Its sender identifiers.
     pub fn sender_ids(&self) -> &SenderIdPool {
         &self.sender_ids
     }
@@ -163,7 +156,6 @@ impl Group {
         self.rekey_sa.as_ref()
     }
 
-    /// Who has keys.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
@@ -184,7 +176,6 @@ impl Group {
         &self.tek_holders
     }
 
-    /// Pulls since start.
     pub fn pull_counters(&self) -> PullCounters {
         self.pull_counters
     }
@@ -218,7 +209,6 @@ impl Group {
         [self.teks.poll_timeout(), kek, self.next_push(), registry].into_iter().flatten().min()
     }
 
-    /// What happened next.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }

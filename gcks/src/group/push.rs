@@ -28,7 +28,6 @@ pub enum PushError {
     /// The group is configured without pushes.
     #[error("group {0} has no pushes; add [group.rekey], or wait until its members pull")]
     RekeyNotConfigured(Arc<str>),
-    /// Nobody has keys.
     #[error("group {0} has no keys yet; the first member that registers makes them")]
     NoKeys(Arc<str>),
     /// The push could not be made.

@@ -21,7 +21,6 @@ pub struct RekeyRequest {
     pub roll: bool,
     /// Whether members delete the TEKs in use at once.
     pub delete: bool,
-    /// For the log.
     pub purpose: &'static str,
 }
 

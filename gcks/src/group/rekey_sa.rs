@@ -22,7 +22,7 @@ pub struct RekeySa {
     /// What is in effect; a changed configuration takes effect with the next KEK.
     pub(crate) settings: Rekey,
     pub(crate) signing: Arc<SigningKey>,
-    /// DER SubjectPublicKeyInfo.
+    /// The public key as a DER SubjectPublicKeyInfo.
     pub(crate) public_key: Vec<u8>,
     /// PKCS #8, for the sealed state: a group that has gone from the configuration, and its key
     /// file with it, can still tell its members.
@@ -55,12 +55,10 @@ pub(crate) struct Abandoned {
     pub(crate) leaf: Option<u16>,
 }
 
-/// Figures since start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RekeyCounters {
     /// Pushes made, repetitions not counted.
     pub pushes: u64,
-    /// Acknowledgements accepted.
     pub acknowledgements: u64,
     /// Acknowledgements that did not come.
     pub missing: u64,
@@ -97,7 +95,6 @@ impl RekeySa {
         })
     }
 
-    /// The KEK.
     pub fn kek(&self) -> Option<&Kek> {
         self.kek.as_ref()
     }
@@ -107,7 +104,6 @@ impl RekeySa {
         &self.settings
     }
 
-    /// Figures since start.
     pub fn counters(&self) -> RekeyCounters {
         self.counters
     }

@@ -24,10 +24,7 @@ pub enum Exhausted {
     #[error(
         "all sender identifiers of {bits} bits are in use; raise sender-id-bits or shorten the TEKs' lifetime"
     )]
-    All {
-        /// The width.
-        bits: u16,
-    },
+    All { bits: u16 },
     /// The member has pulled so often that it holds its share.
     #[error(
         "the member pulls too often: it holds {limit} sender identifiers, which are free again when the TEKs end"
@@ -41,7 +38,6 @@ pub enum Exhausted {
 /// One identifier in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// Who got it.
     pub holder: MemberId,
     /// Until when it is held; `None` as long as its holder gets new TEKs.
     pub until: Option<BootTime>,

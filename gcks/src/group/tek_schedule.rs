@@ -44,9 +44,7 @@ pub struct Slot {
 /// A TEK with its keys.
 #[derive(Debug)]
 pub struct Tek {
-    /// SPI and end.
     pub lifetime: TekLifetime,
-    /// The keys.
     pub keys: TekKeys,
     /// What it was made for: the configuration may say something else by now.
     pub template: TekTemplate,
@@ -58,7 +56,6 @@ pub struct Tek {
 /// An SPI and when its TEK ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TekLifetime {
-    /// The SPI.
     pub spi: Spi,
     /// When the TEK ends.
     pub ends: BootTime,
@@ -67,7 +64,7 @@ pub struct TekLifetime {
 /// Which TEKs are replaced. A data SA without a TEK gets one in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// None but that.
+    /// Only data SAs without a TEK get one.
     Missing,
     /// Those within the margin in which members come by themselves.
     Margin,
@@ -75,7 +72,7 @@ pub enum Renewal {
     Ahead(Duration),
     /// Those within the margin whose members get no push.
     Unpushed,
-    /// All.
+    /// Every TEK is replaced, whatever its age.
     All,
 }
 
@@ -95,7 +92,6 @@ impl Prepared {
 pub struct Distribution {
     /// The data SAs' part of the policy, with the lifetime left.
     pub teks: Vec<TekPolicy>,
-    /// Their keys.
     pub keys: BTreeMap<Spi, TekKeys>,
     /// Whether one of them needs sender identifiers.
     pub counter_mode: bool,

@@ -23,7 +23,6 @@ pub struct Registration {
     pub first: BootTime,
     /// When it last registered.
     pub last: BootTime,
-    /// How often.
     pub pulls: u64,
     /// When the first of the keys it has ends; `None` if it gets new ones by pushes.
     pub keys_end: Option<BootTime>,
@@ -46,13 +45,11 @@ pub struct Registration {
 pub struct Pulled {
     /// Name in the configuration.
     pub name: Arc<str>,
-    /// Where it is.
     pub address: SocketAddr,
     /// Which of our addresses it asked.
     pub local: SocketAddr,
     /// When the first of its keys ends; `None` if it gets new ones by pushes.
     pub keys_end: Option<BootTime>,
-    /// Its sender identifier.
     pub sender: Option<u64>,
     /// Its leaf in the key hierarchy.
     pub leaf: Option<u16>,
@@ -68,7 +65,6 @@ pub struct MemberId {
     pub address: IpAddr,
 }
 
-/// What [`Registry::record`] changed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Recorded {
     /// Sender identifier that the member had before and uses no more.
@@ -178,7 +174,6 @@ impl Registry {
         self.registrations.values_mut().for_each(|registration| registration.leaf = None);
     }
 
-    /// Forgets a member.
     pub fn remove(&mut self, id: &MemberId) -> Option<Registration> {
         let registration = self.registrations.remove(id)?;
         self.unindex(id);
@@ -215,7 +210,6 @@ impl Registry {
         self.earliest_end
     }
 
-    /// A member's entry.
     pub fn find(&self, id: &MemberId) -> Option<&Registration> {
         self.registrations.get(id)
     }

@@ -18,14 +18,8 @@ use crate::group::tek_schedule::Renewal;
 /// Why a command was not carried out.
 #[derive(Debug, ThisError)]
 pub enum CommandError {
-    /// No such group.
     #[error("there is no group {name}; there are {known}")]
-    UnknownGroup {
-        /// As typed.
-        name: String,
-        /// What there is.
-        known: String,
-    },
+    UnknownGroup { name: String, known: String },
     /// The group has gone.
     #[error(transparent)]
     Gone(#[from] UnknownGroup),
@@ -34,7 +28,6 @@ pub enum CommandError {
     UnknownMember {
         /// Name of the group.
         group: String,
-        /// As typed.
         member: String,
     },
     /// It need not be let in.

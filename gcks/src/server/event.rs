@@ -21,36 +21,26 @@ pub enum Event {
     Group {
         /// Name of the group.
         group: Arc<str>,
-        /// What.
         event: group::event::Event,
     },
     /// A peer proved its identity.
-    Authenticated {
-        /// Where it is.
-        peer: SocketAddr,
-        /// Who it is.
-        identity: Identity,
-    },
+    Authenticated { peer: SocketAddr, identity: Identity },
     /// A pull got no policy.
     Refused {
         /// Where the peer is.
         peer: SocketAddr,
-        /// The identity proved.
         identity: Identity,
         /// The group asked for.
         group: GroupId,
-        /// Why.
         reason: Refused,
     },
     /// A pull was broken off before the keys were sent.
     Aborted {
         /// Where the peer is.
         peer: SocketAddr,
-        /// The identity proved.
         identity: Identity,
         /// The group asked for.
         group: GroupId,
-        /// Why.
         reason: PullAbort,
     },
     /// The configuration changed while the server was down.
@@ -59,25 +49,14 @@ pub enum Event {
         change: String,
     },
     /// A peer restarted and said so: an ISAKMP SA of its earlier run ended.
-    PeerRestarted {
-        /// Where it is.
-        peer: SocketAddr,
-        /// Who it is.
-        identity: Identity,
-    },
+    PeerRestarted { peer: SocketAddr, identity: Identity },
     /// A peer ended its ISAKMP SA. Its keys stay valid.
-    PeerDeleted {
-        /// Where it is.
-        peer: SocketAddr,
-        /// Who it is.
-        identity: Identity,
-    },
+    PeerDeleted { peer: SocketAddr, identity: Identity },
 }
 
 /// Why a pull got no policy.
 #[derive(Debug, ThisError)]
 pub enum Refused {
-    /// Not allowed.
     #[error(transparent)]
     Denied(#[from] Denied),
     /// Counter-mode TEKs cannot have more senders.

@@ -39,7 +39,6 @@ const HEADROOM: usize = 2;
 const SMALLEST_TREE: usize = 64;
 const LARGEST_TREE: usize = 32_768;
 
-/// The key server.
 #[derive(Debug)]
 pub struct KeyServer<E> {
     server: Server,
@@ -219,7 +218,6 @@ impl<E: Entropy> KeyServer<E> {
         while self.server.poll_transmit().is_some() {}
     }
 
-    /// What happened next.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }

@@ -5,6 +5,5 @@
 pub struct Counters {
     /// Refused: no such group, not authorized, or no way to answer.
     pub refused: u64,
-    /// Broken off.
     pub aborted: u64,
 }

@@ -26,7 +26,6 @@ const VERSION: u8 = 5;
 pub struct Snapshot<'a> {
     /// The members of the configuration.
     pub members: &'a [Member],
-    /// The groups.
     pub groups: Vec<&'a Group>,
     /// Offers of main mode that peers have proved.
     pub offers: Vec<(IpAddr, &'a [u8])>,
@@ -37,9 +36,7 @@ pub struct Snapshot<'a> {
 /// A push on its way that the group's own state does not bring back.
 #[derive(Debug)]
 pub struct PendingDelivery<'a> {
-    /// The group.
     pub group: GroupId,
-    /// Repetitions and waits.
     pub policy: DeliveryPolicy,
     /// How it leaves by multicast.
     pub path: &'a MulticastPath,
@@ -47,12 +44,10 @@ pub struct PendingDelivery<'a> {
     pub delivery: &'a Delivery,
 }
 
-/// What was written.
 #[derive(Debug)]
 pub struct Restored {
     /// The members of the configuration then.
     pub members: Vec<Member>,
-    /// The groups.
     pub groups: Vec<Group>,
     /// Offers of main mode that peers have proved.
     pub offers: Vec<(IpAddr, Vec<u8>)>,
@@ -60,7 +55,6 @@ pub struct Restored {
     pub pending: Vec<(GroupId, Dispatch)>,
 }
 
-/// Writes a state.
 pub fn encode(snapshot: Snapshot<'_>) -> Secret {
     let Snapshot { members, groups, offers, pending } = snapshot;
     let mut out = Encoder::default();

@@ -149,7 +149,6 @@ impl World {
         &mut self.nodes[place]
     }
 
-    /// Lets `duration` pass.
     pub fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         self.settle();

@@ -19,13 +19,13 @@ pub struct KekPolicy {
     pub algorithm: u16,
     /// KEK_KEY_LENGTH in bits, the IV not counted.
     pub key_length: Option<u16>,
-    /// KEK_KEY_LIFETIME.
+    /// KEK_KEY_LIFETIME, which the payload has in seconds.
     pub lifetime: Duration,
     /// SIG_HASH_ALGORITHM: 1 MD5, 2 SHA-1, 3 SHA-256, 4 SHA-384, 5 SHA-512.
     pub signature_hash: Option<u16>,
     /// SIG_ALGORITHM: 1 RSA, 2 DSS, 3 ECDSS, 4..6 ECDSA-256/384/521.
     pub signature_algorithm: u16,
-    /// SIG_KEY_LENGTH in bits.
+    /// SIG_KEY_LENGTH in bits, where the signature's key may have several.
     pub signature_key_length: Option<u16>,
     /// KEK_ACK_REQUESTED (RFC 8263 §2): 1..4.
     pub acknowledgement: Option<u16>,

@@ -12,7 +12,7 @@ pub struct GroupKeys {
     pub tek_keys: BTreeMap<Spi, TekKeys>,
     /// Keys of the rekey SA, if the policy has one.
     pub kek_keys: Option<KekKeys>,
-    /// Sender identifiers.
+    /// Sender identifiers for counter modes (RFC 6407 §5.6.4).
     pub sender_ids: Option<SenderIds>,
     /// The member's path through the key hierarchy, if the group has one.
     pub lkh: Option<LkhDownload>,

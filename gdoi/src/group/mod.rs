@@ -39,7 +39,7 @@ impl core::fmt::Display for GroupId {
 /// §5.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupPolicy {
-    /// The group.
+    /// The group that the policy is for.
     pub group: GroupId,
     /// Policy of the rekey SA, if the key server pushes.
     pub kek: Option<KekPolicy>,
@@ -151,7 +151,7 @@ impl GroupSa {
         Self { policy, tek_keys, kek_keys, sequence_number: None, sender_ids, key_path }
     }
 
-    /// The policy.
+    /// What the key server stated before it sent keys.
     pub fn policy(&self) -> &GroupPolicy {
         &self.policy
     }

@@ -22,11 +22,11 @@ pub enum AddressRange {
 pub struct TrafficSelector {
     /// IP protocol, 0 for any.
     pub protocol: u8,
-    /// Source addresses.
+    /// Addresses that packets come from.
     pub source: AddressRange,
     /// Source port, 0 for any.
     pub source_port: u16,
-    /// Destination addresses.
+    /// Addresses that packets go to.
     pub destination: AddressRange,
     /// Destination port, 0 for any.
     pub destination_port: u16,

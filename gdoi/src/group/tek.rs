@@ -15,7 +15,7 @@ pub type Spi = u32;
 pub struct TekPolicy {
     /// SPI of the SA. The TEK is keyed by it; several SAT payloads may name the same one.
     pub spi: Spi,
-    /// Which traffic.
+    /// Which traffic the TEK protects.
     pub selector: TrafficSelector,
     /// How it is protected.
     pub protection: TekProtection,
@@ -24,15 +24,15 @@ pub struct TekPolicy {
 /// Transform and attributes of one SAT payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TekProtection {
-    /// Protocol-ID.
+    /// Protocol-ID of the SA TEK payload.
     pub protocol: TekProtocol,
     /// Transform identifier (for AH: the AH transform number).
     pub transform: EspTransform,
     /// Key Length attribute in bits.
     pub key_length: Option<u16>,
-    /// Authentication Algorithm attribute.
+    /// Authentication Algorithm attribute; `None` for combined modes.
     pub authentication: Option<AuthenticationAlgorithm>,
-    /// Encapsulation Mode attribute.
+    /// Encapsulation Mode attribute: tunnel or transport.
     pub mode: EncapsulationMode,
     /// Address Preservation attribute; absent means both.
     pub address_preservation: AddressPreservation,

@@ -11,10 +11,12 @@ use crate::pull::member::{ExpectKeys, ExpectPolicy, PolicyOffered};
 #[derive(Debug)]
 pub(super) enum State {
     /// Main mode waits for its next message.
-    MainMode { initiator: Initiator, retransmission: Retransmission },
+    MainMode {
+        initiator: Initiator,
+        retransmission: Retransmission,
+    },
     /// Phase 1 is over. Keys have arrived when no pull is left.
     Established(Session<Pull>),
-    /// Nothing is left.
     Ended,
 }
 
@@ -59,7 +61,6 @@ impl State {
         }
     }
 
-    /// The established session.
     pub(super) fn session(&self) -> Option<&Session<Pull>> {
         if let Self::Established(session) = self { Some(session) } else { None }
     }

@@ -96,7 +96,7 @@ impl ExpectPolicy {
 }
 
 impl PolicyOffered {
-    /// The policy.
+    /// The policy that the key server offers.
     pub fn policy(&self) -> &GroupPolicy {
         &self.policy
     }

@@ -18,16 +18,16 @@ use ike::phase1::{HashVerified, IsakmpSa, Opened};
 /// `HDR*, HASH(1), Ni, ID`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message1 {
-    /// Ni.
+    /// Ni, the nonce of the member.
     pub nonce: Nonce,
-    /// The group.
+    /// The group asked for, as an Identification payload.
     pub group: Identification,
 }
 
 /// `HDR*, HASH(2), Nr, SA`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message2 {
-    /// Nr.
+    /// Nr, the nonce of the key server.
     pub nonce: Nonce,
     /// The policy of the group.
     pub policy: GroupSecurityAssociation,
@@ -45,7 +45,7 @@ pub struct Message3 {
 pub struct Message4 {
     /// Number of the last push; present if the policy has a rekey SA.
     pub sequence_number: Option<SequenceNumber>,
-    /// The keys.
+    /// TEKs, the KEK, and what else comes with them.
     pub keys: KeyDownload,
     /// That HASH(4) was verified: what a group SA is made with.
     pub proof: HashVerified,
@@ -67,9 +67,9 @@ impl Message1 {
     ///
     /// # Errors
     /// The message is noise, or HASH(1) does not fit.
-    pub fn read(sa: &IsakmpSa, opened: &Opened) -> Result<Authentic<Self>, Error> {
-        let (chain, _) = opened.authenticate(sa, Self::NAME, &[])?;
-        Ok(Self::from_payloads(&chain))
+    pub fn read(sa: &IsakmpSa, opened: &Opened) -> Result<(Authentic<Self>, HashVerified), Error> {
+        let (chain, proof) = opened.authenticate(sa, Self::NAME, &[])?;
+        Ok((Self::from_payloads(&chain), proof))
     }
 
     fn from_payloads(chain: &Chain<'_>) -> Result<Self, Error> {
@@ -129,9 +129,9 @@ impl Message3 {
         opened: &Opened,
         ni: &Nonce,
         nr: &Nonce,
-    ) -> Result<Authentic<Self>, Error> {
-        let (chain, _) = opened.authenticate(sa, Self::NAME, &[&ni.0, &nr.0])?;
-        Ok(Self::from_payloads(&chain))
+    ) -> Result<(Authentic<Self>, HashVerified), Error> {
+        let (chain, proof) = opened.authenticate(sa, Self::NAME, &[&ni.0, &nr.0])?;
+        Ok((Self::from_payloads(&chain), proof))
     }
 
     fn from_payloads(chain: &Chain<'_>) -> Result<Self, Error> {

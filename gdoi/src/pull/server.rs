@@ -21,7 +21,7 @@ use crate::wire::seq::SequenceNumber;
 use crate::wire::{EncodeError, group_keys, header, key_download, security_association};
 use ike::crypto::SeededRng;
 use ike::error::{PeerIncompatible, PeerMisbehaved};
-use ike::phase1::{ExchangeCipher, IsakmpSa};
+use ike::phase1::{ExchangeCipher, HashVerified, IsakmpSa};
 
 /// Message 1 was authentic; nobody has decided yet.
 #[derive(Debug)]
@@ -58,18 +58,20 @@ impl Requested {
         sa: &IsakmpSa,
         datagram: &[u8],
         order: ByteOrder,
-    ) -> Result<Authentic<Self>, Error> {
+    ) -> Result<(Authentic<Self>, HashVerified), Error> {
         let (header, _) = header::split(datagram)?;
         if header.message_id == 0 {
             return Err(PeerMisbehaved::MessageId(0).into());
         }
         let opened = sa.open(&sa.exchange(GROUPKEY_PULL, header.message_id), datagram)?;
-        Ok(Message1::read(sa, &opened)?.and_then(|message| {
+        let (message, proof) = Message1::read(sa, &opened)?;
+        let requested = message.and_then(|message| {
             let kind = message.group.kind;
             let group = group_id::group(&message.group, order)
                 .ok_or(PeerIncompatible::IdentificationType(kind))?;
             Ok(Self { cipher: opened.next(), ni: message.nonce, group })
-        }))
+        });
+        Ok((requested, proof))
     }
 
     /// The group asked for.
@@ -108,14 +110,20 @@ impl ExpectAcceptance {
     ///
     /// # Errors
     /// The datagram is no message 3 of this pull, or not authentic.
-    pub fn read(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<Authentic<Accepted>, Error> {
+    pub fn read(
+        &self,
+        sa: &IsakmpSa,
+        datagram: &[u8],
+    ) -> Result<(Authentic<Accepted>, HashVerified), Error> {
         let opened = sa.open(&self.cipher, datagram)?;
-        Ok(Message3::read(sa, &opened, &self.ni, &self.nr)?.map(|_| Accepted {
+        let (message, proof) = Message3::read(sa, &opened, &self.ni, &self.nr)?;
+        let accepted = message.map(|_| Accepted {
             cipher: opened.next(),
             policy: self.policy.clone(),
             ni: self.ni.clone(),
             nr: self.nr.clone(),
-        }))
+        });
+        Ok((accepted, proof))
     }
 }
 

@@ -58,7 +58,7 @@ fn recorded_messages_are_read_and_written_to_the_same_octets() {
         let [one, two, three, four] = opened.as_slice() else { panic!("four messages") };
 
         // HDR*, HASH(1), Ni, ID -->
-        let message1 = Message1::read(&server, one).unwrap().unwrap();
+        let message1 = Message1::read(&server, one).unwrap().0.unwrap();
         assert_eq!(group_id::group(&message1.group, ByteOrder::Host), Some(GroupId(1234)));
         let ni = message1.nonce.clone();
         // HDR*, HASH(2), Nr, SA <--
@@ -67,7 +67,7 @@ fn recorded_messages_are_read_and_written_to_the_same_octets() {
         assert_eq!(message2.policy.teks.len(), 2);
         assert!(message2.policy.kek.is_some() && message2.policy.gap.is_some());
         // HDR*, HASH(3) -->
-        let message3 = Message3::read(&server, three, &ni, &nr).unwrap().unwrap();
+        let message3 = Message3::read(&server, three, &ni, &nr).unwrap().0.unwrap();
         assert_eq!(message3.requests, None);
         // HDR*, HASH(4), SEQ, KD <--
         let message4 = Message4::read(&member, four, &ni, &nr).unwrap().unwrap();
@@ -95,10 +95,11 @@ fn recorded_messages_are_read_and_written_to_the_same_octets() {
 fn the_recorded_request_is_understood_by_the_key_server_state() {
     for name in GDOI {
         let Recorded { server, datagrams, .. } = recorded(name);
-        let requested = Requested::read(&server, &datagrams[0], ByteOrder::Host).unwrap().unwrap();
+        let requested =
+            Requested::read(&server, &datagrams[0], ByteOrder::Host).unwrap().0.unwrap();
         assert_eq!(requested.group(), GroupId(1234));
         let reversed =
-            Requested::read(&server, &datagrams[0], ByteOrder::Network).unwrap().unwrap();
+            Requested::read(&server, &datagrams[0], ByteOrder::Network).unwrap().0.unwrap();
         assert_eq!(reversed.group(), GroupId(0xd204_0000));
         assert!(
             Requested::read(&server, &datagrams[1], ByteOrder::Host).is_err(),
@@ -362,6 +363,7 @@ fn nonces_have_8_to_128_octets() {
             sa.seal_authenticated(&cipher, &[], first, rest.expose()).unwrap().into_datagram();
         Requested::read(&sa, &datagram, ByteOrder::Network)
             .unwrap()
+            .0
             .map(|requested| requested.group())
     };
     assert_eq!(request(8), Ok(GroupId(1)));
@@ -377,12 +379,12 @@ fn requests_in_message_3_are_understood_or_refused() {
     let rng = &mut SeededRng::from_seed([8; 32]);
     let (member, message1) =
         ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
-    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().unwrap();
+    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().0.unwrap();
     let (server, message2) = requested.answer(&sa, group_sa.policy(), rng).unwrap();
     let policy = member.read(&sa, &message2).unwrap().unwrap();
     let offered = member.receive(policy);
     let (expect_keys, message3) = offered.accept(&sa).unwrap();
-    let accepted = server.read(&sa, &message3).unwrap().unwrap();
+    let accepted = server.read(&sa, &message3).unwrap().0.unwrap();
     let message4 = accepted.answer(&sa, &group_sa).unwrap();
     assert_eq!(expect_keys.read(&sa, &message4).unwrap(), Ok(computed::group_sa()));
 
@@ -397,7 +399,7 @@ fn requests_in_message_3_are_understood_or_refused() {
             .seal_authenticated(&cipher, &[&ni.0, &nr.0], first, rest.expose())
             .unwrap()
             .into_datagram();
-        server.read(&sa, &datagram).unwrap()
+        server.read(&sa, &datagram).unwrap().0
     };
     let sids = crate::wire::attribute::Attribute::short(3_u16, 2_u16);
     let unknown = crate::wire::attribute::Attribute::short(99_u16, 2_u16);
@@ -416,7 +418,7 @@ fn a_key_server_does_not_hand_out_what_no_member_could_use() {
     let rng = &mut SeededRng::from_seed([8; 32]);
     let (_, message1) =
         ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
-    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().unwrap();
+    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().0.unwrap();
     let keyless = GroupSa::originate(computed::policy(), [].into(), None, None, None);
     assert!(matches!(
         message4(&computed::policy(), &keyless),
@@ -451,12 +453,12 @@ fn debug_output_holds_no_key() {
     let rng = &mut SeededRng::from_seed([8; 32]);
     let (member, message1) =
         ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
-    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().unwrap();
+    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().0.unwrap();
     let (server, message2) = requested.answer(&sa, &computed::policy(), rng).unwrap();
     let policy = member.read(&sa, &message2).unwrap().unwrap();
     let offered = member.receive(policy);
     let (expect_keys, message3) = offered.accept(&sa).unwrap();
-    let accepted = server.read(&sa, &message3).unwrap().unwrap();
+    let accepted = server.read(&sa, &message3).unwrap().0.unwrap();
     let message4 = accepted.answer(&sa, &computed::group_sa()).unwrap();
     let opened = sa.open(&expect_keys.cipher, &message4).unwrap();
     let group_sa = expect_keys.read(&sa, &message4).unwrap().unwrap();

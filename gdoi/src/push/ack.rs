@@ -26,13 +26,13 @@ const NAME: &str = "acknowledgement";
 /// KEK_ACK_REQUESTED (RFC 8263 §2): which key is the base, and which hash the prf has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AcknowledgementKind {
-    /// REKEY_ACK_KEK_SHA256.
+    /// REKEY_ACK_KEK_SHA256: from the KEK, with HMAC-SHA-256.
     KekSha256,
-    /// REKEY_ACK_LKH_SHA256.
+    /// REKEY_ACK_LKH_SHA256: from the member's leaf key, with HMAC-SHA-256.
     LkhSha256,
-    /// REKEY_ACK_KEK_SHA512.
+    /// REKEY_ACK_KEK_SHA512: from the KEK, with HMAC-SHA-512.
     KekSha512,
-    /// REKEY_ACK_LKH_SHA512.
+    /// REKEY_ACK_LKH_SHA512: from the member's leaf key, with HMAC-SHA-512.
     LkhSha512,
 }
 
@@ -48,7 +48,7 @@ impl AcknowledgementKind {
         }
     }
 
-    /// Its number.
+    /// The value of the KEK_ACK_REQUESTED attribute.
     pub fn number(self) -> u16 {
         match self {
             Self::KekSha256 => RekeyAcknowledgement::KEK_SHA256.0,
@@ -119,7 +119,7 @@ pub struct Acknowledged {
     pub spi: [u8; 16],
     /// Number of the push.
     pub sequence_number: u32,
-    /// The member.
+    /// Address of the member that acknowledged.
     pub address: IpAddr,
     /// Which reading of `L` the member follows.
     pub length: AcknowledgementLength,

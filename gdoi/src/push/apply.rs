@@ -19,7 +19,7 @@ use ike::crypto::Secret;
 /// What became of the KEK by a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KekChange {
-    /// It stays.
+    /// Pushes go on under the KEK they came under.
     Unchanged,
     /// Pushes come under a new one from now on.
     Replaced {

@@ -134,7 +134,7 @@ impl Delivery {
         delivery
     }
 
-    /// The push.
+    /// The push that is delivered.
     pub fn push(&self) -> &SealedPush {
         &self.push
     }
@@ -258,7 +258,7 @@ impl Delivery {
         self.deadline.map(|(at, why)| Deadline { at, why })
     }
 
-    /// What happened next.
+    /// What happened next; poll it until there is nothing more.
     pub fn poll_event(&mut self) -> Option<DeliveryEvent> {
         self.events.pop_front()
     }

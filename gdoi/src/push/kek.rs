@@ -14,13 +14,13 @@ use ike::error::PeerMisbehaved;
 
 /// Why a rekey SA cannot be used, although its policy is understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum KekUnusable {
     /// A cipher or key length that nothing here knows.
     #[error("rekey SA: KEK_ALGORITHM {algorithm} with a key of {bits:?} bits cannot be used")]
     Cipher {
-        /// KEK_ALGORITHM.
+        /// As the KEK_ALGORITHM attribute had it.
         algorithm: u16,
-        /// KEK_KEY_LENGTH.
         bits: Option<u16>,
     },
     /// A key that is not as long as its policy says.
@@ -32,12 +32,7 @@ pub enum KekUnusable {
     /// A signature algorithm that nothing here knows, or one with a hash that does not belong to
     /// it.
     #[error("rekey SA: SIG_ALGORITHM {algorithm} with SIG_HASH_ALGORITHM {hash:?} cannot be used")]
-    Signature {
-        /// SIG_ALGORITHM.
-        algorithm: u16,
-        /// SIG_HASH_ALGORITHM.
-        hash: Option<u16>,
-    },
+    Signature { algorithm: u16, hash: Option<u16> },
     /// The key server gave no public key, so that no push could be verified.
     #[error("rekey SA: no public key (SIG_ALGORITHM_KEY) that verifies pushes")]
     NoPublicKey,

@@ -40,7 +40,7 @@ pub enum RekeyEvent {
     Unusable {
         /// Number of the push.
         sequence_number: u32,
-        /// Why.
+        /// What is wrong with it.
         error: Error,
     },
     /// The KEK has reached the end of its life time.
@@ -219,7 +219,7 @@ impl RekeyMember {
         self.expiry().map(|at| Deadline { at, why: Timer::KekLifetime })
     }
 
-    /// What happened next.
+    /// What happened next; poll it until there is nothing more.
     pub fn poll_event(&mut self) -> Option<RekeyEvent> {
         self.events.pop_front()
     }

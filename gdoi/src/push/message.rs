@@ -37,11 +37,11 @@ pub struct SignatureHabit {
 /// What a Delete payload of a push names (RFC 6407 §5.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Deletion {
-    /// One data SA.
+    /// One data SA, by its SPI.
     Tek(TekProtocol, Spi),
     /// All data SAs of a protocol.
     AllTeks(TekProtocol),
-    /// One rekey SA.
+    /// One rekey SA, by its cookie pair.
     Kek([u8; 16]),
     /// Every rekey SA of the group.
     AllKeks,

@@ -37,7 +37,7 @@ pub struct SealOptions {
 /// What a push says.
 #[derive(Debug, Default)]
 pub struct PushContent<'a> {
-    /// SAs to delete.
+    /// SAs that members delete at once.
     pub deletions: &'a [Deletion],
     /// New policy and keys. With another KEK than the one that encrypts, members change over to it.
     pub group_sa: Option<&'a GroupSa>,
@@ -195,7 +195,7 @@ impl SealedPush {
         &self.spi
     }
 
-    /// Its number.
+    /// The number in its SEQ payload.
     pub fn sequence_number(&self) -> u32 {
         self.sequence_number
     }

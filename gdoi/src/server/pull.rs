@@ -14,7 +14,6 @@ use crate::pull::server::{Accepted, ExpectAcceptance, Requested, message4};
 use crate::wire::registry::NotifyType;
 use ike::time::BootTime;
 
-/// One pull.
 #[derive(Debug)]
 pub(super) struct Pull {
     pub(super) id: PullId,
@@ -83,7 +82,8 @@ impl Server {
                     self.endpoint.repeat(address, answer);
                     return Ok(());
                 }
-                let accepted = state.read(sa, inbound.datagram)?;
+                let (accepted, proof) = state.read(sa, inbound.datagram)?;
+                self.endpoint.follow(&proof, &inbound);
                 self.accept(inbound, cookies, digest, accepted);
                 Ok(())
             }
@@ -104,8 +104,10 @@ impl Server {
         if session.running() >= limits.exchanges.max(1) {
             return Err(NotAccepted::ExchangeLimit.into());
         }
-        let request = Requested::read(session.sa(), inbound.datagram, order)?;
+        let (request, proof) = Requested::read(session.sa(), inbound.datagram, order)?;
         session.begin(message_id);
+        self.endpoint.follow(&proof, &inbound);
+        let session = self.endpoint.session(&cookies).ok_or(NotAccepted::UnknownCookies)?;
         let (address, identity) = (session.address(), session.identity().clone());
         let request = match request {
             Ok(request) => request,

@@ -9,21 +9,21 @@ use ike::session::Exchange;
 /// which are as of now.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ServerStatistics {
-    /// Half-open exchanges now.
+    /// Main modes that have begun and not ended.
     pub half_open: usize,
     /// Established ISAKMP SAs now.
     pub established: usize,
     /// Pulls in progress now.
     pub pulls: usize,
-    /// Datagrams received.
+    /// Datagrams that arrived, whatever became of them.
     pub datagrams_received: u64,
     /// Datagrams queued for sending.
     pub datagrams_sent: u64,
-    /// Phase 1 completed.
+    /// Main modes that ended with an ISAKMP SA.
     pub phase1_established: u64,
     /// Pulls for which keys were sent.
     pub pulls_completed: u64,
-    /// Pulls refused.
+    /// Pulls refused: unknown group or not authorised.
     pub pulls_refused: u64,
     /// Half-open exchanges that ran out of time.
     pub half_open_expired: u64,

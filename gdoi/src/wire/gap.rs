@@ -10,7 +10,7 @@ use super::registry::PayloadKind;
 /// the member.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Gap {
-    /// Attributes in order.
+    /// Attributes in the order of the payload.
     pub attributes: Vec<Attribute>,
 }
 

@@ -26,40 +26,40 @@ pub struct KeyDownload {
     pub packets: Vec<KeyPacket>,
 }
 
-/// One key packet.
+/// One key packet (RFC 6407 §5.6).
 #[derive(Debug, PartialEq, Eq)]
 pub enum KeyPacket {
     /// Keys of a data SA.
     Tek {
         /// SPI of the SAT, 4 octets for ESP and AH.
         spi: Vec<u8>,
-        /// TEK attributes.
+        /// TEK_ALGORITHM_KEY and its kind (RFC 6407 §5.6.1).
         attributes: Vec<SecretAttribute>,
     },
     /// Keys of the rekey SA.
     Kek {
         /// SPI of the SAK.
         spi: [u8; 16],
-        /// KEK attributes.
+        /// KEK_ALGORITHM_KEY and its kind (RFC 6407 §5.6.2).
         attributes: Vec<SecretAttribute>,
     },
     /// Keys of a logical key hierarchy.
     Lkh {
         /// SPI of the SAK.
         spi: [u8; 16],
-        /// LKH attributes.
+        /// LKH_DOWNLOAD_ARRAY and its kind (RFC 6407 §5.6.3).
         attributes: Vec<LkhAttribute>,
     },
     /// Sender identifiers; the packet has no SPI.
     Sid {
-        /// SID attributes.
+        /// NUMBER_OF_SID_BITS and SID_VALUE (RFC 6407 §5.6.4).
         attributes: Vec<Attribute>,
     },
     /// A packet whose type nothing here reads: SPI and attributes.
     Unknown {
-        /// Type.
+        /// Its type, which nothing here knows.
         kind: KdType,
-        /// SPI.
+        /// Its SPI, of any length.
         spi: Vec<u8>,
         /// What follows the SPI.
         rest: Secret,
@@ -73,7 +73,7 @@ pub struct SecretAttribute {
     pub class: u16,
     /// Its form on the wire; the TV form holds two octets.
     pub format: Format,
-    /// Its value.
+    /// The key itself, as it was on the wire.
     pub value: Secret,
 }
 

@@ -19,6 +19,7 @@ use ike::crypto::Secret;
 
 /// Why keys do not fit the policy they came with. No variant holds key octets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum KeyError {
     /// A TEK packet whose SPI no SAT announced.
     #[error("keys for SPI {0:02x?}, which no SAT announced")]
@@ -34,41 +35,23 @@ pub enum KeyError {
     MissingKek,
     /// A second packet for one SPI, or a second packet of a type that may occur once.
     #[error("{kind} packet for SPI {spi:02x?} occurs more than once")]
-    RepeatedPacket {
-        /// Packet type.
-        kind: KdType,
-        /// Its SPI.
-        spi: Vec<u8>,
-    },
+    RepeatedPacket { kind: KdType, spi: Vec<u8> },
     /// A packet type that is not understood.
     #[error("key packet type {0} is not understood")]
     UnknownPacket(KdType),
     /// An attribute that is not understood.
     #[error("{kind} packet: attribute class {class} is not understood")]
-    UnknownAttribute {
-        /// Packet type.
-        kind: KdType,
-        /// Attribute class.
-        class: u16,
-    },
+    UnknownAttribute { kind: KdType, class: u16 },
     /// A second attribute of a class that may occur once.
     #[error("{kind} packet: attribute class {class} occurs more than once")]
-    RepeatedAttribute {
-        /// Packet type.
-        kind: KdType,
-        /// Attribute class.
-        class: u16,
-    },
+    RepeatedAttribute { kind: KdType, class: u16 },
     /// A key of the wrong length; 0 is no key at all.
     #[error("{kind} packet: attribute class {class} has {have} octets, the policy needs {need}")]
     Length {
-        /// Packet type.
         kind: KdType,
-        /// Attribute class.
         class: u16,
         /// Octets the policy demands.
         need: usize,
-        /// Octets received.
         have: usize,
     },
     /// Algorithms whose key lengths nothing here knows.

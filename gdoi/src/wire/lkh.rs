@@ -51,7 +51,7 @@ pub struct LkhUpdate {
     pub node: u16,
     /// Handle of that key.
     pub handle: u32,
-    /// The keys, encrypted.
+    /// The new keys upwards, each encrypted with the one before.
     pub keys: Vec<LkhKey>,
 }
 

@@ -21,9 +21,9 @@ pub enum Payload {
     GroupSecurityAssociation(GroupSecurityAssociation),
     /// Group Associated Policy, by itself in message 3 of a pull.
     Gap(Gap),
-    /// Key Download.
+    /// KD, the Key Download payload (RFC 6407 §5.6).
     KeyDownload(KeyDownload),
-    /// Sequence Number.
+    /// SEQ, the Sequence Number payload (RFC 6407 §5.7).
     SequenceNumber(SequenceNumber),
 }
 

@@ -23,7 +23,7 @@ use crate::group::{EspTransform, Spi, TekProtocol};
 /// Policy of one data SA and one pair of selectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SaTek {
-    /// ESP or AH.
+    /// ESP or AH, which share one form.
     Ipsec(IpsecTek),
     /// A protocol whose part nothing here reads.
     Other(TekProtocol, Vec<u8>),
@@ -32,7 +32,7 @@ pub enum SaTek {
 /// The part of ESP and AH.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpsecTek {
-    /// ESP or AH.
+    /// Whether it is ESP or AH.
     pub protocol: TekProtocol,
     /// Inner IP protocol, 0 for any.
     pub selector_protocol: u8,
@@ -42,7 +42,7 @@ pub struct IpsecTek {
     pub destination: IdBlock,
     /// Transform identifier of ESP, or of AH.
     pub transform: EspTransform,
-    /// SPI.
+    /// SPI of the data SA.
     pub spi: Spi,
     /// SA attributes in order.
     pub attributes: Vec<Attribute>,

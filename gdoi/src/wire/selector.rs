@@ -11,6 +11,7 @@ use crate::group::{AddressRange, TrafficSelector};
 
 /// Why identification blocks describe no traffic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum SelectorError {
     /// A type other than addresses, subnets and ranges.
     #[error("identification type {0} cannot select traffic")]
@@ -18,11 +19,9 @@ pub enum SelectorError {
     /// Data that is not as long as the type demands.
     #[error("{kind} has {have} octets, needs {need}")]
     Length {
-        /// Identification type.
         kind: IdType,
         /// Octets the type demands.
         need: usize,
-        /// Octets received.
         have: usize,
     },
     /// A mask with a one behind a zero, which is no prefix.

@@ -325,7 +325,6 @@ impl Pair {
         self.settle();
     }
 
-    /// Lets `duration` pass.
     pub fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.step(end) {}

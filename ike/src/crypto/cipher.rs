@@ -39,7 +39,6 @@ pub enum CipherError {
     KeyLength {
         /// Octets the algorithm takes.
         expected: usize,
-        /// Octets given.
         received: usize,
     },
     /// The IV is not one block.
@@ -47,7 +46,6 @@ pub enum CipherError {
     IvLength {
         /// Octets of a block.
         expected: usize,
-        /// Octets given.
         received: usize,
     },
     /// The octets are not whole blocks, or none at all.
@@ -55,7 +53,6 @@ pub enum CipherError {
     NotWholeBlocks {
         /// Octets of a block.
         block: usize,
-        /// Octets given.
         have: usize,
     },
 }
@@ -80,7 +77,6 @@ impl Iv {
         )
     }
 
-    /// The octets.
     pub fn as_slice(&self) -> &[u8] {
         self.octets.get(..self.length).unwrap_or_default()
     }
@@ -125,7 +121,6 @@ impl Cipher {
         Self { encryption: self.encryption, key: self.key.duplicate() }
     }
 
-    /// The algorithm.
     pub fn encryption(&self) -> Phase1Encryption {
         self.encryption
     }

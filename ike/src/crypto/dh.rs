@@ -21,31 +21,20 @@ pub enum DhError {
     /// It is not exactly as long as the group demands.
     #[error("public value of {received} octets where {group:?} has {expected}")]
     Length {
-        /// The group.
         group: DhGroup,
         /// Octets the group demands.
         expected: usize,
-        /// Octets received.
         received: usize,
     },
     /// It is 0, 1, p-1 or beyond.
     #[error("public value outside 1 < y < p-1 of {group:?}")]
-    Range {
-        /// The group.
-        group: DhGroup,
-    },
+    Range { group: DhGroup },
     /// Its order does not divide q (RFC 5114 §4).
     #[error("public value outside the prime-order subgroup of {group:?}")]
-    Subgroup {
-        /// The group.
-        group: DhGroup,
-    },
+    Subgroup { group: DhGroup },
     /// It is no point of the curve (RFC 5903 §7).
     #[error("public value is not a point on the curve of {group:?}")]
-    NotOnCurve {
-        /// The group.
-        group: DhGroup,
-    },
+    NotOnCurve { group: DhGroup },
     /// It is a value of another group than the key pair.
     #[error("public value of {received:?} where {group:?} is used")]
     OtherGroup {
@@ -184,7 +173,6 @@ impl KeyPair {
         Self::from_private(group, private)
     }
 
-    /// The group.
     pub fn group(&self) -> DhGroup {
         self.group
     }

@@ -25,7 +25,6 @@ impl SeededRng {
         Self::from_seed(self.array())
     }
 
-    /// Fills `octets`.
     pub fn fill(&mut self, octets: &mut [u8]) {
         self.draw(|stream| stream.fill_bytes(octets));
     }
@@ -38,7 +37,6 @@ impl SeededRng {
         numbers(&mut stream)
     }
 
-    /// `N` random octets.
     pub fn array<const N: usize>(&mut self) -> [u8; N] {
         let mut octets = [0; N];
         self.fill(&mut octets);

@@ -35,7 +35,6 @@ impl Secret {
         &self.0
     }
 
-    /// Length in octets.
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -25,7 +25,6 @@ pub enum RsaForm {
 /// Kind of a signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeyKind {
-    /// RSA.
     Rsa,
     /// ECDSA on the 256-bit random curve, with SHA2-256.
     Ecdsa256,
@@ -61,9 +60,7 @@ pub enum SignatureError {
     ModulusLength {
         /// Bits of the modulus.
         bits: u32,
-        /// Fewest bits allowed.
         minimum: u32,
-        /// Most bits allowed.
         maximum: u32,
     },
     /// The signature does not fit digest and key.
@@ -277,7 +274,6 @@ impl SigningKey {
         }
     }
 
-    /// The public half.
     pub fn public_key(&self) -> PublicKey {
         PublicKey(match &self.0 {
             Private::Rsa(key) => Public::Rsa(Box::new(key.to_public_key())),

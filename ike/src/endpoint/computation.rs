@@ -52,7 +52,7 @@ pub struct Computed {
 }
 
 impl Computation {
-    /// Computes: two exponentiations.
+    /// Computes, which takes as long as two modular exponentiations.
     pub fn run(self) -> Computed {
         let Self {
             ticket,

@@ -9,12 +9,25 @@ use crate::config::{Identity, PeerCredential, Phase1Policy};
 pub struct EndpointConfig {
     /// Our phase-1 identity; `None` is the address the peer wrote to.
     pub identity: Option<Identity>,
-    /// Who may connect.
     pub peers: Vec<PeerCredential>,
     /// What phase 1 may negotiate, and for which domain of interpretation.
     pub phase1: Phase1Policy,
+    /// Whether a peer may be somewhere else after phase 1.
+    pub mobility: PeerMobility,
     /// Bounds on work for strangers.
     pub limits: Limits,
+}
+
+/// Whether a peer with an ISAKMP SA may change its address or port. Address translation changes
+/// them for it, when its state is lost or UDP encapsulation begins (RFC 3947 §4, §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PeerMobility {
+    /// It stays where phase 1 found it, and nothing is heard from elsewhere.
+    #[default]
+    Fixed,
+    /// It is where its last fresh and authentic message came from: answers go there. Copies of old
+    /// messages and forgeries move nobody.
+    Follow,
 }
 
 /// Bounds that keep a flood of first messages from costing memory or arithmetic.

@@ -48,7 +48,6 @@ pub(super) enum Phase {
     ExpectKe(ExpectKe, u8),
     /// The arithmetic of the message 3 with this digest, which somebody does elsewhere.
     Computing(Digest),
-    /// Message 5.
     ExpectAuth(Box<ExpectAuth>),
     /// Nothing any more: it came to no good, and its place is free when its time is over.
     Failed,

@@ -13,19 +13,13 @@ use crate::error::{Error, NotAccepted, PeerIncompatible};
 use crate::phase1::Cookies;
 use crate::phase1::responder::{ExpectKe, Offer};
 use crate::retransmission::{Answered, Digest};
-use crate::session::{Exchange, PeerAddress, Session};
+use crate::session::{Exchange, Session};
 use crate::time::BootTime;
 use crate::wire::Payload;
 use crate::wire::header::{self, Header};
 use crate::wire::notify::Notification;
 use crate::wire::payload::{encode_chain, first_kind};
 use crate::wire::registry::{ExchangeType, Flags, NotifyType, ProtocolId};
-
-impl Inbound<'_> {
-    fn address(&self) -> PeerAddress {
-        PeerAddress { remote: self.source, local: self.local }
-    }
-}
 
 impl<X: Exchange> Endpoint<X> {
     pub(super) fn handle_main_mode(&mut self, inbound: Inbound<'_>) -> Result<(), Error> {
@@ -48,8 +42,10 @@ impl<X: Exchange> Endpoint<X> {
         if self.sessions.get(&cookies).is_none() && self.resume(inbound, cookies)? {
             return self.handle_key_exchange(inbound, cookies);
         }
-        let session = self.session_at(&cookies, inbound.source)?;
+        let session = self.sessions.get_mut(&cookies).ok_or(NotAccepted::UnknownCookies)?;
         let address = session.address();
+        // A copy proves nothing.
+        address.check(inbound.source)?;
         let copy = session
             .phase1()
             .map(|answered| answer_of(answered.handle(&Digest::of(inbound.datagram), inbound.now)));

@@ -32,7 +32,7 @@ use crate::config::{Identity, PeerCredential, Phase1Transform};
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted, PeerIncompatible};
 use crate::event::{Deadline, Timer, Transmit};
-use crate::phase1::Cookies;
+use crate::phase1::{Cookies, HashVerified};
 use crate::retransmission::Copy;
 use crate::session::{Exchange, PeerAddress, Session};
 use crate::time::BootTime;
@@ -47,7 +47,7 @@ use sessions::Sessions;
 use stateless_cookie::ProvedOffers;
 
 pub use computation::{Arithmetic, Computation, Computed};
-pub use config::{EndpointConfig, Limits};
+pub use config::{EndpointConfig, Limits, PeerMobility};
 pub use statistics::Statistics;
 
 /// What happened at an endpoint.
@@ -55,22 +55,22 @@ pub use statistics::Statistics;
 pub enum EndpointEvent<X> {
     /// A peer has proved its identity.
     Established {
-        /// Where it is.
         address: PeerAddress,
-        /// The identity proved.
         identity: Identity,
-        /// What was negotiated.
         transform: Phase1Transform,
-        /// The cookie pair.
         cookies: Cookies,
     },
-    /// An ISAKMP SA is gone, with the exchanges under it.
-    Ended {
-        /// What there was.
-        session: Box<Session<X>>,
-        /// Why.
-        cause: SessionEnd,
+    /// A peer is at another address, by an authentic message from there.
+    Moved {
+        /// The cookie pair of its ISAKMP SA.
+        cookies: Cookies,
+        /// Where it was.
+        from: PeerAddress,
+        /// Where it is.
+        to: PeerAddress,
     },
+    /// An ISAKMP SA is gone, with the exchanges under it.
+    Ended { session: Box<Session<X>>, cause: SessionEnd },
 }
 
 /// Why an ISAKMP SA is gone.
@@ -91,7 +91,6 @@ pub struct Expired<X> {
     pub address: PeerAddress,
     /// The identity that the peer proved.
     pub identity: Identity,
-    /// What there was.
     pub exchange: X,
 }
 
@@ -102,12 +101,15 @@ pub struct Inbound<'a> {
     pub source: SocketAddr,
     /// Our address that it came to.
     pub local: SocketAddr,
-    /// The octets.
     pub datagram: &'a [u8],
-    /// Its header.
     pub header: Header,
-    /// When it came.
     pub now: BootTime,
+}
+
+impl Inbound<'_> {
+    fn address(&self) -> PeerAddress {
+        PeerAddress { remote: self.source, local: self.local }
+    }
 }
 
 /// Phase 1 as responder, and all sessions. `X` is an exchange of the protocol above.
@@ -169,7 +171,7 @@ impl<X: Exchange> Endpoint<X> {
         };
         self.half_open.retain(|half| is_allowed(half.address, half.credential.as_ref()));
         let ended =
-            self.sessions.find_all(|session| !is_allowed(session.address(), session.credential()));
+            self.sessions.find_all(|session| !is_allowed(session.origin(), session.credential()));
         self.delete_sessions(&ended)
     }
 
@@ -190,10 +192,11 @@ impl<X: Exchange> Endpoint<X> {
         self.offers.prove(source, offer, self.config.limits.established);
     }
 
-    /// The first stages: a source with a credential, and a header.
+    /// The first stages: a source with a credential, or one where the peer of an ISAKMP SA may have
+    /// gone, and a header.
     ///
     /// # Errors
-    /// Nobody with a credential is at `source`, or the octets are no message.
+    /// Nobody who may be at `source` has a credential, or the octets are no message.
     pub fn admit<'a>(
         &self,
         source: SocketAddr,
@@ -201,10 +204,14 @@ impl<X: Exchange> Endpoint<X> {
         datagram: &'a [u8],
         now: BootTime,
     ) -> Result<Inbound<'a>, Error> {
-        if self.credentials.find(source.ip()).is_none() {
+        let known = self.credentials.find(source.ip()).is_some();
+        if !known && self.config.mobility == PeerMobility::Fixed {
             return Err(NotAccepted::UnknownSource(source).into());
         }
         let (header, _) = header::split(datagram)?;
+        if !known && self.sessions.get(&Cookies::of(&header)).is_none() {
+            return Err(NotAccepted::UnknownSource(source).into());
+        }
         Ok(Inbound { source, local, datagram, header, now })
     }
 
@@ -289,7 +296,8 @@ impl<X: Exchange> Endpoint<X> {
         self.sessions.get(cookies)
     }
 
-    /// The session with this cookie pair, if `source` is where its peer is.
+    /// The session with this cookie pair, if a message of its peer can come from `source`: with
+    /// [`PeerMobility::Follow`] from anywhere, and [`follow`](Self::follow) says it was authentic.
     ///
     /// # Errors
     /// There is none, or its peer is elsewhere.
@@ -299,8 +307,24 @@ impl<X: Exchange> Endpoint<X> {
         source: SocketAddr,
     ) -> Result<&mut Session<X>, NotAccepted> {
         let session = self.sessions.get_mut(cookies).ok_or(NotAccepted::UnknownCookies)?;
-        session.address().check(source)?;
+        match self.config.mobility {
+            PeerMobility::Fixed => session.address().check(source)?,
+            PeerMobility::Follow => {}
+        }
         Ok(session)
+    }
+
+    /// The peer that `proof` vouches for said something by `inbound` that was not heard before:
+    /// answers go where that came from. Without [`PeerMobility::Follow`] nothing changes, as
+    /// nothing is heard from elsewhere.
+    pub fn follow(&mut self, proof: &HashVerified, inbound: &Inbound<'_>) {
+        let cookies = proof.cookies();
+        if self.config.mobility == PeerMobility::Follow
+            && let Some(from) = self.sessions.follow(&cookies, proof, inbound.address())
+        {
+            let to = inbound.address();
+            self.events.push_back(EndpointEvent::Moved { cookies, from, to });
+        }
     }
 
     /// The session with this cookie pair, and randomness for what is said under it.
@@ -321,7 +345,6 @@ impl<X: Exchange> Endpoint<X> {
         self.sessions.put(cookies, message_id, exchange);
     }
 
-    /// Removes an exchange.
     pub fn take(&mut self, cookies: &Cookies, message_id: u32) -> Option<X> {
         self.sessions.take(cookies, message_id)
     }
@@ -366,17 +389,14 @@ impl<X: Exchange> Endpoint<X> {
         half_open.into_iter().chain(sessions).min()
     }
 
-    /// What happened next.
     pub fn poll_event(&mut self) -> Option<EndpointEvent<X>> {
         self.events.pop_front()
     }
 
-    /// Figures since start.
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
     }
 
-    /// Half-open exchanges now.
     pub fn half_open(&self) -> usize {
         self.half_open.len()
     }
@@ -395,8 +415,11 @@ impl<X: Exchange> Endpoint<X> {
     fn handle_informational(&mut self, inbound: Inbound<'_>) -> Result<(), Error> {
         let cookies = Cookies::of(&inbound.header);
         let session = self.session_at(&cookies, inbound.source)?;
-        let said = session.open_informational(inbound.header.message_id, inbound.datagram)?;
-        if session.is_deleted_by(&said) {
+        let (said, proof) =
+            session.open_informational(inbound.header.message_id, inbound.datagram)?;
+        let deleted = session.is_deleted_by(&said);
+        self.follow(&proof, &inbound);
+        if deleted {
             self.end(&cookies, SessionEnd::DeletedByPeer);
         }
         Ok(())

@@ -8,20 +8,21 @@ use super::Limits;
 use crate::config::Identity;
 use crate::error::NotAccepted;
 use crate::event::Timer;
-use crate::phase1::Cookies;
-use crate::session::{Exchange, Session};
+use crate::phase1::{Cookies, HashVerified};
+use crate::session::{Exchange, PeerAddress, Session};
 use crate::time::BootTime;
 
 /// When something about a session is due: the end of its ISAKMP SA (message identifier 0) or of the
 /// wait of one exchange.
 pub(super) type Due = (BootTime, Timer, Cookies, u32);
 
-/// The sessions.
 #[derive(Debug)]
 pub(super) struct Sessions<X: Exchange> {
     limits: Limits,
     /// Each with its place in the order of age.
     by_cookies: BTreeMap<Cookies, (u64, Session<X>)>,
+    /// By what a peer proved and where it is: hosts may share an identity, and a peer that moved is
+    /// found where phase 1 found it as well, as it may be back there when it begins anew.
     by_identity: BTreeMap<(Identity, IpAddr), BTreeSet<(u64, Cookies)>>,
     by_exchange: BTreeMap<X::Id, (Cookies, u32)>,
     by_age: BTreeSet<(u64, Cookies)>,
@@ -81,7 +82,9 @@ impl<X: Exchange> Sessions<X> {
     pub(super) fn of_identity(&self, identity: &Identity) -> Vec<Cookies> {
         let first = (identity.clone(), IpAddr::from([0_u8; 4]));
         let same = self.by_identity.range(first..).take_while(|((of, _), _)| of == identity);
-        same.flat_map(|(_, cookies)| cookies.iter().map(|(_, cookies)| *cookies)).collect()
+        let all: BTreeSet<Cookies> =
+            same.flat_map(|(_, cookies)| cookies.iter().map(|(_, cookies)| *cookies)).collect();
+        all.into_iter().collect()
     }
 
     /// ISAKMP SAs of `identity` at `address` that were there before `time`.
@@ -133,11 +136,39 @@ impl<X: Exchange> Sessions<X> {
         let age = self.established;
         self.by_age.insert((age, cookies));
         self.deadlines.insert((session.expires(), Timer::IsakmpLifetime, cookies, 0));
-        self.by_identity
-            .entry((session.identity().clone(), session.address().remote.ip()))
-            .or_default()
-            .insert((age, cookies));
+        for key in identity_keys(&session) {
+            self.by_identity.entry(key).or_default().insert((age, cookies));
+        }
         self.by_cookies.insert(cookies, (age, session));
+    }
+
+    /// Moves a peer: see [`Session::follow`].
+    pub(super) fn follow(
+        &mut self,
+        cookies: &Cookies,
+        proof: &HashVerified,
+        address: PeerAddress,
+    ) -> Option<PeerAddress> {
+        let (age, session) = self.by_cookies.get_mut(cookies)?;
+        let (age, before) = (*age, identity_keys(session));
+        let from = session.follow(proof, address)?;
+        let after = identity_keys(session);
+        for key in before {
+            self.forget_identity(&key, age, *cookies);
+        }
+        for key in after {
+            self.by_identity.entry(key).or_default().insert((age, *cookies));
+        }
+        Some(from)
+    }
+
+    fn forget_identity(&mut self, key: &(Identity, IpAddr), age: u64, cookies: Cookies) {
+        if let Some(same) = self.by_identity.get_mut(key) {
+            same.remove(&(age, cookies));
+            if same.is_empty() {
+                self.by_identity.remove(key);
+            }
+        }
     }
 
     /// Removes a session and returns it with its exchanges.
@@ -145,12 +176,8 @@ impl<X: Exchange> Sessions<X> {
         let (age, session) = self.by_cookies.remove(cookies)?;
         self.by_age.remove(&(age, *cookies));
         self.deadlines.remove(&(session.expires(), Timer::IsakmpLifetime, *cookies, 0));
-        let key = (session.identity().clone(), session.address().remote.ip());
-        if let Some(same) = self.by_identity.get_mut(&key) {
-            same.remove(&(age, *cookies));
-            if same.is_empty() {
-                self.by_identity.remove(&key);
-            }
+        for key in identity_keys(&session) {
+            self.forget_identity(&key, age, *cookies);
         }
         for (message_id, exchange) in session.exchanges() {
             self.by_exchange.remove(&exchange.id());
@@ -170,7 +197,6 @@ impl<X: Exchange> Sessions<X> {
         session.put(message_id, exchange);
     }
 
-    /// Removes an exchange.
     pub(super) fn take(&mut self, cookies: &Cookies, message_id: u32) -> Option<X> {
         let exchange = self.by_cookies.get_mut(cookies)?.1.take(message_id)?;
         self.by_exchange.remove(&exchange.id());
@@ -182,6 +208,11 @@ impl<X: Exchange> Sessions<X> {
     pub(super) fn next_due(&self) -> Option<Due> {
         self.deadlines.first().copied()
     }
+}
+
+fn identity_keys<X>(session: &Session<X>) -> BTreeSet<(Identity, IpAddr)> {
+    let places = [session.origin(), session.address()];
+    places.iter().map(|place| (session.identity().clone(), place.remote.ip())).collect()
 }
 
 fn due<X: Exchange>(cookies: Cookies, message_id: u32, exchange: &X) -> Due {

@@ -44,7 +44,7 @@ pub(super) struct ProvedOffers {
 
 #[derive(Debug)]
 struct Offer {
-    /// SAi_b.
+    /// SAi_b, the body of the initiator's SA payload.
     octets: Vec<u8>,
     holders: usize,
 }

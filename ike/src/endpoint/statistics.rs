@@ -5,7 +5,6 @@
 pub struct Statistics {
     /// Datagrams queued for sending.
     pub datagrams_sent: u64,
-    /// Phase 1 completed.
     pub phase1_established: u64,
     /// Half-open exchanges that ran out of time.
     pub half_open_expired: u64,

@@ -55,7 +55,7 @@ pub(super) struct MainModeKeys {
 }
 
 impl MainModeKeys {
-    /// SAi_b.
+    /// SAi_b, the body of the initiator's SA payload.
     pub(super) fn offer(&self) -> &[u8] {
         &self.negotiated.sai_b
     }

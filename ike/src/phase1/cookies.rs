@@ -8,9 +8,9 @@ use crate::wire::header::Cookie;
 /// The cookie pair: the name of an ISAKMP SA.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cookies {
-    /// CKY-I.
+    /// CKY-I, which whoever began the exchange chose.
     pub initiator: Cookie,
-    /// CKY-R.
+    /// CKY-R, zero until message 2 has named it.
     pub responder: Cookie,
 }
 

@@ -28,7 +28,6 @@ impl ExchangeCipher {
         Self { kind, message_id, iv }
     }
 
-    /// Exchange type.
     pub fn kind(&self) -> ExchangeType {
         self.kind
     }
@@ -54,7 +53,6 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The header.
     pub fn header(&self) -> &Header {
         &self.header
     }
@@ -109,7 +107,6 @@ impl Opened {
     }
 }
 
-/// An encrypted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
     datagram: Vec<u8>,

@@ -6,7 +6,7 @@
 //! ```
 
 use super::cookies::Cookies;
-use super::isakmp_sa::{IsakmpSa, does_not_fit};
+use super::isakmp_sa::{HashVerified, IsakmpSa, does_not_fit};
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::wire::Payload;
@@ -19,7 +19,6 @@ use crate::wire::registry::{Doi, ExchangeType, NotifyType, PayloadKind, Protocol
 /// What an authenticated peer said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Informational {
-    /// A notification.
     Notification(Notification),
     /// SAs that the peer has deleted.
     Delete(Delete),
@@ -86,7 +85,10 @@ impl IsakmpSa {
     /// # Errors
     /// Not a message under this SA, malformed, or a HASH that does not fit: in each case it says
     /// nothing.
-    pub fn open_informational(&self, datagram: &[u8]) -> Result<Vec<Informational>, Error> {
+    pub fn open_informational(
+        &self,
+        datagram: &[u8],
+    ) -> Result<(Vec<Informational>, HashVerified), Error> {
         const MESSAGE: &str = "informational message";
         let (header, _) = header::split(datagram)?;
         if header.exchange != ExchangeType::INFORMATIONAL {
@@ -97,7 +99,7 @@ impl IsakmpSa {
         }
         let opened =
             self.open(&self.exchange(ExchangeType::INFORMATIONAL, header.message_id), datagram)?;
-        let (chain, _verified) = opened.authenticate(self, MESSAGE, &[])?;
+        let (chain, verified) = opened.authenticate(self, MESSAGE, &[])?;
         let mut said = Vec::new();
         for payload in chain.payloads.iter().skip(1) {
             match payload.kind {
@@ -108,7 +110,7 @@ impl IsakmpSa {
                 _ => {}
             }
         }
-        Ok(said)
+        Ok((said, verified))
     }
 
     fn seal_informational(

@@ -27,7 +27,6 @@ use crate::wire::header::Cookie;
 /// What an initiator brings along.
 #[derive(Clone, Debug)]
 pub struct InitiatorConfig {
-    /// Our identity.
     pub identity: Identity,
     /// The identity that the responder must prove.
     pub expected_identity: Identity,
@@ -55,7 +54,6 @@ pub enum Initiator {
 pub enum InitiatorStep {
     /// Send `message`; `next` takes the place of the state that accepted.
     Continue {
-        /// The new state.
         next: Initiator,
         /// The datagram to send.
         message: Vec<u8>,
@@ -182,7 +180,7 @@ pub struct ExpectAuth {
     config: Arc<InitiatorConfig>,
     cookies: Cookies,
     keys: MainModeKeys,
-    /// Behind message 5.
+    /// Decrypts message 6: its IV follows from message 5.
     exchange: ExchangeCipher,
 }
 

@@ -18,7 +18,6 @@ use crate::wire::{EncodeError, Writer, header};
 pub enum Role {
     /// We sent message 1.
     Initiator,
-    /// We answered it.
     Responder,
 }
 
@@ -59,7 +58,6 @@ pub struct HashVerified {
 }
 
 impl HashVerified {
-    /// The ISAKMP SA.
     pub fn cookies(&self) -> Cookies {
         self.cookies
     }
@@ -138,7 +136,6 @@ impl IsakmpSa {
         }
     }
 
-    /// The cookie pair.
     pub fn cookies(&self) -> Cookies {
         self.cookies
     }
@@ -153,7 +150,6 @@ impl IsakmpSa {
         self.doi
     }
 
-    /// What was negotiated.
     pub fn transform(&self) -> Phase1Transform {
         self.transform
     }

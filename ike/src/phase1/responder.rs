@@ -101,7 +101,6 @@ pub struct ExpectKe {
 }
 
 impl ExpectKe {
-    /// The cookie pair.
     pub fn cookies(&self) -> Cookies {
         self.negotiated.cookies
     }
@@ -120,7 +119,6 @@ impl ExpectKe {
         Ok(Self { negotiated })
     }
 
-    /// What was chosen.
     pub fn transform(&self) -> Phase1Transform {
         self.negotiated.transform
     }
@@ -183,7 +181,6 @@ pub struct ExpectAuth {
 }
 
 impl ExpectAuth {
-    /// The cookie pair.
     pub fn cookies(&self) -> Cookies {
         self.cookies
     }

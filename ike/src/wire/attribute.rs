@@ -10,7 +10,6 @@
 
 use super::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
 
-/// One attribute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attribute {
     /// Attribute class, 15 bits.

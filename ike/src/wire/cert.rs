@@ -12,9 +12,7 @@ use super::registry::{CertificateEncoding, PayloadKind};
 /// A certificate in one of the registered encodings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Encoding.
     pub encoding: CertificateEncoding,
-    /// The certificate.
     pub data: Vec<u8>,
 }
 

@@ -12,7 +12,6 @@ use super::registry::{CertificateEncoding, PayloadKind};
 /// A wish for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateRequest {
-    /// Encoding.
     pub encoding: CertificateEncoding,
     /// The DER distinguished name of an acceptable authority; empty accepts any.
     pub data: Vec<u8>,

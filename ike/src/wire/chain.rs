@@ -18,7 +18,6 @@ pub const LONGEST_BODY: usize = u16::MAX as usize - HEADER_LENGTH;
 
 /// A payload body whose struct knows its payload type.
 pub trait Body: Codec {
-    /// The payload type.
     const KIND: PayloadKind;
 }
 
@@ -63,7 +62,6 @@ impl<'a> RawPayload<'a> {
 /// The payloads of one message, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain<'a> {
-    /// Each payload.
     pub payloads: Vec<RawPayload<'a>>,
     /// What stands behind the last payload: padding of the cipher, empty in a clear message.
     pub padding: &'a [u8],

@@ -13,11 +13,8 @@ pub enum InvalidMessage {
     /// A field needs more octets than its container has left.
     #[error("{what} at octet {offset}: needs {need} octets, has {have}")]
     Truncated {
-        /// The field.
         what: &'static str,
-        /// Where it starts.
         offset: usize,
-        /// Octets it needs.
         need: usize,
         /// Octets that are left.
         have: usize,
@@ -25,49 +22,34 @@ pub enum InvalidMessage {
     /// A length outside the field's bounds.
     #[error("{what} at octet {offset}: {have} octets long, allowed are {minimum} to {maximum}")]
     Length {
-        /// The field.
         what: &'static str,
-        /// Where it starts.
         offset: usize,
         /// Shortest allowed length in octets.
         minimum: usize,
         /// Longest allowed length in octets.
         maximum: usize,
-        /// The length received.
         have: usize,
     },
     /// Octets behind the end of a structure.
     #[error("{what}: {have} octets left over at octet {offset}")]
     Trailing {
-        /// The structure.
         what: &'static str,
         /// Where the excess starts.
         offset: usize,
-        /// Octets in excess.
         have: usize,
     },
     /// A count field that disagrees with what is there.
     #[error("{what} at octet {offset}: {need} announced, {have} present")]
     Count {
-        /// What is counted.
         what: &'static str,
         /// Where the counted things start.
         offset: usize,
-        /// The number announced.
         need: usize,
-        /// The number present.
         have: usize,
     },
     /// A value that the field cannot have.
     #[error("{what} at octet {offset}: value {value} is not allowed here")]
-    Value {
-        /// The field.
-        what: &'static str,
-        /// Where it starts.
-        offset: usize,
-        /// The value received.
-        value: u64,
-    },
+    Value { what: &'static str, offset: usize, value: u64 },
 }
 
 impl InvalidMessage {
@@ -98,7 +80,6 @@ impl InvalidMessage {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {have} does not fit, at most {maximum}")]
 pub struct EncodeError {
-    /// The field.
     pub what: &'static str,
     /// Its length, count or value.
     pub have: usize,
@@ -153,7 +134,6 @@ impl<'a> Reader<'a> {
         self.offset
     }
 
-    /// Octets left.
     pub fn remaining(&self) -> usize {
         self.octets.len()
     }
@@ -198,7 +178,6 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    /// One octet.
     pub fn u8(&mut self, what: &'static str) -> Result<u8, InvalidMessage> {
         self.array(what).map(u8::from_be_bytes)
     }
@@ -265,7 +244,6 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// An empty buffer.
     pub fn new() -> Self {
         Self::default()
     }
@@ -294,7 +272,6 @@ impl Writer {
         self.error.get_or_insert(EncodeError { what, have, maximum });
     }
 
-    /// Writes `octets`.
     pub fn put(&mut self, octets: &[u8]) {
         let need = self.octets.len().saturating_add(octets.len());
         if need > self.octets.capacity() {
@@ -308,7 +285,6 @@ impl Writer {
         self.octets.extend_from_slice(octets);
     }
 
-    /// Writes one octet.
     pub fn u8(&mut self, value: u8) {
         self.put(&[value]);
     }

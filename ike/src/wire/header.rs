@@ -33,11 +33,9 @@ pub struct Header {
     pub responder_cookie: Cookie,
     /// Type of the first payload.
     pub next_payload: PayloadKind,
-    /// Version octet.
+    /// Major version in the upper four bits, minor version in the lower ones.
     pub version: u8,
-    /// Exchange type.
     pub exchange: ExchangeType,
-    /// Flags.
     pub flags: Flags,
     /// Message ID: 0 in phase 1 and in a push.
     pub message_id: u32,

@@ -21,7 +21,6 @@ pub struct Identification {
     pub protocol: u8,
     /// Port; 0 for any.
     pub port: u16,
-    /// The identification itself.
     pub data: Vec<u8>,
 }
 

@@ -20,7 +20,6 @@ pub struct Notification {
     pub protocol: ProtocolId,
     /// SPI of that SA, may be empty.
     pub spi: Vec<u8>,
-    /// What is notified.
     pub kind: NotifyType,
     /// Details, as the type defines them.
     pub data: Vec<u8>,

@@ -53,27 +53,16 @@ macro_rules! payloads {
 payloads! {
     /// Security Association of phase 1.
     SecurityAssociation(SecurityAssociation) = SecurityAssociation::KIND;
-    /// Key Exchange.
     KeyExchange(KeyExchange) = KeyExchange::KIND;
-    /// Identification.
     Identification(Identification) = Identification::KIND;
-    /// Certificate.
     Certificate(Certificate) = Certificate::KIND;
-    /// Certificate Request.
     CertificateRequest(CertificateRequest) = CertificateRequest::KIND;
-    /// Hash.
     Hash(Hash) = Hash::KIND;
-    /// Signature.
     Signature(Signature) = Signature::KIND;
-    /// Nonce.
     Nonce(Nonce) = Nonce::KIND;
-    /// Notification.
     Notification(Notification) = Notification::KIND;
-    /// Delete.
     Delete(Delete) = Delete::KIND;
-    /// Vendor ID.
     VendorId(VendorId) = VendorId::KIND;
-    /// NAT-D.
     NatDetection(NatDetection) = NatDetection::KIND;
 }
 
@@ -104,10 +93,8 @@ impl Payload {
 
 /// A payload whose type is known only when it is written.
 pub trait AnyPayload {
-    /// The payload type.
     fn kind(&self) -> PayloadKind;
 
-    /// Writes the body.
     fn encode(&self, writer: &mut Writer);
 }
 

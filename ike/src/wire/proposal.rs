@@ -14,9 +14,7 @@ use super::transform::Transform;
 /// One proposal: a protocol and the transforms offered for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
-    /// Proposal number.
     pub number: u8,
-    /// Protocol.
     pub protocol: ProtocolId,
     /// SPI; its content does not matter in phase 1 (RFC 2408 §3.5).
     pub spi: Vec<u8>,

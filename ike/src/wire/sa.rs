@@ -25,7 +25,6 @@ pub struct SecurityAssociation {
     pub doi: Doi,
     /// Situation. Under the GDOI zero is usual, and 1 is seen.
     pub situation: u32,
-    /// Proposals in order.
     pub proposals: Vec<Proposal>,
 }
 

@@ -17,7 +17,6 @@ pub struct Transform {
     pub number: u8,
     /// Transform identifier: KEY_IKE in phase 1.
     pub id: TransformId,
-    /// Attributes in order.
     pub attributes: Vec<Attribute>,
 }
 

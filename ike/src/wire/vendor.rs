@@ -4,7 +4,6 @@ use super::chain::{Body, LONGEST_BODY};
 use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::registry::PayloadKind;
 
-/// A vendor identification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VendorId(pub Vec<u8>);
 

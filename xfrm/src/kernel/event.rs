@@ -19,14 +19,14 @@ pub enum KernelEvent {
     Flushed(What),
     /// Entries were added or changed by others: repair.
     Changed {
-        /// Of which kind.
+        /// The kind of the changed entries.
         what: What,
     },
     /// Events were lost: repair and read all facts anew.
     Overrun,
     /// A state of ours came to the end of its life time.
     SaExpired {
-        /// Which one.
+        /// The state that has expired.
         id: SaId,
         /// `false` for the soft limit.
         hard: bool,

@@ -33,15 +33,15 @@ pub enum Fault {
 /// A packet for the policy lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Source address.
+    /// Source address of the packet.
     pub source: IpAddr,
-    /// Destination address.
+    /// Destination address of the packet.
     pub destination: IpAddr,
-    /// IP protocol.
+    /// IP protocol, for example 17 for UDP.
     pub protocol: u8,
-    /// Source port.
+    /// Source port; 0 where the protocol has none.
     pub source_port: u16,
-    /// Destination port.
+    /// Destination port; 0 where the protocol has none.
     pub destination_port: u16,
     /// Outgoing interface by name.
     pub interface: Option<String>,
@@ -202,22 +202,22 @@ impl FakeKernel {
         self.state().reads.clone()
     }
 
-    /// States of ours.
+    /// The states that it holds for us.
     pub fn sas(&self) -> BTreeSet<SaId> {
         self.state().sas.keys().copied().collect()
     }
 
-    /// Policies of ours.
+    /// The policies that it holds for us.
     pub fn policies(&self) -> Vec<Policy> {
         self.state().policies.values().cloned().collect()
     }
 
-    /// Policies of others.
+    /// The policies that others have put there.
     pub fn foreign_policies(&self) -> Vec<Policy> {
         self.state().foreign_policies.clone()
     }
 
-    /// States of others.
+    /// The states that others have put there.
     pub fn foreign_sas(&self) -> BTreeSet<SaId> {
         self.state().foreign_sas.clone()
     }

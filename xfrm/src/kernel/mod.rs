@@ -48,7 +48,7 @@ pub struct Current {
     pub interfaces: BTreeMap<String, u32>,
     /// Those whose arrivals no policy checks (`disable_policy`), whoever wanted that.
     pub exempt: BTreeSet<String>,
-    /// States.
+    /// ESP states of ours with their counters.
     pub sas: BTreeMap<SaId, InstalledSa>,
     /// Policies by index. A selector with an interface that is gone names it `/INDEX`, which no
     /// interface can be called.

@@ -108,7 +108,6 @@ fn of_group(target: &str) -> String {
     format!("{target}_of_group")
 }
 
-/// Whose addresses count.
 #[derive(Clone, Copy)]
 enum Of {
     Packet,
@@ -292,7 +291,6 @@ impl<'a> Content<'a> {
         self.table(IP, sets, chains)
     }
 
-    /// Guards alone.
     fn guard(&self, family: u8) -> Table {
         let arrivals = self.group_packets(family, family, Of::Packet, ARRIVING);
         let mut chains = self.shared(family, Vec::new());
@@ -447,7 +445,6 @@ impl<'a> Content<'a> {
         self.has_excludes(&[family]).then(jump).into_iter().collect()
     }
 
-    /// Exclude rules.
     fn excluded(&self, table_family: u8, families: &[u8]) -> Option<Chain> {
         let excluded = self.preservation.exclude.iter();
         let excluded = excluded.filter(|selector| families.contains(&family(&selector.source)));

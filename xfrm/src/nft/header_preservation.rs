@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::error::Error;
 use crate::model::{Reqid, Selector};
 
-/// The tables' content.
+/// What the tables have to do, from which their content follows.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Preservation {
     /// Interfaces of the protected hosts, by name.
@@ -88,6 +88,6 @@ pub enum DontFragment {
     Clear,
     /// As the inner header.
     Copy,
-    /// Always set.
+    /// DF is always set in the outer header.
     Set,
 }

@@ -41,9 +41,9 @@ const USER_DIGEST: u8 = 0x47;
 pub struct SetChange {
     /// Name of the set in the `ip` table.
     pub set: String,
-    /// SPIs to add.
+    /// SPIs that come into the set.
     pub add: BTreeSet<u32>,
-    /// SPIs to remove.
+    /// SPIs that leave the set.
     pub remove: BTreeSet<u32>,
 }
 

@@ -85,7 +85,7 @@ impl Rule {
         self.meta(META_IIFNAME).equal(&name(interface))
     }
 
-    /// As [`arrives_by`](Self::arrives_by).
+    /// The packet leaves by `interface`; a pattern matches as in [`arrives_by`](Self::arrives_by).
     pub(crate) fn leaves_by(self, interface: &str) -> Self {
         self.meta(META_OIFNAME).equal(&name(interface))
     }
@@ -138,13 +138,13 @@ impl Rule {
         self.inside(NETWORK_HEADER, from, source).inside(NETWORK_HEADER, to, destination)
     }
 
-    /// `saddr @set`.
+    /// The source address is in the set, in nft: `saddr @set`.
     pub(crate) fn source_in(self, set: &str) -> Self {
         let (offset, length) = self.source();
         self.payload(NETWORK_HEADER, offset, length).lookup(set)
     }
 
-    /// `daddr @set`.
+    /// The destination address is in the set, in nft: `daddr @set`.
     pub(crate) fn destination_in(self, set: &str) -> Self {
         let (offset, length) = self.source();
         self.payload(NETWORK_HEADER, offset + length, length).lookup(set)
@@ -272,7 +272,7 @@ impl Rule {
             .compare(NOT_EQUAL, &[0, 0])
     }
 
-    /// `esp spi @set`.
+    /// The SPI of an ESP packet is in the set, in nft: `esp spi @set`.
     pub(crate) fn spi_in(self, set: &str) -> Self {
         self.payload(TRANSPORT_HEADER, 0, 4).lookup(set)
     }

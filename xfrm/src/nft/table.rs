@@ -35,7 +35,6 @@ const POLICY_ACCEPT: u32 = 1;
 /// Kind, flags and body of one message.
 pub(crate) type Message = (u16, u16, Vec<u8>);
 
-/// One table.
 pub(crate) struct Table {
     pub(crate) family: u8,
     pub(crate) name: String,
@@ -45,7 +44,6 @@ pub(crate) struct Table {
     pub(crate) chains: Vec<Chain>,
 }
 
-/// A set.
 pub(crate) struct Set {
     pub(crate) name: String,
     pub(crate) elements: Elements,
@@ -70,11 +68,10 @@ pub(crate) struct Chain {
 
 /// Where a chain is called.
 pub(crate) struct Hook {
-    /// `filter` or `route`.
     pub(crate) kind: &'static str,
     /// Number of the hook in its family.
     pub(crate) number: u32,
-    /// Lower first.
+    /// Chains of one hook are passed in ascending order.
     pub(crate) priority: i32,
     /// Device of an ingress hook.
     pub(crate) device: Option<String>,
@@ -190,7 +187,6 @@ impl Table {
 }
 
 impl Set {
-    /// Key and flags.
     fn describe(&self, body: Attributes) -> Attributes {
         match &self.elements {
             // Four octets in network byte order, shown as `esp spi`.

@@ -46,11 +46,9 @@ struct Generation {
 /// One TEK as it is to be in the kernel now.
 #[derive(Clone, Copy, Debug)]
 pub struct ActiveTek<'a> {
-    /// SPI.
     pub spi: Spi,
     /// The first of its policy lines.
     pub policy: &'a TekPolicy,
-    /// When it ends.
     pub expiry: BootTime,
     /// Whether packets are sent on it. All active TEKs are received on.
     pub send: bool,

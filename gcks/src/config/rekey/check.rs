@@ -22,7 +22,6 @@ pub struct Surroundings<'a> {
     pub state_directory: &'a Path,
     /// Whether weak algorithms are allowed.
     pub legacy: bool,
-    /// The group's TEKs.
     pub teks: &'a [TekTemplate],
     /// From the receipt of new keys until sending with them.
     pub activation: Duration,

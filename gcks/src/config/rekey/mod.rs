@@ -20,7 +20,6 @@ pub use self::file::File;
 /// How a group's keys are pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rekey {
-    /// Where pushes go.
     pub transport: Transport,
     /// How those leave that go by multicast.
     pub path: MulticastPath,
@@ -47,7 +46,6 @@ pub struct Rekey {
     pub legacy: bool,
 }
 
-/// Where pushes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// To each member, at the address and port it pulled from.
@@ -81,7 +79,6 @@ impl Default for MulticastPath {
 pub struct KekEncryption {
     /// Name in the configuration and in `gdoictl`.
     pub name: &'static str,
-    /// KEK_ALGORITHM.
     pub algorithm: u16,
     /// KEK_KEY_LENGTH in bits where the cipher has several.
     pub key_length: Option<u16>,

@@ -11,7 +11,7 @@ use crate::wire::registry::{GapAttribute, KekAttribute, PayloadKind, SaAttribute
 pub struct AttributeName {
     /// SAK, GAP or SAT.
     pub payload: PayloadKind,
-    /// Attribute class.
+    /// Attribute class within that payload.
     pub class: u16,
 }
 

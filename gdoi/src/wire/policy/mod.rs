@@ -26,6 +26,7 @@ use attributes::{Attributes, is_private};
 
 /// Why a well-formed SA payload cannot be used: the key server and we have no common ground.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum PolicyError {
     /// An attribute that nothing here understands.
     #[error("{0} is not understood")]
@@ -41,12 +42,7 @@ pub enum PolicyError {
     Form(AttributeName),
     /// A value that is not understood.
     #[error("{name}: value {value} is not understood")]
-    Value {
-        /// The attribute.
-        name: AttributeName,
-        /// Its value.
-        value: u64,
-    },
+    Value { name: AttributeName, value: u64 },
     /// Life Duration that no Life Type precedes (RFC 2407 §4.5).
     #[error("SA_TEK attribute LIFE_DURATION has no LIFE_TYPE in front")]
     DurationWithoutType,
@@ -67,7 +63,6 @@ pub enum PolicyError {
     Selector {
         /// SPI of the payload.
         spi: Spi,
-        /// What is wrong.
         error: SelectorError,
     },
 }

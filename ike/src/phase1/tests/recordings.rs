@@ -229,7 +229,7 @@ fn the_ipsec_recording() {
             let first = sa.exchange(ExchangeType::INFORMATIONAL, message_id);
             assert_eq!([first.iv().as_slice().to_vec()].as_slice(), ivs(message_id));
         }
-        said.extend(sa.open_informational(&datagram).unwrap());
+        said.extend(sa.open_informational(&datagram).unwrap().0);
     }
     let kinds: Vec<_> = said
         .iter()

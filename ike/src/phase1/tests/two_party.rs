@@ -479,11 +479,11 @@ fn protected_notifications_and_deletes_go_both_ways() {
         notification.data = b"why".to_vec();
         let datagram = from.seal_notification(notification.clone(), rng).unwrap();
         assert_eq!(
-            to.open_informational(&datagram).unwrap(),
+            to.open_informational(&datagram).unwrap().0,
             [Informational::Notification(notification)]
         );
         let datagram = from.seal_delete(rng).unwrap();
-        let said = to.open_informational(&datagram).unwrap();
+        let (said, _) = to.open_informational(&datagram).unwrap();
         let [Informational::Delete(delete)] = said.as_slice() else {
             panic!("no delete in {said:?}")
         };

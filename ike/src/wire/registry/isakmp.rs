@@ -25,7 +25,6 @@ open_number! {
 pub struct Flags(pub u8);
 
 impl Flags {
-    /// No flag.
     pub const NONE: Self = Self(0);
     /// E: everything behind the header is encrypted.
     pub const ENCRYPTION: Self = Self(1);

@@ -1,4 +1,4 @@
-//! Notify message types.
+//! Notify message types, errors and status alike.
 
 use crate::open_number;
 

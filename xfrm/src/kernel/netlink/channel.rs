@@ -30,18 +30,15 @@ const RECEIVE: usize = 64 * 1024;
 /// For tables with many prefixes: a transaction is one datagram, so that a table is replaced as a
 /// whole or not at all. A limit; the kernel takes no memory for it.
 const SEND: usize = 128 << 20;
-/// Extended acknowledgement: `NLMSGERR_ATTR_MSG`.
+/// `NLMSGERR_ATTR_MSG` of an extended acknowledgement: the kernel's own words.
 const EXT_ACK_TEXT: u16 = 1;
 
-/// A netlink family.
 pub(crate) trait Family {
-    /// Its protocol number.
     const PROTOCOL: isize;
 }
 
 /// XFRM: states and policies.
 pub(crate) struct Xfrm;
-/// nf_tables.
 pub(crate) struct Netfilter;
 /// rtnetlink: links, addresses and routes.
 pub(crate) struct Route;
@@ -108,7 +105,6 @@ impl<F: Family> Channel<F> {
         self.request(operation, kind, flags | NLM_F_ACK, body, |_| Ok(())).await
     }
 
-    /// Reads one thing.
     pub(crate) async fn query(
         &mut self,
         operation: impl Display + Copy,

@@ -19,7 +19,6 @@ use crate::kernel::netlink::{policy, route, sa};
 use crate::nft::table::SUBSYSTEM;
 use crate::ownership::Ownership;
 
-/// Reads one notification.
 pub(crate) type Read = fn(&Message<'_>, &Ownership) -> Option<KernelEvent>;
 
 const NFNLGRP_NFTABLES: u32 = 7;

@@ -48,7 +48,7 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens the sockets.
+    /// Opens one netlink socket for each family.
     pub fn open() -> Result<Self, Error> {
         Ok(Self {
             xfrm: Channel::open()?,

@@ -43,14 +43,13 @@ const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 
-/// A link.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) up: bool,
     pub(crate) mtu: u32,
-    /// `net.ipv4.conf.NAME.disable_policy`.
+    /// Whether `net.ipv4.conf.NAME.disable_policy` is set.
     pub(crate) exempt: bool,
     /// The index of the device that it is enslaved to.
     pub(crate) master: Option<u32>,

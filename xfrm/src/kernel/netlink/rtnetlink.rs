@@ -20,7 +20,6 @@ use crate::kernel::netlink::route::{
 const READINGS: u32 = 16;
 
 impl Channel<Family> {
-    /// All links.
     pub(crate) async fn links(&mut self) -> Result<Vec<Link>, Error> {
         self.list("list interfaces", RTM_GETLINK, every_link(), route::link).await
     }

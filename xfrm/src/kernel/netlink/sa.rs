@@ -97,7 +97,6 @@ fn algorithm(name: &str, key: &Key, further: Option<u32>) -> Zeroizing<Vec<u8>> 
 pub(crate) struct Seen {
     /// Identity and reqid, enough to tell whose it is.
     pub(crate) id: SaId,
-    /// Reqid.
     pub(crate) reqid: Reqid,
     /// Everything, if it is a state as we make them.
     pub(crate) installed: Option<InstalledSa>,

@@ -1,6 +1,8 @@
 //! An initiator of phase 1 against an endpoint: computations that are handed out, and who may speak
 //! under a session.
 
+mod mobility;
+
 use std::sync::Arc;
 
 use core::time::Duration;
@@ -69,7 +71,9 @@ impl Pair {
             credential: credential(),
         };
         let limits = Limits::default();
-        let config = EndpointConfig { identity: None, peers: vec![peer], phase1: policy(), limits };
+        let mobility = PeerMobility::Fixed;
+        let (identity, peers, phase1) = (None, vec![peer], policy());
+        let config = EndpointConfig { identity, peers, phase1, mobility, limits };
         let mut endpoint = Endpoint::new(config, [1; 32]);
         endpoint.set_arithmetic(arithmetic);
         let mut rng = SeededRng::from_seed([2; 32]);
