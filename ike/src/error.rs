@@ -9,6 +9,7 @@ use core::net::SocketAddr;
 use crate::config::Identity;
 use crate::crypto::DhGroup;
 use crate::phase1::OfferRefused;
+use crate::quick::{EspRefused, Selectors};
 use crate::wire::registry::{Doi, IdType, NotifyType, PayloadKind};
 use crate::wire::{EncodeError, InvalidMessage};
 
@@ -124,6 +125,12 @@ pub enum PeerIncompatible {
     /// An identification type that is not understood where it stands.
     #[error("identification type {0}")]
     IdentificationType(IdType),
+    /// No proposal of a Quick Mode is acceptable.
+    #[error("no proposal chosen: {0}")]
+    EspRefused(EspRefused),
+    /// The networks of a Quick Mode are none that are configured for the peer.
+    #[error("no tunnel has the networks {}", .0)]
+    Selectors(Box<Selectors>),
 }
 
 /// Why a well-formed datagram is not for us.
@@ -250,7 +257,8 @@ impl PeerIncompatible {
             Self::Doi(_) => "doi",
             Self::Situation(_) => "situation",
             Self::ExchangeType(_) => "exchange-type",
-            Self::NoProposalChosen(_) => "no-proposal-chosen",
+            Self::NoProposalChosen(_) | Self::EspRefused(_) => "no-proposal-chosen",
+            Self::Selectors(_) => "selectors",
             Self::IdentificationType(_) => "identification-type",
         }
     }
@@ -260,8 +268,8 @@ impl PeerIncompatible {
             Self::Doi(_) => NotifyType::DOI_NOT_SUPPORTED,
             Self::Situation(_) => NotifyType::SITUATION_NOT_SUPPORTED,
             Self::ExchangeType(_) => NotifyType::UNSUPPORTED_EXCHANGE_TYPE,
-            Self::NoProposalChosen(_) => NotifyType::NO_PROPOSAL_CHOSEN,
-            Self::IdentificationType(_) => NotifyType::INVALID_ID_INFORMATION,
+            Self::NoProposalChosen(_) | Self::EspRefused(_) => NotifyType::NO_PROPOSAL_CHOSEN,
+            Self::IdentificationType(_) | Self::Selectors(_) => NotifyType::INVALID_ID_INFORMATION,
         }
     }
 }

@@ -14,7 +14,9 @@ pub mod endpoint;
 pub mod error;
 pub mod event;
 mod number;
+pub mod peer;
 pub mod phase1;
+pub mod quick;
 pub mod retransmission;
 pub mod session;
 #[cfg(any(test, feature = "testing"))]

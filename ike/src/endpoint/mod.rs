@@ -175,6 +175,12 @@ impl<X: Exchange> Endpoint<X> {
         self.delete_sessions(&ended)
     }
 
+    /// Takes in a session whose ISAKMP SA we began. No event follows.
+    pub fn adopt(&mut self, session: Session<X>) {
+        self.statistics.phase1_established += 1;
+        self.sessions.insert(session);
+    }
+
     /// Where arithmetic is done from now on.
     pub fn set_arithmetic(&mut self, arithmetic: Arithmetic) {
         self.arithmetic = arithmetic;
@@ -426,7 +432,7 @@ impl<X: Exchange> Endpoint<X> {
     }
 
     /// Ends an ISAKMP SA and tells the peer.
-    fn delete(&mut self, cookies: &Cookies) {
+    pub(crate) fn delete(&mut self, cookies: &Cookies) {
         let Some(session) = self.sessions.get(cookies) else { return };
         if let Ok(payload) = session.sa().seal_delete(&mut self.rng) {
             self.transmit(session.address(), payload);
@@ -435,7 +441,7 @@ impl<X: Exchange> Endpoint<X> {
     }
 
     /// Ends an ISAKMP SA in silence.
-    fn end(&mut self, cookies: &Cookies, cause: SessionEnd) {
+    pub(crate) fn end(&mut self, cookies: &Cookies, cause: SessionEnd) {
         if let Some(session) = self.sessions.remove(cookies) {
             let session = Box::new(session);
             self.events.push_back(EndpointEvent::Ended { session, cause });

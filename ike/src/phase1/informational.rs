@@ -72,6 +72,14 @@ impl IsakmpSa {
         self.seal_informational(&[delete.into()], rng)
     }
 
+    /// Writes a protected delete of other SAs.
+    ///
+    /// # Errors
+    /// More SPIs than a payload has room for, or of another length than it says.
+    pub fn seal_delete_of(&self, delete: Delete, rng: &mut SeededRng) -> Result<Vec<u8>, Error> {
+        self.seal_informational(&[delete.into()], rng)
+    }
+
     /// Whether `delete` names this ISAKMP SA.
     pub fn is_deleted_by(&self, delete: &Delete) -> bool {
         let spi = self.cookies().spi();

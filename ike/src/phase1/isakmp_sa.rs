@@ -255,6 +255,32 @@ impl IsakmpSa {
         prf(self.transform.hash, self.skeyid_a.expose(), &all)
     }
 
+    /// As [`verify`](Self::verify), for the last message of Quick Mode, whose HASH has an octet of
+    /// zero in front of the message identifier and covers no payload (RFC 2409 §5.5).
+    ///
+    /// # Errors
+    /// [`PeerMisbehaved::WrongHash`] naming `message`.
+    pub fn verify_last(
+        &self,
+        message: &'static str,
+        received: &[u8],
+        message_id: u32,
+        nonces: [&[u8]; 2],
+    ) -> Result<HashVerified, Error> {
+        let computed = self.last_authenticator(message_id, nonces);
+        if constant_time_eq(computed.expose(), received) {
+            Ok(HashVerified { cookies: self.cookies, message_id })
+        } else {
+            Err(PeerMisbehaved::WrongHash { message }.into())
+        }
+    }
+
+    /// prf(SKEYID_a, 0 | M-ID | Ni_b | Nr_b).
+    pub fn last_authenticator(&self, message_id: u32, [ni_b, nr_b]: [&[u8]; 2]) -> Secret {
+        let message_id = message_id.to_be_bytes();
+        prf(self.transform.hash, self.skeyid_a.expose(), &[&[0], &message_id, ni_b, nr_b])
+    }
+
     /// Compares a received HASH with the one computed over the same parts, in constant time.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub mod informational;
 pub mod initiator;
 mod isakmp_sa;
 mod message;
-mod proposal;
+pub(crate) mod proposal;
 pub mod refusal;
 pub mod responder;
 

@@ -317,7 +317,7 @@ fn hash_of(number: HashNumber) -> Option<HashAlgorithm> {
     }
 }
 
-fn group_number(group: DhGroup) -> GroupNumber {
+pub(crate) fn group_number(group: DhGroup) -> GroupNumber {
     match group {
         DhGroup::Modp768 => GroupNumber::MODP_768,
         DhGroup::Modp1024 => GroupNumber::MODP_1024,
@@ -331,7 +331,7 @@ fn group_number(group: DhGroup) -> GroupNumber {
     }
 }
 
-fn group_of(number: GroupNumber) -> Option<DhGroup> {
+pub(crate) fn group_of(number: GroupNumber) -> Option<DhGroup> {
     match number {
         GroupNumber::MODP_768 => Some(DhGroup::Modp768),
         GroupNumber::MODP_1024 => Some(DhGroup::Modp1024),

@@ -133,9 +133,11 @@ impl Recording {
         .unwrap()
     }
 
-    /// The member's and the key server's ISAKMP SA.
+    /// The ISAKMP SA of the initiator and that of the responder. A recording without its pre-shared
+    /// key has SKEYID.
     pub fn established(&self) -> (IsakmpSa, IsakmpSa) {
-        let (keys, first) = self.keys(None);
+        let skeyid = self.0.get("pre_shared_key").is_none().then(|| self.field("skeyid"));
+        let (keys, first) = self.keys(skeyid.map(Secret::new));
         self.establish(&keys, &first)
     }
 

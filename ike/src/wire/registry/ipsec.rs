@@ -1,4 +1,4 @@
-//! IPsec SA attributes, which SAT payloads of the GDOI reuse.
+//! ESP transforms and IPsec SA attributes, which SAT payloads of the GDOI reuse.
 
 use crate::open_number;
 
@@ -17,4 +17,27 @@ open_number! {
 open_number! {
     /// Life Type of phase 1 and of IPsec SAs (RFC 2409 appendix A, RFC 2407 §4.5).
     LifeType(u16) { SECONDS = 1; KILOBYTES = 2; }
+}
+
+open_number! {
+    /// ESP transform identifiers (RFC 2407 §4.4.4, RFC 3602 §5.2, RFC 4106 §8.3).
+    EspTransformId(u8) {
+        DES = 2; TRIPLE_DES = 3; BLOWFISH = 7; NULL = 11; AES_CBC = 12; AES_CTR = 13; AES_CCM_8 = 14; AES_CCM_12 = 15;
+        AES_CCM_16 = 16; AES_GCM_8 = 18; AES_GCM_12 = 19; AES_GCM_16 = 20;
+    }
+}
+
+open_number! {
+    /// Authentication Algorithm of an IPsec SA (RFC 2407 §4.5, RFC 4868 §4).
+    AuthenticationAlgorithm(u16) {
+        HMAC_MD5 = 1; HMAC_SHA1 = 2; DES_MAC = 3; KPDK = 4; HMAC_SHA2_256 = 5; HMAC_SHA2_384 = 6; HMAC_SHA2_512 = 7;
+    }
+}
+
+open_number! {
+    /// Encapsulation Mode of an IPsec SA (RFC 2407 §4.5, RFC 3947 §5.1); the last two are those of
+    /// its drafts.
+    EncapsulationMode(u16) {
+        TUNNEL = 1; TRANSPORT = 2; UDP_TUNNEL = 3; UDP_TRANSPORT = 4; DRAFT_UDP_TUNNEL = 61443; DRAFT_UDP_TRANSPORT = 61444;
+    }
 }

@@ -5,7 +5,9 @@ mod isakmp;
 mod notify;
 mod phase1;
 
-pub use ipsec::{LifeType, SaAttribute};
+pub use ipsec::{
+    AuthenticationAlgorithm, EncapsulationMode, EspTransformId, LifeType, SaAttribute,
+};
 pub use isakmp::{CertificateEncoding, Doi, ExchangeType, Flags, IdType, PayloadKind, ProtocolId};
 pub use notify::NotifyType;
 pub use phase1::{

@@ -1,0 +1,61 @@
+//! What is configured for one peer.
+
+use crate::config::{Credential, Identity, PeerCredential, Phase1Policy, RetransmissionPolicy};
+use crate::endpoint::{EndpointConfig, Limits};
+use crate::quick::{ChildPolicy, Selectors};
+use crate::session::PeerAddress;
+
+/// One peer, and what may be negotiated with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Where it is, and where we are.
+    pub address: PeerAddress,
+    /// Our phase-1 identity.
+    pub identity: Identity,
+    /// The one that it must prove.
+    pub expected_identity: Identity,
+    /// What proves both.
+    pub credential: Credential,
+    /// What phase 1 may negotiate, under the IPsec DOI.
+    pub phase1: Phase1Policy,
+    /// When messages are repeated.
+    pub retransmission: RetransmissionPolicy,
+    /// What SAs there may be. Their positions name them.
+    pub children: Vec<ChildConfig>,
+}
+
+/// SAs for one pair of traffic selectors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildConfig {
+    /// The traffic.
+    pub selectors: Selectors,
+    /// What may be negotiated.
+    pub policy: ChildPolicy,
+}
+
+impl PeerConfig {
+    /// What the endpoint that answers main mode is made with.
+    pub(super) fn endpoint(&self) -> EndpointConfig {
+        EndpointConfig {
+            identity: Some(self.identity.clone()),
+            peers: vec![PeerCredential {
+                addresses: self.address.remote.ip().to_canonical().into(),
+                identity: Some(self.expected_identity.clone()),
+                credential: self.credential.clone(),
+            }],
+            phase1: self.phase1.clone(),
+            limits: Limits {
+                half_open: HALF_OPEN,
+                computations: HALF_OPEN,
+                established: ESTABLISHED,
+                ..Limits::default()
+            },
+        }
+    }
+}
+
+/// Half-open exchanges with one peer: whoever forges its address must not cost more.
+const HALF_OPEN: usize = 16;
+
+/// ISAKMP SAs with one peer: one, the one that replaces it, and those that both sides began at once.
+const ESTABLISHED: usize = 8;

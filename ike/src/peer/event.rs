@@ -1,0 +1,174 @@
+//! What happened with a peer.
+
+use core::fmt;
+
+use crate::config::{Identity, Phase1Transform};
+use crate::endpoint::SessionEnd;
+use crate::error::Error;
+use crate::phase1::{Cookies, Role};
+use crate::quick::{Child, Selectors};
+use crate::wire::registry::NotifyType;
+
+/// What happened with a peer.
+#[derive(Debug)]
+pub enum PeerEvent {
+    /// There is a new ISAKMP SA.
+    Established {
+        /// The identity that the peer proved.
+        identity: Identity,
+        /// What was negotiated.
+        transform: Phase1Transform,
+        /// The cookie pair.
+        cookies: Cookies,
+        /// Our side of main mode.
+        role: Role,
+        /// Whether the peer says that it has no SA with us but this one (INITIAL-CONTACT): all that
+        /// it had before are of no use to anybody.
+        restarted: bool,
+    },
+    /// Main mode of ours failed. What was to be negotiated under it is not.
+    Phase1Failed(Phase1Failure),
+    /// An ISAKMP SA is gone.
+    Ended {
+        /// The cookie pair.
+        cookies: Cookies,
+        /// Why.
+        cause: SessionEnd,
+    },
+    /// A pair of SAs was negotiated: the inbound one belongs into the kernel now. The peer may send
+    /// on it as soon as the datagrams leave that are due.
+    Prepared {
+        /// Position in the configuration.
+        child: usize,
+        /// The SAs.
+        sas: Box<Child>,
+        /// Our side of Quick Mode.
+        role: Role,
+    },
+    /// The peer has the keys too, or gets them with the next datagram: the pair may be sent on.
+    Confirmed {
+        /// Position in the configuration.
+        child: usize,
+        /// Our SPI.
+        spi: u32,
+    },
+    /// The peer never confirmed that it has the keys: the pair is of no use.
+    Abandoned {
+        /// Position in the configuration.
+        child: usize,
+        /// Our SPI.
+        spi: u32,
+    },
+    /// Quick Mode of ours failed.
+    Failed {
+        /// Position in the configuration.
+        child: usize,
+        /// Why.
+        failure: ChildFailure,
+    },
+    /// The peer, authenticated, asked for something that cannot be followed, and was told so.
+    Refused {
+        /// The traffic it asked for, ours first, if that could be read.
+        selectors: Option<Selectors>,
+        /// Why.
+        error: Error,
+    },
+    /// The peer does not receive any more on these SPIs of its own (authenticated).
+    Deleted {
+        /// Its SPIs.
+        spis: Vec<u32>,
+    },
+}
+
+/// Why main mode of ours failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase1Failure {
+    /// No answer to a message, by its number.
+    NoAnswer {
+        /// 1, 3 or 5.
+        message: u8,
+        /// How often it was sent.
+        transmissions: u32,
+    },
+    /// The peer said, without proof, that nothing of our offer is acceptable.
+    NoProposalChosen,
+    /// The peer said, without proof, that it cannot believe us.
+    Rejected(NotifyType),
+    /// The peer knows the key and is somebody else.
+    Identity {
+        /// Whom the configuration names.
+        expected: Identity,
+        /// Who it is.
+        proved: Identity,
+    },
+    /// A configuration that no exchange can be run with.
+    Configuration(Error),
+}
+
+/// Why Quick Mode of ours failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChildFailure {
+    /// No answer to message 1.
+    NoAnswer,
+    /// The peer refused (authenticated).
+    Refused(NotifyType),
+    /// The peer's answer cannot be followed.
+    Unusable(Error),
+    /// The ISAKMP SA ended meanwhile.
+    IsakmpSaEnded,
+    /// A configuration that no exchange can be run with.
+    Configuration(Error),
+}
+
+impl fmt::Display for Phase1Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAnswer { message: 5, .. } => f.write_str(
+                "no answer to message 5 of main mode: the peer may have another pre-shared key or \
+                 expect another identity",
+            ),
+            Self::NoAnswer { message, transmissions } => {
+                write!(f, "no answer to message {message} of main mode, sent {transmissions} times")
+            }
+            Self::NoProposalChosen => f.write_str(
+                "the peer accepts no combination of the gateway's encryption, hash and DH group",
+            ),
+            Self::Rejected(kind) => write!(f, "the peer ended main mode with {kind}"),
+            Self::Identity { expected, proved } => {
+                write!(f, "the peer is {}, {} was expected", Name(proved), Name(expected))
+            }
+            Self::Configuration(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl fmt::Display for ChildFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAnswer => f.write_str("no answer to message 1 of quick mode"),
+            Self::Refused(NotifyType::NO_PROPOSAL_CHOSEN) => f.write_str(
+                "the peer accepts no ESP proposal of the tunnel, or another PFS group \
+                 (NO_PROPOSAL_CHOSEN)",
+            ),
+            Self::Refused(NotifyType::INVALID_ID_INFORMATION) => {
+                f.write_str("the peer has other networks for the tunnel (INVALID_ID_INFORMATION)")
+            }
+            Self::Refused(kind) => write!(f, "the peer refused with {kind}"),
+            Self::Unusable(error) | Self::Configuration(error) => write!(f, "{error}"),
+            Self::IsakmpSaEnded => f.write_str("the ISAKMP SA ended during quick mode"),
+        }
+    }
+}
+
+/// An identity as people write it.
+struct Name<'a>(&'a Identity);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Identity::Address(address) => write!(f, "{address}"),
+            Identity::Fqdn(name) | Identity::UserFqdn(name) => f.write_str(name),
+            Identity::KeyId(octets) => octets.iter().try_for_each(|octet| write!(f, "{octet:02x}")),
+        }
+    }
+}

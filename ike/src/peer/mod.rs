@@ -1,0 +1,279 @@
+//! All of IKEv1 with one peer under the IPsec DOI: main mode and Quick Mode in both roles, deletes
+//! and notifications.
+//!
+//! ```text
+//! negotiate -> ISAKMP SA? -+-> Quick Mode, initiator -> Prepared, Confirmed
+//!                          +-> main mode, initiator, then the same
+//! datagram  -> attempt of ours | endpoint (main mode, responder)
+//!           -> session -> Quick Mode, responder -> Prepared; message 3 -> Confirmed
+//!                      -> informational -> Deleted, Failed
+//! ```
+//!
+//! Which SAs there should be, and when, is for the layer above: this value carries out what it is
+//! told, answers what the peer asks for within the configuration, and says what came of both. SAs
+//! outlive the ISAKMP SA that they were negotiated under (RFC 2409 §5.5).
+
+mod config;
+mod event;
+mod exchange;
+mod informational;
+mod phase1;
+mod quick_mode;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use core::net::SocketAddr;
+
+pub use config::{ChildConfig, PeerConfig};
+pub use event::{ChildFailure, PeerEvent, Phase1Failure};
+
+use crate::crypto::SeededRng;
+use crate::endpoint::{Endpoint, EndpointEvent, unprotected};
+use crate::error::{Error, NotAccepted};
+use crate::event::{Deadline, Timer, Transmit};
+use crate::phase1::Cookies;
+use crate::quick::QUICK_MODE;
+use crate::time::BootTime;
+use crate::wire::header;
+use crate::wire::registry::{ExchangeType, Flags, NotifyType};
+use exchange::Quick;
+use phase1::Attempt;
+
+/// One peer.
+///
+/// After every `handle_*` and every command, drain `poll_event`, put what it says into the kernel,
+/// then drain `poll_transmit`: what is received on belongs there before the message leaves that
+/// lets the peer send. Then read `poll_timeout`. `now` must never go back.
+#[derive(Debug)]
+pub struct Peer {
+    config: PeerConfig,
+    rng: SeededRng,
+    endpoint: Endpoint<Quick>,
+    /// ISAKMP SAs, the newest last.
+    sessions: Vec<Cookies>,
+    /// Main mode that we began.
+    attempt: Option<Attempt>,
+    /// What is negotiated as soon as there is an ISAKMP SA.
+    wanted: BTreeSet<usize>,
+    /// Exchanges under way, by name.
+    running: BTreeSet<u64>,
+    exchanges: u64,
+    /// Whether the peer has heard of us since we started.
+    contacted: bool,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<PeerEvent>,
+}
+
+impl Peer {
+    /// A peer that nothing has been said to. `seed` must come from the operating system's generator
+    /// and be used once.
+    pub fn new(config: PeerConfig, seed: [u8; 32]) -> Self {
+        let mut rng = SeededRng::from_seed(seed);
+        let endpoint = Endpoint::new(config.endpoint(), rng.array());
+        Self {
+            config,
+            rng,
+            endpoint,
+            sessions: Vec::new(),
+            attempt: None,
+            wanted: BTreeSet::new(),
+            running: BTreeSet::new(),
+            exchanges: 0,
+            contacted: false,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// What it was made with.
+    pub fn config(&self) -> &PeerConfig {
+        &self.config
+    }
+
+    /// Whether `source` is where the peer is.
+    pub fn expects(&self, source: SocketAddr) -> bool {
+        source == self.config.address.remote
+    }
+
+    /// How many ISAKMP SAs there are.
+    pub fn established(&self) -> usize {
+        self.endpoint.established()
+    }
+
+    /// The newest ISAKMP SA: its cookies, what was negotiated, and when it ends.
+    pub fn isakmp_sa(&self) -> Option<(Cookies, crate::config::Phase1Transform, BootTime)> {
+        let session = self.endpoint.session(self.sessions.last()?)?;
+        Some((session.cookies(), session.sa().transform(), session.expires()))
+    }
+
+    /// Whether main mode of ours is under way.
+    pub fn is_connecting(&self) -> bool {
+        self.attempt.is_some()
+    }
+
+    /// Negotiates SAs for the child at this position of the configuration, and an ISAKMP SA before
+    /// that if there is none. Asked again while that is under way, nothing more happens.
+    pub fn negotiate(&mut self, child: usize, now: BootTime) {
+        if self.wanted.contains(&child) || self.is_negotiating(child) {
+            return;
+        }
+        match self.usable(now) {
+            Some(cookies) => self.begin_quick_mode(&cookies, child, now),
+            None => {
+                self.wanted.insert(child);
+                self.begin_main_mode(now);
+            }
+        }
+    }
+
+    /// Tells the peer that nothing is received any more on these SPIs of ours, if there is an
+    /// ISAKMP SA to say it under.
+    pub fn delete(&mut self, spis: &[u32], now: BootTime) {
+        if let Some(cookies) = self.usable(now).filter(|_| !spis.is_empty()) {
+            self.say_delete(&cookies, spis);
+        }
+    }
+
+    /// Ends every ISAKMP SA and what is under way, telling the peer.
+    pub fn disconnect(&mut self) {
+        self.attempt = None;
+        self.wanted.clear();
+        self.running.clear();
+        for cookies in core::mem::take(&mut self.sessions) {
+            self.endpoint.delete(&cookies);
+        }
+        self.settle(None);
+    }
+
+    /// A datagram arrived from `source` at `local`.
+    ///
+    /// # Errors
+    /// The datagram is discarded and the state unchanged.
+    pub fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
+        self.config.address.check(source)?;
+        let (header, _) = header::split(datagram)?;
+        let cookies = Cookies::of(&header);
+        if self.attempt.as_ref().is_some_and(|attempt| attempt.is_meant(cookies)) {
+            return self.handle_answer(&header, datagram, now);
+        }
+        let inbound = self.endpoint.admit(source, local, datagram, now)?;
+        let handled = match header.exchange {
+            ExchangeType::INFORMATIONAL if header.flags.contains(Flags::ENCRYPTION) => {
+                self.handle_informational(cookies, header.message_id, inbound)
+            }
+            ExchangeType::INFORMATIONAL => Err(unprotected(datagram)),
+            QUICK_MODE => self.handle_quick_mode(cookies, header.message_id, inbound),
+            _ => self.endpoint.handle(inbound).and_then(|other| match other {
+                None => Ok(()),
+                Some(_) => Err(NotAccepted::Unexpected.into()),
+            }),
+        };
+        self.settle(Some(now));
+        handled
+    }
+
+    /// The network said that the peer cannot be reached: anybody can say that, and it only shortens
+    /// the wait of main mode.
+    pub fn handle_unreachable(&mut self) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.handle_unreachable();
+        }
+    }
+
+    /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        self.repeat_main_mode(now);
+        self.repeat_quick_modes(now);
+        for expired in self.endpoint.handle_timeout(now) {
+            self.forget(expired.exchange);
+        }
+        self.settle(Some(now));
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let attempt = self.attempt.as_ref().map(Attempt::at);
+        let exchanges = self.running.iter().filter_map(|id| self.quick(*id)?.repeats_at());
+        let repetition = attempt.into_iter().chain(exchanges).min();
+        let repetition = repetition.map(|at| Deadline { at, why: Timer::Retransmission });
+        repetition.into_iter().chain(self.endpoint.poll_timeout()).min()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// What happened next.
+    pub fn poll_event(&mut self) -> Option<PeerEvent> {
+        self.events.pop_front()
+    }
+
+    fn quick(&self, id: u64) -> Option<&Quick> {
+        let (cookies, message_id) = self.endpoint.find(id)?;
+        self.endpoint.session(&cookies)?.exchanges().get(&message_id)
+    }
+
+    fn is_negotiating(&self, child: usize) -> bool {
+        self.running.iter().filter_map(|id| self.quick(*id)).any(|quick| quick.asks_for(child))
+    }
+
+    /// The newest ISAKMP SA that lasts long enough for an exchange.
+    fn usable(&self, now: BootTime) -> Option<Cookies> {
+        let lasts = |cookies: &&Cookies| {
+            let session = self.endpoint.session(cookies);
+            session.is_some_and(|session| session.expires() > now + exchange::TIME)
+        };
+        self.sessions.iter().rev().find(lasts).copied()
+    }
+
+    fn transmit(&mut self, payload: Vec<u8>) {
+        self.transmits.push_back(self.config.address.transmit(payload));
+    }
+
+    /// Sends a protected notification.
+    fn notify(&mut self, cookies: &Cookies, kind: NotifyType) {
+        self.endpoint.notify(cookies, kind);
+    }
+
+    /// Takes over what the endpoint says. Without a time nothing new is begun.
+    fn settle(&mut self, now: Option<BootTime>) {
+        while let Some(event) = self.endpoint.poll_event() {
+            match event {
+                EndpointEvent::Established { identity, transform, cookies, .. } => {
+                    let session = self.endpoint.session(&cookies);
+                    let restarted =
+                        session.is_some_and(|session| session.sa().is_initial_contact());
+                    self.contacted = true;
+                    self.sessions.push(cookies);
+                    let role = crate::phase1::Role::Responder;
+                    let established =
+                        PeerEvent::Established { identity, transform, cookies, role, restarted };
+                    self.events.push_back(established);
+                }
+                EndpointEvent::Ended { session, cause } => {
+                    let cookies = session.cookies();
+                    self.sessions.retain(|other| *other != cookies);
+                    self.lose(&session);
+                    self.events.push_back(PeerEvent::Ended { cookies, cause });
+                }
+            }
+        }
+        if let Some((cookies, now)) = now.and_then(|now| Some((self.usable(now)?, now))) {
+            for child in core::mem::take(&mut self.wanted) {
+                self.begin_quick_mode(&cookies, child, now);
+            }
+        }
+        while let Some(transmit) = self.endpoint.poll_transmit() {
+            self.transmits.push_back(transmit);
+        }
+    }
+}

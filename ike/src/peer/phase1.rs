@@ -1,0 +1,167 @@
+//! Main mode that we begin.
+
+use super::{Peer, PeerEvent, Phase1Failure};
+use crate::endpoint::unprotected;
+use crate::error::{Error, NotAccepted, PeerMisbehaved};
+use crate::phase1::{Cookies, Initiator, InitiatorConfig, InitiatorStep, IsakmpSa, Role};
+use crate::retransmission::{Digest, Due, Retransmission};
+use crate::session::Session;
+use crate::time::BootTime;
+use crate::wire::header::Header;
+use crate::wire::registry::{ExchangeType, NotifyType};
+
+/// Main mode under way.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    initiator: Initiator,
+    retransmission: Retransmission,
+    /// The message that was accepted last: a copy of it is no news.
+    accepted: Option<Digest>,
+    /// Whether an unreachable peer has been reported already.
+    unreachable: bool,
+    /// What somebody without proof said: it names the failure, should it come.
+    hint: Option<NotifyType>,
+}
+
+impl Attempt {
+    pub(super) fn is_meant(&self, cookies: Cookies) -> bool {
+        self.initiator.cookie() == cookies.initiator
+    }
+
+    pub(super) fn at(&self) -> BootTime {
+        self.retransmission.at()
+    }
+
+    /// All reports together take one repetition off the budget, and none counts once the peer has
+    /// answered.
+    pub(super) fn handle_unreachable(&mut self) {
+        if self.accepted.is_none() && !core::mem::replace(&mut self.unreachable, true) {
+            self.retransmission.shorten();
+        }
+    }
+
+    fn failure(&self) -> Phase1Failure {
+        let message = match self.initiator {
+            Initiator::ExpectSa(_) => 1,
+            Initiator::ExpectKe(_) => 3,
+            Initiator::ExpectAuth(_) => 5,
+        };
+        match self.hint {
+            Some(NotifyType::NO_PROPOSAL_CHOSEN) if message == 1 => Phase1Failure::NoProposalChosen,
+            Some(kind) => Phase1Failure::Rejected(kind),
+            None => {
+                let transmissions = self.retransmission.transmissions();
+                Phase1Failure::NoAnswer { message, transmissions }
+            }
+        }
+    }
+}
+
+impl Peer {
+    pub(super) fn begin_main_mode(&mut self, now: BootTime) {
+        if self.attempt.is_some() {
+            return;
+        }
+        let config = InitiatorConfig {
+            identity: self.config.identity.clone(),
+            expected_identity: self.config.expected_identity.clone(),
+            credential: self.config.credential.clone(),
+            initial_contact: !self.contacted,
+            policy: self.config.phase1.clone(),
+        };
+        match Initiator::start(config, &mut self.rng) {
+            Ok((initiator, message)) => {
+                let retransmission = self.request(message, now);
+                let (accepted, unreachable, hint) = (None, false, None);
+                self.attempt =
+                    Some(Attempt { initiator, retransmission, accepted, unreachable, hint });
+            }
+            Err(error) => self.fail_main_mode(Phase1Failure::Configuration(error)),
+        }
+    }
+
+    /// Sends a request for the first time.
+    pub(super) fn request(&mut self, message: Vec<u8>, now: BootTime) -> Retransmission {
+        self.transmit(message.clone());
+        Retransmission::new(&self.config.retransmission, message, now)
+    }
+
+    /// A message with the cookie of our attempt.
+    pub(super) fn handle_answer(
+        &mut self,
+        header: &Header,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
+        let Some(attempt) = &mut self.attempt else { return Err(NotAccepted::Ended.into()) };
+        let digest = Digest::of(datagram);
+        if attempt.accepted.as_ref() == Some(&digest) {
+            return Err(NotAccepted::Replayed.into());
+        }
+        if header.exchange != ExchangeType::IDENTITY_PROTECTION {
+            let error = unprotected(datagram);
+            if let Error::NotAccepted(NotAccepted::UnprotectedNotify(kind)) = error
+                && kind.is_error()
+            {
+                attempt.hint.get_or_insert(kind);
+            }
+            return Err(error);
+        }
+        match attempt.initiator.handle(datagram, &mut self.rng) {
+            Ok(InitiatorStep::Continue { next, message }) => {
+                let retransmission = self.request(message, now);
+                if let Some(attempt) = &mut self.attempt {
+                    attempt.initiator = next;
+                    attempt.retransmission = retransmission;
+                    attempt.accepted = Some(digest);
+                }
+            }
+            Ok(InitiatorStep::Established(sa)) => self.establish(sa, now),
+            // HASH_R was right: whoever this is knows the pre-shared key.
+            Err(Error::PeerMisbehaved(PeerMisbehaved::WrongIdentity { expected, proved })) => {
+                self.fail_main_mode(Phase1Failure::Identity { expected, proved });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn establish(&mut self, sa: IsakmpSa, now: BootTime) {
+        self.attempt = None;
+        self.contacted = true;
+        let (cookies, transform) = (sa.cookies(), sa.transform());
+        let identity = sa.peer_identity().clone();
+        self.endpoint.adopt(Session::new(sa, self.config.address, now));
+        self.sessions.push(cookies);
+        let (role, restarted) = (Role::Initiator, false);
+        self.events.push_back(PeerEvent::Established {
+            identity,
+            transform,
+            cookies,
+            role,
+            restarted,
+        });
+        self.settle(Some(now));
+    }
+
+    pub(super) fn repeat_main_mode(&mut self, now: BootTime) {
+        let Some(attempt) = &mut self.attempt else { return };
+        match attempt.retransmission.handle_timeout(now) {
+            Due::NotYet => {}
+            Due::Repeat => {
+                let message = attempt.retransmission.message().to_vec();
+                self.transmit(message);
+            }
+            Due::GiveUp => {
+                let failure = attempt.failure();
+                self.fail_main_mode(failure);
+            }
+        }
+    }
+
+    fn fail_main_mode(&mut self, failure: Phase1Failure) {
+        self.attempt = None;
+        self.wanted.clear();
+        self.events.push_back(PeerEvent::Phase1Failed(failure));
+    }
+}

@@ -1,0 +1,217 @@
+//! What the peers say to each other over a network that does nothing wrong.
+
+use core::time::Duration;
+
+use super::{Net, config};
+use crate::config::Identity;
+use crate::endpoint::SessionEnd;
+use crate::error::{Error, PeerIncompatible};
+use crate::peer::{ChildFailure, PeerEvent, Phase1Failure};
+use crate::quick::TrafficSelector;
+use crate::wire::registry::NotifyType;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn failures(net: &Net, side: usize) -> Vec<String> {
+    let events = net.sides[side].events.iter();
+    let text = |event: &PeerEvent| match event {
+        PeerEvent::Phase1Failed(failure) => Some(failure.to_string()),
+        PeerEvent::Failed { failure, .. } => Some(failure.to_string()),
+        PeerEvent::Refused { error, .. } => Some(error.to_string()),
+        _ => None,
+    };
+    events.filter_map(text).collect()
+}
+
+#[test]
+fn one_isakmp_sa_carries_all_pairs_of_networks() {
+    let mut net = Net::fitting(3);
+    (0..3).for_each(|child| net.negotiate(0, child));
+    net.run(SECOND);
+    assert!((0..3).all(|child| net.agrees(child)));
+    for side in &net.sides {
+        assert_eq!((side.peer.established(), side.pairs.len()), (1, 3));
+    }
+    // The other side may ask under the same ISAKMP SA.
+    net.negotiate(1, 0);
+    net.run(SECOND);
+    assert!(net.agrees(0));
+    assert_eq!(net.sides[0].pairs.len(), 4);
+    assert_eq!(net.sides[0].peer.established(), 1);
+}
+
+#[test]
+fn asking_again_changes_nothing() {
+    let mut net = Net::fitting(1);
+    (0..5).for_each(|_| net.negotiate(0, 0));
+    net.run(SECOND);
+    assert_eq!((net.sides[0].pairs.len(), net.sides[1].pairs.len()), (1, 1));
+}
+
+#[test]
+fn both_sides_may_begin_at_once() {
+    let mut net = Net::fitting(2);
+    for child in 0..2 {
+        net.negotiate(0, child);
+        net.negotiate(1, child);
+    }
+    net.run(Duration::from_secs(120));
+    assert!(net.agrees(0) && net.agrees(1));
+    assert_eq!(failures(&net, 0), [""; 0]);
+    assert_eq!(failures(&net, 1), [""; 0]);
+}
+
+#[test]
+fn a_delete_reaches_the_other_side() {
+    let mut net = Net::fitting(1);
+    net.negotiate(0, 0);
+    net.run(SECOND);
+    let spi = *net.sides[0].pairs.keys().next().unwrap();
+    let now = net.now;
+    net.sides[0].peer.delete(&[spi], now);
+    net.collect();
+    net.run(SECOND);
+    assert!(net.sides[1].pairs.is_empty());
+    assert!(
+        matches!(net.sides[1].events.last(), Some(PeerEvent::Deleted { spis }) if *spis == [spi])
+    );
+}
+
+#[test]
+fn an_end_of_the_isakmp_sa_leaves_the_pairs() {
+    let mut net = Net::fitting(1);
+    net.negotiate(0, 0);
+    net.run(SECOND);
+    net.sides[0].peer.disconnect();
+    net.collect();
+    net.run(SECOND);
+    assert_eq!(net.sides[0].peer.established() + net.sides[1].peer.established(), 0);
+    let ended = |event: &PeerEvent| {
+        matches!(event, PeerEvent::Ended { cause: SessionEnd::DeletedByPeer, .. })
+    };
+    assert!(net.sides[1].events.iter().any(ended));
+    assert!(net.agrees(0));
+    // A new one carries the next pair.
+    net.negotiate(1, 0);
+    net.run(SECOND);
+    assert!(net.agrees(0));
+    assert_eq!(net.sides[0].pairs.len(), 2);
+}
+
+#[test]
+fn the_end_of_its_lifetime_leads_to_a_new_isakmp_sa_on_demand() {
+    let mut net = Net::fitting(1);
+    net.negotiate(0, 0);
+    net.run(Duration::from_secs(28_801));
+    assert_eq!(net.sides[0].peer.established(), 0);
+    net.negotiate(0, 0);
+    net.run(SECOND);
+    assert!(net.agrees(0));
+    assert_eq!(net.sides[0].peer.established(), 1);
+}
+
+#[test]
+fn a_restarted_peer_says_so() {
+    let mut net = Net::fitting(1);
+    net.negotiate(0, 0);
+    net.run(SECOND);
+    net.sides[0] = super::Side::new(config(1, 2, "key", 1), 9);
+    net.negotiate(0, 0);
+    net.run(SECOND);
+    let restarts = net.sides[1].events.iter().filter_map(|event| match event {
+        PeerEvent::Established { restarted, .. } => Some(*restarted),
+        _ => None,
+    });
+    assert_eq!(restarts.collect::<Vec<_>>(), [true, true]);
+    assert_eq!(net.sides[1].peer.established(), 1);
+}
+
+#[test]
+fn another_pre_shared_key_is_named() {
+    let mut net = Net::new(config(1, 2, "key", 1), config(2, 1, "another", 1));
+    net.negotiate(0, 0);
+    net.run(Duration::from_secs(60));
+    assert!(net.sides.iter().all(|side| side.pairs.is_empty()));
+    let failed = failures(&net, 0);
+    assert!(
+        matches!(failed.as_slice(), [one] if one.contains("another pre-shared key")),
+        "{failed:?}"
+    );
+}
+
+#[test]
+fn another_identity_is_named() {
+    let mut other = config(2, 1, "key", 1);
+    other.identity = Identity::Fqdn(String::from("elsewhere"));
+    let mut net = Net::new(config(1, 2, "key", 1), other);
+    net.negotiate(0, 0);
+    net.run(Duration::from_secs(60));
+    assert_eq!(failures(&net, 0), ["the peer is elsewhere, 192.0.2.2 was expected"]);
+}
+
+#[test]
+fn no_common_phase_1_is_named_on_both_sides() {
+    let mut other = config(2, 1, "key", 1);
+    other.phase1.transforms[0].hash = crate::crypto::HashAlgorithm::Sha2_512;
+    let mut net = Net::new(config(1, 2, "key", 1), other);
+    net.negotiate(0, 0);
+    net.run(Duration::from_secs(60));
+    let failed = &net.sides[0].events;
+    assert!(matches!(
+        failed.as_slice(),
+        [PeerEvent::Phase1Failed(Phase1Failure::NoProposalChosen)]
+    ));
+}
+
+#[test]
+fn no_common_esp_proposal_is_named_on_both_sides() {
+    let mut other = config(2, 1, "key", 1);
+    other.children[0].policy.pfs = Some(crate::crypto::DhGroup::Ecp256);
+    let mut net = Net::new(config(1, 2, "key", 1), other);
+    net.negotiate(0, 0);
+    net.run(SECOND);
+    assert!(net.sides[0].events.iter().any(|event| matches!(
+        event,
+        PeerEvent::Failed {
+            child: 0,
+            failure: ChildFailure::Refused(NotifyType::NO_PROPOSAL_CHOSEN)
+        }
+    )));
+    assert_eq!(
+        failures(&net, 1),
+        [
+            "no common ground with the peer: no proposal chosen: proposal 1, transform 1: no perfect \
+          forward secrecy, where group 19 is configured"
+        ]
+    );
+}
+
+#[test]
+fn other_networks_are_named_on_both_sides() {
+    let mut other = config(2, 1, "key", 1);
+    other.children[0].selectors.local = TrafficSelector::net("10.9.0.0/16".parse().unwrap());
+    let mut net = Net::new(config(1, 2, "key", 1), other);
+    net.negotiate(0, 0);
+    net.run(SECOND);
+    assert!(net.sides[1].events.iter().any(|event| matches!(
+        event,
+        PeerEvent::Refused { error: Error::PeerIncompatible(PeerIncompatible::Selectors(_)), .. }
+    )));
+    assert_eq!(
+        failures(&net, 1),
+        ["no common ground with the peer: no tunnel has the networks 10.2.0.0/24 to 10.1.0.0/24"]
+    );
+    assert_eq!(
+        failures(&net, 0),
+        ["the peer has other networks for the tunnel (INVALID_ID_INFORMATION)"]
+    );
+}
+
+#[test]
+fn a_peer_that_is_not_there_is_given_up() {
+    let mut net = Net::fitting(1).with_fate(vec![vec![]]);
+    net.negotiate(0, 0);
+    net.run(Duration::from_secs(60));
+    assert_eq!(failures(&net, 0), ["no answer to message 1 of main mode, sent 5 times"]);
+    assert!(!net.sides[0].peer.is_connecting());
+}
