@@ -1,7 +1,7 @@
 //! What is configured for one peer.
 
 use crate::config::{Credential, Identity, PeerCredential, Phase1Policy, RetransmissionPolicy};
-use crate::endpoint::{EndpointConfig, Limits};
+use crate::endpoint::{EndpointConfig, Limits, PeerMobility};
 use crate::quick::{ChildPolicy, Selectors};
 use crate::session::PeerAddress;
 
@@ -10,11 +10,9 @@ use crate::session::PeerAddress;
 pub struct PeerConfig {
     /// Where it is, and where we are.
     pub address: PeerAddress,
-    /// Our phase-1 identity.
     pub identity: Identity,
     /// The one that it must prove.
     pub expected_identity: Identity,
-    /// What proves both.
     pub credential: Credential,
     /// What phase 1 may negotiate, under the IPsec DOI.
     pub phase1: Phase1Policy,
@@ -27,7 +25,6 @@ pub struct PeerConfig {
 /// SAs for one pair of traffic selectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildConfig {
-    /// The traffic.
     pub selectors: Selectors,
     /// What may be negotiated.
     pub policy: ChildPolicy,
@@ -44,6 +41,7 @@ impl PeerConfig {
                 credential: self.credential.clone(),
             }],
             phase1: self.phase1.clone(),
+            mobility: PeerMobility::Fixed,
             limits: Limits {
                 half_open: HALF_OPEN,
                 computations: HALF_OPEN,

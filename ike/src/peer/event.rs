@@ -16,9 +16,7 @@ pub enum PeerEvent {
     Established {
         /// The identity that the peer proved.
         identity: Identity,
-        /// What was negotiated.
         transform: Phase1Transform,
-        /// The cookie pair.
         cookies: Cookies,
         /// Our side of main mode.
         role: Role,
@@ -29,18 +27,12 @@ pub enum PeerEvent {
     /// Main mode of ours failed. What was to be negotiated under it is not.
     Phase1Failed(Phase1Failure),
     /// An ISAKMP SA is gone.
-    Ended {
-        /// The cookie pair.
-        cookies: Cookies,
-        /// Why.
-        cause: SessionEnd,
-    },
+    Ended { cookies: Cookies, cause: SessionEnd },
     /// A pair of SAs was negotiated: the inbound one belongs into the kernel now. The peer may send
     /// on it as soon as the datagrams leave that are due.
     Prepared {
         /// Position in the configuration.
         child: usize,
-        /// The SAs.
         sas: Box<Child>,
         /// Our side of Quick Mode.
         role: Role,
@@ -49,35 +41,28 @@ pub enum PeerEvent {
     Confirmed {
         /// Position in the configuration.
         child: usize,
-        /// Our SPI.
         spi: u32,
     },
     /// The peer never confirmed that it has the keys: the pair is of no use.
     Abandoned {
         /// Position in the configuration.
         child: usize,
-        /// Our SPI.
         spi: u32,
     },
     /// Quick Mode of ours failed.
     Failed {
         /// Position in the configuration.
         child: usize,
-        /// Why.
         failure: ChildFailure,
     },
     /// The peer, authenticated, asked for something that cannot be followed, and was told so.
     Refused {
         /// The traffic it asked for, ours first, if that could be read.
         selectors: Option<Selectors>,
-        /// Why.
         error: Error,
     },
     /// The peer does not receive any more on these SPIs of its own (authenticated).
-    Deleted {
-        /// Its SPIs.
-        spis: Vec<u32>,
-    },
+    Deleted { spis: Vec<u32> },
 }
 
 /// Why main mode of ours failed.
@@ -98,7 +83,6 @@ pub enum Phase1Failure {
     Identity {
         /// Whom the configuration names.
         expected: Identity,
-        /// Who it is.
         proved: Identity,
     },
     /// A configuration that no exchange can be run with.

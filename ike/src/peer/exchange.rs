@@ -11,20 +11,17 @@ use crate::time::BootTime;
 /// An exchange that takes longer has been given up by both sides.
 pub(super) const TIME: Duration = Duration::from_secs(60);
 
-/// Quick Mode.
 #[derive(Debug)]
 pub(super) struct Quick {
     pub(super) id: u64,
     /// Position in the configuration.
     pub(super) child: usize,
-    /// Our SPI.
     pub(super) spi: u32,
     pub(super) phase: Phase,
     /// When it is given up, or forgotten.
     pub(super) until: BootTime,
 }
 
-/// Where it stands.
 #[derive(Debug)]
 pub(super) enum Phase {
     /// Message 1 is on its way.

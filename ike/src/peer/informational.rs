@@ -17,7 +17,7 @@ impl Peer {
         inbound: Inbound<'_>,
     ) -> Result<(), Error> {
         let session = self.endpoint.session_at(&cookies, inbound.source)?;
-        let said = session.open_informational(message_id, inbound.datagram)?;
+        let (said, _fresh) = session.open_informational(message_id, inbound.datagram)?;
         let deleted = session.is_deleted_by(&said);
         for said in said {
             match said {

@@ -212,7 +212,6 @@ impl Peer {
         self.transmits.pop_front()
     }
 
-    /// What happened next.
     pub fn poll_event(&mut self) -> Option<PeerEvent> {
         self.events.pop_front()
     }
@@ -259,6 +258,8 @@ impl Peer {
                         PeerEvent::Established { identity, transform, cookies, role, restarted };
                     self.events.push_back(established);
                 }
+                // It stays where it is configured.
+                EndpointEvent::Moved { .. } => {}
                 EndpointEvent::Ended { session, cause } => {
                     let cookies = session.cookies();
                     self.sessions.retain(|other| *other != cookies);

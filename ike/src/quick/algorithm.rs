@@ -30,14 +30,12 @@ pub enum EspIntegrity {
 /// How an ESP SA protects packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EspAlgorithms {
-    /// Encryption.
     pub encryption: EspEncryption,
     /// Integrity: none with a combined mode, one with every other encryption.
     pub integrity: Option<EspIntegrity>,
 }
 
 impl EspEncryption {
-    /// All of them.
     pub const ALL: [Self; 7] = [
         Self::TripleDesCbc,
         Self::Aes128Cbc,
@@ -53,7 +51,6 @@ impl EspEncryption {
         matches!(self, Self::Aes128Gcm | Self::Aes192Gcm | Self::Aes256Gcm)
     }
 
-    /// The transform identifier.
     pub fn transform_id(self) -> EspTransformId {
         match self {
             Self::TripleDesCbc => EspTransformId::TRIPLE_DES,
@@ -86,7 +83,6 @@ impl EspEncryption {
 }
 
 impl EspIntegrity {
-    /// All of them.
     pub const ALL: [Self; 4] =
         [Self::HmacSha1, Self::HmacSha2_256, Self::HmacSha2_384, Self::HmacSha2_512];
 
@@ -117,7 +113,6 @@ impl EspAlgorithms {
         Self { encryption, integrity: Some(integrity) }
     }
 
-    /// A combined mode.
     pub const fn combined(encryption: EspEncryption) -> Self {
         Self { encryption, integrity: None }
     }

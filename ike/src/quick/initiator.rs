@@ -16,12 +16,10 @@ use crate::wire::payload::{encode_chain, first_kind};
 /// Octets of our nonces.
 pub(super) const NONCE_LENGTH: usize = 32;
 
-/// What to negotiate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// What may be negotiated.
     pub policy: ChildPolicy,
-    /// For which traffic.
     pub selectors: Selectors,
     /// Our SPI: 256 or more, of no other SA that we receive on.
     pub spi: u32,
@@ -39,7 +37,6 @@ pub struct ExpectChoice {
 /// An authentic message 2, read and checked: the pair of SAs and message 3, `HDR*, HASH(3) -->`.
 #[derive(Debug)]
 pub struct Established {
-    /// The SAs.
     pub child: Child,
     /// What to send, and again for every copy of message 2.
     pub message: Vec<u8>,

@@ -12,7 +12,6 @@ use crate::wire::registry::EncapsulationMode;
 /// What an ESP SA encapsulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Mode {
-    /// Whole packets.
     #[default]
     Tunnel,
     /// What is behind the IP header, between two hosts.
@@ -36,7 +35,6 @@ pub struct ChildPolicy {
     pub algorithms: Vec<EspAlgorithms>,
     /// The group of a Diffie-Hellman exchange for these keys alone (perfect forward secrecy).
     pub pfs: Option<DhGroup>,
-    /// Encapsulation mode.
     pub mode: Mode,
     /// Lifetime in seconds; the shorter one of both sides counts.
     pub lifetime: Duration,
@@ -49,9 +47,7 @@ pub struct ChildPolicy {
 /// A pair of ESP SAs that Quick Mode negotiated.
 #[derive(Debug)]
 pub struct Child {
-    /// Algorithms of both.
     pub algorithms: EspAlgorithms,
-    /// Encapsulation mode.
     pub mode: Mode,
     /// The group of the Diffie-Hellman exchange, if there was one.
     pub pfs: Option<DhGroup>,

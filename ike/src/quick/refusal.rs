@@ -34,7 +34,6 @@ pub enum EspFault {
     Value(SaAttribute, u16),
     /// The encapsulation mode is another one than ours.
     Mode {
-        /// The number offered.
         offered: u16,
         /// What is configured here.
         ours: Mode,

@@ -39,7 +39,6 @@ pub struct Answer {
     pub next: ExpectLast,
     /// The SAs; nothing is sent on them before message 3.
     pub child: Child,
-    /// Message 2.
     pub message: Vec<u8>,
 }
 

@@ -20,7 +20,6 @@ pub enum Addresses {
 /// One side of the traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrafficSelector {
-    /// Addresses.
     pub addresses: Addresses,
     /// IP protocol, 0 for any.
     pub protocol: u8,
@@ -31,9 +30,7 @@ pub struct TrafficSelector {
 /// Both sides of the traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selectors {
-    /// Our side.
     pub local: TrafficSelector,
-    /// The peer's side.
     pub remote: TrafficSelector,
 }
 
