@@ -21,7 +21,7 @@ use agent::show::log;
 use agent::show::snapshot::{Surroundings, snapshot};
 use gdoi::config::{ByteOrder, Identity, RegistrationConfig};
 use gdoi::event::{RegistrationEvent, ServerEvent};
-use gdoi::group::{GroupSa, KekKeys, Spi, TekKeys, TekProtocol};
+use gdoi::group::{IssuedSa, KekKeys, Spi, TekKeys, TekProtocol};
 use gdoi::lkh::{KeyPath, KeyTree};
 use gdoi::member::Registration;
 use gdoi::push::{Deletion, RekeyMember, RekeySettings};
@@ -90,7 +90,7 @@ impl Keys {
     }
 
     /// A TEK whose octets are not found anywhere by chance.
-    fn tek(&mut self, spi: Spi, delays: (Option<u64>, Option<u64>)) -> GroupSa {
+    fn tek(&mut self, spi: Spi, delays: (Option<u64>, Option<u64>)) -> IssuedSa {
         let (encryption, integrity) = (self.rng.array::<16>(), self.rng.array::<32>());
         self.note(&format!("encryption key of {spi:#x}"), &encryption);
         self.note(&format!("integrity key of {spi:#x}"), &integrity);
@@ -99,7 +99,7 @@ impl Keys {
             encryption: Secret::new(encryption.to_vec()),
             integrity: Secret::new(integrity.to_vec()),
         };
-        GroupSa::originate(policy, [(spi, keys)].into(), None, None, None)
+        IssuedSa::new(policy, [(spi, keys)].into(), None, None, None)
     }
 
     fn kek(&mut self, number: u8) -> Kek {

@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use gdoi::group::{GroupId, GroupPolicy, GroupSa};
+use gdoi::group::{GroupId, GroupPolicy, IssuedSa};
 use gdoi::wire::group_sa::GroupSecurityAssociation;
 use gdoi::wire::kd::KeyDownload;
 use gdoi::wire::{Codec, group_keys, group_policy, key_download};
@@ -28,7 +28,7 @@ libfuzzer_sys::fuzz_target!(|octets: &[u8]| {
         assert!(policy.teks.iter().all(|tek| keys.tek_keys.contains_key(&tek.spi)));
         assert_eq!(policy.kek.is_some(), keys.kek_keys.is_some());
         let sa =
-            GroupSa::originate(policy.clone(), keys.tek_keys, keys.kek_keys, None, keys.sender_ids);
+            IssuedSa::new(policy.clone(), keys.tek_keys, keys.kek_keys, None, keys.sender_ids);
         let again =
             group_keys(policy, key_download(&sa)).expect("keys of a group SA fit its policy");
         assert_eq!(&again.tek_keys, sa.tek_keys());

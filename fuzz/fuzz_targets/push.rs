@@ -54,7 +54,7 @@ static GROUP: LazyLock<Group> = LazyLock::new(|| {
         gap: GroupAssociatedPolicy::default(),
         teks: Vec::new(),
     };
-    let sa = GroupSa::originate(group, Default::default(), Some(keys), Some(0), None);
+    let sa = GroupSa::from_sealed(group, keys, 0);
     Group { sa: sa.with_key_path(tree.download(leaf).expect("a path")), kek, signing }
 });
 

@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::event::{
     Deadline, PullAbort, PullId, PullRefusal, PushId, ServerEvent, Timer, Transmit,
 };
-use crate::group::{GroupPolicy, GroupSa};
+use crate::group::{GroupPolicy, IssuedSa};
 use crate::push::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients, SealedPush};
 use crate::wire::registry::{Doi, GROUPKEY_PULL, GROUPKEY_PUSH_ACK};
 use ike::time::BootTime;
@@ -169,7 +169,7 @@ impl Server {
     /// # Errors
     /// No pull waits for keys, or they are not those of the policy that was offered, or do not fit
     /// into a datagram; in all but the first case the pull still waits.
-    pub fn give_keys(&mut self, pull: PullId, sa: &GroupSa, now: BootTime) -> Result<(), Error> {
+    pub fn give_keys(&mut self, pull: PullId, sa: &IssuedSa, now: BootTime) -> Result<(), Error> {
         let result = self.send_keys(pull, sa, now);
         self.settle();
         result
@@ -183,7 +183,7 @@ impl Server {
     /// No pull waits for this answer (it may have timed out), the group is another one, or the
     /// group SA lacks keys or does not fit into a datagram; in all but the first case the pull
     /// still waits.
-    pub fn answer_pull(&mut self, pull: PullId, sa: GroupSa, now: BootTime) -> Result<(), Error> {
+    pub fn answer_pull(&mut self, pull: PullId, sa: IssuedSa, now: BootTime) -> Result<(), Error> {
         let policy = sa.policy().clone();
         let result = self.give_policy(pull, &policy, Some(sa), now);
         self.settle();

@@ -45,7 +45,7 @@ fn results_may_come_late_and_in_any_order() {
     pair.run(seconds(60));
     assert_eq!(pair.completed(), 3);
     for index in 0..3 {
-        assert_eq!(pair.registered(index), Some(&group_sa(GROUP)));
+        assert_eq!(pair.registered(index).unwrap(), &group_sa(GROUP));
     }
     // Copies of message 3 arrived meanwhile, and cost nothing.
     assert!(discards(&pair, "replayed") >= 3, "{:?}", pair.server_errors);
@@ -159,7 +159,7 @@ proptest! {
             match pair.failure(index) {
                 None => {
                     registered += 1;
-                    prop_assert_eq!(pair.registered(index), Some(&group_sa(GROUP)));
+                    prop_assert_eq!(pair.registered(index).unwrap(), &group_sa(GROUP));
                 }
                 Some(failure) => prop_assert!(matches!(
                     failure,

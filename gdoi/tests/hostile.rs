@@ -40,7 +40,7 @@ fn register_under(attack: impl Fn(&mut Pair, usize)) -> Pair {
         }
     }
     assert!(pair.is_registered(0), "{:?}", pair.failure(0));
-    assert_eq!(pair.registered(0), Some(&group_sa(GROUP)));
+    assert_eq!(pair.registered(0).unwrap(), &group_sa(GROUP));
     assert_eq!(pair.completed(), 1);
     assert_eq!(pair.server.statistics().established, 1);
     assert_eq!(pair.members[0].stage(), gdoi::event::Stage::Registered);

@@ -55,7 +55,7 @@ fn check(pair: &Pair) {
     assert_eq!(outcomes, 1, "{:?}", pair.member_events[0]);
     match pair.failure(0) {
         None => {
-            assert_eq!(pair.registered(0), Some(&group_sa(GROUP)));
+            assert_eq!(pair.registered(0).unwrap(), &group_sa(GROUP));
             assert_eq!(pair.members[0].stage(), Stage::Registered);
             assert_eq!(pair.completed(), 1);
         }

@@ -18,7 +18,7 @@ use gdoi::event::{
     PullAbort, PullRefusal, RegistrationEvent, RegistrationFailure, ServerEvent, Stage, Timer,
     Transmit,
 };
-use gdoi::group::{GroupPolicy, GroupSa};
+use gdoi::group::{GroupPolicy, IssuedSa};
 use gdoi::member::Registration;
 use gdoi::wire::registry::NotifyType;
 use ike::crypto::Secret;
@@ -30,7 +30,7 @@ use support::*;
 fn ten_datagrams_register_a_member() {
     let mut pair = Pair::new(1);
     pair.run(seconds(5));
-    assert_eq!(pair.registered(0), Some(&group_sa(GROUP)));
+    assert_eq!(pair.registered(0).unwrap(), &group_sa(GROUP));
     // HDR, SA -->                 HDR, SA <--
     // HDR, KE, Ni -->             HDR, KE, Nr <--
     // HDR*, IDii, HASH_I -->      HDR*, IDir, HASH_R <--
@@ -273,7 +273,7 @@ fn policy_that_is_not_understood_is_refused_before_keys_arrive() {
                 encryption: Secret::new(vec![1; 16]),
                 integrity: Secret::new(vec![2; 32]),
             };
-            let sa = GroupSa::originate(policy, [(5, keys)].into(), None, None, None);
+            let sa = IssuedSa::new(policy, [(5, keys)].into(), None, None, None);
             pair.server.answer_pull(pull, sa, pair.now).unwrap();
             break;
         }

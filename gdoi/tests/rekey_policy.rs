@@ -11,7 +11,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use gdoi::group::{GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
+use gdoi::group::{GroupId, GroupPolicy, IssuedSa, KekKeys, KekPolicy};
 use ike::crypto::Secret;
 use support::*;
 
@@ -42,7 +42,7 @@ fn public_key() -> Vec<u8> {
 }
 
 /// The keys of [`group_sa`] with a rekey SA, or that SA alone.
-fn pushing(group: GroupId, kek: KekPolicy, octets: usize, data: bool) -> GroupSa {
+fn pushing(group: GroupId, kek: KekPolicy, octets: usize, data: bool) -> IssuedSa {
     let (policy, tek_keys) = match data {
         true => {
             let keys = gdoi::group::TekKeys {
@@ -55,13 +55,7 @@ fn pushing(group: GroupId, kek: KekPolicy, octets: usize, data: bool) -> GroupSa
     };
     let keys =
         KekKeys { algorithm_key: Secret::new(vec![7; octets]), signature_key: Some(public_key()) };
-    GroupSa::originate(
-        GroupPolicy { kek: Some(kek), ..policy },
-        tek_keys,
-        Some(keys),
-        Some(77),
-        None,
-    )
+    IssuedSa::new(GroupPolicy { kek: Some(kek), ..policy }, tek_keys, Some(keys), Some(77), None)
 }
 
 fn registers(kek: KekPolicy, octets: usize, data: bool) {
@@ -70,7 +64,7 @@ fn registers(kek: KekPolicy, octets: usize, data: bool) {
     pair.keys = Box::new(move |group| pushing(group, given.clone(), octets, data));
     pair.run(seconds(5));
     let expected = pushing(GROUP, kek, octets, data);
-    assert_eq!(pair.registered(0), Some(&expected), "{:?}", pair.failure(0));
+    assert_eq!(pair.registered(0).unwrap(), &expected, "{:?}", pair.failure(0));
     assert_eq!(pair.registered(0).unwrap().sequence_number(), Some(77));
     assert_eq!(pair.completed(), 1);
 }

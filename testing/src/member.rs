@@ -25,7 +25,7 @@ use gdoi::config::{
 use gdoi::event::{PullRefusal, ServerEvent, Transmit};
 use gdoi::group::{
     AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
-    GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy, SaDirection, Spi,
+    GroupAssociatedPolicy, GroupId, GroupPolicy, IssuedSa, KekKeys, KekPolicy, SaDirection, Spi,
     TekKeys, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
 };
 use gdoi::push::ack::Claim;
@@ -67,7 +67,7 @@ pub struct KeyServer {
     /// What pushes come under, if there are any.
     pub kek: Option<Kek>,
     /// All of the first group's lines and keys, if not the usual ones.
-    pub custom: Option<GroupSa>,
+    pub custom: Option<IssuedSa>,
     pub pulls: usize,
     pub goodbyes: usize,
 }
@@ -528,7 +528,7 @@ fn key_server(number: u8) -> KeyServer {
 }
 
 impl KeyServer {
-    fn group_sa(&self, group: GroupId) -> GroupSa {
+    fn group_sa(&self, group: GroupId) -> IssuedSa {
         if let Some(custom) = &self.custom {
             return copy(custom, self.kek.as_ref());
         }
@@ -545,7 +545,7 @@ impl KeyServer {
                 encryption: Secret::new(vec![spi.to_be_bytes()[2]; 20]),
                 integrity: Secret::new(vec![]),
             };
-            let combined = GroupSa::originate(policy, [(spi, keys)].into(), None, None, None);
+            let combined = IssuedSa::new(policy, [(spi, keys)].into(), None, None, None);
             return copy(&combined, self.kek.as_ref());
         }
         copy(&plain, self.kek.as_ref())
@@ -553,11 +553,11 @@ impl KeyServer {
 }
 
 /// A group SA with the KEK of a key server, or without one.
-pub fn copy(sa: &GroupSa, kek: Option<&Kek>) -> GroupSa {
+pub fn copy(sa: &IssuedSa, kek: Option<&Kek>) -> IssuedSa {
     let policy = GroupPolicy { kek: kek.map(|kek| kek.policy.clone()), ..sa.policy().clone() };
     let teks = sa.tek_keys().iter().map(|(spi, keys)| (*spi, keys.duplicate())).collect();
     let number = kek.map(|kek| kek.sealer.sequence_number());
-    GroupSa::originate(policy, teks, kek.map(Kek::keys), number, None)
+    IssuedSa::new(policy, teks, kek.map(Kek::keys), number, None)
 }
 
 /// One KEK of a scripted key server.
@@ -607,7 +607,7 @@ impl Kek {
     }
 
     /// A push of deletes and new TEKs, under this KEK.
-    pub fn push(&mut self, deletions: &[Deletion], group_sa: Option<&GroupSa>) -> SealedPush {
+    pub fn push(&mut self, deletions: &[Deletion], group_sa: Option<&IssuedSa>) -> SealedPush {
         let content = PushContent { deletions, group_sa, kek_delivery: KekDelivery::Packet };
         self.sealer.seal(content, &self.signing, SealOptions::default(), &mut self.rng).unwrap()
     }
@@ -620,7 +620,7 @@ impl Kek {
 }
 
 /// Symmetric TEKs: SPI, prefix on both sides, lifetime in seconds; and the delays.
-pub fn teks_of(teks: &[(Spi, &str, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
+pub fn teks_of(teks: &[(Spi, &str, u64)], delays: (Option<u64>, Option<u64>)) -> IssuedSa {
     let mut policy = GroupPolicy {
         group: GroupId(1111),
         kek: None,
@@ -638,7 +638,7 @@ pub fn teks_of(teks: &[(Spi, &str, u64)], delays: (Option<u64>, Option<u64>)) ->
         policy.teks.extend(one.policy().teks.iter().cloned());
         keys.extend(one.tek_keys().iter().map(|(spi, keys)| (*spi, keys.duplicate())));
     }
-    GroupSa::originate(policy, keys, None, None, None)
+    IssuedSa::new(policy, keys, None, None, None)
 }
 
 fn group_sa(
@@ -647,7 +647,7 @@ fn group_sa(
     spi: Spi,
     mode: EncapsulationMode,
     lifetime: Duration,
-) -> GroupSa {
+) -> IssuedSa {
     let tek = TekPolicy {
         spi,
         selector: TrafficSelector {
@@ -675,5 +675,5 @@ fn group_sa(
     let keys = TekKeys { encryption, integrity: Secret::new(vec![octet ^ 0xff; 32]) };
     let policy =
         GroupPolicy { group, kek: None, gap: GroupAssociatedPolicy::default(), teks: vec![tek] };
-    GroupSa::originate(policy, [(spi, keys)].into(), None, None, None)
+    IssuedSa::new(policy, [(spi, keys)].into(), None, None, None)
 }

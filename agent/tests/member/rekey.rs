@@ -32,7 +32,7 @@ fn renewal_in(world: &World) -> Duration {
     }
 }
 
-fn tek(spi: Spi, lifetime: u64, delays: (Option<u64>, Option<u64>)) -> gdoi::group::GroupSa {
+fn tek(spi: Spi, lifetime: u64, delays: (Option<u64>, Option<u64>)) -> gdoi::group::IssuedSa {
     teks_of(&[(spi, ALL, lifetime)], delays)
 }
 

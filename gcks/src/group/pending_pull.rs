@@ -13,7 +13,7 @@ use std::time::Duration;
 use daemon::entropy::EntropyError;
 use gdoi::config::Identity;
 use gdoi::event::PullId;
-use gdoi::group::{GroupPolicy, GroupSa, KekKeys, SenderIds, Spi, TekKeys};
+use gdoi::group::{GroupPolicy, IssuedSa, KekKeys, SenderIds, Spi, TekKeys};
 use ike::BootTime;
 use thiserror::Error as ThisError;
 
@@ -163,7 +163,7 @@ impl Group {
         pull: PullId,
         keys: &mut KeySource<'_>,
         now: BootTime,
-    ) -> Result<GroupSa, PullError> {
+    ) -> Result<IssuedSa, PullError> {
         let Some(pull) = self.pulls.remove(&pull) else {
             return Err(PullError::Superseded(Arc::clone(&self.name)));
         };
@@ -198,7 +198,7 @@ impl Group {
         let (number, kek_keys) = kek.map(|kek| (kek.number, kek.keys)).unzip();
         let bits = self.sender_ids.bits();
         let senders = sender.map(|value| SenderIds { bits, values: vec![value] });
-        let mut sa = GroupSa::originate(policy, tek_keys, kek_keys, number, senders);
+        let mut sa = IssuedSa::new(policy, tek_keys, kek_keys, number, senders);
         if let Some(path) = path {
             sa = sa.with_key_path(path);
         }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gdoi::group::{GroupSa, TekProtocol};
+use gdoi::group::{IssuedSa, TekProtocol};
 use gdoi::push::{Deletion, DeliveryPolicy, KekDelivery, PushContent, Recipients, SealedPush};
 use ike::BootTime;
 use thiserror::Error as ThisError;
@@ -117,7 +117,7 @@ impl Group {
             None => (None, None),
         };
         let policy = policy(&self.config, kek_policy, out.teks);
-        let sa = GroupSa::originate(policy, out.keys, kek_keys, None, None);
+        let sa = IssuedSa::new(policy, out.keys, kek_keys, None, None);
         let kek_delivery = KekDelivery::Packet;
         let content = PushContent { deletions: &deletions, group_sa: Some(&sa), kek_delivery };
         let Some(kek) = rekey_sa.kek.as_mut() else {
@@ -171,7 +171,7 @@ impl Group {
             |(next, updates)| {
                 let (kek_policy, kek_keys) = next.pushed(public_key, now);
                 let policy = policy(&self.config, Some(kek_policy), Vec::new());
-                let sa = GroupSa::originate(policy, BTreeMap::new(), Some(kek_keys), None, None);
+                let sa = IssuedSa::new(policy, BTreeMap::new(), Some(kek_keys), None, None);
                 let kek_delivery = KekDelivery::Hierarchy(updates);
                 let content = PushContent { deletions: &[], group_sa: Some(&sa), kek_delivery };
                 Ok((kek.seal(content, signing, keys.rng, now)?, next))

@@ -13,9 +13,9 @@ use crate::config::ByteOrder;
 use crate::error::{Error, PeerMisbehaved};
 use crate::group::{GroupId, GroupPolicy, GroupSa};
 use crate::wire::group_id;
+use crate::wire::group_policy;
 use crate::wire::nonce::Nonce;
 use crate::wire::registry::GROUPKEY_PULL;
-use crate::wire::{group_keys, group_policy};
 use ike::crypto::SeededRng;
 use ike::phase1::{ExchangeCipher, IsakmpSa};
 
@@ -138,9 +138,8 @@ impl ExpectKeys {
         if present != self.policy.kek.is_some() {
             return Err(PeerMisbehaved::SequenceNumber { present }.into());
         }
-        let keys = group_keys(&self.policy, message.keys)?;
         let number = message.sequence_number.map(|number| number.0);
-        Ok(GroupSa::received(self.policy.clone(), keys, number, message.proof))
+        Ok(GroupSa::received(self.policy.clone(), message.keys.into(), number)?)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::wire::seq::SequenceNumber;
 use crate::wire::{Body, Chain, EncodeError, Writer, sender_id_request};
 use ike::crypto::Secret;
 use ike::error::PeerMisbehaved;
-use ike::phase1::{HashVerified, IsakmpSa, Opened};
+use ike::phase1::{HashVerified, IsakmpSa, Opened, Verified};
 
 /// `HDR*, HASH(1), Ni, ID`
 #[derive(Debug, PartialEq, Eq)]
@@ -44,11 +44,9 @@ pub struct Message3 {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Message4 {
     /// Number of the last push; present if the policy has a rekey SA.
-    pub sequence_number: Option<SequenceNumber>,
+    pub sequence_number: Option<Verified<SequenceNumber>>,
     /// TEKs, the KEK, and what else comes with them.
-    pub keys: KeyDownload,
-    /// That HASH(4) was verified: what a group SA is made with.
-    pub proof: HashVerified,
+    pub keys: Verified<KeyDownload>,
 }
 
 /// What an authentic message said: something usable, or why it is not. Noise and forgeries never
@@ -171,19 +169,16 @@ impl Message4 {
         ni: &Nonce,
         nr: &Nonce,
     ) -> Result<Authentic<Self>, Error> {
-        let (chain, proof) = opened.authenticate(sa, Self::NAME, &[&ni.0, &nr.0])?;
-        Ok(Self::from_payloads(&chain, proof))
+        let (payloads, _) = opened.authenticate(sa, Self::NAME, &[&ni.0, &nr.0])?;
+        Ok(Self::from_payloads(&payloads))
     }
 
-    fn from_payloads(chain: &Chain<'_>, proof: HashVerified) -> Result<Self, Error> {
+    fn from_payloads(payloads: &ike::phase1::Authentic<'_>) -> Result<Self, Error> {
         let kinds = [PayloadKind::SEQUENCE_NUMBER, PayloadKind::KEY_DOWNLOAD];
-        let [sequence_number, keys] = pick(Self::NAME, chain, kinds)?;
-        let keys = need(Self::NAME, "KD", keys)?.read()?;
-        Ok(Self {
-            sequence_number: sequence_number.map(|raw| raw.read()).transpose()?,
-            keys,
-            proof,
-        })
+        let [_, _] = pick(Self::NAME, payloads, kinds)?;
+        let missing = PeerMisbehaved::MissingPayload { message: Self::NAME, payload: "KD" };
+        let keys = payloads.read()?.ok_or(missing)?;
+        Ok(Self { sequence_number: payloads.read()?, keys })
     }
 
     /// The payloads behind HASH(4).

@@ -12,7 +12,7 @@ use super::member::NONCE_LENGTH;
 use super::message::{Authentic, Message1, Message2, Message3, Message4, Rest};
 use crate::config::ByteOrder;
 use crate::error::{ApiMisuse, Error};
-use crate::group::{GroupId, GroupPolicy, GroupSa};
+use crate::group::{GroupId, GroupPolicy, IssuedSa};
 use crate::wire::group_id;
 use crate::wire::nonce::Nonce;
 use crate::wire::registry::GROUPKEY_PULL;
@@ -132,7 +132,7 @@ impl Accepted {
     ///
     /// # Errors
     /// The keys are not those of the policy offered, or too long for a datagram.
-    pub fn answer(&self, sa: &IsakmpSa, group_sa: &GroupSa) -> Result<Vec<u8>, Error> {
+    pub fn answer(&self, sa: &IsakmpSa, group_sa: &IssuedSa) -> Result<Vec<u8>, Error> {
         let (first, payloads) = message4(&self.policy, group_sa)?;
         let nonces = [self.ni.0.as_slice(), self.nr.0.as_slice()];
         let sealed = sa.seal_authenticated(&self.cipher, &nonces, first, payloads.expose())?;
@@ -144,7 +144,7 @@ impl Accepted {
 ///
 /// # Errors
 /// Members would refuse the keys, or they are too long for a datagram.
-pub fn message4(policy: &GroupPolicy, group_sa: &GroupSa) -> Result<Rest, Error> {
+pub fn message4(policy: &GroupPolicy, group_sa: &IssuedSa) -> Result<Rest, Error> {
     // What members would refuse must not leave here.
     group_keys(policy, key_download(group_sa)).map_err(ApiMisuse::Keys)?;
     let number =

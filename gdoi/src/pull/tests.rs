@@ -6,7 +6,7 @@ use super::message::{Message1, Message2, Message3, Message4};
 use super::server::{Requested, message4};
 use crate::config::ByteOrder;
 use crate::error::{ApiMisuse, Error, PeerMisbehaved};
-use crate::group::{GroupId, GroupSa};
+use crate::group::{GroupId, GroupSa, IssuedSa};
 use crate::wire::chain::{Body, encode_one};
 use crate::wire::gap::Gap;
 use crate::wire::group_id;
@@ -71,14 +71,14 @@ fn recorded_messages_are_read_and_written_to_the_same_octets() {
         assert_eq!(message3.requests, None);
         // HDR*, HASH(4), SEQ, KD <--
         let message4 = Message4::read(&member, four, &ni, &nr).unwrap().unwrap();
-        assert_eq!(message4.sequence_number, Some(SequenceNumber(0)));
+        assert_eq!(message4.sequence_number.as_deref(), Some(&SequenceNumber(0)));
         assert_eq!(message4.keys.packets.len(), 3);
 
         let rests = [
             message1.rest().unwrap(),
             message2.rest().unwrap(),
             message3.rest().unwrap(),
-            Message4::rest(message4.sequence_number, &message4.keys).unwrap(),
+            Message4::rest(Some(SequenceNumber(0)), &message4.keys).unwrap(),
         ];
         let nonces: [Vec<&[u8]>; 4] = [vec![], vec![&ni.0], vec![&ni.0, &nr.0], vec![&ni.0, &nr.0]];
         let mut cipher = server.exchange(GROUPKEY_PULL, one.header().message_id);
@@ -205,7 +205,7 @@ impl Liar {
     }
 
     /// A member that waits for the keys of `policy`.
-    fn expect_keys(&self, sa: &GroupSa) -> ExpectKeys {
+    fn expect_keys(&self, sa: &IssuedSa) -> ExpectKeys {
         ExpectKeys {
             cipher: self.sa.exchange(GROUPKEY_PULL, 7),
             ni: self.ni.clone(),
@@ -224,9 +224,9 @@ impl Liar {
 
     fn keys(
         &self,
-        expected: &GroupSa,
+        expected: &IssuedSa,
         number: Option<u32>,
-        given: &GroupSa,
+        given: &IssuedSa,
     ) -> Result<GroupSa, Error> {
         let (first, rest) =
             Message4::rest(number.map(SequenceNumber), &key_download(given)).unwrap();
@@ -238,13 +238,13 @@ impl Liar {
 fn keys_must_fit_the_policy_exactly() {
     let liar = Liar::new();
     let sa = computed::group_sa();
-    assert_eq!(liar.keys(&sa, Some(0), &sa), Ok(computed::group_sa()));
+    assert_eq!(liar.keys(&sa, Some(0), &sa).unwrap(), computed::group_sa());
     assert_eq!(
         liar.keys(&sa, None, &sa),
         Err(PeerMisbehaved::SequenceNumber { present: false }.into())
     );
 
-    let without_kek = GroupSa::originate(
+    let without_kek = IssuedSa::new(
         crate::group::GroupPolicy { kek: None, ..computed::policy() },
         [(0x0bad_c0de, tek_keys(20))].into(),
         None,
@@ -260,7 +260,7 @@ fn keys_must_fit_the_policy_exactly() {
         liar.keys(&without_kek, None, &sa),
         Err(Error::PeerMisbehaved(PeerMisbehaved::Keys(KeyError::UnannouncedKek(_))))
     ));
-    let short = GroupSa::originate(
+    let short = IssuedSa::new(
         without_kek.policy().clone(),
         [(0x0bad_c0de, tek_keys(19))].into(),
         None,
@@ -346,10 +346,10 @@ fn a_message_holds_its_payloads_once_and_no_others() {
     ));
 }
 
-fn computed_sa(number: u32) -> GroupSa {
+fn computed_sa(number: u32) -> IssuedSa {
     let GroupKeys { tek_keys, kek_keys, sender_ids, .. } =
         group_keys(&computed::policy(), key_download(&computed::group_sa())).unwrap();
-    GroupSa::originate(computed::policy(), tek_keys, kek_keys, Some(number), sender_ids)
+    IssuedSa::new(computed::policy(), tek_keys, kek_keys, Some(number), sender_ids)
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn requests_in_message_3_are_understood_or_refused() {
     let (expect_keys, message3) = offered.accept(&sa).unwrap();
     let accepted = server.read(&sa, &message3).unwrap().0.unwrap();
     let message4 = accepted.answer(&sa, &group_sa).unwrap();
-    assert_eq!(expect_keys.read(&sa, &message4).unwrap(), Ok(computed::group_sa()));
+    assert_eq!(expect_keys.read(&sa, &message4).unwrap().unwrap(), computed::group_sa());
 
     let with = |gap: Gap| {
         let (cipher, ni, nr) = (
@@ -419,7 +419,7 @@ fn a_key_server_does_not_hand_out_what_no_member_could_use() {
     let (_, message1) =
         ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
     let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().0.unwrap();
-    let keyless = GroupSa::originate(computed::policy(), [].into(), None, None, None);
+    let keyless = IssuedSa::new(computed::policy(), [].into(), None, None, None);
     assert!(matches!(
         message4(&computed::policy(), &keyless),
         Err(Error::ApiMisuse(ApiMisuse::Keys(_)))

@@ -10,10 +10,10 @@ use crate::error::Error;
 use crate::event::Transmit;
 use crate::group::{GroupSa, KekPolicy};
 use crate::lkh::{KeyPath, PathUpdate};
+use crate::wire::group_policy;
 use crate::wire::kd::{KeyDownload, KeyPacket, SecretAttribute};
 use crate::wire::lkh::{LkhAttribute, LkhDownload, LkhUpdate};
 use crate::wire::registry::KekKeyAttribute;
-use crate::wire::{group_keys, group_policy};
 use ike::crypto::Secret;
 
 /// What became of the KEK by a push.
@@ -69,7 +69,7 @@ pub(super) struct Applied {
 
 pub(super) fn apply(sa: &RekeySa, verified: VerifiedPush, legacy: bool) -> Result<Applied, Error> {
     let habit = verified.habit();
-    let (payloads, proof) = verified.read()?;
+    let payloads = verified.read()?;
     let mut deletions = Vec::new();
     for delete in &payloads.deletes {
         deletions.extend(Deletion::read(delete)?);
@@ -85,31 +85,31 @@ pub(super) fn apply(sa: &RekeySa, verified: VerifiedPush, legacy: bool) -> Resul
     let mut policy = group_policy(sa.group, &policy)?;
     let stated = policy.kek.clone();
     let rolls = stated.as_ref().is_some_and(|kek| kek.spi != sa.policy.spi);
-    let (keys, path) = settle_kek(sa, stated.as_ref().filter(|_| rolls), keys)?;
+    let mut path = None;
+    let keys = keys.try_map(|keys| {
+        let (keys, new_path) = settle_kek(sa, stated.as_ref().filter(|_| rolls), keys)?;
+        path = new_path;
+        Ok::<_, Error>(keys)
+    })?;
     if !rolls && !keys.packets.iter().any(|packet| matches!(packet, KeyPacket::Kek { .. })) {
         // A SAK that only states the current KEK once more needs no key.
         policy.kek = None;
     }
-    let mut keys = group_keys(&policy, keys)?;
-    policy.kek.clone_from(&stated);
-    let successor = match (&stated, &mut keys.kek_keys) {
+    let mut group_sa = GroupSa::pushed(policy, keys)?;
+    if let Some(stated) = &stated {
+        // Without a key of its own a new KEK's pushes are verified with the old one.
+        let signature_key = rolls.then_some(sa.verifier.der.as_slice());
+        group_sa.state_kek(stated, signature_key);
+    }
+    let successor = match (&stated, group_sa.kek_keys()) {
         (Some(new), Some(keys)) if rolls => {
-            if keys.signature_key.is_none() {
-                keys.signature_key = Some(sa.verifier.der.clone());
-            }
             let path = path.as_ref().map(KeyPath::duplicate);
             Some(RekeySa::new(sa.group, new, keys, path, 0, legacy)?.with_habit(habit))
         }
         _ => None,
     };
     let path = path.filter(|_| successor.is_none());
-    Ok(Applied {
-        group_sa: Some(GroupSa::pushed(policy, keys, proof)),
-        policy: stated,
-        successor,
-        path,
-        ..none
-    })
+    Ok(Applied { group_sa: Some(group_sa), policy: stated, successor, path, ..none })
 }
 
 /// Brings the keys of a KEK to the form of a pull: one KEK packet, under the SPI of the SAK.

@@ -2,6 +2,7 @@
 
 use crate::config::HashAlgorithm;
 use crate::error::{Error, PeerMisbehaved};
+use crate::group::proof::FromKeyServer;
 use crate::group::{Spi, TekProtocol};
 use crate::wire::codec::Codec;
 use crate::wire::delete::Delete;
@@ -109,7 +110,7 @@ impl Deletion {
 pub(crate) struct PushPayloads {
     pub(crate) deletes: Vec<Delete>,
     pub(crate) policy: Option<GroupSecurityAssociation>,
-    pub(crate) keys: Option<KeyDownload>,
+    pub(crate) keys: Option<FromKeyServer<KeyDownload>>,
 }
 
 /// A header of a push under the KEK `spi`, its Length still to be filled in.
@@ -158,6 +159,15 @@ pub(crate) fn signed_digest(
     octets_behind_header: usize,
     payloads: &[u8],
 ) -> Result<Vec<u8>, EncodeError> {
+    let header = signed_header(header, octets_behind_header)?;
+    Ok(hash(algorithm, &[LABEL, &header, payloads]))
+}
+
+/// HDR as SIG covers it.
+pub(crate) fn signed_header(
+    header: &Header,
+    octets_behind_header: usize,
+) -> Result<Vec<u8>, EncodeError> {
     let length = header::LENGTH.saturating_add(octets_behind_header);
     let mut header = *header;
     header.length = u32::try_from(length).map_err(|_| EncodeError {
@@ -167,12 +177,11 @@ pub(crate) fn signed_digest(
     })?;
     let mut writer = Writer::new();
     header.encode(&mut writer);
-    let header = writer.finish()?;
-    Ok(hash(algorithm, &[LABEL, &header, payloads]))
+    writer.finish()
 }
 
 /// Five octets, no terminator (RFC 6407 §4).
-const LABEL: &[u8] = b"rekey";
+pub(crate) const LABEL: &[u8] = b"rekey";
 
 /// Protocol-ID of a KEK in a Delete payload. An ISAKMP SA's is 1, in Informational exchanges.
 const KEK: u8 = 0;

@@ -10,9 +10,10 @@ use super::kek::{Kek, Verifier};
 use super::message::{self, NAME, PushPayloads, SignatureHabit, SignedLength};
 use super::replay::Replay;
 use crate::error::{Error, PeerMisbehaved};
-use crate::group::proof::SignatureVerified;
+use crate::group::proof::{FromKeyServer, SignatureVerified, SignedOctets};
 use crate::wire::InvalidMessage;
 use crate::wire::chain::{self, RawPayload};
+use crate::wire::delete::Delete;
 use crate::wire::header::{self, Header};
 use crate::wire::registry::{Flags, GROUPKEY_PUSH, PayloadKind};
 use crate::wire::seq::SequenceNumber;
@@ -180,7 +181,6 @@ impl Fresh {
     ) -> Result<VerifiedPush, Error> {
         let Self(push) = self;
         let whole = push.opened.plaintext.len();
-        let signed = push.opened.plaintext.get(..push.signed).unwrap_or_default();
         let padded = whole != push.unpadded;
         for length in in_order(habit.length, [SignedLength::Padded, SignedLength::Unpadded]) {
             if length == SignedLength::Unpadded && !padded {
@@ -191,14 +191,19 @@ impl Fresh {
                 SignedLength::Padded => whole,
                 SignedLength::Unpadded => push.unpadded,
             };
-            let digest =
-                message::signed_digest(verifier.hash, &push.opened.header, counted, signed)?;
+            let header = message::signed_header(&push.opened.header, counted)?;
+            let octets = SignedOctets {
+                prefix: &[message::LABEL, &header],
+                first: push.opened.header.next_payload,
+                payloads: &push.opened.plaintext,
+                signed: push.signed,
+            };
             for form in in_order(habit.form, [RsaForm::DigestInfo, RsaForm::RawDigest]) {
                 let Some(proof) = SignatureVerified::verify(
                     &verifier.key,
                     verifier.hash,
                     form,
-                    &digest,
+                    &octets,
                     &push.signature,
                 ) else {
                     continue;
@@ -226,23 +231,17 @@ impl VerifiedPush {
         self.habit
     }
 
-    /// The payload bodies, and the proof that they may be used.
+    /// The payload bodies.
     ///
     /// # Errors
     /// A body cannot be read.
-    pub(crate) fn read(self) -> Result<(PushPayloads, SignatureVerified), Error> {
-        let opened = &self.push.opened;
-        let chain = chain::walk(opened.header.next_payload, &opened.plaintext, header::LENGTH)?;
-        let mut payloads = PushPayloads::default();
-        for payload in &chain.payloads {
-            match payload.kind {
-                PayloadKind::DELETE => payloads.deletes.push(payload.read()?),
-                PayloadKind::SA => payloads.policy = Some(payload.read()?),
-                PayloadKind::KEY_DOWNLOAD => payloads.keys = Some(payload.read()?),
-                _ => {}
-            }
-        }
-        Ok((payloads, self.proof))
+    pub(crate) fn read(&self) -> Result<PushPayloads, Error> {
+        let deletes = self.proof.read::<Delete>()?;
+        Ok(PushPayloads {
+            deletes: deletes.into_iter().map(FromKeyServer::into_inner).collect(),
+            policy: self.proof.read()?.pop().map(FromKeyServer::into_inner),
+            keys: self.proof.read()?.pop(),
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use ike::wire::payload::AnyPayload;
 
 use crate::config::HashAlgorithm;
 use crate::error::{Error, NotAccepted};
-use crate::group::{GroupSa, KekKeys, KekPolicy};
+use crate::group::{IssuedSa, KekKeys, KekPolicy};
 use crate::lkh::UpdateArrays;
 use crate::wire::chain::encode_with;
 use crate::wire::kd::KeyPacket;
@@ -40,7 +40,7 @@ pub struct PushContent<'a> {
     /// SAs that members delete at once.
     pub deletions: &'a [Deletion],
     /// New policy and keys. With another KEK than the one that encrypts, members change over to it.
-    pub group_sa: Option<&'a GroupSa>,
+    pub group_sa: Option<&'a IssuedSa>,
     /// How the new KEK of `group_sa`, if there is one, reaches the members.
     pub kek_delivery: KekDelivery,
 }

@@ -9,7 +9,7 @@ use ike::session::{Exchange, Session};
 use super::{Server, aborted};
 use crate::error::{ApiMisuse, Error};
 use crate::event::{PullAbort, PullId, PullRefusal, ServerEvent};
-use crate::group::{GroupId, GroupPolicy, GroupSa};
+use crate::group::{GroupId, GroupPolicy, IssuedSa};
 use crate::pull::server::{Accepted, ExpectAcceptance, Requested, message4};
 use crate::wire::registry::NotifyType;
 use ike::time::BootTime;
@@ -28,7 +28,7 @@ enum PullState {
     /// Message 1 was authentic; the caller decides.
     Requested(Digest, Requested),
     /// Message 2 was sent; the keys, if they are known already.
-    Answered(Answered, Box<ExpectAcceptance>, Option<Box<GroupSa>>),
+    Answered(Answered, Box<ExpectAcceptance>, Option<Box<IssuedSa>>),
     /// Message 3 was valid; the caller gives the keys.
     Accepted(Digest, Box<Accepted>),
     /// Nothing more will come; the last answer is kept for copies of its request.
@@ -139,7 +139,7 @@ impl Server {
         &mut self,
         id: PullId,
         policy: &GroupPolicy,
-        keys: Option<GroupSa>,
+        keys: Option<IssuedSa>,
         now: BootTime,
     ) -> Result<(), Error> {
         let (cookies, message_id) = self.endpoint.find(id).ok_or(ApiMisuse::NoSuchPull)?;
@@ -255,7 +255,7 @@ impl Server {
     pub(super) fn send_keys(
         &mut self,
         id: PullId,
-        group_sa: &GroupSa,
+        group_sa: &IssuedSa,
         now: BootTime,
     ) -> Result<(), Error> {
         let (cookies, message_id) = self.endpoint.find(id).ok_or(ApiMisuse::NoSuchPull)?;

@@ -12,7 +12,7 @@ use super::lengths::{KeyLengths, is_combined, kek_octets};
 use super::lkh::{LkhAttribute, LkhDownload, LkhKey};
 use super::registry::{KdType, KekAlgorithm, KekKeyAttribute, SidAttribute, TekKeyAttribute};
 use crate::group::{
-    GroupKeys, GroupPolicy, GroupSa, KekKeys, KekPolicy, SenderIds, Spi, TekKeys, TekProtection,
+    GroupKeys, GroupPolicy, IssuedSa, KekKeys, KekPolicy, SenderIds, Spi, TekKeys, TekProtection,
     TekProtocol,
 };
 use ike::crypto::Secret;
@@ -113,7 +113,7 @@ pub fn group_keys(policy: &GroupPolicy, download: KeyDownload) -> Result<GroupKe
 
 /// The KD payload that hands out the keys of `sa`: KEK, the path of the key hierarchy, TEKs in
 /// order of their policy, SIDs.
-pub fn key_download(sa: &GroupSa) -> KeyDownload {
+pub fn key_download(sa: &IssuedSa) -> KeyDownload {
     let mut packets = Vec::new();
     if let (Some(policy), Some(keys)) = (&sa.policy().kek, sa.kek_keys()) {
         let key = SecretAttribute::new(

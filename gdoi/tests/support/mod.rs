@@ -23,8 +23,8 @@ use gdoi::error::Error;
 use gdoi::event::{PullRefusal, RegistrationEvent, RegistrationFailure, ServerEvent, Transmit};
 use gdoi::group::{
     AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
-    GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, SaDirection, TekKeys, TekPolicy,
-    TekProtection, TekProtocol, TrafficSelector,
+    GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, IssuedSa, SaDirection, TekKeys,
+    TekPolicy, TekProtection, TekProtocol, TrafficSelector,
 };
 use gdoi::member::Registration;
 use gdoi::server::{Computed, Server};
@@ -131,10 +131,10 @@ pub fn group_policy(group: GroupId) -> GroupPolicy {
     }
 }
 
-pub fn group_sa(group: GroupId) -> GroupSa {
+pub fn group_sa(group: GroupId) -> IssuedSa {
     let keys =
         TekKeys { encryption: Secret::new(vec![0x30; 16]), integrity: Secret::new(vec![0x40; 32]) };
-    GroupSa::originate(group_policy(group), BTreeMap::from([(SPI, keys)]), None, None, None)
+    IssuedSa::new(group_policy(group), BTreeMap::from([(SPI, keys)]), None, None, None)
 }
 
 /// What the network does to one datagram: one delay for each copy that arrives, none for a loss.
@@ -163,7 +163,7 @@ pub struct Pair {
     pub network: Box<dyn FnMut(&Transmit) -> Fate>,
     pub answer: Box<dyn FnMut(&ServerEvent) -> Answer>,
     /// What is handed out.
-    pub keys: Box<dyn Fn(GroupId) -> GroupSa>,
+    pub keys: Box<dyn Fn(GroupId) -> IssuedSa>,
     /// Whether members accept what is offered.
     pub accept: bool,
     pub server_events: Vec<ServerEvent>,

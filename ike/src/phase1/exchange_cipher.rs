@@ -5,6 +5,8 @@
 //! state behind it and leaves the old one alone, so that a forged or repeated message cannot move
 //! the chain.
 
+use core::ops::Deref;
+
 use zeroize::Zeroizing;
 
 use super::cookies::Cookies;
@@ -13,7 +15,7 @@ use crate::crypto::{Cipher, CipherError, Iv, Secret};
 use crate::error::{ApiMisuse, Error, NotAccepted, PeerMisbehaved};
 use crate::wire::header::{self, Header};
 use crate::wire::registry::{ExchangeType, Flags, PayloadKind};
-use crate::wire::{Chain, InvalidMessage, chain};
+use crate::wire::{Body, Chain, InvalidMessage, chain};
 
 /// Where the cipher of one exchange stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +92,7 @@ impl Opened {
         sa: &IsakmpSa,
         message: &'static str,
         nonces: &[&[u8]],
-    ) -> Result<(Chain<'_>, HashVerified), Error> {
+    ) -> Result<(Authentic<'_>, HashVerified), Error> {
         let chain = self.chain()?;
         let Some(hash) = chain.payloads.first().filter(|payload| payload.kind == PayloadKind::HASH)
         else {
@@ -103,7 +105,51 @@ impl Opened {
             nonces,
             chain.octets_behind(0),
         )?;
-        Ok((chain, verified))
+        Ok((Authentic(chain), verified))
+    }
+}
+
+/// The payloads of a message whose HASH was verified, HASH first. Made by [`Opened::authenticate`]
+/// alone.
+#[derive(Debug)]
+pub struct Authentic<'a>(Chain<'a>);
+
+impl Authentic<'_> {
+    /// The first payload of type `T`, bound to its proof.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read<T: Body>(&self) -> Result<Option<Verified<T>>, InvalidMessage> {
+        let of_kind = self.0.payloads.iter().find(|payload| payload.kind == T::KIND);
+        of_kind.map(|payload| payload.read().map(Verified)).transpose()
+    }
+}
+
+impl<'a> Deref for Authentic<'a> {
+    type Target = Chain<'a>;
+
+    fn deref(&self) -> &Chain<'a> {
+        &self.0
+    }
+}
+
+/// A payload that stood behind a verified HASH: proof and what it proves are one value, and nobody
+/// can put another payload in its place. Made by [`Authentic::read`] alone.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verified<T>(T);
+
+impl<T> Verified<T> {
+    /// The payload, without its proof.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> Deref for Verified<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
     }
 }
 

@@ -26,7 +26,7 @@ pub mod refusal;
 pub mod responder;
 
 pub use cookies::Cookies;
-pub use exchange_cipher::{ExchangeCipher, Opened, Sealed};
+pub use exchange_cipher::{Authentic, ExchangeCipher, Opened, Sealed, Verified};
 pub use informational::Informational;
 pub use initiator::{Initiator, InitiatorConfig, InitiatorStep};
 pub use isakmp_sa::{HashVerified, IsakmpSa, PeerAuthenticated, Role};

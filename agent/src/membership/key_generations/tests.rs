@@ -53,7 +53,7 @@ fn sa_for(teks: &[(Spi, u64, u8)], delays: (Option<u64>, Option<u64>)) -> GroupS
         encryption: Secret::copy_from(&spi.to_be_bytes().repeat(4)),
         integrity: Secret::copy_from(&spi.to_be_bytes().repeat(8)),
     };
-    GroupSa::originate(
+    GroupSa::from_kernel(
         GroupPolicy {
             group: GroupId(1),
             kek: None,
@@ -64,9 +64,6 @@ fn sa_for(teks: &[(Spi, u64, u8)], delays: (Option<u64>, Option<u64>)) -> GroupS
             teks: teks.iter().map(policy).collect(),
         },
         teks.iter().map(|(spi, ..)| (*spi, keys(*spi))).collect(),
-        None,
-        None,
-        None,
     )
 }
 

@@ -112,8 +112,7 @@ impl KeyServer {
             gap: Default::default(),
             teks: vec![],
         };
-        let number = Some(self.sealer.sequence_number());
-        GroupSa::originate(policy, BTreeMap::new(), Some(self.keys()), number, None)
+        GroupSa::from_sealed(policy, self.keys(), self.sealer.sequence_number())
     }
 
     pub(super) fn member(&self) -> RekeyMember {
@@ -130,7 +129,7 @@ impl KeyServer {
 }
 
 /// New TEKs, and a new KEK with its key if one is given.
-pub(super) fn tek_sa(spi: Spi, kek: Option<(KekPolicy, KekKeys)>) -> GroupSa {
+pub(super) fn tek_sa(spi: Spi, kek: Option<(KekPolicy, KekKeys)>) -> IssuedSa {
     let (kek, keys) = kek.unzip();
     let policy = GroupPolicy {
         group: GROUP,
@@ -141,7 +140,7 @@ pub(super) fn tek_sa(spi: Spi, kek: Option<(KekPolicy, KekKeys)>) -> GroupSa {
         },
         teks: vec![tek(spi)],
     };
-    GroupSa::originate(policy, BTreeMap::from([(spi, tek_keys())]), keys, None, None)
+    IssuedSa::new(policy, BTreeMap::from([(spi, tek_keys())]), keys, None, None)
 }
 
 pub(super) fn tek(spi: Spi) -> TekPolicy {

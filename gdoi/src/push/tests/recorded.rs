@@ -27,7 +27,7 @@ fn pulled(recording: &Recording) -> GroupSa {
     let mut download: KeyDownload = keys.payloads[2].read().unwrap();
     download.packets.retain(|packet| matches!(packet, KeyPacket::Kek { .. }));
     let keys = group_keys(&policy, download).unwrap();
-    GroupSa::originate(policy, keys.tek_keys, keys.kek_keys, Some(0), None)
+    GroupSa::from_sealed(policy, keys.kek_keys.unwrap(), 0)
 }
 
 fn member(recording: &Recording, legacy: bool) -> RekeyMember {
@@ -63,7 +63,7 @@ fn signatures_and_keys() {
                 (number + 1, habit),
                 "{name}"
             );
-            let (payloads, _) = push.read().unwrap();
+            let payloads = push.read().unwrap();
             assert!(payloads.deletes.is_empty());
             assert_eq!(payloads.policy.unwrap().teks.len() + 1, packets);
             let KeyPacket::Tek { attributes, .. } =

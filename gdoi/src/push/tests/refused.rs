@@ -183,7 +183,7 @@ fn payloads_out_of_place() {
 fn unusable_content() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
     let mut member = server.member();
-    let sa = GroupSa::originate(
+    let sa = IssuedSa::new(
         GroupPolicy { group: GROUP, kek: None, gap: Default::default(), teks: vec![tek(0x1000)] },
         BTreeMap::new(),
         None,

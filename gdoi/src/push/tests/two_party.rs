@@ -137,7 +137,7 @@ fn a_removed_member_cannot_follow() {
             gap: Default::default(),
             teks: vec![],
         };
-        let sa = GroupSa::originate(group, BTreeMap::new(), Some(keys()), None, None);
+        let sa = IssuedSa::new(group, BTreeMap::new(), Some(keys()), None, None);
         let push = server.seal(PushContent {
             group_sa: Some(&sa),
             kek_delivery,
@@ -197,7 +197,7 @@ fn sender_identifiers_never_leave_in_a_push() {
     let policy =
         GroupPolicy { group: GROUP, kek: None, gap: Default::default(), teks: vec![tek(0x1000)] };
     let ids = Some(SenderIds { bits: 16, values: vec![7] });
-    let sa = GroupSa::originate(policy, BTreeMap::from([(0x1000, tek_keys())]), None, None, ids);
+    let sa = IssuedSa::new(policy, BTreeMap::from([(0x1000, tek_keys())]), None, None, ids);
     let push = server.seal(PushContent { group_sa: Some(&sa), ..PushContent::default() });
     assert_eq!(accepted(&mut member, push.datagram()).group_sa.unwrap().sender_ids(), None);
 }
@@ -265,7 +265,7 @@ fn a_member_goes_on_from_what_it_exported() {
         gap: Default::default(),
         teks: vec![],
     };
-    let sa = GroupSa::originate(group, BTreeMap::new(), Some(keys()), None, None);
+    let sa = IssuedSa::new(group, BTreeMap::new(), Some(keys()), None, None);
     let roll =
         server.seal(PushContent { group_sa: Some(&sa), kek_delivery, ..PushContent::default() });
     assert!(matches!(accepted(&mut after, roll.datagram()).kek, KekChange::Replaced { .. }));

@@ -8,7 +8,7 @@ use ike::wire::payload::AnyPayload;
 use crate::config::{ByteOrder, Identity};
 use crate::group::{
     AddressPreservation, AddressRange, EncapsulationMode, EspTransform, GroupAssociatedPolicy,
-    GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy, SaDirection, SenderIds, TekKeys, TekPolicy,
+    GroupId, GroupPolicy, IssuedSa, KekKeys, KekPolicy, SaDirection, SenderIds, TekKeys, TekPolicy,
     TekProtection, TekProtocol, TrafficSelector,
 };
 use crate::wire::attribute::Attribute;
@@ -87,12 +87,12 @@ pub(crate) fn policy() -> GroupPolicy {
     }
 }
 
-pub(crate) fn group_sa() -> GroupSa {
+pub(crate) fn group_sa() -> IssuedSa {
     let keys = TekKeys {
         encryption: Secret::new((0x30..=0x43).collect()),
         integrity: Secret::new(Vec::new()),
     };
-    GroupSa::originate(
+    IssuedSa::new(
         policy(),
         [(0x0bad_c0de, keys)].into(),
         Some(KekKeys { algorithm_key: Secret::new((0x00..=0x1f).collect()), signature_key: None }),
