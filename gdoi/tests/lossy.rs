@@ -118,6 +118,16 @@ fn the_budget_of_message_3_begins_with_the_answer_that_arrived() {
     check(&pair);
 }
 
+/// The same in a pull.
+#[test]
+fn the_budget_of_message_3_of_a_pull_begins_with_the_answer_that_arrived() {
+    let none = vec![0; 4];
+    let fates = vec![none.clone(), none.clone(), none, vec![2, 1, 1, 1], vec![1, 1, 1, 1]];
+    let pair = lose(fates, 1);
+    assert!(pair.is_registered(0), "{:?}", pair.failure(0));
+    check(&pair);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -80,6 +80,7 @@ impl Server {
             PullState::Answered(answered, state, _) => {
                 if let Some(answer) = answer_of(answered.handle(&digest, inbound.now))? {
                     self.endpoint.repeat(address, answer);
+                    self.wait_anew(&cookies, inbound.header.message_id, inbound.now);
                     return Ok(());
                 }
                 let (accepted, proof) = state.read(sa, inbound.datagram)?;
@@ -87,6 +88,15 @@ impl Server {
                 self.accept(inbound, cookies, digest, accepted);
                 Ok(())
             }
+        }
+    }
+
+    /// Message 2 was sent once more: the peer may have got none before, and has the whole time for
+    /// message 3. Answers to copies are few, so that a recorded request keeps no pull for long.
+    fn wait_anew(&mut self, cookies: &Cookies, message_id: u32, now: BootTime) {
+        let deadline = now + self.config.limits.half_open_timeout;
+        if let Some(pull) = self.endpoint.take(cookies, message_id) {
+            self.endpoint.put(cookies, message_id, Pull { deadline, ..pull });
         }
     }
 
