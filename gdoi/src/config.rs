@@ -83,7 +83,7 @@ impl From<&ServerConfig> for EndpointConfig {
         Self {
             identity: config.identity.clone(),
             peers: config.peers.clone(),
-            phase1: config.phase1.clone(),
+            phase1: vec![config.phase1.clone()],
             // Pushes go to the address that a member registered from, and ESP with preserved
             // addresses does not pass address translation: a member that moved registers anew.
             mobility: PeerMobility::Fixed,

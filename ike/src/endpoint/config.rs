@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::config::{Identity, PeerCredential, Phase1Policy};
+use crate::wire::registry::Doi;
 
 /// What an endpoint answers, and to whom.
 #[derive(Clone, Debug)]
@@ -10,12 +11,19 @@ pub struct EndpointConfig {
     /// Our phase-1 identity; `None` is the address the peer wrote to.
     pub identity: Option<Identity>,
     pub peers: Vec<PeerCredential>,
-    /// What phase 1 may negotiate, and for which domain of interpretation.
-    pub phase1: Phase1Policy,
+    /// What phase 1 may negotiate, for each domain of interpretation that is spoken here. Of several
+    /// for one domain the first counts.
+    pub phase1: Vec<Phase1Policy>,
     /// Whether a peer may be somewhere else after phase 1.
     pub mobility: PeerMobility,
     /// Bounds on work for strangers.
     pub limits: Limits,
+}
+
+impl EndpointConfig {
+    pub(super) fn policy(&self, doi: Doi) -> Option<&Phase1Policy> {
+        self.phase1.iter().find(|policy| policy.doi == doi)
+    }
 }
 
 /// Whether a peer with an ISAKMP SA may change its address or port. Address translation changes

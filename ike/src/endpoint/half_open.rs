@@ -25,11 +25,13 @@ use crate::retransmission::{Answered, Copy, Digest};
 use crate::session::PeerAddress;
 use crate::time::BootTime;
 use crate::wire::header::Cookie;
+use crate::wire::registry::Doi;
 
 /// One exchange of main mode that has not come to its end.
 #[derive(Debug)]
 pub(super) struct HalfOpen {
     pub(super) address: PeerAddress,
+    pub(super) doi: Doi,
     pub(super) phase: Phase,
     /// What keys are derived with, from message 3 on.
     pub(super) credential: Option<PeerCredential>,
@@ -161,9 +163,10 @@ impl HalfOpenTable {
         self.by_source.entry(Origin::of(source)).or_default().strangers.insert((born, cookies));
         self.by_first_message.insert((source, cookies.initiator), cookies);
         self.deadlines.insert((deadline, cookies));
-        let (phase, credential) = (Phase::ExpectKe(state, 0), None);
+        let (doi, credential) = (state.doi(), None);
+        let phase = Phase::ExpectKe(state, 0);
         let exchange =
-            HalfOpen { address, phase, credential, answered, began: now, deadline, born };
+            HalfOpen { address, doi, phase, credential, answered, began: now, deadline, born };
         self.by_cookies.insert(cookies, exchange);
         evicted
     }

@@ -11,7 +11,7 @@ use crate::config::Identity;
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted, PeerIncompatible};
 use crate::phase1::Cookies;
-use crate::phase1::responder::{ExpectKe, Offer};
+use crate::phase1::responder::{ExpectKe, ReceivedOffer};
 use crate::retransmission::{Answered, Digest};
 use crate::session::{Exchange, Session};
 use crate::time::BootTime;
@@ -19,7 +19,7 @@ use crate::wire::Payload;
 use crate::wire::header::{self, Header};
 use crate::wire::notify::Notification;
 use crate::wire::payload::{encode_chain, first_kind};
-use crate::wire::registry::{ExchangeType, Flags, NotifyType, ProtocolId};
+use crate::wire::registry::{Doi, ExchangeType, Flags, NotifyType, ProtocolId};
 
 impl<X: Exchange> Endpoint<X> {
     pub(super) fn handle_main_mode(&mut self, inbound: Inbound<'_>) -> Result<(), Error> {
@@ -64,11 +64,13 @@ impl<X: Exchange> Endpoint<X> {
             self.repeat(address, answer);
             return Ok(());
         }
-        let offer = match Offer::read(&self.config.phase1, datagram) {
+        let received = ReceivedOffer::read(datagram)?;
+        let doi = received.doi();
+        let offer = match received.choose(&self.config.phase1) {
             Ok(offer) => offer,
             Err(error) => {
                 if let Error::PeerIncompatible(PeerIncompatible::NoProposalChosen(_)) = error {
-                    self.say_no_proposal_chosen(&inbound);
+                    self.say_no_proposal_chosen(&inbound, doi);
                 }
                 return Err(error);
             }
@@ -257,9 +259,9 @@ impl<X: Exchange> Endpoint<X> {
 
     /// Names the reason to a peer with a credential. Nobody can vouch for the message; it is
     /// smaller than the one it answers.
-    fn say_no_proposal_chosen(&mut self, inbound: &Inbound<'_>) {
+    fn say_no_proposal_chosen(&mut self, inbound: &Inbound<'_>, doi: Doi) {
         let notification = Notification {
-            doi: self.config.phase1.doi,
+            doi,
             protocol: ProtocolId::ISAKMP,
             spi: Vec::new(),
             kind: NotifyType::NO_PROPOSAL_CHOSEN,

@@ -155,23 +155,26 @@ impl<X: Exchange> Endpoint<X> {
 
     /// Takes over another configuration, and ends what it does not allow any more, so that nobody
     /// gets in by what has gone: half-open exchanges and ISAKMP SAs whose credential is gone, has
-    /// changed or is not the one meant for their host any more; all of them if the phase-1 policy
-    /// or our identity is another one. Peers hear protected Deletes. Returns who had an ISAKMP SA
+    /// changed or is not the one meant for their host any more; all of a domain of interpretation
+    /// if its phase-1 policy is another one; all of them if our identity is. Peers hear protected Deletes. Returns who had an ISAKMP SA
     /// that ended.
     pub fn reconfigure(&mut self, config: EndpointConfig) -> Vec<SocketAddr> {
-        let all = config.phase1 != self.config.phase1 || config.identity != self.config.identity;
+        let before = core::mem::replace(&mut self.config, config);
+        let config = &self.config;
         self.credentials = Credentials::new(config.peers.clone());
         self.half_open.limit(config.limits);
         self.sessions.limit(config.limits);
-        self.config = config;
         let credentials = &self.credentials;
-        let is_allowed = |address: PeerAddress, used: Option<&PeerCredential>| {
+        let is_allowed = |doi: Doi, address: PeerAddress, used: Option<&PeerCredential>| {
+            let same =
+                config.identity == before.identity && config.policy(doi) == before.policy(doi);
             let meant = credentials.find(address.remote.ip());
-            !all && meant.is_some() && (used.is_none() || used == meant)
+            same && meant.is_some() && (used.is_none() || used == meant)
         };
-        self.half_open.retain(|half| is_allowed(half.address, half.credential.as_ref()));
-        let ended =
-            self.sessions.find_all(|session| !is_allowed(session.origin(), session.credential()));
+        self.half_open.retain(|half| is_allowed(half.doi, half.address, half.credential.as_ref()));
+        let ended = self.sessions.find_all(|session| {
+            !is_allowed(session.sa().doi(), session.origin(), session.credential())
+        });
         self.delete_sessions(&ended)
     }
 

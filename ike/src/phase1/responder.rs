@@ -22,8 +22,9 @@ use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
 use super::proposal::{self, Agreement};
 use crate::config::{Credential, Identity, Phase1Policy, Phase1Transform};
 use crate::crypto::{KeyPair, PublicValue, SeededRng};
-use crate::error::{Error, PeerMisbehaved};
+use crate::error::{Error, PeerIncompatible, PeerMisbehaved};
 use crate::wire::header::Cookie;
+use crate::wire::registry::Doi;
 use crate::wire::sa::SecurityAssociation;
 use crate::wire::{Codec, InvalidMessage};
 
@@ -32,11 +33,55 @@ use crate::wire::{Codec, InvalidMessage};
 /// # Errors
 /// As for [`Offer::read`].
 pub fn answer_offer(
-    policy: &Phase1Policy,
+    policies: &[Phase1Policy],
     datagram: &[u8],
     rng: &mut SeededRng,
 ) -> Result<(ExpectKe, Vec<u8>), Error> {
-    Offer::read(policy, datagram)?.answer(rng.nonzero_array())
+    Offer::read(policies, datagram)?.answer(rng.nonzero_array())
+}
+
+/// Message 1, read; whether it is acceptable is still open.
+#[derive(Debug)]
+pub struct ReceivedOffer {
+    initiator: Cookie,
+    sa: SecurityAssociation,
+    sai_b: Vec<u8>,
+}
+
+impl ReceivedOffer {
+    /// Reads message 1.
+    ///
+    /// # Errors
+    /// It is no message 1.
+    pub fn read(datagram: &[u8]) -> Result<Self, Error> {
+        let SaMessage { cookies, sa, sa_b, .. } = SaMessage::read("message 1", datagram)?;
+        if cookies.responder != [0; 8] {
+            let value = u64::from_be_bytes(cookies.responder);
+            return Err(InvalidMessage::Value { what: "responder cookie", offset: 8, value }.into());
+        }
+        Ok(Self { initiator: cookies.initiator, sa, sai_b: sa_b })
+    }
+
+    /// The domain of interpretation that it is for.
+    pub fn doi(&self) -> Doi {
+        self.sa.doi
+    }
+
+    /// Chooses: the first transform of the offer, in the initiator's order of preference, that the
+    /// policy for its domain of interpretation has. The life time is the smaller of both.
+    ///
+    /// # Errors
+    /// No policy is for its domain, or nothing in it is acceptable.
+    pub fn choose(self, policies: &[Phase1Policy]) -> Result<Offer, Error> {
+        let Self { initiator, sa, sai_b } = self;
+        let (agreement, choice) = proposal::choose(policy_for(policies, sa.doi)?, &sa)?;
+        Ok(Offer { initiator, agreement, choice, sai_b })
+    }
+}
+
+/// The policy for a domain of interpretation.
+fn policy_for(policies: &[Phase1Policy], doi: Doi) -> Result<&Phase1Policy, PeerIncompatible> {
+    policies.iter().find(|policy| policy.doi == doi).ok_or(PeerIncompatible::Doi(doi))
 }
 
 /// Message 1, read and found acceptable.
@@ -49,19 +94,12 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// Reads message 1 and chooses: the first transform of the offer, in the initiator's order of
-    /// preference, that `policy` has. The life time is the smaller of both.
+    /// Reads message 1 and chooses.
     ///
     /// # Errors
-    /// No message 1, or nothing in it that `policy` accepts.
-    pub fn read(policy: &Phase1Policy, datagram: &[u8]) -> Result<Self, Error> {
-        let SaMessage { cookies, sa, sa_b, .. } = SaMessage::read("message 1", datagram)?;
-        if cookies.responder != [0; 8] {
-            let value = u64::from_be_bytes(cookies.responder);
-            return Err(InvalidMessage::Value { what: "responder cookie", offset: 8, value }.into());
-        }
-        let (agreement, choice) = proposal::choose(policy, &sa)?;
-        Ok(Self { initiator: cookies.initiator, agreement, choice, sai_b: sa_b })
+    /// As for [`ReceivedOffer::read`] and [`ReceivedOffer::choose`].
+    pub fn read(policies: &[Phase1Policy], datagram: &[u8]) -> Result<Self, Error> {
+        ReceivedOffer::read(datagram)?.choose(policies)
     }
 
     /// The body of its SA payload, which HASH_I covers.
@@ -106,12 +144,17 @@ impl ExpectKe {
     }
 
     /// The state behind message 2 of `cookies` once more, made of the offer that it answered. The
-    /// choice is the same as then if `policy` is.
+    /// choice is the same as then if `policies` are.
     ///
     /// # Errors
     /// The octets are no offer, or nothing in it is acceptable.
-    pub fn resume(policy: &Phase1Policy, cookies: Cookies, sai_b: &[u8]) -> Result<Self, Error> {
+    pub fn resume(
+        policies: &[Phase1Policy],
+        cookies: Cookies,
+        sai_b: &[u8],
+    ) -> Result<Self, Error> {
         let sa = SecurityAssociation::decode(sai_b)?;
+        let policy = policy_for(policies, sa.doi)?;
         let (Agreement { transform, lifetime, .. }, _) = proposal::choose(policy, &sa)?;
         let (doi, sai_b) = (sa.doi, sai_b.to_vec());
         let peer_vendor_ids = Vec::new();
@@ -121,6 +164,11 @@ impl ExpectKe {
 
     pub fn transform(&self) -> Phase1Transform {
         self.negotiated.transform
+    }
+
+    /// Domain of interpretation of the ISAKMP SA to be.
+    pub fn doi(&self) -> Doi {
+        self.negotiated.doi
     }
 
     /// Reads `HDR, KE, Ni <--` without any arithmetic.

@@ -65,6 +65,15 @@ struct Pair {
 impl Pair {
     /// Both sides, and message 1.
     fn new(arithmetic: Arithmetic) -> (Self, Vec<u8>) {
+        Self::with(arithmetic, vec![policy()], policy())
+    }
+
+    /// The same where the endpoint accepts by `accepted` and the initiator offers by `offered`.
+    fn with(
+        arithmetic: Arithmetic,
+        accepted: Vec<Phase1Policy>,
+        offered: Phase1Policy,
+    ) -> (Self, Vec<u8>) {
         let peer = PeerCredential {
             addresses: address(1).ip().into(),
             identity: None,
@@ -72,7 +81,7 @@ impl Pair {
         };
         let limits = Limits::default();
         let mobility = PeerMobility::Fixed;
-        let (identity, peers, phase1) = (None, vec![peer], policy());
+        let (identity, peers, phase1) = (None, vec![peer], accepted);
         let config = EndpointConfig { identity, peers, phase1, mobility, limits };
         let mut endpoint = Endpoint::new(config, [1; 32]);
         endpoint.set_arithmetic(arithmetic);
@@ -82,7 +91,7 @@ impl Pair {
             expected_identity: Identity::Address(address(9).ip()),
             credential: credential(),
             initial_contact: false,
-            policy: policy(),
+            policy: offered,
         };
         let (initiator, message) = Initiator::start(config, &mut rng).unwrap();
         (Self { endpoint, initiator, rng }, message)
@@ -191,7 +200,7 @@ fn the_result_for_an_exchange_that_is_gone_changes_nothing() {
 #[test]
 fn a_result_with_a_replaced_credential_changes_nothing() {
     let (mut pair, message_1) = Pair::new(Arithmetic::HandedOut);
-    let offer = Offer::read(&policy(), &message_1).unwrap();
+    let offer = Offer::read(&[policy()], &message_1).unwrap();
     pair.endpoint.remember_offer(address(1).ip(), offer.octets());
     pair.say(address(1), &message_1).unwrap();
     assert_eq!(pair.endpoint.half_open(), 0, "answered without memory");
@@ -257,4 +266,59 @@ fn phase_2_is_told_by_the_doi_of_the_sa_and_only_to_its_peer() {
     let mut unknown = quick_mode;
     unknown[0] ^= 1;
     assert_eq!(pair.say(address(1), &unknown), Err(NotAccepted::UnknownCookies.into()));
+}
+
+/// Group traffic and tunnels on one socket: each domain of interpretation has its own policy.
+#[test]
+fn each_domain_of_interpretation_has_its_policy() {
+    let weaker = Phase1Transform { hash: HashAlgorithm::Sha1, ..policy().transforms[0] };
+    let group = Phase1Policy { doi: Doi(2), transforms: vec![weaker], ..policy() };
+    let both = || vec![policy(), group.clone()];
+    let establish = |offered: &Phase1Policy| {
+        let (mut pair, message_1) = Pair::with(Arithmetic::InPlace, both(), offered.clone());
+        pair.say(address(1), &message_1).unwrap();
+        let message_2 = pair.answer().unwrap();
+        let message_3 = pair.next(&message_2);
+        pair.say(address(1), &message_3).unwrap();
+        let message_4 = pair.answer().unwrap();
+        let sa = pair.establish(&message_4);
+        assert_eq!((sa.doi(), sa.transform()), (offered.doi, offered.transforms[0]));
+        (pair, sa)
+    };
+    let (_, of_tunnels) = establish(&policy());
+    let (mut pair, of_group) = establish(&group);
+    assert_ne!(of_tunnels.doi(), of_group.doi());
+    let exchange = of_group.exchange(ExchangeType(32), 7);
+    let pull = of_group.seal_authenticated(&exchange, &[], PayloadKind::NONE, &[]).unwrap();
+    assert_eq!(pair.say(address(1), pull.datagram()), Ok(Some(Doi(2))));
+
+    // What one policy has is not for the other domain, and the refusal names the domain asked for.
+    let crossed = Phase1Policy { doi: Doi(2), ..policy() };
+    let (mut pair, message_1) = Pair::with(Arithmetic::InPlace, both(), crossed);
+    assert_eq!(pair.say(address(1), &message_1).unwrap_err().reason(), "no-proposal-chosen");
+    let answer = pair.answer().unwrap();
+    assert_eq!(&answer[header::LENGTH + 4..][..4], [0, 0, 0, 2]);
+    let (mut pair, message_1) = Pair::with(Arithmetic::InPlace, vec![policy()], group);
+    assert_eq!(pair.say(address(1), &message_1), Err(PeerIncompatible::Doi(Doi(2)).into()));
+    assert_eq!(pair.answer(), None);
+}
+
+#[test]
+fn another_policy_ends_the_sas_of_its_domain_alone() {
+    let group = Phase1Policy { doi: Doi(2), ..policy() };
+    let (mut pair, message_1) = Pair::with(Arithmetic::InPlace, vec![policy(), group], policy());
+    pair.say(address(1), &message_1).unwrap();
+    let message_2 = pair.answer().unwrap();
+    let mut config = pair.endpoint.config.clone();
+    config.phase1[1].lifetime = Duration::from_secs(60);
+    assert_eq!(pair.endpoint.reconfigure(config.clone()), []);
+    assert_eq!(pair.endpoint.half_open(), 1);
+    let message_3 = pair.next(&message_2);
+    pair.say(address(1), &message_3).unwrap();
+    let message_4 = pair.answer().unwrap();
+    pair.establish(&message_4);
+    config.phase1[1].transforms.clear();
+    assert_eq!(pair.endpoint.reconfigure(config.clone()), []);
+    config.phase1[0].lifetime = Duration::from_secs(60);
+    assert_eq!(pair.endpoint.reconfigure(config), [address(1)]);
 }

@@ -78,7 +78,8 @@ fn run(config: InitiatorConfig, policy: &Phase1Policy, rng: &mut SeededRng) -> R
     // HDR, SA -->
     let (expect_sa, message_1) = Initiator::start(config, rng)?;
     // <-- HDR, SA
-    let (responder_expect_ke, message_2) = responder::answer_offer(policy, &message_1, rng)?;
+    let (responder_expect_ke, message_2) =
+        responder::answer_offer(std::slice::from_ref(policy), &message_1, rng)?;
     // HDR, KE, Ni -->
     let (expect_ke, message_3) = next(expect_sa.handle(&message_2, rng)?);
     // <-- HDR, KE, Nr

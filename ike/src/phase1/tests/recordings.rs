@@ -42,7 +42,9 @@ fn the_responder_answers_the_recorded_offer_octet_for_octet() {
         let recording = Recording::load(name);
         let policy = policy(&[recording.transform()]);
         let rng = &mut SeededRng::from_seed([9; 32]);
-        let (state, answer) = responder::answer_offer(&policy, &recording.message(1), rng).unwrap();
+        let (state, answer) =
+            responder::answer_offer(std::slice::from_ref(&policy), &recording.message(1), rng)
+                .unwrap();
         let mut recorded = recording.message(2);
         // Only the responder's cookie is random.
         recorded[8..16].copy_from_slice(&state.cookies().responder);
@@ -60,12 +62,13 @@ fn the_responder_chooses_from_the_recorded_ipsec_offer() {
     let mut offer = recording.message(1);
     let policy = policy(&[recording.transform()]);
     assert_eq!(
-        responder::answer_offer(&policy, &offer, rng).unwrap_err(),
+        responder::answer_offer(std::slice::from_ref(&policy), &offer, rng).unwrap_err(),
         PeerIncompatible::Doi(Doi::IPSEC).into()
     );
     assert_eq!(offer[32..36], [0, 0, 0, 1]);
     offer[35] = 2;
-    let (state, answer) = responder::answer_offer(&policy, &offer, rng).unwrap();
+    let (state, answer) =
+        responder::answer_offer(std::slice::from_ref(&policy), &offer, rng).unwrap();
     assert_eq!(state.transform(), recording.transform());
     // The other responder chose the same transform and left it unchanged too.
     let ours = SaMessage::read("message 2", &answer).unwrap().sa;

@@ -10,7 +10,11 @@ fn survives(clean: &Run, number: usize, place: usize, rng: &mut SeededRng) -> bo
     changed[place] ^= 0x10;
     let policy = policy(&[FAST]);
     let outcome = match number {
-        1 => finish(&clean.expect_sa, responder::answer_offer(&policy, &changed, rng), rng),
+        1 => finish(
+            &clean.expect_sa,
+            responder::answer_offer(std::slice::from_ref(&policy), &changed, rng),
+            rng,
+        ),
         2 => clean.expect_sa.handle(&changed, rng).map(next).and_then(|(expect_ke, message_3)| {
             finish_from_message_3(&expect_ke, &clean.responder_expect_ke, &message_3, rng)
         }),
@@ -114,7 +118,7 @@ fn every_truncation_and_every_extension_is_refused() {
     let clean = fast_run();
     for (index, message) in clean.messages.iter().enumerate() {
         let mut refuse = |forged: &[u8]| match index + 1 {
-            1 => responder::answer_offer(&policy(&[FAST]), forged, rng).is_err(),
+            1 => responder::answer_offer(&[policy(&[FAST])], forged, rng).is_err(),
             2 => clean.expect_sa.handle(forged, rng).is_err(),
             3 => clean.responder_expect_ke.read(forged).is_err(),
             4 => clean.expect_ke.handle(forged, rng).is_err(),

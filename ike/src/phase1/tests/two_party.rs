@@ -102,7 +102,7 @@ fn another_pre_shared_key_fails_at_both_proofs() {
     let config = InitiatorConfig { credential: other.clone(), ..initiator_config(&[FAST]) };
     let (expect_sa, message_1) = Initiator::start(config, rng).unwrap();
     let (expect_ke_r, message_2) =
-        responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap();
+        responder::answer_offer(&[policy(&[FAST])], &message_1, rng).unwrap();
     let (expect_ke, message_3) = next(expect_sa.handle(&message_2, rng).unwrap());
     let received = expect_ke_r.read(&message_3).unwrap();
     // Two responders at one message 3: one with another key, and an impostor that proves the right
@@ -163,7 +163,7 @@ fn every_type_of_identity_is_proved() {
         let config = InitiatorConfig { identity: identity.clone(), ..initiator_config(&[FAST]) };
         let (expect_sa, message_1) = Initiator::start(config, rng).unwrap();
         let (expect_ke_r, message_2) =
-            responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap();
+            responder::answer_offer(&[policy(&[FAST])], &message_1, rng).unwrap();
         let (expect_ke, message_3) = next(expect_sa.handle(&message_2, rng).unwrap());
         let received = expect_ke_r.read(&message_3).unwrap();
         let (expect_auth_r, message_4) = expect_ke_r
@@ -200,7 +200,7 @@ fn messages_out_of_place_and_replays_change_nothing() {
             number == 6,
             "ExpectAuth, message {number}"
         );
-        let answered = responder::answer_offer(&policy(&[FAST]), message, rng).is_ok();
+        let answered = responder::answer_offer(&[policy(&[FAST])], message, rng).is_ok();
         assert_eq!(answered, number == 1, "answer_offer, message {number}");
         let read = run.responder_expect_ke.read(message).is_ok();
         assert_eq!(read, matches!(number, 3 | 4), "responder ExpectKe, message {number}");
@@ -208,7 +208,7 @@ fn messages_out_of_place_and_replays_change_nothing() {
         assert_eq!(proved, number == 5, "responder ExpectAuth, message {number}");
     }
     // A replayed message 1 is a new exchange under a new cookie.
-    let (again, answer) = responder::answer_offer(&policy(&[FAST]), &messages[0], rng).unwrap();
+    let (again, answer) = responder::answer_offer(&[policy(&[FAST])], &messages[0], rng).unwrap();
     assert_ne!(again.cookies().responder, run.responder_expect_ke.cookies().responder);
     assert_ne!(answer, messages[1]);
     // Messages of one exchange mean nothing in another one.
@@ -298,7 +298,7 @@ fn vendor_ids_nat_detection_and_private_payloads_are_tolerated_and_foreign_ones_
     let (expect_sa, message_1) = Initiator::start(initiator_config(&[FAST]), rng).unwrap();
     let message_1 = with_payloads(&message_1, harmless());
     let (expect_ke_r, message_2) =
-        responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap();
+        responder::answer_offer(&[policy(&[FAST])], &message_1, rng).unwrap();
     let message_2 = with_payloads(&message_2, harmless());
     let (expect_ke, message_3) = next(expect_sa.handle(&message_2, rng).unwrap());
     let message_3 = with_payloads(&message_3, harmless());
@@ -330,7 +330,7 @@ fn vendor_ids_nat_detection_and_private_payloads_are_tolerated_and_foreign_ones_
             );
         };
         is_refused(
-            responder::answer_offer(&policy(&[FAST]), &with_payloads(&message_1, foreign()), rng)
+            responder::answer_offer(&[policy(&[FAST])], &with_payloads(&message_1, foreign()), rng)
                 .map(|_| ()),
         );
         is_refused(expect_sa.handle(&with_payloads(&message_2, foreign()), rng).map(|_| ()));
@@ -360,7 +360,7 @@ fn headers_that_are_not_main_mode_are_refused() {
     for message in [&run.messages[0], &run.messages[2]] {
         let mut refuse = |change: &dyn Fn(&mut Header)| {
             let forged = changed(message, change);
-            assert!(responder::answer_offer(&policy(&[FAST]), &forged, rng).is_err());
+            assert!(responder::answer_offer(&[policy(&[FAST])], &forged, rng).is_err());
             run.responder_expect_ke.read(&forged).unwrap_err()
         };
         assert_eq!(
@@ -378,7 +378,7 @@ fn headers_that_are_not_main_mode_are_refused() {
         ));
     }
     let no_cookie = changed(&run.messages[0], &|header| header.initiator_cookie = [0; 8]);
-    assert!(responder::answer_offer(&policy(&[FAST]), &no_cookie, rng).is_err());
+    assert!(responder::answer_offer(&[policy(&[FAST])], &no_cookie, rng).is_err());
     let no_cookie = changed(&run.messages[1], &|header| header.responder_cookie = [0; 8]);
     assert!(run.expect_sa.handle(&no_cookie, rng).is_err());
     let clear = changed(&run.messages[4], &|header| header.flags = Flags::NONE);
@@ -401,7 +401,7 @@ fn other_flags_are_tolerated_in_every_message() {
         };
         let [one, two, three, four, five, six] =
             [0, 1, 2, 3, 4, 5].map(|number: usize| flagged(&run.messages[number]));
-        assert!(responder::answer_offer(&policy(&[FAST]), &one, rng).is_ok());
+        assert!(responder::answer_offer(&[policy(&[FAST])], &one, rng).is_ok());
         assert!(run.expect_sa.handle(&two, rng).is_ok());
         assert!(run.responder_expect_ke.read(&three).is_ok());
         assert!(run.expect_ke.handle(&four, rng).is_ok());
@@ -418,7 +418,7 @@ fn a_half_open_exchange_is_small() {
     // is answered; one that grows by something else is not read.
     let offer = vec![FAST; 255];
     let (_, message_1) = Initiator::start(initiator_config(&offer), rng).unwrap();
-    let (state, message_2) = responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap();
+    let (state, message_2) = responder::answer_offer(&[policy(&[FAST])], &message_1, rng).unwrap();
     assert_eq!(state.transform(), FAST);
     assert!(message_2.len() < message_1.len() / 100);
     let mut sa = proposal::offer(&policy(&offer)).unwrap();
@@ -426,7 +426,7 @@ fn a_half_open_exchange_is_small() {
     sa.proposals[0].transforms[254].attributes.push(filler);
     let cookies = Cookies { initiator: [1; 8], responder: [0; 8] };
     let (message_1, _) = SaMessage::write(cookies, sa).unwrap();
-    let refused = responder::answer_offer(&policy(&[FAST]), &message_1, rng).unwrap_err();
+    let refused = responder::answer_offer(&[policy(&[FAST])], &message_1, rng).unwrap_err();
     assert!(matches!(
         refused,
         Error::InvalidMessage(crate::wire::InvalidMessage::Length {
@@ -477,12 +477,12 @@ fn protected_notifications_and_deletes_go_both_ways() {
     for (from, to) in [(i, r), (r, i)] {
         let mut notification = from.notification(NotifyType::INVALID_ID_INFORMATION);
         notification.data = b"why".to_vec();
-        let datagram = from.seal_notification(notification.clone(), rng).unwrap();
+        let datagram = from.seal_notification(notification.clone(), rng.message_id()).unwrap();
         assert_eq!(
             to.open_informational(&datagram).unwrap().0,
             [Informational::Notification(notification)]
         );
-        let datagram = from.seal_delete(rng).unwrap();
+        let datagram = from.seal_delete(rng.message_id()).unwrap();
         let (said, _) = to.open_informational(&datagram).unwrap();
         let [Informational::Delete(delete)] = said.as_slice() else {
             panic!("no delete in {said:?}")
@@ -490,7 +490,7 @@ fn protected_notifications_and_deletes_go_both_ways() {
         assert!(to.is_deleted_by(delete));
     }
     let other = super::run(initiator_config(&[FAST]), &policy(&[FAST]), rng).unwrap();
-    let datagram = i.seal_delete(rng).unwrap();
+    let datagram = i.seal_delete(rng.message_id()).unwrap();
     assert_eq!(
         other.responder_sa.open_informational(&datagram).unwrap_err(),
         NotAccepted::UnknownCookies.into()
@@ -507,7 +507,7 @@ fn an_informational_message_is_authentic_in_every_octet_or_nothing() {
     let rng = &mut SeededRng::from_seed([14; 32]);
     let run = fast_run();
     let (i, r) = (&run.initiator_sa, &run.responder_sa);
-    let datagram = i.seal_delete(rng).unwrap();
+    let datagram = i.seal_delete(rng.message_id()).unwrap();
     let mut accepted = Vec::new();
     for place in 0..datagram.len() {
         for bit in [0x01, 0x80] {
