@@ -381,8 +381,8 @@ impl Registration {
     /// Tells the key server that its ISAKMP SA is of no more use, if there is one. Nobody answers
     /// that.
     fn say_goodbye(&mut self) {
-        let Some(session) = self.state.session() else { return };
-        if let Ok(message) = session.sa().seal_delete(&mut self.rng) {
+        let Some(session) = self.state.session_mut() else { return };
+        if let Ok(message) = session.seal_delete(&mut self.rng) {
             self.transmit(message);
         }
     }

@@ -15,6 +15,8 @@ use crate::event::Transmit;
 use crate::phase1::{Cookies, HashVerified, Informational, IsakmpSa};
 use crate::retransmission::Answered;
 use crate::time::BootTime;
+use crate::wire::delete::Delete;
+use crate::wire::notify::Notification;
 
 /// Where a peer is, and which of our addresses it talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,14 +70,17 @@ pub struct Session<X> {
     /// The last message of phase 1 that we answered, and the answer, which may have been lost.
     phase1: Option<Answered>,
     exchanges: BTreeMap<u32, X>,
+    /// Message identifiers that the peer has used.
     used: BTreeSet<u32>,
+    /// Ours.
+    own: BTreeSet<u32>,
 }
 
 impl<X> Session<X> {
     /// The session of an ISAKMP SA that was established at `now`.
     pub fn new(sa: IsakmpSa, address: PeerAddress, now: BootTime) -> Self {
         let expires = now + sa.lifetime();
-        let (exchanges, used) = (BTreeMap::new(), BTreeSet::new());
+        let (exchanges, used, own) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         Self {
             sa,
             address,
@@ -86,6 +91,7 @@ impl<X> Session<X> {
             phase1: None,
             exchanges,
             used,
+            own,
         }
     }
 
@@ -182,9 +188,9 @@ impl<X> Session<X> {
     /// Whether `message_id` may begin an exchange.
     ///
     /// # Errors
-    /// It was used before, or the session has carried as many exchanges as it may.
+    /// It was used before, by either side, or the peer has begun as many exchanges as it may.
     pub fn may_begin(&self, message_id: u32) -> Result<(), NotAccepted> {
-        if self.used.contains(&message_id) {
+        if self.used.contains(&message_id) || self.own.contains(&message_id) {
             return Err(NotAccepted::Replayed);
         }
         // Forgetting any would let a recorded message begin again; a new phase 1 is cheap for an
@@ -197,14 +203,50 @@ impl<X> Session<X> {
         self.used.insert(message_id);
     }
 
-    /// A message identifier for an exchange of ours.
+    /// A message identifier for an exchange of ours. It takes no place of the peer's.
     pub fn begin_own(&mut self, rng: &mut SeededRng) -> u32 {
         loop {
             let message_id = rng.message_id();
-            if self.used.insert(message_id) {
+            if !self.used.contains(&message_id) && self.own.insert(message_id) {
                 return message_id;
             }
         }
+    }
+
+    /// Writes a protected notification, an exchange of its own: its message identifier is used up,
+    /// so that nobody can show us our own words as the peer's.
+    ///
+    /// # Errors
+    /// SPI or data do not fit.
+    pub fn notify(
+        &mut self,
+        notification: Notification,
+        rng: &mut SeededRng,
+    ) -> Result<Vec<u8>, Error> {
+        let message_id = self.begin_own(rng);
+        self.sa.seal_notification(notification, message_id)
+    }
+
+    /// Writes a protected Delete of the ISAKMP SA, an exchange of its own.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn seal_delete(&mut self, rng: &mut SeededRng) -> Result<Vec<u8>, Error> {
+        let message_id = self.begin_own(rng);
+        self.sa.seal_delete(message_id)
+    }
+
+    /// Writes a protected Delete of SAs of phase 2, an exchange of its own.
+    ///
+    /// # Errors
+    /// Too many SPIs for one message.
+    pub fn seal_delete_of(
+        &mut self,
+        delete: Delete,
+        rng: &mut SeededRng,
+    ) -> Result<Vec<u8>, Error> {
+        let message_id = self.begin_own(rng);
+        self.sa.seal_delete_of(delete, message_id)
     }
 
     /// Reads a protected Informational message that was not heard before, and returns the proof of
@@ -247,7 +289,7 @@ impl<X: Exchange> Session<X> {
     }
 }
 
-/// Exchanges that one session may carry.
+/// Exchanges that the peer may begin under one session.
 const MESSAGE_IDS: usize = 4096;
 
 #[cfg(test)]
@@ -271,7 +313,8 @@ mod tests {
 
     fn refusal(rng: &mut SeededRng) -> Vec<u8> {
         let sa = worked_isakmp_sa();
-        sa.seal_notification(sa.notification(NotifyType::INVALID_ID_INFORMATION), rng).unwrap()
+        let notification = sa.notification(NotifyType::INVALID_ID_INFORMATION);
+        sa.seal_notification(notification, rng.message_id()).unwrap()
     }
 
     /// Otherwise the recorded refusal of one pull would end every later one under the same ISAKMP
@@ -305,6 +348,19 @@ mod tests {
         session.used = (1..=MESSAGE_IDS as u32).collect();
         assert_eq!(hear(&mut session, &refusal(rng)), Err(NotAccepted::ExchangeLimit.into()));
         assert_eq!(session.used.len(), MESSAGE_IDS);
+    }
+
+    /// Both sides' Informational messages have one form and one key.
+    #[test]
+    fn what_we_said_is_not_taken_for_the_peers_word() {
+        let rng = &mut SeededRng::from_seed([5; 32]);
+        let mut session = session();
+        let notification = session.sa().notification(NotifyType::INVALID_ID_INFORMATION);
+        let said = [session.notify(notification, rng), session.seal_delete(rng)];
+        for datagram in said {
+            let reflected = hear(&mut session, &datagram.unwrap());
+            assert_eq!(reflected, Err(NotAccepted::Replayed.into()));
+        }
     }
 
     #[test]

@@ -360,9 +360,9 @@ impl<X: Exchange> Endpoint<X> {
 
     /// Sends a protected notification and returns it.
     pub fn notify(&mut self, cookies: &Cookies, kind: NotifyType) -> Option<Vec<u8>> {
-        let session = self.sessions.get(cookies)?;
-        let (sa, address) = (session.sa(), session.address());
-        let message = sa.seal_notification(sa.notification(kind), &mut self.rng).ok()?;
+        let session = self.sessions.get_mut(cookies)?;
+        let (notification, address) = (session.sa().notification(kind), session.address());
+        let message = session.notify(notification, &mut self.rng).ok()?;
         self.transmit(address, message.clone());
         Some(message)
     }
@@ -436,9 +436,10 @@ impl<X: Exchange> Endpoint<X> {
 
     /// Ends an ISAKMP SA and tells the peer.
     pub(crate) fn delete(&mut self, cookies: &Cookies) {
-        let Some(session) = self.sessions.get(cookies) else { return };
-        if let Ok(payload) = session.sa().seal_delete(&mut self.rng) {
-            self.transmit(session.address(), payload);
+        let Some(session) = self.sessions.get_mut(cookies) else { return };
+        let address = session.address();
+        if let Ok(payload) = session.seal_delete(&mut self.rng) {
+            self.transmit(address, payload);
         }
         self.end(cookies, SessionEnd::Here);
     }

@@ -40,7 +40,7 @@ impl PeerConfig {
                 identity: Some(self.expected_identity.clone()),
                 credential: self.credential.clone(),
             }],
-            phase1: self.phase1.clone(),
+            phase1: vec![self.phase1.clone()],
             mobility: PeerMobility::Fixed,
             limits: Limits {
                 half_open: HALF_OPEN,

@@ -85,14 +85,14 @@ impl Peer {
             spis: spis.iter().map(|spi| spi.to_be_bytes().to_vec()).collect(),
         };
         let Some((session, rng)) = self.endpoint.session_and_rng(cookies) else { return };
-        if let Ok(message) = session.sa().seal_delete_of(delete, rng) {
+        if let Ok(message) = session.seal_delete_of(delete, rng) {
             self.transmit(message);
         }
     }
 
     fn say(&mut self, cookies: &Cookies, notification: Notification) {
         let Some((session, rng)) = self.endpoint.session_and_rng(cookies) else { return };
-        if let Ok(message) = session.sa().seal_notification(notification, rng) {
+        if let Ok(message) = session.notify(notification, rng) {
             self.transmit(message);
         }
     }

@@ -7,7 +7,6 @@
 
 use super::cookies::Cookies;
 use super::isakmp_sa::{HashVerified, IsakmpSa, does_not_fit};
-use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::wire::Payload;
 use crate::wire::delete::Delete;
@@ -50,34 +49,35 @@ impl IsakmpSa {
         Notification { doi: self.doi(), protocol: ProtocolId::ISAKMP, spi, kind, data: Vec::new() }
     }
 
-    /// Writes a protected notification.
+    /// Writes a protected notification. `message_id` must be fresh under the SA:
+    /// [`Session::notify`](crate::session::Session::notify) takes care of that.
     ///
     /// # Errors
     /// SPI or data do not fit.
     pub fn seal_notification(
         &self,
         notification: Notification,
-        rng: &mut SeededRng,
+        message_id: u32,
     ) -> Result<Vec<u8>, Error> {
-        self.seal_informational(&[notification.into()], rng)
+        self.seal_informational(&[notification.into()], message_id)
     }
 
-    /// Writes a protected delete of this ISAKMP SA.
+    /// Writes a protected delete of this ISAKMP SA. `message_id` must be fresh under the SA.
     ///
     /// # Errors
     /// None in practice.
-    pub fn seal_delete(&self, rng: &mut SeededRng) -> Result<Vec<u8>, Error> {
+    pub fn seal_delete(&self, message_id: u32) -> Result<Vec<u8>, Error> {
         let cookies = self.cookies();
         let delete = Delete::isakmp_sa(self.doi(), cookies.initiator, cookies.responder);
-        self.seal_informational(&[delete.into()], rng)
+        self.seal_informational(&[delete.into()], message_id)
     }
 
     /// Writes a protected delete of other SAs.
     ///
     /// # Errors
     /// More SPIs than a payload has room for, or of another length than it says.
-    pub fn seal_delete_of(&self, delete: Delete, rng: &mut SeededRng) -> Result<Vec<u8>, Error> {
-        self.seal_informational(&[delete.into()], rng)
+    pub fn seal_delete_of(&self, delete: Delete, message_id: u32) -> Result<Vec<u8>, Error> {
+        self.seal_informational(&[delete.into()], message_id)
     }
 
     /// Whether `delete` names this ISAKMP SA.
@@ -121,12 +121,8 @@ impl IsakmpSa {
         Ok((said, verified))
     }
 
-    fn seal_informational(
-        &self,
-        payloads: &[Payload],
-        rng: &mut SeededRng,
-    ) -> Result<Vec<u8>, Error> {
-        let exchange = self.exchange(ExchangeType::INFORMATIONAL, rng.message_id());
+    fn seal_informational(&self, payloads: &[Payload], message_id: u32) -> Result<Vec<u8>, Error> {
+        let exchange = self.exchange(ExchangeType::INFORMATIONAL, message_id);
         let octets = encode_chain(payloads).map_err(does_not_fit)?;
         Ok(self.seal_authenticated(&exchange, &[], first_kind(payloads), &octets)?.into_datagram())
     }

@@ -22,7 +22,7 @@ fn elsewhere() -> [SocketAddr; 2] {
 }
 
 fn notification(sa: &IsakmpSa, rng: &mut SeededRng) -> Vec<u8> {
-    sa.seal_notification(sa.notification(NotifyType::INITIAL_CONTACT), rng).unwrap()
+    sa.seal_notification(sa.notification(NotifyType::INITIAL_CONTACT), rng.message_id()).unwrap()
 }
 
 /// Where the endpoint sends what it says under the session.
