@@ -1,6 +1,11 @@
 //! A member with a fake kernel and scripted key servers in one process, on a virtual clock, without
 //! sockets.
 
+mod configuration;
+mod group_sa;
+mod kek;
+mod key_server;
+
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -9,7 +14,6 @@ use std::sync::Arc;
 
 use agent::checkpoint::Checkpoint;
 use agent::config::Config;
-use agent::config::check::{Machine, parse};
 use agent::dataplane::Dataplane;
 use agent::exit::{self, Ending};
 use agent::member::Member;
@@ -18,59 +22,28 @@ use agent::membership::{Event, Membership};
 use agent::persistence::sealed_keys::{self, Unsealed};
 use agent::persistence::state_file::Boot;
 use daemon::sealed::file::{Moment, SealedFile};
-use gdoi::config::{
-    ByteOrder, Credential, DhGroup, HashAlgorithm, PeerCredential, Phase1Encryption, Phase1Policy,
-    Phase1Transform, ServerConfig, ServerLimits,
-};
-use gdoi::event::{PullRefusal, ServerEvent, Transmit};
-use gdoi::group::{
-    AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,
-    GroupAssociatedPolicy, GroupId, GroupPolicy, IssuedSa, KekKeys, KekPolicy, SaDirection, Spi,
-    TekKeys, TekPolicy, TekProtection, TekProtocol, TrafficSelector,
-};
+use gdoi::event::{ServerEvent, Transmit};
+use gdoi::group::Spi;
+use gdoi::push::SealedPush;
 use gdoi::push::ack::Claim;
-use gdoi::push::{Deletion, KekDelivery, PushContent, SealOptions, SealedPush, Sealer};
-use gdoi::server::Server;
 use ike::BootTime;
-use ike::crypto::{KeyKind, Secret, SeededRng, SigningKey};
+use ike::crypto::Secret;
 use policies::GroupUnusable;
 use tempfile::TempDir;
 use xfrm::Ownership;
-use xfrm::interface::Interface;
 use xfrm::kernel::fake::{FakeKernel, Packet};
 use xfrm::model::Direction;
 
+use self::configuration::parsed;
+pub use self::configuration::{
+    ALL, IKE, PRE_SHARED_KEY, SEALED, STATE_KEY, configuration, interfaces,
+};
+pub use self::group_sa::{copy, teks_of};
+pub use self::kek::Kek;
+use self::key_server::key_server;
+pub use self::key_server::{KeyServer, gdoi_server, phase1};
+
 pub const PLACEHOLDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-
-/// The cheapest group of phase 1.
-pub const IKE: &str = "[group.ike]\ndh-group = [19]\n";
-/// What the group protects.
-pub const ALL: &str = "172.16.0.0/12";
-/// What the member shares with its servers.
-pub const PRE_SHARED_KEY: &[u8] = b"q7#Zk2!vR9wLx4$Tn8@Hd3%Bm6^Yc1&f";
-/// What seals the state where a configuration names a state key.
-pub const STATE_KEY: [u8; 32] = [0x5e; 32];
-/// Lines before all groups that ask for a sealed state.
-pub const SEALED: &str = "state-directory = \"/state\"\nstate-key-file = \"/state-key\"\n";
-
-/// A key server and how it behaves.
-pub struct KeyServer {
-    pub server: Server,
-    pub up: bool,
-    pub refusal: Option<PullRefusal>,
-    pub mode: EncapsulationMode,
-    pub lifetime: Duration,
-    pub spi: Spi,
-    /// All groups get the lines of the first one.
-    pub same_lines: bool,
-    pub transform: EspTransform,
-    /// What pushes come under, if there are any.
-    pub kek: Option<Kek>,
-    /// All of the first group's lines and keys, if not the usual ones.
-    pub custom: Option<IssuedSa>,
-    pub pulls: usize,
-    pub goodbyes: usize,
-}
 
 pub struct World {
     pub now: BootTime,
@@ -99,52 +72,6 @@ pub fn seconds(seconds: u64) -> Duration {
 
 pub fn address(text: &str) -> SocketAddr {
     SocketAddr::new(text.parse().unwrap(), 848)
-}
-
-/// A configuration with `servers` servers (10.0.11.1, 10.0.12.1 ..) and further lines for the
-/// group.
-pub fn configuration(servers: usize, lines: &str) -> String {
-    let mut text = format!(
-        r#"
-[[group]]
-name = "branches"
-id = 1111
-local-address = "wan"
-lan = ["lan"]
-wan = ["wan"]
-protected = ["172.16.0.0/12"]
-pre-shared-key-file = "/psk"
-{lines}
-"#
-    );
-    for server in 1..=servers {
-        text.push_str(&format!("[[group.server]]\naddress = \"10.0.1{server}.1\"\n"));
-    }
-    text
-}
-
-fn interface(index: u32, net: &str) -> Interface {
-    let gateway = Some("10.0.1.254".parse().unwrap()).filter(|_| net.starts_with("10."));
-    Interface {
-        index,
-        up: true,
-        addresses: vec![net.parse().unwrap()],
-        mtu: 1500,
-        gateway,
-        vrf: None,
-    }
-}
-
-pub fn interfaces() -> Interfaces {
-    let all = [("lan", interface(2, "172.16.1.1/24")), ("wan", interface(3, "10.0.1.1/24"))];
-    all.map(|(name, interface)| (name.to_owned(), interface)).into()
-}
-
-fn parsed(text: &str, interfaces: &Interfaces) -> Config {
-    let secret = |_: &_| Ok(Secret::copy_from(PRE_SHARED_KEY));
-    let state_key = |_: &_| Ok(Secret::copy_from(&STATE_KEY));
-    let machine = Machine { interfaces: Some(interfaces), secret: &secret, state_key: &state_key };
-    parse("test", text, &machine).unwrap_or_else(|report| panic!("{report}")).value
 }
 
 impl World {
@@ -477,203 +404,4 @@ impl World {
         }
         exit::leave_kernel(&self.member, &mut self.dataplane, ending, self.now).await
     }
-}
-
-/// What the servers accept in phase 1.
-pub fn phase1() -> Phase1Policy {
-    let transform = |group| Phase1Transform {
-        encryption: Phase1Encryption::Aes128Cbc,
-        hash: HashAlgorithm::Sha2_256,
-        group,
-        authentication: Default::default(),
-    };
-    Phase1Policy {
-        doi: gdoi::wire::registry::Doi::GDOI,
-        transforms: vec![transform(DhGroup::Modp2048), transform(DhGroup::Ecp256)],
-        lifetime: Duration::from_secs(3_600),
-    }
-}
-
-/// The protocol machine of a server.
-pub fn gdoi_server(number: u8) -> Server {
-    let config = ServerConfig {
-        identity: None,
-        peers: vec![PeerCredential {
-            addresses: "10.0.1.0/24".parse().unwrap(),
-            identity: None,
-            credential: Credential::PreSharedKey(Arc::new(Secret::copy_from(PRE_SHARED_KEY))),
-        }],
-        phase1: phase1(),
-        group_id_byte_order: ByteOrder::Network,
-        limits: ServerLimits::default(),
-    };
-    Server::new(config, [100 + number; 32])
-}
-
-fn key_server(number: u8) -> KeyServer {
-    KeyServer {
-        server: gdoi_server(number),
-        up: true,
-        refusal: None,
-        mode: EncapsulationMode::TUNNEL,
-        lifetime: Duration::from_secs(3_600),
-        spi: 0x1000 * u32::from(number),
-        same_lines: false,
-        transform: EspTransform::AES_CBC,
-        kek: None,
-        custom: None,
-        pulls: 0,
-        goodbyes: 0,
-    }
-}
-
-impl KeyServer {
-    fn group_sa(&self, group: GroupId) -> IssuedSa {
-        if let Some(custom) = &self.custom {
-            return copy(custom, self.kek.as_ref());
-        }
-        let second = group == GroupId(2222);
-        let prefix = if second && !self.same_lines { "192.168.0.0/16" } else { "172.16.0.0/12" };
-        let side = AddressRange::Subnet(prefix.parse().unwrap());
-        let spi = self.spi + u32::from(second);
-        let plain = group_sa(group, side, spi, self.mode, self.lifetime);
-        if self.transform != EspTransform::AES_CBC {
-            let mut policy = plain.policy().clone();
-            policy.teks[0].protection.transform = self.transform;
-            policy.teks[0].protection.authentication = None;
-            let keys = TekKeys {
-                encryption: Secret::new(vec![spi.to_be_bytes()[2]; 20]),
-                integrity: Secret::new(vec![]),
-            };
-            let combined = IssuedSa::new(policy, [(spi, keys)].into(), None, None, None);
-            return copy(&combined, self.kek.as_ref());
-        }
-        copy(&plain, self.kek.as_ref())
-    }
-}
-
-/// A group SA with the KEK of a key server, or without one.
-pub fn copy(sa: &IssuedSa, kek: Option<&Kek>) -> IssuedSa {
-    let policy = GroupPolicy { kek: kek.map(|kek| kek.policy.clone()), ..sa.policy().clone() };
-    let teks = sa.tek_keys().iter().map(|(spi, keys)| (*spi, keys.duplicate())).collect();
-    let number = kek.map(|kek| kek.sealer.sequence_number());
-    IssuedSa::new(policy, teks, kek.map(Kek::keys), number, None)
-}
-
-/// One KEK of a scripted key server.
-pub struct Kek {
-    pub policy: KekPolicy,
-    key: Secret,
-    signing: SigningKey,
-    pub sealer: Sealer,
-    rng: SeededRng,
-}
-
-impl Kek {
-    pub fn new(number: u8, lifetime: u64) -> Self {
-        let policy = KekPolicy {
-            spi: [number; 16],
-            protocol: 17,
-            source: (1, 848, vec![10, 0, 11, 1]),
-            destination: (1, 848, vec![10, 0, 1, 1]),
-            algorithm: 3,
-            key_length: Some(256),
-            lifetime: Duration::from_secs(lifetime),
-            signature_hash: Some(3),
-            signature_algorithm: 4,
-            signature_key_length: None,
-            acknowledgement: Some(1),
-        };
-        let mut rng = SeededRng::from_seed([number; 32]);
-        // The same signing key for every KEK of the group.
-        let mut first = SeededRng::from_seed([77; 32]);
-        let signing = SigningKey::generate_ecdsa(KeyKind::Ecdsa256, &mut first).unwrap();
-        let key = Secret::new(rng.array::<48>().to_vec());
-        let keys = KekKeys { algorithm_key: key.duplicate(), signature_key: None };
-        let sealer = Sealer::new(&policy, &keys, 0, false).unwrap();
-        Self { policy, key, signing, sealer, rng }
-    }
-
-    /// Signs with another key from now on.
-    pub fn sign_as(&mut self, number: u8) {
-        self.signing =
-            SigningKey::generate_ecdsa(KeyKind::Ecdsa256, &mut SeededRng::from_seed([number; 32]))
-                .unwrap();
-    }
-
-    pub fn keys(&self) -> KekKeys {
-        let signature_key = Some(self.signing.public_key_der().unwrap());
-        KekKeys { algorithm_key: self.key.duplicate(), signature_key }
-    }
-
-    /// A push of deletes and new TEKs, under this KEK.
-    pub fn push(&mut self, deletions: &[Deletion], group_sa: Option<&IssuedSa>) -> SealedPush {
-        let content = PushContent { deletions, group_sa, kek_delivery: KekDelivery::Packet };
-        self.sealer.seal(content, &self.signing, SealOptions::default(), &mut self.rng).unwrap()
-    }
-
-    /// A push that announces `next`.
-    pub fn announce(&mut self, next: &Kek, teks: &[(Spi, &str, u64)]) -> SealedPush {
-        let sa = copy(&teks_of(teks, (None, None)), Some(next));
-        self.push(&[], Some(&sa))
-    }
-}
-
-/// Symmetric TEKs: SPI, prefix on both sides, lifetime in seconds; and the delays.
-pub fn teks_of(teks: &[(Spi, &str, u64)], delays: (Option<u64>, Option<u64>)) -> IssuedSa {
-    let mut policy = GroupPolicy {
-        group: GroupId(1111),
-        kek: None,
-        gap: GroupAssociatedPolicy {
-            activation_time_delay: delays.0.map(Duration::from_secs),
-            deactivation_time_delay: delays.1.map(Duration::from_secs),
-        },
-        teks: Vec::new(),
-    };
-    let mut keys = BTreeMap::new();
-    for (spi, prefix, lifetime) in teks {
-        let side = AddressRange::Subnet(prefix.parse().unwrap());
-        let lifetime = Duration::from_secs(*lifetime);
-        let one = group_sa(policy.group, side, *spi, EncapsulationMode::TUNNEL, lifetime);
-        policy.teks.extend(one.policy().teks.iter().cloned());
-        keys.extend(one.tek_keys().iter().map(|(spi, keys)| (*spi, keys.duplicate())));
-    }
-    IssuedSa::new(policy, keys, None, None, None)
-}
-
-fn group_sa(
-    group: GroupId,
-    side: AddressRange,
-    spi: Spi,
-    mode: EncapsulationMode,
-    lifetime: Duration,
-) -> IssuedSa {
-    let tek = TekPolicy {
-        spi,
-        selector: TrafficSelector {
-            protocol: 0,
-            source: side,
-            source_port: 0,
-            destination: side,
-            destination_port: 0,
-        },
-        protection: TekProtection {
-            protocol: TekProtocol::ESP,
-            transform: EspTransform::AES_CBC,
-            key_length: Some(128),
-            authentication: Some(AuthenticationAlgorithm::HMAC_SHA2_256),
-            mode,
-            address_preservation: AddressPreservation::SOURCE_AND_DESTINATION,
-            direction: SaDirection::SYMMETRIC,
-            lifetime,
-            lifetime_kilobytes: None,
-        },
-    };
-    let octet = spi.to_be_bytes()[2];
-    let last = spi.to_be_bytes()[3];
-    let encryption = Secret::new([[octet; 15].as_slice(), &[octet ^ last]].concat());
-    let keys = TekKeys { encryption, integrity: Secret::new(vec![octet ^ 0xff; 32]) };
-    let policy =
-        GroupPolicy { group, kek: None, gap: GroupAssociatedPolicy::default(), teks: vec![tek] };
-    IssuedSa::new(policy, [(spi, keys)].into(), None, None, None)
 }

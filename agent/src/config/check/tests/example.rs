@@ -1,0 +1,73 @@
+//! The example file and the manual page: complete, current, and nothing but defaults.
+
+use daemon::configuration::write_documents;
+use gdoi::config::Identity;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../../../gdoi-agent.example.toml");
+
+#[test]
+fn the_example_loads_and_shows_the_defaults() {
+    let loaded = load_text(EXAMPLE).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let group = &loaded.value.groups[0];
+    assert_eq!((group.name.as_str(), group.id), ("branches", GroupId(1111)));
+    assert_eq!(group.local, LocalAddress::Address(Ipv4Addr::new(10, 0, 1, 1).into()));
+    assert_eq!(
+        group.server_addresses(),
+        ["10.0.9.1:848".parse().unwrap(), "10.0.10.1:848".parse().unwrap()]
+    );
+    assert_eq!(group.exclude.len(), 1);
+    // Turning the commented defaults on changes nothing.
+    let mut text = String::new();
+    for line in EXAMPLE.lines() {
+        let default = line.strip_prefix('#').filter(|rest| {
+            let key = rest.split(" = ").next().unwrap_or_default();
+            let a_key = key.starts_with("pre-shared") || key.starts_with("state-key");
+            !rest.starts_with(' ') && rest.contains(" = ") && !a_key
+        });
+        text.push_str(default.unwrap_or(line));
+        text.push('\n');
+    }
+    let spelled_out = load_text(&text).unwrap().value;
+    let mut expected = load_text(EXAMPLE).unwrap().value;
+    expected.groups[0].identity = Some(Identity::Address("10.0.1.1".parse().unwrap()));
+    expected.groups[0].multicast_interface = Some("wan".to_owned());
+    expected.state_file = "/var/lib/gdoi-agent/gdoi-agent.state".into();
+    assert_eq!(format!("{spelled_out:?}"), format!("{expected:?}"));
+}
+
+#[test]
+fn the_documents_are_what_the_declarations_say() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    write_documents(&workspace, &file::documents(), true).unwrap();
+}
+
+#[test]
+fn the_example_names_every_key() {
+    // A report about an unknown key lists the known ones; each must be in the example.
+    for (table, text) in [
+        ("", "zzzzzzzz = 1\n"),
+        ("group", "[[group]]\nzzzzzzzz = 1\n"),
+        ("server", "[[group]]\n[[group.server]]\nzzzzzzzz = 1\n"),
+        ("exclude", "[[group]]\n[[group.exclude]]\nzzzzzzzz = 1\n"),
+        ("ike", "[[group]]\n[group.ike]\nzzzzzzzz = 1\n"),
+        ("retransmission", "[[group]]\n[group.retransmission]\nzzzzzzzz = 1\n"),
+        ("rekey", "[[group]]\n[group.rekey]\nzzzzzzzz = 1\n"),
+        ("interoperability", "[[group]]\n[group.interoperability]\nzzzzzzzz = 1\n"),
+    ] {
+        let report = load_text(text).unwrap_err();
+        let line = report.lines().find(|line| line.contains("zzzzzzzz")).unwrap();
+        let keys = line.split("known keys are ").nth(1).unwrap();
+        for key in keys.split(", ") {
+            let named = EXAMPLE.lines().any(|line| {
+                let line = line.trim_start_matches('#');
+                line.starts_with(&format!("{key} = "))
+                    || line.contains(&format!("[group.{key}]"))
+                    || line == format!("[[{key}]]")
+            });
+            assert!(named, "{table}: {key} is not in the example");
+        }
+    }
+}
