@@ -10,7 +10,7 @@ use xfrm::model::{Direction, PolicyId, Selector};
 
 use crate::error::Unusable;
 use crate::group::GroupInput;
-use crate::selector::{between, everything, expand, mirror, out_of};
+use crate::selector::{everything, expand, mirror, out_of};
 
 const ICMP: u8 = 1;
 const UDP: u8 = 17;
@@ -23,7 +23,7 @@ pub(crate) fn servers(group: &GroupInput<'_>) -> Vec<PolicyId> {
     let by_multicast = group.pushes.into_iter().flat_map(|to| {
         reachable().map(move |server| {
             let ports = (server.port(), to.port());
-            let pair = between(IpNet::from(server.ip()), IpNet::from(to.ip()));
+            let pair = Selector::between(IpNet::from(server.ip()), IpNet::from(to.ip()));
             let selector =
                 Selector { protocol: UDP, source_port: ports.0, destination_port: ports.1, ..pair };
             PolicyId { direction: Direction::In, selector }
@@ -34,7 +34,7 @@ pub(crate) fn servers(group: &GroupInput<'_>) -> Vec<PolicyId> {
             let out = Selector {
                 protocol: UDP,
                 destination_port: server.port(),
-                ..between(IpNet::from(local), IpNet::from(server.ip()))
+                ..Selector::between(IpNet::from(local), IpNet::from(server.ip()))
             };
             let back = mirror(&out);
             [
@@ -89,7 +89,7 @@ pub(crate) fn towards_lans(group: &GroupInput<'_>) -> Vec<PolicyId> {
         group.protected.iter().map(|prefix| prefix.addr().is_ipv4()).chain([true]).collect();
     let out = |(lan, ipv4): (&str, bool)| PolicyId {
         direction: Direction::Out,
-        selector: out_of(&between(everything(ipv4), everything(ipv4)), lan),
+        selector: out_of(&Selector::between(everything(ipv4), everything(ipv4)), lan),
     };
     let lans = group.zones.lan_names();
     lans.flat_map(|lan| families.iter().map(move |ipv4| (lan, *ipv4))).map(out).collect()
@@ -108,7 +108,7 @@ pub(crate) fn errors_to_lans(group: &GroupInput<'_>) -> Vec<PolicyId> {
                 IpAddr::V4(_) => (ICMP, &[3, 4, 5, 11, 12]),
                 IpAddr::V6(_) => (ICMPV6, &[1, 2, 3, 4]),
             };
-            let pair = between(IpNet::from(*address), everything(address.is_ipv4()));
+            let pair = Selector::between(IpNet::from(*address), everything(address.is_ipv4()));
             // XFRM takes the type of an ICMP message for its source port.
             types.iter().map(move |kind| PolicyId {
                 direction: Direction::Out,

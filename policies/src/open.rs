@@ -10,7 +10,6 @@ use crate::error::Unusable;
 use crate::group::{FailurePolicy, GroupInput, Mode};
 use crate::line::Line;
 use crate::local::both_ways;
-use crate::selector::between;
 
 /// Whether the group has no valid key now.
 pub(crate) fn keyless(lines: &[Line<'_>]) -> bool {
@@ -28,7 +27,8 @@ pub(crate) fn opened(
         return Ok(Vec::new());
     }
     if opens(group) {
-        let pairs = pairs.iter().map(|(source, destination)| between(*source, *destination));
+        let pairs =
+            pairs.iter().map(|(source, destination)| Selector::between(*source, *destination));
         return Ok(pairs.chain(lines.iter().flat_map(Line::all_selectors)).collect());
     }
     both_ways(&group.fail_open, |rule, reason| Unusable::FailOpen {
@@ -46,7 +46,7 @@ pub(crate) fn unencrypted(
     if group.options.mode != Mode::ReceiveOnly || keyless(lines) {
         return Vec::new();
     }
-    pairs.iter().map(|(source, destination)| between(*source, *destination)).collect()
+    pairs.iter().map(|(source, destination)| Selector::between(*source, *destination)).collect()
 }
 
 /// Whether everything between protected prefixes passes that no line covers.

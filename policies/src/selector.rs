@@ -43,12 +43,10 @@ pub(crate) fn expand(selector: &TrafficSelector, line: usize) -> Result<Vec<Sele
         .flat_map(|source| destinations.iter().map(|destination| (*source, *destination)));
     Ok(pairs
         .map(|(source, destination)| Selector {
-            source,
-            destination,
             protocol: selector.protocol,
             source_port: selector.source_port,
             destination_port: selector.destination_port,
-            interface: None,
+            ..Selector::between(source, destination)
         })
         .collect())
 }
@@ -80,18 +78,6 @@ pub(crate) fn mirror(selector: &Selector) -> Selector {
         source_port: selector.destination_port,
         destination_port: selector.source_port,
         interface: selector.interface.clone(),
-    }
-}
-
-/// A selector of everything between two prefixes.
-pub(crate) fn between(source: IpNet, destination: IpNet) -> Selector {
-    Selector {
-        source,
-        destination,
-        protocol: 0,
-        source_port: 0,
-        destination_port: 0,
-        interface: None,
     }
 }
 

@@ -118,14 +118,9 @@ impl Member {
         }
         let mut add =
             |direction, source, destination, interface: Option<&str>, priority, action| {
-                let interface = interface.map(str::to_owned);
                 let selector = Selector {
-                    source,
-                    destination,
-                    protocol: 0,
-                    source_port: 0,
-                    destination_port: 0,
-                    interface,
+                    interface: interface.map(str::to_owned),
+                    ..Selector::between(source, destination)
                 };
                 let id = PolicyId { direction, selector };
                 desired.policies.insert(id.clone(), Policy { id, priority, action });

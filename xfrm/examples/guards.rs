@@ -51,14 +51,7 @@ fn desired(groups: u32, prefixes: u32, lines: u32) -> anyhow::Result<Desired> {
         .chain(preservation.guard.iter().copied());
     for (source, destination) in pairs {
         for direction in [Direction::Out, Direction::In, Direction::Forward] {
-            let selector = Selector {
-                source,
-                destination,
-                protocol: 0,
-                source_port: 0,
-                destination_port: 0,
-                interface: None,
-            };
+            let selector = Selector::between(source, destination);
             let id = PolicyId { direction, selector };
             let policy = Policy { id: id.clone(), priority: 11_000_000, action: Action::Block };
             desired.policies.insert(id, policy);

@@ -88,6 +88,18 @@ pub struct Selector {
 }
 
 impl Selector {
+    /// Everything between two prefixes, by any interface.
+    pub fn between(source: IpNet, destination: IpNet) -> Self {
+        Self {
+            source,
+            destination,
+            protocol: 0,
+            source_port: 0,
+            destination_port: 0,
+            interface: None,
+        }
+    }
+
     /// Whether it names a port.
     pub fn has_ports(&self) -> bool {
         self.source_port != 0 || self.destination_port != 0

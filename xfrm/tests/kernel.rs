@@ -54,16 +54,8 @@ fn desired() -> Desired {
     let group = "172.16.0.0/12".parse().unwrap();
     let mut desired = Desired::default();
     let mut add = |direction, interface: Option<&str>, priority, action| {
-        let interface = interface.map(str::to_owned);
-        let (source, destination) = (group, group);
-        let selector = Selector {
-            source,
-            destination,
-            protocol: 0,
-            source_port: 0,
-            destination_port: 0,
-            interface,
-        };
+        let selector =
+            Selector { interface: interface.map(str::to_owned), ..Selector::between(group, group) };
         let id = PolicyId { direction, selector };
         desired.policies.insert(id.clone(), Policy { id, priority, action });
     };

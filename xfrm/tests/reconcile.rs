@@ -211,14 +211,7 @@ fn packets() -> Vec<(Direction, Packet)> {
 
 fn foreign() -> Policy {
     let net = "203.0.113.0/24".parse().unwrap();
-    let selector = Selector {
-        source: net,
-        destination: net,
-        protocol: 0,
-        source_port: 0,
-        destination_port: 0,
-        interface: None,
-    };
+    let selector = Selector::between(net, net);
     Policy {
         id: PolicyId { direction: Direction::Out, selector },
         priority: 5,
@@ -391,15 +384,9 @@ fn sending(spi: u32, key: u8) -> Desired {
 /// Desired state with one LAN.
 fn with_lan(name: &str) -> Desired {
     let mut desired = Desired { exempt: BTreeSet::from([name.to_owned()]), ..Desired::default() };
-    let everything = || "0.0.0.0/0".parse().unwrap();
-    let selector = Selector {
-        source: everything(),
-        destination: everything(),
-        protocol: 0,
-        source_port: 0,
-        destination_port: 0,
-        interface: Some(name.to_owned()),
-    };
+    let everything = "0.0.0.0/0".parse().unwrap();
+    let selector =
+        Selector { interface: Some(name.to_owned()), ..Selector::between(everything, everything) };
     let id = PolicyId { direction: Direction::Out, selector };
     let policy = Policy { id: id.clone(), priority: 1, action: Action::Allow };
     desired.policies.insert(id, policy);
