@@ -20,6 +20,9 @@ use support::*;
 const MULTICAST: &str = "transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\n\
                          multicast-source = \"10.0.9.1\"\n";
 
+/// What a reload puts in the place of `lkh = true` and `lifetime`.
+const ANOTHER_CIPHER: &str = "lkh = true\nencryption = \"aes-128-cbc\"\nlifetime";
+
 /// All members may have group one.
 struct Lab {
     world: World,
@@ -36,6 +39,16 @@ impl Lab {
         let signing = signing_keys(&parse(&text));
         let world = World::new(KeyServer::new(parse(&text), &signing, [1; 32], OsEntropy));
         Self { world, text, signing, _keys: keys }
+    }
+
+    /// With members that have registered and got the pushes that follow.
+    fn joined(settings: &str, members: impl IntoIterator<Item = u8>) -> Self {
+        let mut lab = Self::new(settings);
+        for number in members {
+            lab.world.join(number, 1);
+        }
+        lab.world.run(seconds(60));
+        lab
     }
 
     fn reload(&mut self, from: &str, to: &str) -> Vec<String> {
@@ -63,6 +76,16 @@ impl Lab {
             Response::Done(done) => done.message,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Member 3 joins under the KEK that follows the reload; then one of the three is removed.
+    fn remove_after_reload(&mut self, removed: usize, from: &str, to: &str) {
+        self.reload(from, to);
+        self.world.run(seconds(3600));
+        self.world.join(3, 1);
+        self.world.run(seconds(60));
+        self.remove(removed);
+        self.assert_left_behind(removed);
     }
 
     fn overhear(&mut self, place: usize) {
@@ -113,16 +136,8 @@ fn the_last_member_of_a_multicast_group_does_not_follow() {
 #[test]
 fn a_member_that_joined_after_the_cipher_of_the_kek_changed_is_left_behind() {
     for removed in [2, 0] {
-        let mut lab = Lab::new("lkh = true\nlifetime = \"1h\"");
-        lab.world.join(1, 1);
-        lab.world.join(2, 1);
-        lab.world.run(seconds(60));
-        lab.reload("lkh = true\nlifetime", "lkh = true\nencryption = \"aes-128-cbc\"\nlifetime");
-        lab.world.run(seconds(3600));
-        lab.world.join(3, 1);
-        lab.world.run(seconds(60));
-        lab.remove(removed);
-        lab.assert_left_behind(removed);
+        let mut lab = Lab::joined("lkh = true\nlifetime = \"1h\"", [1, 2]);
+        lab.remove_after_reload(removed, "lkh = true\nlifetime", ANOTHER_CIPHER);
         lab.world.run(seconds(3600));
         lab.overhear(removed);
         lab.assert_left_behind(removed);
@@ -132,16 +147,8 @@ fn a_member_that_joined_after_the_cipher_of_the_kek_changed_is_left_behind() {
 #[test]
 fn a_member_that_joined_after_the_hierarchy_was_switched_on_is_left_behind() {
     for removed in [2, 0] {
-        let mut lab = Lab::new("lifetime = \"1h\"");
-        lab.world.join(1, 1);
-        lab.world.join(2, 1);
-        lab.world.run(seconds(60));
-        lab.reload("lifetime = \"1h\"", "lkh = true\nlifetime = \"1h\"");
-        lab.world.run(seconds(3600));
-        lab.world.join(3, 1);
-        lab.world.run(seconds(60));
-        lab.remove(removed);
-        lab.assert_left_behind(removed);
+        let mut lab = Lab::joined("lifetime = \"1h\"", [1, 2]);
+        lab.remove_after_reload(removed, "lifetime = \"1h\"", "lkh = true\nlifetime = \"1h\"");
     }
 }
 
@@ -152,10 +159,7 @@ fn a_hierarchy_that_is_switched_on_has_everybody_in_it() {
         ("lifetime = \"1h\"", "lifetime = \"1h\"", "lkh = true\nlifetime = \"1h\""),
         ("lkh = true", "lkh = true", "lkh = true\nencryption = \"aes-128-cbc\""),
     ] {
-        let mut lab = Lab::new(settings);
-        lab.world.join(1, 1);
-        lab.world.join(2, 1);
-        lab.world.run(seconds(60));
+        let mut lab = Lab::joined(settings, [1, 2]);
         let changes = lab.reload(from, to);
         assert!(
             changes.iter().any(|change| change.contains("register again")),
@@ -177,11 +181,8 @@ fn a_hierarchy_that_is_switched_on_has_everybody_in_it() {
 
 #[test]
 fn no_two_members_share_a_leaf() {
-    let mut lab = Lab::new("lkh = true\nlifetime = \"1h\"");
-    lab.world.join(1, 1);
-    lab.world.join(2, 1);
-    lab.world.run(seconds(60));
-    lab.reload("lkh = true\nlifetime", "lkh = true\nencryption = \"aes-128-cbc\"\nlifetime");
+    let mut lab = Lab::joined("lkh = true\nlifetime = \"1h\"", [1, 2]);
+    lab.reload("lkh = true\nlifetime", ANOTHER_CIPHER);
     lab.world.run(seconds(3600));
     lab.world.join(3, 1);
     lab.world.run(seconds(10));
@@ -196,11 +197,7 @@ fn no_two_members_share_a_leaf() {
 /// its removal would leave it the keys of the first.
 #[test]
 fn no_member_has_a_second_leaf_after_a_pull_during_a_removal() {
-    let mut lab = Lab::new("lkh = true");
-    for number in 1..=3 {
-        lab.world.join(number, 1);
-    }
-    lab.world.run(seconds(60));
+    let mut lab = Lab::joined("lkh = true", 1..=3);
     let mut pulls = 0;
     lab.world.network = Box::new(move |sent| {
         let of_pull = sent.source == address(2) && sent.payload[18] == 32;
@@ -279,11 +276,7 @@ fn the_leaf_of_a_member_that_was_dropped_is_not_given_to_another() {
 /// It has the KEK and the leaf of its registration before.
 #[test]
 fn a_member_whose_keys_could_not_be_sent_is_left_behind() {
-    let mut lab = Lab::new("lkh = true");
-    for number in 1..=3 {
-        lab.world.join(number, 1);
-    }
-    lab.world.run(seconds(60));
+    let mut lab = Lab::joined("lkh = true", 1..=3);
     // The policy of so many TEKs fits into a datagram, and their keys do not.
     let mut config = parse(&lab.text.replace("hmac-sha2-256-128", "hmac-sha2-512-256"));
     let tek = config.groups[0].teks[0].clone();
