@@ -71,23 +71,12 @@ impl HashVerified {
 /// An established ISAKMP SA. Its keys are zeroed on drop.
 #[derive(Debug)]
 pub struct IsakmpSa {
-    cookies: Cookies,
-    role: Role,
-    doi: Doi,
-    transform: Phase1Transform,
-    skeyid_d: Secret,
-    skeyid_a: Secret,
-    cipher: Cipher,
-    /// Last ciphertext block of phase 1, from which every phase-2 exchange derives its first IV.
-    last_block: Iv,
-    peer_identity: Identity,
-    initial_contact: bool,
-    peer_vendor_ids: Vec<VendorId>,
-    lifetime: Duration,
+    established: Established,
     _peer_authenticated: PeerAuthenticated,
 }
 
-/// What an [`IsakmpSa`] is made of.
+/// What phase 1 leaves behind.
+#[derive(Debug)]
 pub(super) struct Established {
     pub(super) cookies: Cookies,
     pub(super) role: Role,
@@ -96,6 +85,7 @@ pub(super) struct Established {
     pub(super) skeyid_d: Secret,
     pub(super) skeyid_a: Secret,
     pub(super) cipher: Cipher,
+    /// Last ciphertext block of phase 1, from which every phase-2 exchange derives its first IV.
     pub(super) last_block: Iv,
     pub(super) peer_identity: Identity,
     pub(super) initial_contact: bool,
@@ -105,89 +95,61 @@ pub(super) struct Established {
 
 impl IsakmpSa {
     pub(super) fn new(established: Established, proof: PeerAuthenticated) -> Self {
-        let Established {
-            cookies,
-            role,
-            doi,
-            transform,
-            skeyid_d,
-            skeyid_a,
-            cipher,
-            last_block,
-            peer_identity,
-            initial_contact,
-            peer_vendor_ids,
-            lifetime,
-        } = established;
-        Self {
-            cookies,
-            role,
-            doi,
-            transform,
-            skeyid_d,
-            skeyid_a,
-            cipher,
-            last_block,
-            peer_identity,
-            initial_contact,
-            peer_vendor_ids,
-            lifetime,
-            _peer_authenticated: proof,
-        }
+        Self { established, _peer_authenticated: proof }
     }
 
     pub fn cookies(&self) -> Cookies {
-        self.cookies
+        self.established.cookies
     }
 
     /// Our side of phase 1.
     pub fn role(&self) -> Role {
-        self.role
+        self.established.role
     }
 
     /// Domain of interpretation: it decides what exchanges under this SA mean.
     pub fn doi(&self) -> Doi {
-        self.doi
+        self.established.doi
     }
 
     pub fn transform(&self) -> Phase1Transform {
-        self.transform
+        self.established.transform
     }
 
     /// Whether the peer said that it has no other ISAKMP SA with us: those from before are of no
     /// use to anybody (RFC 2407 §4.6.3.3).
     pub fn is_initial_contact(&self) -> bool {
-        self.initial_contact
+        self.established.initial_contact
     }
 
     /// Vendor IDs that the responder stated in clear (RFC 2408 §3.16), where we began: hints that
     /// nothing proves.
     pub fn peer_vendor_ids(&self) -> &[VendorId] {
-        &self.peer_vendor_ids
+        &self.established.peer_vendor_ids
     }
 
     /// The identity that the peer proved.
     pub fn peer_identity(&self) -> &Identity {
-        &self.peer_identity
+        &self.established.peer_identity
     }
 
     /// How long the SA lives from the moment phase 1 ended.
     pub fn lifetime(&self) -> Duration {
-        self.lifetime
+        self.established.lifetime
     }
 
     /// SKEYID_d, from which other protocols under this SA derive keys.
     pub fn skeyid_d(&self) -> &Secret {
-        &self.skeyid_d
+        &self.established.skeyid_d
     }
 
     /// The cipher state in front of the first message of a phase-2 exchange, whoever sends it.
     pub fn exchange(&self, kind: ExchangeType, message_id: u32) -> ExchangeCipher {
-        let Phase1Transform { hash, encryption, .. } = self.transform;
+        let Phase1Transform { hash, encryption, .. } = self.established.transform;
         ExchangeCipher::new(
             kind,
             message_id,
-            keymat::phase2_iv(hash, encryption, &self.last_block, message_id),
+            keymat::phase2_iv(hash, encryption, &self.established.last_block, message_id),
         )
     }
 
@@ -201,10 +163,10 @@ impl IsakmpSa {
     /// of blocks.
     pub fn open(&self, exchange: &ExchangeCipher, datagram: &[u8]) -> Result<Opened, Error> {
         let (header, body) = header::split(datagram)?;
-        if Cookies::of(&header) != self.cookies {
+        if Cookies::of(&header) != self.established.cookies {
             return Err(NotAccepted::UnknownCookies.into());
         }
-        open_with(&self.cipher, exchange, "message of phase 2", header, body)
+        open_with(&self.established.cipher, exchange, "message of phase 2", header, body)
     }
 
     /// Encrypts `payloads`, a payload chain whose first payload is of type `first`, as the next
@@ -220,7 +182,7 @@ impl IsakmpSa {
         first: PayloadKind,
         payloads: &[u8],
     ) -> Result<Sealed, Error> {
-        seal_with(&self.cipher, self.cookies, exchange, first, payloads)
+        seal_with(&self.established.cipher, self.established.cookies, exchange, first, payloads)
     }
 
     /// As [`seal`](Self::seal), with a HASH payload in front:
@@ -252,7 +214,7 @@ impl IsakmpSa {
         let mut all: Vec<&[u8]> = vec![&message_id];
         all.extend_from_slice(parts);
         all.push(payloads);
-        prf(self.transform.hash, self.skeyid_a.expose(), &all)
+        prf(self.established.transform.hash, self.established.skeyid_a.expose(), &all)
     }
 
     /// As [`verify`](Self::verify), for the last message of Quick Mode, whose HASH has an octet of
@@ -295,7 +257,7 @@ impl IsakmpSa {
     ) -> Result<HashVerified, Error> {
         let computed = self.authenticator(message_id, parts, payloads);
         if constant_time_eq(computed.expose(), received) {
-            Ok(HashVerified { cookies: self.cookies, message_id })
+            Ok(HashVerified { cookies: self.established.cookies, message_id })
         } else {
             Err(PeerMisbehaved::WrongHash { message }.into())
         }
