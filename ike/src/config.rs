@@ -41,31 +41,8 @@ pub enum Authentication {
 
 impl core::fmt::Display for Phase1Transform {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let encryption = match self.encryption {
-            Phase1Encryption::DesCbc => "des-cbc",
-            Phase1Encryption::TripleDesCbc => "3des-cbc",
-            Phase1Encryption::Aes128Cbc => "aes-128-cbc",
-            Phase1Encryption::Aes192Cbc => "aes-192-cbc",
-            Phase1Encryption::Aes256Cbc => "aes-256-cbc",
-        };
-        let hash = match self.hash {
-            HashAlgorithm::Md5 => "md5",
-            HashAlgorithm::Sha1 => "sha1",
-            HashAlgorithm::Sha2_256 => "sha2-256",
-            HashAlgorithm::Sha2_384 => "sha2-384",
-            HashAlgorithm::Sha2_512 => "sha2-512",
-        };
-        let group = match self.group {
-            DhGroup::Modp768 => 1,
-            DhGroup::Modp1024 => 2,
-            DhGroup::Modp1536 => 5,
-            DhGroup::Modp2048 => 14,
-            DhGroup::Modp3072 => 15,
-            DhGroup::Modp4096 => 16,
-            DhGroup::Ecp256 => 19,
-            DhGroup::Ecp384 => 20,
-            DhGroup::Modp2048Subgroup256 => 24,
-        };
+        let (encryption, hash) = (self.encryption.name(), self.hash.name());
+        let group = self.group.number();
         let Authentication::PreSharedKey = self.authentication;
         write!(f, "{encryption} with {hash}, group {group} and a pre-shared key")
     }

@@ -1,7 +1,7 @@
 //! Algorithms and attributes by the names that the configuration has for them.
 
 use control::member::Transform;
-use gdoi::config::{DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Transform};
+use gdoi::config::{Identity, Phase1Transform};
 use gdoi::group::{AuthenticationAlgorithm, EspTransform, KekPolicy, SaDirection, TekProtection};
 use gdoi::push::{AcknowledgementKind, SignedLength};
 use ike::crypto::RsaForm;
@@ -113,32 +113,11 @@ pub fn signed_length(length: SignedLength) -> &'static str {
 }
 
 pub fn transform(transform: &Phase1Transform) -> Transform {
-    let encryption = match transform.encryption {
-        Phase1Encryption::DesCbc => "des-cbc",
-        Phase1Encryption::TripleDesCbc => "3des-cbc",
-        Phase1Encryption::Aes128Cbc => "aes-128-cbc",
-        Phase1Encryption::Aes192Cbc => "aes-192-cbc",
-        Phase1Encryption::Aes256Cbc => "aes-256-cbc",
-    };
-    let hash = match transform.hash {
-        HashAlgorithm::Md5 => "md5",
-        HashAlgorithm::Sha1 => "sha1",
-        HashAlgorithm::Sha2_256 => "sha2-256",
-        HashAlgorithm::Sha2_384 => "sha2-384",
-        HashAlgorithm::Sha2_512 => "sha2-512",
-    };
-    let dh_group = match transform.group {
-        DhGroup::Modp768 => 1,
-        DhGroup::Modp1024 => 2,
-        DhGroup::Modp1536 => 5,
-        DhGroup::Modp2048 => 14,
-        DhGroup::Modp3072 => 15,
-        DhGroup::Modp4096 => 16,
-        DhGroup::Ecp256 => 19,
-        DhGroup::Ecp384 => 20,
-        DhGroup::Modp2048Subgroup256 => 24,
-    };
-    Transform { encryption: encryption.to_owned(), hash: hash.to_owned(), dh_group }
+    Transform {
+        encryption: transform.encryption.name().to_owned(),
+        hash: transform.hash.name().to_owned(),
+        dh_group: transform.group.number(),
+    }
 }
 
 /// An identity as the configuration spells it.

@@ -9,7 +9,7 @@ use ike::BootTime;
 use ike::crypto::{Secret, SignatureError, SigningKey};
 
 use crate::config::rekey_timing::{lead, push_margin};
-use crate::config::{Rekey, Transport, rekey::hash_name};
+use crate::config::{Rekey, Transport};
 use crate::group::kek::Kek;
 use crate::members::registry::MemberId;
 
@@ -114,7 +114,7 @@ impl RekeySa {
             bits @ (256 | 384 | 521) => format!("ecdsa-p{bits}"),
             bits => format!("rsa-{bits}"),
         };
-        format!("{key}, {}", hash_name(self.settings.signature_hash))
+        format!("{key}, {}", self.settings.signature_hash.name())
     }
 
     /// Whether pushes go by multicast.

@@ -75,8 +75,8 @@ pub fn load(rekey: &Rekey) -> Result<SigningKey, SigningKeyError> {
     match key.kind().fixed_hash() {
         Some(fixed) if fixed != rekey.signature_hash => Err(SigningKeyError::Hash {
             path: path.clone(),
-            hash: crate::config::rekey::hash_name(rekey.signature_hash),
-            fixed: crate::config::rekey::hash_name(fixed),
+            hash: rekey.signature_hash.name(),
+            fixed: fixed.name(),
         }),
         _ => Ok(key),
     }

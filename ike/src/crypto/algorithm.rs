@@ -13,6 +13,17 @@ pub enum Phase1Encryption {
 }
 
 impl Phase1Encryption {
+    /// The name in configurations, logs and show commands, such as `aes-256-cbc`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DesCbc => "des-cbc",
+            Self::TripleDesCbc => "3des-cbc",
+            Self::Aes128Cbc => "aes-128-cbc",
+            Self::Aes192Cbc => "aes-192-cbc",
+            Self::Aes256Cbc => "aes-256-cbc",
+        }
+    }
+
     /// KEY_LENGTH of a transform in bits: only ciphers with keys of several lengths have it.
     pub fn key_length_attribute(self) -> Option<u16> {
         match self {
@@ -35,6 +46,19 @@ pub enum HashAlgorithm {
     Sha2_512,
 }
 
+impl HashAlgorithm {
+    /// The name in configurations, logs and show commands, such as `sha2-256`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "md5",
+            Self::Sha1 => "sha1",
+            Self::Sha2_256 => "sha2-256",
+            Self::Sha2_384 => "sha2-384",
+            Self::Sha2_512 => "sha2-512",
+        }
+    }
+}
+
 /// Diffie-Hellman group (RFC 2409 §6, RFC 3526, RFC 5114 §2.3, RFC 5903).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "registry names explain themselves")]
@@ -48,4 +72,21 @@ pub enum DhGroup {
     Modp2048Subgroup256,
     Ecp256,
     Ecp384,
+}
+
+impl DhGroup {
+    /// The number in IANA's registry, by which configurations and show commands name it.
+    pub fn number(self) -> u16 {
+        match self {
+            Self::Modp768 => 1,
+            Self::Modp1024 => 2,
+            Self::Modp1536 => 5,
+            Self::Modp2048 => 14,
+            Self::Modp3072 => 15,
+            Self::Modp4096 => 16,
+            Self::Ecp256 => 19,
+            Self::Ecp384 => 20,
+            Self::Modp2048Subgroup256 => 24,
+        }
+    }
 }

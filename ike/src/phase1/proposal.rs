@@ -317,18 +317,9 @@ fn hash_of(number: HashNumber) -> Option<HashAlgorithm> {
     }
 }
 
+/// The group's number as the attribute's value.
 pub(crate) fn group_number(group: DhGroup) -> GroupNumber {
-    match group {
-        DhGroup::Modp768 => GroupNumber::MODP_768,
-        DhGroup::Modp1024 => GroupNumber::MODP_1024,
-        DhGroup::Modp1536 => GroupNumber::MODP_1536,
-        DhGroup::Modp2048 => GroupNumber::MODP_2048,
-        DhGroup::Modp3072 => GroupNumber::MODP_3072,
-        DhGroup::Modp4096 => GroupNumber::MODP_4096,
-        DhGroup::Modp2048Subgroup256 => GroupNumber::MODP_2048_256,
-        DhGroup::Ecp256 => GroupNumber::ECP_256,
-        DhGroup::Ecp384 => GroupNumber::ECP_384,
-    }
+    GroupNumber(group.number())
 }
 
 pub(crate) fn group_of(number: GroupNumber) -> Option<DhGroup> {

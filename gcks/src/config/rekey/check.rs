@@ -9,7 +9,7 @@ use gdoi::config::HashAlgorithm;
 use gdoi::push::DeliveryPolicy;
 
 use super::file::{File, TransportKind};
-use super::{MulticastPath, Rekey, Transport, hash_name};
+use super::{MulticastPath, Rekey, Transport};
 use crate::config::{TekTemplate, rekey_timing};
 
 /// What a group's table is checked against.
@@ -41,12 +41,10 @@ pub fn raise(file: &File, surroundings: &Surroundings<'_>, report: &Report) -> O
     if let (Some(fixed), Some(named)) = (signing_key.hash(), &file.signature_hash)
         && fixed != named.value
     {
-        let message = format!(
-            "group.rekey.signature-hash: {} does not go with the key",
-            hash_name(named.value)
-        );
+        let message =
+            format!("group.rekey.signature-hash: {} does not go with the key", named.value.name());
         let remedy =
-            format!("write \"{}\", which belongs to the curve, or remove it", hash_name(fixed));
+            format!("write \"{}\", which belongs to the curve, or remove it", fixed.name());
         report.error(Some(named.place.clone()), message, remedy);
     }
     let weak_hash = file.signature_hash.as_ref().filter(|hash| hash.value == HashAlgorithm::Sha1);

@@ -145,17 +145,6 @@ impl SigningKeyKind {
     }
 }
 
-/// Name of a signature hash in the configuration and in `gdoictl`.
-pub fn hash_name(hash: HashAlgorithm) -> &'static str {
-    match hash {
-        HashAlgorithm::Md5 => "md5",
-        HashAlgorithm::Sha1 => "sha1",
-        HashAlgorithm::Sha2_256 => "sha2-256",
-        HashAlgorithm::Sha2_384 => "sha2-384",
-        HashAlgorithm::Sha2_512 => "sha2-512",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use gdoi::wire::{kek_octets, registry::KekAlgorithm};
