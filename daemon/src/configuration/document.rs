@@ -1,8 +1,9 @@
 //! The example file and the manual page of a configuration file, made from its declarations.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use thiserror::Error;
 
@@ -35,6 +36,19 @@ pub enum DocumentError {
     /// It is not what the declarations say.
     #[error("{} is out of date: run `cargo xtask man` and commit the result", .path.display())]
     Stale { path: PathBuf },
+}
+
+/// The program of a crate's example `documents`: writes the documents below the workspace, or
+/// compares them with `--check`.
+pub fn run_documents(manifest: &str, documents: &[(&str, String)]) -> ExitCode {
+    let check = std::env::args().any(|argument| argument == "--check");
+    match write_documents(&Path::new(manifest).join(".."), documents, check) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Writes documents below `workspace`, or with `check` compares them.
@@ -225,18 +239,24 @@ mod tests {
     use crate::options;
 
     options! {
+        /// Waiting.
         struct Wait {
+            /// How long.
             time: Duration = value("time", Duration::from_secs(5))
                 .within(Duration::from_secs(1)..=Duration::from_secs(60));
         }
 
+        /// All of it.
         struct File {
             /// The name.
             ///
             /// In two paragraphs.
             name: Option<Located<String>> = required("name").set("\"a\"");
+            /// Ports.
             ports: Vec<Located<u16>> = list("ports").set("[848]");
+            /// Either.
             mode: u8 = one_of("mode", 1, &[("off", 0), ("on", 1)]);
+            /// Before the rest.
             wait: Wait = table("wait");
         }
     }

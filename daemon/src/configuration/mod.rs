@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-pub use document::{Document, DocumentError, example, manual, write_documents};
+pub use document::{Document, DocumentError, example, manual, run_documents, write_documents};
 pub use ike::{Ike, phase1_policy, weak_parts};
 pub use option::{Applies, Description, Effective, Kind, Outline, Section, Value, paragraphs};
 pub use report::{Entry, Report, Severity};
