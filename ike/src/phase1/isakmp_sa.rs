@@ -231,7 +231,7 @@ impl IsakmpSa {
     ) -> Result<HashVerified, Error> {
         let computed = self.last_authenticator(message_id, nonces);
         if constant_time_eq(computed.expose(), received) {
-            Ok(HashVerified { cookies: self.cookies, message_id })
+            Ok(HashVerified { cookies: self.established.cookies, message_id })
         } else {
             Err(PeerMisbehaved::WrongHash { message }.into())
         }
@@ -240,7 +240,11 @@ impl IsakmpSa {
     /// prf(SKEYID_a, 0 | M-ID | Ni_b | Nr_b).
     pub fn last_authenticator(&self, message_id: u32, [ni_b, nr_b]: [&[u8]; 2]) -> Secret {
         let message_id = message_id.to_be_bytes();
-        prf(self.transform.hash, self.skeyid_a.expose(), &[&[0], &message_id, ni_b, nr_b])
+        prf(
+            self.established.transform.hash,
+            self.established.skeyid_a.expose(),
+            &[&[0], &message_id, ni_b, nr_b],
+        )
     }
 
     /// Compares a received HASH with the one computed over the same parts, in constant time.
