@@ -11,6 +11,7 @@ use ike::BootTime;
 use crate::membership::restore::Installed;
 use tracing::{debug, error, info, warn};
 use xfrm::model::SaId;
+use xfrm::nft::FOREIGN_POLICY;
 use xfrm::statistics::Statistics;
 use xfrm::{Desired, Entry, Error, Kernel, Ownership, Parts, Reconciler, Report};
 
@@ -20,6 +21,8 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long an outbound state stays when another one has taken its place: packets under way may be
 /// about to use it.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
+/// How long packets that a foreign policy took stay a problem after the last of them.
+const FOREIGN_POLICY_PROBLEM: Duration = Duration::from_secs(300);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
@@ -42,6 +45,10 @@ pub struct Dataplane<K: Kernel> {
     integrity_failures: BTreeMap<SaId, u32>,
     missing_interfaces: BTreeSet<String>,
     foreign: BTreeMap<Entry, Error>,
+    /// Packets of the group that a foreign policy took, as of the last look, and until when that is
+    /// a problem.
+    foreign_policy_drops: u64,
+    foreign_policy_until: Option<BootTime>,
 }
 
 /// Why the kernel is updated or looked at.
@@ -85,6 +92,8 @@ impl<K: Kernel> Dataplane<K> {
             integrity_failures: BTreeMap::new(),
             missing_interfaces: BTreeSet::new(),
             foreign: BTreeMap::new(),
+            foreign_policy_drops: 0,
+            foreign_policy_until: None,
         }
     }
 
@@ -153,8 +162,34 @@ impl<K: Kernel> Dataplane<K> {
     ///
     /// # Errors
     /// The kernel cannot be read.
-    pub async fn statistics(&mut self) -> Result<Statistics, Error> {
-        self.reconciler.statistics().await
+    pub async fn statistics(&mut self, now: BootTime) -> Result<Statistics, Error> {
+        let statistics = self.reconciler.statistics().await?;
+        let drops = statistics.rules.get(FOREIGN_POLICY).map_or(0, |counters| counters.packets);
+        self.note_foreign_policy(drops, now);
+        Ok(statistics)
+    }
+
+    /// Group traffic that went to a policy of somebody else lately, and what would help.
+    pub fn foreign_policy(&self, now: BootTime) -> Option<&'static str> {
+        self.foreign_policy_until.is_some_and(|until| now < until).then_some(
+            "group traffic is matched by an XFRM policy of another program and dropped: exclude it \
+             from the group ([[group.exclude]]), or remove that policy (`ip xfrm policy`)",
+        )
+    }
+
+    fn note_foreign_policy(&mut self, drops: u64, now: BootTime) {
+        // The counter starts at zero with new tables.
+        if drops > 0 && drops != self.foreign_policy_drops {
+            if self.foreign_policy(now).is_none() {
+                warn!(
+                    event = "foreign-policy-match",
+                    packets = drops,
+                    "group traffic is matched by an XFRM policy of another program and dropped"
+                );
+            }
+            self.foreign_policy_until = Some(now + FOREIGN_POLICY_PROBLEM);
+        }
+        self.foreign_policy_drops = drops;
     }
 
     /// What should be in the kernel.
@@ -224,6 +259,7 @@ impl<K: Kernel> Dataplane<K> {
         self.leaving.clone_from(replaced);
         match result {
             Ok(report) => {
+                self.note_foreign_policy(report.foreign_policy_drops, now);
                 self.note(report, cause);
                 if self.failures > 0 {
                     info!(

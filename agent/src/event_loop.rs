@@ -309,7 +309,7 @@ impl<K: Kernel> EventLoop<K> {
 
     async fn handle_call(&mut self, call: Call) {
         let now = clock::now();
-        let statistics = match self.dataplane.statistics().await {
+        let statistics = match self.dataplane.statistics(now).await {
             Ok(statistics) => statistics,
             Err(error) => {
                 warn!(event = "counters-unreadable", %error, "kernel counters cannot be read");

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gdoi::group::{GroupPolicy, Spi, TekKeys};
 use ipnet::IpNet;
-use xfrm::desired::{Desired, PlaceholderRoute};
+use xfrm::desired::{Desired, MAIN_TABLE, PlaceholderRoute};
 use xfrm::model::{
     Action, Direction, Install, Policy, PolicyId, Sa, SaId, SaRole, Selector, Template,
 };
@@ -78,6 +78,10 @@ pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
     }
     let Some(last) = parts.last() else { return Ok(builder.desired) };
     builder.count().map_err(|reason| unusable(last.group, reason))?;
+    let first = parts.first().map_or(precedence::BASE, |part| part.group.options.priority);
+    for policy in builder.desired.policies.values_mut() {
+        policy.priority = first.saturating_add(policy.priority.saturating_sub(precedence::BASE));
+    }
     Ok(builder.desired)
 }
 
@@ -425,6 +429,7 @@ impl Builder {
                 interface: uplink.name.clone(),
                 gateway,
                 mtu: uplink.mtu,
+                table: uplink.vrf_table.unwrap_or(MAIN_TABLE),
             });
         }
         Ok(())

@@ -54,6 +54,8 @@ pub struct GroupOptions {
     pub failure: FailurePolicy,
     /// PLACEHOLDER: destination of the outbound states, an address no host has.
     pub placeholder: IpAddr,
+    /// The lowest priority number of the machine's policies: that of the first group counts.
+    pub priority: u32,
 }
 
 impl GroupOptions {
@@ -68,6 +70,7 @@ impl GroupOptions {
             mode: Mode::Normal,
             failure: FailurePolicy::Close,
             placeholder: IpAddr::V4(Ipv4Addr::new(192, 0, 2, slot.wrapping_add(1))),
+            priority: crate::precedence::BASE,
         }
     }
 }

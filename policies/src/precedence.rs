@@ -9,8 +9,11 @@
 
 use xfrm::model::Reqid;
 
-/// Behind the policies of other IPsec daemons.
-const BASE: u32 = 10_000_000;
+/// Behind the policies of other IPsec daemons. The priorities here count from it; an operator may
+/// choose another one.
+pub const BASE: u32 = 10_000_000;
+/// The largest that may be chosen: there is room for all bands behind it.
+pub const HIGHEST_BASE: u32 = 4_000_000_000;
 /// LOCAL to and from the key servers.
 pub const SERVER: u32 = BASE;
 /// Exclude rules, before everything else of the groups.

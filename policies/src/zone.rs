@@ -35,6 +35,10 @@ pub struct WanInterface {
     pub gateway: Option<IpAddr>,
     /// MTU of the interface in octets.
     pub mtu: u32,
+    /// The routing table of its VRF; `None` for main.
+    pub vrf_table: Option<u32>,
+    /// Whether routes of the group's traffic leave by it. Then `gateway` is their next hop.
+    pub carries: bool,
 }
 
 impl Zones {
@@ -43,11 +47,16 @@ impl Zones {
         self.lan.iter().map(|lan| lan.name.as_str())
     }
 
-    /// The interface that the placeholder route leaves by: the first that is up, better with a next
-    /// hop of that family.
+    /// The interface that the placeholder route leaves by: of those that the group's traffic takes
+    /// the one with the smallest MTU, which fits them all. Where no route tells, the first that is
+    /// up, better with a next hop of that family.
     pub(crate) fn uplink(&self, ipv4: bool) -> Option<(&WanInterface, Option<IpAddr>)> {
         let gateway = |wan: &WanInterface| wan.gateway.filter(|gateway| gateway.is_ipv4() == ipv4);
         let up = || self.wan.iter().filter(|wan| wan.up);
+        let carries = up().filter(|wan| wan.carries).min_by_key(|wan| wan.mtu);
+        if let Some(best) = carries {
+            return Some((best, gateway(best)));
+        }
         let best = up().find(|wan| gateway(wan).is_some()).or_else(|| up().next())?;
         Some((best, gateway(best)))
     }

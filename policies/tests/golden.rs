@@ -307,3 +307,33 @@ fn ipv6_prefixes_are_blocked_too() {
     group.zones.lan[0].addresses.push("fd00:1::1".parse().unwrap());
     show("ipv6_prefixes_are_blocked_too", &[group]);
 }
+
+#[test]
+fn policies_stand_where_the_operator_wants_them() {
+    let keys = cbc_keys();
+    let teks = [tek(0x1300, "172.16.0.0/12", "172.16.0.0/12")];
+    let priorities = |priority| -> Vec<u32> {
+        let mut group = g1(keyed(&teks, &keys));
+        group.options.priority = priority;
+        compile(&[group]).unwrap().policies.values().map(|policy| policy.priority).collect()
+    };
+    let usual = priorities(policies::precedence::BASE);
+    let moved: Vec<u32> = usual.iter().map(|one| one - policies::precedence::BASE + 500).collect();
+    assert_eq!(priorities(500), moved);
+    assert_eq!(usual.iter().min(), Some(&policies::precedence::SERVER));
+}
+
+/// The MTU of a tunnel that the group's routes lead through, not that of the default route.
+#[test]
+fn the_placeholder_leaves_where_the_groups_traffic_does() {
+    let keys = cbc_keys();
+    let teks = [tek(0x1300, "172.16.0.0/12", "172.16.0.0/12")];
+    let mut group = g1(keyed(&teks, &keys));
+    let tunnel = WanInterface { mtu: 1476, carries: true, ..wan("tun1", None) };
+    group.zones.wan.push(WanInterface { carries: true, ..wan("wan2", Some("10.0.3.254")) });
+    group.zones.wan.push(WanInterface { vrf_table: Some(10), ..tunnel });
+    let desired = compile(&[group]).unwrap();
+    let route = desired.routes.first().unwrap();
+    let place = (route.interface.as_str(), route.gateway, route.mtu, route.table);
+    assert_eq!(place, ("tun1", None, 1476, 10));
+}

@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 use ipnet::IpNet;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
-use xfrm::desired::PlaceholderRoute;
+use xfrm::desired::{MAIN_TABLE, PlaceholderRoute};
 use xfrm::kernel::netlink::Netlink;
 use xfrm::key::Key;
 use xfrm::model::{
@@ -163,6 +163,7 @@ impl Member {
             interface: String::from("wan"),
             gateway: Some(self.gateway),
             mtu: 1500,
+            table: MAIN_TABLE,
         });
         Ok(desired)
     }

@@ -18,7 +18,12 @@ pub struct PlaceholderRoute {
     pub gateway: Option<IpAddr>,
     /// MTU of the WAN interface in octets.
     pub mtu: u32,
+    /// The routing table that it stands in: main, or that of the WAN's VRF.
+    pub table: u32,
 }
+
+/// The routing table `main`.
+pub const MAIN_TABLE: u32 = 254;
 
 /// Everything that the kernel is to hold for us, and nothing else.
 #[derive(Debug, Default, PartialEq, Eq)]

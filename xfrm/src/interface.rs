@@ -1,7 +1,7 @@
 //! Facts about the machine's interfaces, by rtnetlink.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
@@ -10,7 +10,7 @@ use crate::kernel::netlink::channel::{Channel, Route};
 use crate::kernel::netlink::route::Link;
 
 /// One interface as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     /// The kernel's number. Another one after the interface was re-created.
     pub index: u32,
@@ -24,6 +24,13 @@ pub struct Interface {
     pub gateway: Option<IpAddr>,
     /// The VRF device that it is enslaved to, by name.
     pub vrf: Option<String>,
+    /// The routing table of that VRF.
+    pub vrf_table: Option<u32>,
+    /// Whether a routing rule is about what arrives by this interface (`ip rule add iif`).
+    pub has_rule: bool,
+    /// Those of the destinations asked for whose packets leave by this interface, with their next
+    /// hop.
+    pub leads_to: BTreeMap<IpAddr, Option<IpAddr>>,
 }
 
 /// An address that nothing but a default route leads to.
@@ -31,16 +38,27 @@ const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(0, 0, 0, 1));
 const NOWHERE_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x4000, 0, 0, 0, 0, 0, 0, 1));
 
 /// All interfaces by name. Needs no privilege.
+pub async fn interfaces() -> Result<BTreeMap<String, Interface>, Error> {
+    interfaces_towards(&BTreeSet::new()).await
+}
+
+/// As [`interfaces`], with where packets to these destinations leave.
 ///
 /// The routing table is not read, which may hold a million routes: the next hop of each interface
-/// is looked up.
-pub async fn interfaces() -> Result<BTreeMap<String, Interface>, Error> {
+/// and each destination is looked up.
+pub async fn interfaces_towards(
+    destinations: &BTreeSet<IpAddr>,
+) -> Result<BTreeMap<String, Interface>, Error> {
     let mut channel = Channel::<Route>::open()?;
     let links = channel.links().await?;
     let addresses = channel.addresses().await?;
+    let ruled = channel.rule_inputs().await?;
+    let vrfs: BTreeMap<u32, (String, u32)> = links
+        .iter()
+        .filter_map(|link| Some((link.index, (link.name.clone(), link.vrf_table?))))
+        .collect();
+    let mut leads_to = routes(&mut channel, destinations, vrfs.keys().copied()).await?;
     let mut interfaces = BTreeMap::new();
-    let vrfs: BTreeMap<u32, String> =
-        links.iter().filter(|link| link.is_vrf).map(|vrf| (vrf.index, vrf.name.clone())).collect();
     for link in links {
         let own = addresses.iter().filter(|one| one.index == link.index).map(|one| one.address);
         let own: Vec<IpNet> = own.collect();
@@ -56,9 +74,39 @@ pub async fn interfaces() -> Result<BTreeMap<String, Interface>, Error> {
         }
         let vrf = link.master.and_then(|master| vrfs.get(&master).cloned());
         let Link { index, name, up, mtu, .. } = link;
-        interfaces.insert(name, Interface { index, up, addresses: own, mtu, gateway, vrf });
+        let interface = Interface {
+            index,
+            up,
+            addresses: own,
+            mtu,
+            gateway,
+            vrf_table: vrf.as_ref().map(|(_, table)| *table),
+            vrf: vrf.map(|(name, _)| name),
+            has_rule: ruled.contains(&name),
+            leads_to: leads_to.remove(&index).unwrap_or_default(),
+        };
+        interfaces.insert(name, interface);
     }
     Ok(interfaces)
+}
+
+/// Destinations and their next hops by the interface that they leave by, in the main table and in
+/// those of VRF devices.
+async fn routes(
+    channel: &mut Channel<Route>,
+    destinations: &BTreeSet<IpAddr>,
+    vrfs: impl Iterator<Item = u32>,
+) -> Result<BTreeMap<u32, BTreeMap<IpAddr, Option<IpAddr>>>, Error> {
+    let mut by_interface: BTreeMap<u32, BTreeMap<_, _>> = BTreeMap::new();
+    for vrf in [None].into_iter().chain(vrfs.map(Some)) {
+        for destination in destinations {
+            if let Some(route) = channel.route_to(*destination, vrf).await? {
+                let leads_to = by_interface.entry(route.interface).or_default();
+                leads_to.insert(*destination, route.gateway);
+            }
+        }
+    }
+    Ok(by_interface)
 }
 
 /// Next hop of the default route over `interface`.

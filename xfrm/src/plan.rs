@@ -139,7 +139,8 @@ impl Steps {
 fn routes(current: &Current, desired: &Desired, steps: &mut Steps) {
     let possible = |route: &&PlaceholderRoute| current.interfaces.contains_key(&route.interface);
     let wanted: BTreeSet<&PlaceholderRoute> = desired.routes.iter().filter(possible).collect();
-    let replaced: BTreeSet<_> = wanted.iter().map(|route| route.placeholder).collect();
+    let place = |route: &PlaceholderRoute| (route.placeholder, route.table);
+    let replaced: BTreeSet<_> = wanted.iter().map(|route| place(route)).collect();
     steps.routes_added = wanted
         .iter()
         .filter(|r| !current.routes.contains(**r))
@@ -148,7 +149,7 @@ fn routes(current: &Current, desired: &Desired, steps: &mut Steps) {
     let obsolete = current
         .routes
         .iter()
-        .filter(|route| !wanted.contains(route) && !replaced.contains(&route.placeholder));
+        .filter(|route| !wanted.contains(route) && !replaced.contains(&place(route)));
     steps.routes_deleted = obsolete.cloned().map(Op::DeleteRoute).collect();
 }
 

@@ -10,13 +10,14 @@
     reason = "a test says what is wrong by failing"
 )]
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
-use xfrm::desired::PlaceholderRoute;
+use xfrm::desired::{MAIN_TABLE, PlaceholderRoute};
+use xfrm::interface::interfaces_towards;
 use xfrm::kernel::event::{KernelEvent, What};
 use xfrm::kernel::netlink::EventSource;
 use xfrm::kernel::netlink::Netlink;
@@ -101,6 +102,7 @@ fn desired() -> Desired {
         interface: String::from("wan"),
         gateway: Some("10.0.1.254".parse().unwrap()),
         mtu: 1500,
+        table: MAIN_TABLE,
     });
     desired
 }
@@ -403,6 +405,36 @@ fn facts_about_interfaces_are_the_kernels() {
 
 #[test]
 #[ignore = "needs root: makes a network namespace"]
+fn rules_and_routes_are_looked_up() {
+    in_namespace(async |_, _| {
+        sh("ip addr add 172.16.1.1/24 dev lan
+            ip link add tun1 type veth peer name tun1p; ip link set tun1 up; ip link set tun1p up
+            ip route add default via 10.0.1.254; ip route add 172.16.0.0/12 dev tun1
+            ip route add blackhole 172.18.0.0/16
+            ip rule add iif lan lookup 100; ip rule add iif lo lookup 101; ip rule add fwmark 1 lookup 102");
+        let addresses = ["172.16.1.9", "172.31.0.1", "10.9.9.9", "172.18.0.1", "fd00::1"];
+        let destinations: BTreeSet<IpAddr> = addresses.map(|one| one.parse().unwrap()).into();
+        let found = interfaces_towards(&destinations).await.unwrap();
+        let leads_to = |name: &str| {
+            let leads = found[name].leads_to.iter();
+            leads
+                .map(|(to, via)| (to.to_string(), via.map(|via| via.to_string())))
+                .collect::<Vec<_>>()
+        };
+        let expected: [Vec<_>; 3] = [
+            vec![(String::from("172.16.1.9"), None)],
+            vec![(String::from("172.31.0.1"), None)],
+            vec![(String::from("10.9.9.9"), Some(String::from("10.0.1.254")))],
+        ];
+        assert_eq!([leads_to("lan"), leads_to("tun1"), leads_to("wan")], expected);
+        let ruled: Vec<&str> =
+            ["lan", "wan", "tun1"].into_iter().filter(|one| found[*one].has_rule).collect();
+        assert_eq!(ruled, ["lan"]);
+    });
+}
+
+#[test]
+#[ignore = "needs root: makes a network namespace"]
 fn a_placeholder_route_follows_its_next_hop() {
     in_namespace(async |mut reconciler, _| {
         for (gateway, shown) in [
@@ -416,6 +448,7 @@ fn a_placeholder_route_follows_its_next_hop() {
                 interface: String::from("wan"),
                 gateway: gateway.map(|gateway| gateway.parse().unwrap()),
                 mtu: 1400,
+                table: MAIN_TABLE,
             });
             reconciler.apply(wanted).await.unwrap();
             assert!(reconciler.repair(Parts::ALL).await.unwrap().done.is_empty());
@@ -430,6 +463,18 @@ fn a_placeholder_route_follows_its_next_hop() {
         sh("ip route change 192.0.2.1 via inet6 fe80::1 dev wan proto 71 mtu lock 1300");
         assert_eq!(reconciler.repair(Parts::ALL).await.unwrap().done.len(), 1);
         assert!(sh("ip route show 192.0.2.1").contains("mtu lock 1400"));
+        // Into the table of a VRF, and back.
+        let mut wanted: PlaceholderRoute = reconciler.desired().routes.first().unwrap().clone();
+        for (table, other) in [(1_010, 254), (254, 1_010)] {
+            wanted.table = table;
+            let routes = BTreeSet::from([wanted.clone()]);
+            reconciler.apply(Desired { routes, ..Desired::default() }).await.unwrap();
+            assert!(reconciler.repair(Parts::ALL).await.unwrap().done.is_empty());
+            assert!(sh(&format!("ip route show table {table}")).contains("192.0.2.1 via"));
+            assert!(
+                !sh(&format!("ip route show table {other} 2>&1 || true")).contains("192.0.2.1")
+            );
+        }
         // A foreign route to the same place is left alone, and said.
         reconciler.purge().await.unwrap();
         sh("ip route add 192.0.2.1 dev wan");

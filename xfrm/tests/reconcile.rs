@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
-use xfrm::desired::PlaceholderRoute;
+use xfrm::desired::{MAIN_TABLE, PlaceholderRoute};
 use xfrm::kernel::fake::{FakeKernel, Fault, Packet};
 use xfrm::key::Key;
 use xfrm::model::{
@@ -143,6 +143,7 @@ impl Draw {
             interface: String::from("wan"),
             gateway: None,
             mtu,
+            table: MAIN_TABLE,
         }));
         desired
     }

@@ -71,7 +71,8 @@ fn typed(mut root: Table<'_>) -> File {
 
 /// Raises the file; `None` when something is missing, which is then noted.
 fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Config> {
-    let mut check = Check { report, machine, secrets: BTreeMap::new() };
+    let policy_priority = file.policy_priority;
+    let mut check = Check { report, machine, policy_priority, secrets: BTreeMap::new() };
     if file.groups.len() > MOST_GROUPS {
         let place = file.groups.get(MOST_GROUPS).and_then(|group| group.place.clone());
         let message = format!("{} groups; a member has at most {MOST_GROUPS}", file.groups.len());
@@ -121,6 +122,7 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
 struct Check<'c> {
     report: &'c Report,
     machine: &'c Machine<'c>,
+    policy_priority: u32,
     /// A key that several groups or servers use is read once and complained about once.
     secrets: BTreeMap<SecretSource, Option<Arc<Secret>>>,
 }
@@ -327,6 +329,7 @@ impl Check<'_> {
             segment_size: group.segment_size,
             recovery_probe: group.recovery_probe,
             placeholder: placeholder?,
+            policy_priority: self.policy_priority,
             acknowledgement_length: group.rekey.acknowledgement_length,
             acknowledgement_jitter: group.rekey.acknowledgement_jitter,
             multicast_interface: group

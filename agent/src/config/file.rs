@@ -16,6 +16,7 @@ use daemon::secrets::SecretSource;
 use gdoi::config::{ByteOrder, Identity, RetransmissionPolicy};
 use gdoi::push::AcknowledgementLength;
 use ipnet::IpNet;
+use policies::precedence::{BASE, HIGHEST_BASE};
 use policies::{FailurePolicy, Mode};
 use toml::de::DeValue;
 use xfrm::nft::{DontFragment, SegmentSize};
@@ -75,6 +76,10 @@ options! {
         /// UDP port that registrations leave from. Key servers may insist on 848.
         pub local_port: u16 = value("local-port", GDOI_PORT)
             .within(1..=u16::MAX).applies(Applies::Restart);
+        /// The lowest priority number of the agent's XFRM policies, which take the million numbers
+        /// from it on. A policy with a lower number wins over them. The default stands behind what
+        /// strongSwan and libreswan compute, so that their tunnels keep their own traffic.
+        pub policy_priority: u32 = value("policy-priority", BASE).within(1..=HIGHEST_BASE);
         /// One table for each group, at most 64. Their order gives each group a slot, from which
         /// its reqids and its placeholder address follow: add new groups at the end.
         pub groups: Vec<Group> = tables("group")

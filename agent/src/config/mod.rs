@@ -88,6 +88,8 @@ pub struct Group {
     pub segment_size: SegmentSize,
     /// Whether ESP with unknown SPIs makes the group pull.
     pub recovery_probe: bool,
+    /// The lowest priority number of the policies of all groups.
+    pub policy_priority: u32,
     /// The outbound states' destination, which no host has.
     pub placeholder: IpAddr,
     /// Reading of a field of RFC 8263.
@@ -179,6 +181,17 @@ impl Group {
     /// Interfaces of the wide area network, in the same way.
     pub fn wan_interfaces<'i>(&'i self, existing: &'i Interfaces) -> Vec<&'i str> {
         expanded(&self.wan, |name| self.lan.iter().any(|lan| lan == name), existing)
+    }
+
+    /// Addresses in its protected prefixes, to ask the routing table where the group's traffic
+    /// leaves: the first and the last of each prefix, and not of hundreds.
+    pub fn destinations(&self) -> BTreeSet<IpAddr> {
+        const PREFIXES: usize = 8;
+        let ipv4 = self.protected.iter().filter_map(|prefix| match prefix {
+            IpNet::V4(net) => Some([net.hosts().next()?, net.hosts().next_back()?]),
+            IpNet::V6(_) => None,
+        });
+        ipv4.take(PREFIXES).flatten().map(IpAddr::V4).collect()
     }
 
     /// All interfaces that it names, and patterns.

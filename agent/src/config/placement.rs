@@ -32,6 +32,11 @@ pub enum Misplaced {
         /// The prefix that holds it.
         protected: IpNet,
     },
+    /// A routing rule is about what arrives by a LAN.
+    Rule {
+        /// The interface.
+        interface: String,
+    },
 }
 
 impl fmt::Display for Misplaced {
@@ -58,6 +63,12 @@ impl fmt::Display for Misplaced {
                  and is neither lan nor wan: its traffic with that prefix is dropped; name it in \
                  lan or exclude it"
             ),
+            Self::Rule { interface } => write!(
+                f,
+                "a routing rule is about what arrives by {interface} (`ip rule`, iif), a LAN: the \
+                 group's ESP is the router's own and leaves as other rules say; write the rule by \
+                 source or destination prefix (from, to)"
+            ),
         }
     }
 }
@@ -75,6 +86,8 @@ pub fn misplaced(groups: &[Group], interfaces: &Interfaces) -> BTreeSet<Misplace
         for (name, interface) in interfaces {
             if on_side(&group.lan, name) {
                 found.extend(on_lan(group, name, interface, outward));
+                let rule = interface.has_rule.then(|| Misplaced::Rule { interface: name.clone() });
+                found.extend(rule);
             }
         }
         if let Some(interface) = holder(&group.local, interfaces)
@@ -153,7 +166,7 @@ mod tests {
     fn interface(addresses: &[&str], gateway: Option<&str>) -> Interface {
         let addresses = addresses.iter().map(|net| net.parse().unwrap()).collect();
         let gateway = gateway.map(|text| text.parse().unwrap());
-        Interface { index: 1, up: true, addresses, mtu: 1500, gateway, vrf: None }
+        Interface { index: 1, up: true, addresses, mtu: 1500, gateway, ..Interface::default() }
     }
 
     fn machine(all: &[(&str, Interface)]) -> Interfaces {
@@ -211,6 +224,22 @@ mod tests {
         let named = [group("10.0.1.1", &["lan", "docker*"], &["wan"])];
         assert_eq!(said(&named, &interfaces), [""; 0]);
         interfaces.insert("docker0".to_owned(), Interface { up: false, ..docker });
+        assert_eq!(said(&groups, &interfaces), [""; 0]);
+    }
+
+    #[test]
+    fn a_routing_rule_by_input_interface_is_noticed_at_a_lan() {
+        let ruled = |net| Interface { has_rule: true, ..interface(&[net], None) };
+        let mut interfaces = machine(&[
+            ("lan", ruled("172.16.1.1/24")),
+            ("wan", interface(&["10.0.1.1/24"], Some("10.0.1.254"))),
+        ]);
+        let groups = [group("10.0.1.1", &["lan"], &["wan"])];
+        let found = said(&groups, &interfaces);
+        let expected = "a routing rule is about what arrives by lan (`ip rule`, iif)";
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{found:?}");
+        interfaces.insert("lan".to_owned(), interface(&["172.16.1.1/24"], None));
+        interfaces.insert("other".to_owned(), ruled("192.168.7.1/24"));
         assert_eq!(said(&groups, &interfaces), [""; 0]);
     }
 

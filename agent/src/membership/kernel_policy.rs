@@ -12,6 +12,7 @@ use policies::{
     WanInterface, Zones,
 };
 use xfrm::Desired;
+use xfrm::interface::Interface;
 
 use super::key_generations::{ActiveLine, KeyGenerations};
 use super::local_interface::{self, Interfaces, Multicast};
@@ -162,6 +163,7 @@ fn options(config: &config::Group) -> GroupOptions {
         mode: config.mode,
         failure: config.failure_policy,
         placeholder: config.placeholder,
+        priority: config.policy_priority,
     }
 }
 
@@ -171,13 +173,20 @@ fn zones(group: GroupView<'_>) -> Zones {
         name: name.to_owned(),
         addresses: interfaces.get(name).map(local_interface::addresses).unwrap_or_default(),
     });
+    let destinations = config.destinations();
     let wan = config.wan_interfaces(interfaces).into_iter().map(|name| {
         let interface = interfaces.get(name);
+        let leads_to = |interface: &Interface| {
+            destinations.iter().find_map(|one| interface.leads_to.get(one).copied())
+        };
+        let towards = interface.and_then(leads_to);
         WanInterface {
             name: name.to_owned(),
             up: interface.is_some_and(|interface| interface.up),
-            gateway: interface.and_then(|interface| interface.gateway),
+            gateway: towards.unwrap_or(interface.and_then(|interface| interface.gateway)),
             mtu: interface.map_or(0, |interface| interface.mtu),
+            vrf_table: interface.and_then(|interface| interface.vrf_table),
+            carries: towards.is_some(),
         }
     });
     Zones { lan: lan.collect(), wan: wan.collect(), local: group.local }

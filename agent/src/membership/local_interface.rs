@@ -110,7 +110,7 @@ mod tests {
 
     fn interface(index: u32, addresses: &[&str]) -> Interface {
         let addresses = addresses.iter().map(|net| net.parse().unwrap()).collect();
-        Interface { index, up: true, addresses, mtu: 1500, gateway: None, vrf: None }
+        Interface { index, up: true, addresses, mtu: 1500, ..Interface::default() }
     }
 
     #[test]

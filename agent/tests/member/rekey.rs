@@ -578,3 +578,24 @@ async fn a_restart_goes_on_with_overlapping_teks() {
     world.pass(seconds(19)).await;
     assert_eq!(world.spis(), (vec![0x1000, 0x2000], vec![0x2000]));
 }
+
+/// Packets that another IPsec program takes are a problem while there are any, and not for ever.
+#[tokio::test]
+async fn group_traffic_that_a_foreign_policy_takes_is_a_problem_for_a_while() {
+    let mut world = World::new(&configuration(1, IKE));
+    world.start().await;
+    world.pass(seconds(60)).await;
+    assert_eq!(world.dataplane.foreign_policy(world.now), None);
+    world.kernel.count(xfrm::nft::FOREIGN_POLICY, 7);
+    world.pass(seconds(60)).await;
+    let problem = world.dataplane.foreign_policy(world.now).unwrap();
+    assert!(problem.contains("exclude it from the group"), "{problem}");
+    world.pass(seconds(200)).await;
+    assert!(world.dataplane.foreign_policy(world.now).is_some());
+    world.pass(seconds(200)).await;
+    assert_eq!(world.dataplane.foreign_policy(world.now), None);
+    // Tables made anew count from zero.
+    world.kernel.count(xfrm::nft::FOREIGN_POLICY, 3);
+    world.pass(seconds(60)).await;
+    assert!(world.dataplane.foreign_policy(world.now).is_some());
+}

@@ -132,7 +132,8 @@ pub fn g1<'a>(state: GroupState<'a>) -> GroupInput<'a> {
 
 pub fn wan(name: &str, gateway: Option<&str>) -> WanInterface {
     let gateway = gateway.map(|text| text.parse::<IpAddr>().unwrap());
-    WanInterface { name: name.to_owned(), up: true, gateway, mtu: 1500 }
+    let name = name.to_owned();
+    WanInterface { name, up: true, gateway, mtu: 1500, vrf_table: None, carries: false }
 }
 
 /// `desired` in a form close to what `ip xfrm` and `nft` print.

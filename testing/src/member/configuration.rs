@@ -47,7 +47,7 @@ fn interface(index: u32, net: &str) -> Interface {
         addresses: vec![net.parse().unwrap()],
         mtu: 1500,
         gateway,
-        vrf: None,
+        ..Interface::default()
     }
 }
 

@@ -356,7 +356,8 @@ impl State {
     fn make(&mut self, op: &Op, desired: &Desired, ownership: &Ownership) -> Result<(), Error> {
         match op {
             Op::AddRoute(route) => {
-                self.routes.retain(|other| other.placeholder != route.placeholder);
+                let place = |route: &PlaceholderRoute| (route.placeholder, route.table);
+                self.routes.retain(|other| place(other) != place(route));
                 self.routes.insert(route.clone());
             }
             Op::DeleteRoute(route) => {

@@ -41,8 +41,11 @@ pub struct Netlink {
     route: Channel<Route>,
     /// Interfaces as of the last reading: selectors and routes name them, the kernel counts them.
     interfaces: BTreeMap<String, u32>,
-    /// Where routes of ours should lead; `None` before the first reading.
-    placeholders: Option<BTreeSet<IpAddr>>,
+    /// VRF devices by their routing table.
+    vrfs: BTreeMap<u32, u32>,
+    /// Where routes of ours should lead, and in which table they stand; `None` before the first
+    /// reading.
+    placeholders: Option<BTreeSet<(IpAddr, u32)>>,
     /// Flags of the guard tables that this kernel knows; `None` before the first change of them.
     guard_flags: Option<u32>,
 }
@@ -55,6 +58,7 @@ impl Netlink {
             netfilter: Channel::open()?,
             route: Channel::open()?,
             interfaces: BTreeMap::new(),
+            vrfs: BTreeMap::new(),
             placeholders: None,
             guard_flags: None,
         })
@@ -74,6 +78,8 @@ impl Netlink {
         let links = self.route.links().await?;
         let exempt =
             links.iter().filter(|link| link.exempt).map(|link| link.name.clone()).collect();
+        let vrfs = links.iter().filter_map(|link| Some((link.vrf_table?, link.index)));
+        self.vrfs = vrfs.collect();
         self.interfaces = links.into_iter().map(|link| (link.name, link.index)).collect();
         Ok(exempt)
     }
@@ -129,8 +135,9 @@ impl Netlink {
     async fn read_routes(&mut self) -> Result<BTreeSet<PlaceholderRoute>, Error> {
         let known = self.placeholders.clone().unwrap_or_default();
         let mut routes = Vec::new();
-        for placeholder in &known {
-            routes.extend(self.route.route_of_ours(*placeholder).await?);
+        for (placeholder, table) in &known {
+            let vrf = self.vrfs.get(table).copied();
+            routes.extend(self.route.route_of_ours(*placeholder, vrf).await?);
         }
         if self.placeholders.is_none() || routes.len() < known.len() {
             routes = self.route.routes_of_ours().await?;
@@ -144,11 +151,13 @@ impl Netlink {
                 interface: name(route.interface)?,
                 gateway: route.gateway,
                 mtu: route.mtu_locked.unwrap_or(0),
+                table: route.table,
             })
         };
         let routes: BTreeSet<PlaceholderRoute> =
             routes.into_iter().filter_map(placeholder).collect();
-        self.placeholders = Some(routes.iter().map(|route| route.placeholder).collect());
+        let places = routes.iter().map(|route| (route.placeholder, route.table));
+        self.placeholders = Some(places.collect());
         Ok(routes)
     }
 
@@ -209,12 +218,15 @@ impl Netlink {
         let index = self.interfaces.get(&wanted.interface);
         let index = *index.ok_or_else(|| Error::NoInterface(wanted.interface.clone()))?;
         if let Some(placeholders) = &mut self.placeholders {
-            placeholders.insert(wanted.placeholder);
+            placeholders.insert((wanted.placeholder, wanted.table));
         }
         // Replacing in one step would also replace a foreign route to the same address.
         let new = route::placeholder(wanted, index)?;
         self.route
-            .delete_route(&op.to_string(), &route::any_placeholder(wanted.placeholder))
+            .delete_route(
+                &op.to_string(),
+                &route::any_placeholder(wanted.placeholder, wanted.table),
+            )
             .await?;
         match self.route.add_route(&op.to_string(), &new).await {
             Err(error) if error.errno() == Some(EEXIST) => {
@@ -232,7 +244,7 @@ impl Netlink {
 
     async fn delete_route(&mut self, op: &Op, old: &PlaceholderRoute) -> Result<(), Error> {
         if let Some(placeholders) = &mut self.placeholders {
-            placeholders.remove(&old.placeholder);
+            placeholders.remove(&(old.placeholder, old.table));
         }
         let Some(index) = self.interfaces.get(&old.interface) else { return Ok(()) };
         self.route.delete_route(&op.to_string(), &route::placeholder(old, *index)?).await

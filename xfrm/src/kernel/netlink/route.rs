@@ -5,9 +5,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use nix::libc::{
     IFA_ADDRESS, IFA_LOCAL, IFF_LOWER_UP, IFF_UP, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME,
-    IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, RT_SCOPE_LINK, RT_SCOPE_NOWHERE,
-    RT_SCOPE_UNIVERSE, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_METRICS, RTA_OIF, RTA_TABLE,
-    RTN_UNICAST,
+    IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, RT_SCOPE_LINK,
+    RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RT_TABLE_COMPAT, RT_TABLE_LOCAL, RT_TABLE_UNSPEC, RTA_DST,
+    RTA_GATEWAY, RTA_METRICS, RTA_OIF, RTA_TABLE, RTN_UNICAST,
 };
 
 use crate::attribute::{Attributes, array, find, text};
@@ -17,6 +17,11 @@ use crate::error::Error;
 /// Where `disable_policy` stands in a link's IPv4 settings (linux/ip.h, linux/if_link.h).
 const IFLA_INET_CONF: u16 = 1;
 const IPV4_DEVCONF_NOPOLICY: u16 = 16;
+
+/// Of a VRF device (linux/if_link.h).
+const IFLA_VRF_TABLE: u16 = 1;
+/// The interface that packets arrive by, of a routing rule (linux/fib_rules.h).
+const FRA_IIFNAME: u16 = 3;
 
 /// Marks our routes: a protocol number (`rtm_protocol`) that no routing daemon has.
 const PROTOCOL: u8 = 71;
@@ -53,7 +58,8 @@ pub(crate) struct Link {
     pub(crate) exempt: bool,
     /// The index of the device that it is enslaved to.
     pub(crate) master: Option<u32>,
-    pub(crate) is_vrf: bool,
+    /// The routing table, if it is a VRF device.
+    pub(crate) vrf_table: Option<u32>,
 }
 
 /// The body that lists all links.
@@ -73,10 +79,14 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
         mtu: find(rest, IFLA_MTU).and_then(number).unwrap_or(0),
         exempt: is_exempt(rest).unwrap_or(false),
         master: find(rest, IFLA_MASTER).and_then(number),
-        is_vrf: find(rest, IFLA_LINKINFO)
-            .and_then(|information| find(information, IFLA_INFO_KIND))
-            .is_some_and(|kind| text(kind) == "vrf"),
+        vrf_table: find(rest, IFLA_LINKINFO).and_then(vrf_table),
     })
+}
+
+fn vrf_table(information: &[u8]) -> Option<u32> {
+    let kind = find(information, IFLA_INFO_KIND).map(text)?;
+    let table = find(find(information, IFLA_INFO_DATA)?, IFLA_VRF_TABLE).and_then(number)?;
+    (kind == "vrf").then_some(table)
 }
 
 /// The settings are an array of numbers, counted from 1.
@@ -117,7 +127,7 @@ pub(crate) fn interface_address(body: &[u8]) -> Option<InterfaceAddress> {
     Some(InterfaceAddress { index, address: IpNet::new(address(own)?, prefix).ok()? })
 }
 
-/// A unicast route of the main table with one next hop.
+/// A unicast route with one next hop.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     /// `None`: the default route.
@@ -125,6 +135,7 @@ pub(crate) struct Route {
     pub(crate) interface: u32,
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) mtu_locked: Option<u32>,
+    pub(crate) table: u32,
     pub(crate) ours: bool,
 }
 
@@ -133,7 +144,7 @@ pub(crate) fn route(body: &[u8]) -> Option<Route> {
     let [_, prefix, _, _, table, protocol, _, kind, ..] = header;
     let rest = body.get(ROUTE_HEADER..)?;
     let table = find(rest, RTA_TABLE).and_then(number).unwrap_or_else(|| u32::from(table));
-    if table != u32::from(RT_TABLE_MAIN) || kind != RTN_UNICAST {
+    if table == u32::from(RT_TABLE_LOCAL) || kind != RTN_UNICAST {
         return None;
     }
     let destination = match find(rest, RTA_DST) {
@@ -148,22 +159,40 @@ pub(crate) fn route(body: &[u8]) -> Option<Route> {
         interface: find(rest, RTA_OIF).and_then(number)?,
         gateway: gateway(rest),
         mtu_locked: metric(METRIC_MTU).filter(|_| locked),
+        table,
         ours: protocol == PROTOCOL,
     })
 }
 
-/// The body that lists the routes of ours, both families.
-pub(crate) fn every_route_of_ours() -> Attributes {
-    Attributes::after(&[ANY_FAMILY, 0, 0, 0, RT_TABLE_MAIN, PROTOCOL, 0, RTN_UNICAST, 0, 0, 0, 0])
+/// The body that lists the IPv4 routing rules.
+pub(crate) fn every_rule() -> Attributes {
+    Attributes::after(&[IPV4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
 }
 
-/// The body that looks up which route a packet to `destination` would take over this interface, or
-/// over any.
-pub(crate) fn lookup(destination: IpAddr, interface: Option<u32>) -> Attributes {
+/// The interface whose arrivals a routing rule is about.
+pub(crate) fn rule_input(body: &[u8]) -> Option<String> {
+    find(body.get(ROUTE_HEADER..)?, FRA_IIFNAME).map(text)
+}
+
+/// The body that lists the routes of ours, of all tables and both families.
+pub(crate) fn every_route_of_ours() -> Attributes {
+    Attributes::after(&[ANY_FAMILY, 0, 0, 0, RT_TABLE_UNSPEC, PROTOCOL, 0, RTN_UNICAST, 0, 0, 0, 0])
+}
+
+/// The body that looks up the route which matches `destination` in the main table, or in that of a
+/// VRF device.
+pub(crate) fn lookup(destination: IpAddr, vrf: Option<u32>) -> Attributes {
+    ask(destination, vrf, FIB_MATCH)
+}
+
+/// The body that looks up where a packet to `destination` would go over this interface. The kernel
+/// takes a destination that no route leads to for one on the link.
+pub(crate) fn lookup_by(destination: IpAddr, interface: u32) -> Attributes {
+    ask(destination, Some(interface), 0)
+}
+
+fn ask(destination: IpAddr, interface: Option<u32>, flags: u32) -> Attributes {
     let host = IpNet::from(destination);
-    // Without it the kernel takes a destination that no route leads to for one on the link, which
-    // is right for an interface.
-    let flags = if interface.is_none() { FIB_MATCH } else { 0 };
     let [a, b, c, d] = flags.to_ne_bytes();
     let header = [family(destination), host.prefix_len(), 0, 0, 0, 0, 0, 0, a, b, c, d];
     let body = Attributes::after(&header).octets(RTA_DST, &octets(destination));
@@ -187,7 +216,7 @@ pub(crate) fn placeholder(wanted: &PlaceholderRoute, index: u32) -> Result<Attri
     let metrics = Attributes::new()
         .octets(METRIC_LOCK, &MTU_LOCKED.to_ne_bytes())
         .octets(METRIC_MTU, &wanted.mtu.to_ne_bytes());
-    let body = to(wanted.placeholder, scope)
+    let body = to(wanted.placeholder, scope, wanted.table)
         .octets(RTA_OIF, &index.to_ne_bytes())
         .nested(RTA_METRICS, metrics);
     match (wanted.placeholder, wanted.gateway) {
@@ -207,16 +236,31 @@ pub(crate) fn placeholder(wanted: &PlaceholderRoute, index: u32) -> Result<Attri
     }
 }
 
-/// Whatever route of ours leads to this address, to be deleted.
-pub(crate) fn any_placeholder(placeholder: IpAddr) -> Attributes {
+/// Whatever route of ours leads to this address in a table, to be deleted.
+pub(crate) fn any_placeholder(placeholder: IpAddr, table: u32) -> Attributes {
     // To the kernel this scope means any.
-    to(placeholder, RT_SCOPE_NOWHERE)
+    to(placeholder, RT_SCOPE_NOWHERE, table)
 }
 
-fn to(placeholder: IpAddr, scope: u8) -> Attributes {
+fn to(placeholder: IpAddr, scope: u8, table: u32) -> Attributes {
     let (family, length) = (family(placeholder), IpNet::from(placeholder).prefix_len());
-    let header = [family, length, 0, 0, RT_TABLE_MAIN, PROTOCOL, scope, RTN_UNICAST, 0, 0, 0, 0];
-    Attributes::after(&header).octets(RTA_DST, &octets(placeholder))
+    let short = u8::try_from(table).ok();
+    let header = [
+        family,
+        length,
+        0,
+        0,
+        short.unwrap_or(RT_TABLE_COMPAT),
+        PROTOCOL,
+        scope,
+        RTN_UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ];
+    let body = Attributes::after(&header).octets(RTA_DST, &octets(placeholder));
+    if short.is_some() { body } else { body.octets(RTA_TABLE, &table.to_ne_bytes()) }
 }
 
 fn family(address: IpAddr) -> u8 {
@@ -251,6 +295,7 @@ fn number(value: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::MAIN_TABLE;
 
     fn wanted(placeholder: &str, gateway: Option<&str>) -> PlaceholderRoute {
         PlaceholderRoute {
@@ -258,6 +303,7 @@ mod tests {
             interface: String::from("wan"),
             gateway: gateway.map(|gateway| gateway.parse().unwrap()),
             mtu: 1500,
+            table: MAIN_TABLE,
         }
     }
 
@@ -273,6 +319,10 @@ mod tests {
             assert_eq!((read.interface, read.gateway), (7, wanted.gateway));
             assert_eq!(read.mtu_locked, Some(1500));
             assert!(read.ours);
+            for table in [MAIN_TABLE, 10, 1_001] {
+                let of_vrf = placeholder(&PlaceholderRoute { table, ..wanted.clone() }, 7).unwrap();
+                assert_eq!(route(of_vrf.as_octets()).unwrap().table, table);
+            }
         }
         assert!(placeholder(&wanted(v6, Some("10.0.1.254")), 7).is_err());
     }
@@ -296,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_deletion_names_no_interface() {
-        let body = any_placeholder("192.0.2.1".parse().unwrap());
+        let body = any_placeholder("192.0.2.1".parse().unwrap(), MAIN_TABLE);
         assert_eq!(
             body.as_octets(),
             [2, 32, 0, 0, 254, 71, 255, 1, 0, 0, 0, 0, 8, 0, 1, 0, 192, 0, 2, 1]
@@ -372,7 +422,7 @@ mod tests {
                     mtu: 1400,
                     exempt: false,
                     master: None,
-                    is_vrf: false
+                    vrf_table: None
                 })
             );
         }

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use nix::libc::{
     EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, RTM_DELROUTE, RTM_GETADDR, RTM_GETLINK,
-    RTM_GETROUTE, RTM_NEWROUTE, RTM_SETLINK,
+    RTM_GETROUTE, RTM_GETRULE, RTM_NEWROUTE, RTM_SETLINK,
 };
 
 use crate::attribute::Attributes;
@@ -40,18 +40,33 @@ impl Channel<Family> {
     pub(crate) async fn route_of_ours(
         &mut self,
         destination: IpAddr,
+        vrf: Option<u32>,
+    ) -> Result<Option<Route>, Error> {
+        let host = |route: &Route| route.ours && route.destination == Some(destination.into());
+        Ok(self.route_to(destination, vrf).await?.filter(host))
+    }
+
+    /// The route that packets to `destination` take, those of a VRF device if one is given.
+    pub(crate) async fn route_to(
+        &mut self,
+        destination: IpAddr,
+        vrf: Option<u32>,
     ) -> Result<Option<Route>, Error> {
         let mut found = None;
         let each = |message: Message<'_>| {
-            let host = |route: &Route| route.ours && route.destination == Some(destination.into());
-            found = route::route(message.body).filter(host);
+            found = route::route(message.body);
             Ok(())
         };
-        let body = route::lookup(destination, None);
+        let body = route::lookup(destination, vrf);
         unless_unreachable(
             self.query("look a route up", RTM_GETROUTE, body.as_octets(), each).await,
         )?;
         Ok(found)
+    }
+
+    /// The interfaces that routing rules name as those that packets arrive by.
+    pub(crate) async fn rule_inputs(&mut self) -> Result<Vec<String>, Error> {
+        self.list("list routing rules", RTM_GETRULE, route::every_rule(), route::rule_input).await
     }
 
     /// The next hop of packets to `destination` that leave by this interface: `None` for on the
@@ -66,7 +81,7 @@ impl Channel<Family> {
             found = route::next_hop(message.body);
             Ok(())
         };
-        let body = route::lookup(destination, Some(interface));
+        let body = route::lookup_by(destination, interface);
         unless_unreachable(
             self.query("look a next hop up", RTM_GETROUTE, body.as_octets(), each).await,
         )?;

@@ -17,8 +17,7 @@ fn interfaces() -> Interfaces {
         up: true,
         addresses: vec![address.parse().unwrap()],
         mtu: 1500,
-        gateway: None,
-        vrf: None,
+        ..Interface::default()
     };
     [
         ("lan", interface(2, "172.16.1.1/24")),
