@@ -19,12 +19,13 @@ use std::sync::{Arc, Mutex};
 
 use agent::show::log;
 use agent::show::snapshot::{Surroundings, snapshot};
-use gdoi::config::{ByteOrder, Identity, RegistrationConfig};
+use gdoi::config::{ByteOrder, RegistrationConfig};
 use gdoi::event::{RegistrationEvent, ServerEvent};
 use gdoi::group::{IssuedSa, KekKeys, Spi, TekKeys, TekProtocol};
 use gdoi::lkh::{KeyPath, KeyTree};
 use gdoi::member::Registration;
 use gdoi::push::{Deletion, RekeyMember, RekeySettings};
+use ike::config::Identity;
 use ike::crypto::{KeyKind, Secret, SeededRng, SigningKey};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -221,7 +222,7 @@ fn the_machines_of_both_sides_print_no_key() {
         group_id_byte_order: ByteOrder::Network,
         identity: Identity::Address(ours.ip()),
         expected_identity: Identity::Address(theirs.ip()),
-        credential: gdoi::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
+        credential: ike::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
             PRE_SHARED_KEY,
         ))),
         initial_contact: true,

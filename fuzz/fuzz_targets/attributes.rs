@@ -1,8 +1,8 @@
 //! Lists of data attributes.
 #![no_main]
 
-use gdoi::wire::attribute;
-use gdoi::wire::{Reader, Writer};
+use ike::wire::attribute;
+use ike::wire::{Reader, Writer};
 
 libfuzzer_sys::fuzz_target!(|octets: &[u8]| {
     let Ok(attributes) = attribute::read_all(&mut Reader::new(octets)) else { return };

@@ -1,7 +1,7 @@
 //! The ISAKMP header of a datagram.
 #![no_main]
 
-use gdoi::wire::header;
+use ike::wire::header;
 
 libfuzzer_sys::fuzz_target!(|datagram: &[u8]| {
     gdoi_fuzz::stable::<header::Header>(datagram);

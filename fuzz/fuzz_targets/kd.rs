@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use gdoi::group::{GroupId, GroupPolicy, IssuedSa};
 use gdoi::wire::group_sa::GroupSecurityAssociation;
 use gdoi::wire::kd::KeyDownload;
-use gdoi::wire::{Codec, group_keys, group_policy, key_download};
+use gdoi::wire::{group_keys, group_policy, key_download};
+use ike::wire::Codec;
 
 static POLICIES: LazyLock<Vec<GroupPolicy>> = LazyLock::new(|| {
     let sa = GroupSecurityAssociation::decode(include_bytes!("../corpus/sa_group/computed"))

@@ -6,15 +6,16 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use gdoi::config::HashAlgorithm;
+use ike::crypto::HashAlgorithm;
 use gdoi::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
 use gdoi::lkh::KeyTree;
 use gdoi::push::kek::Kek;
 use gdoi::push::{AcknowledgementLength, RekeyEvent, RekeyMember, RekeySettings};
-use gdoi::wire::Header;
-use gdoi::wire::codec::Codec;
-use gdoi::wire::header;
-use gdoi::wire::registry::{Flags, GROUPKEY_PUSH, PayloadKind};
+use ike::wire::Header;
+use ike::wire::codec::Codec;
+use ike::wire::header;
+use gdoi::wire::registry::GROUPKEY_PUSH;
+use ike::wire::registry::{Flags, PayloadKind};
 use ike::BootTime;
 use ike::crypto::{KeyKind, RsaForm, SeededRng, SigningKey, hash};
 

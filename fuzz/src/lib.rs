@@ -2,8 +2,8 @@
 
 use core::fmt::Debug;
 
-use gdoi::wire::chain::Body;
-use gdoi::wire::{Codec, RawPayload};
+use ike::wire::chain::Body;
+use ike::wire::{Codec, RawPayload};
 
 /// Whatever `octets` decode to must survive being written and read again.
 pub fn stable<T: Codec + PartialEq + Debug>(octets: &[u8]) -> Option<T> {

@@ -25,13 +25,14 @@ use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key;
 use gcks::members::registry::{MemberId, Pulled};
 use gcks::server::KeyServer;
-use gdoi::config::{DhGroup, Identity};
 use gdoi::event::RegistrationEvent;
 use gdoi::group::{GroupId, GroupSa};
 use gdoi::member::Registration;
 use gdoi::push::ack::acknowledge;
 use gdoi::push::{AcknowledgementKind, AcknowledgementLength};
 use ike::BootTime;
+use ike::config::Identity;
+use ike::crypto::DhGroup;
 use ike::crypto::Secret;
 use support::{option, processor_time};
 

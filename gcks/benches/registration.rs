@@ -25,9 +25,9 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use daemon::{clock, entropy};
-use gdoi::config::DhGroup;
 use gdoi::event::RegistrationEvent;
 use gdoi::member::Registration;
+use ike::crypto::DhGroup;
 use ike::crypto::dh::{KeyPair, PublicValue};
 use ike::crypto::rng::SeededRng;
 use support::{option, processor_time};

@@ -6,9 +6,9 @@ use ::control::key_server::{
     RegisteredMember, ServerGroup, ServerKek, ServerRekey, ServerStatistics, ServerTek,
 };
 use ::control::{Completed, ErrorCode, Refusal, Request, Response, ServerSnapshot};
-use gdoi::config::Identity;
 use gdoi::group::{AddressRange, TrafficSelector};
 use ike::BootTime;
+use ike::config::Identity;
 
 use crate::group::Group;
 use crate::group::key_generation::Entropy;

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::SigningKeys;
 use gcks::server::KeyServer;
-use gdoi::config::Identity;
 use gdoi::member::Registration;
+use ike::config::Identity;
 use support::world::*;
 use support::*;
 

@@ -231,7 +231,7 @@ fn the_daemon_ends_at_once_while_it_computes() {
         let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 7, number], 0))).unwrap();
         let mut config =
             registration(number, number, 1, socket.local_addr().unwrap(), daemon.address(1));
-        config.phase1.transforms[0].group = gdoi::config::DhGroup::Modp4096;
+        config.phase1.transforms[0].group = ike::crypto::DhGroup::Modp4096;
         let mut member = Registration::new(config, daemon::entropy::seed().unwrap(), clock::now());
         let first = member.poll_transmit().unwrap();
         socket.send_to(&first.payload, first.destination).unwrap();

@@ -18,7 +18,7 @@ use gcks::members::authorization::Denied;
 use gcks::server::event::{Event, Refused};
 use gdoi::event::RegistrationFailure;
 use gdoi::group::{EspTransform, GroupId, Spi};
-use gdoi::wire::registry::NotifyType;
+use ike::wire::registry::NotifyType;
 use support::*;
 
 #[test]

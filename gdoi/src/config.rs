@@ -2,14 +2,8 @@
 
 use core::net::SocketAddr;
 
-pub use ike::config::{
-    Authentication, Credential, Identity, PeerCredential, Phase1Policy, Phase1Transform,
-    RetransmissionPolicy,
-};
-pub use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
-pub use ike::endpoint::Limits as ServerLimits;
-
-use ike::endpoint::{EndpointConfig, PeerMobility};
+use ike::config::{Credential, Identity, PeerCredential, Phase1Policy, RetransmissionPolicy};
+use ike::endpoint::{EndpointConfig, Limits, PeerMobility};
 use ike::phase1::InitiatorConfig;
 
 use crate::group::GroupId;
@@ -75,7 +69,7 @@ pub struct ServerConfig {
     /// Interoperability switch for the group id.
     pub group_id_byte_order: ByteOrder,
     /// Bounds on work for strangers.
-    pub limits: ServerLimits,
+    pub limits: Limits,
 }
 
 impl From<&ServerConfig> for EndpointConfig {

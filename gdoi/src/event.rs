@@ -3,10 +3,10 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use crate::config::{Identity, Phase1Transform};
 use crate::error::Error;
 use crate::group::{GroupId, GroupPolicy, GroupSa};
-use crate::wire::registry::NotifyType;
+use ike::config::{Identity, Phase1Transform};
+use ike::wire::registry::NotifyType;
 
 pub use ike::event::Transmit;
 

@@ -13,12 +13,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::Phase1Encryption;
 use crate::push::KekUnusable;
 use crate::push::kek::{Kek, encryption};
-use crate::wire::codec::Codec;
 use crate::wire::lkh::{LkhDownload, LkhKey, LkhUpdate};
+use ike::crypto::Phase1Encryption;
 use ike::crypto::{Secret, SeededRng};
+use ike::wire::codec::Codec;
 
 /// The key of one node.
 #[derive(Debug)]

@@ -17,10 +17,12 @@ use crate::config::RegistrationConfig;
 use crate::error::{ApiMisuse, Error};
 use crate::event::{Deadline, RegistrationEvent, RegistrationFailure, Stage, Timer, Transmit};
 use crate::pull::member::ExpectPolicy;
-use crate::wire::header::{self, Header};
-use crate::wire::registry::{Doi, ExchangeType, Flags, GROUPKEY_PULL, NotifyType};
+use crate::wire::registry::GROUPKEY_PULL;
 use ike::crypto::SeededRng;
 use ike::time::BootTime;
+use ike::wire::header;
+use ike::wire::header::Header;
+use ike::wire::registry::{Doi, ExchangeType, Flags, NotifyType};
 use state::{Pull, State};
 
 /// One attempt to register one group with one key server, and the ISAKMP SA that stays afterwards.

@@ -20,15 +20,17 @@ use ike::endpoint::{Endpoint, EndpointConfig, EndpointEvent, Expired, SessionEnd
 use ike::error::PeerIncompatible;
 use ike::session::Exchange;
 
-use crate::config::{Identity, ServerConfig};
+use crate::config::ServerConfig;
 use crate::error::Error;
 use crate::event::{
     Deadline, PullAbort, PullId, PullRefusal, PushId, ServerEvent, Timer, Transmit,
 };
 use crate::group::{GroupPolicy, IssuedSa};
 use crate::push::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients, SealedPush};
-use crate::wire::registry::{Doi, GROUPKEY_PULL, GROUPKEY_PUSH_ACK};
+use crate::wire::registry::{GROUPKEY_PULL, GROUPKEY_PUSH_ACK};
+use ike::config::Identity;
 use ike::time::BootTime;
+use ike::wire::registry::Doi;
 use pull::Pull;
 use pushes::Pushes;
 

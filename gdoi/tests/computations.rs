@@ -12,15 +12,16 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gdoi::config::{Credential, ServerLimits};
 use gdoi::event::{RegistrationEvent, RegistrationFailure};
 use gdoi::server::Arithmetic;
+use ike::config::Credential;
 use ike::crypto::Secret;
+use ike::endpoint::Limits;
 use proptest::prelude::*;
 use support::*;
 
 /// Members of a server whose computations take these times, then none.
-fn pair(members: u8, limits: ServerLimits, times: Vec<Option<Duration>>) -> Pair {
+fn pair(members: u8, limits: Limits, times: Vec<Option<Duration>>) -> Pair {
     let mut config = server_config();
     config.limits = limits;
     let members = (1..=members).map(|number| registration_config(member_address(number)));
@@ -41,7 +42,7 @@ fn discards(pair: &Pair, reason: &str) -> u64 {
 
 #[test]
 fn results_may_come_late_and_in_any_order() {
-    let mut pair = pair(3, ServerLimits::default(), in_seconds(&[9, 6, 3]));
+    let mut pair = pair(3, Limits::default(), in_seconds(&[9, 6, 3]));
     pair.run(seconds(60));
     assert_eq!(pair.completed(), 3);
     for index in 0..3 {
@@ -54,14 +55,14 @@ fn results_may_come_late_and_in_any_order() {
 
 #[test]
 fn members_whose_result_is_there_do_not_wait_for_others() {
-    let mut pair = pair(2, ServerLimits::default(), in_seconds(&[20]));
+    let mut pair = pair(2, Limits::default(), in_seconds(&[20]));
     pair.run(seconds(1));
     assert!(!pair.is_registered(0) && pair.is_registered(1));
 }
 
 #[test]
 fn a_result_that_never_comes_ends_in_the_time_limit_and_blocks_nobody() {
-    let limits = ServerLimits { computations: 1, ..ServerLimits::default() };
+    let limits = Limits { computations: 1, ..Limits::default() };
     let mut pair = pair(1, limits, vec![None]);
     pair.run(seconds(120));
     assert!(matches!(pair.failure(0), Some(RegistrationFailure::NoAnswer { .. })));
@@ -77,7 +78,7 @@ fn a_result_that_never_comes_ends_in_the_time_limit_and_blocks_nobody() {
 
 #[test]
 fn a_result_after_the_time_limit_is_ignored_and_counted() {
-    let mut pair = pair(1, ServerLimits::default(), in_seconds(&[100]));
+    let mut pair = pair(1, Limits::default(), in_seconds(&[100]));
     pair.run(seconds(99));
     assert_eq!((discards(&pair, "ended"), pair.server.statistics().half_open), (0, 0));
     let sent = pair.server.statistics().datagrams_sent;
@@ -89,7 +90,7 @@ fn a_result_after_the_time_limit_is_ignored_and_counted() {
 
 #[test]
 fn a_result_with_a_credential_that_was_replaced_meanwhile_is_ignored_and_counted() {
-    let mut pair = pair(1, ServerLimits::default(), in_seconds(&[2]));
+    let mut pair = pair(1, Limits::default(), in_seconds(&[2]));
     pair.run(seconds(1));
     assert_eq!(pair.server.statistics().diffie_hellman, 2, "it is being computed");
     let mut config = server_config();
@@ -104,7 +105,7 @@ fn a_result_with_a_credential_that_was_replaced_meanwhile_is_ignored_and_counted
 
 #[test]
 fn computations_are_bounded_and_who_is_refused_gets_in_with_its_next_copy() {
-    let limits = ServerLimits { computations: 2, ..ServerLimits::default() };
+    let limits = Limits { computations: 2, ..Limits::default() };
     let mut pair = pair(3, limits, in_seconds(&[1, 1, 0]));
     pair.run(Duration::from_millis(500));
     assert_eq!(discards(&pair, "computation-limit"), 1);
@@ -116,7 +117,7 @@ fn computations_are_bounded_and_who_is_refused_gets_in_with_its_next_copy() {
 
 #[test]
 fn a_malformed_key_exchange_is_told_from_one_that_finds_no_room() {
-    let limits = ServerLimits { computations: 1, ..ServerLimits::default() };
+    let limits = Limits { computations: 1, ..Limits::default() };
     let mut pair = pair(2, limits, in_seconds(&[5]));
     pair.run(seconds(1));
     assert_eq!(discards(&pair, "computation-limit"), 1);
@@ -141,7 +142,7 @@ proptest! {
         fates in prop::collection::vec(prop::collection::vec(1..3000_u64, 0..3), 0..80),
         room in 1..4_usize,
     ) {
-        let limits = ServerLimits { computations: room, ..ServerLimits::default() };
+        let limits = Limits { computations: room, ..Limits::default() };
         let times = times.into_iter().map(|time| time.map(Duration::from_millis)).collect();
         let mut pair = pair(3, limits, times);
         let mut fates = fates.into_iter();

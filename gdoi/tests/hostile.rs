@@ -13,13 +13,15 @@ mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use gdoi::config::{
-    Credential, DhGroup, PeerCredential, Phase1Policy, Phase1Transform, RegistrationConfig,
-    RetransmissionPolicy, ServerConfig, ServerLimits,
-};
+use gdoi::config::{RegistrationConfig, ServerConfig};
 use gdoi::event::{ServerEvent, Transmit};
 use gdoi::member::Registration;
+use ike::config::{
+    Credential, PeerCredential, Phase1Policy, Phase1Transform, RetransmissionPolicy,
+};
+use ike::crypto::DhGroup;
 use ike::crypto::{Secret, SeededRng};
+use ike::endpoint::Limits;
 use support::*;
 
 /// Registers one member while `attack` may say something after every step; the registration must
@@ -309,7 +311,7 @@ fn forged_source(number: u32) -> SocketAddr {
 
 /// 10,000 first messages while ten members register: with and without a credential for the forged
 /// sources, which arrive within `duration`.
-fn flood(covered: bool, limits: ServerLimits, duration: std::time::Duration) -> Pair {
+fn flood(covered: bool, limits: Limits, duration: std::time::Duration) -> Pair {
     let mut server = server_config();
     server.limits = limits;
     if covered {
@@ -350,14 +352,14 @@ fn flood(covered: bool, limits: ServerLimits, duration: std::time::Duration) -> 
 
 #[test]
 fn a_flood_from_sources_without_credential() {
-    let pair = flood(false, ServerLimits::default(), seconds(1));
+    let pair = flood(false, Limits::default(), seconds(1));
     assert_eq!(pair.server.statistics().discards["unknown-source"], 10_000);
     assert_eq!(pair.server.statistics().half_open_evicted, 0);
 }
 
 #[test]
 fn a_flood_from_sources_with_credential() {
-    let pair = flood(true, ServerLimits::default(), seconds(1));
+    let pair = flood(true, Limits::default(), seconds(1));
     // The members, and who comes when the first has proved the offer of all, take no place or leave
     // theirs in order.
     let evicted = pair.server.statistics().half_open_evicted;
@@ -367,7 +369,7 @@ fn a_flood_from_sources_with_credential() {
 /// A table of 200 places turns over ten times a second; a round trip takes 40 ms.
 #[test]
 fn a_flood_that_a_small_table_cannot_hold() {
-    let limits = ServerLimits { half_open: 200, ..ServerLimits::default() };
+    let limits = Limits { half_open: 200, ..Limits::default() };
     let pair = flood(true, limits, seconds(5));
     assert!(pair.server.statistics().half_open_evicted > 9_000);
 }
@@ -433,7 +435,7 @@ fn forged_messages_1_do_not_keep_out_whose_offer_is_known() {
             pair.failure(0)
         );
         assert!(pair.now.saturating_since(before) < seconds(1), "without a repetition");
-        assert!(pair.server.statistics().half_open <= ServerLimits::default().half_open_per_source);
+        assert!(pair.server.statistics().half_open <= Limits::default().half_open_per_source);
     }
     assert_eq!(pair.server.statistics().diffie_hellman, 8);
     // After a restart, by what the server was told to remember.
@@ -449,7 +451,7 @@ fn forged_messages_1_do_not_keep_out_whose_offer_is_known() {
 #[test]
 fn a_running_exchange_is_never_evicted() {
     let mut server = server_config();
-    server.limits = ServerLimits { half_open: 3, ..ServerLimits::default() };
+    server.limits = Limits { half_open: 3, ..Limits::default() };
     let members = (1..=3).map(|number| registration_config(member_address(number))).collect();
     let mut pair = Pair::with(server, members);
     // HDR*, IDii, HASH_I --> is held up.
@@ -569,7 +571,7 @@ fn unusable_values(
 /// Failing fast gives nobody more arithmetic than the places of one source, and those stay taken.
 #[test]
 fn unusable_public_values_cost_no_key_pair_and_keep_their_place() {
-    let per_source = ServerLimits::default().half_open_per_source;
+    let per_source = Limits::default().half_open_per_source;
     // The value 1 is out of the range of every group. In the one with a subgroup only an
     // exponentiation can tell that 2 is not in it.
     for (group, value, each, rounds) in [
@@ -597,7 +599,7 @@ fn one_source_has_a_bounded_share() {
         let payload = forged_first_message(&template, number);
         assert!(pair.server.handle_datagram(source, server_address(), &payload, pair.now).is_ok());
     }
-    let limits = ServerLimits::default();
+    let limits = Limits::default();
     assert_eq!(pair.server.statistics().half_open, limits.half_open_per_source);
     assert_eq!(
         pair.server.statistics().half_open_evicted,
@@ -626,7 +628,7 @@ fn exchanges_from_other_ports_of_a_members_address_do_not_keep_it_out() {
         computed += 2;
     }
     pair.run(seconds(2));
-    let limits = ServerLimits::default();
+    let limits = Limits::default();
     computed = computed.min(2 * limits.half_open_per_source as u64);
     assert_eq!(pair.server.statistics().half_open, limits.half_open_per_source);
     assert_eq!(pair.server.statistics().diffie_hellman, computed, "its share and no more");
@@ -645,8 +647,7 @@ fn exchanges_from_other_ports_of_a_members_address_do_not_keep_it_out() {
 #[test]
 fn established_isakmp_sas_are_bounded() {
     let mut pair = Pair::new(1);
-    let limits =
-        ServerLimits { established_per_peer: 2, established: 3, ..ServerLimits::default() };
+    let limits = Limits { established_per_peer: 2, established: 3, ..Limits::default() };
     pair.server = gdoi::server::Server::new(
         gdoi::config::ServerConfig { limits, ..server_config() },
         [1; 32],

@@ -10,17 +10,18 @@
 
 mod support;
 
-use gdoi::config::{ByteOrder, ServerConfig, ServerLimits};
+use gdoi::config::{ByteOrder, ServerConfig};
 use gdoi::event::ServerEvent;
 use gdoi::pull::member::{ExpectPolicy, PolicyOffered};
 use gdoi::pull::message::Message3;
 use gdoi::server::Server;
-use gdoi::wire::attribute::Attribute;
 use gdoi::wire::gap::Gap;
 use gdoi::wire::registry::{GROUPKEY_PULL, GapAttribute};
 use ike::BootTime;
 use ike::crypto::SeededRng;
+use ike::endpoint::Limits;
 use ike::phase1::{Initiator, InitiatorConfig, InitiatorStep, IsakmpSa};
+use ike::wire::attribute::Attribute;
 use support::*;
 
 /// A member that says what it likes under a good ISAKMP SA.
@@ -32,7 +33,7 @@ struct Insider {
 }
 
 impl Insider {
-    fn new(limits: ServerLimits) -> Self {
+    fn new(limits: Limits) -> Self {
         let now = BootTime::new(seconds(1000));
         let mut server = Server::new(ServerConfig { limits, ..server_config() }, [0xee; 32]);
         let mut rng = SeededRng::from_seed([3; 32]);
@@ -78,7 +79,7 @@ impl Insider {
 
 #[test]
 fn pulls_in_progress_are_bounded() {
-    let limits = ServerLimits { exchanges: 3, ..ServerLimits::default() };
+    let limits = Limits { exchanges: 3, ..Limits::default() };
     let mut insider = Insider::new(limits);
     for message_id in 1..=3 {
         let request = insider.request(message_id).1;
@@ -97,7 +98,7 @@ fn pulls_in_progress_are_bounded() {
 /// Answers may be as long as a datagram: no more are kept for copies than pulls may be in progress.
 #[test]
 fn kept_answers_are_bounded() {
-    let limits = ServerLimits { exchanges: 3, ..ServerLimits::default() };
+    let limits = Limits { exchanges: 3, ..Limits::default() };
     let mut insider = Insider::new(limits);
     let last_messages: Vec<Vec<u8>> = (1..=10)
         .map(|message_id| {
@@ -117,7 +118,7 @@ fn kept_answers_are_bounded() {
 #[test]
 fn a_request_for_sender_identifiers_gets_keys() {
     for (class, served) in [(GapAttribute::SENDER_ID_REQUEST, true), (GapAttribute(4), false)] {
-        let mut insider = Insider::new(ServerLimits::default());
+        let mut insider = Insider::new(Limits::default());
         let (offer, message1, message2) = insider.offered(9);
         // Where the cipher stands, and the nonces, as the member knows them.
         let first = insider.sa.exchange(GROUPKEY_PULL, 9);

@@ -12,7 +12,7 @@ mod support;
 
 use std::sync::Arc;
 
-use gdoi::config::{ByteOrder, Credential, DhGroup, Identity, Phase1Transform, RegistrationConfig};
+use gdoi::config::{ByteOrder, RegistrationConfig};
 use gdoi::error::Error;
 use gdoi::event::{
     PullAbort, PullRefusal, RegistrationEvent, RegistrationFailure, ServerEvent, Stage, Timer,
@@ -20,9 +20,11 @@ use gdoi::event::{
 };
 use gdoi::group::{GroupPolicy, IssuedSa};
 use gdoi::member::Registration;
-use gdoi::wire::registry::NotifyType;
+use ike::config::{Credential, Identity, Phase1Transform};
+use ike::crypto::DhGroup;
 use ike::crypto::Secret;
 use ike::error::NotAccepted;
+use ike::wire::registry::NotifyType;
 use support::*;
 
 /// Main mode and pull with a fair network: ten datagrams, one of each arrow.

@@ -10,8 +10,8 @@ use daemon::configuration::{
     weak_parts,
 };
 use daemon::secrets::{SecretError, SecretSource, read_aes_key, read_pre_shared_key};
-use gdoi::config::RetransmissionPolicy;
 use gdoi::group::{AddressRange, GroupId, TrafficSelector};
+use ike::config::RetransmissionPolicy;
 use ike::crypto::Secret;
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};

@@ -13,8 +13,9 @@ use daemon::configuration::{
 };
 use daemon::options;
 use daemon::secrets::SecretSource;
-use gdoi::config::{ByteOrder, Identity, RetransmissionPolicy};
+use gdoi::config::ByteOrder;
 use gdoi::push::AcknowledgementLength;
+use ike::config::{Identity, RetransmissionPolicy};
 use ipnet::IpNet;
 use policies::precedence::{BASE, HIGHEST_BASE};
 use policies::{FailurePolicy, Mode};

@@ -11,9 +11,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use gdoi::config::{ByteOrder, Identity, Phase1Policy, RetransmissionPolicy};
+use gdoi::config::ByteOrder;
 use gdoi::group::{GroupId, TrafficSelector};
 use gdoi::push::AcknowledgementLength;
+use ike::config::{Identity, Phase1Policy, RetransmissionPolicy};
 use ike::crypto::Secret;
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};

@@ -2,9 +2,9 @@
 
 use core::time::Duration;
 
-use gdoi::config::Phase1Transform;
 use gdoi::group::Spi;
 use gdoi::push::KekChange;
+use ike::config::Phase1Transform;
 
 use super::error::{PushRejected, RekeySaUnusable};
 use super::sending::SendingProblem;

@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gdoi::config::Identity;
+use ike::config::Identity;
 
 /// Who speaks with whom: our address, the key server's, and who we are there.
 type Pair = (SocketAddr, SocketAddr, Identity);

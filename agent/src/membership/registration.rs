@@ -1,11 +1,12 @@
 //! The pull side of a membership: attempts begun, followed and ended as the failover wants.
 
-use gdoi::config::{Credential, Identity, Phase1Transform, RegistrationConfig};
+use gdoi::config::RegistrationConfig;
 use gdoi::event::{RegistrationEvent, RegistrationFailure, Stage};
 use gdoi::group::{GroupPolicy, GroupSa};
 use gdoi::member::Registration;
 use gdoi::push::check_kek;
 use ike::BootTime;
+use ike::config::{Credential, Identity, Phase1Transform};
 use policies::Unusable;
 
 use super::error::PullRejected;

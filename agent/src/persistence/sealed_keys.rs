@@ -16,10 +16,10 @@ use std::sync::Arc;
 use daemon::sealed::codec::{Clock, Decoder, Encoder, StateError};
 use daemon::sealed::file::Owner;
 use gdoi::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, Spi, TekKeys};
-use gdoi::wire::codec::Codec as _;
 use gdoi::wire::lkh::LkhDownload;
 use ike::BootTime;
 use ike::crypto::Secret;
+use ike::wire::codec::Codec as _;
 
 use crate::membership::rekey_sa::KeptKek;
 use crate::persistence::state_file::{Boot, Saved, SavedGroup};

@@ -1,9 +1,9 @@
 //! Algorithms and attributes by the names that the configuration has for them.
 
 use control::member::Transform;
-use gdoi::config::{Identity, Phase1Transform};
 use gdoi::group::{AuthenticationAlgorithm, EspTransform, KekPolicy, SaDirection, TekProtection};
 use gdoi::push::{AcknowledgementKind, SignedLength};
+use ike::config::{Identity, Phase1Transform};
 use ike::crypto::RsaForm;
 
 /// Encryption and integrity, such as `aes-256-cbc` and `hmac-sha2-256-128`; combined modes have no

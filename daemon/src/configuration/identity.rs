@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use gdoi::config::Identity;
+use ike::config::Identity;
 use toml::de::DeValue;
 
 use super::table::kind;

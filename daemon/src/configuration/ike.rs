@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use gdoi::config::{
-    Authentication, DhGroup, HashAlgorithm, Phase1Encryption, Phase1Policy, Phase1Transform,
-};
-use gdoi::wire::registry::Doi;
+use ike::config::{Authentication, Phase1Policy, Phase1Transform};
+use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
+use ike::wire::registry::Doi;
 use toml::de::DeValue;
 
 use super::option::Applies;

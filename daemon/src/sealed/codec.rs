@@ -4,9 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use gdoi::config::Identity;
 use gdoi::group::KekPolicy;
 use ike::BootTime;
+use ike::config::Identity;
 use ike::crypto::Secret;
 use thiserror::Error;
 use zeroize::Zeroizing;

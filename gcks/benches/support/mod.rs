@@ -15,12 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gdoi::config::{
-    DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform,
-    RegistrationConfig, RetransmissionPolicy,
-};
+use gdoi::config::RegistrationConfig;
 use gdoi::group::GroupId;
+use ike::config::{Identity, Phase1Policy, Phase1Transform, RetransmissionPolicy};
 use ike::crypto::Secret;
+use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 
 const KEY: &str = "the pre-shared key of the benchmark";
 
@@ -54,12 +53,12 @@ pub fn registration(local: SocketAddr, server: SocketAddr, group: DhGroup) -> Re
         group_id_byte_order: Default::default(),
         identity: Identity::Address(local.ip()),
         expected_identity: Identity::Address(server.ip()),
-        credential: gdoi::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
+        credential: ike::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
             KEY.as_bytes(),
         ))),
         initial_contact: false,
         phase1: Phase1Policy {
-            doi: gdoi::wire::registry::Doi::GDOI,
+            doi: ike::wire::registry::Doi::GDOI,
             transforms: vec![transform],
             lifetime: Duration::from_secs(3600),
         },

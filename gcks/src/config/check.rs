@@ -11,12 +11,13 @@ use daemon::configuration::{
     Located, Place, Report, check_length, phase1_policy, shared_keys, state_key, weak_parts,
 };
 use daemon::secrets::{read_aes_key, read_pre_shared_key};
-use gdoi::config::{Identity, ServerLimits};
 use gdoi::group::{
     AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection,
     TrafficSelector,
 };
+use ike::config::Identity;
 use ike::crypto::Secret;
+use ike::endpoint::Limits as ServerLimits;
 use ipnet::IpNet;
 
 use super::file::{self, File, TEK_LIFETIME, TekKeys};

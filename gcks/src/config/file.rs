@@ -13,8 +13,10 @@ use daemon::configuration::{
 };
 use daemon::options;
 use daemon::secrets::SecretSource;
-use gdoi::config::{ByteOrder, Identity, ServerLimits};
+use gdoi::config::ByteOrder;
 use gdoi::group::{AddressPreservation, EncapsulationMode, SaDirection};
+use ike::config::Identity;
+use ike::endpoint::Limits as ServerLimits;
 use ipnet::IpNet;
 
 use super::rekey;

@@ -13,12 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::configuration::{self, Loaded, Report, Section as _, Table};
-use gdoi::config::{ByteOrder, Identity, Phase1Policy, ServerLimits};
+use gdoi::config::ByteOrder;
 use gdoi::group::{
     AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection,
     TekProtection, TekProtocol, TrafficSelector,
 };
+use ike::config::{Identity, Phase1Policy};
 use ike::crypto::Secret;
+use ike::endpoint::Limits;
 use ipnet::IpNet;
 
 use crate::config::tek_algorithm::{Encryption, Integrity};
@@ -37,7 +39,7 @@ pub struct Config {
     /// Interoperability switch for the group id.
     pub group_id_byte_order: ByteOrder,
     /// Bounds on work for strangers.
-    pub limits: ServerLimits,
+    pub limits: Limits,
     /// Where state and signing keys are kept.
     pub state_directory: PathBuf,
     /// What seals the state: 16 or 32 octets; without one nothing is kept across a restart.

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gdoi::config::Identity;
 use ike::BootTime;
+use ike::config::Identity;
 
 use super::Group;
 use super::key_generation::KeySource;

@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use daemon::entropy::EntropyError;
-use gdoi::config::HashAlgorithm;
 use gdoi::error::Error;
 use gdoi::group::{KekKeys, KekPolicy};
 use gdoi::lkh::{KeyTree, TreeError, UpdateArrays};
 use gdoi::push::{KekUnusable, PushContent, SealOptions, SealedPush, Sealer};
 use ike::BootTime;
+use ike::crypto::HashAlgorithm;
 use ike::crypto::{KeyKind, Secret, SeededRng, SignatureError, SigningKey};
 use thiserror::Error as ThisError;
 

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::entropy::EntropyError;
-use gdoi::config::Identity;
 use gdoi::event::PullId;
 use gdoi::group::{GroupPolicy, IssuedSa, KekKeys, SenderIds, Spi, TekKeys};
 use ike::BootTime;
+use ike::config::Identity;
 use thiserror::Error as ThisError;
 
 use super::Group;

@@ -175,7 +175,7 @@ mod tests {
 
     fn host(number: u32) -> MemberId {
         let address = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
-        MemberId { identity: gdoi::config::Identity::Address(address), address }
+        MemberId { identity: ike::config::Identity::Address(address), address }
     }
 
     fn at(seconds: u64) -> BootTime {

@@ -151,7 +151,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use gdoi::config::HashAlgorithm;
+    use ike::crypto::HashAlgorithm;
 
     use super::*;
     use crate::config::Transport;

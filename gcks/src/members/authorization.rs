@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gdoi::config::{Credential, Identity, PeerCredential};
 use gdoi::group::GroupId;
+use ike::config::{Credential, Identity, PeerCredential};
 use ipnet::IpNet;
 use thiserror::Error;
 

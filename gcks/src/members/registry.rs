@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use gdoi::config::Identity;
 use ike::BootTime;
+use ike::config::Identity;
 
 /// A member that has keys.
 #[derive(Clone, Debug, PartialEq, Eq)]

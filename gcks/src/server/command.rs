@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 
-use gdoi::config::Identity;
 use gdoi::group::GroupId;
 use ike::BootTime;
+use ike::config::Identity;
 use thiserror::Error as ThisError;
 
 use super::{KeyServer, UnknownGroup};

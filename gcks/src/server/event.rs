@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gdoi::config::Identity;
 use gdoi::error::Error;
 use gdoi::event::{PullAbort, PullRefusal};
 use gdoi::group::GroupId;
+use ike::config::Identity;
 use thiserror::Error as ThisError;
 
 use crate::group;

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use gdoi::config::Identity;
 use gdoi::event::PullId;
 use gdoi::group::GroupId;
 use ike::BootTime;
+use ike::config::Identity;
 
 use super::KeyServer;
 use super::event::{Event, Refused};

@@ -21,9 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gdoi::config::Identity;
 use gdoi::group::GroupId;
 use ike::BootTime;
+use ike::config::Identity;
 
 use super::command::Evicted;
 use super::{KeyServer, server_config};

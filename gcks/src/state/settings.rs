@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::sealed::codec::{Decoder, Encoder, StateError};
-use gdoi::config::HashAlgorithm;
 use gdoi::group::{GroupAssociatedPolicy, GroupId};
 use gdoi::push::DeliveryPolicy;
+use ike::crypto::HashAlgorithm;
 use ike::crypto::Secret;
 use ipnet::IpNet;
 

@@ -18,15 +18,14 @@ use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::{self, SigningKeys};
 use gcks::server::KeyServer;
 use gcks::server::event::Event;
-use gdoi::config::{
-    DhGroup, HashAlgorithm, Identity, Phase1Encryption, Phase1Policy, Phase1Transform,
-    RegistrationConfig, RetransmissionPolicy,
-};
+use gdoi::config::RegistrationConfig;
 use gdoi::event::{RegistrationEvent, RegistrationFailure};
 use gdoi::group::{GroupId, GroupSa};
 use gdoi::member::Registration;
 use ike::BootTime;
+use ike::config::{Identity, Phase1Policy, Phase1Transform, RetransmissionPolicy};
 use ike::crypto::Secret;
+use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 
 /// The key server's address in tests without sockets.
 pub const SERVER: &str = "10.0.9.1:848";
@@ -143,12 +142,12 @@ pub fn registration(
         group_id_byte_order: Default::default(),
         identity: Identity::Address(local.ip()),
         expected_identity: Identity::Address(server.ip()),
-        credential: gdoi::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
+        credential: ike::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
             key(key_of).as_bytes(),
         ))),
         initial_contact: false,
         phase1: Phase1Policy {
-            doi: gdoi::wire::registry::Doi::GDOI,
+            doi: ike::wire::registry::Doi::GDOI,
             transforms: vec![Phase1Transform {
                 encryption: Phase1Encryption::Aes256Cbc,
                 hash: HashAlgorithm::Sha2_256,

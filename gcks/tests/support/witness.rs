@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use daemon::clock;
-use gdoi::config::{DhGroup, RetransmissionPolicy};
 use gdoi::error::{Error, NotAccepted};
 use gdoi::event::{RegistrationEvent, RegistrationFailure};
 use gdoi::group::{GroupSa, Spi};
 use gdoi::member::Registration;
 use gdoi::push::{AcknowledgementLength, KekChange, RekeyEvent, RekeyMember, RekeySettings};
 use ike::BootTime;
+use ike::config::RetransmissionPolicy;
+use ike::crypto::DhGroup;
 
 use super::registration;
 

@@ -13,7 +13,6 @@ use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::SigningKeys;
 use gcks::server::KeyServer;
 use gcks::server::event::Event;
-use gdoi::config::RetransmissionPolicy;
 use gdoi::event::{RegistrationEvent, RegistrationFailure, Transmit};
 use gdoi::group::{GroupSa, Spi, TekKeys};
 use gdoi::member::Registration;
@@ -22,6 +21,7 @@ use gdoi::push::{
     RekeySettings,
 };
 use ike::BootTime;
+use ike::config::RetransmissionPolicy;
 
 use super::{SERVER, address, at, registration};
 

@@ -6,10 +6,10 @@
 
 use zeroize::Zeroizing;
 
-use crate::wire::registry::PayloadKind;
-use crate::wire::{Body, InvalidMessage, chain, header};
 use ike::crypto::{HashAlgorithm, PublicKey, RsaForm, hash};
 use ike::phase1::Verified;
+use ike::wire::registry::PayloadKind;
+use ike::wire::{Body, InvalidMessage, chain, header};
 
 /// A value that the group's key server stands for: it was read from octets under a verified HASH or
 /// SIG.

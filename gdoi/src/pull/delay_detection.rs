@@ -38,8 +38,8 @@ pub(super) fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::attribute::Attribute;
     use crate::wire::gap::Gap;
+    use ike::wire::attribute::Attribute;
 
     #[test]
     fn a_vendor_id_with_an_attribute_that_is_not_understood_demands_it() {

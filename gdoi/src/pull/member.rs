@@ -14,10 +14,10 @@ use crate::error::{Error, PeerMisbehaved};
 use crate::group::{GroupId, GroupPolicy, GroupSa};
 use crate::wire::group_id;
 use crate::wire::group_policy;
-use crate::wire::nonce::Nonce;
 use crate::wire::registry::GROUPKEY_PULL;
 use ike::crypto::SeededRng;
 use ike::phase1::{ExchangeCipher, IsakmpSa};
+use ike::wire::nonce::Nonce;
 
 /// Message 1 is on its way.
 #[derive(Debug)]

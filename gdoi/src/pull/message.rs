@@ -2,18 +2,19 @@
 //! changes.
 
 use crate::error::Error;
-use crate::wire::chain::{RawPayload, encode_one};
 use crate::wire::gap::Gap;
 use crate::wire::group_sa::GroupSecurityAssociation;
-use crate::wire::id::Identification;
 use crate::wire::kd::KeyDownload;
-use crate::wire::nonce::Nonce;
-use crate::wire::registry::PayloadKind;
+use crate::wire::sender_id_request;
 use crate::wire::seq::SequenceNumber;
-use crate::wire::{Body, Chain, EncodeError, Writer, sender_id_request};
 use ike::crypto::Secret;
 use ike::error::PeerMisbehaved;
 use ike::phase1::{HashVerified, IsakmpSa, Opened, Verified};
+use ike::wire::chain::{RawPayload, encode_one};
+use ike::wire::id::Identification;
+use ike::wire::nonce::Nonce;
+use ike::wire::registry::PayloadKind;
+use ike::wire::{Body, Chain, EncodeError, Writer};
 
 /// `HDR*, HASH(1), Ni, ID`
 #[derive(Debug, PartialEq, Eq)]

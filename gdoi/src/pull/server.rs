@@ -14,14 +14,15 @@ use crate::config::ByteOrder;
 use crate::error::{ApiMisuse, Error};
 use crate::group::{GroupId, GroupPolicy, IssuedSa};
 use crate::wire::group_id;
-use crate::wire::nonce::Nonce;
 use crate::wire::registry::GROUPKEY_PULL;
 use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
-use crate::wire::{EncodeError, group_keys, header, key_download, security_association};
+use crate::wire::{group_keys, key_download, security_association};
 use ike::crypto::SeededRng;
 use ike::error::{PeerIncompatible, PeerMisbehaved};
 use ike::phase1::{ExchangeCipher, HashVerified, IsakmpSa};
+use ike::wire::nonce::Nonce;
+use ike::wire::{EncodeError, header};
 
 /// Message 1 was authentic; nobody has decided yet.
 #[derive(Debug)]

@@ -7,25 +7,26 @@ use super::server::{Requested, message4};
 use crate::config::ByteOrder;
 use crate::error::{ApiMisuse, Error, PeerMisbehaved};
 use crate::group::{GroupId, GroupSa, IssuedSa};
-use crate::wire::chain::{Body, encode_one};
 use crate::wire::gap::Gap;
 use crate::wire::group_id;
-use crate::wire::header;
-use crate::wire::nonce::Nonce;
-use crate::wire::registry::{GROUPKEY_PULL, PayloadKind};
+use crate::wire::registry::GROUPKEY_PULL;
 use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::tests::computed;
-use crate::wire::vendor::VendorId;
 use crate::wire::{
-    Codec, GroupKeys, KeyError, Writer, group_keys, group_policy, key_download,
-    security_association,
+    GroupKeys, KeyError, group_keys, group_policy, key_download, security_association,
 };
 use ike::crypto::{Secret, SeededRng};
 use ike::phase1::{IsakmpSa, Opened};
 use ike::testing::hex;
 use ike::testing::worked_isakmp_sa;
 use ike::testing::{GDOI, Recording};
+use ike::wire::chain::{Body, encode_one};
+use ike::wire::header;
+use ike::wire::nonce::Nonce;
+use ike::wire::registry::PayloadKind;
+use ike::wire::vendor::VendorId;
+use ike::wire::{Codec, Writer};
 
 /// The recorded pull, opened message by message by the side that received it.
 struct Recorded {
@@ -401,8 +402,8 @@ fn requests_in_message_3_are_understood_or_refused() {
             .into_datagram();
         server.read(&sa, &datagram).unwrap().0
     };
-    let sids = crate::wire::attribute::Attribute::short(3_u16, 2_u16);
-    let unknown = crate::wire::attribute::Attribute::short(99_u16, 2_u16);
+    let sids = ike::wire::attribute::Attribute::short(3_u16, 2_u16);
+    let unknown = ike::wire::attribute::Attribute::short(99_u16, 2_u16);
     assert!(with(Gap { attributes: vec![sids] }).is_ok());
     assert!(matches!(with(Gap { attributes: vec![unknown] }), Err(Error::PeerIncompatible(_))));
 }

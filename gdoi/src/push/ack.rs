@@ -7,18 +7,22 @@
 
 use core::net::IpAddr;
 
-use crate::config::{HashAlgorithm, Identity};
 use crate::error::Error;
 use crate::push::message;
-use crate::wire::chain::{self, encode_one};
-use crate::wire::hash::Hash;
-use crate::wire::header::{self, Header};
-use crate::wire::id::Identification;
-use crate::wire::registry::{Flags, GROUPKEY_PUSH_ACK, PayloadKind, RekeyAcknowledgement};
+use crate::wire::registry::{GROUPKEY_PUSH_ACK, RekeyAcknowledgement};
 use crate::wire::seq::SequenceNumber;
-use crate::wire::{Body, Writer};
+use ike::config::Identity;
+use ike::crypto::HashAlgorithm;
 use ike::crypto::{Secret, constant_time_eq, prf};
 use ike::error::{PeerIncompatible, PeerMisbehaved};
+use ike::wire::chain;
+use ike::wire::chain::encode_one;
+use ike::wire::hash::Hash;
+use ike::wire::header;
+use ike::wire::header::Header;
+use ike::wire::id::Identification;
+use ike::wire::registry::{Flags, PayloadKind};
+use ike::wire::{Body, Writer};
 
 /// As errors name it.
 const NAME: &str = "acknowledgement";

@@ -5,11 +5,11 @@
 
 use zeroize::Zeroizing;
 
-use crate::config::{HashAlgorithm, Phase1Encryption};
 use crate::error::Error;
 use crate::group::KekPolicy;
 use crate::wire::registry::{KekAlgorithm, SignatureAlgorithm, SignatureHash};
 use ike::crypto::{Cipher, CipherError, Iv, KeyKind, PublicKey, Secret, SignatureError};
+use ike::crypto::{HashAlgorithm, Phase1Encryption};
 use ike::error::PeerMisbehaved;
 
 /// Why a rekey SA cannot be used, although its policy is understood.

@@ -13,10 +13,10 @@ use crate::error::Error;
 use crate::event::{Deadline, Timer, Transmit};
 use crate::group::{GroupSa, KekPolicy};
 use crate::lkh::KeyPath;
-use crate::wire::header;
 use crate::wire::registry::GROUPKEY_PUSH;
 use ike::error::PeerIncompatible;
 use ike::time::BootTime;
+use ike::wire::header;
 
 /// What the caller decides about pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,17 +1,19 @@
 //! The octets of a push (RFC 6407 §4): header, payloads, and what SIG covers.
 
-use crate::config::HashAlgorithm;
 use crate::error::{Error, PeerMisbehaved};
 use crate::group::proof::FromKeyServer;
 use crate::group::{Spi, TekProtocol};
-use crate::wire::codec::Codec;
-use crate::wire::delete::Delete;
 use crate::wire::group_sa::GroupSecurityAssociation;
-use crate::wire::header::{self, Header};
 use crate::wire::kd::KeyDownload;
-use crate::wire::registry::{Doi, Flags, GROUPKEY_PUSH, PayloadKind, ProtocolId};
-use crate::wire::{EncodeError, Writer};
+use crate::wire::registry::GROUPKEY_PUSH;
+use ike::crypto::HashAlgorithm;
 use ike::crypto::{RsaForm, hash};
+use ike::wire::codec::Codec;
+use ike::wire::delete::Delete;
+use ike::wire::header;
+use ike::wire::header::Header;
+use ike::wire::registry::{Doi, Flags, PayloadKind, ProtocolId};
+use ike::wire::{EncodeError, Writer};
 
 /// As errors name it.
 pub(crate) const NAME: &str = "push";

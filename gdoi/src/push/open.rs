@@ -11,16 +11,19 @@ use super::message::{self, NAME, PushPayloads, SignatureHabit, SignedLength};
 use super::replay::Replay;
 use crate::error::{Error, PeerMisbehaved};
 use crate::group::proof::{FromKeyServer, SignatureVerified, SignedOctets};
-use crate::wire::InvalidMessage;
-use crate::wire::chain::{self, RawPayload};
-use crate::wire::delete::Delete;
-use crate::wire::header::{self, Header};
-use crate::wire::registry::{Flags, GROUPKEY_PUSH, PayloadKind};
+use crate::wire::registry::GROUPKEY_PUSH;
 use crate::wire::seq::SequenceNumber;
-use crate::wire::signature::Signature;
 use ike::crypto::{KeyKind, RsaForm};
 use ike::error::{NotAccepted, PeerIncompatible};
 use ike::retransmission::Digest;
+use ike::wire::InvalidMessage;
+use ike::wire::chain;
+use ike::wire::chain::RawPayload;
+use ike::wire::delete::Delete;
+use ike::wire::header;
+use ike::wire::header::Header;
+use ike::wire::registry::{Flags, PayloadKind};
+use ike::wire::signature::Signature;
 
 /// A decrypted push: octets that may be noise.
 #[derive(Debug)]

@@ -8,20 +8,21 @@ use super::kek::{Kek, KekUnusable, signature_scheme};
 use super::message::{self, Deletion, SignedLength};
 use ike::wire::payload::AnyPayload;
 
-use crate::config::HashAlgorithm;
 use crate::error::{Error, NotAccepted};
 use crate::group::{IssuedSa, KekKeys, KekPolicy};
 use crate::lkh::UpdateArrays;
-use crate::wire::chain::encode_with;
 use crate::wire::kd::KeyPacket;
 use crate::wire::lkh::LkhAttribute;
-use crate::wire::registry::PayloadKind;
 use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
-use crate::wire::signature::Signature;
-use crate::wire::{Payload, Writer, key_download, security_association};
+use crate::wire::{Payload, key_download, security_association};
+use ike::crypto::HashAlgorithm;
 use ike::crypto::{RsaForm, Secret, SeededRng, SigningKey};
 use ike::error::ApiMisuse;
+use ike::wire::Writer;
+use ike::wire::chain::encode_with;
+use ike::wire::registry::PayloadKind;
+use ike::wire::signature::Signature;
 
 /// What existing members expect differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

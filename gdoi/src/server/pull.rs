@@ -11,8 +11,8 @@ use crate::error::{ApiMisuse, Error};
 use crate::event::{PullAbort, PullId, PullRefusal, ServerEvent};
 use crate::group::{GroupId, GroupPolicy, IssuedSa};
 use crate::pull::server::{Accepted, ExpectAcceptance, Requested, message4};
-use crate::wire::registry::NotifyType;
 use ike::time::BootTime;
+use ike::wire::registry::NotifyType;
 
 #[derive(Debug)]
 pub(super) struct Pull {

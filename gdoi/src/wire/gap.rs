@@ -1,10 +1,11 @@
 //! Group Associated Policy payload (RFC 6407 §5.4): attributes for the group as a whole, or a
 //! member's requests.
 
-use super::attribute::{self, Attribute};
-use super::chain::Body;
-use super::codec::{Codec, InvalidMessage, Reader, Writer};
-use super::registry::PayloadKind;
+use ike::wire::attribute;
+use ike::wire::attribute::Attribute;
+use ike::wire::chain::Body;
+use ike::wire::codec::{Codec, InvalidMessage, Reader, Writer};
+use ike::wire::registry::PayloadKind;
 
 /// GAP attributes: inside the SA payload from the key server, by itself in message 3 of a pull from
 /// the member.

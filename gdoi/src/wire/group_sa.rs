@@ -10,12 +10,12 @@
 //! The attribute payloads form a chain of their own inside this payload's length; the Next Payload
 //! octet of the generic header jumps over them. Their order is SAK, GAP, SAT (RFC 6407 §5.2.1).
 
-use super::chain::{Body, encode_one, walk_clear};
-use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::gap::Gap;
-use super::registry::{Doi, PayloadKind};
 use super::sa_kek::SaKek;
 use super::sa_tek::SaTek;
+use ike::wire::chain::{Body, encode_one, walk_clear};
+use ike::wire::codec::{Codec, InvalidMessage, Reader, Writer};
+use ike::wire::registry::{Doi, PayloadKind};
 
 /// The policy of a group as the key server states it. DOI (2) and situation (0) are fixed.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

@@ -12,12 +12,14 @@
 //! Key octets go straight into [`Secret`]; wiping the octets they were read from is for the owner
 //! of those.
 
-use super::attribute::{self, Attribute, Format, read_class, write_class};
-use super::chain::Body;
-use super::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
 use super::lkh::LkhAttribute;
-use super::registry::{KdType, PayloadKind};
+use super::registry::KdType;
 use ike::crypto::Secret;
+use ike::wire::attribute;
+use ike::wire::attribute::{Attribute, Format, read_class, write_class};
+use ike::wire::chain::Body;
+use ike::wire::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
+use ike::wire::registry::PayloadKind;
 
 /// All keys of one message.
 #[derive(Debug, PartialEq, Eq, Default)]

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::attribute::Attribute;
 use super::kd::{KeyDownload, KeyPacket, SecretAttribute};
 use super::lengths::{KeyLengths, is_combined, kek_octets};
 use super::lkh::{LkhAttribute, LkhDownload, LkhKey};
@@ -16,6 +15,7 @@ use crate::group::{
     TekProtocol,
 };
 use ike::crypto::Secret;
+use ike::wire::attribute::Attribute;
 
 /// Why keys do not fit the policy they came with. No variant holds key octets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

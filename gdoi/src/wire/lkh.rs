@@ -20,11 +20,11 @@
 //! that they are equally long, and the array's length divided by the number of keys gives the
 //! length of one.
 
-use super::attribute::{Format, read_class, write_class};
-use super::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
 use super::kd::SecretAttribute;
 use super::registry::{KekAlgorithm, LkhAttributeClass};
 use ike::crypto::Secret;
+use ike::wire::attribute::{Format, read_class, write_class};
+use ike::wire::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
 
 /// An attribute of an LKH key packet.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The octets of GDOI (RFC 6407), on those of ISAKMP and IKEv1 in [`ike::wire`].
 //!
-//! Decoding goes in stages, each with its own error: [`header::split`] checks the header of a
-//! datagram, [`chain::walk`] cuts clear or decrypted octets into payloads,
-//! [`chain::RawPayload::read`] makes one payload a struct. Raw spans stay at hand, because HASH and
+//! Decoding goes in stages, each with its own error: [`ike::wire::header::split`] checks the header of a
+//! datagram, [`ike::wire::chain::walk`] cuts clear or decrypted octets into payloads,
+//! [`RawPayload::read`](ike::wire::RawPayload::read) makes one payload a struct. Raw spans stay at hand, because HASH and
 //! SIG cover the octets as received.
 //!
 //! ```text
@@ -23,12 +23,6 @@ pub mod sa_kek;
 pub mod sa_tek;
 mod selector;
 pub mod seq;
-
-pub use ike::wire::{
-    Body, Chain, Codec, EncodeError, Header, InvalidMessage, RawPayload, Reader, Writer, attribute,
-    cert, cert_request, chain, codec, delete, hash, header, id, ke, nat_d, nonce, notify, proposal,
-    sa, signature, transform, vendor,
-};
 
 pub use crate::group::GroupKeys;
 pub use keys::{KeyError, group_keys, key_download};

@@ -2,13 +2,13 @@
 
 use ike::wire::payload::{self as isakmp, AnyPayload};
 
-use super::chain::{Body, RawPayload};
-use super::codec::{Codec, InvalidMessage, Writer};
 use super::gap::Gap;
 use super::group_sa::GroupSecurityAssociation;
 use super::kd::KeyDownload;
-use super::registry::PayloadKind;
 use super::seq::SequenceNumber;
+use ike::wire::chain::{Body, RawPayload};
+use ike::wire::codec::{Codec, InvalidMessage, Writer};
+use ike::wire::registry::PayloadKind;
 
 pub use isakmp::{encode_chain, first_kind};
 

@@ -13,10 +13,11 @@
 //! The prose of RFC 6407 §5.3 lists a "DST ID Prot" octet that its figure lacks. The figure is what
 //! implementations send, and what this file reads and writes.
 
-use super::attribute::{self, Attribute};
-use super::chain::Body;
-use super::codec::{Codec, InvalidMessage, Reader, Writer};
-use super::registry::{IdType, PayloadKind};
+use ike::wire::attribute;
+use ike::wire::attribute::Attribute;
+use ike::wire::chain::Body;
+use ike::wire::codec::{Codec, InvalidMessage, Reader, Writer};
+use ike::wire::registry::{IdType, PayloadKind};
 
 /// The form of identification inside SAK and SAT payloads: a one-octet data length, no protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

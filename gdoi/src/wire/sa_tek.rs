@@ -13,12 +13,13 @@
 //! The prose of RFC 6407 §5.5.1 lists a "DST ID Prot" octet that Figure 8 lacks. The figure is what
 //! implementations send, and what this file reads and writes.
 
-use super::attribute::{self, Attribute};
-use super::chain::Body;
-use super::codec::{Codec, InvalidMessage, Reader, Writer};
-use super::registry::PayloadKind;
 use super::sa_kek::IdBlock;
 use crate::group::{EspTransform, Spi, TekProtocol};
+use ike::wire::attribute;
+use ike::wire::attribute::Attribute;
+use ike::wire::chain::Body;
+use ike::wire::codec::{Codec, InvalidMessage, Reader, Writer};
+use ike::wire::registry::PayloadKind;
 
 /// Policy of one data SA and one pair of selectors.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::registry::IdType;
 use super::sa_kek::IdBlock;
 use crate::group::{AddressRange, TrafficSelector};
+use ike::wire::registry::IdType;
 
 /// Why identification blocks describe no traffic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

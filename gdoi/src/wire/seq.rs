@@ -1,8 +1,8 @@
 //! Sequence Number payload (RFC 6407 §5.7).
 
-use super::chain::Body;
-use super::codec::{Codec, InvalidMessage, Reader, Writer};
-use super::registry::PayloadKind;
+use ike::wire::chain::Body;
+use ike::wire::codec::{Codec, InvalidMessage, Reader, Writer};
+use ike::wire::registry::PayloadKind;
 
 /// Number of a push under one KEK; in a pull, of the last push sent, 0 if none was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

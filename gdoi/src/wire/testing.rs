@@ -1,9 +1,10 @@
 //! Helpers of this crate's tests.
 
-use super::chain::{self, Body};
-use super::codec::{Codec, InvalidMessage};
-use super::registry::PayloadKind;
-use super::{Chain, RawPayload};
+use ike::wire::chain;
+use ike::wire::chain::Body;
+use ike::wire::codec::{Codec, InvalidMessage};
+use ike::wire::registry::PayloadKind;
+use ike::wire::{Chain, RawPayload};
 
 /// Octets from hexadecimal digits; white space is for the reader.
 pub(crate) fn hex(text: &str) -> Vec<u8> {

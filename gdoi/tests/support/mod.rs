@@ -14,11 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gdoi::config::{
-    Authentication, ByteOrder, Credential, DhGroup, HashAlgorithm, Identity, PeerCredential,
-    Phase1Encryption, Phase1Policy, Phase1Transform, RegistrationConfig, RetransmissionPolicy,
-    ServerConfig, ServerLimits,
-};
+use gdoi::config::{ByteOrder, RegistrationConfig, ServerConfig};
 use gdoi::error::Error;
 use gdoi::event::{PullRefusal, RegistrationEvent, RegistrationFailure, ServerEvent, Transmit};
 use gdoi::group::{
@@ -28,9 +24,15 @@ use gdoi::group::{
 };
 use gdoi::member::Registration;
 use gdoi::server::{Computed, Server};
-use gdoi::wire::registry::Doi;
 use ike::BootTime;
+use ike::config::{
+    Authentication, Credential, Identity, PeerCredential, Phase1Policy, Phase1Transform,
+    RetransmissionPolicy,
+};
 use ike::crypto::Secret;
+use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
+use ike::endpoint::Limits;
+use ike::wire::registry::Doi;
 
 pub const GROUP: GroupId = GroupId(1111);
 pub const SPI: u32 = 0x0bad_c0de;
@@ -92,7 +94,7 @@ pub fn server_config() -> ServerConfig {
         }],
         phase1: phase1(),
         group_id_byte_order: ByteOrder::Network,
-        limits: ServerLimits::default(),
+        limits: Limits::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::lab::topology::{G1, G2, SERVERS};
 use crate::lab::{DIRECTORY, Lab};
 use crate::observe::pushes::{GROUP, member_group};
 use anyhow::{Context, Result, bail};
-use gdoi::config::HashAlgorithm;
+use ike::crypto::HashAlgorithm;
 use ike::crypto::{KeyKind, RsaForm, SeededRng, SigningKey};
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -3,14 +3,14 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use gdoi::config::{
-    ByteOrder, Credential, DhGroup, HashAlgorithm, PeerCredential, Phase1Encryption, Phase1Policy,
-    Phase1Transform, ServerConfig, ServerLimits,
-};
+use gdoi::config::{ByteOrder, ServerConfig};
 use gdoi::event::PullRefusal;
 use gdoi::group::{AddressRange, EncapsulationMode, EspTransform, GroupId, IssuedSa, Spi, TekKeys};
 use gdoi::server::Server;
+use ike::config::{Credential, PeerCredential, Phase1Policy, Phase1Transform};
 use ike::crypto::Secret;
+use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
+use ike::endpoint::Limits;
 
 use super::configuration::PRE_SHARED_KEY;
 use super::group_sa::{copy, group_sa};
@@ -44,7 +44,7 @@ pub fn phase1() -> Phase1Policy {
         authentication: Default::default(),
     };
     Phase1Policy {
-        doi: gdoi::wire::registry::Doi::GDOI,
+        doi: ike::wire::registry::Doi::GDOI,
         transforms: vec![transform(DhGroup::Modp2048), transform(DhGroup::Ecp256)],
         lifetime: Duration::from_secs(3_600),
     }
@@ -61,7 +61,7 @@ pub fn gdoi_server(number: u8) -> Server {
         }],
         phase1: phase1(),
         group_id_byte_order: ByteOrder::Network,
-        limits: ServerLimits::default(),
+        limits: Limits::default(),
     };
     Server::new(config, [100 + number; 32])
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use daemon::configuration::{Located, check_length};
 use daemon::secrets::SecretSource;
-use gdoi::config::Identity;
+use ike::config::Identity;
 use ike::crypto::Secret;
 
 use super::{Check, file, holder, is_broadcast};

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use daemon::configuration::{Report, duration_text};
-use gdoi::config::HashAlgorithm;
 use gdoi::push::DeliveryPolicy;
+use ike::crypto::HashAlgorithm;
 
 use super::file::{File, TransportKind};
 use super::{MulticastPath, Rekey, Transport};

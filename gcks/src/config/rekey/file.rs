@@ -8,8 +8,8 @@ use daemon::configuration::{
     Applies, Located, Place, Words, located, one_of, optional, optional_one_of, place, value,
 };
 use daemon::options;
-use gdoi::config::HashAlgorithm;
 use gdoi::push::DeliveryPolicy;
+use ike::crypto::HashAlgorithm;
 
 use super::{KEK_ENCRYPTIONS, KekEncryption, MulticastPath, SigningKeyKind};
 

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::configuration::{Problem, Read, choice};
-use gdoi::config::HashAlgorithm;
 use gdoi::push::DeliveryPolicy;
+use ike::crypto::HashAlgorithm;
 use toml::de::DeValue;
 
 pub use self::check::{Surroundings, raise};

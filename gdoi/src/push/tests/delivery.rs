@@ -197,7 +197,9 @@ fn excused_members_are_heard_and_not_missed() {
 /// known addresses alone.
 #[test]
 fn through_the_endpoint_of_the_key_server() {
-    use crate::config::{PeerCredential, Phase1Policy, ServerConfig, ServerLimits};
+    use crate::config::ServerConfig;
+    use ike::config::{PeerCredential, Phase1Policy};
+    use ike::endpoint::Limits;
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
     let mut member = member_at(&server, 1);
     let mut endpoint = crate::server::Server::new(
@@ -206,17 +208,17 @@ fn through_the_endpoint_of_the_key_server() {
             peers: vec![PeerCredential {
                 addresses: "198.51.100.0/24".parse().unwrap(),
                 identity: None,
-                credential: crate::config::Credential::PreSharedKey(std::sync::Arc::new(
+                credential: ike::config::Credential::PreSharedKey(std::sync::Arc::new(
                     Secret::new(vec![1; 16]),
                 )),
             }],
             phase1: Phase1Policy {
-                doi: crate::wire::registry::Doi::GDOI,
+                doi: ike::wire::registry::Doi::GDOI,
                 transforms: vec![],
                 lifetime: Duration::from_secs(60),
             },
             group_id_byte_order: Default::default(),
-            limits: ServerLimits::default(),
+            limits: Limits::default(),
         },
         [1; 32],
     );

@@ -11,10 +11,11 @@ use super::*;
 use crate::error::{Error, NotAccepted, PeerIncompatible, PeerMisbehaved};
 use crate::wire::group_sa::GroupSecurityAssociation;
 use crate::wire::kd::{KeyDownload, KeyPacket};
-use crate::wire::registry::PayloadKind;
-use crate::wire::{PolicyError, chain, group_keys, group_policy};
+use crate::wire::{PolicyError, group_keys, group_policy};
 use ike::crypto::RsaForm;
 use ike::testing::{GDOI, Recording};
+use ike::wire::chain;
+use ike::wire::registry::PayloadKind;
 
 /// The rekey SA that the recorded pull delivered.
 fn pulled(recording: &Recording) -> GroupSa {

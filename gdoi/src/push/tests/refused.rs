@@ -6,9 +6,9 @@ use super::super::kek::Kek;
 use super::super::message;
 use super::*;
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
-use crate::wire::codec::Codec;
-use crate::wire::header;
-use crate::wire::registry::PayloadKind;
+use ike::wire::codec::Codec;
+use ike::wire::header;
+use ike::wire::registry::PayloadKind;
 
 /// Encrypts what anybody with the KEK can encrypt.
 fn forge(server: &KeyServer, plaintext: &[u8]) -> Vec<u8> {
@@ -145,7 +145,7 @@ fn payloads_out_of_place() {
     let good = server.push_tek(0x1000);
     let good = plaintext(&server, good.datagram());
     let chain =
-        crate::wire::chain::walk(PayloadKind::SEQUENCE_NUMBER, &good, header::LENGTH).unwrap();
+        ike::wire::chain::walk(PayloadKind::SEQUENCE_NUMBER, &good, header::LENGTH).unwrap();
     let body = |index: usize| chain.payloads[index].body().to_vec();
     let (seq, sa, kd, sig) = ((18, body(0)), (1, body(1)), (17, body(2)), (9, body(3)));
     let delete = (12, vec![0, 0, 0, 2, 1, 4, 0, 1, 0, 0, 0x10, 0]);
@@ -215,7 +215,7 @@ fn deletes_that_name_nothing() {
         "00000002 00 04 0001 00001000",
         "00000002 01 10 0001 00000000000000000000000000000001",
     ] {
-        let delete = crate::wire::delete::Delete::decode(&ike::testing::hex(octets)).unwrap();
+        let delete = ike::wire::delete::Delete::decode(&ike::testing::hex(octets)).unwrap();
         assert!(
             matches!(
                 Deletion::read(&delete),
@@ -225,7 +225,7 @@ fn deletes_that_name_nothing() {
         );
     }
     let four = ike::testing::hex("00000002 00 04 0001 00000000");
-    let delete = crate::wire::delete::Delete::decode(&four).unwrap();
+    let delete = ike::wire::delete::Delete::decode(&four).unwrap();
     assert_eq!(Deletion::read(&delete), Ok(vec![Deletion::AllKeks]));
 }
 

@@ -3,8 +3,9 @@
 use core::fmt;
 
 use super::PolicyError;
-use crate::wire::attribute::{Attribute, AttributeValue};
-use crate::wire::registry::{GapAttribute, KekAttribute, PayloadKind, SaAttribute};
+use crate::wire::registry::{GapAttribute, KekAttribute};
+use ike::wire::attribute::{Attribute, AttributeValue};
+use ike::wire::registry::{PayloadKind, SaAttribute};
 
 /// An attribute of a payload, shown by its registry name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,13 +5,13 @@ use core::time::Duration;
 use super::attributes::{Attributes, number};
 use super::{DEFAULT_LIFETIME, PolicyError};
 use crate::group::KekPolicy;
-use crate::wire::attribute::Attribute;
 use crate::wire::lengths::kek_key_octets;
 use crate::wire::registry::{
-    IdType, KekAlgorithm, KekAttribute, PayloadKind, RekeyAcknowledgement, SignatureAlgorithm,
-    SignatureHash,
+    KekAlgorithm, KekAttribute, RekeyAcknowledgement, SignatureAlgorithm, SignatureHash,
 };
 use crate::wire::sa_kek::{IdBlock, SaKek, Trailer};
+use ike::wire::attribute::Attribute;
+use ike::wire::registry::{IdType, PayloadKind};
 
 pub(super) fn read(sak: &SaKek) -> Result<KekPolicy, PolicyError> {
     let attributes = Attributes { payload: PayloadKind::SA_KEK, list: &sak.attributes };

@@ -12,14 +12,15 @@ mod tek;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use super::attribute::Attribute;
 use super::gap::Gap;
 use super::group_sa::GroupSecurityAssociation;
-use super::registry::{GapAttribute, KekAttribute, PayloadKind, SaAttribute};
+use super::registry::{GapAttribute, KekAttribute};
 use super::sa_kek::Trailer;
 use super::sa_tek::SaTek;
 use super::selector::SelectorError;
 use crate::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, Spi, TekPolicy, TekProtocol};
+use ike::wire::attribute::Attribute;
+use ike::wire::registry::{PayloadKind, SaAttribute};
 
 pub use attributes::AttributeName;
 use attributes::{Attributes, is_private};

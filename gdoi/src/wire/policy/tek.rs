@@ -8,10 +8,10 @@ use crate::group::{
     AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection,
     Spi, TekPolicy, TekProtection, TekProtocol,
 };
-use crate::wire::attribute::Attribute;
-use crate::wire::registry::{LifeType, PayloadKind, SaAttribute};
 use crate::wire::sa_tek::{IpsecTek, SaTek};
 use crate::wire::selector;
+use ike::wire::attribute::Attribute;
+use ike::wire::registry::{LifeType, PayloadKind, SaAttribute};
 
 pub(super) fn read(sat: &SaTek) -> Result<TekPolicy, PolicyError> {
     let sat = match sat {

@@ -1,4 +1,5 @@
-//! Numbers of the IANA registries behind ISAKMP, the IPsec DOI and GDOI, as open numbers.
+//! Numbers of the IANA registry of GDOI, as open numbers. Those of ISAKMP and the IPsec DOI are in
+//! [`ike::wire::registry`].
 
 mod gdoi;
 
@@ -7,4 +8,3 @@ pub use self::gdoi::{
     KekAttribute, KekKeyAttribute, LkhAttributeClass, RekeyAcknowledgement, SidAttribute,
     SignatureAlgorithm, SignatureHash, TekKeyAttribute,
 };
-pub use ike::wire::registry::*;

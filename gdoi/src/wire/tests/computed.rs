@@ -5,41 +5,41 @@ use core::time::Duration;
 
 use ike::wire::payload::AnyPayload;
 
-use crate::config::{ByteOrder, Identity};
+use crate::config::ByteOrder;
 use crate::group::{
     AddressPreservation, AddressRange, EncapsulationMode, EspTransform, GroupAssociatedPolicy,
     GroupId, GroupPolicy, IssuedSa, KekKeys, KekPolicy, SaDirection, SenderIds, TekKeys, TekPolicy,
     TekProtection, TekProtocol, TrafficSelector,
 };
-use crate::wire::attribute::Attribute;
-use crate::wire::cert::Certificate;
-use crate::wire::cert_request::CertificateRequest;
-use crate::wire::chain::{Body, encode_one};
-use crate::wire::codec::{Codec, Writer};
-use crate::wire::delete::Delete;
 use crate::wire::gap::Gap;
 use crate::wire::group_id;
 use crate::wire::group_sa::GroupSecurityAssociation;
-use crate::wire::id::Identification;
 use crate::wire::kd::{KeyDownload, KeyPacket, SecretAttribute};
 use crate::wire::lkh::{LkhAttribute, LkhDownload, LkhKey, LkhUpdate};
-use crate::wire::nat_d::NatDetection;
-use crate::wire::nonce::Nonce;
-use crate::wire::notify::Notification;
 use crate::wire::payload::{Payload, encode_chain, first_kind};
-use crate::wire::registry::{
-    CertificateEncoding, Doi, GapAttribute, IdType, NotifyType, PayloadKind, ProtocolId,
-};
-use crate::wire::sa::SecurityAssociation;
+use crate::wire::registry::GapAttribute;
 use crate::wire::sa_kek::Trailer;
 use crate::wire::sa_tek::SaTek;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::testing::{both_ways, hex, testdata, walk};
-use crate::wire::vendor::VendorId;
 use crate::wire::{
     group_keys, group_policy, key_download, security_association, sender_id_request,
 };
+use ike::config::Identity;
 use ike::crypto::Secret;
+use ike::wire::attribute::Attribute;
+use ike::wire::cert::Certificate;
+use ike::wire::cert_request::CertificateRequest;
+use ike::wire::chain::{Body, encode_one};
+use ike::wire::codec::{Codec, Writer};
+use ike::wire::delete::Delete;
+use ike::wire::id::Identification;
+use ike::wire::nat_d::NatDetection;
+use ike::wire::nonce::Nonce;
+use ike::wire::notify::Notification;
+use ike::wire::registry::{CertificateEncoding, Doi, IdType, NotifyType, PayloadKind, ProtocolId};
+use ike::wire::sa::SecurityAssociation;
+use ike::wire::vendor::VendorId;
 
 pub(crate) fn policy() -> GroupPolicy {
     let net = AddressRange::Subnet("10.0.0.0/8".parse().expect("a subnet"));
@@ -133,10 +133,10 @@ fn small_payloads() {
     let sample = |name: &str, kind, next: PayloadKind, body: Payload| {
         let octets = testdata(name);
         assert_eq!(octets[0], next.0, "{name}");
-        let raw = crate::wire::RawPayload { kind, offset: 0, octets: &octets };
+        let raw = ike::wire::RawPayload { kind, offset: 0, octets: &octets };
         assert_eq!(Payload::read(&raw).as_ref(), Ok(&body), "{name}");
         let mut writer = Writer::new();
-        crate::wire::chain::encode_with(&mut writer, next, |writer| body.encode(writer));
+        ike::wire::chain::encode_with(&mut writer, next, |writer| body.encode(writer));
         assert_eq!(writer.finish(), Ok(octets), "{name}");
     };
     let (id, kd) = (PayloadKind::IDENTIFICATION, PayloadKind::KEY_DOWNLOAD);

@@ -5,12 +5,12 @@ use crate::group::{
     AuthenticationAlgorithm, EspTransform, GroupPolicy, KekPolicy, Spi, TekKeys, TekProtection,
     TekProtocol,
 };
-use crate::wire::attribute::Attribute;
 use crate::wire::kd::{KeyDownload, KeyPacket, SecretAttribute};
 use crate::wire::lkh::{LkhAttribute, LkhDownload, LkhUpdate};
 use crate::wire::registry::KdType;
 use crate::wire::{GroupKeys, KeyError, KeyLengths, group_keys, key_download};
 use ike::crypto::Secret;
+use ike::wire::attribute::Attribute;
 
 const SPI: Spi = 0x0bad_c0de;
 

@@ -1,29 +1,30 @@
 //! What must be refused: each length, count and fixed value that a sender could get wrong.
 
-use crate::wire::attribute::Attribute;
-use crate::wire::chain::{self, LONGEST_BODY};
-use crate::wire::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
-use crate::wire::delete::Delete;
 use crate::wire::gap::Gap;
 use crate::wire::group_id;
 use crate::wire::group_sa::GroupSecurityAssociation;
-use crate::wire::hash::Hash;
-use crate::wire::id::Identification;
 use crate::wire::kd::{KeyDownload, KeyPacket, SecretAttribute};
-use crate::wire::ke::KeyExchange;
 use crate::wire::lkh::{LkhAttribute, LkhDownload, LkhKey, LkhUpdate};
-use crate::wire::nat_d::NatDetection;
-use crate::wire::nonce::Nonce;
-use crate::wire::notify::Notification;
-use crate::wire::proposal::Proposal;
-use crate::wire::registry::{Doi, PayloadKind, ProtocolId};
-use crate::wire::sa::SecurityAssociation;
 use crate::wire::sa_kek::{IdBlock, SaKek, Trailer};
 use crate::wire::sa_tek::SaTek;
 use crate::wire::seq::SequenceNumber;
-use crate::wire::signature::Signature;
 use crate::wire::testing::{error, hex, refused_when_cut, testdata};
-use crate::wire::transform::Transform;
+use ike::wire::attribute::Attribute;
+use ike::wire::chain;
+use ike::wire::chain::LONGEST_BODY;
+use ike::wire::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
+use ike::wire::delete::Delete;
+use ike::wire::hash::Hash;
+use ike::wire::id::Identification;
+use ike::wire::ke::KeyExchange;
+use ike::wire::nat_d::NatDetection;
+use ike::wire::nonce::Nonce;
+use ike::wire::notify::Notification;
+use ike::wire::proposal::Proposal;
+use ike::wire::registry::{Doi, PayloadKind, ProtocolId};
+use ike::wire::sa::SecurityAssociation;
+use ike::wire::signature::Signature;
+use ike::wire::transform::Transform;
 
 fn truncated(what: &'static str, offset: usize, need: usize, have: usize) -> InvalidMessage {
     InvalidMessage::Truncated { what, offset, need, have }
@@ -176,7 +177,8 @@ fn opaque_payloads_and_nonces() {
 
 #[test]
 fn identifications() {
-    use crate::config::{ByteOrder, Identity};
+    use crate::config::ByteOrder;
+    use ike::config::Identity;
     refused_when_cut::<Identification>(&hex("01 00 0000 0a000001"), &[4, 5, 6, 7]);
     let identity = |text: &str| Identification::decode(&hex(text)).expect("good").as_identity();
     assert_eq!(identity("01 00 0000 0a0000"), None);
@@ -274,7 +276,7 @@ fn sak() {
     let mut short = body.clone();
     short[4] = 3;
     assert!(SaKek::decode(&short).is_err());
-    let wide = IdBlock { kind: crate::wire::registry::IdType::KEY_ID, port: 0, data: vec![0; 256] };
+    let wide = IdBlock { kind: ike::wire::registry::IdType::KEY_ID, port: 0, data: vec![0; 256] };
     assert_eq!(wide.to_octets().map_err(|error| error.maximum), Err(255));
 }
 
@@ -343,11 +345,8 @@ fn key_downloads() {
     let secret = |octets: usize| ike::crypto::Secret::new(vec![0; octets]);
     let wide = KeyPacket::Tek { spi: vec![0; 256], attributes: vec![] };
     assert!(wide.to_octets().is_err());
-    let short_form = SecretAttribute {
-        class: 1,
-        format: crate::wire::attribute::Format::Short,
-        value: secret(3),
-    };
+    let short_form =
+        SecretAttribute { class: 1, format: ike::wire::attribute::Format::Short, value: secret(3) };
     assert!(short_form.to_octets().is_err());
     let long = KeyPacket::Tek {
         spi: vec![0; 4],

@@ -7,14 +7,16 @@ use crate::group::{
     AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, GroupId,
     GroupPolicy, SaDirection, TekPolicy, TekProtocol,
 };
-use crate::wire::attribute::Attribute;
 use crate::wire::group_sa::GroupSecurityAssociation;
-use crate::wire::registry::{GapAttribute, IdType, KekAttribute, PayloadKind, SaAttribute};
+use crate::wire::registry::{GapAttribute, KekAttribute};
 use crate::wire::sa_kek::{IdBlock, Trailer};
 use crate::wire::sa_tek::{IpsecTek, SaTek};
 use crate::wire::{
-    AttributeName, Codec, PolicyError, group_policy, ignored_attributes, security_association,
+    AttributeName, PolicyError, group_policy, ignored_attributes, security_association,
 };
+use ike::wire::Codec;
+use ike::wire::attribute::Attribute;
+use ike::wire::registry::{IdType, PayloadKind, SaAttribute};
 
 fn sa() -> GroupSecurityAssociation {
     security_association(&policy(), Trailer::Standard)

@@ -12,38 +12,41 @@ use crate::group::{
     GroupAssociatedPolicy, GroupId, GroupPolicy, SaDirection, TekPolicy, TekProtection,
     TekProtocol, TrafficSelector,
 };
-use crate::wire::attribute::{Attribute, AttributeValue, Format};
-use crate::wire::cert::Certificate;
-use crate::wire::cert_request::CertificateRequest;
-use crate::wire::chain::{self, Body};
-use crate::wire::codec::{Codec, Writer};
-use crate::wire::delete::Delete;
 use crate::wire::gap::Gap;
 use crate::wire::group_sa::GroupSecurityAssociation;
-use crate::wire::hash::Hash;
-use crate::wire::header::{self, Header};
-use crate::wire::id::Identification;
 use crate::wire::kd::{KeyDownload, KeyPacket, SecretAttribute};
-use crate::wire::ke::KeyExchange;
 use crate::wire::lkh::{LkhAttribute, LkhDownload, LkhKey, LkhUpdate};
-use crate::wire::nat_d::NatDetection;
-use crate::wire::nonce::Nonce;
-use crate::wire::notify::Notification;
 use crate::wire::payload::Payload;
-use crate::wire::proposal::Proposal;
-use crate::wire::registry::{
-    CertificateEncoding, Doi, ExchangeType, Flags, IdType, KdType, NotifyType, PayloadKind,
-    ProtocolId, TransformId,
-};
-use crate::wire::sa::SecurityAssociation;
+use crate::wire::registry::KdType;
 use crate::wire::sa_kek::{IdBlock, SaKek, Trailer};
 use crate::wire::sa_tek::{IpsecTek, SaTek};
 use crate::wire::seq::SequenceNumber;
-use crate::wire::signature::Signature;
-use crate::wire::transform::Transform;
-use crate::wire::vendor::VendorId;
 use crate::wire::{group_policy, security_association};
 use ike::crypto::Secret;
+use ike::wire::attribute::{Attribute, AttributeValue, Format};
+use ike::wire::cert::Certificate;
+use ike::wire::cert_request::CertificateRequest;
+use ike::wire::chain;
+use ike::wire::chain::Body;
+use ike::wire::codec::{Codec, Writer};
+use ike::wire::delete::Delete;
+use ike::wire::hash::Hash;
+use ike::wire::header;
+use ike::wire::header::Header;
+use ike::wire::id::Identification;
+use ike::wire::ke::KeyExchange;
+use ike::wire::nat_d::NatDetection;
+use ike::wire::nonce::Nonce;
+use ike::wire::notify::Notification;
+use ike::wire::proposal::Proposal;
+use ike::wire::registry::{
+    CertificateEncoding, Doi, ExchangeType, Flags, IdType, NotifyType, PayloadKind, ProtocolId,
+    TransformId,
+};
+use ike::wire::sa::SecurityAssociation;
+use ike::wire::signature::Signature;
+use ike::wire::transform::Transform;
+use ike::wire::vendor::VendorId;
 
 /// Written and read again it is the same, alone and behind a generic header.
 fn survives<T: Body + PartialEq + Debug>(body: &T) -> Result<(), TestCaseError> {

@@ -1,37 +1,40 @@
 //! Recordings of another implementation, both ways: every payload it sent is read, written and
 //! compared.
 
-use crate::config::{ByteOrder, Identity};
+use crate::config::ByteOrder;
 use crate::group::{GroupId, TekProtocol};
-use crate::wire::attribute::{Attribute, Format};
-use crate::wire::chain::Body;
-use crate::wire::delete::Delete;
 use crate::wire::gap::Gap;
 use crate::wire::group_id;
 use crate::wire::group_sa::GroupSecurityAssociation;
-use crate::wire::hash::Hash;
-use crate::wire::header;
-use crate::wire::id::Identification;
 use crate::wire::kd::{KeyDownload, KeyPacket};
-use crate::wire::ke::KeyExchange;
-use crate::wire::nat_d::NatDetection;
-use crate::wire::nonce::Nonce;
-use crate::wire::notify::Notification;
 use crate::wire::payload::encode_chain;
-use crate::wire::registry::{
-    Doi, EncryptionNumber, ExchangeType, GroupNumber, HashNumber, IdType, KekAttribute, NotifyType,
-    PayloadKind, Phase1Attribute, ProtocolId, SaAttribute, TransformId,
-};
-use crate::wire::sa::SecurityAssociation;
+use crate::wire::registry::KekAttribute;
 use crate::wire::sa_kek::{IdBlock, Trailer};
 use crate::wire::sa_tek::SaTek;
 use crate::wire::seq::SequenceNumber;
-use crate::wire::signature::Signature;
 use crate::wire::testing::{both_ways, hex, testdata, walk};
-use crate::wire::vendor::VendorId;
-use crate::wire::{PolicyError, RawPayload, SelectorError, group_policy};
+use crate::wire::{PolicyError, SelectorError, group_policy};
+use ike::config::Identity;
+use ike::wire::RawPayload;
+use ike::wire::attribute::{Attribute, Format};
+use ike::wire::chain::Body;
+use ike::wire::delete::Delete;
+use ike::wire::hash::Hash;
+use ike::wire::header;
+use ike::wire::id::Identification;
+use ike::wire::ke::KeyExchange;
+use ike::wire::nat_d::NatDetection;
+use ike::wire::nonce::Nonce;
+use ike::wire::notify::Notification;
+use ike::wire::registry::{
+    Doi, EncryptionNumber, ExchangeType, GroupNumber, HashNumber, IdType, NotifyType, PayloadKind,
+    Phase1Attribute, ProtocolId, SaAttribute, TransformId,
+};
+use ike::wire::sa::SecurityAssociation;
+use ike::wire::signature::Signature;
+use ike::wire::vendor::VendorId;
 
-fn kinds(chain: &crate::wire::Chain<'_>) -> Vec<PayloadKind> {
+fn kinds(chain: &ike::wire::Chain<'_>) -> Vec<PayloadKind> {
     chain.kinds().collect()
 }
 

@@ -4,10 +4,10 @@ use core::net::IpAddr;
 
 use crate::group::{AddressRange, TrafficSelector};
 use crate::wire::SelectorError;
-use crate::wire::registry::IdType;
 use crate::wire::sa_kek::IdBlock;
 use crate::wire::selector::{read, write};
 use crate::wire::testing::hex;
+use ike::wire::registry::IdType;
 
 fn block(kind: IdType, data: &str) -> IdBlock {
     IdBlock { kind, port: 0, data: hex(data) }

@@ -1,7 +1,7 @@
 //! The example file and the manual page: complete, current, and nothing but defaults.
 
 use daemon::configuration::write_documents;
-use gdoi::config::Identity;
+use ike::config::Identity;
 
 use super::*;
 

@@ -1,7 +1,9 @@
 //! Every value of a file arrives in the configuration.
 
 use daemon::configuration::Severity;
-use gdoi::config::{ByteOrder, DhGroup, Identity};
+use gdoi::config::ByteOrder;
+use ike::config::Identity;
+use ike::crypto::DhGroup;
 use xfrm::nft::DontFragment;
 
 use crate::config::{OnExit, budget};
