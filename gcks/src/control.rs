@@ -6,7 +6,6 @@ use ::control::key_server::{
     RegisteredMember, ServerGroup, ServerKek, ServerRekey, ServerStatistics, ServerTek,
 };
 use ::control::{Completed, ErrorCode, Refusal, Request, Response, ServerSnapshot};
-use gdoi::group::{AddressRange, TrafficSelector};
 use ike::BootTime;
 use ike::config::Identity;
 
@@ -16,6 +15,7 @@ use crate::group::rekey_sa::RekeySa;
 use crate::members::registry::Registration;
 use crate::server::KeyServer;
 use crate::server::command::CommandError;
+use crate::text::{hexadecimal, identity_text, selector_text};
 
 /// Carries out a command or shows the server.
 pub fn answer<E: Entropy>(
@@ -149,11 +149,6 @@ fn rekey(group: &Group, rekey_sa: &RekeySa, now: BootTime) -> ServerRekey {
     }
 }
 
-/// Octets as logs and `gdoictl` show them.
-pub fn hexadecimal(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
 fn statistics<E: Entropy>(key_server: &KeyServer<E>) -> ServerStatistics {
     let protocol = key_server.statistics();
     let decisions = key_server.counters();
@@ -181,52 +176,4 @@ fn statistics<E: Entropy>(key_server: &KeyServer<E>) -> ServerStatistics {
 
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-/// An identity as logs and `gdoictl` show it.
-pub fn identity_text(identity: &Identity) -> String {
-    match identity {
-        Identity::Address(address) => address.to_string(),
-        Identity::Fqdn(name) | Identity::UserFqdn(name) => name.clone(),
-        Identity::KeyId(octets) => format!("key-id \"{}\"", octets.escape_ascii()),
-    }
-}
-
-fn selector_text(selector: &TrafficSelector) -> String {
-    let side = |range: &AddressRange, port: u16| {
-        let addresses = match range {
-            AddressRange::Any => String::from("any"),
-            AddressRange::Address(address) => address.to_string(),
-            AddressRange::Subnet(prefix) => prefix.to_string(),
-            AddressRange::Range(first, last) => format!("{first}-{last}"),
-        };
-        if port == 0 { addresses } else { format!("{addresses} port {port}") }
-    };
-    let source = side(&selector.source, selector.source_port);
-    let destination = side(&selector.destination, selector.destination_port);
-    match selector.protocol {
-        0 => format!("{source} -> {destination}"),
-        protocol => format!("{source} -> {destination} protocol {protocol}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn selectors_and_identities_as_text() {
-        let selector = TrafficSelector {
-            protocol: 17,
-            source: AddressRange::Subnet("10.0.0.0/8".parse().unwrap()),
-            source_port: 0,
-            destination: AddressRange::Range(
-                "10.0.0.1".parse().unwrap(),
-                "10.0.0.9".parse().unwrap(),
-            ),
-            destination_port: 53,
-        };
-        assert_eq!(selector_text(&selector), "10.0.0.0/8 -> 10.0.0.1-10.0.0.9 port 53 protocol 17");
-        assert_eq!(identity_text(&Identity::KeyId(vec![b'a', 0, b'\n'])), "key-id \"a\\x00\\n\"");
-    }
 }

@@ -8,9 +8,10 @@ use gdoi::event::PullAbort;
 use ike::BootTime;
 use tracing::{debug, error, info, warn};
 
-use crate::control::{hexadecimal, identity_text};
+use crate::config::change::Change;
 use crate::group;
 use crate::server::event::Event;
+use crate::text::{hexadecimal, identity_text};
 
 /// Writes events to the log.
 pub fn log(event: Event, limiter: &mut LogLimiter, now: BootTime) {
@@ -33,12 +34,7 @@ pub fn log(event: Event, limiter: &mut LogLimiter, now: BootTime) {
                 info!(event = "pull-aborted", %peer, identity, %group, reason, suppressed, "pull aborted");
             }
         }
-        Event::ConfigurationChanged { change } => {
-            info!(
-                event = "configuration-changed",
-                change, "configuration changed since the last run"
-            );
-        }
+        Event::ConfigurationChanged { change } => log_change(&change),
         Event::PeerRestarted { peer, identity } => {
             let identity = identity_text(&identity);
             debug!(
@@ -94,6 +90,24 @@ fn log_group(group: &str, event: group::event::Event, now: BootTime) {
                 "all sender identifiers were in use: group reinitialized, all members register again"
             );
         }
+    }
+}
+
+/// The configuration changed, by a reload or while the server was down.
+pub fn log_change(change: &Change) {
+    let Change { subject, option, before, after, consequences } = change;
+    let subject = subject.to_string();
+    for consequence in consequences {
+        info!(
+            event = "configuration-changed",
+            subject,
+            option,
+            before,
+            after,
+            consequence = consequence.name(),
+            detail = consequence.to_string(),
+            "configuration changed"
+        );
     }
 }
 

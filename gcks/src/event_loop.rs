@@ -261,7 +261,7 @@ impl Running {
             tracing::info!(event = "reloaded", "configuration reloaded: nothing has changed");
         }
         for change in changes {
-            tracing::info!(event = "configuration-changed", change, "configuration reloaded");
+            event_log::log_change(&change);
         }
     }
 

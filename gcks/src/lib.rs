@@ -12,4 +12,5 @@ pub mod members;
 pub mod server;
 pub mod sockets;
 pub mod state;
+pub mod text;
 pub mod workers;

@@ -36,7 +36,8 @@ impl Lab {
 
     fn replace_key(&mut self) -> Vec<String> {
         write(&self.keys.path().join("k1"), "another-key-that-nobody-has-stolen-yet", 0o600);
-        self.service.reload(parse(&self.text), &self.signing, at(1000))
+        let changes = self.service.reload(parse(&self.text), &self.signing, at(1000));
+        changes.iter().map(ToString::to_string).collect()
     }
 
     /// Somebody with the old key of g1 at `host` who has exchanged so many pairs of messages.
@@ -88,7 +89,7 @@ fn a_replaced_key_ends_every_isakmp_sa_of_a_prefix() {
     let mut lab = Lab::new("10.0.0.16/28");
     let mut thief = lab.begin(17, 3);
     let changes = lab.replace_key();
-    assert_eq!(changes, ["member g1: 1 ISAKMP SAs ended"]);
+    assert_eq!(changes, ["member g1: pre-shared-key: 1 ISAKMP SA end"]);
     assert!(!lab.gets_keys(17, &mut thief, 1000 + 3000));
 }
 

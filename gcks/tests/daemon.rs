@@ -494,5 +494,12 @@ fn sighup_reads_the_configuration_again() {
         log.contains("nothing has changed") && log.contains("configuration not reloaded"),
         "{log}"
     );
-    assert!(log.contains("group two: gone") && log.contains("group three: new"), "{log}");
+    for (group, consequence) in [("two", "group-ends"), ("three", "group-made")] {
+        let is_told = |line: &str| {
+            line.contains("configuration changed event=\"configuration-changed\"")
+                && line.contains(&format!("subject=\"group {group}\" option=\"id\""))
+                && line.contains(&format!("consequence=\"{consequence}\""))
+        };
+        assert!(log.lines().any(is_told), "{log}");
+    }
 }

@@ -57,7 +57,7 @@ impl Lab {
         self.text = text;
         let changes = self.world.service.reload(parse(&self.text), &self.signing, self.world.now);
         self.world.settle();
-        changes
+        changes.iter().map(ToString::to_string).collect()
     }
 
     /// Removes a member, which from then on hears everything that goes to the others.

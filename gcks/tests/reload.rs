@@ -5,56 +5,11 @@
 mod support;
 
 use gcks::control::snapshot;
-use gcks::group::key_generation::OsEntropy;
-use gcks::group::signing_key::SigningKeys;
-use gcks::server::KeyServer;
 use gcks::server::event::Event;
 use gdoi::push::{Deletion, KekChange};
+use support::lab::Lab;
 use support::world::*;
 use support::*;
-
-/// A key server with members 1 and 2 of group one and 3 of group two, and the text that it was
-/// configured with.
-struct Lab {
-    world: World,
-    text: String,
-    signing: SigningKeys,
-    _keys: tempfile::TempDir,
-}
-
-impl Lab {
-    fn new(tek: &str, tail: &str) -> Self {
-        let keys = keys();
-        let text = configuration_with(keys.path(), "", "10.0.0", tek, tail);
-        // Keys for groups that get pushes later, too.
-        let with_pushes = configuration_with(keys.path(), "", "10.0.0", tek, &pushes(""));
-        let signing = signing_keys(&parse(&with_pushes));
-        let mut world = World::new(KeyServer::new(parse(&text), &signing, [1; 32], OsEntropy));
-        for (number, group) in [(1, 1), (2, 1), (3, 2)] {
-            world.join(number, group);
-        }
-        world.run(seconds(5));
-        world.sent.clear();
-        Self { world, text, signing, _keys: keys }
-    }
-
-    /// Reads the text again, changed by `change`.
-    fn reload(&mut self, change: impl Fn(&str) -> String) -> Vec<String> {
-        let text = change(&self.text);
-        let changes = self.world.service.reload(parse(&text), &self.signing, self.world.now);
-        self.text = text;
-        self.world.settle();
-        changes
-    }
-
-    fn pulls(&self) -> Vec<u64> {
-        self.world.nodes.iter().map(|node| node.pulls).collect()
-    }
-
-    fn pushes(&self) -> usize {
-        self.world.sent.iter().filter(|sent| is_push(sent)).count()
-    }
-}
 
 #[test]
 fn an_unchanged_file_changes_nothing() {
@@ -96,7 +51,11 @@ fn other_lines_delete_the_tek_at_once_and_bring_a_new_one() {
     let changes = lab.reload(|text| {
         text.replacen("destination = \"172.16.0.0/12\"", "destination = \"any\"", 1)
     });
-    assert_eq!(changes, ["group one: 1 TEKs deleted because their traffic selectors changed"]);
+    assert_eq!(
+        changes,
+        ["group one: tek.policy from 172.16.0.0/12 -> 172.16.0.0/12 to 172.16.0.0/12 -> any: \
+             1 TEK deleted at once: 2 members are told; 1 TEK made and pushed: 2 members are told"]
+    );
     lab.world.run(seconds(1));
     let push = lab.world.nodes[0].accepted.last().unwrap();
     assert!(matches!(push.deletions.as_slice(), [Deletion::Tek(_, spi)] if old.contains(spi)));
@@ -137,9 +96,8 @@ fn pushes_come_change_and_go() {
         )
     });
     assert!(
-        changes
-            .iter()
-            .any(|line| line.contains("has pushes for members that register from now on")),
+        changes.iter().any(|line| line
+            == "group one: rekey: 2 members forgotten: each gets a KEK when it registers"),
         "{changes:?}"
     );
     assert!(snapshot(&lab.world.service, &[], at(0), lab.world.now).members.is_empty());
@@ -173,9 +131,8 @@ fn pushes_come_change_and_go() {
         )
     });
     assert!(
-        changes
-            .iter()
-            .any(|line| line == "group one: KEK deleted, 2 members told; they register again"),
+        changes.iter().any(|line| line
+            == "group one: rekey: the KEK is deleted: 2 members are told and register again"),
         "{changes:?}"
     );
     lab.world.run(seconds(5));
@@ -206,7 +163,7 @@ fn a_group_that_goes_takes_its_keys_along() {
             _ => text.replace("id = 2\n", "id = 7\n"),
         });
         assert!(
-            changes.iter().any(|line| line == "group two: gone; 1 members told to delete its keys"),
+            changes.iter().any(|line| line == "group two: id 2 removed: all keys are deleted: 1 member is told; 1 ISAKMP SA end"),
             "{changes:?}"
         );
         assert_eq!(
@@ -246,12 +203,17 @@ fn a_member_that_goes_is_left_behind_by_the_hierarchy() {
     };
     for (settings, expected) in [
         ("lkh = true", "new keys under a KEK that it cannot reach"),
-        ("", "all keys deleted, the others register again"),
+        ("", "all keys are deleted, the others register again"),
     ] {
         let mut lab = Lab::new(CBC, &pushes(settings));
         let changes = lab.reload(without);
         assert!(changes.iter().any(|line| line.contains(expected)), "{changes:?}");
-        assert!(changes.iter().any(|line| line == "member g2: 1 ISAKMP SAs ended"), "{changes:?}");
+        assert!(
+            changes
+                .iter()
+                .any(|line| line.contains("address 10.0.0.2/32 removed: 1 ISAKMP SA end; ")),
+            "{changes:?}"
+        );
         lab.world.node(1).removed = true;
         lab.world.run(seconds(60));
         assert_eq!(snapshot(&lab.world.service, &[], at(0), lab.world.now).groups[0].members, 1);
@@ -277,9 +239,15 @@ fn another_phase_1_or_key_ends_isakmp_sas_and_nothing_else() {
         |lab: &Lab| snapshot(&lab.world.service, &[], at(0), lab.world.now).statistics.isakmp_sas;
     assert_eq!(sas(&lab), 3);
     let changes = lab.reload(|text| text.replacen("/k1\"", "/k2\"", 1));
-    assert_eq!((changes, sas(&lab)), (vec![String::from("member g1: 1 ISAKMP SAs ended")], 2));
+    assert_eq!(
+        (changes, sas(&lab)),
+        (vec![String::from("member g1: pre-shared-key: 1 ISAKMP SA end")], 2)
+    );
     let changes = lab.reload(|text| format!("identity = {{ fqdn = \"ks\" }}\n{text}"));
-    assert_eq!((changes, sas(&lab)), (vec![String::from("phase 1: 2 ISAKMP SAs ended")], 0));
+    assert_eq!(
+        (changes, sas(&lab)),
+        (vec![String::from("server: identity from the address asked to ks: 2 ISAKMP SAs end")], 0)
+    );
     lab.world.run(seconds(86_400));
     assert!(lab.world.splits.is_empty());
     assert_eq!(lab.pulls(), [1, 1, 1], "keys go on, and pushes");
@@ -292,7 +260,7 @@ fn another_name_of_a_member_changes_no_keys() {
         let mut lab = Lab::new(CBC, &settings);
         let keys = lab.world.spis(1);
         let changes = lab.reload(|text| text.replace("name = \"g2\"", "name = \"paris\""));
-        assert_eq!(changes, ["member g2: its name is paris now"]);
+        assert_eq!(changes, ["member g2: name from g2 to paris: in effect at once"]);
         lab.world.run(seconds(60));
         assert_eq!((lab.pushes(), lab.world.spis(1)), (0, keys));
         let members = snapshot(&lab.world.service, &[], at(0), lab.world.now).members;
@@ -338,7 +306,7 @@ fn a_member_that_gains_a_group_is_told_of() {
     let mut lab = Lab::new(CBC, &pushes(""));
     let changes =
         lab.reload(|text| text.replacen("groups = [\"one\"]", "groups = [\"one\", \"two\"]", 1));
-    assert_eq!(changes, ["member g1: may register for two"]);
+    assert_eq!(changes, ["member g1: groups from one to one, two: may register for two"]);
     assert_eq!(lab.pushes(), 0);
 }
 
@@ -486,15 +454,20 @@ fn a_removed_member_whose_name_is_given_to_another_stays_removed() {
                 lab.world.events.clear();
                 lab.world.restart(parse(&text), &lab.signing);
                 let change = |event: &Event| match event {
-                    Event::ConfigurationChanged { change } => Some(change.clone()),
+                    Event::ConfigurationChanged { change } => Some(change.to_string()),
                     _ => None,
                 };
                 lab.world.events.iter().filter_map(change).collect()
             }
             false => lab.reload(|_| text.clone()),
         };
-        assert!(changes.contains(&format!("member g2: its name is {name} now")), "{changes:?}");
-        let is_new = changes.iter().any(|line| line == "member g2: may register");
+        assert!(
+            changes.contains(&format!("member g2: name from g2 to {name}: in effect at once")),
+            "{changes:?}"
+        );
+        let is_new = changes
+            .iter()
+            .any(|line| line == "member g2: address 10.0.0.4/32 added: may register for one");
         assert_eq!(is_new, change == "new", "{changes:?}");
         lab.world.pull(1);
         lab.world.pull(0);

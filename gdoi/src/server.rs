@@ -81,6 +81,16 @@ impl Server {
         ended
     }
 
+    /// Who has an ISAKMP SA that [`reconfigure`](Self::reconfigure) would end.
+    pub fn ended_by(&self, config: &ServerConfig) -> Vec<SocketAddr> {
+        self.endpoint.ended_by(&EndpointConfig::from(config))
+    }
+
+    /// Who has ISAKMP SAs, by address and by the identity that it proved.
+    pub fn peers(&self) -> impl Iterator<Item = (SocketAddr, &Identity)> {
+        self.endpoint.peers()
+    }
+
     /// Where the arithmetic of phase 1 is done from now on: within
     /// [`handle_datagram`](Self::handle_datagram), or wherever the caller runs what
     /// [`poll_computation`](Self::poll_computation) hands out.

@@ -246,16 +246,16 @@ const ATTRIBUTE: std::ops::RangeInclusive<Duration> =
 
 const BYTE_ORDER: Words<ByteOrder> = &[("network", ByteOrder::Network), ("host", ByteOrder::Host)];
 
-const DIRECTION: Words<SaDirection> = &[
+pub(super) const DIRECTION: Words<SaDirection> = &[
     ("symmetric", SaDirection::SYMMETRIC),
     ("sender-only", SaDirection::SENDER_ONLY),
     ("receiver-only", SaDirection::RECEIVER_ONLY),
 ];
 
-const MODE: Words<EncapsulationMode> =
+pub(super) const MODE: Words<EncapsulationMode> =
     &[("tunnel", EncapsulationMode::TUNNEL), ("transport", EncapsulationMode::TRANSPORT)];
 
-const ADDRESS_PRESERVATION: Words<AddressPreservation> = &[
+pub(super) const ADDRESS_PRESERVATION: Words<AddressPreservation> = &[
     ("both", AddressPreservation::SOURCE_AND_DESTINATION),
     ("source", AddressPreservation::SOURCE_ONLY),
     ("destination", AddressPreservation::DESTINATION_ONLY),

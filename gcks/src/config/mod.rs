@@ -1,5 +1,6 @@
 //! The configuration: [`mod@file`] is what was typed, [`check`] raises it to the values below.
 
+pub mod change;
 pub mod check;
 pub mod file;
 pub mod rekey;

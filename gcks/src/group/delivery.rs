@@ -131,7 +131,7 @@ impl Group {
         self.changed = true;
         self.dispatches.push_back(Dispatch { push, recipients, policy, path, supersedes: true });
         self.events.push_back(Event::Pushed { purpose, sequence_number, members });
-        Pushed { sequence_number, members }
+        Pushed { sequence_number, members, unreached: self.tek_holders.len() }
     }
 
     /// A member that has just registered gets a push that was made while it did.

@@ -15,6 +15,7 @@ use super::push::{PushError, Pushed};
 use super::push_plan::RekeyRequest;
 use super::rekey_sa::Abandoned;
 use super::tek_schedule::Renewal;
+use crate::config::change::Departure;
 use crate::members::registry::MemberId;
 
 /// How a member was taken out.
@@ -48,6 +49,38 @@ pub struct TekHolder {
     pub until: BootTime,
 }
 
+/// By which means members are left behind.
+enum WayOut {
+    NoKeys,
+    /// The group pushes nothing.
+    KeysExpire,
+    /// They have no KEK, and the others have.
+    PushTeks,
+    /// Nobody has a KEK.
+    WithdrawTeks,
+    DeleteAll,
+    /// Without the holders of these leaves.
+    Hierarchy(Vec<u16>),
+}
+
+/// Who has keys of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Members that are registered.
+    pub members: usize,
+    /// Whether there is a KEK.
+    pub has_kek: bool,
+    /// Members that are registered no more and hold TEKs.
+    pub holders: usize,
+}
+
+impl Left {
+    /// How many members hear a push.
+    pub fn told(self) -> usize {
+        if self.has_kek { self.members } else { 0 }
+    }
+}
+
 impl Group {
     /// The member may not register any more. Returns whether that is new.
     pub fn remove(&mut self, member: &str) -> bool {
@@ -68,13 +101,7 @@ impl Group {
         if renamed.is_empty() {
             return;
         }
-        let taken: BTreeSet<&str> = renamed.values().map(AsRef::as_ref).collect();
-        let before = std::mem::take(&mut self.removed);
-        let after = before.into_iter().filter_map(|name| match renamed.get(name.as_str()) {
-            Some(now) => Some(now.to_string()),
-            None => Some(name).filter(|name| !taken.contains(name.as_str())),
-        });
-        self.removed = after.collect();
+        self.removed = self.removed_after(renamed);
         for name in self.registered_names_mut().map(|(_, name)| name) {
             if let Some(now) = renamed.get(name.as_ref()) {
                 *name = Arc::clone(now);
@@ -92,30 +119,53 @@ impl Group {
         self.registry.names_mut().chain(abandoned).chain(holders)
     }
 
-    /// Looks at everybody who has keys: `authorize` gives the name that the member has now. Returns
-    /// those who may not have keys any more, with the names that they had.
-    pub fn reauthorize(
-        &mut self,
+    /// Names of removed members when others have got the names in `renamed`.
+    fn removed_after(&self, renamed: &BTreeMap<&str, Arc<str>>) -> BTreeSet<String> {
+        let taken: BTreeSet<&str> = renamed.values().map(AsRef::as_ref).collect();
+        let after = self.removed.iter().filter_map(|name| match renamed.get(name.as_str()) {
+            Some(now) => Some(now.to_string()),
+            None => Some(name.clone()).filter(|name| !taken.contains(name.as_str())),
+        });
+        after.collect()
+    }
+
+    /// Everybody who has keys, with the name in the configuration.
+    fn key_holders(&self) -> impl Iterator<Item = (&MemberId, &Arc<str>)> {
+        let abandoned = self.rekey_sa.iter().flat_map(|rekey_sa| &rekey_sa.abandoned);
+        let abandoned = abandoned.map(|(id, abandoned)| (id, &abandoned.name));
+        let holders = self.tek_holders.iter().map(|(id, holder)| (id, &holder.name));
+        let registered = self.registry.iter().map(|(id, member)| (id, &member.name));
+        registered.chain(abandoned).chain(holders)
+    }
+
+    /// Those who have keys and may not have them any more, with the names that they have now:
+    /// `authorize` gives the name that a member has in the new configuration, `renamed` what
+    /// members before are called in it.
+    pub fn unauthorized(
+        &self,
+        renamed: &BTreeMap<&str, Arc<str>>,
         authorize: impl Fn(&MemberId) -> Option<Arc<str>>,
     ) -> BTreeMap<MemberId, Arc<str>> {
-        let mut unauthorized = BTreeMap::new();
-        let (removed, mut changed) = (std::mem::take(&mut self.removed), false);
+        let removed = self.removed_after(renamed);
+        let is_allowed = |id: &MemberId, name: &Arc<str>| {
+            let known = renamed.get(name.as_ref()).unwrap_or(name);
+            // Its host may come under the entry of another member.
+            authorize(id).is_some_and(|now| now == *known || !removed.contains(now.as_ref()))
+        };
+        let unauthorized = self.key_holders().filter(|(id, name)| !is_allowed(id, name));
+        unauthorized.map(|(id, name)| (id.clone(), Arc::clone(name))).collect()
+    }
+
+    /// Members get the names that `authorize` gives them.
+    pub fn reassign(&mut self, authorize: impl Fn(&MemberId) -> Option<Arc<str>>) {
+        let mut changed = false;
         for (id, name) in self.registered_names_mut() {
-            match authorize(id) {
-                Some(now) if now == *name => {}
-                // Its host comes under the entry of another member.
-                Some(now) if !removed.contains(now.as_ref()) => {
-                    changed = true;
-                    *name = now;
-                }
-                _ => {
-                    unauthorized.insert(id.clone(), Arc::clone(name));
-                }
+            if let Some(now) = authorize(id).filter(|now| now != name) {
+                changed = true;
+                *name = now;
             }
         }
-        self.removed = removed;
         self.changed |= changed;
-        unauthorized
     }
 
     /// Who is registered as `member`, or was dropped and still holds the KEK or TEKs.
@@ -146,25 +196,73 @@ impl Group {
         keys: &mut KeySource<'_>,
         now: BootTime,
     ) -> Result<Eviction, PushError> {
-        if ids.is_empty() {
-            return Ok(Eviction::HadNoKeys);
-        }
-        if self.rekey_sa.is_none() {
-            let registered = ids.iter().filter_map(|id| self.registry.find(id)?.keys_end);
-            let ends = registered.chain(self.teks_of(ids)).max();
-            return Ok(Eviction::KeysExpire { at: ends.unwrap_or(now) });
-        }
-        if !ids.iter().any(|id| self.has_kek(id)) {
-            return self.withdraw_teks(ids, purpose, keys, now);
-        }
-        let Some(leaves) = self.leaves_to_exclude(ids) else {
+        match self.way_out(ids) {
+            WayOut::NoKeys => Ok(Eviction::HadNoKeys),
+            WayOut::KeysExpire => {
+                let registered = ids.iter().filter_map(|id| self.registry.find(id)?.keys_end);
+                let ends = registered.chain(self.teks_of(ids)).max();
+                Ok(Eviction::KeysExpire { at: ends.unwrap_or(now) })
+            }
+            WayOut::PushTeks => self.push_all_teks(purpose, keys, now).map(Eviction::Rekeyed),
+            WayOut::WithdrawTeks => Ok(self.withdraw_teks(ids, now)),
             // The member is told like the others: deletes are no secret, and they end what it
             // sends.
-            return self.delete_all(purpose, keys, now).map(Eviction::AllDeleted);
-        };
-        self.forget_members(ids, now);
-        self.roll_by_tree(&leaves, purpose, keys, now)?;
-        self.push_all_teks(purpose, keys, now).map(Eviction::Rekeyed)
+            WayOut::DeleteAll => self.delete_all(purpose, keys, now).map(Eviction::AllDeleted),
+            WayOut::Hierarchy(leaves) => {
+                self.forget_members(ids, now);
+                self.roll_by_tree(&leaves, purpose, keys, now)?;
+                self.push_all_teks(purpose, keys, now).map(Eviction::Rekeyed)
+            }
+        }
+    }
+
+    /// How those in `ids` are left behind.
+    fn way_out(&self, ids: &BTreeSet<MemberId>) -> WayOut {
+        if ids.is_empty() {
+            return WayOut::NoKeys;
+        }
+        let Some(rekey_sa) = &self.rekey_sa else { return WayOut::KeysExpire };
+        if ids.iter().any(|id| self.has_kek(id)) {
+            return self.leaves_to_exclude(ids).map_or(WayOut::DeleteAll, WayOut::Hierarchy);
+        }
+        match rekey_sa.kek() {
+            Some(_) => WayOut::PushTeks,
+            None => WayOut::WithdrawTeks,
+        }
+    }
+
+    /// How an eviction of those in `ids` would leave them behind, and what it would leave of the
+    /// group.
+    pub fn departure(&self, ids: &BTreeSet<MemberId>) -> (Departure, Left) {
+        let left = self.left();
+        let going = ids.iter().filter(|id| self.registry.find(id).is_some()).count();
+        let others = left.members.saturating_sub(going);
+        match self.way_out(ids) {
+            WayOut::NoKeys => (Departure::NoKeys, left),
+            WayOut::KeysExpire => (Departure::KeysExpire, Left { members: others, ..left }),
+            WayOut::PushTeks => {
+                (Departure::TeksReplaced { told: left.members }, Left { holders: 0, ..left })
+            }
+            WayOut::WithdrawTeks => {
+                (Departure::TeksReplaced { told: 0 }, Left { holders: 0, ..left })
+            }
+            WayOut::DeleteAll => {
+                (Departure::AllKeysDeleted { told: left.members }, Left::default())
+            }
+            WayOut::Hierarchy(_) => {
+                let left = Left { members: others, holders: 0, ..left };
+                (Departure::ByHierarchy { told: others }, left)
+            }
+        }
+    }
+
+    /// Who has which keys of the group.
+    pub fn left(&self) -> Left {
+        Left {
+            members: self.registry.len(),
+            has_kek: self.rekey_sa.as_ref().is_some_and(|rekey_sa| rekey_sa.kek().is_some()),
+            holders: self.tek_holders.len(),
+        }
     }
 
     /// New TEKs for those who have the KEK: the old ones are those of an evicted member, too.
@@ -183,24 +281,15 @@ impl Group {
         Ok(pushed)
     }
 
-    /// New TEKs without those in `ids`, who have no KEK.
-    fn withdraw_teks(
-        &mut self,
-        ids: &BTreeSet<MemberId>,
-        purpose: &'static str,
-        keys: &mut KeySource<'_>,
-        now: BootTime,
-    ) -> Result<Eviction, PushError> {
-        if self.rekey_sa_in_use().is_ok() {
-            return self.push_all_teks(purpose, keys, now).map(Eviction::Rekeyed);
-        }
+    /// New TEKs for those who register, without those in `ids`: nobody has a KEK.
+    fn withdraw_teks(&mut self, ids: &BTreeSet<MemberId>, now: BootTime) -> Eviction {
         let at = self.teks_of(ids).max().unwrap_or(now);
         self.teks.clear();
         // Pulls that were promised the TEKs begin again.
         self.prospect = None;
         self.tek_holders.clear();
         self.changed = true;
-        Ok(Eviction::TeksWithdrawn { at })
+        Eviction::TeksWithdrawn { at }
     }
 
     /// When the TEKs end that those in `ids` hold without a KEK.

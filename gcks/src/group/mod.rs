@@ -57,6 +57,9 @@ pub struct Group {
     fulfilled: u64,
     /// How many members a key hierarchy is made for.
     capacity: usize,
+    /// Whether data SAs or sender identifiers are those of a configuration before: see
+    /// [`Group::note_outdated`].
+    is_outdated: bool,
     pull_counters: PullCounters,
     dispatches: VecDeque<Dispatch>,
     events: VecDeque<Event>,
@@ -108,7 +111,7 @@ impl Group {
     /// The group that had these parts before a restart.
     pub fn from_parts(parts: Parts) -> Self {
         let Parts { config, teks, sender_ids, rekey_sa, registry, removed, tek_holders } = parts;
-        Self {
+        let mut group = Self {
             name: config.name.as_str().into(),
             config,
             teks,
@@ -122,11 +125,14 @@ impl Group {
             prospects: 0,
             fulfilled: 0,
             capacity: 0,
+            is_outdated: false,
             pull_counters: PullCounters::default(),
             dispatches: VecDeque::new(),
             events: VecDeque::new(),
             changed: false,
-        }
+        };
+        group.note_outdated();
+        group
     }
 
     /// The number by which members ask for it.
@@ -209,6 +215,12 @@ impl Group {
         [self.teks.poll_timeout(), kek, self.next_push(), registry].into_iter().flatten().min()
     }
 
+    /// Something happened that an operator may want to read.
+    pub(crate) fn note(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// What happened next.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }

@@ -265,7 +265,11 @@ impl Group {
             (Some(rekey_sa), false) => Renewal::Ahead(rekey_sa.lead(activation)),
             (Some(_), true) => Renewal::Unpushed,
         };
-        let teks = self.teks.prepare(renewal, self.rekey_sa.is_some(), now, keys)?;
+        let pushed = self.rekey_sa.is_some();
+        let teks = match self.is_outdated && self.teks.wants(renewal, now) {
+            true => self.teks.prepare_anew(&self.config.teks, pushed, now, keys)?,
+            false => self.teks.prepare(renewal, pushed, now, keys)?,
+        };
         let mut kek = None;
         if let Some(rekey_sa) = &self.rekey_sa {
             let due = |at: BootTime| !audience && at <= now;

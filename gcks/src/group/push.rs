@@ -46,6 +46,8 @@ pub struct Pushed {
     pub sequence_number: u32,
     /// To how many members.
     pub members: usize,
+    /// How many hold TEKs and no KEK, so that it does not reach them.
+    pub unreached: usize,
 }
 
 /// Whom a push goes to and how: as the rekey SA says that seals it, whatever takes its place.
@@ -212,15 +214,19 @@ impl Group {
         Ok(pushed)
     }
 
-    /// Deletes the KEK at the members, which register again, and keeps the TEKs. Returns how many
-    /// were told.
-    pub fn delete_kek(&mut self, keys: &mut KeySource<'_>, now: BootTime) -> usize {
-        let sealed = self.seal_deletions(&[Deletion::AllKeks], keys, now);
-        let Ok((push, audience)) = sealed else { return 0 };
-        let pushed = self.begin(push.duplicate(), audience, "pushes end");
+    /// Deletes the KEK at the members, which register again, and with it what `deletions` say.
+    /// Other TEKs stay.
+    pub fn delete_kek(
+        &mut self,
+        mut deletions: Vec<Deletion>,
+        keys: &mut KeySource<'_>,
+        now: BootTime,
+    ) {
+        deletions.push(Deletion::AllKeks);
+        let Ok((push, audience)) = self.seal_deletions(&deletions, keys, now) else { return };
+        self.begin(push.duplicate(), audience, "pushes end");
         self.teks.drop_replaced();
         self.retire_kek(push, now);
-        pushed.members
     }
 
     /// Tells members of data SAs that have gone or come with the configuration. Who has no keys
@@ -286,9 +292,15 @@ impl Group {
     pub(super) fn commit_teks(&mut self, prepared: Prepared, hold: Option<BootTime>) {
         // What pulls were promised besides is not what everybody gets now.
         self.prospect = None;
+        let is_anew = prepared.is_anew();
         for lifetime in self.teks.commit(prepared, hold) {
             self.events.push_back(Event::TekCreated { lifetime });
         }
+        if is_anew && self.sender_ids.bits() != self.config.sender_id_bits {
+            // Whoever has an identifier of the old width has none of these TEKs.
+            self.sender_ids.reset(self.config.sender_id_bits);
+        }
+        self.note_outdated();
     }
 
     /// The rekey SA, if it has a KEK.

@@ -8,6 +8,7 @@ use super::Group;
 use super::event::Event;
 use super::key_generation::KeySource;
 use super::tek_schedule::Renewal;
+use crate::config::Rekey;
 
 /// After a push that could not be made.
 const RETRY: Duration = Duration::from_secs(10);
@@ -34,7 +35,9 @@ impl Group {
         }
         let activation = self.activation();
         let teks = self.teks.next_push(rekey_sa.lead(activation));
-        let due = teks.into_iter().chain(rekey_sa.next_roll(activation)).min()?;
+        let usual = teks.into_iter().chain(rekey_sa.next_roll(activation)).min()?;
+        // What had to wait until all members get pushes is due then.
+        let due = if self.can_catch_up() { BootTime::default() } else { usual };
         Some(rekey_sa.retry_at.map_or(due, |retry_at| due.max(retry_at)))
     }
 
@@ -46,6 +49,10 @@ impl Group {
     /// Makes the push that is due by schedule, if one is.
     pub fn push_due(&mut self, keys: &mut KeySource<'_>, now: BootTime) {
         if !self.is_push_due(now) {
+            return;
+        }
+        if self.can_catch_up() {
+            self.catch_up(keys, now);
             return;
         }
         let Some(rekey_sa) = &self.rekey_sa else { return };
@@ -68,12 +75,14 @@ impl Group {
 
     /// Whether the next KEK comes out of the hierarchy of this one: a hierarchy has one cipher.
     pub(super) fn keeps_tree(&self) -> bool {
+        self.keeps_tree_under(self.config.rekey.as_ref())
+    }
+
+    /// Whether it would with these settings.
+    pub(super) fn keeps_tree_under(&self, settings: Option<&Rekey>) -> bool {
         let Some(rekey_sa) = &self.rekey_sa else { return false };
-        let same = self
-            .config
-            .rekey
-            .as_ref()
-            .is_some_and(|to| to.lkh && to.encryption == rekey_sa.settings.encryption);
+        let same =
+            settings.is_some_and(|to| to.lkh && to.encryption == rekey_sa.settings.encryption);
         same && rekey_sa.kek().is_some_and(|kek| kek.tree().is_some())
     }
 }

@@ -78,12 +78,21 @@ pub enum Renewal {
 
 /// New TEKs that nobody has yet, by the place of their data SA.
 #[derive(Debug, Default)]
-pub struct Prepared(BTreeMap<usize, Tek>);
+pub struct Prepared {
+    teks: BTreeMap<usize, Tek>,
+    /// Whether they take the places of all data SAs that there are.
+    is_anew: bool,
+}
 
 impl Prepared {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.teks.is_empty()
+    }
+
+    /// Whether no data SA stays as it is.
+    pub fn is_anew(&self) -> bool {
+        self.is_anew
     }
 }
 
@@ -123,6 +132,26 @@ impl TekSchedule {
         &self.gone
     }
 
+    /// Whether another set of data SAs takes something away that members have TEKs for.
+    pub(crate) fn loses_selectors(&self, templates: &[TekTemplate]) -> bool {
+        let stays = |slot: &&Slot| {
+            templates.iter().any(|template| template.selectors == slot.template.selectors)
+        };
+        let mut in_use = self.slots.iter().filter(|slot| slot.current.is_some());
+        in_use.any(|slot| !stays(&slot))
+    }
+
+    /// Whether these data SAs have the traffic selectors of `templates`.
+    pub(crate) fn serves(&self, templates: &[TekTemplate]) -> bool {
+        let own = self.slots.iter().map(|slot| &slot.template.selectors);
+        own.eq(templates.iter().map(|template| &template.selectors))
+    }
+
+    /// Whether some data SA would get a new TEK.
+    pub(crate) fn wants(&self, renewal: Renewal, now: BootTime) -> bool {
+        self.slots.iter().any(|slot| slot.wants(renewal, now))
+    }
+
     /// Takes over other data SAs. One with the same traffic selectors keeps its TEK, and the next
     /// one is made as the template says. Returns the TEKs of lines that there are no more.
     pub(crate) fn reconfigure(&mut self, templates: &[TekTemplate]) -> Vec<TekLifetime> {
@@ -155,22 +184,44 @@ impl TekSchedule {
         now: BootTime,
         source: &mut KeySource<'_>,
     ) -> Result<Prepared, EntropyError> {
+        let wanted = self.slots.iter().enumerate().filter(|(_, slot)| slot.wants(renewal, now));
+        self.make(wanted.map(|(place, slot)| (place, &slot.template)), pushed, now, source)
+    }
+
+    /// Makes TEKs for `templates` that take the places of all data SAs that there are.
+    ///
+    /// # Errors
+    /// No randomness.
+    pub fn prepare_anew(
+        &self,
+        templates: &[TekTemplate],
+        pushed: bool,
+        now: BootTime,
+        source: &mut KeySource<'_>,
+    ) -> Result<Prepared, EntropyError> {
+        let made = self.make(templates.iter().enumerate(), pushed, now, source)?;
+        Ok(Prepared { is_anew: true, ..made })
+    }
+
+    fn make<'a>(
+        &self,
+        wanted: impl Iterator<Item = (usize, &'a TekTemplate)>,
+        pushed: bool,
+        now: BootTime,
+        source: &mut KeySource<'_>,
+    ) -> Result<Prepared, EntropyError> {
         let mut prepared = Prepared::default();
-        for (place, slot) in self.slots.iter().enumerate() {
-            if !slot.wants(renewal, now) {
-                continue;
-            }
+        for (place, template) in wanted {
             let taken = |spi| {
                 source.foreign_spis.contains(&spi)
                     || self.uses(spi)
-                    || prepared.0.values().any(|tek| tek.lifetime.spi == spi)
+                    || prepared.teks.values().any(|tek| tek.lifetime.spi == spi)
             };
             let spi = keys::spi(taken, source.entropy)?;
-            let keys = keys::tek_keys(&slot.template, source.entropy)?;
-            let lifetime = TekLifetime { spi, ends: now + slot.template.lifetime };
-            prepared
-                .0
-                .insert(place, Tek { lifetime, keys, template: slot.template.clone(), pushed });
+            let keys = keys::tek_keys(template, source.entropy)?;
+            let lifetime = TekLifetime { spi, ends: now + template.lifetime };
+            let tek = Tek { lifetime, keys, template: template.clone(), pushed };
+            prepared.teks.insert(place, tek);
         }
         Ok(prepared)
     }
@@ -180,7 +231,12 @@ impl TekSchedule {
     /// `hold`.
     pub fn commit(&mut self, prepared: Prepared, hold: Option<BootTime>) -> Vec<TekLifetime> {
         let mut made = Vec::new();
-        for (place, tek) in prepared.0 {
+        if prepared.is_anew {
+            self.clear();
+            let slots = prepared.teks.values().map(|tek| Slot::new(tek.template.clone()));
+            self.slots = slots.collect();
+        }
+        for (place, tek) in prepared.teks {
             let Some(slot) = self.slots.get_mut(place) else { continue };
             made.push(tek.lifetime);
             let Some(old) = slot.current.replace(tek) else { continue };
@@ -206,10 +262,15 @@ impl TekSchedule {
             last_end: self.last_end(now),
         };
         let mut first_end: Option<BootTime> = None;
-        for (place, slot) in self.slots.iter().enumerate() {
-            let new = prepared.and_then(|prepared| prepared.0.get(&place));
-            let old = slot.before.as_ref().map(|(tek, _)| tek).filter(|_| before);
-            let Some(tek) = new.or(old).or(slot.current.as_ref()) else { continue };
+        let is_anew = prepared.is_some_and(Prepared::is_anew);
+        let new = prepared.map(|prepared| &prepared.teks);
+        let places = if is_anew { new.map_or(0, BTreeMap::len) } else { self.slots.len() };
+        for place in 0..places {
+            let slot = self.slots.get(place).filter(|_| !is_anew);
+            let new = new.and_then(|new| new.get(&place));
+            let old = slot.and_then(|slot| slot.before.as_ref()).map(|(tek, _)| tek);
+            let current = slot.and_then(|slot| slot.current.as_ref());
+            let Some(tek) = new.or(old.filter(|_| before)).or(current) else { continue };
             out.counter_mode |= tek.template.encryption.kind == Kind::Combined;
             let left = tek.lifetime.ends.saturating_since(now);
             // Whole seconds, rounded down: no member keeps a key longer than the server thinks.

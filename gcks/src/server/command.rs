@@ -174,7 +174,14 @@ impl<E: Entropy> KeyServer<E> {
 impl Display for Pushed {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let plural = if self.members == 1 { "" } else { "s" };
-        write!(f, "push {} goes to {} member{plural}", self.sequence_number, self.members)
+        write!(f, "push {} goes to {} member{plural}", self.sequence_number, self.members)?;
+        match self.unreached {
+            0 => Ok(()),
+            count => {
+                let plural = if count == 1 { " has" } else { "s have" };
+                write!(f, "; {count} other{plural} TEKs and no KEK, until they register again")
+            }
+        }
     }
 }
 

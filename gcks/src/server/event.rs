@@ -9,6 +9,7 @@ use gdoi::group::GroupId;
 use ike::config::Identity;
 use thiserror::Error as ThisError;
 
+use crate::config::change::Change;
 use crate::group;
 use crate::group::pending_pull::PullError;
 use crate::group::sender_ids::Exhausted;
@@ -45,8 +46,8 @@ pub enum Event {
     },
     /// The configuration changed while the server was down.
     ConfigurationChanged {
-        /// What follows, as a line.
-        change: String,
+        /// What, and what follows.
+        change: Change,
     },
     /// A peer restarted and said so: an ISAKMP SA of its earlier run ended.
     PeerRestarted { peer: SocketAddr, identity: Identity },

@@ -7,6 +7,7 @@
 pub mod command;
 mod delivery;
 pub mod event;
+mod plan;
 mod pull;
 mod reload;
 pub mod statistics;
@@ -118,10 +119,7 @@ impl<E: Entropy> KeyServer<E> {
         for (group, dispatch) in restored.pending {
             key_server.deliver(group, dispatch, now);
         }
-        let mut changes = Vec::new();
-        let (before, ended) = (&restored.members, BTreeMap::new());
-        key_server.reload_members(before, &groups, ended, &mut changes, now);
-        key_server.reload_groups(groups, keys, &mut changes, now);
+        let changes = key_server.reload_restored(&restored.members, groups, keys, now);
         let changes = changes.into_iter().map(|change| Event::ConfigurationChanged { change });
         key_server.events.extend(changes);
         key_server.changed = true;

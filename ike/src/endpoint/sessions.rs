@@ -60,6 +60,10 @@ impl<X: Exchange> Sessions<X> {
         self.by_cookies.len()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Session<X>> {
+        self.by_cookies.values().map(|(_, session)| session)
+    }
+
     /// Exchanges that have not come to their end.
     pub(super) fn running(&self) -> usize {
         self.running
