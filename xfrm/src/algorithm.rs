@@ -1,6 +1,6 @@
 //! ESP algorithms under the kernel's names and truncations.
 
-use crate::error::Error;
+use crate::error::{Error, Unsupported};
 use crate::key::Key;
 
 /// Integrity algorithms with their truncation.
@@ -158,10 +158,11 @@ impl Protection {
             }
             Self::Combined { aead, key, icv } => {
                 if !ICV_LENGTHS.contains(icv) {
-                    let name = aead.kernel_name();
-                    return Err(Error::Unsupported(format!(
-                        "{name} with a check value of {icv} octets"
-                    )));
+                    let algorithm = aead.kernel_name();
+                    return Err(Error::Unsupported(Unsupported::CheckValue {
+                        algorithm,
+                        icv: *icv,
+                    }));
                 }
                 length(aead.kernel_name(), aead.key_lengths(), key)
             }

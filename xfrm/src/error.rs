@@ -39,19 +39,12 @@ pub enum Error {
     #[error("the kernel did not answer within {} ms when asked to {operation}", limit.as_millis())]
     Timeout { operation: String, limit: Duration },
     /// A netlink socket failed.
-    #[error("netlink socket: {operation}: {reason}")]
+    #[error("netlink socket: {operation}: {}", socket_reason(*errno))]
     Socket {
         /// What was done with it.
         operation: &'static str,
-        /// The operating system's words.
-        reason: String,
-    },
-    /// The kernel's answer cannot be understood.
-    #[error("the kernel's answer to {operation} cannot be read: {reason}")]
-    Malformed {
-        operation: String,
-        /// What is wrong with it.
-        reason: String,
+        /// The operating system's error number, where it gave one.
+        errno: Option<i32>,
     },
     /// The kernel dropped messages for us because the socket's buffer was full.
     #[error("the kernel dropped netlink messages for us (receive buffer overrun)")]
@@ -59,9 +52,9 @@ pub enum Error {
     /// An operation names an interface that does not exist (any more).
     #[error("interface {0:?} does not exist")]
     NoInterface(String),
-    /// An operation names an entry that the desired state does not hold: a mistake of the caller.
-    #[error("{0} is not part of the desired state")]
-    NotDesired(String),
+    /// An operation needs something that the desired state does not hold: a mistake of the caller.
+    #[error("{0}: the desired state does not hold it")]
+    NotDesired(Box<Op>),
     /// A key's length does not fit its algorithm.
     #[error("{algorithm} takes a key of {expected} octets, not {received}")]
     KeyLength {
@@ -72,7 +65,7 @@ pub enum Error {
     },
     /// What this version cannot do.
     #[error("not supported: {0}")]
-    Unsupported(String),
+    Unsupported(Unsupported),
     /// Some operations failed. What could go on safely went on; no policy, table or route was
     /// removed after the first failure.
     #[error("{} of {} kernel changes failed; first: {}", failures.len(), failures.len() + done.len(), first(failures))]
@@ -90,6 +83,21 @@ pub enum Error {
         /// What is still to be done.
         remaining: Vec<Op>,
     },
+}
+
+/// What a desired state may ask for and this version cannot do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages explain the fields")]
+pub enum Unsupported {
+    /// Inner addresses go into the outer header's place, which has room for IPv4 alone.
+    #[error("address preservation with {0}: IPv4 addresses are needed")]
+    Preservation(IpAddr),
+    /// A route to an IPv6 placeholder over an IPv4 next hop.
+    #[error("a route to the placeholder {placeholder} over the IPv4 next hop {gateway}")]
+    NextHop { placeholder: IpAddr, gateway: IpAddr },
+    /// A combined mode with a check value of another length than 8, 12 and 16 octets.
+    #[error("{algorithm} with a check value of {icv} octets")]
+    CheckValue { algorithm: &'static str, icv: u8 },
 }
 
 /// One operation that failed.
@@ -118,18 +126,18 @@ impl Error {
         Self::Kernel { operation: operation.into(), errno, reason }
     }
 
-    /// The kernel's error number, if this is its answer.
+    /// The error number, if the kernel or the socket to it gave one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Kernel { errno, .. } => Some(*errno),
+            Self::Socket { errno, .. } => *errno,
             _ => None,
         }
     }
 
     /// Whether asking again may help without anybody's doing.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::Overrun)
-            || matches!(self, Self::Malformed { .. } | Self::NoInterface(_))
+        matches!(self, Self::Timeout { .. } | Self::Overrun | Self::NoInterface(_))
             || matches!(
                 self.errno(),
                 Some(ENOBUFS | ENOMEM | EINTR | EAGAIN | EBUSY | EEXIST | ENOENT | ESRCH)
@@ -162,6 +170,28 @@ fn remedy(errno: i32) -> &'static str {
     }
 }
 
+fn socket_reason(errno: Option<i32>) -> String {
+    let Some(errno) = errno else { return String::from("no error number was given") };
+    let remedy = if errno == EPERM { remedy(errno) } else { "" };
+    format!("{}{remedy}", io::Error::from_raw_os_error(errno))
+}
+
 fn first(failures: &[Failure]) -> String {
     failures.first().map_or(String::new(), |failure| format!("{}: {}", failure.op, failure.cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_without_the_capability_names_it() {
+        let error = Error::Socket { operation: "open", errno: Some(EPERM) };
+        assert_eq!(error.errno(), Some(EPERM));
+        let text = error.to_string();
+        assert!(text.starts_with("netlink socket: open: Operation not permitted"), "{text}");
+        assert!(text.ends_with("(the process needs CAP_NET_ADMIN)"), "{text}");
+        let other = Error::Socket { operation: "bind", errno: Some(EOPNOTSUPP) }.to_string();
+        assert!(!other.contains("modprobe"), "{other}");
+    }
 }

@@ -32,7 +32,7 @@ pub mod statistics;
 
 pub use counters::Counters;
 pub use desired::Desired;
-pub use error::Error;
+pub use error::{Error, Unsupported};
 pub use kernel::{Current, Kernel};
 pub use op::{Entry, Op};
 pub use ownership::Ownership;

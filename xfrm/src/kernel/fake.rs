@@ -388,7 +388,8 @@ impl State {
                 self.policies.remove(index);
             }
             Op::InstallSa(id) => {
-                let sa = desired.sas.get(id).ok_or_else(|| Error::NotDesired(id.to_string()))?;
+                let sa =
+                    desired.sas.get(id).ok_or_else(|| Error::NotDesired(Box::new(op.clone())))?;
                 if self.foreign_sas.contains(id) {
                     return Err(Error::ForeignState(*id));
                 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use crate::error::Error;
+use crate::error::{Error, Unsupported};
 use crate::model::{Reqid, Selector};
 
 /// What the tables have to do, from which their content follows.
@@ -42,9 +42,7 @@ impl Preservation {
             self.groups.iter().flat_map(|(placeholder, group)| [*placeholder, group.local]);
         match addresses.into_iter().find(IpAddr::is_ipv6) {
             None => Ok(()),
-            Some(address) => Err(Error::Unsupported(format!(
-                "address preservation with {address}: IPv4 addresses are needed"
-            ))),
+            Some(address) => Err(Error::Unsupported(Unsupported::Preservation(address))),
         }
     }
 }

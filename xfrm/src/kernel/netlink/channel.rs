@@ -16,7 +16,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::attribute::{array, find, text};
-use crate::error::{EINTR, ENOBUFS, EPERM, Error};
+use crate::error::{EINTR, ENOBUFS, Error};
 
 /// How long the kernel may take for one answer. It answers at once, but for the first use of an
 /// algorithm, when it loads modules meanwhile.
@@ -361,14 +361,7 @@ pub(crate) fn words(after: &[u8]) -> Option<String> {
 }
 
 pub(crate) fn failed(operation: &'static str) -> impl Fn(std::io::Error) -> Error {
-    move |error| {
-        let remedy = if error.raw_os_error() == Some(EPERM) {
-            " (the process needs CAP_NET_ADMIN)"
-        } else {
-            ""
-        };
-        Error::Socket { operation, reason: format!("{error}{remedy}") }
-    }
+    move |error| Error::Socket { operation, errno: error.raw_os_error() }
 }
 
 #[cfg(test)]

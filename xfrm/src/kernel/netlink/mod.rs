@@ -296,7 +296,8 @@ impl Kernel for Netlink {
             Op::UpdatePolicy { index, policy } => self.update_policy(op, *index, policy).await,
             Op::DeletePolicy { index, id } => self.delete_policy(op, *index, id).await,
             Op::InstallSa(id) => {
-                let sa = desired.sas.get(id).ok_or_else(|| Error::NotDesired(id.to_string()))?;
+                let sa =
+                    desired.sas.get(id).ok_or_else(|| Error::NotDesired(Box::new(op.clone())))?;
                 self.install_sa(op, sa, ownership).await
             }
             Op::DeleteSa(id) => {

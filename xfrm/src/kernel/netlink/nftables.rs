@@ -96,12 +96,8 @@ impl Netlink {
         desired: &Desired,
         ownership: &Ownership,
     ) -> Result<(), Error> {
-        let wanted = || {
-            desired
-                .preservation
-                .as_ref()
-                .ok_or_else(|| Error::NotDesired(String::from("nf_tables")))
-        };
+        let wanted =
+            || desired.preservation.as_ref().ok_or_else(|| Error::NotDesired(Box::new(op.clone())));
         let messages = match op {
             Op::ReplaceGuard => {
                 let flags = self.guard_flags().await?;

@@ -12,7 +12,7 @@ use nix::libc::{
 
 use crate::attribute::{Attributes, array, find, text};
 use crate::desired::PlaceholderRoute;
-use crate::error::Error;
+use crate::error::{Error, Unsupported};
 
 /// Where `disable_policy` stands in a link's IPv4 settings (linux/ip.h, linux/if_link.h).
 const IFLA_INET_CONF: u16 = 1;
@@ -230,9 +230,9 @@ pub(crate) fn placeholder(wanted: &PlaceholderRoute, index: u32) -> Result<Attri
             let via = [&u16::from(IPV6).to_ne_bytes()[..], &gateway.octets()].concat();
             Ok(body.octets(RTA_VIA, &via))
         }
-        (IpAddr::V6(placeholder), Some(gateway)) => Err(Error::Unsupported(format!(
-            "a route to the placeholder {placeholder} over the IPv4 next hop {gateway}"
-        ))),
+        (placeholder @ IpAddr::V6(_), Some(gateway)) => {
+            Err(Error::Unsupported(Unsupported::NextHop { placeholder, gateway }))
+        }
     }
 }
 
