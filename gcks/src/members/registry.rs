@@ -3,6 +3,7 @@
 //! Where members only pull, a member is in until the keys it got have ended. Where keys are pushed
 //! it is in until it is removed or dropped, or the KEK ends without a successor.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -82,9 +83,20 @@ pub struct Registry {
     /// No keys end before this. Kept because the event loop asks after every datagram, a stranger's
     /// too.
     earliest_end: Option<BootTime>,
+    walks: Cell<u64>,
 }
 
 impl Registry {
+    /// How often every member was looked at. What happens with each datagram must not, or a key
+    /// server's work grows with the square of its members.
+    pub fn walks(&self) -> u64 {
+        self.walks.get()
+    }
+
+    fn walk(&self) {
+        self.walks.set(self.walks.get().saturating_add(1));
+    }
+
     /// Keys were sent to a member.
     pub fn record(&mut self, id: MemberId, pulled: Pulled, now: BootTime) -> Recorded {
         let Pulled { name, address, local, keys_end, sender, leaf } = pulled;
@@ -171,6 +183,7 @@ impl Registry {
 
     /// No member has a leaf any more: the hierarchy is another one.
     pub fn forget_leaves(&mut self) {
+        self.walk();
         self.registrations.values_mut().for_each(|registration| registration.leaf = None);
     }
 
@@ -192,6 +205,7 @@ impl Registry {
         if self.earliest_end.is_none_or(|earliest| earliest > now) {
             return Vec::new();
         }
+        self.walk();
         let over =
             |registration: &Registration| registration.keys_end.is_some_and(|end| end <= now);
         let ended: Vec<_> =
@@ -216,6 +230,7 @@ impl Registry {
 
     /// All members, by identity and address.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&MemberId, &Registration)> {
+        self.walk();
         self.registrations.iter()
     }
 
@@ -224,11 +239,13 @@ impl Registry {
         &'a self,
         name: &'a str,
     ) -> impl Iterator<Item = (&'a MemberId, &'a Registration)> {
+        self.walk();
         self.registrations.iter().filter(move |(_, entry)| entry.name.as_ref() == name)
     }
 
     /// The name in the configuration that each member has.
     pub fn names_mut(&mut self) -> impl Iterator<Item = (&MemberId, &mut Arc<str>)> {
+        self.walk();
         self.registrations.iter_mut().map(|(id, registration)| (id, &mut registration.name))
     }
 

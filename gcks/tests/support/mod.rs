@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gcks::config::{self, Config};
-use gcks::group::key_generation::OsEntropy;
+use gcks::group::key_generation::{Entropy, OsEntropy};
 use gcks::group::signing_key::{self, SigningKeys};
 use gcks::server::KeyServer;
 use gcks::server::event::Event;
@@ -202,8 +202,8 @@ pub fn outcome(member: &mut Registration, now: BootTime) -> Option<Outcome> {
 }
 
 /// Registers without a network, everything at one moment; the member gives up when nothing answers.
-pub fn register(
-    service: &mut KeyServer<OsEntropy>,
+pub fn register<E: Entropy>(
+    service: &mut KeyServer<E>,
     config: RegistrationConfig,
     now: BootTime,
 ) -> Outcome {
@@ -249,7 +249,7 @@ pub fn register_member(
     register(service, config, now)
 }
 
-pub fn events(service: &mut KeyServer<OsEntropy>) -> Vec<Event> {
+pub fn events<E: Entropy>(service: &mut KeyServer<E>) -> Vec<Event> {
     std::iter::from_fn(|| service.poll_event()).collect()
 }
 
