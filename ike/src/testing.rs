@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::missing_panics_doc,
@@ -12,6 +13,8 @@
 pub use crate::phase1::testing::{GDOI, Recording, worked_isakmp_sa};
 
 use crate::crypto::{DhGroup, HashAlgorithm};
+use crate::wire::registry::PayloadKind;
+use crate::wire::{Body, Chain, Codec, InvalidMessage, RawPayload, chain};
 
 /// The octets of hexadecimal text; white space is skipped.
 pub fn hex(text: &str) -> Vec<u8> {
@@ -74,3 +77,37 @@ pub const GROUPS: [DhGroup; 9] = [
     DhGroup::Ecp256,
     DhGroup::Ecp384,
 ];
+
+/// A chain that must be good, as it stands behind a header.
+pub fn walk(first: PayloadKind, octets: &[u8]) -> Chain<'_> {
+    chain::walk(first, octets, 28).expect("a good payload chain")
+}
+
+/// Reads a body and demands that writing it gives the same octets again.
+pub fn both_ways<T: Body + PartialEq + core::fmt::Debug>(raw: &RawPayload<'_>) -> T {
+    let body: T = raw.read().unwrap_or_else(|error| panic!("{error} in {:02x?}", raw.octets));
+    assert_eq!(body.to_octets().as_deref(), Ok(raw.body()), "octets written are not those read");
+    body
+}
+
+/// Every body cut short anywhere inside `octets` must be refused, except at the lengths of
+/// `allowed`.
+pub fn refused_when_cut<T: Codec + core::fmt::Debug>(octets: &[u8], allowed: &[usize]) {
+    for length in 0..octets.len() {
+        let result = T::decode(&octets[..length]);
+        assert_eq!(
+            result.is_ok(),
+            allowed.contains(&length),
+            "{length} of {} octets: {result:?}",
+            octets.len()
+        );
+        if let Err(error) = result {
+            assert!(error.offset() <= length, "{error}");
+        }
+    }
+}
+
+/// As [`Codec::decode`], for the error alone.
+pub fn error<T: Codec + core::fmt::Debug>(octets: &[u8]) -> InvalidMessage {
+    T::decode(octets).expect_err("octets that must be refused")
+}

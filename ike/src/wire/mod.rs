@@ -34,3 +34,6 @@ pub use chain::{Body, Chain, RawPayload};
 pub use codec::{Codec, EncodeError, InvalidMessage, Reader, Writer};
 pub use header::Header;
 pub use payload::Payload;
+
+#[cfg(test)]
+mod tests;

@@ -28,18 +28,12 @@ use crate::wire::{
 use ike::config::Identity;
 use ike::crypto::Secret;
 use ike::wire::attribute::Attribute;
-use ike::wire::cert::Certificate;
-use ike::wire::cert_request::CertificateRequest;
 use ike::wire::chain::{Body, encode_one};
 use ike::wire::codec::{Codec, Writer};
 use ike::wire::delete::Delete;
 use ike::wire::id::Identification;
-use ike::wire::nat_d::NatDetection;
 use ike::wire::nonce::Nonce;
-use ike::wire::notify::Notification;
-use ike::wire::registry::{CertificateEncoding, Doi, IdType, NotifyType, PayloadKind, ProtocolId};
-use ike::wire::sa::SecurityAssociation;
-use ike::wire::vendor::VendorId;
+use ike::wire::registry::{Doi, IdType, PayloadKind, ProtocolId};
 
 pub(crate) fn policy() -> GroupPolicy {
     let net = AddressRange::Subnet("10.0.0.0/8".parse().expect("a subnet"));
@@ -161,36 +155,8 @@ fn golden<T: Body + PartialEq + core::fmt::Debug>(text: &str, body: &T) {
 #[test]
 fn payloads_that_no_recording_holds() {
     golden(
-        "00 00 0007 04 3000",
-        &Certificate { encoding: CertificateEncoding::X509_SIGNATURE, data: vec![0x30, 0] },
-    );
-    golden("00 00 0005 04", &CertificateRequest { encoding: CertificateEncoding(4), data: vec![] });
-    golden(
-        "00 00 0014 afcad71368a1f1c96b8696fc77570100",
-        &VendorId(hex("afcad71368a1f1c96b8696fc77570100")),
-    );
-    golden("00 00 0008 01020304", &NatDetection(vec![1, 2, 3, 4]));
-    golden(
         "00 00 0008 80030004",
         &Gap { attributes: vec![Attribute::short(GapAttribute::SENDER_ID_REQUEST, 4u16)] },
-    );
-    golden(
-        "00 00 0010 00000002 01 00 0012 aabbccdd",
-        &Notification {
-            doi: Doi::GDOI,
-            protocol: ProtocolId::ISAKMP,
-            spi: vec![],
-            kind: NotifyType::INVALID_ID_INFORMATION,
-            data: hex("aabbccdd"),
-        },
-    );
-    golden(
-        "00 00 001c 00000002 01 10 0001 0102030405060708 1112131415161718",
-        &Delete::isakmp_sa(
-            Doi::GDOI,
-            [1, 2, 3, 4, 5, 6, 7, 8],
-            [0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18],
-        ),
     );
     // A KEK's delete-all: protocol 0, 16 octets of zero (RFC 6407 §5.9).
     golden(
@@ -283,10 +249,4 @@ fn chain_of_several_payloads() {
     let again: Vec<Payload> =
         chain.payloads.iter().map(|raw| Payload::read(raw).expect("good")).collect();
     assert_eq!(again, payloads);
-}
-
-#[test]
-fn phase1_situation_of_the_ipsec_doi() {
-    let body = SecurityAssociation { doi: Doi::IPSEC, situation: 1, proposals: vec![] };
-    golden("00 00 000c 00000001 00000001", &body);
 }
