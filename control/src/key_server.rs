@@ -62,7 +62,7 @@ pub struct ServerRekey {
     /// Requested acknowledgements that did not arrive in time.
     pub acknowledgements_missing: u64,
     /// Members that missed the latest push.
-    pub members_silent: u64,
+    pub members_unresponsive: u64,
     /// Members dropped because they were unresponsive.
     pub members_dropped: u64,
     /// Members removed by the operator, which may not register.
@@ -126,7 +126,7 @@ pub struct RegisteredMember {
     pub last_acknowledgement_seconds_ago: Option<u64>,
     /// Pushes in a row that it has not acknowledged.
     #[serde(default)]
-    pub silent_pushes: u64,
+    pub unacknowledged_pushes: u64,
 }
 
 /// Figures of the server. All are totals since start, except the first three, which are as of now.

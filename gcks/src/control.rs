@@ -95,7 +95,7 @@ fn member(
         last_acknowledgement_seconds_ago: registration
             .last_acknowledgement
             .map(|last| now.saturating_since(last).as_secs()),
-        silent_pushes: registration.silent,
+        unacknowledged_pushes: registration.unacknowledged,
     }
 }
 
@@ -129,7 +129,7 @@ fn keys_end(group: &Group, registration: &Registration, now: BootTime) -> BootTi
 
 fn rekey(group: &Group, rekey_sa: &RekeySa, now: BootTime) -> ServerRekey {
     let counters = rekey_sa.counters();
-    let unresponsive = group.registry().iter().filter(|(_, member)| member.silent > 0);
+    let unresponsive = group.registry().iter().filter(|(_, member)| member.unacknowledged > 0);
     ServerRekey {
         transport: rekey_sa.transport(),
         encryption: rekey_sa.settings().encryption.name.to_owned(),
@@ -143,7 +143,7 @@ fn rekey(group: &Group, rekey_sa: &RekeySa, now: BootTime) -> ServerRekey {
         pushes: counters.pushes,
         acknowledgements: counters.acknowledgements,
         acknowledgements_missing: counters.missing,
-        members_silent: count(unresponsive.count()),
+        members_unresponsive: count(unresponsive.count()),
         members_dropped: counters.dropped,
         removed: group.removed().iter().cloned().collect(),
     }

@@ -418,7 +418,7 @@ fn pushes_have_defaults() {
     assert_eq!((rekey.encryption.name, rekey.encryption.octets), ("aes-256-cbc", 48));
     assert_eq!(rekey.signing_key_file, Path::new("/var/lib/gcks/branches.pem"));
     assert_eq!((rekey.delivery.period.as_secs(), rekey.delivery.repetitions), (10, 2));
-    assert!(rekey.acknowledgements && !rekey.drop_silent_members && !rekey.lkh);
+    assert!(rekey.acknowledgements && !rekey.drop_unresponsive_members && !rekey.lkh);
     assert_eq!(rekey.path, config::MulticastPath { interface: None, ttl: 64 });
     assert!(keys.parse(SOUND).unwrap().0.groups[0].rekey.is_none());
     let multicast = with_rekey("transport = \"multicast\"\nmulticast-address = \"239.192.1.1\"\n");
@@ -462,8 +462,8 @@ fn each_defect_of_pushes_has_its_line_and_its_remedy() {
             "27:14: error: group.rekey: a key hierarchy cannot have keys of 192 bits",
         ),
         (
-            "acknowledgements = false\ndrop-silent-members = true",
-            "26:1: error: group.rekey: drop-silent-members without",
+            "acknowledgements = false\ndrop-unresponsive-members = true",
+            "26:1: error: group.rekey: drop-unresponsive-members without",
         ),
         (
             "multicast-address = \"239.1.1.1\"",

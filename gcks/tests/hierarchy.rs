@@ -220,7 +220,7 @@ fn no_member_has_a_second_leaf_after_a_pull_during_a_removal() {
 #[test]
 fn a_member_that_was_dropped_and_is_removed_then_does_not_follow() {
     for settings in ["lkh = true", ""] {
-        let mut lab = Lab::new(&format!("{MULTICAST}drop-silent-members = true\n{settings}"));
+        let mut lab = Lab::new(&format!("{MULTICAST}drop-unresponsive-members = true\n{settings}"));
         for number in 1..=3 {
             lab.world.join(number, 1);
         }
@@ -245,7 +245,7 @@ fn a_member_that_was_dropped_and_is_removed_then_does_not_follow() {
 /// it.
 #[test]
 fn the_leaf_of_a_member_that_was_dropped_is_not_given_to_another() {
-    let mut lab = Lab::new("lkh = true\ndrop-silent-members = true");
+    let mut lab = Lab::new("lkh = true\ndrop-unresponsive-members = true");
     lab.world.join(1, 1);
     lab.world.join(2, 1);
     lab.world.service.rekey("one", lab.world.now).unwrap();

@@ -92,7 +92,7 @@ fn a_push_comes_in_time_and_says_when_the_next_comes() {
     assert_eq!(sa.policy().gap.activation_time_delay, Some(seconds(10)));
     assert!(sa.policy().kek.is_none() && sa.sender_ids().is_none());
     let shown = snapshot(&world.service, &[], at(0), world.now);
-    assert_eq!((shown.members[0].acknowledgements, shown.members[0].silent_pushes), (1, 0));
+    assert_eq!((shown.members[0].acknowledgements, shown.members[0].unacknowledged_pushes), (1, 0));
     assert_eq!(
         shown.groups[0].teks.iter().map(|tek| tek.current).collect::<Vec<_>>(),
         [true, false]
@@ -140,7 +140,7 @@ fn every_repetition_has_the_same_octets() {
     assert_eq!(world.nodes[0].accepted.len(), 1, "it was carried out once");
     let shown = group(&world).rekey.unwrap();
     assert_eq!(
-        (shown.acknowledgements, shown.acknowledgements_missing, shown.members_silent),
+        (shown.acknowledgements, shown.acknowledgements_missing, shown.members_unresponsive),
         (0, 1, 1)
     );
 }
@@ -249,9 +249,9 @@ fn a_push_during_a_pull_reaches_the_member_afterwards() {
 }
 
 #[test]
-fn silent_members_are_dropped_where_that_is_wanted() {
+fn unresponsive_members_are_dropped_where_that_is_wanted() {
     for wanted in [true, false] {
-        let mut world = World::new(pushing(CBC, &format!("drop-silent-members = {wanted}")));
+        let mut world = World::new(pushing(CBC, &format!("drop-unresponsive-members = {wanted}")));
         world.join(1, 1);
         world.join(2, 1);
         world.run(seconds(3500));
@@ -264,7 +264,10 @@ fn silent_members_are_dropped_where_that_is_wanted() {
                 false => vec![LATENCY],
             });
         world.run(seconds(2 * 3375 + 100));
-        assert_eq!(snapshot(&world.service, &[], at(0), world.now).members[1].silent_pushes, 2);
+        assert_eq!(
+            snapshot(&world.service, &[], at(0), world.now).members[1].unacknowledged_pushes,
+            2
+        );
         world.run(seconds(3375));
         let shown = group(&world);
         assert_eq!(shown.members, if wanted { 1 } else { 2 });
@@ -286,7 +289,7 @@ fn silent_members_are_dropped_where_that_is_wanted() {
 
 #[test]
 fn a_member_that_never_acknowledged_is_not_dropped() {
-    let mut world = World::new(pushing(CBC, "drop-silent-members = true"));
+    let mut world = World::new(pushing(CBC, "drop-unresponsive-members = true"));
     world.join(1, 1);
     world.network = Box::new(|sent| if sent.payload[18] == 35 { vec![] } else { vec![LATENCY] });
     world.run(seconds(DAY));

@@ -408,8 +408,8 @@ fn nothing_leaves_before_the_state_is_written() {
 
 /// A member that registered after the last push never answers to it.
 #[test]
-fn restarts_do_not_make_members_silent() {
-    let configuration = Configuration::new(CBC, "drop-silent-members = true");
+fn restarts_do_not_make_members_unresponsive() {
+    let configuration = Configuration::new(CBC, "drop-unresponsive-members = true");
     let mut world = configuration.world();
     world.join(1, 1);
     world.run(seconds(3500));
@@ -420,5 +420,5 @@ fn restarts_do_not_make_members_silent() {
     }
     world.run(seconds(60));
     let shown = snapshot(&world.service, &[], at(0), world.now);
-    assert_eq!((shown.members.len(), shown.members[0].silent_pushes), (1, 0));
+    assert_eq!((shown.members.len(), shown.members[0].unacknowledged_pushes), (1, 0));
 }

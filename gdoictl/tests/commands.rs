@@ -233,7 +233,7 @@ fn server() -> ServerSnapshot {
                     pushes: 20,
                     acknowledgements: 39,
                     acknowledgements_missing: 1,
-                    members_silent: 1,
+                    members_unresponsive: 1,
                     members_dropped: 0,
                     removed: vec!["g9".to_owned()],
                 }),
@@ -252,7 +252,7 @@ fn server() -> ServerSnapshot {
             keys_left_seconds: 3539,
             acknowledgements: 19,
             last_acknowledgement_seconds_ago: Some(3),
-            silent_pushes: 0,
+            unacknowledged_pushes: 0,
         }],
         statistics: ServerStatistics {
             half_open: 1,

@@ -353,7 +353,11 @@ pub fn rekey_differences(before: &Rekey, after: &Rekey) -> Vec<Difference> {
     );
     for (option, before, after) in [
         ("rekey.acknowledgements", before.acknowledgements, after.acknowledgements),
-        ("rekey.drop-silent-members", before.drop_silent_members, after.drop_silent_members),
+        (
+            "rekey.drop-unresponsive-members",
+            before.drop_unresponsive_members,
+            after.drop_unresponsive_members,
+        ),
         ("rekey.lkh", before.lkh, after.lkh),
         ("legacy", before.legacy, after.legacy),
     ] {

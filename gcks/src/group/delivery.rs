@@ -96,10 +96,10 @@ impl Group {
         rekey_sa.counters.missing = rekey_sa.counters.missing.saturating_add(1);
         let member = Arc::clone(&registration.name);
         // Who has never acknowledged may not know how (RFC 8263 §6).
-        let droppable =
-            rekey_sa.settings.drop_silent_members && registration.last_acknowledgement.is_some();
-        if !droppable || registration.silent < UNRESPONSIVE {
-            let pushes = registration.silent;
+        let droppable = rekey_sa.settings.drop_unresponsive_members
+            && registration.last_acknowledgement.is_some();
+        if !droppable || registration.unacknowledged < UNRESPONSIVE {
+            let pushes = registration.unacknowledged;
             self.events.push_back(Event::Unacknowledged { member, pushes });
             return;
         }

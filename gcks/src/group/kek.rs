@@ -316,7 +316,7 @@ pub(crate) mod tests {
             lifetime: Duration::from_secs(86_400),
             delivery: DeliveryPolicy::default(),
             acknowledgements: true,
-            drop_silent_members: false,
+            drop_unresponsive_members: false,
             lkh: false,
             legacy: false,
         }

@@ -62,7 +62,7 @@ pub struct RekeyCounters {
     pub acknowledgements: u64,
     /// Acknowledgements that did not come.
     pub missing: u64,
-    /// Members dropped because they were silent.
+    /// Members dropped because they were unresponsive.
     pub dropped: u64,
 }
 

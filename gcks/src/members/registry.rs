@@ -38,7 +38,7 @@ pub struct Registration {
     /// When it last did.
     pub last_acknowledgement: Option<BootTime>,
     /// Pushes in a row that it has not acknowledged.
-    pub silent: u64,
+    pub unacknowledged: u64,
 }
 
 /// What a pull brought a member.
@@ -121,12 +121,13 @@ impl Registry {
                 acknowledgements: 0,
                 acknowledged: None,
                 last_acknowledgement: None,
-                silent: 0,
+                unacknowledged: 0,
             }
         });
         let replaced_sender = entry.sender.filter(|before| Some(*before) != sender);
         (entry.name, entry.address, entry.local, entry.last) = (name, address, local, now);
-        (entry.keys_end, entry.sender, entry.leaf, entry.silent) = (keys_end, sender, leaf, 0);
+        (entry.keys_end, entry.sender, entry.leaf, entry.unacknowledged) =
+            (keys_end, sender, leaf, 0);
         entry.pulls = entry.pulls.saturating_add(1);
         Recorded { replaced_sender, new }
     }
@@ -153,14 +154,14 @@ impl Registry {
             registration.acknowledgements = registration.acknowledgements.saturating_add(1);
         }
         registration.last_acknowledgement = Some(now);
-        registration.silent = 0;
+        registration.unacknowledged = 0;
         Some(Arc::clone(&registration.name))
     }
 
     /// The member at `address` has not acknowledged a push.
     pub fn missed(&mut self, address: IpAddr) -> Option<&Registration> {
         let registration = self.at_mut(address)?;
-        registration.silent = registration.silent.saturating_add(1);
+        registration.unacknowledged = registration.unacknowledged.saturating_add(1);
         Some(registration)
     }
 
@@ -324,11 +325,11 @@ mod tests {
             registry.poll_timeout().is_none() && registry.handle_timeout(at(1 << 40)).is_empty()
         );
         let ip = "10.0.1.1".parse().unwrap();
-        assert_eq!(registry.missed(ip).unwrap().silent, 1);
-        assert_eq!(registry.missed(ip).unwrap().silent, 2);
+        assert_eq!(registry.missed(ip).unwrap().unacknowledged, 1);
+        assert_eq!(registry.missed(ip).unwrap().unacknowledged, 2);
         assert_eq!(registry.acknowledged((ip, [1; 16], 1), at(5)).as_deref(), Some("g1"));
         let registration = registry.find(&id("10.0.1.1")).unwrap();
-        assert_eq!((registration.acknowledgements, registration.silent), (1, 0));
+        assert_eq!((registration.acknowledgements, registration.unacknowledged), (1, 0));
         assert!(registry.is_at("10.0.1.1:848".parse().unwrap()));
         assert!(!registry.is_at("10.0.1.1:500".parse().unwrap()));
         assert!(registry.remove_at(ip).is_some());

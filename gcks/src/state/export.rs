@@ -86,7 +86,7 @@ fn put_registration(out: &mut Encoder, registration: &Registration) {
     out.option(registration.leaf, Encoder::u16);
     out.u64(registration.acknowledgements);
     out.option(registration.last_acknowledgement, Encoder::time);
-    out.u64(registration.silent);
+    out.u64(registration.unacknowledged);
     out.option(registration.acknowledged, |out, (spi, number)| {
         out.put(&spi);
         out.u32(number);

@@ -118,7 +118,7 @@ fn registration(from: &mut Decoder<'_>) -> Decoded<Registration> {
         leaf: from.option(Decoder::u16)?,
         acknowledgements: from.u64()?,
         last_acknowledgement: from.option(Decoder::time)?,
-        silent: from.u64()?,
+        unacknowledged: from.u64()?,
         acknowledged: from.option(|from| Ok((from.array()?, from.u32()?)))?,
     })
 }

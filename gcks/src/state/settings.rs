@@ -101,7 +101,7 @@ pub(super) fn put_rekey(out: &mut Encoder, rekey: &Rekey) {
     out.count(hash);
     put_duration(out, rekey.lifetime);
     put_delivery_policy(out, rekey.delivery);
-    for flag in [rekey.acknowledgements, rekey.drop_silent_members, rekey.lkh, rekey.legacy] {
+    for flag in [rekey.acknowledgements, rekey.drop_unresponsive_members, rekey.lkh, rekey.legacy] {
         out.u8(flag.into());
     }
 }
@@ -137,7 +137,7 @@ pub(super) fn rekey(from: &mut Decoder<'_>) -> Decoded<Rekey> {
         lifetime,
         delivery,
         acknowledgements: flag()?,
-        drop_silent_members: flag()?,
+        drop_unresponsive_members: flag()?,
         lkh: flag()?,
         legacy: flag()?,
     })

@@ -63,7 +63,7 @@ fn rekey(rekey: &ServerRekey, fields: &mut Fields) {
     });
     fields.add("KEK", kek.unwrap_or_else(|| String::from("none yet")));
     fields.add("Next push", rekey.next_push_seconds.map_or_else(|| String::from("-"), duration));
-    let (missing, unresponsive) = (rekey.acknowledgements_missing, rekey.members_silent);
+    let (missing, unresponsive) = (rekey.acknowledgements_missing, rekey.members_unresponsive);
     fields.add("Pushes", rekey.pushes);
     fields
         .add("Acknowledgements", format!("{} received, {missing} missing", rekey.acknowledgements));

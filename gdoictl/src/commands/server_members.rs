@@ -38,7 +38,7 @@ pub(super) fn text(snapshot: &ServerSnapshot) -> String {
             member
                 .last_acknowledgement_seconds_ago
                 .map_or_else(|| "-".to_owned(), |ago| format!("{} ago", duration(ago))),
-            member.silent_pushes.to_string(),
+            member.unacknowledged_pushes.to_string(),
         ]);
     }
     table.render(0)

@@ -75,13 +75,13 @@ pub fn raise(file: &File, surroundings: &Surroundings<'_>, report: &Report) -> O
         let message = "group.rekey: a key hierarchy cannot have keys of 192 bits, which are no whole cipher blocks";
         report.error(place, message, "choose aes-128-cbc or aes-256-cbc, or lkh = false");
     }
-    if file.drop_silent_members && !file.acknowledgements {
+    if file.drop_unresponsive_members && !file.acknowledgements {
         let message =
-            "group.rekey: drop-silent-members without acknowledgements would drop everybody";
+            "group.rekey: drop-unresponsive-members without acknowledgements would drop everybody";
         report.error(
             file.place.clone(),
             message,
-            "set acknowledgements = true, or drop-silent-members = false",
+            "set acknowledgements = true, or drop-unresponsive-members = false",
         );
     }
     let signing_key_file = match &file.signing_key_file {
@@ -111,7 +111,7 @@ pub fn raise(file: &File, surroundings: &Surroundings<'_>, report: &Report) -> O
             ..DeliveryPolicy::default()
         },
         acknowledgements: file.acknowledgements,
-        drop_silent_members: file.drop_silent_members,
+        drop_unresponsive_members: file.drop_unresponsive_members,
         lkh: file.lkh,
         legacy,
     };

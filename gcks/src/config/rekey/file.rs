@@ -75,8 +75,8 @@ options! {
             value("acknowledgements", true).applies(Applies::NextKek);
         /// Whether a member that has acknowledged before and misses three pushes in a row is no
         /// longer pushed to. Its keys expire, and it may pull again.
-        pub(super) drop_silent_members: bool =
-            value("drop-silent-members", false).applies(Applies::NextKek);
+        pub(super) drop_unresponsive_members: bool =
+            value("drop-unresponsive-members", false).applies(Applies::NextKek);
         /// Whether members get a path through a key hierarchy (LKH), so that one is revoked without
         /// interrupting the others when `gdoictl remove` removes it, or it is taken out of this
         /// file. Without it, all keys are deleted and everybody else registers again.

@@ -37,9 +37,9 @@ pub struct Rekey {
     pub delivery: DeliveryPolicy,
     /// Whether members are asked for acknowledgements (RFC 8263).
     pub acknowledgements: bool,
-    /// Whether a member that has acknowledged before and is silent for three pushes is dropped (RFC
+    /// Whether a member that has acknowledged before and misses three pushes in a row is dropped (RFC
     /// 8263 §6).
-    pub drop_silent_members: bool,
+    pub drop_unresponsive_members: bool,
     /// Whether members get a path through a key hierarchy (RFC 6407 §5.6.3).
     pub lkh: bool,
     /// Whether weak algorithms are allowed.
