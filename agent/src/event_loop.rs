@@ -30,7 +30,7 @@ use crate::dataplane::{Cause, Dataplane};
 use crate::exit::Ending;
 use crate::member::Member;
 use crate::membership::Seeds;
-use crate::membership::local_interface::Interfaces;
+use crate::membership::local_interface::{self, Interfaces};
 use crate::show::snapshot::Surroundings;
 use crate::sockets::{Received, Sockets};
 use crate::{exit, privileges, show};
@@ -136,6 +136,7 @@ impl<K: Kernel> EventLoop<K> {
             )?;
         }
         let mut sockets = Sockets::new(config.local_port);
+        sockets.set_vrfs(member.vrfs());
         if let Some(error) = sockets.set(&member.local_addresses(), now).into_iter().next() {
             return Err(error).context("registrations cannot leave; blocks stay in place");
         }
@@ -176,6 +177,8 @@ impl<K: Kernel> EventLoop<K> {
         let watchdog = notify::watchdog_interval();
         let mut next_watchdog = watchdog.map(|interval| clock::now() + interval);
 
+        // With where the groups' traffic leaves.
+        self.read_interfaces(clock::now()).await;
         self.settle().await;
         self.status_line = show::log::line(&self.member, false, clock::now());
         notify::ready(&self.status_line);
@@ -343,6 +346,7 @@ impl<K: Kernel> EventLoop<K> {
             .chain(self.dataplane.last_error().map(str::to_owned))
             .chain(self.member.problems())
             .chain(self.dataplane.foreign().map(ToString::to_string))
+            .chain(self.dataplane.foreign_policy(clock::now()).map(str::to_owned))
             .chain(missing)
             .chain(misplaced)
             .collect()
@@ -371,7 +375,7 @@ impl<K: Kernel> EventLoop<K> {
     /// changes nothing.
     async fn reload(&mut self) {
         let now = clock::now();
-        let interfaces = match xfrm::interface::interfaces().await {
+        let interfaces = match local_interface::read(&self.config.groups).await {
             Ok(interfaces) => interfaces,
             Err(error) => {
                 error!(
@@ -417,7 +421,7 @@ impl<K: Kernel> EventLoop<K> {
     }
 
     async fn read_interfaces(&mut self, now: BootTime) {
-        match xfrm::interface::interfaces().await {
+        match local_interface::read(&self.config.groups).await {
             Ok(interfaces) => {
                 self.check_placement(&interfaces);
                 self.member.handle_interfaces(&interfaces, now);

@@ -412,6 +412,12 @@ impl Member {
         self.memberships.iter().filter_map(Membership::local_address).collect()
     }
 
+    /// Those of them that are within a VRF, and its device.
+    pub fn vrfs(&self) -> BTreeMap<IpAddr, String> {
+        let local = self.memberships.iter().filter_map(|membership| membership.local().ok());
+        local.filter_map(|local| Some((local.address, local.vrf.clone()?))).collect()
+    }
+
     /// Multicast groups that pushes come by.
     pub fn multicasts(&self) -> BTreeSet<Multicast> {
         self.memberships.iter().filter_map(Membership::multicast).collect()

@@ -45,6 +45,8 @@ pub enum Received {
 #[derive(Debug)]
 pub struct Sockets {
     port: u16,
+    /// Addresses within a VRF, and its device.
+    vrfs: BTreeMap<IpAddr, String>,
     bound: BTreeMap<IpAddr, Bound>,
     /// Addresses without a socket and when to try again.
     missing: BTreeMap<IpAddr, BootTime>,
@@ -58,6 +60,7 @@ impl Sockets {
     pub fn new(port: u16) -> Self {
         Self {
             port,
+            vrfs: BTreeMap::new(),
             bound: BTreeMap::new(),
             missing: BTreeMap::new(),
             joined: BTreeMap::new(),
@@ -77,7 +80,12 @@ impl Sockets {
             {
                 continue;
             }
-            match Socket::bind(SocketAddr::new(*address, self.port)) {
+            let local = SocketAddr::new(*address, self.port);
+            let opened = match self.vrfs.get(address) {
+                Some(device) => Socket::bind_in_vrf(local, device),
+                None => Socket::bind(local),
+            };
+            match opened {
                 Ok(socket) => {
                     socket.reserve_receive_buffer(RECEIVE_BUFFER);
                     self.missing.remove(address);
@@ -91,6 +99,13 @@ impl Sockets {
             }
         }
         errors
+    }
+
+    /// Says which addresses are within a VRF, before [`Sockets::set`]. A socket belongs to its VRF
+    /// for good: one whose VRF is another now is opened anew.
+    pub fn set_vrfs(&mut self, vrfs: BTreeMap<IpAddr, String>) {
+        self.bound.retain(|address, _| self.vrfs.get(address) == vrfs.get(address));
+        self.vrfs = vrfs;
     }
 
     /// Joins the multicast groups that are new and leaves those that are gone. Returns what could

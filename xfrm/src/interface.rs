@@ -24,7 +24,7 @@ pub struct Interface {
     pub gateway: Option<IpAddr>,
     /// The VRF device that it is enslaved to, by name.
     pub vrf: Option<String>,
-    /// The routing table of that VRF.
+    /// The routing table of that VRF, or of the one that the interface is.
     pub vrf_table: Option<u32>,
     /// Whether a routing rule is about what arrives by this interface (`ip rule add iif`).
     pub has_rule: bool,
@@ -73,14 +73,14 @@ pub async fn interfaces_towards(
             }
         }
         let vrf = link.master.and_then(|master| vrfs.get(&master).cloned());
-        let Link { index, name, up, mtu, .. } = link;
+        let Link { index, name, up, mtu, vrf_table, .. } = link;
         let interface = Interface {
             index,
             up,
             addresses: own,
             mtu,
             gateway,
-            vrf_table: vrf.as_ref().map(|(_, table)| *table),
+            vrf_table: vrf.as_ref().map(|(_, table)| *table).or(vrf_table),
             vrf: vrf.map(|(name, _)| name),
             has_rule: ruled.contains(&name),
             leads_to: leads_to.remove(&index).unwrap_or_default(),

@@ -70,6 +70,7 @@ impl<K: Kernel> EventLoop<K> {
                 warn!(event = "join-failed", %error, suppressed, "multicast pushes are not received; retrying");
             }
         }
+        self.sockets.set_vrfs(self.member.vrfs());
         for error in self.sockets.set(&self.member.local_addresses(), now) {
             if let Some(pass) = self.limiter.admit("bind-failed", now) {
                 let suppressed = pass.withheld;

@@ -20,6 +20,8 @@ pub struct Local {
     pub interface: String,
     /// That interface's number: another one after it was re-created.
     pub index: u32,
+    /// The VRF device whose routes it uses, if it is within one.
+    pub vrf: Option<String>,
 }
 
 /// A multicast group to listen to.
@@ -57,6 +59,21 @@ impl fmt::Display for Missing {
     }
 }
 
+/// The machine's interfaces, with where the traffic of these groups leaves.
+///
+/// # Errors
+/// They cannot be read.
+pub async fn read(groups: &[Group]) -> Result<Interfaces, xfrm::Error> {
+    let destinations = groups.iter().flat_map(Group::destinations).collect();
+    xfrm::interface::interfaces_towards(&destinations).await
+}
+
+/// The VRF that an interface is in: that of a VRF device is itself.
+fn vrf_of(name: &str, interface: &Interface) -> Option<String> {
+    let own = || interface.vrf_table.map(|_| name.to_owned());
+    interface.vrf.clone().or_else(own)
+}
+
 /// Finds the group's local address.
 ///
 /// # Errors
@@ -71,7 +88,12 @@ pub fn local(group: &Group, interfaces: &Interfaces) -> Result<Local, Missing> {
                 .iter()
                 .find(|(_, interface)| holds(interface))
                 .ok_or(Missing::Address(*address))?;
-            Ok(Local { address: *address, interface: name.clone(), index: interface.index })
+            Ok(Local {
+                address: *address,
+                interface: name.clone(),
+                index: interface.index,
+                vrf: vrf_of(name, interface),
+            })
         }
         LocalAddress::Interface(name) => {
             let interface = interfaces.get(name).ok_or_else(|| Missing::Interface(name.clone()))?;
@@ -80,6 +102,7 @@ pub fn local(group: &Group, interfaces: &Interfaces) -> Result<Local, Missing> {
                 address: address.addr().into(),
                 interface: name.clone(),
                 index: interface.index,
+                vrf: vrf_of(name, interface),
             })
         }
     }
@@ -123,6 +146,19 @@ mod tests {
             ["172.16.1.1", "172.16.1.2", "172.16.9.1"].map(|text| text.parse().unwrap()).into();
         assert_eq!(addresses(&lan), expected);
         assert_eq!(addresses(&interface(1, &[])), [] as [IpAddr; 0]);
+    }
+
+    #[test]
+    fn addresses_within_a_vrf_name_its_device() {
+        let in_vrf = Interface {
+            vrf: Some("blue".to_owned()),
+            vrf_table: Some(10),
+            ..interface(1, &["10.0.1.1/24"])
+        };
+        let device = Interface { vrf_table: Some(10), ..interface(2, &["10.9.9.9/32"]) };
+        let blue = Some("blue".to_owned());
+        assert_eq!((vrf_of("wan", &in_vrf), vrf_of("blue", &device)), (blue.clone(), blue));
+        assert_eq!(vrf_of("lan", &interface(3, &["172.16.1.1/24"])), None);
     }
 
     #[test]

@@ -95,7 +95,16 @@ impl Socket {
     /// # Errors
     /// The address is missing, taken or needs a capability; the error says which and what to do.
     pub fn bind(local: SocketAddr) -> Result<Self, BindError> {
-        Self::open(local).map_err(|source| BindError { local, source })
+        Self::open(local, None).map_err(|source| BindError { local, source })
+    }
+
+    /// As [`Socket::bind`], within a VRF: its addresses exist there alone, and so do its routes.
+    /// `device` is the VRF device.
+    ///
+    /// # Errors
+    /// As [`Socket::bind`]; also where there is no such device.
+    pub fn bind_in_vrf(local: SocketAddr, device: &str) -> Result<Self, BindError> {
+        Self::open(local, Some(device)).map_err(|source| BindError { local, source })
     }
 
     /// Joins the multicast group `group` on the interface with this number and hears its
@@ -128,12 +137,15 @@ impl Socket {
         open().map_err(|source| BindError { local, source })
     }
 
-    fn open(local: SocketAddr) -> io::Result<Self> {
+    fn open(local: SocketAddr, device: Option<&str>) -> io::Result<Self> {
         let socket =
             socket2::Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
         if local.is_ipv6() {
             // IPv4 has sockets of its own, so that an address never shows in two forms.
             socket.set_only_v6(true)?;
+        }
+        if let Some(device) = device {
+            socket.bind_device(Some(device.as_bytes()))?;
         }
         socket.bind(&local.into())?;
         Self::finish(socket)
