@@ -17,6 +17,7 @@ use crate::failclose;
 use crate::group::{GroupInput, GroupOptions, Mode};
 use crate::line::{self, Line};
 use crate::local;
+use crate::mirror::Named;
 use crate::open;
 use crate::precedence::{
     self, BLOCK, ERRORS, EXCLUDE, LOCAL, Lane, MIGRATING, POLICIES_PER_DIRECTION, SERVER,
@@ -387,8 +388,13 @@ impl Builder {
         let mut excluded = local::excluded(group)?;
         excluded.extend(open::opened(group, pairs, lines)?);
         excluded.extend(open::unencrypted(group, pairs, lines));
-        if open::takes_clear(group) {
-            excluded.extend(lines.iter().flat_map(Line::all_selectors));
+        let taken = lines.iter().flat_map(Line::all_selectors);
+        let mut arriving = BTreeSet::new();
+        match group.options.mode {
+            Mode::Normal => {}
+            Mode::ReceiveOnly => excluded.extend(taken),
+            // It sends ESP: nothing of it leaves in clear, whoever flushes its policies.
+            Mode::Passive => arriving.extend(taken),
         }
         let preservation = self.desired.preservation.get_or_insert_with(Preservation::default);
         preservation.lan.extend(group.zones.lan_names().map(str::to_owned));
@@ -402,6 +408,7 @@ impl Builder {
         preservation.defragment |= excluded.iter().any(ported);
         preservation.defragment |= lines.iter().any(|line| line.selectors.iter().any(ported));
         preservation.exclude.extend(excluded);
+        preservation.exclude_arriving.extend(arriving);
         preservation.exclude.extend(local::servers_past_guard(group));
         let Some(local) = part.endpoint()? else { return Ok(()) };
         let placeholder = group.options.placeholder;
@@ -451,35 +458,6 @@ fn inbound_spis(sas: &BTreeMap<SaId, Sa>, lanes: &BTreeMap<Spi, Lane>, slot: u8)
     let reqids: BTreeSet<_> = lanes.values().map(|lane| lane.inbound(slot)).collect();
     let of_group = |sa: &&Sa| sa.role == SaRole::Inbound && reqids.contains(&sa.reqid);
     sas.values().filter(of_group).map(|sa| sa.id.spi).collect()
-}
-
-/// Which TEKs name a selector themselves, not as the other direction of another one.
-struct Named<'l>(BTreeMap<&'l Selector, BTreeSet<(bool, Spi)>>);
-
-impl<'l> Named<'l> {
-    fn by(lines: &'l [Line<'_>]) -> Self {
-        let mut named: BTreeMap<&Selector, BTreeSet<(bool, Spi)>> = BTreeMap::new();
-        for line in lines {
-            for selector in &line.selectors {
-                named.entry(selector).or_default().insert((line.send, line.policy.spi));
-            }
-        }
-        Self(named)
-    }
-
-    /// The selectors of a line, and those of the other direction if it is symmetric. A direction
-    /// that a line of another TEK of the same generation names itself is left to that line.
-    fn with_mirror(&self, line: &Line<'_>) -> Vec<Selector> {
-        let mut selectors = line.selectors.clone();
-        if line.is_symmetric() {
-            let another = |(send, spi): &(bool, Spi)| *send == line.send && *spi != line.policy.spi;
-            let left = |selector: &Selector| {
-                self.0.get(selector).is_some_and(|teks| teks.iter().any(another))
-            };
-            selectors.extend(line.mirrored().into_iter().filter(|selector| !left(selector)));
-        }
-        selectors
-    }
 }
 
 /// A key that a kernel in lockdown showed as zeros: it works where it is, and cannot be put

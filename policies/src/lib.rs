@@ -41,6 +41,7 @@ mod failclose;
 pub mod group;
 mod line;
 mod local;
+mod mirror;
 mod open;
 pub mod precedence;
 mod protection;

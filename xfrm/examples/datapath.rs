@@ -155,6 +155,7 @@ impl Member {
             guard: BTreeSet::new(),
             guard_everything: false,
             exclude: BTreeSet::new(),
+            exclude_arriving: BTreeSet::new(),
             groups: BTreeMap::from([(PLACEHOLDER, group)]),
             defragment: self.defragment,
         });

@@ -31,6 +31,7 @@ fn desired(groups: u32, prefixes: u32, lines: u32) -> anyhow::Result<Desired> {
         guard: BTreeSet::new(),
         guard_everything: false,
         exclude: BTreeSet::new(),
+        exclude_arriving: BTreeSet::new(),
         groups: BTreeMap::new(),
         defragment: false,
     };

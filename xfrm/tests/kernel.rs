@@ -93,6 +93,7 @@ fn desired() -> Desired {
         guard: BTreeSet::from([("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap())]),
         guard_everything: true,
         exclude: BTreeSet::from([excluded]),
+        exclude_arriving: BTreeSet::new(),
         groups: BTreeMap::from([("192.0.2.1".parse().unwrap(), preservation)]),
         defragment: true,
     });

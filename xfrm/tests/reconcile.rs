@@ -125,6 +125,7 @@ impl Draw {
                 .map(|p| (p.parse().unwrap(), p.parse().unwrap()))
                 .collect(),
             exclude: BTreeSet::new(),
+            exclude_arriving: BTreeSet::new(),
             groups: BTreeMap::from([(
                 "192.0.2.1".parse().unwrap(),
                 GroupPreservation {

@@ -53,6 +53,11 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Starts it as [`Daemon::start`] does, and does not wait: it may die at any time.
     ///
     /// # Errors

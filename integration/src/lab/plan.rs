@@ -100,6 +100,8 @@ pub struct Plan {
     pub first_local: &'static str,
     /// A UDP service that the members never encrypt.
     pub excluded_port: Option<u16>,
+    /// Two networks whose traffic is not the group's.
+    pub excluded_networks: Option<(&'static str, &'static str)>,
     /// A UDP service that may pass in clear while there is no key.
     pub fail_open_port: Option<u16>,
     /// How far the members have come from clear to protected traffic.
@@ -136,6 +138,7 @@ impl Default for Plan {
             counter_mode_send: false,
             first_local: "10.0.1.1",
             excluded_port: None,
+            excluded_networks: None,
             fail_open_port: None,
             mode: "normal",
             on_exit: "block",
@@ -216,6 +219,12 @@ repetitions = 3
                 "\n[[group.{table}]]\nsource = \"{PROTECTED}\"\ndestination = \"{PROTECTED}\"\nprotocol = 17\n{place} = {port}\n"
             );
         }
+    }
+    if let Some((source, destination)) = plan.excluded_networks {
+        let _ = write!(
+            text,
+            "\n[[group.exclude]]\nsource = \"{source}\"\ndestination = \"{destination}\"\n"
+        );
     }
     for position in 0..SERVERS.len() {
         let _ = write!(text, "\n[[group.server]]\naddress = \"{}\"\n", server_address(position));

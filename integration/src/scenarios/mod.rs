@@ -19,6 +19,7 @@ mod leaks;
 mod links;
 mod main;
 mod migration;
+mod neighbours;
 mod open;
 mod probe;
 mod races;
@@ -96,6 +97,12 @@ pub const ALL: &[Scenario] = &[
         about: "ways for clear packets to escape: flowtables, masquerading, ICMP errors, VLANs",
         ordinary: true,
         play: leaks::play,
+    },
+    Scenario {
+        name: "neighbours",
+        about: "beside another tunnel, policy routing, a full routing table; within a VRF",
+        ordinary: false,
+        play: neighbours::play,
     },
     Scenario {
         name: "rekey",

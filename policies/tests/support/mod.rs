@@ -199,6 +199,9 @@ pub fn render(desired: &Desired) -> String {
     let names = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(" ");
     let _ =
         writeln!(text, "\tlan {}\n\twan {}", names(&preservation.lan), names(&preservation.wan));
+    for selector in &preservation.exclude_arriving {
+        let _ = writeln!(text, "\texclude arriving {}", words(selector));
+    }
     for selector in &preservation.exclude {
         let _ = writeln!(text, "\texclude {}", words(selector));
     }

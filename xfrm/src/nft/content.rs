@@ -35,9 +35,11 @@
 //! group's packets from leaving and arriving in clear. A default block of XFRM is no way to help:
 //! it would hit everybody's traffic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::Selector;
 use crate::nft::addresses::{preserved, restored};
+use crate::nft::excluded::{EXCLUDED, EXCLUDED_ARRIVING, excluded};
 use crate::nft::guarded::{Guarded, group_name, lines_name, protected_name};
 use crate::nft::rule::{ESP, Rule, VLAN_TYPES, family};
 use crate::nft::table::{Chain, Hook, OWNED, Set, Table};
@@ -73,7 +75,6 @@ const LEAVING: &str = "leaving";
 const QUOTED: &str = "quoted";
 const UNKNOWN: &str = "unknown";
 const SENT: &str = "sent";
-const EXCLUDED: &str = "excluded";
 const DESTINED: &str = "destined";
 const TRANSLATED: &str = "translated";
 const RECEIVED: &str = "received";
@@ -219,10 +220,10 @@ impl<'a> Content<'a> {
             ]
         });
         let rule = || Rule::new(NETDEV, NETDEV, "");
-        let own = |comment: String, decapsulated: bool| {
-            let decapsulated = decapsulated.then(|| rule().decapsulated(true).accepted());
+        let own = |comment: String, arriving: bool| {
+            let decapsulated = arriving.then(|| rule().decapsulated(true).accepted());
             let first = in_vlans().chain(decapsulated).chain([rule().protocol(ESP).accepted()]);
-            let excluded = self.has_excludes(&families).then(|| rule().jumps(EXCLUDED));
+            let excluded = self.jumps_to_excluded(NETDEV, &families, arriving);
             let dropped = Rule::new(NETDEV, NETDEV, &comment).counted().dropped();
             first.chain(excluded).chain([dropped]).collect::<Vec<Rule>>()
         };
@@ -231,7 +232,7 @@ impl<'a> Content<'a> {
             chain(ARRIVING, own(format!("{DROP}{ARRIVING}{IN_CLEAR}"), true)),
             chain(SENT, own(format!("{DROP}sent past the router{IN_CLEAR}"), false)),
         ];
-        chains.extend(self.excluded(NETDEV, &families));
+        chains.extend(self.excluded_chains(NETDEV, &families));
         for target in [ARRIVING, SENT] {
             chains.extend(self.group_chain(NETDEV, &families, Of::Packet, target));
         }
@@ -266,7 +267,7 @@ impl<'a> Content<'a> {
         received.push(rule("").accepted());
         let mut restore = vec![rule("").protocol(ESP).jumps(RECEIVED)];
         restore.extend(self.group_packets(IP, IP, Of::Packet, ARRIVING));
-        let mut unknown = self.jump_to_excluded(IP);
+        let mut unknown = self.jumps_to_excluded(IP, &[IP], true);
         unknown.push(rule(UNKNOWN_ESP).counted().dropped());
         let plain = |name: &str, rules| Chain { name: name.to_owned(), hook: None, rules };
         let mut chains = self.shared(IP, destined);
@@ -310,18 +311,18 @@ impl<'a> Content<'a> {
 
         let mut arriving = self.trusted_arrivals(family);
         arriving.push(rule("").protocol(ESP).accepted());
-        arriving.extend(self.jump_to_excluded(family));
+        arriving.extend(self.jumps_to_excluded(family, &[family], true));
         arriving.push(rule(FOREIGN_POLICY).decapsulated(true).counted().dropped());
         arriving.push(dropped(ARRIVING));
 
         let mut leaving = self.trusted_exits(family);
         leaving.push(rule("").protocol(ESP).accepted());
-        leaving.extend(self.jump_to_excluded(family));
+        leaving.extend(self.jumps_to_excluded(family, &[family], false));
         leaving.push(rule(FOREIGN_POLICY).leaves_in_some_sa().counted().dropped());
         leaving.push(dropped(LEAVING));
 
         let mut chains = Vec::new();
-        chains.extend(self.excluded(family, &[family]));
+        chains.extend(self.excluded_chains(family, &[family]));
         chains.extend([plain(ARRIVING, arriving), plain(LEAVING, leaving)]);
         for target in [ARRIVING, LEAVING] {
             chains.extend(self.group_chain(family, &[family], Of::Packet, target));
@@ -426,7 +427,9 @@ impl<'a> Content<'a> {
         errors.push(rule("").not_quoting().returned());
         errors.extend(packets);
         let mut quoted = vec![rule("ciphertext").quoted_protocol(ESP).accepted()];
-        let excluded = self.preservation.exclude.iter();
+        // Of what arrived in clear the quote is no secret.
+        let arriving = &self.preservation.exclude_arriving;
+        let excluded = self.preservation.exclude.iter().chain(arriving);
         let excluded = excluded.filter(|selector| family(&selector.source) == IP);
         quoted.extend(excluded.map(|one| rule(EXCLUDED).quoted_selected(one).accepted()));
         quoted.push(rule(&format!("{DROP}{QUOTED}{IN_CLEAR}")).counted().dropped());
@@ -435,31 +438,25 @@ impl<'a> Content<'a> {
         chains
     }
 
-    fn has_excludes(&self, families: &[u8]) -> bool {
-        let excluded = self.preservation.exclude.iter();
-        excluded.map(|selector| family(&selector.source)).any(|one| families.contains(&one))
+    /// The chains of what passes in clear, and what they hold.
+    fn excludes(&self) -> [(&'static str, &'a BTreeSet<Selector>); 2] {
+        let Preservation { exclude, exclude_arriving, .. } = self.preservation;
+        [(EXCLUDED, exclude), (EXCLUDED_ARRIVING, exclude_arriving)]
     }
 
-    fn jump_to_excluded(&self, family: u8) -> Vec<Rule> {
-        let jump = || Rule::new(family, family, "").jumps(EXCLUDED);
-        self.has_excludes(&[family]).then(jump).into_iter().collect()
+    fn jumps_to_excluded(&self, table_family: u8, families: &[u8], arriving: bool) -> Vec<Rule> {
+        let holds = |selectors: &BTreeSet<Selector>| {
+            selectors.iter().any(|selector| families.contains(&family(&selector.source)))
+        };
+        let chains = self.excludes().into_iter().take(if arriving { 2 } else { 1 });
+        let chains = chains.filter(|(_, selectors)| holds(selectors));
+        chains.map(|(name, _)| Rule::new(table_family, table_family, "").jumps(name)).collect()
     }
 
-    fn excluded(&self, table_family: u8, families: &[u8]) -> Option<Chain> {
-        let excluded = self.preservation.exclude.iter();
-        let excluded = excluded.filter(|selector| families.contains(&family(&selector.source)));
-        let rules = excluded.flat_map(|selector| {
-            let wanted = family(&selector.source);
-            let rule = || Rule::new(table_family, wanted, EXCLUDED);
-            // The network device sees fragments; behind it they are put together, and their ports
-            // are looked at.
-            let in_pieces = table_family == NETDEV && wanted == IP && selector.has_ports();
-            let later = in_pieces
-                .then(|| rule().selected_without_ports(selector).later_fragment().accepted());
-            [rule().selected(selector).accepted()].into_iter().chain(later)
-        });
-        let rules: Vec<Rule> = rules.collect();
-        (!rules.is_empty()).then(|| Chain { name: EXCLUDED.to_owned(), hook: None, rules })
+    fn excluded_chains(&self, table_family: u8, families: &[u8]) -> impl Iterator<Item = Chain> {
+        let chains = self.excludes().into_iter();
+        chains
+            .filter_map(move |(name, selectors)| excluded(name, selectors, table_family, families))
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Preservation {
     pub guard_everything: bool,
     /// Traffic that the guard lets pass in clear: exclude rules. The interface member is not used.
     pub exclude: BTreeSet<Selector>,
+    /// What it lets in in clear besides, and not out: members that are being migrated send it so.
+    pub exclude_arriving: BTreeSet<Selector>,
     /// Address preservation per placeholder address, of the family of the group's packets. The
     /// rules exist for IPv4 alone: a packet's mark and priority hold no two IPv6 addresses.
     pub groups: BTreeMap<IpAddr, GroupPreservation>,

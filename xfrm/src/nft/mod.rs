@@ -3,6 +3,7 @@
 mod addresses;
 pub(crate) mod content;
 pub(crate) mod dump;
+pub(crate) mod excluded;
 mod field;
 pub(crate) mod guarded;
 mod header_preservation;

@@ -25,6 +25,7 @@ fn preservation() -> Preservation {
         guard: BTreeSet::from([pair("10.1.0.0/24"), pair("10.1.0.0/16"), pair("fc00::/16")]),
         guard_everything: false,
         exclude: BTreeSet::new(),
+        exclude_arriving: BTreeSet::new(),
         groups: BTreeMap::from([(
             "192.0.2.1".parse().unwrap(),
             GroupPreservation {
@@ -461,4 +462,29 @@ fn many_spis_change_in_several_messages() {
         }
     }
     assert_eq!(dump.fingerprint.sets[&("t".to_owned(), "s".to_owned())], add);
+}
+
+/// What only arrives in clear does not leave so.
+#[test]
+fn what_may_arrive_in_clear_is_not_let_out() {
+    let mut passive = preservation();
+    let (source, destination) =
+        ("172.16.0.0/12".parse().unwrap(), "172.16.0.0/12".parse().unwrap());
+    let (protocol, source_port, destination_port, interface) = (0, 0, 0, None);
+    let selector =
+        Selector { source, destination, protocol, source_port, destination_port, interface };
+    passive.exclude_arriving.insert(selector);
+    let chains = chains(&passive);
+    for (table, family, arriving, leaving) in [
+        ("gdoi", NETDEV, "arriving", "sent"),
+        ("gdoi", IP, "arriving", "leaving"),
+        ("gdoi-guard", IP, "arriving", "leaving"),
+    ] {
+        let jump = Rule::new(family, family, "").jumps("excluded_arriving").digest();
+        let holds =
+            |chain: &str| chains[&(table.to_owned(), family, chain.to_owned())].contains(&jump);
+        assert!(holds(arriving) && !holds(leaving), "{table} {family}");
+        let chain = (table.to_owned(), family, "excluded_arriving".to_owned());
+        assert_eq!(chains[&chain].len(), 2);
+    }
 }
