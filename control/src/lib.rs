@@ -20,8 +20,8 @@ pub mod socket;
 pub use key_server::ServerSnapshot;
 pub use member::MemberSnapshot;
 pub use protocol::{
-    Completed, Daemon, ErrorCode, GroupArgument, MemberArgument, Refusal, Request, Response,
-    VERSION,
+    Completed, ConfigurationChange, ConfigurationChanges, ConfigurationConsequence, Daemon,
+    ErrorCode, GroupArgument, MemberArgument, Refusal, ReloadArgument, Request, Response, VERSION,
 };
 
 /// Where `gdoi-agent` listens unless configured otherwise.

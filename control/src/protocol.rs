@@ -40,6 +40,15 @@ pub enum Request {
     RemoveAll(GroupArgument),
     /// Let a member register again that was removed.
     Admit(MemberArgument),
+    /// Read the configuration again, or show what that would change.
+    Reload(ReloadArgument),
+}
+
+/// How the configuration is to be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadArgument {
+    /// Whether nothing is to be changed.
+    pub dry_run: bool,
 }
 
 /// The group that a request is about.
@@ -77,8 +86,45 @@ pub enum Response {
     Server(Box<ServerSnapshot>),
     /// To a request that changes something: it was carried out.
     Done(Completed),
+    /// To [`Request::Reload`].
+    Configuration(Box<ConfigurationChanges>),
     /// The request was not carried out.
     Refused(Refusal),
+}
+
+/// What differs between the configuration in use and the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationChanges {
+    /// Whether this is what a reload would do, and nothing was done.
+    pub dry_run: bool,
+    /// What the configuration's check warns about, one line each.
+    pub warnings: Vec<String>,
+    /// The differences, in the order in which they are carried out.
+    pub changes: Vec<ConfigurationChange>,
+}
+
+/// One option with another value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationChange {
+    /// Whose option it is: `server`, or a kind and a name, as in `group branches`.
+    pub subject: String,
+    /// Name of the option.
+    pub option: String,
+    /// Its value so far, where it had one that may be shown.
+    pub before: Option<String>,
+    /// Its new value, likewise.
+    pub after: Option<String>,
+    /// What follows.
+    pub consequences: Vec<ConfigurationConsequence>,
+}
+
+/// What follows from a changed option.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationConsequence {
+    /// A name that stays, for programs.
+    pub name: String,
+    /// The same for people.
+    pub text: String,
 }
 
 /// A command was carried out.
@@ -171,6 +217,8 @@ impl fmt::Display for Request {
             Self::Remove(_) => "remove",
             Self::RemoveAll(_) => "remove-all",
             Self::Admit(_) => "admit",
+            Self::Reload(ReloadArgument { dry_run: false }) => "reload",
+            Self::Reload(ReloadArgument { dry_run: true }) => "reload --dry-run",
         })
     }
 }

@@ -5,10 +5,14 @@ use std::net::SocketAddr;
 use ::control::key_server::{
     RegisteredMember, ServerGroup, ServerKek, ServerRekey, ServerStatistics, ServerTek,
 };
-use ::control::{Completed, ErrorCode, Refusal, Request, Response, ServerSnapshot};
+use ::control::{
+    Completed, ConfigurationChange, ConfigurationChanges, ConfigurationConsequence, ErrorCode,
+    Refusal, Request, Response, ServerSnapshot,
+};
 use ike::BootTime;
 use ike::config::Identity;
 
+use crate::config::change::{Change, Consequence};
 use crate::group::Group;
 use crate::group::key_generation::Entropy;
 use crate::group::rekey_sa::RekeySa;
@@ -29,7 +33,8 @@ pub fn answer<E: Entropy>(
         Request::ShowServer => {
             return Response::Server(Box::new(snapshot(key_server, listen, started, now)));
         }
-        Request::ShowMember | Request::Register(_) => {
+        // Reading the configuration takes its time: the event loop answers it.
+        Request::ShowMember | Request::Register(_) | Request::Reload(_) => {
             return Response::Refused(Refusal::not_served_here("gcks", request));
         }
         Request::Rekey(of) => key_server.rekey(&of.group, now),
@@ -52,6 +57,35 @@ pub fn answer<E: Entropy>(
             Response::Refused(Refusal::new(code, error.to_string()))
         }
     }
+}
+
+/// What a reload has done, or would do.
+pub fn configuration(dry_run: bool, warnings: Vec<String>, changes: &[Change]) -> Response {
+    let consequence = |one: &Consequence| ConfigurationConsequence {
+        name: one.name().to_owned(),
+        text: one.to_string(),
+    };
+    let change = |change: &Change| ConfigurationChange {
+        subject: change.subject.to_string(),
+        option: change.option.to_owned(),
+        before: change.before.clone(),
+        after: change.after.clone(),
+        consequences: change.consequences.iter().map(consequence).collect(),
+    };
+    let changes = changes.iter().map(change).collect();
+    Response::Configuration(Box::new(ConfigurationChanges { dry_run, warnings, changes }))
+}
+
+/// What is wrong with a configuration that was to be read again: the first defect, and how many
+/// there are.
+pub fn defects(defects: &[String]) -> Response {
+    let first = defects.first().map_or("the configuration cannot be read", String::as_str);
+    // The last line of several counts them.
+    let message = match defects.len() {
+        0 | 1 => first.to_owned(),
+        _ => format!("{first} (gcks --check tells of all defects)"),
+    };
+    Response::Refused(Refusal::new(ErrorCode::NotPossible, message))
 }
 
 /// The server as of `now`.

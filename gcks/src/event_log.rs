@@ -93,6 +93,25 @@ fn log_group(group: &str, event: group::event::Event, now: BootTime) {
     }
 }
 
+/// The configuration was read again and taken over.
+pub fn log_reload(changes: &[Change], warnings: &[String]) {
+    for warning in warnings {
+        warn!(event = "configuration-warning", warning, "configuration warning");
+    }
+    if changes.is_empty() {
+        info!(event = "reloaded", "configuration reloaded: nothing has changed");
+    }
+    changes.iter().for_each(log_change);
+}
+
+/// The configuration was read again and not taken over.
+pub fn log_defects(defects: &[String]) {
+    for defect in defects {
+        error!(event = "configuration-error", defect, "configuration error");
+    }
+    error!(event = "reload-failed", "configuration not reloaded; the running one stays");
+}
+
 /// The configuration changed, by a reload or while the server was down.
 pub fn log_change(change: &Change) {
     let Change { subject, option, before, after, consequences } = change;

@@ -1,12 +1,12 @@
 //! The loop: one task owns the key server and feeds it datagrams, the time and questions.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use ::control::Response;
 use ::control::server::Call;
 use ::control::socket::{Access, Listener};
+use ::control::{ReloadArgument, Request, Response};
 use anyhow::Context;
 use daemon::clock::{self, Timer};
 use daemon::limit::LogLimiter;
@@ -14,15 +14,15 @@ use daemon::sealed::file::{Moment, Owner, SealedFile};
 use daemon::{entropy, notify};
 use gdoi::server::{Arithmetic, Computed};
 use ike::BootTime;
-use ike::crypto::Secret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::{self, Config};
+use crate::config::{Config, Fixed};
 use crate::control;
 use crate::event_log;
 use crate::group::key_generation::OsEntropy;
 use crate::group::signing_key::{self, SigningKeys};
+use crate::loader::{Asked, Loaded, Loader, Ready};
 use crate::server::KeyServer;
 use crate::sockets::Network;
 use crate::workers::Workers;
@@ -44,7 +44,7 @@ const CALLS: usize = 16;
 pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let started = clock::now();
     let control_socket = config.control_socket.clone();
-    let fixed = Fixed::of(&config);
+    let loader = Loader::new(path, Fixed::of(&config));
     let (groups, members) = (config.groups.len(), config.members.len());
     let mut network = Network::bind(&config.listen)?;
     let listen = network.local();
@@ -65,6 +65,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         save_again: None,
         answers: Vec::new(),
         workers: Workers::start()?,
+        loader,
     };
     let watchdog = notify::watchdog_interval();
     let mut next_watchdog = watchdog.map(|interval| started + interval);
@@ -86,7 +87,8 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = reload.recv() => running.reload(&path, &fixed),
+            _ = reload.recv() => running.loader.ask(Asked::Signal),
+            Some(loaded) = running.loader.next() => running.handle_loaded(loaded),
             Some(call) = calls.recv() => running.answer(call),
             slept = timer.sleep_until(deadline) => {
                 slept.context("timer")?;
@@ -131,26 +133,6 @@ const STATE: Owner = Owner {
     magic: b"gcks state\x01",
     otherwise: "remove it and let all members register again",
 };
-
-/// What only a restart changes.
-#[derive(PartialEq, Eq)]
-struct Fixed {
-    control_socket: PathBuf,
-    listen: Vec<SocketAddr>,
-    state_directory: PathBuf,
-    state_key: Option<Secret>,
-}
-
-impl Fixed {
-    fn of(config: &Config) -> Self {
-        Self {
-            control_socket: config.control_socket.clone(),
-            listen: config.listen.clone(),
-            state_directory: config.state_directory.clone(),
-            state_key: config.state_key.as_ref().map(Secret::duplicate),
-        }
-    }
-}
 
 /// The key server with its state, if one is kept.
 fn restore(
@@ -202,6 +184,7 @@ struct Running {
     /// Answers to commands whose consequences are not written yet.
     answers: Vec<(Call, Response)>,
     workers: Workers,
+    loader: Loader,
 }
 
 impl Running {
@@ -225,43 +208,39 @@ impl Running {
         }
     }
 
-    /// Reads the configuration again. One with defects changes nothing.
-    fn reload(&mut self, path: &Path, fixed: &Fixed) {
-        let loaded = match config::load(path) {
-            Ok(loaded) => loaded,
-            Err(report) => {
-                for line in report.to_string().lines() {
-                    tracing::error!(event = "configuration-error", "{line}");
-                }
-                tracing::error!(
-                    event = "reload-failed",
-                    "configuration not reloaded; the running one stays"
-                );
+    /// Takes over a configuration that was read, or tells what that would do. One with defects
+    /// changes nothing.
+    fn handle_loaded(&mut self, loaded: Loaded) {
+        let Loaded { asked, result } = loaded;
+        let dry_run = matches!(asked, Asked::Call { dry_run: true, .. });
+        let ready = match result {
+            Ok(ready) => ready,
+            Err(defects) => {
+                self.refuse_configuration(asked, &defects, dry_run);
                 return;
             }
         };
-        for warning in &loaded.warnings {
-            tracing::warn!(event = "configuration-warning", file = %path.display(), "{warning}");
+        let Ready { config, keys, held, warnings } = ready;
+        let mut changes = held;
+        changes.extend(match dry_run {
+            true => self.key_server.plan(&config, &keys),
+            false => self.key_server.reload(config, &keys, clock::now()),
+        });
+        if !dry_run {
+            event_log::log_reload(&changes, &warnings);
         }
-        if Fixed::of(&loaded.value) != *fixed {
-            tracing::warn!(
-                event = "restart-required",
-                "control-socket, listen, port, state-directory and the state key change with a restart only"
-            );
+        if let Asked::Call { call, .. } = asked {
+            // Nobody is told that something is done that a crash could still undo.
+            self.answers.push((call, control::configuration(dry_run, warnings, &changes)));
         }
-        let keys = match signing_key::load_all(&loaded.value.groups) {
-            Ok(keys) => keys,
-            Err(error) => {
-                tracing::error!(event = "reload-failed", %error, "configuration not reloaded; the running one stays");
-                return;
-            }
-        };
-        let changes = self.key_server.reload(loaded.value, &keys, clock::now());
-        if changes.is_empty() {
-            tracing::info!(event = "reloaded", "configuration reloaded: nothing has changed");
+    }
+
+    fn refuse_configuration(&mut self, asked: Asked, defects: &[String], dry_run: bool) {
+        if !dry_run {
+            event_log::log_defects(defects);
         }
-        for change in changes {
-            event_log::log_change(&change);
+        if let Asked::Call { call, .. } = asked {
+            self.answers.push((call, control::defects(defects)));
         }
     }
 
@@ -299,6 +278,10 @@ impl Running {
     }
 
     fn answer(&mut self, call: Call) {
+        if let Request::Reload(ReloadArgument { dry_run }) = *call.request() {
+            self.loader.ask(Asked::Call { call, dry_run });
+            return;
+        }
         let request = call.request();
         let response = control::answer(
             &mut self.key_server,

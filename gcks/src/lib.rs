@@ -8,6 +8,7 @@ pub mod control;
 pub mod event_log;
 pub mod event_loop;
 pub mod group;
+pub mod loader;
 pub mod members;
 pub mod server;
 pub mod sockets;

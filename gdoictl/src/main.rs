@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use commands::Command;
+use control::client::ClientError;
 
 /// Shows what the group member gdoi-agent and the key server gcks are doing.
 #[derive(Debug, Parser)]
@@ -31,6 +32,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(text) => print(&text),
+        Err(error) if arguments.json => {
+            let _ = print(&json_error(&error));
+            ExitCode::FAILURE
+        }
         Err(error) => {
             // One line: the error and what to do about it.
             let _ =
@@ -48,6 +53,17 @@ fn run(arguments: &Arguments) -> anyhow::Result<String> {
         .unwrap_or_else(|| PathBuf::from(arguments.command.default_socket()));
     let response = runtime.block_on(control::client::ask(&socket, arguments.command.request()))?;
     arguments.command.render(&response, arguments.json)
+}
+
+/// The error for programs, with the code of the daemon's refusal if it is one.
+fn json_error(error: &anyhow::Error) -> String {
+    let code = match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Refused { source, .. }) => source.code.to_string(),
+        _ => String::from("no-answer"),
+    };
+    let message = format!("{error:#}");
+    let error = serde_json::json!({ "error": { "code": code, "message": message } });
+    format!("{error}\n")
 }
 
 /// A reader that has seen enough, such as `head`, is no failure.

@@ -412,6 +412,52 @@ fn commands_say_what_was_done() {
     assert_eq!(run(None, &["remove", "branches"]).status.code(), Some(2), "a member must be named");
 }
 
+#[test]
+fn a_reload_tells_what_differs() {
+    let changes = control::ConfigurationChanges {
+        dry_run: true,
+        warnings: vec!["gcks.toml:3:1: a short key".to_owned()],
+        changes: vec![control::ConfigurationChange {
+            subject: "group branches".to_owned(),
+            option: "rekey.encryption".to_owned(),
+            before: Some("aes-256-cbc".to_owned()),
+            after: Some("aes-128-cbc".to_owned()),
+            consequences: vec![control::ConfigurationConsequence {
+                name: "next-kek".to_owned(),
+                text: "in effect with the next KEK".to_owned(),
+            }],
+        }],
+    };
+    let response = Response::Configuration(Box::new(changes));
+    let output = run(Some(response.clone()), &["reload", "--dry-run"]);
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "warning: gcks.toml:3:1: a short key\n\
+         group branches: rekey.encryption from aes-256-cbc to aes-128-cbc\n    \
+         in effect with the next KEK\n\
+         nothing was done; gdoictl reload does it\n"
+    );
+    let output = run(Some(response), &["--json", "reload", "--dry-run"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["changes"][0]["consequences"][0]["name"], "next-kek");
+}
+
+#[test]
+fn errors_are_json_where_json_is_asked_for() {
+    let refusal = Refusal::new(control::ErrorCode::UnknownGroup, "there is no group x");
+    for (response, code) in [
+        (Some(Response::Refused(refusal)), "unknown-group"),
+        (None, "no-answer"),
+        (Some(Response::Member(Box::default())), "no-answer"),
+    ] {
+        let output = run(response, &["--json", "rekey", "x"]);
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(1), &b""[..]));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["error"]["code"], code);
+        assert!(json["error"]["message"].as_str().is_some_and(|text| text.lines().count() == 1));
+    }
+}
+
 /// The peer's credentials come from the kernel: a process of another user is refused although it
 /// may open the socket file. Needs root, to start such a process.
 #[tokio::test]

@@ -3,6 +3,7 @@
 pub mod change;
 pub mod check;
 pub mod file;
+pub mod fixed;
 pub mod rekey;
 pub mod rekey_timing;
 pub mod tek_algorithm;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemon::configuration::{self, Loaded, Report, Section as _, Table};
+use daemon::configuration::{self, Loaded, Section as _, Table};
 use gdoi::config::ByteOrder;
 use gdoi::group::{
     AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection,
@@ -24,8 +25,11 @@ use ike::crypto::Secret;
 use ike::endpoint::Limits;
 use ipnet::IpNet;
 
+use crate::config::change::Change;
 use crate::config::tek_algorithm::{Encryption, Integrity};
 
+pub use daemon::configuration::Report;
+pub use fixed::Fixed;
 pub use rekey::{KekEncryption, MulticastPath, Rekey, SigningKeyKind, Transport};
 
 /// Everything the daemon acts on.
@@ -121,6 +125,22 @@ pub fn load(path: &Path) -> Result<Loaded<Config>, Report> {
     configuration::load(path, |root| {
         let report = root.report();
         check::raise(typed(root), report)
+    })
+}
+
+/// Reads the file at `path` for a daemon that runs with `fixed`; also tells what of it takes a
+/// restart.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_again(path: &Path, fixed: &Fixed) -> Result<Loaded<(Config, Vec<Change>)>, Report> {
+    configuration::load(path, |root| {
+        let report = root.report();
+        let mut file = typed(root);
+        let mut held = fixed.hold(&mut file);
+        let mut config = check::raise(file, report)?;
+        held.extend(fixed.hold_key(&mut config));
+        Some((config, held))
     })
 }
 

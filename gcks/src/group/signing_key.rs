@@ -62,6 +62,25 @@ pub fn load_all(groups: &[Group]) -> Result<SigningKeys, SigningKeyError> {
     with_pushes.map(|(name, rekey)| Ok((name, Arc::new(load(rekey)?)))).collect()
 }
 
+/// The same without writing a file: where a key is missing, one that is forgotten again.
+///
+/// # Errors
+/// As for [`load_all`].
+pub fn load_or_imagine(groups: &[Group]) -> Result<SigningKeys, SigningKeyError> {
+    let with_pushes =
+        groups.iter().filter_map(|group| Some((group.name.clone(), group.rekey.as_ref()?)));
+    let key = |rekey: &Rekey| match read(&rekey.signing_key_file)? {
+        Some(_) => load(rekey),
+        None => made(&rekey.signing_key_file, rekey.signing_key),
+    };
+    with_pushes.map(|(name, rekey)| Ok((name, Arc::new(key(rekey)?)))).collect()
+}
+
+fn made(path: &Path, kind: SigningKeyKind) -> Result<SigningKey, SigningKeyError> {
+    let unusable = |source| SigningKeyError::Unusable { path: path.to_owned(), source };
+    generate(kind)?.map_err(unusable)
+}
+
 /// Loads the signing key of a group, or makes it.
 ///
 /// # Errors
@@ -132,7 +151,7 @@ fn parse(path: &Path, pem: &[u8], legacy: bool) -> Result<SigningKey, SigningKey
 
 fn create(path: &Path, kind: SigningKeyKind) -> Result<SigningKey, SigningKeyError> {
     let unusable = |source| SigningKeyError::Unusable { path: path.to_owned(), source };
-    let key = generate(kind)?.map_err(unusable)?;
+    let key = made(path, kind)?;
     let der = key.to_pkcs8_der().map_err(unusable)?;
     let damaged = |_| SigningKeyError::Damaged { path: path.to_owned() };
     let pem = Zeroizing::new(

@@ -4,6 +4,7 @@ mod member;
 mod member_ike;
 mod member_ipsec;
 mod member_policy;
+mod reload;
 mod server;
 mod server_members;
 mod server_statistics;
@@ -11,8 +12,8 @@ mod server_statistics;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use control::{
-    Daemon, GroupArgument, MEMBER_SOCKET, MemberArgument, MemberSnapshot, Request, Response,
-    SERVER_SOCKET, ServerSnapshot,
+    Daemon, GroupArgument, MEMBER_SOCKET, MemberArgument, MemberSnapshot, ReloadArgument, Request,
+    Response, SERVER_SOCKET, ServerSnapshot,
 };
 use serde::Serialize;
 
@@ -38,6 +39,16 @@ pub(crate) enum Command {
     RemoveAll(Group),
     /// gcks: let a removed member register again
     Admit(Member),
+    /// gcks: read the configuration again and tell what differs
+    Reload(Reload),
+}
+
+/// How to read the configuration again.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Reload {
+    /// Tell what would follow, and change nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// The group of a command.
@@ -117,6 +128,9 @@ impl Command {
             Self::Remove(member) => Request::Remove(of_member(member)),
             Self::RemoveAll(group) => Request::RemoveAll(of_group(group)),
             Self::Admit(member) => Request::Admit(of_member(member)),
+            Self::Reload(Reload { dry_run }) => {
+                Request::Reload(ReloadArgument { dry_run: *dry_run })
+            }
         }
     }
 
@@ -129,6 +143,10 @@ impl Command {
             (Self::Show(Show::Server { part }), Response::Server(snapshot)) => {
                 server_part(*part, snapshot, json)
             }
+            (Self::Reload(_), Response::Configuration(changes)) => match json {
+                true => pretty(changes),
+                false => Ok(reload::text(changes)),
+            },
             (command, Response::Done(done)) if command.request().is_command() => match json {
                 true => pretty(done),
                 false => Ok(format!("{}\n", clean(&done.message))),

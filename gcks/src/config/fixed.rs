@@ -1,0 +1,73 @@
+//! What only a restart changes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use daemon::configuration::Located;
+use ike::crypto::Secret;
+
+use super::Config;
+use super::change::{Change, Consequence, Difference, Subject};
+use super::file::File;
+
+/// Values that hold until the daemon is restarted, whatever the file says.
+#[derive(Debug)]
+pub struct Fixed {
+    control_socket: PathBuf,
+    listen: Vec<SocketAddr>,
+    state_directory: PathBuf,
+    state_key: Option<Secret>,
+}
+
+impl Fixed {
+    /// Those of the configuration that the daemon was started with.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            control_socket: config.control_socket.clone(),
+            listen: config.listen.clone(),
+            state_directory: config.state_directory.clone(),
+            state_key: config.state_key.as_ref().map(Secret::duplicate),
+        }
+    }
+
+    /// Puts the running values in the place of others in the file, before anything is derived from
+    /// them: the names of signing keys, where multicasts come from.
+    pub(super) fn hold(&self, file: &mut File) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut add = |option, before: String, after: String| {
+            if before != after {
+                changes.push(change(Difference::of(option, before, after)));
+            }
+        };
+        let path = |path: &PathBuf| path.display().to_string();
+        add("control-socket", path(&self.control_socket), path(&file.control_socket));
+        add("state-directory", path(&self.state_directory), path(&file.state_directory));
+        let addresses =
+            |listen: &mut dyn Iterator<Item = String>| listen.collect::<Vec<_>>().join(", ");
+        add(
+            "listen",
+            addresses(&mut self.listen.iter().map(|listen| listen.ip().to_string())),
+            addresses(&mut file.listen.iter().map(|listen| listen.value.to_string())),
+        );
+        let port = self.listen.first().map_or(file.port, SocketAddr::port);
+        add("port", port.to_string(), file.port.to_string());
+        let place = file.listen.first().map_or(0..0, |listen| listen.place.clone());
+        let listen = self.listen.iter().map(SocketAddr::ip);
+        file.listen = listen.map(|value| Located { value, place: place.clone() }).collect();
+        file.port = port;
+        file.control_socket.clone_from(&self.control_socket);
+        file.state_directory.clone_from(&self.state_directory);
+        changes
+    }
+
+    /// The same for the key that seals the state.
+    pub(super) fn hold_key(&self, config: &mut Config) -> Option<Change> {
+        let is_other = config.state_key != self.state_key;
+        config.state_key = self.state_key.as_ref().map(Secret::duplicate);
+        is_other.then(|| change(Difference::untold("state key")))
+    }
+}
+
+fn change(difference: Difference) -> Change {
+    Change::new(Subject::Server, difference, vec![Consequence::Restart])
+}
