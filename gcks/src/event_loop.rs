@@ -30,6 +30,10 @@ use crate::workers::Workers;
 /// Datagrams that are handled before their answers leave.
 const BATCH: usize = 64;
 
+/// Datagrams that are sent before those that have arrived are received: a push to thousands of
+/// members must not overflow the receive buffer with their acknowledgements.
+const PORTION: usize = 64;
+
 /// After a state that could not be written.
 const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -66,6 +70,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         answers: Vec::new(),
         workers: Workers::start()?,
         loader,
+        has_more_to_send: false,
     };
     let watchdog = notify::watchdog_interval();
     let mut next_watchdog = watchdog.map(|interval| started + interval);
@@ -104,6 +109,8 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
                     running.handle_datagram(received.source, received.local, &received.octets);
                 }
             }
+            // The receivers have their turn between two portions.
+            () = tokio::task::yield_now(), if running.has_more_to_send => {}
         }
         running.start_computations();
         running.log_events();
@@ -185,6 +192,8 @@ struct Running {
     answers: Vec<(Call, Response)>,
     workers: Workers,
     loader: Loader,
+    /// Whether the last portion was not all.
+    has_more_to_send: bool,
 }
 
 impl Running {
@@ -265,8 +274,15 @@ impl Running {
         }
     }
 
+    /// Sends a portion of what waits.
     fn send(&mut self, network: &Network) {
-        while let Some(transmit) = self.key_server.poll_transmit() {
+        self.has_more_to_send = false;
+        for sent in 0.. {
+            if sent == PORTION {
+                self.has_more_to_send = true;
+                return;
+            }
+            let Some(transmit) = self.key_server.poll_transmit() else { return };
             let path = self.key_server.multicast_path(&transmit);
             if let Err(error) = network.send(&transmit, &path)
                 && let Some(pass) = self.limiter.admit("cannot-send", clock::now())
