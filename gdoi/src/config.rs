@@ -53,6 +53,7 @@ impl From<&RegistrationConfig> for InitiatorConfig {
             credential: config.credential.clone(),
             initial_contact: config.initial_contact,
             policy: config.phase1.clone(),
+            vendor_ids: Vec::new(),
         }
     }
 }
@@ -81,6 +82,7 @@ impl From<&ServerConfig> for EndpointConfig {
             // Pushes go to the address that a member registered from, and ESP with preserved
             // addresses does not pass address translation: a member that moved registers anew.
             mobility: PeerMobility::Fixed,
+            vendor_ids: Vec::new(),
             limits: config.limits,
         }
     }

@@ -10,6 +10,7 @@
 
 pub mod config;
 pub mod crypto;
+pub mod dead_peer_detection;
 pub mod endpoint;
 pub mod error;
 pub mod event;

@@ -74,6 +74,8 @@ pub struct Session<X> {
     used: BTreeSet<u32>,
     /// Ours.
     own: BTreeSet<u32>,
+    /// How many the peer may use.
+    most: usize,
 }
 
 impl<X> Session<X> {
@@ -92,6 +94,7 @@ impl<X> Session<X> {
             exchanges,
             used,
             own,
+            most: MESSAGE_IDS,
         }
     }
 
@@ -100,6 +103,13 @@ impl<X> Session<X> {
     #[must_use]
     pub fn with_phase1(self, credential: PeerCredential, answered: Answered) -> Self {
         Self { credential: Some(credential), phase1: Some(answered), ..self }
+    }
+
+    /// Makes room for the questions and answers of dead peer detection, which go on for as long as
+    /// the ISAKMP SA lives.
+    #[must_use]
+    pub fn with_dead_peer_detection(self) -> Self {
+        Self { most: MESSAGE_IDS_WITH_DETECTION, ..self }
     }
 
     /// What phase 1 was authenticated with, if the peer began it.
@@ -195,7 +205,7 @@ impl<X> Session<X> {
         }
         // Forgetting any would let a recorded message begin again; a new phase 1 is cheap for an
         // honest peer.
-        if self.used.len() >= MESSAGE_IDS { Err(NotAccepted::ExchangeLimit) } else { Ok(()) }
+        if self.used.len() >= self.most { Err(NotAccepted::ExchangeLimit) } else { Ok(()) }
     }
 
     /// An authentic message of the peer has used `message_id`.
@@ -291,6 +301,9 @@ impl<X: Exchange> Session<X> {
 
 /// Exchanges that the peer may begin under one session.
 const MESSAGE_IDS: usize = 4096;
+
+/// The same where the peer also asks and answers: a day with both every other second.
+const MESSAGE_IDS_WITH_DETECTION: usize = 131_072;
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use crate::config::{Identity, PeerCredential, Phase1Policy};
 use crate::wire::registry::Doi;
+use crate::wire::vendor::VendorId;
 
 /// What an endpoint answers, and to whom.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct EndpointConfig {
     pub phase1: Vec<Phase1Policy>,
     /// Whether a peer may be somewhere else after phase 1.
     pub mobility: PeerMobility,
+    /// What message 2 states.
+    pub vendor_ids: Vec<VendorId>,
     /// Bounds on work for strangers.
     pub limits: Limits,
 }

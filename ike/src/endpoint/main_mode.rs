@@ -83,12 +83,12 @@ impl<X: Exchange> Endpoint<X> {
             &mut self.rng,
         );
         if let Some(cookie) = known {
-            let (_, message) = offer.answer(cookie)?;
+            let (_, message) = offer.answer(cookie, &self.config.vendor_ids)?;
             self.transmit(address, message);
             return Ok(());
         }
         self.half_open.has_room(source)?;
-        let (state, message) = offer.answer(self.rng.nonzero_array())?;
+        let (state, message) = offer.answer(self.rng.nonzero_array(), &self.config.vendor_ids)?;
         let answered = Answered::new(digest, message.clone(), now);
         self.statistics.half_open_evicted += self.half_open.insert(address, state, answered, now);
         self.transmit(address, message);
@@ -254,7 +254,7 @@ impl<X: Exchange> Endpoint<X> {
             transform: sa.transform(),
             cookies: sa.cookies(),
         });
-        self.sessions.insert(session);
+        self.insert(session);
     }
 
     /// Names the reason to a peer with a credential. Nobody can vouch for the message; it is

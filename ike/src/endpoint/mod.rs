@@ -17,6 +17,7 @@ mod computation;
 mod config;
 mod credentials;
 mod half_open;
+mod informational;
 mod main_mode;
 mod sessions;
 mod stateless_cookie;
@@ -43,6 +44,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::config::{Identity, PeerCredential, Phase1Transform};
 use crate::crypto::SeededRng;
+use crate::dead_peer_detection::Mode;
 use crate::error::{Error, NotAccepted, PeerIncompatible};
 use crate::event::{Deadline, Timer, Transmit};
 use crate::phase1::{Cookies, HashVerified};
@@ -50,9 +52,7 @@ use crate::retransmission::Copy;
 use crate::session::{Exchange, PeerAddress, Session};
 use crate::time::BootTime;
 use crate::wire::header::{self, Header};
-use crate::wire::notify::Notification;
-use crate::wire::registry::{Doi, ExchangeType, Flags, NotifyType};
-use crate::wire::{RawPayload, chain};
+use crate::wire::registry::{Doi, ExchangeType, Flags};
 use computation::Outstanding;
 use credentials::Credentials;
 use half_open::HalfOpenTable;
@@ -61,6 +61,7 @@ use stateless_cookie::ProvedOffers;
 
 pub use computation::{Arithmetic, Computation, Computed};
 pub use config::{EndpointConfig, Limits, PeerMobility};
+pub use informational::unprotected;
 pub use statistics::Statistics;
 
 /// What happened at an endpoint.
@@ -206,7 +207,16 @@ impl<X: Exchange> Endpoint<X> {
     /// Takes in a session whose ISAKMP SA we began. No event follows.
     pub fn adopt(&mut self, session: Session<X>) {
         self.statistics.phase1_established += 1;
-        self.sessions.insert(session);
+        self.insert(session);
+    }
+
+    fn insert(&mut self, session: Session<X>) {
+        let detects = Mode::AnswerOnly.vendor_ids();
+        let detects = detects.iter().any(|id| self.config.vendor_ids.contains(id));
+        self.sessions.insert(match detects {
+            true => session.with_dead_peer_detection(),
+            false => session,
+        });
     }
 
     /// Where arithmetic is done from now on.
@@ -383,15 +393,6 @@ impl<X: Exchange> Endpoint<X> {
         self.sessions.take(cookies, message_id)
     }
 
-    /// Sends a protected notification and returns it.
-    pub fn notify(&mut self, cookies: &Cookies, kind: NotifyType) -> Option<Vec<u8>> {
-        let session = self.sessions.get_mut(cookies)?;
-        let (notification, address) = (session.sa().notification(kind), session.address());
-        let message = session.notify(notification, &mut self.rng).ok()?;
-        self.transmit(address, message.clone());
-        Some(message)
-    }
-
     /// Sends `payload` to a peer.
     pub fn transmit(&mut self, address: PeerAddress, payload: Vec<u8>) {
         self.statistics.datagrams_sent += 1;
@@ -444,38 +445,6 @@ impl<X: Exchange> Endpoint<X> {
     pub fn running(&self) -> usize {
         self.sessions.running()
     }
-
-    /// A protected Informational message: only a Delete of the ISAKMP SA has a consequence.
-    fn handle_informational(&mut self, inbound: Inbound<'_>) -> Result<(), Error> {
-        let cookies = Cookies::of(&inbound.header);
-        let session = self.session_at(&cookies, inbound.source)?;
-        let (said, proof) =
-            session.open_informational(inbound.header.message_id, inbound.datagram)?;
-        let deleted = session.is_deleted_by(&said);
-        self.follow(&proof, &inbound);
-        if deleted {
-            self.end(&cookies, SessionEnd::DeletedByPeer);
-        }
-        Ok(())
-    }
-
-    /// Ends an ISAKMP SA and tells the peer.
-    pub(crate) fn delete(&mut self, cookies: &Cookies) {
-        let Some(session) = self.sessions.get_mut(cookies) else { return };
-        let address = session.address();
-        if let Ok(payload) = session.seal_delete(&mut self.rng) {
-            self.transmit(address, payload);
-        }
-        self.end(cookies, SessionEnd::Here);
-    }
-
-    /// Ends an ISAKMP SA in silence.
-    pub(crate) fn end(&mut self, cookies: &Cookies, cause: SessionEnd) {
-        if let Some(session) = self.sessions.remove(cookies) {
-            let session = Box::new(session);
-            self.events.push_back(EndpointEvent::Ended { session, cause });
-        }
-    }
 }
 
 /// The answer to repeat, if the datagram is a copy.
@@ -487,22 +456,6 @@ pub fn answer_of(copy: Copy<'_>) -> Result<Option<Vec<u8>>, NotAccepted> {
         Copy::No => Ok(None),
         Copy::Unanswered => Err(NotAccepted::Replayed),
         Copy::Answer(answer) => Ok(Some(answer.to_vec())),
-    }
-}
-
-/// A message that nobody vouches for: a hint, whatever it says.
-pub fn unprotected(datagram: &[u8]) -> Error {
-    let payloads = header::split(datagram)
-        .and_then(|(header, body)| chain::walk_clear(header.next_payload, body, header::LENGTH));
-    match payloads {
-        Ok(chain) => {
-            let notification = |raw: &RawPayload<'_>| raw.read::<Notification>().ok();
-            match chain.payloads.iter().find_map(notification) {
-                Some(notification) => NotAccepted::UnprotectedNotify(notification.kind).into(),
-                None => NotAccepted::Unexpected.into(),
-            }
-        }
-        Err(error) => error.into(),
     }
 }
 

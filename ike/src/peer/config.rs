@@ -42,6 +42,7 @@ impl PeerConfig {
             }],
             phase1: vec![self.phase1.clone()],
             mobility: PeerMobility::Fixed,
+            vendor_ids: Vec::new(),
             limits: Limits {
                 half_open: HALF_OPEN,
                 computations: HALF_OPEN,

@@ -68,6 +68,7 @@ impl Peer {
             credential: self.config.credential.clone(),
             initial_contact: !self.contacted,
             policy: self.config.phase1.clone(),
+            vendor_ids: Vec::new(),
         };
         match Initiator::start(config, &mut self.rng) {
             Ok((initiator, message)) => {

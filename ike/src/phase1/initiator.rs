@@ -23,6 +23,7 @@ use crate::crypto::{KeyPair, PublicValue, Secret, SeededRng};
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::wire::InvalidMessage;
 use crate::wire::header::Cookie;
+use crate::wire::vendor::VendorId;
 
 /// What an initiator brings along.
 #[derive(Clone, Debug)]
@@ -36,6 +37,9 @@ pub struct InitiatorConfig {
     pub initial_contact: bool,
     /// What may be negotiated.
     pub policy: Phase1Policy,
+    /// What we state in messages 1 and 3: a responder that keeps nothing of message 1 hears it in
+    /// message 3.
+    pub vendor_ids: Vec<VendorId>,
 }
 
 /// An initiator that waits for the responder.
@@ -70,8 +74,11 @@ impl Initiator {
     pub fn start(config: InitiatorConfig, rng: &mut SeededRng) -> Result<(Self, Vec<u8>), Error> {
         let cookie = rng.nonzero_array();
         let offer = proposal::offer(&config.policy)?;
-        let (message, sai_b) =
-            SaMessage::write(Cookies { initiator: cookie, responder: [0; 8] }, offer)?;
+        let (message, sai_b) = SaMessage::write(
+            Cookies { initiator: cookie, responder: [0; 8] },
+            offer,
+            &config.vendor_ids,
+        )?;
         Ok((Self::ExpectSa(ExpectSa { config: Arc::new(config), cookie, sai_b }), message))
     }
 
@@ -135,7 +142,8 @@ impl ExpectSa {
         };
         let key_pair = KeyPair::generate(negotiated.transform.group, rng);
         let nonce = rng.array();
-        let message = KeyExchangeMessage::write(cookies, key_pair.public(), &nonce)?;
+        let message =
+            KeyExchangeMessage::write(cookies, key_pair.public(), &nonce, &self.config.vendor_ids)?;
         Ok((ExpectKe { config: Arc::clone(&self.config), negotiated, key_pair, nonce }, message))
     }
 }

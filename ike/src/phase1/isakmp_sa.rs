@@ -122,8 +122,8 @@ impl IsakmpSa {
         self.established.initial_contact
     }
 
-    /// Vendor IDs that the responder stated in clear (RFC 2408 §3.16), where we began: hints that
-    /// nothing proves.
+    /// Vendor IDs that the peer stated in clear (RFC 2408 §3.16), if it began only those that mean
+    /// something here: hints that nothing proves.
     pub fn peer_vendor_ids(&self) -> &[VendorId] {
         &self.established.peer_vendor_ids
     }

@@ -98,9 +98,12 @@ impl SaMessage {
     pub(super) fn write(
         cookies: Cookies,
         sa: SecurityAssociation,
+        vendor_ids: &[VendorId],
     ) -> Result<(Vec<u8>, Vec<u8>), Error> {
         let sa_b = sa.to_octets().map_err(does_not_fit)?;
-        let datagram = clear(cookies, &[Payload::SecurityAssociation(sa)])?;
+        let mut payloads = vec![Payload::SecurityAssociation(sa)];
+        payloads.extend(vendor_ids.iter().cloned().map(Payload::from));
+        let datagram = clear(cookies, &payloads)?;
         Ok((datagram, sa_b))
     }
 }
@@ -129,8 +132,16 @@ impl KeyExchangeMessage {
     }
 
     /// Writes message 3 or 4.
-    pub(super) fn write(cookies: Cookies, public: &[u8], nonce: &[u8]) -> Result<Vec<u8>, Error> {
-        clear(cookies, &[KeyExchange(public.to_vec()).into(), Nonce(nonce.to_vec()).into()])
+    pub(super) fn write(
+        cookies: Cookies,
+        public: &[u8],
+        nonce: &[u8],
+        vendor_ids: &[VendorId],
+    ) -> Result<Vec<u8>, Error> {
+        let mut payloads: Vec<Payload> =
+            vec![KeyExchange(public.to_vec()).into(), Nonce(nonce.to_vec()).into()];
+        payloads.extend(vendor_ids.iter().cloned().map(Payload::from));
+        clear(cookies, &payloads)
     }
 }
 

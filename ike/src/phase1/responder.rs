@@ -22,10 +22,12 @@ use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
 use super::proposal::{self, Agreement};
 use crate::config::{Credential, Identity, Phase1Policy, Phase1Transform};
 use crate::crypto::{KeyPair, PublicValue, SeededRng};
+use crate::dead_peer_detection;
 use crate::error::{Error, PeerIncompatible, PeerMisbehaved};
 use crate::wire::header::Cookie;
 use crate::wire::registry::Doi;
 use crate::wire::sa::SecurityAssociation;
+use crate::wire::vendor::VendorId;
 use crate::wire::{Codec, InvalidMessage};
 
 /// Answers message 1 with message 2 under a responder cookie by chance.
@@ -37,7 +39,7 @@ pub fn answer_offer(
     datagram: &[u8],
     rng: &mut SeededRng,
 ) -> Result<(ExpectKe, Vec<u8>), Error> {
-    Offer::read(policies, datagram)?.answer(rng.nonzero_array())
+    Offer::read(policies, datagram)?.answer(rng.nonzero_array(), &[])
 }
 
 /// Message 1, read; whether it is acceptable is still open.
@@ -46,6 +48,7 @@ pub struct ReceivedOffer {
     initiator: Cookie,
     sa: SecurityAssociation,
     sai_b: Vec<u8>,
+    vendor_ids: Vec<VendorId>,
 }
 
 impl ReceivedOffer {
@@ -54,12 +57,12 @@ impl ReceivedOffer {
     /// # Errors
     /// It is no message 1.
     pub fn read(datagram: &[u8]) -> Result<Self, Error> {
-        let SaMessage { cookies, sa, sa_b, .. } = SaMessage::read("message 1", datagram)?;
+        let SaMessage { cookies, sa, sa_b, vendor_ids } = SaMessage::read("message 1", datagram)?;
         if cookies.responder != [0; 8] {
             let value = u64::from_be_bytes(cookies.responder);
             return Err(InvalidMessage::Value { what: "responder cookie", offset: 8, value }.into());
         }
-        Ok(Self { initiator: cookies.initiator, sa, sai_b: sa_b })
+        Ok(Self { initiator: cookies.initiator, sa, sai_b: sa_b, vendor_ids: known(vendor_ids) })
     }
 
     /// The domain of interpretation that it is for.
@@ -73,10 +76,17 @@ impl ReceivedOffer {
     /// # Errors
     /// No policy is for its domain, or nothing in it is acceptable.
     pub fn choose(self, policies: &[Phase1Policy]) -> Result<Offer, Error> {
-        let Self { initiator, sa, sai_b } = self;
+        let Self { initiator, sa, sai_b, vendor_ids } = self;
         let (agreement, choice) = proposal::choose(policy_for(policies, sa.doi)?, &sa)?;
-        Ok(Offer { initiator, agreement, choice, sai_b })
+        Ok(Offer { initiator, agreement, choice, sai_b, vendor_ids })
     }
+}
+
+/// Those that mean something here: a stranger's message must not take room for the others.
+fn known(mut vendor_ids: Vec<VendorId>) -> Vec<VendorId> {
+    vendor_ids.retain(|id| id.0 == dead_peer_detection::VENDOR_ID);
+    vendor_ids.truncate(1);
+    vendor_ids
 }
 
 /// The policy for a domain of interpretation.
@@ -91,6 +101,7 @@ pub struct Offer {
     agreement: Agreement,
     choice: SecurityAssociation,
     sai_b: Vec<u8>,
+    vendor_ids: Vec<VendorId>,
 }
 
 impl Offer {
@@ -107,15 +118,20 @@ impl Offer {
         &self.sai_b
     }
 
-    /// Answers it with message 2 under this responder cookie, which is not zero.
+    /// Answers it with message 2 under this responder cookie, which is not zero, and states
+    /// `vendor_ids`.
     ///
     /// # Errors
     /// The answer does not fit; does not happen.
-    pub fn answer(self, responder: Cookie) -> Result<(ExpectKe, Vec<u8>), Error> {
-        let Self { initiator, agreement: Agreement { transform, lifetime, .. }, choice, sai_b } =
-            self;
+    pub fn answer(
+        self,
+        responder: Cookie,
+        vendor_ids: &[VendorId],
+    ) -> Result<(ExpectKe, Vec<u8>), Error> {
+        let Self { initiator, agreement, choice, sai_b, vendor_ids: peer_vendor_ids } = self;
+        let Agreement { transform, lifetime, .. } = agreement;
         let (cookies, doi) = (Cookies { initiator, responder }, choice.doi);
-        let (message, _) = SaMessage::write(cookies, choice)?;
+        let (message, _) = SaMessage::write(cookies, choice, vendor_ids)?;
         Ok((
             ExpectKe {
                 negotiated: Negotiated {
@@ -124,7 +140,7 @@ impl Offer {
                     transform,
                     lifetime,
                     sai_b,
-                    peer_vendor_ids: Vec::new(),
+                    peer_vendor_ids,
                 },
             },
             message,
@@ -212,9 +228,10 @@ impl ExpectKe {
             ni_b: &received.nonce,
             nr_b: &nonce,
         };
-        let message = KeyExchangeMessage::write(self.cookies(), key_pair.public(), &nonce)?;
-        let (keys, exchange) =
-            MainModeKeys::derive(self.negotiated.clone(), credential, &g_xy, &exchanged)?;
+        let message = KeyExchangeMessage::write(self.cookies(), key_pair.public(), &nonce, &[])?;
+        let mut negotiated = self.negotiated.clone();
+        negotiated.peer_vendor_ids.extend(known(received.vendor_ids.clone()));
+        let (keys, exchange) = MainModeKeys::derive(negotiated, credential, &g_xy, &exchanged)?;
         Ok((ExpectAuth { cookies: self.cookies(), keys, exchange }, message))
     }
 }

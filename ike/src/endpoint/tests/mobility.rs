@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::phase1::Role;
+use crate::wire::registry::NotifyType;
 
 /// An endpoint that follows its peers, with one session, and the initiator's side of it.
 fn established() -> (Pair, IsakmpSa) {

@@ -11,9 +11,11 @@ use super::*;
 use crate::config::Phase1Policy;
 use crate::config::{Authentication, Credential};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
+use crate::dead_peer_detection::{DeadPeerDetection, Mode, Settings};
 use crate::phase1::responder::Offer;
 use crate::phase1::{Initiator, InitiatorConfig, InitiatorStep, IsakmpSa};
 use crate::wire::registry::PayloadKind;
+use crate::wire::vendor::VendorId;
 
 /// An exchange of a protocol above that is never begun.
 #[derive(Debug)]
@@ -74,6 +76,16 @@ impl Pair {
         accepted: Vec<Phase1Policy>,
         offered: Phase1Policy,
     ) -> (Self, Vec<u8>) {
+        Self::stating(arithmetic, accepted, offered, [Vec::new(), Vec::new()])
+    }
+
+    /// The same where the initiator and the endpoint state these vendor IDs.
+    fn stating(
+        arithmetic: Arithmetic,
+        accepted: Vec<Phase1Policy>,
+        offered: Phase1Policy,
+        [ours, theirs]: [Vec<VendorId>; 2],
+    ) -> (Self, Vec<u8>) {
         let peer = PeerCredential {
             addresses: address(1).ip().into(),
             identity: None,
@@ -82,7 +94,8 @@ impl Pair {
         let limits = Limits::default();
         let mobility = PeerMobility::Fixed;
         let (identity, peers, phase1) = (None, vec![peer], accepted);
-        let config = EndpointConfig { identity, peers, phase1, mobility, limits };
+        let config =
+            EndpointConfig { identity, peers, phase1, mobility, vendor_ids: theirs, limits };
         let mut endpoint = Endpoint::new(config, [1; 32]);
         endpoint.set_arithmetic(arithmetic);
         let mut rng = SeededRng::from_seed([2; 32]);
@@ -92,6 +105,7 @@ impl Pair {
             credential: credential(),
             initial_contact: false,
             policy: offered,
+            vendor_ids: ours,
         };
         let (initiator, message) = Initiator::start(config, &mut rng).unwrap();
         (Self { endpoint, initiator, rng }, message)
@@ -321,4 +335,48 @@ fn another_policy_ends_the_sas_of_its_domain_alone() {
     assert_eq!(pair.endpoint.reconfigure(config.clone()), []);
     config.phase1[0].lifetime = Duration::from_secs(60);
     assert_eq!(pair.endpoint.reconfigure(config), [address(1)]);
+}
+
+/// Who answers questions of dead peer detection says so in phase 1, and is heard even by an endpoint
+/// that kept nothing of message 1 (RFC 3706 §5.1).
+#[test]
+fn vendor_ids_reach_the_other_side() {
+    let detects = Mode::On.vendor_ids();
+    for remembered in [false, true] {
+        let both = [detects.clone(), detects.clone()];
+        let (mut pair, message_1) =
+            Pair::stating(Arithmetic::InPlace, vec![policy()], policy(), both);
+        if remembered {
+            let offer = Offer::read(&[policy()], &message_1).unwrap();
+            pair.endpoint.remember_offer(address(1).ip(), offer.octets());
+        }
+        pair.say(address(1), &message_1).unwrap();
+        assert_eq!(pair.endpoint.half_open(), usize::from(!remembered));
+        let message_2 = pair.answer().unwrap();
+        let message_3 = pair.next(&message_2);
+        pair.say(address(1), &message_3).unwrap();
+        let message_4 = pair.answer().unwrap();
+        let sa = pair.establish(&message_4);
+        let session = pair.endpoint.session(&sa.cookies()).unwrap();
+        assert!(session.sa().peer_vendor_ids().contains(&detects[0]), "{remembered}");
+        assert_eq!(sa.peer_vendor_ids(), detects);
+        let settings = Settings { mode: Mode::On, ..Settings::default() };
+        for sa in [&sa, session.sa()] {
+            let rng = &mut SeededRng::from_seed([4; 32]);
+            assert!(DeadPeerDetection::new(settings, sa, rng, NOW).asks());
+        }
+    }
+    // What means nothing takes no room.
+    let strange = vec![VendorId(vec![7; 16]); 16];
+    let (mut pair, message_1) =
+        Pair::stating(Arithmetic::InPlace, vec![policy()], policy(), [strange, Vec::new()]);
+    pair.say(address(1), &message_1).unwrap();
+    let message_2 = pair.answer().unwrap();
+    let message_3 = pair.next(&message_2);
+    pair.say(address(1), &message_3).unwrap();
+    let message_4 = pair.answer().unwrap();
+    let sa = pair.establish(&message_4);
+    assert_eq!(pair.endpoint.session(&sa.cookies()).unwrap().sa().peer_vendor_ids(), []);
+    let settings = Settings { mode: Mode::On, ..Settings::default() };
+    assert!(!DeadPeerDetection::new(settings, &sa, &mut pair.rng, NOW).asks());
 }

@@ -51,6 +51,7 @@ fn initiator_config(transforms: &[Phase1Transform]) -> InitiatorConfig {
         credential: credential(),
         initial_contact: false,
         policy: policy(transforms),
+        vendor_ids: Vec::new(),
     }
 }
 

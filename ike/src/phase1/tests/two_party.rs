@@ -262,7 +262,7 @@ fn unusable_public_values_are_refused_on_both_sides() {
             vec![0xff; group.public_length()],
             own.public()[1..].to_vec(),
         ] {
-            let forged = KeyExchangeMessage::write(cookies, &public, &[1; 16]).unwrap();
+            let forged = KeyExchangeMessage::write(cookies, &public, &[1; 16], &[]).unwrap();
             assert_eq!(run.expect_ke.handle(&forged, rng).unwrap_err(), refused);
             let state = &run.responder_expect_ke;
             let checked = state.read(&forged).and_then(|received| state.check(&received));
@@ -425,7 +425,7 @@ fn a_half_open_exchange_is_small() {
     let filler = Attribute { class: 0x7000, value: AttributeValue::Long(vec![0; 8192]) };
     sa.proposals[0].transforms[254].attributes.push(filler);
     let cookies = Cookies { initiator: [1; 8], responder: [0; 8] };
-    let (message_1, _) = SaMessage::write(cookies, sa).unwrap();
+    let (message_1, _) = SaMessage::write(cookies, sa, &[]).unwrap();
     let refused = responder::answer_offer(&[policy(&[FAST])], &message_1, rng).unwrap_err();
     assert!(matches!(
         refused,
