@@ -33,6 +33,7 @@ use crate::membership::Seeds;
 use crate::membership::local_interface::{self, Interfaces};
 use crate::show::snapshot::Surroundings;
 use crate::sockets::{Received, Sockets};
+use crate::tunnel::{self, IKE_PORT, Tunnels};
 use crate::{exit, privileges, show};
 
 /// The rest of a burst of kernel events is waited for: a flush reports every entry.
@@ -56,6 +57,13 @@ struct Due {
     at: Option<BootTime>,
 }
 
+/// Which sockets a datagram came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    Gdoi,
+    Ike,
+}
+
 /// Makes a source of seeds for a group.
 pub type SeedsOf = Box<dyn FnMut(&Group) -> (Seeds, u64)>;
 
@@ -67,6 +75,9 @@ pub struct EventLoop<K: Kernel> {
     dataplane: Dataplane<K>,
     events: EventSource,
     sockets: Sockets,
+    tunnels: Tunnels,
+    /// Sockets of IKE's own port, for tunnels.
+    ike: Sockets,
     checkpoint: Checkpoint,
     calls: mpsc::Receiver<Call>,
     limiter: LogLimiter,
@@ -115,6 +126,8 @@ impl<K: Kernel> EventLoop<K> {
         let now = clock::now();
         let mut member = Member::new(&config, &mut seeds, now);
         let mut dataplane = Dataplane::new(kernel, now);
+        let mut tunnels = Tunnels::default();
+        tunnels.configure(&config.tunnels, now);
         if checkpoint::remove_orphan(&config).context("a sealed state without a state key")? {
             info!(
                 event = "sealed-state-removed",
@@ -129,8 +142,9 @@ impl<K: Kernel> EventLoop<K> {
             for unusable in &outcome.unusable {
                 error!(event = "policy-unusable", %unusable, "the groups cannot be protected");
             }
-            let desired =
+            let mut desired =
                 outcome.desired.context("the blocks cannot be made out of this configuration")?;
+            tunnels.add_to(&mut desired, now);
             dataplane.apply(desired, now).await.context(
                 "fail-close policies and guards cannot be installed; nothing was removed",
             )?;
@@ -140,6 +154,8 @@ impl<K: Kernel> EventLoop<K> {
         if let Some(error) = sockets.set(&member.local_addresses(), now).into_iter().next() {
             return Err(error).context("registrations cannot leave; blocks stay in place");
         }
+        // An address that comes later, or an IKE daemon that goes, is waited for.
+        let ike = Sockets::new(IKE_PORT);
         let misplaced = misplaced(&config.groups, interfaces);
         Ok(Self {
             path,
@@ -149,6 +165,8 @@ impl<K: Kernel> EventLoop<K> {
             dataplane,
             events,
             sockets,
+            tunnels,
+            ike,
             checkpoint,
             calls,
             limiter: LogLimiter::default(),
@@ -188,7 +206,10 @@ impl<K: Kernel> EventLoop<K> {
             let deadline = [self.poll_timeout(), next_watchdog].into_iter().flatten().min();
             tokio::select! {
                 received = self.sockets.receive(), if self.sockets_paused_until.is_none() => {
-                    self.handle_received(received);
+                    self.handle_received(received, Port::Gdoi);
+                }
+                received = self.ike.receive(), if self.sockets_paused_until.is_none() => {
+                    self.handle_received(received, Port::Ike);
                 }
                 event = self.events.next(), if self.events_paused_until.is_none() => {
                     self.handle_kernel_event(event);
@@ -215,23 +236,37 @@ impl<K: Kernel> EventLoop<K> {
         notify::stopping();
         info!(event = "stopping", restart = ending == Ending::Restart, "stopping in order");
         let now = clock::now();
-        Ok(exit::leave(&mut self.member, &self.sockets, &mut self.dataplane, ending, now).await)
+        let sockets = (&self.sockets, &self.ike);
+        let (member, tunnels) = (&mut self.member, &mut self.tunnels);
+        Ok(exit::leave(member, tunnels, sockets, &mut self.dataplane, ending, now).await)
     }
 
     fn poll_timeout(&self) -> Option<BootTime> {
         let fixed = [Some(self.dataplane.poll_timeout()), Some(self.next_environment)];
-        let others = [self.member.poll_timeout(), self.sockets.poll_timeout(), self.due.at];
+        let now = clock::now();
+        let others = [
+            self.member.poll_timeout(),
+            self.sockets.poll_timeout(),
+            self.tunnels.poll_timeout(now),
+            self.ike.poll_timeout(),
+            self.due.at,
+        ];
         let pauses = [self.events_paused_until, self.sockets_paused_until];
         fixed.into_iter().chain(others).chain(pauses).flatten().min()
     }
 
-    fn handle_received(&mut self, received: Received) {
+    fn handle_received(&mut self, received: Received, port: Port) {
         let now = clock::now();
         match received {
             Received::Datagram { source, local, octets } => {
-                let Err(error) = self.member.handle_datagram(source, local, &octets, now) else {
-                    return;
+                let handled = match port {
+                    Port::Gdoi => self.member.handle_datagram(source, local, &octets, now),
+                    Port::Ike => {
+                        let handled = self.tunnels.handle_datagram(source, local, &octets, now);
+                        handled.map_err(gdoi::error::Error::from)
+                    }
                 };
+                let Err(error) = handled else { return };
                 let reason = error.reason();
                 if let Some(pass) = self.limiter.admit(reason, now) {
                     let suppressed = pass.withheld;
@@ -246,9 +281,10 @@ impl<K: Kernel> EventLoop<K> {
                     );
                 }
             }
-            Received::Unreachable { destination } => {
-                self.member.handle_unreachable(destination, now);
-            }
+            Received::Unreachable { destination } => match port {
+                Port::Gdoi => self.member.handle_unreachable(destination, now),
+                Port::Ike => self.tunnels.handle_unreachable(destination),
+            },
             Received::Failed(error) => {
                 self.sockets_paused_until = Some(now + READ_PAUSE);
                 if let Some(pass) = self.limiter.admit("receive-failed", now) {
@@ -272,7 +308,12 @@ impl<K: Kernel> EventLoop<K> {
         match event {
             KernelEvent::Flushed(_)
             | KernelEvent::Changed { .. }
-            | KernelEvent::SaExpired { .. } => self.due.repair = true,
+            | KernelEvent::SaExpired { .. } => {
+                if let KernelEvent::SaExpired { id, hard } = &event {
+                    self.tunnels.handle_limit(id, *hard, now);
+                }
+                self.due.repair = true;
+            }
             KernelEvent::LinkChanged | KernelEvent::AddressChanged => self.due.interfaces = true,
             KernelEvent::RouteChanged => {
                 self.due.interfaces = true;
@@ -328,6 +369,10 @@ impl<K: Kernel> EventLoop<K> {
             Request::Register(GroupArgument { group }) => {
                 control::register(&mut self.member, group, now)
             }
+            Request::ShowTunnel => {
+                let snapshot = tunnel::show::snapshot(&self.tunnels, &surroundings.statistics, now);
+                ::control::Response::Tunnels(Box::new(snapshot))
+            }
             request => control::answer(request, &self.member, &surroundings, now),
         };
         call.answer(response);
@@ -357,6 +402,7 @@ impl<K: Kernel> EventLoop<K> {
         self.events_paused_until.take_if(|until| *until <= now);
         self.sockets_paused_until.take_if(|until| *until <= now);
         self.member.handle_timeout(now);
+        self.tunnels.handle_timeout(now);
         if self.due.at.is_some_and(|at| at <= now) {
             let due = std::mem::take(&mut self.due);
             if due.interfaces {
@@ -413,7 +459,10 @@ impl<K: Kernel> EventLoop<K> {
         }
         let changed = config.groups != self.config.groups;
         self.member.reload(&config, &mut self.seeds, &interfaces, now);
+        let changed = changed || config.tunnels != self.config.tunnels;
+        self.tunnels.configure(&config.tunnels, now);
         self.config.groups = config.groups;
+        self.config.tunnels = config.tunnels;
         self.check_settings();
         self.check_placement(&interfaces);
         let groups = self.config.groups.len();

@@ -4,11 +4,12 @@ use core::time::Duration;
 
 use ike::BootTime;
 use tracing::{error, info, warn};
-use xfrm::Kernel;
+use xfrm::{Desired, Kernel};
 
 use crate::dataplane::Dataplane;
 use crate::member::Member;
 use crate::sockets::Sockets;
+use crate::tunnel::Tunnels;
 
 /// The whole end takes no longer than this.
 pub const BOUND: Duration = Duration::from_secs(5);
@@ -26,7 +27,8 @@ pub enum Ending {
 /// Ends in order. Returns whether all of it worked; what did not is logged.
 pub async fn leave<K: Kernel>(
     member: &mut Member,
-    sockets: &Sockets,
+    tunnels: &mut Tunnels,
+    (sockets, ike): (&Sockets, &Sockets),
     dataplane: &mut Dataplane<K>,
     ending: Ending,
     now: BootTime,
@@ -38,7 +40,13 @@ pub async fn leave<K: Kernel>(
                 warn!(event = "goodbye-not-sent", %error, "delete of the ISAKMP SA not sent");
             }
         }
-        leave_kernel(member, dataplane, ending, now).await
+        tunnels.stop(now);
+        while let Some(transmit) = tunnels.poll_transmit() {
+            if let Err(error) = ike.send(&transmit) {
+                warn!(event = "goodbye-not-sent", %error, "delete of a tunnel's SAs not sent");
+            }
+        }
+        leave_kernel(member, tunnels, dataplane, ending, now).await
     };
     match tokio::time::timeout(BOUND, end).await {
         Ok(worked) => worked,
@@ -56,6 +64,7 @@ pub async fn leave<K: Kernel>(
 /// Brings the kernel into the state that `on-exit` asks for, or leaves it for the next run.
 pub async fn leave_kernel<K: Kernel>(
     member: &Member,
+    tunnels: &Tunnels,
     dataplane: &mut Dataplane<K>,
     ending: Ending,
     now: BootTime,
@@ -64,19 +73,27 @@ pub async fn leave_kernel<K: Kernel>(
         info!(event = "stopped", "kernel entries stay for the next run");
         return true;
     }
-    match member.desired_on_exit(now) {
+    let left = match member.desired_on_exit(now) {
+        // Without groups there is nothing to keep, and tunnels keep their policies alone.
+        Ok(None) if member.memberships().is_empty() => Ok(Some(Desired::default())),
+        other => other,
+    };
+    match left {
         Ok(None) => {
             info!(event = "stopped", "kernel entries stay, as on-exit says");
             true
         }
-        Ok(Some(desired)) => match dataplane.apply(desired, now).await {
-            Ok(()) => {
-                info!(event = "stopped", "kernel entries are as on-exit says");
-                true
+        Ok(Some(mut desired)) => {
+            tunnels.add_to(&mut desired, now);
+            match dataplane.apply(desired, now).await {
+                Ok(()) => {
+                    info!(event = "stopped", "kernel entries are as on-exit says");
+                    true
+                }
+                // Logged by the dataplane with its remedy.
+                Err(_) => false,
             }
-            // Logged by the dataplane with its remedy.
-            Err(_) => false,
-        },
+        }
         Err(unusable) => {
             error!(event = "stop-failed", %unusable, "kernel entries stay as they are");
             false

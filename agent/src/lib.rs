@@ -15,3 +15,4 @@ pub mod privileges;
 pub mod show;
 pub mod sockets;
 pub mod start;
+pub mod tunnel;

@@ -363,6 +363,12 @@ impl Member {
         self.memberships.iter().filter_map(Membership::poll_timeout).min()
     }
 
+    /// What is beside the groups in the kernel has changed: [`Member::poll_desired`] says again what
+    /// the groups want.
+    pub fn invalidate(&mut self) {
+        self.reshaped = true;
+    }
+
     /// What the kernel should hold from now on, if that may have changed.
     ///
     /// Groups whose keys cannot be used beside the others' lose them, fall back to their blocks and

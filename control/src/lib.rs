@@ -16,6 +16,7 @@ pub mod member;
 pub mod protocol;
 pub mod server;
 pub mod socket;
+pub mod tunnel;
 
 pub use key_server::ServerSnapshot;
 pub use member::MemberSnapshot;

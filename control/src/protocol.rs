@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::key_server::ServerSnapshot;
 use crate::member::MemberSnapshot;
+use crate::tunnel::TunnelsSnapshot;
 
 /// Version of the protocol. It changes when a client of the old version could misread an answer; a
 /// new field is no reason, because unknown fields are ignored.
@@ -24,6 +25,8 @@ pub const VERSION: u32 = 1;
 pub enum Request {
     /// Everything a member can show. Only `gdoi-agent` answers it.
     ShowMember,
+    /// Every site-to-site tunnel. Only `gdoi-agent` answers it.
+    ShowTunnel,
     /// Everything a key server can show. Only `gcks` answers it.
     ShowServer,
     /// Pull the keys of a group now. `gdoi-agent`.
@@ -82,6 +85,8 @@ pub enum Daemon {
 pub enum Response {
     /// Answers [`Request::ShowMember`] with everything there is.
     Member(Box<MemberSnapshot>),
+    /// Answers [`Request::ShowTunnel`].
+    Tunnels(Box<TunnelsSnapshot>),
     /// Answers [`Request::ShowServer`] with everything there is.
     Server(Box<ServerSnapshot>),
     /// To a request that changes something: it was carried out.
@@ -209,6 +214,7 @@ impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ShowMember => "show-member",
+            Self::ShowTunnel => "show-tunnel",
             Self::ShowServer => "show-server",
             Self::Register(_) => "register",
             Self::Rekey(_) => "rekey",
@@ -239,14 +245,14 @@ impl Request {
     /// The daemon that answers it.
     pub fn served_by(&self) -> Daemon {
         match self {
-            Self::ShowMember | Self::Register(_) => Daemon::Member,
+            Self::ShowMember | Self::ShowTunnel | Self::Register(_) => Daemon::Member,
             _ => Daemon::Server,
         }
     }
 
     /// Whether it changes something. Only root and the daemon's own user may do that.
     pub fn is_command(&self) -> bool {
-        !matches!(self, Self::ShowMember | Self::ShowServer)
+        !matches!(self, Self::ShowMember | Self::ShowTunnel | Self::ShowServer)
     }
 
     /// The request as one line, its end included.

@@ -340,6 +340,7 @@ impl Builder {
                     sequence_may_wrap: false,
                     install: if unknown { Install::Never } else { Install::Freely },
                     hard_lifetime,
+                    unicast: None,
                 })?;
             }
             let counter_mode = line.suite.is_counter_mode();
@@ -361,6 +362,7 @@ impl Builder {
                         false => Install::Freely,
                     },
                     hard_lifetime,
+                    unicast: None,
                 })?;
             }
         }

@@ -59,6 +59,25 @@ impl Lane {
     }
 }
 
+/// The reqids of a pair of SAs that is no group's, outbound and inbound; `None` beyond the range.
+/// They lie behind those of all slots that groups may have.
+pub fn tunnel_reqids(number: u16) -> Option<(Reqid, Reqid)> {
+    let lane = u32::from(number) / TUNNELS_PER_LANE;
+    if lane >= LANES as u32 {
+        return None;
+    }
+    let within = TUNNELS + u32::from(number) % TUNNELS_PER_LANE * 2;
+    let outbound = REQID_BASE + lane * LANE_STEP + within;
+    Some((Reqid(outbound), Reqid(outbound + 1)))
+}
+
+/// The first offset within a lane that no group's slot takes: there are at most 64 groups.
+const TUNNELS: u32 = 0x80;
+const TUNNELS_PER_LANE: u32 = (LANE_STEP - TUNNELS) / 2;
+
+/// Policies of tunnels: in front of those of groups, which are for other networks.
+pub const TUNNEL: u32 = BASE + 3;
+
 /// The slot that a reqid of ours belongs to.
 pub fn slot_of(reqid: Reqid) -> Option<u8> {
     let within = reqid.0.checked_sub(REQID_BASE)? % LANE_STEP;

@@ -98,6 +98,7 @@ impl Member {
                 sequence_may_wrap: false,
                 install: Install::Freely,
                 hard_lifetime: None,
+                unicast: None,
             };
             desired.sas.insert(id, sa);
         }
@@ -113,6 +114,7 @@ impl Member {
                 sequence_may_wrap: !counter_mode,
                 install: if counter_mode { Install::Once } else { Install::Freely },
                 hard_lifetime: None,
+                unicast: None,
             };
             desired.sas.insert(id, sa);
         }

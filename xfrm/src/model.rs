@@ -30,7 +30,8 @@ pub enum SaRole {
     Outbound,
 }
 
-/// A tunnel-mode ESP state. Replay window 0: a shared SA has no usable counter (RFC 5374 §4.2.1).
+/// A tunnel-mode ESP state. A group's has replay window 0: a shared SA has no usable counter (RFC
+/// 5374 §4.2.1).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sa {
     /// What the kernel knows it by.
@@ -54,6 +55,27 @@ pub struct Sa {
     /// kernel counts by the wall clock, so this is a backstop for a process that is gone, and it is
     /// not compared.
     pub hard_lifetime: Option<Duration>,
+    /// What an SA between two peers has and one of a group cannot have.
+    pub unicast: Option<Unicast>,
+}
+
+/// What is possible on an SA with one sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Unicast {
+    /// Packets by which one may be late (RFC 4303 §3.4.3); 0 does not look at their numbers, as
+    /// outbound.
+    pub replay_window: u32,
+    /// When the kernel says that the SA nears its end, and ends it; `None` for never.
+    pub volume: Option<Volume>,
+}
+
+/// Bounds on what an SA carries, in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Volume {
+    /// The kernel reports the SA.
+    pub soft: u64,
+    /// The kernel ends the SA.
+    pub hard: u64,
 }
 
 /// Whether a state may be installed, and how often.

@@ -345,8 +345,10 @@ fn only_closes(old: &Policy, new: &Policy) -> bool {
 /// Whether the kernel holds this state. A kernel in lockdown shows keys as zeros: then they count
 /// as equal.
 pub(crate) fn same_in_kernel(wanted: &Sa, installed: &Sa) -> bool {
-    let facts =
-        |sa: &Sa| (sa.id, sa.source, sa.reqid, sa.no_path_mtu_discovery, sa.sequence_may_wrap);
+    let facts = |sa: &Sa| {
+        let flags = (sa.no_path_mtu_discovery, sa.sequence_may_wrap);
+        (sa.id, sa.source, sa.reqid, flags, sa.unicast.unwrap_or_default())
+    };
     facts(wanted) == facts(installed)
         && wanted.hard_lifetime.is_some() == installed.hard_lifetime.is_some()
         && wanted.protection.same_in_kernel(&installed.protection)

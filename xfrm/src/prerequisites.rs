@@ -237,6 +237,7 @@ fn probe(protection: Protection) -> Sa {
         sequence_may_wrap: false,
         install: Install::Freely,
         hard_lifetime: None,
+        unicast: None,
     }
 }
 

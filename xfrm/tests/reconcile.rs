@@ -182,6 +182,7 @@ fn sa(role: SaRole, spi: u32, key: u8, counter_mode: bool) -> Sa {
             Install::Freely
         },
         hard_lifetime: None,
+        unicast: None,
     }
 }
 

@@ -91,7 +91,10 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
     check.placeholders(&file, &groups);
     check.placement(&groups);
     check.closed_by_guards_alone(&groups);
-    if groups.is_empty() {
+    let tunnels = check.tunnels(&file, &groups)?;
+    if groups.is_empty() && tunnels.is_empty() {
+        let remedy = "add a [[group]] table as in the example file, or a [[tunnel]]";
+        report.error(None, "there is no group and no tunnel", remedy);
         return None;
     }
     let state_file = match &file.state_directory {
@@ -116,6 +119,7 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
         state_key,
         local_port: file.local_port,
         groups,
+        tunnels,
     })
 }
 
@@ -511,3 +515,4 @@ fn holder(interfaces: &Interfaces, address: IpAddr) -> Option<&str> {
 mod servers;
 #[cfg(test)]
 mod tests;
+mod tunnels;

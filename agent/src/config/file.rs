@@ -22,6 +22,7 @@ use policies::{FailurePolicy, Mode};
 use toml::de::DeValue;
 use xfrm::nft::{DontFragment, SegmentSize};
 
+use super::tunnel::{GatewayTable, TunnelTable};
 use super::{CONTROL_SOCKET, GDOI_PORT, OnExit};
 use crate::membership::pending_ack::{JITTER, LONGEST_JITTER};
 
@@ -83,8 +84,20 @@ options! {
         pub policy_priority: u32 = value("policy-priority", BASE).within(1..=HIGHEST_BASE);
         /// One table for each group, at most 64. Their order gives each group a slot, from which
         /// its reqids and its placeholder address follow: add new groups at the end.
-        pub groups: Vec<Group> = tables("group")
-            .or_report("there is no group", "add a [[group]] table as in the example file");
+        pub groups: Vec<Group> = tables("group");
+        /// One table for each IKE policy that tunnels share.
+        pub gateways: Vec<GatewayTable> = tables("gateway").showing(&[("name", "\"cloud\"")]);
+        /// One table for each site-to-site tunnel (IKEv1 and ESP between two gateways). A machine
+        /// may have groups, tunnels or both.
+        pub tunnels: Vec<TunnelTable> = tables("tunnel").showing(&[
+            ("name", "\"cloud-1\""),
+            ("gateway", "\"cloud\""),
+            ("local-address", "\"198.51.100.1\""),
+            ("peer", "\"203.0.113.1\""),
+            ("local-networks", "[\"172.16.1.0/24\"]"),
+            ("remote-networks", "[\"192.168.0.0/24\"]"),
+            ("pre-shared-key-file", "\"/etc/gdoi-agent/cloud-1.psk\""),
+        ]);
     }
 
     /// A group is one membership: where it registers, what it protects.

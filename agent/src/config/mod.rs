@@ -4,6 +4,7 @@
 pub mod check;
 pub mod file;
 pub mod placement;
+pub mod tunnel;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -44,6 +45,8 @@ pub struct Config {
     pub local_port: u16,
     /// Memberships; the position is the slot.
     pub groups: Vec<Group>,
+    /// Site-to-site tunnels.
+    pub tunnels: Vec<tunnel::Tunnel>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

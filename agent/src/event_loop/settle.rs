@@ -26,6 +26,10 @@ impl<K: Kernel> EventLoop<K> {
         let now = clock::now();
         // The reason of a change comes before the change in the log.
         self.log_events();
+        let tunnels_changed = self.tunnels.take_changed();
+        if tunnels_changed {
+            self.member.invalidate();
+        }
         let outcome = self.member.poll_desired(now);
         let changed = outcome.is_some();
         if let Some(outcome) = outcome {
@@ -38,7 +42,8 @@ impl<K: Kernel> EventLoop<K> {
                 );
             }
             self.checkpoint.before_change(&self.member, now);
-            if let Some(desired) = outcome.desired {
+            if let Some(mut desired) = outcome.desired {
+                self.tunnels.add_to(&mut desired, now);
                 // Logged there, and tried again from there.
                 let _ = self.dataplane.apply(desired, now).await;
             }
@@ -52,6 +57,8 @@ impl<K: Kernel> EventLoop<K> {
         }
         self.member.handle_near_exhaustion(self.dataplane.near_exhaustion(), now);
         self.member.handle_suppressed(self.dataplane.suppressed(), now);
+        self.tunnels.handle_near_exhaustion(self.dataplane.near_exhaustion(), now);
+        self.tunnels.handle_suppressed(self.dataplane.suppressed(), now);
         self.member.handle_unknown_esp(self.dataplane.unknown_esp(), now);
         self.member.handle_integrity_failures(self.dataplane.integrity_failures(), now);
         if self.dataplane.last_error().is_none() {
@@ -71,7 +78,8 @@ impl<K: Kernel> EventLoop<K> {
             }
         }
         self.sockets.set_vrfs(self.member.vrfs());
-        for error in self.sockets.set(&self.member.local_addresses(), now) {
+        let ike = self.ike.set(&self.tunnels.local_addresses(), now);
+        for error in self.sockets.set(&self.member.local_addresses(), now).into_iter().chain(ike) {
             if let Some(pass) = self.limiter.admit("bind-failed", now) {
                 let suppressed = pass.withheld;
                 warn!(event = "bind-failed", %error, suppressed, "registrations cannot be sent; retrying");
@@ -82,9 +90,14 @@ impl<K: Kernel> EventLoop<K> {
     /// Returns whether there was anything to send.
     fn send(&mut self) -> bool {
         let mut sent = false;
-        while let Some(transmit) = self.member.poll_transmit() {
+        while let Some((transmit, sockets)) = self
+            .member
+            .poll_transmit()
+            .map(|transmit| (transmit, &self.sockets))
+            .or_else(|| Some((self.tunnels.poll_transmit()?, &self.ike)))
+        {
             sent = true;
-            let Err(error) = self.sockets.send(&transmit) else { continue };
+            let Err(error) = sockets.send(&transmit) else { continue };
             let now = clock::now();
             if let Some(pass) = self.limiter.admit("send-failed", now) {
                 let suppressed = pass.withheld;
@@ -97,6 +110,7 @@ impl<K: Kernel> EventLoop<K> {
                 );
             }
             self.member.handle_unreachable(transmit.destination, now);
+            self.tunnels.handle_unreachable(transmit.destination);
         }
         sent
     }
@@ -106,6 +120,9 @@ impl<K: Kernel> EventLoop<K> {
             if let Some(membership) = self.member.memberships().get(index) {
                 show::log::log(membership, &event);
             }
+        }
+        while let Some((tunnel, event)) = self.tunnels.poll_event() {
+            crate::tunnel::show::log(&tunnel, &event);
         }
     }
 

@@ -5,6 +5,7 @@
 //! nobody asked for. [`options!`](crate::options) declares the options of a table once.
 
 mod document;
+mod esp;
 mod identity;
 mod ike;
 mod option;
@@ -20,6 +21,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 pub use document::{Document, DocumentError, example, manual, run_documents, write_documents};
+pub use esp::weak_esp;
 pub use ike::{Ike, phase1_policy, weak_parts};
 pub use option::{Applies, Description, Effective, Kind, Outline, Section, Value, paragraphs};
 pub use report::{Entry, Report, Severity};

@@ -8,6 +8,7 @@ mod reload;
 mod server;
 mod server_members;
 mod server_statistics;
+mod tunnel;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -75,6 +76,11 @@ pub(crate) enum Show {
         #[command(subcommand)]
         part: Option<MemberPart>,
     },
+    /// Site-to-site tunnels of gdoi-agent
+    Tunnel {
+        #[command(subcommand)]
+        part: Option<TunnelPart>,
+    },
     /// The key server gcks
     Server {
         #[command(subcommand)]
@@ -91,6 +97,13 @@ pub(crate) enum MemberPart {
     Ipsec,
     /// Which traffic is encrypted, passes in clear or is blocked
     Policy,
+}
+
+/// Part of the tunnels.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum TunnelPart {
+    /// ISAKMP SAs, SAs and counters of each tunnel
+    Detail,
 }
 
 /// Part of a key server.
@@ -120,6 +133,7 @@ impl Command {
         };
         match self {
             Self::Show(Show::Member { .. }) => Request::ShowMember,
+            Self::Show(Show::Tunnel { .. }) => Request::ShowTunnel,
             Self::Show(Show::Server { .. }) => Request::ShowServer,
             Self::Register(group) => Request::Register(of_group(group)),
             Self::Rekey(group) => Request::Rekey(of_group(group)),
@@ -139,6 +153,13 @@ impl Command {
         match (self, response) {
             (Self::Show(Show::Member { part }), Response::Member(snapshot)) => {
                 member_part(*part, snapshot, json)
+            }
+            (Self::Show(Show::Tunnel { part }), Response::Tunnels(snapshot)) => {
+                match (part, json) {
+                    (_, true) => pretty(snapshot),
+                    (None, false) => Ok(tunnel::text(snapshot)),
+                    (Some(TunnelPart::Detail), false) => Ok(tunnel::detail(snapshot)),
+                }
             }
             (Self::Show(Show::Server { part }), Response::Server(snapshot)) => {
                 server_part(*part, snapshot, json)

@@ -17,6 +17,7 @@ mod errors;
 pub mod firewall;
 pub mod kernel;
 pub mod nodes;
+pub mod peers;
 pub mod plan;
 mod start;
 pub mod topology;

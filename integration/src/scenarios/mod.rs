@@ -31,6 +31,7 @@ mod sabotage;
 mod secrets;
 mod security_table;
 mod selectors;
+mod tunnels;
 
 /// What a scenario needs from outside.
 #[derive(Debug, Clone)]
@@ -205,6 +206,12 @@ pub const ALL: &[Scenario] = &[
         about: "every cell of the table of SECURITY.md",
         ordinary: false,
         play: security_table::play,
+    },
+    Scenario {
+        name: "tunnels",
+        about: "site-to-site tunnels with strongSwan: both roles, rekeys under load, refusals",
+        ordinary: false,
+        play: tunnels::play,
     },
     Scenario {
         name: "sabotage",

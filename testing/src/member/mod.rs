@@ -402,6 +402,7 @@ impl World {
         while let Some(transmit) = self.member.poll_transmit() {
             self.deliver(&transmit);
         }
-        exit::leave_kernel(&self.member, &mut self.dataplane, ending, self.now).await
+        let tunnels = agent::tunnel::Tunnels::default();
+        exit::leave_kernel(&self.member, &tunnels, &mut self.dataplane, ending, self.now).await
     }
 }

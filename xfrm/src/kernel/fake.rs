@@ -459,5 +459,6 @@ fn copy(sa: &Sa) -> Sa {
         sequence_may_wrap: sa.sequence_may_wrap,
         install: Install::Freely,
         hard_lifetime: sa.hard_lifetime,
+        unicast: sa.unicast,
     }
 }

@@ -111,7 +111,7 @@ impl Check<'_> {
         Some(server)
     }
 
-    fn secret(&mut self, source: &Located<SecretSource>) -> Option<Arc<Secret>> {
+    pub(super) fn secret(&mut self, source: &Located<SecretSource>) -> Option<Arc<Secret>> {
         if let Some(known) = self.secrets.get(&source.value) {
             return known.clone();
         }

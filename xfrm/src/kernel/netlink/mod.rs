@@ -342,6 +342,7 @@ fn strange(id: SaId, reqid: crate::model::Reqid) -> InstalledSa {
         sequence_may_wrap: false,
         install: Install::Freely,
         hard_lifetime: None,
+        unicast: None,
     };
     InstalledSa { sa, counters: Counters::default(), sequence: 0, integrity_failures: 0, added: 0 }
 }

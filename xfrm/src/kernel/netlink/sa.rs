@@ -20,7 +20,7 @@ use crate::counters::Counters;
 use crate::error::Error;
 use crate::kernel::InstalledSa;
 use crate::key::Key;
-use crate::model::{Install, Reqid, Sa, SaId, SaRole};
+use crate::model::{Install, Reqid, Sa, SaId, SaRole, Unicast, Volume};
 
 /// Length of `struct xfrm_usersa_info`.
 const SA_INFO: usize = 224;
@@ -43,6 +43,11 @@ pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
     if let Some(limit) = sa.hard_lifetime {
         info.lifetime_cfg.hard_add_expires_seconds = limit.as_secs().max(1);
     }
+    let Unicast { replay_window, volume } = sa.unicast.unwrap_or_default();
+    if let Some(Volume { soft, hard }) = volume {
+        info.lifetime_cfg.soft_byte_limit = soft.max(1);
+        info.lifetime_cfg.hard_byte_limit = hard.max(1);
+    }
     let mut header = [0; SA_INFO];
     info.emit(&mut header);
     let mut body = Attributes::after(&header);
@@ -63,11 +68,29 @@ pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
             );
         }
     }
+    if replay_window > 0 {
+        body = body.octets(XFRMA_REPLAY_ESN_VAL, &replay_state(replay_window));
+    }
     if sa.sequence_may_wrap {
         body = body.octets(XFRMA_SA_EXTRA_FLAGS, &XFRM_SA_XFLAG_OSEQ_MAY_WRAP.to_ne_bytes());
     }
     Ok(body)
 }
+
+/// `struct xfrm_replay_state_esn` before the first packet: the form that has room for a window of
+/// more than 32 packets, whatever the length of sequence numbers.
+fn replay_state(window: u32) -> Vec<u8> {
+    let words = window.div_ceil(32);
+    let mut state = Vec::with_capacity(REPLAY_HEADER.saturating_add(words as usize * 4));
+    for field in [words, 0, 0, 0, 0, window] {
+        state.extend_from_slice(&field.to_ne_bytes());
+    }
+    state.resize(REPLAY_HEADER.saturating_add(words as usize * 4), 0);
+    state
+}
+
+/// Octets of `struct xfrm_replay_state_esn` before its bitmap.
+const REPLAY_HEADER: usize = 24;
 
 /// The body of `XFRM_MSG_DELSA`.
 pub(crate) fn encode_id(id: &SaId) -> Vec<u8> {
@@ -113,6 +136,7 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
     let source = address(&info.saddr, info.family)?;
     let (mut encryption, mut integrity, mut combined, mut extra, mut sequence) =
         (None, None, None, 0, 0);
+    let mut replay_window = 0;
     // Without marks, an interface identifier, and whatever else we never set.
     let mut plain = true;
     for (kind, value) in attributes(body.get(SA_INFO..)?) {
@@ -125,8 +149,10 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
             XFRMA_IF_ID | XFRMA_MARK | XFRMA_SET_MARK | XFRMA_SET_MARK_MASK | XFRMA_TFCPAD => {
                 plain &= value.iter().all(|octet| *octet == 0);
             }
-            XFRMA_ENCAP | XFRMA_COADDR | XFRMA_OFFLOAD_DEV | XFRMA_ALG_COMP
-            | XFRMA_REPLAY_ESN_VAL => plain = false,
+            XFRMA_REPLAY_ESN_VAL => {
+                replay_window = array(value, REPLAY_HEADER - 4).map_or(0, u32::from_ne_bytes);
+            }
+            XFRMA_ENCAP | XFRMA_COADDR | XFRMA_OFFLOAD_DEV | XFRMA_ALG_COMP => plain = false,
             // XFRMA_ALG_AUTH repeats the integrity algorithm without its truncation.
             _ => {}
         }
@@ -145,7 +171,7 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
         && info.replay_window == 0
         && info.flags & !(XFRM_STATE_NOPMTUDISC | XFRM_STATE_AF_UNSPEC) == 0
         && extra & !XFRM_SA_XFLAG_OSEQ_MAY_WRAP == 0
-        && only_a_hard_time_limit(&info.lifetime_cfg);
+        && only_known_limits(&info.lifetime_cfg);
     let installed = protection.filter(|_| known).map(|protection| InstalledSa {
         sa: Sa {
             id,
@@ -156,6 +182,7 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
             no_path_mtu_discovery: info.flags & XFRM_STATE_NOPMTUDISC != 0,
             sequence_may_wrap: extra & XFRM_SA_XFLAG_OSEQ_MAY_WRAP != 0,
             install: Install::Freely,
+            unicast: unicast(replay_window, &info.lifetime_cfg),
             hard_lifetime: Some(info.lifetime_cfg.hard_add_expires_seconds)
                 .filter(|seconds| !matches!(*seconds, 0 | XFRM_INF))
                 .map(Duration::from_secs),
@@ -166,6 +193,22 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
         added: info.lifetime_cur.add_time,
     });
     Some(Seen { id, reqid, installed })
+}
+
+fn unicast(replay_window: u32, limits: &LifetimeConfig) -> Option<Unicast> {
+    let is_bound = |limit: &u64| !matches!(*limit, 0 | XFRM_INF);
+    let (soft, hard) = (limits.soft_byte_limit, limits.hard_byte_limit);
+    let volume = Some(Volume { soft, hard }).filter(|_| is_bound(&soft) && is_bound(&hard));
+    Some(Unicast { replay_window, volume }).filter(|unicast| *unicast != Unicast::default())
+}
+
+/// Whether nothing but [`Sa::hard_lifetime`] and a [`Volume`] ends it.
+pub(crate) fn only_known_limits(limits: &LifetimeConfig) -> bool {
+    let volumes = [limits.soft_byte_limit, limits.hard_byte_limit];
+    let bound = |limit: &u64| !matches!(*limit, 0 | XFRM_INF);
+    let both = volumes.iter().filter(|limit| bound(limit)).count() != 1;
+    let rest = LifetimeConfig { soft_byte_limit: 0, hard_byte_limit: 0, ..limits.clone() };
+    both && only_a_hard_time_limit(&rest)
 }
 
 /// Whether nothing but [`Sa::hard_lifetime`] ends it.
@@ -273,6 +316,7 @@ mod tests {
             sequence_may_wrap: outbound,
             install: Install::Freely,
             hard_lifetime: outbound.then_some(Duration::from_secs(3_600)),
+            unicast: None,
         }
     }
 
@@ -283,6 +327,19 @@ mod tests {
                 let sa = sa(protection, outbound);
                 let seen = decode(encode(&sa).unwrap().as_octets()).unwrap();
                 assert_eq!((seen.id, seen.reqid), (sa.id, sa.reqid));
+                assert_eq!(seen.installed.unwrap().sa, sa);
+            }
+        }
+    }
+
+    #[test]
+    fn replay_windows_and_volumes_read_back() {
+        let volume = Some(Volume { soft: 900 << 10, hard: 1 << 20 });
+        for (replay_window, volume) in [(64, None), (1024, volume), (0, volume), (4096, None)] {
+            for protection in all() {
+                let unicast = Some(Unicast { replay_window, volume });
+                let sa = Sa { unicast, ..sa(protection, false) };
+                let seen = decode(encode(&sa).unwrap().as_octets()).unwrap();
                 assert_eq!(seen.installed.unwrap().sa, sa);
             }
         }

@@ -172,7 +172,7 @@ hash = ["md5"]
     assert_eq!(
         load_text(text).map(|_| ()).unwrap_err(),
         "\
-f:2:1: error: unknown key \"port\"; known keys are control-socket, group, local-port, policy-priority, state-directory, state-key-credential, state-key-file
+f:2:1: error: unknown key \"port\"; known keys are control-socket, gateway, group, local-port, policy-priority, state-directory, state-key-credential, state-key-file, tunnel
 f:3:1: error: group.id is missing; add id = 1
 f:5:17: error: group.local-address: 2001:db8::1 is an IPv6 address, and groups are IPv4 in this version; write an IPv4 address
 f:6:8: error: group.lan: there is no interface \"eth7\"; create it first, or correct the name: there are lan, wan, wan2
@@ -193,6 +193,9 @@ f: 13 errors; nothing was started
 #[test]
 fn an_empty_file_is_an_error() {
     assert!(
-        load_text("").map(|_| ()).unwrap_err().contains("there is no group; add a [[group]] table")
+        load_text("")
+            .map(|_| ())
+            .unwrap_err()
+            .contains("there is no group and no tunnel; add a [[group]] table")
     );
 }

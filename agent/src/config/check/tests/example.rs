@@ -34,6 +34,8 @@ fn the_example_loads_and_shows_the_defaults() {
     let mut expected = load_text(EXAMPLE).unwrap().value;
     expected.groups[0].identity = Some(Identity::Address("10.0.1.1".parse().unwrap()));
     expected.groups[0].multicast_interface = Some("wan".to_owned());
+    expected.tunnels[0].gateway.profile = Some(crate::config::tunnel::Profile::Aws);
+    expected.tunnels[0].policy.kilobytes = Some(4_194_304);
     expected.state_file = "/var/lib/gdoi-agent/gdoi-agent.state".into();
     assert_eq!(format!("{spelled_out:?}"), format!("{expected:?}"));
 }
@@ -50,6 +52,8 @@ fn the_example_names_every_key() {
     for (table, text) in [
         ("", "zzzzzzzz = 1\n"),
         ("group", "[[group]]\nzzzzzzzz = 1\n"),
+        ("gateway", "[[gateway]]\nzzzzzzzz = 1\n"),
+        ("tunnel", "[[tunnel]]\nzzzzzzzz = 1\n"),
         ("server", "[[group]]\n[[group.server]]\nzzzzzzzz = 1\n"),
         ("exclude", "[[group]]\n[[group.exclude]]\nzzzzzzzz = 1\n"),
         ("ike", "[[group]]\n[group.ike]\nzzzzzzzz = 1\n"),

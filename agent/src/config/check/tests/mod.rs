@@ -9,6 +9,7 @@ mod example;
 mod groups;
 mod interfaces;
 mod secrets;
+mod tunnels;
 mod values;
 
 fn interfaces() -> Interfaces {

@@ -1,0 +1,140 @@
+//! Gateways and tunnels: what is refused, with place and remedy.
+
+use core::time::Duration;
+
+use ike::config::Identity;
+use ike::crypto::DhGroup;
+use ike::wire::registry::Doi;
+
+use super::*;
+
+const GATEWAY: &str = "[[gateway]]\nname = \"cloud\"\n";
+
+const TUNNEL: &str = "[[tunnel]]\nname = \"one\"\ngateway = \"cloud\"\nlocal-address = \
+    \"198.51.100.1\"\npeer = \"203.0.113.1\"\nlocal-networks = [\"172.20.1.0/24\"]\n\
+    remote-networks = [\"192.168.0.0/24\", \"192.168.1.0/24\"]\npre-shared-key-file = \"/a.psk\"\n";
+
+fn tunnels(text: &str) -> Result<Vec<crate::config::tunnel::Tunnel>, String> {
+    load_text(text).map(|loaded| loaded.value.tunnels)
+}
+
+/// The messages about a file, without places and the closing line.
+fn defects(text: &str) -> Vec<String> {
+    let report = tunnels(text).unwrap_err();
+    let mut lines: Vec<String> = report.lines().map(str::to_owned).collect();
+    lines.pop();
+    lines.into_iter().filter_map(|line| Some(line.split_once("error: ")?.1.to_owned())).collect()
+}
+
+#[test]
+fn a_machine_may_have_tunnels_alone() {
+    let all = tunnels(&format!("{GATEWAY}{TUNNEL}")).unwrap();
+    let [tunnel] = all.as_slice() else { panic!("{all:?}") };
+    assert_eq!(tunnel.gateway.phase1.doi, Doi::IPSEC);
+    assert_eq!(tunnel.gateway.phase1.lifetime, Duration::from_secs(28_800));
+    assert_eq!(tunnel.pairs().count(), 2);
+    assert_eq!(tunnel.policy.pfs, Some(DhGroup::Modp2048));
+    assert_eq!(tunnel.policy.lifetime, Duration::from_secs(3600));
+    assert_eq!(tunnel.replay_window, 1024);
+    assert_eq!(tunnel.peer_identity, Identity::Address("203.0.113.1".parse().unwrap()));
+}
+
+#[test]
+fn a_gateway_with_tunnels_cannot_be_removed() {
+    assert_eq!(
+        defects(TUNNEL),
+        [
+            "tunnel.gateway: there is no gateway \"cloud\"; add the [[gateway]], or remove the tunnel \
+          first: a gateway stays as long as tunnels use it"
+        ]
+    );
+}
+
+#[test]
+fn networks_that_overlap_are_refused() {
+    let change = |from: &str, to: &str| defects(&format!("{GATEWAY}{}", TUNNEL.replace(from, to)));
+    assert_eq!(
+        change("192.168.1.0/24", "192.168.0.128/25"),
+        [
+            "tunnel.remote-networks: 192.168.0.128/25 overlaps with 192.168.0.0/24; keep the wider one"
+        ]
+    );
+    assert_eq!(
+        change("192.168.1.0/24", "172.20.0.0/16"),
+        [
+            "tunnel.remote-networks: 172.20.0.0/16 overlaps with the local network 172.20.1.0/24; the \
+          networks of both sites must differ"
+        ]
+    );
+    let other = TUNNEL.replace("\"one\"", "\"two\"").replace("203.0.113.1", "203.0.113.2");
+    let other =
+        other.replace("192.168.0.0/24", "192.168.0.0/16").replace(", \"192.168.1.0/24\"", "");
+    assert_eq!(
+        defects(&format!("{GATEWAY}{TUNNEL}{other}")),
+        ["tunnel.remote-networks: 192.168.0.0/16 overlaps with 192.168.0.0/24 of tunnel one; a \
+          packet can take one tunnel only: narrow one of them"]
+    );
+    // Two tunnels of different sites to one network.
+    let apart = other.replace("172.20.1.0/24", "172.21.1.0/24");
+    assert_eq!(tunnels(&format!("{GATEWAY}{TUNNEL}{apart}")).unwrap().len(), 2);
+}
+
+#[test]
+fn what_a_group_protects_is_not_a_tunnels() {
+    let inside = TUNNEL.replace("192.168.0.0/24", "172.16.9.0/24");
+    assert_eq!(
+        defects(&format!("{GROUP}{GATEWAY}{inside}")),
+        ["tunnel.remote-networks: 172.16.9.0/24 and a local network of the tunnel lie in what \
+          group branches protects; take them out of the group's protected prefixes"]
+    );
+}
+
+#[test]
+fn ends_are_told_apart() {
+    let twice = TUNNEL.replace("\"one\"", "\"two\"").replace("192.168.", "10.7.");
+    assert_eq!(
+        defects(&format!("{GATEWAY}{TUNNEL}{twice}")),
+        ["tunnel.peer: tunnel one goes from 198.51.100.1 to 203.0.113.1 as well; write the \
+          networks of both into one tunnel"]
+    );
+    let own = TUNNEL.replace("203.0.113.1", "198.51.100.1");
+    assert_eq!(
+        defects(&format!("{GATEWAY}{own}")),
+        ["tunnel.peer: 198.51.100.1 is this end as well; write the address of the other end"]
+    );
+}
+
+#[test]
+fn weak_algorithms_need_legacy_in_the_tunnel_that_uses_them() {
+    let google = GATEWAY.replace("\n", "\nprofile = \"google\"\n").replacen(
+        "[[gateway]]\nprofile = \"google\"",
+        "[[gateway]]",
+        1,
+    );
+    assert_eq!(
+        defects(&format!("{google}{TUNNEL}")),
+        ["tunnel one allows MODP 1024 (group 2), which is weak; choose strong ones in gateway \
+          cloud and in the tunnel, or set legacy = true in the tunnel and know why"]
+    );
+    let legacy = format!("{TUNNEL}legacy = true\n");
+    let loaded = load_text(&format!("{google}{legacy}")).unwrap();
+    assert!(loaded.warnings.iter().any(|warning| warning.to_string().contains("group 2")));
+    let tunnel = &loaded.value.tunnels[0];
+    assert_eq!(tunnel.policy.pfs, Some(DhGroup::Modp1024));
+    assert_eq!(tunnel.gateway.phase1.lifetime, Duration::from_secs(36_600));
+    // What is written counts, whatever the profile says.
+    let own = format!("{legacy}pfs = \"off\"\nlifetime = \"15m\"\n");
+    let tunnel = tunnels(&format!("{google}{own}")).unwrap().remove(0);
+    assert_eq!((tunnel.policy.pfs, tunnel.policy.lifetime.as_secs()), (None, 900));
+}
+
+#[test]
+fn every_profile_fills_in_what_its_gateway_takes() {
+    for profile in ["aws", "google", "oracle", "azure-policy", "alibaba", "naver"] {
+        let gateway = format!("{GATEWAY}profile = \"{profile}\"\n");
+        let tunnel = tunnels(&format!("{gateway}{TUNNEL}legacy = true\n")).unwrap().remove(0);
+        assert_eq!(tunnel.gateway.profile.map(|profile| profile.name()), Some(profile));
+        assert!(!tunnel.gateway.phase1.transforms.is_empty());
+        assert!(tunnel.policy.algorithms.iter().all(|algorithms| algorithms.is_complete()));
+    }
+}

@@ -1,0 +1,347 @@
+//! Gateways and tunnels: what was typed, held against each other and against the groups.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use daemon::configuration::{Ike, Located, Place, phase1_policy, weak_esp, weak_parts};
+use ike::config::{Identity, Phase1Policy, Phase1Transform};
+use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
+use ike::quick::{ChildPolicy, Mode};
+use ike::wire::registry::Doi;
+use ipnet::IpNet;
+use policies::precedence::{BASE, TUNNEL};
+
+use super::{Check, Group};
+use crate::config::file::File;
+use crate::config::tunnel::{
+    Gateway, GatewayTable, MOST_PAIRS, MOST_TUNNELS, Pfs, Tunnel, TunnelTable,
+};
+
+impl Check<'_> {
+    /// All tunnels; `None` when something is missing, which is then noted.
+    pub(super) fn tunnels(&mut self, file: &File, groups: &[Group]) -> Option<Vec<Tunnel>> {
+        let gateways = self.gateways(&file.gateways);
+        if file.tunnels.len() > MOST_TUNNELS {
+            let place = file.tunnels.get(MOST_TUNNELS).and_then(|tunnel| tunnel.place.clone());
+            let message =
+                format!("{} tunnels; there are at most {MOST_TUNNELS}", file.tunnels.len());
+            self.report.error(place, message, "remove some");
+        }
+        let names = file.tunnels.iter().filter_map(|tunnel| tunnel.name.as_ref());
+        self.unique("tunnel.name", names);
+        let raised: Vec<Option<Tunnel>> =
+            file.tunnels.iter().map(|typed| self.tunnel(typed, &gateways)).collect();
+        self.ends(&file.tunnels);
+        self.overlaps(&file.tunnels, groups);
+        raised.into_iter().collect()
+    }
+
+    fn gateways(&self, typed: &[GatewayTable]) -> BTreeMap<String, Gateway> {
+        self.unique("gateway.name", typed.iter().filter_map(|gateway| gateway.name.as_ref()));
+        let raised = typed.iter().filter_map(|gateway| {
+            let name = gateway.name.as_ref()?.value.clone();
+            let profile = gateway.profile.as_ref().map(|profile| profile.value);
+            let phase1 = self.phase1(gateway);
+            Some((name.clone(), Gateway { name, profile, phase1 }))
+        });
+        raised.collect()
+    }
+
+    /// Weak algorithms are the business of the tunnels that use the gateway.
+    fn phase1(&self, gateway: &GatewayTable) -> Phase1Policy {
+        let filled = gateway.profile.as_ref().map(|profile| profile.value.filled());
+        let mut ike = Ike {
+            place: gateway.place.clone(),
+            encryption: gateway.encryption.clone(),
+            hash: gateway.hash.clone(),
+            dh_group: gateway.dh_group.clone(),
+            lifetime: Duration::from_secs(28_800),
+        };
+        if let Some(filled) = filled {
+            fill(&mut ike.encryption, filled.encryption);
+            fill(&mut ike.hash, filled.hash);
+            fill(&mut ike.dh_group, filled.dh_group);
+            ike.lifetime = filled.lifetime;
+        }
+        if let Some(lifetime) = &gateway.lifetime {
+            ike.lifetime = lifetime.value;
+        }
+        Phase1Policy { doi: Doi::IPSEC, ..phase1_policy(&ike, "gateway", true, self.report) }
+    }
+
+    fn tunnel(
+        &mut self,
+        typed: &TunnelTable,
+        gateways: &BTreeMap<String, Gateway>,
+    ) -> Option<Tunnel> {
+        let gateway = typed.gateway.as_ref().and_then(|named| {
+            let found = gateways.get(&named.value).cloned();
+            if found.is_none() {
+                self.error(
+                    &named.place,
+                    format!("tunnel.gateway: there is no gateway \"{}\"", named.value),
+                    "add the [[gateway]], or remove the tunnel first: a gateway stays as long as \
+                     tunnels use it",
+                );
+            }
+            found
+        });
+        let pre_shared_key = self.tunnel_key(typed);
+        let local = typed.local.as_ref().and_then(|local| self.end(local, "tunnel.local-address"));
+        let peer = typed.peer.as_ref().and_then(|peer| self.end(peer, "tunnel.peer"));
+        let gateway = gateway?;
+        self.legacy(typed, &gateway);
+        let identity = |typed: &Option<Located<Identity>>, address| {
+            typed.as_ref().map_or(Identity::Address(address), |identity| identity.value.clone())
+        };
+        let nets = |list: &[Located<IpNet>]| list.iter().map(|net| net.value.trunc()).collect();
+        let (local, peer) = (local?, peer?);
+        let local_networks: Vec<IpNet> = nets(&typed.local_networks);
+        let remote_networks: Vec<IpNet> = nets(&typed.remote_networks);
+        let pairs = local_networks.len().saturating_mul(remote_networks.len());
+        if pairs > MOST_PAIRS {
+            let message = format!("tunnel {}: {pairs} pairs of networks", label(typed));
+            let remedy = format!("write fewer and wider networks: at most {MOST_PAIRS} pairs");
+            self.report.error(typed.place.clone(), message, remedy);
+        }
+        Some(Tunnel {
+            name: typed.name.as_ref()?.value.clone(),
+            local,
+            peer,
+            identity: identity(&typed.identity, local),
+            peer_identity: identity(&typed.peer_identity, peer),
+            local_networks,
+            remote_networks,
+            pre_shared_key: pre_shared_key?,
+            policy: child_policy(typed, &gateway),
+            gateway,
+            start: typed.start,
+            replay_window: typed.replay_window,
+            priority: self.policy_priority.saturating_add(TUNNEL - BASE),
+        })
+    }
+
+    fn tunnel_key(&mut self, typed: &TunnelTable) -> Option<Arc<ike::crypto::Secret>> {
+        match &typed.pre_shared_key {
+            Some(source) => self.secret(source),
+            None => {
+                let message = format!("tunnel {} has no pre-shared key", label(typed));
+                let remedy = "write pre-shared-key-file = \"..\" with the path of its file";
+                self.report.error(typed.place.clone(), message, remedy);
+                None
+            }
+        }
+    }
+
+    fn end(&self, address: &Located<IpAddr>, key: &str) -> Option<IpAddr> {
+        let value = address.value;
+        if value.is_ipv6() {
+            let message =
+                format!("{key}: {value} is an IPv6 address, and tunnels end at IPv4 ones");
+            self.error(&address.place, message, "write an IPv4 address");
+            return None;
+        }
+        if value.is_unspecified() || value.is_multicast() || value.is_loopback() {
+            let message = format!("{key}: {value} is no host's address");
+            self.error(&address.place, message, "write the address of the tunnel's end");
+            return None;
+        }
+        Some(value)
+    }
+
+    fn legacy(&self, typed: &TunnelTable, gateway: &Gateway) {
+        let policy = child_policy(typed, gateway);
+        let mut weak = weak_parts(&gateway.phase1);
+        weak.extend(policy.algorithms.iter().filter_map(|algorithms| weak_esp(*algorithms)));
+        if let Some(group) = policy.pfs {
+            let alone = Phase1Policy {
+                transforms: gateway
+                    .phase1
+                    .transforms
+                    .iter()
+                    .take(1)
+                    .map(|one| Phase1Transform {
+                        encryption: Phase1Encryption::Aes128Cbc,
+                        hash: HashAlgorithm::Sha2_256,
+                        group,
+                        authentication: one.authentication,
+                    })
+                    .collect(),
+                ..gateway.phase1.clone()
+            };
+            weak.extend(weak_parts(&alone));
+        }
+        weak.sort_unstable();
+        weak.dedup();
+        if weak.is_empty() {
+            return;
+        }
+        let message = format!("tunnel {} allows {}", label(typed), weak.join(", "));
+        if typed.legacy {
+            let remedy = "remove them as soon as the peer allows it";
+            self.report.warning(typed.place.clone(), message, remedy);
+        } else {
+            let remedy = format!(
+                "choose strong ones in gateway {} and in the tunnel, or set legacy = true in the \
+                 tunnel and know why",
+                gateway.name
+            );
+            self.report.error(typed.place.clone(), format!("{message}, which is weak"), remedy);
+        }
+    }
+
+    /// In main mode the addresses are all there is to tell tunnels apart by.
+    fn ends(&self, tunnels: &[TunnelTable]) {
+        let mut seen: BTreeMap<(IpAddr, IpAddr), &str> = BTreeMap::new();
+        for tunnel in tunnels {
+            let (Some(local), Some(peer)) = (&tunnel.local, &tunnel.peer) else { continue };
+            if local.value == peer.value {
+                let message = format!("tunnel.peer: {} is this end as well", peer.value);
+                self.error(&peer.place, message, "write the address of the other end");
+            }
+            if let Some(other) = seen.insert((local.value, peer.value), label(tunnel)) {
+                let message = format!(
+                    "tunnel.peer: tunnel {other} goes from {} to {} as well",
+                    local.value, peer.value
+                );
+                let remedy = "write the networks of both into one tunnel";
+                self.error(&peer.place, message, remedy);
+            }
+        }
+    }
+
+    fn overlaps(&self, tunnels: &[TunnelTable], groups: &[Group]) {
+        for (number, tunnel) in tunnels.iter().enumerate() {
+            self.family(tunnel);
+            self.overlaps_within(tunnel);
+            for theirs in &tunnel.remote_networks {
+                for other in tunnels.iter().take(number) {
+                    self.overlaps_other(tunnel, theirs, other);
+                }
+                for group in groups {
+                    let covers = |net: &IpNet| group.protected.iter().any(|p| overlap(p, net));
+                    let ours = tunnel.local_networks.iter().any(|ours| covers(&ours.value));
+                    if ours && covers(&theirs.value) {
+                        let message = format!(
+                            "tunnel.remote-networks: {} and a local network of the tunnel lie in \
+                             what group {} protects",
+                            theirs.value, group.name
+                        );
+                        let remedy = "take them out of the group's protected prefixes";
+                        self.error(&theirs.place, message, remedy);
+                    }
+                }
+            }
+        }
+    }
+
+    fn family(&self, tunnel: &TunnelTable) {
+        for (key, nets) in [("local", &tunnel.local_networks), ("remote", &tunnel.remote_networks)]
+        {
+            for net in nets.iter().filter(|net| net.value.addr().is_ipv6()) {
+                let message = format!(
+                    "tunnel.{key}-networks: {} is an IPv6 network, and tunnels carry IPv4",
+                    net.value
+                );
+                self.error(&net.place, message, "write IPv4 networks");
+            }
+        }
+    }
+
+    fn overlaps_within(&self, tunnel: &TunnelTable) {
+        for (key, nets) in [("local", &tunnel.local_networks), ("remote", &tunnel.remote_networks)]
+        {
+            for (number, net) in nets.iter().enumerate() {
+                let before = nets.iter().take(number);
+                if let Some(other) = before.into_iter().find(|one| overlap(&one.value, &net.value))
+                {
+                    let message = format!(
+                        "tunnel.{key}-networks: {} overlaps with {}",
+                        net.value, other.value
+                    );
+                    self.error(&net.place, message, "keep the wider one");
+                }
+            }
+        }
+        for theirs in &tunnel.remote_networks {
+            let ours = tunnel.local_networks.iter();
+            if let Some(ours) = ours.into_iter().find(|ours| overlap(&ours.value, &theirs.value)) {
+                let message = format!(
+                    "tunnel.remote-networks: {} overlaps with the local network {}",
+                    theirs.value, ours.value
+                );
+                self.error(&theirs.place, message, "the networks of both sites must differ");
+            }
+        }
+    }
+
+    fn overlaps_other(&self, tunnel: &TunnelTable, theirs: &Located<IpNet>, other: &TunnelTable) {
+        let mut remote = other.remote_networks.iter();
+        let Some(taken) = remote.find(|net| overlap(&net.value, &theirs.value)) else { return };
+        let any = |ours: &Located<IpNet>| {
+            other.local_networks.iter().any(|net| overlap(&net.value, &ours.value))
+        };
+        if tunnel.local_networks.iter().any(any) {
+            let message = format!(
+                "tunnel.remote-networks: {} overlaps with {} of tunnel {}",
+                theirs.value,
+                taken.value,
+                label(other)
+            );
+            let remedy = "a packet can take one tunnel only: narrow one of them";
+            self.error(&theirs.place, message, remedy);
+        }
+    }
+
+    fn unique<'n>(&self, key: &str, names: impl Iterator<Item = &'n Located<String>>) {
+        let mut seen: BTreeMap<&str, &Place> = BTreeMap::new();
+        for name in names {
+            if let Some(first) = seen.insert(name.as_str(), &name.place) {
+                let line = self.report.line(first.start);
+                let message = format!("{key}: \"{}\" is in line {line} as well", name.value);
+                self.error(&name.place, message, "give each its own name");
+            }
+        }
+    }
+}
+
+fn child_policy(typed: &TunnelTable, gateway: &Gateway) -> ChildPolicy {
+    let filled = gateway.profile.map(|profile| profile.filled());
+    let mut esp = typed.esp.clone();
+    if let Some(filled) = &filled {
+        fill(&mut esp, filled.esp);
+    }
+    let default = Pfs(Some(DhGroup::Modp2048));
+    let pfs = typed.pfs.as_ref().map(|pfs| pfs.value);
+    let lifetime = typed.lifetime.as_ref().map(|lifetime| lifetime.value);
+    let kilobytes = typed.kilobytes.as_ref().map(|kilobytes| kilobytes.value);
+    ChildPolicy {
+        algorithms: esp.iter().map(|algorithms| algorithms.value).collect(),
+        pfs: pfs.or(filled.as_ref().map(|filled| Pfs(filled.pfs))).unwrap_or(default).0,
+        mode: Mode::Tunnel,
+        lifetime: lifetime
+            .or(filled.as_ref().map(|filled| filled.esp_lifetime))
+            .unwrap_or(Duration::from_secs(3600)),
+        kilobytes: kilobytes.or(filled.as_ref().and_then(|filled| filled.kilobytes)).map(u64::from),
+        extended_sequence_numbers: false,
+    }
+}
+
+/// Puts what a profile says in the place of a default: what was typed has a place in the file.
+fn fill<T: Clone>(list: &mut Vec<Located<T>>, filled: &[T]) {
+    if list.iter().all(|one| one.place == (0..0)) {
+        let located = |value: &T| Located { value: value.clone(), place: 0..0 };
+        *list = filled.iter().map(located).collect();
+    }
+}
+
+fn label(tunnel: &TunnelTable) -> &str {
+    tunnel.name.as_ref().map_or("?", |name| name.as_str())
+}
+
+fn overlap(one: &IpNet, two: &IpNet) -> bool {
+    one.contains(two) || two.contains(one)
+}

@@ -1,0 +1,295 @@
+//! Site-to-site tunnels: what is typed, and the values that the daemon acts on.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::sync::Arc;
+
+use daemon::configuration::{
+    Located, Place, Problem, Read, Words, choice, key_source, list, list_or, one_of, optional,
+    optional_one_of, place, required, value,
+};
+use daemon::options;
+use daemon::secrets::SecretSource;
+use ike::config::{Identity, Phase1Policy};
+use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
+use ike::quick::{ChildPolicy, EspAlgorithms, EspEncryption, EspIntegrity};
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+/// Tunnels of one machine.
+pub const MOST_TUNNELS: usize = 256;
+/// Pairs of networks of one tunnel; each has SAs of its own.
+pub const MOST_PAIRS: usize = 64;
+
+/// A gateway: the IKE policy that its tunnels share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    pub name: String,
+    pub profile: Option<Profile>,
+    pub phase1: Phase1Policy,
+}
+
+/// A site-to-site tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    pub name: String,
+    pub gateway: Gateway,
+    pub local: IpAddr,
+    pub peer: IpAddr,
+    pub identity: Identity,
+    pub peer_identity: Identity,
+    pub local_networks: Vec<IpNet>,
+    pub remote_networks: Vec<IpNet>,
+    pub pre_shared_key: Arc<Secret>,
+    /// What Quick Mode may negotiate.
+    pub policy: ChildPolicy,
+    pub start: Start,
+    /// Packets by which one may be late.
+    pub replay_window: u32,
+    /// Priority of its policies in the kernel.
+    pub priority: u32,
+}
+
+/// When SAs are negotiated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Start {
+    /// At once, and again whenever they are gone.
+    #[default]
+    Now,
+    /// Only the peer begins.
+    Answer,
+}
+
+/// What a cloud's gateway takes: it fills in what is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    Aws,
+    Google,
+    Oracle,
+    AzurePolicy,
+    Alibaba,
+    Naver,
+}
+
+/// Perfect forward secrecy as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pfs(pub Option<DhGroup>);
+
+const PROFILE: Words<Profile> = &[
+    ("aws", Profile::Aws),
+    ("google", Profile::Google),
+    ("oracle", Profile::Oracle),
+    ("azure-policy", Profile::AzurePolicy),
+    ("alibaba", Profile::Alibaba),
+    ("naver", Profile::Naver),
+];
+
+const START: Words<Start> = &[("now", Start::Now), ("answer", Start::Answer)];
+
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+const SHORTEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+options! {
+    /// A gateway: the IKE policy that its tunnels share.
+    pub struct GatewayTable {
+        /// Where it begins.
+        pub place: Option<Place> = place();
+        /// The name that tunnels refer to.
+        pub name: Option<Located<String>> = required("name").set("\"cloud\"");
+        /// Whose gateway is at the other end: fills in what that gateway takes, for phase 1 and for
+        /// the tunnels, where nothing else is written. Google, Alibaba and policy-based gateways of
+        /// Azure take Diffie-Hellman group 2 only: their tunnels need `legacy = true`.
+        pub profile: Option<Located<Profile>> = optional_one_of("profile", PROFILE)
+            .example("\"aws\"");
+        /// Encryption of phase 1, in order of preference; with `legacy = true` in its tunnels also
+        /// 3des-cbc and des-cbc.
+        pub encryption: Vec<Located<Phase1Encryption>> =
+            list_or("encryption", [Phase1Encryption::Aes256Cbc, Phase1Encryption::Aes128Cbc]);
+        /// Hash and pseudo-random function of phase 1, in order of preference.
+        pub hash: Vec<Located<HashAlgorithm>> = list_or("hash", [HashAlgorithm::Sha2_256]);
+        /// Diffie-Hellman group of phase 1, in order of preference: 14, 15, 16, 19, 20; with
+        /// `legacy = true` in its tunnels also 1, 2, 5 and 24.
+        pub dh_group: Vec<Located<DhGroup>> = list_or("dh-group", [DhGroup::Modp2048]);
+        /// Lifetime of an ISAKMP SA. The shorter one of both sides counts.
+        pub lifetime: Option<Located<Duration>> = optional("lifetime")
+            .within(SHORTEST..=LONGEST).usual(&Duration::from_secs(28_800));
+    }
+
+    /// A tunnel: the networks of two sites, joined by ESP between two addresses.
+    pub struct TunnelTable {
+        /// Where it begins.
+        pub place: Option<Place> = place();
+        /// Name in logs and in `gdoictl show tunnel`.
+        pub name: Option<Located<String>> = required("name").set("\"cloud-1\"");
+        /// The [[gateway]] whose IKE policy it uses.
+        pub gateway: Option<Located<String>> = required("gateway").set("\"cloud\"");
+        /// The address of this machine that the tunnel ends at.
+        pub local: Option<Located<IpAddr>> = required("local-address").set("\"198.51.100.1\"");
+        /// The address of the other end. One tunnel for each pair of addresses.
+        pub peer: Option<Located<IpAddr>> = required("peer").set("\"203.0.113.1\"");
+        /// Networks on this side. Each pair of a local and a remote network has SAs of its own.
+        pub local_networks: Vec<Located<IpNet>> = list("local-networks").set("[\"172.16.1.0/24\"]");
+        /// Networks on the other side. They overlap neither with those of this side nor with those
+        /// of another tunnel.
+        pub remote_networks: Vec<Located<IpNet>> =
+            list("remote-networks").set("[\"192.168.0.0/24\"]");
+        /// The identity that we prove. Without it, the local address.
+        pub identity: Option<Located<Identity>> = optional("identity")
+            .example("{ address = \"198.51.100.1\" }");
+        /// The identity that the peer must prove. Without it, its address.
+        pub peer_identity: Option<Located<Identity>> = optional("peer-identity")
+            .example("{ address = \"203.0.113.1\" }");
+        /// The key shared with the peer: a file that only its owner may read, whose content up to a
+        /// final newline is the key.
+        pub pre_shared_key: Option<Located<SecretSource>> =
+            key_source("pre-shared-key-file", "pre-shared-key-credential")
+                .set("\"/etc/gdoi-agent/cloud-1.psk\"");
+        /// ESP proposals in order of preference.
+        pub esp: Vec<Located<EspAlgorithms>> = list_or("esp", [
+            EspAlgorithms::combined(EspEncryption::Aes256Gcm),
+            EspAlgorithms::separate(EspEncryption::Aes256Cbc, EspIntegrity::HmacSha2_256),
+        ]);
+        /// Perfect forward secrecy: the Diffie-Hellman group of the keys of each SA, or "off". With
+        /// `legacy = true` also groups 1, 2, 5 and 24.
+        pub pfs: Option<Located<Pfs>> = optional("pfs").usual(&Pfs(Some(DhGroup::Modp2048)));
+        /// Lifetime of an SA. The shorter one of both sides counts; new SAs take over before it is
+        /// over.
+        pub lifetime: Option<Located<Duration>> = optional("lifetime")
+            .within(SHORTEST..=LONGEST).usual(&DEFAULT_LIFETIME);
+        /// Kilobytes that an SA carries at most; the smaller figure of both sides counts. Without
+        /// it, any number.
+        pub kilobytes: Option<Located<u32>> = optional("lifetime-kilobytes")
+            .within(1024..=u32::MAX).example("4194304");
+        /// When SAs are negotiated: "now", and again whenever there are none, or "answer", only when
+        /// the peer asks.
+        pub start: Start = one_of("start", Start::Now, START);
+        /// Packets by which one may be late before it counts as a replay (RFC 4303 §3.4.3).
+        pub replay_window: u32 = value("replay-window", 1024).within(32..=4096);
+        /// Allow what is weak: 3DES, MD5 and Diffie-Hellman groups 1, 2, 5, 24, in ESP and in the
+        /// gateway's policy.
+        pub legacy: bool = value("legacy", false);
+    }
+}
+
+impl Read for Pfs {
+    const EXAMPLE: &'static str = "14";
+    const TYPE: &'static str = "\"off\" or number";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
+        match value {
+            DeValue::String(_) => choice(value, &[("off", Self(None))]),
+            _ => DhGroup::read(value).map(|group| Self(Some(group))),
+        }
+    }
+
+    fn toml(&self) -> String {
+        self.0.map_or_else(|| String::from("\"off\""), |group| group.toml())
+    }
+}
+
+/// What a profile fills in.
+pub struct Filled {
+    pub encryption: &'static [Phase1Encryption],
+    pub hash: &'static [HashAlgorithm],
+    pub dh_group: &'static [DhGroup],
+    pub lifetime: Duration,
+    pub esp: &'static [EspAlgorithms],
+    pub pfs: Option<DhGroup>,
+    pub esp_lifetime: Duration,
+    pub kilobytes: Option<u32>,
+}
+
+const fn cbc(encryption: EspEncryption, integrity: EspIntegrity) -> EspAlgorithms {
+    EspAlgorithms::separate(encryption, integrity)
+}
+
+const AES_128_SHA1: EspAlgorithms = cbc(EspEncryption::Aes128Cbc, EspIntegrity::HmacSha1);
+const AES_256_SHA1: EspAlgorithms = cbc(EspEncryption::Aes256Cbc, EspIntegrity::HmacSha1);
+const AES_256_SHA256: EspAlgorithms = cbc(EspEncryption::Aes256Cbc, EspIntegrity::HmacSha2_256);
+const AES_256_GCM: EspAlgorithms = EspAlgorithms::combined(EspEncryption::Aes256Gcm);
+
+impl Profile {
+    /// The word of the configuration.
+    pub fn name(self) -> &'static str {
+        PROFILE.iter().find(|(_, profile)| *profile == self).map_or("", |(name, _)| name)
+    }
+
+    /// What the gateway takes, the strongest of it first.
+    pub fn filled(self) -> Filled {
+        const HOUR: u64 = 3600;
+        let seconds = Duration::from_secs;
+        match self {
+            Self::Aws => Filled {
+                encryption: &[Phase1Encryption::Aes256Cbc, Phase1Encryption::Aes128Cbc],
+                hash: &[HashAlgorithm::Sha2_256],
+                dh_group: &[DhGroup::Modp2048],
+                lifetime: seconds(8 * HOUR),
+                esp: &[AES_256_GCM, AES_256_SHA256],
+                pfs: Some(DhGroup::Modp2048),
+                esp_lifetime: seconds(HOUR),
+                kilobytes: None,
+            },
+            Self::Google => Filled {
+                encryption: &[Phase1Encryption::Aes128Cbc],
+                hash: &[HashAlgorithm::Sha1],
+                dh_group: &[DhGroup::Modp1024],
+                lifetime: seconds(36_600),
+                esp: &[AES_128_SHA1],
+                pfs: Some(DhGroup::Modp1024),
+                esp_lifetime: seconds(3 * HOUR),
+                kilobytes: None,
+            },
+            Self::Oracle => Filled {
+                encryption: &[Phase1Encryption::Aes256Cbc],
+                hash: &[HashAlgorithm::Sha2_384, HashAlgorithm::Sha2_256],
+                dh_group: &[DhGroup::Ecp384, DhGroup::Modp2048],
+                lifetime: seconds(8 * HOUR),
+                esp: &[AES_256_GCM, AES_256_SHA256],
+                pfs: Some(DhGroup::Modp2048),
+                esp_lifetime: seconds(HOUR),
+                kilobytes: None,
+            },
+            Self::AzurePolicy => Filled {
+                encryption: &[Phase1Encryption::Aes256Cbc, Phase1Encryption::Aes128Cbc],
+                hash: &[HashAlgorithm::Sha1],
+                dh_group: &[DhGroup::Modp1024],
+                lifetime: seconds(8 * HOUR),
+                esp: &[AES_256_SHA1, AES_128_SHA1],
+                pfs: None,
+                esp_lifetime: seconds(HOUR),
+                kilobytes: Some(102_400_000),
+            },
+            Self::Alibaba => Filled {
+                encryption: &[Phase1Encryption::Aes128Cbc],
+                hash: &[HashAlgorithm::Sha1],
+                dh_group: &[DhGroup::Modp1024],
+                lifetime: seconds(24 * HOUR),
+                esp: &[AES_128_SHA1],
+                pfs: Some(DhGroup::Modp1024),
+                esp_lifetime: seconds(24 * HOUR),
+                kilobytes: None,
+            },
+            Self::Naver => Filled {
+                encryption: &[Phase1Encryption::Aes256Cbc],
+                hash: &[HashAlgorithm::Sha1],
+                dh_group: &[DhGroup::Modp1536],
+                lifetime: seconds(24 * HOUR),
+                esp: &[AES_256_SHA1],
+                pfs: Some(DhGroup::Modp1536),
+                esp_lifetime: seconds(HOUR),
+                kilobytes: None,
+            },
+        }
+    }
+}
+
+impl Tunnel {
+    /// Pairs of a local and a remote network, in the order of the file.
+    pub fn pairs(&self) -> impl Iterator<Item = (IpNet, IpNet)> + '_ {
+        let remote = &self.remote_networks;
+        self.local_networks
+            .iter()
+            .flat_map(move |ours| remote.iter().map(|theirs| (*ours, *theirs)))
+    }
+}

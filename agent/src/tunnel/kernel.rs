@@ -1,0 +1,143 @@
+//! What tunnels want in the kernel: states and policies, beside those of the groups.
+
+use core::net::{IpAddr, Ipv4Addr};
+use core::time::Duration;
+
+use ike::BootTime;
+use ike::quick::{Addresses, EspAlgorithms, EspEncryption, EspIntegrity, EspKeys, TrafficSelector};
+use xfrm::Desired;
+use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
+use xfrm::key::Key;
+use xfrm::model::{
+    Action, Direction, Install, Policy, PolicyId, Sa, SaId, SaRole, Selector, Template, Unicast,
+    Volume,
+};
+
+use super::child_sa::Pair;
+use super::state::{Flow, Tunnel};
+
+/// The kernel ends an SA by itself so long after we should have.
+const SLACK: Duration = Duration::from_secs(10);
+
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// Octets of the integrity check value of AES-GCM here.
+const ICV: u8 = 16;
+
+/// Adds what `tunnel` wants. Without SAs its policies drop what they are for.
+pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, now: BootTime) {
+    for flow in tunnel.flows() {
+        policies(tunnel, flow, desired);
+        for pair in flow.pairs.values() {
+            let (_, reqid) = flow.reqids;
+            let id = SaId { destination: tunnel.config().local, spi: pair.spi() };
+            let window = tunnel.config().replay_window;
+            let sa = Sa {
+                reqid,
+                role: SaRole::Inbound,
+                source: ANY,
+                install: Install::Freely,
+                unicast: Some(Unicast { replay_window: window, volume: None }),
+                ..state(id, pair, &pair.sas.inbound, now)
+            };
+            desired.sas.insert(id, sa);
+        }
+        if let Some(pair) = flow.sending(now) {
+            let (reqid, _) = flow.reqids;
+            let id = SaId { destination: tunnel.config().peer, spi: pair.sas.outbound.spi };
+            let combined = pair.sas.algorithms.encryption.is_combined();
+            let volume = pair.sas.kilobytes.map(volume);
+            let sa = Sa {
+                reqid,
+                role: SaRole::Outbound,
+                source: tunnel.config().local,
+                // A second installation would begin the same initialisation vectors once more.
+                install: if combined { Install::Once } else { Install::Freely },
+                unicast: volume.map(|volume| Unicast { replay_window: 0, volume: Some(volume) }),
+                ..state(id, pair, &pair.sas.outbound, now)
+            };
+            desired.sas.insert(id, sa);
+        }
+    }
+}
+
+fn state(id: SaId, pair: &Pair, keys: &EspKeys, now: BootTime) -> Sa {
+    Sa {
+        id,
+        source: ANY,
+        role: SaRole::Inbound,
+        reqid: xfrm::model::Reqid(0),
+        protection: protection(pair.sas.algorithms, keys),
+        no_path_mtu_discovery: false,
+        sequence_may_wrap: false,
+        install: Install::Freely,
+        hard_lifetime: Some(pair.expires().saturating_since(now) + SLACK),
+        unicast: None,
+    }
+}
+
+/// A new SA is asked for when nine tenths are used.
+fn volume(kilobytes: u64) -> Volume {
+    let hard = kilobytes.saturating_mul(1024);
+    Volume { soft: hard / 10 * 9, hard }
+}
+
+fn protection(
+    EspAlgorithms { encryption, integrity }: EspAlgorithms,
+    keys: &EspKeys,
+) -> Protection {
+    let key = Key::copy_from(keys.encryption.expose());
+    let Some(integrity) = integrity else {
+        return Protection::Combined { aead: Aead::AesGcm, key, icv: ICV };
+    };
+    Protection::Separate {
+        encryption: match encryption {
+            EspEncryption::TripleDesCbc => Encryption::TripleDesCbc,
+            _ => Encryption::AesCbc,
+        },
+        encryption_key: key,
+        integrity: match integrity {
+            EspIntegrity::HmacSha1 => Integrity::HmacSha1_96,
+            EspIntegrity::HmacSha2_256 => Integrity::HmacSha2_256_128,
+            EspIntegrity::HmacSha2_384 => Integrity::HmacSha2_384_192,
+            EspIntegrity::HmacSha2_512 => Integrity::HmacSha2_512_256,
+        },
+        integrity_key: Key::copy_from(keys.integrity.expose()),
+    }
+}
+
+fn policies(tunnel: &Tunnel, flow: &Flow, desired: &mut Desired) {
+    let (outbound, inbound) = flow.reqids;
+    let (ours, theirs) = (flow.selectors.local, flow.selectors.remote);
+    let (local, peer) = (tunnel.config().local, tunnel.config().peer);
+    let priority = tunnel.config().priority;
+    let template = |source, destination, reqid| {
+        Action::Protect(Template { source, destination, reqid, optional: false })
+    };
+    let leaving = template(local, peer, outbound);
+    let arriving = template(ANY, local, inbound);
+    for (direction, from, to, action) in [
+        (Direction::Out, ours, theirs, leaving),
+        (Direction::In, theirs, ours, arriving),
+        (Direction::Forward, theirs, ours, arriving),
+    ] {
+        let Some(selector) = selector(from, to) else { continue };
+        let id = PolicyId { direction, selector };
+        desired.policies.insert(id.clone(), Policy { id, priority, action });
+    }
+}
+
+fn selector(from: TrafficSelector, to: TrafficSelector) -> Option<Selector> {
+    let (Addresses::Net(source), Addresses::Net(destination)) = (from.addresses, to.addresses)
+    else {
+        return None;
+    };
+    Some(Selector {
+        source,
+        destination,
+        protocol: from.protocol,
+        source_port: from.port,
+        destination_port: to.port,
+        interface: None,
+    })
+}

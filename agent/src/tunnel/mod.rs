@@ -1,0 +1,220 @@
+//! Site-to-site tunnels: one value that owns them all, without clock, sockets or kernel.
+//!
+//! After every `handle_*` and command, log [`Tunnels::poll_event`], put [`Tunnels::add_to`] into the
+//! kernel if [`Tunnels::take_changed`], and only then send [`Tunnels::poll_transmit`]: an SA that
+//! the peer may send on is in the kernel before the message leaves that tells it so.
+
+mod child_sa;
+mod kernel;
+pub mod show;
+pub mod state;
+#[cfg(test)]
+mod tests;
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeSet, VecDeque};
+
+use gdoi::event::Transmit;
+use ike::BootTime;
+use ike::error::Error;
+use ike::quick::Selectors;
+use policies::precedence::tunnel_reqids;
+use tracing::error;
+use xfrm::Desired;
+use xfrm::model::{Reqid, SaId};
+
+use crate::config::tunnel as config;
+use crate::membership::Seeds;
+use state::{Tunnel, is_meant, stray};
+
+/// UDP port of IKE (RFC 2408 §2.5.1).
+pub const IKE_PORT: u16 = 500;
+
+/// What happened to a tunnel, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// There is an ISAKMP SA.
+    Connected {
+        /// The peer has lost what it had before.
+        restarted: bool,
+    },
+    IsakmpSaEnded,
+    /// There are SAs for a pair of networks.
+    Negotiated {
+        selectors: Selectors,
+        /// Our SPI.
+        spi: u32,
+        /// Whether others are replaced by them.
+        rekeyed: bool,
+    },
+    /// The peer has deleted the SAs of a pair of networks.
+    DeletedByPeer {
+        selectors: Selectors,
+    },
+    /// Something cannot be negotiated.
+    Failed {
+        reason: String,
+    },
+}
+
+/// All tunnels.
+pub struct Tunnels {
+    tunnels: Vec<Tunnel>,
+    seeds: Seeds,
+    /// Messages of tunnels that are gone.
+    parting: VecDeque<Transmit>,
+    changed: bool,
+}
+
+impl Default for Tunnels {
+    /// No tunnel, with seeds of the operating system.
+    fn default() -> Self {
+        Self::new(Box::new(daemon::entropy::seed))
+    }
+}
+
+impl Tunnels {
+    /// No tunnel yet: [`Tunnels::configure`] makes them.
+    pub fn new(seeds: Seeds) -> Self {
+        Self { tunnels: Vec::new(), seeds, parting: VecDeque::new(), changed: false }
+    }
+
+    /// Changes over to another configuration. A tunnel that is as it was goes on; one that has
+    /// changed ends and begins anew; one that is gone ends. The peers are told.
+    pub fn configure(&mut self, configs: &[config::Tunnel], now: BootTime) {
+        let mut before = std::mem::take(&mut self.tunnels);
+        let kept: Vec<Tunnel> =
+            before.extract_if(.., |tunnel| configs.contains(tunnel.config())).collect();
+        for mut gone in before {
+            gone.stop(now);
+            self.parting.extend(std::iter::from_fn(|| gone.poll_transmit()));
+            self.changed = true;
+        }
+        let mut kept = kept;
+        for config in configs {
+            if let Some(place) = kept.iter().position(|tunnel| tunnel.config() == config) {
+                self.tunnels.push(kept.remove(place));
+                continue;
+            }
+            let taken: BTreeSet<u16> = self
+                .tunnels
+                .iter()
+                .chain(&kept)
+                .flat_map(|tunnel| tunnel.flows().iter().map(|flow| flow.number))
+                .collect();
+            let numbers: Vec<(u16, Reqid, Reqid)> = (0..=u16::MAX)
+                .filter(|number| !taken.contains(number))
+                .map_while(|number| tunnel_reqids(number).map(|(out, inb)| (number, out, inb)))
+                .take(config.pairs().count())
+                .collect();
+            match (self.seeds)() {
+                Ok(seed) => {
+                    let mut tunnel = Tunnel::new(config.clone(), &numbers, seed);
+                    tunnel.handle_timeout(now);
+                    self.tunnels.push(tunnel);
+                    self.changed = true;
+                }
+                Err(error) => {
+                    error!(
+                        event = "no-randomness",
+                        tunnel = %config.name,
+                        %error,
+                        "tunnel cannot be started; it starts with the next reload"
+                    );
+                }
+            }
+        }
+    }
+
+    pub fn all(&self) -> &[Tunnel] {
+        &self.tunnels
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tunnels.is_empty()
+    }
+
+    /// Addresses that IKE is spoken from.
+    pub fn local_addresses(&self) -> BTreeSet<IpAddr> {
+        self.tunnels.iter().map(|tunnel| tunnel.config().local).collect()
+    }
+
+    /// A datagram arrived at port 500.
+    ///
+    /// # Errors
+    /// It is discarded, and nothing changed.
+    pub fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
+        let meant = self.tunnels.iter_mut().find(|tunnel| is_meant(tunnel, source, local));
+        meant.ok_or_else(|| stray(source))?.handle_datagram(source, local, datagram, now)
+    }
+
+    /// An ICMP unreachable for `destination` arrived; it is unauthenticated and only shortens the
+    /// wait of main mode.
+    pub fn handle_unreachable(&mut self, destination: SocketAddr) {
+        let meant = |tunnel: &&mut Tunnel| tunnel.config().peer == destination.ip();
+        self.tunnels.iter_mut().filter(meant).for_each(Tunnel::handle_unreachable);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        self.tunnels.iter_mut().for_each(|tunnel| tunnel.handle_timeout(now));
+    }
+
+    /// The kernel says that an SA came to a limit.
+    pub fn handle_limit(&mut self, id: &SaId, hard: bool, now: BootTime) {
+        self.tunnels.iter_mut().for_each(|tunnel| tunnel.handle_limit(id, hard, now));
+    }
+
+    /// Outbound SAs whose sequence number is near exhaustion.
+    pub fn handle_near_exhaustion(&mut self, senders: &BTreeSet<SaId>, now: BootTime) {
+        senders.iter().for_each(|id| self.handle_limit(id, false, now));
+    }
+
+    /// Outbound counter-mode SAs that were lost and must not be reinstalled: new ones are due.
+    pub fn handle_suppressed(&mut self, senders: &BTreeSet<SaId>, now: BootTime) {
+        senders.iter().for_each(|id| self.handle_limit(id, false, now));
+    }
+
+    /// Ends all tunnels, telling the peers. Their policies stay, and drop what they are for.
+    pub fn stop(&mut self, now: BootTime) {
+        self.tunnels.iter_mut().for_each(|tunnel| tunnel.stop(now));
+    }
+
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        let parting = self.parting.pop_front();
+        parting.or_else(|| self.tunnels.iter_mut().find_map(Tunnel::poll_transmit))
+    }
+
+    /// When [`Tunnels::handle_timeout`] is due.
+    pub fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
+        self.tunnels.iter().filter_map(|tunnel| tunnel.poll_timeout(now)).min()
+    }
+
+    /// Whether the kernel should hold something else than before.
+    pub fn take_changed(&mut self) -> bool {
+        let changed = |tunnel: &mut Tunnel| std::mem::take(&mut tunnel.changed);
+        let any = self.tunnels.iter_mut().map(changed).fold(false, |any, one| any | one);
+        std::mem::take(&mut self.changed) | any
+    }
+
+    /// Adds what the tunnels want in the kernel.
+    pub fn add_to(&self, desired: &mut Desired, now: BootTime) {
+        self.tunnels.iter().for_each(|tunnel| kernel::add(tunnel, desired, now));
+    }
+
+    /// What happened next, and to which tunnel.
+    pub fn poll_event(&mut self) -> Option<(String, Event)> {
+        self.tunnels.iter_mut().find_map(|tunnel| {
+            if tunnel.events.is_empty() {
+                return None;
+            }
+            Some((tunnel.config().name.clone(), tunnel.events.remove(0)))
+        })
+    }
+}

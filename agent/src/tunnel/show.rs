@@ -1,0 +1,121 @@
+//! Tunnels as `gdoictl` shows them, and as the log tells of them.
+
+use control::member::Traffic;
+use control::tunnel::{TunnelIsakmpSa, TunnelNetworks, TunnelSas, TunnelSnapshot, TunnelsSnapshot};
+use daemon::configuration::Read as _;
+use ike::BootTime;
+use ike::phase1::Role;
+use tracing::{info, warn};
+use xfrm::model::SaId;
+use xfrm::statistics::Statistics;
+
+use super::child_sa::Pair;
+use super::state::{Flow, State, Tunnel};
+use super::{Event, Tunnels};
+
+/// All tunnels with the kernel's counters.
+pub fn snapshot(tunnels: &Tunnels, statistics: &Statistics, now: BootTime) -> TunnelsSnapshot {
+    let tunnels = tunnels.all().iter();
+    TunnelsSnapshot { tunnels: tunnels.map(|tunnel| one(tunnel, statistics, now)).collect() }
+}
+
+fn one(tunnel: &Tunnel, statistics: &Statistics, now: BootTime) -> TunnelSnapshot {
+    let (config, state) = (tunnel.config(), tunnel.state(now));
+    let hex = |cookie: [u8; 8]| cookie.iter().map(|octet| format!("{octet:02x}")).collect();
+    let isakmp_sa = tunnel.peer().isakmp_sa().map(|(cookies, transform, expires)| TunnelIsakmpSa {
+        initiator_cookie: hex(cookies.initiator),
+        responder_cookie: hex(cookies.responder),
+        transform: transform.to_string(),
+        lifetime_left_seconds: expires.saturating_since(now).as_secs(),
+    });
+    TunnelSnapshot {
+        name: config.name.clone(),
+        gateway: config.gateway.name.clone(),
+        profile: config.gateway.profile.map(|profile| profile.name().to_owned()),
+        local: config.local.to_string(),
+        peer: config.peer.to_string(),
+        active: state == State::Active,
+        state: state.to_string(),
+        active_seconds: tunnel.active_since().map(|since| now.saturating_since(since).as_secs()),
+        isakmp_sa,
+        networks: tunnel
+            .flows()
+            .iter()
+            .map(|flow| networks(tunnel, flow, statistics, now))
+            .collect(),
+    }
+}
+
+fn networks(
+    tunnel: &Tunnel,
+    flow: &Flow,
+    statistics: &Statistics,
+    now: BootTime,
+) -> TunnelNetworks {
+    let sending = flow.sending(now).map(Pair::spi);
+    let mut pairs: Vec<&Pair> = flow.pairs.values().collect();
+    pairs.sort_by_key(|pair| (Some(pair.spi()) != sending, pair.since()));
+    let sas = pairs.into_iter().map(|pair| {
+        let count = |destination, spi| {
+            let found = statistics.sas.get(&SaId { destination, spi });
+            found.map_or_else(Traffic::default, |sa| Traffic {
+                packets: sa.packets,
+                octets: sa.octets,
+            })
+        };
+        let sas = &pair.sas;
+        TunnelSas {
+            inbound_spi: format!("{:#010x}", sas.inbound.spi),
+            outbound_spi: format!("{:#010x}", sas.outbound.spi),
+            sending: Some(pair.spi()) == sending,
+            algorithms: sas.algorithms.to_string(),
+            pfs: sas.pfs.map_or_else(|| String::from("off"), |group| group.toml()),
+            initiator: pair.role() == Role::Initiator,
+            age_seconds: now.saturating_since(pair.since()).as_secs(),
+            lifetime_left_seconds: pair.expires().saturating_since(now).as_secs(),
+            kilobytes: sas.kilobytes,
+            received: count(tunnel.config().local, sas.inbound.spi),
+            sent: count(tunnel.config().peer, sas.outbound.spi),
+        }
+    });
+    TunnelNetworks {
+        local: flow.selectors.local.to_string(),
+        remote: flow.selectors.remote.to_string(),
+        sas: sas.collect(),
+    }
+}
+
+/// Writes an event to the log.
+pub fn log(tunnel: &str, event: &Event) {
+    match event {
+        Event::Connected { restarted } => info!(
+            event = "tunnel-connected",
+            tunnel,
+            peer_restarted = restarted,
+            "ISAKMP SA established with the peer of the tunnel"
+        ),
+        Event::IsakmpSaEnded => {
+            info!(event = "tunnel-isakmp-sa-ended", tunnel, "ISAKMP SA of the tunnel ended");
+        }
+        Event::Negotiated { selectors, spi, rekeyed } => info!(
+            event = "tunnel-sas-negotiated",
+            tunnel,
+            networks = %selectors,
+            spi = format_args!("{spi:#010x}"),
+            rekeyed,
+            "SAs of the tunnel negotiated"
+        ),
+        Event::DeletedByPeer { selectors } => warn!(
+            event = "tunnel-sas-deleted",
+            tunnel,
+            networks = %selectors,
+            "the peer deleted the SAs of the tunnel; its traffic is blocked"
+        ),
+        Event::Failed { reason } => {
+            warn!(
+                event = "tunnel-negotiation-failed",
+                tunnel, reason, "tunnel cannot be negotiated"
+            );
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! One tunnel: an IKE peer, and for each pair of networks the SAs that there are.
+
+use core::fmt;
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use gdoi::event::Transmit;
+use ike::BootTime;
+use ike::config::{Credential, RetransmissionPolicy};
+use ike::crypto::SeededRng;
+use ike::error::{Error, NotAccepted, PeerMisbehaved};
+use ike::peer::{ChildConfig, Peer, PeerConfig, PeerEvent};
+use ike::quick::{Selectors, TrafficSelector};
+use ike::session::PeerAddress;
+use xfrm::model::{Reqid, SaId};
+
+use super::child_sa::Pair;
+use super::{Event, IKE_PORT};
+use crate::config::tunnel::{self as config, Start};
+
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// A pair of networks with its SAs.
+#[derive(Debug)]
+pub struct Flow {
+    pub selectors: Selectors,
+    /// Outbound and inbound.
+    pub reqids: (Reqid, Reqid),
+    pub number: u16,
+    pub pairs: BTreeMap<u32, Pair>,
+    /// A new pair is being asked for, in the place of these.
+    asking: Option<BTreeSet<u32>>,
+    retry_at: Option<BootTime>,
+    failures: u32,
+    /// Why the last attempt failed.
+    reason: Option<String>,
+    /// The pair that was sent on when the kernel's desired state was last made.
+    sent_on: Option<u32>,
+}
+
+/// A tunnel.
+#[derive(Debug)]
+pub struct Tunnel {
+    config: config::Tunnel,
+    peer: Peer,
+    flows: Vec<Flow>,
+    rng: SeededRng,
+    /// Why the ISAKMP SA cannot be had, or why the peer's last request was refused.
+    reason: Option<String>,
+    since: Option<BootTime>,
+    pub(super) changed: bool,
+    pub(super) events: Vec<Event>,
+}
+
+impl Tunnel {
+    /// A tunnel of which nothing has been said. `numbers` gives each pair of networks its reqids.
+    pub fn new(config: config::Tunnel, numbers: &[(u16, Reqid, Reqid)], seed: [u8; 32]) -> Self {
+        let mut rng = SeededRng::from_seed(seed);
+        let pairs = config.pairs().map(|(local, remote)| Selectors {
+            local: TrafficSelector::net(local),
+            remote: TrafficSelector::net(remote),
+        });
+        let flows: Vec<Flow> = pairs
+            .zip(numbers)
+            .map(|(selectors, (number, outbound, inbound))| Flow {
+                selectors,
+                reqids: (*outbound, *inbound),
+                number: *number,
+                pairs: BTreeMap::new(),
+                asking: None,
+                retry_at: None,
+                failures: 0,
+                reason: None,
+                sent_on: None,
+            })
+            .collect();
+        let children = flows
+            .iter()
+            .map(|flow| ChildConfig { selectors: flow.selectors, policy: config.policy.clone() });
+        let peer = PeerConfig {
+            address: PeerAddress {
+                remote: SocketAddr::new(config.peer, IKE_PORT),
+                local: SocketAddr::new(config.local, IKE_PORT),
+            },
+            identity: config.identity.clone(),
+            expected_identity: config.peer_identity.clone(),
+            credential: Credential::PreSharedKey(config.pre_shared_key.clone()),
+            phase1: config.gateway.phase1.clone(),
+            retransmission: RetransmissionPolicy::default(),
+            children: children.collect(),
+        };
+        let peer = Peer::new(peer, rng.array());
+        let (reason, since, changed, events) = (None, None, true, Vec::new());
+        Self { config, peer, flows, rng, reason, since, changed, events }
+    }
+
+    pub fn config(&self) -> &config::Tunnel {
+        &self.config
+    }
+
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub fn flows(&self) -> &[Flow] {
+        &self.flows
+    }
+
+    /// Since when all pairs of networks have SAs.
+    pub fn active_since(&self) -> Option<BootTime> {
+        self.since
+    }
+
+    /// `active`, or why not.
+    pub fn state(&self, now: BootTime) -> State {
+        let lacking = self.flows.iter().find(|flow| flow.sending(now).is_none());
+        let Some(flow) = lacking else { return State::Active };
+        let reason = flow.reason.clone().or_else(|| self.reason.clone());
+        match (reason, self.config.start) {
+            (Some(reason), _) => State::Failed(reason),
+            (None, Start::Answer) => State::WaitsForPeer,
+            (None, Start::Now) => State::Connecting,
+        }
+    }
+
+    /// A datagram came from the peer.
+    ///
+    /// # Errors
+    /// It is discarded, and nothing changed.
+    pub fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
+        let handled = self.peer.handle_datagram(source, local, datagram, now);
+        if let Err(error) = &handled {
+            self.note_discard(error);
+        }
+        self.take_events(now);
+        self.advance(now);
+        handled
+    }
+
+    /// What an operator should see of discarded datagrams: a peer whose proof cannot be read has
+    /// another key, and one whose offer is not accepted another policy.
+    fn note_discard(&mut self, error: &Error) {
+        let reason = match error {
+            Error::PeerMisbehaved(PeerMisbehaved::WrongHash { message: "message 5" })
+            | Error::InvalidMessage(_) => String::from(
+                "the peer's proof in main mode cannot be read: it may have another pre-shared key",
+            ),
+            Error::PeerIncompatible(error) => error.to_string(),
+            Error::PeerMisbehaved(error @ PeerMisbehaved::WrongIdentity { .. }) => {
+                error.to_string()
+            }
+            _ => return,
+        };
+        self.reason = Some(reason);
+    }
+
+    pub fn handle_unreachable(&mut self) {
+        self.peer.handle_unreachable();
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        self.peer.handle_timeout(now);
+        self.take_events(now);
+        self.advance(now);
+    }
+
+    /// The kernel says that an SA of this tunnel came to a limit.
+    pub fn handle_limit(&mut self, id: &SaId, hard: bool, now: BootTime) {
+        for pair in self.flows.iter_mut().flat_map(|flow| flow.pairs.values_mut()) {
+            let inbound = id.destination == self.config.local && id.spi == pair.spi();
+            let outbound = id.destination == self.config.peer && id.spi == pair.sas.outbound.spi;
+            if inbound || outbound {
+                if hard { pair.ended(now) } else { pair.near_end(now) }
+            }
+        }
+        self.advance(now);
+    }
+
+    /// Ends everything, telling the peer.
+    pub fn stop(&mut self, now: BootTime) {
+        let spis: Vec<u32> =
+            self.flows.iter().flat_map(|flow| flow.pairs.keys().copied()).collect();
+        self.peer.delete(&spis, now);
+        self.peer.disconnect();
+        self.flows.iter_mut().for_each(|flow| flow.pairs.clear());
+        self.changed = true;
+    }
+
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.peer.poll_transmit()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
+        let peer = self.peer.poll_timeout().map(|deadline| deadline.at);
+        let flows = self.flows.iter().filter_map(|flow| flow.next(now));
+        peer.into_iter().chain(flows).min()
+    }
+
+    fn take_events(&mut self, now: BootTime) {
+        while let Some(event) = self.peer.poll_event() {
+            self.take_event(event, now);
+        }
+    }
+
+    fn take_event(&mut self, event: PeerEvent, now: BootTime) {
+        match event {
+            PeerEvent::Established { restarted, .. } => {
+                self.reason = None;
+                if restarted {
+                    let flows = self.flows.iter_mut();
+                    flows.for_each(|flow| flow.pairs.clear());
+                    self.changed = true;
+                }
+                self.events.push(Event::Connected { restarted });
+            }
+            PeerEvent::Phase1Failed(failure) => {
+                let reason = failure.to_string();
+                for flow in &mut self.flows {
+                    if flow.asking.is_some() {
+                        flow.fail(None, now);
+                    }
+                }
+                self.fail(reason);
+            }
+            PeerEvent::Ended { .. } => self.events.push(Event::IsakmpSaEnded),
+            PeerEvent::Prepared { child, sas, role } => {
+                let jitter = self.rng.array::<1>()[0];
+                let Some(flow) = self.flows.get_mut(child) else { return };
+                let replaces = match role {
+                    ike::phase1::Role::Initiator => flow.asking.take().unwrap_or_default(),
+                    ike::phase1::Role::Responder => BTreeSet::new(),
+                };
+                let pair = Pair::new(*sas, role, replaces, jitter, now);
+                flow.pairs.insert(pair.spi(), pair);
+                self.changed = true;
+            }
+            PeerEvent::Confirmed { child, spi } => {
+                let Some(flow) = self.flows.get_mut(child) else { return };
+                let others = flow.sending(now).is_some();
+                if let Some(pair) = flow.pairs.get_mut(&spi) {
+                    pair.confirm(others, now);
+                }
+                (flow.reason, flow.failures, flow.retry_at) = (None, 0, None);
+                let selectors = flow.selectors;
+                self.changed = true;
+                self.events.push(Event::Negotiated { selectors, spi, rekeyed: others });
+            }
+            PeerEvent::Abandoned { child, spi } => {
+                if let Some(flow) = self.flows.get_mut(child) {
+                    flow.pairs.remove(&spi);
+                    self.changed = true;
+                }
+            }
+            PeerEvent::Failed { child, failure } => {
+                let reason = failure.to_string();
+                let Some(flow) = self.flows.get_mut(child) else { return };
+                let news = flow.reason.as_ref() != Some(&reason);
+                flow.fail(Some(reason.clone()), now);
+                if news {
+                    self.events.push(Event::Failed { reason });
+                }
+            }
+            PeerEvent::Refused { error, .. } => self.fail(error.to_string()),
+            PeerEvent::Deleted { spis } => self.delete(&spis, now),
+        }
+    }
+
+    fn fail(&mut self, reason: String) {
+        if self.reason.as_ref() != Some(&reason) {
+            self.events.push(Event::Failed { reason: reason.clone() });
+        }
+        self.reason = Some(reason);
+    }
+
+    /// The peer does not receive on these any more.
+    fn delete(&mut self, spis: &[u32], now: BootTime) {
+        for flow in &mut self.flows {
+            let before = flow.pairs.len();
+            flow.pairs.retain(|_, pair| !spis.contains(&pair.sas.outbound.spi));
+            if flow.pairs.len() < before {
+                self.changed = true;
+                if flow.pairs.is_empty() {
+                    // The peer may be restarting, or about to ask itself.
+                    flow.retry_at = Some(now + FIRST_RETRY);
+                    self.events.push(Event::DeletedByPeer { selectors: flow.selectors });
+                }
+            }
+        }
+    }
+
+    /// What is due now: new pairs, and the end of old ones.
+    fn advance(&mut self, now: BootTime) {
+        let mut over = Vec::new();
+        let mut wanted = Vec::new();
+        for (child, flow) in self.flows.iter_mut().enumerate() {
+            flow.retire_replaced(now);
+            let ended: Vec<u32> =
+                flow.pairs.values().filter(|pair| pair.is_over(now)).map(Pair::spi).collect();
+            for spi in ended {
+                flow.pairs.remove(&spi);
+                over.push(spi);
+            }
+            if flow.wants(self.config.start, now) {
+                flow.asking = Some(flow.pairs.keys().copied().collect());
+                wanted.push(child);
+            }
+            let sent_on = flow.sending(now).map(Pair::spi);
+            self.changed |= sent_on != flow.sent_on;
+            flow.sent_on = sent_on;
+        }
+        self.changed |= !over.is_empty();
+        self.peer.delete(&over, now);
+        for child in wanted {
+            self.peer.negotiate(child, now);
+        }
+        // What could not be begun at all.
+        while let Some(event) = self.peer.poll_event() {
+            self.take_event(event, now);
+        }
+        let active = self.flows.iter().all(|flow| flow.sending(now).is_some());
+        self.since = active.then(|| self.since.unwrap_or(now));
+    }
+}
+
+impl Flow {
+    /// The pair that is sent on: of those that may be, the latest.
+    pub fn sending(&self, now: BootTime) -> Option<&Pair> {
+        let ready = self.pairs.values().filter(|pair| pair.sends(now));
+        ready.max_by_key(|pair| (pair.send_from(), pair.spi()))
+    }
+
+    fn fail(&mut self, reason: Option<String>, now: BootTime) {
+        self.asking = None;
+        let wait = FIRST_RETRY
+            .saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX))
+            .min(LONGEST_RETRY);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Some(now + wait);
+        self.reason = reason;
+    }
+
+    /// Whether a new pair is to be asked for.
+    fn wants(&self, start: Start, now: BootTime) -> bool {
+        if self.asking.is_some() || self.retry_at.is_some_and(|at| at > now) {
+            return false;
+        }
+        match self
+            .pairs
+            .values()
+            .filter(|pair| pair.send_from().is_some())
+            .max_by_key(|pair| (pair.send_from(), pair.spi()))
+        {
+            Some(newest) => newest.is_due(now),
+            // One that is not confirmed yet is the peer's.
+            None => start == Start::Now && self.pairs.is_empty(),
+        }
+    }
+
+    fn retire_replaced(&mut self, now: BootTime) {
+        let replaced: BTreeSet<u32> =
+            self.pairs.values().filter_map(|pair| pair.replaced(now)).flatten().copied().collect();
+        for spi in replaced {
+            if let Some(pair) = self.pairs.get_mut(&spi) {
+                pair.retire(now);
+            }
+        }
+    }
+
+    fn next(&self, now: BootTime) -> Option<BootTime> {
+        let retry = self.retry_at.filter(|at| *at > now);
+        let pairs = self.pairs.values().filter_map(|pair| pair.next(now));
+        retry.into_iter().chain(pairs).min()
+    }
+}
+
+/// How a tunnel is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Every pair of networks has SAs.
+    Active,
+    /// Negotiations are under way.
+    Connecting,
+    /// It only answers, and the peer has not asked.
+    WaitsForPeer,
+    /// The last attempt failed, and why.
+    Failed(String),
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Active => f.write_str("active"),
+            Self::Connecting => f.write_str("connecting"),
+            Self::WaitsForPeer => f.write_str("waits for the peer to begin (start = \"answer\")"),
+            Self::Failed(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// Whether a datagram from `source` to `local` is for this tunnel.
+pub(super) fn is_meant(tunnel: &Tunnel, source: SocketAddr, local: SocketAddr) -> bool {
+    source.ip() == tunnel.config.peer && local.ip() == tunnel.config.local
+}
+
+/// A datagram that belongs to no tunnel.
+pub(super) fn stray(source: SocketAddr) -> Error {
+    NotAccepted::UnknownSource(source).into()
+}

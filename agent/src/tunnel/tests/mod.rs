@@ -1,0 +1,323 @@
+//! Both ends of a tunnel in one process on a virtual clock, and what each wants in its kernel.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ike::BootTime;
+use ike::config::{Authentication, Identity, Phase1Policy, Phase1Transform};
+use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
+use ike::quick::{ChildPolicy, EspAlgorithms, EspEncryption, Mode};
+use ike::wire::registry::Doi;
+use xfrm::Desired;
+use xfrm::model::{Action, SaId, SaRole};
+
+use super::state::State;
+use super::{IKE_PORT, Tunnels};
+use crate::config::tunnel::{Gateway, Start, Tunnel};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn address(end: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, end])
+}
+
+fn config(end: u8, other: u8, start: Start) -> Tunnel {
+    let transform = Phase1Transform {
+        encryption: Phase1Encryption::Aes128Cbc,
+        hash: HashAlgorithm::Sha2_256,
+        group: DhGroup::Ecp256,
+        authentication: Authentication::PreSharedKey,
+    };
+    let phase1 = Phase1Policy {
+        doi: Doi::IPSEC,
+        transforms: vec![transform],
+        lifetime: Duration::from_secs(7200),
+    };
+    let net = |end: u8, number: u8| format!("10.{end}.{number}.0/24").parse().unwrap();
+    Tunnel {
+        name: String::from("site"),
+        gateway: Gateway { name: String::from("lab"), profile: None, phase1 },
+        local: address(end),
+        peer: address(other),
+        identity: Identity::Address(address(end)),
+        peer_identity: Identity::Address(address(other)),
+        local_networks: vec![net(end, 0), net(end, 1)],
+        remote_networks: vec![net(other, 0)],
+        pre_shared_key: Arc::new(Secret::copy_from(b"key")),
+        policy: ChildPolicy {
+            algorithms: vec![EspAlgorithms::combined(EspEncryption::Aes128Gcm)],
+            pfs: None,
+            mode: Mode::Tunnel,
+            lifetime: Duration::from_secs(900),
+            kilobytes: None,
+            extended_sequence_numbers: false,
+        },
+        start,
+        replay_window: 1024,
+        priority: policies::precedence::TUNNEL,
+    }
+}
+
+/// The other end of `config`, with the networks of both the other way round.
+fn mirrored(config: &Tunnel, start: Start) -> Tunnel {
+    Tunnel {
+        local: config.peer,
+        peer: config.local,
+        identity: config.peer_identity.clone(),
+        peer_identity: config.identity.clone(),
+        local_networks: config.remote_networks.clone(),
+        remote_networks: config.local_networks.clone(),
+        start,
+        ..config.clone()
+    }
+}
+
+struct Net {
+    ends: [Tunnels; 2],
+    kernels: [Desired; 2],
+    now: BootTime,
+    /// Datagrams under way, with whom they are for.
+    queue: BTreeMap<(BootTime, u64), (usize, SocketAddr, Vec<u8>)>,
+    sent: u64,
+    is_cut: bool,
+}
+
+impl Net {
+    fn new(one: Tunnel, two: Tunnel) -> Self {
+        let now = BootTime::new(Duration::from_secs(1000));
+        let end = |config: Tunnel, seed: u8| {
+            let mut next = seed;
+            let mut tunnels = Tunnels::new(Box::new(move || {
+                next += 2;
+                Ok([next; 32])
+            }));
+            tunnels.configure(&[config], now);
+            tunnels
+        };
+        let mut net = Self {
+            ends: [end(one, 1), end(two, 2)],
+            kernels: [Desired::default(), Desired::default()],
+            now,
+            queue: BTreeMap::new(),
+            sent: 0,
+            is_cut: false,
+        };
+        net.settle();
+        net
+    }
+
+    /// The kernel first, datagrams afterwards, as the event loop does it.
+    fn settle(&mut self) {
+        for from in 0..2 {
+            let tunnels = &mut self.ends[from];
+            while tunnels.poll_event().is_some() {}
+            if tunnels.take_changed() {
+                let mut desired = Desired::default();
+                tunnels.add_to(&mut desired, self.now);
+                self.kernels[from] = desired;
+            }
+            while let Some(transmit) = self.ends[from].poll_transmit() {
+                assert_eq!(transmit.destination.port(), IKE_PORT);
+                if !self.is_cut {
+                    let key = (self.now + Duration::from_millis(20), self.sent);
+                    self.queue.insert(key, (1 - from, transmit.source, transmit.payload));
+                }
+                self.sent += 1;
+            }
+        }
+    }
+
+    /// Until this much time has passed; `watch` sees every moment.
+    fn run_and(&mut self, duration: Duration, mut watch: impl FnMut(&Self)) {
+        let end = self.now + duration;
+        loop {
+            let now = self.now;
+            let timers = self.ends.iter().filter_map(|end| end.poll_timeout(now));
+            let arrival = self.queue.keys().next().map(|(at, _)| *at);
+            let Some(next) = timers.chain(arrival).min().filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            let now = self.now;
+            while let Some(((at, _), _)) =
+                self.queue.first_key_value().filter(|((at, _), _)| *at <= now)
+            {
+                let _ = at;
+                let Some((_, (to, source, datagram))) = self.queue.pop_first() else { break };
+                let local = SocketAddr::new(self.ends[to].all()[0].config().local, IKE_PORT);
+                let _ = self.ends[to].handle_datagram(source, local, &datagram, now);
+                self.settle();
+                watch(self);
+            }
+            self.ends.iter_mut().for_each(|end| end.handle_timeout(now));
+            self.settle();
+            watch(self);
+        }
+        self.now = end;
+    }
+
+    fn run(&mut self, duration: Duration) {
+        self.run_and(duration, |_| {});
+    }
+
+    fn outbound(&self, end: usize) -> Vec<SaId> {
+        let sas = self.kernels[end].sas.values();
+        sas.filter(|sa| sa.role == SaRole::Outbound).map(|sa| sa.id).collect()
+    }
+
+    /// Whether everything that both ends send is received by the other one.
+    fn is_whole(&self) -> bool {
+        (0..2).all(|end| {
+            let outbound = self.outbound(end);
+            outbound.len() == 2
+                && outbound.iter().all(|id| {
+                    let (ours, theirs) = (&self.kernels[end].sas, &self.kernels[1 - end].sas);
+                    theirs.get(id).is_some_and(|other| other.protection == ours[id].protection)
+                })
+        })
+    }
+
+    fn states(&self) -> [State; 2] {
+        [0, 1].map(|end| self.ends[end].all()[0].state(self.now))
+    }
+}
+
+fn pair(starts: [Start; 2]) -> Net {
+    let one = config(1, 2, starts[0]);
+    let two = mirrored(&one, starts[1]);
+    Net::new(one, two)
+}
+
+#[test]
+fn two_ends_become_active_whoever_begins() {
+    for starts in
+        [[Start::Now, Start::Answer], [Start::Answer, Start::Now], [Start::Now, Start::Now]]
+    {
+        let mut net = pair(starts);
+        net.run(Duration::from_secs(20));
+        assert_eq!(net.states(), [State::Active, State::Active], "{starts:?}");
+        assert!(net.is_whole());
+    }
+}
+
+/// Half a day of new keys every quarter of an hour, and new ISAKMP SAs every two: at no moment does
+/// one end send what the other does not receive.
+#[test]
+fn rekeys_lose_nothing() {
+    for starts in [[Start::Now, Start::Answer], [Start::Now, Start::Now]] {
+        let mut net = pair(starts);
+        net.run(Duration::from_secs(20));
+        let mut seen = net.outbound(0);
+        let mut most = 0;
+        net.run_and(Duration::from_secs(43_200), |net| {
+            assert!(net.is_whole(), "at {:?}", net.now);
+            seen.extend(net.outbound(0));
+            most = most.max(net.kernels[0].sas.len());
+        });
+        seen.sort_unstable();
+        seen.dedup();
+        assert!(seen.len() >= 2 * 43_200 / 900, "{} SAs", seen.len());
+        assert!(most <= 16, "{most} SAs at once");
+        assert_eq!(net.states(), [State::Active, State::Active]);
+    }
+}
+
+/// Policies are there before any SA and stay without one: packets are dropped, not sent in clear.
+#[test]
+fn policies_stand_without_keys() {
+    let mut net = pair([Start::Answer, Start::Answer]);
+    net.run(SECOND);
+    for kernel in &net.kernels {
+        assert!(kernel.sas.is_empty());
+        assert_eq!(kernel.policies.len(), 6);
+        let required =
+            |action: &Action| matches!(action, Action::Protect(template) if !template.optional);
+        assert!(kernel.policies.values().all(|policy| required(&policy.action)));
+    }
+    assert_eq!(net.states(), [State::WaitsForPeer, State::WaitsForPeer]);
+}
+
+#[test]
+fn an_end_that_is_removed_tells_the_other() {
+    let mut net = pair([Start::Now, Start::Answer]);
+    net.run(Duration::from_secs(20));
+    let now = net.now;
+    net.ends[0].configure(&[], now);
+    net.settle();
+    assert!(net.kernels[0].sas.is_empty() && net.kernels[0].policies.is_empty());
+    net.run(SECOND);
+    assert!(net.kernels[1].sas.is_empty());
+    assert_eq!(net.states_of(1), State::WaitsForPeer);
+}
+
+impl Net {
+    fn states_of(&self, end: usize) -> State {
+        self.ends[end].all()[0].state(self.now)
+    }
+}
+
+#[test]
+fn a_tunnel_that_did_not_change_goes_on_at_a_reload() {
+    let mut net = pair([Start::Now, Start::Answer]);
+    net.run(Duration::from_secs(20));
+    let before = net.outbound(0);
+    let (same, now) = (net.ends[0].all()[0].config().clone(), net.now);
+    let other = Tunnel {
+        name: String::from("other"),
+        peer: address(3),
+        peer_identity: Identity::Address(address(3)),
+        remote_networks: vec!["10.9.0.0/16".parse().unwrap()],
+        start: Start::Answer,
+        ..same.clone()
+    };
+    net.ends[0].configure(&[other, same], now);
+    net.settle();
+    assert_eq!(net.outbound(0), before);
+    // Each pair of networks has reqids of its own.
+    let reqids = net.kernels[0].policies.values().filter_map(|policy| match policy.action {
+        Action::Protect(template) => Some(template.reqid),
+        _ => None,
+    });
+    let reqids: std::collections::BTreeSet<_> = reqids.collect();
+    assert_eq!(reqids.len(), 8);
+}
+
+#[test]
+fn a_limit_of_the_kernel_leads_to_new_sas() {
+    let mut net = pair([Start::Now, Start::Answer]);
+    net.run(Duration::from_secs(20));
+    let before = net.outbound(0);
+    let now = net.now;
+    net.ends[0].handle_limit(&before[0], false, now);
+    net.settle();
+    net.run_and(Duration::from_secs(20), |net| assert!(net.is_whole()));
+    assert_ne!(net.outbound(0), before);
+}
+
+#[test]
+fn a_restarted_peer_is_taken_up_again() {
+    let mut net = pair([Start::Now, Start::Now]);
+    net.run(Duration::from_secs(20));
+    let fresh = pair([Start::Now, Start::Now]);
+    let [_, restarted] = fresh.ends;
+    net.ends[1] = restarted;
+    net.kernels[1] = Desired::default();
+    net.queue.clear();
+    net.settle();
+    let now = net.now;
+    net.ends[1].handle_timeout(now);
+    net.run(Duration::from_secs(120));
+    assert!(net.is_whole());
+}
+
+#[test]
+fn a_peer_that_is_not_there_is_tried_again_and_again() {
+    let mut net = pair([Start::Now, Start::Answer]);
+    net.is_cut = true;
+    net.queue.clear();
+    net.run(Duration::from_secs(300));
+    assert!(matches!(net.states_of(0), State::Failed(reason) if reason.contains("no answer")));
+    net.is_cut = false;
+    net.run(Duration::from_secs(120));
+    assert_eq!(net.states(), [State::Active, State::Active]);
+}

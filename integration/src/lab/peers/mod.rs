@@ -1,0 +1,3 @@
+//! IPsec implementations of others, as peers of the lab.
+
+pub mod strongswan;

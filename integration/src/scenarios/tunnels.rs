@@ -1,0 +1,333 @@
+//! Site-to-site tunnels with strongSwan: the agent on g1, charon on g2, a host behind each.
+
+use super::{Context, no_errors};
+use crate::lab::Lab;
+use crate::lab::daemons::{Daemon, write_secret};
+use crate::lab::nodes::Node;
+use crate::lab::peers::strongswan::StrongSwan;
+use crate::lab::plan::Plan;
+use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, is_protected};
+use crate::observe::packet::ESP;
+use crate::report::narrative::{Finding, Narrative};
+use crate::report::statements::{flow_during, ping};
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// A negotiation is over within this time, also where the processor is emulated.
+const WITHIN: Duration = Duration::from_secs(40);
+
+const KEY: &str = "a key for the lab alone";
+
+/// One configuration of both ends.
+#[derive(Clone, Copy)]
+struct Ends {
+    what: &'static str,
+    /// Lines of our gateway and of our tunnel.
+    gateway: &'static str,
+    tunnel: &'static str,
+    /// Proposals in strongSwan's words.
+    ike: &'static str,
+    esp: &'static str,
+    /// Options of its child, and its key and networks where they differ.
+    child: &'static str,
+    key: &'static str,
+    networks: &'static str,
+}
+
+const STRONG: Ends = Ends {
+    what: "AES-256-GCM, PFS group 14",
+    gateway: "",
+    tunnel: "",
+    ike: "aes256-sha256-modp2048",
+    esp: "aes256gcm16-modp2048",
+    child: "",
+    key: KEY,
+    networks: "172.16.2.0/24",
+};
+
+/// What both sides agree on, one line of the table each.
+const AGREED: &[Ends] = &[
+    STRONG,
+    Ends {
+        what: "AES-128-CBC, SHA2-256, no PFS",
+        tunnel: "esp = [\"aes-128-cbc-sha2-256\"]\npfs = \"off\"",
+        esp: "aes128-sha256",
+        ..STRONG
+    },
+    Ends {
+        what: "AES-256-CBC, SHA2-512, PFS group 15; phase 1 SHA2-384",
+        gateway: "hash = [\"sha2-384\"]\ndh-group = [15]",
+        tunnel: "esp = [\"aes-256-cbc-sha2-512\"]\npfs = 15",
+        ike: "aes256-sha384-modp3072",
+        esp: "aes256-sha512-modp3072",
+        ..STRONG
+    },
+    Ends {
+        what: "profile google: AES-128-CBC, SHA-1, group 2",
+        gateway: "profile = \"google\"",
+        tunnel: "legacy = true",
+        ike: "aes128-sha1-modp1024",
+        esp: "aes128-sha1-modp1024",
+        ..STRONG
+    },
+];
+
+struct Play<'l> {
+    lab: &'l mut Lab,
+    agent: Daemon,
+    charon: StrongSwan,
+}
+
+/// Plays everything with one agent and one charon: each change is a reload.
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+    narrative.chapter("The agent on g1, strongSwan's charon on g2");
+    let mut lab = context.build(Plan::default())?;
+    let charon = StrongSwan::start(G2, &lab.file(""))?;
+    charon.load(&theirs(&STRONG))?;
+    write_secret(&lab.file("tunnel.psk"), KEY)?;
+    std::fs::write(lab.file("g1.toml"), ours(&lab, &STRONG, "now"))?;
+    let agent = Daemon::start(
+        &context.binaries().join("gdoi-agent"),
+        G1,
+        &lab.file("g1.toml"),
+        &lab.file(""),
+        &[],
+    )?;
+    let moment = lab.now()?;
+    let mut play = Play { lab: &mut lab, agent, charon };
+    play.agreements(narrative);
+    play.rekeys(narrative);
+    play.refusals(narrative);
+    let Play { agent, charon, .. } = play;
+    narrative.state("nothing-clear", "meanwhile no clear packet of the networks crossed", || {
+        let crossed = lab.core_since(moment)?;
+        let clear = crossed
+            .iter()
+            .filter(|one| is_protected(one.packet.source) && is_protected(one.packet.destination));
+        let (clear, all) = (clear.count(), crossed.len());
+        Ok(Finding::new(clear == 0 && all > 0, format!("{clear} of {all} packets")))
+    });
+    let errors = lab.errors();
+    narrative.state("stopped", "the agent ends in order; its policies go on dropping", || {
+        agent.stop()?;
+        let (sent, answers, _) = ping(HA, &["-c", "2"], &HB_ADDRESS.to_string())?;
+        let states = G1.ip("xfrm state")?;
+        let policies = G1.ip("xfrm policy")?.matches("172.16.2.0/24").count();
+        let evidence = format!("{answers} of {sent} answered, {policies} lines of policies");
+        Ok(Finding::new(answers == 0 && states.is_empty() && policies > 0, evidence))
+    });
+    no_errors(narrative, &errors);
+    drop(charon);
+    if context.keep {
+        lab.leave_running()?;
+    } else {
+        lab.finish()?;
+    }
+    Ok(())
+}
+
+impl Play<'_> {
+    /// Every configuration in both roles.
+    fn agreements(&mut self, narrative: &mut Narrative) {
+        narrative.chapter("What both sides agree on, each begun by either");
+        for ends in AGREED {
+            let text = format!("{}: begun by the agent", ends.what);
+            narrative.state("tunnel", &text, || {
+                self.change(ends, "now")?;
+                self.carries(true)
+            });
+            let text = format!("{}: begun by strongSwan", ends.what);
+            narrative.state("tunnel", &text, || {
+                self.change(ends, "answer")?;
+                let began = self.charon.initiate("net")?;
+                let finding = self.carries(true)?;
+                Ok(Finding::new(finding.holds && began, finding.evidence))
+            });
+        }
+        if let Ok(text) = self.lab.show_text(G1, &["tunnel", "detail"]) {
+            narrative.show("gdoictl show tunnel detail", &text);
+        }
+    }
+
+    fn rekeys(&mut self, narrative: &mut Narrative) {
+        narrative.chapter("New keys under load");
+        let short = Ends { what: "", tunnel: "lifetime = \"60s\"", ..STRONG };
+        narrative.state("rekey", "the agent renews SAs of 60 seconds: nothing is lost", || {
+            self.change(&short, "now")?;
+            self.carries(true)?;
+            let before = self.spis()?;
+            let report = flow_during(self.lab, |_| {
+                std::thread::sleep(Duration::from_secs(75));
+                Ok(())
+            })?;
+            let after = self.spis()?;
+            let evidence = format!("{report}; SPIs {before:?}, then {after:?}");
+            Ok(Finding::new(
+                report.sent > 0 && report.sent == report.received && before != after,
+                evidence,
+            ))
+        });
+        narrative.state("rekey", "strongSwan renews three times: nothing is lost", || {
+            self.change(&STRONG, "answer")?;
+            self.charon.initiate("net")?;
+            self.carries(true)?;
+            let before = self.spis()?;
+            let charon = &self.charon;
+            let report = flow_during(self.lab, |_| {
+                for _ in 0..3 {
+                    std::thread::sleep(Duration::from_secs(4));
+                    charon.rekey(&["--child", "net"])?;
+                }
+                std::thread::sleep(Duration::from_secs(4));
+                Ok(())
+            })?;
+            let after = self.spis()?;
+            let evidence = format!("{report}; SPIs {before:?}, then {after:?}");
+            Ok(Finding::new(
+                report.sent > 0 && report.sent == report.received && before != after,
+                evidence,
+            ))
+        });
+    }
+
+    fn refusals(&mut self, narrative: &mut Narrative) {
+        narrative.chapter("What cannot work is named in one line");
+        let other_key = Ends { key: "another key", ..STRONG };
+        let other_esp = Ends { esp: "aes128-sha256", ..STRONG };
+        let other_ike = Ends { ike: "aes128-sha512-modp3072", ..STRONG };
+        let other_networks = Ends { networks: "172.16.99.0/24", ..STRONG };
+        for (what, ends, start, words) in [
+            ("another pre-shared key", other_key, "now", "pre-shared key"),
+            ("another IKE policy", other_ike, "now", "encryption, hash and DH group"),
+            ("another IKE policy, begun by strongSwan", other_ike, "answer", "hash algorithm 6"),
+            ("another ESP proposal", other_esp, "now", "NO_PROPOSAL_CHOSEN"),
+            ("another ESP proposal, begun by strongSwan", other_esp, "answer", "key length 128"),
+            ("other networks", other_networks, "now", "other networks"),
+            ("other networks, begun by strongSwan", other_networks, "answer", "172.16.99.0/24"),
+        ] {
+            narrative.state("refusal", what, || {
+                self.change(&ends, start)?;
+                if start == "answer" {
+                    self.charon.initiate("net")?;
+                }
+                let state = self.wait_state(|state| state.contains(words))?;
+                let (_, answers, _) = ping(HA, &["-c", "1"], &HB_ADDRESS.to_string())?;
+                Ok(Finding::new(state.contains(words) && answers == 0, state))
+            });
+        }
+        narrative.state("recovered", "with the right configuration again it works", || {
+            self.change(&STRONG, "now")?;
+            self.carries(true)
+        });
+    }
+
+    /// strongSwan first, so that the agent finds it ready.
+    fn change(&mut self, ends: &Ends, start: &str) -> Result<()> {
+        // A tunnel that is as it was would go on.
+        std::fs::write(self.lab.file("g1.toml"), EMPTY.replace("{}", &socket(self.lab)))?;
+        self.agent.reload()?;
+        self.wait_gone()?;
+        self.charon.load(&theirs(ends))?;
+        std::fs::write(self.lab.file("g1.toml"), ours(self.lab, ends, start))?;
+        self.agent.reload()
+    }
+
+    fn wait_gone(&self) -> Result<()> {
+        let started = Instant::now();
+        while started.elapsed() < WITHIN {
+            let tunnels = self.lab.show(G1, &["tunnel"], "tunnels")?;
+            if tunnels.as_array().is_some_and(|all| all.iter().all(|one| one["name"] == "idle")) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        anyhow::bail!("the tunnel does not go")
+    }
+
+    fn tunnel(&self) -> Result<Value> {
+        let tunnels = self.lab.show(G1, &["tunnel"], "tunnels")?;
+        let find = |all: &Vec<Value>| all.iter().find(|one| one["name"] == "site").cloned();
+        tunnels.as_array().and_then(find).context("gdoictl shows no tunnel")
+    }
+
+    fn wait_state(&self, is_there: impl Fn(&str) -> bool) -> Result<String> {
+        let started = Instant::now();
+        loop {
+            let state = match self.tunnel() {
+                Ok(tunnel) => tunnel["state"].as_str().unwrap_or_default().to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if is_there(&state) || started.elapsed() > WITHIN {
+                return Ok(state);
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    fn spis(&self) -> Result<Vec<String>> {
+        let tunnel = self.tunnel()?;
+        let sas = tunnel["networks"][0]["sas"].as_array().cloned().unwrap_or_default();
+        let sending = sas.iter().filter(|sa| sa["sending"] == true);
+        Ok(sending.map(|sa| sa["inbound_spi"].as_str().unwrap_or_default().to_owned()).collect())
+    }
+
+    /// Both hosts answer each other, in ESP.
+    fn carries(&self, esp: bool) -> Result<Finding> {
+        let state = self.wait_state(|state| state == "active")?;
+        let moment = self.lab.now()?;
+        let there = pings(HA, &HB_ADDRESS.to_string())?;
+        let back = pings(HB, &HA_ADDRESS.to_string())?;
+        let crossed = self.lab.core_since(moment)?;
+        let packets = crossed.iter().filter(|one| one.packet.protocol == ESP).count();
+        let holds = state == "active" && there == 3 && back == 3 && (packets >= 12) == esp;
+        let mut evidence =
+            format!("{state}; {there} and {back} of 3 answers, {packets} ESP packets seen");
+        if !holds {
+            evidence.push_str(&format!(
+                "\n{}\n{}",
+                self.charon.log_tail(12),
+                self.agent.log_tail(6)
+            ));
+        }
+        Ok(Finding::new(holds, evidence))
+    }
+}
+
+fn pings(from: Node, to: &str) -> Result<u64> {
+    Ok(ping(from, &["-c", "3"], to)?.1)
+}
+
+fn socket(lab: &Lab) -> String {
+    lab.file("g1.sock").display().to_string()
+}
+
+/// A tunnel to nobody that only answers: a file needs one.
+const EMPTY: &str = "control-socket = \"{}\"\n\n[[gateway]]\nname = \"idle\"\n\n[[tunnel]]\n\
+    name = \"idle\"\ngateway = \"idle\"\nlocal-address = \"10.0.1.1\"\npeer = \"10.0.9.9\"\n\
+    local-networks = [\"192.168.1.0/24\"]\nremote-networks = [\"192.168.2.0/24\"]\n\
+    pre-shared-key-file = \"/run/gdoi-lab/tunnel.psk\"\nstart = \"answer\"\n";
+
+fn ours(lab: &Lab, ends: &Ends, start: &str) -> String {
+    format!(
+        "control-socket = \"{}\"\n\n[[gateway]]\nname = \"lab\"\n{}\n\n[[tunnel]]\nname = \
+         \"site\"\ngateway = \"lab\"\nlocal-address = \"10.0.1.1\"\npeer = \
+         \"10.0.2.1\"\nlocal-networks = [\"172.16.1.0/24\"]\nremote-networks = \
+         [\"172.16.2.0/24\"]\npre-shared-key-file = \"{}\"\nstart = \"{start}\"\n{}\n",
+        socket(lab),
+        ends.gateway,
+        lab.file("tunnel.psk").display(),
+        ends.tunnel,
+    )
+}
+
+fn theirs(ends: &Ends) -> String {
+    format!(
+        "connections {{\n  lab {{\n    version = 1\n    local_addrs = 10.0.2.1\n    remote_addrs = \
+         10.0.1.1\n    proposals = {}\n    local {{\n      auth = psk\n    }}\n    remote {{\n      \
+         auth = psk\n    }}\n    children {{\n      net {{\n        local_ts = {}\n        \
+         remote_ts = 172.16.1.0/24\n        esp_proposals = {}\n        {}\n      }}\n    }}\n  \
+         }}\n}}\nsecrets {{\n  ike-lab {{\n    secret = \"{}\"\n  }}\n}}\n",
+        ends.ike, ends.networks, ends.esp, ends.child, ends.key
+    )
+}
