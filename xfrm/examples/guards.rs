@@ -43,11 +43,12 @@ fn desired(groups: u32, prefixes: u32, lines: u32) -> anyhow::Result<Desired> {
         preservation.guard.insert((prefix(8_000 + line)?, prefix(12_000 + line)?));
     }
     let mut desired = Desired::default();
+    let mut left = 4_096_usize;
     let pairs = preservation
         .protected
         .iter()
-        // As `policies` does it: beyond that number the guards close them alone.
-        .filter(|own| own.len() <= 64)
+        // As `policies` does it: beyond 4,096 pairs the guards close them alone.
+        .filter(|own| left.checked_sub(own.len() * own.len()).map(|rest| left = rest).is_some())
         .flat_map(|own| own.iter().flat_map(|from| own.iter().map(|to| (*from, *to))))
         .chain(preservation.guard.iter().copied());
     for (source, destination) in pairs {

@@ -404,6 +404,25 @@ fn facts_about_interfaces_are_the_kernels() {
     assert_eq!(interfaces()["wan"].gateway, Some("fe80::1".parse().unwrap()));
 }
 
+/// More notifications than the socket has room for, would the kernel send them.
+#[test]
+#[ignore = "needs root: makes a network namespace"]
+fn a_full_table_of_a_routing_daemon_wakes_nobody() {
+    in_namespace(async |_, mut events| {
+        while tokio::time::timeout(Duration::from_secs(2), events.next()).await.is_ok() {}
+        sh("for a in $(seq 1 120); do for b in $(seq 1 250); do
+                echo route add 100.64.$a.$b/32 via 10.0.1.254 proto bgp
+            done; done > /tmp/routes-$$
+            ip -batch /tmp/routes-$$; rm /tmp/routes-$$");
+        let next = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
+        assert!(next.is_err(), "{next:?}");
+        sh("ip route add default via 10.0.1.254");
+        expect(&mut events, &KernelEvent::RouteChanged).await;
+        sh("ip link set lan mtu 1400");
+        expect(&mut events, &KernelEvent::LinkChanged).await;
+    });
+}
+
 #[test]
 #[ignore = "needs root: makes a network namespace"]
 fn rules_and_routes_are_looked_up() {

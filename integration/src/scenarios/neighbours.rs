@@ -5,7 +5,7 @@ use super::{Context, bring_up, close, registered};
 use crate::lab::Lab;
 use crate::lab::nodes::Node;
 use crate::lab::plan::Plan;
-use crate::lab::topology::{G1, G2, HA, HB, R};
+use crate::lab::topology::{G1, G2, G3, HA, HB, R};
 use crate::report::narrative::{Finding, Narrative};
 use crate::report::statements::{Forgery, answered, forged, nothing_clear, ping};
 use anyhow::{Context as _, Result};
@@ -13,9 +13,12 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 const FAR: &str = "172.16.2.10";
-/// A host of a partner, who is no member, inside the protected prefix.
-const PARTNER: &str = "172.16.50.1";
-const PARTNERS_NETWORK: &str = "172.16.50.0/24";
+/// The host of a partner, whose gateway is no member here, inside the protected prefix.
+const PARTNER: &str = "172.16.3.10";
+const PARTNERS_NETWORK: &str = "172.16.3.0/24";
+/// The ends of the tunnel to it.
+const OWN_END: &str = "10.0.1.1";
+const PARTNERS_END: &str = "10.0.5.1";
 /// The interfaces are looked at so often without an event.
 const NOTICED_WITHIN: Duration = Duration::from_secs(45);
 
@@ -60,7 +63,7 @@ const TUNNEL_PRIORITY: u32 = 371_327;
 fn tunnel(own: &str, far: &str, own_net: &str, far_net: &str) -> String {
     let mut lines = String::new();
     for (source, destination, spi) in
-        [("10.0.1.1", "10.0.1.254", 0x111), ("10.0.1.254", "10.0.1.1", 0x112)]
+        [(OWN_END, PARTNERS_END, 0x111), (PARTNERS_END, OWN_END, 0x112)]
     {
         let _ = writeln!(
             lines,
@@ -87,8 +90,8 @@ fn without_tunnel(own_net: &str, far_net: &str) -> String {
         "xfrm policy delete dir out src {own_net} dst {far_net}\n\
          xfrm policy delete dir in src {far_net} dst {own_net}\n\
          xfrm policy delete dir fwd src {far_net} dst {own_net}\n\
-         xfrm state delete src 10.0.1.1 dst 10.0.1.254 proto esp spi 0x111\n\
-         xfrm state delete src 10.0.1.254 dst 10.0.1.1 proto esp spi 0x112\n"
+         xfrm state delete src {OWN_END} dst {PARTNERS_END} proto esp spi 0x111\n\
+         xfrm state delete src {PARTNERS_END} dst {OWN_END} proto esp spi 0x112\n"
     )
 }
 
@@ -97,9 +100,8 @@ fn without_tunnel(own_net: &str, far_net: &str) -> String {
 fn partner(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("g1 has a tunnel to a partner inside the protected prefix");
     let own_net = "172.16.1.0/24";
-    R.ip(&format!("addr add {PARTNER}/32 dev lo"))?;
-    R.batch(&tunnel("10.0.1.254", "10.0.1.1", PARTNERS_NETWORK, own_net))?;
-    G1.batch(&tunnel("10.0.1.1", "10.0.1.254", own_net, PARTNERS_NETWORK))?;
+    G3.batch(&tunnel(PARTNERS_END, OWN_END, PARTNERS_NETWORK, own_net))?;
+    G1.batch(&tunnel(OWN_END, PARTNERS_END, own_net, PARTNERS_NETWORK))?;
     let moment = lab.now()?;
     narrative.state(
         "foreign-policy",
@@ -117,7 +119,8 @@ fn partner(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     std::thread::sleep(Duration::from_secs(3));
     answered(narrative, "foreign-policy", "with one ha reaches the partner", HA, &[], PARTNER);
     narrative.state("foreign-policy", "by the tunnel", || {
-        let state = R.ip("-s xfrm state get src 10.0.1.1 dst 10.0.1.254 proto esp spi 0x111")?;
+        let of = format!("src {OWN_END} dst {PARTNERS_END} proto esp spi 0x111");
+        let state = G3.ip(&format!("-s xfrm state get {of}"))?;
         let mut lines = state.lines().map(str::trim);
         let carried =
             lines.find(|line| line.starts_with(char::is_numeric) && line.contains("(packets)"));
@@ -128,8 +131,7 @@ fn partner(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
     lab.change(|plan| plan.excluded_networks = None)?;
     G1.batch(&without_tunnel(own_net, PARTNERS_NETWORK))?;
-    R.batch(&without_tunnel(PARTNERS_NETWORK, own_net))?;
-    R.ip(&format!("addr del {PARTNER}/32 dev lo")).map(drop)
+    G3.batch(&without_tunnel(PARTNERS_NETWORK, own_net))
 }
 
 /// ESP is the router's own: a rule about what arrives by the LAN does not see it.
@@ -203,7 +205,14 @@ fn full_table(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     let before = processor_seconds(member)?;
     G1.batch(&all("add"))?;
     let loaded = processor_seconds(member)?;
-    narrative.say(&format!("loading them cost the agent {:.2} s", loaded - before));
+    narrative.state(
+        "full-table",
+        "loading them costs the agent less than 2 s of processor",
+        || {
+            let used = loaded - before;
+            Ok(Finding::new(used < 2.0, format!("{used:.2} s")))
+        },
+    );
     narrative.state("full-table", "the agent uses less than 5 % of a processor meanwhile", || {
         let started = Instant::now();
         let mut flaps = 0;
@@ -220,7 +229,7 @@ fn full_table(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
             "{used:.2} s of processor in {took:.1} s, {flaps} flaps; {:.1} %",
             used / took * 100.0
         );
-        Ok(Finding::new(flaps > 10 && used / took < 0.05, evidence))
+        Ok(Finding::new(flaps >= 5 && used / took < 0.05, evidence))
     });
     narrative.state("full-table", "it answers gdoictl within 2 s", || {
         let started = Instant::now();

@@ -13,6 +13,7 @@ use std::io::ErrorKind;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{SockFilter, SockRef};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::attribute::{array, find, text};
@@ -254,6 +255,13 @@ impl Listener {
             inner.add_membership(*group).map_err(failed("join a group"))?;
         }
         Ok(Self { socket })
+    }
+
+    /// Lets the kernel leave out what this program does not accept. Best effort: what comes all the
+    /// same is looked at once more.
+    pub(crate) fn filter(self, program: &[SockFilter]) -> Self {
+        let _ = SockRef::from(self.socket.socket_ref()).attach_filter(program);
+        self
     }
 
     /// The next datagram. `Err(Overrun)` when the kernel had to drop some; the socket goes on

@@ -39,7 +39,7 @@ pub(crate) fn listeners() -> Result<[Listener; 3], Error> {
     Ok([
         Listener::open(Xfrm, &[XFRMNLGRP_EXPIRE, XFRMNLGRP_SA, XFRMNLGRP_POLICY])?,
         Listener::open(Netfilter, &[NFNLGRP_NFTABLES])?,
-        Listener::open(Route, &ROUTING)?,
+        Listener::open(Route, &ROUTING)?.filter(&route::filter()),
     ])
 }
 

@@ -7,8 +7,9 @@ use nix::libc::{
     IFA_ADDRESS, IFA_LOCAL, IFF_LOWER_UP, IFF_UP, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_IFNAME,
     IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, RT_SCOPE_LINK,
     RT_SCOPE_NOWHERE, RT_SCOPE_UNIVERSE, RT_TABLE_COMPAT, RT_TABLE_LOCAL, RT_TABLE_UNSPEC, RTA_DST,
-    RTA_GATEWAY, RTA_METRICS, RTA_OIF, RTA_TABLE, RTN_UNICAST,
+    RTA_GATEWAY, RTA_METRICS, RTA_OIF, RTA_TABLE, RTM_DELROUTE, RTM_NEWROUTE, RTN_UNICAST,
 };
+use socket2::SockFilter;
 
 use crate::attribute::{Attributes, array, find, text};
 use crate::desired::PlaceholderRoute;
@@ -33,8 +34,9 @@ const METRIC_MTU: u16 = 2;
 const MTU_LOCKED: u32 = 1 << METRIC_MTU;
 /// `RTEXT_FILTER_SKIP_STATS`: a list of interfaces without their counters.
 const SKIP_STATISTICS: u32 = 1 << 3;
-/// `RTM_F_FIB_MATCH`: a look-up answers with the route that matched.
-const FIB_MATCH: u32 = 0x2000;
+/// `RTM_F_FIB_MATCH`: a look-up answers with the route that matched. With `RTM_F_LOOKUP_TABLE` it
+/// says in which table; it names the main one otherwise.
+const FIB_MATCH: u32 = 0x2000 | 0x1000;
 
 /// A next hop of the other family, as `struct rtvia`.
 const RTA_VIA: u16 = 18;
@@ -202,6 +204,33 @@ fn ask(destination: IpAddr, interface: Option<u32>, flags: u32) -> Attributes {
 /// The next hop that a look-up has found.
 pub(crate) fn next_hop(body: &[u8]) -> Option<IpAddr> {
     gateway(body.get(ROUTE_HEADER..)?)
+}
+
+/// The program that leaves out, in the kernel, notifications of routes that do not
+/// [concern us](concerns_us): a routing daemon may load a million of them. Whatever is no route
+/// passes.
+pub(crate) fn filter() -> [SockFilter; 9] {
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_OCTET: u16 = 0x30;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    // A netlink header of 16 octets comes before `struct rtmsg`.
+    const KIND: u32 = 4;
+    const PREFIX: u32 = 16 + 1;
+    const PROTOCOL_OF_ROUTE: u32 = 16 + 5;
+    // The program loads numbers in network byte order.
+    let kind = |kind: u16| u32::from(kind.to_be());
+    [
+        SockFilter::new(LOAD_HALF, 0, 0, KIND),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, kind(RTM_NEWROUTE)),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 5, kind(RTM_DELROUTE)),
+        SockFilter::new(LOAD_OCTET, 0, 0, PREFIX),
+        SockFilter::new(JUMP_IF_EQUAL, 3, 0, 0),
+        SockFilter::new(LOAD_OCTET, 0, 0, PROTOCOL_OF_ROUTE),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, u32::from(PROTOCOL)),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
 }
 
 /// Whether a notification is about a default route or a route of ours: no other route matters.
