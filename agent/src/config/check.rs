@@ -91,6 +91,7 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
     check.placeholders(&file, &groups);
     check.placement(&groups);
     check.closed_by_guards_alone(&groups);
+    check.excludes_across_groups(&groups);
     let tunnels = check.tunnels(&file, &groups)?;
     if groups.is_empty() && tunnels.is_empty() {
         let remedy = "add a [[group]] table as in the example file, or a [[tunnel]]";
@@ -512,6 +513,7 @@ fn holder(interfaces: &Interfaces, address: IpAddr) -> Option<&str> {
     interfaces.iter().find(|(_, interface)| has(interface)).map(|(name, _)| name.as_str())
 }
 
+mod overlaps;
 mod servers;
 #[cfg(test)]
 mod tests;

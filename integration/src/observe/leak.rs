@@ -7,6 +7,10 @@ use crate::observe::packet::{ESP, Packet, UDP, word};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+/// SPIs of a tunnel that a member has with somebody else, in the two directions: ESP as well, and
+/// none of the group's.
+pub const TUNNEL_SPIS: [u16; 2] = [0x111, 0x112];
+
 /// Whether a member sent this into the core.
 pub fn from_member(captured: &Captured) -> bool {
     !captured.outgoing && captured.mac.starts_with(&MEMBER_MAC)
@@ -24,7 +28,9 @@ pub fn is_leak(captured: &Captured) -> bool {
     if packet.protocol == ESP {
         let preserved = is_protected(packet.source) && is_protected(packet.destination);
         let lost = matches!(packet.destination.octets(), [192, 0, 2, _]);
-        return !preserved && !lost;
+        let spi = [word(&packet.payload, 0), word(&packet.payload, 2)];
+        let of_tunnel = TUNNEL_SPIS.iter().any(|own| spi == [Some(0), Some(*own)]);
+        return !preserved && !lost && !of_tunnel;
     }
     is_protected(packet.destination)
 }
@@ -78,6 +84,11 @@ mod tests {
         assert!(is_leak(&captured(member, wan, b, 17)), "masqueraded");
         assert!(is_leak(&captured(member, wan, b, ESP)), "source not put back");
         assert!(!is_leak(&captured(member, wan, [192, 0, 2, 1], ESP)), "lost, but encrypted");
+        let mut tunnel = captured(member, wan, [10, 0, 5, 1], ESP);
+        tunnel.packet.payload = vec![0, 0, 1, 0x11, 0, 0, 0, 1];
+        assert!(!is_leak(&tunnel), "somebody else's tunnel");
+        tunnel.packet.payload[3] = 0x13;
+        assert!(is_leak(&tunnel));
         assert!(!is_leak(&captured(member, a, b, ESP)));
         assert!(!is_leak(&captured(member, wan, server, 17)));
         assert!(!is_leak(&captured([2, 0, 0, 0, 0, 1], a, b, 17)), "forged by the core");

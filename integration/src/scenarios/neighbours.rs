@@ -6,6 +6,7 @@ use crate::lab::Lab;
 use crate::lab::nodes::Node;
 use crate::lab::plan::Plan;
 use crate::lab::topology::{G1, G2, G3, HA, HB, R};
+use crate::observe::leak::TUNNEL_SPIS;
 use crate::report::narrative::{Finding, Narrative};
 use crate::report::statements::{Forgery, answered, forged, nothing_clear, ping};
 use anyhow::{Context as _, Result};
@@ -62,9 +63,8 @@ const TUNNEL_PRIORITY: u32 = 371_327;
 /// The tunnel on one of its ends.
 fn tunnel(own: &str, far: &str, own_net: &str, far_net: &str) -> String {
     let mut lines = String::new();
-    for (source, destination, spi) in
-        [(OWN_END, PARTNERS_END, 0x111), (PARTNERS_END, OWN_END, 0x112)]
-    {
+    let [to, back] = TUNNEL_SPIS;
+    for (source, destination, spi) in [(OWN_END, PARTNERS_END, to), (PARTNERS_END, OWN_END, back)] {
         let _ = writeln!(
             lines,
             "xfrm state add src {source} dst {destination} proto esp spi {spi} reqid 7 mode tunnel {TUNNEL_KEYS}"
@@ -86,12 +86,13 @@ fn tunnel(own: &str, far: &str, own_net: &str, far_net: &str) -> String {
 
 /// The same lines, taken back.
 fn without_tunnel(own_net: &str, far_net: &str) -> String {
+    let [to, back] = TUNNEL_SPIS;
     format!(
         "xfrm policy delete dir out src {own_net} dst {far_net}\n\
          xfrm policy delete dir in src {far_net} dst {own_net}\n\
          xfrm policy delete dir fwd src {far_net} dst {own_net}\n\
-         xfrm state delete src {OWN_END} dst {PARTNERS_END} proto esp spi 0x111\n\
-         xfrm state delete src {PARTNERS_END} dst {OWN_END} proto esp spi 0x112\n"
+         xfrm state delete src {OWN_END} dst {PARTNERS_END} proto esp spi {to}\n\
+         xfrm state delete src {PARTNERS_END} dst {OWN_END} proto esp spi {back}\n"
     )
 }
 
@@ -119,7 +120,8 @@ fn partner(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     std::thread::sleep(Duration::from_secs(3));
     answered(narrative, "foreign-policy", "with one ha reaches the partner", HA, &[], PARTNER);
     narrative.state("foreign-policy", "by the tunnel", || {
-        let of = format!("src {OWN_END} dst {PARTNERS_END} proto esp spi 0x111");
+        let [to, _] = TUNNEL_SPIS;
+        let of = format!("src {OWN_END} dst {PARTNERS_END} proto esp spi {to}");
         let state = G3.ip(&format!("-s xfrm state get {of}"))?;
         let mut lines = state.lines().map(str::trim);
         let carried =

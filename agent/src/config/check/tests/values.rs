@@ -96,3 +96,26 @@ fn prefixes_that_the_guards_alone_close_are_a_warning() {
         "{warnings:?}"
     );
 }
+
+#[test]
+fn an_exclude_rule_that_opens_another_group_is_a_warning() {
+    let rule = |source, destination| {
+        format!("[[group.exclude]]\nsource = {source:?}\ndestination = {destination:?}\n")
+    };
+    let warnings = |first: &str, second: &str| {
+        let other = GROUP
+            .replace("\"branches\"", "\"second\"")
+            .replace("1111", "2222")
+            .replace("172.16.0.0/12", "192.168.0.0/16");
+        let text = format!("{GROUP}{first}{other}{second}");
+        let warnings = load_text(&text).unwrap().warnings.into_iter();
+        warnings.map(|one| one.to_string()).filter(|one| one.contains("exclude rule")).collect()
+    };
+    let wide = rule("192.168.7.0/24", "192.0.0.0/8");
+    let found: Vec<String> = warnings(&wide, "");
+    assert_eq!(found.len(), 1, "{found:?}");
+    let said = "group branches: exclude rule 1 lets traffic of group second pass in clear as well";
+    assert!(found[0].contains(said), "{found:?}");
+    assert_eq!(warnings(&wide, &wide), [""; 0]);
+    assert_eq!(warnings(&rule("172.16.0.0/12", "192.168.0.0/16"), ""), [""; 0]);
+}
