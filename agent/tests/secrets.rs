@@ -220,6 +220,8 @@ fn the_machines_of_both_sides_print_no_key() {
         local: ours,
         group: sa.policy().group,
         group_id_byte_order: ByteOrder::Network,
+        selector_byte_order: ByteOrder::Network,
+        sender_ids: None,
         identity: Identity::Address(ours.ip()),
         expected_identity: Identity::Address(theirs.ip()),
         credential: ike::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(
@@ -242,7 +244,7 @@ fn the_machines_of_both_sides_print_no_key() {
         while let Some(event) = server.poll_event() {
             shown.debug(&event);
             if let ServerEvent::PullRequested { pull, .. } = event {
-                server.answer_pull(pull, answer.take().unwrap(), now).unwrap();
+                server.answer_pull(pull, answer.take().unwrap(), Default::default(), now).unwrap();
             }
         }
         while let Some(transmit) = server.poll_transmit() {
@@ -258,8 +260,12 @@ fn the_machines_of_both_sides_print_no_key() {
         }
     }
     let received = received.expect("registered");
-    let settings =
-        RekeySettings { address: ours, acknowledgement_length: Default::default(), legacy: false };
+    let settings = RekeySettings {
+        address: ours,
+        acknowledgement_length: Default::default(),
+        selector_byte_order: Default::default(),
+        legacy: false,
+    };
     let mut rekey = RekeyMember::new(&received, settings, now).unwrap().unwrap();
     shown.debug(&rekey);
     let mut kek = kek;

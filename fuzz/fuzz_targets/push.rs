@@ -105,6 +105,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let settings = RekeySettings {
         address: local,
         acknowledgement_length: AcknowledgementLength::default(),
+        selector_byte_order: Default::default(),
         legacy: false,
     };
     let mut member = RekeyMember::new(&group.sa, settings, now).expect("usable").expect("a KEK");

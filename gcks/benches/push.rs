@@ -66,7 +66,6 @@ fn measure(kind: &str, members: u32) {
             address,
             local: server,
             keys_end: None,
-            sender: None,
             leaf: None,
         };
         let id = MemberId { identity: Identity::Address(address.ip()), address: address.ip() };

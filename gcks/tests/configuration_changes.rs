@@ -342,6 +342,18 @@ fn rows() -> Vec<Row> {
             ..NOTHING
         },
         Row {
+            change: "order of a member's group number, forms of a group's messages: at once",
+            edit: |text| {
+                let host = "[member.interoperability]\ngroup-id-byte-order = \"host\"\n";
+                let six = "[group.interoperability]\nsak-reserved-octets = \"six\"\n";
+                let text = text.replacen("[[member]]", &format!("{host}[[member]]"), 2);
+                let text = text.replacen(host, "", 1);
+                text.replace(PUSHES, &format!("{PUSHES}\n{six}"))
+            },
+            names: &["in-effect"],
+            ..NOTHING
+        },
+        Row {
             change: "TEK tables in another order: nothing",
             tail: TWO_TEKS,
             edit: |text| with_tek(&text.replace(MORE, "")),
@@ -381,7 +393,9 @@ fn told(lab: &Lab, known: &BTreeSet<Spi>) -> Told {
 fn every_row_of_the_table() {
     for row in rows() {
         let mut lab = Lab::new(row.tek, row.tail);
-        let known = lab.world.spis(1);
+        let held = lab.world.nodes.iter().filter(|node| node.group == 1);
+        let known: BTreeSet<Spi> =
+            held.flat_map(|node| node.teks.iter().map(|tek| tek.spi)).collect();
         let (plan, changes) = lab.change(row.edit);
         assert_eq!(plan, changes, "{}", row.change);
         let names: BTreeSet<&str> = changes

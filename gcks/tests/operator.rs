@@ -161,7 +161,8 @@ fn sniffing(world: &mut World, place: usize) {
         push.destination = address(world.nodes[place].number);
         world.inject(push, LATENCY);
     }
-    world.run(seconds(1));
+    // Longer than it waits for the rest of update arrays.
+    world.run(seconds(3));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use ike::endpoint::{EndpointConfig, Limits, PeerMobility};
 use ike::phase1::InitiatorConfig;
 
 use crate::group::GroupId;
+pub use crate::wire::sa_kek::Trailer;
 
 /// Order of the 4 octets of a group id. RFC 6407 §5.1 means network order; some implementations
 /// copy host order.
@@ -17,6 +18,27 @@ pub enum ByteOrder {
     Network,
     /// The order of a little-endian host.
     Host,
+}
+
+impl ByteOrder {
+    /// The group that a peer means by `group` whose octets were read in network order.
+    pub fn group(self, group: GroupId) -> GroupId {
+        match self {
+            Self::Network => group,
+            Self::Host => GroupId(group.0.swap_bytes()),
+        }
+    }
+}
+
+/// How a pull is answered to a member that reads RFC 6407 in another way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct PolicyForm {
+    /// Order of the octets of the group id in its request.
+    pub group_id: ByteOrder,
+    /// Reserved octets of the SAK that it expects.
+    pub trailer: Trailer,
+    /// Order of the octets of IPv4 addresses and masks in traffic selectors.
+    pub selectors: ByteOrder,
 }
 
 /// One attempt to register with one key server.
@@ -30,6 +52,11 @@ pub struct RegistrationConfig {
     pub group: GroupId,
     /// Interoperability switch for the group id.
     pub group_id_byte_order: ByteOrder,
+    /// Interoperability switch for IPv4 addresses and masks in traffic selectors.
+    pub selector_byte_order: ByteOrder,
+    /// How many sender identifiers to ask for; `None` where one is enough, which needs no request
+    /// (RFC 6407 §3.5).
+    pub sender_ids: Option<u16>,
     /// The identity that we prove in phase 1.
     pub identity: Identity,
     /// The identity that the key server must prove.
@@ -67,8 +94,6 @@ pub struct ServerConfig {
     pub peers: Vec<PeerCredential>,
     /// What phase 1 may negotiate.
     pub phase1: Phase1Policy,
-    /// Interoperability switch for the group id.
-    pub group_id_byte_order: ByteOrder,
     /// Bounds on work for strangers.
     pub limits: Limits,
 }

@@ -9,6 +9,7 @@ use ike::config::{Identity, Phase1Transform};
 use ike::wire::registry::NotifyType;
 
 pub use ike::event::Transmit;
+use ike::time::BootTime;
 
 /// When a machine wants `handle_timeout`, and why.
 pub type Deadline = ike::event::Deadline<Timer>;
@@ -20,6 +21,8 @@ pub enum Timer {
     Ike(ike::event::Timer),
     /// When a KEK ends.
     KekLifetime,
+    /// When the rest of the update arrays of a key hierarchy is waited for no longer.
+    UpdateArrays,
     /// When a push is sent again.
     PushRepetition,
     /// When a missing acknowledgement is called missing.
@@ -159,7 +162,8 @@ pub enum ServerEvent {
         /// Initiator and responder cookie.
         cookies: ([u8; 8], [u8; 8]),
     },
-    /// A peer asks for a group: authorise (identity, group), then answer or refuse.
+    /// A peer asks for a group: authorise (identity, group), then answer or refuse. The group is
+    /// read in network order; [`ByteOrder::group`](crate::config::ByteOrder::group) turns it.
     PullRequested {
         /// Names the pull in the answer.
         pull: PullId,
@@ -184,6 +188,11 @@ pub enum ServerEvent {
         identity: Identity,
         /// The group asked for in message 1.
         group: GroupId,
+        /// How many sender identifiers the member asks for, if it does (RFC 6407 §5.4.2).
+        sender_ids: Option<u16>,
+        /// When the phase 1 ended in which the member said that it has no other ISAKMP SA with us
+        /// (INITIAL-CONTACT): the keys that it had before, it used in an earlier run.
+        initial_contact: Option<BootTime>,
     },
     /// Message 3 was valid and the keys, which were known before, are on their way: from here on
     /// the peer is a member (RFC 6407 §3.2).

@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod config;
+mod delay_detection;
 pub mod error;
 pub mod event;
 pub mod group;

@@ -141,8 +141,45 @@ impl UpdateArrays {
         &self.0
     }
 
+    /// The same in parts of at most `octets` octets of keys each, for a push each (RFC 6407 §4); an
+    /// array is never cut.
+    pub fn split(self, octets: usize) -> Vec<Self> {
+        let mut parts: Vec<Self> = Vec::new();
+        let mut room = 0_usize;
+        for array in self.0 {
+            let need = array.octets();
+            match parts.last_mut().filter(|_| need <= room) {
+                Some(part) => {
+                    part.0.push(array);
+                    room = room.saturating_sub(need);
+                }
+                None => {
+                    parts.push(Self(vec![array]));
+                    room = octets.saturating_sub(need);
+                }
+            }
+        }
+        parts
+    }
+
+    /// Whose members find one of the arrays.
+    pub fn leaves(&self) -> UpdatedLeaves {
+        UpdatedLeaves(self.0.iter().map(|array| array.node).collect())
+    }
+
     pub(crate) fn into_vec(self) -> Vec<LkhUpdate> {
         self.0
+    }
+}
+
+/// The leaves that update arrays lead on: an array starts from a node on their path.
+#[derive(Clone, Debug)]
+pub struct UpdatedLeaves(BTreeSet<u16>);
+
+impl UpdatedLeaves {
+    /// Whether the member of `leaf` finds its array.
+    pub fn contains(&self, leaf: u16) -> bool {
+        core::iter::once(leaf).chain(ancestors(leaf)).any(|node| self.0.contains(&node))
     }
 }
 

@@ -176,7 +176,9 @@ impl Registration {
     pub fn accept_policy(&mut self, now: BootTime) {
         let Some(session) = self.state.session() else { return };
         let offered = session.exchanges().iter().find_map(|(message_id, pull)| match pull {
-            Pull::Offered(offer) => Some((*message_id, offer.accept(session.sa()))),
+            Pull::Offered(offer) => {
+                Some((*message_id, offer.accept(session.sa(), self.config.sender_ids)))
+            }
             _ => None,
         });
         match offered {
@@ -330,8 +332,9 @@ impl Registration {
     fn start_pull(&mut self, now: BootTime) {
         let Some(session) = self.state.session_mut() else { return };
         let message_id = session.begin_own(&mut self.rng);
-        let (group, order) = (self.config.group, self.config.group_id_byte_order);
-        match ExpectPolicy::start(session.sa(), group, order, message_id, &mut self.rng) {
+        let group = self.config.group;
+        let orders = (self.config.group_id_byte_order, self.config.selector_byte_order);
+        match ExpectPolicy::start(session.sa(), group, orders, message_id, &mut self.rng) {
             Ok((pull, message)) => {
                 let retransmission = self.request(message, now);
                 self.put(message_id, Pull::ExpectPolicy(pull, retransmission));

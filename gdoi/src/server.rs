@@ -20,7 +20,7 @@ use ike::endpoint::{Endpoint, EndpointConfig, EndpointEvent, Expired, SessionEnd
 use ike::error::PeerIncompatible;
 use ike::session::Exchange;
 
-use crate::config::ServerConfig;
+use crate::config::{PolicyForm, ServerConfig};
 use crate::error::Error;
 use crate::event::{
     Deadline, PullAbort, PullId, PullRefusal, PushId, ServerEvent, Timer, Transmit,
@@ -159,7 +159,7 @@ impl Server {
     }
 
     /// Answers [`ServerEvent::PullRequested`]: the peer may have the group. The policy goes out in
-    /// message 2 now. Once message 3 is valid, [`ServerEvent::PullAccepted`] asks for the keys.
+    /// message 2 now, in the `form` that the peer reads. Once message 3 is valid, [`ServerEvent::PullAccepted`] asks for the keys.
     ///
     /// # Errors
     /// No pull waits for this answer (it may have timed out), the group is another one, or the
@@ -168,9 +168,10 @@ impl Server {
         &mut self,
         pull: PullId,
         policy: &GroupPolicy,
+        form: PolicyForm,
         now: BootTime,
     ) -> Result<(), Error> {
-        let result = self.give_policy(pull, policy, None, now);
+        let result = self.give_policy(pull, (policy, form), None, now);
         self.settle();
         result
     }
@@ -195,9 +196,15 @@ impl Server {
     /// No pull waits for this answer (it may have timed out), the group is another one, or the
     /// group SA lacks keys or does not fit into a datagram; in all but the first case the pull
     /// still waits.
-    pub fn answer_pull(&mut self, pull: PullId, sa: IssuedSa, now: BootTime) -> Result<(), Error> {
+    pub fn answer_pull(
+        &mut self,
+        pull: PullId,
+        sa: IssuedSa,
+        form: PolicyForm,
+        now: BootTime,
+    ) -> Result<(), Error> {
         let policy = sa.policy().clone();
-        let result = self.give_policy(pull, &policy, Some(sa), now);
+        let result = self.give_policy(pull, (&policy, form), Some(sa), now);
         self.settle();
         result
     }
@@ -303,7 +310,7 @@ impl Server {
         let inbound = self.endpoint.admit(source, local, datagram, now)?;
         // Its cookies are the SPI of a KEK and name no ISAKMP SA.
         if inbound.header.exchange == GROUPKEY_PUSH_ACK {
-            return self.pushes.handle_acknowledgement(datagram);
+            return self.pushes.handle_acknowledgement(source, datagram);
         }
         let Some(doi) = self.endpoint.handle(inbound)? else { return Ok(()) };
         match (doi, inbound.header.exchange) {

@@ -59,7 +59,8 @@ impl Insider {
     }
 
     fn request(&mut self, message_id: u32) -> (ExpectPolicy, Vec<u8>) {
-        ExpectPolicy::start(&self.sa, GROUP, ByteOrder::Network, message_id, &mut self.rng).unwrap()
+        let orders = (ByteOrder::Network, ByteOrder::Network);
+        ExpectPolicy::start(&self.sa, GROUP, orders, message_id, &mut self.rng).unwrap()
     }
 
     /// Messages 1 and 2; `answered` is message 2.
@@ -68,7 +69,9 @@ impl Insider {
         self.say(&message1).unwrap();
         while let Some(event) = self.server.poll_event() {
             if let ServerEvent::PullRequested { pull, group, .. } = event {
-                self.server.answer_pull(pull, group_sa(group), self.now).unwrap();
+                self.server
+                    .answer_pull(pull, group_sa(group), Default::default(), self.now)
+                    .unwrap();
             }
         }
         let message2 = self.server.poll_transmit().unwrap().payload;
@@ -102,7 +105,7 @@ fn kept_answers_are_bounded() {
     let mut insider = Insider::new(limits);
     let last_messages: Vec<Vec<u8>> = (1..=10)
         .map(|message_id| {
-            let (_, message3) = insider.offered(message_id).0.accept(&insider.sa).unwrap();
+            let (_, message3) = insider.offered(message_id).0.accept(&insider.sa, None).unwrap();
             assert!(insider.say(&message3).unwrap().is_some());
             message3
         })

@@ -12,7 +12,7 @@ mod support;
 
 use std::sync::Arc;
 
-use gdoi::config::{ByteOrder, RegistrationConfig};
+use gdoi::config::{ByteOrder, PolicyForm, RegistrationConfig, Trailer};
 use gdoi::error::Error;
 use gdoi::event::{
     PullAbort, PullRefusal, RegistrationEvent, RegistrationFailure, ServerEvent, Stage, Timer,
@@ -130,21 +130,61 @@ fn several_members_register_with_one_server_and_several_pulls_share_one_isakmp_s
 
 #[test]
 fn host_byte_order_by_switch() {
-    let mut server = server_config();
-    server.group_id_byte_order = ByteOrder::Host;
     let mut member = registration_config(member_address(1));
     member.group_id_byte_order = ByteOrder::Host;
-    let mut pair = Pair::with(server.clone(), vec![member]);
-    pair.run(seconds(5));
-    assert!(pair.is_registered(0));
-    // A member in network order asks this server for another group.
-    let mut pair = Pair::with(server, vec![registration_config(member_address(1))]);
+    member.selector_byte_order = ByteOrder::Host;
+    let mut pair = Pair::with(server_config(), vec![member]);
     pair.answer = Box::new(|_| Answer::Nothing);
     pair.run(seconds(1));
-    let asked = GROUP.0.swap_bytes();
-    assert!(pair.server_events.iter().any(
-        |event| matches!(event, ServerEvent::PullRequested { group, .. } if group.0 == asked)
-    ));
+    let requested = pair.server_events.iter().find_map(|event| match event {
+        ServerEvent::PullRequested { pull, group, .. } => Some((*pull, *group)),
+        _ => None,
+    });
+    let (pull, asked) = requested.unwrap();
+    assert_eq!(asked.0, GROUP.0.swap_bytes(), "as its octets read in network order");
+    let now = pair.now;
+    let policy = group_policy(GROUP);
+    let plain = PolicyForm::default();
+    assert!(pair.server.offer_policy(pull, &policy, plain, now).is_err(), "another group");
+    let form = PolicyForm {
+        group_id: ByteOrder::Host,
+        trailer: Trailer::TwoMore,
+        selectors: ByteOrder::Host,
+    };
+    pair.server.offer_policy(pull, &policy, form, now).unwrap();
+    pair.run(seconds(1));
+    // The member reads what was meant, and what comes from here on names the group itself.
+    assert!(pair.member_events[0].contains(&RegistrationEvent::PolicyOffered(policy)));
+    assert!(pair.server_events.iter().any(|event| {
+        matches!(event, ServerEvent::PullAccepted { group, sender_ids: None, .. } if *group == GROUP)
+    }));
+}
+
+/// SENDER_ID_REQUEST in message 3 (RFC 6407 §3.5, §5.4.2), and INITIAL-CONTACT of the phase 1.
+#[test]
+fn what_a_member_says_beside_its_acceptance() {
+    for initial_contact in [false, true] {
+        let mut member = registration_config(member_address(1));
+        (member.sender_ids, member.initial_contact) = (Some(3), initial_contact);
+        let mut pair = Pair::with(server_config(), vec![member]);
+        pair.answer = Box::new(|_| Answer::Nothing);
+        pair.run(seconds(1));
+        let requested = pair.server_events.iter().find_map(|event| match event {
+            ServerEvent::PullRequested { pull, .. } => Some(*pull),
+            _ => None,
+        });
+        let now = pair.now;
+        let policy = group_policy(GROUP);
+        pair.server.offer_policy(requested.unwrap(), &policy, Default::default(), now).unwrap();
+        pair.run(seconds(1));
+        let accepted = pair.server_events.iter().find_map(|event| match event {
+            ServerEvent::PullAccepted { sender_ids, initial_contact, .. } => {
+                Some((*sender_ids, initial_contact.is_some()))
+            }
+            _ => None,
+        });
+        assert_eq!(accepted, Some((Some(3), initial_contact)));
+    }
 }
 
 fn fails_with(pair: &mut Pair) -> RegistrationFailure {
@@ -276,7 +316,7 @@ fn policy_that_is_not_understood_is_refused_before_keys_arrive() {
                 integrity: Secret::new(vec![2; 32]),
             };
             let sa = IssuedSa::new(policy, [(5, keys)].into(), None, None, None);
-            pair.server.answer_pull(pull, sa, pair.now).unwrap();
+            pair.server.answer_pull(pull, sa, Default::default(), pair.now).unwrap();
             break;
         }
     }
@@ -493,7 +533,7 @@ fn a_server_that_never_answers_a_request_forgets_it() {
         })
         .collect();
     assert_eq!(reasons.len(), 1);
-    assert!(pair.server.answer_pull(pull, group_sa(GROUP), pair.now).is_err());
+    assert!(pair.server.answer_pull(pull, group_sa(GROUP), Default::default(), pair.now).is_err());
     assert!(pair.server.refuse_pull(pull, PullRefusal::Silence, pair.now).is_err());
 }
 

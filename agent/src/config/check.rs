@@ -328,6 +328,7 @@ impl Check<'_> {
             phase1,
             retransmission: self.retransmission(&group.retransmission),
             group_id_byte_order: group.interoperability.group_id_byte_order,
+            selector_byte_order: group.interoperability.selector_byte_order,
             counter_mode_send: group.counter_mode_send,
             legacy: group.legacy,
             dont_fragment: group.dont_fragment,

@@ -278,6 +278,11 @@ options! {
         pub group_id_byte_order: ByteOrder =
             one_of("group-id-byte-order", ByteOrder::Network, BYTE_ORDER)
                 .applies(Applies::NewRegistration);
+        /// The order of the octets of IPv4 addresses and masks in traffic selectors: "network", or
+        /// "host" for key servers that copy them as they lie in their memory.
+        pub selector_byte_order: ByteOrder =
+            one_of("selector-byte-order", ByteOrder::Network, BYTE_ORDER)
+                .applies(Applies::NewRegistration);
     }
 }
 

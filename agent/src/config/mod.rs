@@ -82,6 +82,8 @@ pub struct Group {
     pub retransmission: RetransmissionPolicy,
     /// Interoperability switch for the group id.
     pub group_id_byte_order: ByteOrder,
+    /// Interoperability switch for IPv4 addresses and masks in traffic selectors.
+    pub selector_byte_order: ByteOrder,
     /// Whether counter-mode TEKs may be sent on.
     pub counter_mode_send: bool,
     /// Whether weak algorithms are accepted.
@@ -163,6 +165,7 @@ impl Group {
             && self.phase1 == other.phase1
             && self.retransmission == other.retransmission
             && self.group_id_byte_order == other.group_id_byte_order
+            && self.selector_byte_order == other.selector_byte_order
     }
 
     /// The servers' addresses in failover order.

@@ -106,6 +106,7 @@ impl Membership {
         let settings = RekeySettings {
             address: SocketAddr::new(local.address, self.local_port),
             acknowledgement_length: self.config.acknowledgement_length,
+            selector_byte_order: self.config.selector_byte_order,
             legacy: self.config.legacy,
         };
         let new = RekeyMember::new(sa, settings, now)?;

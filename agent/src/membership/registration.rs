@@ -81,6 +81,9 @@ impl Membership {
             local,
             group: self.config.id,
             group_id_byte_order: self.config.group_id_byte_order,
+            selector_byte_order: self.config.selector_byte_order,
+            // Linux has one sender in the kernel.
+            sender_ids: None,
             identity,
             expected_identity: target.identity.clone(),
             credential: Credential::PreSharedKey(target.pre_shared_key.clone()),

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! version | description | groups: id | TEKs: SPI, encryption key, integrity key
-//!                                    | KEK:  policy, key, public key, number of the last push, end, key path
+//!                                    | KEK:  policy, key, public key, number of the last push, end, key path,
+//!                                    |       whether the key server announced IP-D3P
 //! ```
 //!
 //! Keys that have ended or were deleted are left out. Points in time of another boot are moved over
@@ -25,7 +26,7 @@ use crate::membership::rekey_sa::KeptKek;
 use crate::persistence::state_file::{Boot, Saved, SavedGroup};
 
 /// Changes when the octets do.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// What the file says about itself.
 pub const OWNER: Owner = Owner {
@@ -121,6 +122,7 @@ fn encode_kek(out: &mut Encoder, sa: &GroupSa, end: BootTime) -> bool {
     out.time(end);
     let path = sa.key_path().and_then(|path| path.to_octets().ok()).map(Secret::new);
     out.option(path, |out, path| out.octets(path.expose()));
+    out.u8(sa.announces_delay_detection().into());
     true
 }
 
@@ -166,8 +168,9 @@ fn kept_kek(from: &mut Decoder<'_>, group: u32) -> Result<KeptKek, StateError> {
         let octets = from.octets()?;
         LkhDownload::decode(octets).map_err(|_| from.error("a key path"))
     })?;
+    let announced = from.u8()? != 0;
     let keys = KekKeys { algorithm_key, signature_key };
-    let sa = GroupSa::from_sealed(policy, keys, number);
+    let sa = GroupSa::from_sealed(policy, keys, number).announcing_delay_detection(announced);
     Ok(KeptKek { sa: with_path(sa, path), end })
 }
 
@@ -209,7 +212,7 @@ mod tests {
         let policy = GroupPolicy { group: GroupId(9), kek: Some(kek), gap, teks: Vec::new() };
         let keys =
             KekKeys { algorithm_key: Secret::new(vec![1; 32]), signature_key: Some(vec![2; 91]) };
-        let sa = GroupSa::from_sealed(policy, keys, 77);
+        let sa = GroupSa::from_sealed(policy, keys, 77).announcing_delay_detection(path);
         let key = |node: u16| LkhKey {
             node,
             algorithm: 3,

@@ -5,7 +5,10 @@
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
-use super::file::{ADDRESS_PRESERVATION, DIRECTION, MODE};
+use super::file::{
+    ADDRESS_PRESERVATION, BYTE_ORDER, DIRECTION, MODE, NEW_KEK_SPI, RSA_SIGNATURE,
+    SAK_RESERVED_OCTETS, SIGNED_LENGTH,
+};
 use super::{Group, Member, Rekey, SigningKeyKind, TekTemplate, Transport};
 use crate::text::{identity_text, selectors_text};
 use daemon::configuration::{Words, duration_text};
@@ -312,7 +315,48 @@ pub fn member_differences(before: &Member, after: &Member) -> Vec<Difference> {
     if before.pre_shared_key != after.pre_shared_key {
         differences.push(Difference::untold("pre-shared-key"));
     }
+    if before.group_id_byte_order != after.group_id_byte_order {
+        let text = |member: &Member| word(BYTE_ORDER, member.group_id_byte_order);
+        differences.push(Difference::of(GROUP_ID_BYTE_ORDER, text(before), text(after)));
+    }
     differences
+}
+
+/// Name of a member's option: nothing ends when it changes.
+pub const GROUP_ID_BYTE_ORDER: &str = "interoperability.group-id-byte-order";
+
+/// What differs between the forms of two groups' messages.
+pub fn form_differences(before: &Group, after: &Group) -> Vec<Difference> {
+    let (old, new) = (before.interoperability, after.interoperability);
+    let all = [
+        (
+            "interoperability.rsa-signature",
+            word(RSA_SIGNATURE, old.signature_form),
+            word(RSA_SIGNATURE, new.signature_form),
+        ),
+        (
+            "interoperability.signed-length",
+            word(SIGNED_LENGTH, old.signed_length),
+            word(SIGNED_LENGTH, new.signed_length),
+        ),
+        (
+            "interoperability.sak-reserved-octets",
+            word(SAK_RESERVED_OCTETS, old.trailer),
+            word(SAK_RESERVED_OCTETS, new.trailer),
+        ),
+        (
+            "interoperability.new-kek-spi",
+            word(NEW_KEK_SPI, old.kek_packet),
+            word(NEW_KEK_SPI, new.kek_packet),
+        ),
+        (
+            "interoperability.selector-byte-order",
+            word(BYTE_ORDER, old.selector_byte_order),
+            word(BYTE_ORDER, new.selector_byte_order),
+        ),
+    ];
+    let differ = all.into_iter().filter(|(_, old, new)| old != new);
+    differ.map(|(option, old, new)| Difference::of(option, old, new)).collect()
 }
 
 /// What differs between two ways of pushing, the signing key's kind and `lkh` included.

@@ -22,7 +22,7 @@ use ipnet::IpNet;
 
 use super::file::{self, File, TEK_LIFETIME, TekKeys};
 use super::rekey::{self, Surroundings};
-use super::{Config, Group, Member, MulticastPath, TekTemplate, Transport};
+use super::{Config, Group, Interoperability, Member, MulticastPath, TekTemplate, Transport};
 use crate::config::tek_algorithm::{Encryption, Integrity, Kind};
 
 /// More match lines than this do not fit into one message of a pull.
@@ -74,7 +74,6 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         state_key,
         identity: file.identity.map(|identity| identity.value),
         phase1,
-        group_id_byte_order: file.interoperability.group_id_byte_order,
         limits: limits(&file.limits),
         members: members.into_iter().collect::<Option<_>>()?,
         groups: groups.into_iter().collect::<Option<_>>()?,
@@ -212,6 +211,7 @@ fn member(
         identity: entry.identity.as_ref().map(|identity| identity.value.clone()),
         pre_shared_key: Arc::new(key?),
         groups,
+        group_id_byte_order: entry.interoperability.group_id_byte_order,
     })
 }
 
@@ -269,7 +269,18 @@ fn group(
             None => None,
             Some(rekey) => Some(rekey?),
         },
+        interoperability: interoperability(&entry.interoperability),
     })
+}
+
+fn interoperability(typed: &file::Interoperability) -> Interoperability {
+    Interoperability {
+        signature_form: typed.rsa_signature,
+        signed_length: typed.signed_length,
+        trailer: typed.sak_reserved_octets,
+        kek_packet: typed.new_kek_spi,
+        selector_byte_order: typed.selector_byte_order,
+    }
 }
 
 fn tek(

@@ -13,9 +13,11 @@ use daemon::configuration::{
 };
 use daemon::options;
 use daemon::secrets::SecretSource;
-use gdoi::config::ByteOrder;
+use gdoi::config::{ByteOrder, Trailer};
 use gdoi::group::{AddressPreservation, EncapsulationMode, SaDirection};
+use gdoi::push::{KekPacketSpi, SignedLength};
 use ike::config::Identity;
+use ike::crypto::RsaForm;
 use ike::endpoint::Limits as ServerLimits;
 use ipnet::IpNet;
 
@@ -84,8 +86,6 @@ options! {
         /// What members may negotiate: all combinations are accepted; of those that a member
         /// offers, its own order counts.
         pub(super) ike: Ike = table("ike");
-        /// For members that read the standard in another way.
-        pub(super) interoperability: Interoperability = table("interoperability");
         /// Bounds on work for strangers. The defaults do for thousands of members.
         pub(super) limits: Limits = table("limits");
         /// One table for each member.
@@ -98,12 +98,35 @@ options! {
         pub(super) groups: Vec<Group> = tables("group");
     }
 
-    /// None is needed with peers that follow RFC 6407.
-    pub struct Interoperability {
+    /// None is needed with members that follow RFC 6407.
+    pub struct MemberInteroperability {
         /// Octet order of the group id. RFC 6407 means "network"; some implementations send it in
         /// "host" order.
         pub(super) group_id_byte_order: ByteOrder =
             one_of("group-id-byte-order", ByteOrder::Network, BYTE_ORDER);
+    }
+
+    /// None is needed with members that follow RFC 6407. All members of the group get them: pushes
+    /// are the same for all.
+    pub struct Interoperability {
+        /// What an RSA signature of a push covers: "digest-info", the hash with its algorithm
+        /// (RFC 8017), or "raw-digest", the hash alone.
+        pub(super) rsa_signature: RsaForm =
+            one_of("rsa-signature", RsaForm::DigestInfo, RSA_SIGNATURE);
+        /// The length in the header that the signature of a push covers: "padded", as it is sent,
+        /// or "unpadded", without the padding of the cipher.
+        pub(super) signed_length: SignedLength =
+            one_of("signed-length", SignedLength::Padded, SIGNED_LENGTH);
+        /// Reserved octets in front of the KEK's attributes: "four" (RFC 6407), or "six".
+        pub(super) sak_reserved_octets: Trailer =
+            one_of("sak-reserved-octets", Trailer::Standard, SAK_RESERVED_OCTETS);
+        /// The SPI under which a push sends the key of a new KEK: "new", its own, or "old", that of
+        /// the KEK which it replaces.
+        pub(super) new_kek_spi: KekPacketSpi =
+            one_of("new-kek-spi", KekPacketSpi::New, NEW_KEK_SPI);
+        /// Octet order of IPv4 addresses and masks in traffic selectors: "network", or "host".
+        pub(super) selector_byte_order: ByteOrder =
+            one_of("selector-byte-order", ByteOrder::Network, BYTE_ORDER);
     }
 
     /// They apply to the server as a whole.
@@ -150,6 +173,8 @@ options! {
         pub(super) names_key: bool = is_named(&["pre-shared-key-file", "pre-shared-key-credential"]);
         /// The groups it may have, by name.
         pub(super) groups: Vec<Located<String>> = list("groups").set("[\"branches\"]");
+        /// For a member that reads the standard in another way.
+        pub(super) interoperability: MemberInteroperability = table("interoperability");
     }
 
     /// A group is a policy, its keys, and the members that may have them.
@@ -177,6 +202,8 @@ options! {
         /// How new keys are pushed to the members before the old ones expire. Without this table
         /// members only pull.
         pub(super) rekey: Option<rekey::File> = optional_table("rekey");
+        /// For members that read the standard in another way.
+        pub(super) interoperability: Interoperability = table("interoperability");
     }
 
     /// The keys that `[group.tek-defaults]` and `[[group.tek]]` share.
@@ -244,7 +271,20 @@ options! {
 const ATTRIBUTE: std::ops::RangeInclusive<Duration> =
     Duration::ZERO..=Duration::from_secs(u16::MAX as u64);
 
-const BYTE_ORDER: Words<ByteOrder> = &[("network", ByteOrder::Network), ("host", ByteOrder::Host)];
+pub(super) const BYTE_ORDER: Words<ByteOrder> =
+    &[("network", ByteOrder::Network), ("host", ByteOrder::Host)];
+
+pub(super) const RSA_SIGNATURE: Words<RsaForm> =
+    &[("digest-info", RsaForm::DigestInfo), ("raw-digest", RsaForm::RawDigest)];
+
+pub(super) const SIGNED_LENGTH: Words<SignedLength> =
+    &[("padded", SignedLength::Padded), ("unpadded", SignedLength::Unpadded)];
+
+pub(super) const SAK_RESERVED_OCTETS: Words<Trailer> =
+    &[("four", Trailer::Standard), ("six", Trailer::TwoMore)];
+
+pub(super) const NEW_KEK_SPI: Words<KekPacketSpi> =
+    &[("new", KekPacketSpi::New), ("old", KekPacketSpi::Old)];
 
 pub(super) const DIRECTION: Words<SaDirection> = &[
     ("symmetric", SaDirection::SYMMETRIC),

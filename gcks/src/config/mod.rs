@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::configuration::{self, Loaded, Section as _, Table};
-use gdoi::config::ByteOrder;
+use gdoi::config::{ByteOrder, PolicyForm, Trailer};
 use gdoi::group::{
     AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection,
     TekProtection, TekProtocol, TrafficSelector,
 };
+use gdoi::push::{KekPacketSpi, SealOptions, SignedLength};
 use ike::config::{Identity, Phase1Policy};
-use ike::crypto::Secret;
+use ike::crypto::{RsaForm, Secret};
 use ike::endpoint::Limits;
 use ipnet::IpNet;
 
@@ -41,8 +42,6 @@ pub struct Config {
     pub identity: Option<Identity>,
     /// What phase 1 may negotiate.
     pub phase1: Phase1Policy,
-    /// Interoperability switch for the group id.
-    pub group_id_byte_order: ByteOrder,
     /// Bounds on work for strangers.
     pub limits: Limits,
     /// Where state and signing keys are kept.
@@ -65,6 +64,8 @@ pub struct Member {
     pub pre_shared_key: Arc<Secret>,
     /// The groups it may have.
     pub groups: BTreeSet<GroupId>,
+    /// Interoperability switch for the group id.
+    pub group_id_byte_order: ByteOrder,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +82,42 @@ pub struct Group {
     pub sender_id_bits: u16,
     /// How its keys are pushed; `None` where members only pull.
     pub rekey: Option<Rekey>,
+    /// What its members read in another way than RFC 6407 means it.
+    pub interoperability: Interoperability,
+}
+
+/// Forms of a group's messages for members of an older kind. All members of a group get the same
+/// pushes, so that they need the same forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Interoperability {
+    /// What an RSA signature of a push covers.
+    pub signature_form: RsaForm,
+    /// Which Length of the header a push's signature covers.
+    pub signed_length: SignedLength,
+    /// Reserved octets of the SAK.
+    pub trailer: Trailer,
+    /// SPI of the key packet of a new KEK.
+    pub kek_packet: KekPacketSpi,
+    /// Order of the octets of addresses in traffic selectors.
+    pub selector_byte_order: ByteOrder,
+}
+
+impl Interoperability {
+    /// Forms of a push.
+    pub fn seal_options(self) -> SealOptions {
+        SealOptions {
+            form: self.signature_form,
+            length: self.signed_length,
+            trailer: self.trailer,
+            selectors: self.selector_byte_order,
+            kek_packet: self.kek_packet,
+        }
+    }
+
+    /// Form of a policy for a member that writes the group id in this order.
+    pub fn policy_form(self, group_id: ByteOrder) -> PolicyForm {
+        PolicyForm { group_id, trailer: self.trailer, selectors: self.selector_byte_order }
+    }
 }
 
 /// What every TEK made for one data SA of a group has in common.

@@ -45,7 +45,8 @@ impl Group {
         let Some(rekey_sa) = &self.rekey_sa else { return };
         let (policy, path) = (rekey_sa.settings.delivery, &rekey_sa.settings.path);
         let recent = rekey_sa.retired.iter().filter(|retired| retired.at + KEPT > now);
-        let again = recent.map(|retired| &retired.last).chain(rekey_sa.kek().and_then(Kek::last));
+        let again =
+            recent.flat_map(|retired| &retired.last).chain(rekey_sa.kek().and_then(Kek::last));
         let again: Vec<Dispatch> = again
             .map(|push| Dispatch {
                 push: push.duplicate(),
@@ -62,7 +63,7 @@ impl Group {
     pub fn is_resent(&self, delivery: &Delivery) -> bool {
         let rekey_sa = self.rekey_sa.as_ref();
         let kept = rekey_sa.is_some_and(|rekey_sa| {
-            let retired = rekey_sa.retired.iter().map(|retired| &retired.last);
+            let retired = rekey_sa.retired.iter().flat_map(|retired| &retired.last);
             let mut kept = retired.chain(rekey_sa.kek().and_then(Kek::last));
             kept.any(|push| push.datagram() == delivery.push().datagram())
         });
@@ -106,11 +107,11 @@ impl Group {
         let Some((id, gone)) = self.registry.remove_at(address) else { return };
         rekey_sa.counters.dropped = rekey_sa.counters.dropped.saturating_add(1);
         let abandoned = Abandoned { name: gone.name, leaf: gone.leaf };
-        rekey_sa.abandoned.insert(id, abandoned);
+        rekey_sa.abandoned.insert(id.clone(), abandoned);
         self.changed = true;
         // By multicast it may still hear new TEKs and send with its identifier.
-        if let (Some(sender), false) = (gone.sender, rekey_sa.is_multicast()) {
-            self.sender_ids.release(sender, self.teks.last_end(now));
+        if !rekey_sa.is_multicast() {
+            self.sender_ids.release(&id, self.teks.last_end(now));
         }
         self.events.push_back(Event::Dropped { member });
     }
@@ -122,6 +123,17 @@ impl Group {
         audience: Audience,
         purpose: &'static str,
     ) -> Pushed {
+        self.begin_part(push, audience, purpose, true)
+    }
+
+    /// The same; without `supersedes`, what was sent before under the same KEK goes on.
+    pub(super) fn begin_part(
+        &mut self,
+        push: SealedPush,
+        audience: Audience,
+        purpose: &'static str,
+        supersedes: bool,
+    ) -> Pushed {
         let Audience { recipients, policy, path } = audience;
         let sequence_number = push.sequence_number();
         let members = recipients.members.len();
@@ -129,7 +141,7 @@ impl Group {
             rekey_sa.counters.pushes = rekey_sa.counters.pushes.saturating_add(1);
         }
         self.changed = true;
-        self.dispatches.push_back(Dispatch { push, recipients, policy, path, supersedes: true });
+        self.dispatches.push_back(Dispatch { push, recipients, policy, path, supersedes });
         self.events.push_back(Event::Pushed { purpose, sequence_number, members });
         Pushed { sequence_number, members, unreached: self.tek_holders.len() }
     }
@@ -154,10 +166,15 @@ impl Group {
     }
 
     pub(super) fn recipients(&self) -> Recipients {
+        self.recipients_with(|_| true)
+    }
+
+    /// The members whose leaf `is_meant`, and where pushes by multicast go.
+    pub(super) fn recipients_with(&self, is_meant: impl Fn(Option<u16>) -> bool) -> Recipients {
         let mut recipients = Recipients::default();
         let Some(rekey_sa) = &self.rekey_sa else { return recipients };
         let tree = rekey_sa.kek().and_then(Kek::tree);
-        for (id, member) in self.registry.iter() {
+        for (id, member) in self.registry.iter().filter(|(_, member)| is_meant(member.leaf)) {
             let leaf_key = member.leaf.and_then(|leaf| tree?.leaf_key(leaf));
             recipients.members.insert(id.address, leaf_key);
             if !rekey_sa.is_multicast() {

@@ -209,7 +209,11 @@ impl Group {
             // sends.
             WayOut::DeleteAll => self.delete_all(purpose, keys, now).map(Eviction::AllDeleted),
             WayOut::Hierarchy(leaves) => {
-                self.forget_members(ids, now);
+                // They hold the KEK until the others have the next one, and TEKs until those are
+                // replaced: what fails on the way, another try makes up for.
+                let registered = ids.iter().filter(|id| self.registry.find(id).is_some());
+                let registered: Vec<&MemberId> = registered.collect();
+                registered.into_iter().for_each(|id| self.abandon_member(id, now));
                 self.roll_by_tree(&leaves, purpose, keys, now)?;
                 self.push_all_teks(purpose, keys, now).map(Eviction::Rekeyed)
             }
@@ -345,8 +349,8 @@ impl Group {
         for id in ids {
             self.changed = true;
             self.tek_holders.remove(id);
-            if let Some(sender) = self.registry.remove(id).and_then(|entry| entry.sender) {
-                self.sender_ids.release(sender, last_end);
+            if self.registry.remove(id).is_some() {
+                self.sender_ids.release(id, last_end);
             }
         }
     }
@@ -381,3 +385,6 @@ impl Group {
         self.registry.iter().any(|(_, entry)| is_in(entry.leaf))
     }
 }
+
+#[cfg(test)]
+mod tests;

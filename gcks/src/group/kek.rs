@@ -224,7 +224,7 @@ impl Kek {
         Distribution { policy, keys: self.keys(public_key) }
     }
 
-    /// Makes the next push, which is kept.
+    /// Makes the next push, which is kept, in the form that the members expect.
     ///
     /// # Errors
     /// It cannot be made; the number is not used.
@@ -232,10 +232,11 @@ impl Kek {
         &mut self,
         content: PushContent<'_>,
         signing: &SigningKey,
+        options: SealOptions,
         rng: &mut SeededRng,
         now: BootTime,
     ) -> Result<SealedPush, KekError> {
-        let push = self.sealer.seal(content, signing, SealOptions::default(), rng)?;
+        let push = self.sealer.seal(content, signing, options, rng)?;
         (self.last, self.last_at) = (Some(push.duplicate()), now);
         Ok(push)
     }

@@ -7,6 +7,7 @@
 pub mod delivery;
 pub mod event;
 pub mod eviction;
+mod fresh_counters;
 pub mod kek;
 pub mod key_generation;
 pub mod pending_pull;
@@ -31,6 +32,7 @@ use crate::members::registry::{MemberId, Registry};
 use delivery::Dispatch;
 use event::Event;
 use eviction::TekHolder;
+use fresh_counters::FreshCounters;
 use pending_pull::{PendingPull, Prospect};
 use rekey_sa::RekeySa;
 use sender_ids::SenderIdPool;
@@ -61,6 +63,8 @@ pub struct Group {
     /// [`Group::note_outdated`].
     is_outdated: bool,
     pull_counters: PullCounters,
+    /// New counter-mode TEKs for a member that restarted.
+    fresh_counters: FreshCounters,
     dispatches: VecDeque<Dispatch>,
     events: VecDeque<Event>,
     /// Whether there is something that a restart must not forget.
@@ -127,6 +131,7 @@ impl Group {
             capacity: 0,
             is_outdated: false,
             pull_counters: PullCounters::default(),
+            fresh_counters: FreshCounters::default(),
             dispatches: VecDeque::new(),
             events: VecDeque::new(),
             changed: false,

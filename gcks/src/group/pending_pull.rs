@@ -44,6 +44,15 @@ pub struct PullRequest {
     pub peer: SocketAddr,
 }
 
+/// What a member said beside its acceptance of a policy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Acceptance {
+    /// How many sender identifiers it asks for.
+    pub sender_ids: Option<u16>,
+    /// When it said that it had lost all that it had here, in the phase 1 of this pull.
+    pub initial_contact: Option<BootTime>,
+}
+
 /// A pull whose policy was offered: what it promised, until message 3.
 #[derive(Debug)]
 pub struct PendingPull {
@@ -153,14 +162,15 @@ impl Group {
         Ok(offered)
     }
 
-    /// Message 3 was valid: the group SA with what is the member's own. It is registered, and gets
-    /// what was pushed since its policy was offered.
+    /// Message 3 was valid: the group SA with what is the member's own, for what it said beside its
+    /// acceptance. It is registered, and gets what was pushed since its policy was offered.
     ///
     /// # Errors
     /// The keys that it was promised are no more, or no sender identifier or leaf is left.
     pub fn accept_pull(
         &mut self,
         pull: PullId,
+        said: Acceptance,
         keys: &mut KeySource<'_>,
         now: BootTime,
     ) -> Result<IssuedSa, PullError> {
@@ -181,13 +191,13 @@ impl Group {
         if missed.dead {
             return Err(PullError::Superseded(Arc::clone(&self.name)));
         }
-        let sender = self.sender_for_pull(&id, counter_mode, keys, now)?;
+        let wanted = said.sender_ids.unwrap_or(1);
+        let senders = self.senders_for_pull(&id, counter_mode, wanted, keys, now)?;
         let offered_spi = kek.as_ref().map(|kek| kek.spi);
         let leaf = match self.leaf_for_pull(&id, offered_spi, keys) {
             Ok(leaf) => leaf,
             Err(error) => {
-                let last_end = self.teks.last_end(now);
-                sender.into_iter().for_each(|sender| self.sender_ids.release(sender, last_end));
+                self.sender_ids.take_back(&senders, now);
                 return Err(error.into());
             }
         };
@@ -197,7 +207,11 @@ impl Group {
         let path = leaf.filter(follows).and_then(|leaf| tree?.download(leaf));
         let (number, kek_keys) = kek.map(|kek| (kek.number, kek.keys)).unzip();
         let bits = self.sender_ids.bits();
-        let senders = sender.map(|value| SenderIds { bits, values: vec![value] });
+        if !senders.is_empty() {
+            self.sender_ids.replace(&id, &senders, self.teks.last_end(now));
+        }
+        let senders = Some(SenderIds { bits, values: senders });
+        let senders = senders.filter(|senders| !senders.values.is_empty());
         let mut sa = IssuedSa::new(policy, tek_keys, kek_keys, number, senders);
         if let Some(path) = path {
             sa = sa.with_key_path(path);
@@ -205,17 +219,17 @@ impl Group {
         self.changed = true;
         let keys_end = number.is_none().then_some(first_end);
         let name = Arc::clone(&member);
-        let pulled = Pulled { name, address: peer, local, keys_end, sender, leaf };
+        if let Some(restart) = said.initial_contact {
+            self.note_restart(&id, restart, now);
+        }
+        let pulled = Pulled { name, address: peer, local, keys_end, leaf };
         if let Some(rekey_sa) = &mut self.rekey_sa {
             rekey_sa.abandoned.remove(&id);
         }
         self.tek_holders.remove(&id);
-        let recorded = self.registry.record(id, pulled, now);
-        if let Some(before) = recorded.replaced_sender {
-            self.sender_ids.release(before, self.teks.last_end(now));
-        }
+        let new = self.registry.record(id, pulled, now);
         self.pull_counters.succeeded = self.pull_counters.succeeded.saturating_add(1);
-        self.events.push_back(Event::Registered { member, peer, new: recorded.new });
+        self.events.push_back(Event::Registered { member, peer, new });
         for push in missed.pushes {
             self.push_to_one(push, (local, peer));
         }
@@ -309,24 +323,26 @@ impl Group {
         Ok(())
     }
 
-    fn sender_for_pull(
+    /// As many as the member wants (RFC 6407 §3.5) and its share has left, and at least one.
+    fn senders_for_pull(
         &mut self,
         id: &MemberId,
         counter_mode: bool,
+        wanted: u16,
         keys: &mut KeySource<'_>,
         now: BootTime,
-    ) -> Result<Option<u64>, PullError> {
+    ) -> Result<Vec<u64>, PullError> {
         let configured = self.config.teks.iter().any(|tek| tek.encryption.kind == Kind::Combined);
         if !counter_mode && !configured {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let until = self.rekey_sa.is_none().then(|| self.teks.last_end(now));
-        match self.sender_ids.take(id, until, now) {
+        match self.sender_ids.take(id, wanted, until, now) {
             Err(Exhausted::All { .. }) if self.rekey_sa.is_some() => {
                 self.reinitialize(keys, now);
                 Err(PullError::Superseded(Arc::clone(&self.name)))
             }
-            taken => Ok(Some(taken?)),
+            taken => Ok(taken?),
         }
     }
 

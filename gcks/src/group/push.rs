@@ -6,9 +6,11 @@
 //! update arrays where the group has a key hierarchy (§5.6.3).
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use gdoi::group::{IssuedSa, TekProtocol};
+use gdoi::lkh::UpdatedLeaves;
 use gdoi::push::{Deletion, DeliveryPolicy, KekDelivery, PushContent, Recipients, SealedPush};
 use ike::BootTime;
 use thiserror::Error as ThisError;
@@ -21,6 +23,10 @@ use super::rekey_sa::RekeySa;
 use super::tek_schedule::{Prepared, Renewal};
 use super::{Group, policy};
 use crate::config::MulticastPath;
+
+/// Octets of update arrays in one push: with the other payloads they fit into a UDP datagram, and
+/// the KD payload that holds them counts its octets in 16 bits.
+const UPDATES_IN_ONE_PUSH: usize = 60_000;
 
 /// Why nothing was pushed. Nothing has changed then, unless the variant says otherwise.
 #[derive(Debug, ThisError)]
@@ -125,10 +131,11 @@ impl Group {
         let Some(kek) = rekey_sa.kek.as_mut() else {
             return Err(PushError::NoKeys(Arc::clone(&self.name)));
         };
-        let push = kek.seal(content, &rekey_sa.signing, keys.rng, now)?;
+        let options = self.config.interoperability.seal_options();
+        let push = kek.seal(content, &rekey_sa.signing, options, keys.rng, now)?;
         if let Some((next, settings)) = next {
             self.events.push_back(Event::KekCreated { spi: next.spi() });
-            rekey_sa.retire(push.duplicate(), Some(next), now);
+            rekey_sa.retire(vec![push.duplicate()], Some(next), now);
             rekey_sa.settings = settings;
             self.forget_leaves();
         }
@@ -169,17 +176,23 @@ impl Group {
         };
         let dropped = abandoned.values().filter_map(|dropped| dropped.leaf);
         let leaves: Vec<u16> = leaves.iter().copied().chain(dropped).collect();
+        let options = self.config.interoperability.seal_options();
         let result = kek.succeed_by_tree(settings, signing, &leaves, keys, now).and_then(
             |(next, updates)| {
                 let (kek_policy, kek_keys) = next.pushed(public_key, now);
                 let policy = policy(&self.config, Some(kek_policy), Vec::new());
                 let sa = IssuedSa::new(policy, BTreeMap::new(), Some(kek_keys), None, None);
-                let kek_delivery = KekDelivery::Hierarchy(updates);
-                let content = PushContent { deletions: &[], group_sa: Some(&sa), kek_delivery };
-                Ok((kek.seal(content, signing, keys.rng, now)?, next))
+                let mut parts = Vec::new();
+                for updates in updates.split(UPDATES_IN_ONE_PUSH) {
+                    let led = updates.leaves();
+                    let kek_delivery = KekDelivery::Hierarchy(updates);
+                    let content = PushContent { deletions: &[], group_sa: Some(&sa), kek_delivery };
+                    parts.push((kek.seal(content, signing, options, keys.rng, now)?, led));
+                }
+                Ok((parts, next))
             },
         );
-        let (push, next) = match result {
+        let (parts, next) = match result {
             Ok(made) => made,
             Err(error) => {
                 self.delete_all("hierarchy lost", keys, now)?;
@@ -187,11 +200,43 @@ impl Group {
             }
         };
         self.events.push_back(Event::KekCreated { spi: next.spi() });
-        rekey_sa.retire(push.duplicate(), Some(next), now);
+        let last = parts.iter().map(|(push, _)| push.duplicate()).collect();
+        rekey_sa.retire(last, Some(next), now);
         rekey_sa.retry_at = None;
         self.forget_abandoned(now);
         self.teks.drop_replaced();
-        Ok(self.begin(push, audience, purpose))
+        Ok(self.begin_parts(parts, audience, purpose))
+    }
+
+    /// Sends the parts of a push, each to the members that find their update array in it.
+    fn begin_parts(
+        &mut self,
+        parts: Vec<(SealedPush, UpdatedLeaves)>,
+        audience: Audience,
+        purpose: &'static str,
+    ) -> Pushed {
+        let unreached = self.tek_holders.len();
+        let mut all = Pushed { sequence_number: 0, members: 0, unreached };
+        let Audience { mut recipients, policy, path } = audience;
+        let count = parts.len();
+        for (place, (push, led)) in parts.into_iter().enumerate() {
+            // Who has no leaf waits for the last part, and pulls again then.
+            let is_last = place.saturating_add(1) == count;
+            let leaf = |ip: &IpAddr| self.registry.at(*ip).and_then(|member| member.leaf);
+            let is_led = |ip: &IpAddr| is_last || leaf(ip).is_some_and(|leaf| led.contains(leaf));
+            let mut own = Recipients { excused: recipients.excused, ..Recipients::default() };
+            (own.members, recipients.members) =
+                std::mem::take(&mut recipients.members).into_iter().partition(|(ip, _)| is_led(ip));
+            // By multicast every part goes to all.
+            let is_meant = |ip: IpAddr| ip.is_multicast() || own.members.contains_key(&ip);
+            let destinations = recipients.destinations.iter();
+            own.destinations = destinations.filter(|(_, to)| is_meant(to.ip())).copied().collect();
+            let audience = Audience { recipients: own, policy, path: path.clone() };
+            let begun = self.begin_part(push, audience, purpose, place == 0);
+            all.sequence_number = begun.sequence_number;
+            all.members = all.members.saturating_add(begun.members);
+        }
+        all
     }
 
     /// Deletes all keys of the group, at its members by a push, and forgets the members.
@@ -329,14 +374,15 @@ impl Group {
             return Err(PushError::NoKeys(Arc::clone(&self.name)));
         };
         let content = PushContent { deletions, ..PushContent::default() };
-        Ok((kek.seal(content, signing, keys.rng, now)?, audience))
+        let options = self.config.interoperability.seal_options();
+        Ok((kek.seal(content, signing, options, keys.rng, now)?, audience))
     }
 
     /// The KEK is gone without a successor after `last`, and its members with it.
     fn retire_kek(&mut self, last: SealedPush, now: BootTime) {
         self.forget_kek_holders(now);
         if let Some(rekey_sa) = &mut self.rekey_sa {
-            rekey_sa.retire(last, None, now);
+            rekey_sa.retire(vec![last], None, now);
         }
         self.prospect = None;
     }

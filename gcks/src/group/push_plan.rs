@@ -35,7 +35,8 @@ impl Group {
         }
         let activation = self.activation();
         let teks = self.teks.next_push(rekey_sa.lead(activation));
-        let usual = teks.into_iter().chain(rekey_sa.next_roll(activation)).min()?;
+        let usual = teks.into_iter().chain(rekey_sa.next_roll(activation));
+        let usual = usual.chain(self.fresh_counters.due()).min()?;
         // What had to wait until all members get pushes is due then.
         let due = if self.can_catch_up() { BootTime::default() } else { usual };
         Some(rekey_sa.retry_at.map_or(due, |retry_at| due.max(retry_at)))
@@ -57,13 +58,27 @@ impl Group {
         }
         let Some(rekey_sa) = &self.rekey_sa else { return };
         let activation = self.activation();
-        let renewal = Renewal::Ahead(rekey_sa.lead(activation));
+        let lead = rekey_sa.lead(activation);
         let roll = rekey_sa.next_roll(activation).is_some_and(|due| due <= now);
-        let request = RekeyRequest { renewal, roll, delete: false, purpose: "schedule" };
+        let asked = self.fresh_counters.take(now);
+        let (renewal, purpose) = match asked {
+            Some(restart) => (Renewal::CountersBefore(restart, lead), "restart of a member"),
+            None => (Renewal::Ahead(lead), "schedule"),
+        };
+        if asked.is_some_and(|restart| !self.teks.has_counter_mode_before(restart))
+            && !self.is_push_due(now)
+        {
+            // They have been replaced meanwhile.
+            return;
+        }
+        let request = RekeyRequest { renewal, roll, delete: false, purpose };
         if let Err(error) = self.push_keys(request, keys, now) {
             self.events.push_back(Event::PushFailed { error });
             if let Some(rekey_sa) = &mut self.rekey_sa {
                 rekey_sa.retry_at = Some(now + RETRY);
+            }
+            if let Some(restart) = asked {
+                self.fresh_counters.again(restart, now);
             }
         }
     }

@@ -17,8 +17,8 @@ use super::key_generation::KeySource;
 use super::rekey_sa::RekeySa;
 use super::sender_ids::SenderIdPool;
 use crate::config::change::{
-    Change, Consequence, Difference, Subject, group_differences, missing_selectors,
-    rekey_differences,
+    Change, Consequence, Difference, Subject, form_differences, group_differences,
+    missing_selectors, rekey_differences,
 };
 use crate::config::tek_algorithm::Kind;
 use crate::config::{self, SigningKeyKind};
@@ -116,7 +116,7 @@ impl Group {
     /// Whether members would get counter-mode TEKs by pushes and no sender identifier.
     fn lacks_senders(&self, after: &config::Group) -> bool {
         after.teks.iter().any(|tek| tek.encryption.kind == Kind::Combined)
-            && self.registry.iter().any(|(_, member)| member.sender.is_none())
+            && self.registry.iter().any(|(id, _)| !self.sender_ids.is_holder(id))
     }
 
     /// What a reload with `after` changes and what follows, if evictions leave `left` of the group.
@@ -143,6 +143,9 @@ impl Group {
                     WidthStep::NextTeks => Consequence::NextTeks,
                 },
             );
+        }
+        for difference in form_differences(&self.config, after) {
+            plan.add(difference, Consequence::AtOnce);
         }
         self.plan_kek(after, signing_key, steps.kek, told, &mut plan);
         let kek_deleted = Consequence::KekDeleted { told };

@@ -39,11 +39,19 @@ pub struct RekeySa {
 /// A KEK that members hold no more, or will not when they have its last push.
 #[derive(Debug)]
 pub(crate) struct RetiredKek {
-    pub(crate) last: SealedPush,
+    /// Several where its hierarchy leads to the next KEK by more than fits into one datagram: the
+    /// numbers follow one another.
+    pub(crate) last: Vec<SealedPush>,
     /// Whether it has no successor.
     pub(crate) deleted: bool,
     /// When its last push was made.
     pub(crate) at: BootTime,
+}
+
+impl RetiredKek {
+    fn has_spi(&self, spi: &[u8; 16]) -> bool {
+        self.last.first().is_some_and(|push| push.spi() == spi)
+    }
 }
 
 /// A member that was dropped: as unresponsive, or because its keys could not be sent.
@@ -141,8 +149,9 @@ impl RekeySa {
         Some(kek.ends() - push_margin(self.settings.lifetime, self.lead(activation)))
     }
 
-    /// The KEK is replaced, or deleted without a successor: `last` is its last push.
-    pub(crate) fn retire(&mut self, last: SealedPush, successor: Option<Kek>, now: BootTime) {
+    /// The KEK is replaced, or deleted without a successor: `last` is its last push, in parts if
+    /// one was not enough.
+    pub(crate) fn retire(&mut self, last: Vec<SealedPush>, successor: Option<Kek>, now: BootTime) {
         self.retired.retain(|retired| retired.at + KEPT > now);
         self.retired.push(RetiredKek { last, deleted: successor.is_none(), at: now });
         self.kek = successor;
@@ -158,11 +167,11 @@ impl RekeySa {
             );
             return missed;
         }
-        let Some(first) = self.retired.iter().position(|retired| retired.last.spi() == spi) else {
+        let Some(first) = self.retired.iter().position(|retired| retired.has_spi(spi)) else {
             return Missed { pushes: Vec::new(), dead: true };
         };
         for retired in self.retired.iter().skip(first) {
-            missed.pushes.push(retired.last.duplicate());
+            missed.pushes.extend(retired.last.iter().map(SealedPush::duplicate));
             if retired.deleted {
                 missed.dead = true;
                 return missed;

@@ -3,8 +3,10 @@
 //! All members share the key of a TEK, so only the sender identifier at the left of the IV keeps
 //! two of them from using one IV twice. Every pull gets a new one: a member that restarted has
 //! forgotten its packet counter. An identifier is free again when every TEK that its holder may
-//! send on has ended. A member that gets new TEKs by pushes keeps its identifier, so that it is
-//! free only after the member has taken another one or is out.
+//! send on has ended. A member that gets new TEKs by pushes keeps its identifiers until it is out:
+//! whether message 4 with another one has reached it, nobody can say, and without it the member
+//! goes on with the one before, on every TEK that is pushed to it. Replaced identifiers are taken
+//! back only when the pool runs short, those whose TEKs have ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -41,11 +43,18 @@ pub struct Holding {
     pub holder: MemberId,
     /// Until when it is held; `None` as long as its holder gets new TEKs.
     pub until: Option<BootTime>,
+    /// The holder was sent another one. When the TEKs of that time have ended: from then on it does
+    /// not count as the holder's share, and is taken back when the pool runs short.
+    pub replaced: Option<BootTime>,
 }
 
 impl Holding {
     fn is_over(&self, now: BootTime) -> bool {
         self.until.is_some_and(|until| until <= now)
+    }
+
+    fn counts(&self, now: BootTime) -> bool {
+        !self.is_over(now) && self.replaced.is_none_or(|replaced| replaced > now)
     }
 }
 
@@ -80,27 +89,54 @@ impl SenderIdPool {
         1_u64.checked_shl(self.bits.into()).unwrap_or(u64::MAX)
     }
 
-    /// Takes an identifier for a member that may send on TEKs that end by `last_end`; `None` if it
-    /// gets new ones by pushes.
+    /// Whether the member has an identifier.
+    pub fn is_holder(&self, member: &MemberId) -> bool {
+        self.by_holder.contains_key(member)
+    }
+
+    /// Takes `count` identifiers, and at least one, for a member that may send on TEKs that end by
+    /// `last_end`; `None` if it gets new ones by pushes. Fewer than `count`, where more are not
+    /// left of its share or at all.
     ///
     /// # Errors
     /// All are held, or the member holds its share.
     pub fn take(
         &mut self,
         holder: &MemberId,
+        count: u16,
+        last_end: Option<BootTime>,
+        now: BootTime,
+    ) -> Result<Vec<u64>, Exhausted> {
+        let mut taken = vec![self.take_one(holder, last_end, now)?];
+        for _ in 1..count {
+            let Ok(one) = self.take_one(holder, last_end, now) else { break };
+            taken.push(one);
+        }
+        Ok(taken)
+    }
+
+    fn take_one(
+        &mut self,
+        holder: &MemberId,
         last_end: Option<BootTime>,
         now: BootTime,
     ) -> Result<u64, Exhausted> {
         let own: Vec<u64> = self.by_holder.get(holder).into_iter().flatten().copied().collect();
-        self.drop_ended(own, now);
         let limit = self.limit();
-        if self.by_holder.get(holder).is_some_and(|own| own.len() >= limit) {
+        let counts = |one: &&u64| self.held.get(one).is_some_and(|held| held.counts(now));
+        if own.iter().filter(counts).count() >= limit {
             return Err(Exhausted::Member { limit });
         }
+        self.drop_ended(own, now);
         let count = self.count();
-        if u64::try_from(self.held.len()).unwrap_or(u64::MAX) >= count / 2 {
-            let all: Vec<u64> = self.held.keys().copied().collect();
-            self.drop_ended(all, now);
+        if self.is_short() {
+            self.drop_ended(self.held.keys().copied().collect(), now);
+        }
+        if self.is_short() {
+            for holding in self.held.values_mut().filter(|holding| holding.until.is_none()) {
+                holding.until = holding.replaced;
+            }
+            self.drop_ended(self.held.keys().copied().collect(), now);
         }
         // Upward from the last one, so that one that has just become free rests for a while.
         for step in 0..=u64::try_from(self.held.len()).unwrap_or(u64::MAX) {
@@ -108,7 +144,8 @@ impl SenderIdPool {
             if self.held.get(&candidate).is_none_or(|holding| holding.is_over(now)) {
                 self.drop_ended(vec![candidate], now);
                 let until = last_end.map(|end| end + DELIVERY);
-                self.insert(candidate, Holding { holder: holder.clone(), until });
+                let holder = holder.clone();
+                self.insert(candidate, Holding { holder, until, replaced: None });
                 self.next = candidate.wrapping_add(1) % count;
                 return Ok(candidate);
             }
@@ -116,11 +153,39 @@ impl SenderIdPool {
         Err(Exhausted::All { bits: self.bits })
     }
 
-    /// The holder of an identifier gets no TEKs beyond those that end by `last_end`.
-    pub fn release(&mut self, identifier: u64, last_end: BootTime) {
-        if let Some(Holding { until, .. }) = self.held.get_mut(&identifier) {
-            *until =
-                Some(until.map_or(last_end + DELIVERY, |until| until.min(last_end + DELIVERY)));
+    /// Whether half of all identifiers are held.
+    fn is_short(&self) -> bool {
+        u64::try_from(self.held.len()).unwrap_or(u64::MAX) >= self.count() / 2
+    }
+
+    /// The member was sent `latest`, and may have got them: the TEKs of now end by `last_end`.
+    pub fn replace(&mut self, holder: &MemberId, latest: &[u64], last_end: BootTime) {
+        for identifier in self.by_holder.get(holder).into_iter().flatten() {
+            if let Some(holding) = self.held.get_mut(identifier)
+                && !latest.contains(identifier)
+            {
+                holding.replaced.get_or_insert(last_end + DELIVERY);
+            }
+        }
+    }
+
+    /// Takes identifiers back that were never sent.
+    pub fn take_back(&mut self, identifiers: &[u64], now: BootTime) {
+        for identifier in identifiers {
+            if let Some(holding) = self.held.get_mut(identifier) {
+                holding.until = Some(now);
+            }
+        }
+        self.drop_ended(identifiers.to_vec(), now);
+    }
+
+    /// The member gets no TEKs beyond those that end by `last_end`.
+    pub fn release(&mut self, holder: &MemberId, last_end: BootTime) {
+        let end = last_end + DELIVERY;
+        for identifier in self.by_holder.get(holder).into_iter().flatten() {
+            if let Some(Holding { until, .. }) = self.held.get_mut(identifier) {
+                *until = Some(until.map_or(end, |until| until.min(end)));
+            }
         }
     }
 
@@ -178,6 +243,15 @@ mod tests {
         MemberId { identity: ike::config::Identity::Address(address), address }
     }
 
+    fn one_of(
+        pool: &mut SenderIdPool,
+        member: u32,
+        last_end: Option<BootTime>,
+        now: BootTime,
+    ) -> Result<u64, Exhausted> {
+        pool.take(&host(member), 1, last_end, now).map(|taken| taken[0])
+    }
+
     fn at(seconds: u64) -> BootTime {
         BootTime::new(Duration::from_secs(seconds))
     }
@@ -186,7 +260,7 @@ mod tests {
     fn identifiers_count_up_from_0() {
         let mut pool = SenderIdPool::new(16);
         assert_eq!(
-            [1, 2, 3].map(|one| pool.take(&host(one), Some(at(100)), at(0)).unwrap()),
+            [1, 2, 3].map(|one| one_of(&mut pool, one, Some(at(100)), at(0)).unwrap()),
             [0, 1, 2]
         );
     }
@@ -195,30 +269,30 @@ mod tests {
     fn no_identifier_is_given_twice_while_a_tek_lifetimes() {
         let mut pool = SenderIdPool::new(8);
         let all: std::collections::BTreeSet<u64> =
-            (0..256).map(|one| pool.take(&host(one), Some(at(100)), at(0)).unwrap()).collect();
+            (0..256).map(|one| one_of(&mut pool, one, Some(at(100)), at(0)).unwrap()).collect();
         assert_eq!(all.len(), 256);
-        assert_eq!(pool.take(&host(999), Some(at(100)), at(0)), Err(Exhausted::All { bits: 8 }));
+        assert_eq!(one_of(&mut pool, 999, Some(at(100)), at(0)), Err(Exhausted::All { bits: 8 }));
         // Until all keys have surely ended at the members too.
-        assert_eq!(pool.take(&host(999), Some(at(500)), at(399)), Err(Exhausted::All { bits: 8 }));
-        assert_eq!(pool.take(&host(999), Some(at(500)), at(400)), Ok(0));
-        assert_eq!(pool.take(&host(999), Some(at(500)), at(400)), Ok(1));
+        assert_eq!(one_of(&mut pool, 999, Some(at(500)), at(399)), Err(Exhausted::All { bits: 8 }));
+        assert_eq!(one_of(&mut pool, 999, Some(at(500)), at(400)), Ok(0));
+        assert_eq!(one_of(&mut pool, 999, Some(at(500)), at(400)), Ok(1));
     }
 
     #[test]
     fn one_member_holds_a_share_and_no_more() {
         let mut pool = SenderIdPool::new(8);
         for _ in 0..16 {
-            pool.take(&host(1), Some(at(100)), at(0)).unwrap();
+            one_of(&mut pool, 1, Some(at(100)), at(0)).unwrap();
         }
         let refused = Err(Exhausted::Member { limit: 16 });
-        assert_eq!(pool.take(&host(1), Some(at(100)), at(0)), refused);
-        assert_eq!(pool.take(&host(2), Some(at(100)), at(0)), Ok(16));
-        assert_eq!(pool.take(&host(1), Some(at(500)), at(399)), refused);
-        assert_eq!(pool.take(&host(1), Some(at(500)), at(400)), Ok(17));
+        assert_eq!(one_of(&mut pool, 1, Some(at(100)), at(0)), refused);
+        assert_eq!(one_of(&mut pool, 2, Some(at(100)), at(0)), Ok(16));
+        assert_eq!(one_of(&mut pool, 1, Some(at(500)), at(399)), refused);
+        assert_eq!(one_of(&mut pool, 1, Some(at(500)), at(400)), Ok(17));
         let (held, next) = pool.held();
         let mut again = SenderIdPool::restore(8, held.clone(), next);
-        assert_eq!(again.take(&host(1), Some(at(500)), at(400)), Ok(18));
-        assert_eq!((16..).find(|_| again.take(&host(1), None, at(400)).is_err()), Some(30));
+        assert_eq!(one_of(&mut again, 1, Some(at(500)), at(400)), Ok(18));
+        assert_eq!((16..).find(|_| one_of(&mut again, 1, None, at(400)).is_err()), Some(30));
     }
 
     #[test]
@@ -229,23 +303,79 @@ mod tests {
             // worth held.
             let now = at(pull * 2);
             let end = now + Duration::from_secs(100);
-            pool.take(&host(u32::try_from(pull).unwrap()), Some(end), now).unwrap();
+            one_of(&mut pool, u32::try_from(pull).unwrap(), Some(end), now).unwrap();
         }
     }
 
     #[test]
     fn a_member_that_gets_pushes_holds_its_identifier_until_it_takes_another() {
         let mut pool = SenderIdPool::new(8);
-        let all: Vec<u64> =
-            (0..256).map(|one| pool.take(&host(one), None, at(0)).unwrap()).collect();
-        assert!(pool.take(&host(999), None, at(1 << 40)).is_err(), "nobody has let go");
-        pool.release(all[9], at(1000));
-        assert!(pool.take(&host(999), None, at(1299)).is_err(), "its TEKs live");
-        assert_eq!(pool.take(&host(999), None, at(1300)), Ok(9));
+        let _: Vec<u64> =
+            (0..256).map(|one| one_of(&mut pool, one, None, at(0)).unwrap()).collect();
+        assert!(one_of(&mut pool, 999, None, at(1 << 40)).is_err(), "nobody has let go");
+        pool.release(&host(9), at(1000));
+        assert!(one_of(&mut pool, 999, None, at(1299)).is_err(), "its TEKs live");
+        assert_eq!(one_of(&mut pool, 999, None, at(1300)), Ok(9));
         pool.release_all(at(2000));
-        assert!(pool.take(&host(999), None, at(2299)).is_err());
-        assert!(pool.take(&host(999), None, at(2300)).is_ok());
+        assert!(one_of(&mut pool, 999, None, at(2299)).is_err());
+        assert!(one_of(&mut pool, 999, None, at(2300)).is_ok());
         pool.reset(8);
-        assert_eq!(pool.take(&host(999), None, at(0)), Ok(0));
+        assert_eq!(one_of(&mut pool, 999, None, at(0)), Ok(0));
+    }
+
+    /// Message 4 with another identifier may be lost: the member goes on with the one before, on
+    /// all TEKs that are pushed to it.
+    #[test]
+    fn a_replaced_identifier_is_held_until_the_pool_runs_short() {
+        let mut pool = SenderIdPool::new(8);
+        assert_eq!(pool.take(&host(1), 1, None, at(0)).unwrap(), [0]);
+        assert_eq!(pool.take(&host(1), 1, None, at(10)).unwrap(), [1]);
+        pool.replace(&host(1), &[1], at(1000));
+        let taken = |pool: &mut SenderIdPool, hosts: core::ops::Range<u32>, now: u64| {
+            hosts.filter_map(|one| one_of(pool, one, None, at(now)).ok()).collect::<Vec<_>>()
+        };
+        // The counter comes round, long after the TEKs of that time.
+        for round in 0..1000_u32 {
+            let now = at(10_000 + u64::from(round) * 1000);
+            assert_ne!(one_of(&mut pool, 100 + round, None, now), Ok(0), "round {round}");
+            pool.release(&host(100 + round), now);
+        }
+        // Nothing else is left.
+        let mut pool = SenderIdPool::new(8);
+        pool.take(&host(1), 1, None, at(0)).unwrap();
+        pool.take(&host(1), 1, None, at(10)).unwrap();
+        pool.replace(&host(1), &[1], at(1000));
+        let all = taken(&mut pool, 100..400, 2000);
+        assert_eq!((all.len(), all.last()), (255, Some(&0)));
+        assert!(!all.contains(&1));
+    }
+
+    /// A member that restarts once a day is not locked out by what it held.
+    #[test]
+    fn replaced_identifiers_count_until_their_teks_have_ended() {
+        let mut pool = SenderIdPool::new(12);
+        for day in 0..200_u64 {
+            let now = at(day * 86_400);
+            let taken = pool.take(&host(1), 1, None, now).unwrap();
+            pool.replace(&host(1), &taken, now + Duration::from_secs(3600));
+        }
+        // Within the lifetime of a TEK it has a share.
+        let now = at(300 * 86_400);
+        let share = (0..100).filter(|_| {
+            let Ok(taken) = pool.take(&host(1), 1, None, now) else { return false };
+            pool.replace(&host(1), &taken, now + Duration::from_secs(3600));
+            true
+        });
+        assert_eq!(share.count(), 63, "and the one that it has");
+    }
+
+    #[test]
+    fn several_at_once_come_out_of_the_share() {
+        let mut pool = SenderIdPool::new(8);
+        assert_eq!(pool.take(&host(1), 3, None, at(0)).unwrap(), [0, 1, 2]);
+        assert_eq!(pool.take(&host(2), u16::MAX, None, at(0)).unwrap().len(), 16);
+        assert_eq!(pool.take(&host(3), 0, None, at(0)).unwrap(), [19], "at least one");
+        pool.take_back(&[0, 1, 2], at(0));
+        assert_eq!(pool.take(&host(1), 16, None, at(0)).unwrap().len(), 16);
     }
 }

@@ -70,6 +70,9 @@ pub enum Renewal {
     Margin,
     /// Those whose time for a push with this [`lead`](crate::config::rekey_timing::lead) has come.
     Ahead(Duration),
+    /// Those of counter modes that were made before a moment, and those whose time for a push with
+    /// this lead has come.
+    CountersBefore(BootTime, Duration),
     /// Those within the margin whose members get no push.
     Unpushed,
     /// Every TEK is replaced, whatever its age.
@@ -321,6 +324,12 @@ impl TekSchedule {
         self.lifetimes().map(|(_, lifetime, _)| lifetime.ends).chain(before).chain(gone).min()
     }
 
+    /// Whether a counter-mode TEK in use was made before `restart`.
+    pub fn has_counter_mode_before(&self, restart: BootTime) -> bool {
+        let mut current = self.slots.iter().filter_map(|slot| slot.current.as_ref());
+        current.any(|tek| tek.is_counter_mode_before(restart))
+    }
+
     /// When the next TEK is to be pushed.
     pub fn next_push(&self, lead: Duration) -> Option<BootTime> {
         self.slots.iter().filter_map(|slot| slot.next_push(lead)).min()
@@ -379,6 +388,13 @@ impl TekSchedule {
     }
 }
 
+impl Tek {
+    fn is_counter_mode_before(&self, time: BootTime) -> bool {
+        let counter_mode = self.template.encryption.kind == Kind::Combined;
+        counter_mode && self.lifetime.ends < time + self.template.lifetime
+    }
+}
+
 impl Slot {
     fn new(template: TekTemplate) -> Self {
         Self { template, current: None, before: None, retired: Vec::new() }
@@ -391,6 +407,8 @@ impl Slot {
         match renewal {
             Renewal::Missing => false,
             Renewal::All => true,
+            Renewal::CountersBefore(restart, _) if tek.is_counter_mode_before(restart) => true,
+            Renewal::CountersBefore(_, lead) => self.wants(Renewal::Ahead(lead), now),
             Renewal::Margin => within(usual),
             Renewal::Unpushed => !tek.pushed && within(usual),
             Renewal::Ahead(lead) if tek.pushed => within(push_margin(tek.template.lifetime, lead)),

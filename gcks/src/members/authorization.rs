@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use gdoi::config::ByteOrder;
 use gdoi::group::GroupId;
 use ike::config::{Credential, Identity, PeerCredential};
 use ipnet::IpNet;
@@ -20,6 +21,19 @@ pub enum Denied {
     /// The group does not exist.
     #[error("there is no such group; add a [[group]] or correct the member's configuration")]
     UnknownGroup,
+    /// The group does not exist, and one has the number with its octets reversed.
+    #[error(
+        "there is no such group, and group {group} has this number in reverse octet order: set \
+         group-id-byte-order = \"{order}\" in [member.interoperability] of {member}"
+    )]
+    ReversedGroup {
+        /// Name of the member.
+        member: String,
+        /// Name of the group with the number reversed.
+        group: String,
+        /// What the option has to say.
+        order: &'static str,
+    },
     /// The member may not have this group.
     #[error("member {member} may not have group {group}; add it to the member's groups")]
     NotAuthorized {
@@ -58,6 +72,7 @@ struct Entry {
     name: Arc<str>,
     identity: Option<Identity>,
     groups: BTreeSet<GroupId>,
+    group_id_byte_order: ByteOrder,
 }
 
 impl Authorization {
@@ -67,6 +82,7 @@ impl Authorization {
             name: member.name.as_str().into(),
             identity: member.identity.clone(),
             groups: member.groups.clone(),
+            group_id_byte_order: member.group_id_byte_order,
         };
         let by_prefix: BTreeMap<_, _> =
             members.iter().map(|member| (member.addresses.trunc(), entry(member))).collect();
@@ -75,7 +91,8 @@ impl Authorization {
     }
 
     /// Whether `identity`, which was proved from the address `source`, may have `group`; the name
-    /// of the member if so.
+    /// of the member if so. The names are those of the group and of the one whose number has these
+    /// octets in reverse.
     ///
     /// # Errors
     /// Why not.
@@ -84,14 +101,30 @@ impl Authorization {
         identity: &Identity,
         source: IpAddr,
         group: GroupId,
-        group_name: Option<&str>,
+        (group_name, reversed_name): (Option<&str>, Option<&str>),
     ) -> Result<Arc<str>, Denied> {
         let entry = self.find(identity, source.to_canonical()).ok_or(Denied::UnknownMember)?;
-        let group_name = group_name.ok_or(Denied::UnknownGroup)?;
+        let group_name = group_name.ok_or_else(|| match reversed_name {
+            Some(group) => Denied::ReversedGroup {
+                member: entry.name.to_string(),
+                group: group.to_owned(),
+                order: match entry.group_id_byte_order {
+                    ByteOrder::Network => "host",
+                    ByteOrder::Host => "network",
+                },
+            },
+            None => Denied::UnknownGroup,
+        })?;
         if entry.groups.contains(&group) {
             return Ok(Arc::clone(&entry.name));
         }
         Err(Denied::NotAuthorized { member: entry.name.to_string(), group: group_name.to_owned() })
+    }
+
+    /// In which order the member with this identity writes group ids.
+    pub fn group_id_byte_order(&self, identity: &Identity, source: IpAddr) -> ByteOrder {
+        let entry = self.find(identity, source.to_canonical());
+        entry.map_or(ByteOrder::default(), |entry| entry.group_id_byte_order)
     }
 
     /// The member that is meant by this address.
@@ -138,6 +171,7 @@ mod tests {
             identity,
             pre_shared_key: Arc::new(Secret::copy_from(b"key")),
             groups: groups.iter().copied().map(GroupId).collect(),
+            group_id_byte_order: ByteOrder::Network,
         }
     }
 
@@ -155,7 +189,9 @@ mod tests {
         let check = |identity: &Identity, source: &str, group| {
             let name = (group < 3).then_some("name");
             let source = source.parse().unwrap();
-            authorization.check(identity, source, GroupId(group), name).map(|name| name.to_string())
+            let names = (name, None);
+            let member = authorization.check(identity, source, GroupId(group), names);
+            member.map(|name| name.to_string())
         };
         let own = |source: &str, group| check(&address(source), source, group);
         assert_eq!(own("10.0.1.1", 1).as_deref(), Ok("g1"));
@@ -189,7 +225,7 @@ mod tests {
         let check = |source: &str, group| {
             let source = source.parse().unwrap();
             authorization
-                .check(&proved, source, GroupId(group), Some("name"))
+                .check(&proved, source, GroupId(group), (Some("name"), None))
                 .map(|name| name.to_string())
         };
         assert_eq!(check("203.0.113.9", 1).as_deref(), Ok("translated"));

@@ -27,8 +27,6 @@ pub struct Registration {
     pub pulls: u64,
     /// When the first of the keys it has ends; `None` if it gets new ones by pushes.
     pub keys_end: Option<BootTime>,
-    /// Its sender identifier for counter modes.
-    pub sender: Option<u64>,
     /// Its leaf in the key hierarchy.
     pub leaf: Option<u16>,
     /// Pushes that it has acknowledged.
@@ -51,7 +49,6 @@ pub struct Pulled {
     pub local: SocketAddr,
     /// When the first of its keys ends; `None` if it gets new ones by pushes.
     pub keys_end: Option<BootTime>,
-    pub sender: Option<u64>,
     /// Its leaf in the key hierarchy.
     pub leaf: Option<u16>,
 }
@@ -64,14 +61,6 @@ pub struct MemberId {
     pub identity: Identity,
     /// Where the member registered from.
     pub address: IpAddr,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub struct Recorded {
-    /// Sender identifier that the member had before and uses no more.
-    pub replaced_sender: Option<u64>,
-    /// Whether it had no keys before.
-    pub new: bool,
 }
 
 /// The members of one group that have its keys.
@@ -97,9 +86,9 @@ impl Registry {
         self.walks.set(self.walks.get().saturating_add(1));
     }
 
-    /// Keys were sent to a member.
-    pub fn record(&mut self, id: MemberId, pulled: Pulled, now: BootTime) -> Recorded {
-        let Pulled { name, address, local, keys_end, sender, leaf } = pulled;
+    /// Keys were sent to a member. Returns whether it had none before.
+    pub fn record(&mut self, id: MemberId, pulled: Pulled, now: BootTime) -> bool {
+        let Pulled { name, address, local, keys_end, leaf } = pulled;
         if let Some(keys_end) = keys_end {
             self.earliest_end =
                 Some(self.earliest_end.map_or(keys_end, |earliest| earliest.min(keys_end)));
@@ -116,7 +105,6 @@ impl Registry {
                 last: now,
                 pulls: 0,
                 keys_end,
-                sender: None,
                 leaf,
                 acknowledgements: 0,
                 acknowledged: None,
@@ -124,12 +112,10 @@ impl Registry {
                 unacknowledged: 0,
             }
         });
-        let replaced_sender = entry.sender.filter(|before| Some(*before) != sender);
         (entry.name, entry.address, entry.local, entry.last) = (name, address, local, now);
-        (entry.keys_end, entry.sender, entry.leaf, entry.unacknowledged) =
-            (keys_end, sender, leaf, 0);
+        (entry.keys_end, entry.leaf, entry.unacknowledged) = (keys_end, leaf, 0);
         entry.pulls = entry.pulls.saturating_add(1);
-        Recorded { replaced_sender, new }
+        new
     }
 
     /// Takes an entry of the sealed state.
@@ -282,17 +268,13 @@ mod tests {
         BootTime::new(Duration::from_secs(seconds))
     }
 
-    fn pulled(keys_end: Option<BootTime>, sender: Option<u64>) -> Pulled {
+    fn pulled(keys_end: Option<BootTime>) -> Pulled {
         let (address, local) = ("10.0.1.1:848".parse().unwrap(), "10.0.9.1:848".parse().unwrap());
-        Pulled { name: "g1".into(), address, local, keys_end, sender, leaf: None }
+        Pulled { name: "g1".into(), address, local, keys_end, leaf: None }
     }
 
     fn id(address: &str) -> MemberId {
         MemberId { identity: Identity::Fqdn(String::from("g1")), address: address.parse().unwrap() }
-    }
-
-    fn recorded(replaced_sender: Option<u64>, new: bool) -> Recorded {
-        Recorded { replaced_sender, new }
     }
 
     #[test]
@@ -300,10 +282,10 @@ mod tests {
         let mut registry = Registry::default();
         let key = || id("10.0.1.1");
         let record = |registry: &mut Registry, pulled, now| registry.record(key(), pulled, now);
-        let first = record(&mut registry, pulled(Some(at(100)), Some(7)), at(0));
-        assert_eq!(first, recorded(None, true));
-        let second = record(&mut registry, pulled(Some(at(200)), Some(8)), at(50));
-        assert_eq!(second, recorded(Some(7), false));
+        let first = record(&mut registry, pulled(Some(at(100))), at(0));
+        assert!(first);
+        let second = record(&mut registry, pulled(Some(at(200))), at(50));
+        assert!(!second);
         assert_eq!(registry.len(), 1);
         assert_eq!(registry.poll_timeout(), Some(at(100)), "what was announced is looked at");
         assert!(registry.handle_timeout(at(100)).is_empty());
@@ -320,7 +302,7 @@ mod tests {
     #[test]
     fn a_member_that_gets_pushes_stays_and_is_known_by_its_address() {
         let mut registry = Registry::default();
-        registry.record(id("10.0.1.1"), pulled(None, None), at(0));
+        registry.record(id("10.0.1.1"), pulled(None), at(0));
         assert!(
             registry.poll_timeout().is_none() && registry.handle_timeout(at(1 << 40)).is_empty()
         );
@@ -341,8 +323,8 @@ mod tests {
     fn hosts_with_one_identity_are_registered_each_for_itself() {
         let mut registry = Registry::default();
         for address in ["10.0.1.1", "10.0.1.2"] {
-            let new = Pulled { address: (id(address).address, 848).into(), ..pulled(None, None) };
-            assert_eq!(registry.record(id(address), new, at(0)), recorded(None, true));
+            let new = Pulled { address: (id(address).address, 848).into(), ..pulled(None) };
+            assert!(registry.record(id(address), new, at(0)));
         }
         assert_eq!((registry.len(), registry.named("g1").count()), (2, 2));
         assert!(registry.remove(&id("10.0.1.1")).is_some());
@@ -353,8 +335,8 @@ mod tests {
     fn an_address_with_another_identity_is_that_of_the_later_one() {
         let mut registry = Registry::default();
         let other = MemberId { identity: Identity::Fqdn(String::from("g9")), ..id("10.0.1.1") };
-        registry.record(id("10.0.1.1"), pulled(None, None), at(0));
-        let later = Pulled { name: "g9".into(), ..pulled(None, None) };
+        registry.record(id("10.0.1.1"), pulled(None), at(0));
+        let later = Pulled { name: "g9".into(), ..pulled(None) };
         registry.record(other.clone(), later, at(1));
         registry.remove(&id("10.0.1.1"));
         assert_eq!(&*registry.at(other.address).unwrap().name, "g9");

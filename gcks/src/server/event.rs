@@ -90,7 +90,7 @@ impl Refused {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Denied(Denied::UnknownMember) => "unknown-member",
-            Self::Denied(Denied::UnknownGroup) => "unknown-group",
+            Self::Denied(Denied::UnknownGroup | Denied::ReversedGroup { .. }) => "unknown-group",
             Self::Denied(Denied::NotAuthorized { .. }) => "not-authorized",
             Self::Denied(Denied::Removed { .. }) => "removed",
             Self::NoKeys(_) => "no-keys",
@@ -103,7 +103,9 @@ impl Refused {
     /// What the member is told. It has proved its identity, so it may know.
     pub(super) fn answer(&self) -> PullRefusal {
         match self {
-            Self::Denied(Denied::UnknownGroup) => PullRefusal::InvalidId,
+            Self::Denied(Denied::UnknownGroup | Denied::ReversedGroup { .. }) => {
+                PullRefusal::InvalidId
+            }
             Self::Denied(_) => PullRefusal::AuthenticationFailed,
             // The trouble is ours: the member's next server may do better.
             Self::Exhausted(_) | Self::NoKeys(_) | Self::Answer(_) => PullRefusal::Silence,

@@ -27,6 +27,7 @@ use thiserror::Error as ThisError;
 use crate::config::{Config, Member};
 use crate::group::Group;
 use crate::group::key_generation::{Entropy, KeySource};
+use crate::group::pending_pull::Acceptance;
 use crate::group::signing_key::SigningKeys;
 use crate::members::authorization::{Authorization, credentials};
 use crate::state::{self, Snapshot};
@@ -263,8 +264,17 @@ impl<E: Entropy> KeyServer<E> {
                 ServerEvent::PullRequested { pull, local, peer, identity, group } => {
                     self.handle_pull_requested(pull, (local, peer), identity, group, now);
                 }
-                ServerEvent::PullAccepted { pull, peer, identity, group, .. } => {
-                    self.handle_pull_accepted(pull, peer, identity, group, now);
+                ServerEvent::PullAccepted {
+                    pull,
+                    peer,
+                    identity,
+                    group,
+                    sender_ids,
+                    initial_contact,
+                    ..
+                } => {
+                    let said = Acceptance { sender_ids, initial_contact };
+                    self.handle_pull_accepted(pull, peer, identity, (group, said), now);
                 }
                 // Only answers that bring their keys along are completed like that.
                 ServerEvent::PullCompleted { .. } => {}
@@ -328,7 +338,6 @@ fn server_config(config: &Config) -> ServerConfig {
         identity: config.identity.clone(),
         peers: credentials(&config.members),
         phase1: config.phase1.clone(),
-        group_id_byte_order: config.group_id_byte_order,
         limits: config.limits,
     }
 }

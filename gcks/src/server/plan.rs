@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::reload::Renamed;
 use super::{KeyServer, server_config};
 use crate::config::change::{
-    Change, Consequence, Departure, Difference, Subject, member_differences,
+    Change, Consequence, Departure, Difference, GROUP_ID_BYTE_ORDER, Subject, member_differences,
 };
 use crate::config::{self, Config, Member};
 use crate::group::Group;
@@ -138,9 +138,6 @@ impl<E: Entropy> KeyServer<E> {
         if old.limits != new.limits {
             add(Difference::untold("limits"), Consequence::AtOnce);
         }
-        if old.group_id_byte_order != new.group_id_byte_order {
-            add(Difference::untold("interoperability"), Consequence::AtOnce);
-        }
         old.phase1 != new.phase1 || old.identity != new.identity
     }
 
@@ -241,7 +238,7 @@ fn plan_evictions(
 ) -> Left {
     let unauthorized = group.unauthorized(renamed, |member| {
         let MemberId { identity, address } = member;
-        authorization.check(identity, *address, group.id(), Some(group.name())).ok()
+        authorization.check(identity, *address, group.id(), (Some(group.name()), None)).ok()
     });
     if unauthorized.is_empty() {
         return group.left();
@@ -293,7 +290,7 @@ fn plan_members(
         for difference in differences {
             // What ends ends because of the last difference that can be the cause.
             let mut consequences = match difference.option {
-                "name" => Vec::new(),
+                "name" | GROUP_ID_BYTE_ORDER => Vec::new(),
                 "groups" if is_peer => std::mem::take(&mut what_ends),
                 "groups" => Vec::new(),
                 _ => std::mem::take(&mut what_ends),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use gdoi::config::ByteOrder;
 use gdoi::event::PullId;
 use gdoi::group::GroupId;
 use ike::BootTime;
@@ -10,7 +11,7 @@ use ike::config::Identity;
 use super::KeyServer;
 use super::event::{Event, Refused};
 use crate::group::key_generation::Entropy;
-use crate::group::pending_pull::{PullError, PullRequest};
+use crate::group::pending_pull::{Acceptance, PullError, PullRequest};
 use crate::members::authorization::Denied;
 use crate::members::registry::MemberId;
 
@@ -20,9 +21,11 @@ impl<E: Entropy> KeyServer<E> {
         pull: PullId,
         (local, peer): (SocketAddr, SocketAddr),
         identity: Identity,
-        group: GroupId,
+        asked: GroupId,
         now: BootTime,
     ) {
+        let order = self.authorization.group_id_byte_order(&identity, peer.ip());
+        let group = order.group(asked);
         let Err(reason) = self.answer(pull, &identity, (local, peer), group, now) else { return };
         // A pull that is gone already needs no refusal.
         let _ = self.server.refuse_pull(pull, reason.answer(), now);
@@ -39,10 +42,10 @@ impl<E: Entropy> KeyServer<E> {
         pull: PullId,
         peer: SocketAddr,
         identity: Identity,
-        id: GroupId,
+        (id, said): (GroupId, Acceptance),
         now: BootTime,
     ) {
-        let Err(reason) = self.give_keys(pull, id, now) else { return };
+        let Err(reason) = self.give_keys(pull, id, said, now) else { return };
         self.counters.refused = self.counters.refused.saturating_add(1);
         if let Some(group) = self.groups.get_mut(&id) {
             group.abort_pull(pull);
@@ -61,9 +64,15 @@ impl<E: Entropy> KeyServer<E> {
         self.events.push_back(Event::Refused { peer, identity, group: id, reason });
     }
 
-    fn give_keys(&mut self, pull: PullId, id: GroupId, now: BootTime) -> Result<(), Refused> {
+    fn give_keys(
+        &mut self,
+        pull: PullId,
+        id: GroupId,
+        said: Acceptance,
+        now: BootTime,
+    ) -> Result<(), Refused> {
         let (group, mut keys) = self.group_mut(id).map_err(|_| Denied::UnknownGroup)?;
-        let group_sa = group.accept_pull(pull, &mut keys, now)?;
+        let group_sa = group.accept_pull(pull, said, &mut keys, now)?;
         self.server.give_keys(pull, &group_sa, now).map_err(Refused::Answer)
     }
 
@@ -75,13 +84,16 @@ impl<E: Entropy> KeyServer<E> {
         id: GroupId,
         now: BootTime,
     ) -> Result<(), Refused> {
-        let name = self.groups.get(&id).map(|group| group.config().name.as_str());
-        let member = self.authorization.check(identity, peer.ip(), id, name)?;
+        let named = |id| Some(self.groups.get(&id)?.config().name.as_str());
+        let names = (named(id), named(ByteOrder::Host.group(id)));
+        let member = self.authorization.check(identity, peer.ip(), id, names)?;
+        let order = self.authorization.group_id_byte_order(identity, peer.ip());
         let (group, mut keys) = self.group_mut(id).map_err(|_| Denied::UnknownGroup)?;
         let member_id = MemberId { identity: identity.clone(), address: peer.ip() };
         let request = PullRequest { id: member_id, member, local, peer };
         let policy = group.offer_policy(pull, request, &mut keys, now)?;
-        if let Err(error) = self.server.offer_policy(pull, &policy, now) {
+        let form = group.config().interoperability.policy_form(order);
+        if let Err(error) = self.server.offer_policy(pull, &policy, form, now) {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.abort_pull(pull);
             }

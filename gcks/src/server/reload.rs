@@ -4,6 +4,7 @@
 //! |---|---|
 //! | phase 1, our identity | all ISAKMP SAs end |
 //! | key, identity or address of a member | its ISAKMP SAs end |
+//! | `group-id-byte-order` of a member, `[group.interoperability]` | with the next message |
 //! | name of a member | nothing; who was removed stays removed, whoever has the name now |
 //! | a member goes, or loses a group | its ISAKMP SAs end; it is evicted as by `gdoictl remove` |
 //! | a group goes | all its keys are deleted, its members' ISAKMP SAs end |
@@ -103,7 +104,7 @@ impl<E: Entropy> KeyServer<E> {
         let group_name = group.name().to_string();
         let authorize = |member: &MemberId| {
             let MemberId { identity, address } = member;
-            self.authorization.check(identity, *address, id, Some(&group_name)).ok()
+            self.authorization.check(identity, *address, id, (Some(&group_name), None)).ok()
         };
         let unauthorized = group.unauthorized(&BTreeMap::new(), authorize);
         group.reassign(|member| authorize(member).filter(|_| !unauthorized.contains_key(member)));

@@ -20,11 +20,12 @@ pub(super) fn put_group(out: &mut Encoder, group: &Group) {
     out.u16(group.sender_ids().bits());
     out.u64(next);
     out.count(held.len());
-    for (identifier, Holding { holder, until }) in held {
+    for (identifier, Holding { holder, until, replaced }) in held {
         out.u64(*identifier);
         out.identity(&holder.identity);
         out.address(holder.address);
         out.option(*until, Encoder::time);
+        out.option(*replaced, Encoder::time);
     }
     out.option(group.rekey_sa(), put_rekey_sa);
     out.count(group.registry().len());
@@ -50,7 +51,8 @@ fn put_rekey_sa(out: &mut Encoder, rekey_sa: &RekeySa) {
     out.option(rekey_sa.kek(), put_kek);
     out.count(rekey_sa.retired.len());
     for retired in &rekey_sa.retired {
-        put_push(out, &retired.last);
+        out.count(retired.last.len());
+        retired.last.iter().for_each(|push| put_push(out, push));
         out.u8(retired.deleted.into());
         out.time(retired.at);
     }
@@ -82,7 +84,6 @@ fn put_registration(out: &mut Encoder, registration: &Registration) {
     out.time(registration.last);
     out.u64(registration.pulls);
     out.option(registration.keys_end, Encoder::time);
-    out.option(registration.sender, Encoder::u64);
     out.option(registration.leaf, Encoder::u16);
     out.u64(registration.acknowledgements);
     out.option(registration.last_acknowledgement, Encoder::time);

@@ -19,7 +19,7 @@ use crate::group::delivery::Dispatch;
 use daemon::sealed::codec::{Clock, Decoder, Encoder, StateError};
 
 /// Changes when the octets do.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 /// What there is to write.
 #[derive(Debug)]

@@ -27,7 +27,8 @@ pub(super) fn group(from: &mut Decoder<'_>, now: BootTime) -> Decoded<Group> {
     let held = from.list(|from| {
         let identifier = from.u64()?;
         let holder = MemberId { identity: from.identity()?, address: from.address()? };
-        Ok((identifier, Holding { holder, until: from.option(Decoder::time)? }))
+        let (until, replaced) = (from.option(Decoder::time)?, from.option(Decoder::time)?);
+        Ok((identifier, Holding { holder, until, replaced }))
     })?;
     let held: BTreeMap<_, _> = held.into_iter().collect();
     let mut rekey_sa = from.option(|from| rekey_sa(from, now))?;
@@ -76,7 +77,7 @@ fn rekey_sa(from: &mut Decoder<'_>, now: BootTime) -> Decoded<RekeySa> {
         RekeySa::new(settings, Arc::new(key)).map_err(|_| from.error("a signing key"))?;
     rekey_sa.kek = from.option(|from| kek(from, legacy))?.filter(|kek| kek.ends() > now);
     rekey_sa.retired = from.list(|from| {
-        Ok(RetiredKek { last: push(from)?, deleted: from.u8()? != 0, at: from.time()? })
+        Ok(RetiredKek { last: from.list(push)?, deleted: from.u8()? != 0, at: from.time()? })
     })?;
     for _ in 0..from.count()? {
         let id = MemberId { identity: from.identity()?, address: from.address()? };
@@ -114,7 +115,6 @@ fn registration(from: &mut Decoder<'_>) -> Decoded<Registration> {
         last: from.time()?,
         pulls: from.u64()?,
         keys_end: from.option(Decoder::time)?,
-        sender: from.option(Decoder::u64)?,
         leaf: from.option(Decoder::u16)?,
         acknowledgements: from.u64()?,
         last_acknowledgement: from.option(Decoder::time)?,

@@ -10,15 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::sealed::codec::{Decoder, Encoder, StateError};
+use gdoi::config::{ByteOrder, Trailer};
 use gdoi::group::{GroupAssociatedPolicy, GroupId};
-use gdoi::push::DeliveryPolicy;
+use gdoi::push::{DeliveryPolicy, KekPacketSpi, SignedLength};
 use ike::crypto::HashAlgorithm;
-use ike::crypto::Secret;
+use ike::crypto::{RsaForm, Secret};
 use ipnet::IpNet;
 
 use super::codec;
 use crate::config::rekey::KEK_ENCRYPTIONS;
-use crate::config::{Group, Member, MulticastPath, Rekey, SigningKeyKind, Transport};
+use crate::config::{
+    Group, Interoperability, Member, MulticastPath, Rekey, SigningKeyKind, Transport,
+};
 
 type Decoded<T> = Result<T, StateError>;
 
@@ -37,6 +40,7 @@ pub(super) fn put_member(out: &mut Encoder, member: &Member) {
     out.option(member.identity.as_ref(), Encoder::identity);
     out.count(member.groups.len());
     member.groups.iter().for_each(|group| out.u32(group.0));
+    put_byte_order(out, member.group_id_byte_order);
 }
 
 /// A member; its key is the one that it has now in `members`, because no ISAKMP SA outlives a
@@ -46,13 +50,14 @@ pub(super) fn member(from: &mut Decoder<'_>, members: &[Member]) -> Decoded<Memb
     let addresses = IpNet::new(from.address()?, from.u8()?).map_err(|_| from.error("a prefix"))?;
     let identity = from.option(Decoder::identity)?;
     let groups = from.list(|from| from.u32().map(GroupId))?.into_iter().collect();
+    let group_id_byte_order = byte_order(from)?;
     // It may have another name by now.
     let is_same = |one: &&Member| one.addresses == addresses && one.identity == identity;
     let named = |one: &&Member| one.name == name;
     let now = members.iter().find(is_same).or_else(|| members.iter().find(named));
     let pre_shared_key = now
         .map_or_else(|| Arc::new(Secret::new(Vec::new())), |now| Arc::clone(&now.pre_shared_key));
-    Ok(Member { name, addresses, identity, pre_shared_key, groups })
+    Ok(Member { name, addresses, identity, pre_shared_key, groups, group_id_byte_order })
 }
 
 pub(super) fn put_group(out: &mut Encoder, group: &Group) {
@@ -64,6 +69,16 @@ pub(super) fn put_group(out: &mut Encoder, group: &Group) {
     out.option(group.gap.deactivation_time_delay, put_duration);
     out.u16(group.sender_id_bits);
     out.option(group.rekey.as_ref(), put_rekey);
+    let forms = group.interoperability;
+    for flag in [
+        forms.signature_form == RsaForm::RawDigest,
+        forms.signed_length == SignedLength::Unpadded,
+        forms.trailer == Trailer::TwoMore,
+        forms.kek_packet == KekPacketSpi::Old,
+    ] {
+        out.u8(flag.into());
+    }
+    put_byte_order(out, forms.selector_byte_order);
 }
 
 pub(super) fn group(from: &mut Decoder<'_>) -> Decoded<Group> {
@@ -77,7 +92,28 @@ pub(super) fn group(from: &mut Decoder<'_>) -> Decoded<Group> {
         },
         sender_id_bits: from.u16()?,
         rekey: from.option(rekey)?,
+        interoperability: interoperability(from)?,
     })
+}
+
+fn interoperability(from: &mut Decoder<'_>) -> Decoded<Interoperability> {
+    let mut flag = || Ok(from.u8()? != 0);
+    let (raw, unpadded, longer, old) = (flag()?, flag()?, flag()?, flag()?);
+    Ok(Interoperability {
+        signature_form: if raw { RsaForm::RawDigest } else { RsaForm::DigestInfo },
+        signed_length: if unpadded { SignedLength::Unpadded } else { SignedLength::Padded },
+        trailer: if longer { Trailer::TwoMore } else { Trailer::Standard },
+        kek_packet: if old { KekPacketSpi::Old } else { KekPacketSpi::New },
+        selector_byte_order: byte_order(from)?,
+    })
+}
+
+fn put_byte_order(out: &mut Encoder, order: ByteOrder) {
+    out.u8((order == ByteOrder::Host).into());
+}
+
+fn byte_order(from: &mut Decoder<'_>) -> Decoded<ByteOrder> {
+    Ok(if from.u8()? != 0 { ByteOrder::Host } else { ByteOrder::Network })
 }
 
 pub(super) fn put_rekey(out: &mut Encoder, rekey: &Rekey) {

@@ -141,6 +141,8 @@ pub fn registration(
         local,
         group: GroupId(group),
         group_id_byte_order: Default::default(),
+        selector_byte_order: Default::default(),
+        sender_ids: None,
         identity: Identity::Address(local.ip()),
         expected_identity: Identity::Address(server.ip()),
         credential: ike::config::Credential::PreSharedKey(Arc::new(Secret::copy_from(

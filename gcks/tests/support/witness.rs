@@ -98,6 +98,7 @@ fn settings(address: SocketAddr) -> RekeySettings {
     RekeySettings {
         address,
         acknowledgement_length: AcknowledgementLength::default(),
+        selector_byte_order: Default::default(),
         legacy: false,
     }
 }
@@ -110,10 +111,12 @@ fn number_under(sa: &GroupSa, datagram: &[u8]) -> Option<u32> {
             Some(received)
         }
         Err(_) => None,
-        Ok(()) => match reader.poll_event()? {
-            RekeyEvent::Accepted(push) => Some(push.sequence_number),
-            RekeyEvent::Unusable { sequence_number, .. } => Some(sequence_number),
-            RekeyEvent::Expired => None,
+        Ok(()) => match reader.poll_event() {
+            Some(RekeyEvent::Accepted(push)) => Some(push.sequence_number),
+            Some(RekeyEvent::Unusable { sequence_number, .. }) => Some(sequence_number),
+            Some(RekeyEvent::Expired) => None,
+            // It waits for the update array that another datagram may bring.
+            None => reader.sequence_number(),
         },
     }
 }

@@ -386,6 +386,7 @@ impl Node {
             let settings = RekeySettings {
                 address: address(self.number),
                 acknowledgement_length,
+                selector_byte_order: Default::default(),
                 legacy: false,
             };
             self.rekey = RekeyMember::new(&sa, settings, now).unwrap();

@@ -22,6 +22,7 @@ pub struct PolicyAndKeys {
     sequence_number: Option<u32>,
     sender_ids: Option<SenderIds>,
     key_path: Option<LkhDownload>,
+    announces_delay_detection: bool,
 }
 
 /// A group SA of a key server: what it hands out.
@@ -45,8 +46,8 @@ impl IssuedSa {
         sequence_number: Option<u32>,
         sender_ids: Option<SenderIds>,
     ) -> Self {
-        let key_path = None;
-        Self(PolicyAndKeys { policy, tek_keys, kek_keys, sequence_number, sender_ids, key_path })
+        let keys = GroupKeys { tek_keys, kek_keys, sender_ids, lkh: None };
+        Self(PolicyAndKeys::new(policy, keys, sequence_number))
     }
 
     /// The same with one member's path through the key hierarchy, whose root must be the KEK.
@@ -74,6 +75,19 @@ impl GroupSa {
     #[must_use]
     pub fn with_key_path(self, key_path: LkhDownload) -> Self {
         Self(self.0.with_key_path(key_path))
+    }
+
+    /// The same from a key server that said in phase 1 whether it knows IP-D3P
+    /// (draft-weis-delay-detection-03 §6): what its pushes then demand, no member can do.
+    #[must_use]
+    pub fn announcing_delay_detection(mut self, announces_delay_detection: bool) -> Self {
+        self.0.announces_delay_detection = announces_delay_detection;
+        self
+    }
+
+    /// Whether the key server said in phase 1 that it knows IP-D3P.
+    pub fn announces_delay_detection(&self) -> bool {
+        self.0.announces_delay_detection
     }
 
     /// What a member received in a pull.
@@ -172,7 +186,15 @@ impl PartialEq<IssuedSa> for GroupSa {
 impl PolicyAndKeys {
     fn new(policy: GroupPolicy, keys: GroupKeys, sequence_number: Option<u32>) -> Self {
         let GroupKeys { tek_keys, kek_keys, sender_ids, lkh: key_path } = keys;
-        Self { policy, tek_keys, kek_keys, sequence_number, sender_ids, key_path }
+        Self {
+            policy,
+            tek_keys,
+            kek_keys,
+            sequence_number,
+            sender_ids,
+            key_path,
+            announces_delay_detection: false,
+        }
     }
 
     fn with_key_path(self, key_path: LkhDownload) -> Self {

@@ -7,16 +7,18 @@
 //! Reading a message borrows a state and changes nothing, so that anybody's octets can be tried;
 //! only a message that was read lets the state go on.
 
-use super::delay_detection;
 use super::message::{Authentic, Message1, Message2, Message3, Message4};
 use crate::config::ByteOrder;
+use crate::delay_detection;
 use crate::error::{Error, PeerMisbehaved};
 use crate::group::{GroupId, GroupPolicy, GroupSa};
+use crate::wire::gap::Gap;
 use crate::wire::group_id;
 use crate::wire::group_policy;
-use crate::wire::registry::GROUPKEY_PULL;
+use crate::wire::registry::{GROUPKEY_PULL, GapAttribute};
 use ike::crypto::SeededRng;
 use ike::phase1::{ExchangeCipher, IsakmpSa};
+use ike::wire::attribute::Attribute;
 use ike::wire::nonce::Nonce;
 
 /// Message 1 is on its way.
@@ -24,6 +26,7 @@ use ike::wire::nonce::Nonce;
 pub struct ExpectPolicy {
     cipher: ExchangeCipher,
     group: GroupId,
+    selectors: ByteOrder,
     ni: Nonce,
 }
 
@@ -54,11 +57,13 @@ pub struct ExpectKeys {
 }
 
 impl ExpectPolicy {
-    /// Asks for `group`: the state and message 1, `HDR*, HASH(1), Ni, ID -->`.
+    /// Asks for `group`: the state and message 1, `HDR*, HASH(1), Ni, ID -->`. The key server
+    /// expects the octets of the group id in `order`, and sends those of traffic selectors in
+    /// `selectors`.
     pub fn start(
         sa: &IsakmpSa,
         group: GroupId,
-        order: ByteOrder,
+        (order, selectors): (ByteOrder, ByteOrder),
         message_id: u32,
         rng: &mut SeededRng,
     ) -> Result<(Self, Vec<u8>), Error> {
@@ -67,7 +72,7 @@ impl ExpectPolicy {
         let (first, payloads) = message.rest()?;
         let exchange = sa.exchange(GROUPKEY_PULL, message_id);
         let sealed = sa.seal_authenticated(&exchange, &[], first, payloads.expose())?;
-        Ok((Self { cipher: sealed.next(), group, ni }, sealed.into_datagram()))
+        Ok((Self { cipher: sealed.next(), group, selectors, ni }, sealed.into_datagram()))
     }
 
     /// The message identifier of the pull.
@@ -82,8 +87,10 @@ impl ExpectPolicy {
     pub fn read(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<Authentic<Policy>, Error> {
         let opened = sa.open(&self.cipher, datagram)?;
         Ok(Message2::read(sa, &opened, &self.ni)?.and_then(|message| {
-            delay_detection::check(sa.peer_vendor_ids(), &message.policy)?;
-            let policy = group_policy(self.group, &message.policy)?;
+            let announced = delay_detection::is_announced(sa.peer_vendor_ids());
+            delay_detection::check(announced, &message.policy)?;
+            let stated = message.policy.with_selectors(self.selectors);
+            let policy = group_policy(self.group, &stated)?;
             Ok(Policy { cipher: opened.next(), nr: message.nonce, policy })
         }))
     }
@@ -101,9 +108,17 @@ impl PolicyOffered {
         &self.policy
     }
 
-    /// Asks for the keys: the state and message 3, `HDR*, HASH(3) -->`.
-    pub fn accept(&self, sa: &IsakmpSa) -> Result<(ExpectKeys, Vec<u8>), Error> {
-        let (first, payloads) = Message3 { requests: None }.rest()?;
+    /// Asks for the keys, and for so many sender identifiers if a number is given: the state and
+    /// message 3, `HDR*, HASH(3) [, GAP ] -->`.
+    pub fn accept(
+        &self,
+        sa: &IsakmpSa,
+        sender_ids: Option<u16>,
+    ) -> Result<(ExpectKeys, Vec<u8>), Error> {
+        let request = |count: u16| Gap {
+            attributes: vec![Attribute::short(GapAttribute::SENDER_ID_REQUEST, count)],
+        };
+        let (first, payloads) = Message3 { requests: sender_ids.map(request) }.rest()?;
         let sealed = sa.seal_authenticated(
             &self.cipher,
             &[&self.ni.0, &self.nr.0],
@@ -128,7 +143,11 @@ impl ExpectKeys {
     pub fn read(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<Authentic<GroupSa>, Error> {
         let opened = sa.open(&self.cipher, datagram)?;
         Ok(Message4::read(sa, &opened, &self.ni, &self.nr)?
-            .and_then(|message| self.group_sa(message)))
+            .and_then(|message| self.group_sa(message))
+            .map(|group_sa| {
+                group_sa
+                    .announcing_delay_detection(delay_detection::is_announced(sa.peer_vendor_ids()))
+            }))
     }
 
     /// Keys and policy together. What does not fit exactly is refused as a whole: a member that

@@ -11,7 +11,6 @@
 //! A message goes through stages that are types: decrypted octets, a chain whose HASH was
 //! verified, a message struct read whole. Only then does a state consume it.
 
-mod delay_detection;
 pub mod member;
 pub mod message;
 pub mod server;

@@ -10,14 +10,13 @@
 
 use super::member::NONCE_LENGTH;
 use super::message::{Authentic, Message1, Message2, Message3, Message4, Rest};
-use crate::config::ByteOrder;
+use crate::config::{ByteOrder, PolicyForm};
 use crate::error::{ApiMisuse, Error};
 use crate::group::{GroupId, GroupPolicy, IssuedSa};
 use crate::wire::group_id;
 use crate::wire::registry::GROUPKEY_PULL;
-use crate::wire::sa_kek::Trailer;
 use crate::wire::seq::SequenceNumber;
-use crate::wire::{group_keys, key_download, security_association};
+use crate::wire::{group_keys, key_download, security_association, sender_id_request};
 use ike::crypto::SeededRng;
 use ike::error::{PeerIncompatible, PeerMisbehaved};
 use ike::phase1::{ExchangeCipher, HashVerified, IsakmpSa};
@@ -48,6 +47,7 @@ pub struct Accepted {
     policy: GroupPolicy,
     ni: Nonce,
     nr: Nonce,
+    sender_ids: Option<u16>,
 }
 
 impl Requested {
@@ -55,11 +55,7 @@ impl Requested {
     ///
     /// # Errors
     /// The datagram is no message 1 under this ISAKMP SA, or not authentic.
-    pub fn read(
-        sa: &IsakmpSa,
-        datagram: &[u8],
-        order: ByteOrder,
-    ) -> Result<(Authentic<Self>, HashVerified), Error> {
+    pub fn read(sa: &IsakmpSa, datagram: &[u8]) -> Result<(Authentic<Self>, HashVerified), Error> {
         let (header, _) = header::split(datagram)?;
         if header.message_id == 0 {
             return Err(PeerMisbehaved::MessageId(0).into());
@@ -68,14 +64,14 @@ impl Requested {
         let (message, proof) = Message1::read(sa, &opened)?;
         let requested = message.and_then(|message| {
             let kind = message.group.kind;
-            let group = group_id::group(&message.group, order)
+            let group = group_id::group(&message.group, ByteOrder::Network)
                 .ok_or(PeerIncompatible::IdentificationType(kind))?;
             Ok(Self { cipher: opened.next(), ni: message.nonce, group })
         });
         Ok((requested, proof))
     }
 
-    /// The group asked for.
+    /// The group asked for, with its octets read in network order.
     pub fn group(&self) -> GroupId {
         self.group
     }
@@ -88,15 +84,16 @@ impl Requested {
         &self,
         sa: &IsakmpSa,
         policy: &GroupPolicy,
+        form: PolicyForm,
         rng: &mut SeededRng,
     ) -> Result<(ExpectAcceptance, Vec<u8>), Error> {
-        let (asked, given) = (self.group, policy.group);
+        let (asked, given) = (form.group_id.group(self.group), policy.group);
         if asked != given {
             return Err(ApiMisuse::WrongGroup { asked, given }.into());
         }
         let nr = Nonce(rng.array::<NONCE_LENGTH>().to_vec());
-        let message2 =
-            Message2 { nonce: nr.clone(), policy: security_association(policy, Trailer::Standard) };
+        let stated = security_association(policy, form.trailer).with_selectors(form.selectors);
+        let message2 = Message2 { nonce: nr.clone(), policy: stated };
         let (first, payloads) = fits(message2.rest()?)?;
         let sealed =
             sa.seal_authenticated(&self.cipher, &[&self.ni.0], first, payloads.expose())?;
@@ -118,17 +115,26 @@ impl ExpectAcceptance {
     ) -> Result<(Authentic<Accepted>, HashVerified), Error> {
         let opened = sa.open(&self.cipher, datagram)?;
         let (message, proof) = Message3::read(sa, &opened, &self.ni, &self.nr)?;
-        let accepted = message.map(|_| Accepted {
-            cipher: opened.next(),
-            policy: self.policy.clone(),
-            ni: self.ni.clone(),
-            nr: self.nr.clone(),
+        let accepted = message.and_then(|message| {
+            let sender_ids = message.requests.as_ref().map(sender_id_request).transpose()?;
+            Ok(Accepted {
+                cipher: opened.next(),
+                policy: self.policy.clone(),
+                ni: self.ni.clone(),
+                nr: self.nr.clone(),
+                sender_ids: sender_ids.flatten(),
+            })
         });
         Ok((accepted, proof))
     }
 }
 
 impl Accepted {
+    /// How many sender identifiers the member asks for, if it does (RFC 6407 §5.4.2).
+    pub fn sender_ids(&self) -> Option<u16> {
+        self.sender_ids
+    }
+
     /// Message 4, `<-- HDR*, HASH(4) [, SEQ ], KD`.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 use super::member::{ExpectKeys, ExpectPolicy};
 use super::message::{Message1, Message2, Message3, Message4};
 use super::server::{Requested, message4};
-use crate::config::ByteOrder;
+use crate::config::{ByteOrder, PolicyForm};
 use crate::error::{ApiMisuse, Error, PeerMisbehaved};
 use crate::group::{GroupId, GroupSa, IssuedSa};
 use crate::wire::gap::Gap;
@@ -96,16 +96,10 @@ fn recorded_messages_are_read_and_written_to_the_same_octets() {
 fn the_recorded_request_is_understood_by_the_key_server_state() {
     for name in GDOI {
         let Recorded { server, datagrams, .. } = recorded(name);
-        let requested =
-            Requested::read(&server, &datagrams[0], ByteOrder::Host).unwrap().0.unwrap();
-        assert_eq!(requested.group(), GroupId(1234));
-        let reversed =
-            Requested::read(&server, &datagrams[0], ByteOrder::Network).unwrap().0.unwrap();
-        assert_eq!(reversed.group(), GroupId(0xd204_0000));
-        assert!(
-            Requested::read(&server, &datagrams[1], ByteOrder::Host).is_err(),
-            "message 2 under the first IV"
-        );
+        let requested = Requested::read(&server, &datagrams[0]).unwrap().0.unwrap();
+        assert_eq!(requested.group(), GroupId(0xd204_0000));
+        assert_eq!(ByteOrder::Host.group(requested.group()), GroupId(1234));
+        assert!(Requested::read(&server, &datagrams[1]).is_err(), "message 2 under the first IV");
     }
 }
 
@@ -119,7 +113,7 @@ fn any_changed_octet_of_a_recorded_message_fails() {
         let padding = place >= datagrams[0].len() - 16;
         // A change in the last block makes noise of the last block only: of the padding and the end
         // of ID.
-        let read = Requested::read(&server, &forged, ByteOrder::Host);
+        let read = Requested::read(&server, &forged);
         assert!(read.is_err(), "octet {place}, in the last block: {padding}");
     }
 }
@@ -192,6 +186,14 @@ mod worked_bytes {
         );
     }
 }
+
+const ORDERS: (ByteOrder, ByteOrder) = (ByteOrder::Network, ByteOrder::Network);
+
+const PLAIN: PolicyForm = PolicyForm {
+    group_id: ByteOrder::Network,
+    trailer: Trailer::Standard,
+    selectors: ByteOrder::Network,
+};
 
 /// A key server's side that says whatever the test wants, properly protected.
 struct Liar {
@@ -362,10 +364,7 @@ fn nonces_have_8_to_128_octets() {
         let cipher = sa.exchange(GROUPKEY_PULL, 9);
         let datagram =
             sa.seal_authenticated(&cipher, &[], first, rest.expose()).unwrap().into_datagram();
-        Requested::read(&sa, &datagram, ByteOrder::Network)
-            .unwrap()
-            .0
-            .map(|requested| requested.group())
+        Requested::read(&sa, &datagram).unwrap().0.map(|requested| requested.group())
     };
     assert_eq!(request(8), Ok(GroupId(1)));
     assert_eq!(request(128), Ok(GroupId(1)));
@@ -378,13 +377,12 @@ fn requests_in_message_3_are_understood_or_refused() {
     let sa = worked_isakmp_sa();
     let group_sa = computed::group_sa();
     let rng = &mut SeededRng::from_seed([8; 32]);
-    let (member, message1) =
-        ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
-    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().0.unwrap();
-    let (server, message2) = requested.answer(&sa, group_sa.policy(), rng).unwrap();
+    let (member, message1) = ExpectPolicy::start(&sa, GroupId(1111), ORDERS, 5, rng).unwrap();
+    let requested = Requested::read(&sa, &message1).unwrap().0.unwrap();
+    let (server, message2) = requested.answer(&sa, group_sa.policy(), PLAIN, rng).unwrap();
     let policy = member.read(&sa, &message2).unwrap().unwrap();
     let offered = member.receive(policy);
-    let (expect_keys, message3) = offered.accept(&sa).unwrap();
+    let (expect_keys, message3) = offered.accept(&sa, None).unwrap();
     let accepted = server.read(&sa, &message3).unwrap().0.unwrap();
     let message4 = accepted.answer(&sa, &group_sa).unwrap();
     assert_eq!(expect_keys.read(&sa, &message4).unwrap().unwrap(), computed::group_sa());
@@ -417,9 +415,8 @@ fn offered_cipher(sa: &IsakmpSa, message1: &[u8], message2: &[u8]) -> ike::phase
 fn a_key_server_does_not_hand_out_what_no_member_could_use() {
     let sa = worked_isakmp_sa();
     let rng = &mut SeededRng::from_seed([8; 32]);
-    let (_, message1) =
-        ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
-    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().0.unwrap();
+    let (_, message1) = ExpectPolicy::start(&sa, GroupId(1111), ORDERS, 5, rng).unwrap();
+    let requested = Requested::read(&sa, &message1).unwrap().0.unwrap();
     let keyless = IssuedSa::new(computed::policy(), [].into(), None, None, None);
     assert!(matches!(
         message4(&computed::policy(), &keyless),
@@ -429,7 +426,7 @@ fn a_key_server_does_not_hand_out_what_no_member_could_use() {
     other.group = GroupId(5);
     let (asked, given) = (GroupId(1111), GroupId(5));
     assert_eq!(
-        requested.answer(&sa, &other, rng).map(|_| ()),
+        requested.answer(&sa, &other, PLAIN, rng).map(|_| ()),
         Err(ApiMisuse::WrongGroup { asked, given }.into())
     );
     // A policy of more lines than a datagram holds.
@@ -442,7 +439,7 @@ fn a_key_server_does_not_hand_out_what_no_member_could_use() {
             && sa_payload.to_octets().is_ok_and(|o| o.len() > 65_535)
     );
     assert!(matches!(
-        requested.answer(&sa, &long, rng),
+        requested.answer(&sa, &long, PLAIN, rng),
         Err(Error::Ike(ike::Error::ApiMisuse(ike::error::ApiMisuse::DoesNotFit(_))))
     ));
 }
@@ -452,13 +449,12 @@ fn a_key_server_does_not_hand_out_what_no_member_could_use() {
 fn debug_output_holds_no_key() {
     let sa = worked_isakmp_sa();
     let rng = &mut SeededRng::from_seed([8; 32]);
-    let (member, message1) =
-        ExpectPolicy::start(&sa, GroupId(1111), ByteOrder::Network, 5, rng).unwrap();
-    let requested = Requested::read(&sa, &message1, ByteOrder::Network).unwrap().0.unwrap();
-    let (server, message2) = requested.answer(&sa, &computed::policy(), rng).unwrap();
+    let (member, message1) = ExpectPolicy::start(&sa, GroupId(1111), ORDERS, 5, rng).unwrap();
+    let requested = Requested::read(&sa, &message1).unwrap().0.unwrap();
+    let (server, message2) = requested.answer(&sa, &computed::policy(), PLAIN, rng).unwrap();
     let policy = member.read(&sa, &message2).unwrap().unwrap();
     let offered = member.receive(policy);
-    let (expect_keys, message3) = offered.accept(&sa).unwrap();
+    let (expect_keys, message3) = offered.accept(&sa, None).unwrap();
     let accepted = server.read(&sa, &message3).unwrap().0.unwrap();
     let message4 = accepted.answer(&sa, &computed::group_sa()).unwrap();
     let opened = sa.open(&expect_keys.cipher, &message4).unwrap();

@@ -108,8 +108,10 @@ pub struct Claim {
     pub spi: [u8; 16],
     /// Number of the push.
     pub sequence_number: u32,
-    /// The member, by the address it pulled from.
+    /// The member, by the address it pulled from, as it knows it.
     pub address: IpAddr,
+    /// Where the datagram came from, if that is known.
+    source: Option<IpAddr>,
     hash: Vec<u8>,
     /// SEQ and ID with their generic headers.
     covered: Vec<u8>,
@@ -186,9 +188,24 @@ impl Claim {
             spi: message::spi_of(&header),
             sequence_number: number.0,
             address,
+            source: None,
             hash: hash.0,
             covered: chain.octets_behind(0).to_vec(),
         })
+    }
+
+    /// The claim came from `source`.
+    #[must_use]
+    pub fn from_source(self, source: IpAddr) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// Who of `members` makes the claim. The ID payload decides (RFC 8263 §3.4). A member behind
+    /// address translation writes an address there that is nobody's here: where its datagram comes
+    /// from is what it pulled from. HASH covers the former alone, and
+    /// for the KEK kinds any member could have made it.
+    pub fn member(&self, is_member: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        [Some(self.address), self.source].into_iter().flatten().find(|address| is_member(*address))
     }
 
     /// Verifies HASH under every reading of `L`.

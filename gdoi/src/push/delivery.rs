@@ -199,13 +199,16 @@ impl Delivery {
         if !self.is_meant(claim) {
             return Err(NotAccepted::UnexpectedAcknowledgement.into());
         }
+        let member = claim.member(|address| self.members.contains_key(&address));
+        let member = member.ok_or(NotAccepted::UnexpectedAcknowledgement)?;
         let awaited =
-            self.members.get_mut(&claim.address).ok_or(NotAccepted::UnexpectedAcknowledgement)?;
+            self.members.get_mut(&member).ok_or(NotAccepted::UnexpectedAcknowledgement)?;
         if awaited.acknowledged {
             // Before any arithmetic (RFC 8263 §5).
             return Err(ike::error::NotAccepted::Replayed.into());
         }
         let verified = self.push.verify(claim, awaited.leaf_key.as_ref())?;
+        let verified = Acknowledged { address: member, ..verified };
         awaited.acknowledged = true;
         self.outstanding = self.outstanding.saturating_sub(1);
         self.events.push_back(DeliveryEvent::Acknowledged(verified));
@@ -222,7 +225,8 @@ impl Delivery {
 
     /// Whether `claim` names this push and a member that is waited for.
     pub fn expects(&self, claim: &Claim) -> bool {
-        self.is_meant(claim) && self.members.contains_key(&claim.address)
+        let is_awaited = |address: IpAddr| self.members.contains_key(&address);
+        self.is_meant(claim) && claim.member(is_awaited).is_some()
     }
 
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.

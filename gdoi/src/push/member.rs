@@ -4,11 +4,14 @@
 use std::collections::VecDeque;
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use super::ack::AcknowledgementLength;
 use super::apply::{Applied, KekChange, PushAccepted};
+use super::kek::KekUnusable;
 use super::message::{SignatureHabit, spi_of};
 use super::rekey_sa::{Outcome, RekeySa};
+use crate::config::ByteOrder;
 use crate::error::Error;
 use crate::event::{Deadline, Timer, Transmit};
 use crate::group::{GroupSa, KekPolicy};
@@ -18,6 +21,10 @@ use ike::error::PeerIncompatible;
 use ike::time::BootTime;
 use ike::wire::header;
 
+/// How long another datagram may bring the update array that a push lacks for us: parts of a large
+/// array leave together (RFC 6407 §4).
+const REST_OF_ARRAYS: Duration = Duration::from_secs(2);
+
 /// What the caller decides about pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RekeySettings {
@@ -26,6 +33,8 @@ pub struct RekeySettings {
     pub address: SocketAddr,
     /// Reading of a field that RFC 8263 leaves unclear.
     pub acknowledgement_length: AcknowledgementLength,
+    /// Order of the octets of IPv4 addresses and masks in traffic selectors.
+    pub selector_byte_order: ByteOrder,
     /// Whether weak algorithms (SHA-1, MD5, DES, 3DES, short RSA keys) are allowed.
     pub legacy: bool,
 }
@@ -58,6 +67,9 @@ pub struct RekeyMember {
     expires: BootTime,
     /// The KEK before: it answers copies of its last push and nothing else.
     retired: Option<RekeySa>,
+    /// Number of a push with update arrays of which none is ours, and until when another datagram
+    /// may bring it.
+    excluded: Option<(BootTime, u32)>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<RekeyEvent>,
 }
@@ -78,13 +90,15 @@ impl RekeyMember {
             None => None,
         };
         let number = sa.sequence_number().unwrap_or_default();
-        let current = RekeySa::new(sa.policy().group, policy, keys, path, number, settings.legacy)?;
+        let current = RekeySa::new(sa.policy().group, policy, keys, path, number, settings.legacy)?
+            .announcing_delay_detection(sa.announces_delay_detection());
         let expires = now + current.policy().lifetime;
         Ok(Some(Self {
             settings,
             current: Some(current),
             expires,
             retired: None,
+            excluded: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }))
@@ -183,6 +197,10 @@ impl RekeyMember {
         };
         match current.handle(datagram, &self.settings, now)? {
             Outcome::Duplicate(copy) => self.repeat(copy, source, local),
+            Outcome::Unusable { sequence_number, error } if error == excluded() => {
+                self.excluded = Some((now + REST_OF_ARRAYS, sequence_number));
+                Ok(())
+            }
             Outcome::Unusable { sequence_number, error } => {
                 self.events.push_back(RekeyEvent::Unusable { sequence_number, error });
                 Ok(())
@@ -205,7 +223,12 @@ impl RekeyMember {
         if self.current.is_some() && self.expires <= now {
             self.current = None;
             self.retired = None;
+            self.excluded = None;
             self.events.push_back(RekeyEvent::Expired);
+        }
+        if let Some((_, sequence_number)) = self.excluded.take_if(|(at, _)| *at <= now) {
+            let error = excluded();
+            self.events.push_back(RekeyEvent::Unusable { sequence_number, error });
         }
     }
 
@@ -216,7 +239,9 @@ impl RekeyMember {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        self.expiry().map(|at| Deadline { at, why: Timer::KekLifetime })
+        let expiry = self.expiry().map(|at| Deadline { at, why: Timer::KekLifetime });
+        let rest = self.excluded.map(|(at, _)| Deadline { at, why: Timer::UpdateArrays });
+        expiry.into_iter().chain(rest).min()
     }
 
     /// What happened next; poll it until there is nothing more.
@@ -231,7 +256,7 @@ impl RekeyMember {
         acknowledgement: Option<Transmit>,
         now: BootTime,
     ) {
-        let Applied { deletions, group_sa, policy, successor, deleted, path } = applied;
+        let Applied { deletions, group_sa, policy, successor, deleted, path, verifier } = applied;
         let mut kek = KekChange::Unchanged;
         if let Some(policy) = policy {
             self.expires = now + policy.lifetime;
@@ -243,10 +268,7 @@ impl RekeyMember {
                     kek = KekChange::Replaced { old, new };
                 }
                 (None, Some(current)) => {
-                    current.policy = policy;
-                    if path.is_some() {
-                        current.path = path;
-                    }
+                    current.restate(policy, path, verifier);
                 }
                 (None, None) => {}
             }
@@ -255,6 +277,9 @@ impl RekeyMember {
             // It still answers copies of the push that deleted it.
             self.retired = self.current.take();
             kek = KekChange::Deleted;
+        }
+        if kek != KekChange::Unchanged {
+            self.excluded = None;
         }
         let accepted = PushAccepted { sequence_number, deletions, group_sa, kek, acknowledgement };
         self.events.push_back(RekeyEvent::Accepted(Box::new(accepted)));
@@ -281,4 +306,8 @@ impl RekeyMember {
     fn leaving_from(&self, local: SocketAddr) -> SocketAddr {
         SocketAddr::new(self.settings.address.ip(), local.port())
     }
+}
+
+fn excluded() -> Error {
+    KekUnusable::Excluded.into()
 }

@@ -13,6 +13,7 @@ use ike::wire::delete::Delete;
 use ike::wire::header;
 use ike::wire::header::Header;
 use ike::wire::registry::{Doi, Flags, PayloadKind, ProtocolId};
+use ike::wire::vendor::VendorId;
 use ike::wire::{EncodeError, Writer};
 
 /// As errors name it.
@@ -113,6 +114,7 @@ pub(crate) struct PushPayloads {
     pub(crate) deletes: Vec<Delete>,
     pub(crate) policy: Option<GroupSecurityAssociation>,
     pub(crate) keys: Option<FromKeyServer<KeyDownload>>,
+    pub(crate) vendor_ids: Vec<VendorId>,
 }
 
 /// A header of a push under the KEK `spi`, its Length still to be filled in.

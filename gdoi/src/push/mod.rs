@@ -37,4 +37,4 @@ pub use delivery::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients};
 pub use kek::{KekUnusable, check_kek};
 pub use member::{RekeyEvent, RekeyMember, RekeySettings};
 pub use message::{Deletion, SignatureHabit, SignedLength, addressed_to};
-pub use seal::{KekDelivery, PushContent, SealOptions, SealedPush, Sealer};
+pub use seal::{KekDelivery, KekPacketSpi, PushContent, SealOptions, SealedPush, Sealer};

@@ -24,6 +24,7 @@ use ike::wire::header;
 use ike::wire::header::Header;
 use ike::wire::registry::{Flags, PayloadKind};
 use ike::wire::signature::Signature;
+use ike::wire::vendor::VendorId;
 
 /// A decrypted push: octets that may be noise.
 #[derive(Debug)]
@@ -240,10 +241,12 @@ impl VerifiedPush {
     /// A body cannot be read.
     pub(crate) fn read(&self) -> Result<PushPayloads, Error> {
         let deletes = self.proof.read::<Delete>()?;
+        let vendor_ids = self.proof.read::<VendorId>()?;
         Ok(PushPayloads {
             deletes: deletes.into_iter().map(FromKeyServer::into_inner).collect(),
             policy: self.proof.read()?.pop().map(FromKeyServer::into_inner),
             keys: self.proof.read()?.pop(),
+            vendor_ids: vendor_ids.into_iter().map(FromKeyServer::into_inner).collect(),
         })
     }
 }

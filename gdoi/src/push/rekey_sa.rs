@@ -20,6 +20,8 @@ pub struct RekeySa {
     pub(super) kek: Kek,
     pub(super) verifier: Verifier,
     pub(super) path: Option<KeyPath>,
+    /// Whether the key server said in phase 1 that it knows IP-D3P.
+    pub(super) announces_delay_detection: bool,
     replay: Replay,
     habit: SignatureHabit,
 }
@@ -55,15 +57,24 @@ impl RekeySa {
             kek: Kek::new(policy, &keys.algorithm_key, legacy)?,
             verifier: Verifier::new(policy, keys.signature_key.as_deref(), legacy)?,
             path,
+            announces_delay_detection: false,
             replay: Replay::new(sequence_number),
             habit: SignatureHabit::default(),
         })
     }
 
-    /// Carries the habit of the key server over from the KEK before.
-    pub(super) fn with_habit(mut self, habit: SignatureHabit) -> Self {
-        self.habit = habit;
-        self
+    /// Carries the habit of the key server, and what it announced, over from the KEK before.
+    pub(super) fn succeeding(self, before: &Self, habit: SignatureHabit) -> Self {
+        self.announcing_delay_detection(before.announces_delay_detection).with_habit(habit)
+    }
+
+    fn with_habit(self, habit: SignatureHabit) -> Self {
+        Self { habit, ..self }
+    }
+
+    /// The key server said in phase 1 whether it knows IP-D3P.
+    pub(super) fn announcing_delay_detection(self, announces_delay_detection: bool) -> Self {
+        Self { announces_delay_detection, ..self }
     }
 
     /// Goes on where `earlier`, the same KEK, stood.
@@ -73,6 +84,21 @@ impl RekeySa {
         self.replay.note(number);
         self.habit = earlier.habit;
         self
+    }
+
+    /// A push under this KEK states its policy once more, perhaps with a new path through the
+    /// hierarchy or a new public key.
+    pub(super) fn restate(
+        &mut self,
+        policy: KekPolicy,
+        path: Option<KeyPath>,
+        verifier: Option<Verifier>,
+    ) {
+        self.policy = policy;
+        self.path = path.or(self.path.take());
+        if let Some(verifier) = verifier {
+            self.verifier = verifier;
+        }
     }
 
     /// Pushes up to `number` have been accepted before.
@@ -96,7 +122,8 @@ impl RekeySa {
         };
         let signature_key = Some(self.verifier.der.clone());
         let keys = KekKeys { algorithm_key: self.kek.algorithm_key(), signature_key };
-        let sa = GroupSa::from_sealed(policy, keys, self.sequence_number());
+        let sa = GroupSa::from_sealed(policy, keys, self.sequence_number())
+            .announcing_delay_detection(self.announces_delay_detection);
         match &self.path {
             Some(path) => sa.with_key_path(path.download(self.policy.algorithm)),
             None => sa,
@@ -161,7 +188,7 @@ impl RekeySa {
         let sequence_number = verified.sequence_number();
         self.habit = verified.habit();
         self.replay.accept(sequence_number, signed_octets);
-        match apply::apply(self, verified, settings.legacy) {
+        match apply::apply(self, verified, settings) {
             Ok(applied) => {
                 let policy = applied.policy.as_ref().unwrap_or(&self.policy);
                 let acknowledgement = self.acknowledge(policy, sequence_number, settings);

@@ -8,6 +8,7 @@ use super::kek::{Kek, KekUnusable, signature_scheme};
 use super::message::{self, Deletion, SignedLength};
 use ike::wire::payload::AnyPayload;
 
+use crate::config::ByteOrder;
 use crate::error::{Error, NotAccepted};
 use crate::group::{IssuedSa, KekKeys, KekPolicy};
 use crate::lkh::UpdateArrays;
@@ -33,6 +34,20 @@ pub struct SealOptions {
     pub length: SignedLength,
     /// Reserved octets of the SAK.
     pub trailer: Trailer,
+    /// Order of the octets of IPv4 addresses and masks in traffic selectors.
+    pub selectors: ByteOrder,
+    /// Under which SPI the key packet of a new KEK stands.
+    pub kek_packet: KekPacketSpi,
+}
+
+/// SPI of the key packet of a new KEK in the push that brings it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum KekPacketSpi {
+    /// That of the SAK (RFC 6407 §5.6): the new one.
+    #[default]
+    New,
+    /// That of the KEK which encrypts the push, as an existing implementation sends and expects it.
+    Old,
 }
 
 /// What a push says.
@@ -121,7 +136,7 @@ impl Sealer {
             .ok_or(unusable("the sequence numbers of the KEK are used up"))?;
         let stated = content.group_sa.and_then(|sa| sa.policy().kek.as_ref());
         let acknowledgement = stated.unwrap_or(&self.policy).acknowledgement;
-        let payloads = payloads(number, content, options.trailer)?;
+        let payloads = payloads(number, content, &self.policy.spi, options)?;
         let mut writer = Writer::new();
         let mut rest = payloads.iter().peekable();
         while let Some(payload) = rest.next() {
@@ -232,7 +247,8 @@ impl SealedPush {
 fn payloads(
     number: u32,
     content: PushContent<'_>,
-    trailer: Trailer,
+    old: &[u8; 16],
+    options: SealOptions,
 ) -> Result<Vec<Payload>, Error> {
     let mut payloads = vec![Payload::SequenceNumber(SequenceNumber(number))];
     payloads.extend(Deletion::write(content.deletions).into_iter().map(Payload::from));
@@ -257,7 +273,15 @@ fn payloads(
         let attributes = updates.into_vec().into_iter().map(LkhAttribute::Update).collect();
         keys.packets.push(KeyPacket::Lkh { spi: kek.spi, attributes });
     }
-    payloads.push(Payload::GroupSecurityAssociation(security_association(sa.policy(), trailer)));
+    if options.kek_packet == KekPacketSpi::Old {
+        for packet in &mut keys.packets {
+            if let KeyPacket::Kek { spi, .. } = packet {
+                *spi = *old;
+            }
+        }
+    }
+    let policy = security_association(sa.policy(), options.trailer);
+    payloads.push(Payload::GroupSecurityAssociation(policy.with_selectors(options.selectors)));
     payloads.push(Payload::KeyDownload(keys));
     Ok(payloads)
 }

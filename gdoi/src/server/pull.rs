@@ -7,6 +7,7 @@ use ike::retransmission::{Answered, Digest};
 use ike::session::{Exchange, Session};
 
 use super::{Server, aborted};
+use crate::config::PolicyForm;
 use crate::error::{ApiMisuse, Error};
 use crate::event::{PullAbort, PullId, PullRefusal, ServerEvent};
 use crate::group::{GroupId, GroupPolicy, IssuedSa};
@@ -107,14 +108,14 @@ impl Server {
         cookies: Cookies,
         digest: Digest,
     ) -> Result<(), Error> {
-        let (order, limits) = (self.config.group_id_byte_order, self.config.limits);
+        let limits = self.config.limits;
         let message_id = inbound.header.message_id;
         let session = self.endpoint.session_at(&cookies, inbound.source)?;
         session.may_begin(message_id)?;
         if session.running() >= limits.exchanges.max(1) {
             return Err(NotAccepted::ExchangeLimit.into());
         }
-        let (request, proof) = Requested::read(session.sa(), inbound.datagram, order)?;
+        let (request, proof) = Requested::read(session.sa(), inbound.datagram)?;
         session.begin(message_id);
         self.endpoint.follow(&proof, &inbound);
         let session = self.endpoint.session(&cookies).ok_or(NotAccepted::UnknownCookies)?;
@@ -148,7 +149,7 @@ impl Server {
     pub(super) fn give_policy(
         &mut self,
         id: PullId,
-        policy: &GroupPolicy,
+        (policy, form): (&GroupPolicy, PolicyForm),
         keys: Option<IssuedSa>,
         now: BootTime,
     ) -> Result<(), Error> {
@@ -156,7 +157,7 @@ impl Server {
         let (session, rng) =
             self.endpoint.session_and_rng(&cookies).ok_or(ApiMisuse::NoSuchPull)?;
         let address = session.address();
-        let Some((Pull { state: PullState::Requested(digest, request), group, .. }, sa)) =
+        let Some((Pull { state: PullState::Requested(digest, request), .. }, sa)) =
             session.exchange_mut(message_id)
         else {
             return Err(ApiMisuse::NoSuchPull.into());
@@ -165,9 +166,10 @@ impl Server {
             // Nothing may fail once the peer has accepted.
             message4(policy, keys)?;
         }
-        let (next, message) = request.answer(sa, policy, rng)?;
+        let (next, message) = request.answer(sa, policy, form, rng)?;
         let answered = Answered::new(digest.clone(), message.clone(), now);
-        let (group, deadline) = (*group, now + self.config.limits.half_open_timeout);
+        // The member may have written its number in another order.
+        let (group, deadline) = (policy.group, now + self.config.limits.half_open_timeout);
         let state = PullState::Answered(answered, Box::new(next), keys.map(Box::new));
         self.endpoint.put(&cookies, message_id, Pull { id, group, state, deadline });
         self.endpoint.transmit(address, message);
@@ -233,13 +235,22 @@ impl Server {
         match accepted {
             Ok(accepted) => {
                 let PullState::Answered(_, _, keys) = pull.state else { return };
+                let since = session.since();
+                let initial_contact = session.sa().is_initial_contact().then_some(since);
+                let sender_ids = accepted.sender_ids();
                 let state = PullState::Accepted(digest, Box::new(accepted));
                 self.endpoint.put(&cookies, message_id, Pull { id, group, state, deadline });
                 let (local, peer) = (address.local, address.remote);
                 let Some(keys) = keys else {
-                    let event =
-                        ServerEvent::PullAccepted { pull: id, local, peer, identity, group };
-                    self.events.push_back(event);
+                    self.events.push_back(ServerEvent::PullAccepted {
+                        pull: id,
+                        local,
+                        peer,
+                        identity,
+                        group,
+                        sender_ids,
+                        initial_contact,
+                    });
                     return;
                 };
                 if self.send_keys(id, &keys, inbound.now).is_ok() {

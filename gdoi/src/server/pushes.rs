@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use core::net::SocketAddr;
+
 use crate::error::{Error, NotAccepted};
 use crate::event::{Deadline, PushId, Transmit};
 use crate::push::ack::Claim;
@@ -43,8 +45,12 @@ impl Pushes {
         self.running.get(&id)
     }
 
-    pub(super) fn handle_acknowledgement(&mut self, datagram: &[u8]) -> Result<(), Error> {
-        let claim = Claim::read(datagram)?;
+    pub(super) fn handle_acknowledgement(
+        &mut self,
+        source: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), Error> {
+        let claim = Claim::read(datagram)?.from_source(source.ip());
         // One push may be on its way twice: to all, and to a member that came later.
         let meant = self.running.values_mut().find(|delivery| delivery.expects(&claim));
         let result =

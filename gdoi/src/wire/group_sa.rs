@@ -13,6 +13,8 @@
 use super::gap::Gap;
 use super::sa_kek::SaKek;
 use super::sa_tek::SaTek;
+use super::selector;
+use crate::config::ByteOrder;
 use ike::wire::chain::{Body, encode_one, walk_clear};
 use ike::wire::codec::{Codec, InvalidMessage, Reader, Writer};
 use ike::wire::registry::{Doi, PayloadKind};
@@ -104,6 +106,23 @@ impl Codec for GroupSecurityAssociation {
             let next = if rest.peek().is_some() { tek } else { PayloadKind::NONE };
             encode_one(writer, next, sa_tek);
         }
+    }
+}
+
+impl GroupSecurityAssociation {
+    /// The same with the octets of all IPv4 addresses and masks of traffic selectors in `order`:
+    /// between network order and the reverse, which some implementations send.
+    #[must_use]
+    pub fn with_selectors(mut self, order: ByteOrder) -> Self {
+        if order == ByteOrder::Host {
+            for sat in &mut self.teks {
+                if let SaTek::Ipsec(tek) = sat {
+                    tek.source = selector::reversed(&tek.source);
+                    tek.destination = selector::reversed(&tek.destination);
+                }
+            }
+        }
+        self
     }
 }
 

@@ -72,6 +72,14 @@ pub struct LkhKey {
     pub data: Secret,
 }
 
+impl LkhUpdate {
+    /// How many octets it has as an attribute.
+    pub fn octets(&self) -> usize {
+        let keys = self.keys.iter().map(|key| KEY_HEADER.saturating_add(key.data.len()));
+        keys.fold(ATTRIBUTE_AND_HEADER, usize::saturating_add)
+    }
+}
+
 impl Codec for LkhAttribute {
     fn read(reader: &mut Reader<'_>) -> Result<Self, InvalidMessage> {
         let mut ahead = reader.clone();
@@ -255,3 +263,9 @@ fn encode_array<T: Codec>(writer: &mut Writer, class: LkhAttributeClass, array: 
 }
 
 const VERSION: u8 = 1;
+
+/// Octets of an LKH key in front of its data.
+const KEY_HEADER: usize = 16;
+
+/// Class and length of the attribute, and the octets of an update array in front of its keys.
+const ATTRIBUTE_AND_HEADER: usize = 4 + 12;

@@ -27,6 +27,13 @@ pub enum SelectorError {
     /// A mask with a one behind a zero, which is no prefix.
     #[error("subnet mask {0} is not contiguous")]
     Mask(IpAddr),
+    /// Such a mask, or a range that runs backwards, of IPv4 addresses that are a subnet or a range
+    /// with their octets in reverse.
+    #[error(
+        "{0} to {1} is no range or subnet, and is one with the octets of each reversed: the key \
+         server copies addresses as they lie in its memory; set selector-byte-order = \"host\""
+    )]
+    Reversed(IpAddr, IpAddr),
     /// A range whose first address is above its last.
     #[error("range {0} to {1} runs backwards")]
     Order(IpAddr, IpAddr),
@@ -45,7 +52,7 @@ pub(super) fn read(
     if matches!((one, two), (Some(one), Some(two)) if one != two) {
         return Err(SelectorError::Families);
     }
-    let (mut from, mut to) = (range(source)?, range(destination)?);
+    let (mut from, mut to) = (range_or_hint(source)?, range_or_hint(destination)?);
     if from == AddressRange::Any && to == AddressRange::Any && (one.or(two)) == Some(Family::V6) {
         // With no address on either side only the prefix can tell that IPv6 is meant.
         let everything = AddressRange::Subnet(IpNet::V6(ipnet::Ipv6Net::default()));
@@ -58,6 +65,15 @@ pub(super) fn read(
         destination: to,
         destination_port: destination.port,
     })
+}
+
+/// `block` with the octets of each IPv4 address and mask in reverse; other blocks as they are.
+pub(super) fn reversed(block: &IdBlock) -> IdBlock {
+    let mut block = block.clone();
+    if family(block.kind) == Some(Family::V4) {
+        block.data.chunks_exact_mut(4).for_each(<[u8]>::reverse);
+    }
+    block
 }
 
 /// The blocks of a selector: source, then destination.
@@ -96,6 +112,21 @@ fn range_family(range: &AddressRange) -> Option<Family> {
         AddressRange::Subnet(subnet) => subnet.addr(),
     };
     Some(if address.is_ipv4() { Family::V4 } else { Family::V6 })
+}
+
+/// As [`range`], with an error that says so where the addresses make sense in reverse.
+fn range_or_hint(block: &IdBlock) -> Result<AddressRange, SelectorError> {
+    range(block).map_err(|error| {
+        let is_hint = matches!(error, SelectorError::Mask(_) | SelectorError::Order(..))
+            && family(block.kind) == Some(Family::V4)
+            && range(&reversed(block)).is_ok();
+        let pair = block.data.split_at_checked(4);
+        let pair = pair.and_then(|(first, second)| Some((address(first)?, address(second)?)));
+        match pair.filter(|_| is_hint) {
+            Some((first, second)) => SelectorError::Reversed(first, second),
+            None => error,
+        }
+    })
 }
 
 fn range(block: &IdBlock) -> Result<AddressRange, SelectorError> {

@@ -74,6 +74,8 @@ pub fn registration_config(member: SocketAddr) -> RegistrationConfig {
         local: member,
         group: GROUP,
         group_id_byte_order: ByteOrder::Network,
+        selector_byte_order: ByteOrder::Network,
+        sender_ids: None,
         identity: Identity::Address(member.ip()),
         expected_identity: Identity::Address(server_address().ip()),
         credential: key(),
@@ -93,7 +95,6 @@ pub fn server_config() -> ServerConfig {
             credential: key(),
         }],
         phase1: phase1(),
-        group_id_byte_order: ByteOrder::Network,
         limits: Limits::default(),
     }
 }
@@ -242,9 +243,10 @@ impl Pair {
             while let Some(event) = self.server.poll_event() {
                 if let ServerEvent::PullRequested { pull, group, .. } = event {
                     match (self.answer)(&event) {
-                        Answer::Grant => {
-                            self.server.answer_pull(pull, (self.keys)(group), self.now).unwrap()
-                        }
+                        Answer::Grant => self
+                            .server
+                            .answer_pull(pull, (self.keys)(group), Default::default(), self.now)
+                            .unwrap(),
                         Answer::Refuse(refusal) => {
                             self.server.refuse_pull(pull, refusal, self.now).unwrap()
                         }

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use gdoi::config::{ByteOrder, ServerConfig};
+use gdoi::config::ServerConfig;
 use gdoi::event::PullRefusal;
 use gdoi::group::{AddressRange, EncapsulationMode, EspTransform, GroupId, IssuedSa, Spi, TekKeys};
 use gdoi::server::Server;
@@ -60,7 +60,6 @@ pub fn gdoi_server(number: u8) -> Server {
             credential: Credential::PreSharedKey(Arc::new(Secret::copy_from(PRE_SHARED_KEY))),
         }],
         phase1: phase1(),
-        group_id_byte_order: ByteOrder::Network,
         limits: Limits::default(),
     };
     Server::new(config, [100 + number; 32])

@@ -329,7 +329,7 @@ impl World {
                     Some(refusal) => key_server.server.refuse_pull(pull, refusal, now).unwrap(),
                     None => {
                         let sa = key_server.group_sa(group);
-                        key_server.server.answer_pull(pull, sa, now).unwrap();
+                        key_server.server.answer_pull(pull, sa, Default::default(), now).unwrap();
                     }
                 },
                 ServerEvent::PullCompleted { .. } => key_server.pulls += 1,

@@ -424,6 +424,8 @@ fn delays_count_from(current: &Generation, activation: Duration, now: BootTime) 
 }
 
 mod concurrent;
+#[cfg(test)]
+mod hostile;
 mod restored;
 #[cfg(test)]
 mod tests;

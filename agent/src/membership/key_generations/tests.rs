@@ -9,7 +9,7 @@ use ike::crypto::Secret;
 
 use super::*;
 
-fn at(seconds: u64) -> BootTime {
+pub(super) fn at(seconds: u64) -> BootTime {
     BootTime::new(Duration::from_secs(seconds))
 }
 
@@ -21,7 +21,7 @@ fn sa(teks: &[(Spi, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
 }
 
 /// TEKs for the same traffic.
-fn overlapping(teks: &[(Spi, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
+pub(super) fn overlapping(teks: &[(Spi, u64)], delays: (Option<u64>, Option<u64>)) -> GroupSa {
     let teks: Vec<_> = teks.iter().map(|&(spi, life)| (spi, life, 1)).collect();
     sa_for(&teks, delays)
 }

@@ -48,6 +48,7 @@ fn group(lifetimes: &[u64]) -> Group {
         gap: gdoi::group::GroupAssociatedPolicy::default(),
         sender_id_bits: 16,
         rekey: None,
+        interoperability: crate::config::Interoperability::default(),
     }
 }
 

@@ -193,6 +193,38 @@ fn excused_members_are_heard_and_not_missed() {
     assert_eq!(events(&mut delivery)[1..], [DeliveryEvent::Finished { missing: vec![] }]);
 }
 
+/// A member behind 1:1 address translation writes its private address into the acknowledgement (RFC
+/// 8263 §3.4) and is known by the public one that it pulled from.
+#[test]
+fn a_member_behind_address_translation() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+    let private = RekeySettings { address: address("10.9.9.9:848"), ..settings(false) };
+    let mut member = RekeyMember::new(&server.group_sa(), private, at(0)).unwrap().unwrap();
+    let mut second = member_at(&server, 2);
+    let mut delivery =
+        Delivery::new(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
+    let ack = accepted(&mut member, &sent(&mut delivery)[0].payload).acknowledgement.unwrap();
+    let claim = Claim::read(&ack.payload).unwrap();
+    let refused = |delivery: &mut Delivery, claim: &Claim| {
+        delivery.handle_acknowledgement(claim).unwrap_err().reason()
+    };
+    assert_eq!(refused(&mut delivery, &claim), "unexpected-acknowledgement");
+    let foreign = claim.clone().from_source(ip(7));
+    assert_eq!(refused(&mut delivery, &foreign), "unexpected-acknowledgement");
+    delivery.handle_acknowledgement(&claim.from_source(ip(1))).unwrap();
+    assert!(matches!(
+        events(&mut delivery)[..],
+        [DeliveryEvent::Acknowledged(one)] if one.address == ip(1)
+    ));
+    assert_eq!(delivery.missing().collect::<Vec<_>>(), [ip(2)]);
+    // An address that is a member's counts, wherever the datagram comes from.
+    let push = delivery.push().datagram().to_vec();
+    let ack = accepted(&mut second, &push).acknowledgement.unwrap();
+    let claim = Claim::read(&ack.payload).unwrap().from_source(ip(1));
+    delivery.handle_acknowledgement(&claim).unwrap();
+    assert!(delivery.is_finished());
+}
+
 /// The endpoint of a key server sends pushes beside its exchanges and takes acknowledgements from
 /// known addresses alone.
 #[test]
@@ -217,7 +249,6 @@ fn through_the_endpoint_of_the_key_server() {
                 transforms: vec![],
                 lifetime: Duration::from_secs(60),
             },
-            group_id_byte_order: Default::default(),
             limits: Limits::default(),
         },
         [1; 32],

@@ -2,6 +2,7 @@
 //! everybody else.
 
 mod acknowledgement;
+mod crafted;
 mod delivery;
 mod recorded;
 mod refused;
@@ -13,8 +14,15 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::group::*;
-use ike::crypto::{KeyKind, Secret, SeededRng, SigningKey};
+use crate::wire::Payload;
+use crate::wire::seq::SequenceNumber;
+use ike::crypto::{HashAlgorithm, KeyKind, Secret, SeededRng, SigningKey};
 use ike::time::BootTime;
+use ike::wire::Writer;
+use ike::wire::chain::encode_with;
+use ike::wire::payload::AnyPayload as _;
+use ike::wire::registry::PayloadKind;
+use ike::wire::signature::Signature;
 
 pub(super) const GROUP: GroupId = GroupId(1111);
 
@@ -30,6 +38,7 @@ pub(super) fn settings(legacy: bool) -> RekeySettings {
     RekeySettings {
         address: address("198.51.100.7:848"),
         acknowledgement_length: AcknowledgementLength::default(),
+        selector_byte_order: Default::default(),
         legacy,
     }
 }
@@ -121,6 +130,30 @@ impl KeyServer {
 
     pub(super) fn seal(&mut self, content: PushContent<'_>) -> SealedPush {
         self.sealer.seal(content, &self.signing, self.options, &mut self.rng).unwrap()
+    }
+
+    /// Signs payloads that our own key server does not make; `payloads` in front of SIG.
+    pub(super) fn sign(&mut self, number: u32, payloads: &[Payload]) -> Vec<u8> {
+        let mut writer = Writer::new();
+        let number = Payload::SequenceNumber(SequenceNumber(number));
+        let all: Vec<&Payload> = core::iter::once(&number).chain(payloads).collect();
+        for (place, payload) in all.iter().enumerate() {
+            let next = all.get(place + 1).map_or(PayloadKind::SIGNATURE, |next| next.kind());
+            encode_with(&mut writer, next, |writer| payload.encode(writer));
+        }
+        let mut plaintext = writer.finish().unwrap();
+        let kek = kek::Kek::new(&self.policy, &self.key, false).unwrap();
+        let whole = (plaintext.len() + 4 + self.signing.signature_length()).next_multiple_of(16);
+        let header = message::push_header(&self.policy.spi);
+        let hash = HashAlgorithm::Sha2_256;
+        let digest = message::signed_digest(hash, &header, whole, &plaintext).unwrap();
+        let signature = self.signing.sign(hash, self.options.form, &digest, &mut self.rng).unwrap();
+        let mut writer = Writer::new();
+        encode_with(&mut writer, PayloadKind::NONE, |writer| {
+            Payload::from(Signature(signature)).encode(writer);
+        });
+        plaintext.extend(writer.finish().unwrap());
+        header.message(&kek.encrypt(&plaintext).unwrap()).unwrap()
     }
 
     pub(super) fn push_tek(&mut self, spi: Spi) -> SealedPush {

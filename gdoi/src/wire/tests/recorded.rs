@@ -2,9 +2,10 @@
 //! compared.
 
 use crate::config::ByteOrder;
-use crate::group::{GroupId, TekProtocol};
+use crate::group::{AddressRange, GroupId, TekProtocol};
 use crate::wire::gap::Gap;
 use crate::wire::group_id;
+use crate::wire::group_policy;
 use crate::wire::group_sa::GroupSecurityAssociation;
 use crate::wire::kd::{KeyDownload, KeyPacket};
 use crate::wire::registry::KekAttribute;
@@ -12,7 +13,7 @@ use crate::wire::sa_kek::{IdBlock, Trailer};
 use crate::wire::sa_tek::SaTek;
 use crate::wire::seq::SequenceNumber;
 use crate::wire::testing::{both_ways, testdata, walk};
-use crate::wire::{PolicyError, SelectorError, group_policy};
+use core::net::IpAddr;
 use ike::wire::RawPayload;
 use ike::wire::attribute::{Attribute, Format};
 use ike::wire::chain::Body;
@@ -110,17 +111,21 @@ fn sat_has_no_destination_protocol_octet() {
 }
 
 #[test]
-fn masks_of_the_recording_are_refused_as_policy() {
+fn masks_of_the_recording_are_refused_unless_the_switch_says_host_order() {
     let octets = testdata("recorded-aes-pull2");
     let chain = walk(PayloadKind::HASH, &octets);
     let sa: GroupSecurityAssociation = both_ways(&only(&chain.payloads, PayloadKind::SA));
-    let mask = "0.255.255.255".parse().expect("an address");
-    let refused = PolicyError::Selector { spi: 0x7b6f_84cc, error: SelectorError::Mask(mask) };
-    assert_eq!(group_policy(GroupId(1234), &sa), Err(refused.clone()));
-    assert_eq!(
-        refused.to_string(),
-        "SA_TEK for SPI 0x7b6f84cc: subnet mask 0.255.255.255 is not contiguous"
-    );
+    let refused = group_policy(GroupId(1234), &sa).expect_err("a mask with a hole").to_string();
+    let named = "0.255.255.255 is no range or subnet, and is one with the octets of each reversed";
+    assert!(refused.contains(named) && refused.contains("selector-byte-order"), "{refused}");
+    // The same octets in host order, and back to them.
+    let turned = sa.clone().with_selectors(ByteOrder::Host);
+    let policy = group_policy(GroupId(1234), &turned).expect("usable");
+    let selector = policy.teks[0].selector;
+    let addresses = [[10, 99, 0, 1], [239, 1, 1, 1]].map(IpAddr::from);
+    let ranges = addresses.map(AddressRange::Address);
+    assert_eq!([selector.source, selector.destination], ranges);
+    assert_eq!(turned.with_selectors(ByteOrder::Host), sa);
 }
 
 #[test]

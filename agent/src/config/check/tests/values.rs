@@ -50,6 +50,7 @@ maximum = "4s"
 repetitions = 3
 [group.interoperability]
 group-id-byte-order = "host"
+selector-byte-order = "host"
 "#;
     let loaded = load_text(text).unwrap();
     assert_eq!(loaded.warnings.len(), 1);
@@ -68,6 +69,7 @@ group-id-byte-order = "host"
     assert_eq!(group.exclude[0].source_port, 22);
     assert_eq!(group.phase1.transforms.last().unwrap().group, DhGroup::Ecp256);
     assert_eq!(group.group_id_byte_order, ByteOrder::Host);
+    assert_eq!(group.selector_byte_order, ByteOrder::Host);
     assert_eq!(budget(&group.retransmission), core::time::Duration::from_secs(2 + 4 + 4 + 4));
     assert_eq!(group.attempt_limit(), core::time::Duration::from_secs(5 * 14 + 10));
 }

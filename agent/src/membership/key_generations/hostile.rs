@@ -1,0 +1,178 @@
+//! Overlapping TEKs under everything that a key server may do: rekeys with any lifetimes, lists in
+//! any order, deletes, pulls between pushes, restarts of members. Two members that hear the same
+//! must always understand each other.
+
+use std::collections::BTreeMap;
+
+use ike::crypto::SeededRng;
+
+use super::tests::{at, overlapping};
+use super::*;
+
+/// A TEK of the key server: SPI, and when it ends.
+type Tek = (Spi, u64);
+
+struct Group {
+    rng: SeededRng,
+    now: u64,
+    teks: Vec<Tek>,
+    next: Spi,
+    delays: (Option<u64>, Option<u64>),
+    members: [KeyGenerations; 2],
+    history: Vec<String>,
+}
+
+impl Group {
+    fn new(seed: u8) -> Self {
+        let mut rng = SeededRng::from_seed([seed; 32]);
+        let delays = match rng.array::<1>()[0] % 3 {
+            0 => (None, None),
+            1 => (Some(10), Some(30)),
+            _ => (Some(10), None),
+        };
+        let mut group = Self {
+            rng,
+            now: 1000,
+            teks: Vec::new(),
+            next: 0x1000,
+            delays,
+            members: Default::default(),
+            history: vec![format!("delays {delays:?}")],
+        };
+        group.make(120);
+        group.pull(0);
+        group.pull(1);
+        group
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        u64::from(u32::from_be_bytes(self.rng.array())) % bound
+    }
+
+    fn make(&mut self, lifetime: u64) {
+        self.teks.push((self.next, self.now + lifetime));
+        self.next += 1;
+    }
+
+    /// All TEKs in any order, with the lifetime left.
+    fn stated(&mut self) -> GroupSa {
+        let mut teks = self.teks.clone();
+        for place in (1..teks.len()).rev() {
+            let other = usize::try_from(self.below(place as u64 + 1)).unwrap();
+            teks.swap(place, other);
+        }
+        let left: Vec<(Spi, u64)> = teks.iter().map(|(spi, end)| (*spi, end - self.now)).collect();
+        overlapping(&left, self.delays)
+    }
+
+    fn pull(&mut self, member: usize) {
+        let sa = self.stated();
+        self.members[member].add(sa, at(self.now));
+    }
+
+    fn push(&mut self, deletions: &[Deletion]) {
+        for member in 0..self.members.len() {
+            // The same octets for both; the order is one of the push.
+            let sa = self.stated();
+            let member = &mut self.members[member];
+            let merged = member.merged(sa, deletions);
+            member.push(Some(merged), deletions, at(self.now));
+        }
+    }
+
+    fn restart(&mut self, member: usize) {
+        let now = at(self.now);
+        let before = &self.members[member];
+        let keys: BTreeMap<Spi, TekKeys> =
+            before.keys(now).iter().map(|(spi, keys)| (*spi, keys.duplicate())).collect();
+        let lines: Vec<_> = before.lines().iter().map(Into::into).collect();
+        let key = |spi: Spi| keys.get(&spi).map(TekKeys::duplicate);
+        self.members[member] =
+            KeyGenerations::adopt(gdoi::group::GroupId(1), &before.save(), &lines, key, now);
+    }
+
+    fn step(&mut self) {
+        let (now, what) = (self.now, self.below(10));
+        self.teks.retain(|(_, end)| *end > now);
+        match what {
+            0 | 1 => {
+                let lifetime = 40 + self.below(200);
+                self.make(lifetime);
+                self.history.push(format!("{now}: push, new {:x} for {lifetime}", self.next - 1));
+                self.push(&[]);
+            }
+            2 if self.teks.len() > 1 => {
+                let place = usize::try_from(self.below(self.teks.len() as u64)).unwrap();
+                let (spi, _) = self.teks.remove(place);
+                self.history.push(format!("{now}: delete {spi:x}"));
+                self.push(&[Deletion::Tek(TekProtocol::ESP, spi)]);
+            }
+            3 if !self.teks.is_empty() => {
+                let member = usize::try_from(self.below(2)).unwrap();
+                self.history.push(format!("{now}: pull of {member}"));
+                self.pull(member);
+            }
+            4 => {
+                let member = usize::try_from(self.below(2)).unwrap();
+                self.history.push(format!("{now}: restart of {member}"));
+                self.restart(member);
+            }
+            _ => {
+                self.now += 1 + self.below(15);
+            }
+        }
+        let now = at(self.now);
+        self.members.iter_mut().for_each(|member| _ = member.handle_timeout(now));
+        self.check();
+    }
+
+    fn check(&self) {
+        let now = at(self.now);
+        let alive: Vec<&Tek> = self.teks.iter().filter(|(_, end)| *end > self.now).collect();
+        let told = || self.history.join("\n");
+        for (number, member) in self.members.iter().enumerate() {
+            let lines = member.active(now);
+            let sending: Vec<Spi> =
+                lines.iter().filter(|line| line.send).map(|line| line.policy.spi).collect();
+            // One line of traffic: never two TEKs that are sent on, and one while there is any.
+            assert!(sending.len() <= 1, "{}\n{number} at {}: {sending:x?}", told(), self.now);
+            assert_eq!(
+                sending.is_empty(),
+                !lines.iter().any(|line| line.receive),
+                "{}\n{number} at {}",
+                told(),
+                self.now
+            );
+            for (spi, _) in &alive {
+                let receives = |line: &ActiveLine<'_>| line.policy.spi == *spi && line.receive;
+                assert!(
+                    lines.iter().any(receives),
+                    "{}\n{number} at {}: {spi:x}",
+                    told(),
+                    self.now
+                );
+            }
+            let ends = lines.iter().filter(|line| line.receive);
+            assert!(
+                ends.clone().all(|line| line.remaining_lifetime > Duration::ZERO),
+                "{}",
+                told()
+            );
+            for spi in sending {
+                let other = self.members[1 - number].active(now);
+                let receives = other.iter().any(|line| line.policy.spi == spi && line.receive);
+                assert!(receives, "{}\n{number} sends on {spi:x} at {}", told(), self.now);
+            }
+        }
+    }
+}
+
+#[test]
+fn members_that_hear_the_same_understand_each_other() {
+    for seed in 0..40 {
+        let mut group = Group::new(seed);
+        for _ in 0..150 {
+            group.step();
+        }
+    }
+}
