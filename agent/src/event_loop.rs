@@ -281,9 +281,9 @@ impl<K: Kernel> EventLoop<K> {
                     );
                 }
             }
-            Received::Unreachable { destination } => match port {
-                Port::Gdoi => self.member.handle_unreachable(destination, now),
-                Port::Ike => self.tunnels.handle_unreachable(destination),
+            Received::Unreachable(unreachable) => match port {
+                Port::Gdoi => self.member.handle_unreachable(unreachable, now),
+                Port::Ike => self.tunnels.handle_unreachable(unreachable.destination),
             },
             Received::Failed(error) => {
                 self.sockets_paused_until = Some(now + READ_PAUSE);

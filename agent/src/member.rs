@@ -22,6 +22,7 @@ use crate::membership::error::RegisterError;
 use crate::membership::kernel_policy;
 use crate::membership::local_interface::{Interfaces, Multicast};
 use crate::membership::restore::Earlier;
+use crate::membership::unreachable::Unreachable;
 use crate::membership::{Contacts, Event, Membership, Seeds, Suspicion};
 use crate::persistence::sealed_keys::GroupSecrets;
 use crate::persistence::state_file::{Boot, Saved};
@@ -301,11 +302,11 @@ impl Member {
         Err(error)
     }
 
-    /// An ICMP unreachable for `destination` arrived; it is unauthenticated and only shortens the
-    /// retransmission wait.
-    pub fn handle_unreachable(&mut self, destination: SocketAddr, now: BootTime) {
+    /// An ICMP error about a datagram of ours arrived; it is unauthenticated, only shortens the
+    /// retransmission wait and is named if the registration fails.
+    pub fn handle_unreachable(&mut self, unreachable: Unreachable, now: BootTime) {
         for membership in &mut self.memberships {
-            membership.handle_unreachable(destination, now);
+            membership.handle_unreachable(unreachable, now);
         }
     }
 

@@ -12,6 +12,7 @@ use gdoi::event::Transmit;
 use ike::BootTime;
 
 use crate::membership::local_interface::Multicast;
+use crate::membership::unreachable::Unreachable;
 
 /// Pause before a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -34,10 +35,7 @@ pub enum Received {
         octets: Vec<u8>,
     },
     /// An ICMP error about a datagram of ours, which anyone can forge.
-    Unreachable {
-        /// Where the datagram went.
-        destination: SocketAddr,
-    },
+    Unreachable(Unreachable),
     /// Receiving failed; the sockets stay usable.
     Failed(io::Error),
 }
@@ -173,7 +171,9 @@ async fn receive_one(bound: &mut Bound) -> Received {
             local,
             octets: bound.buffer.get(..length).unwrap_or_default().to_vec(),
         },
-        Ok(Incoming::Unreachable { destination, .. }) => Received::Unreachable { destination },
+        Ok(Incoming::Unreachable { destination, error, reporter }) => {
+            Received::Unreachable(Unreachable { destination, error, reporter })
+        }
         Err(error) => Received::Failed(error),
     }
 }

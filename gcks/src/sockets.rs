@@ -117,7 +117,7 @@ async fn receive(socket: Arc<Socket>, queue: mpsc::Sender<Received>) {
                 }
             }
             // The initiator repeats, not we: an answer that did not arrive is asked for again.
-            Ok(Incoming::Unreachable { destination, error }) => {
+            Ok(Incoming::Unreachable { destination, error, .. }) => {
                 tracing::debug!(event = "icmp-error", %destination, error, "ICMP error for an answer");
             }
             Err(error) => {

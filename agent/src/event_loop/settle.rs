@@ -5,7 +5,11 @@ use tracing::{debug, error, warn};
 use xfrm::Kernel;
 
 use super::EventLoop;
+use crate::membership::unreachable::Unreachable;
 use crate::show;
+
+/// Of a datagram that was dropped because the kernel took none in time.
+const EAGAIN: i32 = 11;
 
 impl<K: Kernel> EventLoop<K> {
     /// Carries out what the member wants, the kernel first and datagrams afterwards, until it wants
@@ -109,7 +113,10 @@ impl<K: Kernel> EventLoop<K> {
                     "datagram not sent"
                 );
             }
-            self.member.handle_unreachable(transmit.destination, now);
+            let error = error.raw_os_error().unwrap_or(EAGAIN);
+            let unreachable =
+                Unreachable { destination: transmit.destination, error, reporter: None };
+            self.member.handle_unreachable(unreachable, now);
             self.tunnels.handle_unreachable(transmit.destination);
         }
         sent

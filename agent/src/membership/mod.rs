@@ -18,6 +18,7 @@ mod registration;
 pub mod rekey_sa;
 pub mod restore;
 pub mod sending;
+pub mod unreachable;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -44,6 +45,7 @@ use registration::Attempt;
 pub use registration::IsakmpSa;
 use rekey_sa::{KeptKek, Rekey};
 use sending::Sending;
+use unreachable::Unreachable;
 
 /// Gives a fresh seed from the operating system for each attempt.
 pub type Seeds = Box<dyn FnMut() -> Result<[u8; 32], EntropyError> + Send>;
@@ -202,11 +204,12 @@ impl Membership {
         result
     }
 
-    /// An ICMP unreachable for `destination` arrived; it is unauthenticated and only shortens the
-    /// retransmission wait.
-    pub fn handle_unreachable(&mut self, destination: SocketAddr, now: BootTime) {
-        if self.expects(destination) {
+    /// An ICMP error about a datagram of ours arrived; it is unauthenticated, only shortens the
+    /// retransmission wait and is named if the registration fails.
+    pub fn handle_unreachable(&mut self, unreachable: Unreachable, now: BootTime) {
+        if self.expects(unreachable.destination) {
             if let Some(attempt) = &mut self.attempt {
+                attempt.unreachable = Some(unreachable);
                 attempt.registration.handle_unreachable(now);
             }
             self.drive(now);

@@ -15,6 +15,7 @@ use super::{Event, Membership};
 use crate::membership::failover::{Reason, ServerIndex, State};
 use crate::membership::first_contact::FirstContact;
 use crate::membership::key_generations::KeyGenerations;
+use crate::membership::unreachable::Unreachable;
 use crate::show::names;
 
 /// The ISAKMP SA in use, for show commands.
@@ -38,6 +39,8 @@ pub(crate) struct Attempt {
     first_contact: Option<FirstContact>,
     /// Why we refused the policy, for the failure that follows.
     pub(crate) unusable: Option<String>,
+    /// The latest ICMP error about a datagram of this attempt.
+    pub(crate) unreachable: Option<Unreachable>,
 }
 
 impl Membership {
@@ -94,8 +97,14 @@ impl Membership {
         self.counters.attempts = self.counters.attempts.saturating_add(1);
         self.events.push_back(Event::Trying(server));
         let registration = Registration::new(config, seed, now);
-        self.attempt =
-            Some(Attempt { server, registration, isakmp: None, first_contact, unusable: None });
+        self.attempt = Some(Attempt {
+            server,
+            registration,
+            isakmp: None,
+            first_contact,
+            unusable: None,
+            unreachable: None,
+        });
     }
 
     /// Follows the events of an attempt. Returns whether it goes on.
@@ -135,7 +144,8 @@ impl Membership {
                     self.events.push_back(Event::IsakmpSaEnded(attempt.server));
                 }
                 RegistrationEvent::Failed(failure) => {
-                    let (reason, detail) = explain(failure, attempt.unusable.take());
+                    let unusable = attempt.unusable.take();
+                    let (reason, detail) = explain(failure, unusable, attempt.unreachable.take());
                     self.fail(reason, detail, now);
                     return false;
                 }
@@ -271,7 +281,11 @@ impl Membership {
 }
 
 /// What a failure means for the failover, and the line that says it.
-pub(crate) fn explain(failure: RegistrationFailure, unusable: Option<String>) -> (Reason, String) {
+pub(crate) fn explain(
+    failure: RegistrationFailure,
+    unusable: Option<String>,
+    unreachable: Option<Unreachable>,
+) -> (Reason, String) {
     let reason = match &failure {
         RegistrationFailure::NoAnswer { .. } => Reason::NoAnswer,
         RegistrationFailure::Refused { .. } => Reason::Refused,
@@ -287,7 +301,10 @@ pub(crate) fn explain(failure: RegistrationFailure, unusable: Option<String>) ->
         | RegistrationFailure::IsakmpSaExpired => Reason::PeerMisbehaved,
         RegistrationFailure::Configuration(_) => Reason::NotStarted,
     };
-    (reason, unusable.unwrap_or_else(|| detail(&failure)))
+    // Whoever has answered is there.
+    let hint = unreachable.filter(|_| reason == Reason::NoAnswer);
+    let hint = hint.map_or_else(String::new, |hint| format!("; {hint}"));
+    (reason, unusable.unwrap_or_else(|| detail(&failure) + &hint))
 }
 
 /// The line that says why, with the option that may mend it.

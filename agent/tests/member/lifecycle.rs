@@ -5,6 +5,7 @@ use ::control::member::{IsakmpState, MembershipState, PolicyKind};
 use agent::exit::Ending;
 use agent::membership::Event;
 use agent::membership::failover::Reason;
+use agent::membership::unreachable::Unreachable;
 use agent::show::snapshot::{Surroundings, snapshot};
 use gdoi::event::PullRefusal;
 use gdoi::group::{EncapsulationMode, EspTransform};
@@ -274,8 +275,12 @@ async fn an_icmp_error_shortens_the_wait_and_counts_for_nothing_after_an_answer(
     // However many there are, they take one repetition off: 8 s of 23 s.
     for _ in 0..14 {
         let now = world.now;
-        world.member.handle_unreachable(address("10.0.11.1"), now);
-        world.member.handle_unreachable(address("10.0.99.1"), now);
+        for (destination, last) in [(address("10.0.11.1"), 254), (address("10.0.99.1"), 253)] {
+            let reporter = Some([10, 0, 1, last].into());
+            // ECONNREFUSED.
+            let unreachable = Unreachable { destination, error: 111, reporter };
+            world.member.handle_unreachable(unreachable, now);
+        }
         world.settle().await;
         world.pass(seconds(1)).await;
     }
@@ -283,6 +288,9 @@ async fn an_icmp_error_shortens_the_wait_and_counts_for_nothing_after_an_answer(
     world.pass(seconds(2)).await;
     assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]));
     assert_eq!(passed_over(&world), [(0, Reason::NoAnswer)]);
+    let detail = &world.membership().failover().passed_over()[0].detail;
+    let named = "10.0.1.254 answered by ICMP: Connection refused (unauthenticated)";
+    assert!(detail.contains("no answer in phase 1") && detail.ends_with(named), "{detail}");
 }
 
 #[tokio::test]

@@ -77,7 +77,14 @@ pub enum Incoming {
         destination: SocketAddr,
         /// The error number that the kernel makes of it.
         error: i32,
+        /// Who says so: a router, or the host itself. `None` for an error of our own kernel.
+        reporter: Option<IpAddr>,
     },
+}
+
+/// What the number of an error of a datagram means, in the words of the C library.
+pub fn error_text(error: i32) -> &'static str {
+    Errno::from_raw(error).desc()
 }
 
 #[derive(Debug)]
@@ -263,14 +270,21 @@ impl Socket {
                 Err(errno) => return Err(errno.into()),
             };
         let error = message.cmsgs()?.find_map(|control| match control {
-            ControlMessageOwned::Ipv4RecvErr(error, _)
-            | ControlMessageOwned::Ipv6RecvErr(error, _) => Some(error.ee_errno),
+            ControlMessageOwned::Ipv4RecvErr(error, from) => {
+                let from = from.map(|from| Ipv4Addr::from(u32::from_be(from.sin_addr.s_addr)));
+                Some((error.ee_errno, from.map(IpAddr::V4)))
+            }
+            ControlMessageOwned::Ipv6RecvErr(error, from) => {
+                let from = from.map(|from| Ipv6Addr::from(from.sin6_addr.s6_addr));
+                Some((error.ee_errno, from.map(IpAddr::V6)))
+            }
             _ => None,
         });
         let destination = message.address.as_ref().and_then(socket_address);
-        Ok(destination.zip(error).map(|(destination, error)| Incoming::Unreachable {
+        Ok(destination.zip(error).map(|(destination, (error, from))| Incoming::Unreachable {
             destination,
             error: i32::try_from(error).unwrap_or(i32::MAX),
+            reporter: from.filter(|from| !from.is_unspecified()),
         }))
     }
 

@@ -53,7 +53,9 @@ async fn an_icmp_error_names_where_our_datagram_went() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(incoming, Incoming::Unreachable { destination, error: libc::ECONNREFUSED });
+    let (error, reporter) = (libc::ECONNREFUSED, Some(destination.ip()));
+    assert_eq!(incoming, Incoming::Unreachable { destination, error, reporter });
+    assert_eq!(error_text(error), "Connection refused");
     // The socket goes on: with the error still pending, the next datagram leaves all the same.
     client.send(&transmit).unwrap();
     let listening = Socket::bind(any_port("127.0.0.1")).unwrap();
