@@ -76,6 +76,15 @@ pub fn configuration(dry_run: bool, warnings: Vec<String>, changes: &[Change]) -
     Response::Configuration(Box::new(ConfigurationChanges { dry_run, warnings, changes }))
 }
 
+/// A command took effect and the state that says so cannot be written.
+pub fn not_written(error: &str) -> Response {
+    let message = format!(
+        "done, but the state cannot be written and nothing is sent until it can be: {error}; \
+         do not repeat the command"
+    );
+    Response::Refused(Refusal::new(ErrorCode::Unavailable, message))
+}
+
 /// What is wrong with a configuration that was to be read again: the first defect, and how many
 /// there are.
 pub fn defects(defects: &[String]) -> Response {

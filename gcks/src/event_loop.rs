@@ -238,9 +238,12 @@ impl Running {
         if !dry_run {
             event_log::log_reload(&changes, &warnings);
         }
-        if let Asked::Call { call, .. } = asked {
+        let Asked::Call { call, .. } = asked else { return };
+        let response = control::configuration(dry_run, warnings, &changes);
+        match dry_run {
+            true => call.answer(response),
             // Nobody is told that something is done that a crash could still undo.
-            self.answers.push((call, control::configuration(dry_run, warnings, &changes)));
+            false => self.answers.push((call, response)),
         }
     }
 
@@ -249,7 +252,7 @@ impl Running {
             event_log::log_defects(defects);
         }
         if let Asked::Call { call, .. } = asked {
-            self.answers.push((call, control::defects(defects)));
+            call.answer(control::defects(defects));
         }
     }
 
@@ -264,7 +267,12 @@ impl Running {
         match file.save(&self.key_server.export(), &Moment::at(now)) {
             Ok(()) => self.key_server.saved(),
             Err(error) => {
-                self.key_server.discard_transmits();
+                self.key_server.discard_answers();
+                for (call, response) in self.answers.drain(..) {
+                    let is_refused = matches!(response, Response::Refused(_));
+                    let late = control::not_written(&error.to_string());
+                    call.answer(if is_refused { response } else { late });
+                }
                 self.save_again = Some(now + SAVE_AGAIN);
                 if let Some(pass) = self.limiter.admit("state-not-written", now) {
                     let suppressed = pass.withheld;

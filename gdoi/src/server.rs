@@ -284,6 +284,12 @@ impl Server {
         Some(transmit)
     }
 
+    /// Drops answers that wait to be sent, as the network might do it: who asked repeats its
+    /// request. Pushes, which nobody asks for, wait on.
+    pub fn discard_answers(&mut self) {
+        while self.endpoint.poll_transmit().is_some() {}
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let ike = self.endpoint.poll_timeout().map(|deadline| deadline.map(Timer::Ike));

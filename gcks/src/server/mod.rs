@@ -212,9 +212,10 @@ impl<E: Entropy> KeyServer<E> {
         self.groups.values_mut().for_each(Group::saved);
     }
 
-    /// The state cannot be written: what waits is dropped, as the network might do it.
-    pub fn discard_transmits(&mut self) {
-        while self.server.poll_transmit().is_some() {}
+    /// The state cannot be written: answers are dropped, as the network might do it, and pushes
+    /// wait until it can be.
+    pub fn discard_answers(&mut self) {
+        self.server.discard_answers();
     }
 
     pub fn poll_event(&mut self) -> Option<Event> {

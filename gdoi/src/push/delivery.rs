@@ -232,6 +232,15 @@ impl Delivery {
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
     pub fn handle_timeout(&mut self, now: BootTime) {
         match self.deadline {
+            // The datagrams wait for something: for a state that cannot be written, or for their
+            // turn. A repetition that nobody could hear does not count.
+            Some((at, timer)) if at <= now && self.is_unsent() => {
+                let wait = match timer {
+                    Timer::PushRepetition => self.policy.period,
+                    _ => self.policy.acknowledgement_wait,
+                };
+                self.deadline = Some((now + wait, timer));
+            }
             Some((at, Timer::PushRepetition)) if at <= now => {
                 self.repetitions_left = self.repetitions_left.saturating_sub(1);
                 self.next = 0;

@@ -52,6 +52,30 @@ fn repetitions_are_the_same_octets_at_the_period() {
     assert!(delivery.is_finished() && delivery.poll_timeout().is_none());
 }
 
+/// A key server whose disk is full sends nothing; what waits is no repetition that was made.
+#[test]
+fn a_transmission_that_nobody_could_send_is_not_counted() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+    let policy = DeliveryPolicy { repetitions: 1, ..DeliveryPolicy::default() };
+    let mut delivery = Delivery::new(server.push_tek(0x1000), recipients(2), policy, at(0));
+    for time in [10, 20, 30] {
+        assert_eq!(delivery.poll_timeout().unwrap().at, at(time));
+        delivery.handle_timeout(at(time));
+    }
+    let first = sent(&mut delivery);
+    assert_eq!(first.len(), 2);
+    delivery.handle_timeout(at(40));
+    // The repetition waits, too.
+    for time in [55, 70] {
+        delivery.handle_timeout(at(time));
+        assert_eq!(events(&mut delivery), []);
+    }
+    assert_eq!(sent(&mut delivery), first);
+    delivery.handle_timeout(at(85));
+    let missing = vec![ip(1), ip(2)];
+    assert_eq!(events(&mut delivery), [DeliveryEvent::Finished { missing }]);
+}
+
 #[test]
 fn who_has_acknowledged_is_left_alone_and_who_has_not_is_named() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
@@ -189,6 +213,7 @@ fn excused_members_are_heard_and_not_missed() {
     assert_eq!(delivery.destinations().map(|(_, to, _)| to.ip()).collect::<Vec<_>>(), [ip(2)]);
     while let Some(deadline) = delivery.poll_timeout() {
         delivery.handle_timeout(deadline.at);
+        assert!(sent(&mut delivery).iter().all(|one| one.destination.ip() == ip(2)));
     }
     assert_eq!(events(&mut delivery)[1..], [DeliveryEvent::Finished { missing: vec![] }]);
 }
