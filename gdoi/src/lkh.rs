@@ -191,6 +191,8 @@ pub struct KeyTree {
     depth: u32,
     keys: BTreeMap<u16, NodeKey>,
     members: BTreeSet<u16>,
+    /// No leaf before this one is free.
+    first_free: usize,
 }
 
 /// Why a tree cannot do what was asked.
@@ -238,7 +240,8 @@ impl KeyTree {
         let algorithm =
             u8::try_from(algorithm).map_err(|_| KekUnusable::Cipher { algorithm, bits })?;
         let depth = leaves.ilog2();
-        Ok(Self { encryption, algorithm, depth, keys: BTreeMap::new(), members: BTreeSet::new() })
+        let (keys, members) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Self { encryption, algorithm, depth, keys, members, first_free: 0 })
     }
 
     /// The KEK: IV and key.
@@ -265,11 +268,12 @@ impl KeyTree {
     /// No leaf is left.
     pub fn join(&mut self, rng: &mut SeededRng) -> Result<u16, TreeError> {
         let first = 1_usize << self.depth;
-        let leaf = (first..first << 1)
+        let leaf = (self.first_free.max(first)..first << 1)
             .filter_map(|leaf| u16::try_from(leaf).ok())
             .find(|leaf| !self.members.contains(leaf))
             .ok_or(TreeError::Full(first))?;
         self.members.insert(leaf);
+        self.first_free = usize::from(leaf).saturating_add(1);
         self.renew(leaf, rng);
         for node in ancestors(leaf) {
             if !self.keys.contains_key(&node) {
@@ -284,6 +288,7 @@ impl KeyTree {
     pub fn release(&mut self, leaf: u16) {
         if self.members.remove(&leaf) {
             self.keys.remove(&leaf);
+            self.first_free = self.first_free.min(leaf.into());
         }
     }
 
@@ -312,6 +317,7 @@ impl KeyTree {
         for leaf in leaves {
             self.members.remove(leaf);
             self.keys.remove(leaf);
+            self.first_free = self.first_free.min(usize::from(*leaf));
         }
         let mut renewed: BTreeSet<u16> = leaves.iter().flat_map(|leaf| ancestors(*leaf)).collect();
         renewed.insert(ROOT);

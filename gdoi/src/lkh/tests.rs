@@ -209,3 +209,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_leaf_that_is_free_again_is_given_again() {
+    let mut tree = KeyTree::new(3, Some(128), 8, &mut rng()).unwrap();
+    let leaves: Vec<u16> = (0..8).map(|_| tree.join(&mut rng()).unwrap()).collect();
+    assert_eq!(leaves, [8, 9, 10, 11, 12, 13, 14, 15]);
+    assert_eq!(tree.join(&mut rng()).unwrap_err(), TreeError::Full(8));
+    tree.remove(&[13, 10], &mut rng()).unwrap();
+    tree.release(9);
+    let again: Vec<u16> = (0..3).map(|_| tree.join(&mut rng()).unwrap()).collect();
+    assert_eq!(again, [9, 10, 13]);
+    assert_eq!(tree.join(&mut rng()).unwrap_err(), TreeError::Full(8));
+}
