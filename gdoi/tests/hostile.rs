@@ -643,6 +643,36 @@ fn exchanges_from_other_ports_of_a_members_address_do_not_keep_it_out() {
     assert_eq!(pair.server.statistics().diffie_hellman, computed + 2);
 }
 
+/// A host behind a member's address translation may get the member's port: what it leaves half open
+/// keeps the member out for seconds, not for as long as an exchange may take.
+#[test]
+fn exchanges_from_the_port_of_a_member_give_their_places_away() {
+    let mut pair = Pair::new(1);
+    pair.members.clear();
+    pair.member_events.clear();
+    let limits = Limits::default();
+    for number in 0..limits.half_open_per_source {
+        let mut config = registration_config(member_address(1));
+        config.credential =
+            Credential::PreSharedKey(std::sync::Arc::new(Secret::copy_from(b"no idea")));
+        pair.members.push(Registration::new(config, [number as u8; 32], pair.now));
+        pair.member_events.push(Vec::new());
+    }
+    pair.run(seconds(1));
+    let (begin, computed) = (pair.now, pair.server.statistics().diffie_hellman);
+    let member = Registration::new(registration_config(member_address(1)), [0x55; 32], pair.now);
+    pair.members.push(member);
+    pair.member_events.push(Vec::new());
+    let place = limits.half_open_per_source;
+    pair.run(seconds(2));
+    assert!(!pair.is_registered(place), "no place yet");
+    pair.run(seconds(13));
+    assert!(pair.is_registered(place), "{:?}", pair.failure(place));
+    assert!(pair.now.saturating_since(begin) < limits.half_open_timeout);
+    let spent = pair.server.statistics().diffie_hellman - computed;
+    assert!(spent <= 2 * (1 + limits.half_open_per_source as u64), "{spent}");
+}
+
 /// A peer that registers again and again keeps a bounded number of ISAKMP SAs, the newest.
 #[test]
 fn established_isakmp_sas_are_bounded() {

@@ -10,11 +10,16 @@
 //! keeps its place until its time is over: failing faster gives nobody more of it. Exchanges from
 //! IKE's and GDOI's own ports are counted apart from all others of the address. Whoever shares the
 //! address of a member without being it (an unprivileged process, hosts behind its address
-//! translation) has other ports, so that what it begins never stands in the member's way.
+//! translation) has other ports, so that what it begins never stands in the member's way. Where a
+//! translation gives it such a port, nothing tells it from the member before message 5: once all
+//! places are taken, a new exchange gets that of the one that has waited longest, if a live peer
+//! would have answered long ago. So nobody holds a place for long, and an address has the server
+//! compute no more than its places in that time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 
 use super::Limits;
 use crate::config::PeerCredential;
@@ -39,6 +44,8 @@ pub(super) struct HalfOpen {
     pub(super) answered: Answered,
     pub(super) began: BootTime,
     deadline: BootTime,
+    /// Since when it waits for the peer.
+    since: BootTime,
     /// No other exchange has this number, whatever its cookies.
     pub(super) born: u64,
 }
@@ -83,7 +90,21 @@ pub(super) struct HalfOpenTable {
 #[derive(Debug, Default)]
 struct Source {
     strangers: BTreeSet<(u64, Cookies)>,
-    running: usize,
+    /// By the moment since which each waits for the peer.
+    running: BTreeSet<(BootTime, Cookies)>,
+}
+
+impl Source {
+    fn len(&self) -> usize {
+        self.strangers.len().saturating_add(self.running.len())
+    }
+
+    /// The exchange that gives its place to a new one.
+    fn to_evict(&self, now: BootTime) -> Option<Cookies> {
+        let stranger = self.strangers.first().map(|(_, cookies)| *cookies);
+        let overdue = self.running.first().filter(|(since, _)| *since + LONGEST_ROUND_TRIP <= now);
+        stranger.or_else(|| overdue.map(|(_, cookies)| *cookies))
+    }
 }
 
 impl HalfOpenTable {
@@ -120,10 +141,10 @@ impl HalfOpenTable {
 
     /// Whether a new exchange of `source` can be taken in, perhaps in the place of an older
     /// stranger's.
-    pub(super) fn has_room(&self, source: SocketAddr) -> Result<(), NotAccepted> {
+    pub(super) fn has_room(&self, source: SocketAddr, now: BootTime) -> Result<(), NotAccepted> {
         let of_source = self.by_source.get(&Origin::of(source));
         if of_source.is_some_and(|of_source| {
-            of_source.strangers.is_empty() && of_source.running >= self.per_source()
+            of_source.len() >= self.per_source() && of_source.to_evict(now).is_none()
         }) {
             return Err(NotAccepted::HalfOpenLimitOfSource(source));
         }
@@ -144,8 +165,8 @@ impl HalfOpenTable {
         let source = address.remote;
         let mut evicted = 0;
         if let Some(of_source) = self.by_source.get(&Origin::of(source))
-            && of_source.strangers.len().saturating_add(of_source.running) >= self.per_source()
-            && let Some((_, oldest)) = of_source.strangers.first().copied()
+            && of_source.len() >= self.per_source()
+            && let Some(oldest) = of_source.to_evict(now)
         {
             self.remove(&oldest);
             evicted += 1;
@@ -165,8 +186,17 @@ impl HalfOpenTable {
         self.deadlines.insert((deadline, cookies));
         let (doi, credential) = (state.doi(), None);
         let phase = Phase::ExpectKe(state, 0);
-        let exchange =
-            HalfOpen { address, doi, phase, credential, answered, began: now, deadline, born };
+        let exchange = HalfOpen {
+            address,
+            doi,
+            phase,
+            credential,
+            answered,
+            began: now,
+            deadline,
+            since: now,
+            born,
+        };
         self.by_cookies.insert(cookies, exchange);
         evicted
     }
@@ -215,6 +245,12 @@ impl HalfOpenTable {
         self.deadlines.remove(&(exchange.deadline, *cookies));
         exchange.deadline = now + self.limits.half_open_timeout;
         self.deadlines.insert((exchange.deadline, *cookies));
+        let before = core::mem::replace(&mut exchange.since, now);
+        if let Some(of_source) = self.by_source.get_mut(&Origin::of(exchange.address.remote))
+            && of_source.running.remove(&(before, *cookies))
+        {
+            of_source.running.insert((now, *cookies));
+        }
     }
 
     /// The public value was unusable: the exchange waits for another message 3, or has failed.
@@ -242,7 +278,7 @@ impl HalfOpenTable {
         self.strangers.remove(&key);
         let of_source = self.by_source.entry(Origin::of(exchange.address.remote)).or_default();
         if of_source.strangers.remove(&key) {
-            of_source.running = of_source.running.saturating_add(1);
+            of_source.running.insert((exchange.since, *cookies));
         }
     }
 
@@ -262,10 +298,9 @@ impl HalfOpenTable {
         self.deadlines.remove(&(exchange.deadline, *cookies));
         let origin = Origin::of(exchange.address.remote);
         if let Some(of_source) = self.by_source.get_mut(&origin) {
-            if !of_source.strangers.remove(&(exchange.born, *cookies)) {
-                of_source.running = of_source.running.saturating_sub(1);
-            }
-            if of_source.strangers.is_empty() && of_source.running == 0 {
+            of_source.strangers.remove(&(exchange.born, *cookies));
+            of_source.running.remove(&(exchange.since, *cookies));
+            if of_source.len() == 0 {
                 self.by_source.remove(&origin);
             }
         }
@@ -290,6 +325,10 @@ impl HalfOpenTable {
 /// Unusable public values that one exchange may send before it is given up: somebody else may have
 /// written them.
 const TOLERATED_PUBLIC_VALUES: u8 = 2;
+
+/// A live peer answers sooner, its repetitions included: who has not until then may lose its place
+/// to another exchange of its address.
+const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(5);
 
 const IKE_PORT: u16 = 500;
 const GDOI_PORT: u16 = 848;

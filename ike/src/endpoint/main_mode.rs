@@ -87,7 +87,7 @@ impl<X: Exchange> Endpoint<X> {
             self.transmit(address, message);
             return Ok(());
         }
-        self.half_open.has_room(source)?;
+        self.half_open.has_room(source, now)?;
         let (state, message) = offer.answer(self.rng.nonzero_array(), &self.config.vendor_ids)?;
         let answered = Answered::new(digest, message.clone(), now);
         self.statistics.half_open_evicted += self.half_open.insert(address, state, answered, now);
@@ -106,7 +106,7 @@ impl<X: Exchange> Endpoint<X> {
         let state = ExpectKe::resume(&self.config.phase1, cookies, offer)?;
         state.read(datagram)?;
         self.may_compute()?;
-        self.half_open.has_room(source)?;
+        self.half_open.has_room(source, now)?;
         // Of message 1 no copy is known any more: one begins another exchange.
         let answered = Answered::new(Digest::of(&[]), Vec::new(), now);
         self.statistics.half_open_evicted += self.half_open.insert(address, state, answered, now);
