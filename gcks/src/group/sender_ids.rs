@@ -35,7 +35,18 @@ pub enum Exhausted {
         /// How many one member may hold.
         limit: usize,
     },
+    /// The member has pulled so fast that it has to wait.
+    #[error(
+        "the member pulls too fast: it gets the next sender identifier in {} s", .wait.as_secs().saturating_add(1)
+    )]
+    Rate {
+        /// How long.
+        wait: Duration,
+    },
 }
+
+/// Once a member has pulled as often as it may hold identifiers, one pull in so long gets more.
+const PACE: Duration = Duration::from_secs(30);
 
 /// One identifier in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,12 +76,15 @@ pub struct SenderIdPool {
     next: u64,
     held: BTreeMap<u64, Holding>,
     by_holder: BTreeMap<MemberId, BTreeSet<u64>>,
+    /// When each member will have made up for its pulls. A restart of the server forgets it.
+    paced: BTreeMap<MemberId, BootTime>,
 }
 
 impl SenderIdPool {
     /// All identifiers of a width of 1 to 63 bits are free.
     pub fn new(bits: u16) -> Self {
-        Self { bits, next: 0, held: BTreeMap::new(), by_holder: BTreeMap::new() }
+        let (held, by_holder, paced) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { bits, next: 0, held, by_holder, paced }
     }
 
     /// The width in bits.
@@ -99,7 +113,7 @@ impl SenderIdPool {
     /// left of its share or at all.
     ///
     /// # Errors
-    /// All are held, or the member holds its share.
+    /// All are held, or the member holds its share or takes them too fast.
     pub fn take(
         &mut self,
         holder: &MemberId,
@@ -107,12 +121,30 @@ impl SenderIdPool {
         last_end: Option<BootTime>,
         now: BootTime,
     ) -> Result<Vec<u64>, Exhausted> {
+        let even = self.paced.get(holder).copied().unwrap_or(now).max(now);
+        let burst = PACE * u32::try_from(self.limit()).unwrap_or(u32::MAX);
+        let wait = (even.saturating_since(now) + PACE).saturating_sub(burst);
+        self.check_share(holder, now)?;
+        if !wait.is_zero() {
+            return Err(Exhausted::Rate { wait });
+        }
         let mut taken = vec![self.take_one(holder, last_end, now)?];
+        self.paced.insert(holder.clone(), even + PACE);
         for _ in 1..count {
             let Ok(one) = self.take_one(holder, last_end, now) else { break };
             taken.push(one);
         }
         Ok(taken)
+    }
+
+    fn check_share(&self, holder: &MemberId, now: BootTime) -> Result<(), Exhausted> {
+        let limit = self.limit();
+        let counts = |one: &&u64| self.held.get(one).is_some_and(|held| held.counts(now));
+        let own = self.by_holder.get(holder).into_iter().flatten();
+        match own.filter(counts).count() >= limit {
+            true => Err(Exhausted::Member { limit }),
+            false => Ok(()),
+        }
     }
 
     fn take_one(
@@ -121,12 +153,8 @@ impl SenderIdPool {
         last_end: Option<BootTime>,
         now: BootTime,
     ) -> Result<u64, Exhausted> {
+        self.check_share(holder, now)?;
         let own: Vec<u64> = self.by_holder.get(holder).into_iter().flatten().copied().collect();
-        let limit = self.limit();
-        let counts = |one: &&u64| self.held.get(one).is_some_and(|held| held.counts(now));
-        if own.iter().filter(counts).count() >= limit {
-            return Err(Exhausted::Member { limit });
-        }
         self.drop_ended(own, now);
         let count = self.count();
         if self.is_short() {
@@ -198,7 +226,8 @@ impl SenderIdPool {
 
     /// All identifiers are free: no TEK lives that anybody may send on with one.
     pub fn reset(&mut self, bits: u16) {
-        *self = Self::new(bits);
+        let paced = std::mem::take(&mut self.paced);
+        *self = Self { paced, ..Self::new(bits) };
     }
 
     /// What is held, and the next to try: what the sealed state keeps.
@@ -296,6 +325,25 @@ mod tests {
     }
 
     #[test]
+    fn one_member_takes_identifiers_at_a_bounded_rate() {
+        let mut pool = SenderIdPool::new(8);
+        // Each is free again before the member takes the next.
+        let take = |pool: &mut SenderIdPool, now| {
+            let taken = one_of(pool, 1, Some(at(0)), at(now));
+            pool.release_all(at(0));
+            taken
+        };
+        let taken = (0..40).filter(|_| take(&mut pool, 400).is_ok()).count();
+        assert_eq!(taken, 16);
+        let refused = take(&mut pool, 410).unwrap_err();
+        assert_eq!(refused, Exhausted::Rate { wait: Duration::from_secs(20) });
+        assert!(take(&mut pool, 430).is_ok() && take(&mut pool, 430).is_err());
+        assert!(one_of(&mut pool, 2, None, at(430)).is_ok(), "the others are not affected");
+        let taken = (430..730).filter(|now| take(&mut pool, *now).is_ok()).count();
+        assert_eq!(taken, 9);
+    }
+
+    #[test]
     fn a_pool_goes_on_for_ever_when_teks_end() {
         let mut pool = SenderIdPool::new(8);
         for pull in 0..10_000 {
@@ -320,7 +368,7 @@ mod tests {
         assert!(one_of(&mut pool, 999, None, at(2299)).is_err());
         assert!(one_of(&mut pool, 999, None, at(2300)).is_ok());
         pool.reset(8);
-        assert_eq!(one_of(&mut pool, 999, None, at(0)), Ok(0));
+        assert_eq!(one_of(&mut pool, 999, None, at(2300)), Ok(0));
     }
 
     /// Message 4 with another identifier may be lost: the member goes on with the one before, on

@@ -96,6 +96,7 @@ impl Refused {
             Self::NoKeys(_) => "no-keys",
             Self::Exhausted(Exhausted::All { .. }) => "sender-identifiers-exhausted",
             Self::Exhausted(Exhausted::Member { .. }) => "sender-identifier-limit",
+            Self::Exhausted(Exhausted::Rate { .. }) => "sender-identifier-rate",
             Self::Answer(_) => "policy-not-sendable",
         }
     }
