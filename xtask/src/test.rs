@@ -73,7 +73,8 @@ fn everything_else(test: &Test) -> Vec<Ended> {
     });
     if command::is_root() {
         lane.step("kernel entries", |output| {
-            let arguments = ["test", "--workspace", "--test", "kernel", "--", "--ignored"];
+            let tests = ["--test", "kernel", "--test", "forwarding"];
+            let arguments = [&["test", "--workspace"], &tests[..], &["--", "--ignored"]].concat();
             output.run(&mut command::cargo(&arguments))
         });
     } else {

@@ -207,7 +207,7 @@ pub(crate) fn only_known_limits(limits: &LifetimeConfig) -> bool {
     let volumes = [limits.soft_byte_limit, limits.hard_byte_limit];
     let bound = |limit: &u64| !matches!(*limit, 0 | XFRM_INF);
     let both = volumes.iter().filter(|limit| bound(limit)).count() != 1;
-    let rest = LifetimeConfig { soft_byte_limit: 0, hard_byte_limit: 0, ..limits.clone() };
+    let rest = LifetimeConfig { soft_byte_limit: 0, hard_byte_limit: 0, ..*limits };
     both && only_a_hard_time_limit(&rest)
 }
 
