@@ -73,7 +73,7 @@ pub enum RegistrationFailure {
     #[error("refused by the key server: notification {notify}")]
     Refused { notify: NotifyType },
     /// The key server proved another identity than the configured one.
-    #[error("the key server proved the identity {proved:?}, expected is {expected:?}")]
+    #[error("the key server proved the identity {proved}, {expected} was expected")]
     PeerIdentity {
         /// Whom the configuration names.
         expected: Identity,

@@ -20,6 +20,18 @@ pub enum Identity {
     KeyId(Vec<u8>),
 }
 
+/// As configurations spell it, for example `fqdn gcks.example`.
+impl core::fmt::Display for Identity {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "address {address}"),
+            Self::Fqdn(name) => write!(f, "fqdn {name}"),
+            Self::UserFqdn(name) => write!(f, "user-fqdn {name}"),
+            Self::KeyId(octets) => write!(f, "key-id {}", octets.escape_ascii()),
+        }
+    }
+}
+
 /// One phase-1 transform: encryption, hash, group and authentication method belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Phase1Transform {

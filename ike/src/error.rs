@@ -83,7 +83,7 @@ pub enum PeerMisbehaved {
         have: usize,
     },
     /// A public value outside its group, of a wrong length, or of small order.
-    #[error("unusable public value for {group:?}")]
+    #[error("unusable public value for {group}")]
     PublicValue { group: DhGroup },
     /// A nonce outside 8..=128 octets (RFC 6407 §5.8) or, in phase 1, 8..=256 (RFC 2409 §5).
     #[error("nonce of {have} octets")]
@@ -95,7 +95,7 @@ pub enum PeerMisbehaved {
     #[error("the responder chose a transform that was not offered")]
     ForeignTransform,
     /// The identity proved is not the one expected.
-    #[error("expected identity {expected:?}, {proved:?} was proved")]
+    #[error("the peer proved the identity {proved}, {expected} was expected")]
     WrongIdentity {
         /// Whom the configuration names.
         expected: Identity,

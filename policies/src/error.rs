@@ -7,6 +7,20 @@ use gdoi::group::{
 };
 use xfrm::model::PolicyId;
 
+fn key_length(bits: Option<u16>) -> String {
+    bits.map_or_else(
+        || String::from("a policy without a key length"),
+        |bits| format!("a key of {bits} bits"),
+    )
+}
+
+fn integrity(algorithm: Option<AuthenticationAlgorithm>) -> String {
+    algorithm.map_or_else(
+        || String::from("no integrity algorithm"),
+        |algorithm| format!("integrity algorithm {algorithm}"),
+    )
+}
+
 /// A policy that this machine cannot enforce. Lines count from 1, in the order received.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -15,16 +29,16 @@ pub enum Unusable {
     #[error("the policy has no data SA (no SAT payload)")]
     NoTek,
     #[error(
-        "SPI {spi:#010x}: protocol {protocol:?} is not ESP; AH cannot keep the addresses in XFRM, others it lacks"
+        "SPI {spi:#010x}: protocol {protocol} is not ESP; AH cannot keep the addresses in XFRM, others it lacks"
     )]
     Protocol { spi: Spi, protocol: TekProtocol },
     #[error(
-        "SPI {spi:#010x}: encapsulation {mode:?} is not tunnel mode; a transport-mode state with wildcard unicast \
+        "SPI {spi:#010x}: encapsulation {mode} is not tunnel mode; a transport-mode state with wildcard unicast \
          addresses is never found by XFRM, and UDP encapsulation needs one peer"
     )]
     Mode { spi: Spi, mode: EncapsulationMode },
     #[error(
-        "SPI {spi:#010x}: address preservation {preservation:?} is not source and destination; GDOI names no outer \
+        "SPI {spi:#010x}: address preservation {preservation} is not source and destination; GDOI names no outer \
          destination for it"
     )]
     Preservation { spi: Spi, preservation: AddressPreservation },
@@ -34,14 +48,15 @@ pub enum Unusable {
     ReservedSpi { spi: Spi },
     #[error("SPI {spi:#010x} is described in two different ways by lines {first} and {second}")]
     TwoDescriptions { spi: Spi, first: usize, second: usize },
-    #[error("SPI {spi:#010x}: ESP transform {transform:?} is not supported: {reason}")]
+    #[error("SPI {spi:#010x}: ESP transform {transform} is not supported: {reason}")]
     Transform { spi: Spi, transform: EspTransform, reason: &'static str },
-    #[error("SPI {spi:#010x}: {transform:?} is weak; it needs legacy = true")]
+    #[error("SPI {spi:#010x}: {transform} is weak; it needs legacy = true")]
     Legacy { spi: Spi, transform: EspTransform },
-    #[error("SPI {spi:#010x}: key length {bits:?} bits does not fit {transform:?}")]
+    #[error("SPI {spi:#010x}: {} does not fit {transform}", key_length(*bits))]
     KeyLength { spi: Spi, transform: EspTransform, bits: Option<u16> },
     #[error(
-        "SPI {spi:#010x}: {transform:?} with integrity algorithm {authentication:?} is not supported: {reason}"
+        "SPI {spi:#010x}: {transform} with {} is not supported: {reason}",
+        integrity(*authentication)
     )]
     Integrity {
         spi: Spi,

@@ -86,8 +86,11 @@ fn what_xfrm_cannot_do_is_refused_with_its_reason() {
         ),
         ("without integrity", refusal(|t| t.protection.authentication = None)),
         ("its own integrity", refusal(|t| t.protection.transform = EspTransform::AES_GCM_16)),
-        ("key length None bits", refusal(|t| t.protection.key_length = None)),
-        ("key length Some(64) bits", refusal(|t| t.protection.key_length = Some(64))),
+        (
+            "a policy without a key length does not fit AES_CBC",
+            refusal(|t| t.protection.key_length = None),
+        ),
+        ("a key of 64 bits does not fit AES_CBC", refusal(|t| t.protection.key_length = Some(64))),
     ];
     for (expected, refusal) in cases {
         assert!(refusal.contains(expected), "{refusal}");

@@ -16,7 +16,6 @@ use crate::membership::failover::{Reason, ServerIndex, State};
 use crate::membership::first_contact::FirstContact;
 use crate::membership::key_generations::KeyGenerations;
 use crate::membership::unreachable::Unreachable;
-use crate::show::names;
 
 /// The ISAKMP SA in use, for show commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -315,7 +314,6 @@ fn detail(failure: &RegistrationFailure) -> String {
              needs another group-id-byte-order"
         ),
         RegistrationFailure::PeerIdentity { expected, proved } => {
-            let (expected, proved) = (names::identity(expected), names::identity(proved));
             format!(
                 "the key server proved the identity {proved}, and {expected} was expected: if it is the right server, \
                  set its identity to {proved}"

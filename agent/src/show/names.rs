@@ -3,7 +3,7 @@
 use control::member::Transform;
 use gdoi::group::{AuthenticationAlgorithm, EspTransform, KekPolicy, SaDirection, TekProtection};
 use gdoi::push::{AcknowledgementKind, SignedLength};
-use ike::config::{Identity, Phase1Transform};
+use ike::config::Phase1Transform;
 use ike::crypto::RsaForm;
 
 /// Encryption and integrity, such as `aes-256-cbc` and `hmac-sha2-256-128`; combined modes have no
@@ -117,15 +117,5 @@ pub fn transform(transform: &Phase1Transform) -> Transform {
         encryption: transform.encryption.name().to_owned(),
         hash: transform.hash.name().to_owned(),
         dh_group: transform.group.number(),
-    }
-}
-
-/// An identity as the configuration spells it.
-pub fn identity(identity: &Identity) -> String {
-    match identity {
-        Identity::Address(address) => format!("address {address}"),
-        Identity::Fqdn(name) => format!("fqdn {name}"),
-        Identity::UserFqdn(name) => format!("user-fqdn {name}"),
-        Identity::KeyId(octets) => format!("key-id {}", octets.escape_ascii()),
     }
 }

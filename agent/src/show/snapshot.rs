@@ -115,7 +115,7 @@ fn isakmp_sa(membership: &Membership, now: BootTime) -> Option<IsakmpSa> {
         exchange_mode: "main".to_owned(),
         role: Role::Initiator,
         authentication: "pre-shared-key".to_owned(),
-        peer_identity: established.map(|isakmp| names::identity(&isakmp.peer_identity)),
+        peer_identity: established.map(|isakmp| isakmp.peer_identity.to_string()),
         transform: established.map(|isakmp| names::transform(&isakmp.transform)),
         lifetime_left_seconds: established.map(|isakmp| isakmp.end.saturating_since(now).as_secs()),
     })

@@ -12,12 +12,23 @@ use ike::crypto::{Cipher, CipherError, Iv, KeyKind, PublicKey, Secret, Signature
 use ike::crypto::{HashAlgorithm, Phase1Encryption};
 use ike::error::PeerMisbehaved;
 
+fn key_length(bits: Option<u16>) -> String {
+    bits.map_or_else(|| String::from("no KEK_KEY_LENGTH"), |bits| format!("a key of {bits} bits"))
+}
+
+fn hash_number(hash: Option<u16>) -> String {
+    hash.map_or_else(
+        || String::from("no SIG_HASH_ALGORITHM"),
+        |hash| format!("SIG_HASH_ALGORITHM {hash}"),
+    )
+}
+
 /// Why a rekey SA cannot be used, although its policy is understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum KekUnusable {
     /// A cipher or key length that nothing here knows.
-    #[error("rekey SA: KEK_ALGORITHM {algorithm} with a key of {bits:?} bits cannot be used")]
+    #[error("rekey SA: KEK_ALGORITHM {algorithm} with {} cannot be used", key_length(*bits))]
     Cipher {
         /// As the KEK_ALGORITHM attribute had it.
         algorithm: u16,
@@ -31,7 +42,7 @@ pub enum KekUnusable {
     Legacy(&'static str),
     /// A signature algorithm that nothing here knows, or one with a hash that does not belong to
     /// it.
-    #[error("rekey SA: SIG_ALGORITHM {algorithm} with SIG_HASH_ALGORITHM {hash:?} cannot be used")]
+    #[error("rekey SA: SIG_ALGORITHM {algorithm} with {} cannot be used", hash_number(*hash))]
     Signature { algorithm: u16, hash: Option<u16> },
     /// The key server gave no public key, so that no push could be verified.
     #[error("rekey SA: no public key (SIG_ALGORITHM_KEY) that verifies pushes")]

@@ -90,3 +90,9 @@ impl DhGroup {
         }
     }
 }
+
+impl core::fmt::Display for DhGroup {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "DH group {}", self.number())
+    }
+}

@@ -19,7 +19,7 @@ use crate::crypto::DhGroup;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DhError {
     /// It is not exactly as long as the group demands.
-    #[error("public value of {received} octets where {group:?} has {expected}")]
+    #[error("public value of {received} octets where {group} has {expected}")]
     Length {
         group: DhGroup,
         /// Octets the group demands.
@@ -27,16 +27,16 @@ pub enum DhError {
         received: usize,
     },
     /// It is 0, 1, p-1 or beyond.
-    #[error("public value outside 1 < y < p-1 of {group:?}")]
+    #[error("public value outside 1 < y < p-1 of {group}")]
     Range { group: DhGroup },
     /// Its order does not divide q (RFC 5114 §4).
-    #[error("public value outside the prime-order subgroup of {group:?}")]
+    #[error("public value outside the prime-order subgroup of {group}")]
     Subgroup { group: DhGroup },
     /// It is no point of the curve (RFC 5903 §7).
-    #[error("public value is not a point on the curve of {group:?}")]
+    #[error("public value is not a point on the curve of {group}")]
     NotOnCurve { group: DhGroup },
     /// It is a value of another group than the key pair.
-    #[error("public value of {received:?} where {group:?} is used")]
+    #[error("public value of {received} where {group} is used")]
     OtherGroup {
         /// The group of the key pair.
         group: DhGroup,

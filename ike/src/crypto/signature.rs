@@ -46,11 +46,20 @@ impl KeyKind {
     }
 }
 
+fn name(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Rsa => "RSA",
+        KeyKind::Ecdsa256 => "ECDSA P-256",
+        KeyKind::Ecdsa384 => "ECDSA P-384",
+        KeyKind::Ecdsa521 => "ECDSA P-521",
+    }
+}
+
 /// Why a signature or a key is of no use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     /// The octets are no public key of this kind.
-    #[error("the octets are no public key of kind {0:?}")]
+    #[error("the octets are no {} public key", name(*.0))]
     PublicKey(KeyKind),
     /// The octets are no private key in PKCS #8 form.
     #[error("the octets are no RSA or ECDSA private key in PKCS #8 form")]
