@@ -56,34 +56,34 @@ pub fn documents() -> [(&'static str, String); 2] {
 options! {
     /// The whole file.
     pub struct File {
-        /// Where gdoictl reaches the daemon.
+        /// The Unix socket on which gdoictl reaches the daemon.
         pub control_socket: PathBuf = value("control-socket", PathBuf::from(CONTROL_SOCKET))
             .applies(Applies::Restart);
-        /// Where the agent keeps what it must know after a crash: policy, expiry times and sequence
-        /// numbers of pushes, and no key. With it a new run continues with the keys that are still
-        /// in the kernel. Without this option it is a file beside the control socket, named like it
-        /// with the ending ".state". A directory that survives a reboot also keeps counter-mode
-        /// TEKs from being sent on again after one.
+        /// Directory of the state file: policy, expiry times and push sequence numbers, but no
+        /// keys. After a crash it lets the next run continue with the keys that are still in the
+        /// kernel. Without this option the file lies beside the control socket, under its name with
+        /// the suffix ".state". A directory that survives a reboot also prevents sending on
+        /// counter-mode TEKs again after one.
         pub state_directory: Option<Located<PathBuf>> = optional("state-directory")
             .example("\"/var/lib/gdoi-agent\"").applies(Applies::Restart);
         /// An AES key of 16 or 32 octets (`openssl rand -out FILE 32`) that seals the keys in a
         /// second file in the state directory, so that a machine that boots while no key server
-        /// answers continues with the keys that have not expired. How much lifetime is left is
-        /// taken from the wall clock; one that shows a time before the file was written is refused.
-        /// Counter-mode TEKs are then received on and not sent on. Needs state-directory. Without
-        /// it no key survives a reboot.
+        /// answers continues with the unexpired keys. The remaining lifetime is taken from the wall
+        /// clock; a clock that is behind the time of the file is refused. Counter-mode TEKs then
+        /// only receive. Needs state-directory. Without it no key survives a reboot.
         pub state_key: Option<Located<SecretSource>> =
             key_source("state-key-file", "state-key-credential")
                 .example("\"/etc/gdoi-agent/state.key\"").applies(Applies::Restart);
-        /// UDP port that registrations leave from. Key servers may insist on 848.
+        /// Local UDP port of registrations. Some key servers accept 848 only.
         pub local_port: u16 = value("local-port", GDOI_PORT)
             .within(1..=u16::MAX).applies(Applies::Restart);
-        /// The lowest priority number of the agent's XFRM policies, which take the million numbers
-        /// from it on. A policy with a lower number wins over them. The default stands behind what
-        /// strongSwan and libreswan compute, so that their tunnels keep their own traffic.
+        /// The lowest priority number of the agent's XFRM policies, which use the million numbers
+        /// from there. Policies with lower numbers take precedence. The default is above the
+        /// numbers that strongSwan and libreswan compute, so that their tunnels keep their own
+        /// traffic.
         pub policy_priority: u32 = value("policy-priority", BASE).within(1..=HIGHEST_BASE);
-        /// One table for each group, at most 64. Their order gives each group a slot, from which
-        /// its reqids and its placeholder address follow: add new groups at the end.
+        /// One table for each group, at most 64. Their order determines each group's reqids and
+        /// placeholder address: append new groups at the end.
         pub groups: Vec<Group> = tables("group");
         /// One table for each IKE policy that tunnels share.
         pub gateways: Vec<GatewayTable> = tables("gateway").showing(&[("name", "\"cloud\"")]);
@@ -100,29 +100,29 @@ options! {
         ]);
     }
 
-    /// A group is one membership: where it registers, what it protects.
+    /// One group membership: its key servers and the traffic it protects.
     pub struct Group {
         /// Where it begins.
         pub place: Option<Place> = place();
         /// Name in logs and in `gdoictl show member`.
         pub name: Option<Located<String>> = required("name").set("\"branches\"");
-        /// Number of the group, 32 bits, the same on the key server.
+        /// Group identifier, a 32-bit number, the same as on the key server.
         pub id: Option<Located<u32>> = required("id").set("1111").applies(Applies::NewRegistration);
-        /// The address that the group speaks from, and where received ESP ends: an IPv4 address of
-        /// this machine, or the name of an interface, whose first IPv4 address is then followed
-        /// wherever it goes (DHCP, PPPoE). While there is no address the group's traffic stays
-        /// blocked.
+        /// Local address of registrations and tunnel endpoint of received ESP: an IPv4 address of
+        /// this machine, or the name of an interface, whose first IPv4 address is then tracked
+        /// (DHCP, PPPoE). Without an address the group's traffic stays blocked.
         pub local: Option<Located<String>> = required("local-address").set("\"10.0.1.1\"")
             .applies(Applies::NewRegistration);
         /// Interfaces of the protected hosts. They must exist when the daemon starts. An interface
-        /// is on one side only, in all groups. A name may be a pattern: "br-*" stands for what
-        /// exists and begins so. An empty list is for a machine that is its own only host.
+        /// is either LAN or WAN, in all groups alike. A name may be a pattern: "br-*" matches all
+        /// existing interfaces with that prefix. The list is empty on a machine that protects only
+        /// itself.
         ///
-        /// Interfaces alone decide what is inside, like a crypto map on the WAN: the route says
-        /// where a packet leaves, and by a LAN it leaves in clear, also when networks behind it (an
-        /// L3 switch, a backup router) lie in the protected prefixes. The agent sets
+        /// Interfaces alone separate inside from outside, like a crypto map on the WAN interface: a
+        /// packet routed to a LAN leaves in clear, even to networks behind it (an L3 switch, a
+        /// backup router) that lie in the protected prefixes. The agent sets
         /// net.ipv4.conf.NAME.disable_policy of its LANs to 1, and back to 0 when the group or its
-        /// policies go.
+        /// policies are removed.
         pub lan: Vec<Located<String>> = list("lan")
             .parsed_by("interface", INTERFACE, interface)
             .may_be_empty()
@@ -130,88 +130,88 @@ options! {
         /// Interfaces of the wide area network.
         pub wan: Vec<Located<String>> =
             list("wan").parsed_by("interface", INTERFACE, interface).set("[\"wan\", \"wan2\"]");
-        /// Prefixes between which nothing ever passes in clear: blocked from the start of the
-        /// daemon until the first key, after a key has expired that was not renewed, and after the
-        /// daemon has ended. Traffic that leaves them is none of the agent's business.
+        /// Prefixes between which nothing ever passes in clear: without a valid key their traffic
+        /// is blocked, from the start of the daemon until after its exit. Traffic from these
+        /// prefixes to other destinations is not affected.
         ///
-        /// An interface that lies in them and is neither lan nor wan is cut off from them: docker0,
-        /// 172.17.0.1/16, is one by default. IPv6 prefixes are blocked for good. Multicast that a
-        /// protected host sends to the WAN leaves in clear unless 224.0.0.0/4 is here, too.
+        /// An interface inside them that is neither lan nor wan is cut off: docker0 with its
+        /// default 172.17.0.1/16, for example. IPv6 prefixes are always blocked. Multicast from a
+        /// protected host to the WAN leaves in clear unless 224.0.0.0/4 is listed, too.
         pub protected: Vec<Located<IpNet>> = list("protected").set("[\"172.16.0.0/12\"]");
-        /// What an orderly end leaves in the kernel: "block" removes keys and leaves the blocks in
-        /// place, "keep" leaves everything as it is (the kernel then removes each key soon after
-        /// its lifetime), "remove" removes everything, after which the traffic passes in clear.
+        /// What remains in the kernel after a regular exit: "block" removes the keys and leaves the
+        /// block policies, "keep" leaves everything as it is (the kernel removes each key soon
+        /// after its lifetime), "remove" removes everything, so that the traffic passes in clear.
         pub on_exit: OnExit = one_of("on-exit", OnExit::Block, ON_EXIT);
-        /// What becomes of the group's traffic while there is no valid key (none yet, or the last
-        /// one has expired): "close" blocks it but for the [[group.fail-open]] rules, "open" lets
-        /// all of it pass in clear. Whoever can block UDP port 848 can bring that about.
+        /// What happens to the group's traffic without a valid key (before the first registration,
+        /// or after the last key has expired): "close" blocks it except for the [[group.fail-open]]
+        /// rules, "open" lets all of it pass in clear. With "open", anyone who can block UDP port
+        /// 848 can force clear traffic.
         pub failure_policy: FailurePolicy =
             one_of("failure-policy", FailurePolicy::Close, FAILURE_POLICY);
-        /// How far the group has migrated from clear to protected traffic. "normal" sends ESP and
+        /// Migration phase of the group from clear to protected traffic. "normal" sends ESP and
         /// accepts nothing else. Migrate all members first to "receive-only" (sends in clear,
         /// accepts ESP and clear packets), then to "passive" (sends ESP, accepts both), then to
         /// "normal": no step loses a packet. With the first two the guards let the group's clear
         /// packets in.
         pub mode: Mode = one_of("mode", Mode::Normal, MODE);
-        /// The identity that we prove to key servers: { address = ".." }, { fqdn = ".." },
-        /// { user-fqdn = "name@host" } or { key-id = "text" }. Without it, the local address.
+        /// Phase-1 identity of this member: { address = ".." }, { fqdn = ".." }, { user-fqdn =
+        /// "name@host" } or { key-id = "text" }. Without it, the local address.
         pub identity: Option<Located<Identity>> = optional("identity")
             .example("{ address = \"10.0.1.1\" }").applies(Applies::NewRegistration);
-        /// The key shared with the key servers: a file that only its owner may read, whose content
-        /// up to a final newline is the key. Needed unless every server has a key of its own.
+        /// Pre-shared key of the key servers: a file readable by its owner only, whose content
+        /// without a final newline is the key. Required unless every server has a key of its own.
         pub pre_shared_key: Option<Located<SecretSource>> =
             key_source("pre-shared-key-file", "pre-shared-key-credential")
                 .set("\"/etc/gdoi-agent/branches.psk\"").applies(Applies::NewRegistration);
-        /// Whether to send on TEKs of counter modes (AES-GCM, AES-CCM). Linux draws initialization
-        /// vectors at random for them, so two members may use the same one: with s senders of n
-        /// packets each the probability is about s*s/2 * n / 2^64, and one collision reveals the
-        /// packets concerned and allows forgery. Receiving needs no permission.
+        /// Whether to send on TEKs of counter modes (AES-GCM, AES-CCM). Linux chooses their
+        /// initialization vectors at random, so two members may use the same one: with s senders of
+        /// n packets each the probability is about s*s/2 * n / 2^64, and one collision reveals the
+        /// packets concerned and allows forgery. Receiving is always possible.
         pub counter_mode_send: bool = value("counter-mode-send", false);
         /// Allow DES, 3DES, MD5 and Diffie-Hellman groups 1, 2, 5, 24.
         pub legacy: bool = value("legacy", false).applies(Applies::NewRegistration);
-        /// The DF bit of outer headers: "clear" lets the core fragment, "copy" takes the inner one
-        /// (clamp the MSS of TCP then), "set" always sets it: packets without DF that do not fit
-        /// into the WAN with ESP around them are dropped then, and their sender is not told.
+        /// DF bit of the outer header: "clear" lets the core fragment, "copy" copies the inner one
+        /// (clamp the TCP MSS then), "set" always sets it: packets without DF that exceed the WAN's
+        /// MTU with the ESP overhead are then dropped without notice to their sender.
         pub dont_fragment: DontFragment = one_of("df-bit", DontFragment::Clear, DF_BIT);
-        /// The segment size that TCP connections through the group agree on: "off" leaves it to the
-        /// hosts, "path" lowers it to what fits into the WAN with the overhead of ESP, a number
-        /// lowers it to so many octets (536 to 8960). Each member clamps what its own hosts
-        /// announce.
+        /// TCP MSS clamping for connections through the group: "off" leaves it to the hosts, "path"
+        /// lowers it to what fits the WAN's MTU with the ESP overhead, a number lowers it to that
+        /// many octets (536 to 8960). Each member clamps what its own hosts announce.
         pub segment_size: SegmentSize =
             parsed("mss-clamp", SegmentSize::Unchanged, "\"off\", \"path\" or number", clamp, show_clamp);
-        /// Pull and compare when ESP of the group arrives whose SPI is not known here, or that
-        /// fails the integrity check of its SA: a push may have been lost. At most once in five
-        /// minutes, since anybody can forge such packets.
+        /// Register again when ESP of the group arrives with an unknown SPI or fails its integrity
+        /// check: a push may have been lost. At most once in five minutes, since anyone can forge
+        /// such packets.
         pub recovery_probe: bool = value("recovery-probe", false);
-        /// An IPv4 address that no host has. Packets carry it between two steps inside the kernel,
-        /// never on a wire. Without it, 192.0.2.1 for the first group, 192.0.2.2 for the second and
-        /// so on.
+        /// An IPv4 address that no host uses. Packets carry it between two steps inside the kernel,
+        /// never on the wire. The default is 192.0.2.1 for the first group, 192.0.2.2 for the
+        /// second and so on.
         pub placeholder: Option<Located<IpAddr>> = optional("placeholder").example("\"192.0.2.1\"");
-        /// Key servers in the order of trying, at most four. No answer, an authenticated refusal or
-        /// a policy that cannot be used leads to the next one; after the last one the first is
-        /// tried again after a pause.
+        /// Key servers in order of preference, at most four. The next one is tried after no answer,
+        /// an authenticated refusal or an unusable policy; after the last one the first is tried
+        /// again after a pause.
         pub servers: Vec<Server> = tables("server")
             .or_report("the group has no key server", "add a [[group.server]] table with its address")
             .also("[[group.server]]\naddress = \"10.0.10.1\"");
-        /// Traffic that is never encrypted and passes in clear, also between protected prefixes:
-        /// routing protocols, for example. Rules count in both directions and for all groups.
+        /// Traffic that always passes in clear, even between protected prefixes: routing protocols,
+        /// for example. Rules apply in both directions and to all groups.
         pub exclude: Vec<Selector> = tables("exclude")
             .showing(&[("destination", "\"224.0.0.5\""), ("protocol", "89")]);
         /// Traffic that may pass in clear while there is no valid key; with a key it is protected
-        /// or blocked like all other. Rules count in both directions.
+        /// or blocked like all other traffic. Rules apply in both directions.
         pub fail_open: Vec<Selector> = tables("fail-open").showing(&[
             ("destination", "\"172.16.255.1\""),
             ("protocol", "17"),
             ("destination-port", "123"),
         ]);
-        /// What is offered to key servers.
+        /// Phase-1 proposal to the key servers.
         pub ike: Ike = table("ike");
-        /// When messages of the registration are retransmitted.
+        /// Retransmission of registration messages.
         pub retransmission: Retransmission = table("retransmission");
-        /// Pushes of the key server (RFC 6407 §4). They come to the local address, or by multicast
-        /// where the key server says so.
+        /// Pushes of the key server (RFC 6407 §4). They arrive at the local address, or by
+        /// multicast if the key server's policy says so.
         pub rekey: Rekey = table("rekey");
-        /// For key servers that read the standard in another way.
+        /// Workarounds for key servers that interpret the standard differently.
         pub interoperability: Interoperability = table("interoperability");
     }
 
@@ -225,10 +225,10 @@ options! {
         /// UDP port.
         pub port: u16 = value("port", GDOI_PORT).within(1..=u16::MAX)
             .applies(Applies::NewRegistration);
-        /// The identity that this server must prove. Without it, its address.
+        /// The identity that this server has to prove. The default is its address.
         pub identity: Option<Located<Identity>> = optional("identity")
             .example("{ address = \"10.0.9.1\" }").applies(Applies::NewRegistration);
-        /// A key for this server alone.
+        /// A pre-shared key for this server only.
         pub pre_shared_key: Option<Located<SecretSource>> =
             key_source("pre-shared-key-file", "pre-shared-key-credential")
                 .example("\"/etc/gdoi-agent/branches-server1.psk\"").applies(Applies::NewRegistration);
@@ -236,8 +236,8 @@ options! {
         pub names_key: bool = is_named(&["pre-shared-key-file", "pre-shared-key-credential"]);
     }
 
-    /// A message without an answer is sent again after `initial`, then after twice as long and so
-    /// on up to `maximum`, and `repetitions` times in all. The defaults give a server up after 23
+    /// A message without an answer is retransmitted after `initial`, then after doubled intervals
+    /// up to `maximum`, `repetitions` times in all. With the defaults a server is given up after 23
     /// seconds.
     pub struct Retransmission {
         /// Where it begins.
@@ -255,17 +255,17 @@ options! {
 
     /// How pushes are received and acknowledged.
     pub struct Rekey {
-        /// How the field L of acknowledgements is read, about which RFC 8263 §3.2 contradicts
-        /// itself: "printed" is the figure that it prints (the block of the hash, 512 or 1024),
-        /// "output" the hash itself (256 or 512), "key" the length of the KEK.
+        /// Value of the field L in acknowledgements, on which RFC 8263 §3.2 contradicts itself:
+        /// "printed" is the number printed there (block size of the hash, 512 or 1024), "output"
+        /// the length of the hash (256 or 512), "key" the length of the KEK.
         pub acknowledgement_length: AcknowledgementLength =
             one_of("acknowledgement-length", AcknowledgementLength::Block, ACKNOWLEDGEMENT_LENGTH);
-        /// A push by multicast is acknowledged at a random moment within this time, so that the key
-        /// server does not get all answers at once (RFC 8263 §6). Shorter than the key server's
-        /// retransmission period. What comes by unicast is acknowledged at once.
+        /// A multicast push is acknowledged after a random delay within this time, so that the key
+        /// server does not get all answers at once (RFC 8263 §6). Keep it shorter than the key
+        /// server's retransmission period. A unicast push is acknowledged at once.
         pub acknowledgement_jitter: Duration =
             value("acknowledgement-jitter", JITTER).within(Duration::ZERO..=LONGEST_JITTER);
-        /// The interface that multicast pushes arrive by. Without it, the one that has the local
+        /// The interface on which multicast pushes arrive. The default is the one with the local
         /// address.
         pub multicast_interface: Option<Located<String>> = optional("multicast-interface")
             .parsed_by("interface", INTERFACE, interface).example("\"wan\"");

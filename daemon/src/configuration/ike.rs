@@ -30,7 +30,7 @@ options! {
         pub encryption: Vec<Located<Phase1Encryption>> =
             list_or("encryption", [Phase1Encryption::Aes256Cbc, Phase1Encryption::Aes128Cbc])
                 .applies(Applies::NewRegistration);
-        /// Hash and pseudo-random function, in order of preference. With `legacy = true` also md5.
+        /// Hash and pseudorandom function, in order of preference. With `legacy = true` also md5.
         pub hash: Vec<Located<HashAlgorithm>> =
             list_or("hash", [HashAlgorithm::Sha2_256]).applies(Applies::NewRegistration);
         /// Diffie-Hellman group, in order of preference: 14, 15, 16 (MODP 2048, 3072, 4096), 19, 20
@@ -38,7 +38,7 @@ options! {
         /// 256 bits).
         pub dh_group: Vec<Located<DhGroup>> =
             list_or("dh-group", [DhGroup::Modp2048]).applies(Applies::NewRegistration);
-        /// Lifetime of an ISAKMP SA. The shorter one of both sides counts.
+        /// Lifetime of an ISAKMP SA. The shorter of both sides' values applies.
         pub lifetime: Duration = value("lifetime", DEFAULT)
             .within(SHORTEST..=LONGEST)
             .applies(Applies::NewRegistration);

@@ -11,13 +11,13 @@ use crate::options;
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
 options! {
-    /// Traffic by addresses, protocol and ports.
+    /// A traffic selector: addresses, protocol and ports.
     pub struct Selector {
         /// Where it begins.
         pub place: Option<Place> = place();
-        /// One side: a prefix, an address, a range "10.0.0.10-10.0.0.20", or "any".
+        /// Source addresses: a prefix, an address, a range "10.0.0.10-10.0.0.20", or "any".
         pub source: Option<Located<AddressRange>> = required("source").set("\"172.16.0.0/12\"");
-        /// The other side.
+        /// Destination addresses, in the same forms.
         pub destination: Option<Located<AddressRange>> =
             required("destination").set("\"172.16.0.0/12\"");
         /// IP protocol; 0 is any.

@@ -55,38 +55,41 @@ pub fn documents() -> [(&'static str, String); 2] {
 options! {
     /// The whole file. What is wrong in it has been noted.
     pub struct File {
-        /// Where gdoictl reaches the daemon. Root and the daemon's user and group have access.
+        /// The Unix socket on which gdoictl reaches the daemon. Root and the daemon's user and
+        /// group have access.
         pub(super) control_socket: PathBuf =
             value("control-socket", PathBuf::from(::control::SERVER_SOCKET))
                 .applies(Applies::Restart);
         /// Addresses to listen on. "0.0.0.0" is every IPv4 address, "::" every IPv6 address;
-        /// answers leave from the address that was asked.
+        /// responses leave from the address that was asked.
         pub(super) listen: Vec<Located<IpAddr>> =
             list_or("listen", [IpAddr::V4(Ipv4Addr::UNSPECIFIED)]).applies(Applies::Restart);
         /// UDP port, the same on all addresses.
         pub(super) port: u16 =
             value("port", PORT).within(1..=u16::MAX).applies(Applies::Restart);
-        /// The identity that we prove to members, one of { address = ".." }, { fqdn = ".." },
-        /// { user-fqdn = ".." }, { key-id = ".." }. Without it, the address that the member wrote
-        /// to.
+        /// Phase-1 identity of the key server, one of { address = ".." }, { fqdn = ".." }, {
+        /// user-fqdn = ".." }, { key-id = ".." }. The default is the address that the member
+        /// contacted.
         pub(super) identity: Option<Located<Identity>> = optional("identity")
             .example("{ fqdn = \"ks1.example.net\" }").applies(Applies::NewRegistration);
-        /// Whether weak algorithms may be named: DES, 3DES, MD5, groups 1, 2, 5 and 24, SHA-1 for
+        /// Allow weak algorithms: DES, 3DES, MD5, Diffie-Hellman groups 1, 2, 5 and 24, SHA-1 for
         /// pushes. Each of them can be broken.
         pub(super) legacy: bool = value("legacy", false);
-        /// Where signing keys and the state are kept; the systemd unit's StateDirectory= makes it.
+        /// Directory of the signing keys and the state; StateDirectory= of the systemd unit creates
+        /// it.
         pub(super) state_directory: PathBuf =
             value("state-directory", PathBuf::from("/var/lib/gcks")).applies(Applies::Restart);
         /// An AES key of 16 or 32 octets (`openssl rand -out FILE 32`) that seals the state: keys,
         /// sequence numbers and registrations then survive a restart, and members notice nothing.
-        /// Without it nothing is kept.
+        /// Without it the state is lost at a restart.
         pub(super) state_key: Option<Located<SecretSource>> =
             key_source("state-key-file", "state-key-credential")
                 .example("\"/etc/gcks/state.key\"").applies(Applies::Restart);
-        /// What members may negotiate: all combinations are accepted; of those that a member
-        /// offers, its own order counts.
+        /// What members may negotiate in phase 1. All combinations of the lists are accepted; the
+        /// member's order of preference decides.
         pub(super) ike: Ike = table("ike");
-        /// Bounds on work for strangers. The defaults do for thousands of members.
+        /// Limits on resources for unauthenticated peers. The defaults suffice for thousands of
+        /// members.
         pub(super) limits: Limits = table("limits");
         /// One table for each member.
         pub(super) members: Vec<Member> = tables("member").also(
@@ -100,8 +103,8 @@ options! {
 
     /// None is needed with members that follow RFC 6407.
     pub struct MemberInteroperability {
-        /// Octet order of the group id. RFC 6407 means "network"; some implementations send it in
-        /// "host" order.
+        /// Octet order of the group id. RFC 6407 specifies "network"; some implementations send it
+        /// in "host" order.
         pub(super) group_id_byte_order: ByteOrder =
             one_of("group-id-byte-order", ByteOrder::Network, BYTE_ORDER);
     }
@@ -131,36 +134,38 @@ options! {
 
     /// They apply to the server as a whole.
     pub struct Limits {
-        /// Exchanges that have begun and not proved an identity, in all.
+        /// Half-open exchanges (no identity proved yet) in total.
         pub(super) half_open: u32 =
             value("half-open", usual(|limits| limits.half_open)).within(1..=1_000_000);
-        /// The same from one address.
+        /// Half-open exchanges from one address.
         pub(super) half_open_per_source: u32 =
             value("half-open-per-source", usual(|limits| limits.half_open_per_source))
                 .within(1..=1000);
-        /// How long such an exchange waits for its next message.
+        /// How long a half-open exchange waits for its next message.
         pub(super) half_open_timeout: Duration =
             value("half-open-timeout", ServerLimits::default().half_open_timeout)
                 .within(Duration::from_secs(5)..=Duration::from_secs(300));
-        /// Key exchanges that wait for a processor; further members send their messages again.
+        /// Diffie-Hellman computations that wait for a processor; further members have to
+        /// retransmit.
         pub(super) computations: u32 =
             value("computations", usual(|limits| limits.computations)).within(1..=1_000_000);
-        /// ISAKMP SAs at a time.
+        /// Established ISAKMP SAs at a time.
         pub(super) established: u32 =
             value("established", usual(|limits| limits.established)).within(1..=1_000_000);
     }
 
-    /// Main mode knows nothing but the address when it needs the key, so the key goes by address.
+    /// In main mode only the address is known when the pre-shared key is needed, so keys are
+    /// selected by address.
     pub struct Member {
         /// Where it begins.
         pub(super) place: Option<Place> = place();
-        /// Name for logs and gdoictl.
+        /// Name in logs and in gdoictl.
         pub(super) name: Option<Located<String>> = required("name").set("\"g1\"");
-        /// Where it registers from: an address, or a prefix whose hosts all share the key. A shared
-        /// key lets any of them pose as this server to the others: gcks warns about it.
+        /// Where it registers from: an address, or a prefix whose hosts all share the key. With a
+        /// shared key any of them can impersonate this server to the others: gcks warns about it.
         pub(super) address: Option<Located<IpNet>> = required("address").set("\"10.0.1.1\"")
             .applies(Applies::NewRegistration);
-        /// The identity it must prove; what it is authorized for goes by this. Without it, its
+        /// The identity that it has to prove; authorization is based on it. The default is its
         /// address.
         pub(super) identity: Option<Located<Identity>> = optional("identity")
             .set("{ address = \"10.0.1.1\" }").applies(Applies::NewRegistration);
@@ -171,38 +176,38 @@ options! {
                 .set("\"/etc/gcks/g1.psk\"").applies(Applies::NewRegistration);
         /// Whether a key was named, right or wrong.
         pub(super) names_key: bool = is_named(&["pre-shared-key-file", "pre-shared-key-credential"]);
-        /// The groups it may have, by name.
+        /// The groups that it may join, by name.
         pub(super) groups: Vec<Located<String>> = list("groups").set("[\"branches\"]");
         /// For a member that reads the standard in another way.
         pub(super) interoperability: MemberInteroperability = table("interoperability");
     }
 
-    /// A group is a policy, its keys, and the members that may have them.
+    /// A group: its policy, its keys, and how they are distributed.
     pub struct Group {
         /// Where it begins.
         pub(super) place: Option<Place> = place();
         /// Name for members' `groups`, logs and gdoictl.
         pub(super) name: Option<Located<String>> = required("name").set("\"branches\"");
-        /// The number by which members ask for it, 0 to 4294967295.
+        /// Group identifier that members ask for, 0 to 4294967295.
         pub(super) id: Option<Located<u32>> = required("id").set("1111");
         /// Width of the sender identifiers in bits that members get for TEKs in counter mode (GCM,
-        /// CCM). Every pull takes one, and it is free again when the TEKs of its time have expired:
-        /// 16 bits do for 65536 pulls in the lifetime of a TEK.
+        /// CCM). Every pull takes one, which is released when the TEKs of its time have expired: 16
+        /// bits suffice for 65536 pulls in the lifetime of a TEK.
         pub(super) sender_id_bits: u16 = value("sender-id-bits", 16).within(8..=32);
         /// Defaults for the group's TEKs: any key of [[group.tek]] but policy.
         pub(super) tek_defaults: TekKeys = table("tek-defaults").excerpt(&[
             ("encryption", "\"aes-256-cbc\""),
             ("integrity", "\"hmac-sha2-256-128\""),
         ]);
-        /// One table for each SA with a TEK of its own.
+        /// One table for each data SA with a TEK of its own.
         pub(super) teks: Vec<Tek> = tables("tek")
             .or_report("group: no TEK", "add [[group.tek]] with [[group.tek.policy]]");
-        /// When members change from old keys to new ones.
+        /// Timing of the rollover from old to new TEKs.
         pub(super) gap: Gap = table("gap");
         /// How new keys are pushed to the members before the old ones expire. Without this table
         /// members only pull.
         pub(super) rekey: Option<rekey::File> = optional_table("rekey");
-        /// For members that read the standard in another way.
+        /// Workarounds for members that interpret the standard differently.
         pub(super) interoperability: Interoperability = table("interoperability");
     }
 
@@ -214,27 +219,27 @@ options! {
         pub(super) lifetime: Option<Located<Duration>> = optional("lifetime")
             .within(Duration::from_secs(30)..=Duration::from_secs(30 * 86_400))
             .usual(&TEK_LIFETIME).applies(Applies::NextTek);
-        /// Encryption; "null" is integrity only, "3des-cbc" needs `legacy = true`. Required here or
-        /// in [group.tek-defaults]. Linux members send in counter mode (gcm, ccm) only when they
-        /// are told to.
+        /// Encryption algorithm; "null" is integrity only, "3des-cbc" needs `legacy = true`.
+        /// Required here or in [group.tek-defaults]. Linux members send in counter mode (gcm, ccm)
+        /// only with counter-mode-send = true.
         pub(super) encryption: Option<Located<Encryption>> =
             optional("encryption").set("\"aes-256-cbc\"").applies(Applies::NextTek);
-        /// Integrity. Absent for gcm and ccm, which bring their own.
+        /// Integrity algorithm. Omit it for gcm and ccm, which include it.
         pub(super) integrity: Option<Located<Integrity>> =
             optional("integrity").set("\"hmac-sha2-256-128\"").applies(Applies::NextTek);
-        /// Who sends and who receives.
+        /// Which members may send: all, or only the key server's choice of senders.
         pub(super) direction: Option<Located<SaDirection>> = optional_one_of("direction", DIRECTION)
             .usual(&SaDirection::SYMMETRIC).applies(Applies::NextTek);
-        /// Encapsulation.
+        /// Encapsulation mode of ESP. Linux members support "tunnel".
         pub(super) mode: Option<Located<EncapsulationMode>> = optional_one_of("mode", MODE)
             .usual(&EncapsulationMode::TUNNEL).applies(Applies::NextTek);
-        /// Which addresses the outer header takes over. Linux members can do "both".
+        /// Inner addresses that are preserved in the outer header. Linux members support "both".
         pub(super) address_preservation: Option<Located<AddressPreservation>> =
             optional_one_of("address-preservation", ADDRESS_PRESERVATION)
                 .usual(&AddressPreservation::SOURCE_AND_DESTINATION).applies(Applies::NextTek);
     }
 
-    /// What is not set here is taken from [group.tek-defaults].
+    /// Options that are missing here are taken from [group.tek-defaults].
     pub struct Tek {
         /// Where it begins.
         pub(super) place: Option<Place> = place();
@@ -242,26 +247,26 @@ options! {
         pub(super) own: TekKeys = flattened();
         /// Whether there is an encryption, right or wrong.
         pub(super) names_encryption: bool = is_named(&["encryption"]);
-        /// Traffic selectors; the first that matches counts. With direction "symmetric" they count
-        /// in both directions.
+        /// Traffic selectors; the first match applies. With direction "symmetric" they apply in
+        /// both directions.
         pub(super) policies: Vec<Selector> = tables("policy").or_report(
             "group.tek: no policy",
             "add [[group.tek.policy]] with source and destination"
         );
     }
 
-    /// Without these members hear no word about it and decide themselves.
+    /// Without these options members decide themselves.
     pub struct Gap {
         /// Where it begins.
         pub(super) place: Option<Place> = place();
-        /// From the receipt of new keys until sending with them: longer than all transmissions of a
-        /// push (retransmission-period times retransmissions), or who gets a late one cannot
-        /// decrypt for a moment what those send that got an early one: gcks warns about it. Where
-        /// members only pull, they get a new TEK one after the other and send with the old one
-        /// until the others have had time to pull.
+        /// Delay from the receipt of new keys until members send with them. It has to exceed the
+        /// time of all transmissions of a push (retransmission-period times retransmissions), since
+        /// a member that gets a late one cannot decrypt before: gcks warns about it. Where members
+        /// only pull, it is the time that the others have to pull the new TEK.
         pub(super) activation: Option<Located<Duration>> =
             optional("activation-time-delay").within(ATTRIBUTE).set("\"30s\"");
-        /// From the receipt of new keys until the old ones are removed; longer than the other.
+        /// Delay from the receipt of new keys until the old ones are removed; longer than
+        /// activation-time-delay.
         pub(super) deactivation: Option<Located<Duration>> =
             optional("deactivation-time-delay").within(ATTRIBUTE).set("\"1m\"");
     }

@@ -21,40 +21,40 @@ pub(super) enum TransportKind {
 }
 
 options! {
-    /// A KEK protects pushes; a new one is pushed under the old one.
+    /// The KEK protects pushes; a new KEK is pushed under the old one.
     pub struct File {
         /// Where it begins.
         pub(super) place: Option<Place> = place();
-        /// "unicast": to each member, at the address and port that it pulled from; "multicast": to
-        /// all at once.
+        /// "unicast" to the address and port from which each member pulled, or "multicast" to all
+        /// at once.
         pub(super) transport: TransportKind =
             one_of("transport", TransportKind::Unicast, TRANSPORT).applies(Applies::NextKek);
         /// The multicast group of pushes. Required for multicast, and only for it.
         pub(super) multicast_address: Option<Located<IpAddr>> = optional("multicast-address")
             .example("\"239.192.1.1\"").applies(Applies::NextKek);
-        /// The address of ours that pushes by multicast leave from. Without it, the one address of
-        /// the family that the server listens on.
+        /// Source address of multicast pushes. The default is the only address of that family that
+        /// the server listens on.
         pub(super) multicast_source: Option<Located<IpAddr>> = optional("multicast-source")
             .example("\"10.0.9.1\"").applies(Applies::NextKek);
-        /// The interface that pushes by multicast leave by. Without it, the one that has the source
+        /// The interface by which multicast pushes leave. The default is the one with the source
         /// address.
         pub(super) multicast_interface: Option<Located<String>> = optional("multicast-interface")
             .example("\"eth1\"").applies(Applies::NextKek);
-        /// Hop limit of pushes by multicast, at least 1.
+        /// TTL or hop limit of multicast pushes, at least 1.
         pub(super) multicast_ttl: Option<Located<u8>> = optional("multicast-ttl")
             .usual(&MulticastPath::default().ttl).applies(Applies::NextKek);
-        /// Encryption of pushes. 3des-cbc and des-cbc need `legacy = true`.
+        /// KEK encryption algorithm. 3des-cbc and des-cbc need `legacy = true`.
         pub(super) encryption: Located<KekEncryption> =
             located("encryption", KEK_ENCRYPTIONS[2]).applies(Applies::NextKek);
-        /// The kind of key that signs pushes. It is made when its file is missing.
+        /// Type of the key that signs pushes. It is generated if its file is missing.
         pub(super) signing_key: SigningKeyKind =
             one_of("signing-key", SigningKeyKind::Rsa(2048), SIGNING_KEY);
-        /// The file of that key: PKCS #8, PEM, mode 600. Without it, the group's name and .pem, in
-        /// the state directory.
+        /// File of the signing key: PKCS #8, PEM, mode 600. The default is the group's name with
+        /// the suffix .pem in the state directory.
         pub(super) signing_key_file: Option<Located<PathBuf>> = optional("signing-key-file")
             .example("\"/var/lib/gcks/branches.pem\"");
-        /// Hash of signatures. sha1 needs `legacy = true`. ECDSA goes with the hash of its curve
-        /// only. Without it, sha2-256 or the hash of the curve.
+        /// Hash of signatures. sha1 needs `legacy = true`. ECDSA only allows the hash of its curve.
+        /// The default is sha2-256 or the hash of the curve.
         pub(super) signature_hash: Option<Located<HashAlgorithm>> =
             optional_one_of("signature-hash", SIGNATURE_HASH)
                 .example("\"sha2-256\"").applies(Applies::NextKek);
@@ -62,24 +62,24 @@ options! {
         pub(super) lifetime: Duration = value("lifetime", Duration::from_secs(86_400))
             .within(Duration::from_secs(60)..=Duration::from_secs(30 * 86_400))
             .applies(Applies::NextKek);
-        /// How far apart the transmissions of a push are.
+        /// Interval between the transmissions of a push.
         pub(super) period: Duration =
             value("retransmission-period", DeliveryPolicy::default().period)
                 .within(Duration::from_secs(2)..=Duration::from_secs(60)).applies(Applies::NextKek);
-        /// How many times a push is sent again.
+        /// Number of retransmissions of a push.
         pub(super) repetitions: u32 =
             value("retransmissions", DeliveryPolicy::default().repetitions)
                 .within(0..=60).applies(Applies::NextKek);
         /// Whether members acknowledge pushes (RFC 8263).
         pub(super) acknowledgements: bool =
             value("acknowledgements", true).applies(Applies::NextKek);
-        /// Whether a member that has acknowledged before and misses three pushes in a row is no
-        /// longer pushed to. Its keys expire, and it may pull again.
+        /// Drop a member that has acknowledged before and then fails to acknowledge three pushes in
+        /// a row: it gets no more pushes, its keys expire, and it may pull again.
         pub(super) drop_unresponsive_members: bool =
             value("drop-unresponsive-members", false).applies(Applies::NextKek);
-        /// Whether members get a path through a key hierarchy (LKH), so that one is revoked without
-        /// interrupting the others when `gdoictl remove` removes it, or it is taken out of this
-        /// file. Without it, all keys are deleted and everybody else registers again.
+        /// Use a logical key hierarchy (LKH), so that a member can be evicted (`gdoictl remove`, or
+        /// removal from this file) without interrupting the others. Without it, an eviction deletes
+        /// all keys and everybody else registers again.
         pub(super) lkh: bool = value("lkh", false).applies(Applies::NextKek);
     }
 }
