@@ -140,7 +140,7 @@ impl<K: Kernel> EventLoop<K> {
         member.handle_interfaces(interfaces, now);
         if let Some(outcome) = member.poll_desired(now) {
             for unusable in &outcome.unusable {
-                error!(event = "policy-unusable", %unusable, "the groups cannot be protected");
+                error!(event = "policy-unusable", %unusable, "policy of the groups cannot be installed");
             }
             let mut desired =
                 outcome.desired.context("the blocks cannot be made out of this configuration")?;
@@ -269,7 +269,7 @@ impl<K: Kernel> EventLoop<K> {
                 let Err(error) = handled else { return };
                 let reason = error.reason();
                 if let Some(pass) = self.limiter.admit(reason, now) {
-                    let suppressed = pass.withheld;
+                    let suppressed = pass.suppressed;
                     info!(event = "datagram-discarded", reason, suppressed, "datagram discarded");
                     debug!(
                         event = "datagram-discarded",
@@ -288,7 +288,7 @@ impl<K: Kernel> EventLoop<K> {
             Received::Failed(error) => {
                 self.sockets_paused_until = Some(now + READ_PAUSE);
                 if let Some(pass) = self.limiter.admit("receive-failed", now) {
-                    let suppressed = pass.withheld;
+                    let suppressed = pass.suppressed;
                     warn!(event = "receive-failed", %error, suppressed, "receiving failed");
                 }
             }
@@ -325,7 +325,7 @@ impl<K: Kernel> EventLoop<K> {
                 if let Some(pass) = self.limiter.admit("kernel-events-lost", now) {
                     warn!(
                         event = "kernel-events-lost",
-                        suppressed = pass.withheld,
+                        suppressed = pass.suppressed,
                         "kernel events were lost; reading interfaces and entries again"
                     );
                 }
@@ -345,7 +345,7 @@ impl<K: Kernel> EventLoop<K> {
             error!(
                 event = "kernel-events-failed",
                 %error,
-                suppressed = pass.withheld,
+                suppressed = pass.suppressed,
                 "kernel events cannot be read; checking the kernel every 30 s instead"
             );
         }
@@ -441,7 +441,7 @@ impl<K: Kernel> EventLoop<K> {
                     "configuration has errors; the previous one stays in use"
                 );
                 for line in report.to_string().lines() {
-                    error!(event = "configuration-error", "{line}");
+                    error!(event = "configuration-error", error = %line, "configuration error");
                 }
                 return;
             }
@@ -480,7 +480,7 @@ impl<K: Kernel> EventLoop<K> {
                     error!(
                         event = "interfaces-unreadable",
                         %error,
-                        suppressed = pass.withheld,
+                        suppressed = pass.suppressed,
                         "interfaces cannot be read; using the last known ones"
                     );
                 }
@@ -491,7 +491,7 @@ impl<K: Kernel> EventLoop<K> {
     fn check_placement(&mut self, interfaces: &Interfaces) {
         let misplaced = misplaced(&self.config.groups, interfaces);
         for one in misplaced.difference(&self.misplaced) {
-            warn!(event = "interface-misplaced", "{one}");
+            warn!(event = "interface-misplaced", problem = %one, "interface is on the wrong side");
         }
         self.misplaced = misplaced;
     }
@@ -500,7 +500,7 @@ impl<K: Kernel> EventLoop<K> {
         let problems: Vec<String> =
             privileges::wrong_settings(&self.config).iter().map(ToString::to_string).collect();
         for problem in problems.iter().filter(|problem| !self.settings.contains(problem)) {
-            error!(event = "wrong-setting", "{problem}");
+            error!(event = "wrong-setting", %problem, "kernel setting stops group traffic");
         }
         self.settings = problems;
     }

@@ -70,7 +70,7 @@ pub async fn leave_kernel<K: Kernel>(
     now: BootTime,
 ) -> bool {
     if ending == Ending::Restart {
-        info!(event = "stopped", "kernel entries stay for the next run");
+        info!(event = "stopped", "stopped; kernel entries stay for the next run");
         return true;
     }
     let left = match member.desired_on_exit(now) {
@@ -80,14 +80,14 @@ pub async fn leave_kernel<K: Kernel>(
     };
     match left {
         Ok(None) => {
-            info!(event = "stopped", "kernel entries stay, as on-exit says");
+            info!(event = "stopped", "stopped; kernel entries stay, as on-exit says");
             true
         }
         Ok(Some(mut desired)) => {
             tunnels.add_to(&mut desired, now);
             match dataplane.apply(desired, now).await {
                 Ok(()) => {
-                    info!(event = "stopped", "kernel entries are as on-exit says");
+                    info!(event = "stopped", "stopped; kernel entries are as on-exit says");
                     true
                 }
                 // Logged by the dataplane with its remedy.
@@ -95,7 +95,7 @@ pub async fn leave_kernel<K: Kernel>(
             }
         }
         Err(unusable) => {
-            error!(event = "stop-failed", %unusable, "kernel entries stay as they are");
+            error!(event = "stop-failed", %unusable, "policy for the exit cannot be installed; kernel entries stay as they are");
             false
         }
     }

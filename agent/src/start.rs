@@ -47,7 +47,7 @@ pub async fn serve<K: Kernel>(
     let warnings: Vec<String> =
         privileges::check(&config).await?.iter().map(ToString::to_string).collect();
     for problem in &warnings {
-        tracing::warn!(event = "machine-problem", "{problem}");
+        tracing::warn!(event = "machine-problem", %problem, "machine is not ready for the groups");
     }
     let kernel = Netlink::open().context("netlink")?;
     let events = kernel.events(&Ownership::default()).context("netlink events")?;

@@ -1,13 +1,13 @@
-//! A bound on log lines that strangers can cause.
+//! Rate limit for log lines that unauthenticated peers can cause.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ike::BootTime;
 
-/// Lets a bounded number of lines of each reason pass in each interval, and counts the rest.
+/// Admits a bounded number of lines per reason and interval, and counts the suppressed ones.
 ///
-/// Reasons are constants of the program, so the table cannot be made to grow from outside.
+/// Reasons are constants of the program, so that nobody can make the table grow from outside.
 #[derive(Clone, Debug)]
 pub struct LogLimiter {
     burst: u32,
@@ -19,14 +19,14 @@ pub struct LogLimiter {
 struct Window {
     since: BootTime,
     passed: u32,
-    withheld: u64,
+    suppressed: u64,
 }
 
-/// A line may be written; so many of its kind were withheld since the last one.
+/// Permission to write a line, with the number of lines suppressed since the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pass {
-    /// Lines of this reason that were not written, to be told in this one.
-    pub withheld: u64,
+    /// Suppressed lines of this reason, for the log line's field.
+    pub suppressed: u64,
 }
 
 impl Default for LogLimiter {
@@ -42,20 +42,20 @@ impl LogLimiter {
         Self { burst, interval, reasons: BTreeMap::new() }
     }
 
-    /// Asks for one line about `reason`; `None` means that it is withheld.
+    /// Asks for one line about `reason`; `None` means that it is suppressed.
     pub fn admit(&mut self, reason: &'static str, now: BootTime) -> Option<Pass> {
         let window =
-            self.reasons.entry(reason).or_insert(Window { since: now, passed: 0, withheld: 0 });
+            self.reasons.entry(reason).or_insert(Window { since: now, passed: 0, suppressed: 0 });
         if now.saturating_since(window.since) >= self.interval {
             window.since = now;
             window.passed = 0;
         }
         if window.passed >= self.burst {
-            window.withheld = window.withheld.saturating_add(1);
+            window.suppressed = window.suppressed.saturating_add(1);
             return None;
         }
         window.passed += 1;
-        Some(Pass { withheld: std::mem::take(&mut window.withheld) })
+        Some(Pass { suppressed: std::mem::take(&mut window.suppressed) })
     }
 }
 
@@ -68,15 +68,15 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_passes_then_lines_are_withheld_and_counted() {
+    fn a_burst_passes_then_lines_are_suppressed_and_counted() {
         let mut limiter = LogLimiter::new(2, Duration::from_secs(1));
-        assert_eq!(limiter.admit("a", at(0)), Some(Pass { withheld: 0 }));
-        assert_eq!(limiter.admit("a", at(1)), Some(Pass { withheld: 0 }));
+        assert_eq!(limiter.admit("a", at(0)), Some(Pass { suppressed: 0 }));
+        assert_eq!(limiter.admit("a", at(1)), Some(Pass { suppressed: 0 }));
         for now in 2..1000 {
             assert_eq!(limiter.admit("a", at(now)), None);
         }
-        assert_eq!(limiter.admit("a", at(1000)), Some(Pass { withheld: 998 }));
-        assert_eq!(limiter.admit("a", at(1001)), Some(Pass { withheld: 0 }));
+        assert_eq!(limiter.admit("a", at(1000)), Some(Pass { suppressed: 998 }));
+        assert_eq!(limiter.admit("a", at(1001)), Some(Pass { suppressed: 0 }));
     }
 
     #[test]

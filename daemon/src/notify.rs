@@ -32,6 +32,6 @@ pub fn watchdog_interval() -> Option<Duration> {
 
 fn send(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "service manager not notified");
+        tracing::debug!(event = "notify-failed", %error, "service manager not notified");
     }
 }

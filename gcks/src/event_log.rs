@@ -23,13 +23,13 @@ pub fn log(event: Event, limiter: &mut LogLimiter, now: BootTime) {
         }
         Event::Refused { peer, identity, group, reason } => {
             if let Some(pass) = limiter.admit(reason.reason(), now) {
-                let (identity, suppressed) = (identity_text(&identity), pass.withheld);
+                let (identity, suppressed) = (identity_text(&identity), pass.suppressed);
                 warn!(event = "pull-refused", %peer, identity, %group, %reason, suppressed, "pull refused");
             }
         }
         Event::Aborted { peer, identity, group, reason } => {
             if let Some(pass) = limiter.admit("pull-aborted", now) {
-                let (identity, suppressed) = (identity_text(&identity), pass.withheld);
+                let (identity, suppressed) = (identity_text(&identity), pass.suppressed);
                 let reason = abort_text(&reason);
                 info!(event = "pull-aborted", %peer, identity, %group, reason, suppressed, "pull aborted");
             }
@@ -134,7 +134,7 @@ pub fn log_change(change: &Change) {
 pub fn log_discard(peer: SocketAddr, error: &Error, limiter: &mut LogLimiter, now: BootTime) {
     let reason = error.reason();
     let Some(pass) = limiter.admit(reason, now) else { return };
-    let suppressed = pass.withheld;
+    let suppressed = pass.suppressed;
     if is_ordinary(error) {
         debug!(event = "datagram-discarded", %peer, reason, %error, suppressed, "datagram discarded");
     } else {

@@ -275,7 +275,7 @@ impl Running {
                 }
                 self.save_again = Some(now + SAVE_AGAIN);
                 if let Some(pass) = self.limiter.admit("state-not-written", now) {
-                    let suppressed = pass.withheld;
+                    let suppressed = pass.suppressed;
                     tracing::error!(event = "state-write-failed", %error, suppressed, "state not written; nothing is sent until it can be");
                 }
             }
@@ -295,7 +295,7 @@ impl Running {
             if let Err(error) = network.send(&transmit, &path)
                 && let Some(pass) = self.limiter.admit("cannot-send", clock::now())
             {
-                let (peer, suppressed) = (transmit.destination, pass.withheld);
+                let (peer, suppressed) = (transmit.destination, pass.suppressed);
                 tracing::warn!(event = "send-failed", %peer, %error, suppressed, "datagram not sent");
             }
         }

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     for warning in &loaded.warnings {
-        tracing::warn!(file = %arguments.config.display(), "{warning}");
+        tracing::warn!(event = "configuration-warning", %warning, "configuration warning");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!(event = "failed", error = format!("{error:#}"), "key server failed");
             ExitCode::FAILURE
         }
     }

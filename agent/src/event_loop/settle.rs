@@ -77,7 +77,7 @@ impl<K: Kernel> EventLoop<K> {
         let now = clock::now();
         for error in self.sockets.join(&self.member.multicasts(), now) {
             if let Some(pass) = self.limiter.admit("join-failed", now) {
-                let suppressed = pass.withheld;
+                let suppressed = pass.suppressed;
                 warn!(event = "join-failed", %error, suppressed, "multicast pushes are not received; retrying");
             }
         }
@@ -85,7 +85,7 @@ impl<K: Kernel> EventLoop<K> {
         let ike = self.ike.set(&self.tunnels.local_addresses(), now);
         for error in self.sockets.set(&self.member.local_addresses(), now).into_iter().chain(ike) {
             if let Some(pass) = self.limiter.admit("bind-failed", now) {
-                let suppressed = pass.withheld;
+                let suppressed = pass.suppressed;
                 warn!(event = "bind-failed", %error, suppressed, "registrations cannot be sent; retrying");
             }
         }
@@ -104,7 +104,7 @@ impl<K: Kernel> EventLoop<K> {
             let Err(error) = sockets.send(&transmit) else { continue };
             let now = clock::now();
             if let Some(pass) = self.limiter.admit("send-failed", now) {
-                let suppressed = pass.withheld;
+                let suppressed = pass.suppressed;
                 warn!(event = "send-failed", %error, suppressed, "datagram not sent");
                 debug!(
                     event = "send-failed",
