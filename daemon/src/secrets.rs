@@ -15,11 +15,11 @@ use zeroize::Zeroizing;
 /// Longest pre-shared key in octets.
 pub const LONGEST: usize = 1024;
 
-/// Keys shorter than this can be found by trying: whoever answers a member's first messages learns
-/// enough to try keys at leisure.
+/// Shorter keys can be brute-forced: whoever answers a member's first messages can test keys
+/// offline.
 pub const SHORT: usize = 16;
 
-/// Where a pre-shared key is kept.
+/// Where a secret comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SecretSource {
     /// A file of its own.
@@ -37,7 +37,7 @@ impl fmt::Display for SecretSource {
     }
 }
 
-/// A pre-shared key cannot be used. No variant holds any octet of it.
+/// Why a secret cannot be used. No variant holds any octet of it.
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum SecretError {
@@ -97,7 +97,7 @@ fn read_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Secret
     }
 }
 
-/// The octets of a secret, at most a few more than are of use.
+/// The octets of a secret, read at most slightly past the limit.
 fn octets_from(
     origin: &SecretSource,
     credentials: Option<&Path>,
@@ -130,7 +130,7 @@ fn octets_from(
         };
         SecretError::Unreadable { origin: origin.clone(), error, remedy }
     };
-    // Without O_NONBLOCK a FIFO would hold the daemon until somebody writes.
+    // Without O_NONBLOCK, opening a FIFO blocks until somebody writes.
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -148,9 +148,9 @@ fn octets_from(
     read_bounded(&mut file).map_err(unreadable)
 }
 
-/// Reads into one allocation that is wiped, never growing it.
+/// Reads into one allocation of fixed size, which is wiped on drop.
 fn read_bounded(file: &mut File) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Room for the newline and for one octet more, which shows that there is too much.
+    // Room for the newline and one more octet, which reveals a secret that is too long.
     let mut octets = Zeroizing::new(vec![0; LONGEST + 3]);
     let mut length = 0;
     while let Some(rest) = octets.get_mut(length..).filter(|rest| !rest.is_empty()) {

@@ -1,4 +1,4 @@
-//! From all groups of the machine to one desired state.
+//! Compiles all groups of the machine into one desired state of the kernel.
 
 use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
@@ -37,7 +37,7 @@ pub fn check(policy: &GroupPolicy, options: &GroupOptions) -> Result<(), Unusabl
     rollover::lanes(&lines).map(|_| ())
 }
 
-/// Everything that should be in the kernel for these groups.
+/// Everything that the kernel has to hold for these groups.
 ///
 /// # Errors
 /// The group that cannot be used, and why. The others can be compiled without it, or with it in the
@@ -58,8 +58,7 @@ pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
     }
     places(&parts)?;
     let mut builder = Builder::default();
-    // Band by band, so that of two policies with one identity the one that would win is the one
-    // that stays.
+    // In order of precedence: of two policies with one identity the one that would win is kept.
     for step in [
         Builder::servers,
         Builder::excludes,
@@ -90,7 +89,7 @@ fn unusable(group: &GroupInput<'_>, reason: Unusable) -> GroupUnusable {
     GroupUnusable { group: group.name.to_owned(), reason }
 }
 
-/// Slots and placeholders have one owner each.
+/// No two groups may share a slot or a placeholder.
 fn places(parts: &[Part<'_>]) -> Result<(), GroupUnusable> {
     let mut slots: BTreeMap<u8, &str> = BTreeMap::new();
     let mut placeholders = BTreeMap::new();
@@ -113,9 +112,9 @@ fn places(parts: &[Part<'_>]) -> Result<(), GroupUnusable> {
 struct Part<'a> {
     group: &'a GroupInput<'a>,
     lines: Vec<Line<'a>>,
-    /// Of protected prefixes, that policies are about.
+    /// Pairs of protected prefixes that get block policies.
     pairs: BTreeSet<(IpNet, IpNet)>,
-    /// There are too many for policies.
+    /// Too many pairs for block policies: the nf_tables guards alone drop their traffic.
     by_guards_alone: bool,
 }
 
@@ -130,7 +129,7 @@ impl Part<'_> {
     }
 }
 
-/// LOCAL, if there are keys and an address to use them with.
+/// LOCAL, if the group has keys and the machine an address to use them with.
 fn endpoint(group: &GroupInput<'_>, lines: &[Line<'_>]) -> Result<Option<IpAddr>, Unusable> {
     if !lines.iter().any(|line| line.keys.is_some()) {
         return Ok(None);
@@ -147,7 +146,7 @@ fn endpoint(group: &GroupInput<'_>, lines: &[Line<'_>]) -> Result<Option<IpAddr>
 #[derive(Default)]
 struct Builder {
     desired: Desired,
-    /// Whose line a policy is.
+    /// The group and line that each policy comes from.
     owners: BTreeMap<PolicyId, String>,
 }
 
@@ -177,7 +176,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Nothing of the group is checked towards a LAN, and nothing that comes from there.
+    /// Group traffic is checked neither on its way to a LAN nor when it arrives from one.
     fn towards_lans(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
         if !part.is_empty() {
             for id in local::towards_lans(part.group) {
@@ -198,7 +197,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Without a valid key: what may pass in clear then.
+    /// What may pass in clear while there is no valid key.
     fn opened(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
         for selector in open::opened(part.group, &part.pairs, &part.lines)? {
             self.allow(&selector, precedence::fail_open(part.group.slot));
@@ -270,7 +269,7 @@ impl Builder {
         self.sas(part.group, &part.lines, &lanes)
     }
 
-    /// Lines that cannot be protected now keep their place and stop their traffic there.
+    /// Lines without an SA keep their precedence and block their traffic.
     fn shut_lines(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
         let named = Named::by(&part.lines);
         for line in &part.lines {
@@ -384,7 +383,7 @@ impl Builder {
         let Part { group, lines, pairs, by_guards_alone } = part;
         let mut guard = failclose::guard(group, lines);
         if *by_guards_alone && open::opens_everything(group, lines) {
-            // Nothing else closes these.
+            // No block policy covers these pairs, so the guards have to.
             guard.protected.clear();
         }
         let mut excluded = local::excluded(group)?;
@@ -462,15 +461,15 @@ fn inbound_spis(sas: &BTreeMap<SaId, Sa>, lanes: &BTreeMap<Spi, Lane>, slot: u8)
     sas.values().filter(of_group).map(|sa| sa.id.spi).collect()
 }
 
-/// A key that a kernel in lockdown showed as zeros: it works where it is, and cannot be put
-/// anywhere.
+/// A key that a kernel in lockdown showed as zeros: the installed state works, but it cannot be
+/// installed again.
 fn is_hidden(keys: &TekKeys) -> bool {
     let mut octets = keys.encryption.expose().iter().chain(keys.integrity.expose());
     octets.all(|octet| *octet == 0)
 }
 
-/// The kernel's own limit comes this much after the TEK's end, which the daemon keeps: it is for a
-/// daemon that is gone.
+/// How long after the end of a TEK the kernel's own lifetime limit takes effect. The daemon removes
+/// the state on time; the limit is for a daemon that has died.
 const KERNEL_SLACK: Duration = Duration::from_secs(30);
 
 /// Pairs between which received ESP may come in fragments.

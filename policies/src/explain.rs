@@ -1,4 +1,5 @@
-//! What becomes of which traffic, in an operator's words: for `gdoictl show member policy`.
+//! Which traffic is encrypted, passes or is dropped, in an operator's terms: for `gdoictl show
+//! member policy`.
 
 use gdoi::group::{SaDirection, Spi, TrafficSelector};
 
@@ -6,10 +7,11 @@ use crate::group::{FailurePolicy, GroupInput, GroupState, InstalledTek, Mode};
 use crate::line::{self, Line};
 use crate::selector::describe;
 
-/// With more protected prefixes than these, lines do not name them pair by pair.
+/// Beyond this number of protected prefixes, the listing has one line per prefix instead of one per
+/// pair.
 const MOST_PROTECTED_IN_PAIRS: usize = 64;
 
-/// What becomes of some traffic.
+/// What happens to the traffic of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Encrypted with the group's key.
@@ -41,7 +43,7 @@ pub struct PolicyLine {
     pub destination_port: u16,
     /// The TEK of a secure line.
     pub spi: Option<Spi>,
-    /// Where the line comes from, and what is special about it.
+    /// The origin of the line, such as a configuration option, and what deserves a remark.
     pub note: String,
 }
 
@@ -117,7 +119,7 @@ pub fn explain(group: &GroupInput<'_>) -> Vec<PolicyLine> {
             PolicyLine::of(kind, &tek.policy.selector, Some(tek.policy.spi), note)
         })),
     }
-    // As many lines as prefixes, where each by each would be thousands.
+    // One line per prefix; one per pair would be thousands.
     let many = group.protected.len() > MOST_PROTECTED_IN_PAIRS;
     let any = many.then(|| "any protected prefix".to_owned());
     for source in &group.protected {

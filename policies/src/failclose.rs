@@ -1,9 +1,10 @@
-//! What stays shut whatever happens: the protected prefixes, and every selector that a TEK covers.
+//! Fail-close: what is blocked without an SA. These are the protected prefixes and all traffic
+//! selectors of the TEKs.
 //!
-//! The kernel's part is block policies that lose against everything else of ours, none with a
-//! device: what arrives by a LAN is exempt from checks (`disable_policy`), and what leaves by one
-//! is allowed. The nf_tables part is prefix pairs that are dropped in clear on any interface that
-//! is not a LAN.
+//! Two mechanisms: XFRM block policies with the lowest precedence of all our policies and without a
+//! device (traffic that arrives on a LAN is exempt by `disable_policy`, traffic that leaves by one
+//! is allowed), and nf_tables guards that drop prefix pairs in clear on every interface that is not
+//! a LAN.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +38,7 @@ pub fn closed_by_guards_alone<'a>(groups: impl Iterator<Item = &'a [IpNet]>) -> 
 
 /// Every pair of protected prefixes, both ways round and with itself.
 pub(crate) fn protected_pairs(group: &GroupInput<'_>) -> BTreeSet<(IpNet, IpNet)> {
-    // As few as there can be: the kernel's policies are about pairs.
+    // Aggregated first, since each pair of prefixes costs policies.
     let prefixes = IpNet::aggregate(&group.protected);
     let same_family = |pair: &(IpNet, IpNet)| pair.0.addr().is_ipv4() == pair.1.addr().is_ipv4();
     let pairs = prefixes
@@ -46,10 +47,10 @@ pub(crate) fn protected_pairs(group: &GroupInput<'_>) -> BTreeSet<(IpNet, IpNet)
     pairs.filter(same_family).collect()
 }
 
-/// Where a selector is blocked.
+/// The directions in which a selector is blocked.
 ///
-/// The setting that exempts the arrivals of a LAN is about IPv4. IPv6 that arrives is left to the
-/// nf_tables guards.
+/// `disable_policy` exempts arrivals on a LAN for IPv4 only. Arriving IPv6 is left to the nf_tables
+/// guards.
 pub(crate) fn block(selector: &Selector) -> Vec<PolicyId> {
     let directions: &[Direction] = match selector.source {
         IpNet::V4(_) => &[Direction::Out, Direction::In, Direction::Forward],
@@ -59,7 +60,7 @@ pub(crate) fn block(selector: &Selector) -> Vec<PolicyId> {
     directions.iter().map(id).collect()
 }
 
-/// Everything that the group's block policies are about.
+/// All selectors that the group blocks.
 pub(crate) fn blocked(pairs: &BTreeSet<(IpNet, IpNet)>, lines: &[Line<'_>]) -> BTreeSet<Selector> {
     let protected =
         pairs.iter().map(|(source, destination)| Selector::between(*source, *destination));
@@ -69,7 +70,7 @@ pub(crate) fn blocked(pairs: &BTreeSet<(IpNet, IpNet)>, lines: &[Line<'_>]) -> B
 /// What the nf_tables guard drops in clear.
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
-    /// Between any two of these.
+    /// Traffic between any two of these prefixes.
     pub(crate) protected: BTreeSet<IpNet>,
     /// Pairs of prefixes that are blocked beyond those.
     pub(crate) pairs: BTreeSet<(IpNet, IpNet)>,

@@ -1,4 +1,4 @@
-//! What is known about one group at a moment.
+//! The input for one group: configuration, interfaces and keys as of now.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -32,7 +32,7 @@ pub struct GroupInput<'a> {
     pub pushes: Option<SocketAddr>,
     /// What the operator chose for it.
     pub options: GroupOptions,
-    /// What keys there are.
+    /// Which keys the group has now.
     pub state: GroupState<'a>,
 }
 
@@ -75,43 +75,43 @@ impl GroupOptions {
     }
 }
 
-/// How far a group has come from clear traffic to protected traffic: all members go through these
-/// one after the other, and no step loses a packet.
+/// The migration phases from clear to protected traffic. All members go through them in turn, and
+/// no step loses a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Mode {
-    /// Sends ESP and takes ESP alone.
+    /// Sends ESP and accepts ESP only.
     #[default]
     Normal,
-    /// Sends in clear; takes ESP and clear packets.
+    /// Sends in clear; accepts ESP and clear packets.
     ReceiveOnly,
-    /// Sends ESP, also on a TEK that the key server meant for receiving; takes ESP and clear
+    /// Sends ESP, even on a TEK that the key server marked receive-only; accepts ESP and clear
     /// packets.
     Passive,
 }
 
-/// What becomes of a group's traffic while it has no valid key.
+/// Whether a group's traffic is blocked or passes while there is no valid key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum FailurePolicy {
-    /// It is blocked, but for the fail-open rules.
+    /// Blocked, except what the fail-open rules name.
     #[default]
     Close,
-    /// It passes in clear.
+    /// Everything passes in clear.
     Open,
 }
 
 /// What keys a group has.
 #[derive(Debug)]
 pub enum GroupState<'a> {
-    /// None yet: only the protected prefixes are known, and they are blocked.
+    /// No key since the start: only the protected prefixes are known, and they are blocked.
     NoKey,
-    /// These lines had keys, and have none now: blocked, like the protected prefixes.
+    /// The keys of these lines have expired: they are blocked like the protected prefixes.
     Expired(Vec<&'a TekPolicy>),
     /// Keys are valid. Lines of the TEKs that send come first, in the order received; then older
     /// and newer generations.
     Keyed(Vec<InstalledTek<'a>>),
 }
 
-/// One line with the key of its SPI.
+/// One policy line with the keys of its SPI.
 ///
 /// Several generations may have the same line: one of them sends, the others only receive. A line
 /// without either flag stays blocked.
@@ -121,13 +121,13 @@ pub struct InstalledTek<'a> {
     pub policy: &'a TekPolicy,
     /// Keys of its SPI.
     pub keys: &'a TekKeys,
-    /// Its generation is received on.
+    /// Whether its generation receives.
     pub receive: bool,
-    /// Its generation is sent on.
+    /// Whether its generation sends.
     pub send: bool,
-    /// An earlier run sent on it in counter mode: its sender stays while the kernel has it, and is
-    /// not installed again.
+    /// An earlier run sent on it in counter mode: its outbound state stays as long as the kernel
+    /// has it, and is never installed again, because its IVs would repeat.
     pub iv_reuse_hazard: bool,
-    /// How much longer it lives; `None` for without end.
+    /// Remaining lifetime; `None` for unlimited.
     pub remaining_lifetime: Option<Duration>,
 }

@@ -2,8 +2,8 @@
 //! GDOI and XFRM.
 //!
 //! [`check`] refuses what XFRM cannot do before keys arrive; [`compile()`] turns the state of all
-//! groups of the machine into one [`xfrm::Desired`]; [`explain()`] says the same in an operator's
-//! words.
+//! groups of the machine into one [`xfrm::Desired`]; [`explain()`] lists the same in an operator's
+//! terms.
 //!
 //! ```text
 //! priority   policies                                            verdict
@@ -28,7 +28,8 @@
 //! - **Exclude rules count in both directions**, for all groups of the machine, since the kernel
 //!   has one policy database.
 //! - **Lines with a protocol or a port add nothing to the guard**: the guard works on prefixes, and
-//!   other traffic between them is none of our business. The policies alone protect them.
+//!   other traffic between these prefixes is not the group's. The policies alone protect such
+//!   lines.
 //! - **Beyond [`BLOCKED_PAIRS`] pairs of protected prefixes the guards alone close them**: policies
 //!   are about pairs, and those of 200 prefixes would be 120,000.
 

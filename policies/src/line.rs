@@ -1,4 +1,4 @@
-//! A policy line that has been checked and split into the kernel's selectors.
+//! A policy line, checked and expanded into the kernel's selectors.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,12 +18,13 @@ pub(crate) struct Line<'a> {
     pub(crate) keys: Option<&'a TekKeys>,
     pub(crate) suite: Suite,
     pub(crate) selectors: Vec<Selector>,
-    /// Its place in the order: the same line of another generation has the same.
+    /// Its rank among the lines; equal lines of several generations share one.
     pub(crate) place: usize,
-    /// The generation's flags; the SA's direction and counter modes come on top.
+    /// Whether the generation sends and receives; the SA's direction and counter modes restrict
+    /// that further.
     pub(crate) receive: bool,
     pub(crate) send: bool,
-    /// An earlier run was a counter-mode sender on it.
+    /// An earlier run sent on it in counter mode.
     pub(crate) iv_reuse_hazard: bool,
     pub(crate) remaining_lifetime: Option<Duration>,
     pub(crate) mode: Mode,
@@ -64,7 +65,7 @@ pub(crate) fn offered<'a>(
     teks: &'a [TekPolicy],
     options: &GroupOptions,
 ) -> Result<Vec<Line<'a>>, Unusable> {
-    // Of several TEKs for the same traffic one is sent on.
+    // Only one of several TEKs for the same traffic sends.
     let concurrent = concurrent(teks);
     let part = |policy: &'a TekPolicy| Part {
         policy,
@@ -82,7 +83,7 @@ pub(crate) fn of_group<'a>(group: &GroupInput<'a>) -> Result<Vec<Line<'a>>, Unus
     build(parts(group).into_iter(), &group.options)
 }
 
-/// What a line is made of.
+/// The sources of a line: policy, keys and flags.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part<'a> {
     pub(crate) policy: &'a TekPolicy,
@@ -167,7 +168,7 @@ fn build<'a>(
         let number = index + 1;
         let suite = Suite::of(part.policy, options)?;
         let selectors = expand_line(&part.policy.selector, number)?;
-        // A bound on the work below as well: ranges multiply.
+        // Also bounds the work below, since ranges multiply.
         let next = places.len();
         let place = *places.entry(selectors.clone()).or_insert(next);
         if place == next {
@@ -198,8 +199,7 @@ fn one_description_per_spi(lines: &[Line<'_>]) -> Result<(), Unusable> {
     Ok(())
 }
 
-/// Within the generation that sends, a selector says one thing only. Other generations give way to
-/// it.
+/// Within the sending generation a selector may occur once. Lines of other generations yield to it.
 fn one_tek_per_selector(lines: &[Line<'_>]) -> Result<(), Unusable> {
     no_conflict(lines.iter().enumerate().filter(|(_, line)| line.send && line.sends()))?;
     no_conflict(lines.iter().enumerate().filter(|(_, line)| line.send && line.receives()))

@@ -46,8 +46,9 @@ pub(crate) fn servers(group: &GroupInput<'_>) -> Vec<PolicyId> {
         .collect()
 }
 
-/// What the nf_tables guard lets pass for the key servers. An answer may come in fragments, which
-/// carry no ports at the guard's place; the IN policy sees it whole, and looks at the port.
+/// What the nf_tables guard accepts for the key servers. Responses may arrive in fragments, which
+/// carry no ports where the guard hooks; the IN policy sees the reassembled packet and checks the
+/// port.
 pub(crate) fn servers_past_guard(group: &GroupInput<'_>) -> Vec<Selector> {
     let mut selectors: Vec<Selector> = servers(group).into_iter().map(|id| id.selector).collect();
     for selector in selectors.iter_mut().filter(|selector| selector.source_port != 0) {
@@ -61,8 +62,8 @@ pub(crate) fn excluded(group: &GroupInput<'_>) -> Result<Vec<Selector>, Unusable
     both_ways(&group.exclude, |rule, reason| Unusable::Exclude { rule, reason: Box::new(reason) })
 }
 
-/// Rules in both directions. Nothing has a multicast source, so a rule with a multicast destination
-/// is not turned round.
+/// Rules in both directions. No packet has a multicast source, so a rule with a multicast
+/// destination is not mirrored.
 pub(crate) fn both_ways(
     rules: &[TrafficSelector],
     refused: impl Fn(usize, Unusable) -> Unusable,
@@ -82,8 +83,8 @@ pub(crate) fn both_ways(
 }
 
 /// Whatever leaves by a LAN, in clear: the router's own packets, those of other LANs, and
-/// decapsulated ones, which would be encrypted again otherwise. The route decides what that is, as
-/// on any router. What comes from a LAN needs no policy: its interface is exempt from checks.
+/// decapsulated ones, which would otherwise be encrypted again. The routing table decides what
+/// leaves by a LAN. Arrivals on a LAN need no policy: the interface is exempt from checks.
 pub(crate) fn towards_lans(group: &GroupInput<'_>) -> Vec<PolicyId> {
     let families: BTreeSet<bool> =
         group.protected.iter().map(|prefix| prefix.addr().is_ipv4()).chain([true]).collect();
@@ -109,7 +110,7 @@ pub(crate) fn errors_to_lans(group: &GroupInput<'_>) -> Vec<PolicyId> {
                 IpAddr::V6(_) => (ICMPV6, &[1, 2, 3, 4]),
             };
             let pair = Selector::between(IpNet::from(*address), everything(address.is_ipv4()));
-            // XFRM takes the type of an ICMP message for its source port.
+            // XFRM matches the type of an ICMP message as its source port.
             types.iter().map(move |kind| PolicyId {
                 direction: Direction::Out,
                 selector: Selector { protocol, source_port: *kind, ..pair.clone() },

@@ -1,5 +1,5 @@
-//! What may pass in clear although it is the group's: fail-open rules while there is no valid key,
-//! and a group that is being migrated and does not encrypt yet.
+//! Group traffic that may pass in clear: by fail-open rules while there is no valid key, and in a
+//! group under migration that does not encrypt yet.
 
 use std::collections::BTreeSet;
 

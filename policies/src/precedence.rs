@@ -1,11 +1,11 @@
-//! Which of our policies wins, and which reqid a TEK has.
+//! Priorities of our policies, and the reqids of TEKs.
 //!
 //! A lower priority number wins. Policies of one band never disagree, so that ties do not matter;
 //! lines have a number each, because there the order received decides.
 //!
-//! All of ours stand behind those of other IPsec daemons: an exclude rule says "not the group's",
-//! and must not force a packet out in clear over the policy of the tunnel that it belongs to.
-//! strongSwan computes at most 800,000, libreswan less than 2^22.
+//! All of ours come after those of other IPsec daemons: an exclude rule means "not group traffic"
+//! and must not override the policy of the tunnel that the packet belongs to. strongSwan computes
+//! at most 800,000, libreswan less than 2^22.
 
 use xfrm::model::Reqid;
 
@@ -32,7 +32,7 @@ pub const MIGRATING: u32 = BLOCK - 1;
 pub const ERRORS: u32 = BLOCK - 2;
 /// Policies of one direction that the range of indexes can mark as ours.
 pub const POLICIES_PER_DIRECTION: usize = 8192;
-/// Fail-close: worse than everything else of ours.
+/// Fail-close: loses against every other policy of ours.
 pub const BLOCK: u32 = BASE + 1_000_000;
 
 /// The reqid of slot 0, lane 0, outbound.
@@ -48,12 +48,12 @@ pub(crate) const LANES: usize = 128;
 pub struct Lane(pub(crate) u8);
 
 impl Lane {
-    /// Link between the policies and the outbound state of this lane.
+    /// The reqid that ties the policies to the outbound state of this lane.
     pub fn outbound(self, slot: u8) -> Reqid {
         Reqid(REQID_BASE + u32::from(self.0) * LANE_STEP + u32::from(slot) * 2)
     }
 
-    /// Link between the policies and the inbound states of this lane.
+    /// The reqid that ties the policies to the inbound states of this lane.
     pub fn inbound(self, slot: u8) -> Reqid {
         Reqid(self.outbound(slot).0 + 1)
     }

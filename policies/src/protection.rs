@@ -1,5 +1,5 @@
-//! Which protection of a TEK XFRM can give, and the way of its keys from the KD payload into the
-//! kernel's layout.
+//! Which algorithms of a TEK XFRM supports, and the conversion of its keys from the KD payload into
+//! the kernel's layout.
 
 use gdoi::group::{
     AddressPreservation, AuthenticationAlgorithm, EncapsulationMode, EspTransform, SaDirection,
@@ -28,7 +28,7 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    /// The algorithms of `policy`, if XFRM can do what it says.
+    /// The algorithms of `policy`, if XFRM supports them.
     pub(crate) fn of(policy: &TekPolicy, options: &GroupOptions) -> Result<Self, Unusable> {
         let spi = policy.spi;
         let protection = &policy.protection;
@@ -189,7 +189,7 @@ fn aes_key(spi: Spi, protection: &TekProtection) -> Result<usize, Unusable> {
     }
 }
 
-/// A transform with one key length: the attribute may be there, but has to be right.
+/// A transform with one key length: the attribute is optional, but must be correct.
 fn fixed_key(spi: Spi, protection: &TekProtection, only: u16) -> Result<(), Unusable> {
     match protection.key_length {
         Some(bits) if bits != only => {

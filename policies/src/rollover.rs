@@ -4,7 +4,7 @@
 //! one, so a rekey adds and deletes states and touches no policy. The TEKs that send are numbered
 //! in the order received; every other TEK joins the first one with which it shares a selector. When
 //! a key server changes lines between TEKs, numbers may change at the moment of activation: packets
-//! under way under the old ones are then lost, but never let through.
+//! in flight under the old ones are then dropped, never passed in clear.
 
 use std::collections::BTreeMap;
 
@@ -40,9 +40,9 @@ pub(crate) fn lanes(lines: &[Line<'_>]) -> Result<BTreeMap<Spi, Lane>, Unusable>
     Ok(lanes)
 }
 
-/// A line whose TEK has ended before others of its generation is in neither direction, and holds
-/// its number: the others' states would have to be made anew, which a counter-mode sender cannot
-/// be.
+/// A line whose TEK ended before the others of its generation neither sends nor receives, but keeps
+/// its number: otherwise the states of the others would have to be reinstalled, which is impossible
+/// for a counter-mode sender.
 fn keeps_number(line: &Line<'_>) -> bool {
     line.send || !line.receive
 }

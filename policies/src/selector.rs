@@ -1,5 +1,5 @@
-//! From the selectors of a SAT payload (RFC 6407 §5.5.1) to XFRM's, which know prefixes but no
-//! ranges.
+//! Expands the traffic selectors of a SAT payload (RFC 6407 §5.5.1) into those of XFRM, which has
+//! prefixes but no ranges.
 
 use core::net::IpAddr;
 
@@ -51,8 +51,7 @@ pub(crate) fn expand(selector: &TrafficSelector, line: usize) -> Result<Vec<Sele
         .collect())
 }
 
-/// The kernel's selectors for the line of a TEK, which has to be something that address
-/// preservation can do.
+/// The kernel's selectors for the line of a TEK. Address preservation limits them to IPv4 unicast.
 pub(crate) fn expand_line(
     selector: &TrafficSelector,
     line: usize,
@@ -122,8 +121,7 @@ fn is_ipv4(range: &AddressRange) -> Option<bool> {
     }
 }
 
-/// A prefix that only contains part of the multicast space, such as 0.0.0.0/0, is not meant for
-/// multicast.
+/// A prefix that merely includes the multicast space, such as 0.0.0.0/0, is not multicast.
 fn is_multicast(prefix: Ipv4Net) -> bool {
     prefix.addr().is_multicast() && prefix.prefix_len() >= 4
 }
@@ -136,7 +134,7 @@ fn prefixes(range: &AddressRange, ipv4: bool, line: usize) -> Result<Vec<IpNet>,
         AddressRange::Subnet(prefix) => vec![prefix.trunc()],
         AddressRange::Range(first, last) if last < first => return Err(Unusable::Range { line }),
         AddressRange::Range(first, last) => {
-            // One more than allowed is enough to know, and an IPv6 range may have very many.
+            // Stops one beyond the limit, since an IPv6 range may expand into very many.
             let split: Vec<IpNet> = match (first, last) {
                 (IpAddr::V4(first), IpAddr::V4(last)) => Ipv4Subnets::new(*first, *last, 0)
                     .take(RANGE_PREFIXES + 1)

@@ -1,5 +1,5 @@
-//! The facts of the machine at this moment. Names come from the configuration and are always there;
-//! addresses may be missing, for example before DHCP has answered.
+//! Interfaces and addresses of the machine as of now. Names come from the configuration and are
+//! always there; addresses may be missing, for example before DHCP has answered.
 
 use core::net::IpAddr;
 
@@ -37,7 +37,7 @@ pub struct WanInterface {
     pub mtu: u32,
     /// The routing table of its VRF; `None` for main.
     pub vrf_table: Option<u32>,
-    /// Whether routes of the group's traffic leave by it. Then `gateway` is their next hop.
+    /// Whether the routes of group traffic leave by it; `gateway` is then their next hop.
     pub carries: bool,
 }
 

@@ -11,8 +11,7 @@ use ike::crypto::Secret;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// The octets are no state, although they were sealed with the right key: another version wrote
-/// them.
+/// The octets cannot be decoded although the seal is right: another version wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the state is not understood at octet {offset}: {what}")]
 pub struct StateError {
@@ -21,7 +20,7 @@ pub struct StateError {
     pub what: &'static str,
 }
 
-/// Writes. What it holds is wiped, also when it grows.
+/// Encodes a state. Its buffer is wiped on drop and whenever it grows.
 #[derive(Debug, Default)]
 pub struct Encoder(Zeroizing<Vec<u8>>);
 
@@ -30,7 +29,7 @@ impl Encoder {
         Secret::new(std::mem::take(&mut *self.0))
     }
 
-    /// Octets as they are.
+    /// Appends octets without a length.
     pub fn put(&mut self, octets: &[u8]) {
         let need = self.0.len().saturating_add(octets.len());
         if need > self.0.capacity() {
@@ -58,7 +57,7 @@ impl Encoder {
         self.put(&value.to_be_bytes());
     }
 
-    /// A number of things that follow.
+    /// The number of elements that follow.
     pub fn count(&mut self, count: usize) {
         self.u32(u32::try_from(count).unwrap_or(u32::MAX));
     }
@@ -68,7 +67,7 @@ impl Encoder {
         self.put(octets);
     }
 
-    /// Something that may be missing.
+    /// An optional value: a flag, then the value if there is one.
     pub fn option<T>(&mut self, value: Option<T>, some: impl FnOnce(&mut Self, T)) {
         self.u8(value.is_some().into());
         if let Some(value) = value {
@@ -76,7 +75,7 @@ impl Encoder {
         }
     }
 
-    /// A point in time.
+    /// A point on the boot-time clock.
     pub fn time(&mut self, time: BootTime) {
         let since = time.since_boot();
         self.u64(since.as_secs());
@@ -151,24 +150,24 @@ pub struct Decoder<'a> {
     clock: Clock,
 }
 
-/// How points in time of the state become points in time of this boot.
+/// Translates points in time of the state to the boot-time clock of this boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     /// The boot-time clock when the state was written.
     pub written: BootTime,
-    /// The moment of this boot that is as long after boot as `written` and everything since.
+    /// The moment `elapsed` later, on the clock of this boot.
     pub now: BootTime,
     /// How much time passed since the state was written.
     pub elapsed: Duration,
 }
 
 impl Clock {
-    /// Nothing has passed on the same clock.
+    /// No translation: the same boot, no time has passed.
     pub fn same(now: BootTime) -> Self {
         Self { written: now, now, elapsed: Duration::ZERO }
     }
 
-    /// The point of this boot for one of the state.
+    /// Translates a point in time of the state.
     pub fn translate(self, time: BootTime) -> BootTime {
         match time >= self.written {
             true => {
@@ -192,10 +191,10 @@ impl<'a> Decoder<'a> {
         StateError { offset: self.offset, what }
     }
 
-    /// Nothing is left.
+    /// Ends the decoding.
     ///
     /// # Errors
-    /// Something is.
+    /// Octets are left over.
     pub fn finish(self) -> Decoded<()> {
         match self.offset == self.octets.len() {
             true => Ok(()),
@@ -203,10 +202,10 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// So many octets.
+    /// Takes `count` octets.
     ///
     /// # Errors
-    /// As for all that follow: they are not there, or mean nothing.
+    /// Here and in all methods below: the octets are missing, or no valid value.
     pub fn take(&mut self, count: usize) -> Decoded<&'a [u8]> {
         let end = self.offset.saturating_add(count);
         let taken = self.octets.get(self.offset..end).ok_or_else(|| self.error("more octets"))?;
@@ -214,7 +213,7 @@ impl<'a> Decoder<'a> {
         Ok(taken)
     }
 
-    /// So many octets as an array.
+    /// Takes `N` octets as an array.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn array<const N: usize>(&mut self) -> Decoded<[u8; N]> {
         let taken = self.take(N)?;
@@ -241,7 +240,7 @@ impl<'a> Decoder<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// A number of things that follow.
+    /// The number of elements that follow.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn count(&mut self) -> Decoded<usize> {
         let count = self.u32()?;
@@ -265,7 +264,7 @@ impl<'a> Decoder<'a> {
         self.octets().map(Secret::copy_from)
     }
 
-    /// Something that may be missing.
+    /// An optional value.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn option<T>(&mut self, some: impl FnOnce(&mut Self) -> Decoded<T>) -> Decoded<Option<T>> {
         match self.u8()? {
@@ -281,7 +280,7 @@ impl<'a> Decoder<'a> {
         (0..count).map(|_| one(self)).collect()
     }
 
-    /// A point in time of this boot.
+    /// A point in time, translated to this boot.
     #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn time(&mut self) -> Decoded<BootTime> {
         let (seconds, nanoseconds) = (self.u64()?, self.u32()?);

@@ -1,12 +1,10 @@
-//! The state on disk, sealed with AES-CCM (RFC 3610): who can read the file learns nothing and can
-//! change nothing.
+//! The state on disk, encrypted and authenticated with AES-CCM (RFC 3610).
 //!
 //! ```text
 //! name | version | nonce (11) | AES-CCM( boot identifier | boot-time clock | wall clock | state ) | tag (16)
 //! ```
 //!
-//! Name and version are authenticated as well, so that the state of one program is never taken for
-//! that of another.
+//! Name and version are authenticated too, so that one program never accepts the state of another.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -27,7 +25,7 @@ use crate::clock::{boot_identifier, wall};
 use crate::entropy::{self, EntropyError};
 use crate::replace::write_atomically;
 
-/// The length of a message has the four octets that 15 leave.
+/// With 11 octets of nonce, four of the 15 remain for the message length.
 const NONCE: usize = 11;
 const TAG: usize = 16;
 /// Boot identifier, boot-time clock and wall clock: 16, 12 and 8 octets.
@@ -35,7 +33,7 @@ const STAMP: usize = 36;
 /// About a million registrations.
 const LONGEST: u64 = 256 * 1024 * 1024;
 
-/// The state cannot be kept. One line, with the remedy.
+/// The state cannot be written or read. Each message is one line and names the remedy.
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum SealedFileError {
@@ -61,14 +59,14 @@ pub enum SealedFileError {
     Entropy(#[from] EntropyError),
 }
 
-/// Whose states they are.
+/// The program that owns a state file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// Name of the program.
     pub program: &'static str,
-    /// What a file begins with; it ends with the version of the octets inside.
+    /// First octets of the file; the last of them is the version of the encoding inside.
     pub magic: &'static [u8],
-    /// What a person can do who cannot get the file back, as the rest of a sentence.
+    /// What to do if the file is lost for good, as the rest of a sentence.
     pub otherwise: &'static str,
 }
 
@@ -83,17 +81,17 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// This moment; `now` is what the boot-time clock shows.
+    /// The clocks as of now; `now` is the boot-time clock.
     pub fn at(now: BootTime) -> Self {
         Self { boot: boot_identifier(), now, wall: wall() }
     }
 
-    /// How points in time that were written at `written` read now; `None` if the wall clock went
-    /// back over a reboot.
+    /// How to translate points in time of a state from `written`; `None` if the wall clock went
+    /// backwards across a reboot.
     fn clock_since(&self, written: &Self) -> Option<Clock> {
         let elapsed =
             match self.boot == written.boot && self.boot != [0; 16] && self.now >= written.now {
-                // The same boot: the clock went on, whatever happened to the wall clock.
+                // Same boot: the boot-time clock counts, whatever happened to the wall clock.
                 true => return Some(Clock::same(written.now)),
                 false => self.wall.checked_sub(written.wall)?,
             };
@@ -140,7 +138,7 @@ impl SealedFile {
     /// Seals and writes a state; it is on the disk when this returns.
     ///
     /// # Errors
-    /// What the system says; the state before is still there.
+    /// The system's error; the previous state is intact.
     pub fn save(&self, state: &Secret, moment: &Moment) -> Result<(), SealedFileError> {
         let mut plain = Encoder::default();
         plain.put(&moment.boot);
@@ -165,7 +163,8 @@ impl SealedFile {
         write_atomically(&self.path, &octets).map_err(|source| self.failed("written", source))
     }
 
-    /// Reads and opens the state, if there is one, and how its points in time read at `moment`.
+    /// Reads and decrypts the state, if there is one, and how to translate its points in time at
+    /// `moment`.
     ///
     /// # Errors
     /// The file cannot be read, is damaged, was sealed with another key, or its age cannot be

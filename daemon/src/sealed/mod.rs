@@ -1,5 +1,5 @@
-//! What a daemon keeps on disk across a restart, keys included: octets, and the file that seals
-//! them.
+//! State of a daemon that survives a restart, keys included: its encoding, and the file that seals
+//! it.
 
 pub mod codec;
 pub mod file;
