@@ -166,6 +166,9 @@ impl Group {
             && self.retransmission == other.retransmission
             && self.group_id_byte_order == other.group_id_byte_order
             && self.selector_byte_order == other.selector_byte_order
+            // The rekey SA takes them from the registration that brings its KEK.
+            && self.acknowledgement_length == other.acknowledgement_length
+            && self.legacy == other.legacy
     }
 
     /// The servers' addresses in failover order.

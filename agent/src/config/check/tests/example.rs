@@ -41,6 +41,16 @@ fn the_example_loads_and_shows_the_defaults() {
 }
 
 #[test]
+fn the_example_of_the_manual_page_loads() {
+    let page = include_str!("../../../../../man/gdoi-agent.toml.5");
+    let (_, example) = page.split_once(".SH EXAMPLE\n.nf\n").unwrap();
+    let (example, _) = example.split_once("\n.fi\n").unwrap();
+    let loaded = load_text(&example.replace("\\-", "-")).unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!((loaded.value.groups.len(), loaded.value.tunnels.len()), (1, 1));
+}
+
+#[test]
 fn the_documents_are_what_the_declarations_say() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     write_documents(&workspace, &file::documents(), true).unwrap();
