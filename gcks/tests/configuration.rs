@@ -88,6 +88,16 @@ fn the_example_loads_without_a_warning() {
 }
 
 #[test]
+fn the_example_of_the_manual_page_loads_without_a_warning() {
+    let page = include_str!("../../man/gcks.toml.5");
+    let (_, example) = page.split_once(".SH EXAMPLE\n.nf\n").unwrap();
+    let (example, _) = example.split_once("\n.fi\n").unwrap();
+    let text = example.replace("\\-", "-").replace("/etc/gcks/", "@/");
+    let (config, warnings) = Keys::new().parse(&text).unwrap();
+    assert_eq!((warnings.as_str(), config.members.len(), config.groups.len()), ("", 2, 1));
+}
+
+#[test]
 fn the_example_loads_with_all_that_is_commented_out() {
     // A line that begins with `#` and no space is an option; the credential would be a second key.
     let uncommented: Vec<&str> = EXAMPLE

@@ -8,6 +8,9 @@ mod support;
 use std::collections::BTreeSet;
 
 use gcks::control::snapshot;
+use gcks::group::key_generation::OsEntropy;
+use gcks::members::registry::{MemberId, Pulled};
+use gcks::server::KeyServer;
 use gdoi::group::Spi;
 use gdoi::push::{Deletion, KekChange};
 use support::lab::Lab;
@@ -504,4 +507,52 @@ fn counter_mode_comes_with_sender_identifiers() {
         assert_eq!(node.teks.last().unwrap().keys.integrity.len(), 0);
     }
     assert_eq!(lab.world.splits, []);
+}
+
+/// Twenty of ten thousand members leave with one removal and one push.
+#[test]
+fn many_members_leave_at_once() {
+    let keys = keys();
+    let text = configuration_with(keys.path(), "", "10.0.0", CBC, PUSHES);
+    let signing = signing_keys(&parse(&text));
+    let with = |count: u16| {
+        let mut config = parse(&text);
+        let model = config.members[0].clone();
+        let host = |number: u16| {
+            std::net::IpAddr::from([10, 9, (number / 250) as u8, (number % 250) as u8])
+        };
+        let member = |number: u16| gcks::config::Member {
+            name: format!("m{number}"),
+            addresses: host(number).into(),
+            ..model.clone()
+        };
+        config.members.extend((0..count).map(member));
+        config
+    };
+    let mut service = KeyServer::new(with(10_000), &signing, [1; 32], OsEntropy);
+    register_member(&mut service, 1, 1, at(1000)).group_sa();
+    let id = gdoi::group::GroupId(1);
+    for member in with(10_000).members.iter().skip(3) {
+        let address = member.addresses.addr();
+        let (group, _) = service.group_mut(id).unwrap();
+        let pulled = Pulled {
+            name: member.name.as_str().into(),
+            address: (address, 848).into(),
+            local: SERVER.parse().unwrap(),
+            keys_end: None,
+            leaf: None,
+        };
+        let identity = ike::config::Identity::Address(address);
+        group.registry_mut().record(MemberId { identity, address }, pulled, at(1000));
+    }
+    while service.poll_transmit().is_some() {}
+    let begin = std::time::Instant::now();
+    let changes = service.reload(with(9_980), &signing, at(1010));
+    let taken = begin.elapsed();
+    println!("20 of 10,000 members taken out in {taken:?}");
+    assert_eq!(changes.len(), 20);
+    let told = std::iter::from_fn(|| service.poll_transmit()).count();
+    assert_eq!(told, 10_001, "one push");
+    // With a removal for each, a server built for release took more than five seconds.
+    assert!(taken < seconds(20), "{taken:?}");
 }
