@@ -40,6 +40,8 @@ pub struct Checkpoint {
     /// The kernel was changed, and the sealed file was not.
     behind: bool,
     last_error: Option<String>,
+    /// Why the state file is not what it should be.
+    not_written: Option<String>,
 }
 
 impl Checkpoint {
@@ -62,6 +64,7 @@ impl Checkpoint {
             refused: false,
             behind: false,
             last_error: None,
+            not_written: None,
         })
     }
 
@@ -109,7 +112,37 @@ impl Checkpoint {
     /// To be called before the kernel is changed.
     pub fn before_change(&mut self, member: &Member, now: BootTime) {
         self.behind = true;
-        if let Err(error) = self.state.write(&member.save(self.boot, now)) {
+        self.write_state(member, now);
+    }
+
+    /// What could not be written is tried again without a change as well.
+    pub fn try_again(&mut self, member: &Member, now: BootTime) {
+        if self.not_written.is_some() {
+            self.write_state(member, now);
+        }
+        self.behind |= self.last_error.is_some();
+    }
+
+    /// Files that are not what they should be, each with its remedy.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        let lost = |error: &String, lost: &str| {
+            format!("{error}: {lost}; make room or let the daemon's user write there")
+        };
+        let state = self.not_written.iter();
+        let state =
+            state.map(move |error| lost(error, "a crash would lose the keys in the kernel"));
+        let sealed = self.last_error.iter();
+        state.chain(sealed.map(move |error| lost(error, "a reboot would lose newer keys")))
+    }
+
+    fn write_state(&mut self, member: &Member, now: BootTime) {
+        let Err(error) = self.state.write(&member.save(self.boot, now)) else {
+            self.not_written = None;
+            return;
+        };
+        let text = format!("state file {}: {error}", self.state.path().display());
+        // The same failure again and again is one piece of news.
+        if self.not_written.as_ref() != Some(&text) {
             error!(
                 event = "state-not-written",
                 %error,
@@ -117,6 +150,7 @@ impl Checkpoint {
                 "state cannot be written; a crash would lose the keys in the kernel"
             );
         }
+        self.not_written = Some(text);
     }
 
     /// To be called when the kernel holds the desired state, before any acknowledgement leaves.

@@ -236,8 +236,8 @@ impl<K: Kernel> Dataplane<K> {
     }
 
     /// Entries of somebody else that stand where entries of ours should, and what would help.
-    pub fn foreign(&self) -> impl Iterator<Item = &Error> {
-        self.foreign.values()
+    pub fn foreign(&self) -> impl Iterator<Item = (&Entry, &Error)> {
+        self.foreign.iter()
     }
 
     /// Interfaces that entries name and that do not exist.

@@ -2,10 +2,11 @@
 //! one by one.
 
 mod settle;
+mod surroundings;
 
 use core::time::Duration;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ::control::server::{Call, serve};
 use ::control::socket::{Access, Listener};
@@ -22,19 +23,20 @@ use xfrm::kernel::netlink::EventSource;
 use xfrm::{Error, Kernel, Parts};
 
 use crate::checkpoint::{self, Checkpoint};
-use crate::config::check::{Machine, load};
 use crate::config::placement::{Misplaced, misplaced};
+use crate::config::source::Source;
 use crate::config::{Config, Group};
 use crate::control;
 use crate::dataplane::{Cause, Dataplane};
 use crate::exit::Ending;
 use crate::member::Member;
 use crate::membership::Seeds;
-use crate::membership::local_interface::{self, Interfaces};
+use crate::membership::local_interface::Interfaces;
 use crate::show::snapshot::Surroundings;
 use crate::sockets::{Received, Sockets};
 use crate::tunnel::{self, IKE_PORT, Tunnels};
-use crate::{exit, privileges, show};
+use crate::{exit, show};
+use surroundings::keep;
 
 /// The rest of a burst of kernel events is waited for: a flush reports every entry.
 const BURST: Duration = Duration::from_millis(10);
@@ -68,7 +70,7 @@ enum Port {
 pub type SeedsOf = Box<dyn FnMut(&Group) -> (Seeds, u64)>;
 
 pub struct EventLoop<K: Kernel> {
-    path: PathBuf,
+    source: Source,
     seeds: SeedsOf,
     config: Config,
     member: Member,
@@ -79,7 +81,9 @@ pub struct EventLoop<K: Kernel> {
     /// Sockets of IKE's own port, for tunnels.
     ike: Sockets,
     checkpoint: Checkpoint,
+    /// Requests of gdoictl, and why there are none.
     calls: mpsc::Receiver<Call>,
+    no_control: Option<String>,
     limiter: LogLimiter,
     due: Due,
     /// The kernel is to be compared with the desired state, behind the change that may be due.
@@ -87,52 +91,66 @@ pub struct EventLoop<K: Kernel> {
     /// Reading failed: nothing is read before.
     events_paused_until: Option<BootTime>,
     sockets_paused_until: Option<BootTime>,
-    /// What was wrong with the machine at the start, and what is wrong with its settings now.
-    problems: Vec<String>,
+    /// What the machine lacks, what is wrong with its settings, and why the copy of the
+    /// configuration is not this one.
+    missing: Vec<String>,
     settings: Vec<String>,
+    not_kept: Option<String>,
     /// Interfaces that are not where the configuration takes them for.
     misplaced: BTreeSet<Misplaced>,
     next_environment: BootTime,
     status_line: String,
 }
 
-/// Listens on the control socket. Done before anything is touched.
-///
-/// # Errors
-/// The socket cannot be had; the error names the remedy.
-pub fn open_control(path: &Path) -> anyhow::Result<mpsc::Receiver<Call>> {
-    let listener = Listener::bind(path).context("control socket")?;
+/// Listens on the control socket. Without one the daemon does its work all the same; why is
+/// returned, with the remedy.
+fn open_control(path: &Path) -> (mpsc::Receiver<Call>, Option<String>) {
     let (sender, calls) = mpsc::channel(CALLS);
-    tokio::spawn(serve(listener, Access::own(), sender));
-    Ok(calls)
+    match Listener::bind(path) {
+        Ok(listener) => {
+            tokio::spawn(serve(listener, Access::own(), sender));
+            (calls, None)
+        }
+        Err(error) => (calls, Some(format!("control socket: {error}"))),
+    }
 }
 
 impl<K: Kernel> EventLoop<K> {
     /// Installs fail-close policies and guards, then opens the sockets. Nothing has been sent when
-    /// it returns.
+    /// it returns. What cannot be had now is tried again while the daemon runs, and shown as a
+    /// problem until it is there: kernel entries, addresses, sockets, files.
     ///
     /// # Errors
-    /// Policies and guards could not be installed, or UDP is not to be had. What is in the kernel
-    /// stays there.
+    /// The configuration cannot be carried out. What is in the kernel stays there.
     pub async fn start(
-        (path, config): (PathBuf, Config),
+        (source, config): (Source, Config),
         mut seeds: SeedsOf,
         kernel: K,
         events: EventSource,
         interfaces: &Interfaces,
-        calls: mpsc::Receiver<Call>,
-        problems: Vec<String>,
+        missing: Vec<String>,
     ) -> anyhow::Result<Self> {
         let now = clock::now();
+        let (calls, no_control) = open_control(&config.control_socket);
+        if let Some(error) = &no_control {
+            error!(event = "control-socket-failed", %error, "gdoictl cannot be answered; retrying");
+        }
         let mut member = Member::new(&config, &mut seeds, now);
         let mut dataplane = Dataplane::new(kernel, now);
         let mut tunnels = Tunnels::default();
         tunnels.configure(&config.tunnels, now);
-        if checkpoint::remove_orphan(&config).context("a sealed state without a state key")? {
-            info!(
+        match checkpoint::remove_orphan(&config) {
+            Ok(false) => {}
+            Ok(true) => info!(
                 event = "sealed-state-removed",
                 "no state key is configured; removed the sealed state of an earlier run"
-            );
+            ),
+            Err(error) => error!(
+                event = "sealed-state-not-removed",
+                %error,
+                "no state key is configured, and the sealed state of an earlier run cannot be \
+                 removed: remove it"
+            ),
         }
         let mut checkpoint = Checkpoint::new(&config, clock::boot_identifier())?;
         checkpoint.restore(&mut member, &mut dataplane, clock::wall(), now).await;
@@ -145,20 +163,17 @@ impl<K: Kernel> EventLoop<K> {
             let mut desired =
                 outcome.desired.context("the blocks cannot be made out of this configuration")?;
             tunnels.add_to(&mut desired, now);
-            dataplane.apply(desired, now).await.context(
-                "fail-close policies and guards cannot be installed; nothing was removed",
-            )?;
+            // Logged there, and tried again from there.
+            let _ = dataplane.apply(desired, now).await;
         }
+        let not_kept = keep(&source);
         let mut sockets = Sockets::new(config.local_port);
         sockets.set_vrfs(member.vrfs());
-        if let Some(error) = sockets.set(&member.local_addresses(), now).into_iter().next() {
-            return Err(error).context("registrations cannot leave; blocks stay in place");
-        }
         // An address that comes later, or an IKE daemon that goes, is waited for.
         let ike = Sockets::new(IKE_PORT);
         let misplaced = misplaced(&config.groups, interfaces);
-        Ok(Self {
-            path,
+        let mut started = Self {
+            source,
             seeds,
             config,
             member,
@@ -169,17 +184,21 @@ impl<K: Kernel> EventLoop<K> {
             ike,
             checkpoint,
             calls,
+            no_control,
             limiter: LogLimiter::default(),
             due: Due::default(),
             repair: None,
             events_paused_until: None,
             sockets_paused_until: None,
-            problems,
+            missing,
             settings: Vec::new(),
+            not_kept,
             misplaced,
             next_environment: now + ENVIRONMENT_INTERVAL,
             status_line: String::new(),
-        })
+        };
+        started.check_settings();
+        Ok(started)
     }
 
     /// Runs until a signal ends it in order. Returns whether the end worked.
@@ -200,7 +219,18 @@ impl<K: Kernel> EventLoop<K> {
         self.settle().await;
         self.status_line = show::log::line(&self.member, false, clock::now());
         notify::ready(&self.status_line);
-        info!(event = "started", "fail-close policies and guards are installed; registering");
+        match self.dataplane.last_error() {
+            None => {
+                info!(
+                    event = "started",
+                    "fail-close policies and guards are installed; registering"
+                );
+            }
+            Some(error) => error!(
+                event = "started",
+                error, "fail-close policies and guards are not installed yet; retrying"
+            ),
+        }
 
         let ending = loop {
             let deadline = [self.poll_timeout(), next_watchdog].into_iter().flatten().min();
@@ -362,7 +392,7 @@ impl<K: Kernel> EventLoop<K> {
         };
         let surroundings = Surroundings {
             statistics,
-            problems: self.problems(),
+            problems: self.problems(now),
             repairs: self.dataplane.repairs(),
         };
         let response = match call.request() {
@@ -376,25 +406,6 @@ impl<K: Kernel> EventLoop<K> {
             request => control::answer(request, &self.member, &surroundings, now),
         };
         call.answer(response);
-    }
-
-    /// Everything that an operator should mend, each with its remedy.
-    fn problems(&self) -> Vec<String> {
-        let settings = self.settings.iter().filter(|problem| !self.problems.contains(problem));
-        let missing = self.dataplane.missing_interfaces().iter();
-        let missing = missing.map(|name| format!("interface {name} is missing: create it"));
-        let misplaced = self.misplaced.iter().map(ToString::to_string);
-        self.problems
-            .iter()
-            .chain(settings)
-            .cloned()
-            .chain(self.dataplane.last_error().map(str::to_owned))
-            .chain(self.member.problems())
-            .chain(self.dataplane.foreign().map(ToString::to_string))
-            .chain(self.dataplane.foreign_policy(clock::now()).map(str::to_owned))
-            .chain(missing)
-            .chain(misplaced)
-            .collect()
     }
 
     async fn handle_timeout(&mut self) {
@@ -414,95 +425,8 @@ impl<K: Kernel> EventLoop<K> {
             self.next_environment = now + ENVIRONMENT_INTERVAL;
             self.check_settings();
             self.read_interfaces(now).await;
+            self.try_again(now).await;
         }
-    }
-
-    /// Reads the configuration again and changes over to the difference. A file with a defect
-    /// changes nothing.
-    async fn reload(&mut self) {
-        let now = clock::now();
-        let interfaces = match local_interface::read(&self.config.groups).await {
-            Ok(interfaces) => interfaces,
-            Err(error) => {
-                error!(
-                    event = "reload-failed",
-                    %error,
-                    "interfaces cannot be read; the previous configuration stays in use"
-                );
-                return;
-            }
-        };
-        let loaded = match load(&self.path, &Machine::this(Some(&interfaces))) {
-            Ok(loaded) => loaded,
-            Err(report) => {
-                error!(
-                    event = "reload-failed",
-                    file = %self.path.display(),
-                    "configuration has errors; the previous one stays in use"
-                );
-                for line in report.to_string().lines() {
-                    error!(event = "configuration-error", error = %line, "configuration error");
-                }
-                return;
-            }
-        };
-        for warning in &loaded.warnings {
-            warn!(event = "configuration-warning", %warning, "configuration warning");
-        }
-        let config = loaded.value;
-        if !config.is_one_process_with(&self.config) {
-            warn!(
-                event = "restart-needed",
-                "control-socket, state-directory, state key and local-port change with a restart \
-                 only"
-            );
-        }
-        let changed = config.groups != self.config.groups;
-        self.member.reload(&config, &mut self.seeds, &interfaces, now);
-        let changed = changed || config.tunnels != self.config.tunnels;
-        self.tunnels.configure(&config.tunnels, now);
-        self.config.groups = config.groups;
-        self.config.tunnels = config.tunnels;
-        self.check_settings();
-        self.check_placement(&interfaces);
-        let groups = self.config.groups.len();
-        info!(event = "configuration-reloaded", changed, groups, "configuration reloaded");
-    }
-
-    async fn read_interfaces(&mut self, now: BootTime) {
-        match local_interface::read(&self.config.groups).await {
-            Ok(interfaces) => {
-                self.check_placement(&interfaces);
-                self.member.handle_interfaces(&interfaces, now);
-            }
-            Err(error) => {
-                if let Some(pass) = self.limiter.admit("interfaces-unreadable", now) {
-                    error!(
-                        event = "interfaces-unreadable",
-                        %error,
-                        suppressed = pass.suppressed,
-                        "interfaces cannot be read; using the last known ones"
-                    );
-                }
-            }
-        }
-    }
-
-    fn check_placement(&mut self, interfaces: &Interfaces) {
-        let misplaced = misplaced(&self.config.groups, interfaces);
-        for one in misplaced.difference(&self.misplaced) {
-            warn!(event = "interface-misplaced", problem = %one, "interface is on the wrong side");
-        }
-        self.misplaced = misplaced;
-    }
-
-    fn check_settings(&mut self) {
-        let problems: Vec<String> =
-            privileges::wrong_settings(&self.config).iter().map(ToString::to_string).collect();
-        for problem in problems.iter().filter(|problem| !self.settings.contains(problem)) {
-            error!(event = "wrong-setting", %problem, "kernel setting stops group traffic");
-        }
-        self.settings = problems;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The member daemon `gdoi-agent`: configuration, failover among key servers, memberships, and the
 //! loop that joins the protocol, the kernel and the control socket.
 
+pub mod blocks;
 pub mod checkpoint;
 pub mod config;
 pub mod control;

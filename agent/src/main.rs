@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agent::member::check_blocks;
+use agent::blocks;
+use agent::config::Config;
+use agent::config::source::Source;
+use agent::member;
 use agent::membership::local_interface::Interfaces;
 use agent::start::{configuration, serve};
 use anyhow::Context as _;
@@ -20,6 +23,14 @@ struct Arguments {
     /// Check the configuration against this machine, start nothing.
     #[arg(long)]
     check: bool,
+    /// Install fail-close policies and guards alone, whatever is missing, and end: for the boot,
+    /// before the network comes up.
+    #[arg(long, conflicts_with = "check")]
+    block: bool,
+    /// Where a copy of the last configuration without errors is kept, whose blocks are installed
+    /// when the present one has errors. The default is accepted.toml in $STATE_DIRECTORY.
+    #[arg(long, value_name = "FILE")]
+    accepted: Option<PathBuf>,
     /// What to log, such as "debug" or "info,agent=trace". The default is RUST_LOG, then "info".
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -50,22 +61,45 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 tracing::warn!(
                     event = "interfaces-unreadable",
                     %error,
-                    "interfaces cannot be read; their names are not checked"
+                    "interfaces cannot be read; allow netlink sockets in the service's filter"
                 );
                 None
             }
         };
-        let Some(config) = configuration(&arguments.config, interfaces.as_ref()) else {
+        let source = Source::new(arguments.config.clone(), arguments.accepted.clone());
+        if arguments.block {
+            let report = match source.blocks() {
+                Ok((config, report)) => {
+                    blocks::install(&config, &interfaces.unwrap_or_default()).await?;
+                    report
+                }
+                Err(report) => Some(report),
+            };
+            let Some(report) = report else { return Ok(ExitCode::SUCCESS) };
+            eprint!("{report}");
             return Ok(ExitCode::FAILURE);
-        };
+        }
+        let config = configuration(&source.path, interfaces.as_ref());
+        let interfaces = interfaces.unwrap_or_default();
+        let config = config.filter(|config| can_be_blocked(config, &interfaces));
         if arguments.check {
-            check_blocks(&config, interfaces.as_ref().unwrap_or(&Interfaces::new()))?;
-            println!("{}: {} group(s), no errors", arguments.config.display(), config.groups.len());
+            let Some(config) = config else { return Ok(ExitCode::FAILURE) };
+            println!("{}: {} group(s), no errors", source.path.display(), config.groups.len());
             return Ok(ExitCode::SUCCESS);
         }
-        let interfaces = interfaces
-            .context("interfaces cannot be read; allow netlink sockets in the service's filter")?;
-        let orderly = serve(arguments.config.clone(), config, &interfaces, |kernel| kernel).await?;
+        let Some(config) = config else {
+            // Whatever is wrong with it, what is protected stays blocked.
+            let Ok((config, _)) = source.blocks() else {
+                anyhow::bail!("nothing is blocked: no configuration was accepted before");
+            };
+            blocks::install(&config, &interfaces).await.context("nothing is blocked")?;
+            return Ok(ExitCode::FAILURE);
+        };
+        let orderly = serve(source, config, &interfaces, |kernel| kernel).await?;
         Ok(if orderly { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
+}
+
+fn can_be_blocked(config: &Config, interfaces: &Interfaces) -> bool {
+    member::blocks(config, interfaces).inspect_err(|error| eprintln!("gdoi-agent: {error}")).is_ok()
 }

@@ -14,8 +14,8 @@ use gdoi::push::addressed_to;
 use ike::BootTime;
 use ike::error::NotAccepted;
 use policies::GroupUnusable;
-use xfrm::Desired;
 use xfrm::model::SaId;
+use xfrm::{Desired, Entry};
 
 use crate::config::{Config, Group, OnExit};
 use crate::membership::error::RegisterError;
@@ -173,16 +173,24 @@ impl Member {
         }
     }
 
-    /// What blocks traffic although keys are valid, each with its remedy.
+    /// What keeps groups from registering, and what blocks traffic although keys are valid, each
+    /// with its remedy.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         self.memberships.iter().flat_map(|membership| {
             let name = &membership.config().name;
-            membership
-                .sending()
-                .problems
-                .iter()
-                .map(move |problem| format!("group {name}: {problem}"))
+            let sending = membership.sending().problems.iter().map(ToString::to_string);
+            let standing = membership.standing().into_iter().map(|problem| problem.to_string());
+            standing.chain(sending).map(move |problem| format!("group {name}: {problem}"))
         })
+    }
+
+    /// The group whose entry this would be, by name.
+    pub fn owner(&self, entry: &Entry, now: BootTime) -> Option<&str> {
+        let wants = |membership: &&Membership| {
+            kernel_policy::compile(core::iter::once(membership.view()), now)
+                .is_ok_and(|desired| desired.holds(entry))
+        };
+        self.memberships.iter().find(wants).map(|membership| membership.config().name.as_str())
     }
 
     /// `packets` of ESP with unknown SPIs have been dropped so far.
@@ -480,16 +488,16 @@ impl Member {
     }
 }
 
-/// Compiles the fail-close policies of a configuration for the interfaces as they are, to find what
-/// cannot be done before anything is started.
+/// The fail-close policies and guards of a configuration for the interfaces as they are. Also tells
+/// what cannot be done before anything is started.
 ///
 /// # Errors
 /// What cannot be done.
-pub fn check_blocks(config: &Config, interfaces: &Interfaces) -> Result<(), GroupUnusable> {
+pub fn blocks(config: &Config, interfaces: &Interfaces) -> Result<Desired, GroupUnusable> {
     let seeds: fn(&Group) -> (Seeds, u64) = |_| (Box::new(entropy::seed), 0);
     let now = BootTime::default();
     let mut member = Member::new(config, seeds, now);
     member.handle_interfaces(interfaces, now);
     let blocks = member.memberships.iter().map(|membership| membership.view().without_keys());
-    kernel_policy::compile(blocks, now).map(drop)
+    kernel_policy::compile(blocks, now)
 }

@@ -11,12 +11,13 @@ use crate::config::{Config, Group, on_side};
 /// Has a folder for each interface.
 const SETTINGS: &str = "/proc/sys/net/ipv4/conf";
 
-/// Looks at the machine. Returns what is worth a warning, each with its remedy.
+/// Looks at the machine. Returns what is missing, each with its remedy, but for settings: see
+/// [`wrong_settings`].
 ///
 /// # Errors
 /// Starting makes no sense; all reasons, each with its remedy.
 pub async fn check(config: &Config) -> anyhow::Result<Vec<Problem>> {
-    let (fatal, warnings): (Vec<Problem>, Vec<Problem>) =
+    let (fatal, missing): (Vec<Problem>, Vec<Problem>) =
         check_prerequisites(&interfaces(config), &lans(config))
             .await
             .into_iter()
@@ -25,7 +26,8 @@ pub async fn check(config: &Config) -> anyhow::Result<Vec<Problem>> {
         let lines: Vec<String> = fatal.iter().map(ToString::to_string).collect();
         bail!("{}", lines.join("\n"));
     }
-    Ok(warnings)
+    let settings = wrong_settings(config);
+    Ok(missing.into_iter().filter(|problem| !settings.contains(problem)).collect())
 }
 
 /// Settings of the machine that are wrong at the moment; they can change at any time.

@@ -26,6 +26,13 @@ struct Bound {
     buffer: Vec<u8>,
 }
 
+/// A socket that could not be opened: when to try again, and why.
+#[derive(Debug)]
+struct NotOpen {
+    at: BootTime,
+    problem: String,
+}
+
 #[derive(Debug)]
 pub enum Received {
     Datagram {
@@ -46,11 +53,11 @@ pub struct Sockets {
     /// Addresses within a VRF, and its device.
     vrfs: BTreeMap<IpAddr, String>,
     bound: BTreeMap<IpAddr, Bound>,
-    /// Addresses without a socket and when to try again.
-    missing: BTreeMap<IpAddr, BootTime>,
+    /// Addresses without a socket.
+    missing: BTreeMap<IpAddr, NotOpen>,
     joined: BTreeMap<Multicast, Bound>,
-    /// Multicast groups that could not be joined, and when to try again.
-    not_joined: BTreeMap<Multicast, BootTime>,
+    /// Multicast groups that could not be joined.
+    not_joined: BTreeMap<Multicast, NotOpen>,
 }
 
 impl Sockets {
@@ -74,7 +81,7 @@ impl Sockets {
         let mut errors = Vec::new();
         for address in addresses {
             if self.bound.contains_key(address)
-                || self.missing.get(address).is_some_and(|at| *at > now)
+                || self.missing.get(address).is_some_and(|one| one.at > now)
             {
                 continue;
             }
@@ -91,7 +98,8 @@ impl Sockets {
                         .insert(*address, Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
                 }
                 Err(error) => {
-                    self.missing.insert(*address, now + RETRY);
+                    let problem = format!("registrations cannot be sent: {error}");
+                    self.missing.insert(*address, NotOpen { at: now + RETRY, problem });
                     errors.push(error);
                 }
             }
@@ -114,7 +122,7 @@ impl Sockets {
         let mut errors = Vec::new();
         for group in groups {
             if self.joined.contains_key(group)
-                || self.not_joined.get(group).is_some_and(|at| *at > now)
+                || self.not_joined.get(group).is_some_and(|one| one.at > now)
             {
                 continue;
             }
@@ -125,7 +133,8 @@ impl Sockets {
                     self.joined.insert(*group, Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
                 }
                 Err(error) => {
-                    self.not_joined.insert(*group, now + RETRY);
+                    let problem = format!("multicast pushes are not received: {error}");
+                    self.not_joined.insert(*group, NotOpen { at: now + RETRY, problem });
                     errors.push(error);
                 }
             }
@@ -135,7 +144,16 @@ impl Sockets {
 
     /// When [`Sockets::set`] or [`Sockets::join`] has something to try again.
     pub fn poll_timeout(&self) -> Option<BootTime> {
-        self.missing.values().chain(self.not_joined.values()).min().copied()
+        self.not_open().map(|one| one.at).min()
+    }
+
+    /// What could not be opened, each with its remedy.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        self.not_open().map(|one| one.problem.clone())
+    }
+
+    fn not_open(&self) -> impl Iterator<Item = &NotOpen> {
+        self.missing.values().chain(self.not_joined.values())
     }
 
     /// Waits for what arrives next on any socket. Cancel safe.

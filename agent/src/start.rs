@@ -1,14 +1,15 @@
 //! The start of the daemon: configuration, control socket, kernel, then the event loop.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use xfrm::kernel::netlink::Netlink;
 use xfrm::{Kernel, Ownership};
 
 use crate::config::check::{Machine, load};
+use crate::config::source::Source;
 use crate::config::{Config, Group};
-use crate::event_loop::{EventLoop, open_control};
+use crate::event_loop::EventLoop;
 use crate::membership::Seeds;
 use crate::membership::local_interface::Interfaces;
 use crate::namespace_lock::{self, NamespaceLock};
@@ -33,20 +34,21 @@ pub fn configuration(path: &Path, interfaces: Option<&Interfaces>) -> Option<Con
 /// Runs the daemon until a signal ends it; returns whether the end worked. `kernel_of` may put
 /// something between the daemon and the kernel.
 ///
+/// What is missing and may come is waited for: see [`EventLoop::start`].
+///
 /// # Errors
-/// Another agent runs, the machine lacks something, or the fail-close policies cannot be installed:
-/// see [`EventLoop::start`].
+/// Another agent runs, this process may not change the kernel, or the configuration cannot be
+/// carried out.
 pub async fn serve<K: Kernel>(
-    path: PathBuf,
+    source: Source,
     config: Config,
     interfaces: &Interfaces,
     kernel_of: impl FnOnce(Netlink) -> K,
 ) -> anyhow::Result<bool> {
     let _lock = NamespaceLock::take(namespace_lock::NAME)?;
-    let calls = open_control(&config.control_socket)?;
-    let warnings: Vec<String> =
+    let missing: Vec<String> =
         privileges::check(&config).await?.iter().map(ToString::to_string).collect();
-    for problem in &warnings {
+    for problem in &missing {
         tracing::warn!(event = "machine-problem", %problem, "machine is not ready for the groups");
     }
     let kernel = Netlink::open().context("netlink")?;
@@ -60,8 +62,7 @@ pub async fn serve<K: Kernel>(
     });
     let kernel = kernel_of(kernel);
     let running =
-        EventLoop::start((path, config), seeds_of, kernel, events, interfaces, calls, warnings)
-            .await?;
+        EventLoop::start((source, config), seeds_of, kernel, events, interfaces, missing).await?;
     running.run().await
 }
 

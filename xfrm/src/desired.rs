@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Policy, PolicyId, Sa, SaId};
 use crate::nft::Preservation;
+use crate::op::Entry;
 
 /// A host route to a placeholder address, with `mtu lock`: a forged "fragmentation needed" would
 /// throttle the group otherwise.
@@ -39,4 +40,17 @@ pub struct Desired {
     /// Interfaces by name whose arrivals no IN and FWD policy checks: `disable_policy`. They are
     /// those of the protected hosts.
     pub exempt: BTreeSet<String>,
+}
+
+impl Desired {
+    /// Whether this entry is part of it.
+    pub fn holds(&self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Route(placeholder) => {
+                self.routes.iter().any(|route| route.placeholder == *placeholder)
+            }
+            Entry::Policy(id) => self.policies.contains_key(id),
+            Entry::State(id) => self.sas.contains_key(id),
+        }
+    }
 }

@@ -50,9 +50,10 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// Whether starting makes no sense with this problem. The others are worth a warning.
+    /// Whether starting makes no sense with this problem: nothing can be blocked, and that does
+    /// not change while the process lives. The others come and go.
     pub fn is_fatal(&self) -> bool {
-        !matches!(self, Self::ForwardingOff | Self::NoAlgorithm(_) | Self::Unreadable { .. })
+        matches!(self, Self::Permission)
     }
 }
 
@@ -251,10 +252,10 @@ mod tests {
             Problem::XfrmDisabled { interface: String::from("eth0.1"), setting: "disable_xfrm" };
         for (problem, remedy, fatal) in [
             (Problem::Permission, "CAP_NET_ADMIN", true),
-            (Problem::NoXfrm(String::new()), "modprobe xfrm_user", true),
-            (Problem::NoEsp, "modprobe esp4", true),
-            (Problem::NoNfTables(String::new()), "modprobe nf_tables", true),
-            (disabled, "sysctl -w net/ipv4/conf/eth0.1/disable_xfrm=0", true),
+            (Problem::NoXfrm(String::new()), "modprobe xfrm_user", false),
+            (Problem::NoEsp, "modprobe esp4", false),
+            (Problem::NoNfTables(String::new()), "modprobe nf_tables", false),
+            (disabled, "sysctl -w net/ipv4/conf/eth0.1/disable_xfrm=0", false),
             (Problem::ForwardingOff, "sysctl -w net.ipv4.ip_forward=1", false),
         ] {
             assert!(problem.to_string().contains(remedy), "{problem}");

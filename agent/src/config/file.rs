@@ -113,7 +113,7 @@ options! {
         /// (DHCP, PPPoE). Without an address the group's traffic stays blocked.
         pub local: Option<Located<String>> = required("local-address").set("\"10.0.1.1\"")
             .applies(Applies::NewRegistration);
-        /// Interfaces of the protected hosts. They must exist when the daemon starts. An interface
+        /// Interfaces of the protected hosts. They may appear later. An interface
         /// is either LAN or WAN, in all groups alike. A name may be a pattern: "br-*" matches all
         /// existing interfaces with that prefix. The list is empty on a machine that protects only
         /// itself.

@@ -4,6 +4,7 @@
 pub mod check;
 pub mod file;
 pub mod placement;
+pub mod source;
 pub mod tunnel;
 
 use core::net::{IpAddr, SocketAddr};

@@ -380,6 +380,11 @@ impl Failover {
         &self.round
     }
 
+    /// Rounds in a row in which no server gave keys.
+    pub fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
     /// The latest failures, oldest first.
     pub fn history(&self) -> impl Iterator<Item = &PassedOver> {
         self.history.iter()

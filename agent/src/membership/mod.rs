@@ -18,6 +18,7 @@ mod registration;
 pub mod rekey_sa;
 pub mod restore;
 pub mod sending;
+pub mod standing;
 pub mod unreachable;
 
 use core::net::{IpAddr, SocketAddr};
@@ -307,7 +308,7 @@ impl Membership {
 
     /// The address and port that its registrations leave from.
     pub fn local_socket(&self) -> Option<SocketAddr> {
-        self.local.as_ref().ok().map(|local| SocketAddr::new(local.address.into(), self.local_port))
+        self.local.as_ref().ok().map(|local| SocketAddr::new(local.address, self.local_port))
     }
 
     /// The interfaces that it names, as they are.
@@ -453,10 +454,10 @@ impl Membership {
 
 /// The interfaces that the group's kernel entries depend on.
 fn relevant(config: &config::Group, interfaces: &Interfaces) -> Interfaces {
-    config
-        .interfaces()
-        .filter_map(|name| {
-            interfaces.get(name).map(|interface| (name.to_owned(), interface.clone()))
-        })
+    let named: Vec<String> = config.interfaces().map(str::to_owned).collect();
+    interfaces
+        .iter()
+        .filter(|(name, _)| config::on_side(&named, name))
+        .map(|(name, interface)| (name.clone(), interface.clone()))
         .collect()
 }

@@ -69,7 +69,7 @@ fn group(membership: &Membership, statistics: &Statistics, now: BootTime) -> Mem
         id: config.id.0,
         state: state(membership, now),
         open_without_key: membership.is_open_without_key(),
-        local: membership.local_address().map(Into::into),
+        local: membership.local_address(),
         server: failover.served_by().and_then(|server| membership.server(server)),
         trying,
         servers: config.server_addresses(),

@@ -12,5 +12,6 @@
 mod crash;
 mod failure;
 mod lifecycle;
+mod missing;
 mod reboot;
 mod rekey;

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use agent::config::source::Source;
 use agent::start::{configuration, serve};
 use anyhow::Context as _;
 use clap::Parser;
@@ -46,9 +47,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         let Some(config) = configuration(&arguments.config, Some(&interfaces)) else {
             return Ok(false);
         };
-        serve(arguments.config.clone(), config, &interfaces, |kernel| CrashingKernel {
-            kernel,
-            countdown,
+        serve(Source::new(arguments.config.clone(), None), config, &interfaces, |kernel| {
+            CrashingKernel { kernel, countdown }
         })
         .await
     })

@@ -76,3 +76,26 @@ fn the_vrf_device_of_a_lan_is_a_lan() {
     assert_eq!(config.groups[0].lan_interfaces(&interfaces), ["lan", "red"]);
     assert_eq!(config.groups[0].wan_interfaces(&interfaces), ["wan"]);
 }
+
+/// The daemon starts and blocks without them.
+#[test]
+fn interfaces_that_are_missing_are_worth_a_warning() {
+    for (from, to, warning) in [
+        (
+            "\"10.0.1.1\"",
+            "\"ppp0\"",
+            "line 5, column 17: group.local-address: there is no interface \"ppp0\"; create it, or correct the name: there are \
+             lan, wan, wan2",
+        ),
+        (
+            "wan = [\"wan\"]",
+            "wan = [\"wam\"]",
+            "line 7, column 8: group.wan: there is no interface \"wam\"; create it, or correct the name: there are lan, wan, \
+             wan2",
+        ),
+    ] {
+        let loaded = load_text(&GROUP.replace(from, to)).unwrap();
+        let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+        assert!(warnings.iter().any(|one| one == warning), "{warnings:?}");
+    }
+}

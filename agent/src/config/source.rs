@@ -1,0 +1,125 @@
+//! Where the configuration comes from: the file, and a copy of the one that was accepted last,
+//! whose blocks stand in for those of a file with errors.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use daemon::configuration::Report;
+use daemon::replace::write_atomically;
+use tracing::{info, warn};
+
+use super::Config;
+use super::check::{Machine, load};
+
+/// Name of the copy in the state directory.
+const COPY: &str = "accepted.toml";
+
+/// The configuration file and its copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the last one without errors is kept; `None` where nothing is kept.
+    pub accepted: Option<PathBuf>,
+}
+
+impl Source {
+    /// The file at `path`. Without a name of its own the copy is in the first of the directories
+    /// that the service manager names (`STATE_DIRECTORY`, systemd.exec(5)).
+    pub fn new(path: PathBuf, accepted: Option<PathBuf>) -> Self {
+        let accepted = accepted.or_else(|| in_first(&std::env::var_os("STATE_DIRECTORY")?));
+        Self { path, accepted }
+    }
+
+    /// Keeps a copy of the file, which has just been accepted.
+    ///
+    /// # Errors
+    /// One line: it cannot be read again, or the copy cannot be written.
+    pub fn keep(&self) -> Result<(), String> {
+        let Some(accepted) = &self.accepted else { return Ok(()) };
+        let failed = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
+        // Somebody may be writing it: only what is without errors is kept.
+        if load(&self.path, &Machine::unseen()).is_err() {
+            return Err(format!("{}: changed while it was read", self.path.display()));
+        }
+        let octets = std::fs::read(&self.path).map_err(|error| failed(&self.path, &error))?;
+        if std::fs::read(accepted).is_ok_and(|kept| kept == octets) {
+            return Ok(());
+        }
+        write_atomically(accepted, &octets).map_err(|error| failed(accepted, &error))
+    }
+
+    /// The configuration as far as blocks depend on it: no key is read, and interfaces need not be
+    /// there. In the place of a file with errors, which are returned, the copy counts.
+    ///
+    /// # Errors
+    /// What is wrong with the file, and there is no copy.
+    pub fn blocks(&self) -> Result<(Config, Option<Report>), Report> {
+        let report = match load(&self.path, &Machine::unseen()) {
+            Ok(loaded) => return Ok((loaded.value, None)),
+            Err(report) => report,
+        };
+        let Some(accepted) = &self.accepted else { return Err(report) };
+        match load(accepted, &Machine::unseen()) {
+            Ok(loaded) => {
+                info!(
+                    event = "accepted-configuration-used",
+                    file = %accepted.display(),
+                    "configuration has errors; blocking as the one accepted last says"
+                );
+                Ok((loaded.value, Some(report)))
+            }
+            Err(error) => {
+                warn!(
+                    event = "accepted-configuration-unusable",
+                    %error,
+                    "no configuration that was accepted before can be used"
+                );
+                Err(report)
+            }
+        }
+    }
+}
+
+fn in_first(directories: &OsString) -> Option<PathBuf> {
+    let first = std::env::split_paths(directories).next()?;
+    (!first.as_os_str().is_empty()).then(|| first.join(COPY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "[[group]]\nname = \"branches\"\nid = 1\nlocal-address = \"nowan0\"\nlan = [\"nolan0\"]\n\
+                        wan = [\"nowan0\"]\nprotected = [\"172.16.0.0/12\"]\npre-shared-key-file = \"/none\"\n\
+                        [[group.server]]\naddress = \"10.0.9.1\"\n";
+
+    #[test]
+    fn blocks_need_neither_keys_nor_interfaces_and_outlive_a_broken_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let source = Source::new(at("agent.toml"), Some(at(COPY)));
+        assert!(source.blocks().is_err());
+        std::fs::write(at("agent.toml"), GOOD).unwrap();
+        let (config, errors) = source.blocks().unwrap();
+        assert!(config.groups.len() == 1 && errors.is_none());
+        source.keep().unwrap();
+        std::fs::write(at("agent.toml"), GOOD.replace("id = 1", "id = one")).unwrap();
+        assert!(source.keep().is_err());
+        let (config, errors) = source.blocks().unwrap();
+        assert_eq!(config.groups[0].id.0, 1);
+        assert!(errors.unwrap().to_string().contains("agent.toml:3:6: error"));
+        std::fs::remove_file(at("agent.toml")).unwrap();
+        assert!(source.blocks().unwrap().1.unwrap().to_string().contains("cannot be read"));
+        std::fs::remove_file(at(COPY)).unwrap();
+        assert!(source.blocks().is_err());
+    }
+
+    #[test]
+    fn the_copy_lies_in_the_first_state_directory() {
+        let of = |text: &str| in_first(&OsString::from(text));
+        assert_eq!(of("/var/lib/a:/var/lib/b"), Some(PathBuf::from("/var/lib/a/accepted.toml")));
+        assert_eq!(of(""), None);
+    }
+}

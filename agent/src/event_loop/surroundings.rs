@@ -1,0 +1,163 @@
+//! What the daemon stands on: the configuration file, interfaces and settings of the machine. What
+//! is wrong with them is looked at again and again, and shown as long as it is so.
+
+use ike::BootTime;
+use tracing::{error, info, warn};
+use xfrm::Kernel;
+
+use daemon::clock;
+
+use super::{EventLoop, open_control};
+use crate::config::check::{Machine, load};
+use crate::config::placement::misplaced;
+use crate::config::source::Source;
+use crate::member::blocks;
+use crate::membership::local_interface::{self, Interfaces};
+use crate::privileges;
+
+impl<K: Kernel> EventLoop<K> {
+    /// Everything that an operator should mend, each with its remedy.
+    pub(super) fn problems(&self, now: BootTime) -> Vec<String> {
+        let missing = self.dataplane.missing_interfaces().iter();
+        let missing = missing.map(|name| format!("interface {name} is missing: create it"));
+        let misplaced = self.misplaced.iter().map(ToString::to_string);
+        let foreign =
+            self.dataplane.foreign().map(|(entry, error)| match self.member.owner(entry, now) {
+                Some(group) => format!("group {group}: {error}"),
+                None => error.to_string(),
+            });
+        let own = self.missing.iter().chain(&self.settings).chain(&self.not_kept);
+        own.cloned()
+            .chain(self.dataplane.last_error().map(str::to_owned))
+            .chain(self.member.problems())
+            .chain(foreign)
+            .chain(self.dataplane.foreign_policy(now).map(str::to_owned))
+            .chain(self.checkpoint.problems())
+            .chain(self.sockets.problems())
+            .chain(self.ike.problems())
+            .chain(missing)
+            .chain(misplaced)
+            .collect()
+    }
+
+    /// What could not be had before may be there now.
+    pub(super) async fn try_again(&mut self, now: BootTime) {
+        if !self.missing.is_empty() {
+            // A permission is not lost on the way.
+            let missing = privileges::check(&self.config).await.unwrap_or_default();
+            self.missing = missing.iter().map(ToString::to_string).collect();
+        }
+        if self.no_control.is_some() {
+            (self.calls, self.no_control) = open_control(&self.config.control_socket);
+        }
+        if self.not_kept.is_some() {
+            self.not_kept = keep(&self.source);
+        }
+        self.checkpoint.try_again(&self.member, now);
+    }
+
+    /// Reads the configuration again and changes over to the difference. A file with a defect
+    /// changes nothing.
+    pub(super) async fn reload(&mut self) {
+        let now = clock::now();
+        let interfaces = match local_interface::read(&self.config.groups).await {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                error!(
+                    event = "reload-failed",
+                    %error,
+                    "interfaces cannot be read; the previous configuration stays in use"
+                );
+                return;
+            }
+        };
+        let loaded = match load(&self.source.path, &Machine::this(Some(&interfaces))) {
+            Ok(loaded) => loaded,
+            Err(report) => {
+                error!(
+                    event = "reload-failed",
+                    file = %self.source.path.display(),
+                    "configuration has errors; the previous one stays in use"
+                );
+                for line in report.to_string().lines() {
+                    error!(event = "configuration-error", error = %line, "configuration error");
+                }
+                return;
+            }
+        };
+        for warning in &loaded.warnings {
+            warn!(event = "configuration-warning", %warning, "configuration warning");
+        }
+        let config = loaded.value;
+        if let Err(error) = blocks(&config, &interfaces) {
+            error!(
+                event = "reload-failed",
+                %error,
+                "configuration cannot be carried out; the previous one stays in use"
+            );
+            return;
+        }
+        if !config.is_one_process_with(&self.config) {
+            warn!(
+                event = "restart-needed",
+                "control-socket, state-directory, state key and local-port change with a restart \
+                 only"
+            );
+        }
+        let changed = config.groups != self.config.groups;
+        self.member.reload(&config, &mut self.seeds, &interfaces, now);
+        let changed = changed || config.tunnels != self.config.tunnels;
+        self.tunnels.configure(&config.tunnels, now);
+        self.config.groups = config.groups;
+        self.config.tunnels = config.tunnels;
+        self.not_kept = keep(&self.source);
+        self.check_settings();
+        self.check_placement(&interfaces);
+        let groups = self.config.groups.len();
+        info!(event = "configuration-reloaded", changed, groups, "configuration reloaded");
+    }
+
+    pub(super) async fn read_interfaces(&mut self, now: BootTime) {
+        match local_interface::read(&self.config.groups).await {
+            Ok(interfaces) => {
+                self.check_placement(&interfaces);
+                self.member.handle_interfaces(&interfaces, now);
+            }
+            Err(error) => {
+                if let Some(pass) = self.limiter.admit("interfaces-unreadable", now) {
+                    error!(
+                        event = "interfaces-unreadable",
+                        %error,
+                        suppressed = pass.suppressed,
+                        "interfaces cannot be read; using the last known ones"
+                    );
+                }
+            }
+        }
+    }
+
+    fn check_placement(&mut self, interfaces: &Interfaces) {
+        let misplaced = misplaced(&self.config.groups, interfaces);
+        for one in misplaced.difference(&self.misplaced) {
+            warn!(event = "interface-misplaced", problem = %one, "interface is on the wrong side");
+        }
+        self.misplaced = misplaced;
+    }
+
+    pub(super) fn check_settings(&mut self) {
+        let problems: Vec<String> =
+            privileges::wrong_settings(&self.config).iter().map(ToString::to_string).collect();
+        for problem in problems.iter().filter(|problem| !self.settings.contains(problem)) {
+            error!(event = "wrong-setting", %problem, "kernel setting stops group traffic");
+        }
+        self.settings = problems;
+    }
+}
+
+/// Keeps a copy of the configuration. Returns why that is not possible.
+pub(super) fn keep(source: &Source) -> Option<String> {
+    let error = source.keep().err()?;
+    let problem = format!("copy of the configuration for the boot: {error}");
+    warn!(event = "configuration-not-kept", %error, "a start with a broken configuration blocks as an older copy says");
+    Some(problem)
+}
