@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// The file with the number of kernel operations left until the crash agent crashes.
 const COUNTDOWN: &str = "countdown";
+/// How systemd names a unit's state directory.
+const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 
 impl Lab {
     /// Starts a member and returns when its blocks are in place.
@@ -23,15 +25,50 @@ impl Lab {
     /// When it is not ready in time.
     pub fn start_member(&mut self, position: usize) -> Result<()> {
         let (node, file) = self.member_to_start(position)?;
+        let state = self.state_directory(node)?;
+        let mut environment = self.environment();
+        environment.push((STATE_DIRECTORY, state.as_os_str()));
         let daemon = Daemon::start(
             &self.binaries.join("gdoi-agent"),
             node,
             &file,
             &self.directory,
-            &self.environment(),
+            &environment,
         )?;
         *self.members.get_mut(position).context("no such member")? = Some(daemon);
         Ok(())
+    }
+
+    /// Runs a member's program to its end, as its units do: with `--block`, or with a file that has
+    /// an error. Returns whether its status was 0, and what it said.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run_member(
+        &mut self,
+        position: usize,
+        arguments: &[&str],
+        broken: bool,
+    ) -> Result<(bool, String)> {
+        let (node, file) = self.member_to_start(position)?;
+        if broken {
+            let text = fs::read_to_string(&file)?;
+            fs::write(&file, text.replace("protected = ", "protectet = "))?;
+        }
+        let program = self.binaries.join("gdoi-agent");
+        let (program, file) = (program.to_string_lossy(), file.to_string_lossy());
+        let mut command = node.command(&program, &[&["--config", &file], arguments].concat());
+        command.env(STATE_DIRECTORY, self.state_directory(node)?);
+        let output = command.output().context("cannot start gdoi-agent")?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+    }
+
+    /// What a unit's `StateDirectory=` is to a daemon on this node.
+    fn state_directory(&self, node: Node) -> Result<PathBuf> {
+        let directory = self.file(&format!("{}-kept", node.0));
+        fs::create_dir_all(&directory)?;
+        Ok(directory)
     }
 
     /// Starts a member that crashes after the number of kernel operations set by [`Lab::arm`], and

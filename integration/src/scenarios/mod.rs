@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod algorithms;
+mod boot;
 mod crash_points;
 mod expiry;
 mod fail_open;

@@ -1,6 +1,7 @@
 //! A member loses its power while every key server is down: what it had sealed carries the group's
 //! traffic on.
 
+use super::boot::{self, Boot};
 use super::{Context, bring_up, close, registered};
 use crate::lab::Lab;
 use crate::lab::plan::{Plan, Rekey};
@@ -47,6 +48,8 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
         });
         answered(narrative, "ping", "ha reaches hb", HA, &[], "172.16.2.10");
         damaged(&mut lab, narrative)?;
+        boot::play(&mut lab, narrative, Boot::WithoutUplink)?;
+        boot::play(&mut lab, narrative, Boot::Broken)?;
     }
     close(context, lab, narrative)
 }

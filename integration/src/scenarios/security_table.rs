@@ -1,6 +1,7 @@
 //! Every cell of the table of `SECURITY.md`: each of its states is brought about, the
 //! traffic matrix is sent, and captures say whether each cell keeps its promise.
 
+use super::boot::{self, Boot};
 use super::{Context, bring_up, close, no_errors, registered};
 use crate::lab::plan::{Plan, PolicyLine, Rekey, Tek};
 use crate::lab::topology::{G1, G2, HB, R, SERVERS};
@@ -27,11 +28,13 @@ const TABLES_FLUSHED: &str = "nf_tables flushed by somebody, until the repair";
 const POLICIES_FLUSHED: &str = "XFRM policies flushed by somebody, until the repair";
 const BOTH_FLUSHED: &str = "both flushed, daemon running";
 const BOTH_FLUSHED_ALONE: &str = "both flushed, daemon not running";
+const BOOT_NO_UPLINK: &str = "boot with a missing uplink, from the block unit on";
+const BOOT_BROKEN: &str = "boot with a broken configuration";
 const WAN_MOVED: &str = "WAN moved to another uplink, or re-created";
 
 /// The states that the scenario brings about.
 #[cfg(test)]
-const STATES: [&str; 15] = [
+const STATES: [&str; 17] = [
     NO_KEY,
     VALID,
     ROLLING,
@@ -47,6 +50,8 @@ const STATES: [&str; 15] = [
     BOTH_FLUSHED,
     BOTH_FLUSHED_ALONE,
     WAN_MOVED,
+    BOOT_NO_UPLINK,
+    BOOT_BROKEN,
 ];
 
 /// Two traffic matrices fit into each half of a roll.
@@ -99,6 +104,10 @@ fn living(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result
         restarted(&mut lab, narrative, table)?;
         killed(&mut lab, narrative, table)?;
         stopped(&mut lab, narrative, table)?;
+        lab.plan.on_exit = "block";
+        lab.start_member(0)?;
+        registered(&lab, narrative, "g1 is registered");
+        booted(&mut lab, narrative, table)?;
     }
     only_intended(context, lab, narrative)
 }
@@ -284,6 +293,29 @@ fn stopped(lab: &mut Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()
         }
         lab.stop_member(0)?;
         cells(lab, narrative, table, state, "");
+    }
+    Ok(())
+}
+
+/// The block unit, and then the daemon where it can run.
+fn booted(lab: &mut Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()> {
+    for (state, boot) in [(BOOT_NO_UPLINK, Boot::WithoutUplink), (BOOT_BROKEN, Boot::Broken)] {
+        boot::block_unit(lab, narrative, boot)?;
+        boot::network(boot)?;
+        if boot == Boot::WithoutUplink {
+            cells(lab, narrative, table, state, " (no daemon yet)");
+            lab.plan.first_local = "wan";
+            lab.start_member(0)?;
+        } else {
+            lab.run_member(0, &[], true)?;
+        }
+        cells(lab, narrative, table, state, "");
+        boot::uplink_comes(boot)?;
+        lab.plan.first_local = "10.0.1.1";
+        if boot == Boot::Broken {
+            lab.start_member(0)?;
+        }
+        registered(lab, narrative, "g1 is registered");
     }
     Ok(())
 }
