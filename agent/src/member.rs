@@ -13,7 +13,7 @@ use gdoi::event::Transmit;
 use gdoi::push::addressed_to;
 use ike::BootTime;
 use ike::error::NotAccepted;
-use policies::GroupUnusable;
+use policies::{GroupUnusable, Unusable};
 use xfrm::model::SaId;
 use xfrm::{Desired, Entry};
 
@@ -461,6 +461,7 @@ impl Member {
                 Ok(desired) => return Outcome { desired: Some(desired), unusable },
                 Err(error) => error,
             };
+            let error = self.blame_newest(error);
             let Some(culprit) = self.culprit(&error, &left_out) else {
                 unusable.push(error);
                 break;
@@ -475,6 +476,21 @@ impl Member {
             unusable.push(error);
         }
         Outcome { desired: None, unusable }
+    }
+
+    /// Of two groups that cannot both have a policy the one with the newer keys gives way: a push to
+    /// one must not take the other's keys.
+    fn blame_newest(&self, error: GroupUnusable) -> GroupUnusable {
+        let GroupUnusable { group, reason: Unusable::TwoGroups { id, other } } = error else {
+            return error;
+        };
+        let received = |name: &str| {
+            let found = self.memberships.iter().find(|one| one.config().name == name);
+            found.and_then(|one| one.generations().received())
+        };
+        let (group, other) =
+            if received(&other) > received(&group) { (other, group) } else { (group, other) };
+        GroupUnusable { group, reason: Unusable::TwoGroups { id, other } }
     }
 
     /// Whose keys to leave out: those of the group that the error names, else those that came last.

@@ -58,6 +58,9 @@ pub struct Sockets {
     joined: BTreeMap<Multicast, Bound>,
     /// Multicast groups that could not be joined.
     not_joined: BTreeMap<Multicast, NotOpen>,
+    /// Position of the socket that is asked first: the one behind that which had something last, so
+    /// that none can keep the others waiting.
+    first: usize,
 }
 
 impl Sockets {
@@ -70,6 +73,7 @@ impl Sockets {
             missing: BTreeMap::new(),
             joined: BTreeMap::new(),
             not_joined: BTreeMap::new(),
+            first: 0,
         }
     }
 
@@ -162,8 +166,12 @@ impl Sockets {
             return std::future::pending().await;
         }
         let sockets = self.bound.values_mut().chain(self.joined.values_mut());
-        let receives = sockets.map(|bound| Box::pin(receive_one(bound)));
-        let (received, _, _) = select_all(receives).await;
+        let mut receives: Vec<_> = sockets.map(|bound| Box::pin(receive_one(bound))).collect();
+        let count = receives.len();
+        let first = self.first % count;
+        receives.rotate_left(first);
+        let (received, position, _) = select_all(receives).await;
+        self.first = (first + position + 1) % count;
         received
     }
 
@@ -223,6 +231,37 @@ mod tests {
         }
         assert!(member.set(&[two].into(), at(1)).is_empty());
         assert!(member.send(&datagram(one, two)).is_err());
+    }
+
+    /// A flood at one socket lets every datagram of the others through, one in turn.
+    #[tokio::test]
+    async fn noise_at_one_socket_does_not_keep_the_others_waiting() {
+        let (noisy, quiet) = (IpAddr::from([127, 0, 84, 3]), IpAddr::from([127, 0, 84, 4]));
+        let mut member = Sockets::new(28_485);
+        assert!(member.set(&[noisy, quiet].into(), at(0)).is_empty());
+        let group =
+            Multicast { group: IpAddr::from([239, 255, 84, 1]), port: 28_485, interface: 1 };
+        // A machine without multicast on its loopback has two sockets only.
+        let _ = member.join(&[group].into(), at(0));
+        let sender = std::net::UdpSocket::bind("127.0.84.5:0").unwrap();
+        let pushes = [quiet, group.group].map(|to| (to, !member.joined.is_empty()));
+        for _ in 0..200 {
+            sender.send_to(b"noise", (noisy, 28_485)).unwrap();
+        }
+        let mut expected = 0;
+        for (to, _) in pushes.into_iter().filter(|(to, joined)| *joined || !to.is_multicast()) {
+            for _ in 0..10 {
+                expected += usize::from(sender.send_to(b"push", (to, 28_485)).is_ok());
+            }
+        }
+        let mut pushed = 0;
+        for _ in 0..3 * expected {
+            match member.receive().await {
+                Received::Datagram { octets, .. } => pushed += usize::from(octets == b"push"),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(pushed >= 20.min(expected), "{pushed} of {expected}");
     }
 
     #[tokio::test]

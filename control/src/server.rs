@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::framing::{FrameError, REQUEST_LIMIT, read_line};
@@ -16,6 +16,9 @@ use crate::socket::{Access, Listener, Peer, groups_of};
 
 /// Connections at a time.
 pub const CONNECTIONS: usize = 16;
+/// Connections beyond those for peers that may command: whoever may only look, and holds all the
+/// others, does not lock root out.
+pub const RESERVED: usize = 4;
 /// How long a connection may wait between requests, or leave an answer unread.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the daemon's task may take to answer.
@@ -45,7 +48,7 @@ impl Call {
 /// Serves `listener` until the receiver of `calls` is dropped. A small channel does: every
 /// connection has at most one call under way.
 pub async fn serve(listener: Listener, access: Access, calls: mpsc::Sender<Call>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new();
     loop {
         let stream = tokio::select! {
             () = calls.closed() => return,
@@ -57,7 +60,9 @@ pub async fn serve(listener: Listener, access: Access, calls: mpsc::Sender<Call>
                 }
             },
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Ok(credentials) = stream.peer_cred() else { continue };
+        let peer = Peer { uid: credentials.uid(), gid: credentials.gid() };
+        let Some(place) = places.take(access.commands(peer)) else {
             let message = format!("{CONNECTIONS} connections are open already: close one");
             // Not awaited: a stranger that does not read must not hold up the others.
             let line = Response::Refused(Refusal::new(ErrorCode::Busy, message)).to_line();
@@ -67,19 +72,37 @@ pub async fn serve(listener: Listener, access: Access, calls: mpsc::Sender<Call>
         let calls = calls.clone();
         tokio::spawn(async move {
             // A connection that fails concerns its client only, and the client sees it.
-            let _ = connection(stream, access, calls).await;
+            let _ = connection(stream, peer, access, calls).await;
             drop(place);
         });
     }
 }
 
+/// Places for connections, given back when they are dropped.
+#[derive(Debug)]
+struct Places {
+    all: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new() -> Self {
+        let [all, reserved] = [CONNECTIONS, RESERVED].map(|count| Arc::new(Semaphore::new(count)));
+        Self { all, reserved }
+    }
+
+    fn take(&self, commands: bool) -> Option<OwnedSemaphorePermit> {
+        let reserved = || self.reserved.clone().try_acquire_owned().ok().filter(|_| commands);
+        self.all.clone().try_acquire_owned().ok().or_else(reserved)
+    }
+}
+
 async fn connection(
     mut stream: UnixStream,
+    peer: Peer,
     access: Access,
     calls: mpsc::Sender<Call>,
 ) -> io::Result<()> {
-    let credentials = stream.peer_cred()?;
-    let peer = Peer { uid: credentials.uid(), gid: credentials.gid() };
     let admitted = tokio::task::spawn_blocking(move || access.admits(peer, || groups_of(peer)))
         .await
         .unwrap_or(false);
@@ -139,4 +162,23 @@ async fn send<W: AsyncWriteExt + Unpin>(write: &mut W, response: &Response) -> i
     timeout(PATIENCE, write.write_all(&response.to_line()))
         .await
         .map_err(|_| io::ErrorKind::TimedOut)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_only_look_leaves_places_to_those_who_command() {
+        let places = Places::new();
+        let held: Vec<_> = std::iter::from_fn(|| places.take(false)).collect();
+        assert_eq!(held.len(), CONNECTIONS);
+        let commanding: Vec<_> = std::iter::from_fn(|| places.take(true)).collect();
+        assert_eq!(commanding.len(), RESERVED);
+        assert!(places.take(false).is_none());
+        drop(commanding);
+        assert!(places.take(false).is_none() && places.take(true).is_some());
+        drop(held);
+        assert!(places.take(false).is_some());
+    }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use control::client::{ClientError, ask};
 use control::framing::{FrameError, REQUEST_LIMIT, read_line};
-use control::server::{CONNECTIONS, Call, serve};
+use control::server::{CONNECTIONS, Call, RESERVED, serve};
 use control::socket::{Access, BindError, Listener, Peer};
 use control::{ErrorCode, Refusal, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
@@ -140,7 +140,7 @@ async fn connections_are_bounded_and_places_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = daemon(folder.path());
     let mut open = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..CONNECTIONS + RESERVED {
         let mut stream = BufReader::new(UnixStream::connect(&path).await.unwrap());
         stream.get_mut().write_all(&Request::ShowServer.to_line()).await.unwrap();
         assert!(matches!(read(&mut stream).await, Some(Response::Server(_))));

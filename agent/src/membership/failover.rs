@@ -317,11 +317,13 @@ impl Failover {
     }
 
     /// The keys that the serving server gave cannot be used after all: it counts as passed over.
-    pub fn handle_rejected(&mut self, reason: Reason, detail: String, now: BootTime) {
-        let State::Served { server, .. } = self.state else { return };
+    /// Returns whether there is one.
+    pub fn handle_rejected(&mut self, reason: Reason, detail: String, now: BootTime) -> bool {
+        let State::Served { server, .. } = self.state else { return false };
         self.served_by = None;
         self.state = State::Trying { server, until: now };
         self.handle_failure(reason, detail, now);
+        true
     }
 
     /// Time has passed. Returns whether an attempt was given up because of it.

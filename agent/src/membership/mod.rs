@@ -427,15 +427,20 @@ impl Membership {
         self.attempt.as_ref().map(|attempt| (attempt.server, attempt.registration.stage()))
     }
 
-    /// The keys received last cannot be used beside the other groups' after all: drops them and
-    /// goes on to the next server.
+    /// The keys received last cannot be used beside the other groups' after all: drops them. Where
+    /// the serving key server gave them to a pull, the next one is tried; after a push this group
+    /// pulls soon. A pull that is under way goes on: those keys are not its own.
     pub fn reject_latest(&mut self, why: &Unusable, now: BootTime) {
+        let pushed = self.generations.is_latest_pushed();
         self.generations.take_latest();
         self.rekey.suppress_acknowledgements();
         self.changed = true;
-        self.counters.pulls_failed = self.counters.pulls_failed.saturating_add(1);
-        self.failover.handle_rejected(Reason::PolicyUnusable, why.to_string(), now);
-        self.report_failure(now);
+        if pushed {
+            self.failover.renew(SPREAD, now);
+        } else if self.failover.handle_rejected(Reason::PolicyUnusable, why.to_string(), now) {
+            self.counters.pulls_failed = self.counters.pulls_failed.saturating_add(1);
+            self.report_failure(now);
+        }
         self.drive(now);
     }
 }

@@ -4,7 +4,7 @@
 use ::control::member::{IsakmpState, MembershipState, PolicyKind};
 use agent::exit::Ending;
 use agent::membership::Event;
-use agent::membership::failover::Reason;
+use agent::membership::failover::{Reason, State};
 use agent::membership::unreachable::Unreachable;
 use agent::show::snapshot::{Surroundings, snapshot};
 use gdoi::event::PullRefusal;
@@ -505,4 +505,55 @@ async fn a_failure_names_the_identity_that_was_expected() {
         "the key server proved the identity address 10.0.11.1, and fqdn ks.example was expected: if it is the right \
          server, set its identity to address 10.0.11.1"
     );
+}
+
+/// Keys of one group are pushed for the traffic of another.
+async fn pushed_into_the_others_traffic(world: &mut World) {
+    let mut kek = Kek::new(1, 86_400);
+    let lines = teks_of(&[(0x7000, "192.168.0.0/16", 3_600)], (None, None));
+    world.push(&kek.push(&[], Some(&lines))).await.unwrap();
+}
+
+async fn two_groups_that_are_pushed_to() -> World {
+    let first = configuration(1, IKE);
+    let second = first
+        .replace("branches", "other")
+        .replace("1111", "2222")
+        .replace("172.16.0.0/12", "192.168.0.0/16");
+    let mut world = World::new(&format!("{first}{second}"));
+    world.server(1).kek = Some(Kek::new(1, 86_400));
+    world.start().await;
+    world.pass(seconds(1)).await;
+    assert_eq!((world.kernel.sas().len(), world.unusable.len()), (4, 0));
+    world
+}
+
+#[tokio::test]
+async fn a_push_into_the_traffic_of_another_group_costs_that_group_nothing() {
+    let mut world = two_groups_that_are_pushed_to().await;
+    let before = world.kernel.sas();
+    pushed_into_the_others_traffic(&mut world).await;
+    assert_eq!(world.unusable[0].group, "branches");
+    assert_eq!(world.kernel.sas(), before);
+    // It pulls soon, and what it had counts until then.
+    assert!(matches!(world.membership().failover().state(), State::Served { .. }));
+    let pulls = world.server(1).pulls;
+    world.pass(seconds(6)).await;
+    assert_eq!((world.server(1).pulls, world.kernel.sas()), (pulls + 1, before));
+}
+
+#[tokio::test]
+async fn a_push_that_cannot_be_used_leaves_the_pull_under_way_alone() {
+    let mut world = two_groups_that_are_pushed_to().await;
+    world.server(1).up = false;
+    world.member.register("branches", world.now).unwrap();
+    world.settle().await;
+    let trying = world.membership().failover().state();
+    assert!(matches!(trying, State::Trying { .. }), "{trying:?}");
+    let (failed, before) = (world.membership().counters().pulls_failed, world.events.len());
+    pushed_into_the_others_traffic(&mut world).await;
+    assert_eq!(world.membership().failover().state(), trying);
+    assert_eq!(world.membership().counters().pulls_failed, failed);
+    let events = &world.events[before..];
+    assert!(!events.iter().any(|event| matches!(event, Event::PassedOver(_))), "{events:?}");
 }

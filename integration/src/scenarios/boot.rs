@@ -2,10 +2,10 @@
 //! missing or a configuration that has errors.
 
 use crate::lab::Lab;
-use crate::lab::nodes::Process;
+use crate::lab::nodes::{Node, Process};
 use crate::lab::topology::{G1, HA, HB, R, uplink};
 use crate::report::narrative::{Finding, Narrative};
-use crate::report::statements::{blocked, nothing_clear};
+use crate::report::statements::{nothing_clear, ping};
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use std::process::Stdio;
@@ -72,6 +72,14 @@ pub(super) fn uplink_comes(boot: Boot) -> Result<()> {
     wan()
 }
 
+/// Of a member that is blocked nothing comes back; its peer goes on sending all the time.
+fn unanswered(narrative: &mut Narrative, text: &str, from: Node, to: &str) {
+    narrative.state("blocked", text, || {
+        let (sent, answers, _) = ping(from, &["-c", "3"], to)?;
+        Ok(Finding::new(sent > 0 && answers == 0, format!("{sent} requests, {answers} answers")))
+    });
+}
+
 fn wan() -> Result<()> {
     uplink(G1, "wan", "w1", 1)?;
     G1.ip("route replace default via 10.0.1.254")?;
@@ -85,6 +93,8 @@ pub(super) fn play(lab: &mut Lab, narrative: &mut Narrative, boot: Boot) -> Resu
         Boot::WithoutUplink => "g1 boots, and an uplink is missing",
         Boot::Broken => "g1 boots, and its configuration has an error",
     });
+    // The address goes with the uplink: without it even a key that outlived the boot is not used.
+    let local = std::mem::replace(&mut lab.plan.first_local, "wan");
     block_unit(lab, narrative, boot)?;
     let moment = lab.now()?;
     let traffic =
@@ -93,7 +103,7 @@ pub(super) fn play(lab: &mut Lab, narrative: &mut Narrative, boot: Boot) -> Resu
             Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
         });
     network(boot)?;
-    blocked(narrative, lab, "with the network up ha cannot reach hb", HA, &[], "172.16.2.10");
+    unanswered(narrative, "with the network up ha cannot reach hb", HA, "172.16.2.10");
     match boot {
         Boot::WithoutUplink => {
             lab.start_member(0)?;
@@ -110,12 +120,13 @@ pub(super) fn play(lab: &mut Lab, narrative: &mut Narrative, boot: Boot) -> Resu
             });
         }
     }
-    blocked(narrative, lab, "ha cannot reach hb", HA, &[], "172.16.2.10");
-    blocked(narrative, lab, "hb cannot reach ha", HB, &[], "172.16.1.10");
+    unanswered(narrative, "ha cannot reach hb", HA, "172.16.2.10");
+    unanswered(narrative, "hb cannot reach ha", HB, "172.16.1.10");
     uplink_comes(boot)?;
     if boot == Boot::Broken {
         lab.start_member(0)?;
     }
+    lab.plan.first_local = local;
     super::registered(lab, narrative, "g1 registers");
     for process in traffic {
         let mut process = process?;

@@ -14,6 +14,7 @@ use crate::report::statements::{
 };
 use crate::traffic::value;
 use anyhow::Result;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 const FAR: &str = "172.16.2.10";
@@ -27,16 +28,22 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
         return close(context, lab, narrative);
     }
     shortcut(&lab, narrative)?;
-    plain_masquerade(&mut lab, narrative)?;
-    classified_masquerade(&mut lab, narrative)?;
-    port_forward(&lab, narrative)?;
-    past_the_router(&lab, narrative)?;
-    foreign_ipcomp(&lab, narrative)?;
-    marked_raw(&lab, narrative)?;
-    behind_the_lan(&lab, narrative)?;
+    beside_other_software(&mut lab, narrative)?;
     quoted(&lab, narrative);
     vlan(&lab, narrative)?;
     close(context, lab, narrative)
+}
+
+/// Rows of the second table of `SECURITY.md`, on members that are registered.
+pub(super) fn beside_other_software(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
+    plain_masquerade(lab, narrative)?;
+    classified_masquerade(lab, narrative)?;
+    port_forward(lab, narrative)?;
+    past_the_router(lab, narrative)?;
+    raw_socket(lab, narrative)?;
+    foreign_ipcomp(lab, narrative)?;
+    marked_raw(lab, narrative)?;
+    behind_the_lan(lab, narrative)
 }
 
 /// A firewall that shortcuts connections past the forward hooks, with a mark on what the LAN sends.
@@ -269,6 +276,25 @@ fn past_the_router(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     });
     nothing_clear(narrative, lab, moment, "members sent no clear packet");
     unload(G1);
+    Ok(())
+}
+
+/// A program on the router that writes its own IP headers is routed like any other.
+fn raw_socket(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
+    const OTHER: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 77);
+    narrative.chapter("A raw socket on the router sends in the name of a host");
+    let moment = lab.now()?;
+    lab.traffic(G1, &format!("forge --source {OTHER}:6000 --destination {FAR}:5000 --count 5"))?;
+    narrative.state("raw-socket", "its packets leave as ESP", || {
+        let crossed = lab.core_since(moment)?;
+        let esp = crossed.iter().filter(|captured| {
+            from_member(captured)
+                && (captured.packet.source, captured.packet.protocol) == (OTHER, ESP)
+        });
+        let esp = esp.count();
+        Ok(Finding::new(esp >= 5, format!("{esp} packets of ESP")))
+    });
+    nothing_clear(narrative, lab, moment, "members sent no clear packet");
     Ok(())
 }
 

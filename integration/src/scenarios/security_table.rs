@@ -2,6 +2,7 @@
 //! traffic matrix is sent, and captures say whether each cell keeps its promise.
 
 use super::boot::{self, Boot};
+use super::leaks;
 use super::{Context, bring_up, close, no_errors, registered};
 use crate::lab::plan::{Plan, PolicyLine, Rekey, Tek};
 use crate::lab::topology::{G1, G2, HB, R, SERVERS};
@@ -98,6 +99,7 @@ fn living(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result
     lab.start_server(0)?;
     if registered(&lab, narrative, "both members are registered") {
         cells(&lab, narrative, table, VALID, "");
+        leaks::beside_other_software(&mut lab, narrative)?;
         rolling(&lab, narrative, table)?;
         flushed(&mut lab, narrative, table)?;
         wan_moved(&lab, narrative, table)?;

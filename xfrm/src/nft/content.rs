@@ -12,7 +12,7 @@
 //!         preserve    output first, route     outer addresses := mark, priority
 //!         undelivered output first+1          what still goes to the placeholder: dropped
 //!         ask_again   output, route           ICMP errors of the router: asked again for their policy
-//! ip6     arrivals, before_nat, behind_nat    guards only
+//! ip6     arrivals, delivered_, before_nat, behind_nat    guards only
 //! ```
 //!
 //! Every guard first asks two interval sets whether the addresses are the group's, so that other
@@ -26,10 +26,11 @@
 //! The guard at 99 also stops ICMP errors that quote the group's packets, for the router sends
 //! those from its own address, which no policy of the group covers.
 //!
-//! The guards against packets that leave are there twice. The tables called `gdoi-guard` belong to
-//! the process's socket, so `nft flush ruleset` leaves them. When the process ends they stay where
-//! the kernel can keep them (Linux 6.9), and the next process adopts them; elsewhere they go then.
-//! The tables called `gdoi` stay in any case.
+//! The guards are there twice. The tables called `gdoi-guard` belong to the process's socket, so
+//! `nft flush ruleset` leaves them. When the process ends they stay where the kernel can keep them
+//! (Linux 6.9), and the next process adopts them; elsewhere they go then. The tables called `gdoi`
+//! stay in any case. A connection that was translated before the flush goes on being translated,
+//! so the second ones, too, look behind the translation.
 //!
 //! After `ip xfrm policy flush` by somebody else, and until the repair, these guards alone keep the
 //! group's packets from leaving and arriving in clear. A default block of XFRM is no way to help:
@@ -296,9 +297,7 @@ impl<'a> Content<'a> {
         let arrivals = self.group_packets(family, family, Of::Packet, ARRIVING);
         let mut chains = self.shared(family, Vec::new());
         chains.push(chain("arrivals", "filter", PREROUTING, AFTER_RAW, arrivals));
-        if self.flags & OWNED == 0 || self.guards_everything(family) {
-            chains.extend(self.delivered(family));
-        }
+        chains.extend(self.delivered(family));
         chains.extend(self.postrouting(family));
         self.table(family, self.sets(family).collect(), chains)
     }

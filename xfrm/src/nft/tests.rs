@@ -314,10 +314,13 @@ fn clear_packets_that_destination_translation_made_the_groups_are_stopped() {
     let rule = || Rule::new(IP, IP, "");
     let group = rule().source_in("protected_ip").destination_in("protected_ip");
     let group = group.jumps("arriving").digest();
-    for (chain, hook) in [("delivered_forward", 2), ("delivered_input", 1)] {
-        let rules = &chains[&("gdoi".into(), IP, chain.into())];
-        assert_eq!(rules[0], hook_digest("filter", hook, i32::MAX - 6, "", 1));
-        assert_eq!(rules[1], group);
+    // A flush does not end the translation of a connection: the guards that outlast it look, too.
+    for table in ["gdoi", "gdoi-guard"] {
+        for (chain, hook) in [("delivered_forward", 2), ("delivered_input", 1)] {
+            let rules = &chains[&(table.into(), IP, chain.into())];
+            assert_eq!(rules[0], hook_digest("filter", hook, i32::MAX - 6, "", 1));
+            assert_eq!(rules[1], group);
+        }
     }
 }
 

@@ -226,6 +226,11 @@ impl KeyGenerations {
         self.shown = self.in_use(now);
     }
 
+    /// Whether a push brought what was received last.
+    pub fn is_latest_pushed(&self) -> bool {
+        self.generations.last().is_some_and(|latest| latest.pushed)
+    }
+
     /// What was received last and not merged into what was there. What was protected before it
     /// counts again.
     pub fn take_latest(&mut self) -> Option<GroupSa> {
