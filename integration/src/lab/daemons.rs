@@ -225,3 +225,31 @@ pub fn random_key() -> Result<String> {
     std::io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut octets)?;
     Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>() + "\n")
 }
+
+#[cfg(test)]
+mod tests {
+    /// What every unit says about memory that holds keys, and about the boot.
+    #[test]
+    fn units_are_bounded_and_ordered() {
+        let daemons = [
+            include_str!("../../../systemd/gcks.service"),
+            include_str!("../../../systemd/gdoi-agent.service"),
+        ];
+        let block = include_str!("../../../systemd/gdoi-agent-block.service");
+        let has = |unit: &str, line: &str| unit.lines().any(|one| one == line);
+        let begins = |unit: &str, key: &str| unit.lines().any(|one| one.starts_with(key));
+        for unit in daemons.iter().chain([&block]) {
+            for line in ["MemorySwapMax=0", "LimitCORE=0", "NoNewPrivileges=yes"] {
+                assert!(has(unit, line), "{line} in\n{unit}");
+            }
+            assert!(begins(unit, "MemoryMax=") && begins(unit, "TasksMax="), "{unit}");
+        }
+        assert!(daemons.iter().all(|unit| begins(unit, "OOMScoreAdjust=-")));
+        assert!(has(block, "Before=network-pre.target shutdown.target"));
+        assert!(has(block, "DefaultDependencies=no"));
+        let ordered = |line: &str| line.starts_with("After=") && line.contains("gdoi-agent-block");
+        assert!(
+            daemons[1].lines().any(ordered) && has(daemons[1], "Also=gdoi-agent-block.service")
+        );
+    }
+}
