@@ -13,6 +13,7 @@ pub fn identity_text(identity: &Identity) -> String {
     match identity {
         Identity::Address(address) => address.to_string(),
         Identity::Fqdn(name) | Identity::UserFqdn(name) => name.clone(),
+        Identity::DistinguishedName(name) => ike::certificate::name_text(name),
         Identity::KeyId(octets) => format!("key-id \"{}\"", octets.escape_ascii()),
     }
 }

@@ -81,6 +81,7 @@ impl From<&RegistrationConfig> for InitiatorConfig {
             initial_contact: config.initial_contact,
             policy: config.phase1.clone(),
             vendor_ids: Vec::new(),
+            unix_seconds: 0,
         }
     }
 }

@@ -4,6 +4,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
+use crate::certificate::{self, CertificateCredential};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use crate::wire::registry::Doi;
 
@@ -18,6 +19,8 @@ pub enum Identity {
     UserFqdn(String),
     /// Octets without a structure, sent as ID_KEY_ID.
     KeyId(Vec<u8>),
+    /// The subject of a certificate in DER form, sent as ID_DER_ASN1_DN.
+    DistinguishedName(Vec<u8>),
 }
 
 /// As configurations spell it, for example `fqdn gcks.example`.
@@ -27,6 +30,7 @@ impl core::fmt::Display for Identity {
             Self::Address(address) => write!(f, "address {address}"),
             Self::Fqdn(name) => write!(f, "fqdn {name}"),
             Self::UserFqdn(name) => write!(f, "user-fqdn {name}"),
+            Self::DistinguishedName(name) => write!(f, "dn {}", certificate::name_text(name)),
             Self::KeyId(octets) => write!(f, "key-id {}", octets.escape_ascii()),
         }
     }
@@ -49,14 +53,32 @@ pub enum Authentication {
     /// By a key that both know (RFC 2409 §5.4).
     #[default]
     PreSharedKey,
+    /// By RSA signatures with certificates (RFC 2409 §5.1).
+    RsaSignature,
+    /// By ECDSA on the curve P-256 with certificates (RFC 4754).
+    Ecdsa256,
+    /// By ECDSA on the curve P-384 with certificates (RFC 4754).
+    Ecdsa384,
+}
+
+impl Authentication {
+    /// As sentences name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PreSharedKey => "a pre-shared key",
+            Self::RsaSignature => "RSA signatures",
+            Self::Ecdsa256 => "ECDSA signatures on P-256",
+            Self::Ecdsa384 => "ECDSA signatures on P-384",
+        }
+    }
 }
 
 impl core::fmt::Display for Phase1Transform {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (encryption, hash) = (self.encryption.name(), self.hash.name());
         let group = self.group.number();
-        let Authentication::PreSharedKey = self.authentication;
-        write!(f, "{encryption} with {hash}, group {group} and a pre-shared key")
+        let authentication = self.authentication.name();
+        write!(f, "{encryption} with {hash}, group {group} and {authentication}")
     }
 }
 
@@ -111,7 +133,8 @@ pub struct PeerCredential {
     /// Addresses that use this key: a host or a prefix. The longest match wins (RFC 2409 §5.4: main
     /// mode knows no more).
     pub addresses: ipnet::IpNet,
-    /// The identity that the peer must prove; `None` accepts the one that equals its address.
+    /// The identity that the peer must prove; `None` accepts the one that equals its address, and
+    /// with certificates any that the peer's names.
     pub identity: Option<Identity>,
     /// What proves our identity to the peer, and the peer's to us.
     pub credential: Credential,
@@ -123,6 +146,8 @@ pub struct PeerCredential {
 pub enum Credential {
     /// A key that both know (RFC 2409 §5.4).
     PreSharedKey(Arc<Secret>),
+    /// A certificate with its key, and whom we believe (RFC 2409 §5.1).
+    Certificate(Arc<CertificateCredential>),
 }
 
 impl Credential {
@@ -130,6 +155,7 @@ impl Credential {
     pub fn authentication(&self) -> Authentication {
         match self {
             Self::PreSharedKey(_) => Authentication::PreSharedKey,
+            Self::Certificate(credential) => credential.authentication(),
         }
     }
 }

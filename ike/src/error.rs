@@ -6,6 +6,7 @@
 
 use core::net::SocketAddr;
 
+use crate::certificate::CertificateError;
 use crate::config::Identity;
 use crate::crypto::DhGroup;
 use crate::phase1::OfferRefused;
@@ -100,6 +101,15 @@ pub enum PeerMisbehaved {
         /// Whom the configuration names.
         expected: Identity,
         proved: Identity,
+    },
+    /// The peer's certificate is not to be believed, or names somebody else.
+    #[error("certificate: {0}")]
+    Certificate(CertificateError),
+    /// SIG does not fit the certificate's key and the message.
+    #[error("the signature of {message} is wrong: the peer does not have the certificate's key")]
+    WrongSignature {
+        /// The message, as the RFC numbers it.
+        message: &'static str,
     },
     /// The message identifier does not belong to this exchange, was used already, or is zero.
     #[error("message identifier {0:08x} is used up or not allowed")]
@@ -230,6 +240,8 @@ impl PeerMisbehaved {
             Self::NonceLength { .. } => "nonce-length",
             Self::ForeignTransform => "foreign-transform",
             Self::WrongIdentity { .. } => "wrong-identity",
+            Self::Certificate(_) => "certificate",
+            Self::WrongSignature { .. } => "wrong-signature",
             Self::MessageId(_) => "message-id",
         }
     }
@@ -246,6 +258,8 @@ impl PeerMisbehaved {
             Self::NonceLength { .. } => NotifyType::PAYLOAD_MALFORMED,
             Self::ForeignTransform => NotifyType::BAD_PROPOSAL_SYNTAX,
             Self::WrongIdentity { .. } => NotifyType::INVALID_ID_INFORMATION,
+            Self::Certificate(_) => NotifyType::INVALID_CERTIFICATE,
+            Self::WrongSignature { .. } => NotifyType::INVALID_SIGNATURE,
             Self::MessageId(_) => NotifyType::INVALID_MESSAGE_ID,
         }
     }

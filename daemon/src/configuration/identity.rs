@@ -58,6 +58,8 @@ impl Read for Identity {
             Self::Address(address) => ("address", address.to_string()),
             Self::Fqdn(name) => ("fqdn", name.clone()),
             Self::UserFqdn(name) => ("user-fqdn", name.clone()),
+            // Stands in certificates and in no file.
+            Self::DistinguishedName(name) => ("dn", ike::certificate::name_text(name)),
             Self::KeyId(octets) => ("key-id", String::from_utf8_lossy(octets).into_owned()),
         };
         format!("{{ {kind} = {} }}", text_toml(&name))

@@ -114,6 +114,10 @@ impl Encoder {
                 self.u8(2);
                 self.octets(name.as_bytes());
             }
+            Identity::DistinguishedName(name) => {
+                self.u8(4);
+                self.octets(name);
+            }
             Identity::KeyId(octets) => {
                 self.u8(3);
                 self.octets(octets);
@@ -311,6 +315,7 @@ impl<'a> Decoder<'a> {
             1 => Identity::Fqdn(self.text()?.to_owned()),
             2 => Identity::UserFqdn(self.text()?.to_owned()),
             3 => Identity::KeyId(self.octets()?.to_vec()),
+            4 => Identity::DistinguishedName(self.octets()?.to_vec()),
             _ => return Err(self.error("an identity")),
         })
     }

@@ -35,6 +35,17 @@ pub fn skeyid_pre_shared(
     prf(algorithm, pre_shared_key.expose(), &[ni_b, nr_b])
 }
 
+/// SKEYID for authentication with signatures: prf(Ni_b | Nr_b, g^xy).
+pub fn skeyid_signatures(
+    algorithm: HashAlgorithm,
+    g_xy: &Secret,
+    ni_b: &[u8],
+    nr_b: &[u8],
+) -> Secret {
+    let nonces = Zeroizing::new([ni_b, nr_b].concat());
+    prf(algorithm, &nonces, &[g_xy.expose()])
+}
+
 impl PhaseOneKeys {
     /// Derives SKEYID_d, SKEYID_a and SKEYID_e. `g_xy` is the shared secret at its group's full
     /// length.

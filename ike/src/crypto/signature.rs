@@ -125,6 +125,50 @@ impl PublicKey {
         Ok(Self(public))
     }
 
+    /// Reads a point of a curve in the form of a certificate's subjectPublicKey (RFC 5480 §2.2).
+    ///
+    /// # Errors
+    /// The octets are no point, or the kind is RSA.
+    pub(crate) fn from_point(kind: KeyKind, point: &[u8]) -> Result<Self, SignatureError> {
+        let no_key = SignatureError::PublicKey(kind);
+        let public = match kind {
+            KeyKind::Ecdsa256 => {
+                let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(point);
+                Public::Ecdsa256(key.map_err(|_| no_key)?)
+            }
+            KeyKind::Ecdsa384 => {
+                let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(point);
+                Public::Ecdsa384(key.map_err(|_| no_key)?)
+            }
+            KeyKind::Rsa | KeyKind::Ecdsa521 => return Err(no_key),
+        };
+        Ok(Self(public))
+    }
+
+    /// As [`verify`](Self::verify) for ECDSA, where `signature` is a DER sequence of r and s, as in
+    /// certificates.
+    ///
+    /// # Errors
+    /// [`SignatureError::Mismatch`], whatever the reason.
+    pub(crate) fn verify_der(
+        &self,
+        hash: HashAlgorithm,
+        digest: &[u8],
+        signature: &[u8],
+    ) -> Result<(), SignatureError> {
+        let mismatch = SignatureError::Mismatch;
+        let signature = match &self.0 {
+            Public::Ecdsa256(_) => {
+                p256::ecdsa::Signature::from_der(signature).map_err(|_| mismatch)?.to_vec()
+            }
+            Public::Ecdsa384(_) => {
+                p384::ecdsa::Signature::from_der(signature).map_err(|_| mismatch)?.to_vec()
+            }
+            Public::Rsa(_) | Public::Ecdsa521(_) => return Err(mismatch),
+        };
+        self.verify(hash, RsaForm::default(), digest, &signature)
+    }
+
     /// Kind of the key.
     pub fn kind(&self) -> KeyKind {
         match self.0 {

@@ -43,6 +43,8 @@ pub(super) struct HalfOpen {
     /// The last request and our answer.
     pub(super) answered: Answered,
     pub(super) began: BootTime,
+    /// How many messages 5 came whose proof was refused.
+    refused: u8,
     deadline: BootTime,
     /// Since when it waits for the peer.
     since: BootTime,
@@ -193,6 +195,7 @@ impl HalfOpenTable {
             credential,
             answered,
             began: now,
+            refused: 0,
             deadline,
             since: now,
             born,
@@ -263,6 +266,16 @@ impl HalfOpenTable {
         }
     }
 
+    /// A proof was refused that costs arithmetic to look at: the exchange waits for another message
+    /// 5, or has failed.
+    pub(super) fn refuse_proof(&mut self, cookies: &Cookies) {
+        let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
+        exchange.refused = exchange.refused.saturating_add(1);
+        if exchange.refused > TOLERATED_PROOFS {
+            self.fail(cookies);
+        }
+    }
+
     /// The source has returned our cookie and the exchange cannot come to a good end: it keeps its
     /// place until its time is over.
     pub(super) fn fail(&mut self, cookies: &Cookies) {
@@ -329,6 +342,10 @@ const TOLERATED_PUBLIC_VALUES: u8 = 2;
 /// A live peer answers sooner, its repetitions included: who has not until then may lose its place
 /// to another exchange of its address.
 const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(5);
+
+/// Refused signatures that one exchange may send before it is given up: somebody else may have
+/// written them, and each costs a look at a chain of certificates.
+const TOLERATED_PROOFS: u8 = 2;
 
 const IKE_PORT: u16 = 500;
 const GDOI_PORT: u16 = 848;

@@ -1,5 +1,7 @@
 //! Main mode as responder, for whoever has a credential.
 
+use std::borrow::Cow;
+
 use core::net::SocketAddr;
 
 use super::credentials::expected_identity;
@@ -7,11 +9,11 @@ use super::half_open::Phase;
 use super::{
     Arithmetic, Computation, Computed, Endpoint, EndpointEvent, Inbound, SessionEnd, answer_of,
 };
-use crate::config::Identity;
+use crate::config::{Credential, Identity, Phase1Policy, Phase1Transform};
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted, PeerIncompatible};
-use crate::phase1::Cookies;
 use crate::phase1::responder::{ExpectKe, ReceivedOffer};
+use crate::phase1::{Certified, Cookies};
 use crate::retransmission::{Answered, Digest};
 use crate::session::{Exchange, Session};
 use crate::time::BootTime;
@@ -66,7 +68,7 @@ impl<X: Exchange> Endpoint<X> {
         }
         let received = ReceivedOffer::read(datagram)?;
         let doi = received.doi();
-        let offer = match received.choose(&self.config.phase1) {
+        let offer = match received.choose(&self.phase1_for(source)) {
             Ok(offer) => offer,
             Err(error) => {
                 if let Error::PeerIncompatible(PeerIncompatible::NoProposalChosen(_)) = error {
@@ -95,15 +97,31 @@ impl<X: Exchange> Endpoint<X> {
         Ok(())
     }
 
+    /// The policies without what the credential for `source` is not for.
+    fn phase1_for(&self, source: SocketAddr) -> Cow<'_, [Phase1Policy]> {
+        let credential = self.credentials.find(source.ip());
+        let Some(method) = credential.map(|peer| peer.credential.authentication()) else {
+            return Cow::Borrowed(&self.config.phase1);
+        };
+        let fits = |transform: &Phase1Transform| transform.authentication == method;
+        if self.config.phase1.iter().flat_map(|policy| &policy.transforms).all(fits) {
+            return Cow::Borrowed(&self.config.phase1);
+        }
+        let mut policies = self.config.phase1.clone();
+        policies.iter_mut().for_each(|policy| policy.transforms.retain(fits));
+        Cow::Owned(policies)
+    }
+
     /// Takes up an exchange whose message 1 was answered without being kept, if `inbound` is its
     /// message 3.
     fn resume(&mut self, inbound: Inbound<'_>, cookies: Cookies) -> Result<bool, Error> {
         let Inbound { source, datagram, now, .. } = inbound;
         let address = inbound.address();
+        let policies = self.phase1_for(source).into_owned();
         let Some(offer) = self.offers.recognise(address, cookies, now, &mut self.rng) else {
             return Ok(false);
         };
-        let state = ExpectKe::resume(&self.config.phase1, cookies, offer)?;
+        let state = ExpectKe::resume(&policies, cookies, offer)?;
         state.read(datagram)?;
         self.may_compute()?;
         self.half_open.has_room(source, now)?;
@@ -215,14 +233,29 @@ impl<X: Exchange> Endpoint<X> {
         else {
             return Err(NotAccepted::Unexpected.into());
         };
-        let ours = self
-            .config
-            .identity
-            .clone()
-            .unwrap_or(Identity::Address(address.local.ip().to_canonical()));
-        let expected = expected_identity(&credential, source.ip());
+        let address_identity = || Identity::Address(address.local.ip().to_canonical());
         let began = exchange.began;
-        let (sa, message) = state.handle(datagram, &ours, &expected)?;
+        let (sa, message) = match &credential.credential {
+            Credential::PreSharedKey(_) => {
+                let ours = self.config.identity.clone().unwrap_or_else(address_identity);
+                let expected = expected_identity(&credential, source.ip());
+                state.handle(datagram, &ours, &expected)?
+            }
+            Credential::Certificate(own) => {
+                let ours = self.config.identity.clone().or_else(|| own.subject());
+                let ours = ours.unwrap_or_else(address_identity);
+                let unix_seconds = self.wall_clock.at(now);
+                let expected = credential.identity.as_ref();
+                let certified = Certified { credential: own, unix_seconds, expected };
+                match state.handle_signed(datagram, &ours, certified, &mut self.rng) {
+                    Ok(proved) => proved,
+                    Err(error) => {
+                        self.half_open.refuse_proof(&cookies);
+                        return Err(error);
+                    }
+                }
+            }
+        };
         self.offers.prove(source.ip(), state.offer(), self.config.limits.established);
         if sa.is_initial_contact() {
             self.forget_before(began, sa.peer_identity(), source);

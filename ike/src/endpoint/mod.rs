@@ -120,6 +120,19 @@ pub struct Inbound<'a> {
     pub now: BootTime,
 }
 
+/// What time it was at some time since boot.
+#[derive(Clone, Copy, Debug, Default)]
+struct WallClock {
+    now: BootTime,
+    unix_seconds: u64,
+}
+
+impl WallClock {
+    fn at(self, now: BootTime) -> u64 {
+        self.unix_seconds.saturating_add(now.saturating_since(self.now).as_secs())
+    }
+}
+
 impl Inbound<'_> {
     fn address(&self) -> PeerAddress {
         PeerAddress { remote: self.source, local: self.local }
@@ -138,6 +151,7 @@ pub struct Endpoint<X: Exchange> {
     half_open: HalfOpenTable,
     offers: ProvedOffers,
     sessions: Sessions<X>,
+    wall_clock: WallClock,
     arithmetic: Arithmetic,
     computations: VecDeque<Computation>,
     outstanding: Outstanding,
@@ -157,6 +171,7 @@ impl<X: Exchange> Endpoint<X> {
             rng,
             half_open: HalfOpenTable::new(config.limits),
             sessions: Sessions::new(config.limits),
+            wall_clock: WallClock::default(),
             arithmetic: Arithmetic::default(),
             computations: VecDeque::new(),
             outstanding: Outstanding::default(),
@@ -217,6 +232,12 @@ impl<X: Exchange> Endpoint<X> {
             true => session.with_dead_peer_detection(),
             false => session,
         });
+    }
+
+    /// At `now` it is `unix_seconds` since 1970. Certificates are valid by that; before it is known
+    /// none is.
+    pub fn set_wall_clock(&mut self, now: BootTime, unix_seconds: u64) {
+        self.wall_clock = WallClock { now, unix_seconds };
     }
 
     /// Where arithmetic is done from now on.

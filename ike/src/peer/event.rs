@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::certificate;
 use crate::config::{Identity, Phase1Transform};
 use crate::endpoint::SessionEnd;
 use crate::error::Error;
@@ -152,6 +153,7 @@ impl fmt::Display for Name<'_> {
         match self.0 {
             Identity::Address(address) => write!(f, "{address}"),
             Identity::Fqdn(name) | Identity::UserFqdn(name) => f.write_str(name),
+            Identity::DistinguishedName(name) => f.write_str(&certificate::name_text(name)),
             Identity::KeyId(octets) => octets.iter().try_for_each(|octet| write!(f, "{octet:02x}")),
         }
     }

@@ -69,6 +69,7 @@ impl Peer {
             initial_contact: !self.contacted,
             policy: self.config.phase1.clone(),
             vendor_ids: Vec::new(),
+            unix_seconds: 0,
         };
         match Initiator::start(config, &mut self.rng) {
             Ok((initiator, message)) => {

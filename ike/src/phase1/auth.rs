@@ -12,9 +12,9 @@ use super::exchange_cipher::{ExchangeCipher, Opened, Sealed, open_with, seal_wit
 use super::informational::is_initial_contact;
 use super::isakmp_sa::{Established, IsakmpSa, PeerAuthenticated, Role};
 use super::message::{AuthMessage, auth_payloads, check_header};
-use crate::config::{Credential, Identity, Phase1Transform};
+use crate::config::{Authentication, Credential, Identity, Phase1Transform};
 use crate::crypto::keymat::{self, PhaseOneKeys};
-use crate::crypto::{Cipher, Secret, prf};
+use crate::crypto::{Cipher, HashAlgorithm, Secret, prf};
 use crate::error::{ApiMisuse, Error, NotAccepted, PeerMisbehaved};
 use crate::wire::Codec;
 use crate::wire::header;
@@ -55,6 +55,24 @@ pub(super) struct MainModeKeys {
 }
 
 impl MainModeKeys {
+    pub(super) fn cookies(&self) -> Cookies {
+        self.negotiated.cookies
+    }
+
+    pub(super) fn cipher(&self) -> &Cipher {
+        &self.cipher
+    }
+
+    /// The negotiated hash.
+    pub(super) fn hash(&self) -> HashAlgorithm {
+        self.negotiated.transform.hash
+    }
+
+    /// The negotiated method.
+    pub(super) fn authentication(&self) -> Authentication {
+        self.negotiated.transform.authentication
+    }
+
     /// SAi_b, the body of the initiator's SA payload.
     pub(super) fn offer(&self) -> &[u8] {
         &self.negotiated.sai_b
@@ -76,6 +94,7 @@ impl MainModeKeys {
         }
         let skeyid = match credential {
             Credential::PreSharedKey(key) => keymat::skeyid_pre_shared(hash, key, ni_b, nr_b),
+            Credential::Certificate(_) => keymat::skeyid_signatures(hash, g_xy, ni_b, nr_b),
         };
         Self::from_skeyid(negotiated, skeyid, g_xy, exchanged)
     }
@@ -108,13 +127,22 @@ impl MainModeKeys {
 
     /// HASH_I or HASH_R, by who proves its identity with it.
     pub(super) fn authenticator(&self, prover: Role, id_b: &[u8]) -> Secret {
-        let Negotiated { cookies: Cookies { initiator, responder }, transform, sai_b, .. } =
-            &self.negotiated;
+        self.authenticator_with(self.hash(), prover, id_b)
+    }
+
+    /// The same by the prf of another hash.
+    pub(super) fn authenticator_with(
+        &self,
+        algorithm: HashAlgorithm,
+        prover: Role,
+        id_b: &[u8],
+    ) -> Secret {
+        let Negotiated { cookies: Cookies { initiator, responder }, sai_b, .. } = &self.negotiated;
         let parts: [&[u8]; 6] = match prover {
             Role::Initiator => [&self.g_xi, &self.g_xr, initiator, responder, sai_b, id_b],
             Role::Responder => [&self.g_xr, &self.g_xi, responder, initiator, sai_b, id_b],
         };
-        prf(transform.hash, self.keys.skeyid.expose(), &parts)
+        prf(algorithm, self.keys.skeyid.expose(), &parts)
     }
 
     /// Writes `HDR*, ID, HASH` for our identity, with a notification if there is one to send.
@@ -188,9 +216,9 @@ impl MainModeKeys {
 
 /// The peer's identity with the proof for it.
 pub(super) struct PeerProof {
-    identity: Identity,
-    authenticated: PeerAuthenticated,
-    initial_contact: bool,
+    pub(super) identity: Identity,
+    pub(super) authenticated: PeerAuthenticated,
+    pub(super) initial_contact: bool,
 }
 
 fn cipher(encryption: crate::crypto::Phase1Encryption, key: Secret) -> Result<Cipher, Error> {

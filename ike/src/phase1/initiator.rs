@@ -1,4 +1,4 @@
-//! Main mode with a pre-shared key, initiator (RFC 2409 §5.4).
+//! Main mode, initiator (RFC 2409 §5.1, §5.4).
 //!
 //! ```text
 //! start       --> HDR, SA                 ExpectSa
@@ -18,12 +18,13 @@ use super::informational::initial_contact;
 use super::isakmp_sa::{IsakmpSa, Role};
 use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
 use super::proposal;
+use super::signatures::{Certified, requests};
 use crate::config::{Credential, Identity, Phase1Policy};
 use crate::crypto::{KeyPair, PublicValue, Secret, SeededRng};
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
-use crate::wire::InvalidMessage;
 use crate::wire::header::Cookie;
 use crate::wire::vendor::VendorId;
+use crate::wire::{InvalidMessage, Payload};
 
 /// What an initiator brings along.
 #[derive(Clone, Debug)]
@@ -40,6 +41,9 @@ pub struct InitiatorConfig {
     /// What we state in messages 1 and 3: a responder that keeps nothing of message 1 hears it in
     /// message 3.
     pub vendor_ids: Vec<VendorId>,
+    /// When phase 1 begins, in seconds since 1970: the responder's certificate must be valid then.
+    /// Without certificates nobody asks.
+    pub unix_seconds: u64,
 }
 
 /// An initiator that waits for the responder.
@@ -102,7 +106,7 @@ impl Initiator {
                 Ok(InitiatorStep::Continue { next: Self::ExpectKe(next), message })
             }
             Self::ExpectKe(state) => {
-                let (next, message) = state.handle(datagram)?;
+                let (next, message) = state.handle(datagram, rng)?;
                 Ok(InitiatorStep::Continue { next: Self::ExpectAuth(next), message })
             }
             Self::ExpectAuth(state) => state.handle(datagram).map(InitiatorStep::Established),
@@ -142,8 +146,9 @@ impl ExpectSa {
         };
         let key_pair = KeyPair::generate(negotiated.transform.group, rng);
         let nonce = rng.array();
-        let message =
-            KeyExchangeMessage::write(cookies, key_pair.public(), &nonce, &self.config.vendor_ids)?;
+        let mut others = requests(&self.config.credential);
+        others.extend(self.config.vendor_ids.iter().cloned().map(Payload::from));
+        let message = KeyExchangeMessage::write(cookies, key_pair.public(), &nonce, others)?;
         Ok((ExpectKe { config: Arc::clone(&self.config), negotiated, key_pair, nonce }, message))
     }
 }
@@ -159,7 +164,7 @@ pub struct ExpectKe {
 
 impl ExpectKe {
     /// `HDR, KE, Nr <--`, then `HDR*, IDii, HASH_I -->`. Costs one exponentiation.
-    fn handle(&self, datagram: &[u8]) -> Result<(ExpectAuth, Vec<u8>), Error> {
+    fn handle(&self, datagram: &[u8], rng: &mut SeededRng) -> Result<(ExpectAuth, Vec<u8>), Error> {
         let group = self.negotiated.transform.group;
         let KeyExchangeMessage { public, nonce, vendor_ids } =
             KeyExchangeMessage::read("message 4", self.negotiated.cookies, group, datagram)?;
@@ -178,7 +183,7 @@ impl ExpectKe {
         };
         let mut negotiated = self.negotiated.clone();
         negotiated.peer_vendor_ids.extend(vendor_ids);
-        ExpectAuth::begin(&self.config, negotiated, &g_xy, &exchanged)
+        ExpectAuth::begin(&self.config, negotiated, &g_xy, &exchanged, rng)
     }
 }
 
@@ -198,12 +203,19 @@ impl ExpectAuth {
         negotiated: Negotiated,
         g_xy: &Secret,
         exchanged: &Exchanged<'_>,
+        rng: &mut SeededRng,
     ) -> Result<(Self, Vec<u8>), Error> {
         let cookies = negotiated.cookies;
         let (keys, exchange) =
             MainModeKeys::derive(negotiated, &config.credential, g_xy, exchanged)?;
         let contact = config.initial_contact.then(|| initial_contact(cookies));
-        let sealed = keys.seal(&exchange, Role::Initiator, &config.identity, contact)?;
+        let (role, identity) = (Role::Initiator, &config.identity);
+        let sealed = match &config.credential {
+            Credential::PreSharedKey(_) => keys.seal(&exchange, role, identity, contact)?,
+            Credential::Certificate(credential) => {
+                keys.seal_signed(&exchange, role, identity, credential, contact, rng)?
+            }
+        };
         let next = Self { config: Arc::clone(config), cookies, keys, exchange: sealed.next() };
         Ok((next, sealed.into_datagram()))
     }
@@ -211,8 +223,17 @@ impl ExpectAuth {
     /// `HDR*, IDir, HASH_R <--`.
     fn handle(&self, datagram: &[u8]) -> Result<IsakmpSa, Error> {
         let expected = &self.config.expected_identity;
-        let (proof, last) =
-            self.keys.open("message 6", &self.exchange, Role::Responder, expected, datagram)?;
+        let (message, role) = ("message 6", Role::Responder);
+        let (proof, last) = match &self.config.credential {
+            Credential::PreSharedKey(_) => {
+                self.keys.open(message, &self.exchange, role, expected, datagram)?
+            }
+            Credential::Certificate(credential) => {
+                let (expected, unix_seconds) = (Some(expected), self.config.unix_seconds);
+                let certified = Certified { credential, unix_seconds, expected };
+                self.keys.open_signed(message, &self.exchange, role, certified, datagram)?
+            }
+        };
         Ok(self.keys.establish(Role::Initiator, proof, &last))
     }
 }

@@ -4,8 +4,9 @@ use core::time::Duration;
 
 use super::cookies::Cookies;
 use super::exchange_cipher::{ExchangeCipher, Opened, Sealed, open_with, seal_with};
+use crate::certificate::{CertificateError, PeerCertificate};
 use crate::config::{Identity, Phase1Transform};
-use crate::crypto::{Cipher, Iv, Secret, constant_time_eq, keymat, prf};
+use crate::crypto::{Cipher, HashAlgorithm, Iv, RsaForm, Secret, constant_time_eq, keymat, prf};
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::wire::chain::encode_one;
 use crate::wire::hash::Hash;
@@ -21,7 +22,7 @@ pub enum Role {
     Responder,
 }
 
-/// Proof that the peer's HASH_I or HASH_R was verified and its identity is an accepted one. Minted
+/// Proof that the peer's HASH or SIG of main mode was verified and its identity is an accepted one. Minted
 /// where that is checked and nowhere else; an [`IsakmpSa`] cannot be made without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAuthenticated(());
@@ -38,13 +39,42 @@ impl PeerAuthenticated {
         if !constant_time_eq(computed.expose(), received) {
             return Err(PeerMisbehaved::WrongHash { message });
         }
-        if proved != expected {
-            return Err(PeerMisbehaved::WrongIdentity {
-                expected: expected.clone(),
-                proved: proved.clone(),
-            });
-        }
+        check_expected(proved, Some(expected))?;
         Ok(Self(()))
+    }
+
+    /// Verifies SIG over an authenticator of main mode with the key of a verified certificate, and
+    /// the identity that both cover.
+    pub(super) fn verify_signature(
+        message: &'static str,
+        (algorithm, computed): (HashAlgorithm, &Secret),
+        signature: &[u8],
+        peer: &PeerCertificate,
+        proved: &Identity,
+        expected: Option<&Identity>,
+    ) -> Result<Self, PeerMisbehaved> {
+        peer.key()
+            .verify(algorithm, RsaForm::RawDigest, computed.expose(), signature)
+            .map_err(|_| PeerMisbehaved::WrongSignature { message })?;
+        if !peer.proves(proved) {
+            let (subject, identity) = (peer.subject(), proved.clone());
+            return Err(PeerMisbehaved::Certificate(CertificateError::Identity {
+                subject,
+                identity,
+            }));
+        }
+        check_expected(proved, expected)?;
+        Ok(Self(()))
+    }
+}
+
+fn check_expected(proved: &Identity, expected: Option<&Identity>) -> Result<(), PeerMisbehaved> {
+    match expected.filter(|expected| *expected != proved) {
+        None => Ok(()),
+        Some(expected) => Err(PeerMisbehaved::WrongIdentity {
+            expected: expected.clone(),
+            proved: proved.clone(),
+        }),
     }
 }
 

@@ -136,11 +136,11 @@ impl KeyExchangeMessage {
         cookies: Cookies,
         public: &[u8],
         nonce: &[u8],
-        vendor_ids: &[VendorId],
+        others: Vec<Payload>,
     ) -> Result<Vec<u8>, Error> {
         let mut payloads: Vec<Payload> =
             vec![KeyExchange(public.to_vec()).into(), Nonce(nonce.to_vec()).into()];
-        payloads.extend(vendor_ids.iter().cloned().map(Payload::from));
+        payloads.extend(others);
         clear(cookies, &payloads)
     }
 }
@@ -226,7 +226,11 @@ fn clear(cookies: Cookies, payloads: &[Payload]) -> Result<Vec<u8>, Error> {
 
 /// Refuses payloads that are neither in `own` nor harmless in every message of main mode, as those
 /// of private use are: whoever understands none of them loses nothing.
-fn check_kinds(message: &'static str, chain: &Chain<'_>, own: &[PayloadKind]) -> Result<(), Error> {
+pub(super) fn check_kinds(
+    message: &'static str,
+    chain: &Chain<'_>,
+    own: &[PayloadKind],
+) -> Result<(), Error> {
     const HARMLESS: [PayloadKind; 4] = [
         PayloadKind::VENDOR_ID,
         PayloadKind::NOTIFICATION,
@@ -247,7 +251,7 @@ fn check_kinds(message: &'static str, chain: &Chain<'_>, own: &[PayloadKind]) ->
     }
 }
 
-fn only<'a>(
+pub(super) fn only<'a>(
     message: &'static str,
     chain: &Chain<'a>,
     kind: PayloadKind,
@@ -263,7 +267,10 @@ fn only<'a>(
 
 /// Protocol and port of a phase-1 identity are 0/0 or UDP with IKE's port (RFC 2407 §4.6.2), with
 /// address translation UDP and 0 (RFC 3947 §4); on the GDOI's port peers may put that one.
-fn check_protocol_and_port(id: &Identification, payload_offset: usize) -> Result<(), Error> {
+pub(super) fn check_protocol_and_port(
+    id: &Identification,
+    payload_offset: usize,
+) -> Result<(), Error> {
     match (id.protocol, id.port) {
         (0 | 17, 0) | (17, 500 | 848) => Ok(()),
         _ => {

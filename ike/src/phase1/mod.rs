@@ -10,6 +10,8 @@
 //!                          <--     HDR*, IDir, HASH_R
 //! ```
 //!
+//! With certificates, messages 5 and 6 carry CERT and SIG in place of HASH.
+//!
 //! Each state is a struct that a message turns into the next one. The methods take the state by
 //! reference: a message that is refused leaves it as it was, a message that is accepted yields the
 //! state to put in its place.
@@ -24,6 +26,7 @@ mod message;
 pub(crate) mod proposal;
 pub mod refusal;
 pub mod responder;
+mod signatures;
 
 pub use cookies::Cookies;
 pub use exchange_cipher::{Authentic, ExchangeCipher, Opened, Sealed, Verified};
@@ -32,6 +35,7 @@ pub use initiator::{Initiator, InitiatorConfig, InitiatorStep};
 pub use isakmp_sa::{HashVerified, IsakmpSa, PeerAuthenticated, Role};
 pub use message::KeyExchangeMessage;
 pub use refusal::OfferRefused;
+pub use signatures::Certified;
 
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod testing;

@@ -286,12 +286,18 @@ fn encryption_of(
 fn method_number(authentication: Authentication) -> AuthenticationMethod {
     match authentication {
         Authentication::PreSharedKey => AuthenticationMethod::PRE_SHARED_KEY,
+        Authentication::RsaSignature => AuthenticationMethod::RSA_SIGNATURES,
+        Authentication::Ecdsa256 => AuthenticationMethod::ECDSA_256,
+        Authentication::Ecdsa384 => AuthenticationMethod::ECDSA_384,
     }
 }
 
 fn method_of(number: AuthenticationMethod) -> Option<Authentication> {
     match number {
         AuthenticationMethod::PRE_SHARED_KEY => Some(Authentication::PreSharedKey),
+        AuthenticationMethod::RSA_SIGNATURES => Some(Authentication::RsaSignature),
+        AuthenticationMethod::ECDSA_256 => Some(Authentication::Ecdsa256),
+        AuthenticationMethod::ECDSA_384 => Some(Authentication::Ecdsa384),
         _ => None,
     }
 }

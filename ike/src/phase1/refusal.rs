@@ -64,6 +64,9 @@ impl TransformFault {
             Self::Value(class, found.and_then(Attribute::as_basic).unwrap_or_default())
         };
         let any = |same: &dyn Fn(&Phase1Transform) -> bool| policy.transforms.iter().any(same);
+        if !any(&|ours| ours.authentication == transform.authentication) {
+            return value(Phase1Attribute::AUTHENTICATION_METHOD);
+        }
         if !any(&|ours| ours.encryption == transform.encryption) {
             let same_cipher = any(&|ours| {
                 let (a, b) = (ours.encryption, transform.encryption);

@@ -1,4 +1,4 @@
-//! Main mode with a pre-shared key, responder (RFC 2409 §5.4).
+//! Main mode, responder (RFC 2409 §5.1, §5.4).
 //!
 //! ```text
 //! answer_offer   <-- HDR, SA
@@ -20,6 +20,7 @@ use super::exchange_cipher::ExchangeCipher;
 use super::isakmp_sa::{IsakmpSa, Role};
 use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
 use super::proposal::{self, Agreement};
+use super::signatures::{Certified, requests};
 use crate::config::{Credential, Identity, Phase1Policy, Phase1Transform};
 use crate::crypto::{KeyPair, PublicValue, SeededRng};
 use crate::dead_peer_detection;
@@ -228,7 +229,12 @@ impl ExpectKe {
             ni_b: &received.nonce,
             nr_b: &nonce,
         };
-        let message = KeyExchangeMessage::write(self.cookies(), key_pair.public(), &nonce, &[])?;
+        let message = KeyExchangeMessage::write(
+            self.cookies(),
+            key_pair.public(),
+            &nonce,
+            requests(credential),
+        )?;
         let mut negotiated = self.negotiated.clone();
         negotiated.peer_vendor_ids.extend(known(received.vendor_ids.clone()));
         let (keys, exchange) = MainModeKeys::derive(negotiated, credential, &g_xy, &exchanged)?;
@@ -269,6 +275,28 @@ impl ExpectAuth {
         let (proof, behind) =
             self.keys.open("message 5", &self.exchange, Role::Initiator, expected, datagram)?;
         let sealed = self.keys.seal(&behind, Role::Responder, ours, None)?;
+        let sa = self.keys.establish(Role::Responder, proof, &sealed.next());
+        Ok((sa, sealed.into_datagram()))
+    }
+
+    /// `HDR*, IDii, CERT, SIG_I <--`, then `HDR*, IDir, CERT, SIG_R -->`.
+    ///
+    /// # Errors
+    /// As for [`handle`](Self::handle): the peer's certificate, its signature or its identity is not
+    /// to be believed.
+    pub fn handle_signed(
+        &self,
+        datagram: &[u8],
+        ours: &Identity,
+        certified: Certified<'_>,
+        rng: &mut SeededRng,
+    ) -> Result<(IsakmpSa, Vec<u8>), Error> {
+        let role = Role::Initiator;
+        let (proof, behind) =
+            self.keys.open_signed("message 5", &self.exchange, role, certified, datagram)?;
+        let credential = certified.credential;
+        let sealed =
+            self.keys.seal_signed(&behind, Role::Responder, ours, credential, None, rng)?;
         let sa = self.keys.establish(Role::Responder, proof, &sealed.next());
         Ok((sa, sealed.into_datagram()))
     }

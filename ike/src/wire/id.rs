@@ -37,6 +37,7 @@ impl Identification {
             Identity::Fqdn(name) => (IdType::FQDN, name.as_bytes().to_vec()),
             Identity::UserFqdn(name) => (IdType::USER_FQDN, name.as_bytes().to_vec()),
             Identity::KeyId(octets) => (IdType::KEY_ID, octets.clone()),
+            Identity::DistinguishedName(name) => (IdType::DER_ASN1_DN, name.clone()),
         };
         Self { kind, protocol: 0, port: 0, data }
     }
@@ -54,6 +55,9 @@ impl Identification {
             IdType::FQDN => self.text().map(Identity::Fqdn),
             IdType::USER_FQDN => self.text().map(Identity::UserFqdn),
             IdType::KEY_ID if !self.data.is_empty() => Some(Identity::KeyId(self.data.clone())),
+            IdType::DER_ASN1_DN if !self.data.is_empty() => {
+                Some(Identity::DistinguishedName(self.data.clone()))
+            }
             _ => None,
         }
     }

@@ -1,6 +1,7 @@
 //! An initiator of phase 1 against an endpoint: computations that are handed out, and who may speak
 //! under a session.
 
+mod certificates;
 mod mobility;
 
 use std::sync::Arc;
@@ -106,6 +107,7 @@ impl Pair {
             initial_contact: false,
             policy: offered,
             vendor_ids: ours,
+            unix_seconds: 0,
         };
         let (initiator, message) = Initiator::start(config, &mut rng).unwrap();
         (Self { endpoint, initiator, rng }, message)

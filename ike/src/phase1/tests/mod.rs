@@ -52,6 +52,7 @@ fn initiator_config(transforms: &[Phase1Transform]) -> InitiatorConfig {
         initial_contact: false,
         policy: policy(transforms),
         vendor_ids: Vec::new(),
+        unix_seconds: 0,
     }
 }
 

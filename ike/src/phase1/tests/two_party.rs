@@ -262,7 +262,7 @@ fn unusable_public_values_are_refused_on_both_sides() {
             vec![0xff; group.public_length()],
             own.public()[1..].to_vec(),
         ] {
-            let forged = KeyExchangeMessage::write(cookies, &public, &[1; 16], &[]).unwrap();
+            let forged = KeyExchangeMessage::write(cookies, &public, &[1; 16], Vec::new()).unwrap();
             assert_eq!(run.expect_ke.handle(&forged, rng).unwrap_err(), refused);
             let state = &run.responder_expect_ke;
             let checked = state.read(&forged).and_then(|received| state.check(&received));

@@ -177,9 +177,11 @@ fn identifications() {
     assert_eq!(identity("02 00 0000 67310061"), None);
     assert_eq!(identity("02 00 0000 ff"), None);
     assert_eq!(identity("0b 00 0000"), None);
-    assert_eq!(identity("09 00 0000 3000"), None);
+    assert_eq!(identity("09 00 0000"), None);
+    assert_eq!(identity("0a 00 0000 3000"), None);
     assert_eq!(identity("02 11 0350 67312e6c6162"), Some(Identity::Fqdn("g1.lab".into())));
     assert_eq!(identity("03 00 0000 6140622e63"), Some(Identity::UserFqdn("a@b.c".into())));
+    assert_eq!(identity("09 00 0000 3000"), Some(Identity::DistinguishedName(vec![0x30, 0])));
     assert_eq!(identity("0b 00 0000 00ff"), Some(Identity::KeyId(vec![0, 0xff])));
 }
 
