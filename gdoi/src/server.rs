@@ -122,6 +122,11 @@ impl Server {
         self.endpoint.proved_offers()
     }
 
+    /// The offer of main mode that the peer at `source` has proved.
+    pub fn proved_offer(&self, source: IpAddr) -> Option<&[u8]> {
+        self.endpoint.proved_offer(source)
+    }
+
     /// The peer at `source` proved earlier that it makes this offer.
     pub fn remember_offer(&mut self, source: IpAddr, offer: &[u8]) {
         self.endpoint.remember_offer(source, offer);

@@ -229,7 +229,8 @@ impl Delivery {
         self.is_meant(claim) && claim.member(is_awaited).is_some()
     }
 
-    /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
+    /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not. A
+    /// transmission whose datagrams have not all been polled counts as not made.
     pub fn handle_timeout(&mut self, now: BootTime) {
         match self.deadline {
             // The datagrams wait for something: for a state that cannot be written, or for their

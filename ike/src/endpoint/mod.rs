@@ -252,6 +252,11 @@ impl<X: Exchange> Endpoint<X> {
         self.offers.iter()
     }
 
+    /// The offer that the peer at `source` has proved.
+    pub fn proved_offer(&self, source: IpAddr) -> Option<&[u8]> {
+        self.offers.of(source)
+    }
+
     /// The peer at `source` proved earlier that it makes this offer.
     pub fn remember_offer(&mut self, source: IpAddr, offer: &[u8]) {
         self.offers.prove(source, offer, self.config.limits.established);

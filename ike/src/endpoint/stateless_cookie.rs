@@ -89,6 +89,12 @@ impl ProvedOffers {
         self.touch(source, place);
     }
 
+    /// What the peer at `source` has proved.
+    pub(super) fn of(&self, source: IpAddr) -> Option<&[u8]> {
+        let (_, place) = self.by_source.get(&source)?;
+        self.by_place.get(place).map(|offer| offer.octets.as_slice())
+    }
+
     /// Every peer with the offer that it has proved.
     pub(super) fn iter(&self) -> impl Iterator<Item = (IpAddr, &[u8])> {
         let offer = |place: &u8| self.by_place.get(place).map(|offer| offer.octets.as_slice());

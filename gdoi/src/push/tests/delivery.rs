@@ -250,6 +250,29 @@ fn a_member_behind_address_translation() {
     assert!(delivery.is_finished());
 }
 
+/// Nothing may leave, for longer than all transmissions take: none of them is used up.
+#[test]
+fn a_push_that_cannot_leave_waits() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+    let mut delivery =
+        Delivery::new(server.push_tek(0x1000), recipients(2), DeliveryPolicy::default(), at(0));
+    // One of the two has left.
+    assert!(delivery.poll_transmit().is_some());
+    for _ in 0..100 {
+        delivery.handle_timeout(delivery.poll_timeout().unwrap().at);
+        assert!(events(&mut delivery).is_empty());
+    }
+    assert_eq!(sent(&mut delivery).len(), 1, "the other one");
+    let mut times = 0;
+    while let Some(deadline) = delivery.poll_timeout() {
+        delivery.handle_timeout(deadline.at);
+        times += sent(&mut delivery).len();
+    }
+    assert_eq!(times, 4, "both repetitions for both");
+    let missing = vec![ip(1), ip(2)];
+    assert_eq!(events(&mut delivery), [DeliveryEvent::Finished { missing }]);
+}
+
 /// The endpoint of a key server sends pushes beside its exchanges and takes acknowledgements from
 /// known addresses alone.
 #[test]
