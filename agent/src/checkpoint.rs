@@ -12,9 +12,11 @@
 
 use core::time::Duration;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use daemon::sealed::file::{Moment, SealedFile, SealedFileError};
+use daemon::secrets::own_aes_key;
 use ike::BootTime;
 use ike::crypto::Secret;
 use tracing::{error, info, warn};
@@ -51,10 +53,12 @@ impl Checkpoint {
     /// The state key has a wrong length.
     pub fn new(config: &Config, boot: Boot) -> Result<Self, SealedFileError> {
         let path = sealed_path(config);
+        let own = || config.own_state_key.as_deref().and_then(own_key).map(Arc::new);
         let sealed = config
             .state_key
-            .as_ref()
-            .map(|key| SealedFile::new(path, sealed_keys::OWNER, key))
+            .clone()
+            .or_else(own)
+            .map(|key| SealedFile::new(path, sealed_keys::OWNER, &key))
             .transpose()?;
         Ok(Self {
             boot,
@@ -216,7 +220,7 @@ impl Checkpoint {
 /// # Errors
 /// It is there and cannot be removed.
 pub fn remove_orphan(config: &Config) -> io::Result<bool> {
-    if config.state_key.is_some() {
+    if config.state_key.is_some() || config.own_state_key.is_some() {
         return Ok(false);
     }
     match std::fs::remove_file(sealed_path(config)) {
@@ -224,6 +228,20 @@ pub fn remove_orphan(config: &Config) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// The key in the state directory, made if need be. The machine's group traffic does not depend on
+/// it: without one the agent goes on and keeps nothing across a reboot.
+fn own_key(path: &Path) -> Option<Secret> {
+    own_aes_key(path)
+        .map_err(|error| {
+            error!(
+                event = "state-key-unusable",
+                %error,
+                "no state key; no key of a group survives a reboot"
+            );
+        })
+        .ok()
 }
 
 fn sealed_path(config: &Config) -> PathBuf {

@@ -12,6 +12,9 @@ use nix::libc;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::entropy;
+use crate::replace::write_atomically;
+
 /// Longest pre-shared key in octets.
 pub const LONGEST: usize = 1024;
 
@@ -43,6 +46,10 @@ impl fmt::Display for SecretSource {
 pub enum SecretError {
     #[error("{origin}: {error}; {remedy}")]
     Unreadable { origin: SecretSource, error: io::Error, remedy: &'static str },
+    #[error(
+        "{path}: the state key cannot be made: {error}; make the state directory, owned by the daemon's user and writable", path = .path.display()
+    )]
+    Unwritable { path: PathBuf, error: io::Error },
     #[error("{origin} is readable by {who}; run `chmod 600 {path}`", path = .path.display())]
     Exposed { origin: SecretSource, who: &'static str, path: PathBuf },
     #[error("{origin} is not a regular file; name a file that holds the key and nothing else")]
@@ -82,6 +89,21 @@ pub fn read_aes_key(origin: &SecretSource) -> Result<Secret, SecretError> {
         16 | 32 => Ok(Secret::copy_from(&octets)),
         have => Err(SecretError::KeyLength { origin: origin.clone(), have }),
     }
+}
+
+/// The AES key in the file at `path`; made there, with mode 0600, if there is none.
+///
+/// # Errors
+/// As [`read_aes_key`], or it cannot be made.
+pub fn own_aes_key(path: &Path) -> Result<Secret, SecretError> {
+    if !path.exists() {
+        let made = || -> io::Result<()> {
+            let key = Zeroizing::new(entropy::seed().map_err(io::Error::other)?);
+            write_atomically(path, &*key)
+        };
+        made().map_err(|error| SecretError::Unwritable { path: path.to_owned(), error })?;
+    }
+    read_aes_key(&SecretSource::File(path.to_owned()))
 }
 
 fn read_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Secret, SecretError> {

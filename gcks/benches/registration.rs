@@ -119,7 +119,7 @@ fn start(directory: &Path) -> Server {
     let config = directory.join("gcks.toml");
     let head = format!(
         "control-socket = \"{}/control.sock\"\nlisten = [\"127.0.0.1\"]\nport = {port}\n\
-         [ike]\nencryption = [\"aes-256-cbc\"]\nhash = [\"sha2-256\"]\ndh-group = [14, 19]",
+         keep-state = false\n[ike]\nencryption = [\"aes-256-cbc\"]\nhash = [\"sha2-256\"]\ndh-group = [14, 19]",
         directory.display()
     );
     let text = support::configuration(directory, &head, "127.0.0.2", "");

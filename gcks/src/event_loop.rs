@@ -10,8 +10,7 @@ use ::control::{ReloadArgument, Request, Response};
 use anyhow::Context;
 use daemon::clock::{self, Timer};
 use daemon::limit::LogLimiter;
-use daemon::sealed::file::{Moment, Owner, SealedFile};
-use daemon::{entropy, notify};
+use daemon::notify;
 use gdoi::server::{Arithmetic, Computed};
 use ike::BootTime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,8 +20,9 @@ use crate::config::{Config, Fixed};
 use crate::control;
 use crate::event_log;
 use crate::group::key_generation::OsEntropy;
-use crate::group::signing_key::{self, SigningKeys};
+use crate::group::signing_key;
 use crate::loader::{Asked, Loaded, Loader, Ready};
+use crate::persistence::{self, Persistence};
 use crate::server::KeyServer;
 use crate::sockets::Network;
 use crate::workers::Workers;
@@ -54,7 +54,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let listen = network.local();
     let mut calls = answer_calls(control_socket)?;
     let signing_keys = signing_key::load_all(&config.groups)?;
-    let (mut key_server, state_file) = restore(config, &signing_keys)?;
+    let (mut key_server, persistence) = persistence::start(config, &signing_keys, started)?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut reload = signal(SignalKind::hangup()).context("SIGHUP")?;
@@ -62,7 +62,7 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     key_server.set_arithmetic(Arithmetic::HandedOut);
     let mut running = Running {
         key_server,
-        state_file,
+        persistence,
         listen,
         started,
         limiter: LogLimiter::default(),
@@ -74,6 +74,9 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     };
     let watchdog = notify::watchdog_interval();
     let mut next_watchdog = watchdog.map(|interval| started + interval);
+
+    // Said now, and not when the first member registers.
+    running.save();
 
     tracing::info!(
         event = "ready",
@@ -133,41 +136,6 @@ pub async fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A state is written before anything leaves that it describes, so that no number is ever used
-/// twice.
-const STATE: Owner = Owner {
-    program: "gcks",
-    magic: b"gcks state\x01",
-    otherwise: "remove it and let all members register again",
-};
-
-/// The key server with its state, if one is kept.
-fn restore(
-    config: Config,
-    keys: &SigningKeys,
-) -> anyhow::Result<(KeyServer<OsEntropy>, Option<SealedFile>)> {
-    let Some(key) = &config.state_key else {
-        return Ok((KeyServer::new(config, keys, entropy::seed()?, OsEntropy), None));
-    };
-    let file = SealedFile::new(config.state_directory.join("gcks.state"), STATE, key)?;
-    let now = clock::now();
-    let key_server = match file.load(&Moment::at(now))? {
-        None => KeyServer::new(config, keys, entropy::seed()?, OsEntropy),
-        Some((state, clock)) => {
-            let restored =
-                KeyServer::restore(config, keys, entropy::seed()?, OsEntropy, (&state, clock), now);
-            let key_server = restored.with_context(|| {
-                let path = file.path().display();
-                format!("{path}: another version wrote this state; remove it and let all members register again")
-            })?;
-            let members: usize = key_server.groups().map(|group| group.registry().len()).sum();
-            tracing::info!(event = "state-restored", path = %file.path().display(), members, "state restored");
-            key_server
-        }
-    };
-    Ok((key_server, Some(file)))
-}
-
 fn answer_calls(path: PathBuf) -> anyhow::Result<mpsc::Receiver<Call>> {
     let listener = Listener::bind(&path)?;
     let (sender, calls) = mpsc::channel(CALLS);
@@ -183,7 +151,7 @@ fn addresses(listen: &[SocketAddr]) -> String {
 /// What the event loop owns.
 struct Running {
     key_server: KeyServer<OsEntropy>,
-    state_file: Option<SealedFile>,
+    persistence: Option<Persistence>,
     listen: Vec<SocketAddr>,
     started: BootTime,
     limiter: LogLimiter,
@@ -260,25 +228,21 @@ impl Running {
     /// before.
     fn save(&mut self) {
         self.save_again = None;
-        let Some(file) = self.state_file.as_ref().filter(|_| self.key_server.is_unsaved()) else {
+        let (now, key_server) = (clock::now(), &mut self.key_server);
+        let Some(Err(error)) = self.persistence.as_mut().map(|kept| kept.save(key_server, now))
+        else {
             return;
         };
-        let now = clock::now();
-        match file.save(&self.key_server.export(), &Moment::at(now)) {
-            Ok(()) => self.key_server.saved(),
-            Err(error) => {
-                self.key_server.discard_answers();
-                for (call, response) in self.answers.drain(..) {
-                    let is_refused = matches!(response, Response::Refused(_));
-                    let late = control::not_written(&error.to_string());
-                    call.answer(if is_refused { response } else { late });
-                }
-                self.save_again = Some(now + SAVE_AGAIN);
-                if let Some(pass) = self.limiter.admit("state-not-written", now) {
-                    let suppressed = pass.suppressed;
-                    tracing::error!(event = "state-write-failed", %error, suppressed, "state not written; nothing is sent until it can be");
-                }
-            }
+        self.key_server.discard_answers();
+        for (call, response) in self.answers.drain(..) {
+            let is_refused = matches!(response, Response::Refused(_));
+            let late = control::not_written(&error.to_string());
+            call.answer(if is_refused { response } else { late });
+        }
+        self.save_again = Some(now + SAVE_AGAIN);
+        if let Some(pass) = self.limiter.admit("state-not-written", now) {
+            let suppressed = pass.suppressed;
+            tracing::error!(event = "state-write-failed", %error, suppressed, "state not written; nothing is sent until it can be");
         }
     }
 

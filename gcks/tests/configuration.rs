@@ -106,6 +106,7 @@ fn the_example_loads_with_all_that_is_commented_out() {
         .filter(|line| {
             !line.starts_with("pre-shared-key-credential")
                 && !line.starts_with("state-key-credential")
+                && !line.starts_with("member-files")
         })
         .filter(|line| !line.starts_with("multicast-"))
         .collect();
@@ -367,7 +368,7 @@ fn an_empty_file_is_told_what_is_missing() {
         Keys::new().refused(""),
         "\
 gcks.toml: error: there is no group; add [[group]]
-gcks.toml: error: there is no member; add [[member]]
+gcks.toml: error: there is no member; add [[member]], here or in one of member-files
 gcks.toml: 2 errors; nothing was started
 "
     );
@@ -576,4 +577,62 @@ fn lives_without_time_for_a_push_are_warned_about() {
         .parse(&with_rekey("").replace("[[group.tek]]", "[[group.tek]]\nlifetime = \"60s\""))
         .unwrap();
     assert!(warnings.contains("a TEK that lives 1m has no time"), "{warnings}");
+}
+
+fn member_file(keys: &Keys, name: &str, text: &str) -> String {
+    let text = text.replace('@', keys.path().to_str().unwrap());
+    fs::write(keys.path().join(name), text).unwrap();
+    format!("@/{name}")
+}
+
+#[test]
+fn members_may_be_in_files_of_their_own() {
+    let keys = Keys::new();
+    fs::create_dir(keys.path().join("members.d")).unwrap();
+    let member = |number: u8| {
+        format!(
+            "[[member]]\nname = \"m{number}\"\naddress = \"10.0.3.{number}\"\n\
+             pre-shared-key-file = \"@/g1.psk\"\ngroups = [\"branches\"]\n"
+        )
+    };
+    member_file(&keys, "members.d/b.toml", &(member(3) + &member(4)));
+    member_file(&keys, "members.d/a.toml", &member(2));
+    member_file(&keys, "members.d/a.toml~", "no member");
+    let one = member_file(&keys, "one.toml", &member(1));
+    let head = format!("member-files = [\"{one}\", \"@/members.d\"]\n{SOUND}");
+    let (config, _) = keys.parse(&head).unwrap();
+    let names: Vec<&str> = config.members.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["g1", "g2", "m1", "m2", "m3", "m4"]);
+    // Each defect has its file and line, those between files as well.
+    let defects = member(1) + "[[member]]\nname = \"g1\"\nadress = \"10.0.9.1\"\n[ike]\n";
+    let defects = member_file(&keys, "defects.toml", &defects);
+    let broken = member_file(&keys, "broken.toml", "[[member]]\nname = m1\n");
+    let head = format!(
+        "member-files = [\"{one}\", \"{defects}\", \"{broken}\", \"/nonexistent.toml\"]\n{SOUND}"
+    );
+    let report = keys.parse(&head).unwrap_err().to_string();
+    for line in [
+        format!(
+            "{defects}:8:1: error: unknown key \"adress\" in member; did you mean \"address\"?\n"
+        ),
+        format!("{defects}:9:2: error: unknown key \"ike\"; known keys are member\n"),
+        format!("{defects}:2:8: error: member.name: the same as in line 2 of {one}; "),
+        format!("{defects}:7:8: error: member.name: the same as in line 5; "),
+        format!("{broken}:2:8: error: not TOML: "),
+        String::from(": error: /nonexistent.toml cannot be read: No such file or directory"),
+    ] {
+        assert!(report.contains(&line), "{line}\n{report}");
+    }
+    assert!(report.lines().any(|line| line.starts_with("gcks.toml:1:")), "{report}");
+}
+
+#[test]
+fn a_file_that_is_too_long_says_what_to_do() {
+    let keys = Keys::new();
+    let long = member_file(&keys, "long.toml", &"#".repeat(4 * 1024 * 1024 + 1));
+    let report = keys.parse(&format!("member-files = [\"{long}\"]\n{SOUND}")).unwrap_err();
+    let report = report.to_string();
+    assert!(report.contains("more than 4194304 octets; divide it into several files"), "{report}");
+    let report = gcks::config::load(&keys.path().join("long.toml")).unwrap_err().to_string();
+    assert!(report.contains("put members into files of their own (member-files)"), "{report}");
 }

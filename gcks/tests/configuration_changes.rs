@@ -113,10 +113,7 @@ fn rows() -> Vec<Row> {
         Row { change: "nothing", ..NOTHING },
         Row {
             change: "IKE proposal changed: IKE SAs of all gateways end",
-            edit: |text| {
-                format!("[ike]\nhash = [\"sha2-256\", \"sha2-384\"]\n{text}")
-                    .replace("control-socket", "#")
-            },
+            edit: |text| format!("{text}\n[ike]\nhash = [\"sha2-256\", \"sha2-384\"]\n"),
             isakmp_sas: 0,
             names: &["isakmp-sas-end"],
             ..NOTHING

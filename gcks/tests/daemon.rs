@@ -122,6 +122,16 @@ fn free_port() -> u16 {
 /// Registers over a socket of the member's own address.
 fn register_over_udp(number: u8, key_of: u8, group: u32, server: SocketAddr) -> Outcome {
     let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 7, number], 0))).unwrap();
+    register_on(&socket, number, key_of, group, server)
+}
+
+fn register_on(
+    socket: &UdpSocket,
+    number: u8,
+    key_of: u8,
+    group: u32,
+    server: SocketAddr,
+) -> Outcome {
     let config = registration(number, key_of, group, socket.local_addr().unwrap(), server);
     let mut member = Registration::new(config, daemon::entropy::seed().unwrap(), clock::now());
     let mut buffer = vec![0; 65_535];
@@ -398,14 +408,13 @@ fn a_killed_server_goes_on_with_the_keys_and_numbers_that_it_had() {
         assert_eq!(after.kek_keys(), before.kek_keys());
         directory = daemon.kill();
     }
-    let state = directory.path().join("gcks.state");
+    let state = directory.path().join("gcks.db");
     assert_eq!(
         std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&state).unwrap()) & 0o777,
         0o600
     );
     let mut octets = std::fs::read(&state).unwrap();
-    let middle = octets.len() / 2;
-    octets[middle] ^= 1;
+    octets.iter_mut().filter(|octet| **octet != 0).for_each(|octet| *octet ^= 1);
     std::fs::write(&state, octets).unwrap();
     let output = Command::new(PROGRAM)
         .arg("--config")
@@ -422,6 +431,132 @@ fn a_killed_server_goes_on_with_the_keys_and_numbers_that_it_had() {
             && text.contains("the state is damaged or was sealed with another key"),
         "{text}"
     );
+}
+
+/// Without a key of the operator's the server makes one of its own.
+#[test]
+fn the_state_is_kept_by_default() {
+    let directory = keys();
+    let port = free_port();
+    let text = |head: &str| {
+        let head = format!("listen = [\"127.0.0.1\"]\nport = {port}\n{head}");
+        configuration_with(directory.path(), &head, "127.0.7", CBC, &pushes(""))
+    };
+    let (kept, not_kept) = (text(""), text("keep-state = false"));
+    let daemon = Daemon::start_in(directory, port, &not_kept);
+    register_over_udp(1, 1, 1, daemon.address(1)).group_sa();
+    let directory = daemon.kill();
+    for name in ["gcks.db", "state.key"] {
+        assert!(!directory.path().join(name).exists(), "{name}");
+    }
+    let daemon = Daemon::start_in(directory, port, &kept);
+    assert!(daemon.show().members.is_empty());
+    let before = register_over_udp(1, 1, 1, daemon.address(1)).group_sa();
+    let directory = daemon.kill();
+    for name in ["gcks.db", "state.key"] {
+        let mode = std::os::unix::fs::MetadataExt::mode(
+            &std::fs::metadata(directory.path().join(name)).unwrap(),
+        );
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let daemon = Daemon::start_in(directory, port, &kept);
+    assert_eq!(daemon.show().members.len(), 1);
+    let after = register_over_udp(1, 1, 1, daemon.address(1)).group_sa();
+    assert_eq!((after.kek_keys(), after.tek_keys()), (before.kek_keys(), before.tek_keys()));
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_said_at_the_start() {
+    let directory = keys();
+    let head = format!("port = {}\nstate-directory = \"/proc/gcks\"", free_port());
+    let text = configuration(directory.path(), &head, "127.0.7", CBC);
+    let config = file(directory.path(), "gcks.toml", &text);
+    let output = Command::new(PROGRAM).arg("--config").arg(config).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("/proc/gcks/state.key: the state key cannot be made: "), "{text}");
+    assert!(text.contains("make the state directory"), "{text}");
+}
+
+/// A small file system that ends with the test; `None` where the test may not mount one.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount(path: std::path::PathBuf) -> Option<Self> {
+        std::fs::create_dir(&path).unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=4m", "none"];
+        let mounted = Command::new("mount").args(mount).arg(&path).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(path))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// A push that meets a full disk is sent when there is room again, to the member that waits for it
+/// and with the key that the others get.
+#[test]
+fn a_full_disk_delays_a_push_and_loses_none() {
+    let directory = keys();
+    let Some(disk) = Disk::mount(directory.path().join("small")) else {
+        eprintln!("skipped: no file system may be mounted here");
+        return;
+    };
+    let port = free_port();
+    let head = format!(
+        "listen = [\"127.0.0.1\"]\nport = {port}\nstate-directory = \"{}\"",
+        disk.0.display()
+    );
+    let settings = "retransmission-period = \"2s\"\nretransmissions = 1";
+    let text = configuration_with(directory.path(), &head, "127.0.7", CBC, &pushes(settings));
+    let daemon = Daemon::start_in(directory, port, &text);
+    let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 7, 1], 0))).unwrap();
+    register_on(&socket, 1, 1, 1, daemon.address(1)).group_sa();
+    let filling = disk.0.join("filling");
+    let mut file = std::fs::File::create(&filling).unwrap();
+    while std::io::Write::write(&mut file, &[0; 1024]).is_ok() {}
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut octets = [0; 65_535];
+    let mut receive =
+        || socket.recv_from(&mut octets).ok().map(|(length, _)| octets[..length].to_vec());
+    // Pages of the file that are free again take some.
+    let mut orders = 0;
+    let refusal = loop {
+        orders += 1;
+        let group = control::GroupArgument { group: "one".to_owned() };
+        match daemon.ask(Request::Rekey(group)) {
+            Err(refusal) => break refusal.to_string(),
+            Ok(_) => assert!(orders < 500, "the disk is never full"),
+        }
+        while receive().is_some() {}
+    };
+    assert!(
+        refusal.contains("the state cannot be written and nothing is sent until it can be"),
+        "{refusal}"
+    );
+    let until = Instant::now() + Duration::from_secs(7);
+    while Instant::now() < until {
+        assert_eq!(receive(), None, "nothing leaves that is not written");
+    }
+    std::fs::remove_file(&filling).unwrap();
+    drop(file);
+    let until = Instant::now() + Duration::from_secs(10);
+    let push = loop {
+        assert!(Instant::now() < until, "no push");
+        if let Some(push) = receive() {
+            break push;
+        }
+    };
+    assert_eq!(push[18], 33, "a push");
+    let rekey = daemon.show().groups[0].rekey.clone().unwrap();
+    assert_eq!(rekey.kek.unwrap().sequence_number, orders);
+    assert_eq!(rekey.members_unresponsive, 0);
+    // Who comes now gets what was pushed.
+    let second = register_over_udp(2, 2, 1, daemon.address(1)).group_sa();
+    assert_eq!(second.sequence_number(), Some(orders - 1), "and the push itself in a moment");
 }
 
 #[test]
@@ -455,7 +590,7 @@ fn no_key_is_in_the_log_the_state_or_an_answer() {
         // A wrong key and junk have their lines as well.
         register_over_udp(2, 1, 1, daemon.address(1)).failure();
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[0x5a; 60], daemon.address(1)).unwrap();
-        shown.extend(std::fs::read(daemon.directory.path().join("gcks.state")).unwrap());
+        shown.extend(std::fs::read(daemon.directory.path().join("gcks.db")).unwrap());
     }
     let (log, _) = daemon.stop();
     assert!(log.contains("command") && log.contains("datagram discarded"), "{log}");

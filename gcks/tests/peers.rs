@@ -101,7 +101,7 @@ fn forms_of_a_group_are_in_its_pulls_and_pushes() {
     assert_eq!(sa.policy().teks[0].selector.source, prefix);
 
     // The same after a restart, from the sealed state, which no configuration contradicts.
-    let state = (&service.export(), Clock::same(at(1000)));
+    let state = (&gcks::state::Stored::Records(service.export()), Clock::same(at(1000)));
     let mut service =
         KeyServer::restore(parse(&text), &signing, [2; 32], OsEntropy, state, at(1000)).unwrap();
     let changed = |event: &Event| matches!(event, Event::ConfigurationChanged { .. });

@@ -14,7 +14,10 @@ use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::SigningKeys;
 use gcks::server::KeyServer;
 use gcks::server::event::Event;
+use gcks::state::{Name, Records, Stored};
 use gdoi::event::Transmit;
+use ike::BootTime;
+use ike::crypto::Secret;
 use support::world::*;
 use support::*;
 
@@ -218,12 +221,13 @@ fn deletes_that_were_written_and_not_sent_are_sent_after_the_restart() {
         };
         // Twice: the second run has not sent it either.
         for _ in 0..2 {
-            let state = world.service.export();
+            let state = Stored::Records(world.service.export());
             let (config, keys) = (configuration.config(), &configuration.signing);
             let clock = Clock::same(world.now);
             world.service =
                 KeyServer::restore(config, keys, [7; 32], OsEntropy, (&state, clock), world.now)
                     .unwrap();
+            world.service.keep_state();
         }
         world.run(seconds(30));
         let told = |node: &Node| {
@@ -332,7 +336,7 @@ fn keys_age_over_a_reboot() {
     let mut world = configuration.world();
     world.join(1, 1);
     let written = world.now;
-    let state = world.service.export();
+    let state = Stored::Records(world.service.export());
     let restore = |elapsed| {
         let clock = Clock { written, now: at(20), elapsed: seconds(elapsed) };
         let (config, keys) = (configuration.config(), &configuration.signing);
@@ -352,33 +356,81 @@ fn keys_age_over_a_reboot() {
 }
 
 #[test]
-fn octets_of_another_version_or_cut_ones_are_refused() {
+fn records_of_another_version_or_cut_ones_are_refused() {
     let configuration = Configuration::new(GCM, "lkh = true");
     let mut world = configuration.world();
     world.join(1, 1);
     let state = world.service.export();
-    let restore = |octets: &[u8]| {
-        let state = ike::crypto::Secret::copy_from(octets);
+    let restore = |change: &dyn Fn(&Name, &[u8]) -> Vec<u8>| {
+        let mut records = Records::default();
+        for (name, value) in state.iter() {
+            records.insert(name.clone(), Secret::new(change(name, value.expose())));
+        }
         let (config, keys) = (configuration.config(), &configuration.signing);
-        KeyServer::restore(config, keys, [3; 32], OsEntropy, (&state, Clock::same(at(1))), at(1))
-            .map(|_| ())
+        let stored = (&Stored::Records(records), Clock::same(at(1)));
+        KeyServer::restore(config, keys, [3; 32], OsEntropy, stored, at(1)).map(|_| ())
     };
-    restore(state.expose()).unwrap();
-    for length in (0..state.len()).step_by(7) {
-        assert!(restore(&state.expose()[..length]).is_err(), "{length}");
+    restore(&|_, value| value.to_vec()).unwrap();
+    let offer = [0, 2];
+    for (name, value) in state.iter().filter(|(name, _)| !name.octets().starts_with(&offer)) {
+        for length in 0..value.len() {
+            let cut = |other: &Name, value: &[u8]| match other == name {
+                true => value[..length].to_vec(),
+                false => value.to_vec(),
+            };
+            assert!(restore(&cut).is_err(), "{name:?} {length}");
+        }
     }
-    let mut other = state.expose().to_vec();
-    other[0] = 99;
-    assert!(restore(&other).is_err());
+    let version = |name: &Name, value: &[u8]| match name.octets() {
+        [0, 0] => vec![99],
+        _ => value.to_vec(),
+    };
+    assert!(restore(&version).is_err());
+}
+
+/// A server is updated: it goes on with what version 5 of the state had.
+#[test]
+fn a_state_of_version_5_is_taken_over() {
+    let configuration = Configuration::new(GCM, "lkh = true");
+    let octets = include_bytes!("data/state-5");
+    let now = BootTime::new(Duration::from_millis(1_041_200));
+    let restore = |octets: &[u8]| {
+        let stored = Stored::Version5(Secret::copy_from(octets));
+        let (config, keys) = (configuration.config(), &configuration.signing);
+        let stored = (&stored, Clock::same(now));
+        KeyServer::restore(config, keys, [3; 32], OsEntropy, stored, now)
+    };
+    let mut world = World::new(restore(octets).unwrap());
+    let shown = snapshot(&world.service, &[], at(0), now);
+    let group = &shown.groups[0];
+    let spis: BTreeSet<u32> = group.teks.iter().map(|tek| tek.spi).collect();
+    assert_eq!(spis, BTreeSet::from([1_432_220_995, 4_249_705_638]));
+    let rekey = group.rekey.clone().unwrap();
+    assert_eq!(rekey.removed, ["g1"]);
+    world.now = now;
+    world.settle();
+    // The configuration has another signing key: its member is told under the KEK that it has.
+    assert!(rekey.kek.is_none());
+    let kek = 0x1f1f_dcc9_d54d_b79e_fbfb_5fc5_bef2_a7fd_u128.to_be_bytes();
+    let told = |sent: &&Transmit| is_push(sent) && sent.payload.starts_with(&kek);
+    assert!(world.sent.iter().filter(told).all(|sent| sent.destination == address(2)));
+    assert_eq!(world.sent.iter().filter(told).count(), 1, "the delete in place of the last push");
+    world.join(1, 1);
+    world.join(2, 1);
+    assert_eq!((world.nodes[0].refused, world.nodes[0].pulls), (1, 0), "it stays removed");
+    assert_eq!(world.nodes[1].pulls, 1);
+    for length in (0..octets.len()).step_by(7) {
+        assert!(restore(&octets[..length]).is_err(), "{length}");
+    }
 }
 
 #[test]
 fn nothing_leaves_before_the_state_is_written() {
     let directory = keys();
-    write(&directory.path().join("state.key"), "0123456789abcdef", 0o600);
-    let head = format!("state-key-file = \"{}/state.key\"", directory.path().display());
-    let config = parse(&configuration_with(directory.path(), &head, "10.0.0", CBC, &pushes("")));
+    let config = parse(&configuration_with(directory.path(), "", "10.0.0", CBC, &pushes("")));
     let mut service = start(config);
+    service.keep_state();
+    service.saved();
     let mut member = gdoi::member::Registration::new(
         registration(1, 1, 1, address(1), server()),
         [9; 32],
@@ -421,4 +473,34 @@ fn restarts_do_not_make_members_unresponsive() {
     world.run(seconds(60));
     let shown = snapshot(&world.service, &[], at(0), world.now);
     assert_eq!((shown.members.len(), shown.members[0].unacknowledged_pushes), (1, 0));
+}
+
+/// Longer than all repetitions and the wait for acknowledgements take.
+#[test]
+fn a_push_waits_while_the_disk_is_full() {
+    for settings in
+        ["drop-unresponsive-members = true", "retransmissions = 0\nacknowledgements = false"]
+    {
+        let configuration = Configuration::new(CBC, settings);
+        let mut world = configuration.world();
+        world.join(1, 1);
+        world.join(2, 1);
+        world.run(seconds(60));
+        let (sent, old) = (world.sent.len(), world.spis(1));
+        world.full = true;
+        let now = world.now;
+        world.service.rekey("one", now).unwrap();
+        world.run(seconds(300));
+        assert_eq!(world.sent.len(), sent, "nothing leaves that is not written");
+        world.full = false;
+        world.run(seconds(15));
+        assert!(world.nodes.iter().all(|node| node.accepted.len() == 1), "{settings}");
+        assert!(world.spis(1).is_disjoint(&old), "who comes now gets what both were told");
+        world.run(seconds(60));
+        let shown = snapshot(&world.service, &[], at(0), world.now);
+        assert!(
+            shown.members.iter().all(|member| member.unacknowledged_pushes == 0),
+            "nobody was silent"
+        );
+    }
 }

@@ -193,6 +193,8 @@ pub struct KeyTree {
     members: BTreeSet<u16>,
     /// No leaf before this one is free.
     first_free: usize,
+    /// Nodes whose keys came or went since they were exported; `None` is all.
+    unsaved: Option<BTreeSet<u16>>,
 }
 
 /// Why a tree cannot do what was asked.
@@ -241,7 +243,7 @@ impl KeyTree {
             u8::try_from(algorithm).map_err(|_| KekUnusable::Cipher { algorithm, bits })?;
         let depth = leaves.ilog2();
         let (keys, members) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Self { encryption, algorithm, depth, keys, members, first_free: 0 })
+        Ok(Self { encryption, algorithm, depth, keys, members, first_free: 0, unsaved: None })
     }
 
     /// The KEK: IV and key.
@@ -287,7 +289,7 @@ impl KeyTree {
     /// change.
     pub fn release(&mut self, leaf: u16) {
         if self.members.remove(&leaf) {
-            self.keys.remove(&leaf);
+            self.drop_key(leaf);
             self.first_free = self.first_free.min(leaf.into());
         }
     }
@@ -316,7 +318,7 @@ impl KeyTree {
         }
         for leaf in leaves {
             self.members.remove(leaf);
-            self.keys.remove(leaf);
+            self.drop_key(*leaf);
             self.first_free = self.first_free.min(usize::from(*leaf));
         }
         let mut renewed: BTreeSet<u16> = leaves.iter().flat_map(|leaf| ancestors(*leaf)).collect();
@@ -324,9 +326,7 @@ impl KeyTree {
         for node in &renewed {
             match *node == ROOT || self.is_occupied(*node) {
                 true => self.renew(*node, rng),
-                false => {
-                    self.keys.remove(node);
-                }
+                false => self.drop_key(*node),
             }
         }
         let edge = renewed.iter().flat_map(|node| children(*node));
@@ -343,28 +343,46 @@ impl KeyTree {
         self.remove(&[], rng)
     }
 
-    /// All keys, for the sealed state of a key server.
-    pub fn export(&self) -> Option<Secret> {
-        let all = LkhDownload {
-            keys: self.keys.keys().filter_map(|node| self.wire_key(*node)).collect(),
-        };
-        all.to_octets().ok().map(Secret::new)
+    /// All nodes that have a key.
+    pub fn nodes(&self) -> impl Iterator<Item = u16> {
+        self.keys.keys().copied()
     }
 
-    /// The tree that [`export`](Self::export) wrote, made for the same KEK and capacity.
+    /// The key of one node, for the sealed state of a key server; `None` if it has none.
+    pub fn export(&self, node: u16) -> Option<Secret> {
+        let one = LkhDownload { keys: vec![self.wire_key(node)?] };
+        one.to_octets().ok().map(Secret::new)
+    }
+
+    /// Nodes to export, or to forget if they have no key any more; `None` is all, and whatever
+    /// else was exported goes.
+    pub fn unsaved(&self) -> Option<&BTreeSet<u16>> {
+        self.unsaved.as_ref()
+    }
+
+    /// All that [`unsaved`](Self::unsaved) tells has been exported.
+    pub fn saved(&mut self) {
+        self.unsaved = Some(BTreeSet::new());
+    }
+
+    /// The tree whose nodes [`export`](Self::export) wrote, made for the same KEK and capacity.
+    /// One text of octets may hold several nodes.
     ///
     /// # Errors
     /// The octets are no such tree.
-    pub fn import(
+    pub fn import<'o>(
         algorithm: u16,
         bits: Option<u16>,
         capacity: usize,
-        octets: &Secret,
+        nodes: impl IntoIterator<Item = &'o [u8]>,
     ) -> Result<Self, TreeError> {
         let mut tree = Self::empty(algorithm, bits, capacity)?;
-        let all = LkhDownload::decode(octets.expose()).map_err(|_| TreeError::Damaged)?;
+        let mut all = Vec::new();
+        for octets in nodes {
+            all.extend(LkhDownload::decode(octets).map_err(|_| TreeError::Damaged)?.keys);
+        }
         let first = 1_usize << tree.depth;
-        for key in &all.keys {
+        for key in &all {
             let node = usize::from(key.node);
             if key.data.len() != tree.data_length() || node == 0 || node >= first << 1 {
                 return Err(TreeError::Damaged);
@@ -409,6 +427,13 @@ impl KeyTree {
         // Random handles need no memory of those that a node had before.
         let handle = u32::from_be_bytes(rng.nonzero_array());
         self.keys.insert(node, NodeKey { handle, data: Secret::new(data) });
+        self.unsaved.iter_mut().for_each(|unsaved| _ = unsaved.insert(node));
+    }
+
+    fn drop_key(&mut self, node: u16) {
+        if self.keys.remove(&node).is_some() {
+            self.unsaved.iter_mut().for_each(|unsaved| _ = unsaved.insert(node));
+        }
     }
 
     fn data_length(&self) -> usize {

@@ -53,7 +53,7 @@ impl<'m> Machine<'m> {
 /// # Errors
 /// One report of everything that is wrong.
 pub fn load(path: &Path, machine: &Machine<'_>) -> Result<Loaded<Config>, Report> {
-    configuration::load(path, |root| {
+    configuration::load(path, "remove what is not needed", |root| {
         let report = root.report();
         raise(typed(root), report, machine)
     })
@@ -119,12 +119,19 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
                 "add state-directory = \"/var/lib/gdoi-agent\"",
             );
         }
+        if !file.keep_keys {
+            let message = "a state key, and keep-keys = false: there are no keys to seal";
+            report.error(Some(origin.place.clone()), message, "remove one of the two");
+        }
         state_key(report, origin, machine.state_key).map(Arc::new)
     });
+    let directory = file.state_directory.filter(|_| file.keep_keys && file.state_key.is_none());
+    let own_state_key = directory.map(|directory| directory.value.join("state.key"));
     Some(Config {
         control_socket: file.control_socket,
         state_file,
         state_key,
+        own_state_key,
         local_port: file.local_port,
         groups,
         tunnels,

@@ -66,11 +66,15 @@ options! {
         /// counter-mode TEKs again after one.
         pub state_directory: Option<Located<PathBuf>> = optional("state-directory")
             .example("\"/var/lib/gdoi-agent\"").applies(Applies::Restart);
-        /// An AES key of 16 or 32 octets (`openssl rand -out FILE 32`) that seals the keys in a
-        /// second file in the state directory, so that a machine that boots while no key server
-        /// answers continues with the unexpired keys. The remaining lifetime is taken from the wall
-        /// clock; a clock that is behind the time of the file is refused. Counter-mode TEKs then
-        /// only receive. Needs state-directory. Without it no key survives a reboot.
+        /// Whether keys are kept, sealed, in a second file in the state directory, so that a machine
+        /// that boots while no key server answers continues with the keys that have not expired.
+        /// How much lifetime is left is taken from the wall clock; one that shows a time before the
+        /// file was written is refused. Counter-mode TEKs are then received on and not sent on.
+        /// Without state-directory no key survives a reboot.
+        pub keep_keys: bool = value("keep-keys", true).applies(Applies::Restart);
+        /// An AES key of 16 or 32 octets (`openssl rand -out FILE 32`) that seals the keys. Needs
+        /// state-directory. Without it the agent makes one, state.key in the state directory, which
+        /// protects copies of the sealed file alone: who can read both files can read the keys.
         pub state_key: Option<Located<SecretSource>> =
             key_source("state-key-file", "state-key-credential")
                 .example("\"/etc/gdoi-agent/state.key\"").applies(Applies::Restart);

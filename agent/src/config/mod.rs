@@ -39,9 +39,11 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// What must outlive the process is kept in this file.
     pub state_file: PathBuf,
-    /// What seals the keys in a file beside it: 16 or 32 octets; without one no key survives a
-    /// reboot.
+    /// What seals the keys in a file beside it: 16 or 32 octets.
     pub state_key: Option<Arc<Secret>>,
+    /// Where a key for that is made and kept if none is named. Without either no key survives a
+    /// reboot.
+    pub own_state_key: Option<PathBuf>,
     /// UDP port that registrations leave from.
     pub local_port: u16,
     /// Memberships; the position is the slot.
@@ -143,6 +145,7 @@ impl Config {
         self.control_socket == other.control_socket
             && self.state_file == other.state_file
             && self.state_key == other.state_key
+            && self.own_state_key == other.own_state_key
             && self.local_port == other.local_port
     }
 }

@@ -290,3 +290,21 @@ async fn without_a_state_key_a_reboot_loses_the_keys_and_nothing_else() {
     let world = alone(world, 60).await;
     assert_eq!(world.spis(), (vec![], vec![]));
 }
+
+/// The state directory is enough: the agent makes the key that seals what it keeps there.
+#[tokio::test]
+async fn a_key_of_its_own_keeps_keys_over_a_reboot() {
+    let text = format!("state-directory = \"/state\"\n{}", configuration(1, IKE));
+    let mut world = World::new(&text);
+    world.start().await;
+    world.pass(seconds(1)).await;
+    let key = world.sealed_path().with_file_name("state.key");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&key).unwrap());
+    assert_eq!((mode & 0o777, std::fs::read(key).unwrap().len()), (0o600, 32));
+    let world = alone(world, 60).await;
+    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+    let mut world = World::new(&format!("keep-keys = false\n{text}"));
+    world.start().await;
+    world.pass(seconds(1)).await;
+    assert!(!world.sealed_path().exists());
+}

@@ -45,12 +45,14 @@ pub struct Loaded<T> {
     pub warnings: Vec<Entry>,
 }
 
-/// Reads and checks the file at `path`; `read` turns its top-level table into values.
+/// Reads and checks the file at `path`; `read` turns its top-level table into values. `too_long`
+/// is what to do about a file of more than [`LONGEST_FILE`] octets.
 ///
 /// # Errors
 /// A report of everything that is wrong: the file cannot be read, its syntax, what `read` noted.
 pub fn load<T>(
     path: &Path,
+    too_long: &str,
     read: impl FnOnce(Table<'_>) -> Option<T>,
 ) -> Result<Loaded<T>, Report> {
     let name = path.display().to_string();
@@ -60,6 +62,7 @@ pub fn load<T>(
             let remedy = match error.kind() {
                 io::ErrorKind::NotFound => "name an existing file with --config",
                 io::ErrorKind::PermissionDenied => "let the daemon's user read it",
+                io::ErrorKind::FileTooLarge => too_long,
                 _ => "name a configuration file with --config",
             };
             let report = Report::new(&name, "");
@@ -79,21 +82,7 @@ pub fn parse<T>(
     read: impl FnOnce(Table<'_>) -> Option<T>,
 ) -> Result<Loaded<T>, Report> {
     let report = Report::new(name, text);
-    let (document, errors) = toml::de::DeTable::parse_recoverable(text);
-    for error in &errors {
-        let message = error.message().trim_end().replace('\n', ", ");
-        report.error(
-            error.span(),
-            format!("not TOML: {message}"),
-            "see https://toml.io for the syntax",
-        );
-    }
-    if !errors.is_empty() {
-        // Guesses about a file that does not parse would bury the cause.
-        return Err(report);
-    }
-    let value = read(Table::root(document.get_ref(), &report));
-    match value {
+    match read_text(&report, text, 0, read).flatten() {
         Some(value) if !report.has_errors() => {
             Ok(Loaded { value, warnings: report.into_warnings() })
         }
@@ -111,10 +100,55 @@ pub fn parse<T>(
     }
 }
 
+/// Reads a file that another one names at `origin`: what is wrong with it is noted with its own
+/// name.
+pub fn include<T>(
+    report: &Report,
+    origin: Place,
+    path: &Path,
+    read: impl FnOnce(Table<'_>) -> T,
+) -> Option<T> {
+    let name = path.display().to_string();
+    match text_of(path) {
+        Ok(text) => {
+            let base = report.include(&name, &text);
+            read_text(report, &text, base, read)
+        }
+        Err(error) => {
+            let message = format!("{name} cannot be read: {error}");
+            let remedy = match error.kind() {
+                io::ErrorKind::FileTooLarge => "divide it into several files",
+                _ => "correct the path, or let the daemon's user read it",
+            };
+            report.error(Some(origin), message, remedy);
+            None
+        }
+    }
+}
+
+/// `None` if the text is not TOML: guesses about a file that does not parse would bury the cause.
+fn read_text<T>(
+    report: &Report,
+    text: &str,
+    base: usize,
+    read: impl FnOnce(Table<'_>) -> T,
+) -> Option<T> {
+    let (document, errors) = toml::de::DeTable::parse_recoverable(text);
+    for error in &errors {
+        let message = error.message().trim_end().replace('\n', ", ");
+        report.error(
+            error.span().map(|Place { start, end }| start + base..end + base),
+            format!("not TOML: {message}"),
+            "see https://toml.io for the syntax",
+        );
+    }
+    errors.is_empty().then(|| read(Table::root_at(document.get_ref(), report, base)))
+}
+
 fn text_of(path: &Path) -> io::Result<String> {
     let too_long = || {
         io::Error::new(
-            io::ErrorKind::InvalidData,
+            io::ErrorKind::FileTooLarge,
             format!("it has more than {LONGEST_FILE} octets"),
         )
     };
@@ -138,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_one_clear_line() {
-        let report = load(Path::new("/nonexistent/gcks.toml"), |_| Some(())).unwrap_err();
+        let report = load(Path::new("/nonexistent/gcks.toml"), "", |_| Some(())).unwrap_err();
         let text = report.to_string();
         assert!(
             text.starts_with("/nonexistent/gcks.toml: error: cannot be read: No such file"),
@@ -151,7 +185,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("binary");
         std::fs::write(&path, [0xff, 0xfe, 0]).unwrap();
-        let text = load(&path, |_| Some(())).unwrap_err().to_string();
+        let text = load(&path, "", |_| Some(())).unwrap_err().to_string();
         assert!(text.contains("not UTF-8"), "{text}");
     }
 

@@ -3,6 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// How much an entry matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,19 +17,35 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub severity: Severity,
+    /// The file that another one names, if it stands there.
+    pub included: Option<Arc<str>>,
     /// Line and column from 1; `None` for the file as a whole.
     pub position: Option<(usize, usize)>,
     pub message: String,
     pub remedy: String,
 }
 
-/// Collects everything that is wrong with one file. `Display` prints it, sorted by place.
+/// Collects everything that is wrong with one file and those that it names. `Display` prints it,
+/// sorted by place.
+///
+/// Places of all files are numbers of one kind: those of each file begin where those of the file
+/// before end.
 #[derive(Debug)]
 pub struct Report {
     file: String,
-    text: String,
     // Every reader of a part of the file notes into the one report.
     entries: RefCell<Vec<Entry>>,
+    texts: RefCell<Vec<Text>>,
+}
+
+/// The text of a file.
+#[derive(Debug)]
+struct Text {
+    /// Where its places begin.
+    base: usize,
+    /// The file, if another one names it.
+    included: Option<Arc<str>>,
+    text: String,
     lines: OnceCell<Lines>,
 }
 
@@ -56,10 +73,18 @@ impl Report {
     pub fn new(file: &str, text: &str) -> Self {
         Self {
             file: file.to_owned(),
-            text: text.to_owned(),
             entries: RefCell::default(),
-            lines: OnceCell::new(),
+            texts: RefCell::new(vec![Text::new(0, None, text)]),
         }
+    }
+
+    /// Takes `text`, which was read from `file`, into account as well. Returns where its places
+    /// begin.
+    pub(super) fn include(&self, file: &str, text: &str) -> usize {
+        let mut texts = self.texts.borrow_mut();
+        let base = texts.last().map_or(0, |last| last.base + last.text.len() + 1);
+        texts.push(Text::new(base, Some(file.into()), text));
+        base
     }
 
     /// Notes an error; `place` is a range of octets of the text.
@@ -94,25 +119,39 @@ impl Report {
     /// All entries, sorted by place.
     pub fn entries(&self) -> Vec<Entry> {
         let mut entries = self.entries.borrow().clone();
-        entries.sort_by_key(|entry| entry.position.unwrap_or((usize::MAX, 0)));
+        entries.sort_by_key(|entry| {
+            (entry.included.clone(), entry.position.unwrap_or((usize::MAX, 0)))
+        });
         entries
     }
 
-    /// Line and column (in characters, from 1) of an octet of the text.
-    pub fn position(&self, offset: usize) -> (usize, usize) {
-        let offset = if self.text.is_char_boundary(offset) { offset } else { self.text.len() };
-        let (line, start) = self.lines().find(offset);
-        let before = self.text.get(start..offset).unwrap_or_default();
-        (line, before.chars().count() + 1)
+    /// Line and column (in characters, from 1) of a place.
+    pub fn position(&self, place: usize) -> (usize, usize) {
+        self.with_text(place, |text| text.position(place - text.base)).unwrap_or((1, 1))
     }
 
-    /// Line (from 1) of an octet of the text.
-    pub fn line(&self, offset: usize) -> usize {
-        self.lines().find(offset).0
+    /// Line (from 1) of a place in its file.
+    pub fn line(&self, place: usize) -> usize {
+        self.position(place).0
     }
 
-    fn lines(&self) -> &Lines {
-        self.lines.get_or_init(|| Lines::new(&self.text))
+    /// The line of a place, for the middle of a sentence: "line 7", with the file if another one
+    /// names it.
+    pub fn line_text(&self, place: usize) -> String {
+        let line = |text: &Text| {
+            let (line, _) = text.position(place - text.base);
+            match &text.included {
+                Some(file) => format!("line {line} of {file}"),
+                None => format!("line {line}"),
+            }
+        };
+        self.with_text(place, line).unwrap_or_default()
+    }
+
+    fn with_text<T>(&self, place: usize, look: impl FnOnce(&Text) -> T) -> Option<T> {
+        let texts = self.texts.borrow();
+        let after = texts.partition_point(|text| text.base <= place);
+        texts.get(after.saturating_sub(1)).map(look)
     }
 
     pub(super) fn into_warnings(self) -> Vec<Entry> {
@@ -126,15 +165,31 @@ impl Report {
         message: String,
         remedy: String,
     ) {
-        let position = place.map(|place| self.position(place.start));
-        self.entries.borrow_mut().push(Entry { severity, position, message, remedy });
+        let position = place.as_ref().map(|place| self.position(place.start));
+        let included = place
+            .and_then(|place| self.with_text(place.start, |text| text.included.clone()))
+            .flatten();
+        self.entries.borrow_mut().push(Entry { severity, included, position, message, remedy });
+    }
+}
+
+impl Text {
+    fn new(base: usize, included: Option<Arc<str>>, text: &str) -> Self {
+        Self { base, included, text: text.to_owned(), lines: OnceCell::new() }
+    }
+
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let offset = if self.text.is_char_boundary(offset) { offset } else { self.text.len() };
+        let (line, start) = self.lines.get_or_init(|| Lines::new(&self.text)).find(offset);
+        let before = self.text.get(start..offset).unwrap_or_default();
+        (line, before.chars().count() + 1)
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Entry { severity, position, message, remedy } in self.entries() {
-            f.write_str(&self.file)?;
+        for Entry { severity, included, position, message, remedy } in self.entries() {
+            f.write_str(included.as_deref().unwrap_or(&self.file))?;
             if let Some((line, column)) = position {
                 write!(f, ":{line}:{column}")?;
             }
@@ -156,6 +211,9 @@ impl std::error::Error for Report {}
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.included {
+            write!(f, "{file}, ")?;
+        }
         if let Some((line, column)) = self.position {
             write!(f, "line {line}, column {column}: ")?;
         }

@@ -231,7 +231,7 @@ impl<T: 'static, V> Setting<T, V> {
         let read = match parsed {
             Ok(read) => read,
             Err(problem) => {
-                table.problem(self.key, value.span(), problem);
+                table.problem(self.key, table.place_in_report(value), problem);
                 return None;
             }
         };
@@ -246,10 +246,10 @@ impl<T: 'static, V> Setting<T, V> {
                 format!("{shown} is out of range"),
                 format!("write {first} to {last}"),
             );
-            table.problem(self.key, value.span(), problem);
+            table.problem(self.key, table.place_in_report(value), problem);
             return None;
         }
-        Some(Located { value: read, place: value.span() })
+        Some(Located { value: read, place: table.place_in_report(value) })
     }
 
     fn maybe(&self, table: &mut Table<'_>) -> Option<Located<T>> {
@@ -275,7 +275,11 @@ impl<T: 'static, V> Setting<T, V> {
         let remedy = format!("write [{}]", self.proposal);
         match value.get_ref() {
             DeValue::Array(elements) if elements.is_empty() && !self.may_be_empty => {
-                table.problem(self.key, value.span(), Problem::new("the list is empty", remedy));
+                table.problem(
+                    self.key,
+                    table.place_in_report(value),
+                    Problem::new("the list is empty", remedy),
+                );
                 Some(Vec::new())
             }
             DeValue::Array(elements) => {
@@ -283,7 +287,11 @@ impl<T: 'static, V> Setting<T, V> {
             }
             other => {
                 let message = format!("{} is not a list", kind(other));
-                table.problem(self.key, value.span(), Problem::new(message, remedy));
+                table.problem(
+                    self.key,
+                    table.place_in_report(value),
+                    Problem::new(message, remedy),
+                );
                 Some(Vec::new())
             }
         }

@@ -42,12 +42,25 @@ pub struct Table<'d> {
     /// The path for messages, `group.server`; empty for the top level.
     path: String,
     place: Option<Place>,
+    /// Where the places of its file begin in the report.
+    base: usize,
     asked: BTreeSet<&'static str>,
 }
 
 impl<'d> Table<'d> {
     pub(super) fn root(entries: &'d DeTable<'d>, report: &'d Report) -> Self {
-        Self { entries, report, path: String::new(), place: None, asked: BTreeSet::new() }
+        Self::root_at(entries, report, 0)
+    }
+
+    /// The top level of a file whose places begin at `base`.
+    pub(super) fn root_at(entries: &'d DeTable<'d>, report: &'d Report, base: usize) -> Self {
+        Self { entries, report, path: String::new(), place: None, base, asked: BTreeSet::new() }
+    }
+
+    /// Where something of the file stands.
+    pub(super) fn place_in_report<T>(&self, value: &Spanned<T>) -> Place {
+        let Place { start, end } = value.span();
+        start + self.base..end + self.base
     }
 
     /// Where the table begins; `None` at the top level.
@@ -72,17 +85,18 @@ impl<'d> Table<'d> {
 
     /// Where a key's value stands, if the key is there.
     pub fn place_of(&self, key: &str) -> Option<Place> {
-        self.entries.get(key).map(Spanned::span)
+        self.entries.get(key).map(|value| self.place_in_report(value))
     }
 
     /// A table `[key]` or `key = {}` that may be missing.
     pub(super) fn table(&mut self, key: &'static str) -> Option<Table<'d>> {
         let value = self.ask(key)?;
         if let DeValue::Table(entries) = value.get_ref() {
-            return Some(self.child(key, entries, value.span()));
+            return Some(self.child(key, entries, self.place_in_report(value)));
         }
         let message = format!("{}: {} is not a table", self.key_path(key), kind(value.get_ref()));
-        self.report.error(Some(value.span()), message, format!("write [{}]", self.key_path(key)));
+        let place = self.place_in_report(value);
+        self.report.error(Some(place), message, format!("write [{}]", self.key_path(key)));
         None
     }
 
@@ -96,17 +110,18 @@ impl<'d> Table<'d> {
                 self.key_path(key),
                 kind(value.get_ref())
             );
-            self.report.error(Some(value.span()), message, remedy);
+            self.report.error(Some(self.place_in_report(value)), message, remedy);
             return Vec::new();
         };
         let mut tables = Vec::new();
         for element in elements {
             if let DeValue::Table(entries) = element.get_ref() {
-                tables.push(self.child(key, entries, element.span()));
+                tables.push(self.child(key, entries, self.place_in_report(element)));
             } else {
                 let message =
                     format!("{}: {} is not a table", self.key_path(key), kind(element.get_ref()));
-                self.report.error(Some(element.span()), message, remedy.clone());
+                let place = Some(self.place_in_report(element));
+                self.report.error(place, message, remedy.clone());
             }
         }
         tables
@@ -129,7 +144,8 @@ impl<'d> Table<'d> {
                     format!("known keys are {}", known.join(", "))
                 }
             };
-            self.report.error(Some(key.span()), format!("unknown key \"{name}\"{table}"), remedy);
+            let place = Some(self.place_in_report(key));
+            self.report.error(place, format!("unknown key \"{name}\"{table}"), remedy);
         }
     }
 
@@ -159,6 +175,7 @@ impl<'d> Table<'d> {
             report: self.report,
             path: self.key_path(key),
             place: Some(place),
+            base: self.base,
             asked: BTreeSet::new(),
         }
     }

@@ -206,6 +206,11 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// All that is left.
+    pub fn rest(self) -> &'a [u8] {
+        self.octets.get(self.offset..).unwrap_or_default()
+    }
+
     /// Takes `count` octets.
     ///
     /// # Errors

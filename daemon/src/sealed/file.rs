@@ -11,25 +11,15 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aes::{Aes128, Aes256};
-use ccm::aead::{AeadInOut, KeyInit};
-use ccm::consts::{U11, U16};
-use ccm::{Ccm, Nonce};
 use ike::BootTime;
 use ike::crypto::Secret;
 use thiserror::Error;
-use zeroize::Zeroizing;
 
-use super::codec::{Clock, Encoder};
+use super::codec::{Clock, Decoder, Encoder, StateError};
+use super::seal::{SealError, Sealer};
 use crate::clock::{boot_identifier, wall};
-use crate::entropy::{self, EntropyError};
 use crate::replace::write_atomically;
 
-/// With 11 octets of nonce, four of the 15 remain for the message length.
-const NONCE: usize = 11;
-const TAG: usize = 16;
-/// Boot identifier, boot-time clock and wall clock: 16, 12 and 8 octets.
-const STAMP: usize = 36;
 /// About a million registrations.
 const LONGEST: u64 = 256 * 1024 * 1024;
 
@@ -53,10 +43,8 @@ pub enum SealedFileError {
         otherwise = .owner.otherwise
     )]
     Clock { path: PathBuf, owner: Owner },
-    #[error("the state key has {0} octets; it must have 16 or 32")]
-    Key(usize),
     #[error(transparent)]
-    Entropy(#[from] EntropyError),
+    Seal(#[from] SealError),
 }
 
 /// The program that owns a state file.
@@ -81,21 +69,41 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// Octets of [`Moment::encode`]: boot identifier, boot-time clock and wall clock.
+    pub const LENGTH: usize = 16 + 12 + 8;
+
     /// The clocks as of now; `now` is the boot-time clock.
     pub fn at(now: BootTime) -> Self {
         Self { boot: boot_identifier(), now, wall: wall() }
     }
 
-    /// How to translate points in time of a state from `written`; `None` if the wall clock went
-    /// backwards across a reboot.
-    fn clock_since(&self, written: &Self) -> Option<Clock> {
-        let elapsed =
-            match self.boot == written.boot && self.boot != [0; 16] && self.now >= written.now {
-                // Same boot: the boot-time clock counts, whatever happened to the wall clock.
-                true => return Some(Clock::same(written.now)),
-                false => self.wall.checked_sub(written.wall)?,
-            };
-        Some(Clock { written: written.now, now: self.now, elapsed })
+    /// How points in time that were written at `written` read now, and by how much the wall clock
+    /// went back over a reboot: then nobody knows how much time has passed, and none is counted.
+    pub fn clock_since(&self, written: &Self) -> (Clock, Duration) {
+        if self.boot == written.boot && self.boot != [0; 16] && self.now >= written.now {
+            // The same boot: the clock went on, whatever happened to the wall clock.
+            return (Clock::same(written.now), Duration::ZERO);
+        }
+        let elapsed = self.wall.saturating_sub(written.wall);
+        let clock = Clock { written: written.now, now: self.now, elapsed };
+        (clock, written.wall.saturating_sub(self.wall))
+    }
+
+    /// Writes it, for [`Moment::decode`].
+    pub fn encode(&self, out: &mut Encoder) {
+        out.put(&self.boot);
+        out.time(self.now);
+        out.u64(self.wall.as_secs());
+    }
+
+    /// Reads what [`Moment::encode`] wrote.
+    ///
+    /// # Errors
+    /// The octets are no moment.
+    pub fn decode(octets: &[u8]) -> Result<Self, StateError> {
+        let mut from = Decoder::new(octets, Clock::same(BootTime::default()));
+        let boot = from.array()?;
+        Ok(Self { boot, now: from.time()?, wall: Duration::from_secs(from.u64()?) })
     }
 }
 
@@ -103,12 +111,7 @@ impl Moment {
 pub struct SealedFile {
     path: PathBuf,
     owner: Owner,
-    cipher: Cipher,
-}
-
-enum Cipher {
-    Aes128(Box<Ccm<Aes128, U16, U11>>),
-    Aes256(Box<Ccm<Aes256, U16, U11>>),
+    sealer: Sealer,
 }
 
 impl std::fmt::Debug for SealedFile {
@@ -123,12 +126,7 @@ impl SealedFile {
     /// # Errors
     /// The key has another length.
     pub fn new(path: PathBuf, owner: Owner, key: &Secret) -> Result<Self, SealedFileError> {
-        let wrong = |_| SealedFileError::Key(key.len());
-        let cipher = match key.len() {
-            16 => Cipher::Aes128(Box::new(Ccm::new_from_slice(key.expose()).map_err(wrong)?)),
-            _ => Cipher::Aes256(Box::new(Ccm::new_from_slice(key.expose()).map_err(wrong)?)),
-        };
-        Ok(Self { path, owner, cipher })
+        Ok(Self { path, owner, sealer: Sealer::new(key)? })
     }
 
     pub fn path(&self) -> &Path {
@@ -141,25 +139,10 @@ impl SealedFile {
     /// The system's error; the previous state is intact.
     pub fn save(&self, state: &Secret, moment: &Moment) -> Result<(), SealedFileError> {
         let mut plain = Encoder::default();
-        plain.put(&moment.boot);
-        plain.time(moment.now);
-        plain.u64(moment.wall.as_secs());
+        moment.encode(&mut plain);
         plain.put(state.expose());
-        let plain = plain.finish();
-        let mut buffer = Zeroizing::new(Vec::with_capacity(plain.len().saturating_add(TAG)));
-        buffer.extend_from_slice(plain.expose());
-        let mut nonce = [0; NONCE];
-        entropy::fill(&mut nonce)?;
-        let sealed = match &self.cipher {
-            Cipher::Aes128(cipher) => {
-                cipher.encrypt_in_place(&Nonce::from(nonce), self.owner.magic, &mut *buffer)
-            }
-            Cipher::Aes256(cipher) => {
-                cipher.encrypt_in_place(&Nonce::from(nonce), self.owner.magic, &mut *buffer)
-            }
-        };
-        sealed.map_err(|_| self.damaged())?;
-        let octets = [self.owner.magic, &nonce, &buffer].concat();
+        let sealed = self.sealer.seal(plain.finish().expose(), self.owner.magic)?;
+        let octets = [self.owner.magic, &sealed].concat();
         write_atomically(&self.path, &octets).map_err(|source| self.failed("written", source))
     }
 
@@ -170,6 +153,18 @@ impl SealedFile {
     /// The file cannot be read, is damaged, was sealed with another key, or its age cannot be
     /// known.
     pub fn load(&self, moment: &Moment) -> Result<Option<(Secret, Clock)>, SealedFileError> {
+        let Some((state, written)) = self.open()? else { return Ok(None) };
+        match moment.clock_since(&written) {
+            (clock, Duration::ZERO) => Ok(Some((state, clock))),
+            _ => Err(SealedFileError::Clock { path: self.path.clone(), owner: self.owner }),
+        }
+    }
+
+    /// Reads and opens the state, if there is one, and the moment when it was written.
+    ///
+    /// # Errors
+    /// The file cannot be read, is damaged, or was sealed with another key.
+    pub fn open(&self) -> Result<Option<(Secret, Moment)>, SealedFileError> {
         let file = match OpenOptions::new().read(true).open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -185,23 +180,10 @@ impl SealedFile {
             owner: self.owner,
         })?;
         let damaged = || self.damaged();
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>().ok_or_else(damaged)?;
-        let mut plain = Zeroizing::new(sealed.to_vec());
-        let opened = match &self.cipher {
-            Cipher::Aes128(cipher) => {
-                cipher.decrypt_in_place(&Nonce::from(*nonce), self.owner.magic, &mut *plain)
-            }
-            Cipher::Aes256(cipher) => {
-                cipher.decrypt_in_place(&Nonce::from(*nonce), self.owner.magic, &mut *plain)
-            }
-        };
-        opened.map_err(|_| damaged())?;
-        let written = stamp(&plain).ok_or_else(damaged)?;
-        let clock = moment.clock_since(&written);
-        let clock = clock
-            .ok_or_else(|| SealedFileError::Clock { path: self.path.clone(), owner: self.owner })?;
-        let state = plain.get(STAMP..).ok_or_else(damaged)?;
-        Ok(Some((Secret::copy_from(state), clock)))
+        let plain = self.sealer.open(sealed, self.owner.magic).ok_or_else(damaged)?;
+        let (stamp, state) = plain.expose().split_at_checked(Moment::LENGTH).ok_or_else(damaged)?;
+        let written = Moment::decode(stamp).map_err(|_| damaged())?;
+        Ok(Some((Secret::copy_from(state), written)))
     }
 
     fn damaged(&self) -> SealedFileError {
@@ -211,13 +193,6 @@ impl SealedFile {
     fn failed(&self, what: &'static str, source: io::Error) -> SealedFileError {
         SealedFileError::File { path: self.path.clone(), what, source }
     }
-}
-
-fn stamp(plain: &[u8]) -> Option<Moment> {
-    let mut decoder = super::codec::Decoder::new(plain, Clock::same(BootTime::default()));
-    let boot = decoder.array().ok()?;
-    let (now, wall) = (decoder.time().ok()?, Duration::from_secs(decoder.u64().ok()?));
-    Some(Moment { boot, now, wall })
 }
 
 #[cfg(test)]
@@ -258,6 +233,25 @@ mod tests {
         assert!(
             matches!(file.load(&moment(1, 200, 5000)), Err(SealedFileError::Damaged { .. })),
             "another key"
+        );
+    }
+
+    /// A machine without a battery for its clock, or one that was set wrongly for a while.
+    #[test]
+    fn a_wall_clock_that_went_back_counts_no_time() {
+        let (written, later) = (moment(1, 100, 5000), moment(2, 7, 4000));
+        let (clock, behind) = later.clock_since(&written);
+        assert_eq!((clock.elapsed, behind), (Duration::ZERO, Duration::from_secs(1000)));
+        assert_eq!(
+            clock.translate(BootTime::new(Duration::from_secs(160))).since_boot().as_secs(),
+            67
+        );
+        let (clock, behind) = moment(2, 7, 5060).clock_since(&written);
+        assert_eq!((clock.elapsed.as_secs(), behind), (60, Duration::ZERO));
+        // Within one boot the wall clock counts for nothing.
+        assert_eq!(
+            moment(1, 200, 1).clock_since(&written),
+            (Clock::same(written.now), Duration::ZERO)
         );
     }
 

@@ -48,7 +48,7 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
     let members: Vec<Option<Member>> =
         file.members.iter().map(|entry| member(entry, &ids, &names, report)).collect();
     if file.members.is_empty() {
-        report.error(None, "there is no member", "add [[member]]");
+        report.error(None, "there is no member", "add [[member]], here or in one of member-files");
     }
     unique(report, "member.name", file.members.iter().filter_map(|member| member.name.clone()));
     unique(
@@ -65,12 +65,17 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         report.warning(None, message, "remove them as soon as every member has something better");
     }
     one_path_each(&file, &groups, report);
+    if let Some(origin) = file.state_key.as_ref().filter(|_| !file.keep_state) {
+        let message = "a state key, and keep-state = false: there is no state to seal";
+        report.error(Some(origin.place.clone()), message, "remove one of the two");
+    }
     let state_key =
         file.state_key.as_ref().and_then(|origin| state_key(report, origin, read_aes_key));
     Some(Config {
         control_socket: file.control_socket,
         listen,
         state_directory: file.state_directory,
+        keep_state: file.keep_state,
         state_key,
         identity: file.identity.map(|identity| identity.value),
         phase1,
@@ -360,12 +365,13 @@ fn integrity(
 fn unique<T: Ord + Debug>(report: &Report, key: &str, values: impl Iterator<Item = Located<T>>) {
     let mut seen: BTreeMap<T, usize> = BTreeMap::new();
     for Located { value, place } in values {
-        let line = report.line(place.start);
-        if let Some(first) = seen.get(&value) {
-            let message = format!("{key}: the same as in line {first}");
-            report.error(Some(place), message, "every one is there once: change or remove it");
-        } else {
-            seen.insert(value, line);
+        match seen.get(&value) {
+            Some(first) => {
+                let message = format!("{key}: the same as in {}", report.line_text(*first));
+                let remedy = "every one is there once: change or remove it";
+                report.error(Some(place), message, remedy);
+            }
+            None => _ = seen.insert(value, place.start),
         }
     }
 }
@@ -396,16 +402,11 @@ fn warn_of_shared_keys(report: &Report, entries: &[file::Member], members: &[Opt
         .flatten()
         .map(|member| (member.name.as_str(), member.pre_shared_key.as_ref()));
     let keys: Vec<(&str, &Secret)> = keys.collect();
+    let named = entries.iter().filter_map(|entry| Some((entry.name.as_ref()?.as_str(), entry)));
+    let by_name: BTreeMap<&str, &file::Member> = named.collect();
     for names in shared_keys(keys) {
-        let place = entries
-            .iter()
-            .find(|entry| {
-                entry
-                    .name
-                    .as_ref()
-                    .is_some_and(|name| names.first().is_some_and(|first| *first == name.value))
-            })
-            .and_then(|entry| Some(entry.pre_shared_key.as_ref()?.place.clone()));
+        let entry = names.first().and_then(|first| by_name.get(first));
+        let place = entry.and_then(|entry| Some(entry.pre_shared_key.as_ref()?.place.clone()));
         let message = format!("members {} have one pre-shared key: {REASON}", names.join(", "));
         report.warning(place, message, REMEDY);
     }

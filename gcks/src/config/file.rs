@@ -79,9 +79,14 @@ options! {
         /// it.
         pub(super) state_directory: PathBuf =
             value("state-directory", PathBuf::from("/var/lib/gcks")).applies(Applies::Restart);
-        /// An AES key of 16 or 32 octets (`openssl rand -out FILE 32`) that seals the state: keys,
-        /// sequence numbers and registrations then survive a restart, and members notice nothing.
-        /// Without it the state is lost at a restart.
+        /// Whether keys, sequence numbers and registrations are kept in the state directory, sealed:
+        /// they survive a restart then, and members notice nothing. With false nothing is kept:
+        /// after a restart all members register again, one after the other, and cannot talk to
+        /// each other meanwhile.
+        pub(super) keep_state: bool = value("keep-state", true).applies(Applies::Restart);
+        /// An AES key of 16 or 32 octets (`openssl rand -out FILE 32`) that seals the state. Without
+        /// it the server makes one, state.key in the state directory, which protects copies of the
+        /// state alone: who can read both files can read the keys of all groups.
         pub(super) state_key: Option<Located<SecretSource>> =
             key_source("state-key-file", "state-key-credential")
                 .example("\"/etc/gcks/state.key\"").applies(Applies::Restart);
@@ -91,6 +96,11 @@ options! {
         /// Limits on resources for unauthenticated peers. The defaults suffice for thousands of
         /// members.
         pub(super) limits: Limits = table("limits");
+        /// Files with further members, or directories whose files *.toml are read in the order of
+        /// their names: each holds [[member]] tables and nothing else, and at most 4 MiB, which is
+        /// room for thirty thousand of them.
+        pub(super) member_files: Vec<Located<PathBuf>> = list_or("member-files", [])
+            .example("[\"/etc/gcks/members.d\"]");
         /// One table for each member.
         pub(super) members: Vec<Member> = tables("member").also(
             "[[member]]\nname = \"g2\"\naddress = \"10.0.2.1\"\n\
@@ -99,6 +109,12 @@ options! {
         );
         /// One table for each group.
         pub(super) groups: Vec<Group> = tables("group");
+    }
+
+    /// A file with members.
+    pub struct MemberFile {
+        /// One table for each member.
+        pub(super) members: Vec<Member> = tables("member");
     }
 
     /// None is needed with members that follow RFC 6407.

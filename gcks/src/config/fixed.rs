@@ -16,6 +16,7 @@ pub struct Fixed {
     control_socket: PathBuf,
     listen: Vec<SocketAddr>,
     state_directory: PathBuf,
+    keep_state: bool,
     state_key: Option<Secret>,
 }
 
@@ -26,6 +27,7 @@ impl Fixed {
             control_socket: config.control_socket.clone(),
             listen: config.listen.clone(),
             state_directory: config.state_directory.clone(),
+            keep_state: config.keep_state,
             state_key: config.state_key.as_ref().map(Secret::duplicate),
         }
     }
@@ -42,6 +44,8 @@ impl Fixed {
         let path = |path: &PathBuf| path.display().to_string();
         add("control-socket", path(&self.control_socket), path(&file.control_socket));
         add("state-directory", path(&self.state_directory), path(&file.state_directory));
+        let truth = |value: bool| value.to_string();
+        add("keep-state", truth(self.keep_state), truth(file.keep_state));
         let addresses =
             |listen: &mut dyn Iterator<Item = String>| listen.collect::<Vec<_>>().join(", ");
         add(
@@ -55,6 +59,7 @@ impl Fixed {
         let listen = self.listen.iter().map(SocketAddr::ip);
         file.listen = listen.map(|value| Located { value, place: place.clone() }).collect();
         file.port = port;
+        file.keep_state = self.keep_state;
         file.control_socket.clone_from(&self.control_socket);
         file.state_directory.clone_from(&self.state_directory);
         changes

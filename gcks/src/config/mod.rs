@@ -13,8 +13,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
-use daemon::configuration::{self, Loaded, Section as _, Table};
+use daemon::configuration::{self, Loaded, Located, Section as _, Table};
 use gdoi::config::{ByteOrder, PolicyForm, Trailer};
 use gdoi::group::{
     AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection,
@@ -46,7 +47,9 @@ pub struct Config {
     pub limits: Limits,
     /// Where state and signing keys are kept.
     pub state_directory: PathBuf,
-    /// What seals the state: 16 or 32 octets; without one nothing is kept across a restart.
+    /// Whether the state is kept across a restart.
+    pub keep_state: bool,
+    /// What seals the state: 16 or 32 octets; `None` is a key of its own in the state directory.
     pub state_key: Option<Secret>,
     pub members: Vec<Member>,
     pub groups: Vec<Group>,
@@ -154,12 +157,15 @@ impl TekTemplate {
     }
 }
 
+/// What to do about a file that is longer than a configuration may be.
+const TOO_LONG: &str = "put members into files of their own (member-files)";
+
 /// Reads and checks the file at `path`, pre-shared keys included.
 ///
 /// # Errors
 /// A report of everything that is wrong.
 pub fn load(path: &Path) -> Result<Loaded<Config>, Report> {
-    configuration::load(path, |root| {
+    configuration::load(path, TOO_LONG, |root| {
         let report = root.report();
         check::raise(typed(root), report)
     })
@@ -171,7 +177,7 @@ pub fn load(path: &Path) -> Result<Loaded<Config>, Report> {
 /// # Errors
 /// As for [`load`].
 pub fn load_again(path: &Path, fixed: &Fixed) -> Result<Loaded<(Config, Vec<Change>)>, Report> {
-    configuration::load(path, |root| {
+    configuration::load(path, TOO_LONG, |root| {
         let report = root.report();
         let mut file = typed(root);
         let mut held = fixed.hold(&mut file);
@@ -193,7 +199,37 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded<Config>, Report> {
 }
 
 fn typed(mut root: Table<'_>) -> file::File {
-    let file = file::File::read(&mut root);
+    let mut file = file::File::read(&mut root);
+    for named in &file.member_files {
+        for path in files(named, root.report()) {
+            let members =
+                configuration::include(root.report(), named.place.clone(), &path, |mut root| {
+                    let file = file::MemberFile::read(&mut root);
+                    root.finish();
+                    file.members
+                });
+            file.members.extend(members.into_iter().flatten());
+        }
+    }
     root.finish();
     file
+}
+
+/// A file, or the files of a directory.
+fn files(named: &Located<PathBuf>, report: &Report) -> Vec<PathBuf> {
+    if !named.value.is_dir() {
+        return vec![named.value.clone()];
+    }
+    let listed = || -> io::Result<Vec<PathBuf>> {
+        let paths = fs::read_dir(&named.value)?.map(|entry| Ok(entry?.path()));
+        paths.collect()
+    };
+    let mut paths = listed().unwrap_or_else(|error| {
+        let message = format!("member-files: {} cannot be read: {error}", named.display());
+        report.error(Some(named.place.clone()), message, "let the daemon's user read it");
+        Vec::new()
+    });
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    paths
 }

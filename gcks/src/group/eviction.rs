@@ -113,7 +113,7 @@ impl Group {
 
     /// The names of all who have keys.
     fn registered_names_mut(&mut self) -> impl Iterator<Item = (&MemberId, &mut Arc<str>)> {
-        let abandoned = self.rekey_sa.iter_mut().flat_map(|rekey_sa| &mut rekey_sa.abandoned);
+        let abandoned = self.rekey_sa.iter_mut().flat_map(|rekey_sa| rekey_sa.abandoned.iter_mut());
         let abandoned = abandoned.map(|(id, abandoned)| (id, &mut abandoned.name));
         let holders = self.tek_holders.iter_mut().map(|(id, holder)| (id, &mut holder.name));
         self.registry.names_mut().chain(abandoned).chain(holders)
@@ -131,7 +131,7 @@ impl Group {
 
     /// Everybody who has keys, with the name in the configuration.
     fn key_holders(&self) -> impl Iterator<Item = (&MemberId, &Arc<str>)> {
-        let abandoned = self.rekey_sa.iter().flat_map(|rekey_sa| &rekey_sa.abandoned);
+        let abandoned = self.rekey_sa.iter().flat_map(|rekey_sa| rekey_sa.abandoned.iter());
         let abandoned = abandoned.map(|(id, abandoned)| (id, &abandoned.name));
         let holders = self.tek_holders.iter().map(|(id, holder)| (id, &holder.name));
         let registered = self.registry.iter().map(|(id, member)| (id, &member.name));
@@ -170,7 +170,7 @@ impl Group {
 
     /// Who is registered as `member`, or was dropped and still holds the KEK or TEKs.
     pub fn holders(&self, member: &str) -> BTreeSet<MemberId> {
-        let abandoned = self.rekey_sa.iter().flat_map(|rekey_sa| &rekey_sa.abandoned);
+        let abandoned = self.rekey_sa.iter().flat_map(|rekey_sa| rekey_sa.abandoned.iter());
         let abandoned = abandoned.filter(|(_, abandoned)| abandoned.name.as_ref() == member);
         let registered = self.registry.named(member).map(|(id, _)| id);
         let holders = self.tek_holders.iter().filter(|(_, holder)| holder.name.as_ref() == member);
@@ -281,7 +281,7 @@ impl Group {
         let delete = self.config.gap.deactivation_time_delay.is_none();
         let request = RekeyRequest { renewal: Renewal::All, roll: false, delete, purpose };
         let pushed = self.push_keys(request, keys, now)?;
-        self.tek_holders.clear();
+        self.tek_holders.take();
         Ok(pushed)
     }
 
@@ -291,7 +291,7 @@ impl Group {
         self.teks.clear();
         // Pulls that were promised the TEKs begin again.
         self.prospect = None;
-        self.tek_holders.clear();
+        self.tek_holders.take();
         self.changed = true;
         Eviction::TeksWithdrawn { at }
     }
@@ -326,7 +326,7 @@ impl Group {
     pub(super) fn forget_abandoned(&mut self, now: BootTime) {
         let until = self.teks.last_end(now);
         let Some(rekey_sa) = &mut self.rekey_sa else { return };
-        let abandoned = std::mem::take(&mut rekey_sa.abandoned).into_iter();
+        let abandoned = rekey_sa.abandoned.take().into_iter();
         self.tek_holders
             .extend(abandoned.map(|(id, entry)| (id, TekHolder { name: entry.name, until })));
     }

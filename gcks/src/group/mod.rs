@@ -24,15 +24,18 @@ use std::sync::Arc;
 
 use gdoi::event::PullId;
 use gdoi::group::{GroupId, GroupPolicy, KekPolicy, TekPolicy};
+use gdoi::lkh::KeyTree;
 use ike::BootTime;
 use ike::crypto::SigningKey;
 
 use crate::config;
 use crate::members::registry::{MemberId, Registry};
+use crate::tracked::Tracked;
 use delivery::Dispatch;
 use event::Event;
 use eviction::TekHolder;
 use fresh_counters::FreshCounters;
+use kek::Kek;
 use pending_pull::{PendingPull, Prospect};
 use rekey_sa::RekeySa;
 use sender_ids::SenderIdPool;
@@ -50,7 +53,7 @@ pub struct Group {
     /// Names of members that the operator removed.
     removed: BTreeSet<String>,
     /// Members that are registered no more, have no KEK and hold TEKs.
-    tek_holders: BTreeMap<MemberId, TekHolder>,
+    tek_holders: Tracked<MemberId, TekHolder>,
     pulls: BTreeMap<PullId, PendingPull>,
     /// Keys that pulls were promised and nobody has yet.
     prospect: Option<Prospect>,
@@ -92,7 +95,7 @@ pub struct Parts {
     /// Names of members that the operator removed.
     pub removed: BTreeSet<String>,
     /// Members that are registered no more, have no KEK and hold TEKs.
-    pub tek_holders: BTreeMap<MemberId, TekHolder>,
+    pub tek_holders: Tracked<MemberId, TekHolder>,
 }
 
 impl Group {
@@ -107,7 +110,7 @@ impl Group {
             rekey_sa: rekey.and_then(|(settings, signing)| RekeySa::new(settings, signing).ok()),
             registry: Registry::default(),
             removed: BTreeSet::new(),
-            tek_holders: BTreeMap::new(),
+            tek_holders: Tracked::default(),
             config,
         })
     }
@@ -183,7 +186,7 @@ impl Group {
     }
 
     /// Members that are registered no more, have no KEK and hold TEKs.
-    pub fn tek_holders(&self) -> &BTreeMap<MemberId, TekHolder> {
+    pub fn tek_holders(&self) -> &Tracked<MemberId, TekHolder> {
         &self.tek_holders
     }
 
@@ -206,7 +209,7 @@ impl Group {
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.teks.handle_timeout(now);
         self.expire_kek(now);
-        self.tek_holders.retain(|_, holder| holder.until > now);
+        self.tek_holders.extract(|holder| holder.until <= now);
         for (_, registration) in self.registry.handle_timeout(now) {
             self.changed = true;
             self.events.push_back(Event::Expired { member: registration.name });
@@ -243,6 +246,13 @@ impl Group {
     /// The state has been written.
     pub fn saved(&mut self) {
         self.changed = false;
+        self.registry.saved();
+        self.sender_ids.saved();
+        self.tek_holders.saved();
+        if let Some(rekey_sa) = &mut self.rekey_sa {
+            rekey_sa.abandoned.saved();
+            rekey_sa.kek.as_mut().and_then(Kek::tree_mut).into_iter().for_each(KeyTree::saved);
+        }
     }
 
     /// The group's policy with these keys.

@@ -378,9 +378,8 @@ impl Group {
     /// The KEK has another hierarchy than the one before, or none: nobody has a leaf in it.
     pub(super) fn forget_leaves(&mut self) {
         self.registry.forget_leaves();
-        let abandoned =
-            self.rekey_sa.iter_mut().flat_map(|rekey_sa| rekey_sa.abandoned.values_mut());
-        abandoned.for_each(|abandoned| abandoned.leaf = None);
+        let abandoned = self.rekey_sa.iter_mut().flat_map(|rekey_sa| rekey_sa.abandoned.iter_mut());
+        abandoned.for_each(|(_, abandoned)| abandoned.leaf = None);
     }
 
     fn kek_mut(&mut self) -> Option<&mut Kek> {

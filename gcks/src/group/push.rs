@@ -255,7 +255,7 @@ impl Group {
         self.sender_ids.release_all(self.teks.last_end(now));
         self.teks.clear();
         self.retire_kek(push, now);
-        self.tek_holders.clear();
+        self.tek_holders.take();
         Ok(pushed)
     }
 

@@ -1,6 +1,5 @@
 //! The pushing side of one group: its KEK, the ones before it, and figures.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::config::rekey_timing::{lead, push_margin};
 use crate::config::{Rekey, Transport};
 use crate::group::kek::Kek;
 use crate::members::registry::MemberId;
+use crate::tracked::Tracked;
 
 /// How long the last push of a replaced KEK is kept: a pull that began before it may take so long.
 pub(crate) const KEPT: Duration = Duration::from_secs(600);
@@ -30,7 +30,7 @@ pub struct RekeySa {
     pub(crate) kek: Option<Kek>,
     pub(crate) retired: Vec<RetiredKek>,
     /// Members that were dropped and still hold the KEK, until one comes that they cannot reach.
-    pub(crate) abandoned: BTreeMap<MemberId, Abandoned>,
+    pub(crate) abandoned: Tracked<MemberId, Abandoned>,
     /// After a push that could not be made.
     pub(crate) retry_at: Option<BootTime>,
     pub(crate) counters: RekeyCounters,
@@ -97,7 +97,7 @@ impl RekeySa {
             private_key,
             kek: None,
             retired: Vec::new(),
-            abandoned: BTreeMap::new(),
+            abandoned: Tracked::default(),
             retry_at: None,
             counters: RekeyCounters::default(),
         })

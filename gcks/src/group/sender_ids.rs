@@ -15,6 +15,7 @@ use ike::BootTime;
 use thiserror::Error;
 
 use crate::members::registry::MemberId;
+use crate::tracked::Tracked;
 
 /// A member counts a TEK's life from the moment its keys arrive, a little later than we do.
 const DELIVERY: Duration = Duration::from_secs(300);
@@ -74,7 +75,7 @@ impl Holding {
 pub struct SenderIdPool {
     bits: u16,
     next: u64,
-    held: BTreeMap<u64, Holding>,
+    held: Tracked<u64, Holding>,
     by_holder: BTreeMap<MemberId, BTreeSet<u64>>,
     /// When each member will have made up for its pulls. A restart of the server forgets it.
     paced: BTreeMap<MemberId, BootTime>,
@@ -83,8 +84,8 @@ pub struct SenderIdPool {
 impl SenderIdPool {
     /// All identifiers of a width of 1 to 63 bits are free.
     pub fn new(bits: u16) -> Self {
-        let (held, by_holder, paced) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { bits, next: 0, held, by_holder, paced }
+        let (by_holder, paced) = (BTreeMap::new(), BTreeMap::new());
+        Self { bits, next: 0, held: Tracked::default(), by_holder, paced }
     }
 
     /// The width in bits.
@@ -161,8 +162,13 @@ impl SenderIdPool {
             self.drop_ended(self.held.keys().copied().collect(), now);
         }
         if self.is_short() {
-            for holding in self.held.values_mut().filter(|holding| holding.until.is_none()) {
-                holding.until = holding.replaced;
+            let replaced = |held: &Holding| held.until.is_none() && held.replaced.is_some();
+            let replaced = self.held.iter().filter(|(_, held)| replaced(held));
+            let replaced: Vec<u64> = replaced.map(|(identifier, _)| *identifier).collect();
+            for holding in replaced {
+                if let Some(holding) = self.held.get_mut(&holding) {
+                    holding.until = holding.replaced;
+                }
             }
             self.drop_ended(self.held.keys().copied().collect(), now);
         }
@@ -219,7 +225,7 @@ impl SenderIdPool {
 
     /// No holder gets TEKs beyond those that end by `last_end`.
     pub fn release_all(&mut self, last_end: BootTime) {
-        for holding in self.held.values_mut().filter(|holding| holding.until.is_none()) {
+        for (_, holding) in self.held.iter_mut().filter(|(_, holding)| holding.until.is_none()) {
             holding.until = Some(last_end + DELIVERY);
         }
     }
@@ -231,7 +237,7 @@ impl SenderIdPool {
     }
 
     /// What is held, and the next to try: what the sealed state keeps.
-    pub fn held(&self) -> (&BTreeMap<u64, Holding>, u64) {
+    pub fn held(&self) -> (&Tracked<u64, Holding>, u64) {
         (&self.held, self.next)
     }
 
@@ -240,6 +246,11 @@ impl SenderIdPool {
         let mut pool = Self { next, ..Self::new(bits) };
         held.into_iter().for_each(|(identifier, holding)| pool.insert(identifier, holding));
         pool
+    }
+
+    /// The state has been written.
+    pub fn saved(&mut self) {
+        self.held.saved();
     }
 
     fn insert(&mut self, identifier: u64, holding: Holding) {
@@ -319,7 +330,7 @@ mod tests {
         assert_eq!(one_of(&mut pool, 1, Some(at(500)), at(399)), refused);
         assert_eq!(one_of(&mut pool, 1, Some(at(500)), at(400)), Ok(17));
         let (held, next) = pool.held();
-        let mut again = SenderIdPool::restore(8, held.clone(), next);
+        let mut again = SenderIdPool::restore(8, (**held).clone(), next);
         assert_eq!(one_of(&mut again, 1, Some(at(500)), at(400)), Ok(18));
         assert_eq!((16..).find(|_| one_of(&mut again, 1, None, at(400)).is_err()), Some(30));
     }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use ike::BootTime;
 use ike::config::Identity;
 
+use crate::tracked::Tracked;
+
 /// A member that has keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
@@ -66,13 +68,16 @@ pub struct MemberId {
 /// The members of one group that have its keys.
 #[derive(Debug, Default)]
 pub struct Registry {
-    registrations: BTreeMap<MemberId, Registration>,
+    registrations: Tracked<MemberId, Registration>,
     /// Acknowledgements name an address (RFC 8263 §3.4).
     by_address: BTreeMap<IpAddr, MemberId>,
     /// No keys end before this. Kept because the event loop asks after every datagram, a stranger's
     /// too.
     earliest_end: Option<BootTime>,
     walks: Cell<u64>,
+    /// Whether somebody went, or registered from another address, since the state was written:
+    /// what is on its way there may be in no other record.
+    moved: bool,
 }
 
 impl Registry {
@@ -94,27 +99,24 @@ impl Registry {
                 Some(self.earliest_end.map_or(keys_end, |earliest| earliest.min(keys_end)));
         }
         self.by_address.insert(id.address, id.clone());
-        let mut new = false;
-        let entry = self.registrations.entry(id).or_insert_with(|| {
-            new = true;
-            Registration {
-                name: Arc::clone(&name),
-                address,
-                local,
-                first: now,
-                last: now,
-                pulls: 0,
-                keys_end,
-                leaf,
-                acknowledgements: 0,
-                acknowledged: None,
-                last_acknowledgement: None,
-                unacknowledged: 0,
-            }
-        });
-        (entry.name, entry.address, entry.local, entry.last) = (name, address, local, now);
-        (entry.keys_end, entry.leaf, entry.unacknowledged) = (keys_end, leaf, 0);
-        entry.pulls = entry.pulls.saturating_add(1);
+        let before = self.registrations.get(&id);
+        let new = before.is_none();
+        self.moved |= before.is_some_and(|before| before.address != address);
+        let entry = Registration {
+            name,
+            address,
+            local,
+            first: before.map_or(now, |before| before.first),
+            last: now,
+            pulls: before.map_or(0, |before| before.pulls).saturating_add(1),
+            keys_end,
+            leaf,
+            acknowledgements: before.map_or(0, |before| before.acknowledgements),
+            acknowledged: before.and_then(|before| before.acknowledged),
+            last_acknowledgement: before.and_then(|before| before.last_acknowledgement),
+            unacknowledged: 0,
+        };
+        self.registrations.insert(id, entry);
         new
     }
 
@@ -135,7 +137,7 @@ impl Registry {
         (address, spi, number): (IpAddr, [u8; 16], u32),
         now: BootTime,
     ) -> Option<Arc<str>> {
-        let registration = self.at_mut(address)?;
+        let registration = self.at_mut_for_later(address)?;
         if registration.acknowledged.replace((spi, number)) != Some((spi, number)) {
             registration.acknowledgements = registration.acknowledgements.saturating_add(1);
         }
@@ -146,7 +148,7 @@ impl Registry {
 
     /// The member at `address` has not acknowledged a push.
     pub fn missed(&mut self, address: IpAddr) -> Option<&Registration> {
-        let registration = self.at_mut(address)?;
+        let registration = self.at_mut_for_later(address)?;
         registration.unacknowledged = registration.unacknowledged.saturating_add(1);
         Some(registration)
     }
@@ -171,11 +173,12 @@ impl Registry {
     /// No member has a leaf any more: the hierarchy is another one.
     pub fn forget_leaves(&mut self) {
         self.walk();
-        self.registrations.values_mut().for_each(|registration| registration.leaf = None);
+        self.registrations.iter_mut().for_each(|(_, registration)| registration.leaf = None);
     }
 
     pub fn remove(&mut self, id: &MemberId) -> Option<Registration> {
         let registration = self.registrations.remove(id)?;
+        self.moved = true;
         self.unindex(id);
         Some(registration)
     }
@@ -184,7 +187,8 @@ impl Registry {
     pub fn clear(&mut self) -> BTreeMap<MemberId, Registration> {
         self.by_address.clear();
         self.earliest_end = None;
-        std::mem::take(&mut self.registrations)
+        self.moved = true;
+        self.registrations.take()
     }
 
     /// Forgets the members whose keys have ended; returns them.
@@ -195,8 +199,8 @@ impl Registry {
         self.walk();
         let over =
             |registration: &Registration| registration.keys_end.is_some_and(|end| end <= now);
-        let ended: Vec<_> =
-            self.registrations.extract_if(.., |_, registration| over(registration)).collect();
+        let ended = self.registrations.extract(over);
+        self.moved |= !ended.is_empty();
         for (id, _) in &ended {
             self.unindex(id);
         }
@@ -246,8 +250,25 @@ impl Registry {
         self.registrations.is_empty()
     }
 
-    fn at_mut(&mut self, address: IpAddr) -> Option<&mut Registration> {
-        self.registrations.get_mut(self.by_address.get(&address)?)
+    /// The entries, with what is to be written of them.
+    pub fn tracked(&self) -> &Tracked<MemberId, Registration> {
+        &self.registrations
+    }
+
+    /// Whether somebody went or came from elsewhere since the state was written.
+    pub fn is_moved(&self) -> bool {
+        self.moved
+    }
+
+    /// The state has been written.
+    pub fn saved(&mut self) {
+        self.registrations.saved();
+        self.moved = false;
+    }
+
+    /// Whether a member acknowledges is a figure that a crash may lose.
+    fn at_mut_for_later(&mut self, address: IpAddr) -> Option<&mut Registration> {
+        self.registrations.get_mut_for_later(self.by_address.get(&address)?)
     }
 
     /// Another identity may have registered from the address since.

@@ -7,6 +7,7 @@ use ike::BootTime;
 
 use super::KeyServer;
 use crate::config::MulticastPath;
+use crate::group::Group;
 use crate::group::delivery::Dispatch;
 use crate::group::key_generation::Entropy;
 use crate::state::PendingDelivery;
@@ -22,6 +23,8 @@ pub(super) struct Delivered {
     spi: [u8; 16],
     policy: DeliveryPolicy,
     path: MulticastPath,
+    /// Whether a restart would not send it by what else is stored; `None` until that is known.
+    pending: Option<bool>,
 }
 
 impl<E: Entropy> KeyServer<E> {
@@ -34,7 +37,13 @@ impl<E: Entropy> KeyServer<E> {
         }
         self.deliveries.retain(|id, _| self.server.push_in_progress(*id).is_some());
         let id = self.server.push(push, recipients, policy, now);
-        self.deliveries.insert(id, Delivered { group, spi, policy, path });
+        if supersedes {
+            // A push to everybody takes the place of the one that the group keeps.
+            self.forget_pending(group);
+        }
+        let pending = None;
+        self.deliveries.insert(id, Delivered { group, spi, policy, path, pending });
+        self.unsaved.changed = true;
     }
 
     /// A later push under the KEK `spi` takes the place of those on their way.
@@ -68,7 +77,7 @@ impl<E: Entropy> KeyServer<E> {
                 if !self.server.push_in_progress(push).is_some_and(Delivery::is_unsent) {
                     self.deliveries.remove(&push);
                 }
-                self.changed = true;
+                self.unsaved.changed = true;
             }
         }
     }
@@ -79,13 +88,41 @@ impl<E: Entropy> KeyServer<E> {
         let running = self.deliveries.iter().filter_map(|(id, delivered)| {
             let delivery = self.server.push_in_progress(*id)?;
             let Delivered { group, policy, ref path, .. } = *delivered;
-            Some(PendingDelivery { group, policy, path, delivery })
+            let pending = PendingDelivery { group, policy, path, delivery };
+            delivered.pending.unwrap_or_else(|| !self.is_resent(group, delivery)).then_some(pending)
         });
-        let is_resent = |pending: &PendingDelivery<'_>| match self.groups.get(&pending.group) {
-            Some(group) => group.is_resent(pending.delivery),
-            None => pending.delivery.destinations().next().is_none(),
-        };
-        running.filter(|pending| !is_resent(pending)).collect()
+        running.collect()
+    }
+
+    /// Looks at each push on its way that is new, or whose recipients may have gone: looking costs
+    /// as much as it has recipients.
+    pub(super) fn find_pending(&mut self) {
+        let moved = self.groups.values().filter(|group| group.registry().is_moved());
+        let moved: Vec<GroupId> = moved.map(Group::id).chain(self.unsaved.gone.clone()).collect();
+        moved.into_iter().for_each(|group| self.forget_pending(group));
+        let unknown = self.deliveries.iter().filter(|(_, delivered)| delivered.pending.is_none());
+        let found = unknown.filter_map(|(id, delivered)| {
+            let delivery = self.server.push_in_progress(*id)?;
+            Some((*id, !self.is_resent(delivered.group, delivery)))
+        });
+        let found: Vec<(PushId, bool)> = found.collect();
+        for (id, pending) in found {
+            if let Some(delivered) = self.deliveries.get_mut(&id) {
+                delivered.pending = Some(pending);
+            }
+        }
+    }
+
+    fn forget_pending(&mut self, group: GroupId) {
+        let of_group = self.deliveries.values_mut().filter(|delivered| delivered.group == group);
+        of_group.for_each(|delivered| delivered.pending = None);
+    }
+
+    fn is_resent(&self, group: GroupId, delivery: &Delivery) -> bool {
+        match self.groups.get(&group) {
+            Some(group) => group.is_resent(delivery),
+            None => delivery.destinations().next().is_none(),
+        }
     }
 
     /// How a datagram leaves if it goes to a multicast group: as the group was configured when the

@@ -13,7 +13,7 @@ mod reload;
 pub mod statistics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use gdoi::config::ServerConfig;
 use gdoi::error::Error;
@@ -21,7 +21,7 @@ use gdoi::event::{PushId, ServerEvent, Transmit};
 use gdoi::group::{GroupId, Spi};
 use gdoi::server::{Arithmetic, Computation, Computed, Server, ServerStatistics};
 use ike::BootTime;
-use ike::crypto::{Secret, SeededRng};
+use ike::crypto::SeededRng;
 use thiserror::Error as ThisError;
 
 use crate::config::{Config, Member};
@@ -30,7 +30,7 @@ use crate::group::key_generation::{Entropy, KeySource};
 use crate::group::pending_pull::Acceptance;
 use crate::group::signing_key::SigningKeys;
 use crate::members::authorization::{Authorization, credentials};
-use crate::state::{self, Snapshot};
+use crate::state::{self, Change, Name, Records, Stored};
 use daemon::sealed::codec::{Clock, StateError};
 use delivery::Delivered;
 use event::Event;
@@ -52,10 +52,35 @@ pub struct KeyServer<E> {
     counters: Counters,
     rng: SeededRng,
     entropy: E,
-    /// Whether there is something outside of the groups that must not be forgotten.
-    changed: bool,
     /// Whether datagrams wait until the state is written.
     keeps_state: bool,
+    unsaved: Unsaved,
+}
+
+/// What the stored state does not have yet, outside of the groups.
+#[derive(Debug)]
+struct Unsaved {
+    /// Whether there is something that must not be forgotten.
+    changed: bool,
+    /// Whether nothing of what is stored counts.
+    all: bool,
+    /// Whether the members of the configuration are others.
+    members: bool,
+    /// Peers that have proved an offer.
+    offers: BTreeSet<IpAddr>,
+    /// Groups that have gone.
+    gone: BTreeSet<GroupId>,
+}
+
+impl Unsaved {
+    fn everything() -> Self {
+        let (offers, gone) = (BTreeSet::new(), BTreeSet::new());
+        Self { changed: true, all: true, members: false, offers, gone }
+    }
+
+    fn nothing() -> Self {
+        Self { changed: false, all: false, ..Self::everything() }
+    }
 }
 
 /// There is no group with this number.
@@ -84,30 +109,35 @@ impl<E: Entropy> KeyServer<E> {
             counters: Counters::default(),
             rng,
             entropy,
-            changed: false,
-            keeps_state: config.state_key.is_some(),
+            keeps_state: false,
+            unsaved: Unsaved::everything(),
         };
         key_server.size_hierarchies();
         key_server
     }
 
-    /// The key server of `config` with the state that [`KeyServer::export`] wrote. What was on its
+    /// Nothing is sent from now on before the state is written: see [`KeyServer::is_unsaved`].
+    pub fn keep_state(&mut self) {
+        self.keeps_state = true;
+    }
+
+    /// The key server of `config` with a state that [`KeyServer::changes`] told. What was on its
     /// way when it ended is sent again, and what the configuration says differently since then is
     /// done as [`KeyServer::reload`] does it.
     ///
     /// # Errors
-    /// The octets are no state of this version.
+    /// This is no state of this version.
     pub fn restore(
         mut config: Config,
         keys: &SigningKeys,
         seed: [u8; 32],
         entropy: E,
-        (octets, clock): (&Secret, Clock),
+        (stored, clock): (&Stored, Clock),
         now: BootTime,
     ) -> Result<Self, StateError> {
         let groups = std::mem::take(&mut config.groups);
         let mut key_server = Self::new(config, keys, seed, entropy);
-        let restored = state::decode(octets, clock, &key_server.members, now)?;
+        let restored = state::decode(stored, clock, &key_server.members, now)?;
         for (source, offer) in &restored.offers {
             key_server.server.remember_offer(*source, offer);
         }
@@ -123,18 +153,51 @@ impl<E: Entropy> KeyServer<E> {
         let changes = key_server.reload_restored(&restored.members, groups, keys, now);
         let changes = changes.into_iter().map(|change| Event::ConfigurationChanged { change });
         key_server.events.extend(changes);
-        key_server.changed = true;
+        // Points in time of the stored records may be those of another boot.
+        key_server.unsaved = Unsaved::everything();
         Ok(key_server)
     }
 
     /// All that a restart must not forget.
-    pub fn export(&self) -> Secret {
-        state::encode(Snapshot {
-            members: &self.members,
-            groups: self.groups.values().collect(),
-            offers: self.server.proved_offers().collect(),
-            pending: self.pending(),
-        })
+    pub fn export(&self) -> Records {
+        let mut records = Records::default();
+        records.apply(self.everything());
+        records
+    }
+
+    fn everything(&self) -> Vec<Change> {
+        let mut changes = vec![Change::Clear(Name::everything())];
+        state::put_members(&mut changes, &self.members);
+        for (source, offer) in self.server.proved_offers() {
+            state::put_offer(&mut changes, source, offer);
+        }
+        state::put_pending(&mut changes, &self.pending());
+        self.groups.values().for_each(|group| state::put_group(&mut changes, group, true));
+        changes
+    }
+
+    /// What has to be written before anything is sent, after which [`KeyServer::saved`] is to be
+    /// called. What a registration changes does not depend on the number of members.
+    pub fn changes(&mut self) -> Vec<Change> {
+        self.find_pending();
+        if self.unsaved.all {
+            return self.everything();
+        }
+        let mut changes = Vec::new();
+        if self.unsaved.members {
+            state::put_members(&mut changes, &self.members);
+        }
+        for source in &self.unsaved.offers {
+            if let Some(offer) = self.server.proved_offer(*source) {
+                state::put_offer(&mut changes, *source, offer);
+            }
+        }
+        state::put_pending(&mut changes, &self.pending());
+        changes.extend(self.unsaved.gone.iter().map(|id| Change::Clear(Name::of_group(*id))));
+        for group in self.groups.values().filter(|group| group.is_changed()) {
+            state::put_group(&mut changes, group, false);
+        }
+        changes
     }
 
     /// A datagram arrived from `source` at our address `local`.
@@ -200,16 +263,17 @@ impl<E: Entropy> KeyServer<E> {
         }
     }
 
-    /// Whether the state has to be written, by [`KeyServer::export`] and [`KeyServer::saved`],
+    /// Whether the state has to be written, by [`KeyServer::changes`] and [`KeyServer::saved`],
     /// before anything is sent.
     pub fn is_unsaved(&self) -> bool {
-        self.keeps_state && (self.changed || self.groups.values().any(Group::is_changed))
+        self.keeps_state && (self.unsaved.changed || self.groups.values().any(Group::is_changed))
     }
 
-    /// The state has been written.
+    /// What [`KeyServer::changes`] told has been written.
     pub fn saved(&mut self) {
-        self.changed = false;
-        self.groups.values_mut().for_each(Group::saved);
+        let all = std::mem::replace(&mut self.unsaved, Unsaved::nothing()).all;
+        let changed = self.groups.values_mut().filter(|group| all || group.is_changed());
+        changed.for_each(Group::saved);
     }
 
     /// The state cannot be written: answers are dropped, as the network might do it, and pushes
@@ -260,6 +324,7 @@ impl<E: Entropy> KeyServer<E> {
         while let Some(event) = self.server.poll_event() {
             match event {
                 ServerEvent::Phase1Established { peer, identity, .. } => {
+                    self.unsaved.offers.insert(peer.ip());
                     self.events.push_back(Event::Authenticated { peer, identity });
                 }
                 ServerEvent::PullRequested { pull, local, peer, identity, group } => {

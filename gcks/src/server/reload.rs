@@ -49,10 +49,12 @@ impl<E: Entropy> KeyServer<E> {
         self.server.reconfigure(server_config(&config));
         self.authorization = Authorization::new(&config.members);
         let members = std::mem::replace(&mut self.members, config.members);
+        self.unsaved.members |= members != self.members;
+        self.unsaved.changed |= self.unsaved.members;
         self.size_hierarchies();
         self.reload_members(&members, &config.groups, now);
         self.reload_groups(config.groups, keys, now);
-        self.changed |= !changes.is_empty();
+        self.unsaved.changed |= !changes.is_empty();
         self.settle(now);
         changes
     }
@@ -168,6 +170,8 @@ impl<E: Entropy> KeyServer<E> {
         // What its members are told goes out without it.
         self.dispatch(now);
         self.groups.remove(&id);
+        self.unsaved.gone.insert(id);
+        self.unsaved.changed = true;
     }
 }
 

@@ -1,48 +1,112 @@
-//! A group as octets. No key leaves but into a [`Secret`](ike::crypto::Secret).
+//! A group as records. No key leaves but into a [`Secret`].
 
-use gdoi::lkh::KeyTree;
+use ike::crypto::Secret;
 
 use super::codec::{put_push, put_schedule};
+use super::record::{Change, GroupPart, Name};
 use super::settings;
 use crate::group::Group;
-use crate::group::eviction::TekHolder;
 use crate::group::kek::Kek;
 use crate::group::rekey_sa::RekeySa;
-use crate::group::sender_ids::Holding;
 use crate::members::registry::Registration;
+use crate::tracked::Tracked;
 use daemon::sealed::codec::Encoder;
 
-/// Writes all of a group that a restart must not forget.
-pub(super) fn put_group(out: &mut Encoder, group: &Group) {
+/// What has changed of a group since it was stored; with `whole`, all of it.
+pub fn put_group(changes: &mut Vec<Change>, group: &Group, whole: bool) {
+    let name = |part| Name::in_group(group.id(), part);
+    let mut core = Encoder::default();
+    put_core(&mut core, group);
+    changes.push(Change::Put(name(GroupPart::Core), core.finish()));
+    let (held, next) = group.sender_ids().held();
+    let mut numbers = Encoder::default();
+    numbers.u16(group.sender_ids().bits());
+    numbers.u64(next);
+    changes.push(Change::Put(name(GroupPart::Numbers), numbers.finish()));
+    let prefix = name(GroupPart::Sender);
+    let sender = |identifier: &u64| prefix.with(&identifier.to_be_bytes());
+    put_tracked(changes, &prefix, (held, whole), sender, |out, holding| {
+        out.identity(&holding.holder.identity);
+        out.address(holding.holder.address);
+        out.option(holding.until, Encoder::time);
+        out.option(holding.replaced, Encoder::time);
+    });
+    let prefix = name(GroupPart::Registration);
+    let registrations = group.registry().tracked();
+    let member = |id: &_| prefix.with_member(id);
+    put_tracked(changes, &prefix, (registrations, whole), member, put_registration);
+    let prefix = name(GroupPart::TekHolder);
+    let member = |id: &_| prefix.with_member(id);
+    put_tracked(changes, &prefix, (group.tek_holders(), whole), member, |out, holder| {
+        out.octets(holder.name.as_bytes());
+        out.time(holder.until);
+    });
+    let prefix = name(GroupPart::Abandoned);
+    match group.rekey_sa() {
+        None => changes.push(Change::Clear(prefix)),
+        Some(rekey_sa) => {
+            let member = |id: &_| prefix.with_member(id);
+            put_tracked(changes, &prefix, (&rekey_sa.abandoned, whole), member, |out, dropped| {
+                out.octets(dropped.name.as_bytes());
+                out.option(dropped.leaf, Encoder::u16);
+            });
+        }
+    }
+    put_nodes(changes, &name(GroupPart::Node), group, whole);
+}
+
+fn put_tracked<K: Ord + Clone, V>(
+    changes: &mut Vec<Change>,
+    prefix: &Name,
+    (entries, whole): (&Tracked<K, V>, bool),
+    name: impl Fn(&K) -> Name,
+    put: impl Fn(&mut Encoder, &V),
+) {
+    let value = |entry: &V| {
+        let mut out = Encoder::default();
+        put(&mut out, entry);
+        out.finish()
+    };
+    match entries.unsaved().filter(|_| !whole) {
+        None => {
+            changes.push(Change::Clear(prefix.clone()));
+            changes.extend(entries.iter().map(|(key, entry)| Change::Put(name(key), value(entry))));
+        }
+        Some(keys) => changes.extend(keys.map(|key| match entries.get(key) {
+            Some(entry) => Change::Put(name(key), value(entry)),
+            None => Change::Remove(name(key)),
+        })),
+    }
+}
+
+fn put_nodes(changes: &mut Vec<Change>, prefix: &Name, group: &Group, whole: bool) {
+    let tree = group.rekey_sa().and_then(|rekey_sa| rekey_sa.kek()?.tree());
+    let unsaved = tree.and_then(|tree| Some((tree, tree.unsaved().filter(|_| !whole)?)));
+    let change = |node: u16, key: Option<Secret>| {
+        let name = prefix.with(&node.to_be_bytes());
+        match key {
+            Some(key) => Change::Put(name, key),
+            None => Change::Remove(name),
+        }
+    };
+    match unsaved {
+        Some((tree, nodes)) => {
+            changes.extend(nodes.iter().map(|node| change(*node, tree.export(*node))));
+        }
+        None => {
+            changes.push(Change::Clear(prefix.clone()));
+            let all = tree.into_iter().flat_map(|tree| tree.nodes().map(move |node| (tree, node)));
+            changes.extend(all.map(|(tree, node)| change(node, tree.export(node))));
+        }
+    }
+}
+
+fn put_core(out: &mut Encoder, group: &Group) {
     settings::put_group(out, group.config());
     put_schedule(out, group.teks());
-    let (held, next) = group.sender_ids().held();
-    out.u16(group.sender_ids().bits());
-    out.u64(next);
-    out.count(held.len());
-    for (identifier, Holding { holder, until, replaced }) in held {
-        out.u64(*identifier);
-        out.identity(&holder.identity);
-        out.address(holder.address);
-        out.option(*until, Encoder::time);
-        out.option(*replaced, Encoder::time);
-    }
     out.option(group.rekey_sa(), put_rekey_sa);
-    out.count(group.registry().len());
-    for (id, registration) in group.registry().iter() {
-        out.identity(&id.identity);
-        out.address(id.address);
-        put_registration(out, registration);
-    }
     out.count(group.removed().len());
     group.removed().iter().for_each(|name| out.octets(name.as_bytes()));
-    out.count(group.tek_holders().len());
-    for (id, TekHolder { name, until }) in group.tek_holders() {
-        out.identity(&id.identity);
-        out.address(id.address);
-        out.octets(name.as_bytes());
-        out.time(*until);
-    }
 }
 
 fn put_rekey_sa(out: &mut Encoder, rekey_sa: &RekeySa) {
@@ -56,13 +120,6 @@ fn put_rekey_sa(out: &mut Encoder, rekey_sa: &RekeySa) {
         out.u8(retired.deleted.into());
         out.time(retired.at);
     }
-    out.count(rekey_sa.abandoned.len());
-    for (id, abandoned) in &rekey_sa.abandoned {
-        out.identity(&id.identity);
-        out.address(id.address);
-        out.octets(abandoned.name.as_bytes());
-        out.option(abandoned.leaf, Encoder::u16);
-    }
 }
 
 fn put_kek(out: &mut Encoder, kek: &Kek) {
@@ -71,7 +128,7 @@ fn put_kek(out: &mut Encoder, kek: &Kek) {
     out.u32(kek.sequence_number());
     out.time(kek.ends());
     out.count(kek.capacity());
-    out.option(kek.tree().and_then(KeyTree::export), |out, tree| out.octets(tree.expose()));
+    out.u8(kek.tree().is_some().into());
     out.option(kek.last(), put_push);
     out.time(kek.last_at());
 }

@@ -1,10 +1,14 @@
 //! What survives a restart: keys, SPIs, numbers of pushes, sender identifiers, registrations, the
-//! key hierarchy. Written group by group, from values: nothing here knows the server.
+//! key hierarchy. Written as records, so that a registration costs one of them: nothing here knows
+//! the server, nor where records are kept, which is [`store`]'s.
 
 mod codec;
 mod export;
+mod record;
 mod restore;
 mod settings;
+pub mod store;
+mod version5;
 
 use std::net::IpAddr;
 
@@ -17,21 +21,25 @@ use crate::config::{Member, MulticastPath};
 use crate::group::Group;
 use crate::group::delivery::Dispatch;
 use daemon::sealed::codec::{Clock, Decoder, Encoder, StateError};
+use record::ServerPart;
+use settings::Members;
+
+pub use export::put_group;
+pub use record::{Change, Name, Records};
 
 /// Changes when the octets do.
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
 
-/// What there is to write.
-#[derive(Debug)]
-pub struct Snapshot<'a> {
-    /// The members of the configuration.
-    pub members: &'a [Member],
-    pub groups: Vec<&'a Group>,
-    /// Offers of main mode that peers have proved.
-    pub offers: Vec<(IpAddr, &'a [u8])>,
-    /// Pushes whose recipients are no members any more.
-    pub pending: Vec<PendingDelivery<'a>>,
+/// How some of the octets read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Present,
+    /// Without what was added since.
+    Version5,
 }
+
+/// Members of the configuration in one record.
+const MEMBERS: usize = 500;
 
 /// A push on its way that the group's own state does not bring back.
 #[derive(Debug)]
@@ -44,6 +52,16 @@ pub struct PendingDelivery<'a> {
     pub delivery: &'a Delivery,
 }
 
+/// A state as it was stored.
+#[derive(Debug)]
+pub enum Stored {
+    /// Records of the present version.
+    Records(Records),
+    /// The one text of octets that version 5 wrote.
+    Version5(Secret),
+}
+
+/// What was written.
 #[derive(Debug)]
 pub struct Restored {
     /// The members of the configuration then.
@@ -55,49 +73,82 @@ pub struct Restored {
     pub pending: Vec<(GroupId, Dispatch)>,
 }
 
-pub fn encode(snapshot: Snapshot<'_>) -> Secret {
-    let Snapshot { members, groups, offers, pending } = snapshot;
-    let mut out = Encoder::default();
-    out.u8(VERSION);
-    out.count(members.len());
-    members.iter().for_each(|member| settings::put_member(&mut out, member));
-    out.count(groups.len());
-    groups.into_iter().for_each(|group| export::put_group(&mut out, group));
-    out.count(offers.len());
-    for (source, offer) in offers {
-        out.address(source);
-        out.octets(offer);
+/// The version, and the members of the configuration.
+pub fn put_members(changes: &mut Vec<Change>, members: &[Member]) {
+    let mut version = Encoder::default();
+    version.u8(VERSION);
+    changes.push(Change::Put(Name::of_server(ServerPart::Version), version.finish()));
+    let name = Name::of_server(ServerPart::Members);
+    changes.push(Change::Clear(name.clone()));
+    for (number, members) in (0_u32..).zip(members.chunks(MEMBERS)) {
+        let mut out = Encoder::default();
+        out.count(members.len());
+        members.iter().for_each(|member| settings::put_member(&mut out, member));
+        changes.push(Change::Put(name.with(&number.to_be_bytes()), out.finish()));
     }
+}
+
+/// The offer that a peer has proved.
+pub fn put_offer(changes: &mut Vec<Change>, source: IpAddr, offer: &[u8]) {
+    let name = Name::of_server(ServerPart::Offer).with_address(source);
+    changes.push(Change::Put(name, Secret::copy_from(offer)));
+}
+
+/// Pushes on their way that no other record brings back.
+pub fn put_pending(changes: &mut Vec<Change>, pending: &[PendingDelivery<'_>]) {
+    let name = Name::of_server(ServerPart::Pending);
+    if pending.is_empty() {
+        changes.push(Change::Remove(name));
+        return;
+    }
+    let mut out = Encoder::default();
     out.count(pending.len());
-    pending.iter().for_each(|pending| put_pending(&mut out, pending));
-    out.finish()
+    pending.iter().for_each(|pending| put_delivery(&mut out, pending));
+    changes.push(Change::Put(name, out.finish()));
 }
 
 /// Reads a state. `members` are those of the configuration now: their keys are not in the state.
 ///
 /// # Errors
-/// The octets are no state of this version.
+/// This is no state of this version.
 pub fn decode(
-    octets: &Secret,
+    stored: &Stored,
     clock: Clock,
     members: &[Member],
     now: BootTime,
 ) -> Result<Restored, StateError> {
-    let mut from = Decoder::new(octets.expose(), clock);
-    if from.u8()? != VERSION {
-        return Err(from.error("another version of gcks"));
-    }
-    let restored = Restored {
-        members: from.list(|from| settings::member(from, members))?,
-        groups: from.list(|from| restore::group(from, now))?,
-        offers: from.list(|from| Ok((from.address()?, from.octets()?.to_vec())))?,
-        pending: from.list(pending)?,
+    let members = Members::new(members);
+    let records = match stored {
+        Stored::Version5(octets) => return version5::decode(octets, clock, &members, now),
+        Stored::Records(records) => records,
     };
-    from.finish()?;
-    Ok(restored)
+    let version = records.get(&Name::of_server(ServerPart::Version));
+    let is_known = version.is_some_and(|version| version.expose() == [VERSION]);
+    if !is_known {
+        return Err(StateError { offset: 0, what: "another version of gcks" });
+    }
+    let mut before = Vec::new();
+    for (_, octets) in records.beginning(Name::of_server(ServerPart::Members)) {
+        let mut from = Decoder::new(octets.expose(), clock);
+        before.extend(from.list(|from| settings::member(from, &members, Form::Present))?);
+        from.finish()?;
+    }
+    let mut offers = Vec::new();
+    for (key, offer) in records.beginning(Name::of_server(ServerPart::Offer)) {
+        offers.push((Decoder::new(key, clock).address()?, offer.expose().to_vec()));
+    }
+    let mut pending = Vec::new();
+    if let Some(octets) = records.get(&Name::of_server(ServerPart::Pending)) {
+        let mut from = Decoder::new(octets.expose(), clock);
+        pending = from.list(self::pending)?;
+        from.finish()?;
+    }
+    let groups = records.groups().map(|id| restore::group(records, id, clock, now));
+    let groups = groups.collect::<Result<_, _>>()?;
+    Ok(Restored { members: before, groups, offers, pending })
 }
 
-fn put_pending(out: &mut Encoder, pending: &PendingDelivery<'_>) {
+fn put_delivery(out: &mut Encoder, pending: &PendingDelivery<'_>) {
     out.u32(pending.group.0);
     settings::put_delivery_policy(out, pending.policy);
     settings::put_path(out, pending.path);

@@ -1,73 +1,156 @@
-//! A group from its octets.
+//! A group from its records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use gdoi::group::{GroupId, KekPolicy};
 use gdoi::lkh::KeyTree;
 use ike::BootTime;
-use ike::crypto::SigningKey;
+use ike::crypto::{Secret, SigningKey};
 
 use super::codec::{push, schedule};
-use super::settings;
+use super::record::{GroupPart, Name, Records, member_id};
+use super::{Form, settings};
+use crate::config;
 use crate::group::eviction::TekHolder;
 use crate::group::kek::Kek;
 use crate::group::rekey_sa::{Abandoned, RekeySa, RetiredKek};
 use crate::group::sender_ids::{Holding, SenderIdPool};
+use crate::group::tek_schedule::TekSchedule;
 use crate::group::{Group, Parts};
 use crate::members::registry::{MemberId, Registration, Registry};
-use daemon::sealed::codec::{Decoder, StateError};
+use crate::tracked::Tracked;
+use daemon::sealed::codec::{Clock, Decoder, StateError};
 
-type Decoded<T> = Result<T, StateError>;
+pub(super) type Decoded<T> = Result<T, StateError>;
 
-/// Reads a group with what was made for it.
-pub(super) fn group(from: &mut Decoder<'_>, now: BootTime) -> Decoded<Group> {
-    let config = settings::group(from)?;
-    let teks = schedule(from)?;
-    let (bits, next) = (from.u16()?, from.u64()?);
-    let held = from.list(|from| {
-        let identifier = from.u64()?;
-        let holder = MemberId { identity: from.identity()?, address: from.address()? };
-        let (until, replaced) = (from.option(Decoder::time)?, from.option(Decoder::time)?);
-        Ok((identifier, Holding { holder, until, replaced }))
-    })?;
-    let held: BTreeMap<_, _> = held.into_iter().collect();
-    let mut rekey_sa = from.option(|from| rekey_sa(from, now))?;
-    let pushes = rekey_sa.as_ref().is_some_and(|rekey_sa| rekey_sa.kek().is_some());
-    let mut registry = Registry::default();
-    let (mut tek_holders, until) = (BTreeMap::new(), teks.last_end(now));
-    for _ in 0..from.count()? {
-        let id = MemberId { identity: from.identity()?, address: from.address()? };
-        let registration = registration(from)?;
-        // Without its KEK a member gets no pushes: it comes by itself.
-        if pushes || registration.keys_end.is_some() {
-            registry.restore(id, registration);
-        } else {
-            tek_holders.insert(id, TekHolder { name: registration.name, until });
-        }
-    }
-    if let Some(rekey_sa) = rekey_sa.as_mut().filter(|_| !pushes) {
-        let abandoned = std::mem::take(&mut rekey_sa.abandoned).into_iter();
-        tek_holders
-            .extend(abandoned.map(|(id, entry)| (id, TekHolder { name: entry.name, until })));
-    }
-    let removed = from.list(|from| from.text().map(str::to_owned))?.into_iter().collect();
-    for _ in 0..from.count()? {
-        let id = MemberId { identity: from.identity()?, address: from.address()? };
-        tek_holders.insert(id, TekHolder { name: from.text()?.into(), until: from.time()? });
-    }
-    let sender_ids = SenderIdPool::restore(bits, held, next);
-    Ok(Group::from_parts(Parts {
-        config,
-        teks,
-        sender_ids,
-        rekey_sa,
-        registry,
-        removed,
-        tek_holders,
-    }))
+/// What was written of a group, before what has ended in the meantime is left out.
+pub(super) struct Written {
+    pub(super) config: config::Group,
+    pub(super) teks: TekSchedule,
+    pub(super) sender_ids: SenderIdPool,
+    pub(super) rekey_sa: Option<RekeySa>,
+    pub(super) registrations: Vec<(MemberId, Registration)>,
+    pub(super) removed: Vec<String>,
+    pub(super) tek_holders: BTreeMap<MemberId, TekHolder>,
 }
 
-fn rekey_sa(from: &mut Decoder<'_>, now: BootTime) -> Decoded<RekeySa> {
+impl Written {
+    /// The group at `now`.
+    pub(super) fn group(self, now: BootTime) -> Group {
+        let Self { config, teks, sender_ids, mut rekey_sa, registrations, removed, tek_holders } =
+            self;
+        if let Some(rekey_sa) = &mut rekey_sa {
+            rekey_sa.kek = rekey_sa.kek.take().filter(|kek| kek.ends() > now);
+        }
+        let pushes = rekey_sa.as_ref().is_some_and(|rekey_sa| rekey_sa.kek().is_some());
+        let (mut registry, until) = (Registry::default(), teks.last_end(now));
+        let mut holders: Tracked<_, _> = Tracked::default();
+        for (id, registration) in registrations {
+            // Without its KEK a member gets no pushes: it comes by itself.
+            if pushes || registration.keys_end.is_some() {
+                registry.restore(id, registration);
+            } else {
+                holders.insert(id, TekHolder { name: registration.name, until });
+            }
+        }
+        if let Some(rekey_sa) = rekey_sa.as_mut().filter(|_| !pushes) {
+            let abandoned = rekey_sa.abandoned.take().into_iter();
+            holders
+                .extend(abandoned.map(|(id, entry)| (id, TekHolder { name: entry.name, until })));
+        }
+        holders.extend(tek_holders);
+        let removed = removed.into_iter().collect();
+        let tek_holders = holders;
+        Group::from_parts(Parts {
+            config,
+            teks,
+            sender_ids,
+            rekey_sa,
+            registry,
+            removed,
+            tek_holders,
+        })
+    }
+}
+
+/// Reads a group with what was made for it.
+pub(super) fn group(records: &Records, id: GroupId, clock: Clock, now: BootTime) -> Decoded<Group> {
+    let name = |part| Name::in_group(id, part);
+    let one = |part| {
+        let octets = records.get(&name(part)).map(Secret::expose).unwrap_or_default();
+        Decoder::new(octets, clock)
+    };
+    let mut from = one(GroupPart::Core);
+    let (config, teks) = (settings::group(&mut from, Form::Present)?, schedule(&mut from)?);
+    let tree = |from: &mut Decoder<'_>, policy: &KekPolicy, capacity: usize| {
+        if from.u8()? == 0 {
+            return Ok(None);
+        }
+        let keys = records.beginning(name(GroupPart::Node)).map(|(_, key)| key.expose());
+        let tree = KeyTree::import(policy.algorithm, policy.key_length, capacity, keys);
+        tree.map(Some).map_err(|_| from.error("a key hierarchy"))
+    };
+    let mut rekey_sa = from.option(|from| rekey_sa(from, tree, Form::Present))?;
+    let removed = from.list(|from| from.text().map(str::to_owned))?;
+    from.finish()?;
+    let mut from = one(GroupPart::Numbers);
+    let (bits, next) = (from.u16()?, from.u64()?);
+    from.finish()?;
+    let all = |part| records.beginning(name(part));
+    let mut held = BTreeMap::new();
+    for (key, value) in all(GroupPart::Sender) {
+        let mut from = Decoder::new(value.expose(), clock);
+        held.insert(Decoder::new(key, clock).u64()?, holding(&mut from, Form::Present)?);
+        from.finish()?;
+    }
+    let mut registrations = Vec::new();
+    for (key, value) in all(GroupPart::Registration) {
+        let mut from = Decoder::new(value.expose(), clock);
+        registrations.push((member_id(key)?, registration(&mut from, Form::Present)?));
+        from.finish()?;
+    }
+    let mut tek_holders = BTreeMap::new();
+    for (key, value) in all(GroupPart::TekHolder) {
+        let mut from = Decoder::new(value.expose(), clock);
+        let holder = TekHolder { name: from.text()?.into(), until: from.time()? };
+        tek_holders.insert(member_id(key)?, holder);
+        from.finish()?;
+    }
+    for (key, value) in all(GroupPart::Abandoned) {
+        let mut from = Decoder::new(value.expose(), clock);
+        let dropped = abandoned(&mut from)?;
+        from.finish()?;
+        if let Some(rekey_sa) = &mut rekey_sa {
+            rekey_sa.abandoned.insert(member_id(key)?, dropped);
+        }
+    }
+    let sender_ids = SenderIdPool::restore(bits, held, next);
+    let written =
+        Written { config, teks, sender_ids, rekey_sa, registrations, removed, tek_holders };
+    Ok(written.group(now))
+}
+
+pub(super) fn holding(from: &mut Decoder<'_>, form: Form) -> Decoded<Holding> {
+    let holder = MemberId { identity: from.identity()?, address: from.address()? };
+    let until = from.option(Decoder::time)?;
+    let replaced = match form {
+        Form::Present => from.option(Decoder::time)?,
+        Form::Version5 => None,
+    };
+    Ok(Holding { holder, until, replaced })
+}
+
+pub(super) fn abandoned(from: &mut Decoder<'_>) -> Decoded<Abandoned> {
+    Ok(Abandoned { name: from.text()?.into(), leaf: from.option(Decoder::u16)? })
+}
+
+/// A rekey SA; `tree` reads the hierarchy of its KEK.
+pub(super) fn rekey_sa(
+    from: &mut Decoder<'_>,
+    tree: impl FnOnce(&mut Decoder<'_>, &KekPolicy, usize) -> Decoded<Option<KeyTree>>,
+    form: Form,
+) -> Decoded<RekeySa> {
     let settings = settings::rekey(from)?;
     let legacy = settings.legacy;
     // A key that was loaded once may be used to the end, whatever is thought of its kind today.
@@ -75,28 +158,25 @@ fn rekey_sa(from: &mut Decoder<'_>, now: BootTime) -> Decoded<RekeySa> {
         .map_err(|_| from.error("a signing key"))?;
     let mut rekey_sa =
         RekeySa::new(settings, Arc::new(key)).map_err(|_| from.error("a signing key"))?;
-    rekey_sa.kek = from.option(|from| kek(from, legacy))?.filter(|kek| kek.ends() > now);
+    rekey_sa.kek = from.option(|from| kek(from, tree, legacy))?;
     rekey_sa.retired = from.list(|from| {
-        Ok(RetiredKek { last: from.list(push)?, deleted: from.u8()? != 0, at: from.time()? })
+        let last = match form {
+            Form::Present => from.list(push)?,
+            Form::Version5 => vec![push(from)?],
+        };
+        Ok(RetiredKek { last, deleted: from.u8()? != 0, at: from.time()? })
     })?;
-    for _ in 0..from.count()? {
-        let id = MemberId { identity: from.identity()?, address: from.address()? };
-        let (name, leaf) = (from.text()?.into(), from.option(Decoder::u16)?);
-        rekey_sa.abandoned.insert(id, Abandoned { name, leaf });
-    }
     Ok(rekey_sa)
 }
 
-fn kek(from: &mut Decoder<'_>, legacy: bool) -> Decoded<Kek> {
+fn kek(
+    from: &mut Decoder<'_>,
+    tree: impl FnOnce(&mut Decoder<'_>, &KekPolicy, usize) -> Decoded<Option<KeyTree>>,
+    legacy: bool,
+) -> Decoded<Kek> {
     let (policy, key) = (from.kek_policy()?, from.secret()?);
     let (sequence_number, ends, capacity) = (from.u32()?, from.time()?, from.count()?);
-    let tree = match from.option(Decoder::secret)? {
-        Some(octets) => {
-            let tree = KeyTree::import(policy.algorithm, policy.key_length, capacity, &octets);
-            Some(tree.map_err(|_| from.error("a key hierarchy"))?)
-        }
-        None => None,
-    };
+    let tree = tree(from, &policy, capacity)?;
     let (last, last_at) = (from.option(push)?, from.time()?);
     let kek = Kek::with(policy, key, sequence_number, tree, capacity, ends, legacy);
     let mut kek = kek.map_err(|_| from.error("a KEK"))?;
@@ -106,7 +186,7 @@ fn kek(from: &mut Decoder<'_>, legacy: bool) -> Decoded<Kek> {
     Ok(kek)
 }
 
-fn registration(from: &mut Decoder<'_>) -> Decoded<Registration> {
+pub(super) fn registration(from: &mut Decoder<'_>, form: Form) -> Decoded<Registration> {
     Ok(Registration {
         name: from.text()?.into(),
         address: from.socket()?,
@@ -115,7 +195,13 @@ fn registration(from: &mut Decoder<'_>) -> Decoded<Registration> {
         last: from.time()?,
         pulls: from.u64()?,
         keys_end: from.option(Decoder::time)?,
-        leaf: from.option(Decoder::u16)?,
+        leaf: {
+            if form == Form::Version5 {
+                // Its sender identifier, which the identifiers themselves tell as well.
+                from.option(Decoder::u64)?;
+            }
+            from.option(Decoder::u16)?
+        },
         acknowledgements: from.u64()?,
         last_acknowledgement: from.option(Decoder::time)?,
         unacknowledged: from.u64()?,

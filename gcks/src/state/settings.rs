@@ -4,6 +4,7 @@
 //! With it a restart under another configuration does what a running server does when its
 //! configuration changes.
 
+use std::collections::BTreeMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use daemon::sealed::codec::{Decoder, Encoder, StateError};
 use gdoi::config::{ByteOrder, Trailer};
 use gdoi::group::{GroupAssociatedPolicy, GroupId};
 use gdoi::push::{DeliveryPolicy, KekPacketSpi, SignedLength};
+use ike::config::Identity;
 use ike::crypto::HashAlgorithm;
 use ike::crypto::{RsaForm, Secret};
 use ipnet::IpNet;
 
-use super::codec;
+use super::{Form, codec};
 use crate::config::rekey::KEK_ENCRYPTIONS;
 use crate::config::{
     Group, Interoperability, Member, MulticastPath, Rekey, SigningKeyKind, Transport,
@@ -43,18 +45,37 @@ pub(super) fn put_member(out: &mut Encoder, member: &Member) {
     put_byte_order(out, member.group_id_byte_order);
 }
 
+/// The members of the configuration now, by what they may be known by.
+pub(super) struct Members<'m> {
+    by_peer: BTreeMap<(IpNet, Option<&'m Identity>), &'m Member>,
+    by_name: BTreeMap<&'m str, &'m Member>,
+}
+
+impl<'m> Members<'m> {
+    pub(super) fn new(members: &'m [Member]) -> Self {
+        // The first one counts.
+        let all = || members.iter().rev();
+        Self {
+            by_peer: all().map(|one| ((one.addresses, one.identity.as_ref()), one)).collect(),
+            by_name: all().map(|one| (one.name.as_str(), one)).collect(),
+        }
+    }
+}
+
 /// A member; its key is the one that it has now in `members`, because no ISAKMP SA outlives a
 /// restart.
-pub(super) fn member(from: &mut Decoder<'_>, members: &[Member]) -> Decoded<Member> {
+pub(super) fn member(from: &mut Decoder<'_>, members: &Members<'_>, form: Form) -> Decoded<Member> {
     let name = from.text()?.to_owned();
     let addresses = IpNet::new(from.address()?, from.u8()?).map_err(|_| from.error("a prefix"))?;
     let identity = from.option(Decoder::identity)?;
     let groups = from.list(|from| from.u32().map(GroupId))?.into_iter().collect();
-    let group_id_byte_order = byte_order(from)?;
+    let group_id_byte_order = match form {
+        Form::Present => byte_order(from)?,
+        Form::Version5 => ByteOrder::default(),
+    };
     // It may have another name by now.
-    let is_same = |one: &&Member| one.addresses == addresses && one.identity == identity;
-    let named = |one: &&Member| one.name == name;
-    let now = members.iter().find(is_same).or_else(|| members.iter().find(named));
+    let same = members.by_peer.get(&(addresses, identity.as_ref()));
+    let now = same.or_else(|| members.by_name.get(name.as_str()));
     let pre_shared_key = now
         .map_or_else(|| Arc::new(Secret::new(Vec::new())), |now| Arc::clone(&now.pre_shared_key));
     Ok(Member { name, addresses, identity, pre_shared_key, groups, group_id_byte_order })
@@ -81,7 +102,7 @@ pub(super) fn put_group(out: &mut Encoder, group: &Group) {
     put_byte_order(out, forms.selector_byte_order);
 }
 
-pub(super) fn group(from: &mut Decoder<'_>) -> Decoded<Group> {
+pub(super) fn group(from: &mut Decoder<'_>, form: Form) -> Decoded<Group> {
     Ok(Group {
         name: from.text()?.to_owned(),
         id: GroupId(from.u32()?),
@@ -92,7 +113,10 @@ pub(super) fn group(from: &mut Decoder<'_>) -> Decoded<Group> {
         },
         sender_id_bits: from.u16()?,
         rekey: from.option(rekey)?,
-        interoperability: interoperability(from)?,
+        interoperability: match form {
+            Form::Present => interoperability(from)?,
+            Form::Version5 => Interoperability::default(),
+        },
     })
 }
 

@@ -72,7 +72,11 @@ pub fn configuration_with(
     tek: &str,
     tail: &str,
 ) -> String {
-    let mut text = format!("control-socket = \"{}/control.sock\"\n{head}\n", directory.display());
+    let mut text = format!("control-socket = \"{}/control.sock\"\n", directory.display());
+    if !head.contains("state-directory") {
+        text += &format!("state-directory = \"{}\"\n", directory.display());
+    }
+    text += &format!("{head}\n");
     for (number, group) in [(1, "one"), (2, "one"), (3, "two")] {
         text += &format!(
             "[[member]]\nname = \"g{number}\"\naddress = \"{network}.{number}\"\n\

@@ -13,6 +13,7 @@ use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::SigningKeys;
 use gcks::server::KeyServer;
 use gcks::server::event::Event;
+use gcks::state::{Records, Stored};
 use gdoi::event::{RegistrationEvent, RegistrationFailure, Transmit};
 use gdoi::group::{GroupSa, Spi, TekKeys};
 use gdoi::member::Registration;
@@ -65,6 +66,10 @@ pub type Fate = Box<dyn FnMut(&Transmit) -> Vec<Duration>>;
 pub struct World {
     pub now: BootTime,
     pub service: KeyServer<OsEntropy>,
+    /// What the key server has written.
+    pub records: Records,
+    /// Whether nothing can be written.
+    pub full: bool,
     pub nodes: Vec<Node>,
     pub network: Fate,
     pub events: Vec<Event>,
@@ -89,10 +94,13 @@ pub fn is_push(transmit: &Transmit) -> bool {
 
 impl World {
     /// Nobody has asked for anything yet.
-    pub fn new(service: KeyServer<OsEntropy>) -> Self {
+    pub fn new(mut service: KeyServer<OsEntropy>) -> Self {
+        service.keep_state();
         Self {
             now: at(1000),
             service,
+            records: Records::default(),
+            full: false,
             nodes: Vec::new(),
             network: Box::new(|_| vec![LATENCY]),
             events: Vec::new(),
@@ -130,14 +138,34 @@ impl World {
 
     /// The key server ends and starts again with the state it kept; datagrams on the way are lost.
     pub fn restart(&mut self, config: Config, keys: &SigningKeys) {
-        let state = self.service.export();
+        // What was written piece by piece is all that there is, figures that may be lost included.
+        let groups: Vec<_> = self.service.groups().map(|group| group.id()).collect();
+        for group in groups {
+            self.service.group_mut(group).unwrap().0.registry_mut();
+        }
+        self.persist();
+        assert_eq!(self.records, self.service.export());
+        let state = Stored::Records(std::mem::take(&mut self.records));
         let clock = Clock::same(self.now);
         let seed = [self.number as u8 ^ 0x55; 32];
         self.service =
             KeyServer::restore(config, keys, seed, OsEntropy, (&state, clock), self.now).unwrap();
+        self.service.keep_state();
+        self.persist();
         self.wire.clear();
         self.in_flight.clear();
         self.settle();
+    }
+
+    /// Writes down what has changed, as the daemon does before it sends.
+    fn persist(&mut self) {
+        if self.full && self.service.is_unsaved() {
+            self.service.discard_answers();
+        } else if self.service.is_unsaved() {
+            let changes = self.service.changes();
+            self.records.apply(changes);
+            self.service.saved();
+        }
     }
 
     /// The member pulls now.
@@ -179,6 +207,7 @@ impl World {
 
     pub fn settle(&mut self) {
         loop {
+            self.persist();
             self.events.extend(std::iter::from_fn(|| self.service.poll_event()));
             let mut sent: Vec<Transmit> =
                 std::iter::from_fn(|| self.service.poll_transmit()).collect();

@@ -61,18 +61,73 @@ fn a_tree_survives_its_stored_form() {
     let mut tree = KeyTree::new(3, Some(128), 8, &mut rng()).unwrap();
     let leaf = tree.join(&mut rng()).unwrap();
     tree.join(&mut rng()).unwrap();
-    let stored = tree.export().unwrap();
-    let again = KeyTree::import(3, Some(128), 8, &stored).unwrap();
+    let export = |tree: &KeyTree, nodes: &[u16]| -> Vec<Secret> {
+        nodes.iter().filter_map(|node| tree.export(*node)).collect()
+    };
+    let import = |bits, capacity, stored: &[Secret]| {
+        KeyTree::import(3, Some(bits), capacity, stored.iter().map(Secret::expose))
+    };
+    let nodes: Vec<u16> = tree.nodes().collect();
+    let mut stored = export(&tree, &nodes);
+    let again = import(128, 8, &stored).unwrap();
     assert_eq!(
         (again.members(), again.kek(), again.download(leaf)),
         (tree.members(), tree.kek(), tree.download(leaf))
     );
-    for cut in 0..stored.len() {
-        let cut = Secret::copy_from(&stored.expose()[..cut]);
-        assert_eq!(KeyTree::import(3, Some(128), 8, &cut).unwrap_err(), TreeError::Damaged);
+    for missing in 0..stored.len() {
+        let mut rest = export(&tree, &nodes);
+        rest.remove(missing);
+        // Without its leaf a member is not in the tree; every other key leads somebody on.
+        let is_leaf = usize::from(nodes[missing]) >= 8;
+        assert_eq!(import(128, 8, &rest).is_ok(), is_leaf);
     }
-    assert_eq!(KeyTree::import(3, Some(256), 8, &stored).unwrap_err(), TreeError::Damaged);
-    assert_eq!(KeyTree::import(3, Some(128), 2, &stored).unwrap_err(), TreeError::Damaged);
+    let last = stored.pop().unwrap();
+    for cut in 0..last.len() {
+        stored.push(Secret::copy_from(&last.expose()[..cut]));
+        assert_eq!(import(128, 8, &stored).unwrap_err(), TreeError::Damaged);
+        stored.pop();
+    }
+    stored.push(last);
+    assert_eq!(import(256, 8, &stored).unwrap_err(), TreeError::Damaged);
+    assert_eq!(import(128, 2, &stored).unwrap_err(), TreeError::Damaged);
+}
+
+#[test]
+fn a_stored_tree_follows_by_the_nodes_that_have_changed() {
+    let mut tree = KeyTree::new(3, Some(128), 64, &mut rng()).unwrap();
+    let mut stored: BTreeMap<u16, Vec<u8>> = BTreeMap::new();
+    assert_eq!(tree.unsaved(), None, "a new one as a whole");
+    let save = |tree: &mut KeyTree, stored: &mut BTreeMap<u16, Vec<u8>>| {
+        let nodes = tree.unsaved().cloned().unwrap_or_else(|| tree.nodes().collect());
+        for node in &nodes {
+            match tree.export(*node) {
+                Some(octets) => _ = stored.insert(*node, octets.expose().to_vec()),
+                None => _ = stored.remove(node),
+            }
+        }
+        tree.saved();
+        nodes.len()
+    };
+    save(&mut tree, &mut stored);
+    let mut leaves = Vec::new();
+    for round in 0..40 {
+        leaves.push(tree.join(&mut rng()).unwrap());
+        assert!(save(&mut tree, &mut stored) <= 7, "a leaf and the way to the root at most");
+        if round % 5 == 4 {
+            tree.remove(&[leaves.remove(0), leaves.remove(1)], &mut rng()).unwrap();
+            save(&mut tree, &mut stored);
+        }
+        if round % 7 == 6 {
+            tree.release(leaves.remove(2));
+            save(&mut tree, &mut stored);
+        }
+        let nodes = stored.values().map(Vec::as_slice);
+        let again = KeyTree::import(3, Some(128), 64, nodes).unwrap();
+        assert_eq!((again.members(), again.kek()), (tree.members(), tree.kek()));
+        for leaf in &leaves {
+            assert_eq!(again.download(*leaf), tree.download(*leaf));
+        }
+    }
 }
 
 /// Somebody with every key that it ever held, and every update array that was ever sent.

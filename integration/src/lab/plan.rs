@@ -240,12 +240,14 @@ pub fn server_file(plan: &Plan, position: usize, directory: &Path) -> String {
         "control-socket = \"{directory}/{name}.sock\"\nlisten = [\"{address}\"]\nidentity = {{ address = \"{address}\" }}\n",
         address = server_address(position),
     );
-    if let Some(rekey) = &plan.rekey {
+    if plan.rekey.is_some() {
         text.insert_str(0, &format!("state-directory = \"{directory}/{name}-state\"\n"));
-        if rekey.sealed {
-            text.insert_str(0, &format!("state-key-file = \"{directory}/{name}-state.key\"\n"));
-        }
     }
+    let state = match plan.rekey.as_ref().is_some_and(|rekey| rekey.sealed) {
+        true => format!("state-key-file = \"{directory}/{name}-state.key\"\n"),
+        false => String::from("keep-state = false\n"),
+    };
+    text.insert_str(0, &state);
     for (member, address, _) in MEMBERS {
         let _ = write!(
             text,

@@ -101,6 +101,8 @@ impl World {
         let interfaces = interfaces();
         let mut config = parsed(text, &interfaces);
         config.state_file = directory.path().join("gdoi-agent.state");
+        let own = |_| directory.path().join("state.key");
+        config.own_state_key = config.own_state_key.map(own);
         let now = BootTime::new(Duration::from_secs(1_000));
         let mut number = 0_u8;
         let servers = config.groups[0].server_addresses();

@@ -37,6 +37,7 @@ fn the_example_loads_and_shows_the_defaults() {
     expected.tunnels[0].gateway.profile = Some(crate::config::tunnel::Profile::Aws);
     expected.tunnels[0].policy.kilobytes = Some(4_194_304);
     expected.state_file = "/var/lib/gdoi-agent/gdoi-agent.state".into();
+    expected.own_state_key = Some("/var/lib/gdoi-agent/state.key".into());
     assert_eq!(format!("{spelled_out:?}"), format!("{expected:?}"));
 }
 
