@@ -23,7 +23,9 @@ pub(crate) fn run(man: &Man) -> Result<bool> {
     let mut sound = true;
     for package in ["agent", "gcks"] {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["run", "--quiet", "--package", package, "--example", "documents"]);
+        // Examples of one name would overwrite each other in the target directory.
+        let example = format!("{package}_documents");
+        cargo.args(["run", "--quiet", "--package", package, "--example", &example]);
         cargo.current_dir(command::workspace());
         if man.check {
             cargo.args(["--", "--check"]);

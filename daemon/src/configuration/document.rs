@@ -38,7 +38,7 @@ pub enum DocumentError {
     Stale { path: PathBuf },
 }
 
-/// The program of a crate's example `documents`: writes the documents below the workspace, or
+/// The program of a daemon's example `.._documents`: writes the documents below the workspace, or
 /// compares them with `--check`.
 pub fn run_documents(manifest: &str, documents: &[(&str, String)]) -> ExitCode {
     let check = std::env::args().any(|argument| argument == "--check");
