@@ -12,6 +12,7 @@ use daemon::options;
 use daemon::secrets::SecretSource;
 use ike::config::{Identity, Phase1Policy};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
+use ike::dead_peer_detection::{Mode, Settings};
 use ike::quick::{ChildPolicy, EspAlgorithms, EspEncryption, EspIntegrity};
 use ipnet::IpNet;
 use toml::de::DeValue;
@@ -46,6 +47,7 @@ pub struct Tunnel {
     pub start: Start,
     /// Packets by which one may be late.
     pub replay_window: u32,
+    pub dead_peer_detection: Settings,
     /// Priority of its policies in the kernel.
     pub priority: u32,
 }
@@ -85,6 +87,9 @@ const PROFILE: Words<Profile> = &[
 ];
 
 const START: Words<Start> = &[("now", Start::Now), ("answer", Start::Answer)];
+
+const DEAD_PEER_DETECTION: Words<Mode> =
+    &[("on", Mode::On), ("answer", Mode::AnswerOnly), ("off", Mode::Off)];
 
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -164,6 +169,15 @@ options! {
         /// When SAs are negotiated: "now", and again whenever there are none, or "answer", only when
         /// the peer asks.
         pub start: Start = one_of("start", Start::Now, START);
+        /// Dead peer detection (RFC 3706): "on" asks the peer when nothing came for an interval, and
+        /// gives its SAs up after five questions without an answer; "answer" answers alone (one-way);
+        /// "off" does neither.
+        pub dead_peer_detection: Option<Located<Mode>> =
+            optional_one_of("dead-peer-detection", DEAD_PEER_DETECTION).usual(&Mode::On);
+        /// How long nothing may come from the peer before it is asked, and how long each question
+        /// waits for its answer.
+        pub dead_peer_interval: Duration = value("dead-peer-interval", Duration::from_secs(10))
+            .within(Duration::from_secs(1)..=Duration::from_secs(3600));
         /// Packets by which one may be late before it counts as a replay (RFC 4303 §3.4.3).
         pub replay_window: u32 = value("replay-window", 1024).within(32..=4096);
         /// Allow what is weak: 3DES, MD5 and Diffie-Hellman groups 1, 2, 5, 24, in ESP and in the
@@ -198,6 +212,7 @@ pub struct Filled {
     pub pfs: Option<DhGroup>,
     pub esp_lifetime: Duration,
     pub kilobytes: Option<u32>,
+    pub dead_peer_detection: Mode,
 }
 
 const fn cbc(encryption: EspEncryption, integrity: EspIntegrity) -> EspAlgorithms {
@@ -229,6 +244,7 @@ impl Profile {
                 pfs: Some(DhGroup::Modp2048),
                 esp_lifetime: seconds(HOUR),
                 kilobytes: None,
+                dead_peer_detection: Mode::On,
             },
             Self::Google => Filled {
                 encryption: &[Phase1Encryption::Aes128Cbc],
@@ -239,6 +255,7 @@ impl Profile {
                 pfs: Some(DhGroup::Modp1024),
                 esp_lifetime: seconds(3 * HOUR),
                 kilobytes: None,
+                dead_peer_detection: Mode::On,
             },
             Self::Oracle => Filled {
                 encryption: &[Phase1Encryption::Aes256Cbc],
@@ -249,6 +266,7 @@ impl Profile {
                 pfs: Some(DhGroup::Modp2048),
                 esp_lifetime: seconds(HOUR),
                 kilobytes: None,
+                dead_peer_detection: Mode::On,
             },
             Self::AzurePolicy => Filled {
                 encryption: &[Phase1Encryption::Aes256Cbc, Phase1Encryption::Aes128Cbc],
@@ -259,6 +277,8 @@ impl Profile {
                 pfs: None,
                 esp_lifetime: seconds(HOUR),
                 kilobytes: Some(102_400_000),
+                // Its policy-based gateways do not support it.
+                dead_peer_detection: Mode::AnswerOnly,
             },
             Self::Alibaba => Filled {
                 encryption: &[Phase1Encryption::Aes128Cbc],
@@ -269,6 +289,7 @@ impl Profile {
                 pfs: Some(DhGroup::Modp1024),
                 esp_lifetime: seconds(24 * HOUR),
                 kilobytes: None,
+                dead_peer_detection: Mode::On,
             },
             Self::Naver => Filled {
                 encryption: &[Phase1Encryption::Aes256Cbc],
@@ -279,6 +300,7 @@ impl Profile {
                 pfs: Some(DhGroup::Modp1536),
                 esp_lifetime: seconds(HOUR),
                 kilobytes: None,
+                dead_peer_detection: Mode::On,
             },
         }
     }

@@ -9,6 +9,7 @@ use gdoi::event::Transmit;
 use ike::BootTime;
 use ike::config::{Credential, RetransmissionPolicy};
 use ike::crypto::SeededRng;
+use ike::dead_peer_detection::Mode;
 use ike::error::{Error, NotAccepted, PeerMisbehaved};
 use ike::peer::{ChildConfig, Peer, PeerConfig, PeerEvent};
 use ike::quick::{Selectors, TrafficSelector};
@@ -21,6 +22,8 @@ use crate::config::tunnel::{self as config, Start};
 
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// How long before the end of an ISAKMP SA a new one is begun.
+const RENEWAL: Duration = Duration::from_secs(90);
 
 /// A pair of networks with its SAs.
 #[derive(Debug)]
@@ -89,6 +92,7 @@ impl Tunnel {
             credential: Credential::PreSharedKey(config.pre_shared_key.clone()),
             phase1: config.gateway.phase1.clone(),
             retransmission: RetransmissionPolicy::default(),
+            dead_peer_detection: config.dead_peer_detection,
             children: children.collect(),
         };
         let peer = Peer::new(peer, rng.array());
@@ -203,7 +207,8 @@ impl Tunnel {
     pub fn poll_timeout(&self, now: BootTime) -> Option<BootTime> {
         let peer = self.peer.poll_timeout().map(|deadline| deadline.at);
         let flows = self.flows.iter().filter_map(|flow| flow.next(now));
-        peer.into_iter().chain(flows).min()
+        let renewal = self.renewal().filter(|at| *at > now);
+        peer.into_iter().chain(flows).chain(renewal).min()
     }
 
     fn take_events(&mut self, now: BootTime) {
@@ -271,6 +276,15 @@ impl Tunnel {
                 }
             }
             PeerEvent::Refused { error, .. } => self.fail(error.to_string()),
+            PeerEvent::Dead => {
+                for flow in &mut self.flows {
+                    flow.pairs.clear();
+                    flow.asking = None;
+                    flow.retry_at = None;
+                }
+                self.changed = true;
+                self.fail(String::from("the peer does not answer dead peer detection"));
+            }
             PeerEvent::Deleted { spis } => self.delete(&spis, now),
         }
     }
@@ -296,6 +310,20 @@ impl Tunnel {
                 }
             }
         }
+    }
+
+    /// Dead peer detection needs an ISAKMP SA: a new one takes over before the old one ends.
+    fn renew_isakmp_sa(&mut self, now: BootTime) {
+        if self.renewal().is_some_and(|at| at <= now) && !self.peer.is_connecting() {
+            self.peer.connect(now);
+        }
+    }
+
+    /// When a new ISAKMP SA is due.
+    fn renewal(&self) -> Option<BootTime> {
+        let asks = self.config.dead_peer_detection.mode == Mode::On;
+        let begins = self.config.start == Start::Now && self.since.is_some();
+        self.peer.renewal(RENEWAL).filter(|_| asks && begins)
     }
 
     /// What is due now: new pairs, and the end of old ones.
@@ -327,6 +355,7 @@ impl Tunnel {
         while let Some(event) = self.peer.poll_event() {
             self.take_event(event, now);
         }
+        self.renew_isakmp_sa(now);
         let active = self.flows.iter().all(|flow| flow.sending(now).is_some());
         self.since = active.then(|| self.since.unwrap_or(now));
     }

@@ -1,6 +1,7 @@
 //! What is configured for one peer.
 
 use crate::config::{Credential, Identity, PeerCredential, Phase1Policy, RetransmissionPolicy};
+use crate::dead_peer_detection;
 use crate::endpoint::{EndpointConfig, Limits, PeerMobility};
 use crate::quick::{ChildPolicy, Selectors};
 use crate::session::PeerAddress;
@@ -18,6 +19,8 @@ pub struct PeerConfig {
     pub phase1: Phase1Policy,
     /// When messages are repeated.
     pub retransmission: RetransmissionPolicy,
+    /// Whether and when the peer is asked if it is still there.
+    pub dead_peer_detection: dead_peer_detection::Settings,
     /// What SAs there may be. Their positions name them.
     pub children: Vec<ChildConfig>,
 }
@@ -42,7 +45,7 @@ impl PeerConfig {
             }],
             phase1: vec![self.phase1.clone()],
             mobility: PeerMobility::Fixed,
-            vendor_ids: Vec::new(),
+            vendor_ids: self.dead_peer_detection.mode.vendor_ids(),
             limits: Limits {
                 half_open: HALF_OPEN,
                 computations: HALF_OPEN,

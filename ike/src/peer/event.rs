@@ -62,6 +62,8 @@ pub enum PeerEvent {
         selectors: Option<Selectors>,
         error: Error,
     },
+    /// The peer answers no question whether it is there: its SAs are of no use (RFC 3706 §5.4).
+    Dead,
     /// The peer does not receive any more on these SPIs of its own (authenticated).
     Deleted { spis: Vec<u32> },
 }

@@ -2,9 +2,11 @@
 
 use super::exchange::Phase;
 use super::{ChildFailure, Peer, PeerEvent};
+use crate::dead_peer_detection::{DeadPeerDetection, Due, Heard};
 use crate::endpoint::{Inbound, SessionEnd};
 use crate::error::Error;
 use crate::phase1::{Cookies, Informational};
+use crate::time::BootTime;
 use crate::wire::delete::Delete;
 use crate::wire::notify::Notification;
 use crate::wire::registry::{Doi, NotifyType, ProtocolId};
@@ -49,14 +51,15 @@ impl Peer {
         &mut self,
         cookies: &Cookies,
         notification: &Notification,
-        now: crate::time::BootTime,
+        now: BootTime,
     ) {
+        let session = self.endpoint.session(cookies);
+        if let (Some(detection), Some(session)) = (self.detection.get_mut(cookies), session)
+            && let Heard::Answer(answer) = detection.handle(session.sa(), notification, now)
+        {
+            self.say(cookies, answer);
+        }
         match notification.kind {
-            NotifyType::R_U_THERE => {
-                let answer =
-                    Notification { kind: NotifyType::R_U_THERE_ACK, ..notification.clone() };
-                self.say(cookies, answer);
-            }
             kind if kind.is_error() => self.handle_refusal(cookies, kind, now),
             _ => {}
         }
@@ -64,7 +67,7 @@ impl Peer {
 
     /// The peer refuses a Quick Mode. Hardly any says which: it is taken for the answer to all that
     /// wait for one under this ISAKMP SA.
-    fn handle_refusal(&mut self, cookies: &Cookies, kind: NotifyType, now: crate::time::BootTime) {
+    fn handle_refusal(&mut self, cookies: &Cookies, kind: NotifyType, now: BootTime) {
         let Some(session) = self.endpoint.session(cookies) else { return };
         let waiting = |(message_id, quick): (&u32, &super::Quick)| match quick.phase {
             Phase::ExpectChoice(..) => Some((*message_id, quick.child)),
@@ -87,6 +90,33 @@ impl Peer {
         let Some((session, rng)) = self.endpoint.session_and_rng(cookies) else { return };
         if let Ok(message) = session.seal_delete_of(delete, rng) {
             self.transmit(message);
+        }
+    }
+
+    /// Begins to ask whether the peer is there, if that is configured.
+    pub(super) fn detect(&mut self, cookies: Cookies, now: BootTime) {
+        let Some(session) = self.endpoint.session(&cookies) else { return };
+        let settings = self.config.dead_peer_detection;
+        let detection = DeadPeerDetection::new(settings, session.sa(), &mut self.rng, now);
+        self.detection.insert(cookies, detection);
+    }
+
+    pub(super) fn ask_peer(&mut self, now: BootTime) {
+        let all: Vec<Cookies> = self.detection.keys().copied().collect();
+        for cookies in all {
+            let session = self.endpoint.session(&cookies);
+            let (Some(detection), Some(session)) = (self.detection.get_mut(&cookies), session)
+            else {
+                continue;
+            };
+            match detection.handle_timeout(session.sa(), now) {
+                Due::NotYet => {}
+                Due::Ask(question) => self.say(&cookies, question),
+                Due::Dead => {
+                    self.endpoint.end(&cookies, SessionEnd::Here);
+                    self.events.push_back(PeerEvent::Dead);
+                }
+            }
         }
     }
 

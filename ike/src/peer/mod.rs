@@ -22,7 +22,7 @@ mod quick_mode;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use core::net::SocketAddr;
 
@@ -30,6 +30,7 @@ pub use config::{ChildConfig, PeerConfig};
 pub use event::{ChildFailure, PeerEvent, Phase1Failure};
 
 use crate::crypto::SeededRng;
+use crate::dead_peer_detection::DeadPeerDetection;
 use crate::endpoint::{Endpoint, EndpointEvent, unprotected};
 use crate::error::{Error, NotAccepted};
 use crate::event::{Deadline, Timer, Transmit};
@@ -53,6 +54,7 @@ pub struct Peer {
     endpoint: Endpoint<Quick>,
     /// ISAKMP SAs, the newest last.
     sessions: Vec<Cookies>,
+    detection: BTreeMap<Cookies, DeadPeerDetection>,
     /// Main mode that we began.
     attempt: Option<Attempt>,
     /// What is negotiated as soon as there is an ISAKMP SA.
@@ -77,6 +79,7 @@ impl Peer {
             rng,
             endpoint,
             sessions: Vec::new(),
+            detection: BTreeMap::new(),
             attempt: None,
             wanted: BTreeSet::new(),
             running: BTreeSet::new(),
@@ -108,6 +111,13 @@ impl Peer {
         Some((session.cookies(), session.sa().transform(), session.expires()))
     }
 
+    /// When an ISAKMP SA should take the place of the newest one: this long before its end, and not
+    /// before three quarters of its life are over.
+    pub fn renewal(&self, margin: core::time::Duration) -> Option<BootTime> {
+        let session = self.endpoint.session(self.sessions.last()?)?;
+        Some(session.expires() - margin.min(session.sa().lifetime() / 4))
+    }
+
     /// Whether main mode of ours is under way.
     pub fn is_connecting(&self) -> bool {
         self.attempt.is_some()
@@ -126,6 +136,12 @@ impl Peer {
                 self.begin_main_mode(now);
             }
         }
+    }
+
+    /// Begins main mode unless it is under way: an ISAKMP SA in the place of one that ends soon.
+    /// SAs stay as they are.
+    pub fn connect(&mut self, now: BootTime) {
+        self.begin_main_mode(now);
     }
 
     /// Tells the peer that nothing is received any more on these SPIs of ours, if there is an
@@ -176,6 +192,11 @@ impl Peer {
                 Some(_) => Err(NotAccepted::Unexpected.into()),
             }),
         };
+        if handled.is_ok()
+            && let Some(detection) = self.detection.get_mut(&cookies)
+        {
+            detection.handle_traffic(now);
+        }
         self.settle(Some(now));
         handled
     }
@@ -192,6 +213,7 @@ impl Peer {
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.repeat_main_mode(now);
         self.repeat_quick_modes(now);
+        self.ask_peer(now);
         for expired in self.endpoint.handle_timeout(now) {
             self.forget(expired.exchange);
         }
@@ -203,6 +225,8 @@ impl Peer {
         let attempt = self.attempt.as_ref().map(Attempt::at);
         let exchanges = self.running.iter().filter_map(|id| self.quick(*id)?.repeats_at());
         let repetition = attempt.into_iter().chain(exchanges).min();
+        let questions = self.detection.values().filter_map(DeadPeerDetection::poll_timeout);
+        let repetition = repetition.into_iter().chain(questions).min();
         let repetition = repetition.map(|at| Deadline { at, why: Timer::Retransmission });
         repetition.into_iter().chain(self.endpoint.poll_timeout()).min()
     }
@@ -253,6 +277,9 @@ impl Peer {
                         session.is_some_and(|session| session.sa().is_initial_contact());
                     self.contacted = true;
                     self.sessions.push(cookies);
+                    if let Some(now) = now {
+                        self.detect(cookies, now);
+                    }
                     let role = crate::phase1::Role::Responder;
                     let established =
                         PeerEvent::Established { identity, transform, cookies, role, restarted };
@@ -263,6 +290,7 @@ impl Peer {
                 EndpointEvent::Ended { session, cause } => {
                     let cookies = session.cookies();
                     self.sessions.retain(|other| *other != cookies);
+                    self.detection.remove(&cookies);
                     self.lose(&session);
                     self.events.push_back(PeerEvent::Ended { cookies, cause });
                 }

@@ -68,7 +68,7 @@ impl Peer {
             credential: self.config.credential.clone(),
             initial_contact: !self.contacted,
             policy: self.config.phase1.clone(),
-            vendor_ids: Vec::new(),
+            vendor_ids: self.config.dead_peer_detection.mode.vendor_ids(),
             unix_seconds: 0,
         };
         match Initiator::start(config, &mut self.rng) {
@@ -135,6 +135,7 @@ impl Peer {
         let identity = sa.peer_identity().clone();
         self.endpoint.adopt(Session::new(sa, self.config.address, now));
         self.sessions.push(cookies);
+        self.detect(cookies, now);
         let (role, restarted) = (Role::Initiator, false);
         self.events.push_back(PeerEvent::Established {
             identity,

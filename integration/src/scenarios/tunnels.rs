@@ -9,7 +9,7 @@ use crate::lab::plan::Plan;
 use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, is_protected};
 use crate::observe::packet::ESP;
 use crate::report::narrative::{Finding, Narrative};
-use crate::report::statements::{flow_during, ping};
+use crate::report::statements::{flow, flow_during, ping};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -98,6 +98,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let mut play = Play { lab: &mut lab, agent, charon };
     play.agreements(narrative);
     play.rekeys(narrative);
+    play.mishaps(narrative);
     play.refusals(narrative);
     let Play { agent, charon, .. } = play;
     narrative.state("nothing-clear", "meanwhile no clear packet of the networks crossed", || {
@@ -188,6 +189,44 @@ impl Play<'_> {
                 report.sent > 0 && report.sent == report.received && before != after,
                 evidence,
             ))
+        });
+    }
+
+    /// What happens when the peer goes, and what happens by volume.
+    fn mishaps(&mut self, narrative: &mut Narrative) {
+        narrative.chapter("A peer that goes and comes back; a lifetime in kilobytes");
+        narrative.state(
+            "kilobytes",
+            "after 2 MB of 1 MB there are new SAs: nothing is lost",
+            || {
+                let small = Ends { tunnel: "lifetime-kilobytes = 1024", ..STRONG };
+                self.change(&small, "now")?;
+                self.carries(true)?;
+                let before = self.spis()?;
+                let report = flow(self.lab, 1500, "--size 1300", |_| Ok(()))?;
+                let after = self.spis()?;
+                let evidence = format!("{report}; SPIs {before:?}, then {after:?}");
+                Ok(Finding::new(report.sent == report.received && before != after, evidence))
+            },
+        );
+        let text = "charon frozen: the agent notices within half a minute and drops, then takes it up again";
+        narrative.state("dead-peer", text, || {
+            let quick = Ends { tunnel: "dead-peer-interval = \"3s\"", ..STRONG };
+            self.change(&quick, "now")?;
+            self.carries(true)?;
+            self.charon.freeze()?;
+            let state = self.wait_state(|state| state != "active")?;
+            let states = G1.ip("xfrm state")?.matches("spi 0x").count();
+            self.charon.thaw()?;
+            let back = self.carries(true)?;
+            let evidence = format!("{state}; then {}", back.evidence);
+            Ok(Finding::new(state != "active" && states <= 1 && back.holds, evidence))
+        });
+        narrative.state("restart", "charon started anew: the tunnel comes back", || {
+            self.charon.restart()?;
+            self.charon.load(&theirs(&STRONG))?;
+            self.charon.initiate("net")?;
+            self.carries(true)
         });
     }
 

@@ -9,6 +9,7 @@ use core::time::Duration;
 use daemon::configuration::{Ike, Located, Place, phase1_policy, weak_esp, weak_parts};
 use ike::config::{Identity, Phase1Policy, Phase1Transform};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
+use ike::dead_peer_detection::{self, Settings};
 use ike::quick::{ChildPolicy, Mode};
 use ike::wire::registry::Doi;
 use ipnet::IpNet;
@@ -101,6 +102,17 @@ impl Check<'_> {
         let (local, peer) = (local?, peer?);
         let local_networks: Vec<IpNet> = nets(&typed.local_networks);
         let remote_networks: Vec<IpNet> = nets(&typed.remote_networks);
+        let filled = gateway.profile.map(|profile| profile.filled().dead_peer_detection);
+        let dead_peer_detection = Settings {
+            mode: typed
+                .dead_peer_detection
+                .as_ref()
+                .map(|mode| mode.value)
+                .or(filled)
+                .unwrap_or(dead_peer_detection::Mode::On),
+            interval: typed.dead_peer_interval,
+            ..Settings::default()
+        };
         let pairs = local_networks.len().saturating_mul(remote_networks.len());
         if pairs > MOST_PAIRS {
             let message = format!("tunnel {}: {pairs} pairs of networks", label(typed));
@@ -119,6 +131,7 @@ impl Check<'_> {
             policy: child_policy(typed, &gateway),
             gateway,
             start: typed.start,
+            dead_peer_detection,
             replay_window: typed.replay_window,
             priority: self.policy_priority.saturating_add(TUNNEL - BASE),
         })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ike::BootTime;
 use ike::config::{Authentication, Identity, Phase1Policy, Phase1Transform};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
+use ike::dead_peer_detection::{Mode as DetectionMode, Settings};
 use ike::quick::{ChildPolicy, EspAlgorithms, EspEncryption, Mode};
 use ike::wire::registry::Doi;
 use xfrm::Desired;
@@ -55,6 +56,7 @@ fn config(end: u8, other: u8, start: Start) -> Tunnel {
             extended_sequence_numbers: false,
         },
         start,
+        dead_peer_detection: Settings { mode: DetectionMode::On, ..Settings::default() },
         replay_window: 1024,
         priority: policies::precedence::TUNNEL,
     }
@@ -320,4 +322,30 @@ fn a_peer_that_is_not_there_is_tried_again_and_again() {
     net.is_cut = false;
     net.run(Duration::from_secs(120));
     assert_eq!(net.states(), [State::Active, State::Active]);
+}
+
+#[test]
+fn a_dead_peer_loses_its_sas_and_is_taken_up_when_it_is_back() {
+    let mut net = pair([Start::Now, Start::Answer]);
+    net.run(Duration::from_secs(20));
+    net.is_cut = true;
+    net.run(Duration::from_secs(90));
+    for end in 0..2 {
+        assert!(net.kernels[end].sas.is_empty());
+        assert_eq!(net.kernels[end].policies.len(), 6);
+    }
+    net.is_cut = false;
+    net.run(Duration::from_secs(120));
+    assert_eq!(net.states(), [State::Active, State::Active]);
+    assert!(net.is_whole());
+}
+
+/// Dead peer detection works on for as long as the tunnel does.
+#[test]
+fn there_is_always_an_isakmp_sa() {
+    let mut net = pair([Start::Now, Start::Answer]);
+    net.run(Duration::from_secs(20));
+    net.run_and(Duration::from_secs(30_000), |net| {
+        assert!(net.ends[0].all()[0].peer().established() > 0, "at {:?}", net.now);
+    });
 }

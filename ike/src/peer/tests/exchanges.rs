@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::{Net, config};
 use crate::config::Identity;
+use crate::dead_peer_detection::Mode;
 use crate::endpoint::SessionEnd;
 use crate::error::{Error, PeerIncompatible};
 use crate::peer::{ChildFailure, PeerEvent, Phase1Failure};
@@ -214,4 +215,47 @@ fn a_peer_that_is_not_there_is_given_up() {
     net.run(Duration::from_secs(60));
     assert_eq!(failures(&net, 0), ["no answer to message 1 of main mode, sent 5 times"]);
     assert!(!net.sides[0].peer.is_connecting());
+}
+
+fn deaths(net: &Net, side: usize) -> usize {
+    net.sides[side].events.iter().filter(|event| matches!(event, PeerEvent::Dead)).count()
+}
+
+#[test]
+fn a_peer_that_answers_is_alive() {
+    let mut net = Net::fitting(1);
+    net.negotiate(0, 0);
+    net.run(Duration::from_secs(600));
+    assert_eq!((deaths(&net, 0), deaths(&net, 1)), (0, 0));
+    assert_eq!(net.sides[0].peer.established(), 1);
+}
+
+/// Five questions without an answer, ten seconds each.
+#[test]
+fn a_dead_peer_is_noticed_by_the_side_that_asks() {
+    for asks in [[true, true], [true, false], [false, true]] {
+        let [one, two] = [(1, 2, asks[0]), (2, 1, asks[1])].map(|(host, other, asks)| {
+            let mut config = config(host, other, "key", 1);
+            if !asks {
+                config.dead_peer_detection.mode = Mode::AnswerOnly;
+            }
+            config
+        });
+        let mut net = Net::new(one, two);
+        net.negotiate(0, 0);
+        net.run(Duration::from_secs(30));
+        net.cut();
+        net.run(Duration::from_secs(90));
+        assert_eq!([deaths(&net, 0), deaths(&net, 1)], asks.map(usize::from), "{asks:?}");
+    }
+}
+
+#[test]
+fn a_peer_without_dead_peer_detection_is_not_asked() {
+    let mut silent = config(2, 1, "key", 1);
+    silent.dead_peer_detection.mode = Mode::Off;
+    let mut net = Net::new(config(1, 2, "key", 1), silent);
+    net.negotiate(0, 0);
+    net.run(Duration::from_secs(600));
+    assert_eq!((deaths(&net, 0), net.sides[0].peer.established()), (0, 1));
 }

@@ -14,6 +14,7 @@ use crate::config::{
     Authentication, Credential, Identity, Phase1Policy, Phase1Transform, RetransmissionPolicy,
 };
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
+use crate::dead_peer_detection::{Mode as DetectionMode, Settings};
 use crate::quick::{
     Child, ChildPolicy, EspAlgorithms, EspEncryption, Mode, Selectors, TrafficSelector,
 };
@@ -57,6 +58,7 @@ pub(super) fn config(host: u8, other: u8, psk: &str, children: u8) -> PeerConfig
             lifetime: Duration::from_secs(28_800),
         },
         retransmission: RetransmissionPolicy::default(),
+        dead_peer_detection: Settings { mode: DetectionMode::On, ..Settings::default() },
         children: (0..children).map(child).collect(),
     }
 }
@@ -139,6 +141,12 @@ impl Net {
     /// Two sides that fit each other.
     pub(super) fn fitting(children: u8) -> Self {
         Self::new(config(1, 2, "key", children), config(2, 1, "key", children))
+    }
+
+    /// Nothing arrives from now on.
+    pub(super) fn cut(&mut self) {
+        self.fate = vec![vec![]];
+        self.queue.clear();
     }
 
     pub(super) fn negotiate(&mut self, side: usize, child: usize) {

@@ -2,6 +2,7 @@
 
 use crate::lab::nodes::{Node, Process};
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -17,7 +18,7 @@ pub struct StrongSwan {
     node: Node,
     directory: PathBuf,
     /// Ended when this is dropped.
-    _process: Process,
+    process: Process,
 }
 
 impl StrongSwan {
@@ -39,21 +40,61 @@ impl StrongSwan {
             uri(&directory),
         );
         fs::write(&settings, text)?;
+        let process = Self::spawn(node, &directory)?;
+        let charon = Self { node, directory, process };
+        charon.wait_ready()?;
+        Ok(charon)
+    }
+
+    fn spawn(node: Node, directory: &Path) -> Result<Process> {
         let output =
             OpenOptions::new().create(true).append(true).open(directory.join("output.log"))?;
         let mut command = node.command(CHARON, &[]);
-        command.env("STRONGSWAN_CONF", &settings);
+        command.env("STRONGSWAN_CONF", directory.join("strongswan.conf"));
         command.stdout(Stdio::from(output.try_clone()?)).stderr(output);
-        let process = Process::start(&mut command).context("strongSwan's charon")?;
-        let charon = Self { node, directory, _process: process };
+        Process::start(&mut command).context("strongSwan's charon")
+    }
+
+    fn wait_ready(&self) -> Result<()> {
         let started = Instant::now();
-        while !charon.swanctl(&["--stats"])?.status.success() {
+        while !self.swanctl(&["--stats"])?.status.success() {
             if started.elapsed() > READY_WITHIN {
-                bail!("charon on {} does not answer:\n{}", node.0, charon.log_tail(12));
+                bail!("charon on {} does not answer:\n{}", self.node.0, self.log_tail(12));
             }
             std::thread::sleep(Duration::from_millis(300));
         }
-        Ok(charon)
+        Ok(())
+    }
+
+    /// Kills it and starts it anew: what it had is gone, also from its kernel.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL)?;
+        let _ = self.process.wait(Duration::from_secs(10));
+        self.node.ip("xfrm state flush")?;
+        self.node.ip("xfrm policy flush")?;
+        let _ = fs::remove_file("/var/run/charon.pid");
+        let _ = fs::remove_file(self.directory.join("vici"));
+        self.process = Self::spawn(self.node, &self.directory)?;
+        self.wait_ready()
+    }
+
+    /// It says nothing any more until [`StrongSwan::thaw`].
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.signal(Signal::SIGCONT)
     }
 
     /// Ends what is under way and takes over these connections and secrets.
