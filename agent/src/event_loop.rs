@@ -344,6 +344,10 @@ impl<K: Kernel> EventLoop<K> {
                 }
                 self.due.repair = true;
             }
+            KernelEvent::Acquire { reqid } => {
+                self.tunnels.handle_acquire(reqid, now);
+                return;
+            }
             KernelEvent::LinkChanged | KernelEvent::AddressChanged => self.due.interfaces = true,
             KernelEvent::RouteChanged => {
                 self.due.interfaces = true;

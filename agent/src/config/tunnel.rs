@@ -58,6 +58,8 @@ pub enum Start {
     /// At once, and again whenever they are gone.
     #[default]
     Now,
+    /// When a packet wants to leave by it.
+    Traffic,
     /// Only the peer begins.
     Answer,
 }
@@ -86,7 +88,8 @@ const PROFILE: Words<Profile> = &[
     ("naver", Profile::Naver),
 ];
 
-const START: Words<Start> = &[("now", Start::Now), ("answer", Start::Answer)];
+const START: Words<Start> =
+    &[("now", Start::Now), ("traffic", Start::Traffic), ("answer", Start::Answer)];
 
 const DEAD_PEER_DETECTION: Words<Mode> =
     &[("on", Mode::On), ("answer", Mode::AnswerOnly), ("off", Mode::Off)];
@@ -166,8 +169,8 @@ options! {
         /// it, any number.
         pub kilobytes: Option<Located<u32>> = optional("lifetime-kilobytes")
             .within(1024..=u32::MAX).example("4194304");
-        /// When SAs are negotiated: "now", and again whenever there are none, or "answer", only when
-        /// the peer asks.
+        /// When SAs are negotiated: "now", and again whenever there are none; "traffic", when a packet
+        /// wants to leave, which is dropped; or "answer", only when the peer asks.
         pub start: Start = one_of("start", Start::Now, START);
         /// Dead peer detection (RFC 3706): "on" asks the peer when nothing came for an interval, and
         /// gives its SAs up after five questions without an answer; "answer" answers alone (one-way);

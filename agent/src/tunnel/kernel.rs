@@ -76,10 +76,11 @@ fn state(id: SaId, pair: &Pair, keys: &EspKeys, now: BootTime) -> Sa {
     }
 }
 
-/// A new SA is asked for when nine tenths are used.
+/// A new SA is asked for when three quarters are used: the rest has to last until the peer has it,
+/// also where a line is fast.
 fn volume(kilobytes: u64) -> Volume {
     let hard = kilobytes.saturating_mul(1024);
-    Volume { soft: hard / 10 * 9, hard }
+    Volume { soft: hard / 4 * 3, hard }
 }
 
 fn protection(

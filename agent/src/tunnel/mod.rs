@@ -171,6 +171,11 @@ impl Tunnels {
         self.tunnels.iter_mut().for_each(|tunnel| tunnel.handle_limit(id, hard, now));
     }
 
+    /// A packet found a policy with this reqid and no SA.
+    pub fn handle_acquire(&mut self, reqid: Reqid, now: BootTime) {
+        self.tunnels.iter_mut().for_each(|tunnel| tunnel.handle_acquire(reqid, now));
+    }
+
     /// Outbound SAs whose sequence number is near exhaustion.
     pub fn handle_near_exhaustion(&mut self, senders: &BTreeSet<SaId>, now: BootTime) {
         senders.iter().for_each(|id| self.handle_limit(id, false, now));

@@ -33,6 +33,8 @@ pub struct Flow {
     pub reqids: (Reqid, Reqid),
     pub number: u16,
     pub pairs: BTreeMap<u32, Pair>,
+    /// The kernel has a packet for it.
+    acquired: bool,
     /// A new pair is being asked for, in the place of these.
     asking: Option<BTreeSet<u32>>,
     retry_at: Option<BootTime>,
@@ -72,6 +74,7 @@ impl Tunnel {
                 reqids: (*outbound, *inbound),
                 number: *number,
                 pairs: BTreeMap::new(),
+                acquired: false,
                 asking: None,
                 retry_at: None,
                 failures: 0,
@@ -125,7 +128,10 @@ impl Tunnel {
         match (reason, self.config.start) {
             (Some(reason), _) => State::Failed(reason),
             (None, Start::Answer) => State::WaitsForPeer,
-            (None, Start::Now) => State::Connecting,
+            (None, Start::Traffic) if !self.flows.iter().any(|flow| flow.asking.is_some()) => {
+                State::WaitsForTraffic
+            }
+            (None, Start::Now | Start::Traffic) => State::Connecting,
         }
     }
 
@@ -185,6 +191,17 @@ impl Tunnel {
             if inbound || outbound {
                 if hard { pair.ended(now) } else { pair.near_end(now) }
             }
+        }
+        self.advance(now);
+    }
+
+    /// A packet found the outbound policy with this reqid and no SA.
+    pub fn handle_acquire(&mut self, reqid: Reqid, now: BootTime) {
+        if self.config.start == Start::Answer {
+            return;
+        }
+        if let Some(flow) = self.flows.iter_mut().find(|flow| flow.reqids.0 == reqid) {
+            flow.acquired = true;
         }
         self.advance(now);
     }
@@ -339,6 +356,7 @@ impl Tunnel {
                 over.push(spi);
             }
             if flow.wants(self.config.start, now) {
+                flow.acquired = false;
                 flow.asking = Some(flow.pairs.keys().copied().collect());
                 wanted.push(child);
             }
@@ -391,7 +409,7 @@ impl Flow {
         {
             Some(newest) => newest.is_due(now),
             // One that is not confirmed yet is the peer's.
-            None => start == Start::Now && self.pairs.is_empty(),
+            None => (start == Start::Now || self.acquired) && self.pairs.is_empty(),
         }
     }
 
@@ -421,6 +439,8 @@ pub enum State {
     Connecting,
     /// It only answers, and the peer has not asked.
     WaitsForPeer,
+    /// No packet has asked for it.
+    WaitsForTraffic,
     /// The last attempt failed, and why.
     Failed(String),
 }
@@ -430,6 +450,7 @@ impl fmt::Display for State {
         match self {
             Self::Active => f.write_str("active"),
             Self::Connecting => f.write_str("connecting"),
+            Self::WaitsForTraffic => f.write_str("waits for traffic (start = \"traffic\")"),
             Self::WaitsForPeer => f.write_str("waits for the peer to begin (start = \"answer\")"),
             Self::Failed(reason) => f.write_str(reason),
         }

@@ -222,6 +222,19 @@ impl Play<'_> {
             let evidence = format!("{state}; then {}", back.evidence);
             Ok(Finding::new(state != "active" && states <= 1 && back.holds, evidence))
         });
+        narrative.state(
+            "traffic",
+            "start = \"traffic\": the first packet begins the tunnel",
+            || {
+                self.change(&STRONG, "traffic")?;
+                std::thread::sleep(Duration::from_secs(3));
+                let before = self.wait_state(|state| state.contains("waits for traffic"))?;
+                let _ = pings(HA, &HB_ADDRESS.to_string())?;
+                let back = self.carries(true)?;
+                let holds = before.contains("waits for traffic") && back.holds;
+                Ok(Finding::new(holds, format!("{before}; then {}", back.evidence)))
+            },
+        );
         narrative.state("restart", "charon started anew: the tunnel comes back", || {
             self.charon.restart()?;
             self.charon.load(&theirs(&STRONG))?;

@@ -1,6 +1,6 @@
 //! What the kernel tells about changes that others make.
 
-use crate::model::SaId;
+use crate::model::{Reqid, SaId};
 use crate::parts::Parts;
 
 /// What somebody else's change, or the kernel's own, touched.
@@ -31,6 +31,11 @@ pub enum KernelEvent {
         /// `false` for the soft limit.
         hard: bool,
     },
+    /// A packet found a policy of ours without an SA, and the kernel asks for one.
+    Acquire {
+        /// That of the policy.
+        reqid: Reqid,
+    },
     /// An interface appeared, disappeared or changed: repair, and look at the addresses.
     LinkChanged,
     /// An address was added or removed.
@@ -50,6 +55,8 @@ impl KernelEvent {
                 Parts::POLICIES
             }
             Self::Flushed(What::Tables) | Self::Changed { what: What::Tables } => Parts::TABLES,
+            // The state that stands for the request is no state of ours.
+            Self::Acquire { .. } => Parts::NONE,
             Self::Overrun => Parts::ALL,
             Self::LinkChanged | Self::AddressChanged | Self::RouteChanged => Parts::INTERFACES,
         }

@@ -349,3 +349,29 @@ fn there_is_always_an_isakmp_sa() {
         assert!(net.ends[0].all()[0].peer().established() > 0, "at {:?}", net.now);
     });
 }
+
+#[test]
+fn a_packet_begins_a_tunnel_that_waits_for_traffic() {
+    let mut net = pair([Start::Traffic, Start::Answer]);
+    net.run(SECOND);
+    assert_eq!(net.states_of(0), State::WaitsForTraffic);
+    let out: Vec<_> = net.ends[0].all()[0].flows().iter().map(|flow| flow.reqids.0).collect();
+    let now = net.now;
+    // One pair of networks alone.
+    net.ends[0].handle_acquire(out[0], now);
+    net.settle();
+    net.run(SECOND);
+    assert_eq!(net.outbound(0).len(), 1);
+    // The end that only answers does not begin.
+    let inbound = net.ends[1].all()[0].flows()[1].reqids.0;
+    let now = net.now;
+    net.ends[1].handle_acquire(inbound, now);
+    net.settle();
+    net.run(SECOND);
+    assert_eq!(net.outbound(1).len(), 1);
+    let now = net.now;
+    net.ends[0].handle_acquire(out[1], now);
+    net.settle();
+    net.run(SECOND);
+    assert!(net.is_whole());
+}
