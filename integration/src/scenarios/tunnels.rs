@@ -289,7 +289,10 @@ impl Play<'_> {
         let started = Instant::now();
         while started.elapsed() < WITHIN {
             let tunnels = self.lab.show(G1, &["tunnel"], "tunnels")?;
-            if tunnels.as_array().is_some_and(|all| all.iter().all(|one| one["name"] == "idle")) {
+            if tunnels
+                .as_array()
+                .is_some_and(|all| all.iter().all(|one| text(one, "name") == "idle"))
+            {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(200));
@@ -299,7 +302,7 @@ impl Play<'_> {
 
     fn tunnel(&self) -> Result<Value> {
         let tunnels = self.lab.show(G1, &["tunnel"], "tunnels")?;
-        let find = |all: &Vec<Value>| all.iter().find(|one| one["name"] == "site").cloned();
+        let find = |all: &Vec<Value>| all.iter().find(|one| text(one, "name") == "site").cloned();
         tunnels.as_array().and_then(find).context("gdoictl shows no tunnel")
     }
 
@@ -307,7 +310,7 @@ impl Play<'_> {
         let started = Instant::now();
         loop {
             let state = match self.tunnel() {
-                Ok(tunnel) => tunnel["state"].as_str().unwrap_or_default().to_owned(),
+                Ok(tunnel) => text(&tunnel, "state"),
                 Err(error) => error.to_string(),
             };
             if is_there(&state) || started.elapsed() > WITHIN {
@@ -319,9 +322,12 @@ impl Play<'_> {
 
     fn spis(&self) -> Result<Vec<String>> {
         let tunnel = self.tunnel()?;
-        let sas = tunnel["networks"][0]["sas"].as_array().cloned().unwrap_or_default();
-        let sending = sas.iter().filter(|sa| sa["sending"] == true);
-        Ok(sending.map(|sa| sa["inbound_spi"].as_str().unwrap_or_default().to_owned()).collect())
+        let sas = tunnel.pointer("/networks/0/sas").and_then(Value::as_array);
+        let sending = sas
+            .into_iter()
+            .flatten()
+            .filter(|sa| sa.get("sending").and_then(Value::as_bool).unwrap_or_default());
+        Ok(sending.map(|sa| text(sa, "inbound_spi")).collect())
     }
 
     /// Both hosts answer each other, in ESP.
@@ -344,6 +350,11 @@ impl Play<'_> {
         }
         Ok(Finding::new(holds, evidence))
     }
+}
+
+/// A text field of what gdoictl printed.
+fn text(value: &Value, key: &str) -> String {
+    value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 fn pings(from: Node, to: &str) -> Result<u64> {
