@@ -10,10 +10,9 @@ use support::*;
 #[test]
 fn a_push_waits_for_the_disk() {
     let directory = keys();
-    write(&directory.path().join("state.key"), &"k".repeat(32), 0o600);
-    let head = format!("state-key-file = \"{}/state.key\"", directory.path().display());
-    let text = configuration_with(directory.path(), &head, "10.0.0", CBC, &pushes(""));
+    let text = configuration_with(directory.path(), "", "10.0.0", CBC, &pushes(""));
     let mut service = start(parse(&text));
+    service.keep_state();
     let mut member = gdoi::member::Registration::new(
         registration(1, 1, 1, address(1), SERVER.parse().unwrap()),
         [3; 32],
