@@ -14,7 +14,6 @@ use crate::report::statements::{
 };
 use crate::traffic::value;
 use anyhow::Result;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 const FAR: &str = "172.16.2.10";
@@ -279,21 +278,24 @@ fn past_the_router(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     Ok(())
 }
 
-/// A program on the router that writes its own IP headers is routed like any other.
+/// A program on the router that writes its own IP headers: the kernel asks for the policy of the
+/// address that it would have chosen itself, which is not the group's.
 fn raw_socket(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
-    const OTHER: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 77);
+    const OTHER: &str = "172.16.1.77:6000";
     narrative.chapter("A raw socket on the router sends in the name of a host");
     let moment = lab.now()?;
-    lab.traffic(G1, &format!("forge --source {OTHER}:6000 --destination {FAR}:5000 --count 5"))?;
-    narrative.state("raw-socket", "its packets leave as ESP", || {
-        let crossed = lab.core_since(moment)?;
-        let esp = crossed.iter().filter(|captured| {
-            from_member(captured)
-                && (captured.packet.source, captured.packet.protocol) == (OTHER, ESP)
-        });
-        let esp = esp.count();
-        Ok(Finding::new(esp >= 5, format!("{esp} packets of ESP")))
+    let before = guard_drops(G1)?;
+    // It is told that its packets are dropped, and gives up.
+    let sent =
+        lab.traffic(G1, &format!("forge --source {OTHER} --destination {FAR}:5000 --count 5"));
+    narrative.state("raw-socket", "g1's guard drops its packets", || {
+        let dropped = guard_drops(G1)? - before;
+        let told =
+            sent.map_or_else(|error| format!("{error:#}"), |_| String::from("it was told nothing"));
+        Ok(Finding::new(dropped > 0, format!("{dropped} dropped\n{told}")))
     });
+    // Something must leave, or the next statement says nothing.
+    answered(narrative, "unrelated", "ha reaches s3", HA, &[], &server_address(2));
     nothing_clear(narrative, lab, moment, "members sent no clear packet");
     Ok(())
 }
