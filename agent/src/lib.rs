@@ -8,6 +8,7 @@ pub mod control;
 pub mod dataplane;
 pub mod event_loop;
 pub mod exit;
+mod kernel_drops;
 pub mod member;
 pub mod membership;
 pub mod namespace_lock;

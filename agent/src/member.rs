@@ -18,6 +18,7 @@ use xfrm::model::SaId;
 use xfrm::{Desired, Entry};
 
 use crate::config::{Config, Group, OnExit};
+use crate::kernel_drops::KernelDrops;
 use crate::membership::error::RegisterError;
 use crate::membership::kernel_policy;
 use crate::membership::local_interface::{Interfaces, Multicast};
@@ -37,13 +38,6 @@ pub struct Outcome {
     pub unusable: Vec<GroupUnusable>,
 }
 
-/// Packets of ESP with unknown SPIs between two looks that are worth a pull: late ones of a key
-/// that has ended are not.
-const UNKNOWN_ESP: u64 = 10;
-/// Integrity failures of one SA between two looks that are worth a pull: now and then a line
-/// damages a packet.
-const INTEGRITY_FAILURES: u32 = 10;
-
 pub struct Member {
     memberships: Vec<Membership>,
     contacts: Contacts,
@@ -55,10 +49,7 @@ pub struct Member {
     parting: VecDeque<Transmit>,
     /// Groups have come or gone.
     reshaped: bool,
-    /// Packets of ESP with unknown SPIs at the last look.
-    unknown_esp: Option<u64>,
-    /// Integrity failures of each SA at the last look.
-    integrity_failures: Option<BTreeMap<SaId, u32>>,
+    drops: KernelDrops,
 }
 
 impl Member {
@@ -90,8 +81,7 @@ impl Member {
             local_port: config.local_port,
             parting: VecDeque::new(),
             reshaped: false,
-            unknown_esp: None,
-            integrity_failures: None,
+            drops: KernelDrops::default(),
         }
     }
 
@@ -195,9 +185,7 @@ impl Member {
 
     /// `packets` of ESP with unknown SPIs have been dropped so far.
     pub fn handle_unknown_esp(&mut self, packets: u64, now: BootTime) {
-        // The counter starts at zero with new tables.
-        let before = self.unknown_esp.replace(packets).unwrap_or(packets).min(packets);
-        if packets - before >= UNKNOWN_ESP {
+        if self.drops.unknown_esp_rises(packets) {
             self.memberships
                 .iter_mut()
                 .for_each(|membership| membership.probe(Suspicion::UnknownSpi, now));
@@ -206,15 +194,7 @@ impl Member {
 
     /// The integrity failures of each SA so far.
     pub fn handle_integrity_failures(&mut self, packets: &BTreeMap<SaId, u32>, now: BootTime) {
-        // What an earlier run saw is no news.
-        let Some(before) = self.integrity_failures.replace(packets.clone()) else { return };
-        for (id, packets) in packets {
-            // A counter starts at zero with a new SA.
-            let before =
-                before.get(id).copied().filter(|before| before <= packets).unwrap_or_default();
-            if packets - before < INTEGRITY_FAILURES {
-                continue;
-            }
+        for id in self.drops.rising_integrity_failures(packets) {
             for membership in &mut self.memberships {
                 if membership.local_address() == Some(id.destination)
                     && membership.receives(id.spi, now)
