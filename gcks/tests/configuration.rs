@@ -394,6 +394,24 @@ fn a_shared_key_is_warned_about_with_the_reason() {
 }
 
 #[test]
+fn a_key_that_thousands_share_is_one_readable_line() {
+    let keys = Keys::new();
+    let many: String = (0..2000)
+        .map(|number| {
+            format!(
+                "[[member]]\nname = \"m{number}\"\naddress = \"10.9.{}.{}\"\n\
+                 pre-shared-key-file = \"@/g1.psk\"\ngroups = [\"branches\"]\n",
+                number / 250,
+                number % 250
+            )
+        })
+        .collect();
+    let (_, warnings) = keys.parse(&format!("{SOUND}\n{many}")).unwrap();
+    assert!(warnings.contains("members g1, m0, m1, m2, m3 and 1996 others have one"), "{warnings}");
+    assert!(!warnings.contains("m1999"), "{warnings}");
+}
+
+#[test]
 fn legacy_algorithms_are_allowed_on_request_and_warned_about() {
     let text =
         SOUND.replacen("listen", "legacy = true\nlisten", 1).replacen("aes-256-cbc", "3des-cbc", 1);

@@ -394,6 +394,17 @@ fn is_host(prefix: &IpNet) -> bool {
     prefix.prefix_len() == prefix.max_prefix_len()
 }
 
+/// The names, or the first five and how many more: one line must stay readable with thousands.
+fn enumerate_members(names: &[&str]) -> String {
+    const NAMED: usize = 5;
+    let (named, others) = names.split_at(names.len().min(NAMED));
+    let others = match others.len() {
+        0 => String::new(),
+        count => format!(" and {count} others"),
+    };
+    format!("{}{others}", named.join(", "))
+}
+
 fn warn_of_shared_keys(report: &Report, entries: &[file::Member], members: &[Option<Member>]) {
     const REASON: &str = "any of them can pose as this key server to the others";
     const REMEDY: &str = "give every member a key of its own";
@@ -407,7 +418,8 @@ fn warn_of_shared_keys(report: &Report, entries: &[file::Member], members: &[Opt
     for names in shared_keys(keys) {
         let entry = names.first().and_then(|first| by_name.get(first));
         let place = entry.and_then(|entry| Some(entry.pre_shared_key.as_ref()?.place.clone()));
-        let message = format!("members {} have one pre-shared key: {REASON}", names.join(", "));
+        let message =
+            format!("members {} have one pre-shared key: {REASON}", enumerate_members(&names));
         report.warning(place, message, REMEDY);
     }
     for entry in entries {
