@@ -202,6 +202,78 @@ fn a_file_is_one_servers_alone_and_nobody_elses_to_read() {
     assert!(matches!(EmbeddedStore::open(path), Err(StoreError::Damaged { .. })));
 }
 
+/// A file that lost its end, or all of it, is told as such and never taken for a new one.
+#[test]
+fn a_truncated_file_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gcks.db");
+    let mut store = EmbeddedStore::open(path.clone()).unwrap();
+    let puts = (0..40_u8).map(|key| ([key; 16], vec![key; 5000])).collect();
+    store.write(&Batch { puts, removals: Vec::new() }).unwrap();
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    for left in (0..whole.len()).step_by(whole.len() / 97) {
+        std::fs::write(&path, &whole[..left]).unwrap();
+        match EmbeddedStore::open(path.clone()) {
+            Ok(mut store) => assert_eq!(store.read().unwrap().len(), 40, "{left}"),
+            Err(error) => assert!(matches!(error, StoreError::Damaged { .. }), "{left}: {error}"),
+        }
+    }
+}
+
+/// A state of the moment before must not come back: numbers would be used twice.
+#[test]
+fn a_damaged_file_of_a_killed_server_is_not_set_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("gcks.db"), folder.path().join("killed.db"));
+    let mut store = EmbeddedStore::open(path.clone()).unwrap();
+    let mut image = |key: u8| {
+        let puts = vec![([key; 16], vec![key; 5000])];
+        store.write(&Batch { puts, removals: Vec::new() }).unwrap();
+        // As it is on the disk when the server is killed now.
+        std::fs::read(&path).unwrap()
+    };
+    let (_, before, whole) = (image(1), image(2), image(3));
+    let differing: Vec<usize> = (0..whole.len())
+        .filter(|place| before.get(*place).is_none_or(|octet| *octet != whole[*place]))
+        .collect();
+    // One bit says which of two batches is the last.
+    let bits = (0..64).flat_map(|place| (0..8).map(move |bit| (place, 1 << bit)));
+    let bits = bits.filter(|bit| *bit != (9, 1));
+    let pages = differing.iter().step_by(differing.len() / 97).map(|place| (*place, 0xff));
+    let mut noticed = 0;
+    for (place, flipped) in bits.chain(pages) {
+        let mut altered = whole.clone();
+        altered[place] ^= flipped;
+        std::fs::write(&copy, &altered).unwrap();
+        match EmbeddedStore::open(copy.clone()) {
+            Ok(mut store) => assert_eq!(store.read().unwrap().len(), 3, "{place} ^ {flipped}"),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Damaged { .. }), "{place}: {error}");
+                noticed += 1;
+            }
+        }
+    }
+    assert!(noticed > 0);
+}
+
+/// Whoever removes the file of a running server, to make room for example, must not get one that
+/// holds nothing but the last changes.
+#[test]
+fn a_store_that_was_removed_is_not_made_anew_by_a_running_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gcks.db");
+    let mut store = EmbeddedStore::open(path.clone()).unwrap();
+    let batch = |key: u8| Batch { puts: vec![([key; 16], vec![key])], removals: Vec::new() };
+    store.write(&batch(1)).unwrap();
+    // As after an error.
+    store.close();
+    std::fs::remove_file(&path).unwrap();
+    let error = store.write(&batch(2)).unwrap_err().to_string();
+    assert!(error.contains("the state cannot be read") && error.lines().count() == 1, "{error}");
+    assert!(!path.exists());
+}
+
 #[test]
 fn a_folder_that_cannot_be_written_is_one_clear_line() {
     let error = EmbeddedStore::open("/proc/gcks.db".into()).unwrap_err().to_string();

@@ -32,14 +32,24 @@ impl EmbeddedStore {
     /// # Errors
     /// It cannot be made or opened, is damaged, or another process has it open.
     pub fn open(path: PathBuf) -> Result<Self, StoreError> {
+        if !path.exists() {
+            make(&path)?;
+        }
         let database = Some(open(&path)?);
         Ok(Self { path, database })
+    }
+
+    /// Closes the file, as an error does; the next call opens it again.
+    pub fn close(&mut self) {
+        self.database = None;
     }
 
     fn failed(&self, what: &'static str, error: impl Into<redb::Error>) -> StoreError {
         failed(&self.path, what, error.into())
     }
 
+    /// The file is not made here: one that was removed meanwhile would come back with nothing but
+    /// the latest changes.
     fn database(&mut self) -> Result<&Database, StoreError> {
         let database = match self.database.take() {
             Some(database) => database,
@@ -63,7 +73,10 @@ impl EmbeddedStore {
     }
 
     fn write_all(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
+        let mut transaction = database.begin_write()?;
+        // Or else a damaged page of the last batch would silently bring back the one before, and
+        // with it numbers that were used.
+        transaction.set_two_phase_commit(true);
         {
             let mut table = transaction.open_table(RECORDS)?;
             for key in &batch.removals {
@@ -86,16 +99,13 @@ impl Store for EmbeddedStore {
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let written = Self::write_all(self.database()?, batch);
         written.map_err(|error| {
-            self.database = None;
+            self.close();
             self.failed("written", error)
         })
     }
 }
 
 fn open(path: &Path) -> Result<Database, StoreError> {
-    if !path.exists() {
-        make(path)?;
-    }
     builder().open(path).map_err(|error| failed(path, "read", error.into()))
 }
 
@@ -128,7 +138,12 @@ fn failed(path: &Path, what: &'static str, error: redb::Error) -> StoreError {
         redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => {
             StoreError::Damaged { place }
         }
-        redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+        redb::Error::Io(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
             StoreError::Damaged { place }
         }
         redb::Error::Io(error) => {
