@@ -13,6 +13,7 @@
 pub use crate::phase1::testing::{GDOI, Recording, worked_isakmp_sa};
 
 use crate::crypto::{DhGroup, HashAlgorithm};
+use crate::wire::codec::Writer;
 use crate::wire::registry::PayloadKind;
 use crate::wire::{Body, Chain, Codec, InvalidMessage, RawPayload, chain};
 
@@ -88,6 +89,35 @@ pub fn both_ways<T: Body + PartialEq + core::fmt::Debug>(raw: &RawPayload<'_>) -
     let body: T = raw.read().unwrap_or_else(|error| panic!("{error} in {:02x?}", raw.octets));
     assert_eq!(body.to_octets().as_deref(), Ok(raw.body()), "octets written are not those read");
     body
+}
+
+/// Demands that a body is written as the payload `text`, hexadecimal, and read from it again.
+pub fn golden<T: Body + PartialEq + core::fmt::Debug>(text: &str, body: &T) {
+    let octets = hex(text);
+    assert_eq!(written(body), octets);
+    assert_eq!(&both_ways::<T>(&walk(T::KIND, &octets).payloads[0]), body);
+}
+
+/// Written and read again it is the same, alone and behind a generic header.
+pub fn survives<T: Body + PartialEq + core::fmt::Debug>(body: &T) {
+    survives_bare(body);
+    let octets = written(body);
+    let chain = walk(T::KIND, &octets);
+    assert_eq!(chain.payloads.len(), 1);
+    assert_eq!(chain.payloads[0].read::<T>().as_ref(), Ok(body));
+}
+
+/// Written and read again it is the same.
+pub fn survives_bare<T: Codec + PartialEq + core::fmt::Debug>(value: &T) {
+    let octets = value.to_octets().expect("fits");
+    assert_eq!(T::decode(&octets).as_ref(), Ok(value));
+}
+
+/// A body behind a generic header, the last of its chain.
+fn written<T: Body>(body: &T) -> Vec<u8> {
+    let mut writer = Writer::new();
+    chain::encode_one(&mut writer, PayloadKind::NONE, body);
+    writer.finish().expect("fits")
 }
 
 /// Every body cut short anywhere inside `octets` must be refused, except at the lengths of

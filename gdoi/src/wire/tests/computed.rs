@@ -27,8 +27,8 @@ use crate::wire::{
 };
 use ike::config::Identity;
 use ike::crypto::Secret;
+use ike::testing::golden;
 use ike::wire::attribute::Attribute;
-use ike::wire::chain::{Body, encode_one};
 use ike::wire::codec::{Codec, Writer};
 use ike::wire::delete::Delete;
 use ike::wire::id::Identification;
@@ -142,14 +142,6 @@ fn small_payloads() {
     sample("computed-seq", PayloadKind::SEQUENCE_NUMBER, kd, SequenceNumber(0).into());
     sample("computed-ack-seq", PayloadKind::SEQUENCE_NUMBER, id, SequenceNumber(1).into());
     sample("computed-ack-id", id, PayloadKind::NONE, member.into());
-}
-
-fn golden<T: Body + PartialEq + core::fmt::Debug>(text: &str, body: &T) {
-    let octets = hex(text);
-    let mut writer = Writer::new();
-    encode_one(&mut writer, PayloadKind::NONE, body);
-    assert_eq!(writer.finish().as_ref(), Ok(&octets));
-    assert_eq!(&both_ways::<T>(&walk(T::KIND, &octets).payloads[0]), body);
 }
 
 #[test]

@@ -2,24 +2,14 @@
 
 use crate::wire::cert::Certificate;
 use crate::wire::cert_request::CertificateRequest;
-use crate::wire::chain::{Body, encode_one};
-use crate::wire::codec::Writer;
 use crate::wire::delete::Delete;
 use crate::wire::nat_d::NatDetection;
 use crate::wire::notify::Notification;
-use crate::wire::registry::{CertificateEncoding, Doi, NotifyType, PayloadKind, ProtocolId};
+use crate::wire::registry::{CertificateEncoding, Doi, NotifyType, ProtocolId};
 use crate::wire::sa::SecurityAssociation;
 use crate::wire::vendor::VendorId;
 
-use crate::testing::{both_ways, hex, walk};
-
-fn golden<T: Body + PartialEq + core::fmt::Debug>(text: &str, body: &T) {
-    let octets = hex(text);
-    let mut writer = Writer::new();
-    encode_one(&mut writer, PayloadKind::NONE, body);
-    assert_eq!(writer.finish().as_ref(), Ok(&octets));
-    assert_eq!(&both_ways::<T>(&walk(T::KIND, &octets).payloads[0]), body);
-}
+use crate::testing::{golden, hex};
 
 #[test]
 fn payloads_that_no_recording_holds() {
