@@ -19,7 +19,7 @@ use crate::group::rekey_sa::RekeySa;
 use crate::members::registry::Registration;
 use crate::server::KeyServer;
 use crate::server::command::CommandError;
-use crate::text::{hexadecimal, identity_text, selector_text};
+use crate::text::{hexadecimal, selector_text};
 
 /// Carries out a command or shows the server.
 pub fn answer<E: Entropy>(
@@ -129,7 +129,7 @@ fn member(
         group_id: group.id().0,
         name: registration.name.to_string(),
         address: registration.address,
-        identity: identity_text(identity),
+        identity: identity.to_string(),
         registered_seconds_ago: now.saturating_since(registration.first).as_secs(),
         last_pull_seconds_ago: now.saturating_since(registration.last).as_secs(),
         pulls: registration.pulls,

@@ -11,42 +11,39 @@ use tracing::{debug, error, info, warn};
 use crate::config::change::Change;
 use crate::group;
 use crate::server::event::Event;
-use crate::text::{hexadecimal, identity_text};
+use crate::text::hexadecimal;
 
 /// Writes events to the log.
 pub fn log(event: Event, limiter: &mut LogLimiter, now: BootTime) {
     match event {
         Event::Group { group, event } => log_group(&group, event, now),
         Event::Authenticated { peer, identity } => {
-            let identity = identity_text(&identity);
-            debug!(event = "phase1-established", %peer, identity, "phase 1 established");
+            debug!(event = "phase1-established", %peer, %identity, "phase 1 established");
         }
         Event::Refused { peer, identity, group, reason } => {
             if let Some(pass) = limiter.admit(reason.reason(), now) {
-                let (identity, suppressed) = (identity_text(&identity), pass.suppressed);
-                warn!(event = "pull-refused", %peer, identity, %group, %reason, suppressed, "pull refused");
+                let suppressed = pass.suppressed;
+                warn!(event = "pull-refused", %peer, %identity, %group, %reason, suppressed, "pull refused");
             }
         }
         Event::Aborted { peer, identity, group, reason } => {
             if let Some(pass) = limiter.admit("pull-aborted", now) {
-                let (identity, suppressed) = (identity_text(&identity), pass.suppressed);
+                let suppressed = pass.suppressed;
                 let reason = abort_text(&reason);
-                info!(event = "pull-aborted", %peer, identity, %group, reason, suppressed, "pull aborted");
+                info!(event = "pull-aborted", %peer, %identity, %group, reason, suppressed, "pull aborted");
             }
         }
         Event::ConfigurationChanged { change } => log_change(&change),
         Event::PeerRestarted { peer, identity } => {
-            let identity = identity_text(&identity);
             debug!(
                 event = "initial-contact",
                 %peer,
-                identity,
+                %identity,
                 "member restarted; an ISAKMP SA of its earlier run ended"
             );
         }
         Event::PeerDeleted { peer, identity } => {
-            let identity = identity_text(&identity);
-            debug!(event = "isakmp-sa-deleted-by-peer", %peer, identity, "member deleted its ISAKMP SA");
+            debug!(event = "isakmp-sa-deleted-by-peer", %peer, %identity, "member deleted its ISAKMP SA");
         }
     }
 }

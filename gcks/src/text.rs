@@ -1,21 +1,10 @@
 //! Values as logs and `gdoictl` show them.
 
 use gdoi::group::{AddressRange, TrafficSelector};
-use ike::config::Identity;
 
 /// Octets as logs and `gdoictl` show them.
 pub fn hexadecimal(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-/// An identity as logs and `gdoictl` show it.
-pub fn identity_text(identity: &Identity) -> String {
-    match identity {
-        Identity::Address(address) => address.to_string(),
-        Identity::Fqdn(name) | Identity::UserFqdn(name) => name.clone(),
-        Identity::DistinguishedName(name) => ike::certificate::name_text(name),
-        Identity::KeyId(octets) => format!("key-id \"{}\"", octets.escape_ascii()),
-    }
 }
 
 /// A traffic selector as `gdoictl` shows it.
@@ -47,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selectors_and_identities_as_text() {
+    fn selectors_as_text() {
         let selector = TrafficSelector {
             protocol: 17,
             source: AddressRange::Subnet("10.0.0.0/8".parse().unwrap()),
@@ -59,6 +48,5 @@ mod tests {
             destination_port: 53,
         };
         assert_eq!(selector_text(&selector), "10.0.0.0/8 -> 10.0.0.1-10.0.0.9 port 53 protocol 17");
-        assert_eq!(identity_text(&Identity::KeyId(vec![b'a', 0, b'\n'])), "key-id \"a\\x00\\n\"");
     }
 }

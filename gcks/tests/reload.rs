@@ -246,7 +246,12 @@ fn another_phase_1_or_key_ends_isakmp_sas_and_nothing_else() {
     let changes = lab.reload(|text| format!("identity = {{ fqdn = \"ks\" }}\n{text}"));
     assert_eq!(
         (changes, sas(&lab)),
-        (vec![String::from("server: identity from the address asked to ks: 2 ISAKMP SAs end")], 0)
+        (
+            vec![String::from(
+                "server: identity from the address asked to fqdn ks: 2 ISAKMP SAs end"
+            )],
+            0
+        )
     );
     lab.world.run(seconds(86_400));
     assert!(lab.world.splits.is_empty());

@@ -166,7 +166,7 @@ fn the_snapshot_tells_who_has_keys_until_they_end() {
     let member = &shown.members[0];
     assert_eq!(
         (member.name.as_str(), member.group.as_str(), member.identity.as_str()),
-        ("g1", "one", "10.0.0.1")
+        ("g1", "one", "address 10.0.0.1")
     );
     assert_eq!(
         (member.registered_seconds_ago, member.last_pull_seconds_ago, member.pulls),

@@ -31,7 +31,7 @@ impl core::fmt::Display for Identity {
             Self::Fqdn(name) => write!(f, "fqdn {name}"),
             Self::UserFqdn(name) => write!(f, "user-fqdn {name}"),
             Self::DistinguishedName(name) => write!(f, "dn {}", certificate::name_text(name)),
-            Self::KeyId(octets) => write!(f, "key-id {}", octets.escape_ascii()),
+            Self::KeyId(octets) => write!(f, "key-id \"{}\"", octets.escape_ascii()),
         }
     }
 }
@@ -157,5 +157,16 @@ impl Credential {
             Self::PreSharedKey(_) => Authentication::PreSharedKey,
             Self::Certificate(credential) => credential.authentication(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_as_text_tells_its_kind() {
+        assert_eq!(Identity::Fqdn(String::from("10.0.0.1")).to_string(), "fqdn 10.0.0.1");
+        assert_eq!(Identity::KeyId(vec![b'a', 0, b'\n']).to_string(), "key-id \"a\\x00\\n\"");
     }
 }

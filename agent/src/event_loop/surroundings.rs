@@ -99,7 +99,7 @@ impl<K: Kernel> EventLoop<K> {
         }
         if !config.is_one_process_with(&self.config) {
             warn!(
-                event = "restart-needed",
+                event = "restart-required",
                 "control-socket, state-directory, state key and local-port change with a restart \
                  only"
             );

@@ -10,7 +10,7 @@ use super::file::{
     SAK_RESERVED_OCTETS, SIGNED_LENGTH,
 };
 use super::{Group, Member, Rekey, SigningKeyKind, TekTemplate, Transport};
-use crate::text::{identity_text, selectors_text};
+use crate::text::selectors_text;
 use daemon::configuration::{Words, duration_text};
 
 /// One option that has another value, and what follows from it.
@@ -307,7 +307,7 @@ pub fn member_differences(before: &Member, after: &Member) -> Vec<Difference> {
     }
     if before.identity != after.identity {
         let text = |member: &Member| match &member.identity {
-            Some(identity) => identity_text(identity),
+            Some(identity) => identity.to_string(),
             None => String::from("its address"),
         };
         differences.push(Difference::of("identity", text(before), text(after)));

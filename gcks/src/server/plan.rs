@@ -19,7 +19,6 @@ use crate::group::key_generation::Entropy;
 use crate::group::signing_key::SigningKeys;
 use crate::members::authorization::Authorization;
 use crate::members::registry::MemberId;
-use crate::text::identity_text;
 
 /// How many ISAKMP SAs of each member end, by the name that it had.
 pub(super) type Ended = BTreeMap<Arc<str>, usize>;
@@ -129,7 +128,7 @@ impl<E: Entropy> KeyServer<E> {
         }
         if old.identity != new.identity {
             let text = |identity: &Option<Identity>| match identity {
-                Some(identity) => identity_text(identity),
+                Some(identity) => identity.to_string(),
                 None => String::from("the address asked"),
             };
             let difference = Difference::of("identity", text(&old.identity), text(&new.identity));

@@ -2,7 +2,6 @@
 
 use core::fmt;
 
-use crate::certificate;
 use crate::config::{Identity, Phase1Transform};
 use crate::endpoint::SessionEnd;
 use crate::error::Error;
@@ -122,7 +121,7 @@ impl fmt::Display for Phase1Failure {
             ),
             Self::Rejected(kind) => write!(f, "the peer ended main mode with {kind}"),
             Self::Identity { expected, proved } => {
-                write!(f, "the peer is {}, {} was expected", Name(proved), Name(expected))
+                write!(f, "the peer is {proved}, {expected} was expected")
             }
             Self::Configuration(error) => write!(f, "{error}"),
         }
@@ -143,20 +142,6 @@ impl fmt::Display for ChildFailure {
             Self::Refused(kind) => write!(f, "the peer refused with {kind}"),
             Self::Unusable(error) | Self::Configuration(error) => write!(f, "{error}"),
             Self::IsakmpSaEnded => f.write_str("the ISAKMP SA ended during quick mode"),
-        }
-    }
-}
-
-/// An identity as people write it.
-struct Name<'a>(&'a Identity);
-
-impl fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Identity::Address(address) => write!(f, "{address}"),
-            Identity::Fqdn(name) | Identity::UserFqdn(name) => f.write_str(name),
-            Identity::DistinguishedName(name) => f.write_str(&certificate::name_text(name)),
-            Identity::KeyId(octets) => octets.iter().try_for_each(|octet| write!(f, "{octet:02x}")),
         }
     }
 }

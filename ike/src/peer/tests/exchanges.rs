@@ -147,7 +147,7 @@ fn another_identity_is_named() {
     let mut net = Net::new(config(1, 2, "key", 1), other);
     net.negotiate(0, 0);
     net.run(Duration::from_secs(60));
-    assert_eq!(failures(&net, 0), ["the peer is elsewhere, 192.0.2.2 was expected"]);
+    assert_eq!(failures(&net, 0), ["the peer is fqdn elsewhere, address 192.0.2.2 was expected"]);
 }
 
 #[test]
