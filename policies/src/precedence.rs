@@ -16,10 +16,13 @@ pub const BASE: u32 = 10_000_000;
 pub const HIGHEST_BASE: u32 = 4_000_000_000;
 /// LOCAL to and from the key servers.
 pub const SERVER: u32 = BASE;
+/// Policies of tunnels. An exclude rule says what is not the group's, and must not let a tunnel's
+/// traffic pass in clear; neither must a route of it that leads to a LAN.
+pub const TUNNEL: u32 = BASE + 1;
 /// Exclude rules, before everything else of the groups.
-pub const EXCLUDE: u32 = BASE + 1;
+pub const EXCLUDE: u32 = BASE + 2;
 /// Traffic towards the LANs.
-pub const LOCAL: u32 = BASE + 2;
+pub const LOCAL: u32 = BASE + 3;
 /// The first line of the first group.
 pub const LINES: u32 = BASE + 1000;
 /// Lines that one group may have.
@@ -74,9 +77,6 @@ pub fn tunnel_reqids(number: u16) -> Option<(Reqid, Reqid)> {
 /// The first offset within a lane that no group's slot takes: there are at most 64 groups.
 const TUNNELS: u32 = 0x80;
 const TUNNELS_PER_LANE: u32 = (LANE_STEP - TUNNELS) / 2;
-
-/// Policies of tunnels: in front of those of groups, which are for other networks.
-pub const TUNNEL: u32 = BASE + 3;
 
 /// The slot that a reqid of ours belongs to.
 pub fn slot_of(reqid: Reqid) -> Option<u8> {

@@ -30,7 +30,7 @@ fn rule() -> TrafficSelector {
 
 fn allowed(desired: &Desired, direction: Direction) -> Vec<String> {
     let allowed = desired.policies.values().filter(|policy| policy.action == Action::Allow);
-    let own = allowed.filter(|policy| policy.id.direction == direction && policy.priority > 1002);
+    let own = allowed.filter(|policy| policy.id.direction == direction && policy.priority > 1003);
     own.map(|policy| policy.id.selector.to_string()).collect()
 }
 

@@ -13,6 +13,7 @@ use xfrm::model::{
     Volume,
 };
 
+use super::IKE_PORT;
 use super::child_sa::Pair;
 use super::state::{Flow, Tunnel};
 
@@ -21,11 +22,15 @@ const SLACK: Duration = Duration::from_secs(10);
 
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
+const UDP: u8 = 17;
+const ESP: u8 = 50;
+
 /// Octets of the integrity check value of AES-GCM here.
 const ICV: u8 = 16;
 
 /// Adds what `tunnel` wants. Without SAs its policies drop what they are for.
 pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, now: BootTime) {
+    ends(tunnel, desired);
     for flow in tunnel.flows() {
         policies(tunnel, flow, desired);
         for pair in flow.pairs.values() {
@@ -104,6 +109,36 @@ fn protection(
             EspIntegrity::HmacSha2_512 => Integrity::HmacSha2_512_256,
         },
         integrity_key: Key::copy_from(keys.integrity.expose()),
+    }
+}
+
+/// What the ends say to each other passes also where they lie in networks of this tunnel, or in
+/// what a group protects: IKE, and the ESP that arrives.
+fn ends(tunnel: &Tunnel, desired: &mut Desired) {
+    let (local, peer) = (tunnel.config().local, tunnel.config().peer);
+    let mut pairs = tunnel.config().pairs();
+    let carried = pairs.any(|(ours, theirs)| ours.contains(&local) && theirs.contains(&peer));
+    if !carried && desired.preservation.is_none() {
+        return;
+    }
+    let priority = tunnel.config().priority.saturating_sub(1);
+    let leaving = Selector {
+        protocol: UDP,
+        source_port: IKE_PORT,
+        destination_port: IKE_PORT,
+        ..Selector::between(local.into(), peer.into())
+    };
+    let arriving =
+        Selector { source: leaving.destination, destination: leaving.source, ..leaving.clone() };
+    if let Some(preservation) = &mut desired.preservation {
+        // The guards see fragments, which carry no ports: the IN policy asks for those.
+        let pieces = Selector { source_port: 0, destination_port: 0, ..arriving.clone() };
+        let esp = Selector { protocol: ESP, ..pieces.clone() };
+        preservation.exclude.extend([leaving.clone(), pieces, esp]);
+    }
+    for (direction, selector) in [(Direction::Out, leaving), (Direction::In, arriving)] {
+        let id = PolicyId { direction, selector };
+        desired.policies.insert(id.clone(), Policy { id, priority, action: Action::Allow });
     }
 }
 

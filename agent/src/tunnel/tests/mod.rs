@@ -18,6 +18,8 @@ use super::state::State;
 use super::{IKE_PORT, Tunnels};
 use crate::config::tunnel::{Gateway, Start, Tunnel};
 
+mod clear;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn address(end: u8) -> IpAddr {
@@ -84,6 +86,8 @@ struct Net {
     queue: BTreeMap<(BootTime, u64), (usize, SocketAddr, Vec<u8>)>,
     sent: u64,
     is_cut: bool,
+    /// Messages under an ISAKMP SA with this cookie of its initiator are lost.
+    forgotten: Option<[u8; 8]>,
 }
 
 impl Net {
@@ -105,6 +109,7 @@ impl Net {
             queue: BTreeMap::new(),
             sent: 0,
             is_cut: false,
+            forgotten: None,
         };
         net.settle();
         net
@@ -122,7 +127,9 @@ impl Net {
             }
             while let Some(transmit) = self.ends[from].poll_transmit() {
                 assert_eq!(transmit.destination.port(), IKE_PORT);
-                if !self.is_cut {
+                let is_forgotten =
+                    self.forgotten.is_some_and(|cookie| transmit.payload.starts_with(&cookie));
+                if !self.is_cut && !is_forgotten {
                     let key = (self.now + Duration::from_millis(20), self.sent);
                     self.queue.insert(key, (1 - from, transmit.source, transmit.payload));
                 }
@@ -374,4 +381,19 @@ fn a_packet_begins_a_tunnel_that_waits_for_traffic() {
     net.settle();
     net.run(SECOND);
     assert!(net.is_whole());
+}
+
+/// A peer may keep one ISAKMP SA alone, and its Delete of the older one may be lost: nobody answers
+/// questions under that one, and the peer is alive all the same.
+#[test]
+fn an_isakmp_sa_that_the_peer_has_forgotten_leaves_a_living_tunnel_alone() {
+    let mut net = pair([Start::Now, Start::Answer]);
+    net.run(Duration::from_secs(20));
+    let cookie = |net: &Net| net.ends[0].all()[0].peer().isakmp_sa().unwrap().0.initiator;
+    let first = cookie(&net);
+    while cookie(&net) == first {
+        net.run(SECOND);
+    }
+    net.forgotten = Some(first);
+    net.run_and(Duration::from_secs(85), |net| assert!(net.is_whole(), "at {:?}", net.now));
 }
