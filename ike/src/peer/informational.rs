@@ -113,8 +113,12 @@ impl Peer {
                 Due::NotYet => {}
                 Due::Ask(question) => self.say(&cookies, question),
                 Due::Dead => {
+                    // A peer may have forgotten an ISAKMP SA that a newer one took the place of.
+                    let newest = self.sessions.last() == Some(&cookies);
                     self.endpoint.end(&cookies, SessionEnd::Here);
-                    self.events.push_back(PeerEvent::Dead);
+                    if newest {
+                        self.events.push_back(PeerEvent::Dead);
+                    }
                 }
             }
         }
