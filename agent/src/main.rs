@@ -68,9 +68,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         };
         let source = Source::new(arguments.config.clone(), arguments.accepted.clone());
         if arguments.block {
-            let report = match source.blocks() {
+            let interfaces = interfaces.unwrap_or_default();
+            let report = match source.blocks(&interfaces) {
                 Ok((config, report)) => {
-                    blocks::install(&config, &interfaces.unwrap_or_default()).await?;
+                    blocks::install(&config, &interfaces).await?;
                     report
                 }
                 Err(report) => Some(report),
@@ -89,7 +90,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         let Some(config) = config else {
             // Whatever is wrong with it, what is protected stays blocked.
-            let Ok((config, _)) = source.blocks() else {
+            let Ok((config, _)) = source.blocks(&interfaces) else {
                 anyhow::bail!("nothing is blocked: no configuration was accepted before");
             };
             blocks::install(&config, &interfaces).await.context("nothing is blocked")?;

@@ -11,6 +11,8 @@ use tracing::{info, warn};
 
 use super::Config;
 use super::check::{Machine, load};
+use crate::member::blocks;
+use crate::membership::local_interface::Interfaces;
 
 /// Name of the copy in the state directory.
 const COPY: &str = "accepted.toml";
@@ -51,24 +53,25 @@ impl Source {
     }
 
     /// The configuration as far as blocks depend on it: no key is read, and interfaces need not be
-    /// there. In the place of a file with errors, which are returned, the copy counts.
+    /// there. In the place of a file with errors, which are returned, or whose blocks cannot be
+    /// made, the copy counts.
     ///
     /// # Errors
     /// What is wrong with the file, and there is no copy.
-    pub fn blocks(&self) -> Result<(Config, Option<Report>), Report> {
-        let report = match load(&self.path, &Machine::unseen()) {
-            Ok(loaded) => return Ok((loaded.value, None)),
+    pub fn blocks(&self, interfaces: &Interfaces) -> Result<(Config, Option<Report>), Report> {
+        let report = match blockable(&self.path, interfaces) {
+            Ok(config) => return Ok((config, None)),
             Err(report) => report,
         };
         let Some(accepted) = &self.accepted else { return Err(report) };
-        match load(accepted, &Machine::unseen()) {
-            Ok(loaded) => {
+        match blockable(accepted, interfaces) {
+            Ok(config) => {
                 info!(
                     event = "accepted-configuration-used",
                     file = %accepted.display(),
                     "configuration has errors; blocking as the one accepted last says"
                 );
-                Ok((loaded.value, Some(report)))
+                Ok((config, Some(report)))
             }
             Err(error) => {
                 warn!(
@@ -78,6 +81,19 @@ impl Source {
                 );
                 Err(report)
             }
+        }
+    }
+}
+
+/// The configuration in a file, if blocks can be made out of it.
+fn blockable(path: &Path, interfaces: &Interfaces) -> Result<Config, Report> {
+    let config = load(path, &Machine::unseen())?.value;
+    match blocks(&config, interfaces) {
+        Ok(_) => Ok(config),
+        Err(unusable) => {
+            let report = Report::new(&path.display().to_string(), "");
+            report.error(None, unusable.to_string(), "correct that group");
+            Err(report)
         }
     }
 }
@@ -100,20 +116,51 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let source = Source::new(at("agent.toml"), Some(at(COPY)));
-        assert!(source.blocks().is_err());
+        assert!(source.blocks(&Interfaces::default()).is_err());
         std::fs::write(at("agent.toml"), GOOD).unwrap();
-        let (config, errors) = source.blocks().unwrap();
+        let (config, errors) = source.blocks(&Interfaces::default()).unwrap();
         assert!(config.groups.len() == 1 && errors.is_none());
         source.keep().unwrap();
         std::fs::write(at("agent.toml"), GOOD.replace("id = 1", "id = one")).unwrap();
         assert!(source.keep().is_err());
-        let (config, errors) = source.blocks().unwrap();
+        let (config, errors) = source.blocks(&Interfaces::default()).unwrap();
         assert_eq!(config.groups[0].id.0, 1);
         assert!(errors.unwrap().to_string().contains("agent.toml:3:6: error"));
         std::fs::remove_file(at("agent.toml")).unwrap();
-        assert!(source.blocks().unwrap().1.unwrap().to_string().contains("cannot be read"));
+        assert!(
+            source
+                .blocks(&Interfaces::default())
+                .unwrap()
+                .1
+                .unwrap()
+                .to_string()
+                .contains("cannot be read")
+        );
         std::fs::remove_file(at(COPY)).unwrap();
-        assert!(source.blocks().is_err());
+        assert!(source.blocks(&Interfaces::default()).is_err());
+    }
+
+    /// Such a file has no error in any line, and still there are no blocks of it.
+    #[test]
+    fn a_file_whose_blocks_cannot_be_made_counts_as_broken() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let source = Source::new(at("agent.toml"), Some(at(COPY)));
+        std::fs::write(at("agent.toml"), GOOD).unwrap();
+        source.keep().unwrap();
+        // 14 prefixes on either side, both ways: more policies than there is room for.
+        let mut text = GOOD.to_owned();
+        for net in 0..22 {
+            text += &format!(
+                "[[group.exclude]]\nsource = \"10.{net}.0.1-10.{net}.0.254\"\n\
+                 destination = \"10.99.0.1-10.99.0.254\"\n"
+            );
+        }
+        std::fs::write(at("agent.toml"), text).unwrap();
+        let (config, errors) = source.blocks(&Interfaces::default()).unwrap();
+        assert!(config.groups[0].exclude.is_empty());
+        let errors = errors.unwrap().to_string();
+        assert!(errors.contains("policies"), "{errors}");
     }
 
     #[test]
