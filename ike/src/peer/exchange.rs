@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use crate::quick::initiator::ExpectChoice;
 use crate::quick::responder::ExpectLast;
-use crate::retransmission::{Answered, Digest, Retransmission};
+use crate::retransmission::{Answered, Retransmission};
 use crate::session::Exchange;
 use crate::time::BootTime;
 
@@ -26,8 +26,8 @@ pub(super) struct Quick {
 pub(super) enum Phase {
     /// Message 1 is on its way.
     ExpectChoice(Box<ExpectChoice>, Retransmission),
-    /// Message 2 is on its way: the answer to a message 1 with this digest.
-    ExpectLast(Box<ExpectLast>, Digest, Retransmission),
+    /// Message 2 is on its way, and again for copies of message 1.
+    ExpectLast(Box<ExpectLast>, Answered, Retransmission),
     /// It is over; the answer to copies of the peer's last message, if that has one.
     Finished(Option<Answered>),
 }

@@ -181,24 +181,26 @@ impl Peer {
             return self.handle_answer(&header, datagram, now);
         }
         let inbound = self.endpoint.admit(source, local, datagram, now)?;
+        // Whether it was news.
         let handled = match header.exchange {
             ExchangeType::INFORMATIONAL if header.flags.contains(Flags::ENCRYPTION) => {
-                self.handle_informational(cookies, header.message_id, inbound)
+                self.handle_informational(cookies, header.message_id, inbound).map(|()| true)
             }
             ExchangeType::INFORMATIONAL => Err(unprotected(datagram)),
             QUICK_MODE => self.handle_quick_mode(cookies, header.message_id, inbound),
             _ => self.endpoint.handle(inbound).and_then(|other| match other {
-                None => Ok(()),
+                // Under an ISAKMP SA that there was before, main mode has only copies.
+                None => Ok(false),
                 Some(_) => Err(NotAccepted::Unexpected.into()),
             }),
         };
-        if handled.is_ok()
+        if handled == Ok(true)
             && let Some(detection) = self.detection.get_mut(&cookies)
         {
             detection.handle_traffic(now);
         }
         self.settle(Some(now));
-        handled
+        handled.map(drop)
     }
 
     /// The network said that the peer cannot be reached: anybody can say that, and it only shortens

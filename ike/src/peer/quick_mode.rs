@@ -35,16 +35,17 @@ impl Peer {
         }
     }
 
+    /// Returns whether the message was news: a copy, which anybody may have recorded, is not.
     pub(super) fn handle_quick_mode(
         &mut self,
         cookies: Cookies,
         message_id: u32,
         inbound: Inbound<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let session = self.endpoint.session_at(&cookies, inbound.source)?;
         let Some((quick, sa)) = session.exchange_mut(message_id) else {
             session.may_begin(message_id)?;
-            return self.answer(cookies, message_id, inbound);
+            return self.answer(cookies, message_id, inbound).map(|()| true);
         };
         let (digest, child, spi) = (Digest::of(inbound.datagram), quick.child, quick.spi);
         match &mut quick.phase {
@@ -62,12 +63,12 @@ impl Peer {
                     self.fail(child, ChildFailure::Unusable(error));
                 }
             },
-            Phase::ExpectLast(_, request, retransmission) if *request == digest => {
-                // The peer repeats message 1: ours was lost.
-                let message = retransmission.message().to_vec();
-                self.transmit(message);
-            }
-            Phase::ExpectLast(state, ..) => {
+            Phase::ExpectLast(state, answered, _) => {
+                if let Some(message) = answer_of(answered.handle(&digest, inbound.now))? {
+                    // The peer repeats message 1: ours was lost.
+                    self.transmit(message);
+                    return Ok(false);
+                }
                 state.handle(sa, inbound.datagram)?;
                 self.finish(&cookies, message_id, None, inbound.now);
                 self.events.push_back(PeerEvent::Confirmed { child, spi });
@@ -76,9 +77,10 @@ impl Peer {
                 let copy = answered.as_mut().map(|answered| answered.handle(&digest, inbound.now));
                 let answer = copy.map(answer_of).transpose()?.flatten();
                 self.transmit(answer.ok_or(NotAccepted::Replayed)?);
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// `--> HDR*, HASH(1), SA, Ni [, KE] [, IDci, IDcr]`
@@ -99,9 +101,10 @@ impl Peer {
             Ok((child, Answer { next, child: sas, message })) => {
                 let spi = sas.inbound.spi;
                 self.prepare(child, sas, Role::Responder);
-                let retransmission = self.request(message, inbound.now);
                 let digest = Digest::of(inbound.datagram);
-                let phase = Phase::ExpectLast(Box::new(next), digest, retransmission);
+                let answered = Answered::new(digest, message.clone(), inbound.now);
+                let retransmission = self.request(message, inbound.now);
+                let phase = Phase::ExpectLast(Box::new(next), answered, retransmission);
                 self.put(&cookies, message_id, child, spi, phase, inbound.now);
             }
             Err(error) => {

@@ -259,3 +259,57 @@ fn a_peer_without_dead_peer_detection_is_not_asked() {
     net.run(Duration::from_secs(600));
     assert_eq!((deaths(&net, 0), net.sides[0].peer.established()), (0, 1));
 }
+
+/// Until side 1 waits for message 3 of Quick Mode or is confirmed, and what it heard until then.
+fn heard_by_the_responder(net: &mut Net, confirmed: bool) -> Vec<Vec<u8>> {
+    let mut heard: Vec<Vec<u8>> = Vec::new();
+    net.negotiate(0, 0);
+    for _ in 0..100 {
+        for (to, datagram) in net.queue.values() {
+            if *to == 1 && heard.last() != Some(datagram) {
+                heard.push(datagram.clone());
+            }
+        }
+        let pairs = &net.sides[1].pairs;
+        if pairs.values().any(|pair| pair.2.is_some() == confirmed) {
+            return heard;
+        }
+        net.run(Duration::from_millis(1));
+    }
+    panic!("no pair");
+}
+
+/// Whoever recorded what a peer said cannot make it seem alive with that.
+#[test]
+fn copies_do_not_keep_a_dead_peer_alive() {
+    let mut net = Net::fitting(1);
+    let heard = heard_by_the_responder(&mut net, true);
+    net.cut();
+    for _ in 0..30 {
+        net.run(Duration::from_secs(3));
+        let (source, now) = (net.sides[0].address, net.now);
+        for datagram in &heard {
+            let side = &mut net.sides[1];
+            let _ = side.peer.handle_datagram(source, side.address, datagram, now);
+        }
+        net.collect();
+    }
+    assert_eq!(deaths(&net, 1), 1);
+}
+
+/// They are no lever for flooding the peer either.
+#[test]
+fn copies_of_message_1_get_a_bounded_number_of_answers() {
+    let mut net = Net::fitting(1);
+    let heard = heard_by_the_responder(&mut net, false);
+    net.cut();
+    let copy = heard.last().unwrap();
+    let mut answers = 0;
+    for millisecond in 0..1000 {
+        let (source, now) = (net.sides[0].address, net.now + Duration::from_millis(millisecond));
+        let side = &mut net.sides[1];
+        let _ = side.peer.handle_datagram(source, side.address, copy, now);
+        answers += std::iter::from_fn(|| side.peer.poll_transmit()).count();
+    }
+    assert!((1..=32).contains(&answers), "{answers}");
+}
