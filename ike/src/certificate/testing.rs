@@ -33,7 +33,7 @@ pub(crate) const DAY: u64 = 86_400;
 
 /// What a certificate says.
 #[derive(Clone)]
-pub(crate) struct Wish {
+pub(crate) struct Contents {
     pub(crate) subject: String,
     pub(crate) names: Vec<GeneralName>,
     pub(crate) usage: Option<FlagSet<KeyUsages>>,
@@ -43,7 +43,7 @@ pub(crate) struct Wish {
     pub(crate) serial: u32,
 }
 
-impl Wish {
+impl Contents {
     pub(crate) fn new(subject: &str) -> Self {
         Self {
             subject: subject.to_owned(),
@@ -80,7 +80,7 @@ impl Wish {
 
 struct Profile {
     issuer: Name,
-    wish: Wish,
+    contents: Contents,
 }
 
 impl BuilderProfile for Profile {
@@ -89,7 +89,7 @@ impl BuilderProfile for Profile {
     }
 
     fn get_subject(&self) -> Name {
-        match self.wish.subject.as_str() {
+        match self.contents.subject.as_str() {
             "" => Name::default(),
             subject => Name::from_str(subject).unwrap(),
         }
@@ -102,18 +102,19 @@ impl BuilderProfile for Profile {
         tbs: &TbsCertificate,
     ) -> Result<Vec<Extension>> {
         let (subject, mut extensions) = (tbs.subject(), Vec::new());
-        let constraints = BasicConstraints { ca: self.wish.authority, path_len_constraint: None };
+        let constraints =
+            BasicConstraints { ca: self.contents.authority, path_len_constraint: None };
         extensions.push((&constraints).to_extension(subject, &extensions)?);
-        if let Some(usage) = self.wish.usage {
+        if let Some(usage) = self.contents.usage {
             extensions.push((&KeyUsage(usage)).to_extension(subject, &extensions)?);
         }
-        if !self.wish.extended_usage.is_empty() {
+        if !self.contents.extended_usage.is_empty() {
             let oid = |oid: &&str| ObjectIdentifier::new(oid).unwrap();
-            let usages = ExtendedKeyUsage(self.wish.extended_usage.iter().map(oid).collect());
+            let usages = ExtendedKeyUsage(self.contents.extended_usage.iter().map(oid).collect());
             extensions.push((&usages).to_extension(subject, &extensions)?);
         }
-        if !self.wish.names.is_empty() {
-            let names = SubjectAltName(self.wish.names.clone());
+        if !self.contents.names.is_empty() {
+            let names = SubjectAltName(self.contents.names.clone());
             extensions.push((&names).to_extension(subject, &extensions)?);
         }
         Ok(extensions)
@@ -138,36 +139,37 @@ fn p256_key(rng: &mut SeededRng) -> p256::ecdsa::SigningKey {
 }
 
 fn issue(
-    wish: Wish,
+    contents: Contents,
     issuer: Name,
     key: SubjectPublicKeyInfo<x509_cert::der::Any, x509_cert::der::asn1::BitString>,
     signer: &p256::ecdsa::SigningKey,
 ) -> Certificate {
-    let validity = Validity::new(time(wish.valid.0), time(wish.valid.1));
-    let serial = SerialNumber::from(wish.serial);
-    let builder = CertificateBuilder::new(Profile { issuer, wish }, serial, validity, key).unwrap();
+    let validity = Validity::new(time(contents.valid.0), time(contents.valid.1));
+    let serial = SerialNumber::from(contents.serial);
+    let builder =
+        CertificateBuilder::new(Profile { issuer, contents }, serial, validity, key).unwrap();
     builder.build::<_, p256::ecdsa::DerSignature>(signer).unwrap()
 }
 
 impl Authority {
     pub(crate) fn new(seed: u8) -> Self {
-        Self::with(seed, Wish::authority("CN=Root of the tests,O=Example"))
+        Self::with(seed, Contents::authority("CN=Root of the tests,O=Example"))
     }
 
-    pub(crate) fn with(seed: u8, wish: Wish) -> Self {
+    pub(crate) fn with(seed: u8, contents: Contents) -> Self {
         let key = p256_key(&mut SeededRng::from_seed([seed; 32]));
         let spki = SubjectPublicKeyInfo::from_key(key.verifying_key()).unwrap();
-        let subject = Name::from_str(&wish.subject).unwrap();
-        let certificate = issue(wish, subject, spki, &key);
+        let subject = Name::from_str(&contents.subject).unwrap();
+        let certificate = issue(contents, subject, spki, &key);
         Self { key, certificate }
     }
 
     /// Another authority that this one vouches for.
-    pub(crate) fn intermediate(&self, seed: u8, wish: Wish) -> Self {
+    pub(crate) fn intermediate(&self, seed: u8, contents: Contents) -> Self {
         let key = p256_key(&mut SeededRng::from_seed([seed; 32]));
         let spki = SubjectPublicKeyInfo::from_key(key.verifying_key()).unwrap();
         let issuer = self.certificate.tbs_certificate().subject().clone();
-        Self { certificate: issue(wish, issuer, spki, &self.key), key }
+        Self { certificate: issue(contents, issuer, spki, &self.key), key }
     }
 
     pub(crate) fn der(&self) -> Vec<u8> {
@@ -175,10 +177,10 @@ impl Authority {
     }
 
     /// A certificate for the owner of `key`.
-    pub(crate) fn certify(&self, wish: Wish, key: &SigningKey) -> Vec<u8> {
+    pub(crate) fn certify(&self, contents: Contents, key: &SigningKey) -> Vec<u8> {
         let spki = SubjectPublicKeyInfo::from_der(&key.public_key_der().unwrap()).unwrap();
         let issuer = self.certificate.tbs_certificate().subject().clone();
-        issue(wish, issuer, spki, &self.key).to_der().unwrap()
+        issue(contents, issuer, spki, &self.key).to_der().unwrap()
     }
 
     /// A list of revoked serial numbers, in date until `next_update`.
@@ -202,8 +204,8 @@ impl Authority {
     }
 
     /// A credential of a host whose authority this is.
-    pub(crate) fn credential(&self, wish: Wish, key: SigningKey) -> CertificateCredential {
-        let chain = vec![self.certify(wish, &key)];
+    pub(crate) fn credential(&self, contents: Contents, key: SigningKey) -> CertificateCredential {
+        let chain = vec![self.certify(contents, &key)];
         CertificateCredential::new(chain, key, self.trust()).unwrap()
     }
 }

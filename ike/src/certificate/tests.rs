@@ -2,25 +2,25 @@
 
 use x509_cert::ext::pkix::KeyUsages;
 
-use super::testing::{Authority, DAY, NOW, Wish, key};
+use super::testing::{Authority, Contents, DAY, NOW, key};
 use super::*;
 use crate::crypto::SeededRng;
 
-fn host() -> Wish {
-    Wish::new("CN=member,O=Example").dns("m1.example.org")
+fn host() -> Contents {
+    Contents::new("CN=member,O=Example").dns("m1.example.org")
 }
 
 /// What becomes of a certificate with this content.
-fn outcome(wish: Wish) -> Result<PeerCertificate, CertificateError> {
+fn outcome(contents: Contents) -> Result<PeerCertificate, CertificateError> {
     let authority = Authority::new(1);
-    let certificate = authority.certify(wish, &key(KeyKind::Ecdsa256, 9));
+    let certificate = authority.certify(contents, &key(KeyKind::Ecdsa256, 9));
     authority.trust().verify(&[certificate], NOW)
 }
 
 #[test]
 fn a_certificate_proves_its_names_and_no_others() {
-    let wish = host().mail("Ops@Example.org").address("192.0.2.1").address("2001:db8::1");
-    let peer = outcome(wish).unwrap();
+    let contents = host().mail("Ops@Example.org").address("192.0.2.1").address("2001:db8::1");
+    let peer = outcome(contents).unwrap();
     assert_eq!(peer.subject(), "CN=member,O=Example");
     let authority = Authority::new(1);
     let subject = authority.credential(host(), key(KeyKind::Ecdsa256, 9)).subject().unwrap();
@@ -37,7 +37,7 @@ fn a_certificate_proves_its_names_and_no_others() {
     ] {
         assert!(peer.proves(&identity), "{identity:?}");
     }
-    let other = authority.credential(Wish::new("CN=other"), key(KeyKind::Ecdsa256, 9));
+    let other = authority.credential(Contents::new("CN=other"), key(KeyKind::Ecdsa256, 9));
     for identity in [
         other.subject().unwrap(),
         fqdn("m2.example.org"),
@@ -52,38 +52,41 @@ fn a_certificate_proves_its_names_and_no_others() {
         assert!(!peer.proves(&identity), "{identity:?}");
     }
     // Without a subject the empty name proves nothing.
-    let nameless = outcome(Wish { subject: String::new(), ..host() }).unwrap();
+    let nameless = outcome(Contents { subject: String::new(), ..host() }).unwrap();
     assert!(!nameless.proves(&Identity::DistinguishedName(vec![0x30, 0])));
     assert!(nameless.proves(&fqdn("m1.example.org")));
 }
 
 #[test]
 fn each_fault_has_its_error() {
-    let is = |wish: Wish, expected: CertificateError| {
-        assert_eq!(outcome(wish).err(), Some(expected));
+    let is = |contents: Contents, expected: CertificateError| {
+        assert_eq!(outcome(contents).err(), Some(expected));
     };
     let expired = (NOW - 2 * DAY, NOW - DAY);
     is(
-        Wish { valid: expired, ..host() },
+        Contents { valid: expired, ..host() },
         CertificateError::Expired { time: NOW, not_after: NOW - DAY },
     );
     is(
-        Wish { valid: (NOW + DAY, NOW + 2 * DAY), ..host() },
+        Contents { valid: (NOW + DAY, NOW + 2 * DAY), ..host() },
         CertificateError::NotYetValid { time: NOW, not_before: NOW + DAY },
     );
     is(
-        Wish { usage: Some(KeyUsages::KeyEncipherment.into()), ..host() },
+        Contents { usage: Some(KeyUsages::KeyEncipherment.into()), ..host() },
         CertificateError::KeyUsage,
     );
-    is(Wish { authority: true, ..host() }, CertificateError::Authority);
+    is(Contents { authority: true, ..host() }, CertificateError::Authority);
     let code_signing = vec!["1.3.6.1.5.5.7.3.3"];
-    is(Wish { extended_usage: code_signing.clone(), ..host() }, CertificateError::ExtendedKeyUsage);
+    is(
+        Contents { extended_usage: code_signing.clone(), ..host() },
+        CertificateError::ExtendedKeyUsage,
+    );
     for fitting in ["1.3.6.1.5.5.7.3.17", "1.3.6.1.5.5.7.3.1", "2.5.29.37.0"] {
         let extended_usage = [code_signing.clone(), vec![fitting]].concat();
-        assert!(outcome(Wish { extended_usage, ..host() }).is_ok(), "{fitting}");
+        assert!(outcome(Contents { extended_usage, ..host() }).is_ok(), "{fitting}");
     }
     for usage in [None, Some(KeyUsages::NonRepudiation.into())] {
-        assert!(outcome(Wish { usage, ..host() }).is_ok());
+        assert!(outcome(Contents { usage, ..host() }).is_ok());
     }
 }
 
@@ -94,7 +97,7 @@ fn only_what_an_authority_of_ours_has_signed_counts() {
     // The same name and another key.
     let forged = other.certify(host(), &host_key);
     assert_eq!(ours.trust().verify(&[forged], NOW).err(), Some(CertificateError::Signature));
-    let stranger = Authority::with(3, Wish::authority("CN=Stranger"));
+    let stranger = Authority::with(3, Contents::authority("CN=Stranger"));
     let foreign = stranger.certify(host(), &host_key);
     let unknown = CertificateError::UnknownIssuer("CN=Stranger".into());
     assert_eq!(
@@ -113,14 +116,15 @@ fn only_what_an_authority_of_ours_has_signed_counts() {
 #[test]
 fn authorities_between_are_taken_from_the_chain() {
     let root = Authority::new(1);
-    let between = root.intermediate(5, Wish { serial: 50, ..Wish::authority("CN=Between") });
+    let between =
+        root.intermediate(5, Contents { serial: 50, ..Contents::authority("CN=Between") });
     let host_key = key(KeyKind::Ecdsa256, 9);
     let leaf = between.certify(host(), &host_key);
     let chain = [leaf.clone(), between.der()];
     assert!(root.trust().verify(&chain, NOW).is_ok());
     assert!(root.trust().verify(&chain[..1], NOW).is_err());
     // One that may not issue others.
-    let no_authority = root.intermediate(5, Wish::new("CN=Between"));
+    let no_authority = root.intermediate(5, Contents::new("CN=Between"));
     let chain = [leaf.clone(), no_authority.der()];
     assert_eq!(root.trust().verify(&chain, NOW).err(), Some(CertificateError::NoAuthorityInChain));
     // A revoked one takes what it issued along.
@@ -132,14 +136,14 @@ fn authorities_between_are_taken_from_the_chain() {
 #[test]
 fn revocation_strict_and_not() {
     let authority = Authority::new(1);
-    let chain = [authority.certify(Wish { serial: 7, ..host() }, &key(KeyKind::Ecdsa256, 9))];
+    let chain = [authority.certify(Contents { serial: 7, ..host() }, &key(KeyKind::Ecdsa256, 9))];
     let verify = |lists: Vec<Vec<u8>>, strict: bool| {
         Trust::new(vec![authority.der()], lists, strict).unwrap().verify(&chain, NOW).err()
     };
     let (with, without) = (authority.revoke(&[6, 7], NOW + DAY), authority.revoke(&[6], NOW + DAY));
     let old = authority.revoke(&[6], NOW - 1);
     let old_with = authority.revoke(&[7], NOW - 1);
-    let foreign = Authority::with(3, Wish::authority("CN=Stranger")).revoke(&[7], NOW + DAY);
+    let foreign = Authority::with(3, Contents::authority("CN=Stranger")).revoke(&[7], NOW + DAY);
     for (lists, lenient, strict) in [
         (vec![], None, Some(CertificateError::RevocationUnknown)),
         (vec![without], None, None),

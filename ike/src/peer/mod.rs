@@ -112,7 +112,7 @@ impl Peer {
     }
 
     /// When an ISAKMP SA should take the place of the newest one: this long before its end, and not
-    /// before three quarters of its life are over.
+    /// before three quarters of its lifetime are over.
     pub fn renewal(&self, margin: core::time::Duration) -> Option<BootTime> {
         let session = self.endpoint.session(self.sessions.last()?)?;
         Some(session.expires() - margin.min(session.sa().lifetime() / 4))

@@ -9,7 +9,7 @@ use super::chain::Body;
 use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::registry::{CertificateEncoding, PayloadKind};
 
-/// A wish for a certificate.
+/// A certificate request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateRequest {
     pub encoding: CertificateEncoding,

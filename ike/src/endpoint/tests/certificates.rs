@@ -1,7 +1,7 @@
 //! Main mode with certificates, both sides: who is believed, and what each fault is called.
 
 use super::*;
-use crate::certificate::testing::{Authority, DAY, NOW as WALL, Wish, key};
+use crate::certificate::testing::{Authority, Contents, DAY, NOW as WALL, key};
 use crate::certificate::{CertificateCredential, CertificateError, Trust};
 use crate::crypto::KeyKind;
 use crate::error::PeerMisbehaved;
@@ -9,12 +9,12 @@ use crate::error::PeerMisbehaved;
 const MEMBER: &str = "m1.example.org";
 const SERVER: &str = "ks.example.org";
 
-fn member() -> Wish {
-    Wish::new("CN=member,O=Example").dns(MEMBER)
+fn member() -> Contents {
+    Contents::new("CN=member,O=Example").dns(MEMBER)
 }
 
-fn server() -> Wish {
-    Wish::new("CN=server,O=Example").dns(SERVER)
+fn server() -> Contents {
+    Contents::new("CN=server,O=Example").dns(SERVER)
 }
 
 fn fqdn(name: &str) -> Identity {
@@ -157,7 +157,7 @@ fn each_side_believes_its_own_authorities_at_its_own_time() {
     let unset = Sides { server_time: 0, ..Sides::new(KeyKind::Ecdsa256) }.run();
     assert_eq!(unset.0.unwrap_err().reason(), "certificate");
 
-    let stranger = Authority::with(3, Wish::authority("CN=Stranger"));
+    let stranger = Authority::with(3, Contents::authority("CN=Stranger"));
     let own = stranger.credential(member(), key(KeyKind::Ecdsa256, 9));
     let outcome = Sides { member: own, ..Sides::new(KeyKind::Ecdsa256) }.run();
     let unknown = CertificateError::UnknownIssuer("CN=Stranger".into());
@@ -170,7 +170,7 @@ fn a_revoked_member_does_not_get_in() {
     let lists = vec![authority.revoke(&[7], WALL + DAY)];
     let trust = Trust::new(vec![authority.der()], lists, true).unwrap();
     let own = key(KeyKind::Ecdsa256, 10);
-    let chain = vec![authority.certify(Wish { serial: 8, ..server() }, &own)];
+    let chain = vec![authority.certify(Contents { serial: 8, ..server() }, &own)];
     let server = CertificateCredential::new(chain, own, trust).unwrap();
     let outcome = Sides { server, ..Sides::new(KeyKind::Ecdsa256) }.run();
     assert_eq!(outcome, (Err(refused(CertificateError::Revoked)), None));
@@ -181,18 +181,18 @@ fn a_revoked_member_does_not_get_in() {
 fn a_certificate_without_its_key_proves_nothing() {
     let authority = Authority::new(1);
     let stolen = authority.certify(member(), &key(KeyKind::Ecdsa256, 9));
-    let thief = authority.credential(Wish::new("CN=thief"), key(KeyKind::Ecdsa256, 11));
+    let thief = authority.credential(Contents::new("CN=thief"), key(KeyKind::Ecdsa256, 11));
     let outcome =
         Sides { member: thief.showing(vec![stolen]), ..Sides::new(KeyKind::Ecdsa256) }.run();
     let wrong = PeerMisbehaved::WrongSignature { message: "message 5" };
     assert_eq!(outcome, (Err(wrong.into()), None));
     // A good certificate with a key for another method.
     let other = Authority::new(1).certify(member(), &key(KeyKind::Ecdsa384, 9));
-    let thief = authority.credential(Wish::new("CN=thief"), key(KeyKind::Ecdsa256, 11));
+    let thief = authority.credential(Contents::new("CN=thief"), key(KeyKind::Ecdsa256, 11));
     let outcome =
         Sides { member: thief.showing(vec![other]), ..Sides::new(KeyKind::Ecdsa256) }.run();
     assert_eq!(outcome, (Err(refused(CertificateError::Method)), None));
-    let thief = authority.credential(Wish::new("CN=thief"), key(KeyKind::Ecdsa256, 11));
+    let thief = authority.credential(Contents::new("CN=thief"), key(KeyKind::Ecdsa256, 11));
     let none = Sides { member: thief.showing(Vec::new()), ..Sides::new(KeyKind::Ecdsa256) };
     assert_eq!(none.run(), (Err(refused(CertificateError::Missing)), None));
 }
@@ -202,8 +202,10 @@ fn a_certificate_without_its_key_proves_nothing() {
 fn a_replaced_credential_ends_what_it_began() {
     let sides = || Sides::new(KeyKind::Ecdsa256);
     assert_eq!(sides().server, sides().server);
-    let renewed = Authority::new(1)
-        .credential(Wish { valid: (WALL, WALL + 2 * DAY), ..server() }, key(KeyKind::Ecdsa256, 10));
+    let renewed = Authority::new(1).credential(
+        Contents { valid: (WALL, WALL + 2 * DAY), ..server() },
+        key(KeyKind::Ecdsa256, 10),
+    );
     assert_ne!(sides().server, renewed);
     let credential = |one| Credential::Certificate(Arc::new(one));
     assert_ne!(credential(sides().server), credential(renewed));
