@@ -19,7 +19,7 @@ use crate::membership::local_interface::Interfaces;
 use crate::namespace_lock::{self, LockError, NamespaceLock};
 use crate::tunnel::Tunnels;
 
-/// How often the kernel is asked before it is given up, and the pause between.
+/// Attempts at a kernel update, and the pause between two.
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -32,14 +32,14 @@ pub enum Blocked {
     Left,
 }
 
-/// Blocks as this configuration says, unless an agent runs.
+/// Installs the fail-close policies and guards of this configuration, unless an agent runs.
 ///
 /// # Errors
-/// The blocks cannot be made out of it, or the kernel refuses.
+/// The configuration cannot be compiled, or the kernel refuses.
 pub async fn install(config: &Config, interfaces: &Interfaces) -> anyhow::Result<()> {
     let _lock = match NamespaceLock::take(namespace_lock::NAME) {
         Err(error @ LockError::Taken { .. }) => {
-            info!(event = "blocks-left", %error, "a running agent blocks; nothing to do");
+            info!(event = "blocks-left", %error, "a running agent fails closed; nothing to do");
             return Ok(());
         }
         taken => taken?,
@@ -58,7 +58,7 @@ pub async fn install(config: &Config, interfaces: &Interfaces) -> anyhow::Result
     Ok(())
 }
 
-/// The blocks of groups, and of tunnels that nobody has negotiated yet.
+/// What fails closed: groups without keys, and tunnels without SAs.
 fn desired(config: &Config, interfaces: &Interfaces) -> Result<Desired, GroupUnusable> {
     let mut desired = blocks(config, interfaces)?;
     let mut tunnels = Tunnels::default();
@@ -67,10 +67,10 @@ fn desired(config: &Config, interfaces: &Interfaces) -> Result<Desired, GroupUnu
     Ok(desired)
 }
 
-/// Installs the blocks of `config` in this kernel, if it holds no policy of ours.
+/// Installs what fails closed of `config` in this kernel, if it holds no policy of ours.
 ///
 /// # Errors
-/// The blocks cannot be made out of this configuration, or the kernel refuses.
+/// The configuration cannot be compiled, or the kernel refuses.
 pub async fn install_in<K: Kernel>(
     kernel: K,
     config: &Config,
@@ -80,7 +80,7 @@ pub async fn install_in<K: Kernel>(
     let mut attempt = 1;
     loop {
         let outcome = match reconciler.read().await {
-            // Of an attempt before, if not of an earlier run.
+            // On a later attempt they are those of the attempt before.
             Ok(current) if attempt == 1 && !current.policies.is_empty() => {
                 return Ok(Blocked::Left);
             }
@@ -90,7 +90,7 @@ pub async fn install_in<K: Kernel>(
         match outcome {
             Ok(()) => return Ok(Blocked::Installed),
             Err(error) if attempt < ATTEMPTS => {
-                warn!(event = "kernel-update-failed", %error, attempt, "blocks not installed yet");
+                warn!(event = "kernel-update-failed", %error, attempt, "kernel update failed; fail-close policies and guards not installed, retrying");
             }
             Err(error) => return Err(error).context("fail-close policies and guards"),
         }

@@ -61,8 +61,8 @@ impl<K: Kernel> EventLoop<K> {
         }
         self.member.handle_near_exhaustion(self.dataplane.near_exhaustion(), now);
         self.member.handle_suppressed(self.dataplane.suppressed(), now);
-        self.tunnels.handle_near_exhaustion(self.dataplane.near_exhaustion(), now);
-        self.tunnels.handle_suppressed(self.dataplane.suppressed(), now);
+        self.tunnels.handle_unfit(self.dataplane.near_exhaustion(), now);
+        self.tunnels.handle_unfit(self.dataplane.suppressed(), now);
         self.member.handle_unknown_esp(self.dataplane.unknown_esp(), now);
         self.member.handle_integrity_failures(self.dataplane.integrity_failures(), now);
         if self.dataplane.last_error().is_none() {

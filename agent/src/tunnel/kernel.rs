@@ -9,8 +9,8 @@ use xfrm::Desired;
 use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
 use xfrm::key::Key;
 use xfrm::model::{
-    Action, Direction, Install, Policy, PolicyId, Sa, SaId, SaRole, Selector, Template, Unicast,
-    Volume,
+    Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
+    Unicast, Volume,
 };
 
 use super::IKE_PORT;
@@ -38,12 +38,8 @@ pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, now: BootTime) {
             let id = SaId { destination: tunnel.config().local, spi: pair.spi() };
             let window = tunnel.config().replay_window;
             let sa = Sa {
-                reqid,
-                role: SaRole::Inbound,
-                source: ANY,
-                install: Install::Freely,
                 unicast: Some(Unicast { replay_window: window, volume: None }),
-                ..state(id, pair, &pair.sas.inbound, now)
+                ..common(id, reqid, pair, &pair.sas.inbound, now)
             };
             desired.sas.insert(id, sa);
         }
@@ -53,25 +49,25 @@ pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, now: BootTime) {
             let combined = pair.sas.algorithms.encryption.is_combined();
             let volume = pair.sas.kilobytes.map(volume);
             let sa = Sa {
-                reqid,
                 role: SaRole::Outbound,
                 source: tunnel.config().local,
                 // A second installation would begin the same initialisation vectors once more.
                 install: if combined { Install::Once } else { Install::Freely },
                 unicast: volume.map(|volume| Unicast { replay_window: 0, volume: Some(volume) }),
-                ..state(id, pair, &pair.sas.outbound, now)
+                ..common(id, reqid, pair, &pair.sas.outbound, now)
             };
             desired.sas.insert(id, sa);
         }
     }
 }
 
-fn state(id: SaId, pair: &Pair, keys: &EspKeys, now: BootTime) -> Sa {
+/// What both SAs of a pair have in common, with what else an inbound one has.
+fn common(id: SaId, reqid: Reqid, pair: &Pair, keys: &EspKeys, now: BootTime) -> Sa {
     Sa {
         id,
         source: ANY,
         role: SaRole::Inbound,
-        reqid: xfrm::model::Reqid(0),
+        reqid,
         protection: protection(pair.sas.algorithms, keys),
         no_path_mtu_discovery: false,
         sequence_may_wrap: false,

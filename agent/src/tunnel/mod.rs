@@ -51,7 +51,7 @@ pub enum Event {
     DeletedByPeer {
         selectors: Selectors,
     },
-    /// Something cannot be negotiated.
+    /// A negotiation failed, or a request of the peer was refused.
     Failed {
         reason: String,
     },
@@ -80,17 +80,16 @@ impl Tunnels {
     }
 
     /// Changes over to another configuration. A tunnel that is as it was goes on; one that has
-    /// changed ends and begins anew; one that is gone ends. The peers are told.
+    /// changed ends and is set up again; one that is gone ends. The peers are told.
     pub fn configure(&mut self, configs: &[config::Tunnel], now: BootTime) {
         let mut before = std::mem::take(&mut self.tunnels);
-        let kept: Vec<Tunnel> =
+        let mut kept: Vec<Tunnel> =
             before.extract_if(.., |tunnel| configs.contains(tunnel.config())).collect();
         for mut gone in before {
             gone.stop(now);
             self.parting.extend(std::iter::from_fn(|| gone.poll_transmit()));
             self.changed = true;
         }
-        let mut kept = kept;
         for config in configs {
             if let Some(place) = kept.iter().position(|tunnel| tunnel.config() == config) {
                 self.tunnels.push(kept.remove(place));
@@ -176,13 +175,9 @@ impl Tunnels {
         self.tunnels.iter_mut().for_each(|tunnel| tunnel.handle_acquire(reqid, now));
     }
 
-    /// Outbound SAs whose sequence number is near exhaustion.
-    pub fn handle_near_exhaustion(&mut self, senders: &BTreeSet<SaId>, now: BootTime) {
-        senders.iter().for_each(|id| self.handle_limit(id, false, now));
-    }
-
-    /// Outbound counter-mode SAs that were lost and must not be reinstalled: new ones are due.
-    pub fn handle_suppressed(&mut self, senders: &BTreeSet<SaId>, now: BootTime) {
+    /// Outbound SAs that new ones have to replace soon: their sequence number is near exhaustion,
+    /// or they use a counter mode, were lost and must not be reinstalled.
+    pub fn handle_unfit(&mut self, senders: &BTreeSet<SaId>, now: BootTime) {
         senders.iter().for_each(|id| self.handle_limit(id, false, now));
     }
 

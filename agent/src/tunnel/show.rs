@@ -114,7 +114,7 @@ pub fn log(tunnel: &str, event: &Event) {
         Event::Failed { reason } => {
             warn!(
                 event = "tunnel-negotiation-failed",
-                tunnel, reason, "tunnel cannot be negotiated"
+                tunnel, reason, "negotiation of the tunnel failed"
             );
         }
     }

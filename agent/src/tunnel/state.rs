@@ -370,9 +370,7 @@ impl Tunnel {
             self.peer.negotiate(child, now);
         }
         // What could not be begun at all.
-        while let Some(event) = self.peer.poll_event() {
-            self.take_event(event, now);
-        }
+        self.take_events(now);
         self.renew_isakmp_sa(now);
         let active = self.flows.iter().all(|flow| flow.sending(now).is_some());
         self.since = active.then(|| self.since.unwrap_or(now));
@@ -382,8 +380,12 @@ impl Tunnel {
 impl Flow {
     /// The pair that is sent on: of those that may be, the latest.
     pub fn sending(&self, now: BootTime) -> Option<&Pair> {
-        let ready = self.pairs.values().filter(|pair| pair.sends(now));
-        ready.max_by_key(|pair| (pair.send_from(), pair.spi()))
+        self.latest(|pair| pair.sends(now))
+    }
+
+    fn latest(&self, is_meant: impl Fn(&Pair) -> bool) -> Option<&Pair> {
+        let meant = self.pairs.values().filter(|pair| is_meant(pair));
+        meant.max_by_key(|pair| (pair.send_from(), pair.spi()))
     }
 
     fn fail(&mut self, reason: Option<String>, now: BootTime) {
@@ -401,12 +403,7 @@ impl Flow {
         if self.asking.is_some() || self.retry_at.is_some_and(|at| at > now) {
             return false;
         }
-        match self
-            .pairs
-            .values()
-            .filter(|pair| pair.send_from().is_some())
-            .max_by_key(|pair| (pair.send_from(), pair.spi()))
-        {
+        match self.latest(|pair| pair.send_from().is_some()) {
             Some(newest) => newest.is_due(now),
             // One that is not confirmed yet is the peer's.
             None => (start == Start::Now || self.acquired) && self.pairs.is_empty(),

@@ -9,7 +9,7 @@ use crate::lab::plan::Plan;
 use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, is_protected};
 use crate::observe::packet::ESP;
 use crate::report::narrative::{Finding, Narrative};
-use crate::report::statements::{flow, flow_during, ping};
+use crate::report::statements::{FlowReport, flow, flow_during, ping};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -162,12 +162,7 @@ impl Play<'_> {
                 std::thread::sleep(Duration::from_secs(75));
                 Ok(())
             })?;
-            let after = self.spis()?;
-            let evidence = format!("{report}; SPIs {before:?}, then {after:?}");
-            Ok(Finding::new(
-                report.sent > 0 && report.sent == report.received && before != after,
-                evidence,
-            ))
+            Ok(rekeyed(&report, &before, &self.spis()?))
         });
         narrative.state("rekey", "strongSwan renews three times: nothing is lost", || {
             self.change(&STRONG, "answer")?;
@@ -183,12 +178,7 @@ impl Play<'_> {
                 std::thread::sleep(Duration::from_secs(4));
                 Ok(())
             })?;
-            let after = self.spis()?;
-            let evidence = format!("{report}; SPIs {before:?}, then {after:?}");
-            Ok(Finding::new(
-                report.sent > 0 && report.sent == report.received && before != after,
-                evidence,
-            ))
+            Ok(rekeyed(&report, &before, &self.spis()?))
         });
     }
 
@@ -204,9 +194,7 @@ impl Play<'_> {
                 self.carries(true)?;
                 let before = self.spis()?;
                 let report = flow(self.lab, 1500, "--size 1300", |_| Ok(()))?;
-                let after = self.spis()?;
-                let evidence = format!("{report}; SPIs {before:?}, then {after:?}");
-                Ok(Finding::new(report.sent == report.received && before != after, evidence))
+                Ok(rekeyed(&report, &before, &self.spis()?))
             },
         );
         let text = "charon frozen: the agent notices within half a minute and drops, then takes it up again";
@@ -350,6 +338,12 @@ impl Play<'_> {
         }
         Ok(Finding::new(holds, evidence))
     }
+}
+
+/// That the SAs are others and no packet was lost meanwhile.
+fn rekeyed(report: &FlowReport, before: &[String], after: &[String]) -> Finding {
+    let evidence = format!("{report}; SPIs {before:?}, then {after:?}");
+    Finding::new(report.sent > 0 && report.sent == report.received && before != after, evidence)
 }
 
 /// A text field of what gdoictl printed.
