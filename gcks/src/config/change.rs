@@ -315,10 +315,12 @@ pub fn member_differences(before: &Member, after: &Member) -> Vec<Difference> {
     if before.pre_shared_key != after.pre_shared_key {
         differences.push(Difference::untold("pre-shared-key"));
     }
-    if before.group_id_byte_order != after.group_id_byte_order {
-        let text = |member: &Member| word(BYTE_ORDER, member.group_id_byte_order);
-        differences.push(Difference::of(GROUP_ID_BYTE_ORDER, text(before), text(after)));
-    }
+    differences.extend(worded(
+        GROUP_ID_BYTE_ORDER,
+        BYTE_ORDER,
+        before.group_id_byte_order,
+        after.group_id_byte_order,
+    ));
     differences
 }
 
@@ -329,34 +331,33 @@ pub const GROUP_ID_BYTE_ORDER: &str = "interoperability.group-id-byte-order";
 pub fn form_differences(before: &Group, after: &Group) -> Vec<Difference> {
     let (old, new) = (before.interoperability, after.interoperability);
     let all = [
-        (
+        worded(
             "interoperability.rsa-signature",
-            word(RSA_SIGNATURE, old.signature_form),
-            word(RSA_SIGNATURE, new.signature_form),
+            RSA_SIGNATURE,
+            old.signature_form,
+            new.signature_form,
         ),
-        (
+        worded(
             "interoperability.signed-length",
-            word(SIGNED_LENGTH, old.signed_length),
-            word(SIGNED_LENGTH, new.signed_length),
+            SIGNED_LENGTH,
+            old.signed_length,
+            new.signed_length,
         ),
-        (
+        worded(
             "interoperability.sak-reserved-octets",
-            word(SAK_RESERVED_OCTETS, old.trailer),
-            word(SAK_RESERVED_OCTETS, new.trailer),
+            SAK_RESERVED_OCTETS,
+            old.trailer,
+            new.trailer,
         ),
-        (
-            "interoperability.new-kek-spi",
-            word(NEW_KEK_SPI, old.kek_packet),
-            word(NEW_KEK_SPI, new.kek_packet),
-        ),
-        (
+        worded("interoperability.new-kek-spi", NEW_KEK_SPI, old.kek_packet, new.kek_packet),
+        worded(
             "interoperability.selector-byte-order",
-            word(BYTE_ORDER, old.selector_byte_order),
-            word(BYTE_ORDER, new.selector_byte_order),
+            BYTE_ORDER,
+            old.selector_byte_order,
+            new.selector_byte_order,
         ),
     ];
-    let differ = all.into_iter().filter(|(_, old, new)| old != new);
-    differ.map(|(option, old, new)| Difference::of(option, old, new)).collect()
+    all.into_iter().flatten().collect()
 }
 
 /// What differs between two ways of pushing, the signing key's kind and `lkh` included.
@@ -455,22 +456,35 @@ pub fn group_differences(before: &Group, after: &Group) -> Vec<Difference> {
 }
 
 fn tek_differences(before: &TekTemplate, after: &TekTemplate, differences: &mut Vec<Difference>) {
-    let mut compare = |option: &'static str, before: String, after: String| {
-        if before != after {
-            differences.push(Difference { option, before: Some(before), after: Some(after) });
-        }
-    };
     let integrity = |tek: &TekTemplate| tek.integrity.map_or("none", |one| one.name).to_owned();
-    compare("tek.encryption", before.encryption.name.into(), after.encryption.name.into());
-    compare("tek.integrity", integrity(before), integrity(after));
-    compare("tek.lifetime", duration_text(before.lifetime), duration_text(after.lifetime));
-    compare("tek.direction", word(DIRECTION, before.direction), word(DIRECTION, after.direction));
-    compare("tek.mode", word(MODE, before.mode), word(MODE, after.mode));
-    compare(
-        "tek.address-preservation",
-        word(ADDRESS_PRESERVATION, before.address_preservation),
-        word(ADDRESS_PRESERVATION, after.address_preservation),
-    );
+    let all = [
+        differing("tek.encryption", before.encryption.name.into(), after.encryption.name.into()),
+        differing("tek.integrity", integrity(before), integrity(after)),
+        differing("tek.lifetime", duration_text(before.lifetime), duration_text(after.lifetime)),
+        worded("tek.direction", DIRECTION, before.direction, after.direction),
+        worded("tek.mode", MODE, before.mode, after.mode),
+        worded(
+            "tek.address-preservation",
+            ADDRESS_PRESERVATION,
+            before.address_preservation,
+            after.address_preservation,
+        ),
+    ];
+    differences.extend(all.into_iter().flatten());
+}
+
+/// A difference between two values of one word each.
+fn worded<T: PartialEq>(
+    option: &'static str,
+    words: Words<T>,
+    before: T,
+    after: T,
+) -> Option<Difference> {
+    differing(option, word(words, before), word(words, after))
+}
+
+fn differing(option: &'static str, before: String, after: String) -> Option<Difference> {
+    (before != after).then(|| Difference { option, before: Some(before), after: Some(after) })
 }
 
 fn word<T: PartialEq>(words: Words<T>, value: T) -> String {
