@@ -107,20 +107,36 @@ fn a_kek_rolls_under_the_old_one() {
     accepted(&mut member, push.datagram());
 }
 
-#[test]
-fn a_removed_member_cannot_follow() {
-    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
+/// A key hierarchy whose root is the server's KEK, the leaves of `count` members, and the members.
+fn hierarchy(server: &mut KeyServer, count: usize) -> (KeyTree, Vec<u16>, Vec<RekeyMember>) {
     let mut tree = KeyTree::new(3, Some(128), 8, &mut server.rng).unwrap();
     server.key = tree.kek().unwrap().duplicate();
     server.sealer = Sealer::new(&server.policy, &server.keys(), 0, false).unwrap();
-    let leaves: Vec<u16> = (0..5).map(|_| tree.join(&mut server.rng).unwrap()).collect();
-    let mut members: Vec<RekeyMember> = leaves
-        .iter()
-        .map(|leaf| {
-            let sa = server.group_sa().with_key_path(tree.download(*leaf).unwrap());
-            RekeyMember::new(&sa, settings(false), at(0)).unwrap().unwrap()
-        })
-        .collect();
+    let leaves: Vec<u16> = (0..count).map(|_| tree.join(&mut server.rng).unwrap()).collect();
+    let members = leaves.iter().map(|leaf| {
+        let sa = server.group_sa().with_key_path(tree.download(*leaf).unwrap());
+        RekeyMember::new(&sa, settings(false), at(0)).unwrap().unwrap()
+    });
+    let members = members.collect();
+    (tree, leaves, members)
+}
+
+/// The KEK at the root of `tree`.
+fn root(tree: &KeyTree) -> KekKeys {
+    KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None }
+}
+
+/// What is issued with the root of `tree` as the new KEK, and no TEK.
+fn rooted(tree: &KeyTree, policy: &KekPolicy) -> IssuedSa {
+    let kek = Some(policy.clone());
+    let group = GroupPolicy { group: GROUP, kek, gap: Default::default(), teks: vec![] };
+    IssuedSa::new(group, BTreeMap::new(), Some(root(tree)), None, None)
+}
+
+#[test]
+fn a_removed_member_cannot_follow() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, None);
+    let (mut tree, leaves, mut members) = hierarchy(&mut server, 5);
     let mut removed = members.remove(2);
 
     for round in 0..2 {
@@ -129,15 +145,7 @@ fn a_removed_member_cannot_follow() {
             _ => tree.refresh(&mut server.rng).unwrap(),
         });
         let policy = kek_policy(0xb0 + round, KeyKind::Ecdsa256, 128, None);
-        let keys =
-            || KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
-        let group = GroupPolicy {
-            group: GROUP,
-            kek: Some(policy.clone()),
-            gap: Default::default(),
-            teks: vec![],
-        };
-        let sa = IssuedSa::new(group, BTreeMap::new(), Some(keys()), None, None);
+        let sa = rooted(&tree, &policy);
         let push = server.seal(PushContent {
             group_sa: Some(&sa),
             kek_delivery,
@@ -169,7 +177,7 @@ fn a_removed_member_cannot_follow() {
             let told = RekeyEvent::Unusable { sequence_number: 1, error };
             assert_eq!((removed.poll_event(), removed.poll_event()), (Some(told), None));
         }
-        server.sealer = Sealer::new(&policy, &keys(), 0, false).unwrap();
+        server.sealer = Sealer::new(&policy, &root(&tree), 0, false).unwrap();
     }
     let push = server.push_tek(0x1000);
     refused(&mut removed, push.datagram());
@@ -184,8 +192,7 @@ fn keys_that_all_would_read_stay_out_of_an_update() {
     let mut tree = KeyTree::new(3, Some(128), 8, &mut server.rng).unwrap();
     tree.join(&mut server.rng).unwrap();
     let kek_delivery = KekDelivery::Hierarchy(tree.refresh(&mut server.rng).unwrap());
-    let keys = KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
-    let sa = tek_sa(0x1000, Some((kek_policy(0xb0, KeyKind::Ecdsa256, 128, None), keys)));
+    let sa = tek_sa(0x1000, Some((kek_policy(0xb0, KeyKind::Ecdsa256, 128, None), root(&tree))));
     let content = PushContent { group_sa: Some(&sa), kek_delivery, ..PushContent::default() };
     let error =
         server.sealer.seal(content, &server.signing, server.options, &mut server.rng).unwrap_err();
@@ -334,17 +341,7 @@ fn forms_for_older_members() {
 fn update_arrays_split_over_two_pushes() {
     for reordered in [false, true] {
         let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
-        let mut tree = KeyTree::new(3, Some(128), 8, &mut server.rng).unwrap();
-        server.key = tree.kek().unwrap().duplicate();
-        server.sealer = Sealer::new(&server.policy, &server.keys(), 0, false).unwrap();
-        let leaves: Vec<u16> = (0..8).map(|_| tree.join(&mut server.rng).unwrap()).collect();
-        let mut members: Vec<RekeyMember> = leaves
-            .iter()
-            .map(|leaf| {
-                let sa = server.group_sa().with_key_path(tree.download(*leaf).unwrap());
-                RekeyMember::new(&sa, settings(false), at(0)).unwrap().unwrap()
-            })
-            .collect();
+        let (mut tree, leaves, mut members) = hierarchy(&mut server, 8);
         let updates = tree.remove(&leaves[7..], &mut server.rng).unwrap();
         let parts = updates.split(150);
         assert_eq!(parts.iter().map(|part| part.as_slice().len()).collect::<Vec<_>>(), [1, 1, 1]);
@@ -357,15 +354,7 @@ fn update_arrays_split_over_two_pushes() {
         }
         assert!(served.iter().all(|part| !part[7]), "none for who was removed");
         let policy = kek_policy(0xb0, KeyKind::Ecdsa256, 128, Some(1));
-        let keys =
-            || KekKeys { algorithm_key: tree.kek().unwrap().duplicate(), signature_key: None };
-        let group = GroupPolicy {
-            group: GROUP,
-            kek: Some(policy.clone()),
-            gap: Default::default(),
-            teks: vec![],
-        };
-        let sa = IssuedSa::new(group, BTreeMap::new(), Some(keys()), None, None);
+        let sa = rooted(&tree, &policy);
         let mut pushes: Vec<SealedPush> = Vec::new();
         for part in parts {
             let kek_delivery = KekDelivery::Hierarchy(part);
