@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the datapath against a classic tunnel, and the key server's registrations
 //! and pushes.
 
+use crate::kernel::Series;
 use crate::lab;
 use crate::machine::{self, Job};
 use crate::{command, packages};
@@ -87,6 +88,7 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
                 keep: false,
                 timeout: Duration::from_secs(3600),
                 force_machine: false,
+                kernel: Series::default(),
                 minutes: None,
             })
         }
@@ -102,6 +104,7 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
                 keep: false,
                 timeout: Duration::from_secs(3600),
                 force_machine: false,
+                kernel: Series::default(),
                 minutes: None,
             })
         }

@@ -10,6 +10,36 @@ use std::process::Command;
 /// Modules the machine needs before it has a root file system.
 const EARLY_MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 
+/// The kernels that Debian 12 ships.
+#[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Series {
+    /// The one that Debian 12 was released with.
+    #[default]
+    #[value(name = "6.1")]
+    Released,
+    /// The later one of its updates, with tables that belong to a process for good (`persist`).
+    #[value(name = "6.12")]
+    Later,
+}
+
+impl Series {
+    /// The package that depends on the newest kernel of this series.
+    fn meta_package(self) -> &'static str {
+        match self {
+            Self::Released => "linux-image-amd64",
+            Self::Later => "linux-image-6.12-amd64",
+        }
+    }
+
+    /// How the names of its packages begin.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Released => "linux-image-6.1.",
+            Self::Later => "linux-image-6.12.",
+        }
+    }
+}
+
 /// An unpacked kernel with its initial RAM disk.
 pub(crate) struct Kernel {
     /// Debian's package name, for the narrative.
@@ -25,7 +55,7 @@ pub(crate) struct Kernel {
 ///
 /// # Errors
 /// When the archive cannot be reached or a tool fails.
-pub(crate) fn fetch() -> Result<Kernel> {
+pub(crate) fn fetch(series: Series) -> Result<Kernel> {
     let architecture = command::output("dpkg", &["--print-architecture"])?;
     if architecture.trim() != "amd64" {
         bail!(
@@ -35,14 +65,14 @@ pub(crate) fn fetch() -> Result<Kernel> {
     }
     let cache = cache_directory()?;
     // A kernel that is here already serves: the lab must also run without a network.
-    let package = match cached(&cache)? {
+    let package = match cached(&cache, series)? {
         Some(package) => package,
-        None => newest_package()?,
+        None => newest_package(series)?,
     };
     let directory = cache.join(&package);
     let tree = directory.join("tree");
     if !directory.join("complete").exists() {
-        println!("xtask: fetching {package} (about 70 MB, once)");
+        println!("xtask: fetching {package} (about 100 MB, once)");
         unpack(&package, &directory, &tree)?;
         fs::write(directory.join("complete"), "")?;
     }
@@ -69,12 +99,13 @@ pub(crate) fn cache_directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
-fn cached(cache: &Path) -> Result<Option<String>> {
+fn cached(cache: &Path, series: Series) -> Result<Option<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(cache)? {
         let entry = entry?;
-        if entry.path().join("complete").exists() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(series.prefix()) && entry.path().join("complete").exists() {
+            names.push(name);
         }
     }
     names.sort();
@@ -83,15 +114,18 @@ fn cached(cache: &Path) -> Result<Option<String>> {
 
 /// The meta package names the newest kernel; its `-unsigned` twin can be unpacked without
 /// installing anything.
-fn newest_package() -> Result<String> {
+fn newest_package(series: Series) -> Result<String> {
     packages::fill_lists()?;
-    let depends = command::output("apt-cache", &["depends", "linux-image-amd64"])?;
+    let depends = command::output("apt-cache", &["depends", series.meta_package()])?;
     depends
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .find(|name| name.starts_with("linux-image-"))
+        .find(|name| name.starts_with(series.prefix()))
         .map(|name| format!("{}-unsigned", name.trim_end_matches("-unsigned")))
-        .context("the package lists know no linux-image-amd64; run as root: apt-get update")
+        .with_context(|| {
+            let wanted = series.meta_package();
+            format!("the package lists know no {wanted}; run as root: apt-get update")
+        })
 }
 
 fn unpack(package: &str, directory: &Path, tree: &Path) -> Result<()> {

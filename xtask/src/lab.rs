@@ -1,6 +1,7 @@
 //! `cargo xtask lab`: builds everything and plays the lab.
 
 use crate::command;
+use crate::kernel::Series;
 use crate::machine::{self, Job};
 use anyhow::Result;
 use clap::Args;
@@ -30,6 +31,9 @@ pub(crate) struct Lab {
     /// Boots the machine even when this host's kernel has ESP and nf_tables.
     #[arg(long)]
     pub machine: bool,
+    /// Boots a machine with this kernel of Debian 12.
+    #[arg(long, value_enum)]
+    pub kernel: Option<Series>,
     /// Builds with optimisation.
     #[arg(long)]
     pub release: bool,
@@ -63,7 +67,8 @@ pub(crate) fn run(lab: &Lab) -> Result<bool> {
         lab: None,
         keep: lab.keep,
         timeout: Duration::from_secs(lab.timeout.max(1) * 60),
-        force_machine: lab.machine,
+        force_machine: lab.machine || lab.kernel.is_some(),
+        kernel: lab.kernel.unwrap_or_default(),
         minutes: lab.scenario.is_empty().then_some(MINUTES),
     })
 }

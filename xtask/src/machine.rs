@@ -3,7 +3,7 @@
 //! host's file system as its read-only root.
 
 use crate::accelerator::{self, Accelerator, Machine};
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, Kernel, Series};
 use crate::{command, packages};
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -35,6 +35,8 @@ pub(crate) struct Job {
     pub minutes: Option<&'static str>,
     /// Boot the machine even when this host's kernel would do.
     pub force_machine: bool,
+    /// The kernel that a machine boots.
+    pub kernel: Series,
 }
 
 /// Runs the job in the right place; true when the lab ended with status 0.
@@ -62,11 +64,11 @@ pub(crate) fn play(job: &Job) -> Result<bool> {
         match (root, native) {
             (false, _) => "only root can make network namespaces",
             (true, false) => "this kernel lacks ESP or nf_tables",
-            (true, true) => "--machine is given",
+            (true, true) => "a machine is asked for",
         }
     );
     packages::ensure(&[packages::MACHINE])?;
-    let kernel = kernel::fetch()?;
+    let kernel = kernel::fetch(job.kernel)?;
     let directory = share(job)?;
     let hardware = accelerator::usable()?;
     if job.keep {
