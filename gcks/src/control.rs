@@ -87,11 +87,11 @@ pub fn not_written(error: &str) -> Response {
 
 /// What is wrong with a configuration that was to be read again: the first defect, and how many
 /// there are.
-pub fn defects(defects: &[String]) -> Response {
-    let first = defects.first().map_or("the configuration cannot be read", String::as_str);
+pub fn defects(defects: &[&str]) -> Response {
+    let first = defects.first().copied().unwrap_or("the configuration cannot be read");
     // The last line of several counts them.
     let message = match defects.len() {
-        0 | 1 => first.to_owned(),
+        0 | 1 => String::from(first),
         _ => format!("{first} (gcks --check tells of all defects)"),
     };
     Response::Refused(Refusal::new(ErrorCode::NotPossible, message))

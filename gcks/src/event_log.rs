@@ -102,7 +102,7 @@ pub fn log_reload(changes: &[Change], warnings: &[String]) {
 }
 
 /// The configuration was read again and not taken over.
-pub fn log_defects(defects: &[String]) {
+pub fn log_defects(defects: &[&str]) {
     for defect in defects {
         error!(event = "configuration-error", defect, "configuration error");
     }

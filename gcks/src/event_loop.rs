@@ -21,7 +21,7 @@ use crate::control;
 use crate::event_log;
 use crate::group::key_generation::OsEntropy;
 use crate::group::signing_key;
-use crate::loader::{Asked, Loaded, Loader, Ready};
+use crate::loader::{Asked, LoadError, Loaded, Loader, Ready};
 use crate::persistence::{self, Persistence};
 use crate::server::KeyServer;
 use crate::sockets::Network;
@@ -192,8 +192,8 @@ impl Running {
         let dry_run = matches!(asked, Asked::Call { dry_run: true, .. });
         let ready = match result {
             Ok(ready) => ready,
-            Err(defects) => {
-                self.refuse_configuration(asked, &defects, dry_run);
+            Err(error) => {
+                self.refuse_configuration(asked, &error, dry_run);
                 return;
             }
         };
@@ -215,12 +215,14 @@ impl Running {
         }
     }
 
-    fn refuse_configuration(&mut self, asked: Asked, defects: &[String], dry_run: bool) {
+    fn refuse_configuration(&mut self, asked: Asked, error: &LoadError, dry_run: bool) {
+        let text = error.to_string();
+        let defects: Vec<&str> = text.lines().collect();
         if !dry_run {
-            event_log::log_defects(defects);
+            event_log::log_defects(&defects);
         }
         if let Asked::Call { call, .. } = asked {
-            call.answer(control::defects(defects));
+            call.answer(control::defects(&defects));
         }
     }
 

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::control::server::Call;
+use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::config::change::Change;
-use crate::config::{self, Config, Fixed};
-use crate::group::signing_key::{self, SigningKeys};
+use crate::config::{self, Config, Fixed, Report};
+use crate::group::signing_key::{self, SigningKeyError, SigningKeys};
 
 /// Who wants the configuration read.
 #[derive(Debug)]
@@ -31,8 +32,17 @@ pub enum Asked {
 pub struct Loaded {
     /// Who wanted it.
     pub asked: Asked,
-    /// The configuration, or lines that say what is wrong with it.
-    pub result: Result<Ready, Vec<String>>,
+    /// The configuration, or what is wrong with it.
+    pub result: Result<Ready, LoadError>,
+}
+
+/// Why a configuration cannot be taken over. `Display` prints a line for each defect.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error("{0}")]
+    Configuration(Report),
+    #[error(transparent)]
+    SigningKey(#[from] SigningKeyError),
 }
 
 /// A configuration without defects.
@@ -102,17 +112,13 @@ impl Loader {
     }
 }
 
-fn load(path: &std::path::Path, fixed: &Fixed, is_dry: bool) -> Result<Ready, Vec<String>> {
-    let lines = |report: config::Report| -> Vec<String> {
-        report.to_string().lines().map(str::to_owned).collect()
-    };
-    let loaded = config::load_again(path, fixed).map_err(lines)?;
+fn load(path: &std::path::Path, fixed: &Fixed, is_dry: bool) -> Result<Ready, LoadError> {
+    let loaded = config::load_again(path, fixed).map_err(LoadError::Configuration)?;
     let (config, held) = loaded.value;
     let keys = match is_dry {
         true => signing_key::load_or_imagine(&config.groups),
         false => signing_key::load_all(&config.groups),
-    };
-    let keys = keys.map_err(|error| vec![error.to_string()])?;
+    }?;
     let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
     Ok(Ready { config, keys, held, warnings })
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use daemon::configuration::Report;
 use daemon::replace::write_atomically;
+use thiserror::Error;
 use tracing::{info, warn};
 
 use super::Config;
@@ -26,6 +27,18 @@ pub struct Source {
     pub accepted: Option<PathBuf>,
 }
 
+/// Why no copy of the configuration was kept; the one before stays.
+#[derive(Debug, Error)]
+pub enum KeepError {
+    /// Somebody is writing the file: only what is without errors is kept.
+    #[error("{}: changed while it was read", path.display())]
+    Changed { path: PathBuf, report: Report },
+    #[error("{}: cannot be read again: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{}: cannot be written: {source}", path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
+}
+
 impl Source {
     /// The file at `path`. Without a name of its own the copy is in the first of the directories
     /// that the service manager names (`STATE_DIRECTORY`, systemd.exec(5)).
@@ -37,19 +50,19 @@ impl Source {
     /// Keeps a copy of the file, which has just been accepted.
     ///
     /// # Errors
-    /// One line: it cannot be read again, or the copy cannot be written.
-    pub fn keep(&self) -> Result<(), String> {
+    /// The file has changed or cannot be read, or the copy cannot be written.
+    pub fn keep(&self) -> Result<(), KeepError> {
         let Some(accepted) = &self.accepted else { return Ok(()) };
-        let failed = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
-        // Somebody may be writing it: only what is without errors is kept.
-        if load(&self.path, &Machine::unseen()).is_err() {
-            return Err(format!("{}: changed while it was read", self.path.display()));
+        if let Err(report) = load(&self.path, &Machine::unseen()) {
+            return Err(KeepError::Changed { path: self.path.clone(), report });
         }
-        let octets = std::fs::read(&self.path).map_err(|error| failed(&self.path, &error))?;
+        let octets = std::fs::read(&self.path)
+            .map_err(|source| KeepError::Unreadable { path: self.path.clone(), source })?;
         if std::fs::read(accepted).is_ok_and(|kept| kept == octets) {
             return Ok(());
         }
-        write_atomically(accepted, &octets).map_err(|error| failed(accepted, &error))
+        write_atomically(accepted, &octets)
+            .map_err(|source| KeepError::Unwritable { path: accepted.clone(), source })
     }
 
     /// The configuration as far as blocks depend on it: no key is read, and interfaces need not be
@@ -122,7 +135,7 @@ mod tests {
         assert!(config.groups.len() == 1 && errors.is_none());
         source.keep().unwrap();
         std::fs::write(at("agent.toml"), GOOD.replace("id = 1", "id = one")).unwrap();
-        assert!(source.keep().is_err());
+        assert!(matches!(source.keep(), Err(KeepError::Changed { .. })));
         let (config, errors) = source.blocks(&Interfaces::default()).unwrap();
         assert_eq!(config.groups[0].id.0, 1);
         assert!(errors.unwrap().to_string().contains("agent.toml:3:6: error"));

@@ -218,6 +218,21 @@ pub struct Filled {
     pub dead_peer_detection: Mode,
 }
 
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What most gateways take.
+const COMMON: Filled = Filled {
+    encryption: &[Phase1Encryption::Aes256Cbc],
+    hash: &[HashAlgorithm::Sha1],
+    dh_group: &[DhGroup::Modp2048],
+    lifetime: Duration::from_secs(8 * 3600),
+    esp: &[AES_256_GCM, AES_256_SHA256],
+    pfs: Some(DhGroup::Modp2048),
+    esp_lifetime: HOUR,
+    kilobytes: None,
+    dead_peer_detection: Mode::On,
+};
+
 const fn cbc(encryption: EspEncryption, integrity: EspIntegrity) -> EspAlgorithms {
     EspAlgorithms::separate(encryption, integrity)
 }
@@ -235,75 +250,62 @@ impl Profile {
 
     /// What the gateway takes, the strongest of it first.
     pub fn filled(self) -> Filled {
-        const HOUR: u64 = 3600;
-        let seconds = Duration::from_secs;
         match self {
             Self::Aws => Filled {
                 encryption: &[Phase1Encryption::Aes256Cbc, Phase1Encryption::Aes128Cbc],
                 hash: &[HashAlgorithm::Sha2_256],
                 dh_group: &[DhGroup::Modp2048],
-                lifetime: seconds(8 * HOUR),
                 esp: &[AES_256_GCM, AES_256_SHA256],
                 pfs: Some(DhGroup::Modp2048),
-                esp_lifetime: seconds(HOUR),
-                kilobytes: None,
-                dead_peer_detection: Mode::On,
+                ..COMMON
             },
             Self::Google => Filled {
                 encryption: &[Phase1Encryption::Aes128Cbc],
                 hash: &[HashAlgorithm::Sha1],
                 dh_group: &[DhGroup::Modp1024],
-                lifetime: seconds(36_600),
+                lifetime: Duration::from_secs(36_600),
                 esp: &[AES_128_SHA1],
                 pfs: Some(DhGroup::Modp1024),
-                esp_lifetime: seconds(3 * HOUR),
-                kilobytes: None,
-                dead_peer_detection: Mode::On,
+                esp_lifetime: HOUR * 3,
+                ..COMMON
             },
             Self::Oracle => Filled {
                 encryption: &[Phase1Encryption::Aes256Cbc],
                 hash: &[HashAlgorithm::Sha2_384, HashAlgorithm::Sha2_256],
                 dh_group: &[DhGroup::Ecp384, DhGroup::Modp2048],
-                lifetime: seconds(8 * HOUR),
                 esp: &[AES_256_GCM, AES_256_SHA256],
                 pfs: Some(DhGroup::Modp2048),
-                esp_lifetime: seconds(HOUR),
-                kilobytes: None,
-                dead_peer_detection: Mode::On,
+                ..COMMON
             },
             Self::AzurePolicy => Filled {
                 encryption: &[Phase1Encryption::Aes256Cbc, Phase1Encryption::Aes128Cbc],
                 hash: &[HashAlgorithm::Sha1],
                 dh_group: &[DhGroup::Modp1024],
-                lifetime: seconds(8 * HOUR),
                 esp: &[AES_256_SHA1, AES_128_SHA1],
                 pfs: None,
-                esp_lifetime: seconds(HOUR),
                 kilobytes: Some(102_400_000),
                 // Its policy-based gateways do not support it.
                 dead_peer_detection: Mode::AnswerOnly,
+                ..COMMON
             },
             Self::Alibaba => Filled {
                 encryption: &[Phase1Encryption::Aes128Cbc],
                 hash: &[HashAlgorithm::Sha1],
                 dh_group: &[DhGroup::Modp1024],
-                lifetime: seconds(24 * HOUR),
+                lifetime: HOUR * 24,
                 esp: &[AES_128_SHA1],
                 pfs: Some(DhGroup::Modp1024),
-                esp_lifetime: seconds(24 * HOUR),
-                kilobytes: None,
-                dead_peer_detection: Mode::On,
+                esp_lifetime: HOUR * 24,
+                ..COMMON
             },
             Self::Naver => Filled {
                 encryption: &[Phase1Encryption::Aes256Cbc],
                 hash: &[HashAlgorithm::Sha1],
                 dh_group: &[DhGroup::Modp1536],
-                lifetime: seconds(24 * HOUR),
+                lifetime: HOUR * 24,
                 esp: &[AES_256_SHA1],
                 pfs: Some(DhGroup::Modp1536),
-                esp_lifetime: seconds(HOUR),
-                kilobytes: None,
-                dead_peer_detection: Mode::On,
+                ..COMMON
             },
         }
     }

@@ -204,7 +204,11 @@ impl Read for IpNet {
     const TYPE: &'static str = "address or prefix";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        prefix(text(value)?)
+        let text = text(value)?;
+        prefix(text).unwrap_or_else(|| {
+            let message = format!("\"{text}\" is not an address or prefix");
+            Err(Problem::new(message, "write one such as \"192.0.2.1\" or \"192.0.2.0/24\""))
+        })
     }
 
     fn toml(&self) -> String {
@@ -212,21 +216,19 @@ impl Read for IpNet {
     }
 }
 
-/// A prefix without host bits; an address alone is a prefix of full length.
-fn prefix(text: &str) -> Result<IpNet, Problem> {
+/// A prefix without host bits; an address alone is a prefix of full length. `None` if the text is
+/// neither.
+fn prefix(text: &str) -> Option<Result<IpNet, Problem>> {
     let parsed = match text.parse::<IpNet>() {
         Ok(prefix) => Some(prefix),
         Err(_) => text.parse::<IpAddr>().ok().map(IpNet::from),
     };
-    let Some(prefix) = parsed else {
-        let message = format!("\"{text}\" is not an address or prefix");
-        return Err(Problem::new(message, "write one such as \"192.0.2.1\" or \"192.0.2.0/24\""));
-    };
-    if prefix.addr() != prefix.network() {
-        let remedy = format!("write \"{}\" or \"{}\"", prefix.trunc(), prefix.addr());
-        return Err(Problem::new(format!("\"{text}\" has host bits"), remedy));
+    let prefix = parsed?;
+    if prefix.addr() == prefix.network() {
+        return Some(Ok(prefix));
     }
-    Ok(prefix)
+    let remedy = format!("write \"{}\" or \"{}\"", prefix.trunc(), prefix.addr());
+    Some(Err(Problem::new(format!("\"{text}\" has host bits"), remedy)))
 }
 
 impl Read for AddressRange {
@@ -256,15 +258,11 @@ impl Read for AddressRange {
                 )),
             };
         }
-        let prefix = prefix(text).map_err(|problem| {
-            if problem.message.ends_with("host bits") {
-                return problem;
-            }
-            let message = format!("\"{text}\" is not an address, prefix, range or \"any\"");
-            Problem::new(
-                message,
+        let prefix = prefix(text).unwrap_or_else(|| {
+            Err(Problem::new(
+                format!("\"{text}\" is not an address, prefix, range or \"any\""),
                 "write one such as \"192.0.2.0/24\", \"192.0.2.10-192.0.2.20\" or \"any\"",
-            )
+            ))
         })?;
         let whole = prefix.prefix_len() == prefix.max_prefix_len();
         Ok(if whole { Self::Address(prefix.addr()) } else { Self::Subnet(prefix) })
