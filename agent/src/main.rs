@@ -17,7 +17,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "gdoi-agent", version)]
 struct Arguments {
-    /// The configuration file.
+    /// Configuration file (TOML); gdoi-agent.toml(5) describes it
     #[arg(long, value_name = "FILE", default_value = "/etc/gdoi-agent/gdoi-agent.toml")]
     config: PathBuf,
     /// Check the configuration against this machine, start nothing.

@@ -119,7 +119,7 @@ pub struct ConfigurationChange {
     pub before: Option<String>,
     /// Its new value, likewise.
     pub after: Option<String>,
-    /// What follows.
+    /// What follows from the change for members and keys.
     pub consequences: Vec<ConfigurationConsequence>,
 }
 
@@ -260,7 +260,7 @@ impl Request {
         line(&RequestEnvelope { version: VERSION, request: self })
     }
 
-    /// Reads a request.
+    /// Parses one request line without its line feed.
     ///
     /// # Errors
     /// [`ErrorCode::Malformed`], [`ErrorCode::Version`] or [`ErrorCode::UnknownRequest`]: the
@@ -282,7 +282,7 @@ impl Response {
         line(&ResponseEnvelope { version: VERSION, response: self })
     }
 
-    /// Reads a response.
+    /// Parses one response line without its line feed.
     ///
     /// # Errors
     /// [`ErrorCode::Malformed`] or [`ErrorCode::Version`]: what is wrong with the line.

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 /// All tunnels, in the order of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelsSnapshot {
-    /// The tunnels.
+    /// In the order of the configuration.
     pub tunnels: Vec<TunnelSnapshot>,
 }
 
-/// One tunnel.
+/// What `show tunnel` tells of one tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelSnapshot {
     /// Name in the configuration.
@@ -18,9 +18,9 @@ pub struct TunnelSnapshot {
     pub gateway: String,
     /// The profile of the gateway's peers, if one is set.
     pub profile: Option<String>,
-    /// Our end.
+    /// Address of the tunnel's local end.
     pub local: String,
-    /// The other end.
+    /// Address of the peer's end.
     pub peer: String,
     /// `active`, or why it is not.
     pub state: String,
@@ -37,9 +37,9 @@ pub struct TunnelSnapshot {
 /// An ISAKMP SA of a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelIsakmpSa {
-    /// In hexadecimal digits.
+    /// Sixteen hexadecimal digits (RFC 2408 §3.1).
     pub initiator_cookie: String,
-    /// In hexadecimal digits.
+    /// Sixteen hexadecimal digits (RFC 2408 §3.1).
     pub responder_cookie: String,
     /// What was negotiated, in words.
     pub transform: String,
@@ -50,7 +50,7 @@ pub struct TunnelIsakmpSa {
 /// One pair of networks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelNetworks {
-    /// On our side.
+    /// The local network, as a prefix.
     pub local: String,
     /// On the other side.
     pub remote: String,
@@ -67,7 +67,7 @@ pub struct TunnelSas {
     pub outbound_spi: String,
     /// Whether packets are sent on it now.
     pub sending: bool,
-    /// Encryption and integrity.
+    /// ESP encryption and integrity as the configuration writes them.
     pub algorithms: String,
     /// Group of perfect forward secrecy in words, or `off`.
     pub pfs: String,

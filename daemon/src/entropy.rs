@@ -12,7 +12,7 @@ pub struct EntropyError(#[from] getrandom::Error);
 /// A fresh seed for one protocol machine. Never use one twice.
 ///
 /// # Errors
-/// getrandom(2) fails.
+/// getrandom(2) fails, as it does where a system call filter forbids it.
 pub fn seed() -> Result<[u8; 32], EntropyError> {
     let mut seed = [0; 32];
     fill(&mut seed)?;

@@ -42,7 +42,6 @@ impl fmt::Display for SecretSource {
 
 /// Why a secret cannot be used. No variant holds any octet of it.
 #[derive(Debug, Error)]
-#[allow(missing_docs, reason = "the messages say it")]
 pub enum SecretError {
     #[error("{origin}: {error}; {remedy}")]
     Unreadable { origin: SecretSource, error: io::Error, remedy: &'static str },

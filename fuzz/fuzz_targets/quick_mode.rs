@@ -25,7 +25,7 @@ const MESSAGE_ID: u32 = 7;
 struct Waiting {
     sa: IsakmpSa,
     state: ExpectChoice,
-    /// Behind message 1.
+    /// The cipher after message 1 (RFC 2409 Appendix B).
     cipher: ExchangeCipher,
     nonce: Vec<u8>,
 }

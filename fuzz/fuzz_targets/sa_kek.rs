@@ -1,4 +1,4 @@
-//! The SAK payload.
+//! The SA KEK payload (RFC 6407 §5.3).
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|octets: &[u8]| {

@@ -1,4 +1,4 @@
-//! The SAT payload.
+//! The SA TEK payload (RFC 6407 §5.5).
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|octets: &[u8]| {

@@ -1,4 +1,4 @@
-//! The SEQ payload.
+//! The sequence number payload (RFC 6407 §5.7).
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|octets: &[u8]| {

@@ -16,11 +16,9 @@ use crate::group::signing_key::{self, SigningKeyError, SigningKeys};
 /// Who wants the configuration read.
 #[derive(Debug)]
 pub enum Asked {
-    /// SIGHUP.
     Signal,
     /// `gdoictl reload`, perhaps with `--dry-run`.
     Call {
-        /// Whom to answer.
         call: Call,
         /// Whether nothing is to be changed.
         dry_run: bool,
@@ -30,7 +28,6 @@ pub enum Asked {
 /// A configuration that was read.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Who wanted it.
     pub asked: Asked,
     /// The configuration, or what is wrong with it.
     pub result: Result<Ready, LoadError>,

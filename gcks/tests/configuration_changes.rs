@@ -36,7 +36,6 @@ enum Told {
     Hierarchy,
 }
 
-/// One row.
 struct Row {
     /// The change in the words of the published table.
     change: &'static str,

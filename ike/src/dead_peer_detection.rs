@@ -32,7 +32,7 @@ pub const VENDOR_ID: [u8; 16] = [
 /// Whether a peer is asked, and answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// Asks and answers.
+    /// Sends R-U-THERE when the peer is silent, and answers the peer's.
     On,
     /// Answers, and never asks.
     #[default]
@@ -71,7 +71,6 @@ impl Default for Settings {
 /// What the time asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Nothing yet.
     NotYet,
     /// This question is to be sent under the session.
     Ask(Notification),

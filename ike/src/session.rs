@@ -72,7 +72,7 @@ pub struct Session<X> {
     exchanges: BTreeMap<u32, X>,
     /// Message identifiers that the peer has used.
     used: BTreeSet<u32>,
-    /// Ours.
+    /// Message IDs of exchanges that we began.
     own: BTreeSet<u32>,
     /// How many the peer may use.
     most: usize,
@@ -240,7 +240,7 @@ impl<X> Session<X> {
     /// Writes a protected Delete of the ISAKMP SA, an exchange of its own.
     ///
     /// # Errors
-    /// None in practice.
+    /// None in practice: a delete of one SA always fits.
     pub fn seal_delete(&mut self, rng: &mut SeededRng) -> Result<Vec<u8>, Error> {
         let message_id = self.begin_own(rng);
         self.sa.seal_delete(message_id)

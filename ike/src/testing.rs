@@ -5,7 +5,6 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::missing_panics_doc,
     clippy::disallowed_methods,
     reason = "a test that cannot go on has failed, and reads its data"
 )]

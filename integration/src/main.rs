@@ -35,11 +35,11 @@ enum Action {
         #[arg(long)]
         keep: bool,
     },
-    /// Names the scenarios.
+    /// Print the name of each scenario and what it shows
     List,
     /// Opens a shell on a node: ha g1 r g2 hb g3 hc s1 s2 s3 s4.
     Shell {
-        /// The node.
+        /// Name of the node
         node: String,
     },
     /// Removes what a lab left running.

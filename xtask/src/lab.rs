@@ -25,7 +25,7 @@ pub(crate) struct Lab {
     /// Plays what has been built already.
     #[arg(long)]
     pub no_build: bool,
-    /// Names the scenarios.
+    /// Print the name of each scenario and what it shows
     #[arg(long)]
     pub list: bool,
     /// Boots the machine even when this host's kernel has ESP and nf_tables.
@@ -34,7 +34,7 @@ pub(crate) struct Lab {
     /// Boots a machine with this kernel of Debian 12.
     #[arg(long, value_enum)]
     pub kernel: Option<Series>,
-    /// Builds with optimisation.
+    /// Build with optimisation, for measurements
     #[arg(long)]
     pub release: bool,
     /// Ends the machine after this many minutes.

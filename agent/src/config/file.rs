@@ -54,7 +54,6 @@ pub fn documents() -> [(&'static str, String); 2] {
 }
 
 options! {
-    /// The whole file.
     pub struct File {
         /// The Unix socket on which gdoictl reaches the daemon.
         pub control_socket: PathBuf = value("control-socket", PathBuf::from(CONTROL_SOCKET))
@@ -106,7 +105,6 @@ options! {
 
     /// One group membership: its key servers and the traffic it protects.
     pub struct Group {
-        /// Where it begins.
         pub place: Option<Place> = place();
         /// Name in logs and in `gdoictl show member`.
         pub name: Option<Located<String>> = required("name").set("\"branches\"");
@@ -219,14 +217,13 @@ options! {
         pub interoperability: Interoperability = table("interoperability");
     }
 
-    /// A key server.
+    /// One key server of a group; the order of the file is the order in which they are tried.
     pub struct Server {
-        /// Where it begins.
         pub place: Option<Place> = place();
-        /// Where it listens.
+        /// Address on which the key server listens.
         pub address: Option<Located<IpAddr>> = required("address").set("\"10.0.9.1\"")
             .applies(Applies::NewRegistration);
-        /// UDP port.
+        /// UDP port on which the key server listens.
         pub port: u16 = value("port", GDOI_PORT).within(1..=u16::MAX)
             .applies(Applies::NewRegistration);
         /// The identity that this server has to prove. The default is its address.
@@ -244,9 +241,8 @@ options! {
     /// up to `maximum`, `repetitions` times in all. With the defaults a server is given up after 23
     /// seconds.
     pub struct Retransmission {
-        /// Where it begins.
         pub place: Option<Place> = place();
-        /// First wait.
+        /// How long to wait before the first retransmission.
         pub initial: Duration = value("initial", RetransmissionPolicy::default().initial)
             .within(seconds(1)..=seconds(60)).applies(Applies::NewRegistration);
         /// Longest wait; not shorter than the first.

@@ -48,7 +48,6 @@ pub struct Config {
     pub local_port: u16,
     /// Memberships; the position is the slot.
     pub groups: Vec<Group>,
-    /// Site-to-site tunnels.
     pub tunnels: Vec<tunnel::Tunnel>,
 }
 

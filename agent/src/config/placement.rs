@@ -33,10 +33,7 @@ pub enum Misplaced {
         protected: IpNet,
     },
     /// A routing rule is about what arrives by a LAN.
-    Rule {
-        /// The interface.
-        interface: String,
-    },
+    Rule { interface: String },
 }
 
 impl fmt::Display for Misplaced {

@@ -21,7 +21,6 @@ const COPY: &str = "accepted.toml";
 /// The configuration file and its copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The file.
     pub path: PathBuf,
     /// Where the last one without errors is kept; `None` where nothing is kept.
     pub accepted: Option<PathBuf>,

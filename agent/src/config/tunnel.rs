@@ -30,7 +30,6 @@ pub struct Gateway {
     pub phase1: Phase1Policy,
 }
 
-/// A site-to-site tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     pub name: String,
@@ -101,7 +100,6 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 options! {
     /// A gateway: the IKE policy that its tunnels share.
     pub struct GatewayTable {
-        /// Where it begins.
         pub place: Option<Place> = place();
         /// The name that tunnels refer to.
         pub name: Option<Located<String>> = required("name").set("\"cloud\"");
@@ -126,7 +124,6 @@ options! {
 
     /// A tunnel: the networks of two sites, joined by ESP between two addresses.
     pub struct TunnelTable {
-        /// Where it begins.
         pub place: Option<Place> = place();
         /// Name in logs and in `gdoictl show tunnel`.
         pub name: Option<Located<String>> = required("name").set("\"cloud-1\"");

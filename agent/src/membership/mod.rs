@@ -187,7 +187,7 @@ impl Membership {
         self.attempt.as_ref().is_some_and(|attempt| attempt.registration.config().server == source)
     }
 
-    /// A datagram arrived.
+    /// Takes a datagram of the registration that is under way.
     ///
     /// # Errors
     /// It is discarded and nothing changed.

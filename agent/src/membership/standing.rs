@@ -13,10 +13,7 @@ pub enum StandingProblem {
     /// There is no address to register from and to end ESP at.
     NoLocalAddress(Missing),
     /// None of its WAN interfaces is up.
-    NoUplink {
-        /// Their names.
-        wan: Vec<String>,
-    },
+    NoUplink { wan: Vec<String> },
     /// No key server served it in a whole round.
     NoServer {
         /// How often each of them has been tried.

@@ -78,7 +78,6 @@ pub struct SavedGeneration {
 
 /// One policy line, by the numbers of the SAT payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the names are those of TekPolicy")]
 pub struct SavedLine {
     pub spi: Spi,
     pub ip_protocol: u8,
@@ -99,7 +98,6 @@ pub struct SavedLine {
 
 /// The addresses of one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the names are those of AddressRange")]
 pub enum SavedRange {
     Any,
     Address(core::net::IpAddr),

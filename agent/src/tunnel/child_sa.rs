@@ -59,7 +59,7 @@ impl Pair {
         }
     }
 
-    /// Our SPI.
+    /// The SPI of the inbound SA, which we chose.
     pub fn spi(&self) -> u32 {
         self.sas.inbound.spi
     }

@@ -42,7 +42,7 @@ pub enum Event {
     /// There are SAs for a pair of networks.
     Negotiated {
         selectors: Selectors,
-        /// Our SPI.
+        /// The SPI of the inbound SA, which we chose.
         spi: u32,
         /// Whether others are replaced by them.
         rekeyed: bool,
@@ -57,7 +57,6 @@ pub enum Event {
     },
 }
 
-/// All tunnels.
 pub struct Tunnels {
     tunnels: Vec<Tunnel>,
     seeds: Seeds,
@@ -160,7 +159,7 @@ impl Tunnels {
         self.tunnels.iter_mut().filter(meant).for_each(Tunnel::handle_unreachable);
     }
 
-    /// Time has passed.
+    /// Does what is due at `now`; [`poll_timeout`](Self::poll_timeout) says when to call it.
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.tunnels.iter_mut().for_each(|tunnel| tunnel.handle_timeout(now));
     }

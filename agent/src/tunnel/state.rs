@@ -29,7 +29,7 @@ const RENEWAL: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub struct Flow {
     pub selectors: Selectors,
-    /// Outbound and inbound.
+    /// Request identifiers of the outbound and of the inbound SA.
     pub reqids: (Reqid, Reqid),
     pub number: u16,
     pub pairs: BTreeMap<u32, Pair>,
@@ -45,7 +45,6 @@ pub struct Flow {
     sent_on: Option<u32>,
 }
 
-/// A tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
     config: config::Tunnel,
@@ -176,7 +175,7 @@ impl Tunnel {
         self.peer.handle_unreachable();
     }
 
-    /// Time has passed.
+    /// Does what is due at `now`; [`poll_timeout`](Self::poll_timeout) says when to call it.
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.peer.handle_timeout(now);
         self.take_events(now);

@@ -24,7 +24,6 @@ const MOST_TRANSFORMS: usize = 20;
 options! {
     /// Phase 1 (IKEv1 main mode). A proposal is every combination of the three lists.
     pub struct Ike {
-        /// Where it begins.
         pub place: Option<Place> = place();
         /// Encryption, in order of preference. With `legacy = true` also 3des-cbc and des-cbc.
         pub encryption: Vec<Located<Phase1Encryption>> =

@@ -13,7 +13,6 @@ const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 options! {
     /// A traffic selector: addresses, protocol and ports.
     pub struct Selector {
-        /// Where it begins.
         pub place: Option<Place> = place();
         /// Source addresses: a prefix, an address, a range "10.0.0.10-10.0.0.20", or "any".
         pub source: Option<Located<AddressRange>> = required("source").set("\"172.16.0.0/12\"");

@@ -31,8 +31,6 @@ pub trait Read: Sized {
     /// What people call such a value.
     const TYPE: &'static str;
 
-    /// Reads a value.
-    ///
     /// # Errors
     /// The value is of another kind or has no meaning here.
     fn read(value: &DeValue<'_>) -> Result<Self, Problem>;

@@ -195,7 +195,7 @@ impl<'a> Decoder<'a> {
         StateError { offset: self.offset, what }
     }
 
-    /// Ends the decoding.
+    /// Ends the decoding: nothing may be left.
     ///
     /// # Errors
     /// Octets are left over.
@@ -211,8 +211,6 @@ impl<'a> Decoder<'a> {
         self.octets.get(self.offset..).unwrap_or_default()
     }
 
-    /// Takes `count` octets.
-    ///
     /// # Errors
     /// Here and in all methods below: the octets are missing, or no valid value.
     pub fn take(&mut self, count: usize) -> Decoded<&'a [u8]> {
@@ -223,58 +221,48 @@ impl<'a> Decoder<'a> {
     }
 
     /// Takes `N` octets as an array.
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn array<const N: usize>(&mut self) -> Decoded<[u8; N]> {
         let taken = self.take(N)?;
         taken.try_into().map_err(|_| self.error("more octets"))
     }
 
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn u8(&mut self) -> Decoded<u8> {
         self.array().map(u8::from_be_bytes)
     }
 
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn u16(&mut self) -> Decoded<u16> {
         self.array().map(u16::from_be_bytes)
     }
 
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn u32(&mut self) -> Decoded<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn u64(&mut self) -> Decoded<u64> {
         self.array().map(u64::from_be_bytes)
     }
 
     /// The number of elements that follow.
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn count(&mut self) -> Decoded<usize> {
         let count = self.u32()?;
         usize::try_from(count).map_err(|_| self.error("a smaller count"))
     }
 
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn octets(&mut self) -> Decoded<&'a [u8]> {
         let count = self.count()?;
         self.take(count)
     }
 
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn text(&mut self) -> Decoded<&'a str> {
         let octets = self.octets()?;
         std::str::from_utf8(octets).map_err(|_| self.error("a text"))
     }
 
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn secret(&mut self) -> Decoded<Secret> {
         self.octets().map(Secret::copy_from)
     }
 
-    /// An optional value.
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
+    /// A value behind an octet that says whether it is there.
     pub fn option<T>(&mut self, some: impl FnOnce(&mut Self) -> Decoded<T>) -> Decoded<Option<T>> {
         match self.u8()? {
             0 => Ok(None),
@@ -283,14 +271,12 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn list<T>(&mut self, mut one: impl FnMut(&mut Self) -> Decoded<T>) -> Decoded<Vec<T>> {
         let count = self.count()?;
         (0..count).map(|_| one(self)).collect()
     }
 
     /// A point in time, translated to this boot.
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn time(&mut self) -> Decoded<BootTime> {
         let (seconds, nanoseconds) = (self.u64()?, self.u32()?);
         if nanoseconds >= 1_000_000_000 {
@@ -299,7 +285,6 @@ impl<'a> Decoder<'a> {
         Ok(self.clock.translate(BootTime::new(Duration::new(seconds, nanoseconds))))
     }
 
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn address(&mut self) -> Decoded<IpAddr> {
         match self.u8()? {
             4 => Ok(IpAddr::from(self.array::<4>()?)),
@@ -308,12 +293,10 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn socket(&mut self) -> Decoded<SocketAddr> {
         Ok(SocketAddr::new(self.address()?, self.u16()?))
     }
 
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn identity(&mut self) -> Decoded<Identity> {
         Ok(match self.u8()? {
             0 => Identity::Address(self.address()?),
@@ -326,7 +309,6 @@ impl<'a> Decoder<'a> {
     }
 
     /// Policy of a KEK.
-    #[allow(clippy::missing_errors_doc, reason = "see `take`")]
     pub fn kek_policy(&mut self) -> Decoded<KekPolicy> {
         let (spi, protocol) = (self.array()?, self.u8()?);
         let mut end = || Ok((self.u8()?, self.u16()?, self.octets()?.to_vec()));

@@ -25,7 +25,6 @@ const LONGEST: u64 = 256 * 1024 * 1024;
 
 /// The state cannot be written or read. Each message is one line and names the remedy.
 #[derive(Debug, Error)]
-#[allow(missing_docs, reason = "the messages say it")]
 pub enum SealedFileError {
     #[error(
         "{path}: the state cannot be {what}: {source}; let the daemon's user read and write in the folder"

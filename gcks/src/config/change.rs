@@ -22,20 +22,17 @@ pub struct Change {
     pub option: &'static str,
     /// Its value so far; `None` for one that was not set, or that is a secret.
     pub before: Option<String>,
-    /// Its new value.
     pub after: Option<String>,
     /// What follows, in order. Never empty.
     pub consequences: Vec<Consequence>,
 }
 
-/// Whose option changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// The key server as a whole.
     Server,
     /// A member, by the name so far.
     Member(Arc<str>),
-    /// A group.
     Group(Arc<str>),
 }
 
@@ -46,7 +43,6 @@ pub struct Difference {
     pub option: &'static str,
     /// Its value so far.
     pub before: Option<String>,
-    /// Its new value.
     pub after: Option<String>,
 }
 
@@ -70,12 +66,7 @@ pub enum Consequence {
     /// The member may register for these groups.
     MayRegister(Vec<Arc<str>>),
     /// The member is evicted from a group, whose others get keys that it cannot reach.
-    Evicted {
-        /// The group.
-        group: Arc<str>,
-        /// How.
-        how: Departure,
-    },
+    Evicted { group: Arc<str>, how: Departure },
     /// The group comes; its keys are made when a member registers.
     GroupMade,
     /// All keys of the group are deleted at its members, which register again.
@@ -99,14 +90,12 @@ pub enum Consequence {
     MembersForgotten(usize),
     /// TEKs are deleted at the members.
     TeksDeleted {
-        /// How many TEKs.
         count: usize,
         /// How many members are told.
         told: usize,
     },
     /// New TEKs are made and pushed.
     TeksPushed {
-        /// How many TEKs.
         count: usize,
         /// How many members are told.
         told: usize,

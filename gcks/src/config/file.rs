@@ -173,7 +173,6 @@ options! {
     /// In main mode only the address is known when the pre-shared key is needed, so keys are
     /// selected by address.
     pub struct Member {
-        /// Where it begins.
         pub(super) place: Option<Place> = place();
         /// Name in logs and in gdoictl.
         pub(super) name: Option<Located<String>> = required("name").set("\"g1\"");
@@ -200,7 +199,6 @@ options! {
 
     /// A group: its policy, its keys, and how they are distributed.
     pub struct Group {
-        /// Where it begins.
         pub(super) place: Option<Place> = place();
         /// Name for members' `groups`, logs and gdoictl.
         pub(super) name: Option<Located<String>> = required("name").set("\"branches\"");
@@ -257,7 +255,6 @@ options! {
 
     /// Options that are missing here are taken from [group.tek-defaults].
     pub struct Tek {
-        /// Where it begins.
         pub(super) place: Option<Place> = place();
         /// What the group's defaults may hold as well.
         pub(super) own: TekKeys = flattened();
@@ -273,7 +270,6 @@ options! {
 
     /// Without these options members decide themselves.
     pub struct Gap {
-        /// Where it begins.
         pub(super) place: Option<Place> = place();
         /// Delay from the receipt of new keys until members send with them. It has to exceed the
         /// time of all transmissions of a push (retransmission-period times retransmissions), since

@@ -13,10 +13,8 @@ const LAST_RESERVED_SPI: Spi = 255;
 
 /// Where randomness comes from.
 pub trait Entropy {
-    /// Fills `octets`.
-    ///
     /// # Errors
-    /// There is none; nothing may be made of `octets` then.
+    /// The system gives no randomness; nothing may be made of `octets` then.
     fn fill(&mut self, octets: &mut [u8]) -> Result<(), EntropyError>;
 }
 
@@ -43,7 +41,7 @@ pub struct KeySource<'a> {
 /// Keys for one TEK, as long as its algorithms need, salt included (RFC 6407 §5.6.1).
 ///
 /// # Errors
-/// No randomness.
+/// The system gives no randomness.
 pub fn tek_keys(
     template: &TekTemplate,
     entropy: &mut dyn Entropy,
@@ -57,7 +55,7 @@ pub fn tek_keys(
 /// An SPI that is not reserved and not `in_use`.
 ///
 /// # Errors
-/// No randomness.
+/// The system gives no randomness.
 pub fn spi(in_use: impl Fn(Spi) -> bool, entropy: &mut dyn Entropy) -> Result<Spi, EntropyError> {
     loop {
         let mut octets = [0; 4];
@@ -72,7 +70,7 @@ pub fn spi(in_use: impl Fn(Spi) -> bool, entropy: &mut dyn Entropy) -> Result<Sp
 /// A seed for a generator.
 ///
 /// # Errors
-/// No randomness.
+/// The system gives no randomness.
 pub fn seed(entropy: &mut dyn Entropy) -> Result<[u8; 32], EntropyError> {
     let mut seed = [0; 32];
     entropy.fill(&mut seed)?;
@@ -82,7 +80,7 @@ pub fn seed(entropy: &mut dyn Entropy) -> Result<[u8; 32], EntropyError> {
 /// A key of so many octets.
 ///
 /// # Errors
-/// No randomness.
+/// The system gives no randomness.
 pub fn secret(octets: usize, entropy: &mut dyn Entropy) -> Result<Secret, EntropyError> {
     let mut key = vec![0; octets];
     entropy.fill(&mut key)?;

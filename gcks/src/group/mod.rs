@@ -228,7 +228,6 @@ impl Group {
         self.events.push_back(event);
     }
 
-    /// What happened next.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }

@@ -53,7 +53,7 @@ enum SelectorStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WidthStep {
     Stays,
-    /// Nobody has one.
+    /// No member has a sender identifier.
     AtOnce,
     /// Two widths under one TEK would let two members use one IV: all keys go (RFC 6407 §3.5).
     Reinitialize,

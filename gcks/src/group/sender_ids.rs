@@ -40,10 +40,7 @@ pub enum Exhausted {
     #[error(
         "the member pulls too fast: it gets the next sender identifier in {} s", .wait.as_secs().saturating_add(1)
     )]
-    Rate {
-        /// How long.
-        wait: Duration,
-    },
+    Rate { wait: Duration },
 }
 
 /// Once a member has pulled as often as it may hold identifiers, one pull in so long gets more.

@@ -25,7 +25,6 @@ const LABEL: &str = "PRIVATE KEY";
 
 /// A signing key cannot be loaded or made. One line, with the remedy.
 #[derive(Debug, Error)]
-#[allow(missing_docs, reason = "the messages say it")]
 pub enum SigningKeyError {
     #[error(
         "{path}: the signing key cannot be {what}: {source}; let the daemon's user write in the folder"
@@ -101,10 +100,8 @@ pub fn load(rekey: &Rekey) -> Result<SigningKey, SigningKeyError> {
     }
 }
 
-/// A new key.
-///
 /// # Errors
-/// No randomness.
+/// The system gives no randomness.
 pub fn generate(kind: SigningKeyKind) -> Result<Result<SigningKey, SignatureError>, EntropyError> {
     let mut rng = SeededRng::from_seed(entropy::seed()?);
     Ok(match kind {

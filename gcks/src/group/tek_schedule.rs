@@ -179,7 +179,7 @@ impl TekSchedule {
     /// Makes TEKs without distributing them: [`TekSchedule::commit`] does that.
     ///
     /// # Errors
-    /// No randomness.
+    /// The system gives no randomness.
     pub fn prepare(
         &self,
         renewal: Renewal,
@@ -194,7 +194,7 @@ impl TekSchedule {
     /// Makes TEKs for `templates` that take the places of all data SAs that there are.
     ///
     /// # Errors
-    /// No randomness.
+    /// The system gives no randomness.
     pub fn prepare_anew(
         &self,
         templates: &[TekTemplate],

@@ -95,7 +95,7 @@ impl Authorization {
     /// octets in reverse.
     ///
     /// # Errors
-    /// Why not.
+    /// Why the member may not have the group.
     pub fn check(
         &self,
         identity: &Identity,

@@ -310,7 +310,7 @@ impl<E: Entropy> KeyServer<E> {
     /// The group with this number, and where it gets new keys from.
     ///
     /// # Errors
-    /// There is none.
+    /// The server has no group of that number.
     pub fn group_mut(&mut self, id: GroupId) -> Result<(&mut Group, KeySource<'_>), UnknownGroup> {
         let others = self.groups.values().filter(|group| group.id() != id);
         let foreign_spis: BTreeSet<Spi> = others.flat_map(|group| group.teks().spis()).collect();

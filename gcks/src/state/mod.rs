@@ -61,7 +61,6 @@ pub enum Stored {
     Version5(Secret),
 }
 
-/// What was written.
 #[derive(Debug)]
 pub struct Restored {
     /// The members of the configuration then.

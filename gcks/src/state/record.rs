@@ -38,7 +38,6 @@ pub(super) enum GroupPart {
     Core = 0,
     /// Width of sender identifiers, and the next one.
     Numbers = 1,
-    /// One registration.
     Registration = 2,
     /// Who holds one sender identifier.
     Sender = 3,
@@ -97,7 +96,6 @@ impl Name {
         Self(octets.to_vec())
     }
 
-    /// The octets.
     pub fn octets(&self) -> &[u8] {
         &self.0
     }
@@ -119,7 +117,6 @@ pub enum Change {
     Clear(Name),
     /// A record is new or another one.
     Put(Name, Secret),
-    /// A record goes.
     Remove(Name),
 }
 
@@ -128,7 +125,6 @@ pub enum Change {
 pub struct Records(BTreeMap<Name, Secret>);
 
 impl Records {
-    /// Takes a record.
     pub fn insert(&mut self, name: Name, value: Secret) {
         self.0.insert(name, value);
     }
@@ -138,12 +134,10 @@ impl Records {
         self.0.is_empty()
     }
 
-    /// All of them.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Name, &Secret)> {
         self.0.iter()
     }
 
-    /// Follows changes.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
             match change {

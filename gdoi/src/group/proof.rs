@@ -62,7 +62,7 @@ pub(crate) struct SignedOctets<'a> {
     pub(crate) prefix: &'a [&'a [u8]],
     /// Type of the first payload.
     pub(crate) first: PayloadKind,
-    /// All payloads.
+    /// All payloads of the message, SIG included.
     pub(crate) payloads: &'a [u8],
     /// How many of their octets stand in front of SIG.
     pub(crate) signed: usize,

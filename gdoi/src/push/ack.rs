@@ -211,7 +211,7 @@ impl Claim {
     /// Verifies HASH under every reading of `L`.
     ///
     /// # Errors
-    /// HASH fits none.
+    /// HASH fits under none of them: [`PeerMisbehaved::WrongHash`].
     pub fn verify(
         &self,
         kind: AcknowledgementKind,

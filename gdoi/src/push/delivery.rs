@@ -190,7 +190,7 @@ impl Delivery {
         self.members.iter().filter(|(_, awaited)| !awaited.acknowledged).map(|(member, _)| *member)
     }
 
-    /// An acknowledgement arrived.
+    /// Notes that a member has acknowledged (RFC 8263 §3); it gets no further copy.
     ///
     /// # Errors
     /// The acknowledgement is not of this push, not of a member that is waited for, a copy, or not

@@ -235,7 +235,7 @@ impl VerifiedPush {
         self.habit
     }
 
-    /// The payload bodies.
+    /// Parses the bodies of the payloads.
     ///
     /// # Errors
     /// A body cannot be read.

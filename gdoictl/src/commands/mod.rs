@@ -20,7 +20,6 @@ use serde::Serialize;
 
 use crate::format::clean;
 
-/// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show the state of a daemon
@@ -68,7 +67,6 @@ pub(crate) struct Member {
     member: String,
 }
 
-/// What to show.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Show {
     /// The group member gdoi-agent
@@ -124,7 +122,7 @@ impl Command {
         }
     }
 
-    /// What to ask.
+    /// The request that the command sends to the daemon.
     pub(crate) fn request(&self) -> Request {
         let of_group = |Group { group }: &Group| GroupArgument { group: group.clone() };
         let of_member = |Member { group, member }: &Member| MemberArgument {

@@ -7,7 +7,6 @@ use rustls_pki_types::{
 
 use crate::crypto::{HashAlgorithm, KeyKind, PublicKey, RsaForm, hash};
 
-/// All of them.
 pub(super) const ALL: &[&dyn SignatureVerificationAlgorithm] = &[
     &Algorithm { key: KeyKind::Rsa, hash: HashAlgorithm::Sha2_256 },
     &Algorithm { key: KeyKind::Rsa, hash: HashAlgorithm::Sha2_384 },

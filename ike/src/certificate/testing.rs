@@ -121,7 +121,6 @@ impl BuilderProfile for Profile {
     }
 }
 
-/// Whoever issues certificates.
 pub(crate) struct Authority {
     key: p256::ecdsa::SigningKey,
     pub(crate) certificate: Certificate,

@@ -3,7 +3,6 @@
 
 /// Encryption algorithm of phase 1 (RFC 2409 appendix A, RFC 3602 §5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "registry names explain themselves")]
 pub enum Phase1Encryption {
     DesCbc,
     TripleDesCbc,
@@ -37,7 +36,6 @@ impl Phase1Encryption {
 
 /// Hash algorithm of phase 1; HMAC with it is the prf (RFC 2409 §5, RFC 4868 §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "registry names explain themselves")]
 pub enum HashAlgorithm {
     Md5,
     Sha1,
@@ -61,7 +59,6 @@ impl HashAlgorithm {
 
 /// Diffie-Hellman group (RFC 2409 §6, RFC 3526, RFC 5114 §2.3, RFC 5903).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "registry names explain themselves")]
 pub enum DhGroup {
     Modp768,
     Modp1024,

@@ -78,9 +78,7 @@ pub enum EndpointEvent<X> {
     Moved {
         /// The cookie pair of its ISAKMP SA.
         cookies: Cookies,
-        /// Where it was.
         from: PeerAddress,
-        /// Where it is.
         to: PeerAddress,
     },
     /// An ISAKMP SA is gone, with the exchanges under it.

@@ -42,7 +42,7 @@ use crate::wire::registry::{ExchangeType, Flags, NotifyType};
 use exchange::Quick;
 use phase1::Attempt;
 
-/// One peer.
+/// Phase 1, Quick Mode, dead peer detection and deletes with one peer.
 ///
 /// After every `handle_*` and every command, drain `poll_event`, put what it says into the kernel,
 /// then drain `poll_transmit`: what is received on belongs there before the message leaves that

@@ -63,12 +63,10 @@ impl MainModeKeys {
         &self.cipher
     }
 
-    /// The negotiated hash.
     pub(super) fn hash(&self) -> HashAlgorithm {
         self.negotiated.transform.hash
     }
 
-    /// The negotiated method.
     pub(super) fn authentication(&self) -> Authentication {
         self.negotiated.transform.authentication
     }

@@ -65,7 +65,7 @@ impl IsakmpSa {
     /// Writes a protected delete of this ISAKMP SA. `message_id` must be fresh under the SA.
     ///
     /// # Errors
-    /// None in practice.
+    /// None in practice: a delete of one SA always fits.
     pub fn seal_delete(&self, message_id: u32) -> Result<Vec<u8>, Error> {
         let cookies = self.cookies();
         let delete = Delete::isakmp_sa(self.doi(), cookies.initiator, cookies.responder);

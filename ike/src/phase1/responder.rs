@@ -53,7 +53,7 @@ pub struct ReceivedOffer {
 }
 
 impl ReceivedOffer {
-    /// Reads message 1.
+    /// Parses message 1 of main mode (RFC 2409 §5).
     ///
     /// # Errors
     /// It is no message 1.

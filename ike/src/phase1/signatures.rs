@@ -33,7 +33,7 @@ use crate::wire::signature::Signature;
 #[derive(Clone, Copy, Debug)]
 pub struct Certified<'a> {
     pub credential: &'a CertificateCredential,
-    /// Seconds since 1970.
+    /// Seconds since 1970-01-01 00:00 UTC, for validity periods.
     pub unix_seconds: u64,
     /// The identity that the peer must prove; `None` accepts any that its certificate names, for
     /// the layer above to authorise.

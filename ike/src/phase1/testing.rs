@@ -6,8 +6,6 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::missing_panics_doc,
-    missing_docs,
     reason = "a test that cannot go on has failed"
 )]
 

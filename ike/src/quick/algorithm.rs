@@ -6,7 +6,6 @@ use crate::wire::registry::{AuthenticationAlgorithm, EspTransformId};
 
 /// Encryption of ESP. The combined modes have an integrity check value of 16 octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "registry names explain themselves")]
 pub enum EspEncryption {
     TripleDesCbc,
     Aes128Cbc,
@@ -19,7 +18,6 @@ pub enum EspEncryption {
 
 /// Integrity algorithm of ESP, truncated as RFC 2404 §2 and RFC 4868 §2.3 say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "registry names explain themselves")]
 pub enum EspIntegrity {
     HmacSha1,
     HmacSha2_256,

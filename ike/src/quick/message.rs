@@ -113,7 +113,7 @@ impl Negotiation {
     }
 }
 
-/// Verifies HASH(3).
+/// Verifies HASH(3) of message 3 (RFC 2409 §5.5).
 ///
 /// # Errors
 /// The message is noise, or HASH(3) does not fit.

@@ -9,7 +9,7 @@ use super::chain::Body;
 use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::registry::{CertificateEncoding, PayloadKind};
 
-/// A certificate request.
+/// The certificate request payload (RFC 2408 §3.10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateRequest {
     pub encoding: CertificateEncoding,

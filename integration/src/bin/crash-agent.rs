@@ -20,7 +20,7 @@ use xfrm::{Current, Desired, Error, Kernel, Op, Ownership, Parts};
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The configuration file.
+    /// Configuration file of the agent
     #[arg(long)]
     config: PathBuf,
 }

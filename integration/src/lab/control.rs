@@ -47,7 +47,7 @@ impl Lab {
     /// Runs `lab traffic ...` on a node and waits for its line.
     ///
     /// # Errors
-    /// When it fails.
+    /// The program ends with another status than 0.
     pub fn traffic(&self, node: Node, line: &str) -> Result<String> {
         let program = self.binaries.join("lab").to_string_lossy().into_owned();
         let arguments: Vec<&str> =

@@ -53,7 +53,6 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Its process.
     pub fn id(&self) -> u32 {
         self.process.id()
     }

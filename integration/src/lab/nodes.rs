@@ -163,8 +163,6 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal.
-    ///
     /// # Errors
     /// When the process is gone.
     pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {

@@ -310,7 +310,7 @@ impl Lab {
         Ok(self.states(node)?.into_iter().map(State::held).collect())
     }
 
-    /// States that send.
+    /// The states whose source is the node itself.
     ///
     /// # Errors
     /// As [`Lab::states`].

@@ -164,7 +164,7 @@ impl Capture {
         Ok((packets, Mark(offset + (end - FILE_HEADER))))
     }
 
-    /// Ends it.
+    /// Ends the capture, and returns what tcpdump counted.
     ///
     /// # Errors
     /// When tcpdump does not say what it counted.

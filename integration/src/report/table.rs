@@ -59,7 +59,7 @@ pub struct Row {
     pub cells: [(Promise, String); 6],
 }
 
-/// Reads the table.
+/// Reads the table of states out of SECURITY.md.
 ///
 /// # Errors
 /// Names the row or the cell that is not understood.

@@ -62,7 +62,6 @@ pub(super) fn network(boot: Boot) -> Result<()> {
     }
 }
 
-/// The uplink appears.
 pub(super) fn uplink_comes(boot: Boot) -> Result<()> {
     if boot == Boot::Broken {
         return Ok(());

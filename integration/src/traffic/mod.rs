@@ -21,7 +21,7 @@ pub const FORGED_MARKER: &[u8] = b"lab forged ";
 pub enum Traffic {
     /// Counts a flow of numbered datagrams until its end or a silence.
     Sink(Sink),
-    /// Sends numbered datagrams.
+    /// Send numbered datagrams
     Flow(Flow),
     /// Takes one TCP connection and checks every octet.
     TcpSink(Sink),
@@ -33,10 +33,9 @@ pub enum Traffic {
     Forge(Forge),
 }
 
-/// Where to listen.
 #[derive(Debug, Args)]
 pub struct Sink {
-    /// Port.
+    /// Port to listen on
     #[arg(long)]
     port: u16,
     /// Ends after this silence.
@@ -47,16 +46,16 @@ pub struct Sink {
 /// A flow of datagrams.
 #[derive(Debug, Args)]
 pub struct Flow {
-    /// Receiver.
+    /// Address and port of the receiver
     #[arg(long)]
     to: SocketAddrV4,
-    /// Own port.
+    /// Source port; 0 for any
     #[arg(long, default_value_t = 0)]
     from_port: u16,
     /// Number of datagrams; 0 for as many as fit into the seconds.
     #[arg(long, default_value_t = 0)]
     count: u64,
-    /// Time limit.
+    /// Seconds after which the program gives up
     #[arg(long, default_value_t = 600)]
     seconds: u64,
     /// Ends as soon as this file is there.
@@ -65,7 +64,7 @@ pub struct Flow {
     /// UDP payload in octets.
     #[arg(long, default_value_t = 200)]
     size: usize,
-    /// Pause between datagrams.
+    /// Milliseconds between two datagrams
     #[arg(long, default_value_t = 0)]
     pause_milliseconds: u64,
     /// Datagrams a second; 0 for no limit but the pause.
@@ -73,16 +72,15 @@ pub struct Flow {
     per_second: u64,
 }
 
-/// A TCP transfer.
 #[derive(Debug, Args)]
 pub struct TcpFlow {
-    /// Receiver.
+    /// Address and port of the receiver
     #[arg(long)]
     to: SocketAddrV4,
     /// Octets; 0 for as many as fit into the seconds.
     #[arg(long, default_value_t = 0)]
     octets: u64,
-    /// Time limit.
+    /// Seconds after which the program gives up
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Pause after every 65,536 octets.
@@ -132,16 +130,15 @@ impl std::str::FromStr for Datagram {
     }
 }
 
-/// A forged packet.
 #[derive(Debug, Args)]
 pub struct Forge {
     /// Source as it will stand in the packet.
     #[arg(long)]
     source: SocketAddrV4,
-    /// Destination.
+    /// Destination address and port of the forged packet
     #[arg(long)]
     destination: SocketAddrV4,
-    /// How many.
+    /// How many packets to send
     #[arg(long, default_value_t = 1)]
     count: u32,
     /// ESP with this SPI instead of UDP.

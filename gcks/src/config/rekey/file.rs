@@ -23,7 +23,6 @@ pub(super) enum TransportKind {
 options! {
     /// The KEK protects pushes; a new KEK is pushed under the old one.
     pub struct File {
-        /// Where it begins.
         pub(super) place: Option<Place> = place();
         /// "unicast" to the address and port from which each member pulled, or "multicast" to all
         /// at once.

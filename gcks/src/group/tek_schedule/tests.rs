@@ -1,4 +1,4 @@
-//! Lives of TEKs.
+//! TEKs from generation to replacement, on a virtual clock.
 
 use std::collections::BTreeSet;
 

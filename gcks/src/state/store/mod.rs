@@ -16,11 +16,10 @@ pub type Key = [u8; 16];
 pub struct Batch {
     /// Records that are new or change.
     pub puts: Vec<(Key, Vec<u8>)>,
-    /// Records that go.
     pub removals: Vec<Key>,
 }
 
-/// Keeps records.
+/// Where records are kept from one run to the next.
 pub trait Store: Debug + Send {
     /// Every record, in any order.
     ///
@@ -37,7 +36,6 @@ pub trait Store: Debug + Send {
 
 /// The state cannot be kept. One line, with the remedy.
 #[derive(Debug, Error)]
-#[allow(missing_docs, reason = "the messages say it")]
 pub enum StoreError {
     #[error(
         "{place}: the state cannot be {what}: {reason}; let the daemon's user read and write in the folder, and see that the disk has room"

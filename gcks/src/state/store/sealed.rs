@@ -69,7 +69,6 @@ pub struct SealedStore {
 /// What was in a store.
 #[derive(Debug)]
 pub struct Loaded {
-    /// All records.
     pub records: Records,
     /// When they were last written.
     pub written: Moment,

@@ -12,7 +12,6 @@ const CHARON: &str = "/usr/lib/ipsec/charon";
 /// charon answers swanctl within this time.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// A running charon.
 #[derive(Debug)]
 pub struct StrongSwan {
     node: Node,
