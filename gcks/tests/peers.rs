@@ -178,3 +178,65 @@ fn a_member_that_restarted_gets_new_counter_mode_teks() {
     }
     assert!(purposes(&mut service, at(1200)).is_empty(), "no counter mode");
 }
+
+/// A restart of the key server itself, within the seconds that such a member waits, keeps it from
+/// nothing; and members that restart in turn make no more of it than before.
+#[test]
+fn new_counter_mode_teks_wait_over_a_restart_of_the_key_server() {
+    let directory = keys();
+    let text = configuration_with(directory.path(), "", "10.0.0", GCM, &pushes(""));
+    let signing = signing_keys(&parse(&text));
+    let mut service = KeyServer::new(parse(&text), &signing, [1; 32], OsEntropy);
+    let restart = |service: &mut KeyServer<OsEntropy>, now| {
+        let state = gcks::state::Stored::Records(service.export());
+        let (config, state) = (parse(&text), (&state, Clock::same(now)));
+        *service = KeyServer::restore(config, &signing, [2; 32], OsEntropy, state, now).unwrap();
+    };
+    let restarted = |number| RegistrationConfig { initial_contact: true, ..config(number) };
+    register(&mut service, restarted(1), at(1000)).group_sa();
+    register(&mut service, restarted(1), at(1200)).group_sa();
+    assert!(purposes(&mut service, at(1201)).is_empty(), "its keys come first");
+    restart(&mut service, at(1201));
+    assert_eq!(purposes(&mut service, at(1202)), ["restart of a member"]);
+    register(&mut service, restarted(1), at(1210)).group_sa();
+    restart(&mut service, at(1211));
+    assert!(purposes(&mut service, at(1261)).is_empty(), "once a minute");
+    assert_eq!(purposes(&mut service, at(1262)), ["restart of a member"]);
+    restart(&mut service, at(1263));
+    assert!(purposes(&mut service, at(1400)).is_empty());
+}
+
+/// A member behind 1:1 address translation proves its private address and names it in its
+/// acknowledgements (RFC 8263 §3.4), also where another member really has that address.
+#[test]
+fn acknowledgements_from_behind_address_translation() {
+    let directory = keys();
+    let text = configuration_with(directory.path(), "", "10.0.0", CBC, &pushes(""));
+    let other = "address = \"10.0.0.2\"\nidentity = { fqdn = \"g2.example\" }";
+    let private = "address = \"10.0.0.1\"\nidentity = { address = \"10.0.0.2\" }";
+    let text = text.replacen("address = \"10.0.0.2\"", other, 1);
+    let text = text.replacen("address = \"10.0.0.1\"", private, 1);
+    let mut service = start(parse(&text));
+    let identity = ike::config::Identity::Address(address(2).ip());
+    let translated = RegistrationConfig { identity, ..config(1) };
+    let sa = register(&mut service, translated, at(1000)).group_sa();
+    let identity = ike::config::Identity::Fqdn("g2.example".into());
+    register(&mut service, RegistrationConfig { identity, ..config(2) }, at(1000)).group_sa();
+    service.rekey("one", at(1001)).unwrap();
+    let push = std::iter::from_fn(|| service.poll_transmit()).find(is_push).unwrap();
+    let settings = RekeySettings {
+        address: address(2),
+        acknowledgement_length: Default::default(),
+        selector_byte_order: Default::default(),
+        legacy: false,
+    };
+    let mut member = RekeyMember::new(&sa, settings, at(1000)).unwrap().unwrap();
+    member.handle_datagram(push.source, address(2), &push.payload, at(1001)).unwrap();
+    let Some(RekeyEvent::Accepted(accepted)) = member.poll_event() else { panic!() };
+    let ack = accepted.acknowledgement.unwrap();
+    service.handle_datagram(address(1), ack.destination, &ack.payload, at(1001)).unwrap();
+    let group = service.groups().next().unwrap();
+    let acknowledged =
+        |number| group.registry().at(address(number).ip()).map(|member| member.acknowledgements);
+    assert_eq!((acknowledged(1), acknowledged(2)), (Some(1), Some(0)));
+}

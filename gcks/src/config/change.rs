@@ -473,7 +473,7 @@ fn worded<T: PartialEq>(
 }
 
 fn differing(option: &'static str, before: String, after: String) -> Option<Difference> {
-    (before != after).then(|| Difference { option, before: Some(before), after: Some(after) })
+    (before != after).then_some(Difference { option, before: Some(before), after: Some(after) })
 }
 
 fn word<T: PartialEq>(words: Words<T>, value: T) -> String {

@@ -18,12 +18,12 @@ const SETTLING: Duration = Duration::from_secs(2);
 const LEAST_INTERVAL: Duration = Duration::from_secs(60);
 
 /// When counter-mode TEKs are replaced because a member restarted.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct FreshCounters {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FreshCounters {
     /// When that is due, and the latest restart: older TEKs are replaced.
-    due: Option<(BootTime, BootTime)>,
+    pub due: Option<(BootTime, BootTime)>,
     /// When it was done last.
-    last: Option<BootTime>,
+    pub last: Option<BootTime>,
 }
 
 impl FreshCounters {

@@ -7,7 +7,7 @@
 pub mod delivery;
 pub mod event;
 pub mod eviction;
-mod fresh_counters;
+pub mod fresh_counters;
 pub mod kek;
 pub mod key_generation;
 pub mod pending_pull;
@@ -96,6 +96,8 @@ pub struct Parts {
     pub removed: BTreeSet<String>,
     /// Members that are registered no more, have no KEK and hold TEKs.
     pub tek_holders: Tracked<MemberId, TekHolder>,
+    /// New counter-mode TEKs that a member waits for that restarted.
+    pub fresh_counters: FreshCounters,
 }
 
 impl Group {
@@ -111,13 +113,23 @@ impl Group {
             registry: Registry::default(),
             removed: BTreeSet::new(),
             tek_holders: Tracked::default(),
+            fresh_counters: FreshCounters::default(),
             config,
         })
     }
 
     /// The group that had these parts before a restart.
     pub fn from_parts(parts: Parts) -> Self {
-        let Parts { config, teks, sender_ids, rekey_sa, registry, removed, tek_holders } = parts;
+        let Parts {
+            config,
+            teks,
+            sender_ids,
+            rekey_sa,
+            registry,
+            removed,
+            tek_holders,
+            fresh_counters,
+        } = parts;
         let mut group = Self {
             name: config.name.as_str().into(),
             config,
@@ -134,7 +146,7 @@ impl Group {
             capacity: 0,
             is_outdated: false,
             pull_counters: PullCounters::default(),
-            fresh_counters: FreshCounters::default(),
+            fresh_counters,
             dispatches: VecDeque::new(),
             events: VecDeque::new(),
             changed: false,
@@ -188,6 +200,11 @@ impl Group {
     /// Members that are registered no more, have no KEK and hold TEKs.
     pub fn tek_holders(&self) -> &Tracked<MemberId, TekHolder> {
         &self.tek_holders
+    }
+
+    /// New counter-mode TEKs that a member waits for that restarted.
+    pub fn fresh_counters(&self) -> &FreshCounters {
+        &self.fresh_counters
     }
 
     pub fn pull_counters(&self) -> PullCounters {

@@ -6,6 +6,7 @@ use super::codec::{put_push, put_schedule};
 use super::record::{Change, GroupPart, Name};
 use super::settings;
 use crate::group::Group;
+use crate::group::fresh_counters::FreshCounters;
 use crate::group::kek::Kek;
 use crate::group::rekey_sa::RekeySa;
 use crate::members::registry::Registration;
@@ -23,6 +24,7 @@ pub fn put_group(changes: &mut Vec<Change>, group: &Group, whole: bool) {
     numbers.u16(group.sender_ids().bits());
     numbers.u64(next);
     changes.push(Change::Put(name(GroupPart::Numbers), numbers.finish()));
+    changes.push(put_fresh_counters(name(GroupPart::FreshCounters), group.fresh_counters()));
     let prefix = name(GroupPart::Sender);
     let sender = |identifier: &u64| prefix.with(&identifier.to_be_bytes());
     put_tracked(changes, &prefix, (held, whole), sender, |out, holding| {
@@ -53,6 +55,19 @@ pub fn put_group(changes: &mut Vec<Change>, group: &Group, whole: bool) {
         }
     }
     put_nodes(changes, &name(GroupPart::Node), group, whole);
+}
+
+fn put_fresh_counters(name: Name, fresh_counters: &FreshCounters) -> Change {
+    if *fresh_counters == FreshCounters::default() {
+        return Change::Remove(name);
+    }
+    let mut out = Encoder::default();
+    out.option(fresh_counters.due, |out, (at, restart)| {
+        out.time(at);
+        out.time(restart);
+    });
+    out.option(fresh_counters.last, Encoder::time);
+    Change::Put(name, out.finish())
 }
 
 fn put_tracked<K: Ord + Clone, V>(

@@ -13,6 +13,7 @@ use super::record::{GroupPart, Name, Records, member_id};
 use super::{Form, settings};
 use crate::config;
 use crate::group::eviction::TekHolder;
+use crate::group::fresh_counters::FreshCounters;
 use crate::group::kek::Kek;
 use crate::group::rekey_sa::{Abandoned, RekeySa, RetiredKek};
 use crate::group::sender_ids::{Holding, SenderIdPool};
@@ -33,13 +34,22 @@ pub(super) struct Written {
     pub(super) registrations: Vec<(MemberId, Registration)>,
     pub(super) removed: Vec<String>,
     pub(super) tek_holders: BTreeMap<MemberId, TekHolder>,
+    pub(super) fresh_counters: FreshCounters,
 }
 
 impl Written {
     /// The group at `now`.
     pub(super) fn group(self, now: BootTime) -> Group {
-        let Self { config, teks, sender_ids, mut rekey_sa, registrations, removed, tek_holders } =
-            self;
+        let Self {
+            config,
+            teks,
+            sender_ids,
+            mut rekey_sa,
+            registrations,
+            removed,
+            tek_holders,
+            fresh_counters,
+        } = self;
         if let Some(rekey_sa) = &mut rekey_sa {
             rekey_sa.kek = rekey_sa.kek.take().filter(|kek| kek.ends() > now);
         }
@@ -70,6 +80,7 @@ impl Written {
             registry,
             removed,
             tek_holders,
+            fresh_counters,
         })
     }
 }
@@ -125,9 +136,23 @@ pub(super) fn group(records: &Records, id: GroupId, clock: Clock, now: BootTime)
             rekey_sa.abandoned.insert(member_id(key)?, dropped);
         }
     }
-    let sender_ids = SenderIdPool::restore(bits, held, next);
-    let written =
-        Written { config, teks, sender_ids, rekey_sa, registrations, removed, tek_holders };
+    let mut fresh_counters = FreshCounters::default();
+    if records.get(&name(GroupPart::FreshCounters)).is_some() {
+        let mut from = one(GroupPart::FreshCounters);
+        fresh_counters.due = from.option(|from| Ok((from.time()?, from.time()?)))?;
+        fresh_counters.last = from.option(Decoder::time)?;
+        from.finish()?;
+    }
+    let written = Written {
+        config,
+        teks,
+        sender_ids: SenderIdPool::restore(bits, held, next),
+        rekey_sa,
+        registrations,
+        removed,
+        tek_holders,
+        fresh_counters,
+    };
     Ok(written.group(now))
 }
 

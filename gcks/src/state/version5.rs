@@ -15,6 +15,7 @@ use super::settings::{self, Members};
 use super::{Form, Restored, pending};
 use crate::group::Group;
 use crate::group::eviction::TekHolder;
+use crate::group::fresh_counters::FreshCounters;
 use crate::group::sender_ids::SenderIdPool;
 use crate::members::registry::MemberId;
 
@@ -63,8 +64,17 @@ fn group(from: &mut Decoder<'_>, now: BootTime) -> Decoded<Group> {
     };
     let tek_holders: BTreeMap<_, _> = from.list(holder)?.into_iter().collect();
     let sender_ids = SenderIdPool::restore(bits, held, next);
-    let written =
-        Written { config, teks, sender_ids, rekey_sa, registrations, removed, tek_holders };
+    let fresh_counters = FreshCounters::default();
+    let written = Written {
+        config,
+        teks,
+        sender_ids,
+        rekey_sa,
+        registrations,
+        removed,
+        tek_holders,
+        fresh_counters,
+    };
     Ok(written.group(now))
 }
 
