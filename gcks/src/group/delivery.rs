@@ -8,6 +8,7 @@ use std::sync::Arc;
 use gdoi::push::ack::Acknowledged;
 use gdoi::push::{Delivery, DeliveryPolicy, Recipients, SealedPush};
 use ike::BootTime;
+use ike::config::Identity;
 
 use super::Group;
 use super::event::Event;
@@ -15,6 +16,7 @@ use super::kek::Kek;
 use super::push::{Audience, Pushed};
 use super::rekey_sa::{Abandoned, KEPT, RekeySa};
 use crate::config::{MulticastPath, Transport};
+use crate::members::registry::MemberId;
 
 /// Pushes in a row without an acknowledgement after which a member may be dropped (RFC 8263 §6).
 const UNRESPONSIVE: u64 = 3;
@@ -153,12 +155,14 @@ impl Group {
         let leaf = self.registry.at(ip).and_then(|member| member.leaf);
         let leaf_key = leaf.and_then(|leaf| rekey_sa.kek()?.tree()?.leaf_key(leaf));
         let members = BTreeMap::from([(ip, leaf_key)]);
+        let identities = self.registry.id_at(ip).and_then(translated).into_iter().collect();
+        let destinations = vec![ends];
         // It comes right behind the keys, which may be lost on the way: one transmission is not
         // enough.
         let usual = rekey_sa.settings.delivery;
         self.dispatches.push_back(Dispatch {
             push,
-            recipients: Recipients { destinations: vec![ends], members, excused: false },
+            recipients: Recipients { destinations, members, identities, excused: false },
             policy: DeliveryPolicy { repetitions: usual.repetitions.max(LEAST_FOR_ONE), ..usual },
             path: rekey_sa.settings.path.clone(),
             supersedes: false,
@@ -177,6 +181,7 @@ impl Group {
         for (id, member) in self.registry.iter().filter(|(_, member)| is_meant(member.leaf)) {
             let leaf_key = member.leaf.and_then(|leaf| tree?.leaf_key(leaf));
             recipients.members.insert(id.address, leaf_key);
+            recipients.identities.extend(translated(id));
             if !rekey_sa.is_multicast() {
                 recipients.destinations.push((member.local, member.address));
             }
@@ -185,5 +190,14 @@ impl Group {
             recipients.destinations.push((source, destination));
         }
         recipients
+    }
+}
+
+/// A member whose identity is another address than the one that it registered from: that is what
+/// its acknowledgements name.
+fn translated(id: &MemberId) -> Option<(IpAddr, IpAddr)> {
+    match id.identity {
+        Identity::Address(own) if own != id.address => Some((own, id.address)),
+        _ => None,
     }
 }

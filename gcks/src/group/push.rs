@@ -229,6 +229,8 @@ impl Group {
                 std::mem::take(&mut recipients.members).into_iter().partition(|(ip, _)| is_led(ip));
             // By multicast every part goes to all.
             let is_meant = |ip: IpAddr| ip.is_multicast() || own.members.contains_key(&ip);
+            let identities = recipients.identities.iter();
+            own.identities = identities.filter(|(_, ip)| is_meant(*ip)).copied().collect();
             let destinations = recipients.destinations.iter();
             own.destinations = destinations.filter(|(_, to)| is_meant(to.ip())).copied().collect();
             let audience = Audience { recipients: own, policy, path: path.clone() };

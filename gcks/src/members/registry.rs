@@ -163,6 +163,11 @@ impl Registry {
         self.registrations.get(self.by_address.get(&address)?)
     }
 
+    /// What names the member at `address`.
+    pub fn id_at(&self, address: IpAddr) -> Option<&MemberId> {
+        self.by_address.get(&address)
+    }
+
     /// Forgets the member at `address`.
     pub fn remove_at(&mut self, address: IpAddr) -> Option<(MemberId, Registration)> {
         let id = self.by_address.get(&address)?.clone();

@@ -200,12 +200,9 @@ impl Claim {
         Self { source: Some(source), ..self }
     }
 
-    /// Who of `members` makes the claim. The ID payload decides (RFC 8263 §3.4). A member behind
-    /// address translation writes an address there that is nobody's here: where its datagram comes
-    /// from is what it pulled from. HASH covers the former alone, and
-    /// for the KEK kinds any member could have made it.
-    pub fn member(&self, is_member: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
-        [Some(self.address), self.source].into_iter().flatten().find(|address| is_member(*address))
+    /// Where the datagram came from, if that is known.
+    pub fn source(&self) -> Option<IpAddr> {
+        self.source
     }
 
     /// Verifies HASH under every reading of `L`.

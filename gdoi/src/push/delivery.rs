@@ -4,7 +4,7 @@
 //! Octets are copied when they are asked for, one datagram at a time: a push to ten thousand
 //! members is held once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -56,6 +56,9 @@ pub struct Recipients {
     /// The addresses that members pulled from: each is waited for, if the KEK asks for
     /// acknowledgements. With the key of its leaf where it asks for the LKH kinds.
     pub members: BTreeMap<IpAddr, Option<Secret>>,
+    /// Members whose identity proved in phase 1 is another address than the one that they pulled
+    /// from: identity, then that address. Address translation lies between.
+    pub identities: BTreeSet<(IpAddr, IpAddr)>,
     /// Whether members may stay silent: who acknowledges is heard, and nobody is called missing.
     /// For copies of a push that some members may have carried out and acknowledged before.
     pub excused: bool,
@@ -93,6 +96,7 @@ pub struct Delivery {
     destinations: Vec<(SocketAddr, SocketAddr)>,
     /// Members that are waited for.
     members: BTreeMap<IpAddr, Awaited>,
+    identities: BTreeSet<(IpAddr, IpAddr)>,
     outstanding: usize,
     excused: bool,
     superseded: bool,
@@ -123,6 +127,7 @@ impl Delivery {
             destinations: recipients.destinations,
             outstanding: members.len(),
             members,
+            identities: recipients.identities,
             excused: recipients.excused,
             superseded: false,
             next: 0,
@@ -199,23 +204,60 @@ impl Delivery {
         if !self.is_meant(claim) {
             return Err(NotAccepted::UnexpectedAcknowledgement.into());
         }
-        let member = claim.member(|address| self.members.contains_key(&address));
-        let member = member.ok_or(NotAccepted::UnexpectedAcknowledgement)?;
-        let awaited =
-            self.members.get_mut(&member).ok_or(NotAccepted::UnexpectedAcknowledgement)?;
-        if awaited.acknowledged {
-            // Before any arithmetic (RFC 8263 §5).
-            return Err(ike::error::NotAccepted::Replayed.into());
+        let mut result = Err(NotAccepted::UnexpectedAcknowledgement.into());
+        for member in self.claimants(claim) {
+            result = self.verify(claim, member);
+            if result.is_ok() {
+                break;
+            }
         }
-        let verified = self.push.verify(claim, awaited.leaf_key.as_ref())?;
-        let verified = Acknowledged { address: member, ..verified };
-        awaited.acknowledged = true;
+        let verified = result?;
+        if let Some(awaited) = self.members.get_mut(&verified.address) {
+            awaited.acknowledged = true;
+        }
         self.outstanding = self.outstanding.saturating_sub(1);
         self.events.push_back(DeliveryEvent::Acknowledged(verified));
         if self.outstanding == 0 {
             self.finish();
         }
         Ok(())
+    }
+
+    fn verify(&self, claim: &Claim, member: IpAddr) -> Result<Acknowledged, Error> {
+        let awaited = self.members.get(&member).ok_or(NotAccepted::UnexpectedAcknowledgement)?;
+        if awaited.acknowledged {
+            // Before any arithmetic (RFC 8263 §5).
+            return Err(ike::error::NotAccepted::Replayed.into());
+        }
+        let verified = self.push.verify(claim, awaited.leaf_key.as_ref())?;
+        Ok(Acknowledged { address: member, ..verified })
+    }
+
+    /// Which members may make the claim, by the addresses that they pulled from; the likeliest
+    /// first, and none but that where HASH does not tell members apart (RFC 8263 §7.1).
+    ///
+    /// The ID payload decides (RFC 8263 §3.4). A member behind address translation writes the
+    /// address there that it has itself, which is the identity that it proved, or at least comes
+    /// from where it pulled. Several sites may use one private address.
+    fn claimants(&self, claim: &Claim) -> Vec<IpAddr> {
+        let is_identity = |address: IpAddr| self.identities.contains(&(claim.address, address));
+        let lowest = IpAddr::from([0, 0, 0, 0]);
+        let with_identity = self.identities.range((claim.address, lowest)..);
+        let mut with_identity = with_identity
+            .take_while(|(identity, _)| *identity == claim.address)
+            .map(|(_, address)| *address);
+        let only = with_identity.next().filter(|_| with_identity.next().is_none());
+        let source = claim.source();
+        let mut all: Vec<IpAddr> = Vec::new();
+        for address in
+            [source.filter(|source| is_identity(*source)), Some(claim.address), only, source]
+        {
+            let awaited = address.filter(|address| self.members.contains_key(address));
+            all.extend(awaited.filter(|address| !all.contains(address)));
+        }
+        let told_apart = self.push.acknowledgement().is_some_and(|kind| kind.uses_leaf_key());
+        all.truncate(if told_apart { all.len() } else { 1 });
+        all
     }
 
     /// Whether `claim` names this push.
@@ -225,8 +267,7 @@ impl Delivery {
 
     /// Whether `claim` names this push and a member that is waited for.
     pub fn expects(&self, claim: &Claim) -> bool {
-        let is_awaited = |address: IpAddr| self.members.contains_key(&address);
-        self.is_meant(claim) && claim.member(is_awaited).is_some()
+        self.is_meant(claim) && !self.claimants(claim).is_empty()
     }
 
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not. A

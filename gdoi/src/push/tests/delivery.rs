@@ -17,7 +17,7 @@ fn recipients(count: u8) -> Recipients {
             .map(|last| (address("192.0.2.1:848"), SocketAddr::new(ip(last), 848)))
             .collect(),
         members: (1..=count).map(|last| (ip(last), None)).collect(),
-        excused: false,
+        ..Recipients::default()
     }
 }
 
@@ -167,7 +167,7 @@ fn a_multicast_group_is_one_destination_for_many_members() {
     let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
     let group = (address("192.0.2.1:848"), address("239.192.1.1:848"));
     let members = (1..=200).map(|last| (ip(last), None)).collect();
-    let recipients = Recipients { destinations: vec![group], members, excused: false };
+    let recipients = Recipients { destinations: vec![group], members, ..Recipients::default() };
     let mut members: Vec<RekeyMember> = (1..=200).map(|last| member_at(&server, last)).collect();
     let mut delivery =
         Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
@@ -248,6 +248,79 @@ fn a_member_behind_address_translation() {
     let claim = Claim::read(&ack.payload).unwrap().from_source(ip(1));
     delivery.handle_acknowledgement(&claim).unwrap();
     assert!(delivery.is_finished());
+}
+
+/// Sites behind address translation that use one private address, beside a member that really has
+/// it: the identity proved in phase 1 and the source tell them apart.
+#[test]
+fn members_behind_address_translation_with_one_private_address() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+    let mut members = [1, 2, 3].map(|_| member_at(&server, 1));
+    let (push, private) = (server.push_tek(0x1000), ip(1));
+    // The one at 1 has the address; 2 and 3 have proved it from behind a translation.
+    let identities = [(private, ip(2)), (private, ip(3))].into();
+    let recipients = Recipients { identities, ..recipients(3) };
+    let mut delivery = Delivery::new(push, recipients, DeliveryPolicy::default(), at(0));
+    let push = delivery.push().datagram().to_vec();
+    let claims = members.each_mut().map(|member| {
+        let ack = accepted(member, &push).acknowledgement.unwrap();
+        Claim::read(&ack.payload).unwrap()
+    });
+    let mut acknowledge = |from: u8| {
+        let claim = claims[usize::from(from) - 1].clone().from_source(ip(from));
+        delivery.handle_acknowledgement(&claim).map(|()| events(&mut delivery).remove(0))
+    };
+    for from in [3, 1, 2] {
+        let event = acknowledge(from);
+        assert!(
+            matches!(event, Ok(DeliveryEvent::Acknowledged(one)) if one.address == ip(from)),
+            "{from}: {event:?}"
+        );
+    }
+    assert_eq!(acknowledge(3).unwrap_err().reason(), "replayed");
+}
+
+/// A translation that gives acknowledgements another address than pulls had: the identity in the ID
+/// payload is enough while only one member has proved it.
+#[test]
+fn a_member_behind_address_translation_is_known_by_its_identity() {
+    for (others, reason) in [(0, None), (1, Some("unexpected-acknowledgement"))] {
+        let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(1));
+        let private = RekeySettings { address: address("10.9.9.9:848"), ..settings(false) };
+        let mut member = RekeyMember::new(&server.group_sa(), private, at(0)).unwrap().unwrap();
+        let identities = (1..=1 + others).map(|last| ("10.9.9.9".parse().unwrap(), ip(last)));
+        let recipients = Recipients { identities: identities.collect(), ..recipients(2) };
+        let mut delivery =
+            Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
+        let ack = accepted(&mut member, &sent(&mut delivery)[0].payload).acknowledgement.unwrap();
+        let claim = Claim::read(&ack.payload).unwrap().from_source(ip(77));
+        let result = delivery.handle_acknowledgement(&claim);
+        assert_eq!(result.err().map(|error| error.reason()), reason);
+        let missing = if others == 0 { vec![ip(2)] } else { vec![ip(1), ip(2)] };
+        assert_eq!(delivery.missing().collect::<Vec<_>>(), missing);
+    }
+}
+
+/// A leaf key proves one member, whatever its address is behind.
+#[test]
+fn a_leaf_key_tells_members_with_one_private_address_apart() {
+    let mut server = KeyServer::new(KeyKind::Ecdsa256, 128, Some(2));
+    let mut tree = crate::lkh::KeyTree::new(3, Some(128), 4, &mut server.rng).unwrap();
+    let leaves = [tree.join(&mut server.rng).unwrap(), tree.join(&mut server.rng).unwrap()];
+    let members = [ip(1), ip(2)].into_iter().zip(leaves.map(|leaf| tree.leaf_key(leaf)));
+    let recipients = Recipients { members: members.collect(), ..recipients(2) };
+    // The second is behind a translation and writes what is the first one's address here.
+    let sa = server.group_sa().with_key_path(tree.download(leaves[1]).unwrap());
+    let settings = RekeySettings { address: SocketAddr::new(ip(1), 848), ..settings(false) };
+    let mut second = RekeyMember::new(&sa, settings, at(0)).unwrap().unwrap();
+    let mut delivery =
+        Delivery::new(server.push_tek(0x1000), recipients, DeliveryPolicy::default(), at(0));
+    let ack = accepted(&mut second, &sent(&mut delivery)[1].payload).acknowledgement.unwrap();
+    let claim = Claim::read(&ack.payload).unwrap();
+    let unknown = delivery.handle_acknowledgement(&claim.clone().from_source(ip(9)));
+    assert_eq!(unknown.unwrap_err().reason(), "wrong-hash");
+    delivery.handle_acknowledgement(&claim.from_source(ip(2))).unwrap();
+    assert_eq!(delivery.missing().collect::<Vec<_>>(), [ip(1)]);
 }
 
 /// Nothing may leave, for longer than all transmissions take: none of them is used up.
