@@ -34,6 +34,8 @@ pub const VENDOR_ID: [u8; 16] = [
 pub enum Mode {
     /// Sends R-U-THERE when the peer is silent, and answers the peer's.
     On,
+    /// Asks at every interval, whatever else is heard, and answers.
+    Always,
     /// Answers, and never asks.
     #[default]
     AnswerOnly,
@@ -45,7 +47,7 @@ impl Mode {
     /// What phase 1 states.
     pub fn vendor_ids(self) -> Vec<VendorId> {
         match self {
-            Self::On | Self::AnswerOnly => vec![VendorId(VENDOR_ID.to_vec())],
+            Self::On | Self::Always | Self::AnswerOnly => vec![VendorId(VENDOR_ID.to_vec())],
             Self::Off => Vec::new(),
         }
     }
@@ -164,7 +166,7 @@ impl DeadPeerDetection {
 
     /// Whether this side asks: it is configured to, and the peer has said that it answers.
     pub fn asks(&self) -> bool {
-        self.settings.mode == Mode::On && self.peer_answers && !self.dead
+        matches!(self.settings.mode, Mode::On | Mode::Always) && self.peer_answers && !self.dead
     }
 
     /// Whether the peer was found dead.
@@ -177,12 +179,14 @@ impl DeadPeerDetection {
     }
 
     /// Something fresh and authentic came from the peer, under IKE or ESP: it is alive, and no
-    /// question is due for an interval (RFC 3706 §5.4). Whoever wants questions at any rate does not
-    /// tell.
+    /// question is due for an interval (RFC 3706 §5.4). With
+    /// [`Mode::Always`] questions go on, and those before count as answered.
     pub fn handle_traffic(&mut self, now: BootTime) {
-        self.waiting = None;
         self.unanswered = 0;
-        self.at = now + self.settings.interval;
+        if self.settings.mode != Mode::Always {
+            self.waiting = None;
+            self.at = now + self.settings.interval;
+        }
     }
 
     /// An authentic notification of the peer that the session has not heard before.
@@ -248,6 +252,7 @@ impl DeadPeerDetection {
         if self.waiting != Some(number) {
             return Heard::Ignored(Ignored::UnknownAnswer(number));
         }
+        self.waiting = None;
         self.handle_traffic(now);
         Heard::Alive
     }

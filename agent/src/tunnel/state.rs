@@ -85,6 +85,7 @@ impl Tunnel {
             .iter()
             .map(|flow| ChildConfig { selectors: flow.selectors, policy: config.policy.clone() });
         let peer = PeerConfig {
+            vendor_ids: Vec::new(),
             address: PeerAddress {
                 remote: SocketAddr::new(config.peer, IKE_PORT),
                 local: SocketAddr::new(config.local, IKE_PORT),

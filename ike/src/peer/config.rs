@@ -5,6 +5,7 @@ use crate::dead_peer_detection;
 use crate::endpoint::{EndpointConfig, Limits, PeerMobility};
 use crate::quick::{ChildPolicy, Selectors};
 use crate::session::PeerAddress;
+use crate::wire::vendor::VendorId;
 
 /// One peer, and what may be negotiated with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct PeerConfig {
     pub retransmission: RetransmissionPolicy,
     /// Whether and when the peer is asked if it is still there.
     pub dead_peer_detection: dead_peer_detection::Settings,
+    /// What phase 1 states beside dead peer detection.
+    pub vendor_ids: Vec<VendorId>,
     /// What SAs there may be. Their positions name them.
     pub children: Vec<ChildConfig>,
 }
@@ -34,6 +37,12 @@ pub struct ChildConfig {
 }
 
 impl PeerConfig {
+    /// All that phase 1 states.
+    pub(super) fn all_vendor_ids(&self) -> Vec<VendorId> {
+        let detection = self.dead_peer_detection.mode.vendor_ids().into_iter();
+        detection.chain(self.vendor_ids.iter().cloned()).collect()
+    }
+
     /// What the endpoint that answers main mode is made with.
     pub(super) fn endpoint(&self) -> EndpointConfig {
         EndpointConfig {
@@ -45,7 +54,7 @@ impl PeerConfig {
             }],
             phase1: vec![self.phase1.clone()],
             mobility: PeerMobility::Fixed,
-            vendor_ids: self.dead_peer_detection.mode.vendor_ids(),
+            vendor_ids: self.all_vendor_ids(),
             limits: Limits {
                 half_open: HALF_OPEN,
                 computations: HALF_OPEN,

@@ -7,7 +7,8 @@ use crate::endpoint::SessionEnd;
 use crate::error::Error;
 use crate::phase1::{Cookies, Role};
 use crate::quick::{Child, Selectors};
-use crate::wire::registry::NotifyType;
+use super::private_use::{PrivateBody, QuestionId, RequestId};
+use crate::wire::registry::{ExchangeType, NotifyType};
 
 /// What happened with a peer.
 #[derive(Debug)]
@@ -63,6 +64,19 @@ pub enum PeerEvent {
     },
     /// The peer answers no question whether it is there: its SAs are of no use (RFC 3706 §5.4).
     Dead,
+    /// The peer asks by an exchange of private use (authenticated); told again with every copy
+    /// until [`Peer::answer_question`](super::Peer::answer_question).
+    Asked {
+        question: QuestionId,
+        /// The ISAKMP SA that it came under.
+        cookies: Cookies,
+        kind: ExchangeType,
+        body: PrivateBody,
+    },
+    /// The peer has answered a request of ours (authenticated).
+    Answered { request: RequestId, body: PrivateBody },
+    /// The ISAKMP SA of a request of ours ended before the answer came.
+    RequestLost { request: RequestId },
     /// The peer does not receive any more on these SPIs of its own (authenticated).
     Deleted { spis: Vec<u32> },
 }

@@ -18,6 +18,7 @@ mod event;
 mod exchange;
 mod informational;
 mod phase1;
+mod private_use;
 mod quick_mode;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use core::net::SocketAddr;
 
 pub use config::{ChildConfig, PeerConfig};
 pub use event::{ChildFailure, PeerEvent, Phase1Failure};
+pub use private_use::{FIRST_EXCHANGE, PrivateBody, QuestionId, RequestId};
 
 use crate::crypto::SeededRng;
 use crate::dead_peer_detection::DeadPeerDetection;
@@ -41,6 +43,7 @@ use crate::wire::header;
 use crate::wire::registry::{ExchangeType, Flags, NotifyType};
 use exchange::Quick;
 use phase1::Attempt;
+use private_use::PrivateExchanges;
 
 /// Phase 1, Quick Mode, dead peer detection and deletes with one peer.
 ///
@@ -62,6 +65,7 @@ pub struct Peer {
     /// Exchanges under way, by name.
     running: BTreeSet<u64>,
     exchanges: u64,
+    private: PrivateExchanges,
     /// Whether the peer has heard of us since we started.
     contacted: bool,
     transmits: VecDeque<Transmit>,
@@ -84,6 +88,7 @@ impl Peer {
             wanted: BTreeSet::new(),
             running: BTreeSet::new(),
             exchanges: 0,
+            private: PrivateExchanges::default(),
             contacted: false,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -187,6 +192,9 @@ impl Peer {
                 self.handle_informational(cookies, header.message_id, inbound).map(|()| true)
             }
             ExchangeType::INFORMATIONAL => Err(unprotected(datagram)),
+            ExchangeType(FIRST_EXCHANGE..) => {
+                self.handle_private_use(cookies, header.message_id, inbound)
+            }
             QUICK_MODE => self.handle_quick_mode(cookies, header.message_id, inbound),
             _ => self.endpoint.handle(inbound).and_then(|other| match other {
                 // Under an ISAKMP SA that there was before, main mode has only copies.
@@ -215,6 +223,7 @@ impl Peer {
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.repeat_main_mode(now);
         self.repeat_quick_modes(now);
+        self.repeat_private_requests(now);
         self.ask_peer(now);
         for expired in self.endpoint.handle_timeout(now) {
             self.forget(expired.exchange);
@@ -226,7 +235,7 @@ impl Peer {
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let attempt = self.attempt.as_ref().map(Attempt::at);
         let exchanges = self.running.iter().filter_map(|id| self.quick(*id)?.repeats_at());
-        let repetition = attempt.into_iter().chain(exchanges).min();
+        let repetition = attempt.into_iter().chain(exchanges).chain(self.private.at()).min();
         let questions = self.detection.values().filter_map(DeadPeerDetection::poll_timeout);
         let repetition = repetition.into_iter().chain(questions).min();
         let repetition = repetition.map(|at| Deadline { at, why: Timer::Retransmission });
@@ -294,6 +303,9 @@ impl Peer {
                     self.sessions.retain(|other| *other != cookies);
                     self.detection.remove(&cookies);
                     self.lose(&session);
+                    let lost = self.private.end(&cookies).into_iter();
+                    let lost = lost.map(|request| PeerEvent::RequestLost { request });
+                    self.events.extend(lost);
                     self.events.push_back(PeerEvent::Ended { cookies, cause });
                 }
             }

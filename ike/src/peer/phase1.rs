@@ -68,7 +68,7 @@ impl Peer {
             credential: self.config.credential.clone(),
             initial_contact: !self.contacted,
             policy: self.config.phase1.clone(),
-            vendor_ids: self.config.dead_peer_detection.mode.vendor_ids(),
+            vendor_ids: self.config.all_vendor_ids(),
             unix_seconds: 0,
         };
         match Initiator::start(config, &mut self.rng) {

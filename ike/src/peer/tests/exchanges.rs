@@ -313,3 +313,24 @@ fn copies_of_message_1_get_a_bounded_number_of_answers() {
     }
     assert!((1..=32).contains(&answers), "{answers}");
 }
+
+/// Servers of a cluster ask whatever else they say to each other.
+#[test]
+fn questions_go_on_where_they_are_asked_always() {
+    let asked = |mode| {
+        let mut one = config(1, 2, "key", 1);
+        one.dead_peer_detection.mode = mode;
+        let mut other = config(2, 1, "key", 1);
+        other.dead_peer_detection.mode = Mode::AnswerOnly;
+        let mut net = Net::new(one, other);
+        for _ in 0..20 {
+            // Traffic of the peer every 5 seconds, half of an interval.
+            net.negotiate(1, 0);
+            net.run(Duration::from_secs(5));
+        }
+        let detection = net.sides[0].peer.detection.values().next().unwrap();
+        (detection.statistics().questions_sent, deaths(&net, 0))
+    };
+    assert_eq!(asked(Mode::On), (0, 0));
+    assert!(matches!(asked(Mode::Always), (9..=10, 0)));
+}

@@ -3,6 +3,7 @@
 
 mod exchanges;
 mod network;
+mod private_use;
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -59,6 +60,7 @@ pub(super) fn config(host: u8, other: u8, psk: &str, children: u8) -> PeerConfig
         },
         retransmission: RetransmissionPolicy::default(),
         dead_peer_detection: Settings { mode: DetectionMode::On, ..Settings::default() },
+        vendor_ids: Vec::new(),
         children: (0..children).map(child).collect(),
     }
 }
