@@ -8,20 +8,21 @@ use std::collections::BTreeSet;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("ike", &[]),
     ("gdoi", &["ike"]),
+    ("cluster", &["ike"]),
     ("xfrm", &[]),
     ("control", &[]),
     ("gdoictl", &["control"]),
     ("policies", &["gdoi", "ike", "xfrm"]),
     ("daemon", &["gdoi", "ike"]),
     ("agent", &["control", "daemon", "gdoi", "ike", "policies", "xfrm"]),
-    ("gcks", &["control", "daemon", "gdoi", "ike"]),
+    ("gcks", &["cluster", "control", "daemon", "gdoi", "ike"]),
     ("testing", &["agent", "daemon", "gdoi", "ike", "policies", "xfrm"]),
     ("integration", &["agent", "daemon", "gdoi", "ike", "testing", "xfrm"]),
     ("xtask", &[]),
 ];
 
 /// Crates without I/O, clock, threads and randomness of their own.
-const PURE: &[&str] = &["ike", "gdoi"];
+const PURE: &[&str] = &["ike", "gdoi", "cluster"];
 
 /// Crates that bring I/O, a clock, threads or the operating system's randomness.
 const IMPURE: &[&str] =

@@ -2,12 +2,12 @@
 
 use core::fmt;
 
+use super::private_use::{PrivateBody, QuestionId, RequestId};
 use crate::config::{Identity, Phase1Transform};
 use crate::endpoint::SessionEnd;
 use crate::error::Error;
 use crate::phase1::{Cookies, Role};
 use crate::quick::{Child, Selectors};
-use super::private_use::{PrivateBody, QuestionId, RequestId};
 use crate::wire::registry::{ExchangeType, NotifyType};
 
 /// What happened with a peer.

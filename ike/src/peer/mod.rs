@@ -41,6 +41,7 @@ use crate::quick::QUICK_MODE;
 use crate::time::BootTime;
 use crate::wire::header;
 use crate::wire::registry::{ExchangeType, Flags, NotifyType};
+use crate::wire::vendor::VendorId;
 use exchange::Quick;
 use phase1::Attempt;
 use private_use::PrivateExchanges;
@@ -121,6 +122,12 @@ impl Peer {
     pub fn renewal(&self, margin: core::time::Duration) -> Option<BootTime> {
         let session = self.endpoint.session(self.sessions.last()?)?;
         Some(session.expires() - margin.min(session.sa().lifetime() / 4))
+    }
+
+    /// Whether the peer stated this vendor ID in the phase 1 of this ISAKMP SA.
+    pub fn states(&self, cookies: &Cookies, vendor_id: &VendorId) -> bool {
+        let session = self.endpoint.session(cookies);
+        session.is_some_and(|session| session.sa().peer_vendor_ids().contains(vendor_id))
     }
 
     /// Whether main mode of ours is under way.

@@ -133,12 +133,8 @@ impl Peer {
         };
         let message_id = session.begin_own(rng);
         let cipher = session.sa().exchange(kind, message_id);
-        let sealed = session.sa().seal_authenticated(
-            &cipher,
-            &[],
-            PayloadKind::NONCE,
-            payloads.expose(),
-        )?;
+        let sealed =
+            session.sa().seal_authenticated(&cipher, &[], PayloadKind::NONCE, payloads.expose())?;
         let (cipher, message) = (sealed.next(), sealed.into_datagram());
         let policy =
             RetransmissionPolicy { initial: period, maximum: period, repetitions: u32::MAX };
@@ -227,12 +223,17 @@ impl Peer {
                 return Err(NotAccepted::ExchangeLimit.into());
             }
         }
-        let opened = session.sa().open(&session.sa().exchange(kind, message_id), inbound.datagram)?;
+        let opened =
+            session.sa().open(&session.sa().exchange(kind, message_id), inbound.datagram)?;
         let (chain, _proof) = opened.authenticate(session.sa(), REQUEST, &[])?;
         session.begin(message_id);
         let (nonce, body) = match chain.payloads.as_slice() {
             [_, nonce, body] => (nonce.read::<Nonce>()?, private_body(REQUEST, body)?),
-            _ => return Err(PeerMisbehaved::MissingPayload { message: REQUEST, payload: "Ni" }.into()),
+            _ => {
+                return Err(
+                    PeerMisbehaved::MissingPayload { message: REQUEST, payload: "Ni" }.into()
+                );
+            }
         };
         let id = match self.private.questions.get(&key) {
             Some(question) => question.id,
@@ -257,7 +258,11 @@ impl Peer {
         let (chain, _proof) = opened.authenticate(session.sa(), ANSWER, &[&request.nonce.0])?;
         let body = match chain.payloads.as_slice() {
             [_, body] => private_body(ANSWER, body)?,
-            _ => return Err(PeerMisbehaved::MissingPayload { message: ANSWER, payload: "body" }.into()),
+            _ => {
+                return Err(
+                    PeerMisbehaved::MissingPayload { message: ANSWER, payload: "body" }.into()
+                );
+            }
         };
         let request = request.id;
         self.private.requests.remove(&key);

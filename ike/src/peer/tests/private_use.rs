@@ -116,8 +116,9 @@ fn what_we_said_is_not_taken_for_the_peers_word() {
     // Decrypted behind the request it is noise.
     assert!(matches!(
         result,
-        Err(Error::PeerMisbehaved(PeerMisbehaved::WrongHash { .. } | PeerMisbehaved::MissingPayload { .. })
-            | Error::InvalidMessage(_))
+        Err(Error::PeerMisbehaved(
+            PeerMisbehaved::WrongHash { .. } | PeerMisbehaved::MissingPayload { .. }
+        ) | Error::InvalidMessage(_))
     ));
     assert_eq!(questions(&net, 0).len(), 0);
 }

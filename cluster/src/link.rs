@@ -1,0 +1,495 @@
+//! The channel between two servers: an ISAKMP SA that is kept up, and messages under it.
+//!
+//! Both servers may begin phase 1; two ISAKMP SAs at once are harmless. A peer that does not state
+//! our vendor ID is not spoken to. Requests are repeated until they are answered, and lost when the
+//! ISAKMP SA ends: what is still wanted then is for the layer above, which hears of both.
+
+mod config;
+mod event;
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use ike::BootTime;
+use ike::crypto::Secret;
+use ike::error::Error;
+use ike::event::Transmit;
+use ike::peer::{Peer, PeerEvent, PrivateBody, QuestionId, RequestId};
+use ike::wire::registry::ExchangeType;
+
+pub use config::LinkConfig;
+pub use event::{LinkEvent, Question, Ticket};
+
+use crate::error::MessageError;
+use crate::message::{
+    Assembly, CLUSTER_INIT, CLUSTER_UPDATE, Content, Message, NextPart, PAYLOAD, Part,
+    PartReceived, split,
+};
+use crate::vendor::vendor_id;
+
+/// How long before its end another ISAKMP SA takes the place of one.
+const RENEWAL: Duration = Duration::from_secs(300);
+
+/// How often an ISAKMP SA is tried by the side that needs it, and by the other one.
+const RECONNECT: Duration = Duration::from_secs(5);
+const RECONNECT_OTHER: Duration = Duration::from_secs(30);
+
+/// Figures of the channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkStatistics {
+    pub requests_sent: u64,
+    pub requests_received: u64,
+    pub answers_received: u64,
+    pub requests_lost: u64,
+    pub messages_refused: u64,
+    pub deaths: u64,
+}
+
+/// A request on its way.
+#[derive(Debug)]
+struct Outgoing {
+    ticket: Ticket,
+    exchange: ExchangeType,
+    /// Parts that are to follow.
+    parts: VecDeque<Part>,
+    /// A long answer as it comes.
+    answer: Option<Assembly>,
+}
+
+/// The channel to one server.
+///
+/// After every `handle_*` and every command, drain `poll_event` and `poll_transmit`, then read
+/// `poll_timeout`. `now` must never go back.
+#[derive(Debug)]
+pub struct Link {
+    config: LinkConfig,
+    peer: Peer,
+    tickets: u64,
+    serial: u32,
+    outgoing: BTreeMap<RequestId, Outgoing>,
+    /// A long request as it comes.
+    incoming: Option<(Assembly, Option<QuestionId>)>,
+    /// Requests of the peer that wait for our answer.
+    open: BTreeMap<QuestionId, ExchangeType>,
+    /// A long answer that is asked for part by part.
+    answer: Option<Vec<Part>>,
+    is_up: bool,
+    /// Since when there has been no ISAKMP SA, while the peer is not called dead.
+    lost_since: Option<BootTime>,
+    connect_at: BootTime,
+    events: VecDeque<LinkEvent>,
+    statistics: LinkStatistics,
+}
+
+impl Link {
+    /// A channel that nothing has been said on. `seed` must come from the operating system's
+    /// generator and be used once.
+    pub fn new(config: LinkConfig, seed: [u8; 32], now: BootTime) -> Self {
+        let peer = Peer::new(config.peer(vendor_id()), seed);
+        Self {
+            peer,
+            tickets: 0,
+            serial: u32::from_be_bytes([seed[0], seed[1], seed[2], seed[3]]) >> 1,
+            outgoing: BTreeMap::new(),
+            incoming: None,
+            open: BTreeMap::new(),
+            answer: None,
+            is_up: false,
+            lost_since: None,
+            connect_at: now,
+            events: VecDeque::new(),
+            statistics: LinkStatistics::default(),
+            config,
+        }
+    }
+
+    /// What it was made with.
+    pub fn config(&self) -> &LinkConfig {
+        &self.config
+    }
+
+    /// Whether `source` is where the server is.
+    pub fn expects(&self, source: SocketAddr) -> bool {
+        self.peer.expects(source)
+    }
+
+    /// Whether there is an ISAKMP SA.
+    pub fn is_up(&self) -> bool {
+        self.is_up
+    }
+
+    pub fn statistics(&self) -> LinkStatistics {
+        self.statistics
+    }
+
+    /// Sends a request; `None` without an ISAKMP SA. It is repeated every `period`.
+    ///
+    /// # Errors
+    /// The message does not fit.
+    pub fn send(
+        &mut self,
+        message: &Message,
+        period: Duration,
+        now: BootTime,
+    ) -> Result<Option<Ticket>, Error> {
+        let exchange = match message.content {
+            Content::Ask(_) | Content::NextPart(_) => CLUSTER_INIT,
+            _ => CLUSTER_UPDATE,
+        };
+        let octets = message.encode()?;
+        self.serial = self.serial.wrapping_add(1);
+        let mut parts: VecDeque<Part> = split(self.serial, &octets).into();
+        let first = match parts.pop_front() {
+            Some(part) => Message::new(message.group, part).encode()?,
+            None => octets,
+        };
+        self.tickets = self.tickets.saturating_add(1);
+        let ticket = Ticket(self.tickets);
+        let outgoing = Outgoing { ticket, exchange, parts, answer: None };
+        let sent = self.ask(first, outgoing, period, now)?;
+        self.statistics.requests_sent += u64::from(sent);
+        Ok(sent.then_some(ticket))
+    }
+
+    /// Stops repeating a request; no event follows.
+    pub fn cancel(&mut self, ticket: Ticket) {
+        for (request, _) in self.outgoing.extract_if(.., |_, outgoing| outgoing.ticket == ticket) {
+            self.peer.cancel(request);
+        }
+    }
+
+    /// Answers [`LinkEvent::Asked`]. Without an answer the peer repeats its request, and it is
+    /// told again.
+    ///
+    /// # Errors
+    /// The message does not fit.
+    pub fn answer(
+        &mut self,
+        question: Question,
+        message: &Message,
+        now: BootTime,
+    ) -> Result<(), Error> {
+        let octets = message.encode()?;
+        self.serial = self.serial.wrapping_add(1);
+        let parts = split(self.serial, &octets);
+        let octets = match parts.first() {
+            Some(Part { serial, number, count, octets }) => {
+                let (serial, number, count) = (*serial, *number, *count);
+                let part = Part { serial, number, count, octets: octets.duplicate() };
+                Message::new(message.group, part).encode()?
+            }
+            None => octets,
+        };
+        if !parts.is_empty() {
+            self.answer = Some(parts);
+        }
+        self.reply(question.0, octets, now)
+    }
+
+    /// Ends every ISAKMP SA and tells the peer: the server is to be no peer any more.
+    pub fn close(&mut self) {
+        self.peer.disconnect();
+        self.is_up = false;
+    }
+
+    /// A datagram arrived from `source` at `local`.
+    ///
+    /// # Errors
+    /// The datagram is discarded and the state unchanged.
+    pub fn handle_datagram(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
+        let result = self.peer.handle_datagram(source, local, datagram, now);
+        self.settle(now);
+        result
+    }
+
+    /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
+    pub fn handle_timeout(&mut self, now: BootTime) {
+        self.peer.handle_timeout(now);
+        self.settle(now);
+        let renew = self.peer.renewal(RENEWAL).is_some_and(|at| at <= now);
+        let is_due = self.connect_at <= now && (self.peer.established() == 0 || renew);
+        if is_due && !self.peer.is_connecting() {
+            self.connect_at = now + if self.config.begins { RECONNECT } else { RECONNECT_OTHER };
+            self.peer.connect(now);
+            self.settle(now);
+        }
+        if self.lost_since.is_some_and(|since| since + self.config.time_to_live() <= now) {
+            self.bury();
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Option<BootTime> {
+        let peer = self.peer.poll_timeout().map(|deadline| deadline.at);
+        let renewal = self.peer.renewal(RENEWAL).map(|at| at.max(self.connect_at));
+        let connect = (self.peer.established() == 0).then_some(self.connect_at).or(renewal);
+        let connect = connect.filter(|_| !self.peer.is_connecting());
+        let death = self.lost_since.map(|since| since + self.config.time_to_live());
+        [peer, connect, death].into_iter().flatten().min()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.peer.poll_transmit()
+    }
+
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        self.events.pop_front()
+    }
+
+    fn ask(
+        &mut self,
+        octets: Secret,
+        outgoing: Outgoing,
+        period: Duration,
+        now: BootTime,
+    ) -> Result<bool, Error> {
+        let body = PrivateBody { kind: PAYLOAD, octets };
+        let Some(request) = self.peer.ask(outgoing.exchange, &body, period, now)? else {
+            return Ok(false);
+        };
+        self.outgoing.insert(request, outgoing);
+        Ok(true)
+    }
+
+    fn reply(&mut self, question: QuestionId, octets: Secret, now: BootTime) -> Result<(), Error> {
+        self.open.remove(&question);
+        let body = PrivateBody { kind: PAYLOAD, octets };
+        self.peer.answer_question(question, &body, now).map(drop)
+    }
+
+    fn settle(&mut self, now: BootTime) {
+        while let Some(event) = self.peer.poll_event() {
+            match event {
+                PeerEvent::Established { cookies, .. } => {
+                    if self.peer.states(&cookies, &vendor_id()) {
+                        self.lost_since = None;
+                        if !core::mem::replace(&mut self.is_up, true) {
+                            self.events.push_back(LinkEvent::Up);
+                        }
+                    } else {
+                        self.peer.disconnect();
+                        self.events.push_back(LinkEvent::NotAServer);
+                    }
+                }
+                PeerEvent::Phase1Failed(failure) => {
+                    self.events.push_back(LinkEvent::Phase1Failed(failure));
+                }
+                PeerEvent::Ended { .. } => {
+                    if self.peer.established() == 0 && core::mem::replace(&mut self.is_up, false) {
+                        self.lost_since = Some(now);
+                        self.connect_at = self.connect_at.min(now + RECONNECT);
+                        self.events.push_back(LinkEvent::Down);
+                    }
+                }
+                PeerEvent::Dead => self.bury(),
+                PeerEvent::Asked { question, kind, body, .. } => {
+                    if let Err(error) = self.handle_request(question, kind, &body, now) {
+                        self.refuse(error);
+                    }
+                }
+                PeerEvent::Answered { request, body } => {
+                    if let Some(outgoing) = self.outgoing.remove(&request)
+                        && let Err(error) = self.handle_answer(outgoing, &body, now)
+                    {
+                        self.refuse(error);
+                    }
+                }
+                PeerEvent::RequestLost { request } => {
+                    if let Some(Outgoing { ticket, .. }) = self.outgoing.remove(&request) {
+                        self.lose(ticket);
+                    }
+                }
+                // There are no SAs of phase 2.
+                _ => {}
+            }
+        }
+    }
+
+    fn bury(&mut self) {
+        self.lost_since = None;
+        self.is_up = self.peer.established() > 0;
+        self.statistics.deaths += 1;
+        self.events.push_back(LinkEvent::Dead);
+    }
+
+    fn lose(&mut self, ticket: Ticket) {
+        self.statistics.requests_lost += 1;
+        self.events.push_back(LinkEvent::Lost { ticket });
+    }
+
+    fn refuse(&mut self, error: MessageError) {
+        self.statistics.messages_refused += 1;
+        self.events.push_back(LinkEvent::Refused(error));
+    }
+
+    fn handle_request(
+        &mut self,
+        question: QuestionId,
+        exchange: ExchangeType,
+        body: &PrivateBody,
+        now: BootTime,
+    ) -> Result<(), MessageError> {
+        let message = Message::decode(body.octets.expose())?;
+        let is_init = exchange == CLUSTER_INIT;
+        let place = MessageError::Place {
+            message: message.content.name(),
+            exchange: if is_init { "cluster-init" } else { "cluster-update" },
+        };
+        match message.content {
+            Content::Ask(_) if is_init => self.hand_up(question, exchange, message),
+            Content::Prepare(_) | Content::Commit(_) if exchange == CLUSTER_UPDATE => {
+                self.hand_up(question, exchange, message);
+            }
+            Content::NextPart(NextPart { serial, number }) if is_init => {
+                let parts = self.answer.iter().flatten();
+                let part =
+                    parts.clone().find(|part| part.serial == serial && part.number == number);
+                let Some(Part { count, octets, .. }) = part else {
+                    let have = number;
+                    return Err(MessageError::PartOrder { expected: 0, have });
+                };
+                let part = Part { serial, number, count: *count, octets: octets.duplicate() };
+                if let Ok(octets) = Message::new(message.group, part).encode() {
+                    let _ = self.reply(question, octets, now);
+                }
+            }
+            Content::Part(part) if exchange == CLUSTER_UPDATE => {
+                return self.handle_part(question, message.group, &part, now);
+            }
+            _ => return Err(place),
+        }
+        Ok(())
+    }
+
+    fn handle_part(
+        &mut self,
+        question: QuestionId,
+        group: u32,
+        part: &Part,
+        now: BootTime,
+    ) -> Result<(), MessageError> {
+        let is_copy = matches!(&self.incoming, Some((_, Some(last))) if *last == question);
+        if !is_copy {
+            match &mut self.incoming {
+                Some((assembly, None)) if part.number != 0 => assembly.add(part)?,
+                _ => self.incoming = Some((Assembly::new(part)?, None)),
+            }
+        }
+        let Some((assembly, last)) = &mut self.incoming else { return Ok(()) };
+        if assembly.missing().is_some() {
+            let received = PartReceived { serial: part.serial, number: part.number };
+            if let Ok(octets) = Message::new(group, received).encode() {
+                let _ = self.reply(question, octets, now);
+            }
+            return Ok(());
+        }
+        // Kept, as it is told again until it is answered.
+        *last = Some(question);
+        let message = Message::decode(assembly.octets())?;
+        if !matches!(message.content, Content::Prepare(_) | Content::Commit(_)) {
+            let message = message.content.name();
+            return Err(MessageError::Place { message, exchange: "cluster-update" });
+        }
+        self.hand_up(question, CLUSTER_UPDATE, message);
+        Ok(())
+    }
+
+    fn hand_up(&mut self, question: QuestionId, exchange: ExchangeType, message: Message) {
+        if self.open.insert(question, exchange).is_none() {
+            self.statistics.requests_received += 1;
+        }
+        self.events.push_back(LinkEvent::Asked { question: Question(question), message });
+    }
+
+    fn handle_answer(
+        &mut self,
+        mut outgoing: Outgoing,
+        body: &PrivateBody,
+        now: BootTime,
+    ) -> Result<(), MessageError> {
+        let ticket = outgoing.ticket;
+        let result = self.read_answer(&mut outgoing, body);
+        let next = match result {
+            Ok(Answer::Whole(message)) => {
+                self.statistics.answers_received += 1;
+                self.events.push_back(LinkEvent::Answered { ticket, message });
+                return Ok(());
+            }
+            Ok(Answer::More(message)) => message,
+            Err(error) => {
+                self.lose(ticket);
+                return Err(error);
+            }
+        };
+        let sent = next
+            .encode()
+            .map_err(Error::from)
+            .and_then(|octets| self.ask(octets, outgoing, self.config.period, now));
+        if !matches!(sent, Ok(true)) {
+            self.lose(ticket);
+        }
+        Ok(())
+    }
+
+    fn read_answer(
+        &mut self,
+        outgoing: &mut Outgoing,
+        body: &PrivateBody,
+    ) -> Result<Answer, MessageError> {
+        let message = Message::decode(body.octets.expose())?;
+        let exchange = match outgoing.exchange {
+            CLUSTER_INIT => "cluster-init",
+            _ => "cluster-update",
+        };
+        let place = MessageError::Place { message: message.content.name(), exchange };
+        match (outgoing.exchange, message.content) {
+            (CLUSTER_UPDATE, Content::PartReceived(_)) => match outgoing.parts.pop_front() {
+                Some(part) => Ok(Answer::More(Message::new(message.group, part))),
+                None => Err(place),
+            },
+            (CLUSTER_INIT, Content::Part(part)) => {
+                let assembly = match &mut outgoing.answer {
+                    Some(assembly) => {
+                        assembly.add(&part)?;
+                        assembly
+                    }
+                    None => outgoing.answer.insert(Assembly::new(&part)?),
+                };
+                let serial = assembly.serial();
+                match assembly.missing() {
+                    Some(number) => {
+                        let next = NextPart { serial, number };
+                        Ok(Answer::More(Message::new(message.group, next)))
+                    }
+                    None => {
+                        let whole = Message::decode(assembly.octets())?;
+                        match whole.content {
+                            Content::Told(_) => Ok(Answer::Whole(whole)),
+                            _ => Err(place),
+                        }
+                    }
+                }
+            }
+            (CLUSTER_INIT, content @ (Content::Told(_) | Content::Refused(_)))
+            | (CLUSTER_UPDATE, content @ (Content::Acknowledged(_) | Content::Refused(_))) => {
+                Ok(Answer::Whole(Message { group: message.group, content }))
+            }
+            _ => Err(place),
+        }
+    }
+}
+
+/// What an answer leads to.
+enum Answer {
+    Whole(Message),
+    /// The next part, or the request for it.
+    More(Message),
+}
