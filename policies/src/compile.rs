@@ -241,6 +241,7 @@ impl Builder {
             }
             if line.sends() {
                 let template = Template {
+                    mode: xfrm::model::Mode::Tunnel,
                     source: local,
                     destination: placeholder,
                     reqid: lane.outbound(slot),
@@ -253,6 +254,7 @@ impl Builder {
             }
             if line.receives() {
                 let template = Template {
+                    mode: xfrm::model::Mode::Tunnel,
                     source: unspecified,
                     destination: local,
                     reqid: lane.inbound(slot),

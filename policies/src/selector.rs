@@ -76,7 +76,7 @@ pub(crate) fn mirror(selector: &Selector) -> Selector {
         protocol: selector.protocol,
         source_port: selector.destination_port,
         destination_port: selector.source_port,
-        interface: selector.interface.clone(),
+        ..selector.clone()
     }
 }
 

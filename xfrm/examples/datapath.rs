@@ -22,7 +22,7 @@ use xfrm::desired::{MAIN_TABLE, PlaceholderRoute};
 use xfrm::kernel::netlink::Netlink;
 use xfrm::key::Key;
 use xfrm::model::{
-    Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
+    Action, Direction, Install, Mode, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
 };
 use xfrm::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Desired, Ownership, Reconciler};
@@ -129,7 +129,13 @@ impl Member {
             };
         let any = self.group;
         let template = |source, destination, reqid| {
-            Action::Protect(Template { source, destination, reqid, optional: false })
+            Action::Protect(Template {
+                mode: Mode::Tunnel,
+                source,
+                destination,
+                reqid,
+                optional: false,
+            })
         };
         let (out, demand) = match self.send {
             Some(_) => {

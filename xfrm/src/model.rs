@@ -30,7 +30,17 @@ pub enum SaRole {
     Outbound,
 }
 
-/// A tunnel-mode ESP state. A group's has replay window 0: a shared SA has no usable counter (RFC
+/// What ESP encapsulates (RFC 4303 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Mode {
+    /// Whole packets.
+    #[default]
+    Tunnel,
+    /// What follows the IP header, between two hosts.
+    Transport,
+}
+
+/// An ESP state. A group's has replay window 0: a shared SA has no usable counter (RFC
 /// 5374 §4.2.1).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sa {
@@ -65,6 +75,11 @@ pub struct Unicast {
     /// Packets by which one may be late (RFC 4303 §3.4.3); 0 does not look at their numbers, as
     /// outbound.
     pub replay_window: u32,
+    /// Sequence numbers of 64 bits (RFC 4303 §2.2.1). The kernel wants a replay window for them,
+    /// outbound too.
+    pub extended_sequence_numbers: bool,
+    /// Tunnel or transport mode.
+    pub mode: Mode,
     /// When the kernel says that the SA nears its end, and ends it; `None` for never.
     pub volume: Option<Volume>,
 }
@@ -104,6 +119,9 @@ pub struct Selector {
     pub source_port: u16,
     /// Destination port, 0 for any.
     pub destination_port: u16,
+    /// Only packets in which no ports can be seen: the kernel takes both of a fragment's for 0.
+    /// Without ports in the selector.
+    pub portless: bool,
     /// Outgoing interface by name; `None` for any. Resolved to its index when applied, and again
     /// when it is re-created.
     pub interface: Option<String>,
@@ -118,6 +136,7 @@ impl Selector {
             protocol: 0,
             source_port: 0,
             destination_port: 0,
+            portless: false,
             interface: None,
         }
     }
@@ -179,12 +198,14 @@ impl Action {
     }
 }
 
-/// The SA that a policy asks for: tunnel-mode ESP.
+/// The SA that a policy asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Template {
-    /// Source address of the SA.
+    /// Tunnel or transport mode.
+    pub mode: Mode,
+    /// Source address of the SA; in transport mode the packet's own counts.
     pub source: IpAddr,
-    /// Destination address of the SA.
+    /// Destination address of the SA; in transport mode the packet's own counts.
     pub destination: IpAddr,
     /// Link to the states.
     pub reqid: Reqid,
@@ -222,6 +243,9 @@ impl fmt::Display for Selector {
         if self.destination_port != 0 {
             write!(f, " destination port {}", self.destination_port)?;
         }
+        if self.portless {
+            f.write_str(" in fragments")?;
+        }
         match &self.interface {
             Some(name) => write!(f, " out of {name}"),
             None => Ok(()),
@@ -255,8 +279,11 @@ impl fmt::Display for Policy {
                 let level = if template.optional { "use" } else { "required" };
                 write!(
                     f,
-                    "ESP {} -> {} reqid {:#x} {level}",
-                    template.source, template.destination, template.reqid.0
+                    "ESP {} -> {} reqid {:#x} {level}{}",
+                    template.source,
+                    template.destination,
+                    template.reqid.0,
+                    if template.mode == Mode::Transport { " transport" } else { "" }
                 )
             }
         }

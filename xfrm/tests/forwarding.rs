@@ -54,6 +54,7 @@ fn desired([groups, prefixes, lines]: [u32; 3]) -> Desired {
                 protocol,
                 source_port,
                 destination_port,
+                portless: false,
                 interface,
             };
             let id = PolicyId { direction, selector };

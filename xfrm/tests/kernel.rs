@@ -21,7 +21,7 @@ use xfrm::interface::interfaces_towards;
 use xfrm::kernel::event::{KernelEvent, What};
 use xfrm::kernel::netlink::EventSource;
 use xfrm::kernel::netlink::Netlink;
-use xfrm::model::{Action, Direction, Policy, PolicyId, Reqid, Selector, Template};
+use xfrm::model::{Action, Direction, Mode, Policy, PolicyId, Reqid, Selector, Template};
 use xfrm::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Desired, Error, Op, Ownership, Parts, Reconciler};
 
@@ -61,6 +61,7 @@ fn desired() -> Desired {
         desired.policies.insert(id.clone(), Policy { id, priority, action });
     };
     let template = Template {
+        mode: Mode::Tunnel,
         source: "0.0.0.0".parse().unwrap(),
         destination: "10.0.1.1".parse().unwrap(),
         reqid: Reqid(0x4744_0001),
@@ -84,6 +85,7 @@ fn desired() -> Desired {
         protocol: 17,
         source_port: 0,
         destination_port: 520,
+        portless: false,
         interface: None,
     };
     desired.preservation = Some(Preservation {
@@ -316,6 +318,7 @@ fn tables_of_many_megabytes_are_replaced_in_one_transaction() {
                 protocol: 17,
                 source_port: 0,
                 destination_port: 53,
+                portless: false,
                 interface: None,
             };
             let preservation = Preservation {

@@ -20,7 +20,7 @@ use xfrm::desired::{MAIN_TABLE, PlaceholderRoute};
 use xfrm::kernel::fake::{FakeKernel, Fault, Packet};
 use xfrm::key::Key;
 use xfrm::model::{
-    Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
+    Action, Direction, Install, Mode, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
 };
 use xfrm::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Current, Desired, Entry, Error, Kernel, Op, Ownership, Parts, Reconciler, plan};
@@ -85,6 +85,7 @@ impl Draw {
                 protocol: protocol * 17,
                 source_port: 0,
                 destination_port: 0,
+                portless: false,
                 interface: [None, Some("lan"), Some("absent")][usize::from(interface)]
                     .map(str::to_owned),
             };
@@ -92,6 +93,7 @@ impl Draw {
             let template = |optional| {
                 let (source, destination) = (address("0.0.0.0"), address("10.0.1.1"));
                 Action::Protect(Template {
+                    mode: Mode::Tunnel,
                     source,
                     destination,
                     reqid: Reqid(0x4744_0001),

@@ -259,6 +259,7 @@ fn matches(id: &PolicyId, direction: Direction, packet: &Packet) -> bool {
         && selector.source.contains(&packet.source)
         && selector.destination.contains(&packet.destination)
         && (selector.protocol == 0 || selector.protocol == packet.protocol)
+        && (!selector.portless || (packet.source_port, packet.destination_port) == (0, 0))
         && (selector.source_port == 0 || selector.source_port == packet.source_port)
         && (selector.destination_port == 0 || selector.destination_port == packet.destination_port)
         && (selector.interface.is_none() || selector.interface == packet.interface)

@@ -379,6 +379,7 @@ fn icmp_errors_that_quote_the_group_are_stopped_unless_it_is_excluded() {
         protocol: 17,
         source_port: 0,
         destination_port: 53,
+        portless: false,
         interface: None,
     };
     with_exclude.exclude.insert(excluded.clone());
@@ -474,8 +475,15 @@ fn what_may_arrive_in_clear_is_not_let_out() {
     let (source, destination) =
         ("172.16.0.0/12".parse().unwrap(), "172.16.0.0/12".parse().unwrap());
     let (protocol, source_port, destination_port, interface) = (0, 0, 0, None);
-    let selector =
-        Selector { source, destination, protocol, source_port, destination_port, interface };
+    let selector = Selector {
+        source,
+        destination,
+        protocol,
+        source_port,
+        destination_port,
+        portless: false,
+        interface,
+    };
     passive.exclude_arriving.insert(selector);
     let chains = chains(&passive);
     for (table, family, arriving, leaving) in [

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::constants::{
-    IPPROTO_ESP, XFRM_INF, XFRM_MODE_TUNNEL, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD,
-    XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRMA_IF_ID, XFRMA_MARK, XFRMA_TMPL,
+    IPPROTO_ESP, XFRM_INF, XFRM_POLICY_ALLOW, XFRM_POLICY_BLOCK, XFRM_POLICY_FWD, XFRM_POLICY_IN,
+    XFRM_POLICY_OUT, XFRMA_IF_ID, XFRMA_MARK, XFRMA_TMPL,
 };
 use netlink_packet_xfrm::{Selector as KernelSelector, UserPolicyId, UserPolicyInfo, UserTemplate};
 
 use crate::attribute::{Attributes, find};
 use crate::error::Error;
-use crate::kernel::netlink::sa::{address, only_a_hard_time_limit};
+use crate::kernel::netlink::sa::{address, mode_number, mode_of, only_a_hard_time_limit};
 use crate::model::{Action, Direction, Policy, PolicyId, Reqid, Selector, Template};
 
 /// Length of `struct xfrm_userpolicy_info`.
@@ -44,7 +44,7 @@ pub(crate) fn encode(
     template.source(&wanted.source);
     template.destination(&wanted.destination);
     template.protocol(IPPROTO_ESP);
-    template.mode(XFRM_MODE_TUNNEL);
+    template.mode(mode_number(wanted.mode));
     template.reqid(wanted.reqid.0);
     template.optional(wanted.optional);
     let mut value = [0; TEMPLATE];
@@ -69,7 +69,7 @@ fn encode_selector(
     kernel.source_prefix(&selector.source.network(), selector.source.prefix_len());
     kernel.destination_prefix(&selector.destination.network(), selector.destination.prefix_len());
     kernel.proto = selector.protocol;
-    let mask = |port: u16| if port == 0 { 0 } else { u16::MAX };
+    let mask = |port: u16| if port == 0 && !selector.portless { 0 } else { u16::MAX };
     (kernel.sport, kernel.sport_mask) = (selector.source_port, mask(selector.source_port));
     (kernel.dport, kernel.dport_mask) =
         (selector.destination_port, mask(selector.destination_port));
@@ -131,15 +131,12 @@ fn decode_template(value: &[u8]) -> Option<Template> {
     }
     let template = UserTemplate::parse(value).ok()?;
     let any = [template.aalgos, template.ealgos, template.calgos] == [u32::MAX; 3];
-    if template.mode != XFRM_MODE_TUNNEL
-        || template.id.proto != IPPROTO_ESP
-        || template.id.spi != 0
-        || template.share != 0
-        || !any
-    {
+    let mode = mode_of(template.mode)?;
+    if template.id.proto != IPPROTO_ESP || template.id.spi != 0 || template.share != 0 || !any {
         return None;
     }
     Some(Template {
+        mode,
         source: address(&template.saddr, template.family)?,
         destination: address(&template.id.daddr, template.family)?,
         reqid: Reqid(template.reqid),
@@ -159,6 +156,8 @@ fn decode_selector(kernel: &KernelSelector, names: &BTreeMap<u32, String>) -> Op
         protocol: kernel.proto,
         source_port: kernel.sport & kernel.sport_mask,
         destination_port: kernel.dport & kernel.dport_mask,
+        portless: [kernel.sport, kernel.dport] == [0; 2]
+            && [kernel.sport_mask, kernel.dport_mask] == [u16::MAX; 2],
         interface,
     })
 }
@@ -174,22 +173,33 @@ fn direction_number(direction: Direction) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Mode;
 
     fn policies() -> Vec<Policy> {
-        let template = |optional| {
+        let template = |mode, optional| {
             let (source, destination) = ("10.0.1.1".parse().unwrap(), "192.0.2.1".parse().unwrap());
-            Action::Protect(Template { source, destination, reqid: Reqid(0x4744_0000), optional })
+            let reqid = Reqid(0x4744_0000);
+            Action::Protect(Template { mode, source, destination, reqid, optional })
         };
         let mut policies = Vec::new();
         for direction in [Direction::In, Direction::Out, Direction::Forward] {
-            for action in [Action::Allow, Action::Block, template(false), template(true)] {
-                for (interface, destination_port) in [(None, 0), (Some("lan"), 848)] {
+            for action in [
+                Action::Allow,
+                Action::Block,
+                template(Mode::Tunnel, false),
+                template(Mode::Tunnel, true),
+                template(Mode::Transport, false),
+            ] {
+                for (interface, destination_port, portless) in
+                    [(None, 0, false), (Some("lan"), 848, false), (None, 0, true)]
+                {
                     let selector = Selector {
                         source: "172.16.0.0/12".parse().unwrap(),
                         destination: "10.0.0.0/8".parse().unwrap(),
                         protocol: if destination_port == 0 { 0 } else { 17 },
                         source_port: 0,
                         destination_port,
+                        portless,
                         interface: interface.map(str::to_owned),
                     };
                     let id = PolicyId { direction, selector };

@@ -5,11 +5,11 @@ use core::time::Duration;
 
 use netlink_packet_core::Emitable;
 use netlink_packet_xfrm::constants::{
-    AF_INET, AF_INET6, IPPROTO_ESP, XFRM_INF, XFRM_MODE_TUNNEL, XFRM_SA_XFLAG_OSEQ_MAY_WRAP,
-    XFRM_STATE_AF_UNSPEC, XFRM_STATE_NOPMTUDISC, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC,
-    XFRMA_ALG_COMP, XFRMA_ALG_CRYPT, XFRMA_COADDR, XFRMA_ENCAP, XFRMA_IF_ID, XFRMA_MARK,
-    XFRMA_OFFLOAD_DEV, XFRMA_REPLAY_ESN_VAL, XFRMA_REPLAY_VAL, XFRMA_SA_EXTRA_FLAGS,
-    XFRMA_SET_MARK, XFRMA_SET_MARK_MASK, XFRMA_TFCPAD,
+    AF_INET, AF_INET6, IPPROTO_ESP, XFRM_INF, XFRM_MODE_TRANSPORT, XFRM_MODE_TUNNEL,
+    XFRM_SA_XFLAG_OSEQ_MAY_WRAP, XFRM_STATE_AF_UNSPEC, XFRM_STATE_ESN, XFRM_STATE_NOPMTUDISC,
+    XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC, XFRMA_ALG_COMP, XFRMA_ALG_CRYPT, XFRMA_COADDR,
+    XFRMA_ENCAP, XFRMA_IF_ID, XFRMA_MARK, XFRMA_OFFLOAD_DEV, XFRMA_REPLAY_ESN_VAL,
+    XFRMA_REPLAY_VAL, XFRMA_SA_EXTRA_FLAGS, XFRMA_SET_MARK, XFRMA_SET_MARK_MASK, XFRMA_TFCPAD,
 };
 use netlink_packet_xfrm::{Address, LifetimeConfig, UserSaId, UserSaInfo};
 use zeroize::Zeroizing;
@@ -20,7 +20,7 @@ use crate::counters::Counters;
 use crate::error::Error;
 use crate::kernel::InstalledSa;
 use crate::key::Key;
-use crate::model::{Install, Reqid, Sa, SaId, SaRole, Unicast, Volume};
+use crate::model::{Install, Mode, Reqid, Sa, SaId, SaRole, Unicast, Volume};
 
 /// Length of `struct xfrm_usersa_info`.
 const SA_INFO: usize = 224;
@@ -36,14 +36,18 @@ pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
     info.id.spi = sa.id.spi;
     info.id.proto = IPPROTO_ESP;
     info.reqid = sa.reqid.0;
-    info.mode = XFRM_MODE_TUNNEL;
     // Any inner address: without the flag an IPv4 tunnel takes IPv4 only, which is what the model
     // has.
     info.flags = if sa.no_path_mtu_discovery { XFRM_STATE_NOPMTUDISC } else { 0 };
     if let Some(limit) = sa.hard_lifetime {
         info.lifetime_cfg.hard_add_expires_seconds = limit.as_secs().max(1);
     }
-    let Unicast { replay_window, volume } = sa.unicast.unwrap_or_default();
+    let Unicast { replay_window, extended_sequence_numbers, mode, volume } =
+        sa.unicast.unwrap_or_default();
+    info.mode = mode_number(mode);
+    if extended_sequence_numbers {
+        info.flags |= XFRM_STATE_ESN;
+    }
     if let Some(Volume { soft, hard }) = volume {
         info.lifetime_cfg.soft_byte_limit = soft.max(1);
         info.lifetime_cfg.hard_byte_limit = hard.max(1);
@@ -87,6 +91,19 @@ fn replay_state(window: u32) -> Vec<u8> {
     }
     state.resize(REPLAY_HEADER.saturating_add(words as usize * 4), 0);
     state
+}
+
+/// The kernel's number of a mode.
+pub(crate) fn mode_number(mode: Mode) -> u8 {
+    match mode {
+        Mode::Tunnel => XFRM_MODE_TUNNEL,
+        Mode::Transport => XFRM_MODE_TRANSPORT,
+    }
+}
+
+/// The mode with a number of the kernel's; `None` for those that we never use.
+pub(crate) fn mode_of(number: u8) -> Option<Mode> {
+    [Mode::Tunnel, Mode::Transport].into_iter().find(|mode| mode_number(*mode) == number)
 }
 
 /// Octets of `struct xfrm_replay_state_esn` before its bitmap.
@@ -167,12 +184,12 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
     let role = if source.is_unspecified() { SaRole::Inbound } else { SaRole::Outbound };
     let reqid = Reqid(info.reqid);
     let known = plain
-        && info.mode == XFRM_MODE_TUNNEL
         && info.replay_window == 0
-        && info.flags & !(XFRM_STATE_NOPMTUDISC | XFRM_STATE_AF_UNSPEC) == 0
+        && info.flags & !(XFRM_STATE_NOPMTUDISC | XFRM_STATE_AF_UNSPEC | XFRM_STATE_ESN) == 0
         && extra & !XFRM_SA_XFLAG_OSEQ_MAY_WRAP == 0
         && only_known_limits(&info.lifetime_cfg);
-    let installed = protection.filter(|_| known).map(|protection| InstalledSa {
+    let made = protection.filter(|_| known).zip(mode_of(info.mode));
+    let installed = made.map(|(protection, mode)| InstalledSa {
         sa: Sa {
             id,
             source,
@@ -182,7 +199,13 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
             no_path_mtu_discovery: info.flags & XFRM_STATE_NOPMTUDISC != 0,
             sequence_may_wrap: extra & XFRM_SA_XFLAG_OSEQ_MAY_WRAP != 0,
             install: Install::Freely,
-            unicast: unicast(replay_window, &info.lifetime_cfg),
+            unicast: Some(Unicast {
+                replay_window,
+                extended_sequence_numbers: info.flags & XFRM_STATE_ESN != 0,
+                mode,
+                volume: volume(&info.lifetime_cfg),
+            })
+            .filter(|unicast| *unicast != Unicast::default()),
             hard_lifetime: Some(info.lifetime_cfg.hard_add_expires_seconds)
                 .filter(|seconds| !matches!(*seconds, 0 | XFRM_INF))
                 .map(Duration::from_secs),
@@ -195,11 +218,10 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
     Some(Seen { id, reqid, installed })
 }
 
-fn unicast(replay_window: u32, limits: &LifetimeConfig) -> Option<Unicast> {
+fn volume(limits: &LifetimeConfig) -> Option<Volume> {
     let is_bound = |limit: &u64| !matches!(*limit, 0 | XFRM_INF);
     let (soft, hard) = (limits.soft_byte_limit, limits.hard_byte_limit);
-    let volume = Some(Volume { soft, hard }).filter(|_| is_bound(&soft) && is_bound(&hard));
-    Some(Unicast { replay_window, volume }).filter(|unicast| *unicast != Unicast::default())
+    Some(Volume { soft, hard }).filter(|_| is_bound(&soft) && is_bound(&hard))
 }
 
 /// Whether nothing but [`Sa::hard_lifetime`] and a [`Volume`] ends it.
@@ -333,11 +355,19 @@ mod tests {
     }
 
     #[test]
-    fn replay_windows_and_volumes_read_back() {
+    fn what_an_sa_with_one_sender_has_reads_back() {
         let volume = Some(Volume { soft: 900 << 10, hard: 1 << 20 });
-        for (replay_window, volume) in [(64, None), (1024, volume), (0, volume), (4096, None)] {
+        for (replay_window, volume, extended_sequence_numbers, mode) in [
+            (64, None, false, Mode::Tunnel),
+            (1024, volume, true, Mode::Transport),
+            (0, volume, false, Mode::Tunnel),
+            (1, None, true, Mode::Tunnel),
+            (0, None, false, Mode::Transport),
+            (4096, None, false, Mode::Tunnel),
+        ] {
             for protection in all() {
-                let unicast = Some(Unicast { replay_window, volume });
+                let unicast =
+                    Some(Unicast { replay_window, extended_sequence_numbers, mode, volume });
                 let sa = Sa { unicast, ..sa(protection, false) };
                 let seen = decode(encode(&sa).unwrap().as_octets()).unwrap();
                 assert_eq!(seen.installed.unwrap().sa, sa);
