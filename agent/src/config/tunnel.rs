@@ -5,15 +5,17 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use daemon::configuration::{
-    Located, Place, Problem, Read, Words, choice, key_source, list, list_or, one_of, optional,
-    optional_one_of, place, required, value,
+    Located, Place, Problem, Read, Words, choice, key_source, list_or, one_of, optional,
+    optional_list, optional_one_of, place, required, value,
 };
 use daemon::options;
 use daemon::secrets::SecretSource;
 use ike::config::{Identity, Phase1Policy};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
-use ike::dead_peer_detection::{Mode, Settings};
-use ike::quick::{ChildPolicy, EspAlgorithms, EspEncryption, EspIntegrity};
+use ike::dead_peer_detection::{Mode as DetectionMode, Settings};
+use ike::quick::{
+    ChildPolicy, EspAlgorithms, EspEncryption, EspIntegrity, Mode, Selectors, TrafficSelector,
+};
 use ipnet::IpNet;
 use toml::de::DeValue;
 
@@ -40,6 +42,8 @@ pub struct Tunnel {
     pub peer_identity: Identity,
     pub local_networks: Vec<IpNet>,
     pub remote_networks: Vec<IpNet>,
+    /// Which of their traffic it carries.
+    pub traffic: Traffic,
     pub pre_shared_key: Arc<Secret>,
     /// What Quick Mode may negotiate.
     pub policy: ChildPolicy,
@@ -49,6 +53,15 @@ pub struct Tunnel {
     pub dead_peer_detection: Settings,
     /// Priority of its policies in the kernel.
     pub priority: u32,
+}
+
+/// The traffic of a tunnel, beside its networks. 0 stands for any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// IP protocol.
+    pub protocol: u8,
+    pub local_port: u16,
+    pub remote_port: u16,
 }
 
 /// When SAs are negotiated.
@@ -90,8 +103,13 @@ const PROFILE: Words<Profile> = &[
 const START: Words<Start> =
     &[("now", Start::Now), ("traffic", Start::Traffic), ("answer", Start::Answer)];
 
-const DEAD_PEER_DETECTION: Words<Mode> =
-    &[("on", Mode::On), ("answer", Mode::AnswerOnly), ("off", Mode::Off)];
+const DEAD_PEER_DETECTION: Words<DetectionMode> = &[
+    ("on", DetectionMode::On),
+    ("answer", DetectionMode::AnswerOnly),
+    ("off", DetectionMode::Off),
+];
+
+const MODE: Words<Mode> = &[("tunnel", Mode::Tunnel), ("transport", Mode::Transport)];
 
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -134,11 +152,25 @@ options! {
         /// The address of the other end. One tunnel for each pair of addresses.
         pub peer: Option<Located<IpAddr>> = required("peer").set("\"203.0.113.1\"");
         /// Networks on this side. Each pair of a local and a remote network has SAs of its own.
-        pub local_networks: Vec<Located<IpNet>> = list("local-networks").set("[\"172.16.1.0/24\"]");
+        pub local_networks: Vec<Located<IpNet>> = optional_list("local-networks").set("[\"172.16.1.0/24\"]");
         /// Networks on the other side. They overlap neither with those of this side nor with those
         /// of another tunnel.
         pub remote_networks: Vec<Located<IpNet>> =
-            list("remote-networks").set("[\"192.168.0.0/24\"]");
+            optional_list("remote-networks").set("[\"192.168.0.0/24\"]");
+        /// What ESP carries: "tunnel", whole packets between the networks of both sides; or
+        /// "transport", what follows the IP header, between the two ends alone: then the networks
+        /// are left out.
+        pub mode: Mode = one_of("mode", Mode::Tunnel, MODE);
+        /// Only this IP protocol: 6 for TCP, 17 for UDP, 47 for GRE. Other traffic between the
+        /// networks passes in clear. Without it, everything.
+        pub protocol: Option<Located<u8>> = optional("protocol").within(1..=255).example("6");
+        /// Only this port on our side, with a protocol that has ports. Fragments of packets show
+        /// none: those of this protocol between the networks are dropped.
+        pub local_port: Option<Located<u16>> = optional("local-port").within(1..=u16::MAX)
+            .example("179");
+        /// Only this port on the other side.
+        pub remote_port: Option<Located<u16>> = optional("remote-port").within(1..=u16::MAX)
+            .example("179");
         /// The identity that we prove. Without it, the local address.
         pub identity: Option<Located<Identity>> = optional("identity")
             .example("{ address = \"198.51.100.1\" }");
@@ -172,14 +204,17 @@ options! {
         /// Dead peer detection (RFC 3706): "on" asks the peer when nothing came for an interval, and
         /// gives its SAs up after five questions without an answer; "answer" answers alone (one-way);
         /// "off" does neither.
-        pub dead_peer_detection: Option<Located<Mode>> =
-            optional_one_of("dead-peer-detection", DEAD_PEER_DETECTION).usual(&Mode::On);
+        pub dead_peer_detection: Option<Located<DetectionMode>> =
+            optional_one_of("dead-peer-detection", DEAD_PEER_DETECTION).usual(&DetectionMode::On);
         /// How long nothing may come from the peer before it is asked, and how long each question
         /// waits for its answer.
         pub dead_peer_interval: Duration = value("dead-peer-interval", Duration::from_secs(10))
             .within(Duration::from_secs(1)..=Duration::from_secs(3600));
         /// Packets by which one may be late before it counts as a replay (RFC 4303 §3.4.3).
         pub replay_window: u32 = value("replay-window", 1024).within(32..=4096);
+        /// Offer and take sequence numbers of 64 bits (RFC 4304): for lines on which an SA carries
+        /// more than four thousand million packets.
+        pub extended_sequence_numbers: bool = value("extended-sequence-numbers", false);
         /// Allow what is weak: 3DES, MD5 and Diffie-Hellman groups 1, 2, 5, 24, in ESP and in the
         /// gateway's policy.
         pub legacy: bool = value("legacy", false);
@@ -212,7 +247,7 @@ pub struct Filled {
     pub pfs: Option<DhGroup>,
     pub esp_lifetime: Duration,
     pub kilobytes: Option<u32>,
-    pub dead_peer_detection: Mode,
+    pub dead_peer_detection: DetectionMode,
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -227,7 +262,7 @@ const COMMON: Filled = Filled {
     pfs: Some(DhGroup::Modp2048),
     esp_lifetime: HOUR,
     kilobytes: None,
-    dead_peer_detection: Mode::On,
+    dead_peer_detection: DetectionMode::On,
 };
 
 const fn cbc(encryption: EspEncryption, integrity: EspIntegrity) -> EspAlgorithms {
@@ -282,7 +317,7 @@ impl Profile {
                 pfs: None,
                 kilobytes: Some(102_400_000),
                 // Its policy-based gateways do not support it.
-                dead_peer_detection: Mode::AnswerOnly,
+                dead_peer_detection: DetectionMode::AnswerOnly,
                 ..COMMON
             },
             Self::Alibaba => Filled {
@@ -309,6 +344,17 @@ impl Profile {
 }
 
 impl Tunnel {
+    /// What each pair of SAs carries, in the order of the file.
+    pub fn selectors(&self) -> impl Iterator<Item = Selectors> + '_ {
+        let Traffic { protocol, local_port, remote_port } = self.traffic;
+        let selector =
+            move |net, port| TrafficSelector { protocol, port, ..TrafficSelector::net(net) };
+        self.pairs().map(move |(local, remote)| Selectors {
+            local: selector(local, local_port),
+            remote: selector(remote, remote_port),
+        })
+    }
+
     /// Pairs of a local and a remote network, in the order of the file.
     pub fn pairs(&self) -> impl Iterator<Item = (IpNet, IpNet)> + '_ {
         let remote = &self.remote_networks;

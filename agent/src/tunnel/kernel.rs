@@ -9,8 +9,8 @@ use xfrm::Desired;
 use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
 use xfrm::key::Key;
 use xfrm::model::{
-    Action, Direction, Install, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
-    Unicast, Volume,
+    Action, Direction, Install, Mode, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector,
+    Template, Unicast, Volume,
 };
 
 use super::IKE_PORT;
@@ -38,7 +38,7 @@ pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, now: BootTime) {
             let id = SaId { destination: tunnel.config().local, spi: pair.spi() };
             let window = tunnel.config().replay_window;
             let sa = Sa {
-                unicast: Some(Unicast { replay_window: window, volume: None }),
+                unicast: unicast(pair, window, None),
                 ..common(id, reqid, pair, &pair.sas.inbound, now)
             };
             desired.sas.insert(id, sa);
@@ -53,7 +53,8 @@ pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, now: BootTime) {
                 source: tunnel.config().local,
                 // A second installation would begin the same initialisation vectors once more.
                 install: if combined { Install::Once } else { Install::Freely },
-                unicast: volume.map(|volume| Unicast { replay_window: 0, volume: Some(volume) }),
+                // The kernel looks at no window here, and wants one beside numbers of 64 bits.
+                unicast: unicast(pair, pair.sas.extended_sequence_numbers.into(), volume),
                 ..common(id, reqid, pair, &pair.sas.outbound, now)
             };
             desired.sas.insert(id, sa);
@@ -74,6 +75,21 @@ fn common(id: SaId, reqid: Reqid, pair: &Pair, keys: &EspKeys, now: BootTime) ->
         install: Install::Freely,
         hard_lifetime: Some(pair.expires().saturating_since(now) + SLACK),
         unicast: None,
+    }
+}
+
+/// What an SA has beside keys; `None` where that is nothing.
+fn unicast(pair: &Pair, replay_window: u32, volume: Option<Volume>) -> Option<Unicast> {
+    let extended_sequence_numbers = pair.sas.extended_sequence_numbers;
+    let mode = mode(pair.sas.mode);
+    let unicast = Unicast { replay_window, extended_sequence_numbers, mode, volume };
+    Some(unicast).filter(|unicast| *unicast != Unicast::default())
+}
+
+fn mode(mode: ike::quick::Mode) -> Mode {
+    match mode {
+        ike::quick::Mode::Tunnel => Mode::Tunnel,
+        ike::quick::Mode::Transport => Mode::Transport,
     }
 }
 
@@ -143,17 +159,35 @@ fn policies(tunnel: &Tunnel, flow: &Flow, desired: &mut Desired) {
     let (ours, theirs) = (flow.selectors.local, flow.selectors.remote);
     let (local, peer) = (tunnel.config().local, tunnel.config().peer);
     let priority = tunnel.config().priority;
+    let mode = mode(tunnel.config().policy.mode);
     let template = |source, destination, reqid| {
-        Action::Protect(Template { source, destination, reqid, optional: false })
+        Action::Protect(Template { mode, source, destination, reqid, optional: false })
     };
-    let leaving = template(local, peer, outbound);
-    let arriving = template(ANY, local, inbound);
+    // In transport mode the addresses are those of the packets.
+    let (leaving, arriving) = match mode {
+        Mode::Tunnel => (template(local, peer, outbound), template(ANY, local, inbound)),
+        Mode::Transport => (template(ANY, ANY, outbound), template(ANY, ANY, inbound)),
+    };
     for (direction, from, to, action) in [
         (Direction::Out, ours, theirs, leaving),
         (Direction::In, theirs, ours, arriving),
         (Direction::Forward, theirs, ours, arriving),
     ] {
         let Some(selector) = selector(from, to) else { continue };
+        if mode == Mode::Transport && direction == Direction::Forward {
+            continue;
+        }
+        // Where ports decide, a fragment shows none: it would pass in clear.
+        if selector.has_ports() {
+            let selector = Selector {
+                source_port: 0,
+                destination_port: 0,
+                portless: true,
+                ..selector.clone()
+            };
+            let id = PolicyId { direction, selector };
+            desired.policies.insert(id.clone(), Policy { id, priority, action: Action::Block });
+        }
         let id = PolicyId { direction, selector };
         desired.policies.insert(id.clone(), Policy { id, priority, action });
     }
@@ -170,6 +204,7 @@ fn selector(from: TrafficSelector, to: TrafficSelector) -> Option<Selector> {
         protocol: from.protocol,
         source_port: from.port,
         destination_port: to.port,
+        portless: false,
         interface: None,
     })
 }

@@ -12,7 +12,7 @@ use ike::crypto::SeededRng;
 use ike::dead_peer_detection::Mode;
 use ike::error::{Error, NotAccepted, PeerMisbehaved};
 use ike::peer::{ChildConfig, Peer, PeerConfig, PeerEvent};
-use ike::quick::{Selectors, TrafficSelector};
+use ike::quick::Selectors;
 use ike::session::PeerAddress;
 use xfrm::model::{Reqid, SaId};
 
@@ -62,11 +62,8 @@ impl Tunnel {
     /// A tunnel of which nothing has been said. `numbers` gives each pair of networks its reqids.
     pub fn new(config: config::Tunnel, numbers: &[(u16, Reqid, Reqid)], seed: [u8; 32]) -> Self {
         let mut rng = SeededRng::from_seed(seed);
-        let pairs = config.pairs().map(|(local, remote)| Selectors {
-            local: TrafficSelector::net(local),
-            remote: TrafficSelector::net(remote),
-        });
-        let flows: Vec<Flow> = pairs
+        let flows: Vec<Flow> = config
+            .selectors()
             .zip(numbers)
             .map(|(selectors, (number, outbound, inbound))| Flow {
                 selectors,

@@ -29,7 +29,8 @@ pub use secret::{check_length, shared_keys, state_key};
 pub use selector::Selector;
 pub use setting::{
     Setting, Words, flattened, is_named, key_source, list, list_or, located, one_of, optional,
-    optional_one_of, optional_table, parsed, place, required, table, tables, usual, value,
+    optional_list, optional_one_of, optional_table, parsed, place, required, table, tables, usual,
+    value,
 };
 pub use table::{Located, Place, Table};
 pub(crate) use value::closest;

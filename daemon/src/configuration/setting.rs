@@ -372,6 +372,11 @@ pub fn list<T: Read>(key: &'static str) -> Setting<T, Vec<Located<T>>> {
     setting
 }
 
+/// A list that may be missing; one that is there must have an element.
+pub fn optional_list<T: Read>(key: &'static str) -> Setting<T, Vec<Located<T>>> {
+    elements(key, Vec::new)
+}
+
 /// A list with a default; one that is there must have an element.
 pub fn list_or<T: Read + Clone, const N: usize>(
     key: &'static str,

@@ -73,6 +73,38 @@ const AGREED: &[Ends] = &[
     },
 ];
 
+/// Sequence numbers of 64 bits.
+const EXTENDED: Ends = Ends {
+    what: "AES-256-CBC, SHA2-256, sequence numbers of 64 bits",
+    tunnel: "esp = [\"aes-256-cbc-sha2-256\"]\nextended-sequence-numbers = true",
+    esp: "aes256-sha256-esn-modp2048",
+    ..STRONG
+};
+
+/// What follows the IP header, between the two routers.
+const TRANSPORT: Ends = Ends {
+    what: "transport mode between the ends",
+    tunnel: "mode = \"transport\"",
+    child: "mode = transport",
+    networks: "10.0.2.1/32",
+    ..STRONG
+};
+
+impl Ends {
+    fn is_transport(&self) -> bool {
+        self.child.contains("transport")
+    }
+
+    /// Our side, as strongSwan names it.
+    fn their_remote(&self) -> &'static str {
+        match self {
+            _ if self.is_transport() => "10.0.1.1/32",
+            _ if self.networks.contains("[icmp]") => "172.16.1.0/24[icmp]",
+            _ => "172.16.1.0/24",
+        }
+    }
+}
+
 struct Play<'l> {
     lab: &'l mut Lab,
     agent: Daemon,
@@ -97,6 +129,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let moment = lab.now()?;
     let mut play = Play { lab: &mut lab, agent, charon };
     play.agreements(narrative);
+    play.modes(narrative);
     play.rekeys(narrative);
     play.mishaps(narrative);
     play.refusals(narrative);
@@ -148,6 +181,61 @@ impl Play<'_> {
         }
         if let Ok(text) = self.lab.show_text(G1, &["tunnel", "detail"]) {
             narrative.show("gdoictl show tunnel detail", &text);
+        }
+    }
+
+    /// What an SA between two peers can have beside algorithms.
+    fn modes(&mut self, narrative: &mut Narrative) {
+        narrative.chapter("Sequence numbers of 64 bits, one protocol, transport mode");
+        for start in ["now", "answer"] {
+            narrative.state("esn", &format!("{}, start = {start}", EXTENDED.what), || {
+                self.change(&EXTENDED, start)?;
+                if start == "answer" {
+                    self.charon.initiate("net")?;
+                }
+                let finding = self.carries(true)?;
+                let count = |node: Node| {
+                    let states = node.ip("xfrm state")?;
+                    // Not "anti-replay esn context", which is the form of a wide window.
+                    let is_extended =
+                        |line: &&str| line.contains(" flag ") && line.trim_end().ends_with(" esn");
+                    Ok::<_, anyhow::Error>(states.lines().filter(is_extended).count())
+                };
+                let extended = [count(G1)?, count(G2)?];
+                let evidence = format!("{}; {extended:?} SAs", finding.evidence);
+                Ok(Finding::new(finding.holds && extended == [2, 2], evidence))
+            });
+        }
+        narrative.state("protocol", "ICMP alone goes through the tunnel", || {
+            let alone = Ends { tunnel: "protocol = 1", networks: "172.16.2.0/24[icmp]", ..STRONG };
+            self.change(&alone, "now")?;
+            let finding = self.carries(true)?;
+            let policies = G1.ip("xfrm policy")?.matches("proto icmp").count();
+            Ok(Finding::new(
+                finding.holds && policies == 3,
+                format!("{}; {policies} policies", finding.evidence),
+            ))
+        });
+        for start in ["now", "answer"] {
+            narrative.state("transport", &format!("{}, start = {start}", TRANSPORT.what), || {
+                self.change(&TRANSPORT, start)?;
+                if start == "answer" {
+                    self.charon.initiate("net")?;
+                }
+                let state = self.wait_state(|state| state == "active")?;
+                let moment = self.lab.now()?;
+                let answers = pings(G1, "10.0.2.1")?;
+                let crossed = self.lab.core_since(moment)?;
+                let packets = crossed.iter().filter(|one| one.packet.protocol == ESP).count();
+                let modes = G1.ip("xfrm state")?.matches("mode transport").count();
+                let evidence = format!(
+                    "{state}; {answers} of 3 answers, {packets} ESP packets seen, {modes} SAs"
+                );
+                Ok(Finding::new(
+                    state == "active" && answers == 3 && packets >= 6 && modes == 2,
+                    evidence,
+                ))
+            });
         }
     }
 
@@ -366,11 +454,14 @@ const EMPTY: &str = "control-socket = \"{}\"\n\n[[gateway]]\nname = \"idle\"\n\n
     pre-shared-key-file = \"/run/gdoi-lab/tunnel.psk\"\nstart = \"answer\"\n";
 
 fn ours(lab: &Lab, ends: &Ends, start: &str) -> String {
+    let networks = match ends.is_transport() {
+        true => "",
+        false => "local-networks = [\"172.16.1.0/24\"]\nremote-networks = [\"172.16.2.0/24\"]\n",
+    };
     format!(
         "control-socket = \"{}\"\n\n[[gateway]]\nname = \"lab\"\n{}\n\n[[tunnel]]\nname = \
          \"site\"\ngateway = \"lab\"\nlocal-address = \"10.0.1.1\"\npeer = \
-         \"10.0.2.1\"\nlocal-networks = [\"172.16.1.0/24\"]\nremote-networks = \
-         [\"172.16.2.0/24\"]\npre-shared-key-file = \"{}\"\nstart = \"{start}\"\n{}\n",
+         \"10.0.2.1\"\n{networks}pre-shared-key-file = \"{}\"\nstart = \"{start}\"\n{}\n",
         socket(lab),
         ends.gateway,
         lab.file("tunnel.psk").display(),
@@ -383,8 +474,13 @@ fn theirs(ends: &Ends) -> String {
         "connections {{\n  lab {{\n    version = 1\n    local_addrs = 10.0.2.1\n    remote_addrs = \
          10.0.1.1\n    proposals = {}\n    local {{\n      auth = psk\n    }}\n    remote {{\n      \
          auth = psk\n    }}\n    children {{\n      net {{\n        local_ts = {}\n        \
-         remote_ts = 172.16.1.0/24\n        esp_proposals = {}\n        {}\n      }}\n    }}\n  \
+         remote_ts = {}\n        esp_proposals = {}\n        {}\n      }}\n    }}\n  \
          }}\n}}\nsecrets {{\n  ike-lab {{\n    secret = \"{}\"\n  }}\n}}\n",
-        ends.ike, ends.networks, ends.esp, ends.child, ends.key
+        ends.ike,
+        ends.networks,
+        ends.their_remote(),
+        ends.esp,
+        ends.child,
+        ends.key
     )
 }

@@ -18,8 +18,11 @@ use policies::precedence::{BASE, TUNNEL};
 use super::{Check, Group};
 use crate::config::file::File;
 use crate::config::tunnel::{
-    Gateway, GatewayTable, MOST_PAIRS, MOST_TUNNELS, Pfs, Tunnel, TunnelTable,
+    Gateway, GatewayTable, MOST_PAIRS, MOST_TUNNELS, Pfs, Traffic, Tunnel, TunnelTable,
 };
+
+/// TCP, UDP, DCCP, SCTP and UDP-Lite.
+const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
 impl Check<'_> {
     /// All tunnels; `None` when something is missing, which is then noted.
@@ -100,8 +103,13 @@ impl Check<'_> {
         };
         let nets = |list: &[Located<IpNet>]| list.iter().map(|net| net.value.trunc()).collect();
         let (local, peer) = (local?, peer?);
-        let local_networks: Vec<IpNet> = nets(&typed.local_networks);
-        let remote_networks: Vec<IpNet> = nets(&typed.remote_networks);
+        let mut local_networks: Vec<IpNet> = nets(&typed.local_networks);
+        let mut remote_networks: Vec<IpNet> = nets(&typed.remote_networks);
+        if typed.mode == Mode::Transport {
+            (local_networks, remote_networks) = (vec![local.into()], vec![peer.into()]);
+        }
+        self.networks(typed);
+        let traffic = self.traffic(typed);
         let filled = gateway.profile.map(|profile| profile.filled().dead_peer_detection);
         let dead_peer_detection = Settings {
             mode: typed
@@ -127,6 +135,7 @@ impl Check<'_> {
             peer_identity: identity(&typed.peer_identity, peer),
             local_networks,
             remote_networks,
+            traffic,
             pre_shared_key: pre_shared_key?,
             policy: child_policy(typed, &gateway),
             gateway,
@@ -146,6 +155,46 @@ impl Check<'_> {
                 self.report.error(typed.place.clone(), message, remedy);
                 None
             }
+        }
+    }
+
+    /// Networks are what tunnel mode is about; in transport mode the ends are all there is.
+    fn networks(&self, typed: &TunnelTable) {
+        for (key, nets) in
+            [("local-networks", &typed.local_networks), ("remote-networks", &typed.remote_networks)]
+        {
+            match (typed.mode, nets.first()) {
+                (Mode::Tunnel, None) => {
+                    let message = format!("tunnel {} has no {key}", label(typed));
+                    let remedy = format!("write {key} = [\"..\"], or mode = \"transport\"");
+                    self.report.error(typed.place.clone(), message, remedy);
+                }
+                (Mode::Transport, Some(net)) => {
+                    let message = format!("tunnel.{key}: transport mode has no networks");
+                    self.error(&net.place, message, "remove them: the ends are the traffic");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn traffic(&self, typed: &TunnelTable) -> Traffic {
+        let protocol = typed.protocol.as_ref().map_or(0, |protocol| protocol.value);
+        for (key, port) in [("local-port", &typed.local_port), ("remote-port", &typed.remote_port)]
+        {
+            if let Some(port) = port
+                && !WITH_PORTS.contains(&protocol)
+            {
+                let message = format!("tunnel.{key}: a protocol with ports has to be named");
+                let remedy = "write protocol = 6 (TCP), 17 (UDP) or another that has ports";
+                self.error(&port.place, message, remedy);
+            }
+        }
+        let port = |typed: &Option<Located<u16>>| typed.as_ref().map_or(0, |port| port.value);
+        Traffic {
+            protocol,
+            local_port: port(&typed.local_port),
+            remote_port: port(&typed.remote_port),
         }
     }
 
@@ -334,12 +383,12 @@ fn child_policy(typed: &TunnelTable, gateway: &Gateway) -> ChildPolicy {
     ChildPolicy {
         algorithms: esp.iter().map(|algorithms| algorithms.value).collect(),
         pfs: pfs.or(filled.as_ref().map(|filled| Pfs(filled.pfs))).unwrap_or(default).0,
-        mode: Mode::Tunnel,
+        mode: typed.mode,
         lifetime: lifetime
             .or(filled.as_ref().map(|filled| filled.esp_lifetime))
             .unwrap_or(Duration::from_secs(3600)),
         kilobytes: kilobytes.or(filled.as_ref().and_then(|filled| filled.kilobytes)).map(u64::from),
-        extended_sequence_numbers: false,
+        extended_sequence_numbers: typed.extended_sequence_numbers,
     }
 }
 

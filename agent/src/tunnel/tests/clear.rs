@@ -79,6 +79,35 @@ async fn a_route_to_a_lan_does_not_open_a_tunnel() {
     assert!(!kernel.in_clear(Direction::Out, &leaving));
 }
 
+/// A tunnel for one port leaves other traffic alone, but no fragment of what it is for.
+#[tokio::test]
+async fn a_tunnel_for_one_port_lets_no_fragment_by() {
+    const TCP: u8 = 6;
+    let traffic = Traffic { protocol: TCP, local_port: 0, remote_port: 179 };
+    let kernel =
+        beside(Tunnel { traffic, ..config(1, 2, Start::Answer) }, Desired::default()).await;
+    let seen = |from: &str, to: &str, protocol, ports: (u16, u16)| Packet {
+        source_port: ports.0,
+        destination_port: ports.1,
+        ..packet(from, to, protocol, 0, "wan")
+    };
+    for (protocol, ports, in_clear) in [
+        (TCP, (4000, 179), false),
+        // How the kernel sees a fragment.
+        (TCP, (0, 0), false),
+        (TCP, (4000, 180), true),
+        (17, (4000, 179), true),
+        (17, (0, 0), true),
+    ] {
+        let leaving = seen("10.1.0.9", "10.2.0.9", protocol, ports);
+        assert_eq!(kernel.in_clear(Direction::Out, &leaving), in_clear, "{leaving:?}");
+        let arriving = seen("10.2.0.9", "10.1.0.9", protocol, (ports.1, ports.0));
+        for direction in [Direction::In, Direction::Forward] {
+            assert_eq!(kernel.in_clear(direction, &arriving), in_clear, "{arriving:?}");
+        }
+    }
+}
+
 /// A tunnel between two hosts protects the addresses that IKE is spoken between.
 #[tokio::test]
 async fn ike_passes_where_the_ends_are_the_networks() {

@@ -16,7 +16,7 @@ use xfrm::model::{Action, SaId, SaRole};
 
 use super::state::State;
 use super::{IKE_PORT, Tunnels};
-use crate::config::tunnel::{Gateway, Start, Tunnel};
+use crate::config::tunnel::{Gateway, Start, Traffic, Tunnel};
 
 mod clear;
 
@@ -48,6 +48,7 @@ fn config(end: u8, other: u8, start: Start) -> Tunnel {
         peer_identity: Identity::Address(address(other)),
         local_networks: vec![net(end, 0), net(end, 1)],
         remote_networks: vec![net(other, 0)],
+        traffic: Traffic::default(),
         pre_shared_key: Arc::new(Secret::copy_from(b"key")),
         policy: ChildPolicy {
             algorithms: vec![EspAlgorithms::combined(EspEncryption::Aes128Gcm)],
@@ -73,6 +74,11 @@ fn mirrored(config: &Tunnel, start: Start) -> Tunnel {
         peer_identity: config.identity.clone(),
         local_networks: config.remote_networks.clone(),
         remote_networks: config.local_networks.clone(),
+        traffic: Traffic {
+            local_port: config.traffic.remote_port,
+            remote_port: config.traffic.local_port,
+            ..config.traffic
+        },
         start,
         ..config.clone()
     }
@@ -396,4 +402,36 @@ fn an_isakmp_sa_that_the_peer_has_forgotten_leaves_a_living_tunnel_alone() {
     }
     net.forgotten = Some(first);
     net.run_and(Duration::from_secs(85), |net| assert!(net.is_whole(), "at {:?}", net.now));
+}
+
+/// Transport mode and sequence numbers of 64 bits reach the kernel as they were negotiated.
+#[test]
+fn transport_mode_and_extended_sequence_numbers() {
+    for (extended, mode) in
+        [(true, Mode::Transport), (true, Mode::Tunnel), (false, Mode::Transport)]
+    {
+        let mut one = config(1, 2, Start::Now);
+        one.policy.extended_sequence_numbers = extended;
+        one.policy.mode = mode;
+        let two = mirrored(&one, Start::Answer);
+        let mut net = Net::new(one, two);
+        net.run(Duration::from_secs(10));
+        assert!(net.is_whole());
+        let wanted = match mode {
+            Mode::Tunnel => xfrm::model::Mode::Tunnel,
+            Mode::Transport => xfrm::model::Mode::Transport,
+        };
+        for kernel in &net.kernels {
+            for sa in kernel.sas.values() {
+                let unicast = sa.unicast.unwrap();
+                assert_eq!((unicast.extended_sequence_numbers, unicast.mode), (extended, wanted));
+                // The kernel refuses numbers of 64 bits without a window.
+                assert!(unicast.replay_window > 0 || !extended);
+            }
+            for policy in kernel.policies.values() {
+                let Action::Protect(template) = policy.action else { continue };
+                assert_eq!(template.mode, wanted);
+            }
+        }
+    }
 }

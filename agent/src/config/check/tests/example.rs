@@ -4,6 +4,7 @@ use daemon::configuration::write_documents;
 use ike::config::Identity;
 
 use super::*;
+use crate::config::tunnel::{Profile, Traffic};
 
 const EXAMPLE: &str = include_str!("../../../../gdoi-agent.example.toml");
 
@@ -34,7 +35,8 @@ fn the_example_loads_and_shows_the_defaults() {
     let mut expected = load_text(EXAMPLE).unwrap().value;
     expected.groups[0].identity = Some(Identity::Address("10.0.1.1".parse().unwrap()));
     expected.groups[0].multicast_interface = Some("wan".to_owned());
-    expected.tunnels[0].gateway.profile = Some(crate::config::tunnel::Profile::Aws);
+    expected.tunnels[0].gateway.profile = Some(Profile::Aws);
+    expected.tunnels[0].traffic = Traffic { protocol: 6, local_port: 179, remote_port: 179 };
     expected.tunnels[0].policy.kilobytes = Some(4_194_304);
     expected.state_file = "/var/lib/gdoi-agent/gdoi-agent.state".into();
     expected.own_state_key = Some("/var/lib/gdoi-agent/state.key".into());

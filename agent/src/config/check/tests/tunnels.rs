@@ -51,6 +51,39 @@ fn a_gateway_with_tunnels_cannot_be_removed() {
 }
 
 #[test]
+fn transport_mode_is_between_the_ends_alone() {
+    let networks = "local-networks = [\"172.20.1.0/24\"]\n\
+                    remote-networks = [\"192.168.0.0/24\", \"192.168.1.0/24\"]\n";
+    assert!(TUNNEL.contains(networks));
+    let transport = "mode = \"transport\"\nprotocol = 17\nremote-port = 1701\n";
+    let hosts = format!("{GATEWAY}{}{transport}", TUNNEL.replace(networks, ""));
+    let all = tunnels(&hosts).unwrap();
+    let texts: Vec<String> = all[0].selectors().map(|one| one.to_string()).collect();
+    assert_eq!(texts, ["198.51.100.1/32 protocol 17 to 203.0.113.1/32 protocol 17 port 1701"]);
+    assert_eq!(all[0].policy.mode, ike::quick::Mode::Transport);
+    assert_eq!(
+        defects(&format!("{GATEWAY}{TUNNEL}{transport}")),
+        [
+            "tunnel.local-networks: transport mode has no networks; remove them: the ends are the \
+             traffic",
+            "tunnel.remote-networks: transport mode has no networks; remove them: the ends are the \
+             traffic",
+        ]
+    );
+    assert_eq!(
+        defects(&format!("{GATEWAY}{}", TUNNEL.replace(networks, "local-port = 53\n"))),
+        [
+            "tunnel one has no local-networks; write local-networks = [\"..\"], or mode = \
+             \"transport\"",
+            "tunnel one has no remote-networks; write remote-networks = [\"..\"], or mode = \
+             \"transport\"",
+            "tunnel.local-port: a protocol with ports has to be named; write protocol = 6 (TCP), 17 \
+             (UDP) or another that has ports",
+        ]
+    );
+}
+
+#[test]
 fn networks_that_overlap_are_refused() {
     let change = |from: &str, to: &str| defects(&format!("{GATEWAY}{}", TUNNEL.replace(from, to)));
     assert_eq!(
