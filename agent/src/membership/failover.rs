@@ -142,6 +142,8 @@ pub struct Failover {
     pushed: Option<BootTime>,
     /// The server in use gave a KEK alone, and has pushed nothing yet.
     awaits_tek: bool,
+    /// The keys ended while an attempt was under way that had begun before.
+    ended_meanwhile: bool,
     round: Vec<PassedOver>,
     history: VecDeque<PassedOver>,
     jitter: Jitter,
@@ -162,6 +164,7 @@ impl Failover {
             served_by: None,
             pushed: None,
             awaits_tek: false,
+            ended_meanwhile: false,
             round: Vec::new(),
             history: VecDeque::with_capacity(HISTORY),
             jitter: Jitter::new(seed),
@@ -249,7 +252,10 @@ impl Failover {
             self.rounds = 0;
             self.state = State::Served { server, renewal };
         } else {
-            let pause = self.pause();
+            let pause = match std::mem::take(&mut self.ended_meanwhile) {
+                true => self.jitter.below(EXPIRY_SPREAD),
+                false => self.pause(),
+            };
             self.rounds = self.rounds.saturating_add(1);
             self.wanted = None;
             self.state = State::Pausing { until: now + pause };
@@ -312,7 +318,9 @@ impl Failover {
                 self.awaits_tek = false;
                 self.state = State::Served { server, renewal: renewal.min(at) };
             }
-            State::Suspended | State::Trying { .. } => {}
+            // It may fail for having begun too early.
+            State::Trying { .. } => self.ended_meanwhile = true,
+            State::Suspended => {}
         }
     }
 
@@ -395,6 +403,7 @@ impl Failover {
     fn begin(&mut self, server: ServerIndex, now: BootTime) {
         if server == 0 {
             self.round.clear();
+            self.ended_meanwhile = false;
         }
         self.awaits_tek = false;
         self.wanted = Some(server);

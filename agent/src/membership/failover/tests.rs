@@ -258,3 +258,49 @@ fn whoever_asks_all_members_to_come_is_answered_by_all_in_their_own_time() {
     failover.renew(Duration::ZERO, at(100));
     assert_eq!(failover.poll_attempt(), Some(0), "an operator does not wait");
 }
+
+/// A key server that gives no key early has one when the old one ends: one registration begins
+/// there, whatever is waited for, and whatever is under way has failed.
+#[test]
+fn one_round_begins_at_the_very_end_of_the_keys() {
+    let served = || {
+        let mut failover = machine(1);
+        failover.handle_served([at(3_600)], at(0));
+        while failover.poll_attempt().is_some() {}
+        let renewal = renewal(&failover);
+        failover.handle_timeout(renewal);
+        assert_eq!(failover.poll_attempt(), Some(0), "before the end");
+        failover
+    };
+    let begins = |failover: &mut Failover| {
+        failover.handle_expired(at(3_600));
+        if matches!(failover.state(), State::Trying { .. }) {
+            fail(failover, Reason::NoTek, at(3_602));
+        }
+        let due = failover.poll_timeout().unwrap().at;
+        failover.handle_timeout(due);
+        assert_eq!(failover.poll_attempt(), Some(0));
+        fail(failover, Reason::NoTek, due);
+        (due, failover.poll_timeout().unwrap().at)
+    };
+    // Long pauses between rounds that all fail.
+    let mut pausing = served();
+    let mut now = at(3_500);
+    while now < at(3_580) {
+        fail(&mut pausing, Reason::NoTek, now);
+        now = pausing.poll_timeout().unwrap().at.min(at(3_580));
+        pausing.handle_timeout(now);
+    }
+    fail(&mut pausing, Reason::NoTek, at(3_590));
+    // A KEK alone, and a push that is waited for.
+    let mut awaiting = served();
+    awaiting.handle_served_without_tek(at(3_590));
+    // An attempt that began before the end.
+    let trying = served();
+    for (mut failover, end) in [(pausing, 3_600), (awaiting, 3_600), (trying, 3_602)] {
+        let state = failover.state();
+        let (due, next) = begins(&mut failover);
+        assert!(due >= at(end) && due <= at(end) + EXPIRY_SPREAD, "{state:?} {due:?}");
+        assert!(next > due + FIRST_PAUSE / 2, "one, and no storm: {state:?}");
+    }
+}
