@@ -29,6 +29,9 @@ use crate::membership::restore::{Earlier, Installed};
 use crate::persistence::sealed_keys::{self, Unsealed};
 use crate::persistence::state_file::{Boot, StateFile};
 
+/// What an operator reads as long as it is so.
+const AWAITS_CLOCK: &str = "the clock shows a time before the keys of the groups were stored: they wait until it is right; set the clock";
+
 #[derive(Debug)]
 pub struct Checkpoint {
     boot: Boot,
@@ -39,6 +42,8 @@ pub struct Checkpoint {
     /// A sealed file that was refused may be another one's, or its key the wrong one: it stays
     /// until there are keys.
     refused: bool,
+    /// The sealed file is from a time that the clock has not reached.
+    awaits_clock: bool,
     /// The kernel was changed, and the sealed file was not.
     behind: bool,
     last_error: Option<String>,
@@ -66,6 +71,7 @@ impl Checkpoint {
             sealed,
             written: None,
             refused: false,
+            awaits_clock: false,
             behind: false,
             last_error: None,
             not_written: None,
@@ -127,6 +133,17 @@ impl Checkpoint {
         self.behind |= self.last_error.is_some();
     }
 
+    /// Takes up the sealed keys that waited for the clock, for groups that have none: a machine
+    /// whose clock does not run on without power gets the time from the network. `wall` is the
+    /// time since 1970.
+    pub fn handle_clock(&mut self, member: &mut Member, wall: Duration, now: BootTime) {
+        if self.awaits_clock
+            && let Some(mut unsealed) = self.unseal(Moment { boot: self.boot, now, wall })
+        {
+            member.resume(&mut unsealed, now);
+        }
+    }
+
     /// Files that are not what they should be, each with its remedy.
     pub fn problems(&self) -> impl Iterator<Item = String> {
         let lost = |error: &String, lost: &str| {
@@ -136,7 +153,9 @@ impl Checkpoint {
         let state =
             state.map(move |error| lost(error, "a crash would lose the keys in the kernel"));
         let sealed = self.last_error.iter();
-        state.chain(sealed.map(move |error| lost(error, "a reboot would lose newer keys")))
+        let sealed = sealed.map(move |error| lost(error, "a reboot would lose newer keys"));
+        let clock = self.awaits_clock.then(|| AWAITS_CLOCK.to_owned());
+        state.chain(sealed).chain(clock)
     }
 
     fn write_state(&mut self, member: &Member, now: BootTime) {
@@ -174,6 +193,7 @@ impl Checkpoint {
         match file.save(&state, &Moment { boot: self.boot, now, wall }) {
             Ok(()) => {
                 (self.written, self.refused, self.last_error) = (Some(state), false, None);
+                self.awaits_clock = false;
             }
             Err(error) => {
                 // With the next change it is tried again.
@@ -192,8 +212,16 @@ impl Checkpoint {
 
     fn unseal(&mut self, moment: Moment) -> Option<Unsealed> {
         let file = self.sealed.as_ref()?;
+        let waited = std::mem::take(&mut self.awaits_clock);
         let unsealed = match file.load(&moment) {
             Ok(None) => return None,
+            Err(SealedFileError::Clock { .. }) => {
+                (self.refused, self.awaits_clock) = (true, true);
+                if !waited {
+                    warn!(event = "sealed-state-awaits-clock", "{AWAITS_CLOCK}");
+                }
+                return None;
+            }
             Ok(Some((octets, clock))) => {
                 sealed_keys::decode(&octets, self.boot, clock).map_err(|error| {
                     format!("{}: {error}; it was written by another version", file.path().display())

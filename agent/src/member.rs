@@ -25,7 +25,7 @@ use crate::membership::local_interface::{Interfaces, Multicast};
 use crate::membership::restore::Earlier;
 use crate::membership::unreachable::Unreachable;
 use crate::membership::{Contacts, Event, Membership, Seeds, Suspicion};
-use crate::persistence::sealed_keys::GroupSecrets;
+use crate::persistence::sealed_keys::{GroupSecrets, Unsealed};
 use crate::persistence::state_file::{Boot, Saved};
 
 /// What the kernel should hold, and what could not be had.
@@ -130,6 +130,12 @@ impl Member {
         for membership in &mut self.memberships {
             membership.restore(&mut earlier, now);
         }
+    }
+
+    /// Takes up what the sealed state has for groups that have no keys. For a state that could not
+    /// be read at the start.
+    pub fn resume(&mut self, sealed: &mut Unsealed, now: BootTime) {
+        self.memberships.iter_mut().for_each(|membership| membership.resume_late(sealed, now));
     }
 
     /// The keys of each group, to be sealed.

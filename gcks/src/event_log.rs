@@ -80,6 +80,13 @@ fn log_group(group: &str, event: group::event::Event, now: BootTime) {
         Event::Dropped { member } => {
             warn!(event = "member-dropped", group, %member, "unresponsive member dropped; it may register again");
         }
+        Event::AgeUnknown => {
+            warn!(
+                event = "clock-ahead-of-state",
+                group,
+                "every key of the group has ended if the clock is right: keys are kept, and only the time since the boot is counted; set the clock"
+            );
+        }
         Event::Reinitialized => {
             warn!(
                 event = "group-reinitialized",

@@ -10,6 +10,7 @@ use std::time::Duration;
 use daemon::sealed::codec::Clock;
 use gcks::config::Config;
 use gcks::control::snapshot;
+use gcks::group::event::Event as GroupEvent;
 use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::SigningKeys;
 use gcks::server::KeyServer;
@@ -338,7 +339,7 @@ fn keys_age_over_a_reboot() {
     let written = world.now;
     let state = Stored::Records(world.service.export());
     let restore = |elapsed| {
-        let clock = Clock { written, now: at(20), elapsed: seconds(elapsed) };
+        let clock = Clock { written, now: at(20), elapsed: seconds(elapsed), certain: None };
         let (config, keys) = (configuration.config(), &configuration.signing);
         let service =
             KeyServer::restore(config, keys, [3; 32], OsEntropy, (&state, clock), at(20)).unwrap();
@@ -353,6 +354,79 @@ fn keys_age_over_a_reboot() {
     assert_eq!(restore(600), (Some(2999), Some(85_799), 1));
     assert_eq!(restore(90_000).1, None, "the KEK has ended");
     assert_eq!(restore(90_000).2, 0, "and its members come by themselves");
+}
+
+/// A boot with a clock that is far ahead, two days here, is no reason to end keys that members hold:
+/// if it is right nobody holds them, and the group comes together under the same keys.
+#[test]
+fn a_clock_far_ahead_ends_no_group() {
+    let booted = |settings: &str, tek: &str, elapsed, certain| {
+        let configuration = Configuration::new(tek, settings);
+        let mut world = configuration.world();
+        world.join(1, 1);
+        world.join(2, 1);
+        let before = world.spis(1);
+        let state = Stored::Records(world.service.export());
+        let (elapsed, certain) = (seconds(elapsed), Some(seconds(certain)));
+        let clock = Clock { written: world.now, now: world.now, elapsed, certain };
+        let (config, keys) = (configuration.config(), &configuration.signing);
+        let (state, now) = ((&state, clock), world.now);
+        world.service = KeyServer::restore(config, keys, [3; 32], OsEntropy, state, now).unwrap();
+        world.service.keep_state();
+        world.run(seconds(30));
+        (world, before)
+    };
+    let warned = |world: &World| {
+        let ahead =
+            |event: &&Event| matches!(event, Event::Group { event: GroupEvent::AgeUnknown, .. });
+        world.events.iter().filter(ahead).count()
+    };
+    for settings in ["", "lkh = true"] {
+        let (mut world, before) = booted(settings, CBC, 2 * 86_400, 30);
+        assert_eq!((warned(&world), world.spis(1) == before), (1, true));
+        let shown = snapshot(&world.service, &[], at(0), world.now);
+        // Both joined within a second; 30 s since this boot, and 30 s that passed here.
+        let left = shown.groups[0].teks[0].lifetime_left_seconds;
+        assert!((3538..=3540).contains(&left), "{left}");
+        assert_eq!(shown.groups[0].members, 2);
+        world.run(seconds(2 * 86_400));
+        assert_eq!(world.splits, []);
+        assert!(world.nodes.iter().all(|node| node.pulls == 1 && node.unusable == 0));
+    }
+    // What this boot alone has outlived has ended.
+    assert_eq!(warned(&booted("", CBC, 2 * 86_400, 90_000).0), 0);
+    // Under a KEK that lives members are told of new keys.
+    let (world, before) = booted("", CBC, 7_200, 30);
+    assert_eq!((warned(&world), world.splits.as_slice()), (0, &[][..]));
+    assert!(world.service.groups().next().unwrap().registry().len() == 2 && !before.is_empty());
+}
+
+/// Who has dropped a counter-mode TEK at its end must not get it once more: its counter would begin
+/// anew. Nobody knows how old those are that a clock behind leaves.
+#[test]
+fn counter_mode_teks_of_unknown_age_are_replaced_at_once() {
+    for (elapsed, settings) in [(2 * 86_400, ""), (30, ""), (30, "lkh = true")] {
+        let configuration = Configuration::new(GCM, settings);
+        let mut world = configuration.world();
+        world.join(1, 1);
+        world.join(2, 1);
+        let before = world.spis(1);
+        let state = Stored::Records(world.service.export());
+        let clock = Clock {
+            written: world.now,
+            now: world.now,
+            elapsed: seconds(elapsed),
+            certain: Some(seconds(30)),
+        };
+        let (config, keys) = (configuration.config(), &configuration.signing);
+        let (state, now) = ((&state, clock), world.now);
+        world.service = KeyServer::restore(config, keys, [3; 32], OsEntropy, state, now).unwrap();
+        world.service.keep_state();
+        world.run(seconds(60));
+        let after = world.spis(1);
+        assert!(after.is_disjoint(&before) && after.len() == 1, "{before:?} {after:?}");
+        assert!(world.nodes.iter().all(|node| node.pulls == 1 && node.accepted.len() == 1));
+    }
 }
 
 #[test]

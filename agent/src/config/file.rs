@@ -67,8 +67,8 @@ options! {
             .example("\"/var/lib/gdoi-agent\"").applies(Applies::Restart);
         /// Whether keys are kept, sealed, in a second file in the state directory, so that a machine
         /// that boots while no key server answers continues with the keys that have not expired.
-        /// How much lifetime is left is taken from the wall clock; one that shows a time before the
-        /// file was written is refused. Counter-mode TEKs are then received on and not sent on.
+        /// How much lifetime is left is taken from the wall clock; while it shows a time before the
+        /// file was written, the keys wait. Counter-mode TEKs are then received on and not sent on.
         /// Without state-directory no key survives a reboot.
         pub keep_keys: bool = value("keep-keys", true).applies(Applies::Restart);
         /// An AES key of 16 or 32 octets (`openssl rand -out FILE 32`) that seals the keys. Needs

@@ -53,6 +53,7 @@ impl<K: Kernel> EventLoop<K> {
         if self.not_kept.is_some() {
             self.not_kept = keep(&self.source);
         }
+        self.checkpoint.handle_clock(&mut self.member, clock::wall(), now);
         self.checkpoint.try_again(&self.member, now);
     }
 

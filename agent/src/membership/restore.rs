@@ -63,6 +63,19 @@ impl Membership {
         }
     }
 
+    /// After a reboot, when the sealed state could not be read at once. A group that has been served
+    /// meanwhile has newer keys.
+    pub(crate) fn resume_late(&mut self, sealed: &mut Unsealed, now: BootTime) {
+        if !self.generations().is_empty(now) || self.rekey().kept().is_some() {
+            return;
+        }
+        let Some((described, keys)) = sealed.take(self.config().id.0) else { return };
+        let iv_reuse_hazard = self.iv_reuse_hazard().clone();
+        let known = SavedGroup { iv_reuse_hazard, ..SavedGroup::default() };
+        self.resume(Some(known), described, keys, now);
+        self.resume_rekey(now);
+    }
+
     /// After a restart: the state file is the newest, and was written before the kernel was
     /// changed.
     fn go_on(

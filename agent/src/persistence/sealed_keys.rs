@@ -264,7 +264,8 @@ mod tests {
 
     #[test]
     fn points_in_time_follow_the_clock() {
-        let clock = Clock { written: at(100), now: at(30), elapsed: Duration::from_secs(60) };
+        let (elapsed, certain) = (Duration::from_secs(60), None);
+        let clock = Clock { written: at(100), now: at(30), elapsed, certain };
         let unsealed = decode(&octets(false), [2; 16], clock).unwrap();
         assert_eq!(unsealed.keys[&9].kek.as_ref().unwrap().end, at(30 + 400 - 60));
     }

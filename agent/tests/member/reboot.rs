@@ -166,15 +166,59 @@ async fn a_clock_from_before_the_state_is_refused_and_the_file_stays() {
     world.booted -= seconds(86_400);
     let mut world = alone(world, 600).await;
     assert_eq!(world.spis(), (vec![], vec![]));
+    let told = |world: &World| world.checkpoint.problems().any(|one| one.contains("set the clock"));
+    assert!(told(&world));
     world.pass(seconds(300)).await;
+    world.clock_checked().await;
     assert_eq!(world.sealed(), file, "with the clock set right it can be used yet");
+    assert!(told(&world) && world.spis().0.is_empty());
     world.booted += seconds(86_400);
     let mut world = alone(world, 600).await;
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+    assert!(!told(&world));
     // New keys take its place.
     world.server(1).up = true;
     world.pass(seconds(61)).await;
     assert_ne!(world.sealed(), file);
+}
+
+/// Many routers have no clock that runs on without power, and get the time from the network.
+#[tokio::test]
+async fn sealed_keys_wait_until_the_clock_is_right() {
+    let (mut world, mut kek) = member().await;
+    world.booted -= seconds(86_400);
+    let mut world = alone(world, 600).await;
+    world.pass(seconds(100)).await;
+    assert_eq!(world.spis(), (vec![], vec![]));
+    world.booted += seconds(86_400);
+    world.clock_checked().await;
+    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+    assert!(resumed(&world) && world.checkpoint.problems().next().is_none());
+    // With its KEK, too.
+    let push = kek.push(&[], Some(&teks_of(&[(0x2000, ALL, 3_600)], (Some(1), Some(5)))));
+    world.push(&push).await.unwrap();
+    assert_eq!(world.acknowledged(), [1]);
+    // The keys end when they always did: an hour after they came.
+    let (mut world, _) = member().await;
+    world.booted -= seconds(86_400);
+    let mut world = alone(world, 600).await;
+    world.pass(seconds(100)).await;
+    world.booted += seconds(86_400);
+    world.clock_checked().await;
+    world.leap(seconds(3_600 - 601 - 100 - 1)).await;
+    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+    world.leap(seconds(2)).await;
+    assert_eq!(world.spis(), (vec![], vec![]));
+    // Who was served meanwhile has newer keys.
+    let (mut world, _) = member().await;
+    world.booted -= seconds(86_400);
+    let mut world = alone(world, 600).await;
+    world.server(1).up = true;
+    world.server(1).spi = 0x2000;
+    world.pass(seconds(61)).await;
+    world.booted += seconds(86_400);
+    world.clock_checked().await;
+    assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]));
 }
 
 #[tokio::test]

@@ -163,12 +163,27 @@ pub struct Clock {
     pub now: BootTime,
     /// How much time passed since the state was written.
     pub elapsed: Duration,
+    /// How much of that passed for certain; `None` where all of it did. Over a reboot the wall
+    /// clock alone tells the rest, and may be wrong.
+    pub certain: Option<Duration>,
 }
 
 impl Clock {
     /// No translation: the same boot, no time has passed.
     pub fn same(now: BootTime) -> Self {
-        Self { written: now, now, elapsed: Duration::ZERO }
+        Self { written: now, now, elapsed: Duration::ZERO, certain: None }
+    }
+
+    /// The same with the time alone that has passed for certain.
+    #[must_use]
+    pub fn at_least(self) -> Self {
+        Self { elapsed: self.certain.unwrap_or(self.elapsed), ..self }
+    }
+
+    /// Whether nothing tells how much time has passed: the wall clock shows no more than what is
+    /// certain.
+    pub fn is_unknown(self) -> bool {
+        self.certain == Some(self.elapsed)
     }
 
     /// Translates a point in time of the state.
@@ -342,11 +357,12 @@ mod tests {
         let same = Clock::same(at(1000));
         assert_eq!((same.translate(at(1500)), same.translate(at(400))), (at(1500), at(400)));
         // 200 s later, on another boot that is 5000 s old.
-        let other = Clock { written: at(1000), now: at(5000), elapsed: Duration::from_secs(200) };
+        let (elapsed, certain) = (Duration::from_secs(200), None);
+        let other = Clock { written: at(1000), now: at(5000), elapsed, certain };
         assert_eq!(other.translate(at(1500)), at(5300));
         assert_eq!(other.translate(at(1100)), at(4900), "it is over");
         assert_eq!(other.translate(at(900)), at(4700));
-        let fresh = Clock { written: at(1000), now: at(10), elapsed: Duration::from_secs(200) };
+        let fresh = Clock { written: at(1000), now: at(10), elapsed, certain };
         assert_eq!(fresh.translate(at(1500)), at(310));
         assert_eq!(fresh.translate(at(1100)), at(0), "before this boot");
     }

@@ -77,14 +77,18 @@ impl Moment {
     }
 
     /// How points in time that were written at `written` read now, and by how much the wall clock
-    /// went back over a reboot: then nobody knows how much time has passed, and none is counted.
+    /// went back over a reboot: then nobody knows how much time has passed, and none is counted but
+    /// that since this boot.
     pub fn clock_since(&self, written: &Self) -> (Clock, Duration) {
         if self.boot == written.boot && self.boot != [0; 16] && self.now >= written.now {
             // The same boot: the clock went on, whatever happened to the wall clock.
             return (Clock::same(written.now), Duration::ZERO);
         }
-        let elapsed = self.wall.saturating_sub(written.wall);
-        let clock = Clock { written: written.now, now: self.now, elapsed };
+        let is_reboot = self.boot != written.boot && ![self.boot, written.boot].contains(&[0; 16]);
+        let certain = if is_reboot { self.now.since_boot() } else { Duration::ZERO };
+        let elapsed = self.wall.saturating_sub(written.wall).max(certain);
+        let certain = Some(certain);
+        let clock = Clock { written: written.now, now: self.now, elapsed, certain };
         (clock, written.wall.saturating_sub(self.wall))
     }
 
@@ -240,13 +244,22 @@ mod tests {
     fn a_wall_clock_that_went_back_counts_no_time() {
         let (written, later) = (moment(1, 100, 5000), moment(2, 7, 4000));
         let (clock, behind) = later.clock_since(&written);
-        assert_eq!((clock.elapsed, behind), (Duration::ZERO, Duration::from_secs(1000)));
+        // But for the time since this boot.
+        assert_eq!((clock.elapsed.as_secs(), behind.as_secs()), (7, 1000));
+        assert!(clock.is_unknown() && clock.at_least() == clock);
         assert_eq!(
             clock.translate(BootTime::new(Duration::from_secs(160))).since_boot().as_secs(),
-            67
+            60
         );
         let (clock, behind) = moment(2, 7, 5060).clock_since(&written);
         assert_eq!((clock.elapsed.as_secs(), behind), (60, Duration::ZERO));
+        assert!(!clock.is_unknown() && clock.at_least().elapsed.as_secs() == 7);
+        // The wall clock was ahead when the state was written: this boot alone took longer.
+        let (clock, behind) = moment(2, 90, 5060).clock_since(&written);
+        assert_eq!((clock.elapsed.as_secs(), behind), (90, Duration::ZERO));
+        // Nobody knows whether that is another boot.
+        let (clock, _) = moment(0, 90, 5060).clock_since(&written);
+        assert_eq!((clock.elapsed.as_secs(), clock.certain), (60, Some(Duration::ZERO)));
         // Within one boot the wall clock counts for nothing.
         assert_eq!(
             moment(1, 200, 1).clock_since(&written),

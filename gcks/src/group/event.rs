@@ -48,6 +48,8 @@ pub enum Event {
         /// Name of the member.
         member: Arc<str>,
     },
+    /// After a reboot: all keys have ended if the wall clock is right. They were kept.
+    AgeUnknown,
     /// All sender identifiers were in use: the group was reinitialized with new keys.
     Reinitialized,
 }

@@ -66,6 +66,7 @@ impl Group {
             None => (Renewal::Ahead(lead), "schedule"),
         };
         if asked.is_some_and(|restart| !self.teks.has_counter_mode_before(restart))
+            && !self.teks.wants(Renewal::Missing, now)
             && !self.is_push_due(now)
         {
             // They have been replaced meanwhile.

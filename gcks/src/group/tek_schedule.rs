@@ -330,6 +330,27 @@ impl TekSchedule {
         current.any(|tek| tek.is_counter_mode_before(restart))
     }
 
+    /// Wipes the keys of counter modes; returns whether there were any. Their SPIs are remembered.
+    pub fn end_counter_modes(&mut self) -> bool {
+        let is_counter_mode = |tek: &mut Tek| tek.template.encryption.kind == Kind::Combined;
+        let mut ended = false;
+        for slot in &mut self.slots {
+            let current = slot.current.take_if(is_counter_mode);
+            ended |= current.is_some();
+            slot.retired.extend(current.map(|tek| tek.lifetime));
+            slot.before.take_if(|(tek, _)| is_counter_mode(tek));
+        }
+        ended
+    }
+
+    /// Whether there is a TEK that has not ended.
+    pub fn is_alive(&self, now: BootTime) -> bool {
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.current.as_ref())
+            .any(|tek| tek.lifetime.ends > now)
+    }
+
     /// When the next TEK is to be pushed.
     pub fn next_push(&self, lead: Duration) -> Option<BootTime> {
         self.slots.iter().filter_map(|slot| slot.next_push(lead)).min()

@@ -12,6 +12,7 @@ use super::codec::{push, schedule};
 use super::record::{GroupPart, Name, Records, member_id};
 use super::{Form, settings};
 use crate::config;
+use crate::group::event::Event;
 use crate::group::eviction::TekHolder;
 use crate::group::fresh_counters::FreshCounters;
 use crate::group::kek::Kek;
@@ -38,6 +39,20 @@ pub(super) struct Written {
 }
 
 impl Written {
+    /// Whether a key has not ended.
+    fn is_alive(&self, now: BootTime) -> bool {
+        let kek = self.rekey_sa.as_ref().and_then(RekeySa::kek);
+        kek.is_some_and(|kek| kek.ends() > now) || self.teks.is_alive(now)
+    }
+
+    /// Nobody knows how old the keys are. A member of another make may have dropped a TEK of a
+    /// counter mode at its end, and would begin its counter anew under the same key.
+    fn replace_counter_modes(&mut self, now: BootTime) {
+        if self.teks.end_counter_modes() {
+            self.fresh_counters.due = Some((now, now));
+        }
+    }
+
     /// The group at `now`.
     pub(super) fn group(self, now: BootTime) -> Group {
         let Self {
@@ -86,7 +101,32 @@ impl Written {
 }
 
 /// Reads a group with what was made for it.
+///
+/// Over a reboot the wall clock tells how much time has passed. One that shows so late a time that
+/// no key is left may be wrong, and members may hold the keys. If it is right nobody holds any:
+/// keeping them does no harm then but that they live longer, while a group that loses them is split
+/// until all have registered again.
 pub(super) fn group(records: &Records, id: GroupId, clock: Clock, now: BootTime) -> Decoded<Group> {
+    let mut written = read(records, id, clock)?;
+    let certain = clock.at_least();
+    let at_least = read(records, id, certain)?;
+    let is_ahead = !written.is_alive(now) && at_least.is_alive(now);
+    if is_ahead {
+        written = at_least;
+    }
+    let pushes = written.rekey_sa.as_ref().is_some_and(|rekey_sa| rekey_sa.kek().is_some());
+    // Without pushes the members could not be told, and come one after the other.
+    if is_ahead || (clock.is_unknown() && pushes) {
+        written.replace_counter_modes(now);
+    }
+    let mut group = written.group(now);
+    if is_ahead {
+        group.note(Event::AgeUnknown);
+    }
+    Ok(group)
+}
+
+fn read(records: &Records, id: GroupId, clock: Clock) -> Decoded<Written> {
     let name = |part| Name::in_group(id, part);
     let one = |part| {
         let octets = records.get(&name(part)).map(Secret::expose).unwrap_or_default();
@@ -143,7 +183,7 @@ pub(super) fn group(records: &Records, id: GroupId, clock: Clock, now: BootTime)
         fresh_counters.last = from.option(Decoder::time)?;
         from.finish()?;
     }
-    let written = Written {
+    Ok(Written {
         config,
         teks,
         sender_ids: SenderIdPool::restore(bits, held, next),
@@ -152,8 +192,7 @@ pub(super) fn group(records: &Records, id: GroupId, clock: Clock, now: BootTime)
         removed,
         tek_holders,
         fresh_counters,
-    };
-    Ok(written.group(now))
+    })
 }
 
 pub(super) fn holding(from: &mut Decoder<'_>, form: Form) -> Decoded<Holding> {

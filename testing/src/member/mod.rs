@@ -179,9 +179,9 @@ impl World {
     }
 
     /// Power is lost. `pause` later, as the wall clock has it, the machine has been up for half a
-    /// minute.
+    /// minute, or all that time.
     pub async fn reboot(self, pause: Duration) -> Self {
-        let up = Duration::from_secs(30);
+        let up = Duration::from_secs(30).min(pause);
         let (boot, booted) = (self.boot.map(|octet| octet + 1), self.wall() + pause - up);
         self.again(FakeKernel::new(["lan", "wan"]), boot, BootTime::new(up), booted).await
     }
@@ -215,6 +215,13 @@ impl World {
     pub async fn interfaces_changed(&mut self) {
         let interfaces = self.interfaces.clone();
         self.member.handle_interfaces(&interfaces, self.now);
+        self.settle().await;
+    }
+
+    /// The clock is looked at, as every 30 s.
+    pub async fn clock_checked(&mut self) {
+        let wall = self.wall();
+        self.checkpoint.handle_clock(&mut self.member, wall, self.now);
         self.settle().await;
     }
 
