@@ -268,11 +268,14 @@ impl Link {
     fn settle(&mut self, now: BootTime) {
         while let Some(event) = self.peer.poll_event() {
             match event {
-                PeerEvent::Established { cookies, .. } => {
+                PeerEvent::Established { cookies, restarted, .. } => {
                     if self.peer.states(&cookies, &vendor_id()) {
                         self.lost_since = None;
                         if !core::mem::replace(&mut self.is_up, true) {
                             self.events.push_back(LinkEvent::Up);
+                        }
+                        if restarted {
+                            self.events.push_back(LinkEvent::Restarted);
                         }
                     } else {
                         self.peer.disconnect();

@@ -172,6 +172,27 @@ impl<P: Ord + Clone> RootGroup<P> {
         }
     }
 
+    /// A message to an active sub-server was lost with its channel: it goes out again.
+    pub fn again(&mut self, name: &P) {
+        let (version, stage) = (self.made, self.stage());
+        let Some(one) = self.sub_servers.get(name).filter(|one| one.is_active()) else { return };
+        let sub_server = name.clone();
+        if one.prepared < version {
+            self.actions.push_back(RootAction::Prepare { sub_server, version });
+        } else if stage == Stage::Committed && one.committed < version {
+            self.actions.push_back(RootAction::Commit { sub_server, version });
+        }
+    }
+
+    /// A sub-server holds a version that we know nothing of: our state was lost, and what we have
+    /// is made newer than that.
+    pub fn overtake(&mut self, held: Generation, latest: BootTime, now: BootTime) {
+        if held.epoch == self.epoch && held.version > self.made {
+            self.made = held.version;
+            self.make(latest, now);
+        }
+    }
+
     /// A sub-server is dead: nobody waits for it, and it asks for everything when it is back.
     pub fn lost(&mut self, name: &P, now: BootTime) {
         let Some(sub_server) = self.sub_servers.get_mut(name) else { return };

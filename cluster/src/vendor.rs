@@ -1,16 +1,13 @@
 //! The vendor ID by which two servers recognise the protocol in phase 1 (RFC 2408 §3.16).
 
-use ike::wire::vendor::VendorId;
+use ike::wire::vendor::{CLUSTER, VendorId};
 
 /// Version of the protocol: raised when octets or behaviour change so that both sides must know.
 pub const VERSION: u8 = 1;
 
-/// `gdoi-cluster`, two zeros, the version, a zero.
-const NAME: &[u8; 12] = b"gdoi-cluster";
-
-/// What a server states in phase 1. Without it no cluster message is taken from a peer.
+/// What a server states in phase 1: a name, two zeros, the version, a zero. Without it no cluster message is taken from a peer.
 pub fn vendor_id() -> VendorId {
-    VendorId([&NAME[..], &[0, 0, VERSION, 0]].concat())
+    VendorId([CLUSTER, &[0, 0, VERSION, 0]].concat())
 }
 
 #[cfg(test)]

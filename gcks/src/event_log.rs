@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use cluster::message::Difference;
 use daemon::limit::LogLimiter;
 use gdoi::error::Error;
 use gdoi::event::PullAbort;
@@ -10,6 +11,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::change::Change;
 use crate::group;
+use crate::server::cluster::{ClusterEvent, GroupEvent};
 use crate::server::event::Event;
 use crate::text::hexadecimal;
 
@@ -33,6 +35,7 @@ pub fn log(event: Event, limiter: &mut LogLimiter, now: BootTime) {
                 info!(event = "pull-aborted", %peer, %identity, %group, reason, suppressed, "pull aborted");
             }
         }
+        Event::Cluster { server, event } => log_cluster(&server, event, limiter, now),
         Event::ConfigurationChanged { change } => log_change(&change),
         Event::PeerRestarted { peer, identity } => {
             debug!(
@@ -93,6 +96,120 @@ fn log_group(group: &str, event: group::event::Event, now: BootTime) {
                 group,
                 "all sender identifiers were in use: group reinitialized, all members register again"
             );
+        }
+    }
+}
+
+fn log_cluster(server: &str, event: ClusterEvent, limiter: &mut LogLimiter, now: BootTime) {
+    match event {
+        ClusterEvent::Up => {
+            info!(event = "cluster-peer-up", server, "ISAKMP SA with the server established");
+        }
+        ClusterEvent::Restarted => {
+            info!(event = "cluster-peer-restarted", server, "server was restarted");
+        }
+        ClusterEvent::Down => {
+            info!(event = "cluster-peer-down", server, "no ISAKMP SA with the server any more");
+        }
+        ClusterEvent::Dead => {
+            warn!(
+                event = "cluster-peer-dead",
+                server,
+                "server does not answer; it is inactive in all groups, members keep their keys"
+            );
+        }
+        ClusterEvent::Phase1Failed(failure) => {
+            if let Some(pass) = limiter.admit("cluster-phase1-failed", now) {
+                let (error, suppressed) = (failure.to_string(), pass.suppressed);
+                warn!(
+                    event = "cluster-phase1-failed",
+                    server, error, suppressed, "phase 1 with the server failed, retrying"
+                );
+            }
+        }
+        ClusterEvent::NotAServer => {
+            if let Some(pass) = limiter.admit("cluster-not-a-server", now) {
+                let suppressed = pass.suppressed;
+                warn!(
+                    event = "cluster-not-a-server",
+                    server,
+                    suppressed,
+                    "the peer does not speak this version of the cluster protocol; run the same version of gcks on both"
+                );
+            }
+        }
+        ClusterEvent::Refused(error) => {
+            if let Some(pass) = limiter.admit("cluster-message-refused", now) {
+                let suppressed = pass.suppressed;
+                warn!(event = "cluster-message-refused", server, %error, suppressed, "message of the server not followed");
+            }
+        }
+        ClusterEvent::Group { group, event } => {
+            log_group_of_cluster(server, &group, event, limiter, now)
+        }
+    }
+}
+
+fn log_group_of_cluster(
+    server: &str,
+    group: &str,
+    event: GroupEvent,
+    limiter: &mut LogLimiter,
+    now: BootTime,
+) {
+    match event {
+        GroupEvent::Joined { generation } => {
+            info!(event = "cluster-init-answered", server, group, %generation, "sub-server told everything");
+        }
+        GroupEvent::Prepared { generation } => {
+            debug!(event = "cluster-update-prepared", server, group, %generation, "sub-server holds the new keys");
+        }
+        GroupEvent::Committed { generation } => {
+            debug!(event = "cluster-update-committed", server, group, %generation, "sub-server distributes the new keys");
+        }
+        GroupEvent::Adopted { generation, relayed, forgotten } => {
+            info!(event = "cluster-keys-taken-over", server, group, %generation, relayed, forgotten, "keys of the root server taken over");
+        }
+        GroupEvent::Late { generation } => {
+            warn!(event = "cluster-update-late", server, group, %generation, "sub-server does not hold the new keys yet, and the others could not wait; its members get them when it asks");
+        }
+        GroupEvent::RefusedByPeer(reason) => {
+            if let Some(pass) = limiter.admit("cluster-refused", now) {
+                let suppressed = pass.suppressed;
+                warn!(event = "cluster-refused", server, group, %reason, suppressed, "the server refused our message");
+            }
+        }
+        GroupEvent::NotFollowed(reason) => {
+            if let Some(pass) = limiter.admit("cluster-not-followed", now) {
+                let suppressed = pass.suppressed;
+                warn!(event = "cluster-not-followed", server, group, %reason, suppressed, "message of the server not followed");
+            }
+        }
+        GroupEvent::Differs(Difference { name, root, sub_server }) => {
+            error!(
+                event = "cluster-configuration-differs",
+                server,
+                group,
+                option = name,
+                root,
+                sub_server,
+                "the root server and the sub-server have different values; the root's is served, make them equal"
+            );
+        }
+        GroupEvent::KeysEnded { members } => {
+            warn!(
+                event = "cluster-keys-ended",
+                server,
+                group,
+                members,
+                "keys ended without news of the root server; members forgotten"
+            );
+        }
+        GroupEvent::NoKeys(error) => {
+            if let Some(pass) = limiter.admit("cluster-no-keys", now) {
+                let suppressed = pass.suppressed;
+                error!(event = "cluster-no-keys", group, %error, suppressed, "keys cannot be made, retrying");
+            }
         }
     }
 }

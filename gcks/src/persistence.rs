@@ -89,6 +89,7 @@ pub fn start(
         }
     };
     key_server.keep_state();
+    key_server.join_cluster(now);
     let before = before.exists().then_some(before);
     Ok((key_server, Some(Persistence { store, before })))
 }

@@ -47,6 +47,7 @@ impl Keys {
         let keys = Self(tempfile::tempdir().unwrap());
         keys.write("g1.psk", "the first key of the tests\n", 0o600);
         keys.write("g2.psk", "the second key of the tests\n", 0o600);
+        keys.write("ks2.psk", "the key that two servers share\n", 0o600);
         keys.write("state.key", "0123456789abcdef", 0o600);
         keys
     }

@@ -18,6 +18,8 @@ pub struct Question(pub(super) QuestionId);
 pub enum LinkEvent {
     /// There is an ISAKMP SA.
     Up,
+    /// The server has been restarted and said so: it has forgotten what was on its way.
+    Restarted,
     /// There is none any more. The server may be back before it is called dead.
     Down,
     /// The server answers no question, or there was no ISAKMP SA for as long as that takes.

@@ -20,6 +20,7 @@ use ike::crypto::Secret;
 use ike::endpoint::Limits as ServerLimits;
 use ipnet::IpNet;
 
+use super::cluster::{self, Server};
 use super::file::{self, File, TEK_LIFETIME, TekKeys};
 use super::rekey::{self, Surroundings};
 use super::{Config, Group, Interoperability, Member, MulticastPath, TekTemplate, Transport};
@@ -31,8 +32,24 @@ const MOST_SELECTORS: usize = 256;
 /// Makes the configuration; `None` when something is missing, which is then noted.
 pub fn raise(file: File, report: &Report) -> Option<Config> {
     let listen = listen(&file, report);
+    let addresses = file.members.iter().filter_map(|member| {
+        Some((&member.address.as_ref()?.value, member.name.as_ref()?.value.as_str()))
+    });
+    let servers = cluster::raise_servers(&file.servers, (&listen, file.port), addresses, report);
+    unique(report, "cluster-server.name", file.servers.iter().filter_map(|one| one.name.clone()));
+    unique(
+        report,
+        "cluster-server.address",
+        file.servers.iter().filter_map(|one| one.address.clone()),
+    );
+    let sound: Vec<Server> = servers.iter().flatten().cloned().collect();
     let groups: Vec<Option<Group>> =
-        file.groups.iter().map(|entry| group(entry, &file, &listen, report)).collect();
+        file.groups.iter().map(|entry| group(entry, &file, (&listen, &sound), report)).collect();
+    let parts = groups.iter().zip(&file.groups).filter_map(|(group, entry)| {
+        let group = group.as_ref()?;
+        Some((group.name.as_str(), group.cluster.as_ref()?, entry.place.clone()))
+    });
+    cluster::one_role(parts, report);
     unique(report, "group.name", file.groups.iter().filter_map(|group| group.name.clone()));
     unique(report, "group.id", file.groups.iter().filter_map(|group| group.id.clone()));
     if file.groups.is_empty() {
@@ -81,6 +98,8 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         phase1,
         limits: limits(&file.limits),
         members: members.into_iter().collect::<Option<_>>()?,
+        servers: servers.into_iter().collect::<Option<_>>()?,
+        most_members: file.limits.members.as_ref().map(|most| number(most.value)),
         groups: groups.into_iter().collect::<Option<_>>()?,
     })
 }
@@ -102,8 +121,11 @@ fn one_path_each(file: &File, groups: &[Option<Group>], report: &Report) {
     }
 }
 
+fn number(typed: u32) -> usize {
+    usize::try_from(typed).unwrap_or(usize::MAX)
+}
+
 fn limits(typed: &file::Limits) -> ServerLimits {
-    let number = |typed: u32| usize::try_from(typed).unwrap_or(usize::MAX);
     ServerLimits {
         half_open: number(typed.half_open),
         half_open_per_source: number(typed.half_open_per_source),
@@ -223,7 +245,7 @@ fn member(
 fn group(
     entry: &file::Group,
     file: &File,
-    listen: &[SocketAddr],
+    (listen, servers): (&[SocketAddr], &[Server]),
     report: &Report,
 ) -> Option<Group> {
     let legacy = file.legacy;
@@ -264,6 +286,16 @@ fn group(
         activation: gap.activation_time_delay.unwrap_or_default(),
     };
     let rekey = entry.rekey.as_ref().map(|rekey| rekey::raise(rekey, &surroundings, report));
+    let cluster = entry.cluster.as_ref().map(|typed| {
+        let surroundings = cluster::Surroundings {
+            servers,
+            rekey: rekey.as_ref().and_then(Option::as_ref),
+            teks: &sound,
+            activation: gap.activation_time_delay,
+            keeps_state: file.keep_state,
+        };
+        cluster::raise(typed, &surroundings, report)
+    });
     Some(Group {
         name: entry.name.as_ref()?.value.clone(),
         id: GroupId(entry.id.as_ref()?.value),
@@ -275,6 +307,11 @@ fn group(
             Some(rekey) => Some(rekey?),
         },
         interoperability: interoperability(&entry.interoperability),
+        member_threshold: entry.member_threshold.as_ref().map(|most| number(most.value)),
+        cluster: match cluster {
+            None => None,
+            Some(cluster) => Some(cluster?),
+        },
     })
 }
 

@@ -21,7 +21,7 @@ use ike::crypto::RsaForm;
 use ike::endpoint::Limits as ServerLimits;
 use ipnet::IpNet;
 
-use super::rekey;
+use super::{cluster, rekey};
 use crate::config::tek_algorithm::{Encryption, Integrity};
 
 /// UDP port of GDOI (RFC 6407 §2.2).
@@ -107,6 +107,8 @@ options! {
              identity = { fqdn = \"g2.example.net\" }\n\
              pre-shared-key-file = \"/etc/gcks/g2.psk\"\ngroups = [\"branches\"]"
         );
+        /// One table for each other key server of a cluster.
+        pub(super) servers: Vec<cluster::FileServer> = tables("cluster-server");
         /// One table for each group.
         pub(super) groups: Vec<Group> = tables("group");
     }
@@ -168,6 +170,10 @@ options! {
         /// Established ISAKMP SAs at a time.
         pub(super) established: u32 =
             value("established", usual(|limits| limits.established)).within(1..=1_000_000);
+        /// Members that may be registered here, in all groups together. A further one gets no
+        /// answer and tries its next server.
+        pub(super) members: Option<Located<u32>> =
+            optional("members").within(1..=1_000_000).example("10000");
     }
 
     /// In main mode only the address is known when the pre-shared key is needed, so keys are
@@ -208,6 +214,10 @@ options! {
         /// CCM). Every pull takes one, which is released when the TEKs of its time have expired: 16
         /// bits suffice for 65536 pulls in the lifetime of a TEK.
         pub(super) sender_id_bits: u16 = value("sender-id-bits", 16).within(8..=32);
+        /// Members of the group that may be registered at this server; the same at all servers of a
+        /// cluster. A further one gets no answer and tries its next server.
+        pub(super) member_threshold: Option<Located<u32>> =
+            optional("member-threshold").within(1..=1_000_000).example("2000");
         /// Defaults for the group's TEKs: any key of [[group.tek]] but policy.
         pub(super) tek_defaults: TekKeys = table("tek-defaults").excerpt(&[
             ("encryption", "\"aes-256-cbc\""),
@@ -221,6 +231,9 @@ options! {
         /// How new keys are pushed to the members before the old ones expire. Without this table
         /// members only pull.
         pub(super) rekey: Option<rekey::File> = optional_table("rekey");
+        /// The group's part in a cluster of key servers. Without this table the server is on its
+        /// own.
+        pub(super) cluster: Option<cluster::File> = optional_table("cluster");
         /// Workarounds for members that interpret the standard differently.
         pub(super) interoperability: Interoperability = table("interoperability");
     }

@@ -1,14 +1,15 @@
 //! What only a restart changes.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use daemon::configuration::Located;
 use ike::crypto::Secret;
 
-use super::Config;
 use super::change::{Change, Consequence, Difference, Subject};
 use super::file::File;
+use super::{Cluster, Config, Server};
 
 /// Values that hold until the daemon is restarted, whatever the file says.
 #[derive(Debug)]
@@ -18,6 +19,9 @@ pub struct Fixed {
     state_directory: PathBuf,
     keep_state: bool,
     state_key: Option<Secret>,
+    servers: Vec<Server>,
+    /// By the name of the group.
+    clusters: BTreeMap<String, Option<Cluster>>,
 }
 
 impl Fixed {
@@ -29,6 +33,8 @@ impl Fixed {
             state_directory: config.state_directory.clone(),
             keep_state: config.keep_state,
             state_key: config.state_key.as_ref().map(Secret::duplicate),
+            servers: config.servers.clone(),
+            clusters: clusters(config),
         }
     }
 
@@ -65,12 +71,28 @@ impl Fixed {
         changes
     }
 
+    /// The same for the servers of the cluster, and the part of each group in it. A group that
+    /// comes with a reload is on its own until a restart.
+    pub(super) fn hold_cluster(&self, config: &mut Config) -> Option<Change> {
+        let before = clusters(config);
+        for group in &mut config.groups {
+            group.cluster = self.clusters.get(&group.name).cloned().flatten();
+        }
+        let is_other = config.servers != self.servers || before != clusters(config);
+        config.servers.clone_from(&self.servers);
+        is_other.then(|| change(Difference::untold("cluster")))
+    }
+
     /// The same for the key that seals the state.
     pub(super) fn hold_key(&self, config: &mut Config) -> Option<Change> {
         let is_other = config.state_key != self.state_key;
         config.state_key = self.state_key.as_ref().map(Secret::duplicate);
         is_other.then(|| change(Difference::untold("state key")))
     }
+}
+
+fn clusters(config: &Config) -> BTreeMap<String, Option<Cluster>> {
+    config.groups.iter().map(|group| (group.name.clone(), group.cluster.clone())).collect()
 }
 
 fn change(difference: Difference) -> Change {

@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod check;
+pub mod cluster;
 pub mod file;
 pub mod fixed;
 pub mod rekey;
@@ -30,6 +31,7 @@ use ipnet::IpNet;
 use crate::config::change::Change;
 use crate::config::tek_algorithm::{Encryption, Integrity};
 
+pub use self::cluster::{Cluster, Server};
 pub use daemon::configuration::Report;
 pub use fixed::Fixed;
 pub use rekey::{KekEncryption, MulticastPath, Rekey, SigningKeyKind, Transport};
@@ -52,6 +54,10 @@ pub struct Config {
     /// What seals the state: 16 or 32 octets; `None` is a key of its own in the state directory.
     pub state_key: Option<Secret>,
     pub members: Vec<Member>,
+    /// The other servers of the cluster.
+    pub servers: Vec<Server>,
+    /// Members that may be registered here in all groups together.
+    pub most_members: Option<usize>,
     pub groups: Vec<Group>,
 }
 
@@ -87,6 +93,10 @@ pub struct Group {
     pub rekey: Option<Rekey>,
     /// What its members read in another way than RFC 6407 means it.
     pub interoperability: Interoperability,
+    /// Members that may be registered here; more are not answered.
+    pub member_threshold: Option<usize>,
+    /// Its part in a cluster.
+    pub cluster: Option<Cluster>,
 }
 
 /// Forms of a group's messages for members of an older kind. All members of a group get the same
@@ -183,6 +193,7 @@ pub fn load_again(path: &Path, fixed: &Fixed) -> Result<Loaded<(Config, Vec<Chan
         let mut held = fixed.hold(&mut file);
         let mut config = check::raise(file, report)?;
         held.extend(fixed.hold_key(&mut config));
+        held.extend(fixed.hold_cluster(&mut config));
         Some((config, held))
     })
 }

@@ -142,7 +142,7 @@ impl Group {
         if let Some(rekey_sa) = &mut self.rekey_sa {
             rekey_sa.counters.pushes = rekey_sa.counters.pushes.saturating_add(1);
         }
-        self.changed = true;
+        self.revise();
         self.dispatches.push_back(Dispatch { push, recipients, policy, path, supersedes });
         self.events.push_back(Event::Pushed { purpose, sequence_number, members });
         Pushed { sequence_number, members, unreached: self.tek_holders.len() }

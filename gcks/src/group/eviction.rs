@@ -84,14 +84,16 @@ impl Left {
 impl Group {
     /// The member may not register any more. Returns whether that is new.
     pub fn remove(&mut self, member: &str) -> bool {
-        self.changed = true;
+        self.revise();
         self.removed.insert(member.to_owned())
     }
 
     /// A removed member may register again. Returns whether it was removed.
     pub fn admit(&mut self, member: &str) -> bool {
         let removed = self.removed.remove(member);
-        self.changed |= removed;
+        if removed {
+            self.revise();
+        }
         removed
     }
 

@@ -4,6 +4,7 @@
 //! What it wants sent is data: after every call, drain [`Group::poll_dispatch`] and
 //! [`Group::poll_event`], then read [`Group::poll_timeout`].
 
+pub mod cluster;
 pub mod delivery;
 pub mod event;
 pub mod eviction;
@@ -28,6 +29,7 @@ use gdoi::lkh::KeyTree;
 use ike::BootTime;
 use ike::crypto::SigningKey;
 
+use self::cluster::Membership;
 use crate::config;
 use crate::members::registry::{MemberId, Registry};
 use crate::tracked::Tracked;
@@ -70,6 +72,7 @@ pub struct Group {
     fresh_counters: FreshCounters,
     dispatches: VecDeque<Dispatch>,
     events: VecDeque<Event>,
+    cluster: Membership,
     /// Whether there is something that a restart must not forget.
     changed: bool,
 }
@@ -79,6 +82,8 @@ pub struct Group {
 pub struct PullCounters {
     pub succeeded: u64,
     pub failed: u64,
+    /// Not answered because as many members are registered as may be.
+    pub over_threshold: u64,
 }
 
 /// The parts of a group that a restart must not forget.
@@ -149,6 +154,7 @@ impl Group {
             fresh_counters,
             dispatches: VecDeque::new(),
             events: VecDeque::new(),
+            cluster: Membership::default(),
             changed: false,
         };
         group.note_outdated();
@@ -216,9 +222,9 @@ impl Group {
         self.capacity = members;
     }
 
-    /// Whether anybody has keys of the group.
+    /// Whether anybody has keys of the group: at a root its sub-servers have.
     pub fn has_audience(&self) -> bool {
-        !self.registry.is_empty()
+        !self.registry.is_empty() || self.is_root()
     }
 
     /// Forgets what has ended. [`Group::push_due`] makes what takes its place. Harmless before
@@ -251,6 +257,9 @@ impl Group {
 
     /// The next push to send.
     pub fn poll_dispatch(&mut self) -> Option<Dispatch> {
+        if self.is_withheld() {
+            return None;
+        }
         self.dispatches.pop_front()
     }
 
@@ -273,7 +282,7 @@ impl Group {
 
     /// The group's policy with these keys.
     fn policy(&self, kek: Option<KekPolicy>, teks: Vec<TekPolicy>) -> GroupPolicy {
-        policy(&self.config, kek, teks)
+        policy(self.served(), kek, teks)
     }
 }
 

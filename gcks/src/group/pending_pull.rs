@@ -101,6 +101,9 @@ pub enum PullError {
     /// The keys that the member was promised are no more.
     #[error("the keys of group {0} were replaced during the pull; the member begins again")]
     Superseded(Arc<str>),
+    /// The root server has not told the keys yet.
+    #[error("the root server of group {0} has not told its keys yet")]
+    NotTold(Arc<str>),
     /// Counter-mode TEKs cannot have more senders.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
@@ -244,6 +247,11 @@ impl Group {
         }
     }
 
+    /// A pull was not answered because as many members are registered as may be.
+    pub fn count_excess_pull(&mut self) {
+        self.pull_counters.over_threshold = self.pull_counters.over_threshold.saturating_add(1);
+    }
+
     /// A pull for this group was refused or aborted.
     pub fn count_failed_pull(&mut self) {
         self.pull_counters.failed = self.pull_counters.failed.saturating_add(1);
@@ -267,13 +275,24 @@ impl Group {
     }
 
     /// Prepares what is missing or near its end and nobody waits for.
-    fn look_ahead(&mut self, keys: &mut KeySource<'_>, now: BootTime) -> Result<(), PullError> {
+    pub(super) fn look_ahead(
+        &mut self,
+        keys: &mut KeySource<'_>,
+        now: BootTime,
+    ) -> Result<(), PullError> {
         self.teks.handle_timeout(now);
+        if self.is_sub_server() {
+            let has_kek = self.rekey_sa.as_ref().is_some_and(|rekey_sa| rekey_sa.kek().is_some());
+            return match has_kek && !self.teks.wants(Renewal::Missing, now) {
+                true => Ok(()),
+                false => Err(PullError::NotTold(Arc::clone(&self.name))),
+            };
+        }
         if self.prospect.as_ref().is_some_and(|prospect| prospect.made + PROMISED > now) {
             return Ok(());
         }
         let audience = self.has_audience();
-        let activation = self.activation();
+        let activation = self.settling();
         let renewal = match (&self.rekey_sa, audience) {
             (None, _) => Renewal::Margin,
             (Some(rekey_sa), false) => Renewal::Ahead(rekey_sa.lead(activation)),
@@ -289,7 +308,10 @@ impl Group {
             let due = |at: BootTime| !audience && at <= now;
             if rekey_sa.kek.is_none() || rekey_sa.next_roll(activation).is_some_and(due) {
                 let settings = self.config.rekey.as_ref().unwrap_or(&rekey_sa.settings).clone();
-                let made = Kek::make(&settings, &rekey_sa.signing, self.capacity, keys, now)?;
+                let Some(signing) = &rekey_sa.signing else {
+                    return Err(PullError::NotTold(Arc::clone(&self.name)));
+                };
+                let made = Kek::make(&settings, signing, self.capacity, keys, now)?;
                 kek = Some((made, settings));
             }
         }
@@ -308,10 +330,17 @@ impl Group {
             self.prospect = None;
             return Ok(());
         };
-        let prospect = self.prospect.take().filter(|prospect| prospect.serial == promised);
-        let Some(Prospect { serial, teks, kek, .. }) = prospect else {
+        if self.prospect.as_ref().is_none_or(|prospect| prospect.serial != promised) {
+            self.prospect = None;
             return Err(PullError::Superseded(Arc::clone(&self.name)));
-        };
+        }
+        self.fulfil_latest(now);
+        Ok(())
+    }
+
+    /// Brings the keys into use that are promised now.
+    pub(super) fn fulfil_latest(&mut self, now: BootTime) {
+        let Some(Prospect { serial, teks, kek, .. }) = self.prospect.take() else { return };
         self.fulfilled = serial;
         if let (Some(rekey_sa), Some((kek, settings))) = (&mut self.rekey_sa, kek) {
             self.events.push_back(Event::KekCreated { spi: kek.spi() });
@@ -320,7 +349,6 @@ impl Group {
             self.forget_leaves();
         }
         self.commit_teks(teks, None);
-        Ok(())
     }
 
     /// As many as the member wants (RFC 6407 §3.5) and its share has left, and at least one.
@@ -332,7 +360,7 @@ impl Group {
         keys: &mut KeySource<'_>,
         now: BootTime,
     ) -> Result<Vec<u64>, PullError> {
-        let configured = self.config.teks.iter().any(|tek| tek.encryption.kind == Kind::Combined);
+        let configured = self.served().teks.iter().any(|tek| tek.encryption.kind == Kind::Combined);
         if !counter_mode && !configured {
             return Ok(Vec::new());
         }

@@ -36,6 +36,9 @@ pub enum PushError {
     RekeyNotConfigured(Arc<str>),
     #[error("group {0} has no keys yet; the first member that registers makes them")]
     NoKeys(Arc<str>),
+    /// This server is a sub-server.
+    #[error("the keys of group {0} are made by its root server; give the command there")]
+    NotMaker(Arc<str>),
     /// The push could not be made.
     #[error(transparent)]
     Failed(#[from] KekError),
@@ -110,11 +113,12 @@ impl Group {
         let Some(rekey_sa) = self.rekey_sa.as_mut() else {
             return Err(PushError::RekeyNotConfigured(Arc::clone(&self.name)));
         };
+        let signing = rekey_sa.signing_key(&self.name)?;
         let out = self.teks.distribute(Some(&prepared), false, now);
         let mut next = None;
         if request.roll {
             let settings = self.config.rekey.as_ref().unwrap_or(&rekey_sa.settings).clone();
-            let kek = Kek::make(&settings, &rekey_sa.signing, self.capacity, keys, now)?;
+            let kek = Kek::make(&settings, &signing, self.capacity, keys, now)?;
             next = Some((kek, settings));
         }
         let (kek_policy, kek_keys) = match &next {
@@ -132,7 +136,7 @@ impl Group {
             return Err(PushError::NoKeys(Arc::clone(&self.name)));
         };
         let options = self.config.interoperability.seal_options();
-        let push = kek.seal(content, &rekey_sa.signing, options, keys.rng, now)?;
+        let push = kek.seal(content, &signing, options, keys.rng, now)?;
         if let Some((next, settings)) = next {
             self.events.push_back(Event::KekCreated { spi: next.spi() });
             rekey_sa.retire(vec![push.duplicate()], Some(next), now);
@@ -167,17 +171,17 @@ impl Group {
         let Some(rekey_sa) = self.rekey_sa.as_mut() else {
             return Err(PushError::RekeyNotConfigured(Arc::clone(&self.name)));
         };
+        let signing = rekey_sa.signing_key(&self.name)?;
         if let Some(configured) = &self.config.rekey {
             rekey_sa.settings = configured.clone();
         }
-        let RekeySa { signing, public_key, abandoned, kek: Some(kek), settings, .. } = rekey_sa
-        else {
+        let RekeySa { public_key, abandoned, kek: Some(kek), settings, .. } = rekey_sa else {
             return Err(PushError::NoKeys(Arc::clone(&self.name)));
         };
         let dropped = abandoned.values().filter_map(|dropped| dropped.leaf);
         let leaves: Vec<u16> = leaves.iter().copied().chain(dropped).collect();
         let options = self.config.interoperability.seal_options();
-        let result = kek.succeed_by_tree(settings, signing, &leaves, keys, now).and_then(
+        let result = kek.succeed_by_tree(settings, &signing, &leaves, keys, now).and_then(
             |(next, updates)| {
                 let (kek_policy, kek_keys) = next.pushed(public_key, now);
                 let policy = policy(&self.config, Some(kek_policy), Vec::new());
@@ -187,7 +191,7 @@ impl Group {
                     let led = updates.leaves();
                     let kek_delivery = KekDelivery::Hierarchy(updates);
                     let content = PushContent { deletions: &[], group_sa: Some(&sa), kek_delivery };
-                    parts.push((kek.seal(content, signing, options, keys.rng, now)?, led));
+                    parts.push((kek.seal(content, &signing, options, keys.rng, now)?, led));
                 }
                 Ok((parts, next))
             },
@@ -339,6 +343,7 @@ impl Group {
     pub(super) fn commit_teks(&mut self, prepared: Prepared, hold: Option<BootTime>) {
         // What pulls were promised besides is not what everybody gets now.
         self.prospect = None;
+        self.revise();
         let is_anew = prepared.is_anew();
         for lifetime in self.teks.commit(prepared, hold) {
             self.events.push_back(Event::TekCreated { lifetime });
@@ -372,16 +377,18 @@ impl Group {
         now: BootTime,
     ) -> Result<(SealedPush, Audience), PushError> {
         let audience = self.audience()?;
-        let Some(RekeySa { signing, kek: Some(kek), .. }) = &mut self.rekey_sa else {
-            return Err(PushError::NoKeys(Arc::clone(&self.name)));
-        };
+        let missing = || PushError::NoKeys(Arc::clone(&self.name));
+        let rekey_sa = self.rekey_sa.as_mut().ok_or_else(missing)?;
+        let signing = rekey_sa.signing_key(&self.name)?;
+        let kek = rekey_sa.kek.as_mut().ok_or_else(missing)?;
         let content = PushContent { deletions, ..PushContent::default() };
         let options = self.config.interoperability.seal_options();
-        Ok((kek.seal(content, signing, options, keys.rng, now)?, audience))
+        Ok((kek.seal(content, &signing, options, keys.rng, now)?, audience))
     }
 
     /// The KEK is gone without a successor after `last`, and its members with it.
     fn retire_kek(&mut self, last: SealedPush, now: BootTime) {
+        self.revise();
         self.forget_kek_holders(now);
         if let Some(rekey_sa) = &mut self.rekey_sa {
             rekey_sa.retire(vec![last], None, now);

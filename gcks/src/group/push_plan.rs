@@ -30,10 +30,10 @@ impl Group {
     pub fn next_push(&self) -> Option<BootTime> {
         let rekey_sa = self.rekey_sa.as_ref()?;
         rekey_sa.kek()?;
-        if !self.has_audience() {
+        if !self.has_audience() || self.is_sub_server() {
             return None;
         }
-        let activation = self.activation();
+        let activation = self.settling();
         let teks = self.teks.next_push(rekey_sa.lead(activation));
         let usual = teks.into_iter().chain(rekey_sa.next_roll(activation));
         let usual = usual.chain(self.fresh_counters.due()).min()?;
@@ -57,7 +57,7 @@ impl Group {
             return;
         }
         let Some(rekey_sa) = &self.rekey_sa else { return };
-        let activation = self.activation();
+        let activation = self.settling();
         let lead = rekey_sa.lead(activation);
         let roll = rekey_sa.next_roll(activation).is_some_and(|due| due <= now);
         let asked = self.fresh_counters.take(now);
@@ -86,7 +86,7 @@ impl Group {
 
     /// How long members send with the old TEKs after a push.
     pub(super) fn activation(&self) -> Duration {
-        self.config.gap.activation_time_delay.unwrap_or_default()
+        self.served().gap.activation_time_delay.unwrap_or_default()
     }
 
     /// Whether the next KEK comes out of the hierarchy of this one: a hierarchy has one cipher.

@@ -20,6 +20,7 @@ use crate::config::change::{
     Change, Consequence, Difference, Subject, form_differences, group_differences,
     missing_selectors, rekey_differences,
 };
+use crate::config::cluster::Role;
 use crate::config::tek_algorithm::Kind;
 use crate::config::{self, SigningKeyKind};
 
@@ -253,6 +254,15 @@ impl Group {
         keys: &mut KeySource<'_>,
         now: BootTime,
     ) {
+        if !self.fits_role(&config) {
+            self.change_role(keys, now);
+        }
+        if config.cluster.as_ref().is_some_and(|one| one.role == Role::SubServer) {
+            // All else comes from its root.
+            self.config = config;
+            self.changed = true;
+            return;
+        }
         let steps = self.steps(&config, signing_key.as_deref(), self.left());
         if steps.width == WidthStep::Reinitialize
             && let Err(error) = self.delete_all("configuration: sender-id-bits", keys, now)
@@ -284,7 +294,7 @@ impl Group {
                 self.forget_kek_holders(now);
             }
         }
-        self.changed = true;
+        self.revise();
     }
 
     /// The data SAs are those of the configuration. Returns deletes of the TEKs that go.

@@ -10,6 +10,7 @@ use ike::crypto::{Secret, SignatureError, SigningKey};
 use crate::config::rekey_timing::{lead, push_margin};
 use crate::config::{Rekey, Transport};
 use crate::group::kek::Kek;
+use crate::group::push::PushError;
 use crate::members::registry::MemberId;
 use crate::tracked::Tracked;
 
@@ -21,11 +22,13 @@ pub(crate) const KEPT: Duration = Duration::from_secs(600);
 pub struct RekeySa {
     /// What is in effect; a changed configuration takes effect with the next KEK.
     pub(crate) settings: Rekey,
-    pub(crate) signing: Arc<SigningKey>,
+    /// `None` at a sub-server, which only relays what its root signs.
+    pub(crate) signing: Option<Arc<SigningKey>>,
     /// The public key as a DER SubjectPublicKeyInfo.
     pub(crate) public_key: Vec<u8>,
     /// PKCS #8, for the sealed state: a group that has gone from the configuration, and its key
     /// file with it, can still tell its members.
+    /// Empty at a sub-server.
     pub(crate) private_key: Secret,
     pub(crate) kek: Option<Kek>,
     pub(crate) retired: Vec<RetiredKek>,
@@ -90,17 +93,27 @@ impl RekeySa {
     /// The key has no public form.
     pub fn new(settings: Rekey, signing: Arc<SigningKey>) -> Result<Self, SignatureError> {
         let (public_key, private_key) = (signing.public_key_der()?, signing.to_pkcs8_der()?);
-        Ok(Self {
+        Ok(Self { signing: Some(signing), private_key, ..Self::relaying(settings, public_key) })
+    }
+
+    /// A group whose pushes another server signs.
+    pub fn relaying(settings: Rekey, public_key: Vec<u8>) -> Self {
+        Self {
             settings,
-            signing,
+            signing: None,
             public_key,
-            private_key,
+            private_key: Secret::new(Vec::new()),
             kek: None,
             retired: Vec::new(),
             abandoned: Tracked::default(),
             retry_at: None,
             counters: RekeyCounters::default(),
-        })
+        }
+    }
+
+    /// Whether another server signs the pushes.
+    pub fn is_relaying(&self) -> bool {
+        self.signing.is_none()
     }
 
     pub fn kek(&self) -> Option<&Kek> {
@@ -116,9 +129,22 @@ impl RekeySa {
         self.counters
     }
 
+    /// What signs the pushes of the group `name`.
+    ///
+    /// # Errors
+    /// Another server does.
+    pub(super) fn signing_key(&self, name: &Arc<str>) -> Result<Arc<SigningKey>, PushError> {
+        self.signing.clone().ok_or_else(|| PushError::NotMaker(Arc::clone(name)))
+    }
+
     /// What signs, as text.
     pub fn signature(&self) -> String {
-        let key = match self.signing.public_key().bits() {
+        let of_kek = || self.kek.as_ref().and_then(|kek| kek.stored_policy().signature_key_length);
+        let bits = match &self.signing {
+            Some(signing) => signing.public_key().bits(),
+            None => of_kek().unwrap_or_default(),
+        };
+        let key = match bits {
             bits @ (256 | 384 | 521) => format!("ecdsa-p{bits}"),
             bits => format!("rsa-{bits}"),
         };

@@ -17,6 +17,7 @@ use pem_rfc7468::LineEnding;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::config::cluster::Role;
 use crate::config::{Group, Rekey, SigningKeyKind};
 
 /// Longest file that is read: an RSA key of 8192 bits has 6,400 octets.
@@ -56,9 +57,7 @@ pub type SigningKeys = BTreeMap<String, Arc<SigningKey>>;
 /// # Errors
 /// The first that cannot be loaded or made.
 pub fn load_all(groups: &[Group]) -> Result<SigningKeys, SigningKeyError> {
-    let with_pushes =
-        groups.iter().filter_map(|group| Some((group.name.clone(), group.rekey.as_ref()?)));
-    with_pushes.map(|(name, rekey)| Ok((name, Arc::new(load(rekey)?)))).collect()
+    with_keys(groups).map(|(name, rekey)| Ok((name, Arc::new(load(rekey)?)))).collect()
 }
 
 /// The same without writing a file: where a key is missing, one that is forgotten again.
@@ -66,13 +65,20 @@ pub fn load_all(groups: &[Group]) -> Result<SigningKeys, SigningKeyError> {
 /// # Errors
 /// As for [`load_all`].
 pub fn load_or_imagine(groups: &[Group]) -> Result<SigningKeys, SigningKeyError> {
-    let with_pushes =
-        groups.iter().filter_map(|group| Some((group.name.clone(), group.rekey.as_ref()?)));
     let key = |rekey: &Rekey| match read(&rekey.signing_key_file)? {
         Some(_) => load(rekey),
         None => made(&rekey.signing_key_file, rekey.signing_key),
     };
-    with_pushes.map(|(name, rekey)| Ok((name, Arc::new(key(rekey)?)))).collect()
+    with_keys(groups).map(|(name, rekey)| Ok((name, Arc::new(key(rekey)?)))).collect()
+}
+
+/// The groups whose pushes are signed here. A sub-server relays what its root signs.
+fn with_keys(groups: &[Group]) -> impl Iterator<Item = (String, &Rekey)> {
+    let signs = |group: &&Group| {
+        group.cluster.as_ref().is_none_or(|cluster| cluster.role == Role::RootServer)
+    };
+    let signing = groups.iter().filter(signs);
+    signing.filter_map(|group| Some((group.name.clone(), group.rekey.as_ref()?)))
 }
 
 fn made(path: &Path, kind: SigningKeyKind) -> Result<SigningKey, SigningKeyError> {

@@ -25,6 +25,8 @@ pub struct TekSchedule {
     slots: Vec<Slot>,
     /// SPIs of data SAs that the group has no more; members may still have them.
     gone: Vec<TekLifetime>,
+    /// Whether members send with the TEKs before until [`TekSchedule::release`] says otherwise.
+    held_back: bool,
 }
 
 /// One data SA: the TEK distributed now, and older ones that members may still use.
@@ -117,12 +119,12 @@ impl TekSchedule {
     /// The schedule of `group`, without any TEK yet.
     pub fn new(group: &Group) -> Self {
         let slot = |template: &TekTemplate| Slot::new(template.clone());
-        Self { slots: group.teks.iter().map(slot).collect(), gone: Vec::new() }
+        Self::from_parts(group.teks.iter().map(slot).collect(), Vec::new())
     }
 
     /// The data SAs and the SPIs of those that are gone, as the sealed state has them.
     pub fn from_parts(slots: Vec<Slot>, gone: Vec<TekLifetime>) -> Self {
-        Self { slots, gone }
+        Self { slots, gone, held_back: false }
     }
 
     /// The data SAs, for the sealed state.
@@ -299,7 +301,22 @@ impl TekSchedule {
 
     /// Whether members may still send with TEKs that a push has replaced.
     pub fn is_pending(&self, now: BootTime) -> bool {
-        self.slots.iter().any(|slot| slot.before.as_ref().is_some_and(|(_, until)| *until > now))
+        let is_pending = |(_, until): &(Tek, BootTime)| self.held_back || *until > now;
+        self.slots.iter().any(|slot| slot.before.as_ref().is_some_and(is_pending))
+    }
+
+    /// Members send with the TEKs before until [`TekSchedule::release`], whatever time that takes.
+    pub fn hold_back(&mut self) {
+        self.held_back = true;
+    }
+
+    /// Members send with the TEKs before until `until`.
+    pub fn release(&mut self, until: BootTime) {
+        self.held_back = false;
+        for slot in &mut self.slots {
+            let before = slot.before.take().filter(|(tek, _)| tek.lifetime.ends > until);
+            slot.before = before.map(|(tek, _)| (tek, until));
+        }
     }
 
     /// Forgets the TEKs that have ended, keys first.
@@ -308,7 +325,11 @@ impl TekSchedule {
             if slot.current.as_ref().is_some_and(|tek| tek.lifetime.ends <= now) {
                 slot.current = None;
             }
-            if slot.before.as_ref().is_some_and(|(_, until)| *until <= now) {
+            let is_over = |(tek, until): &(Tek, BootTime)| match self.held_back {
+                true => tek.lifetime.ends <= now,
+                false => *until <= now,
+            };
+            if slot.before.as_ref().is_some_and(is_over) {
                 slot.before = None;
             }
             slot.retired.retain(|lifetime| lifetime.ends > now);
@@ -318,8 +339,11 @@ impl TekSchedule {
 
     /// When [`TekSchedule::handle_timeout`] has something to do next.
     pub fn poll_timeout(&self) -> Option<BootTime> {
-        let before =
-            self.slots.iter().filter_map(|slot| slot.before.as_ref().map(|(_, until)| *until));
+        let before = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.before.as_ref())
+            .map(|(tek, until)| if self.held_back { tek.lifetime.ends } else { *until });
         let gone = self.gone.iter().map(|lifetime| lifetime.ends);
         self.lifetimes().map(|(_, lifetime, _)| lifetime.ends).chain(before).chain(gone).min()
     }

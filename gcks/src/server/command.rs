@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
 
 use gdoi::group::GroupId;
 use ike::BootTime;
@@ -9,6 +10,7 @@ use ike::config::Identity;
 use thiserror::Error as ThisError;
 
 use super::{KeyServer, UnknownGroup};
+use crate::config::cluster::Role;
 use crate::group::eviction::Eviction;
 use crate::group::key_generation::Entropy;
 use crate::group::push::{PushError, Pushed};
@@ -108,6 +110,7 @@ impl<E: Entropy> KeyServer<E> {
     ) -> Result<String, CommandError> {
         let id = self.group_named(group)?;
         self.check_member_of(id, group, member)?;
+        self.check_maker(id)?;
         self.group_mut(id)?.0.remove(member);
         // Breaks off its pulls, too: no keys leave for it from here on.
         for identity in self.group_mut(id)?.0.identities_of(member) {
@@ -116,7 +119,12 @@ impl<E: Entropy> KeyServer<E> {
         self.settle(now);
         let (state, mut keys) = self.group_mut(id)?;
         let holders = state.holders(member);
-        let eviction = state.evict(&holders, "operator: remove a member", &mut keys, now);
+        let purpose = "operator: remove a member";
+        let eviction = match state.role() {
+            // It may be registered at any server of the cluster.
+            Some(_) => state.delete_all(purpose, &mut keys, now).map(Eviction::AllDeleted),
+            None => state.evict(&holders, purpose, &mut keys, now),
+        };
         self.settle(now);
         let eviction = eviction?;
         Ok(Evicted { member, group, eviction, now }.to_string())
@@ -128,7 +136,9 @@ impl<E: Entropy> KeyServer<E> {
     /// There is no such group, or the member was not removed.
     pub fn admit(&mut self, group: &str, member: &str) -> Result<String, CommandError> {
         let id = self.group_named(group)?;
-        match self.group_mut(id)?.0.admit(member) {
+        self.check_maker(id)?;
+        let admitted = self.group_mut(id)?.0.admit(member);
+        match admitted {
             true => Ok(format!("member {member} may register for group {group} again")),
             false => {
                 let (group, member) = (group.to_owned(), member.to_owned());
@@ -159,6 +169,14 @@ impl<E: Entropy> KeyServer<E> {
             let known: Vec<&str> = names.collect();
             CommandError::UnknownGroup { name: name.to_owned(), known: known.join(", ") }
         })
+    }
+
+    /// Who may have the group is the root server's word.
+    fn check_maker(&self, id: GroupId) -> Result<(), PushError> {
+        match self.groups.get(&id).filter(|group| group.role() == Some(Role::SubServer)) {
+            Some(group) => Err(PushError::NotMaker(Arc::clone(group.name()))),
+            None => Ok(()),
+        }
     }
 
     fn check_member_of(&self, id: GroupId, group: &str, member: &str) -> Result<(), CommandError> {

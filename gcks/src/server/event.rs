@@ -9,6 +9,7 @@ use gdoi::group::GroupId;
 use ike::config::Identity;
 use thiserror::Error as ThisError;
 
+use super::cluster::ClusterEvent;
 use crate::config::change::Change;
 use crate::group;
 use crate::group::pending_pull::PullError;
@@ -51,6 +52,12 @@ pub enum Event {
     },
     /// A peer restarted and said so: an ISAKMP SA of its earlier run ended.
     PeerRestarted { peer: SocketAddr, identity: Identity },
+    /// Something happened between this server and another one of the cluster.
+    Cluster {
+        /// Name of the other server.
+        server: Arc<str>,
+        event: ClusterEvent,
+    },
     /// A peer ended its ISAKMP SA. Its keys stay valid.
     PeerDeleted { peer: SocketAddr, identity: Identity },
 }
@@ -66,6 +73,14 @@ pub enum Refused {
     /// No keys can be made, or no leaf of the key hierarchy is left.
     #[error("no keys: {0}")]
     NoKeys(PullError),
+    /// So many members may be registered here, and are.
+    #[error(
+        "{most} members are registered here, as many as {option} allows; it tries its next server"
+    )]
+    Full { most: usize, option: &'static str },
+    /// A sub-server without its root does not answer new members.
+    #[error("the root server of the group is inactive; the member tries its next server")]
+    RootInactive,
     /// The group SA cannot be sent.
     #[error("the policy cannot be sent: {0}; give the group fewer policies")]
     Answer(Error),
@@ -78,9 +93,10 @@ impl From<PullError> for Refused {
                 Denied::Removed { member: member.to_string(), group: group.to_string() }.into()
             }
             PullError::Exhausted(exhausted) => exhausted.into(),
-            error @ (PullError::Superseded(_) | PullError::Entropy(_) | PullError::Kek(_)) => {
-                Self::NoKeys(error)
-            }
+            error @ (PullError::Superseded(_)
+            | PullError::NotTold(_)
+            | PullError::Entropy(_)
+            | PullError::Kek(_)) => Self::NoKeys(error),
         }
     }
 }
@@ -94,6 +110,8 @@ impl Refused {
             Self::Denied(Denied::NotAuthorized { .. }) => "not-authorized",
             Self::Denied(Denied::Removed { .. }) => "removed",
             Self::NoKeys(_) => "no-keys",
+            Self::Full { .. } => "over-threshold",
+            Self::RootInactive => "root-inactive",
             Self::Exhausted(Exhausted::All { .. }) => "sender-identifiers-exhausted",
             Self::Exhausted(Exhausted::Member { .. }) => "sender-identifier-limit",
             Self::Exhausted(Exhausted::Rate { .. }) => "sender-identifier-rate",
@@ -109,7 +127,11 @@ impl Refused {
             }
             Self::Denied(_) => PullRefusal::AuthenticationFailed,
             // The trouble is ours: the member's next server may do better.
-            Self::Exhausted(_) | Self::NoKeys(_) | Self::Answer(_) => PullRefusal::Silence,
+            Self::Exhausted(_)
+            | Self::NoKeys(_)
+            | Self::Full { .. }
+            | Self::RootInactive
+            | Self::Answer(_) => PullRefusal::Silence,
         }
     }
 }

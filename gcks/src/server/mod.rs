@@ -4,6 +4,7 @@
 //! The server knows who may do what and which group is meant; what a group does is the
 //! [`Group`]'s own.
 
+pub mod cluster;
 pub mod command;
 mod delivery;
 pub mod event;
@@ -24,7 +25,9 @@ use ike::BootTime;
 use ike::crypto::SeededRng;
 use thiserror::Error as ThisError;
 
-use crate::config::{Config, Member};
+use self::cluster::ClusterSide;
+use crate::config::cluster::Role;
+use crate::config::{Config, Member, Server as ClusterServer};
 use crate::group::Group;
 use crate::group::key_generation::{Entropy, KeySource};
 use crate::group::pending_pull::Acceptance;
@@ -46,6 +49,11 @@ pub struct KeyServer<E> {
     server: Server,
     authorization: Authorization,
     members: Vec<Member>,
+    /// The other servers of the cluster.
+    servers: Vec<ClusterServer>,
+    /// Members that may be registered here.
+    most_members: Option<usize>,
+    cluster: ClusterSide,
     groups: BTreeMap<GroupId, Group>,
     deliveries: BTreeMap<PushId, Delivered>,
     events: VecDeque<Event>,
@@ -104,6 +112,9 @@ impl<E: Entropy> KeyServer<E> {
             authorization,
             groups: groups.collect(),
             members: config.members,
+            servers: config.servers,
+            most_members: config.most_members,
+            cluster: ClusterSide::default(),
             deliveries: BTreeMap::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -142,6 +153,14 @@ impl<E: Entropy> KeyServer<E> {
             key_server.server.remember_offer(*source, offer);
         }
         for mut group in restored.groups {
+            let is_root = |config: &crate::config::Group| {
+                let part = config.cluster.as_ref();
+                config.id == group.id() && part.is_some_and(|one| one.role == Role::RootServer)
+            };
+            if groups.iter().any(is_root) {
+                // Nobody knows whether sub-servers hold what the last push is about.
+                group.withhold();
+            }
             group.resend_last_pushes(now);
             key_server.groups.insert(group.id(), group);
         }
@@ -211,7 +230,10 @@ impl<E: Entropy> KeyServer<E> {
         datagram: &[u8],
         now: BootTime,
     ) -> Result<(), Error> {
-        let result = self.server.handle_datagram(source, local, datagram, now);
+        let result = match self.cluster.link_at(source) {
+            Some(link) => link.handle_datagram(source, local, datagram, now).map_err(Error::from),
+            None => self.server.handle_datagram(source, local, datagram, now),
+        };
         self.settle(now);
         result
     }
@@ -240,6 +262,7 @@ impl<E: Entropy> KeyServer<E> {
     /// The time of [`KeyServer::poll_timeout`] has come. Harmless when it has not.
     pub fn handle_timeout(&mut self, now: BootTime) {
         self.server.handle_timeout(now);
+        self.cluster.handle_timeout(now);
         self.settle(now);
         let mut due = Vec::new();
         for (id, group) in &mut self.groups {
@@ -259,7 +282,7 @@ impl<E: Entropy> KeyServer<E> {
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         match self.is_unsaved() {
             true => None,
-            false => self.server.poll_transmit(),
+            false => self.server.poll_transmit().or_else(|| self.cluster.poll_transmit()),
         }
     }
 
@@ -289,7 +312,8 @@ impl<E: Entropy> KeyServer<E> {
     /// When [`KeyServer::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<BootTime> {
         let server = self.server.poll_timeout().map(|deadline| deadline.at);
-        self.groups.values().filter_map(Group::poll_timeout).chain(server).min()
+        let groups = self.groups.values().filter_map(Group::poll_timeout);
+        groups.chain(server).chain(self.cluster.poll_timeout()).min()
     }
 
     /// The groups, by number.
@@ -360,6 +384,7 @@ impl<E: Entropy> KeyServer<E> {
                 }
             }
         }
+        self.settle_cluster(now);
         self.dispatch(now);
         while let Some((push, event)) = self.server.poll_push_event() {
             self.handle_push_event(push, event, now);

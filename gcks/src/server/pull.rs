@@ -31,7 +31,10 @@ impl<E: Entropy> KeyServer<E> {
         let _ = self.server.refuse_pull(pull, reason.answer(), now);
         self.counters.refused = self.counters.refused.saturating_add(1);
         if let Some(group) = self.groups.get_mut(&group) {
-            group.count_failed_pull();
+            match reason {
+                Refused::Full { .. } => group.count_excess_pull(),
+                _ => group.count_failed_pull(),
+            }
         }
         self.events.push_back(Event::Refused { peer, identity, group, reason });
     }
@@ -64,6 +67,29 @@ impl<E: Entropy> KeyServer<E> {
         self.events.push_back(Event::Refused { peer, identity, group: id, reason });
     }
 
+    /// Whether one more member is answered here: those that are registered always are.
+    fn check_room(&self, id: GroupId, member: &MemberId) -> Result<(), Refused> {
+        let Some(group) = self.groups.get(&id) else { return Ok(()) };
+        if group.registry().find(member).is_some() {
+            return Ok(());
+        }
+        if !self.cluster.answers_new_members(id) {
+            return Err(Refused::RootInactive);
+        }
+        if group.is_full_for(member) {
+            let (most, option) = (group.registry().len(), "member-threshold");
+            return Err(Refused::Full { most, option });
+        }
+        match self.most_members {
+            Some(most)
+                if self.groups.values().map(|one| one.registry().len()).sum::<usize>() >= most =>
+            {
+                Err(Refused::Full { most, option: "limits.members" })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn give_keys(
         &mut self,
         pull: PullId,
@@ -88,11 +114,12 @@ impl<E: Entropy> KeyServer<E> {
         let names = (named(id), named(ByteOrder::Host.group(id)));
         let member = self.authorization.check(identity, peer.ip(), id, names)?;
         let order = self.authorization.group_id_byte_order(identity, peer.ip());
-        let (group, mut keys) = self.group_mut(id).map_err(|_| Denied::UnknownGroup)?;
         let member_id = MemberId { identity: identity.clone(), address: peer.ip() };
+        self.check_room(id, &member_id)?;
+        let (group, mut keys) = self.group_mut(id).map_err(|_| Denied::UnknownGroup)?;
         let request = PullRequest { id: member_id, member, local, peer };
         let policy = group.offer_policy(pull, request, &mut keys, now)?;
-        let form = group.config().interoperability.policy_form(order);
+        let form = group.served().interoperability.policy_form(order);
         if let Err(error) = self.server.offer_policy(pull, &policy, form, now) {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.abort_pull(pull);

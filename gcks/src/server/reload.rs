@@ -51,6 +51,7 @@ impl<E: Entropy> KeyServer<E> {
         let members = std::mem::replace(&mut self.members, config.members);
         self.unsaved.members |= members != self.members;
         self.unsaved.changed |= self.unsaved.members;
+        self.most_members = config.most_members;
         self.size_hierarchies();
         self.reload_members(&members, &config.groups, now);
         self.reload_groups(config.groups, keys, now);
@@ -148,6 +149,7 @@ impl<E: Entropy> KeyServer<E> {
                 continue;
             };
             if *group.config() != config
+                || !group.fits_role(&config)
                 || group.is_signing_key_changed(&config, signing_key.as_deref())
             {
                 group.reconfigure(config, signing_key, &mut source, now);
@@ -170,6 +172,7 @@ impl<E: Entropy> KeyServer<E> {
         // What its members are told goes out without it.
         self.dispatch(now);
         self.groups.remove(&id);
+        self.cluster.forget(id);
         self.unsaved.gone.insert(id);
         self.unsaved.changed = true;
     }

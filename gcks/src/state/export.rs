@@ -1,5 +1,6 @@
 //! A group as records. No key leaves but into a [`Secret`].
 
+use cluster::Generation;
 use ike::crypto::Secret;
 
 use super::codec::{put_push, put_schedule};
@@ -55,6 +56,26 @@ pub fn put_group(changes: &mut Vec<Change>, group: &Group, whole: bool) {
         }
     }
     put_nodes(changes, &name(GroupPart::Node), group, whole);
+    put_cluster(changes, name(GroupPart::Cluster), group);
+}
+
+fn put_cluster(changes: &mut Vec<Change>, name: Name, group: &Group) {
+    if group.role().is_none() {
+        changes.push(Change::Remove(name));
+        return;
+    }
+    let mut out = Encoder::default();
+    let put_generation = |out: &mut Encoder, generation: Generation| {
+        out.u64(generation.epoch);
+        out.u64(generation.version);
+    };
+    put_generation(&mut out, group.generation());
+    out.option(group.prepared(), |out, prepared| {
+        put_generation(out, prepared.generation);
+        out.time(prepared.received);
+        out.octets(prepared.octets.expose());
+    });
+    changes.push(Change::Put(name, out.finish()));
 }
 
 fn put_fresh_counters(name: Name, fresh_counters: &FreshCounters) -> Change {
@@ -119,14 +140,29 @@ fn put_nodes(changes: &mut Vec<Change>, prefix: &Name, group: &Group, whole: boo
 fn put_core(out: &mut Encoder, group: &Group) {
     settings::put_group(out, group.config());
     put_schedule(out, group.teks());
-    out.option(group.rekey_sa(), put_rekey_sa);
+    out.option(group.rekey_sa(), |out, rekey_sa| put_rekey_sa(out, rekey_sa, Keeper::Server));
     out.count(group.removed().len());
     group.removed().iter().for_each(|name| out.octets(name.as_bytes()));
 }
 
-fn put_rekey_sa(out: &mut Encoder, rekey_sa: &RekeySa) {
+/// Who gets a rekey SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeper {
+    /// The server's own state.
+    Server,
+    /// A sub-server, which must not be able to sign.
+    SubServer,
+}
+
+pub(super) fn put_rekey_sa(out: &mut Encoder, rekey_sa: &RekeySa, keeper: Keeper) {
     settings::put_rekey(out, &rekey_sa.settings);
-    out.octets(rekey_sa.private_key.expose());
+    match keeper {
+        Keeper::Server if !rekey_sa.is_relaying() => out.octets(rekey_sa.private_key.expose()),
+        _ => {
+            out.octets(&[]);
+            out.octets(&rekey_sa.public_key);
+        }
+    }
     out.option(rekey_sa.kek(), put_kek);
     out.count(rekey_sa.retired.len());
     for retired in &rekey_sa.retired {

@@ -7,6 +7,7 @@ mod export;
 mod record;
 mod restore;
 mod settings;
+pub mod shared;
 pub mod store;
 mod version5;
 

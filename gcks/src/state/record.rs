@@ -47,6 +47,8 @@ pub(super) enum GroupPart {
     TekHolder = 5,
     /// The key of one node of the key hierarchy.
     Node = 6,
+    /// Generations of a group of a cluster.
+    Cluster = 8,
     /// New counter-mode TEKs that a member waits for; missing where none does.
     FreshCounters = 7,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cluster::Generation;
 use gdoi::group::{GroupId, KekPolicy};
 use gdoi::lkh::KeyTree;
 use ike::BootTime;
@@ -12,6 +13,7 @@ use super::codec::{push, schedule};
 use super::record::{GroupPart, Name, Records, member_id};
 use super::{Form, settings};
 use crate::config;
+use crate::group::cluster::PreparedState;
 use crate::group::event::Event;
 use crate::group::eviction::TekHolder;
 use crate::group::fresh_counters::FreshCounters;
@@ -123,7 +125,23 @@ pub(super) fn group(records: &Records, id: GroupId, clock: Clock, now: BootTime)
     if is_ahead {
         group.note(Event::AgeUnknown);
     }
+    if let Some(octets) = records.get(&Name::in_group(id, GroupPart::Cluster)) {
+        read_generations(octets, if is_ahead { certain } else { clock }, &mut group)?;
+    }
     Ok(group)
+}
+
+/// Generations of a group of a cluster.
+fn read_generations(octets: &Secret, clock: Clock, group: &mut Group) -> Decoded<()> {
+    let mut from = Decoder::new(octets.expose(), clock);
+    let generation =
+        |from: &mut Decoder<'_>| Ok(Generation { epoch: from.u64()?, version: from.u64()? });
+    group.set_generation(generation(&mut from)?);
+    group.prepare_generation(from.option(|from| {
+        let (generation, received) = (generation(from)?, from.time()?);
+        Ok(PreparedState { generation, octets: from.secret()?, received })
+    })?);
+    from.finish()
 }
 
 fn read(records: &Records, id: GroupId, clock: Clock) -> Decoded<Written> {
@@ -218,10 +236,15 @@ pub(super) fn rekey_sa(
     let settings = settings::rekey(from)?;
     let legacy = settings.legacy;
     // A key that was loaded once may be used to the end, whatever is thought of its kind today.
-    let key = SigningKey::from_pkcs8_der(from.octets()?, true)
-        .map_err(|_| from.error("a signing key"))?;
-    let mut rekey_sa =
-        RekeySa::new(settings, Arc::new(key)).map_err(|_| from.error("a signing key"))?;
+    let private_key = from.octets()?;
+    let mut rekey_sa = match private_key.is_empty() {
+        true => RekeySa::relaying(settings, from.octets()?.to_vec()),
+        false => {
+            let key = SigningKey::from_pkcs8_der(private_key, true)
+                .map_err(|_| from.error("a signing key"))?;
+            RekeySa::new(settings, Arc::new(key)).map_err(|_| from.error("a signing key"))?
+        }
+    };
     rekey_sa.kek = from.option(|from| kek(from, tree, legacy))?;
     rekey_sa.retired = from.list(|from| {
         let last = match form {

@@ -117,6 +117,9 @@ pub(super) fn group(from: &mut Decoder<'_>, form: Form) -> Decoded<Group> {
             Form::Present => interoperability(from)?,
             Form::Version5 => Interoperability::default(),
         },
+        // Numbers of members and servers are the present configuration's.
+        member_threshold: None,
+        cluster: None,
     })
 }
 

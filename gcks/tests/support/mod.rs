@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
+pub mod cluster;
 pub mod lab;
 pub mod witness;
 pub mod world;

@@ -28,7 +28,7 @@ use crate::error::{Error, PeerIncompatible, PeerMisbehaved};
 use crate::wire::header::Cookie;
 use crate::wire::registry::Doi;
 use crate::wire::sa::SecurityAssociation;
-use crate::wire::vendor::VendorId;
+use crate::wire::vendor::{CLUSTER, VendorId};
 use crate::wire::{Codec, InvalidMessage};
 
 /// Answers message 1 with message 2 under a responder cookie by chance.
@@ -84,10 +84,11 @@ impl ReceivedOffer {
 }
 
 /// Those that mean something here: a stranger's message must not take room for the others.
-fn known(mut vendor_ids: Vec<VendorId>) -> Vec<VendorId> {
-    vendor_ids.retain(|id| id.0 == dead_peer_detection::VENDOR_ID);
-    vendor_ids.truncate(1);
-    vendor_ids
+fn known(vendor_ids: Vec<VendorId>) -> Vec<VendorId> {
+    let detects = |id: &&VendorId| id.0 == dead_peer_detection::VENDOR_ID;
+    let clusters = |id: &&VendorId| id.0.starts_with(CLUSTER);
+    let first = vendor_ids.iter().find(detects).into_iter();
+    first.chain(vendor_ids.iter().find(clusters)).cloned().collect()
 }
 
 /// The policy for a domain of interpretation.

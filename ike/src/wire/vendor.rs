@@ -4,6 +4,10 @@ use super::chain::{Body, LONGEST_BODY};
 use super::codec::{Codec, InvalidMessage, Reader, Writer};
 use super::registry::PayloadKind;
 
+/// The vendor IDs of key servers that form a cluster begin like that; the protocol above knows the
+/// rest.
+pub const CLUSTER: &[u8] = b"gdoi-cluster";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VendorId(pub Vec<u8>);
 

@@ -82,6 +82,8 @@ fn group(members: u16) -> Group {
         sender_id_bits: 16,
         rekey: Some(rekey.clone()),
         interoperability: config::Interoperability::default(),
+        member_threshold: None,
+        cluster: None,
     };
     let mut rng = SeededRng::from_seed([7; 32]);
     let signing = Arc::new(SigningKey::generate_ecdsa(KeyKind::Ecdsa256, &mut rng).unwrap());

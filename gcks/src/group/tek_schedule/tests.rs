@@ -49,6 +49,8 @@ fn group(lifetimes: &[u64]) -> Group {
         sender_id_bits: 16,
         rekey: None,
         interoperability: crate::config::Interoperability::default(),
+        member_threshold: None,
+        cluster: None,
     }
 }
 

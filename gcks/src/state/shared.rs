@@ -1,0 +1,71 @@
+//! What a root server shares with its sub-servers: the group's policy, keys and pushes, and nothing
+//! that only the root may have. No signing key is in it.
+//!
+//! ```text
+//! version (1) | boot-time clock of the root (12) | settings | TEKs | rekey SA | removed members
+//! ```
+
+use std::collections::BTreeSet;
+
+use daemon::sealed::codec::{Clock, Decoder, Encoder, StateError};
+use gdoi::group::KekPolicy;
+use ike::BootTime;
+use ike::crypto::Secret;
+
+use super::codec::{put_schedule, schedule};
+use super::export::{Keeper, put_rekey_sa};
+use super::{Form, VERSION, restore, settings};
+use crate::config;
+use crate::group::Group;
+use crate::group::rekey_sa::RekeySa;
+use crate::group::tek_schedule::TekSchedule;
+
+/// What a sub-server distributes.
+#[derive(Debug)]
+pub struct Shared {
+    /// The root's configuration of the group.
+    pub config: config::Group,
+    pub teks: TekSchedule,
+    pub rekey_sa: Option<RekeySa>,
+    /// Names of members that the operator removed.
+    pub removed: BTreeSet<String>,
+}
+
+/// The group as its sub-servers are to have it.
+pub fn encode(group: &Group, now: BootTime) -> Secret {
+    let mut out = Encoder::default();
+    out.u8(VERSION);
+    out.time(now);
+    settings::put_group(&mut out, group.config());
+    put_schedule(&mut out, group.teks());
+    out.option(group.rekey_sa(), |out, rekey_sa| put_rekey_sa(out, rekey_sa, Keeper::SubServer));
+    out.count(group.removed().len());
+    group.removed().iter().for_each(|name| out.octets(name.as_bytes()));
+    out.finish()
+}
+
+/// Reads what a root wrote that arrived at `received`: lifetimes go on from there.
+///
+/// # Errors
+/// It is nothing of this version.
+pub fn decode(octets: &[u8], received: BootTime) -> Result<Shared, StateError> {
+    let mut head = Decoder::new(octets, Clock::same(received));
+    if head.u8()? != VERSION {
+        return Err(head.error("another version of gcks"));
+    }
+    let written = head.time()?;
+    let clock = Clock { written, ..Clock::same(received) };
+    let mut from = Decoder::new(head.rest(), clock);
+    let (config, teks) = (settings::group(&mut from, Form::Present)?, schedule(&mut from)?);
+    let no_tree = |from: &mut Decoder<'_>, _: &KekPolicy, _: usize| match from.u8()? {
+        0 => Ok(None),
+        _ => Err(from.error("no key hierarchy")),
+    };
+    let rekey_sa = from.option(|from| restore::rekey_sa(from, no_tree, Form::Present))?;
+    if rekey_sa.as_ref().is_some_and(|rekey_sa| !rekey_sa.is_relaying()) {
+        return Err(from.error("no signing key"));
+    }
+    let removed = from.list(|from| from.text().map(str::to_owned))?.into_iter().collect();
+    from.finish()?;
+    Ok(Shared { config, teks, rekey_sa, removed })
+}

@@ -1,0 +1,332 @@
+//! A root server and its sub-servers, end to end: phase 1 between them, cluster-init, cluster-update,
+//! members at each of them.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use cluster::{Generation, Stage};
+use gcks::group::Group;
+use gcks::server::cluster::{ClusterEvent, GroupEvent};
+use gcks::server::event::{Event, Refused};
+use gdoi::group::GroupId;
+use support::cluster::{Cluster, server};
+use support::{CBC, Outcome, address, registration, seconds};
+
+const ONE: GroupId = GroupId(1);
+
+fn started(sub_servers: u8) -> Cluster {
+    let mut cluster = Cluster::new(sub_servers, CBC, "");
+    (1..=1 + sub_servers).for_each(|number| cluster.start(number));
+    cluster.run(seconds(10));
+    cluster
+}
+
+fn group(cluster: &mut Cluster, number: u8) -> &Group {
+    cluster.server(number).groups().find(|group| group.id() == ONE).unwrap()
+}
+
+fn generation(cluster: &mut Cluster, number: u8) -> Generation {
+    group(cluster, number).generation()
+}
+
+/// A member registers at a server, which writes its state whenever it has to.
+fn join(cluster: &mut Cluster, member: u8, number: u8) -> Outcome {
+    let config = registration(member, member, 1, address(member), server(number));
+    let now = cluster.now;
+    let machine = cluster.machines.get_mut(&number).unwrap();
+    let outcome = register_with(machine, config, now);
+    cluster.collect();
+    outcome
+}
+
+fn register_with(
+    machine: &mut support::cluster::Machine,
+    config: gdoi::config::RegistrationConfig,
+    now: ike::BootTime,
+) -> Outcome {
+    let (local, server) = (config.local, config.server);
+    let mut member =
+        gdoi::member::Registration::new(config, [now.since_boot().as_secs() as u8; 32], now);
+    let mut time = now;
+    for _ in 0..100 {
+        if let Some(outcome) = support::outcome(&mut member, time) {
+            return outcome;
+        }
+        let mut quiet = true;
+        while let Some(transmit) = member.poll_transmit() {
+            quiet = false;
+            let key_server = machine.key_server.as_mut().unwrap();
+            let _ = key_server.handle_datagram(local, server, &transmit.payload, now);
+        }
+        machine.save();
+        let key_server = machine.key_server.as_mut().unwrap();
+        while let Some(transmit) = key_server.poll_transmit() {
+            quiet = false;
+            assert_eq!((transmit.source, transmit.destination), (server, local));
+            let _ = member.handle_datagram(server, &transmit.payload, time);
+        }
+        if quiet && let Some(deadline) = member.poll_timeout() {
+            time = time.max(deadline.at);
+            member.handle_timeout(time);
+        }
+    }
+    panic!("the registration does not end");
+}
+
+fn spis(cluster: &mut Cluster, number: u8) -> Vec<u32> {
+    group(cluster, number).teks().spis().collect()
+}
+
+#[test]
+fn sub_servers_get_everything_in_any_order_of_starts() {
+    for order in [[1, 2, 3], [3, 1, 2], [2, 3, 1]] {
+        let mut cluster = Cluster::new(2, CBC, "");
+        for number in order {
+            cluster.start(number);
+            cluster.run(seconds(7));
+        }
+        cluster.run(seconds(10));
+        let root = generation(&mut cluster, 1);
+        assert!(root.version >= 1, "{order:?}");
+        for number in [2, 3] {
+            assert_eq!(generation(&mut cluster, number), root, "{order:?}");
+            assert_eq!(spis(&mut cluster, number), spis(&mut cluster, 1));
+            assert!(group(&mut cluster, number).rekey_sa().unwrap().is_relaying());
+        }
+    }
+}
+
+#[test]
+fn members_have_the_same_keys_whichever_server_they_register_at() {
+    let mut cluster = started(2);
+    let one = join(&mut cluster, 1, 2).group_sa();
+    let two = join(&mut cluster, 2, 3).group_sa();
+    assert_eq!(one.tek_keys(), two.tek_keys());
+    assert_eq!(one.kek_keys().unwrap().algorithm_key, two.kek_keys().unwrap().algorithm_key);
+    assert_eq!(
+        one.kek_keys().unwrap().signature_key,
+        two.kek_keys().unwrap().signature_key,
+        "pushes of the root are verified by both"
+    );
+}
+
+#[test]
+fn sub_servers_relay_the_very_octets_of_the_root() {
+    let mut cluster = started(2);
+    join(&mut cluster, 1, 2).group_sa();
+    join(&mut cluster, 2, 3).group_sa();
+    let since = cluster.now;
+    cluster.server(1).rekey("one", since).unwrap();
+    cluster.run(seconds(1));
+    let sealed = group(&mut cluster, 1).rekey_sa().unwrap().kek().unwrap().last().unwrap();
+    let octets = sealed.datagram().to_vec();
+    for (number, member) in [(2, 1), (3, 2)] {
+        let pushed: Vec<_> = cluster.pushed(number, since).into_iter().collect();
+        assert_eq!(pushed, [(address(member), octets.clone())]);
+    }
+    assert_eq!(cluster.pushed(1, since).len(), 0, "the root has no members of its own");
+    assert_eq!(generation(&mut cluster, 2), generation(&mut cluster, 1));
+}
+
+/// Invariant: nobody sends on a key that a member of another server cannot receive on yet.
+#[test]
+fn no_push_leaves_before_all_active_sub_servers_hold_the_keys() {
+    let mut cluster = started(2);
+    join(&mut cluster, 1, 2).group_sa();
+    join(&mut cluster, 2, 3).group_sa();
+    let since = cluster.now;
+    // The third server hears nothing for 25 seconds.
+    cluster.cut.insert((1, 3));
+    cluster.server(1).rekey("one", since).unwrap();
+    cluster.run(seconds(25));
+    assert!(cluster.pushes.is_empty());
+    let root = generation(&mut cluster, 1);
+    assert_eq!(group(&mut cluster, 2).prepared().unwrap().generation, root);
+    assert!(generation(&mut cluster, 2) < root);
+    cluster.cut.clear();
+    cluster.run(seconds(11));
+    assert_eq!((cluster.pushed(2, since).len(), cluster.pushed(3, since).len()), (1, 1));
+    let times: Vec<_> = [2, 3]
+        .map(|number| cluster.pushes.iter().find(|(by, ..)| *by == number).unwrap().1)
+        .to_vec();
+    let apart = times[0].max(times[1]).saturating_since(times[0].min(times[1]));
+    assert!(apart < Duration::from_millis(50), "{apart:?}");
+}
+
+#[test]
+fn a_dead_sub_server_is_not_waited_for_and_catches_up() {
+    let mut cluster = started(2);
+    join(&mut cluster, 1, 2).group_sa();
+    join(&mut cluster, 2, 3).group_sa();
+    cluster.kill(3);
+    let since = cluster.now;
+    cluster.server(1).rekey("one", since).unwrap();
+    cluster.run(seconds(75));
+    assert_eq!(cluster.pushed(2, since).len(), 1);
+    let side = cluster.server(1).cluster().root(ONE).unwrap();
+    assert_eq!(side.stage(), Stage::Committed);
+    // From its disk: its members are still registered, and get what they have missed.
+    let since = cluster.now;
+    cluster.start(3);
+    cluster.run(seconds(20));
+    assert_eq!(generation(&mut cluster, 3), generation(&mut cluster, 1));
+    assert_eq!(group(&mut cluster, 3).registry().len(), 1);
+    let sealed = group(&mut cluster, 1).rekey_sa().unwrap().kek().unwrap().last().unwrap();
+    let octets = sealed.datagram().to_vec();
+    assert!(cluster.pushed(3, since).contains(&(address(2), octets)));
+}
+
+#[test]
+fn a_lost_root_changes_nothing_for_members_and_new_ones_are_not_answered() {
+    let mut cluster = started(2);
+    join(&mut cluster, 1, 2).group_sa();
+    cluster.kill(1);
+    cluster.run(seconds(120));
+    assert!(!cluster.server(2).cluster().sub_server(ONE).unwrap().answers_new_members());
+    assert_eq!(group(&mut cluster, 2).registry().len(), 1);
+    assert!(cluster.pushes.is_empty(), "nobody is told to delete anything");
+    let refused = join(&mut cluster, 2, 2);
+    assert!(matches!(refused, Outcome::Failed(_)));
+    let events = std::mem::take(&mut cluster.machines.get_mut(&2).unwrap().events);
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, Event::Refused { reason: Refused::RootInactive, .. }))
+    );
+    // One that is registered pulls again.
+    join(&mut cluster, 1, 2).group_sa();
+    cluster.start(1);
+    cluster.run(seconds(20));
+    join(&mut cluster, 2, 2).group_sa();
+}
+
+#[test]
+fn keys_that_end_without_news_take_the_members_with_them() {
+    let mut cluster = started(1);
+    join(&mut cluster, 1, 2).group_sa();
+    cluster.kill(1);
+    cluster.run(seconds(3500));
+    assert_eq!(group(&mut cluster, 2).registry().len(), 1);
+    cluster.run(seconds(200));
+    assert_eq!(group(&mut cluster, 2).registry().len(), 0);
+    assert!(cluster.pushes.is_empty());
+    let events = &cluster.machines[&2].events;
+    let ended = events.iter().filter(|event| {
+        matches!(
+            event,
+            Event::Cluster {
+                event: ClusterEvent::Group { event: GroupEvent::KeysEnded { .. }, .. },
+                ..
+            }
+        )
+    });
+    assert_eq!(ended.count(), 2, "of both groups");
+}
+
+/// Killed with the push sealed and not yet distributed: whatever was written is taken up again.
+#[test]
+fn a_root_that_is_killed_during_a_rekey_finishes_it_when_it_is_back() {
+    for cut_at in [0, 1, 2, 3, 4] {
+        let mut cluster = started(2);
+        join(&mut cluster, 1, 2).group_sa();
+        join(&mut cluster, 2, 3).group_sa();
+        let before = generation(&mut cluster, 1);
+        let since = cluster.now;
+        cluster.server(1).rekey("one", since).unwrap();
+        cluster.run(Duration::from_millis(5 * cut_at + 1));
+        cluster.kill(1);
+        cluster.run(seconds(20));
+        cluster.start(1);
+        cluster.run(seconds(120));
+        let root = generation(&mut cluster, 1);
+        assert!(root > before, "{cut_at}");
+        assert_eq!(generation(&mut cluster, 2), root, "{cut_at}");
+        assert_eq!(generation(&mut cluster, 3), root, "{cut_at}");
+        assert_eq!(spis(&mut cluster, 2), spis(&mut cluster, 1), "{cut_at}");
+        let pushed = [cluster.pushed(2, since), cluster.pushed(3, since)];
+        let octets = pushed.clone().map(|all| {
+            all.into_iter().map(|(_, octets)| octets).collect::<std::collections::BTreeSet<_>>()
+        });
+        assert_eq!(octets[0], octets[1], "both relay the same, {cut_at}");
+        assert!(!octets[0].is_empty(), "{cut_at}");
+    }
+}
+
+#[test]
+fn a_scheduled_push_comes_early_enough_for_all_servers() {
+    let mut cluster = started(2);
+    join(&mut cluster, 1, 2).group_sa();
+    let since = cluster.now;
+    cluster.run(seconds(3600));
+    let pushed = cluster.pushed(2, since);
+    assert_eq!(pushed.len(), 1);
+    assert_eq!(group(&mut cluster, 2).registry().len(), 1);
+}
+
+#[test]
+fn a_member_is_removed_by_the_root_wherever_it_is_registered() {
+    let mut cluster = started(2);
+    join(&mut cluster, 1, 2).group_sa();
+    join(&mut cluster, 2, 3).group_sa();
+    let now = cluster.now;
+    let refused = cluster.server(2).remove("one", "g2", now).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the keys of group one are made by its root server; give the command there"
+    );
+    cluster.server(1).remove("one", "g2", now).unwrap();
+    cluster.run(seconds(2));
+    assert_eq!((cluster.pushed(2, now).len(), cluster.pushed(3, now).len()), (1, 1));
+    assert_eq!(group(&mut cluster, 2).registry().len(), 0, "all register again");
+    join(&mut cluster, 1, 3).group_sa();
+    for number in [2, 3] {
+        assert!(matches!(join(&mut cluster, 2, number), Outcome::Failed(_)));
+    }
+}
+
+#[test]
+fn one_more_member_than_the_threshold_gets_no_answer() {
+    let mut cluster = Cluster::new(2, CBC, "");
+    for machine in cluster.machines.values_mut() {
+        machine.replace("id = 1\n", "id = 1\nmember-threshold = 1\n");
+    }
+    (1..=3).for_each(|number| cluster.start(number));
+    cluster.run(seconds(10));
+    join(&mut cluster, 1, 2).group_sa();
+    assert!(matches!(join(&mut cluster, 2, 2), Outcome::Failed(_)));
+    join(&mut cluster, 2, 3).group_sa();
+    join(&mut cluster, 1, 2).group_sa();
+    assert_eq!(group(&mut cluster, 2).pull_counters().over_threshold, 1);
+}
+
+#[test]
+fn differences_are_named_on_both_sides_and_the_roots_policy_is_served() {
+    let mut cluster = Cluster::new(1, CBC, "");
+    cluster
+        .machines
+        .get_mut(&2)
+        .unwrap()
+        .replace("activation-time-delay = \"10s\"", "activation-time-delay = \"11s\"");
+    cluster.start(1);
+    cluster.start(2);
+    cluster.run(seconds(10));
+    for number in [1, 2] {
+        let events = &cluster.machines[&number].events;
+        let named: Vec<_> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Cluster {
+                    event: ClusterEvent::Group { group, event: GroupEvent::Differs(one) },
+                    ..
+                } if **group == *"one" => Some((one.name.as_str(), &*one.root, &*one.sub_server)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(named, [("gap.activation-time-delay", "10s", "11s")], "{number}");
+    }
+    let sa = join(&mut cluster, 1, 2).group_sa();
+    assert_eq!(sa.policy().gap.activation_time_delay, Some(seconds(10)));
+}

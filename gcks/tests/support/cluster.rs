@@ -1,0 +1,251 @@
+//! A root server and its sub-servers in one process on a virtual clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use gcks::config::Config;
+use gcks::group::key_generation::OsEntropy;
+use gcks::group::signing_key::{self, SigningKeys};
+use gcks::server::KeyServer;
+use gcks::server::event::Event;
+use gdoi::event::Transmit;
+use ike::BootTime;
+
+use super::{at, configuration_with, key, parse, pushes, write};
+
+/// Exchange type of a GROUPKEY-PUSH, and where it stands.
+const PUSH: (usize, u8) = (18, 33);
+
+/// The server with this number: 1 is the root.
+pub fn server(number: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 9, number], 848))
+}
+
+/// The text of a server's configuration: the root with so many sub-servers, or one of them. `tail`
+/// goes to every group behind `[group.cluster]`.
+pub fn configuration(
+    directory: &Path,
+    number: u8,
+    sub_servers: u8,
+    tek: &str,
+    tail: &str,
+) -> String {
+    let others: Vec<u8> = if number == 1 { (2..2 + sub_servers).collect() } else { vec![1] };
+    let mut head = format!("listen = [\"10.0.9.{number}\"]\n");
+    for other in &others {
+        let pair = if number == 1 { *other } else { number };
+        let file = directory.join(format!("ks{pair}.psk"));
+        write(&file, &key(100 + pair), 0o600);
+        head += &format!(
+            "[[cluster-server]]\nname = \"ks{other}\"\naddress = \"10.0.9.{other}\"\n\
+             pre-shared-key-file = \"{}\"\n",
+            file.display()
+        );
+    }
+    let names: Vec<String> = others.iter().map(|other| format!("\"ks{other}\"")).collect();
+    let role = if number == 1 { "root-server" } else { "sub-server" };
+    let tail = format!(
+        "{}\n[group.cluster]\nrole = \"{role}\"\nservers = [{}]\n{tail}",
+        pushes(""),
+        names.join(", ")
+    );
+    configuration_with(directory, &head, "10.0.0", tek, &tail)
+}
+
+/// A server that may be killed and started again from its state.
+pub struct Machine {
+    pub key_server: Option<KeyServer<OsEntropy>>,
+    text: String,
+    keys: SigningKeys,
+    /// As on the disk.
+    disk: gcks::state::Records,
+    pub events: Vec<Event>,
+    starts: u8,
+}
+
+impl Machine {
+    pub fn new(text: String) -> Self {
+        let config = parse(&text);
+        let signs = config.groups.iter().filter(|group| {
+            let part = group.cluster.as_ref();
+            part.is_none_or(|part| part.role == gcks::config::cluster::Role::RootServer)
+        });
+        let make = |kind| std::sync::Arc::new(signing_key::generate(kind).unwrap().unwrap());
+        let keys = signs.filter_map(|group| {
+            Some((group.name.clone(), make(group.rekey.as_ref()?.signing_key)))
+        });
+        let keys = keys.collect();
+        Self {
+            key_server: None,
+            text,
+            keys,
+            disk: Default::default(),
+            events: Vec::new(),
+            starts: 0,
+        }
+    }
+
+    fn config(&self) -> Config {
+        parse(&self.text)
+    }
+
+    /// Another text in its configuration, from the next start on.
+    pub fn replace(&mut self, before: &str, after: &str) {
+        assert!(self.text.contains(before), "{before}");
+        self.text = self.text.replacen(before, after, 1);
+    }
+
+    /// Starts it with what is on its disk.
+    pub fn start(&mut self, now: BootTime) {
+        self.starts += 1;
+        let seed = [self.text.len() as u8 ^ self.starts; 32];
+        let mut server = match self.disk.is_empty() {
+            true => KeyServer::new(self.config(), &self.keys, seed, OsEntropy),
+            false => {
+                let mut copy = gcks::state::Records::default();
+                for (name, value) in self.disk.iter() {
+                    copy.insert(name.clone(), value.duplicate());
+                }
+                let stored = gcks::state::Stored::Records(copy);
+                let clock = daemon::sealed::codec::Clock::same(now);
+                KeyServer::restore(
+                    self.config(),
+                    &self.keys,
+                    seed,
+                    OsEntropy,
+                    (&stored, clock),
+                    now,
+                )
+                .unwrap()
+            }
+        };
+        server.keep_state();
+        server.join_cluster(now);
+        self.key_server = Some(server);
+    }
+
+    /// Writes its state, as the event loop does before anything leaves.
+    pub fn save(&mut self) {
+        let Some(server) = &mut self.key_server else { return };
+        if server.is_unsaved() {
+            self.disk.apply(server.changes());
+            server.saved();
+        }
+    }
+}
+
+/// All servers and the network between them. What goes to members is only recorded.
+pub struct Cluster {
+    pub machines: BTreeMap<u8, Machine>,
+    pub now: BootTime,
+    queue: BTreeMap<(BootTime, u64), Transmit>,
+    sent: u64,
+    /// Pairs of servers that hear nothing of each other.
+    pub cut: BTreeSet<(u8, u8)>,
+    /// Of the datagrams between servers, which are lost.
+    pub is_lost: Box<dyn FnMut(u64, &Transmit) -> bool>,
+    /// Pushes by the server that sent them: when, to whom, octets.
+    pub pushes: Vec<(u8, BootTime, Transmit)>,
+    _directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub fn new(sub_servers: u8, tek: &str, tail: &str) -> Self {
+        let directory = super::keys();
+        let machines = (1..=1 + sub_servers).map(|number| {
+            let text = configuration(directory.path(), number, sub_servers, tek, tail);
+            (number, Machine::new(text))
+        });
+        Self {
+            machines: machines.collect(),
+            now: at(1000),
+            queue: BTreeMap::new(),
+            sent: 0,
+            cut: BTreeSet::new(),
+            is_lost: Box::new(|_, _| false),
+            pushes: Vec::new(),
+            _directory: directory,
+        }
+    }
+
+    pub fn start(&mut self, number: u8) {
+        let now = self.now;
+        self.machines.get_mut(&number).unwrap().start(now);
+        self.collect();
+    }
+
+    pub fn kill(&mut self, number: u8) {
+        self.machines.get_mut(&number).unwrap().key_server = None;
+    }
+
+    pub fn server(&mut self, number: u8) -> &mut KeyServer<OsEntropy> {
+        self.machines.get_mut(&number).unwrap().key_server.as_mut().unwrap()
+    }
+
+    /// Sends what waits, once it is written.
+    pub fn collect(&mut self) {
+        for (number, machine) in &mut self.machines {
+            machine.save();
+            let Some(server) = &mut machine.key_server else { continue };
+            machine.events.extend(std::iter::from_fn(|| server.poll_event()));
+            while let Some(transmit) = server.poll_transmit() {
+                let (from, to) = (transmit.source, transmit.destination);
+                if to.ip().to_string().starts_with("10.0.9.") {
+                    self.sent += 1;
+                    let ends = [from, to].map(|one| match one.ip() {
+                        std::net::IpAddr::V4(ip) => ip.octets()[3],
+                        std::net::IpAddr::V6(_) => 0,
+                    });
+                    let is_cut = self.cut.contains(&(ends[0], ends[1]))
+                        || self.cut.contains(&(ends[1], ends[0]));
+                    if !is_cut && !(self.is_lost)(self.sent, &transmit) {
+                        let arrival = self.now + Duration::from_millis(5);
+                        self.queue.insert((arrival, self.sent), transmit);
+                    }
+                } else if transmit.payload.get(PUSH.0) == Some(&PUSH.1) {
+                    self.pushes.push((*number, self.now, transmit));
+                }
+            }
+        }
+    }
+
+    /// Until this much time has passed.
+    pub fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        self.collect();
+        loop {
+            let arrival = self.queue.keys().next().map(|(at, _)| *at);
+            let timers =
+                self.machines.values().filter_map(|one| one.key_server.as_ref()?.poll_timeout());
+            let next = timers.chain(arrival).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            let now = self.now;
+            while let Some((key, _)) = self.queue.range(..=(now, u64::MAX)).next() {
+                let key = *key;
+                let Some(transmit) = self.queue.remove(&key) else { break };
+                let (from, to) = (transmit.source, transmit.destination);
+                let meant = self.machines.iter_mut().find(|(number, _)| server(**number) == to);
+                if let Some((_, Machine { key_server: Some(server), .. })) = meant {
+                    let _ = server.handle_datagram(from, to, &transmit.payload, now);
+                }
+                self.collect();
+            }
+            for machine in self.machines.values_mut() {
+                if let Some(server) = &mut machine.key_server {
+                    server.handle_timeout(now);
+                }
+            }
+            self.collect();
+        }
+        self.now = end;
+    }
+
+    /// Octets of pushes that a server sent to members since `since`, without repetitions.
+    pub fn pushed(&self, number: u8, since: BootTime) -> BTreeSet<(SocketAddr, Vec<u8>)> {
+        let own = self.pushes.iter().filter(|(by, at, _)| *by == number && *at >= since);
+        own.map(|(_, _, transmit)| (transmit.destination, transmit.payload.clone())).collect()
+    }
+}
