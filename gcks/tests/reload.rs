@@ -5,6 +5,8 @@
 mod support;
 
 use gcks::control::snapshot;
+use gcks::group::key_generation::OsEntropy;
+use gcks::server::KeyServer;
 use gcks::server::event::Event;
 use gdoi::push::{Deletion, KekChange};
 use support::lab::Lab;
@@ -499,4 +501,54 @@ fn a_member_stays_removed_from_a_group_with_another_name_or_number() {
         lab.world.run(seconds(60));
         assert_eq!(lab.pulls()[..2], [2, 1], "{to}");
     }
+}
+
+/// The file of the signing key decides, not the word beside it.
+#[test]
+fn a_signing_key_of_another_kind_in_the_file_is_told_of() {
+    let mut lab = Lab::new(CBC, &pushes(""));
+    let changes = lab.reload(|text| text.replace("\"ecdsa-p256\"", "\"rsa-2048\""));
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert!(
+        changes[0]
+            .starts_with("group one: rekey.signing-key from ecdsa-p256 to rsa-2048: no effect"),
+        "{changes:?}"
+    );
+    lab.world.run(seconds(2 * 86_400));
+    assert_eq!((lab.pulls(), lab.world.splits.as_slice()), (vec![1, 1, 1], &[][..]));
+}
+
+/// Members join where their KEK said: the path of pushes changes with the next KEK, as the log says.
+#[test]
+fn another_multicast_path_is_that_of_the_next_kek() {
+    let multicast = "transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\n\
+                     multicast-source = \"10.0.9.1\"\nmulticast-ttl = 3";
+    let mut lab = Lab::new(CBC, &pushes(multicast));
+    let ttl = |lab: &mut Lab| {
+        let (service, now) = (&mut lab.world.service, lab.world.now);
+        service.rekey("one", now).unwrap();
+        // Nothing leaves before it is written.
+        drop(service.changes());
+        service.saved();
+        let push = std::iter::from_fn(|| service.poll_transmit()).find(is_push).unwrap();
+        service.multicast_path(&push).ttl
+    };
+    assert_eq!(ttl(&mut lab), 3);
+    let changes = lab.reload(|text| text.replace("multicast-ttl = 3", "multicast-ttl = 9"));
+    let expected = "group one: rekey.multicast-ttl from 3 to 9: in effect with the next KEK";
+    assert_eq!(changes[0], expected);
+    assert_eq!(ttl(&mut lab), 3);
+    lab.world.run(seconds(86_400));
+    assert_eq!(ttl(&mut lab), 9);
+}
+
+#[test]
+fn another_signing_key_without_members_tells_nobody() {
+    let keys = keys();
+    let text = configuration_with(keys.path(), "", "10.0.0", CBC, &pushes(""));
+    let before = signing_keys(&parse(&text));
+    let mut service = KeyServer::new(parse(&text), &before, [1; 32], OsEntropy);
+    let changes = service.reload(parse(&text), &signing_keys(&parse(&text)), at(1000));
+    let told: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    assert_eq!(told[0], "group one: signing key: the KEK is deleted: nobody has to be told");
 }
