@@ -1,8 +1,12 @@
 //! Answers to the requests of gdoictl.
 
-use control::{Completed, ErrorCode, Refusal, Request, Response};
+use control::{
+    Completed, ConfigurationChange, ConfigurationChanges, ConfigurationConsequence, ErrorCode,
+    Refusal, Request, Response,
+};
 use ike::BootTime;
 
+use crate::config::change::Change;
 use crate::member::Member;
 use crate::membership::error::RegisterError;
 use crate::show::snapshot::{Surroundings, snapshot};
@@ -33,4 +37,31 @@ pub fn register(member: &mut Member, group: &str, now: BootTime) -> Response {
             Response::Refused(Refusal::new(code, error.to_string()))
         }
     }
+}
+
+/// What a changed configuration does, or would do.
+pub fn configuration(dry_run: bool, warnings: &[String], changes: &[Change]) -> Response {
+    let change = |change: &Change| ConfigurationChange {
+        subject: change.subject.to_string(),
+        option: change.option.to_owned(),
+        before: change.before.clone(),
+        after: change.after.clone(),
+        consequences: vec![ConfigurationConsequence {
+            name: change.consequence.name().to_owned(),
+            text: change.consequence.to_string(),
+        }],
+    };
+    let (warnings, changes) = (warnings.to_vec(), changes.iter().map(change).collect());
+    Response::Configuration(Box::new(ConfigurationChanges { dry_run, warnings, changes }))
+}
+
+/// What is wrong with a configuration that was to be read again: the first defect.
+pub fn defects(text: &str) -> Response {
+    let first = text.lines().next().unwrap_or("the configuration cannot be read");
+    // The last line of several counts them.
+    let message = match text.lines().count() {
+        0 | 1 => first.to_owned(),
+        _ => format!("{first} (gdoi-agent --check tells of all defects)"),
+    };
+    Response::Refused(Refusal::new(ErrorCode::NotPossible, message))
 }

@@ -1,6 +1,7 @@
 //! One task that owns everything: datagrams, kernel events, timers, requests and signals come in
 //! one by one.
 
+mod reload;
 mod settle;
 mod surroundings;
 
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use ::control::server::{Call, serve};
 use ::control::socket::{Access, Listener};
-use ::control::{GroupArgument, Request};
+use ::control::{GroupArgument, ReloadArgument, Request};
 use anyhow::Context as _;
 use daemon::limit::LogLimiter;
 use daemon::{clock, notify};
@@ -386,6 +387,11 @@ impl<K: Kernel> EventLoop<K> {
     }
 
     async fn handle_call(&mut self, call: Call) {
+        if let Request::Reload(ReloadArgument { dry_run }) = *call.request() {
+            let response = self.reload_for(dry_run).await;
+            call.answer(response);
+            return;
+        }
         let now = clock::now();
         let statistics = match self.dataplane.statistics(now).await {
             Ok(statistics) => statistics,

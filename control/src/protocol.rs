@@ -43,7 +43,7 @@ pub enum Request {
     RemoveAll(GroupArgument),
     /// Let a member register again that was removed.
     Admit(MemberArgument),
-    /// Read the configuration again, or show what that would change.
+    /// Read the configuration again, or show what that would change. Either daemon.
     Reload(ReloadArgument),
 }
 

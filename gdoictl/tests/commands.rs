@@ -435,8 +435,9 @@ fn a_reload_tells_what_differs() {
         "warning: gcks.toml:3:1: a short key\n\
          group branches: rekey.encryption from aes-256-cbc to aes-128-cbc\n    \
          in effect with the next KEK\n\
-         nothing was done; gdoictl reload does it\n"
+         nothing was done; without --dry-run it is\n"
     );
+    assert_eq!(run(Some(response.clone()), &["reload", "member"]).status.code(), Some(0));
     let output = run(Some(response), &["--json", "reload", "--dry-run"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["changes"][0]["consequences"][0]["name"], "next-kek");

@@ -259,7 +259,8 @@ options! {
         /// "printed" is the number printed there (block size of the hash, 512 or 1024), "output"
         /// the length of the hash (256 or 512), "key" the length of the KEK.
         pub acknowledgement_length: AcknowledgementLength =
-            one_of("acknowledgement-length", AcknowledgementLength::Block, ACKNOWLEDGEMENT_LENGTH);
+            one_of("acknowledgement-length", AcknowledgementLength::Block, ACKNOWLEDGEMENT_LENGTH)
+                .applies(Applies::NewRegistration);
         /// A multicast push is acknowledged after a random delay within this time, so that the key
         /// server does not get all answers at once (RFC 8263 §6). Keep it shorter than the key
         /// server's retransmission period. A unicast push is acknowledged at once.
@@ -286,27 +287,29 @@ options! {
     }
 }
 
-const ON_EXIT: Words<OnExit> =
+pub(super) const ON_EXIT: Words<OnExit> =
     &[("block", OnExit::Block), ("keep", OnExit::Keep), ("remove", OnExit::Remove)];
 
-const FAILURE_POLICY: Words<FailurePolicy> =
+pub(super) const FAILURE_POLICY: Words<FailurePolicy> =
     &[("close", FailurePolicy::Close), ("open", FailurePolicy::Open)];
 
-const MODE: Words<Mode> =
+pub(super) const MODE: Words<Mode> =
     &[("normal", Mode::Normal), ("receive-only", Mode::ReceiveOnly), ("passive", Mode::Passive)];
 
-const DF_BIT: Words<DontFragment> =
+pub(super) const DF_BIT: Words<DontFragment> =
     &[("clear", DontFragment::Clear), ("copy", DontFragment::Copy), ("set", DontFragment::Set)];
 
-const ACKNOWLEDGEMENT_LENGTH: Words<AcknowledgementLength> = &[
+pub(super) const ACKNOWLEDGEMENT_LENGTH: Words<AcknowledgementLength> = &[
     ("printed", AcknowledgementLength::Block),
     ("output", AcknowledgementLength::Output),
     ("key", AcknowledgementLength::Key),
 ];
 
-const BYTE_ORDER: Words<ByteOrder> = &[("network", ByteOrder::Network), ("host", ByteOrder::Host)];
+pub(super) const BYTE_ORDER: Words<ByteOrder> =
+    &[("network", ByteOrder::Network), ("host", ByteOrder::Host)];
 
-const CLAMP: Words<SegmentSize> = &[("off", SegmentSize::Unchanged), ("path", SegmentSize::Path)];
+pub(super) const CLAMP: Words<SegmentSize> =
+    &[("off", SegmentSize::Unchanged), ("path", SegmentSize::Path)];
 
 /// Smallest and largest segment size that makes sense (RFC 9293 §3.7.1).
 const SEGMENT_SIZES: core::ops::RangeInclusive<u16> = 536..=8_960;

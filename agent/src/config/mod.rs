@@ -1,6 +1,7 @@
 //! The configuration in two steps: [`mod@file`] reads what was typed, [`check`] raises it to values
 //! that the daemon can act on. All defects are reported at once, each with its line and a remedy.
 
+pub mod change;
 pub mod check;
 pub mod file;
 pub mod placement;

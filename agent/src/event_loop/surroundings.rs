@@ -2,16 +2,14 @@
 //! is wrong with them is looked at again and again, and shown as long as it is so.
 
 use ike::BootTime;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use xfrm::Kernel;
 
 use daemon::clock;
 
 use super::{EventLoop, open_control};
-use crate::config::check::{Machine, load};
 use crate::config::placement::misplaced;
 use crate::config::source::Source;
-use crate::member::blocks;
 use crate::membership::local_interface::{self, Interfaces};
 use crate::privileges;
 
@@ -57,67 +55,6 @@ impl<K: Kernel> EventLoop<K> {
         self.checkpoint.try_again(&self.member, now);
     }
 
-    /// Reads the configuration again and changes over to the difference. A file with a defect
-    /// changes nothing.
-    pub(super) async fn reload(&mut self) {
-        let now = clock::now();
-        let interfaces = match local_interface::read(&self.config.groups).await {
-            Ok(interfaces) => interfaces,
-            Err(error) => {
-                error!(
-                    event = "reload-failed",
-                    %error,
-                    "interfaces cannot be read; the previous configuration stays in use"
-                );
-                return;
-            }
-        };
-        let loaded = match load(&self.source.path, &Machine::this(Some(&interfaces))) {
-            Ok(loaded) => loaded,
-            Err(report) => {
-                error!(
-                    event = "reload-failed",
-                    file = %self.source.path.display(),
-                    "configuration has errors; the previous one stays in use"
-                );
-                for line in report.to_string().lines() {
-                    error!(event = "configuration-error", error = %line, "configuration error");
-                }
-                return;
-            }
-        };
-        for warning in &loaded.warnings {
-            warn!(event = "configuration-warning", %warning, "configuration warning");
-        }
-        let config = loaded.value;
-        if let Err(error) = blocks(&config, &interfaces) {
-            error!(
-                event = "reload-failed",
-                %error,
-                "configuration cannot be carried out; the previous one stays in use"
-            );
-            return;
-        }
-        if !config.is_one_process_with(&self.config) {
-            warn!(
-                event = "restart-required",
-                "control-socket, state-directory, state key and local-port change with a restart \
-                 only"
-            );
-        }
-        let changed = config.groups != self.config.groups;
-        self.member.reload(&config, &mut self.seeds, &interfaces, now);
-        let changed = changed || config.tunnels != self.config.tunnels;
-        self.tunnels.configure(&config.tunnels, now);
-        self.config.groups = config.groups;
-        self.config.tunnels = config.tunnels;
-        self.not_kept = keep(&self.source);
-        self.check_settings();
-        self.check_placement(&interfaces);
-        let groups = self.config.groups.len();
-        info!(event = "configuration-reloaded", changed, groups, "configuration reloaded");
-    }
-
     pub(super) async fn read_interfaces(&mut self, now: BootTime) {
         match local_interface::read(&self.config.groups).await {
             Ok(interfaces) => {
@@ -137,7 +74,7 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
-    fn check_placement(&mut self, interfaces: &Interfaces) {
+    pub(super) fn check_placement(&mut self, interfaces: &Interfaces) {
         let misplaced = misplaced(&self.config.groups, interfaces);
         for one in misplaced.difference(&self.misplaced) {
             warn!(event = "interface-misplaced", problem = %one, "interface is on the wrong side");

@@ -14,3 +14,4 @@ mod lifecycle;
 mod missing;
 mod reboot;
 mod rekey;
+mod reload;

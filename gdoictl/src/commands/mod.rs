@@ -11,7 +11,7 @@ mod server_statistics;
 mod tunnel;
 
 use anyhow::bail;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use control::{
     Daemon, GroupArgument, MEMBER_SOCKET, MemberArgument, MemberSnapshot, ReloadArgument, Request,
     Response, SERVER_SOCKET, ServerSnapshot,
@@ -39,7 +39,7 @@ pub(crate) enum Command {
     RemoveAll(Group),
     /// gcks: let a removed member register again
     Admit(Member),
-    /// gcks: read the configuration again and tell what differs
+    /// Read a daemon's configuration again and tell what differs
     Reload(Reload),
 }
 
@@ -49,6 +49,18 @@ pub(crate) struct Reload {
     /// Tell what would follow, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Which daemon
+    #[arg(value_enum, default_value_t = ReloadOf::Server)]
+    of: ReloadOf,
+}
+
+/// A daemon, by what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReloadOf {
+    /// The key server gcks
+    Server,
+    /// The group member gdoi-agent
+    Member,
 }
 
 /// The group of a command.
@@ -116,6 +128,9 @@ pub(crate) enum ServerPart {
 impl Command {
     /// Where the daemon listens unless told otherwise.
     pub(crate) fn default_socket(&self) -> &'static str {
+        if let Self::Reload(Reload { of: ReloadOf::Member, .. }) = self {
+            return MEMBER_SOCKET;
+        }
         match self.request().served_by() {
             Daemon::Member => MEMBER_SOCKET,
             Daemon::Server => SERVER_SOCKET,
@@ -140,7 +155,7 @@ impl Command {
             Self::Remove(member) => Request::Remove(of_member(member)),
             Self::RemoveAll(group) => Request::RemoveAll(of_group(group)),
             Self::Admit(member) => Request::Admit(of_member(member)),
-            Self::Reload(Reload { dry_run }) => {
+            Self::Reload(Reload { dry_run, .. }) => {
                 Request::Reload(ReloadArgument { dry_run: *dry_run })
             }
         }

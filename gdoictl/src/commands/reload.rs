@@ -15,7 +15,7 @@ pub(super) fn text(reload: &ConfigurationChanges) -> String {
         lines.extend(change.consequences.iter().map(|one| format!("    {}", one.text)));
     }
     if reload.dry_run && !reload.changes.is_empty() {
-        lines.push(String::from("nothing was done; gdoictl reload does it"));
+        lines.push(String::from("nothing was done; without --dry-run it is"));
     }
     lines.iter().map(|line| clean(line) + "\n").collect()
 }
