@@ -20,6 +20,39 @@ pub struct ServerSnapshot {
     pub members: Vec<RegisteredMember>,
     /// Figures of the whole server.
     pub statistics: ServerStatistics,
+    /// Where several servers are one; absent where this is the only one.
+    #[serde(default)]
+    pub redundancy: Option<Redundancy>,
+}
+
+/// A server that is one with others: they share a state, and one of them is active.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redundancy {
+    /// What this server is.
+    pub role: ServerRole,
+    /// Its name.
+    pub name: String,
+    /// Name of the active server, where it is known.
+    pub active: Option<String>,
+    /// Where the state is.
+    pub store: String,
+    /// How long it is what it is.
+    pub since_seconds: u64,
+    /// How long the last write of the state took, at the active server.
+    pub last_write_milliseconds: Option<u64>,
+    /// What is wrong now: one line with the remedy.
+    pub problem: Option<String>,
+}
+
+/// What one of several servers is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServerRole {
+    /// It serves the members.
+    Active,
+    /// It takes the active one's place.
+    #[default]
+    Standby,
 }
 
 /// A group as its key server sees it.

@@ -26,8 +26,9 @@ use gcks::config::{self, Config, Member};
 use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::{self, SigningKeys};
 use gcks::members::registry::{MemberId, Pulled};
-use gcks::persistence::{self, Persistence};
+use gcks::persistence;
 use gcks::server::KeyServer;
+use gcks::writer::Writer;
 use gdoi::event::RegistrationEvent;
 use gdoi::group::GroupId;
 use gdoi::member::Registration;
@@ -74,24 +75,31 @@ fn measure(directory: &Path, name: &str, members: u32) -> (Duration, Duration) {
     for number in 0..members {
         enter(&mut server, number, now);
     }
-    state.save(&mut server, now).unwrap();
+    save(&mut server, &mut state, now);
     let mut times: Vec<Duration> = (members..members + SAMPLES)
         .map(|number| register(&mut server, &mut state, number, now))
         .collect();
     times.sort();
-    drop((server, state));
+    drop(server);
+    state.finish();
     let begin = Instant::now();
     let (mut server, mut state) = start(config(), &keys, now);
-    state.save(&mut server, now).unwrap();
+    save(&mut server, &mut state, now);
     let took = begin.elapsed();
     let registered = server.groups().next().unwrap().registry().len();
     assert_eq!(registered, (members + SAMPLES) as usize);
     (times[times.len() / 2], took)
 }
 
-fn start(config: Config, keys: &SigningKeys, now: BootTime) -> (KeyServer<OsEntropy>, Persistence) {
-    let (server, state) = persistence::start(config, keys, now).unwrap();
+fn start(config: Config, keys: &SigningKeys, now: BootTime) -> (KeyServer<OsEntropy>, Writer) {
+    let opened = persistence::open(&config, None).unwrap();
+    let (server, state) = persistence::start(config, keys, Some(opened), now).unwrap();
     (server, state.unwrap())
+}
+
+fn save(server: &mut KeyServer<OsEntropy>, state: &mut Writer, now: BootTime) {
+    state.save(server, now);
+    state.wait().unwrap();
 }
 
 /// A configuration with so many members, each with a key of its own.
@@ -135,7 +143,7 @@ fn enter(server: &mut KeyServer<OsEntropy>, number: u32, now: BootTime) {
 /// What the pull of a member costs that has its ISAKMP SA, with all writes.
 fn register(
     server: &mut KeyServer<OsEntropy>,
-    state: &mut Persistence,
+    state: &mut Writer,
     number: u32,
     now: BootTime,
 ) -> Duration {
@@ -153,15 +161,15 @@ fn register(
             }
         }
         let datagrams: Vec<_> = std::iter::from_fn(|| member.poll_transmit()).collect();
-        let begin = processor_time("thread-self");
+        let begin = processor_time("self");
         for datagram in datagrams {
             server.handle_datagram(local, remote, &datagram.payload, now).unwrap();
         }
-        state.save(server, now).unwrap();
+        save(server, state, now);
         let answers: Vec<_> = std::iter::from_fn(|| server.poll_transmit()).collect();
         // Main mode takes the first three.
         if exchange >= 3 {
-            cost += processor_time("thread-self").saturating_sub(begin);
+            cost += processor_time("self").saturating_sub(begin);
         }
         for answer in answers {
             member.handle_datagram(remote, &answer.payload, now).unwrap();

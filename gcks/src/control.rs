@@ -115,6 +115,7 @@ pub fn snapshot<E: Entropy>(
         groups: key_server.groups().map(|group| self::group(group, now)).collect(),
         members: members.collect(),
         statistics: statistics(key_server),
+        redundancy: None,
     }
 }
 

@@ -5,11 +5,13 @@
 
 pub mod config;
 pub mod control;
+pub mod etcd;
 pub mod event_log;
 pub mod event_loop;
 pub mod group;
 pub mod loader;
 pub mod members;
+pub mod outbox;
 pub mod persistence;
 pub mod server;
 pub mod sockets;
@@ -17,3 +19,4 @@ pub mod state;
 pub mod text;
 pub mod tracked;
 pub mod workers;
+pub mod writer;

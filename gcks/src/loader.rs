@@ -23,6 +23,11 @@ pub enum Asked {
         /// Whether nothing is to be changed.
         dry_run: bool,
     },
+    /// A standby server, which makes no keys, for later.
+    Check {
+        /// Whom to answer.
+        call: Option<Call>,
+    },
 }
 
 /// A configuration that was read.
@@ -101,7 +106,7 @@ impl Loader {
         let (path, fixed, sender) =
             (self.path.clone(), Arc::clone(&self.fixed), self.sender.clone());
         tokio::task::spawn_blocking(move || {
-            let is_dry = matches!(asked, Asked::Call { dry_run: true, .. });
+            let is_dry = matches!(asked, Asked::Call { dry_run: true, .. } | Asked::Check { .. });
             let result = load(&path, &fixed, is_dry);
             // The loop has ended if nobody takes it.
             let _ = sender.blocking_send(Loaded { asked, result });

@@ -1,5 +1,4 @@
-//! The state on the disk: opened and taken over at the start, written before anything leaves that
-//! it describes, so that no number is ever used twice.
+//! The state that a server left, opened and taken over at its start.
 
 use std::path::{Path, PathBuf};
 
@@ -12,14 +11,17 @@ use ike::BootTime;
 use ike::crypto::Secret;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::etcd::election::Term;
 use crate::group::key_generation::OsEntropy;
-use crate::group::signing_key::SigningKeys;
+use crate::group::signing_key::{self, SigningKeys};
 use crate::server::KeyServer;
-use crate::state::Stored;
-use crate::state::store::StoreError;
+use crate::state::store::Store;
 use crate::state::store::embedded::EmbeddedStore;
+use crate::state::store::etcd::EtcdStore;
 use crate::state::store::sealed::SealedStore;
+use crate::state::{self, Stored};
+use crate::writer::Writer;
 
 /// In the state directory.
 const STORE: &str = "gcks.db";
@@ -33,90 +35,112 @@ const OWNER: Owner = Owner {
     otherwise: "remove it and let all members register again",
 };
 
-/// The store that a running server writes to.
+/// A state as it was found, and where it will be kept.
 #[derive(Debug)]
-pub struct Persistence {
+pub struct Opened {
     store: SealedStore,
+    stored: Option<(Stored, Moment)>,
+    /// What messages call it.
+    place: String,
     /// A state of an earlier version, until the store has it.
     before: Option<PathBuf>,
+    /// Whether other servers write to it as well, each in its time.
+    is_shared: bool,
 }
 
-/// The key server with the state that it left, if one is kept.
+/// Opens the state of `config` and reads it, which takes its time; `term` is needed where it is
+/// in etcd.
 ///
 /// # Errors
-/// The state directory cannot be written, the state is damaged or sealed with another key, or the
-/// system gives no randomness.
-pub fn start(
-    config: Config,
-    keys: &SigningKeys,
-    now: BootTime,
-) -> anyhow::Result<(KeyServer<OsEntropy>, Option<Persistence>)> {
-    if !config.keep_state {
-        return Ok((KeyServer::new(config, keys, entropy::seed()?, OsEntropy), None));
-    }
-    let folder = config.state_directory.clone();
+/// The state directory cannot be written, or the state is damaged or sealed with another key.
+pub fn open(config: &Config, term: Option<&Term>) -> anyhow::Result<Opened> {
+    let folder = &config.state_directory;
     let key = match &config.state_key {
         Some(key) => key.duplicate(),
         None => own_aes_key(&folder.join(KEY))?,
     };
-    let (path, before) = (folder.join(STORE), folder.join(BEFORE));
-    let store = Box::new(EmbeddedStore::open(path.clone())?);
-    let mut store = SealedStore::new(store, path.display().to_string(), &key)?;
-    let moment = Moment::at(now);
-    let (stored, path) = match store.load()? {
-        Some(loaded) => (Some((Stored::Records(loaded.records), loaded.written)), path),
-        None => (version5(&before, &key)?, before.clone()),
+    let (store, place): (Box<dyn Store>, _) = match (&config.etcd, term) {
+        (Some(settings), Some(term)) => {
+            (Box::new(EtcdStore::new(settings.clone(), term.elected)), settings.place())
+        }
+        _ => {
+            let path = folder.join(STORE);
+            let place = path.display().to_string();
+            (Box::new(EmbeddedStore::open(path)?), place)
+        }
+    };
+    let mut store = SealedStore::new(store, place.clone(), &key)?;
+    let is_shared = config.etcd.is_some();
+    let before = folder.join(BEFORE);
+    let (stored, place) = match store.load()? {
+        Some(loaded) => (Some((Stored::Records(loaded.records), loaded.written)), place),
+        None if is_shared => (None, place),
+        None => (version5(&before, &key)?, before.display().to_string()),
+    };
+    let before = (!is_shared && before.exists()).then_some(before);
+    Ok(Opened { store, stored, place, before, is_shared })
+}
+
+/// The keys that sign pushes. Servers that share a state share these: where a file is missing, it
+/// gets the key that is in the state.
+///
+/// # Errors
+/// A key cannot be loaded, made or written.
+pub fn signing_keys(
+    config: &Config,
+    opened: &Opened,
+    now: BootTime,
+) -> anyhow::Result<SigningKeys> {
+    let is_missing = |group: &config::Group| {
+        group.rekey.as_ref().is_some_and(|rekey| !rekey.signing_key_file.exists())
+    };
+    if opened.is_shared
+        && config.groups.iter().any(is_missing)
+        && let Some((stored, written)) = &opened.stored
+    {
+        let clock = Clock::same(written.now);
+        let restored = state::decode(stored, clock, &config.members, now)?;
+        for group in config.groups.iter().filter(|group| is_missing(group)) {
+            let of_it = restored.groups.iter().find(|restored| restored.id() == group.id);
+            let key = of_it.and_then(|restored| Some(&restored.rekey_sa()?.private_key));
+            if let (Some(key), Some(rekey)) = (key, &group.rekey) {
+                signing_key::write(&rekey.signing_key_file, key)?;
+            }
+        }
+    }
+    Ok(signing_key::load_all(&config.groups)?)
+}
+
+/// The key server with the state that was left, if one is kept.
+///
+/// # Errors
+/// The state is of another version, or the system gives no randomness.
+pub fn start(
+    config: Config,
+    keys: &SigningKeys,
+    opened: Option<Opened>,
+    now: BootTime,
+) -> anyhow::Result<(KeyServer<OsEntropy>, Option<Writer>)> {
+    let seed = entropy::seed()?;
+    let Some(Opened { store, stored, place, before, .. }) = opened else {
+        return Ok((KeyServer::new(config, keys, seed, OsEntropy), None));
     };
     let mut key_server = match stored {
-        None => KeyServer::new(config, keys, entropy::seed()?, OsEntropy),
+        None => KeyServer::new(config, keys, seed, OsEntropy),
         Some((stored, written)) => {
-            let clock = clock_since(&moment, &written);
-            let restored = KeyServer::restore(
-                config,
-                keys,
-                entropy::seed()?,
-                OsEntropy,
-                (&stored, clock),
-                now,
-            );
+            let clock = clock_since(&Moment::at(now), &written);
+            let restored = KeyServer::restore(config, keys, seed, OsEntropy, (&stored, clock), now);
             let key_server = restored.with_context(|| {
-                let path = path.display();
-                format!("{path}: another version wrote this state; remove it and let all members register again")
+                format!("{place}: another version wrote this state; remove it and let all members register again")
             })?;
             let members: usize = key_server.groups().map(|group| group.registry().len()).sum();
-            info!(event = "state-restored", path = %path.display(), members, "state restored");
+            info!(event = "state-restored", path = place, members, "state restored");
             key_server
         }
     };
     key_server.keep_state();
     key_server.join_cluster(now);
-    let before = before.exists().then_some(before);
-    Ok((key_server, Some(Persistence { store, before })))
-}
-
-impl Persistence {
-    /// Writes what has changed, if there is something that must not be forgotten.
-    ///
-    /// # Errors
-    /// It cannot be written; nothing may be sent until it can be.
-    pub fn save(
-        &mut self,
-        key_server: &mut KeyServer<OsEntropy>,
-        now: BootTime,
-    ) -> Result<(), StoreError> {
-        if !key_server.is_unsaved() {
-            return Ok(());
-        }
-        self.store.write(&key_server.changes(), &Moment::at(now))?;
-        key_server.saved();
-        if let Some(before) = self.before.take()
-            && let Err(error) = std::fs::remove_file(&before)
-        {
-            let path = before.display();
-            warn!(event = "old-state-not-removed", %path, %error, "state of an earlier version not removed; remove it, it holds keys");
-        }
-        Ok(())
-    }
+    Ok((key_server, Some(Writer::start(store, before)?)))
 }
 
 fn version5(path: &Path, key: &Secret) -> anyhow::Result<Option<(Stored, Moment)>> {

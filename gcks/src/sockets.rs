@@ -33,6 +33,8 @@ pub struct Network {
     sockets: Vec<Arc<Socket>>,
     receivers: JoinSet<()>,
     queue: mpsc::Receiver<Received>,
+    /// Whether datagrams may name the address of another server as their source.
+    continues: bool,
 }
 
 impl Network {
@@ -41,9 +43,26 @@ impl Network {
     /// # Errors
     /// The first address that cannot be bound; none is bound then.
     pub fn bind(listen: &[SocketAddr]) -> Result<Self, BindError> {
+        Self::bind_by(listen, Socket::bind)
+    }
+
+    /// As [`Network::bind`], also addresses that this machine does not have yet: one that moves
+    /// between servers comes when it comes. What another server has begun goes on from this one's
+    /// address then.
+    ///
+    /// # Errors
+    /// As for [`Network::bind`].
+    pub fn bind_ahead(listen: &[SocketAddr]) -> Result<Self, BindError> {
+        Ok(Self { continues: true, ..Self::bind_by(listen, Socket::bind_ahead)? })
+    }
+
+    fn bind_by(
+        listen: &[SocketAddr],
+        bind: impl Fn(SocketAddr) -> Result<Socket, BindError>,
+    ) -> Result<Self, BindError> {
         let sockets = listen
             .iter()
-            .map(|address| Socket::bind(*address).map(Arc::new))
+            .map(|address| bind(*address).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let (sender, queue) = mpsc::channel(QUEUE);
         let mut receivers = JoinSet::new();
@@ -51,7 +70,7 @@ impl Network {
             socket.reserve_receive_buffer(RECEIVE_BUFFER);
             receivers.spawn(receive(Arc::clone(socket), sender.clone()));
         }
-        Ok(Self { sockets, receivers, queue })
+        Ok(Self { sockets, receivers, queue, continues: false })
     }
 
     /// Where it listens; with port 0 in the configuration, the port that was found.
@@ -81,7 +100,7 @@ impl Network {
                 && local.is_ipv4() == source.is_ipv4()
                 && (local.ip() == source.ip() || local.ip().is_unspecified())
         };
-        match self.sockets.iter().find(own) {
+        let sent = match self.sockets.iter().find(own) {
             Some(socket) if transmit.destination.ip().is_multicast() => {
                 // By name every time: an interface that is made anew has another number.
                 let interface = path.interface.as_deref().map(interface_number).transpose()?;
@@ -89,13 +108,41 @@ impl Network {
             }
             Some(socket) => socket.send(transmit),
             None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
+        };
+        match sent {
+            Err(error) if self.continues && is_foreign(&error) => {
+                self.send_from_here(transmit).unwrap_or(Err(error))
+            }
+            sent => sent,
         }
+    }
+
+    /// Sends for the server that registered a member, from the address that the kernel prefers.
+    fn send_from_here(&self, transmit: &Transmit) -> Option<std::io::Result<()>> {
+        let is_like_it = |socket: &&Arc<Socket>| {
+            let local = socket.local();
+            local.port() == transmit.source.port() && local.is_ipv4() == transmit.source.is_ipv4()
+        };
+        let socket = self.sockets.iter().find(is_like_it)?;
+        let source = socket.local();
+        let Transmit { destination, payload, .. } = transmit;
+        let transmit = Transmit { source, destination: *destination, payload: payload.clone() };
+        (!destination.ip().is_multicast()).then(|| socket.send(&transmit))
     }
 
     pub fn close(&mut self) {
         self.receivers.abort_all();
         self.queue.close();
     }
+}
+
+/// Whether the kernel says that the source address is none of this machine.
+fn is_foreign(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::AddrNotAvailable | ErrorKind::InvalidInput | ErrorKind::NetworkUnreachable
+    )
 }
 
 fn interface_number(name: &str) -> std::io::Result<u32> {

@@ -655,3 +655,35 @@ fn a_file_that_is_too_long_says_what_to_do() {
     let report = gcks::config::load(&keys.path().join("long.toml")).unwrap_err().to_string();
     assert!(report.contains("put members into files of their own (member-files)"), "{report}");
 }
+
+#[test]
+fn etcd_wants_a_state_key_and_plain_endpoints() {
+    let sound = |etcd: &str| {
+        let text = EXAMPLE.replace("/etc/gcks/", "@/").replace("#state-key-file", "state-key-file");
+        text.replace("[etcd]\n", &format!("[etcd]\n{etcd}\n"))
+    };
+    let two = "endpoints = [\"http://10.0.9.11:2379\", \"http://10.0.9.12:2379\"]";
+    let (config, warnings) = Keys::new().parse(&sound(two)).unwrap();
+    assert_eq!(warnings, "");
+    let etcd = config.etcd.unwrap();
+    assert_eq!((etcd.endpoints.len(), etcd.prefix.as_str(), etcd.lease.as_secs()), (2, "/gcks", 5));
+    assert!(!etcd.name.is_empty());
+    assert!(Keys::new().parse(&sound("")).unwrap().0.etcd.is_none());
+    for (etcd, expected) in [
+        ("endpoints = [\"https://10.0.9.11:2379\"]", "gcks speaks no TLS; write http://"),
+        ("endpoints = [\"10.0.9.11:2379\"]", "is no endpoint; write it like"),
+        ("endpoints = [\"http://a:2379/v3\"]", "is no endpoint"),
+        ("endpoints = [\"http://a:1\", \"http://a:1\"]", "etcd.endpoints: the same"),
+        ("endpoints = [\"http://a:1\"]\nprefix = \"/\"", "etcd.prefix: empty"),
+        ("endpoints = [\"http://a:1\"]\nlease = \"1s\"", "etcd.lease"),
+    ] {
+        let report = Keys::new().parse(&sound(etcd)).unwrap_err();
+        assert!(report.contains(expected), "{etcd}: {report}");
+    }
+    let keyless = sound(two).replace("state-key-file", "#state-key-file");
+    let report = Keys::new().parse(&keyless).unwrap_err();
+    assert!(report.contains("[etcd] without a state key; add state-key-file"), "{report}");
+    let forgetful = sound(two).replace("state-key-file", "keep-state = false\n#state-key-file");
+    let report = Keys::new().parse(&forgetful).unwrap_err();
+    assert!(report.contains("[etcd], and keep-state = false"), "{report}");
+}

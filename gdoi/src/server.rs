@@ -280,9 +280,16 @@ impl Server {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        if let Some(transmit) = self.endpoint.poll_transmit() {
-            return Some(transmit);
-        }
+        self.poll_answer().or_else(|| self.poll_push())
+    }
+
+    /// The next answer to somebody who asked, who repeats its request if it gets none.
+    pub fn poll_answer(&mut self) -> Option<Transmit> {
+        self.endpoint.poll_transmit()
+    }
+
+    /// The next datagram of a push.
+    pub fn poll_push(&mut self) -> Option<Transmit> {
         let transmit = self.pushes.poll_transmit()?;
         self.pushes_sent += 1;
         self.statistics.datagrams_sent += 1;

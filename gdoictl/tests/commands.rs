@@ -270,7 +270,24 @@ fn server() -> ServerSnapshot {
             duplicates_answered: 13,
             discards: counts(&[("half-open-limit", 10_000), ("truncated", 1)]),
         },
+        redundancy: None,
     }
+}
+
+/// One of two servers that are one, with the role `role`.
+fn redundant(role: ServerRole) -> Response {
+    let is_active = role == ServerRole::Active;
+    let redundancy = Redundancy {
+        role,
+        name: "ks1".to_owned(),
+        active: Some(if is_active { "ks1" } else { "ks2" }.to_owned()),
+        store: "etcd http://10.0.9.11:2379,http://10.0.9.12:2379 /gcks".to_owned(),
+        since_seconds: 3661,
+        last_write_milliseconds: is_active.then_some(3),
+        problem: is_active.then(|| "etcd has no room: it is full".to_owned()),
+    };
+    let snapshot = ServerSnapshot { redundancy: Some(redundancy), ..ServerSnapshot::default() };
+    Response::Server(Box::new(snapshot))
 }
 
 /// Runs gdoictl against a daemon that knows `response` and answers everything with it.
@@ -334,6 +351,12 @@ fn show_server() {
     shows("server", server(), &["show", "server"]);
     shows("server_members", server(), &["show", "server", "members"]);
     shows("server_statistics", server(), &["show", "server", "statistics"]);
+}
+
+#[test]
+fn show_server_with_others() {
+    shows("server_active", redundant(ServerRole::Active), &["show", "server"]);
+    shows("server_standby", redundant(ServerRole::Standby), &["show", "server"]);
 }
 
 #[test]

@@ -102,7 +102,15 @@ impl Socket {
     /// # Errors
     /// The address is missing, taken or needs a capability; the error says which and what to do.
     pub fn bind(local: SocketAddr) -> Result<Self, BindError> {
-        Self::open(local, None).map_err(|source| BindError { local, source })
+        Self::open(local, None, false).map_err(|source| BindError { local, source })
+    }
+
+    /// As [`Socket::bind`], also to an address that this machine may get later.
+    ///
+    /// # Errors
+    /// As [`Socket::bind`], but for a missing address.
+    pub fn bind_ahead(local: SocketAddr) -> Result<Self, BindError> {
+        Self::open(local, None, true).map_err(|source| BindError { local, source })
     }
 
     /// As [`Socket::bind`], within a VRF: its addresses exist there alone, and so do its routes.
@@ -111,7 +119,7 @@ impl Socket {
     /// # Errors
     /// As [`Socket::bind`]; also where there is no such device.
     pub fn bind_in_vrf(local: SocketAddr, device: &str) -> Result<Self, BindError> {
-        Self::open(local, Some(device)).map_err(|source| BindError { local, source })
+        Self::open(local, Some(device), false).map_err(|source| BindError { local, source })
     }
 
     /// Joins the multicast group `group` on the interface with this number and hears its
@@ -144,12 +152,18 @@ impl Socket {
         open().map_err(|source| BindError { local, source })
     }
 
-    fn open(local: SocketAddr, device: Option<&str>) -> io::Result<Self> {
+    fn open(local: SocketAddr, device: Option<&str>, is_ahead: bool) -> io::Result<Self> {
         let socket =
             socket2::Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
         if local.is_ipv6() {
             // IPv4 has sockets of its own, so that an address never shows in two forms.
             socket.set_only_v6(true)?;
+        }
+        // Of IPv6, such a socket could also send from addresses that are none of ours.
+        match local {
+            _ if !is_ahead || local.ip().is_unspecified() => {}
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
         }
         if let Some(device) = device {
             socket.bind_device(Some(device.as_bytes()))?;

@@ -25,6 +25,7 @@ use super::file::{self, File, TEK_LIFETIME, TekKeys};
 use super::rekey::{self, Surroundings};
 use super::{Config, Group, Interoperability, Member, MulticastPath, TekTemplate, Transport};
 use crate::config::tek_algorithm::{Encryption, Integrity, Kind};
+use crate::etcd;
 
 /// More match lines than this do not fit into one message of a pull.
 const MOST_SELECTORS: usize = 256;
@@ -86,6 +87,7 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         let message = "a state key, and keep-state = false: there is no state to seal";
         report.error(Some(origin.place.clone()), message, "remove one of the two");
     }
+    let etcd = (!file.etcd.endpoints.is_empty()).then(|| etcd(&file.etcd, &file, report));
     let state_key =
         file.state_key.as_ref().and_then(|origin| state_key(report, origin, read_aes_key));
     Some(Config {
@@ -94,6 +96,7 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         state_directory: file.state_directory,
         keep_state: file.keep_state,
         state_key,
+        etcd,
         identity: file.identity.map(|identity| identity.value),
         phase1,
         limits: limits(&file.limits),
@@ -102,6 +105,51 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         most_members: file.limits.members.as_ref().map(|most| number(most.value)),
         groups: groups.into_iter().collect::<Option<_>>()?,
     })
+}
+
+fn etcd(typed: &file::Etcd, file: &File, report: &Report) -> etcd::Settings {
+    let place = || typed.endpoints.first().map(|first| first.place.clone());
+    unique(report, "etcd.endpoints", typed.endpoints.iter().cloned());
+    for endpoint in &typed.endpoints {
+        let host = endpoint.strip_prefix("http://");
+        if endpoint.starts_with("https://") {
+            let message = format!("etcd.endpoints: \"{}\": gcks speaks no TLS", endpoint.value);
+            let remedy = "write http:// and the address of a TLS proxy on this machine (stunnel), or keep etcd in a network of its own";
+            report.error(Some(endpoint.place.clone()), message, remedy);
+        } else if host
+            .is_none_or(|host| host.is_empty() || host.contains(['/', '?', '#', '@', ' ']))
+        {
+            let message = format!("etcd.endpoints: \"{}\" is no endpoint", endpoint.value);
+            let remedy = "write it like \"http://10.0.9.11:2379\"";
+            report.error(Some(endpoint.place.clone()), message, remedy);
+        }
+    }
+    if !file.keep_state {
+        let remedy = "remove one of the two";
+        report.error(place(), "[etcd], and keep-state = false: there is no state to keep", remedy);
+    } else if file.state_key.is_none() {
+        report.error(
+            place(),
+            "[etcd] without a state key",
+            "add state-key-file or state-key-credential, with the same key on all key servers of this etcd",
+        );
+    }
+    let prefix = typed.prefix.trim_end_matches('/').to_owned();
+    if prefix.is_empty() {
+        let message = "etcd.prefix: empty";
+        report.error(Some(typed.prefix.place.clone()), message, "write it like \"/gcks\"");
+    }
+    let host = || {
+        let files = ["/proc/sys/kernel/hostname", "/etc/hostname"];
+        let name = files.iter().find_map(|file| std::fs::read_to_string(file).ok());
+        name.map_or_else(|| "gcks".to_owned(), |name| name.trim().to_owned())
+    };
+    etcd::Settings {
+        endpoints: typed.endpoints.iter().map(|endpoint| endpoint.value.clone()).collect(),
+        prefix,
+        lease: Duration::from_secs(typed.lease.as_secs()),
+        name: typed.name.as_ref().map_or_else(host, |name| name.value.clone()),
+    }
 }
 
 /// A multicast group is reached on one path, whichever groups push to it.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use daemon::configuration::{
     Applies, Document, Ike, Located, Outline, Place, Section as _, Selector, Words, example,
-    flattened, is_named, key_source, list, list_or, manual, one_of, optional, optional_one_of,
-    optional_table, place, required, table, tables, value,
+    flattened, is_named, key_source, list, list_or, located, manual, one_of, optional,
+    optional_one_of, optional_table, place, required, table, tables, value,
 };
 use daemon::options;
 use daemon::secrets::SecretSource;
@@ -90,6 +90,10 @@ options! {
         pub(super) state_key: Option<Located<SecretSource>> =
             key_source("state-key-file", "state-key-credential")
                 .example("\"/etc/gcks/state.key\"").applies(Applies::Restart);
+        /// Keeps the state in etcd and not in the state directory: two or more key servers with the
+        /// same groups, members and state key are one then, of which one is active and the others
+        /// are standby. Without endpoints there is one server.
+        pub(super) etcd: Etcd = table("etcd");
         /// What members may negotiate in phase 1. All combinations of the lists are accepted; the
         /// member's order of preference decides.
         pub(super) ike: Ike = table("ike");
@@ -111,6 +115,31 @@ options! {
         pub(super) servers: Vec<cluster::FileServer> = tables("cluster-server");
         /// One table for each group.
         pub(super) groups: Vec<Group> = tables("group");
+    }
+
+    /// Needs state-key-file or state-key-credential: etcd gets sealed values alone. Who can write
+    /// to etcd can end the service of the group, but reads and forges no key; the connection is
+    /// plain HTTP. Old values in etcd are compacted, those of other programs as well: give the key
+    /// servers an etcd of their own. The clocks of all machines are synchronised.
+    pub struct Etcd {
+        /// The servers of the etcd cluster (3.4 or later), each an URL like
+        /// "http://10.0.9.11:2379".
+        pub(super) endpoints: Vec<Located<String>> =
+            list_or("endpoints", [])
+                .example("[\"http://10.0.9.11:2379\", \"http://10.0.9.12:2379\"]")
+                .applies(Applies::Restart);
+        /// What the keys in etcd begin with. Key servers with the same prefix are one.
+        pub(super) prefix: Located<String> =
+            located("prefix", "/gcks".to_owned()).applies(Applies::Restart);
+        /// The time after which another server takes over from one that is not heard of any more.
+        /// The active one renews its lease three times as often, and sends nothing when it could
+        /// not for nine tenths of the lease.
+        pub(super) lease: Duration = value("lease", Duration::from_secs(5))
+            .within(Duration::from_secs(2)..=Duration::from_secs(60)).applies(Applies::Restart);
+        /// Name of this server in `gdoictl show server` of the others. The default is the name of
+        /// the host.
+        pub(super) name: Option<Located<String>> =
+            optional("name").example("\"ks1\"").applies(Applies::Restart);
     }
 
     /// A file with members.

@@ -10,6 +10,7 @@ use ike::crypto::Secret;
 use super::change::{Change, Consequence, Difference, Subject};
 use super::file::File;
 use super::{Cluster, Config, Server};
+use crate::etcd;
 
 /// Values that hold until the daemon is restarted, whatever the file says.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct Fixed {
     servers: Vec<Server>,
     /// By the name of the group.
     clusters: BTreeMap<String, Option<Cluster>>,
+    etcd: Option<etcd::Settings>,
 }
 
 impl Fixed {
@@ -35,6 +37,7 @@ impl Fixed {
             state_key: config.state_key.as_ref().map(Secret::duplicate),
             servers: config.servers.clone(),
             clusters: clusters(config),
+            etcd: config.etcd.clone(),
         }
     }
 
@@ -83,11 +86,18 @@ impl Fixed {
         is_other.then(|| change(Difference::untold("cluster")))
     }
 
-    /// The same for the key that seals the state.
-    pub(super) fn hold_key(&self, config: &mut Config) -> Option<Change> {
-        let is_other = config.state_key != self.state_key;
-        config.state_key = self.state_key.as_ref().map(Secret::duplicate);
-        is_other.then(|| change(Difference::untold("state key")))
+    /// The same for the key that seals the state, and for etcd.
+    pub(super) fn hold_state(&self, config: &mut Config) -> Vec<Change> {
+        let mut others = Vec::new();
+        if config.state_key != self.state_key {
+            config.state_key = self.state_key.as_ref().map(Secret::duplicate);
+            others.push(change(Difference::untold("state key")));
+        }
+        if config.etcd != self.etcd {
+            config.etcd.clone_from(&self.etcd);
+            others.push(change(Difference::untold("etcd")));
+        }
+        others
     }
 }
 

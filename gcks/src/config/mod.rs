@@ -30,6 +30,7 @@ use ipnet::IpNet;
 
 use crate::config::change::Change;
 use crate::config::tek_algorithm::{Encryption, Integrity};
+use crate::etcd;
 
 pub use self::cluster::{Cluster, Server};
 pub use daemon::configuration::Report;
@@ -53,6 +54,8 @@ pub struct Config {
     pub keep_state: bool,
     /// What seals the state: 16 or 32 octets; `None` is a key of its own in the state directory.
     pub state_key: Option<Secret>,
+    /// Where the state is kept instead, and several servers are one.
+    pub etcd: Option<etcd::Settings>,
     pub members: Vec<Member>,
     /// The other servers of the cluster.
     pub servers: Vec<Server>,
@@ -192,7 +195,7 @@ pub fn load_again(path: &Path, fixed: &Fixed) -> Result<Loaded<(Config, Vec<Chan
         let mut file = typed(root);
         let mut held = fixed.hold(&mut file);
         let mut config = check::raise(file, report)?;
-        held.extend(fixed.hold_key(&mut config));
+        held.extend(fixed.hold_state(&mut config));
         held.extend(fixed.hold_cluster(&mut config));
         Some((config, held))
     })

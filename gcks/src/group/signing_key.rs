@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use daemon::entropy::{self, EntropyError};
 use daemon::replace::write_atomically;
-use ike::crypto::{KeyKind, SeededRng, SignatureError, SigningKey};
+use ike::crypto::{KeyKind, Secret, SeededRng, SignatureError, SigningKey};
 use pem_rfc7468::LineEnding;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -155,7 +155,15 @@ fn parse(path: &Path, pem: &[u8], legacy: bool) -> Result<SigningKey, SigningKey
 fn create(path: &Path, kind: SigningKeyKind) -> Result<SigningKey, SigningKeyError> {
     let unusable = |source| SigningKeyError::Unusable { path: path.to_owned(), source };
     let key = made(path, kind)?;
-    let der = key.to_pkcs8_der().map_err(unusable)?;
+    write(path, &key.to_pkcs8_der().map_err(unusable)?)?;
+    Ok(key)
+}
+
+/// Writes a key, in PKCS #8 form, to a file of mode 600.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(path: &Path, der: &Secret) -> Result<(), SigningKeyError> {
     let damaged = |_| SigningKeyError::Damaged { path: path.to_owned() };
     let pem = Zeroizing::new(
         pem_rfc7468::encode_string(LABEL, LineEnding::LF, der.expose()).map_err(damaged)?,
@@ -164,8 +172,7 @@ fn create(path: &Path, kind: SigningKeyKind) -> Result<SigningKey, SigningKeyErr
         path: path.to_owned(),
         what: "written",
         source,
-    })?;
-    Ok(key)
+    })
 }
 
 #[cfg(test)]

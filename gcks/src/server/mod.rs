@@ -286,6 +286,23 @@ impl<E: Entropy> KeyServer<E> {
         }
     }
 
+    /// As [`KeyServer::poll_transmit`], answers alone: who asked repeats its request if it gets none.
+    pub fn poll_answer(&mut self) -> Option<Transmit> {
+        match self.is_unsaved() {
+            true => None,
+            false => self.server.poll_answer(),
+        }
+    }
+
+    /// As [`KeyServer::poll_transmit`], what nobody asks for again: pushes, and messages to other
+    /// servers, which do not wait for a push to thousands of members.
+    pub fn poll_push(&mut self) -> Option<Transmit> {
+        match self.is_unsaved() {
+            true => None,
+            false => self.cluster.poll_transmit().or_else(|| self.server.poll_push()),
+        }
+    }
+
     /// Whether the state has to be written, by [`KeyServer::changes`] and [`KeyServer::saved`],
     /// before anything is sent.
     pub fn is_unsaved(&self) -> bool {
@@ -319,6 +336,11 @@ impl<E: Entropy> KeyServer<E> {
     /// The groups, by number.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = &Group> {
         self.groups.values()
+    }
+
+    /// Who may register.
+    pub fn members(&self) -> &[Member] {
+        &self.members
     }
 
     /// Figures of the protocol.

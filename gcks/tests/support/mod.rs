@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
 pub mod cluster;
+pub mod etcd;
 pub mod lab;
 pub mod witness;
 pub mod world;

@@ -1,7 +1,7 @@
 //! `show server`: groups and their keys.
 
 use control::ServerSnapshot;
-use control::key_server::{ServerGroup, ServerRekey};
+use control::key_server::{Redundancy, ServerGroup, ServerRekey, ServerRole};
 
 use crate::format::{Fields, Table, clean, duration, or_dash};
 
@@ -13,12 +13,36 @@ pub(super) fn text(snapshot: &ServerSnapshot) -> String {
         .add("Running for", duration(snapshot.uptime_seconds))
         .add("Listening on", listen.join(", "))
         .add("Members", snapshot.members.len());
+    if let Some(redundancy) = &snapshot.redundancy {
+        self::redundancy(redundancy, &mut fields);
+    }
     let mut text = fields.render(0);
     for group in &snapshot.groups {
         text.push('\n');
         text.push_str(&self::group(group));
     }
     text
+}
+
+fn redundancy(redundancy: &Redundancy, fields: &mut Fields) {
+    let Redundancy { role, name, active, store, since_seconds, last_write_milliseconds, problem } =
+        redundancy;
+    let role = match role {
+        ServerRole::Active => "active",
+        ServerRole::Standby => "standby",
+    };
+    fields.add("Role", format!("{role} for {}", duration(*since_seconds)));
+    fields.add("Name", clean(name));
+    if *active != Some(name.clone()) {
+        fields.add("Active server", or_dash(active.as_deref().map(clean).as_ref()));
+    }
+    fields.add("State", clean(store));
+    if let Some(milliseconds) = last_write_milliseconds {
+        fields.add("Last write took", format!("{milliseconds} ms"));
+    }
+    if let Some(problem) = problem {
+        fields.add("Problem", clean(problem));
+    }
 }
 
 fn group(group: &ServerGroup) -> String {

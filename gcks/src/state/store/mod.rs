@@ -2,6 +2,7 @@
 //! nothing, and [`sealed`] is between it and the [`Records`](super::Records).
 
 pub mod embedded;
+pub mod etcd;
 pub mod sealed;
 
 use std::fmt::Debug;
@@ -49,6 +50,13 @@ pub enum StoreError {
         "{place}: the state is damaged or was sealed with another key; restore the file or the key, or remove it and let all members register again"
     )]
     Damaged { place: String },
+    #[error("{place}: {source}")]
+    Etcd { place: String, source: crate::etcd::client::EtcdError },
+    #[error("{place}: another key server was elected")]
+    Superseded { place: String },
+    /// The next attempt reads what is there first.
+    #[error("{place}: the state is not the one that was written last")]
+    Changed { place: String },
     #[error(transparent)]
     Seal(#[from] daemon::sealed::seal::SealError),
 }
