@@ -8,7 +8,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 
 use commands::Command;
 use control::client::ClientError;
@@ -25,7 +26,19 @@ struct Arguments {
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
-    command: Command,
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    #[command(flatten)]
+    Command(Command),
+    /// Print what a shell needs to complete commands
+    #[command(hide = true)]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 fn main() -> ExitCode {
@@ -46,13 +59,21 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<String> {
+    let command = match &arguments.task {
+        Task::Command(command) => command,
+        Task::Completion { shell } => return completion(*shell),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let socket = arguments
-        .socket
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(arguments.command.default_socket()));
-    let response = runtime.block_on(control::client::ask(&socket, arguments.command.request()))?;
-    arguments.command.render(&response, arguments.json)
+    let socket =
+        arguments.socket.clone().unwrap_or_else(|| PathBuf::from(command.default_socket()));
+    let response = runtime.block_on(control::client::ask(&socket, command.request()))?;
+    command.render(&response, arguments.json)
+}
+
+fn completion(shell: Shell) -> anyhow::Result<String> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "gdoictl", &mut script);
+    Ok(String::from_utf8(script)?)
 }
 
 /// The error for programs, with the code of the daemon's refusal if it is one.

@@ -11,6 +11,7 @@ mod kernel;
 mod lab;
 mod machine;
 mod man;
+mod package;
 mod packages;
 mod steps;
 mod test;
@@ -35,6 +36,8 @@ enum Task {
     /// Makes the example files and manual pages of the configuration files from the declarations of
     /// their options.
     Man(man::Man),
+    /// Makes Debian packages of the daemons and of gdoictl, in target/package.
+    Package(package::Package),
     /// Checks that the arrows between the crates point the way the architecture says.
     Dependencies,
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Test(test) => test::run(&test),
         Task::Bench(bench) => bench::run(&bench),
         Task::Man(man) => man::run(&man),
+        Task::Package(package) => package::run(&package),
         Task::Dependencies => dependencies::check().map(|summary| {
             println!("{summary}");
             true

@@ -17,6 +17,8 @@ struct Need {
 pub(crate) const LAB: &str = "lab";
 /// The lab in a machine of its own.
 pub(crate) const MACHINE: &str = "machine";
+/// Debian packages of the daemons.
+pub(crate) const PACKAGE: &str = "package";
 /// The tests beside the lab.
 pub(crate) const TEST: &str = "test";
 
@@ -105,7 +107,7 @@ mod tests {
         let lines = LIST.lines().filter(|line| !line.starts_with('#')).count();
         assert_eq!(needs().count(), lines);
         for need in needs() {
-            assert!(["build", LAB, MACHINE, TEST].contains(&need.purpose), "{}", need.what);
+            assert!(["build", LAB, MACHINE, PACKAGE, TEST].contains(&need.purpose), "{}", need.what);
         }
     }
 
