@@ -107,7 +107,11 @@ mod tests {
         let lines = LIST.lines().filter(|line| !line.starts_with('#')).count();
         assert_eq!(needs().count(), lines);
         for need in needs() {
-            assert!(["build", LAB, MACHINE, PACKAGE, TEST].contains(&need.purpose), "{}", need.what);
+            assert!(
+                ["build", LAB, MACHINE, PACKAGE, TEST].contains(&need.purpose),
+                "{}",
+                need.what
+            );
         }
     }
 
