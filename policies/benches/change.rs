@@ -1,5 +1,5 @@
 //! What a rekey costs between the keys and the kernel: compiling, comparing, changing and reading
-//! back, for groups with few and with many lines.
+//! back, for groups with few and with many traffic selectors.
 //!
 //! `cargo bench -p policies --bench change -- [--rounds N]`: with the fake kernel, so that only our
 //! own work is measured. With `--kernel`, in a network namespace of its own
@@ -31,10 +31,10 @@ async fn main() {
     let rounds = option("--rounds", 50);
     let real = std::env::args().any(|argument| argument == "--kernel");
     println!("microseconds of processor time, median and 90th percentile of {rounds}");
-    for lines in [1, 10, 100, 1000] {
+    for sa_teks in [1, 10, 100, 1000] {
         let keys = cbc_keys();
         let tek_of = |spi| -> Vec<_> {
-            (0..lines)
+            (0..sa_teks)
                 .map(|n| tek(spi, &format!("10.{}.{}.0/24", n / 250, n % 250), "10.128.0.0/16"))
                 .collect()
         };
@@ -65,7 +65,7 @@ async fn main() {
             }
             reconciler.release().await.unwrap();
         }
-        println!("{lines} lines");
+        println!("{sa_teks} traffic selectors");
         show("compile", &mut compiled);
         show("apply", &mut kept);
         show("apply, everything read anew", &mut anew);

@@ -15,7 +15,6 @@ use xfrm::nft::{DontFragment, GroupPreservation, Preservation};
 use crate::error::{GroupUnusable, Unusable};
 use crate::failclose;
 use crate::group::{GroupInput, GroupOptions, Mode};
-use crate::line::{self, Line};
 use crate::local;
 use crate::mirror::Named;
 use crate::open;
@@ -23,6 +22,7 @@ use crate::precedence::{
     self, BLOCK, ERRORS, EXCLUDE, LOCAL, Lane, MIGRATING, POLICIES_PER_DIRECTION, SERVER,
 };
 use crate::rollover;
+use crate::sa_tek::{self, SaTek};
 use crate::selector::has_ports;
 
 /// Whether XFRM can enforce `policy`. Asked before keys arrive (RFC 6407 §3.3).
@@ -33,8 +33,8 @@ pub fn check(policy: &GroupPolicy, options: &GroupOptions) -> Result<(), Unusabl
     if policy.teks.is_empty() {
         return Err(Unusable::NoTek);
     }
-    let lines = line::offered(&policy.teks, options)?;
-    rollover::lanes(&lines).map(|_| ())
+    let sa_teks = sa_tek::offered(&policy.teks, options)?;
+    rollover::lanes(&sa_teks).map(|_| ())
 }
 
 /// Everything that the kernel has to hold for these groups.
@@ -49,12 +49,12 @@ pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
     let by_guards_alone = failclose::closed_by_guards_alone(protected);
     let mut parts = Vec::new();
     for (group, by_guards_alone) in ordered.into_iter().zip(by_guards_alone) {
-        let lines = line::of_group(group).map_err(|reason| unusable(group, reason))?;
+        let sa_teks = sa_tek::of_group(group).map_err(|reason| unusable(group, reason))?;
         let pairs = match by_guards_alone {
             true => BTreeSet::new(),
             false => failclose::protected_pairs(group),
         };
-        parts.push(Part { group, lines, pairs, by_guards_alone });
+        parts.push(Part { group, sa_teks, pairs, by_guards_alone });
     }
     places(&parts)?;
     let mut builder = Builder::default();
@@ -64,7 +64,7 @@ pub fn compile(groups: &[GroupInput<'_>]) -> Result<Desired, GroupUnusable> {
         Builder::excludes,
         Builder::towards_lans,
         Builder::opened,
-        Builder::lines,
+        Builder::sa_teks,
         Builder::unencrypted,
         Builder::errors_to_lans,
         Builder::blocks,
@@ -111,7 +111,7 @@ fn places(parts: &[Part<'_>]) -> Result<(), GroupUnusable> {
 
 struct Part<'a> {
     group: &'a GroupInput<'a>,
-    lines: Vec<Line<'a>>,
+    sa_teks: Vec<SaTek<'a>>,
     /// Pairs of protected prefixes that get block policies.
     pairs: BTreeSet<(IpNet, IpNet)>,
     /// Too many pairs for block policies: the nf_tables guards alone drop their traffic.
@@ -121,17 +121,17 @@ struct Part<'a> {
 impl Part<'_> {
     /// Whether the group has nothing to protect.
     fn is_empty(&self) -> bool {
-        self.group.protected.is_empty() && self.lines.is_empty()
+        self.group.protected.is_empty() && self.sa_teks.is_empty()
     }
 
     fn endpoint(&self) -> Result<Option<IpAddr>, Unusable> {
-        endpoint(self.group, &self.lines)
+        endpoint(self.group, &self.sa_teks)
     }
 }
 
 /// LOCAL, if the group has keys and the machine an address to use them with.
-fn endpoint(group: &GroupInput<'_>, lines: &[Line<'_>]) -> Result<Option<IpAddr>, Unusable> {
-    if !lines.iter().any(|line| line.keys.is_some()) {
+fn endpoint(group: &GroupInput<'_>, sa_teks: &[SaTek<'_>]) -> Result<Option<IpAddr>, Unusable> {
+    if !sa_teks.iter().any(|sa_tek| sa_tek.keys.is_some()) {
         return Ok(None);
     }
     let placeholder = group.options.placeholder;
@@ -146,7 +146,7 @@ fn endpoint(group: &GroupInput<'_>, lines: &[Line<'_>]) -> Result<Option<IpAddr>
 #[derive(Default)]
 struct Builder {
     desired: Desired,
-    /// The group and line that each policy comes from.
+    /// The group and SA TEK that each policy comes from.
     owners: BTreeMap<PolicyId, String>,
 }
 
@@ -199,14 +199,14 @@ impl Builder {
 
     /// What may pass in clear while there is no valid key.
     fn opened(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
-        for selector in open::opened(part.group, &part.pairs, &part.lines)? {
+        for selector in open::opened(part.group, &part.pairs, &part.sa_teks)? {
             self.allow(&selector, precedence::fail_open(part.group.slot));
         }
         Ok(())
     }
 
     fn unencrypted(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
-        for selector in open::unencrypted(part.group, &part.pairs, &part.lines) {
+        for selector in open::unencrypted(part.group, &part.pairs, &part.sa_teks) {
             self.allow(&selector, MIGRATING);
         }
         Ok(())
@@ -218,18 +218,18 @@ impl Builder {
         }
     }
 
-    fn lines(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
-        let Some(local) = part.endpoint()? else { return self.shut_lines(part) };
-        let lanes = rollover::lanes(&part.lines)?;
-        let named = Named::by(&part.lines);
+    fn sa_teks(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        let Some(local) = part.endpoint()? else { return self.shut_sa_teks(part) };
+        let lanes = rollover::lanes(&part.sa_teks)?;
+        let named = Named::by(&part.sa_teks);
         let slot = part.group.slot;
         let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let placeholder = part.group.options.placeholder;
         let optional = open::takes_clear(part.group);
-        for line in &part.lines {
-            let priority = precedence::line(slot, line.place);
-            let lane = lanes.get(&line.policy.spi).copied().unwrap_or_default();
-            let selectors = named.with_mirror(line);
+        for sa_tek in &part.sa_teks {
+            let priority = precedence::selector(slot, sa_tek.place);
+            let lane = lanes.get(&sa_tek.policy.spi).copied().unwrap_or_default();
+            let selectors = named.with_mirror(sa_tek);
             if part.group.options.mode == Mode::ReceiveOnly {
                 for selector in &selectors {
                     self.add(
@@ -239,7 +239,7 @@ impl Builder {
                     );
                 }
             }
-            if line.sends() {
+            if sa_tek.sends() {
                 let template = Template {
                     mode: xfrm::model::Mode::Tunnel,
                     source: local,
@@ -252,7 +252,7 @@ impl Builder {
                     self.protect(part, id, priority, template)?;
                 }
             }
-            if line.receives() {
+            if sa_tek.receives() {
                 let template = Template {
                     mode: xfrm::model::Mode::Tunnel,
                     source: unspecified,
@@ -268,15 +268,15 @@ impl Builder {
                 }
             }
         }
-        self.sas(part.group, &part.lines, &lanes)
+        self.sas(part.group, &part.sa_teks, &lanes)
     }
 
-    /// Lines without an SA keep their precedence and block their traffic.
-    fn shut_lines(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
-        let named = Named::by(&part.lines);
-        for line in &part.lines {
-            let priority = precedence::line(part.group.slot, line.place);
-            for selector in named.with_mirror(line) {
+    /// SA TEKs without an SA keep their precedence and block their traffic.
+    fn shut_sa_teks(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
+        let named = Named::by(&part.sa_teks);
+        for sa_tek in &part.sa_teks {
+            let priority = precedence::selector(part.group.slot, sa_tek.place);
+            for selector in named.with_mirror(sa_tek) {
                 for id in failclose::block(&selector) {
                     self.add(id, priority, Action::Block);
                 }
@@ -292,7 +292,7 @@ impl Builder {
         priority: u32,
         template: Template,
     ) -> Result<(), Unusable> {
-        // An earlier line of the same group wins; only another group's key makes it an error.
+        // An earlier SA TEK of the same group wins; only another group's key makes it an error.
         if let Some(other) = self.owners.get(&id)
             && other != part.group.name
         {
@@ -304,7 +304,7 @@ impl Builder {
     }
 
     fn blocks(&mut self, part: &Part<'_>) -> Result<(), Unusable> {
-        for selector in failclose::blocked(&part.pairs, &part.lines) {
+        for selector in failclose::blocked(&part.pairs, &part.sa_teks) {
             for id in failclose::block(&selector) {
                 self.add(id, BLOCK, Action::Block);
             }
@@ -316,27 +316,27 @@ impl Builder {
     fn sas(
         &mut self,
         group: &GroupInput<'_>,
-        lines: &[Line<'_>],
+        sa_teks: &[SaTek<'_>],
         lanes: &BTreeMap<Spi, Lane>,
     ) -> Result<(), Unusable> {
-        let Some(local) = endpoint(group, lines)? else { return Ok(()) };
+        let Some(local) = endpoint(group, sa_teks)? else { return Ok(()) };
         let (slot, options) = (group.slot, &group.options);
         let placeholder = options.placeholder;
         let mut done = BTreeSet::new();
-        for line in lines {
-            let spi = line.policy.spi;
-            let Some(keys) = line.keys.filter(|_| done.insert(spi)) else { continue };
+        for sa_tek in sa_teks {
+            let spi = sa_tek.policy.spi;
+            let Some(keys) = sa_tek.keys.filter(|_| done.insert(spi)) else { continue };
             let lane = lanes.get(&spi).copied().unwrap_or_default();
             let unknown = is_hidden(keys);
-            let hard_lifetime = line.remaining_lifetime.map(|left| left + KERNEL_SLACK);
-            let of_spi = || lines.iter().filter(|line| line.policy.spi == spi);
-            if of_spi().any(|line| line.receive && line.receives()) {
+            let hard_lifetime = sa_tek.remaining_lifetime.map(|left| left + KERNEL_SLACK);
+            let of_spi = || sa_teks.iter().filter(|sa_tek| sa_tek.policy.spi == spi);
+            if of_spi().any(|sa_tek| sa_tek.receive && sa_tek.receives()) {
                 self.install(Sa {
                     id: SaId { destination: local, spi },
                     source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                     role: SaRole::Inbound,
                     reqid: lane.inbound(slot),
-                    protection: line.suite.with_keys(spi, keys)?,
+                    protection: sa_tek.suite.with_keys(spi, keys)?,
                     no_path_mtu_discovery: false,
                     sequence_may_wrap: false,
                     install: if unknown { Install::Never } else { Install::Freely },
@@ -344,8 +344,8 @@ impl Builder {
                     unicast: None,
                 })?;
             }
-            let counter_mode = line.suite.is_counter_mode();
-            if of_spi().any(|line| line.send && line.sends())
+            let counter_mode = sa_tek.suite.is_counter_mode();
+            if of_spi().any(|sa_tek| sa_tek.send && sa_tek.sends())
                 && (!counter_mode || options.counter_mode_send)
             {
                 self.install(Sa {
@@ -353,12 +353,12 @@ impl Builder {
                     source: local,
                     role: SaRole::Outbound,
                     reqid: lane.outbound(slot),
-                    protection: line.suite.with_keys(spi, keys)?,
+                    protection: sa_tek.suite.with_keys(spi, keys)?,
                     no_path_mtu_discovery: options.dont_fragment == DontFragment::Clear,
                     sequence_may_wrap: !counter_mode,
                     install: match counter_mode {
                         _ if unknown => Install::Never,
-                        true if line.iv_reuse_hazard => Install::Never,
+                        true if sa_tek.iv_reuse_hazard => Install::Never,
                         true => Install::Once,
                         false => Install::Freely,
                     },
@@ -382,16 +382,16 @@ impl Builder {
         if part.is_empty() {
             return Ok(());
         }
-        let Part { group, lines, pairs, by_guards_alone } = part;
-        let mut guard = failclose::guard(group, lines);
-        if *by_guards_alone && open::opens_everything(group, lines) {
+        let Part { group, sa_teks, pairs, by_guards_alone } = part;
+        let mut guard = failclose::guard(group, sa_teks);
+        if *by_guards_alone && open::opens_everything(group, sa_teks) {
             // No block policy covers these pairs, so the guards have to.
             guard.protected.clear();
         }
         let mut excluded = local::excluded(group)?;
-        excluded.extend(open::opened(group, pairs, lines)?);
-        excluded.extend(open::unencrypted(group, pairs, lines));
-        let taken = lines.iter().flat_map(Line::all_selectors);
+        excluded.extend(open::opened(group, pairs, sa_teks)?);
+        excluded.extend(open::unencrypted(group, pairs, sa_teks));
+        let taken = sa_teks.iter().flat_map(SaTek::all_selectors);
         let mut arriving = BTreeSet::new();
         match group.options.mode {
             Mode::Normal => {}
@@ -409,13 +409,13 @@ impl Builder {
         preservation.guard_everything |= guard.everything;
         let ported = |selector: &Selector| has_ports(selector);
         preservation.defragment |= excluded.iter().any(ported);
-        preservation.defragment |= lines.iter().any(|line| line.selectors.iter().any(ported));
+        preservation.defragment |= sa_teks.iter().any(|sa_tek| sa_tek.selectors.iter().any(ported));
         preservation.exclude.extend(excluded);
         preservation.exclude_arriving.extend(arriving);
         preservation.exclude.extend(local::servers_past_guard(group));
         let Some(local) = part.endpoint()? else { return Ok(()) };
         let placeholder = group.options.placeholder;
-        let lanes = rollover::lanes(lines)?;
+        let lanes = rollover::lanes(sa_teks)?;
         let reqids: BTreeSet<_> = lanes.values().map(|lane| lane.outbound(group.slot)).collect();
         let of_group = |sa: &&Sa| sa.role == SaRole::Outbound && reqids.contains(&sa.reqid);
         let entry = GroupPreservation {
@@ -428,7 +428,7 @@ impl Builder {
                 .map(|sa| sa.reqid)
                 .collect(),
             inbound_spis: inbound_spis(&self.desired.sas, &lanes, group.slot),
-            fragments: fragments(lines),
+            fragments: fragments(sa_teks),
             dont_fragment: group.options.dont_fragment,
             segment_size: group.options.segment_size,
         };
@@ -475,7 +475,7 @@ fn is_hidden(keys: &TekKeys) -> bool {
 const KERNEL_SLACK: Duration = Duration::from_secs(30);
 
 /// Pairs between which received ESP may come in fragments.
-fn fragments(lines: &[Line<'_>]) -> BTreeSet<(IpNet, IpNet)> {
-    let received = lines.iter().filter(|line| line.receives()).flat_map(Line::all_selectors);
+fn fragments(sa_teks: &[SaTek<'_>]) -> BTreeSet<(IpNet, IpNet)> {
+    let received = sa_teks.iter().filter(|sa_tek| sa_tek.receives()).flat_map(SaTek::all_selectors);
     received.map(|selector| (selector.source, selector.destination)).collect()
 }

@@ -1,4 +1,5 @@
-//! Why a policy cannot be used. Every variant names the SPI or the line and what would help.
+//! Why a policy cannot be used. Every variant names the SPI or the traffic selector and what would
+//! help.
 
 use core::net::IpAddr;
 
@@ -21,7 +22,8 @@ fn integrity(algorithm: Option<AuthenticationAlgorithm>) -> String {
     )
 }
 
-/// A policy that this machine cannot enforce. Lines count from 1, in the order received.
+/// A policy that this machine cannot enforce. Traffic selectors count from 1, in the order
+/// received.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the messages explain the variants and their fields")]
@@ -46,7 +48,10 @@ pub enum Unusable {
     Direction { spi: Spi, direction: u16 },
     #[error("SPI {spi:#010x} is reserved (RFC 4303 section 2.1)")]
     ReservedSpi { spi: Spi },
-    #[error("SPI {spi:#010x} is described in two different ways by lines {first} and {second}")]
+    #[error(
+        "SPI {spi:#010x} is described in two different ways by \
+         traffic selectors {first} and {second}"
+    )]
     TwoDescriptions { spi: Spi, first: usize, second: usize },
     #[error("SPI {spi:#010x}: ESP transform {transform} is not supported: {reason}")]
     Transform { spi: Spi, transform: EspTransform, reason: &'static str },
@@ -67,31 +72,38 @@ pub enum Unusable {
     #[error("SPI {spi:#010x}: the {what} key has {have} octets, {need} are needed")]
     KeyOctets { spi: Spi, what: &'static str, need: usize, have: usize },
     #[error(
-        "line {line}: IPv6 selectors are not supported yet: nf_tables has no room for two IPv6 addresses per packet"
+        "traffic selector {number}: IPv6 selectors are not supported yet: \
+         nf_tables has no room for two IPv6 addresses per packet"
     )]
-    Ipv6 { line: usize },
-    #[error("line {line}: multicast selectors are not supported yet")]
-    Multicast { line: usize },
-    #[error("line {line}: source and destination are of different address families")]
-    Families { line: usize },
-    #[error("line {line}: a port without TCP, UDP, DCCP, SCTP or UDP-Lite (protocol {protocol})")]
-    Port { line: usize, protocol: u8 },
-    #[error("line {line}: the address range ends before it begins")]
-    Range { line: usize },
+    Ipv6 { number: usize },
+    #[error("traffic selector {number}: multicast selectors are not supported yet")]
+    Multicast { number: usize },
+    #[error("traffic selector {number}: source and destination are of different address families")]
+    Families { number: usize },
     #[error(
-        "line {line}: its ranges make {count} pairs of prefixes, at most {limit} are supported: use prefixes"
+        "traffic selector {number}: a port without TCP, UDP, DCCP, SCTP or UDP-Lite \
+         (protocol {protocol})"
     )]
-    TooManyPairs { line: usize, count: usize, limit: usize },
-    #[error("{count} lines, at most {limit} are supported")]
-    TooManyLines { count: usize, limit: usize },
-    #[error("{count} data SAs with different lines, at most {limit} are supported")]
+    Port { number: usize, protocol: u8 },
+    #[error("traffic selector {number}: the address range ends before it begins")]
+    Range { number: usize },
+    #[error(
+        "traffic selector {number}: its ranges make {count} pairs of prefixes, \
+         at most {limit} are supported: use prefixes"
+    )]
+    TooManyPairs { number: usize, count: usize, limit: usize },
+    #[error("{count} traffic selectors, at most {limit} are supported")]
+    TooManySelectors { count: usize, limit: usize },
+    #[error("{count} data SAs with different traffic selectors, at most {limit} are supported")]
     TooManyTeks { count: usize, limit: usize },
     #[error(
-        "lines {first} and {second} have the same selector and different SPIs {first_spi:#010x}, {second_spi:#010x}"
+        "traffic selectors {first} and {second} are the same with different SPIs \
+         {first_spi:#010x}, {second_spi:#010x}"
     )]
     SameSelector { first: usize, second: usize, first_spi: Spi, second_spi: Spi },
     #[error(
-        "the policy {id} belongs to group {other} already, with another key: make the groups' lines differ"
+        "the policy {id} belongs to group {other} already, with another key: \
+         make the groups' traffic selectors differ"
     )]
     TwoGroups { id: Box<PolicyId>, other: String },
     #[error(
@@ -113,7 +125,8 @@ pub enum Unusable {
     )]
     PlaceholderFamily { placeholder: IpAddr },
     #[error(
-        "{count} kernel policies in one direction, at most {limit} can be marked as ours: use fewer or wider lines"
+        "{count} kernel policies in one direction, at most {limit} can be marked as ours: \
+         use fewer or wider traffic selectors"
     )]
     TooManyPolicies { count: usize, limit: usize },
     #[error("exclude rule {rule} cannot be used: {reason}")]

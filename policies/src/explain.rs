@@ -4,14 +4,14 @@
 use gdoi::group::{SaDirection, Spi, TrafficSelector};
 
 use crate::group::{FailurePolicy, GroupInput, GroupState, InstalledTek, Mode};
-use crate::line::{self, Line};
+use crate::sa_tek::{self, SaTek};
 use crate::selector::describe;
 
 /// Beyond this number of protected prefixes, the listing has one line per prefix instead of one per
 /// pair.
 const MOST_PROTECTED_IN_PAIRS: usize = 64;
 
-/// What happens to the traffic of a line.
+/// What happens to the traffic of a selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Encrypted with the group's key.
@@ -98,7 +98,7 @@ pub fn explain(group: &GroupInput<'_>) -> Vec<PolicyLine> {
         };
         lines.push(PolicyLine::of(Kind::FailOpen, rule, None, note.to_owned()));
     }
-    let usable = line::of_group(group).is_ok() && group.zones.local.is_some();
+    let usable = sa_tek::of_group(group).is_ok() && group.zones.local.is_some();
     match &group.state {
         GroupState::NoKey => {}
         GroupState::Expired(policies) => lines.extend(policies.iter().map(|policy| {
@@ -150,9 +150,9 @@ fn note(tek: &InstalledTek<'_>, group: &GroupInput<'_>) -> (Kind, String) {
         SaDirection::RECEIVER_ONLY => "receiver only",
         _ => "both directions",
     };
-    let suite = line::offered(std::slice::from_ref(tek.policy), &group.options);
+    let suite = sa_tek::offered(std::slice::from_ref(tek.policy), &group.options);
     let counter_mode =
-        suite.is_ok_and(|lines| lines.iter().any(|line: &Line<'_>| line.suite.is_counter_mode()));
+        suite.is_ok_and(|teks| teks.iter().any(|tek: &SaTek<'_>| tek.suite.is_counter_mode()));
     match group.options.mode {
         Mode::Normal => {}
         Mode::ReceiveOnly => {

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use xfrm::model::{Direction, PolicyId, Selector};
 
 use crate::group::GroupInput;
-use crate::line::Line;
+use crate::sa_tek::SaTek;
 use crate::selector::{is_everything, is_plain};
 
 /// Pairs of protected prefixes, of all groups, that get block policies. Each costs three of them,
@@ -61,10 +61,13 @@ pub(crate) fn block(selector: &Selector) -> Vec<PolicyId> {
 }
 
 /// All selectors that the group blocks.
-pub(crate) fn blocked(pairs: &BTreeSet<(IpNet, IpNet)>, lines: &[Line<'_>]) -> BTreeSet<Selector> {
+pub(crate) fn blocked(
+    pairs: &BTreeSet<(IpNet, IpNet)>,
+    sa_teks: &[SaTek<'_>],
+) -> BTreeSet<Selector> {
     let protected =
         pairs.iter().map(|(source, destination)| Selector::between(*source, *destination));
-    protected.chain(lines.iter().flat_map(Line::all_selectors)).collect()
+    protected.chain(sa_teks.iter().flat_map(SaTek::all_selectors)).collect()
 }
 
 /// What the nf_tables guard drops in clear.
@@ -80,11 +83,11 @@ pub(crate) struct Guard {
     pub(crate) everything: bool,
 }
 
-pub(crate) fn guard(group: &GroupInput<'_>, lines: &[Line<'_>]) -> Guard {
+pub(crate) fn guard(group: &GroupInput<'_>, sa_teks: &[SaTek<'_>]) -> Guard {
     let protected: BTreeSet<IpNet> = group.protected.iter().map(IpNet::trunc).collect();
     let mut guard = Guard { protected, ..Guard::default() };
     for Selector { source, destination, .. } in
-        lines.iter().flat_map(Line::all_selectors).filter(is_plain)
+        sa_teks.iter().flat_map(SaTek::all_selectors).filter(is_plain)
     {
         if is_everything(&source) && is_everything(&destination) {
             guard.everything = true;

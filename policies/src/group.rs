@@ -16,7 +16,7 @@ pub struct GroupInput<'a> {
     pub name: &'a str,
     /// Group identifier that the policy must be for.
     pub group: GroupId,
-    /// Position among the groups: gives reqids and the order of lines between groups.
+    /// Position among the groups: gives reqids and the order of traffic selectors between groups.
     pub slot: u8,
     /// The machine's interfaces and addresses.
     pub zones: Zones,
@@ -104,20 +104,21 @@ pub enum FailurePolicy {
 pub enum GroupState<'a> {
     /// No key since the start: only the protected prefixes are known, and they are blocked.
     NoKey,
-    /// The keys of these lines have expired: they are blocked like the protected prefixes.
+    /// The keys of these traffic selectors have expired: they are blocked like the protected
+    /// prefixes.
     Expired(Vec<&'a TekPolicy>),
-    /// Keys are valid. Lines of the TEKs that send come first, in the order received; then older
-    /// and newer generations.
+    /// Keys are valid. Traffic selectors of the TEKs that send come first, in the order received;
+    /// then older and newer generations.
     Keyed(Vec<InstalledTek<'a>>),
 }
 
-/// One policy line with the keys of its SPI.
+/// One SA TEK with the keys of its SPI.
 ///
-/// Several generations may have the same line: one of them sends, the others only receive. A line
-/// without either flag stays blocked.
+/// Several generations may have the same traffic selector: one of them sends, the others only
+/// receive. One without either flag stays blocked.
 #[derive(Clone, Copy, Debug)]
 pub struct InstalledTek<'a> {
-    /// The line as the key server stated it.
+    /// The SA TEK as the key server stated it.
     pub policy: &'a TekPolicy,
     /// Keys of its SPI.
     pub keys: &'a TekKeys,

@@ -100,7 +100,7 @@ pub(crate) fn towards_lans(group: &GroupInput<'_>) -> Vec<PolicyId> {
 /// policy without saying where they leave. Without them a host of the LAN would not learn that a
 /// packet is too big for its path, be it the path to somebody else, while the group is blocked.
 ///
-/// With a key the group's lines win; the tables send an error that goes to a LAN there.
+/// With a key the group's traffic selectors win; the tables send an error that goes to a LAN there.
 pub(crate) fn errors_to_lans(group: &GroupInput<'_>) -> Vec<PolicyId> {
     let addresses = group.zones.lan.iter().flat_map(|lan| &lan.addresses);
     addresses

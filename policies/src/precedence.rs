@@ -1,7 +1,7 @@
 //! Priorities of our policies, and the reqids of TEKs.
 //!
 //! A lower priority number wins. Policies of one band never disagree, so that ties do not matter;
-//! lines have a number each, because there the order received decides.
+//! traffic selectors have a number each, because there the order received decides.
 //!
 //! All of ours come after those of other IPsec daemons: an exclude rule means "not group traffic"
 //! and must not override the policy of the tunnel that the packet belongs to. strongSwan computes
@@ -23,13 +23,13 @@ pub const TUNNEL: u32 = BASE + 1;
 pub const EXCLUDE: u32 = BASE + 2;
 /// Traffic towards the LANs.
 pub const LOCAL: u32 = BASE + 3;
-/// The first line of the first group.
-pub const LINES: u32 = BASE + 1000;
-/// Lines that one group may have.
-pub const LINES_PER_GROUP: usize = 1023;
-/// Distance between the first lines of two groups.
+/// The first traffic selector of the first group.
+pub const SELECTORS: u32 = BASE + 1000;
+/// Traffic selectors that one group may have.
+pub const SELECTORS_PER_GROUP: usize = 1023;
+/// Distance between the first traffic selectors of two groups.
 const GROUP_STEP: u32 = 1024;
-/// The protected prefixes of a group that only receives: behind all lines.
+/// The protected prefixes of a group that only receives: behind all traffic selectors.
 pub const MIGRATING: u32 = BLOCK - 1;
 /// ICMP errors of the router to its LANs: behind all that lets packets pass otherwise.
 pub const ERRORS: u32 = BLOCK - 2;
@@ -45,7 +45,7 @@ const LANE_STEP: u32 = 0x200;
 /// Lanes that one group may have: what the range of reqids allows.
 pub(crate) const LANES: usize = 128;
 
-/// One of several TEKs that a group uses at the same time for different lines. Generations of one
+/// One of several TEKs that a group uses at the same time for different traffic. Generations of one
 /// TEK share a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lane(pub(crate) u8);
@@ -84,13 +84,13 @@ pub fn slot_of(reqid: Reqid) -> Option<u8> {
     u8::try_from(within / 2).ok()
 }
 
-/// Priority of a line; `line` counts from 0 and is below [`LINES_PER_GROUP`].
-pub(crate) fn line(slot: u8, line: usize) -> u32 {
-    let within = u32::try_from(line.min(LINES_PER_GROUP - 1)).unwrap_or(0);
-    LINES + u32::from(slot) * GROUP_STEP + within
+/// Priority of a traffic selector; `place` counts from 0 and is below [`SELECTORS_PER_GROUP`].
+pub(crate) fn selector(slot: u8, place: usize) -> u32 {
+    let within = u32::try_from(place.min(SELECTORS_PER_GROUP - 1)).unwrap_or(0);
+    SELECTORS + u32::from(slot) * GROUP_STEP + within
 }
 
-/// Priority of what a group lets pass in clear without a key: right before its lines.
+/// Priority of what a group lets pass in clear without a key: right before its traffic selectors.
 pub(crate) fn fail_open(slot: u8) -> u32 {
-    line(slot, 0) - 1
+    selector(slot, 0) - 1
 }

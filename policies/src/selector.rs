@@ -11,32 +11,32 @@ use crate::error::Unusable;
 
 /// Prefixes that one range may be split into. No IPv4 range needs more than 62.
 pub const RANGE_PREFIXES: usize = 64;
-/// Pairs of prefixes that one line may be split into.
-pub const PAIRS_PER_LINE: usize = 256;
+/// Pairs of prefixes that one traffic selector may be split into.
+pub const PAIRS_PER_SELECTOR: usize = 256;
 
 /// Protocols whose ports XFRM looks at: TCP, UDP, DCCP, SCTP, UDP-Lite.
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
-/// The kernel's selectors for `selector`, in a fixed order and without an interface. `line` is for
-/// errors.
-pub(crate) fn expand(selector: &TrafficSelector, line: usize) -> Result<Vec<Selector>, Unusable> {
+/// The kernel's selectors for `selector`, in a fixed order and without an interface. `number` is
+/// for errors.
+pub(crate) fn expand(selector: &TrafficSelector, number: usize) -> Result<Vec<Selector>, Unusable> {
     if (selector.source_port != 0 || selector.destination_port != 0)
         && !WITH_PORTS.contains(&selector.protocol)
     {
-        return Err(Unusable::Port { line, protocol: selector.protocol });
+        return Err(Unusable::Port { number, protocol: selector.protocol });
     }
     let ipv4 = match (is_ipv4(&selector.source), is_ipv4(&selector.destination)) {
         (Some(source), Some(destination)) if source != destination => {
-            return Err(Unusable::Families { line });
+            return Err(Unusable::Families { number });
         }
         (Some(ipv4), _) | (None, Some(ipv4)) => ipv4,
         (None, None) => true,
     };
-    let sources = prefixes(&selector.source, ipv4, line)?;
-    let destinations = prefixes(&selector.destination, ipv4, line)?;
+    let sources = prefixes(&selector.source, ipv4, number)?;
+    let destinations = prefixes(&selector.destination, ipv4, number)?;
     let count = sources.len().saturating_mul(destinations.len());
-    if count > PAIRS_PER_LINE {
-        return Err(Unusable::TooManyPairs { line, count, limit: PAIRS_PER_LINE });
+    if count > PAIRS_PER_SELECTOR {
+        return Err(Unusable::TooManyPairs { number, count, limit: PAIRS_PER_SELECTOR });
     }
     let pairs = sources
         .iter()
@@ -51,18 +51,18 @@ pub(crate) fn expand(selector: &TrafficSelector, line: usize) -> Result<Vec<Sele
         .collect())
 }
 
-/// The kernel's selectors for the line of a TEK. Address preservation limits them to IPv4 unicast.
-pub(crate) fn expand_line(
+/// The kernel's selectors for that of an SA TEK. Address preservation limits them to IPv4 unicast.
+pub(crate) fn expand_tek(
     selector: &TrafficSelector,
-    line: usize,
+    number: usize,
 ) -> Result<Vec<Selector>, Unusable> {
-    let expanded = expand(selector, line)?;
+    let expanded = expand(selector, number)?;
     for one in &expanded {
         let (IpNet::V4(source), IpNet::V4(destination)) = (one.source, one.destination) else {
-            return Err(Unusable::Ipv6 { line });
+            return Err(Unusable::Ipv6 { number });
         };
         if is_multicast(source) || is_multicast(destination) {
-            return Err(Unusable::Multicast { line });
+            return Err(Unusable::Multicast { number });
         }
     }
     Ok(expanded)
@@ -126,13 +126,13 @@ fn is_multicast(prefix: Ipv4Net) -> bool {
     prefix.addr().is_multicast() && prefix.prefix_len() >= 4
 }
 
-fn prefixes(range: &AddressRange, ipv4: bool, line: usize) -> Result<Vec<IpNet>, Unusable> {
+fn prefixes(range: &AddressRange, ipv4: bool, number: usize) -> Result<Vec<IpNet>, Unusable> {
     let everything = everything(ipv4);
     Ok(match range {
         AddressRange::Any => vec![everything],
         AddressRange::Address(address) => vec![IpNet::from(*address)],
         AddressRange::Subnet(prefix) => vec![prefix.trunc()],
-        AddressRange::Range(first, last) if last < first => return Err(Unusable::Range { line }),
+        AddressRange::Range(first, last) if last < first => return Err(Unusable::Range { number }),
         AddressRange::Range(first, last) => {
             // Stops one beyond the limit, since an IPv6 range may expand into very many.
             let split: Vec<IpNet> = match (first, last) {
@@ -144,11 +144,11 @@ fn prefixes(range: &AddressRange, ipv4: bool, line: usize) -> Result<Vec<IpNet>,
                     .take(RANGE_PREFIXES + 1)
                     .map(IpNet::V6)
                     .collect(),
-                _ => return Err(Unusable::Families { line }),
+                _ => return Err(Unusable::Families { number }),
             };
             if split.len() > RANGE_PREFIXES {
                 return Err(Unusable::TooManyPairs {
-                    line,
+                    number,
                     count: split.len(),
                     limit: RANGE_PREFIXES,
                 });

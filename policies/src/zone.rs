@@ -10,8 +10,8 @@ pub struct Zones {
     pub lan: Vec<LanInterface>,
     /// Interfaces of the wide area network, the preferred one first.
     pub wan: Vec<WanInterface>,
-    /// LOCAL: our address on the WAN side. Without it there are no states, and all lines are
-    /// blocked.
+    /// LOCAL: our address on the WAN side. Without it there are no states, and all traffic
+    /// selectors are blocked.
     pub local: Option<IpAddr>,
 }
 

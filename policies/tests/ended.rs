@@ -1,4 +1,5 @@
-//! A TEK that ends before the others of its group SA, and a rekey of a group with many lines.
+//! A TEK that ends before the others of its group SA, and a rekey of a group with many traffic
+//! selectors.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -8,13 +9,13 @@
 
 mod support;
 
-use policies::precedence::LINES_PER_GROUP;
+use policies::precedence::SELECTORS_PER_GROUP;
 use policies::{GroupState, compile};
 use support::*;
 use xfrm::model::{Action, Direction, SaRole};
 
 #[test]
-fn a_tek_that_has_ended_alone_closes_its_lines_and_moves_no_other() {
+fn a_tek_that_has_ended_alone_closes_its_selectors_and_moves_no_other() {
     // Outside of the protected prefixes: nothing else blocks it.
     let teks = [
         tek(0x1300, "10.8.0.0/16", "10.9.0.0/16"),
@@ -22,9 +23,9 @@ fn a_tek_that_has_ended_alone_closes_its_lines_and_moves_no_other() {
     ];
     let (cbc, gcm) = (cbc_keys(), keys(20, 0));
     let state = |ended: bool| {
-        let mut lines = generation(&teks[..1], &cbc, !ended, !ended);
-        lines.extend(generation(&teks[1..], &gcm, true, true));
-        let mut group = g1(GroupState::Keyed(lines));
+        let mut sa_teks = generation(&teks[..1], &cbc, !ended, !ended);
+        sa_teks.extend(generation(&teks[1..], &gcm, true, true));
+        let mut group = g1(GroupState::Keyed(sa_teks));
         group.options.counter_mode_send = true;
         compile(&[group]).unwrap()
     };
@@ -51,13 +52,13 @@ fn a_tek_that_has_ended_alone_closes_its_lines_and_moves_no_other() {
 }
 
 #[test]
-fn a_group_with_all_its_lines_in_use_can_be_rekeyed() {
-    let lines = |spi: u32| -> Vec<_> {
-        let line =
+fn a_group_with_all_its_selectors_in_use_can_be_rekeyed() {
+    let sa_teks = |spi: u32| -> Vec<_> {
+        let sa_tek =
             |n: usize| tek(spi, &format!("172.{}.{}.0/24", 16 + n / 256, n % 256), "172.31.0.0/24");
-        (0..LINES_PER_GROUP).map(line).collect()
+        (0..SELECTORS_PER_GROUP).map(sa_tek).collect()
     };
-    let (old, new, keys) = (lines(0x1300), lines(0x1301), cbc_keys());
+    let (old, new, keys) = (sa_teks(0x1300), sa_teks(0x1301), cbc_keys());
     let mut both = generation(&new, &keys, true, true);
     both.extend(generation(&old, &keys, true, false));
     let (rekeying, settled) = (

@@ -40,17 +40,17 @@ fn blocked_without_addresses_by_interface_names() {
 }
 
 #[test]
-fn lines_stay_shut_without_a_local_address() {
+fn selectors_stay_shut_without_a_local_address() {
     let (teks, keys) = ([tek(0x1300, "192.168.0.0/16", "192.168.0.0/16")], cbc_keys());
     let mut group = g1(keyed(&teks, &keys));
     group.zones.local = None;
-    show("lines_stay_shut_without_a_local_address", &[group]);
+    show("selectors_stay_shut_without_a_local_address", &[group]);
 }
 
 #[test]
-fn lines_stay_shut_after_expiry() {
+fn selectors_stay_shut_after_expiry() {
     let teks = [tek(0x1300, GROUP, GROUP), tek(0x1300, "192.168.1.0/24", "192.168.2.0/24")];
-    show("lines_stay_shut_after_expiry", &[g1(GroupState::Expired(teks.iter().collect()))]);
+    show("selectors_stay_shut_after_expiry", &[g1(GroupState::Expired(teks.iter().collect()))]);
 }
 
 #[test]
@@ -61,13 +61,13 @@ fn one_key_for_the_group() {
 
 /// A SAT says A -> B; B -> A would leave in clear.
 #[test]
-fn symmetric_lines_protect_both_directions() {
+fn symmetric_selectors_protect_both_directions() {
     let (teks, keys) = ([tek(0x1300, "172.16.1.0/24", "172.16.2.0/24")], cbc_keys());
-    show("symmetric_lines_protect_both_directions", &[g1(keyed(&teks, &keys))]);
+    show("symmetric_selectors_protect_both_directions", &[g1(keyed(&teks, &keys))]);
 }
 
 #[test]
-fn mirrored_lines_are_merged() {
+fn mirrored_selectors_are_merged() {
     let keys = cbc_keys();
     let teks = [
         tek(0x1300, "172.16.1.0/24", "172.16.2.0/24"),
@@ -153,25 +153,25 @@ fn any_is_everything_but_key_servers_and_excludes() {
     show("any_is_everything_but_key_servers_and_excludes", &[group]);
 }
 
-/// A pair of protected prefixes that no line covers stays blocked.
+/// A pair of protected prefixes that no traffic selector covers stays blocked.
 #[test]
-fn protected_pairs_outside_of_every_line_stay_blocked() {
+fn protected_pairs_outside_of_every_selector_stay_blocked() {
     let (teks, keys) = ([tek(0x1300, "172.16.1.0/24", "172.16.2.0/24")], cbc_keys());
     let mut group = g1(keyed(&teks, &keys));
     group.protected = vec!["172.16.0.0/12".parse().unwrap(), "192.168.0.0/16".parse().unwrap()];
-    show("protected_pairs_outside_of_every_line_stay_blocked", &[group]);
+    show("protected_pairs_outside_of_every_selector_stay_blocked", &[group]);
 }
 
 /// Fragments carry no ports.
 #[test]
-fn port_lines_force_defragmentation() {
+fn port_selectors_force_defragmentation() {
     let keys = cbc_keys();
-    let mut line = tek(0x1300, "172.16.1.0/24", "172.16.2.0/24");
-    (line.selector.protocol, line.selector.destination_port) = (17, 5001);
-    let teks = [line];
+    let mut sa_tek = tek(0x1300, "172.16.1.0/24", "172.16.2.0/24");
+    (sa_tek.selector.protocol, sa_tek.selector.destination_port) = (17, 5001);
+    let teks = [sa_tek];
     let mut group = g1(keyed(&teks, &keys));
     group.protected.clear();
-    show("port_lines_force_defragmentation", &[group]);
+    show("port_selectors_force_defragmentation", &[group]);
 }
 
 #[test]
@@ -181,20 +181,20 @@ fn ranges_become_prefixes() {
 }
 
 #[test]
-fn the_first_of_overlapping_lines_wins() {
+fn the_first_of_overlapping_selectors_wins() {
     let keys = cbc_keys();
     let teks = [tek(0x1300, "172.16.1.0/24", "172.16.2.0/24"), tek(0x1400, GROUP, GROUP)];
-    show("the_first_of_overlapping_lines_wins", &[g1(keyed(&teks, &keys))]);
+    show("the_first_of_overlapping_selectors_wins", &[g1(keyed(&teks, &keys))]);
 }
 
 #[test]
-fn an_explicit_line_beats_a_mirrored_one() {
+fn an_explicit_selector_beats_a_mirrored_one() {
     let keys = cbc_keys();
     let teks = [
         tek(0x1300, "172.16.1.0/24", "172.16.2.0/24"),
         tek(0x1400, "172.16.2.0/24", "172.16.1.0/24"),
     ];
-    show("an_explicit_line_beats_a_mirrored_one", &[g1(keyed(&teks, &keys))]);
+    show("an_explicit_selector_beats_a_mirrored_one", &[g1(keyed(&teks, &keys))]);
 }
 
 #[test]
@@ -243,9 +243,9 @@ fn df_bit() {
 #[test]
 fn triple_des_under_legacy() {
     let keys = keys(24, 32);
-    let mut line = tek(0x1300, GROUP, GROUP);
-    (line.protection.transform, line.protection.key_length) = (EspTransform::TRIPLE_DES, None);
-    let teks = [line];
+    let mut sa_tek = tek(0x1300, GROUP, GROUP);
+    (sa_tek.protection.transform, sa_tek.protection.key_length) = (EspTransform::TRIPLE_DES, None);
+    let teks = [sa_tek];
     let mut group = g1(keyed(&teks, &keys));
     group.options.legacy = true;
     show("triple_des_under_legacy", &[group]);

@@ -139,13 +139,13 @@ struct Scene {
 struct SceneGroup {
     protected: Vec<&'static str>,
     exclude: Vec<TrafficSelector>,
-    lines: Vec<(TekPolicy, bool, bool)>,
+    sa_teks: Vec<(TekPolicy, bool, bool)>,
     state: u8,
     local: bool,
 }
 
 impl SceneGroup {
-    fn has_lines(&self) -> bool {
+    fn has_sa_teks(&self) -> bool {
         self.state != 0
     }
 }
@@ -204,7 +204,7 @@ fn any_selector() -> impl Strategy<Value = TrafficSelector> {
     )
 }
 
-fn any_line() -> impl Strategy<Value = (TekPolicy, bool, bool)> {
+fn any_sa_tek() -> impl Strategy<Value = (TekPolicy, bool, bool)> {
     let direction = prop_oneof![
         5 => Just(SaDirection::SYMMETRIC),
         1 => Just(SaDirection::SENDER_ONLY),
@@ -213,10 +213,10 @@ fn any_line() -> impl Strategy<Value = (TekPolicy, bool, bool)> {
     (any_selector(), 0_u32..4, direction, any::<bool>(), any::<bool>()).prop_map(
         |(selector, spi, direction, receive, send)| {
             // The direction belongs to the SPI.
-            let mut line =
+            let mut sa_tek =
                 directed(tek(0x1300 + spi * 8 + u32::from(direction.0), "any", "any"), direction);
-            line.selector = selector;
-            (line, receive, send)
+            sa_tek.selector = selector;
+            (sa_tek, receive, send)
         },
     )
 }
@@ -225,14 +225,14 @@ fn any_group() -> impl Strategy<Value = SceneGroup> {
     (
         prop::collection::vec(prop::sample::select(&PREFIXES[..]), 0..3),
         prop::collection::vec(any_selector(), 0..2),
-        prop::collection::vec(any_line(), 0..5),
+        prop::collection::vec(any_sa_tek(), 0..5),
         0_u8..6,
         prop::bool::weighted(0.8),
     )
-        .prop_map(|(protected, exclude, lines, state, local)| SceneGroup {
+        .prop_map(|(protected, exclude, sa_teks, state, local)| SceneGroup {
             protected,
             exclude,
-            lines,
+            sa_teks,
             state,
             local,
         })
@@ -265,10 +265,10 @@ fn inputs<'a>(scene: &'a Scene, keys: &'a TekKeys) -> Vec<GroupInput<'a>> {
     let group = |(index, group): (usize, &'a SceneGroup)| {
         let state = match group.state {
             0 => GroupState::NoKey,
-            1 => GroupState::Expired(group.lines.iter().map(|(line, ..)| line).collect()),
+            1 => GroupState::Expired(group.sa_teks.iter().map(|(sa_tek, ..)| sa_tek).collect()),
             _ => GroupState::Keyed(
                 group
-                    .lines
+                    .sa_teks
                     .iter()
                     .map(|(policy, receive, send)| InstalledTek {
                         policy,
@@ -319,13 +319,13 @@ fn is_protected(scene: &Scene, packet: &Packet) -> bool {
     })
 }
 
-/// Whether a line covers the packet, in the directions that the line has.
+/// Whether a traffic selector covers the packet, in the directions that the traffic selector has.
 fn is_covered(scene: &Scene, packet: &Packet) -> bool {
-    scene.groups.iter().filter(|group| group.has_lines()).flat_map(|group| &group.lines).any(
-        |(line, ..)| {
-            let symmetric = line.protection.direction == SaDirection::SYMMETRIC;
-            packet.is_meant_by(&line.selector)
-                || symmetric && packet.turned_round().is_meant_by(&line.selector)
+    scene.groups.iter().filter(|group| group.has_sa_teks()).flat_map(|group| &group.sa_teks).any(
+        |(sa_tek, ..)| {
+            let symmetric = sa_tek.protection.direction == SaDirection::SYMMETRIC;
+            packet.is_meant_by(&sa_tek.selector)
+                || symmetric && packet.turned_round().is_meant_by(&sa_tek.selector)
         },
     )
 }
@@ -409,40 +409,40 @@ proptest! {
         }
     }
 
-    /// The first line that covers a packet decides about its key, at the sender and at the
-    /// receiver; decapsulated packets reach the LAN.
+    /// The first traffic selector that covers a packet decides about its key, at the sender and at
+    /// the receiver; decapsulated packets reach the LAN.
     #[test]
-    fn the_first_line_decides(group in any_group(), packets in prop::collection::vec(any_packet(), 24)) {
+    fn the_first_selector_decides(group in any_group(), packets in prop::collection::vec(any_packet(), 24)) {
         let mut group = group;
         group.state = 2;
         group.local = true;
-        for (line, receive, send) in &mut group.lines {
-            line.protection.direction = SaDirection::SYMMETRIC;
+        for (sa_tek, receive, send) in &mut group.sa_teks {
+            sa_tek.protection.direction = SaDirection::SYMMETRIC;
             (*receive, *send) = (true, true);
         }
-        group.lines.retain(|(line, ..)| {
-            [&line.selector.source, &line.selector.destination].iter().all(|r| !matches!(r, AddressRange::Range(..)))
+        group.sa_teks.retain(|(sa_tek, ..)| {
+            [&sa_tek.selector.source, &sa_tek.selector.destination].iter().all(|r| !matches!(r, AddressRange::Range(..)))
         });
         let scene = Scene { groups: vec![group] };
         let keys = cbc_keys();
         let Ok(desired) = compile(&inputs(&scene, &keys)) else { return Ok(()) };
-        let lines: Vec<&TekPolicy> = scene.groups[0].lines.iter().map(|(line, ..)| line).collect();
+        let sa_teks: Vec<&TekPolicy> = scene.groups[0].sa_teks.iter().map(|(sa_tek, ..)| sa_tek).collect();
         for packet in &packets {
             if is_exempt(&scene, packet) {
                 continue;
             }
-            let first = lines.iter().find(|line| {
+            let first = sa_teks.iter().find(|sa_tek| {
                 let back = TrafficSelector {
-                    source: line.selector.destination,
-                    source_port: line.selector.destination_port,
-                    destination: line.selector.source,
-                    destination_port: line.selector.source_port,
-                    ..line.selector
+                    source: sa_tek.selector.destination,
+                    source_port: sa_tek.selector.destination_port,
+                    destination: sa_tek.selector.source,
+                    destination_port: sa_tek.selector.source_port,
+                    ..sa_tek.selector
                 };
-                let named = lines.iter().any(|other| other.spi != line.spi && other.selector == back);
-                packet.is_meant_by(&line.selector) || !named && packet.is_meant_by(&back)
+                let named = sa_teks.iter().any(|other| other.spi != sa_tek.spi && other.selector == back);
+                packet.is_meant_by(&sa_tek.selector) || !named && packet.is_meant_by(&back)
             });
-            let expected = first.map(|line| line.spi);
+            let expected = first.map(|sa_tek| sa_tek.spi);
             let sent = template(&desired, Direction::Out, packet, "wan");
             let outbound = expected.and_then(|spi| reqid_of(&desired, SaRole::Outbound, spi));
             prop_assert_eq!(sent, outbound, "{:?}", packet);

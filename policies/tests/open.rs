@@ -74,7 +74,7 @@ fn fail_open_rules_open_policies_and_guard_without_a_key_and_neither_with_one() 
 }
 
 #[test]
-fn failing_open_wins_over_the_lines_that_have_ended() {
+fn failing_open_wins_over_the_traffic_selectors_that_have_ended() {
     let teks = [tek(0x1300, "172.16.0.0/12", "172.16.0.0/12")];
     let mut group = g1(GroupState::Expired(teks.iter().collect()));
     group.options.failure = FailurePolicy::Open;
@@ -155,7 +155,7 @@ fn beyond_a_number_of_pairs_the_guards_alone_close_the_protected_prefixes() {
     assert_eq!(blocks(&desired), 10 * 10 * 3);
     let guarded = &desired.preservation.unwrap().protected;
     assert!(guarded.contains(&prefixes(200).into_iter().collect()), "{guarded:?}");
-    // What the lines cover has policies all the same, in every state of the keys.
+    // What the traffic selectors cover has policies all the same, in every state of the keys.
     let keyed = compile(&[with(200, keyed(&teks, &keys))]).unwrap();
     assert_eq!(blocks(&keyed), 0);
     assert!(keyed.policies.values().any(|policy| matches!(policy.action, Action::Protect(_))));

@@ -15,16 +15,16 @@ use xfrm::model::SaRole;
 #[test]
 fn a_rekey_changes_states_and_sets_alone() {
     let keys = cbc_keys();
-    let lines = |spi| [tek(spi, "172.16.0.0/12", "172.16.0.0/12")];
-    let teks: Vec<_> = (0x1300..0x1308).map(lines).collect();
+    let sa_teks = |spi| [tek(spi, "172.16.0.0/12", "172.16.0.0/12")];
+    let teks: Vec<_> = (0x1300..0x1308).map(sa_teks).collect();
     let first = compile(&[g1(keyed(&teks[0], &keys))]).unwrap();
     for pair in teks.windows(2) {
         let [old, new] = pair else { panic!() };
         let moments = |send_on_new: bool| {
             let (first, second) = if send_on_new { (new, old) } else { (old, new) };
-            let mut lines = generation(first, &keys, true, true);
-            lines.extend(generation(second, &keys, true, false));
-            GroupState::Keyed(lines)
+            let mut sa_teks = generation(first, &keys, true, true);
+            sa_teks.extend(generation(second, &keys, true, false));
+            GroupState::Keyed(sa_teks)
         };
         for state in [moments(false), moments(true), keyed(new, &keys)] {
             let desired = compile(&[g1(state)]).unwrap();

@@ -29,9 +29,9 @@ fn options() -> GroupOptions {
 }
 
 fn refusal(change: impl FnOnce(&mut TekPolicy)) -> String {
-    let mut line = tek(0x1300, GROUP, GROUP);
-    change(&mut line);
-    check(&offer(vec![line]), &options()).unwrap_err().to_string()
+    let mut sa_tek = tek(0x1300, GROUP, GROUP);
+    change(&mut sa_tek);
+    check(&offer(vec![sa_tek]), &options()).unwrap_err().to_string()
 }
 
 #[test]
@@ -105,10 +105,11 @@ fn selectors_that_cannot_be_used() {
         check(&policy, &options()).err().map(|error| error.to_string()).unwrap_or_default()
     };
     assert!(
-        selector("fd00::/16", "fd00::/16").contains("line 1: IPv6 selectors are not supported yet")
+        selector("fd00::/16", "fd00::/16")
+            .contains("traffic selector 1: IPv6 selectors are not supported yet")
     );
     assert!(selector("any", "fd00::/16").contains("IPv6"));
-    assert!(selector(GROUP, "239.1.1.1").contains("line 1: multicast selectors"));
+    assert!(selector(GROUP, "239.1.1.1").contains("traffic selector 1: multicast selectors"));
     assert!(selector(GROUP, "224.0.0.0/4").contains("multicast"));
     assert!(selector(GROUP, "fd00::/16").contains("different address families"));
     assert!(selector("10.0.0.9-10.0.0.1", GROUP).contains("ends before it begins"));
@@ -132,14 +133,14 @@ fn a_selector_belongs_to_one_key_or_to_keys_for_all_of_the_same_traffic() {
     ]);
     assert_eq!(
         check(&partly, &options()).unwrap_err().to_string(),
-        "lines 1 and 3 have the same selector and different SPIs 0x00001300, 0x00001400"
+        "traffic selectors 1 and 3 are the same with different SPIs 0x00001300, 0x00001400"
     );
     let ways = |first, second| {
-        let lines = vec![
+        let sa_teks = vec![
             directed(tek(0x1300, GROUP, GROUP), first),
             directed(tek(0x1400, GROUP, GROUP), second),
         ];
-        check(&offer(lines), &options())
+        check(&offer(sa_teks), &options())
     };
     assert_eq!(ways(SaDirection::SENDER_ONLY, SaDirection::RECEIVER_ONLY), Ok(()));
     assert_eq!(ways(SaDirection::SENDER_ONLY, SaDirection::SENDER_ONLY), Ok(()));
@@ -163,17 +164,21 @@ fn one_spi_has_one_description() {
     let refused = check(&offer(vec![tek(0x1300, GROUP, GROUP), second]), &options()).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "SPI 0x00001300 is described in two different ways by lines 1 and 2"
+        "SPI 0x00001300 is described in two different ways by traffic selectors 1 and 2"
     );
 }
 
 #[test]
 fn bounds() {
-    let line = |index: u32| tek(0x1300, &format!("10.{}.{}.0/24", index / 256, index % 256), GROUP);
-    let lines = |count: u32| check(&offer((0..count).map(line).collect()), &options());
-    assert_eq!(lines(1023), Ok(()));
-    assert_eq!(lines(1024).unwrap_err().to_string(), "1024 lines, at most 1023 are supported");
-    let key = |index: u32| TekPolicy { spi: 0x1000 + index, ..line(index) };
+    let sa_tek =
+        |index: u32| tek(0x1300, &format!("10.{}.{}.0/24", index / 256, index % 256), GROUP);
+    let sa_teks = |count: u32| check(&offer((0..count).map(sa_tek).collect()), &options());
+    assert_eq!(sa_teks(1023), Ok(()));
+    assert_eq!(
+        sa_teks(1024).unwrap_err().to_string(),
+        "1024 traffic selectors, at most 1023 are supported"
+    );
+    let key = |index: u32| TekPolicy { spi: 0x1000 + index, ..sa_tek(index) };
     let keys = |count: u32| check(&offer((0..count).map(key).collect()), &options());
     assert_eq!(keys(128), Ok(()));
     assert!(keys(129).unwrap_err().to_string().contains("at most 128"));
@@ -186,8 +191,8 @@ fn bounds() {
 
 #[test]
 fn keys_have_to_fit() {
-    let line = [tek(0x1300, GROUP, GROUP)];
-    let error = |keys: TekKeys| compile(&[g1(keyed(&line, &keys))]).unwrap_err().to_string();
+    let sa_tek = [tek(0x1300, GROUP, GROUP)];
+    let error = |keys: TekKeys| compile(&[g1(keyed(&sa_tek, &keys))]).unwrap_err().to_string();
     assert_eq!(
         error(keys(15, 32)),
         "group branches: SPI 0x00001300: the encryption key has 15 octets, 16 are needed"
@@ -196,8 +201,8 @@ fn keys_have_to_fit() {
         error(keys(16, 20)),
         "group branches: SPI 0x00001300: the integrity key has 20 octets, 32 are needed"
     );
-    let line = [gcm(tek(0x1300, GROUP, GROUP))];
-    let error = |keys: TekKeys| compile(&[g1(keyed(&line, &keys))]).unwrap_err().to_string();
+    let sa_tek = [gcm(tek(0x1300, GROUP, GROUP))];
+    let error = |keys: TekKeys| compile(&[g1(keyed(&sa_tek, &keys))]).unwrap_err().to_string();
     assert!(error(keys(16, 0)).contains("has 16 octets, 20 are needed"));
     assert!(error(keys(20, 1)).contains("the integrity key has 1 octets, 0 are needed"));
 }
@@ -245,9 +250,9 @@ fn every_algorithm_the_kernel_has() {
         (E::AES_CCM_12, 192, 27, Aead::AesCcm, 12),
         (E::AES_CCM_16, 256, 35, Aead::AesCcm, 16),
     ];
-    let install = |line: TekPolicy, keys: &TekKeys| {
-        let line = [line];
-        let mut group = g1(keyed(&line, keys));
+    let install = |sa_tek: TekPolicy, keys: &TekKeys| {
+        let sa_tek = [sa_tek];
+        let mut group = g1(keyed(&sa_tek, keys));
         (group.options.legacy, group.options.counter_mode_send) = (true, true);
         let desired = compile(&[group]).unwrap();
         assert_eq!(desired.sas.len(), 2);
@@ -263,10 +268,10 @@ fn every_algorithm_the_kernel_has() {
         integrity,
     ) in separate
     {
-        let mut line = tek(0x1300, GROUP, GROUP);
-        (line.protection.transform, line.protection.key_length) = (transform, length);
-        line.protection.authentication = Some(authentication);
-        let desired = install(line, &keys(encryption_octets, integrity_octets));
+        let mut sa_tek = tek(0x1300, GROUP, GROUP);
+        (sa_tek.protection.transform, sa_tek.protection.key_length) = (transform, length);
+        sa_tek.protection.authentication = Some(authentication);
+        let desired = install(sa_tek, &keys(encryption_octets, integrity_octets));
         for sa in desired.sas.values() {
             let Protection::Separate { encryption: e, integrity: i, encryption_key, integrity_key } =
                 &sa.protection
@@ -281,9 +286,9 @@ fn every_algorithm_the_kernel_has() {
         }
     }
     for (transform, length, octets, aead, icv) in combined {
-        let mut line = gcm(tek(0x1300, GROUP, GROUP));
-        (line.protection.transform, line.protection.key_length) = (transform, Some(length));
-        let desired = install(line, &keys(octets, 0));
+        let mut sa_tek = gcm(tek(0x1300, GROUP, GROUP));
+        (sa_tek.protection.transform, sa_tek.protection.key_length) = (transform, Some(length));
+        let desired = install(sa_tek, &keys(octets, 0));
         for sa in desired.sas.values() {
             let Protection::Combined { aead: a, key, icv: i } = &sa.protection else {
                 panic!("{sa:?}")
@@ -330,13 +335,13 @@ fn groups_that_cannot_live_together() {
 
 #[test]
 fn local_addresses_that_cannot_be_used() {
-    let (line, keys) = ([tek(0x1300, GROUP, GROUP)], cbc_keys());
-    let mut group = g1(keyed(&line, &keys));
+    let (sa_tek, keys) = ([tek(0x1300, GROUP, GROUP)], cbc_keys());
+    let mut group = g1(keyed(&sa_tek, &keys));
     group.zones.local = Some("fd00::1".parse().unwrap());
     assert!(
         compile(&[group]).unwrap_err().to_string().contains("local address fd00::1 is not IPv4")
     );
-    let mut group = g1(keyed(&line, &keys));
+    let mut group = g1(keyed(&sa_tek, &keys));
     group.options.placeholder = "2001:db8::1".parse().unwrap();
     assert!(
         compile(&[group]).unwrap_err().to_string().contains("placeholder 2001:db8::1 is not IPv4")

@@ -141,7 +141,7 @@ fn applies_reads_back_and_removes() {
             "type filter hook egress device \"wan\"",
             "ip saddr 172.16.0.0/12 ip daddr 172.16.0.0/12 jump leaving",
             "ip6 saddr fd00::/16 ip6 daddr fd00::/16 jump leaving",
-            "@nh,96,64 @lines_ip_0 jump leaving",
+            "@nh,96,64 @selectors_ip_0 jump leaving",
             "10.1.0.0/24 . 10.2.0.0/24",
             "meta l4proto 1 jump errors",
             "udp dport 520 accept comment \"excluded\"",

@@ -14,7 +14,7 @@ use policies::{
 use xfrm::Desired;
 use xfrm::interface::Interface;
 
-use super::key_generations::{ActiveLine, KeyGenerations};
+use super::key_generations::{ActiveSaTek, KeyGenerations};
 use super::local_interface::{self, Interfaces, Multicast};
 use crate::config;
 
@@ -132,25 +132,25 @@ fn state<'m>(
     iv_reuse_hazard: &BTreeSet<Spi>,
     now: BootTime,
 ) -> GroupState<'m> {
-    let lines = keys.active(now);
-    if lines.is_empty() {
+    let sa_teks = keys.active(now);
+    if sa_teks.is_empty() {
         return without_keys(keys);
     }
-    let installed = |line: ActiveLine<'m>| InstalledTek {
-        policy: line.policy,
-        keys: line.keys,
-        receive: line.receive,
-        send: line.send,
-        iv_reuse_hazard: iv_reuse_hazard.contains(&line.policy.spi),
-        remaining_lifetime: Some(line.remaining_lifetime),
+    let installed = |sa_tek: ActiveSaTek<'m>| InstalledTek {
+        policy: sa_tek.policy,
+        keys: sa_tek.keys,
+        receive: sa_tek.receive,
+        send: sa_tek.send,
+        iv_reuse_hazard: iv_reuse_hazard.contains(&sa_tek.policy.spi),
+        remaining_lifetime: Some(sa_tek.remaining_lifetime),
     };
-    GroupState::Keyed(lines.into_iter().map(installed).collect())
+    GroupState::Keyed(sa_teks.into_iter().map(installed).collect())
 }
 
 fn without_keys(generations: &KeyGenerations) -> GroupState<'_> {
-    match generations.lines() {
+    match generations.sa_teks() {
         [] => GroupState::NoKey,
-        lines => GroupState::Expired(lines.iter().collect()),
+        sa_teks => GroupState::Expired(sa_teks.iter().collect()),
     }
 }
 

@@ -19,7 +19,7 @@ use xfrm::model::SaId;
 use crate::membership::Membership;
 use crate::membership::key_generations::KeyGenerations;
 use crate::persistence::sealed_keys::{GroupKeys, GroupSecrets, Unsealed};
-use crate::persistence::state_file::{Boot, Saved, SavedGroup, SavedLine};
+use crate::persistence::state_file::{Boot, Saved, SavedGroup, SavedSaTek};
 
 /// States of ours, as the kernel shows them.
 pub type Installed = BTreeMap<SaId, InstalledSa>;
@@ -55,9 +55,9 @@ impl Membership {
             }
             (saved, Some((described, keys))) => self.resume(saved, described, keys, now),
             (Some(saved), None) => {
-                let lines =
-                    KeyGenerations::adopt(self.config().id, &[], &saved.lines, |_| None, now);
-                self.take_up(lines, |_| false, saved, None);
+                let sa_teks =
+                    KeyGenerations::adopt(self.config().id, &[], &saved.sa_teks, |_| None, now);
+                self.take_up(sa_teks, |_| false, saved, None);
             }
             (None, None) => {}
         }
@@ -97,7 +97,7 @@ impl Membership {
             in_kernel(spi).map(|one| keys(&one.sa.protection)).or_else(|| sealed.tek(spi))
         };
         let generations =
-            KeyGenerations::adopt(self.config().id, &saved.generations, &saved.lines, keys, now);
+            KeyGenerations::adopt(self.config().id, &saved.generations, &saved.sa_teks, keys, now);
         // A push that was cut off has to be carried out when it comes again.
         let used = match KeyGenerations::is_complete(&saved.generations, keys, now) {
             true => saved.kek,
@@ -116,14 +116,15 @@ impl Membership {
         keys: GroupKeys,
         now: BootTime,
     ) {
-        let SavedGroup { generations, lines, .. } = &described;
+        let SavedGroup { generations, sa_teks, .. } = &described;
         let generations =
-            KeyGenerations::adopt(self.config().id, generations, lines, |spi| keys.tek(spi), now);
+            KeyGenerations::adopt(self.config().id, generations, sa_teks, |spi| keys.tek(spi), now);
         // A counter-mode sender would begin with new initialisation vectors under an old key,
         // whether or not anything shows that it sent before.
-        let lines = described.generations.iter().flat_map(|generation| &generation.lines);
-        let counted =
-            lines.filter(|line| is_counter_mode(EspTransform(line.transform))).map(|line| line.spi);
+        let sa_teks = described.generations.iter().flat_map(|generation| &generation.sa_teks);
+        let counted = sa_teks
+            .filter(|sa_tek| is_counter_mode(EspTransform(sa_tek.transform)))
+            .map(|sa_tek| sa_tek.spi);
         let known = saved.into_iter().flat_map(|saved| saved.iv_reuse_hazard);
         let iv_reuse_hazard =
             described.iv_reuse_hazard.iter().copied().chain(known).chain(counted).collect();
@@ -145,8 +146,8 @@ impl Membership {
             .generations()
             .active(now)
             .into_iter()
-            .filter(|line| line.send)
-            .map(|line| line.policy);
+            .filter(|sa_tek| sa_tek.send)
+            .map(|sa_tek| sa_tek.policy);
         let counted = sent
             .filter(|policy| is_counter_mode(policy.protection.transform))
             .map(|policy| policy.spi);
@@ -154,7 +155,7 @@ impl Membership {
         SavedGroup {
             id: self.config().id.0,
             generations: self.generations().save(),
-            lines: self.generations().lines().iter().map(SavedLine::from).collect(),
+            sa_teks: self.generations().sa_teks().iter().map(SavedSaTek::from).collect(),
             iv_reuse_hazard: self
                 .iv_reuse_hazard()
                 .iter()

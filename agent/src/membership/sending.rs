@@ -91,29 +91,29 @@ impl Membership {
             return Sending::default();
         }
         let passive = self.config.mode == Mode::Passive;
-        let lines = self.generations.active(now);
-        let meant = lines.iter().filter(|line| {
-            let direction = line.policy.protection.direction;
-            line.send && (passive || direction != SaDirection::RECEIVER_ONLY)
+        let sa_teks = self.generations.active(now);
+        let meant = sa_teks.iter().filter(|sa_tek| {
+            let direction = sa_tek.policy.protection.direction;
+            sa_tek.send && (passive || direction != SaDirection::RECEIVER_ONLY)
         });
         let (mut problems, mut usable) = (Vec::new(), Vec::new());
-        for line in meant {
-            let spi = line.policy.spi;
-            let counter_mode = is_counter_mode(line.policy.protection.transform);
+        for sa_tek in meant {
+            let spi = sa_tek.policy.spi;
+            let counter_mode = is_counter_mode(sa_tek.policy.protection.transform);
             if counter_mode && !self.config.counter_mode_send {
                 problems.push(SendingProblem::CounterModeNotAllowed { spi });
             } else if self.suppressed.contains(&spi) {
                 problems.push(SendingProblem::SaLost { spi });
             } else {
-                usable.push(line.policy);
+                usable.push(sa_tek.policy);
             }
         }
         problems.sort_unstable();
         problems.dedup();
         let none_usable = usable.is_empty() && !problems.is_empty();
         let prefixes = protected(&self.config).filter(|prefix| {
-            !lines.iter().any(|line| {
-                let selector = &line.policy.selector;
+            !sa_teks.iter().any(|sa_tek| {
+                let selector = &sa_tek.policy.selector;
                 overlaps(selector.source, prefix) || overlaps(selector.destination, prefix)
             })
         });

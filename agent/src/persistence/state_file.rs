@@ -49,7 +49,7 @@ pub struct SavedGroup {
     /// Its keys' policy, oldest first.
     pub generations: Vec<SavedGeneration>,
     /// What was protected last, with or without a key.
-    pub lines: Vec<SavedLine>,
+    pub sa_teks: Vec<SavedSaTek>,
     /// TEKs that were sent on in counter mode: none of them is sent on again after a new
     /// installation.
     pub iv_reuse_hazard: BTreeSet<Spi>,
@@ -59,14 +59,14 @@ pub struct SavedGroup {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedGeneration {
-    pub lines: Vec<SavedLine>,
+    pub sa_teks: Vec<SavedSaTek>,
     /// When it was received, milliseconds since boot like all that follows.
     pub received: u64,
     /// When sending on it begins.
     pub send_from: u64,
     /// When receiving on it ends because a newer one took over.
     pub receive_until: Option<u64>,
-    /// End of life of each SPI.
+    /// End of lifetime of each SPI.
     pub expiry: Vec<(Spi, u64)>,
     /// When each TEK may be sent on where another one protects the same traffic.
     pub active_from: Vec<(Spi, u64)>,
@@ -76,9 +76,9 @@ pub struct SavedGeneration {
     pub pushed: bool,
 }
 
-/// One policy line, by the numbers of the SAT payload.
+/// One SA TEK, by the numbers of the SAT payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedLine {
+pub struct SavedSaTek {
     pub spi: Spi,
     pub ip_protocol: u8,
     pub source: SavedRange,
@@ -232,7 +232,7 @@ pub fn boot_time(milliseconds: u64) -> BootTime {
     BootTime::new(Duration::from_millis(milliseconds))
 }
 
-impl From<&TekPolicy> for SavedLine {
+impl From<&TekPolicy> for SavedSaTek {
     fn from(policy: &TekPolicy) -> Self {
         let TekPolicy { spi, selector, protection } = policy;
         let range = |range: AddressRange| match range {
@@ -261,8 +261,8 @@ impl From<&TekPolicy> for SavedLine {
     }
 }
 
-impl From<&SavedLine> for TekPolicy {
-    fn from(line: &SavedLine) -> Self {
+impl From<&SavedSaTek> for TekPolicy {
+    fn from(sa_tek: &SavedSaTek) -> Self {
         let range = |range: SavedRange| match range {
             SavedRange::Any => AddressRange::Any,
             SavedRange::Address(address) => AddressRange::Address(address),
@@ -270,24 +270,24 @@ impl From<&SavedLine> for TekPolicy {
             SavedRange::Range(first, last) => AddressRange::Range(first, last),
         };
         Self {
-            spi: line.spi,
+            spi: sa_tek.spi,
             selector: TrafficSelector {
-                protocol: line.ip_protocol,
-                source: range(line.source),
-                source_port: line.source_port,
-                destination: range(line.destination),
-                destination_port: line.destination_port,
+                protocol: sa_tek.ip_protocol,
+                source: range(sa_tek.source),
+                source_port: sa_tek.source_port,
+                destination: range(sa_tek.destination),
+                destination_port: sa_tek.destination_port,
             },
             protection: TekProtection {
-                protocol: TekProtocol(line.protocol),
-                transform: EspTransform(line.transform),
-                key_length: line.key_length,
-                authentication: line.authentication.map(AuthenticationAlgorithm),
-                mode: EncapsulationMode(line.mode),
-                address_preservation: AddressPreservation(line.address_preservation),
-                direction: SaDirection(line.direction),
-                lifetime: Duration::from_secs(line.lifetime_seconds),
-                lifetime_kilobytes: line.lifetime_kilobytes,
+                protocol: TekProtocol(sa_tek.protocol),
+                transform: EspTransform(sa_tek.transform),
+                key_length: sa_tek.key_length,
+                authentication: sa_tek.authentication.map(AuthenticationAlgorithm),
+                mode: EncapsulationMode(sa_tek.mode),
+                address_preservation: AddressPreservation(sa_tek.address_preservation),
+                direction: SaDirection(sa_tek.direction),
+                lifetime: Duration::from_secs(sa_tek.lifetime_seconds),
+                lifetime_kilobytes: sa_tek.lifetime_kilobytes,
             },
         }
     }

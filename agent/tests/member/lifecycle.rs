@@ -358,14 +358,14 @@ async fn gdoictl_sees_every_state_and_no_key() {
     assert_eq!(group(&world).state, MembershipState::Expired);
 }
 
-async fn two_groups(same_lines: bool) -> World {
+async fn two_groups(same_selectors: bool) -> World {
     let first = configuration(1, IKE);
     let second = first
         .replace("branches", "other")
         .replace("1111", "2222")
         .replace("172.16.0.0/12", "192.168.0.0/16");
     let mut world = World::new(&format!("{first}{second}"));
-    world.server(1).same_lines = same_lines;
+    world.server(1).same_selectors = same_selectors;
     world.start().await;
     world.pass(seconds(1)).await;
     world

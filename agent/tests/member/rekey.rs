@@ -313,7 +313,7 @@ async fn a_deleted_kek_and_an_expired_one_lead_to_a_new_registration_with_the_ke
 }
 
 #[tokio::test]
-async fn a_push_replaces_the_lines_that_it_names_and_leaves_the_others() {
+async fn a_push_replaces_the_sa_teks_that_it_names_and_leaves_the_others() {
     let mut world = World::new(&configuration(1, IKE));
     world.server(1).kek = Some(Kek::new(1, 86_400));
     world.server(1).custom = Some(teks_of(
@@ -489,7 +489,7 @@ async fn esp_that_fails_its_check_makes_a_member_pull_now_and_then_if_that_is_wi
         world.start().await;
         world.pass(seconds(31)).await;
         let inbound = SaId { destination: "10.0.1.1".parse().unwrap(), spi: 0x1000 };
-        // A line that damages a packet now and then is no reason.
+        // A link that damages a packet now and then is no reason.
         for look in 1..=18 {
             world.kernel.forge(inbound, 9 * look);
             world.pass(seconds(31)).await;

@@ -24,12 +24,12 @@ pub struct KeyServer {
     pub mode: EncapsulationMode,
     pub lifetime: Duration,
     pub spi: Spi,
-    /// All groups get the lines of the first one.
-    pub same_lines: bool,
+    /// All groups get the traffic selectors of the first one.
+    pub same_selectors: bool,
     pub transform: EspTransform,
     /// What pushes come under, if there are any.
     pub kek: Option<Kek>,
-    /// All of the first group's lines and keys, if not the usual ones.
+    /// All of the first group's traffic selectors and keys, if not the usual ones.
     pub custom: Option<IssuedSa>,
     pub pulls: usize,
     pub goodbyes: usize,
@@ -73,7 +73,7 @@ pub(super) fn key_server(number: u8) -> KeyServer {
         mode: EncapsulationMode::TUNNEL,
         lifetime: Duration::from_secs(3_600),
         spi: 0x1000 * u32::from(number),
-        same_lines: false,
+        same_selectors: false,
         transform: EspTransform::AES_CBC,
         kek: None,
         custom: None,
@@ -88,7 +88,8 @@ impl KeyServer {
             return copy(custom, self.kek.as_ref());
         }
         let second = group == GroupId(2222);
-        let prefix = if second && !self.same_lines { "192.168.0.0/16" } else { "172.16.0.0/12" };
+        let prefix =
+            if second && !self.same_selectors { "192.168.0.0/16" } else { "172.16.0.0/12" };
         let side = AddressRange::Subnet(prefix.parse().unwrap());
         let spi = self.spi + u32::from(second);
         let plain = group_sa(group, side, spi, self.mode, self.lifetime);

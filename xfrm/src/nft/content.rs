@@ -1,7 +1,7 @@
 //! What the tables say.
 //!
 //! ```text
-//! netdev  guard_WAN   ingress -500            clear packets between group prefixes: dropped before any flowtable
+//! netdev guard_WAN ingress -500 clear packets between group prefixes: dropped before any flowtable
 //!         egress_WAN  egress first            the same on their way out: raw sockets and flowtables pass no other hook
 //! ip      defragment  prerouting              only with port selectors
 //!         restore     prerouting raw          received ESP of the group: destination := LOCAL; clear packets: dropped
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Every guard first asks two interval sets whether the addresses are the group's, so that other
-//! traffic pays for one look-up a hook, however many prefixes and lines there are.
+//! traffic pays for one look-up a hook, however many prefixes and selectors there are.
 //!
 //! Source address translation may hide the group's addresses and takes a packet out of its SA: XFRM
 //! looks for a policy again, under the new source. All its chains, of whatever priority, run inside
@@ -41,7 +41,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::Selector;
 use crate::nft::addresses::{preserved, restored};
 use crate::nft::excluded::{EXCLUDED, EXCLUDED_ARRIVING, excluded};
-use crate::nft::guarded::{Guarded, group_name, lines_name, protected_name};
+use crate::nft::guarded::{Guarded, group_name, protected_name, selectors_name};
 use crate::nft::rule::{ESP, Rule, VLAN_TYPES, family};
 use crate::nft::table::{Chain, Hook, OWNED, Set, Table};
 use crate::nft::{
@@ -142,7 +142,7 @@ impl<'a> Content<'a> {
             || self.guards_everything(family)
     }
 
-    /// A line from everything to everything is about IPv4, as all lines are.
+    /// A selector from everything to everything is about IPv4, as all selectors are.
     fn guards_everything(&self, family: u8) -> bool {
         family == IP && self.preservation.guard_everything
     }
@@ -170,15 +170,15 @@ impl<'a> Content<'a> {
             (Of::Packet, Some(net)) => rule().between(&net, &net).jumps(target),
             _ => between_both(rule(), of, &protected_name(family)).jumps(&target_of_any),
         });
-        let lines = (0..guarded.lines.len()).map(|number| {
-            let set = lines_name(family, number);
+        let selectors = (0..guarded.selectors.len()).map(|number| {
+            let set = selectors_name(family, number);
             let rule = match of {
                 Of::Packet => rule().pair_in(&set),
                 Of::Quote => rule().quoted_pair_in(&set),
             };
             rule.jumps(target)
         });
-        any.into_iter().chain(lines).collect()
+        any.into_iter().chain(selectors).collect()
     }
 
     /// Tells the groups apart for `target`, if there are several.

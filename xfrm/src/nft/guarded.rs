@@ -1,5 +1,5 @@
 //! What the guards look up: one interval set for the protected prefixes, and sets of pairs for the
-//! lines outside of them, so that a packet's cost does not depend on how many there are.
+//! selectors outside of them, so that a packet's cost does not depend on how many there are.
 
 use ipnet::IpNet;
 
@@ -17,8 +17,8 @@ pub(crate) struct Guarded {
     /// The groups' own, where there is more than one group: what lies between the prefixes of two
     /// groups belongs to neither.
     pub(crate) groups: Vec<Vec<Range>>,
-    /// Lines outside of those.
-    pub(crate) lines: Vec<Vec<(Range, Range)>>,
+    /// Selectors outside of those.
+    pub(crate) selectors: Vec<Vec<(Range, Range)>>,
 }
 
 impl Guarded {
@@ -29,14 +29,14 @@ impl Guarded {
             .filter(|one| !one.is_empty())
             .collect();
         let any = ranges(preservation.protected.iter().flatten(), wanted);
-        let lines = layers(preservation.guard.iter(), wanted);
+        let selectors = layers(preservation.guard.iter(), wanted);
         let mut nets = preservation.protected.iter().flatten().filter(|net| family(net) == wanted);
         let only = nets.next().filter(|net| nets.all(|other| other == *net)).copied();
-        Self { any, only, groups: if groups.len() > 1 { groups } else { Vec::new() }, lines }
+        Self { any, only, groups: if groups.len() > 1 { groups } else { Vec::new() }, selectors }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.any.is_empty() && self.lines.is_empty()
+        self.any.is_empty() && self.selectors.is_empty()
     }
 
     pub(crate) fn sets(&self, wanted: u8) -> impl Iterator<Item = Set> {
@@ -48,11 +48,11 @@ impl Guarded {
             name: group_name(wanted, number),
             elements: Elements::Addresses(wanted, ranges.clone()),
         });
-        let lines = self.lines.iter().enumerate().map(move |(number, pairs)| Set {
-            name: lines_name(wanted, number),
+        let selectors = self.selectors.iter().enumerate().map(move |(number, pairs)| Set {
+            name: selectors_name(wanted, number),
             elements: Elements::Pairs(wanted, pairs.clone()),
         });
-        any.into_iter().chain(groups).chain(lines)
+        any.into_iter().chain(groups).chain(selectors)
     }
 }
 
@@ -68,6 +68,6 @@ pub(crate) fn group_name(family: u8, number: usize) -> String {
     format!("protected_{}_{number}", family_name(family))
 }
 
-pub(crate) fn lines_name(family: u8, number: usize) -> String {
-    format!("lines_{}_{number}", family_name(family))
+pub(crate) fn selectors_name(family: u8, number: usize) -> String {
+    format!("selectors_{}_{number}", family_name(family))
 }

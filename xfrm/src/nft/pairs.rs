@@ -91,32 +91,32 @@ mod tests {
 
     #[test]
     fn disjoint_sources_share_a_layer() {
-        let lines = pairs(&[
+        let selectors = pairs(&[
             ("10.0.1.0/24", "10.0.2.0/24"),
             ("10.0.1.0/24", "10.0.3.0/24"),
             ("10.0.2.0/24", "10.0.0.0/8"),
             ("fd00::/16", "fd00::/16"),
         ]);
-        let layers = layers(lines.iter(), IP);
+        let layers = layers(selectors.iter(), IP);
         assert_eq!(layers.len(), 1);
         assert_eq!(layers[0].len(), 2);
     }
 
     #[test]
-    fn hub_and_spokes_make_two_layers_and_no_more_elements_than_lines() {
+    fn hub_and_spokes_make_two_layers_and_no_more_elements_than_selectors() {
         let spokes: Vec<IpNet> =
             (0..200_u8).map(|n| format!("10.{n}.0.0/16").parse().unwrap()).collect();
         let hub: IpNet = "10.0.0.0/8".parse().unwrap();
-        let mut lines: Vec<(IpNet, IpNet)> = spokes.iter().map(|spoke| (*spoke, hub)).collect();
-        lines.extend(spokes.iter().step_by(2).map(|spoke| (hub, *spoke)));
-        let layers = layers(lines.iter(), IP);
+        let mut selectors: Vec<(IpNet, IpNet)> = spokes.iter().map(|spoke| (*spoke, hub)).collect();
+        selectors.extend(spokes.iter().step_by(2).map(|spoke| (hub, *spoke)));
+        let layers = layers(selectors.iter(), IP);
         assert_eq!(layers.iter().map(Vec::len).collect::<Vec<_>>(), [100, 200]);
     }
 
     /// Every layer is a set of disjoint boxes, and together they hold exactly the pairs.
     #[test]
     fn layers_are_disjoint_and_complete() {
-        let lines = pairs(&[
+        let selectors = pairs(&[
             ("10.0.0.0/8", "10.0.0.0/16"),
             ("10.0.0.0/16", "10.0.0.0/8"),
             ("10.0.0.0/24", "0.0.0.0/0"),
@@ -124,7 +124,7 @@ mod tests {
             ("172.16.0.0/12", "172.16.0.0/12"),
             ("172.16.4.0/24", "172.16.0.0/12"),
         ]);
-        let layers = layers(lines.iter(), IP);
+        let layers = layers(selectors.iter(), IP);
         let inside = |(first, last): Range, address: u128| first <= address && address <= last;
         for layer in &layers {
             for (position, (source, destination)) in layer.iter().enumerate() {
@@ -145,7 +145,7 @@ mod tests {
                 let found = layers.iter().flatten().any(|(from, to)| {
                     inside(*from, number(source)) && inside(*to, number(destination))
                 });
-                let wanted = lines.iter().any(|(from, to)| {
+                let wanted = selectors.iter().any(|(from, to)| {
                     from.contains(&std::net::IpAddr::V4(*source))
                         && to.contains(&std::net::IpAddr::V4(*destination))
                 });

@@ -144,7 +144,7 @@ fn every_fact_changes_the_digest() {
 }
 
 #[test]
-fn the_number_of_rules_does_not_depend_on_the_number_of_prefixes_and_lines() {
+fn the_number_of_rules_does_not_depend_on_the_number_of_prefixes_and_selectors() {
     let rules = |preservation: &Preservation| -> usize {
         chains(preservation).values().map(Vec::len).sum()
     };
@@ -220,12 +220,12 @@ fn interval_sets_are_written_as_nft_does() {
     // The end of an interval is the first address behind it, with a flag.
     let end = b"\x18\0\x01\x80\x0c\0\x01\x80\x08\0\x01\0\xac\x20\0\0\x08\0\x03\0\0\0\0\x01";
     assert!(contains(&elements, end));
-    let pairs = of(NEW_SET, IP, "lines_ip_0");
+    let pairs = of(NEW_SET, IP, "selectors_ip_0");
     let key = b"\x08\0\x03\0\0\0\0\x86\x08\0\x04\0\0\0\x01\xc7\x08\0\x05\0\0\0\0\x08";
     let fields =
         b"\x1c\0\x02\x80\x0c\0\x01\x80\x08\0\x01\0\0\0\0\x04\x0c\0\x01\x80\x08\0\x01\0\0\0\0\x04";
     assert!(contains(&pairs, key) && contains(&pairs, fields));
-    let elements = of(NEW_ELEMENT, IP, "lines_ip_0");
+    let elements = of(NEW_ELEMENT, IP, "selectors_ip_0");
     let pair = b"\x0c\0\x01\0\x0a\x01\0\0\x0a\x01\0\0\x10\0\x0a\x80\x0c\0\x01\0\x0a\x01\xff\xff\x0a\x01\xff\xff";
     assert!(contains(&elements, pair), "{elements:02x?}");
 }

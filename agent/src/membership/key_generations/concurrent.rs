@@ -7,17 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use gdoi::group::{Spi, TekPolicy, concurrent};
 use ike::BootTime;
 
-use super::{ActiveLine, Generation};
+use super::{ActiveSaTek, Generation};
 
 impl Generation {
-    fn line<'a>(
+    fn sa_tek<'a>(
         &'a self,
         policy: &'a TekPolicy,
         send: bool,
         now: BootTime,
-    ) -> Option<ActiveLine<'a>> {
+    ) -> Option<ActiveSaTek<'a>> {
         let end = self.expiry.get(&policy.spi);
-        Some(ActiveLine {
+        Some(ActiveSaTek {
             policy,
             keys: self.sa.tek_keys().get(&policy.spi)?,
             receive: self.is_alive(policy.spi, now),
@@ -26,41 +26,42 @@ impl Generation {
         })
     }
 
-    /// Lines that are received on, in the order received.
-    pub(super) fn alive_lines(&self, now: BootTime) -> impl Iterator<Item = ActiveLine<'_>> {
-        let alive = self.sa.policy().teks.iter().filter(move |line| self.is_alive(line.spi, now));
-        alive.filter_map(move |line| self.line(line, false, now))
+    /// SA TEKs that are received on, in the order received.
+    pub(super) fn alive_sa_teks(&self, now: BootTime) -> impl Iterator<Item = ActiveSaTek<'_>> {
+        let alive =
+            self.sa.policy().teks.iter().filter(move |sa_tek| self.is_alive(sa_tek.spi, now));
+        alive.filter_map(move |sa_tek| self.sa_tek(sa_tek, false, now))
     }
 
-    /// One line for each traffic: that of the TEK that is sent on, or the first one where none is
+    /// One SA TEK for each traffic: that of the TEK that is sent on, or the first one where none is
     /// left and `ended` says so of it.
-    pub(super) fn sending_lines(
+    pub(super) fn sending_sa_teks(
         &self,
         ended: impl Fn(Spi) -> bool,
         now: BootTime,
-    ) -> Vec<ActiveLine<'_>> {
+    ) -> Vec<ActiveSaTek<'_>> {
         let teks = &self.sa.policy().teks;
         let concurrent = concurrent(teks);
         let senders = self.senders(&concurrent, now);
         let mut by_traffic = BTreeMap::new();
-        for line in teks {
+        for sa_tek in teks {
             by_traffic
-                .entry((line.spi, line.selector, line.protection.direction.0))
-                .or_insert(line);
+                .entry((sa_tek.spi, sa_tek.selector, sa_tek.protection.direction.0))
+                .or_insert(sa_tek);
         }
-        let mut lines = Vec::new();
-        for first in teks.iter().filter(|line| concurrent.get(&line.spi) == Some(&line.spi)) {
+        let mut sa_teks = Vec::new();
+        for first in teks.iter().filter(|sa_tek| concurrent.get(&sa_tek.spi) == Some(&sa_tek.spi)) {
             let sender = senders.get(&first.spi);
             let own = sender.and_then(|spi| {
                 by_traffic.get(&(*spi, first.selector, first.protection.direction.0))
             });
             match own {
-                Some(own) => lines.extend(self.line(own, true, now)),
-                None if ended(first.spi) => lines.extend(self.line(first, false, now)),
+                Some(own) => sa_teks.extend(self.sa_tek(own, true, now)),
+                None if ended(first.spi) => sa_teks.extend(self.sa_tek(first, false, now)),
                 None => {}
             }
         }
-        lines
+        sa_teks
     }
 
     /// The TEK that is sent on for each traffic, by the first TEK of that traffic.

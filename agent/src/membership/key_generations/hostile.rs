@@ -117,10 +117,10 @@ impl Group {
         let before = &self.members[member];
         let keys: BTreeMap<Spi, TekKeys> =
             before.keys(now).iter().map(|(spi, keys)| (*spi, keys.duplicate())).collect();
-        let lines: Vec<_> = before.lines().iter().map(Into::into).collect();
+        let sa_teks: Vec<_> = before.sa_teks().iter().map(Into::into).collect();
         let key = |spi: Spi| keys.get(&spi).map(TekKeys::duplicate);
         self.members[member] =
-            KeyGenerations::adopt(gdoi::group::GroupId(1), &before.save(), &lines, key, now);
+            KeyGenerations::adopt(gdoi::group::GroupId(1), &before.save(), &sa_teks, key, now);
     }
 
     fn step(&mut self) {
@@ -165,30 +165,34 @@ impl Group {
         let alive: Vec<&Tek> = self.teks.iter().filter(|(_, end)| *end > self.now).collect();
         let told = || self.history.join("\n");
         for (number, member) in self.members.iter().enumerate() {
-            let lines = member.active(now);
-            let sending: Vec<Spi> =
-                lines.iter().filter(|line| line.send).map(|line| line.policy.spi).collect();
-            // One line of traffic: never two TEKs that are sent on, and one while there is any.
+            let sa_teks = member.active(now);
+            let sending: Vec<Spi> = sa_teks
+                .iter()
+                .filter(|sa_tek| sa_tek.send)
+                .map(|sa_tek| sa_tek.policy.spi)
+                .collect();
+            // For the same traffic never two TEKs that are sent on, and one while there is any.
             assert!(sending.len() <= 1, "{}\n{number} at {}: {sending:x?}", told(), self.now);
             assert_eq!(
                 sending.is_empty(),
-                !lines.iter().any(|line| line.receive),
+                !sa_teks.iter().any(|sa_tek| sa_tek.receive),
                 "{}\n{number} at {}",
                 told(),
                 self.now
             );
             for (spi, _) in alive.iter().filter(|_| number == 0) {
-                let receives = |line: &ActiveLine<'_>| line.policy.spi == *spi && line.receive;
+                let receives =
+                    |sa_tek: &ActiveSaTek<'_>| sa_tek.policy.spi == *spi && sa_tek.receive;
                 assert!(
-                    lines.iter().any(receives),
+                    sa_teks.iter().any(receives),
                     "{}\n{number} at {}: {spi:x}",
                     told(),
                     self.now
                 );
             }
-            let ends = lines.iter().filter(|line| line.receive);
+            let ends = sa_teks.iter().filter(|sa_tek| sa_tek.receive);
             assert!(
-                ends.clone().all(|line| line.remaining_lifetime > Duration::ZERO),
+                ends.clone().all(|sa_tek| sa_tek.remaining_lifetime > Duration::ZERO),
                 "{}",
                 told()
             );
@@ -197,9 +201,11 @@ impl Group {
             let ended = |spi: &Spi| self.ends.get(spi).is_some_and(|end| *end <= self.now);
             for spi in sending.into_iter().filter(|spi| !ended(spi)) {
                 let other = self.members[1 - number].active(now);
-                let receives = other.iter().any(|line| line.policy.spi == spi && line.receive);
+                let receives =
+                    other.iter().any(|sa_tek| sa_tek.policy.spi == spi && sa_tek.receive);
                 // Where no key is left, a new one is sent on at once.
-                let has_none = !other.iter().any(|line| line.receive && !ended(&line.policy.spi));
+                let has_none =
+                    !other.iter().any(|sa_tek| sa_tek.receive && !ended(&sa_tek.policy.spi));
                 assert!(
                     receives || has_none,
                     "{}\n{number} sends on {spi:x} at {}",

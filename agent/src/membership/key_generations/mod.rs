@@ -39,25 +39,25 @@ struct Generation {
     deleted: BTreeSet<Spi>,
     /// Whether it came by push.
     pushed: bool,
-    /// The lines that its own took the place of.
-    lines_before: Vec<TekPolicy>,
+    /// The SA TEKs that its own took the place of.
+    sa_teks_before: Vec<TekPolicy>,
 }
 
 /// One TEK as it is to be in the kernel now.
 #[derive(Clone, Copy, Debug)]
 pub struct ActiveTek<'a> {
     pub spi: Spi,
-    /// The first of its policy lines.
+    /// The first of its SA TEKs.
     pub policy: &'a TekPolicy,
     pub expiry: BootTime,
     /// Whether packets are sent on it. All active TEKs are received on.
     pub send: bool,
 }
 
-/// One policy line with the TEK that it belongs to.
+/// One SA TEK with the TEK that it belongs to.
 #[derive(Clone, Copy, Debug)]
-pub struct ActiveLine<'a> {
-    /// The line, in the order received.
+pub struct ActiveSaTek<'a> {
+    /// The SA TEK, in the order received.
     pub policy: &'a TekPolicy,
     /// Keys of its SPI.
     pub keys: &'a TekKeys,
@@ -74,8 +74,8 @@ pub struct ActiveLine<'a> {
 #[derive(Debug, Default)]
 pub struct KeyGenerations {
     generations: Vec<Generation>,
-    /// Lines of the latest group SA. They outlive its keys: what was protected stays blocked.
-    lines: Vec<TekPolicy>,
+    /// SA TEKs of the latest group SA. They outlive its keys: what was protected stays blocked.
+    sa_teks: Vec<TekPolicy>,
     /// SPIs in use and whether they are sent on, when somebody looked last.
     shown: Vec<(Spi, bool)>,
 }
@@ -173,7 +173,7 @@ impl KeyGenerations {
         now: BootTime,
     ) {
         self.drop_ended(now);
-        let lines_before = std::mem::replace(&mut self.lines, sa.policy().teks.clone());
+        let sa_teks_before = std::mem::replace(&mut self.sa_teks, sa.policy().teks.clone());
         // The same keys again, with what is left of their life: nothing rolls over.
         if let Some(latest) = self.generations.last_mut()
             && latest.sa.tek_keys() == sa.tek_keys()
@@ -221,7 +221,7 @@ impl KeyGenerations {
             active_from,
             deleted: BTreeSet::new(),
             pushed,
-            lines_before,
+            sa_teks_before,
         });
         self.shown = self.in_use(now);
     }
@@ -235,7 +235,7 @@ impl KeyGenerations {
     /// counts again.
     pub fn take_latest(&mut self) -> Option<GroupSa> {
         let latest = self.generations.pop()?;
-        self.lines = latest.lines_before;
+        self.sa_teks = latest.sa_teks_before;
         Some(latest.sa)
     }
 
@@ -269,51 +269,52 @@ impl KeyGenerations {
         first_needed(&latest.sa.policy().teks, &latest.expiry, &latest.deleted, now)
     }
 
-    /// Policy lines with keys: the sending generation's lines in the order received, then what
+    /// SA TEKs with keys: the sending generation's SA TEKs in the order received, then what
     /// older and newer generations add for receiving. An SPI appears under one generation only.
     ///
     /// Of several TEKs for the same traffic the one that is sent on has the place of the first, so
-    /// that nothing moves when another one takes over; the others follow. Lines of the sending
+    /// that nothing moves when another one takes over; the others follow. SA TEKs of the sending
     /// generation whose traffic has no TEK left keep their place.
-    pub fn active(&self, now: BootTime) -> Vec<ActiveLine<'_>> {
+    pub fn active(&self, now: BootTime) -> Vec<ActiveSaTek<'_>> {
         let sending = self.sending(now);
         let others = self.generations.iter().rev().filter(|generation| {
             sending.is_none_or(|sending| !std::ptr::eq(*generation, sending))
                 && !generation.is_over(now)
         });
-        let mut lines = Vec::new();
+        let mut sa_teks = Vec::new();
         let mut seen = BTreeSet::new();
         if let Some(generation) = sending {
             let ended = |spi| !self.is_alive(spi, now);
-            lines = generation.sending_lines(ended, now);
-            seen.extend(lines.iter().map(|line| line.policy.spi));
+            sa_teks = generation.sending_sa_teks(ended, now);
+            seen.extend(sa_teks.iter().map(|sa_tek| sa_tek.policy.spi));
         }
         for generation in sending.into_iter().chain(others) {
-            let fresh = generation.alive_lines(now).filter(|line| !seen.contains(&line.policy.spi));
-            let fresh: Vec<ActiveLine<'_>> = fresh.collect();
-            seen.extend(fresh.iter().map(|line| line.policy.spi));
-            lines.extend(fresh);
+            let fresh =
+                generation.alive_sa_teks(now).filter(|sa_tek| !seen.contains(&sa_tek.policy.spi));
+            let fresh: Vec<ActiveSaTek<'_>> = fresh.collect();
+            seen.extend(fresh.iter().map(|sa_tek| sa_tek.policy.spi));
+            sa_teks.extend(fresh);
         }
-        lines
+        sa_teks
     }
 
-    /// Lines of the latest group SA, whether or not its keys are still valid.
-    pub fn lines(&self) -> &[TekPolicy] {
-        &self.lines
+    /// SA TEKs of the latest group SA, whether or not its keys are still valid.
+    pub fn sa_teks(&self) -> &[TekPolicy] {
+        &self.sa_teks
     }
 
     /// The TEKs in use, one entry per SPI, for show commands.
     pub fn teks(&self, now: BootTime) -> Vec<ActiveTek<'_>> {
         let mut teks: Vec<ActiveTek<'_>> = Vec::new();
-        for line in self.active(now).into_iter().filter(|line| line.receive) {
-            let spi = line.policy.spi;
+        for sa_tek in self.active(now).into_iter().filter(|sa_tek| sa_tek.receive) {
+            let spi = sa_tek.policy.spi;
             if teks.iter().any(|known| known.spi == spi) {
                 continue;
             }
             let end =
                 self.generations.iter().rev().find_map(|generation| generation.expiry.get(&spi));
             let expiry = end.copied().unwrap_or(now);
-            teks.push(ActiveTek { spi, policy: line.policy, expiry, send: line.send });
+            teks.push(ActiveTek { spi, policy: sa_tek.policy, expiry, send: sa_tek.send });
         }
         teks
     }
@@ -335,8 +336,8 @@ impl KeyGenerations {
     fn in_use(&self, now: BootTime) -> Vec<(Spi, bool)> {
         self.active(now)
             .iter()
-            .filter(|line| line.receive)
-            .map(|line| (line.policy.spi, line.send))
+            .filter(|sa_tek| sa_tek.receive)
+            .map(|sa_tek| (sa_tek.policy.spi, sa_tek.send))
             .collect()
     }
 
@@ -398,7 +399,7 @@ fn names(deletions: &[Deletion], spi: Spi) -> bool {
     })
 }
 
-/// End of lifetime by SPI: the shortest lifetime of the lines that share it.
+/// End of lifetime by SPI: the shortest lifetime of the SA TEKs that share it.
 fn expiries(sa: &GroupSa, now: BootTime) -> BTreeMap<Spi, BootTime> {
     let mut expiry = BTreeMap::new();
     for tek in &sa.policy().teks {

@@ -8,13 +8,13 @@ use ike::BootTime;
 use ike::crypto::Secret;
 
 use super::{Generation, KeyGenerations};
-use crate::persistence::state_file::{SavedGeneration, SavedLine, boot_time, milliseconds};
+use crate::persistence::state_file::{SavedGeneration, SavedSaTek, boot_time, milliseconds};
 
 impl KeyGenerations {
     /// What a later run needs to know beside the keys.
     pub fn save(&self) -> Vec<SavedGeneration> {
         let save = |generation: &Generation| SavedGeneration {
-            lines: generation.sa.policy().teks.iter().map(SavedLine::from).collect(),
+            sa_teks: generation.sa.policy().teks.iter().map(SavedSaTek::from).collect(),
             received: milliseconds(generation.received),
             send_from: milliseconds(generation.send_from),
             receive_until: generation.receive_until.map(milliseconds),
@@ -42,7 +42,7 @@ impl KeyGenerations {
                 .filter(move |(spi, _)| alive(spi))
                 .map(|(spi, keys)| (*spi, keys))
         });
-        // A line whose key is not known keeps its place with an empty one.
+        // An SA TEK whose key is not known keeps its place with an empty one.
         keys.filter(|(_, keys)| !keys.encryption.is_empty() || !keys.integrity.is_empty()).collect()
     }
 
@@ -65,17 +65,17 @@ impl KeyGenerations {
     }
 
     /// Takes up what an earlier run saved, as far as `keys` has it. A TEK whose key is not there
-    /// keeps its lines, whose traffic is blocked; a group SA without any key is left out, and does
-    /// not end the ones before it.
+    /// keeps its SA TEKs, whose traffic is blocked; a group SA without any key is left out, and
+    /// does not end the ones before it.
     pub fn adopt(
         group: GroupId,
         saved: &[SavedGeneration],
-        lines: &[SavedLine],
+        sa_teks: &[SavedSaTek],
         keys: impl Fn(Spi) -> Option<TekKeys>,
         now: BootTime,
     ) -> Self {
         let mut adopted =
-            Self { lines: lines.iter().map(TekPolicy::from).collect(), ..Self::default() };
+            Self { sa_teks: sa_teks.iter().map(TekPolicy::from).collect(), ..Self::default() };
         let mut bridged = true;
         for saved in saved.iter().rev() {
             let mut expiry: BTreeMap<Spi, BootTime> =
@@ -88,7 +88,7 @@ impl KeyGenerations {
                 .collect();
             let has_key = !held.is_empty();
             for (spi, end) in &mut expiry {
-                // A line without a key keeps its place as one that has ended.
+                // An SA TEK without a key keeps its place as one that has ended.
                 held.entry(*spi).or_insert_with(|| {
                     *end = now.min(*end);
                     TekKeys {
@@ -102,7 +102,7 @@ impl KeyGenerations {
                     group,
                     kek: None,
                     gap: GroupAssociatedPolicy::default(),
-                    teks: saved.lines.iter().map(TekPolicy::from).collect(),
+                    teks: saved.sa_teks.iter().map(TekPolicy::from).collect(),
                 };
                 adopted.generations.insert(
                     0,
@@ -119,7 +119,7 @@ impl KeyGenerations {
                             .collect(),
                         deleted: saved.deleted.clone(),
                         pushed: saved.pushed,
-                        lines_before: adopted.lines.clone(),
+                        sa_teks_before: adopted.sa_teks.clone(),
                     },
                 );
             }

@@ -67,20 +67,24 @@ fn sa_for(teks: &[(Spi, u64, u8)], delays: (Option<u64>, Option<u64>)) -> GroupS
     )
 }
 
-/// SPI and whether it is sent on, in the order of the lines.
+/// SPI and whether it is sent on, in the order of the SA TEKs.
 fn active(generations: &KeyGenerations, seconds: u64) -> Vec<(Spi, bool)> {
-    let lines = generations.active(at(seconds));
-    lines.iter().filter(|line| line.receive).map(|line| (line.policy.spi, line.send)).collect()
+    let sa_teks = generations.active(at(seconds));
+    sa_teks
+        .iter()
+        .filter(|sa_tek| sa_tek.receive)
+        .map(|sa_tek| (sa_tek.policy.spi, sa_tek.send))
+        .collect()
 }
 
 #[test]
-fn a_line_whose_key_ended_before_others_keeps_its_place_and_stays_known() {
+fn a_selector_whose_key_ended_before_others_keeps_its_place_and_stays_known() {
     let mut generations = KeyGenerations::default();
     generations.add(sa(&[(1, 50), (2, 100)], (None, None)), at(0));
     let flags: Vec<_> = generations
         .active(at(50))
         .iter()
-        .map(|line| (line.policy.spi, line.receive, line.send))
+        .map(|sa_tek| (sa_tek.policy.spi, sa_tek.receive, sa_tek.send))
         .collect();
     assert_eq!(flags, [(1, false, false), (2, true, true)]);
     assert_eq!(generations.teks(at(50)).len(), 1);
@@ -91,12 +95,12 @@ fn a_line_whose_key_ended_before_others_keeps_its_place_and_stays_known() {
 }
 
 #[test]
-fn a_group_sa_that_is_given_back_leaves_the_lines_before_it() {
+fn a_group_sa_that_is_given_back_leaves_the_selectors_before_it() {
     let mut generations = KeyGenerations::default();
     generations.add(sa(&[(1, 100)], (None, None)), at(0));
     generations.add(sa(&[(2, 100), (3, 100)], (None, None)), at(10));
     generations.take_latest();
-    assert_eq!(generations.lines().iter().map(|line| line.spi).collect::<Vec<_>>(), [1]);
+    assert_eq!(generations.sa_teks().iter().map(|sa_tek| sa_tek.spi).collect::<Vec<_>>(), [1]);
 }
 
 #[test]
@@ -205,7 +209,7 @@ fn a_timeout_tells_whether_something_changed() {
         assert_eq!(generations.handle_timeout(at(seconds)), changed, "{seconds}");
     }
     assert_eq!(generations.poll_timeout(at(200)), None);
-    assert_eq!(generations.lines().len(), 1, "what was protected is still known");
+    assert_eq!(generations.sa_teks().len(), 1, "what was protected is still known");
 }
 
 #[test]
@@ -269,6 +273,6 @@ fn concurrent_keys_keep_the_place_of_the_first() {
     assert_eq!(active(&generations, 0), [(2, true), (7, true), (1, false)]);
     assert_eq!(active(&generations, 50), [(2, true), (7, true)]);
     let places: Vec<_> =
-        generations.active(at(50)).iter().map(|line| line.policy.selector.protocol).collect();
+        generations.active(at(50)).iter().map(|sa_tek| sa_tek.policy.selector.protocol).collect();
     assert_eq!(places, [6, 17]);
 }

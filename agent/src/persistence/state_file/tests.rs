@@ -12,7 +12,7 @@ fn saved(number: u32) -> Saved {
 
 /// Every kind of value that there is.
 fn everything() -> Saved {
-    let line = |source, destination, key_length| SavedLine {
+    let sa_tek = |source, destination, key_length| SavedSaTek {
         spi: 0x1300,
         ip_protocol: 17,
         source,
@@ -31,7 +31,7 @@ fn everything() -> Saved {
     };
     let (first, last) = ("10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
     let generation = SavedGeneration {
-        lines: vec![line(
+        sa_teks: vec![sa_tek(
             SavedRange::Any,
             SavedRange::Subnet("10.0.0.0/8".parse().unwrap()),
             Some(256),
@@ -47,7 +47,7 @@ fn everything() -> Saved {
     let group = SavedGroup {
         id: 9,
         generations: vec![generation],
-        lines: vec![line(SavedRange::Range(first, last), SavedRange::Address(last), None)],
+        sa_teks: vec![sa_tek(SavedRange::Range(first, last), SavedRange::Address(last), None)],
         iv_reuse_hazard: BTreeSet::new(),
         kek: Some(([1; 16], u32::MAX)),
     };

@@ -1,4 +1,4 @@
-//! A policy line, checked and expanded into the kernel's selectors.
+//! An SA TEK, checked and expanded into the kernel's selectors.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,17 +8,17 @@ use xfrm::model::Selector;
 
 use crate::error::Unusable;
 use crate::group::{GroupInput, GroupOptions, GroupState, InstalledTek, Mode};
-use crate::precedence::{LINES_PER_GROUP, POLICIES_PER_DIRECTION};
+use crate::precedence::{POLICIES_PER_DIRECTION, SELECTORS_PER_GROUP};
 use crate::protection::{Suite, receives, sends};
-use crate::selector::{expand_line, mirror};
+use crate::selector::{expand_tek, mirror};
 
 #[derive(Debug)]
-pub(crate) struct Line<'a> {
+pub(crate) struct SaTek<'a> {
     pub(crate) policy: &'a TekPolicy,
     pub(crate) keys: Option<&'a TekKeys>,
     pub(crate) suite: Suite,
     pub(crate) selectors: Vec<Selector>,
-    /// Its rank among the lines; equal lines of several generations share one.
+    /// Its rank among the SA TEKs; equal SA TEKs of several generations share one.
     pub(crate) place: usize,
     /// Whether the generation sends and receives; the SA's direction and counter modes restrict
     /// that further.
@@ -30,7 +30,7 @@ pub(crate) struct Line<'a> {
     pub(crate) mode: Mode,
 }
 
-impl Line<'_> {
+impl SaTek<'_> {
     pub(crate) fn is_symmetric(&self) -> bool {
         self.policy.protection.direction == SaDirection::SYMMETRIC
     }
@@ -49,7 +49,7 @@ impl Line<'_> {
         receives(self.policy.protection.direction)
     }
 
-    /// Both directions of a symmetric line, one of any other.
+    /// Both directions of a symmetric SA TEK, one of any other.
     pub(crate) fn all_selectors(&self) -> Vec<Selector> {
         let mirrored = if self.is_symmetric() { self.mirrored() } else { Vec::new() };
         self.selectors.iter().cloned().chain(mirrored).collect()
@@ -60,11 +60,11 @@ impl Line<'_> {
     }
 }
 
-/// The lines of a policy as it was offered, without keys: one generation.
+/// The SA TEKs of a policy as it was offered, without keys: one generation.
 pub(crate) fn offered<'a>(
     teks: &'a [TekPolicy],
     options: &GroupOptions,
-) -> Result<Vec<Line<'a>>, Unusable> {
+) -> Result<Vec<SaTek<'a>>, Unusable> {
     // Only one of several TEKs for the same traffic sends.
     let concurrent = concurrent(teks);
     let part = |policy: &'a TekPolicy| Part {
@@ -78,12 +78,12 @@ pub(crate) fn offered<'a>(
     build(teks.iter().map(part), options)
 }
 
-/// The lines of a group in its present state.
-pub(crate) fn of_group<'a>(group: &GroupInput<'a>) -> Result<Vec<Line<'a>>, Unusable> {
+/// The SA TEKs of a group in its present state.
+pub(crate) fn of_group<'a>(group: &GroupInput<'a>) -> Result<Vec<SaTek<'a>>, Unusable> {
     build(parts(group).into_iter(), &group.options)
 }
 
-/// The sources of a line: policy, keys and flags.
+/// The sources of an SA TEK: policy, keys and flags.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part<'a> {
     pub(crate) policy: &'a TekPolicy,
@@ -95,15 +95,15 @@ pub(crate) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    pub(crate) fn line(
+    pub(crate) fn sa_tek(
         self,
         suite: Suite,
         selectors: Vec<Selector>,
         place: usize,
         mode: Mode,
-    ) -> Line<'a> {
+    ) -> SaTek<'a> {
         let Self { policy, keys, receive, send, iv_reuse_hazard, remaining_lifetime } = self;
-        Line {
+        SaTek {
             policy,
             keys,
             suite,
@@ -118,11 +118,11 @@ impl<'a> Part<'a> {
     }
 }
 
-/// The lines of a group in its present state, unchecked.
+/// The SA TEKs of a group in its present state, unchecked.
 pub(crate) fn parts<'a>(group: &GroupInput<'a>) -> Vec<Part<'a>> {
     match &group.state {
         GroupState::NoKey => Vec::new(),
-        GroupState::Expired(lines) => {
+        GroupState::Expired(sa_teks) => {
             let shut = |policy| Part {
                 policy,
                 keys: None,
@@ -131,7 +131,7 @@ pub(crate) fn parts<'a>(group: &GroupInput<'a>) -> Vec<Part<'a>> {
                 iv_reuse_hazard: false,
                 remaining_lifetime: None,
             };
-            lines.iter().copied().map(shut).collect()
+            sa_teks.iter().copied().map(shut).collect()
         }
         GroupState::Keyed(teks) => {
             let part = |tek: &InstalledTek<'a>| {
@@ -160,14 +160,14 @@ pub(crate) fn parts<'a>(group: &GroupInput<'a>) -> Vec<Part<'a>> {
 fn build<'a>(
     parts: impl Iterator<Item = Part<'a>>,
     options: &GroupOptions,
-) -> Result<Vec<Line<'a>>, Unusable> {
-    let mut lines: Vec<Line<'a>> = Vec::new();
+) -> Result<Vec<SaTek<'a>>, Unusable> {
+    let mut sa_teks: Vec<SaTek<'a>> = Vec::new();
     let mut places: BTreeMap<Vec<Selector>, usize> = BTreeMap::new();
     let mut count = 0;
     for (index, part) in parts.enumerate() {
         let number = index + 1;
         let suite = Suite::of(part.policy, options)?;
-        let selectors = expand_line(&part.policy.selector, number)?;
+        let selectors = expand_tek(&part.policy.selector, number)?;
         // Also bounds the work below, since ranges multiply.
         let next = places.len();
         let place = *places.entry(selectors.clone()).or_insert(next);
@@ -177,42 +177,43 @@ fn build<'a>(
         if count > POLICIES_PER_DIRECTION {
             return Err(Unusable::TooManyPolicies { count, limit: POLICIES_PER_DIRECTION });
         }
-        lines.push(part.line(suite, selectors, place, options.mode));
+        sa_teks.push(part.sa_tek(suite, selectors, place, options.mode));
     }
-    if places.len() > LINES_PER_GROUP {
-        return Err(Unusable::TooManyLines { count: places.len(), limit: LINES_PER_GROUP });
+    if places.len() > SELECTORS_PER_GROUP {
+        return Err(Unusable::TooManySelectors { count: places.len(), limit: SELECTORS_PER_GROUP });
     }
-    one_description_per_spi(&lines)?;
-    one_tek_per_selector(&lines)?;
-    Ok(lines)
+    one_description_per_spi(&sa_teks)?;
+    one_tek_per_selector(&sa_teks)?;
+    Ok(sa_teks)
 }
 
-fn one_description_per_spi(lines: &[Line<'_>]) -> Result<(), Unusable> {
-    let mut first_lines: BTreeMap<Spi, (usize, &Line<'_>)> = BTreeMap::new();
-    for (index, line) in lines.iter().enumerate() {
-        let spi = line.policy.spi;
-        let (first, earlier) = *first_lines.entry(spi).or_insert((index, line));
-        if earlier.policy.protection != line.policy.protection {
+fn one_description_per_spi(sa_teks: &[SaTek<'_>]) -> Result<(), Unusable> {
+    let mut first_of_spi: BTreeMap<Spi, (usize, &SaTek<'_>)> = BTreeMap::new();
+    for (index, sa_tek) in sa_teks.iter().enumerate() {
+        let spi = sa_tek.policy.spi;
+        let (first, earlier) = *first_of_spi.entry(spi).or_insert((index, sa_tek));
+        if earlier.policy.protection != sa_tek.policy.protection {
             return Err(Unusable::TwoDescriptions { spi, first: first + 1, second: index + 1 });
         }
     }
     Ok(())
 }
 
-/// Within the sending generation a selector may occur once. Lines of other generations yield to it.
-fn one_tek_per_selector(lines: &[Line<'_>]) -> Result<(), Unusable> {
-    no_conflict(lines.iter().enumerate().filter(|(_, line)| line.send && line.sends()))?;
-    no_conflict(lines.iter().enumerate().filter(|(_, line)| line.send && line.receives()))
+/// Within the sending generation a selector may occur once. SA TEKs of other generations yield to
+/// it.
+fn one_tek_per_selector(sa_teks: &[SaTek<'_>]) -> Result<(), Unusable> {
+    no_conflict(sa_teks.iter().enumerate().filter(|(_, sa_tek)| sa_tek.send && sa_tek.sends()))?;
+    no_conflict(sa_teks.iter().enumerate().filter(|(_, sa_tek)| sa_tek.send && sa_tek.receives()))
 }
 
 fn no_conflict<'l, 'a: 'l>(
-    lines: impl Iterator<Item = (usize, &'l Line<'a>)>,
+    sa_teks: impl Iterator<Item = (usize, &'l SaTek<'a>)>,
 ) -> Result<(), Unusable> {
     let mut seen: BTreeMap<BTreeSet<&Selector>, (usize, Spi)> = BTreeMap::new();
-    for (index, line) in lines {
-        let spi = line.policy.spi;
+    for (index, sa_tek) in sa_teks {
+        let spi = sa_tek.policy.spi;
         let (first, first_spi) =
-            *seen.entry(line.selectors.iter().collect()).or_insert((index, spi));
+            *seen.entry(sa_tek.selectors.iter().collect()).or_insert((index, spi));
         if first_spi != spi {
             return Err(Unusable::SameSelector {
                 first: first + 1,
