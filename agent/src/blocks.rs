@@ -4,7 +4,7 @@
 //! Policies and guards of the configuration are installed, and nothing else is done. Whatever an
 //! earlier run left in the kernel is more than that, and stays.
 
-use core::time::Duration;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use ike::BootTime;

@@ -10,10 +10,10 @@
 //! for, and before the acknowledgement, so that a key that the key server knows to be here is still
 //! here after a loss of power.
 
-use core::time::Duration;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use daemon::sealed::file::{Moment, SealedFile, SealedFileError};
 use daemon::secrets::own_aes_key;

@@ -3,8 +3,8 @@
 //! Whatever fails, blocks and guards that are in place stay in place: after a failure the
 //! reconciler removes nothing but keys that have ended.
 
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ike::BootTime;
 

@@ -5,9 +5,9 @@ mod reload;
 mod settle;
 mod surroundings;
 
-use core::time::Duration;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use ::control::server::{Call, serve};
 use ::control::socket::{Access, Listener};

@@ -1,6 +1,6 @@
 //! The orderly end: a Delete to the key servers, then what `on-exit` says about the kernel.
 
-use core::time::Duration;
+use std::time::Duration;
 
 use ike::BootTime;
 use tracing::{error, info, warn};

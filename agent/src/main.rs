@@ -11,6 +11,7 @@ use agent::membership::local_interface::Interfaces;
 use agent::start::{configuration, serve};
 use anyhow::Context as _;
 use clap::Parser;
+use tracing::warn;
 
 /// A GDOI group member (RFC 6407): registers with the first key server that answers, and the kernel
 /// encrypts the group's traffic.
@@ -58,7 +59,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let interfaces = match xfrm::interface::interfaces().await {
             Ok(interfaces) => Some(interfaces),
             Err(error) => {
-                tracing::warn!(
+                warn!(
                     event = "interfaces-unreadable",
                     %error,
                     "interfaces cannot be read; allow netlink sockets in the service's filter"

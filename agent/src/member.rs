@@ -4,8 +4,8 @@
 //! [`Member::poll_event`], put [`Member::poll_desired`] into the kernel, then read
 //! [`Member::poll_timeout`].
 
-use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 
 use daemon::entropy;
 use gdoi::error::Error;
@@ -183,7 +183,7 @@ impl Member {
     /// The group whose entry this would be, by name.
     pub fn owner(&self, entry: &Entry, now: BootTime) -> Option<&str> {
         let wants = |membership: &&Membership| {
-            kernel_policy::compile(core::iter::once(membership.view()), now)
+            kernel_policy::compile(std::iter::once(membership.view()), now)
                 .is_ok_and(|desired| desired.holds(entry))
         };
         self.memberships.iter().find(wants).map(|membership| membership.config().name.as_str())

@@ -1,10 +1,10 @@
 //! UDP sockets: one for each address that registrations leave from, and one for each multicast
 //! group of pushes.
 
-use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use daemon::udp::{BindError, Incoming, LONGEST_DATAGRAM, Socket};
 use futures_util::future::select_all;

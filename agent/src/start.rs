@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use tracing::warn;
 use xfrm::kernel::netlink::Netlink;
 use xfrm::{Kernel, Ownership};
 
@@ -49,7 +50,7 @@ pub async fn serve<K: Kernel>(
     let missing: Vec<String> =
         privileges::check(&config).await?.iter().map(ToString::to_string).collect();
     for problem in &missing {
-        tracing::warn!(event = "machine-problem", %problem, "machine is not ready for the groups");
+        warn!(event = "machine-problem", %problem, "machine is not ready for the groups");
     }
     let kernel = Netlink::open().context("netlink")?;
     let events = kernel.events(&Ownership::default()).context("netlink events")?;

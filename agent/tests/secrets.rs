@@ -11,10 +11,10 @@
     reason = "helpers of tests are tests"
 )]
 
-use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use agent::show::log;
 use agent::show::snapshot::{Surroundings, snapshot};
@@ -46,7 +46,7 @@ impl Shown {
         self.0.lock().unwrap().extend_from_slice(octets);
     }
 
-    fn debug(&self, value: &dyn core::fmt::Debug) {
+    fn debug(&self, value: &dyn std::fmt::Debug) {
         // Octets as numbers, and as the hexadecimal ones of `{:x?}`.
         self.text(&format!("{value:?} {value:x?}\n"));
     }

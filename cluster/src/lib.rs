@@ -25,7 +25,7 @@ pub mod root;
 pub mod sub_server;
 pub mod vendor;
 
-use core::fmt;
+use std::fmt;
 
 /// Sub-servers that one root server may have.
 pub const MOST_SUB_SERVERS: usize = 4;

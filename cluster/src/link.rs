@@ -7,9 +7,9 @@
 mod config;
 mod event;
 
-use core::net::SocketAddr;
-use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use ike::BootTime;
 use ike::crypto::Secret;
@@ -271,7 +271,7 @@ impl Link {
                 PeerEvent::Established { cookies, restarted, .. } => {
                     if self.peer.states(&cookies, &vendor_id()) {
                         self.lost_since = None;
-                        if !core::mem::replace(&mut self.is_up, true) {
+                        if !std::mem::replace(&mut self.is_up, true) {
                             self.events.push_back(LinkEvent::Up);
                         }
                         if restarted {
@@ -286,7 +286,7 @@ impl Link {
                     self.events.push_back(LinkEvent::Phase1Failed(failure));
                 }
                 PeerEvent::Ended { .. } => {
-                    if self.peer.established() == 0 && core::mem::replace(&mut self.is_up, false) {
+                    if self.peer.established() == 0 && std::mem::replace(&mut self.is_up, false) {
                         self.lost_since = Some(now);
                         self.connect_at = self.connect_at.min(now + RECONNECT);
                         self.events.push_back(LinkEvent::Down);

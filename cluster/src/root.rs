@@ -207,7 +207,7 @@ impl<P: Ord + Clone> RootGroup<P> {
     pub fn reconfigure(&mut self, names: impl IntoIterator<Item = P>, now: BootTime) -> Vec<P> {
         let activity = Activity::Inactive { since: now };
         let new = SubServer { activity, prepared: 0, committed: 0 };
-        let mut before = core::mem::take(&mut self.sub_servers);
+        let mut before = std::mem::take(&mut self.sub_servers);
         let kept = names.into_iter().map(|name| {
             let sub_server = before.remove(&name).unwrap_or(new);
             (name, sub_server)
@@ -272,7 +272,7 @@ impl<P: Ord + Clone> RootGroup<P> {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
+    use std::time::Duration;
 
     use super::*;
 
@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn actions(group: &mut RootGroup<u8>) -> Vec<RootAction<u8>> {
-        core::iter::from_fn(|| group.poll_action()).collect()
+        std::iter::from_fn(|| group.poll_action()).collect()
     }
 
     fn prepare(sub_server: u8, version: u64) -> RootAction<u8> {

@@ -12,8 +12,8 @@
 //!
 //! It never makes a push, and none of this tells members to delete anything.
 
-use core::time::Duration;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use ike::BootTime;
 
@@ -246,7 +246,7 @@ mod tests {
 
     fn actions(group: &mut SubServerGroup, now: BootTime) -> Vec<SubServerAction> {
         group.handle_timeout(now);
-        core::iter::from_fn(|| group.poll_action()).collect()
+        std::iter::from_fn(|| group.poll_action()).collect()
     }
 
     fn settled() -> SubServerGroup {

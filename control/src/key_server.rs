@@ -1,7 +1,7 @@
 //! The snapshot of a key server: groups, TEKs, KEKs, members, statistics.
 
-use core::net::SocketAddr;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 

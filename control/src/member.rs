@@ -1,8 +1,8 @@
 //! What `gdoi-agent` shows. Units are in the names; identities and algorithms are text in the
 //! configuration's words.
 
-use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -201,7 +201,7 @@ pub struct Tek {
     /// Whether packets are received with it now.
     pub receives: bool,
     /// Seconds until the end of its lifetime.
-    pub hard_life_left_seconds: u64,
+    pub hard_lifetime_left_seconds: u64,
     /// Lifetime in kilobytes, if limited. Shown only; the kernel does not enforce it.
     pub lifetime_kilobytes: Option<u64>,
     /// What was received and decrypted.

@@ -6,7 +6,7 @@
 //! <- {"version":1,"response":{"refused":{"code":"unknown-request","message":".."}}}
 //! ```
 
-use core::fmt;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

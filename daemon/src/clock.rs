@@ -1,6 +1,6 @@
 //! The boot-time clock and a timer on it.
 //!
-//! CLOCK_BOOTTIME counts suspended time and no step of the wall clock moves it, so a life time
+//! CLOCK_BOOTTIME counts suspended time and no step of the wall clock moves it, so a lifetime
 //! that was promised to a peer ends when the peer thinks it ends.
 
 use std::io;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tracing::debug;
 
 /// Start-up is finished; `status` is the line that `systemctl status` shows.
 pub fn ready(status: &str) {
@@ -32,6 +33,6 @@ pub fn watchdog_interval() -> Option<Duration> {
 
 fn send(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(event = "notify-failed", %error, "service manager not notified");
+        debug!(event = "notify-failed", %error, "service manager not notified");
     }
 }

@@ -22,7 +22,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     stable(&walked, gdoi::wire::Payload::read);
 });
 
-fn stable<P: AnyPayload + PartialEq + core::fmt::Debug>(
+fn stable<P: AnyPayload + PartialEq + std::fmt::Debug>(
     walked: &Chain<'_>,
     read: impl Fn(&RawPayload<'_>) -> Result<P, InvalidMessage>,
 ) {

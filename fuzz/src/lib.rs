@@ -1,6 +1,6 @@
 //! What every fuzz target of a decoder checks.
 
-use core::fmt::Debug;
+use std::fmt::Debug;
 
 use ike::wire::chain::Body;
 use ike::wire::{Codec, RawPayload};

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use tracing::{error, warn};
 
 /// A GDOI (RFC 6407) key server.
 #[derive(Debug, Parser)]
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     for warning in &loaded.warnings {
-        tracing::warn!(event = "configuration-warning", %warning, "configuration warning");
+        warn!(event = "configuration-warning", %warning, "configuration warning");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(event = "failed", error = format!("{error:#}"), "key server failed");
+            error!(event = "failed", error = format!("{error:#}"), "key server failed");
             ExitCode::FAILURE
         }
     }

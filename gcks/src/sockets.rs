@@ -8,6 +8,7 @@ use gdoi::event::Transmit;
 use nix::net::if_::if_nametoindex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::{debug, warn};
 
 use crate::config::MulticastPath;
 
@@ -165,10 +166,10 @@ async fn receive(socket: Arc<Socket>, queue: mpsc::Sender<Received>) {
             }
             // The initiator repeats, not we: an answer that did not arrive is asked for again.
             Ok(Incoming::Unreachable { destination, error, .. }) => {
-                tracing::debug!(event = "icmp-error", %destination, error, "ICMP error for an answer");
+                debug!(event = "icmp-error", %destination, error, "ICMP error for an answer");
             }
             Err(error) => {
-                tracing::warn!(event = "receive-failed", %error, listen = %socket.local(), "receiving failed, retrying");
+                warn!(event = "receive-failed", %error, listen = %socket.local(), "receiving failed, retrying");
                 // Out of memory, for instance: without a pause the loop would only make it worse.
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             }

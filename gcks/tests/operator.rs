@@ -1,4 +1,4 @@
-//! What an operator wishes, and what members and removed members make of it.
+//! What an operator commands, and what members and removed members make of it.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 

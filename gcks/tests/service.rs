@@ -89,8 +89,8 @@ fn a_member_gets_no_other_group() {
     let failure = register_member(&mut service, 1, 2, at(0)).failure();
     assert_eq!(failure, RegistrationFailure::Refused { notify: NotifyType::AUTHENTICATION_FAILED });
     let denied = Denied::NotAuthorized { member: String::from("g1"), group: String::from("two") };
-    assert!(events(&mut service).iter().any(|notice| matches!(
-        notice,
+    assert!(events(&mut service).iter().any(|event| matches!(
+        event,
         Event::Refused { reason: Refused::Denied(reason), group: GroupId(2), .. } if *reason == denied
     )));
     let failure = register_member(&mut service, 1, 77, at(0)).failure();
@@ -98,8 +98,8 @@ fn a_member_gets_no_other_group() {
         failure,
         RegistrationFailure::Refused { notify: NotifyType::INVALID_ID_INFORMATION }
     );
-    assert!(events(&mut service).iter().any(|notice| matches!(
-        notice,
+    assert!(events(&mut service).iter().any(|event| matches!(
+        event,
         Event::Refused { reason: Refused::Denied(Denied::UnknownGroup), .. }
     )));
     let shown = snapshot(&service, &[], at(0), at(1));
@@ -154,7 +154,7 @@ fn a_flood_of_first_messages_leaves_members_alone() {
     let shown = snapshot(&service, &[], at(0), at(0)).statistics;
     assert_eq!(shown.pulls_succeeded, 10);
     assert_eq!(shown.discards.values().sum::<u64>(), 10_000, "{:?}", shown.discards);
-    assert!(events(&mut service).iter().all(|notice| !matches!(notice, Event::Refused { .. })));
+    assert!(events(&mut service).iter().all(|event| !matches!(event, Event::Refused { .. })));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_pull_that_breaks_off_is_told_and_has_taken_no_identifier() {
     }
     assert_eq!(snapshot(&service, &[], at(0), at(0)).statistics.pulls, 1);
     service.handle_timeout(at(600));
-    let aborted = |notice: &Event| matches!(notice, Event::Aborted { group: GroupId(1), .. });
+    let aborted = |event: &Event| matches!(event, Event::Aborted { group: GroupId(1), .. });
     assert!(events(&mut service).iter().any(aborted));
     assert_eq!(snapshot(&service, &[], at(0), at(600)).statistics.pulls_aborted, 1);
     // No identifier was taken for it.

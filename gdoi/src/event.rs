@@ -51,7 +51,7 @@ pub enum RegistrationEvent {
     Registered(GroupSa),
     /// The key server deleted the ISAKMP SA (authenticated). Keys already delivered stay valid.
     PeerDeleted,
-    /// The ISAKMP SA reached the end of its life time. Keys already delivered stay valid.
+    /// The ISAKMP SA reached the end of its lifetime. Keys already delivered stay valid.
     IsakmpSaExpired,
     /// The attempt has failed; nothing more will come.
     Failed(RegistrationFailure),
@@ -104,7 +104,7 @@ pub enum RegistrationFailure {
     /// The key server ended the ISAKMP SA before the keys arrived.
     #[error("the key server deleted the ISAKMP SA before the keys arrived")]
     PeerDeleted,
-    /// The ISAKMP SA reached the end of its life time before the keys arrived.
+    /// The ISAKMP SA reached the end of its lifetime before the keys arrived.
     #[error("the ISAKMP SA ended before the keys arrived")]
     IsakmpSaExpired,
     /// The configuration cannot be used: nothing was sent.
@@ -244,7 +244,7 @@ pub enum PullAbort {
     Misbehaved(Error),
     /// The next message did not come in time.
     TimedOut,
-    /// The ISAKMP SA under it is gone: deleted by the peer, by us, or at the end of its life time.
+    /// The ISAKMP SA under it is gone: deleted by the peer, by us, or at the end of its lifetime.
     IsakmpSaEnded,
 }
 

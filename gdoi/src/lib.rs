@@ -5,7 +5,7 @@
 //! seed. What a machine wants done comes out of its `poll_*` methods as plain data.
 //!
 //! Methods use one vocabulary: getters, `handle_*` (the world happened), imperative verbs (the
-//! user wishes), `poll_*` (what the machine wants done).
+//! user commands), `poll_*` (what the machine wants done).
 
 #![warn(missing_docs)]
 

@@ -290,7 +290,7 @@ fn strangers_without_credential_get_nothing() {
     assert_eq!(pair.server.statistics().discards["unknown-source"], 1);
 }
 
-/// Message 1 of a member that does not exist, with an offer that nobody has proved: the life time
+/// Message 1 of a member that does not exist, with an offer that nobody has proved: the lifetime
 /// of each is another.
 fn forged_first_message(template: &[u8], number: u32) -> Vec<u8> {
     let mut datagram = template.to_vec();

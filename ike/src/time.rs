@@ -27,7 +27,7 @@ impl BootTime {
 impl Add<Duration> for BootTime {
     type Output = Self;
 
-    /// Saturates instead of overflowing: a life time that never ends stays in the future.
+    /// Saturates instead of overflowing: a lifetime that never ends stays in the future.
     fn add(self, delay: Duration) -> Self {
         Self(self.0.saturating_add(delay))
     }

@@ -90,7 +90,7 @@ impl Op {
                 !policy.action.closes()
             }
             Self::DeleteRoute(_) | Self::RemoveTables | Self::DeletePolicy { .. } => true,
-            // An SA that is to go has ended: a failure elsewhere must not prolong the life of its
+            // An SA that is to go has ended: a failure elsewhere must not prolong the lifetime of its
             // key, and what its policies cover is dropped without it.
             Self::DeleteSa(_) | Self::InstallSa(_) => false,
             // What arrives by a LAN is not what policies check: it has to find them on its way out.

@@ -1,4 +1,4 @@
-//! The plan and the reconciler against the made-up kernel: properties, faults, foreign entries.
+//! The plan and the reconciler against the fake kernel: properties, faults, foreign entries.
 
 #![allow(
     clippy::unwrap_used,
@@ -36,7 +36,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// The made-up kernel never waits: one poll is enough.
+/// The fake kernel never waits: one poll is enough.
 fn run<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,

@@ -122,7 +122,7 @@ impl<'a> Lane<'a> {
         Self { test, prefix, ended: Vec::new() }
     }
 
-    /// Whether it was wished and passed.
+    /// Whether it was asked for and passed.
     fn step(&mut self, name: &'static str, work: impl FnOnce(&mut Output) -> Result<bool>) -> bool {
         if self.test.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             return false;

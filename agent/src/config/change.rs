@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use daemon::configuration::{Words, duration_text, word_of};
+use daemon::configuration::{Names, duration_text, name_of};
 use gdoi::config::ByteOrder;
 use xfrm::nft::SegmentSize;
 
@@ -245,11 +245,11 @@ impl Differences {
         self.add("lan", list(lan), list(&after.lan));
         self.add("wan", list(wan), list(&after.wan));
         self.add("protected", list(protected), list(&after.protected));
-        self.words("mode", (mode, &after.mode), MODE);
-        self.words("failure-policy", (failure_policy, &after.failure_policy), FAILURE_POLICY);
-        self.words("on-exit", (on_exit, &after.on_exit), ON_EXIT);
+        self.names("mode", (mode, &after.mode), MODE);
+        self.names("failure-policy", (failure_policy, &after.failure_policy), FAILURE_POLICY);
+        self.names("on-exit", (on_exit, &after.on_exit), ON_EXIT);
         self.flag("counter-mode-send", *counter_mode_send, after.counter_mode_send);
-        self.words("df-bit", (dont_fragment, &after.dont_fragment), DF_BIT);
+        self.names("df-bit", (dont_fragment, &after.dont_fragment), DF_BIT);
         self.add("mss-clamp", clamp(segment_size), clamp(&after.segment_size));
         self.flag("recovery-probe", *recovery_probe, after.recovery_probe);
         let priority = (policy_priority.to_string(), after.policy_priority.to_string());
@@ -275,22 +275,22 @@ impl Differences {
         self.untold("ike", *phase1 != after.phase1);
         self.untold("retransmission", *retransmission != after.retransmission);
         let orders = (group_id_byte_order, &after.group_id_byte_order);
-        self.words::<ByteOrder>("interoperability.group-id-byte-order", orders, BYTE_ORDER);
+        self.names::<ByteOrder>("interoperability.group-id-byte-order", orders, BYTE_ORDER);
         let orders = (selector_byte_order, &after.selector_byte_order);
-        self.words::<ByteOrder>("interoperability.selector-byte-order", orders, BYTE_ORDER);
+        self.names::<ByteOrder>("interoperability.selector-byte-order", orders, BYTE_ORDER);
         let lengths = (acknowledgement_length, &after.acknowledgement_length);
-        self.words("rekey.acknowledgement-length", lengths, ACKNOWLEDGEMENT_LENGTH);
+        self.names("rekey.acknowledgement-length", lengths, ACKNOWLEDGEMENT_LENGTH);
         self.flag("legacy", *legacy, after.legacy);
         self.follow(Consequence::RegistersAgain);
     }
 
-    fn words<T: PartialEq>(
+    fn names<T: PartialEq>(
         &mut self,
         option: &'static str,
         (before, after): (&T, &T),
-        words: Words<T>,
+        names: Names<T>,
     ) {
-        self.add(option, word_of(before, words), word_of(after, words));
+        self.add(option, name_of(before, names), name_of(after, names));
     }
 
     fn flag(&mut self, option: &'static str, before: bool, after: bool) {
@@ -308,7 +308,7 @@ fn list<T: Display>(values: &[T]) -> String {
 fn clamp(size: &SegmentSize) -> String {
     match size {
         SegmentSize::AtMost(octets) => octets.to_string(),
-        named => word_of(named, CLAMP),
+        named => name_of(named, CLAMP),
     }
 }
 

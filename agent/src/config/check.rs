@@ -1,7 +1,7 @@
 //! Second step: from what was typed to values that the daemon can act on, held against the machine.
 
-use core::net::{IpAddr, Ipv4Addr};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 

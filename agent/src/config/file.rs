@@ -2,14 +2,14 @@
 //!
 //! A declaration is the reader, the check, the text of the example file and of the manual page.
 
-use core::net::IpAddr;
-use core::time::Duration;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use daemon::configuration::{
-    Applies, Document, Ike, Located, Outline, Place, Problem, Read, Section as _, Selector, Words,
-    choice, example, is_named, key_source, list, manual, one_of, optional, parsed, place, required,
-    table, tables, value, word_of,
+    Applies, Document, Ike, Located, Names, Outline, Place, Problem, Read, Section as _, Selector,
+    choice, example, is_named, key_source, list, manual, name_of, one_of, optional, parsed, place,
+    required, table, tables, value,
 };
 use daemon::options;
 use daemon::secrets::SecretSource;
@@ -287,32 +287,32 @@ options! {
     }
 }
 
-pub(super) const ON_EXIT: Words<OnExit> =
+pub(super) const ON_EXIT: Names<OnExit> =
     &[("block", OnExit::Block), ("keep", OnExit::Keep), ("remove", OnExit::Remove)];
 
-pub(super) const FAILURE_POLICY: Words<FailurePolicy> =
+pub(super) const FAILURE_POLICY: Names<FailurePolicy> =
     &[("close", FailurePolicy::Close), ("open", FailurePolicy::Open)];
 
-pub(super) const MODE: Words<Mode> =
+pub(super) const MODE: Names<Mode> =
     &[("normal", Mode::Normal), ("receive-only", Mode::ReceiveOnly), ("passive", Mode::Passive)];
 
-pub(super) const DF_BIT: Words<DontFragment> =
+pub(super) const DF_BIT: Names<DontFragment> =
     &[("clear", DontFragment::Clear), ("copy", DontFragment::Copy), ("set", DontFragment::Set)];
 
-pub(super) const ACKNOWLEDGEMENT_LENGTH: Words<AcknowledgementLength> = &[
+pub(super) const ACKNOWLEDGEMENT_LENGTH: Names<AcknowledgementLength> = &[
     ("printed", AcknowledgementLength::Block),
     ("output", AcknowledgementLength::Output),
     ("key", AcknowledgementLength::Key),
 ];
 
-pub(super) const BYTE_ORDER: Words<ByteOrder> =
+pub(super) const BYTE_ORDER: Names<ByteOrder> =
     &[("network", ByteOrder::Network), ("host", ByteOrder::Host)];
 
-pub(super) const CLAMP: Words<SegmentSize> =
+pub(super) const CLAMP: Names<SegmentSize> =
     &[("off", SegmentSize::Unchanged), ("path", SegmentSize::Path)];
 
 /// Smallest and largest segment size that makes sense (RFC 9293 §3.7.1).
-const SEGMENT_SIZES: core::ops::RangeInclusive<u16> = 536..=8_960;
+const SEGMENT_SIZES: std::ops::RangeInclusive<u16> = 536..=8_960;
 
 impl Group {
     /// The name for messages.
@@ -357,6 +357,6 @@ fn clamp(value: &DeValue<'_>) -> Result<SegmentSize, Problem> {
 fn show_clamp(size: &SegmentSize, _: &[(&'static str, SegmentSize)]) -> String {
     match size {
         SegmentSize::AtMost(octets) => octets.to_string(),
-        named => word_of(named, CLAMP),
+        named => name_of(named, CLAMP),
     }
 }

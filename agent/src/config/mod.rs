@@ -8,11 +8,11 @@ pub mod placement;
 pub mod source;
 pub mod tunnel;
 
-use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gdoi::config::ByteOrder;
 use gdoi::group::{GroupId, TrafficSelector};

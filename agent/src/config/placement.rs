@@ -2,9 +2,9 @@
 //! and in `gdoictl show member` for as long as it is so. Interfaces decide what is inside, so names
 //! that an upgrade has swapped turn a member inside out.
 
-use core::fmt;
-use core::net::IpAddr;
 use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use xfrm::interface::Interface;

@@ -1,11 +1,11 @@
 //! Site-to-site tunnels: what is typed, and the values that the daemon acts on.
 
-use core::net::IpAddr;
-use core::time::Duration;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use daemon::configuration::{
-    Located, Place, Problem, Read, Words, choice, key_source, list_or, one_of, optional,
+    Located, Names, Place, Problem, Read, choice, key_source, list_or, one_of, optional,
     optional_list, optional_one_of, place, required, value,
 };
 use daemon::options;
@@ -91,7 +91,7 @@ pub enum Profile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pfs(pub Option<DhGroup>);
 
-const PROFILE: Words<Profile> = &[
+const PROFILE: Names<Profile> = &[
     ("aws", Profile::Aws),
     ("google", Profile::Google),
     ("oracle", Profile::Oracle),
@@ -100,16 +100,16 @@ const PROFILE: Words<Profile> = &[
     ("naver", Profile::Naver),
 ];
 
-const START: Words<Start> =
+const START: Names<Start> =
     &[("now", Start::Now), ("traffic", Start::Traffic), ("answer", Start::Answer)];
 
-const DEAD_PEER_DETECTION: Words<DetectionMode> = &[
+const DEAD_PEER_DETECTION: Names<DetectionMode> = &[
     ("on", DetectionMode::On),
     ("answer", DetectionMode::AnswerOnly),
     ("off", DetectionMode::Off),
 ];
 
-const MODE: Words<Mode> = &[("tunnel", Mode::Tunnel), ("transport", Mode::Transport)];
+const MODE: Names<Mode> = &[("tunnel", Mode::Tunnel), ("transport", Mode::Transport)];
 
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 const SHORTEST: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! What happens to a membership, as data for the log.
 
-use core::time::Duration;
+use std::time::Duration;
 
 use gdoi::group::Spi;
 use gdoi::push::KekChange;

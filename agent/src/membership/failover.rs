@@ -8,8 +8,8 @@
 //! Polling order: after every `handle_*`, `start` or `suspend`, take [`Failover::poll_attempt`],
 //! then [`Failover::poll_timeout`]. Time must not run backwards.
 
-use core::time::Duration;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use ike::BootTime;
 

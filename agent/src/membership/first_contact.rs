@@ -1,8 +1,8 @@
 //! INITIAL-CONTACT (RFC 2407 §4.6.3.3): only the first exchange of this run with a key server may
 //! say that there is no other ISAKMP SA. Groups share their key servers, so they share this, too.
 
-use core::net::SocketAddr;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ike::config::Identity;

@@ -1,6 +1,6 @@
 //! Random times, by which members that hear the same thing do not act at the same moment.
 
-use core::time::Duration;
+use std::time::Duration;
 
 /// A seeded sequence for spreading members in time; nothing secret depends on it (splitmix64).
 #[derive(Debug)]

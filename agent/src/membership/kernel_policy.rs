@@ -1,7 +1,7 @@
 //! From memberships to what the kernel should hold: the only file that calls `policies`.
 
-use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use control::member::{PolicyKind, PolicyLine};
 use gdoi::group::{GroupPolicy, Spi};

@@ -1,8 +1,8 @@
 //! What the machine's interfaces mean for one group: the address it speaks from, and its zones.
 
-use core::fmt;
-use core::net::{IpAddr, Ipv4Addr};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use xfrm::interface::Interface;
@@ -46,7 +46,7 @@ pub enum Missing {
     AddressOf(String),
 }
 
-impl core::error::Error for Missing {}
+impl std::error::Error for Missing {}
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

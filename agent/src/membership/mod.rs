@@ -21,9 +21,9 @@ pub mod sending;
 pub mod standing;
 pub mod unreachable;
 
-use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use control::member::MemberCounters;
 use daemon::entropy::EntropyError;
@@ -379,7 +379,7 @@ impl Membership {
         }
     }
 
-    /// ESP arrives that no key here opens: pulls and compares, if that is wished and was not done a
+    /// ESP arrives that no key here opens: pulls and compares, if that is configured and was not done a
     /// moment ago.
     pub fn probe(&mut self, why: Suspicion, now: BootTime) {
         let lately = self.probed.is_some_and(|at| now.saturating_since(at) < PROBE_INTERVAL);

@@ -3,8 +3,8 @@
 //! A push by multicast reaches all members at the same moment. Each lets a random time pass before
 //! it answers, so that the key server is not met by all answers at once (RFC 8263 §6).
 
-use core::time::Duration;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use gdoi::event::Transmit;
 use ike::BootTime;

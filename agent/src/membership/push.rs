@@ -5,7 +5,7 @@
 //! acknowledgement (RFC 8263 §4). One that is authentic and cannot be used changes no key: the
 //! group pulls again (RFC 6407 §4.4).
 
-use core::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use gdoi::error::Error;
 use gdoi::event::Transmit;
@@ -120,7 +120,7 @@ impl Membership {
         Ok(())
     }
 
-    /// Goes on with the rekey SA of an earlier run, if its life is not over.
+    /// Goes on with the rekey SA of an earlier run, if its lifetime is not over.
     pub(super) fn resume_rekey(&mut self, now: BootTime) {
         let Some(kept) = self.rekey.resumed.take_if(|_| self.local.is_ok()) else { return };
         if kept.end <= now || self.rekey.member.is_some() {

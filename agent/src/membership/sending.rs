@@ -1,8 +1,8 @@
 //! Whether a group with valid keys can send. Registered is not enough: what no SA may be used for
 //! is blocked.
 
-use core::fmt;
-use core::net::IpAddr;
+use std::fmt;
+use std::net::IpAddr;
 
 use gdoi::group::{AddressRange, SaDirection, Spi};
 use ike::BootTime;

@@ -1,7 +1,7 @@
 //! What keeps a group from registering or sending, as long as it does: shown as a problem, and gone
 //! with its cause.
 
-use core::fmt;
+use std::fmt;
 
 use super::Membership;
 use super::failover::PassedOver;

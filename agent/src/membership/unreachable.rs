@@ -1,7 +1,7 @@
 //! ICMP errors about what registrations send.
 
-use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use daemon::udp::error_text;
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Keys that have ended or were deleted are left out. Points in time of another boot are moved over
-//! by the wall clock, which never makes a life longer: a clock that shows a time before the state
+//! by the wall clock, which never makes a lifetime longer: a clock that shows a time before the state
 //! was written is refused.
 
 use std::collections::BTreeMap;
@@ -183,7 +183,7 @@ fn with_path(sa: GroupSa, path: Option<LkhDownload>) -> GroupSa {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
+    use std::time::Duration;
 
     use gdoi::group::KekPolicy;
     use gdoi::wire::lkh::LkhKey;

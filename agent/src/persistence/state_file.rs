@@ -10,11 +10,11 @@
 //! machine that loses its power loses the kernel's keys as well. So the file waits for the disk
 //! only where it names counter-mode senders, which must not send again after that either.
 
-use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 use daemon::replace::write_atomically;
@@ -100,9 +100,9 @@ pub struct SavedSaTek {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SavedRange {
     Any,
-    Address(core::net::IpAddr),
+    Address(std::net::IpAddr),
     Subnet(ipnet::IpNet),
-    Range(core::net::IpAddr, core::net::IpAddr),
+    Range(std::net::IpAddr, std::net::IpAddr),
 }
 
 impl Saved {

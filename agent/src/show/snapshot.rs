@@ -1,7 +1,7 @@
 //! What gdoictl sees: a snapshot of all groups without any secret.
 
-use core::net::{IpAddr, Ipv4Addr};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use control::MemberSnapshot;
 use control::member::{
@@ -124,7 +124,7 @@ fn isakmp_sa(membership: &Membership, now: BootTime) -> Option<IsakmpSa> {
 fn kek(membership: &Membership, now: BootTime) -> Option<KekSa> {
     let member = membership.rekey().member()?;
     let policy = member.policy()?;
-    let habit = member.habit().unwrap_or_default();
+    let encoding = member.signature_encoding().unwrap_or_default();
     let (kind, _, data) = &policy.destination;
     let destination = <[u8; 4]>::try_from(data.as_slice()).ok().filter(|_| *kind == 1);
     Some(KekSa {
@@ -135,8 +135,8 @@ fn kek(membership: &Membership, now: BootTime) -> Option<KekSa> {
         acknowledgement: policy.acknowledgement.map(names::acknowledgement),
         lifetime_left_seconds: member.expiry().map_or(0, |end| end.saturating_since(now).as_secs()),
         sequence_number: member.sequence_number().unwrap_or_default(),
-        signature_form: habit.form.map(|form| names::signature_form(form).to_owned()),
-        signed_length: habit.length.map(|length| names::signed_length(length).to_owned()),
+        signature_form: encoding.form.map(|form| names::signature_form(form).to_owned()),
+        signed_length: encoding.length.map(|length| names::signed_length(length).to_owned()),
     })
 }
 
@@ -158,7 +158,7 @@ fn teks(membership: &Membership, statistics: &Statistics, now: BootTime) -> Vec<
             direction: names::direction(protection).to_owned(),
             sends: names::sends(protection) && tek.send,
             receives: names::receives(protection),
-            hard_life_left_seconds: tek.expiry.saturating_since(now).as_secs(),
+            hard_lifetime_left_seconds: tek.expiry.saturating_since(now).as_secs(),
             lifetime_kilobytes: protection.lifetime_kilobytes,
             inbound: counters(local, tek.spi),
             outbound: counters(Some(config.placeholder), tek.spi),

@@ -6,8 +6,8 @@
 //!                          where another is sent on)  +--> expired
 //! ```
 
-use core::time::Duration;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use ike::BootTime;
 use ike::phase1::Role;

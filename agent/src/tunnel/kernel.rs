@@ -1,7 +1,7 @@
 //! What tunnels want in the kernel: states and policies, beside those of the groups.
 
-use core::net::{IpAddr, Ipv4Addr};
-use core::time::Duration;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use ike::BootTime;
 use ike::quick::{Addresses, EspAlgorithms, EspEncryption, EspIntegrity, EspKeys, TrafficSelector};

@@ -11,8 +11,8 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 
 use gdoi::event::Transmit;
 use ike::BootTime;

@@ -1,9 +1,9 @@
 //! One tunnel: an IKE peer, and for each pair of networks the SAs that there are.
 
-use core::fmt;
-use core::net::SocketAddr;
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use gdoi::event::Transmit;
 use ike::BootTime;

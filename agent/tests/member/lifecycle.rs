@@ -1,5 +1,5 @@
 //! A membership from its first block to its last: registration, rollover, expiry, failover, changes
-//! of the machine and the orderly end, with real key servers and a made-up kernel.
+//! of the machine and the orderly end, with real key servers and a fake kernel.
 
 use ::control::member::{IsakmpState, MembershipState, PolicyKind};
 use agent::exit::Ending;

@@ -1,4 +1,4 @@
-//! A member as a whole, on a virtual clock, with scripted key servers and a made-up kernel.
+//! A member as a whole, on a virtual clock, with scripted key servers and a fake kernel.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,6 +1,6 @@
 //! Pushes of a scripted key server: keys roll, are deleted, come forged, copied or not at all.
 
-use core::time::Duration;
+use std::time::Duration;
 
 use agent::dataplane::Cause;
 use agent::membership::failover::{Reason, State};
@@ -417,9 +417,10 @@ async fn members_acknowledge_a_multicast_push_at_different_moments_and_none_late
 }
 
 #[tokio::test]
-async fn unknown_esp_makes_a_member_pull_now_and_then_if_that_is_wished() {
-    for (wished, pulls) in [(false, 1), (true, 3)] {
-        let mut world = World::new(&configuration(1, &format!("recovery-probe = {wished}\n{IKE}")));
+async fn unknown_esp_makes_a_member_pull_now_and_then_if_that_is_set() {
+    for (enabled, pulls) in [(false, 1), (true, 3)] {
+        let mut world =
+            World::new(&configuration(1, &format!("recovery-probe = {enabled}\n{IKE}")));
         world.start().await;
         world.pass(seconds(31)).await;
         for look in 1..=18 {
@@ -483,9 +484,10 @@ async fn a_pull_without_a_tek_leaves_the_keys_in_use() {
 }
 
 #[tokio::test]
-async fn esp_that_fails_its_check_makes_a_member_pull_now_and_then_if_that_is_wished() {
-    for (wished, pulls) in [(false, 1), (true, 3)] {
-        let mut world = World::new(&configuration(1, &format!("recovery-probe = {wished}\n{IKE}")));
+async fn esp_that_fails_its_check_makes_a_member_pull_now_and_then_if_that_is_set() {
+    for (enabled, pulls) in [(false, 1), (true, 3)] {
+        let mut world =
+            World::new(&configuration(1, &format!("recovery-probe = {enabled}\n{IKE}")));
         world.start().await;
         world.pass(seconds(31)).await;
         let inbound = SaId { destination: "10.0.1.1".parse().unwrap(), spi: 0x1000 };

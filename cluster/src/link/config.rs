@@ -1,6 +1,6 @@
 //! What a channel is made with.
 
-use core::time::Duration;
+use std::time::Duration;
 
 use ike::config::{Credential, Identity, Phase1Policy, RetransmissionPolicy};
 use ike::dead_peer_detection::{Mode, Settings};

@@ -14,7 +14,7 @@ mod prepare;
 mod refused;
 mod told;
 
-use core::fmt;
+use std::fmt;
 
 use ike::crypto::Secret;
 use ike::wire::registry::{ExchangeType, PayloadKind};
@@ -189,7 +189,7 @@ fn read_text(reader: &mut Reader<'_>, what: &'static str) -> Result<String, Inva
     let length = reader.u16(what)?;
     let octets = reader.take(what, length.into())?;
     let invalid = InvalidMessage::Value { what, offset, value: length.into() };
-    core::str::from_utf8(octets).map(str::to_owned).map_err(|_| invalid)
+    std::str::from_utf8(octets).map(str::to_owned).map_err(|_| invalid)
 }
 
 fn put_text(writer: &mut Writer, what: &'static str, text: &str) {

@@ -191,11 +191,11 @@ fn facts(value: &Value) -> String {
     } else {
         value.type_name.to_owned()
     };
-    if !value.words.is_empty() {
+    if !value.names.is_empty() {
         kind = format!(
             "{}{}",
             if value.list { "list of " } else { "one of " },
-            value.words.join(", ")
+            value.names.join(", ")
         );
     }
     let range = value.range.as_ref().map(|(first, last)| format!(", {first} to {last}"));

@@ -3,14 +3,14 @@
 use ike::quick::{EspAlgorithms, EspEncryption, EspIntegrity};
 use toml::de::DeValue;
 
-use super::setting::Words;
-use super::value::{Problem, Read, choice, quoted, word_of};
+use super::setting::Names;
+use super::value::{Problem, Read, choice, name_of, quoted};
 
 const fn cbc(encryption: EspEncryption, integrity: EspIntegrity) -> EspAlgorithms {
     EspAlgorithms::separate(encryption, integrity)
 }
 
-const ALGORITHMS: Words<EspAlgorithms> = &[
+const ALGORITHMS: Names<EspAlgorithms> = &[
     ("aes-256-gcm-16", EspAlgorithms::combined(EspEncryption::Aes256Gcm)),
     ("aes-192-gcm-16", EspAlgorithms::combined(EspEncryption::Aes192Gcm)),
     ("aes-128-gcm-16", EspAlgorithms::combined(EspEncryption::Aes128Gcm)),
@@ -39,10 +39,10 @@ impl Read for EspAlgorithms {
     }
 
     fn toml(&self) -> String {
-        word_of(self, ALGORITHMS)
+        name_of(self, ALGORITHMS)
     }
 
-    fn words() -> Vec<String> {
+    fn names() -> Vec<String> {
         quoted(ALGORITHMS)
     }
 }

@@ -9,9 +9,9 @@ use toml::de::DeValue;
 
 use super::option::Applies;
 use super::report::Report;
-use super::setting::{Words, list_or, place, value};
+use super::setting::{Names, list_or, place, value};
 use super::table::{Located, Place};
-use super::value::{Problem, Read, choice, quoted, word_of};
+use super::value::{Problem, Read, choice, name_of, quoted};
 use crate::options;
 
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ options! {
     }
 }
 
-const ENCRYPTIONS: Words<Phase1Encryption> = &[
+const ENCRYPTIONS: Names<Phase1Encryption> = &[
     ("aes-128-cbc", Phase1Encryption::Aes128Cbc),
     ("aes-192-cbc", Phase1Encryption::Aes192Cbc),
     ("aes-256-cbc", Phase1Encryption::Aes256Cbc),
@@ -52,7 +52,7 @@ const ENCRYPTIONS: Words<Phase1Encryption> = &[
     ("des-cbc", Phase1Encryption::DesCbc),
 ];
 
-const HASHES: Words<HashAlgorithm> = &[
+const HASHES: Names<HashAlgorithm> = &[
     ("sha2-256", HashAlgorithm::Sha2_256),
     ("sha2-384", HashAlgorithm::Sha2_384),
     ("sha2-512", HashAlgorithm::Sha2_512),
@@ -81,10 +81,10 @@ impl Read for Phase1Encryption {
     }
 
     fn toml(&self) -> String {
-        word_of(self, ENCRYPTIONS)
+        name_of(self, ENCRYPTIONS)
     }
 
-    fn words() -> Vec<String> {
+    fn names() -> Vec<String> {
         quoted(ENCRYPTIONS)
     }
 }
@@ -98,10 +98,10 @@ impl Read for HashAlgorithm {
     }
 
     fn toml(&self) -> String {
-        word_of(self, HASHES)
+        name_of(self, HASHES)
     }
 
-    fn words() -> Vec<String> {
+    fn names() -> Vec<String> {
         quoted(HASHES)
     }
 }

@@ -28,13 +28,13 @@ pub use report::{Entry, Report, Severity};
 pub use secret::{check_length, shared_keys, state_key};
 pub use selector::Selector;
 pub use setting::{
-    Setting, Words, flattened, is_named, key_source, list, list_or, located, one_of, optional,
+    Names, Setting, flattened, is_named, key_source, list, list_or, located, one_of, optional,
     optional_list, optional_one_of, optional_table, parsed, place, required, table, tables, usual,
     value,
 };
 pub use table::{Located, Place, Table};
 pub(crate) use value::closest;
-pub use value::{Problem, Read, choice, duration_text, quoted, word_of};
+pub use value::{Problem, Read, choice, duration_text, name_of, quoted};
 
 /// Longest configuration file in octets.
 pub const LONGEST_FILE: usize = 4 * 1024 * 1024;

@@ -58,8 +58,8 @@ pub struct Value {
     pub type_name: &'static str,
     /// Whether it is a list.
     pub list: bool,
-    /// The words that may be written, in quotes; empty where others may.
-    pub words: Vec<String>,
+    /// The names that may be written, in quotes; empty where others may.
+    pub names: Vec<String>,
     /// First and last allowed value.
     pub range: Option<(String, String)>,
     /// Whether it must be there.

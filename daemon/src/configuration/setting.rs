@@ -7,15 +7,15 @@ use toml::de::DeValue;
 
 use super::option::{Applies, Description, Effective, Kind, Value};
 use super::table::{Located, Place, Table, kind};
-use super::value::{Problem, Read, choice, quoted, word_of};
+use super::value::{Problem, Read, choice, name_of, quoted};
 use crate::secrets::SecretSource;
 
 mod section;
 
 pub use section::{flattened, optional_table, table, tables, usual};
 
-/// The words that may be written, and what they mean.
-pub type Words<T> = &'static [(&'static str, T)];
+/// The names that may be written, and what they mean.
+pub type Names<T> = &'static [(&'static str, T)];
 
 type Choose<T> = fn(&DeValue<'_>, &[(&'static str, T)]) -> Result<T, Problem>;
 
@@ -32,7 +32,7 @@ pub struct Setting<T: 'static, V> {
     key: &'static str,
     /// The second key of a [`key_source`].
     second: &'static str,
-    words: Words<T>,
+    names: Names<T>,
     parse: Parse<T>,
     show: fn(&T, &[(&'static str, T)]) -> String,
     read: Reader<T, V>,
@@ -65,7 +65,7 @@ impl<T: 'static, V> Setting<T, V> {
         Self {
             key,
             second: "",
-            words: &[],
+            names: &[],
             parse: Parse::Function(|value| {
                 Err(Problem::new(format!("{} is not expected", kind(value)), "remove it"))
             }),
@@ -78,7 +78,7 @@ impl<T: 'static, V> Setting<T, V> {
             value: Value {
                 type_name: "",
                 list: false,
-                words: Vec::new(),
+                names: Vec::new(),
                 range: None,
                 required: false,
                 default: None,
@@ -103,19 +103,19 @@ impl<T: 'static, V> Setting<T, V> {
         self.show = |value, _| value.toml();
         self.proposal = T::EXAMPLE;
         self.value.type_name = T::TYPE;
-        self.value.words = T::words();
+        self.value.names = T::names();
         self
     }
 
-    fn worded(mut self, words: Words<T>) -> Self
+    fn with_names(mut self, names: Names<T>) -> Self
     where
         T: Clone + PartialEq,
     {
-        self.words = words;
+        self.names = names;
         self.parse = Parse::Word(choice);
-        self.show = word_of;
-        self.value.words = quoted(words);
-        self.proposal = words.first().map_or("", |(word, _)| word);
+        self.show = name_of;
+        self.value.names = quoted(names);
+        self.proposal = names.first().map_or("", |(word, _)| word);
         self
     }
 
@@ -136,7 +136,7 @@ impl<T: 'static, V> Setting<T, V> {
     where
         T: PartialOrd,
     {
-        let show = |value| (self.show)(value, self.words);
+        let show = |value| (self.show)(value, self.names);
         let texts = (show(range.start()), show(range.end()));
         self.value.range = Some(texts);
         self.range = Some(range);
@@ -146,7 +146,7 @@ impl<T: 'static, V> Setting<T, V> {
 
     /// The default that the caller applies where the option is missing.
     pub fn usual(mut self, value: &T) -> Self {
-        self.value.default = Some((self.show)(value, self.words));
+        self.value.default = Some((self.show)(value, self.names));
         self
     }
 
@@ -209,7 +209,7 @@ impl<T: 'static, V> Setting<T, V> {
 
     /// The value that holds.
     pub fn effective(&self, value: &V) -> Option<Effective> {
-        if self.value.type_name.is_empty() && self.value.words.is_empty() {
+        if self.value.type_name.is_empty() && self.value.names.is_empty() {
             return None;
         }
         let text = (self.values)(self, value).or_else(|| self.value.default.clone());
@@ -226,7 +226,7 @@ impl<T: 'static, V> Setting<T, V> {
     fn one(&self, table: &Table<'_>, value: &Spanned<DeValue<'_>>) -> Option<Located<T>> {
         let parsed = match self.parse {
             Parse::Function(parse) => parse(value.get_ref()),
-            Parse::Word(parse) => parse(value.get_ref(), self.words),
+            Parse::Word(parse) => parse(value.get_ref(), self.names),
         };
         let read = match parsed {
             Ok(read) => read,
@@ -240,7 +240,7 @@ impl<T: 'static, V> Setting<T, V> {
         {
             let shown = match value.get_ref() {
                 DeValue::String(text) => text.to_string(),
-                _ => (self.show)(&read, self.words),
+                _ => (self.show)(&read, self.names),
             };
             let problem = Problem::new(
                 format!("{shown} is out of range"),
@@ -298,7 +298,7 @@ impl<T: 'static, V> Setting<T, V> {
     }
 
     fn show_list<'v>(&self, values: impl Iterator<Item = &'v T>) -> String {
-        let values: Vec<String> = values.map(|value| (self.show)(value, self.words)).collect();
+        let values: Vec<String> = values.map(|value| (self.show)(value, self.names)).collect();
         format!("[{}]", values.join(", "))
     }
 }
@@ -309,14 +309,14 @@ pub fn value<T: Read + Clone>(key: &'static str, default: T) -> Setting<T, T> {
     scalar(key, default).typed().usual(&usual)
 }
 
-/// One of some words, with a default.
+/// One of some names, with a default.
 pub fn one_of<T: Clone + PartialEq>(
     key: &'static str,
     default: T,
-    words: Words<T>,
+    names: Names<T>,
 ) -> Setting<T, T> {
     let usual = default.clone();
-    scalar(key, default).worded(words).usual(&usual)
+    scalar(key, default).with_names(names).usual(&usual)
 }
 
 /// A value that is read and shown by functions of its own; `type_name` is for people.
@@ -337,7 +337,7 @@ pub fn parsed<T: Clone>(
 pub fn located<T: Read + Clone>(key: &'static str, default: T) -> Setting<T, Located<T>> {
     let usual = default.clone();
     let values = |this: &Setting<T, Located<T>>, value: &Located<T>| {
-        Some((this.show)(&value.value, this.words))
+        Some((this.show)(&value.value, this.names))
     };
     let setting = Setting::new(key, values, move |this, table| {
         this.maybe(table).unwrap_or_else(|| Located { value: default.clone(), place: 0..0 })
@@ -357,12 +357,12 @@ pub fn optional<T: Read>(key: &'static str) -> Setting<T, Option<Located<T>>> {
     maybe(key).typed()
 }
 
-/// One of some words, which may be missing.
+/// One of some names, which may be missing.
 pub fn optional_one_of<T: Clone + PartialEq>(
     key: &'static str,
-    words: Words<T>,
+    names: Names<T>,
 ) -> Setting<T, Option<Located<T>>> {
-    maybe(key).worded(words)
+    maybe(key).with_names(names)
 }
 
 /// A list that must be there and have an element.
@@ -425,7 +425,7 @@ pub fn place() -> Setting<(), Option<Place>> {
 }
 
 fn scalar<T: Clone>(key: &'static str, default: T) -> Setting<T, T> {
-    let values = |this: &Setting<T, T>, value: &T| Some((this.show)(value, this.words));
+    let values = |this: &Setting<T, T>, value: &T| Some((this.show)(value, this.names));
     Setting::new(key, values, move |this, table| {
         this.maybe(table).map_or_else(|| default.clone(), |located| located.value)
     })
@@ -433,7 +433,7 @@ fn scalar<T: Clone>(key: &'static str, default: T) -> Setting<T, T> {
 
 fn maybe<T>(key: &'static str) -> Setting<T, Option<Located<T>>> {
     let values = |this: &Setting<T, _>, value: &Option<Located<T>>| {
-        value.as_ref().map(|value| (this.show)(&value.value, this.words))
+        value.as_ref().map(|value| (this.show)(&value.value, this.names))
     };
     Setting::new(key, values, Setting::maybe)
 }

@@ -38,8 +38,8 @@ pub trait Read: Sized {
     /// The value in the form of the file.
     fn toml(&self) -> String;
 
-    /// The words that may be written, in that form; empty where others may.
-    fn words() -> Vec<String> {
+    /// The names that may be written, in that form; empty where others may.
+    fn names() -> Vec<String> {
         Vec::new()
     }
 }
@@ -69,10 +69,10 @@ pub(super) fn text_toml(text: &str) -> String {
     quoted
 }
 
-/// Reads one word of a list of words.
+/// Reads one name of a list.
 ///
 /// # Errors
-/// Not a text, or not one of the words; the closest is proposed.
+/// Not a text, or not one of the names; the closest is proposed.
 pub fn choice<T: Clone>(value: &DeValue<'_>, choices: &[(&'static str, T)]) -> Result<T, Problem> {
     let text = text(value)?;
     if let Some((_, found)) = choices.iter().find(|(name, _)| *name == text) {
@@ -89,15 +89,15 @@ pub fn choice<T: Clone>(value: &DeValue<'_>, choices: &[(&'static str, T)]) -> R
     Err(Problem::new(format!("\"{text}\" is not known"), remedy))
 }
 
-/// The words in the form of the file.
-pub fn quoted<T>(words: &[(&'static str, T)]) -> Vec<String> {
-    words.iter().map(|(word, _)| format!("\"{word}\"")).collect()
+/// The names in the form of the file.
+pub fn quoted<T>(names: &[(&'static str, T)]) -> Vec<String> {
+    names.iter().map(|(name, _)| format!("\"{name}\"")).collect()
 }
 
-/// The word for a value, in the form of the file.
-pub fn word_of<T: PartialEq>(value: &T, words: &[(&'static str, T)]) -> String {
-    let word = words.iter().find(|(_, known)| known == value);
-    word.map(|(word, _)| format!("\"{word}\"")).unwrap_or_default()
+/// The name of a value, in the form of the file.
+pub fn name_of<T: PartialEq>(value: &T, names: &[(&'static str, T)]) -> String {
+    let name = names.iter().find(|(_, known)| known == value);
+    name.map(|(name, _)| format!("\"{name}\"")).unwrap_or_default()
 }
 
 impl Read for String {

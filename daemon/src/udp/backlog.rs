@@ -12,6 +12,7 @@ use std::time::Duration;
 use gdoi::event::Transmit;
 use nix::errno::Errno;
 use tokio::time::Instant;
+use tracing::debug;
 
 /// What waits longer is dropped. Shorter than any retransmission interval.
 pub const LONGEST_WAIT: Duration = Duration::from_millis(500);
@@ -92,7 +93,7 @@ impl Backlog {
                 }
                 Err(errno) => {
                     let destination = first.transmit.destination;
-                    tracing::debug!(event = "send-failed", %destination, %errno, "datagram not sent");
+                    debug!(event = "send-failed", %destination, %errno, "datagram not sent");
                 }
                 Ok(()) => {}
             }
@@ -102,7 +103,7 @@ impl Backlog {
         if expired > 0 {
             self.dropped = self.dropped.saturating_add(expired);
             let (dropped, total) = (expired, self.dropped);
-            tracing::debug!(event = "send-queue-expired", dropped, total, "datagrams dropped");
+            debug!(event = "send-queue-expired", dropped, total, "datagrams dropped");
         }
     }
 }

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 pub use self::backlog::LONGEST_WAIT;
 use self::backlog::{Backlog, Waiting};
+use tracing::debug;
 
 /// Octets of a buffer that takes the longest datagram of IPv4 and IPv6.
 pub const LONGEST_DATAGRAM: usize = 65_535;
@@ -178,7 +179,7 @@ impl Socket {
         // answer, so that a host that is switched off cannot take the whole buffer. It grants what
         // net.core.wmem_max allows, twice, which is enough with the default.
         if let Err(error) = socket.set_send_buffer_size(SEND_BUFFER) {
-            tracing::debug!(event = "send-buffer-unchanged", %error, "send buffer unchanged");
+            debug!(event = "send-buffer-unchanged", %error, "send buffer unchanged");
         }
         let socket = std::net::UdpSocket::from(socket);
         if socket.local_addr()?.is_ipv4() {
@@ -206,7 +207,7 @@ impl Socket {
     /// less is no error: then a burst loses datagrams that the peers send again.
     pub fn reserve_receive_buffer(&self, octets: usize) {
         if let Err(errno) = setsockopt(&self.descriptor, sockopt::RcvBuf, &octets) {
-            tracing::debug!(event = "receive-buffer-unchanged", %errno, "receive buffer unchanged");
+            debug!(event = "receive-buffer-unchanged", %errno, "receive buffer unchanged");
         }
     }
 

@@ -11,7 +11,7 @@ use super::file::{
 };
 use super::{Group, Member, Rekey, SigningKeyKind, TekTemplate, Transport};
 use crate::text::selectors_text;
-use daemon::configuration::{Words, duration_text};
+use daemon::configuration::{Names, duration_text};
 
 /// One option that has another value, and what follows from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -304,7 +304,7 @@ pub fn member_differences(before: &Member, after: &Member) -> Vec<Difference> {
     if before.pre_shared_key != after.pre_shared_key {
         differences.push(Difference::untold("pre-shared-key"));
     }
-    differences.extend(worded(
+    differences.extend(with_names(
         GROUP_ID_BYTE_ORDER,
         BYTE_ORDER,
         before.group_id_byte_order,
@@ -320,26 +320,26 @@ pub const GROUP_ID_BYTE_ORDER: &str = "interoperability.group-id-byte-order";
 pub fn form_differences(before: &Group, after: &Group) -> Vec<Difference> {
     let (old, new) = (before.interoperability, after.interoperability);
     let all = [
-        worded(
+        with_names(
             "interoperability.rsa-signature",
             RSA_SIGNATURE,
             old.signature_form,
             new.signature_form,
         ),
-        worded(
+        with_names(
             "interoperability.signed-length",
             SIGNED_LENGTH,
             old.signed_length,
             new.signed_length,
         ),
-        worded(
+        with_names(
             "interoperability.sak-reserved-octets",
             SAK_RESERVED_OCTETS,
             old.trailer,
             new.trailer,
         ),
-        worded("interoperability.new-kek-spi", NEW_KEK_SPI, old.kek_packet, new.kek_packet),
-        worded(
+        with_names("interoperability.new-kek-spi", NEW_KEK_SPI, old.kek_packet, new.kek_packet),
+        with_names(
             "interoperability.selector-byte-order",
             BYTE_ORDER,
             old.selector_byte_order,
@@ -450,9 +450,9 @@ fn tek_differences(before: &TekTemplate, after: &TekTemplate, differences: &mut 
         differing("tek.encryption", before.encryption.name.into(), after.encryption.name.into()),
         differing("tek.integrity", integrity(before), integrity(after)),
         differing("tek.lifetime", duration_text(before.lifetime), duration_text(after.lifetime)),
-        worded("tek.direction", DIRECTION, before.direction, after.direction),
-        worded("tek.mode", MODE, before.mode, after.mode),
-        worded(
+        with_names("tek.direction", DIRECTION, before.direction, after.direction),
+        with_names("tek.mode", MODE, before.mode, after.mode),
+        with_names(
             "tek.address-preservation",
             ADDRESS_PRESERVATION,
             before.address_preservation,
@@ -462,22 +462,22 @@ fn tek_differences(before: &TekTemplate, after: &TekTemplate, differences: &mut 
     differences.extend(all.into_iter().flatten());
 }
 
-/// A difference between two values of one word each.
-fn worded<T: PartialEq>(
+/// A difference between two values of one name each.
+fn with_names<T: PartialEq>(
     option: &'static str,
-    words: Words<T>,
+    names: Names<T>,
     before: T,
     after: T,
 ) -> Option<Difference> {
-    differing(option, word(words, before), word(words, after))
+    differing(option, name(names, before), name(names, after))
 }
 
 fn differing(option: &'static str, before: String, after: String) -> Option<Difference> {
     (before != after).then_some(Difference { option, before: Some(before), after: Some(after) })
 }
 
-fn word<T: PartialEq>(words: Words<T>, value: T) -> String {
-    words.iter().find(|(_, known)| *known == value).map_or("?", |(word, _)| word).to_owned()
+fn name<T: PartialEq>(names: Names<T>, value: T) -> String {
+    names.iter().find(|(_, known)| *known == value).map_or("?", |(name, _)| name).to_owned()
 }
 
 /// Data SAs that one configuration of a group has and the other has not, as text.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::configuration::{
-    Applies, Document, Ike, Located, Outline, Place, Section as _, Selector, Words, example,
+    Applies, Document, Ike, Located, Names, Outline, Place, Section as _, Selector, example,
     flattened, is_named, key_source, list, list_or, located, manual, one_of, optional,
     optional_one_of, optional_table, place, required, table, tables, value,
 };
@@ -330,31 +330,31 @@ options! {
 const ATTRIBUTE: std::ops::RangeInclusive<Duration> =
     Duration::ZERO..=Duration::from_secs(u16::MAX as u64);
 
-pub(super) const BYTE_ORDER: Words<ByteOrder> =
+pub(super) const BYTE_ORDER: Names<ByteOrder> =
     &[("network", ByteOrder::Network), ("host", ByteOrder::Host)];
 
-pub(super) const RSA_SIGNATURE: Words<RsaForm> =
+pub(super) const RSA_SIGNATURE: Names<RsaForm> =
     &[("digest-info", RsaForm::DigestInfo), ("raw-digest", RsaForm::RawDigest)];
 
-pub(super) const SIGNED_LENGTH: Words<SignedLength> =
+pub(super) const SIGNED_LENGTH: Names<SignedLength> =
     &[("padded", SignedLength::Padded), ("unpadded", SignedLength::Unpadded)];
 
-pub(super) const SAK_RESERVED_OCTETS: Words<Trailer> =
+pub(super) const SAK_RESERVED_OCTETS: Names<Trailer> =
     &[("four", Trailer::Standard), ("six", Trailer::TwoMore)];
 
-pub(super) const NEW_KEK_SPI: Words<KekPacketSpi> =
+pub(super) const NEW_KEK_SPI: Names<KekPacketSpi> =
     &[("new", KekPacketSpi::New), ("old", KekPacketSpi::Old)];
 
-pub(super) const DIRECTION: Words<SaDirection> = &[
+pub(super) const DIRECTION: Names<SaDirection> = &[
     ("symmetric", SaDirection::SYMMETRIC),
     ("sender-only", SaDirection::SENDER_ONLY),
     ("receiver-only", SaDirection::RECEIVER_ONLY),
 ];
 
-pub(super) const MODE: Words<EncapsulationMode> =
+pub(super) const MODE: Names<EncapsulationMode> =
     &[("tunnel", EncapsulationMode::TUNNEL), ("transport", EncapsulationMode::TRANSPORT)];
 
-pub(super) const ADDRESS_PRESERVATION: Words<AddressPreservation> = &[
+pub(super) const ADDRESS_PRESERVATION: Names<AddressPreservation> = &[
     ("both", AddressPreservation::SOURCE_AND_DESTINATION),
     ("source", AddressPreservation::SOURCE_ONLY),
     ("destination", AddressPreservation::DESTINATION_ONLY),

@@ -127,7 +127,7 @@ impl Read for Encryption {
         format!("\"{}\"", self.name)
     }
 
-    fn words() -> Vec<String> {
+    fn names() -> Vec<String> {
         ENCRYPTIONS.iter().map(Self::toml).collect()
     }
 }
@@ -144,7 +144,7 @@ impl Read for Integrity {
         format!("\"{}\"", self.name)
     }
 
-    fn words() -> Vec<String> {
+    fn names() -> Vec<String> {
         INTEGRITIES.iter().map(Self::toml).collect()
     }
 }

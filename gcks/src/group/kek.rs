@@ -56,7 +56,7 @@ pub struct Kek {
 /// What a pull gets of a KEK.
 #[derive(Debug)]
 pub struct Distribution {
-    /// With the life left.
+    /// With the remaining lifetime.
     pub policy: KekPolicy,
     /// Key and public signing key.
     pub keys: KekKeys,
@@ -175,7 +175,7 @@ impl Kek {
         (self.last, self.last_at) = (Some(last), at);
     }
 
-    /// Policy with the whole life, for the sealed state.
+    /// Policy with the whole lifetimetimetimetimetime, for the sealed state.
     pub(crate) fn stored_policy(&self) -> &KekPolicy {
         &self.policy
     }
@@ -198,7 +198,7 @@ impl Kek {
         &self.key
     }
 
-    /// Policy, with the life left in whole seconds, rounded down.
+    /// Policy, with the remaining lifetime in whole seconds, rounded down.
     pub fn policy(&self, now: BootTime) -> KekPolicy {
         let lifetime = Duration::from_secs(self.ends.saturating_since(now).as_secs());
         KekPolicy { lifetime, ..self.policy.clone() }

@@ -17,7 +17,7 @@ use thiserror::Error;
 use crate::members::registry::MemberId;
 use crate::tracked::Tracked;
 
-/// A member counts a TEK's life from the moment its keys arrive, a little later than we do.
+/// A member counts a TEK's lifetime from the moment its keys arrive, a little later than we do.
 const DELIVERY: Duration = Duration::from_secs(300);
 
 /// Why a member gets no identifier.
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(pool.take(&host(1), 1, None, at(0)).unwrap(), [0]);
         assert_eq!(pool.take(&host(1), 1, None, at(10)).unwrap(), [1]);
         pool.replace(&host(1), &[1], at(1000));
-        let taken = |pool: &mut SenderIdPool, hosts: core::ops::Range<u32>, now: u64| {
+        let taken = |pool: &mut SenderIdPool, hosts: std::ops::Range<u32>, now: u64| {
             hosts.filter_map(|one| one_of(pool, one, None, at(now)).ok()).collect::<Vec<_>>()
         };
         // The counter comes round, long after the TEKs of that time.

@@ -22,7 +22,7 @@ use super::registration;
 /// SPI of a KEK.
 pub type KekSpi = [u8; 16];
 
-/// How long a member waits for a datagram before it looks at its clock and wishes.
+/// How long a member waits for a datagram before it looks at its clock and commands.
 const TICK: Duration = Duration::from_millis(5);
 /// After an attempt that failed.
 const AGAIN: Duration = Duration::from_millis(100);

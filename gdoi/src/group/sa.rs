@@ -25,7 +25,7 @@ pub struct PolicyAndKeys {
     announces_delay_detection: bool,
 }
 
-/// A group SA of a key server: what it hands out.
+/// A group SA of a key server: what it distributes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct IssuedSa(PolicyAndKeys);
 

@@ -38,9 +38,9 @@ pub struct TekProtection {
     pub address_preservation: AddressPreservation,
     /// SA Direction attribute; absent means symmetric.
     pub direction: SaDirection,
-    /// SA life in seconds; absent on the wire means 28,800 s.
+    /// SA lifetime in seconds; absent on the wire means 28,800 s.
     pub lifetime: Duration,
-    /// SA life in kilobytes.
+    /// SA lifetime in kilobytes.
     pub lifetime_kilobytes: Option<u64>,
 }
 

@@ -88,7 +88,7 @@ pub(super) fn apply(
     settings: &RekeySettings,
 ) -> Result<Applied, Error> {
     let legacy = settings.legacy;
-    let habit = verified.habit();
+    let encoding = verified.signature_encoding();
     let payloads = verified.read()?;
     let mut deletions = Vec::new();
     for delete in &payloads.deletes {
@@ -133,7 +133,7 @@ pub(super) fn apply(
     let successor = match (&stated, group_sa.kek_keys()) {
         (Some(new), Some(keys)) if rolls => {
             let path = path.as_ref().map(KeyPath::duplicate);
-            Some(RekeySa::new(sa.group, new, keys, path, 0, legacy)?.succeeding(sa, habit))
+            Some(RekeySa::new(sa.group, new, keys, path, 0, legacy)?.succeeding(sa, encoding))
         }
         _ => None,
     };

@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::ack::AcknowledgementLength;
 use super::apply::{Applied, KekChange, PushAccepted};
 use super::kek::KekUnusable;
-use super::message::{SignatureHabit, spi_of};
+use super::message::{SignatureEncoding, spi_of};
 use super::rekey_sa::{Outcome, RekeySa};
 use crate::config::ByteOrder;
 use crate::error::Error;
@@ -52,7 +52,7 @@ pub enum RekeyEvent {
         /// What is wrong with it.
         error: Error,
     },
-    /// The KEK has reached the end of its life time.
+    /// The KEK has reached the end of its lifetime.
     Expired,
 }
 
@@ -117,7 +117,7 @@ impl RekeyMember {
         self
     }
 
-    /// The same, ending at `end` if that is earlier: what an earlier run had left of its life.
+    /// The same, ending at `end` if that is earlier: what an earlier run had left of its lifetime.
     #[must_use]
     pub fn ending_by(self, end: BootTime) -> Self {
         Self { expires: self.expires.min(end), ..self }
@@ -150,15 +150,15 @@ impl RekeyMember {
     }
 
     /// The rekey SA in use as a pull would deliver it, number of the last push included: for what a
-    /// member keeps across a reboot. The life time is the one stated; [`expiry`](Self::expiry) says
+    /// member keeps across a reboot. The lifetime is the one stated; [`expiry`](Self::expiry) says
     /// when it ends.
     pub fn export(&self) -> Option<GroupSa> {
         self.current.as_ref().map(RekeySa::export)
     }
 
     /// How the key server makes its signatures, as far as its pushes have shown.
-    pub fn habit(&self) -> Option<SignatureHabit> {
-        self.current.as_ref().map(RekeySa::habit)
+    pub fn signature_encoding(&self) -> Option<SignatureEncoding> {
+        self.current.as_ref().map(RekeySa::signature_encoding)
     }
 
     /// When the KEK ends.

@@ -31,7 +31,7 @@ pub enum SignedLength {
 
 /// How a key server makes its signatures, as far as its pushes have shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct SignatureHabit {
+pub struct SignatureEncoding {
     /// What RSA signatures cover; `None` before the first push and for ECDSA.
     pub form: Option<RsaForm>,
     /// Which length is signed; `None` until a push had padding, since both are the same without.

@@ -36,5 +36,5 @@ pub use apply::{KekChange, PushAccepted};
 pub use delivery::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients};
 pub use kek::{KekUnusable, check_kek};
 pub use member::{RekeyEvent, RekeyMember, RekeySettings};
-pub use message::{Deletion, SignatureHabit, SignedLength, addressed_to};
+pub use message::{Deletion, SignatureEncoding, SignedLength, addressed_to};
 pub use seal::{KekDelivery, KekPacketSpi, PushContent, SealOptions, SealedPush, Sealer};

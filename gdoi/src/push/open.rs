@@ -7,7 +7,7 @@
 use zeroize::Zeroizing;
 
 use super::kek::{Kek, Verifier};
-use super::message::{self, NAME, PushPayloads, SignatureHabit, SignedLength};
+use super::message::{self, NAME, PushPayloads, SignatureEncoding, SignedLength};
 use super::replay::Replay;
 use crate::error::{Error, PeerMisbehaved};
 use crate::group::proof::{FromKeyServer, SignatureVerified, SignedOctets};
@@ -55,7 +55,7 @@ pub struct Fresh(WellFormed);
 pub struct VerifiedPush {
     push: WellFormed,
     proof: SignatureVerified,
-    habit: SignatureHabit,
+    encoding: SignatureEncoding,
 }
 
 impl Opened {
@@ -174,19 +174,19 @@ impl WellFormed {
 }
 
 impl Fresh {
-    /// Verifies SIG, in the forms that key servers use; the one in `habit` is tried first.
+    /// Verifies SIG, in the forms that key servers use; the one in `encoding` is tried first.
     ///
     /// # Errors
     /// [`PeerMisbehaved::WrongSignature`].
     pub(crate) fn verify(
         self,
         verifier: &Verifier,
-        habit: SignatureHabit,
+        encoding: SignatureEncoding,
     ) -> Result<VerifiedPush, Error> {
         let Self(push) = self;
         let whole = push.opened.plaintext.len();
         let padded = whole != push.unpadded;
-        for length in in_order(habit.length, [SignedLength::Padded, SignedLength::Unpadded]) {
+        for length in in_order(encoding.length, [SignedLength::Padded, SignedLength::Unpadded]) {
             if length == SignedLength::Unpadded && !padded {
                 // The same octets as with the padding that is not there.
                 continue;
@@ -202,7 +202,7 @@ impl Fresh {
                 payloads: &push.opened.plaintext,
                 signed: push.signed,
             };
-            for form in in_order(habit.form, [RsaForm::DigestInfo, RsaForm::RawDigest]) {
+            for form in in_order(encoding.form, [RsaForm::DigestInfo, RsaForm::RawDigest]) {
                 let Some(proof) = SignatureVerified::verify(
                     &verifier.key,
                     verifier.hash,
@@ -213,11 +213,11 @@ impl Fresh {
                     continue;
                 };
                 let rsa = verifier.key.kind() == KeyKind::Rsa;
-                let habit = SignatureHabit {
+                let encoding = SignatureEncoding {
                     form: if rsa { Some(form) } else { None },
-                    length: if padded { Some(length) } else { habit.length },
+                    length: if padded { Some(length) } else { encoding.length },
                 };
-                return Ok(VerifiedPush { push, proof, habit });
+                return Ok(VerifiedPush { push, proof, encoding });
             }
         }
         Err(PeerMisbehaved::WrongSignature.into())
@@ -231,8 +231,8 @@ impl VerifiedPush {
     }
 
     /// How the key server made the signature.
-    pub fn habit(&self) -> SignatureHabit {
-        self.habit
+    pub fn signature_encoding(&self) -> SignatureEncoding {
+        self.encoding
     }
 
     /// Parses the bodies of the payloads.
@@ -261,7 +261,7 @@ fn first<'a, 'b>(
         .ok_or(ike::error::PeerMisbehaved::MissingPayload { message: NAME, payload: name })
 }
 
-/// Both of `all`, `habit` first.
-fn in_order<T: Copy + PartialEq>(habit: Option<T>, all: [T; 2]) -> impl Iterator<Item = T> {
-    habit.into_iter().chain(all.into_iter().filter(move |one| habit != Some(*one)))
+/// Both of `all`, `encoding` first.
+fn in_order<T: Copy + PartialEq>(encoding: Option<T>, all: [T; 2]) -> impl Iterator<Item = T> {
+    encoding.into_iter().chain(all.into_iter().filter(move |one| encoding != Some(*one)))
 }

@@ -4,7 +4,7 @@ use super::ack::{AcknowledgementKind, acknowledge};
 use super::apply::{self, Applied};
 use super::kek::{Kek, KekUnusable, Verifier};
 use super::member::RekeySettings;
-use super::message::SignatureHabit;
+use super::message::SignatureEncoding;
 use super::open::{Opened, WellFormed};
 use super::replay::{Duplicate, Replay};
 use crate::error::{Error, NotAccepted};
@@ -23,7 +23,7 @@ pub struct RekeySa {
     /// Whether the key server said in phase 1 that it knows IP-D3P.
     pub(super) announces_delay_detection: bool,
     replay: Replay,
-    habit: SignatureHabit,
+    encoding: SignatureEncoding,
 }
 
 /// What became of a push.
@@ -59,17 +59,18 @@ impl RekeySa {
             path,
             announces_delay_detection: false,
             replay: Replay::new(sequence_number),
-            habit: SignatureHabit::default(),
+            encoding: SignatureEncoding::default(),
         })
     }
 
-    /// Carries the habit of the key server, and what it announced, over from the KEK before.
-    pub(super) fn succeeding(self, before: &Self, habit: SignatureHabit) -> Self {
-        self.announcing_delay_detection(before.announces_delay_detection).with_habit(habit)
+    /// Carries the signature encoding of the key server, and what it announced, over from the KEK before.
+    pub(super) fn succeeding(self, before: &Self, encoding: SignatureEncoding) -> Self {
+        self.announcing_delay_detection(before.announces_delay_detection)
+            .with_signature_encoding(encoding)
     }
 
-    fn with_habit(self, habit: SignatureHabit) -> Self {
-        Self { habit, ..self }
+    fn with_signature_encoding(self, encoding: SignatureEncoding) -> Self {
+        Self { encoding, ..self }
     }
 
     /// The key server said in phase 1 whether it knows IP-D3P.
@@ -82,7 +83,7 @@ impl RekeySa {
         let number = self.replay.last();
         self.replay = earlier.replay;
         self.replay.note(number);
-        self.habit = earlier.habit;
+        self.encoding = earlier.encoding;
         self
     }
 
@@ -141,8 +142,8 @@ impl RekeySa {
     }
 
     /// How the key server makes its signatures.
-    pub fn habit(&self) -> SignatureHabit {
-        self.habit
+    pub fn signature_encoding(&self) -> SignatureEncoding {
+        self.encoding
     }
 
     /// A copy of the last push accepted, under a KEK that is no longer in use: its acknowledgement,
@@ -184,9 +185,9 @@ impl RekeySa {
         }
         let signed_octets = push.signed_octets();
         let fresh = push.fresh(&self.replay)?;
-        let verified = fresh.verify(&self.verifier, self.habit)?;
+        let verified = fresh.verify(&self.verifier, self.encoding)?;
         let sequence_number = verified.sequence_number();
-        self.habit = verified.habit();
+        self.encoding = verified.signature_encoding();
         self.replay.accept(sequence_number, signed_octets);
         match apply::apply(self, verified, settings) {
             Ok(applied) => {

@@ -111,7 +111,7 @@ pub fn group_keys(policy: &GroupPolicy, download: KeyDownload) -> Result<GroupKe
     Ok(keys)
 }
 
-/// The KD payload that hands out the keys of `sa`: KEK, the path of the key hierarchy, TEKs in
+/// The KD payload that distributes the keys of `sa`: KEK, the path of the key hierarchy, TEKs in
 /// order of their policy, SIDs.
 pub fn key_download(sa: &IssuedSa) -> KeyDownload {
     let mut packets = Vec::new();

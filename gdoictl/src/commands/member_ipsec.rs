@@ -55,7 +55,7 @@ fn row(tek: &Tek) -> [String; 12] {
         tek.mode.clone(),
         tek.direction.clone(),
         used.to_owned(),
-        duration(tek.hard_life_left_seconds),
+        duration(tek.hard_lifetime_left_seconds),
         or_dash(tek.lifetime_kilobytes),
         tek.inbound.packets.to_string(),
         tek.inbound.octets.to_string(),

@@ -61,7 +61,7 @@ fn group(group: &ServerGroup) -> String {
         return text;
     }
     let mut table =
-        Table::new(&["SPI", "ENCRYPTION", "INTEGRITY", "LIFE LEFT", "STATE", "SELECTORS"]);
+        Table::new(&["SPI", "ENCRYPTION", "INTEGRITY", "LIFETIME LEFT", "STATE", "SELECTORS"]);
     for tek in &group.teks {
         table.row(&[
             format!("{:#010x}", tek.spi),

@@ -153,7 +153,7 @@ fn attributes(transform: Phase1Transform, lifetime: Duration) -> Vec<Attribute> 
     attributes
 }
 
-/// The algorithms and the life time in seconds of an offered transform.
+/// The algorithms and the lifetime in seconds of an offered transform.
 ///
 /// # Errors
 /// A part of it is unknown, missing, said twice, or in a form its class must not have.

@@ -72,7 +72,7 @@ impl ReceivedOffer {
     }
 
     /// Chooses: the first transform of the offer, in the initiator's order of preference, that the
-    /// policy for its domain of interpretation has. The life time is the smaller of both.
+    /// policy for its domain of interpretation has. The lifetime is the smaller of both.
     ///
     /// # Errors
     /// No policy is for its domain, or nothing in it is acceptable.

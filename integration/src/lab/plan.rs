@@ -20,7 +20,7 @@ pub struct Tek {
     pub encryption: &'static str,
     /// Integrity; none for combined modes.
     pub integrity: Option<&'static str>,
-    /// Its life in seconds.
+    /// Its lifetime in seconds.
     pub lifetime_seconds: u32,
     pub lines: Vec<PolicyLine>,
 }
@@ -53,7 +53,7 @@ pub struct Rekey {
     pub multicast: bool,
     /// The key that signs.
     pub signing_key: &'static str,
-    /// Life of the KEK in seconds.
+    /// Lifetime of the KEK in seconds.
     pub lifetime_seconds: u32,
     /// Seconds between two copies of a push.
     pub period_seconds: u32,

@@ -11,9 +11,9 @@ use crate::report::statements::{answered, blocked, nothing_clear, to_port};
 use anyhow::{Context as _, Result};
 use std::time::{Duration, Instant};
 
-/// Life of the TEK for one service alone; members ask again at half of it.
+/// Lifetime of the TEK for one service alone; members ask again at half of it.
 const SHORT: u32 = 40;
-/// Life of the TEK for everything else.
+/// Lifetime of the TEK for everything else.
 const LONG: u32 = 90;
 const SERVICE: u16 = 5001;
 

@@ -222,7 +222,7 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// Plays the named scenarios, or the ordinary ones, and the sabotage where it is wished; true when
+/// Plays the named scenarios, or the ordinary ones, and the sabotage where it is asked for; true when
 /// every statement held.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use anyhow::Result;
 use std::time::Duration;
 
 const LIFETIME: u32 = 45;
-/// The kernel ends a key so long after its life time when nobody else does.
+/// The kernel ends a key so long after its lifetime when nobody else does.
 const KERNEL_GRACE: u32 = 30;
 
 /// No server, a server, none again, one again; the daemon killed without a key and with one.

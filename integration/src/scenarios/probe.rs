@@ -71,7 +71,7 @@ fn pulls(lab: &Lab) -> Result<u64> {
 }
 
 /// Packets that the kernel could not authenticate, of all states.
-fn unauthentic() -> Result<u64> {
+fn integrity_failures() -> Result<u64> {
     let text = G1.ip("-s xfrm state")?;
     let words: Vec<&str> = text.split_whitespace().collect();
     Ok(words
@@ -98,7 +98,7 @@ fn burst(
 ) -> Result<()> {
     let moment = lab.now()?;
     let (keys_before, pulls_before) = (lab.held_keys(G1)?, pulls(lab)?);
-    let (failed_before, dropped_before) = (unauthentic()?, guard_drops(G1)?);
+    let (failed_before, dropped_before) = (integrity_failures()?, guard_drops(G1)?);
     let spi = match wrong {
         Wrong::Icv => sending_spi(lab, G1)?,
         Wrong::Spi => UNKNOWN,
@@ -114,7 +114,7 @@ fn burst(
     });
     narrative.state("probe", &format!("{BURST} packets; {text}; the keys stay, and no datagram is lost meanwhile"), || {
         let report = report?;
-        let (failed, dropped) = (unauthentic()?.saturating_sub(failed_before), guard_drops(G1)?.saturating_sub(dropped_before));
+        let (failed, dropped) = (integrity_failures()?.saturating_sub(failed_before), guard_drops(G1)?.saturating_sub(dropped_before));
         let met = match wrong {
             Wrong::Icv => failed == BURST,
             Wrong::Spi => dropped >= BURST,

@@ -60,7 +60,7 @@ const REKEY: fn() -> Rekey =
     || Rekey { activation_seconds: 25, deactivation_seconds: 50, ..Rekey::default() };
 const SHORT: u32 = 50;
 const LONG: u32 = 110;
-/// The kernel ends a key so long after its life time when nobody else does.
+/// The kernel ends a key so long after its lifetime when nobody else does.
 const KERNEL_GRACE: u32 = 30;
 
 /// Keys that live, then keys that end.

@@ -1,7 +1,7 @@
 //! Group SAs as scripted key servers send them.
 
-use core::time::Duration;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use gdoi::group::{
     AddressPreservation, AddressRange, AuthenticationAlgorithm, EncapsulationMode, EspTransform,

@@ -1,6 +1,6 @@
 //! KEKs of scripted key servers, and the pushes sealed under them.
 
-use core::time::Duration;
+use std::time::Duration;
 
 use gdoi::group::{IssuedSa, KekKeys, KekPolicy, Spi};
 use gdoi::push::{Deletion, KekDelivery, PushContent, SealOptions, SealedPush, Sealer};

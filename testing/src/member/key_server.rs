@@ -1,7 +1,7 @@
 //! A scripted key server: the protocol machine of a real one, and keys as a test wants them.
 
-use core::time::Duration;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gdoi::config::ServerConfig;
 use gdoi::event::PullRefusal;

@@ -6,11 +6,11 @@ mod group_sa;
 mod kek;
 mod key_server;
 
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use core::time::Duration;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::checkpoint::Checkpoint;
 use agent::config::Config;

@@ -24,7 +24,7 @@ pub enum KernelEvent {
     },
     /// Events were lost: repair and read all facts anew.
     Overrun,
-    /// A state of ours came to the end of its life time.
+    /// A state of ours came to the end of its lifetime.
     SaExpired {
         /// The state that has expired.
         id: SaId,

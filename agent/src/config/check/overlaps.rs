@@ -1,7 +1,7 @@
 //! Exclude rules of one group that let another group's traffic pass in clear: the kernel has one
 //! policy database, and one set of guards.
 
-use core::net::IpAddr;
+use std::net::IpAddr;
 
 use gdoi::group::AddressRange;
 use ipnet::IpNet;

@@ -1,7 +1,7 @@
 //! The key servers of a group and the keys shared with them.
 
-use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use daemon::configuration::{Located, check_length};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use core::net::IpAddr;
-use core::time::Duration;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use daemon::configuration::{Ike, Located, Place, phase1_policy, weak_esp, weak_parts};
 use ike::config::{Identity, Phase1Policy, Phase1Transform};

@@ -1,8 +1,8 @@
 //! Several TEKs of one generation for the same traffic (RFC 5374 §4.2.1): all are received on, one
 //! is sent on.
 
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use gdoi::group::{Spi, TekPolicy, concurrent};
 use ike::BootTime;

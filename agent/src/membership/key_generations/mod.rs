@@ -7,8 +7,8 @@
 //! delay is over.
 //! All points in time are on the boot-time clock.
 
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use gdoi::group::{GroupSa, Spi, TekKeys, TekPolicy, TekProtocol};
 use gdoi::push::Deletion;
@@ -174,7 +174,7 @@ impl KeyGenerations {
     ) {
         self.drop_ended(now);
         let sa_teks_before = std::mem::replace(&mut self.sa_teks, sa.policy().teks.clone());
-        // The same keys again, with what is left of their life: nothing rolls over.
+        // The same keys again, with what is left of their lifetime: nothing rolls over.
         if let Some(latest) = self.generations.last_mut()
             && latest.sa.tek_keys() == sa.tek_keys()
         {

@@ -88,7 +88,7 @@ fn a_selector_whose_key_ended_before_others_keeps_its_place_and_stays_known() {
         .collect();
     assert_eq!(flags, [(1, false, false), (2, true, true)]);
     assert_eq!(generations.teks(at(50)).len(), 1);
-    // The same key again, with more life: it is used where it came last.
+    // The same key again, with a longer lifetime: it is used where it came last.
     generations.add(sa(&[(1, 500), (3, 500)], (Some(10), None)), at(60));
     assert_eq!(active(&generations, 60), [(2, true), (1, false), (3, false)]);
     assert_eq!(generations.active(at(60)).len(), 3);

@@ -1,9 +1,9 @@
 //! Both ends of a tunnel in one process on a virtual clock, and what each wants in its kernel.
 
-use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ike::BootTime;
 use ike::config::{Authentication, Identity, Phase1Policy, Phase1Transform};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use daemon::configuration::{
-    Applies, Located, Place, Words, is_named, key_source, list, optional, optional_one_of, place,
+    Applies, Located, Names, Place, is_named, key_source, list, optional, optional_one_of, place,
     required, value,
 };
 use daemon::options;
@@ -71,4 +71,4 @@ options! {
     }
 }
 
-const ROLE: Words<Role> = &[("root-server", Role::RootServer), ("sub-server", Role::SubServer)];
+const ROLE: Names<Role> = &[("root-server", Role::RootServer), ("sub-server", Role::SubServer)];

@@ -261,7 +261,7 @@ fn warn_of_short_lifetimes(
                 duration_text(lifetime),
                 duration_text(lead),
             );
-            let remedy = "make the life longer, or retransmissions and their period smaller";
+            let remedy = "make the lifetime longer, or retransmissions and their period smaller";
             report.warning(file.place.clone(), message, remedy);
         }
     }

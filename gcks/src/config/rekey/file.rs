@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::configuration::{
-    Applies, Located, Place, Words, located, one_of, optional, optional_one_of, place, value,
+    Applies, Located, Names, Place, located, one_of, optional, optional_one_of, place, value,
 };
 use daemon::options;
 use gdoi::push::DeliveryPolicy;
@@ -83,10 +83,10 @@ options! {
     }
 }
 
-const TRANSPORT: Words<TransportKind> =
+const TRANSPORT: Names<TransportKind> =
     &[("unicast", TransportKind::Unicast), ("multicast", TransportKind::Multicast)];
 
-const SIGNING_KEY: Words<SigningKeyKind> = &[
+const SIGNING_KEY: Names<SigningKeyKind> = &[
     ("rsa-2048", SigningKeyKind::Rsa(2048)),
     ("rsa-3072", SigningKeyKind::Rsa(3072)),
     ("rsa-4096", SigningKeyKind::Rsa(4096)),
@@ -94,7 +94,7 @@ const SIGNING_KEY: Words<SigningKeyKind> = &[
     ("ecdsa-p384", SigningKeyKind::EcdsaP384),
 ];
 
-const SIGNATURE_HASH: Words<HashAlgorithm> = &[
+const SIGNATURE_HASH: Names<HashAlgorithm> = &[
     ("sha2-256", HashAlgorithm::Sha2_256),
     ("sha2-384", HashAlgorithm::Sha2_384),
     ("sha2-512", HashAlgorithm::Sha2_512),

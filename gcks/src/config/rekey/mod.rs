@@ -129,7 +129,7 @@ impl Read for KekEncryption {
         format!("\"{}\"", self.name)
     }
 
-    fn words() -> Vec<String> {
+    fn names() -> Vec<String> {
         KEK_ENCRYPTIONS.iter().map(Self::toml).collect()
     }
 }

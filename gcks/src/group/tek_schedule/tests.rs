@@ -69,7 +69,7 @@ fn margins() {
 }
 
 #[test]
-fn everybody_gets_the_same_tek_with_the_life_it_has_left() {
+fn everybody_gets_the_same_tek_with_the_lifetime_it_has_left() {
     let mut schedule = TekSchedule::new(&group(&[3600]));
     let first = pull(&mut schedule, at(1000));
     assert_eq!(first.teks.len(), 2);

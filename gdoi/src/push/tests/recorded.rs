@@ -45,23 +45,24 @@ fn verified(
     let (policy, keys) = (pulled.policy().kek.as_ref().unwrap(), pulled.kek_keys().unwrap());
     let sa = RekeySa::new(GROUP, policy, keys, None, last, legacy).unwrap();
     let well_formed = Opened::decrypt(&sa.kek, &policy.spi, datagram)?.check()?;
-    well_formed.fresh(&Replay::new(last))?.verify(&sa.verifier, SignatureHabit::default())
+    well_formed.fresh(&Replay::new(last))?.verify(&sa.verifier, SignatureEncoding::default())
 }
 
-const RAW: SignatureHabit = SignatureHabit { form: Some(RsaForm::RawDigest), length: None };
-const UNPADDED: SignatureHabit = SignatureHabit { length: Some(SignedLength::Unpadded), ..RAW };
+const RAW: SignatureEncoding = SignatureEncoding { form: Some(RsaForm::RawDigest), length: None };
+const UNPADDED: SignatureEncoding =
+    SignatureEncoding { length: Some(SignedLength::Unpadded), ..RAW };
 
 #[test]
 fn signatures_and_keys() {
-    for (name, legacy, habits) in
+    for (name, legacy, encodings) in
         [(GDOI[0], false, [UNPADDED; 3]), (GDOI[1], true, [RAW, UNPADDED, RAW])]
     {
         let recording = Recording::load(name);
-        for (number, (habit, packets)) in habits.into_iter().zip([5, 3, 1]).enumerate() {
+        for (number, (encoding, packets)) in encodings.into_iter().zip([5, 3, 1]).enumerate() {
             let push = verified(&recording, &recording.message(number + 11), legacy, 0).unwrap();
             assert_eq!(
-                (push.sequence_number() as usize, push.habit()),
-                (number + 1, habit),
+                (push.sequence_number() as usize, push.signature_encoding()),
+                (number + 1, encoding),
                 "{name}"
             );
             let payloads = push.read().unwrap();
@@ -102,7 +103,7 @@ fn other_signatures() {
 
 #[test]
 fn a_membership_with_a_new_kek() {
-    for (name, legacy, habit) in [(GDOI[0], false, UNPADDED), (GDOI[1], true, UNPADDED)] {
+    for (name, legacy, encoding) in [(GDOI[0], false, UNPADDED), (GDOI[1], true, UNPADDED)] {
         let recording = Recording::load(name);
         let mut member = member(&recording, legacy);
         let old = member.policy().unwrap().spi;
@@ -119,7 +120,10 @@ fn a_membership_with_a_new_kek() {
                 panic!("{error}");
             };
         }
-        assert_eq!((member.sequence_number(), member.habit()), (Some(2), Some(habit)));
+        assert_eq!(
+            (member.sequence_number(), member.signature_encoding()),
+            (Some(2), Some(encoding))
+        );
 
         let push = accepted(&mut member, &recording.message(13));
         let new = member.policy().unwrap().spi;
@@ -127,7 +131,10 @@ fn a_membership_with_a_new_kek() {
         let sa = push.group_sa.unwrap();
         assert_eq!(sa.policy().gap.activation_time_delay, Some(Duration::from_secs(60)));
         assert!(sa.tek_keys().is_empty() && sa.kek_keys().is_some());
-        assert_eq!((member.sequence_number(), member.habit()), (Some(0), Some(habit)));
+        assert_eq!(
+            (member.sequence_number(), member.signature_encoding()),
+            (Some(0), Some(encoding))
+        );
 
         // The old KEK is of no more use, and a copy of its last push is a copy still.
         assert_eq!(
@@ -143,8 +150,8 @@ fn a_membership_with_a_new_kek() {
         );
         assert!(matches!(push.deletions[0], Deletion::Tek(TekProtocol::ESP, _)));
         assert_eq!(
-            (push.group_sa, push.acknowledgement, member.habit()),
-            (None, None, Some(habit))
+            (push.group_sa, push.acknowledgement, member.signature_encoding()),
+            (None, None, Some(encoding))
         );
     }
 }

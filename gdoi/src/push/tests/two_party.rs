@@ -1,4 +1,4 @@
-//! The key server's side and the member's with each other: every key kind, habit and kind of
+//! The key server's side and the member's with each other: every key kind, signature encoding and kind of
 //! content.
 
 use super::*;
@@ -23,9 +23,9 @@ fn every_kind_of_key_and_every_habit() {
                     assert_eq!(sa.policy().teks, [tek(0x1000 + number)]);
                     assert_eq!(sa.tek_keys()[&(0x1000 + number)], tek_keys());
                 }
-                let habit = member.habit().unwrap();
-                assert_eq!(habit.form, (kind == KeyKind::Rsa).then_some(form));
-                assert!(habit.length.is_none_or(|seen| seen == length));
+                let encoding = member.signature_encoding().unwrap();
+                assert_eq!(encoding.form, (kind == KeyKind::Rsa).then_some(form));
+                assert!(encoding.length.is_none_or(|seen| seen == length));
             }
         }
     }

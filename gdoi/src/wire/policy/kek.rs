@@ -56,7 +56,7 @@ pub(super) fn read(sak: &SaKek) -> Result<KekPolicy, PolicyError> {
         destination: (sak.destination.kind.0, sak.destination.port, sak.destination.data.clone()),
         algorithm: algorithm.0,
         key_length,
-        // RFC 6407 §5.3 makes the life time optional without a default; that of a TEK bounds it.
+        // RFC 6407 §5.3 makes the lifetime optional without a default; that of a TEK bounds it.
         lifetime: lifetime.map_or(DEFAULT_LIFETIME, Duration::from_secs),
         signature_hash,
         signature_algorithm: signature_algorithm.0,

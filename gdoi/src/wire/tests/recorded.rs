@@ -78,7 +78,7 @@ fn policy_of_a_pull() {
             kek.destination,
             IdBlock { kind: IdType::IPV4_ADDR, port: 848, data: vec![239, 10, 1, 1] }
         );
-        // Its life time stands in the short form although the class is variable.
+        // Its lifetime stands in the short form although the class is variable.
         let lifetime =
             kek.attributes.iter().find(|one| one.class == KekAttribute::KEK_KEY_LIFETIME.0);
         assert_eq!(lifetime.and_then(Attribute::as_number), Some(25));

@@ -85,7 +85,7 @@ fn the_initiator_accepts_the_recorded_choice() {
             lifetime: Duration::from_secs(600),
             ..policy(&[super::FAST, recording.transform()])
         };
-        // The recorded life time has the short form, ours would have the long one.
+        // The recorded lifetime has the short form, ours would have the long one.
         assert_eq!(
             proposal::check_choice(&policy, &choice.sa).unwrap().transform,
             recording.transform()

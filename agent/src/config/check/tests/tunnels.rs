@@ -1,6 +1,6 @@
 //! Gateways and tunnels: what is refused, with place and remedy.
 
-use core::time::Duration;
+use std::time::Duration;
 
 use ike::config::Identity;
 use ike::crypto::DhGroup;

@@ -70,8 +70,8 @@ selector-byte-order = "host"
     assert_eq!(group.phase1.transforms.last().unwrap().group, DhGroup::Ecp256);
     assert_eq!(group.group_id_byte_order, ByteOrder::Host);
     assert_eq!(group.selector_byte_order, ByteOrder::Host);
-    assert_eq!(budget(&group.retransmission), core::time::Duration::from_secs(2 + 4 + 4 + 4));
-    assert_eq!(group.attempt_limit(), core::time::Duration::from_secs(5 * 14 + 10));
+    assert_eq!(budget(&group.retransmission), std::time::Duration::from_secs(2 + 4 + 4 + 4));
+    assert_eq!(group.attempt_limit(), std::time::Duration::from_secs(5 * 14 + 10));
 }
 
 #[test]
