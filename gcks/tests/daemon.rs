@@ -349,7 +349,7 @@ fn the_service_manager_is_told() {
     let mut child = Running(
         Command::new(PROGRAM)
             .arg("--config")
-            .arg(config)
+            .arg(&config)
             .env("NOTIFY_SOCKET", directory.path().join("notify"))
             .env("WATCHDOG_USEC", "400000")
             .stderr(Stdio::null())
@@ -364,9 +364,26 @@ fn the_service_manager_is_told() {
         messages.push('\n');
     }
     assert!(messages.starts_with("READY=1\nSTATUS=2 groups, 3 members\n"), "{messages}");
-    assert!(
-        Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().unwrap().success()
-    );
+    let signal = |name: &str| {
+        let id = child.0.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    };
+    let mut wait_for = |text: &str| {
+        let mut messages = String::new();
+        while !messages.contains(text) {
+            let length = manager.recv(&mut buffer).expect("the status of a reload");
+            messages += &String::from_utf8_lossy(&buffer[..length]);
+        }
+    };
+    // `systemctl reload` only sends a signal: the status line says what became of it.
+    let sound = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{sound}\nnonsense = 1\n")).unwrap();
+    signal("-HUP");
+    wait_for("STATUS=configuration not reloaded, the running one stays: ");
+    std::fs::write(&config, sound).unwrap();
+    signal("-HUP");
+    wait_for("STATUS=2 groups, 3 members");
+    signal("-TERM");
     while !messages.contains("STOPPING=1") {
         let length = manager.recv(&mut buffer).expect("word of the end");
         messages += &String::from_utf8_lossy(&buffer[..length]);

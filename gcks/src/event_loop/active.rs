@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use ::control::server::Call;
 use ::control::{ReloadArgument, Request, Response};
-use daemon::clock;
+use daemon::{clock, notify};
 use gdoi::server::{Arithmetic, Computed};
 use ike::BootTime;
 
@@ -216,6 +216,7 @@ impl Active<'_> {
         });
         if !dry_run {
             event_log::log_reload(&changes, &warnings);
+            notify::status(&self.key_server.summary());
         }
         let (Asked::Call { call, .. } | Asked::Check { call: Some(call) }) = asked else { return };
         let response = control::configuration(dry_run, warnings, &changes);
@@ -231,6 +232,9 @@ impl Active<'_> {
         let defects: Vec<&str> = text.lines().collect();
         if !dry_run {
             event_log::log_defects(&defects);
+            // `systemctl reload` itself only sends a signal: this is where its failure is seen.
+            let first = defects.first().copied().unwrap_or_default();
+            notify::status(&format!("configuration not reloaded, the running one stays: {first}"));
         }
         if let Asked::Call { call, .. } = asked {
             call.answer(control::defects(&defects));

@@ -270,5 +270,5 @@ pub(super) fn tell_ready(host: &mut Host, turn: &Turn) {
         tracing::info!(event = "active", "key server is active");
         redundant.become_role(ServerRole::Active, Some(name));
     }
-    notify::ready(&format!("{groups} groups, {members} members"));
+    notify::ready(&turn.key_server.summary());
 }

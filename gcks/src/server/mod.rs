@@ -338,6 +338,15 @@ impl<E: Entropy> KeyServer<E> {
         self.groups.values()
     }
 
+    /// Groups and members in one line, for the service manager.
+    pub fn summary(&self) -> String {
+        let count = |number: usize, what: &str| match number {
+            1 => format!("1 {what}"),
+            _ => format!("{number} {what}s"),
+        };
+        format!("{}, {}", count(self.groups.len(), "group"), count(self.members.len(), "member"))
+    }
+
     /// Who may register.
     pub fn members(&self) -> &[Member] {
         &self.members
