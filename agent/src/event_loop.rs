@@ -97,6 +97,8 @@ pub struct EventLoop<K: Kernel> {
     missing: Vec<String>,
     settings: Vec<String>,
     not_kept: Option<String>,
+    /// Why the configuration that was read last is not in use.
+    refused: Option<String>,
     /// Interfaces that are not where the configuration takes them for.
     misplaced: BTreeSet<Misplaced>,
     next_environment: BootTime,
@@ -194,6 +196,7 @@ impl<K: Kernel> EventLoop<K> {
             missing,
             settings: Vec::new(),
             not_kept,
+            refused: None,
             misplaced,
             next_environment: now + ENVIRONMENT_INTERVAL,
             status_line: String::new(),

@@ -44,7 +44,7 @@ impl<K: Kernel> EventLoop<K> {
     pub(super) async fn reload(&mut self) {
         match self.read_again().await {
             Ok(again) => self.take_over(again),
-            Err(error) => self.log_refused(&error),
+            Err(error) => self.refuse(&error),
         }
     }
 
@@ -60,7 +60,7 @@ impl<K: Kernel> EventLoop<K> {
             }
             Err(error) => {
                 if !dry_run {
-                    self.log_refused(&error);
+                    self.refuse(&error);
                 }
                 control::defects(&error.to_string())
             }
@@ -90,13 +90,14 @@ impl<K: Kernel> EventLoop<K> {
         self.config.groups = config.groups;
         self.config.tunnels = config.tunnels;
         self.not_kept = keep(&self.source);
+        self.refused = None;
         self.check_settings();
         self.check_placement(&interfaces);
         let (changed, groups) = (!changes.is_empty(), self.config.groups.len());
         info!(event = "configuration-reloaded", changed, groups, "configuration reloaded");
     }
 
-    fn log_refused(&self, error: &ReloadError) {
+    fn refuse(&mut self, error: &ReloadError) {
         error!(
             event = "reload-failed",
             file = %self.source.path.display(),
@@ -105,6 +106,9 @@ impl<K: Kernel> EventLoop<K> {
         for line in error.to_string().lines() {
             error!(event = "configuration-error", error = %line, "configuration error");
         }
+        let first = error.to_string().lines().next().unwrap_or_default().to_owned();
+        self.refused =
+            Some(format!("configuration not reloaded, the previous one stays in use: {first}"));
     }
 }
 

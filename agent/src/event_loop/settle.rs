@@ -136,6 +136,9 @@ impl<K: Kernel> EventLoop<K> {
     pub(super) fn show_status(&mut self) {
         let failing = self.dataplane.last_error().is_some();
         let line = show::log::line(&self.member, failing, clock::now());
+        // `systemctl reload` itself only sends a signal: this is where its failure is seen.
+        let line =
+            self.refused.as_ref().map_or(line.clone(), |refused| format!("{refused}; {line}"));
         if line != self.status_line {
             notify::status(&line);
             self.status_line = line;

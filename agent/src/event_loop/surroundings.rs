@@ -24,7 +24,8 @@ impl<K: Kernel> EventLoop<K> {
                 Some(group) => format!("group {group}: {error}"),
                 None => error.to_string(),
             });
-        let own = self.missing.iter().chain(&self.settings).chain(&self.not_kept);
+        let own =
+            self.missing.iter().chain(&self.settings).chain(&self.not_kept).chain(&self.refused);
         own.cloned()
             .chain(self.dataplane.last_error().map(str::to_owned))
             .chain(self.member.problems())
