@@ -56,6 +56,11 @@ impl SubServer {
     pub fn is_active(&self) -> bool {
         matches!(self.activity, Activity::Active { .. })
     }
+
+    /// Whether it holds the version that the others distribute, and does not know that it may.
+    fn owes_commit(&self, committed: u64) -> bool {
+        self.prepared == committed && self.committed < committed
+    }
 }
 
 /// The root server's side of one group.
@@ -121,14 +126,15 @@ impl<P: Ord + Clone> RootGroup<P> {
         self.sub_servers.iter()
     }
 
-    /// There is a new generation, which is distributed by `latest` in any case. Returns its version.
+    /// There is a new generation, which is distributed by `latest` in any case: the keys that it
+    /// replaces would end, or nobody who is late so long is waited for. Returns its version.
     pub fn make(&mut self, latest: BootTime, now: BootTime) -> u64 {
         self.made = self.made.saturating_add(1);
-        // The keys that end first count.
-        self.latest = Some(self.latest.map_or(latest, |before| before.min(latest)));
+        self.latest = Some(latest);
         let version = self.made;
         for (name, sub_server) in &self.sub_servers {
-            if sub_server.is_active() {
+            // The commit before goes first: it is late already where it was lost.
+            if sub_server.is_active() && !sub_server.owes_commit(self.committed) {
                 let sub_server = name.clone();
                 self.actions.push_back(RootAction::Prepare { sub_server, version });
             }
@@ -155,12 +161,21 @@ impl<P: Ord + Clone> RootGroup<P> {
         self.commit_when_ready(now);
     }
 
-    /// A sub-server has acknowledged a version. Others than the latest count for nothing.
+    /// A sub-server has acknowledged a version. Others than the latest count for nothing, but for
+    /// the commit that the next one waits for.
     pub fn acknowledged(&mut self, name: &P, stage: Stage, version: u64, now: BootTime) {
-        let (made, is_committed) = (self.made, self.stage() == Stage::Committed);
-        let Some(sub_server) = self.sub_servers.get_mut(name).filter(|_| version == made) else {
+        let (made, committed) = (self.made, self.committed);
+        let is_committed = self.stage() == Stage::Committed;
+        let Some(sub_server) = self.sub_servers.get_mut(name) else { return };
+        if stage == Stage::Committed && version == committed && version < made {
+            sub_server.committed = version;
+            let (sub_server, version) = (name.clone(), made);
+            self.actions.push_back(RootAction::Prepare { sub_server, version });
             return;
-        };
+        }
+        if version != made {
+            return;
+        }
         sub_server.prepared = version;
         match stage {
             Stage::Committed => sub_server.committed = version,
@@ -174,13 +189,13 @@ impl<P: Ord + Clone> RootGroup<P> {
 
     /// A message to an active sub-server was lost with its channel: it goes out again.
     pub fn again(&mut self, name: &P) {
-        let (version, stage) = (self.made, self.stage());
+        let (version, committed) = (self.made, self.committed);
         let Some(one) = self.sub_servers.get(name).filter(|one| one.is_active()) else { return };
         let sub_server = name.clone();
-        if one.prepared < version {
+        if one.owes_commit(committed) {
+            self.actions.push_back(RootAction::Commit { sub_server, version: committed });
+        } else if one.prepared < version {
             self.actions.push_back(RootAction::Prepare { sub_server, version });
-        } else if stage == Stage::Committed && one.committed < version {
-            self.actions.push_back(RootAction::Commit { sub_server, version });
         }
     }
 
@@ -359,9 +374,29 @@ mod tests {
         // Too late: the version is over.
         group.acknowledged(&2, Stage::Prepared, 2, at(5));
         assert_eq!(actions(&mut group), []);
-        assert_eq!(group.poll_timeout(), Some(at(100)), "the first keys to end count");
+        assert_eq!(group.poll_timeout(), Some(at(500)), "it has its own time");
         group.acknowledged(&1, Stage::Prepared, 3, at(6));
         group.acknowledged(&2, Stage::Prepared, 3, at(6));
+        assert_eq!(actions(&mut group), [commit(1, 3), commit(2, 3), distribute(3, &[])]);
+    }
+
+    /// Otherwise a commit that is lost would wait for all of the next generation.
+    #[test]
+    fn the_next_generation_is_prepared_behind_the_commit_before() {
+        let mut group = settled();
+        group.make(at(100), at(2));
+        group.acknowledged(&1, Stage::Prepared, 2, at(3));
+        group.acknowledged(&2, Stage::Prepared, 2, at(3));
+        group.acknowledged(&1, Stage::Committed, 2, at(4));
+        actions(&mut group);
+        group.make(at(200), at(5));
+        assert_eq!(actions(&mut group), [prepare(1, 3)]);
+        group.again(&2);
+        assert_eq!(actions(&mut group), [commit(2, 2)]);
+        group.acknowledged(&1, Stage::Prepared, 3, at(6));
+        group.acknowledged(&2, Stage::Committed, 2, at(7));
+        assert_eq!(actions(&mut group), [prepare(2, 3)]);
+        group.acknowledged(&2, Stage::Prepared, 3, at(8));
         assert_eq!(actions(&mut group), [commit(1, 3), commit(2, 3), distribute(3, &[])]);
     }
 

@@ -220,7 +220,8 @@ impl SubServerGroup {
     }
 
     fn is_held(&self, generation: Generation) -> bool {
-        self.held == generation || self.prepared == Some(generation)
+        // An older one that comes late changes nothing: the later one says all that it says.
+        self.held == generation || self.prepared >= Some(generation)
     }
 
     /// Numbers never go back.
@@ -282,6 +283,18 @@ mod tests {
         group.installed(generation(2), Stage::Committed);
         assert_eq!(group.commit(generation(2), at(3)), Ok(Arrival::Held));
         assert_eq!((group.held(), group.prepared()), (generation(2), None));
+    }
+
+    /// The network may deliver the two in another order.
+    #[test]
+    fn an_older_generation_does_not_take_the_place_of_a_later_one() {
+        let mut group = settled();
+        assert_eq!(group.prepare(generation(3)), Ok(Arrival::New));
+        group.installed(generation(3), Stage::Prepared);
+        assert_eq!(group.prepare(generation(2)), Ok(Arrival::Held));
+        assert_eq!(group.told(generation(2), Stage::Prepared, at(2)), Ok(Arrival::Held));
+        assert_eq!(group.prepared(), Some(generation(3)));
+        assert_eq!(group.commit(generation(3), at(2)), Ok(Arrival::New));
     }
 
     #[test]

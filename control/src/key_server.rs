@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::ServerCluster;
+
 /// A key server daemon as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerSnapshot {
@@ -20,6 +22,9 @@ pub struct ServerSnapshot {
     pub members: Vec<RegisteredMember>,
     /// Figures of the whole server.
     pub statistics: ServerStatistics,
+    /// Its part in a cluster; absent where it is on its own.
+    #[serde(default)]
+    pub cluster: Option<ServerCluster>,
     /// Where several servers are one; absent where this is the only one.
     #[serde(default)]
     pub redundancy: Option<Redundancy>,
@@ -70,6 +75,9 @@ pub struct ServerGroup {
     pub pulls_succeeded: u64,
     /// Pulls refused or broken off.
     pub pulls_failed: u64,
+    /// Pulls left without an answer because as many members are registered as may be.
+    #[serde(default)]
+    pub pulls_over_threshold: u64,
     /// How the group is rekeyed by pushes; absent where members only pull.
     #[serde(default)]
     pub rekey: Option<ServerRekey>,

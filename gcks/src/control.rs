@@ -12,6 +12,7 @@ use ::control::{
 use ike::BootTime;
 use ike::config::Identity;
 
+use crate::cluster_view;
 use crate::config::change::{Change, Consequence};
 use crate::group::Group;
 use crate::group::key_generation::Entropy;
@@ -116,6 +117,7 @@ pub fn snapshot<E: Entropy>(
         members: members.collect(),
         statistics: statistics(key_server),
         redundancy: None,
+        cluster: cluster_view::snapshot(key_server, now),
     }
 }
 
@@ -160,6 +162,7 @@ fn group(group: &Group, now: BootTime) -> ServerGroup {
         teks: teks.collect(),
         pulls_succeeded: pulls.succeeded,
         pulls_failed: pulls.failed,
+        pulls_over_threshold: pulls.over_threshold,
         rekey: group.rekey_sa().map(|rekey_sa| rekey(group, rekey_sa, now)),
     }
 }

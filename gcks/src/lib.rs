@@ -3,6 +3,7 @@
 //! [`config`] turns a file into checked values; [`server`] holds all state and does no I/O of its
 //! own; [`event_loop`] feeds it datagrams and the time.
 
+mod cluster_view;
 pub mod config;
 pub mod control;
 pub mod etcd;

@@ -12,6 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use control::cluster::*;
 use control::key_server::*;
 use control::member::*;
 use control::server::{Call, serve};
@@ -220,6 +221,7 @@ fn server() -> ServerSnapshot {
                 ],
                 pulls_succeeded: 3,
                 pulls_failed: 1,
+                pulls_over_threshold: 1,
                 rekey: Some(ServerRekey {
                     transport: "unicast".to_owned(),
                     encryption: "aes-256-cbc".to_owned(),
@@ -271,6 +273,50 @@ fn server() -> ServerSnapshot {
             discards: counts(&[("half-open-limit", 10_000), ("truncated", 1)]),
         },
         redundancy: None,
+        cluster: Some(cluster()),
+    }
+}
+
+fn cluster() -> ServerCluster {
+    let server = |name: &str, address: &str, connected| ClusterServer {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        connected,
+        counters: counts(&[("requests_sent", 4), ("deaths", u64::from(!connected))]),
+    };
+    let peer = |name: &str, status: &str, since, version| ClusterPeer {
+        name: name.to_owned(),
+        role: "sub-server".to_owned(),
+        status: status.to_owned(),
+        since_seconds: since,
+        prepared_version: Some(version),
+        committed_version: Some(version - 1),
+        differences: Vec::new(),
+    };
+    let difference = ClusterDifference {
+        option: "gap.activation-time-delay".to_owned(),
+        root: "30s".to_owned(),
+        sub_server: "10s".to_owned(),
+    };
+    ServerCluster {
+        servers: vec![server("ks2", "10.0.12.1:848", true), server("ks3", "10.0.13.1:848", false)],
+        groups: vec![ClusterGroup {
+            name: "branches".to_owned(),
+            id: 1111,
+            role: "root-server".to_owned(),
+            epoch: 1,
+            version: 17,
+            stage: "prepared".to_owned(),
+            prepared_version: None,
+            peers: vec![
+                ClusterPeer {
+                    differences: vec![difference],
+                    ..peer("ks2", "active", Some(61), 17)
+                },
+                peer("ks3", "unknown", None, 2),
+            ],
+            counters: counts(&[("inits_answered", 2), ("updates_sent", 5)]),
+        }],
     }
 }
 
@@ -351,6 +397,8 @@ fn show_server() {
     shows("server", server(), &["show", "server"]);
     shows("server_members", server(), &["show", "server", "members"]);
     shows("server_statistics", server(), &["show", "server", "statistics"]);
+    shows("server_cluster", server(), &["show", "server", "cluster"]);
+    shows("server_cluster_detail", server(), &["show", "server", "cluster", "detail"]);
 }
 
 #[test]
@@ -362,6 +410,7 @@ fn show_server_with_others() {
 #[test]
 fn nothing_registered() {
     shows("server_members_none", Response::Server(Box::default()), &["show", "server", "members"]);
+    shows("server_cluster_none", Response::Server(Box::default()), &["show", "server", "cluster"]);
 }
 
 fn fails(response: Option<Response>, arguments: &[&str]) -> String {

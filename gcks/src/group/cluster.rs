@@ -125,6 +125,17 @@ impl Group {
         self.teks.hold_back();
     }
 
+    /// Until when new keys may wait for sub-servers: nobody is waited for that answers no longer,
+    /// and members have to send with them before the ones that they replace end.
+    pub fn latest_distribution(&self, now: BootTime) -> BootTime {
+        let before = self.teks.slots().iter().filter_map(|slot| slot.before.as_ref());
+        let ends = before.map(|(tek, _)| tek.lifetime.ends).min();
+        let lead = self.rekey_sa.as_ref().map(|rekey_sa| rekey_sa.lead(self.activation()));
+        let in_time = ends.zip(lead).map(|(end, lead)| end - lead);
+        let waited = now + self.cluster_wait();
+        in_time.map_or(waited, |in_time| waited.min(in_time.max(now)))
+    }
+
     /// Whether pushes wait for sub-servers.
     pub fn is_withheld(&self) -> bool {
         self.cluster.withheld

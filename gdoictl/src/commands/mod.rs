@@ -6,6 +6,7 @@ mod member_ipsec;
 mod member_policy;
 mod reload;
 mod server;
+mod server_cluster;
 mod server_members;
 mod server_statistics;
 mod tunnel;
@@ -123,6 +124,18 @@ pub(crate) enum ServerPart {
     Members,
     /// Counters
     Statistics,
+    /// The other key servers of the cluster
+    Cluster {
+        #[command(subcommand)]
+        part: Option<ClusterPart>,
+    },
+}
+
+/// Part of the cluster.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ClusterPart {
+    /// Counters of each server and group, and where configurations differ
+    Detail,
 }
 
 impl Command {
@@ -219,6 +232,11 @@ fn server_part(
         (Some(ServerPart::Members), true) => pretty(&server_members::json(snapshot)),
         (Some(ServerPart::Statistics), false) => Ok(server_statistics::text(snapshot)),
         (Some(ServerPart::Statistics), true) => pretty(&server_statistics::json(snapshot)),
+        (Some(ServerPart::Cluster { part: None }), false) => Ok(server_cluster::text(snapshot)),
+        (Some(ServerPart::Cluster { part: Some(ClusterPart::Detail) }), false) => {
+            Ok(server_cluster::detail(snapshot))
+        }
+        (Some(ServerPart::Cluster { .. }), true) => pretty(&server_cluster::json(snapshot)),
     }
 }
 

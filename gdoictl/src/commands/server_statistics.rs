@@ -32,7 +32,14 @@ pub(super) fn text(snapshot: &ServerSnapshot) -> String {
         text.push_str(&format!("Discarded datagrams by reason\n{}", discards.render(2)));
     }
     if !snapshot.groups.is_empty() {
-        let mut table = Table::new(&["GROUP", "ID", "MEMBERS", "PULLS SUCCEEDED", "PULLS FAILED"]);
+        let mut table = Table::new(&[
+            "GROUP",
+            "ID",
+            "MEMBERS",
+            "PULLS SUCCEEDED",
+            "PULLS FAILED",
+            "OVER THRESHOLD",
+        ]);
         for group in &snapshot.groups {
             table.row(&[
                 group.name.clone(),
@@ -40,6 +47,7 @@ pub(super) fn text(snapshot: &ServerSnapshot) -> String {
                 group.members.to_string(),
                 group.pulls_succeeded.to_string(),
                 group.pulls_failed.to_string(),
+                group.pulls_over_threshold.to_string(),
             ]);
         }
         text.push_str(&format!("Groups\n{}", table.render(2)));
@@ -52,6 +60,7 @@ pub(super) fn json(snapshot: &ServerSnapshot) -> Value {
         json!({
             "name": group.name, "id": group.id, "members": group.members,
             "pulls_succeeded": group.pulls_succeeded, "pulls_failed": group.pulls_failed,
+            "pulls_over_threshold": group.pulls_over_threshold,
         })
     });
     json!({"statistics": snapshot.statistics, "groups": groups.collect::<Vec<_>>()})

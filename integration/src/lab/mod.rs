@@ -91,6 +91,9 @@ impl Lab {
                 write_secret(&lab.file(&format!("{}-{member}.psk", server.0)), &key)?;
             }
         }
+        for server in SERVERS {
+            write_secret(&lab.file(&format!("cluster-{}.psk", server.0)), &random_key()?)?;
+        }
         for node in SERVERS.iter().chain(&MEMBER_NODES) {
             fs::create_dir_all(lab.file(&format!("{}-state", node.0)))?;
             // 32 hexadecimal digits: as octets, a key of AES-256.

@@ -118,6 +118,9 @@ pub struct Plan {
     pub sealed_members: bool,
     /// How the servers push; absent where members only pull.
     pub rekey: Option<Rekey>,
+    /// Whether the first server is the root of a cluster, the second and third are its sub-servers,
+    /// and members know these two alone.
+    pub cluster: bool,
     /// What the members do with group traffic while there is no key.
     pub failure_policy: &'static str,
     /// Whether the members ask for keys when ESP arrives that they cannot open.
@@ -147,6 +150,7 @@ impl Default for Plan {
             third_branch: false,
             sealed_members: false,
             rekey: None,
+            cluster: false,
             failure_policy: "close",
             recovery_probe: false,
             log: None,
@@ -226,7 +230,12 @@ repetitions = 3
             "\n[[group.exclude]]\nsource = \"{source}\"\ndestination = \"{destination}\"\n"
         );
     }
-    for position in 0..SERVERS.len() {
+    let servers: Vec<usize> = match (plan.cluster, position) {
+        (false, _) => (0..SERVERS.len()).collect(),
+        (true, 1) => vec![2, 1],
+        (true, _) => vec![1, 2],
+    };
+    for position in servers {
         let _ = write!(text, "\n[[group.server]]\naddress = \"{}\"\n", server_address(position));
     }
     text
@@ -248,6 +257,23 @@ pub fn server_file(plan: &Plan, position: usize, directory: &Path) -> String {
         false => String::from("keep-state = false\n"),
     };
     text.insert_str(0, &state);
+    let others = cluster_servers(plan, position);
+    for other in others {
+        // The key of a pair has the name of its sub-server.
+        let pair = SERVERS.get(*other.max(&position)).map_or("none", |node| node.0);
+        let _ = write!(
+            text,
+            r#"
+[[cluster-server]]
+name = "{other}"
+address = "{address}"
+pre-shared-key-file = "{directory}/cluster-{pair}.psk"
+liveness-threshold = 2
+"#,
+            other = SERVERS.get(*other).map_or("none", |node| node.0),
+            address = server_address(*other),
+        );
+    }
     for (member, address, _) in MEMBERS {
         let _ = write!(
             text,
@@ -263,6 +289,15 @@ groups = ["branches"]
     let _ = write!(text, "\n[[group]]\nname = \"branches\"\nid = 1111\n");
     if let Some(rekey) = &plan.rekey {
         write_rekey(&mut text, rekey, position);
+    }
+    if !others.is_empty() {
+        let names: Vec<&str> =
+            others.iter().filter_map(|other| Some(SERVERS.get(*other)?.0)).collect();
+        let role = if position == 0 { "root-server" } else { "sub-server" };
+        let _ = write!(
+            text,
+            "\n[group.cluster]\nrole = \"{role}\"\nservers = {names:?}\nretransmission-period = \"2s\"\n"
+        );
     }
     for tek in &plan.teks {
         let _ = write!(
@@ -285,6 +320,15 @@ groups = ["branches"]
         }
     }
     text
+}
+
+/// Which servers a server shares its group with, by position.
+fn cluster_servers(plan: &Plan, position: usize) -> &'static [usize] {
+    match (plan.cluster, position) {
+        (true, 0) => &[1, 2],
+        (true, 1 | 2) => &[0],
+        _ => &[],
+    }
 }
 
 fn write_rekey(text: &mut String, rekey: &Rekey, position: usize) {

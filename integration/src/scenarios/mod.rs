@@ -10,6 +10,7 @@ use std::time::Duration;
 
 mod algorithms;
 mod boot;
+mod cluster;
 mod crash_points;
 mod expiry;
 mod fail_open;
@@ -177,6 +178,12 @@ pub const ALL: &[Scenario] = &[
         about: "daemons killed at random moments while keys roll",
         ordinary: false,
         play: kills::play,
+    },
+    Scenario {
+        name: "cluster",
+        about: "a root server and two sub-servers: any order of starts, kills during a rekey, losses",
+        ordinary: false,
+        play: cluster::play,
     },
     Scenario {
         name: "reboot",

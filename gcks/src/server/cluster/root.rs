@@ -120,7 +120,7 @@ impl<E: Entropy> KeyServer<E> {
             let Some(side) = self.cluster.roots.get_mut(&id) else { continue };
             if side.revision != group.revision() {
                 side.revision = group.revision();
-                side.machine.make(now + side.wait, now);
+                side.machine.make(group.latest_distribution(now), now);
                 group.set_generation(side.machine.generation());
                 group.withhold();
             }
