@@ -285,12 +285,11 @@ impl Link {
                 PeerEvent::Phase1Failed(failure) => {
                     self.events.push_back(LinkEvent::Phase1Failed(failure));
                 }
-                PeerEvent::Ended { .. } => {
-                    if self.peer.established() == 0 && std::mem::replace(&mut self.is_up, false) {
-                        self.lost_since = Some(now);
-                        self.connect_at = self.connect_at.min(now + RECONNECT);
-                        self.events.push_back(LinkEvent::Down);
-                    }
+                PeerEvent::Ended { .. } if self.is_up && self.peer.established() == 0 => {
+                    self.is_up = false;
+                    self.lost_since = Some(now);
+                    self.connect_at = self.connect_at.min(now + RECONNECT);
+                    self.events.push_back(LinkEvent::Down);
                 }
                 PeerEvent::Dead => self.bury(),
                 PeerEvent::Asked { question, kind, body, .. } => {

@@ -88,7 +88,7 @@ impl Net {
             while let Some(transmit) = self.links[side].poll_transmit() {
                 self.sent += 1;
                 self.longest = self.longest.max(transmit.payload.len());
-                if self.sent % self.lose != 0 {
+                if !self.sent.is_multiple_of(self.lose) {
                     let arrival = self.now + Duration::from_millis(3);
                     self.queue.insert((arrival, self.sent), (1 - side, transmit.payload));
                 }

@@ -103,6 +103,8 @@ pub fn signing_keys(
         for group in config.groups.iter().filter(|group| is_missing(group)) {
             let of_it = restored.groups.iter().find(|restored| restored.id() == group.id);
             let key = of_it.and_then(|restored| Some(&restored.rekey_sa()?.private_key));
+            // A sub-server has none.
+            let key = key.filter(|key| !key.is_empty());
             if let (Some(key), Some(rekey)) = (key, &group.rekey) {
                 signing_key::write(&rekey.signing_key_file, key)?;
             }

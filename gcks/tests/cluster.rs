@@ -37,43 +37,9 @@ fn join(cluster: &mut Cluster, member: u8, number: u8) -> Outcome {
     let config = registration(member, member, 1, address(member), server(number));
     let now = cluster.now;
     let machine = cluster.machines.get_mut(&number).unwrap();
-    let outcome = register_with(machine, config, now);
+    let outcome = machine.register(config, now);
     cluster.collect();
     outcome
-}
-
-fn register_with(
-    machine: &mut support::cluster::Machine,
-    config: gdoi::config::RegistrationConfig,
-    now: ike::BootTime,
-) -> Outcome {
-    let (local, server) = (config.local, config.server);
-    let mut member =
-        gdoi::member::Registration::new(config, [now.since_boot().as_secs() as u8; 32], now);
-    let mut time = now;
-    for _ in 0..100 {
-        if let Some(outcome) = support::outcome(&mut member, time) {
-            return outcome;
-        }
-        let mut quiet = true;
-        while let Some(transmit) = member.poll_transmit() {
-            quiet = false;
-            let key_server = machine.key_server.as_mut().unwrap();
-            let _ = key_server.handle_datagram(local, server, &transmit.payload, now);
-        }
-        machine.save();
-        let key_server = machine.key_server.as_mut().unwrap();
-        while let Some(transmit) = key_server.poll_transmit() {
-            quiet = false;
-            assert_eq!((transmit.source, transmit.destination), (server, local));
-            let _ = member.handle_datagram(server, &transmit.payload, time);
-        }
-        if quiet && let Some(deadline) = member.poll_timeout() {
-            time = time.max(deadline.at);
-            member.handle_timeout(time);
-        }
-    }
-    panic!("the registration does not end");
 }
 
 fn spis(cluster: &mut Cluster, number: u8) -> Vec<u32> {

@@ -13,7 +13,7 @@ use gcks::server::event::Event;
 use gdoi::event::Transmit;
 use ike::BootTime;
 
-use super::{at, configuration_with, key, parse, pushes, write};
+use super::{Outcome, at, configuration_with, key, outcome, parse, pushes, write};
 
 /// Exchange type of a GROUPKEY-PUSH, and where it stands.
 const PUSH: (usize, u8) = (18, 33);
@@ -126,6 +126,37 @@ impl Machine {
         self.key_server = Some(server);
     }
 
+    /// A member registers, everything at one moment; the state is written whenever it has to be.
+    pub fn register(&mut self, config: gdoi::config::RegistrationConfig, now: BootTime) -> Outcome {
+        let (local, server) = (config.local, config.server);
+        let seed = [now.since_boot().as_secs() as u8; 32];
+        let mut member = gdoi::member::Registration::new(config, seed, now);
+        let mut time = now;
+        for _ in 0..100 {
+            if let Some(outcome) = outcome(&mut member, time) {
+                return outcome;
+            }
+            let mut quiet = true;
+            while let Some(transmit) = member.poll_transmit() {
+                quiet = false;
+                let key_server = self.key_server.as_mut().unwrap();
+                let _ = key_server.handle_datagram(local, server, &transmit.payload, now);
+            }
+            self.save();
+            let key_server = self.key_server.as_mut().unwrap();
+            while let Some(transmit) = key_server.poll_transmit() {
+                quiet = false;
+                assert_eq!((transmit.source, transmit.destination), (server, local));
+                let _ = member.handle_datagram(server, &transmit.payload, time);
+            }
+            if quiet && let Some(deadline) = member.poll_timeout() {
+                time = time.max(deadline.at);
+                member.handle_timeout(time);
+            }
+        }
+        panic!("the registration does not end");
+    }
+
     /// Writes its state, as the event loop does before anything leaves.
     pub fn save(&mut self) {
         let Some(server) = &mut self.key_server else { return };
@@ -173,6 +204,21 @@ impl Cluster {
     pub fn start(&mut self, number: u8) {
         let now = self.now;
         self.machines.get_mut(&number).unwrap().start(now);
+        self.collect();
+    }
+
+    /// A server reads its configuration again, with another text in it.
+    pub fn reload(&mut self, number: u8, from: &str, to: &str) {
+        let (now, folder) = (self.now, self._directory.path().display().to_string());
+        let machine = self.machines.get_mut(&number).unwrap();
+        let fixed = gcks::config::Fixed::of(&machine.config());
+        machine.replace(from, &to.replace("KEYS", &folder));
+        let path = self._directory.path().join(format!("ks{number}.toml"));
+        write(&path, &machine.text, 0o644);
+        let loaded = gcks::config::load_again(&path, &fixed);
+        let (config, _) = loaded.unwrap_or_else(|report| panic!("{report}")).value;
+        let keys = machine.keys.clone();
+        machine.key_server.as_mut().unwrap().reload(config, &keys, now);
         self.collect();
     }
 

@@ -237,7 +237,7 @@ impl<E: Entropy> KeyServer<E> {
         if !matches!(arrival, Ok(Arrival::Held)) {
             let readable = shared::decode(state.expose(), now).is_ok();
             if let Err(refusal) =
-                arrival.and_then(|_| if readable { Ok(()) } else { Err(Refusal::Unreadable) })
+                arrival.and(if readable { Ok(()) } else { Err(Refusal::Unreadable) })
             {
                 side.counters.updates_refused += 1;
                 return Err(refusal);
