@@ -4,6 +4,7 @@
 //! the same over versions, so that alerts can be built on it.
 
 mod filter;
+mod journal;
 mod line;
 
 use std::env;
@@ -15,6 +16,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, fmt};
 
 use self::filter::UnknownLevel;
+use self::journal::WithPriority;
 use self::line::OneLine;
 
 /// The log cannot be set up.
@@ -54,14 +56,14 @@ pub fn init(filter: Option<&str>) -> Result<(), LogError> {
         None => env::var("RUST_LOG").unwrap_or_else(|_| String::from("info")),
     };
     let filter = parse(text)?;
-    // The journal stamps its lines itself.
-    let journal = env::var_os("JOURNAL_STREAM").is_some();
+    let journal = journal::is_on_standard_error();
     let colors = !journal && io::stderr().is_terminal();
     let lines = fmt::layer().with_writer(move || OneLine::new(io::stderr(), colors));
     let lines = lines.with_target(false).with_ansi(colors);
     let registry = Registry::default().with(harmless()).with(filter);
     let result = if journal {
-        tracing::subscriber::set_global_default(registry.with(lines.without_time()))
+        let format = WithPriority(fmt::format().without_time().with_target(false).with_ansi(false));
+        tracing::subscriber::set_global_default(registry.with(lines.event_format(format)))
     } else {
         tracing::subscriber::set_global_default(registry.with(lines))
     };
