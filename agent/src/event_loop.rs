@@ -15,7 +15,7 @@ use ::control::{GroupArgument, ReloadArgument, Request};
 use anyhow::Context as _;
 use daemon::limit::LogLimiter;
 use daemon::{clock, notify};
-use ike::BootTime;
+use ike::{BootTime, WallClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
@@ -92,10 +92,11 @@ pub struct EventLoop<K: Kernel> {
     /// Reading failed: nothing is read before.
     events_paused_until: Option<BootTime>,
     sockets_paused_until: Option<BootTime>,
-    /// What the machine lacks, what is wrong with its settings, and why the copy of the
-    /// configuration is not this one.
+    /// What the machine lacks, what is wrong with its settings and with certificates, and why the
+    /// copy of the configuration is not this one.
     missing: Vec<String>,
     settings: Vec<String>,
+    certificates: Vec<String>,
     not_kept: Option<String>,
     /// Why the configuration that was read last is not in use.
     refused: Option<String>,
@@ -141,6 +142,7 @@ impl<K: Kernel> EventLoop<K> {
         let mut member = Member::new(&config, &mut seeds, now);
         let mut dataplane = Dataplane::new(kernel, now);
         let mut tunnels = Tunnels::default();
+        tunnels.set_wall_clock(WallClock::new(now, clock::wall().as_secs()));
         tunnels.configure(&config.tunnels, now);
         match checkpoint::remove_orphan(&config) {
             Ok(false) => {}
@@ -195,6 +197,7 @@ impl<K: Kernel> EventLoop<K> {
             sockets_paused_until: None,
             missing,
             settings: Vec::new(),
+            certificates: Vec::new(),
             not_kept,
             refused: None,
             misplaced,
@@ -202,6 +205,7 @@ impl<K: Kernel> EventLoop<K> {
             status_line: String::new(),
         };
         started.check_settings();
+        started.check_certificates();
         Ok(started)
     }
 
@@ -218,6 +222,7 @@ impl<K: Kernel> EventLoop<K> {
         let watchdog = notify::watchdog_interval();
         let mut next_watchdog = watchdog.map(|interval| clock::now() + interval);
 
+        self.read_wall_clock(clock::now());
         // With where the groups' traffic leaves.
         self.read_interfaces(clock::now()).await;
         self.settle().await;
@@ -289,8 +294,16 @@ impl<K: Kernel> EventLoop<K> {
         fixed.into_iter().chain(others).chain(pauses).flatten().min()
     }
 
+    /// What time it is, for certificates.
+    fn read_wall_clock(&mut self, now: BootTime) {
+        let wall_clock = WallClock::new(now, clock::wall().as_secs());
+        self.member.set_wall_clock(wall_clock);
+        self.tunnels.set_wall_clock(wall_clock);
+    }
+
     fn handle_received(&mut self, received: Received, port: Port) {
         let now = clock::now();
+        self.read_wall_clock(now);
         match received {
             Received::Datagram { source, local, octets } => {
                 let handled = match port {
@@ -423,6 +436,7 @@ impl<K: Kernel> EventLoop<K> {
 
     async fn handle_timeout(&mut self) {
         let now = clock::now();
+        self.read_wall_clock(now);
         self.events_paused_until.take_if(|until| *until <= now);
         self.sockets_paused_until.take_if(|until| *until <= now);
         self.member.handle_timeout(now);
@@ -437,6 +451,7 @@ impl<K: Kernel> EventLoop<K> {
         if self.next_environment <= now {
             self.next_environment = now + ENVIRONMENT_INTERVAL;
             self.check_settings();
+            self.check_certificates();
             self.read_interfaces(now).await;
             self.try_again(now).await;
         }

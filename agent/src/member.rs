@@ -11,8 +11,8 @@ use daemon::entropy;
 use gdoi::error::Error;
 use gdoi::event::Transmit;
 use gdoi::push::addressed_to;
-use ike::BootTime;
 use ike::error::NotAccepted;
+use ike::{BootTime, WallClock};
 use policies::{GroupUnusable, Unusable};
 use xfrm::model::SaId;
 use xfrm::{Desired, Entry};
@@ -123,6 +123,11 @@ impl Member {
             self.parting.extend(std::iter::from_fn(|| gone.poll_transmit()));
             self.reshaped = true;
         }
+    }
+
+    /// What time it is from now on, for certificates.
+    pub fn set_wall_clock(&mut self, wall_clock: WallClock) {
+        self.memberships.iter_mut().for_each(|one| one.set_wall_clock(wall_clock));
     }
 
     /// Goes on with what an earlier run left. Called once, before anything else.

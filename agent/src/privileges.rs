@@ -83,7 +83,7 @@ mod tests {
             protected = [\"172.16.0.0/12\"]\npre-shared-key-file = \"/key\"\n\
             [[group.server]]\naddress = \"10.0.9.1\"\n";
         let secret = |_: &_| Ok(Secret::new(vec![7; 32]));
-        let machine = Machine { interfaces: None, secret: &secret, state_key: &secret };
+        let machine = Machine { secret: &secret, state_key: &secret, ..Machine::unseen() };
         let groups = parse("f", text, &machine).unwrap().value.groups;
         let existing = ["all", "lo", "lan", "br-1", "eth0", "eth1", "other"].map(str::to_owned);
         let named = named(&groups, &existing);

@@ -215,6 +215,7 @@ fn the_machines_of_both_sides_print_no_key() {
     let (ours, theirs) = (address("10.0.1.1"), address("10.0.11.1"));
     let mut server = member::gdoi_server(1);
     let config = RegistrationConfig {
+        unix_seconds: 0,
         server: theirs,
         local: ours,
         group: sa.policy().group,

@@ -22,6 +22,9 @@ pub struct ServerSnapshot {
     pub members: Vec<RegisteredMember>,
     /// Figures of the whole server.
     pub statistics: ServerStatistics,
+    /// What is wrong, each with its remedy.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// Its part in a cluster; absent where it is on its own.
     #[serde(default)]
     pub cluster: Option<ServerCluster>,

@@ -1,4 +1,4 @@
-//! Pre-shared keys from files and from systemd credentials.
+//! Pre-shared and private keys from files and from systemd credentials.
 
 use std::env;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use ike::crypto::Secret;
+use ike::crypto::{Secret, SignatureError, SigningKey};
 use nix::libc;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -17,6 +17,9 @@ use crate::replace::write_atomically;
 
 /// Longest pre-shared key in octets.
 pub const LONGEST: usize = 1024;
+
+/// Longest private key in octets: an RSA key of 8192 bits has 6,400 as PEM.
+const LONGEST_PRIVATE_KEY: usize = 16 * 1024;
 
 /// Shorter keys can be brute-forced: whoever answers a member's first messages can test keys
 /// offline.
@@ -62,6 +65,22 @@ pub enum SecretError {
     )]
     KeyLength { origin: SecretSource, have: usize },
     #[error(
+        "{origin} holds more than {LONGEST_PRIVATE_KEY} octets; name a file with the private key alone"
+    )]
+    PrivateKeyTooLong { origin: SecretSource },
+    #[error(
+        "{origin} is encrypted with a passphrase, which nobody types at boot; decrypt it with `openssl pkcs8 -topk8 -nocrypt -in OLD -out NEW`"
+    )]
+    EncryptedPrivateKey { origin: SecretSource },
+    #[error(
+        "{origin} is no RSA or ECDSA private key in PKCS #8 form; convert it with `openssl pkcs8 -topk8 -nocrypt -in OLD -out NEW`"
+    )]
+    NotAPrivateKey { origin: SecretSource },
+    #[error(
+        "{origin}: {error}; make a key with `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072`"
+    )]
+    PrivateKey { origin: SecretSource, error: SignatureError },
+    #[error(
         "{origin}: the service manager passed no credentials; add LoadCredential={name}:/path/to/key to the unit, or name a file"
     )]
     NoCredentials { origin: SecretSource, name: String },
@@ -77,13 +96,50 @@ pub fn read_pre_shared_key(origin: &SecretSource) -> Result<Secret, SecretError>
     read_from(origin, env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).as_deref())
 }
 
+/// Reads the private key of a certificate: PKCS #8 as PEM or DER, without a passphrase.
+///
+/// # Errors
+/// The file is missing, not regular, open to others, or holds something else.
+pub fn read_private_key(origin: &SecretSource) -> Result<SigningKey, SecretError> {
+    let credentials = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let octets = octets_from(origin, credentials.as_deref(), LONGEST_PRIVATE_KEY)?;
+    let not_a_key = || SecretError::NotAPrivateKey { origin: origin.clone() };
+    match octets.len() {
+        0 => return Err(SecretError::Empty { origin: origin.clone() }),
+        length if length > LONGEST_PRIVATE_KEY => {
+            return Err(SecretError::PrivateKeyTooLong { origin: origin.clone() });
+        }
+        _ => {}
+    }
+    let der = match octets.starts_with(&[0x30]) {
+        true => octets,
+        false => {
+            let (label, der) = pem_rfc7468::decode_vec(&octets).map_err(|_| not_a_key())?;
+            let der = Zeroizing::new(der);
+            match label {
+                "PRIVATE KEY" => der,
+                "ENCRYPTED PRIVATE KEY" => {
+                    return Err(SecretError::EncryptedPrivateKey { origin: origin.clone() });
+                }
+                _ => return Err(not_a_key()),
+            }
+        }
+    };
+    SigningKey::from_pkcs8_der(&der, false).map_err(|error| match error {
+        SignatureError::ModulusLength { .. } => {
+            SecretError::PrivateKey { origin: origin.clone(), error }
+        }
+        _ => not_a_key(),
+    })
+}
+
 /// Reads an AES key: 16 or 32 octets of any value, and nothing else.
 ///
 /// # Errors
 /// The file is missing, not regular, open to others, or of another length.
 pub fn read_aes_key(origin: &SecretSource) -> Result<Secret, SecretError> {
-    let octets =
-        octets_from(origin, env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).as_deref())?;
+    let credentials = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let octets = octets_from(origin, credentials.as_deref(), LONGEST)?;
     match octets.len() {
         16 | 32 => Ok(Secret::copy_from(&octets)),
         have => Err(SecretError::KeyLength { origin: origin.clone(), have }),
@@ -106,7 +162,7 @@ pub fn own_aes_key(path: &Path) -> Result<Secret, SecretError> {
 }
 
 fn read_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Secret, SecretError> {
-    let octets = octets_from(origin, credentials)?;
+    let octets = octets_from(origin, credentials, LONGEST)?;
     let mut key = octets.as_slice();
     if let Some(rest) = key.strip_suffix(b"\n") {
         key = rest.strip_suffix(b"\r").unwrap_or(rest);
@@ -122,6 +178,7 @@ fn read_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Secret
 fn octets_from(
     origin: &SecretSource,
     credentials: Option<&Path>,
+    longest: usize,
 ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let (path, forbidden_mode) = match origin {
         // Group and others may neither read nor write it.
@@ -166,13 +223,13 @@ fn octets_from(
         let who = if exposed & 0o006 != 0 { "everybody" } else { "its group" };
         return Err(SecretError::Exposed { origin: origin.clone(), who, path });
     }
-    read_bounded(&mut file).map_err(unreadable)
+    read_bounded(&mut file, longest).map_err(unreadable)
 }
 
 /// Reads into one allocation of fixed size, which is wiped on drop.
-fn read_bounded(file: &mut File) -> io::Result<Zeroizing<Vec<u8>>> {
+fn read_bounded(file: &mut File, longest: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     // Room for the newline and one more octet, which reveals a secret that is too long.
-    let mut octets = Zeroizing::new(vec![0; LONGEST + 3]);
+    let mut octets = Zeroizing::new(vec![0; longest + 3]);
     let mut length = 0;
     while let Some(rest) = octets.get_mut(length..).filter(|rest| !rest.is_empty()) {
         match file.read(rest) {

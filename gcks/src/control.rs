@@ -117,6 +117,7 @@ pub fn snapshot<E: Entropy>(
         members: members.collect(),
         statistics: statistics(key_server),
         redundancy: None,
+        problems: key_server.problems(now),
         cluster: cluster_view::snapshot(key_server, now),
     }
 }

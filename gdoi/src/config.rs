@@ -70,6 +70,9 @@ pub struct RegistrationConfig {
     pub phase1: Phase1Policy,
     /// When messages are repeated.
     pub retransmission: RetransmissionPolicy,
+    /// When it begins, in seconds since 1970: the key server's certificate must be valid then.
+    /// Without certificates nobody asks.
+    pub unix_seconds: u64,
 }
 
 impl From<&RegistrationConfig> for InitiatorConfig {
@@ -79,9 +82,9 @@ impl From<&RegistrationConfig> for InitiatorConfig {
             expected_identity: config.expected_identity.clone(),
             credential: config.credential.clone(),
             initial_contact: config.initial_contact,
-            policy: config.phase1.clone(),
+            policy: config.phase1.clone().authenticated_by(config.credential.authentication()),
             vendor_ids: Vec::new(),
-            unix_seconds: 0,
+            unix_seconds: config.unix_seconds,
         }
     }
 }

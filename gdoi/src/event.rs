@@ -86,6 +86,14 @@ pub enum RegistrationFailure {
         "phase 1 was not authenticated: the pre-shared keys differ, or the identity is not accepted there"
     )]
     AuthenticationFailed,
+    /// The key server is silent about our certificate.
+    #[error(
+        "phase 1 was not authenticated: the key server may not trust the authority of our certificate, know it for revoked, or not know the identity"
+    )]
+    CertificateNotAccepted,
+    /// The key server's certificate is not to be believed, or its signature is wrong.
+    #[error("the key server is not to be believed: {0}")]
+    Untrusted(ike::error::PeerMisbehaved),
     /// The key server accepts none of the phase-1 transforms offered.
     #[error("the key server accepts none of the IKE transforms offered: {}", in_words(offered))]
     NoProposalChosen {

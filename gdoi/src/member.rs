@@ -18,6 +18,7 @@ use crate::error::{ApiMisuse, Error};
 use crate::event::{Deadline, RegistrationEvent, RegistrationFailure, Stage, Timer, Transmit};
 use crate::pull::member::ExpectPolicy;
 use crate::wire::registry::GROUPKEY_PULL;
+use ike::config::Credential;
 use ike::crypto::SeededRng;
 use ike::time::BootTime;
 use ike::wire::header;
@@ -261,7 +262,12 @@ impl Registration {
                 self.state = State::Established(Session::new(sa, self.address(), now));
                 self.start_pull(now);
             }
-            // HASH_R was right: whoever this is knows the pre-shared key.
+            // Only who did the Diffie-Hellman with us can have written that.
+            Err(ike::Error::PeerMisbehaved(
+                error @ (PeerMisbehaved::Certificate(_) | PeerMisbehaved::WrongSignature { .. }),
+            )) => self.fail(RegistrationFailure::Untrusted(error)),
+            // HASH_R was right: whoever this is knows the pre-shared key, or has a certificate of
+            // an authority of ours.
             Err(ike::Error::PeerMisbehaved(PeerMisbehaved::WrongIdentity { expected, proved })) => {
                 self.fail(RegistrationFailure::PeerIdentity { expected, proved });
             }
@@ -364,7 +370,10 @@ impl Registration {
     fn unanswered(&self, transmissions: u32) -> RegistrationFailure {
         match &self.state {
             State::MainMode { initiator: Initiator::ExpectAuth(_), .. } => {
-                RegistrationFailure::AuthenticationFailed
+                match self.config.credential {
+                    Credential::PreSharedKey(_) => RegistrationFailure::AuthenticationFailed,
+                    _ => RegistrationFailure::CertificateNotAccepted,
+                }
             }
             _ if self.no_proposal_chosen => RegistrationFailure::NoProposalChosen {
                 offered: self.config.phase1.transforms.clone(),

@@ -29,7 +29,7 @@ use crate::group::{GroupPolicy, IssuedSa};
 use crate::push::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients, SealedPush};
 use crate::wire::registry::{GROUPKEY_PULL, GROUPKEY_PUSH_ACK};
 use ike::config::Identity;
-use ike::time::BootTime;
+use ike::time::{BootTime, WallClock};
 use ike::wire::registry::Doi;
 use pull::Pull;
 use pushes::Pushes;
@@ -82,13 +82,18 @@ impl Server {
     }
 
     /// Who has an ISAKMP SA that [`reconfigure`](Self::reconfigure) would end.
-    pub fn ended_by(&self, config: &ServerConfig) -> Vec<SocketAddr> {
+    pub fn ended_by(&self, config: &ServerConfig) -> Vec<(SocketAddr, Identity)> {
         self.endpoint.ended_by(&EndpointConfig::from(config))
     }
 
     /// Who has ISAKMP SAs, by address and by the identity that it proved.
     pub fn peers(&self) -> impl Iterator<Item = (SocketAddr, &Identity)> {
         self.endpoint.peers()
+    }
+
+    /// What time it is from now on, for certificates.
+    pub fn set_wall_clock(&mut self, wall_clock: WallClock) {
+        self.endpoint.set_wall_clock(wall_clock);
     }
 
     /// Where the arithmetic of phase 1 is done from now on: within
@@ -237,9 +242,12 @@ impl Server {
         deleted
     }
 
-    /// Ends every ISAKMP SA with a peer that `is_meant` names by its address, telling the peers by
-    /// protected Deletes. Returns who had them.
-    pub fn delete_peers(&mut self, is_meant: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
+    /// Ends every ISAKMP SA with a peer that `is_meant` names by its address and identity, telling
+    /// the peers by protected Deletes. Returns who had them.
+    pub fn delete_peers(
+        &mut self,
+        is_meant: impl Fn(SocketAddr, &Identity) -> bool,
+    ) -> Vec<SocketAddr> {
         let deleted = self.endpoint.delete_peers(is_meant);
         self.settle();
         deleted

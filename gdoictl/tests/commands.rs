@@ -193,6 +193,7 @@ fn member() -> MemberSnapshot {
 
 fn server() -> ServerSnapshot {
     ServerSnapshot {
+        problems: Vec::new(),
         program_version: "0.1.0".to_owned(),
         uptime_seconds: 3,
         listen: vec!["10.0.9.1:848".parse().unwrap()],

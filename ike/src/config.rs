@@ -23,6 +23,39 @@ pub enum Identity {
     DistinguishedName(Vec<u8>),
 }
 
+impl Identity {
+    /// Whether this, as a rule about identities that certificates prove, means `proved`. `*` in a
+    /// name stands for any characters, in a distinguished name for any within one value. Case does
+    /// not count (RFC 5280 §7), except in front of the @ of a user's name.
+    pub fn covers(&self, proved: &Self) -> bool {
+        match (self, proved) {
+            (Self::DistinguishedName(rule), Self::DistinguishedName(name)) => {
+                certificate::name_covers(rule, name)
+            }
+            (Self::Fqdn(rule), Self::Fqdn(name)) => {
+                certificate::text_covers(&rule.to_ascii_lowercase(), &name.to_ascii_lowercase())
+            }
+            (Self::UserFqdn(rule), Self::UserFqdn(name)) => {
+                let host_folded = |name: &str| match name.rsplit_once('@') {
+                    Some((user, host)) => format!("{user}@{}", host.to_ascii_lowercase()),
+                    None => name.to_owned(),
+                };
+                certificate::text_covers(&host_folded(rule), &host_folded(name))
+            }
+            _ => self == proved,
+        }
+    }
+
+    /// Whether it may mean several: it has a `*`.
+    pub fn is_pattern(&self) -> bool {
+        match self {
+            Self::Fqdn(name) | Self::UserFqdn(name) => name.contains('*'),
+            Self::DistinguishedName(name) => certificate::name_is_pattern(name),
+            Self::Address(_) | Self::KeyId(_) => false,
+        }
+    }
+}
+
 /// As configurations spell it, for example `fqdn gcks.example`.
 impl core::fmt::Display for Identity {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -110,6 +143,17 @@ pub struct Phase1Policy {
     pub lifetime: Duration,
 }
 
+impl Phase1Policy {
+    /// The same with this authentication in every transform.
+    #[must_use]
+    pub fn authenticated_by(mut self, authentication: Authentication) -> Self {
+        for transform in &mut self.transforms {
+            transform.authentication = authentication;
+        }
+        self
+    }
+}
+
 /// Retransmission by the initiator (RFC 2408 §5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetransmissionPolicy {
@@ -134,7 +178,8 @@ pub struct PeerCredential {
     /// mode knows no more).
     pub addresses: ipnet::IpNet,
     /// The identity that the peer must prove; `None` accepts the one that equals its address, and
-    /// with certificates any that the peer's names.
+    /// with certificates any that the peer's names. With certificates it may be a pattern: see
+    /// [`Identity::covers`].
     pub identity: Option<Identity>,
     /// What proves our identity to the peer, and the peer's to us.
     pub credential: Credential,

@@ -103,7 +103,7 @@ pub enum PeerMisbehaved {
         proved: Identity,
     },
     /// The peer's certificate is not to be believed, or names somebody else.
-    #[error("certificate: {0}")]
+    #[error("certificate: {}; {}", .0, .0.remedy())]
     Certificate(CertificateError),
     /// SIG does not fit the certificate's key and the message.
     #[error("the signature of {message} is wrong: the peer does not have the certificate's key")]

@@ -27,4 +27,4 @@ pub mod time;
 pub mod wire;
 
 pub use error::Error;
-pub use time::BootTime;
+pub use time::{BootTime, WallClock};

@@ -41,3 +41,23 @@ impl Sub<Duration> for BootTime {
         Self(self.0.saturating_sub(margin))
     }
 }
+
+/// What time it was at some time since boot: certificates are valid by that. Before it is known
+/// none is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct WallClock {
+    now: BootTime,
+    unix_seconds: u64,
+}
+
+impl WallClock {
+    /// At `now` it is `unix_seconds` since 1970.
+    pub const fn new(now: BootTime, unix_seconds: u64) -> Self {
+        Self { now, unix_seconds }
+    }
+
+    /// Seconds since 1970.
+    pub fn at(self, now: BootTime) -> u64 {
+        self.unix_seconds.saturating_add(now.saturating_since(self.now).as_secs())
+    }
+}

@@ -50,6 +50,8 @@ pub enum Consequence {
     TunnelAdded,
     TunnelRemoved,
     TunnelRestarts,
+    /// The tunnel's ISAKMP SA.
+    ProvenAnew,
     /// Nothing, until the daemon is restarted.
     Restart,
 }
@@ -66,6 +68,7 @@ impl Consequence {
             Self::TunnelAdded => "tunnel-added",
             Self::TunnelRemoved => "tunnel-removed",
             Self::TunnelRestarts => "tunnel-restarts",
+            Self::ProvenAnew => "proven-anew",
             Self::Restart => "restart-required",
         }
     }
@@ -82,6 +85,7 @@ impl Display for Consequence {
             Self::TunnelAdded => "its networks are blocked until its SAs are negotiated",
             Self::TunnelRemoved => "its SAs and blocks are removed",
             Self::TunnelRestarts => "its SAs are removed and negotiated again",
+            Self::ProvenAnew => "counts from the next ISAKMP SA on; SAs stay",
             Self::Restart => "in effect after a restart; the value before stays",
         })
     }
@@ -151,8 +155,16 @@ fn tunnel_changes(before: &Config, after: &Config) -> Vec<Change> {
             None => all.push(whole(subject(&tunnel.name), None, Some(tunnel.name.clone()))),
             Some(known) if known != tunnel => {
                 let mut differences = Differences::of(subject(&tunnel.name));
-                differences.untold("options", true);
-                differences.follow(Consequence::TunnelRestarts);
+                match known.differs_by_credential(tunnel) {
+                    true => {
+                        differences.untold("credential", true);
+                        differences.follow(Consequence::ProvenAnew);
+                    }
+                    false => {
+                        differences.untold("options", true);
+                        differences.follow(Consequence::TunnelRestarts);
+                    }
+                }
                 all.extend(differences.changes);
             }
             Some(_) => {}

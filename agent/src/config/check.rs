@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use daemon::configuration::{
-    self, Loaded, Located, Place, Report, Section as _, Selector, Table, phase1_policy, state_key,
-    weak_parts,
+    self, CertificateTable, Certificates, Loaded, Located, Place, Report, Section as _, Selector,
+    Table, phase1_policy, state_key, weak_parts,
 };
 use daemon::secrets::{SecretError, SecretSource, read_aes_key, read_pre_shared_key};
 use gdoi::group::{AddressRange, GroupId, TrafficSelector};
-use ike::config::RetransmissionPolicy;
+use ike::config::{Credential, RetransmissionPolicy};
 use ike::crypto::Secret;
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};
@@ -31,12 +31,22 @@ pub struct Machine<'m> {
     pub secret: &'m dyn Fn(&SecretSource) -> Result<Secret, SecretError>,
     /// Reads the state key.
     pub state_key: &'m dyn Fn(&SecretSource) -> Result<Secret, SecretError>,
+    /// Reads the files of a certificate; notes what is wrong.
+    pub certificate: ReadCertificate<'m>,
 }
+
+/// Reads the files of a certificate.
+pub type ReadCertificate<'m> = &'m dyn Fn(&CertificateTable, &Report) -> Option<Credential>;
 
 impl<'m> Machine<'m> {
     /// The machine that this runs on.
     pub fn this(interfaces: Option<&'m Interfaces>) -> Self {
-        Self { interfaces, secret: &read_pre_shared_key, state_key: &read_aes_key }
+        Self {
+            interfaces,
+            secret: &read_pre_shared_key,
+            state_key: &read_aes_key,
+            certificate: &credentials::read,
+        }
     }
 
     /// A machine of which nothing is there yet. Secrets are made up: nothing is sent by such a
@@ -44,7 +54,7 @@ impl<'m> Machine<'m> {
     pub fn unseen() -> Self {
         let secret: &dyn Fn(&SecretSource) -> Result<Secret, SecretError> =
             &|_| Ok(Secret::new(vec![0; 32]));
-        Self { interfaces: None, secret, state_key: secret }
+        Self { interfaces: None, secret, state_key: secret, certificate: &credentials::made_up }
     }
 }
 
@@ -79,7 +89,9 @@ fn typed(mut root: Table<'_>) -> File {
 /// Raises the file; `None` when something is missing, which is then noted.
 fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Config> {
     let policy_priority = file.policy_priority;
-    let mut check = Check { report, machine, policy_priority, secrets: BTreeMap::new() };
+    let certificates = Certificates::new(&file.certificates, report, machine.certificate);
+    let secrets = BTreeMap::new();
+    let mut check = Check { report, machine, policy_priority, secrets, certificates };
     if file.groups.len() > MOST_GROUPS {
         let place = file.groups.get(MOST_GROUPS).and_then(|group| group.place.clone());
         let message = format!("{} groups; a member has at most {MOST_GROUPS}", file.groups.len());
@@ -135,6 +147,7 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
         local_port: file.local_port,
         groups,
         tunnels,
+        certificates: (&check.certificates).into(),
     })
 }
 
@@ -144,6 +157,7 @@ struct Check<'c> {
     policy_priority: u32,
     /// A key that several groups or servers use is read once and complained about once.
     secrets: BTreeMap<SecretSource, Option<Arc<Secret>>>,
+    certificates: Certificates,
 }
 
 impl Check<'_> {
@@ -411,6 +425,7 @@ fn holder(interfaces: &Interfaces, address: IpAddr) -> Option<&str> {
     interfaces.iter().find(|(_, interface)| has(interface)).map(|(name, _)| name.as_str())
 }
 
+mod credentials;
 mod overlaps;
 mod servers;
 mod sides;

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::configuration::{
-    Applies, Document, Ike, Located, Names, Outline, Place, Problem, Read, Section as _, Selector,
-    choice, example, is_named, key_source, list, manual, name_of, one_of, optional, parsed, place,
-    required, table, tables, value,
+    Applies, CertificateTable, Document, Ike, Located, Names, Outline, Place, Problem, Read,
+    Section as _, Selector, choice, example, is_named, key_source, list, manual, name_of, one_of,
+    optional, parsed, place, required, table, tables, value,
 };
 use daemon::options;
 use daemon::secrets::SecretSource;
@@ -85,6 +85,8 @@ options! {
         /// numbers that strongSwan and libreswan compute, so that their tunnels keep their own
         /// traffic.
         pub policy_priority: u32 = value("policy-priority", BASE).within(1..=HIGHEST_BASE);
+        /// Certificates for key servers and tunnels, in the place of pre-shared keys.
+        pub certificates: Vec<CertificateTable> = tables("certificate");
         /// One table for each group, at most 64. Their order determines each group's reqids and
         /// placeholder address: append new groups at the end.
         pub groups: Vec<Group> = tables("group");
@@ -157,14 +159,22 @@ options! {
         /// packets in.
         pub mode: Mode = one_of("mode", Mode::Normal, MODE);
         /// Phase-1 identity of this member: { address = ".." }, { fqdn = ".." }, { user-fqdn =
-        /// "name@host" } or { key-id = "text" }. Without it, the local address.
+        /// "name@host" }, { key-id = "text" } or { dn = "CN=name,O=organization" }. Without it, the
+        /// local address, or the certificate's subject if that does not name the address.
         pub identity: Option<Located<Identity>> = optional("identity")
             .example("{ address = \"10.0.1.1\" }").applies(Applies::NewRegistration);
         /// Pre-shared key of the key servers: a file readable by its owner only, whose content
-        /// without a final newline is the key. Required unless every server has a key of its own.
+        /// without a final newline is the key. Required unless every server has a key of its own,
+        /// or there is a certificate.
         pub pre_shared_key: Option<Located<SecretSource>> =
             key_source("pre-shared-key-file", "pre-shared-key-credential")
                 .set("\"/etc/gdoi-agent/branches.psk\"").applies(Applies::NewRegistration);
+        /// Whether a key was named, right or wrong.
+        pub names_key: bool = is_named(&["pre-shared-key-file", "pre-shared-key-credential"]);
+        /// The [[certificate]] that is shown to the key servers, and by whose authorities theirs are
+        /// believed.
+        pub certificate: Option<Located<String>> = optional("certificate").example("\"site\"")
+            .applies(Applies::NewRegistration);
         /// Whether to send on TEKs of counter modes (AES-GCM, AES-CCM). Linux chooses their
         /// initialization vectors at random, so two members may use the same one: with s senders of
         /// n packets each the probability is about s*s/2 * n / 2^64, and one collision reveals the
@@ -226,13 +236,17 @@ options! {
         /// UDP port on which the key server listens.
         pub port: u16 = value("port", GDOI_PORT).within(1..=u16::MAX)
             .applies(Applies::NewRegistration);
-        /// The identity that this server has to prove. The default is its address.
+        /// The identity that this server has to prove. The default is its address. With certificates
+        /// "*" stands for any characters in a name, or in a value of a distinguished name.
         pub identity: Option<Located<Identity>> = optional("identity")
             .example("{ address = \"10.0.9.1\" }").applies(Applies::NewRegistration);
         /// A pre-shared key for this server only.
         pub pre_shared_key: Option<Located<SecretSource>> =
             key_source("pre-shared-key-file", "pre-shared-key-credential")
                 .example("\"/etc/gdoi-agent/branches-server1.psk\"").applies(Applies::NewRegistration);
+        /// A [[certificate]] for this server only.
+        pub certificate: Option<Located<String>> = optional("certificate").example("\"site\"")
+            .applies(Applies::NewRegistration);
         /// Whether a key of its own was named, right or wrong.
         pub names_key: bool = is_named(&["pre-shared-key-file", "pre-shared-key-credential"]);
     }

@@ -14,10 +14,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon::configuration::NamedCertificate;
 use gdoi::config::ByteOrder;
 use gdoi::group::{GroupId, TrafficSelector};
 use gdoi::push::AcknowledgementLength;
-use ike::config::{Identity, Phase1Policy, RetransmissionPolicy};
+use ike::config::{Credential, Identity, Phase1Policy, RetransmissionPolicy};
 use ike::crypto::Secret;
 use ipnet::IpNet;
 use policies::{FailurePolicy, Mode};
@@ -50,6 +51,8 @@ pub struct Config {
     /// Memberships; the position is the slot.
     pub groups: Vec<Group>,
     pub tunnels: Vec<tunnel::Tunnel>,
+    /// What certificates there are, used or not.
+    pub certificates: Vec<NamedCertificate>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,8 +118,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// The identity that it must prove.
     pub identity: Identity,
-    /// The key shared with it.
-    pub pre_shared_key: Arc<Secret>,
+    /// What proves our identity to it, and its to us.
+    pub credential: Credential,
 }
 
 /// The address that a group speaks from and where its ESP ends.

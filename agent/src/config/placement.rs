@@ -156,7 +156,7 @@ mod tests {
              [[group.server]]\naddress = \"10.0.9.1\"\n"
         );
         let secret = |_: &_| Ok(Secret::new(vec![7; 32]));
-        let machine = Machine { interfaces: None, secret: &secret, state_key: &secret };
+        let machine = Machine { secret: &secret, state_key: &secret, ..Machine::unseen() };
         parse("f", &text, &machine).unwrap().value.groups.remove(0)
     }
 

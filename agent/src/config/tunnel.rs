@@ -1,17 +1,16 @@
 //! Site-to-site tunnels: what is typed, and the values that the daemon acts on.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::configuration::{
-    Located, Names, Place, Problem, Read, choice, key_source, list_or, one_of, optional,
+    Located, Names, Place, Problem, Read, choice, is_named, key_source, list_or, one_of, optional,
     optional_list, optional_one_of, place, required, value,
 };
 use daemon::options;
 use daemon::secrets::SecretSource;
-use ike::config::{Identity, Phase1Policy};
-use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
+use ike::config::{Credential, Identity, Phase1Policy};
+use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 use ike::dead_peer_detection::{Mode as DetectionMode, Settings};
 use ike::quick::{
     ChildPolicy, EspAlgorithms, EspEncryption, EspIntegrity, Mode, Selectors, TrafficSelector,
@@ -38,13 +37,14 @@ pub struct Tunnel {
     pub gateway: Gateway,
     pub local: IpAddr,
     pub peer: IpAddr,
-    pub identity: Identity,
+    /// `None` is the local address, or what the certificate names.
+    pub identity: Option<Identity>,
     pub peer_identity: Identity,
     pub local_networks: Vec<IpNet>,
     pub remote_networks: Vec<IpNet>,
     /// Which of their traffic it carries.
     pub traffic: Traffic,
-    pub pre_shared_key: Arc<Secret>,
+    pub credential: Credential,
     /// What Quick Mode may negotiate.
     pub policy: ChildPolicy,
     pub start: Start,
@@ -171,10 +171,12 @@ options! {
         /// Only this port on the other side.
         pub remote_port: Option<Located<u16>> = optional("remote-port").within(1..=u16::MAX)
             .example("179");
-        /// The identity that we prove. Without it, the local address.
+        /// The identity that we prove. Without it, the local address, or the certificate's subject
+        /// if that does not name the address.
         pub identity: Option<Located<Identity>> = optional("identity")
             .example("{ address = \"198.51.100.1\" }");
-        /// The identity that the peer must prove. Without it, its address.
+        /// The identity that the peer must prove. Without it, its address. With certificates "*"
+        /// stands for any characters in a name, or in a value of a distinguished name.
         pub peer_identity: Option<Located<Identity>> = optional("peer-identity")
             .example("{ address = \"203.0.113.1\" }");
         /// The key shared with the peer: a file that only its owner may read, whose content up to a
@@ -182,6 +184,10 @@ options! {
         pub pre_shared_key: Option<Located<SecretSource>> =
             key_source("pre-shared-key-file", "pre-shared-key-credential")
                 .set("\"/etc/gdoi-agent/cloud-1.psk\"");
+        /// Whether a key was named, right or wrong.
+        pub names_key: bool = is_named(&["pre-shared-key-file", "pre-shared-key-credential"]);
+        /// The [[certificate]] that takes the place of the key.
+        pub certificate: Option<Located<String>> = optional("certificate").example("\"site\"");
         /// ESP proposals in order of preference.
         pub esp: Vec<Located<EspAlgorithms>> = list_or("esp", [
             EspAlgorithms::combined(EspEncryption::Aes256Gcm),
@@ -344,6 +350,12 @@ impl Profile {
 }
 
 impl Tunnel {
+    /// Whether nothing but the credential is another one.
+    pub fn differs_by_credential(&self, other: &Self) -> bool {
+        let same = Self { credential: other.credential.clone(), ..self.clone() };
+        same == *other
+    }
+
     /// What each pair of SAs carries, in the order of the file.
     pub fn selectors(&self) -> impl Iterator<Item = Selectors> + '_ {
         let Traffic { protocol, local_port, remote_port } = self.traffic;

@@ -89,9 +89,11 @@ impl<K: Kernel> EventLoop<K> {
         self.tunnels.configure(&config.tunnels, now);
         self.config.groups = config.groups;
         self.config.tunnels = config.tunnels;
+        self.config.certificates = config.certificates;
         self.not_kept = keep(&self.source);
         self.refused = None;
         self.check_settings();
+        self.check_certificates();
         self.check_placement(&interfaces);
         let (changed, groups) = (!changes.is_empty(), self.config.groups.len());
         info!(event = "configuration-reloaded", changed, groups, "configuration reloaded");

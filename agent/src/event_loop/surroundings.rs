@@ -26,6 +26,7 @@ impl<K: Kernel> EventLoop<K> {
             });
         let own =
             self.missing.iter().chain(&self.settings).chain(&self.not_kept).chain(&self.refused);
+        let own = own.chain(&self.certificates);
         own.cloned()
             .chain(self.dataplane.last_error().map(str::to_owned))
             .chain(self.member.problems())
@@ -81,6 +82,18 @@ impl<K: Kernel> EventLoop<K> {
             warn!(event = "interface-misplaced", problem = %one, "interface is on the wrong side");
         }
         self.misplaced = misplaced;
+    }
+
+    /// Tells once of every certificate that ends soon or has ended.
+    pub(super) fn check_certificates(&mut self) {
+        let wall = clock::wall().as_secs();
+        let certificates = self.config.certificates.iter();
+        let problems: Vec<String> =
+            certificates.flat_map(|certificate| certificate.problems(wall)).collect();
+        for problem in problems.iter().filter(|one| !self.certificates.contains(one)) {
+            warn!(event = "certificate-problem", %problem, "certificate needs attention");
+        }
+        self.certificates = problems;
     }
 
     pub(super) fn check_settings(&mut self) {

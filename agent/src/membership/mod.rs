@@ -30,7 +30,7 @@ use daemon::entropy::EntropyError;
 use gdoi::error::Error;
 use gdoi::event::{Stage, Transmit};
 use gdoi::group::Spi;
-use ike::BootTime;
+use ike::{BootTime, WallClock};
 use policies::{FailurePolicy, Mode, Unusable};
 
 use crate::config;
@@ -61,6 +61,7 @@ pub struct Membership {
     local_port: u16,
     seeds: Seeds,
     contacts: Contacts,
+    wall_clock: WallClock,
     failover: Failover,
     jitter: Jitter,
     attempt: Option<Attempt>,
@@ -112,6 +113,7 @@ impl Membership {
             rekey: Rekey::default(),
             interfaces: Interfaces::new(),
             local: Err(Missing::Unknown),
+            wall_clock: WallClock::default(),
             counters: MemberCounters::default(),
             last_server: None,
             had_keys: false,
@@ -125,6 +127,11 @@ impl Membership {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
+    }
+
+    /// What time it is from now on, for certificates.
+    pub fn set_wall_clock(&mut self, wall_clock: WallClock) {
+        self.wall_clock = wall_clock;
     }
 
     /// The configuration is another one, or the group has another place among the groups. Keys stay

@@ -76,7 +76,10 @@ impl Membership {
                 return;
             }
         };
-        let identity = self.config.identity.clone().unwrap_or(Identity::Address(local.ip()));
+        let identity = self.config.identity.clone().unwrap_or_else(|| match &target.credential {
+            Credential::Certificate(own) => own.identity(local.ip()),
+            _ => Identity::Address(local.ip()),
+        });
         let first_contact = self.contacts.first(local, target.address, &identity);
         let config = RegistrationConfig {
             server: target.address,
@@ -88,10 +91,11 @@ impl Membership {
             sender_ids: None,
             identity,
             expected_identity: target.identity.clone(),
-            credential: Credential::PreSharedKey(target.pre_shared_key.clone()),
+            credential: target.credential.clone(),
             initial_contact: first_contact.is_some(),
             phase1: self.config.phase1.clone(),
             retransmission: self.config.retransmission,
+            unix_seconds: self.wall_clock.at(now),
         };
         self.counters.attempts = self.counters.attempts.saturating_add(1);
         self.events.push_back(Event::Trying(server));
@@ -288,9 +292,10 @@ pub(crate) fn explain(
     let reason = match &failure {
         RegistrationFailure::NoAnswer { .. } => Reason::NoAnswer,
         RegistrationFailure::Refused { .. } => Reason::Refused,
-        RegistrationFailure::PeerIdentity { .. } | RegistrationFailure::AuthenticationFailed => {
-            Reason::AuthenticationFailed
-        }
+        RegistrationFailure::PeerIdentity { .. }
+        | RegistrationFailure::AuthenticationFailed
+        | RegistrationFailure::CertificateNotAccepted
+        | RegistrationFailure::Untrusted(_) => Reason::AuthenticationFailed,
         RegistrationFailure::NoProposalChosen { .. } => Reason::NoProposalChosen,
         RegistrationFailure::PolicyNotUnderstood(_) | RegistrationFailure::PolicyRefused => {
             Reason::PolicyUnusable

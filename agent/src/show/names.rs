@@ -3,7 +3,7 @@
 use control::member::Transform;
 use gdoi::group::{AuthenticationAlgorithm, EspTransform, KekPolicy, SaDirection, TekProtection};
 use gdoi::push::{AcknowledgementKind, SignedLength};
-use ike::config::Phase1Transform;
+use ike::config::{Authentication, Phase1Transform};
 use ike::crypto::RsaForm;
 
 /// Encryption and integrity, such as `aes-256-cbc` and `hmac-sha2-256-128`; combined modes have no
@@ -33,6 +33,16 @@ pub fn algorithms(protection: &TekProtection) -> (String, Option<String>) {
         other => format!("{other}"),
     });
     (encryption, integrity)
+}
+
+/// How peers prove their identities in phase 1.
+pub fn authentication(authentication: Authentication) -> &'static str {
+    match authentication {
+        Authentication::RsaSignature => "rsa-signature",
+        Authentication::Ecdsa256 => "ecdsa-256",
+        Authentication::Ecdsa384 => "ecdsa-384",
+        _ => "pre-shared-key",
+    }
 }
 
 /// The SA direction attribute as one word.

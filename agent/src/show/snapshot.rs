@@ -101,6 +101,7 @@ fn state(membership: &Membership, now: BootTime) -> MembershipState {
 
 fn isakmp_sa(membership: &Membership, now: BootTime) -> Option<IsakmpSa> {
     let (server, stage) = membership.stage()?;
+    let target = membership.config().servers.get(server)?;
     let established = membership.isakmp_sa().map(|(_, isakmp)| isakmp);
     if established.is_none() && stage != Stage::Phase1 {
         return None;
@@ -114,7 +115,7 @@ fn isakmp_sa(membership: &Membership, now: BootTime) -> Option<IsakmpSa> {
         responder_cookie: hexadecimal(&cookies.map(|(_, responder)| responder).unwrap_or_default()),
         exchange_mode: "main".to_owned(),
         role: Role::Initiator,
-        authentication: "pre-shared-key".to_owned(),
+        authentication: names::authentication(target.credential.authentication()).to_owned(),
         peer_identity: established.map(|isakmp| isakmp.peer_identity.to_string()),
         transform: established.map(|isakmp| names::transform(&isakmp.transform)),
         lifetime_left_seconds: established.map(|isakmp| isakmp.end.saturating_since(now).as_secs()),

@@ -15,9 +15,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use gdoi::event::Transmit;
-use ike::BootTime;
 use ike::error::Error;
 use ike::quick::Selectors;
+use ike::{BootTime, WallClock};
 use policies::precedence::tunnel_reqids;
 use tracing::error;
 use xfrm::Desired;
@@ -63,6 +63,7 @@ pub struct Tunnels {
     /// Messages of tunnels that are gone.
     parting: VecDeque<Transmit>,
     changed: bool,
+    wall_clock: WallClock,
 }
 
 impl Default for Tunnels {
@@ -75,23 +76,39 @@ impl Default for Tunnels {
 impl Tunnels {
     /// No tunnel yet: [`Tunnels::configure`] makes them.
     pub fn new(seeds: Seeds) -> Self {
-        Self { tunnels: Vec::new(), seeds, parting: VecDeque::new(), changed: false }
+        let (tunnels, parting, wall_clock) = (Vec::new(), VecDeque::new(), WallClock::default());
+        Self { tunnels, seeds, parting, changed: false, wall_clock }
     }
 
-    /// Changes over to another configuration. A tunnel that is as it was goes on; one that has
-    /// changed ends and is set up again; one that is gone ends. The peers are told.
+    /// What time it is from now on, for certificates.
+    pub fn set_wall_clock(&mut self, wall_clock: WallClock) {
+        self.wall_clock = wall_clock;
+        self.tunnels.iter_mut().for_each(|tunnel| tunnel.set_wall_clock(wall_clock));
+    }
+
+    /// Changes over to another configuration. A tunnel that is as it was goes on, and so does one
+    /// with another certificate or key, whose SAs stay; one that has changed otherwise ends and is
+    /// set up again; one that is gone ends. The peers are told.
     pub fn configure(&mut self, configs: &[config::Tunnel], now: BootTime) {
         let mut before = std::mem::take(&mut self.tunnels);
+        let is_kept = |tunnel: &config::Tunnel| {
+            configs.iter().any(|config| tunnel.differs_by_credential(config))
+        };
         let mut kept: Vec<Tunnel> =
-            before.extract_if(.., |tunnel| configs.contains(tunnel.config())).collect();
+            before.extract_if(.., |tunnel| is_kept(tunnel.config())).collect();
         for mut gone in before {
             gone.stop(now);
             self.parting.extend(std::iter::from_fn(|| gone.poll_transmit()));
             self.changed = true;
         }
         for config in configs {
-            if let Some(place) = kept.iter().position(|tunnel| tunnel.config() == config) {
-                self.tunnels.push(kept.remove(place));
+            let same = |tunnel: &Tunnel| tunnel.config().differs_by_credential(config);
+            if let Some(place) = kept.iter().position(same) {
+                let mut tunnel = kept.remove(place);
+                if tunnel.config() != config {
+                    tunnel.set_credential(config, now);
+                }
+                self.tunnels.push(tunnel);
                 continue;
             }
             let taken: BTreeSet<u16> = self
@@ -108,6 +125,7 @@ impl Tunnels {
             match (self.seeds)() {
                 Ok(seed) => {
                     let mut tunnel = Tunnel::new(config.clone(), &numbers, seed);
+                    tunnel.set_wall_clock(self.wall_clock);
                     tunnel.handle_timeout(now);
                     self.tunnels.push(tunnel);
                     self.changed = true;

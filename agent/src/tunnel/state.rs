@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use gdoi::event::Transmit;
-use ike::BootTime;
-use ike::config::{Credential, RetransmissionPolicy};
+use ike::config::{Credential, Identity, RetransmissionPolicy};
 use ike::crypto::SeededRng;
 use ike::dead_peer_detection::Mode;
 use ike::error::{Error, NotAccepted, PeerMisbehaved};
 use ike::peer::{ChildConfig, Peer, PeerConfig, PeerEvent};
 use ike::quick::Selectors;
 use ike::session::PeerAddress;
+use ike::{BootTime, WallClock};
 use xfrm::model::{Reqid, SaId};
 
 use super::child_sa::Pair;
@@ -87,10 +87,14 @@ impl Tunnel {
                 remote: SocketAddr::new(config.peer, IKE_PORT),
                 local: SocketAddr::new(config.local, IKE_PORT),
             },
-            identity: config.identity.clone(),
+            identity: identity(&config),
             expected_identity: config.peer_identity.clone(),
-            credential: Credential::PreSharedKey(config.pre_shared_key.clone()),
-            phase1: config.gateway.phase1.clone(),
+            credential: config.credential.clone(),
+            phase1: config
+                .gateway
+                .phase1
+                .clone()
+                .authenticated_by(config.credential.authentication()),
             retransmission: RetransmissionPolicy::default(),
             dead_peer_detection: config.dead_peer_detection,
             children: children.collect(),
@@ -98,6 +102,20 @@ impl Tunnel {
         let peer = Peer::new(peer, rng.array());
         let (reason, since, changed, events) = (None, None, true, Vec::new());
         Self { config, peer, flows, rng, reason, since, changed, events }
+    }
+
+    /// What time it is from now on, for certificates.
+    pub fn set_wall_clock(&mut self, wall_clock: WallClock) {
+        self.peer.set_wall_clock(wall_clock);
+    }
+
+    /// Takes over a configuration with another credential and nothing else: SAs stay.
+    pub fn set_credential(&mut self, config: &config::Tunnel, now: BootTime) {
+        self.config = config.clone();
+        self.peer.set_identity(identity(config));
+        self.peer.set_credential(config.credential.clone(), now);
+        self.take_events(now);
+        self.advance(now);
     }
 
     pub fn config(&self) -> &config::Tunnel {
@@ -157,13 +175,20 @@ impl Tunnel {
     fn note_discard(&mut self, error: &Error) {
         let reason = match error {
             Error::PeerMisbehaved(PeerMisbehaved::WrongHash { message: "message 5" })
-            | Error::InvalidMessage(_) => String::from(
-                "the peer's proof in main mode cannot be read: it may have another pre-shared key",
-            ),
-            Error::PeerIncompatible(error) => error.to_string(),
-            Error::PeerMisbehaved(error @ PeerMisbehaved::WrongIdentity { .. }) => {
-                error.to_string()
+            | Error::InvalidMessage(_)
+                if matches!(self.config.credential, Credential::PreSharedKey(_)) =>
+            {
+                String::from(
+                    "the peer's proof in main mode cannot be read: it may have another pre-shared \
+                     key",
+                )
             }
+            Error::PeerIncompatible(error) => error.to_string(),
+            Error::PeerMisbehaved(
+                error @ (PeerMisbehaved::WrongIdentity { .. }
+                | PeerMisbehaved::Certificate(_)
+                | PeerMisbehaved::WrongSignature { .. }),
+            ) => error.to_string(),
             _ => return,
         };
         self.reason = Some(reason);
@@ -375,6 +400,15 @@ impl Tunnel {
         self.renew_isakmp_sa(now);
         let active = self.flows.iter().all(|flow| flow.sending(now).is_some());
         self.since = active.then(|| self.since.unwrap_or(now));
+    }
+}
+
+/// The identity that we prove.
+fn identity(config: &config::Tunnel) -> Identity {
+    match (&config.identity, &config.credential) {
+        (Some(identity), _) => identity.clone(),
+        (None, Credential::Certificate(own)) => own.identity(config.local),
+        (None, _) => Identity::Address(config.local),
     }
 }
 

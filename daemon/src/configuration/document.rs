@@ -139,12 +139,24 @@ fn example_table(text: &mut String, path: &str, outline: &Outline) {
         let Some((inner, header, path)) = table_of(option, path) else { continue };
         text.push('\n');
         comment(text, &inner.text);
-        text.push_str(&header);
-        text.push('\n');
+        let mark = if is_shown(option) { "" } else { "#" };
+        text.push_str(&format!("{mark}{header}\n"));
         example_table(text, &path, inner);
         if !option.also.is_empty() {
             text.push_str(&format!("\n{}\n", option.also));
         }
+    }
+}
+
+/// Whether the example has such a table: not if it is one of several and nothing in it is set.
+fn is_shown(option: &Description) -> bool {
+    match &option.kind {
+        Kind::Tables(outline) => {
+            let sets =
+                |one: &Description| matches!(&one.kind, Kind::Value(value) if value.set_in_example);
+            outline.options.iter().any(|one| sets(one) || matches!(one.kind, Kind::Tables(_)))
+        }
+        _ => true,
     }
 }
 

@@ -1,5 +1,5 @@
 //! Phase-1 identities: `{ address = "10.0.1.1" }`, `{ fqdn = "gm.example" }`,
-//! `{ user-fqdn = "gm@example" }`, `{ key-id = "text" }`.
+//! `{ user-fqdn = "gm@example" }`, `{ key-id = "text" }`, `{ dn = "CN=gm,O=Example" }`.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ impl Read for Identity {
     const TYPE: &'static str = "identity";
 
     fn read(value: &DeValue<'_>) -> Result<Self, Problem> {
-        const REMEDY: &str = "write one of { address = \"..\" }, { fqdn = \"..\" }, { user-fqdn = \"..\" }, { key-id = \"..\" }";
+        const REMEDY: &str = "write one of { address = \"..\" }, { fqdn = \"..\" }, { user-fqdn = \"..\" }, { key-id = \"..\" }, { dn = \"..\" }";
         let DeValue::Table(entries) = value else {
             return Err(Problem::new(format!("{} is not an identity", kind(value)), REMEDY));
         };
@@ -49,6 +49,17 @@ impl Read for Identity {
                 Ok(Self::UserFqdn(name))
             }
             "key-id" => Ok(Self::KeyId(name()?.into_bytes())),
+            "dn" => {
+                let name = name()?;
+                let der = ike::certificate::name_from_text(&name).ok_or_else(|| {
+                    Problem::new(
+                        format!("\"{name}\" is no distinguished name"),
+                        "write it as \"CN=host,O=Example\", as `openssl x509 -noout -subject \
+                         -nameopt RFC2253` prints it",
+                    )
+                })?;
+                Ok(Self::DistinguishedName(der))
+            }
             other => Err(Problem::new(format!("\"{other}\" is no kind of identity"), REMEDY)),
         }
     }
@@ -58,7 +69,6 @@ impl Read for Identity {
             Self::Address(address) => ("address", address.to_string()),
             Self::Fqdn(name) => ("fqdn", name.clone()),
             Self::UserFqdn(name) => ("user-fqdn", name.clone()),
-            // Stands in certificates and in no file.
             Self::DistinguishedName(name) => ("dn", ike::certificate::name_text(name)),
             Self::KeyId(octets) => ("key-id", String::from_utf8_lossy(octets).into_owned()),
         };

@@ -4,6 +4,7 @@
 //! key, notes what is wrong with its line and goes on, and [`Table::finish`] reports the keys that
 //! nobody asked for. [`options!`](crate::options) declares the options of a table once.
 
+mod certificate;
 mod document;
 mod esp;
 mod identity;
@@ -20,6 +21,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+pub use certificate::{CertificateTable, Certificates, NamedCertificate, read_certificate};
 pub use document::{Document, DocumentError, example, manual, run_documents, write_documents};
 pub use esp::weak_esp;
 pub use ike::{Ike, phase1_policy, weak_parts};

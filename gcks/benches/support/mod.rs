@@ -47,6 +47,7 @@ pub fn registration(local: SocketAddr, server: SocketAddr, group: DhGroup) -> Re
         authentication: Default::default(),
     };
     RegistrationConfig {
+        unix_seconds: 0,
         server,
         local,
         group: GroupId(1),

@@ -9,6 +9,8 @@ use super::file::{
     ADDRESS_PRESERVATION, BYTE_ORDER, DIRECTION, MODE, NEW_KEK_SPI, RSA_SIGNATURE,
     SAK_RESERVED_OCTETS, SIGNED_LENGTH,
 };
+use ike::config::Credential;
+
 use super::{Group, Member, Rekey, SigningKeyKind, TekTemplate, Transport};
 use crate::text::selectors_text;
 use daemon::configuration::{Names, duration_text};
@@ -301,8 +303,11 @@ pub fn member_differences(before: &Member, after: &Member) -> Vec<Difference> {
         };
         differences.push(Difference::of("identity", text(before), text(after)));
     }
-    if before.pre_shared_key != after.pre_shared_key {
-        differences.push(Difference::untold("pre-shared-key"));
+    if before.credential != after.credential {
+        differences.push(Difference::untold(match after.credential {
+            Credential::PreSharedKey(_) => "pre-shared-key",
+            _ => "certificate",
+        }));
     }
     differences.extend(with_names(
         GROUP_ID_BYTE_ORDER,

@@ -7,15 +7,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon::clock;
 use daemon::configuration::{
-    Located, Place, Report, check_length, phase1_policy, shared_keys, state_key, weak_parts,
+    CertificateTable, Certificates, Located, Place, Report, check_length, phase1_policy,
+    read_certificate, shared_keys, state_key, weak_parts,
 };
 use daemon::secrets::{read_aes_key, read_pre_shared_key};
 use gdoi::group::{
     AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection,
     TrafficSelector,
 };
-use ike::config::Identity;
+use ike::config::{Authentication, Credential, Identity, Phase1Policy};
 use ike::crypto::Secret;
 use ike::endpoint::Limits as ServerLimits;
 use ipnet::IpNet;
@@ -63,20 +65,23 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         .collect();
     let names: BTreeSet<&str> =
         file.groups.iter().filter_map(|group| Some(group.name.as_ref()?.as_str())).collect();
+    let read = |table: &CertificateTable, report: &Report| {
+        read_certificate(table, report, clock::wall().as_secs()).map(Credential::Certificate)
+    };
+    let certificates = Certificates::new(&file.certificates, report, read);
+    let known = Known { ids, names, certificates };
     let members: Vec<Option<Member>> =
-        file.members.iter().map(|entry| member(entry, &ids, &names, report)).collect();
+        file.members.iter().map(|entry| member(entry, &known, report)).collect();
     if file.members.is_empty() {
         report.error(None, "there is no member", "add [[member]], here or in one of member-files");
     }
     unique(report, "member.name", file.members.iter().filter_map(|member| member.name.clone()));
-    unique(
-        report,
-        "member.address",
-        file.members.iter().filter_map(|member| member.address.clone()),
-    );
+    unique_addresses(report, &file.members);
+    own_identity(&file, &known.certificates, report);
     unique_identities(report, &file.members);
     warn_of_shared_keys(report, &file.members, &members);
     let phase1 = phase1_policy(&file.ike, "ike", file.legacy, report);
+    let phase1 = with_methods(phase1, members.iter().flatten());
     let weak = weak_parts(&phase1);
     if !weak.is_empty() {
         let message = format!("ike: {} can be broken", weak.join(", "));
@@ -104,6 +109,7 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         servers: servers.into_iter().collect::<Option<_>>()?,
         most_members: file.limits.members.as_ref().map(|most| number(most.value)),
         groups: groups.into_iter().collect::<Option<_>>()?,
+        certificates: (&known.certificates).into(),
     })
 }
 
@@ -215,19 +221,15 @@ fn listen(file: &File, report: &Report) -> Vec<SocketAddr> {
     file.listen.iter().map(|address| SocketAddr::new(address.value, file.port)).collect()
 }
 
-fn member(
-    entry: &file::Member,
-    ids: &BTreeMap<&str, u32>,
-    names: &BTreeSet<&str>,
-    report: &Report,
-) -> Option<Member> {
-    if !entry.names_key {
-        report.error(
-            entry.place.clone(),
-            "member: no pre-shared key",
-            "add pre-shared-key-file = \"/path/to/file\" or pre-shared-key-credential = \"name\"",
-        );
-    }
+/// What members may refer to.
+struct Known<'k> {
+    ids: BTreeMap<&'k str, u32>,
+    names: BTreeSet<&'k str>,
+    certificates: Certificates,
+}
+
+fn member(entry: &file::Member, known: &Known<'_>, report: &Report) -> Option<Member> {
+    let Known { ids, names, certificates } = known;
     let mut groups = BTreeSet::new();
     for group in &entry.groups {
         let name = group.value.as_str();
@@ -261,6 +263,59 @@ fn member(
             "name the address that the member proves",
         );
     }
+    let credential = credential(entry, certificates, report);
+    if let (Some(Credential::PreSharedKey(_)), Some(identity)) = (&credential, &entry.identity) {
+        let message = match &identity.value {
+            Identity::DistinguishedName(_) => {
+                Some("who has a pre-shared key proves no distinguished name".to_owned())
+            }
+            pattern if pattern.is_pattern() => {
+                Some(format!("{pattern} means several, and the key is one"))
+            }
+            _ => None,
+        };
+        if let Some(message) = message {
+            let remedy = "name a certificate, or another identity";
+            report.error(
+                Some(identity.place.clone()),
+                format!("member.identity: {message}"),
+                remedy,
+            );
+        }
+    }
+    Some(Member {
+        name: entry.name.as_ref()?.value.clone(),
+        addresses: entry.address.as_ref()?.value,
+        identity: entry.identity.as_ref().map(|identity| identity.value.clone()),
+        credential: credential?,
+        groups,
+        group_id_byte_order: entry.interoperability.group_id_byte_order,
+    })
+}
+
+/// What a member proves its identity with.
+fn credential(
+    entry: &file::Member,
+    certificates: &Certificates,
+    report: &Report,
+) -> Option<Credential> {
+    match &entry.certificate {
+        Some(named) if entry.names_key => {
+            let message = "member.certificate: a pre-shared key is named as well";
+            report.error(Some(named.place.clone()), message, "keep one of them");
+            return None;
+        }
+        Some(named) => return certificates.find(named, "member.certificate", report),
+        None if !entry.names_key => {
+            report.error(
+                entry.place.clone(),
+                "member: no pre-shared key and no certificate",
+                "add pre-shared-key-file = \"/path/to/file\", pre-shared-key-credential = \"name\" \
+                 or certificate = \"name\"",
+            );
+        }
+        None => {}
+    }
     let key =
         entry.pre_shared_key.as_ref().and_then(|origin| match read_pre_shared_key(&origin.value) {
             Ok(key) => {
@@ -280,14 +335,59 @@ fn member(
                 None
             }
         });
-    Some(Member {
-        name: entry.name.as_ref()?.value.clone(),
-        addresses: entry.address.as_ref()?.value,
-        identity: entry.identity.as_ref().map(|identity| identity.value.clone()),
-        pre_shared_key: Arc::new(key?),
-        groups,
-        group_id_byte_order: entry.interoperability.group_id_byte_order,
-    })
+    key.map(|key| Credential::PreSharedKey(Arc::new(key)))
+}
+
+/// The policy with the methods that members use: each has the one that its credential is for.
+fn with_methods<'m>(
+    policy: Phase1Policy,
+    members: impl Iterator<Item = &'m Member>,
+) -> Phase1Policy {
+    let methods: BTreeSet<Authentication> =
+        members.map(|member| member.credential.authentication()).collect();
+    if methods.is_empty() {
+        return policy;
+    }
+    let transforms = methods
+        .into_iter()
+        .flat_map(|method| policy.clone().authenticated_by(method).transforms)
+        .collect();
+    Phase1Policy { transforms, ..policy }
+}
+
+/// What we call ourselves must stand in the certificates that we show.
+fn own_identity(file: &File, certificates: &Certificates, report: &Report) {
+    let Some(identity) = &file.identity else { return };
+    for (name, own) in certificates.of().filter(|(_, own)| !own.proves(&identity.value)) {
+        let message = format!(
+            "identity: certificate {name} of {} does not name {}",
+            own.subject(),
+            identity.value
+        );
+        let remedy = "remove the identity, or issue a certificate with it";
+        report.error(Some(identity.place.clone()), message, remedy);
+    }
+}
+
+/// In main mode the address alone tells which key is meant (RFC 2409 §5.4). A certificate is the
+/// same for all who name it.
+fn unique_addresses(report: &Report, members: &[file::Member]) {
+    let mut seen: BTreeMap<IpNet, (Option<&str>, usize)> = BTreeMap::new();
+    for member in members {
+        let Some(address) = &member.address else { continue };
+        let certificate = member.certificate.as_ref().map(|named| named.as_str());
+        match seen.get(&address.value) {
+            Some((first, _)) if first.is_some() && *first == certificate => {}
+            Some((_, first)) => {
+                let message =
+                    format!("member.address: the same as in {}", report.line_text(*first));
+                let remedy = "every one is there once, unless all have the same certificate: \
+                              change or remove it";
+                report.error(Some(address.place.clone()), message, remedy);
+            }
+            None => _ = seen.insert(address.value, (certificate, address.place.start)),
+        }
+    }
 }
 
 fn group(
@@ -493,10 +593,10 @@ fn enumerate_members(names: &[&str]) -> String {
 fn warn_of_shared_keys(report: &Report, entries: &[file::Member], members: &[Option<Member>]) {
     const REASON: &str = "any of them can pose as this key server to the others";
     const REMEDY: &str = "give every member a key of its own";
-    let keys = members
-        .iter()
-        .flatten()
-        .map(|member| (member.name.as_str(), member.pre_shared_key.as_ref()));
+    let keys = members.iter().flatten().filter_map(|member| match &member.credential {
+        Credential::PreSharedKey(key) => Some((member.name.as_str(), key.as_ref())),
+        _ => None,
+    });
     let keys: Vec<(&str, &Secret)> = keys.collect();
     let named = entries.iter().filter_map(|entry| Some((entry.name.as_ref()?.as_str(), entry)));
     let by_name: BTreeMap<&str, &file::Member> = named.collect();
@@ -509,6 +609,7 @@ fn warn_of_shared_keys(report: &Report, entries: &[file::Member], members: &[Opt
     }
     for entry in entries {
         if let (Some(name), Some(address)) = (&entry.name, &entry.address)
+            && entry.certificate.is_none()
             && !is_host(&address.value)
         {
             let message = format!(

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::configuration::{
-    Applies, Document, Ike, Located, Names, Outline, Place, Section as _, Selector, example,
-    flattened, is_named, key_source, list, list_or, located, manual, one_of, optional,
-    optional_one_of, optional_table, place, required, table, tables, value,
+    Applies, CertificateTable, Document, Ike, Located, Names, Outline, Place, Section as _,
+    Selector, example, flattened, is_named, key_source, list, list_or, located, manual, one_of,
+    optional, optional_one_of, optional_table, place, required, table, tables, value,
 };
 use daemon::options;
 use daemon::secrets::SecretSource;
@@ -113,6 +113,8 @@ options! {
         );
         /// One table for each other key server of a cluster.
         pub(super) servers: Vec<cluster::FileServer> = tables("cluster-server");
+        /// Certificates that this server shows to members, in the place of pre-shared keys.
+        pub(super) certificates: Vec<CertificateTable> = tables("certificate");
         /// One table for each group.
         pub(super) groups: Vec<Group> = tables("group");
     }
@@ -213,10 +215,13 @@ options! {
         pub(super) name: Option<Located<String>> = required("name").set("\"g1\"");
         /// Where it registers from: an address, or a prefix whose hosts all share the key. With a
         /// shared key any of them can impersonate this server to the others: gcks warns about it.
+        /// With a certificate there is no such key, and several tables may have one prefix.
         pub(super) address: Option<Located<IpNet>> = required("address").set("\"10.0.1.1\"")
             .applies(Applies::NewRegistration);
         /// The identity that it has to prove; authorization is based on it. The default is its
-        /// address.
+        /// address. With a certificate "*" stands for any characters in a name, or in a value of a
+        /// distinguished name, as in { dn = "CN=*,OU=Branches,O=Example" } or { fqdn =
+        /// "*.branches.example" }: one table for all of them.
         pub(super) identity: Option<Located<Identity>> = optional("identity")
             .set("{ address = \"10.0.1.1\" }").applies(Applies::NewRegistration);
         /// The pre-shared key: a file of mode 600 that holds the key and at most one newline.
@@ -224,6 +229,10 @@ options! {
         pub(super) pre_shared_key: Option<Located<SecretSource>> =
             key_source("pre-shared-key-file", "pre-shared-key-credential")
                 .set("\"/etc/gcks/g1.psk\"").applies(Applies::NewRegistration);
+        /// The [[certificate]] that is shown to the member, and by whose authorities its own is
+        /// believed, in the place of a pre-shared key.
+        pub(super) certificate: Option<Located<String>> = optional("certificate")
+            .example("\"site\"").applies(Applies::NewRegistration);
         /// Whether a key was named, right or wrong.
         pub(super) names_key: bool = is_named(&["pre-shared-key-file", "pre-shared-key-credential"]);
         /// The groups that it may join, by name.

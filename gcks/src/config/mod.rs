@@ -12,18 +12,17 @@ pub mod tek_algorithm;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
-use daemon::configuration::{self, Loaded, Located, Section as _, Table};
+use daemon::configuration::{self, Loaded, Located, NamedCertificate, Section as _, Table};
 use gdoi::config::{ByteOrder, PolicyForm, Trailer};
 use gdoi::group::{
     AddressPreservation, EncapsulationMode, GroupAssociatedPolicy, GroupId, SaDirection,
     TekProtection, TekProtocol, TrafficSelector,
 };
 use gdoi::push::{KekPacketSpi, SealOptions, SignedLength};
-use ike::config::{Identity, Phase1Policy};
+use ike::config::{Credential, Identity, Phase1Policy};
 use ike::crypto::{RsaForm, Secret};
 use ike::endpoint::Limits;
 use ipnet::IpNet;
@@ -62,6 +61,8 @@ pub struct Config {
     /// Members that may be registered here in all groups together.
     pub most_members: Option<usize>,
     pub groups: Vec<Group>,
+    /// What certificates there are, used or not.
+    pub certificates: Vec<NamedCertificate>,
 }
 
 /// Somebody who may register: one router, or all within a prefix.
@@ -73,7 +74,8 @@ pub struct Member {
     pub addresses: IpNet,
     /// The identity it must prove; `None` is its address.
     pub identity: Option<Identity>,
-    pub pre_shared_key: Arc<Secret>,
+    /// What proves its identity to us, and ours to it.
+    pub credential: Credential,
     /// The groups it may have.
     pub groups: BTreeSet<GroupId>,
     /// Interoperability switch for the group id.

@@ -7,7 +7,7 @@ use ::control::server::Call;
 use ::control::{ReloadArgument, Request, Response};
 use daemon::{clock, notify};
 use gdoi::server::{Arithmetic, Computed};
-use ike::BootTime;
+use ike::{BootTime, WallClock};
 
 use super::host::{Host, HostEvent};
 use super::standby::{Turn, tell_ready};
@@ -29,6 +29,9 @@ const BATCH: usize = 64;
 /// Datagrams that are sent before those that have arrived are received: a push to thousands of
 /// members must not overflow the receive buffer with their acknowledgements.
 const PORTION: usize = 64;
+
+/// How often certificates are looked at.
+const CERTIFICATE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// A write that takes longer is told of.
 const SLOW: std::time::Duration = std::time::Duration::from_secs(1);
@@ -60,12 +63,17 @@ pub(super) async fn run(host: &mut Host, turn: Turn) -> anyhow::Result<End> {
         workers: Workers::start()?,
         has_more_to_send: false,
         end: None,
+        problems: Vec::new(),
+        next_look: clock::now(),
     };
+    active.read_wall_clock(clock::now());
+    active.look_at_certificates(clock::now());
     // Said now, and not when the first member registers.
     active.save();
     loop {
         let writer = active.writer.as_ref().and_then(Writer::poll_timeout);
-        let deadline = active.key_server.poll_timeout().into_iter().chain(writer).min();
+        let deadline = active.key_server.poll_timeout().into_iter().chain(writer);
+        let deadline = deadline.chain([active.next_look]).min();
         let written = async {
             match &mut active.writer {
                 Some(writer) => writer.next().await,
@@ -118,6 +126,10 @@ struct Active<'h> {
     /// Whether the last portion was not all.
     has_more_to_send: bool,
     end: Option<End>,
+    /// What has been told to be wrong with certificates.
+    problems: Vec<String>,
+    /// When that is looked at again.
+    next_look: BootTime,
 }
 
 impl Active<'_> {
@@ -134,7 +146,12 @@ impl Active<'_> {
                 }
             }
             HostEvent::Election(_) => {}
-            HostEvent::Timeout => self.key_server.handle_timeout(clock::now()),
+            HostEvent::Timeout => {
+                let now = clock::now();
+                self.read_wall_clock(now);
+                self.key_server.handle_timeout(now);
+                self.look_at_certificates(now);
+            }
         }
     }
 
@@ -176,8 +193,27 @@ impl Active<'_> {
         }
     }
 
+    /// What time it is, for certificates.
+    fn read_wall_clock(&mut self, now: BootTime) {
+        self.key_server.set_wall_clock(WallClock::new(now, clock::wall().as_secs()));
+    }
+
+    /// Tells once of everything that ends soon or has ended.
+    fn look_at_certificates(&mut self, now: BootTime) {
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now + CERTIFICATE_INTERVAL;
+        let problems = self.key_server.problems(now);
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            tracing::warn!(event = "certificate-problem", %problem, "certificate needs attention");
+        }
+        self.problems = problems;
+    }
+
     fn handle_datagram(&mut self, source: SocketAddr, local: SocketAddr, octets: &[u8]) {
         let now = clock::now();
+        self.read_wall_clock(now);
         if let Err(error) = self.key_server.handle_datagram(source, local, octets, now) {
             event_log::log_discard(source, &error, &mut self.host.limiter, now);
         }

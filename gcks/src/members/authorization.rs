@@ -62,7 +62,8 @@ pub enum Denied {
 /// member's groups.
 #[derive(Debug, Default)]
 pub struct Authorization {
-    by_prefix: BTreeMap<IpNet, Entry>,
+    /// Members with certificates may share a prefix; the first whose identity is meant counts.
+    by_prefix: BTreeMap<IpNet, Vec<Entry>>,
     /// Prefix lengths in use.
     lengths: BTreeSet<u8>,
 }
@@ -71,6 +72,8 @@ pub struct Authorization {
 struct Entry {
     name: Arc<str>,
     identity: Option<Identity>,
+    /// Whether the identity may be a pattern.
+    certified: bool,
     groups: BTreeSet<GroupId>,
     group_id_byte_order: ByteOrder,
 }
@@ -81,11 +84,14 @@ impl Authorization {
         let entry = |member: &Member| Entry {
             name: member.name.as_str().into(),
             identity: member.identity.clone(),
+            certified: matches!(member.credential, Credential::Certificate(_)),
             groups: member.groups.clone(),
             group_id_byte_order: member.group_id_byte_order,
         };
-        let by_prefix: BTreeMap<_, _> =
-            members.iter().map(|member| (member.addresses.trunc(), entry(member))).collect();
+        let mut by_prefix: BTreeMap<IpNet, Vec<Entry>> = BTreeMap::new();
+        for member in members {
+            by_prefix.entry(member.addresses.trunc()).or_default().push(entry(member));
+        }
         let lengths = by_prefix.keys().map(IpNet::prefix_len).collect();
         Self { by_prefix, lengths }
     }
@@ -127,35 +133,45 @@ impl Authorization {
         entry.map_or(ByteOrder::default(), |entry| entry.group_id_byte_order)
     }
 
-    /// The member that is meant by this address.
-    pub fn member_at(&self, source: IpAddr) -> Option<&Arc<str>> {
-        self.covering(source.to_canonical()).map(|entry| &entry.name)
+    /// The member that proved `identity` from the address `source`, or is meant by that.
+    pub fn member_of(&self, identity: &Identity, source: IpAddr) -> Option<&Arc<str>> {
+        let source = source.to_canonical();
+        let found = self.find(identity, source).or_else(|| self.covering(source)?.first());
+        found.map(|entry| &entry.name)
     }
 
     fn find(&self, identity: &Identity, source: IpAddr) -> Option<&Entry> {
-        let entry = self.covering(source)?;
-        let proved = match &entry.identity {
+        let is_proved = |entry: &&Entry| match &entry.identity {
+            Some(expected) if entry.certified => expected.covers(identity),
             Some(expected) => expected == identity,
             None => *identity == Identity::Address(source),
         };
-        proved.then_some(entry)
+        self.covering(source)?.iter().find(is_proved)
     }
 
     /// The longest prefix counts.
-    fn covering(&self, source: IpAddr) -> Option<&Entry> {
+    fn covering(&self, source: IpAddr) -> Option<&Vec<Entry>> {
         let covering = |length: &u8| self.by_prefix.get(&IpNet::new(source, *length).ok()?.trunc());
         self.lengths.iter().rev().find_map(covering)
     }
 }
 
-/// What phase 1 needs of the members.
+/// What phase 1 needs of the members. Of several with one prefix, who have the same certificate,
+/// it cannot tell whose identity is meant: [`Authorization::check`] does.
 pub fn credentials(members: &[Member]) -> Vec<PeerCredential> {
-    let credential = |member: &Member| PeerCredential {
-        addresses: member.addresses,
-        identity: member.identity.clone(),
-        credential: Credential::PreSharedKey(Arc::clone(&member.pre_shared_key)),
-    };
-    members.iter().map(credential).collect()
+    let mut by_prefix: BTreeMap<IpNet, PeerCredential> = BTreeMap::new();
+    for member in members {
+        let credential = PeerCredential {
+            addresses: member.addresses,
+            identity: member.identity.clone(),
+            credential: member.credential.clone(),
+        };
+        by_prefix
+            .entry(member.addresses.trunc())
+            .and_modify(|one| one.identity = None)
+            .or_insert(credential);
+    }
+    by_prefix.into_values().collect()
 }
 
 #[cfg(test)]
@@ -169,7 +185,7 @@ mod tests {
             name: name.to_owned(),
             addresses: addresses.parse().unwrap(),
             identity,
-            pre_shared_key: Arc::new(Secret::copy_from(b"key")),
+            credential: Credential::PreSharedKey(Arc::new(Secret::copy_from(b"key"))),
             groups: groups.iter().copied().map(GroupId).collect(),
             group_id_byte_order: ByteOrder::Network,
         }

@@ -16,13 +16,14 @@ pub mod statistics;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
+use daemon::configuration::NamedCertificate;
 use gdoi::config::ServerConfig;
 use gdoi::error::Error;
 use gdoi::event::{PushId, ServerEvent, Transmit};
 use gdoi::group::{GroupId, Spi};
 use gdoi::server::{Arithmetic, Computation, Computed, Server, ServerStatistics};
-use ike::BootTime;
 use ike::crypto::SeededRng;
+use ike::{BootTime, WallClock};
 use thiserror::Error as ThisError;
 
 use self::cluster::ClusterSide;
@@ -60,6 +61,8 @@ pub struct KeyServer<E> {
     counters: Counters,
     rng: SeededRng,
     entropy: E,
+    certificates: Vec<NamedCertificate>,
+    wall_clock: WallClock,
     /// Whether datagrams wait until the state is written.
     keeps_state: bool,
     unsaved: Unsaved,
@@ -120,6 +123,8 @@ impl<E: Entropy> KeyServer<E> {
             counters: Counters::default(),
             rng,
             entropy,
+            certificates: config.certificates,
+            wall_clock: WallClock::default(),
             keeps_state: false,
             unsaved: Unsaved::everything(),
         };
@@ -236,6 +241,19 @@ impl<E: Entropy> KeyServer<E> {
         };
         self.settle(now);
         result
+    }
+
+    /// What time it is from now on, for certificates.
+    pub fn set_wall_clock(&mut self, wall_clock: WallClock) {
+        self.wall_clock = wall_clock;
+        self.server.set_wall_clock(wall_clock);
+    }
+
+    /// Everything that an operator should mend, each with its remedy.
+    pub fn problems(&self, now: BootTime) -> Vec<String> {
+        let unix_seconds = self.wall_clock.at(now);
+        let certificates = self.certificates.iter();
+        certificates.flat_map(|certificate| certificate.problems(unix_seconds)).collect()
     }
 
     /// Where key exchanges are computed from now on: see [`Server::set_arithmetic`].

@@ -35,10 +35,11 @@ impl<'a> Succession<'a> {
     /// The same peer, whatever its name, is the same member; or else the one that has its name and
     /// is none of the peers before.
     pub(super) fn new(old: &'a [Member], new: &'a [Member]) -> Self {
-        let by_address: BTreeMap<IpNet, &Member> =
-            new.iter().map(|after| (after.addresses, after)).collect();
+        let mut by_address: BTreeMap<IpNet, Vec<&Member>> = BTreeMap::new();
+        new.iter().for_each(|after| by_address.entry(after.addresses).or_default().push(after));
         let same = |before: &Member| {
-            by_address.get(&before.addresses).copied().filter(|after| is_same_peer(after, before))
+            let there = by_address.get(&before.addresses)?.iter();
+            there.copied().find(|after| is_same_peer(after, before))
         };
         let mut taken: BTreeSet<&str> =
             old.iter().filter_map(same).map(|after| after.name.as_str()).collect();
@@ -75,7 +76,7 @@ impl<'a> Succession<'a> {
 fn is_same_peer(one: &Member, other: &Member) -> bool {
     one.addresses == other.addresses
         && one.identity == other.identity
-        && one.pre_shared_key == other.pre_shared_key
+        && one.credential == other.credential
 }
 
 /// Whether a group is there under the same name and number.
@@ -94,8 +95,8 @@ impl<E: Entropy> KeyServer<E> {
         let all = self.plan_server(&new, &mut changes);
         let mut ended = Ended::new();
         if !all && (old.limits != new.limits || self.members != config.members) {
-            for peer in self.server.ended_by(&new) {
-                if let Some(name) = self.authorization.member_at(peer.ip()) {
+            for (peer, identity) in self.server.ended_by(&new) {
+                if let Some(name) = self.authorization.member_of(&identity, peer.ip()) {
                     *ended.entry(Arc::clone(name)).or_default() += 1;
                 }
             }
@@ -161,8 +162,8 @@ impl<E: Entropy> KeyServer<E> {
         if leaving.is_empty() {
             return;
         }
-        for (peer, _) in self.server.peers() {
-            let name = authorization.member_at(peer.ip());
+        for (peer, identity) in self.server.peers() {
+            let name = authorization.member_of(identity, peer.ip());
             let Some(before) = name.and_then(|name| leaving.get(name.as_ref())) else { continue };
             let counted = ended.entry((*before).into()).or_default();
             *counted = counted.saturating_add(1);

@@ -62,7 +62,7 @@ impl<E: Entropy> KeyServer<E> {
         let _ = self.server.refuse_pull(pull, reason.answer(), now);
         if matches!(reason, Refused::NoKeys(PullError::Superseded(_))) {
             // The member hears that it may begin again at once.
-            self.server.delete_peers(|source| source == peer);
+            self.server.delete_peers(|source, _| source == peer);
         }
         self.events.push_back(Event::Refused { peer, identity, group: id, reason });
     }

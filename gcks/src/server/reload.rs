@@ -48,6 +48,7 @@ impl<E: Entropy> KeyServer<E> {
         // First of all, so that nobody gets in by what has gone.
         self.server.reconfigure(server_config(&config));
         self.authorization = Authorization::new(&config.members);
+        self.certificates = config.certificates;
         let members = std::mem::replace(&mut self.members, config.members);
         self.unsaved.members |= members != self.members;
         self.unsaved.changed |= self.unsaved.members;
@@ -87,8 +88,8 @@ impl<E: Entropy> KeyServer<E> {
         if !leaving.is_empty() {
             // Breaks off their pulls, too.
             let authorization = &self.authorization;
-            self.server.delete_peers(|source| {
-                let name = authorization.member_at(source.ip());
+            self.server.delete_peers(|source, identity| {
+                let name = authorization.member_of(identity, source.ip());
                 name.is_some_and(|name| leaving.contains(name.as_ref()))
             });
         }

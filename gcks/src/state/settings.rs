@@ -14,7 +14,7 @@ use daemon::sealed::codec::{Decoder, Encoder, StateError};
 use gdoi::config::{ByteOrder, Trailer};
 use gdoi::group::{GroupAssociatedPolicy, GroupId};
 use gdoi::push::{DeliveryPolicy, KekPacketSpi, SignedLength};
-use ike::config::Identity;
+use ike::config::{Credential, Identity};
 use ike::crypto::HashAlgorithm;
 use ike::crypto::{RsaForm, Secret};
 use ipnet::IpNet;
@@ -76,9 +76,11 @@ pub(super) fn member(from: &mut Decoder<'_>, members: &Members<'_>, form: Form) 
     // It may have another name by now.
     let same = members.by_peer.get(&(addresses, identity.as_ref()));
     let now = same.or_else(|| members.by_name.get(name.as_str()));
-    let pre_shared_key = now
-        .map_or_else(|| Arc::new(Secret::new(Vec::new())), |now| Arc::clone(&now.pre_shared_key));
-    Ok(Member { name, addresses, identity, pre_shared_key, groups, group_id_byte_order })
+    let credential = now.map_or_else(
+        || Credential::PreSharedKey(Arc::new(Secret::new(Vec::new()))),
+        |now| now.credential.clone(),
+    );
+    Ok(Member { name, addresses, identity, credential, groups, group_id_byte_order })
 }
 
 pub(super) fn put_group(out: &mut Encoder, group: &Group) {

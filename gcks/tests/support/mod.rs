@@ -143,6 +143,7 @@ pub fn registration(
     server: SocketAddr,
 ) -> RegistrationConfig {
     RegistrationConfig {
+        unix_seconds: 0,
         server,
         local,
         group: GroupId(group),

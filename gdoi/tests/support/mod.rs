@@ -70,6 +70,7 @@ pub fn key() -> Credential {
 
 pub fn registration_config(member: SocketAddr) -> RegistrationConfig {
     RegistrationConfig {
+        unix_seconds: 0,
         server: server_address(),
         local: member,
         group: GROUP,

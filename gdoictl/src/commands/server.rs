@@ -16,6 +16,9 @@ pub(super) fn text(snapshot: &ServerSnapshot) -> String {
     if let Some(redundancy) = &snapshot.redundancy {
         self::redundancy(redundancy, &mut fields);
     }
+    for problem in &snapshot.problems {
+        fields.add("Problem", problem);
+    }
     let mut text = fields.render(0);
     for group in &snapshot.groups {
         text.push('\n');

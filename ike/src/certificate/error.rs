@@ -1,5 +1,7 @@
 //! Why a certificate is not to be believed: for each reason what an operator can do.
 
+use super::validity::date;
+
 /// Why a certificate is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -22,9 +24,9 @@ pub enum CertificateError {
     UnusableKey,
     #[error("the private key does not belong to the certificate")]
     ForeignKey,
-    #[error("the certificate ended at {not_after} and it is {time} (seconds since 1970)")]
+    #[error("the certificate ended at {} and it is {}", date(*.not_after), date(*.time))]
     Expired { time: u64, not_after: u64 },
-    #[error("the certificate begins at {not_before} and it is {time} (seconds since 1970)")]
+    #[error("the certificate begins at {} and it is {}", date(*.not_before), date(*.time))]
     NotYetValid { time: u64, not_before: u64 },
     #[error("the certificate is signed by its own key and by none of the trusted authorities")]
     SelfSigned,
@@ -34,7 +36,7 @@ pub enum CertificateError {
     Revoked,
     #[error("no revocation list says that the certificate is not revoked, and lists are mandatory")]
     RevocationUnknown,
-    #[error("the revocation list ended at {next_update} and it is {time} (seconds since 1970)")]
+    #[error("the revocation list ended at {} and it is {}", date(*.next_update), date(*.time))]
     ListExpired { time: u64, next_update: u64 },
     #[error("the certificate's key is not for signatures (key usage)")]
     KeyUsage,
@@ -55,6 +57,45 @@ pub enum CertificateError {
     /// What the library says, where it says more than the cases above.
     #[error("the chain of certificates is not accepted: {0}")]
     Chain(String),
+}
+
+impl CertificateError {
+    /// What an operator can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Missing => "have the peer send its certificate",
+            Self::TooMany { .. } => "send the certificate and those between it and the authority",
+            Self::TooLong { .. } => "issue a certificate with fewer names",
+            Self::Malformed | Self::MalformedAuthority => {
+                "write it as PEM, as `openssl x509 -in FILE` does"
+            }
+            Self::MalformedList => "write it as PEM, as `openssl crl -in FILE` does",
+            Self::NoAuthority => "name the file of the authority's certificate",
+            Self::UnusableKey => "issue a certificate for an RSA 2048 or ECDSA P-256 key",
+            Self::ForeignKey => "name the key that the certificate was requested with",
+            Self::Expired { .. } => "renew the certificate, or set the clock",
+            Self::NotYetValid { .. } => "set the clock, or wait",
+            Self::SelfSigned | Self::UnknownIssuer(_) => {
+                "have an authority of ours issue it, or trust its issuer"
+            }
+            Self::Revoked => "issue a new certificate if the peer is to be believed",
+            Self::RevocationUnknown => {
+                "name the revocation lists of all authorities, or turn strict off"
+            }
+            Self::ListExpired { .. } => "fetch the present revocation list, or set the clock",
+            Self::KeyUsage => "issue it with the key usage digitalSignature",
+            Self::ExtendedKeyUsage => "issue it with the extended key usage ipsecIKE, or without",
+            Self::Authority => "issue one for the host itself (CA:FALSE)",
+            Self::NoAuthorityInChain => "issue it by an authority (CA:TRUE)",
+            Self::Signature => "check that chain and authority belong together",
+            Self::Algorithm => "issue the chain with SHA-256 or stronger",
+            Self::Method => "let the peer offer the method of its key",
+            Self::Identity { .. } => {
+                "add the identity to the certificate's alternative names, or use one that it has"
+            }
+            Self::Chain(_) => "check the chain with `openssl verify`",
+        }
+    }
 }
 
 impl From<webpki::Error> for CertificateError {

@@ -7,14 +7,16 @@
 
 mod algorithm;
 mod error;
-#[cfg(test)]
-pub(crate) mod testing;
+mod name;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
+mod validity;
 
 use core::net::IpAddr;
 
-use x509_cert::der::{Decode, Encode};
+use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{KeyUsage, KeyUsages, SubjectAltName};
 use x509_cert::name::Name;
@@ -30,6 +32,9 @@ use crate::config::{Authentication, Identity};
 use crate::crypto::{KeyKind, PublicKey, SigningKey};
 
 pub use error::CertificateError;
+pub(crate) use name::{name_covers, name_is_pattern, text_covers};
+pub use name::{name_from_text, name_text};
+pub use validity::CertificateProblem;
 
 /// Whom to believe, and who has lost that.
 #[derive(Debug)]
@@ -186,10 +191,30 @@ impl CertificateCredential {
         self.authentication
     }
 
-    /// The subject of our certificate: our identity unless another one is configured.
-    pub fn subject(&self) -> Option<Identity> {
-        let own = PeerCertificate::read(self.chain.first()?).ok()?;
-        Some(Identity::DistinguishedName(own.subject))
+    /// Our identity unless another one is configured: `address`, which we speak from, if our
+    /// certificate names it, otherwise its subject or, where that is empty, the first of its
+    /// alternative names.
+    pub fn identity(&self, address: IpAddr) -> Identity {
+        let address = Identity::Address(address.to_canonical());
+        let Some(own) = self.own().filter(|own| !own.proves(&address)) else { return address };
+        match is_empty(&own.subject) {
+            false => Identity::DistinguishedName(own.subject),
+            true => own.first_name().unwrap_or(address),
+        }
+    }
+
+    /// The subject of our certificate as people write it (RFC 4514).
+    pub fn subject(&self) -> String {
+        self.own().map(|own| own.subject()).unwrap_or_default()
+    }
+
+    /// Whether our certificate lets us use `identity`.
+    pub fn proves(&self, identity: &Identity) -> bool {
+        self.own().is_some_and(|own| own.proves(identity))
+    }
+
+    fn own(&self) -> Option<PeerCertificate> {
+        PeerCertificate::read(self.chain.first()?).ok()
     }
 
     pub(crate) fn chain(&self) -> &[Vec<u8>] {
@@ -250,11 +275,7 @@ impl PeerCertificate {
     /// Whether its owner may use `identity`: its subject, or one of its alternative names of the
     /// same type (RFC 4945 §3.1).
     pub fn proves(&self, identity: &Identity) -> bool {
-        let names = self.certificate.tbs_certificate().get_extension::<SubjectAltName>();
-        let names = match names {
-            Ok(Some((_, names))) => names.0,
-            Ok(None) | Err(_) => Vec::new(),
-        };
+        let names = self.alternative_names();
         match identity {
             Identity::DistinguishedName(name) => *name == self.subject && !is_empty(name),
             Identity::Fqdn(name) => names.iter().any(|other| match other {
@@ -279,6 +300,22 @@ impl PeerCertificate {
         }
     }
 
+    fn alternative_names(&self) -> Vec<GeneralName> {
+        match self.certificate.tbs_certificate().get_extension::<SubjectAltName>() {
+            Ok(Some((_, names))) => names.0,
+            Ok(None) | Err(_) => Vec::new(),
+        }
+    }
+
+    /// The first alternative name that is an identity of phase 1.
+    fn first_name(&self) -> Option<Identity> {
+        self.alternative_names().iter().find_map(|name| match name {
+            GeneralName::DnsName(name) => Some(Identity::Fqdn(name.as_str().to_owned())),
+            GeneralName::Rfc822Name(name) => Some(Identity::UserFqdn(name.as_str().to_owned())),
+            _ => None,
+        })
+    }
+
     /// Signatures of phase 1 need the bit digitalSignature or nonRepudiation, if the certificate
     /// says what its key is for at all (RFC 4945 §5.1.3.2).
     fn check_usage(&self) -> Result<(), CertificateError> {
@@ -292,14 +329,6 @@ impl PeerCertificate {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// A distinguished name as people write it (RFC 4514), from DER; its octets if it is none.
-pub fn name_text(der: &[u8]) -> String {
-    match Name::from_der(der) {
-        Ok(name) => name.to_string(),
-        Err(_) => der.iter().map(|octet| format!("{octet:02x}")).collect(),
     }
 }
 

@@ -27,24 +27,32 @@ use super::{CertificateCredential, Trust};
 use crate::crypto::{KeyKind, SeededRng, SigningKey};
 
 /// 2026-01-01: the time of all tests.
-pub(crate) const NOW: u64 = 1_767_225_600;
+pub const NOW: u64 = 1_767_225_600;
 
-pub(crate) const DAY: u64 = 86_400;
+pub const DAY: u64 = 86_400;
+
+/// What a key is for.
+pub type Usage = FlagSet<KeyUsages>;
+
+/// For nothing that phase 1 does.
+pub fn key_encipherment() -> Usage {
+    KeyUsages::KeyEncipherment.into()
+}
 
 /// What a certificate says.
 #[derive(Clone)]
-pub(crate) struct Contents {
-    pub(crate) subject: String,
-    pub(crate) names: Vec<GeneralName>,
-    pub(crate) usage: Option<FlagSet<KeyUsages>>,
-    pub(crate) extended_usage: Vec<&'static str>,
-    pub(crate) authority: bool,
-    pub(crate) valid: (u64, u64),
-    pub(crate) serial: u32,
+pub struct Contents {
+    pub subject: String,
+    pub names: Vec<GeneralName>,
+    pub usage: Option<Usage>,
+    pub extended_usage: Vec<&'static str>,
+    pub authority: bool,
+    pub valid: (u64, u64),
+    pub serial: u32,
 }
 
 impl Contents {
-    pub(crate) fn new(subject: &str) -> Self {
+    pub fn new(subject: &str) -> Self {
         Self {
             subject: subject.to_owned(),
             names: Vec::new(),
@@ -56,23 +64,23 @@ impl Contents {
         }
     }
 
-    pub(crate) fn dns(mut self, name: &str) -> Self {
+    pub fn dns(mut self, name: &str) -> Self {
         self.names.push(GeneralName::DnsName(Ia5String::new(name).unwrap()));
         self
     }
 
-    pub(crate) fn mail(mut self, name: &str) -> Self {
+    pub fn mail(mut self, name: &str) -> Self {
         self.names.push(GeneralName::Rfc822Name(Ia5String::new(name).unwrap()));
         self
     }
 
-    pub(crate) fn address(mut self, address: &str) -> Self {
+    pub fn address(mut self, address: &str) -> Self {
         let address: core::net::IpAddr = address.parse().unwrap();
         self.names.push(address.into());
         self
     }
 
-    pub(crate) fn authority(subject: &str) -> Self {
+    pub fn authority(subject: &str) -> Self {
         let usage = Some(KeyUsages::KeyCertSign | KeyUsages::CRLSign);
         Self { authority: true, usage, ..Self::new(subject) }
     }
@@ -121,9 +129,9 @@ impl BuilderProfile for Profile {
     }
 }
 
-pub(crate) struct Authority {
+pub struct Authority {
     key: p256::ecdsa::SigningKey,
-    pub(crate) certificate: Certificate,
+    pub certificate: Certificate,
 }
 
 fn time(seconds: u64) -> Time {
@@ -151,11 +159,11 @@ fn issue(
 }
 
 impl Authority {
-    pub(crate) fn new(seed: u8) -> Self {
+    pub fn new(seed: u8) -> Self {
         Self::with(seed, Contents::authority("CN=Root of the tests,O=Example"))
     }
 
-    pub(crate) fn with(seed: u8, contents: Contents) -> Self {
+    pub fn with(seed: u8, contents: Contents) -> Self {
         let key = p256_key(&mut SeededRng::from_seed([seed; 32]));
         let spki = SubjectPublicKeyInfo::from_key(key.verifying_key()).unwrap();
         let subject = Name::from_str(&contents.subject).unwrap();
@@ -164,26 +172,26 @@ impl Authority {
     }
 
     /// Another authority that this one vouches for.
-    pub(crate) fn intermediate(&self, seed: u8, contents: Contents) -> Self {
+    pub fn intermediate(&self, seed: u8, contents: Contents) -> Self {
         let key = p256_key(&mut SeededRng::from_seed([seed; 32]));
         let spki = SubjectPublicKeyInfo::from_key(key.verifying_key()).unwrap();
         let issuer = self.certificate.tbs_certificate().subject().clone();
         Self { certificate: issue(contents, issuer, spki, &self.key), key }
     }
 
-    pub(crate) fn der(&self) -> Vec<u8> {
+    pub fn der(&self) -> Vec<u8> {
         self.certificate.to_der().unwrap()
     }
 
     /// A certificate for the owner of `key`.
-    pub(crate) fn certify(&self, contents: Contents, key: &SigningKey) -> Vec<u8> {
+    pub fn certify(&self, contents: Contents, key: &SigningKey) -> Vec<u8> {
         let spki = SubjectPublicKeyInfo::from_der(&key.public_key_der().unwrap()).unwrap();
         let issuer = self.certificate.tbs_certificate().subject().clone();
         issue(contents, issuer, spki, &self.key).to_der().unwrap()
     }
 
     /// A list of revoked serial numbers, in date until `next_update`.
-    pub(crate) fn revoke(&self, serials: &[u32], next_update: u64) -> Vec<u8> {
+    pub fn revoke(&self, serials: &[u32], next_update: u64) -> Vec<u8> {
         let number = CrlNumber(x509_cert::der::asn1::Uint::new(&[1]).unwrap());
         let builder: CrlBuilder =
             CrlBuilder::new_with_this_update(&self.certificate, number, time(NOW - DAY)).unwrap();
@@ -198,19 +206,19 @@ impl Authority {
         builder.build::<_, p256::ecdsa::DerSignature>(&self.key).unwrap().to_der().unwrap()
     }
 
-    pub(crate) fn trust(&self) -> Trust {
+    pub fn trust(&self) -> Trust {
         Trust::new(vec![self.der()], Vec::new(), false).unwrap()
     }
 
     /// A credential of a host whose authority this is.
-    pub(crate) fn credential(&self, contents: Contents, key: SigningKey) -> CertificateCredential {
+    pub fn credential(&self, contents: Contents, key: SigningKey) -> CertificateCredential {
         let chain = vec![self.certify(contents, &key)];
         CertificateCredential::new(chain, key, self.trust()).unwrap()
     }
 }
 
 /// A key of a host.
-pub(crate) fn key(kind: KeyKind, seed: u8) -> SigningKey {
+pub fn key(kind: KeyKind, seed: u8) -> SigningKey {
     match kind {
         // Making one takes seconds without optimisation.
         KeyKind::Rsa => {
@@ -229,7 +237,7 @@ pub(crate) fn key(kind: KeyKind, seed: u8) -> SigningKey {
 
 impl CertificateCredential {
     /// The same key with certificates that are not its own.
-    pub(crate) fn showing(self, chain: Vec<Vec<u8>>) -> Self {
+    pub fn showing(self, chain: Vec<Vec<u8>>) -> Self {
         Self { chain, ..self }
     }
 }

@@ -23,7 +23,8 @@ fn a_certificate_proves_its_names_and_no_others() {
     let peer = outcome(contents).unwrap();
     assert_eq!(peer.subject(), "CN=member,O=Example");
     let authority = Authority::new(1);
-    let subject = authority.credential(host(), key(KeyKind::Ecdsa256, 9)).subject().unwrap();
+    let elsewhere = "192.0.2.9".parse().unwrap();
+    let subject = authority.credential(host(), key(KeyKind::Ecdsa256, 9)).identity(elsewhere);
     let address = |text: &str| Identity::Address(text.parse().unwrap());
     let (fqdn, user) =
         (|name: &str| Identity::Fqdn(name.into()), |name: &str| Identity::UserFqdn(name.into()));
@@ -39,7 +40,7 @@ fn a_certificate_proves_its_names_and_no_others() {
     }
     let other = authority.credential(Contents::new("CN=other"), key(KeyKind::Ecdsa256, 9));
     for identity in [
-        other.subject().unwrap(),
+        other.identity(elsewhere),
         fqdn("m2.example.org"),
         fqdn("member"),
         fqdn("m1.example.org."),

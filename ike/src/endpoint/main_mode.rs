@@ -242,8 +242,8 @@ impl<X: Exchange> Endpoint<X> {
                 state.handle(datagram, &ours, &expected)?
             }
             Credential::Certificate(own) => {
-                let ours = self.config.identity.clone().or_else(|| own.subject());
-                let ours = ours.unwrap_or_else(address_identity);
+                let ours = self.config.identity.clone();
+                let ours = ours.unwrap_or_else(|| own.identity(address.local.ip()));
                 let unix_seconds = self.wall_clock.at(now);
                 let expected = credential.identity.as_ref();
                 let certified = Certified { credential: own, unix_seconds, expected };

@@ -50,7 +50,7 @@ use crate::event::{Deadline, Timer, Transmit};
 use crate::phase1::{Cookies, HashVerified};
 use crate::retransmission::Copy;
 use crate::session::{Exchange, PeerAddress, Session};
-use crate::time::BootTime;
+use crate::time::{BootTime, WallClock};
 use crate::wire::header::{self, Header};
 use crate::wire::registry::{Doi, ExchangeType, Flags};
 use computation::Outstanding;
@@ -116,19 +116,6 @@ pub struct Inbound<'a> {
     pub datagram: &'a [u8],
     pub header: Header,
     pub now: BootTime,
-}
-
-/// What time it was at some time since boot.
-#[derive(Clone, Copy, Debug, Default)]
-struct WallClock {
-    now: BootTime,
-    unix_seconds: u64,
-}
-
-impl WallClock {
-    fn at(self, now: BootTime) -> u64 {
-        self.unix_seconds.saturating_add(now.saturating_since(self.now).as_secs())
-    }
 }
 
 impl Inbound<'_> {
@@ -203,13 +190,14 @@ impl<X: Exchange> Endpoint<X> {
     }
 
     /// Who has an ISAKMP SA that [`reconfigure`](Self::reconfigure) would end.
-    pub fn ended_by(&self, config: &EndpointConfig) -> Vec<SocketAddr> {
+    pub fn ended_by(&self, config: &EndpointConfig) -> Vec<(SocketAddr, Identity)> {
         let credentials = Credentials::new(config.peers.clone());
         let is_allowed = allows(&self.config, config, &credentials);
         let ended = |session: &&Session<X>| {
             !is_allowed(session.sa().doi(), session.origin(), session.credential())
         };
-        self.sessions.iter().filter(ended).map(|session| session.address().remote).collect()
+        let of = |session: &Session<X>| (session.address().remote, session.identity().clone());
+        self.sessions.iter().filter(ended).map(of).collect()
     }
 
     /// Who has ISAKMP SAs, by address and by the identity that it proved.
@@ -232,10 +220,9 @@ impl<X: Exchange> Endpoint<X> {
         });
     }
 
-    /// At `now` it is `unix_seconds` since 1970. Certificates are valid by that; before it is known
-    /// none is.
-    pub fn set_wall_clock(&mut self, now: BootTime, unix_seconds: u64) {
-        self.wall_clock = WallClock { now, unix_seconds };
+    /// What time it is from now on, for certificates.
+    pub fn set_wall_clock(&mut self, wall_clock: WallClock) {
+        self.wall_clock = wall_clock;
     }
 
     /// Where arithmetic is done from now on.
@@ -343,10 +330,15 @@ impl<X: Exchange> Endpoint<X> {
         all.len()
     }
 
-    /// Ends every ISAKMP SA with a peer that `is_meant` names by its address, telling the peers by
-    /// protected Deletes. Returns who had them.
-    pub fn delete_peers(&mut self, is_meant: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
-        let meant = self.sessions.find_all(|session| is_meant(session.address().remote));
+    /// Ends every ISAKMP SA with a peer that `is_meant` names by its address and identity, telling
+    /// the peers by protected Deletes. Returns who had them.
+    pub fn delete_peers(
+        &mut self,
+        is_meant: impl Fn(SocketAddr, &Identity) -> bool,
+    ) -> Vec<SocketAddr> {
+        let is_meant =
+            |session: &Session<X>| is_meant(session.address().remote, session.identity());
+        let meant = self.sessions.find_all(is_meant);
         self.delete_sessions(&meant)
     }
 

@@ -3,9 +3,9 @@
 use core::fmt;
 
 use super::private_use::{PrivateBody, QuestionId, RequestId};
-use crate::config::{Identity, Phase1Transform};
+use crate::config::{Authentication, Identity, Phase1Transform};
 use crate::endpoint::SessionEnd;
-use crate::error::Error;
+use crate::error::{Error, PeerMisbehaved};
 use crate::phase1::{Cookies, Role};
 use crate::quick::{Child, Selectors};
 use crate::wire::registry::{ExchangeType, NotifyType};
@@ -91,6 +91,10 @@ pub enum Phase1Failure {
         /// How often it was sent.
         transmissions: u32,
     },
+    /// The peer is silent about our proof in message 5.
+    ProofNotAccepted { authentication: Authentication },
+    /// The peer's certificate is not to be believed, or its signature is wrong.
+    Untrusted(PeerMisbehaved),
     /// The peer said, without proof, that nothing of our offer is acceptable.
     NoProposalChosen,
     /// The peer said, without proof, that it cannot believe us.
@@ -123,10 +127,15 @@ pub enum ChildFailure {
 impl fmt::Display for Phase1Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoAnswer { message: 5, .. } => f.write_str(
+            Self::ProofNotAccepted { authentication: Authentication::PreSharedKey } => f.write_str(
                 "no answer to message 5 of main mode: the peer may have another pre-shared key or \
                  expect another identity",
             ),
+            Self::ProofNotAccepted { .. } => f.write_str(
+                "no answer to message 5 of main mode: the peer may not trust the authority of our \
+                 certificate, know it for revoked, or expect another identity",
+            ),
+            Self::Untrusted(error) => write!(f, "{error}"),
             Self::NoAnswer { message, transmissions } => {
                 write!(f, "no answer to message {message} of main mode, sent {transmissions} times")
             }

@@ -31,6 +31,7 @@ pub use config::{ChildConfig, PeerConfig};
 pub use event::{ChildFailure, PeerEvent, Phase1Failure};
 pub use private_use::{FIRST_EXCHANGE, PrivateBody, QuestionId, RequestId};
 
+use crate::config::{Credential, Identity};
 use crate::crypto::SeededRng;
 use crate::dead_peer_detection::DeadPeerDetection;
 use crate::endpoint::{Endpoint, EndpointEvent, unprotected};
@@ -38,7 +39,7 @@ use crate::error::{Error, NotAccepted};
 use crate::event::{Deadline, Timer, Transmit};
 use crate::phase1::Cookies;
 use crate::quick::QUICK_MODE;
-use crate::time::BootTime;
+use crate::time::{BootTime, WallClock};
 use crate::wire::header;
 use crate::wire::registry::{ExchangeType, Flags, NotifyType};
 use crate::wire::vendor::VendorId;
@@ -59,6 +60,7 @@ pub struct Peer {
     /// ISAKMP SAs, the newest last.
     sessions: Vec<Cookies>,
     detection: BTreeMap<Cookies, DeadPeerDetection>,
+    wall_clock: WallClock,
     /// Main mode that we began.
     attempt: Option<Attempt>,
     /// What is negotiated as soon as there is an ISAKMP SA.
@@ -85,6 +87,7 @@ impl Peer {
             endpoint,
             sessions: Vec::new(),
             detection: BTreeMap::new(),
+            wall_clock: WallClock::default(),
             attempt: None,
             wanted: BTreeSet::new(),
             running: BTreeSet::new(),
@@ -99,6 +102,30 @@ impl Peer {
     /// What it was made with.
     pub fn config(&self) -> &PeerConfig {
         &self.config
+    }
+
+    /// What time it is from now on, for certificates.
+    pub fn set_wall_clock(&mut self, wall_clock: WallClock) {
+        self.wall_clock = wall_clock;
+        self.endpoint.set_wall_clock(wall_clock);
+    }
+
+    /// The identity that we prove from now on. Changes nothing that is under way.
+    pub fn set_identity(&mut self, identity: Identity) {
+        self.config.identity = identity;
+    }
+
+    /// Proves our identity and the peer's in another way from now on. ISAKMP SAs that the peer
+    /// proved itself for in the old way end; SAs stay. What is under way is begun anew.
+    pub fn set_credential(&mut self, credential: Credential, now: BootTime) {
+        let authentication = credential.authentication();
+        self.config.phase1 = self.config.phase1.clone().authenticated_by(authentication);
+        self.config.credential = credential;
+        self.endpoint.reconfigure(self.config.endpoint());
+        if self.attempt.take().is_some() {
+            self.begin_main_mode(now);
+        }
+        self.settle(Some(now));
     }
 
     /// Whether `source` is where the peer is.

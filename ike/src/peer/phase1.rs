@@ -1,6 +1,7 @@
 //! Main mode that we begin.
 
 use super::{Peer, PeerEvent, Phase1Failure};
+use crate::config::Authentication;
 use crate::endpoint::unprotected;
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::phase1::{Cookies, Initiator, InitiatorConfig, InitiatorStep, IsakmpSa, Role};
@@ -40,7 +41,7 @@ impl Attempt {
         }
     }
 
-    fn failure(&self) -> Phase1Failure {
+    fn failure(&self, authentication: Authentication) -> Phase1Failure {
         let message = match self.initiator {
             Initiator::ExpectSa(_) => 1,
             Initiator::ExpectKe(_) => 3,
@@ -49,6 +50,7 @@ impl Attempt {
         match self.hint {
             Some(NotifyType::NO_PROPOSAL_CHOSEN) if message == 1 => Phase1Failure::NoProposalChosen,
             Some(kind) => Phase1Failure::Rejected(kind),
+            None if message == 5 => Phase1Failure::ProofNotAccepted { authentication },
             None => {
                 let transmissions = self.retransmission.transmissions();
                 Phase1Failure::NoAnswer { message, transmissions }
@@ -69,7 +71,7 @@ impl Peer {
             initial_contact: !self.contacted,
             policy: self.config.phase1.clone(),
             vendor_ids: self.config.all_vendor_ids(),
-            unix_seconds: 0,
+            unix_seconds: self.wall_clock.at(now),
         };
         match Initiator::start(config, &mut self.rng) {
             Ok((initiator, message)) => {
@@ -119,7 +121,12 @@ impl Peer {
                 }
             }
             Ok(InitiatorStep::Established(sa)) => self.establish(sa, now),
-            // HASH_R was right: whoever this is knows the pre-shared key.
+            // Only who did the Diffie-Hellman with us can have written that.
+            Err(Error::PeerMisbehaved(
+                error @ (PeerMisbehaved::Certificate(_) | PeerMisbehaved::WrongSignature { .. }),
+            )) => self.fail_main_mode(Phase1Failure::Untrusted(error)),
+            // HASH_R was right: whoever this is knows the pre-shared key, or has a
+            // certificate of an authority of ours.
             Err(Error::PeerMisbehaved(PeerMisbehaved::WrongIdentity { expected, proved })) => {
                 self.fail_main_mode(Phase1Failure::Identity { expected, proved });
             }
@@ -156,7 +163,7 @@ impl Peer {
                 self.transmit(message);
             }
             Due::GiveUp => {
-                let failure = attempt.failure();
+                let failure = attempt.failure(self.config.credential.authentication());
                 self.fail_main_mode(failure);
             }
         }

@@ -39,7 +39,7 @@ impl PeerAuthenticated {
         if !constant_time_eq(computed.expose(), received) {
             return Err(PeerMisbehaved::WrongHash { message });
         }
-        check_expected(proved, Some(expected))?;
+        check_expected(proved, Some(expected), Identity::eq)?;
         Ok(Self(()))
     }
 
@@ -63,13 +63,17 @@ impl PeerAuthenticated {
                 identity,
             }));
         }
-        check_expected(proved, expected)?;
+        check_expected(proved, expected, Identity::covers)?;
         Ok(Self(()))
     }
 }
 
-fn check_expected(proved: &Identity, expected: Option<&Identity>) -> Result<(), PeerMisbehaved> {
-    match expected.filter(|expected| *expected != proved) {
+fn check_expected(
+    proved: &Identity,
+    expected: Option<&Identity>,
+    is_meant: impl Fn(&Identity, &Identity) -> bool,
+) -> Result<(), PeerMisbehaved> {
+    match expected.filter(|expected| !is_meant(expected, proved)) {
         None => Ok(()),
         Some(expected) => Err(PeerMisbehaved::WrongIdentity {
             expected: expected.clone(),

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use watch::Captures;
 
+pub mod certificates;
 mod control;
 pub mod daemons;
 mod errors;

@@ -33,6 +33,7 @@ mod sabotage;
 mod secrets;
 mod security_table;
 mod selectors;
+mod tunnel_certificates;
 mod tunnels;
 
 /// What a scenario needs from outside.

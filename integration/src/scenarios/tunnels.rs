@@ -105,10 +105,10 @@ impl Ends {
     }
 }
 
-struct Play<'l> {
-    lab: &'l mut Lab,
+pub(super) struct Play<'l> {
+    pub(super) lab: &'l mut Lab,
     agent: Daemon,
-    charon: StrongSwan,
+    pub(super) charon: StrongSwan,
 }
 
 /// Plays everything with one agent and one charon: each change is a reload.
@@ -133,6 +133,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     play.rekeys(narrative);
     play.mishaps(narrative);
     play.refusals(narrative);
+    super::tunnel_certificates::play(&mut play, narrative);
     let Play { agent, charon, .. } = play;
     narrative.state("nothing-clear", "meanwhile no clear packet of the networks crossed", || {
         let crossed = lab.core_since(moment)?;
@@ -352,12 +353,18 @@ impl Play<'_> {
 
     /// strongSwan first, so that the agent finds it ready.
     fn change(&mut self, ends: &Ends, start: &str) -> Result<()> {
+        let ours = ours(self.lab, ends, start);
+        self.change_to(&ours, &theirs(ends))
+    }
+
+    /// The same with whole configurations.
+    pub(super) fn change_to(&mut self, ours: &str, theirs: &str) -> Result<()> {
         // A tunnel that is as it was would go on.
         std::fs::write(self.lab.file("g1.toml"), EMPTY.replace("{}", &socket(self.lab)))?;
         self.agent.reload()?;
         self.wait_gone()?;
-        self.charon.load(&theirs(ends))?;
-        std::fs::write(self.lab.file("g1.toml"), ours(self.lab, ends, start))?;
+        self.charon.load(theirs)?;
+        std::fs::write(self.lab.file("g1.toml"), ours)?;
         self.agent.reload()
     }
 
@@ -382,7 +389,7 @@ impl Play<'_> {
         tunnels.as_array().and_then(find).context("gdoictl shows no tunnel")
     }
 
-    fn wait_state(&self, is_there: impl Fn(&str) -> bool) -> Result<String> {
+    pub(super) fn wait_state(&self, is_there: impl Fn(&str) -> bool) -> Result<String> {
         let started = Instant::now();
         loop {
             let state = match self.tunnel() {
@@ -407,7 +414,7 @@ impl Play<'_> {
     }
 
     /// Both hosts answer each other, in ESP.
-    fn carries(&self, esp: bool) -> Result<Finding> {
+    pub(super) fn carries(&self, esp: bool) -> Result<Finding> {
         let state = self.wait_state(|state| state == "active")?;
         let moment = self.lab.now()?;
         let there = pings(HA, &HB_ADDRESS.to_string())?;
@@ -443,7 +450,7 @@ fn pings(from: Node, to: &str) -> Result<u64> {
     Ok(ping(from, &["-c", "3"], to)?.1)
 }
 
-fn socket(lab: &Lab) -> String {
+pub(super) fn socket(lab: &Lab) -> String {
     lab.file("g1.sock").display().to_string()
 }
 

@@ -59,6 +59,8 @@ pub fn interfaces() -> Interfaces {
 pub(super) fn parsed(text: &str, interfaces: &Interfaces) -> Config {
     let secret = |_: &_| Ok(Secret::copy_from(PRE_SHARED_KEY));
     let state_key = |_: &_| Ok(Secret::copy_from(&STATE_KEY));
-    let machine = Machine { interfaces: Some(interfaces), secret: &secret, state_key: &state_key };
+    let interfaces = Some(interfaces);
+    let machine =
+        Machine { interfaces, secret: &secret, state_key: &state_key, ..Machine::this(None) };
     parse("test", text, &machine).unwrap_or_else(|report| panic!("{report}")).value
 }

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use daemon::configuration::{Located, check_length};
-use daemon::secrets::SecretSource;
+use daemon::configuration::Located;
 use ike::config::Identity;
-use ike::crypto::Secret;
 
+use super::credentials::Named;
 use super::{Check, file, holder, is_broadcast};
 use crate::config::{LocalAddress, MOST_SERVERS, Server};
 
@@ -26,26 +24,34 @@ impl Check<'_> {
             );
             self.report.error(fifth.place.clone(), message, "remove the ones that matter least");
         }
-        let shared = match &group.pre_shared_key {
-            Some(source) => self.secret(source),
-            None => None,
-        };
+        let shared = self.credential(&Named {
+            pre_shared_key: &group.pre_shared_key,
+            certificate: &group.certificate,
+            path: "group.certificate",
+        });
         let mut raised = Vec::new();
         let mut seen: BTreeMap<SocketAddr, usize> = BTreeMap::new();
         let mut complete = !group.servers.is_empty();
         for server in &group.servers {
             let address =
                 server.address.as_ref().and_then(|address| self.server_address(address, local));
-            let pre_shared_key = match &server.pre_shared_key {
-                Some(source) => self.secret(source),
-                None => {
-                    if !server.names_key && group.pre_shared_key.is_none() {
-                        self.no_key(group, server);
-                    }
-                    shared.clone()
+            let credential = if server.names_key || server.certificate.is_some() {
+                self.credential(&Named {
+                    pre_shared_key: &server.pre_shared_key,
+                    certificate: &server.certificate,
+                    path: "group.server.certificate",
+                })
+            } else {
+                if !group.names_key && group.certificate.is_none() {
+                    let label = group.label();
+                    let message = format!("group {label}: no pre-shared key for this key server");
+                    self.no_credential(server.place.clone(), message);
                 }
+                shared.clone()
             };
-            let (Some(address), Some(pre_shared_key)) = (address, pre_shared_key) else {
+            let (ours, theirs) = (group.identity.as_ref(), server.identity.as_ref());
+            self.identities(credential.as_ref(), ours, theirs, "group.identity");
+            let (Some(address), Some(credential)) = (address, credential) else {
                 complete = false;
                 continue;
             };
@@ -67,16 +73,9 @@ impl Check<'_> {
                 Some(identity) => identity.value.clone(),
                 None => Identity::Address(address),
             };
-            raised.push(Server { address: socket, identity, pre_shared_key });
+            raised.push(Server { address: socket, identity, credential });
         }
         complete.then_some(raised)
-    }
-
-    fn no_key(&self, group: &file::Group, server: &file::Server) {
-        let message = format!("group {}: no pre-shared key for this key server", group.label());
-        let remedy =
-            "add pre-shared-key-file or pre-shared-key-credential to the group or to the server";
-        self.report.error(server.place.clone(), message, remedy);
     }
 
     fn server_address(
@@ -109,26 +108,5 @@ impl Check<'_> {
             return None;
         }
         Some(server)
-    }
-
-    pub(super) fn secret(&mut self, source: &Located<SecretSource>) -> Option<Arc<Secret>> {
-        if let Some(known) = self.secrets.get(&source.value) {
-            return known.clone();
-        }
-        let secret = match (self.machine.secret)(&source.value) {
-            Ok(secret) => {
-                check_length(self.report, source.place.clone(), &secret);
-                Some(Arc::new(secret))
-            }
-            Err(error) => {
-                // The reader's one line holds the remedy behind its last semicolon.
-                let line = format!("pre-shared key: {error}");
-                let (message, remedy) = line.rsplit_once("; ").unwrap_or((&line, "correct it"));
-                self.error(&source.place, message, remedy);
-                None
-            }
-        };
-        self.secrets.insert(source.value.clone(), secret.clone());
-        secret
     }
 }

@@ -1,7 +1,6 @@
 //! Gateways and tunnels: what was typed, held against each other and against the groups.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use ike::wire::registry::Doi;
 use ipnet::IpNet;
 use policies::precedence::{BASE, TUNNEL};
 
+use super::credentials::Named;
 use super::{Check, Group};
 use crate::config::file::File;
 use crate::config::tunnel::{
@@ -93,13 +93,24 @@ impl Check<'_> {
             }
             found
         });
-        let pre_shared_key = self.tunnel_key(typed);
+        if !typed.names_key && typed.certificate.is_none() {
+            let message =
+                format!("tunnel {} has neither pre-shared key nor certificate", label(typed));
+            self.no_credential(typed.place.clone(), message);
+        }
+        let credential = self.credential(&Named {
+            pre_shared_key: &typed.pre_shared_key,
+            certificate: &typed.certificate,
+            path: "tunnel.certificate",
+        });
+        let (ours, theirs) = (typed.identity.as_ref(), typed.peer_identity.as_ref());
+        self.identities(credential.as_ref(), ours, theirs, "tunnel.identity");
         let local = typed.local.as_ref().and_then(|local| self.end(local, "tunnel.local-address"));
         let peer = typed.peer.as_ref().and_then(|peer| self.end(peer, "tunnel.peer"));
         let gateway = gateway?;
         self.legacy(typed, &gateway);
-        let identity = |typed: &Option<Located<Identity>>, address| {
-            typed.as_ref().map_or(Identity::Address(address), |identity| identity.value.clone())
+        let typed_identity = |typed: &Option<Located<Identity>>| {
+            typed.as_ref().map(|identity| identity.value.clone())
         };
         let nets = |list: &[Located<IpNet>]| list.iter().map(|net| net.value.trunc()).collect();
         let (local, peer) = (local?, peer?);
@@ -131,12 +142,12 @@ impl Check<'_> {
             name: typed.name.as_ref()?.value.clone(),
             local,
             peer,
-            identity: identity(&typed.identity, local),
-            peer_identity: identity(&typed.peer_identity, peer),
+            identity: typed_identity(&typed.identity),
+            peer_identity: typed_identity(&typed.peer_identity).unwrap_or(Identity::Address(peer)),
             local_networks,
             remote_networks,
             traffic,
-            pre_shared_key: pre_shared_key?,
+            credential: credential?,
             policy: child_policy(typed, &gateway),
             gateway,
             start: typed.start,
@@ -144,18 +155,6 @@ impl Check<'_> {
             replay_window: typed.replay_window,
             priority: self.policy_priority.saturating_add(TUNNEL - BASE),
         })
-    }
-
-    fn tunnel_key(&mut self, typed: &TunnelTable) -> Option<Arc<ike::crypto::Secret>> {
-        match &typed.pre_shared_key {
-            Some(source) => self.secret(source),
-            None => {
-                let message = format!("tunnel {} has no pre-shared key", label(typed));
-                let remedy = "write pre-shared-key-file = \"..\" with the path of its file";
-                self.report.error(typed.place.clone(), message, remedy);
-                None
-            }
-        }
     }
 
     /// Networks are what tunnel mode is about; in transport mode the ends are all there is.

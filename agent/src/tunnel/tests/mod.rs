@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ike::BootTime;
-use ike::config::{Authentication, Identity, Phase1Policy, Phase1Transform};
+use ike::config::{Authentication, Credential, Identity, Phase1Policy, Phase1Transform};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use ike::dead_peer_detection::{Mode as DetectionMode, Settings};
 use ike::quick::{ChildPolicy, EspAlgorithms, EspEncryption, Mode};
@@ -44,12 +44,12 @@ fn config(end: u8, other: u8, start: Start) -> Tunnel {
         gateway: Gateway { name: String::from("lab"), profile: None, phase1 },
         local: address(end),
         peer: address(other),
-        identity: Identity::Address(address(end)),
+        identity: None,
         peer_identity: Identity::Address(address(other)),
         local_networks: vec![net(end, 0), net(end, 1)],
         remote_networks: vec![net(other, 0)],
         traffic: Traffic::default(),
-        pre_shared_key: Arc::new(Secret::copy_from(b"key")),
+        credential: Credential::PreSharedKey(Arc::new(Secret::copy_from(b"key"))),
         policy: ChildPolicy {
             algorithms: vec![EspAlgorithms::combined(EspEncryption::Aes128Gcm)],
             pfs: None,
@@ -70,8 +70,8 @@ fn mirrored(config: &Tunnel, start: Start) -> Tunnel {
     Tunnel {
         local: config.peer,
         peer: config.local,
-        identity: config.peer_identity.clone(),
-        peer_identity: config.identity.clone(),
+        identity: Some(config.peer_identity.clone()),
+        peer_identity: Identity::Address(config.local),
         local_networks: config.remote_networks.clone(),
         remote_networks: config.local_networks.clone(),
         traffic: Traffic {

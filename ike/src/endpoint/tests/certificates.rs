@@ -5,6 +5,7 @@ use crate::certificate::testing::{Authority, Contents, DAY, NOW as WALL, key};
 use crate::certificate::{CertificateCredential, CertificateError, Trust};
 use crate::crypto::KeyKind;
 use crate::error::PeerMisbehaved;
+use crate::time::WallClock;
 
 const MEMBER: &str = "m1.example.org";
 const SERVER: &str = "ks.example.org";
@@ -72,7 +73,7 @@ impl Sides {
             limits: Limits::default(),
         };
         let mut endpoint = Endpoint::<Never>::new(config, [1; 32]);
-        endpoint.set_wall_clock(NOW, self.server_time);
+        endpoint.set_wall_clock(WallClock::new(NOW, self.server_time));
         let mut rng = SeededRng::from_seed([2; 32]);
         let config = InitiatorConfig {
             identity: self.identity,
@@ -123,7 +124,7 @@ fn both_sides_prove_their_identities() {
 #[test]
 fn the_subject_is_an_identity_too() {
     let sides = Sides::new(KeyKind::Ecdsa256);
-    let identity = sides.member.subject().unwrap();
+    let identity = sides.member.identity("192.0.2.9".parse().unwrap());
     assert!(matches!(identity, Identity::DistinguishedName(_)));
     for wanted in [None, Some(identity.clone())] {
         let sides = Sides { identity: identity.clone(), wanted, ..Sides::new(KeyKind::Ecdsa256) };
@@ -242,7 +243,7 @@ fn refused_proofs_are_few() {
     config.identity = Some(fqdn(SERVER));
     config.peers[0].credential = Credential::Certificate(Arc::new(sides.server));
     pair.endpoint.reconfigure(config);
-    pair.endpoint.set_wall_clock(NOW, WALL);
+    pair.endpoint.set_wall_clock(WallClock::new(NOW, WALL));
     let config = InitiatorConfig {
         identity: fqdn("m2.example.org"),
         expected_identity: fqdn(SERVER),

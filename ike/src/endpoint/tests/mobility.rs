@@ -58,7 +58,7 @@ fn an_authentic_message_from_elsewhere_moves_the_peer() {
     assert!(pair.endpoint.poll_event().is_none());
     let config = pair.endpoint.config.clone();
     assert_eq!(pair.endpoint.reconfigure(config), []);
-    assert_eq!(pair.endpoint.delete_peers(|peer| peer == from), [from]);
+    assert_eq!(pair.endpoint.delete_peers(|peer, _| peer == from), [from]);
     assert_eq!(pair.endpoint.poll_transmit().unwrap().destination, from);
 }
 

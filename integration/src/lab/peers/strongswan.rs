@@ -133,6 +133,12 @@ impl StrongSwan {
         Ok(())
     }
 
+    /// Where it reads certificates (`x509`, `x509ca`), revocation lists (`x509crl`) and keys
+    /// (`private`).
+    pub fn credentials(&self) -> PathBuf {
+        self.directory.join("swanctl")
+    }
+
     /// Its SAs in its own words.
     ///
     /// # Errors
@@ -148,7 +154,10 @@ impl StrongSwan {
     pub fn swanctl(&self, arguments: &[&str]) -> Result<Output> {
         let uri = uri(&self.directory);
         let (command, rest) = arguments.split_first().context("swanctl without a command")?;
-        self.node.output("swanctl", &[&[*command, "--uri", &uri], rest].concat())
+        let mut swanctl =
+            self.node.command("swanctl", &[&[*command, "--uri", &uri], rest].concat());
+        swanctl.env("SWANCTL_DIR", self.credentials());
+        swanctl.output().context("swanctl")
     }
 
     /// The last lines of its log.

@@ -74,8 +74,9 @@ fn each_defect_names_its_place_and_its_remedy() {
         (
             "pre-shared-key-file = \"/k.psk\"\n",
             "",
-            "f:9:1: error: group branches: no pre-shared key for this key server; add pre-shared-key-file or \
-             pre-shared-key-credential to the group or to the server",
+            "f:9:1: error: group branches: no pre-shared key for this key server; write \
+             pre-shared-key-file = \"..\" with the path of its file, or certificate = \"..\" with the \
+             name of a [[certificate]]",
         ),
         ("name =", "nam =", "f:3:1: error: unknown key \"nam\" in group; did you mean \"name\"?"),
         (
@@ -160,7 +161,7 @@ hash = ["md5"]
     assert_eq!(
         load_text(text).map(|_| ()).unwrap_err(),
         "\
-f:2:1: error: unknown key \"port\"; known keys are control-socket, gateway, group, keep-keys, local-port, policy-priority, state-directory, state-key-credential, state-key-file, tunnel
+f:2:1: error: unknown key \"port\"; known keys are certificate, control-socket, gateway, group, keep-keys, local-port, policy-priority, state-directory, state-key-credential, state-key-file, tunnel
 f:3:1: error: group.id is missing; add id = 1
 f:5:17: error: group.local-address: 2001:db8::1 is an IPv6 address, and groups are IPv4 in this version; write an IPv4 address
 f:6:8: warning: group.lan: there is no interface \"eth7\"; create it, or correct the name: there are lan, wan, wan2

@@ -25,8 +25,10 @@ fn the_example_loads_and_shows_the_defaults() {
     for line in EXAMPLE.lines() {
         let default = line.strip_prefix('#').filter(|rest| {
             let key = rest.split(" = ").next().unwrap_or_default();
-            let a_key = key.starts_with("pre-shared") || key.starts_with("state-key");
-            !rest.starts_with(' ') && rest.contains(" = ") && !a_key
+            let a_key = ["pre-shared", "state-key", "certificate", "private-key-credential"];
+            let a_key = a_key.iter().any(|beginning| key.starts_with(beginning));
+            let set = rest.contains(" = ") && !a_key;
+            !rest.starts_with(' ') && (set || *rest == "[[certificate]]")
         });
         text.push_str(default.unwrap_or(line));
         text.push('\n');
@@ -37,6 +39,7 @@ fn the_example_loads_and_shows_the_defaults() {
     expected.groups[0].multicast_interface = Some("wan".to_owned());
     expected.tunnels[0].gateway.profile = Some(Profile::Aws);
     expected.tunnels[0].traffic = Traffic { protocol: 6, local_port: 179, remote_port: 179 };
+    expected.tunnels[0].identity = Some(Identity::Address("198.51.100.1".parse().unwrap()));
     expected.tunnels[0].policy.kilobytes = Some(4_194_304);
     expected.state_file = "/var/lib/gdoi-agent/gdoi-agent.state".into();
     expected.own_state_key = Some("/var/lib/gdoi-agent/state.key".into());

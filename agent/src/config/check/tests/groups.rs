@@ -47,10 +47,7 @@ fn two_groups_may_share_key_servers_and_their_key_but_no_placeholder() {
     let text = format!("{GROUP}{second}");
     let config = load_text(&text).unwrap().value;
     assert_eq!(config.groups[1].placeholder, Ipv4Addr::new(192, 0, 2, 2));
-    assert!(Arc::ptr_eq(
-        &config.groups[0].servers[0].pre_shared_key,
-        &config.groups[1].servers[0].pre_shared_key
-    ));
+    assert!(Arc::ptr_eq(key(&config.groups[0].servers[0]), key(&config.groups[1].servers[0])));
     let report = load_text(&text.replace("id = 2222", "id = 2222\nplaceholder = \"192.0.2.1\""))
         .map(|_| ())
         .unwrap_err();

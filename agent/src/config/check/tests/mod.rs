@@ -62,9 +62,19 @@ fn state_key(source: &SecretSource) -> Result<Secret, SecretError> {
     }
 }
 
+/// The pre-shared key of a server.
+fn key(server: &crate::config::Server) -> &Arc<Secret> {
+    match &server.credential {
+        Credential::PreSharedKey(key) => key,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn load_text(text: &str) -> Result<Loaded<Config>, String> {
     let interfaces = interfaces();
-    let machine = Machine { interfaces: Some(&interfaces), secret: &secret, state_key: &state_key };
+    let interfaces = Some(&interfaces);
+    let machine =
+        Machine { interfaces, secret: &secret, state_key: &state_key, ..Machine::unseen() };
     parse("f", text, &machine).map_err(|report| report.to_string())
 }
 

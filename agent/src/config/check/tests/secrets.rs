@@ -23,9 +23,9 @@ fn a_state_key_needs_a_place_that_survives() {
 #[test]
 fn a_short_key_is_a_warning() {
     let machine = Machine {
-        interfaces: None,
         secret: &|_| Ok(Secret::copy_from(b"short")),
         state_key: &state_key,
+        ..Machine::unseen()
     };
     let loaded = parse("f", GROUP, &machine).unwrap();
     assert_eq!(loaded.warnings.len(), 1);

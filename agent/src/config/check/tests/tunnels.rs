@@ -171,3 +171,63 @@ fn every_profile_fills_in_what_its_gateway_takes() {
         assert!(tunnel.policy.algorithms.iter().all(|algorithms| algorithms.is_complete()));
     }
 }
+
+/// A file with a certificate that needs no files.
+fn certified(text: &str) -> Result<Config, Vec<String>> {
+    let contents = ike::certificate::testing::Contents::new("CN=m1,O=Example").dns("m1.example");
+    let own = ike::certificate::testing::key(ike::crypto::KeyKind::Ecdsa256, 9);
+    let own = Arc::new(ike::certificate::testing::Authority::new(1).credential(contents, own));
+    let certificate = |_: &CertificateTable, _: &Report| Some(Credential::Certificate(own.clone()));
+    let machine = Machine {
+        secret: &secret,
+        state_key: &state_key,
+        certificate: &certificate,
+        ..Machine::unseen()
+    };
+    let site =
+        "[[certificate]]\nname = \"site\"\nchain-file = \"/c\"\nauthority-files = [\"/a\"]\n";
+    let loaded = parse("f", &format!("{site}{text}"), &machine);
+    loaded.map(|loaded| loaded.value).map_err(|report| {
+        let entries = report.entries().into_iter();
+        entries.map(|entry| format!("{}; {}", entry.message, entry.remedy)).collect()
+    })
+}
+
+#[test]
+fn a_certificate_takes_the_place_of_the_key() {
+    let tunnel = TUNNEL.replace("pre-shared-key-file = \"/a.psk\"", "certificate = \"site\"");
+    let config = certified(&format!("{GATEWAY}{tunnel}")).unwrap();
+    assert!(matches!(config.tunnels[0].credential, Credential::Certificate(_)));
+    assert_eq!(config.tunnels[0].identity, None);
+    assert_eq!(config.certificates.len(), 1);
+    let pattern = format!("{tunnel}peer-identity = {{ dn = \"CN=gw*,O=Example\" }}\n");
+    assert!(certified(&format!("{GATEWAY}{pattern}")).is_ok());
+    let group = GROUP.replace("pre-shared-key-file = \"/k.psk\"", "certificate = \"site\"");
+    assert_ne!(group, GROUP);
+    let config = certified(&group).unwrap();
+    assert!(matches!(config.groups[0].servers[0].credential, Credential::Certificate(_)));
+}
+
+#[test]
+fn a_certificate_that_does_not_fit_is_named() {
+    let named = TUNNEL.replace("pre-shared-key-file = \"/a.psk\"", "certificate = \"site\"");
+    let told = |tunnel: &str| certified(&format!("{GATEWAY}{tunnel}")).unwrap_err().remove(0);
+    assert_eq!(
+        told(&named.replace("\"site\"", "\"sight\"")),
+        "tunnel.certificate: there is no certificate \"sight\"; known are site"
+    );
+    assert_eq!(
+        told(&format!("{TUNNEL}certificate = \"site\"\n")),
+        "tunnel.certificate: a pre-shared key is named as well; keep one of them"
+    );
+    assert_eq!(
+        told(&format!("{named}identity = {{ fqdn = \"m2.example\" }}\n")),
+        "tunnel.identity: the certificate of CN=m1,O=Example does not name fqdn m2.example; remove \
+         the identity, or issue a certificate with it"
+    );
+    assert_eq!(
+        told(&format!("{TUNNEL}peer-identity = {{ fqdn = \"*.example\" }}\n")),
+        "tunnel.identity: fqdn *.example means several, and the key is one; name a certificate, or \
+         one identity"
+    );
+}

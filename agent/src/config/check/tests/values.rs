@@ -65,7 +65,7 @@ selector-byte-order = "host"
     assert_eq!(group.dont_fragment, DontFragment::Set);
     assert_eq!(group.placeholder, Ipv4Addr::new(198, 51, 100, 9));
     assert_eq!(group.servers[0].identity, Identity::KeyId(b"s1".to_vec()));
-    assert_eq!(*group.servers[0].pre_shared_key, Secret::copy_from(b"sixteen octets or more"));
+    assert_eq!(**key(&group.servers[0]), Secret::copy_from(b"sixteen octets or more"));
     assert_eq!(group.exclude[0].source_port, 22);
     assert_eq!(group.phase1.transforms.last().unwrap().group, DhGroup::Ecp256);
     assert_eq!(group.group_id_byte_order, ByteOrder::Host);
