@@ -47,8 +47,21 @@ pub enum Promise {
     Lost,
     /// It passes as ESP or is lost.
     ProtectedOrLost,
-    /// What the ended TEK's lines cover is blocked, the rest protected.
-    ByLine,
+    /// What the ended TEK's selectors cover is blocked, the rest protected.
+    BySelector,
+}
+
+impl std::fmt::Display for Promise {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Clear => "clear",
+            Self::Protected => "protected",
+            Self::Blocked => "blocked",
+            Self::Lost => "lost",
+            Self::ProtectedOrLost => "protected, or lost",
+            Self::BySelector => "its selectors blocked, the others protected",
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +124,7 @@ fn row(line: &str, above: &[Row]) -> Result<Row> {
 fn promise(text: &str) -> Option<Promise> {
     let head = text.split([',', ':']).next().unwrap_or_default();
     match head {
-        "its lines blocked" => Some(Promise::ByLine),
+        "its selectors blocked" => Some(Promise::BySelector),
         "encrypted" if text.contains("but lost") => Some(Promise::Lost),
         "lost" => Some(Promise::Lost),
         "protected" if text.contains("or lost") => Some(Promise::ProtectedOrLost),

@@ -111,8 +111,8 @@ impl Seen {
     fn keeps(self, promise: Promise, way: Way, service: bool) -> bool {
         let nothing = Self::default();
         match (promise, way) {
-            (Promise::ByLine, _) if service => self.keeps(Promise::Blocked, way, service),
-            (Promise::ByLine, _) => self.keeps(Promise::Protected, way, service),
+            (Promise::BySelector, _) if service => self.keeps(Promise::Blocked, way, service),
+            (Promise::BySelector, _) => self.keeps(Promise::Protected, way, service),
             // What comes in clear arrives; a peer that has a key sends something else.
             (Promise::Clear, Way::Forged) => self.arrived == COUNT,
             (_, Way::Forged) => self.arrived == 0,
@@ -295,8 +295,8 @@ mod tests {
         assert_eq!(kept_by(Promise::Blocked), [false, false, false, true]);
         assert_eq!(kept_by(Promise::ProtectedOrLost), [true, false, true, true]);
         assert!(
-            nothing.keeps(Promise::ByLine, Way::Out, true)
-                && !nothing.keeps(Promise::ByLine, Way::Out, false)
+            nothing.keeps(Promise::BySelector, Way::Out, true)
+                && !nothing.keeps(Promise::BySelector, Way::Out, false)
         );
         for promise in
             [Promise::Protected, Promise::Blocked, Promise::Lost, Promise::ProtectedOrLost]
