@@ -21,7 +21,7 @@ mod support;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use daemon::{clock, entropy};
@@ -34,8 +34,6 @@ use support::{option, processor_time};
 
 const GROUPS: [(DhGroup, &str); 2] =
     [(DhGroup::Modp2048, "MODP 2048 (14)"), (DhGroup::Ecp256, "ECP 256 (19)")];
-/// A key server has nothing else worth making faster when this share of its time is arithmetic.
-const BAR: f64 = 0.60;
 
 /// A daemon that ends with the benchmark.
 struct Server {
@@ -60,7 +58,7 @@ struct Sample {
     elapsed: f64,
 }
 
-fn main() -> ExitCode {
+fn main() {
     let rounds = option("--rounds", 5);
     let registrations = option("--registrations", 200);
     let directory = tempfile::tempdir().unwrap();
@@ -82,7 +80,6 @@ fn main() -> ExitCode {
         "{:<16}{:>16}{:>16}{:>16}{:>12}{:>18}",
         "group", "per core and s", "CPU each", "arithmetic", "share", "elapsed, 1 member"
     );
-    let mut met = true;
     for ((_, name), samples) in GROUPS.into_iter().zip(&samples) {
         let cpu = median(samples, |sample| sample.server);
         let arithmetic = median(samples, |sample| sample.arithmetic);
@@ -96,16 +93,9 @@ fn main() -> ExitCode {
             share * 100.0,
             elapsed * 1e6
         );
-        met &= share >= BAR;
     }
     let [modp, ecp] = samples.each_ref().map(|samples| median(samples, |sample| sample.server));
     println!("ECP 256 carries {:.1} times the registrations of MODP 2048", modp / ecp);
-    let bar = BAR * 100.0;
-    println!(
-        "at least {bar:.0} % of the time is modular arithmetic: {}",
-        if met { "yes" } else { "no" }
-    );
-    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn median(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f64 {
