@@ -38,7 +38,7 @@ impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Credential(name) => write!(f, "credential {name:?}"),
+            Self::Credential(name) => write!(f, "credential \"{name}\""),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, R};
 use crate::observe::capture::Captured;
 use crate::observe::leak::from_member;
 use crate::observe::packet::{ESP, ICMP, word};
+use crate::report::listed;
 use crate::report::narrative::{Finding, Narrative};
 use crate::report::statements::{answered, nothing_clear, ping, tcp};
 use anyhow::Result;
@@ -111,7 +112,12 @@ fn code_points(lab: &Lab, narrative: &mut Narrative) {
                 let same = outer.iter().chain(&inner).all(|dscp| *dscp == octet >> 2);
                 Ok(Finding::new(
                     whole && same,
-                    format!("DSCP {} sent, {outer:?} outside, {inner:?} at hb", octet >> 2),
+                    format!(
+                        "DSCP {} sent, {} outside, {} at hb",
+                        octet >> 2,
+                        listed(&outer),
+                        listed(&inner)
+                    ),
                 ))
             },
         );
@@ -125,8 +131,8 @@ fn outer_bits(lab: &Lab, narrative: &mut Narrative, setting: &str) {
             "copy" => inner,
             _ => true,
         };
-        let words = |set: bool| if set { "set" } else { "clear" };
-        let text = format!("DF {} inside: DF {} outside", words(inner), words(outer));
+        let name = |set: bool| if set { "set" } else { "clear" };
+        let text = format!("DF {} inside: DF {} outside", name(inner), name(outer));
         narrative.state("df-bit", &text, || {
             let moment = lab.now()?;
             let (sent, answers, _) = ping(HA, &["-c", "3", "-M", option], FAR)?;
@@ -136,7 +142,10 @@ fn outer_bits(lab: &Lab, narrative: &mut Narrative, setting: &str) {
             let holds = bits.len() >= 3 && bits.iter().all(|bit| *bit == outer) && answers == sent;
             Ok(Finding::new(
                 holds,
-                format!("{sent} requests, {answers} answers; DF of the ESP packets: {bits:?}"),
+                format!(
+                    "{sent} requests, {answers} answers; DF of the ESP packets: {}",
+                    listed(bits.into_iter().map(name))
+                ),
             ))
         });
     }
@@ -215,7 +224,7 @@ fn narrow_core(lab: &Lab, narrative: &mut Narrative, setting: &str) -> Result<()
                 .collect::<Vec<_>>();
             let told: Vec<u16> = refusals.iter().filter_map(|refusal| word(&refusal.packet.payload, 6)).collect();
             let evidence =
-                format!("{sent} requests, {answers} answers; {parts} fragments; the core's word of an MTU: {told:?}");
+                format!("{sent} requests, {answers} answers; {parts} fragments; MTU that the core names: {}", listed(told));
             let holds = if fragments {
                 answers == sent && parts > 0 && refusals.is_empty()
             } else {
@@ -247,7 +256,7 @@ fn segments(lab: &Lab, narrative: &mut Narrative, most: u16) -> Result<()> {
             |heard: &[u16]| !heard.is_empty() && heard.iter().all(|segment| *segment == most);
         Ok(Finding::new(
             right(&at_hb) && right(&at_ha),
-            format!("ha's SYN at hb: {at_hb:?}; hb's at ha: {at_ha:?}"),
+            format!("ha's SYN at hb: {}; hb's at ha: {}", listed(at_hb), listed(at_ha)),
         ))
     });
     if most < ETHERNET_SEGMENT {

@@ -8,6 +8,7 @@ use crate::lab::plan::{Plan, Rekey};
 use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, SERVERS};
 use crate::observe::leak::from_member;
 use crate::observe::pushes::{member_group, rekey, sending_spi, spis};
+use crate::report::listed;
 use crate::report::narrative::{Finding, Narrative};
 use crate::report::statements::{answered, blocked, flow, nothing_clear};
 use anyhow::Result;
@@ -97,7 +98,11 @@ fn alone(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
                 crossed.iter().filter(|one| from_member(one) && one.packet.source == HA_ADDRESS);
             let first = sent.filter_map(|one| one.packet.sequence()).min();
             let used = spis(&crossed, HA_ADDRESS);
-            let evidence = format!("first number {first:?}, SPIs {used:08x?}");
+            let evidence = format!(
+                "first number {}, SPIs {}",
+                listed(first),
+                listed(used.iter().map(|spi| format!("{spi:#010x}")))
+            );
             Ok(Finding::new(first == Some(1) && used.into_iter().eq(pushed), evidence))
         },
     );

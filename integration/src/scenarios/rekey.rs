@@ -10,6 +10,7 @@ use crate::observe::pushes::{
     GROUP, forge, member_group, push_of, pushes_to, receiving_spis, rekey, sending_spi,
     server_rekey, spis, wait_new_spi,
 };
+use crate::report::listed;
 use crate::report::narrative::{Finding, Narrative};
 use crate::report::statements::{answered, flow, nothing_clear};
 use crate::traffic::load::{highest_rate, load};
@@ -338,7 +339,7 @@ fn kek_rolls(lab: &Lab, narrative: &mut Narrative, first: &str) {
             if started.elapsed() > limit {
                 return Ok(Finding::new(
                     false,
-                    format!("at first {first}; g1 {near}, g2 {far}, server {server:?}"),
+                    format!("at first {first}; g1 {near}, g2 {far}, server {}", listed(server)),
                 ));
             }
             std::thread::sleep(Duration::from_secs(1));

@@ -7,6 +7,7 @@ use crate::lab::plan::{MEMBERS, Plan, Rekey};
 use crate::lab::topology::{G1, G2, HA, SERVERS};
 use crate::lab::{DIRECTORY, Lab};
 use crate::observe::pushes::{GROUP, rekey};
+use crate::report::listed;
 use crate::report::narrative::{Finding, Narrative};
 use crate::report::statements::answered;
 use agent::persistence::sealed_keys;
@@ -59,16 +60,17 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
                     .collect();
                 Ok(Finding::new(
                     !current.is_empty() && missed.is_empty(),
-                    format!("{} keys, missed: {missed:?}", current.len()),
+                    format!("{} keys, missed: {}", current.len(), listed(missed)),
                 ))
             },
         );
         narrative.state("secrets", "no octets of a key in what 'gdoictl' answers", || {
             let seen = found(answers.as_bytes(), &secrets);
             let evidence = format!(
-                "{} octets; {teks} keys of TEKs, {keks} KEKs, {} others; {seen:?}",
+                "{} octets; {teks} keys of TEKs, {keks} KEKs, {} others; found: {}",
                 answers.len(),
-                secrets.len() - teks - keks
+                secrets.len() - teks - keks,
+                listed(&seen)
             );
             Ok(Finding::new(
                 answers.len() > 1000 && teks > 0 && keks > 0 && seen.is_none(),
@@ -210,6 +212,9 @@ fn look(narrative: &mut Narrative, file: &Path, secrets: &Secrets) {
             || name.contains("tcpdump")
             || name == "traffic.log"
             || octets.windows(5).any(|part| part == b"TRACE" || part == b"DEBUG");
-        Ok(Finding::new(seen.is_none() && traced, format!("{} octets; {seen:?}", octets.len())))
+        Ok(Finding::new(
+            seen.is_none() && traced,
+            format!("{} octets; found: {}", octets.len(), listed(seen)),
+        ))
     });
 }

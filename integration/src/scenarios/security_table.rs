@@ -272,15 +272,11 @@ pub(super) fn cells_of(
     narrative.chapter(&format!("{state}{remark}"));
     let matrix = TrafficMatrix::send(lab);
     for (column, heading) in COLUMNS.into_iter().take(3) {
-        narrative.state(
-            "cell",
-            &format!("{heading}: {}", format!("{promise:?}").to_lowercase()),
-            || {
-                let matrix = matrix.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
-                let (kept, seen) = matrix.keeps(column, promise);
-                Ok(Finding::new(kept, seen))
-            },
-        );
+        narrative.state("cell", &format!("{heading}: {promise}"), || {
+            let matrix = matrix.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+            let (kept, seen) = matrix.keeps(column, promise);
+            Ok(Finding::new(kept, seen))
+        });
     }
 }
 

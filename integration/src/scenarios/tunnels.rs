@@ -8,6 +8,7 @@ use crate::lab::peers::strongswan::StrongSwan;
 use crate::lab::plan::Plan;
 use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, is_protected};
 use crate::observe::packet::ESP;
+use crate::report::listed;
 use crate::report::narrative::{Finding, Narrative};
 use crate::report::statements::{FlowReport, flow, flow_during, ping};
 use anyhow::{Context as _, Result};
@@ -203,7 +204,7 @@ impl Play<'_> {
                     Ok::<_, anyhow::Error>(states.lines().filter(is_extended).count())
                 };
                 let extended = [count(G1)?, count(G2)?];
-                let evidence = format!("{}; {extended:?} SAs", finding.evidence);
+                let evidence = format!("{}; {} SAs", finding.evidence, listed(extended));
                 Ok(Finding::new(finding.holds && extended == [2, 2], evidence))
             });
         }
@@ -437,7 +438,7 @@ impl Play<'_> {
 
 /// That the SAs are others and no packet was lost meanwhile.
 fn rekeyed(report: &FlowReport, before: &[String], after: &[String]) -> Finding {
-    let evidence = format!("{report}; SPIs {before:?}, then {after:?}");
+    let evidence = format!("{report}; SPIs {}, then {}", listed(before), listed(after));
     Finding::new(report.sent > 0 && report.sent == report.received && before != after, evidence)
 }
 
