@@ -53,7 +53,7 @@ async fn main() {
         let now = world.now;
         let desired = world.member.poll_desired(now).unwrap().desired.unwrap();
         clock.end("compile");
-        world.checkpoint.before_change(&world.member, now);
+        world.checkpoint.before_change(&world.member, world.dataplane.exempt_before(), now);
         clock.end("state file");
         world.dataplane.apply(desired, now).await.unwrap();
         clock.end("change the kernel and read back");

@@ -7,16 +7,19 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use daemon::clock;
 use ike::BootTime;
 use policies::GroupUnusable;
 use tracing::{info, warn};
 use xfrm::kernel::netlink::Netlink;
 use xfrm::{Desired, Kernel, Ownership, Reconciler};
 
+use crate::checkpoint::keep_exempt;
 use crate::config::Config;
 use crate::member::blocks;
 use crate::membership::local_interface::Interfaces;
 use crate::namespace_lock::{self, LockError, NamespaceLock};
+use crate::persistence::state_file::Boot;
 use crate::tunnel::Tunnels;
 
 /// Attempts at a kernel update, and the pause between two.
@@ -45,7 +48,7 @@ pub async fn install(config: &Config, interfaces: &Interfaces) -> anyhow::Result
         taken => taken?,
     };
     let kernel = Netlink::open().context("netlink")?;
-    match install_in(kernel, config, interfaces).await? {
+    match install_in(kernel, config, interfaces, clock::boot_identifier()).await? {
         Blocked::Installed => info!(
             event = "blocks-installed",
             groups = config.groups.len(),
@@ -75,6 +78,7 @@ pub async fn install_in<K: Kernel>(
     kernel: K,
     config: &Config,
     interfaces: &Interfaces,
+    boot: Boot,
 ) -> anyhow::Result<Blocked> {
     let mut reconciler = Reconciler::new(kernel, Ownership::default());
     let mut attempt = 1;
@@ -84,7 +88,14 @@ pub async fn install_in<K: Kernel>(
             Ok(current) if attempt == 1 && !current.policies.is_empty() => {
                 return Ok(Blocked::Left);
             }
-            Ok(_) => reconciler.apply(desired(config, interfaces)?).await.map(drop),
+            Ok(_) => {
+                let desired = desired(config, interfaces)?;
+                if reconciler.foresee_exempt(&desired).await.is_ok() {
+                    let exempt = reconciler.exempt_before();
+                    keep_exempt(&config.state_file, boot, exempt);
+                }
+                reconciler.apply(desired).await.map(drop)
+            }
             Err(error) => Err(error),
         };
         match outcome {

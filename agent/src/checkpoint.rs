@@ -10,6 +10,7 @@
 //! for, and before the acknowledgement, so that a key that the key server knows to be here is still
 //! here after a loss of power.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::dataplane::Dataplane;
 use crate::member::Member;
 use crate::membership::restore::{Earlier, Installed};
 use crate::persistence::sealed_keys::{self, Unsealed};
-use crate::persistence::state_file::{Boot, StateFile};
+use crate::persistence::state_file::{Boot, Saved, StateFile};
 
 /// What an operator reads as long as it is so.
 const AWAITS_CLOCK: &str = "the clock shows a time before the keys of the groups were stored: they wait until it is right; set the clock";
@@ -36,6 +37,8 @@ const AWAITS_CLOCK: &str = "the clock shows a time before the keys of the groups
 pub struct Checkpoint {
     boot: Boot,
     state: StateFile,
+    /// LANs that somebody else has exempted from checks.
+    exempt: BTreeSet<String>,
     sealed: Option<SealedFile>,
     /// What the sealed file holds, as far as this run wrote it.
     written: Option<Secret>,
@@ -68,6 +71,7 @@ impl Checkpoint {
         Ok(Self {
             boot,
             state: StateFile::new(config.state_file.clone()),
+            exempt: BTreeSet::new(),
             sealed,
             written: None,
             refused: false,
@@ -96,6 +100,8 @@ impl Checkpoint {
             );
             None
         });
+        self.exempt = saved.as_ref().map(|saved| saved.exempt(self.boot)).unwrap_or_default();
+        dataplane.remember_exempt(self.exempt.clone());
         let mut unsealed = self.unseal(Moment { boot: self.boot, now, wall });
         if saved.is_none() && unsealed.is_none() {
             return;
@@ -119,9 +125,11 @@ impl Checkpoint {
         }
     }
 
-    /// To be called before the kernel is changed.
-    pub fn before_change(&mut self, member: &Member, now: BootTime) {
+    /// To be called before the kernel is changed. `exempt` are the LANs that somebody else has
+    /// exempted from checks.
+    pub fn before_change(&mut self, member: &Member, exempt: &BTreeSet<String>, now: BootTime) {
         self.behind = true;
+        self.exempt.clone_from(exempt);
         self.write_state(member, now);
     }
 
@@ -158,8 +166,12 @@ impl Checkpoint {
         state.chain(sealed).chain(clock)
     }
 
+    fn saved(&self, member: &Member, now: BootTime) -> Saved {
+        member.save(self.boot, now).with_exempt(self.boot, self.exempt.clone())
+    }
+
     fn write_state(&mut self, member: &Member, now: BootTime) {
-        let Err(error) = self.state.write(&member.save(self.boot, now)) else {
+        let Err(error) = self.state.write(&self.saved(member, now)) else {
             self.not_written = None;
             return;
         };
@@ -239,6 +251,25 @@ impl Checkpoint {
                 );
             })
             .ok()
+    }
+}
+
+/// Writes down for the daemon which LANs somebody else has exempted from checks, before the blocks
+/// are installed without it. Everything else that an earlier run left stays.
+pub fn keep_exempt(path: &Path, boot: Boot, exempt: &BTreeSet<String>) {
+    let mut file = StateFile::new(path.to_owned());
+    let saved = file.read().ok().flatten();
+    if saved.is_none() && exempt.is_empty() {
+        return;
+    }
+    let saved = saved.unwrap_or_else(|| Saved::new(boot, Vec::new()));
+    if let Err(error) = file.write(&saved.with_exempt(boot, exempt.clone())) {
+        warn!(
+            event = "state-not-written",
+            %error,
+            file = %path.display(),
+            "state cannot be written; disable_policy of the LANs is reset when the agent is removed"
+        );
     }
 }
 

@@ -107,6 +107,24 @@ impl<K: Kernel> Dataplane<K> {
         self.conclude(result, Cause::Desired, now)
     }
 
+    /// Reads which LANs are exempt from checks by somebody else's setting, before `desired` makes
+    /// all of them so. Where the kernel cannot be read, [`Dataplane::apply`] says it.
+    pub async fn foresee_exempt(&mut self, desired: &Desired) {
+        if let Err(error) = self.reconciler.foresee_exempt(desired).await {
+            debug!(event = "kernel-unreadable", %error, "kernel entries cannot be read");
+        }
+    }
+
+    /// LANs that were exempt from checks before: the setting stays when the agent goes.
+    pub fn exempt_before(&self) -> &BTreeSet<String> {
+        self.reconciler.exempt_before()
+    }
+
+    /// What [`Dataplane::exempt_before`] said in an earlier run.
+    pub fn remember_exempt(&mut self, before: BTreeSet<String>) {
+        self.reconciler.remember_exempt(before);
+    }
+
     /// Others may have changed these parts of the kernel: they are read again before anything is
     /// decided.
     pub fn invalidate(&mut self, parts: Parts) {

@@ -159,7 +159,7 @@ impl<K: Kernel> EventLoop<K> {
         }
         let mut checkpoint = Checkpoint::new(&config, clock::boot_identifier())?;
         checkpoint.restore(&mut member, &mut dataplane, clock::wall(), now).await;
-        checkpoint.before_change(&member, now);
+        checkpoint.before_change(&member, dataplane.exempt_before(), now);
         member.handle_interfaces(interfaces, now);
         if let Some(outcome) = member.poll_desired(now) {
             for unusable in &outcome.unusable {
@@ -168,6 +168,8 @@ impl<K: Kernel> EventLoop<K> {
             let mut desired =
                 outcome.desired.context("the blocks cannot be made out of this configuration")?;
             tunnels.add_to(&mut desired, now);
+            dataplane.foresee_exempt(&desired).await;
+            checkpoint.before_change(&member, dataplane.exempt_before(), now);
             // Logged there, and tried again from there.
             let _ = dataplane.apply(desired, now).await;
         }

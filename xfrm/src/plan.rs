@@ -169,7 +169,8 @@ impl Exemptions {
     /// a policy of ours lets everything leave by: so does every LAN.
     pub(crate) fn note_read(&mut self, current: &Current, desired: &Desired) {
         self.ours.retain(|name| current.interfaces.contains_key(name));
-        self.before.retain(|name| current.interfaces.contains_key(name));
+        // Who takes the setting back, or the interface away, has none any more.
+        self.before.retain(|name| current.exempt.contains(name));
         let earlier = current
             .policies
             .values()
@@ -179,6 +180,16 @@ impl Exemptions {
         self.ours.extend(earlier.cloned());
         let theirs = desired.exempt.intersection(&current.exempt);
         self.before.extend(theirs.filter(|name| !self.ours.contains(*name)).cloned());
+    }
+
+    /// Names whose setting is somebody else's.
+    pub(crate) fn before(&self) -> &BTreeSet<String> {
+        &self.before
+    }
+
+    /// What an earlier process knew: nothing in the kernel tells it.
+    pub(crate) fn remember(&mut self, before: BTreeSet<String>) {
+        self.before = before;
     }
 
     /// It was not set, and we set it.

@@ -278,6 +278,29 @@ impl<K: Kernel> Reconciler<K> {
         Ok(())
     }
 
+    /// Interfaces that were exempt from checks before they were to be: they stay so, whatever is
+    /// desired. Nothing in the kernel says whose setting it is, so that a process has to tell the
+    /// next one ([`remember_exempt`](Self::remember_exempt)).
+    pub fn exempt_before(&self) -> &BTreeSet<String> {
+        self.exemptions.before()
+    }
+
+    /// Interfaces that were exempt before an earlier process changed anything.
+    pub fn remember_exempt(&mut self, before: BTreeSet<String>) {
+        self.exemptions.remember(before);
+    }
+
+    /// Reads what [`exempt_before`](Self::exempt_before) says once `desired` is applied. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// The kernel cannot be read.
+    pub async fn foresee_exempt(&mut self, desired: &Desired) -> Result<(), Error> {
+        self.refresh().await?;
+        self.exemptions.note_read(&self.current, desired);
+        Ok(())
+    }
+
     /// What should be in the kernel.
     pub fn desired(&self) -> &Desired {
         &self.desired

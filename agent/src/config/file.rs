@@ -125,8 +125,8 @@ options! {
         /// Interfaces alone separate inside from outside, like a crypto map on the WAN interface: a
         /// packet routed to a LAN leaves in clear, even to networks behind it (an L3 switch, a
         /// backup router) that lie in the protected prefixes. The agent sets
-        /// net.ipv4.conf.NAME.disable_policy of its LANs to 1, and back to 0 when the group or its
-        /// policies are removed.
+        /// net.ipv4.conf.NAME.disable_policy of its LANs to 1, and back to what it was when the
+        /// group or its policies are removed.
         pub lan: Vec<Located<String>> = list("lan")
             .parsed_by("interface", INTERFACE, interface)
             .may_be_empty()

@@ -45,9 +45,13 @@ impl<K: Kernel> EventLoop<K> {
                     "keys of the group are not used"
                 );
             }
-            self.checkpoint.before_change(&self.member, now);
-            if let Some(mut desired) = outcome.desired {
-                self.tunnels.add_to(&mut desired, now);
+            let mut desired = outcome.desired;
+            if let Some(desired) = &mut desired {
+                self.tunnels.add_to(desired, now);
+                self.dataplane.foresee_exempt(desired).await;
+            }
+            self.checkpoint.before_change(&self.member, self.dataplane.exempt_before(), now);
+            if let Some(desired) = desired {
                 // Logged there, and tried again from there.
                 let _ = self.dataplane.apply(desired, now).await;
             }

@@ -26,7 +26,7 @@ use ike::BootTime;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format. A file of another version counts as missing.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// A checksum, not against forgery: whoever can write the file can compute it.
 const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
@@ -41,6 +41,15 @@ pub struct Saved {
     /// Points in time count from this boot.
     boot: Boot,
     pub groups: Vec<SavedGroup>,
+    exempt: SavedExempt,
+}
+
+/// LANs whose `disable_policy` was set before the agent set it, which the kernel forgets with the
+/// boot. They may be written down when the groups are still those of an earlier boot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedExempt {
+    boot: Boot,
+    names: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +117,19 @@ pub enum SavedRange {
 impl Saved {
     /// The groups as of this boot.
     pub fn new(boot: Boot, groups: Vec<SavedGroup>) -> Self {
-        Self { version: VERSION, boot, groups }
+        Self { version: VERSION, boot, groups, exempt: SavedExempt::default() }
+    }
+
+    /// The same with the LANs that somebody else has exempted from checks in this boot.
+    #[must_use]
+    pub fn with_exempt(self, boot: Boot, names: BTreeSet<String>) -> Self {
+        Self { exempt: SavedExempt { boot, names }, ..self }
+    }
+
+    /// The LANs that somebody else has exempted from checks in this boot.
+    pub fn exempt(&self, boot: Boot) -> BTreeSet<String> {
+        let of_this_boot = self.exempt.boot == boot && boot != Boot::default();
+        if of_this_boot { self.exempt.names.clone() } else { BTreeSet::new() }
     }
 
     /// Whether its points in time are of this boot.

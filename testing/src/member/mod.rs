@@ -296,8 +296,11 @@ impl World {
             if let Some(outcome) = self.member.poll_desired(self.now) {
                 quiet = false;
                 self.unusable.extend(outcome.unusable);
-                self.checkpoint.before_change(&self.member, self.now);
-                let _ = self.dataplane.apply(outcome.desired.unwrap(), self.now).await;
+                let desired = outcome.desired.unwrap();
+                self.dataplane.foresee_exempt(&desired).await;
+                let exempt = self.dataplane.exempt_before();
+                self.checkpoint.before_change(&self.member, exempt, self.now);
+                let _ = self.dataplane.apply(desired, self.now).await;
             }
             if self.dataplane.last_error().is_none() {
                 let wall = self.wall();

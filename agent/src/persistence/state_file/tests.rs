@@ -51,7 +51,15 @@ fn everything() -> Saved {
         iv_reuse_hazard: BTreeSet::new(),
         kek: Some(([1; 16], u32::MAX)),
     };
-    Saved::new([7; 16], vec![group, SavedGroup::default()])
+    let exempt = BTreeSet::from([String::from("lan")]);
+    Saved::new([7; 16], vec![group, SavedGroup::default()]).with_exempt([8; 16], exempt)
+}
+
+#[test]
+fn a_setting_of_somebody_else_is_known_for_its_boot() {
+    let saved = everything();
+    assert_eq!(saved.exempt([8; 16]), BTreeSet::from([String::from("lan")]));
+    assert_eq!((saved.exempt([7; 16]), saved.exempt(Boot::default())), Default::default());
 }
 
 fn fresh() -> (tempfile::TempDir, StateFile) {
