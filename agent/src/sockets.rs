@@ -130,15 +130,16 @@ impl Sockets {
             {
                 continue;
             }
-            match Socket::join(group.group, group.port, group.interface) {
+            match Socket::join(group.group, group.port, group.interface, group.vrf.as_deref()) {
                 Ok(socket) => {
                     socket.reserve_receive_buffer(RECEIVE_BUFFER);
                     self.not_joined.remove(group);
-                    self.joined.insert(*group, Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
+                    self.joined
+                        .insert(group.clone(), Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
                 }
                 Err(error) => {
                     let problem = format!("multicast pushes are not received: {error}");
-                    self.not_joined.insert(*group, NotOpen { at: now + RETRY, problem });
+                    self.not_joined.insert(group.clone(), NotOpen { at: now + RETRY, problem });
                     errors.push(error);
                 }
             }
@@ -162,7 +163,7 @@ impl Sockets {
 
     /// Waits for what arrives next on any socket. Cancel safe.
     pub async fn receive(&mut self) -> Received {
-        if self.bound.is_empty() {
+        if self.bound.is_empty() && self.joined.is_empty() {
             return std::future::pending().await;
         }
         let sockets = self.bound.values_mut().chain(self.joined.values_mut());
@@ -212,6 +213,27 @@ mod tests {
         BootTime::new(Duration::from_secs(seconds))
     }
 
+    fn multicast(group: [u8; 4], port: u16) -> Multicast {
+        Multicast { group: group.into(), port, interface: 1, vrf: None }
+    }
+
+    /// Pushes need no unicast socket: its address may be gone for a while.
+    #[tokio::test]
+    async fn pushes_arrive_while_no_unicast_socket_is_bound() {
+        let mut member = Sockets::new(28_486);
+        let group = multicast([239, 255, 84, 2], 28_486);
+        if !member.join(&[group.clone()].into(), at(0)).is_empty() {
+            eprintln!("not tested: loopback is no multicast interface here");
+            return;
+        }
+        let sender = Socket::bind("127.0.84.6:0".parse().unwrap()).unwrap();
+        let destination = SocketAddr::new(group.group, 28_486);
+        let (source, payload) = (sender.local(), b"push".to_vec());
+        sender.send_multicast(&Transmit { destination, source, payload }, Some(1), 1).unwrap();
+        let received = tokio::time::timeout(Duration::from_secs(5), member.receive()).await;
+        assert!(matches!(received, Ok(Received::Datagram { .. })), "{received:?}");
+    }
+
     #[tokio::test]
     async fn a_socket_for_each_address_and_none_for_those_gone() {
         let (one, two) = (IpAddr::from([127, 0, 84, 1]), IpAddr::from([127, 0, 84, 2]));
@@ -239,10 +261,9 @@ mod tests {
         let (noisy, quiet) = (IpAddr::from([127, 0, 84, 3]), IpAddr::from([127, 0, 84, 4]));
         let mut member = Sockets::new(28_485);
         assert!(member.set(&[noisy, quiet].into(), at(0)).is_empty());
-        let group =
-            Multicast { group: IpAddr::from([239, 255, 84, 1]), port: 28_485, interface: 1 };
+        let group = multicast([239, 255, 84, 1], 28_485);
         // A machine without multicast on its loopback has two sockets only.
-        let _ = member.join(&[group].into(), at(0));
+        let _ = member.join(&[group.clone()].into(), at(0));
         let sender = std::net::UdpSocket::bind("127.0.84.5:0").unwrap();
         let pushes = [quiet, group.group].map(|to| (to, !member.joined.is_empty()));
         for _ in 0..200 {

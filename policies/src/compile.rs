@@ -400,7 +400,10 @@ impl Builder {
             Mode::Passive => arriving.extend(taken),
         }
         let preservation = self.desired.preservation.get_or_insert_with(Preservation::default);
-        preservation.lan.extend(group.zones.lan_names().map(str::to_owned));
+        for lan in &group.zones.lan {
+            let names = if lan.is_vrf { &mut preservation.vrf } else { &mut preservation.lan };
+            names.insert(lan.name.clone());
+        }
         preservation.wan.extend(group.zones.wan.iter().map(|wan| wan.name.clone()));
         if !guard.protected.is_empty() {
             preservation.protected.insert(guard.protected);

@@ -22,6 +22,8 @@ pub struct LanInterface {
     pub name: String,
     /// The router's own addresses there; empty while it has none.
     pub addresses: Vec<IpAddr>,
+    /// Whether it is a VRF device: what arrives by it came by any interface of the VRF before.
+    pub is_vrf: bool,
 }
 
 /// An interface of the wide area network.

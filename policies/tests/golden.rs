@@ -99,8 +99,22 @@ fn every_lan_is_exempt_from_checks_and_gets_everything() {
     group.zones.lan.push(LanInterface {
         name: "lab".to_owned(),
         addresses: vec!["172.16.5.1".parse().unwrap()],
+        is_vrf: false,
     });
     show("every_lan_is_exempt_from_checks_and_gets_everything", &[group]);
+}
+
+/// Policies take it for a LAN, and the guards do not: it stands for all interfaces of the VRF.
+#[test]
+fn the_device_of_a_vrf_is_told_from_a_lan() {
+    let mut group = g1(GroupState::NoKey);
+    let vrf = LanInterface { name: "blue".to_owned(), is_vrf: true, ..LanInterface::default() };
+    group.zones.lan.push(vrf);
+    let desired = compile(&[group]).unwrap();
+    let guards = desired.preservation.unwrap();
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!((guards.lan, guards.vrf), (names(&["lan"]), names(&["blue"])));
+    assert_eq!(desired.exempt, names(&["blue", "lan"]));
 }
 
 #[test]

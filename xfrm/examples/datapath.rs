@@ -7,6 +7,7 @@
 //!   receive SPI ...   inbound states for these SPIs, and no others
 //!   send SPI          outbound state and policies that protect; "send none": policies that block
 //!   show              counters
+//!   vrf NAME TABLE       a VRF that lan and wan are in
 //!   quiet, watch      stop and start repairing after changes by others
 //! ```
 
@@ -40,6 +41,8 @@ struct Member {
     send: Option<u32>,
     dont_fragment: DontFragment,
     defragment: bool,
+    /// Device and table.
+    vrf: Option<(String, u32)>,
 }
 
 impl Member {
@@ -147,7 +150,12 @@ impl Member {
         add(Direction::In, any, any, None, 1000, demand);
         add(Direction::Forward, any, any, None, 1000, demand);
         add(Direction::Out, any, any, Some("lan"), 900, Action::Allow);
+        let vrf = self.vrf.as_ref().map(|(name, _)| name.clone());
+        if let Some(vrf) = &vrf {
+            add(Direction::Out, any, any, Some(vrf), 900, Action::Allow);
+        }
         desired.exempt.insert(String::from("lan"));
+        desired.exempt.extend(vrf.clone());
         let group = GroupPreservation {
             local: self.local,
             outbound_reqids: BTreeSet::from([OUTBOUND]),
@@ -158,9 +166,12 @@ impl Member {
         };
         desired.preservation = Some(Preservation {
             lan: BTreeSet::from([String::from("lan")]),
+            vrf: vrf.iter().cloned().collect(),
             wan: BTreeSet::from([String::from("wan"), String::from("wan2")]),
             protected: BTreeSet::from([BTreeSet::from([any])]),
             guard: BTreeSet::new(),
+            tunnels: BTreeSet::new(),
+            tunnel_ends: BTreeSet::new(),
             guard_everything: false,
             exclude: BTreeSet::new(),
             exclude_arriving: BTreeSet::new(),
@@ -172,7 +183,7 @@ impl Member {
             interface: String::from("wan"),
             gateway: Some(self.gateway),
             mtu: 1500,
-            table: MAIN_TABLE,
+            table: self.vrf.as_ref().map_or(MAIN_TABLE, |(_, table)| *table),
         });
         Ok(desired)
     }
@@ -198,6 +209,7 @@ async fn main() -> anyhow::Result<()> {
         send: None,
         dont_fragment: DontFragment::Clear,
         defragment: false,
+        vrf: None,
     };
     let (lan, wan) = (String::from("lan"), String::from("wan"));
     for problem in xfrm::prerequisites::check_prerequisites(&[lan.clone(), wan], &[lan]).await {
@@ -243,6 +255,7 @@ async fn main() -> anyhow::Result<()> {
             ["df", "set"] => member.dont_fragment = DontFragment::Set,
             ["df", "copy"] => member.dont_fragment = DontFragment::Copy,
             ["df", "clear"] => member.dont_fragment = DontFragment::Clear,
+            ["vrf", name, table] => member.vrf = Some(((*name).to_owned(), table.parse()?)),
             ["defragment"] => member.defragment = true,
             ["quiet"] => watching = false,
             ["watch"] => watching = true,

@@ -26,9 +26,12 @@ fn prefix(number: u32) -> anyhow::Result<IpNet> {
 fn desired(groups: u32, prefixes: u32, lines: u32) -> anyhow::Result<Desired> {
     let mut preservation = Preservation {
         lan: BTreeSet::from([String::from("lan")]),
+        vrf: BTreeSet::new(),
         wan: BTreeSet::from([String::from("wan")]),
         protected: BTreeSet::new(),
         guard: BTreeSet::new(),
+        tunnels: BTreeSet::new(),
+        tunnel_ends: BTreeSet::new(),
         guard_everything: false,
         exclude: BTreeSet::new(),
         exclude_arriving: BTreeSet::new(),

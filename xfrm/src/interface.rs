@@ -33,6 +33,13 @@ pub struct Interface {
     pub leads_to: BTreeMap<IpAddr, Option<IpAddr>>,
 }
 
+impl Interface {
+    /// Whether it is the device of a VRF.
+    pub fn is_vrf(&self) -> bool {
+        self.vrf.is_none() && self.vrf_table.is_some()
+    }
+}
+
 /// An address that nothing but a default route leads to.
 const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(0, 0, 0, 1));
 const NOWHERE_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x4000, 0, 0, 0, 0, 0, 0, 1));

@@ -90,9 +90,12 @@ fn desired() -> Desired {
     };
     desired.preservation = Some(Preservation {
         lan: BTreeSet::from([String::from("lan")]),
+        vrf: BTreeSet::new(),
         wan: BTreeSet::from([String::from("wan")]),
         protected: BTreeSet::from([BTreeSet::from([group, "fd00::/16".parse().unwrap()])]),
         guard: BTreeSet::from([("10.1.0.0/24".parse().unwrap(), "10.2.0.0/24".parse().unwrap())]),
+        tunnels: BTreeSet::new(),
+        tunnel_ends: BTreeSet::new(),
         guard_everything: true,
         exclude: BTreeSet::from([excluded]),
         exclude_arriving: BTreeSet::new(),
@@ -137,7 +140,8 @@ fn applies_reads_back_and_removes() {
             "type filter hook ingress device \"wan\" priority -500",
             "typeof esp spi",
             "ip daddr set meta mark ip saddr set meta priority",
-            "ipsec out reqid & 4294901760 == 1195638784 meta mark set ip daddr meta priority set ip saddr",
+            "ipsec out reqid & 4294901760 == 1195638784 jump put_aside",
+            "ipsec out reqid 1195638784 meta mark set ip daddr meta priority set ip saddr",
             "type filter hook egress device \"wan\"",
             "ip saddr 172.16.0.0/12 ip daddr 172.16.0.0/12 jump leaving",
             "ip6 saddr fd00::/16 ip6 daddr fd00::/16 jump leaving",

@@ -118,8 +118,11 @@ impl Draw {
         }
         desired.preservation = self.preservation.map(|(defragment, guards)| Preservation {
             lan: BTreeSet::from([String::from("lan")]),
+            vrf: BTreeSet::new(),
             wan: BTreeSet::from([String::from("wan"), String::from("absent")]),
             protected: BTreeSet::new(),
+            tunnels: BTreeSet::new(),
+            tunnel_ends: BTreeSet::new(),
             guard_everything: false,
             guard: PREFIXES
                 .iter()
@@ -443,6 +446,34 @@ fn a_setting_of_somebody_else_stays() {
     kernel.create_interface("wan");
     run(reconciler.apply(with_lan("wan"))).unwrap();
     run(reconciler.purge()).unwrap();
+    assert!(kernel.exempt().is_empty());
+}
+
+/// The process that found the setting ends, in order or not, and its policies stay.
+#[test]
+fn a_setting_of_somebody_else_stays_when_the_next_process_is_told() {
+    let mut kernel = FakeKernel::new(["lan", "lan2"]);
+    let op = Op::Exempt { interface: "lan".to_owned(), exempt: true };
+    run(kernel.execute(&op, &Desired::default(), &Ownership::default())).unwrap();
+    let mut first = Reconciler::new(kernel.clone(), Ownership::default());
+    run(first.foresee_exempt(&with_lan("lan"))).unwrap();
+    let before = first.exempt_before().clone();
+    assert_eq!(before, BTreeSet::from(["lan".to_owned()]));
+    run(first.apply(with_lan("lan"))).unwrap();
+    assert_eq!(first.exempt_before(), &before);
+    let mut next = Reconciler::new(kernel.clone(), Ownership::default());
+    next.remember_exempt(before.clone());
+    run(next.apply(with_lan("lan"))).unwrap();
+    assert_eq!(next.exempt_before(), &before);
+    run(next.apply(with_lan("lan2"))).unwrap();
+    run(next.purge()).unwrap();
+    assert_eq!(kernel.exempt(), before);
+    // Made anew meanwhile, it is nobody's.
+    kernel.create_interface("lan");
+    let mut last = Reconciler::new(kernel.clone(), Ownership::default());
+    last.remember_exempt(before);
+    run(last.apply(with_lan("lan"))).unwrap();
+    run(last.purge()).unwrap();
     assert!(kernel.exempt().is_empty());
 }
 

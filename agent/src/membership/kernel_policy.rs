@@ -15,7 +15,7 @@ use xfrm::Desired;
 use xfrm::interface::Interface;
 
 use super::key_generations::{ActiveSaTek, KeyGenerations};
-use super::local_interface::{self, Interfaces, Multicast};
+use super::local_interface::{self, Interfaces};
 use crate::config;
 
 /// What the kernel entries of a group depend on.
@@ -28,8 +28,8 @@ pub struct GroupView<'m> {
     pub interfaces: &'m Interfaces,
     /// The address that it speaks from.
     pub local: Option<IpAddr>,
-    /// The multicast group that its pushes come by.
-    pub multicast: Option<Multicast>,
+    /// The multicast group and port that its pushes come by.
+    pub multicast: Option<SocketAddr>,
     /// Counter-mode TEKs of an earlier run: sending on them again would repeat IVs.
     pub iv_reuse_hazard: &'m BTreeSet<Spi>,
     /// Its keys, and whether they count.
@@ -118,7 +118,7 @@ fn input(group: GroupView<'_>, now: BootTime) -> GroupInput<'_> {
         exclude: config.exclude.clone(),
         fail_open: config.fail_open.clone(),
         servers: config.server_addresses(),
-        pushes: group.multicast.map(|multicast| SocketAddr::new(multicast.group, multicast.port)),
+        pushes: group.multicast,
         options: options(config),
         state: match group.keys {
             Keys::Used(keys) => state(keys, group.iv_reuse_hazard, now),
@@ -169,9 +169,15 @@ fn options(config: &config::Group) -> GroupOptions {
 
 fn zones(group: GroupView<'_>) -> Zones {
     let GroupView { config, interfaces, .. } = group;
+    // The device of a VRF need not be among the interfaces that the group names.
+    let is_vrf = |name: &str| {
+        interfaces.get(name).is_some_and(Interface::is_vrf)
+            || interfaces.values().any(|one| one.vrf.as_deref() == Some(name))
+    };
     let lan = config.lan_interfaces(interfaces).into_iter().map(|name| LanInterface {
         name: name.to_owned(),
         addresses: interfaces.get(name).map(local_interface::addresses).unwrap_or_default(),
+        is_vrf: is_vrf(name),
     });
     let destinations = config.destinations();
     let wan = config.wan_interfaces(interfaces).into_iter().map(|name| {

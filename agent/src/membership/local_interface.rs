@@ -25,12 +25,14 @@ pub struct Local {
 }
 
 /// A multicast group to listen to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Multicast {
     pub group: IpAddr,
     pub port: u16,
     /// Number of the interface to join it on.
     pub interface: u32,
+    /// The VRF device that the interface is in, if it is in one.
+    pub vrf: Option<String>,
 }
 
 /// Why a group has no address to speak from.
@@ -69,7 +71,7 @@ pub async fn read(groups: &[Group]) -> Result<Interfaces, xfrm::Error> {
 }
 
 /// The VRF that an interface is in: that of a VRF device is itself.
-fn vrf_of(name: &str, interface: &Interface) -> Option<String> {
+pub fn vrf_of(name: &str, interface: &Interface) -> Option<String> {
     let own = || interface.vrf_table.map(|_| name.to_owned());
     interface.vrf.clone().or_else(own)
 }

@@ -354,7 +354,7 @@ impl Membership {
             slot: self.slot,
             interfaces: &self.interfaces,
             local: self.local_address(),
-            multicast: self.multicast(),
+            multicast: self.multicast().map(|push| SocketAddr::new(push.group, push.port)),
             iv_reuse_hazard: &self.iv_reuse_hazard,
             keys: Keys::Used(&self.generations),
         }

@@ -19,7 +19,7 @@ use super::rekey_sa::Rekey;
 use super::{Event, Membership};
 use crate::membership::failover::SPREAD;
 use crate::membership::key_generations::KeyGenerations;
-use crate::membership::local_interface::Multicast;
+use crate::membership::local_interface::{Multicast, vrf_of};
 
 /// ID_IPV4_ADDR (RFC 2407 §4.6.2.1).
 const IPV4_ADDRESS: u8 = 1;
@@ -85,12 +85,15 @@ impl Membership {
         let octets = <[u8; 4]>::try_from(data.as_slice()).ok().filter(|_| *kind == IPV4_ADDRESS)?;
         let group = Some(Ipv4Addr::from(octets)).filter(Ipv4Addr::is_multicast)?;
         let local = self.local.as_ref().ok()?;
-        let index = match &self.config.multicast_interface {
-            Some(name) => self.interfaces.get(name)?.index,
-            None => local.index,
+        let (interface, vrf) = match &self.config.multicast_interface {
+            Some(name) => {
+                let interface = self.interfaces.get(name)?;
+                (interface.index, vrf_of(name, interface))
+            }
+            None => (local.index, local.vrf.clone()),
         };
         let port = if *port == 0 { crate::config::GDOI_PORT } else { *port };
-        Some(Multicast { group: group.into(), port, interface: index })
+        Some(Multicast { group: group.into(), port, interface, vrf })
     }
 
     /// Takes the rekey SA of a pull into use. Under the same KEK used numbers stay used.

@@ -29,10 +29,11 @@ const ESP: u8 = 50;
 const ICV: u8 = 16;
 
 /// Adds what `tunnel` wants. Without SAs its policies drop what they are for.
-pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, now: BootTime) {
-    ends(tunnel, desired);
+pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, beside_groups: bool, now: BootTime) {
+    ends(tunnel, desired, beside_groups);
     for flow in tunnel.flows() {
         policies(tunnel, flow, desired);
+        guards(flow, desired);
         for pair in flow.pairs.values() {
             let (_, reqid) = flow.reqids;
             let id = SaId { destination: tunnel.config().local, spi: pair.spi() };
@@ -126,11 +127,11 @@ fn protection(
 
 /// What the ends say to each other passes also where they lie in networks of this tunnel, or in
 /// what a group protects: IKE, and the ESP that arrives.
-fn ends(tunnel: &Tunnel, desired: &mut Desired) {
+fn ends(tunnel: &Tunnel, desired: &mut Desired, beside_groups: bool) {
     let (local, peer) = (tunnel.config().local, tunnel.config().peer);
     let mut pairs = tunnel.config().pairs();
     let carried = pairs.any(|(ours, theirs)| ours.contains(&local) && theirs.contains(&peer));
-    if !carried && desired.preservation.is_none() {
+    if !carried && !beside_groups {
         return;
     }
     let priority = tunnel.config().priority.saturating_sub(1);
@@ -142,15 +143,28 @@ fn ends(tunnel: &Tunnel, desired: &mut Desired) {
     };
     let arriving =
         Selector { source: leaving.destination, destination: leaving.source, ..leaving.clone() };
-    if let Some(preservation) = &mut desired.preservation {
-        // The guards see fragments, which carry no ports: the IN policy asks for those.
-        let pieces = Selector { source_port: 0, destination_port: 0, ..arriving.clone() };
-        let esp = Selector { protocol: ESP, ..pieces.clone() };
+    let preservation = desired.preservation.get_or_insert_default();
+    // The guards see fragments, which carry no ports: the IN policy asks for those.
+    let pieces = Selector { source_port: 0, destination_port: 0, ..arriving.clone() };
+    let esp = Selector { protocol: ESP, ..pieces.clone() };
+    preservation.tunnel_ends.extend([leaving.clone(), pieces.clone()]);
+    if beside_groups {
         preservation.exclude.extend([leaving.clone(), pieces, esp]);
     }
     for (direction, selector) in [(Direction::Out, leaving), (Direction::In, arriving)] {
         let id = PolicyId { direction, selector };
         desired.policies.insert(id.clone(), Policy { id, priority, action: Action::Allow });
+    }
+}
+
+/// What address translation takes out of its SA, or hides from the policies, what raw sockets send,
+/// and everything while somebody has flushed the policies.
+fn guards(flow: &Flow, desired: &mut Desired) {
+    let Some(sent) = selector(flow.selectors.local, flow.selectors.remote) else { return };
+    // The guards know prefixes alone.
+    if sent == Selector::between(sent.source, sent.destination) {
+        let preservation = desired.preservation.get_or_insert_default();
+        preservation.tunnels.insert((sent.source, sent.destination));
     }
 }
 

@@ -222,7 +222,8 @@ impl Tunnels {
 
     /// Adds what the tunnels want in the kernel.
     pub fn add_to(&self, desired: &mut Desired, now: BootTime) {
-        self.tunnels.iter().for_each(|tunnel| kernel::add(tunnel, desired, now));
+        let beside_groups = desired.preservation.is_some();
+        self.tunnels.iter().for_each(|tunnel| kernel::add(tunnel, desired, beside_groups, now));
     }
 
     /// What happened next, and to which tunnel.

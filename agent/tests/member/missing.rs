@@ -4,6 +4,7 @@ use agent::blocks::{Blocked, install_in};
 use agent::membership::local_interface::Interfaces;
 use testing::member::{IKE, World, configuration, interfaces, seconds};
 use xfrm::kernel::fake::{FakeKernel, Fault};
+use xfrm::{Desired, Kernel, Op, Ownership};
 
 fn problems(world: &World) -> Vec<String> {
     world.member.problems().collect()
@@ -59,17 +60,35 @@ async fn a_pattern_stands_for_the_interfaces_that_exist() {
     assert!(world.kernel.exempt().contains("lan"), "{:?}", world.kernel.exempt());
 }
 
+/// It stands for all interfaces of the VRF, of which one may be a WAN.
+#[tokio::test]
+async fn the_device_of_a_vrf_is_a_lan_to_policies_and_not_to_guards() {
+    let mut world = World::with_kernel(&configuration(1, IKE), FakeKernel::new(["lan", "wan"]));
+    for name in ["lan", "wan"] {
+        let interface = world.interfaces.get_mut(name).unwrap();
+        (interface.vrf, interface.vrf_table) = (Some("blue".to_owned()), Some(10));
+    }
+    world.start().await;
+    let desired = world.dataplane.desired();
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let guards = desired.preservation.as_ref().unwrap();
+    assert_eq!((&guards.lan, &guards.vrf), (&names(&["lan"]), &names(&["blue"])));
+    assert_eq!(desired.exempt, names(&["blue", "lan"]));
+}
+
 #[tokio::test]
 async fn blocks_alone_need_no_interface_and_leave_what_is_there() {
     let kernel = FakeKernel::new([]);
     let mut world = World::with_kernel(&configuration(1, IKE), kernel.clone());
     let config = world.configured(&configuration(1, IKE));
     // Nothing is sent and nothing is asked for: the network is not there.
-    let blocked = install_in(kernel.clone(), &config, &Interfaces::new()).await.unwrap();
+    let blocked =
+        install_in(kernel.clone(), &config, &Interfaces::new(), world.boot).await.unwrap();
     assert_eq!(blocked, Blocked::Installed);
     assert!(kernel.has_tables() && !world.group_in_clear());
     let operations = kernel.log().len();
-    let blocked = install_in(kernel.clone(), &config, &Interfaces::new()).await.unwrap();
+    let blocked =
+        install_in(kernel.clone(), &config, &Interfaces::new(), world.boot).await.unwrap();
     assert_eq!((blocked, kernel.log().len()), (Blocked::Left, operations));
     // The daemon takes over.
     kernel.create_interface("lan");
@@ -77,8 +96,31 @@ async fn blocks_alone_need_no_interface_and_leave_what_is_there() {
     world.start().await;
     world.pass(seconds(1)).await;
     assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
-    let blocked = install_in(kernel.clone(), &config, &interfaces()).await.unwrap();
+    let blocked = install_in(kernel.clone(), &config, &interfaces(), world.boot).await.unwrap();
     assert_eq!((blocked, world.spis().0), (Blocked::Left, vec![0x1000]));
+}
+
+/// The setting bears no mark: whose it is goes from run to run, the one before the network
+/// included.
+#[tokio::test]
+async fn a_setting_that_was_there_before_outlasts_a_restart_and_the_blocks_before() {
+    let exempt = Op::Exempt { interface: String::from("lan"), exempt: true };
+    for blocked_first in [false, true] {
+        let mut kernel = FakeKernel::new(["lan", "wan"]);
+        kernel.execute(&exempt, &Desired::default(), &Ownership::default()).await.unwrap();
+        let text = configuration(1, IKE).replace("[[group]]", "[[group]]\non-exit = \"remove\"");
+        let mut world = World::with_kernel(&text, kernel.clone());
+        if blocked_first {
+            let config = world.configured(&text);
+            install_in(kernel.clone(), &config, &interfaces(), world.boot).await.unwrap();
+            world = world.restart().await;
+        }
+        world.start().await;
+        let mut world = world.restart().await;
+        world.start().await;
+        assert!(world.leave().await);
+        assert!(kernel.policies().is_empty() && kernel.exempt().contains("lan"));
+    }
 }
 
 #[tokio::test]
@@ -88,7 +130,7 @@ async fn blocks_alone_are_tried_again_when_the_kernel_refuses_for_a_moment() {
     let world = World::with_kernel(&configuration(1, IKE), kernel.clone());
     let config = world.configured(&configuration(1, IKE));
     kernel.fail(2, Fault::Refuse(EBUSY));
-    let blocked = install_in(kernel.clone(), &config, &without("wan")).await.unwrap();
+    let blocked = install_in(kernel.clone(), &config, &without("wan"), world.boot).await.unwrap();
     assert_eq!(blocked, Blocked::Installed);
     assert!(kernel.has_tables() && !world.group_in_clear());
 }

@@ -124,17 +124,26 @@ impl Socket {
     }
 
     /// Joins the multicast group `group` on the interface with this number and hears its
-    /// datagrams to `port` alone. Needs a running tokio reactor.
+    /// datagrams to `port` alone. An interface within a VRF needs the device of the VRF: the kernel
+    /// hides what arrives there from other sockets. Needs a running tokio reactor.
     ///
     /// # Errors
     /// The interface is gone or knows no multicast, or the port is taken.
-    pub fn join(group: IpAddr, port: u16, interface: u32) -> Result<Self, BindError> {
+    pub fn join(
+        group: IpAddr,
+        port: u16,
+        interface: u32,
+        vrf: Option<&str>,
+    ) -> Result<Self, BindError> {
         let local = SocketAddr::new(group, port);
         let open = || {
             let socket =
                 socket2::Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
             // Several groups may push to one multicast group, on several interfaces.
             socket.set_reuse_address(true)?;
+            if let Some(device) = vrf {
+                socket.bind_device(Some(device.as_bytes()))?;
+            }
             socket.bind(&local.into())?;
             // Otherwise what other sockets of the machine joined would arrive here too.
             match group {

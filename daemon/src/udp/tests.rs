@@ -80,11 +80,11 @@ async fn a_multicast_group_is_heard_on_the_interface_it_was_joined_on_alone() {
         eprintln!("this machine has no loopback interface");
         return;
     };
-    let Ok(listening) = Socket::join(group.into(), 28_483, loopback) else {
+    let Ok(listening) = Socket::join(group.into(), 28_483, loopback, None) else {
         eprintln!("this machine's loopback knows no multicast");
         return;
     };
-    assert!(Socket::join(group.into(), 28_483, u32::MAX >> 1).is_err());
+    assert!(Socket::join(group.into(), 28_483, u32::MAX >> 1, None).is_err());
     let sender = socket2::Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
     sender.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
     let destination = SocketAddr::new(group.into(), 28_483);
@@ -109,7 +109,7 @@ async fn a_datagram_to_a_multicast_group_leaves_by_the_interface_and_with_the_ho
         eprintln!("this machine has no loopback interface");
         return;
     };
-    let Ok(listening) = Socket::join(group.into(), 28_484, loopback) else {
+    let Ok(listening) = Socket::join(group.into(), 28_484, loopback, None) else {
         eprintln!("this machine's loopback knows no multicast");
         return;
     };

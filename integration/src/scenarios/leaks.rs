@@ -229,7 +229,7 @@ fn classified_masquerade(lab: &mut Lab, narrative: &mut Narrative) -> Result<()>
 }
 
 /// The kernel undoes the translation before it asks the FWD policy.
-fn port_forward(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn port_forward(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("A port of the uplink is forwarded to ha");
     G1.nft(
         "table ip user {
@@ -280,7 +280,7 @@ fn past_the_router(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
 
 /// A program on the router that writes its own IP headers: the kernel asks for the policy of the
 /// address that it would have chosen itself, which is not the group's.
-fn raw_socket(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
+pub(super) fn raw_socket(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
     const OTHER: &str = "172.16.1.77:6000";
     narrative.chapter("A raw socket on the router sends in the name of a host");
     let moment = lab.now()?;

@@ -218,7 +218,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "tunnels",
-        about: "site-to-site tunnels with strongSwan: both roles, rekeys under load, refusals",
+        about: "site-to-site tunnels with strongSwan: both roles, rekeys under load, leaks, refusals",
         ordinary: false,
         play: tunnels::play,
     },

@@ -1,14 +1,16 @@
 //! What else a router does beside the group: another IPsec tunnel, policy routing, a full routing
 //! table with a neighbour that flaps, a second uplink with a smaller MTU, a VRF.
 
+use super::rekey::multicast_everywhere;
 use super::{Context, bring_up, close, registered};
 use crate::lab::Lab;
 use crate::lab::nodes::Node;
-use crate::lab::plan::Plan;
-use crate::lab::topology::{G1, G2, G3, HA, HB, R};
+use crate::lab::plan::{Plan, Rekey};
+use crate::lab::topology::{G1, G2, G3, HA, HB, R, SERVERS};
 use crate::observe::leak::TUNNEL_SPIS;
+use crate::observe::pushes::rekey;
 use crate::report::narrative::{Finding, Narrative};
-use crate::report::statements::{Forgery, answered, forged, nothing_clear, ping};
+use crate::report::statements::{Forgery, answered, forged, guard_drops, nothing_clear, ping};
 use anyhow::{Context as _, Result};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -25,7 +27,9 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(45);
 
 /// All of them on one lab.
 pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
-    let mut lab = context.build(Plan::default())?;
+    let rekey = Some(Rekey { multicast: true, ..Rekey::default() });
+    let mut lab = context.build(Plan { rekey, ..Plan::default() })?;
+    multicast_everywhere()?;
     if !bring_up(&mut lab, narrative)? {
         return close(context, lab, narrative);
     }
@@ -253,6 +257,9 @@ fn processor_seconds(id: u32) -> Result<f64> {
     Ok(ticks.context("no times")? / 100.0)
 }
 
+/// A push by multicast arrives within this time, or not at all.
+const PUSHED_WITHIN: Duration = Duration::from_secs(30);
+
 /// LAN, WAN and the way to the key servers lie in a VRF, and no option says so.
 fn within_a_vrf(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     narrative.chapter("LAN and WAN of g2 are in a VRF");
@@ -284,6 +291,40 @@ fn within_a_vrf(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
             destination: "172.16.2.10:5000",
         },
     );
+    forwarded_port(lab, narrative)?;
+    narrative.state("vrf", "a push by multicast reaches g2 there", || {
+        let started = Instant::now();
+        let spi = rekey(lab, SERVERS[0], &[G1, G2], PUSHED_WITHIN)?;
+        let took = started.elapsed().as_secs_f32();
+        Ok(Finding::new(true, format!("SPI {spi:#010x} after {took:.1} s")))
+    });
     nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
     Ok(())
+}
+
+/// The translation hides the packet from the first look, and the device of the VRF, which LAN and
+/// WAN share, is what it arrives by at the second.
+fn forwarded_port(lab: &Lab, narrative: &mut Narrative) -> Result<()> {
+    G2.nft(
+        "table ip user {
+             chain forward_port {
+                 type nat hook prerouting priority dstnat; policy accept;
+                 iifname wan udp dport 9999 counter dnat to 172.16.2.10:5000
+             }
+         }",
+    )?;
+    let before = guard_drops(G2)?;
+    let forgery = Forgery {
+        what: "to a port of g2 that is forwarded into the VRF, with a source of the group",
+        source: "172.16.1.99:6000",
+        destination: "10.0.2.1:9999",
+    };
+    forged(narrative, lab, &forgery);
+    narrative.state("vrf", "the port was forwarded, and g2's guard dropped that", || {
+        let dropped = guard_drops(G2)? - before;
+        let table = G2.run("nft", &["list", "table", "ip", "user"])?;
+        let forwarded = table.contains("counter packets") && !table.contains("counter packets 0 ");
+        Ok(Finding::new(forwarded && dropped >= 5, format!("{dropped} dropped\n{table}")))
+    });
+    G2.run("nft", &["delete", "table", "ip", "user"]).map(drop)
 }

@@ -61,12 +61,7 @@ pub(super) fn long(context: &Context, narrative: &mut Narrative) -> Result<()> {
 pub(super) fn multicast(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let rekey = Rekey { multicast: true, signing_key: "ecdsa-p256", ..Rekey::default() };
     let mut lab = context.build(Plan { rekey: Some(rekey), ..Plan::default() })?;
-    // The core's multicast routing, without anybody who listens to IGMP: every copy goes
-    // everywhere.
-    R.nft(&format!(
-        "table netdev core {{ chain pushes {{ type filter hook ingress device k1 priority 0;
-            ip daddr {MULTICAST} dup to w1; ip daddr {MULTICAST} dup to w2; }}; }}"
-    ))?;
+    multicast_everywhere()?;
     let moment = lab.now()?;
     if bring_up(&mut lab, narrative)? {
         narrative.state(
@@ -103,6 +98,14 @@ pub(super) fn multicast(context: &Context, narrative: &mut Narrative) -> Result<
         });
     }
     close(context, lab, narrative)
+}
+
+/// The core's multicast routing, without anybody who listens to IGMP: every copy goes everywhere.
+pub(super) fn multicast_everywhere() -> Result<()> {
+    R.nft(&format!(
+        "table netdev core {{ chain pushes {{ type filter hook ingress device k1 priority 0;
+            ip daddr {MULTICAST} dup to w1; ip daddr {MULTICAST} dup to w2; }}; }}"
+    ))
 }
 
 fn kek_spi(lab: &Lab, member: Node) -> Result<String> {

@@ -1,16 +1,17 @@
 //! Site-to-site tunnels with strongSwan: the agent on g1, charon on g2, a host behind each.
 
+use super::leaks::{MASQUERADE, port_forward, raw_socket, unload};
 use super::{Context, no_errors};
 use crate::lab::Lab;
 use crate::lab::daemons::{Daemon, write_secret};
 use crate::lab::nodes::Node;
 use crate::lab::peers::strongswan::StrongSwan;
 use crate::lab::plan::Plan;
-use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, is_protected};
+use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, is_protected, server_address};
 use crate::observe::packet::ESP;
 use crate::report::listed;
 use crate::report::narrative::{Finding, Narrative};
-use crate::report::statements::{FlowReport, flow, flow_during, ping};
+use crate::report::statements::{FlowReport, answered, flow, flow_during, nothing_clear, ping};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -133,6 +134,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     play.modes(narrative);
     play.rekeys(narrative);
     play.mishaps(narrative);
+    play.beside_other_software(narrative)?;
     play.refusals(narrative);
     super::tunnel_certificates::play(&mut play, narrative);
     let Play { agent, charon, .. } = play;
@@ -319,6 +321,58 @@ impl Play<'_> {
             self.charon.initiate("net")?;
             self.carries(true)
         });
+    }
+
+    /// What the policies of XFRM alone would let pass.
+    fn beside_other_software(&mut self, narrative: &mut Narrative) -> Result<()> {
+        narrative.chapter("A masquerade on g1 that exempts nothing");
+        let quick = Ends { tunnel: "dead-peer-interval = \"3s\"", ..STRONG };
+        self.change(&quick, "now")?;
+        let active = self.wait_state(|state| state == "active")?;
+        let moment = self.lab.now()?;
+        G1.nft(MASQUERADE)?;
+        narrative.state("masquerade", "it takes packets out of the tunnel: dropped", || {
+            let (sent, answers, _) = ping(HA, &["-c", "3"], &HB_ADDRESS.to_string())?;
+            let evidence = format!("{active}; {sent} requests, {answers} answers");
+            Ok(Finding::new(active == "active" && answers == 0, evidence))
+        });
+        narrative.state("masquerade", "nothing passes while the peer is gone, either", || {
+            self.charon.freeze()?;
+            let state = self.wait_state(|state| state != "active")?;
+            let (sent, answers, _) = ping(HA, &["-c", "3"], &HB_ADDRESS.to_string())?;
+            self.charon.thaw()?;
+            let evidence = format!("{state}; {sent} requests, {answers} answers");
+            Ok(Finding::new(state != "active" && answers == 0, evidence))
+        });
+        answered(narrative, "unrelated", "ha reaches s3", HA, &[], &server_address(2));
+        nothing_clear(
+            narrative,
+            self.lab,
+            moment,
+            "members sent no clear packet, nor a translated one",
+        );
+        unload(G1);
+        narrative.state("masquerade", "without it the tunnel carries", || self.carries(true));
+        port_forward(self.lab, narrative)?;
+        raw_socket(self.lab, narrative)?;
+        narrative.chapter("Somebody flushes the policies of g1 under load");
+        let moment = self.lab.now()?;
+        let report = flow(self.lab, 200, "", |_| {
+            for _ in 0..5 {
+                G1.ip("xfrm policy flush")?;
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            Ok(())
+        })?;
+        narrative.say(&format!("ha to hb: {report}"));
+        narrative.state("nothing-clear", "meanwhile none left in clear", || {
+            let crossed = self.lab.core_since(moment)?;
+            let to_networks = crossed.iter().filter(|one| is_protected(one.packet.destination));
+            let (clear, all) = (to_networks.count(), crossed.len());
+            Ok(Finding::new(clear == 0 && all > 0, format!("{clear} of {all} packets")))
+        });
+        narrative.state("repaired", "the tunnel carries", || self.carries(true));
+        Ok(())
     }
 
     fn refusals(&mut self, narrative: &mut Narrative) {

@@ -116,6 +116,7 @@ pub fn g1<'a>(state: GroupState<'a>) -> GroupInput<'a> {
             lan: vec![LanInterface {
                 name: "lan".to_owned(),
                 addresses: vec!["172.16.1.1".parse().unwrap()],
+                is_vrf: false,
             }],
             wan: vec![wan("wan", Some("10.0.1.254"))],
             local: Some("10.0.1.1".parse().unwrap()),

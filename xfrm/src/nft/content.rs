@@ -36,9 +36,14 @@
 //! group's packets from leaving and arriving in clear. A default block of XFRM is no way to help:
 //! it would hit everybody's traffic.
 
+mod errors;
+mod trusted;
+mod tunnels;
+
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::Selector;
+use crate::model::{Reqid, Selector};
 use crate::nft::addresses::{preserved, restored};
 use crate::nft::excluded::{EXCLUDED, EXCLUDED_ARRIVING, excluded};
 use crate::nft::guarded::{Guarded, group_name, protected_name, selectors_name};
@@ -72,6 +77,8 @@ const LAST: i32 = i32::MAX - 7;
 
 const LOOPBACK: &str = "lo";
 const ARRIVING: &str = "arriving";
+const SOURCE_ROUTED: &str = "source_routed";
+const DELIVERED: &str = "delivered";
 const LEAVING: &str = "leaving";
 const QUOTED: &str = "quoted";
 const UNKNOWN: &str = "unknown";
@@ -80,6 +87,8 @@ const DESTINED: &str = "destined";
 const TRANSLATED: &str = "translated";
 const RECEIVED: &str = "received";
 const ERRORS: &str = "errors";
+const STRAY: &str = "stray";
+const PUT_ASIDE: &str = "put_aside";
 
 /// The tables that stay when the process ends.
 pub(crate) fn main_tables(
@@ -206,13 +215,18 @@ impl<'a> Content<'a> {
     fn netdev(&self, interfaces: &BTreeMap<String, u32>) -> Table {
         let families: Vec<u8> = [IP, IP6].into_iter().filter(|family| self.has(*family)).collect();
         let present = self.preservation.wan.iter().filter(|name| interfaces.contains_key(*name));
-        let guard = |name: String, number, priority, device: &String, target: &str| Chain {
-            name,
-            hook: Some(Hook { kind: "filter", number, priority, device: Some(device.clone()) }),
-            rules: families
-                .iter()
-                .flat_map(|family| self.group_packets(NETDEV, *family, Of::Packet, target))
-                .collect(),
+        let guard = |name: String, number, priority, device: &String, target: &str| {
+            let of_tunnels = |family: &u8| match target {
+                SENT => self.sent_by_tunnels(NETDEV, *family),
+                _ => self.brought_by_tunnels(NETDEV, *family),
+            };
+            let of_groups = |family: &u8| self.group_packets(NETDEV, *family, Of::Packet, target);
+            let of_tunnels = families.iter().flat_map(of_tunnels);
+            Chain {
+                name,
+                hook: Some(Hook { kind: "filter", number, priority, device: Some(device.clone()) }),
+                rules: of_tunnels.chain(families.iter().flat_map(of_groups)).collect(),
+            }
         };
         let guards = present.flat_map(|name| {
             [
@@ -234,6 +248,7 @@ impl<'a> Content<'a> {
             chain(SENT, own(format!("{DROP}sent past the router{IN_CLEAR}"), false)),
         ];
         chains.extend(self.excluded_chains(NETDEV, &families));
+        chains.extend(self.tunnel_chains(NETDEV, &families));
         for target in [ARRIVING, SENT] {
             chains.extend(self.group_chain(NETDEV, &families, Of::Packet, target));
         }
@@ -267,6 +282,7 @@ impl<'a> Content<'a> {
         received.extend(self.group_packets(IP, IP, Of::Packet, UNKNOWN));
         received.push(rule("").accepted());
         let mut restore = vec![rule("").protocol(ESP).jumps(RECEIVED)];
+        restore.extend(self.brought_by_tunnels(IP, IP));
         restore.extend(self.group_packets(IP, IP, Of::Packet, ARRIVING));
         let mut unknown = self.jumps_to_excluded(IP, &[IP], true);
         unknown.push(rule(UNKNOWN_ESP).counted().dropped());
@@ -280,21 +296,24 @@ impl<'a> Content<'a> {
             let rules = vec![rule(reason).tracked_as_new()];
             chains.push(chain("defragment", "filter", PREROUTING, AFTER_RAW, rules));
         }
-        let inner = rule("inner addresses").goes_into_ours(self.ownership).stash().counted();
+        let ours = rule("").goes_into_ours(self.ownership).jumps(PUT_ASIDE);
+        chains.push(plain(PUT_ASIDE, self.put_aside()));
         chains.extend([
             chain("restore", "filter", PREROUTING, RAW, restore),
-            chain("stash", "filter", POSTROUTING, LAST, vec![inner]),
+            chain("stash", "filter", POSTROUTING, LAST, vec![ours]),
             chain("preserve", "route", OUTPUT, FIRST, preserve),
             chain("undelivered", "filter", OUTPUT, FIRST + 1, undelivered),
         ]);
         chains.extend(self.own_errors());
+        chains.extend(self.stray());
         chains.extend(self.delivered(IP));
         chains.extend(self.postrouting(IP));
         self.table(IP, sets, chains)
     }
 
     fn guard(&self, family: u8) -> Table {
-        let arrivals = self.group_packets(family, family, Of::Packet, ARRIVING);
+        let mut arrivals = self.brought_by_tunnels(family, family);
+        arrivals.extend(self.group_packets(family, family, Of::Packet, ARRIVING));
         let mut chains = self.shared(family, Vec::new());
         chains.push(chain("arrivals", "filter", PREROUTING, AFTER_RAW, arrivals));
         chains.extend(self.delivered(family));
@@ -308,11 +327,14 @@ impl<'a> Content<'a> {
         let rule = |comment: &str| Rule::new(family, family, comment);
         let dropped = |name: &str| rule(&format!("{DROP}{name}{IN_CLEAR}")).counted().dropped();
 
-        let mut arriving = self.trusted_arrivals(family);
-        arriving.push(rule("").protocol(ESP).accepted());
-        arriving.extend(self.jumps_to_excluded(family, &[family], true));
-        arriving.push(rule(FOREIGN_POLICY).decapsulated(true).counted().dropped());
-        arriving.push(dropped(ARRIVING));
+        let not_trusted = |mut rules: Vec<Rule>| {
+            rules.push(rule("").protocol(ESP).accepted());
+            rules.extend(self.jumps_to_excluded(family, &[family], true));
+            rules.push(rule(FOREIGN_POLICY).decapsulated(true).counted().dropped());
+            rules.push(dropped(ARRIVING));
+            rules
+        };
+        let arriving = not_trusted(self.trusted_arrivals(family));
 
         let mut leaving = self.trusted_exits(family);
         leaving.push(rule("").protocol(ESP).accepted());
@@ -322,52 +344,73 @@ impl<'a> Content<'a> {
 
         let mut chains = Vec::new();
         chains.extend(self.excluded_chains(family, &[family]));
+        chains.extend(self.tunnel_chains(family, &[family]));
         chains.extend([plain(ARRIVING, arriving), plain(LEAVING, leaving)]);
-        for target in [ARRIVING, LEAVING] {
+        let mut targets = vec![ARRIVING, LEAVING];
+        if !self.preservation.vrf.is_empty() {
+            chains.push(plain(DELIVERED, not_trusted(self.trusted_deliveries(family))));
+            targets.push(DELIVERED);
+        }
+        for target in targets {
             chains.extend(self.group_chain(family, &[family], Of::Packet, target));
         }
         if family == IP {
             destined.push(rule("goes into an SA").mark_destined().accepted());
             let still = rule("").goes_into_ours(self.ownership).accepted();
             chains.push(plain(DESTINED, destined));
-            chains.push(plain(TRANSLATED, vec![still, dropped(TRANSLATED)]));
+            // The priority stays with a tunnel's packet while the other table is flushed.
+            let encrypted = rule("").protocol(ESP).accepted();
+            chains.push(plain(TRANSLATED, vec![still, encrypted, dropped(TRANSLATED)]));
             chains.extend(self.quoted());
+            chains.push(plain(SOURCE_ROUTED, self.source_routed()));
         }
         chains
     }
 
-    /// Packets that need not be looked at: of the LANs, of the router itself, and those that came
-    /// out of an SA of ours, or out of one inside of somebody else's.
-    ///
-    /// All other interfaces count as WAN, by name: a re-created one is guarded before anybody has
-    /// noticed.
-    fn trusted_arrivals(&self, family: u8) -> Vec<Rule> {
-        let rule = || Rule::new(family, family, "");
-        let ours = |number| rule().came_out_of_ours(number, self.ownership).accepted();
-        let mut rules = vec![ours(0), ours(1), rule().arrives_by(LOOPBACK).accepted()];
-        rules.extend(self.preservation.lan.iter().map(|name| rule().arrives_by(name).accepted()));
-        rules
+    fn local_addresses(&self) -> BTreeSet<IpAddr> {
+        self.preservation.groups.values().map(|group| group.local).collect()
     }
 
-    /// Packets that go to a LAN or into an SA of ours.
-    fn trusted_exits(&self, family: u8) -> Vec<Rule> {
-        let rule = || Rule::new(family, family, "");
-        let mut rules = vec![rule().leaves_by(LOOPBACK).accepted()];
-        rules.extend(self.preservation.lan.iter().map(|name| rule().leaves_by(name).accepted()));
-        rules.push(rule().goes_into_ours(self.ownership).accepted());
-        rules
+    /// The inner addresses of a group's packets, behind everything that may change mark and
+    /// priority. Those of a tunnel are not needed: its ESP keeps the mark of its packet.
+    fn put_aside(&self) -> Vec<Rule> {
+        let rule = |comment: &str| Rule::new(IP, IP, comment);
+        let groups = self.preservation.groups.values();
+        let reqids: BTreeSet<_> = groups.flat_map(|group| &group.outbound_reqids).collect();
+        let inner = |reqid: &Reqid| rule("inner addresses").goes_into(*reqid).stash().counted();
+        let inner = reqids.into_iter().map(|reqid| inner(reqid).accepted());
+        inner.chain([rule("a tunnel's").empty_priority()]).collect()
+    }
+
+    /// Received ESP that XFRM is not to get: its local address has left the router, and the route
+    /// to it would send it back to where it came from, again and again.
+    fn stray(&self) -> Option<Chain> {
+        let dropped = format!("{DROP}ESP for a local address that is gone");
+        let rule = |local| Rule::new(IP, IP, &dropped).goes_to(local).counted().dropped();
+        let rules: Vec<Rule> = self.local_addresses().into_iter().map(rule).collect();
+        (!rules.is_empty()).then(|| Chain { name: STRAY.to_owned(), hook: None, rules })
     }
 
     /// Behind destination translation. The kernel undoes it before it asks the FWD or IN policy,
     /// which then does not see that the packet is the group's.
     fn delivered(&self, family: u8) -> [Chain; 2] {
-        let packets = || self.group_packets(family, family, Of::Packet, ARRIVING);
+        let target = if self.preservation.vrf.is_empty() { ARRIVING } else { DELIVERED };
+        let packets = || {
+            let mut packets = self.brought_by_tunnels(family, family);
+            packets.extend(self.group_packets(family, family, Of::Packet, target));
+            packets
+        };
+        let rule = || Rule::new(family, family, "");
         let mut forwarded = packets();
         if self.guards_everything(family) {
             let lans = self.preservation.lan.iter();
-            let towards =
-                |name: &String| Rule::new(family, family, "").leaves_by(name).jumps(ARRIVING);
-            forwarded.extend(lans.map(towards));
+            forwarded.extend(lans.map(|name| rule().leaves_by(name).jumps(target)));
+        }
+        if family == IP && self.guarded.get(&IP).is_some_and(|guarded| !guarded.any.is_empty()) {
+            forwarded.push(rule().has_options().jumps(SOURCE_ROUTED));
+        }
+        if family == IP && !self.local_addresses().is_empty() && self.flags & OWNED == 0 {
+            forwarded.push(rule().protocol(ESP).jumps(STRAY));
         }
         [
             chain("delivered_forward", "filter", FORWARD, LAST + 1, forwarded),
@@ -380,61 +423,29 @@ impl<'a> Content<'a> {
         let rule = || Rule::new(family, family, "");
         let mut leaving = self.group_packets(family, family, Of::Packet, LEAVING);
         if self.guards_everything(family) {
-            let lans = self.preservation.lan.iter();
-            leaving.extend(lans.map(|name| rule().arrives_by(name).jumps(LEAVING)));
+            // A packet that is forwarded within a VRF arrives by the device of the VRF here.
+            let inside = self.preservation.lan.iter().chain(&self.preservation.vrf);
+            leaving.extend(inside.map(|name| rule().arrives_by(name).jumps(LEAVING)));
         }
         let (mut before, mut behind) = (Vec::new(), Vec::new());
+        let tunnels = self.sent_by_tunnels(family, family);
         if family == IP {
             before.push(rule().goes_into_ours(self.ownership).jumps(DESTINED));
+            before.extend(tunnels.iter().cloned());
             before.push(rule().icmp().jumps(ERRORS));
             behind.push(rule().destined().jumps(TRANSLATED));
+        } else {
+            before.extend(tunnels.iter().cloned());
         }
         before.extend(leaving.iter().cloned());
         // A translation into the group's own addresses, which is not worth a second look.
         if self.flags & OWNED == 0 {
-            behind.extend(leaving);
+            behind.extend(tunnels.into_iter().chain(leaving));
         }
         [
             chain("before_nat", "filter", POSTROUTING, BEFORE_NAT, before),
             chain("behind_nat", "filter", POSTROUTING, BEHIND_NAT, behind),
         ]
-    }
-
-    /// ICMP errors that the router itself sends. The kernel asks for their policy before it says
-    /// where they leave, so one that goes to a LAN gets an SA. A mark that changes makes it route
-    /// and ask again, with the interface; the second change does so without the mark.
-    fn own_errors(&self) -> [Chain; 2] {
-        let rule = |comment: &str| Rule::new(IP, IP, comment).icmp();
-        let first = [
-            rule("").not_quoting().returned(),
-            rule("asked again").goes_into_ours(self.ownership).mark_empty().mark_asked(),
-        ];
-        let second = [rule("").marked_asked().empty_mark()];
-        [
-            chain("ask_again", "route", OUTPUT, FIRST + 2, first.into()),
-            chain("ask_unmarked", "route", OUTPUT, FIRST + 3, second.into()),
-        ]
-    }
-
-    /// ICMP errors, by the packet that they quote.
-    fn quoted(&self) -> Vec<Chain> {
-        let plain = |name: &str, rules| Chain { name: name.to_owned(), hook: None, rules };
-        let rule = |comment: &str| Rule::new(IP, IP, comment);
-        let packets = self.group_packets(IP, IP, Of::Quote, QUOTED);
-        let mut errors = self.trusted_exits(IP);
-        // Returns to the guard where it is none of the group's, which looks at its own addresses.
-        errors.push(rule("").not_quoting().returned());
-        errors.extend(packets);
-        let mut quoted = vec![rule("ciphertext").quoted_protocol(ESP).accepted()];
-        // Of what arrived in clear the quote is no secret.
-        let arriving = &self.preservation.exclude_arriving;
-        let excluded = self.preservation.exclude.iter().chain(arriving);
-        let excluded = excluded.filter(|selector| family(&selector.source) == IP);
-        quoted.extend(excluded.map(|one| rule(EXCLUDED).quoted_selected(one).accepted()));
-        quoted.push(rule(&format!("{DROP}{QUOTED}{IN_CLEAR}")).counted().dropped());
-        let mut chains = vec![plain(QUOTED, quoted), plain(ERRORS, errors)];
-        chains.extend(self.group_chain(IP, &[IP], Of::Quote, QUOTED));
-        chains
     }
 
     /// The chains of what passes in clear, and what they hold.

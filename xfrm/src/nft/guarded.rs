@@ -19,6 +19,9 @@ pub(crate) struct Guarded {
     pub(crate) groups: Vec<Vec<Range>>,
     /// Selectors outside of those.
     pub(crate) selectors: Vec<Vec<(Range, Range)>>,
+    /// What tunnels send, and the same the other way round.
+    pub(crate) tunnels: Vec<Vec<(Range, Range)>>,
+    pub(crate) tunnels_back: Vec<Vec<(Range, Range)>>,
 }
 
 impl Guarded {
@@ -32,11 +35,16 @@ impl Guarded {
         let selectors = layers(preservation.guard.iter(), wanted);
         let mut nets = preservation.protected.iter().flatten().filter(|net| family(net) == wanted);
         let only = nets.next().filter(|net| nets.all(|other| other == *net)).copied();
-        Self { any, only, groups: if groups.len() > 1 { groups } else { Vec::new() }, selectors }
+        let tunnels = layers(preservation.tunnels.iter(), wanted);
+        let back: Vec<(IpNet, IpNet)> =
+            preservation.tunnels.iter().map(|(ours, theirs)| (*theirs, *ours)).collect();
+        let tunnels_back = layers(back.iter(), wanted);
+        let groups = if groups.len() > 1 { groups } else { Vec::new() };
+        Self { any, only, groups, selectors, tunnels, tunnels_back }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.any.is_empty() && self.selectors.is_empty()
+        self.any.is_empty() && self.selectors.is_empty() && self.tunnels.is_empty()
     }
 
     pub(crate) fn sets(&self, wanted: u8) -> impl Iterator<Item = Set> {
@@ -52,7 +60,13 @@ impl Guarded {
             name: selectors_name(wanted, number),
             elements: Elements::Pairs(wanted, pairs.clone()),
         });
-        any.into_iter().chain(groups).chain(selectors)
+        let tunnels = self.tunnels.iter().map(|pairs| (TUNNELS, pairs)).enumerate();
+        let back = self.tunnels_back.iter().map(|pairs| (TUNNELS_BACK, pairs)).enumerate();
+        let tunnels = tunnels.chain(back).map(move |(number, (kind, pairs))| Set {
+            name: pairs_name(kind, wanted, number),
+            elements: Elements::Pairs(wanted, pairs.clone()),
+        });
+        any.into_iter().chain(groups).chain(selectors).chain(tunnels)
     }
 }
 
@@ -69,5 +83,13 @@ pub(crate) fn group_name(family: u8, number: usize) -> String {
 }
 
 pub(crate) fn selectors_name(family: u8, number: usize) -> String {
-    format!("selectors_{}_{number}", family_name(family))
+    pairs_name("selectors", family, number)
+}
+
+/// Names of the sets of what tunnels send, and of what they receive.
+pub(crate) const TUNNELS: &str = "tunnels";
+pub(crate) const TUNNELS_BACK: &str = "tunnels_back";
+
+pub(crate) fn pairs_name(kind: &str, family: u8, number: usize) -> String {
+    format!("{kind}_{}_{number}", family_name(family))
 }

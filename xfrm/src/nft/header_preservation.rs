@@ -13,6 +13,10 @@ use crate::model::{Reqid, Selector};
 pub struct Preservation {
     /// Interfaces of the protected hosts, by name.
     pub lan: BTreeSet<String>,
+    /// VRF devices that interfaces of the protected hosts are in, by name. The kernel shows them in
+    /// the place of the interface behind the first look at a packet, and other interfaces may be in
+    /// the same VRF.
+    pub vrf: BTreeSet<String>,
     /// Interfaces of the wide area network, by name.
     pub wan: BTreeSet<String>,
     /// Sets of prefixes: between any two prefixes of one set nothing passes in clear on an
@@ -20,6 +24,11 @@ pub struct Preservation {
     pub protected: BTreeSet<BTreeSet<IpNet>>,
     /// Pairs of source and destination prefixes, beyond those, of which the same holds.
     pub guard: BTreeSet<(IpNet, IpNet)>,
+    /// Source and destination of what leaves in an SA of ours by whatever interface: the tunnels'
+    /// traffic. The other way round it arrives out of one.
+    pub tunnels: BTreeSet<(IpNet, IpNet)>,
+    /// What the ends of those tunnels say to each other in clear: IKE, when they lie within.
+    pub tunnel_ends: BTreeSet<Selector>,
     /// Whether everything that comes from a LAN, or goes to one, is guarded.
     pub guard_everything: bool,
     /// Traffic that the guard lets pass in clear: exclude rules. The interface member is not used.

@@ -3,6 +3,8 @@
 //! The nft command line cannot write `ip daddr set meta mark` (its types refuse); the kernel takes
 //! it over netlink.
 
+mod quoted;
+
 use core::net::IpAddr;
 
 use ipnet::IpNet;
@@ -29,6 +31,7 @@ const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_L4PROTO: u32 = 16;
 const META_SECPATH: u32 = 25;
+const META_SDIFNAME: u32 = 34;
 const RT_TCPMSS: u32 = 3;
 const RT_IPSEC: u32 = 4;
 const TO_NETWORK: u32 = 1;
@@ -53,8 +56,6 @@ const TCP_MAXSEG: u8 = 2;
 /// ICMP's protocol number, and the types that quote a packet (RFC 792).
 const ICMP: u8 = 1;
 pub(crate) const QUOTING_TYPES: [u8; 5] = [3, 4, 5, 11, 12];
-/// Where an ICMP error's quoted packet begins in it.
-const QUOTED: u32 = 8;
 /// The priority of packets that XFRM will put into an SA of ours, until the inner addresses take
 /// its place. No class of a queueing discipline has this number.
 const DESTINED: u32 = 0x4744_4f49;
@@ -83,6 +84,18 @@ impl Rule {
     /// By an interface of this name; a `*` at its end stands for anything.
     pub(crate) fn arrives_by(self, interface: &str) -> Self {
         self.meta(META_IIFNAME).equal(&name(interface))
+    }
+
+    /// The packet arrived by this interface of a VRF; once behind routing, where the VRF device is
+    /// the one that it arrives by. The device itself is meant by what the router sent to itself,
+    /// and by what came out of an SA.
+    pub(crate) fn arrived_within_vrf_by(self, interface: &str) -> Self {
+        self.meta(META_SDIFNAME).equal(&name(interface))
+    }
+
+    /// The IPv4 header is longer than 20 octets.
+    pub(crate) fn has_options(self) -> Self {
+        self.payload(NETWORK_HEADER, 0, 1).masked(&[0x0f], &[0]).compare(NOT_EQUAL, &[5])
     }
 
     /// The packet leaves by `interface`; a pattern matches as in [`arrives_by`](Self::arrives_by).
@@ -156,21 +169,6 @@ impl Rule {
         self.payload(NETWORK_HEADER, offset, 2 * length).lookup(set)
     }
 
-    /// As [`source_in`](Self::source_in), of the packet that an ICMP error quotes.
-    pub(crate) fn quoted_source_in(self, set: &str) -> Self {
-        self.payload(TRANSPORT_HEADER, QUOTED + 12, 4).lookup(set)
-    }
-
-    /// As [`destination_in`](Self::destination_in), of the packet that an ICMP error quotes.
-    pub(crate) fn quoted_destination_in(self, set: &str) -> Self {
-        self.payload(TRANSPORT_HEADER, QUOTED + 16, 4).lookup(set)
-    }
-
-    /// As [`pair_in`](Self::pair_in), of the packet that an ICMP error quotes.
-    pub(crate) fn quoted_pair_in(self, set: &str) -> Self {
-        self.payload(TRANSPORT_HEADER, QUOTED + 12, 8).lookup(set)
-    }
-
     /// Offset and length of the source address.
     fn source(&self) -> (u32, u32) {
         if self.family == IP6 { (8, 16) } else { (12, 4) }
@@ -202,39 +200,6 @@ impl Rule {
 
     pub(crate) fn icmp(self) -> Self {
         self.protocol(ICMP)
-    }
-
-    /// An ICMP message of a type that quotes no packet; the protocol is known.
-    pub(crate) fn not_quoting(self) -> Self {
-        let rule = self.payload(TRANSPORT_HEADER, 0, 1);
-        QUOTING_TYPES.into_iter().fold(rule, |rule, kind| rule.compare(NOT_EQUAL, &[kind]))
-    }
-
-    /// An ICMP error that quotes a packet of this protocol.
-    pub(crate) fn quoted_protocol(self, protocol: u8) -> Self {
-        self.payload(TRANSPORT_HEADER, QUOTED + 9, 1).equal(&[protocol])
-    }
-
-    /// An ICMP error that quotes a packet between these IPv4 prefixes.
-    pub(crate) fn quoted_between(self, source: &IpNet, destination: &IpNet) -> Self {
-        let rule = self.inside(TRANSPORT_HEADER, QUOTED + 12, source);
-        rule.inside(TRANSPORT_HEADER, QUOTED + 16, destination)
-    }
-
-    /// An ICMP error that quotes a packet of this selector. A quoted IPv4 header with options hides
-    /// its ports.
-    pub(crate) fn quoted_selected(self, selector: &Selector) -> Self {
-        let mut rule = self.quoted_between(&selector.source, &selector.destination);
-        if selector.protocol != 0 {
-            rule = rule.quoted_protocol(selector.protocol);
-        }
-        for (offset, port) in [(20, selector.source_port), (22, selector.destination_port)] {
-            if port != 0 {
-                rule =
-                    rule.payload(TRANSPORT_HEADER, QUOTED + offset, 2).equal(&port.to_be_bytes());
-            }
-        }
-        rule
     }
 
     /// A frame with a VLAN tag of this Ethernet type that names a VLAN.
@@ -293,6 +258,11 @@ impl Rule {
 
     pub(crate) fn empty_mark(self) -> Self {
         self.immediate(&[0; 4]).set_meta(META_MARK)
+    }
+
+    /// No class, and nothing remembered.
+    pub(crate) fn empty_priority(self) -> Self {
+        self.immediate(&[0; 4]).set_meta(META_PRIORITY)
     }
 
     /// `ct state new`: its presence turns connection tracking and with it defragmentation on.

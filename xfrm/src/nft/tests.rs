@@ -16,6 +16,7 @@ fn preservation() -> Preservation {
     let pair = |text: &str| (net(text), net(text));
     Preservation {
         lan: BTreeSet::from([String::from("lan")]),
+        vrf: BTreeSet::new(),
         wan: BTreeSet::from([String::from("wan"), String::from("absent")]),
         protected: BTreeSet::from([BTreeSet::from([
             net("172.16.0.0/12"),
@@ -23,6 +24,8 @@ fn preservation() -> Preservation {
             net("fd00::/16"),
         ])]),
         guard: BTreeSet::from([pair("10.1.0.0/24"), pair("10.1.0.0/16"), pair("fc00::/16")]),
+        tunnels: BTreeSet::new(),
+        tunnel_ends: BTreeSet::new(),
         guard_everything: false,
         exclude: BTreeSet::new(),
         exclude_arriving: BTreeSet::new(),
@@ -282,7 +285,8 @@ fn clear_packets_are_stopped_on_both_sides_of_source_translation() {
         assert_eq!(rules("destined")[1..], [remembered]);
         let lost = rule("drop: translated in clear").counted().dropped().digest();
         let still = rule("").goes_into_ours(&ownership).accepted().digest();
-        assert_eq!(rules("translated")[1..], [still, lost]);
+        let encrypted = rule("").protocol(50).accepted().digest();
+        assert_eq!(rules("translated")[1..], [still, encrypted, lost]);
     }
 }
 
@@ -322,6 +326,114 @@ fn clear_packets_that_destination_translation_made_the_groups_are_stopped() {
             assert_eq!(rules[1], group);
         }
     }
+}
+
+/// The kernel writes the next hop of a source route into the header behind routing.
+#[test]
+fn what_has_options_and_a_source_of_the_group_goes_to_no_lan_in_clear() {
+    for vrf in [BTreeSet::new(), BTreeSet::from([String::from("blue")])] {
+        let chains = chains(&Preservation { vrf: vrf.clone(), ..preservation() });
+        let rule = |comment: &str| Rule::new(IP, IP, comment);
+        for table in ["gdoi", "gdoi-guard"] {
+            let rules = |chain: &str| &chains[&(table.into(), IP, chain.into())];
+            let forwarded = rules("delivered_forward");
+            assert!(forwarded.contains(&rule("").has_options().jumps("source_routed").digest()));
+            let dropped = rule("drop: source route in clear").source_in("protected_ip");
+            let dropped = dropped.leaves_by("lan").counted().dropped().digest();
+            let (last, trusted) = rules("source_routed").split_last().unwrap();
+            let like = if vrf.is_empty() { "arriving" } else { "delivered" };
+            assert_eq!((*last, trusted), (dropped, &rules(like)[..trusted.len()]));
+        }
+    }
+}
+
+/// Their networks alone tell a tunnel's packets: no LAN by name is trusted with them.
+#[test]
+fn what_a_tunnel_carries_passes_in_its_sa_alone() {
+    let (ours, theirs): (IpNet, IpNet) =
+        ("192.168.7.0/24".parse().unwrap(), "192.168.8.0/24".parse().unwrap());
+    let alone =
+        Preservation { tunnels: BTreeSet::from([(ours, theirs)]), ..Preservation::default() };
+    let ownership = Ownership::default();
+    for (preservation, beside) in [
+        (alone.clone(), false),
+        (Preservation { tunnels: alone.tunnels.clone(), ..preservation() }, true),
+    ] {
+        let chains = chains(&preservation);
+        let rule = |comment: &str| Rule::new(IP, IP, comment);
+        let sent = rule("").pair_in("tunnels_ip_0").jumps("tunnel_leaving").digest();
+        let brought = rule("").pair_in("tunnels_back_ip_0").jumps("tunnel_arriving").digest();
+        for table in ["gdoi", "gdoi-guard"] {
+            let rules = |chain: &str| &chains[&(table.into(), IP, chain.into())];
+            // Before the groups' rules, which let a LAN pass.
+            assert_eq!(rules("before_nat")[2], sent);
+            for chain in ["delivered_forward", "delivered_input"] {
+                assert_eq!(rules(chain)[1], brought);
+            }
+            let first = if table == "gdoi" { "restore" } else { "arrivals" };
+            assert!(rules(first).contains(&brought));
+            let into = rule("").goes_into_ours(&ownership).accepted().digest();
+            let from = rule("").came_out_of_ours(0, &ownership).accepted().digest();
+            assert!(rules("tunnel_leaving").contains(&into));
+            assert!(rules("tunnel_arriving").contains(&from));
+            let lan = |name: &str| {
+                [rule("").leaves_by(name), rule("").arrives_by(name)]
+                    .map(|one| one.accepted().digest())
+            };
+            for chain in ["tunnel_leaving", "tunnel_arriving"] {
+                assert!(lan("lan").iter().all(|one| !rules(chain).contains(one)));
+            }
+        }
+        let device = chains.keys().any(|(.., chain)| chain == "egress_wan");
+        assert_eq!(device, beside);
+    }
+}
+
+/// Mark and priority of a tunnel's packet are the user's.
+#[test]
+fn inner_addresses_are_put_aside_for_groups_alone() {
+    let chains = chains(&preservation());
+    let rule = |comment: &str| Rule::new(IP, IP, comment);
+    let group = rule("inner addresses").goes_into(Reqid(0x4744_0000));
+    let group = group.stash().counted().accepted().digest();
+    let tunnel = rule("a tunnel's").empty_priority().digest();
+    assert_eq!(chains[&("gdoi".into(), IP, "put_aside".into())][1..], [group, tunnel]);
+}
+
+/// The device of a VRF stands for all of its interfaces, and behind routing the kernel tells which.
+#[test]
+fn within_a_vrf_the_interface_itself_is_asked() {
+    let mut within = preservation();
+    within.vrf = BTreeSet::from([String::from("blue")]);
+    let chains = chains(&within);
+    let rule = || Rule::new(IP, IP, "");
+    let slave = |name: &str| rule().arrived_within_vrf_by(name);
+    for table in ["gdoi", "gdoi-guard"] {
+        let rules = |chain: &str| &chains[&(table.into(), IP, chain.into())];
+        let device = rule().arrives_by("blue").decapsulated(false).accepted().digest();
+        assert!(rules("arriving").contains(&device) && !rules("delivered").contains(&device));
+        assert!(rules("delivered").contains(&slave("lan").accepted().digest()));
+        let own = slave("blue").decapsulated(false).accepted().digest();
+        assert!(rules("delivered").contains(&own));
+        assert!(rules("leaving").contains(&rule().leaves_by("blue").accepted().digest()));
+        let group = rule().source_in("protected_ip").destination_in("protected_ip");
+        let group = group.jumps("delivered").digest();
+        for chain in ["delivered_forward", "delivered_input"] {
+            assert_eq!(rules(chain)[1], group);
+        }
+    }
+}
+
+/// Its route would lead it back to where it came from.
+#[test]
+fn received_esp_is_not_forwarded_to_a_local_address_that_is_gone() {
+    let chains = chains(&preservation());
+    let forwarded = &chains[&("gdoi".into(), IP, "delivered_forward".into())];
+    let esp = Rule::new(IP, IP, "").protocol(50).jumps("stray").digest();
+    assert_eq!(forwarded.last(), Some(&esp));
+    let drop = Rule::new(IP, IP, "drop: ESP for a local address that is gone");
+    let drop = drop.goes_to("10.0.1.1".parse().unwrap()).counted().dropped().digest();
+    assert_eq!(chains[&("gdoi".into(), IP, "stray".into())][1..], [drop]);
 }
 
 #[test]

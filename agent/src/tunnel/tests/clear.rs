@@ -10,7 +10,7 @@ use super::*;
 
 /// A group on LAN `lan` that protects 172.16.0.0/12, with what `change` makes of it.
 fn group(change: impl FnOnce(&mut GroupInput<'_>)) -> Desired {
-    let lan = LanInterface { name: String::from("lan"), addresses: vec![] };
+    let lan = LanInterface { name: String::from("lan"), addresses: vec![], is_vrf: false };
     let mut group = GroupInput {
         name: "branches",
         group: GroupId(1),
@@ -116,12 +116,13 @@ async fn ike_passes_where_the_ends_are_the_networks() {
         remote_networks: vec!["192.0.2.2/32".parse().unwrap()],
         ..config(1, 2, Start::Now)
     };
-    for (tunnel, desired) in [
-        (hosts, Desired::default()),
+    for (tunnel, desired, open_beside) in [
+        (hosts, Desired::default(), true),
         // Or a group protects them.
         (
             config(1, 2, Start::Now),
             group(|one| one.protected = vec!["192.0.2.0/24".parse().unwrap()]),
+            false,
         ),
     ] {
         let kernel = beside(tunnel, desired).await;
@@ -131,7 +132,7 @@ async fn ike_passes_where_the_ends_are_the_networks() {
         let others = [("192.0.2.1", "192.0.2.2", 501), ("192.0.2.1", "192.0.2.3", IKE_PORT)];
         let passing =
             others.map(|(from, to, port)| kernel.in_clear(Direction::Out, &ike(from, to, port)));
-        assert_eq!(passing, [false, !kernel.has_tables()]);
+        assert_eq!(passing, [false, open_beside]);
     }
 }
 
@@ -161,4 +162,20 @@ async fn guards_know_the_ends_of_a_tunnel() {
             "192.0.2.2/32 192.0.2.1/32 50 (0, 0)",
         ]
     );
+}
+
+/// A tunnel has guards of its own, with and without a group, and says nothing about LANs.
+#[tokio::test]
+async fn a_tunnel_is_guarded_without_a_group() {
+    for (desired, lans) in [(Desired::default(), 0), (group(|_| {}), 1)] {
+        let mut desired = desired;
+        let mut tunnels = Tunnels::new(Box::new(|| Ok([1; 32])));
+        let now = BootTime::new(Duration::from_secs(1000));
+        tunnels.configure(&[config(1, 2, Start::Now)], now);
+        tunnels.add_to(&mut desired, now);
+        let guards = desired.preservation.unwrap();
+        let tunnel = config(1, 2, Start::Now);
+        let pairs = tunnel.pairs().collect();
+        assert_eq!((guards.tunnels, guards.lan.len()), (pairs, lans));
+    }
 }
