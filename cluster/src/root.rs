@@ -126,6 +126,15 @@ impl<P: Ord + Clone> RootGroup<P> {
         self.sub_servers.iter()
     }
 
+    /// Since when a sub-server has been inactive, of several the latest.
+    pub fn away_since(&self) -> Option<BootTime> {
+        let since = self.sub_servers.values().filter_map(|one| match one.activity {
+            Activity::Inactive { since } => Some(since),
+            _ => None,
+        });
+        since.max()
+    }
+
     /// There is a new generation, which is distributed by `latest` in any case: the keys that it
     /// replaces would end, or nobody who is late so long is waited for. Returns its version.
     pub fn make(&mut self, latest: BootTime, now: BootTime) -> u64 {

@@ -232,6 +232,28 @@ fn a_scheduled_push_comes_early_enough_for_all_servers() {
     assert_eq!(group(&mut cluster, 2).registry().len(), 1);
 }
 
+/// They get no push: the others go on with the keys that they have, until they have come to another
+/// server of their list, within their own margin before the end.
+#[test]
+fn members_of_a_dead_sub_server_have_time_to_go_down_their_list() {
+    let mut cluster = started(2);
+    join(&mut cluster, 1, 2).group_sa();
+    join(&mut cluster, 2, 3).group_sa();
+    let end = support::at(4600);
+    cluster.kill(3);
+    let since = cluster.now;
+    let until = end.saturating_since(cluster.now) - seconds(170);
+    cluster.run(until);
+    assert_eq!(cluster.pushed(2, since).len(), 0, "usually it would have come by now");
+    join(&mut cluster, 2, 2).group_sa();
+    cluster.run(seconds(90));
+    let told: Vec<_> = cluster.pushed(2, since).into_iter().map(|(to, _)| to).collect();
+    assert_eq!(told, [address(1), address(2)], "both switch together");
+    let first = cluster.pushes.iter().map(|(_, at, _)| *at).min().unwrap();
+    let before = end.saturating_since(first).as_secs();
+    assert!((85..=90).contains(&before), "half of the members' margin, {before} s");
+}
+
 #[test]
 fn a_member_is_removed_by_the_root_wherever_it_is_registered() {
     let mut cluster = started(2);

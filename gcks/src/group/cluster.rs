@@ -15,6 +15,7 @@ use super::key_generation::KeySource;
 use super::pending_pull::PullError;
 use super::push::Audience;
 use super::rekey_sa::{Missed, RekeySa};
+use super::tek_schedule::Away;
 use crate::config;
 use crate::config::cluster::Role;
 use crate::members::registry::MemberId;
@@ -134,6 +135,13 @@ impl Group {
         let in_time = ends.zip(lead).map(|(end, lead)| end - lead);
         let waited = now + self.cluster_wait();
         in_time.map_or(waited, |in_time| waited.min(in_time.max(now)))
+    }
+
+    /// Since when a sub-server has not answered: its members get no push until they have come to
+    /// another one, and the TEKs that they have are replaced as late as that allows.
+    pub fn set_away(&mut self, since: Option<BootTime>) {
+        let lead = self.rekey_sa.as_ref().map(|rekey_sa| rekey_sa.lead(self.activation()));
+        self.teks.set_away(since.zip(lead).map(|(since, lead)| Away { since, lead }));
     }
 
     /// Whether pushes wait for sub-servers.

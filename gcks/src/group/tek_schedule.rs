@@ -27,6 +27,17 @@ pub struct TekSchedule {
     gone: Vec<TekLifetime>,
     /// Whether members send with the TEKs before until [`TekSchedule::release`] says otherwise.
     held_back: bool,
+    away: Option<Away>,
+}
+
+/// Members of a server that does not answer get no push: they come by themselves, at another server,
+/// within the margin before the end of a TEK, and the others send with it until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Away {
+    /// Since when: TEKs that were made later they do not have.
+    pub since: BootTime,
+    /// What the push needs that follows.
+    pub lead: Duration,
 }
 
 /// One data SA: the TEK distributed now, and older ones that members may still use.
@@ -124,7 +135,7 @@ impl TekSchedule {
 
     /// The data SAs and the SPIs of those that are gone, as the sealed state has them.
     pub fn from_parts(slots: Vec<Slot>, gone: Vec<TekLifetime>) -> Self {
-        Self { slots, gone, held_back: false }
+        Self { slots, gone, held_back: false, away: None }
     }
 
     /// The data SAs, for the sealed state.
@@ -154,7 +165,7 @@ impl TekSchedule {
 
     /// Whether some data SA would get a new TEK.
     pub(crate) fn wants(&self, renewal: Renewal, now: BootTime) -> bool {
-        self.slots.iter().any(|slot| slot.wants(renewal, now))
+        self.slots.iter().any(|slot| slot.wants(renewal, self.away, now))
     }
 
     /// Takes over other data SAs. One with the same traffic selectors keeps its TEK, and the next
@@ -189,7 +200,8 @@ impl TekSchedule {
         now: BootTime,
         source: &mut KeySource<'_>,
     ) -> Result<Prepared, EntropyError> {
-        let wanted = self.slots.iter().enumerate().filter(|(_, slot)| slot.wants(renewal, now));
+        let wanted =
+            self.slots.iter().enumerate().filter(|(_, slot)| slot.wants(renewal, self.away, now));
         self.make(wanted.map(|(place, slot)| (place, &slot.template)), pushed, now, source)
     }
 
@@ -310,6 +322,11 @@ impl TekSchedule {
         self.held_back = true;
     }
 
+    /// Whether members of other servers get no pushes.
+    pub fn set_away(&mut self, away: Option<Away>) {
+        self.away = away;
+    }
+
     /// Members send with the TEKs before until `until`.
     pub fn release(&mut self, until: BootTime) {
         self.held_back = false;
@@ -377,7 +394,7 @@ impl TekSchedule {
 
     /// When the next TEK is to be pushed.
     pub fn next_push(&self, lead: Duration) -> Option<BootTime> {
-        self.slots.iter().filter_map(|slot| slot.next_push(lead)).min()
+        self.slots.iter().filter_map(|slot| slot.next_push(lead, self.away)).min()
     }
 
     /// Wipes all keys. Their SPIs are remembered until their end.
@@ -434,6 +451,18 @@ impl TekSchedule {
 }
 
 impl Tek {
+    /// How long before its end it is replaced by a push: behind the margin in which the members of a
+    /// server that is away come by themselves, if that leaves time enough.
+    fn push_margin(&self, lead: Duration, away: Option<Away>) -> Duration {
+        let lifetime = self.template.lifetime;
+        let late = margin(lifetime) / 2;
+        let have_it = |away: &Away| self.lifetime.ends <= away.since + lifetime;
+        match away.filter(|away| have_it(away) && away.lead <= late) {
+            Some(_) => late,
+            None => push_margin(lifetime, lead),
+        }
+    }
+
     fn is_counter_mode_before(&self, time: BootTime) -> bool {
         let counter_mode = self.template.encryption.kind == Kind::Combined;
         counter_mode && self.lifetime.ends < time + self.template.lifetime
@@ -445,7 +474,7 @@ impl Slot {
         Self { template, current: None, before: None, retired: Vec::new() }
     }
 
-    fn wants(&self, renewal: Renewal, now: BootTime) -> bool {
+    fn wants(&self, renewal: Renewal, away: Option<Away>, now: BootTime) -> bool {
         let Some(tek) = &self.current else { return true };
         let within = |margin: Duration| tek.lifetime.ends <= now + margin;
         let usual = margin(tek.template.lifetime);
@@ -453,17 +482,17 @@ impl Slot {
             Renewal::Missing => false,
             Renewal::All => true,
             Renewal::CountersBefore(restart, _) if tek.is_counter_mode_before(restart) => true,
-            Renewal::CountersBefore(_, lead) => self.wants(Renewal::Ahead(lead), now),
+            Renewal::CountersBefore(_, lead) => self.wants(Renewal::Ahead(lead), away, now),
             Renewal::Margin => within(usual),
             Renewal::Unpushed => !tek.pushed && within(usual),
-            Renewal::Ahead(lead) if tek.pushed => within(push_margin(tek.template.lifetime, lead)),
+            Renewal::Ahead(lead) if tek.pushed => within(tek.push_margin(lead, away)),
             Renewal::Ahead(_) => within(usual),
         }
     }
 
-    fn next_push(&self, lead: Duration) -> Option<BootTime> {
+    fn next_push(&self, lead: Duration, away: Option<Away>) -> Option<BootTime> {
         let tek = self.current.as_ref().filter(|tek| tek.pushed)?;
-        Some(tek.lifetime.ends - push_margin(tek.template.lifetime, lead))
+        Some(tek.lifetime.ends - tek.push_margin(lead, away))
     }
 }
 

@@ -118,6 +118,7 @@ impl<E: Entropy> KeyServer<E> {
             self.make_missing_keys(id, now);
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let Some(side) = self.cluster.roots.get_mut(&id) else { continue };
+            group.set_away(side.machine.away_since());
             if side.revision != group.revision() {
                 side.revision = group.revision();
                 side.machine.make(group.latest_distribution(now), now);
