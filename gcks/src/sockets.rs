@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use daemon::udp::{BindError, Incoming, LONGEST_DATAGRAM, Socket};
 use gdoi::event::Transmit;
+use gdoi::wire::registry::GROUPKEY_PUSH;
+use ike::wire::header;
 use nix::net::if_::if_nametoindex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -107,6 +109,7 @@ impl Network {
                 let interface = path.interface.as_deref().map(interface_number).transpose()?;
                 socket.send_multicast(transmit, interface, path.ttl)
             }
+            Some(socket) if is_push(&transmit.payload) => socket.send_bulk(transmit),
             Some(socket) => socket.send(transmit),
             None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
         };
@@ -144,6 +147,12 @@ fn is_foreign(error: &std::io::Error) -> bool {
         error.kind(),
         ErrorKind::AddrNotAvailable | ErrorKind::InvalidInput | ErrorKind::NetworkUnreachable
     )
+}
+
+/// Pushes go to all members at once, also to hundreds that are switched off; answers to others must
+/// not wait behind them.
+fn is_push(datagram: &[u8]) -> bool {
+    header::split(datagram).is_ok_and(|(header, _)| header.exchange == GROUPKEY_PUSH)
 }
 
 fn interface_number(name: &str) -> std::io::Result<u32> {

@@ -93,6 +93,10 @@ pub struct Socket {
     descriptor: UdpSocket,
     local: SocketAddr,
     backlog: Mutex<Backlog>,
+    /// What may take a part of the send buffer only.
+    bulk: Mutex<Backlog>,
+    /// Octets of the send buffer as the kernel counts them.
+    send_buffer: usize,
     /// Wakes the receiver when the backlog is no longer empty.
     queued: Notify,
 }
@@ -190,6 +194,7 @@ impl Socket {
         if let Err(error) = socket.set_send_buffer_size(SEND_BUFFER) {
             debug!(event = "send-buffer-unchanged", %error, "send buffer unchanged");
         }
+        let send_buffer = socket.send_buffer_size()?;
         let socket = std::net::UdpSocket::from(socket);
         if socket.local_addr()?.is_ipv4() {
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
@@ -203,6 +208,8 @@ impl Socket {
             descriptor: UdpSocket::from_std(socket)?,
             local,
             backlog: Mutex::default(),
+            bulk: Mutex::default(),
+            send_buffer,
             queued: Notify::new(),
         })
     }
@@ -229,6 +236,7 @@ impl Socket {
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Incoming> {
         loop {
             self.backlog().flush(Instant::now(), |datagram| self.attempt(datagram));
+            self.flush_bulk();
             let ready = tokio::select! {
                 ready = self.descriptor.ready(Interest::READABLE | Interest::ERROR) => ready?,
                 () = self.backlog_due() => continue,
@@ -324,6 +332,45 @@ impl Socket {
         self.send_on(transmit, 0, None)
     }
 
+    /// Sends one datagram of many that go to different hosts: as [`Socket::send`], but leaves half of
+    /// the send buffer to others. The kernel keeps a datagram for seconds whose receiver answers no
+    /// ARP, so hundreds of those fill what they may fill.
+    ///
+    /// # Errors
+    /// As for [`Socket::send`].
+    pub fn send_bulk(&self, transmit: &Transmit) -> io::Result<()> {
+        let mut bulk = self.bulk();
+        let sent = self.with_reserve(|| {
+            bulk.send(transmit, 0, None, Instant::now(), |datagram| self.attempt(datagram))
+        });
+        if !bulk.is_empty() {
+            self.queued.notify_one();
+        }
+        sent
+    }
+
+    fn flush_bulk(&self) {
+        let mut bulk = self.bulk();
+        if !bulk.is_empty() {
+            self.with_reserve(|| bulk.flush(Instant::now(), |datagram| self.attempt(datagram)));
+        }
+    }
+
+    /// Runs `send` while the send buffer counts as full when half of it is taken.
+    fn with_reserve<T>(&self, send: impl FnOnce() -> T) -> T {
+        let limit = |octets: usize| {
+            // The kernel doubles what it is given.
+            let socket = socket2::SockRef::from(&self.descriptor);
+            if let Err(error) = socket.set_send_buffer_size(octets / 2) {
+                tracing::debug!(event = "send-buffer-unchanged", %error, "send buffer unchanged");
+            }
+        };
+        limit(self.send_buffer / 2);
+        let sent = send();
+        limit(self.send_buffer);
+        sent
+    }
+
     /// Sends one datagram to a multicast group, by the interface with this number or else by the
     /// one that has the source address. `ttl` is the number of routers that it may pass, and one;
     /// the kernel's default is one.
@@ -341,7 +388,7 @@ impl Socket {
 
     /// Datagrams that were dropped because the kernel did not take them in time.
     pub fn dropped(&self) -> u64 {
-        self.backlog().dropped()
+        self.backlog().dropped().saturating_add(self.bulk().dropped())
     }
 
     fn send_on(&self, transmit: &Transmit, interface: u32, ttl: Option<u8>) -> io::Result<()> {
@@ -359,11 +406,15 @@ impl Socket {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn bulk(&self) -> MutexGuard<'_, Backlog> {
+        self.bulk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until the backlog may be worth another attempt. Cancel safe.
     async fn backlog_due(&self) {
         // Not for writability: once an ICMP error has arrived, tokio calls the socket writable
         // for ever, and the task would spin.
-        if self.backlog().is_empty() {
+        if self.backlog().is_empty() && self.bulk().is_empty() {
             self.queued.notified().await;
         } else {
             tokio::time::sleep(RETRY).await;
