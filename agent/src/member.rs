@@ -185,6 +185,12 @@ impl Member {
         })
     }
 
+    /// Whether the problem of a group tells already that this interface does not exist.
+    pub fn names_missing(&self, interface: &str) -> bool {
+        let standing = self.memberships.iter().flat_map(Membership::standing);
+        standing.into_iter().any(|problem| problem.names(interface))
+    }
+
     /// The group whose entry this would be, by name.
     pub fn owner(&self, entry: &Entry, now: BootTime) -> Option<&str> {
         let wants = |membership: &&Membership| {

@@ -1,6 +1,7 @@
 //! The state that a server left, opened and taken over at its start.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use daemon::entropy;
@@ -154,6 +155,12 @@ fn version5(path: &Path, key: &Secret) -> anyhow::Result<Option<(Stored, Moment)
 /// they need to be.
 fn clock_since(moment: &Moment, written: &Moment) -> Clock {
     let (clock, behind) = moment.clock_since(written);
+    // It may be another machine's, whose boot says nothing about this one's.
+    let elapsed = moment.wall.saturating_sub(written.wall);
+    let clock = match clock.certain {
+        Some(_) => Clock { elapsed, certain: Some(Duration::ZERO), ..clock },
+        None => clock,
+    };
     if !behind.is_zero() {
         let behind_seconds = behind.as_secs();
         warn!(

@@ -14,9 +14,12 @@ use std::time::{Duration, Instant};
 
 use control::{GroupArgument, Request, Response};
 use daemon::clock;
+use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key;
 use gcks::members::registry::{MemberId, Pulled};
 use gcks::persistence;
+use gcks::server::KeyServer;
+use gcks::writer::Writer;
 use gdoi::group::GroupId;
 use gdoi::member::Registration;
 use ike::config::Identity;
@@ -55,8 +58,14 @@ fn server() -> SocketAddr {
 fn prepare(text: &str) {
     let config = parse(text);
     let keys = signing_key::load_all(&config.groups).unwrap();
-    let (mut service, persistence) = persistence::start(config, &keys, clock::now()).unwrap();
-    let mut persistence = persistence.unwrap();
+    let opened = persistence::open(&config, None).unwrap();
+    let (mut service, writer) =
+        persistence::start(config, &keys, Some(opened), clock::now()).unwrap();
+    let mut writer = writer.unwrap();
+    let save = |service: &mut KeyServer<OsEntropy>, writer: &mut Writer| {
+        writer.save(service, clock::now());
+        writer.wait().unwrap();
+    };
     let first = host(LANS[0], 1);
     let config = registration(0, 1, 1, first, server());
     let mut member = Registration::new(config, [3; 32], clock::now());
@@ -68,7 +77,7 @@ fn prepare(text: &str) {
         while let Some(sent) = member.poll_transmit() {
             service.handle_datagram(first, server(), &sent.payload, clock::now()).unwrap();
         }
-        persistence.save(&mut service, clock::now()).unwrap();
+        save(&mut service, &mut writer);
         while let Some(sent) = service.poll_transmit() {
             member.handle_datagram(sent.source, &sent.payload, clock::now()).unwrap();
         }
@@ -81,7 +90,8 @@ fn prepare(text: &str) {
         let pulled = Pulled { name, address, local, keys_end: None, leaf: None };
         group.registry_mut().record(id, pulled, clock::now());
     }
-    persistence.save(&mut service, clock::now()).unwrap();
+    save(&mut service, &mut writer);
+    writer.finish();
 }
 
 fn ask(socket: &std::path::Path, request: Request) -> (Response, Duration) {

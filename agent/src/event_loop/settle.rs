@@ -1,5 +1,7 @@
 //! What the member wants, carried out: the kernel first, datagrams afterwards.
 
+use std::io;
+
 use daemon::{clock, notify};
 use tracing::{debug, error, warn};
 use xfrm::Kernel;
@@ -10,6 +12,8 @@ use crate::show;
 
 /// Of a datagram that was dropped because the kernel took none in time.
 const EAGAIN: i32 = 11;
+/// Of a datagram that no socket could send.
+const EADDRNOTAVAIL: i32 = 99;
 
 impl<K: Kernel> EventLoop<K> {
     /// Carries out what the member wants, the kernel first and datagrams afterwards, until it wants
@@ -117,7 +121,12 @@ impl<K: Kernel> EventLoop<K> {
                     "datagram not sent"
                 );
             }
-            let error = error.raw_os_error().unwrap_or(EAGAIN);
+            let without_number = match error.kind() {
+                io::ErrorKind::WouldBlock => EAGAIN,
+                // There is no socket for the local address.
+                _ => EADDRNOTAVAIL,
+            };
+            let error = error.raw_os_error().unwrap_or(without_number);
             let unreachable =
                 Unreachable { destination: transmit.destination, error, reporter: None };
             self.member.handle_unreachable(unreachable, now);

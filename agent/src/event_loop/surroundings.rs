@@ -17,6 +17,7 @@ impl<K: Kernel> EventLoop<K> {
     /// Everything that an operator should mend, each with its remedy.
     pub(super) fn problems(&self, now: BootTime) -> Vec<String> {
         let missing = self.dataplane.missing_interfaces().iter();
+        let missing = missing.filter(|name| !self.member.names_missing(name));
         let missing = missing.map(|name| format!("interface {name} is missing: create it"));
         let misplaced = self.misplaced.iter().map(ToString::to_string);
         let foreign =

@@ -43,6 +43,17 @@ impl fmt::Display for StandingProblem {
     }
 }
 
+impl StandingProblem {
+    /// Whether it tells already that this interface does not exist.
+    pub fn names(&self, interface: &str) -> bool {
+        match self {
+            Self::NoLocalAddress(Missing::Interface(name)) => name == interface,
+            Self::NoUplink { wan } => wan.iter().any(|name| name == interface),
+            Self::NoLocalAddress(_) | Self::NoServer { .. } => false,
+        }
+    }
+}
+
 impl Membership {
     /// What is missing now.
     pub fn standing(&self) -> Vec<StandingProblem> {

@@ -296,6 +296,9 @@ impl Active<'_> {
         let now = clock::now();
         let error = match written {
             Ok(()) => {
+                if self.host.not_written.take().is_some() {
+                    tracing::info!(event = "state-written", "state is written again");
+                }
                 self.outbox.release();
                 self.held_answers.drain(..).for_each(|(call, response)| call.answer(response));
                 let took = self.writer.as_ref().and_then(Writer::took).unwrap_or_default();
@@ -319,6 +322,7 @@ impl Active<'_> {
             let suppressed = pass.suppressed;
             tracing::error!(event = "state-write-failed", %error, suppressed, "state not written; nothing is sent until it can be");
         }
+        self.host.not_written = Some(error.to_string());
         self.set_store_problem(Some(error.to_string()));
     }
 
@@ -378,6 +382,7 @@ impl Active<'_> {
             control::answer(&mut self.key_server, request, &self.listen, self.host.started, now);
         if let Response::Server(snapshot) = &mut response {
             snapshot.redundancy = self.host.redundancy(self.writer.as_ref(), now);
+            snapshot.problems.extend(self.host.problems());
         }
         if request.is_command() {
             match &response {

@@ -50,6 +50,8 @@ pub(super) struct Host {
     pub(super) listen: Vec<SocketAddr>,
     /// Where several servers are one.
     pub(super) redundant: Option<Redundant>,
+    /// Why the state could not be written when that was tried last.
+    pub(super) not_written: Option<String>,
 }
 
 /// What is known of the servers that are one with this one.
@@ -120,6 +122,7 @@ impl Host {
             limiter: LogLimiter::default(),
             listen: config.listen.clone(),
             redundant,
+            not_written: None,
         })
     }
 
@@ -158,6 +161,15 @@ impl Host {
             notify::watchdog();
             self.next_watchdog = Some(clock::now() + interval);
         }
+    }
+
+    /// What an operator should mend, where it is not said of one of several servers.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let of_state = self.not_written.iter().filter(|_| self.redundant.is_none());
+        let problem = |error: &String| {
+            format!("the state cannot be written, and nothing is sent until it can be: {error}")
+        };
+        of_state.map(problem).collect()
     }
 
     /// What `gdoictl show server` says of the other servers.
