@@ -144,6 +144,12 @@ impl Peer {
         Some((session.cookies(), session.sa().transform(), session.expires()))
     }
 
+    /// The newest ISAKMP SA with its keys, for tests that speak under it.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn keyed_sa(&self) -> Option<&crate::phase1::IsakmpSa> {
+        Some(self.endpoint.session(self.sessions.last()?)?.sa())
+    }
+
     /// When an ISAKMP SA should take the place of the newest one: this long before its end, and not
     /// before three quarters of its lifetime are over.
     pub fn renewal(&self, margin: core::time::Duration) -> Option<BootTime> {
