@@ -87,7 +87,7 @@ fn log_group(group: &str, event: group::event::Event, now: BootTime) {
             warn!(
                 event = "clock-ahead-of-state",
                 group,
-                "every key of the group has ended if the clock is right: keys are kept, and only the time since the boot is counted; set the clock"
+                "every key of the group has ended if the clock is right: keys are kept as if no time had passed; set the clock"
             );
         }
         Event::Reinitialized => {

@@ -30,6 +30,9 @@ const KEY: &str = "state.key";
 /// The file that held the whole state up to version 5.
 const BEFORE: &str = "gcks.state";
 
+/// By which clocks of two servers may differ that keep time.
+const SKEW: Duration = Duration::from_secs(10);
+
 const OWNER: Owner = Owner {
     program: "gcks",
     magic: b"gcks state\x01",
@@ -157,8 +160,9 @@ fn clock_since(moment: &Moment, written: &Moment) -> Clock {
     let (clock, behind) = moment.clock_since(written);
     // It may be another machine's, whose boot says nothing about this one's.
     let elapsed = moment.wall.saturating_sub(written.wall);
+    let is_known = elapsed.is_zero() && behind <= SKEW;
     let clock = match clock.certain {
-        Some(_) => Clock { elapsed, certain: Some(Duration::ZERO), ..clock },
+        Some(_) => Clock { elapsed, certain: (!is_known).then_some(Duration::ZERO), ..clock },
         None => clock,
     };
     if !behind.is_zero() {
@@ -170,4 +174,31 @@ fn clock_since(moment: &Moment, written: &Moment) -> Clock {
         );
     }
     clock
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(boot: u8, now: u64, wall: u64) -> Moment {
+        let now = BootTime::new(Duration::from_secs(now));
+        Moment { boot: [boot; 16], now, wall: Duration::from_secs(wall) }
+    }
+
+    /// Another server takes over, or the disk is in another machine: how long this one has been up
+    /// says nothing about the age of the state.
+    #[test]
+    fn a_machine_that_has_been_up_for_long_ends_no_keys() {
+        let written = moment(1, 100, 5_000);
+        for (boot, wall, elapsed) in [(2, 5_002, 2), (2, 4_000, 0), (1, 4_000, 0)] {
+            let clock = clock_since(&moment(boot, 1_000_000, wall), &written);
+            let passed = if boot == 1 { 1_000_000 - 100 } else { elapsed };
+            let end = BootTime::new(Duration::from_secs(100 + 3_600));
+            let left = clock.translate(end).saturating_since(moment(boot, 1_000_000, 0).now);
+            assert_eq!(left.as_secs(), 3_600_u64.saturating_sub(passed), "{boot} {wall}");
+        }
+        // Nobody replaces keys because clocks differ by a moment.
+        let is_unknown = |wall| clock_since(&moment(2, 7, wall), &written).is_unknown();
+        assert_eq!([5_000, 4_995, 4_000].map(is_unknown), [false, false, true]);
+    }
 }
