@@ -3,7 +3,7 @@
 
 use gdoi_fuzz::stable_payload;
 use ike::wire::{
-    cert, cert_request, delete, hash, id, ke, nat_d, nonce, notify, sa, signature, vendor,
+    cert, cert_request, delete, fragment, hash, id, ke, nat_d, nonce, notify, sa, signature, vendor,
 };
 
 libfuzzer_sys::fuzz_target!(|octets: &[u8]| {
@@ -16,6 +16,7 @@ libfuzzer_sys::fuzz_target!(|octets: &[u8]| {
     stable_payload::<signature::Signature>(octets);
     stable_payload::<vendor::VendorId>(octets);
     stable_payload::<nat_d::NatDetection>(octets);
+    stable_payload::<fragment::Fragment>(octets);
     stable_payload::<cert::Certificate>(octets);
     stable_payload::<cert_request::CertificateRequest>(octets);
     if let Some(id) = stable_payload::<id::Identification>(octets)

@@ -15,6 +15,7 @@ pub mod dead_peer_detection;
 pub mod endpoint;
 pub mod error;
 pub mod event;
+pub mod fragmentation;
 mod number;
 pub mod peer;
 pub mod phase1;

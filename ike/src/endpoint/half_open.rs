@@ -131,6 +131,12 @@ impl HalfOpenTable {
         self.by_cookies.len()
     }
 
+    /// Whether an exchange waits for message 5.
+    pub(super) fn expects_proof(&self, cookies: &Cookies) -> bool {
+        let exchange = self.by_cookies.get(cookies);
+        exchange.is_some_and(|exchange| matches!(exchange.phase, Phase::ExpectAuth(_)))
+    }
+
     pub(super) fn get_mut(&mut self, cookies: &Cookies) -> Option<&mut HalfOpen> {
         self.by_cookies.get_mut(cookies)
     }

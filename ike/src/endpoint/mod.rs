@@ -356,6 +356,11 @@ impl<X: Exchange> Endpoint<X> {
         self.sessions.get(cookies)
     }
 
+    /// Whether there is a half-open exchange behind message 3, or a session, with this cookie pair.
+    pub(crate) fn is_under_way(&self, cookies: &Cookies) -> bool {
+        self.half_open.expects_proof(cookies) || self.sessions.get(cookies).is_some()
+    }
+
     /// The session with this cookie pair, if a message of its peer can come from `source`: with
     /// [`PeerMobility::Follow`] from anywhere, and [`follow`](Self::follow) says it was authentic.
     ///

@@ -3,6 +3,7 @@
 use crate::config::{Credential, Identity, PeerCredential, Phase1Policy, RetransmissionPolicy};
 use crate::dead_peer_detection;
 use crate::endpoint::{EndpointConfig, Limits, PeerMobility};
+use crate::fragmentation;
 use crate::quick::{ChildPolicy, Selectors};
 use crate::session::PeerAddress;
 use crate::wire::vendor::VendorId;
@@ -40,7 +41,10 @@ impl PeerConfig {
     /// All that phase 1 states.
     pub(super) fn all_vendor_ids(&self) -> Vec<VendorId> {
         let detection = self.dead_peer_detection.mode.vendor_ids().into_iter();
-        detection.chain(self.vendor_ids.iter().cloned()).collect()
+        // Without certificates every message is short.
+        let long = matches!(self.credential, Credential::Certificate(_));
+        let fragments = long.then(fragmentation::vendor_id);
+        detection.chain(self.vendor_ids.iter().cloned()).chain(fragments).collect()
     }
 
     /// What the endpoint that answers main mode is made with.

@@ -37,11 +37,12 @@ use crate::dead_peer_detection::DeadPeerDetection;
 use crate::endpoint::{Endpoint, EndpointEvent, unprotected};
 use crate::error::{Error, NotAccepted};
 use crate::event::{Deadline, Timer, Transmit};
+use crate::fragmentation::{self, Reassembly};
 use crate::phase1::Cookies;
 use crate::quick::QUICK_MODE;
 use crate::time::{BootTime, WallClock};
 use crate::wire::header;
-use crate::wire::registry::{ExchangeType, Flags, NotifyType};
+use crate::wire::registry::{ExchangeType, Flags, NotifyType, PayloadKind};
 use crate::wire::vendor::VendorId;
 use exchange::Quick;
 use phase1::Attempt;
@@ -61,6 +62,10 @@ pub struct Peer {
     sessions: Vec<Cookies>,
     detection: BTreeMap<Cookies, DeadPeerDetection>,
     wall_clock: WallClock,
+    reassembly: Reassembly,
+    /// The rest of a message that leaves in fragments, and how many have.
+    pieces: VecDeque<Transmit>,
+    messages_sent: u16,
     /// Main mode that we began.
     attempt: Option<Attempt>,
     /// What is negotiated as soon as there is an ISAKMP SA.
@@ -88,6 +93,9 @@ impl Peer {
             sessions: Vec::new(),
             detection: BTreeMap::new(),
             wall_clock: WallClock::default(),
+            reassembly: Reassembly::default(),
+            pieces: VecDeque::new(),
+            messages_sent: 0,
             attempt: None,
             wanted: BTreeSet::new(),
             running: BTreeSet::new(),
@@ -222,6 +230,9 @@ impl Peer {
         self.config.address.check(source)?;
         let (header, _) = header::split(datagram)?;
         let cookies = Cookies::of(&header);
+        if header.next_payload == PayloadKind::FRAGMENT {
+            return self.handle_fragment(cookies, source, local, datagram, now);
+        }
         if self.attempt.as_ref().is_some_and(|attempt| attempt.is_meant(cookies)) {
             return self.handle_answer(&header, datagram, now);
         }
@@ -249,6 +260,28 @@ impl Peer {
         }
         self.settle(Some(now));
         handled.map(drop)
+    }
+
+    /// A piece of a message of an exchange that is under way.
+    fn handle_fragment(
+        &mut self,
+        cookies: Cookies,
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
+        let ours = self.attempt.as_ref().is_some_and(|attempt| attempt.is_meant(cookies));
+        if !ours && !self.endpoint.is_under_way(&cookies) {
+            return Err(NotAccepted::UnknownCookies.into());
+        }
+        let Some(message) = self.reassembly.handle(datagram, now)? else { return Ok(()) };
+        let (header, _) = header::split(&message)?;
+        // Nothing is in pieces twice.
+        if header.next_payload == PayloadKind::FRAGMENT || Cookies::of(&header) != cookies {
+            return Err(NotAccepted::Unexpected.into());
+        }
+        self.handle_datagram(source, local, &message, now)
     }
 
     /// The network said that the peer cannot be reached: anybody can say that, and it only shortens
@@ -284,7 +317,32 @@ impl Peer {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        if let Some(piece) = self.pieces.pop_front() {
+            return Some(piece);
+        }
+        let transmit = self.transmits.pop_front()?;
+        if !self.understands_fragments(&transmit.payload) {
+            return Some(transmit);
+        }
+        self.messages_sent = self.messages_sent.wrapping_add(1).max(1);
+        let Ok(pieces) = fragmentation::datagrams(transmit.payload.clone(), self.messages_sent)
+        else {
+            return Some(transmit);
+        };
+        let pieces = pieces.into_iter();
+        self.pieces = pieces.map(|payload| Transmit { payload, ..transmit.clone() }).collect();
+        self.pieces.pop_front()
+    }
+
+    /// Whether the peer of the exchange that `message` belongs to has said so.
+    fn understands_fragments(&self, message: &[u8]) -> bool {
+        let Ok((header, _)) = header::split(message) else { return false };
+        let cookies = Cookies::of(&header);
+        let session = self.endpoint.session(&cookies);
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.is_meant(cookies));
+        session.is_some_and(|session| fragmentation::is_understood(session.sa().peer_vendor_ids()))
+            || attempt
+                .is_some_and(|attempt| fragmentation::is_understood(attempt.peer_vendor_ids()))
     }
 
     pub fn poll_event(&mut self) -> Option<PeerEvent> {

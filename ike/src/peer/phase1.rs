@@ -10,6 +10,7 @@ use crate::session::Session;
 use crate::time::BootTime;
 use crate::wire::header::Header;
 use crate::wire::registry::{ExchangeType, NotifyType};
+use crate::wire::vendor::VendorId;
 
 /// Main mode under way.
 #[derive(Debug)]
@@ -27,6 +28,10 @@ pub(super) struct Attempt {
 impl Attempt {
     pub(super) fn is_meant(&self, cookies: Cookies) -> bool {
         self.initiator.cookie() == cookies.initiator
+    }
+
+    pub(super) fn peer_vendor_ids(&self) -> &[VendorId] {
+        self.initiator.peer_vendor_ids()
     }
 
     pub(super) fn at(&self) -> BootTime {

@@ -71,6 +71,11 @@ impl MainModeKeys {
         self.negotiated.transform.authentication
     }
 
+    /// What the peer has stated.
+    pub(super) fn peer_vendor_ids(&self) -> &[VendorId] {
+        &self.negotiated.peer_vendor_ids
+    }
+
     /// SAi_b, the body of the initiator's SA payload.
     pub(super) fn offer(&self) -> &[u8] {
         &self.negotiated.sai_b

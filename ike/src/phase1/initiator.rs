@@ -95,6 +95,15 @@ impl Initiator {
         }
     }
 
+    /// What the responder has stated so far.
+    pub fn peer_vendor_ids(&self) -> &[VendorId] {
+        match self {
+            Self::ExpectSa(_) => &[],
+            Self::ExpectKe(state) => &state.negotiated.peer_vendor_ids,
+            Self::ExpectAuth(state) => state.keys.peer_vendor_ids(),
+        }
+    }
+
     /// Takes the responder's next message.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ use crate::config::{Credential, Identity, Phase1Policy, Phase1Transform};
 use crate::crypto::{KeyPair, PublicValue, SeededRng};
 use crate::dead_peer_detection;
 use crate::error::{Error, PeerIncompatible, PeerMisbehaved};
+use crate::fragmentation;
 use crate::wire::header::Cookie;
 use crate::wire::registry::Doi;
 use crate::wire::sa::SecurityAssociation;
@@ -88,7 +89,9 @@ fn known(vendor_ids: Vec<VendorId>) -> Vec<VendorId> {
     let detects = |id: &&VendorId| id.0 == dead_peer_detection::VENDOR_ID;
     let clusters = |id: &&VendorId| id.0.starts_with(CLUSTER);
     let first = vendor_ids.iter().find(detects).into_iter();
-    first.chain(vendor_ids.iter().find(clusters)).cloned().collect()
+    let fragments = |id: &&VendorId| fragmentation::is_understood(core::slice::from_ref(*id));
+    let others = vendor_ids.iter().find(clusters).into_iter();
+    first.chain(others).chain(vendor_ids.iter().find(fragments)).cloned().collect()
 }
 
 /// The policy for a domain of interpretation.

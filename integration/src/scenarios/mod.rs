@@ -223,6 +223,12 @@ pub const ALL: &[Scenario] = &[
         play: tunnels::play,
     },
     Scenario {
+        name: "tunnel-certificates",
+        about: "tunnels with certificates and strongSwan: every kind of key, both roles, who is refused",
+        ordinary: false,
+        play: tunnel_certificates::play,
+    },
+    Scenario {
         name: "sabotage",
         about: "breaks the lab on purpose: the matching statement must fail",
         ordinary: false,

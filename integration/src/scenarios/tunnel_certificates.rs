@@ -1,7 +1,8 @@
 //! Tunnels whose ends have certificates, with strongSwan: every kind of key in both roles, and who
 //! is refused.
 
-use super::tunnels::{Play, socket};
+use super::Context;
+use super::tunnels::{Play, play_with, socket};
 use crate::lab::certificates::{Certificates, Fault};
 use crate::lab::topology::{HA, HB_ADDRESS};
 use crate::report::narrative::{Finding, Narrative};
@@ -29,7 +30,14 @@ struct Hosts<'h> {
 
 const LISTS: (&str, &str) = ("empty.crl", "empty.crl");
 
-pub(super) fn play(play: &mut Play<'_>, narrative: &mut Narrative) {
+pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+    play_with(context, narrative, |play, narrative| {
+        chapters(play, narrative);
+        Ok(())
+    })
+}
+
+fn chapters(play: &mut Play<'_>, narrative: &mut Narrative) {
     narrative.chapter("Certificates in the place of the key");
     let certificates = match Certificates::new(&play.lab.file("certificates")) {
         Ok(certificates) => certificates,

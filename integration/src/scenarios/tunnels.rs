@@ -115,6 +115,23 @@ pub(super) struct Play<'l> {
 
 /// Plays everything with one agent and one charon: each change is a reload.
 pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
+    play_with(context, narrative, |play, narrative| {
+        play.agreements(narrative);
+        play.modes(narrative);
+        play.rekeys(narrative);
+        play.mishaps(narrative);
+        play.beside_other_software(narrative)?;
+        play.refusals(narrative);
+        Ok(())
+    })
+}
+
+/// Plays `chapters` between the start of both daemons and their end.
+pub(super) fn play_with(
+    context: &Context,
+    narrative: &mut Narrative,
+    chapters: impl FnOnce(&mut Play<'_>, &mut Narrative) -> Result<()>,
+) -> Result<()> {
     narrative.chapter("The agent on g1, strongSwan's charon on g2");
     let mut lab = context.build(Plan::default())?;
     let charon = StrongSwan::start(G2, &lab.file(""))?;
@@ -130,13 +147,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     )?;
     let moment = lab.now()?;
     let mut play = Play { lab: &mut lab, agent, charon };
-    play.agreements(narrative);
-    play.modes(narrative);
-    play.rekeys(narrative);
-    play.mishaps(narrative);
-    play.beside_other_software(narrative)?;
-    play.refusals(narrative);
-    super::tunnel_certificates::play(&mut play, narrative);
+    chapters(&mut play, narrative)?;
     let Play { agent, charon, .. } = play;
     narrative.state("nothing-clear", "meanwhile no clear packet of the networks crossed", || {
         let crossed = lab.core_since(moment)?;

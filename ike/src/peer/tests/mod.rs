@@ -2,6 +2,7 @@
 //! what they say.
 
 mod exchanges;
+mod fragments;
 mod network;
 mod private_use;
 
