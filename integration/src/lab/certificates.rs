@@ -91,7 +91,6 @@ impl Certificates {
     /// # Errors
     /// When files cannot be written.
     pub fn install(&self, host: &str, list: &str, directory: &Path) -> Result<()> {
-        let _ = fs::remove_dir_all(directory);
         for (folder, name) in [
             ("x509", format!("{host}.crt")),
             ("x509ca", "ca.crt".to_owned()),
@@ -99,6 +98,7 @@ impl Certificates {
             ("private", format!("{host}.key")),
         ] {
             let folder = directory.join(folder);
+            let _ = fs::remove_dir_all(&folder);
             fs::create_dir_all(&folder)?;
             let target = match folder.ends_with("x509") {
                 true => folder.join("host.crt"),

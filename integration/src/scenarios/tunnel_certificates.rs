@@ -134,7 +134,7 @@ fn change(
     hosts: &Hosts<'_>,
     start: &str,
 ) -> Result<()> {
-    certificates.install(hosts.theirs, hosts.their_list, &play.charon.credentials())?;
+    certificates.install(hosts.theirs, hosts.their_list, play.charon.credentials())?;
     let ours = format!(
         "control-socket = \"{}\"\n\n{}\n[[gateway]]\nname = \"lab\"\nhash = [\"{}\"]\n\n[[tunnel]]\n\
          name = \"site\"\ngateway = \"lab\"\nlocal-address = \"10.0.1.1\"\npeer = \"10.0.2.1\"\n\

@@ -133,10 +133,10 @@ impl StrongSwan {
         Ok(())
     }
 
-    /// Where it reads certificates (`x509`, `x509ca`), revocation lists (`x509crl`) and keys
+    /// Where it reads, beside its configuration, certificates (`x509`, `x509ca`), revocation lists (`x509crl`) and keys
     /// (`private`).
-    pub fn credentials(&self) -> PathBuf {
-        self.directory.join("swanctl")
+    pub fn credentials(&self) -> &Path {
+        &self.directory
     }
 
     /// Its SAs in its own words.
@@ -154,10 +154,7 @@ impl StrongSwan {
     pub fn swanctl(&self, arguments: &[&str]) -> Result<Output> {
         let uri = uri(&self.directory);
         let (command, rest) = arguments.split_first().context("swanctl without a command")?;
-        let mut swanctl =
-            self.node.command("swanctl", &[&[*command, "--uri", &uri], rest].concat());
-        swanctl.env("SWANCTL_DIR", self.credentials());
-        swanctl.output().context("swanctl")
+        self.node.output("swanctl", &[&[*command, "--uri", &uri], rest].concat())
     }
 
     /// The last lines of its log.
