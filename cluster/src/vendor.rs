@@ -5,7 +5,8 @@ use ike::wire::vendor::{CLUSTER, VendorId};
 /// Version of the protocol: raised when octets or behaviour change so that both sides must know.
 pub const VERSION: u8 = 1;
 
-/// What a server states in phase 1: a name, two zeros, the version, a zero. Without it no cluster message is taken from a peer.
+/// What a server states in phase 1: a name, two zeros, the version, a zero. Without it no cluster
+/// message is taken from a peer.
 pub fn vendor_id() -> VendorId {
     VendorId([CLUSTER, &[0, 0, VERSION, 0]].concat())
 }

@@ -24,8 +24,8 @@ const PEACE: u64 = 300_000;
 const DEAD: u64 = 50_000;
 const WAIT: u64 = 60_000;
 const PERIOD: u64 = 5_000;
-/// Members get a push three times, and send with its keys after this delay: longer than a commit and
-/// a push take where every other copy is lost.
+/// Members get a push three times, and send with its keys after this delay: longer than a commit
+/// and a push take where every other copy is lost.
 const ACTIVATION: u64 = 60_000;
 /// No message is lost more often than this in a row.
 const LOST_IN_A_ROW: u32 = 1;

@@ -1,5 +1,5 @@
-//! A root server and its sub-servers, end to end: phase 1 between them, cluster-init, cluster-update,
-//! members at each of them.
+//! A root server and its sub-servers, end to end: phase 1 between them, cluster-init,
+//! cluster-update, members at each of them.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 

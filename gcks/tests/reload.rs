@@ -518,7 +518,8 @@ fn a_signing_key_of_another_kind_in_the_file_is_told_of() {
     assert_eq!((lab.pulls(), lab.world.splits.as_slice()), (vec![1, 1, 1], &[][..]));
 }
 
-/// Members join where their KEK said: the path of pushes changes with the next KEK, as the log says.
+/// Members join where their KEK said: the path of pushes changes with the next KEK, as the log
+/// says.
 #[test]
 fn another_multicast_path_is_that_of_the_next_kek() {
     let multicast = "transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\n\

@@ -356,8 +356,8 @@ fn keys_age_over_a_reboot() {
     assert_eq!(restore(90_000).2, 0, "and its members come by themselves");
 }
 
-/// A boot with a clock that is far ahead, two days here, is no reason to end keys that members hold:
-/// if it is right nobody holds them, and the group comes together under the same keys.
+/// A boot with a clock that is far ahead, two days here, is no reason to end keys that members
+/// hold: if it is right nobody holds them, and the group comes together under the same keys.
 #[test]
 fn a_clock_far_ahead_ends_no_group() {
     let booted = |settings: &str, tek: &str, elapsed, certain| {

@@ -2,9 +2,9 @@
 //!
 //! Members without it discard packets that have the header, and members with it discard packets
 //! that lack it (§2.3). The numbers of its GAP attributes were never assigned, so that a key server
-//! which demands it is known by its vendor ID and a GAP attribute that is not understood. The vendor
-//! ID comes in phase 1 and counts for the pushes of the rekey SA as well, which has no phase 1 of
-//! its own; a push may also repeat it.
+//! which demands it is known by its vendor ID and a GAP attribute that is not understood. The
+//! vendor ID comes in phase 1 and counts for the pushes of the rekey SA as well, which has no phase
+//! 1 of its own; a push may also repeat it.
 
 use ike::wire::vendor::VendorId;
 

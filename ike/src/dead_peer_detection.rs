@@ -7,9 +7,9 @@
 //!
 //! Each side asks when it wants to know and counts its own questions; both states are independent.
 //! The two messages are Informational exchanges of their own, whose identifiers the
-//! [`Session`](crate::session::Session) uses up. That keeps our own questions and answers, sent back
-//! by somebody else, from being taken for the peer's; the numbers keep recorded ones of the peer's
-//! from counting again.
+//! [`Session`](crate::session::Session) uses up. That keeps our own questions and answers, sent
+//! back by somebody else, from being taken for the peer's; the numbers keep recorded ones of the
+//! peer's from counting again.
 
 use core::time::Duration;
 
@@ -23,8 +23,8 @@ use crate::wire::vendor::VendorId;
 #[cfg(test)]
 mod tests;
 
-/// What a side sends in phase 1 that answers questions (RFC 3706 §5.1), version 1.0. Neither may ask
-/// a peer that has not sent it.
+/// What a side sends in phase 1 that answers questions (RFC 3706 §5.1), version 1.0. Neither may
+/// ask a peer that has not sent it.
 pub const VENDOR_ID: [u8; 16] = [
     0xaf, 0xca, 0xd7, 0x13, 0x68, 0xa1, 0xf1, 0xc9, 0x6b, 0x86, 0x96, 0xfc, 0x77, 0x57, 0x01, 0x00,
 ];
@@ -258,8 +258,8 @@ impl DeadPeerDetection {
     }
 }
 
-/// A question or an answer (RFC 3706 §5.3). The DOI is the IPsec one, whatever the ISAKMP SA is for:
-/// the types are its own.
+/// A question or an answer (RFC 3706 §5.3). The DOI is the IPsec one, whatever the ISAKMP SA is
+/// for: the types are its own.
 fn notification(sa: &IsakmpSa, kind: NotifyType, number: u32) -> Notification {
     Notification {
         doi: Doi::IPSEC,

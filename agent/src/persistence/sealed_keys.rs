@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Keys that have ended or were deleted are left out. Points in time of another boot are moved over
-//! by the wall clock, which never makes a lifetime longer: a clock that shows a time before the state
-//! was written is refused.
+//! by the wall clock, which never makes a lifetime longer: a clock that shows a time before the
+//! state was written is refused.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

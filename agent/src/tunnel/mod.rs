@@ -1,8 +1,8 @@
 //! Site-to-site tunnels: one value that owns them all, without clock, sockets or kernel.
 //!
-//! After every `handle_*` and command, log [`Tunnels::poll_event`], put [`Tunnels::add_to`] into the
-//! kernel if [`Tunnels::take_changed`], and only then send [`Tunnels::poll_transmit`]: an SA that
-//! the peer may send on is in the kernel before the message leaves that tells it so.
+//! After every `handle_*` and command, log [`Tunnels::poll_event`], put [`Tunnels::add_to`] into
+//! the kernel if [`Tunnels::take_changed`], and only then send [`Tunnels::poll_transmit`]: an SA
+//! that the peer may send on is in the kernel before the message leaves that tells it so.
 
 mod child_sa;
 mod kernel;

@@ -1,9 +1,9 @@
 //! The octets of GDOI (RFC 6407), on those of ISAKMP and IKEv1 in [`ike::wire`].
 //!
-//! Decoding goes in stages, each with its own error: [`ike::wire::header::split`] checks the header of a
-//! datagram, [`ike::wire::chain::walk`] cuts clear or decrypted octets into payloads,
-//! [`RawPayload::read`](ike::wire::RawPayload::read) makes one payload a struct. Raw spans stay at hand, because HASH and
-//! SIG cover the octets as received.
+//! Decoding goes in stages, each with its own error: [`ike::wire::header::split`] checks the header
+//! of a datagram, [`ike::wire::chain::walk`] cuts clear or decrypted octets into payloads,
+//! [`RawPayload::read`](ike::wire::RawPayload::read) makes one payload a struct. Raw spans stay at
+//! hand, because HASH and SIG cover the octets as received.
 //!
 //! ```text
 //! datagram -> Header + body -> [decrypt] -> Chain of RawPayload -> typed payloads

@@ -54,8 +54,8 @@ pub struct CertificateCredential {
     trust: Trust,
 }
 
-/// A certificate of a peer that was verified up to an authority. Its key still has to prove that the
-/// peer is its owner.
+/// A certificate of a peer that was verified up to an authority. Its key still has to prove that
+/// the peer is its owner.
 #[derive(Debug)]
 pub struct PeerCertificate {
     certificate: x509_cert::Certificate,

@@ -72,5 +72,6 @@ impl PeerConfig {
 /// Half-open exchanges with one peer: whoever forges its address must not cost more.
 const HALF_OPEN: usize = 16;
 
-/// ISAKMP SAs with one peer: one, the one that replaces it, and those that both sides began at once.
+/// ISAKMP SAs with one peer: one, the one that replaces it, and those that both sides began at
+/// once.
 const ESTABLISHED: usize = 8;

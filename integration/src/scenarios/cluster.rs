@@ -1,5 +1,5 @@
-//! A cluster: a root server that no member knows, two sub-servers, a member at each of them. Servers
-//! come and go under traffic, and no packet is lost or leaves in clear.
+//! A cluster: a root server that no member knows, two sub-servers, a member at each of them.
+//! Servers come and go under traffic, and no packet is lost or leaves in clear.
 
 use super::{Context, close, registered};
 use crate::lab::Lab;

@@ -236,8 +236,8 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// Plays the named scenarios, or the ordinary ones, and the sabotage where it is asked for; true when
-/// every statement held.
+/// Plays the named scenarios, or the ordinary ones, and the sabotage where it is asked for; true
+/// when every statement held.
 ///
 /// # Errors
 /// When a name is unknown.

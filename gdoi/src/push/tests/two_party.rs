@@ -1,5 +1,5 @@
-//! The key server's side and the member's with each other: every key kind, signature encoding and kind of
-//! content.
+//! The key server's side and the member's with each other: every key kind, signature encoding and
+//! kind of content.
 
 use super::*;
 use crate::lkh::KeyTree;

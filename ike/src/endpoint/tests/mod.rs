@@ -339,8 +339,8 @@ fn another_policy_ends_the_sas_of_its_domain_alone() {
     assert_eq!(pair.endpoint.reconfigure(config), [address(1)]);
 }
 
-/// Who answers questions of dead peer detection says so in phase 1, and is heard even by an endpoint
-/// that kept nothing of message 1 (RFC 3706 §5.1).
+/// Who answers questions of dead peer detection says so in phase 1, and is heard even by an
+/// endpoint that kept nothing of message 1 (RFC 3706 §5.1).
 #[test]
 fn vendor_ids_reach_the_other_side() {
     let detects = Mode::On.vendor_ids();
