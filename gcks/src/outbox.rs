@@ -60,11 +60,13 @@ impl Outbox {
         self.ready.retain(|outgoing| outgoing.is_push);
     }
 
-    /// The next datagram to send. `is_written` tells whether no batch is on its way.
+    /// The next datagram to send. `is_written` tells whether no batch is on its way, `may_push`
+    /// whether it is a push's turn.
     pub fn next<E: Entropy>(
         &mut self,
         key_server: &mut KeyServer<E>,
         is_written: bool,
+        may_push: bool,
     ) -> Option<Outgoing> {
         if let Some(outgoing) = self.ready.pop_front() {
             return Some(outgoing);
@@ -74,7 +76,8 @@ impl Outbox {
         }
         let (is_push, transmit) = match key_server.poll_answer() {
             Some(answer) => (false, answer),
-            None => (true, key_server.poll_push()?),
+            None if may_push => (true, key_server.poll_push()?),
+            None => return None,
         };
         let path = key_server.multicast_path(&transmit);
         Some(Outgoing { transmit, path, is_push })

@@ -16,10 +16,7 @@ use crate::config::MulticastPath;
 
 /// Datagrams that wait for the loop. What does not fit stays in the kernel's buffer, and is dropped
 /// there in a flood.
-const QUEUE: usize = 256;
-
-/// Room that the kernel is asked for, for datagrams that arrive during a computation.
-const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+const QUEUE: usize = 1024;
 
 /// A datagram as it came in.
 #[derive(Debug)]
@@ -41,12 +38,12 @@ pub struct Network {
 }
 
 impl Network {
-    /// Binds every address. Needs a running tokio runtime.
+    /// Binds every address, and asks for a receive buffer of so many octets for each. Needs a running tokio runtime.
     ///
     /// # Errors
     /// The first address that cannot be bound; none is bound then.
-    pub fn bind(listen: &[SocketAddr]) -> Result<Self, BindError> {
-        Self::bind_by(listen, Socket::bind)
+    pub fn bind(listen: &[SocketAddr], buffer: u32) -> Result<Self, BindError> {
+        Self::bind_by(listen, buffer, Socket::bind)
     }
 
     /// As [`Network::bind`], also addresses that this machine does not have yet: one that moves
@@ -55,12 +52,13 @@ impl Network {
     ///
     /// # Errors
     /// As for [`Network::bind`].
-    pub fn bind_ahead(listen: &[SocketAddr]) -> Result<Self, BindError> {
-        Ok(Self { continues: true, ..Self::bind_by(listen, Socket::bind_ahead)? })
+    pub fn bind_ahead(listen: &[SocketAddr], buffer: u32) -> Result<Self, BindError> {
+        Ok(Self { continues: true, ..Self::bind_by(listen, buffer, Socket::bind_ahead)? })
     }
 
     fn bind_by(
         listen: &[SocketAddr],
+        buffer: u32,
         bind: impl Fn(SocketAddr) -> Result<Socket, BindError>,
     ) -> Result<Self, BindError> {
         let sockets = listen
@@ -70,7 +68,7 @@ impl Network {
         let (sender, queue) = mpsc::channel(QUEUE);
         let mut receivers = JoinSet::new();
         for socket in &sockets {
-            socket.reserve_receive_buffer(RECEIVE_BUFFER);
+            socket.reserve_receive_buffer(usize::try_from(buffer).unwrap_or(usize::MAX));
             receivers.spawn(receive(Arc::clone(socket), sender.clone()));
         }
         Ok(Self { sockets, receivers, queue, continues: false })

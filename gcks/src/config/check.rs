@@ -108,6 +108,7 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         identity: file.identity.map(|identity| identity.value),
         phase1,
         limits: limits(&file.limits),
+        receive_buffer: file.limits.receive_buffer,
         members: members.into_iter().collect::<Option<_>>()?,
         servers: servers.into_iter().collect::<Option<_>>()?,
         most_members: file.limits.members.as_ref().map(|most| number(most.value)),

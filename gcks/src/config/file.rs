@@ -27,6 +27,9 @@ use crate::config::tek_algorithm::{Encryption, Integrity};
 /// UDP port of GDOI (RFC 6407 §2.2).
 const PORT: u16 = 848;
 
+/// Default size of a receive buffer.
+const RECEIVE_BUFFER: u32 = 4 * 1024 * 1024;
+
 /// Default lifetime of a TEK.
 pub(super) const TEK_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -198,6 +201,10 @@ options! {
         /// retransmit.
         pub(super) computations: u32 =
             value("computations", usual(|limits| limits.computations)).within(1..=1_000_000);
+        /// Octets of datagrams that the kernel is asked to keep for each listening address while
+        /// the server computes. It grants what net.core.rmem_max allows.
+        pub(super) receive_buffer: u32 = value("receive-buffer", RECEIVE_BUFFER)
+            .within(65_536..=268_435_456).applies(Applies::Restart);
         /// Established ISAKMP SAs at a time.
         pub(super) established: u32 =
             value("established", usual(|limits| limits.established)).within(1..=1_000_000);

@@ -19,6 +19,7 @@ pub struct Fixed {
     listen: Vec<SocketAddr>,
     state_directory: PathBuf,
     keep_state: bool,
+    receive_buffer: u32,
     state_key: Option<Secret>,
     servers: Vec<Server>,
     /// By the name of the group.
@@ -34,6 +35,7 @@ impl Fixed {
             listen: config.listen.clone(),
             state_directory: config.state_directory.clone(),
             keep_state: config.keep_state,
+            receive_buffer: config.receive_buffer,
             state_key: config.state_key.as_ref().map(Secret::duplicate),
             servers: config.servers.clone(),
             clusters: clusters(config),
@@ -55,6 +57,11 @@ impl Fixed {
         add("state-directory", path(&self.state_directory), path(&file.state_directory));
         let truth = |value: bool| value.to_string();
         add("keep-state", truth(self.keep_state), truth(file.keep_state));
+        add(
+            "limits.receive-buffer",
+            self.receive_buffer.to_string(),
+            file.limits.receive_buffer.to_string(),
+        );
         let addresses =
             |listen: &mut dyn Iterator<Item = String>| listen.collect::<Vec<_>>().join(", ");
         add(
@@ -69,6 +76,7 @@ impl Fixed {
         file.listen = listen.map(|value| Located { value, place: place.clone() }).collect();
         file.port = port;
         file.keep_state = self.keep_state;
+        file.limits.receive_buffer = self.receive_buffer;
         file.control_socket.clone_from(&self.control_socket);
         file.state_directory.clone_from(&self.state_directory);
         changes

@@ -47,6 +47,8 @@ pub struct Config {
     pub phase1: Phase1Policy,
     /// Bounds on work for strangers.
     pub limits: Limits,
+    /// Octets of datagrams that may wait at each address.
+    pub receive_buffer: u32,
     /// Where state and signing keys are kept.
     pub state_directory: PathBuf,
     /// Whether the state is kept across a restart.

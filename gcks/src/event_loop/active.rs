@@ -26,9 +26,11 @@ use crate::writer::Writer;
 /// Datagrams that are handled before their answers leave.
 const BATCH: usize = 64;
 
-/// Datagrams that are sent before those that have arrived are received: a push to thousands of
-/// members must not overflow the receive buffer with their acknowledgements.
+/// Datagrams of pushes that are sent at a time, and the pause after them: acknowledgements of
+/// thousands of members arrive as fast as the pushes left, and must not overflow the receive buffer
+/// that Linux grants by default, which has room for some 500.
 const PORTION: usize = 64;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(4);
 
 /// How often certificates are looked at.
 const CERTIFICATE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -61,7 +63,7 @@ pub(super) async fn run(host: &mut Host, turn: Turn) -> anyhow::Result<End> {
         held_answers: Vec::new(),
         outbox: Outbox::default(),
         workers: Workers::start()?,
-        has_more_to_send: false,
+        resumes_at: None,
         end: None,
         problems: Vec::new(),
         next_look: clock::now(),
@@ -72,8 +74,9 @@ pub(super) async fn run(host: &mut Host, turn: Turn) -> anyhow::Result<End> {
     active.save();
     loop {
         let writer = active.writer.as_ref().and_then(Writer::poll_timeout);
-        let deadline = active.key_server.poll_timeout().into_iter().chain(writer);
-        let deadline = deadline.chain([active.next_look]).min();
+        let deadlines = [active.key_server.poll_timeout(), writer, active.resumes_at];
+        let deadlines = deadlines.into_iter().flatten();
+        let deadline = deadlines.chain([active.next_look]).min();
         let written = async {
             match &mut active.writer {
                 Some(writer) => writer.next().await,
@@ -94,8 +97,6 @@ pub(super) async fn run(host: &mut Host, turn: Turn) -> anyhow::Result<End> {
                     active.handle_datagram(received.source, received.local, &received.octets);
                 }
             }
-            // The receivers have their turn between two portions.
-            () = tokio::task::yield_now(), if active.has_more_to_send => {}
         }
         if let Some(end) = active.end.take() {
             network.close();
@@ -106,6 +107,8 @@ pub(super) async fn run(host: &mut Host, turn: Turn) -> anyhow::Result<End> {
         active.save();
         active.send(&network);
         active.host.feed_watchdog();
+        // The receivers have their turn: what they do not take fills the kernel's buffer.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -123,8 +126,8 @@ struct Active<'h> {
     held_answers: Vec<(Call, Response)>,
     outbox: Outbox,
     workers: Workers,
-    /// Whether the last portion was not all.
-    has_more_to_send: bool,
+    /// When the next portion of pushes is due, if the last one was not all.
+    resumes_at: Option<BootTime>,
     end: Option<End>,
     /// What has been told to be wrong with certificates.
     problems: Vec<String>,
@@ -341,9 +344,8 @@ impl Active<'_> {
         }
     }
 
-    /// Sends a portion of what waits.
+    /// Sends what waits, of pushes a portion.
     fn send(&mut self, network: &Network) {
-        self.has_more_to_send = false;
         let now = clock::now();
         let is_late = self.writer.as_ref().is_some_and(|writer| writer.is_late(now));
         if is_late || !self.may_send(now) {
@@ -351,17 +353,25 @@ impl Active<'_> {
             self.key_server.discard_answers();
             self.outbox.discard_answers();
         }
-        for sent in 0.. {
-            if sent == PORTION {
-                self.has_more_to_send = true;
-                return;
-            }
+        if self.resumes_at.is_some_and(|at| at <= now) {
+            self.resumes_at = None;
+        }
+        let mut left = if self.resumes_at.is_some() { 0 } else { PORTION };
+        loop {
             // Asked for each: the process may have been stopped at any time.
             if !self.may_send(clock::now()) {
                 return;
             }
             let is_written = self.writer.as_ref().is_none_or(Writer::is_idle);
-            let Some(outgoing) = self.outbox.next(&mut self.key_server, is_written) else { return };
+            let may_push = is_written && left > 0;
+            let next = self.outbox.next(&mut self.key_server, is_written, may_push);
+            let Some(outgoing) = next else { return };
+            if outgoing.is_push {
+                left = left.saturating_sub(1);
+                if left == 0 {
+                    self.resumes_at = Some(now + PAUSE);
+                }
+            }
             if let Err(error) = network.send(&outgoing.transmit, &outgoing.path)
                 && let Some(pass) = self.host.limiter.admit("cannot-send", clock::now())
             {

@@ -47,7 +47,7 @@ pub(super) async fn run(host: &mut Host, config: Option<Config>) -> anyhow::Resu
 }
 
 fn alone(config: Config, now: BootTime) -> anyhow::Result<Turn> {
-    let network = Network::bind(&config.listen)?;
+    let network = Network::bind(&config.listen, config.receive_buffer)?;
     let keys = crate::group::signing_key::load_all(&config.groups)?;
     let opened = config.keep_state.then(|| persistence::open(&config, None)).transpose()?;
     let (key_server, writer) = persistence::start(config, &keys, opened, now)?;
@@ -71,7 +71,7 @@ impl<'h> Standby<'h> {
     fn new(host: &'h mut Host, config: Option<Config>) -> anyhow::Result<Self> {
         match &config {
             // An address that another program has is better known now.
-            Some(config) => drop(Network::bind_ahead(&config.listen)?),
+            Some(config) => drop(Network::bind_ahead(&config.listen, config.receive_buffer)?),
             None => host.loader.ask(Asked::Check { call: None }),
         }
         let stands_at = Some(clock::now());
@@ -159,9 +159,9 @@ impl<'h> Standby<'h> {
         opened: anyhow::Result<(SigningKeys, Opened)>,
     ) -> Option<Turn> {
         let (term, _) = self.opening.take()?;
-        let listen = config.listen.clone();
+        let (listen, buffer) = (config.listen.clone(), config.receive_buffer);
         let started = opened.and_then(|(keys, opened)| {
-            let network = Network::bind_ahead(&listen)?;
+            let network = Network::bind_ahead(&listen, buffer)?;
             Ok((network, keys, opened))
         });
         let started = match started {
