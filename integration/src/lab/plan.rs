@@ -1,5 +1,6 @@
 //! The plan of one run, and the configuration files both daemons get from it.
 
+use crate::lab::peers::etcd;
 use crate::lab::topology::{PROTECTED, SERVERS, server_address};
 use std::fmt::Write;
 use std::path::Path;
@@ -67,6 +68,8 @@ pub struct Rekey {
     pub key_hierarchy: bool,
     /// Whether the server seals its state and goes on from it after a restart.
     pub sealed: bool,
+    /// Whether the servers share one state in etcd.
+    pub etcd: bool,
 }
 
 /// Where multicast pushes go.
@@ -86,6 +89,7 @@ impl Default for Rekey {
             deactivation_seconds: 6,
             key_hierarchy: false,
             sealed: false,
+            etcd: false,
         }
     }
 }
@@ -252,11 +256,17 @@ pub fn server_file(plan: &Plan, position: usize, directory: &Path) -> String {
     if plan.rekey.is_some() {
         text.insert_str(0, &format!("state-directory = \"{directory}/{name}-state\"\n"));
     }
+    let is_shared = plan.rekey.as_ref().is_some_and(|rekey| rekey.etcd);
     let state = match plan.rekey.as_ref().is_some_and(|rekey| rekey.sealed) {
+        // Servers that share a state share its key.
+        true if is_shared => format!("state-key-file = \"{directory}/s1-state.key\"\n"),
         true => format!("state-key-file = \"{directory}/{name}-state.key\"\n"),
         false => String::from("keep-state = false\n"),
     };
     text.insert_str(0, &state);
+    if is_shared {
+        let _ = write!(text, "\n[etcd]\nname = \"{name}\"\nendpoints = {:?}\n", etcd::endpoints());
+    }
     let others = cluster_servers(plan, position);
     for other in others {
         // The key of a pair has the name of its sub-server.

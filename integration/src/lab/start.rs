@@ -251,6 +251,15 @@ impl Lab {
             .collect()
     }
 
+    /// A key server that runs.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn server(&self, position: usize) -> Result<&Daemon> {
+        let server = self.servers.get(position).and_then(Option::as_ref);
+        server.context("the server does not run")
+    }
+
     pub fn member(&self, position: usize) -> Option<&Daemon> {
         self.members.get(position)?.as_ref()
     }

@@ -26,6 +26,7 @@ mod open;
 mod probe;
 mod races;
 mod reboot;
+mod redundant_server;
 mod rekey;
 mod rekey_lost;
 mod removal;
@@ -185,6 +186,12 @@ pub const ALL: &[Scenario] = &[
         about: "a root server and two sub-servers: any order of starts, kills during a rekey, losses",
         ordinary: false,
         play: cluster::play,
+    },
+    Scenario {
+        name: "redundant-server",
+        about: "two key servers on three etcd servers: killed, stopped, without quorum",
+        ordinary: false,
+        play: redundant_server::play,
     },
     Scenario {
         name: "reboot",
