@@ -11,6 +11,7 @@ use agent::membership::local_interface::Interfaces;
 use agent::start::{configuration, serve};
 use anyhow::Context as _;
 use clap::Parser;
+use daemon::count;
 use tracing::warn;
 
 /// A GDOI group member (RFC 6407): registers with the first key server that answers, and the kernel
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     daemon::process::disable_core_dumps().context("core dumps cannot be turned off")?;
+    daemon::secrets::credentials_of_unit("/etc/gdoi-agent/psk");
     daemon::log::init(arguments.log.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -86,7 +88,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let config = config.filter(|config| can_be_blocked(config, &interfaces));
         if arguments.check {
             let Some(config) = config else { return Ok(ExitCode::FAILURE) };
-            println!("{}: {} group(s), no errors", source.path.display(), config.groups.len());
+            let groups = count(config.groups.len(), "group");
+            let tunnels = count(config.tunnels.len(), "tunnel");
+            println!("{}: no errors; {groups}, {tunnels}", source.path.display());
             return Ok(ExitCode::SUCCESS);
         }
         let Some(config) = config else {

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod configuration;
+mod count;
 pub mod entropy;
 pub mod limit;
 pub mod log;
@@ -14,3 +15,5 @@ pub mod replace;
 pub mod sealed;
 pub mod secrets;
 pub mod udp;
+
+pub use count::count;

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use ike::crypto::{Secret, SignatureError, SigningKey};
 use nix::libc;
@@ -88,12 +89,39 @@ pub enum SecretError {
     CredentialName { origin: SecretSource },
 }
 
+/// The directory that the daemon's unit loads as credentials, `LoadCredential=psk:DIRECTORY`.
+static UNIT: OnceLock<PathBuf> = OnceLock::new();
+
+/// What the unit loads where no service manager does: `--check` and a start by hand find the same
+/// keys. The file `g1` in it is the credential `psk_g1`.
+pub fn credentials_of_unit(directory: &str) {
+    UNIT.get_or_init(|| PathBuf::from(directory));
+}
+
+/// Where credentials come from.
+#[derive(Clone, Copy)]
+enum Credentials<'p> {
+    /// The directory that the service manager passed.
+    Passed(&'p Path),
+    /// Nobody passed one; this is what the unit loads.
+    Unit(&'p Path),
+    None,
+}
+
+fn credentials<T>(with: impl FnOnce(Credentials<'_>) -> T) -> T {
+    match (env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from), UNIT.get()) {
+        (Some(passed), _) => with(Credentials::Passed(&passed)),
+        (None, Some(unit)) => with(Credentials::Unit(unit)),
+        (None, None) => with(Credentials::None),
+    }
+}
+
 /// Reads a pre-shared key: all octets of the file but one newline at its end.
 ///
 /// # Errors
 /// The file is missing, not regular, open to others, empty or too long.
 pub fn read_pre_shared_key(origin: &SecretSource) -> Result<Secret, SecretError> {
-    read_from(origin, env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).as_deref())
+    credentials(|credentials| read_from(origin, credentials))
 }
 
 /// Reads the private key of a certificate: PKCS #8 as PEM or DER, without a passphrase.
@@ -101,8 +129,7 @@ pub fn read_pre_shared_key(origin: &SecretSource) -> Result<Secret, SecretError>
 /// # Errors
 /// The file is missing, not regular, open to others, or holds something else.
 pub fn read_private_key(origin: &SecretSource) -> Result<SigningKey, SecretError> {
-    let credentials = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let octets = octets_from(origin, credentials.as_deref(), LONGEST_PRIVATE_KEY)?;
+    let octets = credentials(|credentials| octets_from(origin, credentials, LONGEST_PRIVATE_KEY))?;
     let not_a_key = || SecretError::NotAPrivateKey { origin: origin.clone() };
     match octets.len() {
         0 => return Err(SecretError::Empty { origin: origin.clone() }),
@@ -138,8 +165,7 @@ pub fn read_private_key(origin: &SecretSource) -> Result<SigningKey, SecretError
 /// # Errors
 /// The file is missing, not regular, open to others, or of another length.
 pub fn read_aes_key(origin: &SecretSource) -> Result<Secret, SecretError> {
-    let credentials = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let octets = octets_from(origin, credentials.as_deref(), LONGEST)?;
+    let octets = credentials(|credentials| octets_from(origin, credentials, LONGEST))?;
     match octets.len() {
         16 | 32 => Ok(Secret::copy_from(&octets)),
         have => Err(SecretError::KeyLength { origin: origin.clone(), have }),
@@ -161,7 +187,7 @@ pub fn own_aes_key(path: &Path) -> Result<Secret, SecretError> {
     read_aes_key(&SecretSource::File(path.to_owned()))
 }
 
-fn read_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Secret, SecretError> {
+fn read_from(origin: &SecretSource, credentials: Credentials<'_>) -> Result<Secret, SecretError> {
     let octets = octets_from(origin, credentials, LONGEST)?;
     let mut key = octets.as_slice();
     if let Some(rest) = key.strip_suffix(b"\n") {
@@ -177,7 +203,7 @@ fn read_from(origin: &SecretSource, credentials: Option<&Path>) -> Result<Secret
 /// The octets of a secret, read at most slightly past the limit.
 fn octets_from(
     origin: &SecretSource,
-    credentials: Option<&Path>,
+    credentials: Credentials<'_>,
     longest: usize,
 ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let (path, forbidden_mode) = match origin {
@@ -187,15 +213,18 @@ fn octets_from(
             if name.is_empty() || name.contains('/') || name == "." || name == ".." {
                 return Err(SecretError::CredentialName { origin: origin.clone() });
             }
-            let Some(directory) = credentials else {
-                return Err(SecretError::NoCredentials {
-                    origin: origin.clone(),
-                    name: name.clone(),
-                });
-            };
-            // systemd admits the service's user by an access control list, whose mask shows as the
-            // group's mode bits; others have no access in any case.
-            (directory.join(name), 0o006)
+            match (credentials, name.strip_prefix("psk_")) {
+                // systemd admits the service's user by an access control list, whose mask shows as
+                // the group's mode bits; others have no access in any case.
+                (Credentials::Passed(directory), _) => (directory.join(name), 0o006),
+                (Credentials::Unit(directory), Some(file)) if directory.exists() => {
+                    (directory.join(file), 0o066)
+                }
+                _ => {
+                    let (origin, name) = (origin.clone(), name.clone());
+                    return Err(SecretError::NoCredentials { origin, name });
+                }
+            }
         }
     };
     let unreadable = |error: io::Error| {
@@ -346,14 +375,39 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         file(directory.path(), "branches", 0o440, b"key\n");
         let origin = SecretSource::Credential(String::from("branches"));
-        assert_eq!(read_from(&origin, Some(directory.path())).unwrap(), Secret::copy_from(b"key"));
-        let error = read_from(&origin, None).unwrap_err().to_string();
+        assert_eq!(
+            read_from(&origin, Credentials::Passed(directory.path())).unwrap(),
+            Secret::copy_from(b"key")
+        );
+        let error = read_from(&origin, Credentials::None).unwrap_err().to_string();
         assert!(error.contains("LoadCredential=branches:"), "{error}");
         for name in ["../branches", "", ".."] {
             let origin = SecretSource::Credential(name.to_owned());
-            let error = read_from(&origin, Some(directory.path())).unwrap_err();
+            let error = read_from(&origin, Credentials::Passed(directory.path())).unwrap_err();
             assert!(matches!(error, SecretError::CredentialName { .. }));
         }
+    }
+
+    /// From a shell there is no service manager: `--check` finds what the unit would load.
+    #[test]
+    fn without_a_service_manager_the_units_directory_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        file(directory.path(), "branches", 0o600, b"key\n");
+        let read = |name: &str, directory: &Path| {
+            let origin = SecretSource::Credential(name.to_owned());
+            read_from(&origin, Credentials::Unit(directory))
+        };
+        assert_eq!(read("psk_branches", directory.path()).unwrap(), Secret::copy_from(b"key"));
+        for (name, place) in [
+            ("branches", directory.path().to_owned()),
+            ("psk_branches", directory.path().join("missing")),
+        ] {
+            let error = read(name, &place).unwrap_err();
+            assert!(matches!(error, SecretError::NoCredentials { .. }), "{error}");
+        }
+        file(directory.path(), "open", 0o644, b"key");
+        let error = read("psk_open", directory.path()).unwrap_err();
+        assert!(matches!(error, SecretError::Exposed { .. }), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use daemon::count;
 use tracing::{error, warn};
 
 /// A GDOI (RFC 6407) key server.
@@ -40,7 +41,8 @@ fn main() -> ExitCode {
             println!("{}: warning: {warning}", arguments.config.display());
         }
         let (groups, members) = (loaded.value.groups.len(), loaded.value.members.len());
-        println!("{}: no errors; {groups} groups, {members} members", arguments.config.display());
+        let (groups, members) = (count(groups, "group"), count(members, "member"));
+        println!("{}: no errors; {groups}, {members}", arguments.config.display());
         return ExitCode::SUCCESS;
     }
     for warning in &loaded.warnings {
@@ -66,5 +68,6 @@ fn main() -> ExitCode {
 /// What comes before anything else, above all before a key is read.
 fn prepare(log: Option<&str>) -> anyhow::Result<()> {
     daemon::process::disable_core_dumps().context("core dumps cannot be turned off")?;
+    daemon::secrets::credentials_of_unit("/etc/gcks/psk");
     Ok(daemon::log::init(log)?)
 }

@@ -35,6 +35,7 @@ use crate::group::pending_pull::Acceptance;
 use crate::group::signing_key::SigningKeys;
 use crate::members::authorization::{Authorization, credentials};
 use crate::state::{self, Change, Name, Records, Stored};
+use daemon::count;
 use daemon::sealed::codec::{Clock, StateError};
 use delivery::Delivered;
 use event::Event;
@@ -358,10 +359,6 @@ impl<E: Entropy> KeyServer<E> {
 
     /// Groups and members in one line, for the service manager.
     pub fn summary(&self) -> String {
-        let count = |number: usize, what: &str| match number {
-            1 => format!("1 {what}"),
-            _ => format!("{number} {what}s"),
-        };
         format!("{}, {}", count(self.groups.len(), "group"), count(self.members.len(), "member"))
     }
 
