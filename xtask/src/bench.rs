@@ -89,6 +89,7 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
                 timeout: Duration::from_secs(3600),
                 force_machine: false,
                 kernel: Series::default(),
+                system: None,
                 minutes: None,
             })
         }
@@ -105,6 +106,7 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
                 timeout: Duration::from_secs(3600),
                 force_machine: false,
                 kernel: Series::default(),
+                system: None,
                 minutes: None,
             })
         }

@@ -69,6 +69,7 @@ pub(crate) fn run(lab: &Lab) -> Result<bool> {
         timeout: Duration::from_secs(lab.timeout.max(1) * 60),
         force_machine: lab.machine || lab.kernel.is_some(),
         kernel: lab.kernel.unwrap_or_default(),
+        system: None,
         minutes: lab.scenario.is_empty().then_some(MINUTES),
     })
 }

@@ -37,6 +37,18 @@ pub(crate) struct Job {
     pub force_machine: bool,
     /// The kernel that a machine boots.
     pub kernel: Series,
+    /// What stands in the place of this host's file system and of the lab.
+    pub system: Option<System>,
+}
+
+/// A system with a service manager of its own, in which a script runs.
+pub(crate) struct System {
+    /// Its file system, which is not changed.
+    pub root: PathBuf,
+    /// The script: it says `LAB-GUEST-READY RELEASE` first, and leaves its status in `status`.
+    pub script: PathBuf,
+    /// What it finds beside itself.
+    pub files: Vec<PathBuf>,
 }
 
 /// Runs the job in the right place; true when the lab ended with status 0.
@@ -72,7 +84,7 @@ pub(crate) fn play(job: &Job) -> Result<bool> {
     let directory = share(job)?;
     let hardware = accelerator::usable()?;
     if job.keep {
-        return interactive(&kernel, &directory, hardware);
+        return interactive(job, &kernel, &directory, hardware);
     }
     if hardware == Accelerator::Hardware {
         match boot(job, &kernel, &directory, hardware)? {
@@ -138,6 +150,20 @@ fn share(job: &Job) -> Result<PathBuf> {
     let directory =
         command::target_directory()?.join("lab").join(format!("run-{}", std::process::id()));
     let _ = fs::remove_dir_all(&directory);
+    if let Some(System { script, files, .. }) = &job.system {
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join("unit"), UNIT)?;
+        for file in files.iter().chain([script]) {
+            let name = file.file_name().context("a file without a name")?;
+            fs::copy(file, directory.join(name))
+                .with_context(|| format!("cannot read {}", file.display()))?;
+        }
+        fs::rename(
+            directory.join(script.file_name().unwrap_or_default()),
+            directory.join("guest"),
+        )?;
+        return Ok(directory);
+    }
     fs::create_dir_all(directory.join("bin"))?;
     for name in BINARIES {
         let source = match &job.lab {
@@ -165,16 +191,22 @@ fn share(job: &Job) -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// The job as a unit of a [`System`], on the console.
+const UNIT: &str = "[Unit]\nAfter=basic.target\n\n[Service]\nType=oneshot\nExecStart=/bin/bash \
+    /mnt/lab/guest\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/ttyS0\n\
+    TimeoutStartSec=infinity\n";
+
 enum Ended {
     Status(bool),
     /// The kernel printed nothing: virtualisation is there but does not work.
     Silent,
 }
 
-fn qemu(kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Command {
+fn qemu(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Command {
     let share = |path: &Path, tag: &str, more: &str| {
         format!("local,path={},mount_tag={tag},security_model=none{more}", path.display())
     };
+    let root = job.system.as_ref().map_or(Path::new("/"), |system| &system.root);
     let mut command = Command::new("qemu-system-x86_64");
     match accelerator {
         Accelerator::Hardware => command.args(["-accel", "kvm"]),
@@ -202,7 +234,7 @@ fn qemu(kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Command 
             "-append",
             &format!("console=ttyS0 panic=-1 quiet mitigations=off{}", accelerator.clock()),
         ])
-        .args(["-virtfs", &share(Path::new("/"), "root", ",readonly=on,multidevs=remap")])
+        .args(["-virtfs", &share(root, "root", ",readonly=on,multidevs=remap")])
         .args(["-virtfs", &share(directory, "lab", "")])
         .args(["-virtfs", &share(&kernel.tree, "kernel", ",readonly=on")]);
     command
@@ -221,7 +253,7 @@ fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) 
     );
     let messages = directory.join("qemu.log");
     let started = Instant::now();
-    let child = qemu(kernel, directory, accelerator)
+    let child = qemu(job, kernel, directory, accelerator)
         .args(["-serial", "stdio", "-monitor", "none"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -283,10 +315,15 @@ fn boot(job: &Job, kernel: &Kernel, directory: &Path, accelerator: Accelerator) 
 }
 
 /// The console is the terminal; the status still counts.
-fn interactive(kernel: &Kernel, directory: &Path, accelerator: Accelerator) -> Result<bool> {
+fn interactive(
+    job: &Job,
+    kernel: &Kernel,
+    directory: &Path,
+    accelerator: Accelerator,
+) -> Result<bool> {
     println!("xtask: booting {} under QEMU with this terminal as its console", kernel.package);
     println!("xtask: leave the machine with 'exit'; end it at once with Ctrl-A X");
-    command::run(qemu(kernel, directory, accelerator).args(["-serial", "mon:stdio"]))?;
+    command::run(qemu(job, kernel, directory, accelerator).args(["-serial", "mon:stdio"]))?;
     match status(directory)? {
         Ended::Status(ok) => Ok(ok),
         Ended::Silent => bail!("the machine never started"),

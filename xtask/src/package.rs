@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::kernel::{self, Series};
+use crate::machine::{self, Job, System};
 use crate::{command, lab, packages};
 
 /// The programs of the packages.
@@ -44,6 +47,9 @@ pub(crate) struct Package {
     /// Packages what has been built already.
     #[arg(long)]
     pub no_build: bool,
+    /// Installs, runs, upgrades and purges them in a machine with systemd as well.
+    #[arg(long)]
+    pub lab: bool,
 }
 
 /// Builds the packages and holds them against the rules of Debian; true when lintian has no error.
@@ -62,7 +68,50 @@ pub(crate) fn run(package: &Package) -> Result<bool> {
         println!("xtask: {}", file.display());
     }
     println!("xtask: lintian");
-    command::succeeds(Command::new("lintian").args(["--fail-on", "error"]).args(&made))
+    let sound =
+        command::succeeds(Command::new("lintian").args(["--fail-on", "error"]).args(&made))?;
+    Ok(sound && (!package.lab || play(binaries, made)?))
+}
+
+/// Plays the life of the packages on a router with systemd.
+fn play(binaries: PathBuf, made: Vec<PathBuf>) -> Result<bool> {
+    machine::play(&Job {
+        arguments: Vec::new(),
+        binaries,
+        lab: None,
+        keep: false,
+        timeout: Duration::from_secs(40 * 60),
+        minutes: Some("10 to 20"),
+        force_machine: true,
+        kernel: Series::default(),
+        system: Some(System {
+            root: debian()?,
+            script: command::workspace().join("integration/machine/packages"),
+            files: made,
+        }),
+    })
+}
+
+/// What a router has beside the least of Debian.
+const INCLUDE: &str =
+    "systemd,systemd-sysv,dbus,iproute2,nftables,iputils-ping,procps,kmod,openssl";
+
+/// A Debian 12 with systemd, made once.
+fn debian() -> Result<PathBuf> {
+    let root = kernel::cache_directory()?.join("debian-12-systemd");
+    if root.join("complete").exists() {
+        return Ok(root);
+    }
+    println!("xtask: making a Debian 12 with systemd (about 260 MB, once)");
+    let _ = fs::remove_dir_all(&root);
+    let mut debootstrap = Command::new("debootstrap");
+    debootstrap
+        .args(["--variant=minbase", &format!("--include={INCLUDE}"), "bookworm"])
+        .arg(&root)
+        .stdout(std::process::Stdio::null());
+    command::run(&mut debootstrap)?;
+    fs::write(root.join("complete"), "")?;
+    Ok(root)
 }
 
 /// The packages, in `results`, which is made anew.
