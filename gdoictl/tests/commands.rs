@@ -396,6 +396,8 @@ fn show_member() {
 fn show_server() {
     let server = || Response::Server(Box::new(server()));
     shows("server", server(), &["show", "server"]);
+    shows("server_kek", server(), &["show", "server", "kek"]);
+    shows("server_ipsec", server(), &["show", "server", "ipsec"]);
     shows("server_members", server(), &["show", "server", "members"]);
     shows("server_statistics", server(), &["show", "server", "statistics"]);
     shows("server_cluster", server(), &["show", "server", "cluster"]);

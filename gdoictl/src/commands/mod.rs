@@ -7,6 +7,8 @@ mod member_policy;
 mod reload;
 mod server;
 mod server_cluster;
+mod server_ipsec;
+mod server_kek;
 mod server_members;
 mod server_statistics;
 mod tunnel;
@@ -120,6 +122,10 @@ pub(crate) enum TunnelPart {
 /// Part of a key server.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum ServerPart {
+    /// What pushes come under, and their counters
+    Kek,
+    /// Keys of the data SAs
+    Ipsec,
     /// Registered members
     Members,
     /// Counters
@@ -228,6 +234,10 @@ fn server_part(
     match (part, json) {
         (None, false) => Ok(server::text(snapshot)),
         (None, true) => pretty(snapshot),
+        (Some(ServerPart::Kek), false) => Ok(server_kek::text(snapshot)),
+        (Some(ServerPart::Kek), true) => pretty(&server_kek::json(snapshot)),
+        (Some(ServerPart::Ipsec), false) => Ok(server_ipsec::text(snapshot)),
+        (Some(ServerPart::Ipsec), true) => pretty(&server_ipsec::json(snapshot)),
         (Some(ServerPart::Members), false) => Ok(server_members::text(snapshot)),
         (Some(ServerPart::Members), true) => pretty(&server_members::json(snapshot)),
         (Some(ServerPart::Statistics), false) => Ok(server_statistics::text(snapshot)),
