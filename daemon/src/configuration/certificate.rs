@@ -79,23 +79,17 @@ pub fn read_certificate(
             })
             .ok()
     });
-    let mut is_whole = true;
-    let mut all = |paths: &[Located<PathBuf>],
-                   read: &dyn Fn(&Located<PathBuf>) -> Option<Vec<Vec<u8>>>| {
-        let mut octets = Vec::new();
-        for path in paths {
-            match read(path) {
-                Some(mut more) => octets.append(&mut more),
-                None => is_whole = false,
-            }
-        }
-        octets
-    };
-    let authorities =
-        all(&table.authorities, &|path| certificates(path, "authority-files", report));
-    let lists = all(&table.lists, &|path| revocation_lists(path, report));
+    // `None` where a file is wrong.
+    let authorities: Option<Vec<_>> = table
+        .authorities
+        .iter()
+        .map(|path| certificates(path, "authority-files", report))
+        .collect();
+    let lists: Option<Vec<_>> =
+        table.lists.iter().map(|path| revocation_lists(path, report)).collect();
     let (chain, key) = (chain?, key?);
-    if !is_whole || authorities.is_empty() {
+    let (authorities, lists) = (authorities?.concat(), lists?.concat());
+    if authorities.is_empty() {
         return None;
     }
     let place_of = |error: &CertificateError| match error {

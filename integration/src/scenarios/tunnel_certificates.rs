@@ -11,7 +11,7 @@ use anyhow::Result;
 use ike::crypto::KeyKind;
 
 /// A kind of key with the proposal that strongSwan accepts with it.
-const KINDS: &[(&str, KeyKind, &str, &str)] = &[
+const KINDS: &[(&str, KeyKind, &str, &str); 3] = &[
     ("RSA 2048", KeyKind::Rsa, "sha2-256", "aes256-sha256-modp2048"),
     ("ECDSA P-256", KeyKind::Ecdsa256, "sha2-256", "aes256-sha256-modp2048"),
     ("ECDSA P-384", KeyKind::Ecdsa384, "sha2-384", "aes256-sha384-modp2048"),
@@ -77,7 +77,8 @@ fn chapters(play: &mut Play<'_>, narrative: &mut Narrative) {
 }
 
 fn refusals(play: &mut Play<'_>, certificates: &Certificates, narrative: &mut Narrative) {
-    let (_, kind, hash, proposal) = KINDS[1];
+    let [_, (_, kind, hash, proposal), _] = KINDS;
+    let kind = *kind;
     let good =
         Hosts { ours: "g1", our_list: LISTS.0, theirs: "g2", their_list: LISTS.1, hash, proposal };
     let hosts: [(&str, &str, Fault, &str, u8); 5] = [
@@ -115,9 +116,9 @@ fn refusals(play: &mut Play<'_>, certificates: &Certificates, narrative: &mut Na
         });
     }
     narrative.state("refusal", "strongSwan refuses ours: the line says what to look at", || {
-        if let Err(error) = certificates.host("g1", (kind, 1), "10.0.1.1", Fault::Revoked, 0) {
-            return Err(error);
-        }
+        certificates.host("g1", (kind, 1), "10.0.1.1", Fault::Revoked, 0)?;
+        // It keeps the list that it has unless the number of another one is higher.
+        play.charon.restart()?;
         change(play, certificates, &Hosts { their_list: "ca.crl", ..good }, "now")?;
         let is_named = |state: &str| {
             state.contains("authority of our certificate")
