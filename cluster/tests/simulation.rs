@@ -232,11 +232,10 @@ impl World {
         let sub = &mut self.subs[number];
         let machine = sub.machine.as_mut().unwrap();
         match message {
-            Message::Told(generation, stage) => {
-                if machine.told(generation, stage, now) == Ok(Arrival::New) {
-                    install(sub, generation, stage, self.now);
-                }
-            }
+            Message::Told(generation, stage) => match machine.told(generation, stage, now) {
+                Ok(Arrival::New) => install(sub, generation, stage, self.now),
+                Ok(Arrival::Held) | Err(_) => {}
+            },
             Message::Update(generation, stage) => {
                 let arrival = match stage {
                     Stage::Prepared => machine.prepare(generation),

@@ -167,6 +167,9 @@ impl Machine {
     }
 }
 
+/// Whether a datagram that is sent at this time, in milliseconds, is lost.
+type Loss = Box<dyn FnMut(u64, &Transmit) -> bool>;
+
 /// All servers and the network between them. What goes to members is only recorded.
 pub struct Cluster {
     pub machines: BTreeMap<u8, Machine>,
@@ -176,7 +179,7 @@ pub struct Cluster {
     /// Pairs of servers that hear nothing of each other.
     pub cut: BTreeSet<(u8, u8)>,
     /// Of the datagrams between servers, which are lost.
-    pub is_lost: Box<dyn FnMut(u64, &Transmit) -> bool>,
+    pub is_lost: Loss,
     /// Pushes by the server that sent them: when, to whom, octets.
     pub pushes: Vec<(u8, BootTime, Transmit)>,
     _directory: tempfile::TempDir,
