@@ -438,8 +438,8 @@ mod tests {
             }
         }
         let body = encode(&sa(all().remove(0), true)).unwrap();
-        // Transport mode, AH, another family.
-        for (offset, value) in [(214, 0), (76, 51), (212, 7)] {
+        // BEET mode, AH, another family.
+        for (offset, value) in [(214, 4), (76, 51), (212, 7)] {
             let mut changed = body.as_octets().to_vec();
             changed[offset] = value;
             assert!(decode(&changed).is_none_or(|seen| seen.installed.is_none()), "{offset}");
