@@ -2,6 +2,7 @@
 //! and hears ICMP errors (IP_PKTINFO, IP_RECVERR; for IPv6 their counterparts).
 
 mod backlog;
+mod error;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -18,15 +19,16 @@ use nix::sys::socket::{
     recvmsg, sendmsg, setsockopt, sockopt,
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Type};
-use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use tracing::debug;
+
 pub use self::backlog::LONGEST_WAIT;
 use self::backlog::{Backlog, Waiting};
-use tracing::debug;
+pub use self::error::{BindError, error_text};
 
 /// Octets of a buffer that takes the longest datagram of IPv4 and IPv6.
 pub const LONGEST_DATAGRAM: usize = 65_535;
@@ -36,31 +38,6 @@ const SEND_BUFFER: usize = 4 * 1024 * 1024;
 
 /// Pause between two attempts to send what waits.
 const RETRY: Duration = Duration::from_millis(10);
-
-/// A socket could not be opened.
-#[derive(Debug, Error)]
-#[error("UDP {local}: {source}; {}", remedy(.source))]
-pub struct BindError {
-    /// The address asked for.
-    pub local: SocketAddr,
-    /// What the kernel says.
-    pub source: io::Error,
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another process holds this port: find it with `ss -ulnp` and stop it"
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "no interface has this address: add it or listen on another one"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE: start the daemon by its systemd unit or as root"
-        }
-        _ => "check the address and the limits of this process",
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incoming {
@@ -81,11 +58,6 @@ pub enum Incoming {
         /// Who says so: a router, or the host itself. `None` for an error of our own kernel.
         reporter: Option<IpAddr>,
     },
-}
-
-/// What the number of an error of a datagram means, in the words of the C library.
-pub fn error_text(error: i32) -> &'static str {
-    Errno::from_raw(error).desc()
 }
 
 #[derive(Debug)]
