@@ -1,5 +1,5 @@
 //! The loop: one task owns the key server and feeds it datagrams, the time and questions. Where
-//! several servers are one, it is [`standby`] until it is elected and [`active`] then.
+//! several servers are one, it is `standby` until it is elected and `active` then.
 
 mod active;
 mod host;
