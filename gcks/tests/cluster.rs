@@ -318,3 +318,118 @@ fn differences_are_named_on_both_sides_and_the_roots_policy_is_served() {
     let sa = join(&mut cluster, 1, 2).group_sa();
     assert_eq!(sa.policy().gap.activation_time_delay, Some(seconds(10)));
 }
+
+/// TEKs that a member gets that registers.
+fn pulled(cluster: &mut Cluster, member: u8, number: u8) -> Vec<u32> {
+    join(cluster, member, number).group_sa().tek_keys().keys().copied().collect()
+}
+
+/// SPIs of the TEKs that are distributed now.
+fn current(cluster: &mut Cluster, number: u8) -> Vec<u32> {
+    let slots = group(cluster, number).teks().slots().iter();
+    slots.filter_map(|slot| Some(slot.current.as_ref()?.lifetime.spi)).collect()
+}
+
+/// The activation delay of the last rekey is over when it is killed, and nothing was written since:
+/// nobody sends on the TEK before any more, and soon nobody receives on it.
+#[test]
+fn a_root_that_comes_back_does_not_give_out_the_tek_before() {
+    for away in [3, 60] {
+        let mut cluster = started(2);
+        join(&mut cluster, 1, 2).group_sa();
+        join(&mut cluster, 2, 3).group_sa();
+        let now = cluster.now;
+        cluster.server(1).rekey("one", now).unwrap();
+        cluster.run(seconds(15));
+        let spis = current(&mut cluster, 1);
+        cluster.kill(1);
+        cluster.run(seconds(away));
+        cluster.start(1);
+        for second in 0..30 {
+            for (member, number) in [(1, 2), (2, 3), (1, 1)] {
+                let pulled = pulled(&mut cluster, member, number);
+                assert_eq!(pulled, spis, "{second} s after {away} s, at {number}");
+            }
+            cluster.run(seconds(1));
+        }
+    }
+}
+
+/// Members send with the first TEK until they have the third: nobody was told of the second.
+#[test]
+fn a_rekey_that_takes_the_place_of_another_leaves_members_the_tek_that_they_have() {
+    let mut cluster = started(2);
+    join(&mut cluster, 1, 2).group_sa();
+    let before = current(&mut cluster, 1);
+    cluster.cut.insert((1, 3));
+    for _ in 0..2 {
+        let now = cluster.now;
+        cluster.server(1).rekey("one", now).unwrap();
+        cluster.run(seconds(5));
+    }
+    assert_eq!(pulled(&mut cluster, 2, 1), before, "at the root");
+    cluster.cut.clear();
+    while group(&mut cluster, 1).is_withheld() {
+        cluster.run(seconds(1));
+    }
+    cluster.run(seconds(1));
+    for number in [1, 2, 3] {
+        assert_eq!(pulled(&mut cluster, 2, number), before, "within the activation delay");
+    }
+    cluster.run(seconds(11));
+    let spis = current(&mut cluster, 1);
+    assert_ne!(spis, before);
+    for number in [1, 2, 3] {
+        assert_eq!(pulled(&mut cluster, 2, number), spis);
+    }
+}
+
+/// A change without a new TEK does not bring the one before back, however long it is waited for.
+#[test]
+fn a_change_that_waits_for_a_dead_sub_server_does_not_give_out_the_tek_before() {
+    let mut cluster = started(2);
+    join(&mut cluster, 1, 2).group_sa();
+    let now = cluster.now;
+    cluster.server(1).rekey("one", now).unwrap();
+    cluster.run(seconds(2));
+    let spis = current(&mut cluster, 1);
+    cluster.kill(3);
+    cluster.reload(1, "id = 1\n", "id = 1\nmember-threshold = 9\n");
+    assert!(group(&mut cluster, 1).is_withheld());
+    cluster.run(seconds(11));
+    for second in 0..80 {
+        for (member, number) in [(1, 2), (1, 1)] {
+            assert_eq!(pulled(&mut cluster, member, number), spis, "{second} s, at {number}");
+        }
+        cluster.run(seconds(1));
+    }
+    assert!(!group(&mut cluster, 1).is_withheld());
+}
+
+/// It waits for no sub-server any more, and the TEK before is not held for its whole lifetime.
+#[test]
+fn a_root_that_comes_back_on_its_own_distributes_what_it_made_last() {
+    let mut cluster = started(2);
+    join(&mut cluster, 1, 1).group_sa();
+    let before = current(&mut cluster, 1);
+    cluster.cut.extend([(1, 2), (1, 3)]);
+    let now = cluster.now;
+    cluster.server(1).rekey("one", now).unwrap();
+    cluster.run(seconds(5));
+    assert!(group(&mut cluster, 1).is_withheld());
+    cluster.kill(1);
+    let root = "[group.cluster]\nrole = \"root-server\"\nservers = [\"ks2\", \"ks3\"]\n";
+    let machine = cluster.machines.get_mut(&1).unwrap();
+    (0..2).for_each(|_| machine.replace(root, ""));
+    cluster.run(seconds(60));
+    let since = cluster.now;
+    cluster.start(1);
+    cluster.run(seconds(1));
+    assert!(!group(&mut cluster, 1).is_withheld());
+    assert_eq!(pulled(&mut cluster, 2, 1), before, "within the activation delay");
+    assert!(cluster.pushed(1, since).iter().any(|(to, _)| *to == address(1)));
+    cluster.run(seconds(10));
+    let spis = current(&mut cluster, 1);
+    assert_ne!(spis, before);
+    assert_eq!(pulled(&mut cluster, 2, 1), spis);
+}

@@ -25,7 +25,8 @@ pub struct TekSchedule {
     slots: Vec<Slot>,
     /// SPIs of data SAs that the group has no more; members may still have them.
     gone: Vec<TekLifetime>,
-    /// Whether members send with the TEKs before until [`TekSchedule::release`] says otherwise.
+    /// Whether TEKs that are replaced now are sent with until [`TekSchedule::release`]: as long as
+    /// they live.
     held_back: bool,
     away: Option<Away>,
 }
@@ -48,7 +49,7 @@ pub struct Slot {
     /// The TEK in use.
     pub current: Option<Tek>,
     /// The TEK before, and until when members send with it: a member that registers during the
-    /// activation delay gets it first.
+    /// activation delay gets it first. While nobody was told of its successor, that is its end.
     pub before: Option<(Tek, BootTime)>,
     /// Replaced TEKs that members may still use.
     pub retired: Vec<TekLifetime>,
@@ -245,7 +246,7 @@ impl TekSchedule {
 
     /// Distributes what was prepared from now on; returns the new TEKs. Of a replaced
     /// TEK only the SPI is remembered and its keys are wiped, unless members send with it until
-    /// `hold`.
+    /// `hold`, or until [`TekSchedule::release`].
     pub fn commit(&mut self, prepared: Prepared, hold: Option<BootTime>) -> Vec<TekLifetime> {
         let mut made = Vec::new();
         if prepared.is_anew {
@@ -258,7 +259,16 @@ impl TekSchedule {
             made.push(tek.lifetime);
             let Some(old) = slot.current.replace(tek) else { continue };
             slot.retired.push(old.lifetime);
-            slot.before = hold.filter(|until| old.lifetime.ends > *until).map(|until| (old, until));
+            let hold = hold.filter(|until| old.lifetime.ends > *until);
+            slot.before = match (hold, self.held_back) {
+                // Nobody was told of the one that is replaced: members have the one before it.
+                (Some(_), true) if slot.is_held_back() => slot.before.take(),
+                (Some(_), true) => {
+                    let until = old.lifetime.ends;
+                    Some((old, until))
+                }
+                (hold, _) => hold.map(|until| (old, until)),
+            };
         }
         made
     }
@@ -313,11 +323,13 @@ impl TekSchedule {
 
     /// Whether members may still send with TEKs that a push has replaced.
     pub fn is_pending(&self, now: BootTime) -> bool {
-        let is_pending = |(_, until): &(Tek, BootTime)| self.held_back || *until > now;
-        self.slots.iter().any(|slot| slot.before.as_ref().is_some_and(is_pending))
+        let mut before = self.slots.iter().filter_map(|slot| slot.before.as_ref());
+        before.any(|(_, until)| *until > now)
     }
 
-    /// Members send with the TEKs before until [`TekSchedule::release`], whatever time that takes.
+    /// Members send with TEKs that are replaced from now on until [`TekSchedule::release`], whatever
+    /// time that takes. Those that were replaced before come to their end as it was said then:
+    /// members may receive on them no more.
     pub fn hold_back(&mut self) {
         self.held_back = true;
     }
@@ -327,12 +339,12 @@ impl TekSchedule {
         self.away = away;
     }
 
-    /// Members send with the TEKs before until `until`.
+    /// Members send with the TEKs that were held back until `until`.
     pub fn release(&mut self, until: BootTime) {
         self.held_back = false;
         for slot in &mut self.slots {
-            let before = slot.before.take().filter(|(tek, _)| tek.lifetime.ends > until);
-            slot.before = before.map(|(tek, _)| (tek, until));
+            let before = slot.before.take().map(|(tek, earlier)| (tek, earlier.min(until)));
+            slot.before = before.filter(|(tek, until)| tek.lifetime.ends > *until);
         }
     }
 
@@ -342,11 +354,7 @@ impl TekSchedule {
             if slot.current.as_ref().is_some_and(|tek| tek.lifetime.ends <= now) {
                 slot.current = None;
             }
-            let is_over = |(tek, until): &(Tek, BootTime)| match self.held_back {
-                true => tek.lifetime.ends <= now,
-                false => *until <= now,
-            };
-            if slot.before.as_ref().is_some_and(is_over) {
+            if slot.before.as_ref().is_some_and(|(_, until)| *until <= now) {
                 slot.before = None;
             }
             slot.retired.retain(|lifetime| lifetime.ends > now);
@@ -356,11 +364,7 @@ impl TekSchedule {
 
     /// When [`TekSchedule::handle_timeout`] has something to do next.
     pub fn poll_timeout(&self) -> Option<BootTime> {
-        let before = self
-            .slots
-            .iter()
-            .filter_map(|slot| slot.before.as_ref())
-            .map(|(tek, until)| if self.held_back { tek.lifetime.ends } else { *until });
+        let before = self.slots.iter().filter_map(|slot| Some(slot.before.as_ref()?.1));
         let gone = self.gone.iter().map(|lifetime| lifetime.ends);
         self.lifetimes().map(|(_, lifetime, _)| lifetime.ends).chain(before).chain(gone).min()
     }
@@ -472,6 +476,11 @@ impl Tek {
 impl Slot {
     fn new(template: TekTemplate) -> Self {
         Self { template, current: None, before: None, retired: Vec::new() }
+    }
+
+    /// Whether nobody was told of the TEK that took the place of the one before.
+    fn is_held_back(&self) -> bool {
+        self.before.as_ref().is_some_and(|(tek, until)| *until == tek.lifetime.ends)
     }
 
     fn wants(&self, renewal: Renewal, away: Option<Away>, now: BootTime) -> bool {

@@ -166,6 +166,9 @@ impl<E: Entropy> KeyServer<E> {
             if groups.iter().any(is_root) {
                 // Nobody knows whether sub-servers hold what the last push is about.
                 group.withhold();
+            } else {
+                // A root no more: it waits for nobody.
+                group.release(now);
             }
             group.resend_last_pushes(now);
             key_server.groups.insert(group.id(), group);
