@@ -230,6 +230,12 @@ fn rows() -> Vec<Row> {
             ..NOTHING
         },
         Row {
+            change: "member threshold: at once, nobody who is registered goes",
+            edit: |text| text.replace("id = 1\n", "id = 1\nmember-threshold = 1\n"),
+            names: &["in-effect"],
+            ..NOTHING
+        },
+        Row {
             change: "width of sender identifiers, no pushes: with the next TEKs",
             tek: GCM,
             tail: GAP,

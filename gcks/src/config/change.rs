@@ -423,6 +423,12 @@ pub fn kind(kind: SigningKeyKind) -> String {
     }
 }
 
+/// How many members two groups take.
+pub fn threshold_difference(before: &Group, after: &Group) -> Option<Difference> {
+    let text = |limit: Option<usize>| limit.map_or_else(|| "none".into(), |at| at.to_string());
+    differing("member-threshold", text(before.member_threshold), text(after.member_threshold))
+}
+
 /// What differs between two groups besides their rekey tables and the traffic selectors of their
 /// TEKs: TEKs with the same traffic selectors are compared.
 pub fn group_differences(before: &Group, after: &Group) -> Vec<Difference> {

@@ -18,7 +18,7 @@ use super::rekey_sa::RekeySa;
 use super::sender_ids::SenderIdPool;
 use crate::config::change::{
     Change, Consequence, Difference, Subject, form_differences, group_differences,
-    missing_selectors, rekey_differences,
+    missing_selectors, rekey_differences, threshold_difference,
 };
 use crate::config::cluster::Role;
 use crate::config::tek_algorithm::Kind;
@@ -144,6 +144,9 @@ impl Group {
                     WidthStep::NextTeks => Consequence::NextTeks,
                 },
             );
+        }
+        if let Some(difference) = threshold_difference(&self.config, after) {
+            plan.add(difference, Consequence::AtOnce);
         }
         for difference in form_differences(&self.config, after) {
             plan.add(difference, Consequence::AtOnce);
