@@ -50,7 +50,7 @@ pub enum Error {
     #[error("the kernel dropped netlink messages for us (receive buffer overrun)")]
     Overrun,
     /// An operation names an interface that does not exist (any more).
-    #[error("interface {0:?} does not exist")]
+    #[error("interface \"{0}\" does not exist")]
     NoInterface(String),
     /// An operation needs something that the desired state does not hold: a mistake of the caller.
     #[error("{0}: the desired state does not hold it")]

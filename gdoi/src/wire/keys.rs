@@ -17,12 +17,17 @@ use crate::group::{
 use ike::crypto::Secret;
 use ike::wire::attribute::Attribute;
 
+/// An SPI of any length, as `ip xfrm` writes one of four octets.
+fn hexadecimal(spi: &[u8]) -> String {
+    spi.iter().fold(String::from("0x"), |text, octet| format!("{text}{octet:02x}"))
+}
+
 /// Why keys do not fit the policy they came with. No variant holds key octets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages explain the fields")]
 pub enum KeyError {
     /// A TEK packet whose SPI no SAT announced.
-    #[error("keys for SPI {0:02x?}, which no SAT announced")]
+    #[error("keys for SPI {}, which no SAT announced", hexadecimal(.0))]
     UnannouncedTek(Vec<u8>),
     /// A KEK or LKH packet whose SPI no SAK announced.
     #[error("{0} packet with an SPI that no SAK announced")]
@@ -34,7 +39,7 @@ pub enum KeyError {
     #[error("no keys for the rekey SA")]
     MissingKek,
     /// A second packet for one SPI, or a second packet of a type that may occur once.
-    #[error("{kind} packet for SPI {spi:02x?} occurs more than once")]
+    #[error("{kind} packet for SPI {} occurs more than once", hexadecimal(.spi))]
     RepeatedPacket { kind: KdType, spi: Vec<u8> },
     /// A packet type that is not understood.
     #[error("key packet type {0} is not understood")]
