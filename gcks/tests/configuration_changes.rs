@@ -153,7 +153,8 @@ fn rows() -> Vec<Row> {
             edit: |text| {
                 let more = &text[text.find("[[member]]").unwrap()
                     ..text.find("[[member]]\nname = \"g2\"").unwrap()];
-                let more = more.replace("g1", "g9").replace("10.0.0.1", "10.0.0.9");
+                // With quotes: the path of the keys may hold the letters.
+                let more = more.replace("\"g1\"", "\"g9\"").replace("10.0.0.1", "10.0.0.9");
                 text.replacen("[[member]]", &format!("{more}[[member]]"), 1)
             },
             names: &["may-register"],

@@ -137,14 +137,12 @@ fn others_are_answered_while_a_signing_key_is_made() {
     daemon.write(&format!("{}{more}", daemon.text()));
     let pid = daemon.child.id().to_string();
     assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    let (begin, mut slowest, mut answers) = (Instant::now(), Duration::ZERO, 0);
+    let (begin, mut answers) = (Instant::now(), 0);
     while !daemon.path("three.pem").exists() {
         assert!(begin.elapsed() < seconds(120));
-        let asked = Instant::now();
         daemon.ask(Request::ShowServer).unwrap();
-        slowest = slowest.max(asked.elapsed());
         answers += 1;
     }
-    let taken = begin.elapsed();
-    assert!(answers > 3 && slowest < taken / 2, "{answers} answers, {slowest:?} of {taken:?}");
+    // One answer at most would come before the key, if the server waited for it.
+    assert!(answers > 3, "{answers} answers in {:?}", begin.elapsed());
 }
