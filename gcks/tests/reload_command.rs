@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use control::{ConfigurationChanges, ReloadArgument, Request, Response};
 use support::*;
