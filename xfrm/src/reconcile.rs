@@ -210,6 +210,10 @@ impl<K: Kernel> Reconciler<K> {
             if failures.iter().any(|failure| !failure.cause.is_transient()) {
                 break;
             }
+            if !failures.is_empty() {
+                // Somebody may have taken away what the operation relied on.
+                self.stale = Parts::ALL;
+            }
         }
         if failures.is_empty() {
             let remaining = self.difference(&mut report).await?;

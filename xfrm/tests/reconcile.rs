@@ -576,6 +576,29 @@ fn after_a_failure_everything_is_read_again() {
     );
 }
 
+/// A flush that nobody has reported yet meets a change of the sets: it is repaired at once.
+#[test]
+fn sets_of_tables_that_were_flushed_come_with_their_tables() {
+    let kernel = kernel();
+    let ownership = Ownership::default();
+    let mut reconciler = Reconciler::new(kernel.clone(), ownership.clone());
+    let desired = |spi| {
+        let draw = Draw {
+            policies: BTreeMap::new(),
+            inbound: BTreeMap::from([(spi, 0)]),
+            outbound: BTreeMap::new(),
+            preservation: Some((false, 1)),
+            route: None,
+        };
+        draw.desired()
+    };
+    run(reconciler.apply(desired(0x1300))).unwrap();
+    kernel.flush_ruleset(&ownership);
+    run(reconciler.apply(desired(0x1301))).unwrap();
+    let wanted = desired(0x1301);
+    assert!(settled(&mut kernel.clone(), &wanted));
+}
+
 #[test]
 fn a_foreign_policy_with_our_selector_is_named_and_left_alone() {
     let kernel = kernel();

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::algorithm::Protection;
 use crate::counters::Counters;
 use crate::desired::{Desired, PlaceholderRoute};
-use crate::error::{EEXIST, EINTR, EPERM, Error};
+use crate::error::{EEXIST, EINTR, ENOENT, EPERM, Error};
 use crate::kernel::{Current, InstalledSa, Kernel};
 use crate::model::{Direction, Install, Policy, PolicyId, Sa, SaId};
 use crate::nft::Fingerprint;
@@ -370,11 +370,9 @@ impl State {
             Op::ReplaceTables => self.replace(&ownership.table, desired, ownership),
             Op::UpdateSets(changes) => {
                 for change in changes {
-                    let set = self
-                        .tables
-                        .sets
-                        .entry((ownership.table.clone(), change.set.clone()))
-                        .or_default();
+                    let key = (ownership.table.clone(), change.set.clone());
+                    let missing = || Error::from_errno(op.to_string(), ENOENT, None);
+                    let set = self.tables.sets.get_mut(&key).ok_or_else(missing)?;
                     set.retain(|spi| !change.remove.contains(spi));
                     set.extend(&change.add);
                 }
