@@ -24,7 +24,7 @@ pub enum Role {
 
 /// Proof that the peer's HASH or SIG of main mode was verified and its identity is an accepted one.
 /// Minted where that is checked and nowhere else; an [`IsakmpSa`] cannot be made without it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct PeerAuthenticated(());
 
 impl PeerAuthenticated {
