@@ -13,25 +13,16 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use control::{Request, Response, ServerSnapshot};
 use daemon::clock;
 use gdoi::member::Registration;
 use support::*;
+use testing::process::Running;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gcks");
-
-/// A daemon that ends with its test, however that ends.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 struct Daemon {
     child: Running,
@@ -133,27 +124,7 @@ fn register_on(
     server: SocketAddr,
 ) -> Outcome {
     let config = registration(number, key_of, group, socket.local_addr().unwrap(), server);
-    let mut member = Registration::new(config, daemon::entropy::seed().unwrap(), clock::now());
-    let mut buffer = vec![0; 65_535];
-    loop {
-        if let Some(outcome) = outcome(&mut member, clock::now()) {
-            return outcome;
-        }
-        while let Some(transmit) = member.poll_transmit() {
-            socket.send_to(&transmit.payload, transmit.destination).unwrap();
-        }
-        let wait = member
-            .poll_timeout()
-            .map_or(Duration::from_secs(1), |deadline| deadline.at.saturating_since(clock::now()));
-        socket.set_read_timeout(Some(wait.max(Duration::from_millis(1)))).unwrap();
-        match socket.recv_from(&mut buffer) {
-            Ok((length, source)) => {
-                assert_eq!(source, server, "the answer comes from the address that was asked");
-                let _ = member.handle_datagram(source, &buffer[..length], clock::now());
-            }
-            Err(_) => member.handle_timeout(clock::now()),
-        }
-    }
+    register_by(socket, config, server).0
 }
 
 fn check(directory: &std::path::Path, text: &str) -> Output {

@@ -6,7 +6,7 @@ mod support;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,17 +23,9 @@ use gdoi::push::{AcknowledgementKind, AcknowledgementLength};
 use ike::config::Identity;
 use ike::crypto::Secret;
 use support::*;
+use testing::process::Running;
 
 const MEMBERS: u32 = 9_500;
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn ask(folder: &Path, request: Request) -> Result<Response, control::client::ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -7,27 +7,13 @@ mod support;
 
 use std::net::UdpSocket;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use control::{ErrorCode, GroupArgument, Request, Response};
-use daemon::clock;
-use gdoi::member::Registration;
 use nix::sched::{CloneFlags, unshare};
 use support::*;
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn sh(command: &str) {
-    assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
-}
+use testing::process::{Running, sh};
 
 fn ask(socket: &Path, request: Request) -> Result<Response, control::client::ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -45,24 +31,7 @@ fn register(port: u16) {
     let socket = UdpSocket::bind("127.0.7.1:0").unwrap();
     let server = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let config = registration(0, 1, 1, socket.local_addr().unwrap(), server);
-    let mut member = Registration::new(config, daemon::entropy::seed().unwrap(), clock::now());
-    let mut buffer = vec![0; 65_535];
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    loop {
-        if let Some(outcome) = outcome(&mut member, clock::now()) {
-            outcome.group_sa();
-            return;
-        }
-        while let Some(transmit) = member.poll_transmit() {
-            socket.send_to(&transmit.payload, server).unwrap();
-        }
-        match socket.recv_from(&mut buffer) {
-            Ok((length, source)) => {
-                let _ = member.handle_datagram(source, &buffer[..length], clock::now());
-            }
-            Err(_) => member.handle_timeout(clock::now()),
-        }
-    }
+    register_by(&socket, config, server).0.group_sa();
 }
 
 #[test]

@@ -9,7 +9,7 @@
 mod support;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use control::{GroupArgument, Request, Response};
@@ -25,26 +25,12 @@ use gdoi::member::Registration;
 use ike::config::Identity;
 use nix::sched::{CloneFlags, unshare};
 use support::*;
+use testing::process::{Running, sh};
 
 const SWITCHED_OFF: u8 = 200;
 const LANS: [u8; 2] = [128, 129];
 /// What a stopped loop missed by far: it answered after 6 to 8 seconds.
 const AT_ONCE: Duration = Duration::from_secs(2);
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn sh(command: &str) {
-    let output = Command::new("sh").args(["-c", command]).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{command}: {error}");
-}
 
 fn host(lan: u8, last: u8) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(10, 9, lan, last), 848))
@@ -106,27 +92,9 @@ fn register_live() -> (Duration, usize) {
     let socket = UdpSocket::bind(host(0, 2)).unwrap();
     let begin = Instant::now();
     let config = registration(0, 2, 1, host(0, 2), server());
-    let mut member = Registration::new(config, daemon::entropy::seed().unwrap(), clock::now());
-    let (mut sent, mut buffer) = (0, vec![0; 65_535]);
-    loop {
-        if let Some(outcome) = outcome(&mut member, clock::now()) {
-            outcome.group_sa();
-            return (begin.elapsed(), sent);
-        }
-        while let Some(transmit) = member.poll_transmit() {
-            socket.send_to(&transmit.payload, transmit.destination).unwrap();
-            sent += 1;
-        }
-        let due = member.poll_timeout().map(|deadline| deadline.at.saturating_since(clock::now()));
-        let wait = due.unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(1));
-        socket.set_read_timeout(Some(wait)).unwrap();
-        match socket.recv_from(&mut buffer) {
-            Ok((length, source)) => {
-                let _ = member.handle_datagram(source, &buffer[..length], clock::now());
-            }
-            Err(_) => member.handle_timeout(clock::now()),
-        }
-    }
+    let (outcome, sent) = register_by(&socket, config, server());
+    outcome.group_sa();
+    (begin.elapsed(), sent)
 }
 
 #[test]

@@ -10,4 +10,5 @@
 
 #[cfg(feature = "member")]
 pub mod member;
+pub mod process;
 pub mod secret_search;

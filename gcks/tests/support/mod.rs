@@ -10,7 +10,7 @@ pub mod witness;
 pub mod world;
 
 use std::fs::{self, Permissions};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -193,6 +193,36 @@ impl Outcome {
         match self {
             Self::Failed(failure) => failure,
             Self::Registered(_) => panic!("keys were given"),
+        }
+    }
+}
+
+/// Registers over this socket; how many datagrams that took.
+pub fn register_by(
+    socket: &UdpSocket,
+    config: RegistrationConfig,
+    server: SocketAddr,
+) -> (Outcome, usize) {
+    let now = daemon::clock::now;
+    let mut member = Registration::new(config, daemon::entropy::seed().unwrap(), now());
+    let (mut sent, mut buffer) = (0, vec![0; 65_535]);
+    loop {
+        if let Some(outcome) = outcome(&mut member, now()) {
+            return (outcome, sent);
+        }
+        while let Some(transmit) = member.poll_transmit() {
+            socket.send_to(&transmit.payload, transmit.destination).unwrap();
+            sent += 1;
+        }
+        let due = member.poll_timeout().map(|deadline| deadline.at.saturating_since(now()));
+        let wait = due.unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(1));
+        socket.set_read_timeout(Some(wait)).unwrap();
+        match socket.recv_from(&mut buffer) {
+            Ok((length, source)) => {
+                assert_eq!(source, server, "the answer comes from the address that was asked");
+                let _ = member.handle_datagram(source, &buffer[..length], now());
+            }
+            Err(_) => member.handle_timeout(now()),
         }
     }
 }
