@@ -41,6 +41,12 @@ pub fn register(member: &mut Member, group: &str, now: BootTime) -> Response {
 
 /// What a changed configuration does, or would do.
 pub fn configuration(dry_run: bool, warnings: &[String], changes: &[Change]) -> Response {
+    let (warnings, changes) = (warnings.to_vec(), listed(changes));
+    Response::Configuration(Box::new(ConfigurationChanges { dry_run, warnings, changes }))
+}
+
+/// Changes as they travel.
+pub fn listed(changes: &[Change]) -> Vec<ConfigurationChange> {
     let change = |change: &Change| ConfigurationChange {
         subject: change.subject.to_string(),
         option: change.option.to_owned(),
@@ -51,8 +57,7 @@ pub fn configuration(dry_run: bool, warnings: &[String], changes: &[Change]) -> 
             text: change.consequence.to_string(),
         }],
     };
-    let (warnings, changes) = (warnings.to_vec(), changes.iter().map(change).collect());
-    Response::Configuration(Box::new(ConfigurationChanges { dry_run, warnings, changes }))
+    changes.iter().map(change).collect()
 }
 
 /// What is wrong with a configuration that was to be read again: the first defect.

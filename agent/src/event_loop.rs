@@ -1,6 +1,7 @@
 //! One task that owns everything: datagrams, kernel events, timers, requests and signals come in
 //! one by one.
 
+mod edit;
 mod reload;
 mod settle;
 mod surroundings;
@@ -410,6 +411,11 @@ impl<K: Kernel> EventLoop<K> {
             call.answer(response);
             return;
         }
+        if let Request::Edit(argument) = call.request() {
+            let response = self.edit_for(argument).await;
+            call.answer(response);
+            return;
+        }
         let now = clock::now();
         let statistics = match self.dataplane.statistics(now).await {
             Ok(statistics) => statistics,
@@ -428,7 +434,14 @@ impl<K: Kernel> EventLoop<K> {
                 control::register(&mut self.member, group, now)
             }
             Request::ShowTunnel => {
-                let snapshot = tunnel::show::snapshot(&self.tunnels, &surroundings.statistics, now);
+                let paths = tunnel::show::Paths::read(&self.tunnels).await;
+                if let Err(error) = &paths {
+                    warn!(event = "routes-unreadable", %error, "routes of tunnels cannot be read");
+                }
+                let (gateways, tunnels) = (&self.config.gateways, &self.tunnels);
+                let (paths, statistics) = (paths.ok(), &surroundings.statistics);
+                let snapshot =
+                    tunnel::show::snapshot(gateways, tunnels, paths.as_ref(), statistics, now);
                 ::control::Response::Tunnels(Box::new(snapshot))
             }
             request => control::answer(request, &self.member, &surroundings, now),

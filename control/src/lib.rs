@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod edit;
 pub mod framing;
 pub mod key_server;
 pub mod member;

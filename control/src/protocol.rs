@@ -11,6 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::edit::{EditArgument, EditedConfiguration};
 use crate::key_server::ServerSnapshot;
 use crate::member::MemberSnapshot;
 use crate::tunnel::TunnelsSnapshot;
@@ -45,6 +46,8 @@ pub enum Request {
     Admit(MemberArgument),
     /// Read the configuration again, or show what that would change. Either daemon.
     Reload(ReloadArgument),
+    /// The text of the configuration with a change, and what would follow. `gdoi-agent`.
+    Edit(EditArgument),
 }
 
 /// How the configuration is to be read again.
@@ -93,6 +96,8 @@ pub enum Response {
     Done(Completed),
     /// To [`Request::Reload`].
     Configuration(Box<ConfigurationChanges>),
+    /// To [`Request::Edit`]: nothing has been done.
+    Edited(Box<EditedConfiguration>),
     /// The request was not carried out.
     Refused(Refusal),
 }
@@ -225,6 +230,7 @@ impl fmt::Display for Request {
             Self::Admit(_) => "admit",
             Self::Reload(ReloadArgument { dry_run: false }) => "reload",
             Self::Reload(ReloadArgument { dry_run: true }) => "reload --dry-run",
+            Self::Edit(argument) => return argument.fmt(f),
         })
     }
 }
@@ -245,7 +251,9 @@ impl Request {
     /// The daemon that answers it.
     pub fn served_by(&self) -> Daemon {
         match self {
-            Self::ShowMember | Self::ShowTunnel | Self::Register(_) => Daemon::Member,
+            Self::ShowMember | Self::ShowTunnel | Self::Register(_) | Self::Edit(_) => {
+                Daemon::Member
+            }
             _ => Daemon::Server,
         }
     }

@@ -5,8 +5,54 @@ use serde::{Deserialize, Serialize};
 /// All tunnels, in the order of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelsSnapshot {
+    /// In the order of the configuration. A daemon of an older version names none.
+    #[serde(default)]
+    pub gateways: Vec<GatewaySnapshot>,
     /// In the order of the configuration.
     pub tunnels: Vec<TunnelSnapshot>,
+}
+
+/// A gateway: the IKE policy that tunnels share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewaySnapshot {
+    /// Name in the configuration.
+    pub name: String,
+    /// Whose gateway is at the other end, if that is said.
+    pub profile: Option<String>,
+    /// What phase 1 may negotiate, the preferred transform first.
+    pub transforms: Vec<String>,
+    /// Lifetime of an ISAKMP SA.
+    pub lifetime_seconds: u64,
+    /// Names of the tunnels that use it.
+    pub tunnels: Vec<String>,
+}
+
+/// An interface that a tunnel depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelInterface {
+    /// Name in the kernel.
+    pub name: String,
+    /// What it is for the tunnel: `local-address` or `local-networks`.
+    pub role: String,
+    /// Administratively up and with a carrier.
+    pub up: bool,
+    /// MTU in octets.
+    pub mtu: u32,
+    /// Its addresses with their prefix lengths.
+    pub addresses: Vec<String>,
+}
+
+/// Where the kernel sends packets of a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelRoute {
+    /// The peer's address, or a remote network as a prefix.
+    pub destination: String,
+    /// Whether it is the peer's address, which ESP goes to.
+    pub is_peer: bool,
+    /// The interface that packets leave by; `None` where there is no route, so that none do.
+    pub interface: Option<String>,
+    /// The next hop, if there is one.
+    pub next_hop: Option<String>,
 }
 
 /// What `show tunnel` tells of one tunnel.
@@ -32,6 +78,12 @@ pub struct TunnelSnapshot {
     pub isakmp_sa: Option<TunnelIsakmpSa>,
     /// Pairs of networks with their SAs.
     pub networks: Vec<TunnelNetworks>,
+    /// The interfaces with the local address and with addresses in the local networks.
+    #[serde(default)]
+    pub interfaces: Vec<TunnelInterface>,
+    /// To the peer, and to each remote network.
+    #[serde(default)]
+    pub routes: Vec<TunnelRoute>,
 }
 
 /// An ISAKMP SA of a tunnel.

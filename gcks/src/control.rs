@@ -35,7 +35,11 @@ pub fn answer<E: Entropy>(
             return Response::Server(Box::new(snapshot(key_server, listen, started, now)));
         }
         // Reading the configuration takes its time: the event loop answers it.
-        Request::ShowMember | Request::ShowTunnel | Request::Register(_) | Request::Reload(_) => {
+        Request::ShowMember
+        | Request::ShowTunnel
+        | Request::Register(_)
+        | Request::Reload(_)
+        | Request::Edit(_) => {
             return Response::Refused(Refusal::not_served_here("gcks", request));
         }
         Request::Rekey(of) => key_server.rekey(&of.group, now),

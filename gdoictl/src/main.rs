@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use commands::Command;
+use commands::{Command, edit};
 use control::client::ClientError;
 
 /// Shows what the group member gdoi-agent and the key server gcks are doing.
@@ -66,6 +66,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let socket =
         arguments.socket.clone().unwrap_or_else(|| PathBuf::from(command.default_socket()));
+    if let Some(change) = command.change() {
+        return runtime.block_on(edit::run(&socket, change, arguments.json));
+    }
     let response = runtime.block_on(control::client::ask(&socket, command.request()))?;
     command.render(&response, arguments.json)
 }

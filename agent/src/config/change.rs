@@ -3,6 +3,8 @@
 //! A change is a value. The log prints it when it is made, `gdoictl reload member --dry-run`
 //! before.
 
+mod tunnels;
+
 use std::fmt::{self, Display, Formatter};
 
 use daemon::configuration::{Names, duration_text, name_of};
@@ -33,6 +35,7 @@ pub enum Subject {
     Agent,
     /// A group, by its name so far.
     Group(String),
+    Gateway(String),
     Tunnel(String),
 }
 
@@ -47,6 +50,10 @@ pub enum Consequence {
     GroupRemoved,
     /// Reqids and placeholder of the group are those of another place in the file.
     Moved,
+    GatewayAdded,
+    GatewayRemoved,
+    /// Each tunnel of the gateway, which has a line of its own.
+    TunnelsOfGateway,
     TunnelAdded,
     TunnelRemoved,
     TunnelRestarts,
@@ -65,6 +72,9 @@ impl Consequence {
             Self::GroupAdded => "group-added",
             Self::GroupRemoved => "group-removed",
             Self::Moved => "entries-replaced",
+            Self::GatewayAdded => "gateway-added",
+            Self::GatewayRemoved => "gateway-removed",
+            Self::TunnelsOfGateway => "tunnels-of-gateway",
             Self::TunnelAdded => "tunnel-added",
             Self::TunnelRemoved => "tunnel-removed",
             Self::TunnelRestarts => "tunnel-restarts",
@@ -82,8 +92,13 @@ impl Display for Consequence {
             Self::GroupAdded => "its prefixes are blocked, and it registers",
             Self::GroupRemoved => "its keys and blocks are removed",
             Self::Moved => "its kernel entries are replaced; packets under way may be lost",
+            Self::GatewayAdded => "tunnels can use it",
+            Self::GatewayRemoved => "no tunnel uses it",
+            Self::TunnelsOfGateway => "its tunnels are negotiated again; others stay",
             Self::TunnelAdded => "its networks are blocked until its SAs are negotiated",
-            Self::TunnelRemoved => "its SAs and blocks are removed",
+            Self::TunnelRemoved => {
+                "its SAs are deleted, the peer is told, and its blocks are removed"
+            }
             Self::TunnelRestarts => "its SAs are removed and negotiated again",
             Self::ProvenAnew => "counts from the next ISAKMP SA on; SAs stay",
             Self::Restart => "in effect after a restart; the value before stays",
@@ -96,6 +111,7 @@ impl Display for Subject {
         match self {
             Self::Agent => f.write_str("member"),
             Self::Group(name) => write!(f, "group {name}"),
+            Self::Gateway(name) => write!(f, "gateway {name}"),
             Self::Tunnel(name) => write!(f, "tunnel {name}"),
         }
     }
@@ -126,7 +142,8 @@ pub fn changes(before: &Config, after: &Config) -> Vec<Change> {
         }
         all.extend(differences.changes);
     }
-    all.extend(tunnel_changes(before, after));
+    all.extend(tunnels::gateway_changes(before, after));
+    all.extend(tunnels::tunnel_changes(before, after));
     all
 }
 
@@ -142,40 +159,11 @@ fn process_changes(before: &Config, after: &Config) -> Vec<Change> {
     differences.changes
 }
 
-fn tunnel_changes(before: &Config, after: &Config) -> Vec<Change> {
-    let mut all = Vec::new();
-    let subject = |name: &str| Subject::Tunnel(name.to_owned());
-    for tunnel in &before.tunnels {
-        if !after.tunnels.iter().any(|other| other.name == tunnel.name) {
-            all.push(whole(subject(&tunnel.name), Some(tunnel.name.clone()), None));
-        }
-    }
-    for tunnel in &after.tunnels {
-        match before.tunnels.iter().find(|other| other.name == tunnel.name) {
-            None => all.push(whole(subject(&tunnel.name), None, Some(tunnel.name.clone()))),
-            Some(known) if known != tunnel => {
-                let mut differences = Differences::of(subject(&tunnel.name));
-                match known.differs_by_credential(tunnel) {
-                    true => {
-                        differences.untold("credential", true);
-                        differences.follow(Consequence::ProvenAnew);
-                    }
-                    false => {
-                        differences.untold("options", true);
-                        differences.follow(Consequence::TunnelRestarts);
-                    }
-                }
-                all.extend(differences.changes);
-            }
-            Some(_) => {}
-        }
-    }
-    all
-}
-
 /// A whole table that came or went.
 fn whole(subject: Subject, before: Option<String>, after: Option<String>) -> Change {
     let consequence = match (&subject, after.is_some()) {
+        (Subject::Gateway(_), true) => Consequence::GatewayAdded,
+        (Subject::Gateway(_), false) => Consequence::GatewayRemoved,
         (Subject::Tunnel(_), true) => Consequence::TunnelAdded,
         (Subject::Tunnel(_), false) => Consequence::TunnelRemoved,
         (_, true) => Consequence::GroupAdded,

@@ -111,11 +111,17 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
     check.placement(&groups);
     check.closed_by_guards_alone(&groups);
     check.excludes_across_groups(&groups);
-    let tunnels = check.tunnels(&file, &groups)?;
+    let (gateways, tunnels) = check.tunnels(&file, &groups)?;
     if groups.is_empty() && tunnels.is_empty() {
-        let remedy = "add a [[group]] table as in the example file, or a [[tunnel]]";
-        report.error(None, "there is no group and no tunnel", remedy);
-        return None;
+        // A file that was emptied by mistake must not open what is blocked: one that is meant to
+        // be filled from the command line has a gateway.
+        if gateways.is_empty() {
+            let remedy = "add a [[group]] table as in the example file, or a [[tunnel]]";
+            report.error(None, "there is no group and no tunnel", remedy);
+            return None;
+        }
+        let remedy = "add one with `gdoictl tunnel create`";
+        report.warning(None, "there is no group and no tunnel: nothing is protected", remedy);
     }
     let state_file = match &file.state_directory {
         Some(directory) => directory.value.join("gdoi-agent.state"),
@@ -146,6 +152,7 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
         own_state_key,
         local_port: file.local_port,
         groups,
+        gateways,
         tunnels,
         certificates: (&check.certificates).into(),
     })

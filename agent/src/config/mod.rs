@@ -3,6 +3,7 @@
 
 pub mod change;
 pub mod check;
+pub mod edit;
 pub mod file;
 pub mod placement;
 pub mod source;
@@ -50,6 +51,8 @@ pub struct Config {
     pub local_port: u16,
     /// Memberships; the position is the slot.
     pub groups: Vec<Group>,
+    /// IKE policies that tunnels share, used or not.
+    pub gateways: Vec<tunnel::Gateway>,
     pub tunnels: Vec<tunnel::Tunnel>,
     /// What certificates there are, used or not.
     pub certificates: Vec<NamedCertificate>,

@@ -100,16 +100,16 @@ const PROFILE: Names<Profile> = &[
     ("naver", Profile::Naver),
 ];
 
-const START: Names<Start> =
+pub(super) const START: Names<Start> =
     &[("now", Start::Now), ("traffic", Start::Traffic), ("answer", Start::Answer)];
 
-const DEAD_PEER_DETECTION: Names<DetectionMode> = &[
+pub(super) const DEAD_PEER_DETECTION: Names<DetectionMode> = &[
     ("on", DetectionMode::On),
     ("answer", DetectionMode::AnswerOnly),
     ("off", DetectionMode::Off),
 ];
 
-const MODE: Names<Mode> = &[("tunnel", Mode::Tunnel), ("transport", Mode::Transport)];
+pub(super) const MODE: Names<Mode> = &[("tunnel", Mode::Tunnel), ("transport", Mode::Transport)];
 
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 const SHORTEST: Duration = Duration::from_secs(60);

@@ -88,6 +88,7 @@ impl<K: Kernel> EventLoop<K> {
         self.member.reload(&config, &mut self.seeds, &interfaces, now);
         self.tunnels.configure(&config.tunnels, now);
         self.config.groups = config.groups;
+        self.config.gateways = config.gateways;
         self.config.tunnels = config.tunnels;
         self.config.certificates = config.certificates;
         self.not_kept = keep(&self.source);

@@ -6,6 +6,7 @@
 
 mod child_sa;
 mod kernel;
+mod paths;
 pub mod show;
 pub mod state;
 #[cfg(test)]

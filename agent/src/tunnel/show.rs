@@ -1,7 +1,9 @@
 //! Tunnels as `gdoictl` shows them, and as the log tells of them.
 
 use control::member::Traffic;
-use control::tunnel::{TunnelIsakmpSa, TunnelNetworks, TunnelSas, TunnelSnapshot, TunnelsSnapshot};
+use control::tunnel::{
+    GatewaySnapshot, TunnelIsakmpSa, TunnelNetworks, TunnelSas, TunnelSnapshot, TunnelsSnapshot,
+};
 use daemon::configuration::Read as _;
 use ike::BootTime;
 use ike::phase1::Role;
@@ -10,16 +12,45 @@ use xfrm::model::SaId;
 use xfrm::statistics::Statistics;
 
 use super::child_sa::Pair;
+pub use super::paths::Paths;
 use super::state::{Flow, State, Tunnel};
 use super::{Event, Tunnels};
+use crate::config::tunnel::Gateway;
 
-/// All tunnels with the kernel's counters.
-pub fn snapshot(tunnels: &Tunnels, statistics: &Statistics, now: BootTime) -> TunnelsSnapshot {
-    let tunnels = tunnels.all().iter();
-    TunnelsSnapshot { tunnels: tunnels.map(|tunnel| one(tunnel, statistics, now)).collect() }
+/// All gateways and tunnels with the kernel's counters. `paths` is where their packets go, if that
+/// could be read.
+pub fn snapshot(
+    gateways: &[Gateway],
+    tunnels: &Tunnels,
+    paths: Option<&Paths>,
+    statistics: &Statistics,
+    now: BootTime,
+) -> TunnelsSnapshot {
+    let all = tunnels.all().iter();
+    TunnelsSnapshot {
+        gateways: gateways.iter().map(|gateway| self::gateway(gateway, tunnels)).collect(),
+        tunnels: all.map(|tunnel| one(tunnel, paths, statistics, now)).collect(),
+    }
 }
 
-fn one(tunnel: &Tunnel, statistics: &Statistics, now: BootTime) -> TunnelSnapshot {
+fn gateway(gateway: &Gateway, tunnels: &Tunnels) -> GatewaySnapshot {
+    let users = tunnels.all().iter().map(Tunnel::config);
+    let users = users.filter(|tunnel| tunnel.gateway.name == gateway.name);
+    GatewaySnapshot {
+        name: gateway.name.clone(),
+        profile: gateway.profile.map(|profile| profile.name().to_owned()),
+        transforms: gateway.phase1.transforms.iter().map(ToString::to_string).collect(),
+        lifetime_seconds: gateway.phase1.lifetime.as_secs(),
+        tunnels: users.map(|tunnel| tunnel.name.clone()).collect(),
+    }
+}
+
+fn one(
+    tunnel: &Tunnel,
+    paths: Option<&Paths>,
+    statistics: &Statistics,
+    now: BootTime,
+) -> TunnelSnapshot {
     let (config, state) = (tunnel.config(), tunnel.state(now));
     let hex = |cookie: [u8; 8]| cookie.iter().map(|octet| format!("{octet:02x}")).collect();
     let isakmp_sa = tunnel.peer().isakmp_sa().map(|(cookies, transform, expires)| TunnelIsakmpSa {
@@ -35,7 +66,11 @@ fn one(tunnel: &Tunnel, statistics: &Statistics, now: BootTime) -> TunnelSnapsho
         local: config.local.to_string(),
         peer: config.peer.to_string(),
         active: state == State::Active,
-        state: state.to_string(),
+        // What the machine lacks explains everything else.
+        state: paths
+            .filter(|_| state != State::Active)
+            .and_then(|paths| paths.obstacle(config))
+            .unwrap_or_else(|| state.to_string()),
         active_seconds: tunnel.active_since().map(|since| now.saturating_since(since).as_secs()),
         isakmp_sa,
         networks: tunnel
@@ -43,6 +78,8 @@ fn one(tunnel: &Tunnel, statistics: &Statistics, now: BootTime) -> TunnelSnapsho
             .iter()
             .map(|flow| networks(tunnel, flow, statistics, now))
             .collect(),
+        interfaces: paths.map(|paths| paths.interfaces(config)).unwrap_or_default(),
+        routes: paths.map(|paths| paths.routes(config)).unwrap_or_default(),
     }
 }
 

@@ -148,7 +148,11 @@ fn read_text<T>(
     errors.is_empty().then(|| read(Table::root_at(document.get_ref(), report, base)))
 }
 
-fn text_of(path: &Path) -> io::Result<String> {
+/// The text of a configuration file.
+///
+/// # Errors
+/// It cannot be read, is longer than [`LONGEST_FILE`], or is not UTF-8.
+pub fn text_of(path: &Path) -> io::Result<String> {
     let too_long = || {
         io::Error::new(
             io::ErrorKind::FileTooLarge,

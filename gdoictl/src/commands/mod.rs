@@ -1,5 +1,7 @@
 //! The commands: one file each.
 
+pub(crate) mod edit;
+mod gateway;
 mod member;
 mod member_ike;
 mod member_ipsec;
@@ -15,6 +17,7 @@ mod tunnel;
 
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
+use control::edit::{EditArgument, EditedTable};
 use control::{
     Daemon, GroupArgument, MEMBER_SOCKET, MemberArgument, MemberSnapshot, ReloadArgument, Request,
     Response, SERVER_SOCKET, ServerSnapshot,
@@ -28,6 +31,12 @@ pub(crate) enum Command {
     /// Show the state of a daemon
     #[command(subcommand)]
     Show(Show),
+    /// gdoi-agent: gateways, the IKE policies that tunnels share
+    #[command(subcommand)]
+    Gateway(edit::Task),
+    /// gdoi-agent: site-to-site tunnels
+    #[command(subcommand)]
+    Tunnel(edit::Task),
     /// gdoi-agent: pull the keys of a group now
     Register(Group),
     /// gcks: push new keys to the members of a group now
@@ -156,6 +165,15 @@ impl Command {
         }
     }
 
+    /// The change of the configuration that the command makes, if it makes one.
+    pub(crate) fn change(&self) -> Option<(EditArgument, edit::How)> {
+        match self {
+            Self::Gateway(task) => task.change(EditedTable::Gateway),
+            Self::Tunnel(task) => task.change(EditedTable::Tunnel),
+            _ => None,
+        }
+    }
+
     /// The request that the command sends to the daemon.
     pub(crate) fn request(&self) -> Request {
         let of_group = |Group { group }: &Group| GroupArgument { group: group.clone() };
@@ -165,7 +183,9 @@ impl Command {
         };
         match self {
             Self::Show(Show::Member { .. }) => Request::ShowMember,
-            Self::Show(Show::Tunnel { .. }) => Request::ShowTunnel,
+            Self::Show(Show::Tunnel { .. }) | Self::Gateway(_) | Self::Tunnel(_) => {
+                Request::ShowTunnel
+            }
             Self::Show(Show::Server { .. }) => Request::ShowServer,
             Self::Register(group) => Request::Register(of_group(group)),
             Self::Rekey(group) => Request::Rekey(of_group(group)),
@@ -192,6 +212,12 @@ impl Command {
                     (None, false) => Ok(tunnel::text(snapshot)),
                     (Some(TunnelPart::Detail), false) => Ok(tunnel::detail(snapshot)),
                 }
+            }
+            (Self::Gateway(task), Response::Tunnels(snapshot)) => {
+                gateway::shown(snapshot, task.shown(), json)
+            }
+            (Self::Tunnel(task), Response::Tunnels(snapshot)) => {
+                tunnel::shown(snapshot, task.shown(), json)
             }
             (Self::Show(Show::Server { part }), Response::Server(snapshot)) => {
                 server_part(*part, snapshot, json)

@@ -5,6 +5,15 @@ use control::{ConfigurationChange, ConfigurationChanges};
 use crate::format::clean;
 
 pub(super) fn text(reload: &ConfigurationChanges) -> String {
+    let note = match reload.dry_run && !reload.changes.is_empty() {
+        true => "nothing was done; without --dry-run it is\n",
+        false => "",
+    };
+    changes(reload) + note
+}
+
+/// The warnings and the differences.
+pub(super) fn changes(reload: &ConfigurationChanges) -> String {
     let mut lines: Vec<String> =
         reload.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
     if reload.changes.is_empty() {
@@ -13,9 +22,6 @@ pub(super) fn text(reload: &ConfigurationChanges) -> String {
     for change in &reload.changes {
         lines.push(head(change));
         lines.extend(change.consequences.iter().map(|one| format!("    {}", one.text)));
-    }
-    if reload.dry_run && !reload.changes.is_empty() {
-        lines.push(String::from("nothing was done; without --dry-run it is"));
     }
     lines.iter().map(|line| clean(line) + "\n").collect()
 }

@@ -1,7 +1,9 @@
 //! `show tunnel`: site-to-site tunnels.
 
+use anyhow::bail;
 use control::tunnel::{TunnelSas, TunnelSnapshot, TunnelsSnapshot};
 
+use super::pretty;
 use crate::format::{Fields, Table, duration, or_dash};
 
 pub(super) fn text(snapshot: &TunnelsSnapshot) -> String {
@@ -21,6 +23,25 @@ pub(super) fn text(snapshot: &TunnelsSnapshot) -> String {
         ]);
     }
     table.render(0)
+}
+
+/// One tunnel with everything, or a line for each.
+///
+/// # Errors
+/// There is none of this name.
+pub(super) fn shown(
+    snapshot: &TunnelsSnapshot,
+    name: Option<&str>,
+    json: bool,
+) -> anyhow::Result<String> {
+    let Some(name) = name else {
+        return if json { pretty(snapshot) } else { Ok(text(snapshot)) };
+    };
+    match snapshot.tunnels.iter().find(|tunnel| tunnel.name == name) {
+        None => bail!("there is no tunnel {name}; `gdoictl tunnel show` shows all"),
+        Some(tunnel) if json => pretty(tunnel),
+        Some(tunnel) => Ok(one(tunnel)),
+    }
 }
 
 pub(super) fn detail(snapshot: &TunnelsSnapshot) -> String {
@@ -52,7 +73,37 @@ fn one(tunnel: &TunnelSnapshot) -> String {
         }
         networks.sas.iter().for_each(|sa| sas(&mut fields, sa));
     }
+    paths(&mut fields, std::slice::from_ref(tunnel));
     fields.render(0) + "\n"
+}
+
+/// The interfaces and routes of tunnels, each once.
+pub(super) fn paths(fields: &mut Fields, tunnels: &[TunnelSnapshot]) {
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    for interface in tunnels.iter().flat_map(|tunnel| &tunnel.interfaces) {
+        let state = if interface.up { "up" } else { "down" };
+        let addresses = interface.addresses.join(", ");
+        let line = format!("{} {state}, MTU {}, {addresses}", interface.name, interface.mtu);
+        lines.push(("Interfaces", line));
+    }
+    for route in tunnels.iter().flat_map(|tunnel| &tunnel.routes) {
+        let hop = route.next_hop.as_ref().map(|hop| format!(" via {hop}")).unwrap_or_default();
+        let way = match &route.interface {
+            Some(interface) => format!("{hop} dev {interface}"),
+            None if route.is_peer => String::from(": no route"),
+            None => String::from(": no route, so that no packet gets to the tunnel; add one"),
+        };
+        lines.push(("Routes", format!("{}{way}", route.destination)));
+    }
+    let mut seen: Vec<&(&str, String)> = Vec::new();
+    for line in &lines {
+        if seen.contains(&line) {
+            continue;
+        }
+        let is_first = !seen.iter().any(|(name, _)| *name == line.0);
+        fields.add(if is_first { line.0 } else { "" }, &line.1);
+        seen.push(line);
+    }
 }
 
 fn sas(fields: &mut Fields, sa: &TunnelSas) {

@@ -25,8 +25,12 @@ use crate::config::tunnel::{
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
 impl Check<'_> {
-    /// All tunnels; `None` when something is missing, which is then noted.
-    pub(super) fn tunnels(&mut self, file: &File, groups: &[Group]) -> Option<Vec<Tunnel>> {
+    /// All gateways and tunnels; `None` when something is missing, which is then noted.
+    pub(super) fn tunnels(
+        &mut self,
+        file: &File,
+        groups: &[Group],
+    ) -> Option<(Vec<Gateway>, Vec<Tunnel>)> {
         let gateways = self.gateways(&file.gateways);
         if file.tunnels.len() > MOST_TUNNELS {
             let place = file.tunnels.get(MOST_TUNNELS).and_then(|tunnel| tunnel.place.clone());
@@ -40,16 +44,17 @@ impl Check<'_> {
             file.tunnels.iter().map(|typed| self.tunnel(typed, &gateways)).collect();
         self.ends(&file.tunnels);
         self.overlaps(&file.tunnels, groups);
-        raised.into_iter().collect()
+        let tunnels = raised.into_iter().collect::<Option<_>>()?;
+        Some((gateways, tunnels))
     }
 
-    fn gateways(&self, typed: &[GatewayTable]) -> BTreeMap<String, Gateway> {
+    fn gateways(&self, typed: &[GatewayTable]) -> Vec<Gateway> {
         self.unique("gateway.name", typed.iter().filter_map(|gateway| gateway.name.as_ref()));
         let raised = typed.iter().filter_map(|gateway| {
             let name = gateway.name.as_ref()?.value.clone();
             let profile = gateway.profile.as_ref().map(|profile| profile.value);
             let phase1 = self.phase1(gateway);
-            Some((name.clone(), Gateway { name, profile, phase1 }))
+            Some(Gateway { name, profile, phase1 })
         });
         raised.collect()
     }
@@ -76,13 +81,9 @@ impl Check<'_> {
         Phase1Policy { doi: Doi::IPSEC, ..phase1_policy(&ike, "gateway", true, self.report) }
     }
 
-    fn tunnel(
-        &mut self,
-        typed: &TunnelTable,
-        gateways: &BTreeMap<String, Gateway>,
-    ) -> Option<Tunnel> {
+    fn tunnel(&mut self, typed: &TunnelTable, gateways: &[Gateway]) -> Option<Tunnel> {
         let gateway = typed.gateway.as_ref().and_then(|named| {
-            let found = gateways.get(&named.value).cloned();
+            let found = gateways.iter().find(|gateway| gateway.name == named.value).cloned();
             if found.is_none() {
                 self.error(
                     &named.place,

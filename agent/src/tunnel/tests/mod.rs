@@ -19,6 +19,7 @@ use super::{IKE_PORT, Tunnels};
 use crate::config::tunnel::{Gateway, Start, Traffic, Tunnel};
 
 mod clear;
+mod objects;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -50,6 +50,56 @@ fn a_gateway_with_tunnels_cannot_be_removed() {
     );
 }
 
+/// The first tunnel is made from the command line. A file that was emptied by mistake is refused.
+#[test]
+fn a_gateway_alone_is_a_beginning() {
+    let loaded = load_text(GATEWAY).unwrap();
+    assert_eq!((loaded.value.gateways.len(), loaded.value.tunnels.len()), (1, 0));
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "there is no group and no tunnel: nothing is protected; add one with `gdoictl tunnel create`"
+        ]
+    );
+    assert!(load_text("# nothing\n").is_err());
+}
+
+#[test]
+fn what_changes_is_told_with_its_values() {
+    let config = |text: &str| load_text(text).unwrap().value;
+    let before = config(&format!("{GATEWAY}{TUNNEL}"));
+    let told = |after: &str| -> Vec<String> {
+        let changes = crate::config::change::changes(&before, &config(after));
+        let line = |one: &crate::config::change::Change| {
+            let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
+            let (before, after) = (text(&one.before), text(&one.after));
+            let name = one.consequence.name();
+            format!("{}: {} {before} {after} {name}", one.subject, one.option)
+        };
+        changes.iter().map(line).collect()
+    };
+    assert_eq!(
+        told(&format!("{GATEWAY}{TUNNEL}lifetime = \"2h\"\npfs = \"off\"\n")),
+        [
+            "tunnel one: pfs 14 \"off\" tunnel-restarts",
+            "tunnel one: lifetime 1h 2h tunnel-restarts"
+        ]
+    );
+    assert_eq!(
+        told(&format!("{GATEWAY}lifetime = \"4h\"\n{TUNNEL}")),
+        [
+            "gateway cloud: lifetime 8h 4h tunnels-of-gateway",
+            "tunnel one: the gateway's IKE policy - - tunnel-restarts"
+        ]
+    );
+    assert_eq!(
+        told(&format!("{GATEWAY}[[gateway]]\nname = \"spare\"\n{TUNNEL}")),
+        ["gateway spare: name - spare gateway-added"]
+    );
+    assert_eq!(told(GATEWAY), ["tunnel one: name one - tunnel-removed"]);
+}
+
 #[test]
 fn transport_mode_is_between_the_ends_alone() {
     let networks = "local-networks = [\"172.20.1.0/24\"]\n\
