@@ -12,29 +12,10 @@ use gcks::group::key_generation::OsEntropy;
 use gcks::members::registry::{MemberId, Pulled};
 use gcks::server::KeyServer;
 use gdoi::group::Spi;
-use gdoi::push::{Deletion, KekChange};
+use gdoi::push::Deletion;
 use support::lab::Lab;
+use support::told::{Told, told};
 use support::*;
-
-/// What the members of group one are told within five seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    /// New TEKs, none deleted.
-    NewTeks,
-    /// Deletes of single TEKs and new ones.
-    OtherTeks,
-    /// Deletes of single TEKs.
-    TeksDeleted,
-    /// All KEKs are deleted.
-    KekDeleted,
-    /// All KEKs and single TEKs are deleted.
-    KekAndTeksDeleted,
-    /// All TEKs and KEKs are deleted.
-    AllDeleted,
-    /// New keys by the key hierarchy.
-    Hierarchy,
-}
 
 struct Row {
     /// The change in the words of the published table.
@@ -368,33 +349,6 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-fn told(lab: &Lab, known: &BTreeSet<Spi>) -> Told {
-    let node = &lab.world.nodes[0];
-    let all = |one: &Deletion| matches!(one, Deletion::AllTeks(_));
-    match node.accepted.as_slice() {
-        [] => Told::Nothing,
-        [push] if push.deletions.iter().any(all) => Told::AllDeleted,
-        [push] if push.kek == KekChange::Deleted => {
-            let tek = |one: &Deletion| matches!(one, Deletion::Tek(..));
-            match push.deletions.iter().any(tek) {
-                true => Told::KekAndTeksDeleted,
-                false => Told::KekDeleted,
-            }
-        }
-        [push] => {
-            // A push with keys states all of them, new or not.
-            let stated = push.group_sa.iter().flat_map(|sa| &sa.policy().teks);
-            let is_new = stated.into_iter().any(|tek| !known.contains(&tek.spi));
-            match (push.deletions.is_empty(), is_new) {
-                (true, _) => Told::NewTeks,
-                (false, true) => Told::OtherTeks,
-                (false, false) => Told::TeksDeleted,
-            }
-        }
-        _ => Told::Hierarchy,
-    }
-}
-
 #[test]
 fn every_row_of_the_table() {
     for row in rows() {
@@ -416,7 +370,7 @@ fn every_row_of_the_table() {
         let registered = shown.members.iter().filter(|member| member.name != "g3").count();
         assert_eq!(registered, row.registered, "{}", row.change);
         lab.world.run(seconds(15));
-        assert_eq!(told(&lab, &known), row.told, "{}", row.change);
+        assert_eq!(told(&lab.world.nodes[0].accepted, &known), row.told, "{}", row.change);
         let node = &lab.world.nodes[0];
         assert_eq!(node.pulls == 2, row.registers_again, "{}", row.change);
         let shown = snapshot(&lab.world.service, &[], at(0), lab.world.now);

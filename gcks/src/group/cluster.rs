@@ -18,6 +18,7 @@ use super::rekey_sa::{Missed, RekeySa};
 use super::tek_schedule::Away;
 use crate::config;
 use crate::config::cluster::Role;
+use crate::config::tek_algorithm::Kind;
 use crate::members::registry::MemberId;
 use crate::state::shared::Shared;
 
@@ -255,12 +256,18 @@ impl Group {
     }
 
     /// This server has become a sub-server, or is none any more: the keys that there are go, and
-    /// members are told where that can be done.
+    /// members are told where that can be done. Members of a sub-server cannot be told: who
+    /// registers gets the TEKs that the others hold until those end. Sender identifiers were the
+    /// root's, and such TEKs go.
     pub(super) fn change_role(&mut self, keys: &mut KeySource<'_>, now: BootTime) {
+        let was_relaying = self.rekey_sa.as_ref().is_some_and(RekeySa::is_relaying);
         // Without a signing key nobody can be told: members come when their keys end.
         let _ = self.delete_all("configuration: role in the cluster", keys, now);
         self.forget_kek_holders(now);
-        self.teks.clear();
+        let is_counter_mode = |tek: &config::TekTemplate| tek.encryption.kind == Kind::Combined;
+        if !was_relaying || self.served().teks.iter().any(is_counter_mode) {
+            self.teks.clear();
+        }
         (self.rekey_sa, self.prospect) = (None, None);
         self.cluster = Membership { revision: self.cluster.revision, ..Membership::default() };
         self.changed = true;

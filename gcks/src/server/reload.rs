@@ -32,6 +32,7 @@ use ike::config::Identity;
 use super::plan::{Ended, Succession, is_kept};
 use super::{KeyServer, server_config};
 use crate::config::change::Change;
+use crate::config::cluster::Role;
 use crate::config::{self, Config, Member};
 use crate::group::Group;
 use crate::group::event::Event;
@@ -56,6 +57,7 @@ impl<E: Entropy> KeyServer<E> {
         self.size_hierarchies();
         self.reload_members(&members, &config.groups, now);
         self.reload_groups(config.groups, keys, now);
+        self.take_sides(now);
         self.unsaved.changed |= !changes.is_empty();
         self.settle(now);
         changes
@@ -121,6 +123,11 @@ impl<E: Entropy> KeyServer<E> {
             return;
         }
         let Ok((group, mut keys)) = self.group_mut(id) else { return };
+        if group.role() == Some(Role::SubServer) {
+            // New keys without it are the root's to make; nothing is relayed to it any more.
+            group.forget_members(&ids, now);
+            return;
+        }
         if let Err(error) = group.evict(&ids, "configuration: a member has gone", &mut keys, now) {
             group.note(Event::PushFailed { error });
         }
@@ -153,7 +160,9 @@ impl<E: Entropy> KeyServer<E> {
                 || !group.fits_role(&config)
                 || group.is_signing_key_changed(&config, signing_key.as_deref())
             {
+                let id = group.id();
                 group.reconfigure(config, signing_key, &mut source, now);
+                self.compare_with_root(id, now);
             }
         }
         self.size_hierarchies();
@@ -170,6 +179,7 @@ impl<E: Entropy> KeyServer<E> {
         for identity in &identities {
             self.server.delete_peer(identity, now);
         }
+        self.end_at_sub_servers(id, now);
         // What its members are told goes out without it.
         self.dispatch(now);
         self.groups.remove(&id);

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gcks::config::Config;
+use gcks::config::cluster::Role;
 use gcks::group::key_generation::OsEntropy;
 use gcks::group::signing_key::{self, SigningKeys};
 use gcks::server::KeyServer;
@@ -23,6 +25,15 @@ pub fn server(number: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 9, number], 848))
 }
 
+/// What a server is for all groups.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    Alone,
+    /// The root of these servers.
+    RootOf(&'static [u8]),
+    SubServerOf(u8),
+}
+
 /// The text of a server's configuration: the root with so many sub-servers, or one of them. `tail`
 /// goes to every group behind `[group.cluster]`.
 pub fn configuration(
@@ -32,10 +43,23 @@ pub fn configuration(
     tek: &str,
     tail: &str,
 ) -> String {
-    let others: Vec<u8> = if number == 1 { (2..2 + sub_servers).collect() } else { vec![1] };
+    let part = match number {
+        1 => Part::RootOf(&[2, 3, 4, 5, 6][..usize::from(sub_servers)]),
+        _ => Part::SubServerOf(1),
+    };
+    configuration_as(directory, number, part, tek, tail)
+}
+
+/// The same of a server with any part.
+pub fn configuration_as(directory: &Path, number: u8, part: Part, tek: &str, tail: &str) -> String {
+    let (role, others) = match &part {
+        Part::Alone => ("", &[][..]),
+        Part::RootOf(others) => ("root-server", *others),
+        Part::SubServerOf(root) => ("sub-server", std::slice::from_ref(root)),
+    };
     let mut head = format!("listen = [\"10.0.9.{number}\"]\n");
-    for other in &others {
-        let pair = if number == 1 { *other } else { number };
+    for other in others {
+        let pair = number.max(*other);
         let file = directory.join(format!("ks{pair}.psk"));
         write(&file, &key(100 + pair), 0o600);
         head += &format!(
@@ -45,12 +69,11 @@ pub fn configuration(
         );
     }
     let names: Vec<String> = others.iter().map(|other| format!("\"ks{other}\"")).collect();
-    let role = if number == 1 { "root-server" } else { "sub-server" };
-    let tail = format!(
-        "{}\n[group.cluster]\nrole = \"{role}\"\nservers = [{}]\n{tail}",
-        pushes(""),
-        names.join(", ")
-    );
+    let table = match names.is_empty() {
+        true => String::new(),
+        false => format!("[group.cluster]\nrole = \"{role}\"\nservers = [{}]\n", names.join(", ")),
+    };
+    let tail = format!("{}\n{table}{tail}", pushes(""));
     configuration_with(directory, &head, "10.0.0", tek, &tail)
 }
 
@@ -58,7 +81,10 @@ pub fn configuration(
 pub struct Machine {
     pub key_server: Option<KeyServer<OsEntropy>>,
     text: String,
+    /// Of the groups whose pushes it signs.
     keys: SigningKeys,
+    /// As on the disk.
+    key_files: SigningKeys,
     /// As on the disk.
     disk: gcks::state::Records,
     pub events: Vec<Event>,
@@ -67,24 +93,38 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(text: String) -> Self {
-        let config = parse(&text);
-        let signs = config.groups.iter().filter(|group| {
-            let part = group.cluster.as_ref();
-            part.is_none_or(|part| part.role == gcks::config::cluster::Role::RootServer)
-        });
-        let make = |kind| std::sync::Arc::new(signing_key::generate(kind).unwrap().unwrap());
-        let keys = signs.filter_map(|group| {
-            Some((group.name.clone(), make(group.rekey.as_ref()?.signing_key)))
-        });
-        let keys = keys.collect();
-        Self {
+        let mut machine = Self {
             key_server: None,
-            text,
-            keys,
+            text: String::new(),
+            keys: SigningKeys::default(),
+            key_files: SigningKeys::default(),
             disk: Default::default(),
             events: Vec::new(),
             starts: 0,
+        };
+        machine.configure(text);
+        machine
+    }
+
+    /// This is its configuration, from the next start or reload on.
+    pub fn configure(&mut self, text: String) {
+        self.text = text;
+        let mut before = std::mem::take(&mut self.key_files);
+        self.keys.clear();
+        for group in self.config().groups {
+            let Some(rekey) = &group.rekey else { continue };
+            let make = || Arc::new(signing_key::generate(rekey.signing_key).unwrap().unwrap());
+            let key = before.remove(&group.name).unwrap_or_else(make);
+            if group.cluster.as_ref().is_none_or(|part| part.role == Role::RootServer) {
+                self.keys.insert(group.name.clone(), Arc::clone(&key));
+            }
+            self.key_files.insert(group.name, key);
         }
+    }
+
+    /// Its configuration.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     fn config(&self) -> Config {
@@ -100,7 +140,9 @@ impl Machine {
     /// Starts it with what is on its disk.
     pub fn start(&mut self, now: BootTime) {
         self.starts += 1;
-        let seed = [self.text.len() as u8 ^ self.starts; 32];
+        // No two servers, no two starts and no member have the same.
+        let mut seed = [0x5a; 32];
+        (seed[0], seed[1]) = (self.starts, self.config().listen[0].to_string().as_bytes()[7]);
         let mut server = match self.disk.is_empty() {
             true => KeyServer::new(self.config(), &self.keys, seed, OsEntropy),
             false => {
@@ -187,9 +229,19 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new(sub_servers: u8, tek: &str, tail: &str) -> Self {
+        let part = |number| match number {
+            1 => Part::RootOf(&[2, 3, 4, 5][..usize::from(sub_servers)]),
+            _ => Part::SubServerOf(1),
+        };
+        let parts: Vec<Part> = (1..=1 + sub_servers).map(part).collect();
+        Self::of(&parts, tek, tail)
+    }
+
+    /// Servers with these parts, numbered from 1.
+    pub fn of(parts: &[Part], tek: &str, tail: &str) -> Self {
         let directory = super::keys();
-        let machines = (1..=1 + sub_servers).map(|number| {
-            let text = configuration(directory.path(), number, sub_servers, tek, tail);
+        let machines = (1..).zip(parts).map(|(number, part)| {
+            let text = configuration_as(directory.path(), number, *part, tek, tail);
             (number, Machine::new(text))
         });
         Self {
@@ -210,12 +262,29 @@ impl Cluster {
         self.collect();
     }
 
+    /// A server has another part and is started again, with what is on its disk.
+    pub fn restart_as(&mut self, number: u8, part: Part, tek: &str, tail: &str) {
+        let text = configuration_as(self._directory.path(), number, part, tek, tail);
+        self.kill(number);
+        self.machines.get_mut(&number).unwrap().configure(text);
+        self.start(number);
+    }
+
     /// A server reads its configuration again, with another text in it.
     pub fn reload(&mut self, number: u8, from: &str, to: &str) {
-        let (now, folder) = (self.now, self._directory.path().display().to_string());
+        let folder = self._directory.path().display().to_string();
+        self.change(number, |text| {
+            assert!(text.contains(from), "{from}");
+            text.replacen(from, &to.replace("KEYS", &folder), 1)
+        });
+    }
+
+    /// The same, with its text changed by `edit`.
+    pub fn change(&mut self, number: u8, edit: impl Fn(&str) -> String) {
+        let now = self.now;
         let machine = self.machines.get_mut(&number).unwrap();
         let fixed = gcks::config::Fixed::of(&machine.config());
-        machine.replace(from, &to.replace("KEYS", &folder));
+        machine.configure(edit(&machine.text));
         let path = self._directory.path().join(format!("ks{number}.toml"));
         write(&path, &machine.text, 0o644);
         let loaded = gcks::config::load_again(&path, &fixed);

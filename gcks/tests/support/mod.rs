@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod etcd;
 pub mod lab;
+pub mod told;
 pub mod witness;
 pub mod world;
 

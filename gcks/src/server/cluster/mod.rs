@@ -4,6 +4,7 @@
 //! Decisions are [`cluster`]'s; here they are carried out on groups and channels. What is said to
 //! another server leaves, like everything else, when the state that it describes is written.
 
+mod ending;
 mod root;
 mod settings;
 mod sub_server;
@@ -31,6 +32,7 @@ use crate::group::Group;
 use crate::group::key_generation::Entropy;
 use crate::group::pending_pull::PullError;
 
+use ending::Ending;
 pub use root::RootSide;
 pub use sub_server::SubServerSide;
 
@@ -42,6 +44,7 @@ pub struct ClusterSide {
     links: BTreeMap<Arc<str>, Link>,
     roots: BTreeMap<GroupId, RootSide>,
     sub_servers: BTreeMap<GroupId, SubServerSide>,
+    endings: BTreeMap<(GroupId, Arc<str>), Ending>,
 }
 
 /// Something that an operator may want to read about another server.
@@ -172,8 +175,17 @@ impl<E: Entropy> KeyServer<E> {
             let link = Link::new(config, self.rng.array(), now);
             self.cluster.links.insert(Arc::clone(&server.name), link);
         }
+        self.take_sides(now);
+        self.settle(now);
+    }
+
+    /// Our side of each group that has none yet.
+    pub(super) fn take_sides(&mut self, now: BootTime) {
         for (id, group) in &mut self.groups {
             let Some(part) = group.config().cluster.clone() else { continue };
+            if self.cluster.roots.contains_key(id) || self.cluster.sub_servers.contains_key(id) {
+                continue;
+            }
             match part.role {
                 Role::RootServer => {
                     self.cluster.roots.insert(*id, RootSide::new(&part, group, now));
@@ -186,7 +198,13 @@ impl<E: Entropy> KeyServer<E> {
                 }
             }
         }
-        self.settle(now);
+    }
+
+    /// A sub-server's own configuration of a group has changed: the root hears of it.
+    pub(super) fn compare_with_root(&mut self, group: GroupId, now: BootTime) {
+        if let Some(side) = self.cluster.sub_servers.get_mut(&group) {
+            side.handle_configured(now);
+        }
     }
 
     /// The cluster as this server sees it.
@@ -251,9 +269,13 @@ impl<E: Entropy> KeyServer<E> {
                 match message.content {
                     Content::Told(told) => self.handle_told(&server, id, ticket, told, now),
                     Content::Acknowledged(acknowledged) => {
+                        if self.end_further(&server, id, acknowledged, now) {
+                            return;
+                        }
                         self.handle_acknowledgement(&server, id, acknowledged, now);
                     }
                     Content::Refused(Refused(refusal)) => {
+                        self.handle_refused(&server, id, ticket, refusal, now);
                         self.note(&server, id, GroupEvent::RefusedByPeer(refusal));
                     }
                     _ => {}

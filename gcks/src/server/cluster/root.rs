@@ -101,6 +101,14 @@ impl RootSide {
         }
     }
 
+    /// The group goes. Returns the generation that says so, how often it is repeated, and to whom.
+    pub(super) fn end(&mut self, now: BootTime) -> (Generation, Duration, Vec<Arc<str>>) {
+        self.machine.make(now, now);
+        let active = self.machine.sub_servers().filter(|(_, one)| one.is_active());
+        let active = active.map(|(name, _)| Arc::clone(name)).collect();
+        (self.machine.generation(), self.period, active)
+    }
+
     pub(super) fn handle_timeout(&mut self, now: BootTime) {
         self.machine.handle_timeout(now);
     }

@@ -92,6 +92,11 @@ impl SubServerSide {
         self.machine.ask(now);
     }
 
+    /// Our configuration of the group has changed.
+    pub(super) fn handle_configured(&mut self, now: BootTime) {
+        self.machine.ask(now);
+    }
+
     pub(super) fn handle_dead(&mut self, now: BootTime) {
         self.machine.lost(now);
     }
@@ -189,6 +194,26 @@ impl<E: Entropy> KeyServer<E> {
         }
     }
 
+    /// The root does not answer cluster-init. Without the group it is the root of nothing.
+    pub(super) fn handle_refused(
+        &mut self,
+        server: &Arc<str>,
+        id: GroupId,
+        ticket: Ticket,
+        refusal: Refusal,
+        now: BootTime,
+    ) {
+        let Some(side) = self.cluster.sub_servers.get_mut(&id) else { return };
+        if side.asking != Some(ticket) || side.root != *server {
+            return;
+        }
+        side.asking = None;
+        side.counters.inits_failed += 1;
+        if refusal == Refusal::UnknownGroup {
+            side.machine.lost(now);
+        }
+    }
+
     fn take_over(
         &mut self,
         server: &Arc<str>,
@@ -268,6 +293,10 @@ impl<E: Entropy> KeyServer<E> {
                 .map_err(|_| Refusal::Unreadable)?;
             let adopted = group.adopt(shared, generation, true, now);
             side.machine.installed(generation, Stage::Committed);
+            if group.rekey_sa().is_none_or(|rekey_sa| rekey_sa.kek().is_none()) {
+                // All SAs are deleted.
+                side.machine.ask(now);
+            }
             side.set_lifetimes(group);
             side.counters.updates_installed += 1;
             self.note_adopted(server, id, generation, adopted);
