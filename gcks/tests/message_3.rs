@@ -11,6 +11,7 @@ use gcks::server::KeyServer;
 use gcks::server::event::Event;
 use gdoi::event::RegistrationEvent;
 use gdoi::member::Registration;
+use ike::config::RetransmissionPolicy;
 use support::world::server;
 use support::*;
 
@@ -99,7 +100,7 @@ fn one_member_cannot_take_all_sender_identifiers() {
             }
             if done {
                 pulls += 1;
-                member.pull_again(at(1000)).unwrap();
+                member.pull_again(&RetransmissionPolicy::default(), at(1000)).unwrap();
                 continue 'pulls;
             }
             while let Some(sent) = member.poll_transmit() {

@@ -18,7 +18,7 @@ use crate::error::{ApiMisuse, Error};
 use crate::event::{Deadline, RegistrationEvent, RegistrationFailure, Stage, Timer, Transmit};
 use crate::pull::member::ExpectPolicy;
 use crate::wire::registry::GROUPKEY_PULL;
-use ike::config::Credential;
+use ike::config::{Credential, RetransmissionPolicy};
 use ike::crypto::SeededRng;
 use ike::time::BootTime;
 use ike::wire::header;
@@ -202,15 +202,20 @@ impl Registration {
     }
 
     /// Pulls once more under the ISAKMP SA that stayed after a registration (RFC 6407 §3: several
-    /// pulls may share one).
+    /// pulls may share one). Message 1 is repeated as `request` says: the key server may have lost
+    /// the SA, and then it is silent. Message 3 is repeated as configured.
     ///
     /// # Errors
     /// The registration is not in [`Stage::Registered`].
-    pub fn pull_again(&mut self, now: BootTime) -> Result<(), Error> {
+    pub fn pull_again(
+        &mut self,
+        request: &RetransmissionPolicy,
+        now: BootTime,
+    ) -> Result<(), Error> {
         if self.stage() != Stage::Registered {
             return Err(ApiMisuse::NotRegistered.into());
         }
-        self.start_pull(now);
+        self.start_pull(request, now);
         Ok(())
     }
 
@@ -260,7 +265,8 @@ impl Registration {
                     cookies: pair(sa.cookies()),
                 });
                 self.state = State::Established(Session::new(sa, self.address(), now));
-                self.start_pull(now);
+                let request = self.config.retransmission;
+                self.start_pull(&request, now);
             }
             // Only who did the Diffie-Hellman with us can have written that.
             Err(ike::Error::PeerMisbehaved(
@@ -335,14 +341,15 @@ impl Registration {
         error.into()
     }
 
-    fn start_pull(&mut self, now: BootTime) {
+    fn start_pull(&mut self, request: &RetransmissionPolicy, now: BootTime) {
         let Some(session) = self.state.session_mut() else { return };
         let message_id = session.begin_own(&mut self.rng);
         let group = self.config.group;
         let orders = (self.config.group_id_byte_order, self.config.selector_byte_order);
         match ExpectPolicy::start(session.sa(), group, orders, message_id, &mut self.rng) {
             Ok((pull, message)) => {
-                let retransmission = self.request(message, now);
+                self.transmit(message.clone());
+                let retransmission = Retransmission::new(request, message, now);
                 self.put(message_id, Pull::ExpectPolicy(pull, retransmission));
             }
             Err(error) => self.fail(RegistrationFailure::Configuration(error)),

@@ -20,7 +20,7 @@ use gdoi::event::{
 };
 use gdoi::group::{GroupPolicy, IssuedSa};
 use gdoi::member::Registration;
-use ike::config::{Credential, Identity, Phase1Transform};
+use ike::config::{Credential, Identity, Phase1Transform, RetransmissionPolicy};
 use ike::crypto::DhGroup;
 use ike::crypto::Secret;
 use ike::error::NotAccepted;
@@ -115,7 +115,7 @@ fn several_members_register_with_one_server_and_several_pulls_share_one_isakmp_s
     assert_eq!(pair.server.statistics().phase1_established, 3);
     assert_eq!(pair.server.statistics().diffie_hellman, 6);
 
-    pair.members[1].pull_again(pair.now).unwrap();
+    pair.members[1].pull_again(&RetransmissionPolicy::default(), pair.now).unwrap();
     pair.run(seconds(5));
     assert_eq!(pair.members[1].stage(), Stage::Registered);
     let registered = |events: &[RegistrationEvent]| {
@@ -124,8 +124,11 @@ fn several_members_register_with_one_server_and_several_pulls_share_one_isakmp_s
     assert_eq!(registered(&pair.member_events[1]), 2);
     assert_eq!(pair.completed(), 4);
     assert_eq!(pair.server.statistics().diffie_hellman, 6, "no second phase 1");
-    assert!(pair.members[1].pull_again(pair.now).is_ok());
-    assert!(pair.members[1].pull_again(pair.now).is_err(), "one pull at a time");
+    assert!(pair.members[1].pull_again(&RetransmissionPolicy::default(), pair.now).is_ok());
+    assert!(
+        pair.members[1].pull_again(&RetransmissionPolicy::default(), pair.now).is_err(),
+        "one pull at a time"
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gdoi::event::RegistrationFailure;
 use gdoi::group::Spi;
 use gdoi::push::KekChange;
 use ike::config::Phase1Transform;
@@ -60,6 +61,11 @@ pub enum Event {
     Expired,
     /// The key server ended the ISAKMP SA. Keys stay valid.
     IsakmpSaEnded(ServerIndex),
+    /// A pull under the ISAKMP SA of the registration before failed; main mode follows.
+    IsakmpSaUnusable {
+        server: ServerIndex,
+        failure: RegistrationFailure,
+    },
     /// A push was carried out.
     Pushed {
         /// Its number under its KEK.

@@ -13,6 +13,7 @@ pub mod kernel_policy;
 pub mod key_generations;
 pub mod local_interface;
 pub mod pending_ack;
+mod pull_again;
 mod push;
 mod registration;
 pub mod rekey_sa;

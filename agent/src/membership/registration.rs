@@ -10,8 +10,8 @@ use ike::config::{Credential, Identity, Phase1Transform};
 use policies::Unusable;
 
 use super::error::PullRejected;
-use super::kernel_policy;
 use super::{Event, Membership};
+use super::{kernel_policy, pull_again};
 use crate::membership::failover::{Reason, ServerIndex, State};
 use crate::membership::first_contact::FirstContact;
 use crate::membership::key_generations::KeyGenerations;
@@ -36,10 +36,24 @@ pub(crate) struct Attempt {
     pub(crate) isakmp: Option<IsakmpSa>,
     /// Its right to say INITIAL-CONTACT, until there is an ISAKMP SA.
     first_contact: Option<FirstContact>,
+    /// It asks under the ISAKMP SA of the registration before and has no answer yet.
+    pub(super) reuses_isakmp_sa: bool,
     /// Why we refused the policy, for the failure that follows.
     pub(crate) unusable: Option<String>,
     /// The latest ICMP error about a datagram of this attempt.
     pub(crate) unreachable: Option<Unreachable>,
+}
+
+/// What becomes of an attempt after its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Followed {
+    /// It goes on, or keeps its ISAKMP SA.
+    Kept,
+    /// It has failed.
+    Failed,
+    /// The key server does not answer under the ISAKMP SA of the registration before: main mode
+    /// with the same server is next.
+    NeedsPhase1,
 }
 
 impl Membership {
@@ -48,15 +62,24 @@ impl Membership {
     pub(super) fn drive(&mut self, now: BootTime) {
         loop {
             if let Some(mut attempt) = self.attempt.take() {
-                let keep = self.follow(&mut attempt, now);
+                let followed = self.follow(&mut attempt, now);
                 self.drain(&mut attempt);
-                if keep {
-                    self.attempt = Some(attempt);
+                match followed {
+                    Followed::Kept => self.attempt = Some(attempt),
+                    Followed::Failed => {}
+                    Followed::NeedsPhase1 => {
+                        self.begin(attempt.server, now);
+                        continue;
+                    }
                 }
             }
             let Some(server) = self.failover.poll_attempt() else { break };
-            self.end_attempt(now);
-            self.begin(server, now);
+            self.counters.attempts = self.counters.attempts.saturating_add(1);
+            self.events.push_back(Event::Trying(server));
+            if !self.pull_again(server, now) {
+                self.end_attempt(now);
+                self.begin(server, now);
+            }
         }
         if !matches!(self.failover.state(), State::Trying { .. } | State::Served { .. }) {
             self.end_attempt(now);
@@ -97,21 +120,20 @@ impl Membership {
             retransmission: self.config.retransmission,
             unix_seconds: self.wall_clock.at(now),
         };
-        self.counters.attempts = self.counters.attempts.saturating_add(1);
-        self.events.push_back(Event::Trying(server));
         let registration = Registration::new(config, seed, now);
         self.attempt = Some(Attempt {
             server,
             registration,
             isakmp: None,
             first_contact,
+            reuses_isakmp_sa: false,
             unusable: None,
             unreachable: None,
         });
     }
 
-    /// Follows the events of an attempt. Returns whether it goes on.
-    pub(super) fn follow(&mut self, attempt: &mut Attempt, now: BootTime) -> bool {
+    /// Follows the events of an attempt.
+    fn follow(&mut self, attempt: &mut Attempt, now: BootTime) -> Followed {
         while let Some(event) = attempt.registration.poll_event() {
             match event {
                 RegistrationEvent::Phase1Established {
@@ -128,33 +150,43 @@ impl Membership {
                     self.events
                         .push_back(Event::Phase1Established { server: attempt.server, transform });
                 }
-                RegistrationEvent::PolicyOffered(policy) => match self.judge(&policy) {
-                    Ok(()) => attempt.registration.accept_policy(now),
-                    Err(why) => {
-                        attempt.unusable = Some(why.to_string());
-                        attempt.registration.refuse_policy(now);
+                RegistrationEvent::PolicyOffered(policy) => {
+                    attempt.reuses_isakmp_sa = false;
+                    match self.judge(&policy) {
+                        Ok(()) => attempt.registration.accept_policy(now),
+                        Err(why) => {
+                            attempt.unusable = Some(why.to_string());
+                            attempt.registration.refuse_policy(now);
+                        }
                     }
-                },
+                }
                 RegistrationEvent::Registered(sa) => {
                     if let Err(why) = self.take_in(attempt.server, sa, now) {
                         attempt.registration.delete_isakmp_sa(now);
                         self.fail(Reason::PolicyUnusable, why.to_string(), now);
-                        return false;
+                        return Followed::Failed;
                     }
                 }
                 RegistrationEvent::PeerDeleted | RegistrationEvent::IsakmpSaExpired => {
                     attempt.isakmp = None;
                     self.events.push_back(Event::IsakmpSaEnded(attempt.server));
                 }
+                RegistrationEvent::Failed(failure)
+                    if attempt.reuses_isakmp_sa && pull_again::phase1_may_help(&failure) =>
+                {
+                    let server = attempt.server;
+                    self.events.push_back(Event::IsakmpSaUnusable { server, failure });
+                    return Followed::NeedsPhase1;
+                }
                 RegistrationEvent::Failed(failure) => {
                     let unusable = attempt.unusable.take();
                     let (reason, detail) = explain(failure, unusable, attempt.unreachable.take());
                     self.fail(reason, detail, now);
-                    return false;
+                    return Followed::Failed;
                 }
             }
         }
-        true
+        Followed::Kept
     }
 
     /// Whether the kernel can do what the key server wants, before any key is asked for.

@@ -23,7 +23,8 @@ pub fn log(membership: &Membership, event: &Event) {
         | Event::Pausing { .. }
         | Event::Registered { .. }
         | Event::AwaitingTek { .. }
-        | Event::IsakmpSaEnded(_) => log_registration(membership, event),
+        | Event::IsakmpSaEnded(_)
+        | Event::IsakmpSaUnusable { .. } => log_registration(membership, event),
         Event::Pushed { .. }
         | Event::PushApplied { .. }
         | Event::PushUnusable { .. }
@@ -106,6 +107,12 @@ fn log_registration(membership: &Membership, event: &Event) {
             event = "isakmp-sa-ended",
             key_server = server(*index),
             "ISAKMP SA ended; TEKs and KEK stay valid"
+        ),
+        Event::IsakmpSaUnusable { server: index, failure } => info!(
+            event = "isakmp-sa-unusable",
+            key_server = server(*index),
+            reason = %failure,
+            "pull under the present ISAKMP SA failed; beginning a new phase 1"
         ),
         _ => {}
     }

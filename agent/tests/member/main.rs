@@ -12,6 +12,7 @@ mod crash;
 mod failure;
 mod lifecycle;
 mod missing;
+mod pull_again;
 mod reboot;
 mod rekey;
 mod reload;

@@ -55,6 +55,8 @@ pub struct World {
     pub events: Vec<Event>,
     pub datagrams: Vec<Transmit>,
     pub unusable: Vec<GroupUnusable>,
+    /// Which datagrams between the member and its servers are lost.
+    pub loss: Box<dyn FnMut(&Transmit) -> bool + Send>,
     /// The kernel may stop at any operation.
     pub stopping: bool,
     pub checkpoint: Checkpoint,
@@ -132,6 +134,7 @@ impl World {
             events: Vec::new(),
             datagrams: Vec::new(),
             unusable: Vec::new(),
+            loss: Box::new(|_| false),
             stopping: false,
             checkpoint: Checkpoint::new(&config, boot).unwrap(),
             directory,
@@ -323,6 +326,9 @@ impl World {
 
     fn deliver(&mut self, transmit: &Transmit) {
         let now = self.now;
+        if (self.loss)(transmit) {
+            return;
+        }
         let Some(key_server) =
             self.servers.get_mut(&transmit.destination).filter(|server| server.up)
         else {
@@ -353,6 +359,9 @@ impl World {
             std::iter::from_fn(|| key_server.server.poll_transmit()).collect();
         for answer in answers {
             assert_eq!(answer.source, transmit.destination);
+            if (self.loss)(&answer) {
+                continue;
+            }
             // As above.
             let _ = self.member.handle_datagram(
                 answer.source,
