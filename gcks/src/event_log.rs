@@ -77,11 +77,26 @@ fn log_group(group: &str, event: group::event::Event, now: BootTime) {
         Event::PushFailed { error } => {
             error!(event = "push-failed", group, %error, "push failed, retrying");
         }
-        Event::Unacknowledged { member, pushes } => {
-            warn!(event = "push-unacknowledged", group, %member, pushes, "push not acknowledged");
+        Event::Unacknowledged { members, most_in_a_row } => {
+            let (count, names) = (members.count, members.to_string());
+            warn!(
+                event = "push-unacknowledged",
+                group,
+                members = count,
+                names,
+                most_in_a_row,
+                "push not acknowledged by all members"
+            );
         }
-        Event::Dropped { member } => {
-            warn!(event = "member-dropped", group, %member, "unresponsive member dropped; it may register again");
+        Event::Dropped { members } => {
+            let (count, names) = (members.count, members.to_string());
+            warn!(
+                event = "member-dropped",
+                group,
+                members = count,
+                names,
+                "unresponsive members dropped; they may register again"
+            );
         }
         Event::AgeUnknown => {
             warn!(

@@ -287,6 +287,34 @@ fn unresponsive_members_are_dropped_where_that_is_wanted() {
     }
 }
 
+/// However many are unresponsive, a push is one line in the log.
+#[test]
+fn one_event_tells_all_who_have_not_acknowledged_a_push() {
+    let mut world = World::new(pushing(CBC, "drop-unresponsive-members = true"));
+    world.join(1, 1);
+    world.join(2, 1);
+    world.service.rekey("one", world.now).unwrap();
+    world.run(seconds(60));
+    world.network = Box::new(|sent| if sent.payload[18] == 35 { vec![] } else { vec![LATENCY] });
+    for in_a_row in 1..=3 {
+        world.events.clear();
+        world.service.rekey("one", world.now).unwrap();
+        world.run(seconds(120));
+        let told: Vec<(u64, usize, String)> = world
+            .group_events()
+            .filter_map(|event| match event {
+                GroupEvent::Unacknowledged { members, most_in_a_row } => {
+                    Some((*most_in_a_row, members.count, members.to_string()))
+                }
+                GroupEvent::Dropped { members } => Some((0, members.count, members.to_string())),
+                _ => None,
+            })
+            .collect();
+        let most = if in_a_row == 3 { 0 } else { in_a_row };
+        assert_eq!(told, [(most, 2, String::from("g1, g2"))]);
+    }
+}
+
 #[test]
 fn a_member_that_never_acknowledged_is_not_dropped() {
     let mut world = World::new(pushing(CBC, "drop-unresponsive-members = true"));

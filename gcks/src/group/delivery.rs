@@ -11,7 +11,7 @@ use ike::BootTime;
 use ike::config::Identity;
 
 use super::Group;
-use super::event::Event;
+use super::event::{Event, Members};
 use super::kek::Kek;
 use super::push::{Audience, Pushed};
 use super::rekey_sa::{Abandoned, KEPT, RekeySa};
@@ -37,6 +37,12 @@ pub struct Dispatch {
     /// Whether it takes the place of what is still on its way under the same KEK: nobody who gets
     /// this push could use that any more.
     pub supersedes: bool,
+}
+
+/// What became of a member that has not acknowledged a push.
+enum Missed {
+    Kept { name: Arc<str>, in_a_row: u64 },
+    Dropped { name: Arc<str> },
 }
 
 impl Group {
@@ -88,25 +94,38 @@ impl Group {
     pub fn handle_push_finished(&mut self, missing: &[IpAddr], now: BootTime) {
         // The state has its recipients no more.
         self.changed = true;
+        let (mut unacknowledged, mut dropped) = (Members::default(), Members::default());
+        let mut most_in_a_row = 0;
         for address in missing {
-            self.handle_missing(*address, now);
+            match self.handle_missing(*address, now) {
+                Some(Missed::Kept { name, in_a_row }) => {
+                    unacknowledged.add(name);
+                    most_in_a_row = most_in_a_row.max(in_a_row);
+                }
+                Some(Missed::Dropped { name }) => dropped.add(name),
+                None => {}
+            }
+        }
+        if unacknowledged.count > 0 {
+            self.events.push_back(Event::Unacknowledged { members: unacknowledged, most_in_a_row });
+        }
+        if dropped.count > 0 {
+            self.events.push_back(Event::Dropped { members: dropped });
         }
     }
 
-    fn handle_missing(&mut self, address: IpAddr, now: BootTime) {
-        let Some(rekey_sa) = &mut self.rekey_sa else { return };
-        let Some(registration) = self.registry.missed(address) else { return };
+    fn handle_missing(&mut self, address: IpAddr, now: BootTime) -> Option<Missed> {
+        let rekey_sa = self.rekey_sa.as_mut()?;
+        let registration = self.registry.missed(address)?;
         rekey_sa.counters.missing = rekey_sa.counters.missing.saturating_add(1);
-        let member = Arc::clone(&registration.name);
+        let (name, in_a_row) = (Arc::clone(&registration.name), registration.unacknowledged);
         // Who has never acknowledged may not know how (RFC 8263 §6).
         let droppable = rekey_sa.settings.drop_unresponsive_members
             && registration.last_acknowledgement.is_some();
-        if !droppable || registration.unacknowledged < UNRESPONSIVE {
-            let pushes = registration.unacknowledged;
-            self.events.push_back(Event::Unacknowledged { member, pushes });
-            return;
+        if !droppable || in_a_row < UNRESPONSIVE {
+            return Some(Missed::Kept { name, in_a_row });
         }
-        let Some((id, gone)) = self.registry.remove_at(address) else { return };
+        let (id, gone) = self.registry.remove_at(address)?;
         rekey_sa.counters.dropped = rekey_sa.counters.dropped.saturating_add(1);
         let abandoned = Abandoned { name: gone.name, leaf: gone.leaf };
         rekey_sa.abandoned.insert(id.clone(), abandoned);
@@ -115,7 +134,7 @@ impl Group {
         if !rekey_sa.is_multicast() {
             self.sender_ids.release(&id, self.teks.last_end(now));
         }
-        self.events.push_back(Event::Dropped { member });
+        Some(Missed::Dropped { name })
     }
 
     /// Sends a push to `audience`.
