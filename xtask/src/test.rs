@@ -73,7 +73,8 @@ fn everything_else(test: &Test) -> Vec<Ended> {
     });
     if command::is_root() {
         lane.step("kernel entries", |output| {
-            let tests = ["--test", "kernel", "--test", "forwarding"];
+            let tests = ["kernel", "forwarding", "clear", "clear_ipv6"];
+            let tests = tests.map(|name| ["--test", name]).concat();
             let arguments = [&["test", "--workspace"], &tests[..], &["--", "--ignored"]].concat();
             output.run(&mut command::cargo(&arguments))
         });
