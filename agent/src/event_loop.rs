@@ -145,6 +145,7 @@ impl<K: Kernel> EventLoop<K> {
         let mut tunnels = Tunnels::default();
         tunnels.set_wall_clock(WallClock::new(now, clock::wall().as_secs()));
         tunnels.configure(&config.tunnels, now);
+        tunnels.set_bandwidth(&config.gateways);
         match checkpoint::remove_orphan(&config) {
             Ok(false) => {}
             Ok(true) => info!(

@@ -23,8 +23,21 @@ pub struct GatewaySnapshot {
     pub transforms: Vec<String>,
     /// Lifetime of an ISAKMP SA.
     pub lifetime_seconds: u64,
+    /// What its tunnels carry together at most, if there is a limit.
+    pub bandwidth: Option<GatewayBandwidth>,
     /// Names of the tunnels that use it.
     pub tunnels: Vec<String>,
+}
+
+/// The bandwidth of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayBandwidth {
+    /// In megabits a second, in each direction.
+    pub mbit: u32,
+    /// ESP that was dropped for being over it, since the kernel's rules were last replaced.
+    pub dropped_sent: crate::member::Traffic,
+    /// The same of what arrived.
+    pub dropped_received: crate::member::Traffic,
 }
 
 /// An interface that a tunnel depends on.

@@ -232,6 +232,11 @@ fn snapshot() -> TunnelsSnapshot {
         profile: Some("aws".to_owned()),
         transforms: vec!["aes-256-cbc, sha2-256, group 14".to_owned()],
         lifetime_seconds: 28_800,
+        bandwidth: (name == "cloud").then(|| GatewayBandwidth {
+            mbit: 20,
+            dropped_sent: control::member::Traffic { packets: 7, octets: 9_800 },
+            dropped_received: control::member::Traffic::default(),
+        }),
         tunnels: tunnels.iter().map(|name| (*name).to_owned()).collect(),
     };
     TunnelsSnapshot {

@@ -177,6 +177,7 @@ impl Member {
             exclude_arriving: BTreeSet::new(),
             groups: BTreeMap::from([(PLACEHOLDER, group)]),
             defragment: self.defragment,
+            bandwidth: BTreeMap::new(),
         });
         desired.routes.insert(PlaceholderRoute {
             placeholder,

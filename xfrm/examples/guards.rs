@@ -37,6 +37,7 @@ fn desired(groups: u32, prefixes: u32, lines: u32) -> anyhow::Result<Desired> {
         exclude_arriving: BTreeSet::new(),
         groups: BTreeMap::new(),
         defragment: false,
+        bandwidth: BTreeMap::new(),
     };
     for group in 0..groups {
         let own = (0..prefixes).map(|number| prefix(group * prefixes + number));

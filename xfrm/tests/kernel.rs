@@ -22,7 +22,7 @@ use xfrm::kernel::event::{KernelEvent, What};
 use xfrm::kernel::netlink::EventSource;
 use xfrm::kernel::netlink::Netlink;
 use xfrm::model::{Action, Direction, Mode, Policy, PolicyId, Reqid, Selector, Template};
-use xfrm::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
+use xfrm::nft::{Bandwidth, DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Desired, Error, Op, Ownership, Parts, Reconciler};
 
 /// Runs a shell command in the namespace and gives its output.
@@ -79,6 +79,10 @@ fn desired() -> Desired {
         dont_fragment: DontFragment::Set,
         segment_size: SegmentSize::Path,
     };
+    let bandwidth = Bandwidth {
+        octets_per_second: 1_250_000,
+        ends: BTreeSet::from([("10.0.1.1".parse().unwrap(), "203.0.113.1".parse().unwrap())]),
+    };
     let excluded = Selector {
         source: group,
         destination: "224.0.0.9/32".parse().unwrap(),
@@ -101,6 +105,7 @@ fn desired() -> Desired {
         exclude_arriving: BTreeSet::new(),
         groups: BTreeMap::from([("192.0.2.1".parse().unwrap(), preservation)]),
         defragment: true,
+        bandwidth: BTreeMap::from([(String::from("cloud"), bandwidth)]),
     });
     desired.exempt.insert(String::from("lan"));
     desired.routes.insert(PlaceholderRoute {
@@ -148,6 +153,7 @@ fn applies_reads_back_and_removes() {
             "@nh,96,64 @selectors_ip_0 jump leaving",
             "10.1.0.0/24 . 10.2.0.0/24",
             "meta l4proto 1 jump errors",
+            "limit rate over 1250000 bytes/second",
             "udp dport 520 accept comment \"excluded\"",
         ] {
             assert!(tables.contains(line), "{line} is not in {tables}");

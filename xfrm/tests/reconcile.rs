@@ -131,6 +131,7 @@ impl Draw {
                 .collect(),
             exclude: BTreeSet::new(),
             exclude_arriving: BTreeSet::new(),
+            bandwidth: BTreeMap::new(),
             groups: BTreeMap::from([(
                 "192.0.2.1".parse().unwrap(),
                 GroupPreservation {

@@ -52,7 +52,7 @@ pub struct Config {
     /// Memberships; the position is the slot.
     pub groups: Vec<Group>,
     /// IKE policies that tunnels share, used or not.
-    pub gateways: Vec<tunnel::Gateway>,
+    pub gateways: Vec<tunnel::GatewayConfig>,
     pub tunnels: Vec<tunnel::Tunnel>,
     /// What certificates there are, used or not.
     pub certificates: Vec<NamedCertificate>,

@@ -31,6 +31,14 @@ pub struct Gateway {
     pub phase1: Phase1Policy,
 }
 
+/// A gateway as it is configured: a change of what is beside the IKE policy touches no SA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayConfig {
+    pub gateway: Gateway,
+    /// What its tunnels carry together at most, in each direction, in Mbit/s.
+    pub bandwidth_mbit: Option<u32>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     pub name: String,
@@ -138,6 +146,12 @@ options! {
         /// Lifetime of an ISAKMP SA. The shorter one of both sides counts.
         pub lifetime: Option<Located<Duration>> = optional("lifetime")
             .within(SHORTEST..=LONGEST).usual(&Duration::from_secs(28_800));
+        /// Megabits a second that all tunnels of this gateway carry together, in each direction: 10,
+        /// 20, 30 or any other figure. IP packets with their ESP count. What is over it is dropped,
+        /// with a burst of one second: nf_tables polices, and queueing disciplines of interfaces are
+        /// left as they are. A change touches no SA. Without it there is no limit.
+        pub bandwidth_mbit: Option<Located<u32>> = optional("bandwidth-mbit")
+            .within(1..=400_000).example("10");
     }
 
     /// A tunnel: the networks of two sites, joined by ESP between two addresses.
@@ -346,6 +360,13 @@ impl Profile {
                 ..COMMON
             },
         }
+    }
+}
+
+impl GatewayConfig {
+    /// The bandwidth in octets.
+    pub fn octets_per_second(&self) -> Option<u64> {
+        self.bandwidth_mbit.map(|mbit| u64::from(mbit) * 125_000)
     }
 }
 

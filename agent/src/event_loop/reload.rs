@@ -87,6 +87,7 @@ impl<K: Kernel> EventLoop<K> {
         changes.iter().for_each(log_change);
         self.member.reload(&config, &mut self.seeds, &interfaces, now);
         self.tunnels.configure(&config.tunnels, now);
+        self.tunnels.set_bandwidth(&config.gateways);
         self.config.groups = config.groups;
         self.config.gateways = config.gateways;
         self.config.tunnels = config.tunnels;

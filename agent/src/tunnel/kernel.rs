@@ -1,5 +1,6 @@
 //! What tunnels want in the kernel: states and policies, beside those of the groups.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use xfrm::model::{
     Action, Direction, Install, Mode, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector,
     Template, Unicast, Volume,
 };
+use xfrm::nft::Bandwidth;
 
 use super::IKE_PORT;
 use super::child_sa::Pair;
@@ -59,6 +61,25 @@ pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, beside_groups: bool, n
                 ..common(id, reqid, pair, &pair.sas.outbound, now)
             };
             desired.sas.insert(id, sa);
+        }
+    }
+}
+
+/// Adds a policer for each gateway that has a bandwidth and tunnels.
+pub(super) fn add_bandwidth(
+    tunnels: &[Tunnel],
+    bandwidth: &BTreeMap<String, u64>,
+    desired: &mut Desired,
+) {
+    for (gateway, octets_per_second) in bandwidth {
+        let of_gateway = tunnels.iter().map(Tunnel::config);
+        let of_gateway = of_gateway.filter(|tunnel| tunnel.gateway.name == *gateway);
+        let ends: BTreeSet<(IpAddr, IpAddr)> =
+            of_gateway.map(|tunnel| (tunnel.local, tunnel.peer)).collect();
+        if !ends.is_empty() {
+            let preservation = desired.preservation.get_or_insert_default();
+            let bandwidth = Bandwidth { octets_per_second: *octets_per_second, ends };
+            preservation.bandwidth.insert(gateway.clone(), bandwidth);
         }
     }
 }

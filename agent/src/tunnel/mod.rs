@@ -12,7 +12,7 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use gdoi::event::Transmit;
@@ -65,6 +65,8 @@ pub struct Tunnels {
     parting: VecDeque<Transmit>,
     changed: bool,
     wall_clock: WallClock,
+    /// What gateways carry at most.
+    bandwidth: BTreeMap<String, u64>,
 }
 
 impl Default for Tunnels {
@@ -78,7 +80,8 @@ impl Tunnels {
     /// No tunnel yet: [`Tunnels::configure`] makes them.
     pub fn new(seeds: Seeds) -> Self {
         let (tunnels, parting, wall_clock) = (Vec::new(), VecDeque::new(), WallClock::default());
-        Self { tunnels, seeds, parting, changed: false, wall_clock }
+        let bandwidth = BTreeMap::new();
+        Self { tunnels, seeds, parting, changed: false, wall_clock, bandwidth }
     }
 
     /// What time it is from now on, for certificates.
@@ -141,6 +144,16 @@ impl Tunnels {
                 }
             }
         }
+    }
+
+    /// Takes over what gateways carry at most; no SA is touched.
+    pub fn set_bandwidth(&mut self, gateways: &[config::GatewayConfig]) {
+        let figure = |config: &config::GatewayConfig| {
+            Some((config.gateway.name.clone(), config.octets_per_second()?))
+        };
+        let bandwidth = gateways.iter().filter_map(figure).collect();
+        self.changed |= self.bandwidth != bandwidth;
+        self.bandwidth = bandwidth;
     }
 
     pub fn all(&self) -> &[Tunnel] {
@@ -225,6 +238,7 @@ impl Tunnels {
     pub fn add_to(&self, desired: &mut Desired, now: BootTime) {
         let beside_groups = desired.preservation.is_some();
         self.tunnels.iter().for_each(|tunnel| kernel::add(tunnel, desired, beside_groups, now));
+        kernel::add_bandwidth(&self.tunnels, &self.bandwidth, desired);
     }
 
     /// What happened next, and to which tunnel.

@@ -2,25 +2,27 @@
 
 use control::member::Traffic;
 use control::tunnel::{
-    GatewaySnapshot, TunnelIsakmpSa, TunnelNetworks, TunnelSas, TunnelSnapshot, TunnelsSnapshot,
+    GatewayBandwidth, GatewaySnapshot, TunnelIsakmpSa, TunnelNetworks, TunnelSas, TunnelSnapshot,
+    TunnelsSnapshot,
 };
 use daemon::configuration::Read as _;
 use ike::BootTime;
 use ike::phase1::Role;
 use tracing::{info, warn};
 use xfrm::model::SaId;
+use xfrm::nft::over_bandwidth;
 use xfrm::statistics::Statistics;
 
 use super::child_sa::Pair;
 pub use super::paths::Paths;
 use super::state::{Flow, State, Tunnel};
 use super::{Event, Tunnels};
-use crate::config::tunnel::Gateway;
+use crate::config::tunnel::GatewayConfig;
 
 /// All gateways and tunnels with the kernel's counters. `paths` is where their packets go, if that
 /// could be read.
 pub fn snapshot(
-    gateways: &[Gateway],
+    gateways: &[GatewayConfig],
     tunnels: &Tunnels,
     paths: Option<&Paths>,
     statistics: &Statistics,
@@ -28,12 +30,23 @@ pub fn snapshot(
 ) -> TunnelsSnapshot {
     let all = tunnels.all().iter();
     TunnelsSnapshot {
-        gateways: gateways.iter().map(|gateway| self::gateway(gateway, tunnels)).collect(),
+        gateways: gateways.iter().map(|one| gateway(one, tunnels, statistics)).collect(),
         tunnels: all.map(|tunnel| one(tunnel, paths, statistics, now)).collect(),
     }
 }
 
-fn gateway(gateway: &Gateway, tunnels: &Tunnels) -> GatewaySnapshot {
+fn gateway(
+    GatewayConfig { gateway, bandwidth_mbit }: &GatewayConfig,
+    tunnels: &Tunnels,
+    statistics: &Statistics,
+) -> GatewaySnapshot {
+    let over = |received| {
+        let counters = statistics.rules.get(&over_bandwidth(&gateway.name, received));
+        counters.map_or_else(Traffic::default, |counters| Traffic {
+            packets: counters.packets,
+            octets: counters.octets,
+        })
+    };
     let users = tunnels.all().iter().map(Tunnel::config);
     let users = users.filter(|tunnel| tunnel.gateway.name == gateway.name);
     GatewaySnapshot {
@@ -41,6 +54,11 @@ fn gateway(gateway: &Gateway, tunnels: &Tunnels) -> GatewaySnapshot {
         profile: gateway.profile.map(|profile| profile.name().to_owned()),
         transforms: gateway.phase1.transforms.iter().map(ToString::to_string).collect(),
         lifetime_seconds: gateway.phase1.lifetime.as_secs(),
+        bandwidth: bandwidth_mbit.map(|mbit| GatewayBandwidth {
+            mbit,
+            dropped_sent: over(false),
+            dropped_received: over(true),
+        }),
         tunnels: users.map(|tunnel| tunnel.name.clone()).collect(),
     }
 }

@@ -45,6 +45,20 @@ fn one(gateway: &GatewaySnapshot, tunnels: &[TunnelSnapshot]) -> String {
         fields.add(if number == 0 { "IKE policy" } else { "" }, transform);
     }
     fields.add("Lifetime", duration(gateway.lifetime_seconds));
+    match &gateway.bandwidth {
+        None => drop(fields.add("Bandwidth", "no limit")),
+        Some(bandwidth) => {
+            fields.add("Bandwidth", format!("{} Mbit/s in each direction", bandwidth.mbit));
+            let (sent, received) = (bandwidth.dropped_sent, bandwidth.dropped_received);
+            fields.add(
+                "",
+                format!(
+                    "dropped for being over it: {} packets sent, {} received",
+                    sent.packets, received.packets
+                ),
+            );
+        }
+    }
     for (number, tunnel) in tunnels.iter().enumerate() {
         fields.add(if number == 0 { "Tunnels" } else { "" }, tunnel_line(tunnel));
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! netdev guard_WAN ingress -500 clear packets between group prefixes: dropped before any flowtable
 //!         egress_WAN  egress first            the same on their way out: raw sockets and flowtables pass no other hook
-//! ip      defragment  prerouting              only with port selectors
+//! ip      bandwidth_  prerouting, output -301 the rate of a gateway's ESP: what is over it is dropped
+//!         defragment  prerouting              only with port selectors
 //!         restore     prerouting raw          received ESP of the group: destination := LOCAL; clear packets: dropped
 //!         delivered_  forward, input last-6   clear packets that address translation has made the group's: dropped
 //!         before_nat  postrouting 99          clear packets between group prefixes: dropped; the others are marked
@@ -36,6 +37,7 @@
 //! group's packets from leaving and arriving in clear. A default block of XFRM is no way to help:
 //! it would hit everybody's traffic.
 
+mod bandwidth;
 mod errors;
 mod trusted;
 mod tunnels;
@@ -304,6 +306,9 @@ impl<'a> Content<'a> {
             chain("preserve", "route", OUTPUT, FIRST, preserve),
             chain("undelivered", "filter", OUTPUT, FIRST + 1, undelivered),
         ]);
+        let (bandwidth_sets, policers) = self.bandwidth();
+        sets.extend(bandwidth_sets);
+        chains.extend(policers);
         chains.extend(self.own_errors());
         chains.extend(self.stray());
         chains.extend(self.delivered(IP));

@@ -41,7 +41,29 @@ pub struct Preservation {
     /// Packets between group prefixes are put together before policies see them, because fragments
     /// carry no ports.
     pub defragment: bool,
+    /// What the tunnels of a gateway carry at most, by the gateway's name.
+    pub bandwidth: BTreeMap<String, Bandwidth>,
 }
+
+/// The rate of ESP between some pairs of addresses, in each direction.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Bandwidth {
+    /// Octets of IP packets in a second, their headers included.
+    pub octets_per_second: u64,
+    /// Local and remote ends.
+    pub ends: BTreeSet<(IpAddr, IpAddr)>,
+}
+
+/// Comment of the rule that drops what is over the bandwidth of a gateway, as counters show it.
+pub fn over_bandwidth(gateway: &str, received: bool) -> String {
+    // The kernel keeps 256 octets of user data with a rule.
+    let gateway: String = gateway.chars().take(MOST_NAME).collect();
+    let direction = if received { "received" } else { "sent" };
+    format!("over the bandwidth of gateway {gateway}, {direction}")
+}
+
+/// Characters of a name in a comment: four octets each at most.
+const MOST_NAME: usize = 40;
 
 impl Preservation {
     /// Whether rules for it exist.

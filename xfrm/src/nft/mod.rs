@@ -15,7 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ownership::Ownership;
 
-pub use header_preservation::{DontFragment, GroupPreservation, Preservation, SegmentSize};
+pub use header_preservation::{
+    Bandwidth, DontFragment, GroupPreservation, Preservation, SegmentSize, over_bandwidth,
+};
 
 /// How the comments of rules that drop a packet begin.
 pub const DROP: &str = "drop: ";

@@ -3,6 +3,7 @@
 //! The nft command line cannot write `ip daddr set meta mark` (its types refuse); the kernel takes
 //! it over netlink.
 
+mod limited;
 mod quoted;
 
 use core::net::IpAddr;

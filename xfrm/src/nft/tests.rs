@@ -41,6 +41,7 @@ fn preservation() -> Preservation {
             },
         )]),
         defragment: false,
+        bandwidth: BTreeMap::new(),
     }
 }
 
@@ -80,6 +81,48 @@ fn what_is_written_is_recognised() {
     let wanted = Fingerprint::wanted(&preservation(), &interfaces(), &Ownership::default());
     assert_eq!(dumped(&messages(&preservation())), wanted);
     assert!(!wanted.is_empty());
+}
+
+/// A policer in each direction, of its own for each gateway, and nothing else.
+#[test]
+fn bandwidth_is_policed_per_gateway() {
+    let pair = |peer: &str| ("10.0.1.1".parse().unwrap(), peer.parse().unwrap());
+    let bandwidth = |octets_per_second, peers: &[&str]| Bandwidth {
+        octets_per_second,
+        ends: peers.iter().map(|peer| pair(peer)).collect(),
+    };
+    let policed = |octets: u64| Preservation {
+        bandwidth: BTreeMap::from([
+            (String::from("cloud"), bandwidth(octets, &["203.0.113.1", "203.0.113.2"])),
+            (String::from("x".repeat(300)), bandwidth(3_750_000, &["203.0.113.9"])),
+        ]),
+        ..preservation()
+    };
+    let all = messages(&policed(1_250_000));
+    let wanted =
+        |octets| Fingerprint::wanted(&policed(octets), &interfaces(), &Ownership::default());
+    assert_eq!(dumped(&all), wanted(1_250_000));
+    assert!(!wanted(1_250_000).same_rules(&wanted(2_500_000), "gdoi"));
+    let chains = chains(&policed(1_250_000));
+    for (direction, received) in [("sent", false), ("received", true)] {
+        let chain = |suffix: &str| {
+            let name = format!("bandwidth_{direction}{suffix}");
+            chains[&("gdoi".into(), IP, name)][1..].to_vec()
+        };
+        let comment = over_bandwidth("cloud", received);
+        let over = Rule::new(IP, IP, &comment).over(1_250_000).counted().dropped();
+        assert_eq!(chain("_0"), [over.digest()]);
+        assert_eq!((chain("_1").len(), chain("").len()), (1, 4));
+        let set = format!("bandwidth_{direction}_0");
+        let esp = Rule::new(IP, IP, "").esp_between(&set).jumps(&set);
+        let udp = Rule::new(IP, IP, "").udp_esp_between(&set, received).jumps(&set);
+        assert_eq!(chain("")[..2], [esp.digest(), udp.digest()]);
+    }
+    let longest = all.iter().map(|(.., body)| body).filter_map(|body| {
+        let data = crate::attribute::find(body.get(4..)?, 7)?;
+        Some(data.len())
+    });
+    assert!(longest.max().unwrap() <= 256);
 }
 
 #[test]

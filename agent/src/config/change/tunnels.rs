@@ -4,22 +4,34 @@ use daemon::configuration::{Read as _, duration_text, name_of};
 
 use super::{Change, Consequence, Differences, Subject, list, whole};
 use crate::config::Config;
-use crate::config::tunnel::{DEAD_PEER_DETECTION, Gateway, MODE, Pfs, START, Tunnel};
+use crate::config::tunnel::{
+    DEAD_PEER_DETECTION, Gateway, GatewayConfig, MODE, Pfs, START, Tunnel,
+};
 
 pub(super) fn gateway_changes(before: &Config, after: &Config) -> Vec<Change> {
     let mut all = Vec::new();
     let subject = |name: &str| Subject::Gateway(name.to_owned());
-    for gateway in &before.gateways {
-        if !after.gateways.iter().any(|other| other.name == gateway.name) {
+    let find = |config: &Config, name: &str| {
+        config.gateways.iter().find(|other| other.gateway.name == name).cloned()
+    };
+    for GatewayConfig { gateway, .. } in &before.gateways {
+        if find(after, &gateway.name).is_none() {
             all.push(whole(subject(&gateway.name), Some(gateway.name.clone()), None));
         }
     }
-    for gateway in &after.gateways {
-        match before.gateways.iter().find(|other| other.name == gateway.name) {
-            None => all.push(whole(subject(&gateway.name), None, Some(gateway.name.clone()))),
+    for config in &after.gateways {
+        let name = &config.gateway.name;
+        match find(before, name) {
+            None => all.push(whole(subject(name), None, Some(name.clone()))),
             Some(known) => {
-                let mut differences = Differences::of(subject(&gateway.name));
-                differences.compare_gateway(known, gateway);
+                let mut differences = Differences::of(subject(name));
+                differences.compare_gateway(&known.gateway, &config.gateway);
+                let figure = |config: &GatewayConfig| {
+                    let figure = config.bandwidth_mbit;
+                    figure.map_or_else(|| String::from("none"), |figure| figure.to_string())
+                };
+                differences.add("bandwidth-mbit", figure(&known), figure(config));
+                differences.follow(Consequence::AtOnce);
                 all.extend(differences.changes);
             }
         }

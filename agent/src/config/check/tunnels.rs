@@ -18,7 +18,8 @@ use super::credentials::Named;
 use super::{Check, Group};
 use crate::config::file::File;
 use crate::config::tunnel::{
-    Gateway, GatewayTable, MOST_PAIRS, MOST_TUNNELS, Pfs, Traffic, Tunnel, TunnelTable,
+    Gateway, GatewayConfig, GatewayTable, MOST_PAIRS, MOST_TUNNELS, Pfs, Traffic, Tunnel,
+    TunnelTable,
 };
 
 /// TCP, UDP, DCCP, SCTP and UDP-Lite.
@@ -30,7 +31,7 @@ impl Check<'_> {
         &mut self,
         file: &File,
         groups: &[Group],
-    ) -> Option<(Vec<Gateway>, Vec<Tunnel>)> {
+    ) -> Option<(Vec<GatewayConfig>, Vec<Tunnel>)> {
         let gateways = self.gateways(&file.gateways);
         if file.tunnels.len() > MOST_TUNNELS {
             let place = file.tunnels.get(MOST_TUNNELS).and_then(|tunnel| tunnel.place.clone());
@@ -48,13 +49,16 @@ impl Check<'_> {
         Some((gateways, tunnels))
     }
 
-    fn gateways(&self, typed: &[GatewayTable]) -> Vec<Gateway> {
+    fn gateways(&self, typed: &[GatewayTable]) -> Vec<GatewayConfig> {
         self.unique("gateway.name", typed.iter().filter_map(|gateway| gateway.name.as_ref()));
         let raised = typed.iter().filter_map(|gateway| {
             let name = gateway.name.as_ref()?.value.clone();
             let profile = gateway.profile.as_ref().map(|profile| profile.value);
             let phase1 = self.phase1(gateway);
-            Some(Gateway { name, profile, phase1 })
+            Some(GatewayConfig {
+                gateway: Gateway { name, profile, phase1 },
+                bandwidth_mbit: gateway.bandwidth_mbit.as_ref().map(|figure| figure.value),
+            })
         });
         raised.collect()
     }
@@ -81,9 +85,10 @@ impl Check<'_> {
         Phase1Policy { doi: Doi::IPSEC, ..phase1_policy(&ike, "gateway", true, self.report) }
     }
 
-    fn tunnel(&mut self, typed: &TunnelTable, gateways: &[Gateway]) -> Option<Tunnel> {
+    fn tunnel(&mut self, typed: &TunnelTable, gateways: &[GatewayConfig]) -> Option<Tunnel> {
         let gateway = typed.gateway.as_ref().and_then(|named| {
-            let found = gateways.iter().find(|gateway| gateway.name == named.value).cloned();
+            let all = gateways.iter().map(|config| &config.gateway);
+            let found = all.into_iter().find(|gateway| gateway.name == named.value).cloned();
             if found.is_none() {
                 self.error(
                     &named.place,

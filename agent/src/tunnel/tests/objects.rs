@@ -11,6 +11,7 @@ use xfrm::model::{Action, PolicyId, Reqid};
 
 use super::super::show::{Paths, snapshot};
 use super::*;
+use crate::config::tunnel::GatewayConfig;
 
 fn reqids(kernel: &Desired, peer: IpAddr) -> BTreeMap<PolicyId, Reqid> {
     let policies = kernel.policies.values().filter_map(|policy| match policy.action {
@@ -77,6 +78,39 @@ fn a_change_of_one_tunnel_touches_no_other() {
     assert!(net.is_whole());
 }
 
+/// Changed under way, it replaces a policer and touches neither SAs nor policies.
+#[test]
+fn bandwidth_is_a_policer_of_the_gateways_ends() {
+    let mut net = pair([Start::Now, Start::Answer]);
+    net.run(Duration::from_secs(20));
+    let before = (net.outbound(0), reqids(&net.kernels[0], address(2)));
+    let gateway = |name: &str, bandwidth_mbit| GatewayConfig {
+        gateway: crate::config::tunnel::Gateway {
+            name: name.to_owned(),
+            ..net.ends[0].all()[0].config().gateway.clone()
+        },
+        bandwidth_mbit,
+    };
+    let steps = [
+        (vec![gateway("lab", Some(10)), gateway("unused", Some(5))], Some(1_250_000)),
+        (vec![gateway("lab", Some(30))], Some(3_750_000)),
+        (vec![gateway("lab", None)], None),
+    ];
+    for (gateways, expected) in steps {
+        net.ends[0].set_bandwidth(&gateways);
+        net.settle();
+        let bandwidth = &net.kernels[0].preservation.as_ref().unwrap().bandwidth;
+        let figures: Vec<_> = bandwidth.values().map(|one| one.octets_per_second).collect();
+        assert_eq!(figures, Vec::from_iter(expected));
+        for one in bandwidth.values() {
+            assert_eq!(one.ends, BTreeSet::from([(address(1), address(2))]));
+        }
+        assert_eq!((net.outbound(0), reqids(&net.kernels[0], address(2))), before);
+    }
+    net.ends[0].set_bandwidth(&[]);
+    assert!(!net.ends[0].take_changed());
+}
+
 fn interface(addresses: &[&str], leads_to: &[(IpAddr, Option<IpAddr>)]) -> Interface {
     Interface {
         up: true,
@@ -97,7 +131,8 @@ fn told(wan: Interface) -> control::tunnel::TunnelSnapshot {
     let remote: IpAddr = "10.2.0.1".parse().unwrap();
     let paths = Paths::new(interfaces, BTreeSet::from([address(2), remote]));
     let tunnels = &net.ends[0];
-    let gateways = [tunnels.all()[0].config().gateway.clone()];
+    let gateway = tunnels.all()[0].config().gateway.clone();
+    let gateways = [GatewayConfig { gateway, bandwidth_mbit: None }];
     let mut shown = snapshot(&gateways, tunnels, Some(&paths), &Default::default(), net.now);
     assert_eq!(shown.gateways[0].tunnels, ["site"]);
     assert!(!shown.tunnels[0].active);

@@ -37,7 +37,8 @@ fn the_example_loads_and_shows_the_defaults() {
     let mut expected = load_text(EXAMPLE).unwrap().value;
     expected.groups[0].identity = Some(Identity::Address("10.0.1.1".parse().unwrap()));
     expected.groups[0].multicast_interface = Some("wan".to_owned());
-    expected.gateways[0].profile = Some(Profile::Aws);
+    expected.gateways[0].gateway.profile = Some(Profile::Aws);
+    expected.gateways[0].bandwidth_mbit = Some(10);
     expected.tunnels[0].gateway.profile = Some(Profile::Aws);
     expected.tunnels[0].traffic = Traffic { protocol: 6, local_port: 179, remote_port: 179 };
     expected.tunnels[0].identity = Some(Identity::Address("198.51.100.1".parse().unwrap()));

@@ -97,6 +97,10 @@ fn what_changes_is_told_with_its_values() {
         told(&format!("{GATEWAY}[[gateway]]\nname = \"spare\"\n{TUNNEL}")),
         ["gateway spare: name - spare gateway-added"]
     );
+    assert_eq!(
+        told(&format!("{GATEWAY}bandwidth-mbit = 20\n{TUNNEL}")),
+        ["gateway cloud: bandwidth-mbit none 20 in-effect"]
+    );
     assert_eq!(told(GATEWAY), ["tunnel one: name one - tunnel-removed"]);
 }
 
