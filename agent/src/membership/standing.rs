@@ -70,4 +70,13 @@ impl Membership {
         });
         local.into_iter().chain(uplink).chain(server).collect()
     }
+
+    /// Whether nothing of the group can leave, whatever keys there are.
+    pub fn cannot_send(&self) -> bool {
+        let path = |problem: &StandingProblem| match problem {
+            StandingProblem::NoLocalAddress(_) | StandingProblem::NoUplink { .. } => true,
+            StandingProblem::NoServer { .. } => false,
+        };
+        self.sending().is_blocked || self.standing().iter().any(path)
+    }
 }

@@ -220,7 +220,7 @@ pub fn line(member: &Member, failing: bool, now: BootTime) -> String {
 
 fn word(membership: &Membership, now: BootTime) -> String {
     let why = match membership.failover().state() {
-        _ if !membership.generations().is_empty(now) && membership.sending().is_blocked => {
+        _ if !membership.generations().is_empty(now) && membership.cannot_send() => {
             return String::from("blocked: registered, but nothing can be sent");
         }
         _ if !membership.generations().is_empty(now) => return String::from("protected"),

@@ -89,7 +89,7 @@ fn group(membership: &Membership, statistics: &Statistics, now: BootTime) -> Mem
 fn state(membership: &Membership, now: BootTime) -> MembershipState {
     let keyed = !membership.generations().is_empty(now);
     match membership.failover().state() {
-        _ if keyed && membership.sending().is_blocked => MembershipState::CannotSend,
+        _ if keyed && membership.cannot_send() => MembershipState::CannotSend,
         State::Served { .. } if keyed => MembershipState::Registered,
         _ if keyed => MembershipState::ReRegistering,
         State::Suspended => MembershipState::Suspended,

@@ -1,7 +1,9 @@
 //! Fail-close with interfaces, addresses and key servers missing, and without a daemon.
 
+use ::control::member::MembershipState;
 use agent::blocks::{Blocked, install_in};
 use agent::membership::local_interface::Interfaces;
+use agent::show::snapshot::{Surroundings, snapshot};
 use testing::member::{IKE, World, configuration, interfaces, seconds};
 use xfrm::kernel::fake::{FakeKernel, Fault};
 use xfrm::{Desired, Kernel, Op, Ownership};
@@ -35,6 +37,30 @@ async fn without_an_uplink_the_group_is_blocked_and_says_so_until_it_comes() {
     world.interfaces_changed().await;
     world.pass(seconds(1)).await;
     assert_eq!((problems(&world), world.spis()), (vec![], (vec![0x1000], vec![0x1000])));
+}
+
+/// Keys that outlive their uplink are kept, and the group is not called registered meanwhile.
+#[tokio::test]
+async fn a_group_with_keys_and_without_an_uplink_cannot_send_until_it_comes() {
+    let state = |world: &World| {
+        snapshot(&world.member, &Surroundings::default(), world.now).groups[0].state
+    };
+    let mut world = World::new(&configuration(1, IKE));
+    world.start().await;
+    world.pass(seconds(1)).await;
+    assert_eq!(state(&world), MembershipState::Registered);
+    world.interfaces = without("wan");
+    world.interfaces_changed().await;
+    assert_eq!(state(&world), MembershipState::CannotSend);
+    assert!(problems(&world).iter().any(|line| line.contains("wan")), "{:?}", problems(&world));
+    world.interfaces = interfaces();
+    world.interfaces.get_mut("wan").unwrap().up = false;
+    world.interfaces_changed().await;
+    assert_eq!(state(&world), MembershipState::CannotSend);
+    world.interfaces = interfaces();
+    world.interfaces_changed().await;
+    world.pass(seconds(1)).await;
+    assert_eq!((state(&world), problems(&world)), (MembershipState::Registered, vec![]));
 }
 
 #[tokio::test]

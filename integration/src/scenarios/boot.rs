@@ -108,8 +108,8 @@ pub(super) fn play(lab: &mut Lab, narrative: &mut Narrative, boot: Boot) -> Resu
             lab.start_member(0)?;
             narrative.state("problem", "the daemon runs and says what is missing", || {
                 let shown = lab.gdoictl(G1, &["show", "member"])?;
-                let named = shown.contains("interface wan is missing");
-                Ok(Finding::new(named, shown))
+                let named = shown.contains("interface wan does not exist");
+                Ok(Finding::new(named && shown.contains("nothing can be sent"), shown))
             });
         }
         Boot::Broken => {
