@@ -123,8 +123,21 @@ impl<K: Kernel> Reconciler<K> {
             (Some(old), Some(new)) => old.protection == new.protection,
             _ => false,
         });
+        let strict = self.desired.preservation.take().zip(desired.preservation.as_mut());
+        let strict = strict.and_then(|(before, after)| after.tolerate(&before));
         self.desired = desired;
-        let mut report = self.reconcile().await?;
+        let mut report = self.reconcile().await;
+        if let Some(strict) = strict {
+            // Also after a failure: what closes is done as far as possible.
+            self.desired.preservation = Some(strict);
+            let tolerant = report;
+            report = self.reconcile().await;
+            let before = tolerant?.done;
+            report.iter_mut().for_each(|report| {
+                report.done.splice(..0, before.iter().cloned());
+            });
+        }
+        let mut report = report?;
         if self.prefers_replaced() {
             let released = self.release().await?;
             report = Report { done: [report.done, released.done].concat(), ..released };

@@ -600,6 +600,51 @@ fn sets_of_tables_that_were_flushed_come_with_their_tables() {
     assert!(settled(&mut kernel.clone(), &wanted));
 }
 
+/// Traffic that passes in clear becomes protected, as when a migration goes on. Guards that closed
+/// first would drop it until the policy is there.
+#[test]
+fn guards_close_behind_the_policy_that_protects_from_now_on() {
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    let prefix = "172.16.0.0/12".parse().unwrap();
+    let selector = Selector::between(prefix, prefix);
+    let desired = |clear: bool| {
+        let draw = Draw {
+            policies: BTreeMap::new(),
+            inbound: BTreeMap::from([(0x1300, 0)]),
+            outbound: BTreeMap::new(),
+            preservation: Some((false, 1)),
+            route: None,
+        };
+        let mut desired = draw.desired();
+        let preservation = desired.preservation.as_mut().unwrap();
+        let excluded =
+            if clear { &mut preservation.exclude } else { &mut preservation.exclude_arriving };
+        excluded.insert(selector.clone());
+        let id = PolicyId { direction: Direction::Out, selector: selector.clone() };
+        let action = if clear { Action::Allow } else { Action::Block };
+        desired.policies.insert(id.clone(), Policy { id, priority: 9, action });
+        desired
+    };
+    let kinds = |ops: &[Op]| -> Vec<&str> {
+        let kind = |op: &Op| match op {
+            Op::UpdatePolicy { .. } => "policy",
+            Op::ReplaceGuard | Op::ReplaceTables => "guards",
+            _ => "other",
+        };
+        ops.iter().map(kind).collect()
+    };
+    run(reconciler.apply(desired(true))).unwrap();
+    let report = run(reconciler.apply(desired(false))).unwrap();
+    let done = kinds(&report.done);
+    assert!(done.starts_with(&["policy", "guards"]) && !done.contains(&"other"), "{done:?}");
+    assert!(settled(&mut kernel.clone(), &desired(false)));
+    let report = run(reconciler.apply(desired(true))).unwrap();
+    let done = kinds(&report.done);
+    assert!(done.starts_with(&["guards"]) && done.ends_with(&["policy"]), "{done:?}");
+    assert!(settled(&mut kernel.clone(), &desired(true)));
+}
+
 #[test]
 fn a_foreign_policy_with_our_selector_is_named_and_left_alone() {
     let kernel = kernel();

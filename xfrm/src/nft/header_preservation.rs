@@ -78,6 +78,20 @@ impl Preservation {
             Some(address) => Err(Error::Unsupported(Unsupported::Preservation(address))),
         }
     }
+
+    /// Lets pass what `before` let pass, until the policies that protect it from now on are there:
+    /// guards that came first would drop it meanwhile. Gives what was wanted, where that is not the
+    /// same.
+    pub(crate) fn tolerate(&mut self, before: &Self) -> Option<Self> {
+        if before.exclude.is_subset(&self.exclude) {
+            return None;
+        }
+        let wanted = self.clone();
+        self.exclude.extend(before.exclude.iter().cloned());
+        // What passes both ways arrives as well. Named once, it leaves the rules as they are.
+        self.exclude_arriving.retain(|selector| !before.exclude.contains(selector));
+        Some(wanted)
+    }
 }
 
 /// Address preservation of one group (or one local address of it).
