@@ -114,10 +114,20 @@ impl Daemon {
             }
         }
         bail!(
-            "the daemon on {} is not ready after {READY_WITHIN:?}:\n{}",
+            "the daemon on {} is not ready after {READY_WITHIN:?}:\n{}{}",
             self.name,
-            self.log_tail(12)
+            self.log_tail(12),
+            self.waits_for()
         )
+    }
+
+    /// What the process does in the kernel: a daemon that is silent says nothing of it itself.
+    fn waits_for(&self) -> String {
+        let of = |name: &str| {
+            let text = fs::read_to_string(format!("/proc/{}/{name}", self.id()));
+            format!("{name}: {}\n", text.unwrap_or_else(|error| error.to_string()).trim())
+        };
+        ["comm", "wchan", "syscall", "stack"].map(of).concat()
     }
 
     /// Asks for an orderly end and waits for it.

@@ -13,7 +13,7 @@ use crate::report::table::Promise;
 use anyhow::Result;
 use std::time::Duration;
 
-const LIFETIME: u32 = 45;
+const LIFETIME: u32 = 90;
 /// The kernel ends a key so long after its lifetime when nobody else does.
 const KERNEL_GRACE: u32 = 30;
 
