@@ -48,6 +48,12 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
     },
+    /// A rekey of a root server with four sub-servers and up to 20,000 members.
+    Cluster {
+        /// Arguments for the benchmark itself.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
     /// One push of `gcks` to 10,000 members with all their acknowledgements.
     Push {
         /// Arguments for the benchmark itself.
@@ -112,6 +118,7 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
         }
         What::PushCost { more } => benchmark("agent", "push", more),
         What::Registration { more } => benchmark("gcks", "registration", more),
+        What::Cluster { more } => benchmark("gcks", "cluster", more),
         What::Push { more } => benchmark("gcks", "push", more),
     }
 }

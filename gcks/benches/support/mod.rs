@@ -87,11 +87,13 @@ pub fn processor_time(process: &str) -> Duration {
             tasks.map(|task| task.unwrap().path()).collect()
         }
     };
+    tasks.iter().map(|task| processor_time_of(task)).sum()
+}
+
+/// The same of one thread, by its folder in /proc.
+pub fn processor_time_of(task: &Path) -> Duration {
     // The first figure of proc(5) schedstat, in nanoseconds. That of a process is its first
     // thread's.
-    let time = |task: PathBuf| {
-        let text = fs::read_to_string(task.join("schedstat")).unwrap();
-        Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
-    };
-    tasks.into_iter().map(time).sum()
+    let text = fs::read_to_string(task.join("schedstat")).unwrap();
+    Duration::from_nanos(text.split_whitespace().next().unwrap().parse().unwrap())
 }
