@@ -1,16 +1,19 @@
 //! The request of cluster-init: what a sub-server knows, and how it is configured.
 //!
 //! ```text
-//! ! epoch (8) ! version (8) ! boot (8) ! settings (2) ! { name, value } ...
+//! ! epoch (8) ! version (8) ! boot (8) ! settings (2) ! { name, value } ... ! needs ...
 //! ```
 
+use ike::crypto::Secret;
 use ike::wire::{Codec, InvalidMessage, Reader, Writer};
 
-use super::{put_generation, put_text, put_u64, read_generation, read_text, read_u64};
+use super::{
+    put_generation, put_text, put_u64, read_generation, read_secret, read_text, read_u64,
+};
 use crate::Generation;
 
 /// A sub-server asks for everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Ask {
     /// What it distributes.
     pub held: Generation,
@@ -18,6 +21,8 @@ pub struct Ask {
     pub boot: u64,
     /// Its configuration of the group, for comparison.
     pub settings: Vec<Setting>,
+    /// What it needs that the root alone can give, as the key server writes it.
+    pub needs: Secret,
 }
 
 /// One option of a group as text.
@@ -36,7 +41,7 @@ impl Codec for Ask {
             let (name, value) = (read_text(reader, "name")?, read_text(reader, "value")?);
             settings.push(Setting { name, value });
         }
-        Ok(Self { held, boot, settings })
+        Ok(Self { held, boot, settings, needs: read_secret(reader) })
     }
 
     fn encode(&self, writer: &mut Writer) {
@@ -47,5 +52,6 @@ impl Codec for Ask {
             put_text(writer, "name", name);
             put_text(writer, "value", value);
         }
+        writer.put(self.needs.expose());
     }
 }

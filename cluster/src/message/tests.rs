@@ -23,15 +23,15 @@ fn golden() -> Vec<(Message, &'static str)> {
     let setting = |name: &str, value: &str| Setting { name: name.into(), value: value.into() };
     let difference = Difference { name: "a".into(), root: "b".into(), sub_server: "".into() };
     let refusals = [
-        (Refusal::UnknownGroup, "01 06 00000007 01 0000000000000000 0000000000000000"),
-        (Refusal::WrongRole, "01 06 00000007 02 0000000000000000 0000000000000000"),
+        (Refusal::UnknownGroup, "02 06 00000007 01 0000000000000000 0000000000000000"),
+        (Refusal::WrongRole, "02 06 00000007 02 0000000000000000 0000000000000000"),
         (
             Refusal::LowerEpoch { ours: 5, theirs: 4 },
-            "01 06 00000007 03 0000000000000005 0000000000000004",
+            "02 06 00000007 03 0000000000000005 0000000000000004",
         ),
-        (Refusal::NotPrepared(GENERATION), "01 06 00000007 04 0000000000000003 0000000000000102"),
-        (Refusal::NoKeys, "01 06 00000007 05 0000000000000000 0000000000000000"),
-        (Refusal::Unreadable, "01 06 00000007 06 0000000000000000 0000000000000000"),
+        (Refusal::NotPrepared(GENERATION), "02 06 00000007 04 0000000000000003 0000000000000102"),
+        (Refusal::NoKeys, "02 06 00000007 05 0000000000000000 0000000000000000"),
+        (Refusal::Unreadable, "02 06 00000007 06 0000000000000000 0000000000000000"),
     ];
     let mut all = vec![
         (
@@ -41,10 +41,11 @@ fn golden() -> Vec<(Message, &'static str)> {
                     held: GENERATION,
                     boot: 9,
                     settings: vec![setting("id", "7"), setting("x", "")],
+                    needs: secret(&[0xee]),
                 },
             ),
-            "01 01 00000007 0000000000000003 0000000000000102 0000000000000009
-             0002 0002 6964 0001 37 0001 78 0000",
+            "02 01 00000007 0000000000000003 0000000000000102 0000000000000009
+             0002 0002 6964 0001 37 0001 78 0000 ee",
         ),
         (
             Message::new(
@@ -56,26 +57,26 @@ fn golden() -> Vec<(Message, &'static str)> {
                     state: secret(&[0xaa, 0xbb]),
                 },
             ),
-            "01 02 00000007 0000000000000003 0000000000000102 01 0001 0001 61 0001 62 0000 aabb",
+            "02 02 00000007 0000000000000003 0000000000000102 01 0001 0001 61 0001 62 0000 aabb",
         ),
         (
             Message::new(7, Prepare { generation: GENERATION, state: secret(&[0xcc]) }),
-            "01 03 00000007 0000000000000003 0000000000000102 cc",
+            "02 03 00000007 0000000000000003 0000000000000102 cc",
         ),
         (
             Message::new(7, Commit { generation: GENERATION }),
-            "01 04 00000007 0000000000000003 0000000000000102",
+            "02 04 00000007 0000000000000003 0000000000000102",
         ),
         (
             Message::new(7, Acknowledged { generation: GENERATION, stage: Stage::Committed }),
-            "01 05 00000007 0000000000000003 0000000000000102 02",
+            "02 05 00000007 0000000000000003 0000000000000102 02",
         ),
         (
             Message::new(0, Part { serial: 1, number: 2, count: 3, octets: secret(&[0xdd]) }),
-            "01 07 00000000 00000001 0002 0003 dd",
+            "02 07 00000000 00000001 0002 0003 dd",
         ),
-        (Message::new(0, PartReceived { serial: 1, number: 2 }), "01 08 00000000 00000001 0002"),
-        (Message::new(0, NextPart { serial: 1, number: 2 }), "01 09 00000000 00000001 0002"),
+        (Message::new(0, PartReceived { serial: 1, number: 2 }), "02 08 00000000 00000001 0002"),
+        (Message::new(0, NextPart { serial: 1, number: 2 }), "02 09 00000000 00000001 0002"),
     ];
     all.extend(refusals.map(|(refusal, octets)| (Message::new(7, Refused(refusal)), octets)));
     all
@@ -94,8 +95,10 @@ fn what_is_cut_or_too_long_is_refused() {
     for (message, octets) in golden() {
         let octets = hex(octets);
         // What a state or a part holds may be of any length.
-        let open =
-            matches!(message.content, Content::Told(_) | Content::Prepare(_) | Content::Part(_));
+        let open = matches!(
+            message.content,
+            Content::Ask(_) | Content::Told(_) | Content::Prepare(_) | Content::Part(_)
+        );
         let fixed = octets.len() - usize::from(open);
         for length in 0..fixed {
             let cut = Message::decode(&octets[..length]);
@@ -111,20 +114,20 @@ fn what_is_cut_or_too_long_is_refused() {
 fn errors_say_who_is_to_blame() {
     let error = |octets: &str| Message::decode(&hex(octets)).unwrap_err().to_string();
     assert_eq!(
-        error("02 04 00000007 0000000000000003 0000000000000102"),
-        "the peer speaks version 2 of the cluster protocol, here is 1; run the same version of gcks on both"
+        error("03 04 00000007 0000000000000003 0000000000000102"),
+        "the peer speaks version 3 of the cluster protocol, here is 2; run the same version of gcks on both"
     );
     assert_eq!(
-        error("01 63 00000007"),
+        error("02 63 00000007"),
         "cluster message of unknown kind 99; run the same version of gcks on both servers"
     );
     assert_eq!(
-        error("01 05 00000007 0000000000000003 0000000000000102 03"),
+        error("02 05 00000007 0000000000000003 0000000000000102 03"),
         "invalid cluster message: stage at octet 22: value 3 is not allowed here"
     );
     assert_eq!(
         error(
-            "01 01 00000007 0000000000000003 0000000000000102 0000000000000009 0001 0001 ff 0000"
+            "02 01 00000007 0000000000000003 0000000000000102 0000000000000009 0001 0001 ff 0000"
         ),
         "invalid cluster message: name at octet 32: value 1 is not allowed here"
     );
@@ -176,7 +179,7 @@ proptest! {
     /// Whatever octets say is written as it was read.
     #[test]
     fn what_is_read_is_written_alike(kind in 1_u8..10, rest in prop::collection::vec(any::<u8>(), 0..80)) {
-        let octets = [&[1, kind, 0, 0, 0, 1], rest.as_slice()].concat();
+        let octets = [&[2, kind, 0, 0, 0, 1], rest.as_slice()].concat();
         if let Ok(message) = Message::decode(&octets) {
             let written = message.encode().unwrap();
             prop_assert_eq!(written.expose(), octets);

@@ -11,14 +11,16 @@ use ike::BootTime;
 use ike::crypto::Secret;
 
 use super::Group;
+use super::division::{Need, has_counter_mode};
 use super::key_generation::KeySource;
 use super::pending_pull::PullError;
 use super::push::Audience;
 use super::rekey_sa::{Missed, RekeySa};
+use super::sender_blocks::SenderBlocks;
+use super::sender_ids::SenderIdPool;
 use super::tek_schedule::Away;
 use crate::config;
 use crate::config::cluster::Role;
-use crate::config::tek_algorithm::Kind;
 use crate::members::registry::MemberId;
 use crate::state::shared::Shared;
 
@@ -35,6 +37,10 @@ pub(super) struct Membership {
     revision: u64,
     /// Whether sub-servers do not hold the keys yet that pushes are about.
     withheld: bool,
+    /// Of the root: who gives which sender identifiers.
+    pub(super) blocks: Option<SenderBlocks>,
+    /// Of a sub-server: whether it has sent a member away for want of sender identifiers.
+    pub(super) senders: Need,
 }
 
 /// A generation as its root sent it.
@@ -188,7 +194,7 @@ impl Group {
         hold: bool,
         now: BootTime,
     ) -> Adopted {
-        let Shared { config, mut teks, mut rekey_sa, removed } = shared;
+        let Shared { config, mut teks, mut rekey_sa, removed, division } = shared;
         let kek = self.rekey_sa.as_ref().and_then(RekeySa::kek);
         let before = kek.map(|kek| (kek.spi(), kek.sequence_number()));
         let missed = match (&rekey_sa, before) {
@@ -206,6 +212,7 @@ impl Group {
         }
         (self.teks, self.rekey_sa, self.removed) = (teks, rekey_sa, removed);
         self.prospect = None;
+        self.take_division(division, now);
         let relayed = missed.pushes.len();
         for push in missed.pushes {
             let Some(rekey_sa) = &self.rekey_sa else { break };
@@ -264,11 +271,11 @@ impl Group {
         // Without a signing key nobody can be told: members come when their keys end.
         let _ = self.delete_all("configuration: role in the cluster", keys, now);
         self.forget_kek_holders(now);
-        let is_counter_mode = |tek: &config::TekTemplate| tek.encryption.kind == Kind::Combined;
-        if !was_relaying || self.served().teks.iter().any(is_counter_mode) {
+        if !was_relaying || has_counter_mode(self.served()) {
             self.teks.clear();
         }
         (self.rekey_sa, self.prospect) = (None, None);
+        self.sender_ids = SenderIdPool::new(self.config.sender_id_bits);
         self.cluster = Membership { revision: self.cluster.revision, ..Membership::default() };
         self.changed = true;
     }

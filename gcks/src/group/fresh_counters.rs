@@ -60,10 +60,16 @@ impl Group {
             || rekey_sa.abandoned.contains_key(id)
             || self.tek_holders.contains_key(id);
         if held && self.teks.has_counter_mode_before(restart) {
-            // Twice as long as old TEKs stay beside new ones: two generations at a time are enough.
-            let deactivation = self.config.gap.deactivation_time_delay.unwrap_or_default();
-            let interval = deactivation.saturating_mul(2).max(LEAST_INTERVAL);
-            self.fresh_counters.ask(restart, interval, now);
+            self.ask_for_fresh_counters(restart, now);
         }
+    }
+
+    /// A member that has counter-mode TEKs restarted, here or at another server.
+    pub(super) fn ask_for_fresh_counters(&mut self, restart: BootTime, now: BootTime) {
+        // Twice as long as old TEKs stay beside new ones: two generations at a time are enough.
+        let deactivation = self.served().gap.deactivation_time_delay.unwrap_or_default();
+        let interval = deactivation.saturating_mul(2).max(LEAST_INTERVAL);
+        self.fresh_counters.ask(restart, interval, now);
+        self.changed = true;
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod delivery;
+pub mod division;
 pub mod event;
 pub mod eviction;
 pub mod fresh_counters;
@@ -16,6 +17,7 @@ pub mod push;
 pub mod push_plan;
 pub mod reconfiguration;
 pub mod rekey_sa;
+pub mod sender_blocks;
 pub mod sender_ids;
 pub mod signing_key;
 pub mod tek_schedule;

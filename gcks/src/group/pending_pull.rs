@@ -18,6 +18,7 @@ use ike::config::Identity;
 use thiserror::Error as ThisError;
 
 use super::Group;
+use super::division::has_counter_mode;
 use super::event::Event;
 use super::kek::{Kek, KekError};
 use super::key_generation::KeySource;
@@ -25,7 +26,6 @@ use super::rekey_sa::Missed;
 use super::sender_ids::Exhausted;
 use super::tek_schedule::{Prepared, Renewal};
 use crate::config;
-use crate::config::tek_algorithm::Kind;
 use crate::members::registry::{MemberId, Pulled};
 
 /// For how long keys are promised that nobody has: their lifetime runs already.
@@ -104,6 +104,11 @@ pub enum PullError {
     /// The root server has not told the keys yet.
     #[error("the root server of group {0} has not told its keys yet")]
     NotTold(Arc<str>),
+    /// The root server has to give this one more sender identifiers.
+    #[error(
+        "all sender identifiers of group {0} that the root server gave to this one are in use; more were asked for"
+    )]
+    NoBlock(Arc<str>),
     /// Counter-mode TEKs cannot have more senders.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
@@ -360,12 +365,18 @@ impl Group {
         keys: &mut KeySource<'_>,
         now: BootTime,
     ) -> Result<Vec<u64>, PullError> {
-        let configured = self.served().teks.iter().any(|tek| tek.encryption.kind == Kind::Combined);
-        if !counter_mode && !configured {
+        if !counter_mode && !has_counter_mode(self.served()) {
             return Ok(Vec::new());
         }
         let until = self.rekey_sa.is_none().then(|| self.teks.last_end(now));
         match self.sender_ids.take(id, wanted, until, now) {
+            Err(Exhausted::All { .. }) if self.is_sub_server() => {
+                self.note_lack_of_senders();
+                Err(PullError::NoBlock(Arc::clone(&self.name)))
+            }
+            Err(Exhausted::All { .. }) if self.grant_own_block() => {
+                Ok(self.sender_ids.take(id, wanted, until, now)?)
+            }
             Err(Exhausted::All { .. }) if self.rekey_sa.is_some() => {
                 self.reinitialize(keys, now);
                 Err(PullError::Superseded(Arc::clone(&self.name)))

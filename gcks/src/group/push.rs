@@ -312,7 +312,7 @@ impl Group {
             return;
         }
         // Identifiers belong to keys, and the keys are gone.
-        self.sender_ids.reset(self.config.sender_id_bits);
+        self.reset_senders(self.config.sender_id_bits);
         self.events.push_back(Event::Reinitialized);
     }
 
@@ -350,7 +350,7 @@ impl Group {
         }
         if is_anew && self.sender_ids.bits() != self.config.sender_id_bits {
             // Whoever has an identifier of the old width has none of these TEKs.
-            self.sender_ids.reset(self.config.sender_id_bits);
+            self.reset_senders(self.config.sender_id_bits);
         }
         self.note_outdated();
     }

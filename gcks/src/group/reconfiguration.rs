@@ -11,17 +11,16 @@ use ike::BootTime;
 use ike::crypto::{KeyKind, SigningKey};
 
 use super::Group;
+use super::division::has_counter_mode;
 use super::event::Event;
 use super::eviction::Left;
 use super::key_generation::KeySource;
 use super::rekey_sa::RekeySa;
-use super::sender_ids::SenderIdPool;
 use crate::config::change::{
     Change, Consequence, Difference, Subject, form_differences, group_differences,
     missing_selectors, rekey_differences, threshold_difference,
 };
 use crate::config::cluster::Role;
-use crate::config::tek_algorithm::Kind;
 use crate::config::{self, SigningKeyKind};
 
 /// What happens to the KEK.
@@ -87,6 +86,8 @@ impl Group {
         let are_all_told = self.rekey_sa.is_some() && left.has_kek && left.holders == 0;
         let width = match self.sender_ids.bits() == after.sender_id_bits {
             true => WidthStep::Stays,
+            // Members of sub-servers hold identifiers, too.
+            false if left.has_kek && self.sender_blocks().is_some() => WidthStep::Reinitialize,
             false if self.sender_ids.held().0.is_empty() => WidthStep::AtOnce,
             false if left.has_kek && left.members > 0 => WidthStep::Reinitialize,
             false => WidthStep::NextTeks,
@@ -116,8 +117,9 @@ impl Group {
 
     /// Whether members would get counter-mode TEKs by pushes and no sender identifier.
     fn lacks_senders(&self, after: &config::Group) -> bool {
-        after.teks.iter().any(|tek| tek.encryption.kind == Kind::Combined)
-            && self.registry.iter().any(|(id, _)| !self.sender_ids.is_holder(id))
+        let elsewhere = self.is_root() && !has_counter_mode(&self.config);
+        has_counter_mode(after)
+            && (elsewhere || self.registry.iter().any(|(id, _)| !self.sender_ids.is_holder(id)))
     }
 
     /// What a reload with `after` changes and what follows, if evictions leave `left` of the group.
@@ -273,7 +275,7 @@ impl Group {
             self.events.push_back(Event::PushFailed { error });
         }
         if matches!(steps.width, WidthStep::Reinitialize | WidthStep::AtOnce) {
-            self.sender_ids = SenderIdPool::new(config.sender_id_bits);
+            self.reset_senders(config.sender_id_bits);
         }
         let rekey = config.rekey.clone().zip(signing_key);
         self.config = config;
@@ -338,7 +340,7 @@ impl Group {
             if let Err(error) = self.delete_all("configuration: sender-id-bits", keys, now) {
                 self.events.push_back(Event::PushFailed { error });
             }
-            self.sender_ids.reset(self.config.sender_id_bits);
+            self.reset_senders(self.config.sender_id_bits);
         }
         let deletions = self.take_over_selectors();
         self.tell_of_changed_teks(deletions, keys, now);

@@ -7,6 +7,9 @@
 //! whether message 4 with another one has reached it, nobody can say, and without it the member
 //! goes on with the one before, on every TEK that is pushed to it. Replaced identifiers are taken
 //! back only when the pool runs short, those whose TEKs have ended.
+//!
+//! In a cluster the root server gives each server blocks of the identifiers, see
+//! [`sender_blocks`](super::sender_blocks), so that no two servers give the same one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,6 +17,7 @@ use std::time::Duration;
 use ike::BootTime;
 use thiserror::Error;
 
+use super::sender_blocks::{BLOCKS, Division};
 use crate::members::registry::MemberId;
 use crate::tracked::Tracked;
 
@@ -76,13 +80,18 @@ pub struct SenderIdPool {
     by_holder: BTreeMap<MemberId, BTreeSet<u64>>,
     /// When each member will have made up for its pulls. A restart of the server forgets it.
     paced: BTreeMap<MemberId, BootTime>,
+    /// Which division of the identifiers among servers `blocks` belongs to.
+    era: u64,
+    /// The blocks that are this server's own; `None` where it has them all.
+    blocks: Option<BTreeSet<u16>>,
 }
 
 impl SenderIdPool {
     /// All identifiers of a width of 1 to 63 bits are free.
     pub fn new(bits: u16) -> Self {
         let (by_holder, paced) = (BTreeMap::new(), BTreeMap::new());
-        Self { bits, next: 0, held: Tracked::default(), by_holder, paced }
+        let (held, blocks) = (Tracked::default(), None);
+        Self { bits, next: 0, held, by_holder, paced, era: 0, blocks }
     }
 
     /// The width in bits.
@@ -94,11 +103,47 @@ impl SenderIdPool {
     /// free again when the TEKs of that time have ended: this bounds how fast one member uses them
     /// up.
     fn limit(&self) -> usize {
-        usize::try_from(self.count() / 16).unwrap_or(usize::MAX).clamp(4, 64)
+        usize::try_from(self.own_count() / 16).unwrap_or(usize::MAX).clamp(4, 64)
     }
 
     fn count(&self) -> u64 {
         1_u64.checked_shl(self.bits.into()).unwrap_or(u64::MAX)
+    }
+
+    /// How many identifiers one block has.
+    fn block_size(&self) -> u64 {
+        (self.count() / u64::from(BLOCKS)).max(1)
+    }
+
+    /// How many identifiers are this server's own.
+    pub fn own_count(&self) -> u64 {
+        match &self.blocks {
+            None => self.count(),
+            Some(blocks) => {
+                u64::try_from(blocks.len()).unwrap_or(u64::MAX).saturating_mul(self.block_size())
+            }
+        }
+    }
+
+    /// The own identifier at this place, counted from 0.
+    fn own(&self, place: u64) -> Option<u64> {
+        let Some(blocks) = &self.blocks else { return Some(place) };
+        let (skipped, rest) = (place / self.block_size(), place % self.block_size());
+        let block = blocks.iter().nth(usize::try_from(skipped).ok()?)?;
+        Some(u64::from(*block).saturating_mul(self.block_size()).saturating_add(rest))
+    }
+
+    /// The place of an identifier among the own ones, or of the first one behind it.
+    fn place(&self, identifier: u64) -> u64 {
+        let Some(blocks) = &self.blocks else { return identifier };
+        let block = identifier / self.block_size();
+        let before = blocks.iter().filter(|one| u64::from(**one) < block).count();
+        let first =
+            u64::try_from(before).unwrap_or(u64::MAX).saturating_mul(self.block_size());
+        match u16::try_from(block).is_ok_and(|block| blocks.contains(&block)) {
+            true => first.saturating_add(identifier % self.block_size()),
+            false => first,
+        }
     }
 
     /// Whether the member has an identifier.
@@ -154,7 +199,6 @@ impl SenderIdPool {
         self.check_share(holder, now)?;
         let own: Vec<u64> = self.by_holder.get(holder).into_iter().flatten().copied().collect();
         self.drop_ended(own, now);
-        let count = self.count();
         if self.is_short() {
             self.drop_ended(self.held.keys().copied().collect(), now);
         }
@@ -170,23 +214,58 @@ impl SenderIdPool {
             self.drop_ended(self.held.keys().copied().collect(), now);
         }
         // Upward from the last one, so that one that has just become free rests for a while.
+        let (first, own_count) = (self.place(self.next), self.own_count());
         for step in 0..=u64::try_from(self.held.len()).unwrap_or(u64::MAX) {
-            let candidate = self.next.wrapping_add(step) % count;
+            let place = first.wrapping_add(step).checked_rem(own_count);
+            let Some(candidate) = place.and_then(|place| self.own(place)) else { break };
             if self.held.get(&candidate).is_none_or(|holding| holding.is_over(now)) {
                 self.drop_ended(vec![candidate], now);
                 let until = last_end.map(|end| end + DELIVERY);
                 let holder = holder.clone();
                 self.insert(candidate, Holding { holder, until, replaced: None });
-                self.next = candidate.wrapping_add(1) % count;
+                self.next = candidate.wrapping_add(1) % self.count();
                 return Ok(candidate);
             }
         }
         Err(Exhausted::All { bits: self.bits })
     }
 
-    /// Whether half of all identifiers are held.
-    fn is_short(&self) -> bool {
-        u64::try_from(self.held.len()).unwrap_or(u64::MAX) >= self.count() / 2
+    /// Whether half of the own identifiers are held.
+    pub fn is_short(&self) -> bool {
+        u64::try_from(self.held.len()).unwrap_or(u64::MAX) >= self.own_count() / 2
+    }
+
+    /// This server's part of the division of identifiers among servers; `None` where it has them
+    /// all.
+    pub fn division(&self) -> Option<Division> {
+        let (era, bits) = (self.era, self.bits);
+        self.blocks.clone().map(|blocks| Division { era, bits, blocks })
+    }
+
+    /// Gives identifiers of these blocks alone from now on. Another width or era begins with all of
+    /// them free: no TEK of the time before lives. Returns holders of identifiers that are another
+    /// server's now; they must get no TEK any more.
+    pub fn divide(&mut self, division: Division) -> BTreeSet<MemberId> {
+        let Division { era, bits, blocks } = division;
+        if (self.era, self.bits) != (era, bits) && self.blocks.is_some() {
+            self.reset(bits);
+        }
+        (self.era, self.bits) = (era, bits);
+        let size = self.block_size();
+        let is_own = |identifier: u64| {
+            u16::try_from(identifier / size).is_ok_and(|block| blocks.contains(&block))
+        };
+        let foreign: Vec<u64> =
+            self.held.keys().copied().filter(|identifier| !is_own(*identifier)).collect();
+        self.blocks = Some(blocks);
+        let holders = foreign.iter().filter_map(|identifier| self.forget(*identifier));
+        holders.collect()
+    }
+
+    /// Blocks that an identifier in use is of.
+    pub fn used_blocks(&self) -> BTreeSet<u16> {
+        let size = self.block_size();
+        self.held.keys().filter_map(|identifier| u16::try_from(identifier / size).ok()).collect()
     }
 
     /// The member was sent `latest`, and may have got them: the TEKs of now end by `last_end`.
@@ -229,8 +308,8 @@ impl SenderIdPool {
 
     /// All identifiers are free: no TEK lives that anybody may send on with one.
     pub fn reset(&mut self, bits: u16) {
-        let paced = std::mem::take(&mut self.paced);
-        *self = Self { paced, ..Self::new(bits) };
+        let (paced, blocks) = (std::mem::take(&mut self.paced), self.blocks.take());
+        *self = Self { paced, blocks, era: self.era, ..Self::new(bits) };
     }
 
     /// What is held, and the next to try: what the sealed state keeps.
@@ -245,6 +324,13 @@ impl SenderIdPool {
         pool
     }
 
+    /// The same with the blocks that it had.
+    #[must_use]
+    pub fn with_division(self, division: Option<Division>) -> Self {
+        let era = division.as_ref().map_or(self.era, |division| division.era);
+        Self { era, blocks: division.map(|division| division.blocks), ..self }
+    }
+
     /// The state has been written.
     pub fn saved(&mut self) {
         self.held.saved();
@@ -257,181 +343,24 @@ impl SenderIdPool {
 
     fn drop_ended(&mut self, identifiers: Vec<u64>, now: BootTime) {
         for identifier in identifiers {
-            let Some(ended) = self.held.get(&identifier).filter(|held| held.is_over(now)) else {
-                continue;
-            };
-            if let Some(own) = self.by_holder.get_mut(&ended.holder) {
-                own.remove(&identifier);
-                if own.is_empty() {
-                    self.by_holder.remove(&ended.holder);
-                }
+            if self.held.get(&identifier).is_some_and(|held| held.is_over(now)) {
+                self.forget(identifier);
             }
-            self.held.remove(&identifier);
         }
+    }
+
+    /// Returns who had it.
+    fn forget(&mut self, identifier: u64) -> Option<MemberId> {
+        let Holding { holder, .. } = self.held.remove(&identifier)?;
+        if let Some(own) = self.by_holder.get_mut(&holder) {
+            own.remove(&identifier);
+            if own.is_empty() {
+                self.by_holder.remove(&holder);
+            }
+        }
+        Some(holder)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn host(number: u32) -> MemberId {
-        let address = std::net::Ipv4Addr::from(0x0a00_0000 + number).into();
-        MemberId { identity: ike::config::Identity::Address(address), address }
-    }
-
-    fn one_of(
-        pool: &mut SenderIdPool,
-        member: u32,
-        last_end: Option<BootTime>,
-        now: BootTime,
-    ) -> Result<u64, Exhausted> {
-        pool.take(&host(member), 1, last_end, now).map(|taken| taken[0])
-    }
-
-    fn at(seconds: u64) -> BootTime {
-        BootTime::new(Duration::from_secs(seconds))
-    }
-
-    #[test]
-    fn identifiers_count_up_from_0() {
-        let mut pool = SenderIdPool::new(16);
-        assert_eq!(
-            [1, 2, 3].map(|one| one_of(&mut pool, one, Some(at(100)), at(0)).unwrap()),
-            [0, 1, 2]
-        );
-    }
-
-    #[test]
-    fn no_identifier_is_given_twice_while_a_tek_lifetimes() {
-        let mut pool = SenderIdPool::new(8);
-        let all: std::collections::BTreeSet<u64> =
-            (0..256).map(|one| one_of(&mut pool, one, Some(at(100)), at(0)).unwrap()).collect();
-        assert_eq!(all.len(), 256);
-        assert_eq!(one_of(&mut pool, 999, Some(at(100)), at(0)), Err(Exhausted::All { bits: 8 }));
-        // Until all keys have surely ended at the members too.
-        assert_eq!(one_of(&mut pool, 999, Some(at(500)), at(399)), Err(Exhausted::All { bits: 8 }));
-        assert_eq!(one_of(&mut pool, 999, Some(at(500)), at(400)), Ok(0));
-        assert_eq!(one_of(&mut pool, 999, Some(at(500)), at(400)), Ok(1));
-    }
-
-    #[test]
-    fn one_member_holds_a_share_and_no_more() {
-        let mut pool = SenderIdPool::new(8);
-        for _ in 0..16 {
-            one_of(&mut pool, 1, Some(at(100)), at(0)).unwrap();
-        }
-        let refused = Err(Exhausted::Member { limit: 16 });
-        assert_eq!(one_of(&mut pool, 1, Some(at(100)), at(0)), refused);
-        assert_eq!(one_of(&mut pool, 2, Some(at(100)), at(0)), Ok(16));
-        assert_eq!(one_of(&mut pool, 1, Some(at(500)), at(399)), refused);
-        assert_eq!(one_of(&mut pool, 1, Some(at(500)), at(400)), Ok(17));
-        let (held, next) = pool.held();
-        let mut again = SenderIdPool::restore(8, (**held).clone(), next);
-        assert_eq!(one_of(&mut again, 1, Some(at(500)), at(400)), Ok(18));
-        assert_eq!((16..).find(|_| one_of(&mut again, 1, None, at(400)).is_err()), Some(30));
-    }
-
-    #[test]
-    fn one_member_takes_identifiers_at_a_bounded_rate() {
-        let mut pool = SenderIdPool::new(8);
-        // Each is free again before the member takes the next.
-        let take = |pool: &mut SenderIdPool, now| {
-            let taken = one_of(pool, 1, Some(at(0)), at(now));
-            pool.release_all(at(0));
-            taken
-        };
-        let taken = (0..40).filter(|_| take(&mut pool, 400).is_ok()).count();
-        assert_eq!(taken, 16);
-        let refused = take(&mut pool, 410).unwrap_err();
-        assert_eq!(refused, Exhausted::Rate { wait: Duration::from_secs(20) });
-        assert!(take(&mut pool, 430).is_ok() && take(&mut pool, 430).is_err());
-        assert!(one_of(&mut pool, 2, None, at(430)).is_ok(), "the others are not affected");
-        let taken = (430..730).filter(|now| take(&mut pool, *now).is_ok()).count();
-        assert_eq!(taken, 9);
-    }
-
-    #[test]
-    fn a_pool_goes_on_for_ever_when_teks_end() {
-        let mut pool = SenderIdPool::new(8);
-        for pull in 0..10_000 {
-            // 10 pulls a second, each TEK ends within 10 seconds: never more than 3,200 seconds'
-            // worth held.
-            let now = at(pull * 2);
-            let end = now + Duration::from_secs(100);
-            one_of(&mut pool, u32::try_from(pull).unwrap(), Some(end), now).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_member_that_gets_pushes_holds_its_identifier_until_it_takes_another() {
-        let mut pool = SenderIdPool::new(8);
-        let _: Vec<u64> =
-            (0..256).map(|one| one_of(&mut pool, one, None, at(0)).unwrap()).collect();
-        assert!(one_of(&mut pool, 999, None, at(1 << 40)).is_err(), "nobody has let go");
-        pool.release(&host(9), at(1000));
-        assert!(one_of(&mut pool, 999, None, at(1299)).is_err(), "its TEKs live");
-        assert_eq!(one_of(&mut pool, 999, None, at(1300)), Ok(9));
-        pool.release_all(at(2000));
-        assert!(one_of(&mut pool, 999, None, at(2299)).is_err());
-        assert!(one_of(&mut pool, 999, None, at(2300)).is_ok());
-        pool.reset(8);
-        assert_eq!(one_of(&mut pool, 999, None, at(2300)), Ok(0));
-    }
-
-    /// Message 4 with another identifier may be lost: the member goes on with the one before, on
-    /// all TEKs that are pushed to it.
-    #[test]
-    fn a_replaced_identifier_is_held_until_the_pool_runs_short() {
-        let mut pool = SenderIdPool::new(8);
-        assert_eq!(pool.take(&host(1), 1, None, at(0)).unwrap(), [0]);
-        assert_eq!(pool.take(&host(1), 1, None, at(10)).unwrap(), [1]);
-        pool.replace(&host(1), &[1], at(1000));
-        let taken = |pool: &mut SenderIdPool, hosts: std::ops::Range<u32>, now: u64| {
-            hosts.filter_map(|one| one_of(pool, one, None, at(now)).ok()).collect::<Vec<_>>()
-        };
-        // The counter comes round, long after the TEKs of that time.
-        for round in 0..1000_u32 {
-            let now = at(10_000 + u64::from(round) * 1000);
-            assert_ne!(one_of(&mut pool, 100 + round, None, now), Ok(0), "round {round}");
-            pool.release(&host(100 + round), now);
-        }
-        // Nothing else is left.
-        let mut pool = SenderIdPool::new(8);
-        pool.take(&host(1), 1, None, at(0)).unwrap();
-        pool.take(&host(1), 1, None, at(10)).unwrap();
-        pool.replace(&host(1), &[1], at(1000));
-        let all = taken(&mut pool, 100..400, 2000);
-        assert_eq!((all.len(), all.last()), (255, Some(&0)));
-        assert!(!all.contains(&1));
-    }
-
-    /// A member that restarts once a day is not locked out by what it held.
-    #[test]
-    fn replaced_identifiers_count_until_their_teks_have_ended() {
-        let mut pool = SenderIdPool::new(12);
-        for day in 0..200_u64 {
-            let now = at(day * 86_400);
-            let taken = pool.take(&host(1), 1, None, now).unwrap();
-            pool.replace(&host(1), &taken, now + Duration::from_secs(3600));
-        }
-        // Within the lifetime of a TEK it has a share.
-        let now = at(300 * 86_400);
-        let share = (0..100).filter(|_| {
-            let Ok(taken) = pool.take(&host(1), 1, None, now) else { return false };
-            pool.replace(&host(1), &taken, now + Duration::from_secs(3600));
-            true
-        });
-        assert_eq!(share.count(), 63, "and the one that it has");
-    }
-
-    #[test]
-    fn several_at_once_come_out_of_the_share() {
-        let mut pool = SenderIdPool::new(8);
-        assert_eq!(pool.take(&host(1), 3, None, at(0)).unwrap(), [0, 1, 2]);
-        assert_eq!(pool.take(&host(2), u16::MAX, None, at(0)).unwrap().len(), 16);
-        assert_eq!(pool.take(&host(3), 0, None, at(0)).unwrap(), [19], "at least one");
-        pool.take_back(&[0, 1, 2], at(0));
-        assert_eq!(pool.take(&host(1), 16, None, at(0)).unwrap().len(), 16);
-    }
-}
+mod tests;

@@ -96,6 +96,7 @@ impl From<PullError> for Refused {
             error @ (PullError::Superseded(_)
             | PullError::NotTold(_)
             | PullError::Entropy(_)
+            | PullError::NoBlock(_)
             | PullError::Kek(_)) => Self::NoKeys(error),
         }
     }

@@ -10,6 +10,7 @@ use crate::group::Group;
 use crate::group::fresh_counters::FreshCounters;
 use crate::group::kek::Kek;
 use crate::group::rekey_sa::RekeySa;
+use crate::group::sender_blocks::{Division, SenderBlocks};
 use crate::members::registry::Registration;
 use crate::tracked::Tracked;
 use daemon::sealed::codec::Encoder;
@@ -24,6 +25,7 @@ pub fn put_group(changes: &mut Vec<Change>, group: &Group, whole: bool) {
     let mut numbers = Encoder::default();
     numbers.u16(group.sender_ids().bits());
     numbers.u64(next);
+    numbers.option(group.sender_ids().division().as_ref(), put_division);
     changes.push(Change::Put(name(GroupPart::Numbers), numbers.finish()));
     changes.push(put_fresh_counters(name(GroupPart::FreshCounters), group.fresh_counters()));
     let prefix = name(GroupPart::Sender);
@@ -57,6 +59,28 @@ pub fn put_group(changes: &mut Vec<Change>, group: &Group, whole: bool) {
     }
     put_nodes(changes, &name(GroupPart::Node), group, whole);
     put_cluster(changes, name(GroupPart::Cluster), group);
+    changes.push(put_sender_blocks(name(GroupPart::SenderBlocks), group.sender_blocks()));
+}
+
+/// A server's own sender identifiers.
+pub(super) fn put_division(out: &mut Encoder, division: &Division) {
+    out.u64(division.era);
+    out.u16(division.bits);
+    out.count(division.blocks.len());
+    division.blocks.iter().for_each(|block| out.u16(*block));
+}
+
+fn put_sender_blocks(name: Name, blocks: Option<&SenderBlocks>) -> Change {
+    let Some(blocks) = blocks else { return Change::Remove(name) };
+    let mut out = Encoder::default();
+    out.u64(blocks.era());
+    out.count(blocks.grants().len());
+    for (block, grant) in blocks.grants() {
+        out.u16(*block);
+        out.option(grant.server.as_ref(), |out, server| out.octets(server.as_bytes()));
+        out.option(grant.ends, Encoder::time);
+    }
+    Change::Put(name, out.finish())
 }
 
 fn put_cluster(changes: &mut Vec<Change>, name: Name, group: &Group) {

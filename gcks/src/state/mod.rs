@@ -4,6 +4,7 @@
 
 mod codec;
 mod export;
+pub mod needs;
 mod record;
 mod restore;
 mod settings;
@@ -29,7 +30,7 @@ pub use export::put_group;
 pub use record::{Change, Name, Records};
 
 /// Changes when the octets do.
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 
 /// How some of the octets read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

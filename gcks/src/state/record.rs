@@ -51,6 +51,8 @@ pub(super) enum GroupPart {
     Cluster = 8,
     /// New counter-mode TEKs that a member waits for; missing where none does.
     FreshCounters = 7,
+    /// Which server of a cluster gives which sender identifiers; missing where nobody else does.
+    SenderBlocks = 9,
 }
 
 /// Names a record. Some names are the beginning of those of several records.

@@ -19,6 +19,7 @@ use crate::group::eviction::TekHolder;
 use crate::group::fresh_counters::FreshCounters;
 use crate::group::kek::Kek;
 use crate::group::rekey_sa::{Abandoned, RekeySa, RetiredKek};
+use crate::group::sender_blocks::{Division, Grant, SenderBlocks};
 use crate::group::sender_ids::{Holding, SenderIdPool};
 use crate::group::tek_schedule::TekSchedule;
 use crate::group::{Group, Parts};
@@ -128,7 +129,28 @@ pub(super) fn group(records: &Records, id: GroupId, clock: Clock, now: BootTime)
     if let Some(octets) = records.get(&Name::in_group(id, GroupPart::Cluster)) {
         read_generations(octets, if is_ahead { certain } else { clock }, &mut group)?;
     }
+    if let Some(octets) = records.get(&Name::in_group(id, GroupPart::SenderBlocks)) {
+        let mut from = Decoder::new(octets.expose(), if is_ahead { certain } else { clock });
+        group.restore_sender_blocks(Some(sender_blocks(&mut from)?));
+        from.finish()?;
+    }
     Ok(group)
+}
+
+/// A server's own sender identifiers.
+pub(super) fn division(from: &mut Decoder<'_>) -> Decoded<Division> {
+    let (era, bits) = (from.u64()?, from.u16()?);
+    Ok(Division { era, bits, blocks: from.list(Decoder::u16)?.into_iter().collect() })
+}
+
+fn sender_blocks(from: &mut Decoder<'_>) -> Decoded<SenderBlocks> {
+    let era = from.u64()?;
+    let grants = from.list(|from| {
+        let block = from.u16()?;
+        let server = from.option(|from| from.text().map(Into::into))?;
+        Ok((block, Grant { server, ends: from.option(Decoder::time)? }))
+    })?;
+    Ok(SenderBlocks::restore(era, grants.into_iter().collect()))
 }
 
 /// Generations of a group of a cluster.
@@ -165,6 +187,7 @@ fn read(records: &Records, id: GroupId, clock: Clock) -> Decoded<Written> {
     from.finish()?;
     let mut from = one(GroupPart::Numbers);
     let (bits, next) = (from.u16()?, from.u64()?);
+    let division = from.option(division)?;
     from.finish()?;
     let all = |part| records.beginning(name(part));
     let mut held = BTreeMap::new();
@@ -204,7 +227,7 @@ fn read(records: &Records, id: GroupId, clock: Clock) -> Decoded<Written> {
     Ok(Written {
         config,
         teks,
-        sender_ids: SenderIdPool::restore(bits, held, next),
+        sender_ids: SenderIdPool::restore(bits, held, next).with_division(division),
         rekey_sa,
         registrations,
         removed,

@@ -2,7 +2,8 @@
 //! that only the root may have. No signing key is in it.
 //!
 //! ```text
-//! version (1) | boot-time clock of the root (12) | settings | TEKs | rekey SA | removed members
+//! version (1) | boot-time clock of the root (12) | settings | TEKs | rekey SA | removed members |
+//! sender identifiers of the sub-server
 //! ```
 
 use std::collections::BTreeSet;
@@ -13,11 +14,12 @@ use ike::BootTime;
 use ike::crypto::Secret;
 
 use super::codec::{put_schedule, schedule};
-use super::export::{Keeper, put_rekey_sa};
+use super::export::{Keeper, put_division, put_rekey_sa};
 use super::{Form, VERSION, restore, settings};
 use crate::config;
 use crate::group::Group;
 use crate::group::rekey_sa::RekeySa;
+use crate::group::sender_blocks::Division;
 use crate::group::tek_schedule::TekSchedule;
 
 /// What a sub-server distributes.
@@ -29,10 +31,12 @@ pub struct Shared {
     pub rekey_sa: Option<RekeySa>,
     /// Names of members that the operator removed.
     pub removed: BTreeSet<String>,
+    /// Sender identifiers that the sub-server may give; `None` where members need none.
+    pub division: Option<Division>,
 }
 
-/// The group as its sub-servers are to have it.
-pub fn encode(group: &Group, now: BootTime) -> Secret {
+/// The group as this sub-server is to have it.
+pub fn encode(group: &Group, server: &str, now: BootTime) -> Secret {
     let mut out = Encoder::default();
     out.u8(VERSION);
     out.time(now);
@@ -41,6 +45,7 @@ pub fn encode(group: &Group, now: BootTime) -> Secret {
     out.option(group.rekey_sa(), |out, rekey_sa| put_rekey_sa(out, rekey_sa, Keeper::SubServer));
     out.count(group.removed().len());
     group.removed().iter().for_each(|name| out.octets(name.as_bytes()));
+    out.option(group.division_for(server).as_ref(), put_division);
     out.finish()
 }
 
@@ -66,6 +71,7 @@ pub fn decode(octets: &[u8], received: BootTime) -> Result<Shared, StateError> {
         return Err(from.error("no signing key"));
     }
     let removed = from.list(|from| from.text().map(str::to_owned))?.into_iter().collect();
+    let division = from.option(restore::division)?;
     from.finish()?;
-    Ok(Shared { config, teks, rekey_sa, removed })
+    Ok(Shared { config, teks, rekey_sa, removed, division })
 }

@@ -89,6 +89,8 @@ pub struct Machine {
     disk: gcks::state::Records,
     pub events: Vec<Event>,
     starts: u8,
+    /// What it sent to others while a member registered.
+    aside: Vec<Transmit>,
 }
 
 impl Machine {
@@ -101,6 +103,7 @@ impl Machine {
             disk: Default::default(),
             events: Vec::new(),
             starts: 0,
+            aside: Vec::new(),
         };
         machine.configure(text);
         machine
@@ -187,8 +190,11 @@ impl Machine {
             self.save();
             let key_server = self.key_server.as_mut().unwrap();
             while let Some(transmit) = key_server.poll_transmit() {
+                if (transmit.source, transmit.destination) != (server, local) {
+                    self.aside.push(transmit);
+                    continue;
+                }
                 quiet = false;
-                assert_eq!((transmit.source, transmit.destination), (server, local));
                 let _ = member.handle_datagram(server, &transmit.payload, time);
             }
             if quiet && let Some(deadline) = member.poll_timeout() {
@@ -308,7 +314,8 @@ impl Cluster {
             machine.save();
             let Some(server) = &mut machine.key_server else { continue };
             machine.events.extend(std::iter::from_fn(|| server.poll_event()));
-            while let Some(transmit) = server.poll_transmit() {
+            let aside = std::mem::take(&mut machine.aside).into_iter();
+            for transmit in aside.chain(std::iter::from_fn(|| server.poll_transmit())) {
                 let (from, to) = (transmit.source, transmit.destination);
                 if to.ip().to_string().starts_with("10.0.9.") {
                     self.sent += 1;

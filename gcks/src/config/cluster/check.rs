@@ -11,7 +11,6 @@ use ipnet::IpNet;
 
 use super::{Cluster, File, FileServer, Role, Server};
 use crate::config::rekey_timing::{is_short, lead};
-use crate::config::tek_algorithm::Kind;
 use crate::config::{Rekey, TekTemplate, Transport};
 
 /// What the table of a group is checked against.
@@ -201,12 +200,6 @@ fn check_group(file: &File, cluster: &Cluster, surroundings: &Surroundings<'_>, 
         error(
             "group.cluster: key hierarchies are not divided among servers yet",
             "set lkh = false in [group.rekey]",
-        );
-    }
-    if teks.iter().any(|tek| tek.encryption.kind == Kind::Combined) {
-        error(
-            "group.cluster: sender identifiers of counter modes are not divided among servers yet",
-            "encrypt with aes-256-cbc and hmac-sha2-256-128",
         );
     }
     let Some(activation) = activation.filter(|delay| !delay.is_zero()) else {

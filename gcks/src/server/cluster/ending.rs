@@ -24,12 +24,11 @@ impl<E: Entropy> KeyServer<E> {
     /// All keys of a group have been deleted and the group goes: its sub-servers hear that, and our
     /// own members do not wait for them.
     pub(in crate::server) fn end_at_sub_servers(&mut self, id: GroupId, now: BootTime) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
         if let Some(side) = self.cluster.roots.get_mut(&id) {
             let (generation, period, active) = side.end(now);
-            let state = shared::encode(group, now);
             for server in active {
-                let state = state.duplicate();
+                let Some(group) = self.groups.get(&id) else { return };
+                let state = shared::encode(group, &server, now);
                 let ending = Ending { generation, period };
                 self.send_ending(&server, id, ending, Prepare { generation, state }.into(), now);
             }

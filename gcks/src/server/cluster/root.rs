@@ -17,7 +17,8 @@ use crate::config::Cluster;
 use crate::group::Group;
 use crate::group::key_generation::Entropy;
 use crate::server::KeyServer;
-use crate::state::shared;
+use crate::group::division::Needs;
+use crate::state::{needs, shared};
 
 /// Figures of a group at its root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub struct RootCounters {
 #[derive(Debug)]
 pub struct RootSide {
     machine: RootGroup<Arc<str>>,
+    names: Vec<Arc<str>>,
     /// What the sub-servers have heard of, or are about to.
     revision: u64,
     period: Duration,
@@ -51,6 +53,7 @@ impl RootSide {
         let until = now + part.wait;
         Self {
             machine: RootGroup::new(group.generation(), names, until, now),
+            names: part.servers.clone(),
             // A restart makes another generation: sub-servers hear what the configuration changed.
             revision: 0,
             period: part.period,
@@ -126,18 +129,26 @@ impl<E: Entropy> KeyServer<E> {
             self.make_missing_keys(id, now);
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let Some(side) = self.cluster.roots.get_mut(&id) else { continue };
+            group.divide_senders(&side.names, now);
             group.set_away(side.machine.away_since());
-            if side.revision != group.revision() {
-                side.revision = group.revision();
-                side.machine.make(group.latest_distribution(now), now);
-                group.set_generation(side.machine.generation());
-                group.withhold();
-            }
+            self.make_generation(id, now);
             while let Some(action) =
                 self.cluster.roots.get_mut(&id).and_then(|side| side.machine.poll_action())
             {
                 self.carry_out_as_root(id, action, now);
             }
+        }
+    }
+
+    /// What has changed of the group is another generation.
+    fn make_generation(&mut self, id: GroupId, now: BootTime) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(side) = self.cluster.roots.get_mut(&id) else { return };
+        if side.revision != group.revision() {
+            side.revision = group.revision();
+            side.machine.make(group.latest_distribution(now), now);
+            group.set_generation(side.machine.generation());
+            group.withhold();
         }
     }
 
@@ -160,7 +171,7 @@ impl<E: Entropy> KeyServer<E> {
         let generation = |version| Generation { version, ..side.machine.generation() };
         let (server, content) = match action {
             RootAction::Prepare { sub_server, version } => {
-                let (generation, state) = (generation(version), shared::encode(group, now));
+                let (generation, state) = (generation(version), shared::encode(group, &sub_server, now));
                 (sub_server, Content::from(Prepare { generation, state }))
             }
             RootAction::Commit { sub_server, version } => {
@@ -199,12 +210,12 @@ impl<E: Entropy> KeyServer<E> {
             return Err(Refusal::WrongRole);
         }
         let side = self.cluster.roots.get_mut(&id).ok_or(Refusal::UnknownGroup)?;
-        let group = self.groups.get(&id).ok_or(Refusal::UnknownGroup)?;
         if side.machine.sub_servers().all(|(name, _)| name != server) {
             side.counters.inits_refused += 1;
             return Err(Refusal::UnknownGroup);
         }
         let own = side.machine.generation();
+        let needs = needs::decode(ask.needs.expose(), now).map_err(|_| Refusal::Unreadable)?;
         if ask.held.epoch > own.epoch {
             side.counters.inits_refused += 1;
             return Err(Refusal::LowerEpoch { ours: own.epoch, theirs: ask.held.epoch });
@@ -218,13 +229,21 @@ impl<E: Entropy> KeyServer<E> {
             return Err(Refusal::NoKeys);
         }
         side.counters.inits_answered += 1;
+        if needs != Needs::default() {
+            // What it needs comes with the next generation.
+            let (group, mut keys) = self.group_mut(id).map_err(|_| Refusal::UnknownGroup)?;
+            group.fulfil(server, needs, &mut keys, now);
+            self.make_generation(id, now);
+        }
+        let side = self.cluster.roots.get_mut(&id).ok_or(Refusal::UnknownGroup)?;
+        let group = self.groups.get(&id).ok_or(Refusal::UnknownGroup)?;
         let (generation, stage) = (side.machine.generation(), side.machine.stage());
         let differences = settings::differences(&settings::of(group.config()), &ask.settings);
         let told = Told {
             generation,
             stage,
             differences: differences.clone(),
-            state: shared::encode(group, now),
+            state: shared::encode(group, server, now),
         };
         let known = side.differences.insert(Arc::clone(server), differences.clone());
         side.machine.joined(server, now);

@@ -7,6 +7,7 @@ use ::cluster::message::{Difference, Setting};
 use daemon::configuration::duration_text;
 
 use crate::config::Group;
+use crate::group::division::has_counter_mode;
 use crate::text::selectors_text;
 
 /// What all servers of a group have to have alike.
@@ -26,6 +27,9 @@ pub(super) fn of(group: &Group) -> Vec<Setting> {
         add(name("encryption"), tek.encryption.name.into());
         add(name("integrity"), tek.integrity.map_or("none", |one| one.name).into());
         add(name("lifetime"), duration_text(tek.lifetime));
+    }
+    if has_counter_mode(group) {
+        add("sender-id-bits".into(), group.sender_id_bits.to_string());
     }
     if let Some(rekey) = &group.rekey {
         add("rekey.encryption".into(), rekey.encryption.name.into());

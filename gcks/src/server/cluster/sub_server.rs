@@ -15,7 +15,8 @@ use crate::group::Group;
 use crate::group::cluster::{Adopted, PreparedState};
 use crate::group::key_generation::Entropy;
 use crate::server::KeyServer;
-use crate::state::shared;
+use crate::group::division::Needs;
+use crate::state::{needs, shared};
 
 /// Figures of a group at a sub-server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,10 @@ pub struct SubServerSide {
     root: Arc<str>,
     machine: SubServerGroup,
     asking: Option<Ticket>,
+    /// What the root hears of us with the request on its way.
+    asked: Needs,
+    /// What it was told last, with how many sender identifiers there were then: it is told once.
+    told: (Needs, u64),
     differences: Vec<Difference>,
     counters: SubServerCounters,
 }
@@ -43,9 +48,15 @@ impl SubServerSide {
     pub(super) fn new(root: Arc<str>, group: &Group, now: BootTime) -> Self {
         let prepared = group.prepared().map(|prepared| prepared.generation);
         let machine = SubServerGroup::new(group.generation(), now).with_prepared(prepared);
-        let (asking, differences) = (None, Vec::new());
-        let mut side =
-            Self { root, machine, asking, differences, counters: SubServerCounters::default() };
+        let mut side = Self {
+            root,
+            machine,
+            asking: None,
+            asked: Needs::default(),
+            told: (Needs::default(), 0),
+            differences: Vec::new(),
+            counters: SubServerCounters::default(),
+        };
         side.set_lifetimes(group);
         side
     }
@@ -116,6 +127,17 @@ impl SubServerSide {
         self.machine.poll_timeout()
     }
 
+    /// Asks when there is something that the root alone can give.
+    fn watch_needs(&mut self, group: &Group, now: BootTime) {
+        let needs = (group.needs(), group.sender_ids().own_count());
+        if self.asking.is_none() && needs != self.told && needs.0 != Needs::default() {
+            // Not again before it is answered, or tried again.
+            self.told = needs;
+            self.machine.ask(now);
+            self.machine.handle_timeout(now);
+        }
+    }
+
     fn set_lifetimes(&mut self, group: &Group) {
         let (soft, hard) = group.lifetimes();
         self.machine.set_lifetimes(soft, hard);
@@ -127,6 +149,9 @@ impl<E: Entropy> KeyServer<E> {
     pub(super) fn carry_out_as_sub_server(&mut self, now: BootTime) -> bool {
         let mut actions = Vec::new();
         for (id, side) in &mut self.cluster.sub_servers {
+            if let Some(group) = self.groups.get(id) {
+                side.watch_needs(group, now);
+            }
             let due = std::iter::from_fn(|| side.machine.poll_action());
             actions.extend(due.map(|action| (*id, action)));
         }
@@ -157,7 +182,9 @@ impl<E: Entropy> KeyServer<E> {
             side.counters.inits_failed += 1;
         }
         let held = side.machine.held();
-        let ask = Ask { held, boot, settings: settings::of(group.config()) };
+        side.asked = group.needs();
+        let needs = needs::encode(side.asked, now);
+        let ask = Ask { held, boot, settings: settings::of(group.config()), needs };
         if let Ok(Some(ticket)) = link.send(&Message::new(id.0, ask), RETRY, now) {
             side.asking = Some(ticket);
             side.counters.inits_sent += 1;
@@ -178,6 +205,10 @@ impl<E: Entropy> KeyServer<E> {
             return;
         }
         side.asking = None;
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.note_told(side.asked, now);
+            side.told = (group.needs(), group.sender_ids().own_count());
+        }
         let Told { generation, stage, differences, state } = told;
         if side.differences != differences {
             side.differences.clone_from(&differences);
