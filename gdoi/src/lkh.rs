@@ -11,8 +11,12 @@
 //! key, as in KEK_ALGORITHM_KEY, and is encrypted in CBC mode with the IV of the encrypting key:
 //! RFC 6407 leaves that open.
 
+mod blocks;
+mod nodes;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::nodes::{ancestors, children};
 use crate::push::KekUnusable;
 use crate::push::kek::{Kek, encryption};
 use crate::wire::lkh::{LkhDownload, LkhKey, LkhUpdate};
@@ -191,6 +195,10 @@ pub struct KeyTree {
     depth: u32,
     keys: BTreeMap<u16, NodeKey>,
     members: BTreeSet<u16>,
+    /// Blocks of leaves that other servers give to their members.
+    granted: BTreeSet<u16>,
+    /// Leaves of this server's blocks that no member has; `None` where the tree is its own.
+    spare: Option<BTreeSet<u16>>,
     /// No leaf before this one is free.
     first_free: usize,
     /// Nodes whose keys came or went since they were exported; `None` is all.
@@ -242,8 +250,17 @@ impl KeyTree {
         let algorithm =
             u8::try_from(algorithm).map_err(|_| KekUnusable::Cipher { algorithm, bits })?;
         let depth = leaves.ilog2();
-        let (keys, members) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Self { encryption, algorithm, depth, keys, members, first_free: 0, unsaved: None })
+        Ok(Self {
+            encryption,
+            algorithm,
+            depth,
+            keys: BTreeMap::new(),
+            members: BTreeSet::new(),
+            granted: BTreeSet::new(),
+            spare: None,
+            first_free: 0,
+            unsaved: None,
+        })
     }
 
     /// The KEK: IV and key.
@@ -270,6 +287,11 @@ impl KeyTree {
     /// No leaf is left.
     pub fn join(&mut self, rng: &mut SeededRng) -> Result<u16, TreeError> {
         let first = 1_usize << self.depth;
+        if let Some(spare) = &mut self.spare {
+            let leaf = spare.pop_first().ok_or(TreeError::Full(first))?;
+            self.members.insert(leaf);
+            return Ok(leaf);
+        }
         let leaf = (self.first_free.max(first)..first << 1)
             .filter_map(|leaf| u16::try_from(leaf).ok())
             .find(|leaf| !self.members.contains(leaf))
@@ -332,6 +354,10 @@ impl KeyTree {
         let edge = renewed.iter().flat_map(|node| children(*node));
         let edge = edge.filter(|node| !renewed.contains(node) && self.is_occupied(*node));
         let arrays = edge.map(|node| self.update(node)).collect::<Result<_, _>>()?;
+        // A leaf that has gone from a block is there again, with a key that nobody has.
+        for block in self.granted.clone() {
+            self.fill(block, rng);
+        }
         UpdateArrays::new(arrays).ok_or(TreeError::Deserted)
     }
 
@@ -470,16 +496,6 @@ fn whole_blocks(algorithm: u16, bits: Option<u16>) -> Result<Phase1Encryption, K
         true => Ok(encryption),
         false => Err(KekUnusable::Hierarchy(encryption.key_length())),
     }
-}
-
-/// The nodes above `node`, root last.
-fn ancestors(node: u16) -> impl Iterator<Item = u16> {
-    core::iter::successors(Some(node >> 1), |node| Some(node >> 1)).take_while(|node| *node != 0)
-}
-
-fn children(node: u16) -> impl Iterator<Item = u16> {
-    let left = node.checked_mul(2);
-    left.into_iter().chain(left.and_then(|left| left.checked_add(1)))
 }
 
 const ROOT: u16 = 1;

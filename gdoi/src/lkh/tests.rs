@@ -277,3 +277,62 @@ fn a_leaf_that_is_free_again_is_given_again() {
     assert_eq!(again, [9, 10, 13]);
     assert_eq!(tree.join(&mut rng()).unwrap_err(), TreeError::Full(8));
 }
+
+/// The part of a tree that another server has, and what it knows about its leaves.
+fn part_of(tree: &KeyTree, blocks: &BTreeSet<u16>, spare: BTreeSet<u16>) -> KeyTree {
+    let octets: Vec<Secret> =
+        tree.part(blocks).into_iter().filter_map(|node| tree.export(node)).collect();
+    let mut part = KeyTree::import(3, Some(128), 64, octets.iter().map(Secret::expose)).unwrap();
+    part.set_spare(spare);
+    part
+}
+
+#[test]
+fn leaves_of_a_block_are_given_by_another_server() {
+    let mut rng = rng();
+    let mut tree = KeyTree::new(3, Some(128), 64, &mut rng).unwrap();
+    let own = tree.join(&mut rng).unwrap();
+    let (one, two) = (tree.grant(&mut rng).unwrap(), tree.grant(&mut rng).unwrap());
+    assert_eq!((own, one, two, tree.block_size()), (64, 31, 30, 4));
+    let leaves: BTreeSet<u16> = (124..128).collect();
+    let mut part = part_of(&tree, &[one].into(), leaves.clone());
+    assert_eq!(part.leaves().collect::<BTreeSet<_>>(), leaves);
+    let members: Vec<(u16, KeyPath)> = (0..4)
+        .map(|_| {
+            let leaf = part.join(&mut rng).unwrap();
+            (leaf, member(&part, leaf))
+        })
+        .collect();
+    assert_eq!(part.join(&mut rng), Err(TreeError::Full(64)));
+    assert!(members.iter().all(|(leaf, path)| path.leaf_key() == tree.leaf_key(*leaf)));
+    let at_root = member(&tree, own);
+    // One of the other server's members goes.
+    let before = tree.handle(members[1].0);
+    let updates = tree.remove(&[members[1].0], &mut rng).unwrap();
+    for (leaf, path) in members.iter().chain([&(own, at_root)]) {
+        match path.open(updates.as_slice()) {
+            Ok(update) => assert_eq!(update.root(), tree.kek()),
+            Err(error) => assert_eq!((*leaf, error), (members[1].0, KekUnusable::Excluded)),
+        }
+    }
+    assert_ne!(tree.handle(members[1].0), before, "the leaf is there again with another key");
+    let mut part = part_of(&tree, &[one].into(), [members[1].0].into());
+    assert_eq!(part.join(&mut rng), Ok(members[1].0));
+    // Our own members' leaves are in no block.
+    let all: Vec<u16> = std::iter::from_fn(|| tree.join(&mut rng).ok()).collect();
+    assert_eq!(all.len(), 64 - 8 - 1);
+    assert_eq!(tree.grant(&mut rng), None);
+}
+
+#[test]
+fn a_block_that_is_taken_out_as_a_whole_is_there_again() {
+    let mut rng = rng();
+    let mut tree = KeyTree::new(3, Some(128), 64, &mut rng).unwrap();
+    tree.join(&mut rng).unwrap();
+    let block = tree.grant(&mut rng).unwrap();
+    let before = part_of(&tree, &[block].into(), BTreeSet::new());
+    tree.remove(&[124, 125, 126, 127], &mut rng).unwrap();
+    let after = part_of(&tree, &[block].into(), BTreeSet::new());
+    assert!(before.nodes().eq(after.nodes()));
+    assert!(before.nodes().all(|node| before.handle(node) != after.handle(node)));
+}
