@@ -11,7 +11,9 @@
 //!            -- acknowledgement -->
 //! ```
 //!
-//! Under an ISAKMP SA between two servers both are exchanges of private use
+//! By cluster-notice the servers tell each other where members are registered.
+//!
+//! Under an ISAKMP SA between two servers all are exchanges of private use
 //! ([`ike::peer::Peer::ask`]); [`link`] carries [`message`]s over them. What is sent when, and what
 //! each loss leads to, decide [`root::RootGroup`] and [`sub_server::SubServerGroup`], for one group
 //! each. Keys and policy travel as octets that the key server reads: nothing here knows them.

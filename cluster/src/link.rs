@@ -4,6 +4,7 @@
 //! our vendor ID is not spoken to. Requests are repeated until they are answered, and lost when the
 //! ISAKMP SA ends: what is still wanted then is for the layer above, which hears of both.
 
+mod answer;
 mod config;
 mod event;
 
@@ -18,13 +19,14 @@ use ike::event::Transmit;
 use ike::peer::{Peer, PeerEvent, PrivateBody, QuestionId, RequestId};
 use ike::wire::registry::ExchangeType;
 
+use answer::{Answer, name};
 pub use config::LinkConfig;
 pub use event::{LinkEvent, Question, Ticket};
 
 use crate::error::MessageError;
 use crate::message::{
-    Assembly, CLUSTER_INIT, CLUSTER_UPDATE, Content, Message, NextPart, PAYLOAD, Part,
-    PartReceived, split,
+    Assembly, CLUSTER_INIT, CLUSTER_NOTICE, CLUSTER_UPDATE, Content, Message, NextPart, PAYLOAD,
+    Part, PartReceived, split,
 };
 use crate::vendor::vendor_id;
 
@@ -135,6 +137,7 @@ impl Link {
     ) -> Result<Option<Ticket>, Error> {
         let exchange = match message.content {
             Content::Ask(_) | Content::NextPart(_) => CLUSTER_INIT,
+            Content::Notice(_) => CLUSTER_NOTICE,
             _ => CLUSTER_UPDATE,
         };
         let octets = message.encode()?;
@@ -341,13 +344,14 @@ impl Link {
     ) -> Result<(), MessageError> {
         let message = Message::decode(body.octets.expose())?;
         let is_init = exchange == CLUSTER_INIT;
-        let place = MessageError::Place {
-            message: message.content.name(),
-            exchange: if is_init { "cluster-init" } else { "cluster-update" },
-        };
+        let place =
+            MessageError::Place { message: message.content.name(), exchange: name(exchange) };
         match message.content {
             Content::Ask(_) if is_init => self.hand_up(question, exchange, message),
             Content::Prepare(_) | Content::Commit(_) if exchange == CLUSTER_UPDATE => {
+                self.hand_up(question, exchange, message);
+            }
+            Content::Notice(_) if exchange == CLUSTER_NOTICE => {
                 self.hand_up(question, exchange, message);
             }
             Content::NextPart(NextPart { serial, number }) if is_init => {
@@ -363,8 +367,8 @@ impl Link {
                     let _ = self.reply(question, octets, now);
                 }
             }
-            Content::Part(part) if exchange == CLUSTER_UPDATE => {
-                return self.handle_part(question, message.group, &part, now);
+            Content::Part(part) if !is_init => {
+                return self.handle_part((question, exchange), message.group, &part, now);
             }
             _ => return Err(place),
         }
@@ -373,7 +377,7 @@ impl Link {
 
     fn handle_part(
         &mut self,
-        question: QuestionId,
+        (question, exchange): (QuestionId, ExchangeType),
         group: u32,
         part: &Part,
         now: BootTime,
@@ -396,11 +400,16 @@ impl Link {
         // Kept, as it is told again until it is answered.
         *last = Some(question);
         let message = Message::decode(assembly.octets())?;
-        if !matches!(message.content, Content::Prepare(_) | Content::Commit(_)) {
-            let message = message.content.name();
-            return Err(MessageError::Place { message, exchange: "cluster-update" });
+        let has_place = match message.content {
+            Content::Prepare(_) | Content::Commit(_) => exchange == CLUSTER_UPDATE,
+            Content::Notice(_) => exchange == CLUSTER_NOTICE,
+            _ => false,
+        };
+        if !has_place {
+            let (message, exchange) = (message.content.name(), name(exchange));
+            return Err(MessageError::Place { message, exchange });
         }
-        self.hand_up(question, CLUSTER_UPDATE, message);
+        self.hand_up(question, exchange, message);
         Ok(())
     }
 
@@ -440,58 +449,4 @@ impl Link {
         }
         Ok(())
     }
-
-    fn read_answer(
-        &mut self,
-        outgoing: &mut Outgoing,
-        body: &PrivateBody,
-    ) -> Result<Answer, MessageError> {
-        let message = Message::decode(body.octets.expose())?;
-        let exchange = match outgoing.exchange {
-            CLUSTER_INIT => "cluster-init",
-            _ => "cluster-update",
-        };
-        let place = MessageError::Place { message: message.content.name(), exchange };
-        match (outgoing.exchange, message.content) {
-            (CLUSTER_UPDATE, Content::PartReceived(_)) => match outgoing.parts.pop_front() {
-                Some(part) => Ok(Answer::More(Message::new(message.group, part))),
-                None => Err(place),
-            },
-            (CLUSTER_INIT, Content::Part(part)) => {
-                let assembly = match &mut outgoing.answer {
-                    Some(assembly) => {
-                        assembly.add(&part)?;
-                        assembly
-                    }
-                    None => outgoing.answer.insert(Assembly::new(&part)?),
-                };
-                let serial = assembly.serial();
-                match assembly.missing() {
-                    Some(number) => {
-                        let next = NextPart { serial, number };
-                        Ok(Answer::More(Message::new(message.group, next)))
-                    }
-                    None => {
-                        let whole = Message::decode(assembly.octets())?;
-                        match whole.content {
-                            Content::Told(_) => Ok(Answer::Whole(whole)),
-                            _ => Err(place),
-                        }
-                    }
-                }
-            }
-            (CLUSTER_INIT, content @ (Content::Told(_) | Content::Refused(_)))
-            | (CLUSTER_UPDATE, content @ (Content::Acknowledged(_) | Content::Refused(_))) => {
-                Ok(Answer::Whole(Message { group: message.group, content }))
-            }
-            _ => Err(place),
-        }
-    }
-}
-
-/// What an answer leads to.
-enum Answer {
-    Whole(Message),
-    /// The next part, or the request for it.
-    More(Message),
 }

@@ -153,7 +153,10 @@ fn connected() -> Net {
 }
 
 fn ask() -> Message {
-    Message::new(7, Ask { held: GENERATION, boot: 1, settings: Vec::new(), needs: Secret::new(Vec::new()) })
+    Message::new(
+        7,
+        Ask { held: GENERATION, boot: 1, settings: Vec::new(), needs: Secret::new(Vec::new()) },
+    )
 }
 
 fn state(octets: usize) -> Secret {

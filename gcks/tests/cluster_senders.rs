@@ -55,9 +55,8 @@ fn given(outcome: Outcome) -> (BTreeSet<u32>, Vec<u64>) {
 
 fn reinitialized(cluster: &Cluster) -> usize {
     let events = cluster.machines[&1].events.iter();
-    let is_meant = |event: &&Event| {
-        matches!(event, Event::Group { event: GroupEvent::Reinitialized, .. })
-    };
+    let is_meant =
+        |event: &&Event| matches!(event, Event::Group { event: GroupEvent::Reinitialized, .. });
     events.filter(is_meant).count()
 }
 
@@ -103,7 +102,10 @@ fn when_all_identifiers_are_given_the_group_begins_anew() {
             let Outcome::Registered(sa) = join(&mut cluster, 128 + host, 2) else { continue };
             for sender in &sa.sender_ids().unwrap().values {
                 for spi in sa.tek_keys().keys() {
-                    assert!(seen.insert((*spi, *sender)), "round {round}: {sender} under {spi:08x}");
+                    assert!(
+                        seen.insert((*spi, *sender)),
+                        "round {round}: {sender} under {spi:08x}"
+                    );
                 }
             }
         }

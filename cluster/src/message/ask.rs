@@ -7,9 +7,7 @@
 use ike::crypto::Secret;
 use ike::wire::{Codec, InvalidMessage, Reader, Writer};
 
-use super::{
-    put_generation, put_text, put_u64, read_generation, read_secret, read_text, read_u64,
-};
+use super::{put_generation, put_text, put_u64, read_generation, read_secret, read_text, read_u64};
 use crate::Generation;
 
 /// A sub-server asks for everything.

@@ -9,6 +9,7 @@
 mod acknowledged;
 mod ask;
 mod commit;
+mod notice;
 mod part;
 mod prepare;
 mod refused;
@@ -23,6 +24,7 @@ use ike::wire::{Codec as _, EncodeError, InvalidMessage, Reader, Writer};
 pub use acknowledged::Acknowledged;
 pub use ask::{Ask, Setting};
 pub use commit::Commit;
+pub use notice::{Noted, Notice};
 pub use part::{Assembly, LONGEST, MOST_PARTS, NextPart, Part, PartReceived, split};
 pub use prepare::Prepare;
 pub use refused::Refused;
@@ -36,6 +38,9 @@ pub const CLUSTER_INIT: ExchangeType = ExchangeType(240);
 
 /// The root tells its sub-servers what is new.
 pub const CLUSTER_UPDATE: ExchangeType = ExchangeType(241);
+
+/// A server tells another one where members are registered.
+pub const CLUSTER_NOTICE: ExchangeType = ExchangeType(242);
 
 /// The private payload that holds a message.
 pub const PAYLOAD: PayloadKind = PayloadKind(192);
@@ -96,6 +101,8 @@ messages! {
     Part = 7, "a part of a message";
     PartReceived = 8, "the acknowledgement of a part";
     NextPart = 9, "the request for a part";
+    Notice = 10, "a notice of registrations";
+    Noted = 11, "the acknowledgement of a notice";
 }
 
 /// A message about one group.

@@ -75,6 +75,8 @@ fn golden() -> Vec<(Message, &'static str)> {
             Message::new(0, Part { serial: 1, number: 2, count: 3, octets: secret(&[0xdd]) }),
             "02 07 00000000 00000001 0002 0003 dd",
         ),
+        (Message::new(7, Notice { octets: secret(&[0xff]) }), "02 0a 00000007 ff"),
+        (Message::new(7, Noted), "02 0b 00000007"),
         (Message::new(0, PartReceived { serial: 1, number: 2 }), "02 08 00000000 00000001 0002"),
         (Message::new(0, NextPart { serial: 1, number: 2 }), "02 09 00000000 00000001 0002"),
     ];
@@ -97,7 +99,11 @@ fn what_is_cut_or_too_long_is_refused() {
         // What a state or a part holds may be of any length.
         let open = matches!(
             message.content,
-            Content::Ask(_) | Content::Told(_) | Content::Prepare(_) | Content::Part(_)
+            Content::Ask(_)
+                | Content::Told(_)
+                | Content::Prepare(_)
+                | Content::Part(_)
+                | Content::Notice(_)
         );
         let fixed = octets.len() - usize::from(open);
         for length in 0..fixed {
@@ -178,7 +184,7 @@ fn replayed_reordered_and_foreign_parts_change_nothing() {
 proptest! {
     /// Whatever octets say is written as it was read.
     #[test]
-    fn what_is_read_is_written_alike(kind in 1_u8..10, rest in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn what_is_read_is_written_alike(kind in 1_u8..12, rest in prop::collection::vec(any::<u8>(), 0..80)) {
         let octets = [&[2, kind, 0, 0, 0, 1], rest.as_slice()].concat();
         if let Ok(message) = Message::decode(&octets) {
             let written = message.encode().unwrap();

@@ -68,9 +68,10 @@ impl SenderBlocks {
 
     /// Blocks of a sub-server, or of the root.
     pub fn of(&self, server: Option<&str>) -> BTreeSet<u16> {
-        let own = self.grants.iter().filter(|(_, grant)| {
-            grant.server.as_deref() == server && grant.ends.is_none()
-        });
+        let own = self
+            .grants
+            .iter()
+            .filter(|(_, grant)| grant.server.as_deref() == server && grant.ends.is_none());
         own.map(|(block, _)| *block).collect()
     }
 

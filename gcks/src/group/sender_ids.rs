@@ -138,8 +138,7 @@ impl SenderIdPool {
         let Some(blocks) = &self.blocks else { return identifier };
         let block = identifier / self.block_size();
         let before = blocks.iter().filter(|one| u64::from(**one) < block).count();
-        let first =
-            u64::try_from(before).unwrap_or(u64::MAX).saturating_mul(self.block_size());
+        let first = u64::try_from(before).unwrap_or(u64::MAX).saturating_mul(self.block_size());
         match u16::try_from(block).is_ok_and(|block| blocks.contains(&block)) {
             true => first.saturating_add(identifier % self.block_size()),
             false => first,

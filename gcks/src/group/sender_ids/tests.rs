@@ -93,8 +93,7 @@ fn a_pool_goes_on_for_ever_when_teks_end() {
 #[test]
 fn a_member_that_gets_pushes_holds_its_identifier_until_it_takes_another() {
     let mut pool = SenderIdPool::new(8);
-    let _: Vec<u64> =
-        (0..256).map(|one| one_of(&mut pool, one, None, at(0)).unwrap()).collect();
+    let _: Vec<u64> = (0..256).map(|one| one_of(&mut pool, one, None, at(0)).unwrap()).collect();
     assert!(one_of(&mut pool, 999, None, at(1 << 40)).is_err(), "nobody has let go");
     pool.release(&host(9), at(1000));
     assert!(one_of(&mut pool, 999, None, at(1299)).is_err(), "its TEKs live");
@@ -172,7 +171,8 @@ fn identifiers_come_from_the_own_blocks_alone() {
     assert!(pool.divide(division(&[])).is_empty());
     assert_eq!(one_of(&mut pool, 0, None, at(0)), Err(Exhausted::All { bits: 8 }), "none yet");
     pool.divide(division(&[2, 5]));
-    let all: Vec<u64> = (0..40).filter_map(|one| one_of(&mut pool, one, None, at(0)).ok()).collect();
+    let all: Vec<u64> =
+        (0..40).filter_map(|one| one_of(&mut pool, one, None, at(0)).ok()).collect();
     assert_eq!(all, (32..48).chain(80..96).collect::<Vec<_>>());
     assert!(pool.is_short());
     pool.divide(division(&[2, 5, 15]));

@@ -15,9 +15,9 @@ use ike::BootTime;
 use super::{GroupEvent, settings};
 use crate::config::Cluster;
 use crate::group::Group;
+use crate::group::division::Needs;
 use crate::group::key_generation::Entropy;
 use crate::server::KeyServer;
-use crate::group::division::Needs;
 use crate::state::{needs, shared};
 
 /// Figures of a group at its root.
@@ -171,7 +171,8 @@ impl<E: Entropy> KeyServer<E> {
         let generation = |version| Generation { version, ..side.machine.generation() };
         let (server, content) = match action {
             RootAction::Prepare { sub_server, version } => {
-                let (generation, state) = (generation(version), shared::encode(group, &sub_server, now));
+                let (generation, state) =
+                    (generation(version), shared::encode(group, &sub_server, now));
                 (sub_server, Content::from(Prepare { generation, state }))
             }
             RootAction::Commit { sub_server, version } => {

@@ -13,9 +13,9 @@ use ike::BootTime;
 use super::{GroupEvent, NotFollowed, settings};
 use crate::group::Group;
 use crate::group::cluster::{Adopted, PreparedState};
+use crate::group::division::Needs;
 use crate::group::key_generation::Entropy;
 use crate::server::KeyServer;
-use crate::group::division::Needs;
 use crate::state::{needs, shared};
 
 /// Figures of a group at a sub-server.
