@@ -9,7 +9,7 @@ use gcks::group::event::Event as GroupEvent;
 use gcks::group::key_generation::OsEntropy;
 use gcks::server::KeyServer;
 use gcks::server::event::Event;
-use gdoi::event::RegistrationEvent;
+use gdoi::event::{RegistrationEvent, RegistrationFailure};
 use gdoi::member::Registration;
 use ike::config::RetransmissionPolicy;
 use support::world::server;
@@ -57,6 +57,29 @@ fn message_1_changes_no_state_of_the_group() {
         assert_ne!(first.sender_ids(), second.sender_ids());
         assert_eq!(service.groups().next().unwrap().registry().len(), 2);
     }
+}
+
+/// A host may have several, for several groups, and address translation puts several hosts behind
+/// one address and port.
+#[test]
+fn only_the_isakmp_sa_of_a_pull_that_was_overtaken_ends() {
+    let keys = keys();
+    let text = configuration_with(keys.path(), "", "10.0.0", GCM, &pushes(""));
+    let mut service = start(parse(&text));
+    register_member(&mut service, 1, 1, at(1000)).group_sa();
+    let mut member = begin(&mut service, 1);
+    step(&mut service, 1, &mut member);
+    assert_eq!(service.statistics().established, 2);
+    service.delete("one", at(1000)).unwrap();
+    while service.poll_transmit().is_some() {}
+    assert!(outcome(&mut member, at(1000)).is_none());
+    let message_3 = member.poll_transmit().unwrap();
+    service.handle_datagram(address(1), server(), &message_3.payload, at(1000)).unwrap();
+    assert_eq!(service.statistics().established, 1);
+    let delete = service.poll_transmit().unwrap();
+    member.handle_datagram(server(), &delete.payload, at(1000)).unwrap();
+    let failure = outcome(&mut member, at(1000)).unwrap().failure();
+    assert_eq!(failure, RegistrationFailure::PeerDeleted);
 }
 
 /// Message 1 again and again, of many members: nothing is set aside.

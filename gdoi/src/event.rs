@@ -264,6 +264,9 @@ pub enum PullRefusal {
     InvalidId,
     /// AUTHENTICATION-FAILED: the identity may not have this group.
     AuthenticationFailed,
+    /// A protected Delete of the ISAKMP SA that the pull runs under: what the member was promised is
+    /// no more, and it may begin again at once.
+    IsakmpSaDeleted,
     /// No answer: the member goes on to its next server after its own budget.
     Silence,
 }

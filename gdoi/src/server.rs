@@ -219,7 +219,7 @@ impl Server {
         result
     }
 
-    /// Refuses a pull, by a protected notification or in silence.
+    /// Refuses a pull: by a protected notification, by the end of its ISAKMP SA, or in silence.
     ///
     /// # Errors
     /// No pull waits for this answer.

@@ -127,6 +127,8 @@ impl Refused {
                 PullRefusal::InvalidId
             }
             Self::Denied(_) => PullRefusal::AuthenticationFailed,
+            // It may begin again at once.
+            Self::NoKeys(PullError::Superseded(_)) => PullRefusal::IsakmpSaDeleted,
             // The trouble is ours: the member's next server may do better.
             Self::Exhausted(_)
             | Self::NoKeys(_)

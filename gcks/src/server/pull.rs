@@ -11,7 +11,7 @@ use ike::config::Identity;
 use super::KeyServer;
 use super::event::{Event, Refused};
 use crate::group::key_generation::Entropy;
-use crate::group::pending_pull::{Acceptance, PullError, PullRequest};
+use crate::group::pending_pull::{Acceptance, PullRequest};
 use crate::members::authorization::Denied;
 use crate::members::registry::MemberId;
 
@@ -60,10 +60,6 @@ impl<E: Entropy> KeyServer<E> {
             }
         }
         let _ = self.server.refuse_pull(pull, reason.answer(), now);
-        if matches!(reason, Refused::NoKeys(PullError::Superseded(_))) {
-            // The member hears that it may begin again at once.
-            self.server.delete_peers(|source, _| source == peer);
-        }
         self.events.push_back(Event::Refused { peer, identity, group: id, reason });
     }
 

@@ -204,7 +204,7 @@ impl Server {
             PullRefusal::AuthenticationFailed => {
                 self.endpoint.notify(&cookies, NotifyType::AUTHENTICATION_FAILED)
             }
-            PullRefusal::Silence => None,
+            PullRefusal::IsakmpSaDeleted | PullRefusal::Silence => None,
         };
         match message {
             Some(message) => {
@@ -214,6 +214,9 @@ impl Server {
             None => {
                 self.endpoint.take(&cookies, message_id);
             }
+        }
+        if refusal == PullRefusal::IsakmpSaDeleted {
+            self.endpoint.delete(&cookies);
         }
         self.statistics.pulls_refused += 1;
         Ok(())

@@ -33,8 +33,8 @@ impl<X: Exchange> Endpoint<X> {
         Ok(())
     }
 
-    /// Ends an ISAKMP SA and tells the peer.
-    pub(crate) fn delete(&mut self, cookies: &Cookies) {
+    /// Ends an ISAKMP SA and tells the peer by a protected Delete.
+    pub fn delete(&mut self, cookies: &Cookies) {
         let Some(session) = self.sessions.get_mut(cookies) else { return };
         let address = session.address();
         if let Ok(payload) = session.seal_delete(&mut self.rng) {
