@@ -92,7 +92,6 @@ pub struct EventLoop<K: Kernel> {
     repair: Option<Cause>,
     /// Reading failed: nothing is read before.
     events_paused_until: Option<BootTime>,
-    sockets_paused_until: Option<BootTime>,
     /// What the machine lacks, what is wrong with its settings and with certificates, and why the
     /// copy of the configuration is not this one.
     missing: Vec<String>,
@@ -198,7 +197,6 @@ impl<K: Kernel> EventLoop<K> {
             due: Due::default(),
             repair: None,
             events_paused_until: None,
-            sockets_paused_until: None,
             missing,
             settings: Vec::new(),
             certificates: Vec::new(),
@@ -248,10 +246,10 @@ impl<K: Kernel> EventLoop<K> {
         let ending = loop {
             let deadline = [self.poll_timeout(), next_watchdog].into_iter().flatten().min();
             tokio::select! {
-                received = self.sockets.receive(), if self.sockets_paused_until.is_none() => {
+                received = self.sockets.receive() => {
                     self.handle_received(received, Port::Gdoi);
                 }
-                received = self.ike.receive(), if self.sockets_paused_until.is_none() => {
+                received = self.ike.receive() => {
                     self.handle_received(received, Port::Ike);
                 }
                 event = self.events.next(), if self.events_paused_until.is_none() => {
@@ -294,8 +292,7 @@ impl<K: Kernel> EventLoop<K> {
             self.ike.poll_timeout(),
             self.due.at,
         ];
-        let pauses = [self.events_paused_until, self.sockets_paused_until];
-        fixed.into_iter().chain(others).chain(pauses).flatten().min()
+        fixed.into_iter().chain(others).chain([self.events_paused_until]).flatten().min()
     }
 
     /// What time it is, for certificates.
@@ -337,7 +334,6 @@ impl<K: Kernel> EventLoop<K> {
                 Port::Ike => self.tunnels.handle_unreachable(unreachable.destination),
             },
             Received::Failed(error) => {
-                self.sockets_paused_until = Some(now + READ_PAUSE);
                 if let Some(pass) = self.limiter.admit("receive-failed", now) {
                     let suppressed = pass.suppressed;
                     warn!(event = "receive-failed", %error, suppressed, "receiving failed");
@@ -454,7 +450,6 @@ impl<K: Kernel> EventLoop<K> {
         let now = clock::now();
         self.read_wall_clock(now);
         self.events_paused_until.take_if(|until| *until <= now);
-        self.sockets_paused_until.take_if(|until| *until <= now);
         self.member.handle_timeout(now);
         self.tunnels.handle_timeout(now);
         if self.due.at.is_some_and(|at| at <= now) {

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use daemon::udp::{BindError, Incoming, LONGEST_DATAGRAM, Socket};
+use daemon::udp::{BindError, Incoming, Receiver, Socket};
 use futures_util::future::select_all;
 use gdoi::event::Transmit;
 use ike::BootTime;
@@ -23,7 +23,7 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 #[derive(Debug)]
 struct Bound {
     socket: Socket,
-    buffer: Vec<u8>,
+    receiver: Receiver,
 }
 
 /// A socket that could not be opened: when to try again, and why.
@@ -43,7 +43,7 @@ pub enum Received {
     },
     /// An ICMP error about a datagram of ours, which anyone can forge.
     Unreachable(Unreachable),
-    /// Receiving failed; the sockets stay usable.
+    /// Receiving failed at one socket, which pauses for a moment.
     Failed(io::Error),
 }
 
@@ -98,8 +98,7 @@ impl Sockets {
                 Ok(socket) => {
                     socket.reserve_receive_buffer(RECEIVE_BUFFER);
                     self.missing.remove(address);
-                    self.bound
-                        .insert(*address, Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
+                    self.bound.insert(*address, Bound { socket, receiver: Receiver::default() });
                 }
                 Err(error) => {
                     let problem = format!("registrations cannot be sent: {error}");
@@ -135,7 +134,7 @@ impl Sockets {
                     socket.reserve_receive_buffer(RECEIVE_BUFFER);
                     self.not_joined.remove(group);
                     self.joined
-                        .insert(group.clone(), Bound { socket, buffer: vec![0; LONGEST_DATAGRAM] });
+                        .insert(group.clone(), Bound { socket, receiver: Receiver::default() });
                 }
                 Err(error) => {
                     let problem = format!("multicast pushes are not received: {error}");
@@ -192,13 +191,11 @@ impl Sockets {
 }
 
 async fn receive_one(bound: &mut Bound) -> Received {
-    match bound.socket.receive(&mut bound.buffer).await {
-        Ok(Incoming::Datagram { source, local, length }) => Received::Datagram {
-            source,
-            local,
-            octets: bound.buffer.get(..length).unwrap_or_default().to_vec(),
-        },
-        Ok(Incoming::Unreachable { destination, error, reporter }) => {
+    match bound.receiver.receive(&bound.socket).await {
+        Ok((Incoming::Datagram { source, local, .. }, octets)) => {
+            Received::Datagram { source, local, octets: octets.to_vec() }
+        }
+        Ok((Incoming::Unreachable { destination, error, reporter }, _)) => {
             Received::Unreachable(Unreachable { destination, error, reporter })
         }
         Err(error) => Received::Failed(error),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::framing::{FrameError, REQUEST_LIMIT, read_line};
 use crate::protocol::{ErrorCode, Refusal, Request, Response};
@@ -49,13 +49,18 @@ impl Call {
 /// connection has at most one call under way.
 pub async fn serve(listener: Listener, access: Access, calls: mpsc::Sender<Call>) {
     let places = Places::new();
+    let mut next = Instant::now();
     loop {
+        let accepted = async {
+            sleep_until(next).await;
+            listener.accept().await
+        };
         let stream = tokio::select! {
             () = calls.closed() => return,
-            accepted = listener.accept() => match accepted {
+            accepted = accepted => match accepted {
                 Ok(stream) => stream,
                 Err(_) => {
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    next = Instant::now() + ACCEPT_PAUSE;
                     continue;
                 }
             },

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use daemon::udp::{BindError, Incoming, LONGEST_DATAGRAM, Socket};
+use daemon::udp::{BindError, Incoming, Receiver, Socket};
 use gdoi::event::Transmit;
 use gdoi::wire::registry::GROUPKEY_PUSH;
 use ike::wire::header;
@@ -162,23 +162,20 @@ fn interface_number(name: &str) -> std::io::Result<u32> {
 }
 
 async fn receive(socket: Arc<Socket>, queue: mpsc::Sender<Received>) {
-    let mut buffer = vec![0; LONGEST_DATAGRAM];
+    let mut receiver = Receiver::default();
     loop {
-        match socket.receive(&mut buffer).await {
-            Ok(Incoming::Datagram { source, local, length }) => {
-                let Some(octets) = buffer.get(..length) else { continue };
+        match receiver.receive(&socket).await {
+            Ok((Incoming::Datagram { source, local, .. }, octets)) => {
                 if queue.send(Received { source, local, octets: octets.to_vec() }).await.is_err() {
                     return;
                 }
             }
             // The initiator repeats, not we: an answer that did not arrive is asked for again.
-            Ok(Incoming::Unreachable { destination, error, .. }) => {
+            Ok((Incoming::Unreachable { destination, error, .. }, _)) => {
                 debug!(event = "icmp-error", %destination, error, "ICMP error for an answer");
             }
             Err(error) => {
                 warn!(event = "receive-failed", %error, listen = %socket.local(), "receiving failed, retrying");
-                // Out of memory, for instance: without a pause the loop would only make it worse.
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             }
         }
     }

@@ -3,6 +3,7 @@
 
 mod backlog;
 mod error;
+mod receiver;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -29,6 +30,7 @@ use tracing::debug;
 pub use self::backlog::LONGEST_WAIT;
 use self::backlog::{Backlog, Waiting};
 pub use self::error::{BindError, error_text};
+pub use self::receiver::Receiver;
 
 /// Octets of a buffer that takes the longest datagram of IPv4 and IPv6.
 pub const LONGEST_DATAGRAM: usize = 65_535;
