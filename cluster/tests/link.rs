@@ -31,6 +31,7 @@ fn address(host: u8) -> SocketAddr {
 fn phase1() -> Phase1Policy {
     Phase1Policy {
         doi: Doi::GDOI,
+        port: 848,
         transforms: vec![Phase1Transform {
             encryption: Phase1Encryption::Aes256Cbc,
             hash: HashAlgorithm::Sha2_256,

@@ -58,6 +58,7 @@ fn config(host: u8, other: u8) -> PeerConfig {
         credential: Credential::PreSharedKey(Arc::new(Secret::copy_from(b"a key"))),
         phase1: Phase1Policy {
             doi: Doi::IPSEC,
+        port: ike::config::IKE_PORT,
             transforms: vec![Phase1Transform {
                 encryption: Phase1Encryption::Aes128Cbc,
                 hash: HashAlgorithm::Sha2_256,

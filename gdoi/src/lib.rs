@@ -22,3 +22,6 @@ pub mod server;
 pub mod wire;
 
 pub use error::Error;
+
+/// UDP port of the protocols (RFC 6407 §2.2).
+pub const PORT: u16 = 848;

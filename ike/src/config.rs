@@ -69,6 +69,9 @@ impl core::fmt::Display for Identity {
     }
 }
 
+/// UDP port of IKE (RFC 2408 §2.5.1).
+pub const IKE_PORT: u16 = 500;
+
 /// One phase-1 transform: encryption, hash, group and authentication method belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Phase1Transform {
@@ -136,6 +139,9 @@ impl Phase1Transform {
 pub struct Phase1Policy {
     /// Domain of interpretation of the ISAKMP SA and of the exchanges under it.
     pub doi: Doi,
+    /// UDP port that its exchanges are spoken on. Identities may state it or IKE's own (RFC 2407
+    /// §4.6.2).
+    pub port: u16,
     /// Acceptable transforms in order of preference; the initiator offers them all.
     pub transforms: Vec<Phase1Transform>,
     /// Lifetime of the ISAKMP SA that the initiator offers; the responder accepts any and applies

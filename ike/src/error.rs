@@ -86,7 +86,7 @@ pub enum PeerMisbehaved {
     /// A public value outside its group, of a wrong length, or of small order.
     #[error("unusable public value for {group}")]
     PublicValue { group: DhGroup },
-    /// A nonce outside 8..=128 octets (RFC 6407 §5.8) or, in phase 1, 8..=256 (RFC 2409 §5).
+    /// A nonce of fewer or more octets than its exchange allows: 8 to 256 at most (RFC 2409 §5).
     #[error("nonce of {have} octets")]
     NonceLength {
         /// Its length in octets.

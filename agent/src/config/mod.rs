@@ -30,7 +30,7 @@ use check::Interfaces;
 /// Where gdoictl looks by default.
 pub const CONTROL_SOCKET: &str = "/run/gdoi-agent/control.sock";
 /// UDP port of GDOI (RFC 6407 §2.2).
-pub const GDOI_PORT: u16 = 848;
+pub const GDOI_PORT: u16 = gdoi::PORT;
 /// Key servers of one group.
 pub const MOST_SERVERS: usize = 4;
 /// Groups of one member; each takes a slot, which gives its reqids and its placeholder address.

@@ -29,7 +29,7 @@ use crate::membership::Seeds;
 use state::{Tunnel, is_meant, stray};
 
 /// UDP port of IKE (RFC 2408 §2.5.1).
-pub const IKE_PORT: u16 = 500;
+pub const IKE_PORT: u16 = ike::config::IKE_PORT;
 
 /// What happened to a tunnel, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -153,7 +153,7 @@ pub fn phase1_policy(ike: &Ike, path: &str, legacy: bool, report: &Report) -> Ph
             }
         }
     }
-    Phase1Policy { doi: Doi::GDOI, transforms, lifetime: ike.lifetime }
+    Phase1Policy { doi: Doi::GDOI, port: gdoi::PORT, transforms, lifetime: ike.lifetime }
 }
 
 struct Strong<'s> {

@@ -62,6 +62,7 @@ pub fn registration(local: SocketAddr, server: SocketAddr, group: DhGroup) -> Re
         initial_contact: false,
         phase1: Phase1Policy {
             doi: ike::wire::registry::Doi::GDOI,
+            port: gdoi::PORT,
             transforms: vec![transform],
             lifetime: Duration::from_secs(3600),
         },

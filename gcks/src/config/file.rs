@@ -25,7 +25,7 @@ use super::{cluster, rekey};
 use crate::config::tek_algorithm::{Encryption, Integrity};
 
 /// UDP port of GDOI (RFC 6407 §2.2).
-const PORT: u16 = 848;
+const PORT: u16 = gdoi::PORT;
 
 /// Default size of a receive buffer.
 const RECEIVE_BUFFER: u32 = 4 * 1024 * 1024;

@@ -248,7 +248,7 @@ impl Kek {
 
 /// Policy of a new KEK. Where it goes by unicast, a push names no member: all get the same octets.
 pub fn policy(rekey: &Rekey, signing: &SigningKey, spi: [u8; 16]) -> KekPolicy {
-    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 848);
+    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), gdoi::PORT);
     let (source, destination) = match rekey.transport {
         Transport::Unicast => (any, any),
         Transport::Multicast { source, destination } => (source, destination),

@@ -159,6 +159,7 @@ pub fn registration(
         initial_contact: false,
         phase1: Phase1Policy {
             doi: ike::wire::registry::Doi::GDOI,
+            port: gdoi::PORT,
             transforms: vec![Phase1Transform {
                 encryption: Phase1Encryption::Aes256Cbc,
                 hash: HashAlgorithm::Sha2_256,

@@ -233,6 +233,9 @@ fn is_passed_over(kind: PayloadKind) -> bool {
     kind == PayloadKind::VENDOR_ID || kind == PayloadKind::NOTIFICATION || kind.0 >= FIRST_PRIVATE
 }
 
+/// Octets of a nonce in a pull (RFC 6407 §5.8).
+const NONCE_OCTETS: core::ops::RangeInclusive<usize> = 8..=128;
+
 /// Payload types of private use: 128 to 255 (RFC 2408 §3.1).
 const FIRST_PRIVATE: u8 = 128;
 
@@ -246,7 +249,7 @@ fn need<'a>(
 
 fn read_nonce(raw: &RawPayload<'_>) -> Result<Nonce, Error> {
     let nonce: Nonce = raw.read()?;
-    match nonce.suits_pull() {
+    match NONCE_OCTETS.contains(&nonce.0.len()) {
         true => Ok(nonce),
         false => Err(PeerMisbehaved::NonceLength { have: nonce.0.len() }.into()),
     }

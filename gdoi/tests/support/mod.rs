@@ -61,7 +61,12 @@ pub fn transform() -> Phase1Transform {
 }
 
 pub fn phase1() -> Phase1Policy {
-    Phase1Policy { doi: Doi::GDOI, transforms: vec![transform()], lifetime: seconds(3600) }
+    Phase1Policy {
+        doi: Doi::GDOI,
+        port: gdoi::PORT,
+        transforms: vec![transform()],
+        lifetime: seconds(3600),
+    }
 }
 
 pub fn key() -> Credential {

@@ -2,7 +2,9 @@
 
 use core::time::Duration;
 
-use crate::config::{Identity, PeerCredential, Phase1Policy};
+use std::collections::BTreeSet;
+
+use crate::config::{IKE_PORT, Identity, PeerCredential, Phase1Policy};
 use crate::wire::registry::Doi;
 use crate::wire::vendor::VendorId;
 
@@ -27,6 +29,11 @@ impl EndpointConfig {
     pub(super) fn policy(&self, doi: Doi) -> Option<&Phase1Policy> {
         self.phase1.iter().find(|policy| policy.doi == doi)
     }
+
+    /// Ports that IKE and the protocols under it are spoken on.
+    pub(super) fn ports(&self) -> BTreeSet<u16> {
+        self.phase1.iter().map(|policy| policy.port).chain([IKE_PORT]).collect()
+    }
 }
 
 /// Whether a peer with an ISAKMP SA may change its address or port. Address translation changes
@@ -46,8 +53,8 @@ pub enum PeerMobility {
 pub struct Limits {
     /// Half-open exchanges in all.
     pub half_open: usize,
-    /// Half-open exchanges of one source address: as many from the ports of IKE and GDOI, and as
-    /// many from all others.
+    /// Half-open exchanges of one source address: as many from the ports of IKE and of the policies,
+    /// and as many from all others.
     pub half_open_per_source: usize,
     /// How long a half-open exchange may wait for its next message.
     pub half_open_timeout: Duration,

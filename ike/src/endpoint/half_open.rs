@@ -8,7 +8,7 @@
 //!
 //! Running exchanges of one address are few, because each has cost arithmetic, and one that failed
 //! keeps its place until its time is over: failing faster gives nobody more of it. Exchanges from
-//! IKE's and GDOI's own ports are counted apart from all others of the address. Whoever shares the
+//! IKE's own port and those of the policies are counted apart from all others of the address. Whoever shares the
 //! address of a member without being it (an unprivileged process, hosts behind its address
 //! translation) has other ports, so that what it begins never stands in the member's way. Where a
 //! translation gives it such a port, nothing tells it from the member before message 5: once all
@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use super::Limits;
+use super::{EndpointConfig, Limits};
 use crate::config::PeerCredential;
 use crate::error::NotAccepted;
 use crate::phase1::Cookies;
@@ -72,8 +72,8 @@ struct Origin {
 }
 
 impl Origin {
-    fn of(source: SocketAddr) -> Self {
-        Self { address: source.ip(), own_port: matches!(source.port(), IKE_PORT | GDOI_PORT) }
+    fn of(source: SocketAddr, ports: &BTreeSet<u16>) -> Self {
+        Self { address: source.ip(), own_port: ports.contains(&source.port()) }
     }
 }
 
@@ -81,6 +81,8 @@ impl Origin {
 #[derive(Debug)]
 pub(super) struct HalfOpenTable {
     limits: Limits,
+    /// Ports that IKE and the protocols under it are spoken on, as when the endpoint was made.
+    ports: BTreeSet<u16>,
     by_cookies: BTreeMap<Cookies, HalfOpen>,
     by_first_message: BTreeMap<(SocketAddr, Cookie), Cookies>,
     by_source: BTreeMap<Origin, Source>,
@@ -110,9 +112,10 @@ impl Source {
 }
 
 impl HalfOpenTable {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(config: &EndpointConfig) -> Self {
         Self {
-            limits,
+            limits: config.limits,
+            ports: config.ports(),
             by_cookies: BTreeMap::new(),
             by_first_message: BTreeMap::new(),
             by_source: BTreeMap::new(),
@@ -150,7 +153,7 @@ impl HalfOpenTable {
     /// Whether a new exchange of `source` can be taken in, perhaps in the place of an older
     /// stranger's.
     pub(super) fn has_room(&self, source: SocketAddr, now: BootTime) -> Result<(), NotAccepted> {
-        let of_source = self.by_source.get(&Origin::of(source));
+        let of_source = self.by_source.get(&Origin::of(source, &self.ports));
         if of_source.is_some_and(|of_source| {
             of_source.len() >= self.per_source() && of_source.to_evict(now).is_none()
         }) {
@@ -172,7 +175,7 @@ impl HalfOpenTable {
     ) -> u64 {
         let source = address.remote;
         let mut evicted = 0;
-        if let Some(of_source) = self.by_source.get(&Origin::of(source))
+        if let Some(of_source) = self.by_source.get(&Origin::of(source, &self.ports))
             && of_source.len() >= self.per_source()
             && let Some(oldest) = of_source.to_evict(now)
         {
@@ -189,7 +192,11 @@ impl HalfOpenTable {
         self.born = self.born.saturating_add(1);
         let (born, deadline) = (self.born, now + self.limits.half_open_timeout);
         self.strangers.insert((born, cookies));
-        self.by_source.entry(Origin::of(source)).or_default().strangers.insert((born, cookies));
+        self.by_source
+            .entry(Origin::of(source, &self.ports))
+            .or_default()
+            .strangers
+            .insert((born, cookies));
         self.by_first_message.insert((source, cookies.initiator), cookies);
         self.deadlines.insert((deadline, cookies));
         let (doi, credential) = (state.doi(), None);
@@ -255,7 +262,8 @@ impl HalfOpenTable {
         exchange.deadline = now + self.limits.half_open_timeout;
         self.deadlines.insert((exchange.deadline, *cookies));
         let before = core::mem::replace(&mut exchange.since, now);
-        if let Some(of_source) = self.by_source.get_mut(&Origin::of(exchange.address.remote))
+        if let Some(of_source) =
+            self.by_source.get_mut(&Origin::of(exchange.address.remote, &self.ports))
             && of_source.running.remove(&(before, *cookies))
         {
             of_source.running.insert((now, *cookies));
@@ -295,7 +303,8 @@ impl HalfOpenTable {
         let Some(exchange) = self.by_cookies.get(cookies) else { return };
         let key = (exchange.born, *cookies);
         self.strangers.remove(&key);
-        let of_source = self.by_source.entry(Origin::of(exchange.address.remote)).or_default();
+        let of_source =
+            self.by_source.entry(Origin::of(exchange.address.remote, &self.ports)).or_default();
         if of_source.strangers.remove(&key) {
             of_source.running.insert((exchange.since, *cookies));
         }
@@ -315,7 +324,7 @@ impl HalfOpenTable {
         self.by_first_message.remove(&(exchange.address.remote, cookies.initiator));
         self.strangers.remove(&(exchange.born, *cookies));
         self.deadlines.remove(&(exchange.deadline, *cookies));
-        let origin = Origin::of(exchange.address.remote);
+        let origin = Origin::of(exchange.address.remote, &self.ports);
         if let Some(of_source) = self.by_source.get_mut(&origin) {
             of_source.strangers.remove(&(exchange.born, *cookies));
             of_source.running.remove(&(exchange.since, *cookies));
@@ -352,9 +361,6 @@ const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(5);
 /// Refused signatures that one exchange may send before it is given up: somebody else may have
 /// written them, and each costs a look at a chain of certificates.
 const TOLERATED_PROOFS: u8 = 2;
-
-const IKE_PORT: u16 = 500;
-const GDOI_PORT: u16 = 848;
 
 impl HalfOpen {
     /// Whether a datagram is a copy of the last request, and the answer to it.

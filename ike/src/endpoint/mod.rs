@@ -154,7 +154,7 @@ impl<X: Exchange> Endpoint<X> {
             credentials: Credentials::new(config.peers.clone()),
             offers: ProvedOffers::new(config.limits.half_open_timeout, &mut rng),
             rng,
-            half_open: HalfOpenTable::new(config.limits),
+            half_open: HalfOpenTable::new(&config),
             sessions: Sessions::new(config.limits),
             wall_clock: WallClock::default(),
             arithmetic: Arithmetic::default(),

@@ -28,6 +28,8 @@ use crate::wire::vendor::VendorId;
 pub(super) struct Negotiated {
     pub(super) cookies: Cookies,
     pub(super) doi: Doi,
+    /// Where the exchanges under the DOI are spoken.
+    pub(super) port: u16,
     pub(super) transform: Phase1Transform,
     pub(super) lifetime: Duration,
     /// Body of the initiator's SA payload, which both authenticators cover.
@@ -69,6 +71,11 @@ impl MainModeKeys {
 
     pub(super) fn authentication(&self) -> Authentication {
         self.negotiated.transform.authentication
+    }
+
+    /// The port, beside IKE's, that the peer may state with its identity.
+    pub(super) fn port(&self) -> u16 {
+        self.negotiated.port
     }
 
     /// What the peer has stated.
@@ -180,7 +187,7 @@ impl MainModeKeys {
         }
         let opened: Opened = open_with(&self.cipher, exchange, message, header, body)?;
         let AuthMessage { identity, id_b, hash, notifications } =
-            AuthMessage::read(message, &opened)?;
+            AuthMessage::read(message, &opened, self.port())?;
         let computed = self.authenticator(prover, &id_b);
         let authenticated =
             PeerAuthenticated::verify(message, &computed, &hash, &identity, expected)?;

@@ -148,6 +148,7 @@ impl ExpectSa {
         let negotiated = Negotiated {
             cookies,
             doi: self.config.policy.doi,
+            port: self.config.policy.port,
             transform: agreement.transform,
             lifetime: agreement.lifetime,
             sai_b: self.sai_b.clone(),

@@ -3,7 +3,7 @@
 use super::cookies::Cookies;
 use super::exchange_cipher::{Opened, check_flags};
 use super::isakmp_sa::does_not_fit;
-use crate::config::Identity;
+use crate::config::{IKE_PORT, Identity};
 use crate::crypto::DhGroup;
 use crate::error::{Error, NotAccepted, PeerIncompatible, PeerMisbehaved};
 use crate::wire::header::{self, Header};
@@ -147,7 +147,7 @@ impl KeyExchangeMessage {
 
 impl AuthMessage {
     /// Reads the plain text of message 5 or 6. Nothing is verified yet.
-    pub(super) fn read(message: &'static str, opened: &Opened) -> Result<Self, Error> {
+    pub(super) fn read(message: &'static str, opened: &Opened, port: u16) -> Result<Self, Error> {
         // Under keys from another pre-shared key the plain text is noise: no chain, or one of odd
         // payloads. That is what the operator wants to hear, not which octet of the noise is at
         // fault.
@@ -157,7 +157,7 @@ impl AuthMessage {
         let hash = only(message, &chain, PayloadKind::HASH, "HASH").map_err(|_| noise())?;
         check_kinds(message, &chain, &[PayloadKind::IDENTIFICATION, PayloadKind::HASH])?;
         let read: Identification = id.read()?;
-        check_protocol_and_port(&read, id.offset)?;
+        check_protocol_and_port(&read, port, id.offset)?;
         let identity = read.as_identity().ok_or(PeerIncompatible::IdentificationType(read.kind))?;
         // One that cannot be read says nothing, as always beside a proof that is good.
         let notifications =
@@ -266,13 +266,15 @@ pub(super) fn only<'a>(
 }
 
 /// Protocol and port of a phase-1 identity are 0/0 or UDP with IKE's port (RFC 2407 §4.6.2), with
-/// address translation UDP and 0 (RFC 3947 §4); on the GDOI's port peers may put that one.
+/// address translation UDP and 0 (RFC 3947 §4). Peers that speak on another port may put that one.
 pub(super) fn check_protocol_and_port(
     id: &Identification,
+    port: u16,
     payload_offset: usize,
 ) -> Result<(), Error> {
     match (id.protocol, id.port) {
-        (0 | 17, 0) | (17, 500 | 848) => Ok(()),
+        (0 | 17, 0) | (17, IKE_PORT) => Ok(()),
+        (17, stated) if stated == port => Ok(()),
         _ => {
             let offset = payload_offset.saturating_add(chain::HEADER_LENGTH).saturating_add(1);
             Err(InvalidMessage::Value {
@@ -290,13 +292,16 @@ mod tests {
     use super::*;
     use crate::wire::registry::IdType;
 
-    /// RFC 2407 §4.6.2 wants 0/0 or UDP with IKE's port; GDOI's own stands where peers speak on it.
+    /// RFC 2407 §4.6.2 wants 0/0 or UDP with IKE's port; another stands where peers speak on it.
     #[test]
-    fn protocol_and_port_of_an_identity_are_those_of_ike_or_of_gdoi_or_none() {
-        let check = |protocol, port| {
+    fn protocol_and_port_of_an_identity_are_those_of_ike_or_of_the_policy_or_none() {
+        let allowed = |spoken, protocol, port| {
             let (kind, data) = (IdType::IPV4_ADDR, vec![192, 0, 2, 1]);
-            check_protocol_and_port(&Identification { kind, protocol, port, data }, 28).is_ok()
+            let id = Identification { kind, protocol, port, data };
+            check_protocol_and_port(&id, spoken, 28).is_ok()
         };
+        assert!(!allowed(IKE_PORT, 17, 848) && allowed(IKE_PORT, 17, 500));
+        let check = |protocol, port| allowed(848, protocol, port);
         for (protocol, port) in [(0, 0), (17, 0), (17, 500), (17, 848)] {
             assert!(check(protocol, port), "{protocol}/{port}");
         }

@@ -23,6 +23,8 @@ use crate::wire::transform::Transform;
 pub(super) struct Agreement {
     pub(super) transform: Phase1Transform,
     pub(super) lifetime: Duration,
+    /// Where the exchanges under the ISAKMP SA are spoken.
+    pub(super) port: u16,
 }
 
 /// The initiator's SA payload.
@@ -75,7 +77,7 @@ pub(super) fn choose(
                 transforms: vec![transform.clone()],
             };
             return Ok((
-                Agreement { transform: understood, lifetime },
+                Agreement { transform: understood, lifetime, port: policy.port },
                 security_association(policy.doi, chosen),
             ));
         }
@@ -102,7 +104,11 @@ pub(super) fn check_choice(
             chosen.id == TransformId::KEY_IKE
                 && same_set(&attributes(**offered, policy.lifetime), &chosen.attributes)
         })
-        .map(|offered| Agreement { transform: *offered, lifetime: policy.lifetime })
+        .map(|offered| Agreement {
+            transform: *offered,
+            lifetime: policy.lifetime,
+            port: policy.port,
+        })
         .ok_or_else(|| PeerMisbehaved::ForeignTransform.into())
 }
 

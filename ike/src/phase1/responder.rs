@@ -134,7 +134,7 @@ impl Offer {
         vendor_ids: &[VendorId],
     ) -> Result<(ExpectKe, Vec<u8>), Error> {
         let Self { initiator, agreement, choice, sai_b, vendor_ids: peer_vendor_ids } = self;
-        let Agreement { transform, lifetime, .. } = agreement;
+        let Agreement { transform, lifetime, port } = agreement;
         let (cookies, doi) = (Cookies { initiator, responder }, choice.doi);
         let (message, _) = SaMessage::write(cookies, choice, vendor_ids)?;
         Ok((
@@ -142,6 +142,7 @@ impl Offer {
                 negotiated: Negotiated {
                     cookies,
                     doi,
+                    port,
                     transform,
                     lifetime,
                     sai_b,
@@ -176,10 +177,11 @@ impl ExpectKe {
     ) -> Result<Self, Error> {
         let sa = SecurityAssociation::decode(sai_b)?;
         let policy = policy_for(policies, sa.doi)?;
-        let (Agreement { transform, lifetime, .. }, _) = proposal::choose(policy, &sa)?;
+        let (Agreement { transform, lifetime, port }, _) = proposal::choose(policy, &sa)?;
         let (doi, sai_b) = (sa.doi, sai_b.to_vec());
         let peer_vendor_ids = Vec::new();
-        let negotiated = Negotiated { cookies, doi, transform, lifetime, sai_b, peer_vendor_ids };
+        let negotiated =
+            Negotiated { cookies, doi, port, transform, lifetime, sai_b, peer_vendor_ids };
         Ok(Self { negotiated })
     }
 

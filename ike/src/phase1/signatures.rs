@@ -96,7 +96,7 @@ impl MainModeKeys {
         let id = only(message, &chain, PayloadKind::IDENTIFICATION, "ID")?;
         let signature: Signature = only(message, &chain, PayloadKind::SIGNATURE, "SIG")?.read()?;
         let read: Identification = id.read()?;
-        check_protocol_and_port(&read, id.offset)?;
+        check_protocol_and_port(&read, self.port(), id.offset)?;
         let identity = read.as_identity().ok_or(PeerIncompatible::IdentificationType(read.kind))?;
         let mut certificates = Vec::new();
         for raw in chain.payloads.iter().filter(|raw| raw.kind == PayloadKind::CERTIFICATE) {

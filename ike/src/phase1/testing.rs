@@ -39,6 +39,7 @@ pub fn worked_isakmp_sa() -> IsakmpSa {
     let negotiated = Negotiated {
         cookies,
         doi: Doi::GDOI,
+        port: 848,
         transform,
         lifetime: Duration::from_secs(86_400),
         sai_b: vec![0; 48],
@@ -113,6 +114,7 @@ impl Recording {
         let negotiated = Negotiated {
             cookies,
             doi: offer.sa.doi,
+            port: 848,
             transform,
             lifetime: Duration::from_secs(600),
             sai_b: offer.sa_b,

@@ -8,13 +8,6 @@ use super::registry::PayloadKind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nonce(pub Vec<u8>);
 
-impl Nonce {
-    /// Whether the length suits a GROUPKEY-PULL: 8 to 128 octets (RFC 6407 §5.8).
-    pub fn suits_pull(&self) -> bool {
-        (MINIMUM..=MAXIMUM_IN_PULL).contains(&self.0.len())
-    }
-}
-
 impl Body for Nonce {
     const KIND: PayloadKind = PayloadKind::NONCE;
 }
@@ -34,4 +27,3 @@ impl Codec for Nonce {
 
 const MINIMUM: usize = 8;
 const MAXIMUM: usize = 256;
-const MAXIMUM_IN_PULL: usize = 128;

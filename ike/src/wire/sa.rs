@@ -21,9 +21,9 @@ pub const SITUATION_IDENTITY_ONLY: u32 = 1;
 /// An offer or a choice of phase 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecurityAssociation {
-    /// Domain of interpretation: IPsec or GDOI.
     pub doi: Doi,
-    /// Situation. Under the GDOI zero is usual, and 1 is seen.
+    /// Situation, of the four octets that it has under the IPsec DOI. Where another DOI has none,
+    /// zero is usual, and 1 is seen.
     pub situation: u32,
     pub proposals: Vec<Proposal>,
 }
@@ -34,17 +34,8 @@ impl Body for SecurityAssociation {
 
 impl Codec for SecurityAssociation {
     fn read(reader: &mut Reader<'_>) -> Result<Self, InvalidMessage> {
-        let offset = reader.offset();
+        // Whether it is one that is spoken here, the exchange knows.
         let doi = Doi(reader.u32("domain of interpretation")?);
-        if doi != Doi::IPSEC && doi != Doi::GDOI {
-            // The situation's length depends on the DOI, so that nothing behind an unknown one can
-            // be read.
-            return Err(InvalidMessage::Value {
-                what: "domain of interpretation",
-                offset,
-                value: doi.0.into(),
-            });
-        }
         let offset = reader.offset();
         let situation = reader.u32("situation")?;
         if situation > SITUATION_IDENTITY_ONLY {

@@ -45,6 +45,7 @@ pub fn phase1() -> Phase1Policy {
     };
     Phase1Policy {
         doi: ike::wire::registry::Doi::GDOI,
+        port: gdoi::PORT,
         transforms: vec![transform(DhGroup::Modp2048), transform(DhGroup::Ecp256)],
         lifetime: Duration::from_secs(3_600),
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use daemon::configuration::{Ike, Located, Place, phase1_policy, weak_esp, weak_parts};
-use ike::config::{Identity, Phase1Policy, Phase1Transform};
+use ike::config::{IKE_PORT, Identity, Phase1Policy, Phase1Transform};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 use ike::dead_peer_detection::{self, Settings};
 use ike::quick::{ChildPolicy, Mode};
@@ -82,7 +82,8 @@ impl Check<'_> {
         if let Some(lifetime) = &gateway.lifetime {
             ike.lifetime = lifetime.value;
         }
-        Phase1Policy { doi: Doi::IPSEC, ..phase1_policy(&ike, "gateway", true, self.report) }
+        let offered = phase1_policy(&ike, "gateway", true, self.report);
+        Phase1Policy { doi: Doi::IPSEC, port: IKE_PORT, ..offered }
     }
 
     fn tunnel(&mut self, typed: &TunnelTable, gateways: &[GatewayConfig]) -> Option<Tunnel> {

@@ -36,6 +36,7 @@ fn config(end: u8, other: u8, start: Start) -> Tunnel {
     };
     let phase1 = Phase1Policy {
         doi: Doi::IPSEC,
+        port: ike::config::IKE_PORT,
         transforms: vec![transform],
         lifetime: Duration::from_secs(7200),
     };

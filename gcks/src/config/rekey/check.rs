@@ -149,7 +149,7 @@ fn transport(file: &File, listen: &[SocketAddr], report: &Report) -> Option<Tran
         report.error(Some(address.place.clone()), message, "write one such as \"239.192.1.1\"");
         return None;
     }
-    let port = listen.first().map_or(848, SocketAddr::port);
+    let port = listen.first().map_or(gdoi::PORT, SocketAddr::port);
     let family = |ip: &IpAddr| ip.is_ipv4() == address.value.is_ipv4() && !ip.is_unspecified();
     let source = match &file.multicast_source {
         Some(source) => {

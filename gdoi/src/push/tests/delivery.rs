@@ -367,6 +367,7 @@ fn through_the_endpoint_of_the_key_server() {
             }],
             phase1: Phase1Policy {
                 doi: ike::wire::registry::Doi::GDOI,
+                port: crate::PORT,
                 transforms: vec![],
                 lifetime: Duration::from_secs(60),
             },

@@ -44,7 +44,7 @@ fn group_id_of_the_recording_stands_in_host_order() {
         let id: Identification = both_ways(&chain.payloads[2]);
         assert_eq!(group_id::group(&id, ByteOrder::Host), Some(GroupId(1234)));
         assert_eq!(group_id::group(&id, ByteOrder::Network), Some(GroupId(0xd204_0000)));
-        assert!(both_ways::<Nonce>(&chain.payloads[1]).suits_pull());
+        assert!((8..=128).contains(&both_ways::<Nonce>(&chain.payloads[1]).0.len()));
         assert_eq!(group_id::identification(GroupId(1234), ByteOrder::Host), id);
     }
 }

