@@ -82,6 +82,18 @@ pub struct Unicast {
     pub mode: Mode,
     /// When the kernel says that the SA nears its end, and ends it; `None` for never.
     pub volume: Option<Volume>,
+    /// The UDP header in front of ESP (RFC 3948 §2.1); `None` for none. The ports of an installed
+    /// SA can be changed, its presence cannot.
+    pub encapsulation: Option<Encapsulation>,
+}
+
+/// UDP ports of ESP in UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Encapsulation {
+    /// Inbound the peer's, outbound ours.
+    pub source_port: u16,
+    /// Inbound ours, outbound the peer's.
+    pub destination_port: u16,
 }
 
 /// Bounds on what an SA carries, in octets.

@@ -54,6 +54,8 @@ pub enum Op {
     },
     /// Install a state of the desired state.
     InstallSa(SaId),
+    /// Change the UDP ports of a state of the desired state. Keys and sequence numbers stay.
+    UpdateSa(SaId),
     /// Delete a state of ours.
     DeleteSa(SaId),
 }
@@ -92,7 +94,7 @@ impl Op {
             Self::DeleteRoute(_) | Self::RemoveTables | Self::DeletePolicy { .. } => true,
             // An SA that is to go has ended: a failure elsewhere must not prolong the lifetime of its
             // key, and what its policies cover is dropped without it.
-            Self::DeleteSa(_) | Self::InstallSa(_) => false,
+            Self::DeleteSa(_) | Self::InstallSa(_) | Self::UpdateSa(_) => false,
             // What arrives by a LAN is not what policies check: it has to find them on its way out.
             Self::Exempt { .. } => false,
             Self::AddRoute(_) | Self::ReplaceGuard | Self::ReplaceTables | Self::UpdateSets(_) => {
@@ -110,7 +112,7 @@ impl Op {
             Self::AddPolicy { .. } | Self::UpdatePolicy { .. } | Self::DeletePolicy { .. } => {
                 Parts::POLICIES
             }
-            Self::InstallSa(_) | Self::DeleteSa(_) => Parts::STATES,
+            Self::InstallSa(_) | Self::UpdateSa(_) | Self::DeleteSa(_) => Parts::STATES,
         }
     }
 }
@@ -135,6 +137,7 @@ impl fmt::Display for Op {
             Self::UpdatePolicy { policy, .. } => write!(f, "update policy {policy}"),
             Self::DeletePolicy { id, .. } => write!(f, "delete policy {id}"),
             Self::InstallSa(id) => write!(f, "install ESP state {id}"),
+            Self::UpdateSa(id) => write!(f, "change the UDP ports of ESP state {id}"),
             Self::DeleteSa(id) => write!(f, "delete ESP state {id}"),
         }
     }

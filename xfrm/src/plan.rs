@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{Desired, PlaceholderRoute};
 use crate::kernel::Current;
-use crate::model::{Action, Direction, Policy, PolicyId, Sa, SaRole};
+use crate::model::{Action, Direction, Policy, PolicyId, Sa, SaRole, Unicast};
 use crate::nft::Fingerprint;
 use crate::op::Op;
 use crate::ownership::Ownership;
@@ -249,6 +249,7 @@ fn sas(current: &Current, desired: &Desired, steps: &mut Steps) {
         };
         match current.sas.get(id) {
             Some(installed) if same_in_kernel(sa, &installed.sa) => {}
+            Some(installed) if same_but_ports(sa, &installed.sa) => step.push(Op::UpdateSa(*id)),
             // XFRM cannot change keys in place. The packets of the gap are dropped, not sent in
             // clear.
             Some(_) => step.extend([Op::DeleteSa(*id), Op::InstallSa(*id)]),
@@ -353,12 +354,26 @@ fn only_closes(old: &Policy, new: &Policy) -> bool {
     }
 }
 
+/// Whether the kernel holds this state with other UDP ports.
+fn same_but_ports(wanted: &Sa, installed: &Sa) -> bool {
+    let ports = |sa: &Sa| sa.unicast.and_then(|unicast| unicast.encapsulation);
+    let (Some(_), Some(encapsulation)) = (ports(wanted), ports(installed)) else { return false };
+    same_with(wanted, installed, |unicast| Unicast {
+        encapsulation: Some(encapsulation),
+        ..unicast
+    })
+}
+
 /// Whether the kernel holds this state. A kernel in lockdown shows keys as zeros: then they count
 /// as equal.
 pub(crate) fn same_in_kernel(wanted: &Sa, installed: &Sa) -> bool {
+    same_with(wanted, installed, |unicast| unicast)
+}
+
+fn same_with(wanted: &Sa, installed: &Sa, changed: impl Fn(Unicast) -> Unicast) -> bool {
     let facts = |sa: &Sa| {
         let flags = (sa.no_path_mtu_discovery, sa.sequence_may_wrap);
-        (sa.id, sa.source, sa.reqid, flags, sa.unicast.unwrap_or_default())
+        (sa.id, sa.source, sa.reqid, flags, changed(sa.unicast.unwrap_or_default()))
     };
     facts(wanted) == facts(installed)
         && wanted.hard_lifetime.is_some() == installed.hard_lifetime.is_some()

@@ -20,7 +20,8 @@ use xfrm::desired::{MAIN_TABLE, PlaceholderRoute};
 use xfrm::kernel::fake::{FakeKernel, Fault, Packet};
 use xfrm::key::Key;
 use xfrm::model::{
-    Action, Direction, Install, Mode, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector, Template,
+    Action, Direction, Encapsulation, Install, Mode, Policy, PolicyId, Reqid, Sa, SaId, SaRole,
+    Selector, Template, Unicast,
 };
 use xfrm::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
 use xfrm::{Current, Desired, Entry, Error, Kernel, Op, Ownership, Parts, Reconciler, plan};
@@ -515,6 +516,49 @@ fn a_counter_mode_sender_is_not_put_back() {
     assert!(run(reconciler.apply(sending(0x1300, 7))).unwrap().suppressed.is_empty());
     assert!(kernel.sas().contains(&outbound));
     assert!(run(reconciler.apply(sending(0x1301, 0))).unwrap().suppressed.is_empty());
+}
+
+/// Sequence numbers and initialisation vectors go on where a translation gives the peer another port.
+#[test]
+fn other_udp_ports_change_a_state_in_place() {
+    let to = |port: Option<u16>| {
+        let mut desired = sending(0x1300, 0);
+        for sa in desired.sas.values_mut() {
+            let encapsulation =
+                port.map(|port| Encapsulation { source_port: 4500, destination_port: port });
+            sa.unicast = Some(Unicast { encapsulation, ..Unicast::default() });
+        }
+        desired
+    };
+    let outbound = SaId { destination: address("192.0.2.1"), spi: 0x1300 };
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(to(Some(1025)))).unwrap();
+    let report = run(reconciler.apply(to(Some(1026)))).unwrap();
+    let updates = report.done.iter().filter(|op| matches!(op, Op::UpdateSa(_)));
+    assert_eq!((updates.count(), report.done.len(), report.suppressed.len()), (2, 2, 0));
+    assert!(run(reconciler.apply(to(Some(1026)))).unwrap().done.is_empty());
+    // The key is still one that was installed.
+    kernel.flush_states();
+    let report = run(reconciler.repair(Parts::ALL)).unwrap();
+    assert_eq!(report.suppressed, BTreeSet::from([outbound]));
+}
+
+/// The kernel cannot add or remove the header of an installed state.
+#[test]
+fn esp_in_udp_and_esp_alone_are_different_states() {
+    let with = |encapsulation| {
+        let mut desired = Desired::default();
+        let mut sa = sa(SaRole::Inbound, 0x1300, 0, false);
+        sa.unicast = Some(Unicast { encapsulation, ..Unicast::default() });
+        desired.sas.insert(sa.id, sa);
+        desired
+    };
+    let mut reconciler = Reconciler::new(kernel(), Ownership::default());
+    run(reconciler.apply(with(None))).unwrap();
+    let ports = Encapsulation { source_port: 4500, destination_port: 4500 };
+    let done = run(reconciler.apply(with(Some(ports)))).unwrap().done;
+    assert!(matches!(done.as_slice(), [Op::DeleteSa(_), Op::InstallSa(_)]), "{done:?}");
 }
 
 #[test]

@@ -398,6 +398,12 @@ impl State {
                 self.sas.insert(*id, copy(sa));
                 self.added.insert(*id, self.wall);
             }
+            Op::UpdateSa(id) => {
+                let sa =
+                    desired.sas.get(id).ok_or_else(|| Error::NotDesired(Box::new(op.clone())))?;
+                let missing = || Error::from_errno(op.to_string(), ENOENT, None);
+                *self.sas.get_mut(id).ok_or_else(missing)? = copy(sa);
+            }
             Op::DeleteSa(id) => {
                 self.sas.remove(id);
             }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_xfrm::constants::{
     XFRM_MSG_DELPOLICY, XFRM_MSG_DELSA, XFRM_MSG_GETPOLICY, XFRM_MSG_GETSA, XFRM_MSG_NEWPOLICY,
-    XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY,
+    XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY, XFRM_MSG_UPDSA,
 };
 
 use crate::algorithm::{Encryption, Integrity, Protection};
@@ -299,6 +299,12 @@ impl Kernel for Netlink {
                 let sa =
                     desired.sas.get(id).ok_or_else(|| Error::NotDesired(Box::new(op.clone())))?;
                 self.install_sa(op, sa, ownership).await
+            }
+            Op::UpdateSa(id) => {
+                let sa =
+                    desired.sas.get(id).ok_or_else(|| Error::NotDesired(Box::new(op.clone())))?;
+                let body = sa::encode(sa)?;
+                self.xfrm.change(op, XFRM_MSG_UPDSA, 0, body.as_octets()).await
             }
             Op::DeleteSa(id) => {
                 let body = sa::encode_id(id);

@@ -20,7 +20,7 @@ use crate::counters::Counters;
 use crate::error::Error;
 use crate::kernel::InstalledSa;
 use crate::key::Key;
-use crate::model::{Install, Mode, Reqid, Sa, SaId, SaRole, Unicast, Volume};
+use crate::model::{Encapsulation, Install, Mode, Reqid, Sa, SaId, SaRole, Unicast, Volume};
 
 /// Length of `struct xfrm_usersa_info`.
 const SA_INFO: usize = 224;
@@ -42,7 +42,7 @@ pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
     if let Some(limit) = sa.hard_lifetime {
         info.lifetime_cfg.hard_add_expires_seconds = limit.as_secs().max(1);
     }
-    let Unicast { replay_window, extended_sequence_numbers, mode, volume } =
+    let Unicast { replay_window, extended_sequence_numbers, mode, volume, encapsulation } =
         sa.unicast.unwrap_or_default();
     info.mode = mode_number(mode);
     if extended_sequence_numbers {
@@ -75,11 +75,45 @@ pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
     if replay_window > 0 {
         body = body.octets(XFRMA_REPLAY_ESN_VAL, &replay_state(replay_window));
     }
+    if let Some(encapsulation) = encapsulation {
+        body = body.octets(XFRMA_ENCAP, &encapsulation_template(encapsulation));
+    }
     if sa.sequence_may_wrap {
         body = body.octets(XFRMA_SA_EXTRA_FLAGS, &XFRM_SA_XFLAG_OSEQ_MAY_WRAP.to_ne_bytes());
     }
     Ok(body)
 }
+
+/// `struct xfrm_encap_tmpl`: the kind, two ports in network order, an address that counts for
+/// transport mode alone.
+fn encapsulation_template(encapsulation: Encapsulation) -> [u8; ENCAPSULATION] {
+    let mut template = [0; ENCAPSULATION];
+    let Encapsulation { source_port, destination_port } = encapsulation;
+    let fields =
+        [ESP_IN_UDP.to_ne_bytes(), source_port.to_be_bytes(), destination_port.to_be_bytes()];
+    for (octet, from) in template.iter_mut().zip(fields.concat()) {
+        *octet = from;
+    }
+    template
+}
+
+/// The ports of ESP in UDP; `None` for other kinds, and where an address is set.
+fn read_encapsulation(value: &[u8]) -> Option<Encapsulation> {
+    let rest = value.get(6..ENCAPSULATION)?;
+    let kind = u16::from_ne_bytes(array(value, 0)?);
+    if kind != ESP_IN_UDP || rest.iter().any(|octet| *octet != 0) {
+        return None;
+    }
+    Some(Encapsulation {
+        source_port: u16::from_be_bytes(array(value, 2)?),
+        destination_port: u16::from_be_bytes(array(value, 4)?),
+    })
+}
+
+/// Length of `struct xfrm_encap_tmpl`.
+const ENCAPSULATION: usize = 24;
+/// `UDP_ENCAP_ESPINUDP`: the form of RFC 3948.
+const ESP_IN_UDP: u16 = 2;
 
 /// `struct xfrm_replay_state_esn` before the first packet: the form that has room for a window of
 /// more than 32 packets, whatever the length of sequence numbers.
@@ -153,7 +187,7 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
     let source = address(&info.saddr, info.family)?;
     let (mut encryption, mut integrity, mut combined, mut extra, mut sequence) =
         (None, None, None, 0, 0);
-    let mut replay_window = 0;
+    let (mut replay_window, mut encapsulation) = (0, None);
     // Without marks, an interface identifier, and whatever else we never set.
     let mut plain = true;
     for (kind, value) in attributes(body.get(SA_INFO..)?) {
@@ -169,7 +203,11 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
             XFRMA_REPLAY_ESN_VAL => {
                 replay_window = array(value, REPLAY_HEADER - 4).map_or(0, u32::from_ne_bytes);
             }
-            XFRMA_ENCAP | XFRMA_COADDR | XFRMA_OFFLOAD_DEV | XFRMA_ALG_COMP => plain = false,
+            XFRMA_ENCAP => {
+                encapsulation = read_encapsulation(value);
+                plain &= encapsulation.is_some();
+            }
+            XFRMA_COADDR | XFRMA_OFFLOAD_DEV | XFRMA_ALG_COMP => plain = false,
             // XFRMA_ALG_AUTH repeats the integrity algorithm without its truncation.
             _ => {}
         }
@@ -204,6 +242,7 @@ pub(crate) fn decode(body: &[u8]) -> Option<Seen> {
                 extended_sequence_numbers: info.flags & XFRM_STATE_ESN != 0,
                 mode,
                 volume: volume(&info.lifetime_cfg),
+                encapsulation,
             })
             .filter(|unicast| *unicast != Unicast::default()),
             hard_lifetime: Some(info.lifetime_cfg.hard_add_expires_seconds)
@@ -366,8 +405,17 @@ mod tests {
             (4096, None, false, Mode::Tunnel),
         ] {
             for protection in all() {
-                let unicast =
-                    Some(Unicast { replay_window, extended_sequence_numbers, mode, volume });
+                let port = |port| (replay_window != 64).then_some(port);
+                let encapsulation = port(4500).zip(port(1025)).map(|(source_port, other)| {
+                    Encapsulation { source_port, destination_port: other }
+                });
+                let unicast = Some(Unicast {
+                    replay_window,
+                    extended_sequence_numbers,
+                    mode,
+                    volume,
+                    encapsulation,
+                });
                 let sa = Sa { unicast, ..sa(protection, false) };
                 let seen = decode(encode(&sa).unwrap().as_octets()).unwrap();
                 assert_eq!(seen.installed.unwrap().sa, sa);
@@ -392,6 +440,23 @@ mod tests {
         assert_eq!(&body[292..300], [160, 0, 0, 0, 128, 0, 0, 0]);
         assert_eq!(&body[300..304], [1, 2, 3, 4]);
         assert_eq!(&body[320..328], [8, 0, 24, 0, 2, 0, 0, 0]);
+    }
+
+    /// `struct xfrm_encap_tmpl` of linux/xfrm.h: espinudp sport 4500 dport 1025.
+    #[test]
+    fn the_octets_of_encapsulation_in_udp() {
+        let encapsulation = Encapsulation { source_port: 4500, destination_port: 1025 };
+        let template = encapsulation_template(encapsulation);
+        assert_eq!(template[..2], 2_u16.to_ne_bytes());
+        assert_eq!(template[2..6], [0x11, 0x94, 0x04, 0x01]);
+        assert_eq!(template[6..], [0; 18]);
+        assert_eq!(read_encapsulation(&template), Some(encapsulation));
+        for (place, value) in [(0, 7), (10, 1)] {
+            let mut other = template;
+            other[place] = value;
+            assert_eq!(read_encapsulation(&other), None, "{place}");
+        }
+        assert_eq!(read_encapsulation(&template[..23]), None);
     }
 
     #[test]
