@@ -2,6 +2,7 @@
 //! and hears ICMP errors (IP_PKTINFO, IP_RECVERR; for IPv6 their counterparts).
 
 mod backlog;
+mod encapsulation;
 mod error;
 mod receiver;
 
@@ -199,6 +200,16 @@ impl Socket {
         if let Err(errno) = setsockopt(&self.descriptor, sockopt::RcvBuf, &octets) {
             debug!(event = "receive-buffer-unchanged", %errno, "receive buffer unchanged");
         }
+    }
+
+    /// Has the kernel take ESP out of the UDP that arrives here (RFC 3948 §3), and ignore what keeps
+    /// translations alive. Messages with four octets of zero in front arrive as before.
+    ///
+    /// # Errors
+    /// The kernel has no IPsec.
+    pub fn decapsulate_esp(&self) -> io::Result<()> {
+        setsockopt(&self.descriptor, encapsulation::UdpEncapsulation, &encapsulation::ESP_IN_UDP)?;
+        Ok(())
     }
 
     /// Waits for the next datagram or ICMP error. Cancel safe.
