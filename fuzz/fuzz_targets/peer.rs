@@ -69,6 +69,7 @@ fn config(host: u8, other: u8) -> PeerConfig {
         },
         retransmission: RetransmissionPolicy::default(),
         dead_peer_detection: Settings { mode: DetectionMode::On, ..Settings::default() },
+        nat: ike::phase1::NatTraversal::Detect,
         vendor_ids: Vec::new(),
         children: (0..2).map(child).collect(),
     }

@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 
 use ike::config::{Credential, Identity, PeerCredential, Phase1Policy, RetransmissionPolicy};
 use ike::endpoint::{EndpointConfig, Limits, PeerMobility};
-use ike::phase1::InitiatorConfig;
+use ike::phase1::{InitiatorConfig, NatTraversal};
 
 use crate::group::GroupId;
 pub use crate::wire::sa_kek::Trailer;
@@ -84,6 +84,7 @@ impl From<&RegistrationConfig> for InitiatorConfig {
             initial_contact: config.initial_contact,
             policy: config.phase1.clone().authenticated_by(config.credential.authentication()),
             vendor_ids: Vec::new(),
+            nat: None,
             unix_seconds: config.unix_seconds,
         }
     }
@@ -111,6 +112,7 @@ impl From<&ServerConfig> for EndpointConfig {
             // Pushes go to the address that a member registered from, and ESP with preserved
             // addresses does not pass address translation: a member that moved registers anew.
             mobility: PeerMobility::Fixed,
+            nat: NatTraversal::Off,
             vendor_ids: Vec::new(),
             limits: config.limits,
         }

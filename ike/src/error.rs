@@ -135,6 +135,11 @@ pub enum PeerIncompatible {
     /// An identification type that is not understood where it stands.
     #[error("identification type {0}")]
     IdentificationType(IdType),
+    /// Transport mode between peers with address translation between them.
+    #[error(
+        "transport mode does not pass the address translation between the peers: use mode tunnel"
+    )]
+    TranslatedTransport,
     /// No proposal of a Quick Mode is acceptable.
     #[error("no proposal chosen: {0}")]
     EspRefused(EspRefused),
@@ -273,6 +278,7 @@ impl PeerIncompatible {
             Self::ExchangeType(_) => "exchange-type",
             Self::NoProposalChosen(_) | Self::EspRefused(_) => "no-proposal-chosen",
             Self::Selectors(_) => "selectors",
+            Self::TranslatedTransport => "translated-transport",
             Self::IdentificationType(_) => "identification-type",
         }
     }
@@ -282,7 +288,9 @@ impl PeerIncompatible {
             Self::Doi(_) => NotifyType::DOI_NOT_SUPPORTED,
             Self::Situation(_) => NotifyType::SITUATION_NOT_SUPPORTED,
             Self::ExchangeType(_) => NotifyType::UNSUPPORTED_EXCHANGE_TYPE,
-            Self::NoProposalChosen(_) | Self::EspRefused(_) => NotifyType::NO_PROPOSAL_CHOSEN,
+            Self::NoProposalChosen(_) | Self::EspRefused(_) | Self::TranslatedTransport => {
+                NotifyType::NO_PROPOSAL_CHOSEN
+            }
             Self::IdentificationType(_) | Self::Selectors(_) => NotifyType::INVALID_ID_INFORMATION,
         }
     }

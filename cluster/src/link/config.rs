@@ -5,6 +5,7 @@ use std::time::Duration;
 use ike::config::{Credential, Identity, Phase1Policy, RetransmissionPolicy};
 use ike::dead_peer_detection::{Mode, Settings};
 use ike::peer::PeerConfig;
+use ike::phase1::NatTraversal;
 use ike::session::PeerAddress;
 use ike::wire::vendor::VendorId;
 
@@ -48,6 +49,7 @@ impl LinkConfig {
                 interval: self.liveness_interval,
                 threshold: self.liveness_threshold,
             },
+            nat: NatTraversal::Off,
             vendor_ids: vec![vendor_id],
             children: Vec::new(),
         }

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 use crate::config::{IKE_PORT, Identity, PeerCredential, Phase1Policy};
+use crate::phase1::nat_traversal::{self, NatTraversal};
 use crate::wire::registry::Doi;
 use crate::wire::vendor::VendorId;
 
@@ -19,6 +20,8 @@ pub struct EndpointConfig {
     pub phase1: Vec<Phase1Policy>,
     /// Whether a peer may be somewhere else after phase 1.
     pub mobility: PeerMobility,
+    /// What is done about address translation.
+    pub nat: NatTraversal,
     /// What message 2 states.
     pub vendor_ids: Vec<VendorId>,
     /// Bounds on work for strangers.
@@ -26,6 +29,12 @@ pub struct EndpointConfig {
 }
 
 impl EndpointConfig {
+    /// All that message 2 states.
+    pub(super) fn all_vendor_ids(&self) -> Vec<VendorId> {
+        let nat = nat_traversal::vendor_ids(self.nat).into_iter();
+        self.vendor_ids.iter().cloned().chain(nat).collect()
+    }
+
     pub(super) fn policy(&self, doi: Doi) -> Option<&Phase1Policy> {
         self.phase1.iter().find(|policy| policy.doi == doi)
     }
@@ -46,6 +55,9 @@ pub enum PeerMobility {
     /// It is where its last fresh and authentic message came from: answers go there. Copies of old
     /// messages and forgeries move nobody.
     Follow,
+    /// As [`Follow`](Self::Follow) under ISAKMP SAs that found address translation, as
+    /// [`Fixed`](Self::Fixed) under others.
+    Translated,
 }
 
 /// Bounds that keep a flood of first messages from costing memory or arithmetic.

@@ -21,10 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
-use super::{EndpointConfig, Limits};
+use super::{EndpointConfig, Inbound, Limits};
 use crate::config::PeerCredential;
 use crate::error::NotAccepted;
 use crate::phase1::Cookies;
+use crate::phase1::nat_traversal::NAT_PORT;
 use crate::phase1::responder::{ExpectAuth, ExpectKe};
 use crate::retransmission::{Answered, Copy, Digest};
 use crate::session::PeerAddress;
@@ -132,6 +133,10 @@ impl HalfOpenTable {
 
     pub(super) fn len(&self) -> usize {
         self.by_cookies.len()
+    }
+
+    pub(super) fn has(&self, cookies: &Cookies) -> bool {
+        self.by_cookies.contains_key(cookies)
     }
 
     /// Whether an exchange waits for message 5.
@@ -363,6 +368,23 @@ const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(5);
 const TOLERATED_PROOFS: u8 = 2;
 
 impl HalfOpen {
+    /// Whether `inbound` comes from where the peer is. Behind address translation its message 5
+    /// leaves from another port (RFC 3947 §4), and may be given another address as well.
+    ///
+    /// # Errors
+    /// [`NotAccepted::WrongSource`].
+    pub(super) fn check(&self, inbound: &Inbound<'_>) -> Result<(), NotAccepted> {
+        match &self.phase {
+            Phase::ExpectAuth(state)
+                if inbound.local.port() == NAT_PORT
+                    && state.nat().is_some_and(|nat| nat.is_found()) =>
+            {
+                Ok(())
+            }
+            _ => self.address.check(inbound.source),
+        }
+    }
+
     /// Whether a datagram is a copy of the last request, and the answer to it.
     pub(super) fn copy(&mut self, digest: &Digest, now: BootTime) -> Copy<'_> {
         self.answered.handle(digest, now)

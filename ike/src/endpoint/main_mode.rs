@@ -12,6 +12,7 @@ use super::{
 use crate::config::{Credential, Identity, Phase1Policy, Phase1Transform};
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted, PeerIncompatible};
+use crate::phase1::nat_traversal::NAT_PORT;
 use crate::phase1::responder::{ExpectKe, ReceivedOffer};
 use crate::phase1::{Certified, Cookies};
 use crate::retransmission::{Answered, Digest};
@@ -30,7 +31,7 @@ impl<X: Exchange> Endpoint<X> {
             return self.handle_offer(inbound);
         }
         if let Some(exchange) = self.half_open.get_mut(&cookies) {
-            exchange.address.check(inbound.source)?;
+            exchange.check(&inbound)?;
             return match exchange.phase {
                 Phase::ExpectKe(..) => self.handle_key_exchange(inbound, cookies),
                 Phase::Computing(ref request) => {
@@ -85,12 +86,13 @@ impl<X: Exchange> Endpoint<X> {
             &mut self.rng,
         );
         if let Some(cookie) = known {
-            let (_, message) = offer.answer(cookie, &self.config.vendor_ids)?;
+            let (_, message) = offer.answer(cookie, &self.config.all_vendor_ids())?;
             self.transmit(address, message);
             return Ok(());
         }
         self.half_open.has_room(source, now)?;
-        let (state, message) = offer.answer(self.rng.nonzero_array(), &self.config.vendor_ids)?;
+        let vendor_ids = self.config.all_vendor_ids();
+        let (state, message) = offer.answer(self.rng.nonzero_array(), &vendor_ids)?;
         let answered = Answered::new(digest, message.clone(), now);
         self.statistics.half_open_evicted += self.half_open.insert(address, state, answered, now);
         self.transmit(address, message);
@@ -160,7 +162,7 @@ impl<X: Exchange> Endpoint<X> {
             born: exchange.born,
             cookies,
             request: Digest::of(datagram),
-            received,
+            received: received.looking_for_nat(self.config.nat, exchange.address),
             value,
             state: state.clone(),
             credential: credential.credential.clone(),
@@ -223,8 +225,13 @@ impl<X: Exchange> Endpoint<X> {
         let Some(exchange) = self.half_open.get_mut(&cookies) else {
             return Err(NotAccepted::UnknownCookies.into());
         };
-        let address = exchange.address;
+        // With address translation the proof is the first message on port 4500.
+        let address = match inbound.local.port() {
+            NAT_PORT => inbound.address(),
+            _ => exchange.address,
+        };
         if let Some(answer) = answer_of(exchange.copy(&digest, now))? {
+            let address = exchange.address;
             self.repeat(address, answer);
             return Ok(());
         }

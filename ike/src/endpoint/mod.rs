@@ -264,7 +264,8 @@ impl<X: Exchange> Endpoint<X> {
             return Err(NotAccepted::UnknownSource(source).into());
         }
         let (header, _) = header::split(datagram)?;
-        if !known && self.sessions.get(&Cookies::of(&header)).is_none() {
+        let session = self.sessions.get(&Cookies::of(&header));
+        if !known && !session.is_some_and(|session| self.may_move(session)) {
             return Err(NotAccepted::UnknownSource(source).into());
         }
         Ok(Inbound { source, local, datagram, header, now })
@@ -356,13 +357,18 @@ impl<X: Exchange> Endpoint<X> {
         self.sessions.get(cookies)
     }
 
+    /// Whether there is a half-open exchange or a session with this cookie pair.
+    pub(crate) fn knows(&self, cookies: &Cookies) -> bool {
+        self.half_open.has(cookies) || self.sessions.get(cookies).is_some()
+    }
+
     /// Whether there is a half-open exchange behind message 3, or a session, with this cookie pair.
     pub(crate) fn is_under_way(&self, cookies: &Cookies) -> bool {
         self.half_open.expects_proof(cookies) || self.sessions.get(cookies).is_some()
     }
 
     /// The session with this cookie pair, if a message of its peer can come from `source`: with
-    /// [`PeerMobility::Follow`] from anywhere, and [`follow`](Self::follow) says it was authentic.
+    /// [`PeerMobility::Follow`] perhaps from anywhere, and [`follow`](Self::follow) says it was authentic.
     ///
     /// # Errors
     /// There is none, or its peer is elsewhere.
@@ -371,12 +377,20 @@ impl<X: Exchange> Endpoint<X> {
         cookies: &Cookies,
         source: SocketAddr,
     ) -> Result<&mut Session<X>, NotAccepted> {
-        let session = self.sessions.get_mut(cookies).ok_or(NotAccepted::UnknownCookies)?;
-        match self.config.mobility {
-            PeerMobility::Fixed => session.address().check(source)?,
-            PeerMobility::Follow => {}
+        let session = self.sessions.get(cookies).ok_or(NotAccepted::UnknownCookies)?;
+        if !self.may_move(session) {
+            session.address().check(source)?;
         }
-        Ok(session)
+        self.sessions.get_mut(cookies).ok_or(NotAccepted::UnknownCookies)
+    }
+
+    /// Whether the peer of `session` may change its address.
+    pub(crate) fn may_move(&self, session: &Session<X>) -> bool {
+        match self.config.mobility {
+            PeerMobility::Fixed => false,
+            PeerMobility::Follow => true,
+            PeerMobility::Translated => session.sa().is_translated(),
+        }
     }
 
     /// The peer that `proof` vouches for said something by `inbound` that was not heard before:
@@ -384,7 +398,7 @@ impl<X: Exchange> Endpoint<X> {
     /// nothing is heard from elsewhere.
     pub fn follow(&mut self, proof: &HashVerified, inbound: &Inbound<'_>) {
         let cookies = proof.cookies();
-        if self.config.mobility == PeerMobility::Follow
+        if self.sessions.get(&cookies).is_some_and(|session| self.may_move(session))
             && let Some(from) = self.sessions.follow(&cookies, proof, inbound.address())
         {
             let to = inbound.address();

@@ -4,6 +4,7 @@ use crate::config::{Credential, Identity, PeerCredential, Phase1Policy, Retransm
 use crate::dead_peer_detection;
 use crate::endpoint::{EndpointConfig, Limits, PeerMobility};
 use crate::fragmentation;
+use crate::phase1::NatTraversal;
 use crate::quick::{ChildPolicy, Selectors};
 use crate::session::PeerAddress;
 use crate::wire::vendor::VendorId;
@@ -23,7 +24,10 @@ pub struct PeerConfig {
     pub retransmission: RetransmissionPolicy,
     /// Whether and when the peer is asked if it is still there.
     pub dead_peer_detection: dead_peer_detection::Settings,
-    /// What phase 1 states beside dead peer detection.
+    /// What is done about address translation. With anything but `Off` the peer may begin from
+    /// any port.
+    pub nat: NatTraversal,
+    /// What phase 1 states beside dead peer detection and address translation.
     pub vendor_ids: Vec<VendorId>,
     /// What SAs there may be. Their positions name them.
     pub children: Vec<ChildConfig>,
@@ -38,7 +42,7 @@ pub struct ChildConfig {
 }
 
 impl PeerConfig {
-    /// All that phase 1 states.
+    /// What phase 1 states beside address translation.
     pub(super) fn all_vendor_ids(&self) -> Vec<VendorId> {
         let detection = self.dead_peer_detection.mode.vendor_ids().into_iter();
         // Without certificates every message is short.
@@ -57,7 +61,8 @@ impl PeerConfig {
                 credential: self.credential.clone(),
             }],
             phase1: vec![self.phase1.clone()],
-            mobility: PeerMobility::Fixed,
+            mobility: PeerMobility::Translated,
+            nat: self.nat,
             vendor_ids: self.all_vendor_ids(),
             limits: Limits {
                 half_open: HALF_OPEN,

@@ -8,6 +8,7 @@ use crate::endpoint::SessionEnd;
 use crate::error::{Error, PeerMisbehaved};
 use crate::phase1::{Cookies, Role};
 use crate::quick::{Child, Selectors};
+use crate::session::PeerAddress;
 use crate::wire::registry::{ExchangeType, NotifyType};
 
 /// What happened with a peer.
@@ -27,6 +28,9 @@ pub enum PeerEvent {
     },
     /// Main mode of ours failed. What was to be negotiated under it is not.
     Phase1Failed(Phase1Failure),
+    /// The peer is at another address or port, by an authentic message from there: address
+    /// translation gave it one. SAs in UDP go there.
+    Moved { cookies: Cookies, from: PeerAddress, to: PeerAddress },
     /// An ISAKMP SA is gone.
     Ended { cookies: Cookies, cause: SessionEnd },
     /// A pair of SAs was negotiated: the inbound one belongs into the kernel now. The peer may send
@@ -34,6 +38,8 @@ pub enum PeerEvent {
     Prepared {
         /// Position in the configuration.
         child: usize,
+        /// Where the peer is.
+        address: PeerAddress,
         sas: Box<Child>,
         /// Our side of Quick Mode.
         role: Role,

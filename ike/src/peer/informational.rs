@@ -19,8 +19,9 @@ impl Peer {
         inbound: Inbound<'_>,
     ) -> Result<(), Error> {
         let session = self.endpoint.session_at(&cookies, inbound.source)?;
-        let (said, _fresh) = session.open_informational(message_id, inbound.datagram)?;
+        let (said, proof) = session.open_informational(message_id, inbound.datagram)?;
         let deleted = session.is_deleted_by(&said);
+        self.endpoint.follow(&proof, &inbound);
         for said in said {
             match said {
                 Informational::Delete(delete) => self.handle_delete(&delete),

@@ -39,7 +39,9 @@ use crate::error::{Error, NotAccepted};
 use crate::event::{Deadline, Timer, Transmit};
 use crate::fragmentation::{self, Reassembly};
 use crate::phase1::Cookies;
+use crate::phase1::nat_traversal::{self, Inside, NAT_PORT, NatTraversal};
 use crate::quick::QUICK_MODE;
+use crate::session::PeerAddress;
 use crate::time::{BootTime, WallClock};
 use crate::wire::header;
 use crate::wire::registry::{ExchangeType, Flags, NotifyType, PayloadKind};
@@ -66,6 +68,9 @@ pub struct Peer {
     /// The rest of a message that leaves in fragments, and how many have.
     pieces: VecDeque<Transmit>,
     messages_sent: u16,
+    /// When a translation has to be kept alive next, and the datagram that does it.
+    keep_alive_at: Option<BootTime>,
+    keep_alive: Option<Transmit>,
     /// Main mode that we began.
     attempt: Option<Attempt>,
     /// What is negotiated as soon as there is an ISAKMP SA.
@@ -96,6 +101,8 @@ impl Peer {
             reassembly: Reassembly::default(),
             pieces: VecDeque::new(),
             messages_sent: 0,
+            keep_alive_at: None,
+            keep_alive: None,
             attempt: None,
             wanted: BTreeSet::new(),
             running: BTreeSet::new(),
@@ -139,6 +146,16 @@ impl Peer {
     /// Whether `source` is where the peer is.
     pub fn expects(&self, source: SocketAddr) -> bool {
         source == self.config.address.remote
+    }
+
+    /// Whether a datagram that came to `local` names an exchange or an ISAKMP SA of this peer,
+    /// wherever it came from. Nothing is proved by that.
+    pub fn recognises(&self, local: SocketAddr, datagram: &[u8]) -> bool {
+        let Some(message) = unwrapped(local, datagram) else { return false };
+        let Ok((header, _)) = header::split(message) else { return false };
+        let cookies = Cookies::of(&header);
+        self.attempt.as_ref().is_some_and(|attempt| attempt.is_meant(cookies))
+            || self.endpoint.knows(&cookies)
     }
 
     /// How many ISAKMP SAs there are.
@@ -227,9 +244,27 @@ impl Peer {
         datagram: &[u8],
         now: BootTime,
     ) -> Result<(), Error> {
-        self.config.address.check(source)?;
+        let message = match local.port() {
+            NAT_PORT => match nat_traversal::unwrap(datagram) {
+                Inside::Message(message) => message,
+                Inside::KeepAlive => return Ok(()),
+                Inside::Other => return Err(NotAccepted::Unexpected.into()),
+            },
+            _ => datagram,
+        };
+        self.handle_message(source, local, message, now)
+    }
+
+    fn handle_message(
+        &mut self,
+        source: SocketAddr,
+        local: SocketAddr,
+        datagram: &[u8],
+        now: BootTime,
+    ) -> Result<(), Error> {
         let (header, _) = header::split(datagram)?;
         let cookies = Cookies::of(&header);
+        self.check_source(source, &cookies)?;
         if header.next_payload == PayloadKind::FRAGMENT {
             return self.handle_fragment(cookies, source, local, datagram, now);
         }
@@ -281,7 +316,25 @@ impl Peer {
         if header.next_payload == PayloadKind::FRAGMENT || Cookies::of(&header) != cookies {
             return Err(NotAccepted::Unexpected.into());
         }
-        self.handle_datagram(source, local, &message, now)
+        self.handle_message(source, local, &message, now)
+    }
+
+    /// Whether the peer may be at `source`: translation gives it any port before phase 1, and may
+    /// give it another address afterwards.
+    fn check_source(&self, source: SocketAddr, cookies: &Cookies) -> Result<(), NotAccepted> {
+        let remote = self.config.address.remote;
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.is_meant(*cookies));
+        if let Some(attempt) = attempt {
+            return attempt.address().check(source);
+        }
+        let session = self.endpoint.session(cookies);
+        let moves = session.is_some_and(|session| self.endpoint.may_move(session));
+        let same = source.ip().to_canonical() == remote.ip().to_canonical();
+        match self.config.nat {
+            NatTraversal::Off => self.config.address.check(source),
+            _ if same || moves => Ok(()),
+            _ => Err(NotAccepted::WrongSource(source)),
+        }
     }
 
     /// The network said that the peer cannot be reached: anybody can say that, and it only shortens
@@ -294,6 +347,7 @@ impl Peer {
 
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. Harmless when it has not.
     pub fn handle_timeout(&mut self, now: BootTime) {
+        self.keep_alive(now);
         self.repeat_main_mode(now);
         self.repeat_quick_modes(now);
         self.repeat_private_requests(now);
@@ -310,13 +364,22 @@ impl Peer {
         let exchanges = self.running.iter().filter_map(|id| self.quick(*id)?.repeats_at());
         let repetition = attempt.into_iter().chain(exchanges).chain(self.private.at()).min();
         let questions = self.detection.values().filter_map(DeadPeerDetection::poll_timeout);
-        let repetition = repetition.into_iter().chain(questions).min();
+        let repetition = repetition.into_iter().chain(questions).chain(self.keep_alive_at).min();
         let repetition = repetition.map(|at| Deadline { at, why: Timer::Retransmission });
         repetition.into_iter().chain(self.endpoint.poll_timeout()).min()
     }
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        if let Some(keep_alive) = self.keep_alive.take() {
+            return Some(keep_alive);
+        }
+        let message = self.next_message()?;
+        let payload = nat_traversal::wrap(message.source, message.payload);
+        Some(Transmit { payload, ..message })
+    }
+
+    fn next_message(&mut self) -> Option<Transmit> {
         if let Some(piece) = self.pieces.pop_front() {
             return Some(piece);
         }
@@ -368,7 +431,40 @@ impl Peer {
     }
 
     fn transmit(&mut self, payload: Vec<u8>) {
-        self.transmits.push_back(self.config.address.transmit(payload));
+        let address = self.place_of(&payload).unwrap_or(self.config.address);
+        self.transmits.push_back(address.transmit(payload));
+    }
+
+    /// Where the peer of the exchange that `message` belongs to is.
+    fn place_of(&self, message: &[u8]) -> Option<PeerAddress> {
+        let cookies = Cookies::of(&header::split(message).ok()?.0);
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.is_meant(cookies));
+        let session = self.endpoint.session(&cookies);
+        attempt.map(Attempt::address).or(session.map(|session| session.address()))
+    }
+
+    /// Where main mode begins: where the newest ISAKMP SA is if translation moved that to port 4500,
+    /// as a peer behind one cannot be reached elsewhere.
+    fn beginning(&self) -> PeerAddress {
+        let newest = self.sessions.last().and_then(|cookies| self.endpoint.session(cookies));
+        let moved = newest.filter(|session| session.sa().is_translated());
+        moved.map_or(self.config.address, |session| session.address())
+    }
+
+    /// Whether the newest ISAKMP SA found this side behind a translation, and where the peer is.
+    fn kept_alive(&self) -> Option<PeerAddress> {
+        let session = self.endpoint.session(self.sessions.last()?)?;
+        session.sa().nat().filter(|nat| nat.here).map(|_| session.address())
+    }
+
+    /// Sends what keeps a translation alive, if that is due (RFC 3948 §4).
+    fn keep_alive(&mut self, now: BootTime) {
+        if self.keep_alive_at.is_some_and(|at| at <= now) {
+            let address = self.kept_alive();
+            let payload = nat_traversal::KEEP_ALIVE.to_vec();
+            self.keep_alive = address.map(|address| address.transmit(payload));
+            self.keep_alive_at = None;
+        }
     }
 
     /// Sends a protected notification.
@@ -394,8 +490,9 @@ impl Peer {
                         PeerEvent::Established { identity, transform, cookies, role, restarted };
                     self.events.push_back(established);
                 }
-                // It stays where it is configured.
-                EndpointEvent::Moved { .. } => {}
+                EndpointEvent::Moved { cookies, from, to } => {
+                    self.events.push_back(PeerEvent::Moved { cookies, from, to });
+                }
                 EndpointEvent::Ended { session, cause } => {
                     let cookies = session.cookies();
                     self.sessions.retain(|other| *other != cookies);
@@ -408,6 +505,11 @@ impl Peer {
                 }
             }
         }
+        self.keep_alive_at = match (self.kept_alive(), now) {
+            (Some(_), Some(now)) => self.keep_alive_at.or(Some(now + KEEP_ALIVE)),
+            (Some(_), None) => self.keep_alive_at,
+            (None, _) => None,
+        };
         if let Some((cookies, now)) = now.and_then(|now| Some((self.usable(now)?, now))) {
             for child in core::mem::take(&mut self.wanted) {
                 self.begin_quick_mode(&cookies, child, now);
@@ -418,3 +520,15 @@ impl Peer {
         }
     }
 }
+
+/// The message in a datagram that came to `local`.
+fn unwrapped(local: SocketAddr, datagram: &[u8]) -> Option<&[u8]> {
+    match (local.port(), nat_traversal::unwrap(datagram)) {
+        (NAT_PORT, Inside::Message(message)) => Some(message),
+        (NAT_PORT, _) => None,
+        _ => Some(datagram),
+    }
+}
+
+/// How often a translation is kept alive (RFC 3948 §4).
+const KEEP_ALIVE: core::time::Duration = core::time::Duration::from_secs(20);

@@ -4,9 +4,10 @@ use super::{Peer, PeerEvent, Phase1Failure};
 use crate::config::Authentication;
 use crate::endpoint::unprotected;
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
+use crate::phase1::nat_traversal::{NAT_PORT, Nat};
 use crate::phase1::{Cookies, Initiator, InitiatorConfig, InitiatorStep, IsakmpSa, Role};
 use crate::retransmission::{Digest, Due, Retransmission};
-use crate::session::Session;
+use crate::session::{PeerAddress, Session};
 use crate::time::BootTime;
 use crate::wire::header::Header;
 use crate::wire::registry::{ExchangeType, NotifyType};
@@ -16,6 +17,8 @@ use crate::wire::vendor::VendorId;
 #[derive(Debug)]
 pub(super) struct Attempt {
     initiator: Initiator,
+    /// Where the peer is spoken to.
+    address: PeerAddress,
     retransmission: Retransmission,
     /// The message that was accepted last: a copy of it is no news.
     accepted: Option<Digest>,
@@ -28,6 +31,10 @@ pub(super) struct Attempt {
 impl Attempt {
     pub(super) fn is_meant(&self, cookies: Cookies) -> bool {
         self.initiator.cookie() == cookies.initiator
+    }
+
+    pub(super) fn address(&self) -> PeerAddress {
+        self.address
     }
 
     pub(super) fn peer_vendor_ids(&self) -> &[VendorId] {
@@ -43,6 +50,14 @@ impl Attempt {
     pub(super) fn handle_unreachable(&mut self) {
         if self.accepted.is_none() && !core::mem::replace(&mut self.unreachable, true) {
             self.retransmission.shorten();
+        }
+    }
+
+    /// Moves to port 4500 where that is what address translation demands (RFC 3947 §4).
+    fn float(&mut self, nat: Option<Nat>) {
+        if nat.is_some_and(|nat| nat.is_found()) && self.address.local.port() != NAT_PORT {
+            self.address.local.set_port(NAT_PORT);
+            self.address.remote.set_port(NAT_PORT);
         }
     }
 
@@ -69,6 +84,7 @@ impl Peer {
         if self.attempt.is_some() {
             return;
         }
+        let address = self.beginning();
         let config = InitiatorConfig {
             identity: self.config.identity.clone(),
             expected_identity: self.config.expected_identity.clone(),
@@ -76,14 +92,20 @@ impl Peer {
             initial_contact: !self.contacted,
             policy: self.config.phase1.clone(),
             vendor_ids: self.config.all_vendor_ids(),
+            nat: Some((self.config.nat, address)),
             unix_seconds: self.wall_clock.at(now),
         };
         match Initiator::start(config, &mut self.rng) {
             Ok((initiator, message)) => {
-                let retransmission = self.request(message, now);
-                let (accepted, unreachable, hint) = (None, false, None);
-                self.attempt =
-                    Some(Attempt { initiator, retransmission, accepted, unreachable, hint });
+                self.transmits.push_back(address.transmit(message.clone()));
+                self.attempt = Some(Attempt {
+                    initiator,
+                    address,
+                    retransmission: Retransmission::new(&self.config.retransmission, message, now),
+                    accepted: None,
+                    unreachable: false,
+                    hint: None,
+                });
             }
             Err(error) => self.fail_main_mode(Phase1Failure::Configuration(error)),
         }
@@ -118,11 +140,12 @@ impl Peer {
         }
         match attempt.initiator.handle(datagram, &mut self.rng) {
             Ok(InitiatorStep::Continue { next, message }) => {
+                attempt.float(next.nat());
+                attempt.initiator = next;
+                attempt.accepted = Some(digest);
                 let retransmission = self.request(message, now);
                 if let Some(attempt) = &mut self.attempt {
-                    attempt.initiator = next;
                     attempt.retransmission = retransmission;
-                    attempt.accepted = Some(digest);
                 }
             }
             Ok(InitiatorStep::Established(sa)) => self.establish(sa, now),
@@ -141,11 +164,11 @@ impl Peer {
     }
 
     fn establish(&mut self, sa: IsakmpSa, now: BootTime) {
-        self.attempt = None;
+        let address = self.attempt.take().map_or(self.config.address, |attempt| attempt.address);
         self.contacted = true;
         let (cookies, transform) = (sa.cookies(), sa.transform());
         let identity = sa.peer_identity().clone();
-        self.endpoint.adopt(Session::new(sa, self.config.address, now));
+        self.endpoint.adopt(Session::new(sa, address, now));
         self.sessions.push(cookies);
         self.detect(cookies, now);
         let (role, restarted) = (Role::Initiator, false);

@@ -52,8 +52,9 @@ impl Peer {
             Phase::ExpectChoice(state, _) => match state.handle(sa, inbound.datagram)? {
                 Ok(Established { child: sas, message }) => {
                     let answered = Answered::new(digest, message.clone(), inbound.now);
+                    self.endpoint.follow(sas.proof(), &inbound);
                     self.finish(&cookies, message_id, Some(answered), inbound.now);
-                    self.prepare(child, sas, Role::Initiator);
+                    self.prepare(&cookies, child, sas, Role::Initiator);
                     self.events.push_back(PeerEvent::Confirmed { child, spi });
                     self.transmit(message);
                 }
@@ -69,7 +70,8 @@ impl Peer {
                     self.transmit(message);
                     return Ok(false);
                 }
-                state.handle(sa, inbound.datagram)?;
+                let proof = state.handle(sa, inbound.datagram)?;
+                self.endpoint.follow(&proof, &inbound);
                 self.finish(&cookies, message_id, None, inbound.now);
                 self.events.push_back(PeerEvent::Confirmed { child, spi });
             }
@@ -100,7 +102,8 @@ impl Peer {
         match requested.and_then(|requested| self.choose(&cookies, requested)) {
             Ok((child, Answer { next, child: sas, message })) => {
                 let spi = sas.inbound.spi;
-                self.prepare(child, sas, Role::Responder);
+                self.endpoint.follow(sas.proof(), &inbound);
+                self.prepare(&cookies, child, sas, Role::Responder);
                 let digest = Digest::of(inbound.datagram);
                 let answered = Answered::new(digest, message.clone(), inbound.now);
                 let retransmission = self.request(message, inbound.now);
@@ -195,8 +198,10 @@ impl Peer {
         }
     }
 
-    fn prepare(&mut self, child: usize, sas: crate::quick::Child, role: Role) {
-        self.events.push_back(PeerEvent::Prepared { child, sas: Box::new(sas), role });
+    fn prepare(&mut self, cookies: &Cookies, child: usize, sas: crate::quick::Child, role: Role) {
+        let session = self.endpoint.session(cookies);
+        let address = session.map_or(self.config.address, |session| session.address());
+        self.events.push_back(PeerEvent::Prepared { child, address, sas: Box::new(sas), role });
     }
 
     pub(super) fn fail(&mut self, child: usize, failure: ChildFailure) {

@@ -12,6 +12,7 @@ use super::exchange_cipher::{ExchangeCipher, Opened, Sealed, open_with, seal_wit
 use super::informational::is_initial_contact;
 use super::isakmp_sa::{Established, IsakmpSa, PeerAuthenticated, Role};
 use super::message::{AuthMessage, auth_payloads, check_header};
+use super::nat_traversal::Nat;
 use crate::config::{Authentication, Credential, Identity, Phase1Transform};
 use crate::crypto::keymat::{self, PhaseOneKeys};
 use crate::crypto::{Cipher, HashAlgorithm, Secret, prf};
@@ -36,6 +37,8 @@ pub(super) struct Negotiated {
     pub(super) sai_b: Vec<u8>,
     /// Vendor IDs of the responder.
     pub(super) peer_vendor_ids: Vec<VendorId>,
+    /// What was found about address translation, if both sides look for it.
+    pub(super) nat: Option<Nat>,
 }
 
 /// What messages 3 and 4 carry, by role.
@@ -81,6 +84,10 @@ impl MainModeKeys {
     /// What the peer has stated.
     pub(super) fn peer_vendor_ids(&self) -> &[VendorId] {
         &self.negotiated.peer_vendor_ids
+    }
+
+    pub(super) fn nat(&self) -> Option<Nat> {
+        self.negotiated.nat
     }
 
     /// SAi_b, the body of the initiator's SA payload.
@@ -204,7 +211,7 @@ impl MainModeKeys {
         proof: PeerProof,
         last: &ExchangeCipher,
     ) -> IsakmpSa {
-        let Negotiated { cookies, doi, transform, lifetime, .. } = self.negotiated;
+        let Negotiated { cookies, doi, transform, lifetime, nat, .. } = self.negotiated;
         let peer_vendor_ids = self.negotiated.peer_vendor_ids.clone();
         let established = Established {
             cookies,
@@ -219,6 +226,7 @@ impl MainModeKeys {
             initial_contact: proof.initial_contact,
             peer_vendor_ids,
             lifetime,
+            nat,
         };
         IsakmpSa::new(established, proof.authenticated)
     }

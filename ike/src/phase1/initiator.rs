@@ -17,11 +17,13 @@ use super::exchange_cipher::ExchangeCipher;
 use super::informational::initial_contact;
 use super::isakmp_sa::{IsakmpSa, Role};
 use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
+use super::nat_traversal::{self, Nat, NatTraversal, Search};
 use super::proposal;
 use super::signatures::{Certified, requests};
 use crate::config::{Credential, Identity, Phase1Policy};
 use crate::crypto::{KeyPair, PublicValue, Secret, SeededRng};
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
+use crate::session::PeerAddress;
 use crate::wire::header::Cookie;
 use crate::wire::vendor::VendorId;
 use crate::wire::{InvalidMessage, Payload};
@@ -41,9 +43,18 @@ pub struct InitiatorConfig {
     /// What we state in messages 1 and 3: a responder that keeps nothing of message 1 hears it in
     /// message 3.
     pub vendor_ids: Vec<VendorId>,
+    /// What is done about address translation between these two ends; `None` is nothing.
+    pub nat: Option<(NatTraversal, PeerAddress)>,
     /// When phase 1 begins, in seconds since 1970: the responder's certificate must be valid then.
     /// Without certificates nobody asks.
     pub unix_seconds: u64,
+}
+
+impl InitiatorConfig {
+    fn all_vendor_ids(&self) -> Vec<VendorId> {
+        let nat = self.nat.map(|(traversal, _)| nat_traversal::vendor_ids(traversal));
+        self.vendor_ids.iter().cloned().chain(nat.into_iter().flatten()).collect()
+    }
 }
 
 /// An initiator that waits for the responder.
@@ -78,11 +89,8 @@ impl Initiator {
     pub fn start(config: InitiatorConfig, rng: &mut SeededRng) -> Result<(Self, Vec<u8>), Error> {
         let cookie = rng.nonzero_array();
         let offer = proposal::offer(&config.policy)?;
-        let (message, sai_b) = SaMessage::write(
-            Cookies { initiator: cookie, responder: [0; 8] },
-            offer,
-            &config.vendor_ids,
-        )?;
+        let cookies = Cookies { initiator: cookie, responder: [0; 8] };
+        let (message, sai_b) = SaMessage::write(cookies, offer, &config.all_vendor_ids())?;
         Ok((Self::ExpectSa(ExpectSa { config: Arc::new(config), cookie, sai_b }), message))
     }
 
@@ -101,6 +109,14 @@ impl Initiator {
             Self::ExpectSa(_) => &[],
             Self::ExpectKe(state) => &state.negotiated.peer_vendor_ids,
             Self::ExpectAuth(state) => state.keys.peer_vendor_ids(),
+        }
+    }
+
+    /// What was found about address translation; known from message 4 on.
+    pub fn nat(&self) -> Option<Nat> {
+        match self {
+            Self::ExpectSa(_) | Self::ExpectKe(_) => None,
+            Self::ExpectAuth(state) => state.keys.nat(),
         }
     }
 
@@ -153,10 +169,13 @@ impl ExpectSa {
             lifetime: agreement.lifetime,
             sai_b: self.sai_b.clone(),
             peer_vendor_ids: vendor_ids,
+            nat: None,
         };
+        let search = search(&self.config, &negotiated);
         let key_pair = KeyPair::generate(negotiated.transform.group, rng);
         let nonce = rng.array();
         let mut others = requests(&self.config.credential);
+        others.extend(search.iter().flat_map(Search::payloads));
         others.extend(self.config.vendor_ids.iter().cloned().map(Payload::from));
         let message = KeyExchangeMessage::write(cookies, key_pair.public(), &nonce, others)?;
         Ok((ExpectKe { config: Arc::clone(&self.config), negotiated, key_pair, nonce }, message))
@@ -176,7 +195,7 @@ impl ExpectKe {
     /// `HDR, KE, Nr <--`, then `HDR*, IDii, HASH_I -->`. Costs one exponentiation.
     fn handle(&self, datagram: &[u8], rng: &mut SeededRng) -> Result<(ExpectAuth, Vec<u8>), Error> {
         let group = self.negotiated.transform.group;
-        let KeyExchangeMessage { public, nonce, vendor_ids } =
+        let KeyExchangeMessage { public, nonce, vendor_ids, nat, .. } =
             KeyExchangeMessage::read("message 4", self.negotiated.cookies, group, datagram)?;
         // Our own value thrown back at us would let our own HASH_I pass as HASH_R.
         if public == self.key_pair.public() {
@@ -192,6 +211,7 @@ impl ExpectKe {
             nr_b: &nonce,
         };
         let mut negotiated = self.negotiated.clone();
+        negotiated.nat = search(&self.config, &negotiated).and_then(|search| search.find(&nat));
         negotiated.peer_vendor_ids.extend(vendor_ids);
         ExpectAuth::begin(&self.config, negotiated, &g_xy, &exchanged, rng)
     }
@@ -246,4 +266,16 @@ impl ExpectAuth {
         };
         Ok(self.keys.establish(Role::Initiator, proof, &last))
     }
+}
+
+/// The search for address translation, if the responder speaks a dialect of it.
+fn search(config: &InitiatorConfig, negotiated: &Negotiated) -> Option<Search> {
+    let (traversal, ends) = config.nat.filter(|(traversal, _)| *traversal != NatTraversal::Off)?;
+    Some(Search {
+        dialect: nat_traversal::dialect(&negotiated.peer_vendor_ids)?,
+        hash: negotiated.transform.hash,
+        cookies: negotiated.cookies,
+        ends,
+        claims: traversal == NatTraversal::Always,
+    })
 }

@@ -4,13 +4,14 @@ use core::time::Duration;
 
 use super::cookies::Cookies;
 use super::exchange_cipher::{ExchangeCipher, Opened, Sealed, open_with, seal_with};
+use super::nat_traversal::Nat;
 use crate::certificate::{CertificateError, PeerCertificate};
 use crate::config::{Identity, Phase1Transform};
 use crate::crypto::{Cipher, HashAlgorithm, Iv, RsaForm, Secret, constant_time_eq, keymat, prf};
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::wire::chain::encode_one;
 use crate::wire::hash::Hash;
-use crate::wire::registry::{Doi, ExchangeType, PayloadKind};
+use crate::wire::registry::{Doi, EncapsulationMode, ExchangeType, PayloadKind};
 use crate::wire::vendor::VendorId;
 use crate::wire::{EncodeError, Writer, header};
 
@@ -125,6 +126,7 @@ pub(super) struct Established {
     pub(super) initial_contact: bool,
     pub(super) peer_vendor_ids: Vec<VendorId>,
     pub(super) lifetime: Duration,
+    pub(super) nat: Option<Nat>,
 }
 
 impl IsakmpSa {
@@ -170,6 +172,21 @@ impl IsakmpSa {
     /// How long the SA lives from the moment phase 1 ended.
     pub fn lifetime(&self) -> Duration {
         self.established.lifetime
+    }
+
+    /// What was found about address translation, if both sides looked for it.
+    pub fn nat(&self) -> Option<Nat> {
+        self.established.nat
+    }
+
+    /// Whether there is address translation: everything goes by port 4500.
+    pub fn is_translated(&self) -> bool {
+        self.nat().is_some_and(|nat| nat.is_found())
+    }
+
+    /// The Encapsulation Mode attribute of SAs under this one.
+    pub(crate) fn encapsulation_mode(&self, mode: crate::quick::Mode) -> EncapsulationMode {
+        self.nat().map_or(mode.number(), |nat| nat.mode(mode))
     }
 
     /// SKEYID_d, from which other protocols under this SA derive keys.

@@ -3,9 +3,11 @@
 use super::cookies::Cookies;
 use super::exchange_cipher::{Opened, check_flags};
 use super::isakmp_sa::does_not_fit;
+use super::nat_traversal::{Detection, NatTraversal};
 use crate::config::{IKE_PORT, Identity};
 use crate::crypto::DhGroup;
 use crate::error::{Error, NotAccepted, PeerIncompatible, PeerMisbehaved};
+use crate::session::PeerAddress;
 use crate::wire::header::{self, Header};
 use crate::wire::id::Identification;
 use crate::wire::ke::KeyExchange;
@@ -43,6 +45,9 @@ pub struct KeyExchangeMessage {
     pub(super) public: Vec<u8>,
     pub(super) nonce: Vec<u8>,
     pub(super) vendor_ids: Vec<VendorId>,
+    pub(super) nat: Detection,
+    /// Between which ends a responder looks for address translation, and how.
+    pub(super) ends: Option<(NatTraversal, PeerAddress)>,
 }
 
 /// `HDR*, ID, HASH`: message 5 and message 6, decrypted.
@@ -109,6 +114,13 @@ impl SaMessage {
 }
 
 impl KeyExchangeMessage {
+    /// The same for a responder that looks for address translation between these two ends if the
+    /// initiator looks for it too.
+    #[must_use]
+    pub fn looking_for_nat(self, traversal: NatTraversal, ends: PeerAddress) -> Self {
+        Self { ends: Some((traversal, ends)), ..self }
+    }
+
     /// Reads message 3 or 4 of the exchange `cookies`. The public value has its group's length; no
     /// arithmetic is done.
     pub(super) fn read(
@@ -128,7 +140,8 @@ impl KeyExchangeMessage {
         if public.len() != group.public_length() {
             return Err(PeerMisbehaved::PublicValue { group }.into());
         }
-        Ok(Self { public, nonce, vendor_ids: vendor_ids(&chain) })
+        let nat = Detection::read(&chain);
+        Ok(Self { public, nonce, vendor_ids: vendor_ids(&chain), nat, ends: None })
     }
 
     /// Writes message 3 or 4.

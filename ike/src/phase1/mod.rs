@@ -23,6 +23,7 @@ pub mod informational;
 pub mod initiator;
 mod isakmp_sa;
 mod message;
+pub mod nat_traversal;
 pub(crate) mod proposal;
 pub mod refusal;
 pub mod responder;
@@ -34,6 +35,7 @@ pub use informational::Informational;
 pub use initiator::{Initiator, InitiatorConfig, InitiatorStep};
 pub use isakmp_sa::{HashVerified, IsakmpSa, PeerAuthenticated, Role};
 pub use message::KeyExchangeMessage;
+pub use nat_traversal::{Nat, NatTraversal};
 pub use refusal::OfferRefused;
 pub use signatures::Certified;
 

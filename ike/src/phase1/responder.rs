@@ -19,6 +19,7 @@ use super::cookies::Cookies;
 use super::exchange_cipher::ExchangeCipher;
 use super::isakmp_sa::{IsakmpSa, Role};
 use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
+use super::nat_traversal::{Nat, NatTraversal, Search};
 use super::proposal::{self, Agreement};
 use super::signatures::{Certified, requests};
 use crate::config::{Credential, Identity, Phase1Policy, Phase1Transform};
@@ -147,6 +148,7 @@ impl Offer {
                     lifetime,
                     sai_b,
                     peer_vendor_ids,
+                    nat: None,
                 },
             },
             message,
@@ -181,7 +183,7 @@ impl ExpectKe {
         let (doi, sai_b) = (sa.doi, sai_b.to_vec());
         let peer_vendor_ids = Vec::new();
         let negotiated =
-            Negotiated { cookies, doi, port, transform, lifetime, sai_b, peer_vendor_ids };
+            Negotiated { cookies, doi, port, transform, lifetime, sai_b, peer_vendor_ids, nat: None };
         Ok(Self { negotiated })
     }
 
@@ -235,16 +237,27 @@ impl ExpectKe {
             ni_b: &received.nonce,
             nr_b: &nonce,
         };
-        let message = KeyExchangeMessage::write(
-            self.cookies(),
-            key_pair.public(),
-            &nonce,
-            requests(credential),
-        )?;
+        let search = self.search(received);
+        let mut others = requests(credential);
+        others.extend(search.iter().flat_map(Search::payloads));
+        let message = KeyExchangeMessage::write(self.cookies(), key_pair.public(), &nonce, others)?;
         let mut negotiated = self.negotiated.clone();
+        negotiated.nat = search.and_then(|search| search.find(&received.nat));
         negotiated.peer_vendor_ids.extend(known(received.vendor_ids.clone()));
         let (keys, exchange) = MainModeKeys::derive(negotiated, credential, &g_xy, &exchanged)?;
         Ok((ExpectAuth { cookies: self.cookies(), keys, exchange }, message))
+    }
+
+    fn search(&self, received: &KeyExchangeMessage) -> Option<Search> {
+        let wanted = received.ends.filter(|(traversal, _)| *traversal != NatTraversal::Off);
+        let (traversal, ends) = wanted?;
+        Some(Search {
+            dialect: received.nat.dialect()?,
+            hash: self.transform().hash,
+            cookies: self.cookies(),
+            ends,
+            claims: traversal == NatTraversal::Always,
+        })
     }
 }
 
@@ -260,6 +273,11 @@ pub struct ExpectAuth {
 impl ExpectAuth {
     pub fn cookies(&self) -> Cookies {
         self.cookies
+    }
+
+    /// What was found about address translation.
+    pub fn nat(&self) -> Option<Nat> {
+        self.keys.nat()
     }
 
     /// The body of the SA payload of message 1, which HASH_I covers.

@@ -44,6 +44,7 @@ pub fn worked_isakmp_sa() -> IsakmpSa {
         lifetime: Duration::from_secs(86_400),
         sai_b: vec![0; 48],
         peer_vendor_ids: Vec::new(),
+        nat: None,
     };
     let (ni_b, nr_b): (Vec<u8>, Vec<u8>) = ((0x20..=0x2f).collect(), (0x40..=0x4f).collect());
     let exchanged = Exchanged { g_xi: &[0xbb; 256], g_xr: &[0xcc; 256], ni_b: &ni_b, nr_b: &nr_b };
@@ -119,6 +120,7 @@ impl Recording {
             lifetime: Duration::from_secs(600),
             sai_b: offer.sa_b,
             peer_vendor_ids: Vec::new(),
+            nat: None,
         };
         let g_xy = Secret::new(self.field("g_xy"));
         match skeyid {

@@ -53,7 +53,11 @@ impl ExpectChoice {
         message_id: u32,
         rng: &mut SeededRng,
     ) -> Result<(Self, Vec<u8>), Error> {
-        let offer = proposal::offer(&request.policy, request.spi)?;
+        let offer = proposal::offer(
+            &request.policy,
+            sa.encapsulation_mode(request.policy.mode),
+            request.spi,
+        )?;
         let ni = Nonce(rng.array::<NONCE_LENGTH>().to_vec());
         let key_pair = request.policy.pfs.map(|group| KeyPair::generate(group, rng));
         let public = key_pair.as_ref().map(KeyPair::public);
@@ -94,7 +98,8 @@ impl ExpectChoice {
         negotiation: Negotiation,
     ) -> Result<Established, Error> {
         let Negotiation { sa: choice, nonce: nr, public, identities, proof } = negotiation;
-        let agreement = proposal::check_choice(&self.request.policy, &choice)?;
+        let mode = sa.encapsulation_mode(self.request.policy.mode);
+        let agreement = proposal::check_choice(&self.request.policy, mode, &choice)?;
         let Selectors { local, remote } = self.request.selectors;
         if let Some([ours, theirs]) = identities.filter(|both| *both != [local, remote]) {
             // The responder may not narrow what was asked for (RFC 2409 §5.5).
@@ -137,6 +142,7 @@ pub(super) fn child(
     Child {
         algorithms,
         mode: request.policy.mode,
+        encapsulated: ingredients.sa.is_translated(),
         pfs,
         extended_sequence_numbers,
         lifetime,
@@ -144,7 +150,7 @@ pub(super) fn child(
         selectors: request.selectors,
         inbound: ingredients.derive(request.spi),
         outbound: ingredients.derive(spi),
-        _proof: proof,
+        proof,
     }
 }
 

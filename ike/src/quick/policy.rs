@@ -49,6 +49,8 @@ pub struct ChildPolicy {
 pub struct Child {
     pub algorithms: EspAlgorithms,
     pub mode: Mode,
+    /// Whether it travels in UDP, by the ports of IKE (RFC 3948 §2.1).
+    pub encapsulated: bool,
     /// The group of the Diffie-Hellman exchange, if there was one.
     pub pfs: Option<DhGroup>,
     /// Whether sequence numbers have 64 bits.
@@ -64,5 +66,12 @@ pub struct Child {
     /// What we send on: the peer's SPI.
     pub outbound: EspKeys,
     /// Keys go to the kernel from an authenticated message alone.
-    pub(super) _proof: HashVerified,
+    pub(super) proof: HashVerified,
+}
+
+impl Child {
+    /// The proof of the message that it was made from.
+    pub(crate) fn proof(&self) -> &HashVerified {
+        &self.proof
+    }
 }

@@ -15,8 +15,8 @@ use crate::phase1::proposal::{group_number, group_of};
 use crate::wire::attribute::Attribute;
 use crate::wire::proposal::Proposal;
 use crate::wire::registry::{
-    AuthenticationAlgorithm, Doi, EspTransformId, GroupNumber, LifeType, ProtocolId, SaAttribute,
-    TransformId,
+    AuthenticationAlgorithm, Doi, EncapsulationMode, EspTransformId, GroupNumber, LifeType,
+    ProtocolId, SaAttribute, TransformId,
 };
 use crate::wire::sa::{SITUATION_IDENTITY_ONLY, SecurityAssociation};
 use crate::wire::transform::Transform;
@@ -45,7 +45,12 @@ struct Understood {
 }
 
 /// The initiator's SA payload.
-pub(super) fn offer(policy: &ChildPolicy, spi: u32) -> Result<SecurityAssociation, Error> {
+pub(super) fn offer(
+    policy: &ChildPolicy,
+    mode: EncapsulationMode,
+    spi: u32,
+) -> Result<SecurityAssociation, Error> {
+    check_mode(mode)?;
     if policy.algorithms.is_empty() || !policy.algorithms.iter().all(EspAlgorithms::is_complete) {
         return Err(ApiMisuse::Configuration("quick mode has no algorithms to offer").into());
     }
@@ -57,7 +62,7 @@ pub(super) fn offer(policy: &ChildPolicy, spi: u32) -> Result<SecurityAssociatio
         .map(|(number, (algorithms, esn))| Transform {
             number,
             id: TransformId(algorithms.encryption.transform_id().0),
-            attributes: attributes(policy, algorithms, esn),
+            attributes: attributes(policy, mode, algorithms, esn),
         })
         .collect();
     if transforms.len() != policy.algorithms.len().saturating_mul(extended.len()) {
@@ -73,10 +78,12 @@ pub(super) fn offer(policy: &ChildPolicy, spi: u32) -> Result<SecurityAssociatio
 /// Nothing in the offer is acceptable.
 pub(super) fn choose(
     policy: &ChildPolicy,
+    mode: EncapsulationMode,
     offer: &SecurityAssociation,
     spi: u32,
 ) -> Result<(Agreement, SecurityAssociation), Error> {
     check_doi(offer)?;
+    check_mode(mode)?;
     let mut refused = Vec::new();
     for proposal in &offer.proposals {
         let number = proposal.number;
@@ -93,7 +100,9 @@ pub(super) fn choose(
             }
         };
         for transform in &proposal.transforms {
-            match understand(transform).and_then(|understood| accept(policy, understood, theirs)) {
+            match understand(transform)
+                .and_then(|understood| accept(policy, mode, understood, theirs))
+            {
                 Ok(agreement) => {
                     let chosen = association(number, spi, vec![transform.clone()]);
                     return Ok((agreement, chosen));
@@ -109,6 +118,7 @@ pub(super) fn choose(
 /// lifetime changed.
 pub(super) fn check_choice(
     policy: &ChildPolicy,
+    mode: EncapsulationMode,
     choice: &SecurityAssociation,
 ) -> Result<Agreement, Error> {
     check_doi(choice)?;
@@ -121,7 +131,18 @@ pub(super) fn check_choice(
     let foreign = |_| Error::from(PeerMisbehaved::ForeignTransform);
     let spi = spi_of(proposal).map_err(foreign)?;
     let understood = understand(transform).map_err(foreign)?;
-    accept(policy, understood, spi).map_err(foreign)
+    accept(policy, mode, understood, spi).map_err(foreign)
+}
+
+/// In transport mode the peer would see other addresses than its packets' checksums cover and its
+/// policies name.
+fn check_mode(mode: EncapsulationMode) -> Result<(), Error> {
+    match mode {
+        EncapsulationMode::UDP_TRANSPORT | EncapsulationMode::DRAFT_UDP_TRANSPORT => {
+            Err(PeerIncompatible::TranslatedTransport.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_doi(sa: &SecurityAssociation) -> Result<(), Error> {
@@ -154,14 +175,19 @@ fn spi_of(proposal: &Proposal) -> Result<u32, EspFault> {
 pub(super) const FIRST_SPI: u32 = 256;
 
 /// What becomes of a transform under `policy`.
-fn accept(policy: &ChildPolicy, offered: Understood, spi: u32) -> Result<Agreement, EspFault> {
+fn accept(
+    policy: &ChildPolicy,
+    ours: EncapsulationMode,
+    offered: Understood,
+    spi: u32,
+) -> Result<Agreement, EspFault> {
     let Understood { algorithms, mode, group, extended_sequence_numbers, seconds, kilobytes } =
         offered;
     if !policy.algorithms.contains(&algorithms) {
         return Err(outside(policy, algorithms));
     }
-    if mode != policy.mode.number().0 {
-        return Err(EspFault::Mode { offered: mode, ours: policy.mode });
+    if mode != ours.0 {
+        return Err(EspFault::Mode { offered: EncapsulationMode(mode), ours });
     }
     if group.map(|group| group_of(GroupNumber(group))) != policy.pfs.map(Some) {
         return Err(EspFault::Pfs { offered: group, ours: policy.pfs });
@@ -203,12 +229,17 @@ fn outside(policy: &ChildPolicy, algorithms: EspAlgorithms) -> EspFault {
     }
 }
 
-fn attributes(policy: &ChildPolicy, algorithms: EspAlgorithms, extended: bool) -> Vec<Attribute> {
+fn attributes(
+    policy: &ChildPolicy,
+    mode: EncapsulationMode,
+    algorithms: EspAlgorithms,
+    extended: bool,
+) -> Vec<Attribute> {
     let number = |value: u64| {
         Attribute::number(SaAttribute::LIFE_DURATION, u32::try_from(value).unwrap_or(u32::MAX))
     };
     let mut attributes = vec![
-        Attribute::short(SaAttribute::ENCAPSULATION_MODE, policy.mode.number()),
+        Attribute::short(SaAttribute::ENCAPSULATION_MODE, mode),
         Attribute::short(SaAttribute::LIFE_TYPE, LifeType::SECONDS),
         number(policy.lifetime.as_secs()),
     ];

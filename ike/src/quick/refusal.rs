@@ -2,9 +2,8 @@
 
 use core::fmt;
 
-use super::policy::Mode;
 use crate::crypto::DhGroup;
-use crate::wire::registry::{ProtocolId, SaAttribute};
+use crate::wire::registry::{EncapsulationMode, ProtocolId, SaAttribute};
 
 /// Transforms that a line names at most.
 const NAMED: usize = 8;
@@ -34,9 +33,9 @@ pub enum EspFault {
     Value(SaAttribute, u16),
     /// The encapsulation mode is another one than ours.
     Mode {
-        offered: u16,
-        /// What is configured here.
-        ours: Mode,
+        offered: EncapsulationMode,
+        /// What is configured here, in UDP if there is address translation.
+        ours: EncapsulationMode,
     },
     /// The group for perfect forward secrecy is another one than ours.
     Pfs {
@@ -79,11 +78,19 @@ impl fmt::Display for EspFault {
             Self::Encryption(id) => write!(f, "encryption {id} is not accepted"),
             Self::Value(class, value) => write!(f, "{} {value} is not accepted", Class(*class)),
             Self::Mode { offered, ours } => {
-                let ours = match ours {
-                    Mode::Tunnel => "tunnel",
-                    Mode::Transport => "transport",
+                let name = |mode: &EncapsulationMode| match *mode {
+                    EncapsulationMode::TUNNEL => "tunnel mode",
+                    EncapsulationMode::TRANSPORT => "transport mode",
+                    EncapsulationMode::UDP_TUNNEL | EncapsulationMode::DRAFT_UDP_TUNNEL => {
+                        "tunnel mode in UDP"
+                    }
+                    EncapsulationMode::UDP_TRANSPORT | EncapsulationMode::DRAFT_UDP_TRANSPORT => {
+                        "transport mode in UDP"
+                    }
+                    _ => "an unknown mode",
                 };
-                write!(f, "encapsulation mode {offered}, where {ours} mode is configured")
+                let number = offered.0;
+                write!(f, "encapsulation mode {number} ({}), not {}", name(offered), name(ours))
             }
             Self::Pfs { offered, ours } => {
                 match offered {

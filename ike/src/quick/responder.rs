@@ -12,7 +12,7 @@ use super::refusal::{EspFault, EspRefused};
 use super::selector::{Selectors, TrafficSelector};
 use crate::crypto::{KeyPair, SeededRng};
 use crate::error::{Error, PeerIncompatible, PeerMisbehaved};
-use crate::phase1::{ExchangeCipher, IsakmpSa};
+use crate::phase1::{ExchangeCipher, HashVerified, IsakmpSa};
 use crate::wire::header;
 use crate::wire::nonce::Nonce;
 
@@ -85,7 +85,8 @@ impl Requested {
         rng: &mut SeededRng,
     ) -> Result<Answer, Error> {
         let Negotiation { sa: offer, nonce: ni, public, identities, proof } = self.negotiation;
-        let (agreement, choice) = proposal::choose(policy, &offer, spi)?;
+        let mode = sa.encapsulation_mode(policy.mode);
+        let (agreement, choice) = proposal::choose(policy, mode, &offer, spi)?;
         let nr = Nonce(rng.array::<NONCE_LENGTH>().to_vec());
         let key_pair = agreement.pfs.map(|group| KeyPair::generate(group, rng));
         let g_xy = match (&key_pair, public) {
@@ -119,8 +120,8 @@ impl ExpectLast {
     ///
     /// # Errors
     /// The datagram is no message 3 of this exchange, or not authentic.
-    pub fn handle(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<(), Error> {
+    pub fn handle(&self, sa: &IsakmpSa, datagram: &[u8]) -> Result<HashVerified, Error> {
         let opened = sa.open(&self.cipher, datagram)?;
-        read_last(sa, &opened, [&self.ni.0, &self.nr.0]).map(drop)
+        read_last(sa, &opened, [&self.ni.0, &self.nr.0])
     }
 }

@@ -69,6 +69,7 @@ impl Sides {
             peers: vec![peer],
             phase1: vec![policy.clone()],
             mobility: PeerMobility::Fixed,
+            nat: NatTraversal::Off,
             vendor_ids: Vec::new(),
             limits: Limits::default(),
         };
@@ -82,6 +83,7 @@ impl Sides {
             initial_contact: true,
             policy,
             vendor_ids: Vec::new(),
+            nat: None,
             unix_seconds: self.member_time,
         };
         let (initiator, message) = Initiator::start(config, &mut rng).unwrap();
@@ -251,6 +253,7 @@ fn refused_proofs_are_few() {
         initial_contact: false,
         policy,
         vendor_ids: Vec::new(),
+        nat: None,
         unix_seconds: WALL,
     };
     let (initiator, message_1) = Initiator::start(config, &mut pair.rng).unwrap();

@@ -14,7 +14,7 @@ use crate::config::{Authentication, Credential};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use crate::dead_peer_detection::{DeadPeerDetection, Mode, Settings};
 use crate::phase1::responder::Offer;
-use crate::phase1::{Initiator, InitiatorConfig, InitiatorStep, IsakmpSa};
+use crate::phase1::{Initiator, InitiatorConfig, InitiatorStep, IsakmpSa, NatTraversal};
 use crate::wire::registry::PayloadKind;
 use crate::wire::vendor::VendorId;
 
@@ -93,10 +93,10 @@ impl Pair {
             credential: credential(),
         };
         let limits = Limits::default();
-        let mobility = PeerMobility::Fixed;
+        let (mobility, nat) = (PeerMobility::Fixed, NatTraversal::Off);
         let (identity, peers, phase1) = (None, vec![peer], accepted);
         let config =
-            EndpointConfig { identity, peers, phase1, mobility, vendor_ids: theirs, limits };
+            EndpointConfig { identity, peers, phase1, mobility, nat, vendor_ids: theirs, limits };
         let mut endpoint = Endpoint::new(config, [1; 32]);
         endpoint.set_arithmetic(arithmetic);
         let mut rng = SeededRng::from_seed([2; 32]);
@@ -107,6 +107,7 @@ impl Pair {
             initial_contact: false,
             policy: offered,
             vendor_ids: ours,
+            nat: None,
             unix_seconds: 0,
         };
         let (initiator, message) = Initiator::start(config, &mut rng).unwrap();

@@ -265,7 +265,7 @@ fn heard_by_the_responder(net: &mut Net, confirmed: bool) -> Vec<Vec<u8>> {
     let mut heard: Vec<Vec<u8>> = Vec::new();
     net.negotiate(0, 0);
     for _ in 0..100 {
-        for (to, datagram) in net.queue.values() {
+        for (to, _, _, datagram) in net.queue.values() {
             if *to == 1 && heard.last() != Some(datagram) {
                 heard.push(datagram.clone());
             }

@@ -3,10 +3,11 @@
 
 mod exchanges;
 mod fragments;
+mod nat;
 mod network;
 mod private_use;
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ pub(super) fn config(host: u8, other: u8, psk: &str, children: u8) -> PeerConfig
         },
         retransmission: RetransmissionPolicy::default(),
         dead_peer_detection: Settings { mode: DetectionMode::On, ..Settings::default() },
+        nat: NatTraversal::Detect,
         vendor_ids: Vec::new(),
         children: (0..children).map(child).collect(),
     }
@@ -116,12 +118,49 @@ impl Side {
     }
 }
 
+/// Address and port translation: one address outside, a port for each that is used inside.
+#[derive(Debug)]
+pub(super) struct Translation {
+    pub(super) outside: IpAddr,
+    /// Ports outside, by the address inside.
+    ports: BTreeMap<SocketAddr, u16>,
+    next: u16,
+}
+
+impl Translation {
+    pub(super) fn new(host: u8, first: u16) -> Self {
+        Self { outside: address(host).ip(), ports: BTreeMap::new(), next: first }
+    }
+
+    fn outward(&mut self, inside: SocketAddr) -> SocketAddr {
+        let port = *self.ports.entry(inside).or_insert_with(|| {
+            self.next += 1;
+            self.next
+        });
+        SocketAddr::new(self.outside, port)
+    }
+
+    fn inward(&self, outside: SocketAddr) -> Option<SocketAddr> {
+        let mut known = self.ports.iter().filter(|(_, port)| **port == outside.port());
+        known.next().map(|(inside, _)| *inside).filter(|_| outside.ip() == self.outside)
+    }
+
+    /// All that it knew is lost: what leaves next gets other ports.
+    pub(super) fn forget(&mut self) {
+        self.ports.clear();
+    }
+}
+
 /// Both sides, and what is between them.
 pub(super) struct Net {
     pub(super) sides: [Side; 2],
     pub(super) now: BootTime,
-    /// Datagrams under way: when they arrive, in order, and to whom.
-    queue: BTreeMap<(BootTime, u64), (usize, Vec<u8>)>,
+    /// Datagrams under way: when they arrive, in order, to whom, from where, and to which address.
+    queue: BTreeMap<(BootTime, u64), (usize, SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Address translation in front of the first side.
+    pub(super) nat: Option<Translation>,
+    /// Every datagram between the translation and the second side: source, destination, octets.
+    pub(super) seen: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
     sent: u64,
     /// What happens to the next datagrams, over and over: delays in milliseconds of its copies.
     fate: Vec<Vec<u64>>,
@@ -133,6 +172,8 @@ impl Net {
             sides: [Side::new(one, 1), Side::new(two, 2)],
             now: BootTime::new(Duration::from_secs(1000)),
             queue: BTreeMap::new(),
+            nat: None,
+            seen: Vec::new(),
             sent: 0,
             fate: vec![vec![1]],
         }
@@ -164,12 +205,25 @@ impl Net {
             self.sides[from].drain();
             while let Some(transmit) = self.sides[from].peer.poll_transmit() {
                 let to = 1 - from;
-                assert_eq!(transmit.destination, self.sides[to].address);
+                let (mut source, mut destination) = (transmit.source, transmit.destination);
+                match &mut self.nat {
+                    Some(nat) if from == 0 => source = nat.outward(source),
+                    Some(nat) => {
+                        self.seen.push((source, destination, transmit.payload.clone()));
+                        let Some(inside) = nat.inward(destination) else { continue };
+                        destination = inside;
+                    }
+                    None => {}
+                }
+                if from == 0 {
+                    self.seen.push((source, destination, transmit.payload.clone()));
+                }
+                assert_eq!(destination.ip(), self.sides[to].address.ip());
                 let fate = &self.fate[self.sent as usize % self.fate.len()];
                 for (copy, delay) in fate.iter().enumerate() {
                     let at = self.now + Duration::from_millis(*delay);
                     let key = (at, self.sent * 8 + copy as u64);
-                    self.queue.insert(key, (to, transmit.payload.clone()));
+                    self.queue.insert(key, (to, source, destination, transmit.payload.clone()));
                 }
                 self.sent += 1;
             }
@@ -188,10 +242,8 @@ impl Net {
             let now = self.now;
             let due: Vec<_> = self.queue.range(..=(now, u64::MAX)).map(|(key, _)| *key).collect();
             for key in due {
-                let Some((to, datagram)) = self.queue.remove(&key) else { continue };
-                let source = self.sides[1 - to].address;
-                let side = &mut self.sides[to];
-                let _ = side.peer.handle_datagram(source, side.address, &datagram, now);
+                let Some((to, source, local, datagram)) = self.queue.remove(&key) else { continue };
+                let _ = self.sides[to].peer.handle_datagram(source, local, &datagram, now);
                 self.collect();
             }
             for side in &mut self.sides {

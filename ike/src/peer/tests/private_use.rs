@@ -110,7 +110,7 @@ fn what_we_said_is_not_taken_for_the_peers_word() {
     let mut net = connected();
     let now = net.now;
     ask(&mut net, 0, b"what");
-    let reflected = net.queue.values().next().unwrap().1.clone();
+    let reflected = net.queue.values().next().unwrap().3.clone();
     let (here, there) = (net.sides[0].address, net.sides[1].address);
     let result = net.sides[0].peer.handle_datagram(there, here, &reflected, now);
     // Decrypted behind the request it is noise.
@@ -144,7 +144,7 @@ fn a_recorded_request_counts_once() {
     let mut net = connected();
     let now = net.now;
     ask(&mut net, 0, b"what");
-    let recorded = net.queue.values().next().unwrap().1.clone();
+    let recorded = net.queue.values().next().unwrap().3.clone();
     net.run(SECOND);
     let (question, _) = questions(&net, 1).remove(0);
     answer(&mut net, 1, question, b"that");

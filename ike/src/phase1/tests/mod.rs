@@ -53,6 +53,7 @@ fn initiator_config(transforms: &[Phase1Transform]) -> InitiatorConfig {
         initial_contact: false,
         policy: policy(transforms),
         vendor_ids: Vec::new(),
+        nat: None,
         unix_seconds: 0,
     }
 }

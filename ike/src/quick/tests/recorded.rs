@@ -48,8 +48,9 @@ fn the_recorded_exchange_decodes_and_gives_the_recorded_keys() {
     };
     let field = |name: &str| octets(&recording.0["quick_mode"][name]);
     let spi = |name| u32::from_be_bytes(field(name).try_into().unwrap());
-    let (offered, _) = proposal::choose(&policy, &one.sa, spi("responder_spi")).unwrap();
-    let chosen = proposal::check_choice(&policy, &two.sa).unwrap();
+    let (offered, _) =
+        proposal::choose(&policy, policy.mode.number(), &one.sa, spi("responder_spi")).unwrap();
+    let chosen = proposal::check_choice(&policy, policy.mode.number(), &two.sa).unwrap();
     assert_eq!(offered.spi, spi("initiator_spi"));
     assert_eq!(chosen.spi, spi("responder_spi"));
 

@@ -3,7 +3,7 @@
 use super::{policy, with_pfs};
 use crate::crypto::DhGroup;
 use crate::error::{Error, PeerMisbehaved};
-use crate::quick::proposal::{check_choice, choose, offer};
+use crate::quick::proposal::{self, Agreement};
 use crate::quick::{ChildPolicy, EspAlgorithms, EspEncryption, EspIntegrity, Mode};
 use crate::wire::Codec;
 use crate::wire::attribute::Attribute;
@@ -11,6 +11,22 @@ use crate::wire::registry::{Doi, LifeType, ProtocolId, SaAttribute};
 use crate::wire::sa::SecurityAssociation;
 
 const SPI: u32 = 0x1234_5678;
+
+fn offer(policy: &ChildPolicy, spi: u32) -> Result<SecurityAssociation, Error> {
+    proposal::offer(policy, policy.mode.number(), spi)
+}
+
+fn choose(
+    policy: &ChildPolicy,
+    offer: &SecurityAssociation,
+    spi: u32,
+) -> Result<(Agreement, SecurityAssociation), Error> {
+    proposal::choose(policy, policy.mode.number(), offer, spi)
+}
+
+fn check_choice(policy: &ChildPolicy, choice: &SecurityAssociation) -> Result<Agreement, Error> {
+    proposal::check_choice(policy, policy.mode.number(), choice)
+}
 
 fn refusal(offered: &ChildPolicy, accepted: &ChildPolicy) -> String {
     refused(&offer(offered, SPI).unwrap(), accepted)
@@ -40,7 +56,7 @@ fn the_attribute_at_fault_is_named() {
         ),
         (
             ChildPolicy { mode: Mode::Transport, ..ours.clone() },
-            "encapsulation mode 2, where tunnel mode is configured",
+            "encapsulation mode 2 (transport mode), not tunnel mode",
         ),
     ] {
         let refusal = refusal(&offered, &ours);
