@@ -38,6 +38,7 @@ use crate::show::snapshot::Surroundings;
 use crate::sockets::{Received, Sockets};
 use crate::tunnel::{self, IKE_PORT, Tunnels};
 use crate::{exit, show};
+use ike::phase1::nat_traversal::NAT_PORT;
 use surroundings::keep;
 
 /// The rest of a burst of kernel events is waited for: a flush reports every entry.
@@ -82,6 +83,8 @@ pub struct EventLoop<K: Kernel> {
     tunnels: Tunnels,
     /// Sockets of IKE's own port, for tunnels.
     ike: Sockets,
+    /// Sockets of the port for tunnels through address translation.
+    nat: Sockets,
     checkpoint: Checkpoint,
     /// Requests of gdoictl, and why there are none.
     calls: mpsc::Receiver<Call>,
@@ -179,6 +182,7 @@ impl<K: Kernel> EventLoop<K> {
         sockets.set_vrfs(member.vrfs());
         // An address that comes later, or an IKE daemon that goes, is waited for.
         let ike = Sockets::new(IKE_PORT);
+        let nat = Sockets::for_esp(NAT_PORT);
         let misplaced = misplaced(&config.groups, interfaces);
         let mut started = Self {
             source,
@@ -190,6 +194,7 @@ impl<K: Kernel> EventLoop<K> {
             sockets,
             tunnels,
             ike,
+            nat,
             checkpoint,
             calls,
             no_control,
@@ -252,6 +257,9 @@ impl<K: Kernel> EventLoop<K> {
                 received = self.ike.receive() => {
                     self.handle_received(received, Port::Ike);
                 }
+                received = self.nat.receive(), if self.sockets_paused_until.is_none() => {
+                    self.handle_received(received, Port::Ike);
+                }
                 event = self.events.next(), if self.events_paused_until.is_none() => {
                     self.handle_kernel_event(event);
                 }
@@ -277,7 +285,7 @@ impl<K: Kernel> EventLoop<K> {
         notify::stopping();
         info!(event = "stopping", restart = ending == Ending::Restart, "stopping in order");
         let now = clock::now();
-        let sockets = (&self.sockets, &self.ike);
+        let sockets = (&self.sockets, [&self.ike, &self.nat]);
         let (member, tunnels) = (&mut self.member, &mut self.tunnels);
         Ok(exit::leave(member, tunnels, sockets, &mut self.dataplane, ending, now).await)
     }
@@ -290,6 +298,7 @@ impl<K: Kernel> EventLoop<K> {
             self.sockets.poll_timeout(),
             self.tunnels.poll_timeout(now),
             self.ike.poll_timeout(),
+            self.nat.poll_timeout(),
             self.due.at,
         ];
         fixed.into_iter().chain(others).chain([self.events_paused_until]).flatten().min()

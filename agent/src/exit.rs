@@ -28,7 +28,7 @@ pub enum Ending {
 pub async fn leave<K: Kernel>(
     member: &mut Member,
     tunnels: &mut Tunnels,
-    (sockets, ike): (&Sockets, &Sockets),
+    (sockets, ike): (&Sockets, [&Sockets; 2]),
     dataplane: &mut Dataplane<K>,
     ending: Ending,
     now: BootTime,
@@ -42,7 +42,8 @@ pub async fn leave<K: Kernel>(
         }
         tunnels.stop(now);
         while let Some(transmit) = tunnels.poll_transmit() {
-            if let Err(error) = ike.send(&transmit) {
+            let sent = ike.into_iter().find(|sockets| sockets.port() == transmit.source.port());
+            if let Some(Err(error)) = sent.map(|sockets| sockets.send(&transmit)) {
                 warn!(event = "goodbye-not-sent", %error, "delete of a tunnel's SAs not sent");
             }
         }

@@ -50,6 +50,8 @@ pub enum Received {
 #[derive(Debug)]
 pub struct Sockets {
     port: u16,
+    /// Whether ESP arrives here in UDP.
+    esp: bool,
     /// Addresses within a VRF, and its device.
     vrfs: BTreeMap<IpAddr, String>,
     bound: BTreeMap<IpAddr, Bound>,
@@ -68,6 +70,7 @@ impl Sockets {
     pub fn new(port: u16) -> Self {
         Self {
             port,
+            esp: false,
             vrfs: BTreeMap::new(),
             bound: BTreeMap::new(),
             missing: BTreeMap::new(),
@@ -75,6 +78,11 @@ impl Sockets {
             not_joined: BTreeMap::new(),
             first: 0,
         }
+    }
+
+    /// No socket yet; ESP arrives in UDP at `port` as well, for the kernel to take out.
+    pub fn for_esp(port: u16) -> Self {
+        Self { esp: true, ..Self::new(port) }
     }
 
     /// Opens sockets for the addresses that are new and closes those of addresses that are gone.
@@ -94,7 +102,7 @@ impl Sockets {
                 Some(device) => Socket::bind_in_vrf(local, device),
                 None => Socket::bind(local),
             };
-            match opened {
+            match opened.and_then(|socket| self.prepare(socket, local)) {
                 Ok(socket) => {
                     socket.reserve_receive_buffer(RECEIVE_BUFFER);
                     self.missing.remove(address);
@@ -108,6 +116,13 @@ impl Sockets {
             }
         }
         errors
+    }
+
+    fn prepare(&self, socket: Socket, local: SocketAddr) -> Result<Socket, BindError> {
+        match self.esp.then(|| socket.decapsulate_esp()) {
+            Some(Err(source)) => Err(BindError { local, source }),
+            Some(Ok(())) | None => Ok(socket),
+        }
     }
 
     /// Says which addresses are within a VRF, before [`Sockets::set`]. A socket belongs to its VRF
@@ -158,6 +173,11 @@ impl Sockets {
 
     fn not_open(&self) -> impl Iterator<Item = &NotOpen> {
         self.missing.values().chain(self.not_joined.values())
+    }
+
+    /// The local port of all sockets.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Waits for what arrives next on any socket. Cancel safe.

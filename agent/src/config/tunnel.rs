@@ -12,6 +12,7 @@ use daemon::secrets::SecretSource;
 use ike::config::{Credential, Identity, Phase1Policy};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 use ike::dead_peer_detection::{Mode as DetectionMode, Settings};
+use ike::phase1::NatTraversal;
 use ike::quick::{
     ChildPolicy, EspAlgorithms, EspEncryption, EspIntegrity, Mode, Selectors, TrafficSelector,
 };
@@ -58,6 +59,7 @@ pub struct Tunnel {
     pub start: Start,
     /// Packets by which one may be late.
     pub replay_window: u32,
+    pub nat: NatTraversal,
     pub dead_peer_detection: Settings,
     /// Priority of its policies in the kernel.
     pub priority: u32,
@@ -110,6 +112,12 @@ const PROFILE: Names<Profile> = &[
 
 pub(super) const START: Names<Start> =
     &[("now", Start::Now), ("traffic", Start::Traffic), ("answer", Start::Answer)];
+
+pub(super) const NAT_TRAVERSAL: Names<NatTraversal> = &[
+    ("detect", NatTraversal::Detect),
+    ("always", NatTraversal::Always),
+    ("off", NatTraversal::Off),
+];
 
 pub(super) const DEAD_PEER_DETECTION: Names<DetectionMode> = &[
     ("on", DetectionMode::On),
@@ -221,6 +229,10 @@ options! {
         /// When SAs are negotiated: "now", and again whenever there are none; "traffic", when a packet
         /// wants to leave, which is dropped; or "answer", only when the peer asks.
         pub start: Start = one_of("start", Start::Now, START);
+        /// Address translation between the ends (RFC 3947): "detect" looks for it and puts ESP into
+        /// UDP port 4500 if there is some; "always" does so without any, where ESP itself does not
+        /// pass; "off" says nothing about it. Both ends need it, and transport mode does not pass.
+        pub nat: NatTraversal = one_of("nat-traversal", NatTraversal::Detect, NAT_TRAVERSAL);
         /// Dead peer detection (RFC 3706): "on" asks the peer when nothing came for an interval, and
         /// gives its SAs up after five questions without an answer; "answer" answers alone (one-way);
         /// "off" does neither.

@@ -91,7 +91,9 @@ impl<K: Kernel> EventLoop<K> {
         }
         self.sockets.set_vrfs(self.member.vrfs());
         let ike = self.ike.set(&self.tunnels.local_addresses(), now);
-        for error in self.sockets.set(&self.member.local_addresses(), now).into_iter().chain(ike) {
+        let nat = self.nat.set(&self.tunnels.nat_addresses(), now);
+        let gdoi = self.sockets.set(&self.member.local_addresses(), now);
+        for error in gdoi.into_iter().chain(ike).chain(nat) {
             if let Some(pass) = self.limiter.admit("bind-failed", now) {
                 let suppressed = pass.suppressed;
                 warn!(event = "bind-failed", %error, suppressed, "registrations cannot be sent; retrying");
@@ -102,11 +104,12 @@ impl<K: Kernel> EventLoop<K> {
     /// Returns whether there was anything to send.
     fn send(&mut self) -> bool {
         let mut sent = false;
-        while let Some((transmit, sockets)) = self
-            .member
-            .poll_transmit()
-            .map(|transmit| (transmit, &self.sockets))
-            .or_else(|| Some((self.tunnels.poll_transmit()?, &self.ike)))
+        while let Some((transmit, sockets)) =
+            self.member.poll_transmit().map(|transmit| (transmit, &self.sockets)).or_else(|| {
+                let transmit = self.tunnels.poll_transmit()?;
+                let nat = transmit.source.port() == self.nat.port();
+                Some((transmit, if nat { &self.nat } else { &self.ike }))
+            })
         {
             sent = true;
             let Err(error) = sockets.send(&transmit) else { continue };

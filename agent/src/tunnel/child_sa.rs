@@ -7,11 +7,13 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ike::BootTime;
 use ike::phase1::Role;
 use ike::quick::Child;
+use ike::session::PeerAddress;
 
 /// A peer installs what it negotiated when message 3 arrives: it is given this time before the
 /// first packet comes on a new SA while an old one is there.
@@ -23,6 +25,8 @@ const GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Pair {
     pub sas: Child,
+    /// Where the peer is.
+    pub address: PeerAddress,
     role: Role,
     since: BootTime,
     rekey_at: BootTime,
@@ -38,7 +42,14 @@ pub struct Pair {
 impl Pair {
     /// A pair that was negotiated at `now`. `jitter` spreads renewals, 0 to 255: two sides that
     /// began together should not renew together.
-    pub fn new(sas: Child, role: Role, replaces: BTreeSet<u32>, jitter: u8, now: BootTime) -> Self {
+    pub fn new(
+        sas: Child,
+        address: PeerAddress,
+        role: Role,
+        replaces: BTreeSet<u32>,
+        jitter: u8,
+        now: BootTime,
+    ) -> Self {
         let lifetime = sas.lifetime;
         let margin = margin(lifetime);
         let jitter = margin * u32::from(jitter) / 512;
@@ -49,6 +60,7 @@ impl Pair {
         };
         Self {
             sas,
+            address,
             role,
             since: now,
             rekey_at: now + lifetime.saturating_sub(early),
@@ -62,6 +74,11 @@ impl Pair {
     /// The SPI of the inbound SA, which we chose.
     pub fn spi(&self) -> u32 {
         self.sas.inbound.spi
+    }
+
+    /// The address that it is sent on to.
+    pub fn remote(&self) -> IpAddr {
+        self.address.remote.ip()
     }
 
     pub fn role(&self) -> Role {

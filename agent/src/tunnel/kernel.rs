@@ -5,13 +5,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ike::BootTime;
+use ike::phase1::NatTraversal;
+use ike::phase1::nat_traversal::NAT_PORT;
 use ike::quick::{Addresses, EspAlgorithms, EspEncryption, EspIntegrity, EspKeys, TrafficSelector};
 use xfrm::Desired;
 use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
 use xfrm::key::Key;
 use xfrm::model::{
-    Action, Direction, Install, Mode, Policy, PolicyId, Reqid, Sa, SaId, SaRole, Selector,
-    Template, Unicast, Volume,
+    Action, Direction, Encapsulation, Install, Mode, Policy, PolicyId, Reqid, Sa, SaId, SaRole,
+    Selector, Template, Unicast, Volume,
 };
 use xfrm::nft::Bandwidth;
 
@@ -41,14 +43,14 @@ pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, beside_groups: bool, n
             let id = SaId { destination: tunnel.config().local, spi: pair.spi() };
             let window = tunnel.config().replay_window;
             let sa = Sa {
-                unicast: unicast(pair, window, None),
+                unicast: unicast(pair, SaRole::Inbound, window, None),
                 ..common(id, reqid, pair, &pair.sas.inbound, now)
             };
             desired.sas.insert(id, sa);
         }
         if let Some(pair) = flow.sending(now) {
             let (reqid, _) = flow.reqids;
-            let id = SaId { destination: tunnel.config().peer, spi: pair.sas.outbound.spi };
+            let id = SaId { destination: pair.remote(), spi: pair.sas.outbound.spi };
             let combined = pair.sas.algorithms.encryption.is_combined();
             let volume = pair.sas.kilobytes.map(volume);
             let sa = Sa {
@@ -57,7 +59,12 @@ pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, beside_groups: bool, n
                 // A second installation would begin the same initialisation vectors once more.
                 install: if combined { Install::Once } else { Install::Freely },
                 // The kernel looks at no window here, and wants one beside numbers of 64 bits.
-                unicast: unicast(pair, pair.sas.extended_sequence_numbers.into(), volume),
+                unicast: unicast(
+                    pair,
+                    SaRole::Outbound,
+                    pair.sas.extended_sequence_numbers.into(),
+                    volume,
+                ),
                 ..common(id, reqid, pair, &pair.sas.outbound, now)
             };
             desired.sas.insert(id, sa);
@@ -101,10 +108,22 @@ fn common(id: SaId, reqid: Reqid, pair: &Pair, keys: &EspKeys, now: BootTime) ->
 }
 
 /// What an SA has beside keys; `None` where that is nothing.
-fn unicast(pair: &Pair, replay_window: u32, volume: Option<Volume>) -> Option<Unicast> {
+fn unicast(
+    pair: &Pair,
+    role: SaRole,
+    replay_window: u32,
+    volume: Option<Volume>,
+) -> Option<Unicast> {
     let extended_sequence_numbers = pair.sas.extended_sequence_numbers;
     let mode = mode(pair.sas.mode);
-    let unicast = Unicast { replay_window, extended_sequence_numbers, mode, volume };
+    let (ours, theirs) = (pair.address.local.port(), pair.address.remote.port());
+    let (source_port, destination_port) = match role {
+        SaRole::Inbound => (theirs, ours),
+        SaRole::Outbound => (ours, theirs),
+    };
+    let encapsulation =
+        pair.sas.encapsulated.then_some(Encapsulation { source_port, destination_port });
+    let unicast = Unicast { replay_window, extended_sequence_numbers, mode, volume, encapsulation };
     Some(unicast).filter(|unicast| *unicast != Unicast::default())
 }
 
@@ -156,26 +175,41 @@ fn ends(tunnel: &Tunnel, desired: &mut Desired, beside_groups: bool) {
         return;
     }
     let priority = tunnel.config().priority.saturating_sub(1);
-    let leaving = Selector {
-        protocol: UDP,
-        source_port: IKE_PORT,
-        destination_port: IKE_PORT,
-        ..Selector::between(local.into(), peer.into())
-    };
-    let arriving =
-        Selector { source: leaving.destination, destination: leaving.source, ..leaving.clone() };
     let preservation = desired.preservation.get_or_insert_default();
-    // The guards see fragments, which carry no ports: the IN policy asks for those.
-    let pieces = Selector { source_port: 0, destination_port: 0, ..arriving.clone() };
-    let esp = Selector { protocol: ESP, ..pieces.clone() };
-    preservation.tunnel_ends.extend([leaving.clone(), pieces.clone()]);
-    if beside_groups {
-        preservation.exclude.extend([leaving.clone(), pieces, esp]);
+    let between = Selector::between(local.into(), peer.into());
+    let ports = [IKE_PORT].into_iter().chain(uses_nat(tunnel).then_some(NAT_PORT));
+    for port in ports {
+        // A translation in front of the peer gives it any port.
+        let other = if uses_nat(tunnel) { 0 } else { port };
+        let leaving = Selector {
+            protocol: UDP,
+            source_port: port,
+            destination_port: other,
+            ..between.clone()
+        };
+        let arriving = Selector {
+            source: leaving.destination,
+            destination: leaving.source,
+            source_port: other,
+            destination_port: port,
+            ..leaving.clone()
+        };
+        // The guards see fragments, which carry no ports: the IN policy asks for those.
+        let pieces = Selector { source_port: 0, destination_port: 0, ..arriving.clone() };
+        let esp = Selector { protocol: ESP, ..pieces.clone() };
+        preservation.tunnel_ends.extend([leaving.clone(), pieces.clone()]);
+        if beside_groups {
+            preservation.exclude.extend([leaving.clone(), pieces, esp]);
+        }
+        for (direction, selector) in [(Direction::Out, leaving), (Direction::In, arriving)] {
+            let id = PolicyId { direction, selector };
+            desired.policies.insert(id.clone(), Policy { id, priority, action: Action::Allow });
+        }
     }
-    for (direction, selector) in [(Direction::Out, leaving), (Direction::In, arriving)] {
-        let id = PolicyId { direction, selector };
-        desired.policies.insert(id.clone(), Policy { id, priority, action: Action::Allow });
-    }
+}
+
+fn uses_nat(tunnel: &Tunnel) -> bool {
+    tunnel.config().nat != NatTraversal::Off
 }
 
 /// What address translation takes out of its SA, or hides from the policies, what raw sockets send,

@@ -17,6 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use gdoi::event::Transmit;
 use ike::error::Error;
+use ike::phase1::NatTraversal;
 use ike::quick::Selectors;
 use ike::{BootTime, WallClock};
 use policies::precedence::tunnel_reqids;
@@ -47,6 +48,11 @@ pub enum Event {
         spi: u32,
         /// Whether others are replaced by them.
         rekeyed: bool,
+    },
+    /// Address translation gave the peer another address or port.
+    Moved {
+        from: SocketAddr,
+        to: SocketAddr,
     },
     /// The peer has deleted the SAs of a pair of networks.
     DeletedByPeer {
@@ -169,7 +175,13 @@ impl Tunnels {
         self.tunnels.iter().map(|tunnel| tunnel.config().local).collect()
     }
 
-    /// A datagram arrived at port 500.
+    /// Addresses that tunnels may end at behind address translation.
+    pub fn nat_addresses(&self) -> BTreeSet<IpAddr> {
+        let looking = self.tunnels.iter().filter(|tunnel| tunnel.config().nat != NatTraversal::Off);
+        looking.map(|tunnel| tunnel.config().local).collect()
+    }
+
+    /// A datagram arrived at port 500 or 4500.
     ///
     /// # Errors
     /// It is discarded, and nothing changed.
@@ -180,7 +192,16 @@ impl Tunnels {
         datagram: &[u8],
         now: BootTime,
     ) -> Result<(), Error> {
-        let meant = self.tunnels.iter_mut().find(|tunnel| is_meant(tunnel, source, local));
+        // Whoever speaks under keys of ours is who has them, wherever it is.
+        let known = |tunnel: &Tunnel| {
+            tunnel.config().local == local.ip() && tunnel.peer().recognises(local, datagram)
+        };
+        let place = self
+            .tunnels
+            .iter()
+            .position(known)
+            .or_else(|| self.tunnels.iter().position(|tunnel| is_meant(tunnel, source, local)));
+        let meant = place.and_then(|place| self.tunnels.get_mut(place));
         meant.ok_or_else(|| stray(source))?.handle_datagram(source, local, datagram, now)
     }
 

@@ -130,7 +130,7 @@ fn networks(
             lifetime_left_seconds: pair.expires().saturating_since(now).as_secs(),
             kilobytes: sas.kilobytes,
             received: count(tunnel.config().local, sas.inbound.spi),
-            sent: count(tunnel.config().peer, sas.outbound.spi),
+            sent: count(pair.remote(), sas.outbound.spi),
         }
     });
     TunnelNetworks {
@@ -159,6 +159,13 @@ pub fn log(tunnel: &str, event: &Event) {
             spi = format_args!("{spi:#010x}"),
             rekeyed,
             "SAs of the tunnel negotiated"
+        ),
+        Event::Moved { from, to } => info!(
+            event = "tunnel-peer-moved",
+            tunnel,
+            %from,
+            %to,
+            "address translation gave the peer of the tunnel another address or port"
         ),
         Event::DeletedByPeer { selectors } => warn!(
             event = "tunnel-sas-deleted",

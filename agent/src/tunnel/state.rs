@@ -82,6 +82,7 @@ impl Tunnel {
             .iter()
             .map(|flow| ChildConfig { selectors: flow.selectors, policy: config.policy.clone() });
         let peer = PeerConfig {
+            nat: config.nat,
             vendor_ids: Vec::new(),
             address: PeerAddress {
                 remote: SocketAddr::new(config.peer, IKE_PORT),
@@ -209,7 +210,7 @@ impl Tunnel {
     pub fn handle_limit(&mut self, id: &SaId, hard: bool, now: BootTime) {
         for pair in self.flows.iter_mut().flat_map(|flow| flow.pairs.values_mut()) {
             let inbound = id.destination == self.config.local && id.spi == pair.spi();
-            let outbound = id.destination == self.config.peer && id.spi == pair.sas.outbound.spi;
+            let outbound = id.destination == pair.remote() && id.spi == pair.sas.outbound.spi;
             if inbound || outbound {
                 if hard { pair.ended(now) } else { pair.near_end(now) }
             }
@@ -276,15 +277,16 @@ impl Tunnel {
                 }
                 self.fail(reason);
             }
+            PeerEvent::Moved { from, to, .. } => self.handle_moved(from, to, now),
             PeerEvent::Ended { .. } => self.events.push(Event::IsakmpSaEnded),
-            PeerEvent::Prepared { child, sas, role } => {
+            PeerEvent::Prepared { child, address, sas, role } => {
                 let jitter = self.rng.array::<1>()[0];
                 let Some(flow) = self.flows.get_mut(child) else { return };
                 let replaces = match role {
                     ike::phase1::Role::Initiator => flow.asking.take().unwrap_or_default(),
                     ike::phase1::Role::Responder => BTreeSet::new(),
                 };
-                let pair = Pair::new(*sas, role, replaces, jitter, now);
+                let pair = Pair::new(*sas, address, role, replaces, jitter, now);
                 flow.pairs.insert(pair.spi(), pair);
                 self.changed = true;
             }
@@ -353,6 +355,23 @@ impl Tunnel {
                 }
             }
         }
+    }
+
+    /// All that goes to the peer goes by the same translation. Another port is changed in the
+    /// kernel; SAs to another address would begin their sequence numbers once more, so that new ones
+    /// take their place.
+    fn handle_moved(&mut self, from: PeerAddress, to: PeerAddress, now: BootTime) {
+        for pair in self.flows.iter_mut().flat_map(|flow| flow.pairs.values_mut()) {
+            if !pair.sas.encapsulated {
+                continue;
+            }
+            match pair.remote() == to.remote.ip() {
+                true => pair.address = to,
+                false => pair.near_end(now),
+            }
+        }
+        self.changed = true;
+        self.events.push(Event::Moved { from: from.remote, to: to.remote });
     }
 
     /// Dead peer detection needs an ISAKMP SA: a new one takes over before the old one ends.

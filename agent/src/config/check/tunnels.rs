@@ -9,6 +9,7 @@ use daemon::configuration::{Ike, Located, Place, phase1_policy, weak_esp, weak_p
 use ike::config::{IKE_PORT, Identity, Phase1Policy, Phase1Transform};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 use ike::dead_peer_detection::{self, Settings};
+use ike::phase1::NatTraversal;
 use ike::quick::{ChildPolicy, Mode};
 use ike::wire::registry::Doi;
 use ipnet::IpNet;
@@ -127,6 +128,7 @@ impl Check<'_> {
             (local_networks, remote_networks) = (vec![local.into()], vec![peer.into()]);
         }
         self.networks(typed);
+        self.translated_transport(typed);
         let traffic = self.traffic(typed);
         let filled = gateway.profile.map(|profile| profile.filled().dead_peer_detection);
         let dead_peer_detection = Settings {
@@ -160,6 +162,7 @@ impl Check<'_> {
             start: typed.start,
             dead_peer_detection,
             replay_window: typed.replay_window,
+            nat: typed.nat,
             priority: self.policy_priority.saturating_add(TUNNEL - BASE),
         })
     }
@@ -181,6 +184,14 @@ impl Check<'_> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn translated_transport(&self, typed: &TunnelTable) {
+        if (typed.mode, typed.nat) == (Mode::Transport, NatTraversal::Always) {
+            let message = format!("tunnel {}: transport mode does not travel in UDP", label(typed));
+            let remedy = "write mode = \"tunnel\", or nat-traversal = \"detect\"";
+            self.report.error(typed.place.clone(), message, remedy);
         }
     }
 

@@ -9,6 +9,8 @@ use ike::BootTime;
 use ike::config::{Authentication, Credential, Identity, Phase1Policy, Phase1Transform};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use ike::dead_peer_detection::{Mode as DetectionMode, Settings};
+use ike::phase1::NatTraversal;
+use ike::phase1::nat_traversal::NAT_PORT;
 use ike::quick::{ChildPolicy, EspAlgorithms, EspEncryption, Mode};
 use ike::wire::registry::Doi;
 use xfrm::Desired;
@@ -19,6 +21,7 @@ use super::{IKE_PORT, Tunnels};
 use crate::config::tunnel::{Gateway, Start, Traffic, Tunnel};
 
 mod clear;
+mod nat;
 mod objects;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -63,6 +66,7 @@ fn config(end: u8, other: u8, start: Start) -> Tunnel {
         start,
         dead_peer_detection: Settings { mode: DetectionMode::On, ..Settings::default() },
         replay_window: 1024,
+        nat: NatTraversal::Detect,
         priority: policies::precedence::TUNNEL,
     }
 }
@@ -91,7 +95,9 @@ struct Net {
     kernels: [Desired; 2],
     now: BootTime,
     /// Datagrams under way, with whom they are for.
-    queue: BTreeMap<(BootTime, u64), (usize, SocketAddr, Vec<u8>)>,
+    queue: BTreeMap<(BootTime, u64), (usize, SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Address translation in front of the first end: its address, and what it adds to ports.
+    translation: Option<(IpAddr, u16)>,
     sent: u64,
     is_cut: bool,
     /// Messages under an ISAKMP SA with this cookie of its initiator are lost.
@@ -115,6 +121,7 @@ impl Net {
             kernels: [Desired::default(), Desired::default()],
             now,
             queue: BTreeMap::new(),
+            translation: None,
             sent: 0,
             is_cut: false,
             forgotten: None,
@@ -134,12 +141,28 @@ impl Net {
                 self.kernels[from] = desired;
             }
             while let Some(transmit) = self.ends[from].poll_transmit() {
-                assert_eq!(transmit.destination.port(), IKE_PORT);
+                let (mut source, mut destination) = (transmit.source, transmit.destination);
+                match self.translation {
+                    None => assert!([IKE_PORT, NAT_PORT].contains(&destination.port())),
+                    Some((outside, added)) if from == 0 => {
+                        source = SocketAddr::new(outside, source.port() + added);
+                    }
+                    Some((outside, added)) => {
+                        let port = destination.port().checked_sub(added);
+                        let inside = self.ends[0].all()[0].config().local;
+                        match port.filter(|port| [IKE_PORT, NAT_PORT].contains(port)) {
+                            Some(port) if destination.ip() == outside => {
+                                destination = SocketAddr::new(inside, port);
+                            }
+                            _ => continue,
+                        }
+                    }
+                }
                 let is_forgotten =
                     self.forgotten.is_some_and(|cookie| transmit.payload.starts_with(&cookie));
                 if !self.is_cut && !is_forgotten {
                     let key = (self.now + Duration::from_millis(20), self.sent);
-                    self.queue.insert(key, (1 - from, transmit.source, transmit.payload));
+                    self.queue.insert(key, (1 - from, source, destination, transmit.payload));
                 }
                 self.sent += 1;
             }
@@ -160,8 +183,9 @@ impl Net {
                 self.queue.first_key_value().filter(|((at, _), _)| *at <= now)
             {
                 let _ = at;
-                let Some((_, (to, source, datagram))) = self.queue.pop_first() else { break };
-                let local = SocketAddr::new(self.ends[to].all()[0].config().local, IKE_PORT);
+                let Some((_, (to, source, local, datagram))) = self.queue.pop_first() else {
+                    break;
+                };
                 let _ = self.ends[to].handle_datagram(source, local, &datagram, now);
                 self.settle();
                 watch(self);
