@@ -9,6 +9,7 @@ mod kernel;
 mod paths;
 pub mod show;
 pub mod state;
+mod status;
 #[cfg(test)]
 mod tests;
 

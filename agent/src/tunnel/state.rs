@@ -1,7 +1,6 @@
 //! One tunnel: an IKE peer, and for each pair of networks the SAs that there are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use ike::{BootTime, WallClock};
 use xfrm::model::{Reqid, SaId};
 
 use super::child_sa::Pair;
+pub use super::status::State;
 use super::{Event, IKE_PORT};
 use crate::config::tunnel::{self as config, Start};
 
@@ -478,33 +478,6 @@ impl Flow {
         let retry = self.retry_at.filter(|at| *at > now);
         let pairs = self.pairs.values().filter_map(|pair| pair.next(now));
         retry.into_iter().chain(pairs).min()
-    }
-}
-
-/// How a tunnel is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Every pair of networks has SAs.
-    Active,
-    /// Negotiations are under way.
-    Connecting,
-    /// It only answers, and the peer has not asked.
-    WaitsForPeer,
-    /// No packet has asked for it.
-    WaitsForTraffic,
-    /// The last attempt failed, and why.
-    Failed(String),
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Active => f.write_str("active"),
-            Self::Connecting => f.write_str("connecting"),
-            Self::WaitsForTraffic => f.write_str("waits for traffic (start = \"traffic\")"),
-            Self::WaitsForPeer => f.write_str("waits for the peer to begin (start = \"answer\")"),
-            Self::Failed(reason) => f.write_str(reason),
-        }
     }
 }
 

@@ -17,6 +17,7 @@ mod config;
 mod event;
 mod exchange;
 mod informational;
+mod nat;
 mod phase1;
 mod private_use;
 mod quick_mode;
@@ -39,9 +40,8 @@ use crate::error::{Error, NotAccepted};
 use crate::event::{Deadline, Timer, Transmit};
 use crate::fragmentation::{self, Reassembly};
 use crate::phase1::Cookies;
-use crate::phase1::nat_traversal::{self, Inside, NAT_PORT, NatTraversal};
+use crate::phase1::nat_traversal;
 use crate::quick::QUICK_MODE;
-use crate::session::PeerAddress;
 use crate::time::{BootTime, WallClock};
 use crate::wire::header;
 use crate::wire::registry::{ExchangeType, Flags, NotifyType, PayloadKind};
@@ -148,16 +148,6 @@ impl Peer {
         source == self.config.address.remote
     }
 
-    /// Whether a datagram that came to `local` names an exchange or an ISAKMP SA of this peer,
-    /// wherever it came from. Nothing is proved by that.
-    pub fn recognises(&self, local: SocketAddr, datagram: &[u8]) -> bool {
-        let Some(message) = unwrapped(local, datagram) else { return false };
-        let Ok((header, _)) = header::split(message) else { return false };
-        let cookies = Cookies::of(&header);
-        self.attempt.as_ref().is_some_and(|attempt| attempt.is_meant(cookies))
-            || self.endpoint.knows(&cookies)
-    }
-
     /// How many ISAKMP SAs there are.
     pub fn established(&self) -> usize {
         self.endpoint.established()
@@ -244,14 +234,10 @@ impl Peer {
         datagram: &[u8],
         now: BootTime,
     ) -> Result<(), Error> {
-        let message = match local.port() {
-            NAT_PORT => match nat_traversal::unwrap(datagram) {
-                Inside::Message(message) => message,
-                Inside::KeepAlive => return Ok(()),
-                Inside::Other => return Err(NotAccepted::Unexpected.into()),
-            },
-            _ => datagram,
-        };
+        if nat_traversal::is_keep_alive(local, datagram) {
+            return Ok(());
+        }
+        let message = nat_traversal::message(local, datagram).ok_or(NotAccepted::Unexpected)?;
         self.handle_message(source, local, message, now)
     }
 
@@ -317,24 +303,6 @@ impl Peer {
             return Err(NotAccepted::Unexpected.into());
         }
         self.handle_message(source, local, &message, now)
-    }
-
-    /// Whether the peer may be at `source`: translation gives it any port before phase 1, and may
-    /// give it another address afterwards.
-    fn check_source(&self, source: SocketAddr, cookies: &Cookies) -> Result<(), NotAccepted> {
-        let remote = self.config.address.remote;
-        let attempt = self.attempt.as_ref().filter(|attempt| attempt.is_meant(*cookies));
-        if let Some(attempt) = attempt {
-            return attempt.address().check(source);
-        }
-        let session = self.endpoint.session(cookies);
-        let moves = session.is_some_and(|session| self.endpoint.may_move(session));
-        let same = source.ip().to_canonical() == remote.ip().to_canonical();
-        match self.config.nat {
-            NatTraversal::Off => self.config.address.check(source),
-            _ if same || moves => Ok(()),
-            _ => Err(NotAccepted::WrongSource(source)),
-        }
     }
 
     /// The network said that the peer cannot be reached: anybody can say that, and it only shortens
@@ -435,38 +403,6 @@ impl Peer {
         self.transmits.push_back(address.transmit(payload));
     }
 
-    /// Where the peer of the exchange that `message` belongs to is.
-    fn place_of(&self, message: &[u8]) -> Option<PeerAddress> {
-        let cookies = Cookies::of(&header::split(message).ok()?.0);
-        let attempt = self.attempt.as_ref().filter(|attempt| attempt.is_meant(cookies));
-        let session = self.endpoint.session(&cookies);
-        attempt.map(Attempt::address).or(session.map(|session| session.address()))
-    }
-
-    /// Where main mode begins: where the newest ISAKMP SA is if translation moved that to port 4500,
-    /// as a peer behind one cannot be reached elsewhere.
-    fn beginning(&self) -> PeerAddress {
-        let newest = self.sessions.last().and_then(|cookies| self.endpoint.session(cookies));
-        let moved = newest.filter(|session| session.sa().is_translated());
-        moved.map_or(self.config.address, |session| session.address())
-    }
-
-    /// Whether the newest ISAKMP SA found this side behind a translation, and where the peer is.
-    fn kept_alive(&self) -> Option<PeerAddress> {
-        let session = self.endpoint.session(self.sessions.last()?)?;
-        session.sa().nat().filter(|nat| nat.here).map(|_| session.address())
-    }
-
-    /// Sends what keeps a translation alive, if that is due (RFC 3948 §4).
-    fn keep_alive(&mut self, now: BootTime) {
-        if self.keep_alive_at.is_some_and(|at| at <= now) {
-            let address = self.kept_alive();
-            let payload = nat_traversal::KEEP_ALIVE.to_vec();
-            self.keep_alive = address.map(|address| address.transmit(payload));
-            self.keep_alive_at = None;
-        }
-    }
-
     /// Sends a protected notification.
     fn notify(&mut self, cookies: &Cookies, kind: NotifyType) {
         self.endpoint.notify(cookies, kind);
@@ -505,11 +441,7 @@ impl Peer {
                 }
             }
         }
-        self.keep_alive_at = match (self.kept_alive(), now) {
-            (Some(_), Some(now)) => self.keep_alive_at.or(Some(now + KEEP_ALIVE)),
-            (Some(_), None) => self.keep_alive_at,
-            (None, _) => None,
-        };
+        self.plan_keep_alive(now);
         if let Some((cookies, now)) = now.and_then(|now| Some((self.usable(now)?, now))) {
             for child in core::mem::take(&mut self.wanted) {
                 self.begin_quick_mode(&cookies, child, now);
@@ -520,15 +452,3 @@ impl Peer {
         }
     }
 }
-
-/// The message in a datagram that came to `local`.
-fn unwrapped(local: SocketAddr, datagram: &[u8]) -> Option<&[u8]> {
-    match (local.port(), nat_traversal::unwrap(datagram)) {
-        (NAT_PORT, Inside::Message(message)) => Some(message),
-        (NAT_PORT, _) => None,
-        _ => Some(datagram),
-    }
-}
-
-/// How often a translation is kept alive (RFC 3948 §4).
-const KEEP_ALIVE: core::time::Duration = core::time::Duration::from_secs(20);

@@ -214,6 +214,20 @@ pub fn unwrap(datagram: &[u8]) -> Inside<'_> {
     }
 }
 
+/// The message in a datagram that came to `local`.
+pub fn message(local: SocketAddr, datagram: &[u8]) -> Option<&[u8]> {
+    match (local.port(), unwrap(datagram)) {
+        (NAT_PORT, Inside::Message(message)) => Some(message),
+        (NAT_PORT, _) => None,
+        _ => Some(datagram),
+    }
+}
+
+/// Whether a datagram that came to `local` only keeps a translation alive.
+pub fn is_keep_alive(local: SocketAddr, datagram: &[u8]) -> bool {
+    local.port() == NAT_PORT && unwrap(datagram) == Inside::KeepAlive
+}
+
 /// An IKE message as it leaves from a port.
 pub fn wrap(from: SocketAddr, message: Vec<u8>) -> Vec<u8> {
     match from.port() {

@@ -5,7 +5,7 @@ use daemon::configuration::{Read as _, duration_text, name_of};
 use super::{Change, Consequence, Differences, Subject, list, whole};
 use crate::config::Config;
 use crate::config::tunnel::{
-    DEAD_PEER_DETECTION, Gateway, GatewayConfig, MODE, Pfs, START, Tunnel,
+    DEAD_PEER_DETECTION, Gateway, GatewayConfig, MODE, NAT_TRAVERSAL, Pfs, START, Tunnel,
 };
 
 pub(super) fn gateway_changes(before: &Config, after: &Config) -> Vec<Change> {
@@ -120,6 +120,7 @@ impl Differences {
         self.add("dead-peer-interval", interval.0, interval.1);
         let window = (before.replay_window.to_string(), after.replay_window.to_string());
         self.add("replay-window", window.0, window.1);
+        self.names("nat-traversal", (&before.nat, &after.nat), NAT_TRAVERSAL);
         // Whatever else there may be: nothing restarts without a line that says so.
         let other = self.changes.is_empty() && before != after;
         self.untold("options", other);
