@@ -18,6 +18,7 @@ use crate::config::{
 };
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use crate::dead_peer_detection::{Mode as DetectionMode, Settings};
+use crate::phase1::NatTraversal;
 use crate::quick::{
     Child, ChildPolicy, EspAlgorithms, EspEncryption, Mode, Selectors, TrafficSelector,
 };
