@@ -182,8 +182,16 @@ impl ExpectKe {
         let (Agreement { transform, lifetime, port }, _) = proposal::choose(policy, &sa)?;
         let (doi, sai_b) = (sa.doi, sai_b.to_vec());
         let peer_vendor_ids = Vec::new();
-        let negotiated =
-            Negotiated { cookies, doi, port, transform, lifetime, sai_b, peer_vendor_ids, nat: None };
+        let negotiated = Negotiated {
+            cookies,
+            doi,
+            port,
+            transform,
+            lifetime,
+            sai_b,
+            peer_vendor_ids,
+            nat: None,
+        };
         Ok(Self { negotiated })
     }
 
