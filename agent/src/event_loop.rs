@@ -257,7 +257,7 @@ impl<K: Kernel> EventLoop<K> {
                 received = self.ike.receive() => {
                     self.handle_received(received, Port::Ike);
                 }
-                received = self.nat.receive(), if self.sockets_paused_until.is_none() => {
+                received = self.nat.receive() => {
                     self.handle_received(received, Port::Ike);
                 }
                 event = self.events.next(), if self.events_paused_until.is_none() => {
