@@ -39,6 +39,33 @@ pub fn register(member: &mut Member, group: &str, now: BootTime) -> Response {
     }
 }
 
+/// Registers a group again, or all, as an operator commands.
+pub fn clear(member: &mut Member, group: Option<&str>, now: BootTime) -> Response {
+    if let Some(group) = group {
+        return register(member, group, now);
+    }
+    let names: Vec<String> =
+        member.memberships().iter().map(|membership| membership.config().name.clone()).collect();
+    let answers = names.iter().map(|name| register(member, name, now));
+    let lines = answers.map(|answer| match answer {
+        Response::Done(done) => Ok(done.message),
+        Response::Refused(refusal) => Err(refusal),
+        _ => Ok(String::new()),
+    });
+    let lines: Vec<Result<String, Refusal>> = lines.collect();
+    match lines.iter().find_map(|line| line.as_ref().err()) {
+        Some(refusal) if lines.iter().all(Result::is_err) => Response::Refused(refusal.clone()),
+        _ => {
+            let text = |line: &Result<String, Refusal>| match line {
+                Ok(line) => line.clone(),
+                Err(refusal) => refusal.message.clone(),
+            };
+            let lines: Vec<String> = lines.iter().map(text).collect();
+            Response::Done(Completed { message: lines.join("; ") })
+        }
+    }
+}
+
 /// What a changed configuration does, or would do.
 pub fn configuration(dry_run: bool, warnings: &[String], changes: &[Change]) -> Response {
     let (warnings, changes) = (warnings.to_vec(), listed(changes));

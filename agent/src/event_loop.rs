@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ::control::server::{Call, serve};
 use ::control::socket::{Access, Listener};
-use ::control::{GroupArgument, ReloadArgument, Request};
+use ::control::{ClearMemberArgument, GroupArgument, ReloadArgument, Request};
 use anyhow::Context as _;
 use daemon::limit::LogLimiter;
 use daemon::{clock, notify};
@@ -438,6 +438,9 @@ impl<K: Kernel> EventLoop<K> {
         let response = match call.request() {
             Request::Register(GroupArgument { group }) => {
                 control::register(&mut self.member, group, now)
+            }
+            Request::ClearMember(ClearMemberArgument { group }) => {
+                control::clear(&mut self.member, group.as_deref(), now)
             }
             Request::ShowTunnel => {
                 let paths = tunnel::show::Paths::read(&self.tunnels).await;

@@ -17,6 +17,8 @@ use ike::crypto::Secret;
 use ike::error::Error;
 use ike::event::Transmit;
 use ike::peer::{Peer, PeerEvent, PrivateBody, QuestionId, RequestId};
+use ike::phase1::IsakmpSa;
+use ike::session::PeerAddress;
 use ike::wire::registry::ExchangeType;
 
 use answer::{Answer, name};
@@ -125,6 +127,16 @@ impl Link {
         self.statistics
     }
 
+    /// Counts from 0 again.
+    pub fn clear_statistics(&mut self) {
+        self.statistics = LinkStatistics::default();
+    }
+
+    /// The addresses of the newest ISAKMP SA, itself, and when it ends.
+    pub fn isakmp_sa(&self) -> Option<(PeerAddress, &IsakmpSa, BootTime)> {
+        self.peer.newest_sa()
+    }
+
     /// Sends a request; `None` without an ISAKMP SA. It is repeated every `period`.
     ///
     /// # Errors
@@ -188,6 +200,13 @@ impl Link {
             self.answer = Some(parts);
         }
         self.reply(question.0, octets, now)
+    }
+
+    /// Ends every ISAKMP SA, tells the peer, and begins phase 1 anew.
+    pub fn reconnect(&mut self, now: BootTime) {
+        self.peer.disconnect();
+        self.connect_at = now;
+        self.settle(now);
     }
 
     /// Ends every ISAKMP SA and tells the peer: the server is to be no peer any more.

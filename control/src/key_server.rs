@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::ServerCluster;
+use crate::member::IsakmpSa;
 
 /// A key server daemon as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +106,13 @@ pub struct ServerRekey {
     pub acknowledgements: u64,
     /// Requested acknowledgements that did not arrive in time.
     pub acknowledgements_missing: u64,
+    /// Datagrams of pushes that were sent again, since no acknowledgement had come.
+    #[serde(default)]
+    pub retransmissions: u64,
+    /// How long the last push took, from its first datagram until the last acknowledgement or the end
+    /// of the wait for it.
+    #[serde(default)]
+    pub last_push_milliseconds: Option<u64>,
     /// Members that missed the latest push.
     pub members_unresponsive: u64,
     /// Members dropped because they were unresponsive.
@@ -173,7 +181,19 @@ pub struct RegisteredMember {
     pub unacknowledged_pushes: u64,
 }
 
-/// Figures of the server. All are totals since start, except the first three, which are as of now.
+/// An ISAKMP SA of a key server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerIsakmpSa {
+    /// Name of the peer in the configuration; absent for a member that has none there any more.
+    pub name: Option<String>,
+    /// `member`, or `server` for one of the cluster.
+    pub peer: String,
+    /// What was negotiated, and between whom.
+    #[serde(flatten)]
+    pub sa: IsakmpSa,
+}
+
+/// Figures of the server. All are totals since start or since they were cleared, except the first three, which are as of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatistics {
     /// Main modes that have begun and not ended.

@@ -23,8 +23,9 @@ pub mod tunnel;
 pub use key_server::ServerSnapshot;
 pub use member::MemberSnapshot;
 pub use protocol::{
-    Completed, ConfigurationChange, ConfigurationChanges, ConfigurationConsequence, Daemon,
-    ErrorCode, GroupArgument, MemberArgument, Refusal, ReloadArgument, Request, Response, VERSION,
+    ClearArgument, ClearMemberArgument, Completed, ConfigurationChange, ConfigurationChanges,
+    ConfigurationConsequence, Daemon, ErrorCode, GroupArgument, MemberArgument, Refusal,
+    ReloadArgument, Request, Response, VERSION,
 };
 
 /// Where `gdoi-agent` listens unless configured otherwise.

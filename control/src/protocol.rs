@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::edit::{EditArgument, EditedConfiguration};
-use crate::key_server::ServerSnapshot;
+use crate::key_server::{ServerIsakmpSa, ServerSnapshot};
 use crate::member::MemberSnapshot;
 use crate::tunnel::TunnelsSnapshot;
 
@@ -44,6 +44,16 @@ pub enum Request {
     RemoveAll(GroupArgument),
     /// Let a member register again that was removed.
     Admit(MemberArgument),
+    /// Every ISAKMP SA of a key server. `gcks`.
+    ShowServerIke,
+    /// Replace the keys of a group, or of all, or delete them and forget the members. `gcks`.
+    ClearServer(ClearArgument),
+    /// Let a key server count from 0 again. `gcks`.
+    ClearServerStatistics,
+    /// End the ISAKMP SAs with the other servers of the cluster, and begin anew. `gcks`.
+    ClearServerCluster,
+    /// Pull the keys of a group, or of all, again. `gdoi-agent`.
+    ClearMember(ClearMemberArgument),
     /// Read the configuration again, or show what that would change. Either daemon.
     Reload(ReloadArgument),
     /// The text of the configuration with a change, and what would follow. `gdoi-agent`.
@@ -55,6 +65,22 @@ pub enum Request {
 pub struct ReloadArgument {
     /// Whether nothing is to be changed.
     pub dry_run: bool,
+}
+
+/// What is to be cleared at a key server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearArgument {
+    /// Name of the group in the daemon's configuration; absent for all groups.
+    pub group: Option<String>,
+    /// Whether the keys are deleted at once, and the members forgotten.
+    pub now: bool,
+}
+
+/// What is to be cleared at a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearMemberArgument {
+    /// Name of the group in the daemon's configuration; absent for all groups.
+    pub group: Option<String>,
 }
 
 /// The group that a request is about.
@@ -92,6 +118,8 @@ pub enum Response {
     Tunnels(Box<TunnelsSnapshot>),
     /// Answers [`Request::ShowServer`] with everything there is.
     Server(Box<ServerSnapshot>),
+    /// Answers [`Request::ShowServerIke`].
+    IsakmpSas(Vec<ServerIsakmpSa>),
     /// To a request that changes something: it was carried out.
     Done(Completed),
     /// To [`Request::Reload`].
@@ -228,6 +256,11 @@ impl fmt::Display for Request {
             Self::Remove(_) => "remove",
             Self::RemoveAll(_) => "remove-all",
             Self::Admit(_) => "admit",
+            Self::ShowServerIke => "show-server-ike",
+            Self::ClearServer(_) => "clear-server",
+            Self::ClearServerStatistics => "clear-server-statistics",
+            Self::ClearServerCluster => "clear-server-cluster",
+            Self::ClearMember(_) => "clear-member",
             Self::Reload(ReloadArgument { dry_run: false }) => "reload",
             Self::Reload(ReloadArgument { dry_run: true }) => "reload --dry-run",
             Self::Edit(argument) => return argument.fmt(f),
@@ -251,16 +284,21 @@ impl Request {
     /// The daemon that answers it.
     pub fn served_by(&self) -> Daemon {
         match self {
-            Self::ShowMember | Self::ShowTunnel | Self::Register(_) | Self::Edit(_) => {
-                Daemon::Member
-            }
+            Self::ShowMember
+            | Self::ShowTunnel
+            | Self::Register(_)
+            | Self::ClearMember(_)
+            | Self::Edit(_) => Daemon::Member,
             _ => Daemon::Server,
         }
     }
 
     /// Whether it changes something. Only root and the daemon's own user may do that.
     pub fn is_command(&self) -> bool {
-        !matches!(self, Self::ShowMember | Self::ShowTunnel | Self::ShowServer)
+        !matches!(
+            self,
+            Self::ShowMember | Self::ShowTunnel | Self::ShowServer | Self::ShowServerIke
+        )
     }
 
     /// The request as one line, its end included.

@@ -17,6 +17,7 @@ use crate::config::change::{Change, Consequence};
 use crate::group::Group;
 use crate::group::key_generation::Entropy;
 use crate::group::rekey_sa::RekeySa;
+use crate::isakmp_view;
 use crate::members::registry::Registration;
 use crate::server::KeyServer;
 use crate::server::command::CommandError;
@@ -34,10 +35,14 @@ pub fn answer<E: Entropy>(
         Request::ShowServer => {
             return Response::Server(Box::new(snapshot(key_server, listen, started, now)));
         }
+        Request::ShowServerIke => {
+            return Response::IsakmpSas(isakmp_view::isakmp_sas(key_server, now));
+        }
         // Reading the configuration takes its time: the event loop answers it.
         Request::ShowMember
         | Request::ShowTunnel
         | Request::Register(_)
+        | Request::ClearMember(_)
         | Request::Reload(_)
         | Request::Edit(_) => {
             return Response::Refused(Refusal::not_served_here("gcks", request));
@@ -47,6 +52,9 @@ pub fn answer<E: Entropy>(
         Request::Delete(of) => key_server.delete(&of.group, now),
         Request::Remove(of) => key_server.remove(&of.group, &of.member, now),
         Request::RemoveAll(of) => key_server.remove_all(&of.group, now),
+        Request::ClearServer(of) => key_server.clear(of.group.as_deref(), of.now, now),
+        Request::ClearServerStatistics => Ok(key_server.clear_statistics()),
+        Request::ClearServerCluster => Ok(key_server.clear_cluster(now)),
         Request::Admit(of) => key_server.admit(&of.group, &of.member),
     };
     match done {
@@ -195,6 +203,10 @@ fn rekey(group: &Group, rekey_sa: &RekeySa, now: BootTime) -> ServerRekey {
         pushes: counters.pushes,
         acknowledgements: counters.acknowledgements,
         acknowledgements_missing: counters.missing,
+        retransmissions: counters.retransmissions,
+        last_push_milliseconds: counters
+            .last_push
+            .map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
         members_unresponsive: count(unresponsive.count()),
         members_dropped: counters.dropped,
         removed: group.removed().iter().cloned().collect(),

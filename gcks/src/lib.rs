@@ -10,6 +10,7 @@ pub mod etcd;
 pub mod event_log;
 pub mod event_loop;
 pub mod group;
+mod isakmp_view;
 pub mod loader;
 pub mod members;
 pub mod outbox;

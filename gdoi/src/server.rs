@@ -18,7 +18,8 @@ use core::net::{IpAddr, SocketAddr};
 pub use ike::endpoint::{Arithmetic, Computation, Computed};
 use ike::endpoint::{Endpoint, EndpointConfig, EndpointEvent, Expired, SessionEnd};
 use ike::error::PeerIncompatible;
-use ike::session::Exchange;
+use ike::phase1::IsakmpSa;
+use ike::session::{Exchange, PeerAddress};
 
 use crate::config::{PolicyForm, ServerConfig};
 use crate::error::Error;
@@ -89,6 +90,12 @@ impl Server {
     /// Who has ISAKMP SAs, by address and by the identity that it proved.
     pub fn peers(&self) -> impl Iterator<Item = (SocketAddr, &Identity)> {
         self.endpoint.peers()
+    }
+
+    /// Every ISAKMP SA with its addresses and its end.
+    pub fn isakmp_sas(&self) -> impl Iterator<Item = (PeerAddress, &IsakmpSa, BootTime)> {
+        let sessions = self.endpoint.sessions();
+        sessions.map(|session| (session.address(), session.sa(), session.expires()))
     }
 
     /// What time it is from now on, for certificates.
@@ -321,9 +328,17 @@ impl Server {
         self.events.pop_front()
     }
 
-    /// Figures for show commands: most count since start.
+    /// Figures for show commands: most count since start, or since they were cleared.
     pub fn statistics(&self) -> &ServerStatistics {
         &self.statistics
+    }
+
+    /// Counts from 0 again.
+    pub fn clear_statistics(&mut self) {
+        self.endpoint.clear_statistics();
+        self.pushes_sent = 0;
+        self.statistics = ServerStatistics::default();
+        self.statistics.measure(&self.endpoint, self.pushes_sent);
     }
 
     fn dispatch(

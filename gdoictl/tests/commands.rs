@@ -17,7 +17,9 @@ use control::key_server::*;
 use control::member::*;
 use control::server::{Call, serve};
 use control::socket::{Access, Listener};
-use control::{MemberSnapshot, Refusal, Request, Response, ServerSnapshot};
+use control::{
+    ClearArgument, ClearMemberArgument, MemberSnapshot, Refusal, Request, Response, ServerSnapshot,
+};
 use tokio::sync::mpsc;
 
 fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
@@ -237,6 +239,8 @@ fn server() -> ServerSnapshot {
                     acknowledgements: 39,
                     acknowledgements_missing: 1,
                     members_unresponsive: 1,
+                    retransmissions: 4,
+                    last_push_milliseconds: Some(10_431),
                     members_dropped: 0,
                     removed: vec!["g9".to_owned()],
                 }),
@@ -358,6 +362,28 @@ fn run(response: Option<Response>, arguments: &[&str]) -> Output {
     })
 }
 
+/// What the daemon is asked for.
+fn asked(arguments: &[&str]) -> Request {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = Listener::bind(&socket).unwrap();
+        let (sender, mut calls) = mpsc::channel::<Call>(4);
+        tokio::spawn(serve(listener, Access::own(), sender));
+        let answered = tokio::spawn(async move {
+            let call = calls.recv().await.unwrap();
+            let request = call.request().clone();
+            call.answer(Response::Done(control::Completed { message: "done".to_owned() }));
+            request
+        });
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_gdoictl"));
+        let output = command.arg("--socket").arg(&socket).args(arguments).output().await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
+        answered.await.unwrap()
+    })
+}
+
 fn golden(name: &str, text: &str) {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -390,6 +416,7 @@ fn show_member() {
     shows("member_ike", member(), &["show", "member", "ike"]);
     shows("member_ipsec", member(), &["show", "member", "ipsec"]);
     shows("member_policy", member(), &["show", "member", "policy"]);
+    shows("member_kek", member(), &["show", "member", "kek"]);
 }
 
 #[test]
@@ -402,6 +429,47 @@ fn show_server() {
     shows("server_statistics", server(), &["show", "server", "statistics"]);
     shows("server_cluster", server(), &["show", "server", "cluster"]);
     shows("server_cluster_detail", server(), &["show", "server", "cluster", "detail"]);
+}
+
+#[test]
+fn show_server_ike() {
+    let sa = member().groups[0].isakmp_sas[0].clone();
+    let of_server = ServerIsakmpSa {
+        name: Some("ks2".to_owned()),
+        peer: "server".to_owned(),
+        sa: IsakmpSa { role: Role::Responder, ..sa.clone() },
+    };
+    let of_member = ServerIsakmpSa { name: None, peer: "member".to_owned(), sa };
+    let sas = Response::IsakmpSas(vec![of_member, of_server]);
+    shows("server_ike", sas, &["show", "server", "ike"]);
+    shows("server_ike_none", Response::IsakmpSas(Vec::new()), &["show", "server", "ike"]);
+}
+
+/// Each command, by what it asks for.
+#[test]
+fn what_is_cleared() {
+    let clear = |group: Option<&str>, now| {
+        Request::ClearServer(ClearArgument { group: group.map(str::to_owned), now })
+    };
+    let member = |group: Option<&str>| {
+        Request::ClearMember(ClearMemberArgument { group: group.map(str::to_owned) })
+    };
+    for (arguments, request) in [
+        (&["clear", "server"][..], clear(None, false)),
+        (&["clear", "server", "now"], clear(None, true)),
+        (&["clear", "server", "branches"], clear(Some("branches"), false)),
+        (&["clear", "server", "branches", "now"], clear(Some("branches"), true)),
+        (&["clear", "server", "statistics"], Request::ClearServerStatistics),
+        (&["clear", "server", "cluster"], Request::ClearServerCluster),
+        (&["clear", "member"], member(None)),
+        (&["clear", "member", "branches"], member(Some("branches"))),
+    ] {
+        let refusal = Refusal::not_served_here("nobody", &request);
+        assert_eq!(asked(arguments), request, "{arguments:?}");
+        assert!(fails(Some(Response::Refused(refusal)), arguments).contains("nobody"));
+    }
+    assert_eq!(run(None, &["clear", "server", "branches", "soon"]).status.code(), Some(2));
+    assert_eq!(run(None, &["clear", "server", "statistics", "now"]).status.code(), Some(2));
 }
 
 #[test]

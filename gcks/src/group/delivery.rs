@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gdoi::push::ack::Acknowledged;
 use gdoi::push::{Delivery, DeliveryPolicy, Recipients, SealedPush};
@@ -43,6 +44,14 @@ pub struct Dispatch {
 enum Missed {
     Kept { name: Arc<str>, in_a_row: u64 },
     Dropped { name: Arc<str> },
+}
+
+/// What a push took.
+#[derive(Clone, Copy, Debug)]
+pub struct PushFigures {
+    pub duration: Duration,
+    /// Datagrams that were sent again.
+    pub retransmissions: u64,
 }
 
 impl Group {
@@ -91,7 +100,19 @@ impl Group {
     }
 
     /// A push has come to its end, and these members have not acknowledged it.
-    pub fn handle_push_finished(&mut self, missing: &[IpAddr], now: BootTime) {
+    pub fn handle_push_finished(
+        &mut self,
+        missing: &[IpAddr],
+        took: Option<PushFigures>,
+        now: BootTime,
+    ) {
+        if let (Some(rekey_sa), Some(PushFigures { duration, retransmissions })) =
+            (&mut self.rekey_sa, took)
+        {
+            let counters = &mut rekey_sa.counters;
+            counters.retransmissions = counters.retransmissions.saturating_add(retransmissions);
+            counters.last_push = Some(duration);
+        }
         // The state has its recipients no more.
         self.changed = true;
         let (mut unacknowledged, mut dropped) = (Members::default(), Members::default());

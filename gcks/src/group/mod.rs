@@ -219,6 +219,14 @@ impl Group {
         self.pull_counters
     }
 
+    /// Pulls and pushes count from 0 again.
+    pub fn clear_counters(&mut self) {
+        self.pull_counters = PullCounters::default();
+        if let Some(rekey_sa) = &mut self.rekey_sa {
+            rekey_sa.counters = rekey_sa::RekeyCounters::default();
+        }
+    }
+
     /// How many members a key hierarchy is to be made for.
     pub fn set_capacity(&mut self, members: usize) {
         self.capacity = members;

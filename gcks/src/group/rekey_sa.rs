@@ -75,6 +75,11 @@ pub struct RekeyCounters {
     pub missing: u64,
     /// Members dropped because they were unresponsive.
     pub dropped: u64,
+    /// Datagrams of pushes that were sent again.
+    pub retransmissions: u64,
+    /// From the first datagram of the last push that has ended until its last acknowledgement, or
+    /// the end of the wait for it.
+    pub last_push: Option<Duration>,
 }
 
 /// What a member that was given a KEK in a pull has missed since.

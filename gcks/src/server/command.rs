@@ -162,7 +162,7 @@ impl<E: Entropy> KeyServer<E> {
         Ok(pushed?)
     }
 
-    fn group_named(&self, name: &str) -> Result<GroupId, CommandError> {
+    pub(super) fn group_named(&self, name: &str) -> Result<GroupId, CommandError> {
         let names = self.groups.values().map(|group| group.config().name.as_str());
         let named = self.groups.values().find(|group| group.config().name == name);
         named.map(|group| group.id()).ok_or_else(|| {

@@ -8,7 +8,7 @@ use ike::BootTime;
 use super::KeyServer;
 use crate::config::MulticastPath;
 use crate::group::Group;
-use crate::group::delivery::Dispatch;
+use crate::group::delivery::{Dispatch, PushFigures};
 use crate::group::key_generation::Entropy;
 use crate::state::PendingDelivery;
 
@@ -64,6 +64,11 @@ impl<E: Entropy> KeyServer<E> {
     pub(super) fn handle_push_event(&mut self, push: PushId, event: DeliveryEvent, now: BootTime) {
         let Some(Delivered { group, .. }) = self.deliveries.get(&push) else { return };
         let group = self.groups.get_mut(group);
+        let delivery = self.server.push_in_progress(push);
+        let took = delivery.map(|delivery| PushFigures {
+            duration: now.saturating_since(delivery.begun()),
+            retransmissions: delivery.repeated(),
+        });
         match event {
             DeliveryEvent::Acknowledged(acknowledged) => {
                 if let Some(group) = group {
@@ -72,7 +77,7 @@ impl<E: Entropy> KeyServer<E> {
             }
             DeliveryEvent::Finished { missing } => {
                 if let Some(group) = group {
-                    group.handle_push_finished(&missing, now);
+                    group.handle_push_finished(&missing, took, now);
                 }
                 if !self.server.push_in_progress(push).is_some_and(Delivery::is_unsent) {
                     self.deliveries.remove(&push);

@@ -4,6 +4,7 @@
 //! The server knows who may do what and which group is meant; what a group does is the
 //! [`Group`]'s own.
 
+mod clear;
 pub mod cluster;
 pub mod command;
 mod delivery;
@@ -15,6 +16,7 @@ pub mod statistics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use daemon::configuration::NamedCertificate;
 use gdoi::config::ServerConfig;
@@ -23,6 +25,8 @@ use gdoi::event::{PushId, ServerEvent, Transmit};
 use gdoi::group::{GroupId, Spi};
 use gdoi::server::{Arithmetic, Computation, Computed, Server, ServerStatistics};
 use ike::crypto::SeededRng;
+use ike::phase1::IsakmpSa;
+use ike::session::PeerAddress;
 use ike::{BootTime, WallClock};
 use thiserror::Error as ThisError;
 
@@ -368,6 +372,16 @@ impl<E: Entropy> KeyServer<E> {
     /// Who may register.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// Every ISAKMP SA with a member: its name in the configuration, addresses, SA and end.
+    pub fn isakmp_sas(
+        &self,
+    ) -> impl Iterator<Item = (Option<Arc<str>>, (PeerAddress, &IsakmpSa, BootTime))> {
+        self.server.isakmp_sas().map(|(address, sa, expires)| {
+            let name = self.authorization.member_of(sa.peer_identity(), address.remote.ip());
+            (name.cloned(), (address, sa, expires))
+        })
     }
 
     /// Figures of the protocol.

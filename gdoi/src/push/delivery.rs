@@ -103,6 +103,9 @@ pub struct Delivery {
     /// The destination that the transmission in progress has reached.
     next: usize,
     repetitions_left: u32,
+    begun: BootTime,
+    /// Datagrams of repetitions.
+    repeated: u64,
     deadline: Option<(BootTime, Timer)>,
     events: VecDeque<DeliveryEvent>,
 }
@@ -132,6 +135,8 @@ impl Delivery {
             superseded: false,
             next: 0,
             repetitions_left: policy.repetitions,
+            begun: now,
+            repeated: 0,
             deadline: None,
             events: VecDeque::new(),
         };
@@ -161,6 +166,16 @@ impl Delivery {
     /// Whether a transmission has datagrams left to send.
     pub fn is_unsent(&self) -> bool {
         self.next < self.destinations.len()
+    }
+
+    /// When it began.
+    pub fn begun(&self) -> BootTime {
+        self.begun
+    }
+
+    /// How many datagrams of repetitions have been sent.
+    pub fn repeated(&self) -> u64 {
+        self.repeated
     }
 
     /// Whether it was [superseded](Self::supersede).
@@ -299,6 +314,8 @@ impl Delivery {
             let (source, destination) = *self.destinations.get(self.next)?;
             self.next = self.next.saturating_add(1);
             if self.members.get(&destination.ip()).is_none_or(|awaited| !awaited.acknowledged) {
+                let is_repetition = self.repetitions_left < self.policy.repetitions;
+                self.repeated = self.repeated.saturating_add(is_repetition.into());
                 return Some(Transmit {
                     destination,
                     source,

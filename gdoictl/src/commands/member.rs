@@ -79,7 +79,7 @@ fn group(group: &MemberGroup) -> String {
     format!("Group {} ({})\n{}", crate::format::clean(&group.name), group.id, fields.render(2))
 }
 
-fn kek(fields: &mut Fields, sa: &KekSa) {
+pub(super) fn kek(fields: &mut Fields, sa: &KekSa) {
     fields.add("KEK SPI", &sa.spi);
     fields.add("KEK algorithms", format!("{}, {}", sa.encryption, sa.signature));
     fields.add("KEK lifetime left", duration(sa.lifetime_left_seconds));

@@ -5,10 +5,12 @@ mod gateway;
 mod member;
 mod member_ike;
 mod member_ipsec;
+mod member_kek;
 mod member_policy;
 mod reload;
 mod server;
 mod server_cluster;
+mod server_ike;
 mod server_ipsec;
 mod server_kek;
 mod server_members;
@@ -19,8 +21,8 @@ use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use control::edit::{EditArgument, EditedTable};
 use control::{
-    Daemon, GroupArgument, MEMBER_SOCKET, MemberArgument, MemberSnapshot, ReloadArgument, Request,
-    Response, SERVER_SOCKET, ServerSnapshot,
+    ClearArgument, ClearMemberArgument, Daemon, GroupArgument, MEMBER_SOCKET, MemberArgument,
+    MemberSnapshot, ReloadArgument, Request, Response, SERVER_SOCKET, ServerSnapshot,
 };
 use serde::Serialize;
 
@@ -51,8 +53,48 @@ pub(crate) enum Command {
     RemoveAll(Group),
     /// gcks: let a removed member register again
     Admit(Member),
+    /// Clear keys, registrations or figures, and begin anew
+    #[command(subcommand)]
+    Clear(Clear),
     /// Read a daemon's configuration again and tell what differs
     Reload(Reload),
+}
+
+/// What to clear.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Clear {
+    /// gdoi-agent: pull the keys again; those in use stay until the new ones come
+    Member {
+        /// Name of the group in the daemon's configuration [default: all groups]
+        group: Option<String>,
+    },
+    /// gcks: replace TEKs and KEK by a push, or delete them at once
+    #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+    Server {
+        #[command(subcommand)]
+        part: Option<ClearPart>,
+        /// Name of the group in the daemon's configuration [default: all groups]
+        group: Option<String>,
+        /// Delete all keys at the members at once, and forget the members and their ISAKMP SAs
+        #[arg(value_enum)]
+        now: Option<Now>,
+    },
+}
+
+/// The word that makes it happen at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Now {
+    /// At once
+    Now,
+}
+
+/// Part of a key server that can be cleared.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ClearPart {
+    /// Count from 0 again
+    Statistics,
+    /// Begin anew with the other key servers: phase 1, then cluster-init
+    Cluster,
 }
 
 /// How to read the configuration again.
@@ -115,6 +157,8 @@ pub(crate) enum Show {
 pub(crate) enum MemberPart {
     /// ISAKMP SAs with the key servers
     Ike,
+    /// What pushes come under, and their counters
+    Kek,
     /// Data SAs of the groups
     Ipsec,
     /// Which traffic is encrypted, passes in clear or is blocked
@@ -131,6 +175,8 @@ pub(crate) enum TunnelPart {
 /// Part of a key server.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum ServerPart {
+    /// ISAKMP SAs with members and other key servers
+    Ike,
     /// What pushes come under, and their counters
     Kek,
     /// Keys of the data SAs
@@ -186,7 +232,9 @@ impl Command {
             Self::Show(Show::Tunnel { .. }) | Self::Gateway(_) | Self::Tunnel(_) => {
                 Request::ShowTunnel
             }
+            Self::Show(Show::Server { part: Some(ServerPart::Ike) }) => Request::ShowServerIke,
             Self::Show(Show::Server { .. }) => Request::ShowServer,
+            Self::Clear(clear) => clear.request(),
             Self::Register(group) => Request::Register(of_group(group)),
             Self::Rekey(group) => Request::Rekey(of_group(group)),
             Self::Replace(group) => Request::Replace(of_group(group)),
@@ -222,6 +270,13 @@ impl Command {
             (Self::Show(Show::Server { part }), Response::Server(snapshot)) => {
                 server_part(*part, snapshot, json)
             }
+            (
+                Self::Show(Show::Server { part: Some(ServerPart::Ike) }),
+                Response::IsakmpSas(sas),
+            ) => match json {
+                true => pretty(&server_ike::json(sas)),
+                false => Ok(server_ike::text(sas)),
+            },
             (Self::Reload(_), Response::Configuration(changes)) => match json {
                 true => pretty(changes),
                 false => Ok(reload::text(changes)),
@@ -231,6 +286,26 @@ impl Command {
                 false => Ok(format!("{}\n", clean(&done.message))),
             },
             _ => bail!("the daemon sent an answer to another request: its version differs"),
+        }
+    }
+}
+
+impl Clear {
+    fn request(&self) -> Request {
+        match self {
+            Self::Member { group } => {
+                Request::ClearMember(ClearMemberArgument { group: group.clone() })
+            }
+            Self::Server { part: Some(ClearPart::Statistics), .. } => {
+                Request::ClearServerStatistics
+            }
+            Self::Server { part: Some(ClearPart::Cluster), .. } => Request::ClearServerCluster,
+            Self::Server { part: None, group, now } => {
+                // The word alone is for all groups.
+                let all = group.as_deref() == Some("now") && now.is_none();
+                let group = group.clone().filter(|_| !all);
+                Request::ClearServer(ClearArgument { group, now: all || now.is_some() })
+            }
         }
     }
 }
@@ -245,6 +320,8 @@ fn member_part(
         (None, true) => pretty(snapshot),
         (Some(MemberPart::Ike), false) => Ok(member_ike::text(snapshot)),
         (Some(MemberPart::Ike), true) => pretty(&member_ike::json(snapshot)),
+        (Some(MemberPart::Kek), false) => Ok(member_kek::text(snapshot)),
+        (Some(MemberPart::Kek), true) => pretty(&member_kek::json(snapshot)),
         (Some(MemberPart::Ipsec), false) => Ok(member_ipsec::text(snapshot)),
         (Some(MemberPart::Ipsec), true) => pretty(&member_ipsec::json(snapshot)),
         (Some(MemberPart::Policy), false) => Ok(member_policy::text(snapshot)),
@@ -260,6 +337,7 @@ fn server_part(
     match (part, json) {
         (None, false) => Ok(server::text(snapshot)),
         (None, true) => pretty(snapshot),
+        (Some(ServerPart::Ike), _) => bail!("the daemon sent an answer to another request"),
         (Some(ServerPart::Kek), false) => Ok(server_kek::text(snapshot)),
         (Some(ServerPart::Kek), true) => pretty(&server_kek::json(snapshot)),
         (Some(ServerPart::Ipsec), false) => Ok(server_ipsec::text(snapshot)),

@@ -205,6 +205,11 @@ impl<X: Exchange> Endpoint<X> {
         self.sessions.iter().map(|session| (session.address().remote, session.identity()))
     }
 
+    /// Every peer with its ISAKMP SA.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session<X>> {
+        self.sessions.iter()
+    }
+
     /// Takes in a session whose ISAKMP SA we began. No event follows.
     pub fn adopt(&mut self, session: Session<X>) {
         self.statistics.phase1_established += 1;
@@ -465,6 +470,11 @@ impl<X: Exchange> Endpoint<X> {
 
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
+    }
+
+    /// Counts from 0 again.
+    pub fn clear_statistics(&mut self) {
+        self.statistics = Statistics::default();
     }
 
     pub fn half_open(&self) -> usize {

@@ -153,6 +153,14 @@ impl Peer {
         self.endpoint.established()
     }
 
+    /// The addresses of the newest ISAKMP SA, itself, and when it ends.
+    pub fn newest_sa(
+        &self,
+    ) -> Option<(crate::session::PeerAddress, &crate::phase1::IsakmpSa, BootTime)> {
+        let session = self.endpoint.session(self.sessions.last()?)?;
+        Some((session.address(), session.sa(), session.expires()))
+    }
+
     /// The newest ISAKMP SA: its cookies, what was negotiated, and when it ends.
     pub fn isakmp_sa(&self) -> Option<(Cookies, crate::config::Phase1Transform, BootTime)> {
         let session = self.endpoint.session(self.sessions.last()?)?;

@@ -152,6 +152,20 @@ impl ClusterSide {
         self.links.values_mut().find(|link| link.expects(source))
     }
 
+    /// Channels and groups count from 0 again.
+    pub(super) fn clear_counters(&mut self) {
+        self.links.values_mut().for_each(Link::clear_statistics);
+        self.roots.values_mut().for_each(RootSide::clear_counters);
+        self.sub_servers.values_mut().for_each(SubServerSide::clear_counters);
+    }
+
+    /// Begins anew with every other server: phase 1, then cluster-init. Returns how many there are.
+    pub(super) fn reconnect(&mut self, now: BootTime) -> usize {
+        self.links.values_mut().for_each(|link| link.reconnect(now));
+        self.sub_servers.values_mut().for_each(|side| side.handle_configured(now));
+        self.links.len()
+    }
+
     /// A group is no more.
     pub(super) fn forget(&mut self, group: GroupId) {
         self.roots.remove(&group);

@@ -86,6 +86,10 @@ impl RootSide {
         self.counters
     }
 
+    pub(super) fn clear_counters(&mut self) {
+        self.counters = RootCounters::default();
+    }
+
     pub(super) fn handle_up(&mut self, server: &Arc<str>) {
         if !self.tickets.contains_key(server) {
             self.machine.again(server);

@@ -89,6 +89,10 @@ impl SubServerSide {
         self.counters
     }
 
+    pub(super) fn clear_counters(&mut self) {
+        self.counters = SubServerCounters::default();
+    }
+
     pub fn answers_new_members(&self) -> bool {
         self.machine.answers_new_members()
     }
