@@ -76,7 +76,7 @@ pub fn configuration(dry_run: bool, warnings: &[String], changes: &[Change]) -> 
 pub fn listed(changes: &[Change]) -> Vec<ConfigurationChange> {
     let change = |change: &Change| ConfigurationChange {
         subject: change.subject.to_string(),
-        option: change.option.to_owned(),
+        option: change.option.to_string(),
         before: change.before.clone(),
         after: change.after.clone(),
         consequences: vec![ConfigurationConsequence {

@@ -80,7 +80,7 @@ pub fn configuration(dry_run: bool, warnings: Vec<String>, changes: &[Change]) -
     };
     let change = |change: &Change| ConfigurationChange {
         subject: change.subject.to_string(),
-        option: change.option.to_owned(),
+        option: change.option.to_string(),
         before: change.before.clone(),
         after: change.after.clone(),
         consequences: change.consequences.iter().map(consequence).collect(),

@@ -9,7 +9,7 @@ use gdoi::event::PullAbort;
 use ike::BootTime;
 use tracing::{debug, error, info, warn};
 
-use crate::config::change::Change;
+use crate::config::change::{Change, Consequence};
 use crate::group;
 use crate::server::cluster::{ClusterEvent, GroupEvent};
 use crate::server::event::Event;
@@ -56,7 +56,7 @@ fn log_group(group: &str, event: group::event::Event, now: BootTime) {
     match event {
         Event::TekCreated { lifetime } => {
             let lifetime_seconds = lifetime.ends.saturating_since(now).as_secs();
-            let spi = format_args!("{:08x}", lifetime.spi);
+            let spi = format_args!("{:#010x}", lifetime.spi);
             info!(event = "tek-created", group, spi, lifetime_seconds, "TEK created");
         }
         Event::KekCreated { spi } => {
@@ -230,29 +230,35 @@ fn log_group_of_cluster(
 }
 
 /// The configuration was read again and taken over.
-pub fn log_reload(changes: &[Change], warnings: &[String]) {
+pub fn log_reload(changes: &[Change], warnings: &[String], groups: usize) {
     for warning in warnings {
         warn!(event = "configuration-warning", warning, "configuration warning");
     }
-    if changes.is_empty() {
-        info!(event = "reloaded", "configuration reloaded: nothing has changed");
-    }
     changes.iter().for_each(log_change);
+    let changed = !changes.is_empty();
+    info!(event = "configuration-reloaded", changed, groups, "configuration reloaded");
 }
 
 /// The configuration was read again and not taken over.
 pub fn log_defects(defects: &[&str]) {
-    for defect in defects {
-        error!(event = "configuration-error", defect, "configuration error");
+    error!(event = "reload-failed", "configuration not reloaded; the previous one stays in use");
+    for error in defects {
+        error!(event = "configuration-error", error, "configuration error");
     }
-    error!(event = "reload-failed", "configuration not reloaded; the running one stays");
 }
 
 /// The configuration changed, by a reload or while the server was down.
 pub fn log_change(change: &Change) {
     let Change { subject, option, before, after, consequences } = change;
-    let subject = subject.to_string();
+    let (subject, option) = (subject.to_string(), option.to_string());
     for consequence in consequences {
+        if *consequence == Consequence::Restart {
+            warn!(
+                event = "restart-required",
+                subject, option, before, after, "this option changes with a restart only"
+            );
+            continue;
+        }
         info!(
             event = "configuration-changed",
             subject,

@@ -7,14 +7,14 @@ mod tunnels;
 
 use std::fmt::{self, Display, Formatter};
 
-use daemon::configuration::{Names, duration_text, name_of};
-use gdoi::config::ByteOrder;
-use xfrm::nft::SegmentSize;
+use daemon::configuration::{Declaration, Name};
 
-use super::file::{
-    ACKNOWLEDGEMENT_LENGTH, BYTE_ORDER, CLAMP, DF_BIT, FAILURE_POLICY, MODE, ON_EXIT,
-};
+use super::file::{File, Group as GroupTable, Interoperability, Rekey, Server as ServerTable};
+use super::tunnel::{GatewayTable, TunnelTable};
 use super::{Config, Group, LocalAddress};
+
+/// A group's table stands at another place in the file.
+const PLACE: Name = Name::new("place in the file");
 
 /// One option that has another value, and what follows from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Change {
     /// Whose option it is.
     pub subject: Subject,
     /// Name of the option, as in the file.
-    pub option: &'static str,
+    pub option: Name,
     /// Its value so far; `None` for one that was not set, or that is not told.
     pub before: Option<String>,
     pub after: Option<String>,
@@ -57,8 +57,8 @@ pub enum Consequence {
     TunnelAdded,
     TunnelRemoved,
     TunnelRestarts,
-    /// The tunnel's ISAKMP SA.
-    ProvenAnew,
+    /// The tunnel's next ISAKMP SA is authenticated with it.
+    NextIsakmpSa,
     /// Nothing, until the daemon is restarted.
     Restart,
 }
@@ -78,7 +78,7 @@ impl Consequence {
             Self::TunnelAdded => "tunnel-added",
             Self::TunnelRemoved => "tunnel-removed",
             Self::TunnelRestarts => "tunnel-restarts",
-            Self::ProvenAnew => "proven-anew",
+            Self::NextIsakmpSa => "next-isakmp-sa",
             Self::Restart => "restart-required",
         }
     }
@@ -100,7 +100,7 @@ impl Display for Consequence {
                 "its SAs are deleted, the peer is told, and its blocks are removed"
             }
             Self::TunnelRestarts => "its SAs are removed and negotiated again",
-            Self::ProvenAnew => "counts from the next ISAKMP SA on; SAs stay",
+            Self::NextIsakmpSa => "in effect with the next ISAKMP SA; SAs in use stay",
             Self::Restart => "in effect after a restart; the value before stays",
         })
     }
@@ -137,7 +137,7 @@ pub fn changes(before: &Config, after: &Config) -> Vec<Change> {
         differences.compare_group(known, group);
         if slot != slot_before {
             let place = |slot: usize| slot.saturating_add(1).to_string();
-            differences.add("place in the file", place(slot_before), place(slot));
+            differences.add(PLACE, place(slot_before), place(slot));
             differences.follow(Consequence::Moved);
         }
         all.extend(differences.changes);
@@ -148,13 +148,27 @@ pub fn changes(before: &Config, after: &Config) -> Vec<Change> {
 }
 
 fn process_changes(before: &Config, after: &Config) -> Vec<Change> {
+    let Config {
+        control_socket,
+        state_file,
+        state_key,
+        own_state_key,
+        local_port,
+        groups: _,
+        gateways: _,
+        tunnels: _,
+        certificates: _,
+    } = before;
     let mut differences = Differences::of(Subject::Agent);
-    let path = |path: &std::path::Path| path.display().to_string();
-    differences.add("control-socket", path(&before.control_socket), path(&after.control_socket));
-    differences.add("local-port", before.local_port.to_string(), after.local_port.to_string());
-    differences.untold("state-directory", before.state_file != after.state_file);
-    let key = before.state_key != after.state_key || before.own_state_key != after.own_state_key;
-    differences.untold("state key", key && before.state_file == after.state_file);
+    differences.value(&File::control_socket(), None, (control_socket, &after.control_socket));
+    differences.value(&File::local_port(), None, (local_port, &after.local_port));
+    let same_file = *state_file == after.state_file;
+    differences.untold(File::state_directory().name(), !same_file);
+    differences.untold(File::state_key().name(), *state_key != after.state_key);
+    let keeps = |config: &Config| config.state_key.is_some() || config.own_state_key.is_some();
+    if same_file && *state_key == after.state_key && *own_state_key != after.own_state_key {
+        differences.value(&File::keep_keys(), None, (&keeps(before), &keeps(after)));
+    }
     differences.follow(Consequence::Restart);
     differences.changes
 }
@@ -169,7 +183,12 @@ fn whole(subject: Subject, before: Option<String>, after: Option<String>) -> Cha
         (_, true) => Consequence::GroupAdded,
         (_, false) => Consequence::GroupRemoved,
     };
-    Change { subject, option: "name", before, after, consequence }
+    let option = match &subject {
+        Subject::Gateway(_) => GatewayTable::name().name(),
+        Subject::Tunnel(_) => TunnelTable::name().name(),
+        Subject::Agent | Subject::Group(_) => GroupTable::name().name(),
+    };
+    Change { subject, option, before, after, consequence }
 }
 
 /// The changes of one subject.
@@ -185,20 +204,31 @@ impl Differences {
         Self { subject, changes: Vec::new(), followed: 0 }
     }
 
-    fn add(&mut self, option: &'static str, before: String, after: String) {
+    /// Compares values of the declared type.
+    fn value<V>(
+        &mut self,
+        option: &impl Declaration<V>,
+        table: Option<Name>,
+        (before, after): (&V, &V),
+    ) {
+        let name = table.map_or(option.name(), |table| option.name().inside(table));
+        self.add(name, option.text(before), option.text(after));
+    }
+
+    fn add(&mut self, option: Name, before: String, after: String) {
         if before != after {
             self.push(option, Some(before), Some(after));
         }
     }
 
     /// An option whose values are not told: a secret, or a whole table.
-    fn untold(&mut self, option: &'static str, differs: bool) {
+    fn untold(&mut self, option: Name, differs: bool) {
         if differs {
             self.push(option, None, None);
         }
     }
 
-    fn push(&mut self, option: &'static str, before: Option<String>, after: Option<String>) {
+    fn push(&mut self, option: Name, before: Option<String>, after: Option<String>) {
         let (subject, consequence) = (self.subject.clone(), Consequence::AtOnce);
         self.changes.push(Change { subject, option, before, after, consequence });
     }
@@ -241,60 +271,52 @@ impl Differences {
             acknowledgement_jitter,
             multicast_interface,
         } = before;
-        self.add("name", name.clone(), after.name.clone());
-        self.add("lan", list(lan), list(&after.lan));
-        self.add("wan", list(wan), list(&after.wan));
-        self.add("protected", list(protected), list(&after.protected));
-        self.names("mode", (mode, &after.mode), MODE);
-        self.names("failure-policy", (failure_policy, &after.failure_policy), FAILURE_POLICY);
-        self.names("on-exit", (on_exit, &after.on_exit), ON_EXIT);
-        self.flag("counter-mode-send", *counter_mode_send, after.counter_mode_send);
-        self.names("df-bit", (dont_fragment, &after.dont_fragment), DF_BIT);
-        self.add("mss-clamp", clamp(segment_size), clamp(&after.segment_size));
-        self.flag("recovery-probe", *recovery_probe, after.recovery_probe);
-        let priority = (policy_priority.to_string(), after.policy_priority.to_string());
-        self.add("policy-priority", priority.0, priority.1);
-        self.untold("exclude", *exclude != after.exclude);
-        self.untold("fail-open", *fail_open != after.fail_open);
-        let jitter = (*acknowledgement_jitter, after.acknowledgement_jitter);
-        let jitter = (duration_text(jitter.0), duration_text(jitter.1));
-        self.add("rekey.acknowledgement-jitter", jitter.0, jitter.1);
+        type Table = GroupTable;
+        self.add(Table::name().name(), name.clone(), after.name.clone());
+        self.add(Table::lan().name(), list(lan), list(&after.lan));
+        self.add(Table::wan().name(), list(wan), list(&after.wan));
+        self.add(Table::protected().name(), list(protected), list(&after.protected));
+        self.value(&Table::mode(), None, (mode, &after.mode));
+        self.value(&Table::failure_policy(), None, (failure_policy, &after.failure_policy));
+        self.value(&Table::on_exit(), None, (on_exit, &after.on_exit));
+        let sends = (counter_mode_send, &after.counter_mode_send);
+        self.value(&Table::counter_mode_send(), None, sends);
+        self.value(&Table::dont_fragment(), None, (dont_fragment, &after.dont_fragment));
+        self.value(&Table::segment_size(), None, (segment_size, &after.segment_size));
+        self.value(&Table::recovery_probe(), None, (recovery_probe, &after.recovery_probe));
+        self.value(&File::policy_priority(), None, (policy_priority, &after.policy_priority));
+        self.untold(Table::exclude().name(), *exclude != after.exclude);
+        self.untold(Table::fail_open().name(), *fail_open != after.fail_open);
+        let rekey = Table::rekey().name();
+        let jitters = (acknowledgement_jitter, &after.acknowledgement_jitter);
+        self.value(&Rekey::acknowledgement_jitter(), Some(rekey), jitters);
         let interface = |name: &Option<String>| name.clone().unwrap_or_else(|| "its own".into());
-        let multicast = (interface(multicast_interface), interface(&after.multicast_interface));
-        self.add("rekey.multicast-interface", multicast.0, multicast.1);
+        let interfaces = (interface(multicast_interface), interface(&after.multicast_interface));
+        let option = Rekey::multicast_interface().name().inside(rekey);
+        self.add(option, interfaces.0, interfaces.1);
         self.follow(Consequence::AtOnce);
-        self.add("placeholder", placeholder.to_string(), after.placeholder.to_string());
+        let placeholders = (placeholder.to_string(), after.placeholder.to_string());
+        self.add(Table::placeholder().name(), placeholders.0, placeholders.1);
         self.follow(Consequence::Moved);
-        self.add("local-address", local_text(local), local_text(&after.local));
-        self.untold("identity", *identity != after.identity);
+        self.add(Table::local().name(), local_text(local), local_text(&after.local));
+        self.untold(Table::identity().name(), *identity != after.identity);
         let addresses = |group: &Group| list(&group.server_addresses());
-        self.add("server.address", addresses(before), addresses(after));
         let same_addresses = addresses(before) == addresses(after);
-        let key_or_identity = *servers != after.servers && same_addresses;
-        self.untold("server", key_or_identity);
-        self.untold("ike", *phase1 != after.phase1);
-        self.untold("retransmission", *retransmission != after.retransmission);
+        let server = Table::servers().name();
+        let option = ServerTable::address().name().inside(server);
+        self.add(option, addresses(before), addresses(after));
+        self.untold(server, *servers != after.servers && same_addresses);
+        self.untold(Table::ike().name(), *phase1 != after.phase1);
+        self.untold(Table::retransmission().name(), *retransmission != after.retransmission);
+        let interoperability = Some(Table::interoperability().name());
         let orders = (group_id_byte_order, &after.group_id_byte_order);
-        self.names::<ByteOrder>("interoperability.group-id-byte-order", orders, BYTE_ORDER);
+        self.value(&Interoperability::group_id_byte_order(), interoperability, orders);
         let orders = (selector_byte_order, &after.selector_byte_order);
-        self.names::<ByteOrder>("interoperability.selector-byte-order", orders, BYTE_ORDER);
+        self.value(&Interoperability::selector_byte_order(), interoperability, orders);
         let lengths = (acknowledgement_length, &after.acknowledgement_length);
-        self.names("rekey.acknowledgement-length", lengths, ACKNOWLEDGEMENT_LENGTH);
-        self.flag("legacy", *legacy, after.legacy);
+        self.value(&Rekey::acknowledgement_length(), Some(rekey), lengths);
+        self.value(&Table::legacy(), None, (legacy, &after.legacy));
         self.follow(Consequence::RegistersAgain);
-    }
-
-    fn names<T: PartialEq>(
-        &mut self,
-        option: &'static str,
-        (before, after): (&T, &T),
-        names: Names<T>,
-    ) {
-        self.add(option, name_of(before, names), name_of(after, names));
-    }
-
-    fn flag(&mut self, option: &'static str, before: bool, after: bool) {
-        self.add(option, before.to_string(), after.to_string());
     }
 }
 
@@ -302,13 +324,6 @@ fn list<T: Display>(values: &[T]) -> String {
     match values {
         [] => String::from("none"),
         _ => values.iter().map(T::to_string).collect::<Vec<_>>().join(", "),
-    }
-}
-
-fn clamp(size: &SegmentSize) -> String {
-    match size {
-        SegmentSize::AtMost(octets) => octets.to_string(),
-        named => name_of(named, CLAMP),
     }
 }
 

@@ -110,10 +110,10 @@ const PROFILE: Names<Profile> = &[
     ("naver", Profile::Naver),
 ];
 
-pub(super) const START: Names<Start> =
+const START: Names<Start> =
     &[("now", Start::Now), ("traffic", Start::Traffic), ("answer", Start::Answer)];
 
-pub(super) const NAT_TRAVERSAL: Names<NatTraversal> = &[
+const NAT_TRAVERSAL: Names<NatTraversal> = &[
     ("detect", NatTraversal::Detect),
     ("always", NatTraversal::Always),
     ("off", NatTraversal::Off),
@@ -125,7 +125,7 @@ pub(super) const DEAD_PEER_DETECTION: Names<DetectionMode> = &[
     ("off", DetectionMode::Off),
 ];
 
-pub(super) const MODE: Names<Mode> = &[("tunnel", Mode::Tunnel), ("transport", Mode::Transport)];
+const MODE: Names<Mode> = &[("tunnel", Mode::Tunnel), ("transport", Mode::Transport)];
 
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 const SHORTEST: Duration = Duration::from_secs(60);

@@ -118,7 +118,7 @@ impl<K: Kernel> EventLoop<K> {
 
 fn log_change(change: &Change) {
     let Change { subject, option, before, after, consequence } = change;
-    let (event, subject) = ("configuration-changed", subject.to_string());
+    let (subject, option) = (subject.to_string(), option.to_string());
     if *consequence == crate::config::change::Consequence::Restart {
         warn!(
             event = "restart-required",
@@ -127,7 +127,7 @@ fn log_change(change: &Change) {
         return;
     }
     info!(
-        event,
+        event = "configuration-changed",
         subject,
         option,
         before,

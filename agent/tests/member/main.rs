@@ -9,6 +9,7 @@
 )]
 
 mod crash;
+mod declared_options;
 mod failure;
 mod lifecycle;
 mod missing;

@@ -83,8 +83,9 @@ async fn what_a_reload_is_said_to_do_is_what_it_does() {
         let mut world = World::new(&with(""));
         let (before, after) = (world.configured(&with("")), world.configured(&text));
         let told = changes(&before, &after);
-        let names: Vec<_> = told.iter().map(|one| (one.option, one.consequence)).collect();
-        assert_eq!(names, [(option, consequence)], "{text}");
+        let names: Vec<_> =
+            told.iter().map(|one| (one.option.to_string(), one.consequence)).collect();
+        assert_eq!(names, [(option.to_owned(), consequence)], "{text}");
         world.start().await;
         world.pass(seconds(1)).await;
         // The outbound state moves to another placeholder.
@@ -104,7 +105,7 @@ fn groups_and_tunnels_come_and_go() {
     let told = |before: &str, after: &str| {
         let changes = changes(&world.configured(before), &world.configured(after));
         let line = |one: &agent::config::change::Change| {
-            (one.subject.to_string(), one.option, one.consequence.name())
+            (one.subject.to_string(), one.option.to_string(), one.consequence.name())
         };
         changes.iter().map(line).collect::<Vec<_>>()
     };
@@ -112,8 +113,8 @@ fn groups_and_tunnels_come_and_go() {
     assert_eq!(
         told(&with(""), &other),
         [
-            ("group branches".to_owned(), "name", "group-removed"),
-            ("group other".to_owned(), "name", "group-added")
+            ("group branches".to_owned(), "name".to_owned(), "group-removed"),
+            ("group other".to_owned(), "name".to_owned(), "group-added")
         ]
     );
     // Put in front of it, the placeholder moves along.
@@ -121,7 +122,7 @@ fn groups_and_tunnels_come_and_go() {
     let moved = told(&with(""), &both);
     assert!(moved.contains(&(
         "group branches".to_owned(),
-        "place in the file",
+        "place in the file".to_owned(),
         "entries-replaced"
     )));
     assert!(told(&both, &both).is_empty());

@@ -25,7 +25,9 @@ pub use certificate::{CertificateTable, Certificates, NamedCertificate, read_cer
 pub use document::{Document, DocumentError, example, manual, run_documents, write_documents};
 pub use esp::weak_esp;
 pub use ike::{Ike, phase1_policy, weak_parts};
-pub use option::{Applies, Description, Effective, Kind, Outline, Section, Value, paragraphs};
+pub use option::{
+    Applies, Declaration, Description, Effective, Kind, Name, Outline, Section, Value, paragraphs,
+};
 pub use report::{Entry, Report, Severity};
 pub use secret::{check_length, shared_keys, state_key};
 pub use selector::Selector;

@@ -1,6 +1,8 @@
 //! What people are told about options: data from which the example file, the manual page and show
 //! commands are made.
 
+use std::fmt::{self, Display, Formatter};
+
 use super::table::Table;
 
 /// When a changed value takes effect.
@@ -83,6 +85,24 @@ pub struct Outline {
     pub options: Vec<Description>,
 }
 
+impl Outline {
+    /// Every option that may be written, with the tables that it is in, and when a change of it
+    /// takes effect.
+    pub fn paths(&self) -> Vec<(String, Applies)> {
+        let mut all = Vec::new();
+        for option in &self.options {
+            match &option.kind {
+                Kind::Value(value) => all.push((option.key.to_owned(), value.applies)),
+                Kind::Table(inner) | Kind::Tables(inner) => {
+                    let paths = inner.paths().into_iter();
+                    all.extend(paths.map(|(path, when)| (format!("{}.{path}", option.key), when)));
+                }
+            }
+        }
+        all
+    }
+}
+
 /// An option with its value, as `show configuration` would list it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
@@ -91,6 +111,56 @@ pub struct Effective {
     pub value: Option<String>,
     /// Whether it equals the default.
     pub is_default: bool,
+}
+
+/// Name of an option with the table that it is in, as `rekey.lifetime`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    table: &'static str,
+    key: &'static str,
+}
+
+impl Name {
+    /// An option outside of tables, or a table as a whole.
+    pub const fn new(key: &'static str) -> Self {
+        Self { table: "", key }
+    }
+
+    /// The key alone.
+    pub fn key(self) -> &'static str {
+        self.key
+    }
+
+    /// The same option inside of a table.
+    pub fn inside(self, table: Self) -> Self {
+        Self { table: table.key, ..self }
+    }
+}
+
+impl Display for Name {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let dot = if self.table.is_empty() { "" } else { "." };
+        write!(f, "{}{dot}{}", self.table, self.key)
+    }
+}
+
+/// The declaration of one field, which is read into `V`. [`options!`](crate::options) makes a
+/// function of every field that returns it, so that nobody has to write its name a second time.
+pub trait Declaration<V> {
+    fn read(&self, table: &mut Table<'_>) -> V;
+    /// What people are told about it.
+    fn describe(&self, text: Vec<String>) -> Vec<Description>;
+    /// The value that holds; `None` for a table and for what is no option by itself.
+    fn effective(&self, value: &V) -> Option<Effective>;
+    fn name(&self) -> Name;
+
+    /// The value in a sentence: without the quotes of the file, `none` where nothing is set.
+    fn text(&self, value: &V) -> String {
+        let text = self.effective(value).and_then(|effective| effective.value);
+        let text = text.unwrap_or_else(|| String::from("none"));
+        let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        bare.map(str::to_owned).unwrap_or(text)
+    }
 }
 
 /// A struct that [`options!`](crate::options) made of a table.
@@ -103,7 +173,8 @@ pub trait Section: Sized {
     fn effective(&self) -> Vec<Effective>;
 }
 
-/// Declares all options of a table: a struct with a field for each, its reader and its [`Outline`].
+/// Declares all options of a table: a struct with a field for each, its reader and its [`Outline`],
+/// and for each field a function of its name that returns the [`Declaration`].
 ///
 /// The documentation of a field is the text for people; the expression behind it is a
 /// [`Setting`](super::Setting) and says everything else.
@@ -151,26 +222,35 @@ macro_rules! options {
             $field_visible $field: $type,
         )*}
 
+        impl $name {$(
+            $(#[doc = $text])*
+            $field_visible fn $field() -> impl $crate::configuration::Declaration<$type> {
+                let declared: $crate::configuration::Setting<_, $type> = $setting;
+                declared
+            }
+        )*}
+
         impl $crate::configuration::Section for $name {
             fn read(table: &mut $crate::configuration::Table<'_>) -> Self {
-                Self {$( $field: $crate::configuration::Setting::<_, $type>::read(&$setting, table), )*}
+                use $crate::configuration::Declaration as _;
+                Self {$( $field: Self::$field().read(table), )*}
             }
 
             fn outline() -> $crate::configuration::Outline {
+                use $crate::configuration::Declaration as _;
                 let mut options = Vec::new();
                 $(
                     let text = $crate::configuration::paragraphs(&[$($text),*]);
-                    options.extend($crate::configuration::Setting::<_, $type>::describe(&$setting, text));
+                    options.extend(Self::$field().describe(text));
                 )*
                 let text = $crate::configuration::paragraphs(&[$($about),*]);
                 $crate::configuration::Outline { text, options }
             }
 
             fn effective(&self) -> Vec<$crate::configuration::Effective> {
+                use $crate::configuration::Declaration as _;
                 let mut values = Vec::new();
-                $(
-                    values.extend($crate::configuration::Setting::<_, $type>::effective(&$setting, &self.$field));
-                )*
+                $( values.extend(Self::$field().effective(&self.$field)); )*
                 values
             }
         }

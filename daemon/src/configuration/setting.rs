@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::option::{Applies, Description, Effective, Kind, Value};
+use super::option::{Applies, Declaration, Description, Effective, Kind, Name, Value};
 use super::table::{Located, Place, Table, kind};
 use super::value::{Problem, Read, choice, name_of, quoted};
 use crate::secrets::SecretSource;
@@ -202,21 +202,6 @@ impl<T: 'static, V> Setting<T, V> {
         (self.read)(self, table)
     }
 
-    /// What people are told about it.
-    pub fn describe(&self, text: Vec<String>) -> Vec<Description> {
-        (self.describe)(self, text)
-    }
-
-    /// The value that holds.
-    pub fn effective(&self, value: &V) -> Option<Effective> {
-        if self.value.type_name.is_empty() && self.value.names.is_empty() {
-            return None;
-        }
-        let text = (self.values)(self, value).or_else(|| self.value.default.clone());
-        let is_default = text == self.value.default;
-        Some(Effective { key: self.key, value: text, is_default })
-    }
-
     fn describe_value(&self, text: Vec<String>) -> Vec<Description> {
         let kind = Kind::Value(self.value.clone());
         vec![Description { key: self.key, text, kind, also: "" }]
@@ -300,6 +285,29 @@ impl<T: 'static, V> Setting<T, V> {
     fn show_list<'v>(&self, values: impl Iterator<Item = &'v T>) -> String {
         let values: Vec<String> = values.map(|value| (self.show)(value, self.names)).collect();
         format!("[{}]", values.join(", "))
+    }
+}
+
+impl<T: 'static, V> Declaration<V> for Setting<T, V> {
+    fn read(&self, table: &mut Table<'_>) -> V {
+        (self.read)(self, table)
+    }
+
+    fn describe(&self, text: Vec<String>) -> Vec<Description> {
+        (self.describe)(self, text)
+    }
+
+    fn effective(&self, value: &V) -> Option<Effective> {
+        if self.value.type_name.is_empty() && self.value.names.is_empty() {
+            return None;
+        }
+        let text = (self.values)(self, value).or_else(|| self.value.default.clone());
+        let is_default = text == self.value.default;
+        Some(Effective { key: self.key, value: text, is_default })
+    }
+
+    fn name(&self) -> Name {
+        Name::new(self.key)
     }
 }
 

@@ -5,15 +5,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
-use super::file::{
-    ADDRESS_PRESERVATION, BYTE_ORDER, DIRECTION, MODE, NEW_KEK_SPI, RSA_SIGNATURE,
-    SAK_RESERVED_OCTETS, SIGNED_LENGTH,
-};
-use ike::config::Credential;
-
-use super::{Group, Member, Rekey, SigningKeyKind, TekTemplate, Transport};
-use crate::text::selectors_text;
-use daemon::configuration::{Names, duration_text};
+use daemon::configuration::Name;
 
 /// One option that has another value, and what follows from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +13,7 @@ pub struct Change {
     /// Whose option it is.
     pub subject: Subject,
     /// Name of the option, as in the file.
-    pub option: &'static str,
+    pub option: Name,
     /// Its value so far; `None` for one that was not set, or that is a secret.
     pub before: Option<String>,
     pub after: Option<String>,
@@ -42,7 +34,7 @@ pub enum Subject {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Name of the option.
-    pub option: &'static str,
+    pub option: Name,
     /// Its value so far.
     pub before: Option<String>,
     pub after: Option<String>,
@@ -140,12 +132,12 @@ impl Change {
 
 impl Difference {
     /// An option whose values are told.
-    pub fn of(option: &'static str, before: impl Display, after: impl Display) -> Self {
+    pub fn of(option: Name, before: impl Display, after: impl Display) -> Self {
         Self { option, before: Some(before.to_string()), after: Some(after.to_string()) }
     }
 
     /// An option whose values are not told: a secret, or a whole table.
-    pub fn untold(option: &'static str) -> Self {
+    pub fn untold(option: Name) -> Self {
         Self { option, before: None, after: None }
     }
 }
@@ -285,214 +277,4 @@ impl Display for Change {
             self.consequences.iter().map(Consequence::to_string).collect();
         write!(f, ": {}", consequences.join("; "))
     }
-}
-
-/// What differs between two entries of one member.
-pub fn member_differences(before: &Member, after: &Member) -> Vec<Difference> {
-    let mut differences = Vec::new();
-    if before.name != after.name {
-        differences.push(Difference::of("name", &before.name, &after.name));
-    }
-    if before.addresses != after.addresses {
-        differences.push(Difference::of("address", before.addresses, after.addresses));
-    }
-    if before.identity != after.identity {
-        let text = |member: &Member| match &member.identity {
-            Some(identity) => identity.to_string(),
-            None => String::from("its address"),
-        };
-        differences.push(Difference::of("identity", text(before), text(after)));
-    }
-    if before.credential != after.credential {
-        differences.push(Difference::untold(match after.credential {
-            Credential::PreSharedKey(_) => "pre-shared-key",
-            _ => "certificate",
-        }));
-    }
-    differences.extend(with_names(
-        GROUP_ID_BYTE_ORDER,
-        BYTE_ORDER,
-        before.group_id_byte_order,
-        after.group_id_byte_order,
-    ));
-    differences
-}
-
-/// Name of a member's option: nothing ends when it changes.
-pub const GROUP_ID_BYTE_ORDER: &str = "interoperability.group-id-byte-order";
-
-/// What differs between the forms of two groups' messages.
-pub fn form_differences(before: &Group, after: &Group) -> Vec<Difference> {
-    let (old, new) = (before.interoperability, after.interoperability);
-    let all = [
-        with_names(
-            "interoperability.rsa-signature",
-            RSA_SIGNATURE,
-            old.signature_form,
-            new.signature_form,
-        ),
-        with_names(
-            "interoperability.signed-length",
-            SIGNED_LENGTH,
-            old.signed_length,
-            new.signed_length,
-        ),
-        with_names(
-            "interoperability.sak-reserved-octets",
-            SAK_RESERVED_OCTETS,
-            old.trailer,
-            new.trailer,
-        ),
-        with_names("interoperability.new-kek-spi", NEW_KEK_SPI, old.kek_packet, new.kek_packet),
-        with_names(
-            "interoperability.selector-byte-order",
-            BYTE_ORDER,
-            old.selector_byte_order,
-            new.selector_byte_order,
-        ),
-    ];
-    all.into_iter().flatten().collect()
-}
-
-/// What differs between two ways of pushing, the signing key's kind and `lkh` included.
-pub fn rekey_differences(before: &Rekey, after: &Rekey) -> Vec<Difference> {
-    let mut differences = Vec::new();
-    let mut compare = |option: &'static str, before: String, after: String| {
-        if before != after {
-            differences.push(Difference { option, before: Some(before), after: Some(after) });
-        }
-    };
-    let path = |rekey: &Rekey| rekey.path.interface.clone().unwrap_or_else(|| "none".to_owned());
-    let duration = duration_text;
-    compare("rekey.transport", transport(before), transport(after));
-    compare("rekey.multicast-interface", path(before), path(after));
-    compare("rekey.multicast-ttl", before.path.ttl.to_string(), after.path.ttl.to_string());
-    compare("rekey.encryption", before.encryption.name.into(), after.encryption.name.into());
-    compare("rekey.signing-key", kind(before.signing_key), kind(after.signing_key));
-    compare(
-        "rekey.signing-key-file",
-        before.signing_key_file.display().to_string(),
-        after.signing_key_file.display().to_string(),
-    );
-    compare(
-        "rekey.signature-hash",
-        before.signature_hash.name().into(),
-        after.signature_hash.name().into(),
-    );
-    compare("rekey.lifetime", duration(before.lifetime), duration(after.lifetime));
-    compare(
-        "rekey.retransmission-period",
-        duration(before.delivery.period),
-        duration(after.delivery.period),
-    );
-    compare(
-        "rekey.retransmissions",
-        before.delivery.repetitions.to_string(),
-        after.delivery.repetitions.to_string(),
-    );
-    for (option, before, after) in [
-        ("rekey.acknowledgements", before.acknowledgements, after.acknowledgements),
-        (
-            "rekey.drop-unresponsive-members",
-            before.drop_unresponsive_members,
-            after.drop_unresponsive_members,
-        ),
-        ("rekey.lkh", before.lkh, after.lkh),
-        ("legacy", before.legacy, after.legacy),
-    ] {
-        compare(option, before.to_string(), after.to_string());
-    }
-    differences
-}
-
-fn transport(rekey: &Rekey) -> String {
-    match rekey.transport {
-        Transport::Unicast => String::from("unicast"),
-        Transport::Multicast { source, destination } => {
-            format!("multicast from {source} to {destination}")
-        }
-    }
-}
-
-/// A kind of signing key as in the file.
-pub fn kind(kind: SigningKeyKind) -> String {
-    match kind {
-        SigningKeyKind::Rsa(bits) => format!("rsa-{bits}"),
-        SigningKeyKind::EcdsaP256 => String::from("ecdsa-p256"),
-        SigningKeyKind::EcdsaP384 => String::from("ecdsa-p384"),
-    }
-}
-
-/// How many members two groups take.
-pub fn threshold_difference(before: &Group, after: &Group) -> Option<Difference> {
-    let text = |limit: Option<usize>| limit.map_or_else(|| "none".into(), |at| at.to_string());
-    differing("member-threshold", text(before.member_threshold), text(after.member_threshold))
-}
-
-/// What differs between two groups besides their rekey tables and the traffic selectors of their
-/// TEKs: TEKs with the same traffic selectors are compared.
-pub fn group_differences(before: &Group, after: &Group) -> Vec<Difference> {
-    let mut differences = Vec::new();
-    let delay = |delay: Option<std::time::Duration>| match delay {
-        Some(delay) => duration_text(delay),
-        None => String::from("none"),
-    };
-    let (old, new) = (&before.gap, &after.gap);
-    for (option, old, new) in [
-        ("gap.activation-time-delay", old.activation_time_delay, new.activation_time_delay),
-        ("gap.deactivation-time-delay", old.deactivation_time_delay, new.deactivation_time_delay),
-    ] {
-        if old != new {
-            differences.push(Difference::of(option, delay(old), delay(new)));
-        }
-    }
-    for new in &after.teks {
-        let mut alike = before.teks.iter().filter(|old| old.selectors == new.selectors);
-        if let Some(old) = alike.next() {
-            tek_differences(old, new, &mut differences);
-        }
-    }
-    differences
-}
-
-fn tek_differences(before: &TekTemplate, after: &TekTemplate, differences: &mut Vec<Difference>) {
-    let integrity = |tek: &TekTemplate| tek.integrity.map_or("none", |one| one.name).to_owned();
-    let all = [
-        differing("tek.encryption", before.encryption.name.into(), after.encryption.name.into()),
-        differing("tek.integrity", integrity(before), integrity(after)),
-        differing("tek.lifetime", duration_text(before.lifetime), duration_text(after.lifetime)),
-        with_names("tek.direction", DIRECTION, before.direction, after.direction),
-        with_names("tek.mode", MODE, before.mode, after.mode),
-        with_names(
-            "tek.address-preservation",
-            ADDRESS_PRESERVATION,
-            before.address_preservation,
-            after.address_preservation,
-        ),
-    ];
-    differences.extend(all.into_iter().flatten());
-}
-
-/// A difference between two values of one name each.
-fn with_names<T: PartialEq>(
-    option: &'static str,
-    names: Names<T>,
-    before: T,
-    after: T,
-) -> Option<Difference> {
-    differing(option, name(names, before), name(names, after))
-}
-
-fn differing(option: &'static str, before: String, after: String) -> Option<Difference> {
-    (before != after).then_some(Difference { option, before: Some(before), after: Some(after) })
-}
-
-fn name<T: PartialEq>(names: Names<T>, value: T) -> String {
-    names.iter().find(|(_, known)| *known == value).map_or("?", |(name, _)| name).to_owned()
-}
-
-/// Data SAs that one configuration of a group has and the other has not, as text.
-pub fn missing_selectors(of: &[TekTemplate], other: &[TekTemplate]) -> Vec<String> {
-    let known = |tek: &&TekTemplate| other.iter().any(|one| one.selectors == tek.selectors);
-    of.iter().filter(|tek| !known(tek)).map(|tek| selectors_text(&tek.selectors)).collect()
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use daemon::configuration::Located;
+use daemon::configuration::{Declaration, Located};
 use ike::crypto::Secret;
 
 use super::change::{Change, Consequence, Difference, Subject};
-use super::file::File;
-use super::{Cluster, Config, Server};
+use super::file::{File, Limits};
+use super::{Cluster, Config, Server, names};
 use crate::etcd;
 
 /// Values that hold until the daemon is restarted, whatever the file says.
@@ -30,47 +30,56 @@ pub struct Fixed {
 impl Fixed {
     /// Those of the configuration that the daemon was started with.
     pub fn of(config: &Config) -> Self {
+        // The rest changes with a reload.
+        let Config {
+            control_socket,
+            listen,
+            identity: _,
+            phase1: _,
+            limits: _,
+            receive_buffer,
+            state_directory,
+            keep_state,
+            state_key,
+            etcd,
+            members: _,
+            servers,
+            most_members: _,
+            groups: _,
+            certificates: _,
+        } = config;
         Self {
-            control_socket: config.control_socket.clone(),
-            listen: config.listen.clone(),
-            state_directory: config.state_directory.clone(),
-            keep_state: config.keep_state,
-            receive_buffer: config.receive_buffer,
-            state_key: config.state_key.as_ref().map(Secret::duplicate),
-            servers: config.servers.clone(),
+            control_socket: control_socket.clone(),
+            listen: listen.clone(),
+            state_directory: state_directory.clone(),
+            keep_state: *keep_state,
+            receive_buffer: *receive_buffer,
+            state_key: state_key.as_ref().map(Secret::duplicate),
+            servers: servers.clone(),
             clusters: clusters(config),
-            etcd: config.etcd.clone(),
+            etcd: etcd.clone(),
         }
     }
 
     /// Puts the running values in the place of others in the file, before anything is derived from
     /// them: the names of signing keys, where multicasts come from.
     pub(super) fn hold(&self, file: &mut File) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let mut add = |option, before: String, after: String| {
-            if before != after {
-                changes.push(change(Difference::of(option, before, after)));
-            }
-        };
-        let path = |path: &PathBuf| path.display().to_string();
-        add("control-socket", path(&self.control_socket), path(&file.control_socket));
-        add("state-directory", path(&self.state_directory), path(&file.state_directory));
-        let truth = |value: bool| value.to_string();
-        add("keep-state", truth(self.keep_state), truth(file.keep_state));
-        add(
-            "limits.receive-buffer",
-            self.receive_buffer.to_string(),
-            file.limits.receive_buffer.to_string(),
-        );
-        let addresses =
-            |listen: &mut dyn Iterator<Item = String>| listen.collect::<Vec<_>>().join(", ");
-        add(
-            "listen",
-            addresses(&mut self.listen.iter().map(|listen| listen.ip().to_string())),
-            addresses(&mut file.listen.iter().map(|listen| listen.value.to_string())),
-        );
+        let mut listen = self.listen.iter().map(|listen| listen.ip().to_string());
+        let mut listed = file.listen.iter().map(|listen| listen.value.to_string());
+        let texts =
+            |addresses: &mut dyn Iterator<Item = String>| addresses.collect::<Vec<_>>().join(", ");
+        let (listen, listed) = (texts(&mut listen), texts(&mut listed));
         let port = self.listen.first().map_or(file.port, SocketAddr::port);
-        add("port", port.to_string(), file.port.to_string());
+        let differences = [
+            differing(&File::control_socket(), &self.control_socket, &file.control_socket),
+            differing(&File::state_directory(), &self.state_directory, &file.state_directory),
+            differing(&File::keep_state(), &self.keep_state, &file.keep_state),
+            differing(&Limits::receive_buffer(), &self.receive_buffer, &file.limits.receive_buffer)
+                .map(|one| Difference { option: one.option.inside(File::limits().name()), ..one }),
+            (listen != listed).then(|| Difference::of(File::listen().name(), listen, listed)),
+            differing(&File::port(), &port, &file.port),
+        ];
+        let changes = differences.into_iter().flatten().map(change).collect();
         let place = file.listen.first().map_or(0..0, |listen| listen.place.clone());
         let listen = self.listen.iter().map(SocketAddr::ip);
         file.listen = listen.map(|value| Located { value, place: place.clone() }).collect();
@@ -84,14 +93,22 @@ impl Fixed {
 
     /// The same for the servers of the cluster, and the part of each group in it. A group that
     /// comes with a reload is on its own until a restart.
-    pub(super) fn hold_cluster(&self, config: &mut Config) -> Option<Change> {
-        let before = clusters(config);
-        for group in &mut config.groups {
-            group.cluster = self.clusters.get(&group.name).cloned().flatten();
+    pub(super) fn hold_cluster(&self, config: &mut Config) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if config.servers != self.servers {
+            changes.push(change(Difference::untold(names::cluster_servers())));
         }
-        let is_other = config.servers != self.servers || before != clusters(config);
+        for group in &mut config.groups {
+            let cluster = self.clusters.get(&group.name).cloned().flatten();
+            if group.cluster != cluster {
+                let subject = Subject::Group(group.name.as_str().into());
+                let difference = Difference::untold(names::cluster());
+                changes.push(Change::new(subject, difference, vec![Consequence::Restart]));
+            }
+            group.cluster = cluster;
+        }
         config.servers.clone_from(&self.servers);
-        is_other.then(|| change(Difference::untold("cluster")))
+        changes
     }
 
     /// The same for the key that seals the state, and for etcd.
@@ -99,11 +116,11 @@ impl Fixed {
         let mut others = Vec::new();
         if config.state_key != self.state_key {
             config.state_key = self.state_key.as_ref().map(Secret::duplicate);
-            others.push(change(Difference::untold("state key")));
+            others.push(change(Difference::untold(names::state_key())));
         }
         if config.etcd != self.etcd {
             config.etcd.clone_from(&self.etcd);
-            others.push(change(Difference::untold("etcd")));
+            others.push(change(Difference::untold(names::etcd())));
         }
         others
     }
@@ -111,6 +128,11 @@ impl Fixed {
 
 fn clusters(config: &Config) -> BTreeMap<String, Option<Cluster>> {
     config.groups.iter().map(|group| (group.name.clone(), group.cluster.clone())).collect()
+}
+
+fn differing<V>(option: &impl Declaration<V>, before: &V, after: &V) -> Option<Difference> {
+    let (before, after) = (option.text(before), option.text(after));
+    (before != after).then(|| Difference::of(option.name(), before, after))
 }
 
 fn change(difference: Difference) -> Change {

@@ -3,8 +3,10 @@
 pub mod change;
 pub mod check;
 pub mod cluster;
+pub mod difference;
 pub mod file;
 pub mod fixed;
+pub mod names;
 pub mod rekey;
 pub mod rekey_timing;
 pub mod tek_algorithm;

@@ -16,12 +16,10 @@ use super::event::Event;
 use super::eviction::Left;
 use super::key_generation::KeySource;
 use super::rekey_sa::RekeySa;
-use crate::config::change::{
-    Change, Consequence, Difference, Subject, form_differences, group_differences,
-    missing_selectors, rekey_differences, threshold_difference,
-};
+use crate::config::change::{Change, Consequence, Difference, Subject};
 use crate::config::cluster::Role;
-use crate::config::{self, SigningKeyKind};
+use crate::config::difference::{group_differences, missing_selectors, rekey_differences};
+use crate::config::{self, SigningKeyKind, names};
 
 /// What happens to the KEK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,12 +132,12 @@ impl Group {
         let told = if left.has_kek && !reinitialized { left.members } else { 0 };
         let mut plan =
             Plan { subject: Subject::Group(Arc::clone(&self.name)), changes: Vec::new() };
-        if self.sender_ids.bits() != after.sender_id_bits
-            && self.config.sender_id_bits != after.sender_id_bits
+        let differences = group_differences(&self.config, after);
+        if let Some(difference) = differences.sender_id_bits
+            && self.sender_ids.bits() != after.sender_id_bits
         {
-            let bits = (self.config.sender_id_bits, after.sender_id_bits);
             plan.add(
-                Difference::of("sender-id-bits", bits.0, bits.1),
+                difference,
                 match steps.width {
                     WidthStep::Stays | WidthStep::AtOnce => Consequence::AtOnce,
                     WidthStep::Reinitialize => Consequence::KeysDeleted { told: left.members },
@@ -147,21 +145,18 @@ impl Group {
                 },
             );
         }
-        if let Some(difference) = threshold_difference(&self.config, after) {
-            plan.add(difference, Consequence::AtOnce);
-        }
-        for difference in form_differences(&self.config, after) {
+        for difference in differences.member_threshold.into_iter().chain(differences.forms) {
             plan.add(difference, Consequence::AtOnce);
         }
         self.plan_kek(after, signing_key, steps.kek, told, &mut plan);
         let kek_deleted = Consequence::KekDeleted { told };
-        for difference in group_differences(&self.config, after) {
+        for difference in differences.policy {
             let next = match steps.selectors {
                 SelectorStep::NextTeks => Consequence::NextTeks,
                 _ => Consequence::NextTek,
             };
             let is_for_senders =
-                steps.kek == KekStep::Senders && difference.option == "tek.encryption";
+                steps.kek == KekStep::Senders && difference.option == names::tek_encryption();
             plan.add_all(
                 difference,
                 [next].into_iter().chain(is_for_senders.then(|| kek_deleted.clone())),
@@ -183,33 +178,38 @@ impl Group {
         match step {
             KekStep::Begins => {
                 let forgotten = Consequence::MembersForgotten(self.registry.len());
-                plan.add(Difference::untold("rekey"), forgotten);
+                plan.add(Difference::untold(names::rekey()), forgotten);
             }
             KekStep::Ends => {
-                plan.add(Difference::untold("rekey"), deleted.clone());
+                plan.add(Difference::untold(names::rekey()), deleted.clone());
             }
-            KekStep::SigningKey => plan.add(Difference::untold("signing key"), deleted.clone()),
-            KekStep::Stays | KekStep::Leaves | KekStep::Senders => {}
+            KekStep::Stays | KekStep::SigningKey | KekStep::Leaves | KekStep::Senders => {}
         }
         let (Some(before), Some(to)) = (&self.config.rekey, &after.rekey) else { return };
         let mut needs_leaves = step == KekStep::Leaves;
+        let mut needs_public_key = step == KekStep::SigningKey;
         for difference in rekey_differences(before, to) {
-            let is_of_tree = matches!(difference.option, "rekey.lkh" | "rekey.encryption");
-            let consequence = match difference.option {
-                "rekey.signing-key" if step != KekStep::SigningKey => {
-                    match is_of_kind(signing_key, to.signing_key) {
-                        true => Consequence::AtOnce,
-                        false => Consequence::SigningKeyStays,
-                    }
-                }
-                "rekey.signing-key-file" | "rekey.signing-key" => Consequence::AtOnce,
-                _ if is_of_tree && needs_leaves => {
-                    needs_leaves = false;
-                    deleted.clone()
-                }
-                _ => Consequence::NextKek,
+            let option = difference.option;
+            let is_of_tree = [names::rekey_lkh(), names::rekey_encryption()].contains(&option);
+            let is_of_key = [names::signing_key(), names::signing_key_file()].contains(&option);
+            let stays = option == names::signing_key()
+                && step != KekStep::SigningKey
+                && !is_of_kind(signing_key, to.signing_key);
+            let consequence = if stays {
+                Consequence::SigningKeyStays
+            } else if (is_of_key && needs_public_key) || (is_of_tree && needs_leaves) {
+                (needs_public_key, needs_leaves) = (false, false);
+                deleted.clone()
+            } else if is_of_key {
+                Consequence::AtOnce
+            } else {
+                Consequence::NextKek
             };
             plan.add(difference, consequence);
+        }
+        if needs_public_key {
+            // The same file holds another key.
+            plan.add(Difference::untold(names::signing_key_file()), deleted);
         }
     }
 
@@ -228,7 +228,7 @@ impl Group {
         }
         let text = |lines: &[String]| (!lines.is_empty()).then(|| lines.join("; "));
         let difference =
-            Difference { option: "tek.policy", before: text(&gone), after: text(&new) };
+            Difference { option: names::tek_policy(), before: text(&gone), after: text(&new) };
         let mut consequences = Vec::new();
         if steps.selectors == SelectorStep::NextTeks {
             consequences.push(Consequence::NextTeks);

@@ -9,10 +9,9 @@ use ipnet::IpNet;
 
 use super::reload::Renamed;
 use super::{KeyServer, server_config};
-use crate::config::change::{
-    Change, Consequence, Departure, Difference, GROUP_ID_BYTE_ORDER, Subject, member_differences,
-};
-use crate::config::{self, Config, Member};
+use crate::config::change::{Change, Consequence, Departure, Difference, Subject};
+use crate::config::difference::{limit_differences, member_differences};
+use crate::config::{self, Config, Member, names};
 use crate::group::Group;
 use crate::group::eviction::Left;
 use crate::group::key_generation::Entropy;
@@ -92,7 +91,7 @@ impl<E: Entropy> KeyServer<E> {
     pub fn plan(&self, config: &Config, keys: &SigningKeys) -> Vec<Change> {
         let mut changes = Vec::new();
         let (new, old) = (server_config(config), self.server.config());
-        let all = self.plan_server(&new, &mut changes);
+        let all = self.plan_server(&new, config.most_members, &mut changes);
         let mut ended = Ended::new();
         if !all && (old.limits != new.limits || self.members != config.members) {
             for (peer, identity) in self.server.ended_by(&new) {
@@ -118,25 +117,32 @@ impl<E: Entropy> KeyServer<E> {
     }
 
     /// What changes for all. Returns whether all ISAKMP SAs end.
-    fn plan_server(&self, new: &gdoi::config::ServerConfig, changes: &mut Vec<Change>) -> bool {
+    fn plan_server(
+        &self,
+        new: &gdoi::config::ServerConfig,
+        most_members: Option<usize>,
+        changes: &mut Vec<Change>,
+    ) -> bool {
         let old = self.server.config();
         let mut add = |difference, consequence| {
             changes.push(Change::new(Subject::Server, difference, vec![consequence]));
         };
         let sas = Consequence::IsakmpSasEnd(self.server.peers().count());
         if old.phase1 != new.phase1 {
-            add(Difference::untold("ike"), sas.clone());
+            add(Difference::untold(names::ike()), sas.clone());
         }
         if old.identity != new.identity {
             let text = |identity: &Option<Identity>| match identity {
                 Some(identity) => identity.to_string(),
                 None => String::from("the address asked"),
             };
-            let difference = Difference::of("identity", text(&old.identity), text(&new.identity));
+            let difference =
+                Difference::of(names::server_identity(), text(&old.identity), text(&new.identity));
             add(difference, sas);
         }
-        if old.limits != new.limits {
-            add(Difference::untold("limits"), Consequence::AtOnce);
+        let before = (&old.limits, self.most_members);
+        for difference in limit_differences(before, (&new.limits, most_members)) {
+            add(difference, Consequence::AtOnce);
         }
         old.phase1 != new.phase1 || old.identity != new.identity
     }
@@ -202,15 +208,19 @@ impl<E: Entropy> KeyServer<E> {
                 Consequence::GroupEnds { told, forgotten },
                 Consequence::IsakmpSasEnd(sas.count()),
             ];
-            let difference =
-                Difference { before: Some(group.id().to_string()), ..Difference::untold("id") };
+            let difference = Difference {
+                before: Some(group.id().to_string()),
+                ..Difference::untold(names::group_id())
+            };
             changes.push(Change::new(subject(group.name()), difference, consequences));
         }
         for config in groups {
             let state = self.groups.get(&config.id).filter(|state| is_kept(state, groups));
             let Some(group) = state else {
-                let difference =
-                    Difference { after: Some(config.id.to_string()), ..Difference::untold("id") };
+                let difference = Difference {
+                    after: Some(config.id.to_string()),
+                    ..Difference::untold(names::group_id())
+                };
                 let made = vec![Consequence::GroupMade];
                 changes.push(Change::new(subject(&config.name), difference, made));
                 continue;
@@ -283,19 +293,21 @@ fn plan_members(
         let new = of(&names_after, &after.groups);
         if old != new {
             let (before, after) = (text(&old), text(&new));
-            differences.push(Difference { option: "groups", before, after });
+            differences.push(Difference { option: names::groups(), before, after });
         }
         let mut what_ends = leaves(&before.name, &mut ended);
         let is_peer = is_same_peer(before, after);
         for difference in differences {
             // What ends ends because of the last difference that can be the cause.
-            let mut consequences = match difference.option {
-                "name" | GROUP_ID_BYTE_ORDER => Vec::new(),
-                "groups" if is_peer => std::mem::take(&mut what_ends),
-                "groups" => Vec::new(),
-                _ => std::mem::take(&mut what_ends),
+            let is_of_groups = difference.option == names::groups();
+            let ends_nothing = [names::member_name(), names::member_byte_order()]
+                .contains(&difference.option)
+                || (is_of_groups && !is_peer);
+            let mut consequences = match ends_nothing {
+                true => Vec::new(),
+                false => std::mem::take(&mut what_ends),
             };
-            if difference.option == "groups" {
+            if is_of_groups {
                 let gained: Vec<Arc<str>> = new.difference(&old).cloned().collect();
                 consequences
                     .extend((!gained.is_empty()).then_some(Consequence::MayRegister(gained)));
@@ -307,12 +319,12 @@ fn plan_members(
         }
         if !what_ends.is_empty() {
             // Another entry is meant for its hosts now.
-            changes.push(Change::new(subject, Difference::untold("address"), what_ends));
+            changes.push(Change::new(subject, Difference::untold(names::address()), what_ends));
         }
     }
     for before in &succession.went {
         let address = Some(before.addresses.to_string());
-        let difference = Difference { before: address, ..Difference::untold("address") };
+        let difference = Difference { before: address, ..Difference::untold(names::address()) };
         let mut consequences = leaves(&before.name, &mut ended);
         if consequences.is_empty() {
             consequences.push(Consequence::AtOnce);
@@ -325,7 +337,7 @@ fn plan_members(
     }
     for after in &succession.came {
         let address = Some(after.addresses.to_string());
-        let difference = Difference { after: address, ..Difference::untold("address") };
+        let difference = Difference { after: address, ..Difference::untold(names::address()) };
         let groups = of(&names_after, &after.groups).into_iter().collect();
         let register = Consequence::MayRegister(groups);
         changes.push(Change::new(
@@ -340,7 +352,7 @@ fn plan_members(
         let consequences = evicted.collect();
         changes.push(Change::new(
             Subject::Member(name),
-            Difference::untold("address"),
+            Difference::untold(names::address()),
             consequences,
         ));
     }

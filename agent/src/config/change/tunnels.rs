@@ -1,12 +1,18 @@
 //! Gateways and tunnels of two configurations compared.
 
-use daemon::configuration::{Read as _, duration_text, name_of};
+use daemon::configuration::{Declaration as _, Name, Read as _, duration_text, name_of};
+use ike::config::Credential;
+use ike::quick::ChildPolicy;
 
 use super::{Change, Consequence, Differences, Subject, list, whole};
 use crate::config::Config;
+use crate::config::file::File;
 use crate::config::tunnel::{
-    DEAD_PEER_DETECTION, Gateway, GatewayConfig, MODE, NAT_TRAVERSAL, Pfs, START, Tunnel,
+    DEAD_PEER_DETECTION, Gateway, GatewayConfig, GatewayTable, Pfs, Profile, Traffic, Tunnel, TunnelTable,
 };
+
+/// The three lists of a gateway's phase 1 as one.
+const IKE_POLICY: Name = Name::new("IKE policy");
 
 pub(super) fn gateway_changes(before: &Config, after: &Config) -> Vec<Change> {
     let mut all = Vec::new();
@@ -30,7 +36,7 @@ pub(super) fn gateway_changes(before: &Config, after: &Config) -> Vec<Change> {
                     let figure = config.bandwidth_mbit;
                     figure.map_or_else(|| String::from("none"), |figure| figure.to_string())
                 };
-                differences.add("bandwidth-mbit", figure(&known), figure(config));
+                differences.add(GatewayTable::bandwidth_mbit().name(), figure(&known), figure(config));
                 differences.follow(Consequence::AtOnce);
                 all.extend(differences.changes);
             }
@@ -63,67 +69,96 @@ pub(super) fn tunnel_changes(before: &Config, after: &Config) -> Vec<Change> {
 
 impl Differences {
     fn compare_gateway(&mut self, before: &Gateway, after: &Gateway) {
-        let profile = |gateway: &Gateway| {
-            gateway
-                .profile
-                .map_or_else(|| String::from("none"), |profile| profile.name().to_owned())
+        let Gateway { name: _, profile, phase1 } = before;
+        let text = |profile: &Option<Profile>| {
+            profile.map_or_else(|| String::from("none"), |profile| profile.name().to_owned())
         };
-        self.add("profile", profile(before), profile(after));
-        let policy = |gateway: &Gateway| list(&gateway.phase1.transforms);
-        self.add("IKE policy", policy(before), policy(after));
-        let lifetime = |gateway: &Gateway| duration_text(gateway.phase1.lifetime);
-        self.add("lifetime", lifetime(before), lifetime(after));
+        self.add(GatewayTable::profile().name(), text(profile), text(&after.profile));
+        self.add(IKE_POLICY, list(&phase1.transforms), list(&after.phase1.transforms));
+        let lifetimes = (duration_text(phase1.lifetime), duration_text(after.phase1.lifetime));
+        self.add(GatewayTable::lifetime().name(), lifetimes.0, lifetimes.1);
         self.follow(Consequence::TunnelsOfGateway);
     }
 
     fn compare_tunnel(&mut self, before: &Tunnel, after: &Tunnel) {
-        self.untold("credential", before.credential != after.credential);
-        self.follow(Consequence::ProvenAnew);
-        self.add("gateway", before.gateway.name.clone(), after.gateway.name.clone());
-        if before.gateway.name == after.gateway.name {
-            self.untold("the gateway's IKE policy", before.gateway != after.gateway);
-        }
-        self.add("local-address", before.local.to_string(), after.local.to_string());
-        self.add("peer", before.peer.to_string(), after.peer.to_string());
-        self.untold("identity", before.identity != after.identity);
-        self.add(
-            "peer-identity",
-            before.peer_identity.to_string(),
-            after.peer_identity.to_string(),
+        // All fields are named, so that none is forgotten.
+        let Tunnel {
+            name: _,
+            gateway,
+            local,
+            peer,
+            identity,
+            peer_identity,
+            local_networks,
+            remote_networks,
+            traffic,
+            credential,
+            policy,
+            start,
+            replay_window,
+            dead_peer_detection,
+            priority,
+            nat,
+        } = before;
+        type Table = TunnelTable;
+        self.untold(
+            match after.credential {
+                Credential::PreSharedKey(_) => Table::pre_shared_key().name(),
+                _ => Table::certificate().name(),
+            },
+            *credential != after.credential,
         );
-        self.add("local-networks", list(&before.local_networks), list(&after.local_networks));
-        self.add("remote-networks", list(&before.remote_networks), list(&after.remote_networks));
-        let number = |number: u16| match number {
+        self.follow(Consequence::NextIsakmpSa);
+        self.add(Table::gateway().name(), gateway.name.clone(), after.gateway.name.clone());
+        let same_gateway = gateway.name == after.gateway.name;
+        self.untold(File::gateways().name(), same_gateway && *gateway != after.gateway);
+        self.add(Table::local().name(), local.to_string(), after.local.to_string());
+        self.add(Table::peer().name(), peer.to_string(), after.peer.to_string());
+        self.untold(Table::identity().name(), *identity != after.identity);
+        let identities = (peer_identity.to_string(), after.peer_identity.to_string());
+        self.add(Table::peer_identity().name(), identities.0, identities.1);
+        let networks = (list(local_networks), list(&after.local_networks));
+        self.add(Table::local_networks().name(), networks.0, networks.1);
+        let networks = (list(remote_networks), list(&after.remote_networks));
+        self.add(Table::remote_networks().name(), networks.0, networks.1);
+        self.compare_traffic(*traffic, after.traffic);
+        self.compare_policy(policy, &after.policy);
+        self.value(&Table::start(), None, (start, &after.start));
+        let (old, new) = (dead_peer_detection, &after.dead_peer_detection);
+        let mode = |mode| name_of(mode, DEAD_PEER_DETECTION).trim_matches('"').to_owned();
+        self.add(Table::dead_peer_detection().name(), mode(&old.mode), mode(&new.mode));
+        self.value(&Table::dead_peer_interval(), None, (&old.interval, &new.interval));
+        self.value(&Table::replay_window(), None, (replay_window, &after.replay_window));
+        self.value(&Table::nat(), None, (nat, &after.nat));
+        self.untold(File::policy_priority().name(), *priority != after.priority);
+        self.follow(Consequence::TunnelRestarts);
+    }
+
+    fn compare_traffic(&mut self, before: Traffic, after: Traffic) {
+        let Traffic { protocol, local_port, remote_port } = before;
+        let any = |number: u16| match number {
             0 => String::from("any"),
             number => number.to_string(),
         };
-        let (old, new) = (before.traffic, after.traffic);
-        self.add("protocol", number(old.protocol.into()), number(new.protocol.into()));
-        self.add("local-port", number(old.local_port), number(new.local_port));
-        self.add("remote-port", number(old.remote_port), number(new.remote_port));
-        let (old, new) = (&before.policy, &after.policy);
-        self.add("esp", list(&old.algorithms), list(&new.algorithms));
-        self.add("pfs", Pfs(old.pfs).toml(), Pfs(new.pfs).toml());
-        self.names("mode", (&old.mode, &new.mode), MODE);
-        self.add("lifetime", duration_text(old.lifetime), duration_text(new.lifetime));
-        let kilobytes = |limit: Option<u64>| {
-            limit.map_or_else(|| String::from("none"), |limit| limit.to_string())
-        };
-        self.add("lifetime-kilobytes", kilobytes(old.kilobytes), kilobytes(new.kilobytes));
-        let extended = (old.extended_sequence_numbers, new.extended_sequence_numbers);
-        self.flag("extended-sequence-numbers", extended.0, extended.1);
-        self.names("start", (&before.start, &after.start), START);
-        let (old, new) = (&before.dead_peer_detection, &after.dead_peer_detection);
-        let mode = |mode| name_of(mode, DEAD_PEER_DETECTION);
-        self.add("dead-peer-detection", mode(&old.mode), mode(&new.mode));
-        let interval = (duration_text(old.interval), duration_text(new.interval));
-        self.add("dead-peer-interval", interval.0, interval.1);
-        let window = (before.replay_window.to_string(), after.replay_window.to_string());
-        self.add("replay-window", window.0, window.1);
-        self.names("nat-traversal", (&before.nat, &after.nat), NAT_TRAVERSAL);
-        // Whatever else there may be: nothing restarts without a line that says so.
-        let other = self.changes.is_empty() && before != after;
-        self.untold("options", other);
-        self.follow(Consequence::TunnelRestarts);
+        let protocols = (any(protocol.into()), any(after.protocol.into()));
+        self.add(TunnelTable::protocol().name(), protocols.0, protocols.1);
+        self.add(TunnelTable::local_port().name(), any(local_port), any(after.local_port));
+        self.add(TunnelTable::remote_port().name(), any(remote_port), any(after.remote_port));
+    }
+
+    fn compare_policy(&mut self, before: &ChildPolicy, after: &ChildPolicy) {
+        let ChildPolicy { algorithms, pfs, mode, lifetime, kilobytes, extended_sequence_numbers } =
+            before;
+        type Table = TunnelTable;
+        self.add(Table::esp().name(), list(algorithms), list(&after.algorithms));
+        let group = |pfs| Pfs(pfs).toml().trim_matches('"').to_owned();
+        self.add(Table::pfs().name(), group(*pfs), group(after.pfs));
+        self.value(&Table::mode(), None, (mode, &after.mode));
+        let lifetimes = (duration_text(*lifetime), duration_text(after.lifetime));
+        self.add(Table::lifetime().name(), lifetimes.0, lifetimes.1);
+        let most = |most: Option<u64>| most.map_or_else(|| "none".into(), |most| most.to_string());
+        self.add(Table::kilobytes().name(), most(*kilobytes), most(after.kilobytes));
+        let extended = (extended_sequence_numbers, &after.extended_sequence_numbers);
+        self.value(&Table::extended_sequence_numbers(), None, extended);
     }
 }

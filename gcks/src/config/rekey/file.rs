@@ -15,7 +15,7 @@ use super::{KEK_ENCRYPTIONS, KekEncryption, MulticastPath, SigningKeyKind};
 
 /// The transport as it is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TransportKind {
+pub(in crate::config) enum TransportKind {
     Unicast,
     Multicast,
 }
@@ -26,60 +26,60 @@ options! {
         pub(super) place: Option<Place> = place();
         /// "unicast" to the address and port from which each member pulled, or "multicast" to all
         /// at once.
-        pub(super) transport: TransportKind =
+        pub(in crate::config) transport: TransportKind =
             one_of("transport", TransportKind::Unicast, TRANSPORT).applies(Applies::NextKek);
         /// The multicast group of pushes. Required for multicast, and only for it.
-        pub(super) multicast_address: Option<Located<IpAddr>> = optional("multicast-address")
+        pub(in crate::config) multicast_address: Option<Located<IpAddr>> = optional("multicast-address")
             .example("\"239.192.1.1\"").applies(Applies::NextKek);
         /// Source address of multicast pushes. The default is the only address of that family that
         /// the server listens on.
-        pub(super) multicast_source: Option<Located<IpAddr>> = optional("multicast-source")
+        pub(in crate::config) multicast_source: Option<Located<IpAddr>> = optional("multicast-source")
             .example("\"10.0.9.1\"").applies(Applies::NextKek);
         /// The interface by which multicast pushes leave. The default is the one with the source
         /// address.
-        pub(super) multicast_interface: Option<Located<String>> = optional("multicast-interface")
+        pub(in crate::config) multicast_interface: Option<Located<String>> = optional("multicast-interface")
             .example("\"eth1\"").applies(Applies::NextKek);
         /// TTL or hop limit of multicast pushes, at least 1.
-        pub(super) multicast_ttl: Option<Located<u8>> = optional("multicast-ttl")
+        pub(in crate::config) multicast_ttl: Option<Located<u8>> = optional("multicast-ttl")
             .usual(&MulticastPath::default().ttl).applies(Applies::NextKek);
         /// KEK encryption algorithm. 3des-cbc and des-cbc need `legacy = true`.
-        pub(super) encryption: Located<KekEncryption> =
+        pub(in crate::config) encryption: Located<KekEncryption> =
             located("encryption", KEK_ENCRYPTIONS[2]).applies(Applies::NextKek);
         /// Type of the key that signs pushes. It is generated if its file is missing.
-        pub(super) signing_key: SigningKeyKind =
+        pub(in crate::config) signing_key: SigningKeyKind =
             one_of("signing-key", SigningKeyKind::Rsa(2048), SIGNING_KEY);
         /// File of the signing key: PKCS #8, PEM, mode 600. The default is the group's name with
         /// the suffix .pem in the state directory.
-        pub(super) signing_key_file: Option<Located<PathBuf>> = optional("signing-key-file")
+        pub(in crate::config) signing_key_file: Option<Located<PathBuf>> = optional("signing-key-file")
             .example("\"/var/lib/gcks/branches.pem\"");
         /// Hash of signatures. sha1 needs `legacy = true`. ECDSA only allows the hash of its curve.
         /// The default is sha2-256 or the hash of the curve.
-        pub(super) signature_hash: Option<Located<HashAlgorithm>> =
+        pub(in crate::config) signature_hash: Option<Located<HashAlgorithm>> =
             optional_one_of("signature-hash", SIGNATURE_HASH)
                 .example("\"sha2-256\"").applies(Applies::NextKek);
         /// Lifetime of a KEK.
-        pub(super) lifetime: Duration = value("lifetime", Duration::from_secs(86_400))
+        pub(in crate::config) lifetime: Duration = value("lifetime", Duration::from_secs(86_400))
             .within(Duration::from_secs(60)..=Duration::from_secs(30 * 86_400))
             .applies(Applies::NextKek);
         /// Interval between the transmissions of a push.
-        pub(super) period: Duration =
+        pub(in crate::config) period: Duration =
             value("retransmission-period", DeliveryPolicy::default().period)
                 .within(Duration::from_secs(2)..=Duration::from_secs(60)).applies(Applies::NextKek);
         /// Number of retransmissions of a push.
-        pub(super) repetitions: u32 =
+        pub(in crate::config) repetitions: u32 =
             value("retransmissions", DeliveryPolicy::default().repetitions)
                 .within(0..=60).applies(Applies::NextKek);
         /// Whether members acknowledge pushes (RFC 8263).
-        pub(super) acknowledgements: bool =
+        pub(in crate::config) acknowledgements: bool =
             value("acknowledgements", true).applies(Applies::NextKek);
         /// Drop a member that has acknowledged before and then fails to acknowledge three pushes in
         /// a row: it gets no more pushes, its keys expire, and it may pull again.
-        pub(super) drop_unresponsive_members: bool =
+        pub(in crate::config) drop_unresponsive_members: bool =
             value("drop-unresponsive-members", false).applies(Applies::NextKek);
         /// Use a logical key hierarchy (LKH), so that a member can be evicted (`gdoictl remove`, or
         /// removal from this file) without interrupting the others. Without it, an eviction deletes
         /// all keys and everybody else registers again.
-        pub(super) lkh: bool = value("lkh", false).applies(Applies::NextKek);
+        pub(in crate::config) lkh: bool = value("lkh", false).applies(Applies::NextKek);
     }
 }
 

@@ -4,40 +4,54 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ::cluster::message::{Difference, Setting};
-use daemon::configuration::duration_text;
+use daemon::configuration::{Name, duration_text};
 
-use crate::config::Group;
+use crate::config::difference::integrity_text;
+use crate::config::{Group, Rekey, TekTemplate, names};
 use crate::group::division::has_counter_mode;
 use crate::text::selectors_text;
 
 /// What all servers of a group have to have alike.
 pub(super) fn of(group: &Group) -> Vec<Setting> {
+    // What is not listed is each server's own, or the root's alone.
+    let Group {
+        name,
+        id: _,
+        teks,
+        gap,
+        sender_id_bits,
+        rekey,
+        interoperability: _,
+        member_threshold,
+        cluster: _,
+    } = group;
     let mut all = Vec::new();
     let mut add = |name: String, value: String| all.push(Setting { name, value });
     let duration = |one: Option<Duration>| one.map_or_else(|| "none".into(), duration_text);
-    add("name".into(), group.name.clone());
-    let threshold = group.member_threshold.map_or_else(|| "none".into(), |most| most.to_string());
-    add("member-threshold".into(), threshold);
-    let gap = &group.gap;
-    add("gap.activation-time-delay".into(), duration(gap.activation_time_delay));
-    add("gap.deactivation-time-delay".into(), duration(gap.deactivation_time_delay));
-    for (number, tek) in (1..).zip(&group.teks) {
-        let name = |option: &str| format!("tek {number} {option}");
-        add(name("policy"), selectors_text(&tek.selectors));
-        add(name("encryption"), tek.encryption.name.into());
-        add(name("integrity"), tek.integrity.map_or("none", |one| one.name).into());
-        add(name("lifetime"), duration_text(tek.lifetime));
+    add(names::group_name().to_string(), name.clone());
+    let threshold = member_threshold.map_or_else(|| "none".into(), |most| most.to_string());
+    add(names::member_threshold().to_string(), threshold);
+    add(names::gap_activation().to_string(), duration(gap.activation_time_delay));
+    add(names::gap_deactivation().to_string(), duration(gap.deactivation_time_delay));
+    for (number, tek) in (1..).zip(teks) {
+        let TekTemplate { selectors, encryption, lifetime, .. } = tek;
+        let name = |option: Name| format!("tek {number} {}", option.key());
+        add(name(names::tek_policy()), selectors_text(selectors));
+        add(name(names::tek_encryption()), encryption.name.into());
+        add(name(names::tek_integrity()), integrity_text(tek).into());
+        add(name(names::tek_lifetime()), duration_text(*lifetime));
     }
     if has_counter_mode(group) {
-        add("sender-id-bits".into(), group.sender_id_bits.to_string());
+        add(names::sender_id_bits().to_string(), sender_id_bits.to_string());
     }
-    if let Some(rekey) = &group.rekey {
-        add("rekey.encryption".into(), rekey.encryption.name.into());
-        add("rekey.signature-hash".into(), rekey.signature_hash.name().into());
-        add("rekey.lifetime".into(), duration_text(rekey.lifetime));
-        add("rekey.retransmission-period".into(), duration_text(rekey.delivery.period));
-        add("rekey.retransmissions".into(), rekey.delivery.repetitions.to_string());
-        add("rekey.acknowledgements".into(), rekey.acknowledgements.to_string());
+    if let Some(rekey) = rekey {
+        let Rekey { encryption, signature_hash, lifetime, delivery, acknowledgements, .. } = rekey;
+        add(names::rekey_encryption().to_string(), encryption.name.into());
+        add(names::rekey_signature_hash().to_string(), signature_hash.name().into());
+        add(names::rekey_lifetime().to_string(), duration_text(*lifetime));
+        add(names::rekey_period().to_string(), duration_text(delivery.period));
+        add(names::rekey_repetitions().to_string(), delivery.repetitions.to_string());
+        add(names::rekey_acknowledgements().to_string(), acknowledgements.to_string());
     }
     all
 }
