@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ike::certificate::{CertificateCredential, CertificateError, Trust};
 use ike::config::Credential;
 use nix::libc;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
 use super::report::Report;
@@ -216,7 +216,7 @@ fn file(
     longest: u64,
     what: &str,
     tool: &str,
-    read: impl Fn(&[u8]) -> Result<Vec<Vec<u8>>, String>,
+    read: impl Fn(&[u8]) -> Result<Vec<Vec<u8>>, pem::Error>,
 ) -> Option<Vec<Vec<u8>>> {
     let error = |message: &dyn Display, remedy: &str| {
         let message = format!("certificate.{key}: {}: {message}", path.value.display());
@@ -260,10 +260,8 @@ fn file(
 fn sections<T: PemObject>(
     octets: &[u8],
     take: impl Fn(&T) -> Vec<u8>,
-) -> Result<Vec<Vec<u8>>, String> {
-    T::pem_slice_iter(octets)
-        .map(|one| one.map(|one| take(&one)).map_err(|error| error.to_string()))
-        .collect()
+) -> Result<Vec<Vec<u8>>, pem::Error> {
+    T::pem_slice_iter(octets).map(|one| one.map(|one| take(&one))).collect()
 }
 
 fn octets_of(path: &Path, longest: u64) -> io::Result<Vec<u8>> {

@@ -13,6 +13,7 @@ use daemon::clock;
 use ike::BootTime;
 use ike::crypto::{HashAlgorithm, Secret, prf};
 use serde_json::{Value, json};
+use thiserror::Error;
 use tokio::sync::mpsc as asynchronous;
 
 use super::Settings;
@@ -71,9 +72,29 @@ pub enum Event {
     /// This server is.
     Elected(Term),
     /// This server is active no more.
-    Lost { reason: String },
+    Lost { reason: Lost },
     /// What is wrong now, which is new; or that nothing is any more.
-    Problem(Option<String>),
+    Problem(Option<ElectionError>),
+}
+
+/// Why there is no election, or why the lease could not be renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum ElectionError {
+    #[error("{place}: {error}")]
+    Etcd { place: String, error: EtcdError },
+    #[error(
+        "{place}: the state there is sealed with another state key; give all key servers of it the same state-key-file"
+    )]
+    OtherStateKey { place: String },
+}
+
+/// Why a server is active no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[allow(missing_docs, reason = "the message says it")]
+pub enum Lost {
+    #[error("its lease ended before it could be renewed")]
+    LeaseEnded,
 }
 
 enum Command {
@@ -124,7 +145,7 @@ impl Election {
         let _ = self.commands.send(Command::Stand);
     }
 
-    /// Gives the office back, so that another server is elected at once.
+    /// Revokes the lease, so that another server is elected at once.
     pub fn resign(&self) {
         let _ = self.commands.send(Command::Resign);
     }
@@ -158,7 +179,7 @@ struct Candidate {
     commands: mpsc::Receiver<Command>,
     events: asynchronous::UnboundedSender<Event>,
     /// What is wrong, as it was told.
-    problem: Option<String>,
+    problem: Option<ElectionError>,
     /// The other server, as it was told.
     active: Option<String>,
     /// The revision before which etcd has forgotten what was.
@@ -221,7 +242,7 @@ impl Candidate {
         }
     }
 
-    fn campaign(&mut self) -> Result<Outcome, String> {
+    fn campaign(&mut self) -> Result<Outcome, ElectionError> {
         let (active, key) = (self.settings.key("active"), self.settings.key("state-key"));
         let look = json!({ "success": [get(&key), get(&active)] });
         let seen = self.call("/v3/kv/txn", &look)?;
@@ -232,10 +253,7 @@ impl Candidate {
         };
         let known = found(&seen, 0);
         if known.as_ref().is_some_and(|(known, _)| *known != self.fingerprint) {
-            return Err(format!(
-                "{}: the state there is sealed with another state key; give all key servers of it the same state-key-file",
-                self.settings.place()
-            ));
+            return Err(ElectionError::OtherStateKey { place: self.settings.place() });
         }
         if let Some((active, _)) = found(&seen, 1) {
             return Ok(Outcome::Other { active, seen: revision(&seen) });
@@ -243,8 +261,8 @@ impl Candidate {
         let asked = clock::now();
         let seconds = self.settings.lease.as_secs().to_string();
         let lease = number(&self.call("/v3/lease/grant", &json!({ "TTL": seconds }))?, "ID");
-        let mut office = put(&active, &self.settings.name);
-        if let Some(fields) = office.get_mut("request_put").and_then(Value::as_object_mut) {
+        let mut claim = put(&active, &self.settings.name);
+        if let Some(fields) = claim.get_mut("request_put").and_then(Value::as_object_mut) {
             fields.insert("lease".to_owned(), lease.to_string().into());
         }
         let stand = json!({
@@ -252,7 +270,7 @@ impl Candidate {
                 equal(&active, "create_revision", 0),
                 equal(&key, "mod_revision", known.as_ref().map_or(0, |(_, revision)| *revision)),
             ],
-            "success": [office, put(&key, &self.fingerprint)],
+            "success": [claim, put(&key, &self.fingerprint)],
         });
         let answer = self.call("/v3/kv/txn", &stand)?;
         if answer.get("succeeded").and_then(Value::as_bool) == Some(true) {
@@ -263,7 +281,7 @@ impl Candidate {
         Ok(Outcome::Other { active: "another server".to_owned(), seen: revision(&seen) })
     }
 
-    /// Keeps the office. `None` when the daemon ends.
+    /// Renews the lease. `None` when the daemon ends.
     fn hold(&mut self, elected: i64, lease: i64, asked: BootTime) -> Option<()> {
         let validity = Validity::default();
         // Clocks do not run alike to the last percent.
@@ -292,12 +310,11 @@ impl Candidate {
                 }
                 Ok(_) | Err(EtcdError::NoLease) => {
                     validity.end();
-                    let reason = "its lease ended before it could be renewed".to_owned();
-                    self.tell(Event::Lost { reason });
+                    self.tell(Event::Lost { reason: Lost::LeaseEnded });
                     return Some(());
                 }
                 Err(error) => {
-                    self.tell_problem(Some(self.described(&error)));
+                    self.tell_problem(Some(self.problem_of(error)));
                     pause = PAUSE.min(usual);
                 }
             }
@@ -322,15 +339,15 @@ impl Candidate {
         self.client.call("/v3/lease/revoke", &json!({ "ID": lease.to_string() }))
     }
 
-    fn call(&self, path: &str, request: &Value) -> Result<Value, String> {
-        self.client.call(path, request).map_err(|error| self.described(&error))
+    fn call(&self, path: &str, request: &Value) -> Result<Value, ElectionError> {
+        self.client.call(path, request).map_err(|error| self.problem_of(error))
     }
 
-    fn described(&self, error: &EtcdError) -> String {
-        format!("{}: {error}", self.settings.place())
+    fn problem_of(&self, error: EtcdError) -> ElectionError {
+        ElectionError::Etcd { place: self.settings.place(), error }
     }
 
-    fn tell_problem(&mut self, problem: Option<String>) {
+    fn tell_problem(&mut self, problem: Option<ElectionError>) {
         if self.problem != problem {
             self.problem.clone_from(&problem);
             self.tell(Event::Problem(problem));

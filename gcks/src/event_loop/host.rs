@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{Config, Fixed};
 use crate::etcd::Settings;
-use crate::etcd::election::{self, Election};
+use crate::etcd::election::{self, Election, ElectionError};
 use crate::loader::{Loaded, Loader};
 use crate::writer::Writer;
 
@@ -76,7 +76,8 @@ impl Redundant {
     }
 
     /// What is wrong with the election now.
-    pub(super) fn set_problem(&mut self, problem: Option<String>) {
+    pub(super) fn set_problem(&mut self, problem: Option<ElectionError>) {
+        let problem = problem.map(|problem| problem.to_string());
         if let Some(problem) = &problem {
             tracing::warn!(event = "etcd-problem", problem, "etcd does not serve this key server");
         } else if self.problem.is_some() {
