@@ -234,11 +234,11 @@ async fn main() -> anyhow::Result<()> {
                         Ok(report) if report.done.is_empty() && report.suppressed.is_empty() => {}
                         Ok(report) => {
                             let took = begin.elapsed();
-                            println!("{local}: {event:?}: repaired by {} operations in {took:?}", report.done.len());
+                            println!("{local}: {event}: repaired by {} operations in {} ms", report.done.len(), took.as_millis());
                             for op in report.done { println!("{local}:    {op}"); }
                             for id in report.suppressed { println!("{local}:    suppressed: {id}"); }
                         }
-                        Err(error) => println!("{local}: {event:?}: {error}"),
+                        Err(error) => println!("{local}: {event}: {error}"),
                     }
                 }
                 continue;
@@ -272,12 +272,13 @@ async fn main() -> anyhow::Result<()> {
                     .for_each(|(rule, c)| println!("{local}: {rule}: {} packets", c.packets));
             }
             ["exit"] => break,
-            other => bail!("{other:?} is no command"),
+            other => bail!("\"{}\" is no command", other.join(" ")),
         }
         if !matches!(words.first(), Some(&("quiet" | "watch" | "show"))) {
             match reconciler.apply(member.desired()?).await {
                 Ok(report) => {
-                    println!("{local}: {} operations in {:?}", report.done.len(), begin.elapsed())
+                    let took = begin.elapsed().as_millis();
+                    println!("{local}: {} operations in {took} ms", report.done.len());
                 }
                 Err(error) => println!("{local}: {error}"),
             }

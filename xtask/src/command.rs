@@ -32,8 +32,9 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 /// # Errors
 /// When it cannot be started.
 pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
-    let status =
-        command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
     Ok(status.success())
 }
 
@@ -43,7 +44,11 @@ pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
 /// When it cannot be started or ends with another status.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     if !succeeds(command)? {
-        bail!("{:?} {:?} failed", command.get_program(), command.get_args().collect::<Vec<_>>());
+        let line: Vec<String> = std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(|word| word.display().to_string())
+            .collect();
+        bail!("`{}` failed", line.join(" "));
     }
     Ok(())
 }

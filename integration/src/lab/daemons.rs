@@ -114,8 +114,9 @@ impl Daemon {
             }
         }
         bail!(
-            "the daemon on {} is not ready after {READY_WITHIN:?}:\n{}{}",
+            "the daemon on {} is not ready after {} s:\n{}{}",
             self.name,
+            READY_WITHIN.as_secs(),
             self.log_tail(12),
             self.waits_for()
         )

@@ -210,7 +210,7 @@ repetitions = 3
         mss_clamp = plan
             .mss_clamp
             .parse::<u16>()
-            .map_or(format!("{:?}", plan.mss_clamp), |octets| octets.to_string()),
+            .map_or(format!("\"{}\"", plan.mss_clamp), |octets| octets.to_string()),
     );
     if plan.sealed_members {
         let lines = format!(

@@ -89,6 +89,15 @@ pub fn receiving_spis(lab: &Lab, member: Node) -> Result<BTreeSet<u32>> {
         .collect())
 }
 
+/// SPIs as they are shown.
+pub fn spis_text<'s>(spis: impl IntoIterator<Item = &'s u32>) -> String {
+    let spis: Vec<String> = spis.into_iter().map(|spi| format!("{spi:#010x}")).collect();
+    match spis.is_empty() {
+        true => String::from("no SPI"),
+        false => spis.join(", "),
+    }
+}
+
 /// Has the first server push new keys and waits until the members named send with one and the same
 /// new SPI.
 ///
@@ -122,9 +131,11 @@ pub fn wait_new_spi(lab: &Lab, members: &[Node], before: u32, limit: Duration) -
                 .iter()
                 .map(|member| format!("{}: {}", member.0, lab.log_tail(*member, 6)))
                 .collect();
+            let sending: Vec<u32> = spis.iter().copied().flatten().collect();
             bail!(
-                "no common new SPI after {} s ({spis:x?}, before {before:#x})\n{}",
+                "no common new SPI after {} s (before {before:#010x}, now {})\n{}",
                 limit.as_secs(),
+                spis_text(&sending),
                 logs.join("\n")
             );
         }

@@ -82,7 +82,8 @@ pub fn read(document: &str) -> Result<Vec<Row>> {
     let expected: Vec<&str> =
         std::iter::once("state").chain(COLUMNS.iter().map(|column| column.1)).collect();
     if heading != expected {
-        bail!("the table's columns are {heading:?}, not {expected:?}");
+        let (heading, expected) = (heading.join(" | "), expected.join(" | "));
+        bail!("the table's columns are {heading}, not {expected}");
     }
     let mut rows: Vec<Row> = Vec::new();
     for line in lines.skip(1).take_while(|line| line.starts_with('|')) {
@@ -112,7 +113,7 @@ fn row(line: &str, above: &[Row]) -> Result<Row> {
             text if text.starts_with("as before") => before().map(|cell| cell.0),
             text => promise(text),
         };
-        promises.push(promise.with_context(|| format!("the cell says {text:?}"))?);
+        promises.push(promise.with_context(|| format!("the cell says \"{text}\""))?);
     }
     let cells: Vec<(Promise, String)> =
         promises.into_iter().zip(texts.iter().map(|text| text.replace('*', ""))).collect();

@@ -57,7 +57,8 @@ fn wait_role(lab: &Lab, position: usize, wanted: &str) -> Result<Duration> {
     while role(lab, position).ok().as_deref() != Some(wanted) {
         if started.elapsed() > TAKES_OVER_WITHIN {
             let log = lab.log_tail(server(position), 12);
-            bail!("{} is not {wanted} after {TAKES_OVER_WITHIN:?}:\n{log}", server(position).0);
+            let limit = TAKES_OVER_WITHIN.as_secs();
+            bail!("{} is not {wanted} after {limit} s:\n{log}", server(position).0);
         }
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -8,7 +8,9 @@ use crate::lab::topology::{G1, G2, G3, HA, HA_ADDRESS, HC_ADDRESS, SERVERS};
 use crate::observe::esp;
 use crate::observe::leak::from_member;
 use crate::observe::packet::reassemble;
-use crate::observe::pushes::{GROUP, member_group, receiving_spis, sending_spi, wait_new_spi};
+use crate::observe::pushes::{
+    GROUP, member_group, receiving_spis, sending_spi, spis_text, wait_new_spi,
+};
 use crate::observe::states::State;
 use crate::report::narrative::{Finding, Narrative};
 use crate::report::statements::{answered, flow, nothing_clear, ping};
@@ -104,9 +106,10 @@ fn remove(lab: &mut Lab, narrative: &mut Narrative, key_hierarchy: bool) -> Resu
             }
             let held = receiving_spis(lab, G3)?;
             let evidence = format!(
-                "{} packets, {} keys that g3 has had, {opened} opened; it receives on {held:x?}",
+                "{} packets, {} keys that g3 has had, {opened} opened; it receives on {}",
                 whole.len(),
-                keys.len()
+                keys.len(),
+                spis_text(&held)
             );
             Ok(Finding::new(
                 whole.len() >= 5 && !keys.is_empty() && opened == 0 && !held.contains(&after),

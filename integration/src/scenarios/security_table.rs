@@ -7,7 +7,7 @@ use super::{Context, bring_up, close, no_errors, registered};
 use crate::lab::plan::{Plan, PolicyLine, Rekey, Tek};
 use crate::lab::topology::{G1, G2, HB, R, SERVERS};
 use crate::lab::{Lab, Moment};
-use crate::observe::pushes::{GROUP, receiving_spis, sending_spi};
+use crate::observe::pushes::{GROUP, receiving_spis, sending_spi, spis_text};
 use crate::report::narrative::{Finding, Narrative};
 use crate::report::statements::blocked;
 use crate::report::table::{self, COLUMNS, DOCUMENT, Promise, Row};
@@ -169,7 +169,8 @@ fn rolling(lab: &Lab, narrative: &mut Narrative, table: &[Row]) -> Result<()> {
 fn two_generations(lab: &Lab, narrative: &mut Narrative, text: &str, old: u32, sends_old: bool) {
     narrative.state("generations", text, || {
         let (held, sends) = (receiving_spis(lab, G1)?, sending_spi(lab, G1)?);
-        let evidence = format!("g1 receives with {held:x?} and sends with {sends:#x}");
+        let evidence =
+            format!("g1 receives with {} and sends with {sends:#010x}", spis_text(&held));
         Ok(Finding::new(held.len() == 2 && (sends == old) == sends_old, evidence))
     });
 }

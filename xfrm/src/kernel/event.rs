@@ -1,5 +1,7 @@
 //! What the kernel tells about changes that others make.
 
+use std::fmt::{self, Display, Formatter};
+
 use crate::model::{Reqid, SaId};
 use crate::parts::Parts;
 
@@ -22,7 +24,7 @@ pub enum KernelEvent {
         /// The kind of the changed entries.
         what: What,
     },
-    /// Events were lost: repair and read all facts anew.
+    /// Events were lost: repair and read all facts again.
     Overrun,
     /// A state of ours came to the end of its lifetime.
     SaExpired {
@@ -42,6 +44,32 @@ pub enum KernelEvent {
     AddressChanged,
     /// A default route, or a placeholder route of ours, was added or removed.
     RouteChanged,
+}
+
+impl Display for What {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::States => "states",
+            Self::Policies => "policies",
+            Self::Tables => "tables",
+        })
+    }
+}
+
+impl Display for KernelEvent {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flushed(what) => write!(f, "{what} deleted"),
+            Self::Changed { what } => write!(f, "{what} changed"),
+            Self::Overrun => f.write_str("events lost"),
+            Self::SaExpired { id, hard: true } => write!(f, "state {id} expired"),
+            Self::SaExpired { id, hard: false } => write!(f, "state {id} expires soon"),
+            Self::Acquire { reqid } => write!(f, "no state for reqid {:#x}", reqid.0),
+            Self::LinkChanged => f.write_str("interface changed"),
+            Self::AddressChanged => f.write_str("address changed"),
+            Self::RouteChanged => f.write_str("route changed"),
+        }
+    }
 }
 
 impl KernelEvent {

@@ -112,7 +112,7 @@ impl Etcd {
                     break;
                 }
                 if started.elapsed() > ANSWERS_WITHIN {
-                    bail!("etcd at {endpoint} has no leader after {ANSWERS_WITHIN:?}");
+                    bail!("etcd at {endpoint} has no leader after {} s", ANSWERS_WITHIN.as_secs());
                 }
                 std::thread::sleep(Duration::from_millis(300));
             }
