@@ -179,7 +179,7 @@ impl Checkpoint {
         // The same failure again and again is one piece of news.
         if self.not_written.as_ref() != Some(&text) {
             error!(
-                event = "state-not-written",
+                event = "state-write-failed",
                 %error,
                 file = %self.state.path().display(),
                 "state cannot be written; a crash would lose the keys in the kernel"
@@ -212,7 +212,7 @@ impl Checkpoint {
                 let text = error.to_string();
                 if self.last_error.as_ref() != Some(&text) {
                     error!(
-                        event = "sealed-state-not-written",
+                        event = "sealed-state-write-failed",
                         error = %text,
                         "sealed state cannot be written; a reboot would lose newer keys"
                     );
@@ -230,7 +230,10 @@ impl Checkpoint {
             Err(SealedFileError::Clock { .. }) => {
                 (self.refused, self.awaits_clock) = (true, true);
                 if !waited {
-                    warn!(event = "sealed-state-awaits-clock", "{AWAITS_CLOCK}");
+                    warn!(
+                        event = "sealed-state-awaits-clock",
+                        "clock shows a time before the keys of the groups were stored; they wait until it is set"
+                    );
                 }
                 return None;
             }
@@ -265,7 +268,7 @@ pub fn keep_exempt(path: &Path, boot: Boot, exempt: &BTreeSet<String>) {
     let saved = saved.unwrap_or_else(|| Saved::new(boot, Vec::new()));
     if let Err(error) = file.write(&saved.with_exempt(boot, exempt.clone())) {
         warn!(
-            event = "state-not-written",
+            event = "state-write-failed",
             %error,
             file = %path.display(),
             "state cannot be written; disable_policy of the LANs is reset when the agent is removed"

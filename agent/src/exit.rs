@@ -37,14 +37,14 @@ pub async fn leave<K: Kernel>(
         member.stop(now);
         while let Some(transmit) = member.poll_transmit() {
             if let Err(error) = sockets.send(&transmit) {
-                warn!(event = "goodbye-not-sent", %error, "delete of the ISAKMP SA not sent");
+                warn!(event = "delete-not-sent", %error, "delete of the ISAKMP SA not sent");
             }
         }
         tunnels.stop(now);
         while let Some(transmit) = tunnels.poll_transmit() {
             let sent = ike.into_iter().find(|sockets| sockets.port() == transmit.source.port());
             if let Some(Err(error)) = sent.map(|sockets| sockets.send(&transmit)) {
-                warn!(event = "goodbye-not-sent", %error, "delete of a tunnel's SAs not sent");
+                warn!(event = "delete-not-sent", %error, "delete of a tunnel's SAs not sent");
             }
         }
         leave_kernel(member, tunnels, dataplane, ending, now).await

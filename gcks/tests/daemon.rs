@@ -350,7 +350,7 @@ fn the_service_manager_is_told() {
     let sound = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{sound}\nnonsense = 1\n")).unwrap();
     signal("-HUP");
-    wait_for("STATUS=configuration not reloaded, the running one stays: ");
+    wait_for("STATUS=configuration not reloaded, the previous one stays in use: ");
     std::fs::write(&config, sound).unwrap();
     signal("-HUP");
     wait_for("STATUS=2 groups, 3 members");
@@ -614,7 +614,8 @@ fn sighup_reads_the_configuration_again() {
     assert_eq!(hang_up(&text.replace("\"two\"", "\"three\"")), ["one", "three"]);
     let (log, _) = daemon.stop();
     assert!(
-        log.contains("nothing has changed") && log.contains("configuration not reloaded"),
+        log.contains("event=\"configuration-reloaded\" changed=false")
+            && log.contains("configuration not reloaded"),
         "{log}"
     );
     for (group, consequence) in [("two", "group-ends"), ("three", "group-made")] {

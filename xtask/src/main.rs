@@ -7,6 +7,7 @@ mod accelerator;
 mod bench;
 mod command;
 mod dependencies;
+mod events;
 mod kernel;
 mod lab;
 mod machine;

@@ -1,12 +1,12 @@
 //! `cargo xtask man`: the example files and manual pages of the configuration files, made from the
-//! declarations of the options in `agent/src/config` and `gcks/src/config`.
+//! declarations of the options in `agent/src/config` and `gcks/src/config`, and the table of events.
 
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::command;
+use crate::{command, events};
 
 #[derive(Args)]
 pub(crate) struct Man {
@@ -31,6 +31,16 @@ pub(crate) fn run(man: &Man) -> Result<bool> {
             cargo.args(["--", "--check"]);
         }
         sound &= cargo.status().context("cannot start cargo")?.success();
+    }
+    let (path, table) = (command::workspace().join(events::DOCUMENT), events::document()?);
+    if !man.check {
+        std::fs::write(&path, table).with_context(|| path.display().to_string())?;
+    } else if std::fs::read_to_string(&path).ok() != Some(table) {
+        eprintln!(
+            "{} is out of date: run `cargo xtask man` and commit the result",
+            events::DOCUMENT
+        );
+        sound = false;
     }
     Ok(sound)
 }

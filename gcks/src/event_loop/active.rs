@@ -142,7 +142,9 @@ impl Active<'_> {
             HostEvent::Reload => self.host.loader.ask(Asked::Signal),
             HostEvent::Loaded(loaded) => self.handle_loaded(*loaded),
             HostEvent::Call(call) => self.answer(call),
-            HostEvent::Election(election::Event::Lost { reason }) => self.supersede(&reason),
+            HostEvent::Election(election::Event::Lost { reason }) => {
+                self.supersede(&reason.to_string())
+            }
             HostEvent::Election(election::Event::Problem(problem)) => {
                 if let Some(redundant) = &mut self.host.redundant {
                     redundant.set_problem(problem);
@@ -254,7 +256,8 @@ impl Active<'_> {
             false => self.key_server.reload(config, &keys, clock::now()),
         });
         if !dry_run {
-            event_log::log_reload(&changes, &warnings);
+            let groups = self.key_server.groups().len();
+            event_log::log_reload(&changes, &warnings, groups);
             notify::status(&self.key_server.summary());
         }
         let (Asked::Call { call, .. } | Asked::Check { call: Some(call) }) = asked else { return };
@@ -273,7 +276,9 @@ impl Active<'_> {
             event_log::log_defects(&defects);
             // `systemctl reload` itself only sends a signal: this is where its failure is seen.
             let first = defects.first().copied().unwrap_or_default();
-            notify::status(&format!("configuration not reloaded, the running one stays: {first}"));
+            notify::status(&format!(
+                "configuration not reloaded, the previous one stays in use: {first}"
+            ));
         }
         if let Asked::Call { call, .. } = asked {
             call.answer(control::defects(&defects));
@@ -321,7 +326,7 @@ impl Active<'_> {
             self.supersede(&error.to_string());
             return;
         }
-        if let Some(pass) = self.host.limiter.admit("state-not-written", now) {
+        if let Some(pass) = self.host.limiter.admit("state-write-failed", now) {
             let suppressed = pass.suppressed;
             tracing::error!(event = "state-write-failed", %error, suppressed, "state not written; nothing is sent until it can be");
         }

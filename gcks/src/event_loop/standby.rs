@@ -264,7 +264,7 @@ pub(super) fn tell_ready(host: &mut Host, turn: &Turn) {
     let groups = turn.key_server.groups().len();
     let members = turn.key_server.members().len();
     let listen = addresses(&turn.network.local());
-    tracing::info!(event = "ready", groups, members, listen, "key server is ready");
+    tracing::info!(event = "started", groups, members, listen, "key server is ready");
     if let Some(redundant) = &mut host.redundant {
         let name = redundant.settings.name.clone();
         tracing::info!(event = "active", "key server is active");
