@@ -6,8 +6,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use daemon::configuration::{Kind, Outline, write_documents};
-use gcks::config::file::{documents, outline};
+use daemon::configuration::{Kind, Outline, example, write_documents};
+use gcks::config::file::{DOCUMENT, documents, outline};
 use gcks::config::{self, Config};
 
 const EXAMPLE: &str = include_str!("../gcks.example.toml");
@@ -86,6 +86,28 @@ fn the_example_loads_without_a_warning() {
     assert_eq!(config.members.len(), 2);
     assert_eq!(config.groups.len(), 1);
     assert_eq!(config.groups[0].teks.len(), 1);
+    assert!(config.servers.is_empty() && config.groups[0].cluster.is_none());
+}
+
+/// What the package installs has nothing in force; its example is the smallest configuration.
+#[test]
+fn the_installed_file_shows_the_smallest_configuration() {
+    let installed = include_str!("../../packaging/conf/gcks.toml");
+    assert!(installed.lines().all(|line| line.starts_with('#')));
+    let example = installed.splitn(3, "\n#\n").nth(2).unwrap();
+    let example = example.replace("\n# ", "\n").replace("# [[member]]", "[[member]]");
+    let key = ("pre-shared-key-credential = \"psk_g1\"", "pre-shared-key-file = \"@/g1.psk\"");
+    let (config, warnings) = Keys::new().parse(&example.replace(key.0, key.1)).unwrap();
+    assert_eq!((warnings.as_str(), config.members.len(), config.groups.len()), ("", 1, 1));
+}
+
+/// Tables that the example shows only are sound, too.
+#[test]
+fn the_example_loads_with_all_of_its_tables() {
+    let text = example(&DOCUMENT, &outline().in_force()).replace("/etc/gcks/", "@/");
+    let (config, warnings) = Keys::new().parse(&text).unwrap();
+    assert_eq!((warnings.as_str(), config.servers.len()), ("", 1));
+    assert!(config.groups[0].cluster.is_some());
 }
 
 #[test]

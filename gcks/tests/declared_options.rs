@@ -82,7 +82,7 @@ const ROWS: &[(&str, &[Edit], Edit, &str)] = &[
         "state-directory",
     ),
     ("keep-state", &[], ("", "keep-state = false\n"), "keep-state"),
-    ("state-key-file", &[], ("", "state-key-file = \"DIRECTORY/state.key\"\n"), "state-key-file"),
+    ("state-key-file", &[], ("", "state-key-file = \"DIRECTORY/state.key\"\n"), "state-key"),
     ("member-files", &[], ("", "member-files = [\"DIRECTORY/more.toml\"]\n"), "address"),
     ("etcd.endpoints", ETCD, ("9.11", "9.12"), "etcd"),
     ("etcd.prefix", ETCD, ("[etcd]\n", "[etcd]\nprefix = \"/other\"\n"), "etcd"),
@@ -117,7 +117,7 @@ const ROWS: &[(&str, &[Edit], Edit, &str)] = &[
     ("member.name", &[], ("\"g1\"", "\"paris\""), "name"),
     ("member.address", &[], ("10.0.0.1", "10.0.0.77"), "address"),
     ("member.identity", &[], ("\"g1\"\n", "\"g1\"\nidentity = { fqdn = \"g1\" }\n"), "identity"),
-    ("member.pre-shared-key-file", &[], ("/k1\"", "/k9\""), "pre-shared-key-file"),
+    ("member.pre-shared-key-file", &[], ("/k1\"", "/k9\""), "pre-shared-key"),
     ("member.groups", &[], ("groups = [\"one\"]", "groups = [\"one\", \"two\"]"), "groups"),
     (
         "member.interoperability.group-id-byte-order",

@@ -91,10 +91,11 @@ options! {
         /// placeholder address: append new groups at the end.
         pub groups: Vec<Group> = tables("group");
         /// One table for each IKE policy that tunnels share.
-        pub gateways: Vec<GatewayTable> = tables("gateway").showing(&[("name", "\"cloud\"")]);
+        pub gateways: Vec<GatewayTable> =
+            tables("gateway").only_shown().showing(&[("name", "\"cloud\"")]);
         /// One table for each site-to-site tunnel (IKEv1 and ESP between two gateways). A machine
         /// may have groups, tunnels or both.
-        pub tunnels: Vec<TunnelTable> = tables("tunnel").showing(&[
+        pub tunnels: Vec<TunnelTable> = tables("tunnel").only_shown().showing(&[
             ("name", "\"cloud-1\""),
             ("gateway", "\"cloud\""),
             ("local-address", "\"198.51.100.1\""),
@@ -207,11 +208,11 @@ options! {
             .also("[[group.server]]\naddress = \"10.0.10.1\"");
         /// Traffic that always passes in clear, even between protected prefixes: routing protocols,
         /// for example. Rules apply in both directions and to all groups.
-        pub exclude: Vec<Selector> = tables("exclude")
+        pub exclude: Vec<Selector> = tables("exclude").only_shown()
             .showing(&[("destination", "\"224.0.0.5\""), ("protocol", "89")]);
         /// Traffic that may pass in clear while there is no valid key; with a key it is protected
         /// or blocked like all other traffic. Rules apply in both directions.
-        pub fail_open: Vec<Selector> = tables("fail-open").showing(&[
+        pub fail_open: Vec<Selector> = tables("fail-open").only_shown().showing(&[
             ("destination", "\"172.16.255.1\""),
             ("protocol", "17"),
             ("destination-port", "123"),

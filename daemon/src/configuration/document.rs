@@ -80,7 +80,7 @@ pub fn example(document: &Document, outline: &Outline) -> String {
         format!(
             "This file is made by `cargo xtask man` and shows every option. An option behind a `#` \
              without a space is not set; it shows the default, or an example where the text says that \
-             there is none. `{} --config FILE --check` reports everything that is wrong, with its \
+             there is none. A table behind a `#` is an example of what only some need. `{} --config FILE --check` reports everything that is wrong, with its \
              line and the remedy, and starts nothing.",
             document.program
         ),
@@ -89,7 +89,7 @@ pub fn example(document: &Document, outline: &Outline) -> String {
     let about = document.about.iter().map(|paragraph| (*paragraph).to_owned());
     let general: Vec<String> = general.into_iter().chain(about).collect();
     comment(&mut text, &general);
-    example_table(&mut text, "", outline);
+    example_table(&mut text, "", outline, true);
     text
 }
 
@@ -123,7 +123,8 @@ fn is_set(line: &str) -> bool {
     !line.is_empty() && !line.starts_with('#')
 }
 
-fn example_table(text: &mut String, path: &str, outline: &Outline) {
+/// Nothing is set below a table that is a comment itself.
+fn example_table(text: &mut String, path: &str, outline: &Outline, in_force: bool) {
     // A line before a table's header; TOML has the values of a table before the tables in it.
     for (option, value) in outline.options.iter().filter_map(value_of) {
         text.push('\n');
@@ -132,16 +133,17 @@ fn example_table(text: &mut String, path: &str, outline: &Outline) {
         comment(text, &paragraphs);
         let shown = value.example.as_ref().or(value.default.as_ref());
         let shown = shown.map_or("", String::as_str);
-        let mark = if value.set_in_example { "" } else { "#" };
+        let mark = if value.set_in_example && in_force { "" } else { "#" };
         text.push_str(&format!("{mark}{} = {shown}\n", option.key));
     }
     for option in &outline.options {
         let Some((inner, header, path)) = table_of(option, path) else { continue };
         text.push('\n');
         comment(text, &inner.text);
-        let mark = if is_shown(option) { "" } else { "#" };
+        let in_force = in_force && is_set_table(option) && !option.only_shown;
+        let mark = if in_force { "" } else { "#" };
         text.push_str(&format!("{mark}{header}\n"));
-        example_table(text, &path, inner);
+        example_table(text, &path, inner, in_force);
         if !option.also.is_empty() {
             text.push_str(&format!("\n{}\n", option.also));
         }
@@ -149,7 +151,7 @@ fn example_table(text: &mut String, path: &str, outline: &Outline) {
 }
 
 /// Whether the example has such a table: not if it is one of several and nothing in it is set.
-fn is_shown(option: &Description) -> bool {
+fn is_set_table(option: &Description) -> bool {
     match &option.kind {
         Kind::Tables(outline) => {
             let sets =

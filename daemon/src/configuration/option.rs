@@ -42,6 +42,9 @@ pub struct Description {
     pub kind: Kind,
     /// What the example file shows after a table.
     pub also: &'static str,
+    /// Whether the example file shows the table as a comment only: few want it, and it does
+    /// something.
+    pub only_shown: bool,
 }
 
 /// What may be written for an option.
@@ -86,6 +89,17 @@ pub struct Outline {
 }
 
 impl Outline {
+    /// The same with all tables in force that the example file shows only.
+    pub fn in_force(mut self) -> Self {
+        for option in &mut self.options {
+            option.only_shown = false;
+            if let Kind::Table(inner) | Kind::Tables(inner) = &mut option.kind {
+                *inner = std::mem::take(inner).in_force();
+            }
+        }
+        self
+    }
+
     /// Every option that may be written, with the tables that it is in, and when a change of it
     /// takes effect.
     pub fn paths(&self) -> Vec<(String, Applies)> {

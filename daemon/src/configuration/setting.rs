@@ -50,6 +50,8 @@ pub struct Setting<T: 'static, V> {
     showing: &'static [(&'static str, &'static str)],
     /// Whether the example file shows no others.
     is_excerpt: bool,
+    /// Whether the example file shows the table as a comment.
+    only_shown: bool,
     /// Whether a list may have no element.
     may_be_empty: bool,
     /// Message and remedy when a table is missing.
@@ -90,6 +92,7 @@ impl<T: 'static, V> Setting<T, V> {
             also: "",
             showing: &[],
             is_excerpt: false,
+            only_shown: false,
             may_be_empty: false,
             missing: None,
         }
@@ -192,6 +195,12 @@ impl<T: 'static, V> Setting<T, V> {
         self.showing(values)
     }
 
+    /// Shows the table in the example file as a comment: it would do what few want.
+    pub fn only_shown(mut self) -> Self {
+        self.only_shown = true;
+        self
+    }
+
     /// What is reported when the table is missing.
     pub fn or_report(mut self, message: &'static str, remedy: &'static str) -> Self {
         self.missing = Some((message, remedy));
@@ -204,7 +213,7 @@ impl<T: 'static, V> Setting<T, V> {
 
     fn describe_value(&self, text: Vec<String>) -> Vec<Description> {
         let kind = Kind::Value(self.value.clone());
-        vec![Description { key: self.key, text, kind, also: "" }]
+        vec![Description { key: self.key, text, kind, also: "", only_shown: false }]
     }
 
     /// One value of the file; `None` when it is wrong, which is then noted.
@@ -307,7 +316,10 @@ impl<T: 'static, V> Declaration<V> for Setting<T, V> {
     }
 
     fn name(&self) -> Name {
-        Name::new(self.key)
+        // A secret is the same one, whether a file or a credential has it.
+        let is_source = !self.second.is_empty();
+        let bare = self.key.strip_suffix("-file").filter(|_| is_source);
+        Name::new(bare.unwrap_or(self.key))
     }
 }
 
@@ -416,7 +428,13 @@ pub fn key_source(
         value.example = Some(format!("\"{}\"", this.second.trim_end_matches("-credential")));
         let text = "Or a credential of the systemd unit; not beside the file.".to_owned();
         let kind = Kind::Value(value);
-        descriptions.push(Description { key: this.second, text: vec![text], kind, also: "" });
+        descriptions.push(Description {
+            key: this.second,
+            text: vec![text],
+            kind,
+            also: "",
+            only_shown: false,
+        });
         descriptions
     };
     setting

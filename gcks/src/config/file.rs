@@ -115,7 +115,7 @@ options! {
              pre-shared-key-file = \"/etc/gcks/g2.psk\"\ngroups = [\"branches\"]"
         );
         /// One table for each other key server of a cluster.
-        pub(super) servers: Vec<cluster::FileServer> = tables("cluster-server");
+        pub(super) servers: Vec<cluster::FileServer> = tables("cluster-server").only_shown();
         /// Certificates that this server shows to members, in the place of pre-shared keys.
         pub(super) certificates: Vec<CertificateTable> = tables("certificate");
         /// One table for each group.
@@ -278,7 +278,7 @@ options! {
         pub(super) rekey: Option<rekey::File> = optional_table("rekey");
         /// The group's part in a cluster of key servers. Without this table the server is on its
         /// own.
-        pub(super) cluster: Option<cluster::File> = optional_table("cluster");
+        pub(super) cluster: Option<cluster::File> = optional_table("cluster").only_shown();
         /// Workarounds for members that interpret the standard differently.
         pub(super) interoperability: Interoperability = table("interoperability");
     }

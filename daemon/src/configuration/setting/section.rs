@@ -80,13 +80,18 @@ fn outline<S: Section, V>(this: &Setting<S, V>, mut text: Vec<String>) -> Outlin
 }
 
 fn describe_table<S: Section, V>(this: &Setting<S, V>, text: Vec<String>) -> Vec<Description> {
-    let (kind, text) = (Kind::Table(outline(this, text)), Vec::new());
-    vec![Description { key: this.key, text, kind, also: this.also }]
+    let kind = Kind::Table(outline(this, text));
+    vec![described(this, kind)]
 }
 
 fn describe_tables<S: Section, V>(this: &Setting<S, V>, text: Vec<String>) -> Vec<Description> {
-    let (kind, text) = (Kind::Tables(outline(this, text)), Vec::new());
-    vec![Description { key: this.key, text, kind, also: this.also }]
+    let kind = Kind::Tables(outline(this, text));
+    vec![described(this, kind)]
+}
+
+fn described<S, V>(this: &Setting<S, V>, kind: Kind) -> Description {
+    let Setting { key, also, only_shown, .. } = this;
+    Description { key, text: Vec::new(), kind, also, only_shown: *only_shown }
 }
 
 fn finished<S: Section>(mut table: Table<'_>) -> S {

@@ -1,6 +1,6 @@
 //! The example file and the manual page: complete, current, and nothing but defaults.
 
-use daemon::configuration::write_documents;
+use daemon::configuration::{example, write_documents};
 use ike::config::Identity;
 
 use super::*;
@@ -9,8 +9,20 @@ use crate::config::tunnel::{Profile, Traffic};
 const EXAMPLE: &str = include_str!("../../../../gdoi-agent.example.toml");
 
 #[test]
-fn the_example_loads_and_shows_the_defaults() {
+fn the_example_loads_and_has_nothing_that_few_want() {
     let loaded = load_text(EXAMPLE).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let config = &loaded.value;
+    assert_eq!((config.groups.len(), config.tunnels.len()), (1, 0));
+    let group = &config.groups[0];
+    assert!(group.exclude.is_empty() && group.fail_open.is_empty());
+    assert_eq!(group.failure_policy, FailurePolicy::Close);
+}
+
+#[test]
+fn the_example_shows_the_defaults() {
+    let in_force = example(&file::DOCUMENT, &file::outline().in_force());
+    let loaded = load_text(&in_force).unwrap();
     assert_eq!(loaded.warnings, []);
     let group = &loaded.value.groups[0];
     assert_eq!((group.name.as_str(), group.id), ("branches", GroupId(1111)));
@@ -28,13 +40,13 @@ fn the_example_loads_and_shows_the_defaults() {
             let a_key = ["pre-shared", "state-key", "certificate", "private-key-credential"];
             let a_key = a_key.iter().any(|beginning| key.starts_with(beginning));
             let set = rest.contains(" = ") && !a_key;
-            !rest.starts_with(' ') && (set || *rest == "[[certificate]]")
+            !rest.starts_with(' ') && (set || rest.starts_with('['))
         });
         text.push_str(default.unwrap_or(line));
         text.push('\n');
     }
     let spelled_out = load_text(&text).unwrap().value;
-    let mut expected = load_text(EXAMPLE).unwrap().value;
+    let mut expected = load_text(&in_force).unwrap().value;
     expected.groups[0].identity = Some(Identity::Address("10.0.1.1".parse().unwrap()));
     expected.groups[0].multicast_interface = Some("wan".to_owned());
     expected.gateways[0].gateway.profile = Some(Profile::Aws);
@@ -55,7 +67,20 @@ fn the_example_of_the_manual_page_loads() {
     let (example, _) = example.split_once("\n.fi\n").unwrap();
     let loaded = load_text(&example.replace("\\-", "-")).unwrap();
     assert_eq!(loaded.warnings, []);
-    assert_eq!((loaded.value.groups.len(), loaded.value.tunnels.len()), (1, 1));
+    assert_eq!((loaded.value.groups.len(), loaded.value.tunnels.len()), (1, 0));
+}
+
+/// What the package installs has nothing in force; its example is the smallest configuration.
+#[test]
+fn the_installed_file_shows_the_smallest_configuration() {
+    let installed = include_str!("../../../../../packaging/conf/gdoi-agent.toml");
+    assert!(installed.lines().all(|line| line.starts_with('#')));
+    let example = installed.splitn(3, "\n#\n").nth(2).unwrap();
+    let example = example.replace("\n# ", "\n").replace("# [[group]]", "[[group]]");
+    let (lan, wan) = (("eth1", "lan"), ("eth0", "wan"));
+    let loaded = load_text(&example.replace(lan.0, lan.1).replace(wan.0, wan.1)).unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!((loaded.value.groups.len(), loaded.value.groups[0].servers.len()), (1, 1));
 }
 
 #[test]
