@@ -23,6 +23,7 @@ const FILES: &[(&str, &str)] = &[
     ("README.md", "README.md"),
     ("SECURITY.md", "SECURITY.md"),
     ("docs/routers.md", "docs/routers.md"),
+    ("docs/events.md", "docs/events.md"),
     ("control/PROTOCOL.md", "control/PROTOCOL.md"),
     ("agent/gdoi-agent.example.toml", "agent/gdoi-agent.example.toml"),
     ("gcks/gcks.example.toml", "gcks/gcks.example.toml"),

@@ -34,7 +34,7 @@ fn the_example_shows_the_defaults() {
     assert_eq!(group.exclude.len(), 1);
     // Turning the commented defaults on changes nothing.
     let mut text = String::new();
-    for line in EXAMPLE.lines() {
+    for line in in_force.lines() {
         let default = line.strip_prefix('#').filter(|rest| {
             let key = rest.split(" = ").next().unwrap_or_default();
             let a_key = ["pre-shared", "state-key", "certificate", "private-key-credential"];
