@@ -551,5 +551,8 @@ fn another_signing_key_without_members_tells_nobody() {
     let mut service = KeyServer::new(parse(&text), &before, [1; 32], OsEntropy);
     let changes = service.reload(parse(&text), &signing_keys(&parse(&text)), at(1000));
     let told: Vec<String> = changes.iter().map(ToString::to_string).collect();
-    assert_eq!(told[0], "group one: signing key: the KEK is deleted: nobody has to be told");
+    assert_eq!(
+        told[0],
+        "group one: rekey.signing-key-file: the KEK is deleted: nobody has to be told"
+    );
 }
