@@ -8,11 +8,15 @@ use super::{Change, Consequence, Differences, Subject, list, whole};
 use crate::config::Config;
 use crate::config::file::File;
 use crate::config::tunnel::{
-    DEAD_PEER_DETECTION, Gateway, GatewayConfig, GatewayTable, Pfs, Profile, Traffic, Tunnel, TunnelTable,
+    DEAD_PEER_DETECTION, Gateway, GatewayConfig, GatewayTable, Pfs, Profile, Traffic, Tunnel,
+    TunnelTable,
 };
 
 /// The three lists of a gateway's phase 1 as one.
 const IKE_POLICY: Name = Name::new("IKE policy");
+
+/// The same and the profile, in a change of a tunnel.
+const IKE_POLICY_OF_GATEWAY: Name = Name::new("the gateway's IKE policy");
 
 pub(super) fn gateway_changes(before: &Config, after: &Config) -> Vec<Change> {
     let mut all = Vec::new();
@@ -36,7 +40,11 @@ pub(super) fn gateway_changes(before: &Config, after: &Config) -> Vec<Change> {
                     let figure = config.bandwidth_mbit;
                     figure.map_or_else(|| String::from("none"), |figure| figure.to_string())
                 };
-                differences.add(GatewayTable::bandwidth_mbit().name(), figure(&known), figure(config));
+                differences.add(
+                    GatewayTable::bandwidth_mbit().name(),
+                    figure(&known),
+                    figure(config),
+                );
                 differences.follow(Consequence::AtOnce);
                 all.extend(differences.changes);
             }
@@ -111,7 +119,7 @@ impl Differences {
         self.follow(Consequence::NextIsakmpSa);
         self.add(Table::gateway().name(), gateway.name.clone(), after.gateway.name.clone());
         let same_gateway = gateway.name == after.gateway.name;
-        self.untold(File::gateways().name(), same_gateway && *gateway != after.gateway);
+        self.untold(IKE_POLICY_OF_GATEWAY, same_gateway && *gateway != after.gateway);
         self.add(Table::local().name(), local.to_string(), after.local.to_string());
         self.add(Table::peer().name(), peer.to_string(), after.peer.to_string());
         self.untold(Table::identity().name(), *identity != after.identity);

@@ -81,10 +81,7 @@ fn what_changes_is_told_with_its_values() {
     };
     assert_eq!(
         told(&format!("{GATEWAY}{TUNNEL}lifetime = \"2h\"\npfs = \"off\"\n")),
-        [
-            "tunnel one: pfs 14 \"off\" tunnel-restarts",
-            "tunnel one: lifetime 1h 2h tunnel-restarts"
-        ]
+        ["tunnel one: pfs 14 off tunnel-restarts", "tunnel one: lifetime 1h 2h tunnel-restarts"]
     );
     assert_eq!(
         told(&format!("{GATEWAY}lifetime = \"4h\"\n{TUNNEL}")),
