@@ -217,6 +217,12 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
         "\"cloud\"\nbandwidth-mbit = 10\n[[gateway]]",
         "bandwidth-mbit",
     ),
+    (
+        "tunnel.nat-traversal",
+        "\"/tunnel\"\n",
+        "\"/tunnel\"\nnat-traversal = \"off\"\n",
+        "nat-traversal",
+    ),
     ("tunnel.name", "cloud-1", "cloud-9", "name"),
     ("tunnel.gateway", "gateway = \"cloud\"", "gateway = \"other\"", "gateway"),
     (
