@@ -104,7 +104,8 @@ fn line(arguments: &[String], program: &'static str, level: &'static str) -> Res
         if let Some(literal) = argument.strip_prefix('"') {
             text = unbroken(literal.trim_end_matches('"'));
         } else if let Some(named) = argument.strip_prefix("event = ") {
-            event = Some(named.trim_matches('"').to_owned());
+            let literal = named.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+            event = literal.map(str::to_owned);
         } else {
             let name = argument.split(" = ").next().unwrap_or_default();
             fields.push(name.trim_start_matches(['%', '?']).to_owned());
