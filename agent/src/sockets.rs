@@ -126,7 +126,7 @@ impl Sockets {
     }
 
     /// Says which addresses are within a VRF, before [`Sockets::set`]. A socket belongs to its VRF
-    /// for good: one whose VRF is another now is opened anew.
+    /// for good: one whose VRF is another now is opened again.
     pub fn set_vrfs(&mut self, vrfs: BTreeMap<IpAddr, String>) {
         self.bound.retain(|address, _| self.vrfs.get(address) == vrfs.get(address));
         self.vrfs = vrfs;

@@ -202,7 +202,7 @@ impl Link {
         self.reply(question.0, octets, now)
     }
 
-    /// Ends every ISAKMP SA, tells the peer, and begins phase 1 anew.
+    /// Ends every ISAKMP SA, tells the peer, and begins phase 1 again.
     pub fn reconnect(&mut self, now: BootTime) {
         self.peer.disconnect();
         self.connect_at = now;

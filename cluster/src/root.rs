@@ -70,7 +70,6 @@ impl SubServer {
 #[derive(Debug)]
 pub struct RootGroup<P> {
     epoch: u64,
-    /// The latest version.
     made: u64,
     /// The latest version that is distributed.
     committed: u64,
@@ -108,7 +107,7 @@ impl<P: Ord + Clone> RootGroup<P> {
         group
     }
 
-    /// The latest generation.
+    /// The generation that was made last, committed or not.
     pub fn generation(&self) -> Generation {
         Generation { epoch: self.epoch, version: self.made }
     }

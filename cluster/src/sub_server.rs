@@ -57,7 +57,7 @@ pub enum Arrival {
 #[derive(Debug)]
 pub struct SubServerGroup {
     root: RootActivity,
-    /// What is distributed.
+    /// The generation that members get.
     held: Generation,
     prepared: Option<Generation>,
     /// When cluster-init is due next.
@@ -91,7 +91,7 @@ impl SubServerGroup {
         self.root
     }
 
-    /// What is distributed.
+    /// The generation that members get.
     pub fn held(&self) -> Generation {
         self.held
     }

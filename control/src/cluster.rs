@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A key server's part in a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerCluster {
-    /// The other servers.
+    /// The other servers that `[[cluster-server]]` tables name.
     pub servers: Vec<ClusterServer>,
     /// Groups of the cluster, in the order of their numbers.
     pub groups: Vec<ClusterGroup>,
@@ -19,7 +19,7 @@ pub struct ServerCluster {
 pub struct ClusterServer {
     /// Name in the configuration.
     pub name: String,
-    /// Where it is.
+    /// Its address and UDP port.
     pub address: SocketAddr,
     /// Whether there is an ISAKMP SA with it.
     pub connected: bool,
@@ -34,7 +34,7 @@ pub struct ClusterGroup {
     pub name: String,
     /// Group identifier that members ask for.
     pub id: u32,
-    /// `root-server` or `sub-server`.
+    /// This server's role in the group: `root-server` or `sub-server`.
     pub role: String,
     /// Counts root servers that took over from another one.
     pub epoch: u64,
@@ -55,11 +55,11 @@ pub struct ClusterGroup {
 pub struct ClusterPeer {
     /// Name in the configuration.
     pub name: String,
-    /// `root-server` or `sub-server`.
+    /// This server's role in the group: `root-server` or `sub-server`.
     pub role: String,
     /// `active`, `inactive`, or `unknown` shortly after a start.
     pub status: String,
-    /// Since when.
+    /// Seconds since the state began; absent before it ever did.
     pub since_seconds: Option<u64>,
     /// The latest version that a sub-server has written down.
     pub prepared_version: Option<u64>,
@@ -76,6 +76,6 @@ pub struct ClusterDifference {
     pub option: String,
     /// The root's value, which is served.
     pub root: String,
-    /// The sub-server's.
+    /// The value in the sub-server's own file.
     pub sub_server: String,
 }

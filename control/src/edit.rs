@@ -26,9 +26,9 @@ pub struct EditArgument {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EditedTable {
-    /// `[[gateway]]`
+    /// A `[[gateway]]` table.
     Gateway,
-    /// `[[tunnel]]`
+    /// A `[[tunnel]]` table.
     Tunnel,
 }
 
@@ -36,7 +36,7 @@ pub enum EditedTable {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Edit {
-    /// A new table.
+    /// Adds a table of this name.
     Create {
         /// Its options beside the name.
         options: Vec<OptionValue>,
@@ -48,7 +48,7 @@ pub enum Edit {
         /// Options that are removed, so that their defaults hold.
         unset: Vec<String>,
     },
-    /// Remove the table.
+    /// Removes the table of this name.
     Delete,
 }
 

@@ -39,7 +39,7 @@ pub struct ServerSnapshot {
 pub struct Redundancy {
     /// What this server is.
     pub role: ServerRole,
-    /// Its name.
+    /// Its name in the daemon's configuration.
     pub name: String,
     /// Name of the active server, where it is known.
     pub active: Option<String>,

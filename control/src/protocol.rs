@@ -50,7 +50,7 @@ pub enum Request {
     ClearServer(ClearArgument),
     /// Let a key server count from 0 again. `gcks`.
     ClearServerStatistics,
-    /// End the ISAKMP SAs with the other servers of the cluster, and begin anew. `gcks`.
+    /// End the ISAKMP SAs with the other servers of the cluster, and begin again. `gcks`.
     ClearServerCluster,
     /// Pull the keys of a group, or of all, again. `gdoi-agent`.
     ClearMember(ClearMemberArgument),
@@ -114,7 +114,7 @@ pub enum Daemon {
 pub enum Response {
     /// Answers [`Request::ShowMember`] with everything there is.
     Member(Box<MemberSnapshot>),
-    /// Answers [`Request::ShowTunnel`].
+    /// Answers [`Request::ShowTunnel`] with everything there is.
     Tunnels(Box<TunnelsSnapshot>),
     /// Answers [`Request::ShowServer`] with everything there is.
     Server(Box<ServerSnapshot>),
@@ -122,7 +122,7 @@ pub enum Response {
     IsakmpSas(Vec<ServerIsakmpSa>),
     /// To a request that changes something: it was carried out.
     Done(Completed),
-    /// To [`Request::Reload`].
+    /// Answers [`Request::Reload`]: what changed, or would.
     Configuration(Box<ConfigurationChanges>),
     /// To [`Request::Edit`]: nothing has been done.
     Edited(Box<EditedConfiguration>),

@@ -49,7 +49,7 @@ pub struct TunnelInterface {
     pub role: String,
     /// Administratively up and with a carrier.
     pub up: bool,
-    /// MTU in octets.
+    /// Largest packet inside the tunnel, in octets.
     pub mtu: u32,
     /// Its addresses with their prefix lengths.
     pub addresses: Vec<String>,

@@ -90,7 +90,6 @@ struct Sample {
     key: Duration,
     /// Until the last acknowledgement is handled.
     acknowledgement: Duration,
-    /// Processor time.
     root: Duration,
     /// Of the sub-server that took most.
     sub_server: Duration,

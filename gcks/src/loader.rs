@@ -25,7 +25,6 @@ pub enum Asked {
     },
     /// A standby server, which makes no keys, for later.
     Check {
-        /// Whom to answer.
         call: Option<Call>,
     },
 }

@@ -1,4 +1,4 @@
-//! The `gcks` daemon.
+//! `gcks`, the GDOI key server: command line, logging and the runtime.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

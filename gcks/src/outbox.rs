@@ -26,12 +26,12 @@ pub struct Outgoing {
     pub is_push: bool,
 }
 
-/// Datagrams that wait.
+/// Datagrams that wait until the state that they describe is written.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// For the batch on its way.
     held: Vec<Outgoing>,
-    /// For their turn.
+    /// Released, in the order in which they leave.
     ready: VecDeque<Outgoing>,
 }
 

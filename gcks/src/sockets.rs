@@ -103,7 +103,7 @@ impl Network {
         };
         let sent = match self.sockets.iter().find(own) {
             Some(socket) if transmit.destination.ip().is_multicast() => {
-                // By name every time: an interface that is made anew has another number.
+                // By name every time: an interface that is made again has another number.
                 let interface = path.interface.as_deref().map(interface_number).transpose()?;
                 socket.send_multicast(transmit, interface, path.ttl)
             }

@@ -113,7 +113,6 @@ impl Writer {
         }
     }
 
-    /// Closes the store.
     pub fn finish(self) {
         let Self { jobs, thread, .. } = self;
         drop(jobs);

@@ -630,7 +630,7 @@ fn play(row: &Row, parts: &[Part], places: &[u8]) -> Vec<Outcome> {
         let told = told(&accepted, &member.known);
         let (teks, kek) = keys(&mut cluster, member.at);
         let now = exchanged(&mut cluster, member.at);
-        // Another group counts anew.
+        // Another group counts again.
         let counted = if now.2 == counted.2 { *counted } else { Default::default() };
         Outcome {
             told,

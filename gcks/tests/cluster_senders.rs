@@ -90,7 +90,7 @@ fn a_sub_server_that_runs_short_gets_more_and_nobody_waits() {
     assert_eq!(reinitialized(&cluster), 0);
 }
 
-/// As on a server of its own: new keys for everybody, and identifiers count anew (RFC 6407 §3.5).
+/// As on a server of its own: new keys for everybody, and identifiers count again (RFC 6407 §3.5).
 #[test]
 fn when_all_identifiers_are_given_the_group_begins_anew() {
     let mut cluster = started(1);

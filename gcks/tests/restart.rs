@@ -402,7 +402,7 @@ fn a_clock_far_ahead_ends_no_group() {
 }
 
 /// Who has dropped a counter-mode TEK at its end must not get it once more: its counter would begin
-/// anew. Nobody knows how old those are that a clock behind leaves.
+/// again. Nobody knows how old those are that a clock behind leaves.
 #[test]
 fn counter_mode_teks_of_unknown_age_are_replaced_at_once() {
     for (elapsed, settings) in [(2 * 86_400, ""), (30, ""), (30, "lkh = true")] {

@@ -110,7 +110,7 @@ impl From<&ServerConfig> for EndpointConfig {
             peers: config.peers.clone(),
             phase1: vec![config.phase1.clone()],
             // Pushes go to the address that a member registered from, and ESP with preserved
-            // addresses does not pass address translation: a member that moved registers anew.
+            // addresses does not pass address translation: a member that moved registers again.
             mobility: PeerMobility::Fixed,
             nat: NatTraversal::Off,
             vendor_ids: Vec::new(),

@@ -229,7 +229,7 @@ pub enum ServerEvent {
         /// What broke the pull off.
         reason: PullAbort,
     },
-    /// A peer began anew and said that it has lost an ISAKMP SA (INITIAL-CONTACT): ended here, too.
+    /// A peer restarted and said that it has lost an ISAKMP SA (INITIAL-CONTACT): ended here, too.
     PeerRestarted {
         /// Address and port of the peer.
         peer: SocketAddr,

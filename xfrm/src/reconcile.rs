@@ -181,7 +181,7 @@ impl<K: Kernel> Reconciler<K> {
         desired.sas.extend(kept);
     }
 
-    /// Replaced states that are missing stay away: installed anew, they would be as young as what
+    /// Replaced states that are missing stay away: installed again, they would be as young as what
     /// took their place.
     fn forget_missing_replaced(&mut self) {
         let (desired, current) = (&mut self.desired.sas, &self.current.sas);

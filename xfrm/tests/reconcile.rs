@@ -413,7 +413,7 @@ fn lans_are_exempt_from_checks_and_others_are_not() {
     let first = Op::Exempt { interface: "lan".to_owned(), exempt: true };
     assert_eq!(report.done.first(), Some(&first));
     assert_eq!(kernel.exempt(), exempt("lan"));
-    // Somebody sets it back; the interface is made anew, which the kernel does without it.
+    // Somebody sets it back; the interface is made again, which the kernel does without it.
     kernel.check_again("lan");
     run(reconciler.repair(Parts::ALL)).unwrap();
     assert_eq!(kernel.exempt(), exempt("lan"));
@@ -444,7 +444,7 @@ fn a_setting_of_somebody_else_stays() {
     run(reconciler.repair(Parts::ALL)).unwrap();
     run(reconciler.purge()).unwrap();
     assert_eq!(kernel.exempt(), BTreeSet::from(["wan".to_owned()]));
-    // Made anew it has nobody's setting, and then ours.
+    // Made again it has nobody's setting, and then ours.
     kernel.create_interface("wan");
     run(reconciler.apply(with_lan("wan"))).unwrap();
     run(reconciler.purge()).unwrap();
@@ -470,7 +470,7 @@ fn a_setting_of_somebody_else_stays_when_the_next_process_is_told() {
     run(next.apply(with_lan("lan2"))).unwrap();
     run(next.purge()).unwrap();
     assert_eq!(kernel.exempt(), before);
-    // Made anew meanwhile, it is nobody's.
+    // Made again meanwhile, it is nobody's.
     kernel.create_interface("lan");
     let mut last = Reconciler::new(kernel.clone(), Ownership::default());
     last.remember_exempt(before);

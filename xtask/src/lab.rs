@@ -80,7 +80,7 @@ pub(crate) fn run(lab: &Lab) -> Result<bool> {
 /// When the build fails.
 pub(crate) fn build(release: bool) -> Result<PathBuf> {
     // The whole workspace: with fewer packages other features of the dependencies would be on, and
-    // all be built anew.
+    // all be built again.
     let mut arguments = vec!["build", "--quiet", "--workspace", "--bins"];
     if release {
         arguments.push("--release");

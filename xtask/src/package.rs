@@ -115,7 +115,7 @@ fn debian() -> Result<PathBuf> {
     Ok(root)
 }
 
-/// The packages, in `results`, which is made anew.
+/// The packages, in `results`, which is made again.
 ///
 /// # Errors
 /// When a file is missing or a tool fails.

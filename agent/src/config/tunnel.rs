@@ -68,7 +68,6 @@ pub struct Tunnel {
 /// The traffic of a tunnel, beside its networks. 0 stands for any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Traffic {
-    /// IP protocol.
     pub protocol: u8,
     pub local_port: u16,
     pub remote_port: u16,

@@ -49,7 +49,6 @@ pub(crate) struct Attempt {
 pub(super) enum Followed {
     /// It goes on, or keeps its ISAKMP SA.
     Kept,
-    /// It has failed.
     Failed,
     /// The key server does not answer under the ISAKMP SA of the registration before: main mode
     /// with the same server is next.

@@ -22,7 +22,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Asks the kernel.
+    /// Asks the kernel for the MTU of each tunnel's path.
     ///
     /// # Errors
     /// It does not answer.

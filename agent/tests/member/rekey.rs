@@ -509,7 +509,7 @@ async fn esp_that_fails_its_check_makes_a_member_pull_now_and_then_if_that_is_se
                 .all(|event| *event == Event::Probing(Suspicion::IntegrityFailure(0x1000)))
         );
         assert_eq!(suspicions.count(), pulls - 1);
-        // The counter begins anew with the state, and nobody else's counts.
+        // The counter restarts with the state, and nobody else's counts.
         world.kernel.forge(inbound, 5);
         world.kernel.forge(SaId { spi: 0x9999, ..inbound }, 5_000);
         world.pass(seconds(600)).await;
@@ -596,7 +596,7 @@ async fn group_traffic_that_a_foreign_policy_takes_is_a_problem_for_a_while() {
     assert!(world.dataplane.foreign_policy(world.now).is_some());
     world.pass(seconds(200)).await;
     assert_eq!(world.dataplane.foreign_policy(world.now), None);
-    // Tables made anew count from zero.
+    // Tables made again count from zero.
     world.kernel.count(xfrm::nft::FOREIGN_POLICY, 3);
     world.pass(seconds(60)).await;
     assert!(world.dataplane.foreign_policy(world.now).is_some());

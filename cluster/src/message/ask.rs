@@ -13,7 +13,7 @@ use crate::Generation;
 /// A sub-server asks for everything.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// What it distributes.
+    /// The generation that it distributes to its members now.
     pub held: Generation,
     /// Drawn at its start: another one says that it has been restarted.
     pub boot: u64,

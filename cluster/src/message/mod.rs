@@ -119,7 +119,6 @@ impl Message {
         Self { group, content: content.into() }
     }
 
-    /// Reads a message.
     ///
     /// # Errors
     /// The octets are no message of this version.

@@ -25,7 +25,7 @@ pub const MOST_PARTS: u16 = 256;
 pub struct Part {
     /// Names the message among those of its sender.
     pub serial: u32,
-    /// Counts from 0.
+    /// Position of the part in the message, from 0.
     pub number: u16,
     /// How many parts the message has.
     pub count: u16,

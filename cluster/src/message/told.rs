@@ -29,9 +29,9 @@ pub struct Told {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
     pub name: String,
-    /// The root's value.
+    /// The value at the root server, which is served.
     pub root: String,
-    /// The sub-server's.
+    /// The value in the sub-server's own file.
     pub sub_server: String,
 }
 

@@ -31,7 +31,6 @@ options! {
     /// prove the peers'. Files are PEM or DER and are read again with every reload. gdoictl and the
     /// log tell when a certificate ends soon or a revocation list is old.
     pub struct CertificateTable {
-        /// Where it begins.
         pub place: Option<Place> = place();
         /// The name that other tables refer to.
         pub name: Option<Located<String>> = required("name").example("\"site\"");

@@ -140,7 +140,7 @@ impl Name {
         Self { table: "", key }
     }
 
-    /// The key alone.
+    /// The key without the table that it is in.
     pub fn key(self) -> &'static str {
         self.key
     }

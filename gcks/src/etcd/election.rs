@@ -66,13 +66,13 @@ fn milliseconds(time: BootTime) -> u64 {
 pub enum Event {
     /// Another server is active.
     Standby {
-        /// Its name.
         active: String,
     },
-    /// This server is.
     Elected(Term),
     /// This server is active no more.
-    Lost { reason: Lost },
+    Lost {
+        reason: Lost,
+    },
     /// What is wrong now, which is new; or that nothing is any more.
     Problem(Option<ElectionError>),
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Where etcd is and what is ours in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Each like `http://10.0.0.1:2379`.
+    /// Client URLs, each like `http://10.0.0.1:2379`.
     pub endpoints: Vec<String>,
     /// What all keys begin with.
     pub prefix: String,

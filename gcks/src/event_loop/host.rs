@@ -27,7 +27,6 @@ const CALLS: usize = 16;
 /// What happened to the daemon, not to the key server.
 pub(super) enum HostEvent {
     Stop,
-    /// SIGHUP.
     Reload,
     Loaded(Box<Loaded>),
     Call(Call),

@@ -55,7 +55,6 @@ pub enum Event {
 /// names of the first few.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
-    /// How many.
     pub count: usize,
     /// Different names, since hosts of one prefix have the same; at most [`NAMED`].
     names: Vec<Arc<str>>,

@@ -19,12 +19,12 @@ pub const BLOCKS: u16 = 16;
 /// that it is one no more.
 const DELIVERY: Duration = Duration::from_secs(600);
 
-/// One server's part.
+/// The identifiers that one server of a cluster gives to its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Division {
     /// Counts how often all identifiers became free at once.
     pub era: u64,
-    /// Width of identifiers.
+    /// Width of an identifier in bits.
     pub bits: u16,
     pub blocks: BTreeSet<u16>,
 }

@@ -79,7 +79,7 @@ impl<E: Entropy> KeyServer<E> {
         String::from("the statistics of the server and its groups count from 0")
     }
 
-    /// Ends the ISAKMP SAs with the other servers and begins anew. Keys and members stay. What was
+    /// Ends the ISAKMP SAs with the other servers and restarts. Keys and members stay. What was
     /// done, as a line.
     pub fn clear_cluster(&mut self, now: BootTime) -> String {
         let servers = self.cluster.reconnect(now);

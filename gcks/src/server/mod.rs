@@ -369,7 +369,6 @@ impl<E: Entropy> KeyServer<E> {
         format!("{}, {}", count(self.groups.len(), "group"), count(self.members.len(), "member"))
     }
 
-    /// Who may register.
     pub fn members(&self) -> &[Member] {
         &self.members
     }

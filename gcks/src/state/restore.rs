@@ -49,7 +49,7 @@ impl Written {
     }
 
     /// Nobody knows how old the keys are. A member of another make may have dropped a TEK of a
-    /// counter mode at its end, and would begin its counter anew under the same key.
+    /// counter mode at its end, and would restart its counter under the same key.
     fn replace_counter_modes(&mut self, now: BootTime) {
         if self.teks.end_counter_modes() {
             self.fresh_counters.due = Some((now, now));

@@ -53,7 +53,7 @@ pub(crate) enum Command {
     RemoveAll(Group),
     /// gcks: let a removed member register again
     Admit(Member),
-    /// Clear keys, registrations or figures, and begin anew
+    /// Clear keys, registrations or figures, and begin again
     #[command(subcommand)]
     Clear(Clear),
     /// Read a daemon's configuration again and tell what differs
@@ -93,7 +93,7 @@ pub(crate) enum Now {
 pub(crate) enum ClearPart {
     /// Count from 0 again
     Statistics,
-    /// Begin anew with the other key servers: phase 1, then cluster-init
+    /// Begin again with the other key servers: phase 1, then cluster-init
     Cluster,
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Sessions<X: Exchange> {
     /// Each with its place in the order of age.
     by_cookies: BTreeMap<Cookies, (u64, Session<X>)>,
     /// By what a peer proved and where it is: hosts may share an identity, and a peer that moved is
-    /// found where phase 1 found it as well, as it may be back there when it begins anew.
+    /// found where phase 1 found it as well, as it may be back there when it restarts.
     by_identity: BTreeMap<(Identity, IpAddr), BTreeSet<(u64, Cookies)>>,
     by_exchange: BTreeMap<X::Id, (Cookies, u32)>,
     by_age: BTreeSet<(u64, Cookies)>,

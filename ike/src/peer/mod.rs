@@ -131,7 +131,7 @@ impl Peer {
     }
 
     /// Proves our identity and the peer's in another way from now on. ISAKMP SAs that the peer
-    /// proved itself for in the old way end; SAs stay. What is under way is begun anew.
+    /// proved itself for in the old way end; SAs stay. What is under way is begun again.
     pub fn set_credential(&mut self, credential: Credential, now: BootTime) {
         let authentication = credential.authentication();
         self.config.phase1 = self.config.phase1.clone().authenticated_by(authentication);

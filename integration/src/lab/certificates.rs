@@ -29,7 +29,6 @@ pub enum Fault {
 }
 
 impl Certificates {
-    /// Makes the authority.
     ///
     /// # Errors
     /// When files cannot be written.

@@ -80,7 +80,7 @@ fn sorted_blocks(text: &str) -> String {
     blocks.join("\n")
 }
 
-/// A table that is made anew moves behind the others.
+/// A table that is made again moves behind the others.
 fn sorted_tables(text: &str) -> String {
     let mut tables: Vec<&str> = text.split_inclusive("\n}\n").collect();
     tables.sort_unstable();

@@ -214,7 +214,7 @@ impl World {
         self.interfaces_changed().await;
     }
 
-    /// The interfaces are read anew.
+    /// The interfaces are read again.
     pub async fn interfaces_changed(&mut self) {
         let interfaces = self.interfaces.clone();
         self.member.handle_interfaces(&interfaces, self.now);

@@ -28,7 +28,7 @@ const APPEND: u16 = 0x800;
 /// socket.
 pub(crate) const OWNED: u32 = 2;
 /// `NFT_TABLE_F_PERSIST` (Linux 6.9): an owned table stays when its socket goes, without an owner.
-/// Who adds it anew with the flag of an owner becomes its owner.
+/// Who adds it again with the flag of an owner becomes its owner.
 pub(crate) const PERSISTENT: u32 = 4;
 const POLICY_ACCEPT: u32 = 1;
 

@@ -53,7 +53,6 @@ options! {
     /// Members register at any of them. Exactly one server of a group is its root, and a server has
     /// the same role in all its groups.
     pub struct File {
-        /// Where it begins.
         pub(super) place: Option<Place> = place();
         /// "root-server" or "sub-server".
         pub(super) role: Option<Located<Role>> = optional_one_of("role", ROLE)

@@ -20,7 +20,6 @@ pub use self::file::{File, Server as FileServer};
 pub struct Server {
     /// Name for logs and `gdoictl`.
     pub name: Arc<str>,
-    /// Where it is.
     pub remote: SocketAddr,
     /// Our address towards it.
     pub local: SocketAddr,

@@ -159,7 +159,7 @@ impl ClusterSide {
         self.sub_servers.values_mut().for_each(SubServerSide::clear_counters);
     }
 
-    /// Begins anew with every other server: phase 1, then cluster-init. Returns how many there are.
+    /// Begins again with every other server: phase 1, then cluster-init. Returns how many there are.
     pub(super) fn reconnect(&mut self, now: BootTime) -> usize {
         self.links.values_mut().for_each(|link| link.reconnect(now));
         self.sub_servers.values_mut().for_each(|side| side.handle_configured(now));

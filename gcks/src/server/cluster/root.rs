@@ -203,7 +203,6 @@ impl<E: Entropy> KeyServer<E> {
         }
     }
 
-    /// Answers cluster-init.
     pub(super) fn tell(
         &mut self,
         server: &Arc<str>,

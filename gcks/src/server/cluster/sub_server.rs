@@ -70,7 +70,7 @@ impl SubServerSide {
         self.machine.root()
     }
 
-    /// What is distributed.
+    /// The generation that members get.
     pub fn generation(&self) -> Generation {
         self.machine.held()
     }

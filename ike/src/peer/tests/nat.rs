@@ -100,7 +100,7 @@ fn who_is_behind_a_translation_keeps_it_alive() {
     );
 }
 
-/// A translation that was started anew gives other ports: the outer side follows what is fresh and
+/// A translation that was started again gives other ports: the outer side follows what is fresh and
 /// authentic.
 #[test]
 fn the_outer_side_follows_to_another_port() {

@@ -65,7 +65,7 @@ impl StrongSwan {
         Ok(())
     }
 
-    /// Kills it and starts it anew: what it had is gone, also from its kernel.
+    /// Kills it and starts it again: what it had is gone, also from its kernel.
     ///
     /// # Errors
     /// When it does not come back.
