@@ -512,6 +512,7 @@ fn the_wrong_daemon() {
         text.contains("gcks does not answer show-member: wrong --socket? (not-served-here)"),
         "{text}"
     );
+    assert_eq!(text.matches("not-served-here").count(), 1, "{text}");
     let text = fails(Some(Response::Server(Box::default())), &["show", "member"]);
     assert!(text.contains("an answer to another request"), "{text}");
 }

@@ -14,11 +14,12 @@ use xfrm::model::Reqid;
 pub const BASE: u32 = 10_000_000;
 /// The largest that may be chosen: there is room for all bands behind it.
 pub const HIGHEST_BASE: u32 = 4_000_000_000;
-/// LOCAL to and from the key servers.
-pub const SERVER: u32 = BASE;
 /// Policies of tunnels. An exclude rule says what is not the group's, and must not let a tunnel's
-/// traffic pass in clear; neither must a route of it that leads to a LAN.
+/// traffic pass in clear; neither must a route of it that leads to a LAN, nor that it goes to a key
+/// server. What the ends of a tunnel say to each other comes one before.
 pub const TUNNEL: u32 = BASE + 1;
+/// LOCAL to and from the key servers: not the group's, and a tunnel's where one leads there.
+pub const SERVER: u32 = BASE + 2;
 /// Exclude rules, before everything else of the groups.
 pub const EXCLUDE: u32 = BASE + 2;
 /// Traffic towards the LANs.

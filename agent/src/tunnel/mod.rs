@@ -171,9 +171,11 @@ impl Tunnels {
         self.tunnels.is_empty()
     }
 
-    /// Addresses that IKE is spoken from.
+    /// Addresses that IKE is spoken from: those of tunnels that are gone as well, until their peers
+    /// are told.
     pub fn local_addresses(&self) -> BTreeSet<IpAddr> {
-        self.tunnels.iter().map(|tunnel| tunnel.config().local).collect()
+        let parting = self.parting.iter().map(|transmit| transmit.source.ip());
+        self.tunnels.iter().map(|tunnel| tunnel.config().local).chain(parting).collect()
     }
 
     /// Addresses that tunnels may end at behind address translation.

@@ -284,7 +284,10 @@ fn an_end_that_is_removed_tells_the_other() {
     net.run(Duration::from_secs(20));
     let now = net.now;
     net.ends[0].configure(&[], now);
+    // The socket stays for as long as there is something to say.
+    assert!(net.ends[0].local_addresses().contains(&address(1)));
     net.settle();
+    assert!(net.ends[0].local_addresses().is_empty());
     assert!(net.kernels[0].sas.is_empty() && net.kernels[0].policies.is_empty());
     net.run(SECOND);
     assert!(net.kernels[1].sas.is_empty());
