@@ -54,6 +54,12 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         more: Vec<String>,
     },
+    /// Main mode handshakes as responder: `gcks` and strongSwan's charon side by side.
+    Handshake {
+        /// Arguments for the benchmark itself.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
     /// One push of `gcks` to 10,000 members with all their acknowledgements.
     Push {
         /// Arguments for the benchmark itself.
@@ -119,6 +125,10 @@ pub(crate) fn run(bench: &Bench) -> Result<bool> {
         What::PushCost { more } => benchmark("agent", "push", more),
         What::Registration { more } => benchmark("gcks", "registration", more),
         What::Cluster { more } => benchmark("gcks", "cluster", more),
+        What::Handshake { more } => {
+            packages::ensure(&[packages::LAB])?;
+            benchmark("gcks", "handshake", more)
+        }
         What::Push { more } => benchmark("gcks", "push", more),
     }
 }

@@ -21,7 +21,7 @@ use ike::config::{Identity, Phase1Policy, Phase1Transform, RetransmissionPolicy}
 use ike::crypto::Secret;
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 
-const KEY: &str = "the pre-shared key of the benchmark";
+pub const KEY: &str = "the pre-shared key of the benchmark";
 
 /// A configuration with one group and members of the prefix `members`, whose key is written beside
 /// it.

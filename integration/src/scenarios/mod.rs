@@ -34,7 +34,10 @@ mod sabotage;
 mod secrets;
 mod security_table;
 mod selectors;
+mod tunnel_beside_group;
 mod tunnel_certificates;
+mod tunnel_console;
+mod tunnel_table;
 mod tunnels;
 
 /// What a scenario needs from outside.
@@ -234,6 +237,24 @@ pub const ALL: &[Scenario] = &[
         about: "tunnels with certificates and strongSwan: every kind of key, both roles, who is refused",
         ordinary: false,
         play: tunnel_certificates::play,
+    },
+    Scenario {
+        name: "tunnel-console",
+        about: "gateways and tunnels created, changed and deleted by gdoictl; bandwidth of a gateway",
+        ordinary: false,
+        play: tunnel_console::play,
+    },
+    Scenario {
+        name: "tunnel-beside-group",
+        about: "a group and a tunnel on one router; the key server is reached through the tunnel",
+        ordinary: false,
+        play: tunnel_beside_group::play,
+    },
+    Scenario {
+        name: "tunnel-table",
+        about: "a table of what tunnels negotiate with strongSwan, in both roles; ISAKMP SAs renewed under load",
+        ordinary: false,
+        play: tunnel_table::play,
     },
     Scenario {
         name: "sabotage",

@@ -19,13 +19,13 @@ const KINDS: &[(&str, KeyKind, &str, &str); 3] = &[
 
 /// Both ends of one tunnel.
 #[derive(Clone, Copy)]
-struct Hosts<'h> {
-    ours: &'h str,
-    our_list: &'h str,
-    theirs: &'h str,
-    their_list: &'h str,
-    hash: &'h str,
-    proposal: &'h str,
+pub(super) struct Hosts<'h> {
+    pub(super) ours: &'h str,
+    pub(super) our_list: &'h str,
+    pub(super) theirs: &'h str,
+    pub(super) their_list: &'h str,
+    pub(super) hash: &'h str,
+    pub(super) proposal: &'h str,
 }
 
 const LISTS: (&str, &str) = ("empty.crl", "empty.crl");
@@ -129,7 +129,7 @@ fn refusals(play: &mut Play<'_>, certificates: &Certificates, narrative: &mut Na
     });
 }
 
-fn change(
+pub(super) fn change(
     play: &mut Play<'_>,
     certificates: &Certificates,
     hosts: &Hosts<'_>,

@@ -1,6 +1,6 @@
 //! Site-to-site tunnels with strongSwan: the agent on g1, charon on g2, a host behind each.
 
-mod ends;
+pub(super) mod ends;
 
 use self::ends::{AGREED, EXTENDED, Ends, KEY, STRONG, TRANSPORT, ours, theirs};
 use super::leaks::{MASQUERADE, port_forward, raw_socket, unload};
@@ -333,7 +333,7 @@ impl Play<'_> {
     }
 
     /// strongSwan first, so that the agent finds it ready.
-    fn change(&mut self, ends: &Ends, start: &str) -> Result<()> {
+    pub(super) fn change(&mut self, ends: &Ends, start: &str) -> Result<()> {
         let ours = ours(self.lab, ends, start);
         self.change_to(&ours, &theirs(ends))
     }
@@ -364,7 +364,7 @@ impl Play<'_> {
         anyhow::bail!("the tunnel does not go")
     }
 
-    fn tunnel(&self) -> Result<Value> {
+    pub(super) fn tunnel(&self) -> Result<Value> {
         let tunnels = self.lab.show(G1, &["tunnel"], "tunnels")?;
         let find = |all: &Vec<Value>| all.iter().find(|one| text(one, "name") == "site").cloned();
         tunnels.as_array().and_then(find).context("gdoictl shows no tunnel")

@@ -3,25 +3,25 @@
 use super::socket;
 use crate::lab::Lab;
 
-pub(super) const KEY: &str = "a key for the lab alone";
+pub(in crate::scenarios) const KEY: &str = "a key for the lab alone";
 
 /// One configuration of both ends.
 #[derive(Clone, Copy)]
-pub(super) struct Ends {
-    pub(super) what: &'static str,
+pub(in crate::scenarios) struct Ends {
+    pub(in crate::scenarios) what: &'static str,
     /// Lines of our gateway and of our tunnel.
-    pub(super) gateway: &'static str,
-    pub(super) tunnel: &'static str,
+    pub(in crate::scenarios) gateway: &'static str,
+    pub(in crate::scenarios) tunnel: &'static str,
     /// Proposals in strongSwan's words.
-    pub(super) ike: &'static str,
-    pub(super) esp: &'static str,
+    pub(in crate::scenarios) ike: &'static str,
+    pub(in crate::scenarios) esp: &'static str,
     /// Options of its child, and its key and networks where they differ.
-    pub(super) child: &'static str,
-    pub(super) key: &'static str,
-    pub(super) networks: &'static str,
+    pub(in crate::scenarios) child: &'static str,
+    pub(in crate::scenarios) key: &'static str,
+    pub(in crate::scenarios) networks: &'static str,
 }
 
-pub(super) const STRONG: Ends = Ends {
+pub(in crate::scenarios) const STRONG: Ends = Ends {
     what: "AES-256-GCM, PFS group 14",
     gateway: "",
     tunnel: "",
@@ -33,7 +33,7 @@ pub(super) const STRONG: Ends = Ends {
 };
 
 /// What both sides agree on, one line of the table each.
-pub(super) const AGREED: &[Ends] = &[
+pub(in crate::scenarios) const AGREED: &[Ends] = &[
     STRONG,
     Ends {
         what: "AES-128-CBC, SHA2-256, no PFS",
@@ -60,7 +60,7 @@ pub(super) const AGREED: &[Ends] = &[
 ];
 
 /// Sequence numbers of 64 bits.
-pub(super) const EXTENDED: Ends = Ends {
+pub(in crate::scenarios) const EXTENDED: Ends = Ends {
     what: "AES-256-CBC, SHA2-256, sequence numbers of 64 bits",
     tunnel: "esp = [\"aes-256-cbc-sha2-256\"]\nextended-sequence-numbers = true",
     esp: "aes256-sha256-esn-modp2048",
@@ -68,7 +68,7 @@ pub(super) const EXTENDED: Ends = Ends {
 };
 
 /// What follows the IP header, between the two routers.
-pub(super) const TRANSPORT: Ends = Ends {
+pub(in crate::scenarios) const TRANSPORT: Ends = Ends {
     what: "transport mode between the ends",
     tunnel: "mode = \"transport\"",
     child: "mode = transport",
@@ -91,7 +91,7 @@ impl Ends {
     }
 }
 
-pub(super) fn ours(lab: &Lab, ends: &Ends, start: &str) -> String {
+pub(in crate::scenarios) fn ours(lab: &Lab, ends: &Ends, start: &str) -> String {
     let networks = match ends.is_transport() {
         true => "",
         false => "local-networks = [\"172.16.1.0/24\"]\nremote-networks = [\"172.16.2.0/24\"]\n",
@@ -107,7 +107,7 @@ pub(super) fn ours(lab: &Lab, ends: &Ends, start: &str) -> String {
     )
 }
 
-pub(super) fn theirs(ends: &Ends) -> String {
+pub(in crate::scenarios) fn theirs(ends: &Ends) -> String {
     format!(
         "connections {{\n  lab {{\n    version = 1\n    local_addrs = 10.0.2.1\n    remote_addrs = \
          10.0.1.1\n    proposals = {}\n    local {{\n      auth = psk\n    }}\n    remote {{\n      \
