@@ -377,14 +377,16 @@ impl<'a> Content<'a> {
     }
 
     /// The inner addresses of a group's packets, behind everything that may change mark and
-    /// priority. Those of a tunnel are not needed: its ESP keeps the mark of its packet.
+    /// priority. Those of a tunnel are not needed: its ESP keeps the mark of its packet. A packet
+    /// that meets tables while they are replaced may meet both: what the old ones have put aside
+    /// stays.
     fn put_aside(&self) -> Vec<Rule> {
         let rule = |comment: &str| Rule::new(IP, IP, comment);
         let groups = self.preservation.groups.values();
         let reqids: BTreeSet<_> = groups.flat_map(|group| &group.outbound_reqids).collect();
         let inner = |reqid: &Reqid| rule("inner addresses").goes_into(*reqid).stash().counted();
         let inner = reqids.into_iter().map(|reqid| inner(reqid).accepted());
-        inner.chain([rule("a tunnel's").empty_priority()]).collect()
+        inner.chain([rule("a tunnel's").destined().empty_priority()]).collect()
     }
 
     /// Received ESP that XFRM is not to get: its local address has left the router, and the route

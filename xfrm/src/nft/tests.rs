@@ -439,7 +439,7 @@ fn inner_addresses_are_put_aside_for_groups_alone() {
     let rule = |comment: &str| Rule::new(IP, IP, comment);
     let group = rule("inner addresses").goes_into(Reqid(0x4744_0000));
     let group = group.stash().counted().accepted().digest();
-    let tunnel = rule("a tunnel's").empty_priority().digest();
+    let tunnel = rule("a tunnel's").destined().empty_priority().digest();
     assert_eq!(chains[&("gdoi".into(), IP, "put_aside".into())][1..], [group, tunnel]);
 }
 
