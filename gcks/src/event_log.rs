@@ -211,6 +211,12 @@ fn log_group_of_cluster(
                 "the root server and the sub-server have different values; the root's is served, make them equal"
             );
         }
+        GroupEvent::Moved { members } => {
+            info!(
+                event = "cluster-members-moved",
+                server, group, members, "members have registered at other servers and count there"
+            );
+        }
         GroupEvent::KeysEnded { members } => {
             warn!(
                 event = "cluster-keys-ended",

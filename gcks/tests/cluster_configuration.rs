@@ -108,12 +108,6 @@ fn each_defect_has_its_remedy() {
         (
             1,
             "[group.cluster]",
-            "lkh = true\n[group.cluster]",
-            "group.cluster: key hierarchies are not divided among servers yet; set lkh = false in [group.rekey]",
-        ),
-        (
-            1,
-            "[group.cluster]",
             "lifetime = \"2m\"\n[group.cluster]",
             "group.cluster: the lifetime of the KEK, 2m, leaves no time for the retransmissions to servers and members and the activation delay, 105s; make it longer, or shorten retransmission-period, liveness-interval or activation-time-delay",
         ),

@@ -4,6 +4,8 @@
 //! the root's own members too. A sub-server has no signing key: it relays the root's octets to its
 //! members, repeats them and collects their acknowledgements.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::Generation;
@@ -12,6 +14,7 @@ use ike::crypto::Secret;
 
 use super::Group;
 use super::division::{Need, has_counter_mode};
+use super::elsewhere::Elsewhere;
 use super::key_generation::KeySource;
 use super::pending_pull::PullError;
 use super::push::Audience;
@@ -39,8 +42,15 @@ pub(super) struct Membership {
     withheld: bool,
     /// Of the root: who gives which sender identifiers.
     pub(super) blocks: Option<SenderBlocks>,
-    /// Of a sub-server: whether it has sent a member away for want of sender identifiers.
+    /// Of the root: which server gives the leaves of which block of the key hierarchy.
+    pub(super) leaf_blocks: BTreeMap<u16, Arc<str>>,
+    /// Of the root: members at other servers, and whether there are no more than these.
+    pub(super) elsewhere: BTreeMap<MemberId, Elsewhere>,
+    pub(super) knows_everybody: bool,
+    /// Of a sub-server: whether it has sent a member away for want of sender identifiers, or of
+    /// leaves.
     pub(super) senders: Need,
+    pub(super) leaves: Need,
 }
 
 /// A generation as its root sent it.
@@ -202,6 +212,7 @@ impl Group {
             (None, Some(_)) => Missed { dead: true, ..Missed::default() },
             (_, None) => Missed::default(),
         };
+        self.take_over_leaves(&mut rekey_sa, now);
         if let (Some(new), Some(old)) = (&mut rekey_sa, &mut self.rekey_sa) {
             new.counters = old.counters();
             std::mem::swap(&mut new.abandoned, &mut old.abandoned);
@@ -213,6 +224,9 @@ impl Group {
         (self.teks, self.rekey_sa, self.removed) = (teks, rekey_sa, removed);
         self.prospect = None;
         self.take_division(division, now);
+        if !missed.dead {
+            self.forget_removed(now);
+        }
         let relayed = missed.pushes.len();
         for push in missed.pushes {
             let Some(rekey_sa) = &self.rekey_sa else { break };
@@ -229,6 +243,13 @@ impl Group {
             self.cluster.prepared.take().filter(|prepared| prepared.generation > generation);
         self.changed = true;
         Adopted { relayed, forgotten }
+    }
+
+    /// The key hierarchy leads the others on: new keys are not relayed to removed members.
+    fn forget_removed(&mut self, now: BootTime) {
+        let removed = self.registry.iter().filter(|(_, one)| self.removed.contains(&*one.name));
+        let removed = removed.map(|(id, _)| id.clone()).collect();
+        self.forget_members(&removed, now);
     }
 
     /// When a push should have come, and when the first of the keys ends.

@@ -1,15 +1,19 @@
 //! What the servers of a cluster divide among them, so that none has to ask another one before it
-//! answers a member: sender identifiers.
+//! answers a member: sender identifiers, and leaves of the key hierarchy.
 //!
 //! The root decides, and what it decides is part of the next generation: it is prepared everywhere
 //! and committed like keys.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ike::BootTime;
+use ike::crypto::SeededRng;
 
 use super::Group;
-use super::key_generation::KeySource;
+use super::kek::Kek;
+use super::key_generation::{self, KeySource};
+use super::rekey_sa::RekeySa;
 use super::sender_blocks::{Division, SenderBlocks};
 use crate::config;
 use crate::config::tek_algorithm::Kind;
@@ -29,6 +33,8 @@ pub enum Need {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     pub senders: Need,
+    /// Leaves of the key hierarchy.
+    pub leaves: Need,
     /// When a member restarted that must not go on with the counter-mode TEKs that it had.
     pub restart: Option<BootTime>,
 }
@@ -50,8 +56,101 @@ impl Group {
         Some(Division { era, bits, blocks: blocks.of(Some(server)) })
     }
 
+    /// Which server gives the leaves of which block of the key hierarchy.
+    pub fn leaf_blocks(&self) -> &BTreeMap<u16, Arc<str>> {
+        &self.cluster.leaf_blocks
+    }
+
+    /// Blocks of leaves that a sub-server gives.
+    pub fn leaf_blocks_of(&self, server: &str) -> BTreeSet<u16> {
+        let own = self.cluster.leaf_blocks.iter().filter(|(_, owner)| &***owner == server);
+        own.map(|(block, _)| *block).collect()
+    }
+
+    pub(crate) fn restore_leaf_blocks(&mut self, blocks: BTreeMap<u16, Arc<str>>) {
+        if let Some(tree) = self.tree_mut() {
+            tree.set_granted(blocks.keys().copied().collect());
+        }
+        self.cluster.leaf_blocks = blocks;
+    }
+
+    /// Leaves of a sub-server's blocks that no member has.
+    pub fn spare_leaves(&self) -> Option<&BTreeSet<u16>> {
+        self.rekey_sa.as_ref()?.kek()?.tree()?.spare()
+    }
+
+    pub(crate) fn restore_spare_leaves(&mut self, spare: BTreeSet<u16>) {
+        if let Some(tree) = self.tree_mut() {
+            tree.set_spare(spare);
+        }
+    }
+
+    fn tree_mut(&mut self) -> Option<&mut gdoi::lkh::KeyTree> {
+        self.rekey_sa.as_mut()?.kek.as_mut().and_then(Kek::tree_mut)
+    }
+
+    /// Every one of these sub-servers has what it needs to answer members.
+    pub fn divide(&mut self, servers: &[Arc<str>], keys: &mut KeySource<'_>, now: BootTime) {
+        self.divide_senders(servers, now);
+        for server in servers {
+            if self.leaf_blocks_of(server).is_empty() {
+                self.grant_leaves(server, keys);
+            }
+        }
+    }
+
+    /// More leaves for a sub-server, as many as it has, so that it asks seldom.
+    fn grant_leaves(&mut self, server: &Arc<str>, keys: &mut KeySource<'_>) {
+        if self.tree_mut().is_none() {
+            return;
+        }
+        // Without randomness it is tried again.
+        let Ok(seed) = key_generation::seed(keys.entropy) else { return };
+        let mut rng = SeededRng::from_seed(seed);
+        for _ in 0..self.leaf_blocks_of(server).len().clamp(1, 8) {
+            let Some(block) = self.tree_mut().and_then(|tree| tree.grant(&mut rng)) else { break };
+            self.cluster.leaf_blocks.insert(block, Arc::clone(server));
+            self.revise();
+        }
+    }
+
+    /// A sub-server takes over the leaves of another generation: a member whose leaf has another
+    /// key was taken out by the root.
+    pub(super) fn take_over_leaves(&mut self, next: &mut Option<RekeySa>, now: BootTime) {
+        self.cluster.leaves = Need::Nothing;
+        let before = self.rekey_sa.as_ref().and_then(|rekey_sa| rekey_sa.kek()?.tree());
+        let next = next.as_mut().and_then(|next| next.kek.as_mut()).and_then(Kek::tree_mut);
+        let Some(tree) = next else {
+            self.forget_leaves();
+            return;
+        };
+        let leaves: BTreeSet<u16> = tree.leaves().collect();
+        let stays = |leaf: &u16| {
+            let handle = tree.handle(*leaf);
+            handle.is_some() && handle == before.and_then(|before| before.handle(*leaf))
+        };
+        let kept: BTreeSet<u16> = leaves.iter().copied().filter(stays).collect();
+        let spare_before = before.and_then(gdoi::lkh::KeyTree::spare);
+        let was_spare = |leaf: &u16| spare_before.is_some_and(|spare| spare.contains(leaf));
+        let spare = leaves.iter().copied().filter(|leaf| !kept.contains(leaf) || was_spare(leaf));
+        let spare = spare.collect();
+        tree.set_spare(spare);
+        if kept.is_empty() {
+            // It is another hierarchy, in which nobody has a leaf yet.
+            self.forget_leaves();
+            return;
+        }
+        let is_out = |leaf: Option<u16>| leaf.is_some_and(|leaf| !kept.contains(&leaf));
+        let out = self.registry.iter().filter(|(_, one)| is_out(one.leaf));
+        let out = out.map(|(id, _)| id.clone()).collect();
+        self.forget_members(&out, now);
+        if let Some(rekey_sa) = &mut self.rekey_sa {
+            rekey_sa.abandoned.extract(|one| is_out(one.leaf));
+        }
+    }
+
     /// Every one of these sub-servers has sender identifiers to give, if members need any.
-    pub fn divide_senders(&mut self, servers: &[Arc<str>], now: BootTime) {
+    fn divide_senders(&mut self, servers: &[Arc<str>], now: BootTime) {
         if self.cluster.blocks.is_none() && !has_counter_mode(&self.config) {
             return;
         }
@@ -81,6 +180,9 @@ impl Group {
     ) {
         if let Some(restart) = needs.restart {
             self.ask_for_fresh_counters(restart, now);
+        }
+        if needs.leaves != Need::Nothing {
+            self.grant_leaves(server, keys);
         }
         if needs.senders == Need::Nothing {
             return;
@@ -135,7 +237,19 @@ impl Group {
         let short = self.sender_ids.division().is_some() && self.sender_ids.is_short();
         let more = if short { Need::More } else { Need::Nothing };
         let restart = self.fresh_counters.due.map(|(_, restart)| restart);
-        Needs { senders: self.cluster.senders.max(more), restart }
+        let few = self.rekey_sa.as_ref().and_then(|rekey_sa| rekey_sa.kek()?.tree());
+        let few = few.is_some_and(|tree| {
+            tree.spare().is_some_and(|spare| spare.len() <= tree.block_size() / 2)
+        });
+        let leaves = if few { Need::More } else { Need::Nothing };
+        let leaves = self.cluster.leaves.max(leaves);
+        Needs { senders: self.cluster.senders.max(more), leaves, restart }
+    }
+
+    /// How much this server has of what is divided.
+    pub fn own_share(&self) -> (u64, usize) {
+        let tree = self.rekey_sa.as_ref().and_then(|rekey_sa| rekey_sa.kek()?.tree());
+        (self.sender_ids.own_count(), tree.map_or(0, |tree| tree.leaves().count()))
     }
 
     /// The root has heard of a need.
@@ -151,6 +265,11 @@ impl Group {
     /// A member was not answered because the server has no sender identifier left.
     pub(super) fn note_lack_of_senders(&mut self) {
         self.cluster.senders = Need::AtOnce;
+    }
+
+    /// A member was not answered because the server has no leaf left.
+    pub(super) fn note_lack_of_leaves(&mut self) {
+        self.cluster.leaves = Need::AtOnce;
     }
 
     fn take_own_blocks(&mut self) -> bool {

@@ -177,6 +177,7 @@ impl Group {
         let registered = self.registry.named(member).map(|(id, _)| id);
         let holders = self.tek_holders.iter().filter(|(_, holder)| holder.name.as_ref() == member);
         let unregistered = abandoned.map(|(id, _)| id).chain(holders.map(|(id, _)| id));
+        let unregistered = unregistered.chain(self.named_elsewhere(move |name| name == member));
         registered.chain(unregistered).cloned().collect()
     }
 
@@ -217,7 +218,9 @@ impl Group {
                 let registered: Vec<&MemberId> = registered.collect();
                 registered.into_iter().for_each(|id| self.abandon_member(id, now));
                 self.roll_by_tree(&leaves, purpose, keys, now)?;
-                self.push_all_teks(purpose, keys, now).map(Eviction::Rekeyed)
+                let pushed = self.push_all_teks(purpose, keys, now)?;
+                self.cluster.elsewhere.retain(|id, _| !ids.contains(id));
+                Ok(Eviction::Rekeyed(pushed))
             }
         }
     }
@@ -306,6 +309,7 @@ impl Group {
     fn has_kek(&self, id: &MemberId) -> bool {
         let rekey_sa = self.rekey_sa.as_ref();
         self.registry.find(id).is_some()
+            || self.cluster.elsewhere.contains_key(id)
             || rekey_sa.is_some_and(|rekey_sa| rekey_sa.abandoned.contains_key(id))
     }
 
@@ -320,6 +324,7 @@ impl Group {
         self.tek_holders
             .extend(holders.map(|(id, entry)| (id, TekHolder { name: entry.name, until })));
         self.forget_abandoned(now);
+        self.cluster.elsewhere.clear();
         self.changed = true;
         names
     }
@@ -364,6 +369,9 @@ impl Group {
         let in_tree = rekey_sa.kek()?.tree()?.members();
         let mut taken = BTreeSet::new();
         let mut excluded = Vec::new();
+        if !self.knows_everybody() {
+            return None;
+        }
         let mut left = 0_usize;
         for (id, entry) in self.registry.iter() {
             let leaf = entry.leaf.filter(|leaf| in_tree.contains(leaf) && taken.insert(*leaf))?;
@@ -375,7 +383,9 @@ impl Group {
         for abandoned in ids.iter().filter_map(|id| rekey_sa.abandoned.get(id)) {
             excluded.push(abandoned.leaf.filter(|leaf| in_tree.contains(leaf))?);
         }
-        (left > 0).then_some(excluded)
+        let (elsewhere, others) = self.leaves_elsewhere(ids)?;
+        excluded.extend(elsewhere);
+        (left > 0 || others).then_some(excluded)
     }
 
     /// Whether the hierarchy can lead a member to a new KEK.
@@ -384,7 +394,8 @@ impl Group {
         let is_in = |leaf: Option<u16>| {
             leaf.is_some_and(|leaf| tree.is_some_and(|tree| tree.members().contains(&leaf)))
         };
-        self.registry.iter().any(|(_, entry)| is_in(entry.leaf))
+        !self.cluster.leaf_blocks.is_empty()
+            || self.registry.iter().any(|(_, entry)| is_in(entry.leaf))
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod delivery;
 pub mod division;
+pub mod elsewhere;
 pub mod event;
 pub mod eviction;
 pub mod fresh_counters;

@@ -5,7 +5,7 @@
 //! between message 2 and message 4, the member gets afterwards, as if it had been there: the same
 //! octets, under the numbers that its pull told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,6 +191,10 @@ impl Group {
         }
         let PendingPull { request, policy, tek_keys, kek, counter_mode, first_end, .. } = pull;
         let PullRequest { id, member, local, peer } = request;
+        if self.removed.contains(member.as_ref()) {
+            // At another server, since its policy was offered.
+            return Err(PullError::Removed { member, group: Arc::clone(&self.name) });
+        }
         let missed = match (&self.rekey_sa, &kek) {
             (Some(rekey_sa), Some(kek)) => rekey_sa.missed(&kek.spi, kek.number),
             (None, None) => Missed::default(),
@@ -407,7 +411,11 @@ impl Group {
         if offered != in_use {
             return Ok(None);
         }
-        Ok(Some(tree.join(keys.rng)?))
+        let joined = tree.join(keys.rng);
+        if joined.is_err() && self.is_sub_server() {
+            self.note_lack_of_leaves();
+        }
+        Ok(Some(joined?))
     }
 
     fn kek_in_use(&self) -> Option<[u8; 16]> {
@@ -419,6 +427,10 @@ impl Group {
         self.registry.forget_leaves();
         let abandoned = self.rekey_sa.iter_mut().flat_map(|rekey_sa| rekey_sa.abandoned.iter_mut());
         abandoned.for_each(|(_, abandoned)| abandoned.leaf = None);
+        self.cluster.leaf_blocks.clear();
+        for one in self.cluster.elsewhere.values_mut() {
+            (one.leaves, one.is_unplaced) = (BTreeSet::new(), true);
+        }
     }
 
     fn kek_mut(&mut self) -> Option<&mut Kek> {

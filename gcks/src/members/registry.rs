@@ -4,7 +4,7 @@
 //! it is in until it is removed or dropped, or the KEK ends without a successor.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -75,6 +75,8 @@ pub struct Registry {
     /// too.
     earliest_end: Option<BootTime>,
     walks: Cell<u64>,
+    /// Who has come or gone since [`Registry::take_touched`]; nobody asks outside of a cluster.
+    touched: Option<BTreeSet<MemberId>>,
     /// Whether somebody went, or registered from another address, since the state was written:
     /// what is on its way there may be in no other record.
     moved: bool,
@@ -99,6 +101,7 @@ impl Registry {
                 Some(self.earliest_end.map_or(keys_end, |earliest| earliest.min(keys_end)));
         }
         self.by_address.insert(id.address, id.clone());
+        self.touch(&id);
         let before = self.registrations.get(&id);
         let new = before.is_none();
         self.moved |= before.is_some_and(|before| before.address != address);
@@ -183,6 +186,7 @@ impl Registry {
 
     pub fn remove(&mut self, id: &MemberId) -> Option<Registration> {
         let registration = self.registrations.remove(id)?;
+        self.touch(id);
         self.moved = true;
         self.unindex(id);
         Some(registration)
@@ -193,7 +197,9 @@ impl Registry {
         self.by_address.clear();
         self.earliest_end = None;
         self.moved = true;
-        self.registrations.take()
+        let all = self.registrations.take();
+        all.keys().for_each(|id| self.touch(id));
+        all
     }
 
     /// Forgets the members whose keys have ended; returns them.
@@ -207,6 +213,7 @@ impl Registry {
         let ended = self.registrations.extract(over);
         self.moved |= !ended.is_empty();
         for (id, _) in &ended {
+            self.touch(id);
             self.unindex(id);
         }
         self.earliest_end =
@@ -245,6 +252,11 @@ impl Registry {
         self.registrations.iter_mut().map(|(id, registration)| (id, &mut registration.name))
     }
 
+    /// Who has come, come again or gone since it was asked last.
+    pub fn take_touched(&mut self) -> BTreeSet<MemberId> {
+        self.touched.replace(BTreeSet::new()).unwrap_or_default()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.registrations.len()
@@ -274,6 +286,10 @@ impl Registry {
     /// Whether a member acknowledges is a figure that a crash may lose.
     fn at_mut_for_later(&mut self, address: IpAddr) -> Option<&mut Registration> {
         self.registrations.get_mut_for_later(self.by_address.get(&address)?)
+    }
+
+    fn touch(&mut self, id: &MemberId) {
+        self.touched.iter_mut().for_each(|touched| _ = touched.insert(id.clone()));
     }
 
     /// Another identity may have registered from the address since.

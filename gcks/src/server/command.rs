@@ -121,9 +121,11 @@ impl<E: Entropy> KeyServer<E> {
         let holders = state.holders(member);
         let purpose = "operator: remove a member";
         let eviction = match state.role() {
-            // It may be registered at any server of the cluster.
-            Some(_) => state.delete_all(purpose, &mut keys, now).map(Eviction::AllDeleted),
-            None => state.evict(&holders, purpose, &mut keys, now),
+            // It may be registered at a server that has not told so yet.
+            Some(_) if !state.knows_everybody() => {
+                state.delete_all(purpose, &mut keys, now).map(Eviction::AllDeleted)
+            }
+            _ => state.evict(&holders, purpose, &mut keys, now),
         };
         self.settle(now);
         let eviction = eviction?;

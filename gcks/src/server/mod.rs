@@ -479,7 +479,10 @@ impl<E: Entropy> KeyServer<E> {
                 1_usize.checked_shl(bits.into()).unwrap_or(LARGEST_TREE)
             });
             let hosts = hosts.fold(0, usize::saturating_add);
-            let capacity = hosts.saturating_mul(HEADROOM).clamp(SMALLEST_TREE, LARGEST_TREE);
+            // Other servers have leaves that they have not given yet.
+            let servers = if group.role().is_some() { 2 } else { 1 };
+            let capacity =
+                hosts.saturating_mul(HEADROOM * servers).clamp(SMALLEST_TREE, LARGEST_TREE);
             group.set_capacity(capacity);
         }
     }

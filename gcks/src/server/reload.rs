@@ -100,12 +100,12 @@ impl<E: Entropy> KeyServer<E> {
         let kept = self.groups.values().filter(|state| is_kept(state, groups));
         let kept: Vec<GroupId> = kept.map(Group::id).collect();
         for group in kept {
-            self.evict_unauthorized(group, now);
+            self.evict_unauthorized(group, old, now);
         }
     }
 
     /// Leaves those behind, all at once, who have keys of a group and may not have them any more.
-    fn evict_unauthorized(&mut self, id: GroupId, now: BootTime) {
+    fn evict_unauthorized(&mut self, id: GroupId, old: &[Member], now: BootTime) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let group_name = group.name().to_string();
         let authorize = |member: &MemberId| {
@@ -114,7 +114,13 @@ impl<E: Entropy> KeyServer<E> {
         };
         let unauthorized = group.unauthorized(&BTreeMap::new(), authorize);
         group.reassign(|member| authorize(member).filter(|_| !unauthorized.contains_key(member)));
-        let ids: BTreeSet<MemberId> = unauthorized.into_keys().collect();
+        let had = |name: &str, all: &[Member]| {
+            all.iter().any(|one| one.name == name && one.groups.contains(&id))
+        };
+        // At other servers are members that this configuration never had.
+        let lost = |name: &str| had(name, old) && !had(name, &self.members);
+        let lost: Vec<MemberId> = group.named_elsewhere(lost).cloned().collect();
+        let ids: BTreeSet<MemberId> = unauthorized.into_keys().chain(lost).collect();
         if ids.is_empty() {
             return;
         }

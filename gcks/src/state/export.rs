@@ -1,5 +1,7 @@
 //! A group as records. No key leaves but into a [`Secret`].
 
+use std::collections::BTreeSet;
+
 use cluster::Generation;
 use ike::crypto::Secret;
 
@@ -99,6 +101,15 @@ fn put_cluster(changes: &mut Vec<Change>, name: Name, group: &Group) {
         out.time(prepared.received);
         out.octets(prepared.octets.expose());
     });
+    out.count(group.leaf_blocks().len());
+    for (block, server) in group.leaf_blocks() {
+        out.u16(*block);
+        out.octets(server.as_bytes());
+    }
+    out.option(group.spare_leaves(), |out, spare| {
+        out.count(spare.len());
+        spare.iter().for_each(|leaf| out.u16(*leaf));
+    });
     changes.push(Change::Put(name, out.finish()));
 }
 
@@ -164,21 +175,21 @@ fn put_nodes(changes: &mut Vec<Change>, prefix: &Name, group: &Group, whole: boo
 fn put_core(out: &mut Encoder, group: &Group) {
     settings::put_group(out, group.config());
     put_schedule(out, group.teks());
-    out.option(group.rekey_sa(), |out, rekey_sa| put_rekey_sa(out, rekey_sa, Keeper::Server));
+    out.option(group.rekey_sa(), |out, rekey_sa| put_rekey_sa(out, rekey_sa, &Keeper::Server));
     out.count(group.removed().len());
     group.removed().iter().for_each(|name| out.octets(name.as_bytes()));
 }
 
 /// Who gets a rekey SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Keeper {
     /// The server's own state.
     Server,
-    /// A sub-server, which must not be able to sign.
-    SubServer,
+    /// A sub-server, which must not be able to sign, with its blocks of the key hierarchy.
+    SubServer { blocks: BTreeSet<u16> },
 }
 
-pub(super) fn put_rekey_sa(out: &mut Encoder, rekey_sa: &RekeySa, keeper: Keeper) {
+pub(super) fn put_rekey_sa(out: &mut Encoder, rekey_sa: &RekeySa, keeper: &Keeper) {
     settings::put_rekey(out, &rekey_sa.settings);
     match keeper {
         Keeper::Server if !rekey_sa.is_relaying() => out.octets(rekey_sa.private_key.expose()),
@@ -187,7 +198,7 @@ pub(super) fn put_rekey_sa(out: &mut Encoder, rekey_sa: &RekeySa, keeper: Keeper
             out.octets(&rekey_sa.public_key);
         }
     }
-    out.option(rekey_sa.kek(), put_kek);
+    out.option(rekey_sa.kek(), |out, kek| put_kek(out, kek, keeper));
     out.count(rekey_sa.retired.len());
     for retired in &rekey_sa.retired {
         out.count(retired.last.len());
@@ -197,13 +208,19 @@ pub(super) fn put_rekey_sa(out: &mut Encoder, rekey_sa: &RekeySa, keeper: Keeper
     }
 }
 
-fn put_kek(out: &mut Encoder, kek: &Kek) {
+fn put_kek(out: &mut Encoder, kek: &Kek, keeper: &Keeper) {
     out.kek_policy(kek.stored_policy());
     out.octets(kek.key().expose());
     out.u32(kek.sequence_number());
     out.time(kek.ends());
     out.count(kek.capacity());
     out.u8(kek.tree().is_some().into());
+    if let (Some(tree), Keeper::SubServer { blocks }) = (kek.tree(), keeper) {
+        let nodes: Vec<Secret> =
+            tree.part(blocks).into_iter().filter_map(|node| tree.export(node)).collect();
+        out.count(nodes.len());
+        nodes.iter().for_each(|node| out.octets(node.expose()));
+    }
     out.option(kek.last(), put_push);
     out.time(kek.last_at());
 }

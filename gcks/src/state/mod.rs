@@ -5,6 +5,7 @@
 mod codec;
 mod export;
 pub mod needs;
+pub mod notice;
 mod record;
 mod restore;
 mod settings;

@@ -1,7 +1,7 @@
 //! What a sub-server tells its root with cluster-init, for what the root alone can give.
 //!
 //! ```text
-//! version (1) | boot-time clock of the sub-server (12) | sender identifiers (1) | restart
+//! version (1) | boot-time clock of the sub-server (12) | sender identifiers (1) | leaves (1) | restart
 //! ```
 
 use daemon::sealed::codec::{Clock, Decoder, Encoder, StateError};
@@ -17,7 +17,9 @@ pub fn encode(needs: Needs, now: BootTime) -> Secret {
     let mut out = Encoder::default();
     out.u8(VERSION);
     out.time(now);
-    out.u8(NEEDS.iter().zip(0..).find(|(one, _)| **one == needs.senders).map_or(0, |(_, n)| n));
+    for need in [needs.senders, needs.leaves] {
+        out.u8(NEEDS.iter().zip(0..).find(|(one, _)| **one == need).map_or(0, |(_, n)| n));
+    }
     out.option(needs.restart, Encoder::time);
     out.finish()
 }
@@ -33,11 +35,14 @@ pub fn decode(octets: &[u8], received: BootTime) -> Result<Needs, StateError> {
     }
     let written = head.time()?;
     let mut from = Decoder::new(head.rest(), Clock { written, ..Clock::same(received) });
-    let senders = NEEDS.get(usize::from(from.u8()?)).copied();
-    let senders = senders.ok_or_else(|| from.error("a need"))?;
+    let mut need = || {
+        let need = NEEDS.get(usize::from(from.u8()?)).copied();
+        need.ok_or_else(|| from.error("a need"))
+    };
+    let (senders, leaves) = (need()?, need()?);
     let restart = from.option(Decoder::time)?;
     from.finish()?;
-    Ok(Needs { senders, restart })
+    Ok(Needs { senders, leaves, restart })
 }
 
 #[cfg(test)]
@@ -53,10 +58,11 @@ mod tests {
     #[test]
     fn the_clock_of_the_sub_server_is_another_one() {
         for senders in NEEDS {
-            let needs = Needs { senders, restart: Some(at(90)) };
+            let leaves = Need::More;
+            let needs = Needs { senders, leaves, restart: Some(at(90)) };
             let octets = encode(needs, at(100));
             let read = decode(octets.expose(), at(7000)).unwrap();
-            assert_eq!(read, Needs { senders, restart: Some(at(6990)) });
+            assert_eq!(read, Needs { senders, leaves, restart: Some(at(6990)) });
             for cut in 0..octets.len() {
                 assert!(decode(&octets.expose()[..cut], at(0)).is_err(), "{cut}");
             }

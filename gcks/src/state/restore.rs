@@ -163,6 +163,11 @@ fn read_generations(octets: &Secret, clock: Clock, group: &mut Group) -> Decoded
         let (generation, received) = (generation(from)?, from.time()?);
         Ok(PreparedState { generation, octets: from.secret()?, received })
     })?);
+    let blocks = from.list(|from| Ok((from.u16()?, from.text()?.into())))?;
+    group.restore_leaf_blocks(blocks.into_iter().collect());
+    if let Some(spare) = from.option(|from| from.list(Decoder::u16))? {
+        group.restore_spare_leaves(spare.into_iter().collect());
+    }
     from.finish()
 }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use daemon::sealed::codec::{Clock, Decoder, Encoder, StateError};
 use gdoi::group::KekPolicy;
+use gdoi::lkh::KeyTree;
 use ike::BootTime;
 use ike::crypto::Secret;
 
@@ -42,7 +43,8 @@ pub fn encode(group: &Group, server: &str, now: BootTime) -> Secret {
     out.time(now);
     settings::put_group(&mut out, group.config());
     put_schedule(&mut out, group.teks());
-    out.option(group.rekey_sa(), |out, rekey_sa| put_rekey_sa(out, rekey_sa, Keeper::SubServer));
+    let keeper = Keeper::SubServer { blocks: group.leaf_blocks_of(server) };
+    out.option(group.rekey_sa(), |out, rekey_sa| put_rekey_sa(out, rekey_sa, &keeper));
     out.count(group.removed().len());
     group.removed().iter().for_each(|name| out.octets(name.as_bytes()));
     out.option(group.division_for(server).as_ref(), put_division);
@@ -62,11 +64,15 @@ pub fn decode(octets: &[u8], received: BootTime) -> Result<Shared, StateError> {
     let clock = Clock { written, ..Clock::same(received) };
     let mut from = Decoder::new(head.rest(), clock);
     let (config, teks) = (settings::group(&mut from, Form::Present)?, schedule(&mut from)?);
-    let no_tree = |from: &mut Decoder<'_>, _: &KekPolicy, _: usize| match from.u8()? {
-        0 => Ok(None),
-        _ => Err(from.error("no key hierarchy")),
+    let part = |from: &mut Decoder<'_>, policy: &KekPolicy, capacity: usize| {
+        if from.u8()? == 0 {
+            return Ok(None);
+        }
+        let nodes = from.list(Decoder::octets)?;
+        let tree = KeyTree::import(policy.algorithm, policy.key_length, capacity, nodes);
+        tree.map(Some).map_err(|_| from.error("a key hierarchy"))
     };
-    let rekey_sa = from.option(|from| restore::rekey_sa(from, no_tree, Form::Present))?;
+    let rekey_sa = from.option(|from| restore::rekey_sa(from, part, Form::Present))?;
     if rekey_sa.as_ref().is_some_and(|rekey_sa| !rekey_sa.is_relaying()) {
         return Err(from.error("no signing key"));
     }

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use ike::crypto::SeededRng;
 
-use super::KeyTree;
 use super::nodes::{ancestors, below};
+use super::{KeyTree, ROOT};
 
 impl KeyTree {
     /// Makes the keys of a free block of leaves, which another server gives to its members: to this
@@ -43,7 +43,7 @@ impl KeyTree {
         let below = blocks
             .iter()
             .flat_map(|block| (0..=self.block_depth()).flat_map(|level| below(*block, level)));
-        above.chain(below).collect()
+        above.chain(below).chain([ROOT]).collect()
     }
 
     /// Of the leaves of this tree, which are another server's, members have all but these.

@@ -196,12 +196,6 @@ fn check_group(file: &File, cluster: &Cluster, surroundings: &Surroundings<'_>, 
             "set transport = \"unicast\" in [group.rekey]",
         );
     }
-    if rekey.lkh {
-        error(
-            "group.cluster: key hierarchies are not divided among servers yet",
-            "set lkh = false in [group.rekey]",
-        );
-    }
     let Some(activation) = activation.filter(|delay| !delay.is_zero()) else {
         error(
             "group.cluster: members would send with new keys before those of other servers have them",

@@ -5,6 +5,7 @@
 //! another server leaves, like everything else, when the state that it describes is written.
 
 mod ending;
+mod notices;
 mod root;
 mod settings;
 mod sub_server;
@@ -87,6 +88,8 @@ pub enum GroupEvent {
     NotFollowed(NotFollowed),
     /// The configurations of the group differ; the root's is served.
     Differs(Difference),
+    /// Members have registered at other servers, and count there.
+    Moved { members: usize },
     /// The keys ended without news: the members were forgotten.
     KeysEnded { members: usize },
     /// Keys that are missing cannot be made; it is tried again.
@@ -230,6 +233,7 @@ impl<E: Entropy> KeyServer<E> {
     pub(super) fn settle_cluster(&mut self, now: BootTime) {
         loop {
             self.tell_sub_servers(now);
+            self.exchange_notices(now);
             let mut is_quiet = !self.carry_out_as_sub_server(now);
             let mut heard = Vec::new();
             for (name, link) in &mut self.cluster.links {
@@ -288,7 +292,9 @@ impl<E: Entropy> KeyServer<E> {
                         }
                         self.handle_acknowledgement(&server, id, acknowledged, now);
                     }
+                    Content::Noted(_) => self.end_notice(&server, id, ticket),
                     Content::Refused(Refused(refusal)) => {
+                        self.end_notice(&server, id, ticket);
                         self.handle_refused(&server, id, ticket, refusal, now);
                         self.note(&server, id, GroupEvent::RefusedByPeer(refusal));
                     }
@@ -312,6 +318,9 @@ impl<E: Entropy> KeyServer<E> {
             Content::Ask(ask) => self.tell(server, id, &ask, now).map(Content::from),
             Content::Prepare(prepare) => self.prepare(server, id, prepare, now).map(Content::from),
             Content::Commit(commit) => self.commit(server, id, commit, now).map(Content::from),
+            Content::Notice(notice) => {
+                self.handle_notice(server, id, &notice, now).map(Content::from)
+            }
             _ => return,
         };
         let answer = answer.unwrap_or_else(|refusal| {

@@ -1,6 +1,6 @@
 //! The root's side: tells its sub-servers what a group has that is new.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use ::cluster::{Generation, Stage};
 use gdoi::group::GroupId;
 use ike::BootTime;
 
+use super::notices::Outboxes;
 use super::{GroupEvent, settings};
 use crate::config::Cluster;
 use crate::group::Group;
@@ -37,6 +38,10 @@ pub struct RootCounters {
 pub struct RootSide {
     machine: RootGroup<Arc<str>>,
     names: Vec<Arc<str>>,
+    /// Sub-servers that have told all their members since they were away.
+    pub(super) reported: BTreeSet<Arc<str>>,
+    /// What they have to hear of members.
+    pub(super) outboxes: Outboxes,
     /// What the sub-servers have heard of, or are about to.
     revision: u64,
     period: Duration,
@@ -54,6 +59,8 @@ impl RootSide {
         Self {
             machine: RootGroup::new(group.generation(), names, until, now),
             names: part.servers.clone(),
+            reported: BTreeSet::new(),
+            outboxes: Outboxes::default(),
             // A restart makes another generation: sub-servers hear what the configuration changed.
             revision: 0,
             period: part.period,
@@ -97,10 +104,12 @@ impl RootSide {
     }
 
     pub(super) fn handle_dead(&mut self, server: &Arc<str>, now: BootTime) {
+        self.reported.remove(server);
         self.machine.lost(server, now);
     }
 
     pub(super) fn handle_lost(&mut self, server: &Arc<str>, ticket: Ticket) {
+        self.outboxes.end(server, ticket, true);
         if self.tickets.get(server) == Some(&ticket) {
             self.tickets.remove(server);
             self.counters.updates_lost += 1;
@@ -133,7 +142,10 @@ impl<E: Entropy> KeyServer<E> {
             self.make_missing_keys(id, now);
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let Some(side) = self.cluster.roots.get_mut(&id) else { continue };
-            group.divide_senders(&side.names, now);
+            let knows = |(name, one): (&Arc<str>, &SubServer)| {
+                one.is_active() && side.reported.contains(name)
+            };
+            group.set_knows_everybody(side.machine.sub_servers().all(knows));
             group.set_away(side.machine.away_since());
             self.make_generation(id, now);
             while let Some(action) =
@@ -157,8 +169,13 @@ impl<E: Entropy> KeyServer<E> {
     }
 
     fn make_missing_keys(&mut self, id: GroupId, now: BootTime) {
+        let Some(names) = self.cluster.roots.get(&id).map(|side| side.names.clone()) else {
+            return;
+        };
         let Ok((group, mut keys)) = self.group_mut(id) else { return };
-        if let Err(error) = group.make_keys(&mut keys, now) {
+        let made = group.make_keys(&mut keys, now);
+        group.divide(&names, &mut keys, now);
+        if let Err(error) = made {
             let event = GroupEvent::NoKeys(error);
             let server = self.cluster.roots.get(&id).and_then(|side| {
                 side.machine.sub_servers().next().map(|(name, _)| Arc::clone(name))

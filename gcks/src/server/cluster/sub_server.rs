@@ -1,5 +1,6 @@
 //! A sub-server's side: takes over what its root makes, and asks for it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ::cluster::error::Refusal;
@@ -15,6 +16,7 @@ use crate::group::Group;
 use crate::group::cluster::{Adopted, PreparedState};
 use crate::group::division::Needs;
 use crate::group::key_generation::Entropy;
+use crate::members::registry::MemberId;
 use crate::server::KeyServer;
 use crate::state::{needs, shared};
 
@@ -39,7 +41,11 @@ pub struct SubServerSide {
     /// What the root hears of us with the request on its way.
     asked: Needs,
     /// What it was told last, with how many sender identifiers there were then: it is told once.
-    told: (Needs, u64),
+    told: (Needs, (u64, usize)),
+    /// Members that the root has not heard of, or all.
+    pub(super) touched: BTreeSet<MemberId>,
+    pub(super) report_all: bool,
+    pub(super) notice: Option<Ticket>,
     differences: Vec<Difference>,
     counters: SubServerCounters,
 }
@@ -53,7 +59,10 @@ impl SubServerSide {
             machine,
             asking: None,
             asked: Needs::default(),
-            told: (Needs::default(), 0),
+            told: Default::default(),
+            touched: BTreeSet::new(),
+            report_all: true,
+            notice: None,
             differences: Vec::new(),
             counters: SubServerCounters::default(),
         };
@@ -104,6 +113,7 @@ impl SubServerSide {
     }
 
     pub(super) fn handle_restart(&mut self, now: BootTime) {
+        self.report_all = true;
         self.machine.ask(now);
     }
 
@@ -113,10 +123,14 @@ impl SubServerSide {
     }
 
     pub(super) fn handle_dead(&mut self, now: BootTime) {
+        self.report_all = true;
         self.machine.lost(now);
     }
 
     pub(super) fn handle_lost(&mut self, ticket: Ticket) {
+        if self.notice.take_if(|notice| *notice == ticket).is_some() {
+            self.report_all = true;
+        }
         if self.asking == Some(ticket) {
             self.asking = None;
             self.counters.inits_failed += 1;
@@ -133,7 +147,7 @@ impl SubServerSide {
 
     /// Asks when there is something that the root alone can give.
     fn watch_needs(&mut self, group: &Group, now: BootTime) {
-        let needs = (group.needs(), group.sender_ids().own_count());
+        let needs = (group.needs(), group.own_share());
         if self.asking.is_none() && needs != self.told && needs.0 != Needs::default() {
             // Not again before it is answered, or tried again.
             self.told = needs;
@@ -211,7 +225,7 @@ impl<E: Entropy> KeyServer<E> {
         side.asking = None;
         if let Some(group) = self.groups.get_mut(&id) {
             group.note_told(side.asked, now);
-            side.told = (group.needs(), group.sender_ids().own_count());
+            side.told = (group.needs(), group.own_share());
         }
         let Told { generation, stage, differences, state } = told;
         if side.differences != differences {
