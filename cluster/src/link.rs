@@ -12,14 +12,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ike::BootTime;
-use ike::crypto::Secret;
+use ike::config::Credential;
+use ike::crypto::{Secret, SeededRng};
 use ike::error::Error;
 use ike::event::Transmit;
 use ike::peer::{Peer, PeerEvent, PrivateBody, QuestionId, RequestId};
 use ike::phase1::IsakmpSa;
 use ike::session::PeerAddress;
 use ike::wire::registry::ExchangeType;
+use ike::{BootTime, WallClock};
 
 use answer::{Answer, name};
 pub use config::LinkConfig;
@@ -69,6 +70,12 @@ struct Outgoing {
 pub struct Link {
     config: LinkConfig,
     peer: Peer,
+    /// Which of the addresses the peer is at.
+    place: usize,
+    /// When a datagram from another address was followed there.
+    followed_at: Option<BootTime>,
+    rng: SeededRng,
+    wall_clock: WallClock,
     tickets: u64,
     serial: u32,
     outgoing: BTreeMap<RequestId, Outgoing>,
@@ -90,11 +97,16 @@ impl Link {
     /// A channel that nothing has been said on. `seed` must come from the operating system's
     /// generator and be used once.
     pub fn new(config: LinkConfig, seed: [u8; 32], now: BootTime) -> Self {
-        let peer = Peer::new(config.peer(vendor_id()), seed);
+        let mut rng = SeededRng::from_seed(seed);
+        let peer = Peer::new(config.peer(0, vendor_id()), rng.array());
         Self {
             peer,
+            place: 0,
+            followed_at: None,
+            wall_clock: WallClock::default(),
             tickets: 0,
-            serial: u32::from_be_bytes([seed[0], seed[1], seed[2], seed[3]]) >> 1,
+            serial: u32::from_be_bytes(rng.array()) >> 1,
+            rng,
             outgoing: BTreeMap::new(),
             incoming: None,
             open: BTreeMap::new(),
@@ -113,9 +125,29 @@ impl Link {
         &self.config
     }
 
-    /// Whether `source` is where the server is.
+    /// Whether `source` is where the server may be.
     pub fn expects(&self, source: SocketAddr) -> bool {
-        self.peer.expects(source)
+        self.config.addresses().any(|address| address.remote == source)
+    }
+
+    /// Where the server is, or is tried now.
+    pub fn remote(&self) -> SocketAddr {
+        self.config.addresses().nth(self.place).unwrap_or(self.config.address).remote
+    }
+
+    /// What time it is from now on, for certificates.
+    pub fn set_wall_clock(&mut self, wall_clock: WallClock) {
+        self.wall_clock = wall_clock;
+        self.peer.set_wall_clock(wall_clock);
+    }
+
+    /// Proves our identity and the server's in this way from now on.
+    pub fn set_credential(&mut self, credential: Credential, now: BootTime) {
+        if self.config.credential != credential {
+            self.config.credential = credential.clone();
+            self.peer.set_credential(credential, now);
+            self.settle(now);
+        }
     }
 
     /// Whether there is an ISAKMP SA.
@@ -226,6 +258,15 @@ impl Link {
         datagram: &[u8],
         now: BootTime,
     ) -> Result<(), Error> {
+        if !self.peer.expects(source) && self.peer.established() == 0 {
+            // Another machine is active now, and has begun. Who forges that disturbs little.
+            let place = self.config.addresses().position(|address| address.remote == source);
+            let may_move = self.followed_at.is_none_or(|at| at + RECONNECT <= now);
+            if let Some(place) = place.filter(|_| may_move) {
+                self.followed_at = Some(now);
+                self.move_to(place);
+            }
+        }
         let result = self.peer.handle_datagram(source, local, datagram, now);
         self.settle(now);
         result
@@ -243,7 +284,7 @@ impl Link {
             self.settle(now);
         }
         if self.lost_since.is_some_and(|since| since + self.config.time_to_live() <= now) {
-            self.bury();
+            self.bury(now);
         }
     }
 
@@ -287,6 +328,27 @@ impl Link {
         self.peer.answer_question(question, &body, now).map(drop)
     }
 
+    /// The server is tried at another of its addresses.
+    fn move_on(&mut self, now: BootTime) {
+        let count = self.config.addresses().count();
+        if count > 1 && self.peer.established() == 0 {
+            self.move_to(self.place.wrapping_add(1).checked_rem(count).unwrap_or(0));
+            self.connect_at = now;
+        }
+    }
+
+    /// Requests on their way are lost there, and nothing else is.
+    fn move_to(&mut self, place: usize) {
+        self.place = place;
+        self.peer = Peer::new(self.config.peer(place, vendor_id()), self.rng.array());
+        self.peer.set_wall_clock(self.wall_clock);
+        (self.incoming, self.answer) = (None, None);
+        self.open.clear();
+        for Outgoing { ticket, .. } in std::mem::take(&mut self.outgoing).into_values() {
+            self.lose(ticket);
+        }
+    }
+
     fn settle(&mut self, now: BootTime) {
         while let Some(event) = self.peer.poll_event() {
             match event {
@@ -306,6 +368,7 @@ impl Link {
                 }
                 PeerEvent::Phase1Failed(failure) => {
                     self.events.push_back(LinkEvent::Phase1Failed(failure));
+                    self.move_on(now);
                 }
                 PeerEvent::Ended { .. } if self.is_up && self.peer.established() == 0 => {
                     self.is_up = false;
@@ -313,7 +376,7 @@ impl Link {
                     self.connect_at = self.connect_at.min(now + RECONNECT);
                     self.events.push_back(LinkEvent::Down);
                 }
-                PeerEvent::Dead => self.bury(),
+                PeerEvent::Dead => self.bury(now),
                 PeerEvent::Asked { question, kind, body, .. } => {
                     if let Err(error) = self.handle_request(question, kind, &body, now) {
                         self.refuse(error);
@@ -337,11 +400,12 @@ impl Link {
         }
     }
 
-    fn bury(&mut self) {
+    fn bury(&mut self, now: BootTime) {
         self.lost_since = None;
         self.is_up = self.peer.established() > 0;
         self.statistics.deaths += 1;
         self.events.push_back(LinkEvent::Dead);
+        self.move_on(now);
     }
 
     fn lose(&mut self, ticket: Ticket) {

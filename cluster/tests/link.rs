@@ -46,7 +46,8 @@ fn config(host: u8, other: u8) -> LinkConfig {
     LinkConfig {
         address: PeerAddress { remote: address(other), local: address(host) },
         identity: Identity::Address(address(host).ip()),
-        expected_identity: Identity::Address(address(other).ip()),
+        further: Vec::new(),
+        expected_identity: None,
         credential: Credential::PreSharedKey(Arc::new(Secret::copy_from(b"between servers"))),
         phase1: phase1(),
         liveness_interval: SECOND * 10,
@@ -89,7 +90,8 @@ impl Net {
             while let Some(transmit) = self.links[side].poll_transmit() {
                 self.sent += 1;
                 self.longest = self.longest.max(transmit.payload.len());
-                if !self.sent.is_multiple_of(self.lose) {
+                let is_there = [1, 2].map(address).contains(&transmit.destination);
+                if is_there && !self.sent.is_multiple_of(self.lose) {
                     let arrival = self.now + Duration::from_millis(3);
                     self.queue.insert((arrival, self.sent), (1 - side, transmit.payload));
                 }
@@ -252,6 +254,42 @@ fn a_silent_server_is_dead_after_its_time_and_its_requests_are_lost() {
     net.lose = u64::MAX;
     net.run(SECOND * 60);
     assert!(net.links.iter().all(Link::is_up), "and up again");
+}
+
+/// Two machines are one server, and the second one is active.
+#[test]
+fn a_server_is_tried_at_all_its_addresses_in_order() {
+    let further = vec![PeerAddress { remote: address(1), local: address(2) }];
+    for root_begins in [true, false] {
+        let mut net = Net::new();
+        let config = LinkConfig { further: further.clone(), ..config(2, 9) };
+        net.links[1] = Link::new(config, [2; 32], net.now);
+        assert_eq!(net.links[1].remote(), address(9));
+        if !root_begins {
+            // It hears nothing before the sub-server has given up the first address.
+            net.lose = 1;
+            net.run(SECOND * 20);
+            net.lose = u64::MAX;
+            assert!(!net.links[1].is_up());
+        }
+        net.run(SECOND * if root_begins { 3 } else { 40 });
+        assert!(net.links.iter().all(Link::is_up), "the root begins: {root_begins}");
+        assert_eq!(net.links[1].remote(), address(1));
+        let ticket = net.send(1, &ask());
+        net.run(SECOND);
+        let (question, _) = net.asked(0);
+        net.answer(0, question, &Message::new(7, Refused(Refusal::NoKeys)));
+        net.run(SECOND);
+        assert!(net.answered(1, ticket).is_some());
+        // Dead there, it is tried at the first one again.
+        net.lose = 1;
+        net.run(SECOND * 61);
+        let dead = net.events[1].iter().filter(|event| matches!(event, LinkEvent::Dead));
+        assert_eq!(dead.count(), 1);
+        net.lose = u64::MAX;
+        net.run(SECOND * 60);
+        assert!(net.links.iter().all(Link::is_up));
+    }
 }
 
 /// Without the vendor ID no cluster message is taken, whoever proved its identity.

@@ -26,7 +26,7 @@ pub(crate) fn snapshot<E: Entropy>(
         let figures = link.statistics();
         ClusterServer {
             name: name.to_string(),
-            address: link.config().address.remote,
+            address: link.remote(),
             connected: link.is_up(),
             counters: counters(&[
                 ("requests_sent", figures.requests_sent),

@@ -14,9 +14,12 @@ use ike::wire::vendor::VendorId;
 pub struct LinkConfig {
     /// Where it is, and where we are.
     pub address: PeerAddress,
+    /// Where it is as well, if several machines are this server and one of them is active: tried in
+    /// this order behind `address`.
+    pub further: Vec<PeerAddress>,
     pub identity: Identity,
-    /// The one that it must prove.
-    pub expected_identity: Identity,
+    /// The one that it must prove; `None` is the address that it is spoken to at.
+    pub expected_identity: Option<Identity>,
     pub credential: Credential,
     /// What phase 1 may negotiate.
     pub phase1: Phase1Policy,
@@ -36,11 +39,18 @@ impl LinkConfig {
         self.liveness_interval.saturating_mul(self.liveness_threshold)
     }
 
-    pub(super) fn peer(&self, vendor_id: VendorId) -> PeerConfig {
+    /// The places where it may be.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = PeerAddress> {
+        std::iter::once(self.address).chain(self.further.iter().copied())
+    }
+
+    pub(super) fn peer(&self, place: usize, vendor_id: VendorId) -> PeerConfig {
+        let address = self.addresses().nth(place).unwrap_or(self.address);
+        let of_address = || Identity::Address(address.remote.ip());
         PeerConfig {
-            address: self.address,
+            address,
             identity: self.identity.clone(),
-            expected_identity: self.expected_identity.clone(),
+            expected_identity: self.expected_identity.clone().unwrap_or_else(of_address),
             credential: self.credential.clone(),
             phase1: self.phase1.clone(),
             retransmission: RetransmissionPolicy::default(),

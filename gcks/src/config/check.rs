@@ -41,12 +41,22 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
     let addresses = file.members.iter().filter_map(|member| {
         Some((&member.address.as_ref()?.value, member.name.as_ref()?.value.as_str()))
     });
-    let servers = cluster::raise_servers(&file.servers, (&listen, file.port), addresses, report);
+    let read = |table: &CertificateTable, report: &Report| {
+        read_certificate(table, report, clock::wall().as_secs()).map(Credential::Certificate)
+    };
+    let certificates = Certificates::new(&file.certificates, report, read);
+    let own = cluster::Own {
+        listen: &listen,
+        port: file.port,
+        identity: file.identity.as_ref().map(|identity| &identity.value),
+        certificates: &certificates,
+    };
+    let servers = cluster::raise_servers(&file.servers, own, addresses, report);
     unique(report, "cluster-server.name", file.servers.iter().filter_map(|one| one.name.clone()));
     unique(
         report,
         "cluster-server.address",
-        file.servers.iter().filter_map(|one| one.address.clone()),
+        file.servers.iter().flat_map(|one| one.all_addresses().cloned()),
     );
     let sound: Vec<Server> = servers.iter().flatten().cloned().collect();
     let groups: Vec<Option<Group>> =
@@ -68,10 +78,6 @@ pub fn raise(file: File, report: &Report) -> Option<Config> {
         .collect();
     let names: BTreeSet<&str> =
         file.groups.iter().filter_map(|group| Some(group.name.as_ref()?.as_str())).collect();
-    let read = |table: &CertificateTable, report: &Report| {
-        read_certificate(table, report, clock::wall().as_secs()).map(Credential::Certificate)
-    };
-    let certificates = Certificates::new(&file.certificates, report, read);
     let known = Known { ids, names, certificates };
     let members: Vec<Option<Member>> =
         file.members.iter().map(|entry| member(entry, &known, report)).collect();

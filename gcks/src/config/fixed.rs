@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use daemon::configuration::{Declaration, Located};
+use ike::config::Credential;
 use ike::crypto::Secret;
 
 use super::change::{Change, Consequence, Difference, Subject};
@@ -95,7 +96,17 @@ impl Fixed {
     /// comes with a reload is on its own until a restart.
     pub(super) fn hold_cluster(&self, config: &mut Config) -> Vec<Change> {
         let mut changes = Vec::new();
-        if config.servers != self.servers {
+        let mut servers = self.servers.clone();
+        for server in &mut servers {
+            // Certificates and revocation lists are read again like those of members.
+            let now = config.servers.iter().find(|now| now.name == server.name);
+            if let (Credential::Certificate(_), Some(credential @ Credential::Certificate(_))) =
+                (&server.credential, now.map(|now| &now.credential))
+            {
+                server.credential = credential.clone();
+            }
+        }
+        if config.servers != servers {
             changes.push(change(Difference::untold(names::cluster_servers())));
         }
         for group in &mut config.groups {
@@ -107,7 +118,7 @@ impl Fixed {
             }
             group.cluster = cluster;
         }
-        config.servers.clone_from(&self.servers);
+        config.servers = servers;
         changes
     }
 

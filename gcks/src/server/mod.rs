@@ -255,6 +255,7 @@ impl<E: Entropy> KeyServer<E> {
     pub fn set_wall_clock(&mut self, wall_clock: WallClock) {
         self.wall_clock = wall_clock;
         self.server.set_wall_clock(wall_clock);
+        self.cluster.set_wall_clock(wall_clock);
     }
 
     /// Everything that an operator should mend, each with its remedy.

@@ -54,6 +54,7 @@ impl<E: Entropy> KeyServer<E> {
         self.unsaved.members |= members != self.members;
         self.unsaved.changed |= self.unsaved.members;
         self.most_members = config.most_members;
+        self.take_credentials(config.servers, now);
         self.size_hierarchies();
         self.reload_members(&members, &config.groups, now);
         self.reload_groups(config.groups, keys, now);

@@ -91,6 +91,8 @@ pub struct Machine {
     starts: u8,
     /// What it sent to others while a member registered.
     aside: Vec<Transmit>,
+    /// For certificates.
+    pub wall_clock: ike::WallClock,
 }
 
 impl Machine {
@@ -104,6 +106,7 @@ impl Machine {
             events: Vec::new(),
             starts: 0,
             aside: Vec::new(),
+            wall_clock: Default::default(),
         };
         machine.configure(text);
         machine
@@ -166,6 +169,7 @@ impl Machine {
                 .unwrap()
             }
         };
+        server.set_wall_clock(self.wall_clock);
         server.keep_state();
         server.join_cluster(now);
         self.key_server = Some(server);

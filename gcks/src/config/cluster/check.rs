@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::MOST_SUB_SERVERS;
-use daemon::configuration::{Located, Place, Report, check_length, duration_text};
+use daemon::configuration::{Certificates, Located, Place, Report, check_length, duration_text};
 use daemon::secrets::read_pre_shared_key;
+use ike::config::{Credential, Identity};
 use ipnet::IpNet;
 
 use super::{Cluster, File, FileServer, Role, Server};
 use crate::config::rekey_timing::{is_short, lead};
 use crate::config::{Rekey, TekTemplate, Transport};
+
+/// A redundant root server may be silent so long while another of its machines takes over.
+const TAKE_OVER: Duration = Duration::from_secs(150);
 
 /// What the table of a group is checked against.
 pub struct Surroundings<'a> {
@@ -29,34 +33,113 @@ pub struct Surroundings<'a> {
 /// Raises the servers; members are by their addresses and names.
 pub fn raise_servers<'a>(
     entries: &[FileServer],
-    (listen, port): (&[SocketAddr], u16),
+    own: Own<'_>,
     members: impl Iterator<Item = (&'a IpNet, &'a str)> + Clone,
     report: &Report,
 ) -> Vec<Option<Server>> {
-    entries.iter().map(|entry| server(entry, (listen, port), members.clone(), report)).collect()
+    entries.iter().map(|entry| server(entry, own, members.clone(), report)).collect()
+}
+
+/// What this server is to the others.
+#[derive(Clone, Copy)]
+pub struct Own<'a> {
+    pub listen: &'a [SocketAddr],
+    pub port: u16,
+    pub identity: Option<&'a Identity>,
+    pub certificates: &'a Certificates,
 }
 
 fn server<'a>(
     entry: &FileServer,
-    (listen, port): (&[SocketAddr], u16),
-    mut members: impl Iterator<Item = (&'a IpNet, &'a str)>,
+    own: Own<'_>,
+    members: impl Iterator<Item = (&'a IpNet, &'a str)> + Clone,
     report: &Report,
 ) -> Option<Server> {
-    if !entry.names_key {
-        report.error(
-            entry.place.clone(),
-            "cluster-server: no pre-shared key",
-            "add pre-shared-key-file = \"/path/to/file\" or pre-shared-key-credential = \"name\"",
-        );
+    for address in entry.address.iter().chain(&entry.further_addresses) {
+        let member = members.clone().find(|(prefix, _)| prefix.contains(&address.value));
+        if let Some((_, member)) = member {
+            let message = format!(
+                "cluster-server.address: member {member} registers from {}, and no server is a member",
+                address.value
+            );
+            report.error(Some(address.place.clone()), message, "give one of them another address");
+        }
     }
-    if let Some(address) = &entry.address
-        && let Some((_, member)) = members.find(|(prefix, _)| prefix.contains(&address.value))
-    {
+    let address = entry.address.as_ref()?;
+    for further in &entry.further_addresses {
+        if further.value.is_ipv4() != address.value.is_ipv4() {
+            let message = format!(
+                "cluster-server.further-addresses: {} and {} are of two families",
+                further.value, address.value
+            );
+            report.error(Some(further.place.clone()), message, "name addresses of one family");
+        }
+    }
+    let silence = entry.liveness_interval.saturating_mul(entry.liveness_threshold);
+    if !entry.further_addresses.is_empty() && silence <= TAKE_OVER {
         let message = format!(
-            "cluster-server.address: member {member} registers from {}, and no server is a member",
-            address.value
+            "cluster-server: it counts as dead after {}, and another of its machines may take as long to take over",
+            duration_text(silence)
         );
-        report.error(Some(address.place.clone()), message, "give one of them another address");
+        let remedy = "make liveness-interval times liveness-threshold longer than 150s";
+        report.warning(entry.place.clone(), message, remedy);
+    }
+    let local = local_address(entry, address, own.listen, report);
+    let credential = credential(entry, own, local, report);
+    Some(Server {
+        name: entry.name.as_ref()?.value.as_str().into(),
+        remote: SocketAddr::new(address.value, own.port),
+        further: entry
+            .further_addresses
+            .iter()
+            .map(|further| SocketAddr::new(further.value, own.port))
+            .collect(),
+        local: SocketAddr::new(local?, own.port),
+        identity: entry.identity.as_ref().map(|identity| identity.value.clone()),
+        credential: credential?,
+        liveness_interval: entry.liveness_interval,
+        liveness_threshold: entry.liveness_threshold,
+    })
+}
+
+/// What two servers prove their identities with.
+fn credential(
+    entry: &FileServer,
+    own: Own<'_>,
+    local: Option<std::net::IpAddr>,
+    report: &Report,
+) -> Option<Credential> {
+    match &entry.certificate {
+        Some(named) if entry.names_key => {
+            let message = "cluster-server.certificate: a pre-shared key is named as well";
+            report.error(Some(named.place.clone()), message, "keep one of them");
+            return None;
+        }
+        Some(named) => {
+            let found = own.certificates.find(named, "cluster-server.certificate", report);
+            let identity = own.identity.cloned().or(local.map(Identity::Address));
+            if let (Some(Credential::Certificate(certificate)), Some(identity)) =
+                (&found, &identity)
+                && !certificate.proves(identity)
+            {
+                let message = format!(
+                    "cluster-server.certificate: certificate {} does not name {identity}",
+                    named.value
+                );
+                let remedy = "set identity to a name in it, or issue a certificate with this one";
+                report.error(Some(named.place.clone()), message, remedy);
+            }
+            return found;
+        }
+        None if !entry.names_key => {
+            report.error(
+                entry.place.clone(),
+                "cluster-server: no pre-shared key and no certificate",
+                "add pre-shared-key-file = \"/path/to/file\", pre-shared-key-credential = \"name\" \
+                 or certificate = \"name\"",
+            );
+        }
+        None => {}
     }
     let key =
         entry.pre_shared_key.as_ref().and_then(|origin| match read_pre_shared_key(&origin.value) {
@@ -72,17 +155,7 @@ fn server<'a>(
                 None
             }
         });
-    let address = entry.address.as_ref()?;
-    let local = local_address(entry, address, listen, report);
-    Some(Server {
-        name: entry.name.as_ref()?.value.as_str().into(),
-        remote: SocketAddr::new(address.value, port),
-        local: SocketAddr::new(local?, port),
-        identity: entry.identity.as_ref().map(|identity| identity.value.clone()),
-        pre_shared_key: Arc::new(key?),
-        liveness_interval: entry.liveness_interval,
-        liveness_threshold: entry.liveness_threshold,
-    })
+    key.map(|key| Credential::PreSharedKey(Arc::new(key)))
 }
 
 fn local_address(

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use daemon::configuration::{
-    Applies, Located, Names, Place, is_named, key_source, list, optional, optional_one_of, place,
-    required, value,
+    Applies, Located, Names, Place, is_named, key_source, list, optional, optional_list,
+    optional_one_of, place, required, value,
 };
 use daemon::options;
 use daemon::secrets::SecretSource;
@@ -25,6 +25,10 @@ options! {
         /// server.
         pub(in crate::config) address: Option<Located<IpAddr>> = required("address").set("\"10.0.9.2\"")
             .applies(Applies::Restart);
+        /// Where it is as well: several machines with one state in etcd are one server, of which one
+        /// is active. They are tried in this order when the one before does not answer.
+        pub(super) further_addresses: Vec<Located<IpAddr>> = optional_list("further-addresses")
+            .example("[\"10.0.9.12\"]").applies(Applies::Restart);
         /// Our address towards it. The default is the only address of that family that the server
         /// listens on.
         pub(super) local_address: Option<Located<IpAddr>> = optional("local-address")
@@ -33,12 +37,17 @@ options! {
         pub(super) identity: Option<Located<Identity>> = optional("identity")
             .example("{ fqdn = \"ks2.example.net\" }").applies(Applies::Restart);
         /// The key that both servers share, and no member has: a file of mode 600 that holds the
-        /// key and at most one newline. Required, here or as a credential.
+        /// key and at most one newline. Required, here or as a credential, unless the servers have
+        /// certificates.
         pub(super) pre_shared_key: Option<Located<SecretSource>> =
             key_source("pre-shared-key-file", "pre-shared-key-credential")
                 .set("\"/etc/gcks/ks2.psk\"").applies(Applies::Restart);
         /// Whether a key was named, right or wrong.
         pub(super) names_key: bool = is_named(&["pre-shared-key-file", "pre-shared-key-credential"]);
+        /// The [[certificate]] that is shown to it, and by whose authorities its own is verified, in
+        /// the place of a pre-shared key. It has to name our identity, or our address towards it.
+        pub(super) certificate: Option<Located<String>> = optional("certificate")
+            .example("\"site\"").applies(Applies::Restart);
         /// Interval of the questions whether it is alive.
         pub(super) liveness_interval: Duration =
             value("liveness-interval", Duration::from_secs(10))
@@ -71,3 +80,10 @@ options! {
 }
 
 const ROLE: Names<Role> = &[("root-server", Role::RootServer), ("sub-server", Role::SubServer)];
+
+impl Server {
+    /// Wherever it may be.
+    pub(in crate::config) fn all_addresses(&self) -> impl Iterator<Item = &Located<IpAddr>> {
+        self.address.iter().chain(&self.further_addresses)
+    }
+}

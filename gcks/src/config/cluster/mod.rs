@@ -9,10 +9,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ike::config::Identity;
-use ike::crypto::Secret;
+use ike::config::{Credential, Identity};
 
-pub use self::check::{Surroundings, one_role, raise, raise_servers};
+pub use self::check::{Own, Surroundings, one_role, raise, raise_servers};
 pub use self::file::{File, Server as FileServer};
 
 /// Another server of the cluster.
@@ -21,11 +20,14 @@ pub struct Server {
     /// Name for logs and `gdoictl`.
     pub name: Arc<str>,
     pub remote: SocketAddr,
+    /// Where it is as well, if several machines are this server.
+    pub further: Vec<SocketAddr>,
     /// Our address towards it.
     pub local: SocketAddr,
     /// The identity that it must prove; `None` is its address.
     pub identity: Option<Identity>,
-    pub pre_shared_key: Arc<Secret>,
+    /// What proves its identity to us, and ours to it.
+    pub credential: Credential,
     /// Interval of the questions whether it is alive.
     pub liveness_interval: Duration,
     /// How many of them a dead server leaves unanswered.

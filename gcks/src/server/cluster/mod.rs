@@ -20,10 +20,10 @@ use ::cluster::message::{Content, Difference, Message, Refused};
 use daemon::sealed::codec::StateError;
 use gdoi::event::Transmit;
 use gdoi::group::GroupId;
-use ike::BootTime;
-use ike::config::{Authentication, Credential, Identity};
+use ike::config::Identity;
 use ike::peer::Phase1Failure;
 use ike::session::PeerAddress;
+use ike::{BootTime, WallClock};
 use thiserror::Error as ThisError;
 
 use super::KeyServer;
@@ -133,6 +133,10 @@ impl ClusterSide {
         self.sub_servers.get(&group).is_none_or(SubServerSide::answers_new_members)
     }
 
+    pub(super) fn set_wall_clock(&mut self, wall_clock: WallClock) {
+        self.links.values_mut().for_each(|link| link.set_wall_clock(wall_clock));
+    }
+
     pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
         self.links.values_mut().find_map(Link::poll_transmit)
     }
@@ -189,11 +193,21 @@ impl<E: Entropy> KeyServer<E> {
             };
             let begins = self.groups.values().any(|group| needs_it(&group));
             let config = link_config(server, self.server.config(), begins);
-            let link = Link::new(config, self.rng.array(), now);
+            let mut link = Link::new(config, self.rng.array(), now);
+            link.set_wall_clock(self.wall_clock);
             self.cluster.links.insert(Arc::clone(&server.name), link);
         }
         self.take_sides(now);
         self.settle(now);
+    }
+
+    /// Certificates and revocation lists were read again.
+    pub(super) fn take_credentials(&mut self, servers: Vec<Server>, now: BootTime) {
+        for server in servers {
+            if let Some(link) = self.cluster.links.get_mut(&server.name) {
+                link.set_credential(server.credential, now);
+            }
+        }
     }
 
     /// Our side of each group that has none yet.
@@ -345,15 +359,23 @@ impl<E: Entropy> KeyServer<E> {
 }
 
 fn link_config(server: &Server, own: &gdoi::config::ServerConfig, begins: bool) -> LinkConfig {
-    let address = PeerAddress { remote: server.remote, local: server.local };
-    let of_address = |address: SocketAddr| Identity::Address(address.ip());
-    let mut phase1 = own.phase1.clone();
-    phase1.transforms.retain(|one| one.authentication == Authentication::PreSharedKey);
+    let at = |remote: SocketAddr| PeerAddress { remote, local: server.local };
+    let of_address = || Identity::Address(server.local.ip());
+    // Members may prove themselves in other ways.
+    let method = server.credential.authentication();
+    let mut phase1 = own.phase1.clone().authenticated_by(method);
+    let mut offered = Vec::new();
+    phase1.transforms.retain(|one| {
+        let is_new = !offered.contains(one);
+        offered.push(*one);
+        is_new
+    });
     LinkConfig {
-        address,
-        identity: own.identity.clone().unwrap_or_else(|| of_address(server.local)),
-        expected_identity: server.identity.clone().unwrap_or_else(|| of_address(server.remote)),
-        credential: Credential::PreSharedKey(Arc::clone(&server.pre_shared_key)),
+        address: at(server.remote),
+        further: server.further.iter().copied().map(at).collect(),
+        identity: own.identity.clone().unwrap_or_else(of_address),
+        expected_identity: server.identity.clone(),
+        credential: server.credential.clone(),
         phase1,
         liveness_interval: server.liveness_interval,
         liveness_threshold: server.liveness_threshold,
