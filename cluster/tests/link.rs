@@ -306,6 +306,8 @@ fn a_peer_that_speaks_no_cluster_protocol_is_left_alone() {
             phase1: phase1(),
             retransmission: RetransmissionPolicy::default(),
             dead_peer_detection: Settings::default(),
+            mode: ike::config::Phase1Mode::Main,
+            shares_address: false,
             nat: ike::phase1::NatTraversal::Off,
             vendor_ids: Vec::new(),
             children: Vec::new(),

@@ -1,5 +1,6 @@
 //! All of IKEv1 with one peer that has the right key and does what it likes. The first octet of the
-//! input says whether there is an ISAKMP SA at the beginning and who began it; the rest are steps: messages of an honest
+//! input says whether there is an ISAKMP SA at the beginning and who began it, and whether by
+//! aggressive mode; the rest are steps: messages of an honest
 //! peer delivered, lost, repeated, changed, or made by hand under the keys of the ISAKMP SA, and
 //! time that passes.
 #![no_main]
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use ike::BootTime;
 use ike::config::{
-    Authentication, Credential, Identity, Phase1Policy, Phase1Transform, RetransmissionPolicy,
+    Authentication, Credential, Identity, Phase1Mode, Phase1Policy, Phase1Transform, RetransmissionPolicy,
 };
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use ike::dead_peer_detection::{Mode as DetectionMode, Settings};
@@ -33,7 +34,7 @@ fn address(host: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, host], 500))
 }
 
-fn config(host: u8, other: u8) -> PeerConfig {
+fn config(host: u8, other: u8, mode: Phase1Mode) -> PeerConfig {
     let net = |host: u8, number: u8| {
         TrafficSelector::net(format!("10.{host}.{number}.0/24").parse().expect("a network"))
     };
@@ -69,6 +70,8 @@ fn config(host: u8, other: u8) -> PeerConfig {
         },
         retransmission: RetransmissionPolicy::default(),
         dead_peer_detection: Settings { mode: DetectionMode::On, ..Settings::default() },
+        mode,
+        shares_address: false,
         nat: ike::phase1::NatTraversal::Detect,
         vendor_ids: Vec::new(),
         children: (0..2).map(child).collect(),
@@ -263,12 +266,13 @@ impl Run<'_> {
 
 fuzz_target!(|input: &[u8]| {
     let Some((start, input)) = input.split_first() else { return };
+    let mode = if start & 4 == 0 { Phase1Mode::Main } else { Phase1Mode::Aggressive };
     let mut run = Run {
         input,
         now: BootTime::new(Duration::from_secs(1000)),
-        ours: Peer::new(config(1, 2), [1; 32]),
+        ours: Peer::new(config(1, 2, mode), [1; 32]),
         pairs: Pairs::default(),
-        theirs: Peer::new(config(2, 1), [2; 32]),
+        theirs: Peer::new(config(2, 1, mode), [2; 32]),
         to_us: Vec::new(),
         to_them: Vec::new(),
         past: Vec::new(),

@@ -2,7 +2,9 @@
 
 use core::net::SocketAddr;
 
-use ike::config::{Credential, Identity, PeerCredential, Phase1Policy, RetransmissionPolicy};
+use ike::config::{
+    Credential, Identity, PeerCredential, Phase1Mode, Phase1Policy, RetransmissionPolicy,
+};
 use ike::endpoint::{EndpointConfig, Limits, PeerMobility};
 use ike::phase1::{InitiatorConfig, NatTraversal};
 
@@ -84,6 +86,7 @@ impl From<&RegistrationConfig> for InitiatorConfig {
             initial_contact: config.initial_contact,
             policy: config.phase1.clone().authenticated_by(config.credential.authentication()),
             vendor_ids: Vec::new(),
+            mode: Phase1Mode::Main,
             nat: None,
             unix_seconds: config.unix_seconds,
         }
@@ -112,6 +115,7 @@ impl From<&ServerConfig> for EndpointConfig {
             // Pushes go to the address that a member registered from, and ESP with preserved
             // addresses does not pass address translation: a member that moved registers again.
             mobility: PeerMobility::Fixed,
+            aggressive: false,
             nat: NatTraversal::Off,
             vendor_ids: Vec::new(),
             limits: config.limits,

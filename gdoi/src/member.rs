@@ -268,6 +268,8 @@ impl Registration {
                 let request = self.config.retransmission;
                 self.start_pull(&request, now);
             }
+            // Registrations begin main mode.
+            Ok(InitiatorStep::Finished(_)) => return Err(NotAccepted::Unexpected.into()),
             // Only who did the Diffie-Hellman with us can have written that.
             Err(ike::Error::PeerMisbehaved(
                 error @ (PeerMisbehaved::Certificate(_) | PeerMisbehaved::WrongSignature { .. }),

@@ -47,6 +47,7 @@ impl Insider {
                     (initiator, message) = (next, said)
                 }
                 InitiatorStep::Established(sa) => return Self { server, sa, rng, now },
+                InitiatorStep::Finished(_) => panic!("aggressive mode"),
             }
         }
     }

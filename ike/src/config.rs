@@ -82,6 +82,26 @@ pub struct Phase1Transform {
     pub authentication: Authentication,
 }
 
+/// The exchange of phase 1 (RFC 2409 §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Phase1Mode {
+    /// Six messages; identities travel encrypted.
+    #[default]
+    Main,
+    /// Three messages. Identities travel in clear, and with a pre-shared key the responder shows
+    /// anybody who asks a hash to try keys against.
+    Aggressive,
+}
+
+impl core::fmt::Display for Phase1Mode {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Main => "main mode",
+            Self::Aggressive => "aggressive mode",
+        })
+    }
+}
+
 /// How the peers prove their identities in phase 1 (RFC 2409 §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[non_exhaustive]

@@ -108,6 +108,10 @@ impl<A> Answered<A> {
         Self { request, answer: answer.into(), sent: now, repetitions_left: REPETITIONS }
     }
 
+    pub fn answer(&self) -> &A {
+        &self.answer
+    }
+
     /// Whether `datagram` is a copy of the request. Copies in quick succession get one answer, and
     /// all copies together a bounded number: the answer may be hundreds of times longer than the
     /// request, and whoever recorded that must not have a lever for flooding its sender.
@@ -115,13 +119,17 @@ impl<A> Answered<A> {
         if self.request != *datagram {
             return Copy::No;
         }
+        self.again(now).map_or(Copy::Unanswered, Copy::Answer)
+    }
+
+    /// The answer once more, within the bounds for copies.
+    pub fn again(&mut self, now: BootTime) -> Option<&A> {
         if now.saturating_since(self.sent) < SHORTEST_WAIT {
-            return Copy::Unanswered;
+            return None;
         }
-        let Some(left) = self.repetitions_left.checked_sub(1) else { return Copy::Unanswered };
-        self.repetitions_left = left;
+        self.repetitions_left = self.repetitions_left.checked_sub(1)?;
         self.sent = now;
-        Copy::Answer(&self.answer)
+        Some(&self.answer)
     }
 }
 

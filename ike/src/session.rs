@@ -105,6 +105,18 @@ impl<X> Session<X> {
         Self { credential: Some(credential), phase1: Some(answered), ..self }
     }
 
+    /// Keeps what phase 1 was authenticated with.
+    #[must_use]
+    pub fn with_credential(self, credential: PeerCredential) -> Self {
+        Self { credential: Some(credential), ..self }
+    }
+
+    /// Keeps our last message of phase 1 for copies of the one that it answered.
+    #[must_use]
+    pub fn with_answer(self, answered: Answered) -> Self {
+        Self { phase1: Some(answered), ..self }
+    }
+
     /// Makes room for the questions and answers of dead peer detection, which go on for as long as
     /// the ISAKMP SA lives.
     #[must_use]

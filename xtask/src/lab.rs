@@ -3,6 +3,7 @@
 use crate::command;
 use crate::kernel::Series;
 use crate::machine::{self, Job};
+use crate::packages;
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
@@ -60,6 +61,9 @@ pub(crate) fn run(lab: &Lab) -> Result<bool> {
     }
     if lab.keep {
         arguments.push("--keep".to_owned());
+    }
+    if lab.scenario.iter().any(|name| name == "tunnels-libreswan") {
+        packages::unpack_libreswan()?;
     }
     machine::play(&Job {
         arguments,

@@ -19,6 +19,8 @@ pub(crate) const LAB: &str = "lab";
 pub(crate) const MACHINE: &str = "machine";
 /// Debian packages of the daemons.
 pub(crate) const PACKAGE: &str = "package";
+/// What libreswan needs, which is unpacked and not installed.
+pub(crate) const LIBRESWAN: &str = "libreswan";
 /// The tests beside the lab.
 pub(crate) const TEST: &str = "test";
 
@@ -80,6 +82,40 @@ pub(crate) fn ensure(purposes: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Where the lab finds libreswan.
+const LIBRESWAN_ROOT: &str = "/var/cache/gdoi-lab/libreswan";
+
+/// Unpacks libreswan into a directory of its own: its package and strongSwan's exclude each other.
+///
+/// # Errors
+/// When it cannot be downloaded or unpacked.
+pub(crate) fn unpack_libreswan() -> Result<()> {
+    const PACKAGES: [&str; 5] =
+        ["libreswan", "libldns3", "libcap-ng0", "libevent-pthreads-2.1-7", "libnss3-tools"];
+    let root = Path::new(LIBRESWAN_ROOT);
+    if root.join("usr/libexec/ipsec/pluto").exists() {
+        return Ok(());
+    }
+    if !command::is_root() {
+        bail!(
+            "libreswan is not there; run once as root:  cargo xtask lab --scenario tunnels-libreswan"
+        );
+    }
+    ensure(&[LIBRESWAN])?;
+    fill_lists()?;
+    println!("xtask: unpacking libreswan");
+    let download = root.join("download");
+    std::fs::create_dir_all(&download)?;
+    let mut fetch = Command::new("apt-get");
+    command::run(fetch.args(["download", "--quiet"]).args(PACKAGES).current_dir(&download))?;
+    for entry in std::fs::read_dir(&download)? {
+        let file = entry?.path();
+        command::run(Command::new("dpkg-deb").arg("--extract").arg(file).arg(root))?;
+    }
+    std::fs::remove_dir_all(&download)?;
+    Ok(())
+}
+
 /// Downloads the package lists when there are none.
 ///
 /// # Errors
@@ -108,7 +144,7 @@ mod tests {
         assert_eq!(needs().count(), lines);
         for need in needs() {
             assert!(
-                ["build", LAB, MACHINE, PACKAGE, TEST].contains(&need.purpose),
+                ["build", LAB, MACHINE, PACKAGE, TEST, LIBRESWAN].contains(&need.purpose),
                 "{}",
                 need.what
             );

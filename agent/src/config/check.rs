@@ -1,6 +1,6 @@
 //! Second step: from what was typed to values that the daemon can act on, held against the machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -91,7 +91,8 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
     let policy_priority = file.policy_priority;
     let certificates = Certificates::new(&file.certificates, report, machine.certificate);
     let secrets = BTreeMap::new();
-    let mut check = Check { report, machine, policy_priority, secrets, certificates };
+    let shared = BTreeSet::new();
+    let mut check = Check { report, machine, policy_priority, secrets, certificates, shared };
     if file.groups.len() > MOST_GROUPS {
         let place = file.groups.get(MOST_GROUPS).and_then(|group| group.place.clone());
         let message = format!("{} groups; a member has at most {MOST_GROUPS}", file.groups.len());
@@ -165,6 +166,8 @@ struct Check<'c> {
     /// A key that several groups or servers use is read once and complained about once.
     secrets: BTreeMap<SecretSource, Option<Arc<Secret>>>,
     certificates: Certificates,
+    /// Local and remote addresses of several tunnels.
+    shared: BTreeSet<(Option<IpAddr>, Option<IpAddr>)>,
 }
 
 impl Check<'_> {
@@ -434,6 +437,7 @@ fn holder(interfaces: &Interfaces, address: IpAddr) -> Option<&str> {
 
 mod credentials;
 mod overlaps;
+mod peers;
 mod servers;
 mod sides;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use daemon::configuration::{
 };
 use daemon::options;
 use daemon::secrets::SecretSource;
-use ike::config::{Credential, Identity, Phase1Policy};
+use ike::config::{Credential, Identity, Phase1Mode, Phase1Policy};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 use ike::dead_peer_detection::{Mode as DetectionMode, Settings};
 use ike::phase1::NatTraversal;
@@ -60,6 +60,9 @@ pub struct Tunnel {
     /// Packets by which one may be late.
     pub replay_window: u32,
     pub nat: NatTraversal,
+    pub mode: Phase1Mode,
+    /// Whether other tunnels may have their peer at the same address.
+    pub shares_address: bool,
     pub dead_peer_detection: Settings,
     /// Priority of its policies in the kernel.
     pub priority: u32,
@@ -170,7 +173,10 @@ options! {
         pub gateway: Option<Located<String>> = required("gateway").set("\"cloud\"");
         /// The address of this machine that the tunnel ends at.
         pub local: Option<Located<IpAddr>> = required("local-address").set("\"198.51.100.1\"");
-        /// The address of the other end. One tunnel for each pair of addresses.
+        /// The address of the other end; behind address translation, that of the translation. With
+        /// certificates or aggressive mode several tunnels may have the same, told apart by
+        /// `peer-identity`, and "0.0.0.0" is a peer that may be anywhere: it has to begin
+        /// (`start = "answer"`).
         pub peer: Option<Located<IpAddr>> = required("peer").set("\"203.0.113.1\"");
         /// Networks on this side. Each pair of a local and a remote network has SAs of its own.
         pub local_networks: Vec<Located<IpNet>> = optional_list("local-networks").set("[\"172.16.1.0/24\"]");
@@ -228,6 +234,10 @@ options! {
         /// When SAs are negotiated: "now", and again whenever there are none; "traffic", when a packet
         /// wants to leave, which is dropped; or "answer", only when the peer asks.
         pub start: Start = one_of("start", Start::Now, START);
+        /// Aggressive mode (RFC 2409) in the place of main mode, for peers that take nothing else, and
+        /// for pre-shared keys of peers without a fixed address. Identities travel in clear. With a
+        /// pre-shared key anybody who asks gets a hash to try keys against: have a long random one.
+        pub aggressive: bool = value("aggressive-mode", false);
         /// Address translation between the ends (RFC 3947): "detect" looks for it and puts ESP into
         /// UDP port 4500 if there is some; "always" does so without any, where ESP itself does not
         /// pass; "off" says nothing about it. Both ends need it, and transport mode does not pass.

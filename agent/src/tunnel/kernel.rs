@@ -8,6 +8,7 @@ use ike::BootTime;
 use ike::phase1::NatTraversal;
 use ike::phase1::nat_traversal::NAT_PORT;
 use ike::quick::{Addresses, EspAlgorithms, EspEncryption, EspIntegrity, EspKeys, TrafficSelector};
+use ipnet::IpNet;
 use xfrm::Desired;
 use xfrm::algorithm::{Aead, Encryption, Integrity, Protection};
 use xfrm::key::Key;
@@ -36,7 +37,7 @@ const ICV: u8 = 16;
 pub(super) fn add(tunnel: &Tunnel, desired: &mut Desired, beside_groups: bool, now: BootTime) {
     ends(tunnel, desired, beside_groups);
     for flow in tunnel.flows() {
-        policies(tunnel, flow, desired);
+        policies(tunnel, flow, desired, now);
         guards(flow, desired);
         for pair in flow.pairs.values() {
             let (_, reqid) = flow.reqids;
@@ -176,7 +177,9 @@ fn ends(tunnel: &Tunnel, desired: &mut Desired, beside_groups: bool) {
     }
     let priority = tunnel.config().priority.saturating_sub(1);
     let preservation = desired.preservation.get_or_insert_default();
-    let between = Selector::between(local.into(), peer.into());
+    let all = IpNet::new(peer, 0).unwrap_or_else(|_| peer.into());
+    let peers = if peer.is_unspecified() { all } else { peer.into() };
+    let between = Selector::between(local.into(), peers);
     let ports = [IKE_PORT].into_iter().chain(uses_nat(tunnel).then_some(NAT_PORT));
     for port in ports {
         // A translation in front of the peer gives it any port.
@@ -223,7 +226,7 @@ fn guards(flow: &Flow, desired: &mut Desired) {
     }
 }
 
-fn policies(tunnel: &Tunnel, flow: &Flow, desired: &mut Desired) {
+fn policies(tunnel: &Tunnel, flow: &Flow, desired: &mut Desired, now: BootTime) {
     let (outbound, inbound) = flow.reqids;
     let (ours, theirs) = (flow.selectors.local, flow.selectors.remote);
     let (local, peer) = (tunnel.config().local, tunnel.config().peer);
@@ -232,8 +235,11 @@ fn policies(tunnel: &Tunnel, flow: &Flow, desired: &mut Desired) {
     let template = |source, destination, reqid| {
         Action::Protect(Template { mode, source, destination, reqid, optional: false })
     };
+    // Where the peer is, it says itself, and it may be elsewhere than it is configured.
+    let peer = flow.sending(now).map_or(peer, Pair::remote);
     // In transport mode the addresses are those of the packets.
     let (leaving, arriving) = match mode {
+        Mode::Tunnel if peer.is_unspecified() => (Action::Block, template(ANY, local, inbound)),
         Mode::Tunnel => (template(local, peer, outbound), template(ANY, local, inbound)),
         Mode::Transport => (template(ANY, ANY, outbound), template(ANY, ANY, inbound)),
     };

@@ -17,8 +17,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use gdoi::event::Transmit;
+use ike::config::Phase1Mode;
 use ike::error::Error;
-use ike::phase1::NatTraversal;
+use ike::peer::Foreign;
+use ike::phase1::{NatTraversal, aggressive, nat_traversal};
 use ike::quick::Selectors;
 use ike::{BootTime, WallClock};
 use policies::precedence::tunnel_reqids;
@@ -199,13 +201,49 @@ impl Tunnels {
         let known = |tunnel: &Tunnel| {
             tunnel.config().local == local.ip() && tunnel.peer().recognises(local, datagram)
         };
-        let place = self
-            .tunnels
-            .iter()
-            .position(known)
-            .or_else(|| self.tunnels.iter().position(|tunnel| is_meant(tunnel, source, local)));
+        let place = self.tunnels.iter().position(known);
+        let place = place.or_else(|| self.meant_by(source, local, datagram));
         let meant = place.and_then(|place| self.tunnels.get_mut(place));
-        meant.ok_or_else(|| stray(source))?.handle_datagram(source, local, datagram, now)
+        let meant = meant.ok_or_else(|| stray(source))?;
+        let handled = meant.handle_datagram(source, local, datagram, now);
+        let foreign: Vec<Foreign> = std::iter::from_fn(|| meant.poll_foreign()).collect();
+        for foreign in foreign {
+            if let Some(tunnel) = self.owner(local, &foreign) {
+                tunnel.take_over(foreign, now);
+            }
+        }
+        handled
+    }
+
+    /// The tunnel that a first message is for. Aggressive mode shows whose it is; main mode does so
+    /// at its end, and of several that it may be for the first answers for all.
+    fn meant_by(&self, source: SocketAddr, local: SocketAddr, datagram: &[u8]) -> Option<usize> {
+        let message = nat_traversal::message(local, datagram)?;
+        let claimed = aggressive::claimed_identity(message);
+        let meant = |exact: bool| {
+            self.tunnels.iter().position(|tunnel| {
+                let config = tunnel.config();
+                let expected = &config.peer_identity;
+                let mode = match &claimed {
+                    Some(claimed) => {
+                        config.mode == Phase1Mode::Aggressive && expected.covers(claimed)
+                    }
+                    None => config.mode == Phase1Mode::Main || !config.shares_address,
+                };
+                let place = exact != config.peer.is_unspecified();
+                mode && place && is_meant(tunnel, source, local)
+            })
+        };
+        let any = || self.tunnels.iter().position(|tunnel| is_meant(tunnel, source, local));
+        meant(true).or_else(|| meant(false)).or_else(any)
+    }
+
+    /// The tunnel of the peer that an ISAKMP SA belongs to.
+    fn owner(&mut self, local: SocketAddr, foreign: &Foreign) -> Option<&mut Tunnel> {
+        self.tunnels.iter_mut().find(|tunnel| {
+            let config = tunnel.config();
+            config.local == local.ip() && config.peer_identity.covers(foreign.identity())
+        })
     }
 
     /// An ICMP unreachable for `destination` arrived; it is unauthenticated and only shortens the

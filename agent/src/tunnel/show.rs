@@ -82,7 +82,10 @@ fn one(
         gateway: config.gateway.name.clone(),
         profile: config.gateway.profile.map(|profile| profile.name().to_owned()),
         local: config.local.to_string(),
-        peer: config.peer.to_string(),
+        peer: match config.peer.is_unspecified() {
+            true => String::from("any address"),
+            false => config.peer.to_string(),
+        },
         active: state == State::Active,
         // What the machine lacks explains everything else.
         state: paths

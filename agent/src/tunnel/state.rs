@@ -9,7 +9,7 @@ use ike::config::{Credential, Identity, RetransmissionPolicy};
 use ike::crypto::SeededRng;
 use ike::dead_peer_detection::Mode;
 use ike::error::{Error, NotAccepted, PeerMisbehaved};
-use ike::peer::{ChildConfig, Peer, PeerConfig, PeerEvent};
+use ike::peer::{ChildConfig, Foreign, Peer, PeerConfig, PeerEvent};
 use ike::quick::Selectors;
 use ike::session::PeerAddress;
 use ike::{BootTime, WallClock};
@@ -83,6 +83,8 @@ impl Tunnel {
             .map(|flow| ChildConfig { selectors: flow.selectors, policy: config.policy.clone() });
         let peer = PeerConfig {
             nat: config.nat,
+            mode: config.mode,
+            shares_address: config.shares_address,
             vendor_ids: Vec::new(),
             address: PeerAddress {
                 remote: SocketAddr::new(config.peer, IKE_PORT),
@@ -175,8 +177,7 @@ impl Tunnel {
     /// another key, and one whose offer is not accepted another policy.
     fn note_discard(&mut self, error: &Error) {
         let reason = match error {
-            Error::PeerMisbehaved(PeerMisbehaved::WrongHash { message: "message 5" })
-            | Error::InvalidMessage(_)
+            Error::PeerMisbehaved(PeerMisbehaved::WrongHash { .. }) | Error::InvalidMessage(_)
                 if matches!(self.config.credential, Credential::PreSharedKey(_)) =>
             {
                 String::from(
@@ -193,6 +194,18 @@ impl Tunnel {
             _ => return,
         };
         self.reason = Some(reason);
+    }
+
+    /// The ISAKMP SA of another tunnel's peer that this one answered for.
+    pub fn poll_foreign(&mut self) -> Option<Foreign> {
+        self.peer.poll_foreign()
+    }
+
+    /// Takes in an ISAKMP SA of this tunnel's peer that another tunnel answered for.
+    pub fn take_over(&mut self, foreign: Foreign, now: BootTime) {
+        self.peer.take_over(foreign, now);
+        self.take_events(now);
+        self.advance(now);
     }
 
     pub fn handle_unreachable(&mut self) {
@@ -483,7 +496,8 @@ impl Flow {
 
 /// Whether a datagram from `source` to `local` is for this tunnel.
 pub(super) fn is_meant(tunnel: &Tunnel, source: SocketAddr, local: SocketAddr) -> bool {
-    source.ip() == tunnel.config.peer && local.ip() == tunnel.config.local
+    let peer = tunnel.config.peer;
+    (source.ip() == peer || peer.is_unspecified()) && local.ip() == tunnel.config.local
 }
 
 /// A datagram that belongs to no tunnel.

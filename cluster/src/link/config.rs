@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ike::config::{Credential, Identity, Phase1Policy, RetransmissionPolicy};
+use ike::config::{Credential, Identity, Phase1Mode, Phase1Policy, RetransmissionPolicy};
 use ike::dead_peer_detection::{Mode, Settings};
 use ike::peer::PeerConfig;
 use ike::phase1::NatTraversal;
@@ -59,6 +59,8 @@ impl LinkConfig {
                 interval: self.liveness_interval,
                 threshold: self.liveness_threshold,
             },
+            mode: Phase1Mode::Main,
+            shares_address: false,
             nat: NatTraversal::Off,
             vendor_ids: vec![vendor_id],
             children: Vec::new(),

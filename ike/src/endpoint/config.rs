@@ -18,6 +18,8 @@ pub struct EndpointConfig {
     /// What phase 1 may negotiate, for each domain of interpretation that is spoken here. Of several
     /// for one domain the first counts.
     pub phase1: Vec<Phase1Policy>,
+    /// Whether aggressive mode is answered too.
+    pub aggressive: bool,
     /// Whether a peer may be somewhere else after phase 1.
     pub mobility: PeerMobility,
     /// What is done about address translation.

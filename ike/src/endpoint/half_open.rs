@@ -25,6 +25,7 @@ use super::{EndpointConfig, Inbound, Limits};
 use crate::config::PeerCredential;
 use crate::error::NotAccepted;
 use crate::phase1::Cookies;
+use crate::phase1::aggressive::ExpectProof;
 use crate::phase1::nat_traversal::NAT_PORT;
 use crate::phase1::responder::{ExpectAuth, ExpectKe};
 use crate::retransmission::{Answered, Copy, Digest};
@@ -61,6 +62,8 @@ pub(super) enum Phase {
     /// The arithmetic of the message 3 with this digest, which somebody does elsewhere.
     Computing(Digest),
     ExpectAuth(Box<ExpectAuth>),
+    /// Message 3 of aggressive mode.
+    ExpectProof(Box<ExpectProof>),
     /// Nothing any more: it came to no good, and its place is free when its time is over.
     Failed,
 }
@@ -142,7 +145,8 @@ impl HalfOpenTable {
     /// Whether an exchange waits for message 5.
     pub(super) fn expects_proof(&self, cookies: &Cookies) -> bool {
         let exchange = self.by_cookies.get(cookies);
-        exchange.is_some_and(|exchange| matches!(exchange.phase, Phase::ExpectAuth(_)))
+        let waits = |phase: &Phase| matches!(phase, Phase::ExpectAuth(_) | Phase::ExpectProof(_));
+        exchange.is_some_and(|exchange| waits(&exchange.phase))
     }
 
     pub(super) fn get_mut(&mut self, cookies: &Cookies) -> Option<&mut HalfOpen> {
@@ -174,7 +178,9 @@ impl HalfOpenTable {
     pub(super) fn insert(
         &mut self,
         address: PeerAddress,
-        state: ExpectKe,
+        cookies: Cookies,
+        doi: Doi,
+        phase: Phase,
         answered: Answered,
         now: BootTime,
     ) -> u64 {
@@ -193,7 +199,6 @@ impl HalfOpenTable {
             self.remove(&oldest);
             evicted += 1;
         }
-        let cookies = state.cookies();
         self.born = self.born.saturating_add(1);
         let (born, deadline) = (self.born, now + self.limits.half_open_timeout);
         self.strangers.insert((born, cookies));
@@ -204,8 +209,7 @@ impl HalfOpenTable {
             .insert((born, cookies));
         self.by_first_message.insert((source, cookies.initiator), cookies);
         self.deadlines.insert((deadline, cookies));
-        let (doi, credential) = (state.doi(), None);
-        let phase = Phase::ExpectKe(state, 0);
+        let credential = None;
         let exchange = HalfOpen {
             address,
             doi,
@@ -232,6 +236,13 @@ impl HalfOpenTable {
     ) {
         let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
         exchange.phase = Phase::Computing(request);
+        exchange.credential = Some(credential);
+        self.occupy(cookies);
+    }
+
+    /// The arithmetic was done for its first message: the exchange is running.
+    pub(super) fn run(&mut self, cookies: &Cookies, credential: PeerCredential) {
+        let Some(exchange) = self.by_cookies.get_mut(cookies) else { return };
         exchange.credential = Some(credential);
         self.occupy(cookies);
     }
@@ -368,6 +379,11 @@ const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(5);
 const TOLERATED_PROOFS: u8 = 2;
 
 impl HalfOpen {
+    /// The answer once more, as often as copies get it.
+    pub(super) fn again(&mut self, now: BootTime) -> Option<Vec<u8>> {
+        self.answered.again(now).map(|answer| answer.to_vec())
+    }
+
     /// Whether `inbound` comes from where the peer is. Behind address translation its message 5
     /// leaves from another port (RFC 3947 §4), and may be given another address as well.
     ///
@@ -378,6 +394,11 @@ impl HalfOpen {
             Phase::ExpectAuth(state)
                 if inbound.local.port() == NAT_PORT
                     && state.nat().is_some_and(|nat| nat.is_found()) =>
+            {
+                Ok(())
+            }
+            Phase::ExpectProof(state)
+                if inbound.local.port() == NAT_PORT && state.looks_for_nat() =>
             {
                 Ok(())
             }

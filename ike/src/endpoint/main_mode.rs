@@ -39,12 +39,22 @@ impl<X: Exchange> Endpoint<X> {
                     Err(if copy { NotAccepted::Replayed } else { NotAccepted::Unexpected }.into())
                 }
                 Phase::ExpectAuth(_) => self.handle_proof(inbound, cookies),
+                Phase::ExpectProof(_) => Err(NotAccepted::Unexpected.into()),
                 Phase::Failed => Err(NotAccepted::Ended.into()),
             };
         }
         if self.sessions.get(&cookies).is_none() && self.resume(inbound, cookies)? {
             return self.handle_key_exchange(inbound, cookies);
         }
+        self.handle_copy(inbound, cookies)
+    }
+
+    /// A message of a phase 1 that is over, perhaps.
+    pub(super) fn handle_copy(
+        &mut self,
+        inbound: Inbound<'_>,
+        cookies: Cookies,
+    ) -> Result<(), Error> {
         let session = self.sessions.get_mut(&cookies).ok_or(NotAccepted::UnknownCookies)?;
         let address = session.address();
         // A copy proves nothing.
@@ -94,13 +104,15 @@ impl<X: Exchange> Endpoint<X> {
         let vendor_ids = self.config.all_vendor_ids();
         let (state, message) = offer.answer(self.rng.nonzero_array(), &vendor_ids)?;
         let answered = Answered::new(digest, message.clone(), now);
-        self.statistics.half_open_evicted += self.half_open.insert(address, state, answered, now);
+        let (cookies, doi, phase) = (state.cookies(), state.doi(), Phase::ExpectKe(state, 0));
+        self.statistics.half_open_evicted +=
+            self.half_open.insert(address, cookies, doi, phase, answered, now);
         self.transmit(address, message);
         Ok(())
     }
 
     /// The policies without what the credential for `source` is not for.
-    fn phase1_for(&self, source: SocketAddr) -> Cow<'_, [Phase1Policy]> {
+    pub(super) fn phase1_for(&self, source: SocketAddr) -> Cow<'_, [Phase1Policy]> {
         let credential = self.credentials.find(source.ip());
         let Some(method) = credential.map(|peer| peer.credential.authentication()) else {
             return Cow::Borrowed(&self.config.phase1);
@@ -129,7 +141,9 @@ impl<X: Exchange> Endpoint<X> {
         self.half_open.has_room(source, now)?;
         // Of message 1 no copy is known any more: one begins another exchange.
         let answered = Answered::new(Digest::of(&[]), Vec::new(), now);
-        self.statistics.half_open_evicted += self.half_open.insert(address, state, answered, now);
+        let (doi, phase) = (state.doi(), Phase::ExpectKe(state, 0));
+        self.statistics.half_open_evicted +=
+            self.half_open.insert(address, cookies, doi, phase, answered, now);
         Ok(true)
     }
 
@@ -180,7 +194,7 @@ impl<X: Exchange> Endpoint<X> {
         }
     }
 
-    fn may_compute(&self) -> Result<(), NotAccepted> {
+    pub(super) fn may_compute(&self) -> Result<(), NotAccepted> {
         match self.outstanding.count() < self.config.limits.computations.max(1) {
             true => Ok(()),
             false => Err(NotAccepted::ComputationLimit),
@@ -279,13 +293,18 @@ impl<X: Exchange> Endpoint<X> {
 
     /// A peer has no ISAKMP SA but those that it began at `time` or later: ends the others. One
     /// that it established meanwhile, for another group perhaps, is none of those that it lost.
-    fn forget_before(&mut self, time: BootTime, identity: &Identity, source: SocketAddr) {
+    pub(super) fn forget_before(
+        &mut self,
+        time: BootTime,
+        identity: &Identity,
+        source: SocketAddr,
+    ) {
         for cookies in self.sessions.before(time, identity, source.ip()) {
             self.end(&cookies, SessionEnd::PeerRestarted);
         }
     }
 
-    fn establish(&mut self, session: Session<X>) {
+    pub(super) fn establish(&mut self, session: Session<X>) {
         let sa = session.sa();
         self.statistics.phase1_established += 1;
         self.events.push_back(EndpointEvent::Established {
@@ -299,7 +318,7 @@ impl<X: Exchange> Endpoint<X> {
 
     /// Names the reason to a peer with a credential. Nobody can vouch for the message; it is
     /// smaller than the one it answers.
-    fn say_no_proposal_chosen(&mut self, inbound: &Inbound<'_>, doi: Doi) {
+    pub(super) fn say_no_proposal_chosen(&mut self, inbound: &Inbound<'_>, doi: Doi) {
         let notification = Notification {
             doi,
             protocol: ProtocolId::ISAKMP,

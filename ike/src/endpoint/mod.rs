@@ -13,6 +13,7 @@
 //! What an exchange of phase 2 means, the protocol above decides, by the domain of interpretation
 //! of the ISAKMP SA and the exchange type: Quick Mode and GROUPKEY-PULL share a number.
 
+mod aggressive;
 mod computation;
 mod config;
 mod credentials;
@@ -210,6 +211,11 @@ impl<X: Exchange> Endpoint<X> {
         self.sessions.iter()
     }
 
+    /// Gives a session away; no event follows.
+    pub(crate) fn release(&mut self, cookies: &Cookies) -> Option<Session<X>> {
+        self.sessions.remove(cookies)
+    }
+
     /// Takes in a session whose ISAKMP SA we began. No event follows.
     pub fn adopt(&mut self, session: Session<X>) {
         self.statistics.phase1_established += 1;
@@ -284,6 +290,9 @@ impl<X: Exchange> Endpoint<X> {
     pub fn handle(&mut self, inbound: Inbound<'_>) -> Result<Option<Doi>, Error> {
         match inbound.header.exchange {
             ExchangeType::IDENTITY_PROTECTION => self.handle_main_mode(inbound).map(|()| None),
+            ExchangeType::AGGRESSIVE if self.config.aggressive => {
+                self.handle_aggressive(inbound).map(|()| None)
+            }
             ExchangeType::INFORMATIONAL if inbound.header.flags.contains(Flags::ENCRYPTION) => {
                 self.handle_informational(inbound).map(|()| None)
             }
@@ -291,6 +300,7 @@ impl<X: Exchange> Endpoint<X> {
             other if other.0 < FIRST_OF_DOI => Err(PeerIncompatible::ExchangeType(other.0).into()),
             _ => {
                 let cookies = Cookies::of(&inbound.header);
+                self.ask_for_proof(&inbound);
                 Ok(Some(self.session_at(&cookies, inbound.source)?.sa().doi()))
             }
         }

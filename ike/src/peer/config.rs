@@ -1,6 +1,10 @@
 //! What is configured for one peer.
 
-use crate::config::{Credential, Identity, PeerCredential, Phase1Policy, RetransmissionPolicy};
+use crate::config::{
+    Credential, Identity, PeerCredential, Phase1Mode, Phase1Policy, RetransmissionPolicy,
+};
+use ipnet::IpNet;
+
 use crate::dead_peer_detection;
 use crate::endpoint::{EndpointConfig, Limits, PeerMobility};
 use crate::fragmentation;
@@ -12,12 +16,17 @@ use crate::wire::vendor::VendorId;
 /// One peer, and what may be negotiated with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
-    /// Where it is, and where we are.
+    /// Where it is, and where we are. With the unspecified address it may be anywhere, and begins.
     pub address: PeerAddress,
     pub identity: Identity,
     /// The one that it must prove.
     pub expected_identity: Identity,
     pub credential: Credential,
+    /// The exchange of phase 1 that we begin. Aggressive mode is answered only where it is begun.
+    pub mode: Phase1Mode,
+    /// Whether other peers may be at the same address: then the identity that is proved decides whose
+    /// ISAKMP SA it is, see [`Peer::poll_foreign`](super::Peer::poll_foreign).
+    pub shares_address: bool,
     /// What phase 1 may negotiate, under the IPsec DOI.
     pub phase1: Phase1Policy,
     /// When messages are repeated.
@@ -51,16 +60,35 @@ impl PeerConfig {
         detection.chain(self.vendor_ids.iter().cloned()).chain(fragments).collect()
     }
 
+    /// Whether the peer may be anywhere.
+    pub(super) fn is_anywhere(&self) -> bool {
+        self.address.remote.ip().is_unspecified()
+    }
+
+    /// The identity that main mode must prove; `None` where it decides whose ISAKMP SA that is.
+    fn awaited_identity(&self) -> Option<Identity> {
+        let certificate = matches!(self.credential, Credential::Certificate(_));
+        let decides = self.shares_address && certificate;
+        (!decides).then(|| self.expected_identity.clone())
+    }
+
+    fn addresses(&self) -> IpNet {
+        let remote = self.address.remote.ip().to_canonical();
+        let all = IpNet::new(remote, 0).unwrap_or_else(|_| remote.into());
+        if self.is_anywhere() { all } else { remote.into() }
+    }
+
     /// What the endpoint that answers main mode is made with.
     pub(super) fn endpoint(&self) -> EndpointConfig {
         EndpointConfig {
             identity: Some(self.identity.clone()),
             peers: vec![PeerCredential {
-                addresses: self.address.remote.ip().to_canonical().into(),
-                identity: Some(self.expected_identity.clone()),
+                addresses: self.addresses(),
+                identity: self.awaited_identity(),
                 credential: self.credential.clone(),
             }],
             phase1: vec![self.phase1.clone()],
+            aggressive: self.mode == Phase1Mode::Aggressive,
             mobility: PeerMobility::Translated,
             nat: self.nat,
             vendor_ids: self.all_vendor_ids(),

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::private_use::{PrivateBody, QuestionId, RequestId};
-use crate::config::{Authentication, Identity, Phase1Transform};
+use crate::config::{Authentication, Identity, Phase1Mode, Phase1Transform};
 use crate::endpoint::SessionEnd;
 use crate::error::{Error, PeerMisbehaved};
 use crate::phase1::{Cookies, Role};
@@ -92,6 +92,7 @@ pub enum PeerEvent {
 pub enum Phase1Failure {
     /// No answer to a message, by its number.
     NoAnswer {
+        mode: Phase1Mode,
         /// 1, 3 or 5.
         message: u8,
         /// How often it was sent.
@@ -99,6 +100,10 @@ pub enum Phase1Failure {
     },
     /// The peer is silent about our proof in message 5.
     ProofNotAccepted { authentication: Authentication },
+    /// The responder's HASH of aggressive mode does not fit our pre-shared key, if it is hers.
+    ForeignKey,
+    /// The peer has to begin: nobody knows where it is.
+    AddressUnknown,
     /// The peer's certificate is not to be believed, or its signature is wrong.
     Untrusted(PeerMisbehaved),
     /// The peer said, without proof, that nothing of our offer is acceptable.
@@ -141,9 +146,15 @@ impl fmt::Display for Phase1Failure {
                 "no answer to message 5 of main mode: the peer may not trust the authority of our \
                  certificate, know it for revoked, or expect another identity",
             ),
+            Self::ForeignKey => f.write_str(
+                "the peer's proof in aggressive mode does not fit: it may have another pre-shared key",
+            ),
+            Self::AddressUnknown => {
+                f.write_str("the address of the peer is not known until it begins itself")
+            }
             Self::Untrusted(error) => write!(f, "{error}"),
-            Self::NoAnswer { message, transmissions } => {
-                write!(f, "no answer to message {message} of main mode, sent {transmissions} times")
+            Self::NoAnswer { mode, message, transmissions } => {
+                write!(f, "no answer to message {message} of {mode}, sent {transmissions} times")
             }
             Self::NoProposalChosen => f.write_str(
                 "the peer accepts no combination of the gateway's encryption, hash and DH group",

@@ -16,6 +16,7 @@
 mod config;
 mod event;
 mod exchange;
+mod foreign;
 mod informational;
 mod nat;
 mod phase1;
@@ -30,6 +31,7 @@ use core::net::SocketAddr;
 
 pub use config::{ChildConfig, PeerConfig};
 pub use event::{ChildFailure, PeerEvent, Phase1Failure};
+pub use foreign::Foreign;
 pub use private_use::{FIRST_EXCHANGE, PrivateBody, QuestionId, RequestId};
 
 use crate::config::{Credential, Identity};
@@ -79,6 +81,11 @@ pub struct Peer {
     running: BTreeSet<u64>,
     exchanges: u64,
     private: PrivateExchanges,
+    /// Message 3 of our aggressive mode, until the peer says something under its ISAKMP SA: nothing
+    /// answers that message.
+    last_word: Option<(Cookies, Vec<u8>)>,
+    /// ISAKMP SAs of other peers.
+    foreign: VecDeque<Foreign>,
     /// Whether the peer has heard of us since we started.
     contacted: bool,
     transmits: VecDeque<Transmit>,
@@ -108,6 +115,8 @@ impl Peer {
             running: BTreeSet::new(),
             exchanges: 0,
             private: PrivateExchanges::default(),
+            last_word: None,
+            foreign: VecDeque::new(),
             contacted: false,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -276,12 +285,16 @@ impl Peer {
                 self.handle_private_use(cookies, header.message_id, inbound)
             }
             QUICK_MODE => self.handle_quick_mode(cookies, header.message_id, inbound),
+            _ if header.exchange.0 < 5 => self.endpoint.handle(inbound).map(|_| false),
             _ => self.endpoint.handle(inbound).and_then(|other| match other {
                 // Under an ISAKMP SA that there was before, main mode has only copies.
                 None => Ok(false),
                 Some(_) => Err(NotAccepted::Unexpected.into()),
             }),
         };
+        if handled == Ok(true) {
+            self.last_word.take_if(|(of, _)| *of == cookies);
+        }
         if handled == Ok(true)
             && let Some(detection) = self.detection.get_mut(&cookies)
         {
@@ -343,6 +356,13 @@ impl Peer {
         let repetition = repetition.into_iter().chain(questions).chain(self.keep_alive_at).min();
         let repetition = repetition.map(|at| Deadline { at, why: Timer::Retransmission });
         repetition.into_iter().chain(self.endpoint.poll_timeout()).min()
+    }
+
+    fn repeat_last_word(&mut self, cookies: &Cookies) {
+        let meant = self.last_word.as_ref().filter(|(of, _)| of == cookies);
+        if let Some((_, message)) = meant.cloned() {
+            self.transmit(message);
+        }
     }
 
     /// The next datagram to send.
@@ -421,6 +441,13 @@ impl Peer {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
                 EndpointEvent::Established { identity, transform, cookies, .. } => {
+                    if self.config.shares_address
+                        && !self.config.expected_identity.covers(&identity)
+                    {
+                        let session = self.endpoint.release(&cookies).map(Box::new);
+                        self.foreign.extend(session.map(Foreign));
+                        continue;
+                    }
                     let session = self.endpoint.session(&cookies);
                     let restarted =
                         session.is_some_and(|session| session.sa().is_initial_contact());

@@ -41,7 +41,8 @@ impl Peer {
         }
         let session = self.endpoint.session(cookies);
         let moves = session.is_some_and(|session| self.endpoint.may_move(session));
-        let same = source.ip().to_canonical() == remote.ip().to_canonical();
+        let same =
+            source.ip().to_canonical() == remote.ip().to_canonical() || self.config.is_anywhere();
         match self.config.nat {
             NatTraversal::Off => self.config.address.check(source),
             _ if same || moves => Ok(()),
@@ -61,7 +62,8 @@ impl Peer {
     /// as a peer behind one cannot be reached elsewhere.
     pub(super) fn beginning(&self) -> PeerAddress {
         let newest = self.sessions.last().and_then(|cookies| self.endpoint.session(cookies));
-        let moved = newest.filter(|session| session.sa().is_translated());
+        let anywhere = self.config.is_anywhere();
+        let moved = newest.filter(|session| anywhere || session.sa().is_translated());
         moved.map_or(self.config.address, |session| session.address())
     }
 

@@ -1,12 +1,12 @@
 //! Main mode that we begin.
 
 use super::{Peer, PeerEvent, Phase1Failure};
-use crate::config::Authentication;
+use crate::config::{Authentication, Phase1Mode};
 use crate::endpoint::unprotected;
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::phase1::nat_traversal::{NAT_PORT, Nat};
 use crate::phase1::{Cookies, Initiator, InitiatorConfig, InitiatorStep, IsakmpSa, Role};
-use crate::retransmission::{Digest, Due, Retransmission};
+use crate::retransmission::{Answered, Digest, Due, Retransmission};
 use crate::session::{PeerAddress, Session};
 use crate::time::BootTime;
 use crate::wire::header::Header;
@@ -22,6 +22,8 @@ pub(super) struct Attempt {
     retransmission: Retransmission,
     /// The message that was accepted last: a copy of it is no news.
     accepted: Option<Digest>,
+    /// Whether a HASH of the responder did not fit.
+    foreign_key: bool,
     /// Whether an unreachable peer has been reported already.
     unreachable: bool,
     /// What somebody without proof said: it names the failure, should it come.
@@ -29,6 +31,15 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    /// The responder's HASH did not fit: a hint, as anybody may have sent it.
+    fn note(&mut self, error: &Error) {
+        self.foreign_key |= matches!(
+            error,
+            Error::PeerMisbehaved(PeerMisbehaved::WrongHash { .. })
+                if matches!(self.initiator, Initiator::ExpectReply(_))
+        );
+    }
+
     pub(super) fn is_meant(&self, cookies: Cookies) -> bool {
         self.initiator.cookie() == cookies.initiator
     }
@@ -63,17 +74,22 @@ impl Attempt {
 
     fn failure(&self, authentication: Authentication) -> Phase1Failure {
         let message = match self.initiator {
-            Initiator::ExpectSa(_) => 1,
+            Initiator::ExpectSa(_) | Initiator::ExpectReply(_) => 1,
             Initiator::ExpectKe(_) => 3,
             Initiator::ExpectAuth(_) => 5,
         };
         match self.hint {
             Some(NotifyType::NO_PROPOSAL_CHOSEN) if message == 1 => Phase1Failure::NoProposalChosen,
             Some(kind) => Phase1Failure::Rejected(kind),
+            None if self.foreign_key => Phase1Failure::ForeignKey,
             None if message == 5 => Phase1Failure::ProofNotAccepted { authentication },
             None => {
                 let transmissions = self.retransmission.transmissions();
-                Phase1Failure::NoAnswer { message, transmissions }
+                let mode = match self.initiator {
+                    Initiator::ExpectReply(_) => Phase1Mode::Aggressive,
+                    _ => Phase1Mode::Main,
+                };
+                Phase1Failure::NoAnswer { mode, message, transmissions }
             }
         }
     }
@@ -85,10 +101,15 @@ impl Peer {
             return;
         }
         let address = self.beginning();
+        if address.remote.ip().is_unspecified() {
+            self.fail_main_mode(Phase1Failure::AddressUnknown);
+            return;
+        }
         let config = InitiatorConfig {
             identity: self.config.identity.clone(),
             expected_identity: self.config.expected_identity.clone(),
             credential: self.config.credential.clone(),
+            mode: self.config.mode,
             initial_contact: !self.contacted,
             policy: self.config.phase1.clone(),
             vendor_ids: self.config.all_vendor_ids(),
@@ -103,6 +124,7 @@ impl Peer {
                     address,
                     retransmission: Retransmission::new(&self.config.retransmission, message, now),
                     accepted: None,
+                    foreign_key: false,
                     unreachable: false,
                     hint: None,
                 });
@@ -129,7 +151,8 @@ impl Peer {
         if attempt.accepted.as_ref() == Some(&digest) {
             return Err(NotAccepted::Replayed.into());
         }
-        if header.exchange != ExchangeType::IDENTITY_PROTECTION {
+        if !matches!(header.exchange, ExchangeType::IDENTITY_PROTECTION | ExchangeType::AGGRESSIVE)
+        {
             let error = unprotected(datagram);
             if let Error::NotAccepted(NotAccepted::UnprotectedNotify(kind)) = error
                 && kind.is_error()
@@ -148,7 +171,12 @@ impl Peer {
                     attempt.retransmission = retransmission;
                 }
             }
-            Ok(InitiatorStep::Established(sa)) => self.establish(sa, now),
+            Ok(InitiatorStep::Established(sa)) => self.establish(sa, None, now),
+            Ok(InitiatorStep::Finished(finished)) => {
+                attempt.float(finished.sa.nat());
+                let answered = Answered::new(digest, finished.message, now);
+                self.establish(finished.sa, Some(answered), now);
+            }
             // Only who did the Diffie-Hellman with us can have written that.
             Err(Error::PeerMisbehaved(
                 error @ (PeerMisbehaved::Certificate(_) | PeerMisbehaved::WrongSignature { .. }),
@@ -158,17 +186,30 @@ impl Peer {
             Err(Error::PeerMisbehaved(PeerMisbehaved::WrongIdentity { expected, proved })) => {
                 self.fail_main_mode(Phase1Failure::Identity { expected, proved });
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                attempt.note(&error);
+                return Err(error);
+            }
         }
         Ok(())
     }
 
-    fn establish(&mut self, sa: IsakmpSa, now: BootTime) {
+    /// `answered` is message 3 of aggressive mode.
+    fn establish(&mut self, sa: IsakmpSa, answered: Option<Answered>, now: BootTime) {
         let address = self.attempt.take().map_or(self.config.address, |attempt| attempt.address);
         self.contacted = true;
         let (cookies, transform) = (sa.cookies(), sa.transform());
         let identity = sa.peer_identity().clone();
-        self.endpoint.adopt(Session::new(sa, address, now));
+        let session = Session::new(sa, address, now);
+        self.endpoint.adopt(match answered {
+            Some(answered) => {
+                let message = answered.answer().to_vec();
+                self.transmits.push_back(address.transmit(message.clone()));
+                self.last_word = Some((cookies, message));
+                session.with_answer(answered)
+            }
+            None => session,
+        });
         self.sessions.push(cookies);
         self.detect(cookies, now);
         let (role, restarted) = (Role::Initiator, false);

@@ -42,6 +42,7 @@ impl Peer {
         message_id: u32,
         inbound: Inbound<'_>,
     ) -> Result<bool, Error> {
+        self.endpoint.ask_for_proof(&inbound);
         let session = self.endpoint.session_at(&cookies, inbound.source)?;
         let Some((quick, sa)) = session.exchange_mut(message_id) else {
             session.may_begin(message_id)?;
@@ -161,7 +162,10 @@ impl Peer {
             };
             match repeat(retransmission, now) {
                 Repeat::NotYet => {}
-                Repeat::Message(message) => self.transmit(message),
+                Repeat::Message(message) => {
+                    self.repeat_last_word(&cookies);
+                    self.transmit(message);
+                }
                 Repeat::GiveUp => {
                     if let Some(quick) = self.endpoint.take(&cookies, message_id) {
                         if let Phase::ExpectLast(..) = quick.phase {

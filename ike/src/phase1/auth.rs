@@ -11,7 +11,7 @@ use super::cookies::Cookies;
 use super::exchange_cipher::{ExchangeCipher, Opened, Sealed, open_with, seal_with};
 use super::informational::is_initial_contact;
 use super::isakmp_sa::{Established, IsakmpSa, PeerAuthenticated, Role};
-use super::message::{AuthMessage, auth_payloads, check_header};
+use super::message::{AuthMessage, auth_payloads, check_exchange};
 use super::nat_traversal::Nat;
 use crate::config::{Authentication, Credential, Identity, Phase1Transform};
 use crate::crypto::keymat::{self, PhaseOneKeys};
@@ -27,6 +27,8 @@ use crate::wire::vendor::VendorId;
 /// What messages 1 and 2 settle.
 #[derive(Clone, Debug)]
 pub(super) struct Negotiated {
+    /// Main mode or aggressive mode.
+    pub(super) exchange: ExchangeType,
     pub(super) cookies: Cookies,
     pub(super) doi: Doi,
     /// Where the exchanges under the DOI are spoken.
@@ -132,7 +134,7 @@ impl MainModeKeys {
             .ok_or(PeerMisbehaved::PublicValue { group })?;
         let cipher = cipher(encryption, key)?;
         let iv = keymat::phase1_iv(hash, encryption, g_xi, g_xr);
-        let exchange = ExchangeCipher::new(ExchangeType::IDENTITY_PROTECTION, 0, iv);
+        let exchange = ExchangeCipher::new(negotiated.exchange, 0, iv);
         Ok((Self { negotiated, keys, cipher, g_xi: g_xi.to_vec(), g_xr: g_xr.to_vec() }, exchange))
     }
 
@@ -188,7 +190,7 @@ impl MainModeKeys {
         datagram: &[u8],
     ) -> Result<(PeerProof, ExchangeCipher), Error> {
         let (header, body) = header::split(datagram)?;
-        check_header(&header)?;
+        check_exchange(&header, ExchangeType::IDENTITY_PROTECTION)?;
         if Cookies::of(&header) != self.negotiated.cookies {
             return Err(NotAccepted::UnknownCookies.into());
         }
@@ -211,7 +213,18 @@ impl MainModeKeys {
         proof: PeerProof,
         last: &ExchangeCipher,
     ) -> IsakmpSa {
-        let Negotiated { cookies, doi, transform, lifetime, nat, .. } = self.negotiated;
+        self.establish_with(self.nat(), role, proof, last)
+    }
+
+    /// As [`establish`](Self::establish), with what the last message said of address translation.
+    pub(super) fn establish_with(
+        &self,
+        nat: Option<Nat>,
+        role: Role,
+        proof: PeerProof,
+        last: &ExchangeCipher,
+    ) -> IsakmpSa {
+        let Negotiated { cookies, doi, transform, lifetime, .. } = self.negotiated;
         let peer_vendor_ids = self.negotiated.peer_vendor_ids.clone();
         let established = Established {
             cookies,

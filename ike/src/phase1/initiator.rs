@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use super::aggressive::{ExpectReply, Finished};
 use super::auth::{Exchanged, MainModeKeys, Negotiated};
 use super::cookies::Cookies;
 use super::exchange_cipher::ExchangeCipher;
@@ -20,11 +21,12 @@ use super::message::{KeyExchangeMessage, NONCE_LENGTH, SaMessage};
 use super::nat_traversal::{self, Nat, NatTraversal, Search};
 use super::proposal;
 use super::signatures::{Certified, requests};
-use crate::config::{Credential, Identity, Phase1Policy};
+use crate::config::{Credential, Identity, Phase1Mode, Phase1Policy};
 use crate::crypto::{KeyPair, PublicValue, Secret, SeededRng};
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::session::PeerAddress;
 use crate::wire::header::Cookie;
+use crate::wire::registry::ExchangeType;
 use crate::wire::vendor::VendorId;
 use crate::wire::{InvalidMessage, Payload};
 
@@ -36,6 +38,8 @@ pub struct InitiatorConfig {
     pub expected_identity: Identity,
     /// What proves our identity and the responder's.
     pub credential: Credential,
+    /// Main mode or aggressive mode.
+    pub mode: Phase1Mode,
     /// Whether we say INITIAL-CONTACT.
     pub initial_contact: bool,
     /// What may be negotiated.
@@ -51,7 +55,7 @@ pub struct InitiatorConfig {
 }
 
 impl InitiatorConfig {
-    fn all_vendor_ids(&self) -> Vec<VendorId> {
+    pub(super) fn all_vendor_ids(&self) -> Vec<VendorId> {
         let nat = self.nat.map(|(traversal, _)| nat_traversal::vendor_ids(traversal));
         self.vendor_ids.iter().cloned().chain(nat.into_iter().flatten()).collect()
     }
@@ -66,6 +70,8 @@ pub enum Initiator {
     ExpectKe(ExpectKe),
     /// Waits for message 6.
     ExpectAuth(ExpectAuth),
+    /// Waits for message 2 of aggressive mode.
+    ExpectReply(Box<ExpectReply>),
 }
 
 /// What an accepted message leads to.
@@ -79,6 +85,8 @@ pub enum InitiatorStep {
     },
     /// Phase 1 is over.
     Established(IsakmpSa),
+    /// Aggressive mode is over when its message 3 arrives: send it.
+    Finished(Box<Finished>),
 }
 
 impl Initiator {
@@ -87,6 +95,10 @@ impl Initiator {
     /// # Errors
     /// A policy without transforms or with more than 255, or a message that does not fit.
     pub fn start(config: InitiatorConfig, rng: &mut SeededRng) -> Result<(Self, Vec<u8>), Error> {
+        if config.mode == Phase1Mode::Aggressive {
+            let (state, message) = ExpectReply::start(config, rng)?;
+            return Ok((Self::ExpectReply(Box::new(state)), message));
+        }
         let cookie = rng.nonzero_array();
         let offer = proposal::offer(&config.policy)?;
         let cookies = Cookies { initiator: cookie, responder: [0; 8] };
@@ -100,13 +112,14 @@ impl Initiator {
             Self::ExpectSa(state) => state.cookie,
             Self::ExpectKe(state) => state.negotiated.cookies.initiator,
             Self::ExpectAuth(state) => state.cookies.initiator,
+            Self::ExpectReply(state) => state.cookie(),
         }
     }
 
     /// What the responder has stated so far.
     pub fn peer_vendor_ids(&self) -> &[VendorId] {
         match self {
-            Self::ExpectSa(_) => &[],
+            Self::ExpectSa(_) | Self::ExpectReply(_) => &[],
             Self::ExpectKe(state) => &state.negotiated.peer_vendor_ids,
             Self::ExpectAuth(state) => state.keys.peer_vendor_ids(),
         }
@@ -115,7 +128,7 @@ impl Initiator {
     /// What was found about address translation; known from message 4 on.
     pub fn nat(&self) -> Option<Nat> {
         match self {
-            Self::ExpectSa(_) | Self::ExpectKe(_) => None,
+            Self::ExpectSa(_) | Self::ExpectKe(_) | Self::ExpectReply(_) => None,
             Self::ExpectAuth(state) => state.keys.nat(),
         }
     }
@@ -135,6 +148,9 @@ impl Initiator {
                 Ok(InitiatorStep::Continue { next: Self::ExpectAuth(next), message })
             }
             Self::ExpectAuth(state) => state.handle(datagram).map(InitiatorStep::Established),
+            Self::ExpectReply(state) => {
+                state.handle(datagram, rng).map(Box::new).map(InitiatorStep::Finished)
+            }
         }
     }
 }
@@ -162,6 +178,7 @@ impl ExpectSa {
         }
         let agreement = proposal::check_choice(&self.config.policy, &sa)?;
         let negotiated = Negotiated {
+            exchange: ExchangeType::IDENTITY_PROTECTION,
             cookies,
             doi: self.config.policy.doi,
             port: self.config.policy.port,
@@ -269,7 +286,7 @@ impl ExpectAuth {
 }
 
 /// The search for address translation, if the responder speaks a dialect of it.
-fn search(config: &InitiatorConfig, negotiated: &Negotiated) -> Option<Search> {
+pub(super) fn search(config: &InitiatorConfig, negotiated: &Negotiated) -> Option<Search> {
     let (traversal, ends) = config.nat.filter(|(traversal, _)| *traversal != NatTraversal::Off)?;
     Some(Search {
         dialect: nat_traversal::dialect(&negotiated.peer_vendor_ids)?,

@@ -31,6 +31,7 @@ pub(super) const NONCE_LENGTH: usize = 32;
 const FIRST_PRIVATE: u8 = 128;
 
 /// `HDR, SA`: message 1 and message 2.
+#[derive(Debug)]
 pub(super) struct SaMessage {
     pub(super) cookies: Cookies,
     pub(super) sa: SecurityAssociation,
@@ -65,14 +66,23 @@ impl SaMessage {
     /// here.
     pub(super) fn read(message: &'static str, datagram: &[u8]) -> Result<Self, Error> {
         let (header, body) = split(message, datagram)?;
+        let chain = chain::walk_clear(header.next_payload, body, header::LENGTH)?;
+        check_kinds(message, &chain, &[PayloadKind::SA])?;
+        Self::of(message, &header, &chain)
+    }
+
+    /// The same from a message that has more payloads.
+    pub(super) fn of(
+        message: &'static str,
+        header: &Header,
+        chain: &Chain<'_>,
+    ) -> Result<Self, Error> {
         if header.initiator_cookie == [0; 8] {
             return Err(
                 InvalidMessage::Value { what: "initiator cookie", offset: 0, value: 0 }.into()
             );
         }
-        let chain = chain::walk_clear(header.next_payload, body, header::LENGTH)?;
-        check_kinds(message, &chain, &[PayloadKind::SA])?;
-        let sa = only(message, &chain, PayloadKind::SA, "SA")?;
+        let sa = only(message, chain, PayloadKind::SA, "SA")?;
         if chain.kinds().next() != Some(PayloadKind::SA) {
             let kind = chain.kinds().next().unwrap_or(PayloadKind::NONE);
             return Err(
@@ -92,10 +102,10 @@ impl SaMessage {
             .into());
         }
         Ok(Self {
-            cookies: Cookies::of(&header),
+            cookies: Cookies::of(header),
             sa: sa.read()?,
             sa_b: sa.body().to_vec(),
-            vendor_ids: vendor_ids(&chain),
+            vendor_ids: vendor_ids(chain),
         })
     }
 
@@ -108,7 +118,7 @@ impl SaMessage {
         let sa_b = sa.to_octets().map_err(does_not_fit)?;
         let mut payloads = vec![Payload::SecurityAssociation(sa)];
         payloads.extend(vendor_ids.iter().cloned().map(Payload::from));
-        let datagram = clear(cookies, &payloads)?;
+        let datagram = clear(ExchangeType::IDENTITY_PROTECTION, cookies, &payloads)?;
         Ok((datagram, sa_b))
     }
 }
@@ -154,7 +164,7 @@ impl KeyExchangeMessage {
         let mut payloads: Vec<Payload> =
             vec![KeyExchange(public.to_vec()).into(), Nonce(nonce.to_vec()).into()];
         payloads.extend(others);
-        clear(cookies, &payloads)
+        clear(ExchangeType::IDENTITY_PROTECTION, cookies, &payloads)
     }
 }
 
@@ -206,14 +216,14 @@ fn vendor_ids(chain: &Chain<'_>) -> Vec<VendorId> {
 /// Splits a clear message of main mode and checks its header, all but the cookies.
 fn split<'a>(message: &'static str, datagram: &'a [u8]) -> Result<(Header, &'a [u8]), Error> {
     let (header, body) = header::split(datagram)?;
-    check_header(&header)?;
+    check_exchange(&header, ExchangeType::IDENTITY_PROTECTION)?;
     check_flags(&header, message, false)?;
     Ok((header, body))
 }
 
-/// Checks that a header belongs to main mode.
-pub(super) fn check_header(header: &Header) -> Result<(), Error> {
-    if header.exchange != ExchangeType::IDENTITY_PROTECTION {
+/// Checks that a header belongs to this exchange of phase 1.
+pub(super) fn check_exchange(header: &Header, exchange: ExchangeType) -> Result<(), Error> {
+    if header.exchange != exchange {
         return Err(NotAccepted::Unexpected.into());
     }
     if header.message_id != 0 {
@@ -222,13 +232,17 @@ pub(super) fn check_header(header: &Header) -> Result<(), Error> {
     Ok(())
 }
 
-fn clear(cookies: Cookies, payloads: &[Payload]) -> Result<Vec<u8>, Error> {
+pub(super) fn clear(
+    exchange: ExchangeType,
+    cookies: Cookies,
+    payloads: &[Payload],
+) -> Result<Vec<u8>, Error> {
     let header = Header {
         initiator_cookie: cookies.initiator,
         responder_cookie: cookies.responder,
         next_payload: first_kind(payloads),
         version: header::VERSION,
-        exchange: ExchangeType::IDENTITY_PROTECTION,
+        exchange,
         flags: Flags::NONE,
         message_id: 0,
         length: 0,

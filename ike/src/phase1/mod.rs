@@ -12,10 +12,13 @@
 //!
 //! With certificates, messages 5 and 6 carry CERT and SIG in place of HASH.
 //!
+//! [`aggressive`] mode does the same in three messages.
+//!
 //! Each state is a struct that a message turns into the next one. The methods take the state by
 //! reference: a message that is refused leaves it as it was, a message that is accepted yields the
 //! state to put in its place.
 
+pub mod aggressive;
 mod auth;
 mod cookies;
 mod exchange_cipher;

@@ -28,7 +28,7 @@ use crate::dead_peer_detection;
 use crate::error::{Error, PeerIncompatible, PeerMisbehaved};
 use crate::fragmentation;
 use crate::wire::header::Cookie;
-use crate::wire::registry::Doi;
+use crate::wire::registry::{Doi, ExchangeType};
 use crate::wire::sa::SecurityAssociation;
 use crate::wire::vendor::{CLUSTER, VendorId};
 use crate::wire::{Codec, InvalidMessage};
@@ -86,7 +86,7 @@ impl ReceivedOffer {
 }
 
 /// Those that mean something here: a stranger's message must not take room for the others.
-fn known(vendor_ids: Vec<VendorId>) -> Vec<VendorId> {
+pub(super) fn known(vendor_ids: Vec<VendorId>) -> Vec<VendorId> {
     let detects = |id: &&VendorId| id.0 == dead_peer_detection::VENDOR_ID;
     let clusters = |id: &&VendorId| id.0.starts_with(CLUSTER);
     let first = vendor_ids.iter().find(detects).into_iter();
@@ -141,6 +141,7 @@ impl Offer {
         Ok((
             ExpectKe {
                 negotiated: Negotiated {
+                    exchange: ExchangeType::IDENTITY_PROTECTION,
                     cookies,
                     doi,
                     port,
@@ -183,6 +184,7 @@ impl ExpectKe {
         let (doi, sai_b) = (sa.doi, sai_b.to_vec());
         let peer_vendor_ids = Vec::new();
         let negotiated = Negotiated {
+            exchange: ExchangeType::IDENTITY_PROTECTION,
             cookies,
             doi,
             port,

@@ -14,20 +14,20 @@ use super::cookies::Cookies;
 use super::exchange_cipher::{ExchangeCipher, Sealed, open_with, seal_with};
 use super::informational::is_initial_contact;
 use super::isakmp_sa::{PeerAuthenticated, Role, does_not_fit};
-use super::message::{check_header, check_kinds, check_protocol_and_port, only};
+use super::message::{check_exchange, check_kinds, check_protocol_and_port, only};
 use crate::certificate::{CertificateCredential, CertificateError};
 use crate::config::{Authentication, Identity};
 use crate::crypto::{HashAlgorithm, SeededRng, SignatureError};
 use crate::error::{ApiMisuse, Error, NotAccepted, PeerIncompatible, PeerMisbehaved};
-use crate::wire::Codec;
 use crate::wire::cert::Certificate;
 use crate::wire::cert_request::CertificateRequest;
 use crate::wire::header;
 use crate::wire::id::Identification;
 use crate::wire::notify::Notification;
 use crate::wire::payload::{Payload, encode_chain, first_kind};
-use crate::wire::registry::{CertificateEncoding, PayloadKind};
+use crate::wire::registry::{CertificateEncoding, ExchangeType, PayloadKind};
 use crate::wire::signature::Signature;
+use crate::wire::{Chain, Codec};
 
 /// What a peer's certificate is verified with, and whom it has to name.
 #[derive(Clone, Copy, Debug)]
@@ -54,23 +54,37 @@ impl MainModeKeys {
     ) -> Result<Sealed, Error> {
         let id = Identification::of(ours);
         let id_b = id.to_octets().map_err(does_not_fit)?;
+        let mut payloads: Vec<Payload> = vec![id.into()];
+        payloads.extend(self.signed_payloads(prover, &id_b, credential, rng)?);
+        payloads.extend(notification.map(Payload::from));
+        let octets = encode_chain(&payloads).map_err(does_not_fit)?;
+        seal_with(self.cipher(), self.cookies(), exchange, first_kind(&payloads), &octets)
+    }
+
+    /// `CERT..., SIG` over this ID payload of ours.
+    pub(super) fn signed_payloads(
+        &self,
+        prover: Role,
+        id_b: &[u8],
+        credential: &CertificateCredential,
+        rng: &mut SeededRng,
+    ) -> Result<Vec<Payload>, Error> {
         let algorithm = self.signed_hash();
-        let hash = self.authenticator_with(algorithm, prover, &id_b);
+        let hash = self.authenticator_with(algorithm, prover, id_b);
         let signature = credential
             .key()
             .sign(algorithm, crate::crypto::RsaForm::RawDigest, hash.expose(), rng)
             .map_err(|_: SignatureError| {
                 ApiMisuse::Configuration("the private key cannot sign for the negotiated method")
             })?;
-        let mut payloads: Vec<Payload> = vec![id.into()];
         let encoding = CertificateEncoding::X509_SIGNATURE;
-        payloads.extend(
-            credential.chain().iter().map(|der| Certificate { encoding, data: der.clone() }.into()),
-        );
+        let mut payloads: Vec<Payload> = credential
+            .chain()
+            .iter()
+            .map(|der| Certificate { encoding, data: der.clone() }.into())
+            .collect();
         payloads.push(Signature(signature).into());
-        payloads.extend(notification.map(Payload::from));
-        let octets = encode_chain(&payloads).map_err(does_not_fit)?;
-        seal_with(self.cipher(), self.cookies(), exchange, first_kind(&payloads), &octets)
+        Ok(payloads)
     }
 
     /// Reads the peer's `HDR*, ID, CERT..., SIG`, verifies certificate, signature and identity in
@@ -86,7 +100,7 @@ impl MainModeKeys {
         const OWN: [PayloadKind; 3] =
             [PayloadKind::IDENTIFICATION, PayloadKind::CERTIFICATE, PayloadKind::SIGNATURE];
         let (header, body) = header::split(datagram)?;
-        check_header(&header)?;
+        check_exchange(&header, ExchangeType::IDENTITY_PROTECTION)?;
         if Cookies::of(&header) != self.cookies() {
             return Err(NotAccepted::UnknownCookies.into());
         }
@@ -94,10 +108,30 @@ impl MainModeKeys {
         let chain = opened.chain()?;
         check_kinds(message, &chain, &OWN)?;
         let id = only(message, &chain, PayloadKind::IDENTIFICATION, "ID")?;
-        let signature: Signature = only(message, &chain, PayloadKind::SIGNATURE, "SIG")?.read()?;
         let read: Identification = id.read()?;
         check_protocol_and_port(&read, self.port(), id.offset)?;
         let identity = read.as_identity().ok_or(PeerIncompatible::IdentificationType(read.kind))?;
+        let authenticated =
+            self.verify_signed(message, &chain, prover, certified, &identity, id.body())?;
+        let initial_contact = chain
+            .payloads
+            .iter()
+            .filter_map(|payload| payload.read().ok())
+            .any(|notification| is_initial_contact(&notification, self.cookies()));
+        Ok((PeerProof { identity, authenticated, initial_contact }, opened.next()))
+    }
+
+    /// Verifies the certificate, the signature over this ID payload of the peer, and the identity.
+    pub(super) fn verify_signed(
+        &self,
+        message: &'static str,
+        chain: &Chain<'_>,
+        prover: Role,
+        certified: Certified<'_>,
+        identity: &Identity,
+        id_b: &[u8],
+    ) -> Result<PeerAuthenticated, Error> {
+        let signature: Signature = only(message, chain, PayloadKind::SIGNATURE, "SIG")?.read()?;
         let mut certificates = Vec::new();
         for raw in chain.payloads.iter().filter(|raw| raw.kind == PayloadKind::CERTIFICATE) {
             let certificate: Certificate = raw.read()?;
@@ -113,21 +147,15 @@ impl MainModeKeys {
             return Err(PeerMisbehaved::Certificate(CertificateError::Method).into());
         }
         let algorithm = self.signed_hash();
-        let hash = self.authenticator_with(algorithm, prover, id.body());
-        let authenticated = PeerAuthenticated::verify_signature(
+        let hash = self.authenticator_with(algorithm, prover, id_b);
+        Ok(PeerAuthenticated::verify_signature(
             message,
             (algorithm, &hash),
             &signature.0,
             &peer,
-            &identity,
+            identity,
             expected,
-        )?;
-        let initial_contact = chain
-            .payloads
-            .iter()
-            .filter_map(|payload| payload.read().ok())
-            .any(|notification| is_initial_contact(&notification, self.cookies()));
-        Ok((PeerProof { identity, authenticated, initial_contact }, opened.next()))
+        )?)
     }
 
     /// The hash that makes what is signed.

@@ -21,7 +21,7 @@ use super::{Cookies, ExchangeCipher, IsakmpSa, Role};
 use crate::config::{Authentication, Credential, Identity, Phase1Transform};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use crate::testing::{group_named, hash_named, hex, json, octets};
-use crate::wire::registry::Doi;
+use crate::wire::registry::{Doi, ExchangeType};
 
 /// PSK "lab-psk", cookies 01..08 and 11..18, nonces 20..2f and 40..4f, g^xy = 256 * aa, g^xi = 256
 /// * bb, g^xr = 256 * cc, SHA-256, AES-128.
@@ -37,6 +37,7 @@ pub fn worked_isakmp_sa() -> IsakmpSa {
         authentication: Authentication::PreSharedKey,
     };
     let negotiated = Negotiated {
+        exchange: ExchangeType::IDENTITY_PROTECTION,
         cookies,
         doi: Doi::GDOI,
         port: 848,
@@ -113,6 +114,7 @@ impl Recording {
         let exchanged =
             Exchanged { g_xi: &i.public, g_xr: &r.public, ni_b: &i.nonce, nr_b: &r.nonce };
         let negotiated = Negotiated {
+            exchange: ExchangeType::IDENTITY_PROTECTION,
             cookies,
             doi: offer.sa.doi,
             port: 848,

@@ -39,6 +39,8 @@ mod tunnel_certificates;
 mod tunnel_console;
 mod tunnel_table;
 mod tunnels;
+mod tunnels_libreswan;
+mod tunnels_nat;
 
 /// What a scenario needs from outside.
 #[derive(Debug, Clone)]
@@ -231,6 +233,18 @@ pub const ALL: &[Scenario] = &[
         about: "site-to-site tunnels with strongSwan: both roles, rekeys under load, leaks, refusals",
         ordinary: false,
         play: tunnels::play,
+    },
+    Scenario {
+        name: "tunnels-nat",
+        about: "tunnels through address translation on either side, and aggressive mode, with strongSwan",
+        ordinary: false,
+        play: tunnels_nat::play,
+    },
+    Scenario {
+        name: "tunnels-libreswan",
+        about: "the same with libreswan, and what both agree on, with keys and certificates",
+        ordinary: false,
+        play: tunnels_libreswan::play,
     },
     Scenario {
         name: "tunnel-certificates",

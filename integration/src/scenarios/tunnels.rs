@@ -8,6 +8,7 @@ use super::{Context, no_errors};
 use crate::lab::Lab;
 use crate::lab::daemons::{Daemon, write_secret};
 use crate::lab::nodes::Node;
+use crate::lab::peers::IkePeer;
 use crate::lab::peers::strongswan::StrongSwan;
 use crate::lab::plan::Plan;
 use crate::lab::topology::{G1, G2, HA, HA_ADDRESS, HB, HB_ADDRESS, is_protected, server_address};
@@ -22,10 +23,10 @@ use std::time::{Duration, Instant};
 /// A negotiation is over within this time, also where the processor is emulated.
 const WITHIN: Duration = Duration::from_secs(40);
 
-pub(super) struct Play<'l> {
+pub(super) struct Play<'l, P = StrongSwan> {
     pub(super) lab: &'l mut Lab,
     agent: Daemon,
-    pub(super) charon: StrongSwan,
+    pub(super) charon: P,
 }
 
 /// Plays everything with one agent and one charon: each change is a reload.
@@ -48,9 +49,21 @@ pub(super) fn play_with(
     chapters: impl FnOnce(&mut Play<'_>, &mut Narrative) -> Result<()>,
 ) -> Result<()> {
     narrative.chapter("The agent on g1, strongSwan's charon on g2");
+    let start = |lab: &Lab| StrongSwan::start(G2, &lab.file(""));
+    play_beside(context, narrative, start, &theirs(&STRONG), chapters)
+}
+
+/// The same with another peer and its configuration.
+pub(super) fn play_beside<P: IkePeer>(
+    context: &Context,
+    narrative: &mut Narrative,
+    start: impl FnOnce(&Lab) -> Result<P>,
+    theirs: &str,
+    chapters: impl FnOnce(&mut Play<'_, P>, &mut Narrative) -> Result<()>,
+) -> Result<()> {
     let mut lab = context.build(Plan::default())?;
-    let charon = StrongSwan::start(G2, &lab.file(""))?;
-    charon.load(&theirs(&STRONG))?;
+    let charon = start(&lab)?;
+    charon.load(theirs)?;
     write_secret(&lab.file("tunnel.psk"), KEY)?;
     std::fs::write(lab.file("g1.toml"), ours(&lab, &STRONG, "now"))?;
     let agent = Daemon::start(
@@ -337,8 +350,10 @@ impl Play<'_> {
         let ours = ours(self.lab, ends, start);
         self.change_to(&ours, &theirs(ends))
     }
+}
 
-    /// The same with whole configurations.
+impl<P: IkePeer> Play<'_, P> {
+    /// Changes over to these configurations, the peer's first.
     pub(super) fn change_to(&mut self, ours: &str, theirs: &str) -> Result<()> {
         // A tunnel that is as it was would go on.
         std::fs::write(self.lab.file("g1.toml"), EMPTY.replace("{}", &socket(self.lab)))?;

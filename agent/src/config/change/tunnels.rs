@@ -1,7 +1,7 @@
 //! Gateways and tunnels of two configurations compared.
 
 use daemon::configuration::{Declaration as _, Name, Read as _, duration_text, name_of};
-use ike::config::Credential;
+use ike::config::{Credential, Phase1Mode};
 use ike::quick::ChildPolicy;
 
 use super::{Change, Consequence, Differences, Subject, list, whole};
@@ -107,6 +107,9 @@ impl Differences {
             dead_peer_detection,
             priority,
             nat,
+            mode,
+            // It follows from the addresses of all tunnels.
+            shares_address: _,
         } = before;
         type Table = TunnelTable;
         self.untold(
@@ -133,11 +136,14 @@ impl Differences {
         self.compare_policy(policy, &after.policy);
         self.value(&Table::start(), None, (start, &after.start));
         let (old, new) = (dead_peer_detection, &after.dead_peer_detection);
-        let mode = |mode| name_of(mode, DEAD_PEER_DETECTION).trim_matches('"').to_owned();
-        self.add(Table::dead_peer_detection().name(), mode(&old.mode), mode(&new.mode));
+        let text = |mode| name_of(mode, DEAD_PEER_DETECTION).trim_matches('"').to_owned();
+        self.add(Table::dead_peer_detection().name(), text(&old.mode), text(&new.mode));
         self.value(&Table::dead_peer_interval(), None, (&old.interval, &new.interval));
         self.value(&Table::replay_window(), None, (replay_window, &after.replay_window));
         self.value(&Table::nat(), None, (nat, &after.nat));
+        let aggressive = |mode: Phase1Mode| mode == Phase1Mode::Aggressive;
+        let modes = (aggressive(*mode), aggressive(after.mode));
+        self.value(&Table::aggressive(), None, (&modes.0, &modes.1));
         self.untold(File::policy_priority().name(), *priority != after.priority);
         self.follow(Consequence::TunnelRestarts);
     }

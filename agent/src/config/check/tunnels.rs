@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use daemon::configuration::{Ike, Located, Place, phase1_policy, weak_esp, weak_parts};
-use ike::config::{IKE_PORT, Identity, Phase1Policy, Phase1Transform};
+use ike::config::{IKE_PORT, Identity, Phase1Mode, Phase1Policy, Phase1Transform};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption};
 use ike::dead_peer_detection::{self, Settings};
 use ike::phase1::NatTraversal;
@@ -42,9 +42,9 @@ impl Check<'_> {
         }
         let names = file.tunnels.iter().filter_map(|tunnel| tunnel.name.as_ref());
         self.unique("tunnel.name", names);
+        self.ends(&file.tunnels);
         let raised: Vec<Option<Tunnel>> =
             file.tunnels.iter().map(|typed| self.tunnel(typed, &gateways)).collect();
-        self.ends(&file.tunnels);
         self.overlaps(&file.tunnels, groups);
         let tunnels = raised.into_iter().collect::<Option<_>>()?;
         Some((gateways, tunnels))
@@ -129,6 +129,8 @@ impl Check<'_> {
         }
         self.networks(typed);
         self.translated_transport(typed);
+        self.aggressive(typed, &gateway);
+        self.anywhere(typed);
         let traffic = self.traffic(typed);
         let filled = gateway.profile.map(|profile| profile.filled().dead_peer_detection);
         let dead_peer_detection = Settings {
@@ -163,6 +165,8 @@ impl Check<'_> {
             dead_peer_detection,
             replay_window: typed.replay_window,
             nat: typed.nat,
+            mode: if typed.aggressive { Phase1Mode::Aggressive } else { Phase1Mode::Main },
+            shares_address: self.shares_address(typed),
             priority: self.policy_priority.saturating_add(TUNNEL - BASE),
         })
     }
@@ -223,7 +227,8 @@ impl Check<'_> {
             self.error(&address.place, message, "write an IPv4 address");
             return None;
         }
-        if value.is_unspecified() || value.is_multicast() || value.is_loopback() {
+        let anywhere = value.is_unspecified() && key == "tunnel.peer";
+        if (value.is_unspecified() && !anywhere) || value.is_multicast() || value.is_loopback() {
             let message = format!("{key}: {value} is no host's address");
             self.error(&address.place, message, "write the address of the tunnel's end");
             return None;
@@ -269,26 +274,6 @@ impl Check<'_> {
                 gateway.name
             );
             self.report.error(typed.place.clone(), format!("{message}, which is weak"), remedy);
-        }
-    }
-
-    /// In main mode the addresses are all there is to tell tunnels apart by.
-    fn ends(&self, tunnels: &[TunnelTable]) {
-        let mut seen: BTreeMap<(IpAddr, IpAddr), &str> = BTreeMap::new();
-        for tunnel in tunnels {
-            let (Some(local), Some(peer)) = (&tunnel.local, &tunnel.peer) else { continue };
-            if local.value == peer.value {
-                let message = format!("tunnel.peer: {} is this end as well", peer.value);
-                self.error(&peer.place, message, "write the address of the other end");
-            }
-            if let Some(other) = seen.insert((local.value, peer.value), label(tunnel)) {
-                let message = format!(
-                    "tunnel.peer: tunnel {other} goes from {} to {} as well",
-                    local.value, peer.value
-                );
-                let remedy = "write the networks of both into one tunnel";
-                self.error(&peer.place, message, remedy);
-            }
         }
     }
 
@@ -417,7 +402,7 @@ fn fill<T: Clone>(list: &mut Vec<Located<T>>, filled: &[T]) {
     }
 }
 
-fn label(tunnel: &TunnelTable) -> &str {
+pub(super) fn label(tunnel: &TunnelTable) -> &str {
     tunnel.name.as_ref().map_or("?", |name| name.as_str())
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ike::BootTime;
-use ike::config::{Authentication, Credential, Identity, Phase1Policy, Phase1Transform};
+use ike::config::{
+    Authentication, Credential, Identity, Phase1Mode, Phase1Policy, Phase1Transform,
+};
 use ike::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use ike::dead_peer_detection::{Mode as DetectionMode, Settings};
 use ike::phase1::NatTraversal;
@@ -23,6 +25,7 @@ use crate::config::tunnel::{Gateway, Start, Traffic, Tunnel};
 mod clear;
 mod nat;
 mod objects;
+mod shared;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -67,6 +70,8 @@ fn config(end: u8, other: u8, start: Start) -> Tunnel {
         dead_peer_detection: Settings { mode: DetectionMode::On, ..Settings::default() },
         replay_window: 1024,
         nat: NatTraversal::Detect,
+        mode: Phase1Mode::Main,
+        shares_address: false,
         priority: policies::precedence::TUNNEL,
     }
 }

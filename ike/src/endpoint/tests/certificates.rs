@@ -68,6 +68,7 @@ impl Sides {
             identity: Some(fqdn(SERVER)),
             peers: vec![peer],
             phase1: vec![policy.clone()],
+            aggressive: false,
             mobility: PeerMobility::Fixed,
             nat: NatTraversal::Off,
             vendor_ids: Vec::new(),
@@ -83,6 +84,7 @@ impl Sides {
             initial_contact: true,
             policy,
             vendor_ids: Vec::new(),
+            mode: Phase1Mode::Main,
             nat: None,
             unix_seconds: self.member_time,
         };
@@ -100,7 +102,7 @@ impl Sides {
         let of_member = pair.initiator.handle(&message_6, &mut pair.rng);
         let of_member = of_member.map(|step| match step {
             InitiatorStep::Established(sa) => sa.peer_identity().clone(),
-            InitiatorStep::Continue { .. } => panic!("too many messages"),
+            _ => panic!("too many messages"),
         });
         match pair.endpoint.poll_event() {
             Some(EndpointEvent::Established { identity, .. }) => (Ok(identity), Some(of_member)),
@@ -253,6 +255,7 @@ fn refused_proofs_are_few() {
         initial_contact: false,
         policy,
         vendor_ids: Vec::new(),
+        mode: Phase1Mode::Main,
         nat: None,
         unix_seconds: WALL,
     };

@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use super::*;
 use crate::config::Phase1Policy;
-use crate::config::{Authentication, Credential};
+use crate::config::{Authentication, Credential, Phase1Mode};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use crate::dead_peer_detection::{DeadPeerDetection, Mode, Settings};
 use crate::phase1::responder::Offer;
@@ -95,8 +95,16 @@ impl Pair {
         let limits = Limits::default();
         let (mobility, nat) = (PeerMobility::Fixed, NatTraversal::Off);
         let (identity, peers, phase1) = (None, vec![peer], accepted);
-        let config =
-            EndpointConfig { identity, peers, phase1, mobility, nat, vendor_ids: theirs, limits };
+        let config = EndpointConfig {
+            identity,
+            peers,
+            phase1,
+            mobility,
+            nat,
+            aggressive: false,
+            vendor_ids: theirs,
+            limits,
+        };
         let mut endpoint = Endpoint::new(config, [1; 32]);
         endpoint.set_arithmetic(arithmetic);
         let mut rng = SeededRng::from_seed([2; 32]);
@@ -107,6 +115,7 @@ impl Pair {
             initial_contact: false,
             policy: offered,
             vendor_ids: ours,
+            mode: Phase1Mode::Main,
             nat: None,
             unix_seconds: 0,
         };
@@ -132,7 +141,7 @@ impl Pair {
                 self.initiator = next;
                 message
             }
-            InitiatorStep::Established(_) => panic!("established too early"),
+            _ => panic!("established too early"),
         }
     }
 
@@ -152,7 +161,7 @@ impl Pair {
         let message_6 = self.answer().unwrap();
         match self.initiator.handle(&message_6, &mut self.rng).unwrap() {
             InitiatorStep::Established(sa) => sa,
-            InitiatorStep::Continue { .. } => panic!("not established"),
+            _ => panic!("not established"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Two peers in one process on a virtual clock, with a network that may lose, repeat and reorder
 //! what they say.
 
+mod aggressive;
 mod exchanges;
 mod fragments;
 mod nat;
@@ -14,7 +15,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::{
-    Authentication, Credential, Identity, Phase1Policy, Phase1Transform, RetransmissionPolicy,
+    Authentication, Credential, Identity, Phase1Mode, Phase1Policy, Phase1Transform,
+    RetransmissionPolicy,
 };
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use crate::dead_peer_detection::{Mode as DetectionMode, Settings};
@@ -64,6 +66,8 @@ pub(super) fn config(host: u8, other: u8, psk: &str, children: u8) -> PeerConfig
         },
         retransmission: RetransmissionPolicy::default(),
         dead_peer_detection: Settings { mode: DetectionMode::On, ..Settings::default() },
+        mode: Phase1Mode::Main,
+        shares_address: false,
         nat: NatTraversal::Detect,
         vendor_ids: Vec::new(),
         children: (0..children).map(child).collect(),

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Authentication, Credential, Identity, Phase1Policy, Phase1Transform};
+use crate::config::{
+    Authentication, Credential, Identity, Phase1Mode, Phase1Policy, Phase1Transform,
+};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret, SeededRng};
 use crate::error::Error;
 use crate::wire::registry::{Doi, ExchangeType};
@@ -53,6 +55,7 @@ fn initiator_config(transforms: &[Phase1Transform]) -> InitiatorConfig {
         initial_contact: false,
         policy: policy(transforms),
         vendor_ids: Vec::new(),
+        mode: Phase1Mode::Main,
         nat: None,
         unix_seconds: 0,
     }
@@ -73,7 +76,7 @@ struct Run {
 fn next(step: InitiatorStep) -> (Initiator, Vec<u8>) {
     match step {
         InitiatorStep::Continue { next, message } => (next, message),
-        InitiatorStep::Established(_) => panic!("established too early"),
+        _ => panic!("established too early"),
     }
 }
 

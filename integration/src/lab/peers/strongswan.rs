@@ -1,5 +1,6 @@
 //! strongSwan from Debian on a node: its daemon charon, driven by swanctl.
 
+use super::IkePeer;
 use crate::lab::nodes::{Node, Process};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
@@ -31,6 +32,7 @@ impl StrongSwan {
         let settings = directory.join("strongswan.conf");
         let text = format!(
             "charon {{\n  install_routes = no\n  install_virtual_ip = no\n  retransmit_tries = 3\n  \
+             i_dont_care_about_security_and_use_aggressive_mode_psk = yes\n  \
              retransmit_timeout = 2.0\n  start-scripts {{\n  }}\n  filelog {{\n    log {{\n      \
              path = {}\n      default = 1\n      ike = 2\n      cfg = 2\n      chd = 2\n      \
              flush_line = yes\n    }}\n  }}\n  plugins {{\n    vici {{\n      socket = {}\n    \
@@ -162,6 +164,20 @@ impl StrongSwan {
         let text = fs::read_to_string(self.directory.join("charon.log")).unwrap_or_default();
         let all: Vec<&str> = text.lines().collect();
         all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
+    }
+}
+
+impl IkePeer for StrongSwan {
+    fn load(&self, text: &str) -> Result<()> {
+        Self::load(self, text)
+    }
+
+    fn initiate(&self, child: &str) -> Result<bool> {
+        Self::initiate(self, child)
+    }
+
+    fn log_tail(&self, lines: usize) -> String {
+        Self::log_tail(self, lines)
     }
 }
 

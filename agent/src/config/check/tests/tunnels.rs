@@ -179,7 +179,8 @@ fn ends_are_told_apart() {
     assert_eq!(
         defects(&format!("{GATEWAY}{TUNNEL}{twice}")),
         ["tunnel.peer: tunnel one goes from 198.51.100.1 to 203.0.113.1 as well; write the \
-          networks of both into one tunnel"]
+          networks of both into one tunnel; or tell the peers apart by peer-identity, with \
+          certificates or aggressive-mode = true"]
     );
     let own = TUNNEL.replace("203.0.113.1", "198.51.100.1");
     assert_eq!(
@@ -280,5 +281,71 @@ fn a_certificate_that_does_not_fit_is_named() {
         told(&format!("{TUNNEL}peer-identity = {{ fqdn = \"*.example\" }}\n")),
         "tunnel.identity: fqdn *.example means several, and the key is one; name a certificate, or \
          one identity"
+    );
+}
+
+const NAME: &str = "peer-identity = { fqdn = \"branch.example\" }\n";
+
+/// Without an address something else has to say who the peer is, and with a pre-shared key that is
+/// aggressive mode alone.
+#[test]
+fn a_peer_that_may_be_anywhere_begins_and_has_an_identity() {
+    let anywhere = TUNNEL.replace("203.0.113.1", "0.0.0.0");
+    assert_eq!(
+        defects(&format!("{GATEWAY}{anywhere}")),
+        [
+            "tunnel one: a peer that may be anywhere cannot be asked; write start = \"answer\"",
+            "tunnel one: a peer that may be anywhere has no identity; write the peer-identity that it \
+             proves",
+            "tunnel one: main mode finds a pre-shared key by the address of the peer, which may be any; \
+             use a certificate, or aggressive-mode = true and know why",
+        ]
+    );
+    let lines = "start = \"answer\"\naggressive-mode = true\n";
+    let loaded = load_text(&format!("{GATEWAY}{anywhere}{lines}{NAME}")).unwrap();
+    assert!(loaded.value.tunnels[0].peer.is_unspecified());
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    let hash = "anybody who asks gets a hash to try keys against";
+    assert!(warnings.iter().any(|warning| warning.contains(hash)), "{warnings:?}");
+}
+
+#[test]
+fn aggressive_mode_offers_one_group() {
+    let gateway = format!("{GATEWAY}dh-group = [14, 19]\n");
+    assert_eq!(
+        defects(&format!("{gateway}{TUNNEL}aggressive-mode = true\n")),
+        ["tunnel one: aggressive mode offers one Diffie-Hellman group, and gateway cloud has 2; \
+             write one dh-group into the gateway"]
+    );
+}
+
+/// Behind one translation, each by its identity.
+#[test]
+fn peers_at_one_address_are_told_apart_by_their_identities() {
+    let lines = "start = \"answer\"\naggressive-mode = true\n";
+    let one = format!("{TUNNEL}{lines}{NAME}");
+    let two = one
+        .replace("\"one\"", "\"two\"")
+        .replace("192.168.0.0", "192.168.8.0")
+        .replace("192.168.1.0", "192.168.9.0");
+    let other = two.replace("branch.example", "other.example");
+    let all = tunnels(&format!("{GATEWAY}{one}{other}")).unwrap();
+    assert!(all.iter().all(|tunnel| tunnel.shares_address));
+    assert_eq!(
+        defects(&format!("{GATEWAY}{one}{two}")),
+        ["tunnel.peer: tunnel one goes from 198.51.100.1 to 203.0.113.1 as well, with the same \
+             peer-identity; give each peer its own, or write one tunnel"]
+    );
+}
+
+#[test]
+fn transport_mode_does_not_travel_in_udp() {
+    let networks = "local-networks = [\"172.20.1.0/24\"]\n\
+                    remote-networks = [\"192.168.0.0/24\", \"192.168.1.0/24\"]\n";
+    let lines = "mode = \"transport\"\nnat-traversal = \"always\"\n";
+    assert_eq!(
+        defects(&format!("{GATEWAY}{}{lines}", TUNNEL.replace(networks, ""))),
+        ["tunnel one: transport mode does not travel in UDP; write mode = \"tunnel\", or \
+             nat-traversal = \"detect\""]
     );
 }
