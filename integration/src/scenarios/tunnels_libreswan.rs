@@ -55,7 +55,7 @@ fn connection(other: &Other<'_>, authentication: &str, esp: &str) -> String {
         "# : PSK \"{KEY}\"\nconn net\n    ikev2=no\n    {authentication}\n    left=10.0.2.1\n    \
          leftsubnet=172.16.2.0/24\n    right={}\n    rightsubnet=172.16.1.0/24\n    \
          {identities}\n    aggressive={}\n    ike=aes256-sha2_256;modp2048\n    {esp}\n    \
-         auto=add\n    {}\n",
+         leftupdown=%disabled\n    auto=add\n    {}\n",
         other.remote,
         if other.aggressive { "yes" } else { "no" },
         other.lines,

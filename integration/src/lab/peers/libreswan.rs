@@ -62,8 +62,13 @@ impl Libreswan {
             &own,
         ];
         let log = OpenOptions::new().create(true).append(true).open(directory.join("pluto.log"))?;
-        let path = format!("{ROOT}/usr/libexec/ipsec/pluto");
-        let mut command = node.command(&path, &arguments);
+        // It looks for its helpers where its package would have put them. The mount is seen by
+        // what runs in this namespace alone.
+        let script = format!(
+            "mount --bind {ROOT}/usr/libexec /usr/libexec && exec /usr/libexec/ipsec/pluto \"$@\""
+        );
+        let mut command = node.command("sh", &["-c", &script, "pluto"]);
+        command.args(arguments);
         command.env("LD_LIBRARY_PATH", LIBRARIES);
         command.stdout(Stdio::from(log.try_clone()?)).stderr(log);
         let process = Process::start(&mut command).context("libreswan's pluto")?;
