@@ -36,7 +36,7 @@ impl Libreswan {
         for part in ["nss", "run", "ipsec.d"] {
             fs::create_dir_all(directory.join(part))?;
         }
-        fs::write(directory.join("ipsec.conf"), "config setup\n")?;
+        fs::write(directory.join("ipsec.conf"), "config setup\n    ikev1-policy=accept\n")?;
         fs::write(directory.join("ipsec.secrets"), "")?;
         let nss = format!("sql:{}", directory.join("nss").display());
         let made = program("usr/bin/certutil", &["-N", "-d", &nss, "--empty-password"]).output()?;
@@ -127,12 +127,12 @@ impl IkePeer for Libreswan {
         let secret = text.lines().next().unwrap_or_default().trim_start_matches("# ");
         fs::write(self.directory.join("ipsec.secrets"), format!("{secret}\n"))?;
         let config = self.directory.join("ipsec.conf");
-        fs::write(&config, format!("config setup\n\n{text}"))?;
+        fs::write(&config, format!("config setup\n    ikev1-policy=accept\n\n{text}"))?;
         let read = self.whack(&["--rereadsecrets"])?;
         let socket = self.directory.join("run/pluto.ctl").display().to_string();
         let config = config.display().to_string();
         let added = self.run("addconn", &["--config", &config, "--ctlsocket", &socket, "net"])?;
-        if !added.status.success() || !read.status.success() {
+        if !added.status.success() {
             bail!("libreswan on {}: {} {}", self.node.0, both(&added), both(&read));
         }
         Ok(())
