@@ -174,6 +174,13 @@ impl HalfOpenTable {
         Ok(())
     }
 
+    /// Whether a new exchange of `source` would be taken in without another one's place.
+    pub(super) fn has_free_place(&self, source: SocketAddr) -> bool {
+        let of_source = self.by_source.get(&Origin::of(source, &self.ports));
+        of_source.is_none_or(|of_source| of_source.len() < self.per_source())
+            && self.by_cookies.len() < self.limits.half_open
+    }
+
     /// Takes a new exchange in, for which there must be room; returns how many others had to go.
     pub(super) fn insert(
         &mut self,

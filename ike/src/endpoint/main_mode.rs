@@ -95,7 +95,9 @@ impl<X: Exchange> Endpoint<X> {
             now,
             &mut self.rng,
         );
-        if let Some(cookie) = known {
+        // What message 1 states would be forgotten: that is the price of a flood, not of every day.
+        let keeps = offer.states_vendor_ids() && self.half_open.has_free_place(source);
+        if let Some(cookie) = known.filter(|_| !keeps) {
             let (_, message) = offer.answer(cookie, &self.config.all_vendor_ids())?;
             self.transmit(address, message);
             return Ok(());

@@ -20,6 +20,7 @@ mod credentials;
 mod half_open;
 mod informational;
 mod main_mode;
+mod mobility;
 mod sessions;
 mod stateless_cookie;
 mod statistics;
@@ -48,7 +49,7 @@ use crate::crypto::SeededRng;
 use crate::dead_peer_detection::Mode;
 use crate::error::{Error, NotAccepted, PeerIncompatible};
 use crate::event::{Deadline, Timer, Transmit};
-use crate::phase1::{Cookies, HashVerified};
+use crate::phase1::Cookies;
 use crate::retransmission::Copy;
 use crate::session::{Exchange, PeerAddress, Session};
 use crate::time::{BootTime, WallClock};
@@ -380,45 +381,6 @@ impl<X: Exchange> Endpoint<X> {
     /// Whether there is a half-open exchange behind message 3, or a session, with this cookie pair.
     pub(crate) fn is_under_way(&self, cookies: &Cookies) -> bool {
         self.half_open.expects_proof(cookies) || self.sessions.get(cookies).is_some()
-    }
-
-    /// The session with this cookie pair, if a message of its peer can come from `source`: with
-    /// [`PeerMobility::Follow`] perhaps from anywhere, and [`follow`](Self::follow) says it was authentic.
-    ///
-    /// # Errors
-    /// There is none, or its peer is elsewhere.
-    pub fn session_at(
-        &mut self,
-        cookies: &Cookies,
-        source: SocketAddr,
-    ) -> Result<&mut Session<X>, NotAccepted> {
-        let session = self.sessions.get(cookies).ok_or(NotAccepted::UnknownCookies)?;
-        if !self.may_move(session) {
-            session.address().check(source)?;
-        }
-        self.sessions.get_mut(cookies).ok_or(NotAccepted::UnknownCookies)
-    }
-
-    /// Whether the peer of `session` may change its address.
-    pub(crate) fn may_move(&self, session: &Session<X>) -> bool {
-        match self.config.mobility {
-            PeerMobility::Fixed => false,
-            PeerMobility::Follow => true,
-            PeerMobility::Translated => session.sa().is_translated(),
-        }
-    }
-
-    /// The peer that `proof` vouches for said something by `inbound` that was not heard before:
-    /// answers go where that came from. Without [`PeerMobility::Follow`] nothing changes, as
-    /// nothing is heard from elsewhere.
-    pub fn follow(&mut self, proof: &HashVerified, inbound: &Inbound<'_>) {
-        let cookies = proof.cookies();
-        if self.sessions.get(&cookies).is_some_and(|session| self.may_move(session))
-            && let Some(from) = self.sessions.follow(&cookies, proof, inbound.address())
-        {
-            let to = inbound.address();
-            self.events.push_back(EndpointEvent::Moved { cookies, from, to });
-        }
     }
 
     /// The session with this cookie pair, and randomness for what is said under it.

@@ -124,6 +124,11 @@ impl Offer {
         &self.sai_b
     }
 
+    /// Whether message 1 states something that means something here. Message 3 may not repeat it.
+    pub fn states_vendor_ids(&self) -> bool {
+        !self.vendor_ids.is_empty()
+    }
+
     /// Answers it with message 2 under this responder cookie, which is not zero, and states
     /// `vendor_ids`.
     ///

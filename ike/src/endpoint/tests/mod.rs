@@ -15,6 +15,8 @@ use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use crate::dead_peer_detection::{DeadPeerDetection, Mode, Settings};
 use crate::phase1::responder::Offer;
 use crate::phase1::{Initiator, InitiatorConfig, InitiatorStep, IsakmpSa, NatTraversal};
+use crate::wire::chain;
+use crate::wire::payload::{Payload, encode_chain};
 use crate::wire::registry::PayloadKind;
 use crate::wire::vendor::VendorId;
 
@@ -361,9 +363,15 @@ fn vendor_ids_reach_the_other_side() {
         if remembered {
             let offer = Offer::read(&[policy()], &message_1).unwrap();
             pair.endpoint.remember_offer(address(1).ip(), offer.octets());
+            // A flood has taken all places: nothing more is kept.
+            for cookie in 1..=4 {
+                let forged = [&[cookie; 8], &message_1[8..]].concat();
+                pair.say(address(1), &forged).unwrap();
+                pair.answer().unwrap();
+            }
         }
         pair.say(address(1), &message_1).unwrap();
-        assert_eq!(pair.endpoint.half_open(), usize::from(!remembered));
+        assert_eq!(pair.endpoint.half_open(), if remembered { 4 } else { 1 });
         let message_2 = pair.answer().unwrap();
         let message_3 = pair.next(&message_2);
         pair.say(address(1), &message_3).unwrap();
@@ -391,4 +399,45 @@ fn vendor_ids_reach_the_other_side() {
     assert_eq!(pair.endpoint.session(&sa.cookies()).unwrap().sa().peer_vendor_ids(), []);
     let settings = Settings { mode: Mode::On, ..Settings::default() };
     assert!(!DeadPeerDetection::new(settings, &sa, &mut pair.rng, NOW).asks());
+}
+
+/// Most peers say once, in message 1, that they answer dead peer detection.
+#[test]
+fn what_message_1_states_counts_in_every_phase_1() {
+    let detection = Mode::AnswerOnly.vendor_ids();
+    for proved in [false, true] {
+        let (mut pair, message_1) = Pair::stating(
+            Arithmetic::InPlace,
+            vec![policy()],
+            policy(),
+            [detection.clone(), Vec::new()],
+        );
+        if proved {
+            let (header, body) = header::split(&message_1).unwrap();
+            let chain = chain::walk_clear(header.next_payload, body, header::LENGTH).unwrap();
+            let offer = chain.payloads[0].body().to_vec();
+            pair.endpoint.remember_offer(address(1).ip(), &offer);
+        }
+        pair.say(address(1), &message_1).unwrap();
+        let message_2 = pair.answer().unwrap();
+        let message_3 = without_vendor_ids(&pair.next(&message_2));
+        pair.say(address(1), &message_3).unwrap();
+        let message_4 = pair.answer().unwrap();
+        let message_5 = pair.next(&message_4);
+        pair.say(address(1), &message_5).unwrap();
+        let Some(EndpointEvent::Established { cookies, .. }) = pair.endpoint.poll_event() else {
+            panic!("not established");
+        };
+        let session = pair.endpoint.session(&cookies).unwrap();
+        assert_eq!(session.sa().peer_vendor_ids(), detection, "{proved}");
+    }
+}
+
+/// A clear message as a peer sends it that states nothing there.
+fn without_vendor_ids(message: &[u8]) -> Vec<u8> {
+    let (header, body) = header::split(message).unwrap();
+    let chain = chain::walk_clear(header.next_payload, body, header::LENGTH).unwrap();
+    let kept = chain.payloads.iter().filter(|raw| raw.kind != PayloadKind::VENDOR_ID);
+    let kept: Vec<Payload> = kept.map(|raw| Payload::read(raw).unwrap()).collect();
+    header.message(&encode_chain(&kept).unwrap()).unwrap()
 }
