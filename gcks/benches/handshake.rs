@@ -238,6 +238,8 @@ fn handshake(server: SocketAddr, doi: Doi, group: DhGroup) {
     };
     let key = Secret::copy_from(support::KEY.as_bytes());
     let config = PeerConfig {
+        mode: ike::config::Phase1Mode::Main,
+        shares_address: false,
         address: PeerAddress { remote: server, local },
         identity: Identity::Address(local.ip()),
         expected_identity: Identity::Address(server.ip()),

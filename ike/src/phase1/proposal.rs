@@ -15,7 +15,7 @@ use crate::wire::registry::{
     AuthenticationMethod, Doi, EncryptionNumber, GroupNumber, HashNumber, LifeType, PayloadKind,
     Phase1Attribute, ProtocolId, TransformId,
 };
-use crate::wire::sa::SecurityAssociation;
+use crate::wire::sa::{SITUATION_IDENTITY_ONLY, SecurityAssociation};
 use crate::wire::transform::Transform;
 
 /// What both sides agree on.
@@ -113,7 +113,9 @@ pub(super) fn check_choice(
 }
 
 fn security_association(doi: Doi, proposal: Proposal) -> SecurityAssociation {
-    SecurityAssociation { doi, situation: 0, proposals: vec![proposal] }
+    // Some peers insist on it (RFC 2407 §4.2); the GDOI has no situations (RFC 6407 §5.2).
+    let situation = if doi == Doi::IPSEC { SITUATION_IDENTITY_ONLY } else { 0 };
+    SecurityAssociation { doi, situation, proposals: vec![proposal] }
 }
 
 /// The one proposal that phase 1 may have (RFC 2409 §5).

@@ -274,3 +274,14 @@ fn the_initiator_refuses_any_changed_added_or_removed_attribute() {
     attributes(&mut reordered).reverse();
     assert!(check_choice(&ours, &reordered).is_ok());
 }
+
+/// libreswan and others refuse an offer of the IPsec DOI without it (RFC 2407 §4.2).
+#[test]
+fn the_situation_is_the_one_of_the_domain_of_interpretation() {
+    for (doi, situation) in [(Doi::IPSEC, 1), (Doi::GDOI, 0)] {
+        let policy = Phase1Policy { doi, ..policy(&[FAST]) };
+        let offer = offer(&policy).unwrap();
+        let (_, choice) = choose(&policy, &offer).unwrap();
+        assert_eq!((offer.situation, choice.situation), (situation, situation));
+    }
+}
