@@ -137,7 +137,7 @@ impl Group {
                         known.leaves.extend(leaf);
                         known.server = known.server.take().filter(|_| !is_here);
                     }
-                    None => _ = self.enter(one, (None, leaf, None)),
+                    None => self.enter(one, (None, leaf, None)),
                 },
                 Standing::Registered => {
                     let own = self.registry.find(&one.id).map(|own| own.last);
