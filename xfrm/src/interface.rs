@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use crate::error::Error;
-use crate::kernel::netlink::channel::{Channel, Route};
-use crate::kernel::netlink::route::Link;
+use crate::kernel::netlink::channel::{Channel, Route as Family};
+use crate::kernel::netlink::route::{Link, Route};
 
 /// One interface as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub struct Interface {
     /// Those of the destinations asked for whose packets leave by this interface, with their next
     /// hop.
     pub leads_to: BTreeMap<IpAddr, Option<IpAddr>>,
+    /// Those of them whose route wraps packets in another header before policies and netfilter see
+    /// that they leave (`ip route`, encap). None where the kernel is told to show netfilter such
+    /// packets all the same (`net.netfilter.nf_hooks_lwtunnel`).
+    pub wraps: BTreeSet<IpAddr>,
 }
 
 impl Interface {
@@ -56,7 +60,7 @@ pub async fn interfaces() -> Result<BTreeMap<String, Interface>, Error> {
 pub async fn interfaces_towards(
     destinations: &BTreeSet<IpAddr>,
 ) -> Result<BTreeMap<String, Interface>, Error> {
-    let mut channel = Channel::<Route>::open()?;
+    let mut channel = Channel::<Family>::open()?;
     let links = channel.links().await?;
     let addresses = channel.addresses().await?;
     let ruled = channel.rule_inputs().await?;
@@ -64,7 +68,8 @@ pub async fn interfaces_towards(
         .iter()
         .filter_map(|link| Some((link.index, (link.name.clone(), link.vrf_table?))))
         .collect();
-    let mut leads_to = routes(&mut channel, destinations, vrfs.keys().copied()).await?;
+    let shown = are_wrapped_packets_shown();
+    let mut routes = routes(&mut channel, destinations, vrfs.keys().copied()).await?;
     let mut interfaces = BTreeMap::new();
     for link in links {
         let own = addresses.iter().filter(|one| one.index == link.index).map(|one| one.address);
@@ -81,7 +86,7 @@ pub async fn interfaces_towards(
         }
         let vrf = link.master.and_then(|master| vrfs.get(&master).cloned());
         let Link { index, name, up, mtu, vrf_table, .. } = link;
-        let interface = Interface {
+        let mut interface = Interface {
             index,
             up,
             addresses: own,
@@ -90,30 +95,42 @@ pub async fn interfaces_towards(
             vrf_table: vrf.as_ref().map(|(_, table)| *table).or(vrf_table),
             vrf: vrf.map(|(name, _)| name),
             has_rule: ruled.contains(&name),
-            leads_to: leads_to.remove(&index).unwrap_or_default(),
+            leads_to: BTreeMap::new(),
+            wraps: BTreeSet::new(),
         };
+        for (destination, route) in routes.remove(&index).unwrap_or_default() {
+            interface.leads_to.insert(destination, route.gateway);
+            if route.wraps_early && !shown {
+                interface.wraps.insert(destination);
+            }
+        }
         interfaces.insert(name, interface);
     }
     Ok(interfaces)
 }
 
-/// Destinations and their next hops by the interface that they leave by, in the main table and in
+/// The routes to the destinations by the interface that they leave by, in the main table and in
 /// those of VRF devices.
 async fn routes(
-    channel: &mut Channel<Route>,
+    channel: &mut Channel<Family>,
     destinations: &BTreeSet<IpAddr>,
     vrfs: impl Iterator<Item = u32>,
-) -> Result<BTreeMap<u32, BTreeMap<IpAddr, Option<IpAddr>>>, Error> {
+) -> Result<BTreeMap<u32, BTreeMap<IpAddr, Route>>, Error> {
     let mut by_interface: BTreeMap<u32, BTreeMap<_, _>> = BTreeMap::new();
     for vrf in [None].into_iter().chain(vrfs.map(Some)) {
         for destination in destinations {
             if let Some(route) = channel.route_to(*destination, vrf).await? {
-                let leads_to = by_interface.entry(route.interface).or_default();
-                leads_to.insert(*destination, route.gateway);
+                by_interface.entry(route.interface).or_default().insert(*destination, route);
             }
         }
     }
     Ok(by_interface)
+}
+
+/// Whether netfilter sees what a route is about to wrap. Once set it stays so until a reboot.
+fn are_wrapped_packets_shown() -> bool {
+    let setting = std::fs::read_to_string("/proc/sys/net/netfilter/nf_hooks_lwtunnel");
+    setting.is_ok_and(|text| text.trim() == "1")
 }
 
 /// Next hop of the default route over `interface`.

@@ -464,6 +464,15 @@ fn rules_and_routes_are_looked_up() {
         let ruled: Vec<&str> =
             ["lan", "wan", "tun1"].into_iter().filter(|one| found[*one].has_rule).collect();
         assert_eq!(ruled, ["lan"]);
+        assert!(found.values().all(|interface| interface.wraps.is_empty()));
+        sh("ip addr add fd00:201::1/64 dev wan nodad
+            ip route add 172.31.0.0/16 encap seg6 mode encap segs fd00:201::2 dev wan");
+        let found = interfaces_towards(&destinations).await.unwrap();
+        let shown = std::fs::read_to_string("/proc/sys/net/netfilter/nf_hooks_lwtunnel");
+        let wrapped: Vec<String> = found["wan"].wraps.iter().map(ToString::to_string).collect();
+        let expected: &[&str] =
+            if shown.is_ok_and(|text| text.trim() == "1") { &[] } else { &["172.31.0.1"] };
+        assert_eq!(wrapped, expected);
     });
 }
 

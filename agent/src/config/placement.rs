@@ -34,6 +34,8 @@ pub enum Misplaced {
     },
     /// A routing rule is about what arrives by a LAN.
     Rule { interface: String },
+    /// A route of the group wraps packets before the group's policies and guards see them.
+    Wrapped { destination: IpAddr, interface: String },
 }
 
 impl fmt::Display for Misplaced {
@@ -66,6 +68,13 @@ impl fmt::Display for Misplaced {
                  group's ESP is the router's own and leaves as other rules say; write the rule by \
                  source or destination prefix (from, to)"
             ),
+            Self::Wrapped { destination, interface } => write!(
+                f,
+                "the route to {destination} by {interface} wraps packets of hosts in another header \
+                 (`ip route`, encap) before policies and guards see them: they leave in clear; give \
+                 the protected prefixes a route without encap, and set \
+                 net.netfilter.nf_hooks_lwtunnel = 1, which lets the guards drop them"
+            ),
         }
     }
 }
@@ -93,6 +102,12 @@ pub fn misplaced(groups: &[Group], interfaces: &Interfaces) -> BTreeSet<Misplace
             let (group, interface) = (group.name.clone(), interface.to_owned());
             found.insert(Misplaced::LocalAddress { group, interface });
         }
+    }
+    for (name, interface) in interfaces {
+        found.extend(interface.wraps.iter().map(|destination| Misplaced::Wrapped {
+            destination: *destination,
+            interface: name.clone(),
+        }));
     }
     let sides = |name: &str| {
         groups.iter().any(|group| {
@@ -238,6 +253,16 @@ mod tests {
         interfaces.insert("lan".to_owned(), interface(&["172.16.1.1/24"], None));
         interfaces.insert("other".to_owned(), ruled("192.168.7.1/24"));
         assert_eq!(said(&groups, &interfaces), [""; 0]);
+    }
+
+    #[test]
+    fn a_route_that_wraps_packets_early_is_noticed() {
+        let mut wan = interface(&["10.0.1.1/24"], Some("10.0.1.254"));
+        wan.wraps.insert("172.16.0.1".parse().unwrap());
+        let interfaces = machine(&[("lan", interface(&["172.16.1.1/24"], None)), ("wan", wan)]);
+        let said = said(&[group("10.0.1.1", &["lan"], &["wan"])], &interfaces);
+        let expected = "the route to 172.16.0.1 by wan wraps packets of hosts in another header";
+        assert!(said.len() == 1 && said[0].starts_with(expected), "{said:?}");
     }
 
     /// A loopback address of the group is where it belongs.

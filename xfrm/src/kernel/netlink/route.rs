@@ -40,6 +40,11 @@ const FIB_MATCH: u32 = 0x2000 | 0x1000;
 
 /// A next hop of the other family, as `struct rtvia`.
 const RTA_VIA: u16 = 18;
+/// What a route wraps packets in (linux/lwtunnel.h).
+const RTA_ENCAP_TYPE: u16 = 21;
+/// Of those, the kinds that take a packet before it is forwarded: ILA, SRv6, a program, RPL. What
+/// MPLS and tunnel devices wrap has passed policies and netfilter.
+const WRAPPED_EARLY: [u16; 4] = [3, 5, 6, 8];
 
 const ANY_FAMILY: u8 = 0;
 const IPV4: u8 = 2;
@@ -139,6 +144,9 @@ pub(crate) struct Route {
     pub(crate) mtu_locked: Option<u32>,
     pub(crate) table: u32,
     pub(crate) ours: bool,
+    /// Whether it wraps packets of others in another header before any policy or hook of netfilter
+    /// sees that they leave.
+    pub(crate) wraps_early: bool,
 }
 
 pub(crate) fn route(body: &[u8]) -> Option<Route> {
@@ -163,6 +171,9 @@ pub(crate) fn route(body: &[u8]) -> Option<Route> {
         mtu_locked: metric(METRIC_MTU).filter(|_| locked),
         table,
         ours: protocol == PROTOCOL,
+        wraps_early: find(rest, RTA_ENCAP_TYPE)
+            .and_then(|kind| array(kind, 0))
+            .is_some_and(|kind| WRAPPED_EARLY.contains(&u16::from_ne_bytes(kind))),
     })
 }
 
