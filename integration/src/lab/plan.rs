@@ -102,6 +102,8 @@ pub struct Plan {
     pub counter_mode_send: bool,
     /// The first member's local address: an address or an interface name.
     pub first_local: &'static str,
+    /// A prefix of IPv6 that the members protect as well.
+    pub protected_ipv6: Option<&'static str>,
     /// A UDP service that the members never encrypt.
     pub excluded_port: Option<u16>,
     /// Two networks whose traffic is not the group's.
@@ -144,6 +146,7 @@ impl Default for Plan {
             teks: vec![Tek::default()],
             counter_mode_send: false,
             first_local: "10.0.1.1",
+            protected_ipv6: None,
             excluded_port: None,
             excluded_networks: None,
             fail_open_port: None,
@@ -185,7 +188,7 @@ local-address = "{local}"
 identity = {{ address = "{address}" }}
 lan = ["lan"]
 wan = {wan:?}
-protected = ["{PROTECTED}"]
+protected = {protected:?}
 on-exit = "{on_exit}"
 mode = "{mode}"
 failure-policy = "{failure_policy}"
@@ -200,6 +203,7 @@ initial = "1s"
 maximum = "4s"
 repetitions = 3
 "#,
+        protected = [PROTECTED].into_iter().chain(plan.protected_ipv6).collect::<Vec<_>>(),
         counter = plan.counter_mode_send,
         mode = plan.mode,
         failure_policy = plan.failure_policy,

@@ -411,6 +411,7 @@ fn killed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     let moment = lab.now()?;
     lab.kill_member(0)?;
     narrative.say("kill -9: no daemon is left to clean up or repair");
+    second_guard(narrative, false);
     preserved(narrative, lab);
     let forgery = Forgery {
         what: "towards the member whose daemon is dead",
@@ -423,7 +424,33 @@ fn killed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     blocked(narrative, lab, "the fail-close policies stay: ha cannot reach hb", HA, &[], FAR);
     lab.start_member(0)?;
     registered(lab, narrative, "the member is registered again");
+    second_guard(narrative, true);
     answered(narrative, "ping", "ha reaches hb again", HA, &[], FAR);
     nothing_clear(narrative, lab, moment, "meanwhile members sent no clear packet");
     Ok(())
+}
+
+/// The table that only its owner may change: without a daemon, kernels from 6.9 on keep it.
+fn second_guard(narrative: &mut Narrative, is_running: bool) {
+    let text = match is_running {
+        false => {
+            "the second guard table stays where the kernel can keep it (Linux 6.9), or has gone"
+        }
+        true => "the new daemon owns the second guard table",
+    };
+    narrative.state("second-guard", text, || {
+        let release = G1.run("uname", &["-r"])?;
+        let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+        let keeps = numbers.next().zip(numbers.next()) >= Some((6, 9));
+        let table = G1.output("nft", &["list", "table", "ip", "gdoi-guard"])?;
+        let listed = String::from_utf8_lossy(&table.stdout).into_owned();
+        let is_there = listed.contains("chain");
+        // Without an owner nothing says so.
+        let flags = listed.lines().find(|line| line.contains("flags")).unwrap_or("no flags").trim();
+        let is_owned = flags.contains("owner");
+        let there = if is_there { "there" } else { "gone" };
+        let evidence = format!("Linux {}: {there}, {flags}", release.trim());
+        let holds = if is_running { is_there && is_owned } else { is_there == keeps && !is_owned };
+        Ok(Finding::new(holds, evidence))
+    });
 }

@@ -41,6 +41,7 @@ mod tunnel_table;
 mod tunnels;
 mod tunnels_libreswan;
 mod tunnels_nat;
+mod uplinks;
 
 /// What a scenario needs from outside.
 #[derive(Debug, Clone)]
@@ -269,6 +270,12 @@ pub const ALL: &[Scenario] = &[
         about: "a table of what tunnels negotiate with strongSwan, in both roles; ISAKMP SAs renewed under load",
         ordinary: false,
         play: tunnel_table::play,
+    },
+    Scenario {
+        name: "uplinks",
+        about: "a VLAN, GRE and tunnels of IPv6 as uplinks; a flowtable below; any to any in a VRF",
+        ordinary: false,
+        play: uplinks::play,
     },
     Scenario {
         name: "sabotage",
