@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("gdoi-agent: {error:#}");
+            eprintln!("gdoi-agent: {}", control::with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

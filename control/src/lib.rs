@@ -12,6 +12,7 @@
 pub mod client;
 pub mod cluster;
 pub mod edit;
+mod error_text;
 pub mod framing;
 pub mod key_server;
 pub mod member;
@@ -20,6 +21,7 @@ pub mod server;
 pub mod socket;
 pub mod tunnel;
 
+pub use error_text::with_causes;
 pub use key_server::ServerSnapshot;
 pub use member::MemberSnapshot;
 pub use protocol::{

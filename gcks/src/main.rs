@@ -26,7 +26,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(error) = prepare(arguments.log.as_deref()) {
-        eprintln!("gcks: {error:#}");
+        eprintln!("gcks: {}", control::with_causes(error.as_ref()));
         return ExitCode::FAILURE;
     }
     let loaded = match gcks::config::load(&arguments.config) {
@@ -59,7 +59,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!(event = "failed", error = format!("{error:#}"), "key server failed");
+            let error = control::with_causes(error.as_ref());
+            error!(event = "failed", error, "key server failed");
             ExitCode::FAILURE
         }
     }

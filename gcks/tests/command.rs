@@ -11,6 +11,6 @@ fn an_unknown_log_level_is_refused_with_the_levels() {
     let output = Command::new(gcks).args(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let report = String::from_utf8(output.stderr).unwrap();
-    assert!(report.contains("\"verbose\" is not a level"), "{report}");
+    assert_eq!(report.matches("\"verbose\" is not a level").count(), 1, "{report}");
     assert!(report.contains("off, error, warn, info, debug, trace"), "{report}");
 }

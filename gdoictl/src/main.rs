@@ -51,7 +51,11 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             // One line: the error and what to do about it.
-            let _ = writeln!(std::io::stderr(), "gdoictl: {}", format::clean(&told(&error)));
+            let _ = writeln!(
+                std::io::stderr(),
+                "gdoictl: {}",
+                format::clean(&control::with_causes(error.as_ref()))
+            );
             ExitCode::FAILURE
         }
     }
@@ -78,20 +82,13 @@ fn completion(shell: Shell) -> anyhow::Result<String> {
     Ok(String::from_utf8(script)?)
 }
 
-/// An error with its causes. One that is told within another is not told again.
-fn told(error: &anyhow::Error) -> String {
-    error.chain().skip(1).map(ToString::to_string).fold(error.to_string(), |told, cause| {
-        if told.contains(&cause) { told } else { format!("{told}: {cause}") }
-    })
-}
-
 /// The error for programs, with the code of the daemon's refusal if it is one.
 fn json_error(error: &anyhow::Error) -> String {
     let code = match error.downcast_ref::<ClientError>() {
         Some(ClientError::Refused { source, .. }) => source.code.to_string(),
         _ => String::from("no-answer"),
     };
-    let message = told(error);
+    let message = control::with_causes(error.as_ref());
     let error = serde_json::json!({ "error": { "code": code, "message": message } });
     format!("{error}\n")
 }
