@@ -256,6 +256,7 @@ impl Active<'_> {
             false => self.key_server.reload(config, &keys, clock::now()),
         });
         if !dry_run {
+            self.host.not_reloaded = None;
             let groups = self.key_server.groups().len();
             event_log::log_reload(&changes, &warnings, groups);
             notify::status(&self.key_server.summary());
@@ -273,12 +274,7 @@ impl Active<'_> {
         let text = error.to_string();
         let defects: Vec<&str> = text.lines().collect();
         if !dry_run {
-            event_log::log_defects(&defects);
-            // `systemctl reload` itself only sends a signal: this is where its failure is seen.
-            let first = defects.first().copied().unwrap_or_default();
-            notify::status(&format!(
-                "configuration not reloaded, the previous one stays in use: {first}"
-            ));
+            self.host.refuse_configuration(&defects);
         }
         if let Asked::Call { call, .. } = asked {
             call.answer(control::defects(&defects));

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::config::{Config, Fixed};
 use crate::etcd::Settings;
 use crate::etcd::election::{self, Election, ElectionError};
+use crate::event_log;
 use crate::loader::{Loaded, Loader};
 use crate::writer::Writer;
 
@@ -51,6 +52,8 @@ pub(super) struct Host {
     pub(super) redundant: Option<Redundant>,
     /// Why the state could not be written when that was tried last.
     pub(super) not_written: Option<String>,
+    /// Why the configuration that was read last was not taken over.
+    pub(super) not_reloaded: Option<String>,
 }
 
 /// What is known of the servers that are one with this one.
@@ -123,6 +126,7 @@ impl Host {
             listen: config.listen.clone(),
             redundant,
             not_written: None,
+            not_reloaded: None,
         })
     }
 
@@ -169,7 +173,22 @@ impl Host {
         let problem = |error: &String| {
             format!("the state cannot be written, and nothing is sent until it can be: {error}")
         };
-        of_state.map(problem).collect()
+        let refused = self.not_reloaded.iter().map(|defect| {
+            format!("configuration not reloaded, the previous one stays in use: {defect}")
+        });
+        of_state.map(problem).chain(refused).collect()
+    }
+
+    /// Tells of a configuration that is not taken over, in the log, to the service manager, and as
+    /// a problem until one is.
+    pub(super) fn refuse_configuration(&mut self, defects: &[&str]) {
+        event_log::log_defects(defects);
+        // `systemctl reload` itself only sends a signal: this is where its failure is seen.
+        let first = defects.first().copied().unwrap_or_default();
+        notify::status(&format!(
+            "configuration not reloaded, the previous one stays in use: {first}"
+        ));
+        self.not_reloaded = Some(first.to_owned());
     }
 
     /// What `gdoictl show server` says of the other servers.

@@ -15,7 +15,6 @@ use super::host::{Host, HostEvent, addresses};
 use crate::config::Config;
 use crate::control;
 use crate::etcd::election::{self, Term};
-use crate::event_log;
 use crate::group::key_generation::OsEntropy;
 use crate::group::signing_key::SigningKeys;
 use crate::loader::{Asked, Loaded, Ready};
@@ -180,7 +179,7 @@ impl<'h> Standby<'h> {
                 Some(Turn { key_server, writer, network, term: Some(term) })
             }
             Err((config, error)) => {
-                let problem = format!("{error:#}");
+                let problem = ::control::with_causes(error.as_ref());
                 tracing::error!(
                     event = "take-over-failed",
                     error = problem,
@@ -213,12 +212,13 @@ impl<'h> Standby<'h> {
                 if self.opening.is_none() {
                     self.config = Some(config);
                 }
+                self.host.not_reloaded = None;
                 control::configuration(false, warnings, &held)
             }
             Err(error) => {
                 let text = error.to_string();
                 let defects: Vec<&str> = text.lines().collect();
-                event_log::log_defects(&defects);
+                self.host.refuse_configuration(&defects);
                 control::defects(&defects)
             }
         };
@@ -235,6 +235,7 @@ impl<'h> Standby<'h> {
                 uptime_seconds: now.saturating_since(self.host.started).as_secs(),
                 listen: self.host.listen.clone(),
                 redundancy: self.host.redundancy(None, now),
+                problems: self.host.problems(),
                 ..ServerSnapshot::default()
             })),
             Request::Reload(ReloadArgument { .. }) => {
