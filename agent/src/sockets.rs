@@ -109,7 +109,7 @@ impl Sockets {
                     self.bound.insert(*address, Bound { socket, receiver: Receiver::default() });
                 }
                 Err(error) => {
-                    let problem = format!("registrations cannot be sent: {error}");
+                    let problem = format!("a socket cannot be opened: {error}");
                     self.missing.insert(*address, NotOpen { at: now + RETRY, problem });
                     errors.push(error);
                 }

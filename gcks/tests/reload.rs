@@ -556,3 +556,38 @@ fn another_signing_key_without_members_tells_nobody() {
         "group one: rekey.signing-key-file: the KEK is deleted: nobody has to be told"
     );
 }
+
+/// What ends a multicast group leaves by the path that its members listen to, although the
+/// configuration has no such path any more.
+#[test]
+fn a_delete_leaves_by_the_path_of_the_kek_that_it_ends() {
+    const MULTICAST: &str = "transport = \"multicast\"\nmulticast-address = \"239.1.1.1\"\n\
+                             multicast-source = \"10.0.9.1\"\nmulticast-interface = \"eth7\"\n\
+                             multicast-ttl = 3";
+    let edits: [fn(&str) -> String; 4] = [
+        |text| text.replace("\"one\"", "\"uno\""),
+        |text| text.replace("id = 1\n", "id = 7\n"),
+        |text| {
+            text.replace(&format!("[group.rekey]\nsigning-key = \"ecdsa-p256\"\n{MULTICAST}"), "")
+        },
+        |text| text.replace(&format!("\n{MULTICAST}"), "\nlkh = true"),
+    ];
+    for (number, edit) in edits.into_iter().enumerate() {
+        let mut lab = Lab::new(CBC, &pushes(MULTICAST));
+        lab.world.sent.clear();
+        let before = lab.text.clone();
+        lab.signing = signing_keys(&parse(&before.replace("\"one\"", "\"uno\"")))
+            .into_iter()
+            .chain(std::mem::take(&mut lab.signing))
+            .collect();
+        lab.reload(edit);
+        let multicast =
+            |sent: &&gdoi::event::Transmit| is_push(sent) && sent.destination.ip().is_multicast();
+        let sent: Vec<_> = lab.world.sent.iter().filter(multicast).cloned().collect();
+        assert!(!sent.is_empty(), "{number}");
+        for push in sent {
+            let path = lab.world.service.multicast_path(&push);
+            assert_eq!((path.ttl, path.interface.as_deref()), (3, Some("eth7")), "{number}");
+        }
+    }
+}

@@ -7,6 +7,7 @@
 mod router;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use router::*;
 use xfrm::nft::{DontFragment, GroupPreservation, Preservation, SegmentSize};
@@ -77,4 +78,36 @@ fn esp_for_a_local_address_that_is_gone_does_not_go_back() {
     assert!(
         sh("nft list table ip gdoi").contains("packets 3 bytes 108 drop comment \"drop: ESP for a")
     );
+}
+
+/// More prefixes than get block policies: the guards alone close the group, also while one more
+/// comes and goes, and after the tables were flushed.
+#[test]
+#[ignore = "needs root and nft: makes network namespaces"]
+fn many_prefixes_are_closed_by_the_guards_alone() {
+    let many = |count: u8| {
+        let prefixes = (0..count).map(|net| format!("10.78.{net}.0/25").parse().unwrap());
+        let own = ["10.200.0.0/24", "10.77.0.0/24"].map(|text| text.parse().unwrap());
+        let protected = BTreeSet::from([prefixes.chain(own).collect()]);
+        Preservation { protected, ..group() }
+    };
+    let mut world = World::new();
+    world.far.send(UDP, NEAR, Vec::new(), udp());
+    world.near.send(UDP, FORGED, Vec::new(), udp());
+    assert_eq!(world.near.arrived(UDP), COUNT);
+    // Nobody has that address: its packets go to and fro.
+    assert!(world.far.arrived(UDP) >= COUNT);
+    world.guard(many(90));
+    // Sent all the time while the sets are replaced.
+    world.far.send_for(Duration::from_secs(3), NEAR, udp());
+    for count in [91, 90, 200, 90] {
+        world.guard(many(count));
+    }
+    assert!(world.far.sent() > 100);
+    world.near.send(UDP, FORGED, Vec::new(), udp());
+    assert_eq!((world.near.arrived(UDP), world.far.arrived(UDP)), (0, 0));
+    sh("nft flush ruleset");
+    world.far.send(UDP, NEAR, Vec::new(), udp());
+    world.near.send(UDP, FORGED, Vec::new(), udp());
+    assert_eq!((world.near.arrived(UDP), world.far.arrived(UDP)), (0, 0));
 }

@@ -207,7 +207,8 @@ options! {
             .or_report("the group has no key server", "add a [[group.server]] table with its address")
             .also("[[group.server]]\naddress = \"10.0.10.1\"");
         /// Traffic that always passes in clear, even between protected prefixes: routing protocols,
-        /// for example. Rules apply in both directions and to all groups.
+        /// for example, or the registrations of other members with a key server behind this one
+        /// (protocol 17, destination-port 848). Rules apply in both directions and to all groups.
         pub exclude: Vec<Selector> = tables("exclude").only_shown()
             .showing(&[("destination", "\"224.0.0.5\""), ("protocol", "89")]);
         /// Traffic that may pass in clear while there is no valid key; with a key it is protected

@@ -148,8 +148,17 @@ mod tests {
                 .to_string()
                 .contains("cannot be read")
         );
+        // A copy that is cut short or is none is no help, and the report is that of the file.
+        for copy in [&GOOD.as_bytes()[..GOOD.len() / 2], b"\xff\x00", b""] {
+            std::fs::write(at(COPY), copy).unwrap();
+            let report = source.blocks(&Interfaces::default()).unwrap_err().to_string();
+            assert!(report.contains("agent.toml") && !report.contains(COPY), "{report}");
+        }
         std::fs::remove_file(at(COPY)).unwrap();
+        std::fs::create_dir(at(COPY)).unwrap();
         assert!(source.blocks(&Interfaces::default()).is_err());
+        std::fs::write(at("agent.toml"), GOOD).unwrap();
+        assert!(matches!(source.keep(), Err(KeepError::Unwritable { .. })));
     }
 
     /// Such a file has no error in any line, and still there are no blocks of it.

@@ -96,7 +96,7 @@ impl<K: Kernel> EventLoop<K> {
         for error in gdoi.into_iter().chain(ike).chain(nat) {
             if let Some(pass) = self.limiter.admit("bind-failed", now) {
                 let suppressed = pass.suppressed;
-                warn!(event = "bind-failed", %error, suppressed, "registrations cannot be sent; retrying");
+                warn!(event = "bind-failed", %error, suppressed, "socket cannot be opened; retrying");
             }
         }
     }

@@ -49,6 +49,21 @@ fn count6() -> String {
     [NEAR6, FAR6, FORGED6].into_iter().map(rule).collect()
 }
 
+fn send_raw(protocol: u8, to: Ipv4Addr, options: &[u8], payload: &[u8]) {
+    let descriptor =
+        socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Raw).unwrap();
+    let words = 5 + u8::try_from(options.len() / 4).unwrap();
+    let source = if to == FORGED { NEAR } else { FORGED };
+    let mut packet = vec![0x40 | words, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];
+    packet.extend(source.octets().into_iter().chain(to.octets()));
+    packet.extend(options.iter().chain(payload));
+    let [a, b, c, d] = to.octets();
+    let address = SockaddrIn::new(a, b, c, d, 0);
+    for _ in 0..COUNT {
+        sendto(descriptor.as_raw_fd(), &packet, &address, MsgFlags::empty()).unwrap();
+    }
+}
+
 /// A thread in a namespace of its own.
 pub struct Host {
     thread: i32,
@@ -79,21 +94,29 @@ impl Host {
         self.run(move || sh(&command))
     }
 
+    /// Sends packets of UDP without a pause for so long; how many is answered at the end.
+    pub fn send_for(&self, duration: Duration, to: Ipv4Addr, payload: Vec<u8>) {
+        let job = move || {
+            let (begin, mut sent) = (std::time::Instant::now(), 0_u32);
+            while begin.elapsed() < duration {
+                send_raw(UDP, to, &[], &payload);
+                sent += COUNT;
+                thread::sleep(Duration::from_millis(1));
+            }
+            sent.to_string()
+        };
+        self.jobs.send(Box::new(job)).unwrap();
+    }
+
+    /// How many packets that were, as soon as it has come to its end.
+    pub fn sent(&self) -> u32 {
+        self.answers.recv().unwrap().parse().unwrap()
+    }
+
     /// Sends packets with these options and this payload.
     pub fn send(&self, protocol: u8, to: Ipv4Addr, options: Vec<u8>, payload: Vec<u8>) {
         self.run(move || {
-            let descriptor =
-                socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Raw)
-                    .unwrap();
-            let words = 5 + u8::try_from(options.len() / 4).unwrap();
-            let mut packet = vec![0x40 | words, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0];
-            packet.extend(FORGED.octets().into_iter().chain(to.octets()));
-            packet.extend(options.into_iter().chain(payload));
-            let [a, b, c, d] = to.octets();
-            let address = SockaddrIn::new(a, b, c, d, 0);
-            for _ in 0..COUNT {
-                sendto(descriptor.as_raw_fd(), &packet, &address, MsgFlags::empty()).unwrap();
-            }
+            send_raw(protocol, to, &options, &payload);
             String::new()
         });
     }
