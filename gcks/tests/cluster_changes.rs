@@ -731,3 +731,24 @@ fn a_member_that_goes_from_a_sub_server_gets_no_push_there() {
     let told: Vec<_> = cluster.pushed(2, since).into_iter().map(|(to, _)| to).collect();
     assert_eq!(told, [address(1)]);
 }
+
+/// Whoever had the keys by any server cannot go on.
+#[test]
+fn a_member_that_goes_from_the_root_takes_the_keys_of_all_servers_with_it() {
+    let mut cluster = Cluster::of(&SERVERS, CBC, "");
+    (1..=3).for_each(|number| cluster.start(number));
+    cluster.run(seconds(12));
+    let mut members = [(1, 2), (2, 3)].map(|(number, at)| Member::join(&mut cluster, number, at));
+    let before = keys(&mut cluster, 1);
+    for number in 1..=3 {
+        let out = |text: &str| without(text, "[[member]]\nname = \"g2\"", "[[member]]");
+        cluster.change(number, out);
+        cluster.run(seconds(2));
+    }
+    for member in &mut members {
+        assert_eq!(told(&member.accept(&cluster), &member.known), Told::AllDeleted);
+        let own = keys(&mut cluster, member.at);
+        assert!(own.0.is_disjoint(&before.0) && own.1.is_some() && own.1 != before.1);
+    }
+    Member::join(&mut cluster, 1, 2);
+}

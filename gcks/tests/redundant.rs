@@ -5,9 +5,12 @@
 mod support;
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use control::key_server::ServerRole;
@@ -373,4 +376,60 @@ fn another_state_key_is_one_line_and_no_candidate() {
     two.has_problem("sealed with another state key");
     let one = pair.start(1);
     assert_eq!(one.is_active().members.len(), 1);
+}
+
+/// A way to an etcd server, and how many milliseconds whatever goes there takes.
+fn delayed(endpoint: &str) -> (String, Arc<AtomicU64>) {
+    let target = endpoint.trim_start_matches("http://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = format!("http://{}", listener.local_addr().unwrap());
+    let delay = Arc::new(AtomicU64::new(0));
+    let of_connections = Arc::clone(&delay);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(&target)) else { continue };
+            let back = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            let delay = Arc::clone(&of_connections);
+            std::thread::spawn(move || forward(client, server, &delay));
+            std::thread::spawn(move || forward(back.0, back.1, &AtomicU64::new(0)));
+        }
+    });
+    (own, delay)
+}
+
+fn forward(mut from: TcpStream, mut to: TcpStream, delay: &AtomicU64) {
+    let mut buffer = [0; 65_536];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        std::thread::sleep(Duration::from_millis(delay.load(Ordering::Relaxed)));
+        if to.write_all(&buffer[..length]).is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+#[test]
+fn a_slow_etcd_is_one_clear_line() {
+    if !is_installed() {
+        return;
+    }
+    let pair = Pair::new(1);
+    let endpoint = pair.etcd.endpoints()[0].clone();
+    let (slow, delay) = delayed(&endpoint);
+    let folder = tempfile::tempdir().unwrap();
+    let text = pair.text(folder.path(), 1, &pair.shared.path().join("state.key"));
+    let text = text.replace(&endpoint, &slow).replace("lease = \"2s\"", "lease = \"20s\"");
+    let server = pair.start_in(1, folder, &text);
+    server.is_active();
+    let member = Member::new(1);
+    member.register(server.address);
+    delay.store(1200, Ordering::Relaxed);
+    done(server.ask(rekey()));
+    server.has_problem("the last write of the state took");
+    let log = server.log();
+    let told = log.lines().filter(|line| line.contains("writing the state is slow"));
+    assert_eq!(told.count(), 1, "{log}");
+    delay.store(0, Ordering::Relaxed);
+    done(server.ask(rekey()));
+    server.has_no_problem();
 }

@@ -312,6 +312,17 @@ impl Active<'_> {
                         took.as_millis()
                     )
                 });
+                if let Some(problem) = &slow
+                    && let Some(pass) = self.host.limiter.admit("state-slow", now)
+                {
+                    let suppressed = pass.suppressed;
+                    tracing::warn!(
+                        event = "state-slow",
+                        problem,
+                        suppressed,
+                        "writing the state is slow; look at the disk, or at etcd and the network to it"
+                    );
+                }
                 self.set_store_problem(slow);
                 return;
             }
