@@ -3,7 +3,7 @@
 use crate::lab::daemons::{Daemon, random_key, write_secret};
 use crate::lab::nodes::Node;
 use crate::lab::plan::{MEMBERS, Plan};
-use crate::lab::topology::{G1, G2, G3, HA, HB, HC, R, SERVERS};
+use crate::lab::topology::{G1, G2, G3, G4, HA, HB, HC, R, SERVERS};
 use crate::observe::capture::{Capture, Captured, Depth, Mark, Tally};
 use anyhow::{Context, Result};
 use std::fs;
@@ -33,7 +33,7 @@ pub const DIRECTORY: &str = "/run/gdoi-lab";
 /// Packets travel through a buffer before they are in a capture's file.
 const SETTLES: Duration = Duration::from_millis(300);
 
-pub const MEMBER_NODES: [Node; 3] = [G1, G2, G3];
+pub const MEMBER_NODES: [Node; 4] = [G1, G2, G3, G4];
 
 /// A lab that is up.
 pub struct Lab {
@@ -44,8 +44,8 @@ pub struct Lab {
     captures: Option<Captures>,
     /// When the first member was started: what crossed before was nobody's to protect.
     guarded_since: Option<Mark>,
-    members: [Option<Daemon>; 3],
-    servers: [Option<Daemon>; 4],
+    members: [Option<Daemon>; 4],
+    servers: [Option<Daemon>; 5],
 }
 
 impl Lab {
@@ -82,8 +82,8 @@ impl Lab {
             directory,
             captures: None,
             guarded_since: None,
-            members: [None, None, None],
-            servers: [None, None, None, None],
+            members: [None, None, None, None],
+            servers: [None, None, None, None, None],
         };
         for (member, _, _) in MEMBERS {
             let key = random_key()?;

@@ -1,7 +1,7 @@
 //! The plan of one run, and the configuration files both daemons get from it.
 
 use crate::lab::peers::etcd;
-use crate::lab::topology::{PROTECTED, SERVERS, server_address};
+use crate::lab::topology::{LISTED, PROTECTED, SERVERS, server_address};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -94,6 +94,30 @@ impl Default for Rekey {
     }
 }
 
+/// How servers form a cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Position of the root; members that list it know it as any server.
+    pub root: usize,
+    /// Positions of its sub-servers. Without any it is on its own.
+    pub sub_servers: &'static [usize],
+    /// The positions that each member lists.
+    pub lists: [&'static [usize]; 4],
+    /// How many members one server takes.
+    pub member_threshold: Option<u32>,
+}
+
+impl Cluster {
+    /// The first server is the root, the second and third are its sub-servers, and members know
+    /// these two alone.
+    pub const OF_TWO: Self = Self {
+        root: 0,
+        sub_servers: &[1, 2],
+        lists: [&[1, 2], &[2, 1], &[1, 2], &[1, 2]],
+        member_threshold: None,
+    };
+}
+
 /// What varies from run to run.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -124,9 +148,8 @@ pub struct Plan {
     pub sealed_members: bool,
     /// How the servers push; absent where members only pull.
     pub rekey: Option<Rekey>,
-    /// Whether the first server is the root of a cluster, the second and third are its sub-servers,
-    /// and members know these two alone.
-    pub cluster: bool,
+    /// The servers' cluster, if they form one.
+    pub cluster: Option<Cluster>,
     /// What the members do with group traffic while there is no key.
     pub failure_policy: &'static str,
     /// Whether the members ask for keys when ESP arrives that they cannot open.
@@ -157,7 +180,7 @@ impl Default for Plan {
             third_branch: false,
             sealed_members: false,
             rekey: None,
-            cluster: false,
+            cluster: None,
             failure_policy: "close",
             recovery_probe: false,
             log: None,
@@ -168,10 +191,11 @@ impl Default for Plan {
 }
 
 /// The members: node name, identity, WAN interfaces.
-pub const MEMBERS: [(&str, &str, &[&str]); 3] = [
+pub const MEMBERS: [(&str, &str, &[&str]); 4] = [
     ("g1", "10.0.1.1", &["wan", "wan2"]),
     ("g2", "10.0.2.1", &["wan"]),
     ("g3", "10.0.5.1", &["wan"]),
+    ("g4", "10.0.6.1", &["wan"]),
 ];
 
 pub fn member_file(plan: &Plan, position: usize, directory: &Path) -> String {
@@ -238,11 +262,9 @@ repetitions = 3
             "\n[[group.exclude]]\nsource = \"{source}\"\ndestination = \"{destination}\"\n"
         );
     }
-    let servers: Vec<usize> = match (plan.cluster, position) {
-        (false, _) => (0..SERVERS.len()).collect(),
-        (true, 1) => vec![2, 1],
-        (true, _) => vec![1, 2],
-    };
+    let listed = plan.cluster.as_ref().and_then(|cluster| cluster.lists.get(position));
+    let servers: Vec<usize> =
+        listed.map_or_else(|| (0..LISTED).collect(), |listed| listed.to_vec());
     for position in servers {
         let _ = write!(text, "\n[[group.server]]\naddress = \"{}\"\n", server_address(position));
     }
@@ -274,7 +296,10 @@ pub fn server_file(plan: &Plan, position: usize, directory: &Path) -> String {
     let others = cluster_servers(plan, position);
     for other in others {
         // The key of a pair has the name of its sub-server.
-        let pair = SERVERS.get(*other.max(&position)).map_or("none", |node| node.0);
+        let root = plan.cluster.as_ref().map_or(0, |cluster| cluster.root);
+        let pair = SERVERS
+            .get(if position == root { *other } else { position })
+            .map_or("none", |node| node.0);
         let _ = write!(
             text,
             r#"
@@ -301,13 +326,18 @@ groups = ["branches"]
         );
     }
     let _ = write!(text, "\n[[group]]\nname = \"branches\"\nid = 1111\n");
+    let threshold = plan.cluster.as_ref().and_then(|cluster| cluster.member_threshold);
+    if let Some(threshold) = threshold {
+        let _ = writeln!(text, "member-threshold = {threshold}");
+    }
     if let Some(rekey) = &plan.rekey {
         write_rekey(&mut text, rekey, position);
     }
     if !others.is_empty() {
         let names: Vec<&str> =
             others.iter().filter_map(|other| Some(SERVERS.get(*other)?.0)).collect();
-        let role = if position == 0 { "root-server" } else { "sub-server" };
+        let is_root = plan.cluster.as_ref().is_some_and(|cluster| cluster.root == position);
+        let role = if is_root { "root-server" } else { "sub-server" };
         let _ = write!(
             text,
             "\n[group.cluster]\nrole = \"{role}\"\nservers = {names:?}\nretransmission-period = \"2s\"\n"
@@ -337,11 +367,12 @@ groups = ["branches"]
 }
 
 /// Which servers a server shares its group with, by position.
-fn cluster_servers(plan: &Plan, position: usize) -> &'static [usize] {
-    match (plan.cluster, position) {
-        (true, 0) => &[1, 2],
-        (true, 1 | 2) => &[0],
-        _ => &[],
+fn cluster_servers(plan: &Plan, position: usize) -> &[usize] {
+    let Some(cluster) = &plan.cluster else { return &[] };
+    match position == cluster.root {
+        true => cluster.sub_servers,
+        false if cluster.sub_servers.contains(&position) => std::slice::from_ref(&cluster.root),
+        false => &[],
     }
 }
 

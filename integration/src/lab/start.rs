@@ -159,6 +159,17 @@ impl Lab {
         Ok(())
     }
 
+    /// Has a key server that runs read its file again, made of the plan as it is now.
+    ///
+    /// # Errors
+    /// When the file cannot be written or the server is gone.
+    pub fn reload_server(&self, position: usize) -> Result<()> {
+        let node = *SERVERS.get(position).context("no such server")?;
+        let file = self.file(&format!("{}.toml", node.0));
+        fs::write(&file, server_file(&self.plan, position, &self.directory))?;
+        self.server(position)?.reload()
+    }
+
     /// Ends a member in order.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
-//! The seeds' topology: four key servers and three members round a core router, a host behind each
+//! The seeds' topology: five key servers and four members round a core router, a host behind each
 //! member.
 //!
 //! ```text
 //!   ha 172.16.1.10 --lan-- g1 --wan---- w1 r w2 ----wan-- g2 --lan-- hb 172.16.2.10
-//!                          g1 --wan2--- w3 r k1..k4 -- s1 10.0.11.1 .. s4 10.0.14.1
+//!                          g1 --wan2--- w3 r k1..k5 -- s1 10.0.11.1 .. s5 10.0.15.1
 //!                                          r w5 ----wan-- g3 --lan-- hc 172.16.3.10
+//!                                          r w6 ----wan-- g4 --lan-- hd 172.16.4.10
 //! ```
 
 use crate::lab::nodes::{NAMESPACE_PREFIX, Node, batch};
@@ -25,10 +26,17 @@ pub const HB: Node = Node("hb");
 pub const G3: Node = Node("g3");
 /// Host behind the third member.
 pub const HC: Node = Node("hc");
-/// Key servers in failover order.
-pub const SERVERS: [Node; 4] = [Node("s1"), Node("s2"), Node("s3"), Node("s4")];
-pub const ALL: [Node; 11] =
-    [HA, G1, R, G2, HB, G3, HC, Node("s1"), Node("s2"), Node("s3"), Node("s4")];
+/// Fourth member; only a cluster of four sub-servers has it.
+pub const G4: Node = Node("g4");
+/// Host behind the fourth member.
+pub const HD: Node = Node("hd");
+/// Key servers in failover order: members list the first four, and the fifth is the root of the
+/// others where it runs.
+pub const SERVERS: [Node; 5] = [Node("s1"), Node("s2"), Node("s3"), Node("s4"), Node("s5")];
+/// Key servers that a member may list.
+pub const LISTED: usize = 4;
+pub const ALL: [Node; 14] =
+    [HA, G1, R, G2, HB, G3, HC, G4, HD, Node("s1"), Node("s2"), Node("s3"), Node("s4"), Node("s5")];
 
 /// Address of the host behind the first member.
 pub const HA_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 1, 10);
@@ -72,20 +80,23 @@ pub fn build() -> Result<()> {
     // A lab sends more ICMP errors in a minute than a network should.
     let router = ["net.ipv4.ip_forward=1", "net.ipv4.icmp_ratelimit=0"];
     for node in ALL {
-        let more: &[&str] = if [G1, R, G2, G3].contains(&node) { &router } else { &[] };
+        let more: &[&str] = if [G1, R, G2, G3, G4].contains(&node) { &router } else { &[] };
         node.sysctl(&[&common, more].concat())?;
     }
     branch(HA, G1, 1)?;
     branch(HB, G2, 2)?;
     branch(HC, G3, 3)?;
+    branch(HD, G4, 4)?;
     uplink(G1, "wan", "w1", 1)?;
     uplink(G2, "wan", "w2", 2)?;
     uplink(G1, "wan2", "w3", 3)?;
     uplink(G3, "wan", "w5", 5)?;
+    uplink(G4, "wan", "w6", 6)?;
     G1.batch("link set lo up\nroute add default via 10.0.1.254\n")?;
     G2.batch("link set lo up\nroute add default via 10.0.2.254\n")?;
     G3.batch("link set lo up\nroute add default via 10.0.5.254\n")?;
-    R.batch("link set lo up\nroute add 172.16.1.0/24 via 10.0.1.1\nroute add 172.16.2.0/24 via 10.0.2.1\nroute add 172.16.3.0/24 via 10.0.5.1\n")?;
+    G4.batch("link set lo up\nroute add default via 10.0.6.254\n")?;
+    R.batch("link set lo up\nroute add 172.16.1.0/24 via 10.0.1.1\nroute add 172.16.2.0/24 via 10.0.2.1\nroute add 172.16.3.0/24 via 10.0.5.1\nroute add 172.16.4.0/24 via 10.0.6.1\n")?;
     for (position, server) in SERVERS.into_iter().enumerate() {
         let number = 11 + position;
         let core = format!("k{}", position + 1);

@@ -11,6 +11,7 @@ use std::time::Duration;
 mod algorithms;
 mod boot;
 mod cluster;
+mod cluster_of_four;
 mod crash_points;
 mod expiry;
 mod fail_open;
@@ -192,6 +193,12 @@ pub const ALL: &[Scenario] = &[
         about: "a root server and two sub-servers: any order of starts, kills during a rekey, losses",
         ordinary: false,
         play: cluster::play,
+    },
+    Scenario {
+        name: "cluster-of-four",
+        about: "a server on its own becomes the root of four: moves, spill-over, partition, policies, removal",
+        ordinary: false,
+        play: cluster_of_four::play,
     },
     Scenario {
         name: "redundant-server",
