@@ -739,6 +739,8 @@ fn a_member_that_goes_from_the_root_takes_the_keys_of_all_servers_with_it() {
     (1..=3).for_each(|number| cluster.start(number));
     cluster.run(seconds(12));
     let mut members = [(1, 2), (2, 3)].map(|(number, at)| Member::join(&mut cluster, number, at));
+    // The root hears of them.
+    cluster.run(seconds(3));
     let before = keys(&mut cluster, 1);
     for number in 1..=3 {
         let out = |text: &str| without(text, "[[member]]\nname = \"g2\"", "[[member]]");
