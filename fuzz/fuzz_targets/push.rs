@@ -34,8 +34,8 @@ static GROUP: LazyLock<Group> = LazyLock::new(|| {
     let policy = KekPolicy {
         spi: [0xa0; 16],
         protocol: 17,
-        source: (1, 848, vec![192, 0, 2, 1]),
-        destination: (1, 848, vec![239, 192, 1, 1]),
+        source: std::net::SocketAddr::from(([192, 0, 2, 1], 848)).into(),
+        destination: std::net::SocketAddr::from(([239, 192, 1, 1], 848)).into(),
         algorithm: 3,
         key_length: Some(128),
         lifetime: Duration::from_secs(86_400),

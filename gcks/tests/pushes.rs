@@ -39,7 +39,7 @@ fn a_member_of_a_group_with_pushes_gets_a_kek() {
     let kek = sa.policy().kek.as_ref().unwrap();
     assert_eq!((kek.lifetime, sa.sequence_number()), (seconds(DAY), Some(0)));
     assert_eq!((kek.signature_algorithm, kek.acknowledgement), (4, Some(1)));
-    assert_eq!(kek.destination, (1, 848, vec![10, 0, 0, 1]));
+    assert_eq!(kek.destination, std::net::SocketAddr::from(([10, 0, 0, 1], 848)).into());
     let other = register_member(&mut service, 2, 1, at(200)).group_sa();
     assert_eq!(other.kek_keys(), sa.kek_keys(), "one KEK for the group");
     assert_eq!(other.policy().kek.as_ref().unwrap().lifetime, seconds(DAY - 100));

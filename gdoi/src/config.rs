@@ -9,28 +9,8 @@ use ike::endpoint::{EndpointConfig, Limits, PeerMobility};
 use ike::phase1::{InitiatorConfig, NatTraversal};
 
 use crate::group::GroupId;
+pub use crate::wire::byte_order::ByteOrder;
 pub use crate::wire::sa_kek::Trailer;
-
-/// Order of the 4 octets of a group id. RFC 6407 §5.1 means network order; some implementations
-/// copy host order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ByteOrder {
-    /// Network order, most significant octet first.
-    #[default]
-    Network,
-    /// The order of a little-endian host.
-    Host,
-}
-
-impl ByteOrder {
-    /// The group that a peer means by `group` whose octets were read in network order.
-    pub fn group(self, group: GroupId) -> GroupId {
-        match self {
-            Self::Network => group,
-            Self::Host => GroupId(group.0.swap_bytes()),
-        }
-    }
-}
 
 /// How a pull is answered to a member that reads RFC 6407 in another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -8,7 +8,7 @@ use ike::wire::registry::NotifyType;
 use ike::wire::{EncodeError, InvalidMessage};
 
 use crate::group::GroupId;
-use crate::push::KekUnusable;
+use crate::kek_cipher::KekUnusable;
 use crate::wire::{KeyError, PolicyError};
 
 /// A datagram that is discarded, or a command that cannot be followed. The state did not change.

@@ -14,6 +14,7 @@ mod delay_detection;
 pub mod error;
 pub mod event;
 pub mod group;
+pub mod kek_cipher;
 pub mod lkh;
 pub mod member;
 pub mod pull;

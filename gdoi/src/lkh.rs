@@ -17,8 +17,7 @@ mod nodes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::nodes::{ancestors, children};
-use crate::push::KekUnusable;
-use crate::push::kek::{Kek, encryption};
+use crate::kek_cipher::{Kek, KekUnusable, encryption};
 use crate::wire::lkh::{LkhDownload, LkhKey, LkhUpdate};
 use ike::crypto::Phase1Encryption;
 use ike::crypto::{Secret, SeededRng};
@@ -37,6 +36,8 @@ struct NodeKey {
 #[derive(Debug)]
 pub struct KeyPath {
     encryption: Phase1Encryption,
+    /// KEK_ALGORITHM, in the one octet that it has in an LKH key.
+    algorithm: u8,
     leaf: u16,
     keys: BTreeMap<u16, NodeKey>,
 }
@@ -58,9 +59,11 @@ impl KeyPath {
         download: &LkhDownload,
     ) -> Result<Option<Self>, KekUnusable> {
         let encryption = whole_blocks(algorithm, bits)?;
+        let algorithm =
+            u8::try_from(algorithm).map_err(|_| KekUnusable::Cipher { algorithm, bits })?;
         let Some(leaf) = download.keys.first() else { return Ok(None) };
         let keys = download.keys.iter().map(|key| (key.node, NodeKey::of(key)));
-        Ok(Some(Self { encryption, leaf: leaf.node, keys: keys.collect() }))
+        Ok(Some(Self { encryption, algorithm, leaf: leaf.node, keys: keys.collect() }))
     }
 
     /// Key of the leaf without its IV: the base key of acknowledgements of the LKH kinds (RFC 8263
@@ -70,9 +73,9 @@ impl KeyPath {
         data.get(self.encryption.block_length()..).map(Secret::copy_from)
     }
 
-    /// The same keys as [`new`](Self::new) takes them, for the KEK_ALGORITHM `algorithm`.
-    pub(crate) fn download(&self, algorithm: u16) -> LkhDownload {
-        let algorithm = u8::try_from(algorithm).unwrap_or_default();
+    /// The same keys as [`new`](Self::new) takes them.
+    pub(crate) fn download(&self) -> LkhDownload {
+        let algorithm = self.algorithm;
         // The leaf has the highest number of a path, the root the lowest.
         let keys = self.keys.iter().rev().map(|(node, NodeKey { handle, data })| {
             let (node, handle, data) = (*node, *handle, data.duplicate());
@@ -118,7 +121,7 @@ impl KeyPath {
     /// A second path with its own copies of the keys.
     pub(crate) fn duplicate(&self) -> Self {
         let keys = self.keys.iter().map(|(node, key)| (*node, key.duplicate())).collect();
-        Self { encryption: self.encryption, leaf: self.leaf, keys }
+        Self { encryption: self.encryption, algorithm: self.algorithm, leaf: self.leaf, keys }
     }
 }
 

@@ -86,9 +86,14 @@ impl Registration {
         self.state.stage()
     }
 
-    /// The cookie pair of the ISAKMP SA while there is one.
+    /// Initiator and responder cookie; the latter is zero in main mode (RFC 2408 §3.1), and there
+    /// is none of them when the registration has ended.
     pub fn cookies(&self) -> Option<([u8; 8], [u8; 8])> {
-        self.state.session().map(|session| pair(session.cookies()))
+        match &self.state {
+            State::MainMode { initiator, .. } => Some((initiator.cookie(), [0; 8])),
+            State::Established(session) => Some(pair(session.cookies())),
+            State::Ended => None,
+        }
     }
 
     /// When the ISAKMP SA ends, while there is one.

@@ -19,8 +19,8 @@ fn kek() -> KekPolicy {
     KekPolicy {
         spi: [0xa5; 16],
         protocol: 17,
-        source: (1, 848, vec![10, 0, 9, 1]),
-        destination: (1, 848, vec![239, 192, 1, 1]),
+        source: std::net::SocketAddr::from(([10, 0, 9, 1], 848)).into(),
+        destination: std::net::SocketAddr::from(([239, 192, 1, 1], 848)).into(),
         algorithm: 3,
         key_length: Some(128),
         lifetime: seconds(86_400),

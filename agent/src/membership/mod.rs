@@ -430,6 +430,12 @@ impl Membership {
             .and_then(|attempt| attempt.isakmp.as_ref().map(|isakmp| (attempt.server, isakmp)))
     }
 
+    /// Initiator and responder cookie of the attempt under way; the latter is zero until the key
+    /// server has proved its identity.
+    pub fn cookies(&self) -> Option<([u8; 8], [u8; 8])> {
+        self.attempt.as_ref()?.registration.cookies()
+    }
+
     /// The attempt under way: its server and stage.
     pub fn stage(&self) -> Option<(ServerIndex, Stage)> {
         self.attempt.as_ref().map(|attempt| (attempt.server, attempt.registration.stage()))

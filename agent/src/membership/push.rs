@@ -5,7 +5,7 @@
 //! acknowledgement (RFC 8263 §4). One that is authentic and cannot be used changes no key: the
 //! group pulls again (RFC 6407 §4.4).
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use gdoi::error::Error;
 use gdoi::event::Transmit;
@@ -20,9 +20,6 @@ use super::{Event, Membership};
 use crate::membership::failover::SPREAD;
 use crate::membership::key_generations::KeyGenerations;
 use crate::membership::local_interface::{Multicast, vrf_of};
-
-/// ID_IPV4_ADDR (RFC 2407 §4.6.2.1).
-const IPV4_ADDRESS: u8 = 1;
 
 impl Membership {
     /// The rekey SA and what has come under it.
@@ -81,9 +78,8 @@ impl Membership {
 
     /// The multicast group that pushes come by, and where to join it.
     pub fn multicast(&self) -> Option<Multicast> {
-        let (kind, port, data) = &self.rekey.member.as_ref()?.policy()?.destination;
-        let octets = <[u8; 4]>::try_from(data.as_slice()).ok().filter(|_| *kind == IPV4_ADDRESS)?;
-        let group = Some(Ipv4Addr::from(octets)).filter(Ipv4Addr::is_multicast)?;
+        let destination = &self.rekey.member.as_ref()?.policy()?.destination;
+        let group = destination.address().filter(|one| one.is_ipv4() && one.is_multicast())?;
         let local = self.local.as_ref().ok()?;
         let (interface, vrf) = match &self.config.multicast_interface {
             Some(name) => {
@@ -92,8 +88,11 @@ impl Membership {
             }
             None => (local.index, local.vrf.clone()),
         };
-        let port = if *port == 0 { crate::config::GDOI_PORT } else { *port };
-        Some(Multicast { group: group.into(), port, interface, vrf })
+        let port = match destination.port {
+            0 => crate::config::GDOI_PORT,
+            port => port,
+        };
+        Some(Multicast { group, port, interface, vrf })
     }
 
     /// Takes the rekey SA of a pull into use. Under the same KEK used numbers stay used.

@@ -118,7 +118,7 @@ fn encode_kek(out: &mut Encoder, sa: &GroupSa, end: BootTime) -> bool {
     out.kek_policy(policy);
     out.octets(keys.algorithm_key.expose());
     out.option(keys.signature_key.as_deref(), Encoder::octets);
-    out.u32(sa.sequence_number().unwrap_or_default());
+    out.u32(sa.last_sequence_number());
     out.time(end);
     let path = sa.key_path().and_then(|path| path.to_octets().ok()).map(Secret::new);
     out.option(path, |out, path| out.octets(path.expose()));
@@ -198,8 +198,8 @@ mod tests {
         let kek = KekPolicy {
             spi: [7; 16],
             protocol: 17,
-            source: (1, 848, vec![10, 0, 11, 1]),
-            destination: (1, 848, vec![239, 192, 1, 1]),
+            source: std::net::SocketAddr::from(([10, 0, 11, 1], 848)).into(),
+            destination: std::net::SocketAddr::from(([239, 192, 1, 1], 848)).into(),
             algorithm: 3,
             key_length: Some(128),
             lifetime: Duration::from_secs(86_400),

@@ -1,7 +1,7 @@
 //! What gdoictl sees: a snapshot of all groups without any secret.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use control::MemberSnapshot;
 use control::member::{
@@ -106,13 +106,13 @@ fn isakmp_sa(membership: &Membership, now: BootTime) -> Option<IsakmpSa> {
     if established.is_none() && stage != Stage::Phase1 {
         return None;
     }
-    let cookies = established.map(|isakmp| isakmp.cookies);
+    let (initiator, responder) = membership.cookies()?;
     Some(IsakmpSa {
         state: if established.is_some() { IsakmpState::Up } else { IsakmpState::Negotiating },
         local: membership.local_socket()?,
         remote: membership.server(server)?,
-        initiator_cookie: hexadecimal(&cookies.map(|(initiator, _)| initiator).unwrap_or_default()),
-        responder_cookie: hexadecimal(&cookies.map(|(_, responder)| responder).unwrap_or_default()),
+        initiator_cookie: hexadecimal(&initiator),
+        responder_cookie: hexadecimal(&responder),
         exchange_mode: "main".to_owned(),
         role: Role::Initiator,
         authentication: names::authentication(target.credential.authentication()).to_owned(),
@@ -125,17 +125,15 @@ fn isakmp_sa(membership: &Membership, now: BootTime) -> Option<IsakmpSa> {
 fn kek(membership: &Membership, now: BootTime) -> Option<KekSa> {
     let member = membership.rekey().member()?;
     let policy = member.policy()?;
-    let encoding = member.signature_encoding().unwrap_or_default();
-    let (kind, _, data) = &policy.destination;
-    let destination = <[u8; 4]>::try_from(data.as_slice()).ok().filter(|_| *kind == 1);
+    let encoding = member.signature_encoding()?;
     Some(KekSa {
         spi: hexadecimal(&policy.spi),
         encryption: names::kek_encryption(policy),
         signature: names::kek_signature(policy),
-        destination: destination.map(|octets| Ipv4Addr::from(octets).into()),
+        destination: policy.destination.address(),
         acknowledgement: policy.acknowledgement.map(names::acknowledgement),
-        lifetime_left_seconds: member.expiry().map_or(0, |end| end.saturating_since(now).as_secs()),
-        sequence_number: member.sequence_number().unwrap_or_default(),
+        lifetime_left_seconds: member.expiry()?.saturating_since(now).as_secs(),
+        sequence_number: member.sequence_number()?,
         signature_form: encoding.form.map(|form| names::signature_form(form).to_owned()),
         signed_length: encoding.length.map(|length| names::signed_length(length).to_owned()),
     })

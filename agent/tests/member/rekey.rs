@@ -345,7 +345,7 @@ async fn a_push_replaces_the_sa_teks_that_it_names_and_leaves_the_others() {
 async fn the_multicast_group_of_the_pushes_is_to_be_joined() {
     let mut world = World::new(&configuration(1, IKE));
     let mut kek = Kek::new(1, 86_400);
-    kek.policy.destination = (1, 8480, vec![239, 192, 1, 1]);
+    kek.policy.destination = std::net::SocketAddr::from(([239, 192, 1, 1], 8480)).into();
     world.server(1).kek = Some(kek);
     assert!(world.member.multicasts().is_empty());
     world.start().await;

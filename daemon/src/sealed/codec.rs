@@ -4,10 +4,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use gdoi::group::KekPolicy;
+use gdoi::group::{KekPolicy, PushEndpoint};
 use ike::BootTime;
 use ike::config::Identity;
 use ike::crypto::Secret;
+use ike::wire::registry::IdType;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -131,10 +132,10 @@ impl Encoder {
     pub fn kek_policy(&mut self, policy: &KekPolicy) {
         self.put(&policy.spi);
         self.u8(policy.protocol);
-        for (kind, port, data) in [&policy.source, &policy.destination] {
-            self.u8(*kind);
-            self.u16(*port);
-            self.octets(data);
+        for end in [&policy.source, &policy.destination] {
+            self.u8(end.kind.0);
+            self.u16(end.port);
+            self.octets(&end.data);
         }
         self.u16(policy.algorithm);
         self.option(policy.key_length, Self::u16);
@@ -326,7 +327,10 @@ impl<'a> Decoder<'a> {
     /// Policy of a KEK.
     pub fn kek_policy(&mut self) -> Decoded<KekPolicy> {
         let (spi, protocol) = (self.array()?, self.u8()?);
-        let mut end = || Ok((self.u8()?, self.u16()?, self.octets()?.to_vec()));
+        let mut end = || {
+            let (kind, port) = (IdType(self.u8()?), self.u16()?);
+            Ok(PushEndpoint { kind, port, data: self.octets()?.to_vec() })
+        };
         let (source, destination) = (end()?, end()?);
         Ok(KekPolicy {
             spi,

@@ -185,6 +185,7 @@ impl Group {
         self.revise();
         self.dispatches.push_back(Dispatch { push, recipients, policy, path, supersedes });
         self.events.push_back(Event::Pushed { purpose, sequence_number, members });
+        let sequence_number = Some(sequence_number);
         Pushed { sequence_number, members, unreached: self.tek_holders.len() }
     }
 

@@ -219,7 +219,7 @@ impl Kek {
     ) -> Distribution {
         let mut policy = self.policy(now);
         if transport == Transport::Unicast {
-            (policy.source, policy.destination) = (identification(local), identification(peer));
+            (policy.source, policy.destination) = (local.into(), peer.into());
         }
         Distribution { policy, keys: self.keys(public_key) }
     }
@@ -256,8 +256,8 @@ pub fn policy(rekey: &Rekey, signing: &SigningKey, spi: [u8; 16]) -> KekPolicy {
     KekPolicy {
         spi,
         protocol: PROTOCOL,
-        source: identification(source),
-        destination: identification(destination),
+        source: source.into(),
+        destination: destination.into(),
         algorithm: rekey.encryption.algorithm,
         key_length: rekey.encryption.key_length,
         lifetime: rekey.lifetime,
@@ -283,14 +283,6 @@ pub fn policy(rekey: &Rekey, signing: &SigningKey, spi: [u8; 16]) -> KekPolicy {
                 (true, _) => 2,
             },
         ),
-    }
-}
-
-/// ID_IPV4_ADDR or ID_IPV6_ADDR with port (RFC 6407 §5.3).
-fn identification(address: SocketAddr) -> (u8, u16, Vec<u8>) {
-    match address.ip() {
-        IpAddr::V4(ip) => (1, address.port(), ip.octets().to_vec()),
-        IpAddr::V6(ip) => (5, address.port(), ip.octets().to_vec()),
     }
 }
 
@@ -335,8 +327,8 @@ pub(crate) mod tests {
         let kek = Kek::make(&rekey, &signing, 8, &mut source, now).unwrap();
         let later = now + Duration::from_millis(1500);
         let out = kek.distribute(rekey.transport, (local, peer), &[1], later);
-        assert_eq!(out.policy.source, (1, 848, vec![10, 0, 9, 1]));
-        assert_eq!(out.policy.destination, (1, 500, vec![10, 0, 1, 1]));
+        assert_eq!(out.policy.source, std::net::SocketAddr::from(([10, 0, 9, 1], 848)).into());
+        assert_eq!(out.policy.destination, std::net::SocketAddr::from(([10, 0, 1, 1], 500)).into());
         assert_eq!(out.policy.lifetime, Duration::from_secs(86_398));
         assert_eq!((out.policy.signature_algorithm, out.policy.signature_hash), (4, Some(3)));
         assert_eq!(out.policy.acknowledgement, Some(1));

@@ -51,8 +51,9 @@ pub enum PushError {
 /// A push that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pushed {
-    /// Its number under the KEK that encrypts it.
-    pub sequence_number: u32,
+    /// Its number under the KEK that encrypts it; of several parts the last one's. `None` if there
+    /// was nobody to send it to.
+    pub sequence_number: Option<u32>,
     /// To how many members.
     pub members: usize,
     /// How many hold TEKs and no KEK, so that it does not reach them.
@@ -220,7 +221,7 @@ impl Group {
         purpose: &'static str,
     ) -> Pushed {
         let unreached = self.tek_holders.len();
-        let mut all = Pushed { sequence_number: 0, members: 0, unreached };
+        let mut all = Pushed { sequence_number: None, members: 0, unreached };
         let Audience { mut recipients, policy, path } = audience;
         let count = parts.len();
         for (place, (push, led)) in parts.into_iter().enumerate() {

@@ -194,7 +194,10 @@ impl<E: Entropy> KeyServer<E> {
 impl Display for Pushed {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let plural = if self.members == 1 { "" } else { "s" };
-        write!(f, "push {} goes to {} member{plural}", self.sequence_number, self.members)?;
+        match self.sequence_number {
+            Some(number) => write!(f, "push {number} goes to {} member{plural}", self.members)?,
+            None => f.write_str("there is no member to push to")?,
+        }
         match self.unreached {
             0 => Ok(()),
             count => {

@@ -27,14 +27,6 @@ use crate::config::{
 
 type Decoded<T> = Result<T, StateError>;
 
-const HASHES: [HashAlgorithm; 5] = [
-    HashAlgorithm::Md5,
-    HashAlgorithm::Sha1,
-    HashAlgorithm::Sha2_256,
-    HashAlgorithm::Sha2_384,
-    HashAlgorithm::Sha2_512,
-];
-
 pub(super) fn put_member(out: &mut Encoder, member: &Member) {
     out.octets(member.name.as_bytes());
     out.address(member.addresses.addr());
@@ -145,6 +137,16 @@ fn byte_order(from: &mut Decoder<'_>) -> Decoded<ByteOrder> {
     Ok(if from.u8()? != 0 { ByteOrder::Host } else { ByteOrder::Network })
 }
 
+fn hash_number(hash: HashAlgorithm) -> usize {
+    match hash {
+        HashAlgorithm::Md5 => 0,
+        HashAlgorithm::Sha1 => 1,
+        HashAlgorithm::Sha2_256 => 2,
+        HashAlgorithm::Sha2_384 => 3,
+        HashAlgorithm::Sha2_512 => 4,
+    }
+}
+
 pub(super) fn put_rekey(out: &mut Encoder, rekey: &Rekey) {
     match rekey.transport {
         Transport::Unicast => out.u8(0),
@@ -162,8 +164,7 @@ pub(super) fn put_rekey(out: &mut Encoder, rekey: &Rekey) {
         SigningKeyKind::EcdsaP384 => out.u16(384),
     }
     out.octets(rekey.signing_key_file.as_os_str().as_bytes());
-    let hash = HASHES.iter().position(|hash| *hash == rekey.signature_hash).unwrap_or_default();
-    out.count(hash);
+    out.count(hash_number(rekey.signature_hash));
     put_duration(out, rekey.lifetime);
     put_delivery_policy(out, rekey.delivery);
     for flag in [rekey.acknowledgements, rekey.drop_unresponsive_members, rekey.lkh, rekey.legacy] {
@@ -188,7 +189,14 @@ pub(super) fn rekey(from: &mut Decoder<'_>) -> Decoded<Rekey> {
     };
     let signing_key_file = PathBuf::from(std::ffi::OsString::from_vec(from.octets()?.to_vec()));
     let hash = from.count()?;
-    let signature_hash = *HASHES.get(hash).ok_or_else(|| from.error("a hash"))?;
+    let signature_hash = match hash {
+        0 => HashAlgorithm::Md5,
+        1 => HashAlgorithm::Sha1,
+        2 => HashAlgorithm::Sha2_256,
+        3 => HashAlgorithm::Sha2_384,
+        4 => HashAlgorithm::Sha2_512,
+        _ => return Err(from.error("a hash")),
+    };
     let lifetime = duration(from)?;
     let delivery = delivery_policy(from)?;
     let mut flag = || Ok(from.u8()? != 0);

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{KekKeys, SenderIds, Spi, TekKeys};
-use crate::wire::lkh::LkhDownload;
+use super::{KekKeys, LkhDownload, SenderIds, Spi, TekKeys};
 
 /// What a KD payload adds to a policy to make a [`GroupSa`](crate::group::GroupSa).
 #[derive(Debug, PartialEq, Eq, Default)]

@@ -3,6 +3,7 @@
 mod gap;
 mod kek;
 mod keys;
+mod lkh;
 pub mod proof;
 mod sa;
 mod selector;
@@ -12,8 +13,9 @@ mod tek;
 pub(crate) mod testing;
 
 pub use gap::GroupAssociatedPolicy;
-pub use kek::{KekKeys, KekPolicy};
+pub use kek::{KekKeys, KekPolicy, PushEndpoint};
 pub use keys::GroupKeys;
+pub use lkh::{LkhDownload, LkhKey, LkhUpdate};
 pub use sa::{GroupSa, IssuedSa, PolicyAndKeys};
 pub use selector::{AddressRange, TrafficSelector};
 pub use sender::SenderIds;

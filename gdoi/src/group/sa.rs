@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use core::ops::Deref;
 
 use super::proof::FromKeyServer;
-use super::{GroupKeys, GroupPolicy, KekKeys, KekPolicy, SenderIds, Spi, TekKeys, TekPolicy};
-use crate::wire::kd::KeyDownload;
-use crate::wire::lkh::LkhDownload;
-use crate::wire::{KeyError, group_keys};
+use super::{
+    GroupKeys, GroupPolicy, KekKeys, KekPolicy, LkhDownload, SenderIds, Spi, TekKeys, TekPolicy,
+};
 
 /// Policy and keys of a group, whoever has them.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,28 +89,13 @@ impl GroupSa {
         self.0.announces_delay_detection
     }
 
-    /// What a member received in a pull.
-    ///
-    /// # Errors
-    /// The keys are not those of the policy.
-    pub(crate) fn received(
+    /// What the key server stands for: the keys that it sent for this policy.
+    pub(crate) fn from_key_server(
         policy: GroupPolicy,
-        keys: FromKeyServer<KeyDownload>,
+        keys: FromKeyServer<GroupKeys>,
         sequence_number: Option<u32>,
-    ) -> Result<Self, KeyError> {
-        let keys = group_keys(&policy, keys.into_inner())?;
-        Ok(Self(PolicyAndKeys::new(policy, keys, sequence_number)))
-    }
-
-    /// What a member received in a push.
-    ///
-    /// # Errors
-    /// The keys are not those of the policy.
-    pub(crate) fn pushed(
-        policy: GroupPolicy,
-        keys: FromKeyServer<KeyDownload>,
-    ) -> Result<Self, KeyError> {
-        Self::received(policy, keys, None)
+    ) -> Self {
+        Self(PolicyAndKeys::new(policy, keys.into_inner(), sequence_number))
     }
 
     /// The SAK of a push, which may have come without a key. `signature_key` verifies the pushes
@@ -216,9 +200,16 @@ impl PolicyAndKeys {
         self.kek_keys.as_ref()
     }
 
-    /// Number of the last push under the KEK, 0 if none was sent yet (RFC 6407 §5.7).
+    /// The number that the key server stated for the last push under the KEK, 0 if none was sent
+    /// yet (RFC 6407 §5.7).
     pub fn sequence_number(&self) -> Option<u32> {
         self.sequence_number
+    }
+
+    /// Number of the last push under the KEK. A push that brings a new KEK states none: numbers
+    /// begin behind 0 with every KEK (RFC 6407 §5.7).
+    pub fn last_sequence_number(&self) -> u32 {
+        self.sequence_number.unwrap_or(0)
     }
 
     /// Sender identifiers for counter-mode TEKs (RFC 6407 §5.6.4).

@@ -154,8 +154,7 @@ impl Accepted {
 pub fn message4(policy: &GroupPolicy, group_sa: &IssuedSa) -> Result<Rest, Error> {
     // What members would refuse must not leave here.
     group_keys(policy, key_download(group_sa)).map_err(ApiMisuse::Keys)?;
-    let number =
-        policy.kek.as_ref().map(|_| SequenceNumber(group_sa.sequence_number().unwrap_or(0)));
+    let number = policy.kek.as_ref().map(|_| SequenceNumber(group_sa.last_sequence_number()));
     fits(Message4::rest(number, &key_download(group_sa))?)
 }
 

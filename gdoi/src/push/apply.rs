@@ -2,7 +2,6 @@
 //!
 //! Nothing is changed here: the result is complete, or an error with the rekey SA as it was.
 
-use super::kek::{KekUnusable, Verifier};
 use super::member::RekeySettings;
 use super::message::{Deletion, PushPayloads};
 use super::open::VerifiedPush;
@@ -11,6 +10,7 @@ use crate::delay_detection;
 use crate::error::Error;
 use crate::event::Transmit;
 use crate::group::{GroupSa, KekPolicy};
+use crate::kek_cipher::{KekUnusable, Verifier};
 use crate::lkh::{KeyPath, PathUpdate};
 use crate::wire::KeyError;
 use crate::wire::group_policy;

@@ -8,13 +8,13 @@ use core::time::Duration;
 
 use super::ack::AcknowledgementLength;
 use super::apply::{Applied, KekChange, PushAccepted};
-use super::kek::KekUnusable;
 use super::message::{SignatureEncoding, spi_of};
 use super::rekey_sa::{Outcome, RekeySa};
 use crate::config::ByteOrder;
 use crate::error::Error;
 use crate::event::{Deadline, Timer, Transmit};
 use crate::group::{GroupSa, KekPolicy};
+use crate::kek_cipher::KekUnusable;
 use crate::lkh::KeyPath;
 use crate::wire::registry::GROUPKEY_PUSH;
 use ike::error::PeerIncompatible;
@@ -89,7 +89,7 @@ impl RekeyMember {
             Some(download) => KeyPath::new(policy.algorithm, policy.key_length, download)?,
             None => None,
         };
-        let number = sa.sequence_number().unwrap_or_default();
+        let number = sa.last_sequence_number();
         let current = RekeySa::new(sa.policy().group, policy, keys, path, number, settings.legacy)?
             .announcing_delay_detection(sa.announces_delay_detection());
         let expires = now + current.policy().lifetime;

@@ -20,7 +20,6 @@
 pub mod ack;
 mod apply;
 pub mod delivery;
-pub mod kek;
 pub mod member;
 pub mod message;
 pub mod open;
@@ -31,10 +30,10 @@ pub mod seal;
 #[cfg(test)]
 mod tests;
 
+pub use crate::kek_cipher::{KekUnusable, check_kek};
 pub use ack::{AcknowledgementKind, AcknowledgementLength};
 pub use apply::{KekChange, PushAccepted};
 pub use delivery::{Delivery, DeliveryEvent, DeliveryPolicy, Recipients};
-pub use kek::{KekUnusable, check_kek};
 pub use member::{RekeyEvent, RekeyMember, RekeySettings};
 pub use message::{Deletion, SignatureEncoding, SignedLength, addressed_to};
 pub use seal::{KekDelivery, KekPacketSpi, PushContent, SealOptions, SealedPush, Sealer};

@@ -6,11 +6,11 @@
 
 use zeroize::Zeroizing;
 
-use super::kek::{Kek, Verifier};
 use super::message::{self, NAME, PushPayloads, SignatureEncoding, SignedLength};
 use super::replay::Replay;
 use crate::error::{Error, PeerMisbehaved};
 use crate::group::proof::{FromKeyServer, SignatureVerified, SignedOctets};
+use crate::kek_cipher::{Kek, Verifier};
 use crate::wire::registry::GROUPKEY_PUSH;
 use crate::wire::seq::SequenceNumber;
 use ike::crypto::{KeyKind, RsaForm};

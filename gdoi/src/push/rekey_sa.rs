@@ -2,13 +2,13 @@
 
 use super::ack::{AcknowledgementKind, acknowledge};
 use super::apply::{self, Applied};
-use super::kek::{Kek, KekUnusable, Verifier};
 use super::member::RekeySettings;
 use super::message::SignatureEncoding;
 use super::open::{Opened, WellFormed};
 use super::replay::{Duplicate, Replay};
 use crate::error::{Error, NotAccepted};
 use crate::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
+use crate::kek_cipher::{Kek, KekUnusable, Verifier};
 use crate::lkh::KeyPath;
 use ike::time::BootTime;
 
@@ -126,7 +126,7 @@ impl RekeySa {
         let sa = GroupSa::from_sealed(policy, keys, self.sequence_number())
             .announcing_delay_detection(self.announces_delay_detection);
         match &self.path {
-            Some(path) => sa.with_key_path(path.download(self.policy.algorithm)),
+            Some(path) => sa.with_key_path(path.download()),
             None => sa,
         }
     }

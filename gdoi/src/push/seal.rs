@@ -4,8 +4,8 @@
 //! copies by their octets.
 
 use super::ack::{Acknowledged, AcknowledgementKind, Claim};
-use super::kek::{Kek, KekUnusable, signature_scheme};
 use super::message::{self, Deletion, SignedLength};
+use crate::kek_cipher::{Kek, KekUnusable, signature_scheme};
 use ike::wire::payload::AnyPayload;
 
 use crate::config::ByteOrder;

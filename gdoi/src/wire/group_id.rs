@@ -3,7 +3,7 @@
 use ike::wire::id::Identification;
 use ike::wire::registry::IdType;
 
-use crate::config::ByteOrder;
+use super::byte_order::ByteOrder;
 use crate::group::GroupId;
 
 /// The identification of a group; protocol and port are zero.

@@ -10,11 +10,11 @@
 //! The attribute payloads form a chain of their own inside this payload's length; the Next Payload
 //! octet of the generic header jumps over them. Their order is SAK, GAP, SAT (RFC 6407 §5.2.1).
 
+use super::byte_order::ByteOrder;
 use super::gap::Gap;
 use super::sa_kek::SaKek;
 use super::sa_tek::SaTek;
 use super::selector;
-use crate::config::ByteOrder;
 use ike::wire::chain::{Body, encode_one, walk_clear};
 use ike::wire::codec::{Codec, InvalidMessage, Reader, Writer};
 use ike::wire::registry::{Doi, PayloadKind};

@@ -10,9 +10,10 @@ use super::kd::{KeyDownload, KeyPacket, SecretAttribute};
 use super::lengths::{KeyLengths, is_combined, kek_octets};
 use super::lkh::{LkhAttribute, LkhDownload, LkhKey};
 use super::registry::{KdType, KekAlgorithm, KekKeyAttribute, SidAttribute, TekKeyAttribute};
+use crate::group::proof::FromKeyServer;
 use crate::group::{
-    GroupKeys, GroupPolicy, IssuedSa, KekKeys, KekPolicy, SenderIds, Spi, TekKeys, TekProtection,
-    TekProtocol,
+    GroupKeys, GroupPolicy, GroupSa, IssuedSa, KekKeys, KekPolicy, SenderIds, Spi, TekKeys,
+    TekProtection, TekProtocol,
 };
 use ike::crypto::Secret;
 use ike::wire::attribute::Attribute;
@@ -66,6 +67,32 @@ pub enum KeyError {
     /// given twice.
     #[error("SID packet: {0}")]
     SenderIds(&'static str),
+}
+
+impl GroupSa {
+    /// What a member received in a pull.
+    ///
+    /// # Errors
+    /// The keys are not those of the policy.
+    pub(crate) fn received(
+        policy: GroupPolicy,
+        keys: FromKeyServer<KeyDownload>,
+        sequence_number: Option<u32>,
+    ) -> Result<Self, KeyError> {
+        let keys = keys.try_map(|keys| group_keys(&policy, keys))?;
+        Ok(Self::from_key_server(policy, keys, sequence_number))
+    }
+
+    /// What a member received in a push.
+    ///
+    /// # Errors
+    /// The keys are not those of the policy.
+    pub(crate) fn pushed(
+        policy: GroupPolicy,
+        keys: FromKeyServer<KeyDownload>,
+    ) -> Result<Self, KeyError> {
+        Self::received(policy, keys, None)
+    }
 }
 
 /// The keys of `policy` from `download`, complete and of the right lengths.

@@ -22,6 +22,7 @@
 
 use super::kd::SecretAttribute;
 use super::registry::{KekAlgorithm, LkhAttributeClass};
+pub use crate::group::{LkhDownload, LkhKey, LkhUpdate};
 use ike::crypto::Secret;
 use ike::wire::attribute::{Format, read_class, write_class};
 use ike::wire::codec::{Codec, Counted, InvalidMessage, Reader, Writer};
@@ -35,41 +36,6 @@ pub enum LkhAttribute {
     Update(LkhUpdate),
     /// SIG_ALGORITHM_KEY, and whatever is not known.
     Other(SecretAttribute),
-}
-
-/// Keys of one member, leaf first.
-#[derive(Debug, PartialEq, Eq, Default)]
-pub struct LkhDownload {
-    /// The keys in clear: initialisation vector, then key.
-    pub keys: Vec<LkhKey>,
-}
-
-/// New keys from just above one node up to the root, each encrypted with the one before.
-#[derive(Debug, PartialEq, Eq, Default)]
-pub struct LkhUpdate {
-    /// Node whose key encrypts the first of `keys`.
-    pub node: u16,
-    /// Handle of that key.
-    pub handle: u32,
-    /// The new keys upwards, each encrypted with the one before.
-    pub keys: Vec<LkhKey>,
-}
-
-/// One key of the tree.
-#[derive(Debug, PartialEq, Eq)]
-pub struct LkhKey {
-    /// Node of the tree.
-    pub node: u16,
-    /// KEK_ALGORITHM that the key is for, one octet on the wire.
-    pub algorithm: u8,
-    /// Seconds since 1970-01-01 UTC from which the key is valid; 0 is always.
-    pub creation: u32,
-    /// Seconds since 1970-01-01 UTC at which it ends; 0 is never.
-    pub expiration: u32,
-    /// Tells successive keys of one node apart.
-    pub handle: u32,
-    /// Initialisation vector and key; in an update array, encrypted.
-    pub data: Secret,
 }
 
 impl LkhUpdate {

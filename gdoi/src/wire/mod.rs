@@ -9,6 +9,7 @@
 //! datagram -> Header + body -> [decrypt] -> Chain of RawPayload -> typed payloads
 //! ```
 
+pub mod byte_order;
 pub mod gap;
 pub mod group_id;
 pub mod group_sa;

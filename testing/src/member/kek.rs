@@ -22,8 +22,8 @@ impl Kek {
         let policy = KekPolicy {
             spi: [number; 16],
             protocol: 17,
-            source: (1, 848, vec![10, 0, 11, 1]),
-            destination: (1, 848, vec![10, 0, 1, 1]),
+            source: std::net::SocketAddr::from(([10, 0, 11, 1], 848)).into(),
+            destination: std::net::SocketAddr::from(([10, 0, 1, 1], 848)).into(),
             algorithm: 3,
             key_length: Some(256),
             lifetime: Duration::from_secs(lifetime),

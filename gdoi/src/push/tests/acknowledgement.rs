@@ -1,10 +1,10 @@
 //! Acknowledgements: octets worked by hand from RFC 8263, and what a key server makes of them.
 
 use super::super::ack::{Claim, acknowledge};
-use super::super::kek::Kek;
 use super::super::message::push_header;
 use super::*;
 use crate::error::NotAccepted;
+use crate::kek_cipher::Kek;
 use ike::error::PeerMisbehaved;
 use ike::testing::hex;
 

@@ -62,8 +62,8 @@ pub(super) fn kek_policy(
     KekPolicy {
         spi: [spi; 16],
         protocol: 17,
-        source: (1, 848, vec![192, 0, 2, 1]),
-        destination: (1, 848, vec![239, 192, 1, 1]),
+        source: std::net::SocketAddr::from(([192, 0, 2, 1], 848)).into(),
+        destination: std::net::SocketAddr::from(([239, 192, 1, 1], 848)).into(),
         algorithm: 3,
         key_length: Some(bits),
         lifetime: Duration::from_secs(86_400),
@@ -142,7 +142,7 @@ impl KeyServer {
             encode_with(&mut writer, next, |writer| payload.encode(writer));
         }
         let mut plaintext = writer.finish().unwrap();
-        let kek = kek::Kek::new(&self.policy, &self.key, false).unwrap();
+        let kek = crate::kek_cipher::Kek::new(&self.policy, &self.key, false).unwrap();
         let whole = (plaintext.len() + 4 + self.signing.signature_length()).next_multiple_of(16);
         let header = message::push_header(&self.policy.spi);
         let hash = HashAlgorithm::Sha2_256;

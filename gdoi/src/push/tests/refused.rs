@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::super::kek::Kek;
 use super::super::message;
 use super::*;
 use crate::error::{Error, NotAccepted, PeerMisbehaved};
+use crate::kek_cipher::Kek;
 use ike::wire::codec::Codec;
 use ike::wire::header;
 use ike::wire::registry::PayloadKind;

@@ -310,7 +310,7 @@ fn forms_for_older_members() {
         let accepted = accepted(&mut member, push.datagram());
         assert_eq!(accepted.kek, KekChange::Replaced { old: [0xa0; 16], new: [0xb0; 16] });
         assert_eq!(accepted.group_sa.unwrap().policy().teks, sa.policy().teks);
-        let kek = kek::Kek::new(&server.policy, &server.key, false).unwrap();
+        let kek = crate::kek_cipher::Kek::new(&server.policy, &server.key, false).unwrap();
         kek.decrypt(&push.datagram()[28..]).unwrap().to_vec()
     };
     let count = |octets: &[u8], wanted: &[u8]| {

@@ -4,14 +4,14 @@ use core::time::Duration;
 
 use super::attributes::{Attributes, number};
 use super::{DEFAULT_LIFETIME, PolicyError};
-use crate::group::KekPolicy;
+use crate::group::{KekPolicy, PushEndpoint};
 use crate::wire::lengths::kek_key_octets;
 use crate::wire::registry::{
     KekAlgorithm, KekAttribute, RekeyAcknowledgement, SignatureAlgorithm, SignatureHash,
 };
 use crate::wire::sa_kek::{IdBlock, SaKek, Trailer};
 use ike::wire::attribute::Attribute;
-use ike::wire::registry::{IdType, PayloadKind};
+use ike::wire::registry::PayloadKind;
 
 pub(super) fn read(sak: &SaKek) -> Result<KekPolicy, PolicyError> {
     let attributes = Attributes { payload: PayloadKind::SA_KEK, list: &sak.attributes };
@@ -52,8 +52,8 @@ pub(super) fn read(sak: &SaKek) -> Result<KekPolicy, PolicyError> {
     Ok(KekPolicy {
         spi: sak.spi,
         protocol: sak.protocol,
-        source: (sak.source.kind.0, sak.source.port, sak.source.data.clone()),
-        destination: (sak.destination.kind.0, sak.destination.port, sak.destination.data.clone()),
+        source: endpoint(&sak.source),
+        destination: endpoint(&sak.destination),
         algorithm: algorithm.0,
         key_length,
         // RFC 6407 §5.3 makes the lifetime optional without a default; that of a TEK bounds it.
@@ -83,11 +83,8 @@ pub(super) fn write(kek: &KekPolicy, trailer: Trailer) -> SaKek {
     attributes.extend(
         kek.acknowledgement.map(|kind| Attribute::short(KekAttribute::KEK_ACK_REQUESTED, kind)),
     );
-    let block = |(kind, port, data): &(u8, u16, Vec<u8>)| IdBlock {
-        kind: IdType(*kind),
-        port: *port,
-        data: data.clone(),
-    };
+    let block =
+        |end: &PushEndpoint| IdBlock { kind: end.kind, port: end.port, data: end.data.clone() };
     SaKek {
         protocol: kek.protocol,
         source: block(&kek.source),
@@ -96,6 +93,10 @@ pub(super) fn write(kek: &KekPolicy, trailer: Trailer) -> SaKek {
         trailer,
         attributes,
     }
+}
+
+fn endpoint(block: &IdBlock) -> PushEndpoint {
+    PushEndpoint { kind: block.kind, port: block.port, data: block.data.clone() }
 }
 
 const UDP: u8 = 17;

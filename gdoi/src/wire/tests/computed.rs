@@ -43,8 +43,8 @@ pub(crate) fn policy() -> GroupPolicy {
         kek: Some(KekPolicy {
             spi: spi.try_into().expect("16 octets"),
             protocol: 17,
-            source: (1, 848, vec![192, 0, 2, 1]),
-            destination: (1, 848, vec![239, 192, 1, 1]),
+            source: std::net::SocketAddr::from(([192, 0, 2, 1], 848)).into(),
+            destination: std::net::SocketAddr::from(([239, 192, 1, 1], 848)).into(),
             algorithm: 3,
             key_length: Some(128),
             lifetime: Duration::from_secs(86_400),
