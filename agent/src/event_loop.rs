@@ -26,7 +26,6 @@ use xfrm::{Error, Kernel, Parts};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::placement::{Misplaced, misplaced};
-use crate::config::source::Source;
 use crate::config::{Config, Group};
 use crate::control;
 use crate::dataplane::{Cause, Dataplane};
@@ -36,6 +35,7 @@ use crate::membership::Seeds;
 use crate::membership::local_interface::Interfaces;
 use crate::show::snapshot::Surroundings;
 use crate::sockets::{Received, Sockets};
+use crate::source::Source;
 use crate::tunnel::{self, IKE_PORT, Tunnels};
 use crate::{exit, show};
 use ike::phase1::nat_traversal::NAT_PORT;

@@ -16,5 +16,6 @@ pub mod persistence;
 pub mod privileges;
 pub mod show;
 pub mod sockets;
+pub mod source;
 pub mod start;
 pub mod tunnel;

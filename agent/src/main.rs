@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use agent::blocks;
 use agent::config::Config;
-use agent::config::source::Source;
 use agent::member;
 use agent::membership::local_interface::Interfaces;
+use agent::source::Source;
 use agent::start::{configuration, serve};
 use anyhow::Context as _;
 use clap::Parser;

@@ -8,13 +8,13 @@ use xfrm::kernel::netlink::Netlink;
 use xfrm::{Kernel, Ownership};
 
 use crate::config::check::{Machine, load};
-use crate::config::source::Source;
 use crate::config::{Config, Group};
 use crate::event_loop::EventLoop;
 use crate::membership::Seeds;
 use crate::membership::local_interface::Interfaces;
 use crate::namespace_lock::{self, NamespaceLock};
 use crate::privileges;
+use crate::source::Source;
 
 /// Reads the configuration; a report of what is wrong goes to standard error.
 pub fn configuration(path: &Path, interfaces: Option<&Interfaces>) -> Option<Config> {

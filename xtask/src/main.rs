@@ -14,6 +14,7 @@ mod machine;
 mod man;
 mod package;
 mod packages;
+mod rooms;
 mod steps;
 mod test;
 
@@ -50,9 +51,9 @@ fn main() -> ExitCode {
         Task::Bench(bench) => bench::run(&bench),
         Task::Man(man) => man::run(&man),
         Task::Package(package) => package::run(&package),
-        Task::Dependencies => dependencies::check().map(|summary| {
-            println!("{summary}");
-            true
+        Task::Dependencies => dependencies::check().and_then(|crates| {
+            println!("{crates}\n{}", rooms::check()?);
+            Ok(true)
         }),
     };
     match outcome {

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test there is, and one plain line of count at the end.
 
 use crate::steps::{self, Ended, Output};
-use crate::{command, dependencies, packages};
+use crate::{command, dependencies, packages, rooms};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::process::Command;
@@ -66,6 +66,7 @@ fn everything_else(test: &Test) -> Vec<Ended> {
     lane.step("format", |output| output.run(&mut command::cargo(&["fmt", "--all", "--check"])));
     lane.step("dependencies", |output| {
         output.line(&dependencies::check()?);
+        output.line(&rooms::check()?);
         Ok(true)
     });
     lane.step("cargo test", |output| {

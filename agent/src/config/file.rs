@@ -23,8 +23,7 @@ use toml::de::DeValue;
 use xfrm::nft::{DontFragment, SegmentSize};
 
 use super::tunnel::{GatewayTable, TunnelTable};
-use super::{CONTROL_SOCKET, GDOI_PORT, OnExit};
-use crate::membership::pending_ack::{JITTER, LONGEST_JITTER};
+use super::{CONTROL_SOCKET, GDOI_PORT, JITTER, LONGEST_JITTER, OnExit};
 
 /// IFNAMSIZ less the terminating zero.
 const LONGEST_INTERFACE_NAME: usize = 15;

@@ -6,7 +6,6 @@ pub mod check;
 pub mod edit;
 pub mod file;
 pub mod placement;
-pub mod source;
 pub mod tunnel;
 
 use std::collections::BTreeSet;
@@ -31,6 +30,10 @@ use check::Interfaces;
 pub const CONTROL_SOCKET: &str = "/run/gdoi-agent/control.sock";
 /// UDP port of GDOI (RFC 6407 §2.2).
 pub const GDOI_PORT: u16 = gdoi::PORT;
+/// The longest that an acknowledgement of a push may be held back (RFC 8263 §6).
+pub const LONGEST_JITTER: Duration = Duration::from_secs(5);
+/// How long acknowledgements are held back unless the configuration says otherwise.
+pub const JITTER: Duration = Duration::from_secs(2);
 /// Key servers of one group.
 pub const MOST_SERVERS: usize = 4;
 /// Groups of one member; each takes a slot, which gives its reqids and its placeholder address.

@@ -9,9 +9,9 @@ use daemon::clock;
 
 use super::{EventLoop, open_control};
 use crate::config::placement::misplaced;
-use crate::config::source::Source;
 use crate::membership::local_interface::{self, Interfaces};
 use crate::privileges;
+use crate::source::Source;
 
 impl<K: Kernel> EventLoop<K> {
     /// Everything that an operator should mend, each with its remedy.

@@ -1,16 +1,13 @@
 //! What the machine's interfaces mean for one group: the address it speaks from, and its zones.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use xfrm::interface::Interface;
 
+pub use crate::config::check::Interfaces;
 use crate::config::{Group, LocalAddress};
-
-/// Interfaces of the machine by name.
-pub type Interfaces = BTreeMap<String, Interface>;
 
 /// The address that a group speaks from, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,6 +35,7 @@ use ike::{BootTime, WallClock};
 use policies::{FailurePolicy, Mode, Unusable};
 
 use crate::config;
+use crate::persistence::sealed_keys::KeptKek;
 use crate::persistence::state_file::SavedGroup;
 pub use event::{Event, Suspicion};
 use failover::{Failover, Reason, SPREAD, ServerIndex, State};
@@ -45,7 +46,7 @@ use key_generations::KeyGenerations;
 use local_interface::{Interfaces, Local, Missing};
 use registration::Attempt;
 pub use registration::IsakmpSa;
-use rekey_sa::{KeptKek, Rekey};
+use rekey_sa::Rekey;
 use sending::Sending;
 use unreachable::Unreachable;
 

@@ -4,15 +4,10 @@
 //! it answers, so that the key server is not met by all answers at once (RFC 8263 §6).
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use gdoi::event::Transmit;
 use ike::BootTime;
 
-/// The longest that an acknowledgement may be held back (RFC 8263 §6).
-pub const LONGEST_JITTER: Duration = Duration::from_secs(5);
-/// How long they are held back unless the configuration says otherwise.
-pub const JITTER: Duration = Duration::from_secs(2);
 /// PendingAcks that may wait.
 const WAITING: usize = 8;
 
@@ -65,6 +60,7 @@ impl PendingAcks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn at(milliseconds: u64) -> BootTime {
         BootTime::new(Duration::from_millis(milliseconds))

@@ -4,18 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gdoi::group::GroupSa;
 use gdoi::push::RekeyMember;
 use ike::BootTime;
 
 use super::pending_ack::PendingAcks;
-
-/// A rekey SA as a pull would deliver it, and when it ends.
-#[derive(Debug)]
-pub struct KeptKek {
-    pub sa: GroupSa,
-    pub end: BootTime,
-}
+use crate::persistence::sealed_keys::KeptKek;
 
 /// The rekey SA and what has come under it.
 #[derive(Debug, Default)]

@@ -22,7 +22,6 @@ use ike::BootTime;
 use ike::crypto::Secret;
 use ike::wire::codec::Codec as _;
 
-use crate::membership::rekey_sa::KeptKek;
 use crate::persistence::state_file::{Boot, Saved, SavedGroup};
 
 /// Changes when the octets do.
@@ -34,6 +33,13 @@ pub const OWNER: Owner = Owner {
     magic: b"gdoi-agent state\x01",
     otherwise: "let it be replaced when new keys come",
 };
+
+/// A rekey SA as a pull would deliver it, and when it ends.
+#[derive(Debug)]
+pub struct KeptKek {
+    pub sa: GroupSa,
+    pub end: BootTime,
+}
 
 /// All that the sealed state holds.
 #[derive(Debug)]

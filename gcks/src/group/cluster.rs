@@ -4,7 +4,7 @@
 //! the root's own members too. A sub-server has no signing key: it relays the root's octets to its
 //! members, repeats them and collects their acknowledgements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +19,25 @@ use super::key_generation::KeySource;
 use super::pending_pull::PullError;
 use super::push::Audience;
 use super::rekey_sa::{Missed, RekeySa};
-use super::sender_blocks::SenderBlocks;
+use super::sender_blocks::{Division, SenderBlocks};
 use super::sender_ids::SenderIdPool;
-use super::tek_schedule::Away;
+use super::tek_schedule::{Away, TekSchedule};
 use crate::config;
 use crate::config::cluster::Role;
 use crate::members::registry::MemberId;
-use crate::state::shared::Shared;
+
+/// What a sub-server distributes.
+#[derive(Debug)]
+pub struct Shared {
+    /// The root's configuration of the group.
+    pub config: config::Group,
+    pub teks: TekSchedule,
+    pub rekey_sa: Option<RekeySa>,
+    /// Names of members that the operator removed.
+    pub removed: BTreeSet<String>,
+    /// Sender identifiers that the sub-server may give; `None` where members need none.
+    pub division: Option<Division>,
+}
 
 /// What a group of a cluster has beside its keys.
 #[derive(Debug, Default)]

@@ -6,8 +6,6 @@
 //! sender identifiers of the sub-server
 //! ```
 
-use std::collections::BTreeSet;
-
 use daemon::sealed::codec::{Clock, Decoder, Encoder, StateError};
 use gdoi::group::KekPolicy;
 use gdoi::lkh::KeyTree;
@@ -17,24 +15,8 @@ use ike::crypto::Secret;
 use super::codec::{put_schedule, schedule};
 use super::export::{Keeper, put_division, put_rekey_sa};
 use super::{Form, VERSION, restore, settings};
-use crate::config;
 use crate::group::Group;
-use crate::group::rekey_sa::RekeySa;
-use crate::group::sender_blocks::Division;
-use crate::group::tek_schedule::TekSchedule;
-
-/// What a sub-server distributes.
-#[derive(Debug)]
-pub struct Shared {
-    /// The root's configuration of the group.
-    pub config: config::Group,
-    pub teks: TekSchedule,
-    pub rekey_sa: Option<RekeySa>,
-    /// Names of members that the operator removed.
-    pub removed: BTreeSet<String>,
-    /// Sender identifiers that the sub-server may give; `None` where members need none.
-    pub division: Option<Division>,
-}
+use crate::group::cluster::Shared;
 
 /// The group as this sub-server is to have it.
 pub fn encode(group: &Group, server: &str, now: BootTime) -> Secret {

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agent::config::source::Source;
+use agent::source::Source;
 use agent::start::{configuration, serve};
 use anyhow::Context as _;
 use clap::Parser;

@@ -10,10 +10,10 @@ use daemon::replace::write_atomically;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::Config;
-use super::check::{Machine, load};
+use crate::config::Config;
+use crate::config::check::Interfaces;
+use crate::config::check::{Machine, load};
 use crate::member::blocks;
-use crate::membership::local_interface::Interfaces;
 
 /// Name of the copy in the state directory.
 const COPY: &str = "accepted.toml";
