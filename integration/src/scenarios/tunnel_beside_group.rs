@@ -8,7 +8,7 @@ use crate::lab::peers::strongswan::StrongSwan;
 use crate::lab::plan::{Plan, Rekey};
 use crate::lab::topology::{G1, HA, HB_ADDRESS, R};
 use crate::observe::leak::from_member;
-use crate::observe::packet::{ESP, UDP};
+use crate::observe::packet::ESP;
 use crate::report::listed;
 use crate::report::narrative::{Finding, Narrative};
 use crate::report::statements::{answered, clear_count, flow_during};
@@ -18,11 +18,13 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 const WITHIN: Duration = Duration::from_secs(60);
-const MEMBER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
-/// The core router's end, and the key server behind it.
+/// The core router's end; the key server is behind it.
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 254);
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 11, 1);
 const KEY: &str = "another key for the lab alone";
+
+/// Counts registrations that leave in clear, behind XFRM.
+const SEEN: &str = "table netdev seen {\n  chain out {\n    type filter hook egress device \"wan\" \
+    priority 0;\n    ip daddr 10.0.11.1 udp dport 848 counter\n  }\n}\n";
 
 const THEIRS: &str = "connections {\n  lab {\n    version = 1\n    local_addrs = 10.0.1.254\n    \
     remote_addrs = 10.0.1.1\n    proposals = aes256-sha256-modp2048\n    local {\n      auth = psk\n    \
@@ -65,20 +67,21 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     narrative.state("through", "a registration goes to the key server through the tunnel", || {
         let moment = lab.now()?;
         let before = pulls(&lab)?;
+        G1.nft(SEEN)?;
         lab.gdoictl(G1, &["register", "branches"])?;
         let started = Instant::now();
         while pulls(&lab)? == before && started.elapsed() < WITHIN {
             std::thread::sleep(Duration::from_millis(300));
         }
         let registered = pulls(&lab)? > before;
-        // Behind the tunnel, on the server's link, it is in clear again.
+        // The router's capture shows what came out of the tunnel once more: g1's wire decides.
+        let seen = G1.run("nft", &["list", "table", "netdev", "seen"])?;
+        let clear = seen.split_once("packets ").and_then(|(_, rest)| rest.split(' ').next());
+        let clear: u64 = clear.context("no counter")?.parse()?;
         let crossed = lab.core_since(moment)?;
-        let sent = |protocol, to: Ipv4Addr| {
-            let packets = crossed.iter().filter(|one| from_member(one)).map(|one| &one.packet);
-            let packets = packets.filter(|one| one.protocol == protocol && one.source == MEMBER);
-            packets.filter(|one| one.destination == to).count()
-        };
-        let (clear, protected) = (sent(UDP, SERVER), sent(ESP, PEER));
+        let packets = crossed.iter().filter(|one| from_member(one)).map(|one| &one.packet);
+        let protected =
+            packets.filter(|one| one.protocol == ESP && one.destination == PEER).count();
         let evidence = format!(
             "g1 sent {clear} datagrams in clear, and {protected} ESP packets of the tunnel"
         );
