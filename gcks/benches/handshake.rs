@@ -252,8 +252,6 @@ fn handshake(server: SocketAddr, doi: Doi, group: DhGroup) {
         },
         retransmission: RetransmissionPolicy::default(),
         dead_peer_detection: Settings { mode: Mode::Off, ..Settings::default() },
-        mode: Default::default(),
-        shares_address: false,
         nat: NatTraversal::Off,
         vendor_ids: Vec::new(),
         children: Vec::new(),
