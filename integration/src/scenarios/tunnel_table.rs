@@ -44,7 +44,7 @@ const ROWS: &[Ends] = &[
     },
     Ends {
         gateway: "dh-group = [19]\nencryption = [\"aes-128-cbc\"]",
-        tunnel: "esp = [\"aes-128-gcm\"]\npfs = 19",
+        tunnel: "esp = [\"aes-128-gcm-16\"]\npfs = 19",
         ike: "aes128-sha256-ecp256",
         esp: "aes128gcm16-ecp256",
         ..STRONG
