@@ -205,7 +205,8 @@ fn renewals(play: &mut Play<'_>, narrative: &mut Narrative) {
         play.carries(true)?;
         let before = cookie(play)?;
         let report = flow_during(play.lab, |_| {
-            std::thread::sleep(Duration::from_secs(45));
+            // It is due when a quarter of its lifetime is left.
+            std::thread::sleep(Duration::from_secs(100));
             Ok(())
         })?;
         Ok(renewed(&report, &before, &cookie(play)?))
