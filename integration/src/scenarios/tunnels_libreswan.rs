@@ -47,14 +47,10 @@ fn swan(other: &Other<'_>) -> String {
 
 /// The secret comes first, in a comment that [`Libreswan`] knows.
 fn connection(other: &Other<'_>, authentication: &str, esp: &str) -> String {
-    let identities = match authentication.contains("rsasig") {
-        true => "leftid=%fromcert\n    rightid=%fromcert",
-        false => "leftid=10.0.2.1\n    rightid=10.0.1.1",
-    };
     format!(
         "# : PSK \"{KEY}\"\nconn net\n    ikev2=no\n    {authentication}\n    left=10.0.2.1\n    \
          leftsubnet=172.16.2.0/24\n    right={}\n    rightsubnet=172.16.1.0/24\n    \
-         {identities}\n    aggressive={}\n    ike=aes256-sha2_256;modp2048\n    {esp}\n    \
+         leftid=10.0.2.1\n    rightid=10.0.1.1\n    aggressive={}\n    ike=aes256-sha2_256;modp2048\n    {esp}\n    \
          leftupdown=%disabled\n    auto=add\n    {}\n",
         other.remote,
         if other.aggressive { "yes" } else { "no" },
