@@ -13,6 +13,8 @@
 
 mod blocks;
 mod nodes;
+mod path;
+mod update_arrays;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +25,9 @@ use ike::crypto::Phase1Encryption;
 use ike::crypto::{Secret, SeededRng};
 use ike::wire::codec::Codec;
 
+pub use self::path::{KeyPath, PathUpdate};
+pub use self::update_arrays::{UpdateArrays, UpdatedLeaves};
+
 /// The key of one node.
 #[derive(Debug)]
 struct NodeKey {
@@ -30,164 +35,6 @@ struct NodeKey {
     handle: u32,
     /// Initialisation vector and key.
     data: Secret,
-}
-
-/// The keys that one member holds: from its leaf to the root.
-#[derive(Debug)]
-pub struct KeyPath {
-    encryption: Phase1Encryption,
-    /// KEK_ALGORITHM, in the one octet that it has in an LKH key.
-    algorithm: u8,
-    leaf: u16,
-    keys: BTreeMap<u16, NodeKey>,
-}
-
-/// New keys of a member's path, not yet taken over.
-#[derive(Debug)]
-pub struct PathUpdate {
-    keys: Vec<(u16, NodeKey)>,
-}
-
-impl KeyPath {
-    /// The path in `download`, for the KEK that `algorithm` and `bits` describe.
-    ///
-    /// # Errors
-    /// The cipher is not known, or the keys are no whole number of its blocks.
-    pub fn new(
-        algorithm: u16,
-        bits: Option<u16>,
-        download: &LkhDownload,
-    ) -> Result<Option<Self>, KekUnusable> {
-        let encryption = whole_blocks(algorithm, bits)?;
-        let algorithm =
-            u8::try_from(algorithm).map_err(|_| KekUnusable::Cipher { algorithm, bits })?;
-        let Some(leaf) = download.keys.first() else { return Ok(None) };
-        let keys = download.keys.iter().map(|key| (key.node, NodeKey::of(key)));
-        Ok(Some(Self { encryption, algorithm, leaf: leaf.node, keys: keys.collect() }))
-    }
-
-    /// Key of the leaf without its IV: the base key of acknowledgements of the LKH kinds (RFC 8263
-    /// §2).
-    pub fn leaf_key(&self) -> Option<Secret> {
-        let data = self.keys.get(&self.leaf)?.data.expose();
-        data.get(self.encryption.block_length()..).map(Secret::copy_from)
-    }
-
-    /// The same keys as [`new`](Self::new) takes them.
-    pub(crate) fn download(&self) -> LkhDownload {
-        let algorithm = self.algorithm;
-        // The leaf has the highest number of a path, the root the lowest.
-        let keys = self.keys.iter().rev().map(|(node, NodeKey { handle, data })| {
-            let (node, handle, data) = (*node, *handle, data.duplicate());
-            LkhKey { node, algorithm, creation: 0, expiration: 0, handle, data }
-        });
-        LkhDownload { keys: keys.collect() }
-    }
-
-    /// Decrypts the update array that starts from a key held here. The root among the new keys is
-    /// the new KEK.
-    ///
-    /// # Errors
-    /// [`KekUnusable::Excluded`] if no array starts from such a key, or keys of a wrong length.
-    pub fn open(&self, updates: &[LkhUpdate]) -> Result<PathUpdate, KekUnusable> {
-        let held = |update: &&LkhUpdate| {
-            self.keys.get(&update.node).is_some_and(|key| key.handle == update.handle)
-        };
-        let update = updates.iter().find(held).ok_or(KekUnusable::Excluded)?;
-        let mut keys: Vec<(u16, NodeKey)> = Vec::with_capacity(update.keys.len());
-        for encrypted in &update.keys {
-            let by = keys.last().map(|(_, key)| key).or_else(|| self.keys.get(&update.node));
-            let by = by.ok_or(KekUnusable::Excluded)?;
-            let kek = Kek::with(self.encryption, &by.data)?;
-            let length = encrypted.data.len();
-            let data =
-                kek.decrypt(encrypted.data.expose()).map_err(|_| KekUnusable::Hierarchy(length))?;
-            keys.push((
-                encrypted.node,
-                NodeKey { handle: encrypted.handle, data: Secret::copy_from(&data) },
-            ));
-        }
-        match keys.is_empty() {
-            true => Err(KekUnusable::Excluded),
-            false => Ok(PathUpdate { keys }),
-        }
-    }
-
-    /// Takes over new keys.
-    pub fn accept(&mut self, update: PathUpdate) {
-        self.keys.extend(update.keys);
-    }
-
-    /// A second path with its own copies of the keys.
-    pub(crate) fn duplicate(&self) -> Self {
-        let keys = self.keys.iter().map(|(node, key)| (*node, key.duplicate())).collect();
-        Self { encryption: self.encryption, algorithm: self.algorithm, leaf: self.leaf, keys }
-    }
-}
-
-impl PathUpdate {
-    /// The new KEK: IV and key.
-    pub fn root(&self) -> Option<&Secret> {
-        self.keys.last().map(|(_, key)| &key.data)
-    }
-}
-
-/// Update arrays of one removal or refresh: what takes the place of the KEK packet in a push (RFC
-/// 6407 §5.6.3.2). There is at least one: a push without any would carry the new KEK where every
-/// holder of the old one reads it, those who were removed included.
-#[derive(Debug)]
-pub struct UpdateArrays(Vec<LkhUpdate>);
-
-impl UpdateArrays {
-    fn new(arrays: Vec<LkhUpdate>) -> Option<Self> {
-        (!arrays.is_empty()).then_some(Self(arrays))
-    }
-
-    /// The arrays: every member that is left finds one that starts from a key it holds.
-    pub fn as_slice(&self) -> &[LkhUpdate] {
-        &self.0
-    }
-
-    /// The same in parts of at most `octets` octets of keys each, for a push each (RFC 6407 §4); an
-    /// array is never cut.
-    pub fn split(self, octets: usize) -> Vec<Self> {
-        let mut parts: Vec<Self> = Vec::new();
-        let mut room = 0_usize;
-        for array in self.0 {
-            let need = array.octets();
-            match parts.last_mut().filter(|_| need <= room) {
-                Some(part) => {
-                    part.0.push(array);
-                    room = room.saturating_sub(need);
-                }
-                None => {
-                    parts.push(Self(vec![array]));
-                    room = octets.saturating_sub(need);
-                }
-            }
-        }
-        parts
-    }
-
-    /// Whose members find one of the arrays.
-    pub fn leaves(&self) -> UpdatedLeaves {
-        UpdatedLeaves(self.0.iter().map(|array| array.node).collect())
-    }
-
-    pub(crate) fn into_vec(self) -> Vec<LkhUpdate> {
-        self.0
-    }
-}
-
-/// The leaves that update arrays lead on: an array starts from a node on their path.
-#[derive(Clone, Debug)]
-pub struct UpdatedLeaves(BTreeSet<u16>);
-
-impl UpdatedLeaves {
-    /// Whether the member of `leaf` finds its array.
-    pub fn contains(&self, leaf: u16) -> bool {
-        core::iter::once(leaf).chain(ancestors(leaf)).any(|node| self.0.contains(&node))
-    }
 }
 
 /// The key server's tree. Its root is the KEK of the group.

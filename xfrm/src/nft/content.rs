@@ -39,6 +39,7 @@
 
 mod bandwidth;
 mod errors;
+mod groups;
 mod trusted;
 mod tunnels;
 
@@ -48,7 +49,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::{Reqid, Selector};
 use crate::nft::addresses::{preserved, restored};
 use crate::nft::excluded::{EXCLUDED, EXCLUDED_ARRIVING, excluded};
-use crate::nft::guarded::{Guarded, group_name, protected_name, selectors_name};
+use crate::nft::guarded::Guarded;
 use crate::nft::rule::{ESP, Rule, VLAN_TYPES, family};
 use crate::nft::table::{Chain, Hook, OWNED, Set, Table};
 use crate::nft::{
@@ -56,6 +57,7 @@ use crate::nft::{
 };
 use crate::nft::{Preservation, SegmentSize};
 use crate::ownership::Ownership;
+use groups::Of;
 
 const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
@@ -116,18 +118,6 @@ pub(crate) fn guard_tables(
     tables
 }
 
-/// The chain between a guard and `target`, where the groups are told apart.
-fn of_group(target: &str) -> String {
-    format!("{target}_of_group")
-}
-
-#[derive(Clone, Copy)]
-enum Of {
-    Packet,
-    /// The packet that an ICMP error quotes.
-    Quote,
-}
-
 struct Content<'a> {
     preservation: &'a Preservation,
     ownership: &'a Ownership,
@@ -169,49 +159,6 @@ impl<'a> Content<'a> {
 
     fn sets(&self, family: u8) -> impl Iterator<Item = Set> {
         self.guarded.get(&family).into_iter().flat_map(move |guarded| guarded.sets(family))
-    }
-
-    /// Rules that send the group's packets on to `target`. Everybody else's packets go by.
-    fn group_packets(&self, table_family: u8, family: u8, of: Of, target: &str) -> Vec<Rule> {
-        let Some(guarded) = self.guarded.get(&family) else { return Vec::new() };
-        let rule = || Rule::new(table_family, family, "");
-        let target_of_any =
-            if guarded.groups.is_empty() { target.to_owned() } else { of_group(target) };
-        let any = (!guarded.any.is_empty()).then(|| match (of, guarded.only) {
-            (Of::Packet, Some(net)) => rule().between(&net, &net).jumps(target),
-            _ => between_both(rule(), of, &protected_name(family)).jumps(&target_of_any),
-        });
-        let selectors = (0..guarded.selectors.len()).map(|number| {
-            let set = selectors_name(family, number);
-            let rule = match of {
-                Of::Packet => rule().pair_in(&set),
-                Of::Quote => rule().quoted_pair_in(&set),
-            };
-            rule.jumps(target)
-        });
-        any.into_iter().chain(selectors).collect()
-    }
-
-    /// Tells the groups apart for `target`, if there are several.
-    fn group_chain(
-        &self,
-        table_family: u8,
-        families: &[u8],
-        of: Of,
-        target: &str,
-    ) -> Option<Chain> {
-        let rules: Vec<Rule> = families
-            .iter()
-            .flat_map(|family| {
-                let groups = self.guarded.get(family).map_or(0, |guarded| guarded.groups.len());
-                (0..groups).map(|number| {
-                    let set = group_name(*family, number);
-                    let rule = Rule::new(table_family, *family, "");
-                    between_both(rule, of, &set).jumps(target)
-                })
-            })
-            .collect();
-        (!rules.is_empty()).then(|| Chain { name: of_group(target), hook: None, rules })
     }
 
     fn netdev(&self, interfaces: &BTreeMap<String, u32>) -> Table {
@@ -474,14 +421,6 @@ impl<'a> Content<'a> {
         let chains = self.excludes().into_iter();
         chains
             .filter_map(move |(name, selectors)| excluded(name, selectors, table_family, families))
-    }
-}
-
-/// Source and destination in the same set of prefixes.
-fn between_both(rule: Rule, of: Of, set: &str) -> Rule {
-    match of {
-        Of::Packet => rule.source_in(set).destination_in(set),
-        Of::Quote => rule.quoted_source_in(set).quoted_destination_in(set),
     }
 }
 

@@ -94,7 +94,7 @@ fn bandwidth_is_policed_per_gateway() {
     let policed = |octets: u64| Preservation {
         bandwidth: BTreeMap::from([
             (String::from("cloud"), bandwidth(octets, &["203.0.113.1", "203.0.113.2"])),
-            (String::from("x".repeat(300)), bandwidth(3_750_000, &["203.0.113.9"])),
+            ("x".repeat(300), bandwidth(3_750_000, &["203.0.113.9"])),
         ]),
         ..preservation()
     };

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use core::time::Duration;
 
 use super::*;
-use crate::config::Phase1Policy;
-use crate::config::{Authentication, Credential, Phase1Mode};
+use crate::config::{Authentication, Credential, PeerCredential, Phase1Mode, Phase1Policy};
 use crate::crypto::{DhGroup, HashAlgorithm, Phase1Encryption, Secret};
 use crate::dead_peer_detection::{DeadPeerDetection, Mode, Settings};
 use crate::phase1::responder::Offer;
