@@ -11,7 +11,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a measurement that fails has nothing to go on with"
+    clippy::disallowed_types,
+    reason = "a measurement that fails has nothing to go on with, and one of them is of the real kernel"
 )]
 
 #[path = "../tests/support/mod.rs"]
@@ -38,7 +39,7 @@ async fn main() {
                 .map(|n| tek(spi, &format!("10.{}.{}.0/24", n / 250, n % 250), "10.128.0.0/16"))
                 .collect()
         };
-        let (mut compiled, mut kept, mut anew) = (vec![], vec![], vec![]);
+        let (mut compiled, mut kept, mut reread) = (vec![], vec![], vec![]);
         let kernel = FakeKernel::new(["lan", "wan"]);
         let mut reconciler = Reconciler::new(kernel, Ownership::default());
         for round in 0..rounds {
@@ -59,7 +60,7 @@ async fn main() {
             reconciler.apply(desired).await.unwrap();
             let took = processor() - begin;
             if round % 2 == 1 {
-                anew.push(took)
+                reread.push(took)
             } else {
                 kept.push(took)
             }
@@ -68,7 +69,7 @@ async fn main() {
         println!("{sa_teks} traffic selectors");
         show("compile", &mut compiled);
         show("apply", &mut kept);
-        show("apply, everything read anew", &mut anew);
+        show("apply, everything read again", &mut reread);
         if real {
             read_kernel(&tek_of(0x1300), rounds).await;
         }
