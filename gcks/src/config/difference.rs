@@ -202,7 +202,7 @@ pub fn rekey_differences(before: &Rekey, after: &Rekey) -> Vec<Difference> {
         signing_key_file: path,
         signature_hash,
         lifetime,
-        delivery: DeliveryPolicy { period, repetitions, .. },
+        delivery: DeliveryPolicy { period, repetitions, acknowledgement_wait: _ },
         acknowledgements,
         drop_unresponsive_members,
         lkh,
@@ -248,20 +248,31 @@ pub fn limit_differences(
     (before, most_before): (&Limits, Option<usize>),
     (after, most_after): (&Limits, Option<usize>),
 ) -> Vec<Difference> {
+    // The last three are no options.
+    let Limits {
+        half_open,
+        half_open_per_source,
+        half_open_timeout,
+        computations,
+        established,
+        established_per_peer: _,
+        exchanges: _,
+        finished_exchange: _,
+    } = before;
     type Table = file::Limits;
     let mut all = Differences::default();
     let mut add = |option: Name, before: String, after: String| {
         all.texts(option.inside(file::File::limits().name()), before, after);
     };
-    let mut count = |option: Name, before: usize, after: usize| {
+    let mut count = |option: Name, before: &usize, after: usize| {
         add(option, before.to_string(), after.to_string());
     };
-    count(Table::half_open().name(), before.half_open, after.half_open);
-    let per_source = (before.half_open_per_source, after.half_open_per_source);
+    count(Table::half_open().name(), half_open, after.half_open);
+    let per_source = (half_open_per_source, after.half_open_per_source);
     count(Table::half_open_per_source().name(), per_source.0, per_source.1);
-    count(Table::computations().name(), before.computations, after.computations);
-    count(Table::established().name(), before.established, after.established);
-    let timeout = (before.half_open_timeout, after.half_open_timeout);
+    count(Table::computations().name(), computations, after.computations);
+    count(Table::established().name(), established, after.established);
+    let timeout = (*half_open_timeout, after.half_open_timeout);
     add(Table::half_open_timeout().name(), duration_text(timeout.0), duration_text(timeout.1));
     let text = |most: Option<usize>| most.map_or(NONE.into(), |most| most.to_string());
     add(Table::members().name(), text(most_before), text(most_after));

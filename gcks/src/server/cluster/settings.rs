@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ::cluster::message::{Difference, Setting};
 use daemon::configuration::{Name, duration_text};
+use gdoi::push::DeliveryPolicy;
 
 use crate::config::difference::integrity_text;
 use crate::config::{Group, Rekey, TekTemplate, names};
@@ -34,7 +35,16 @@ pub(super) fn of(group: &Group) -> Vec<Setting> {
     add(names::gap_activation().to_string(), duration(gap.activation_time_delay));
     add(names::gap_deactivation().to_string(), duration(gap.deactivation_time_delay));
     for (number, tek) in (1..).zip(teks) {
-        let TekTemplate { selectors, encryption, lifetime, .. } = tek;
+        // How packets are encapsulated, and who sends, is the root's alone.
+        let TekTemplate {
+            selectors,
+            encryption,
+            integrity: _,
+            direction: _,
+            mode: _,
+            address_preservation: _,
+            lifetime,
+        } = tek;
         let name = |option: Name| format!("tek {number} {}", option.key());
         add(name(names::tek_policy()), selectors_text(selectors));
         add(name(names::tek_encryption()), encryption.name.into());
@@ -45,12 +55,27 @@ pub(super) fn of(group: &Group) -> Vec<Setting> {
         add(names::sender_id_bits().to_string(), sender_id_bits.to_string());
     }
     if let Some(rekey) = rekey {
-        let Rekey { encryption, signature_hash, lifetime, delivery, acknowledgements, .. } = rekey;
+        // The rest is the root's alone, like the signing key, each server's own, like the path of
+        // datagrams, or fixed in a cluster, like the transport.
+        let Rekey {
+            transport: _,
+            path: _,
+            encryption,
+            signing_key: _,
+            signing_key_file: _,
+            signature_hash,
+            lifetime,
+            delivery: DeliveryPolicy { period, repetitions, acknowledgement_wait: _ },
+            acknowledgements,
+            drop_unresponsive_members: _,
+            lkh: _,
+            legacy: _,
+        } = rekey;
         add(names::rekey_encryption().to_string(), encryption.name.into());
         add(names::rekey_signature_hash().to_string(), signature_hash.name().into());
         add(names::rekey_lifetime().to_string(), duration_text(*lifetime));
-        add(names::rekey_period().to_string(), duration_text(delivery.period));
-        add(names::rekey_repetitions().to_string(), delivery.repetitions.to_string());
+        add(names::rekey_period().to_string(), duration_text(*period));
+        add(names::rekey_repetitions().to_string(), repetitions.to_string());
         add(names::rekey_acknowledgements().to_string(), acknowledgements.to_string());
     }
     all
