@@ -95,12 +95,20 @@ fn mirrored(config: &Tunnel, start: Start) -> Tunnel {
     }
 }
 
+/// A datagram under way.
+struct Flight {
+    to: usize,
+    source: SocketAddr,
+    local: SocketAddr,
+    datagram: Vec<u8>,
+}
+
 struct Net {
     ends: [Tunnels; 2],
     kernels: [Desired; 2],
     now: BootTime,
-    /// Datagrams under way, with whom they are for.
-    queue: BTreeMap<(BootTime, u64), (usize, SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Datagrams under way, by the time of their arrival.
+    queue: BTreeMap<(BootTime, u64), Flight>,
     /// Address translation in front of the first end: its address, and what it adds to ports.
     translation: Option<(IpAddr, u16)>,
     sent: u64,
@@ -167,7 +175,9 @@ impl Net {
                     self.forgotten.is_some_and(|cookie| transmit.payload.starts_with(&cookie));
                 if !self.is_cut && !is_forgotten {
                     let key = (self.now + Duration::from_millis(20), self.sent);
-                    self.queue.insert(key, (1 - from, source, destination, transmit.payload));
+                    let datagram = transmit.payload;
+                    let flight = Flight { to: 1 - from, source, local: destination, datagram };
+                    self.queue.insert(key, flight);
                 }
                 self.sent += 1;
             }
@@ -188,7 +198,8 @@ impl Net {
                 self.queue.first_key_value().filter(|((at, _), _)| *at <= now)
             {
                 let _ = at;
-                let Some((_, (to, source, local, datagram))) = self.queue.pop_first() else {
+                let Some((_, Flight { to, source, local, datagram })) = self.queue.pop_first()
+                else {
                     break;
                 };
                 let _ = self.ends[to].handle_datagram(source, local, &datagram, now);
