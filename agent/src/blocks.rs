@@ -42,7 +42,7 @@ pub enum Blocked {
 pub async fn install(config: &Config, interfaces: &Interfaces) -> anyhow::Result<()> {
     let _lock = match NamespaceLock::take(namespace_lock::NAME) {
         Err(error @ LockError::Taken { .. }) => {
-            info!(event = "blocks-left", %error, "a running agent fails closed; nothing to do");
+            info!(event = "blocks-left", %error, "an agent is running and fails closed; nothing to do");
             return Ok(());
         }
         taken => taken?,

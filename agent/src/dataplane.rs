@@ -370,7 +370,7 @@ impl<K: Kernel> Dataplane<K> {
             warn!(
                 event = "foreign-kernel-entry",
                 %reason,
-                "a kernel entry of somebody else keeps one of ours out; everything else is installed"
+                "kernel entry of another program conflicts with one of the agent; all others are installed"
             );
         }
         self.foreign = report.foreign;

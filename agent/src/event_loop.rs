@@ -167,7 +167,7 @@ impl<K: Kernel> EventLoop<K> {
         member.handle_interfaces(interfaces, now);
         if let Some(outcome) = member.poll_desired(now) {
             for unusable in &outcome.unusable {
-                error!(event = "policy-unusable", %unusable, "policy of the groups cannot be installed");
+                error!(event = "policy-unusable", reason = %unusable, "policy of the groups cannot be installed");
             }
             let mut desired =
                 outcome.desired.context("the blocks cannot be made out of this configuration")?;
@@ -283,7 +283,7 @@ impl<K: Kernel> EventLoop<K> {
         };
 
         notify::stopping();
-        info!(event = "stopping", restart = ending == Ending::Restart, "stopping in order");
+        info!(event = "stopping", restart = ending == Ending::Restart, "stopping");
         let now = clock::now();
         let sockets = (&self.sockets, [&self.ike, &self.nat]);
         let (member, tunnels) = (&mut self.member, &mut self.tunnels);

@@ -96,7 +96,7 @@ pub async fn leave_kernel<K: Kernel>(
             }
         }
         Err(unusable) => {
-            error!(event = "stop-failed", %unusable, "policy for the exit cannot be installed; kernel entries stay as they are");
+            error!(event = "stop-failed", reason = %unusable, "policy for the exit cannot be installed; kernel entries stay as they are");
             false
         }
     }

@@ -81,7 +81,7 @@ impl Source {
                 info!(
                     event = "accepted-configuration-used",
                     file = %accepted.display(),
-                    "configuration has errors; blocking as the one accepted last says"
+                    "configuration has errors; blocking by the last accepted configuration"
                 );
                 Ok((config, Some(report)))
             }
@@ -89,7 +89,7 @@ impl Source {
                 warn!(
                     event = "accepted-configuration-unusable",
                     %error,
-                    "no configuration that was accepted before can be used"
+                    "no previously accepted configuration can be used"
                 );
                 Err(report)
             }

@@ -50,7 +50,7 @@ pub async fn serve<K: Kernel>(
     let missing: Vec<String> =
         privileges::check(&config).await?.iter().map(ToString::to_string).collect();
     for problem in &missing {
-        warn!(event = "machine-problem", %problem, "machine is not ready for the groups");
+        warn!(event = "machine-problem", reason = %problem, "machine is not ready for the groups");
     }
     let kernel = Netlink::open().context("netlink")?;
     let events = kernel.events(&Ownership::default()).context("netlink events")?;

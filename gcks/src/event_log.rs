@@ -124,7 +124,7 @@ fn log_cluster(server: &str, event: ClusterEvent, limiter: &mut LogLimiter, now:
             info!(event = "cluster-peer-restarted", server, "server was restarted");
         }
         ClusterEvent::Down => {
-            info!(event = "cluster-peer-down", server, "no ISAKMP SA with the server any more");
+            info!(event = "cluster-peer-down", server, "ISAKMP SA with the server ended");
         }
         ClusterEvent::Dead => {
             warn!(
@@ -156,7 +156,7 @@ fn log_cluster(server: &str, event: ClusterEvent, limiter: &mut LogLimiter, now:
         ClusterEvent::Refused(error) => {
             if let Some(pass) = limiter.admit("cluster-message-refused", now) {
                 let suppressed = pass.suppressed;
-                warn!(event = "cluster-message-refused", server, %error, suppressed, "message of the server not followed");
+                warn!(event = "cluster-message-refused", server, %error, suppressed, "message of the server not accepted");
             }
         }
         ClusterEvent::Group { group, event } => {
@@ -174,7 +174,7 @@ fn log_group_of_cluster(
 ) {
     match event {
         GroupEvent::Joined { generation } => {
-            info!(event = "cluster-init-answered", server, group, %generation, "sub-server told everything");
+            info!(event = "cluster-init-answered", server, group, %generation, "full state sent to the sub-server");
         }
         GroupEvent::Prepared { generation } => {
             debug!(event = "cluster-update-prepared", server, group, %generation, "sub-server holds the new keys");
@@ -191,13 +191,13 @@ fn log_group_of_cluster(
         GroupEvent::RefusedByPeer(reason) => {
             if let Some(pass) = limiter.admit("cluster-refused", now) {
                 let suppressed = pass.suppressed;
-                warn!(event = "cluster-refused", server, group, %reason, suppressed, "the server refused our message");
+                warn!(event = "cluster-refused", server, group, %reason, suppressed, "server refused a message");
             }
         }
         GroupEvent::NotFollowed(reason) => {
             if let Some(pass) = limiter.admit("cluster-not-followed", now) {
                 let suppressed = pass.suppressed;
-                warn!(event = "cluster-not-followed", server, group, %reason, suppressed, "message of the server not followed");
+                warn!(event = "cluster-not-followed", server, group, %reason, suppressed, "message of the server not accepted");
             }
         }
         GroupEvent::Differs(Difference { name, root, sub_server }) => {

@@ -309,7 +309,7 @@ fn a_server_that_was_stopped_sends_nothing_when_it_goes_on() {
     let from_one = heard.iter().filter(|(source, _)| *source == one.address).count();
     assert_eq!(from_one, 0, "{}", one.log());
     one.is_standby();
-    assert!(one.log().contains("key server is active no more"), "{}", one.log());
+    assert!(one.log().contains("key server is no longer active"), "{}", one.log());
     two.is_active();
 }
 

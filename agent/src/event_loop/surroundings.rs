@@ -80,7 +80,7 @@ impl<K: Kernel> EventLoop<K> {
     pub(super) fn check_placement(&mut self, interfaces: &Interfaces) {
         let misplaced = misplaced(&self.config.groups, interfaces);
         for one in misplaced.difference(&self.misplaced) {
-            warn!(event = "interface-misplaced", problem = %one, "interface is on the wrong side");
+            warn!(event = "interface-misplaced", reason = %one, "interface is on the wrong side");
         }
         self.misplaced = misplaced;
     }
@@ -92,7 +92,7 @@ impl<K: Kernel> EventLoop<K> {
         let problems: Vec<String> =
             certificates.flat_map(|certificate| certificate.problems(wall)).collect();
         for problem in problems.iter().filter(|one| !self.certificates.contains(one)) {
-            warn!(event = "certificate-problem", %problem, "certificate needs attention");
+            warn!(event = "certificate-problem", reason = %problem, "certificate needs attention");
         }
         self.certificates = problems;
     }
@@ -101,7 +101,7 @@ impl<K: Kernel> EventLoop<K> {
         let problems: Vec<String> =
             privileges::wrong_settings(&self.config).iter().map(ToString::to_string).collect();
         for problem in problems.iter().filter(|problem| !self.settings.contains(problem)) {
-            error!(event = "wrong-setting", %problem, "kernel setting stops group traffic");
+            error!(event = "wrong-setting", reason = %problem, "kernel setting stops group traffic");
         }
         self.settings = problems;
     }
@@ -111,6 +111,6 @@ impl<K: Kernel> EventLoop<K> {
 pub(super) fn keep(source: &Source) -> Option<String> {
     let error = source.keep().err()?;
     let problem = format!("copy of the configuration for the boot: {error}");
-    warn!(event = "configuration-not-kept", %error, "a start with a broken configuration blocks as an older copy says");
+    warn!(event = "configuration-not-kept", %error, "copy of the configuration not written; a start with a broken configuration blocks by an older copy");
     Some(problem)
 }

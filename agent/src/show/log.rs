@@ -54,7 +54,7 @@ fn log_registration(membership: &Membership, event: &Event) {
         }
         Event::LocalMissing(missing) => warn!(
             event = "local-address-missing",
-            %missing,
+            reason = %missing,
             "no local address; registration waits for one"
         ),
         Event::Trying(index) => {
@@ -193,7 +193,7 @@ fn log_keys(membership: &Membership, event: &Event) {
             "ESP fails its integrity check; registering again"
         ),
         Event::SendingBlocked(problem) => {
-            warn!(event = "sending-blocked", %problem, "traffic is blocked although keys are valid");
+            warn!(event = "sending-blocked", reason = %problem, "traffic is blocked although keys are valid");
         }
         Event::SendingRecovered => {
             info!(event = "sending-recovered", "all traffic of the group can be sent again");
@@ -212,13 +212,13 @@ pub fn line(member: &Member, failing: bool, now: BootTime) -> String {
     let groups: Vec<String> = member
         .memberships()
         .iter()
-        .map(|membership| format!("{} {}", membership.config().name, word(membership, now)))
+        .map(|membership| format!("{} {}", membership.config().name, state_text(membership, now)))
         .collect();
     let failing = if failing { "; kernel update failed, see the log" } else { "" };
     format!("{}{failing}", groups.join(", "))
 }
 
-fn word(membership: &Membership, now: BootTime) -> String {
+fn state_text(membership: &Membership, now: BootTime) -> String {
     let why = match membership.failover().state() {
         _ if !membership.generations().is_empty(now) && membership.cannot_send() => {
             return String::from("blocked: registered, but nothing can be sent");

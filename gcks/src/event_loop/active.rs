@@ -41,14 +41,14 @@ const SLOW: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long the state may take to be written at the end.
 const LAST_WRITE: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Why a server is active no more.
+/// Why a server is no longer active.
 pub(super) enum End {
     Stopped,
     /// Another one is, or may be.
     Superseded,
 }
 
-/// Runs until it is to stop, or is elected no more.
+/// Runs until it is to stop, or has lost the election.
 pub(super) async fn run(host: &mut Host, turn: Turn) -> anyhow::Result<End> {
     tell_ready(host, &turn);
     let Turn { mut key_server, writer, mut network, term } = turn;
@@ -167,7 +167,7 @@ impl Active<'_> {
 
     fn supersede(&mut self, reason: &str) {
         if self.end.is_none() {
-            tracing::warn!(event = "superseded", reason, "key server is active no more");
+            tracing::warn!(event = "superseded", reason, "key server is no longer active");
             self.end = Some(End::Superseded);
         }
     }
@@ -211,7 +211,7 @@ impl Active<'_> {
         self.next_look = now + CERTIFICATE_INTERVAL;
         let problems = self.key_server.problems(now);
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
-            tracing::warn!(event = "certificate-problem", %problem, "certificate needs attention");
+            tracing::warn!(event = "certificate-problem", reason = %problem, "certificate needs attention");
         }
         self.problems = problems;
     }
@@ -318,7 +318,7 @@ impl Active<'_> {
                     let suppressed = pass.suppressed;
                     tracing::warn!(
                         event = "state-slow",
-                        problem,
+                        reason = problem,
                         suppressed,
                         "writing the state is slow; look at the disk, or at etcd and the network to it"
                     );
@@ -412,7 +412,7 @@ impl Active<'_> {
                     tracing::info!(event = "command", %request, result = done.message, "command carried out")
                 }
                 Response::Refused(refusal) => {
-                    tracing::warn!(event = "command-refused", %request, %refusal, "command refused")
+                    tracing::warn!(event = "command-refused", %request, reason = %refusal, "command refused")
                 }
                 _ => {}
             }

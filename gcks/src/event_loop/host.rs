@@ -81,7 +81,11 @@ impl Redundant {
     pub(super) fn set_problem(&mut self, problem: Option<ElectionError>) {
         let problem = problem.map(|problem| problem.to_string());
         if let Some(problem) = &problem {
-            tracing::warn!(event = "etcd-problem", problem, "etcd does not serve this key server");
+            tracing::warn!(
+                event = "etcd-problem",
+                reason = problem,
+                "etcd does not serve this key server"
+            );
         } else if self.problem.is_some() {
             tracing::info!(event = "etcd-problem-over", "etcd serves this key server again");
         }
