@@ -20,7 +20,8 @@ use xfrm::nft::Bandwidth;
 
 use super::IKE_PORT;
 use super::child_sa::Pair;
-use super::state::{Flow, Tunnel};
+use super::flow::Flow;
+use super::state::Tunnel;
 
 /// The kernel ends an SA by itself so long after we should have.
 const SLACK: Duration = Duration::from_secs(10);

@@ -5,6 +5,7 @@
 //! that the peer may send on is in the kernel before the message leaves that tells it so.
 
 mod child_sa;
+mod flow;
 mod kernel;
 mod paths;
 pub mod show;

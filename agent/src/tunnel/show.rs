@@ -14,8 +14,9 @@ use xfrm::nft::over_bandwidth;
 use xfrm::statistics::Statistics;
 
 use super::child_sa::Pair;
+use super::flow::Flow;
 pub use super::paths::Paths;
-use super::state::{Flow, State, Tunnel};
+use super::state::{State, Tunnel};
 use super::{Event, Tunnels};
 use crate::config::tunnel::GatewayConfig;
 

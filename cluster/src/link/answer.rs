@@ -1,9 +1,11 @@
 //! Answers to our requests, and the parts in which long ones come.
 
+use ike::BootTime;
+use ike::error::Error;
 use ike::peer::PrivateBody;
 use ike::wire::registry::ExchangeType;
 
-use super::{Link, Outgoing};
+use super::{Link, LinkEvent, Outgoing};
 use crate::error::MessageError;
 use crate::message::{
     Assembly, CLUSTER_INIT, CLUSTER_NOTICE, CLUSTER_UPDATE, Content, Message, NextPart,
@@ -26,7 +28,37 @@ pub(super) fn name(exchange: ExchangeType) -> &'static str {
 }
 
 impl Link {
-    pub(super) fn read_answer(
+    pub(super) fn handle_answer(
+        &mut self,
+        mut outgoing: Outgoing,
+        body: &PrivateBody,
+        now: BootTime,
+    ) -> Result<(), MessageError> {
+        let ticket = outgoing.ticket;
+        let result = self.read_answer(&mut outgoing, body);
+        let next = match result {
+            Ok(Answer::Whole(message)) => {
+                self.statistics.answers_received += 1;
+                self.events.push_back(LinkEvent::Answered { ticket, message });
+                return Ok(());
+            }
+            Ok(Answer::More(message)) => message,
+            Err(error) => {
+                self.lose(ticket);
+                return Err(error);
+            }
+        };
+        let sent = next
+            .encode()
+            .map_err(Error::from)
+            .and_then(|octets| self.ask(octets, outgoing, self.config.period, now));
+        if !matches!(sent, Ok(true)) {
+            self.lose(ticket);
+        }
+        Ok(())
+    }
+
+    fn read_answer(
         &mut self,
         outgoing: &mut Outgoing,
         body: &PrivateBody,
