@@ -1,5 +1,5 @@
 //! What `gdoi-agent` shows. Units are in the names; identities and algorithms are text in the
-//! configuration's words.
+//! configuration's names.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -96,7 +96,7 @@ pub struct PassedOver {
     pub server: SocketAddr,
     /// When the attempt ended.
     pub seconds_ago: u64,
-    /// Why, as one word.
+    /// Why, as a stable name.
     pub reason: String,
     /// Why, as one line.
     pub detail: String,
@@ -148,7 +148,7 @@ pub enum Role {
     Responder,
 }
 
-/// A phase-1 transform in the configuration's words.
+/// A phase-1 transform by the configuration's names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transform {
     /// Encryption of ISAKMP messages, for example `aes-256-cbc`.
@@ -236,7 +236,7 @@ pub struct PolicyLine {
     pub destination_port: u16,
     /// The TEK of a secure line.
     pub spi: Option<u32>,
-    /// Where the line comes from, in a few words.
+    /// Where the line comes from, for people.
     pub note: String,
 }
 

@@ -106,7 +106,7 @@ pub struct TunnelIsakmpSa {
     pub initiator_cookie: String,
     /// Sixteen hexadecimal digits (RFC 2408 §3.1).
     pub responder_cookie: String,
-    /// What was negotiated, in words.
+    /// What was negotiated, as text.
     pub transform: String,
     /// Time to its end.
     pub lifetime_left_seconds: u64,
@@ -134,7 +134,7 @@ pub struct TunnelSas {
     pub sending: bool,
     /// ESP encryption and integrity as the configuration writes them.
     pub algorithms: String,
-    /// Group of perfect forward secrecy in words, or `off`.
+    /// Diffie-Hellman group of perfect forward secrecy by name, or `off`.
     pub pfs: String,
     /// Who asked for it.
     pub initiator: bool,

@@ -138,7 +138,7 @@ fn a_cleared_cluster_begins_anew() {
     };
     let before = cookies(&mut cluster);
     let line = done(cluster.server(2), &Request::ClearServerCluster, now);
-    assert_eq!(line, "the channel to 1 server begins anew; keys and members stay");
+    assert_eq!(line, "the channel to 1 server is reset; keys and members stay");
     done(cluster.server(2), &Request::ClearServerStatistics, now);
     cluster.run(seconds(10));
     assert_ne!(cookies(&mut cluster), before);

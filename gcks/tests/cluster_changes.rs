@@ -70,14 +70,14 @@ enum Change {
     Restart([Part; 3], [Part; 3]),
     /// By a restart with another text.
     RestartWith(fn(&str) -> String),
-    /// The configuration is not accepted, with these words.
+    /// The configuration is refused with this text.
     Refused(fn(&str) -> String, &'static str),
 }
 
 use Change::{Refused, Reload, Restart, RestartWith};
 
 struct Row {
-    /// The change in the words of the published table.
+    /// The change as the published table names it.
     change: &'static str,
     /// What theirs does: on its own, as root, as sub-server.
     theirs: [&'static str; 3],
@@ -709,7 +709,7 @@ fn a_delete_of_the_operator_reaches_the_members_of_all_servers() {
         assert_eq!(told(&member.accept(&cluster), &member.known), Told::AllDeleted);
         assert_eq!(group(&mut cluster, member.at).unwrap().registry().len(), 0);
         let own = keys(&mut cluster, member.at);
-        assert_eq!(own, keys(&mut cluster, 1), "and the keys that the root made anew");
+        assert_eq!(own, keys(&mut cluster, 1), "and the keys that the root made again");
         assert!(own.0.is_disjoint(&member.known) && !own.0.is_empty());
     }
     Member::join(&mut cluster, 1, 2);

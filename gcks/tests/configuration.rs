@@ -626,13 +626,13 @@ fn lives_without_time_for_a_push_are_warned_about() {
     let keys = Keys::new();
     let (_, warnings) = keys.parse(&with_rekey("lifetime = \"2m\"")).unwrap();
     assert!(
-        warnings.contains("a KEK that lives 2m has no time for a push, 35s and the pulls"),
+        warnings.contains("a KEK with a lifetime of 2m has no time for a push, 35s and the pulls"),
         "{warnings}"
     );
     let (_, warnings) = keys
         .parse(&with_rekey("").replace("[[group.tek]]", "[[group.tek]]\nlifetime = \"60s\""))
         .unwrap();
-    assert!(warnings.contains("a TEK that lives 1m has no time"), "{warnings}");
+    assert!(warnings.contains("a TEK with a lifetime of 1m has no time"), "{warnings}");
 }
 
 fn member_file(keys: &Keys, name: &str, text: &str) -> String {

@@ -18,7 +18,7 @@ use support::told::{Told, told};
 use support::*;
 
 struct Row {
-    /// The change in the words of the published table.
+    /// The change as the published table names it.
     change: &'static str,
     tek: &'static str,
     /// The end of every group.

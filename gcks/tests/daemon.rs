@@ -74,7 +74,7 @@ impl Daemon {
         runtime.block_on(control::client::ask(&path, request))
     }
 
-    /// Dies without a word; what is left is its folder.
+    /// Is killed; what is left is its folder.
     fn kill(mut self) -> tempfile::TempDir {
         self.child.0.kill().unwrap();
         self.child.0.wait().unwrap();

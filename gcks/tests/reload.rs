@@ -503,7 +503,7 @@ fn a_member_stays_removed_from_a_group_with_another_name_or_number() {
     }
 }
 
-/// The file of the signing key decides, not the word beside it.
+/// The file of the signing key decides, not the option beside it.
 #[test]
 fn a_signing_key_of_another_kind_in_the_file_is_told_of() {
     let mut lab = Lab::new(CBC, &pushes(""));

@@ -395,7 +395,7 @@ fn a_clock_far_ahead_ends_no_group() {
     }
     // What this boot alone has outlived has ended.
     assert_eq!(warned(&booted("", CBC, 2 * 86_400, 90_000).0), 0);
-    // Under a KEK that lives members are told of new keys.
+    // Under a KEK that is valid members are told of new keys.
     let (world, before) = booted("", CBC, 7_200, 30);
     assert_eq!((warned(&world), world.splits.as_slice()), (0, &[][..]));
     assert!(world.service.groups().next().unwrap().registry().len() == 2 && !before.is_empty());

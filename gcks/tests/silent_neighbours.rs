@@ -87,7 +87,7 @@ fn ask(socket: &std::path::Path, request: Request) -> (Response, Duration) {
     (response, begin.elapsed())
 }
 
-/// How long a living member's registration takes, and in how many datagrams.
+/// How long a responsive member's registration takes, and in how many datagrams.
 fn register_live() -> (Duration, usize) {
     let socket = UdpSocket::bind(host(0, 2)).unwrap();
     let begin = Instant::now();

@@ -38,7 +38,7 @@ pub enum RegistrationEvent {
         peer_identity: Identity,
         /// Algorithms agreed in phase 1.
         transform: Phase1Transform,
-        /// How long the ISAKMP SA lives from now on.
+        /// Remaining lifetime of the ISAKMP SA.
         lifetime: Duration,
         /// Initiator and responder cookie.
         cookies: ([u8; 8], [u8; 8]),
@@ -148,11 +148,11 @@ impl core::fmt::Display for Stage {
     }
 }
 
-/// Names one pull for as long as the server lives; never used twice.
+/// Names one pull while the server runs; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PullId(pub(crate) u64);
 
-/// Names one push on its way for as long as the server lives; never used twice.
+/// Names one push on its way while the server runs; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PushId(pub(crate) u64);
 
@@ -265,7 +265,7 @@ pub enum PullRefusal {
     /// AUTHENTICATION-FAILED: the identity may not have this group.
     AuthenticationFailed,
     /// A protected Delete of the ISAKMP SA that the pull runs under: what the member was promised is
-    /// no more, and it may begin again at once.
+    /// gone, and it may begin again at once.
     IsakmpSaDeleted,
     /// No answer: the member goes on to its next server after its own budget.
     Silence,

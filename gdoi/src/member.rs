@@ -30,7 +30,7 @@ use state::{Pull, State};
 ///
 /// After every `handle_*` and every command, drain `poll_transmit` and `poll_event`, then read
 /// `poll_timeout`. `now` must never go back. The value is inert: dropping it ends everything in
-/// silence; [`delete_isakmp_sa`](Self::delete_isakmp_sa) says goodbye first.
+/// silence; [`delete_isakmp_sa`](Self::delete_isakmp_sa) ends it at the key server first.
 #[derive(Debug)]
 pub struct Registration {
     config: RegistrationConfig,

@@ -286,7 +286,7 @@ fn refused_policy_deletes_the_isakmp_sa_on_both_sides() {
     pair.accept = false;
     assert_eq!(fails_with(&mut pair), RegistrationFailure::PolicyRefused);
     assert_eq!(pair.server.statistics().established, 0);
-    // HDR*, HASH(1), D --> is the last word; no key was ever sent.
+    // HDR*, HASH(1), D --> is the last message; no key was ever sent.
     assert_eq!(exchange_type(&pair.sent.last().unwrap().payload), 5);
     assert!(matches!(
         pair.server_events.as_slice(),

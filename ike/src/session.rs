@@ -43,7 +43,7 @@ impl PeerAddress {
 
 /// An exchange under an ISAKMP SA, as far as the session has to know it.
 pub trait Exchange: Debug {
-    /// Names the exchange for as long as the endpoint lives.
+    /// Names the exchange while the endpoint exists.
     type Id: Copy + Ord + Debug;
 
     fn id(&self) -> Self::Id;
@@ -236,7 +236,7 @@ impl<X> Session<X> {
     }
 
     /// Writes a protected notification, an exchange of its own: its message identifier is used up,
-    /// so that nobody can show us our own words as the peer's.
+    /// so that nobody can reflect our own messages to us as the peer's.
     ///
     /// # Errors
     /// SPI or data do not fit.

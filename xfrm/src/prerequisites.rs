@@ -51,7 +51,7 @@ pub enum Problem {
 
 impl Problem {
     /// Whether starting makes no sense with this problem: nothing can be blocked, and that does
-    /// not change while the process lives. The others come and go.
+    /// not change while the process runs. The others come and go.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::Permission)
     }

@@ -54,7 +54,7 @@ impl<'m> Machine<'m> {
     pub fn unseen() -> Self {
         let secret: &dyn Fn(&SecretSource) -> Result<Secret, SecretError> =
             &|_| Ok(Secret::new(vec![0; 32]));
-        Self { interfaces: None, secret, state_key: secret, certificate: &credentials::made_up }
+        Self { interfaces: None, secret, state_key: secret, certificate: &credentials::placeholder }
     }
 }
 
@@ -98,10 +98,10 @@ fn raise(file: file::File, report: &Report, machine: &Machine<'_>) -> Option<Con
         let message = format!("{} groups; a member has at most {MOST_GROUPS}", file.groups.len());
         report.error(place, message, "remove some");
     }
-    check.twice(&file, "name", |group| {
+    check.duplicates(&file, "name", |group| {
         group.name.as_ref().map(|name| (name.value.clone(), name.place.clone()))
     });
-    check.twice(&file, "id", |group| {
+    check.duplicates(&file, "id", |group| {
         group.id.as_ref().map(|id| (id.value.to_string(), id.place.clone()))
     });
     check.zones(&file);
@@ -175,7 +175,7 @@ impl Check<'_> {
         self.report.error(Some(place.clone()), message, remedy);
     }
 
-    fn twice(
+    fn duplicates(
         &self,
         file: &file::File,
         what: &str,

@@ -316,7 +316,7 @@ const AES_256_SHA256: EspAlgorithms = cbc(EspEncryption::Aes256Cbc, EspIntegrity
 const AES_256_GCM: EspAlgorithms = EspAlgorithms::combined(EspEncryption::Aes256Gcm);
 
 impl Profile {
-    /// The word of the configuration.
+    /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         PROFILE.iter().find(|(_, profile)| *profile == self).map_or("", |(name, _)| name)
     }

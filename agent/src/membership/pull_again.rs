@@ -1,8 +1,9 @@
-//! A further pull under a living ISAKMP SA (RFC 6407 §3): two round trips and no Diffie-Hellman.
+//! A further pull under an established ISAKMP SA (RFC 6407 §3): two round trips and no
+//! Diffie-Hellman.
 //!
-//! The key server may have lost the SA, or deleted it without a word that arrived: then it is
-//! silent, and main mode follows. The wait for its answer is short beside what the keys in use have
-//! left, so that main mode still has most of that time.
+//! The key server may have lost the SA, or its Delete may have been lost: then it is silent, and
+//! main mode follows. The wait for its answer is short beside what the keys in use have left, so
+//! that main mode still has most of that time.
 
 use std::time::Duration;
 

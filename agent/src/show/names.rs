@@ -45,7 +45,7 @@ pub fn authentication(authentication: Authentication) -> &'static str {
     }
 }
 
-/// The SA direction attribute as one word.
+/// The SA direction attribute by name.
 pub fn direction(protection: &TekProtection) -> &'static str {
     match protection.direction {
         SaDirection::SENDER_ONLY => "sender-only",

@@ -1,4 +1,4 @@
-//! What `gdoictl show tunnel` says of a tunnel in one word, or why it is not active.
+//! What `gdoictl show tunnel` shows as the state of a tunnel, and why it is not active.
 
 use std::fmt;
 

@@ -534,7 +534,7 @@ async fn a_pull_that_brings_the_keys_before_the_last_push_takes_nothing_back() {
     assert_eq!(world.spis(), (vec![0x2000], vec![0x2000]));
 }
 
-/// Key servers state every TEK that lives, in pull and push, while keys overlap.
+/// Key servers state every TEK that is valid, in pull and push, while keys overlap.
 #[tokio::test]
 async fn teks_that_overlap_are_all_received_on_and_the_lasting_one_is_sent_on() {
     let mut world = World::new(&configuration(1, IKE));

@@ -20,7 +20,7 @@ pub enum Applies {
 }
 
 impl Applies {
-    /// The words for people.
+    /// As the manual page says it.
     pub fn text(self) -> &'static str {
         match self {
             Self::OnReload => "takes effect on reload",

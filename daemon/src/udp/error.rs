@@ -31,7 +31,7 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// What the number of an error of a datagram means, in the words of the C library.
+/// What the number of an error of a datagram means, as the C library describes it.
 pub fn error_text(error: i32) -> &'static str {
     Errno::from_raw(error).desc()
 }

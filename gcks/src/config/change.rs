@@ -167,7 +167,7 @@ impl Consequence {
     }
 }
 
-/// The words of a number of things.
+/// A number of things as text.
 fn number(count: usize, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }

@@ -32,7 +32,7 @@ use members::{
     with_methods,
 };
 
-/// More match lines than this do not fit into one message of a pull.
+/// More traffic selectors than this do not fit into one message of a pull.
 const MOST_SELECTORS: usize = 256;
 
 /// Makes the configuration; `None` when something is missing, which is then noted.

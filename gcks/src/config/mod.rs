@@ -145,7 +145,7 @@ impl Interoperability {
 /// What every TEK made for one data SA of a group has in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TekTemplate {
-    /// Match lines in order.
+    /// Traffic selectors in order.
     pub selectors: Vec<TrafficSelector>,
     pub encryption: Encryption,
     /// Integrity; `None` for combined-mode encryption.

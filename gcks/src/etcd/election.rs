@@ -1,5 +1,5 @@
 //! Which of several servers is active: the one that holds a key of etcd, for as long as its lease
-//! lives. A thread of its own stands for election, keeps the lease alive and watches whoever else
+//! is valid. A thread of its own stands for election, keeps the lease alive and watches whoever else
 //! is active; nothing of it reconnects by itself in etcd's protocol, so that all of it is here.
 
 use std::fmt::Write as _;
@@ -43,7 +43,7 @@ pub struct Term {
 pub struct Validity(Arc<AtomicU64>);
 
 impl Validity {
-    /// Whether the lease lives at `now`.
+    /// Whether the lease is valid at `now`.
     pub fn holds(&self, now: BootTime) -> bool {
         milliseconds(now) < self.0.load(Ordering::Acquire)
     }
@@ -69,11 +69,11 @@ pub enum Event {
         active: String,
     },
     Elected(Term),
-    /// This server is active no more.
+    /// This server is no longer active.
     Lost {
         reason: Lost,
     },
-    /// What is wrong now, which is new; or that nothing is any more.
+    /// A new problem, or that the last one is over.
     Problem(Option<ElectionError>),
 }
 
@@ -89,7 +89,7 @@ pub enum ElectionError {
     OtherStateKey { place: String },
 }
 
-/// Why a server is active no more.
+/// Why a server is no longer active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[allow(missing_docs, reason = "the message says it")]
 pub enum Lost {
@@ -195,7 +195,7 @@ impl Candidate {
         }
     }
 
-    /// Until this server was elected and is no more, or does not want to be. `None` when the
+    /// Until this server was elected and has lost the election, or resigns. `None` when the
     /// daemon ends.
     fn stand(&mut self) -> Option<()> {
         self.active = None;

@@ -113,7 +113,7 @@ impl Group {
             counters.retransmissions = counters.retransmissions.saturating_add(retransmissions);
             counters.last_push = Some(duration);
         }
-        // The state has its recipients no more.
+        // The state no longer has its recipients.
         self.changed = true;
         let (mut unacknowledged, mut dropped) = (Members::default(), Members::default());
         let mut most_in_a_row = 0;

@@ -211,7 +211,7 @@ impl Group {
         granted
     }
 
-    /// Nobody holds a sender identifier whose TEK lives.
+    /// All sender identifiers are free: the TEKs of their holders have ended.
     pub(super) fn reset_senders(&mut self, bits: u16) {
         self.sender_ids.reset(bits);
         if let Some(blocks) = &mut self.cluster.blocks {

@@ -2,7 +2,7 @@
 //! a member counts once and can be taken out wherever it is.
 //!
 //! Sub-servers report what changes, and everything when they have been away. Nothing of this is in
-//! the sealed state: after a restart it is reported anew.
+//! the sealed state: after a restart it is reported again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct Elsewhere {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Registered,
-    /// It is registered no more and holds the KEK.
+    /// It is no longer registered and holds the KEK.
     Holder,
     Gone,
     /// It has registered at another server.

@@ -40,7 +40,7 @@ pub enum Eviction {
     },
 }
 
-/// A member that is registered no more and holds TEKs: its KEK ended before them.
+/// A member that is no longer registered and holds TEKs: its KEK ended before them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TekHolder {
     /// Name in the configuration.
@@ -70,7 +70,7 @@ pub struct Left {
     pub members: usize,
     /// Whether there is a KEK.
     pub has_kek: bool,
-    /// Members that are registered no more and hold TEKs.
+    /// Members that are no longer registered and hold TEKs.
     pub holders: usize,
 }
 

@@ -57,7 +57,7 @@ pub struct Group {
     registry: Registry,
     /// Names of members that the operator removed.
     removed: BTreeSet<String>,
-    /// Members that are registered no more, have no KEK and hold TEKs.
+    /// Members that are no longer registered, have no KEK and hold TEKs.
     tek_holders: Tracked<MemberId, TekHolder>,
     pulls: BTreeMap<PullId, PendingPull>,
     /// Keys that pulls were promised and nobody has yet.
@@ -102,7 +102,7 @@ pub struct Parts {
     pub registry: Registry,
     /// Names of members that the operator removed.
     pub removed: BTreeSet<String>,
-    /// Members that are registered no more, have no KEK and hold TEKs.
+    /// Members that are no longer registered, have no KEK and hold TEKs.
     pub tek_holders: Tracked<MemberId, TekHolder>,
     /// New counter-mode TEKs that a member waits for that restarted.
     pub fresh_counters: FreshCounters,
@@ -206,7 +206,7 @@ impl Group {
         &self.removed
     }
 
-    /// Members that are registered no more, have no KEK and hold TEKs.
+    /// Members that are no longer registered, have no KEK and hold TEKs.
     pub fn tek_holders(&self) -> &Tracked<MemberId, TekHolder> {
         &self.tek_holders
     }

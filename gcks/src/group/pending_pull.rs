@@ -98,7 +98,7 @@ pub enum PullError {
         /// Name of the group.
         group: Arc<str>,
     },
-    /// The keys that the member was promised are no more.
+    /// The keys that the member was promised have been replaced.
     #[error("the keys of group {0} were replaced during the pull; the member begins again")]
     Superseded(Arc<str>),
     /// The root server has not told the keys yet.
@@ -174,7 +174,7 @@ impl Group {
     /// acceptance. It is registered, and gets what was pushed since its policy was offered.
     ///
     /// # Errors
-    /// The keys that it was promised are no more, or no sender identifier or leaf is left.
+    /// The keys that it was promised have been replaced, or no sender identifier or leaf is left.
     pub fn accept_pull(
         &mut self,
         pull: PullId,
@@ -334,8 +334,8 @@ impl Group {
     /// Brings the keys into use that an accepted pull was promised.
     fn fulfil_prospect(&mut self, pull: &PendingPull, now: BootTime) -> Result<(), PullError> {
         let Some(promised) = pull.prospect.filter(|serial| *serial > self.fulfilled) else {
-            // Its keys were in use before: what others were promised may replace them no more
-            // without a push.
+            // Its keys were in use before: what others were promised may no longer replace
+            // them without a push.
             self.prospect = None;
             return Ok(());
         };

@@ -39,7 +39,7 @@ pub struct RekeySa {
     pub(crate) counters: RekeyCounters,
 }
 
-/// A KEK that members hold no more, or will not when they have its last push.
+/// A KEK that members no longer hold, or will not when they have its last push.
 #[derive(Debug)]
 pub(crate) struct RetiredKek {
     /// Several where its hierarchy leads to the next KEK by more than fits into one datagram: the

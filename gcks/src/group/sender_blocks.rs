@@ -3,7 +3,7 @@
 //! Members of all servers send under the same TEKs, so no two servers may give the same identifier
 //! (RFC 6407 §3.5). A block is granted with a generation of the group, like keys: it is on the
 //! root's disk before the server that is to have it hears of it, and it stays with that server
-//! across restarts. Blocks of a server that is one no more are free when the TEKs have ended that
+//! across restarts. Blocks of a server that has left are free when the TEKs have ended that
 //! its members may have. When nothing is left all keys are deleted, and another era begins.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +15,8 @@ use ike::BootTime;
 /// Into how many blocks identifiers are divided, whatever their width.
 pub const BLOCKS: u16 = 16;
 
-/// A member counts a TEK's lifetime from the moment its keys arrive, and a server may be told late
-/// that it is one no more.
+/// A member counts a TEK's lifetime from the moment its keys arrive, and a server may learn late
+/// that it has left the cluster.
 const DELIVERY: Duration = Duration::from_secs(600);
 
 /// The identifiers that one server of a cluster gives to its members.
@@ -102,7 +102,7 @@ impl SenderBlocks {
         self.grants.retain(|block, grant| grant.server.is_some() || used.contains(block));
     }
 
-    /// No TEK lives: everything is free.
+    /// All TEKs have ended: everything is free.
     pub fn reset(&mut self) {
         *self = Self { era: self.era.saturating_add(1), grants: BTreeMap::new() };
     }

@@ -242,8 +242,8 @@ impl SenderIdPool {
     }
 
     /// Gives identifiers of these blocks alone from now on. Another width or era begins with all of
-    /// them free: no TEK of the time before lives. Returns holders of identifiers that are another
-    /// server's now; they must get no TEK any more.
+    /// them free: every TEK of the time before has ended. Returns holders of identifiers that are
+    /// another server's now; they must get no TEK any more.
     pub fn divide(&mut self, division: Division) -> BTreeSet<MemberId> {
         let Division { era, bits, blocks } = division;
         if (self.era, self.bits) != (era, bits) && self.blocks.is_some() {
@@ -305,7 +305,7 @@ impl SenderIdPool {
         }
     }
 
-    /// All identifiers are free: no TEK lives that anybody may send on with one.
+    /// All identifiers are free: no valid TEK is sent on with one.
     pub fn reset(&mut self, bits: u16) {
         let (paced, blocks) = (std::mem::take(&mut self.paced), self.blocks.take());
         *self = Self { paced, blocks, era: self.era, ..Self::new(bits) };

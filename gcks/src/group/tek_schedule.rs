@@ -26,10 +26,10 @@ pub use self::slot::{Away, Renewal, Slot, Tek, TekLifetime};
 #[derive(Debug)]
 pub struct TekSchedule {
     slots: Vec<Slot>,
-    /// SPIs of data SAs that the group has no more; members may still have them.
+    /// SPIs of data SAs that the group no longer has; members may still have them.
     gone: Vec<TekLifetime>,
-    /// Whether TEKs that are replaced now are sent with until [`TekSchedule::release`]: as long as
-    /// they live.
+    /// Whether TEKs that are replaced now are sent with until [`TekSchedule::release`]: to the
+    /// end of their lifetime.
     held_back: bool,
     away: Option<Away>,
 }
@@ -85,7 +85,7 @@ impl TekSchedule {
         &self.slots
     }
 
-    /// SPIs of data SAs that the group has no more, for the sealed state.
+    /// SPIs of data SAs that the group no longer has, for the sealed state.
     pub fn gone(&self) -> &[TekLifetime] {
         &self.gone
     }
@@ -111,7 +111,7 @@ impl TekSchedule {
     }
 
     /// Takes over other data SAs. One with the same traffic selectors keeps its TEK, and the next
-    /// one is made as the template says. Returns the TEKs of lines that there are no more.
+    /// one is made as the template says. Returns the TEKs of data SAs that are no longer configured.
     pub(crate) fn reconfigure(&mut self, templates: &[TekTemplate]) -> Vec<TekLifetime> {
         let mut before = std::mem::take(&mut self.slots);
         for template in templates {
@@ -123,10 +123,10 @@ impl TekSchedule {
                 None => Slot::new(template.clone()),
             });
         }
-        let lives = before
+        let lifetimes = before
             .into_iter()
             .flat_map(|slot| slot.retired.into_iter().chain(slot.current.map(|tek| tek.lifetime)));
-        let orphans: Vec<TekLifetime> = lives.collect();
+        let orphans: Vec<TekLifetime> = lifetimes.collect();
         self.gone.extend(&orphans);
         orphans
     }
@@ -270,7 +270,7 @@ impl TekSchedule {
 
     /// Members send with TEKs that are replaced from now on until [`TekSchedule::release`], whatever
     /// time that takes. Those that were replaced before come to their end as it was said then:
-    /// members may receive on them no more.
+    /// members may no longer receive on them.
     pub fn hold_back(&mut self) {
         self.held_back = true;
     }
@@ -380,13 +380,13 @@ impl TekSchedule {
             .unwrap_or(now)
     }
 
-    /// Whether a living TEK has this SPI.
+    /// Whether a TEK that has not ended has this SPI.
     pub fn uses(&self, spi: Spi) -> bool {
         self.lifetimes().any(|(_, lifetime, _)| lifetime.spi == spi)
             || self.gone.iter().any(|lifetime| lifetime.spi == spi)
     }
 
-    /// All living TEKs with their template, and whether they are distributed now.
+    /// All TEKs that have not ended, with their template, and whether they are distributed now.
     pub fn lifetimes(&self) -> impl Iterator<Item = (&TekTemplate, TekLifetime, bool)> {
         self.slots.iter().flat_map(|slot| {
             let current = slot.current.iter().map(|tek| (&tek.template, tek.lifetime, true));

@@ -79,15 +79,15 @@ impl<E: Entropy> KeyServer<E> {
         String::from("the statistics of the server and its groups count from 0")
     }
 
-    /// Ends the ISAKMP SAs with the other servers and restarts. Keys and members stay. What was
-    /// done, as a line.
+    /// Ends the ISAKMP SAs with the other servers and resets the channels. Keys and members stay.
+    /// Returns what was done, as a line.
     pub fn clear_cluster(&mut self, now: BootTime) -> String {
         let servers = self.cluster.reconnect(now);
         self.settle(now);
         match servers {
             0 => String::from("this server has no cluster"),
-            1 => String::from("the channel to 1 server begins anew; keys and members stay"),
-            _ => format!("the channels to {servers} servers begin anew; keys and members stay"),
+            1 => String::from("the channel to 1 server is reset; keys and members stay"),
+            _ => format!("the channels to {servers} servers are reset; keys and members stay"),
         }
     }
 }

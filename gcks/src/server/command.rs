@@ -173,7 +173,7 @@ impl<E: Entropy> KeyServer<E> {
         })
     }
 
-    /// Who may have the group is the root server's word.
+    /// The root server decides who may join the group.
     fn check_maker(&self, id: GroupId) -> Result<(), PushError> {
         match self.groups.get(&id).filter(|group| group.role() == Some(Role::SubServer)) {
             Some(group) => Err(PushError::NotMaker(Arc::clone(group.name()))),

@@ -171,7 +171,7 @@ impl<E: Entropy> KeyServer<E> {
                 // Nobody knows whether sub-servers hold what the last push is about.
                 group.withhold();
             } else {
-                // A root no more: it waits for nobody.
+                // No longer a root: it waits for nobody.
                 group.release(now);
             }
             group.resend_last_pushes(now);

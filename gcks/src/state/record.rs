@@ -43,7 +43,7 @@ pub(super) enum GroupPart {
     Sender = 3,
     /// A member that was dropped and holds the KEK.
     Abandoned = 4,
-    /// A member that is registered no more and holds TEKs.
+    /// A member that is no longer registered and holds TEKs.
     TekHolder = 5,
     /// The key of one node of the key hierarchy.
     Node = 6,

@@ -51,7 +51,7 @@ pub struct Message4 {
 }
 
 /// What an authentic message said: something usable, or why it is not. Noise and forgeries never
-/// get this far; an error in here is the peer's own word.
+/// get this far; an error in here comes from the peer itself.
 pub type Authentic<T> = Result<T, Error>;
 
 /// A payload chain to send, without the HASH in front: type of its first payload, and its octets,

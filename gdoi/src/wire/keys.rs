@@ -64,7 +64,7 @@ pub enum KeyError {
     #[error("the algorithms of SPI {0:#010x} are not understood")]
     UnknownAlgorithm(Spi),
     /// SIDs without a width, a width out of 1 to 64 bits, no SID, one that is too wide, or one
-    /// given twice.
+    /// that is repeated.
     #[error("SID packet: {0}")]
     SenderIds(&'static str),
 }
@@ -354,7 +354,7 @@ fn read_sids(attributes: &[Attribute]) -> Result<SenderIds, KeyError> {
         return Err(KeyError::SenderIds("a SID exceeds its width"));
     }
     if values.iter().collect::<BTreeSet<_>>().len() != values.len() {
-        return Err(KeyError::SenderIds("a SID is given twice"));
+        return Err(KeyError::SenderIds("a SID is repeated"));
     }
     Ok(SenderIds { bits, values })
 }

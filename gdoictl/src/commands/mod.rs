@@ -81,7 +81,7 @@ pub(crate) enum Clear {
     },
 }
 
-/// The word that makes it happen at once.
+/// The argument that makes it happen at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Now {
     /// At once
@@ -301,7 +301,7 @@ impl Clear {
             }
             Self::Server { part: Some(ClearPart::Cluster), .. } => Request::ClearServerCluster,
             Self::Server { part: None, group, now } => {
-                // The word alone is for all groups.
+                // Alone, the argument is for all groups.
                 let all = group.as_deref() == Some("now") && now.is_none();
                 let group = group.clone().filter(|_| !all);
                 Request::ClearServer(ClearArgument { group, now: all || now.is_some() })

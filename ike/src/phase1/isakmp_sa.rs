@@ -169,7 +169,7 @@ impl IsakmpSa {
         &self.established.peer_identity
     }
 
-    /// How long the SA lives from the moment phase 1 ended.
+    /// Lifetime of the SA, from the end of phase 1.
     pub fn lifetime(&self) -> Duration {
         self.established.lifetime
     }

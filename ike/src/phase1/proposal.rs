@@ -164,7 +164,7 @@ fn attributes(transform: Phase1Transform, lifetime: Duration) -> Vec<Attribute> 
 /// The algorithms and the lifetime in seconds of an offered transform.
 ///
 /// # Errors
-/// A part of it is unknown, missing, said twice, or in a form its class must not have.
+/// A part of it is unknown, missing, repeated, or in a form its class must not have.
 fn understand(
     transform: &Transform,
 ) -> Result<(Phase1Transform, Option<Duration>), TransformFault> {
@@ -245,7 +245,7 @@ fn long_number(attribute: &Attribute) -> Option<u64> {
     }
 }
 
-/// Whether the two lists hold the same attributes, in any order. `offered` has no class twice.
+/// Whether the two lists hold the same attributes, in any order. `offered` repeats no class.
 fn same_set(offered: &[Attribute], received: &[Attribute]) -> bool {
     let same = |ours: &Attribute, theirs: &Attribute| {
         // Only variable classes may change between the two forms.

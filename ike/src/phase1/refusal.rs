@@ -1,6 +1,6 @@
 //! Why no transform of an offer was chosen: which attribute of which transform is at fault.
 //!
-//! Main mode says no by a notification without a word of reason (RFC 2409 §5.4), and most of what
+//! Main mode says no by a notification without a reason (RFC 2409 §5.4), and most of what
 //! keeps two configurations apart is one number: both logs name it.
 
 use core::fmt;

@@ -33,7 +33,7 @@ pub(super) struct Agreement {
     pub(super) spi: u32,
 }
 
-/// A transform in words.
+/// A transform by what it means, no longer by its attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Understood {
     algorithms: EspAlgorithms,
@@ -264,7 +264,7 @@ const EXTENDED: u16 = 1;
 /// What an offered transform says.
 ///
 /// # Errors
-/// A part of it is unknown, missing, said twice, or in a form its class must not have.
+/// A part of it is unknown, missing, repeated, or in a form its class must not have.
 fn understand(transform: &Transform) -> Result<Understood, EspFault> {
     let (mut mode, mut group, mut integrity, mut key_length, mut extended) =
         (None, None, None, None, None);

@@ -12,7 +12,7 @@ impl Lab {
     /// Runs `gdoictl` against the daemon on a node and returns what it printed.
     ///
     /// # Errors
-    /// When it does not answer or refuses; its own words are in the message.
+    /// When it does not answer or refuses; its own message is included.
     pub fn gdoictl(&self, node: Node, arguments: &[&str]) -> Result<String> {
         let socket = self.file(&format!("{}.sock", node.0));
         let mut command = Command::new(self.binaries.join("gdoictl"));

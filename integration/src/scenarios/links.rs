@@ -31,7 +31,7 @@ const MISHAPS: [Mishap; 6] = [
         ends: || G1.ip("link set lan up").map(drop),
     },
     Mishap {
-        what: "the LAN interface is deleted, and made anew under the same name",
+        what: "the LAN interface is deleted, and made again under the same name",
         happens: || G1.ip("link del lan").map(drop),
         ends: || topology::branch(HA, G1, 1),
     },
@@ -63,7 +63,7 @@ const MISHAPS: [Mishap; 6] = [
         },
     },
     Mishap {
-        what: "the WAN interface is deleted, and made anew under the same name",
+        what: "the WAN interface is deleted, and made again under the same name",
         happens: || G1.ip("link del wan").map(drop),
         ends: || {
             topology::uplink(G1, "wan", "w1", 1)?;

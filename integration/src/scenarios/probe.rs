@@ -60,7 +60,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
 fn restart(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
     lab.stop_member(0)?;
     lab.start_member(0)?;
-    registered(lab, narrative, "g1 has been started anew and is registered");
+    registered(lab, narrative, "g1 has been restarted and is registered");
     Ok(())
 }
 

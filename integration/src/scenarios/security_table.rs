@@ -63,10 +63,10 @@ const LONG: u32 = 110;
 /// The kernel ends a key so long after its lifetime when nobody else does.
 const KERNEL_GRACE: u32 = 30;
 
-/// Keys that live, then keys that end.
+/// Valid keys, then keys that end.
 pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
     let table = table::read(DOCUMENT)?;
-    living(context, narrative, &table)?;
+    valid(context, narrative, &table)?;
     ending(context, narrative, &table)
 }
 
@@ -91,7 +91,7 @@ fn cells(lab: &Lab, narrative: &mut Narrative, table: &[Row], state: &str, remar
     }
 }
 
-fn living(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result<()> {
+fn valid(context: &Context, narrative: &mut Narrative, table: &[Row]) -> Result<()> {
     let mut lab = context.build(Plan { rekey: Some(REKEY()), ..plan() })?;
     lab.start_member(0)?;
     lab.start_member(1)?;

@@ -133,7 +133,7 @@ pub(super) fn play(context: &Context, narrative: &mut Narrative) -> Result<()> {
 fn independent(lab: &mut Lab, narrative: &mut Narrative) {
     narrative.state(
         "tunnel-changes",
-        "the tunnel is negotiated anew under load: the group loses nothing",
+        "the tunnel is renegotiated under load: the group loses nothing",
         || {
             let before = (group_spis(lab)?, tunnel_spis(lab)?);
             let report = flow_during(lab, |lab| {

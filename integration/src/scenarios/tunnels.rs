@@ -254,7 +254,7 @@ impl Play<'_> {
                 Ok(Finding::new(holds, format!("{before}; then {}", back.evidence)))
             },
         );
-        narrative.state("restart", "charon started anew: the tunnel comes back", || {
+        narrative.state("restart", "charon restarted: the tunnel comes back", || {
             self.charon.restart()?;
             self.charon.load(&theirs(&STRONG))?;
             self.charon.initiate("net")?;

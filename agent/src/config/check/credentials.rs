@@ -105,6 +105,6 @@ pub(super) fn read(table: &CertificateTable, report: &Report) -> Option<Credenti
 }
 
 /// A credential that proves nothing, in the place of a certificate that is not read.
-pub(super) fn made_up(_: &CertificateTable, _: &Report) -> Option<Credential> {
+pub(super) fn placeholder(_: &CertificateTable, _: &Report) -> Option<Credential> {
     Some(Credential::PreSharedKey(Arc::new(Secret::new(vec![0; 32]))))
 }

@@ -66,7 +66,7 @@ pub struct ActiveSaTek<'a> {
     pub receive: bool,
     /// Whether packets are sent on it.
     pub send: bool,
-    /// How much longer it lives.
+    /// Time to its end.
     pub remaining_lifetime: Duration,
 }
 

@@ -286,8 +286,8 @@ fn check_group(file: &File, cluster: &Cluster, surroundings: &Surroundings<'_>, 
         report.warning(place(), message, "make activation-time-delay in [group.gap] longer");
     }
     let lead = lead(rekey, activation) + cluster.wait;
-    let lives = teks.iter().map(|tek| ("a TEK", tek.lifetime));
-    for (what, lifetime) in lives.chain([("the KEK", rekey.lifetime)]) {
+    let lifetimes = teks.iter().map(|tek| ("a TEK", tek.lifetime));
+    for (what, lifetime) in lifetimes.chain([("the KEK", rekey.lifetime)]) {
         if is_short(lifetime, lead) {
             let message = format!(
                 "group.cluster: the lifetime of {what}, {}, leaves no time for the retransmissions to servers and members and the activation delay, {}",

@@ -257,7 +257,7 @@ fn warn_of_short_lifetimes(
     for (what, lifetime) in lifetimes {
         if rekey_timing::is_short(lifetime, lead) {
             let message = format!(
-                "group.rekey: a {what} that lives {} has no time for a push, {} and the pulls of members it missed",
+                "group.rekey: a {what} with a lifetime of {} has no time for a push, {} and the pulls of members it missed",
                 duration_text(lifetime),
                 duration_text(lead),
             );

@@ -192,6 +192,6 @@ fn holders_of_what_is_another_servers_now_are_told() {
     assert_eq!(lost, (16..20).map(host).collect());
     assert!(lost.iter().all(|one| !pool.is_holder(one)));
     let lost = pool.divide(Division { era: 2, ..division(&[7]) });
-    assert!(lost.is_empty(), "no TEK of the era before lives");
+    assert!(lost.is_empty(), "the TEKs of the era before have ended");
     assert_eq!(one_of(&mut pool, 0, None, at(0)), Ok(112));
 }

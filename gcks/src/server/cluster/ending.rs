@@ -1,4 +1,4 @@
-//! A group that its root server has no more: its sub-servers are told that all keys are deleted,
+//! A group that its root server no longer has: its sub-servers are told that all keys are deleted,
 //! which goes on when the group has gone.
 
 use std::sync::Arc;

@@ -173,7 +173,7 @@ impl ClusterSide {
         self.links.len()
     }
 
-    /// A group is no more.
+    /// A group was removed.
     pub(super) fn forget(&mut self, group: GroupId) {
         self.roots.remove(&group);
         self.sub_servers.remove(&group);

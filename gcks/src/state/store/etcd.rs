@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Every write is a transaction that compares two revisions. That of `active` is the fence: a
-//! server that was elected once and is no more, without having noticed, writes nothing. That of
+//! server that has lost the election without having noticed writes nothing. That of
 //! `version` is for a write that was given up: should etcd carry it out later, after others, it
 //! finds another version and does nothing.
 

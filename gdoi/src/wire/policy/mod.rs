@@ -160,5 +160,5 @@ fn write_gap(gap: &GroupAssociatedPolicy) -> Gap {
     Gap { attributes: activation.into_iter().chain(deactivation).collect() }
 }
 
-/// RFC 2407 §4.5: without a lifetime, an SA lives 28,800 seconds.
+/// RFC 2407 §4.5: without one, the lifetime of an SA is 28,800 seconds.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(28_800);

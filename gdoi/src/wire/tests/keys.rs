@@ -284,7 +284,7 @@ fn sender_identifiers() {
     assert_eq!(sids(vec![bits(8), value(&[1, 0])]), refused("a SID exceeds its width"));
     assert_eq!(sids(vec![bits(8), value(&[])]), refused("a SID is empty or exceeds 64 bits"));
     assert_eq!(sids(vec![bits(8), value(&[1; 9])]), refused("a SID is empty or exceeds 64 bits"));
-    assert_eq!(sids(vec![bits(8), value(&[1]), value(&[0, 1])]), refused("a SID is given twice"));
+    assert_eq!(sids(vec![bits(8), value(&[1]), value(&[0, 1])]), refused("a SID is repeated"));
     let repeated = sids(vec![bits(8), bits(8), value(&[1])]);
     assert_eq!(repeated, Err(KeyError::RepeatedAttribute { kind: KdType::SID, class: 1 }));
     let unknown = sids(vec![bits(8), value(&[1]), Attribute::short(3u16, 0u16)]);

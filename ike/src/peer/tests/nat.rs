@@ -56,7 +56,7 @@ fn without_translation_everything_stays_as_it_is() {
     assert!(!nat.is_found());
 }
 
-/// Where ESP does not pass, one side's word is enough.
+/// Where ESP does not pass, it is enough that one side says so.
 #[test]
 fn encapsulation_may_be_demanded_without_translation() {
     for side in 0..2 {
