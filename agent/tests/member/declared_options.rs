@@ -223,6 +223,13 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
         "\"/tunnel\"\nnat-traversal = \"off\"\n",
         "nat-traversal",
     ),
+    // It offers one Diffie-Hellman group alone.
+    (
+        "tunnel.aggressive-mode",
+        "\"cloud\"\n[[gateway]]\nname = \"other\"\n[[tunnel]]\n",
+        "\"cloud\"\ndh-group = [19]\n[[gateway]]\nname = \"other\"\n[[tunnel]]\naggressive-mode = true\n",
+        "aggressive-mode",
+    ),
     ("tunnel.name", "cloud-1", "cloud-9", "name"),
     ("tunnel.gateway", "gateway = \"cloud\"", "gateway = \"other\"", "gateway"),
     (
