@@ -8,6 +8,7 @@
 //! Methods use one vocabulary: getters, `handle_*` (the world happened), imperative verbs (the
 //! user commands), `poll_*` (what the machine wants done).
 
+mod address;
 pub mod certificate;
 pub mod config;
 pub mod crypto;

@@ -6,40 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use core::fmt::Debug;
-use core::net::SocketAddr;
 
+pub use crate::address::PeerAddress;
 use crate::config::{Identity, PeerCredential};
 use crate::crypto::SeededRng;
 use crate::error::{Error, NotAccepted};
-use crate::event::Transmit;
 use crate::phase1::{Cookies, HashVerified, Informational, IsakmpSa};
 use crate::retransmission::Answered;
 use crate::time::BootTime;
 use crate::wire::delete::Delete;
 use crate::wire::notify::Notification;
-
-/// Where a peer is, and which of our addresses it talks to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerAddress {
-    /// Address and port of the peer.
-    pub remote: SocketAddr,
-    pub local: SocketAddr,
-}
-
-impl PeerAddress {
-    /// Whether a datagram from `source` comes from where the peer is.
-    ///
-    /// # Errors
-    /// [`NotAccepted::WrongSource`].
-    pub fn check(&self, source: SocketAddr) -> Result<(), NotAccepted> {
-        if source == self.remote { Ok(()) } else { Err(NotAccepted::WrongSource(source)) }
-    }
-
-    /// A datagram to the peer.
-    pub fn transmit(&self, payload: Vec<u8>) -> Transmit {
-        Transmit { destination: self.remote, source: self.local, payload }
-    }
-}
 
 /// An exchange under an ISAKMP SA, as far as the session has to know it.
 pub trait Exchange: Debug {
@@ -320,6 +296,8 @@ const MESSAGE_IDS_WITH_DETECTION: usize = 131_072;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::net::SocketAddr;
+
     use crate::crypto::SeededRng;
     use crate::testing::worked_isakmp_sa;
     use crate::wire::header;

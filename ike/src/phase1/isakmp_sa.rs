@@ -185,7 +185,10 @@ impl IsakmpSa {
     }
 
     /// The Encapsulation Mode attribute of SAs under this one.
-    pub(crate) fn encapsulation_mode(&self, mode: crate::quick::Mode) -> EncapsulationMode {
+    pub(crate) fn encapsulation_mode(
+        &self,
+        mode: crate::wire::esp_mode::Mode,
+    ) -> EncapsulationMode {
         self.nat().map_or(mode.number(), |nat| nat.mode(mode))
     }
 

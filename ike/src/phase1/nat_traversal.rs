@@ -13,9 +13,10 @@
 use core::net::{IpAddr, SocketAddr};
 
 use super::cookies::Cookies;
+use crate::address::PeerAddress;
 use crate::crypto::{HashAlgorithm, constant_time_eq, hash};
-use crate::session::PeerAddress;
 use crate::wire::Chain;
+use crate::wire::esp_mode::Mode;
 use crate::wire::payload::Payload;
 use crate::wire::registry::{EncapsulationMode, PayloadKind};
 use crate::wire::vendor::VendorId;
@@ -90,8 +91,7 @@ impl Nat {
     }
 
     /// The number of the Encapsulation Mode attribute for `mode` (RFC 3947 §5.1).
-    pub fn mode(&self, mode: crate::quick::Mode) -> EncapsulationMode {
-        use crate::quick::Mode;
+    pub fn mode(&self, mode: Mode) -> EncapsulationMode {
         match (self.is_found(), self.dialect, mode) {
             (false, _, mode) => mode.number(),
             (true, Dialect::Rfc3947, Mode::Tunnel) => EncapsulationMode::UDP_TUNNEL,

@@ -21,9 +21,10 @@ mod refusal;
 pub mod responder;
 mod selector;
 
+pub use crate::wire::esp_mode::Mode;
 pub use algorithm::{EspAlgorithms, EspEncryption, EspIntegrity};
 pub use keymat::EspKeys;
-pub use policy::{Child, ChildPolicy, Mode};
+pub use policy::{Child, ChildPolicy};
 pub use refusal::{EspFault, EspRefused};
 pub use selector::{Addresses, Selectors, TrafficSelector};
 

@@ -7,26 +7,7 @@ use super::keymat::EspKeys;
 use super::selector::Selectors;
 use crate::crypto::DhGroup;
 use crate::phase1::HashVerified;
-use crate::wire::registry::EncapsulationMode;
-
-/// What an ESP SA encapsulates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Mode {
-    #[default]
-    Tunnel,
-    /// What is behind the IP header, between two hosts.
-    Transport,
-}
-
-impl Mode {
-    /// The number of the Encapsulation Mode attribute, without UDP encapsulation.
-    pub fn number(self) -> EncapsulationMode {
-        match self {
-            Self::Tunnel => EncapsulationMode::TUNNEL,
-            Self::Transport => EncapsulationMode::TRANSPORT,
-        }
-    }
-}
+use crate::wire::esp_mode::Mode;
 
 /// What Quick Mode may negotiate for one pair of traffic selectors.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ pub mod cert_request;
 pub mod chain;
 pub mod codec;
 pub mod delete;
+pub mod esp_mode;
 pub mod fragment;
 pub mod hash;
 pub mod header;
