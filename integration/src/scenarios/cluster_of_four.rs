@@ -147,7 +147,8 @@ fn spilled(lab: &mut Lab, narrative: &mut Narrative) -> Result<bool> {
             let at = at.collect::<Result<Vec<Vec<String>>>>()?;
             let is_one = |(names, expected): (&Vec<String>, &[&str])| matches!(names.as_slice(), [name] if expected.contains(&name.as_str()));
             let found = format!("at s1 to s4: {at:?}");
-            if at[0] != at[1] && at.iter().zip(expected).all(is_one) {
+            let apart = at.first() != at.get(1);
+            if apart && at.iter().zip(expected).all(is_one) {
                 return Ok(found);
             }
             if began.elapsed() > WITHIN {

@@ -156,12 +156,15 @@ impl Translation {
     }
 }
 
+/// A datagram for a side, from where, and to which address.
+type UnderWay = (usize, SocketAddr, SocketAddr, Vec<u8>);
+
 /// Both sides, and what is between them.
 pub(super) struct Net {
     pub(super) sides: [Side; 2],
     pub(super) now: BootTime,
-    /// Datagrams under way: when they arrive, in order, to whom, from where, and to which address.
-    queue: BTreeMap<(BootTime, u64), (usize, SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Datagrams under way by their arrival, in order.
+    queue: BTreeMap<(BootTime, u64), UnderWay>,
     /// Address translation in front of the first side.
     pub(super) nat: Option<Translation>,
     /// Every datagram between the translation and the second side: source, destination, octets.
