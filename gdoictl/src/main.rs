@@ -14,6 +14,9 @@ use clap_complete::Shell;
 use commands::{Command, edit};
 use control::client::ClientError;
 
+/// The exit status for what is no command, as clap has it.
+const USAGE: u8 = 2;
+
 /// Shows what the group member gdoi-agent and the key server gcks are doing.
 #[derive(Debug, Parser)]
 #[command(name = "gdoictl", version, max_term_width = 100)]
@@ -42,7 +45,10 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return not_understood(&error),
+    };
     match run(&arguments) {
         Ok(text) => print(&text),
         Err(error) if arguments.json => {
@@ -59,6 +65,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What was typed is no command, or asks for help. A program that wanted JSON gets its error so.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().skip(1).any(|argument| argument == "--json");
+    if !wants_json || !error.use_stderr() {
+        error.exit();
+    }
+    // The error and its hints, without the usage below them.
+    let text = error.to_string();
+    let said = text.split("\n\nUsage:").next().unwrap_or(&text);
+    let said = said.strip_prefix("error: ").unwrap_or(said);
+    let message = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let error = serde_json::json!({ "error": { "code": "usage", "message": message } });
+    let _ = print(&format!("{error}\n"));
+    ExitCode::from(USAGE)
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<String> {

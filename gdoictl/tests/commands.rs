@@ -605,6 +605,28 @@ fn errors_are_json_where_json_is_asked_for() {
     }
 }
 
+/// What is no command is an error like the others.
+#[test]
+fn mistakes_in_a_command_are_json_where_json_is_asked_for() {
+    for (typed, named) in [
+        (&["--json", "show", "membr"][..], "unrecognized subcommand 'membr'"),
+        (&["rekey", "--json"], "<GROUP>"),
+        (&["show", "member", "--json", "--colour"], "unexpected argument '--colour'"),
+    ] {
+        let output = run(None, typed);
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(2), &b""[..]));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["error"]["code"], "usage");
+        let message = json["error"]["message"].as_str().unwrap();
+        assert!(message.contains(named) && !message.contains('\n'), "{message}");
+        assert!(!message.starts_with("error"), "{message}");
+    }
+    // Without it they are clap's own text.
+    let output = run(None, &["show", "membr"]);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("Usage:"));
+}
+
 /// The peer's credentials come from the kernel: a process of another user is refused although it
 /// may open the socket file. Needs root, to start such a process.
 #[tokio::test]
