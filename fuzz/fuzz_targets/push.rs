@@ -9,7 +9,7 @@ use std::time::Duration;
 use ike::crypto::HashAlgorithm;
 use gdoi::group::{GroupAssociatedPolicy, GroupId, GroupPolicy, GroupSa, KekKeys, KekPolicy};
 use gdoi::lkh::KeyTree;
-use gdoi::push::kek::Kek;
+use gdoi::kek_cipher::Kek;
 use gdoi::push::{AcknowledgementLength, RekeyEvent, RekeyMember, RekeySettings};
 use ike::wire::Header;
 use ike::wire::codec::Codec;
