@@ -147,18 +147,6 @@ pub enum OnExit {
     Remove,
 }
 
-impl Config {
-    /// Whether both can be carried out by one process after the other: the rest changes with a
-    /// restart only.
-    pub fn is_one_process_with(&self, other: &Self) -> bool {
-        self.control_socket == other.control_socket
-            && self.state_file == other.state_file
-            && self.state_key == other.state_key
-            && self.own_state_key == other.own_state_key
-            && self.local_port == other.local_port
-    }
-}
-
 impl Group {
     /// The longest that one attempt may take: every message of main mode and of the pull with its
     /// whole retransmission budget, and a little for the server's arithmetic.

@@ -85,11 +85,6 @@ impl Client {
         Self { endpoints: endpoints.into(), agent, current, patience }
     }
 
-    /// The same with another patience.
-    pub fn with_patience(&self, patience: Duration) -> Self {
-        Self { patience, ..self.clone() }
-    }
-
     /// Makes one call. An endpoint that fails may have carried it out.
     ///
     /// # Errors

@@ -178,11 +178,6 @@ impl Delivery {
         self.repeated
     }
 
-    /// Whether it was [superseded](Self::supersede).
-    pub fn is_superseded(&self) -> bool {
-        self.superseded
-    }
-
     /// A later push says all that this one says: it is not sent any more and nobody has to
     /// acknowledge it. Acknowledgements on their way are heard for the time that they may take.
     pub fn supersede(&mut self, now: BootTime) {

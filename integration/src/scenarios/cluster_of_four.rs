@@ -145,8 +145,12 @@ fn spilled(lab: &mut Lab, narrative: &mut Narrative) -> Result<bool> {
         loop {
             let at = (0..4).map(|position| registered_at(lab, position));
             let at = at.collect::<Result<Vec<Vec<String>>>>()?;
-            let is_one = |(names, expected): (&Vec<String>, &[&str])| matches!(names.as_slice(), [name] if expected.contains(&name.as_str()));
-            let found = format!("at s1 to s4: {at:?}");
+            let is_one = |(names, expected): (&Vec<String>, &[&str])| match names.as_slice() {
+                [name] => expected.contains(&name.as_str()),
+                _ => false,
+            };
+            let found: Vec<String> = at.iter().map(|names| names.join(" ")).collect();
+            let found = format!("at s1 to s4: {}", found.join(", "));
             let apart = at.first() != at.get(1);
             if apart && at.iter().zip(expected).all(is_one) {
                 return Ok(found);
@@ -182,7 +186,9 @@ fn relayed(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         let own = crossed.iter().map(|captured| &captured.packet);
         let own = own.filter(|packet| packet.source == root);
         let own = own.filter(|packet| [third, fourth].contains(&packet.destination)).count();
-        let evidence = format!("different pushes to each member: {counts:?}; {own} of the root");
+        let counts: Vec<String> = counts.iter().map(ToString::to_string).collect();
+        let counts = counts.join(", ");
+        let evidence = format!("different pushes to each member: {counts}; {own} of the root");
         Ok(Finding::new(same && own == 0, evidence))
     });
     Ok(())
@@ -227,7 +233,7 @@ fn cut_off(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
         };
         while !(is_inactive(lab, 1, "s5")? && is_inactive(lab, ROOT, "s2")?) {
             if began.elapsed() > WITHIN {
-                bail!("they do not call each other inactive after {WITHIN:?}");
+                bail!("they do not call each other inactive after {} s", WITHIN.as_secs());
             }
             std::thread::sleep(Duration::from_millis(500));
         }
@@ -257,7 +263,8 @@ fn policy_changes(lab: &mut Lab, narrative: &mut Narrative) -> Result<()> {
             ciphers.push(sends.map_or(Value::Null, |tek| tek["encryption"].clone()));
         }
         if ciphers.iter().any(|cipher| cipher != "aes-128-cbc") {
-            bail!("members send with {ciphers:?}");
+            let ciphers: Vec<String> = ciphers.iter().map(ToString::to_string).collect();
+            bail!("members send with {}", ciphers.join(", "));
         }
         Ok(format!("{step}; SPI {spi:#010x}, all send with aes-128-cbc"))
     })?;

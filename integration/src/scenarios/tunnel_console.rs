@@ -214,9 +214,13 @@ impl Console<'_> {
                 let carried = |rate: f64| if is_over { 0.5 < rate && rate <= 1.05 } else { rate > 0.5 };
                 let counted = |count: Option<u64>| count.is_some_and(|count| (count > 0) == is_over);
                 let [there, back] = rates;
+                let number = |count: Option<u64>| {
+                    count.map_or_else(|| String::from("not shown"), |count| count.to_string())
+                };
+                let [sent, received] = dropped.map(number);
                 let evidence = format!(
                     "{there:.2} Mbit/s of ESP from ha to hb, {back:.2} back; the same SPIs: {same}; \
-                     dropped when sent and when received: {dropped:?}"
+                     dropped when sent: {sent}, when received: {received}"
                 );
                 let holds = same && rates.into_iter().all(carried) && dropped.into_iter().all(counted);
                 Ok(Finding::new(holds, evidence))
@@ -271,7 +275,14 @@ impl Console<'_> {
                 let states = G1.ip("xfrm state")?;
                 let same = self.file()? == file;
                 let holds = states.is_empty() && !theirs.contains("lab:") && same;
-                let evidence = format!("states of g1: {states:?}; strongSwan: {theirs:?}; {same}");
+                let none = |text: &str| match text.trim() {
+                    "" => String::from("none"),
+                    text => text.to_owned(),
+                };
+                let (states, theirs) = (none(&states), none(&theirs));
+                let evidence = format!(
+                    "states of g1: {states}; SAs of strongSwan: {theirs}; the file is as it was: {same}"
+                );
                 Ok(Finding::new(holds, evidence))
             },
         );

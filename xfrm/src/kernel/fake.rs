@@ -113,12 +113,6 @@ impl FakeKernel {
         state.interfaces.insert(name.to_owned(), index);
     }
 
-    /// Removes an interface, with its routes and netdev chains.
-    pub fn remove_interface(&self, name: &str) {
-        let mut state = self.state();
-        self.forget_interface(&mut state, name);
-    }
-
     fn forget_interface(&self, state: &mut State, name: &str) {
         let Some(index) = state.interfaces.remove(name) else { return };
         state.exempt.remove(name);
