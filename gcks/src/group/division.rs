@@ -187,11 +187,13 @@ impl Group {
         if needs.senders == Need::Nothing {
             return;
         }
+        let used = self.sender_ids.used_blocks();
         let Some(blocks) = &mut self.cluster.blocks else { return };
-        if !blocks.grant(Some(server)) {
-            blocks.return_unused(&self.sender_ids.used_blocks());
-        }
-        match self.cluster.blocks.as_mut().is_some_and(|blocks| blocks.grant(Some(server))) {
+        let granted = blocks.grant(Some(server)) || {
+            blocks.return_unused(&used);
+            blocks.grant(Some(server))
+        };
+        match granted {
             true => self.revise(),
             false if needs.senders == Need::AtOnce => self.reinitialize(keys, now),
             false => {}
