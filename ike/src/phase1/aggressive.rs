@@ -411,7 +411,7 @@ impl Prover<'_> {
             .iter()
             .filter_map(|payload| payload.read().ok())
             .any(|notification| is_initial_contact(&notification, keys.cookies()));
-        Ok(PeerProof { identity, authenticated, initial_contact })
+        Ok(PeerProof { authenticated, initial_contact })
     }
 }
 

@@ -203,7 +203,7 @@ impl MainModeKeys {
         let initial_contact = notifications
             .iter()
             .any(|notification| is_initial_contact(notification, self.negotiated.cookies));
-        Ok((PeerProof { identity, authenticated, initial_contact }, opened.next()))
+        Ok((PeerProof { authenticated, initial_contact }, opened.next()))
     }
 
     /// The ISAKMP SA of a finished main mode; `last` is the cipher state behind message 6.
@@ -235,7 +235,6 @@ impl MainModeKeys {
             skeyid_a: self.keys.skeyid_a.duplicate(),
             cipher: self.cipher.duplicate(),
             last_block: last.iv(),
-            peer_identity: proof.identity,
             initial_contact: proof.initial_contact,
             peer_vendor_ids,
             lifetime,
@@ -245,9 +244,8 @@ impl MainModeKeys {
     }
 }
 
-/// The peer's identity with the proof for it.
+/// The proof of the peer's identity, and what came with it.
 pub(super) struct PeerProof {
-    pub(super) identity: Identity,
     pub(super) authenticated: PeerAuthenticated,
     pub(super) initial_contact: bool,
 }

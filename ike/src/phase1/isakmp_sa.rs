@@ -24,9 +24,12 @@ pub enum Role {
 }
 
 /// Proof that the peer's HASH or SIG of main mode was verified and its identity is an accepted one.
-/// Minted where that is checked and nowhere else; an [`IsakmpSa`] cannot be made without it.
+/// Made where that is checked and nowhere else, with the identity that was proved; an [`IsakmpSa`]
+/// cannot be made without it and takes its peer from it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct PeerAuthenticated(());
+pub struct PeerAuthenticated {
+    identity: Identity,
+}
 
 impl PeerAuthenticated {
     /// Compares an authenticator of main mode and the identity that it covers.
@@ -41,7 +44,7 @@ impl PeerAuthenticated {
             return Err(PeerMisbehaved::WrongHash { message });
         }
         check_expected(proved, Some(expected), Identity::eq)?;
-        Ok(Self(()))
+        Ok(Self { identity: proved.clone() })
     }
 
     /// Verifies SIG over an authenticator of main mode with the key of a verified certificate, and
@@ -65,7 +68,7 @@ impl PeerAuthenticated {
             }));
         }
         check_expected(proved, expected, Identity::covers)?;
-        Ok(Self(()))
+        Ok(Self { identity: proved.clone() })
     }
 }
 
@@ -107,7 +110,7 @@ impl HashVerified {
 #[derive(Debug)]
 pub struct IsakmpSa {
     established: Established,
-    _peer_authenticated: PeerAuthenticated,
+    peer: PeerAuthenticated,
 }
 
 /// What phase 1 leaves behind.
@@ -122,7 +125,6 @@ pub(super) struct Established {
     pub(super) cipher: Cipher,
     /// Last ciphertext block of phase 1, from which every phase-2 exchange derives its first IV.
     pub(super) last_block: Iv,
-    pub(super) peer_identity: Identity,
     pub(super) initial_contact: bool,
     pub(super) peer_vendor_ids: Vec<VendorId>,
     pub(super) lifetime: Duration,
@@ -131,7 +133,7 @@ pub(super) struct Established {
 
 impl IsakmpSa {
     pub(super) fn new(established: Established, proof: PeerAuthenticated) -> Self {
-        Self { established, _peer_authenticated: proof }
+        Self { established, peer: proof }
     }
 
     pub fn cookies(&self) -> Cookies {
@@ -166,7 +168,7 @@ impl IsakmpSa {
 
     /// The identity that the peer proved.
     pub fn peer_identity(&self) -> &Identity {
-        &self.established.peer_identity
+        &self.peer.identity
     }
 
     /// Lifetime of the SA, from the end of phase 1.

@@ -118,7 +118,7 @@ impl MainModeKeys {
             .iter()
             .filter_map(|payload| payload.read().ok())
             .any(|notification| is_initial_contact(&notification, self.cookies()));
-        Ok((PeerProof { identity, authenticated, initial_contact }, opened.next()))
+        Ok((PeerProof { authenticated, initial_contact }, opened.next()))
     }
 
     /// Verifies the certificate, the signature over this ID payload of the peer, and the identity.
