@@ -70,50 +70,84 @@ fn changes(dry_run: bool) -> ConfigurationChanges {
     }
 }
 
-/// A daemon with this configuration file, whose reload is answered so.
-fn daemon(file: &Path, reload: Response) -> impl Fn(&Request) -> Response + Send + 'static {
-    let file = file.to_owned();
+/// What a daemon with this configuration file answers to a change.
+fn edited(file: &Path) -> EditedConfiguration {
+    EditedConfiguration {
+        file: file.canonicalize().unwrap(),
+        before: BEFORE.to_owned(),
+        after: AFTER.to_owned(),
+        table: Some("[[gateway]]\nname = \"cloud\"\nlifetime = \"4h\"\n".to_owned()),
+        warnings: changes(true).warnings,
+        changes: changes(true).changes,
+    }
+}
+
+/// A daemon that answers so to a change and to a reload.
+fn daemon(
+    edited: EditedConfiguration,
+    reload: Response,
+) -> impl Fn(&Request) -> Response + Send + 'static {
     move |request| match request {
-        Request::Edit(_) => Response::Edited(Box::new(EditedConfiguration {
-            file: file.clone(),
-            before: BEFORE.to_owned(),
-            after: AFTER.to_owned(),
-            table: Some("[[gateway]]\nname = \"cloud\"\nlifetime = \"4h\"\n".to_owned()),
-            warnings: changes(true).warnings,
-            changes: changes(true).changes,
-        })),
+        Request::Edit(_) => Response::Edited(Box::new(edited.clone())),
         _ => reload.clone(),
     }
+}
+
+/// Sets an option of a gateway in this file.
+fn set<'a>(file: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let config = ["--config", file.to_str().unwrap()];
+    [&["gateway", "set", "cloud", "lifetime=4h"][..], &config, more].concat()
+}
+
+fn reloaded() -> Response {
+    Response::Configuration(Box::new(changes(false)))
+}
+
+/// The one line of a command that fails.
+fn failure((output, _): (Output, Vec<Request>)) -> String {
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert_eq!(text(&output.stderr).lines().count(), 1);
+    text(&output.stderr)
 }
 
 fn text(octets: &[u8]) -> String {
     String::from_utf8(octets.to_vec()).unwrap()
 }
 
-const SET: [&str; 4] = ["gateway", "set", "cloud", "lifetime=4h"];
-
 #[test]
 fn a_dry_run_shows_everything_and_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("agent.toml");
     std::fs::write(&file, BEFORE).unwrap();
-    let none = || Response::Configuration(Box::new(changes(false)));
-    let (output, asked) = run(daemon(&file, none()), &[&SET[..], &["--dry-run"]].concat());
+    let (output, asked) = run(daemon(edited(&file), reloaded()), &set(&file, &["--dry-run"]));
     let expected = format!(
-        "{}:\n  [[gateway]]\n  name = \"cloud\"\n  lifetime = \"4h\"\nwarning: a short key\n\
+        "{}:\n  @@ -1,3 +1,4 @@\n   # Mine.\n   [[gateway]]\n   name = \"cloud\"\n  \
+         +lifetime = \"4h\"\nwarning: a short key\n\
          gateway cloud: lifetime from 8h to 4h\n    its tunnels are negotiated again; others stay\n\
          nothing was done; without --dry-run it is\n",
-        file.display()
+        file.canonicalize().unwrap().display()
     );
     assert_eq!(text(&output.stdout), expected);
     let [Request::Edit(argument)] = asked.as_slice() else { panic!("{asked:?}") };
     let Edit::Set { options, unset } = &argument.edit else { panic!("{argument:?}") };
     assert_eq!((argument.name.as_str(), unset.len()), ("cloud", 0));
     assert_eq!((options[0].option.as_str(), options[0].value.as_str()), ("lifetime", "4h"));
-    let (output, _) = run(daemon(&file, none()), &[&SET[..], &["--dry-run", "--json"]].concat());
+    let arguments = set(&file, &["--dry-run", "--json"]);
+    let (output, _) = run(daemon(edited(&file), reloaded()), &arguments);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["changes"][0]["after"], "4h");
     assert_eq!(json["dry_run"], true);
+    assert!(json["difference"].as_str().unwrap().contains("\n+lifetime = \"4h\"\n"), "{json}");
+    // A comment may change elsewhere, and that is seen.
+    let mut answer = edited(&file);
+    answer.after = answer.after.replace("# Mine.", "# Yours.\u{1b}");
+    let (output, _) = run(daemon(answer, reloaded()), &set(&file, &["--dry-run"]));
+    let error = text(&output.stderr);
+    assert!(error.contains("no TOML"), "{error}");
+    let mut answer = edited(&file);
+    answer.after = answer.after.replace("# Mine.", "# Yours.");
+    let (output, _) = run(daemon(answer, reloaded()), &set(&file, &["--dry-run"]));
+    assert!(text(&output.stdout).contains("\n  -# Mine.\n  +# Yours.\n"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), BEFORE);
 }
 
@@ -122,8 +156,10 @@ fn a_change_is_written_and_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("agent.toml");
     std::fs::write(&file, BEFORE).unwrap();
-    let reloaded = Response::Configuration(Box::new(changes(false)));
-    let (output, asked) = run(daemon(&file, reloaded), &[&SET[..], &["--yes"]].concat());
+    // By a symbolic link as well: the file that it leads to is the daemon's.
+    let link = folder.path().join("link.toml");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let (output, asked) = run(daemon(edited(&file), reloaded()), &set(&link, &["--yes"]));
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), AFTER);
     assert!(matches!(asked.as_slice(), [Request::Edit(_), Request::Reload(_)]), "{asked:?}");
@@ -136,19 +172,17 @@ fn what_fails_leaves_the_file_as_it_was() {
     let file = folder.path().join("agent.toml");
     std::fs::write(&file, BEFORE).unwrap();
     let refused = || Response::Refused(Refusal::new(ErrorCode::NotPossible, "no interface wan"));
-    let fails = |answer: Response, arguments: &[&str]| {
-        let (output, _) = run(daemon(&file, answer), arguments);
-        assert_eq!(output.status.code(), Some(1));
-        assert_eq!(text(&output.stderr).lines().count(), 1);
-        text(&output.stderr)
-    };
-    let error = fails(refused(), &[&SET[..], &["--yes"]].concat());
+    let fails = |arguments: &[&str]| failure(run(daemon(edited(&file), refused()), arguments));
+    let error = fails(&set(&file, &["--yes"]));
     assert!(error.contains("is as it was") && error.contains("no interface wan"), "{error}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), BEFORE);
-    let error = fails(refused(), &SET);
+    let (output, _) = run(daemon(edited(&file), refused()), &set(&file, &["--yes", "--json"]));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["error"]["code"], "not-possible");
+    let error = fails(&set(&file, &[]));
     assert!(error.contains("add --yes, or look first with --dry-run"), "{error}");
     std::fs::write(&file, "# Somebody else's.\n").unwrap();
-    let error = fails(refused(), &[&SET[..], &["--yes"]].concat());
+    let error = fails(&set(&file, &["--yes"]));
     assert!(error.contains("somebody has changed it meanwhile"), "{error}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "# Somebody else's.\n");
     let (output, _) = run(move |_| refused(), &["tunnel", "delete", "one", "--yes", "--json"]);
@@ -157,6 +191,59 @@ fn what_fails_leaves_the_file_as_it_was() {
     let (output, _) = run(move |_| refused(), &["tunnel", "set", "one", "lifetime"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("write OPTION=VALUE"));
+}
+
+#[test]
+fn a_daemon_chooses_neither_the_file_nor_more_than_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.toml");
+    let foreign = folder.path().join("passwd");
+    std::fs::write(&file, BEFORE).unwrap();
+    std::fs::write(&foreign, BEFORE).unwrap();
+    let unwritten = |answer: EditedConfiguration, words: &str| {
+        for how in ["--yes", "--dry-run"] {
+            let (output, asked) = run(daemon(answer.clone(), reloaded()), &set(&file, &[how]));
+            assert!(matches!(asked.as_slice(), [Request::Edit(_)]), "{asked:?}");
+            let error = failure((output, asked));
+            assert!(error.contains(words), "{error}");
+        }
+        for path in [&file, &foreign] {
+            assert_eq!(std::fs::read_to_string(path).unwrap(), BEFORE);
+        }
+    };
+    unwritten(edited(&foreign), "and that is not ");
+    let other = EditedConfiguration { before: AFTER.to_owned(), ..edited(&file) };
+    unwritten(other, "the daemon has read another text than it holds");
+    for (after, words) in [
+        (format!("include = [\"/tmp/*\"]\n{AFTER}"), "include outside gateway cloud"),
+        (format!("{AFTER}profile = \"aws\"\n"), "profile of gateway cloud"),
+        (AFTER.replace("4h", "5h"), "lifetime of gateway cloud has another value"),
+        (String::from("root::0:0::/root:/bin/sh\n"), "not asked for: no TOML"),
+    ] {
+        unwritten(EditedConfiguration { after, ..edited(&file) }, words);
+    }
+    // Without the option it is the file of the package.
+    let arguments = ["gateway", "set", "cloud", "lifetime=4h", "--yes"];
+    let error = failure(run(daemon(edited(&file), reloaded()), &arguments));
+    assert!(error.contains("/etc/gdoi-agent/gdoi-agent.toml"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), BEFORE);
+}
+
+#[test]
+fn a_change_of_which_nothing_is_known_stays_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.toml");
+    let slow = Refusal::new(ErrorCode::Unavailable, "the daemon did not answer within 10 s");
+    for answer in [Response::Refused(slow), Response::Tunnels(Box::new(snapshot()))] {
+        std::fs::write(&file, BEFORE).unwrap();
+        let error = failure(run(daemon(edited(&file), answer), &set(&file, &["--yes"])));
+        assert!(
+            error.contains("has the change, and whether the daemon has it is unknown"),
+            "{error}"
+        );
+        assert!(error.contains("`gdoictl gateway show cloud`"), "{error}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), AFTER);
+    }
 }
 
 fn snapshot() -> TunnelsSnapshot {

@@ -1,17 +1,24 @@
 //! `gateway` and `tunnel`: create, set, delete, show. The daemon says what the configuration file
 //! becomes and what follows; here it is shown, confirmed and written, and the daemon reads it again.
+//!
+//! The daemon has fewer rights than whoever writes the file, root as a rule. So it does not choose
+//! the file, the text must be that of the file so far but for what was asked for, and the difference
+//! that is confirmed is made here.
+
+mod compare;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
-use control::client::ask;
+use control::client::{ClientError, ask};
 use control::edit::{Edit, EditArgument, EditedConfiguration, EditedTable, OptionValue};
-use control::{ReloadArgument, Request, Response};
+use control::{ErrorCode, ReloadArgument, Request, Response};
 use serde_json::json;
+use similar::TextDiff;
 
 use super::{pretty, reload};
 use crate::format::clean;
@@ -61,8 +68,12 @@ pub(crate) struct Options {
 }
 
 /// How a change is made.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct How {
+    /// The configuration file that gdoi-agent was started with; no other is written
+    #[arg(long, value_name = "FILE", default_value = "/etc/gdoi-agent/gdoi-agent.toml")]
+    config: PathBuf,
+
     /// Tell what would follow, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -94,7 +105,7 @@ impl Task {
             Self::Delete { name, how } => (name, Edit::Delete, how),
             Self::Show { .. } => return None,
         };
-        Some((EditArgument { table, name: name.clone(), edit }, *how))
+        Some((EditArgument { table, name: name.clone(), edit }, how.clone()))
     }
 
     /// The name of what is to be shown.
@@ -109,15 +120,22 @@ impl Task {
 /// Makes a change: asks the daemon what it is, shows it, writes the file, and has it read again.
 ///
 /// # Errors
-/// One line with the remedy; the file and the daemon are as they were.
+/// One line with the remedy. The file and the daemon are as they were, unless the line says that
+/// this is not known.
 pub(crate) async fn run(
     socket: &Path,
     (argument, how): (EditArgument, How),
     json: bool,
 ) -> anyhow::Result<String> {
-    let Response::Edited(edited) = ask(socket, Request::Edit(argument)).await? else {
+    let Response::Edited(edited) = ask(socket, Request::Edit(argument.clone())).await? else {
         bail!("the daemon sent an answer to another request: its version differs");
     };
+    let file = own_file(&how.config, &edited)?;
+    compare::is_as_asked(&argument, &edited.before, &edited.after).map_err(|excess| {
+        anyhow!(
+            "the daemon answers with a change that was not asked for: {excess}; nothing was written"
+        )
+    })?;
     if how.dry_run {
         return told(&edited, json);
     }
@@ -127,20 +145,62 @@ pub(crate) async fn run(
     if !how.yes {
         confirm(&edited, json)?;
     }
-    replace(&edited.file, &edited.before, &edited.after)?;
-    match ask(socket, Request::Reload(ReloadArgument { dry_run: false })).await {
-        Ok(Response::Configuration(changes)) if json => pretty(&changes),
-        Ok(Response::Configuration(changes)) => Ok(reload::text(&changes)),
-        other => {
-            let file = edited.file.display();
-            let put_back = replace(&edited.file, &edited.after, &edited.before);
-            put_back.with_context(|| format!("{file} has the change, and the daemon has not"))?;
-            match other {
-                Ok(_) => bail!("the daemon did not take the change over; {file} is as it was"),
-                Err(error) => bail!("the change was not taken over, {file} is as it was: {error}"),
-            }
+    replace(&file, &edited.before, &edited.after)?;
+    let answer = ask(socket, Request::Reload(ReloadArgument { dry_run: false })).await;
+    let shown = file.display();
+    let cause = match answer {
+        Ok(Response::Configuration(changes)) if json => return pretty(&changes),
+        Ok(Response::Configuration(changes)) => return Ok(reload::text(&changes)),
+        Err(error) if is_refusal(&error) => {
+            replace(&file, &edited.after, &edited.before)
+                .with_context(|| format!("{shown} has the change, and the daemon has not"))?;
+            let message = format!("the change was not taken over, {shown} is as it was");
+            return Err(anyhow::Error::new(error).context(message));
         }
+        Ok(_) => anyhow!("the daemon sent an answer to another request"),
+        Err(error) => anyhow::Error::new(error),
+    };
+    let EditArgument { table, name, .. } = argument;
+    Err(cause.context(format!(
+        "{shown} has the change, and whether the daemon has it is unknown: look with `gdoictl reload \
+         member --dry-run` and `gdoictl {table} show {name}`"
+    )))
+}
+
+/// The configuration file that the user named, if it is the one that the daemon read, and has the
+/// text that it read.
+fn own_file(config: &Path, edited: &EditedConfiguration) -> anyhow::Result<PathBuf> {
+    let unreadable = |error: io::Error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => "use sudo",
+            _ => "name the file that gdoi-agent was started with by --config",
+        };
+        anyhow!("{} cannot be read: {error}; {remedy}", config.display())
+    };
+    let file = fs::canonicalize(config).map_err(unreadable)?;
+    if file != edited.file {
+        bail!(
+            "the daemon says that its configuration is {}, and that is not {}; if it was started \
+             with another file (systemctl cat gdoi-agent), name that by --config",
+            edited.file.display(),
+            file.display()
+        );
     }
+    if fs::read_to_string(&file).map_err(unreadable)? != edited.before {
+        bail!(
+            "{}: the daemon has read another text than it holds; if somebody has changed it \
+             meanwhile, look at it and try again",
+            file.display()
+        );
+    }
+    Ok(file)
+}
+
+/// Whether a reload was refused, and so not carried out. A daemon that was too slow may carry it
+/// out yet, and of an answer that is not understood nothing is known.
+fn is_refusal(error: &ClientError) -> bool {
+    let ClientError::Refused { source, .. } = error else { return false };
+    !matches!(source.code, ErrorCode::Unavailable | ErrorCode::Malformed | ErrorCode::Version)
 }
 
 fn told(edited: &EditedConfiguration, json: bool) -> anyhow::Result<String> {
@@ -149,6 +209,7 @@ fn told(edited: &EditedConfiguration, json: bool) -> anyhow::Result<String> {
         return pretty(&json!({
             "dry_run": true,
             "file": file,
+            "difference": difference(edited),
             "table": table,
             "warnings": warnings,
             "changes": changes,
@@ -157,10 +218,18 @@ fn told(edited: &EditedConfiguration, json: bool) -> anyhow::Result<String> {
     Ok(format!("{}{}", preview(edited), reload::text(&edited.dry_run())))
 }
 
-/// The table as it will stand in the file.
+/// What differs in the file, as `diff -u` has it.
+fn difference(edited: &EditedConfiguration) -> String {
+    TextDiff::from_lines(&edited.before, &edited.after).unified_diff().to_string()
+}
+
 fn preview(edited: &EditedConfiguration) -> String {
-    let Some(table) = &edited.table else { return String::new() };
-    let lines: Vec<String> = table.lines().map(|line| format!("  {}\n", clean(line))).collect();
+    let difference = difference(edited);
+    if difference.is_empty() {
+        return difference;
+    }
+    let lines: Vec<String> =
+        difference.lines().map(|line| format!("  {}\n", clean(line))).collect();
     format!("{}:\n{}", clean(&edited.file.display().to_string()), lines.concat())
 }
 

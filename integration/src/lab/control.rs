@@ -16,8 +16,13 @@ impl Lab {
     pub fn gdoictl(&self, node: Node, arguments: &[&str]) -> Result<String> {
         let socket = self.file(&format!("{}.sock", node.0));
         let mut command = Command::new(self.binaries.join("gdoictl"));
-        let output =
-            command.arg("--socket").arg(socket).args(arguments).stdin(Stdio::null()).output()?;
+        command.arg("--socket").arg(socket).args(arguments).stdin(Stdio::null());
+        let changes_the_file =
+            |words: &[&str]| matches!(words, ["gateway" | "tunnel", "create" | "set" | "delete"]);
+        if arguments.windows(2).any(changes_the_file) {
+            command.arg("--config").arg(self.file(&format!("{}.toml", node.0)));
+        }
+        let output = command.output()?;
         if !output.status.success() {
             bail!("gdoictl on {}: {}", node.0, String::from_utf8_lossy(&output.stderr).trim());
         }
