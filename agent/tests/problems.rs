@@ -51,6 +51,7 @@ fn become_these(socket: &Path, expected: &[&str]) {
 fn shown(socket: &Path, expected: &[&str]) {
     let gdoictl: PathBuf = Path::new(env!("CARGO_BIN_EXE_gdoi-agent")).with_file_name("gdoictl");
     if !gdoictl.exists() {
+        eprintln!("not compared with what gdoictl shows: {} is not built", gdoictl.display());
         return;
     }
     let run = |arguments: &[&str]| {
@@ -99,6 +100,7 @@ fn certificate(authority: &Authority, key: &SigningKey, days: i64) -> Vec<u8> {
 #[test]
 fn problems_of_files_certificates_policies_and_tunnels_come_and_go() {
     if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: it takes root to make a network namespace");
         return;
     }
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -185,6 +187,7 @@ fn problems_of_files_certificates_policies_and_tunnels_come_and_go() {
 #[test]
 fn every_problem_comes_and_goes_with_its_cause() {
     if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: it takes root to make a network namespace");
         return;
     }
     // The thread of the test alone moves, and everything it starts.

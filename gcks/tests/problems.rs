@@ -39,6 +39,7 @@ fn register(port: u16) {
 #[test]
 fn a_state_that_cannot_be_written_is_a_problem_until_it_can_be() {
     if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: it takes root to make a mount namespace");
         return;
     }
     // The thread of the test alone sees what is mounted, and everything it starts.
@@ -106,6 +107,7 @@ fn become_these(socket: &Path, expected: &[&str]) {
     }
     let gdoictl = Path::new(env!("CARGO_BIN_EXE_gcks")).with_file_name("gdoictl");
     if !gdoictl.exists() {
+        eprintln!("not compared with what gdoictl shows: {} is not built", gdoictl.display());
         return;
     }
     let run = |arguments: &[&str]| {

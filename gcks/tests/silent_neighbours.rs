@@ -100,6 +100,7 @@ fn register_live() -> (Duration, usize) {
 #[test]
 fn a_push_to_members_that_are_switched_off_stops_nothing() {
     if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: it takes root to make a network namespace");
         return;
     }
     // The thread of the test alone moves, and everything it starts.

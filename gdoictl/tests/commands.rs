@@ -632,6 +632,7 @@ fn mistakes_in_a_command_are_json_where_json_is_asked_for() {
 #[tokio::test]
 async fn another_user_is_refused_by_its_credentials() {
     if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: it takes root to ask as another user");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
