@@ -398,6 +398,19 @@ impl Tunnel {
         same == *other
     }
 
+    /// Whether main mode, which shows the identity of a peer only at its end, admits the peers of
+    /// this tunnel in the same way as those of `other`: at the same ends, by the same certificate
+    /// and authorities, and with the same IKE policy.
+    pub fn admits_like(&self, other: &Self) -> bool {
+        let ends = |one: &Self| (one.local, one.peer);
+        let decides = |one: &Self| one.shares_address && one.mode == Phase1Mode::Main;
+        decides(self)
+            && decides(other)
+            && ends(self) == ends(other)
+            && self.credential == other.credential
+            && self.gateway == other.gateway
+    }
+
     /// What each pair of SAs carries, in the order of the file.
     pub fn selectors(&self) -> impl Iterator<Item = Selectors> + '_ {
         let Traffic { protocol, local_port, remote_port } = self.traffic;

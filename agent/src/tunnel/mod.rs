@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use gdoi::event::Transmit;
 use ike::config::Phase1Mode;
-use ike::error::Error;
+use ike::error::{Error, PeerMisbehaved};
 use ike::peer::Foreign;
 use ike::phase1::{NatTraversal, aggressive, nat_traversal};
 use ike::quick::Selectors;
@@ -66,6 +66,12 @@ pub enum Event {
     Failed {
         reason: String,
     },
+}
+
+/// A peer proved an identity that no tunnel at its address waits for.
+fn no_owner(answered: &config::Tunnel, foreign: &Foreign) -> Error {
+    let expected = answered.peer_identity.clone();
+    PeerMisbehaved::WrongIdentity { expected, proved: foreign.identity().clone() }.into()
 }
 
 pub struct Tunnels {
@@ -206,12 +212,18 @@ impl Tunnels {
         let place = place.or_else(|| self.meant_by(source, local, datagram));
         let meant = place.and_then(|place| self.tunnels.get_mut(place));
         let meant = meant.ok_or_else(|| stray(source))?;
-        let handled = meant.handle_datagram(source, local, datagram, now);
+        let mut handled = meant.handle_datagram(source, local, datagram, now);
         let foreign: Vec<Foreign> = std::iter::from_fn(|| meant.poll_foreign()).collect();
+        if foreign.is_empty() {
+            return handled;
+        }
+        let answered = meant.config().clone();
         for foreign in foreign {
-            if let Some(tunnel) = self.owner(local, &foreign) {
-                tunnel.take_over(foreign, now);
-            }
+            let taken = match self.owner(&answered, &foreign) {
+                Some(tunnel) => tunnel.take_over(foreign, now),
+                None => Err(no_owner(&answered, &foreign)),
+            };
+            handled = handled.and(taken);
         }
         handled
     }
@@ -239,11 +251,13 @@ impl Tunnels {
         meant(true).or_else(|| meant(false)).or_else(any)
     }
 
-    /// The tunnel of the peer that an ISAKMP SA belongs to.
-    fn owner(&mut self, local: SocketAddr, foreign: &Foreign) -> Option<&mut Tunnel> {
+    /// The tunnel of the peer that an ISAKMP SA belongs to which the tunnel `answered` made. What
+    /// admits a peer to one must be what admits it to the other: an identity is worth no more than
+    /// the authorities that vouch for it.
+    fn owner(&mut self, answered: &config::Tunnel, foreign: &Foreign) -> Option<&mut Tunnel> {
         self.tunnels.iter_mut().find(|tunnel| {
             let config = tunnel.config();
-            config.local == local.ip() && config.peer_identity.covers(foreign.identity())
+            config.admits_like(answered) && config.peer_identity.covers(foreign.identity())
         })
     }
 

@@ -180,10 +180,14 @@ impl Tunnel {
     }
 
     /// Takes in an ISAKMP SA of this tunnel's peer that another tunnel answered for.
-    pub fn take_over(&mut self, foreign: Foreign, now: BootTime) {
-        self.peer.take_over(foreign, now);
+    ///
+    /// # Errors
+    /// It is forgotten, and nothing changed.
+    pub fn take_over(&mut self, foreign: Foreign, now: BootTime) -> Result<(), Error> {
+        let taken = self.peer.take_over(foreign, now);
         self.take_events(now);
         self.advance(now);
+        taken
     }
 
     pub fn handle_unreachable(&mut self) {

@@ -179,6 +179,20 @@ impl<X: Exchange> Endpoint<X> {
         self.insert(session);
     }
 
+    /// Takes in a session whose ISAKMP SA another endpoint answered for, within the bounds of this
+    /// one. No event follows.
+    ///
+    /// # Errors
+    /// [`NotAccepted::EstablishedLimit`]: no session is idle that could make room.
+    pub(crate) fn take_in(&mut self, session: Session<X>) -> Result<(), NotAccepted> {
+        let address = session.address().remote.ip();
+        if let Some(oldest) = self.sessions.to_replace(session.identity(), address)? {
+            self.delete(&oldest);
+        }
+        self.adopt(session);
+        Ok(())
+    }
+
     fn insert(&mut self, session: Session<X>) {
         let detects = Mode::AnswerOnly.vendor_ids();
         let detects = detects.iter().any(|id| self.config.vendor_ids.contains(id));

@@ -65,11 +65,17 @@ impl PeerConfig {
         self.address.remote.ip().is_unspecified()
     }
 
-    /// The identity that main mode must prove; `None` where it decides whose ISAKMP SA that is.
+    /// Whether the identity that the peer proves decides whose ISAKMP SA that is. Aggressive mode
+    /// says it first, so that only the tunnel of this identity answers.
+    pub(super) fn identity_decides(&self) -> bool {
+        self.shares_address
+            && self.mode == Phase1Mode::Main
+            && matches!(self.credential, Credential::Certificate(_))
+    }
+
+    /// The identity that phase 1 must prove; `None` where it decides whose ISAKMP SA that is.
     fn awaited_identity(&self) -> Option<Identity> {
-        let certificate = matches!(self.credential, Credential::Certificate(_));
-        let decides = self.shares_address && certificate;
-        (!decides).then(|| self.expected_identity.clone())
+        (!self.identity_decides()).then(|| self.expected_identity.clone())
     }
 
     fn addresses(&self) -> IpNet {

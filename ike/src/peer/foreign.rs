@@ -3,6 +3,7 @@
 use super::exchange::Quick;
 use super::{Peer, PeerEvent};
 use crate::config::Identity;
+use crate::error::{Error, NotAccepted, PeerMisbehaved};
 use crate::phase1::Role;
 use crate::session::Session;
 use crate::time::BootTime;
@@ -25,9 +26,26 @@ impl Peer {
         self.foreign.pop_front()
     }
 
-    /// Takes in the ISAKMP SA of this peer that another value answered for.
-    pub fn take_over(&mut self, foreign: Foreign, now: BootTime) {
+    /// Takes in the ISAKMP SA of this peer that another value answered for. Whoever calls this has
+    /// made sure that the two differ in nothing that the peer was admitted by.
+    ///
+    /// # Errors
+    /// It is forgotten: this value would not have accepted its identity, its credential or its
+    /// transform, or every ISAKMP SA that could make room has exchanges under way.
+    pub fn take_over(&mut self, foreign: Foreign, now: BootTime) -> Result<(), Error> {
         let Foreign(session) = foreign;
+        if !self.config.expected_identity.covers(session.identity()) {
+            let (expected, proved) =
+                (self.config.expected_identity.clone(), session.identity().clone());
+            return Err(PeerMisbehaved::WrongIdentity { expected, proved }.into());
+        }
+        let credential = session.credential().map(|proved| &proved.credential);
+        if !self.config.identity_decides()
+            || credential != Some(&self.config.credential)
+            || !self.config.phase1.transforms.contains(&session.sa().transform())
+        {
+            return Err(NotAccepted::Unexpected.into());
+        }
         let established = PeerEvent::Established {
             identity: session.identity().clone(),
             transform: session.sa().transform(),
@@ -36,11 +54,12 @@ impl Peer {
             restarted: session.sa().is_initial_contact(),
         };
         let cookies = session.cookies();
-        self.endpoint.adopt(*session);
+        self.endpoint.take_in(*session)?;
         self.contacted = true;
         self.sessions.push(cookies);
         self.detect(cookies, now);
         self.events.push_back(established);
         self.settle(Some(now));
+        Ok(())
     }
 }

@@ -441,7 +441,7 @@ impl Peer {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
                 EndpointEvent::Established { identity, transform, cookies, .. } => {
-                    if self.config.shares_address
+                    if self.config.identity_decides()
                         && !self.config.expected_identity.covers(&identity)
                     {
                         let session = self.endpoint.release(&cookies).map(Box::new);

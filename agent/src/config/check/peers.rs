@@ -76,49 +76,56 @@ impl Check<'_> {
     }
 
     pub(super) fn ends(&mut self, tunnels: &[TunnelTable]) {
-        let mut seen: BTreeMap<(IpAddr, IpAddr), &TunnelTable> = BTreeMap::new();
+        let mut seen: BTreeMap<(IpAddr, IpAddr), Vec<&TunnelTable>> = BTreeMap::new();
         for tunnel in tunnels {
             let (Some(local), Some(peer)) = (&tunnel.local, &tunnel.peer) else { continue };
             if local.value == peer.value {
                 let message = format!("tunnel.peer: {} is this end as well", peer.value);
                 self.error(&peer.place, message, "write the address of the other end");
             }
-            let Some(other) = seen.insert((local.value, peer.value), tunnel) else { continue };
-            self.shared.insert((Some(local.value), Some(peer.value)));
-            let name = label(other);
-            let between = format!(
-                "tunnel.peer: tunnel {name} goes from {} to {} as well",
-                local.value, peer.value
-            );
-            let told_apart = |one: &TunnelTable| {
-                one.peer_identity.is_some() && (!one.names_key || one.aggressive)
-            };
-            if !told_apart(tunnel) || !told_apart(other) {
-                let remedy = "write the networks of both into one tunnel; or tell the peers apart by \
-                              peer-identity, with certificates or aggressive-mode = true";
-                self.error(&peer.place, between, remedy);
-                continue;
+            let others = seen.entry((local.value, peer.value)).or_default();
+            if !others.is_empty() {
+                self.shared.insert((Some(local.value), Some(peer.value)));
             }
-            let identity =
-                |one: &TunnelTable| one.peer_identity.as_ref().map(|one| one.value.clone());
-            if identity(tunnel) == identity(other) {
-                let message = format!("{between}, with the same peer-identity");
-                self.error(&peer.place, message, "give each peer its own, or write one tunnel");
-            }
-            let main = !tunnel.aggressive && !other.aggressive;
-            let text = |one: &TunnelTable| {
-                let of = |text: &Option<daemon::configuration::Located<String>>| {
-                    text.as_ref().map(|text| text.value.clone())
-                };
-                (of(&one.certificate), of(&one.gateway))
-            };
-            if main && text(tunnel) != text(other) {
+            // One defect of a tunnel is enough to read.
+            let conflict = others.iter().find_map(|other| Some((other, conflict(tunnel, other)?)));
+            if let Some((other, (problem, remedy))) = conflict {
                 let message = format!(
-                    "{between}, and main mode shows the identity of the peer too late to choose \
-                     between two gateways or certificates"
+                    "tunnel.peer: tunnel {} goes from {} to {} as well{problem}",
+                    label(other),
+                    local.value,
+                    peer.value
                 );
-                self.error(&peer.place, message, "give both the same gateway and certificate");
+                self.error(&peer.place, message, remedy);
             }
+            others.push(tunnel);
         }
     }
+}
+
+/// Why two tunnels with the same ends cannot be told apart, and the remedy.
+fn conflict(one: &TunnelTable, other: &TunnelTable) -> Option<(&'static str, &'static str)> {
+    let told_apart =
+        |one: &TunnelTable| one.peer_identity.is_some() && (!one.names_key || one.aggressive);
+    if !told_apart(one) || !told_apart(other) {
+        let remedy = "write the networks of both into one tunnel; or tell the peers apart by \
+                      peer-identity, with certificates or aggressive-mode = true";
+        return Some(("", remedy));
+    }
+    let identity = |one: &TunnelTable| one.peer_identity.as_ref().map(|one| one.value.clone());
+    if identity(one) == identity(other) {
+        let remedy = "give each peer its own, or write one tunnel";
+        return Some((", with the same peer-identity", remedy));
+    }
+    let main = !one.aggressive && !other.aggressive;
+    let text = |one: &TunnelTable| {
+        let of = |text: &Option<daemon::configuration::Located<String>>| {
+            text.as_ref().map(|text| text.value.clone())
+        };
+        (of(&one.certificate), of(&one.gateway))
+    };
+    let late = ", and main mode shows the identity of the peer too late to choose between two \
+                gateways or certificates";
+    (main && text(one) != text(other))
+        .then_some((late, "give both the same gateway and certificate"))
 }

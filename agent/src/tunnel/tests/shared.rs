@@ -1,5 +1,9 @@
 //! Several peers at one address, and peers that may be anywhere.
 
+use ike::WallClock;
+use ike::certificate::testing::{Authority, Contents, NOW as WALL, key};
+use ike::crypto::KeyKind;
+
 use super::*;
 
 /// Ends with numbers 1 and 3 behind one translation, and one with two tunnels to it.
@@ -36,22 +40,26 @@ fn tunnels(configs: &[Tunnel], seed: u8, now: BootTime) -> Tunnels {
         next += 1;
         Ok([next; 32])
     }));
+    tunnels.set_wall_clock(WallClock::new(now, WALL));
     tunnels.configure(configs, now);
     tunnels
 }
 
 impl Site {
     fn new(mode: Phase1Mode, peer: IpAddr) -> Self {
-        let now = BootTime::new(Duration::from_secs(1000));
         let inner = [inner(1, mode, "one.example"), inner(3, mode, "three.example")];
         let outer: Vec<Tunnel> = inner.iter().map(|one| outer(one, peer)).collect();
-        let [one, three] = &inner;
+        Self::of(&inner, &outer)
+    }
+
+    fn of([one, three]: &[Tunnel; 2], outer: &[Tunnel]) -> Self {
+        let now = BootTime::new(Duration::from_secs(1000));
         Self {
             inside: [
                 tunnels(std::slice::from_ref(one), 10, now),
                 tunnels(std::slice::from_ref(three), 50, now),
             ],
-            outside: tunnels(&outer, 90, now),
+            outside: tunnels(outer, 90, now),
             now,
         }
     }
@@ -120,4 +128,100 @@ fn policies_block_until_the_peer_has_come() {
     });
     assert!(outward.clone().count() == 2);
     assert!(outward.clone().all(|policy| policy.action == Action::Block));
+}
+
+/// A certificate of `authority` for the end with this number and name, which believes that alone.
+fn certificate(authority: &Authority, end: u8, name: &str) -> Credential {
+    let contents = Contents::new(&format!("CN=h{end}"));
+    let contents = contents.address(&format!("192.0.2.{end}")).dns(name);
+    Credential::Certificate(Arc::new(authority.credential(contents, key(KeyKind::Ecdsa256, end))))
+}
+
+/// Both ends behind the translation with certificates of `authority`, in main mode, and the tunnels
+/// to them.
+fn certified(authority: &Authority) -> ([Tunnel; 2], [Tunnel; 2]) {
+    let of = |end: u8, name: &str| Tunnel {
+        credential: certificate(authority, end, name),
+        ..inner(end, Phase1Mode::Main, name)
+    };
+    let inside = [of(1, "one.example"), of(3, "three.example")];
+    let outside = [0, 1].map(|number: usize| Tunnel {
+        credential: certificate(authority, 2, "two.example"),
+        ..outer(&inside[number], address(SHARED))
+    });
+    (inside, outside)
+}
+
+/// Main mode shows at its end whose ISAKMP SA it made, and the first tunnel answers for both.
+#[test]
+fn main_mode_hands_an_isakmp_sa_to_the_tunnel_of_its_peer() {
+    let (inside, outside) = certified(&Authority::new(1));
+    let mut site = Site::of(&inside, &outside);
+    site.run(20);
+    assert_eq!(site.states(), [State::Active, State::Active]);
+}
+
+/// Whoever an authority of one tunnel vouches for is not the peer of another one by that.
+#[test]
+fn an_isakmp_sa_stays_where_its_peer_was_admitted() {
+    let (inside, [first, second]) = certified(&Authority::new(1));
+    let stronger = |gateway: &Gateway| {
+        let mut gateway = Gateway { name: String::from("strong"), ..gateway.clone() };
+        gateway.phase1.transforms[0].encryption = Phase1Encryption::Aes256Cbc;
+        gateway
+    };
+    let others = [
+        Tunnel { credential: certificate(&Authority::new(2), 2, "two.example"), ..second.clone() },
+        Tunnel {
+            credential: Credential::PreSharedKey(Arc::new(Secret::copy_from(b"key"))),
+            ..second.clone()
+        },
+        Tunnel { gateway: stronger(&second.gateway), ..second.clone() },
+        Tunnel { mode: Phase1Mode::Aggressive, ..second.clone() },
+        Tunnel { peer: address(SHARED + 1), ..second.clone() },
+        Tunnel { shares_address: false, ..second.clone() },
+    ];
+    for (number, other) in others.into_iter().enumerate() {
+        let mut site = Site::of(&inside, &[first.clone(), other]);
+        site.run(20);
+        let second = &site.outside.all()[1];
+        assert_eq!(second.peer().established(), 0, "{number}");
+        assert!(second.flows().iter().all(|flow| flow.pairs.is_empty()), "{number}");
+        assert_eq!(site.states()[0], State::Active, "{number}");
+    }
+}
+
+/// Aggressive mode says first who the peer is: no tunnel answers for another one.
+#[test]
+fn aggressive_mode_with_certificates_answers_its_own_peer_alone() {
+    let (inside, outside) = certified(&Authority::new(1));
+    let aggressive = |one: &Tunnel| Tunnel { mode: Phase1Mode::Aggressive, ..one.clone() };
+    let strangers = Tunnel {
+        identity: Some(Identity::Fqdn(String::from("four.example"))),
+        credential: certificate(&Authority::new(1), 3, "four.example"),
+        ..aggressive(&inside[1])
+    };
+    let outside = outside.each_ref().map(aggressive);
+    let mut site = Site::of(&[aggressive(&inside[0]), strangers], &outside);
+    site.run(20);
+    let established =
+        |site: &Site| [0, 1].map(|end| site.inside[end].all()[0].peer().established());
+    assert_eq!(established(&site), [1, 0]);
+    let mut site = Site::of(&inside.each_ref().map(aggressive), &outside);
+    site.run(20);
+    assert_eq!(established(&site), [1, 1]);
+}
+
+/// A peer that begins again and again has no more ISAKMP SAs than one that its own tunnel answers.
+#[test]
+fn what_is_handed_over_is_bounded() {
+    let (inside, outside) = certified(&Authority::new(1));
+    let mut site = Site::of(&inside, &outside);
+    for seed in 100..112 {
+        site.inside[1] = tunnels(&inside[1..], seed, site.now);
+        site.run(2);
+    }
+    let established = site.outside.all()[1].peer().established();
+    assert!((1..=8).contains(&established), "{established}");
+    assert_eq!(site.states()[1], State::Active);
 }

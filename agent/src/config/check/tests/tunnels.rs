@@ -338,6 +338,25 @@ fn peers_at_one_address_are_told_apart_by_their_identities() {
     );
 }
 
+/// Each with every other one, not only with the one before it.
+#[test]
+fn all_tunnels_with_the_same_ends_are_compared() {
+    let lines = "start = \"answer\"\naggressive-mode = true\n";
+    let numbered = |number: u8, name: &str| {
+        let tunnel = TUNNEL
+            .replace("\"one\"", &format!("\"t{number}\""))
+            .replace("192.168.0.0", &format!("192.168.{}.0", 10 * number))
+            .replace("192.168.1.0", &format!("192.168.{}.0", 10 * number + 1));
+        format!("{tunnel}{lines}peer-identity = {{ fqdn = \"{name}\" }}\n")
+    };
+    let all = [numbered(1, "a.example"), numbered(2, "b.example"), numbered(3, "a.example")];
+    assert_eq!(
+        defects(&format!("{GATEWAY}{}", all.concat())),
+        ["tunnel.peer: tunnel t1 goes from 198.51.100.1 to 203.0.113.1 as well, with the same \
+             peer-identity; give each peer its own, or write one tunnel"]
+    );
+}
+
 #[test]
 fn transport_mode_does_not_travel_in_udp() {
     let networks = "local-networks = [\"172.20.1.0/24\"]\n\
