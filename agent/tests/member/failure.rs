@@ -80,6 +80,49 @@ fn status_line(world: &World) -> String {
     agent::show::log::line(&world.member, false, world.now)
 }
 
+/// Another member registers with a key server in this member's LAN, from an address that is
+/// protected as well. It has to get there without a key: it has none yet.
+#[tokio::test]
+async fn another_member_reaches_a_key_server_behind_this_one_by_an_exclude_rule() {
+    const EXCLUDE: &str = "[[group.exclude]]\nsource = \"172.16.0.0/12\"\ndestination = \"172.16.1.5\"\nprotocol = 17\ndestination-port = 848\n";
+    let passes = |world: &World, server: &str, port: u16| {
+        let (member, server) = ("172.16.2.1".parse().unwrap(), server.parse().unwrap());
+        let packet = |source, destination, ports: (u16, u16), interface: &str| Packet {
+            source,
+            destination,
+            protocol: 17,
+            source_port: ports.0,
+            destination_port: ports.1,
+            interface: Some(interface.to_owned()),
+        };
+        let request = packet(member, server, (848, port), "lan");
+        let answer = packet(server, member, (port, 848), "wan");
+        (
+            world.kernel.in_clear(Direction::Forward, &request),
+            world.kernel.in_clear(Direction::Out, &answer),
+        )
+    };
+    let registrations_alone = |world: &World| {
+        assert_eq!(passes(world, "172.16.1.5", 848), (true, true));
+        assert_eq!(passes(world, "172.16.1.5", 849), (false, false));
+        assert_eq!(passes(world, "172.16.1.6", 848), (false, false));
+    };
+    let mut world = world(EXCLUDE);
+    world.server(1).up = false;
+    world.start().await;
+    registrations_alone(&world);
+    world.server(1).up = true;
+    world.pass(seconds(30)).await;
+    assert_eq!(world.spis(), (vec![0x1000], vec![0x1000]));
+    registrations_alone(&world);
+    world.server(1).up = false;
+    world.leap(seconds(3_700)).await;
+    assert_eq!(world.spis(), (vec![], vec![]));
+    registrations_alone(&world);
+    world.reload(&configuration(1, IKE)).await;
+    assert_eq!(passes(&world, "172.16.1.5", 848), (false, false));
+}
+
 #[tokio::test]
 async fn a_group_is_migrated_by_receive_only_and_passive_members() {
     let mut world = world("mode = \"receive-only\"");
