@@ -94,7 +94,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<String> {
     if let Some(change) = command.change() {
         return runtime.block_on(edit::run(&socket, change, arguments.json));
     }
-    let response = runtime.block_on(control::client::ask(&socket, command.request()))?;
+    let response = runtime
+        .block_on(control::client::ask(&socket, command.request()))
+        .map_err(|error| command.explained(error))?;
     command.render(&response, arguments.json)
 }
 

@@ -502,6 +502,11 @@ fn daemon_not_running() {
     );
     let text = fails(None, &["show", "server"]);
     assert!(text.contains("systemctl start gcks"), "{text}");
+    // Both daemons reload: the remedy names the one that was meant.
+    let text = fails(None, &["reload", "member"]);
+    assert!(text.contains("systemctl start gdoi-agent"), "{text}");
+    let text = fails(None, &["reload"]);
+    assert!(text.contains("systemctl start gcks"), "{text}");
 }
 
 #[test]

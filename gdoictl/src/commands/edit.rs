@@ -20,7 +20,7 @@ use control::{ErrorCode, ReloadArgument, Request, Response};
 use serde_json::json;
 use similar::TextDiff;
 
-use super::{pretty, reload};
+use super::{of_member, pretty, reload};
 use crate::format::clean;
 
 /// What is done to a gateway or a tunnel.
@@ -158,7 +158,7 @@ pub(crate) async fn run(
             return Err(anyhow::Error::new(error).context(message));
         }
         Ok(_) => anyhow!("the daemon sent an answer to another request"),
-        Err(error) => anyhow::Error::new(error),
+        Err(error) => anyhow::Error::new(of_member(error)),
     };
     let EditArgument { table, name, .. } = argument;
     Err(cause.context(format!(

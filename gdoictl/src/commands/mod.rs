@@ -19,6 +19,7 @@ mod tunnel;
 
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
+use control::client::ClientError;
 use control::edit::{EditArgument, EditedTable};
 use control::{
     ClearArgument, ClearMemberArgument, Daemon, GroupArgument, MEMBER_SOCKET, MemberArgument,
@@ -199,15 +200,38 @@ pub(crate) enum ClusterPart {
     Detail,
 }
 
+/// An error of a request to the member, whichever daemon the request is for otherwise.
+fn of_member(error: ClientError) -> ClientError {
+    match error {
+        ClientError::NotRunning { path, .. } => {
+            ClientError::NotRunning { path, unit: "gdoi-agent" }
+        }
+        error => error,
+    }
+}
+
 impl Command {
+    /// Which daemon the command is for. Both of them reload.
+    fn served_by(&self) -> Daemon {
+        match self {
+            Self::Reload(Reload { of: ReloadOf::Member, .. }) => Daemon::Member,
+            _ => self.request().served_by(),
+        }
+    }
+
     /// Where the daemon listens unless told otherwise.
     pub(crate) fn default_socket(&self) -> &'static str {
-        if let Self::Reload(Reload { of: ReloadOf::Member, .. }) = self {
-            return MEMBER_SOCKET;
-        }
-        match self.request().served_by() {
+        match self.served_by() {
             Daemon::Member => MEMBER_SOCKET,
             Daemon::Server => SERVER_SOCKET,
+        }
+    }
+
+    /// An error whose remedy names the daemon that the command is for.
+    pub(crate) fn explained(&self, error: ClientError) -> ClientError {
+        match self.served_by() {
+            Daemon::Member => of_member(error),
+            Daemon::Server => error,
         }
     }
 
