@@ -1,5 +1,5 @@
-//! `gdoictl`: shows what `gdoi-agent` and `gcks` are doing. It knows the control socket and nothing
-//! else.
+//! `gdoictl`: shows what `gdoi-agent` and `gcks` are doing. It knows the control socket, and of the
+//! agent's configuration file the syntax; what the options mean is the agent's business.
 
 mod commands;
 mod format;
