@@ -176,6 +176,14 @@ fn log_group_of_cluster(
         GroupEvent::Joined { generation } => {
             info!(event = "cluster-init-answered", server, group, %generation, "full state sent to the sub-server");
         }
+        GroupEvent::StateLost => {
+            warn!(
+                event = "cluster-state-lost",
+                server,
+                group,
+                "sub-server has lost its state; it gives other sender identifiers, and the removal of a member deletes all keys once"
+            );
+        }
         GroupEvent::Prepared { generation } => {
             debug!(event = "cluster-update-prepared", server, group, %generation, "sub-server holds the new keys");
         }

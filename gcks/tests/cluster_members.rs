@@ -276,6 +276,35 @@ fn without_word_of_a_server_a_removal_deletes_all_keys() {
     assert!(done.contains("all keys deleted"), "{done}");
 }
 
+/// Its members hold the KEK, and no server knows them.
+#[test]
+fn whom_a_sub_server_forgot_with_its_disk_is_left_behind_when_all_keys_are_deleted() {
+    for (rekey, root_restarts) in [(LKH, false), (LKH, true), ("[group.rekey]", true)] {
+        let mut lab = Lab::new(2, rekey);
+        assert!(lab.join(10, 2) && lab.join(20, 2) && lab.join(30, 3));
+        lab.cluster.lose_disk(2);
+        lab.run(5);
+        lab.cluster.start(2);
+        lab.run(60);
+        assert_eq!(lab.registered(2), 0);
+        if root_restarts {
+            lab.cluster.kill(1);
+            lab.cluster.start(1);
+            lab.run(60);
+        }
+        let done = lab.remove(10);
+        assert!(done.contains("all keys deleted"), "{done}");
+        lab.run(15);
+        lab.members.remove(&20);
+        assert!(lab.join(30, 3) && lab.join(21, 2) && lab.join(22, 2));
+        lab.run(15);
+        lab.assert_left_behind(&[10]);
+        // Everybody is known again.
+        let done = lab.remove(21);
+        assert_eq!(rekey == LKH, done.contains("under a KEK that it cannot reach"), "{done}");
+    }
+}
+
 struct Random(u64);
 
 impl Random {
@@ -287,7 +316,7 @@ impl Random {
     }
 }
 
-/// Servers come and go, members move and are removed: who was removed never gets the keys of those
+/// Servers come and go, some without their disk, members move and are removed: who was removed never gets the keys of those
 /// who stay, with all that it ever had and hears.
 fn play(seed: u64, rekey: &str) {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -304,12 +333,24 @@ fn play(seed: u64, rekey: &str) {
             1 if number > 1 => _ = lab.cluster.cut.insert((1, number)),
             2 | 3 => lab.cluster.cut.clear(),
             4 | 5 if root_runs => {
+                let joined = lab.members.iter().filter(|(_, member)| !member.removed);
+                let joined: Vec<u8> = joined.map(|(host, _)| *host).collect();
+                let any = usize::try_from(random.below(1000)).unwrap() % joined.len().max(1);
+                let host = joined.get(any).copied().unwrap_or(host);
                 let now = lab.cluster.now;
                 // Without keys there is nothing to push.
                 let _ = lab.cluster.server(1).remove("one", &format!("m{host}"), now);
                 lab.cluster.collect();
                 if let Some(member) = lab.members.get_mut(&host) {
                     member.removed = true;
+                }
+            }
+            6 if is_running && number > 1 => {
+                lab.cluster.lose_disk(number);
+                if random.below(2) == 0 {
+                    // Another machine takes its place.
+                    lab.cluster.start(number);
+                    lab.run(10);
                 }
             }
             _ if is_running && !is_out => _ = lab.join(host, number),

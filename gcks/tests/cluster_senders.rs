@@ -73,6 +73,8 @@ fn each_server_gives_identifiers_of_its_own() {
         .map(|number| group(&mut cluster, number).sender_ids().division().unwrap().blocks)
         .collect();
     assert_eq!(blocks.iter().flatten().collect::<BTreeSet<_>>().len(), 5, "{blocks:?}");
+    let taken = group(&mut cluster, 1).sender_blocks().unwrap().grants().len();
+    assert_eq!(taken, 5, "who asks for the first time has lost nothing");
 }
 
 /// A block has 16 identifiers; another one comes whenever half of them are given, and never two.
@@ -87,6 +89,35 @@ fn a_sub_server_that_runs_short_gets_more_and_nobody_waits() {
         let blocks = group(&mut cluster, 2).sender_ids().division().unwrap().blocks;
         assert_eq!(blocks.len(), 1 + all.len() / 8, "{blocks:?} of {} identifiers", all.len());
     }
+    assert_eq!(reinitialized(&cluster), 0);
+}
+
+/// It does not know which identifiers it has given: they rest.
+#[test]
+fn a_sub_server_that_lost_its_disk_gives_other_identifiers() {
+    let mut cluster = started(2);
+    let (teks, before) = given(join(&mut cluster, 130, 2));
+    let (_, other) = given(join(&mut cluster, 140, 3));
+    for root_restarts in [false, true] {
+        cluster.lose_disk(2);
+        if root_restarts {
+            cluster.kill(1);
+            cluster.start(1);
+        }
+        cluster.run(seconds(5));
+        cluster.start(2);
+        cluster.run(seconds(60));
+        let (same, after) = given(join(&mut cluster, 131, 2));
+        assert_eq!(teks, same);
+        assert!(before[0] / 16 != after[0] / 16 && other[0] / 16 != after[0] / 16, "{after:?}");
+    }
+    let blocks = group(&mut cluster, 1).sender_blocks().unwrap();
+    assert_eq!((blocks.of(Some("ks2")).len(), blocks.grants().len()), (1, 5));
+    // With its disk it goes on with what it has.
+    cluster.kill(2);
+    cluster.start(2);
+    cluster.run(seconds(60));
+    assert_eq!(group(&mut cluster, 1).sender_blocks().unwrap().grants().len(), 5);
     assert_eq!(reinitialized(&cluster), 0);
 }
 
@@ -183,7 +214,7 @@ impl Random {
     }
 }
 
-/// Servers are killed, cut off and restarted, keys are replaced, hosts register anywhere: no pair
+/// Servers are killed, cut off and restarted, sub-servers lose their disks, keys are replaced, hosts register anywhere: no pair
 /// of TEK and identifier is ever given twice.
 fn play(seed: u64) {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -205,6 +236,7 @@ fn play(seed: u64) {
                 let _ = cluster.server(1).rekey("one", now);
                 cluster.collect();
             }
+            5 if is_running && number > 1 => cluster.lose_disk(number),
             _ if is_running => {
                 let host = u8::try_from(128 + random.below(100)).unwrap();
                 let Outcome::Registered(sa) = join(&mut cluster, host, number) else { continue };

@@ -59,6 +59,8 @@ pub(super) struct Membership {
     /// Of the root: members at other servers, and whether there are no more than these.
     pub(super) elsewhere: BTreeMap<MemberId, Elsewhere>,
     pub(super) knows_everybody: bool,
+    /// Of the root: whether somebody may hold the KEK whom no server knows any more.
+    pub(super) has_strangers: bool,
     /// Of a sub-server: whether it has sent a member away for want of sender identifiers, or of
     /// leaves.
     pub(super) senders: Need,

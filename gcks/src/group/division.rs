@@ -67,6 +67,13 @@ impl Group {
         own.map(|(block, _)| *block).collect()
     }
 
+    /// Whether a sub-server has something that is divided, or had it.
+    pub fn has_granted(&self, server: &str) -> bool {
+        let blocks = self.cluster.blocks.iter().flat_map(|blocks| blocks.grants().values());
+        let mut holders = blocks.filter_map(|grant| grant.server.as_deref());
+        holders.any(|holder| holder == server) || !self.leaf_blocks_of(server).is_empty()
+    }
+
     pub(crate) fn restore_leaf_blocks(&mut self, blocks: BTreeMap<u16, Arc<str>>) {
         if let Some(tree) = self.tree_mut() {
             tree.set_granted(blocks.keys().copied().collect());

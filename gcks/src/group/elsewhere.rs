@@ -1,8 +1,9 @@
 //! Members of a cluster's group at other servers: the root knows who is registered where, so that
 //! a member counts once and can be taken out wherever it is.
 //!
-//! Sub-servers report what changes, and everything when they have been away. Nothing of this is in
-//! the sealed state: after a restart it is reported again.
+//! Sub-servers report what changes, and everything when they have been away. Of this the sealed
+//! state has only that members may be forgotten everywhere: the rest is reported again after a
+//! restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -74,7 +75,28 @@ impl Group {
 
     /// Whether a member that is not known has no keys.
     pub fn knows_everybody(&self) -> bool {
-        !self.is_root() || self.cluster.knows_everybody
+        !self.is_root() || (self.cluster.knows_everybody && !self.cluster.has_strangers)
+    }
+
+    /// Whether somebody may hold the KEK whom no server knows any more: a sub-server has lost its
+    /// state. Only when that KEK is gone does a removal leave everybody else as they are.
+    pub fn has_strangers(&self) -> bool {
+        self.cluster.has_strangers
+    }
+
+    pub(crate) fn restore_strangers(&mut self) {
+        self.cluster.has_strangers = true;
+    }
+
+    /// A sub-server has lost its state: nobody knows which members it has given which sender
+    /// identifiers. [`divide`](Self::divide) gives it others.
+    pub fn take_loss(&mut self, server: &str, now: BootTime) {
+        let last_end = self.teks.last_end(now);
+        if let Some(blocks) = &mut self.cluster.blocks {
+            blocks.retire(server, last_end);
+        }
+        self.cluster.has_strangers = true;
+        self.changed = true;
     }
 
     /// Who has come or gone here since it was asked last.

@@ -235,6 +235,8 @@ impl Group {
             return self.leaves_to_exclude(ids).map_or(WayOut::DeleteAll, WayOut::Hierarchy);
         }
         match rekey_sa.kek() {
+            // They may have come again where that was forgotten, and hold the KEK.
+            Some(_) if self.has_strangers() => WayOut::DeleteAll,
             Some(_) => WayOut::PushTeks,
             None => WayOut::WithdrawTeks,
         }
@@ -325,6 +327,11 @@ impl Group {
             .extend(holders.map(|(id, entry)| (id, TekHolder { name: entry.name, until })));
         self.forget_abandoned(now);
         self.cluster.elsewhere.clear();
+        if std::mem::take(&mut self.cluster.has_strangers) {
+            // Their TEKs could not be taken from them when they are removed.
+            self.teks.clear();
+            self.prospect = None;
+        }
         self.changed = true;
         names
     }

@@ -32,7 +32,8 @@ pub struct Division {
 /// Who gives identifiers of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Name of the sub-server; `None` is the root itself.
+    /// Name of the sub-server; `None` is the root itself. No server has the empty name of blocks
+    /// that [`retire`](SenderBlocks::retire) took away.
     pub server: Option<Arc<str>>,
     /// When the block is free; `None` as long as it is one of the servers.
     pub ends: Option<BootTime>,
@@ -97,6 +98,16 @@ impl SenderBlocks {
         changed
     }
 
+    /// A sub-server does not know any more which identifiers of its blocks it has given: they are
+    /// nobody's until the TEKs, which end by `last_end`, are over.
+    pub fn retire(&mut self, server: &str, last_end: BootTime) {
+        let own = self.grants.values_mut().filter(|one| one.server.as_deref() == Some(server));
+        for grant in own {
+            let ends = Some(grant.ends.unwrap_or(last_end + DELIVERY));
+            *grant = Grant { server: Some("".into()), ends };
+        }
+    }
+
     /// The root takes back what it has used no identifier of.
     pub fn return_unused(&mut self, used: &BTreeSet<u16>) {
         self.grants.retain(|block, grant| grant.server.is_some() || used.contains(block));
@@ -133,6 +144,21 @@ mod tests {
         assert_eq!(taken.len(), usize::from(BLOCKS));
         blocks.reset();
         assert_eq!((blocks.era(), blocks.of(None)), (2, BTreeSet::new()));
+    }
+
+    #[test]
+    fn retired_blocks_are_nobodys_until_the_teks_have_ended() {
+        let mut blocks = SenderBlocks::new(BTreeSet::new());
+        let servers: [Arc<str>; 2] = ["ks2".into(), "ks3".into()];
+        servers.iter().for_each(|server| assert!(blocks.grant(Some(server))));
+        blocks.retire("ks2", at(1000));
+        assert_eq!((blocks.of(Some("ks2")), blocks.of(Some("ks3"))), ([].into(), [1].into()));
+        assert!(!blocks.keep(&servers, at(2000), at(1599)), "it does not get them back");
+        assert!(blocks.grant(Some(&servers[0])));
+        assert_eq!(blocks.of(Some("ks2")), [2].into());
+        assert!(blocks.keep(&servers, at(2000), at(1600)));
+        assert!(blocks.grant(Some(&servers[0])));
+        assert_eq!(blocks.of(Some("ks2")), [0, 2].into());
     }
 
     #[test]

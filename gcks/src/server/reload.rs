@@ -120,8 +120,19 @@ impl<E: Entropy> KeyServer<E> {
         };
         // At other servers are members that this configuration never had.
         let lost = |name: &str| had(name, old) && !had(name, &self.members);
+        let is_somebody_lost = old.iter().any(|one| lost(&one.name));
         let lost: Vec<MemberId> = group.named_elsewhere(lost).cloned().collect();
         let ids: BTreeSet<MemberId> = unauthorized.into_keys().chain(lost).collect();
+        let purpose = "configuration: a member has gone";
+        if is_somebody_lost && group.has_strangers() {
+            // It may be one of them.
+            let Ok((group, mut keys)) = self.group_mut(id) else { return };
+            if let Err(error) = group.delete_all(purpose, &mut keys, now) {
+                group.note(Event::PushFailed { error });
+            }
+            self.settle(now);
+            return;
+        }
         if ids.is_empty() {
             return;
         }
@@ -135,7 +146,7 @@ impl<E: Entropy> KeyServer<E> {
             group.forget_members(&ids, now);
             return;
         }
-        if let Err(error) = group.evict(&ids, "configuration: a member has gone", &mut keys, now) {
+        if let Err(error) = group.evict(&ids, purpose, &mut keys, now) {
             group.note(Event::PushFailed { error });
         }
         self.settle(now);

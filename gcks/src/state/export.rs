@@ -62,6 +62,11 @@ pub fn put_group(changes: &mut Vec<Change>, group: &Group, whole: bool) {
     put_nodes(changes, &name(GroupPart::Node), group, whole);
     put_cluster(changes, name(GroupPart::Cluster), group);
     changes.push(put_sender_blocks(name(GroupPart::SenderBlocks), group.sender_blocks()));
+    let strangers = name(GroupPart::Strangers);
+    changes.push(match group.has_strangers() {
+        true => Change::Put(strangers, Encoder::default().finish()),
+        false => Change::Remove(strangers),
+    });
 }
 
 /// A server's own sender identifiers.

@@ -53,6 +53,8 @@ pub(super) enum GroupPart {
     FreshCounters = 7,
     /// Which server of a cluster gives which sender identifiers; missing where nobody else does.
     SenderBlocks = 9,
+    /// Somebody may hold the KEK whom no server of the cluster knows; missing where nobody may.
+    Strangers = 10,
 }
 
 /// Names a record. Some names are the beginning of those of several records.

@@ -134,6 +134,9 @@ pub(super) fn group(records: &Records, id: GroupId, clock: Clock, now: BootTime)
         group.restore_sender_blocks(Some(sender_blocks(&mut from)?));
         from.finish()?;
     }
+    if records.get(&Name::in_group(id, GroupPart::Strangers)).is_some() {
+        group.restore_strangers();
+    }
     Ok(group)
 }
 

@@ -308,6 +308,12 @@ impl Cluster {
         self.machines.get_mut(&number).unwrap().key_server = None;
     }
 
+    /// A server is killed and its disk is lost.
+    pub fn lose_disk(&mut self, number: u8) {
+        self.kill(number);
+        self.machines.get_mut(&number).unwrap().disk = Default::default();
+    }
+
     pub fn server(&mut self, number: u8) -> &mut KeyServer<OsEntropy> {
         self.machines.get_mut(&number).unwrap().key_server.as_mut().unwrap()
     }

@@ -74,6 +74,8 @@ pub enum ClusterEvent {
 pub enum GroupEvent {
     /// A sub-server was told everything.
     Joined { generation: ::cluster::Generation },
+    /// A sub-server has lost what it was told, and which members it has.
+    StateLost,
     /// A generation is on its way to be prepared there.
     Prepared { generation: ::cluster::Generation },
     /// A sub-server distributes what it holds.

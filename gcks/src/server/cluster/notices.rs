@@ -133,6 +133,7 @@ impl<E: Entropy> KeyServer<E> {
         if side.sub_servers().all(|(name, _)| name != server) {
             return Err(Refusal::UnknownGroup);
         }
+        side.note_state(server);
         if report.whole {
             side.reported.insert(Arc::clone(server));
         }

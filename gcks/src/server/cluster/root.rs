@@ -49,6 +49,11 @@ pub struct RootSide {
     /// What is on its way to each sub-server.
     tickets: BTreeMap<Arc<str>, Ticket>,
     differences: BTreeMap<Arc<str>, Vec<Difference>>,
+    /// Sub-servers that certainly were never told anything.
+    untold: BTreeSet<Arc<str>>,
+    /// Sub-servers that asked with nothing held, with their boot, and have not shown since that
+    /// they got the answer: asking once more they have lost nothing.
+    empty: BTreeMap<Arc<str>, u64>,
     counters: RootCounters,
 }
 
@@ -56,6 +61,11 @@ impl RootSide {
     pub(super) fn new(part: &Cluster, group: &mut Group, now: BootTime) -> Self {
         let names = part.servers.iter().cloned();
         let until = now + part.wait;
+        // Without blocks of what is divided a server answers no member.
+        let divided = group.sender_blocks().is_some() || !group.leaf_blocks().is_empty();
+        let is_untold = divided || group.generation().version == 0;
+        let is_untold = |name: &&Arc<str>| is_untold && !group.has_granted(name);
+        let untold = part.servers.iter().filter(is_untold).cloned().collect();
         Self {
             machine: RootGroup::new(group.generation(), names, until, now),
             names: part.servers.clone(),
@@ -67,6 +77,8 @@ impl RootSide {
             wait: part.wait,
             tickets: BTreeMap::new(),
             differences: BTreeMap::new(),
+            untold,
+            empty: BTreeMap::new(),
             counters: RootCounters::default(),
         }
     }
@@ -101,6 +113,22 @@ impl RootSide {
         if !self.tickets.contains_key(server) {
             self.machine.again(server);
         }
+    }
+
+    /// A sub-server asks. Returns whether it has lost what it was told.
+    fn has_lost_state(&mut self, server: &Arc<str>, held: Generation, boot: u64) -> bool {
+        let was_untold = self.untold.remove(server);
+        if held != Generation::default() {
+            self.note_state(server);
+            return false;
+        }
+        let was_empty = self.empty.insert(Arc::clone(server), boot) == Some(boot);
+        !was_untold && !was_empty
+    }
+
+    /// A sub-server has what it was told.
+    pub(super) fn note_state(&mut self, server: &Arc<str>) {
+        self.empty.remove(server);
     }
 
     pub(super) fn handle_dead(&mut self, server: &Arc<str>, now: BootTime) {
@@ -250,6 +278,14 @@ impl<E: Entropy> KeyServer<E> {
             return Err(Refusal::NoKeys);
         }
         side.counters.inits_answered += 1;
+        if side.has_lost_state(server, ask.held, ask.boot) {
+            let names = side.names.clone();
+            let (group, mut keys) = self.group_mut(id).map_err(|_| Refusal::UnknownGroup)?;
+            group.take_loss(server, now);
+            group.divide(&names, &mut keys, now);
+            self.make_generation(id, now);
+            self.note(server, id, GroupEvent::StateLost);
+        }
         if needs != Needs::default() {
             // What it needs comes with the next generation.
             let (group, mut keys) = self.group_mut(id).map_err(|_| Refusal::UnknownGroup)?;
@@ -294,7 +330,10 @@ impl<E: Entropy> KeyServer<E> {
         side.machine.acknowledged(server, stage, generation.version, now);
         let event = match stage {
             Stage::Prepared => GroupEvent::Prepared { generation },
-            Stage::Committed => GroupEvent::Committed { generation },
+            Stage::Committed => {
+                side.note_state(server);
+                GroupEvent::Committed { generation }
+            }
         };
         self.note(server, id, event);
     }
