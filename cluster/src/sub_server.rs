@@ -124,6 +124,15 @@ impl SubServerGroup {
         self.ask(now);
     }
 
+    /// The root does not follow what was said: it is asked again after a while. Keys and members
+    /// stay.
+    pub fn refused(&mut self, now: BootTime) {
+        if matches!(self.root, RootActivity::Active { .. }) {
+            self.root = RootActivity::Inactive { since: now };
+        }
+        self.ask_at = Some(now + RETRY);
+    }
+
     /// The root has told everything. Returns whether it is news, then [`Self::installed`] follows.
     ///
     /// # Errors

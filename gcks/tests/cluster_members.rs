@@ -276,6 +276,36 @@ fn without_word_of_a_server_a_removal_deletes_all_keys() {
     assert!(done.contains("all keys deleted"), "{done}");
 }
 
+/// As if it had been away: it tells everything again.
+#[test]
+fn what_a_root_without_the_group_did_not_hear_it_hears_when_it_has_it() {
+    for is_cut in [false, true] {
+        let mut lab = Lab::new(1, "[group.rekey]");
+        assert!(lab.join(10, 2));
+        if is_cut {
+            lab.cluster.cut.insert((1, 2));
+        }
+        lab.cluster.reload(1, "id = 1\n", "id = 9\n");
+        if is_cut {
+            // The notice is on its way until the root refuses it.
+            assert!(lab.join(11, 2));
+            lab.run(2);
+            lab.cluster.cut.clear();
+        }
+        lab.run(60);
+        let side = lab.cluster.server(2).cluster().sub_server(ONE).unwrap();
+        let (sent, is_serving) = (side.counters().inits_sent, side.answers_new_members());
+        assert!((5..20).contains(&sent) && !is_serving, "asked {sent} times in a minute");
+        lab.cluster.reload(1, "id = 9\n", "id = 1\n");
+        lab.run(30);
+        assert!(lab.join(11, 2));
+        lab.run(5);
+        let done = lab.remove(12);
+        assert!(done.contains("has no keys"), "{done}");
+        assert_eq!(lab.group(1).elsewhere().len(), 1);
+    }
+}
+
 /// Its members hold the KEK, and no server knows them.
 #[test]
 fn whom_a_sub_server_forgot_with_its_disk_is_left_behind_when_all_keys_are_deleted() {

@@ -310,7 +310,10 @@ impl<E: Entropy> KeyServer<E> {
                     }
                     Content::Noted(_) => self.end_notice(&server, id, ticket),
                     Content::Refused(Refused(refusal)) => {
-                        self.end_notice(&server, id, ticket);
+                        if let Some(side) = self.cluster.roots.get_mut(&id) {
+                            // A sub-server that takes up the group reports all its members.
+                            side.outboxes.end(&server, ticket, false);
+                        }
                         self.handle_refused(&server, id, ticket, refusal, now);
                         self.note(&server, id, GroupEvent::RefusedByPeer(refusal));
                     }

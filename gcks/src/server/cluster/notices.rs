@@ -99,7 +99,7 @@ impl<E: Entropy> KeyServer<E> {
         }
     }
 
-    /// A notice was acknowledged or refused.
+    /// A notice was acknowledged.
     pub(super) fn end_notice(&mut self, server: &Arc<str>, id: GroupId, ticket: Ticket) {
         if let Some(side) = self.cluster.roots.get_mut(&id) {
             side.outboxes.end(server, ticket, false);

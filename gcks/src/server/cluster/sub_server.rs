@@ -243,7 +243,8 @@ impl<E: Entropy> KeyServer<E> {
         }
     }
 
-    /// The root does not answer cluster-init. Without the group it is the root of nothing.
+    /// The root does not follow a notice, or does not answer cluster-init. Without the group it is
+    /// the root of nothing.
     pub(super) fn handle_refused(
         &mut self,
         server: &Arc<str>,
@@ -253,13 +254,22 @@ impl<E: Entropy> KeyServer<E> {
         now: BootTime,
     ) {
         let Some(side) = self.cluster.sub_servers.get_mut(&id) else { return };
-        if side.asking != Some(ticket) || side.root != *server {
+        if side.root != *server {
+            return;
+        }
+        if side.notice.take_if(|notice| *notice == ticket).is_some() {
+            // What was in it is told again when the root has answered.
+            side.report_all = true;
+            side.machine.refused(now);
+        }
+        if side.asking != Some(ticket) {
             return;
         }
         side.asking = None;
         side.counters.inits_failed += 1;
         if refusal == Refusal::UnknownGroup {
-            side.machine.lost(now);
+            side.report_all = true;
+            side.machine.refused(now);
         }
     }
 
