@@ -13,6 +13,7 @@ use crate::phase1::nat_traversal::NAT_PORT;
 use crate::phase1::{Certified, Cookies};
 use crate::retransmission::{Answered, Digest};
 use crate::session::{Exchange, Session};
+use crate::wire::registry::Doi;
 
 impl<X: Exchange> Endpoint<X> {
     pub(super) fn handle_aggressive(&mut self, inbound: Inbound<'_>) -> Result<(), Error> {
@@ -36,6 +37,9 @@ impl<X: Exchange> Endpoint<X> {
         let Inbound { source, datagram, header, now, .. } = inbound;
         let (address, digest) = (inbound.address(), Digest::of(datagram));
         if let Some(exchange) = self.half_open.begun_by(source, header.initiator_cookie) {
+            if matches!(exchange.phase, Phase::Failed) {
+                return Err(NotAccepted::Ended.into());
+            }
             let answer = answer_of(exchange.copy(&digest, now))?.ok_or(NotAccepted::Unexpected)?;
             self.repeat(address, answer);
             return Ok(());
@@ -62,18 +66,25 @@ impl<X: Exchange> Endpoint<X> {
             (None, Credential::PreSharedKey(_)) => Identity::Address(local),
         };
         let policies = self.phase1_for(source).into_owned();
+        let chosen = opening.choose(&policies);
+        if let Err(Error::PeerIncompatible(PeerIncompatible::NoProposalChosen(_))) = &chosen {
+            self.say_no_proposal_chosen(&inbound, doi);
+        }
+        let chosen = chosen?;
+        self.statistics.diffie_hellman += u64::from(chosen.group().check_exponentiates());
         let answering = Answering {
-            policies: &policies,
             identity: &identity,
             credential: &credential.credential,
             nat: (self.config.nat, address),
             vendor_ids: &self.config.all_vendor_ids(),
         };
-        let answered = opening.answer(answering, &mut self.rng);
-        if let Err(Error::PeerIncompatible(PeerIncompatible::NoProposalChosen(_))) = &answered {
-            self.say_no_proposal_chosen(&inbound, doi);
-        }
-        let (state, message) = answered?;
+        let (state, message) = match chosen.answer(answering, &mut self.rng) {
+            Ok(answered) => answered,
+            Err(error) => {
+                self.keep_place(&inbound, doi);
+                return Err(error);
+            }
+        };
         self.statistics.diffie_hellman += 2;
         let (cookies, phase) = (state.cookies(), Phase::ExpectProof(Box::new(state)));
         let answered = Answered::new(digest, message.clone(), now);
@@ -82,6 +93,18 @@ impl<X: Exchange> Endpoint<X> {
         self.half_open.run(&cookies, credential);
         self.transmit(address, message);
         Ok(())
+    }
+
+    /// Message 1 came to no good and has cost arithmetic: its place stays taken, so that failing
+    /// fast buys nobody more of that.
+    fn keep_place(&mut self, inbound: &Inbound<'_>, doi: Doi) {
+        let initiator = inbound.header.initiator_cookie;
+        let cookies = Cookies { initiator, responder: self.rng.nonzero_array() };
+        let answered = Answered::new(Digest::of(inbound.datagram), Vec::new(), inbound.now);
+        let (address, phase) = (inbound.address(), Phase::Failed);
+        self.statistics.half_open_evicted +=
+            self.half_open.insert(address, cookies, doi, phase, answered, inbound.now);
+        self.half_open.fail(&cookies);
     }
 
     /// `--> HDR*, HASH_I`.

@@ -29,7 +29,7 @@ use super::responder::known;
 use super::signatures::{Certified, requests};
 use crate::address::PeerAddress;
 use crate::config::{Authentication, Credential, IKE_PORT, Identity, Phase1Policy};
-use crate::crypto::{KeyPair, PublicValue, SeededRng};
+use crate::crypto::{DhGroup, KeyPair, PublicValue, SeededRng};
 use crate::error::{ApiMisuse, Error, NotAccepted, PeerIncompatible, PeerMisbehaved};
 use crate::wire::hash::Hash;
 use crate::wire::header::{self, Cookie, Header};
@@ -38,6 +38,7 @@ use crate::wire::ke::KeyExchange;
 use crate::wire::nonce::Nonce;
 use crate::wire::payload::{Payload, encode_chain, first_kind};
 use crate::wire::registry::{Doi, ExchangeType, Flags, PayloadKind};
+use crate::wire::sa::SecurityAssociation;
 use crate::wire::vendor::VendorId;
 use crate::wire::{Chain, Codec, InvalidMessage, chain};
 
@@ -215,7 +216,6 @@ pub struct ReceivedOpening(Opening);
 /// What the responder brings along.
 #[derive(Clone, Copy, Debug)]
 pub struct Answering<'a> {
-    pub policies: &'a [Phase1Policy],
     /// The identity that we prove.
     pub identity: &'a Identity,
     pub credential: &'a Credential,
@@ -248,21 +248,47 @@ impl ReceivedOpening {
         self.0.sa.sa.doi
     }
 
-    /// Chooses, does the Diffie-Hellman, two exponentiations, and returns `HDR, SA, KE, Nr, IDir,
+    /// Chooses from the offer; no arithmetic is done.
+    ///
+    /// # Errors
+    /// Nothing in the offer is acceptable.
+    pub fn choose(self, policies: &[Phase1Policy]) -> Result<ChosenOpening, Error> {
+        let Self(opening) = self;
+        let doi = opening.sa.sa.doi;
+        let policy = policies.iter().find(|policy| policy.doi == doi);
+        let policy = policy.ok_or(PeerIncompatible::Doi(doi))?;
+        let (agreement, choice) = proposal::choose(policy, &opening.sa.sa)?;
+        Ok(ChosenOpening { opening, agreement, choice, port: policy.port })
+    }
+}
+
+/// Message 1 with what was chosen from it. What follows costs arithmetic, also where it fails.
+#[derive(Debug)]
+pub struct ChosenOpening {
+    opening: Opening,
+    agreement: Agreement,
+    choice: SecurityAssociation,
+    port: u16,
+}
+
+impl ChosenOpening {
+    pub fn group(&self) -> DhGroup {
+        self.agreement.transform.group
+    }
+
+    /// Does the Diffie-Hellman, two exponentiations, and returns `HDR, SA, KE, Nr, IDir,
     /// HASH_R -->`.
     ///
     /// # Errors
-    /// Nothing in the offer is acceptable, or the public value is unusable.
+    /// The public value is unusable.
     pub fn answer(
         self,
         answering: Answering<'_>,
         rng: &mut SeededRng,
     ) -> Result<(ExpectProof, Vec<u8>), Error> {
-        let Opening { sa, public, nonce, identity, id_b, nat } = self.0;
-        let policies = answering.policies;
-        let policy = policies.iter().find(|policy| policy.doi == sa.sa.doi);
-        let policy = policy.ok_or(PeerIncompatible::Doi(sa.sa.doi))?;
-        let (Agreement { transform, lifetime, .. }, choice) = proposal::choose(policy, &sa.sa)?;
+        let Self { opening, agreement, choice, port } = self;
+        let Opening { sa, public, nonce, identity, id_b, nat } = opening;
+        let Agreement { transform, lifetime, .. } = agreement;
         let group = transform.group;
         let unusable = || Error::from(PeerMisbehaved::PublicValue { group });
         if public.len() != group.public_length() {
@@ -284,7 +310,7 @@ impl ReceivedOpening {
             exchange: ExchangeType::AGGRESSIVE,
             cookies,
             doi: choice.doi,
-            port: policy.port,
+            port,
             transform,
             lifetime,
             sai_b: sa.sa_b,

@@ -146,6 +146,56 @@ fn a_flood_of_first_messages_is_bounded() {
     assert!(computed <= 2 * 4, "{computed} exponentiations");
 }
 
+/// Failing fast gives nobody more arithmetic than the places of one source, and those stay taken
+/// until a true peer asks for one.
+#[test]
+fn unusable_public_values_keep_their_place() {
+    // The value 1 is out of the range of every group. In the one with a subgroup only an
+    // exponentiation can tell that 2 is not in it.
+    for (group, value, each) in
+        [(DhGroup::Ecp256, 1, 0), (DhGroup::Modp2048, 1, 0), (DhGroup::Modp2048Subgroup256, 2, 1)]
+    {
+        let of_group = |host, other| {
+            let mut config = aggressive(host, other, "key");
+            config.phase1.transforms[0].group = group;
+            config
+        };
+        let mut net = Net::new(of_group(1, 2), of_group(2, 1));
+        let now = net.now;
+        let mut stranger = Peer::new(of_group(1, 2), [9; 32]);
+        stranger.negotiate(0, now);
+        let message = stranger.poll_transmit().unwrap().payload;
+        // HDR, SA, KE: the body of KE lies behind the generic header of 4 octets.
+        let sa = usize::from(u16::from_be_bytes([message[30], message[31]]));
+        let (begin, length) = (header::LENGTH + sa + 4, group.public_length());
+        let endpoint = |net: &Net| {
+            let endpoint = &net.sides[1].peer.endpoint;
+            (endpoint.statistics().diffie_hellman, endpoint.half_open())
+        };
+        for number in 0..100 {
+            let mut forged = message.clone();
+            forged[0] = number;
+            forged[begin..begin + length].fill(0);
+            forged[begin + length - 1] = value;
+            for _ in 0..2 {
+                let peer = &mut net.sides[1].peer;
+                let error = peer.handle_datagram(address(1), address(2), &forged, now).unwrap_err();
+                let expected = match number {
+                    0..4 => ["public-value", "ended"].as_slice(),
+                    _ => ["half-open-limit-of-source"].as_slice(),
+                };
+                assert!(expected.contains(&error.reason()), "{number}: {}", error.reason());
+            }
+            assert!(net.sides[1].peer.poll_transmit().is_none(), "nobody is answered");
+        }
+        assert_eq!(endpoint(&net), (4 * each, 4), "{group:?}");
+        net.run(Duration::from_secs(6));
+        net.negotiate(0, 0);
+        net.run(Duration::from_secs(10));
+        assert!(net.agrees(0), "{group:?}");
+    }
+}
+
 /// A peer that may be anywhere is found by what it proves.
 #[test]
 fn a_peer_that_may_be_anywhere() {
