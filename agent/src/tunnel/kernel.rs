@@ -81,16 +81,23 @@ pub(super) fn add_bandwidth(
     desired: &mut Desired,
 ) {
     for (gateway, octets_per_second) in bandwidth {
-        let of_gateway = tunnels.iter().map(Tunnel::config);
-        let of_gateway = of_gateway.filter(|tunnel| tunnel.gateway.name == *gateway);
-        let ends: BTreeSet<(IpAddr, IpAddr)> =
-            of_gateway.map(|tunnel| (tunnel.local, tunnel.peer)).collect();
+        let of_gateway = tunnels.iter().filter(|one| one.config().gateway.name == *gateway);
+        let ends: BTreeSet<(IpAddr, IpAddr)> = of_gateway.flat_map(esp_ends).collect();
         if !ends.is_empty() {
             let preservation = desired.preservation.get_or_insert_default();
             let bandwidth = Bandwidth { octets_per_second: *octets_per_second, ends };
             preservation.bandwidth.insert(gateway.clone(), bandwidth);
         }
     }
+}
+
+/// Between which addresses the ESP of a tunnel goes: where its peer is configured, and where that
+/// has gone.
+fn esp_ends(tunnel: &Tunnel) -> impl Iterator<Item = (IpAddr, IpAddr)> + '_ {
+    let (local, peer) = (tunnel.config().local, tunnel.config().peer);
+    let configured = Some(peer).filter(|peer| !peer.is_unspecified());
+    let pairs = tunnel.flows().iter().flat_map(|flow| flow.pairs.values());
+    configured.into_iter().chain(pairs.map(Pair::remote)).map(move |peer| (local, peer))
 }
 
 /// What both SAs of a pair have in common, with what else an inbound one has.

@@ -5,6 +5,7 @@ use ike::certificate::testing::{Authority, Contents, NOW as WALL, key};
 use ike::crypto::KeyKind;
 
 use super::*;
+use crate::config::tunnel::GatewayConfig;
 
 /// Ends with numbers 1 and 3 behind one translation, and one with two tunnels to it.
 struct Site {
@@ -128,6 +129,24 @@ fn policies_block_until_the_peer_has_come() {
     });
     assert!(outward.clone().count() == 2);
     assert!(outward.clone().all(|policy| policy.action == Action::Block));
+}
+
+/// A policer is about the addresses that ESP goes between, wherever the configuration says the peers
+/// are.
+#[test]
+fn the_bandwidth_holds_for_peers_that_may_be_anywhere() {
+    let mut site = Site::new(Phase1Mode::Aggressive, IpAddr::from([0, 0, 0, 0]));
+    let gateway = site.outside.all()[0].config().gateway.clone();
+    site.outside.set_bandwidth(&[GatewayConfig { gateway, bandwidth_mbit: Some(10) }]);
+    let ends = |site: &Site| {
+        let mut kernel = Desired::default();
+        site.outside.add_to(&mut kernel, site.now);
+        let bandwidth = kernel.preservation.unwrap().bandwidth.remove("lab");
+        bandwidth.map(|one| Vec::from_iter(one.ends))
+    };
+    assert_eq!(ends(&site), None, "nobody is there");
+    site.run(20);
+    assert_eq!(ends(&site), Some(vec![(address(2), address(SHARED))]));
 }
 
 /// A certificate of `authority` for the end with this number and name, which believes that alone.
