@@ -91,6 +91,8 @@ pub(super) struct HalfOpenTable {
     by_first_message: BTreeMap<(SocketAddr, Cookie), Cookies>,
     by_source: BTreeMap<Origin, Source>,
     strangers: BTreeSet<(u64, Cookies)>,
+    /// By the moment since which each waits for the peer.
+    running: BTreeSet<(BootTime, Cookies)>,
     deadlines: BTreeSet<(BootTime, Cookies)>,
     born: u64,
 }
@@ -107,12 +109,21 @@ impl Source {
         self.strangers.len().saturating_add(self.running.len())
     }
 
-    /// The exchange that gives its place to a new one.
+    /// The exchange that gives its place to a new one of this source.
     fn to_evict(&self, now: BootTime) -> Option<Cookies> {
-        let stranger = self.strangers.first().map(|(_, cookies)| *cookies);
-        let overdue = self.running.first().filter(|(since, _)| *since + LONGEST_ROUND_TRIP <= now);
-        stranger.or_else(|| overdue.map(|(_, cookies)| *cookies))
+        to_evict(&self.strangers, &self.running, now)
     }
+}
+
+/// The oldest stranger, or the exchange that has waited longest for its peer, if that is overdue.
+fn to_evict(
+    strangers: &BTreeSet<(u64, Cookies)>,
+    running: &BTreeSet<(BootTime, Cookies)>,
+    now: BootTime,
+) -> Option<Cookies> {
+    let stranger = strangers.first().map(|(_, cookies)| *cookies);
+    let overdue = running.first().filter(|(since, _)| *since + LONGEST_ROUND_TRIP <= now);
+    stranger.or_else(|| overdue.map(|(_, cookies)| *cookies))
 }
 
 impl HalfOpenTable {
@@ -124,6 +135,7 @@ impl HalfOpenTable {
             by_first_message: BTreeMap::new(),
             by_source: BTreeMap::new(),
             strangers: BTreeSet::new(),
+            running: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             born: 0,
         }
@@ -160,7 +172,7 @@ impl HalfOpenTable {
     }
 
     /// Whether a new exchange of `source` can be taken in, perhaps in the place of an older
-    /// stranger's.
+    /// stranger's or of one whose peer is overdue.
     pub(super) fn has_room(&self, source: SocketAddr, now: BootTime) -> Result<(), NotAccepted> {
         let of_source = self.by_source.get(&Origin::of(source, &self.ports));
         if of_source.is_some_and(|of_source| {
@@ -168,7 +180,9 @@ impl HalfOpenTable {
         }) {
             return Err(NotAccepted::HalfOpenLimitOfSource(source));
         }
-        if self.by_cookies.len() >= self.limits.half_open && self.strangers.is_empty() {
+        if self.by_cookies.len() >= self.limits.half_open
+            && to_evict(&self.strangers, &self.running, now).is_none()
+        {
             return Err(NotAccepted::HalfOpenLimit);
         }
         Ok(())
@@ -201,7 +215,7 @@ impl HalfOpenTable {
             evicted += 1;
         }
         if self.by_cookies.len() >= self.limits.half_open
-            && let Some((_, oldest)) = self.strangers.first().copied()
+            && let Some(oldest) = to_evict(&self.strangers, &self.running, now)
         {
             self.remove(&oldest);
             evicted += 1;
@@ -290,6 +304,8 @@ impl HalfOpenTable {
             && of_source.running.remove(&(before, *cookies))
         {
             of_source.running.insert((now, *cookies));
+            self.running.remove(&(before, *cookies));
+            self.running.insert((now, *cookies));
         }
     }
 
@@ -321,7 +337,7 @@ impl HalfOpenTable {
         self.occupy(cookies);
     }
 
-    /// Nobody evicts this exchange any more.
+    /// Nobody evicts this exchange any more until its peer is overdue.
     fn occupy(&mut self, cookies: &Cookies) {
         let Some(exchange) = self.by_cookies.get(cookies) else { return };
         let key = (exchange.born, *cookies);
@@ -330,6 +346,7 @@ impl HalfOpenTable {
             self.by_source.entry(Origin::of(exchange.address.remote, &self.ports)).or_default();
         if of_source.strangers.remove(&key) {
             of_source.running.insert((exchange.since, *cookies));
+            self.running.insert((exchange.since, *cookies));
         }
     }
 
@@ -346,6 +363,7 @@ impl HalfOpenTable {
         let exchange = self.by_cookies.remove(cookies)?;
         self.by_first_message.remove(&(exchange.address.remote, cookies.initiator));
         self.strangers.remove(&(exchange.born, *cookies));
+        self.running.remove(&(exchange.since, *cookies));
         self.deadlines.remove(&(exchange.deadline, *cookies));
         let origin = Origin::of(exchange.address.remote, &self.ports);
         if let Some(of_source) = self.by_source.get_mut(&origin) {

@@ -220,3 +220,33 @@ fn a_peer_that_may_be_anywhere() {
     net.run(Duration::from_secs(10));
     assert!(net.agrees(0) && net.sides[1].pairs.len() == 2);
 }
+
+/// First messages from many forged addresses take all places; a true peer has one as soon as they
+/// are overdue, and not when their time is over.
+#[test]
+fn forged_sources_keep_a_peer_out_for_seconds() {
+    let mut two = aggressive(2, 1, "key");
+    two.address.remote = SocketAddr::from(([0, 0, 0, 0], 500));
+    let mut net = Net::new(aggressive(1, 2, "key"), two);
+    let refusals = |net: &mut Net, seeds: core::ops::Range<u8>| {
+        let now = net.now;
+        let refused = seeds.filter_map(|seed| {
+            let mut stranger = Peer::new(aggressive(1, 2, "key"), [seed; 32]);
+            stranger.negotiate(0, now);
+            let message = stranger.poll_transmit().unwrap().payload;
+            let peer = &mut net.sides[1].peer;
+            let handled = peer.handle_datagram(address(100 + seed), address(2), &message, now);
+            while peer.poll_transmit().is_some() {}
+            handled.err().map(|error| error.reason())
+        });
+        Vec::from_iter(refused)
+    };
+    assert_eq!(refusals(&mut net, 0..17), ["half-open-limit"]);
+    net.run(Duration::from_secs(4));
+    assert_eq!(refusals(&mut net, 17..18), ["half-open-limit"]);
+    net.run(Duration::from_secs(1));
+    net.negotiate(0, 0);
+    net.run(Duration::from_secs(2));
+    assert!(net.agrees(0));
+    assert!(net.sides[1].peer.endpoint.half_open() < 16);
+}
