@@ -22,8 +22,7 @@ const FILES: &[(&str, &str)] = &[
     ("man", "man"),
     ("README.md", "README.md"),
     ("SECURITY.md", "SECURITY.md"),
-    ("docs/routers.md", "docs/routers.md"),
-    ("docs/events.md", "docs/events.md"),
+    ("docs", "docs"),
     ("control/PROTOCOL.md", "control/PROTOCOL.md"),
     ("agent/gdoi-agent.example.toml", "agent/gdoi-agent.example.toml"),
     ("gcks/gcks.example.toml", "gcks/gcks.example.toml"),
@@ -187,4 +186,25 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(directory).with_context(failed)?;
     fs::copy(from, to).with_context(failed)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A document that a package names and nobody copies ends `cargo xtask package`, which no other
+    /// test builds.
+    #[test]
+    fn what_the_packages_name_is_there() {
+        let workspace = command::workspace();
+        for package in ["gcks", "gdoi-agent", "gdoictl"] {
+            let list = workspace.join(format!("packaging/debian/{package}.docs"));
+            let list = fs::read_to_string(list).unwrap_or_default();
+            for document in list.lines().filter(|line| !line.trim().is_empty()) {
+                assert!(workspace.join(document).exists(), "{package}: {document}");
+                let copied = FILES.iter().any(|(_, to)| Path::new(document).starts_with(to));
+                assert!(copied, "{package}: {document} is not in FILES");
+            }
+        }
+    }
 }
