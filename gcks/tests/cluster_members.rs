@@ -276,6 +276,32 @@ fn without_word_of_a_server_a_removal_deletes_all_keys() {
     assert!(done.contains("all keys deleted"), "{done}");
 }
 
+/// Its server's notice is repeated with the octets that it had, five seconds later.
+#[test]
+fn a_late_notice_makes_no_older_registration_the_newer_one() {
+    for root_is_late in [false, true] {
+        let mut lab = Lab::new(2, "[group.rekey]");
+        assert!(lab.join(11, 2) && lab.join(12, 3));
+        lab.run(60);
+        if root_is_late {
+            // It tells where m10 was before that it is at another server; there it is again soon.
+            assert!(lab.join(10, 2));
+            lab.run(60);
+            lab.cluster.cut.insert((1, 2));
+            assert!(lab.join(10, 3));
+            lab.cluster.cut.clear();
+            assert!(lab.join(10, 2));
+        } else {
+            lab.cluster.cut.insert((1, 3));
+            assert!(lab.join(10, 3));
+            lab.cluster.cut.clear();
+            assert!(lab.join(10, 2));
+        }
+        lab.run(30);
+        assert_eq!((lab.registered(2), lab.registered(3)), (2, 1), "late root: {root_is_late}");
+    }
+}
+
 /// As if it had been away: it tells everything again.
 #[test]
 fn what_a_root_without_the_group_did_not_hear_it_hears_when_it_has_it() {

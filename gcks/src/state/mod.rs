@@ -150,6 +150,18 @@ pub fn decode(
     Ok(Restored { members: before, groups, offers, pending })
 }
 
+/// When something for another server was written, by the boot-time clock of the one that wrote it.
+///
+/// # Errors
+/// It is nothing of this version.
+pub fn written(octets: &[u8], received: BootTime) -> Result<BootTime, StateError> {
+    let mut head = Decoder::new(octets, Clock::same(received));
+    match head.u8()? {
+        VERSION => head.time(),
+        _ => Err(head.error("another version of gcks")),
+    }
+}
+
 fn put_delivery(out: &mut Encoder, pending: &PendingDelivery<'_>) {
     out.u32(pending.group.0);
     settings::put_delivery_policy(out, pending.policy);

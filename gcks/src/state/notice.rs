@@ -36,7 +36,7 @@ pub fn encode(report: &Report, now: BootTime) -> Secret {
     out.finish()
 }
 
-/// Reads what another server wrote that arrived at `received`.
+/// Reads what another server wrote that arrived at `received`, or would have without delay.
 ///
 /// # Errors
 /// It is nothing of this version.

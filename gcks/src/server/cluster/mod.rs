@@ -4,6 +4,7 @@
 //! Decisions are [`cluster`]'s; here they are carried out on groups and channels. What is said to
 //! another server leaves, like everything else, when the state that it describes is written.
 
+mod clock;
 mod ending;
 mod notices;
 mod root;
@@ -33,6 +34,7 @@ use crate::group::Group;
 use crate::group::key_generation::Entropy;
 use crate::group::pending_pull::PullError;
 
+use clock::PeerClock;
 use ending::Ending;
 pub use root::RootSide;
 pub use sub_server::SubServerSide;
@@ -46,6 +48,8 @@ pub struct ClusterSide {
     roots: BTreeMap<GroupId, RootSide>,
     sub_servers: BTreeMap<GroupId, SubServerSide>,
     endings: BTreeMap<(GroupId, Arc<str>), Ending>,
+    /// Of the servers with a channel.
+    clocks: BTreeMap<Arc<str>, PeerClock>,
 }
 
 /// Something that an operator may want to read about another server.
@@ -161,6 +165,19 @@ impl ClusterSide {
         self.links.values_mut().find(|link| link.expects(source))
     }
 
+    /// When a message that arrives `now` would have arrived without delay.
+    fn arrival(&mut self, server: &Arc<str>, content: &Content, now: BootTime) -> BootTime {
+        let octets = match content {
+            Content::Ask(ask) => &ask.needs,
+            Content::Told(told) => &told.state,
+            Content::Prepare(prepare) => &prepare.state,
+            Content::Notice(notice) => &notice.octets,
+            _ => return now,
+        };
+        let Ok(written) = crate::state::written(octets.expose(), now) else { return now };
+        self.clocks.entry(Arc::clone(server)).or_default().arrival(written, now)
+    }
+
     /// Channels and groups count from 0 again.
     pub(super) fn clear_counters(&mut self) {
         self.links.values_mut().for_each(Link::clear_statistics);
@@ -268,6 +285,11 @@ impl<E: Entropy> KeyServer<E> {
     }
 
     fn handle_link_event(&mut self, server: Arc<str>, event: LinkEvent, now: BootTime) {
+        if matches!(event, LinkEvent::Up | LinkEvent::Restarted | LinkEvent::Down | LinkEvent::Dead)
+        {
+            // A reboot begins another clock.
+            self.cluster.clocks.remove(&server);
+        }
         let event = match event {
             LinkEvent::Up => {
                 self.cluster.roots.values_mut().for_each(|side| side.handle_up(&server));
@@ -300,6 +322,7 @@ impl<E: Entropy> KeyServer<E> {
             }
             LinkEvent::Answered { ticket, message } => {
                 let id = GroupId(message.group);
+                self.cluster.arrival(&server, &message.content, now);
                 match message.content {
                     Content::Told(told) => self.handle_told(&server, id, ticket, told, now),
                     Content::Acknowledged(acknowledged) => {
@@ -333,12 +356,13 @@ impl<E: Entropy> KeyServer<E> {
         now: BootTime,
     ) {
         let id = GroupId(message.group);
+        let arrival = self.cluster.arrival(server, &message.content, now);
         let answer = match message.content {
             Content::Ask(ask) => self.tell(server, id, &ask, now).map(Content::from),
             Content::Prepare(prepare) => self.prepare(server, id, prepare, now).map(Content::from),
             Content::Commit(commit) => self.commit(server, id, commit, now).map(Content::from),
             Content::Notice(notice) => {
-                self.handle_notice(server, id, &notice, now).map(Content::from)
+                self.handle_notice(server, id, &notice, (arrival, now)).map(Content::from)
             }
             _ => return,
         };

@@ -109,16 +109,16 @@ impl<E: Entropy> KeyServer<E> {
         }
     }
 
-    /// Another server tells of members.
+    /// Another server tells of members: `arrival` is now, or before if it was delayed.
     pub(super) fn handle_notice(
         &mut self,
         server: &Arc<str>,
         id: GroupId,
         notice: &Notice,
-        now: BootTime,
+        (arrival, now): (BootTime, BootTime),
     ) -> Result<Noted, Refusal> {
         let report =
-            notice::decode(notice.octets.expose(), now).map_err(|_| Refusal::Unreadable)?;
+            notice::decode(notice.octets.expose(), arrival).map_err(|_| Refusal::Unreadable)?;
         let group = self.groups.get_mut(&id).ok_or(Refusal::UnknownGroup)?;
         if let Some(side) = self.cluster.sub_servers.get(&id) {
             if side.root() != server {
