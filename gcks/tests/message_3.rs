@@ -82,6 +82,25 @@ fn only_the_isakmp_sa_of_a_pull_that_was_overtaken_ends() {
     assert_eq!(failure, RegistrationFailure::PeerDeleted);
 }
 
+/// Pulls at one moment take no more places than there are.
+#[test]
+fn the_threshold_counts_when_keys_are_given() {
+    let keys = keys();
+    let text = configuration_with(keys.path(), "", "10.0.0", GCM, &pushes(""));
+    let text = text.replace("id = 1\n", "id = 1\nmember-threshold = 1\n");
+    let mut service = start(parse(&text));
+    let mut member = begin(&mut service, 1);
+    step(&mut service, 1, &mut member);
+    register_member(&mut service, 2, 1, at(1000)).group_sa();
+    assert!(outcome(&mut member, at(1000)).is_none());
+    let message_3 = member.poll_transmit().unwrap();
+    service.handle_datagram(address(1), server(), &message_3.payload, at(1000)).unwrap();
+    let group = service.groups().next().unwrap();
+    assert_eq!((group.registry().len(), group.pull_counters().over_threshold), (1, 1));
+    let held = group.sender_ids().held().0.len();
+    assert_eq!(held, 1, "nothing is set aside for who gets no keys");
+}
+
 /// Message 1 again and again, of many members: nothing is set aside.
 #[test]
 fn pulls_that_are_not_accepted_use_nothing_up() {

@@ -48,15 +48,20 @@ impl<E: Entropy> KeyServer<E> {
         (id, said): (GroupId, Acceptance),
         now: BootTime,
     ) {
-        let Err(reason) = self.give_keys(pull, id, said, now) else { return };
+        let member = MemberId { identity: identity.clone(), address: peer.ip() };
+        // Others may have taken the last place since its policy was offered.
+        let room = self.check_room(id, &member);
+        let Err(reason) = room.and_then(|()| self.give_keys(pull, id, said, now)) else { return };
         self.counters.refused = self.counters.refused.saturating_add(1);
         if let Some(group) = self.groups.get_mut(&id) {
             group.abort_pull(pull);
-            group.count_failed_pull();
+            match reason {
+                Refused::Full { .. } => group.count_excess_pull(),
+                _ => group.count_failed_pull(),
+            }
             if matches!(reason, Refused::Answer(_)) {
                 // It was registered, and its keys cannot be sent; those of a pull before it has.
-                let id = MemberId { identity: identity.clone(), address: peer.ip() };
-                group.abandon_member(&id, now);
+                group.abandon_member(&member, now);
             }
         }
         let _ = self.server.refuse_pull(pull, reason.answer(), now);
