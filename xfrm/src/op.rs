@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::net::IpAddr;
+use core::time::Duration;
 
 use crate::desired::PlaceholderRoute;
 use crate::model::{Policy, PolicyId, SaId};
@@ -55,7 +56,13 @@ pub enum Op {
     /// Install a state of the desired state.
     InstallSa(SaId),
     /// Change the UDP ports of a state of the desired state. Keys and sequence numbers stay.
-    UpdateSa(SaId),
+    UpdateSa {
+        /// What the kernel knows it by.
+        id: SaId,
+        /// The limit that it was installed with: the kernel takes a new one, and counts from the
+        /// installation.
+        hard_lifetime: Option<Duration>,
+    },
     /// Delete a state of ours.
     DeleteSa(SaId),
 }
@@ -94,7 +101,7 @@ impl Op {
             Self::DeleteRoute(_) | Self::RemoveTables | Self::DeletePolicy { .. } => true,
             // An SA that is to go has ended: a failure elsewhere must not prolong the lifetime of its
             // key, and what its policies cover is dropped without it.
-            Self::DeleteSa(_) | Self::InstallSa(_) | Self::UpdateSa(_) => false,
+            Self::DeleteSa(_) | Self::InstallSa(_) | Self::UpdateSa { .. } => false,
             // What arrives by a LAN is not what policies check: it has to find them on its way out.
             Self::Exempt { .. } => false,
             Self::AddRoute(_) | Self::ReplaceGuard | Self::ReplaceTables | Self::UpdateSets(_) => {
@@ -112,7 +119,7 @@ impl Op {
             Self::AddPolicy { .. } | Self::UpdatePolicy { .. } | Self::DeletePolicy { .. } => {
                 Parts::POLICIES
             }
-            Self::InstallSa(_) | Self::UpdateSa(_) | Self::DeleteSa(_) => Parts::STATES,
+            Self::InstallSa(_) | Self::UpdateSa { .. } | Self::DeleteSa(_) => Parts::STATES,
         }
     }
 }
@@ -137,7 +144,7 @@ impl fmt::Display for Op {
             Self::UpdatePolicy { policy, .. } => write!(f, "update policy {policy}"),
             Self::DeletePolicy { id, .. } => write!(f, "delete policy {id}"),
             Self::InstallSa(id) => write!(f, "install ESP state {id}"),
-            Self::UpdateSa(id) => write!(f, "change the UDP ports of ESP state {id}"),
+            Self::UpdateSa { id, .. } => write!(f, "change the UDP ports of ESP state {id}"),
             Self::DeleteSa(id) => write!(f, "delete ESP state {id}"),
         }
     }

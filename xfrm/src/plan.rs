@@ -249,7 +249,9 @@ fn sas(current: &Current, desired: &Desired, steps: &mut Steps) {
         };
         match current.sas.get(id) {
             Some(installed) if same_in_kernel(sa, &installed.sa) => {}
-            Some(installed) if same_but_ports(sa, &installed.sa) => step.push(Op::UpdateSa(*id)),
+            Some(installed) if same_but_ports(sa, &installed.sa) => {
+                step.push(Op::UpdateSa { id: *id, hard_lifetime: installed.sa.hard_lifetime });
+            }
             // XFRM cannot change keys in place. The packets of the gap are dropped, not sent in
             // clear.
             Some(_) => step.extend([Op::DeleteSa(*id), Op::InstallSa(*id)]),

@@ -11,6 +11,7 @@
 use core::net::IpAddr;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::{btree_map, btree_set};
@@ -535,13 +536,39 @@ fn other_udp_ports_change_a_state_in_place() {
     let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
     run(reconciler.apply(to(Some(1025)))).unwrap();
     let report = run(reconciler.apply(to(Some(1026)))).unwrap();
-    let updates = report.done.iter().filter(|op| matches!(op, Op::UpdateSa(_)));
+    let updates = report.done.iter().filter(|op| matches!(op, Op::UpdateSa { .. }));
     assert_eq!((updates.count(), report.done.len(), report.suppressed.len()), (2, 2, 0));
     assert!(run(reconciler.apply(to(Some(1026)))).unwrap().done.is_empty());
     // The key is still one that was installed.
     kernel.flush_states();
     let report = run(reconciler.repair(Parts::ALL)).unwrap();
     assert_eq!(report.suppressed, BTreeSet::from([outbound]));
+}
+
+/// The kernel takes over limits with the ports, and counts them from the installation: what is left
+/// of a lifetime would end the state when its half is over.
+#[test]
+fn other_udp_ports_leave_the_end_of_a_state_as_it_is() {
+    let to = |port, seconds| {
+        let mut desired = sending(0x1300, 0);
+        for sa in desired.sas.values_mut() {
+            let encapsulation = Some(Encapsulation { source_port: 4500, destination_port: port });
+            sa.unicast = Some(Unicast { encapsulation, ..Unicast::default() });
+            sa.hard_lifetime = Some(Duration::from_secs(seconds));
+        }
+        desired
+    };
+    let kernel = kernel();
+    let mut reconciler = Reconciler::new(kernel.clone(), Ownership::default());
+    run(reconciler.apply(to(1025, 3600))).unwrap();
+    kernel.set_clock(2000);
+    run(reconciler.apply(to(1026, 1600))).unwrap();
+    let current = run(reconciler.read()).unwrap();
+    assert_eq!(current.sas.len(), 2);
+    for installed in current.sas.values() {
+        let ends = Duration::from_secs(installed.added) + installed.sa.hard_lifetime.unwrap();
+        assert_eq!(ends, Duration::from_secs(3600));
+    }
 }
 
 /// The kernel cannot add or remove the header of an installed state.

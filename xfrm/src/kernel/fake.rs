@@ -392,11 +392,12 @@ impl State {
                 self.sas.insert(*id, copy(sa));
                 self.added.insert(*id, self.wall);
             }
-            Op::UpdateSa(id) => {
+            Op::UpdateSa { id, hard_lifetime } => {
                 let sa =
                     desired.sas.get(id).ok_or_else(|| Error::NotDesired(Box::new(op.clone())))?;
                 let missing = || Error::from_errno(op.to_string(), ENOENT, None);
-                *self.sas.get_mut(id).ok_or_else(missing)? = copy(sa);
+                let updated = Sa { hard_lifetime: *hard_lifetime, ..copy(sa) };
+                *self.sas.get_mut(id).ok_or_else(missing)? = updated;
             }
             Op::DeleteSa(id) => {
                 self.sas.remove(id);

@@ -300,10 +300,10 @@ impl Kernel for Netlink {
                     desired.sas.get(id).ok_or_else(|| Error::NotDesired(Box::new(op.clone())))?;
                 self.install_sa(op, sa, ownership).await
             }
-            Op::UpdateSa(id) => {
+            Op::UpdateSa { id, hard_lifetime } => {
                 let sa =
                     desired.sas.get(id).ok_or_else(|| Error::NotDesired(Box::new(op.clone())))?;
-                let body = sa::encode(sa)?;
+                let body = sa::encode_update(sa, *hard_lifetime)?;
                 self.xfrm.change(op, XFRM_MSG_UPDSA, 0, body.as_octets()).await
             }
             Op::DeleteSa(id) => {

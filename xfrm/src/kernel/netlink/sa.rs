@@ -29,6 +29,12 @@ const NAME: usize = 64;
 
 /// The body of `XFRM_MSG_NEWSA`.
 pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
+    encode_update(sa, sa.hard_lifetime)
+}
+
+/// The body of `XFRM_MSG_UPDSA`, which takes over limits as well: `hard_lifetime` counts from the
+/// installation.
+pub(crate) fn encode_update(sa: &Sa, hard_lifetime: Option<Duration>) -> Result<Attributes, Error> {
     sa.protection.check()?;
     let mut info = UserSaInfo::default();
     info.source(&sa.source);
@@ -39,7 +45,7 @@ pub(crate) fn encode(sa: &Sa) -> Result<Attributes, Error> {
     // Any inner address: without the flag an IPv4 tunnel takes IPv4 only, which is what the model
     // has.
     info.flags = if sa.no_path_mtu_discovery { XFRM_STATE_NOPMTUDISC } else { 0 };
-    if let Some(limit) = sa.hard_lifetime {
+    if let Some(limit) = hard_lifetime {
         info.lifetime_cfg.hard_add_expires_seconds = limit.as_secs().max(1);
     }
     let Unicast { replay_window, extended_sequence_numbers, mode, volume, encapsulation } =
